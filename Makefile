@@ -1,0 +1,51 @@
+# The same commands for people and for CI. `make demo` and `make test` need nothing but Python 3.11 or newer and make:
+# deploy/setup.sh makes .venv and installs what is missing, and does nothing when all is there.
+
+ARGS ?=
+PYTHON := .venv/bin/python
+SETUP := @sh deploy/setup.sh
+
+# mosquitto lives in sbin, which a plain user's PATH lacks.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
+
+.PHONY: help demo test check format lock soak bench clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@echo "make TARGET [ARGS='…']"
+	@sed -n 's/^\([a-z]*\):  *## /  \1\t/p' Makefile
+
+demo:  ## simulator, broker and bridge, without configuration: make demo ARGS='--terminals 50 --duration 60s'
+	$(SETUP) demo
+	@$(PYTHON) -m oneweb_bridge demo $(ARGS)
+
+test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
+	$(SETUP) test
+	@$(PYTHON) -m pytest $(ARGS)
+
+check:  ## format, lint and types, without changing anything
+	$(SETUP) check
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m mypy
+
+format:  ## formats the code and mends what ruff can mend
+	$(SETUP) check
+	@$(PYTHON) -m ruff format .
+	@$(PYTHON) -m ruff check --fix .
+
+soak:  ## the long fault campaign
+	$(SETUP) test
+	@$(PYTHON) -m tests.soak $(ARGS)
+
+bench:  ## measures throughput, latency and memory
+	$(SETUP) test
+	@$(PYTHON) -m bench.run $(ARGS)
+
+lock:  ## makes both lock files anew from pyproject.toml
+	$(SETUP) lock
+
+clean:  ## removes what these commands made
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

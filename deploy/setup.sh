@@ -1,0 +1,165 @@
+#!/bin/sh
+# Gets a checkout ready: what `make demo`, `make test` and `make check` do first. Nothing happens when all is there.
+#
+#   sh deploy/setup.sh demo     .venv with what the bridge runs with; mosquitto if it can be had
+#   sh deploy/setup.sh test     .venv with the tools too; mosquitto and its clients, or exit 1
+#   sh deploy/setup.sh check    .venv with the tools
+#   sh deploy/setup.sh lock     makes both lock files anew from pyproject.toml
+#
+# One short line per step on stderr. What apt-get and pip say goes to a log, which is shown when they fail.
+set -eu
+cd "$(dirname "$0")/.."
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin"   # mosquitto lives in sbin, which a plain user's PATH lacks
+log=$(mktemp "${TMPDIR:-/tmp}/oneweb-bridge-setup.XXXXXX")
+cleanup="rm -f '$log'"
+trap 'eval "$cleanup"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say()  { echo "setup: $*" >&2; }
+fail() { [ ! -s "$log" ] || tail -n 40 "$log" >&2; say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+# --- system packages -------------------------------------------------------------------------------------------
+
+may_apt() { have apt-get && { [ "$(id -u)" = 0 ] || { have sudo && sudo -n true 2>/dev/null; }; }; }
+
+updated=
+apt_install() {
+    say "installing $* with apt-get"
+    set -- -qq -y --no-install-recommends -o DPkg::Lock::Timeout=60 install "$@"
+    if [ -z "$updated" ]; then   # a fresh image has no package lists; one broken source of several must not stop us
+        updated=yes
+        root apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout=20 update >>"$log" 2>&1 || true
+    fi
+    root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get "$@" >>"$log" 2>&1 </dev/null
+}
+
+# Only the program is wanted. The package also brings a service on port 1883 that would start at once and at every
+# boot: under systemd a mask that lives in /run for the time of the installation stops the first, `disable` the
+# second; without systemd RUNLEVEL=1 (above) tells invoke-rc.d to start nothing. Nothing outside this package is touched,
+# and a mosquitto that was there before is left as it is, because then nothing is installed.
+install_mosquitto() {
+    if ! have mosquitto && [ -d /run/systemd/system ]; then
+        root systemctl --runtime mask mosquitto.service >>"$log" 2>&1 || true
+        cleanup="$cleanup; root systemctl --runtime unmask mosquitto.service >/dev/null 2>&1 || true"
+        apt_install "$@" || return 1
+        root systemctl --runtime unmask mosquitto.service >>"$log" 2>&1 || true
+        root systemctl disable mosquitto.service >>"$log" 2>&1 || true
+    else
+        apt_install "$@"
+    fi
+}
+
+mosquitto_if_possible() {
+    ! have mosquitto || return 0
+    may_apt || return 0                              # the demo says itself what is missing, and goes on without
+    install_mosquitto mosquitto || say "mosquitto could not be installed, going on without"
+}
+
+mosquitto_or_fail() {
+    missing=
+    have mosquitto || missing="mosquitto"
+    have mosquitto_sub || missing="$missing mosquitto-clients"
+    [ -n "$missing" ] || return 0
+    sentence="The tests need a real broker: install it with 'apt-get install mosquitto mosquitto-clients' (or your system's packages of Eclipse Mosquitto), then run this again."
+    may_apt || fail "$sentence"
+    # shellcheck disable=SC2086  # a list of words
+    install_mosquitto $missing || fail "$sentence"
+    have mosquitto && have mosquitto_sub || fail "$sentence"
+}
+
+# --- Python ----------------------------------------------------------------------------------------------------
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+can_venv()   { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
+
+# The first Python that is new enough and complete; else the first that is new enough.
+find_python() {
+    incomplete=
+    for python in python3 python3.13 python3.12 python3.11; do
+        have "$python" && new_enough "$python" || continue
+        ! can_venv "$python" || return 0
+        incomplete=${incomplete:-$python}
+    done
+    python=$incomplete
+    [ -n "$python" ] || fail "Python 3.11 or newer is needed and not in the PATH: install it, for example with 'apt-get install python3 python3-venv', then run this again."
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    sentence="Python $version has no venv module: install it with 'apt-get install python$version-venv', then run this again."
+    may_apt || fail "$sentence"
+    apt_install "python$version-venv" || apt_install python3-venv || fail "$sentence"
+    can_venv "$python" || fail "$sentence"
+}
+
+# A venv that works is kept, also one that somebody else made here. One that these lines made elsewhere (the checkout was
+# moved or copied), or whose Python went away with an upgrade, is made anew.
+make_venv() {
+    made_in=$(cat .venv/made-in 2>/dev/null || true)
+    if new_enough .venv/bin/python && [ "${made_in:-$PWD}" = "$PWD" ]; then
+        [ -z "$made_in" ] || return 0
+        .venv/bin/python -m pip --version >/dev/null 2>&1 || fail "The .venv that is here has no pip: move it away, then run this again."
+        say "using the .venv that is here"
+    else
+        find_python
+        say "making .venv with $("$python" --version 2>&1)"
+        rm -rf .venv
+        "$python" -m venv .venv >>"$log" 2>&1 || fail "The virtual environment .venv could not be made with $python."
+    fi
+    # Modules are found from every directory, without building a package for it.
+    echo "$PWD" >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/oneweb-bridge-checkout.pth"
+    echo "$PWD" >.venv/made-in
+}
+
+pip() {
+    python=$1; shift
+    "$python" -m pip --disable-pip-version-check --no-input -q "$@" >>"$log" 2>&1
+}
+
+# pip runs only when the lock file is another one than at the last success.
+install_locked() {
+    make_venv
+    wanted="$1 $(cksum <"$1")"
+    case "$(cat .venv/installed 2>/dev/null)" in *"$wanted"*) return 0 ;; esac
+    say "installing $(grep -c == "$1") Python packages from $1"
+    pip .venv/bin/python install -r "$1" || fail "pip could not install $1: it needs the network, or the proxy or mirror that your pip is configured for."
+    echo "$wanted" >>.venv/installed
+}
+
+# --- lock files ------------------------------------------------------------------------------------------------
+
+# Made with the oldest Python that is supported, whose closure holds what newer ones do without.
+lock() {
+    have python3.11 && can_venv python3.11 || fail "The lock files are made with Python 3.11: install python3.11 and python3.11-venv, then run this again."
+    fresh=$(mktemp -d)
+    cleanup="$cleanup; rm -rf '$fresh'"
+    freeze "." "$fresh/run"
+    freeze ".[dev]" "$fresh/dev"
+    {
+        echo "# What the bridge runs with: the whole closure, for Python 3.11 to 3.13. Made with \`make lock\`."
+        sed 's/^typing_extensions==.*/&; python_version < "3.13"/' "$fresh/run.txt"
+    } >requirements.lock
+    {
+        echo "# What tests and checks run with: requirements.lock and the extra \"dev\". Made with \`make lock\`."
+        cat "$fresh/dev.txt"
+    } >requirements-dev.lock
+    say "made requirements.lock and requirements-dev.lock"
+}
+
+freeze() {
+    say "resolving $1"
+    python3.11 -m venv "$2"
+    pip "$2/bin/python" install "$1" || fail "pip could not install $1."
+    "$2/bin/python" -m pip --disable-pip-version-check freeze --exclude oneweb-bridge >"$2.txt" 2>>"$log"
+}
+
+case "${1-}" in
+    demo)  # what the tests need includes what the demo needs
+        if grep -qs '^requirements-dev.lock' .venv/installed; then install_locked requirements-dev.lock
+        else install_locked requirements.lock; fi
+        mosquitto_if_possible ;;
+    test)  install_locked requirements-dev.lock; mosquitto_or_fail ;;
+    check) install_locked requirements-dev.lock ;;
+    lock)  lock ;;
+    *)     echo "usage: sh deploy/setup.sh demo|test|check|lock" >&2; exit 2 ;;
+esac

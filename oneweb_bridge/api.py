@@ -1,0 +1,328 @@
+"""OneWeb's API over HTTP: sign in, ask, retry, and be no burden. The one owner of the HTTP session.
+
+Errors are split by what happens next:
+
+    ApiError
+    ├── Unauthorized   stop this call and tell
+    ├── RateLimited    leave the whole host alone for `pause` seconds
+    ├── Unavailable    back off and try again
+    └── BadAnswer      the same, and keep a piece of the answer for the operator
+"""
+
+import asyncio
+import contextlib
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from email.utils import parsedate_to_datetime
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+import msgspec
+import stamina
+from aiolimiter import AsyncLimiter
+
+from oneweb_bridge import __version__
+from oneweb_bridge.limits import pause_of
+from oneweb_bridge.settings import Api as Settings
+
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_TEXT_MEMBERS = ("message", "reason", "error", "description")
+
+
+class ApiError(Exception):
+    """Why the API could not be asked, in a sentence that names the address without its query."""
+
+
+class Unauthorized(ApiError):
+    """The credentials are not accepted, or not for this call."""
+
+
+class RateLimited(ApiError):
+    """The API asks to be left alone for `pause` seconds."""
+
+    def __init__(self, message: str, pause: float) -> None:
+        super().__init__(message)
+        self.pause = pause
+
+
+class Unavailable(ApiError):
+    """The API cannot be reached, or says that it cannot answer now."""
+
+
+class BadAnswer(ApiError):
+    """The API answered something else than what was asked for; `piece` is the beginning of it."""
+
+    def __init__(self, message: str, piece: bytes = b"") -> None:
+        super().__init__(message)
+        self.piece = piece[:2000]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer. `time` is the API's own clock in ms since the epoch, where it says it."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    time: int | None
+
+
+class Token(msgspec.Struct, frozen=True):
+    """An OAuth2 access token and the monotonic time when it ends. Source: RFC 6749."""
+
+    value: str
+    ends: float
+
+
+class _TokenAnswer(msgspec.Struct, frozen=True):
+    access_token: str
+    expires_in: float = 3600.0
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator["Api"]:
+    """The API with one HTTP session for all calls."""
+    context = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else True
+    timeout = aiohttp.ClientTimeout(
+        total=None,
+        connect=settings.timeout.connect,
+        sock_connect=settings.timeout.connect,
+        sock_read=settings.timeout.read,
+    )
+    async with aiohttp.ClientSession(
+        timeout=timeout,
+        connector=aiohttp.TCPConnector(ssl=context, limit=settings.rate_limit.max_in_flight + 1),
+        headers={"User-Agent": f"oneweb-bridge/{__version__}", "Accept": "application/json"},
+        trust_env=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as session:
+        yield Api(settings, session)
+
+
+class Api:
+    """Made by `connected`. Shared by all calls, so that limits and pauses are."""
+
+    def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
+        self.requests = 0
+        self.paused_until = 0.0
+        self._session = session
+        self._token: Token | None = None
+        self._token_lock = asyncio.Lock()
+        self._ahead = 0
+        self.use(settings)
+
+    def use(self, settings: Settings) -> None:
+        """Takes new settings (credentials, limits) for the requests to come."""
+        limit = settings.rate_limit
+        self._settings = settings
+        self._token = None
+        self._in_flight = asyncio.Semaphore(limit.max_in_flight)
+        self._spacing = (
+            AsyncLimiter(1, limit.min_interval) if limit.min_interval > 0 else contextlib.nullcontext()
+        )
+        per_hour = limit.max_requests_per_hour
+        self._per_hour = AsyncLimiter(per_hour, 3600) if per_hour else contextlib.nullcontext()
+
+    @property
+    def pause(self) -> float:
+        """For how many seconds more the host is left alone; 0 when it may be asked."""
+        return max(0.0, self.paused_until - time.monotonic())
+
+    def now(self) -> int:
+        """The API's time in ms since the epoch, as far as its answers tell."""
+        return round(time.time() * 1000) + self._ahead
+
+    async def hello(self) -> Answer:
+        """Signs in: returns when the credentials are accepted. The body means nothing."""
+        try:
+            return await self.get(self._settings.hello.path)
+        except BadAnswer as error:
+            if "404" in str(error):
+                raise Unauthorized(
+                    f"{error}: the credentials or api.base_url or api.hello.path are wrong"
+                ) from None
+            raise
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+        """The answer to one GET, after at most two retries of what may be retried. Raises ApiError."""
+        return await self.request("GET", path, params)
+
+    async def request(
+        self, method: str, path: str, params: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> Answer:
+        """The same for another method; only a GET is tried again."""
+        url = self._settings.base_url + path if path.startswith("/") else path
+        attempts = 3 if method == "GET" else 1
+        async for attempt in stamina.retry_context(
+            on=Unavailable, attempts=attempts, wait_initial=0.5, wait_max=10.0, wait_jitter=0.5, timeout=None
+        ):
+            with attempt:
+                return await self._once(method, url, params, body)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _once(
+        self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None
+    ) -> Answer:
+        for redirects in range(4):
+            answer = await self._limited(method, url, params, body)
+            if answer.status not in _REDIRECTS:
+                return self._judged(answer, url)
+            url, params = self._redirected(answer, url, redirects), None
+        raise AssertionError("unreachable: the fourth redirect raises")
+
+    async def _limited(
+        self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None
+    ) -> Answer:
+        async with self._in_flight:
+            if self.pause > 0:
+                raise RateLimited(f"{_where(url)} asked to be left alone", self.pause)
+            async with self._per_hour, self._spacing:
+                return await self._sent(method, url, params, body)
+
+    async def _sent(
+        self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None
+    ) -> Answer:
+        headers = await self._credentials()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        self.requests += 1
+        try:
+            async with self._session.request(
+                method,
+                url,
+                params=params,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                proxy=self._settings.proxy,
+            ) as response:
+                return await self._read(response, url)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{_where(url)} cannot be reached: {_reason(error)}") from None
+
+    async def _read(self, response: aiohttp.ClientResponse, url: str) -> Answer:
+        chunks, size = [], 0
+        async for chunk in response.content.iter_chunked(65536):
+            size += len(chunk)
+            if size > self._settings.max_body:
+                raise BadAnswer(f"{_where(url)} sent more than api.max_body, {self._settings.max_body} bytes")
+            chunks.append(chunk)
+        date = _date(response.headers.get("Date"))
+        if date is not None:
+            self._ahead = date - round(time.time() * 1000)
+        return Answer(response.status, b"".join(chunks), response.headers, date)
+
+    def _judged(self, answer: Answer, url: str) -> Answer:
+        status, where = answer.status, _where(url)
+        if status in (200, 206):
+            if "html" in answer.headers.get("Content-Type", "") or answer.body[:15].lstrip()[:1] == b"<":
+                raise BadAnswer(f"{where} answered with a web page instead of JSON", answer.body)
+            return answer
+        said = f"{where} answered {status}{_human_text(answer.body)}"
+        if status in (401, 403):
+            self._token = None
+            raise Unauthorized(said)
+        if status == 429:
+            pause = pause_of(answer.headers, time.time()) * random.uniform(1.0, 1.1)  # noqa: S311 -- only spreads load
+            self.paused_until = time.monotonic() + pause
+            raise RateLimited(said, pause)
+        if status >= 500 or status == 408:
+            raise Unavailable(said)
+        raise BadAnswer(said, answer.body)
+
+    def _redirected(self, answer: Answer, url: str, redirects: int) -> str:
+        target = urljoin(url, answer.headers.get("Location", ""))
+        if urlsplit(target)[:2] != urlsplit(url)[:2] or redirects == 3:
+            raise BadAnswer(f"{_where(url)} answered with a redirect to another place, which is not followed")
+        return target
+
+    # ── signing in ─────────────────────────────────────────────────────────────────────────────
+
+    async def _credentials(self) -> dict[str, str]:
+        settings, auth = self._settings, self._settings.auth
+        match auth.style:
+            case "basic":
+                return {
+                    "Authorization": aiohttp.BasicAuth(
+                        settings.client_id, settings.client_secret, "utf-8"
+                    ).encode()
+                }
+            case "headers":
+                return {
+                    auth.client_id_header: str(settings.client_id),
+                    auth.client_secret_header: str(settings.client_secret),
+                }
+            case "oauth2_client_credentials":
+                return {"Authorization": f"Bearer {await self._access_token()}"}
+
+    async def _access_token(self) -> str:
+        async with self._token_lock:
+            if self._token is None or time.monotonic() >= self._token.ends:
+                self._token = await self._new_token()
+            return self._token.value
+
+    async def _new_token(self) -> Token:
+        settings, auth = self._settings, self._settings.auth
+        form, basic = {"grant_type": "client_credentials"}, None
+        if auth.scope:
+            form["scope"] = auth.scope
+        if auth.token_auth == "basic":  # noqa: S105 -- the name of a style
+            basic = aiohttp.BasicAuth(settings.client_id, settings.client_secret, "utf-8")
+        else:
+            form |= {"client_id": str(settings.client_id), "client_secret": str(settings.client_secret)}
+        url = urljoin(settings.base_url + "/", auth.token_url or "")
+        try:
+            async with self._session.post(
+                url, data=form, auth=basic, allow_redirects=False, proxy=settings.proxy
+            ) as response:
+                answer = await self._read(response, url)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{_where(url)} cannot be reached: {_reason(error)}") from None
+        if answer.status in (400, 401, 403):
+            raise Unauthorized(
+                f"{_where(url)} gave no token: it answered {answer.status}{_human_text(answer.body)}"
+            )
+        token = self._judged(answer, url)
+        try:
+            found = msgspec.json.decode(token.body, type=_TokenAnswer)
+        except msgspec.DecodeError:
+            raise BadAnswer(f"{_where(url)} gave no token that can be read") from None
+        return Token(found.access_token, time.monotonic() + max(0.0, min(found.expires_in, 86400.0) - 30.0))
+
+
+def _where(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error) or type(error.os_error).__name__
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer was cut off"
+    return f"{type(error).__name__}"
+
+
+def _date(header: str | None) -> int | None:
+    try:
+        return round(parsedate_to_datetime(header).timestamp() * 1000) if header else None
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _human_text(body: bytes) -> str:
+    """What an error body says to people, in one short line; nothing when it is not JSON."""
+    try:
+        said = msgspec.json.decode(body[:65536])
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    found = (
+        next((said[name] for name in _TEXT_MEMBERS if isinstance(said.get(name), str)), "")
+        if isinstance(said, dict)
+        else ""
+    )
+    line = " ".join(found.split())[:200]
+    return f" ({line})" if line else ""

@@ -1,0 +1,140 @@
+"""The assembly: build everything, run it in one group of tasks, stop cleanly.
+
+Stopping is a crash with manners: the journal makes any exit safe.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from oneweb_bridge import CONTRACT, __version__, api, console, housekeeping, journal, store
+from oneweb_bridge.config import Config
+from oneweb_bridge.executor import Executor, Inbox
+from oneweb_bridge.intake import Intake
+from oneweb_bridge.model import Alert, Message
+from oneweb_bridge.poller import Poller
+from oneweb_bridge.publisher import Handles, Publisher
+from oneweb_bridge.topics import Tree
+from oneweb_bridge.values import rfc3339
+
+_log = logging.getLogger("oneweb_bridge.app")
+OUTPUT = "mqtt"
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What a running bridge is made of."""
+
+    config: Config
+    store: store.Store
+    api: api.Api
+    poller: Poller
+    tree: Tree
+    started_at: str
+
+
+@contextlib.asynccontextmanager
+async def built(config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[Parts]:
+    """Everything up to the outputs. Raises database.StoreError."""
+    async with (
+        store.opened(Path(config.state.path), clock) as opened,
+        api.connected(config.api) as connection,
+    ):
+        poller = Poller(Intake(opened, connection, config, clock), opened, connection, config, clock)
+        await poller.load()
+        tree = Tree(config.mqtt.base_topic, config.instance, opened.journal_id)
+        yield Parts(config, opened, connection, poller, tree, rfc3339(round(clock() * 1000)))
+
+
+async def run(
+    config: Config,
+    *,
+    clock: Callable[[], float] = time.time,
+    on_sent: Callable[[Message], None] = lambda _: None,
+) -> None:
+    """The bridge, until it is cancelled."""
+    async with built(config, clock) as parts, journal.opened(parts.store.path, OUTPUT, clock=clock) as rows:
+        inbox = Inbox()
+        handles = Handles(
+            on_command=inbox.put,
+            info=partial(_info, parts, rows),
+            alert=partial(_alert, parts),
+            on_sent=on_sent,
+        )
+        publisher = Publisher(
+            config.mqtt,
+            config.instance,
+            parts.tree,
+            rows,
+            parts.store.journal_id,
+            parts.store.changed,
+            handles,
+        )
+        modern = config.mqtt.protocol == "5"
+        executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parts.poller.run(), name="poller")
+            group.create_task(publisher.run(), name="publisher")
+            group.create_task(executor.run(), name="commands")
+            group.create_task(_keep_house(parts, (OUTPUT,), clock), name="housekeeping")
+
+
+async def run_without_broker(
+    config: Config, write: Callable[[Message], None], *, clock: Callable[[], float] = time.time
+) -> None:
+    """The same with the console as the only output, where there is no broker."""
+    async with (
+        built(config, clock) as parts,
+        journal.opened(parts.store.path, console.OUTPUT, clock=clock) as rows,
+    ):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(parts.poller.run(), name="poller")
+            group.create_task(console.drain(rows, parts.tree, parts.store.changed, write), name="console")
+            group.create_task(_keep_house(parts, (console.OUTPUT,), clock), name="housekeeping")
+
+
+async def _keep_house(parts: Parts, outputs: tuple[str, ...], clock: Callable[[], float]) -> None:
+    await housekeeping.keep(parts.store.path, lambda: parts.config.state, outputs, parts.poller.alert, clock)
+
+
+async def _alert(parts: Parts, kind: str, message: str) -> None:
+    _log.error("%s", message)
+    await parts.poller.alert(Alert(kind=kind, message=message))
+
+
+async def _info(parts: Parts, rows: journal.Journal) -> dict[str, object]:
+    """What `bridge/info` says: version, the API, the journal, and what each call costs."""
+    head, published = await rows.head(), await rows.cursor()
+    dropped, dead = await rows.counts()
+    poller, costs = parts.poller, parts.poller.costs()
+    api_state = {
+        name: value for name, value in msgspec.structs.asdict(poller.api_state).items() if value is not None
+    }
+    calls = {
+        call: {
+            "interval": round(slot.interval),
+            "effective_interval": round(slot.effective),
+            "requests_per_hour": round(costs[call]),
+        }
+        for call, slot in poller.slots.items()
+    }
+    return {
+        "version": __version__,
+        "contract": CONTRACT,
+        "instance": parts.config.instance,
+        "started_at": parts.started_at,
+        "api": api_state,
+        "journal": {
+            "head": head,
+            "published": published,
+            "backlog": head - published,
+            "dropped": dropped,
+            "dead": dead,
+        },
+        "calls": calls,
+    }

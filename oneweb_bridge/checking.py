@@ -1,0 +1,85 @@
+"""`oneweb-bridge check`: step by step, whether the bridge could work, and what to do where it could not."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import aiomqtt
+
+from oneweb_bridge import api
+from oneweb_bridge.config import Config, ConfigError, require_credentials
+from oneweb_bridge.diff import encode
+from oneweb_bridge.link import REFUSED, Link, reason_of
+from oneweb_bridge.model import Message
+from oneweb_bridge.topics import Tree
+
+PATIENCE = 5.0
+
+
+async def check(config: Config, write: Callable[[str], None]) -> bool:
+    """Writes one line per step. True when all went well."""
+    write("ok      configuration: valid")
+    results = [await _check_api(config), await _check_broker(config)]
+    for good, said in results:
+        write(f"{'ok    ' if good else 'FAILED'}  {said}")
+    return all(good for good, _ in results)
+
+
+async def _check_api(config: Config) -> tuple[bool, str]:
+    url = config.api.base_url
+    try:
+        require_credentials(config)
+        async with api.connected(config.api) as connection:
+            await connection.hello()
+    except ConfigError as error:
+        return False, f"sign-in: {error}"
+    except api.Unauthorized as error:
+        return (
+            False,
+            f"sign-in: {error}. Check api.client_id and api.client_secret, and that they belong to {url}",
+        )
+    except api.ApiError as error:
+        return (
+            False,
+            f"sign-in: {error}. Check api.base_url, api.proxy and api.ca_file, and the way to the Internet",
+        )
+    return True, f"sign-in: {url} accepts the credentials"
+
+
+async def _check_broker(config: Config) -> tuple[bool, str]:
+    where = f"{config.mqtt.host}:{config.mqtt.port}"
+    try:
+        await _probe(config)
+    except TimeoutError:
+        return False, (
+            f"broker: {where} took a probe but did not deliver it. Let this user read and write "
+            f"{config.mqtt.base_topic}/bridge/probe in the broker's access rules"
+        )
+    except (aiomqtt.MqttError, OSError) as error:
+        return (
+            False,
+            f"broker: {where}: {reason_of(error)}. Check mqtt.host, port, tls, username and password",
+        )
+    return True, f"broker: {where} takes and delivers messages below {config.mqtt.base_topic}"
+
+
+async def _probe(config: Config) -> None:
+    """Publishes a probe and reads it back. Raises TimeoutError when it does not come."""
+    topic = Tree(config.mqtt.base_topic, config.instance, "").probe
+    nonce = secrets.token_hex(8)
+    refusals: list[str] = []
+
+    def on_answer(_: int, code: int, reason: str) -> None:
+        if code >= REFUSED:
+            refusals.append(reason)
+
+    will = Message(topic, b"{}", retain=False)
+    async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", will, on_answer) as link:
+        await link.listen(topic)
+        link.send(Message(topic, encode({"nonce": nonce}), retain=False))
+        async with asyncio.timeout(PATIENCE):
+            async for message in link.messages:
+                if nonce.encode() in bytes(message.payload):
+                    return
+                if refusals:
+                    raise aiomqtt.MqttError(f"the broker refuses {topic}: {refusals[0]}")

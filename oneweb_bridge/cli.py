@@ -1,0 +1,256 @@
+"""The command `oneweb-bridge`. What a user can cause is one sentence and an exit code, never a traceback."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge import __version__, config, logs
+from oneweb_bridge.database import StoreError
+from oneweb_bridge.settings import Log, parse_duration
+
+DONE, FAILED, WRONG = 0, 1, 2
+
+_log = logging.getLogger("oneweb_bridge.cli")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration."""
+    options = parser().parse_args(arguments)
+    try:
+        code: int = options.act(options)
+    except config.ConfigError as error:
+        return _refuse(str(error), WRONG)
+    except StoreError as error:
+        return _refuse(str(error), FAILED)
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing more may be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return DONE
+    return code
+
+
+def _refuse(sentence: str, code: int) -> int:
+    print(f"oneweb-bridge: {sentence}", file=sys.stderr)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="oneweb-bridge", description="OneWeb's enterprise API on MQTT.")
+    top.add_argument("--version", action="version", version=f"oneweb-bridge {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add(commands, "run", _run, "the bridge, until SIGTERM or SIGINT")
+    _add_demo(commands)
+    _add(commands, "check", _check, "validates the configuration, signs in, reaches the broker")
+    _add_simulate(commands)
+    status = _add(commands, "status", _status, "the polling manager's table")
+    status.add_argument("--json", action="store_true", help="as JSON, for scripts")
+    _add_history(commands)
+    _add(commands, "config", _config, "the effective configuration, secrets masked")
+    return top
+
+
+def _add(
+    commands: Any, name: str, act: Callable[[argparse.Namespace], int], about: str, *, configured: bool = True
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+    if configured:
+        command.add_argument(
+            "-c", "--config", type=Path, metavar="FILE", help="default: ./bridge.yaml if there is one"
+        )
+    command.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    command.add_argument("--log-format", choices=("text", "json"))
+    command.set_defaults(act=act)
+    return command
+
+
+def _add_demo(commands: Any) -> None:
+    demo = _add(
+        commands, "demo", _demo, "simulator, broker and bridge, without configuration", configured=False
+    )
+    demo.add_argument("--terminals", type=_count, default=25, metavar="N")
+    demo.add_argument(
+        "--speed", type=_positive, default=1.0, metavar="X", help="of the simulated story, not of the bridge"
+    )
+    demo.add_argument("--duration", type=_seconds, metavar="D", help="for example 60s; default: until Ctrl-C")
+
+
+def _add_simulate(commands: Any) -> None:
+    from oneweb_bridge.simulator import Options
+
+    command = _add(commands, "simulate", _simulate, "the simulated OneWeb API alone", configured=False)
+    for field in msgspec.structs.fields(Options):
+        if field.name == "shape":
+            continue
+        name = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            command.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default)
+        else:
+            command.add_argument(name, default=field.default, help=f"default: {field.default}")
+    command.add_argument(
+        "--shape", action="append", default=[], metavar="NAME=VALUE", help="play a variant of the API"
+    )
+
+
+def _add_history(commands: Any) -> None:
+    history = _add(commands, "history", _history, "samples and events from the journal")
+    whose = history.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--imei", metavar="I")
+    whose.add_argument("--product", metavar="P")
+    history.add_argument("--report", metavar="R", help="only this report, for example signal_quality")
+    history.add_argument("--since", default="24h", metavar="T", help="a time, or how long ago (default 24h)")
+    history.add_argument("--until", metavar="T", help="a time, or how long ago")
+    form = history.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true")
+    form.add_argument("--json", action="store_true", help="one JSON object per line")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("expected a number from 0")
+    return number
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1e6:
+        raise argparse.ArgumentTypeError("expected a number above 0")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _loaded(options: argparse.Namespace) -> config.Config:
+    found = config.load(options.config, os.environ)
+    logs.set_up(_log_settings(options, found.log), _secrets(found))
+    return found
+
+
+def _log_settings(options: argparse.Namespace, settings: Log) -> Log:
+    return Log(level=options.log_level or settings.level, format=options.log_format or settings.format)
+
+
+def _secrets(found: config.Config) -> list[str]:
+    known = (found.api.client_secret, found.api.client_id, found.mqtt.password, found.api.proxy)
+    return [str(secret) for secret in known if secret]
+
+
+def _until_signalled(work: Coroutine[Any, Any, None]) -> int:
+    """Runs until the work ends or a signal asks to stop; then it has its time to say goodbye."""
+
+    async def supervised() -> None:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(supervised())
+    return DONE
+
+
+# ── the commands ───────────────────────────────────────────────────────────────────────────────
+
+
+def _run(options: argparse.Namespace) -> int:
+    from oneweb_bridge import app
+
+    found = _loaded(options)
+    config.require_credentials(found)
+    try:
+        return _until_signalled(app.run(found))
+    except* StoreError as group:
+        return_code = _refuse(str(group.exceptions[0]), FAILED)
+    return return_code
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from oneweb_bridge import demo
+
+    logs.set_up(_log_settings(options, Log(level="warning")))
+    return _until_signalled(demo.run_for(options.duration, options.terminals, options.speed))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from oneweb_bridge import checking
+
+    found = _loaded(options)
+    return DONE if asyncio.run(checking.check(found, print)) else FAILED
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from oneweb_bridge import simulator
+
+    logs.set_up(_log_settings(options, Log()))
+    try:
+        return _until_signalled(simulator.run(_simulator_options(options)))
+    except (ValueError, msgspec.ValidationError, OSError) as error:
+        return _refuse(f"simulate: {error}", WRONG)
+
+
+def _simulator_options(options: argparse.Namespace) -> Any:
+    from oneweb_bridge.simulator import Options, Shape
+
+    given = {
+        field.name: getattr(options, field.name)
+        for field in msgspec.structs.fields(Options)
+        if field.name != "shape"
+    }
+    pairs = [pair.partition("=") for pair in options.shape]
+    shape = msgspec.convert({name: value for name, _, value in pairs}, Shape, strict=False)
+    return msgspec.structs.replace(msgspec.convert(given, Options, strict=False), shape=shape)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from oneweb_bridge import remote
+
+    found = _loaded(options)
+    return DONE if asyncio.run(remote.status(found, print, as_json=options.json)) else FAILED
+
+
+def _history(options: argparse.Namespace) -> int:
+    from oneweb_bridge import past
+
+    found = _loaded(options)
+    form: past.Form = "csv" if options.csv else "json" if options.json else "table"
+    try:
+        asyncio.run(
+            past.show(
+                Path(found.state.path),
+                past.Question(
+                    imei=options.imei,
+                    product=options.product,
+                    report=options.report,
+                    since=options.since,
+                    until=options.until,
+                ),
+                form,
+                print,
+            )
+        )
+    except ValueError as error:
+        return _refuse(f"history: {error}", WRONG)
+    return DONE
+
+
+def _config(options: argparse.Namespace) -> int:
+    print(config.dump_yaml(config.load(options.config, os.environ)), end="")
+    return DONE

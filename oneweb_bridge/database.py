@@ -1,0 +1,105 @@
+"""Opening the SQLite file: one place for pragmas, migrations, and the lock that keeps a second bridge away."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from importlib.resources import files
+from pathlib import Path
+
+import aiosqlite
+
+VERSION = 1
+"""`user_version` of the schema that this program writes."""
+
+MIGRATIONS: dict[int, str] = {}
+"""Version -> the SQL that brings a database of that version to the next one."""
+
+
+class StoreError(Exception):
+    """The database cannot be used; the text says which file, why, and what to do."""
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the database for this process. Raises StoreError when another bridge has it."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{lock} cannot be written ({error.strerror}): choose another state.path") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise StoreError(
+            f"{path} is in use by another bridge: stop it, or give this one its own state.path"
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.asynccontextmanager
+async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aiosqlite.Connection]:
+    """A connection in which every transaction is written out. Raises StoreError."""
+    if read_only and not path.exists():
+        raise StoreError(f"{path} does not exist: run the bridge first, or name its state.path")
+    if not read_only:
+        _create_private(path)
+    uri = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
+    db = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+    try:
+        try:
+            await _prepare(db, read_only=read_only)
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"{path} cannot be read as the bridge's database ({error}): move it away"
+            ) from None
+        yield db
+    finally:
+        await db.close()
+
+
+def _create_private(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}): choose another state.path") from None
+
+
+async def _prepare(db: aiosqlite.Connection, *, read_only: bool) -> None:
+    await db.execute("PRAGMA busy_timeout = 10000")
+    if read_only:
+        return
+    await db.execute("PRAGMA journal_mode = WAL")
+    await db.execute("PRAGMA synchronous = FULL")
+    await db.execute("PRAGMA journal_size_limit = 67108864")
+
+
+async def migrate(db: aiosqlite.Connection, path: Path) -> None:
+    """Brings the schema to `VERSION`, all or nothing. A newer database than the program is refused."""
+    version = await pragma(db, "user_version")
+    if version == VERSION:
+        return
+    if version > VERSION:
+        raise StoreError(
+            f"{path} was written by a newer oneweb-bridge (schema {version}, known {VERSION}): upgrade"
+        )
+    if version == 0 and await pragma(db, "page_count") > 1:
+        raise StoreError(f"{path} is a database of something else: choose another state.path")
+    steps = [_schema()] if version == 0 else [MIGRATIONS[step] for step in range(version, VERSION)]
+    await db.executescript(f"BEGIN IMMEDIATE;\n{''.join(steps)}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+
+
+def _schema() -> str:
+    text = files("oneweb_bridge").joinpath("schema.sql").read_text()
+    return f"{text}\nINSERT INTO meta VALUES ('journal', '{secrets.token_hex(8)}');\n"
+
+
+async def pragma(db: aiosqlite.Connection, name: str) -> int:
+    """The integer value of a pragma."""
+    async with db.execute(f"PRAGMA {name}") as cursor:
+        row = await cursor.fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,94 @@
+"""`oneweb-bridge demo`: a simulated fleet, a broker of its own and the bridge, without any configuration."""
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from oneweb_bridge import app, broker, console, simulator
+from oneweb_bridge.catalogue import CALLS, Call
+from oneweb_bridge.config import Config, parse
+from oneweb_bridge.settings import Secret
+
+INTERVALS = {
+    "user_terminals": 10.0,
+    "user_terminal_components": 20.0,
+    "products": 30.0,
+    "organizations": 30.0,
+    "sites": 30.0,
+    "ut_link_availability": 20.0,
+    "ut_signal_quality": 12.0,
+    "ut_resource_state": 15.0,
+    "ut_traffic": 12.0,
+    "ut_link_metrics": 20.0,
+    "product_throughput": 20.0,
+    "usage_consumption": 15.0,
+}
+"""Seconds between polls, so that something happens while one looks."""
+
+PERIOD, LATENESS = 0.02, 0.01
+"""How much shorter than OneWeb's the simulated reports' periods and delays are."""
+
+
+async def run(terminals: int, speed: float) -> None:
+    """Shows a living fleet being published, until it is cancelled."""
+    options = simulator.Options(
+        terminals=terminals, speed=speed, seed=2, report_period=PERIOD, lateness_scale=LATENESS
+    )
+    with tempfile.TemporaryDirectory(prefix="oneweb-bridge-demo-") as directory:
+        async with simulator.serve(options) as fake:
+            port = broker.free_port()
+            config = configuration(fake.url, port, Path(directory))
+            try:
+                async with broker.running(port):
+                    _say_where(terminals, port, fake.url)
+                    await app.run(config, on_sent=console.Lines().write)
+            except broker.NoBroker as error:
+                print(f"{error}. Without a broker, this is what would be published:", file=sys.stderr)
+                await app.run_without_broker(
+                    config, lambda message: print(console.json_line(message), flush=True)
+                )
+
+
+def configuration(api_url: str, port: int, directory: Path) -> Config:
+    """The configuration of the demo: the defaults, but for addresses, credentials and quick polls."""
+    config = parse("", {})
+    api = msgspec.structs.replace(
+        config.api,
+        base_url=api_url,
+        client_id=Secret("demo"),
+        client_secret=Secret("demo-secret"),
+        rate_limit=msgspec.structs.replace(config.api.rate_limit, min_interval=0.02),
+    )
+    return msgspec.structs.replace(
+        config,
+        api=api,
+        mqtt=msgspec.structs.replace(config.mqtt, host="127.0.0.1", port=port),
+        state=msgspec.structs.replace(config.state, path=str(directory / "demo.db")),
+        polling={id: _quick(call) for id, call in config.polling.items()},
+    )
+
+
+def _quick(call: Call) -> Call:
+    return msgspec.structs.replace(
+        call, enabled=True, interval=INTERVALS[call.id], lateness=CALLS[call.id].lateness * LATENESS
+    )
+
+
+def _say_where(terminals: int, port: int, api_url: str) -> None:
+    print(
+        f"{terminals} simulated terminals at {api_url}, broker on 127.0.0.1:{port}. Everything, in another terminal:\n\n"
+        f"    mosquitto_sub -h 127.0.0.1 -p {port} -t 'oneweb/#' -v\n\n"
+        "● is retained, → is not. Ctrl-C ends it.\n",
+        flush=True,
+    )
+
+
+async def run_for(seconds: float | None, terminals: int, speed: float) -> None:
+    """The demo for so many seconds, or until it is cancelled."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await run(terminals, speed)

@@ -1,0 +1,193 @@
+"""Commands to deeds: the only way back against the arrow. Obeys each retained command once, and answers."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import aiomqtt
+import msgspec
+
+from oneweb_bridge import commands
+from oneweb_bridge.commands import ALL, Address, BadCommand, Poll, Request, Set
+from oneweb_bridge.diff import encode
+from oneweb_bridge.model import CallState, Message
+from oneweb_bridge.poller import Done, Poller
+from oneweb_bridge.publisher import Incoming, Publisher
+from oneweb_bridge.store import Store
+from oneweb_bridge.values import rfc3339
+
+_log = logging.getLogger("oneweb_bridge.commands")
+MOST_WAITING = 1000
+
+
+class Inbox:
+    """Commands that wait to be obeyed. What does not fit is dropped and counted."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._queue: asyncio.Queue[Incoming] = asyncio.Queue(MOST_WAITING)
+
+    def put(self, incoming: Incoming) -> None:
+        """Queues a command."""
+        try:
+            self._queue.put_nowait(incoming)
+        except asyncio.QueueFull:
+            self.dropped += 1
+
+    async def get(self) -> Incoming:
+        """The next command."""
+        return await self._queue.get()
+
+
+class Executor:
+    """`run` obeys what comes into the inbox, in order. Long work goes on in tasks of its own."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        poller: Poller,
+        store: Store,
+        publisher: Publisher,
+        clock: Callable[[], float],
+        *,
+        modern: bool,
+    ) -> None:
+        self._inbox = inbox
+        self._poller = poller
+        self._store = store
+        self._publisher = publisher
+        self._clock = clock
+        self._modern = modern
+
+    async def run(self) -> None:
+        """Obeys commands until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                incoming = await self._inbox.get()
+                address = commands.address_of(incoming.topic, self._publisher.tree.base)
+                if address is not None:
+                    await self._obey(incoming, address, group)
+
+    async def _obey(self, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
+        if commands.is_empty(address, incoming.payload, retain=incoming.retain):
+            return
+        try:
+            command = commands.decode(address, incoming.payload)
+        except BadCommand as error:
+            self._answer(incoming, address, error.id, error=str(error))
+            return
+        mark = (incoming.topic, commands.mark_of(incoming.payload, command.id))
+        remembers = address.kind == "polling" and (incoming.retain or not self._modern)
+        if remembers and incoming.retain and await self._store.command_mark(incoming.topic) == mark[1]:
+            self._answer(
+                incoming, address, command.id, error="ignored: this retained command was obeyed before"
+            )
+            return
+        await self._do(command, incoming, address, mark if remembers else None, group)
+
+    async def _do(
+        self,
+        command: commands.Command,
+        incoming: Incoming,
+        address: Address,
+        mark: tuple[str, str] | None,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        match command:
+            case Set():
+                await self._set(command, incoming, address, mark)
+            case Poll():
+                if mark is not None:
+                    await self._store.change_settings([], mark)
+                self._poll(command, incoming, address, group)
+            case Request():
+                group.create_task(self._request(command, incoming, address), name=f"request {command.name}")
+
+    async def _set(
+        self, command: Set, incoming: Incoming, address: Address, mark: tuple[str, str] | None
+    ) -> None:
+        calls = list(self._poller.slots) if command.call == ALL else [command.call]
+        try:
+            for call in calls:
+                await self._poller.change(call, command.changes, "mqtt", mark)
+        except ValueError as error:
+            self._answer(incoming, address, command.id, error=str(error))
+            return
+        state = None if command.call == ALL else self._poller.state(self._poller.slots[command.call])
+        self._answer(incoming, address, command.id, state=state)
+
+    def _poll(self, command: Poll, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
+        slots = self._poller.slots
+        calls = [c for c in slots if slots[c].enabled] if command.call == ALL else [command.call]
+        wishes = [self._poller.wish(call) for call in calls]
+        pause = max((pause for _, pause in wishes), default=0.0)
+        if pause > 0:
+            at = rfc3339(round((self._clock() + pause) * 1000))
+            self._answer(
+                incoming, address, command.id, note=f"the API asked to be left alone: the poll runs at {at}"
+            )
+        group.create_task(
+            self._answer_polls([w for w, _ in wishes], command, incoming, address), name="poll result"
+        )
+
+    async def _answer_polls(
+        self, wishes: list[Awaitable[Done]], command: Poll, incoming: Incoming, address: Address
+    ) -> None:
+        ends = [await wish for wish in wishes]
+        error = next((end.error for end in ends if end.error), None)
+        state = ends[0].state if len(ends) == 1 and command.call != ALL else None
+        self._answer(incoming, address, command.id, error=error, state=state)
+
+    async def _request(self, command: Request, incoming: Incoming, address: Address) -> None:
+        try:
+            count = await self._requested(command)
+        except (BadCommand, aiomqtt.MqttError) as error:
+            self._answer(incoming, address, command.id, error=str(error))
+        else:
+            self._answer(incoming, address, command.id, count=count)
+
+    async def _requested(self, command: Request) -> int:
+        match command.name:
+            case "republish":
+                return await self._publisher.republish()
+            case "release":
+                return await self._poller.release(command.call)
+            case _:
+                raise BadCommand(f"{command.name} is not there yet")
+
+    def _answer(
+        self,
+        incoming: Incoming,
+        address: Address,
+        id: str | None,
+        *,
+        error: str | None = None,
+        state: CallState | None = None,
+        count: int | None = None,
+        note: str | None = None,
+    ) -> None:
+        said: dict[str, object] = {} if id is None else {"id": id}
+        if address.kind == "polling":
+            said["command"] = address.verb
+        said["status"] = "ok" if error is None else "error"
+        known = {
+            "error": error,
+            "note": note,
+            "count": count,
+            "state": state and msgspec.structs.asdict(state),
+        }
+        said |= {name: value for name, value in known.items() if value is not None}
+        if isinstance(said.get("state"), dict):
+            said["state"] = {name: value for name, value in known["state"].items() if value is not None}  # type: ignore[union-attr]
+        base = self._publisher.tree.base
+        topic = f"{base}/bridge/response/{address.name}"
+        if address.kind == "polling":
+            topic = f"{base}/bridge/polling/{_level(address.name)}/result"
+        if error is not None:
+            _log.warning("%s: %s", incoming.topic, error)
+        self._publisher.reply(Message(topic, encode(said), retain=False), incoming)
+
+
+def _level(name: str) -> str:
+    """An unknown call as a topic level that can be published to."""
+    return name if "\0" not in name and len(name) <= 256 else "unknown"

@@ -1,0 +1,152 @@
+"""The journal as its readers see it: rows in order, a cursor for each output, and what is retained.
+
+Every output has a connection of its own, so that reading never waits for a poll that is writing.
+A cursor only moves forward, and only after the other side has answered.
+"""
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from oneweb_bridge import database
+from oneweb_bridge.model import Kind, Row
+
+PAGE = 500
+"""Rows read at a time."""
+
+_ROW = "seq, at, entity, id, what, name, ts, body"
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    path: Path, output: str, *, read_only: bool = False, clock: Callable[[], float] = time.time
+) -> AsyncIterator["Journal"]:
+    """The journal in `path` for one output. Raises database.StoreError."""
+    async with database.connected(path, read_only=read_only) as db:
+        yield Journal(db, output, clock)
+
+
+class Journal:
+    """Made by `opened`."""
+
+    def __init__(self, db: aiosqlite.Connection, output: str, clock: Callable[[], float]) -> None:
+        self._db = db
+        self._output = output
+        self._clock = clock
+
+    async def after(self, seq: int, limit: int = PAGE) -> list[Row]:
+        """The next rows behind `seq`."""
+        rows = await self._rows(
+            f"SELECT {_ROW} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
+        )
+        return [Row(*row) for row in rows]
+
+    async def head(self) -> int:
+        """The number of the last row that was ever written."""
+        return await self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
+
+    async def oldest(self) -> int:
+        """The number of the oldest row that is still there; 0 when there is none."""
+        return await self._one("SELECT coalesce(min(seq), 0) FROM journal")
+
+    async def cursor(self) -> int:
+        """How far this output has got."""
+        return await self._one("SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (self._output,))
+
+    async def advance(self, seq: int) -> None:
+        """Notes durably that everything up to `seq` is done; never goes back."""
+        await self._db.execute(
+            """INSERT INTO cursor VALUES (?, ?)
+               ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)""",
+            (self._output, seq),
+        )
+
+    async def set_aside(self, seq: int, topic: str, reason: str) -> None:
+        """Notes a row that this output gave up."""
+        await self._db.execute(
+            "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
+            (self._output, seq, round(self._clock() * 1000), topic, reason),
+        )
+
+    async def counts(self) -> tuple[int, int]:
+        """How many rows were dropped unpublished and how many were set aside, ever."""
+        dropped = await self._one("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'dropped'")
+        return dropped, await self._one("SELECT count(*) FROM dead WHERE output = ?", (self._output,))
+
+    # ── what is retained ───────────────────────────────────────────────────────────────────────
+
+    async def records_between(self, low: int, high: int) -> list[tuple[int, Kind, str, bytes]]:
+        """The next records published last by a row in (low, high]: row, kind, id and document."""
+        rows = await self._rows(
+            "SELECT seq, kind, id, doc FROM record WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
+            (low, high, PAGE),
+        )
+        return [(row[0], row[1], row[2], row[3].encode()) for row in rows]
+
+    async def newest_between(self, low: int, high: int) -> list[tuple[int, str, str, str, bytes]]:
+        """The next newest samples published by a row in (low, high]: row, entity, report, id and document."""
+        rows = await self._rows(
+            """SELECT seq, entity, report, id, doc FROM newest WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?""",
+            (low, high, PAGE),
+        )
+        return [(row[0], row[1], row[2], row[3], row[4].encode()) for row in rows]
+
+    async def clearing_between(self, low: int, high: int) -> list[Row]:
+        """The next rows in (low, high] that cleared retained topics."""
+        rows = await self._rows(
+            f"""SELECT {_ROW} FROM journal WHERE seq > ? AND seq <= ? AND what IN ('removed', 'clear')
+                ORDER BY seq LIMIT ?""",
+            (low, high, PAGE),
+        )
+        return [Row(*row) for row in rows]
+
+    async def alive(self, id: str) -> tuple[list[tuple[Kind, str, bytes]], list[tuple[str, str, str, bytes]]]:
+        """What is retained now of one id: its records, and its newest samples."""
+        records = await self._rows("SELECT kind, id, doc FROM record WHERE id = ?", (id,))
+        newest = await self._rows(
+            "SELECT entity, report, id, doc FROM newest WHERE id = ? AND seq > 0", (id,)
+        )
+        return [(r[0], r[1], r[2].encode()) for r in records], [
+            (n[0], n[1], n[2], n[3].encode()) for n in newest
+        ]
+
+    async def restore_from(self) -> int | None:
+        """The row behind which dropped rows left retained topics to be restored; None when there is nothing to do."""
+        rows = await self._rows("SELECT value FROM meta WHERE name = 'restore_from'")
+        return int(rows[0][0]) if rows else None
+
+    async def restored(self) -> None:
+        """Notes that the retained topics are right again."""
+        await self._db.execute("DELETE FROM meta WHERE name = 'restore_from'")
+
+    # ── history ────────────────────────────────────────────────────────────────────────────────
+
+    async def history(
+        self, entity: str | None, id: str | None, names: Sequence[str], since: int, until: int, after: int = 0
+    ) -> list[Row]:
+        """The next rows behind row `after` of one id, or of all, whose own time is in [since, until)."""
+        conditions = [
+            "seq > ?",
+            "ts >= ?",
+            "ts < ?",
+            "what IN ('added','changed','removed','components','metric','history','usage')",
+        ]
+        values: list[Any] = [after, since, until]
+        if id is not None:
+            conditions += ["id = ?", "entity = ?"]
+            values += [id, entity]
+        if names:
+            conditions.append(f"name IN ({', '.join('?' * len(names))})")
+            values += names
+        sql = f"SELECT {_ROW} FROM journal WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?"
+        return [Row(*row) for row in await self._rows(sql, (*values, PAGE))]
+
+    async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        return list(await self._db.execute_fetchall(sql, parameters))
+
+    async def _one(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return int((await self._rows(sql, parameters))[0][0])

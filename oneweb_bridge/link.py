@@ -1,0 +1,154 @@
+"""One connection to the broker: aiomqtt, and the two things that it does not tell.
+
+aiomqtt ignores the reason code of a PUBACK, so a publish that an ACL denies looks delivered, and it
+ignores the limits that the broker announces. `Link` overrides the two callbacks that know. It also
+sends without a task and an event per message: `send` returns at once, and `on_answer` hears the
+broker's answer. A new Link is made for each connection, because paho would send later whatever an
+old one still had queued.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import aiomqtt
+from paho.mqtt.client import ConnectFlags
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from oneweb_bridge.model import Message
+from oneweb_bridge.settings import Mqtt
+
+CONNECT_TIMEOUT = 2.0
+"""paho connects in a thread that a cancellation does not end, so this bounds how long an exit takes."""
+KEEPALIVE = 30
+INBOUND = 1000
+"""Commands that may wait to be obeyed; what comes beyond is dropped and counted."""
+REFUSED = 0x80
+"""Reason codes from here on mean that the broker did not take the message. Source: MQTT 5, 2.4."""
+
+OnAnswer = Callable[[int, int, str], None]
+"""Packet id, reason code and its name."""
+
+_log = logging.getLogger("oneweb_bridge.mqtt")
+
+
+class Link(aiomqtt.Client):
+    """A connection that says what became of each message. `async with`, once."""
+
+    def __init__(self, settings: Mqtt, identifier: str, will: Message, on_answer: OnAnswer) -> None:
+        self.receive_maximum = 65535
+        self.maximum_packet_size = 268_435_455
+        self.dropped = 0
+        self.modern = settings.protocol == "5"
+        self._on_answer = on_answer
+        self._properties_of: dict[str, Properties] = {}
+        super().__init__(
+            settings.host,
+            settings.port,
+            username=settings.username,
+            password=settings.password,
+            identifier=identifier,
+            protocol=aiomqtt.ProtocolVersion.V5 if self.modern else aiomqtt.ProtocolVersion.V311,
+            clean_session=None if self.modern else True,
+            clean_start=True,
+            will=aiomqtt.Will(
+                will.topic, will.payload, qos=1, retain=True, properties=self.properties(will.content_type)
+            ),
+            transport=settings.transport,
+            timeout=10.0,
+            keepalive=KEEPALIVE,
+            max_queued_incoming_messages=INBOUND,
+            max_inflight_messages=settings.window + 20,
+            tls_context=_tls(settings),
+            tls_insecure=None,
+            logger=_log,
+        )
+        self._client.connect_timeout = CONNECT_TIMEOUT
+
+    def properties(self, content_type: str) -> Properties | None:
+        """Content type and payload format of a message, so that Node-RED parses it unasked; none on 3.1.1."""
+        if not self.modern:
+            return None
+        if content_type not in self._properties_of:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
+            properties.ContentType = content_type
+            properties.PayloadFormatIndicator = 1
+            self._properties_of[content_type] = properties
+        return self._properties_of[content_type]
+
+    def send(self, message: Message, properties: Properties | None = None) -> int:
+        """Sends a message with QoS 1 and returns its packet id; `on_answer` hears the rest. Raises MqttError."""
+        properties = properties or self.properties(message.content_type)
+        info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
+        if info.rc != 0:
+            raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
+        return info.mid
+
+    async def listen(self, *filters: str) -> None:
+        """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
+        if self.modern:
+            options = SubscribeOptions(qos=1, retainAsPublished=True)
+            codes = await self.subscribe([(name, options) for name in filters])
+        else:
+            codes = await self.subscribe([(name, 1) for name in filters])
+        for name, code in zip(filters, codes, strict=False):
+            if _number(code) >= REFUSED:  # type: ignore[arg-type]  # aiomqtt says less than it gives
+                raise aiomqtt.MqttError(f"the broker refuses the subscription to {name}")
+
+    def _on_connect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if properties is not None:
+            self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
+            self.maximum_packet_size = getattr(properties, "MaximumPacketSize", self.maximum_packet_size)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_publish(
+        self, client: Paho, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+        self._on_answer(mid, reason_code.value, str(reason_code))
+
+    def _on_message(self, client: Paho, userdata: Any, message: Any) -> None:
+        if self._queue.full():
+            self.dropped += 1
+            return
+        super()._on_message(client, userdata, message)
+
+
+def _number(code: int | ReasonCode) -> int:
+    return code if isinstance(code, int) else int(code.value)
+
+
+def _tls(settings: Mqtt) -> ssl.SSLContext | None:
+    tls = settings.tls
+    if not tls.enabled:
+        return None
+    context = ssl.create_default_context(cafile=tls.ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if tls.cert_file:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+    if tls.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a connection failed, for people."""
+    if isinstance(error, aiomqtt.MqttCodeError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, asyncio.TimeoutError):
+        return "no answer in time"
+    return " ".join(str(error).split()) or type(error).__name__

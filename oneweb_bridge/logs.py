@@ -1,0 +1,46 @@
+"""The log: one line per record, whatever an id contains, and never a secret."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable
+
+from oneweb_bridge.settings import Log
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+
+
+class _Formatter(logging.Formatter):
+    """Text for people, or JSON for machines; times in UTC."""
+
+    def __init__(self, *, as_json: bool, secrets: Iterable[str]) -> None:
+        super().__init__()
+        self.converter = time.gmtime
+        self._as_json = as_json
+        self._secrets = [secret for secret in secrets if len(secret) > 3]
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = record.getMessage()
+        if record.exc_info:
+            said = f"{said}\n{self.formatException(record.exc_info)}"
+        for secret in self._secrets:
+            said = said.replace(secret, "***")
+        name = record.name.removeprefix("oneweb_bridge.")
+        when = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
+        if self._as_json:
+            return json.dumps(
+                {"time": when, "level": record.levelname.lower(), "logger": name, "message": said}
+            )
+        lines = said if record.exc_info else said.translate(_CONTROL)
+        return f"{when} {record.levelname.lower():7} {name}: {lines}"
+
+
+def set_up(settings: Log, secrets: Iterable[str] = ()) -> None:
+    """Directs all logging to standard error in the form of `settings`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(as_json=settings.format == "json", secrets=secrets))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("oneweb_bridge").setLevel(settings.level.upper())
+    logging.getLogger("oneweb_bridge.mqtt").setLevel(logging.WARNING)
+    logging.getLogger("stamina").setLevel(logging.ERROR)

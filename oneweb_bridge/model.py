@@ -1,0 +1,188 @@
+"""What the parts hand each other: values, and no behaviour that needs a clock or the world.
+
+A *record* is the current flat view of one entity, a *sample* one measurement, an *entry* what is
+about to be appended to the journal and a *row* what stands there. A *message* is what goes to MQTT.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+Value = str | int | float | bool | list[str]
+Fields = dict[str, Value]
+"""A flat record: snake_case names, no nulls; what is not known is absent."""
+
+Kind = Literal["terminal", "components", "product", "organization", "site", "usage", "relations", "call"]
+"""Kinds of stored records; `usage`, `relations` and `call` cause no events."""
+
+What = Literal[
+    "added", "changed", "removed", "components", "state", "metric", "history", "usage", "clear", "alert"
+]
+"""What a journal row says; `topics.messages` turns each into its messages."""
+
+Status = Literal["waiting", "polling", "ok", "failed", "disabled", "unauthorized", "rate_limited", "held"]
+
+
+class Reading(msgspec.Struct, frozen=True, gc=False):
+    """One record as the API showed it. `odd` names fields that came in a form nobody can read."""
+
+    kind: Kind
+    id: str
+    fields: Fields
+    odd: tuple[str, ...] = ()
+
+
+class Sample(msgspec.Struct, frozen=True, gc=False):
+    """One measurement; `ts` is the report's own time in ms since the epoch, or None when it has none."""
+
+    report: str
+    id: str
+    ts: int | None
+    values: Fields
+    labels: Fields = {}
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """What is about to be appended to the journal.
+
+    `entity` and `id` name the topic's owner, `name` the report, bucket or call, `ts` the time in ms
+    that history is asked for by, and `body` is JSON whose form depends on `what`.
+    """
+
+    entity: str
+    id: str
+    what: What
+    name: str
+    ts: int
+    body: bytes
+
+
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An entry with its place in the journal. `at` is when it was written, in ms since the epoch."""
+
+    seq: int
+    at: int
+    entity: str
+    id: str
+    what: What
+    name: str
+    ts: int
+    body: bytes
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One MQTT message, QoS 1. `topic` is complete; an empty payload on a retained topic clears it."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    content_type: str = "application/json"
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """What the store knows of one record. `doc` is the announced record as JSON."""
+
+    doc: bytes
+    raw_hash: bytes = b""
+    kept_hash: bytes = b""
+
+
+class Known(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Enough of a stored record to see that nothing changed. `presence_at` is when presence went out last."""
+
+    id: str
+    raw_hash: bytes
+    kept_hash: bytes
+    missing: int
+    presence_at: int
+
+
+class Put(msgspec.Struct, frozen=True, gc=False):
+    """A record to store. `entry` is the index, in the same batch, of the journal entry that publishes it."""
+
+    kind: Kind
+    id: str
+    doc: bytes
+    raw_hash: bytes = b""
+    kept_hash: bytes = b""
+    entry: int | None = None
+
+
+class Newest(msgspec.Struct, frozen=True, gc=False):
+    """The newest sample of a topic to store, with the index of its journal entry."""
+
+    entity: str
+    report: str
+    id: str
+    ts: int
+    hash: int
+    doc: bytes
+    entry: int
+
+
+class Seen(msgspec.Struct, frozen=True, gc=False):
+    """A sample that has gone out."""
+
+    entity: str
+    report: str
+    id: str
+    ts: int
+    hash: int
+
+
+class Batch(msgspec.Struct, kw_only=True):
+    """Everything that one transaction stores: both the records and what is to be said of them, or neither."""
+
+    entries: list[Entry] = []
+    puts: list[Put] = []
+    same: list[tuple[bytes, bytes, Kind, str]] = []
+    presence: list[tuple[str, int]] = []
+    removed: list[tuple[Kind, str]] = []
+    newest: list[Newest] = []
+    seen: list[Seen] = []
+    links: list[tuple[str, str, tuple[tuple[str, str], ...]]] = []
+    stale: list[str] = []
+    all_stale: bool = False
+    related: list[str] = []
+
+    def extend(self, other: "Batch") -> None:
+        """Takes over another batch's entries, and what belongs to them, behind its own."""
+        offset = len(self.entries)
+        self.entries.extend(other.entries)
+        self.puts.extend(
+            p if p.entry is None else msgspec.structs.replace(p, entry=p.entry + offset) for p in other.puts
+        )
+        self.newest.extend(msgspec.structs.replace(n, entry=n.entry + offset) for n in other.newest)
+        for name in ("same", "presence", "removed", "seen", "links", "stale", "related"):
+            getattr(self, name).extend(getattr(other, name))
+        self.all_stale = self.all_stale or other.all_stale
+
+
+class CallState(msgspec.Struct, frozen=True, kw_only=True):
+    """The polling manager's row for one call, as it is published. Durations in seconds, but `duration_ms`."""
+
+    call: str
+    enabled: bool
+    interval: int
+    status: Status
+    fresh: bool
+    last_poll: str | None = None
+    last_success: str | None = None
+    duration_ms: int | None = None
+    records: int = 0
+    events: int = 0
+    samples: int = 0
+    next_poll: str | None = None
+    error: str | None = None
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """Something an operator should look at. `call` is None when it concerns the bridge itself."""
+
+    kind: str
+    message: str
+    call: str | None = None
+
+
+Json = Mapping[str, Any]

@@ -1,0 +1,154 @@
+"""The small language in which the configuration says where a value stands in the API's JSON.
+
+    name                          a member
+    place.id                      a member of a member
+    realizingResource[0].id       an element
+    relatedParty[role=Customer].id            the first element whose member matches
+    bucketCounter[counterType=usage,level=global].value.amount
+    product[*].id                 every element (only where a list is wanted)
+
+Texts are compared without regard to case, spaces, `_` and `-`; `a|b` matches either. An object
+where a list is expected counts as a list of one, and a list where an object is expected gives its
+first element, because both happen in TM Forum APIs. What is not there is None, never an error.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Step = Callable[[Any], Any]
+_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\*|\d+|[^\]]+=[^\]]*)\]")
+
+
+class BadPath(ValueError):
+    """A path that cannot be read, with the reason as its text."""
+
+
+def folded(text: str) -> str:
+    """The form in which names are compared: lower case, without spaces, `_` and `-`."""
+    return text.translate(_IGNORED).casefold()
+
+
+_IGNORED = str.maketrans("", "", " _-\t")
+
+
+def compile_path(path: str) -> Step:
+    """A function from decoded JSON to the value at `path`, or None. Raises BadPath."""
+    steps = [_step(*part) for part in _parts(path)]
+    if len(steps) == 1:
+        return steps[0]
+    if len(steps) == 2:
+        first, second = steps
+
+        def two(value: Any) -> Any:
+            found = first(value)
+            return None if found is None else second(found)
+
+        return two
+
+    def walk(value: Any) -> Any:
+        for step in steps:
+            if value is None:
+                return None
+            value = step(value)
+        return value
+
+    return walk
+
+
+def compile_paths(paths: Iterable[str]) -> Step:
+    """The first of several paths that gives something other than None."""
+    steps = [compile_path(path) for path in paths]
+    if len(steps) == 1:
+        return steps[0]
+
+    def first(value: Any) -> Any:
+        for step in steps:
+            found = step(value)
+            if found is not None:
+                return found
+        return None
+
+    return first
+
+
+def top_member(path: str) -> str | None:
+    """The top-level member that a path reads, or None when it does not begin with one."""
+    name = _parts(path)[0][0]
+    return name or None
+
+
+def _parts(path: str) -> list[tuple[str, str]]:
+    text = path.removeprefix("$").lstrip(".")
+    parts = [(match[1] or "", match[2] or "") for match in _STEP.finditer(text)]
+    if not parts or sum(len(match[0]) for match in _STEP.finditer(text)) != len(text):
+        raise BadPath(f"'{path}' is not a path like place.id, product[0].id or relatedParty[role=X].id")
+    return parts
+
+
+def _step(name: str, index: str) -> Step:
+    if name:
+        return _member(name)
+    if index == "*":
+        return _every
+    if index.isdecimal():
+        return _element(int(index))
+    return _matching(index)
+
+
+def _member(name: str) -> Step:
+    def member(value: Any) -> Any:
+        if type(value) is dict:
+            return value.get(name)
+        if type(value) is list and value:
+            return _get(value[0], name)
+        if isinstance(value, _Every):
+            return _Every(found for entry in value if (found := _get(entry, name)) is not None)
+        return None
+
+    return member
+
+
+def _get(value: Any, name: str) -> Any:
+    return value.get(name) if type(value) is dict else None
+
+
+class _Every(list[Any]):
+    """A list whose members are asked for each of its elements."""
+
+
+def _every(value: Any) -> Any:
+    return _Every(_as_list(value))
+
+
+def _element(position: int) -> Step:
+    def element(value: Any) -> Any:
+        entries = _as_list(value)
+        return entries[position] if position < len(entries) else None
+
+    return element
+
+
+def _matching(conditions: str) -> Step:
+    wanted = [
+        (name.strip(), frozenset(folded(word) for word in words.split("|")))
+        for name, _, words in (condition.partition("=") for condition in conditions.split(","))
+    ]
+
+    def matching(value: Any) -> Any:
+        for entry in _as_list(value):
+            if type(entry) is dict and all(_is(entry.get(name), words) for name, words in wanted):
+                return entry
+        return None
+
+    return matching
+
+
+def _is(value: Any, words: frozenset[str]) -> bool:
+    return type(value) is str and (value in words or folded(value) in words)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [] if value is None else [value]

@@ -1,0 +1,114 @@
+"""The commands that talk to a running bridge over MQTT: `status`."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+import aiomqtt
+import msgspec
+
+from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.config import Config
+from oneweb_bridge.link import Link, reason_of
+from oneweb_bridge.model import Message
+from oneweb_bridge.topics import Tree
+
+PATIENCE = 5.0
+COLUMNS = (
+    "call",
+    "enabled",
+    "interval",
+    "status",
+    "last_poll",
+    "last_success",
+    "records",
+    "next_poll",
+    "error",
+)
+
+
+class Unreachable(Exception):
+    """The bridge cannot be asked; the text says why."""
+
+
+async def status(config: Config, write: Callable[[str], None], *, as_json: bool) -> bool:
+    """Writes the polling manager's table. False when the bridge cannot be asked or is offline."""
+    try:
+        said = await _retained(config)
+    except Unreachable as error:
+        write(f"oneweb-bridge: {error}")
+        return False
+    if as_json:
+        write(msgspec.json.encode(said).decode())
+    else:
+        for line in table(said):
+            write(line)
+    return bool(said["bridge"] == "online")
+
+
+async def _retained(config: Config) -> dict[str, Any]:
+    """What the bridge's own retained topics say."""
+    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    name = f"oneweb-bridge-status-{secrets.token_hex(4)}"
+    said: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
+    try:
+        async with Link(config.mqtt, name, Message(tree.probe, b"", retain=False), lambda *_: None) as link:
+            await link.listen(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    async for message in link.messages:
+                        _take(said, str(message.topic), message.payload, tree)
+                        if len(said["calls"]) == len(CALLS) and said["info"]:
+                            break
+    except (aiomqtt.MqttError, OSError) as error:
+        raise Unreachable(
+            f"the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {reason_of(error)}"
+        ) from None
+    if not said["calls"]:
+        raise Unreachable(
+            f"no bridge has published below {tree.base} at {config.mqtt.host}:{config.mqtt.port}"
+        )
+    return said
+
+
+def _take(said: dict[str, Any], topic: str, payload: Any, tree: Tree) -> None:
+    try:
+        found = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, TypeError):
+        return
+    if topic == tree.status:
+        said["bridge"] = found.get("state", "offline")
+    elif topic == tree.info:
+        said["info"] = found
+    else:
+        said["calls"][topic.split("/")[-2]] = found
+
+
+def table(said: dict[str, Any]) -> list[str]:
+    """The table for a terminal, with what is known of the bridge above it."""
+    info = said["info"]
+    api, journal = info.get("api", {}), info.get("journal", {})
+    head = f"bridge {said['bridge']}, API {api.get('state', 'unknown')}, backlog {journal.get('backlog', 'unknown')}"
+    costs = info.get("calls", {})
+    per_hour = sum(cost.get("requests_per_hour", 0) for cost in costs.values())
+    calls = [said["calls"][call] for call in CALLS if call in said["calls"]]
+    rows = [COLUMNS, *(tuple(_cell(call, name, costs) for name in COLUMNS) for call in calls)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return [f"{head}, {per_hour} requests an hour", "", *lines]
+
+
+def _cell(call: dict[str, Any], name: str, costs: dict[str, Any]) -> str:
+    value = call.get(name)
+    if name == "enabled":
+        return "yes" if value else "no"
+    if name == "interval":
+        effective = costs.get(str(call.get("call")), {}).get("effective_interval", value)
+        return f"{value} s" if effective == value else f"{value} s ({effective} s)"
+    if name in ("last_poll", "last_success", "next_poll"):
+        return str(value or "")[:19].replace("T", " ")
+    return "" if value is None else str(value)

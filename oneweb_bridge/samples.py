@@ -1,0 +1,115 @@
+"""Samples before, samples after: each goes out exactly once, and a topic never goes back in time. Pure.
+
+The newest sample of a report and id goes to its `metric` topic, every other one to `history`. What
+was seen before is known by its time and the hash of its values; the same time with other values is
+a correction.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import Literal
+
+import msgspec
+
+from oneweb_bridge.diff import encode
+from oneweb_bridge.model import Batch, Entry, Fields, Newest, Reading, Sample, Seen
+from oneweb_bridge.values import moment, rfc3339
+
+
+class Past(msgspec.Struct, gc=False):
+    """What is known of one id's samples: the newest (`ts` -1: none), and the hashes by time of all that may come again."""
+
+    ts: int = -1
+    hash: int = 0
+    seen: dict[int, int] = {}
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What one slice of samples is judged against.
+
+    `past` has the ids that are known and is brought forward as samples go out; `latest` is the
+    newest time of each id in the whole answer; ids in `gone` have no metric topic. Samples older
+    than `horizon` cannot be told from those that went out long ago. Times in ms.
+    """
+
+    entity: str
+    past: dict[str, Past]
+    latest: Mapping[str, int]
+    gone: frozenset[str] = frozenset()
+    horizon: int = 0
+    now: int = 0
+
+
+def hash_of(values: Fields) -> int:
+    """64 bits that are equal only for equal values."""
+    return int.from_bytes(blake2b(encode(sorted(values.items())), digest_size=8).digest(), signed=True)
+
+
+def verdict(
+    past: Past | None, ts: int | None, hash_: int, horizon: int
+) -> Literal["new", "corrected", "known"]:
+    """Whether a sample has to go out, and as what."""
+    if past is None:
+        return "new"
+    if ts is None:
+        return "known" if past.hash == hash_ else "new"
+    if ts in past.seen:
+        return "known" if past.seen[ts] == hash_ else "corrected"
+    return "new" if ts > past.ts or ts >= horizon else "known"
+
+
+def judge(samples: Iterable[Sample], context: Context) -> Batch:
+    """Entries for those of the samples, oldest first, that are new or corrected."""
+    batch = Batch()
+    for sample in samples:
+        past = context.past.get(sample.id)
+        hash_ = hash_of(sample.values)
+        said = verdict(past, sample.ts, hash_, context.horizon)
+        if said != "known":
+            past = context.past.setdefault(sample.id, Past()) if past is None else past
+            _publish(sample, hash_, past, said == "corrected", context, batch)
+    return batch
+
+
+def _publish(sample: Sample, hash_: int, past: Past, corrected: bool, context: Context, batch: Batch) -> None:  # noqa: FBT001 -- private
+    ts = context.now if sample.ts is None else sample.ts
+    newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts) and sample.id not in context.gone
+    doc = document(sample, context.entity, ts, corrected=corrected)
+    if corrected or not newest:
+        batch.entries.append(Entry(context.entity, sample.id, "history", sample.report, ts, doc))
+    if newest:
+        index = len(batch.entries)
+        batch.entries.append(Entry(context.entity, sample.id, "metric", sample.report, ts, doc))
+        batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_, doc, index))
+        past.ts, past.hash = ts, hash_
+    batch.seen.append(Seen(context.entity, sample.report, sample.id, ts, hash_))
+    past.seen[ts] = hash_
+
+
+def document(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -> bytes:
+    """The payload of a sample: its key, its time, its values."""
+    said: dict[str, object] = {"imei" if entity == "terminal" else "product_id": sample.id}
+    if sample.report != PRESENCE:
+        said["report"] = sample.report
+    said |= {"time": rfc3339(ts), "ts": ts, **sample.labels, **sample.values}
+    if corrected:
+        said["corrected"] = True
+    return encode(said)
+
+
+PRESENCE = "presence"
+"""The sample that terminals themselves are: when they were first and last seen."""
+
+PRESENCE_EVERY = 3_600_000
+"""Presence goes out at most this often per terminal, in ms."""
+
+
+def presence_of(reading: Reading) -> Sample | None:
+    """The presence of a terminal, or None when the API does not say when it was seen."""
+    last_seen = moment(reading.fields.get("last_seen"))
+    if last_seen is None:
+        return None
+    values: Fields = {
+        name: reading.fields[name] for name in ("first_seen", "last_seen") if name in reading.fields
+    }
+    return Sample(PRESENCE, reading.id, last_seen, values)

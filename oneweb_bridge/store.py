@@ -1,0 +1,420 @@
+"""What the bridge knows, in SQLite: records, samples, settings, and the journal they are told through.
+
+The one writer of records. A transaction is whole or not there at all, also when its task is
+cancelled in the middle: one lock, `BEGIN` inside the `try`, and a rollback that cannot be cancelled.
+After a failed commit nothing in memory is trusted any more; it is read again from the disk.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import msgspec
+
+from oneweb_bridge import database
+from oneweb_bridge.model import Batch, Entry, Kind, Known, Stored
+from oneweb_bridge.samples import Past
+
+SLICE = 1000
+"""How many records one transaction takes at most, so that another writer never waits long."""
+
+
+class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """What is remembered of one call over restarts. Times in ms; see schema.sql."""
+
+    id: str
+    fingerprint: str = ""
+    complete: bool = False
+    remapped: bool = False
+    last_poll: int = 0
+    last_success: int = 0
+    window_end: int = 0
+    horizon: int = 0
+    held_since: int = 0
+    released: bool = False
+    failures: int = 0
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """A value that a command has set for a call, as JSON, and where the command came from."""
+
+    call: str
+    name: str
+    value: str
+    source: str
+
+
+@contextlib.asynccontextmanager
+async def opened(path: Path, clock: Callable[[], float] = time.time) -> AsyncIterator["Store"]:
+    """The store in `path`, created where it is missing. Raises database.StoreError."""
+    with database.locked(path):
+        async with database.connected(path) as db:
+            await database.migrate(db, path)
+            await db.executescript(_STAGING)
+            async with db.execute("SELECT value FROM meta WHERE name = 'journal'") as cursor:
+                row = await cursor.fetchone()
+            yield Store(db, path, row[0] if row else "", clock)
+
+
+_STAGING = """
+CREATE TEMP TABLE staged (
+    number INTEGER PRIMARY KEY,
+    call TEXT NOT NULL,
+    ts INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX temp.staged_id ON staged (call, id, ts);
+"""
+"""Where a listing waits until it is proved complete: on disk, but outside the journal and its fsync."""
+
+
+class Store:
+    """Made by `opened`. Every method is one transaction or one consistent read."""
+
+    def __init__(
+        self, db: aiosqlite.Connection, path: Path, journal_id: str, clock: Callable[[], float]
+    ) -> None:
+        self.path = path
+        self.journal_id = journal_id
+        self.changed = asyncio.Event()
+        self._db = db
+        self._lock = asyncio.Lock()
+        self._clock = clock
+
+    # ── writing ────────────────────────────────────────────────────────────────────────────────
+
+    async def commit(self, batch: Batch, memory: CallMemory | None = None) -> int:
+        """Stores a batch and appends its entries to the journal. Returns the journal's last number."""
+        async with self._transaction():
+            head = await self._head()
+            await self._append(head, batch.entries)
+            await self._write_records(head, batch)
+            await self._write_samples(head, batch)
+            await self._write_relations(batch)
+            if memory is not None:
+                await self._write_memory(memory)
+        if batch.entries:
+            self.changed.set()
+        return head + len(batch.entries)
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        async with self._lock:
+            try:
+                await self._db.execute("BEGIN IMMEDIATE")
+                yield
+                await self._db.execute("COMMIT")
+            except BaseException:
+                await asyncio.shield(self._db.rollback())
+                raise
+
+    async def _head(self) -> int:
+        rows = await self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'journal'")
+        return int(rows[0][0]) if rows else 0
+
+    async def _append(self, head: int, entries: Sequence[Entry]) -> None:
+        at = round(self._clock() * 1000)
+        await self._many(
+            "INSERT INTO journal (seq, at, entity, id, what, name, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [(head + i, at, e.entity, e.id, e.what, e.name, e.ts, e.body) for i, e in enumerate(entries, 1)],
+        )
+
+    async def _write_records(self, head: int, batch: Batch) -> None:
+        await self._many(
+            """INSERT INTO record (kind, id, doc, raw_hash, kept_hash, seq) VALUES (?, ?, ?, ?, ?, ?)
+               ON CONFLICT (kind, id) DO UPDATE SET doc = excluded.doc, raw_hash = excluded.raw_hash,
+               kept_hash = excluded.kept_hash, missing = 0, missing_since = 0,
+               seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END""",
+            [
+                (
+                    p.kind,
+                    p.id,
+                    p.doc.decode(),
+                    p.raw_hash,
+                    p.kept_hash,
+                    0 if p.entry is None else head + p.entry + 1,
+                )
+                for p in batch.puts
+            ],
+        )
+        await self._many(
+            "DELETE FROM removed WHERE kind = ? AND id = ?", [(p.kind, p.id) for p in batch.puts]
+        )
+        await self._many(
+            "UPDATE record SET raw_hash = ?, kept_hash = ?, missing = 0, missing_since = 0 WHERE kind = ? AND id = ?",
+            batch.same,
+        )
+        await self._many(
+            "UPDATE record SET presence_at = ? WHERE kind = 'terminal' AND id = ?",
+            [(at, id) for id, at in batch.presence],
+        )
+        if batch.removed:
+            await self._remove(batch.removed)
+
+    async def _remove(self, removed: Sequence[tuple[Kind, str]]) -> None:
+        at = round(self._clock() * 1000)
+        await self._many("DELETE FROM record WHERE kind = ? AND id = ?", removed)
+        await self._many(
+            "INSERT OR REPLACE INTO removed VALUES (?, ?, ?)", [(kind, id, at) for kind, id in removed]
+        )
+        # What was seen of its samples stays, or they would go out again when the API repeats them.
+        await self._many("UPDATE newest SET doc = '', seq = 0 WHERE entity = ? AND id = ?", removed)
+        terminals = [id for kind, id in removed if kind == "terminal"]
+        for kind in ("components", "relations"):
+            await self._many("DELETE FROM record WHERE kind = ? AND id = ?", [(kind, id) for id in terminals])
+        await self._many("DELETE FROM stale WHERE imei = ?", [(id,) for id in terminals])
+
+    async def _write_samples(self, head: int, batch: Batch) -> None:
+        await self._many(
+            "INSERT OR IGNORE INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, -1, 0, '', 0)",
+            [(s.entity, s.report, s.id) for s in batch.seen],
+        )
+        await self._many(
+            """INSERT INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, ?, ?, ?, ?)
+               ON CONFLICT (report, id) DO UPDATE SET ts = excluded.ts, hash = excluded.hash,
+               doc = excluded.doc, seq = excluded.seq""",
+            [
+                (n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), head + n.entry + 1)
+                for n in batch.newest
+            ],
+        )
+        await self._many(
+            """INSERT OR REPLACE INTO seen (stream, ts, hash)
+               SELECT stream, ?, ? FROM newest WHERE report = ? AND id = ?""",
+            [(s.ts, s.hash, s.report, s.id) for s in batch.seen],
+        )
+
+    async def _write_relations(self, batch: Batch) -> None:
+        await self._many("DELETE FROM stale WHERE imei = ?", [(imei,) for imei in batch.related])
+        for side, column in (("terminal", "imei"), ("product", "product_id")):
+            said = [(side, id) for said_by, id, _ in batch.links if said_by == side]
+            await self._many(f"DELETE FROM product_link WHERE said_by = ? AND {column} = ?", said)
+        await self._many(
+            "INSERT OR IGNORE INTO product_link VALUES (?, ?, ?)",
+            [(*link, said_by) for said_by, _, links in batch.links for link in links],
+        )
+        await self._many("INSERT OR IGNORE INTO stale VALUES (?)", [(imei,) for imei in batch.stale])
+        if batch.all_stale:
+            await self._db.execute(
+                "INSERT OR IGNORE INTO stale SELECT id FROM record WHERE kind = 'terminal'"
+            )
+
+    async def _write_memory(self, memory: CallMemory) -> None:
+        names = CallMemory.__struct_fields__
+        await self._db.execute(
+            f"INSERT OR REPLACE INTO call ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+            msgspec.structs.astuple(memory),
+        )
+
+    async def remember(self, memory: CallMemory) -> None:
+        """Stores what is remembered of a call, without saying anything."""
+        async with self._transaction():
+            await self._write_memory(memory)
+
+    async def count_missing(self, kind: Kind, ids: Sequence[str], now: int) -> None:
+        """Notes that a complete listing did not have these records."""
+        async with self._transaction():
+            await self._many(
+                """UPDATE record SET missing = missing + 1,
+                   missing_since = CASE WHEN missing_since = 0 THEN ? ELSE missing_since END
+                   WHERE kind = ? AND id = ?""",
+                [(now, kind, id) for id in ids],
+            )
+
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
+
+    async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        return list(await self._db.execute_fetchall(sql, parameters))
+
+    async def _many(self, sql: str, parameters: Sequence[Any]) -> None:
+        if parameters:
+            await self._db.executemany(sql, parameters)
+
+    async def call_memory(self, call: str) -> CallMemory:
+        """What is remembered of a call; of one never polled, nothing."""
+        names = ", ".join(CallMemory.__struct_fields__)
+        rows = await self._rows(f"SELECT {names} FROM call WHERE id = ?", (call,))
+        return _memory(rows[0]) if rows else CallMemory(id=call)
+
+    async def known(self, kind: Kind, ids: Sequence[str]) -> dict[str, Known]:
+        """Hashes of those of the records that are stored."""
+        rows = await self._rows(
+            f"SELECT id, raw_hash, kept_hash, missing, presence_at FROM record WHERE kind = ? AND id IN ({_marks(ids)})",
+            (kind, *ids),
+        )
+        return {row[0]: Known(*row) for row in rows}
+
+    async def load(self, kind: Kind, ids: Sequence[str]) -> dict[str, Stored]:
+        """The stored records among `ids`."""
+        rows = await self._rows(
+            f"SELECT id, doc, raw_hash, kept_hash FROM record WHERE kind = ? AND id IN ({_marks(ids)})",
+            (kind, *ids),
+        )
+        return {row[0]: Stored(row[1].encode(), row[2], row[3]) for row in rows}
+
+    async def count(self, kind: Kind) -> int:
+        """How many records of a kind are stored."""
+        return int((await self._rows("SELECT count(*) FROM record WHERE kind = ?", (kind,)))[0][0])
+
+    async def ids_after(self, kind: Kind, after: str) -> list[tuple[str, int, int]]:
+        """The next slice of stored ids in their order, each with how often and since when it is missing."""
+        rows = await self._rows(
+            "SELECT id, missing, missing_since FROM record WHERE kind = ? AND id > ? ORDER BY id LIMIT ?",
+            (kind, after, SLICE),
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def reports_of(self, entity: str, ids: Sequence[str]) -> dict[str, list[str]]:
+        """Which reports have a newest sample, per id."""
+        rows = await self._rows(
+            f"""SELECT id, report FROM newest WHERE entity = ? AND seq > 0 AND id IN ({_marks(ids)})
+                ORDER BY report""",
+            (entity, *ids),
+        )
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            found.setdefault(row[0], []).append(row[1])
+        return found
+
+    async def past(self, report: str, ids: Sequence[str]) -> dict[str, Past]:
+        """What is known of the samples of those of the ids that have had any."""
+        rows = await self._rows(
+            f"""SELECT n.id, n.ts, n.hash, s.ts, s.hash FROM newest n LEFT JOIN seen s ON s.stream = n.stream
+                WHERE n.report = ? AND n.id IN ({_marks(ids)})""",
+            (report, *ids),
+        )
+        found: dict[str, Past] = {}
+        for id, ts, hash_, seen_ts, seen_hash in rows:
+            past = found.setdefault(id, Past(ts, hash_, {ts: hash_} if ts >= 0 else {}))
+            if seen_ts is not None:
+                past.seen[seen_ts] = seen_hash
+        return found
+
+    async def among(self, table: str, kind: Kind, ids: Sequence[str]) -> set[str]:
+        """Those of `ids` that `table` (record or removed) has."""
+        rows = await self._rows(
+            f"SELECT id FROM {table} WHERE kind = ? AND id IN ({_marks(ids)})", (kind, *ids)
+        )
+        return {row[0] for row in rows}
+
+    async def forget_samples(self, report: str, before: int) -> None:
+        """Drops what is remembered of samples older than `before`, but for the newest of each id."""
+        streams = [
+            row[0] for row in await self._rows("SELECT stream FROM newest WHERE report = ?", (report,))
+        ]
+        for start in range(0, len(streams), SLICE):
+            async with self._transaction():
+                await self._many(
+                    "DELETE FROM seen WHERE stream = ? AND ts < ?",
+                    [(stream, before) for stream in streams[start : start + SLICE]],
+                )
+
+    # ── staging ────────────────────────────────────────────────────────────────────────────────
+
+    async def unstage(self, call: str) -> None:
+        """Forgets what is staged of a call."""
+        await self._db.execute("DELETE FROM staged WHERE call = ?", (call,))
+
+    async def stage(self, call: str, rows: Sequence[tuple[int, str, bytes, bytes]]) -> None:
+        """Keeps (ts, id, hash, body) until the listing is complete."""
+        if not rows:
+            return
+        async with self._transaction():
+            await self._many(
+                "INSERT INTO staged (call, ts, id, hash, body) VALUES (?, ?, ?, ?, ?)",
+                [(call, *row) for row in rows],
+            )
+
+    async def staged(self, call: str) -> AsyncIterator[list[tuple[int, str, bytes, bytes]]]:
+        """What is staged of a call, oldest time first and then by id, in slices."""
+        numbers = [
+            row[0]
+            for row in await self._rows(
+                "SELECT number FROM staged WHERE call = ? ORDER BY ts, id, number", (call,)
+            )
+        ]
+        for start in range(0, len(numbers), SLICE):
+            part = numbers[start : start + SLICE]
+            rows = await self._rows(
+                f"SELECT ts, id, hash, body FROM staged WHERE number IN ({_marks(part)}) ORDER BY ts, id, number",
+                part,
+            )
+            yield [(row[0], row[1], row[2], row[3]) for row in rows]
+
+    async def latest_staged(self, call: str, ids: Sequence[str]) -> dict[str, int]:
+        """The newest time that is staged of each id."""
+        rows = await self._rows(
+            f"SELECT id, max(ts) FROM staged WHERE call = ? AND id IN ({_marks(ids)}) GROUP BY id",
+            (call, *ids),
+        )
+        return {row[0]: row[1] for row in rows}
+
+    # ── relations ──────────────────────────────────────────────────────────────────────────────
+
+    async def stale(self) -> list[str]:
+        """Some terminals whose relations have to be worked out again."""
+        return [row[0] for row in await self._rows("SELECT imei FROM stale LIMIT ?", (SLICE // 2,))]
+
+    async def linked_terminals(self, product_ids: Sequence[str]) -> list[str]:
+        """The terminals that have one of these products, or are said to have it."""
+        rows = await self._rows(
+            f"SELECT DISTINCT imei FROM product_link WHERE product_id IN ({_marks(product_ids)})", product_ids
+        )
+        return [row[0] for row in rows]
+
+    async def linked_products(self, imeis: Sequence[str]) -> dict[str, list[str]]:
+        """The products of each terminal, as either side says it."""
+        rows = await self._rows(
+            f"""SELECT DISTINCT imei, product_id FROM product_link WHERE imei IN ({_marks(imeis)})
+                ORDER BY imei, product_id""",
+            imeis,
+        )
+        found: dict[str, list[str]] = {}
+        for imei, product_id in rows:
+            found.setdefault(imei, []).append(product_id)
+        return found
+
+    # ── settings and commands ──────────────────────────────────────────────────────────────────
+
+    async def settings(self) -> list[Setting]:
+        """What commands have set."""
+        return [Setting(*row) for row in await self._rows("SELECT call, name, value, source FROM setting")]
+
+    async def change_settings(self, settings: Iterable[Setting], mark: tuple[str, str] | None) -> None:
+        """Stores settings (an empty value drops one) and, with them, that the command was obeyed."""
+        now = round(self._clock() * 1000)
+        async with self._transaction():
+            for setting in settings:
+                await self._db.execute(
+                    "DELETE FROM setting WHERE call = ? AND name = ?", (setting.call, setting.name)
+                )
+                if setting.value:
+                    await self._db.execute(
+                        "INSERT INTO setting VALUES (?, ?, ?, ?, ?)",
+                        (setting.call, setting.name, setting.value, setting.source, now),
+                    )
+            if mark is not None:
+                await self._db.execute("INSERT OR REPLACE INTO command VALUES (?, ?, ?)", (*mark, now))
+
+    async def command_mark(self, topic: str) -> str | None:
+        """What was remembered of the last command of a topic."""
+        rows = await self._rows("SELECT mark FROM command WHERE topic = ?", (topic,))
+        return rows[0][0] if rows else None
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _memory(row: Any) -> CallMemory:
+    names = CallMemory.__struct_fields__
+    flags = ("complete", "remapped", "released")
+    return msgspec.convert(
+        {n: bool(v) if n in flags else v for n, v in zip(names, row, strict=True)}, CallMemory
+    )
