@@ -118,9 +118,7 @@ class Api:
         self._settings = settings
         self._token = None
         self._in_flight = asyncio.Semaphore(limit.max_in_flight)
-        self._spacing = (
-            AsyncLimiter(1, limit.min_interval) if limit.min_interval > 0 else contextlib.nullcontext()
-        )
+        self._spacing = AsyncLimiter(1, limit.min_interval) if limit.min_interval > 0 else contextlib.nullcontext()
         per_hour = limit.max_requests_per_hour
         self._per_hour = AsyncLimiter(per_hour, 3600) if per_hour else contextlib.nullcontext()
 
@@ -139,9 +137,7 @@ class Api:
             return await self.get(self._settings.hello.path)
         except BadAnswer as error:
             if "404" in str(error):
-                raise Unauthorized(
-                    f"{error}: the credentials or api.base_url or api.hello.path are wrong"
-                ) from None
+                raise Unauthorized(f"{error}: the credentials or api.base_url or api.hello.path are wrong") from None
             raise
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
@@ -161,9 +157,7 @@ class Api:
                 return await self._once(method, url, params, body)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _once(
-        self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None
-    ) -> Answer:
+    async def _once(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
         for redirects in range(4):
             answer = await self._limited(method, url, params, body)
             if answer.status not in _REDIRECTS:
@@ -171,18 +165,14 @@ class Api:
             url, params = self._redirected(answer, url, redirects), None
         raise AssertionError("unreachable: the fourth redirect raises")
 
-    async def _limited(
-        self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None
-    ) -> Answer:
+    async def _limited(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
         async with self._in_flight:
             if self.pause > 0:
                 raise RateLimited(f"{_where(url)} asked to be left alone", self.pause)
             async with self._per_hour, self._spacing:
                 return await self._sent(method, url, params, body)
 
-    async def _sent(
-        self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None
-    ) -> Answer:
+    async def _sent(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
         headers = await self._credentials()
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -224,7 +214,7 @@ class Api:
             self._token = None
             raise Unauthorized(said)
         if status == 429:
-            pause = pause_of(answer.headers, time.time()) * random.uniform(1.0, 1.1)  # noqa: S311 -- only spreads load
+            pause = pause_of(answer.headers, time.time()) * random.uniform(1.0, 1.1)
             self.paused_until = time.monotonic() + pause
             raise RateLimited(said, pause)
         if status >= 500 or status == 408:
@@ -244,9 +234,7 @@ class Api:
         match auth.style:
             case "basic":
                 return {
-                    "Authorization": aiohttp.BasicAuth(
-                        settings.client_id, settings.client_secret, "utf-8"
-                    ).encode()
+                    "Authorization": aiohttp.BasicAuth(settings.client_id, settings.client_secret, "utf-8").encode()
                 }
             case "headers":
                 return {
@@ -280,9 +268,7 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{_where(url)} cannot be reached: {_reason(error)}") from None
         if answer.status in (400, 401, 403):
-            raise Unauthorized(
-                f"{_where(url)} gave no token: it answered {answer.status}{_human_text(answer.body)}"
-            )
+            raise Unauthorized(f"{_where(url)} gave no token: it answered {answer.status}{_human_text(answer.body)}")
         token = self._judged(answer, url)
         try:
             found = msgspec.json.decode(token.body, type=_TokenAnswer)

@@ -66,15 +66,7 @@ async def run(
             alert=partial(_alert, parts),
             on_sent=on_sent,
         )
-        publisher = Publisher(
-            config.mqtt,
-            config.instance,
-            parts.tree,
-            rows,
-            parts.store.journal_id,
-            parts.store.changed,
-            handles,
-        )
+        publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.changed, handles)
         modern = config.mqtt.protocol == "5"
         executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern)
         async with asyncio.TaskGroup() as group:
@@ -91,11 +83,11 @@ async def run_without_broker(
     async with (
         built(config, clock) as parts,
         journal.opened(parts.store.path, console.OUTPUT, clock=clock) as rows,
+        asyncio.TaskGroup() as group,
     ):
-        async with asyncio.TaskGroup() as group:
-            group.create_task(parts.poller.run(), name="poller")
-            group.create_task(console.drain(rows, parts.tree, parts.store.changed, write), name="console")
-            group.create_task(_keep_house(parts, (console.OUTPUT,), clock), name="housekeeping")
+        group.create_task(parts.poller.run(), name="poller")
+        group.create_task(console.drain(rows, parts.tree, parts.store.changed, write), name="console")
+        group.create_task(_keep_house(parts, (console.OUTPUT,), clock), name="housekeeping")
 
 
 async def _keep_house(parts: Parts, outputs: tuple[str, ...], clock: Callable[[], float]) -> None:
@@ -112,9 +104,7 @@ async def _info(parts: Parts, rows: journal.Journal) -> dict[str, object]:
     head, published = await rows.head(), await rows.cursor()
     dropped, dead = await rows.counts()
     poller, costs = parts.poller, parts.poller.costs()
-    api_state = {
-        name: value for name, value in msgspec.structs.asdict(poller.api_state).items() if value is not None
-    }
+    api_state = {name: value for name, value in msgspec.structs.asdict(poller.api_state).items() if value is not None}
     calls = {
         call: {
             "interval": round(slot.interval),

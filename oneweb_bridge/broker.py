@@ -24,9 +24,7 @@ def program() -> str | None:
 def configuration() -> Path:
     """The configuration that comes with the project: in the checkout, or in the installed package."""
     here = Path(__file__).parent
-    return next(
-        path for path in (here.parent / "mosquitto" / "demo.conf", here / "demo.conf") if path.exists()
-    )
+    return next(path for path in (here.parent / "mosquitto" / "demo.conf", here / "demo.conf") if path.exists())
 
 
 def free_port() -> int:

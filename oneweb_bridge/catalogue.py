@@ -100,9 +100,7 @@ def _number(name: str, *paths: str, unit: str, raw_unit: str = "") -> Field:
 
 
 def _characteristic(name: str, api_name: str, unit: str = "") -> Field:
-    paths = tuple(
-        f"{member}[name={api_name}].value" for member in ("characteristic", "productCharacteristic")
-    )
+    paths = tuple(f"{member}[name={api_name}].value" for member in ("characteristic", "productCharacteristic"))
     return Field(name, paths, "number" if unit else "text", unit, unit)
 
 
@@ -163,9 +161,7 @@ PRODUCT = (
         "productCharacteristic[name=imei].value",
         "productSerialNumber",
     ),
-    msgspec.structs.replace(
-        _characteristic("allowance_gb", "allowance", "GB"), unlimited="allowance_unlimited"
-    ),
+    msgspec.structs.replace(_characteristic("allowance_gb", "allowance", "GB"), unlimited="allowance_unlimited"),
     _characteristic("overage_increment_gb", "overageIncrement", "GB"),
     _characteristic("max_bandwidth_downlink_mbps", "maxBandwidthDownlink", "Mbps"),
     _characteristic("max_bandwidth_uplink_mbps", "maxBandwidthUplink", "Mbps"),

@@ -18,6 +18,7 @@ from oneweb_bridge.database import StoreError
 from oneweb_bridge.settings import Log, parse_duration
 
 DONE, FAILED, WRONG = 0, 1, 2
+SWITCH = 0.0005
 
 _log = logging.getLogger("oneweb_bridge.cli")
 
@@ -66,9 +67,7 @@ def _add(
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
     if configured:
-        command.add_argument(
-            "-c", "--config", type=Path, metavar="FILE", help="default: ./bridge.yaml if there is one"
-        )
+        command.add_argument("-c", "--config", type=Path, metavar="FILE", help="default: ./bridge.yaml if there is one")
     command.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     command.add_argument("--log-format", choices=("text", "json"))
     command.set_defaults(act=act)
@@ -76,9 +75,7 @@ def _add(
 
 
 def _add_demo(commands: Any) -> None:
-    demo = _add(
-        commands, "demo", _demo, "simulator, broker and bridge, without configuration", configured=False
-    )
+    demo = _add(commands, "demo", _demo, "simulator, broker and bridge, without configuration", configured=False)
     demo.add_argument("--terminals", type=_count, default=25, metavar="N")
     demo.add_argument(
         "--speed", type=_positive, default=1.0, metavar="X", help="of the simulated story, not of the bridge"
@@ -98,9 +95,7 @@ def _add_simulate(commands: Any) -> None:
             command.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default)
         else:
             command.add_argument(name, default=field.default, help=f"default: {field.default}")
-    command.add_argument(
-        "--shape", action="append", default=[], metavar="NAME=VALUE", help="play a variant of the API"
-    )
+    command.add_argument("--shape", action="append", default=[], metavar="NAME=VALUE", help="play a variant of the API")
 
 
 def _add_history(commands: Any) -> None:
@@ -163,6 +158,8 @@ def _until_signalled(work: Coroutine[Any, Any, None]) -> int:
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
+    # A thread that waits for the interpreter waits this long, and every answer of SQLite is such a wait.
+    sys.setswitchinterval(SWITCH)
     asyncio.run(supervised())
     return DONE
 
@@ -210,9 +207,7 @@ def _simulator_options(options: argparse.Namespace) -> Any:
     from oneweb_bridge.simulator import Options, Shape
 
     given = {
-        field.name: getattr(options, field.name)
-        for field in msgspec.structs.fields(Options)
-        if field.name != "shape"
+        field.name: getattr(options, field.name) for field in msgspec.structs.fields(Options) if field.name != "shape"
     }
     pairs = [pair.partition("=") for pair in options.shape]
     shape = msgspec.convert({name: value for name, _, value in pairs}, Shape, strict=False)

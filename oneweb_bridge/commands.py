@@ -59,8 +59,8 @@ Command = Set | Poll | Request
 
 
 class _SetPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    enabled: bool | None | msgspec.UnsetType = msgspec.UNSET
-    interval: int | float | str | None | msgspec.UnsetType = msgspec.UNSET
+    enabled: bool | msgspec.UnsetType | None = msgspec.UNSET
+    interval: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
     id: str | None = None
 
 

@@ -134,9 +134,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key.start_mark)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"'{key.value}' stands twice", key.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' stands twice", key.start_mark)
             seen.add(key.value)
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
@@ -148,9 +146,7 @@ def _tree(text: str, name: str) -> dict[str, Any]:
         msgspec.json.encode(tree)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else 0
-        raise ConfigError(
-            f"{name}: line {line + 1}: {_problem(error, text.splitlines()[line:][:1])}"
-        ) from None
+        raise ConfigError(f"{name}: line {line + 1}: {_problem(error, text.splitlines()[line:][:1])}") from None
     except yaml.YAMLError:
         raise ConfigError(f"{name}: expected a YAML file, and it has characters that YAML forbids") from None
     except RecursionError:
@@ -211,9 +207,7 @@ class _File(msgspec.Struct, frozen=True):
         if default is not None:
             return environ.get(variable) or default[2:]
         if variable not in environ:
-            raise self.refusal(
-                key, f"the environment variable {variable} is not set, and there is no default"
-            )
+            raise self.refusal(key, f"the environment variable {variable} is not set, and there is no default")
         return environ[variable]
 
     def struct(self, said: Any, struct: type, key: str) -> Any:
@@ -342,11 +336,7 @@ def _without(tree: Any, base: Any) -> Any:
     """`tree` without what `base` says as well, which a complete file repeats and a profile may yet change."""
     if not isinstance(tree, dict) or not isinstance(base, dict):
         return tree
-    return {
-        name: _without(entry, base.get(name))
-        for name, entry in tree.items()
-        if not _same(entry, base.get(name))
-    }
+    return {name: _without(entry, base.get(name)) for name, entry in tree.items() if not _same(entry, base.get(name))}
 
 
 def _same(said: Any, default: Any) -> bool:
@@ -373,9 +363,7 @@ def _overlaid(row: Call, said: Any, file: _File) -> dict[str, Any]:
     given = {name: entry for name, entry in said.items() if entry is not None or without_none(known[name])[1]}
     if isinstance(given.get("window"), str):
         if given["window"] != "none":
-            raise file.refusal(
-                f"{key}.window", f"expected none or keys with values, got {_got(given['window'])}"
-            )
+            raise file.refusal(f"{key}.window", f"expected none or keys with values, got {_got(given['window'])}")
         given["window"] = None
     # A query is replaced as a whole, so that what the catalogue sends can be left out.
     query = given.get("query", base["query"])
@@ -483,9 +471,7 @@ def _swapped(row: Call, call: Call) -> Call:
     """The terminals' coordinates the other way round, unless the file maps them in its own way."""
     pair = ("latitude", "longitude")
     paths = {field.name: field.paths for field in call.fields if field.name in pair}
-    if row.id != "user_terminals" or paths != {
-        field.name: field.paths for field in row.fields if field.name in pair
-    }:
+    if row.id != "user_terminals" or paths != {field.name: field.paths for field in row.fields if field.name in pair}:
         return call
     other = {"latitude": paths["longitude"], "longitude": paths["latitude"]}
     return replace(call, fields=tuple(replace(f, paths=other.get(f.name, f.paths)) for f in call.fields))

@@ -19,9 +19,7 @@ from oneweb_bridge.topics import Tree
 OUTPUT = "console"
 
 
-async def drain(
-    journal: Journal, tree: Tree, changed: asyncio.Event, write: Callable[[Message], None]
-) -> None:
+async def drain(journal: Journal, tree: Tree, changed: asyncio.Event, write: Callable[[Message], None]) -> None:
     """Writes every message of the journal, and goes on as it grows. Never returns."""
     at = await journal.cursor()
     while True:

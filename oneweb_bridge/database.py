@@ -34,9 +34,7 @@ def locked(path: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise StoreError(
-            f"{path} is in use by another bridge: stop it, or give this one its own state.path"
-        ) from None
+        raise StoreError(f"{path} is in use by another bridge: stop it, or give this one its own state.path") from None
     finally:
         os.close(descriptor)
 
@@ -44,29 +42,36 @@ def locked(path: Path) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aiosqlite.Connection]:
     """A connection in which every transaction is written out. Raises StoreError."""
-    if read_only and not path.exists():
-        raise StoreError(f"{path} does not exist: run the bridge first, or name its state.path")
-    if not read_only:
-        _create_private(path)
-    uri = f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
+    uri = _uri(path, read_only=read_only)
     db = await aiosqlite.connect(uri, uri=True, isolation_level=None)
     try:
         try:
             await _prepare(db, read_only=read_only)
         except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{path} cannot be read as the bridge's database ({error}): move it away"
-            ) from None
+            raise StoreError(f"{path} cannot be read as the bridge's database ({error}): move it away") from None
         yield db
     finally:
         await db.close()
 
 
-def _create_private(path: Path) -> None:
+def create_private(path: Path) -> None:
+    """Makes an empty file that only this user can read, where there is none. Raises StoreError.
+
+    A file that exists is never opened here: closing it would drop the locks that SQLite's own
+    connections of this process hold on it. Source: SQLite, "How To Corrupt An SQLite Database File".
+    """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror}): choose another state.path") from None
+
+
+def _uri(path: Path, *, read_only: bool) -> str:
+    if read_only and not path.exists():
+        raise StoreError(f"{path} does not exist: run the bridge first, or name its state.path")
+    return f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
 
 
 async def _prepare(db: aiosqlite.Connection, *, read_only: bool) -> None:
@@ -84,9 +89,7 @@ async def migrate(db: aiosqlite.Connection, path: Path) -> None:
     if version == VERSION:
         return
     if version > VERSION:
-        raise StoreError(
-            f"{path} was written by a newer oneweb-bridge (schema {version}, known {VERSION}): upgrade"
-        )
+        raise StoreError(f"{path} was written by a newer oneweb-bridge (schema {version}, known {VERSION}): upgrade")
     if version == 0 and await pragma(db, "page_count") > 1:
         raise StoreError(f"{path} is a database of something else: choose another state.path")
     steps = [_schema()] if version == 0 else [MIGRATIONS[step] for step in range(version, VERSION)]

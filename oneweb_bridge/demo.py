@@ -35,9 +35,7 @@ PERIOD, LATENESS = 0.02, 0.01
 
 async def run(terminals: int, speed: float) -> None:
     """Shows a living fleet being published, until it is cancelled."""
-    options = simulator.Options(
-        terminals=terminals, speed=speed, seed=2, report_period=PERIOD, lateness_scale=LATENESS
-    )
+    options = simulator.Options(terminals=terminals, speed=speed, seed=2, report_period=PERIOD, lateness_scale=LATENESS)
     with tempfile.TemporaryDirectory(prefix="oneweb-bridge-demo-") as directory:
         async with simulator.serve(options) as fake:
             port = broker.free_port()
@@ -48,9 +46,7 @@ async def run(terminals: int, speed: float) -> None:
                     await app.run(config, on_sent=console.Lines().write)
             except broker.NoBroker as error:
                 print(f"{error}. Without a broker, this is what would be published:", file=sys.stderr)
-                await app.run_without_broker(
-                    config, lambda message: print(console.json_line(message), flush=True)
-                )
+                await app.run_without_broker(config, lambda message: print(console.json_line(message), flush=True))
 
 
 def configuration(api_url: str, port: int, directory: Path) -> Config:
@@ -80,7 +76,8 @@ def _quick(call: Call) -> Call:
 
 def _say_where(terminals: int, port: int, api_url: str) -> None:
     print(
-        f"{terminals} simulated terminals at {api_url}, broker on 127.0.0.1:{port}. Everything, in another terminal:\n\n"
+        f"{terminals} simulated terminals at {api_url}, broker on 127.0.0.1:{port}.\n"
+        "Everything, in another terminal:\n\n"
         f"    mosquitto_sub -h 127.0.0.1 -p {port} -t 'oneweb/#' -v\n\n"
         "● is retained, → is not. Ctrl-C ends it.\n",
         flush=True,

@@ -61,9 +61,7 @@ def differs(known: Known | None, raw_hash: bytes, kept_hash: Callable[[], bytes]
     return known.raw_hash != raw_hash and known.kept_hash != kept_hash()
 
 
-def compare(
-    rule: Rule, before: Mapping[str, Stored], fresh: Sequence[Fresh], context: Mapping[str, Stored]
-) -> Batch:
+def compare(rule: Rule, before: Mapping[str, Stored], fresh: Sequence[Fresh], context: Mapping[str, Stored]) -> Batch:
     """What one slice of a complete listing changes. `context` has the terminals of components."""
     batch = Batch()
     for record in fresh:
@@ -89,9 +87,7 @@ def _record(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> No
         batch.same.append((fresh.raw_hash, fresh.kept_hash, rule.kind, reading.id))
     else:
         doc = encode(after)
-        batch.puts.append(
-            Put(rule.kind, reading.id, doc, fresh.raw_hash, fresh.kept_hash, len(batch.entries))
-        )
+        batch.puts.append(Put(rule.kind, reading.id, doc, fresh.raw_hash, fresh.kept_hash, len(batch.entries)))
         batch.entries.append(_event(rule, reading.id, doc, None if stored is None else changed))
         _touch_relations(rule.kind, reading.id, before, after, batch)
 
@@ -131,9 +127,7 @@ def distance(one: Fields, other: Fields) -> float:
     lat1, lon1, lat2, lon2 = (
         math.radians(_float(fields[name])) for fields in (one, other) for name in ("latitude", "longitude")
     )
-    half = (
-        math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
-    )
+    half = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
     return 2 * 6_371_008.8 * math.asin(math.sqrt(min(1.0, half)))
 
 
@@ -162,9 +156,7 @@ def _event(rule: Rule, id: str, doc: bytes, changed: dict[str, dict[str, Value |
 def _touch_relations(kind: Kind, id: str, before: Fields, after: Fields, batch: Batch) -> None:
     if kind == "terminal":
         batch.stale.append(id)
-        batch.links.append(
-            ("terminal", id, tuple((product, id) for product in _list(after.get("product_ids"))))
-        )
+        batch.links.append(("terminal", id, tuple((product, id) for product in _list(after.get("product_ids")))))
     elif kind == "product":
         imeis = [str(fields["imei"]) for fields in (before, after) if "imei" in fields]
         batch.stale.extend(imeis)
@@ -180,9 +172,7 @@ def _list(value: Value | None) -> list[str]:
 # ── components ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _components(
-    rule: Rule, stored: Stored | None, fresh: Fresh, terminal: Stored | None, batch: Batch
-) -> None:
+def _components(rule: Rule, stored: Stored | None, fresh: Fresh, terminal: Stored | None, batch: Batch) -> None:
     reading = fresh.reading
     before, after = fields_of(stored), dict(reading.fields)
     changed = changes(before, after, frozenset())

@@ -79,9 +79,7 @@ class Executor:
         mark = (incoming.topic, commands.mark_of(incoming.payload, command.id))
         remembers = address.kind == "polling" and (incoming.retain or not self._modern)
         if remembers and incoming.retain and await self._store.command_mark(incoming.topic) == mark[1]:
-            self._answer(
-                incoming, address, command.id, error="ignored: this retained command was obeyed before"
-            )
+            self._answer(incoming, address, command.id, error="ignored: this retained command was obeyed before")
             return
         await self._do(command, incoming, address, mark if remembers else None, group)
 
@@ -103,9 +101,7 @@ class Executor:
             case Request():
                 group.create_task(self._request(command, incoming, address), name=f"request {command.name}")
 
-    async def _set(
-        self, command: Set, incoming: Incoming, address: Address, mark: tuple[str, str] | None
-    ) -> None:
+    async def _set(self, command: Set, incoming: Incoming, address: Address, mark: tuple[str, str] | None) -> None:
         calls = list(self._poller.slots) if command.call == ALL else [command.call]
         try:
             for call in calls:
@@ -123,12 +119,8 @@ class Executor:
         pause = max((pause for _, pause in wishes), default=0.0)
         if pause > 0:
             at = rfc3339(round((self._clock() + pause) * 1000))
-            self._answer(
-                incoming, address, command.id, note=f"the API asked to be left alone: the poll runs at {at}"
-            )
-        group.create_task(
-            self._answer_polls([w for w, _ in wishes], command, incoming, address), name="poll result"
-        )
+            self._answer(incoming, address, command.id, note=f"the API asked to be left alone: the poll runs at {at}")
+        group.create_task(self._answer_polls([w for w, _ in wishes], command, incoming, address), name="poll result")
 
     async def _answer_polls(
         self, wishes: list[Awaitable[Done]], command: Poll, incoming: Incoming, address: Address

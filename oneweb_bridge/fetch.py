@@ -86,9 +86,7 @@ STEPS: dict[str, Step] = {"get": get, "request": request}
 def _place(answer: Answer, call: Call) -> str:
     id = wire.member(answer.body, "id")
     if not isinstance(id, (str, int)):
-        raise BadAnswer(
-            f"{call.path}: the requested report has neither a Location header nor an id", answer.body
-        )
+        raise BadAnswer(f"{call.path}: the requested report has neither a Location header nor an id", answer.body)
     return f"{call.path}/{quote(str(id), safe='')}"
 
 
@@ -100,9 +98,7 @@ def _still_working(answer: Answer) -> bool:
 async def _pages(api: Api, errand: Errand, path: str) -> AsyncGenerator[Listed, None]:
     listing = paging.Paging(errand.call.page, path)
     while (ask := listing.ask) is not None:
-        answer = await api.get(
-            ask.url or path, {} if ask.url else {**errand.call.query, **errand.params, **ask.params}
-        )
+        answer = await api.get(ask.url or path, {} if ask.url else {**errand.call.query, **errand.params, **ask.params})
         page, count = await asyncio.to_thread(_counted, answer, errand)
         try:
             used = listing.took(_got(answer, errand.call, page, count))

@@ -73,10 +73,7 @@ async def trim(
 
 async def _published(db: aiosqlite.Connection, outputs: tuple[str, ...]) -> int:
     """Everything up to this row has been sent by every output."""
-    found = [
-        await _one(db, "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (name,))
-        for name in outputs
-    ]
+    found = [await _one(db, "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (name,)) for name in outputs]
     return min(found, default=1 << 62)
 
 
@@ -140,7 +137,7 @@ async def _drop(db: aiosqlite.Connection, output: str, cursor: int, last: int) -
         INSERT INTO meta VALUES ('dropped', '{last - cursor}')
           ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + {last - cursor};
         INSERT INTO meta VALUES ('restore_from', '{cursor}') ON CONFLICT (name) DO NOTHING;
-        COMMIT;"""  # noqa: S608 -- numbers and a name of ours
+        COMMIT;"""
     )
 
 

@@ -119,9 +119,7 @@ class Intake:
         memory = await self._store.call_memory(plan.call.id)
         if memory.fingerprint != plan.fingerprint:
             remapped = memory.complete and memory.fingerprint != ""
-            memory = msgspec.structs.replace(
-                memory, fingerprint=plan.fingerprint, remapped=memory.remapped or remapped
-            )
+            memory = msgspec.structs.replace(memory, fingerprint=plan.fingerprint, remapped=memory.remapped or remapped)
             await self._store.remember(memory)
         return memory
 
@@ -155,9 +153,7 @@ class Intake:
             known = await self._store.known(plan.kind, [item.id for item in part])
             listing.known += len(known)
             now = self._now()
-            due = {
-                id for id, k in known.items() if plan.kind == "terminal" and _presence_due(k.presence_at, now)
-            }
+            due = {id for id, k in known.items() if plan.kind == "terminal" and _presence_due(k.presence_at, now)}
             rows = await asyncio.to_thread(_changed, plan, part, known, due)
             await self._store.stage(plan.call.id, rows)
 
@@ -199,13 +195,9 @@ class Intake:
         if plan.kind == "components":
             allowed = await self._allowed("terminal", ids)
         elif plan.kind == "usage":
-            products = {
-                record.reading.id: str(record.reading.fields.get("product_id", "")) for record in fresh
-            }
+            products = {record.reading.id: str(record.reading.fields.get("product_id", "")) for record in fresh}
             passed = await self._allowed("product", list(set(products.values())))
-            allowed = {
-                id for id, product in products.items() if product in passed or not filters.active(rule)
-            }
+            allowed = {id for id, product in products.items() if product in passed or not filters.active(rule)}
         else:
             allowed = {r.reading.id for r in fresh if filters.wanted(rule, plan.kind, r.reading.fields)}
         listing.ids.difference_update(set(ids) - allowed)
@@ -290,10 +282,7 @@ class Intake:
         for other in ("components", "relations"):
             for id in await self._store.among("record", other, ids) if kind == "terminal" else ():
                 own[id].append(other)
-        return {
-            id: [*topics, *(f"metric/{report}" for report in reports.get(id, ()))]
-            for id, topics in own.items()
-        }
+        return {id: [*topics, *(f"metric/{report}" for report in reports.get(id, ()))] for id, topics in own.items()}
 
     # ── samples ────────────────────────────────────────────────────────────────────────────────
 
@@ -308,14 +297,12 @@ class Intake:
         outcome.memory = msgspec.structs.replace(outcome.memory, complete=True, remapped=False)
         return outcome
 
-    async def _poll_span(
-        self, plan: Plan, start: int | None, end: int | None, outcome: Outcome
-    ) -> CallMemory:
+    async def _poll_span(self, plan: Plan, start: int | None, end: int | None, outcome: Outcome) -> CallMemory:
         await self._store.unstage(plan.call.id)
-        listing = Listing()
+        listing = Listing(outcome.memory.horizon)
         async with contextlib.aclosing(self._listed(plan, _window_params(plan.call, start, end))) as pages:
             async for page in pages:
-                await self._stage_samples(plan, page, outcome.memory.horizon, listing)
+                await self._stage_samples(plan, page, listing)
         async for staged in self._store.staged(plan.call.id):
             await self._commit_samples(plan, staged, outcome)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
@@ -330,7 +317,7 @@ class Intake:
             horizon = outcome.memory.horizon
         return msgspec.structs.replace(outcome.memory, window_end=time, horizon=horizon)
 
-    async def _stage_samples(self, plan: Plan, page: fetch.Listed, horizon: int, listing: "Listing") -> None:
+    async def _stage_samples(self, plan: Plan, page: fetch.Listed, listing: "Listing") -> None:
         listing.unreadable += page.unreadable
         listing.unpaged = listing.unpaged or page.unpaged
         listing.time = listing.time or page.time
@@ -339,7 +326,7 @@ class Intake:
             part = items[start : start + SLICE]
             past = await self._store.past(plan.call.report, [item.id for item in part])
             allowed = await self._sampled(plan, [item.id for item in part])
-            rows = await asyncio.to_thread(_new_samples, plan, part, allowed, past, horizon, listing)
+            rows = await asyncio.to_thread(_new_samples, plan, part, allowed, past, listing)
             await self._store.stage(plan.call.id, rows)
 
     async def _sampled(self, plan: Plan, ids: Sequence[str]) -> set[str]:
@@ -347,9 +334,7 @@ class Intake:
             return set(ids)
         return await self._store.among("record", plan.kind, ids)
 
-    async def _commit_samples(
-        self, plan: Plan, staged: list[tuple[int, str, bytes, bytes]], outcome: Outcome
-    ) -> None:
+    async def _commit_samples(self, plan: Plan, staged: list[tuple[int, str, bytes, bytes]], outcome: Outcome) -> None:
         ids = list({row[1] for row in staged})
         context = samples.Context(
             entity=plan.call.entity,
@@ -394,13 +379,14 @@ class Intake:
 class Listing:
     """What a listing has shown so far: the ids, how many are stored, and what could not be read."""
 
-    def __init__(self) -> None:
+    def __init__(self, horizon: int = 0) -> None:
         self.ids: set[str] = set()
         self.known = 0
         self.unreadable = 0
         self.unpaged = False
         self.time: int | None = None
         self.oldest = 1 << 62
+        self.horizon = horizon
 
     def unseen(self, items: list[fetch.Item]) -> list[fetch.Item]:
         """The items without those whose id was shown before; such a one counts as unreadable."""
@@ -454,7 +440,6 @@ def _new_samples(
     items: list[fetch.Item],
     allowed: set[str],
     past: Mapping[str, samples.Past],
-    horizon: int,
     listing: Listing,
 ) -> list[tuple[int, str, bytes, bytes]]:
     """The samples that are not known yet, as rows to stage."""
@@ -469,12 +454,11 @@ def _new_samples(
             continue
         listing.unreadable += unreadable
         listing.oldest = min([listing.oldest, *(s.ts for s in found[:-1] if s.ts is not None)])
-        for sample in found:
-            if (
-                samples.verdict(past.get(item.id), sample.ts, samples.hash_of(sample.values), horizon)
-                != "known"
-            ):
-                rows.append((sample.ts or 0, item.id, b"", msgspec.msgpack.encode(sample)))
+        rows += [
+            (sample.ts or 0, item.id, b"", msgspec.msgpack.encode(sample))
+            for sample in found
+            if samples.verdict(past.get(item.id), sample.ts, samples.hash_of(sample.values), listing.horizon) != "known"
+        ]
     return rows
 
 
@@ -535,6 +519,4 @@ def _held(plan: Plan, held: str, count: int) -> Alert:
         "empty": f"the listing is empty where {count} {plan.kind} records were known; nothing is removed",
         "many": f"{count} {plan.kind} records are missing at once; their removal is held",
     }[held]
-    return Alert(
-        kind="removal_held", call=plan.call.id, message=f"{said}. Publish to request/release to let them go"
-    )
+    return Alert(kind="removal_held", call=plan.call.id, message=f"{said}. Publish to request/release to let them go")

@@ -40,9 +40,7 @@ class Journal:
 
     async def after(self, seq: int, limit: int = PAGE) -> list[Row]:
         """The next rows behind `seq`."""
-        rows = await self._rows(
-            f"SELECT {_ROW} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
-        )
+        rows = await self._rows(f"SELECT {_ROW} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
         return [Row(*row) for row in rows]
 
     async def head(self) -> int:
@@ -107,12 +105,8 @@ class Journal:
     async def alive(self, id: str) -> tuple[list[tuple[Kind, str, bytes]], list[tuple[str, str, str, bytes]]]:
         """What is retained now of one id: its records, and its newest samples."""
         records = await self._rows("SELECT kind, id, doc FROM record WHERE id = ?", (id,))
-        newest = await self._rows(
-            "SELECT entity, report, id, doc FROM newest WHERE id = ? AND seq > 0", (id,)
-        )
-        return [(r[0], r[1], r[2].encode()) for r in records], [
-            (n[0], n[1], n[2], n[3].encode()) for n in newest
-        ]
+        newest = await self._rows("SELECT entity, report, id, doc FROM newest WHERE id = ? AND seq > 0", (id,))
+        return [(r[0], r[1], r[2].encode()) for r in records], [(n[0], n[1], n[2], n[3].encode()) for n in newest]
 
     async def restore_from(self) -> int | None:
         """The row behind which dropped rows left retained topics to be restored; None when there is nothing to do."""
@@ -125,10 +119,8 @@ class Journal:
 
     # ── history ────────────────────────────────────────────────────────────────────────────────
 
-    async def history(
-        self, entity: str | None, id: str | None, names: Sequence[str], since: int, until: int, after: int = 0
-    ) -> list[Row]:
-        """The next rows behind row `after` of one id, or of all, whose own time is in [since, until)."""
+    async def history(self, whose: tuple[str, str] | None, since: int, until: int, after: int = 0) -> list[Row]:
+        """The next rows behind row `after` of one entity and id, or of all, whose own time is in [since, until)."""
         conditions = [
             "seq > ?",
             "ts >= ?",
@@ -136,12 +128,9 @@ class Journal:
             "what IN ('added','changed','removed','components','metric','history','usage')",
         ]
         values: list[Any] = [after, since, until]
-        if id is not None:
-            conditions += ["id = ?", "entity = ?"]
-            values += [id, entity]
-        if names:
-            conditions.append(f"name IN ({', '.join('?' * len(names))})")
-            values += names
+        if whose is not None:
+            conditions += ["entity = ?", "id = ?"]
+            values += whose
         sql = f"SELECT {_ROW} FROM journal WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?"
         return [Row(*row) for row in await self._rows(sql, (*values, PAGE))]
 

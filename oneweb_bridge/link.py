@@ -8,14 +8,16 @@ old one still had queued.
 """
 
 import asyncio
+import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 import aiomqtt
-from paho.mqtt.client import ConnectFlags
 from paho.mqtt.client import Client as Paho
+from paho.mqtt.client import ConnectFlags
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -32,10 +34,27 @@ INBOUND = 1000
 REFUSED = 0x80
 """Reason codes from here on mean that the broker did not take the message. Source: MQTT 5, 2.4."""
 
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Linux only; it does not last and is set again after each read that needs it."""
+
 OnAnswer = Callable[[int, int, str], None]
 """Packet id, reason code and its name."""
 
 _log = logging.getLogger("oneweb_bridge.mqtt")
+
+
+class _Packed(Properties):
+    """Properties of a PUBLISH that never change: packed once, instead of for each message."""
+
+    def __init__(self, content_type: str) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
+        self.ContentType = content_type
+        self.PayloadFormatIndicator = 1
+        object.__setattr__(self, "_packed", super().pack())  # type: ignore[no-untyped-call]  # paho
+
+    def pack(self) -> bytes:
+        packed: bytes = object.__getattribute__(self, "_packed")
+        return packed
 
 
 class Link(aiomqtt.Client):
@@ -66,7 +85,7 @@ class Link(aiomqtt.Client):
             max_queued_incoming_messages=INBOUND,
             max_inflight_messages=settings.window + 20,
             tls_context=_tls(settings),
-            tls_insecure=None,
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             logger=_log,
         )
         self._client.connect_timeout = CONNECT_TIMEOUT
@@ -76,10 +95,7 @@ class Link(aiomqtt.Client):
         if not self.modern:
             return None
         if content_type not in self._properties_of:
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
-            properties.ContentType = content_type
-            properties.PayloadFormatIndicator = 1
-            self._properties_of[content_type] = properties
+            self._properties_of[content_type] = _Packed(content_type)
         return self._properties_of[content_type]
 
     def send(self, message: Message, properties: Properties | None = None) -> int:
@@ -89,6 +105,16 @@ class Link(aiomqtt.Client):
         if info.rc != 0:
             raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
         return info.mid
+
+    def answer_quickly(self) -> None:
+        """Makes the kernel acknowledge what was read at once, when nothing that is sent would carry it.
+
+        Otherwise a broker with Nagle's algorithm keeps its next PUBACKs back for the 40 ms of a delayed ACK.
+        """
+        sock = self._client.socket()
+        if _QUICKACK is not None and isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     async def listen(self, *filters: str) -> None:
         """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""

@@ -29,9 +29,7 @@ class _Formatter(logging.Formatter):
         name = record.name.removeprefix("oneweb_bridge.")
         when = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
         if self._as_json:
-            return json.dumps(
-                {"time": when, "level": record.levelname.lower(), "logger": name, "message": said}
-            )
+            return json.dumps({"time": when, "level": record.levelname.lower(), "logger": name, "message": said})
         lines = said if record.exc_info else said.translate(_CONTROL)
         return f"{when} {record.levelname.lower():7} {name}: {lines}"
 

@@ -16,9 +16,7 @@ Fields = dict[str, Value]
 Kind = Literal["terminal", "components", "product", "organization", "site", "usage", "relations", "call"]
 """Kinds of stored records; `usage`, `relations` and `call` cause no events."""
 
-What = Literal[
-    "added", "changed", "removed", "components", "state", "metric", "history", "usage", "clear", "alert"
-]
+What = Literal["added", "changed", "removed", "components", "state", "metric", "history", "usage", "clear", "alert"]
 """What a journal row says; `topics.messages` turns each into its messages."""
 
 Status = Literal["waiting", "polling", "ok", "failed", "disabled", "unauthorized", "rate_limited", "held"]

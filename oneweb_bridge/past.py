@@ -40,9 +40,7 @@ def instant(said: str, now: float) -> int:
     except Odd:
         found = None
     if found is None:
-        raise ValueError(
-            f"expected a time like 2025-06-17T13:40:07Z or how long ago like 24h, got {said[:40]!r}"
-        )
+        raise ValueError(f"expected a time like 2025-06-17T13:40:07Z or how long ago like 24h, got {said[:40]!r}")
     return found
 
 
@@ -51,11 +49,11 @@ async def show(path: Path, question: Question, form: Form, write: Callable[[str]
     now = time.time()
     since = instant(question.since, now)
     until = instant(question.until, now) if question.until else 1 << 62
-    entity, id = ("terminal", question.imei) if question.imei is not None else ("product", question.product)
+    whose = ("product", question.product or "") if question.imei is None else ("terminal", question.imei)
     lines = _WRITERS[form]()
     async with journal.opened(path, "history", read_only=True) as rows:
         after = 0
-        while page := await rows.history(entity, id, (), since, until, after):
+        while page := await rows.history(whose, since, until, after):
             for row in page:
                 if _asked_for(row, question.report):
                     lines.write(row, write)
@@ -65,9 +63,7 @@ async def show(path: Path, question: Question, form: Form, write: Callable[[str]
 def _asked_for(row: Row, report: str | None) -> bool:
     if report is None:
         return True
-    return (
-        row.what == "usage" if report == "usage" else row.name == report and row.what in ("metric", "history")
-    )
+    return row.what == "usage" if report == "usage" else row.name == report and row.what in ("metric", "history")
 
 
 def _said(row: Row) -> dict[str, Any]:
@@ -82,7 +78,7 @@ def _said(row: Row) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "–" if value is None else str(value)
+    return "(none)" if value is None else str(value)
 
 
 def _kind(row: Row) -> str:

@@ -108,9 +108,7 @@ class Poller:
             slot.lateness = row.lateness
             enabled, interval = stored.get((call, "enabled")), stored.get((call, "interval"))
             slot.enabled = row.enabled if enabled is None else msgspec.json.decode(enabled, type=bool)
-            self._set_interval(
-                slot, row.interval if interval is None else msgspec.json.decode(interval, type=float)
-            )
+            self._set_interval(slot, row.interval if interval is None else msgspec.json.decode(interval, type=float))
         self._stretch()
         for slot in self.slots.values():
             self._set_resting_status(slot)
@@ -139,7 +137,7 @@ class Poller:
     async def change(
         self, call: str, changes: dict[str, bool | float | None], source: str, mark: tuple[str, str] | None
     ) -> None:
-        """Stores what a command wants and puts it in force. Raises ValueError when it would break the request budget."""
+        """Stores what a command wants and puts it in force. Raises ValueError when it breaks the request budget."""
         self._check_budget(call, changes)
         settings = [
             Setting(call, name, "" if value is None else encode(value).decode(), source)
@@ -254,7 +252,7 @@ class Poller:
             slot.memory = await self._store.call_memory(slot.call)
         slot.memory = msgspec.structs.replace(slot.memory, failures=failures, last_poll=last_poll)
         slot.error = _sentence(error, self._config.api.timeout.poll)
-        chance = random.random()  # noqa: S311 -- only spreads load
+        chance = random.random()
         wait = schedule.backoff(slot.memory.failures, slot.effective, chance)
         slot.status = "failed"
         match error:

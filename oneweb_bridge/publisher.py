@@ -66,21 +66,12 @@ class Handles(msgspec.Struct, frozen=True, kw_only=True):
 class Publisher:
     """`run` keeps a connection until it is cancelled."""
 
-    def __init__(
-        self,
-        settings: Mqtt,
-        instance: str,
-        tree: Tree,
-        journal: Journal,
-        journal_id: str,
-        changed: asyncio.Event,
-        handles: Handles,
-    ) -> None:
+    def __init__(self, settings: Mqtt, tree: Tree, journal: Journal, changed: asyncio.Event, handles: Handles) -> None:
         self.settings = settings
-        self.instance = instance
+        self.instance = tree.instance
         self.tree = tree
         self.journal = journal
-        self.journal_id = journal_id
+        self.journal_id = tree.journal_id
         self.changed = changed
         self.handles = handles
         self.connected_since: float | None = None
@@ -154,6 +145,8 @@ class _Session:
         self._refused: dict[int, int] = {}
         self._failure: BaseException | None = None
         self._retries: set[asyncio.Task[None]] = set()
+        self._head_said = 0
+        self._head_under_way = False
 
     async def run(self, link: Link) -> None:
         """Everything that one connection does. Ends with an exception group when it is lost."""
@@ -161,9 +154,7 @@ class _Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(link), name="mqtt listen")
-                await link.listen(
-                    self._tree.head, self._tree.probe, *self._tree.commands(), "homeassistant/status"
-                )
+                await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), "homeassistant/status")
                 await self._begin(link)
                 group.create_task(self._drain(), name="mqtt drain")
                 group.create_task(self._commit(), name="mqtt cursor")
@@ -274,9 +265,7 @@ class _Session:
     async def _alive(self, id: str) -> set[str]:
         records, newest = await self._journal.alive(id)
         topics = {self._tree.retained(kind, id, doc).topic for kind, id, doc in records}
-        return topics | {
-            self._tree.metric(entity, report, id, doc).topic for entity, report, id, doc in newest
-        }
+        return topics | {self._tree.metric(entity, report, id, doc).topic for entity, report, id, doc in newest}
 
     async def republish(self) -> int:
         """Every retained topic again, between two rows of the journal."""
@@ -295,12 +284,16 @@ class _Session:
         link = self._link
         if link is None or self._failure is not None:
             return
+        sent = False
         while (slip := self._window.take()) is not None:
             try:
                 self._slips[link.send(slip.message)] = slip
             except (aiomqtt.MqttError, ValueError) as error:
                 self._fail(error)
                 return
+            sent = True
+        if not sent:
+            link.answer_quickly()
         self._room.set()
 
     def _fail(self, error: BaseException) -> None:
@@ -367,13 +360,10 @@ class _Session:
             await asyncio.wait({accepted}, timeout=1.0)
             self._check_stall()
         if not accepted.result():
-            raise aiomqtt.MqttError(
-                f"the broker refuses {message.topic}: let this user write it in its access rules"
-            )
+            raise aiomqtt.MqttError(f"the broker refuses {message.topic}: let this user write it in its access rules")
 
     async def _said_head(self, seq: int) -> None:
-        said = {"journal": self._owner.journal_id, "instance": self._owner.instance, "seq": seq}
-        await self._said(Message(self._tree.head, encode(said), retain=True))
+        await self._said(self._head_message(seq))
 
     async def _room_for_loose(self) -> None:
         while self._window.in_flight >= self._window.size:
@@ -424,22 +414,16 @@ class _Session:
                 continue
             reason = f"{len(message.payload)} bytes are more than the {limit} that the broker or mqtt.max_payload allow"
             await self._journal.set_aside(seq, message.topic, reason)
-            await self._owner.handles.alert(
-                "row_set_aside", f"row {seq} on {message.topic} was set aside: {reason}"
-            )
+            await self._owner.handles.alert("row_set_aside", f"row {seq} on {message.topic} was set aside: {reason}")
         if self._owner._losses.get(seq, 0) >= TRIES:  # noqa: SLF001 -- its own session
-            await self._journal.set_aside(
-                seq, fitting[0].topic if fitting else "", "the connection broke each time"
-            )
-            await self._owner.handles.alert(
-                "row_set_aside", f"row {seq} was set aside: the connection broke each time"
-            )
+            await self._journal.set_aside(seq, fitting[0].topic if fitting else "", "the connection broke each time")
+            await self._owner.handles.alert("row_set_aside", f"row {seq} was set aside: the connection broke each time")
             fitting = []
         self._window.offer(seq, fitting)
 
     async def _commit(self) -> None:
         """Moves the durable cursor whenever something was acknowledged and no other write is under way."""
-        announced = self._window.prefix
+        self._head_said = self._window.prefix
         while True:
             self._answered.clear()
             self._raise_failure()
@@ -448,13 +432,29 @@ class _Session:
                 await self._journal.advance(prefix)
                 self._owner.cursor = prefix
                 self._window.committed(prefix)
+                self._say_head()
                 self._pump()
-                continue
-            if prefix > announced and not self._pausing.locked():
-                await self._said_head(prefix)
-                announced = prefix
-                continue
-            await self._answered.wait()
+            else:
+                await self._answered.wait()
+
+    def _say_head(self) -> None:
+        """Tells how far the broker is known to be: one message at a time, and never while topics are restored."""
+        seq = self._owner.cursor
+        if self._head_under_way or self._pausing.locked() or seq <= self._head_said:
+            return
+
+        def done(ok: bool) -> None:
+            self._head_under_way = False
+            if ok:
+                self._head_said = seq
+                self._say_head()
+
+        self._head_under_way = True
+        self._window.offer_loose(self._head_message(seq), done)
+
+    def _head_message(self, seq: int) -> Message:
+        said = {"journal": self._owner.journal_id, "instance": self._owner.instance, "seq": seq}
+        return Message(self._tree.head, encode(said), retain=True)
 
     async def _watch(self) -> None:
         while True:

@@ -25,8 +25,7 @@ def relate(
     said: dict[str, object] = {"imei": imei, "product_ids": sorted(ids)}
     sources = {
         "site": _said(terminal, "site_id", "") or _first(products, "site_id", ""),
-        _PARTNER: _said(terminal, "party_id", "party_name")
-        or _first(products, f"{_PARTNER}_id", f"{_PARTNER}_name"),
+        _PARTNER: _said(terminal, "party_id", "party_name") or _first(products, f"{_PARTNER}_id", f"{_PARTNER}_name"),
         _CUSTOMER: _first(products, f"{_CUSTOMER}_id", f"{_CUSTOMER}_name")
         or _said(terminal, f"{_CUSTOMER}_id", f"{_CUSTOMER}_name"),
     }

@@ -67,9 +67,7 @@ async def _retained(config: Config) -> dict[str, Any]:
             f"the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {reason_of(error)}"
         ) from None
     if not said["calls"]:
-        raise Unreachable(
-            f"no bridge has published below {tree.base} at {config.mqtt.host}:{config.mqtt.port}"
-        )
+        raise Unreachable(f"no bridge has published below {tree.base} at {config.mqtt.host}:{config.mqtt.port}")
     return said
 
 
@@ -96,9 +94,7 @@ def table(said: dict[str, Any]) -> list[str]:
     calls = [said["calls"][call] for call in CALLS if call in said["calls"]]
     rows = [COLUMNS, *(tuple(_cell(call, name, costs) for name in COLUMNS) for call in calls)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return [f"{head}, {per_hour} requests an hour", "", *lines]
 
 

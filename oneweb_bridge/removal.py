@@ -46,9 +46,7 @@ def decide(
     """
     if listed == 0 and stored > 0 and not released:
         return Verdict(held="empty", held_since=held_since or now, count=False)
-    due = tuple(
-        a.id for a in absent if a.missing >= rule.after_missing and _long_enough(rule, a, now, timed=timed)
-    )
+    due = tuple(a.id for a in absent if a.missing >= rule.after_missing and _long_enough(rule, a, now, timed=timed))
     most = max(rule.hold_above.count, int(rule.hold_above.share * stored))
     waited = held_since > 0 and now - held_since >= rule.hold_for * 1000
     if len(due) > most and not released and not waited:

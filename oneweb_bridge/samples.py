@@ -17,7 +17,7 @@ from oneweb_bridge.values import moment, rfc3339
 
 
 class Past(msgspec.Struct, gc=False):
-    """What is known of one id's samples: the newest (`ts` -1: none), and the hashes by time of all that may come again."""
+    """What is known of one id's samples: the newest (`ts` -1: none), and the hashes by time of what may come again."""
 
     ts: int = -1
     hash: int = 0
@@ -45,9 +45,7 @@ def hash_of(values: Fields) -> int:
     return int.from_bytes(blake2b(encode(sorted(values.items())), digest_size=8).digest(), signed=True)
 
 
-def verdict(
-    past: Past | None, ts: int | None, hash_: int, horizon: int
-) -> Literal["new", "corrected", "known"]:
+def verdict(past: Past | None, ts: int | None, hash_: int, horizon: int) -> Literal["new", "corrected", "known"]:
     """Whether a sample has to go out, and as what."""
     if past is None:
         return "new"
@@ -63,15 +61,15 @@ def judge(samples: Iterable[Sample], context: Context) -> Batch:
     batch = Batch()
     for sample in samples:
         past = context.past.get(sample.id)
-        hash_ = hash_of(sample.values)
-        said = verdict(past, sample.ts, hash_, context.horizon)
+        said = verdict(past, sample.ts, hash_of(sample.values), context.horizon)
         if said != "known":
             past = context.past.setdefault(sample.id, Past()) if past is None else past
-            _publish(sample, hash_, past, said == "corrected", context, batch)
+            _publish(sample, past, context, batch, corrected=said == "corrected")
     return batch
 
 
-def _publish(sample: Sample, hash_: int, past: Past, corrected: bool, context: Context, batch: Batch) -> None:  # noqa: FBT001 -- private
+def _publish(sample: Sample, past: Past, context: Context, batch: Batch, *, corrected: bool) -> None:
+    hash_ = hash_of(sample.values)
     ts = context.now if sample.ts is None else sample.ts
     newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts) and sample.id not in context.gone
     doc = document(sample, context.entity, ts, corrected=corrected)
@@ -109,7 +107,5 @@ def presence_of(reading: Reading) -> Sample | None:
     last_seen = moment(reading.fields.get("last_seen"))
     if last_seen is None:
         return None
-    values: Fields = {
-        name: reading.fields[name] for name in ("first_seen", "last_seen") if name in reading.fields
-    }
+    values: Fields = {name: reading.fields[name] for name in ("first_seen", "last_seen") if name in reading.fields}
     return Sample(PRESENCE, reading.id, last_seen, values)

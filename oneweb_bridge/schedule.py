@@ -10,7 +10,7 @@ MARGIN = 0.9
 
 
 def first_wait(last_poll: float | None, interval: float, now: float) -> float:
-    """How long after a start a call waits, so that a restart causes no burst; a last poll in the future counts as none."""
+    """How long a call waits after a start, so that a restart causes no burst; a last poll in the future is none."""
     if last_poll is None or last_poll > now:
         return 0.0
     return min(max(last_poll + interval - now, 0.0), interval)
@@ -27,10 +27,8 @@ def backoff(failures: int, interval: float, chance: float) -> float:
     return min(wait * (0.75 + 0.5 * chance), interval)
 
 
-def stretched(
-    intervals: Mapping[str, float], requests: Mapping[str, float], allowed: float
-) -> dict[str, float]:
-    """The intervals at which calls cost at most `allowed` requests an hour, stretched evenly where they would cost more."""
+def stretched(intervals: Mapping[str, float], requests: Mapping[str, float], allowed: float) -> dict[str, float]:
+    """The intervals at which calls cost at most `allowed` requests an hour, stretched evenly where they cost more."""
     cost = hourly(intervals, requests)
     factor = max(1.0, cost / (allowed * MARGIN)) if allowed > 0 else 1.0
     return {call: interval * factor for call, interval in intervals.items()}

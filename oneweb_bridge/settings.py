@@ -108,18 +108,14 @@ def _unlisted(said: tuple[str, ...]) -> object:
     return said[0] if len(said) == 1 else list(said)
 
 
-def _kind(
-    expected: str, parse: Callable[[object], object], text: Callable[[Any], object], **bounds: Any
-) -> Meta:
+def _kind(expected: str, parse: Callable[[object], object], text: Callable[[Any], object], **bounds: Any) -> Meta:
     return Meta(description=expected, extra={"parse": parse, "text": text}, **bounds)
 
 
 _LIKE = "a duration like 30s or 5m"
 Duration = Annotated[float, _kind(_LIKE, parse_duration, interval_text, ge=0)]
 Patience = Annotated[float, _kind(_LIKE, parse_duration, interval_text, gt=0)]
-Interval = Annotated[
-    float, _kind("a duration from 10s to 7d", parse_duration, interval_text, ge=10, le=604800)
-]
+Interval = Annotated[float, _kind("a duration from 10s to 7d", parse_duration, interval_text, ge=10, le=604800)]
 Size = Annotated[int, _kind("a size like 64kB or 4GB", parse_size, _size_text, gt=0)]
 Length = Annotated[float, _kind("a length like 100m or 1km", parse_length, _length_text, ge=0)]
 Share = Annotated[float, _kind("a share like 10% or 0.1", parse_share, _share_text, ge=0, le=1)]
@@ -132,9 +128,7 @@ Words = Annotated[tuple[str, ...], Meta(description="a list of texts like [a, b]
 Paths = Annotated[tuple[str, ...], _kind("a path or a list of paths", _listed, _unlisted, min_length=1)]
 Roles = Annotated[tuple[str, ...], _kind("a role's name or a list of them", _listed, list, min_length=1)]
 FileName = Annotated[str, Meta(min_length=1, description="a file name", extra={"file": True})]
-Instance = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1 to 64 letters, digits, '_' or '-'")
-]
+Instance = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1 to 64 letters, digits, '_' or '-'")]
 Host = Annotated[str, Meta(min_length=1, pattern=r"^[^\s/]+\Z", description="a host name or an address")]
 UrlPath = Annotated[
     str, Meta(pattern=r"^/[^?#\s]*\Z", description="a path that begins with '/' (parameters belong to query)")
@@ -453,12 +447,7 @@ def _bad_auth(config: Config) -> Iterator[tuple[str, str]]:
 
 def _bad_mqtt(config: Config) -> Iterator[tuple[str, str]]:
     mqtt = config.mqtt
-    if (
-        mqtt.password
-        and not mqtt.tls.enabled
-        and not mqtt.allow_plain_password
-        and not _is_loopback(mqtt.host)
-    ):
+    if mqtt.password and not mqtt.tls.enabled and not mqtt.allow_plain_password and not _is_loopback(mqtt.host):
         ways = "set mqtt.tls.enabled: true, or mqtt.allow_plain_password: true"
         yield "mqtt.password", f"would go to {mqtt.host} unencrypted; {ways}"
     if mqtt.password and not mqtt.username and mqtt.protocol == "3.1.1":

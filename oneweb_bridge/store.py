@@ -52,6 +52,7 @@ class Setting(msgspec.Struct, frozen=True):
 async def opened(path: Path, clock: Callable[[], float] = time.time) -> AsyncIterator["Store"]:
     """The store in `path`, created where it is missing. Raises database.StoreError."""
     with database.locked(path):
+        database.create_private(path)
         async with database.connected(path) as db:
             await database.migrate(db, path)
             await db.executescript(_STAGING)
@@ -77,9 +78,7 @@ CREATE INDEX temp.staged_id ON staged (call, id, ts);
 class Store:
     """Made by `opened`. Every method is one transaction or one consistent read."""
 
-    def __init__(
-        self, db: aiosqlite.Connection, path: Path, journal_id: str, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, db: aiosqlite.Connection, path: Path, journal_id: str, clock: Callable[[], float]) -> None:
         self.path = path
         self.journal_id = journal_id
         self.changed = asyncio.Event()
@@ -143,9 +142,7 @@ class Store:
                 for p in batch.puts
             ],
         )
-        await self._many(
-            "DELETE FROM removed WHERE kind = ? AND id = ?", [(p.kind, p.id) for p in batch.puts]
-        )
+        await self._many("DELETE FROM removed WHERE kind = ? AND id = ?", [(p.kind, p.id) for p in batch.puts])
         await self._many(
             "UPDATE record SET raw_hash = ?, kept_hash = ?, missing = 0, missing_since = 0 WHERE kind = ? AND id = ?",
             batch.same,
@@ -160,9 +157,7 @@ class Store:
     async def _remove(self, removed: Sequence[tuple[Kind, str]]) -> None:
         at = round(self._clock() * 1000)
         await self._many("DELETE FROM record WHERE kind = ? AND id = ?", removed)
-        await self._many(
-            "INSERT OR REPLACE INTO removed VALUES (?, ?, ?)", [(kind, id, at) for kind, id in removed]
-        )
+        await self._many("INSERT OR REPLACE INTO removed VALUES (?, ?, ?)", [(kind, id, at) for kind, id in removed])
         # What was seen of its samples stays, or they would go out again when the API repeats them.
         await self._many("UPDATE newest SET doc = '', seq = 0 WHERE entity = ? AND id = ?", removed)
         terminals = [id for kind, id in removed if kind == "terminal"]
@@ -179,10 +174,7 @@ class Store:
             """INSERT INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, ?, ?, ?, ?)
                ON CONFLICT (report, id) DO UPDATE SET ts = excluded.ts, hash = excluded.hash,
                doc = excluded.doc, seq = excluded.seq""",
-            [
-                (n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), head + n.entry + 1)
-                for n in batch.newest
-            ],
+            [(n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), head + n.entry + 1) for n in batch.newest],
         )
         await self._many(
             """INSERT OR REPLACE INTO seen (stream, ts, hash)
@@ -201,9 +193,7 @@ class Store:
         )
         await self._many("INSERT OR IGNORE INTO stale VALUES (?)", [(imei,) for imei in batch.stale])
         if batch.all_stale:
-            await self._db.execute(
-                "INSERT OR IGNORE INTO stale SELECT id FROM record WHERE kind = 'terminal'"
-            )
+            await self._db.execute("INSERT OR IGNORE INTO stale SELECT id FROM record WHERE kind = 'terminal'")
 
     async def _write_memory(self, memory: CallMemory) -> None:
         names = CallMemory.__struct_fields__
@@ -245,7 +235,8 @@ class Store:
     async def known(self, kind: Kind, ids: Sequence[str]) -> dict[str, Known]:
         """Hashes of those of the records that are stored."""
         rows = await self._rows(
-            f"SELECT id, raw_hash, kept_hash, missing, presence_at FROM record WHERE kind = ? AND id IN ({_marks(ids)})",
+            f"""SELECT id, raw_hash, kept_hash, missing, presence_at FROM record
+                WHERE kind = ? AND id IN ({_marks(ids)})""",
             (kind, *ids),
         )
         return {row[0]: Known(*row) for row in rows}
@@ -298,16 +289,12 @@ class Store:
 
     async def among(self, table: str, kind: Kind, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that `table` (record or removed) has."""
-        rows = await self._rows(
-            f"SELECT id FROM {table} WHERE kind = ? AND id IN ({_marks(ids)})", (kind, *ids)
-        )
+        rows = await self._rows(f"SELECT id FROM {table} WHERE kind = ? AND id IN ({_marks(ids)})", (kind, *ids))
         return {row[0] for row in rows}
 
     async def forget_samples(self, report: str, before: int) -> None:
         """Drops what is remembered of samples older than `before`, but for the newest of each id."""
-        streams = [
-            row[0] for row in await self._rows("SELECT stream FROM newest WHERE report = ?", (report,))
-        ]
+        streams = [row[0] for row in await self._rows("SELECT stream FROM newest WHERE report = ?", (report,))]
         for start in range(0, len(streams), SLICE):
             async with self._transaction():
                 await self._many(
@@ -335,9 +322,7 @@ class Store:
         """What is staged of a call, oldest time first and then by id, in slices."""
         numbers = [
             row[0]
-            for row in await self._rows(
-                "SELECT number FROM staged WHERE call = ? ORDER BY ts, id, number", (call,)
-            )
+            for row in await self._rows("SELECT number FROM staged WHERE call = ? ORDER BY ts, id, number", (call,))
         ]
         for start in range(0, len(numbers), SLICE):
             part = numbers[start : start + SLICE]
@@ -391,9 +376,7 @@ class Store:
         now = round(self._clock() * 1000)
         async with self._transaction():
             for setting in settings:
-                await self._db.execute(
-                    "DELETE FROM setting WHERE call = ? AND name = ?", (setting.call, setting.name)
-                )
+                await self._db.execute("DELETE FROM setting WHERE call = ? AND name = ?", (setting.call, setting.name))
                 if setting.value:
                     await self._db.execute(
                         "INSERT INTO setting VALUES (?, ?, ?, ?, ?)",
@@ -415,6 +398,4 @@ def _marks(values: Sequence[object]) -> str:
 def _memory(row: Any) -> CallMemory:
     names = CallMemory.__struct_fields__
     flags = ("complete", "remapped", "released")
-    return msgspec.convert(
-        {n: bool(v) if n in flags else v for n, v in zip(names, row, strict=True)}, CallMemory
-    )
+    return msgspec.convert({n: bool(v) if n in flags else v for n, v in zip(names, row, strict=True)}, CallMemory)

@@ -86,17 +86,15 @@ class Tree:
         self.info = f"{base}/bridge/info"
         self.head = f"{base}/bridge/head"
         self.probe = f"{base}/bridge/probe"
-        self._instance = instance
-        self._journal_id = journal_id
+        self.instance = instance
+        self.journal_id = journal_id
 
     def of(self, entity: str, id: str, *below: str) -> str:
         """The topic of something that belongs to one id."""
         if entity == "call":
             return f"{self.base}/bridge/polling/{id}/{'/'.join(below)}"
         return (
-            "/".join((self.base, entity, encode_id(id), *below))
-            if below
-            else f"{self.base}/{entity}/{encode_id(id)}"
+            "/".join((self.base, entity, encode_id(id), *below)) if below else f"{self.base}/{entity}/{encode_id(id)}"
         )
 
     def messages(self, row: Row) -> list[Message]:
@@ -126,16 +124,9 @@ class Tree:
         said = _said(row.body)
         if row.what == "components":
             messages = [self._components(row.id, said.components)]
-            return (
-                messages
-                if not bytes(said.changed)
-                else [self._event(row, self._without_components(row)), *messages]
-            )
+            return messages if not bytes(said.changed) else [self._event(row, self._without_components(row)), *messages]
         if row.what == "removed":
-            clears = [
-                Message(self.of(row.entity, row.id, *name.split("/")), b"", retain=True)
-                for name in said.clears
-            ]
+            clears = [Message(self.of(row.entity, row.id, *name.split("/")), b"", retain=True) for name in said.clears]
             return [self._event(row, encode({"record": said.record})), *clears]
         return [
             self._event(row, row.body),
@@ -155,8 +146,8 @@ class Tree:
         what = "changed" if row.what == "components" else row.what
         said: dict[str, object] = {
             "specversion": "1.0",
-            "id": f"{self._journal_id}:{row.seq}",
-            "source": f"/oneweb-bridge/{self._instance}",
+            "id": f"{self.journal_id}:{row.seq}",
+            "source": f"/oneweb-bridge/{self.instance}",
             "type": f"net.oneweb.{row.entity}.{what}",
             "subject": row.id,
             "time": rfc3339(row.ts),
@@ -166,9 +157,7 @@ class Tree:
         }
         if replayed:
             said["replayed"] = True
-        return Message(
-            self.of(row.entity, row.id, "event", what), encode(said), retain=False, content_type=EVENT_TYPE
-        )
+        return Message(self.of(row.entity, row.id, "event", what), encode(said), retain=False, content_type=EVENT_TYPE)
 
     def replayed(self, row: Row) -> Message | None:
         """A row once more, marked as such and never to a retained topic; None when it is no news."""
@@ -179,13 +168,9 @@ class Tree:
             case "components" if bytes(_said(row.body).changed):
                 return self._event(row, self._without_components(row), replayed=True)
             case "metric" | "history":
-                return Message(
-                    self.of(row.entity, row.id, "history", row.name), _marked(row.body), retain=False
-                )
+                return Message(self.of(row.entity, row.id, "history", row.name), _marked(row.body), retain=False)
             case "usage":
-                return Message(
-                    self.of("product", row.id, "history", "usage"), _marked(row.body), retain=False
-                )
+                return Message(self.of("product", row.id, "history", "usage"), _marked(row.body), retain=False)
         return None
 
     def retained(self, kind: Kind, id: str, doc: bytes) -> Message:
@@ -197,11 +182,7 @@ class Tree:
                 return Message(self.of("terminal", id, "relations"), doc, retain=True)
             case "usage":
                 product = msgspec.json.decode(doc, type=_Bucket).product_id
-                topic = (
-                    self.of("usage", id)
-                    if product is None
-                    else self.of("product", product, "usage", encode_id(id))
-                )
+                topic = self.of("usage", id) if product is None else self.of("product", product, "usage", encode_id(id))
                 return Message(topic, doc, retain=True)
             case _:
                 return Message(self.of(kind, id, "state"), doc, retain=True)

@@ -141,10 +141,7 @@ _FACTORS: dict[str, tuple[str, float]] = {
     **{u: ("bps", f) for u, f in (("kbps", 1e3), ("kbit/s", 1e3), ("kb/s", 1e3))},
     **{u: ("bps", f) for u, f in (("mbps", 1e6), ("mbit/s", 1e6), ("mb/s", 1e6))},
     **{u: ("bps", f) for u, f in (("gbps", 1e9), ("gbit/s", 1e9), ("gb/s", 1e9))},
-    **{
-        u: ("s", f)
-        for u, f in (("s", 1.0), ("sec", 1.0), ("seconds", 1.0), ("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6))
-    },
+    **{u: ("s", f) for u, f in (("s", 1.0), ("sec", 1.0), ("seconds", 1.0), ("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6))},
     **{u: ("%", f) for u, f in (("%", 1.0), ("percent", 1.0), ("ratio", 100.0))},
 }
 """Unit in lower case -> what it measures and its factor. Prefixes are decimal but for Ki, Mi, Gi."""

@@ -5,8 +5,8 @@ Three promises meet here.
 - *A topic never goes back.* A topic with a message that is in flight, or acknowledged but not yet
   behind the durable cursor, makes its next one wait: otherwise a crash would give 1, 2, 1, 2.
 - *The cursor moves over what was acknowledged.* It follows the longest run of finished rows.
-- *A crash repeats at most the window.* What is in flight and what is acknowledged but not yet behind
-  the cursor share the window. Only the messages of the first unfinished row may go beyond that,
+- *A crash repeats little.* At most a window is in flight, and at most as much again is acknowledged
+  but not yet behind the cursor. Only the messages of the first unfinished row may go beyond that,
   because everything else waits for it.
 
 There is no barrier anywhere: whatever is acknowledged makes room at once. Publishing in chunks, each
@@ -21,6 +21,10 @@ from typing import Literal
 from oneweb_bridge.model import Message
 
 Done = Callable[[bool], None]
+
+REACH = 2
+"""How many windows of messages may be ahead of the durable cursor: one in flight, and one that was
+acknowledged while the cursor was being written. With one alone, the broker idles during each write."""
 
 
 class Slip:
@@ -93,7 +97,7 @@ class Window:
         if not self._ready or self.in_flight >= self.size:
             return None
         first = self._ready[0][2]
-        full = self.in_flight + self._undurable >= self.size
+        full = self.in_flight + self._undurable >= self.size * REACH
         if full and first.row is not None and first.row is not self._rows[0]:
             return None
         heappop(self._ready)
@@ -106,7 +110,7 @@ class Window:
         if slip.row is None:
             self._release(slip)
             if slip.done:
-                slip.done(True)  # noqa: FBT003 -- the callback's one argument
+                slip.done(True)
             return
         self.accepted += 1
         self._undurable += 1
@@ -119,7 +123,7 @@ class Window:
         if slip.row is None:
             self._release(slip)
             if slip.done:
-                slip.done(False)  # noqa: FBT003 -- the callback's one argument
+                slip.done(False)
 
     def again(self, slip: Slip) -> None:
         """Puts a refused message back."""

@@ -201,9 +201,7 @@ def kept_of(call: Call) -> Callable[[Raw], bytes]:
 
     It only saves work: equal bytes mean equal fields, different bytes mean that somebody must look.
     """
-    paths = [
-        path for field in call.fields if not field.volatile for path in (*field.paths, *field.unlimited_paths)
-    ]
+    paths = [path for field in call.fields if not field.volatile for path in (*field.paths, *field.unlimited_paths)]
     names = sorted({name for path in (*paths, *call.key) if (name := top_member(path))})
     columns = [(f"m{i}", Raw, msgspec.field(default=Raw(b""))) for i in range(len(names))]
     rename = {f"m{i}": name for i, name in enumerate(names)}
@@ -359,9 +357,7 @@ def _components_reader(call: Call) -> Callable[[str, Any], Reading]:
         parts = find["components"](record) if "components" in find else None
         found: Fields = {}
         for part in _parts(parts, record, call):
-            partition, type_, version = (
-                values.text(find[name](part)) for name in ("partition", "type", "version")
-            )
+            partition, type_, version = (values.text(find[name](part)) for name in ("partition", "type", "version"))
             if type_ and version is not None:
                 found[f"{(partition or 'main').casefold()}/{type_}"] = version
         return Reading("components", id, found)
@@ -374,9 +370,7 @@ def _parts(parts: Any, record: Any, call: Call) -> Iterable[Any]:
         return _partitions(parts)
     if isinstance(parts, list):
         first = parts[0] if parts else None
-        maps = (
-            len(parts) == 1 and isinstance(first, dict) and all(isinstance(v, dict) for v in first.values())
-        )
+        maps = len(parts) == 1 and isinstance(first, dict) and all(isinstance(v, dict) for v in first.values())
         return _partitions(first) if maps and first else parts
     return [record] if parts is None and call.records is not None else []
 
@@ -415,9 +409,7 @@ def sampler(call: Call, rules: Rules) -> Callable[[str, Any], tuple[list[Sample]
         labels: Fields = {"product_name": entry["name"]} if _has_name(call, entry) else {}
         for measurement in find(entry) or ():
             try:
-                found = Sample(
-                    call.report, id, values.moment(stamp(measurement), zone), read(measurement), labels
-                )
+                found = Sample(call.report, id, values.moment(stamp(measurement), zone), read(measurement), labels)
             except values.Odd:
                 unreadable += 1
                 continue

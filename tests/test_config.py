@@ -165,9 +165,7 @@ def test_calls_keep_what_configuration_does_not_know() -> None:
         assert [replace(f, paths=()) for f in call.fields] == [replace(f, paths=()) for f in CALLS[id].fields]
 
 
-def test_load_reads_the_file_of_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_reads_the_file_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a path, ./bridge.yaml is read, and without that the defaults hold."""
     monkeypatch.chdir(tmp_path)
     assert load(None, {}) == DEFAULTS
@@ -200,10 +198,7 @@ def test_profile_sets_the_address() -> None:
     assert parse(SHIPPED.replace("profile: production", "profile: training"), {}).api.base_url == training
     assert parse("{profile: training, api: {base_url: '${URL:-}'}}", {}).api.base_url == training
     assert parse("{profile: training, api: {base_url: 'https://own'}}", {}).api.base_url == "https://own"
-    assert (
-        refused("profile: traning")
-        == "bridge.yaml: profile: expected one of production, training, got 'traning'"
-    )
+    assert refused("profile: traning") == "bridge.yaml: profile: expected one of production, training, got 'traning'"
 
 
 # --- the environment and files --------------------------------------------------------------------
@@ -227,9 +222,7 @@ def test_variable_fits_numbers_and_flags() -> None:
     assert (config.api.rate_limit.max_requests_per_hour, config.api.rate_limit.min_interval) == (None, 2.0)
 
 
-@pytest.mark.parametrize(
-    "secret", ["a: b", "{x", "# no", "0123", "1.50", "true", "*x", '"', "${HOME}", " s "]
-)
+@pytest.mark.parametrize("secret", ["a: b", "{x", "# no", "0123", "1.50", "true", "*x", '"', "${HOME}", " s "])
 def test_variable_is_never_read_as_yaml(secret: str) -> None:
     """A secret with YAML characters, zeros in front or a dollar arrives as it is."""
     assert str(parse("mqtt: {username: u, password: '${P}'}", {"P": secret}).mqtt.password) == secret
@@ -239,8 +232,7 @@ def test_variable_that_is_not_set_names_key_and_variable() -> None:
     """An unset variable without default is refused with key and name."""
     said = refused("mqtt: {password: '${MQTT_PASSWORD}'}")
     assert (
-        said == "bridge.yaml: mqtt.password: "
-        "the environment variable MQTT_PASSWORD is not set, and there is no default"
+        said == "bridge.yaml: mqtt.password: the environment variable MQTT_PASSWORD is not set, and there is no default"
     )
 
 
@@ -283,10 +275,7 @@ def test_secret_in_file_and_key_is_refused(tmp_path: Path) -> None:
 def test_secret_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """A missing or binary file is named with its key, never with its content."""
     said = refused("mqtt: {password_file: nix}", directory=tmp_path)
-    assert (
-        said == "bridge.yaml: mqtt.password_file: "
-        f"the file {tmp_path}/nix cannot be read: No such file or directory"
-    )
+    assert said == f"bridge.yaml: mqtt.password_file: the file {tmp_path}/nix cannot be read: No such file or directory"
     (tmp_path / "odd").write_bytes(b"hunter2\xff")
     said = refused("mqtt: {password_file: odd}", directory=tmp_path)
     assert "not a text in UTF-8" in said
@@ -355,9 +344,7 @@ def test_duration_is_read(said: object, seconds: float) -> None:
     assert parse_duration(said) == seconds
 
 
-@pytest.mark.parametrize(
-    "said", ["soon", "", "-5s", -1, True, None, "5 weeks", "5M", float("nan"), float("inf"), [1]]
-)
+@pytest.mark.parametrize("said", ["soon", "", "-5s", -1, True, None, "5 weeks", "5M", float("nan"), float("inf"), [1]])
 def test_duration_of_another_form_is_refused(said: object) -> None:
     """Anything else is a ValueError with what was expected."""
     with pytest.raises(ValueError, match="expected a duration like 30s or 5m"):
@@ -499,9 +486,7 @@ def answered(text: str) -> Config | ConfigError:
 
 def test_plain_scalars_keep_their_text() -> None:
     """An IMEI, a word or a version without quotes is the text that stands there, zeros and all."""
-    text = (
-        "{filter: {imeis: [012345670123456], sites: [1.50, 2025-01-01]}, mapping: {online_states: [on, yes]}}"
-    )
+    text = "{filter: {imeis: [012345670123456], sites: [1.50, 2025-01-01]}, mapping: {online_states: [on, yes]}}"
     config = parse(text, {})
     assert config.filter.imeis == ("012345670123456",)
     assert config.filter.sites == ("1.50", "2025-01-01")
@@ -579,9 +564,7 @@ def test_call_query_is_replaced() -> None:
 
 def test_call_window_may_be_none_or_added() -> None:
     """`none` asks for no time span; a mapping gives one to a call that has none."""
-    polling = parse(
-        "polling: {ut_traffic: {window: none}, usage_consumption: {window: {length: 1d}}}", {}
-    ).polling
+    polling = parse("polling: {ut_traffic: {window: none}, usage_consumption: {window: {length: 1d}}}", {}).polling
     assert polling["ut_traffic"].window is None
     window = polling["usage_consumption"].window
     assert window is not None
@@ -590,21 +573,15 @@ def test_call_window_may_be_none_or_added() -> None:
 
 def test_call_may_ask_for_each_terminal() -> None:
     """for_each with its place in the path is accepted, the path as it is."""
-    call = parse("polling: {ut_traffic: {path: '/p/{ut_id}', for_each: user_terminals}}", {}).polling[
-        "ut_traffic"
-    ]
+    call = parse("polling: {ut_traffic: {path: '/p/{ut_id}', for_each: user_terminals}}", {}).polling["ut_traffic"]
     assert (call.path, call.for_each) == ("/p/{ut_id}", "user_terminals")
 
 
 def test_map_replaces_the_named_paths_only() -> None:
     """A path or a list of them replaces that of the field; its other properties and all other fields stay."""
-    config = parse(
-        "polling: {user_terminals: {map: {site_id: [place.externalId, place.id], last_seen: seen}}}", {}
-    )
+    config = parse("polling: {user_terminals: {map: {site_id: [place.externalId, place.id], last_seen: seen}}}", {})
     assert field(config, "user_terminals", "site_id").paths == ("place.externalId", "place.id")
-    assert field(config, "user_terminals", "last_seen") == Field(
-        "last_seen", ("seen",), "time", volatile=True
-    )
+    assert field(config, "user_terminals", "last_seen") == Field("last_seen", ("seen",), "time", volatile=True)
     assert field(config, "user_terminals", "name") == field(DEFAULTS, "user_terminals", "name")
 
 
@@ -643,9 +620,7 @@ def test_roles_are_put_into_paths() -> None:
     """
     config = parse(text, {})
     assert field(config, "user_terminals", "end_customer_id").paths == ("relatedParty[role=Customer|EC].id",)
-    assert (
-        field(config, "user_terminals", "party_id").paths[0] == "relatedParty[role=Distribution Partner].id"
-    )
+    assert field(config, "user_terminals", "party_id").paths[0] == "relatedParty[role=Distribution Partner].id"
     assert field(config, "sites", "b").paths == ("p[role=B].id",)
     assert set(config.mapping.roles) == {"distribution_partner", "end_customer", "boss"}
 

@@ -51,9 +51,7 @@ class Client:
     async def get(self, path: str, *, headers: Any = None, **query: Any) -> Reply:
         return await self.ask("GET", path, headers=headers, params=query)
 
-    async def ask(
-        self, method: str, path: str, *, headers: dict[str, str] | None = None, **rest: Any
-    ) -> Reply:
+    async def ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **rest: Any) -> Reply:
         sent = CREDENTIALS if headers is None else headers
         async with self._session.request(method, self.simulator.url + path, headers=sent, **rest) as answer:
             return Reply(
@@ -172,9 +170,7 @@ def test_states_flip_about_every_30_seconds_in_a_fleet_of_25() -> None:
     flips = {}
     for size, horizon, step in ((25, 7200, 5), (2000, 600, 60)):
         life = Simulator(Options(terminals=size, start=START)).world.life
-        seen = [
-            [life.state(index, 1_750_000_000 + at) for at in range(0, horizon, step)] for index in range(size)
-        ]
+        seen = [[life.state(index, 1_750_000_000 + at) for at in range(0, horizon, step)] for index in range(size)]
         flips[size] = sum(one != next_ for row in seen for one, next_ in pairwise(row)) / horizon
     assert 1 / 60 < flips[25] < 1 / 20
     assert 0.005 < flips[2000] * 300 / 2000 < 0.02

@@ -47,9 +47,7 @@ class Client:
     async def get(self, path: str, *, headers: Any = None, **query: Any) -> Reply:
         return await self.ask("GET", path, headers=headers, params=query)
 
-    async def ask(
-        self, method: str, path: str, *, headers: dict[str, str] | None = None, **rest: Any
-    ) -> Reply:
+    async def ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **rest: Any) -> Reply:
         sent = CREDENTIALS if headers is None else headers
         async with self._session.request(method, self.simulator.url + path, headers=sent, **rest) as answer:
             return Reply(
@@ -238,11 +236,7 @@ async def test_link_faults_bend_links() -> None:
         await fault(api, "endless_next", count=1)
         await fault(api, "foreign_next", count=1)
         assert 'rel="next"' in (await api.get(TERMINALS)).headers["link"]
-        assert (
-            (await api.get(TERMINALS))
-            .headers["link"]
-            .startswith("<http://elsewhere.invalid/resourceInventory")
-        )
+        assert (await api.get(TERMINALS)).headers["link"].startswith("<http://elsewhere.invalid/resourceInventory")
         assert "link" not in (await api.get(TERMINALS)).headers
 
 
@@ -263,10 +257,7 @@ async def test_corrected_changes_what_was_shown(api: Client) -> None:
     before = (await api.get(path)).json
     await fault(api, "corrected", report="signalQuality")
     after = (await api.get(path)).json
-    times = [
-        [[one["timestamp"] for one in entry["measurement"]] for entry in listing]
-        for listing in (before, after)
-    ]
+    times = [[[one["timestamp"] for one in entry["measurement"]] for entry in listing] for listing in (before, after)]
     assert times[0] == times[1]
     assert before != after
 
@@ -377,9 +368,7 @@ async def test_freeze_stops_the_story_and_not_the_clock(api: Client) -> None:
         del one["lastSeenDate"]
     assert before == after
     await control(api, "POST", "/freeze", on=False)
-    assert [one["resourceState"] for one in (await api.get(TERMINALS)).json] != [
-        one["resourceState"] for one in before
-    ]
+    assert [one["resourceState"] for one in (await api.get(TERMINALS)).json] != [one["resourceState"] for one in before]
 
 
 @pytest.mark.parametrize("kind", ["terminals", "products", "organizations", "sites", "usage"])

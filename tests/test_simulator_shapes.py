@@ -48,9 +48,7 @@ class Client:
     async def get(self, path: str, *, headers: Any = None, **query: Any) -> Reply:
         return await self.ask("GET", path, headers=headers, params=query)
 
-    async def ask(
-        self, method: str, path: str, *, headers: dict[str, str] | None = None, **rest: Any
-    ) -> Reply:
+    async def ask(self, method: str, path: str, *, headers: dict[str, str] | None = None, **rest: Any) -> Reply:
         sent = CREDENTIALS if headers is None else headers
         async with self._session.request(method, self.simulator.url + path, headers=sent, **rest) as answer:
             return Reply(
@@ -182,9 +180,7 @@ async def test_units_may_be_others() -> None:
     megabytes = indicators(await shaped(PERFORMANCE + "traffic", traffic_unit="MB"))
     for one, other in zip(indicators(await shaped(PERFORMANCE + "traffic")), megabytes, strict=True):
         assert (other["indicatorUnit"], other["value"]) == ("MB", one["value"] / 1e6)
-    assert all(
-        "indicatorUnit" not in one for one in indicators(await shaped(THROUGHPUT, indicator_unit=False))
-    )
+    assert all("indicatorUnit" not in one for one in indicators(await shaped(THROUGHPUT, indicator_unit=False)))
 
 
 async def test_traffic_may_be_deltas() -> None:
@@ -313,9 +309,7 @@ async def test_fields_may_be_ignored() -> None:
 async def test_coordinates_may_be_latitude_first() -> None:
     """Row 18: latitude and longitude change places, the elevation stays."""
     points = [
-        (await shaped(TERMINALS, coordinate_order=order))[0]["location"]["features"][0]["geometry"][
-            "coordinates"
-        ]
+        (await shaped(TERMINALS, coordinate_order=order))[0]["location"]["features"][0]["geometry"]["coordinates"]
         for order in ("lon_lat", "lat_lon")
     ]
     assert points[0] == [points[1][1], points[1][0], points[1][2]]
@@ -357,9 +351,7 @@ async def test_dates_may_be_missing() -> None:
 async def test_unlimited_may_be_written_otherwise(form: str, text: str | None, amount: int | None) -> None:
     """Row 23: null or -1, in the product and in the bucket."""
     products = await shaped(PRODUCTS, unlimited=form)
-    values = [
-        each["value"] for one in products for each in one["characteristic"] if each["name"] == "allowance"
-    ]
+    values = [each["value"] for one in products for each in one["characteristic"] if each["name"] == "allowance"]
     assert text in values
     assert "Unlimited" not in values
     balances = [one["bucket"][0]["bucketBalance"][0] for one in await shaped(USAGE, unlimited=form)]
@@ -399,9 +391,7 @@ async def test_times_may_lack_the_offset() -> None:
     usual, other = (await shaped(TERMINALS))[0], (await shaped(TERMINALS, zone_hours=2))[0]
     assert (
         other["lastSeenDate"]
-        == usual["lastSeenDate"][:11]
-        + f"{int(usual['lastSeenDate'][11:13]) + 2}"
-        + usual["lastSeenDate"][13:19]
+        == usual["lastSeenDate"][:11] + f"{int(usual['lastSeenDate'][11:13]) + 2}" + usual["lastSeenDate"][13:19]
     )
     sample = (await shaped(PERFORMANCE + "resourceState", zone_hours=2))[0]["measurement"][0]["timestamp"]
     assert not sample.endswith("Z")

@@ -49,9 +49,7 @@ def test_indicators_follow_the_tmf_schema() -> None:
     file = "TMF628-Performance-v4.0.0.swagger.json"
     world = Simulator(Options(start="2025-06-17T14:15:00Z", speed=0)).world
     reports = ["linkAvailability", "signalQuality", "resourceState", "traffic", "linkMetrics", "throughput"]
-    entries = [
-        entry for name in reports for entry in world.performance(name, None).slice(0, 99, world.clock.now())
-    ]
+    entries = [entry for name in reports for entry in world.performance(name, None).slice(0, 99, world.clock.now())]
     indicators = [
         indicator
         for entry in entries

@@ -142,9 +142,7 @@ class Api:
             raise bad_request() if owner is None else not_found()
         return report
 
-    def _report(
-        self, asked: Asked, report: str, key: str | None, ids: list[str], fault: Fault | None
-    ) -> Answer:
+    def _report(self, asked: Asked, report: str, key: str | None, ids: list[str], fault: Fault | None) -> Answer:
         collection = self._world.performance(report, self._window(asked))
         if ids and key is None:
             collection = self._narrowed(collection, ids)

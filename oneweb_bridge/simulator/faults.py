@@ -169,8 +169,7 @@ def _null_location(item: Json, _fault: Fault) -> Json:
 
 def _number_imei(item: Json, _fault: Fault) -> Json:
     return {
-        name: int(value) if name in ("id", "imei") and str(value).isdecimal() else value
-        for name, value in item.items()
+        name: int(value) if name in ("id", "imei") and str(value).isdecimal() else value for name, value in item.items()
     }
 
 
@@ -187,8 +186,7 @@ def _unknown_indicator(item: Json, _fault: Fault) -> Json:
         "indicatorType": "float",
     }
     measured = [
-        {**one, "performanceIndicator": [*one["performanceIndicator"], new]}
-        for one in item.get("measurement", ())
+        {**one, "performanceIndicator": [*one["performanceIndicator"], new]} for one in item.get("measurement", ())
     ]
     return {**item, "measurement": measured} if measured else item
 

@@ -60,9 +60,7 @@ class Fleet:
         self.partners = min(len(PARTNERS), 2 + self.size // 100)
         self.subdistributors = max(1, self.partners // 2)
         self.extras = 2 + self.size // 200
-        self._written: dict[
-            int, str
-        ] = {}  # IMEIs by index: the check digit is the dearest part of a terminal
+        self._written: dict[int, str] = {}  # IMEIs by index: the check digit is the dearest part of a terminal
         self._imeis = Numbering(_SERIALS, self.seed, About.NUMBERING, 1)
         self._products = Numbering(100_000_000, self.seed, About.NUMBERING, 2)
 

@@ -160,10 +160,7 @@ class Inventory:
         if index % 5 == 0:
             versions["factory", "UT"] = "OW-IESA_1.9.0.1" if is_intellian else "INSTER-RA01_1.9.1"
         versions.update(self._changes.firmware.get(index, {}))
-        return [
-            {"partition": partition, "type": kind, "version": text}
-            for (partition, kind), text in versions.items()
-        ]
+        return [{"partition": partition, "type": kind, "version": text} for (partition, kind), text in versions.items()]
 
     # products
 
@@ -240,9 +237,7 @@ class Inventory:
         fleet, organization_id = self._fleet, self._fleet.organization_id(number)
         parent = fleet.parent(number)
         is_reseller = number < fleet.partners + fleet.subdistributors
-        kind = (
-            "Distribution Partner" if parent is None else "Sub-Distributor" if is_reseller else "End Customer"
-        )
+        kind = "Distribution Partner" if parent is None else "Sub-Distributor" if is_reseller else "End Customer"
         built: Json = {
             "id": organization_id,
             "href": self._organization_href + organization_id,
@@ -256,8 +251,7 @@ class Inventory:
             link = {"id": above, "href": self._organization_href + above, "relationshipType": "customer"}
             built["organizationParentRelationship"] = link
         below = [
-            {"id": fleet.organization_id(child), "relationshipType": "customer"}
-            for child in fleet.children(number)
+            {"id": fleet.organization_id(child), "relationshipType": "customer"} for child in fleet.children(number)
         ]
         if below:
             built["organizationChildRelationship"] = below

@@ -51,14 +51,10 @@ def paged(
     is_part = shape.partial_206 and shape.paging != "none" and count < total
     if shape.paging == "link_next" or is_part:
         headers |= _links(asked, options, page, following=following, total=total, has_next=has_next)
-    return Answer(
-        206 if is_part else 200, document, headers, items, page.offset, total if shape.totals else None
-    )
+    return Answer(206 if is_part else 200, document, headers, items, page.offset, total if shape.totals else None)
 
 
-def _links(
-    asked: Asked, options: Options, page: Page, *, following: int, total: int, has_next: bool
-) -> dict[str, str]:
+def _links(asked: Asked, options: Options, page: Page, *, following: int, total: int, has_next: bool) -> dict[str, str]:
     """The Link header of TMF630; only `next` where the cursor stands in the URL."""
     if options.shape.paging in ("link_next", "cursor"):
         return {"Link": _link(asked, "next", {"cursor": _cursor(following)})} if has_next else {}
@@ -66,9 +62,7 @@ def _links(
     places = {"self": page.offset, "first": 0, "last": max(0, total - 1) // limit * limit}
     places |= {"next": following} if has_next else {}
     places |= {"prev": max(0, page.offset - limit)} if page.offset else {}
-    return {
-        "Link": ", ".join(_link(asked, name, _place(options, place, limit)) for name, place in places.items())
-    }
+    return {"Link": ", ".join(_link(asked, name, _place(options, place, limit)) for name, place in places.items())}
 
 
 def _place(options: Options, place: int, limit: int) -> dict[str, str]:

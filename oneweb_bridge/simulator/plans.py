@@ -69,9 +69,7 @@ PLANS = (
         "Platinum",
         classes=("expeditedForwarding", "assuredForwarding", "bestEffort"),
     ),
-    Plan(
-        "OneWeb Backhaul", "Community backhaul, not metered", "", 1000, 100, 150, 30, "Gold", is_metered=False
-    ),
+    Plan("OneWeb Backhaul", "Community backhaul, not metered", "", 1000, 100, 150, 30, "Gold", is_metered=False),
 )
 
 

@@ -91,9 +91,7 @@ class Reports:
         built["name"] = plan_of(index).name
         return built
 
-    def _entry(
-        self, report: Report, *, owner: str, key: str, index: int, window: Window | None, at: float
-    ) -> Json:
+    def _entry(self, report: Report, *, owner: str, key: str, index: int, window: Window | None, at: float) -> Json:
         times = self._newest(report, index, at) if window is None else self._within(report, index, window, at)
         return {
             "id": key,
@@ -190,11 +188,7 @@ class Reports:
             case "linkAvailability":
                 values = {"linkAvailability": self._availability(report, index, time, version)}
             case _:
-                return [
-                    _indicator(
-                        "resourceState", self._life.state(index, time), "na", "status_inspection", "string"
-                    )
-                ]
+                return [_indicator("resourceState", self._life.state(index, time), "na", "status_inspection", "string")]
         return [_indicator(name, value, _UNITS[name], "gauge", "float") for name, value in values.items()]
 
     def _signal_quality(self, index: int, time: int, version: int) -> dict[str, float]:

@@ -121,9 +121,7 @@ class _Handler:
 
 async def _asked(request: web.Request) -> Asked:
     url = str(request.url.with_query(None))
-    return Asked(
-        request.method, request.path, dict(request.query), request.headers, url, await request.read()
-    )
+    return Asked(request.method, request.path, dict(request.query), request.headers, url, await request.read())
 
 
 def _hung_up(request: web.Request) -> web.Response:

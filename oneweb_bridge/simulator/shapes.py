@@ -90,9 +90,7 @@ def _terminal(item: Json, shape: Shape) -> list[Json]:
     if "component" in item:
         item = _components(item, shape)
     if shape.date_names == "fallback":
-        item = {
-            ("versionNumber" if name == "hardwareVersion" else name): value for name, value in item.items()
-        }
+        item = {("versionNumber" if name == "hardwareVersion" else name): value for name, value in item.items()}
         item.pop("startDate", None)
     place = item.get("place")
     if isinstance(place, dict) and shape.place == "array":
@@ -133,10 +131,7 @@ def _components(item: Json, shape: Shape) -> Json:
         ]
         return {**rest, "resourceRelationship": related}
     if shape.components == "characteristics":
-        named = [
-            {"name": f"{part['partition']}.{part['type']}.version", "value": part["version"]}
-            for part in listed
-        ]
+        named = [{"name": f"{part['partition']}.{part['type']}.version", "value": part["version"]} for part in listed]
         return {**rest, "resourceCharacteristic": named}
     if shape.component_form == "map":
         mapped: dict[str, dict[str, str]] = {}
@@ -149,9 +144,7 @@ def _components(item: Json, shape: Shape) -> Json:
 def _with_roles(item: Json, shape: Shape) -> Json:
     if shape.roles == "default" or not isinstance(item.get("relatedParty"), list):
         return dict(item)
-    parties = [
-        {**party, "role": ROLES.get(party.get("role"), party.get("role"))} for party in item["relatedParty"]
-    ]
+    parties = [{**party, "role": ROLES.get(party.get("role"), party.get("role"))} for party in item["relatedParty"]]
     return {**item, "relatedParty": parties}
 
 
@@ -195,8 +188,7 @@ def _bucket(bucket: Json, shape: Shape) -> Json:
         bucket["bucketBalance"] = [_unlimited_balance(balance, shape) for balance in bucket["bucketBalance"]]
     if shape.counters == "other":
         bucket["bucketCounter"] = [
-            {**counter, "counterType": COUNTERS[counter["counterType"]]}
-            for counter in bucket["bucketCounter"]
+            {**counter, "counterType": COUNTERS[counter["counterType"]]} for counter in bucket["bucketCounter"]
         ]
         pool = bucket.pop("sharedAllowance", None)
         if pool:
@@ -213,11 +205,7 @@ def _unlimited_balance(balance: Json, shape: Shape) -> Json:
 
 def _counter_rows(report: Json, bucket: Json) -> list[Json]:
     """One flat row per counter; the bucket's id is in every row."""
-    own = {
-        name: value
-        for name, value in bucket.items()
-        if name not in ("bucketCounter", "bucketBalance", "product")
-    }
+    own = {name: value for name, value in bucket.items() if name not in ("bucketCounter", "bucketBalance", "product")}
     shared = {"effectiveDate": report["effectiveDate"], **own, **bucket["bucketBalance"][0]}
     return [{**shared, **counter} for counter in bucket["bucketCounter"]]
 

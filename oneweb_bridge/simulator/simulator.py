@@ -90,9 +90,7 @@ class Simulator:
 
     def note(self, asked: Asked, status: int) -> None:
         """Remember a request; status 0 is one that was never answered."""
-        query = {
-            name: value for name, value in asked.query.items() if "secret" not in name and "token" not in name
-        }
+        query = {name: value for name, value in asked.query.items() if "secret" not in name and "token" not in name}
         self._counts[asked.path] += 1
         self._last.append({"method": asked.method, "path": asked.path, "query": query, "status": status})
 

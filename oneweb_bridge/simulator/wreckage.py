@@ -8,9 +8,7 @@ from aiohttp import web
 
 from .faults import Fault
 
-_LOGIN_PAGE = (
-    b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><form>Please sign in</form></body></html>"
-)
+_LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><form>Please sign in</form></body></html>"
 _ERRORS = {
     500: "Internal server error",
     502: "Bad gateway",
@@ -25,11 +23,7 @@ def replacement(fault: Fault, path: str) -> tuple[int, bytes, dict[str, str]]:  
     headers = {"Content-Type": "application/json"}
     match fault.kind:
         case "status":
-            text = (
-                fault.body
-                if fault.body is not None
-                else f'{{"message": "{_ERRORS.get(fault.status, "Failed")}"}}'
-            )
+            text = fault.body if fault.body is not None else f'{{"message": "{_ERRORS.get(fault.status, "Failed")}"}}'
             return fault.status, text.encode(), {**headers, **fault.headers}
         case "html":
             return 200, _LOGIN_PAGE, {"Content-Type": "text/html;charset=utf-8"}

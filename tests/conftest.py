@@ -1,0 +1,30 @@
+"""Fixtures, and one mend of a test library."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import aiohttp
+import aioresponses.core
+import pytest
+
+from tests import harness
+
+
+class _ClientResponse(aiohttp.ClientResponse):
+    """aioresponses 0.7.9 does not know the argument that aiohttp 3.14 asks for."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        named.setdefault("stream_writer", Mock(output_size=0))
+        super().__init__(*arguments, **named)
+
+
+aioresponses.core.ClientResponse = _ClientResponse  # type: ignore[attr-defined]  # not exported, but used
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[harness.World]:
+    """A broker, a simulated fleet of eight that stands still, and a directory."""
+    async with harness.world(tmp_path) as found:
+        yield found

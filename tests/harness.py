@@ -1,0 +1,252 @@
+"""What the tests of the whole bridge need: a broker, the simulated API and the real command, each its own process.
+
+Everything listens on a free loopback port and is ended by its own process id.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import yaml
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from oneweb_bridge import broker
+from oneweb_bridge.simulator import Options, Simulator, serve
+
+QUICK: dict[str, Any] = {
+    "user_terminals": {"interval": "10s"},
+    "user_terminal_components": {"interval": "10s"},
+    "products": {"interval": "10s"},
+    "organizations": {"interval": "10s"},
+    "sites": {"interval": "10s"},
+    "ut_link_availability": {"interval": "10s"},
+    "ut_signal_quality": {"interval": "10s"},
+    "ut_resource_state": {"interval": "10s"},
+    "ut_traffic": {"interval": "10s"},
+    "ut_link_metrics": {"interval": "10s", "enabled": True},
+    "product_throughput": {"interval": "10s"},
+    "usage_consumption": {"interval": "10s"},
+}
+
+
+def merged(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the members of `other`, at any depth."""
+    found = dict(base)
+    for name, value in other.items():
+        below = found.get(name)
+        found[name] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return found
+
+
+def bridge_yaml(directory: Path, api_url: str, port: int, **changes: Any) -> Path:
+    """A configuration file for the simulator at `api_url` and the broker at `port`."""
+    settings = {
+        "api": {
+            "base_url": api_url,
+            "client_id": "demo",
+            "client_secret": "demo-secret",
+            "rate_limit": {"min_interval": "1ms"},
+        },
+        "mqtt": {"host": "127.0.0.1", "port": port},
+        "state": {"path": str(directory / "bridge.db")},
+        "http": {"listen": "127.0.0.1:0"},
+        "polling": QUICK,
+    }
+    path = directory / "bridge.yaml"
+    path.write_text(yaml.safe_dump(merged(settings, changes)))
+    return path
+
+
+class Process:
+    """One run of the installed command. Its log is kept in a file."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.pid = process.pid
+        self.log = log
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._process.returncode
+
+    async def kill(self) -> None:
+        """Kill -9, and waits for the end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    async def stop(self, number: int = signal.SIGTERM, patience: float = 10.0) -> int:
+        """Asks it to stop and returns its exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        return await asyncio.wait_for(self._process.wait(), patience)
+
+    def text(self) -> str:
+        """Everything it has written to standard error."""
+        return self.log.read_text()
+
+
+async def command(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[int, str, str]:
+    """Runs the command to its end: exit code, output, errors."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "oneweb_bridge",
+        *arguments,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def started(config: Path, *arguments: str, **environment: str) -> Process:
+    """The bridge, started with `config`."""
+    log = config.with_suffix(".log")
+    with log.open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "oneweb_bridge",
+            "run",
+            "-c",
+            str(config),
+            *arguments,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **environment},
+        )
+    return Process(process, log)
+
+
+@contextlib.asynccontextmanager
+async def running(config: Path, *arguments: str, **environment: str) -> AsyncIterator[Process]:
+    """The bridge while the block runs; killed at its end if it has not ended by itself."""
+    process = await started(config, *arguments, **environment)
+    try:
+        yield process
+    finally:
+        await process.kill()
+
+
+class Recorder:
+    """A subscriber that keeps all it hears. `retained` is what a new subscriber would be given."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, Any, bool]] = []
+        self.retained: dict[str, Any] = {}
+        self.heard = asyncio.Event()
+
+    def take(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """Notes one message."""
+        said = json.loads(payload) if payload else None
+        self.messages.append((topic, said, retain))
+        if retain:
+            self.retained.pop(topic, None) if said is None else self.retained.__setitem__(topic, said)
+        self.heard.set()
+
+    def topics(self) -> set[str]:
+        """All topics heard of so far."""
+        return {topic for topic, _, _ in self.messages}
+
+    def on(self, topic: str) -> list[Any]:
+        """The payloads of one topic in their order."""
+        return [said for name, said, _ in self.messages if name == topic]
+
+    async def until(self, true: Callable[[], Any], patience: float = 20.0) -> Any:
+        """Waits until something holds, looking after each message. Returns what it gave."""
+        async with asyncio.timeout(patience):
+            while not (found := true()):
+                self.heard.clear()
+                await self.heard.wait()
+            return found
+
+    async def quiet(self, seconds: float, patience: float = 60.0) -> None:
+        """Waits until nothing but the bridge's own state has come for so long."""
+        async with asyncio.timeout(patience):
+            count = -1
+            while count != (count := sum("/bridge/" not in topic for topic, _, _ in self.messages)):
+                await asyncio.sleep(seconds)
+
+
+@contextlib.asynccontextmanager
+async def recording(port: int, *filters: str) -> AsyncIterator[Recorder]:
+    """A recorder of `filters` (default: everything below oneweb), with retain as published."""
+    recorder = Recorder()
+    client = aiomqtt.Client(
+        "127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5, identifier=f"recorder-{id(recorder)}"
+    )
+
+    async def listen() -> None:
+        async for message in client.messages:
+            recorder.take(str(message.topic), bytes(message.payload), retain=bool(message.retain))
+
+    options = SubscribeOptions(qos=1, retainAsPublished=True)
+    async with client:
+        await client.subscribe([(name, options) for name in filters or ("oneweb/#",)])
+        task = asyncio.create_task(listen(), name="recorder")
+        try:
+            yield recorder
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, aiomqtt.MqttError):
+                await task
+
+
+async def retained(port: int, *filters: str) -> dict[str, Any]:
+    """What a new subscriber is given of `filters` (default: everything below oneweb)."""
+    nonce = f"harness/{os.urandom(8).hex()}"
+    found: dict[str, Any] = {}
+    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        for name in (*(filters or ("oneweb/#",)), nonce):
+            await client.subscribe(name, qos=1)
+        await client.publish(nonce, b"", qos=1)
+        async for message in client.messages:
+            if str(message.topic) == nonce:
+                return found
+            found[str(message.topic)] = json.loads(bytes(message.payload))
+    return found
+
+
+async def said(port: int, topic: str, payload: bytes | str = b"", *, retain: bool = False) -> None:
+    """Publishes one message as anybody could."""
+    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await client.publish(topic, payload, qos=1, retain=retain)
+
+
+class World:
+    """A broker, a simulated API and a place for files."""
+
+    def __init__(self, port: int, api: Simulator, directory: Path) -> None:
+        self.port = port
+        self.api = api
+        self.directory = directory
+
+    def config(self, **changes: Any) -> Path:
+        """A configuration of the bridge for this world."""
+        return bridge_yaml(self.directory, self.api.url, self.port, **changes)
+
+
+@contextlib.asynccontextmanager
+async def world(directory: Path, **options: Any) -> AsyncIterator[World]:
+    """A world with a fleet of eight, unless `options` of the simulator say otherwise."""
+    port = broker.free_port()
+    given: dict[str, Any] = {
+        "terminals": 8,
+        "seed": 2,
+        "start": "2025-06-17T14:15:00Z",
+        "report_period": 0.05,
+        "lateness_scale": 0.02,
+    }
+    async with serve(Options(**(given | options))) as api, broker.running(port):
+        yield World(port, api, directory)
