@@ -7,6 +7,7 @@ Errors are split by what happens next:
     ├── RateLimited    leave the whole host alone for `pause` seconds
     ├── Unavailable    back off and try again
     └── BadAnswer      the same, and keep a piece of the answer for the operator
+        └── NotFound   the API does not know this path, or this id
 """
 
 import asyncio
@@ -57,6 +58,10 @@ class BadAnswer(ApiError):
     def __init__(self, message: str, piece: bytes = b"") -> None:
         super().__init__(message)
         self.piece = piece[:2000]
+
+
+class NotFound(BadAnswer):
+    """The API does not know the path, or nothing of the id in it."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -131,14 +136,16 @@ class Api:
         """The API's time in ms since the epoch, as far as its answers tell."""
         return round(time.time() * 1000) + self._ahead
 
+    def url(self, path: str) -> str:
+        """The whole address of a path below `api.base_url`; a whole address stays as it is."""
+        return self._settings.base_url + path if path.startswith("/") else path
+
     async def hello(self) -> Answer:
         """Signs in: returns when the credentials are accepted. The body means nothing."""
         try:
             return await self.get(self._settings.hello.path)
-        except BadAnswer as error:
-            if "404" in str(error):
-                raise Unauthorized(f"{error}: the credentials or api.base_url or api.hello.path are wrong") from None
-            raise
+        except NotFound as error:
+            raise Unauthorized(f"{error}: the credentials or api.base_url or api.hello.path are wrong") from None
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
         """The answer to one GET, after at most two retries of what may be retried. Raises ApiError."""
@@ -148,7 +155,7 @@ class Api:
         self, method: str, path: str, params: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> Answer:
         """The same for another method; only a GET is tried again."""
-        url = self._settings.base_url + path if path.startswith("/") else path
+        url = self.url(path)
         attempts = 3 if method == "GET" else 1
         async for attempt in stamina.retry_context(
             on=Unavailable, attempts=attempts, wait_initial=0.5, wait_max=10.0, wait_jitter=0.5, timeout=None
@@ -205,7 +212,7 @@ class Api:
 
     def _judged(self, answer: Answer, url: str) -> Answer:
         status, where = answer.status, _where(url)
-        if status in (200, 206):
+        if status in (200, 201, 202, 206):
             if "html" in answer.headers.get("Content-Type", "") or answer.body[:15].lstrip()[:1] == b"<":
                 raise BadAnswer(f"{where} answered with a web page instead of JSON", answer.body)
             return answer
@@ -219,7 +226,7 @@ class Api:
             raise RateLimited(said, pause)
         if status >= 500 or status == 408:
             raise Unavailable(said)
-        raise BadAnswer(said, answer.body)
+        raise (NotFound if status == 404 else BadAnswer)(said, answer.body)
 
     def _redirected(self, answer: Answer, url: str, redirects: int) -> str:
         target = urljoin(url, answer.headers.get("Location", ""))

@@ -20,7 +20,7 @@ class Field(msgspec.Struct, frozen=True):
     A volatile field never causes an event. `kind` says whether a number is a level (gauge), a
     counter that grows (cumulative) or the amount since the sample before (delta). `unlimited` names
     the flag that is true, with the number absent, when the API says that there is no limit: in the
-    number's own place or at one of `unlimited_paths`. A `word` is a text in snake_case.
+    number's own place or in the field `unlimited_label`. A `word` is a text in snake_case.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Field(msgspec.Struct, frozen=True):
     volatile: bool = False
     kind: Literal["gauge", "cumulative", "delta"] = "gauge"
     unlimited: str = ""
-    unlimited_paths: tuple[str, ...] = ()
+    unlimited_label: str = ""
 
 
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,17 +51,28 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which time span of samples to ask for. `length` bounds one request, `keep` how far the API remembers."""
+    """Which time span of samples to ask for. `length` bounds one request, `keep` how far the API remembers.
+
+    An API where a span is `required` is never asked without begin and end: the first poll asks for `length`.
+    """
 
     start_param: str = "startDateTime"
     end_param: str = "endDateTime"
     format: Literal["rfc3339", "epoch_ms", "epoch_s"] = "rfc3339"
     length: float = 21600.0
     keep: float = 604800.0
+    required: bool = False
+
+
+Explode = Literal["list", "map", "columns", "rows"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One API call. Times in seconds. `records` None means: find the list in the answer."""
+    """One API call. Times in seconds. `records` None means: find the list in the answer.
+
+    `explode` says how several values stand in one record: in a list, in a map of maps, as a table of
+    `columns` and `rows`, or not at all: then `rows` of one key make one record (see `wire.gathers`).
+    """
 
     id: str
     about: str
@@ -73,7 +84,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     query: dict[str, str] = {}
     records: str | None = None
-    explode: Literal["list", "map", "columns"] = "list"
+    explode: Explode = "list"
     key: tuple[str, ...] = ("id",)
     fields: tuple[Field, ...] = ()
     page: Page = Page()
@@ -217,7 +228,7 @@ USAGE = (
         "GB",
         "GB",
         unlimited="remaining_unlimited",
-        unlimited_paths=(f"{_BALANCE}.remainingValueName",),
+        unlimited_label="remaining_label",
     ),
     _time("valid_from", f"{_BALANCE}.validFor.startDateTime"),
     _time("valid_until", f"{_BALANCE}.validFor.endDateTime"),

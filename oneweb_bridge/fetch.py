@@ -6,13 +6,14 @@ A new way of asking is one more step, and nothing else changes.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping
-from urllib.parse import quote
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
 from oneweb_bridge import paging, wire
-from oneweb_bridge.api import Answer, Api, BadAnswer
+from oneweb_bridge.api import Answer, Api, BadAnswer, NotFound
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.diff import Salt
 
@@ -45,49 +46,99 @@ class Errand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Step = Callable[[Api, Errand], AsyncGenerator[Listed, None]]
+Ask = Callable[[str, Mapping[str, str]], Awaitable[Answer]]
+
+
+async def listing(api: Api, errand: Errand) -> AsyncGenerator[Listed, None]:
+    """The pages of a whole listing by the call's own step. Raises ApiError, and BadAnswer when incomplete.
+
+    Where rows of one key make a record together, they are held until the last of them is there.
+    """
+    pages = STEPS[errand.call.fetch](api, errand)
+    async with contextlib.aclosing(_gathered(pages, errand) if wire.gathers(errand.call) else pages) as wanted:
+        async for page in wanted:
+            yield page
+
+
+async def _gathered(pages: AsyncGenerator[Listed, None], errand: Errand) -> AsyncGenerator[Listed, None]:
+    rows = _Rows(errand)
+    async with contextlib.aclosing(pages):
+        async for page in pages:
+            rows.take(page)
+    for ids in rows.slices():
+        yield await asyncio.to_thread(rows.page, ids)
+
+
+class _Target(msgspec.Struct, frozen=True):
+    path: str
+    query: dict[str, str]
+
+
+def _targets(errand: Errand) -> list[_Target]:
+    """What to ask for: the call's path and query once, or once for each id."""
+    path, query = errand.call.path, {**errand.call.query, **errand.params}
+    if errand.for_each is None:
+        return [_Target(path, query)]
+    return [
+        _Target(_placed(path, quote(id, safe="")), {name: _placed(said, id) for name, said in query.items()})
+        for id in errand.for_each
+    ]
+
+
+def _placed(text: str, id: str) -> str:
+    return text.replace("{ut_id}", id).replace("{product_id}", id)
 
 
 async def get(api: Api, errand: Errand) -> AsyncGenerator[Listed, None]:
-    """Plain GETs: the call's path once, or once for each id. Raises ApiError, and BadAnswer when incomplete."""
-    call = errand.call
-    paths = [call.path]
-    if errand.for_each is not None:
-        paths = [_path_for(call.path, id) for id in errand.for_each]
-    for path in paths:
-        async with contextlib.aclosing(_pages(api, errand, path)) as pages:
-            async for page in pages:
-                yield page
-
-
-def _path_for(path: str, id: str) -> str:
-    place = quote(id, safe="")
-    return path.replace("{ut_id}", place).replace("{product_id}", place)
+    """Plain GETs. An id of many that the API does not know has nothing to show; all of them mean a wrong path."""
+    targets, unknown = _targets(errand), 0
+    for target in targets:
+        try:
+            async with contextlib.aclosing(_pages(api, api.get, errand, target)) as pages:
+                async for page in pages:
+                    yield page
+        except NotFound:
+            unknown += 1
+            if unknown == len(targets):
+                raise
 
 
 async def request(api: Api, errand: Errand) -> AsyncGenerator[Listed, None]:
     """A report that has to be requested: POST the wish, ask until it is ready, then read it like any listing."""
-    wish = msgspec.json.encode({**errand.call.query, **errand.params})
-    answer = await api.request("POST", errand.call.path, body=wish)
-    place = answer.headers.get("Location") or _place(answer, errand.call)
-    for _ in range(_PATIENCE):
-        ready = await api.get(place)
-        if ready.status != 202 and not _still_working(ready):
-            yield await asyncio.to_thread(_listed, ready, errand)
-            return
-        await asyncio.sleep(_BETWEEN)
-    raise BadAnswer(f"{errand.call.path}: the requested report was not ready after {_PATIENCE} looks")
+    for target in _targets(errand):
+        answer = await api.request("POST", target.path, body=msgspec.json.encode(target.query))
+        made = _Target(_place(answer, api.url(target.path)), {})
+        async with contextlib.aclosing(_pages(api, functools.partial(_ready, api), errand, made)) as pages:
+            async for page in pages:
+                yield page
 
-
-_PATIENCE, _BETWEEN = 60, 2.0
 
 STEPS: dict[str, Step] = {"get": get, "request": request}
+_LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 60, 0.1, 5.0
 
 
-def _place(answer: Answer, call: Call) -> str:
-    id = wire.member(answer.body, "id")
-    if not isinstance(id, (str, int)):
-        raise BadAnswer(f"{call.path}: the requested report has neither a Location header nor an id", answer.body)
-    return f"{call.path}/{quote(str(id), safe='')}"
+async def _ready(api: Api, path: str, params: Mapping[str, str]) -> Answer:
+    """The answer as soon as there is one, asked for in growing steps."""
+    for look in range(_LOOKS):
+        answer = await api.get(path, params)
+        if answer.status != 202 and not _still_working(answer):
+            return answer
+        await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**look))
+    raise BadAnswer(f"{path}: the requested report was not ready after {_LOOKS} looks")
+
+
+def _place(answer: Answer, url: str) -> str:
+    """Where a requested report will be; never on another server, which would be given the credentials."""
+    place = answer.headers.get("Location")
+    if place is None:
+        id = wire.member(answer.body, "id")
+        if not isinstance(id, (str, int)):
+            raise BadAnswer(f"{url}: the requested report has neither a Location header nor an id", answer.body)
+        place = f"{url}/{quote(str(id), safe='')}"
+    place = urljoin(url, place)
+    if urlsplit(place)[:2] != urlsplit(url)[:2]:
+        raise BadAnswer(f"{url}: the requested report is on another server, which is not asked")
+    return place
 
 
 def _still_working(answer: Answer) -> bool:
@@ -95,10 +146,12 @@ def _still_working(answer: Answer) -> bool:
     return isinstance(state, str) and state.casefold() in ("pending", "inprogress", "acknowledged", "running")
 
 
-async def _pages(api: Api, errand: Errand, path: str) -> AsyncGenerator[Listed, None]:
-    listing = paging.Paging(errand.call.page, path)
+async def _pages(api: Api, ask_for: Ask, errand: Errand, target: _Target) -> AsyncGenerator[Listed, None]:
+    path, listing = target.path, paging.Paging(errand.call.page, api.url(target.path))
     while (ask := listing.ask) is not None:
-        answer = await api.get(ask.url or path, {} if ask.url else {**errand.call.query, **errand.params, **ask.params})
+        answer = await ask_for(ask.url or path, {} if ask.url else {**target.query, **ask.params})
+        if answer.status == 202:
+            raise BadAnswer(f"{path}: the answer is still being made; fetch: request may be what is needed")
         page, count = await asyncio.to_thread(_counted, answer, errand)
         try:
             used = listing.took(_got(answer, errand.call, page, count))
@@ -110,19 +163,53 @@ async def _pages(api: Api, errand: Errand, path: str) -> AsyncGenerator[Listed, 
             yield msgspec.structs.replace(page, items=[], unpaged=True)
 
 
+class _Rows:
+    """The rows of a listing by their key, in the order in which the keys were seen."""
+
+    def __init__(self, errand: Errand) -> None:
+        self._errand = errand
+        self._rows: dict[str, list[msgspec.Raw]] = {}
+        self._sum = Listed([], 0, None)
+
+    def take(self, page: Listed) -> None:
+        """Keeps the rows of one page."""
+        for item in page.items:
+            self._rows.setdefault(item.id, []).append(item.raw)
+        unpaged, time = self._sum.unpaged or page.unpaged, self._sum.time or page.time
+        self._sum = Listed([], self._sum.unreadable + page.unreadable, time, unpaged)
+
+    def slices(self) -> Iterator[list[str]]:
+        """The keys in slices; one at least, so that an empty listing is told."""
+        ids = list(self._rows)
+        for start in range(0, len(ids) or 1, _SLICE):
+            yield ids[start : start + _SLICE]
+
+    def page(self, ids: list[str]) -> Listed:
+        """A page with one record for each key."""
+        page, self._sum = self._sum, msgspec.structs.replace(self._sum, unreadable=0)
+        items, unreadable = [], page.unreadable
+        for id in ids:
+            try:
+                raw = wire.gathered(self._rows.pop(id))
+                items.append(Item(id, self._errand.salt.hash(raw), raw))
+            except wire.Unreadable:
+                unreadable += 1
+        return msgspec.structs.replace(page, items=items, unreadable=unreadable)
+
+
+_SLICE = 1000
+
+
 def _got(answer: Answer, call: Call, page: Listed, count: int) -> paging.Got:
     cursor = wire.member(answer.body, call.page.cursor_path) if call.page.style == "cursor" else None
     return paging.Got(
         count=count,
-        ids=list(dict.fromkeys(item.id for item in page.items)),
+        # Rows of one key may stand on several pages; what may not come twice is the row.
+        ids=list(dict.fromkeys(item.hash.hex() if wire.gathers(call) else item.id for item in page.items)),
         total=paging.total_of(answer.headers.get(call.page.total_header)),
         next_link=paging.next_link(answer.headers.get("Link")),
         next_cursor=cursor if isinstance(cursor, str) else None,
     )
-
-
-def _listed(answer: Answer, errand: Errand) -> Listed:
-    return _counted(answer, errand)[0]
 
 
 def _counted(answer: Answer, errand: Errand) -> tuple[Listed, int]:

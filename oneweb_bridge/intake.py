@@ -127,7 +127,7 @@ class Intake:
         errand = fetch.Errand(
             call=plan.call, key=plan.key, salt=plan.salt, params=params, for_each=await self._each(plan.call)
         )
-        async with contextlib.aclosing(fetch.STEPS[plan.call.fetch](self._api, errand)) as pages:
+        async with contextlib.aclosing(fetch.listing(self._api, errand)) as pages:
             async for page in pages:
                 yield page
 
@@ -469,14 +469,14 @@ def _judged(staged: list[tuple[int, str, bytes, bytes]], context: samples.Contex
 
 def _spans(call: Call, window_end: int, now: int) -> list[tuple[int | None, int | None]]:
     """The windows to ask for, oldest first: bounded steps, then an open one. Times in ms."""
-    if call.window is None or window_end == 0:
+    if call.window is None or (window_end == 0 and not call.window.required):
         return [(None, None)]
-    start = max(window_end - round(call.lateness * 1000), now - round(call.window.keep * 1000))
     length, spans = round(call.window.length * 1000), []
+    start = max((window_end or now - length) - round(call.lateness * 1000), now - round(call.window.keep * 1000))
     while now - start > length:
         spans.append((start, start + length))
         start += length
-    return [*spans, (start, None)]
+    return [*spans, (start, now if call.window.required else None)]
 
 
 def _window_params(call: Call, start: int | None, end: int | None) -> dict[str, str]:

@@ -6,6 +6,7 @@
     relatedParty[role=Customer].id            the first element whose member matches
     bucketCounter[counterType=usage,level=global].value.amount
     product[*].id                 every element (only where a list is wanted)
+    name[:0]                      the first part of a text like main.UT or 3592…/main/UT, cut at . / : | and spaces
 
 Texts are compared without regard to case, spaces, `_` and `-`; `a|b` matches either. An object
 where a list is expected counts as a list of one, and a list where an object is expected gives its
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 Step = Callable[[Any], Any]
-_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\*|\d+|[^\]]+=[^\]]*)\]")
+_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\*|:?\d+|[^\]]+=[^\]]*)\]")
 
 
 class BadPath(ValueError):
@@ -93,6 +94,8 @@ def _step(name: str, index: str) -> Step:
         return _every
     if index.isdecimal():
         return _element(int(index))
+    if index[1:].isdecimal() and index[0] == ":":
+        return _part(int(index[1:]))
     return _matching(index)
 
 
@@ -127,6 +130,17 @@ def _element(position: int) -> Step:
         return entries[position] if position < len(entries) else None
 
     return element
+
+
+_CUTS = re.compile(r"[./:|\s]+")
+
+
+def _part(position: int) -> Step:
+    def part(value: Any) -> Any:
+        parts = _CUTS.split(value) if isinstance(value, str) else []
+        return parts[position] if position < len(parts) else None
+
+    return part
 
 
 def _matching(conditions: str) -> Step:

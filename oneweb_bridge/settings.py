@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from oneweb_bridge.catalogue import Call, FieldType, Page, Window
+from oneweb_bridge.catalogue import Call, Explode, FieldType, Page, Window
 
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z%]*)")
 _DURATIONS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 0.001}
@@ -334,7 +334,7 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     path: UrlPath
     query: dict[str, str]
     records: str | None
-    explode: Literal["list", "map", "columns"]
+    explode: Explode
     key: Paths
     map: dict[str, MapForm | None]
     page: Page
@@ -350,7 +350,7 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 _MEANT: dict[type, dict[str, Any]] = {
     Config: {"polling": dict[str, CallForm]},
     Page: {"limit": Count, "max_pages": Count, "first_page": Number},
-    Window: {"length": Patience, "keep": Patience},
+    Window: {"length": Patience, "keep": Patience, "required": Flag},
 }
 """Kinds of keys whose struct says less than the file does."""
 
@@ -490,8 +490,8 @@ def _bad_call(call: Call) -> Iterator[tuple[str, str]]:
     for each, place in _PLACES.items():
         if place in call.path and call.for_each != each:
             yield f"{key}.for_each", f"expected {each}, because the path has {place}"
-        if place not in call.path and call.for_each == each:
-            yield f"{key}.path", f"expected {place} in it, because for_each is {each}"
+        if call.for_each == each and not any(place in said for said in (call.path, *call.query.values())):
+            yield f"{key}.path", f"expected {place} in it or in the query, because for_each is {each}"
     if call.window and call.lateness and call.window.length < 2 * call.lateness:
         least = interval_text(2 * call.lateness)
         yield (

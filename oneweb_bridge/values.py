@@ -17,7 +17,7 @@ WHOLE = ("_bytes", "_bps", "_blocks")
 """Endings of numeric fields that are published as integers; all others are floats."""
 
 _NOT_KNOWN = frozenset(("", "n/a", "na", "null", "none", "-"))
-_NUMBER = re.compile(r"\s*([-+]?\d[\d ]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*([^\d\s].*)?\s*")
+_NUMBER = re.compile(r"\s*([-+]?\d[\d ]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*((?:[^\W\d_]|[%°]).*)?\s*")
 _DAY_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _OFFSET = re.compile(r"([+-]\d{2})(\d{2})$")
 

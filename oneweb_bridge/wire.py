@@ -8,7 +8,7 @@ A record without a readable key is `Unreadable`; a field that came in a form nob
 named in `Reading.odd`, and the others of the record count.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import tzinfo
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
@@ -98,7 +98,7 @@ def _unwrapped(body: bytes) -> list[Raw]:
     for name in _ENVELOPES:
         if bytes(members.get(name, b"")).lstrip()[:1] == b"[":
             return _raw_list(members[name])
-    if "id" in members:
+    if "id" in members or {"columns", "rows"} <= members.keys():
         return [Raw(body)]
     raise BadPage("the answer is an object without a list in items, data or results, and without an id")
 
@@ -108,7 +108,7 @@ def _shown(body: bytes) -> str:
 
 
 def _selected(body: bytes, selector: str) -> Page:
-    """Records below others: each takes over the members of those above it that it has not itself."""
+    """Records below others: each takes over the members of those above it, in `parent` those it has itself."""
     names = [name.lstrip(".") for name in selector.removeprefix("$").split("[*]")]
     if names.pop():
         raise BadPage(f"the selector '{selector}' does not end with [*]")
@@ -118,6 +118,10 @@ def _selected(body: bytes, selector: str) -> Page:
         level = [inner for outer in level for inner in _inner(outer, name)]
         counts.append(len(level))
     return Page([Raw(msgspec.json.encode(record)) for record in level], counts[0])
+
+
+PARENT = "parent"
+"""The member of a record below others that has what those above it say under names that it uses itself."""
 
 
 def _inner(outer: Any, path: str) -> Iterator[Any]:
@@ -133,7 +137,12 @@ def _inner(outer: Any, path: str) -> Iterator[Any]:
     inner = found.get(name) if isinstance(found, dict) else None
     inherited = {k: v for k, v in found.items() if k != name} if isinstance(found, dict) else {}
     for record in inner if isinstance(inner, list) else [] if inner is None else [inner]:
-        yield {**inherited, **record} if isinstance(record, dict) else record
+        yield _heir(inherited, record) if isinstance(record, dict) else record
+
+
+def _heir(inherited: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    hidden = {name: value for name, value in inherited.items() if name in record}
+    return {**inherited, **({PARENT: hidden} if hidden else {}), **record}
 
 
 def exploded(call: Call, records: list[Raw]) -> list[Raw]:
@@ -141,6 +150,23 @@ def exploded(call: Call, records: list[Raw]) -> list[Raw]:
     if call.explode != "columns":
         return records
     return [row for table in records for row in _rows(table)]
+
+
+def gathers(call: Call) -> bool:
+    """Whether several records may have one key, and make one record together."""
+    return call.explode in ("columns", "rows") or (call.reads == "components" and call.records is not None)
+
+
+def gathered(rows: Sequence[Raw]) -> Raw:
+    """Rows of one key as one record: the members of the first, and all of them in `rows`. Raises Unreadable."""
+    try:
+        return Raw(msgspec.json.encode({**_raw_object(rows[0]), ROWS: list(rows)}))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Unreadable(f"a row that is not readable: {error}") from None
+
+
+ROWS = "rows"
+"""The member of a gathered record that paths reach its rows by."""
 
 
 def _rows(table: Raw) -> Iterator[Raw]:
@@ -201,7 +227,7 @@ def kept_of(call: Call) -> Callable[[Raw], bytes]:
 
     It only saves work: equal bytes mean equal fields, different bytes mean that somebody must look.
     """
-    paths = [path for field in call.fields if not field.volatile for path in (*field.paths, *field.unlimited_paths)]
+    paths = [path for field in call.fields if not field.volatile for path in field.paths]
     names = sorted({name for path in (*paths, *call.key) if (name := top_member(path))})
     columns = [(f"m{i}", Raw, msgspec.field(default=Raw(b""))) for i in range(len(names))]
     rename = {f"m{i}": name for i, name in enumerate(names)}
@@ -246,7 +272,8 @@ def reader(call: Call, rules: Rules) -> Callable[[str, Any], Reading]:
     if call.reads == "components":
         return _components_reader(call)
     kind: Kind = "usage" if call.reads == "usage" else call.entity
-    puts = [(field.name, _put(field, rules)) for field in call.fields]
+    paths = {field.name: field.paths for field in call.fields}
+    puts = [(field.name, _put(field, rules, paths.get(field.unlimited_label, ()))) for field in call.fields]
     key = KEYS[kind]
 
     def read(id: str, record: Any) -> Reading:
@@ -267,9 +294,9 @@ def _put_went_well(put: _Put, record: Any, fields: Fields) -> bool:
     return True
 
 
-def _put(field: Field, rules: Rules) -> _Put:
+def _put(field: Field, rules: Rules, labels: Sequence[str] = ()) -> _Put:
     if field.type == "number":
-        return _put_number(field, rules)
+        return _put_number(field, rules, labels)
     find, name = compile_paths(field.paths), field.name
     convert = _converter(field, rules)
 
@@ -289,14 +316,14 @@ def _converter(field: Field, rules: Rules) -> values.Reader:
     return {"text": values.text, "bool": values.flag, "words": values.words}[field.type]
 
 
-def _put_number(field: Field, rules: Rules) -> _Put:
+def _put_number(field: Field, rules: Rules, labels: Sequence[str]) -> _Put:
     sources = [(compile_path(path), _unit_step(path)) for path in field.paths]
-    labels = [compile_path(path) for path in field.unlimited_paths]
+    words = [compile_path(path) for path in labels]
     nulls = [parent for path in field.paths if (parent := _null_step(path))]
     no_limit = rules.no_limit()
 
     def unlimited(record: Any) -> bool:
-        said = [step(record) for step in labels] + [find(record) for find, _ in sources]
+        said = [step(record) for step in words] + [find(record) for find, _ in sources]
         if any(_is_word(value, no_limit) for value in said if value is not None):
             return True
         return "null" in no_limit and any(is_null(record) for is_null in nulls)
@@ -339,13 +366,14 @@ def _unit_step(path: str) -> Step | None:
 
 
 def _null_step(path: str) -> Callable[[Any], bool] | None:
-    if not path.endswith(".value"):
+    above, _, name = path.rpartition(".")
+    if not above or name not in ("value", "amount"):
         return None
-    parent = compile_path(path.removesuffix(".value"))
+    parent = compile_path(above)
 
     def is_null(record: Any) -> bool:
         found = parent(record)
-        return isinstance(found, dict) and found.get("value", 0) is None
+        return isinstance(found, dict) and found.get(name, 0) is None
 
     return is_null
 
@@ -366,21 +394,23 @@ def _components_reader(call: Call) -> Callable[[str, Any], Reading]:
 
 
 def _parts(parts: Any, record: Any, call: Call) -> Iterable[Any]:
+    """The components of a terminal, wherever they stand: in a list, in a map, or each in a row of its own."""
+    if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
+        maps = call.explode == "map" or all(isinstance(value, dict) for value in parts[0].values())
+        parts = parts[0] if maps and parts[0] else parts
     if isinstance(parts, dict):
         return _partitions(parts)
     if isinstance(parts, list):
-        first = parts[0] if parts else None
-        maps = len(parts) == 1 and isinstance(first, dict) and all(isinstance(v, dict) for v in first.values())
-        return _partitions(first) if maps and first else parts
-    return [record] if parts is None and call.records is not None else []
+        return parts
+    return record.get(ROWS, ()) if parts is None and gathers(call) else ()
 
 
 def _partitions(table: dict[str, Any]) -> list[Any]:
-    """The form {"main": {"UT": "2.0.3"}} as a list of partition, type and version."""
+    """The forms {"main": {"UT": "2.0.3"}} and {"UT": "2.0.3"} as a list of partition, type and version."""
     return [
-        {"partition": partition, "type": type_, "version": version}
-        for partition, types in table.items()
-        if isinstance(types, dict)
+        {"partition": partition if types is said else None, "type": type_, "version": version}
+        for partition, said in table.items()
+        for types in (said if isinstance(said, dict) else {partition: said},)
         for type_, version in types.items()
     ]
 
@@ -449,7 +479,7 @@ def _measurement_reader(call: Call, rules: Rules) -> Callable[[Any], Fields]:
 
     def put_indicator(field: Field | None, name: str, indicator: dict[str, Any], fields: Fields) -> None:
         unit = indicator.get("indicatorUnit")
-        unit = unit if isinstance(unit, str) and unit != "na" else ""
+        unit = unit if isinstance(unit, str) and unit not in _NO_UNIT else ""
         put = _unknown_indicator if field is None else _known_indicator
         found = put(field or _NOBODY, name, unit, indicator.get("value"))
         if found is not None:
@@ -459,6 +489,8 @@ def _measurement_reader(call: Call, rules: Rules) -> Callable[[Any], Fields]:
 
 
 _NOBODY = Field("", ())
+_NO_UNIT = ("na", "1")
+"""What TMF628 and SI write where there is no unit."""
 
 
 def _known_indicator(field: Field, _: str, unit: str, value: Any) -> tuple[str, Value] | None:

@@ -26,12 +26,12 @@ QUICK: dict[str, Any] = {
     "products": {"interval": "10s"},
     "organizations": {"interval": "10s"},
     "sites": {"interval": "10s"},
-    "ut_link_availability": {"interval": "10s"},
-    "ut_signal_quality": {"interval": "10s"},
-    "ut_resource_state": {"interval": "10s"},
-    "ut_traffic": {"interval": "10s"},
-    "ut_link_metrics": {"interval": "10s", "enabled": True},
-    "product_throughput": {"interval": "10s"},
+    "ut_link_availability": {"interval": "10s", "lateness": "2m"},
+    "ut_signal_quality": {"interval": "10s", "lateness": "2m"},
+    "ut_resource_state": {"interval": "10s", "lateness": "2m"},
+    "ut_traffic": {"interval": "10s", "lateness": "2m"},
+    "ut_link_metrics": {"interval": "10s", "lateness": "2m", "enabled": True},
+    "product_throughput": {"interval": "10s", "lateness": "2m"},
     "usage_consumption": {"interval": "10s"},
 }
 
@@ -165,11 +165,14 @@ class Recorder:
 
     async def until(self, true: Callable[[], Any], patience: float = 20.0) -> Any:
         """Waits until something holds, looking after each message. Returns what it gave."""
-        async with asyncio.timeout(patience):
-            while not (found := true()):
-                self.heard.clear()
-                await self.heard.wait()
-            return found
+        deadline = asyncio.get_running_loop().time() + patience
+        while not (found := true()):
+            self.heard.clear()
+            left = deadline - asyncio.get_running_loop().time()
+            assert left > 0, f"not heard in {patience} s; last: {self.messages[-3:]!r:.2000}"
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.heard.wait(), left)
+        return found
 
     async def quiet(self, seconds: float, patience: float = 60.0) -> None:
         """Waits until nothing but the bridge's own state has come for so long."""

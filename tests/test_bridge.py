@@ -1,0 +1,283 @@
+"""The installed command against the simulated API and a real mosquitto, as a user runs it."""
+
+import asyncio
+import json
+import random
+import time
+from pathlib import Path
+
+from tests import harness, truth
+
+ENTITIES = ("oneweb/terminal/#", "oneweb/product/#", "oneweb/organization/#", "oneweb/site/#", "oneweb/usage/#")
+
+
+def settled(recorder: harness.Recorder, calls: int = 12) -> bool:
+    """Whether every call has succeeded at least once, as far as the recorder heard."""
+    states = {t: p for t, p in recorder.retained.items() if t.startswith("oneweb/bridge/polling/")}
+    return len(states) == calls and all("last_success" in state for state in states.values())
+
+
+async def backlog(port: int) -> int:
+    """How many journal rows wait, as the bridge's own record says once it has caught up."""
+    info = (await harness.retained(port, "oneweb/bridge/info")).get("oneweb/bridge/info", {})
+    return int(info.get("journal", {}).get("backlog", -1))
+
+
+async def test_first_snapshot_equals_what_the_api_shows(world: harness.World) -> None:
+    """After the first polls every retained record is what the API shows, and nothing else is retained."""
+    world.api.freeze()
+    async with harness.recording(world.port) as recorder, harness.running(world.config()):
+        await recorder.until(lambda: settled(recorder))
+        await recorder.quiet(0.5)
+
+        assert [] == truth.differences(await harness.retained(world.port), truth.expected(world.api))
+        assert [] == truth.broken_chains(recorder.messages)
+
+
+async def test_every_topic_class_is_published(world: harness.World) -> None:
+    """Every outgoing topic class of the contract, but command results and discovery, is heard of a living fleet."""
+    classes = (
+        "bridge/status",
+        "bridge/info",
+        "bridge/head",
+        "bridge/probe",
+        "bridge/polling/user_terminals/state",
+        "/components",
+        "/relations",
+        "/metric/presence",
+        "/metric/link_availability",
+        "/metric/signal_quality",
+        "/metric/resource_state",
+        "/metric/traffic",
+        "/metric/link_metrics",
+        "/metric/throughput",
+        "/usage/",
+        "/event/added",
+        "/event/changed",
+        "/event/removed",
+        "organization/",
+        "site/",
+        "/history/",
+    )
+    removed = world.api.truth("terminals")[0]["id"]
+    config = world.config(removal={"after_missing": 1, "after_time": "1s"})
+    async with harness.recording(world.port) as recorder, harness.running(config):
+        await recorder.until(lambda: settled(recorder))
+        world.api.fleet("remove", id=removed)
+        world.api.fleet("set_state", id=world.api.truth("terminals")[1]["id"], state="degraded")
+        world.api.advance(3600)
+        await recorder.until(lambda: not missing(recorder, classes), 45)
+
+
+def missing(recorder: harness.Recorder, classes: tuple[str, ...]) -> list[str]:
+    """The classes of which no topic was heard."""
+    topics = recorder.topics()
+    return [part for part in classes if not any(part in topic for topic in topics)]
+
+
+async def test_removed_terminal_is_announced_then_cleared(world: harness.World) -> None:
+    """A terminal that is gone gives its `removed` event first, then every retained topic of it is cleared."""
+    world.api.freeze()
+    gone = world.api.truth("terminals")[0]["id"]
+    config = world.config(removal={"after_missing": 2, "after_time": "1s"})
+    async with harness.recording(world.port) as recorder, harness.running(config):
+        await recorder.until(lambda: settled(recorder))
+        await recorder.quiet(0.5)
+        world.api.fleet("remove", id=gone)
+        mine = f"oneweb/terminal/{gone}/"
+        await recorder.until(lambda: recorder.on(f"{mine}event/removed"), 40)
+        await recorder.until(lambda: not [t for t in recorder.retained if t.startswith(mine)])
+
+        order = [
+            topic
+            for topic, said, _ in recorder.messages
+            if topic.startswith(mine) and (said is None or "event/removed" in topic)
+        ]
+        assert f"{mine}event/removed" == order[0]
+        assert not [t for t in await harness.retained(world.port) if t.startswith(mine)]
+
+
+async def test_sigterm_says_offline_and_exits_zero(world: harness.World) -> None:
+    """SIGTERM ends the bridge within 5 s with exit code 0, and its status says offline."""
+    async with harness.recording(world.port) as recorder, harness.running(world.config()) as bridge:
+        await recorder.until(lambda: settled(recorder))
+        begun = time.monotonic()
+        code = await bridge.stop()
+
+        assert 0 == code
+        assert time.monotonic() - begun < 5
+        assert {"state": "offline"} == (await harness.retained(world.port))["oneweb/bridge/status"]
+        assert "Traceback" not in bridge.text()
+
+
+async def test_kill_says_offline_through_the_will(world: harness.World) -> None:
+    """kill -9 leaves the will behind: the status topic says offline."""
+    async with harness.recording(world.port) as recorder, harness.running(world.config()) as bridge:
+        await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "online"})
+        await bridge.kill()
+        await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "offline"})
+
+
+async def killed_first_snapshot(directory: Path, seed: int, *, terminals: int, protocol: str = "5") -> list[str]:
+    """Kills the bridge at a random moment of its first snapshot, lets the next one finish. Returns what is wrong."""
+    chance = random.Random(seed)
+    async with harness.world(directory, terminals=terminals, seed=seed) as world:
+        world.api.freeze()
+        config = world.config(mqtt={"protocol": protocol})
+        async with harness.recording(world.port) as recorder:
+            bridge = await harness.started(config)
+            moment = chance.uniform(0.0, 2.5)
+            try:
+                await recorder.until(lambda: any("/event/" in topic for topic in recorder.topics()))
+                await asyncio.sleep(moment)
+            finally:
+                await bridge.kill()
+            async with harness.running(config):
+                await recorder.until(lambda: settled(recorder), 60)
+                await recorder.quiet(1.0)
+                retained = await harness.retained(world.port)
+        wrong = truth.differences(retained, truth.expected(world.api))
+        wrong += truth.broken_chains(recorder.messages) + truth.steps_back(recorder.messages)
+        return [f"seed {seed}, killed after {moment:.2f} s: {line}" for line in wrong]
+
+
+async def test_kill_during_the_first_snapshot_loses_and_invents_nothing(tmp_path: Path) -> None:
+    """kill -9 at random moments of the first snapshot, then quiet: retained topics equal the truth, chains hold."""
+    for seed, protocol in ((11, "5"), (12, "5"), (13, "3.1.1")):
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        assert [] == await killed_first_snapshot(directory, seed, terminals=400, protocol=protocol)
+
+
+async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) -> None:
+    """A broker that comes back empty is given every retained topic again, without a new poll."""
+    async with harness.world(tmp_path) as world:
+        world.api.freeze()
+        port = harness.broker.free_port()
+        config = harness.bridge_yaml(
+            tmp_path, world.api.url, port, polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK}
+        )
+        async with harness.broker.running(port), harness.recording(port) as recorder:
+            bridge = await harness.started(config)
+            try:
+                await recorder.until(lambda: settled(recorder))
+                await recorder.quiet(1.0)
+                before = await harness.retained(port, *ENTITIES)
+            except BaseException:
+                await bridge.kill()
+                raise
+        try:
+            async with harness.broker.running(port), harness.recording(port) as recorder:
+                await recorder.until(lambda: recorder.on("oneweb/bridge/head"), 30)
+                after = await harness.retained(port, *ENTITIES)
+                assert before == after
+                assert not [topic for topic in recorder.topics() if "/event/" in topic]
+        finally:
+            await bridge.kill()
+
+
+async def test_restart_repeats_nothing(world: harness.World) -> None:
+    """A bridge that stopped cleanly and starts again sends no event and no sample a second time."""
+    world.api.freeze()
+    config = world.config(polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK})
+    async with harness.recording(world.port) as recorder:
+        async with harness.running(config) as bridge:
+            await recorder.until(lambda: settled(recorder))
+            await recorder.quiet(1.0)
+            await bridge.stop()
+        heard = len([1 for topic, _, _ in recorder.messages if "/bridge/" not in topic])
+        async with harness.running(config):
+            await recorder.until(
+                lambda: (
+                    len(recorder.on("oneweb/bridge/head"))
+                    and recorder.retained["oneweb/bridge/status"] == {"state": "online"}
+                )
+            )
+            await recorder.quiet(1.0)
+
+        assert heard == len([1 for topic, _, _ in recorder.messages if "/bridge/" not in topic])
+
+
+async def test_unreachable_broker_and_api_are_waited_for(tmp_path: Path) -> None:
+    """With neither broker nor API the bridge stays up, says so in its log, and publishes when both come."""
+    port, api_port = harness.broker.free_port(), harness.broker.free_port()
+    config = harness.bridge_yaml(tmp_path, f"http://127.0.0.1:{api_port}", port)
+    async with harness.running(config) as bridge:
+        async with asyncio.timeout(15):
+            while "hello: " not in bridge.text() or "broker 127.0.0.1" not in bridge.text():
+                await asyncio.sleep(0.05)
+        async with harness.broker.running(port), harness.recording(port) as recorder:
+            await recorder.until(
+                lambda: recorder.retained.get("oneweb/bridge/info", {}).get("api", {}).get("state") == "unreachable", 20
+            )
+            async with harness.serve(harness.Options(port=api_port, terminals=3, seed=2)):
+                await recorder.until(lambda: settled(recorder), 60)
+        assert bridge.returncode is None
+        assert "Traceback" not in bridge.text()
+
+
+async def test_wrong_credentials_are_told_in_topics_and_log(world: harness.World) -> None:
+    """With credentials that the API refuses, info says unauthorized and nothing is polled."""
+    config = world.config(api={"client_secret": "wrong-secret-canary"})
+    async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
+        await recorder.until(
+            lambda: recorder.retained.get("oneweb/bridge/info", {}).get("api", {}).get("state") == "unauthorized"
+        )
+
+        assert {"/hello/v1/oneweb/world"} == {request["path"] for request in world.api.requests()["last"]}
+        assert "wrong-secret-canary" not in bridge.text() + json.dumps(recorder.messages)
+
+
+async def test_configuration_that_is_wrong_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
+    """A misspelt key ends the command with exit code 2 and one sentence that names file, key and the nearest one."""
+    (tmp_path / "bridge.yaml").write_text("mqtt: {hots: localhost}\n")
+    code, out, err = await harness.command("run", "-c", str(tmp_path / "bridge.yaml"))
+
+    assert (2, "") == (code, out)
+    assert 1 == len(err.strip().splitlines())
+    assert "bridge.yaml" in err
+    assert "mqtt.hots" in err
+    assert "host" in err.replace("hots", "")
+
+
+STRANGE = ["a/b", "+", "#", "$SYS", "a.b c%d", "nul\0byte", "🛰️ emoji", "x" * 10_000, "ü_", "..", "A", "a"]
+
+
+async def test_strange_ids_are_published_under_legal_topics(tmp_path: Path) -> None:
+    """Ids with wildcards, slashes, NUL, emoji or 10 kB each have a record on a topic of their own."""
+    async with harness.world(tmp_path, terminals=40) as world:
+        sites = [site["id"] for site in world.api.truth("sites")][: len(STRANGE)]
+        for id, site in zip(STRANGE, sites, strict=True):
+            world.api.fleet("rename_site", id=site, name=id)
+        config = world.config(polling={"sites": {"key": "name"}})
+        wanted = {f"oneweb/site/{truth.level(id)}/state" for id in STRANGE}
+        async with harness.recording(world.port) as recorder, harness.running(config):
+            await recorder.until(lambda: wanted <= recorder.retained.keys())
+
+        found = {said["site_id"] for topic, said in recorder.retained.items() if topic in wanted}
+        assert set(STRANGE) == found
+
+
+async def test_second_bridge_on_one_database_is_refused(world: harness.World) -> None:
+    """A second bridge with the same state file exits 1 with one sentence, and the first goes on."""
+    config = world.config()
+    async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
+        await recorder.until(lambda: settled(recorder))
+        code, _, err = await harness.command("run", "-c", str(config))
+
+        assert 1 == code
+        assert "in use by another bridge" in err
+        assert 1 == len(err.strip().splitlines())
+        assert bridge.returncode is None
+
+
+async def test_foreign_instance_publishes_nothing(world: harness.World) -> None:
+    """A bridge of another instance on the same base topic publishes no record, and says why."""
+    head = {"journal": "0123456789abcdef", "instance": "other", "seq": 7}
+    await harness.said(world.port, "oneweb/bridge/head", json.dumps(head), retain=True)
+    async with harness.recording(world.port) as recorder, harness.running(world.config()) as bridge:
+        async with asyncio.timeout(15):
+            while "belongs to the bridge instance 'other'" not in bridge.text():
+                await asyncio.sleep(0.05)
+
+        assert not [topic for topic in recorder.topics() if not topic.startswith("oneweb/bridge/")]

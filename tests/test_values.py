@@ -1,0 +1,296 @@
+"""Single values: what the API may send for a text, a flag, a time or a number, and what is published of it."""
+
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge import values
+from oneweb_bridge.values import Odd, amount, convert, flag, moment, published, rfc3339, short_time, snake, text, words
+
+LAST = 253402300799999
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=30)
+    | st.from_regex(r"[-+]?\d{1,4}([-.: ]\d{0,4}){0,4}[A-Za-z%/]{0,4}", fullmatch=True),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def test_rfc3339_has_milliseconds_and_z() -> None:
+    """A time is written in UTC with milliseconds and `Z`, as in the contract's example."""
+    assert rfc3339(1750167607000) == "2025-06-17T13:40:07.000Z"
+    assert rfc3339(1750169702113) == "2025-06-17T14:15:02.113Z"
+    assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
+
+
+def test_short_time_has_a_fraction_only_when_there_is_one() -> None:
+    """Times in records carry milliseconds when they are known."""
+    assert short_time(1750167607000) == "2025-06-17T13:40:07Z"
+    assert short_time(1750167607050) == "2025-06-17T13:40:07.050Z"
+
+
+@given(st.integers(0, LAST))
+def test_moment_reads_what_was_written(ts: int) -> None:
+    """A written time read again is the same millisecond, in both forms."""
+    assert moment(rfc3339(ts)) == ts
+    assert moment(short_time(ts)) == ts
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "2025-06-17T13:40:07Z",
+        "2025-06-17T13:40:07.000Z",
+        " 2025-06-17T13:40:07+00:00 ",
+        "2025-06-17T15:40:07+0200",
+        "2025-06-17T15:40:07+02:00",
+        "2025-06-17 13:40:07",
+        1750167607,
+        1750167607.0,
+        1750167607000,
+        "1750167607",
+        "1750167607000",
+    ],
+)
+def test_moment_reads_every_form_of_a_time(said: object) -> None:
+    """RFC 3339 with any offset, without one, and an epoch in s or ms, as number or text, are the same time."""
+    assert moment(said) == 1750167607000
+
+
+@pytest.mark.parametrize("said", [None, "", " ", "N/A", "n/a", "null", "-"])
+def test_moment_of_nothing_is_absent(said: object) -> None:
+    """A time that is not known is None, never the epoch."""
+    assert moment(said) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        True,
+        [],
+        {},
+        "yesterday",
+        "2025-13-01",
+        float("nan"),
+        float("inf"),
+        -5,
+        "1969-12-31T23:59:59Z",
+        1e300,
+        "99999999999999999999",
+    ],
+)
+def test_moment_of_nonsense_is_odd(said: object) -> None:
+    """What is there and is no time between 1970 and 9999 is Odd, not a wrong time."""
+    with pytest.raises(Odd):
+        moment(said)
+
+
+def test_moment_without_offset_stands_in_the_zone() -> None:
+    """A time without an offset is one of `mapping.timezone`; one with an offset is not moved."""
+    berlin = ZoneInfo("Europe/Berlin")
+    assert moment("2025-06-17T15:40:07", berlin) == 1750167607000
+    assert moment("2025-06-17T13:40:07Z", berlin) == 1750167607000
+
+
+@given(st.datetimes(datetime(1971, 1, 1), datetime(9999, 12, 30)), st.sampled_from(["UTC", "Europe/Berlin"]))  # noqa: DTZ001 -- without a zone on purpose
+def test_moment_is_the_time_that_the_zone_says(when: datetime, zone: str) -> None:
+    """A local time of a zone is read as that zone's time, to the millisecond."""
+    expected = when.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC).timestamp() * 1000
+    found = moment(when.isoformat(), ZoneInfo(zone))
+    assert found is not None
+    assert abs(expected - found) <= 1
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("a", "a"), ("", ""), (5, "5"), (2.5, "2.5"), (True, "true"), (False, "false"), (None, None), ("N/A", None)],
+)
+def test_text_is_the_decimal_form_or_absent(said: object, expected: str | None) -> None:
+    """Numbers and flags become texts because ids come as either; N/A and null are absent."""
+    assert expected == text(said)
+
+
+@pytest.mark.parametrize("read", [text, flag, amount])
+@pytest.mark.parametrize("said", [{}, {"a": 1}, [1]])
+def test_structures_are_odd(read: Any, said: object) -> None:
+    """An object or a list where a single value belongs is Odd."""
+    with pytest.raises(Odd):
+        read(said)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [(True, True), ("TRUE", True), (" false ", False), (False, False), (None, None)]
+)
+def test_flag_reads_booleans_and_their_words(said: object, expected: bool | None) -> None:
+    """true and false are read as booleans and as words of any case."""
+    assert expected is flag(said)
+
+
+def test_flag_of_a_number_is_odd() -> None:
+    """1 is not true: a field never changes its JSON type by guessing."""
+    with pytest.raises(Odd):
+        flag(1)
+
+
+def test_words_keep_the_order_without_nulls() -> None:
+    """A list of texts keeps the API's order; nulls and empty texts are left out; a single text is a list of one."""
+    assert words(["b", None, "a", "", 3]) == ["b", "a", "3"]
+    assert words("a") == ["a"]
+    assert words([]) == []
+    assert words(None) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (500, (500.0, "")),
+        (0, (0.0, "")),
+        ("500", (500.0, "")),
+        ("500 GB", (500.0, "GB")),
+        ("-3.5dBm", (-3.5, "dBm")),
+        ("1 000 000 B", (1000000.0, "B")),
+        ("1e3", (1000.0, "")),
+        (None, None),
+        ("", None),
+        ("N/A", None),
+        ("-", None),
+    ],
+)
+def test_amount_reads_numbers_and_units(said: object, expected: tuple[float, str] | None) -> None:
+    """A number, a numeric text and one with a unit behind it are read; what is not known is None, never 0."""
+    assert expected == amount(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [True, "many", "5,5", "1,000 GB", "12:30", "1.2.3", "1e999", float("nan"), float("-inf"), 10**400, -(10**400)],
+)
+def test_amount_of_nonsense_is_odd(said: object) -> None:
+    """What is no finite number is Odd: NaN and infinity never reach JSON."""
+    with pytest.raises(Odd):
+        amount(said)
+
+
+@given(ANYTHING)
+def test_readers_give_a_value_nothing_or_odd(said: object) -> None:
+    """Whatever comes, every reader returns its type or None, or raises Odd and nothing else."""
+    kinds: list[tuple[Any, tuple[type, ...]]] = [
+        (text, (str,)),
+        (flag, (bool,)),
+        (words, (list,)),
+        (moment, (int,)),
+        (values.time_text(UTC), (str,)),
+        (amount, (tuple,)),
+    ]
+    for read, types in kinds:
+        try:
+            found = read(said)
+        except Odd:
+            continue
+        assert found is None or type(found) in types
+
+
+@given(ANYTHING)
+def test_odd_says_what_was_expected_in_a_short_line(said: object) -> None:
+    """The sentence of Odd names what was expected and does not carry a whole document."""
+    for read in (text, flag, moment, amount):
+        try:
+            read(said)
+        except Odd as error:
+            assert str(error).startswith("expected ")
+            assert len(str(error)) < 140
+
+
+@pytest.mark.parametrize(
+    ("number", "unit", "wanted", "expected"),
+    [
+        (1.5, "Mbps", "bps", 1_500_000.0),
+        (1, "kbit/s", "bps", 1000.0),
+        (2, "GB", "B", 2e9),
+        (1, "GiB", "B", 2.0**30),
+        (1500, "MB", "GB", 1.5),
+        (0.5, "ratio", "%", 50.0),
+        (0.25, "s", "ms", 250.0),
+        (5, "dBm", "B", 5.0),
+        (5, "", "GB", 5.0),
+        (5, "parsec", "m", 5.0),
+    ],
+)
+def test_convert_goes_between_units_of_one_kind(number: float, unit: str, wanted: str, expected: float) -> None:
+    """Units that measure the same are converted; anything else is left as it is."""
+    assert expected == pytest.approx(convert(number, unit, wanted))
+
+
+@given(
+    st.sampled_from(["cnx_tx_bytes", "be_uplink_bps", "overage_blocks"]),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_whole_fields_are_integers(name: str, number: float) -> None:
+    """Fields that end in _bytes, _bps or _blocks are integers."""
+    assert type(published(name, number)) is int
+
+
+@given(
+    st.sampled_from(["rsrp_dbm", "used_gb", "latitude", "elevation_m", "x"]),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_other_fields_are_floats(name: str, number: float) -> None:
+    """Every other number is a float, also a whole one."""
+    assert type(published(name, number)) is float
+
+
+def test_published_float_has_no_noise() -> None:
+    """What a conversion adds behind the ninth digit is not published."""
+    assert published("used_gb", 0.1 + 0.2) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("packetLoss", "packet_loss"),
+        ("RSRP", "rsrp"),
+        ("cnxTx", "cnx_tx"),
+        ("HTTPErrors", "http_errors"),
+        ("a-b c.d", "a_b_c_d"),
+        ("  x  ", "x"),
+        ("ünï", "n"),
+        ("__", ""),
+    ],
+)
+def test_snake_makes_a_field_name(name: str, expected: str) -> None:
+    """An indicator's name becomes lower case with single underscores."""
+    assert expected == snake(name)
+
+
+@given(st.text(max_size=20))
+def test_snake_is_always_legal(name: str) -> None:
+    """Whatever the API calls an indicator, its field name has only a-z, 0-9 and single inner underscores."""
+    found = snake(name)
+    assert set(found) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
+    assert "__" not in found
+    assert found == found.strip("_")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "expected"),
+    [
+        ("modemTemperature", "deg", ("modem_temperature_deg", "deg")),
+        ("packetRate", "kbps", ("packet_rate_bps", "bps")),
+        ("queue", "MB", ("queue_bytes", "B")),
+        ("lossPct", "%", ("loss_pct", "%")),
+        ("sinr2", "dB", ("sinr2_db", "dB")),
+        ("beams", "", ("beams", "")),
+        ("spin", "rpm", ("spin", "rpm")),
+    ],
+)
+def test_unknown_indicator_carries_its_unit(name: str, unit: str, expected: tuple[str, str]) -> None:
+    """An indicator that nobody told us of gets its own snake_case name with the ending of its unit, once."""
+    assert expected == values.unknown_name(name, unit)
