@@ -11,6 +11,7 @@ Errors are split by what happens next:
 """
 
 import asyncio
+import base64
 import contextlib
 import random
 import ssl
@@ -240,9 +241,7 @@ class Api:
         settings, auth = self._settings, self._settings.auth
         match auth.style:
             case "basic":
-                return {
-                    "Authorization": aiohttp.BasicAuth(settings.client_id, settings.client_secret, "utf-8").encode()
-                }
+                return {"Authorization": _basic(settings)}
             case "headers":
                 return {
                     auth.client_id_header: str(settings.client_id),
@@ -259,17 +258,17 @@ class Api:
 
     async def _new_token(self) -> Token:
         settings, auth = self._settings, self._settings.auth
-        form, basic = {"grant_type": "client_credentials"}, None
+        form, headers = {"grant_type": "client_credentials"}, {}
         if auth.scope:
             form["scope"] = auth.scope
         if auth.token_auth == "basic":  # noqa: S105 -- the name of a style
-            basic = aiohttp.BasicAuth(settings.client_id, settings.client_secret, "utf-8")
+            headers["Authorization"] = _basic(settings)
         else:
             form |= {"client_id": str(settings.client_id), "client_secret": str(settings.client_secret)}
         url = urljoin(settings.base_url + "/", auth.token_url or "")
         try:
             async with self._session.post(
-                url, data=form, auth=basic, allow_redirects=False, proxy=settings.proxy
+                url, data=form, headers=headers, allow_redirects=False, proxy=settings.proxy
             ) as response:
                 answer = await self._read(response, url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -282,6 +281,11 @@ class Api:
         except msgspec.DecodeError:
             raise BadAnswer(f"{_where(url)} gave no token that can be read") from None
         return Token(found.access_token, time.monotonic() + max(0.0, min(found.expires_in, 86400.0) - 30.0))
+
+
+def _basic(settings: Settings) -> str:
+    """The Authorization header of HTTP Basic. Source: RFC 7617."""
+    return f"Basic {base64.b64encode(f'{settings.client_id}:{settings.client_secret}'.encode()).decode()}"
 
 
 def _where(url: str) -> str:

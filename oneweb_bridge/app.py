@@ -13,22 +13,25 @@ from pathlib import Path
 
 import msgspec
 
-from oneweb_bridge import CONTRACT, __version__, api, console, housekeeping, journal, store
+from oneweb_bridge import CONTRACT, __version__, api, console, health, housekeeping, journal, notify, store
 from oneweb_bridge.config import Config
 from oneweb_bridge.executor import Executor, Inbox
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.model import Alert, Message
 from oneweb_bridge.poller import Poller
-from oneweb_bridge.publisher import Handles, Publisher
+from oneweb_bridge.publisher import Publisher
+from oneweb_bridge.session import Handles
 from oneweb_bridge.topics import Tree
 from oneweb_bridge.values import rfc3339
 
 _log = logging.getLogger("oneweb_bridge.app")
 OUTPUT = "mqtt"
+Reloads = asyncio.Queue[Config]
+"""Where new configurations come from."""
 
 
-class Parts(msgspec.Struct, frozen=True):
-    """What a running bridge is made of."""
+class Parts(msgspec.Struct):
+    """What a running bridge is made of. `config` is replaced when it is read again."""
 
     config: Config
     store: store.Store
@@ -41,10 +44,7 @@ class Parts(msgspec.Struct, frozen=True):
 @contextlib.asynccontextmanager
 async def built(config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[Parts]:
     """Everything up to the outputs. Raises database.StoreError."""
-    async with (
-        store.opened(Path(config.state.path), clock) as opened,
-        api.connected(config.api) as connection,
-    ):
+    async with store.opened(Path(config.state.path), clock) as opened, api.connected(config.api) as connection:
         poller = Poller(Intake(opened, connection, config, clock), opened, connection, config, clock)
         await poller.load()
         tree = Tree(config.mqtt.base_topic, config.instance, opened.journal_id)
@@ -56,24 +56,58 @@ async def run(
     *,
     clock: Callable[[], float] = time.time,
     on_sent: Callable[[Message], None] = lambda _: None,
+    reloads: Reloads | None = None,
 ) -> None:
-    """The bridge, until it is cancelled."""
+    """The bridge, until it is cancelled. `reloads` brings new configurations."""
     async with built(config, clock) as parts, journal.opened(parts.store.path, OUTPUT, clock=clock) as rows:
-        inbox = Inbox()
-        handles = Handles(
-            on_command=inbox.put,
-            info=partial(_info, parts, rows),
-            alert=partial(_alert, parts),
-            on_sent=on_sent,
-        )
+        inbox, info = Inbox(), partial(_info, parts, rows)
+        handles = Handles(on_command=inbox.put, info=info, alert=partial(_alert, parts), on_sent=on_sent)
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.changed, handles)
         modern = config.mqtt.protocol == "5"
         executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern)
-        async with asyncio.TaskGroup() as group:
+        watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
+        async with _served(watch, config), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
             group.create_task(_keep_house(parts, (OUTPUT,), clock), name="housekeeping")
+            group.create_task(notify.keep_watchdog(watch.alive), name="watchdog")
+            if reloads is not None:
+                group.create_task(_keep_configured(parts, publisher, reloads), name="configuration")
+
+
+@contextlib.asynccontextmanager
+async def _served(watch: health.Health, config: Config) -> AsyncIterator[None]:
+    """Health is a convenience: where its port is taken, the bridge says so and goes on without it."""
+    host, port = config.http.address()
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(health.served(watch, (host, port)))
+        except OSError as error:
+            _log.error(
+                "http.listen: %s:%s cannot be used (%s); there is no health endpoint", host, port, error.strerror
+            )
+        yield
+
+
+async def _keep_configured(parts: Parts, publisher: Publisher, reloads: Reloads) -> None:
+    """Puts each new configuration in force: intervals, credentials, limits; what commands set stays over it."""
+    while True:
+        config = await reloads.get()
+        if (config.instance, config.state.path, config.mqtt.base_topic) != (
+            parts.config.instance,
+            parts.config.state.path,
+            parts.config.mqtt.base_topic,
+        ):
+            _log.warning("instance, state.path and mqtt.base_topic take effect with a restart only")
+        credentials = config.api != parts.config.api
+        parts.config = config
+        parts.api.use(config.api)
+        await parts.poller.use(config)
+        publisher.use(config.mqtt)
+        if credentials:
+            parts.poller.sign_in_again()
+        _log.info("the configuration was read again")
 
 
 async def run_without_broker(

@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     status = _add(commands, "status", _status, "the polling manager's table")
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")
+    _add_poll_and_set(commands)
     _add_history(commands)
     _add(commands, "config", _config, "the effective configuration, secrets masked")
     return top
@@ -96,6 +97,19 @@ def _add_simulate(commands: Any) -> None:
         else:
             command.add_argument(name, default=field.default, help=f"default: {field.default}")
     command.add_argument("--shape", action="append", default=[], metavar="NAME=VALUE", help="play a variant of the API")
+
+
+def _add_poll_and_set(commands: Any) -> None:
+    from oneweb_bridge.catalogue import CALLS
+
+    poll = _add(commands, "poll", _poll, "polls calls now, and waits for the result")
+    poll.add_argument("calls", nargs="+", metavar="CALL", choices=[*CALLS, "all"], help=", ".join(CALLS) + ", or all")
+    change = _add(commands, "set", _set, "changes a call, lastingly, and waits for the result")
+    change.add_argument("call", metavar="CALL", choices=[*CALLS, "all"], help=", ".join(CALLS) + ", or all")
+    switch = change.add_mutually_exclusive_group()
+    switch.add_argument("--enable", action="store_true", default=None)
+    switch.add_argument("--disable", action="store_true", default=None)
+    change.add_argument("--interval", metavar="D", help="for example 5m")
 
 
 def _add_history(commands: Any) -> None:
@@ -147,12 +161,14 @@ def _secrets(found: config.Config) -> list[str]:
     return [str(secret) for secret in known if secret]
 
 
-def _until_signalled(work: Coroutine[Any, Any, None]) -> int:
+def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], None] | None = None) -> int:
     """Runs until the work ends or a signal asks to stop; then it has its time to say goodbye."""
 
     async def supervised() -> None:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
+        if on_hangup is not None:
+            loop.add_signal_handler(signal.SIGHUP, on_hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
@@ -172,8 +188,19 @@ def _run(options: argparse.Namespace) -> int:
 
     found = _loaded(options)
     config.require_credentials(found)
+    reloads: asyncio.Queue[config.Config] = asyncio.Queue()
+
+    def read_again() -> None:
+        try:
+            again = _loaded(options)
+            config.require_credentials(again)
+        except config.ConfigError as error:
+            _log.error("%s; the configuration stays as it was", error)
+            return
+        reloads.put_nowait(again)
+
     try:
-        return _until_signalled(app.run(found))
+        return _until_signalled(app.run(found, reloads=reloads), read_again)
     except* StoreError as group:
         return_code = _refuse(str(group.exceptions[0]), FAILED)
     return return_code
@@ -219,6 +246,26 @@ def _status(options: argparse.Namespace) -> int:
 
     found = _loaded(options)
     return DONE if asyncio.run(remote.status(found, print, as_json=options.json)) else FAILED
+
+
+def _poll(options: argparse.Namespace) -> int:
+    from oneweb_bridge import remote
+
+    found = _loaded(options)
+    asked: list[remote.Asked] = [(call, "poll", {}) for call in options.calls]
+    return DONE if asyncio.run(remote.command(found, asked, print)) else FAILED
+
+
+def _set(options: argparse.Namespace) -> int:
+    from oneweb_bridge import remote
+
+    found = _loaded(options)
+    changes: dict[str, object] = {} if options.interval is None else {"interval": options.interval}
+    if options.enable or options.disable:
+        changes["enabled"] = bool(options.enable)
+    if not changes:
+        return _refuse("set: expected --enable, --disable or --interval", WRONG)
+    return DONE if asyncio.run(remote.command(found, [(options.call, "set", changes)], print)) else FAILED
 
 
 def _history(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import msgspec
 
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.settings import parse_duration
+from oneweb_bridge.values import Odd, moment
 
 MOST = 4096
 """Longest payload of a command in bytes."""
@@ -216,3 +217,20 @@ def _request(name: str, payload: bytes) -> Request:
 def mark_of(payload: bytes, id: str | None) -> str:
     """What is remembered of a command: its id, else its content."""
     return f"id:{id}" if id is not None else f"sha256:{sha256(payload).hexdigest()}"
+
+
+def instant(said: str | float, now: float) -> int:
+    """A time, a time in ms, or how long ago, in ms since the epoch; `now` in seconds. Raises ValueError."""
+    if isinstance(said, (int, float)) and said >= 1e11:
+        return round(said)
+    try:
+        return round((now - parse_duration(said)) * 1000)
+    except ValueError:
+        pass
+    try:
+        found = moment(said)
+    except Odd:
+        found = None
+    if found is None:
+        raise ValueError(f"expected a time like 2025-06-17T13:40:07Z or how long ago like 24h, got {str(said)[:40]!r}")
+    return found

@@ -10,9 +10,10 @@ import msgspec
 from oneweb_bridge import commands
 from oneweb_bridge.commands import ALL, Address, BadCommand, Poll, Request, Set
 from oneweb_bridge.diff import encode
-from oneweb_bridge.model import CallState, Message
+from oneweb_bridge.model import Alert, CallState, Message
 from oneweb_bridge.poller import Done, Poller
-from oneweb_bridge.publisher import Incoming, Publisher
+from oneweb_bridge.publisher import Publisher
+from oneweb_bridge.session import Incoming
 from oneweb_bridge.store import Store
 from oneweb_bridge.values import rfc3339
 
@@ -33,6 +34,10 @@ class Inbox:
             self._queue.put_nowait(incoming)
         except asyncio.QueueFull:
             self.dropped += 1
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return self._queue.empty()
 
     async def get(self) -> Incoming:
         """The next command."""
@@ -58,6 +63,8 @@ class Executor:
         self._publisher = publisher
         self._clock = clock
         self._modern = modern
+        self._replaying = False
+        self._told_dropped = 0
 
     async def run(self) -> None:
         """Obeys commands until it is cancelled."""
@@ -67,6 +74,15 @@ class Executor:
                 address = commands.address_of(incoming.topic, self._publisher.tree.base)
                 if address is not None:
                     await self._obey(incoming, address, group)
+                await self._tell_dropped()
+
+    async def _tell_dropped(self) -> None:
+        """Alerts once per flood that commands were dropped."""
+        dropped = self._inbox.dropped
+        if dropped > self._told_dropped and self._inbox.empty():
+            count, self._told_dropped = dropped - self._told_dropped, dropped
+            said = f"{count} commands came faster than they could be obeyed and were dropped"
+            await self._poller.alert(Alert(kind="commands_dropped", message=said))
 
     async def _obey(self, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
         if commands.is_empty(address, incoming.payload, retain=incoming.retain):
@@ -144,8 +160,33 @@ class Executor:
                 return await self._publisher.republish()
             case "release":
                 return await self._poller.release(command.call)
-            case _:
-                raise BadCommand(f"{command.name} is not there yet")
+            case "replay":
+                return await self._replay(command)
+            case "purge":
+                return await self._publisher.purge()
+
+    async def _replay(self, command: Request) -> int:
+        """One at a time: a second replay would only make both slower."""
+        if self._replaying:
+            raise BadCommand("another replay is under way, expected one at a time", command.id)
+        if command.imei is not None and command.product_id is not None:
+            raise BadCommand("expected imei or product_id, not both", command.id)
+        since, until = self._instant(command.since, 0), self._instant(command.until, 1 << 62)
+        whose = None if command.imei is None else ("terminal", command.imei)
+        whose = whose if command.product_id is None else ("product", command.product_id)
+        self._replaying = True
+        try:
+            return await self._publisher.replay(whose, command.report, since, until)
+        finally:
+            self._replaying = False
+
+    def _instant(self, said: str | float | None, otherwise: int) -> int:
+        if said is None:
+            return otherwise
+        try:
+            return commands.instant(said, self._clock())
+        except ValueError as error:
+            raise BadCommand(str(error)) from None
 
     def _answer(
         self,

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 import aiomqtt
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, ConnectFlags
 from paho.mqtt.client import Client as Paho
-from paho.mqtt.client import ConnectFlags
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -60,7 +60,9 @@ class _Packed(Properties):
 class Link(aiomqtt.Client):
     """A connection that says what became of each message. `async with`, once."""
 
-    def __init__(self, settings: Mqtt, identifier: str, will: Message, on_answer: OnAnswer) -> None:
+    def __init__(
+        self, settings: Mqtt, identifier: str, will: Message, on_answer: OnAnswer, *, inbound: int = INBOUND
+    ) -> None:
         self.receive_maximum = 65535
         self.maximum_packet_size = 268_435_455
         self.dropped = 0
@@ -75,14 +77,14 @@ class Link(aiomqtt.Client):
             identifier=identifier,
             protocol=aiomqtt.ProtocolVersion.V5 if self.modern else aiomqtt.ProtocolVersion.V311,
             clean_session=None if self.modern else True,
-            clean_start=True,
+            clean_start=True if self.modern else MQTT_CLEAN_START_FIRST_ONLY,
             will=aiomqtt.Will(
                 will.topic, will.payload, qos=1, retain=True, properties=self.properties(will.content_type)
             ),
             transport=settings.transport,
             timeout=10.0,
             keepalive=KEEPALIVE,
-            max_queued_incoming_messages=INBOUND,
+            max_queued_incoming_messages=inbound,
             max_inflight_messages=settings.window + 20,
             tls_context=_tls(settings),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import msgspec
 
 from oneweb_bridge import journal
+from oneweb_bridge.commands import instant
 from oneweb_bridge.model import Row
-from oneweb_bridge.settings import parse_duration
-from oneweb_bridge.values import Odd, moment, rfc3339
+from oneweb_bridge.values import rfc3339
 
 Form = Literal["table", "csv", "json"]
 _EVENTS = ("added", "changed", "removed", "components")
@@ -27,21 +27,6 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     report: str | None = None
     since: str = "24h"
     until: str | None = None
-
-
-def instant(said: str, now: float) -> int:
-    """A time, or how long ago, in ms since the epoch. Raises ValueError."""
-    try:
-        return round((now - parse_duration(said)) * 1000)
-    except ValueError:
-        pass
-    try:
-        found = moment(said)
-    except Odd:
-        found = None
-    if found is None:
-        raise ValueError(f"expected a time like 2025-06-17T13:40:07Z or how long ago like 24h, got {said[:40]!r}")
-    return found
 
 
 async def show(path: Path, question: Question, form: Form, write: Callable[[str], None]) -> None:

@@ -66,6 +66,7 @@ class Slot:
         self.poked = asyncio.Event()
         self.wishes: list[asyncio.Future[Done]] = []
         self.running = False
+        self.begun = 0.0
         self.said: bytes = b""
         self.alerted: set[str] = set()
 
@@ -202,7 +203,7 @@ class Poller:
         if self._api.pause > 0 and wishes:
             await asyncio.sleep(self._api.pause)
         started, requests = time.monotonic(), self._api.requests
-        slot.running, slot.status, slot.error = True, "polling", None
+        slot.running, slot.begun, slot.status, slot.error = True, started, "polling", None
         slot.memory = msgspec.structs.replace(slot.memory, last_poll=round(self._clock() * 1000))
         try:
             await self._say(slot)
@@ -341,6 +342,11 @@ class Poller:
         self.api_state = ApiState(state, since, now if hello else before.hello_at, error)
 
     # ── what the bridge says of itself ─────────────────────────────────────────────────────────
+
+    def stuck(self) -> bool:
+        """Whether a poll has not ended long after its deadline."""
+        limit = self._config.api.timeout.poll + 60.0
+        return any(slot.running and time.monotonic() - slot.begun > limit for slot in self.slots.values())
 
     def state(self, slot: Slot, wait: float | None = None) -> CallState:
         """The row of the polling manager for one call."""

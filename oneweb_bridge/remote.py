@@ -1,4 +1,4 @@
-"""The commands that talk to a running bridge over MQTT: `status`."""
+"""The commands that talk to a running bridge over MQTT: `status`, `poll` and `set`."""
 
 import asyncio
 import contextlib
@@ -27,6 +27,10 @@ COLUMNS = (
     "next_poll",
     "error",
 )
+
+
+Asked = tuple[str, str, dict[str, object]]
+"""Call, verb and payload of a command."""
 
 
 class Unreachable(Exception):
@@ -71,11 +75,82 @@ async def _retained(config: Config) -> dict[str, Any]:
     return said
 
 
-def _take(said: dict[str, Any], topic: str, payload: Any, tree: Tree) -> None:
+async def command(
+    config: Config, asked: list[Asked], write: Callable[[str], None]
+) -> bool:
+    """Sends (call, verb, payload) and writes one line per result. False when one failed or did not come."""
+    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    name = f"oneweb-bridge-command-{secrets.token_hex(4)}"
+    try:
+        async with Link(config.mqtt, name, Message(tree.probe, b"", retain=False), lambda *_: None) as link:
+            await link.listen(tree.status, f"{tree.base}/bridge/polling/+/result")
+            return await _answered(link, tree, asked, _patience(config, asked), write)
+    except (aiomqtt.MqttError, OSError) as error:
+        write(f"oneweb-bridge: the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {reason_of(error)}")
+        return False
+
+
+async def _answered(
+    link: Link,
+    tree: Tree,
+    asked: list[Asked],
+    patience: float,
+    write: Callable[[str], None],
+) -> bool:
+    waiting: dict[str, str] = {}
+    for call, verb, payload in asked:
+        id = secrets.token_hex(8)
+        waiting[id] = call
+        topic = f"{tree.base}/bridge/polling/{call}/{verb}"
+        link.send(Message(topic, msgspec.json.encode({**payload, "id": id}), retain=False))
+    good = True
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            async for message in link.messages:
+                found = _decoded(message.payload)
+                if str(message.topic) == tree.status and found.get("state") == "offline":
+                    write("oneweb-bridge: the bridge is offline")
+                    return False
+                call = waiting.get(str(found.get("id")), "")
+                if not call:
+                    continue
+                if "note" in found:
+                    write(f"{call}: {found['note']}")
+                    continue
+                del waiting[found["id"]]
+                good = good and found.get("status") == "ok"
+                write(_result_line(call, found))
+                if not waiting:
+                    return good
+    write(f"oneweb-bridge: no result for {', '.join(waiting.values())} in {patience:.0f} s; is the bridge running?")
+    return False
+
+
+def _patience(config: Config, asked: list[Asked]) -> float:
+    """A poll may take its time; anything else is answered at once."""
+    return config.api.timeout.poll if any(verb == "poll" for _, verb, _ in asked) else 10.0
+
+
+def _result_line(call: str, found: dict[str, Any]) -> str:
+    if found.get("status") != "ok":
+        return f"{call}: {found.get('error', 'failed')}"
+    state = found.get("state", {})
+    said = [f"{state[name]} {name}" for name in ("records", "events", "samples") if name in state]
+    return f"{call}: ok" + (
+        f", enabled {str(state['enabled']).lower()}, every {state['interval']} s, {', '.join(said)}" if state else ""
+    )
+
+
+def _decoded(payload: Any) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(payload)
     except (msgspec.DecodeError, TypeError):
-        return
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _take(said: dict[str, Any], topic: str, payload: Any, tree: Tree) -> None:
+    found = _decoded(payload)
     if topic == tree.status:
         said["bridge"] = found.get("state", "offline")
     elif topic == tree.info:

@@ -46,6 +46,8 @@ def decide(
     """
     if listed == 0 and stored > 0 and not released:
         return Verdict(held="empty", held_since=held_since or now, count=False)
+    if listed == 0 and released:
+        return Verdict(gone=tuple(a.id for a in absent))
     due = tuple(a.id for a in absent if a.missing >= rule.after_missing and _long_enough(rule, a, now, timed=timed))
     most = max(rule.hold_above.count, int(rule.hold_above.share * stored))
     waited = held_since > 0 and now - held_since >= rule.hold_for * 1000

@@ -126,9 +126,7 @@ PARENT = "parent"
 
 def _inner(outer: Any, path: str) -> Iterator[Any]:
     if not path:
-        if outer is None:
-            raise BadPage("the answer is null, expected a JSON list")
-        yield from outer if isinstance(outer, list) else [outer]
+        yield from _top(outer)
         return
     *parents, name = path.split(".")
     found = outer
@@ -138,6 +136,15 @@ def _inner(outer: Any, path: str) -> Iterator[Any]:
     inherited = {k: v for k, v in found.items() if k != name} if isinstance(found, dict) else {}
     for record in inner if isinstance(inner, list) else [] if inner is None else [inner]:
         yield _heir(inherited, record) if isinstance(record, dict) else record
+
+
+def _top(answer: Any) -> list[Any]:
+    if answer is None:
+        raise BadPage("the answer is null, expected a JSON list")
+    if isinstance(answer, dict):
+        lists = [answer[name] for name in _ENVELOPES if isinstance(answer.get(name), list)]
+        return lists[0] if lists else [answer]
+    return answer if isinstance(answer, list) else [answer]
 
 
 def _heir(inherited: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +235,8 @@ def kept_of(call: Call) -> Callable[[Raw], bytes]:
     It only saves work: equal bytes mean equal fields, different bytes mean that somebody must look.
     """
     paths = [path for field in call.fields if not field.volatile for path in field.paths]
-    names = sorted({name for path in (*paths, *call.key) if (name := top_member(path))})
+    rows = (ROWS,) if gathers(call) else ()
+    names = sorted({name for path in (*paths, *call.key, *rows) if (name := top_member(path))})
     columns = [(f"m{i}", Raw, msgspec.field(default=Raw(b""))) for i in range(len(names))]
     rename = {f"m{i}": name for i, name in enumerate(names)}
     decode = msgspec.json.Decoder(msgspec.defstruct("Kept", columns, rename=rename, gc=False)).decode
@@ -429,24 +437,28 @@ def _tolerant(read: Callable[[str, Any], Reading]) -> Callable[[str, Any], Readi
 
 
 def sampler(call: Call, rules: Rules) -> Callable[[str, Any], tuple[list[Sample], int]]:
-    """A function from one entry of a report to its samples, oldest first, and how many could not be read."""
+    """A function from one entry of a report to its samples, oldest first, and how many could not be read.
+
+    Measurements of one time are one sample, so that a row for each indicator is as good as a row for all.
+    """
     find = compile_path(call.measurements) if call.measurements else lambda entry: [entry]
     stamp = compile_paths(call.timestamp)
     zone, read = rules.zone(), _measurement_reader(call, rules)
 
     def sample(id: str, entry: Any) -> tuple[list[Sample], int]:
-        samples, unreadable = [], 0
+        by_time: dict[int | None, Fields] = {}
+        unreadable = 0
         labels: Fields = {"product_name": entry["name"]} if _has_name(call, entry) else {}
         for measurement in find(entry) or ():
             try:
-                found = Sample(call.report, id, values.moment(stamp(measurement), zone), read(measurement), labels)
+                ts, found = values.moment(stamp(measurement), zone), read(measurement)
             except values.Odd:
                 unreadable += 1
                 continue
-            if found.values:
-                samples.append(found)
-        samples.sort(key=lambda found: found.ts or 0)
-        return samples, unreadable
+            if found:
+                by_time.setdefault(ts, {}).update(found)
+        times = sorted(by_time, key=lambda ts: ts or 0)
+        return [Sample(call.report, id, ts, by_time[ts], labels) for ts in times], unreadable
 
     return sample
 

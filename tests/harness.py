@@ -89,6 +89,15 @@ class Process:
             self._process.send_signal(number)
         return await asyncio.wait_for(self._process.wait(), patience)
 
+    def signal(self, number: int) -> None:
+        """Sends a signal."""
+        self._process.send_signal(number)
+
+    def peak_mib(self) -> float:
+        """The highest resident memory so far."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
     def text(self) -> str:
         """Everything it has written to standard error."""
         return self.log.read_text()

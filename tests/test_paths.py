@@ -130,14 +130,7 @@ def test_folded_ignores_case_and_separators(text: str) -> None:
     assert folded(folded(text)) == folded(text)
 
 
-ALL_PATHS = sorted(
-    {
-        path
-        for call in parse("", {}).polling.values()
-        for field in call.fields
-        for path in (*field.paths, *field.unlimited_paths)
-    }
-)
+ALL_PATHS = sorted({path for call in parse("", {}).polling.values() for field in call.fields for path in field.paths})
 
 
 @hypothesis.settings(max_examples=150)

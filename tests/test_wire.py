@@ -554,13 +554,13 @@ def test_split_refuses_what_is_no_list(body: bytes, selector: str | None) -> Non
 
 
 def test_split_with_a_selector_hands_down_what_stands_above() -> None:
-    """Nested records take over the members of their parents that they have not themselves; the count is the parents'."""
+    """Nested records take over the members of their parents, as `parent` those they have too; the count is theirs."""
     body = b'[{"id":"r","date":"d","bucket":[{"id":"b1"},{"id":"b2","date":"own"}]},{"id":"s","bucket":{"id":"b3"}}]'
     page = wire.split(body, "$[*].bucket[*]")
     assert [wire.decoded(raw) for raw in page.records] == [
-        {"id": "b1", "date": "d"},
-        {"id": "b2", "date": "own"},
-        {"id": "b3"},
+        {"id": "b1", "date": "d", "parent": {"id": "r"}},
+        {"id": "b2", "date": "own", "parent": {"id": "r", "date": "d"}},
+        {"id": "b3", "parent": {"id": "s"}},
     ]
     assert page.count == 2
 
@@ -819,6 +819,14 @@ def test_unreadable_measurement_is_counted_and_the_others_go_on() -> None:
     bad_value = good | {"performanceIndicator": [indicator("sinr", {"v": 1})]}
     found, unreadable = sampled(POLLING["ut_signal_quality"], measured(bad_time, good, bad_value))
     assert (len(found), unreadable) == (1, 2)
+
+
+def test_measurements_of_one_time_are_one_sample() -> None:
+    """Indicators of one time that come in several measurements are one sample, or each poll would see corrections."""
+    parts = [indicator("rsrp", -40), indicator("sinr", 10.2)]
+    entry = measured(*({"timestamp": 1750167000, "performanceIndicator": [part]} for part in parts))
+    found, _ = sampled(POLLING["ut_signal_quality"], entry)
+    assert [(sample.ts, sample.values) for sample in found] == [(1750167000000, {"rsrp_dbm": -40.0, "sinr_db": 10.2})]
 
 
 def test_measurement_without_a_time_has_none() -> None:

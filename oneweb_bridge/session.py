@@ -1,0 +1,560 @@
+"""One connection to the broker: prove that it delivers, restore, drain the journal, and listen for commands.
+
+What a session has not brought behind the durable cursor is read from the journal again by the next one.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol
+
+import aiomqtt
+import msgspec
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from oneweb_bridge.diff import encode
+from oneweb_bridge.journal import PAGE, Journal
+from oneweb_bridge.link import REFUSED, Link
+from oneweb_bridge.model import Message
+from oneweb_bridge.settings import Mqtt
+from oneweb_bridge.topics import Tree
+from oneweb_bridge.values import rfc3339
+from oneweb_bridge.window import Slip, Window
+
+_log = logging.getLogger("oneweb_bridge.publisher")
+
+AHEAD = 1000
+"""Rows that may be read ahead of the first unfinished one."""
+STALL = 30.0
+"""Seconds without any answer, with messages in flight, after which the connection is given up."""
+TRIES = 5
+"""How often a message may be refused, or break the connection, before its row is set aside."""
+INFO_EVERY = 10.0
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """A message on a command topic. `reply_to` and `correlation` are MQTT 5's, where the sender gave them."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    reply_to: str | None = None
+    correlation: bytes | None = None
+
+
+class Foreign(Exception):
+    """Another instance publishes below this base topic; the text says which."""
+
+
+class Handles(msgspec.Struct, frozen=True, kw_only=True):
+    """What the publisher is handed: whom to give commands, and where to learn what it cannot know."""
+
+    on_command: Callable[[Incoming], None]
+    info: Callable[[], Awaitable[dict[str, object]]]
+    alert: Callable[[str, str], Awaitable[None]]
+    on_sent: Callable[[Message], None] = lambda _: None
+    on_birth: Callable[[], None] = lambda: None
+
+
+class Owner(Protocol):
+    """What a session needs of the publisher that made it, and what it keeps there for the next one."""
+
+    settings: Mqtt
+    instance: str
+    journal_id: str
+    tree: Tree
+    journal: Journal
+    changed: asyncio.Event
+    handles: Handles
+    cursor: int
+    connected_since: float | None
+    problem: str | None
+    losses: dict[int, int]
+
+
+class Session:
+    """One connection, from the probe to its loss."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._tree = owner.tree
+        self._journal = owner.journal
+        self._window = Window(1, 0)
+        self._slips: dict[int, Slip] = {}
+        self._link: Link | None = None
+        self._answered = asyncio.Event()
+        self._room = asyncio.Event()
+        self._pausing = asyncio.Lock()
+        self._last_answer = time.monotonic()
+        self._head: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
+        self._nonce = secrets.token_hex(8)
+        self._probed = asyncio.Event()
+        self._refused: dict[int, int] = {}
+        self._failure: BaseException | None = None
+        self._retries: set[asyncio.Task[None]] = set()
+        self._head_said = 0
+        self._head_under_way = False
+
+    async def run(self, link: Link) -> None:
+        """Everything that one connection does. Ends with an exception group when it is lost."""
+        self._link = link
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(link), name="mqtt listen")
+                await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), "homeassistant/status")
+                await self._begin(link)
+                group.create_task(self._drain(), name="mqtt drain")
+                group.create_task(self._commit(), name="mqtt cursor")
+                group.create_task(self._watch(), name="mqtt watch")
+                group.create_task(self._inform(), name="mqtt info")
+        except asyncio.CancelledError:
+            await self._say_goodbye(link)
+            raise
+
+    async def _begin(self, link: Link) -> None:
+        """Proves that the broker delivers, and brings it to where the cursor is."""
+        cursor = await self._journal.cursor()
+        self._owner.cursor = cursor
+        size = min(self._owner.settings.window, link.receive_maximum)
+        self._window = Window(1 if self._owner_is_in_trouble() else size, cursor)
+        await self._probe()
+        low = await self._behind(cursor)
+        await self._said(Message(self._tree.status, encode({"state": "online"}), retain=True))
+        self._owner.connected_since, self._owner.problem = time.monotonic(), None
+        _log.info("broker %s:%s: connected", self._owner.settings.host, self._owner.settings.port)
+        await self._said(Message(self._tree.info, encode(await self._owner.handles.info()), retain=True))
+        if low < cursor:
+            count = await self._restore(low, cursor)
+            _log.info(
+                "broker %s:%s: restored %d retained topics",
+                self._owner.settings.host,
+                self._owner.settings.port,
+                count,
+            )
+        await self._journal.restored()
+        await self._said_head(cursor)
+
+    def _owner_is_in_trouble(self) -> bool:
+        return any(losses >= 2 for losses in self._owner.losses.values())
+
+    # ── beginning ──────────────────────────────────────────────────────────────────────────────
+
+    async def _probe(self) -> None:
+        """What the broker takes must come back, or nothing else is sent. The head comes before it, if there is one."""
+        now = rfc3339(round(time.time() * 1000))
+        self._offer(Message(self._tree.probe, encode({"time": now, "nonce": self._nonce}), retain=False))
+        try:
+            await asyncio.wait_for(self._probed.wait(), 10.0)
+        except TimeoutError:
+            raise aiomqtt.MqttError(
+                f"the broker took a message on {self._tree.probe} but did not deliver it: "
+                "let this user read and write it in the broker's access rules"
+            ) from None
+        if not self._head.done():
+            self._head.set_result(None)
+
+    async def _behind(self, cursor: int) -> int:
+        """The row behind which the broker may have lost what was retained."""
+        head = self._head.result()
+        dropped = await self._journal.restore_from()
+        if head is None or head.get("journal") != self._owner.journal_id:
+            if head is not None and head.get("instance") not in (None, self._owner.instance):
+                raise await self._foreign(head)
+            return 0
+        if head.get("instance") != self._owner.instance:
+            raise await self._foreign(head)
+        seq = head.get("seq")
+        low = cursor if seq == cursor else min(seq, cursor) if isinstance(seq, int) else 0
+        low = 0 if seq is not None and isinstance(seq, int) and seq > cursor else low
+        oldest = await self._journal.oldest()
+        if 0 < low < oldest - 1:
+            low = 0
+        return low if dropped is None else min(low, dropped)
+
+    async def _foreign(self, head: dict[str, Any]) -> Foreign:
+        said = (
+            f"{self._tree.head} belongs to the bridge instance {str(head.get('instance'))[:64]!r}, this one is "
+            f"{self._owner.instance!r}: give this one its own mqtt.base_topic, or clear that topic if the other is gone"
+        )
+        await self._owner.handles.alert("foreign_instance", said)
+        return Foreign(said)
+
+    async def _restore(self, low: int, cursor: int) -> int:
+        """Publishes again what rows in (low, cursor] left retained, with its newest content. Returns how many."""
+        count = 0
+        async for message in self._retained(low, cursor):
+            await self._room_for_loose()
+            self._offer(message)
+            count += 1
+        await self._flushed()
+        return count
+
+    async def _retained(self, low: int, cursor: int) -> AsyncIterator[Message]:
+        at = low
+        while rows := await self._journal.clearing_between(at, cursor):
+            for row in rows:
+                alive = await self._alive(row.id)
+                for message in self._tree.messages(row):
+                    if message.retain and message.topic not in alive:
+                        yield message
+            at = rows[-1].seq
+        at = low
+        while records := await self._journal.records_between(at, cursor):
+            for _, kind, id, doc in records:
+                yield self._tree.retained(kind, id, doc)
+            at = records[-1][0]
+        at = low
+        while newest := await self._journal.newest_between(at, cursor):
+            for _, entity, report, id, doc in newest:
+                yield self._tree.metric(entity, report, id, doc)
+            at = newest[-1][0]
+
+    async def _alive(self, id: str) -> set[str]:
+        records, newest = await self._journal.alive(id)
+        topics = {self._tree.retained(kind, id, doc).topic for kind, id, doc in records}
+        return topics | {self._tree.metric(entity, report, id, doc).topic for entity, report, id, doc in newest}
+
+    async def republish(self) -> int:
+        """Every retained topic again, between two rows of the journal."""
+        async with self._pausing:
+            await self._idle()
+            count = await self._restore(0, self._window.prefix)
+        self._say_head()
+        self._pump()
+        return count
+
+    async def replay(self, whose: tuple[str, str] | None, report: str | None, since: int, until: int) -> int:
+        """Sends what the journal has of a span of time once more, marked, while live rows go on. Returns how many."""
+        most, count, after = max(1, self._window.size // 2), 0, 0
+        places = asyncio.Semaphore(most)
+        while rows := await self._journal.history(whose, since, until, after):
+            after = rows[-1].seq
+            for row in rows:
+                message = self._tree.replayed(row) if _asked_for(row.what, row.name, report) else None
+                if message is None:
+                    continue
+                await self._place(places)
+                self._offer(message, lambda _: places.release())
+                count += 1
+        for _ in range(most):
+            await self._place(places)
+        return count
+
+    async def clear(self, topics: Iterable[str]) -> None:
+        """Clears retained topics that nobody owns."""
+        for topic in topics:
+            await self._room_for_loose()
+            self._offer(Message(topic, b"", retain=True))
+        await self._flushed()
+
+    def end(self, why: str) -> None:
+        """Ends this connection; the publisher makes another."""
+        self._fail(aiomqtt.MqttError(why))
+
+    async def _place(self, places: asyncio.Semaphore) -> None:
+        """Waits for a place of a replay; a broken connection ends the wait."""
+        while True:
+            self._raise_failure()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await places.acquire()
+                    return
+
+    # ── sending ────────────────────────────────────────────────────────────────────────────────
+
+    def _offer(self, message: Message, done: Callable[[bool], None] | None = None) -> None:
+        self._window.offer_loose(message, done)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Sends whatever may be sent now. Called after everything that makes room."""
+        link = self._link
+        if link is None or self._failure is not None:
+            return
+        sent = False
+        while (slip := self._window.take()) is not None:
+            try:
+                self._slips[link.send(slip.message)] = slip
+            except (aiomqtt.MqttError, ValueError) as error:
+                self._fail(error)
+                return
+            sent = True
+        if not sent:
+            link.answer_quickly()
+        self._room.set()
+
+    def _fail(self, error: BaseException) -> None:
+        """An error in a callback of paho's would be swallowed there; the watch raises it."""
+        self._failure = self._failure or error
+        self._answered.set()
+
+    def answered(self, mid: int, code: int, reason: str) -> None:
+        """The broker's answer to one message."""
+        slip = self._slips.pop(mid, None)
+        if slip is None:
+            return
+        self._last_answer = time.monotonic()
+        if code < REFUSED:
+            self._window.acknowledge(slip)
+            if slip.seq:
+                self._owner.handles.on_sent(slip.message)
+        else:
+            self._window.refuse(slip)
+            _log.error("broker refuses %s: %s", slip.message.topic, reason)
+            if slip.seq:
+                self._refuse(slip, reason)
+        self._answered.set()
+        self._pump()
+
+    def _refuse(self, slip: Slip, reason: str) -> None:
+        since = self._refused.setdefault(slip.order, self._window.accepted)
+        task = self._try_again(slip, reason, since)
+        self._spawn(task, f"mqtt retry {slip.seq}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._retries.add(task)
+        task.add_done_callback(self._retried)
+
+    def _retried(self, task: asyncio.Task[None]) -> None:
+        self._retries.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(task.exception() or RuntimeError("retry failed"))
+
+    async def _try_again(self, slip: Slip, reason: str, accepted_before: int) -> None:
+        """Gives a refused message another chance; sets it aside when others pass and it never does."""
+        await asyncio.sleep(min(0.5 * 2**slip.tries, 30.0))
+        if slip.tries >= TRIES and self._window.accepted > accepted_before:
+            await self._set_aside(slip, reason)
+        else:
+            self._window.again(slip)
+        self._pump()
+
+    async def _set_aside(self, slip: Slip, reason: str) -> None:
+        await self._journal.set_aside(slip.seq, slip.message.topic, reason)
+        self._window.give_up(slip)
+        self._answered.set()
+        await self._owner.handles.alert(
+            "row_set_aside", f"row {slip.seq} on {slip.message.topic} was set aside: {reason}"
+        )
+
+    async def _said(self, message: Message) -> None:
+        """Sends a message without a row and waits for the broker's answer."""
+        accepted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._offer(message, lambda ok: None if accepted.done() else accepted.set_result(ok))
+        while not accepted.done():
+            self._raise_failure()
+            await asyncio.wait({accepted}, timeout=1.0)
+            self._check_stall()
+        if not accepted.result():
+            raise aiomqtt.MqttError(f"the broker refuses {message.topic}: let this user write it in its access rules")
+
+    async def _said_head(self, seq: int) -> None:
+        await self._said(self._head_message(seq))
+
+    async def _room_for_loose(self) -> None:
+        while self._window.in_flight >= self._window.size:
+            await self._wait_for_answer()
+
+    async def _flushed(self) -> None:
+        while self._window.in_flight:
+            await self._wait_for_answer()
+
+    async def _idle(self) -> None:
+        while self._window.state() != "idle":
+            await self._wait_for_answer()
+
+    async def _wait_for_answer(self) -> None:
+        self._room.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._room.wait(), 1.0)
+        self._raise_failure()
+        self._check_stall()
+
+    # ── the tasks of a connection ──────────────────────────────────────────────────────────────
+
+    async def _drain(self) -> None:
+        """Reads the journal ahead of the window, page by page, without ever waiting for a page to be finished."""
+        at = self._window.prefix
+        while True:
+            self._owner.changed.clear()
+            async with self._pausing:
+                rows = await self._journal.after(at, PAGE)
+                for row in rows:
+                    messages = self._tree.messages(row)
+                    await self._offer_row(row.seq, messages)
+                    at = row.seq
+            self._pump()
+            if not rows:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._owner.changed.wait(), 5.0)
+            while self._window.rows > AHEAD - PAGE:
+                await self._wait_for_answer()
+
+    async def _offer_row(self, seq: int, messages: Iterable[Message]) -> None:
+        link = self._link
+        limit = min(self._owner.settings.max_payload, (link.maximum_packet_size if link else 1 << 28) - 1024)
+        fitting = []
+        for message in messages:
+            if len(message.payload) <= limit:
+                fitting.append(message)
+                continue
+            reason = f"{len(message.payload)} bytes are more than the {limit} that the broker or mqtt.max_payload allow"
+            await self._journal.set_aside(seq, message.topic, reason)
+            await self._owner.handles.alert("row_set_aside", f"row {seq} on {message.topic} was set aside: {reason}")
+        if self._owner.losses.get(seq, 0) >= TRIES:
+            await self._journal.set_aside(seq, fitting[0].topic if fitting else "", "the connection broke each time")
+            await self._owner.handles.alert("row_set_aside", f"row {seq} was set aside: the connection broke each time")
+            fitting = []
+        self._window.offer(seq, fitting)
+
+    async def _commit(self) -> None:
+        """Moves the durable cursor whenever something was acknowledged and no other write is under way."""
+        self._head_said = self._window.prefix
+        while True:
+            self._answered.clear()
+            self._raise_failure()
+            prefix = self._window.prefix
+            if prefix > self._owner.cursor:
+                await self._journal.advance(prefix)
+                self._owner.cursor = prefix
+                self._window.committed(prefix)
+                self._say_head()
+                self._pump()
+            else:
+                await self._answered.wait()
+
+    def _say_head(self) -> None:
+        """Tells how far the broker is known to be: one message at a time, and never while topics are restored."""
+        seq = self._owner.cursor
+        if self._head_under_way or self._pausing.locked() or seq <= self._head_said:
+            return
+
+        def done(ok: bool) -> None:
+            self._head_under_way = False
+            if ok:
+                self._head_said = seq
+                self._say_head()
+
+        self._head_under_way = True
+        self._window.offer_loose(self._head_message(seq), done)
+
+    def _head_message(self, seq: int) -> Message:
+        said = {"journal": self._owner.journal_id, "instance": self._owner.instance, "seq": seq}
+        return Message(self._tree.head, encode(said), retain=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._raise_failure()
+            self._check_stall()
+
+    async def _inform(self) -> None:
+        """Publishes the bridge's own state when it changed, at most every INFO_EVERY seconds."""
+        said: bytes = b""
+        while True:
+            now = encode(await self._owner.handles.info())
+            if now != said:
+                await self._said(Message(self._tree.info, now, retain=True))
+                said = now
+            await asyncio.sleep(INFO_EVERY)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _check_stall(self) -> None:
+        if not self._window.in_flight:
+            self._last_answer = time.monotonic()
+        elif time.monotonic() - self._last_answer > STALL:
+            raise aiomqtt.MqttError(f"the broker did not acknowledge anything for {STALL:.0f} s")
+
+    # ── listening ──────────────────────────────────────────────────────────────────────────────
+
+    async def _listen(self, link: Link) -> None:
+        async for message in link.messages:
+            topic, payload = str(message.topic), bytes(message.payload)
+            if topic == self._tree.head:
+                self._heard_head(payload)
+            elif topic == self._tree.probe:
+                self._heard_probe(payload)
+            elif topic == "homeassistant/status":
+                if payload == b"online":
+                    self._owner.handles.on_birth()
+            else:
+                self._owner.handles.on_command(_incoming(topic, payload, message))
+
+    def _heard_head(self, payload: bytes) -> None:
+        if self._head.done():
+            return
+        try:
+            found = msgspec.json.decode(payload)
+        except msgspec.DecodeError:
+            found = None
+        self._head.set_result(found if isinstance(found, dict) else None)
+
+    def _heard_probe(self, payload: bytes) -> None:
+        if self._nonce.encode() in payload:
+            self._probed.set()
+
+    # ── replies and the end ────────────────────────────────────────────────────────────────────
+
+    def reply(self, message: Message, to: Incoming | None) -> None:
+        """Publishes an answer, and on MQTT 5 also where the sender wants it."""
+        self._offer(message)
+        link = self._link
+        if to is None or to.reply_to is None or link is None or not link.modern:
+            return
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
+        properties.ContentType = message.content_type
+        properties.PayloadFormatIndicator = 1
+        if to.correlation is not None:
+            properties.CorrelationData = to.correlation
+        with contextlib.suppress(aiomqtt.MqttError, ValueError):
+            link.send(Message(to.reply_to, message.payload, retain=False), properties)
+
+    async def _say_goodbye(self, link: Link) -> None:
+        """The will is for crashes; who leaves says so."""
+        with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
+            async with asyncio.timeout(2.0):
+                await link.publish(
+                    self._tree.status,
+                    encode({"state": "offline"}),
+                    qos=1,
+                    retain=True,
+                    properties=link.properties("application/json"),
+                )
+
+    async def close(self) -> None:
+        """Remembers which row was first in the way when the connection broke, and ends what is under way."""
+        self._fail(aiomqtt.MqttError("the connection to the broker was lost"))
+        self._room.set()
+        for task in list(self._retries):
+            task.cancel()
+        await asyncio.gather(*self._retries, return_exceptions=True)
+        prefix = self._window.prefix
+        if prefix > self._owner.cursor:
+            await self._journal.advance(prefix)
+            self._owner.cursor = prefix
+        first = min((slip.seq for slip in self._slips.values() if slip.seq), default=0)
+        count = self._owner.losses.get(first, 0) + 1
+        self._owner.losses.clear()
+        if first:
+            self._owner.losses[first] = count
+
+
+def _incoming(topic: str, payload: bytes, message: aiomqtt.Message) -> Incoming:
+    properties = message.properties
+    reply_to = getattr(properties, "ResponseTopic", None)
+    correlation = getattr(properties, "CorrelationData", None)
+    return Incoming(topic, payload, bool(message.retain), reply_to, correlation)
+
+
+def _asked_for(what: str, name: str, report: str | None) -> bool:
+    if report is None:
+        return True
+    return what == "usage" if report == "usage" else name == report and what in ("metric", "history")

@@ -1,0 +1,347 @@
+"""Payload to command: what is obeyed, and the sentence that says why not."""
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.commands import (
+    MOST,
+    REQUESTS,
+    Address,
+    BadCommand,
+    Command,
+    Poll,
+    Request,
+    Set,
+    address_of,
+    decode,
+    is_empty,
+    mark_of,
+)
+
+CALL = "user_terminals"
+
+
+def obeyed(verb: str, payload: bytes | str, call: str = CALL) -> Command:
+    return decode(Address("polling", call, verb), payload if isinstance(payload, bytes) else payload.encode())
+
+
+def requested(name: str, payload: str = "{}") -> Command:
+    return decode(Address("request", name), payload.encode())
+
+
+# --- topics ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("topic", "expected"),
+    [
+        ("oneweb/bridge/polling/sites/set", Address("polling", "sites", "set")),
+        ("oneweb/bridge/polling/sites/poll", Address("polling", "sites", "poll")),
+        ("oneweb/bridge/polling/sites/enabled/set", Address("polling", "sites", "enabled")),
+        ("oneweb/bridge/polling/sites/interval/set", Address("polling", "sites", "interval")),
+        ("oneweb/bridge/polling/nobody/set", Address("polling", "nobody", "set")),
+        ("oneweb/bridge/request/replay", Address("request", "replay")),
+        ("oneweb/bridge/polling/sites/state", None),
+        ("oneweb/bridge/polling/sites/name/set", None),
+        ("oneweb/bridge/polling/sites/enabled", None),
+        ("oneweb/bridge/response/replay", None),
+        ("oneweb/bridge/request/replay/now", None),
+        ("other/bridge/polling/sites/set", None),
+    ],
+)
+def test_address_is_read_from_the_topic(topic: str, expected: Address | None) -> None:
+    """Every command topic of the contract has its address, and no other topic has one."""
+    assert expected == address_of(topic, "oneweb")
+
+
+def test_address_knows_a_base_of_several_levels() -> None:
+    """The base topic may have levels of its own."""
+    assert address_of("a/b/bridge/request/purge", "a/b") == Address("request", "purge")
+
+
+# --- empty payloads -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("payload", [b"", b"  \n"])
+@pytest.mark.parametrize(
+    ("kind", "name", "verb", "retain", "empty"),
+    [
+        ("polling", CALL, "set", False, True),
+        ("polling", CALL, "enabled", False, True),
+        ("polling", CALL, "interval", True, True),
+        ("request", "purge", "", False, True),
+        ("polling", CALL, "poll", False, False),
+        ("polling", CALL, "poll", True, True),
+    ],
+)
+def test_empty_payload_is_a_poll_and_nothing_else(
+    payload: bytes, kind: str, name: str, verb: str, retain: bool, empty: bool
+) -> None:
+    """Empty is nothing on `set` and `request`, a poll on `poll`, and with the retain flag only a clearing."""
+    assert is_empty(Address(kind, name, verb), payload, retain=retain) is empty  # type: ignore[arg-type]  # a Literal
+
+
+def test_payload_is_not_empty() -> None:
+    """Anything at all is a command, right or wrong."""
+    assert not is_empty(Address("polling", CALL, "set"), b"{}", retain=True)
+
+
+# --- set ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "changes"),
+    [
+        ('{"enabled": false}', {"enabled": False}),
+        ('{"interval": 300}', {"interval": 300.0}),
+        ('{"interval": "5m"}', {"interval": 300.0}),
+        ('{"interval": "10s", "enabled": true}', {"interval": 10.0, "enabled": True}),
+        ('{"interval": "7d"}', {"interval": 604_800.0}),
+        ('{"interval": null}', {"interval": None}),
+        ('{"enabled": null}', {"enabled": None}),
+    ],
+)
+def test_set_takes_any_subset(payload: str, changes: dict[str, object]) -> None:
+    """`set` takes enabled, interval or both, and null goes back to the file."""
+    assert obeyed("set", payload) == Set(CALL, changes)  # type: ignore[arg-type]  # values by parametrisation
+
+
+def test_set_keeps_the_id_of_its_sender() -> None:
+    """The id comes back in the result."""
+    assert obeyed("set", '{"enabled": true, "id": "x1"}') == Set(CALL, {"enabled": True}, "x1")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "{}",
+        '{"id": "x"}',
+        "[]",
+        "null",
+        "true",
+        "{",
+        '{"enabled": "yes"}',
+        '{"enabled": 1}',
+        '{"interval": true}',
+        '{"interval": 9}',
+        '{"interval": "9s"}',
+        '{"interval": 604801}',
+        '{"interval": "8d"}',
+        '{"interval": -5}',
+        '{"interval": 1e999}',
+        '{"interval": "soon"}',
+        '{"interval": [5]}',
+        '{"intervall": 300}',
+        '{"enabled": true, "id": 5}',
+        b'{"id": "\xff"}',
+        "[" * 4000,
+    ],
+)
+def test_bad_set_says_what_was_expected(payload: bytes | str) -> None:
+    """Bad JSON, unknown keys, wrong types and intervals out of bounds are refused with what was expected."""
+    with pytest.raises(BadCommand, match="(?i)expected"):
+        obeyed("set", payload)
+
+
+@pytest.mark.parametrize("payload", ['{"id": "x1", "typo": 1}', '{"id": "x1", "interval": 5}', '{"id": "x1"}'])
+def test_refusal_carries_the_id(payload: str) -> None:
+    """The sender of a bad command learns which one it was, wherever its id is readable."""
+    with pytest.raises(BadCommand) as caught:
+        obeyed("set", payload)
+    assert caught.value.id == "x1"
+
+
+@pytest.mark.parametrize("verb", ["set", "poll", "enabled", "interval"])
+def test_unknown_call_is_refused_by_name(verb: str) -> None:
+    """A call that does not exist is refused, naming those that do."""
+    with pytest.raises(BadCommand, match=r"'nobody'.*user_terminals.*usage_consumption"):
+        obeyed(verb, "true", call="nobody")
+
+
+@pytest.mark.parametrize("verb", ["set", "poll", "enabled", "interval"])
+def test_long_payload_is_refused(verb: str) -> None:
+    """A payload over 4 kB is refused whatever it says."""
+    with pytest.raises(BadCommand, match="at most 4096"):
+        obeyed(verb, b" " * (MOST + 1))
+
+
+# --- the bare forms -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [("true", True), ("ON", True), ("on", True), (" True\n", True), ("false", False), ("OFF", False), ("null", None)],
+)
+def test_bare_enabled_takes_the_words_of_home_assistant(payload: str, expected: bool | None) -> None:
+    """`enabled/set` takes true, false, ON and OFF, bare."""
+    assert obeyed("enabled", payload) == Set(CALL, {"enabled": expected})
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [("300", 300.0), ("5m", 300.0), (" 5m ", 300.0), ('"5m"', 300.0), ("300.0", 300.0), ("null", None)],
+)
+def test_bare_interval_takes_seconds_and_durations(payload: str, expected: float | None) -> None:
+    """`interval/set` takes seconds or a duration, bare."""
+    assert obeyed("interval", payload) == Set(CALL, {"interval": expected})
+
+
+@pytest.mark.parametrize(
+    ("verb", "payload"),
+    [
+        ("enabled", b"yes please"),
+        ("enabled", b"1"),
+        ("enabled", b"\xff"),
+        ("enabled", b"{}"),
+        ("interval", b"9"),
+        ("interval", b"8d"),
+        ("interval", b"soon"),
+        ("interval", b"true"),
+        ("interval", b"nan"),
+        ("interval", b"\xff"),
+    ],
+)
+def test_bad_bare_value_says_what_was_expected(verb: str, payload: bytes) -> None:
+    """A bare value that is none is refused with what was expected."""
+    with pytest.raises(BadCommand, match="expected"):
+        obeyed(verb, payload)
+
+
+# --- poll -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "id"), [("", None), (" ", None), ("{}", None), ('{"id": "x"}', "x"), ('{"id": null}', None)]
+)
+def test_poll_takes_nothing_or_an_id(payload: str, id: str | None) -> None:
+    """A poll needs no payload and may carry an id."""
+    assert obeyed("poll", payload) == Poll(CALL, id)
+
+
+def test_poll_of_all_is_a_poll() -> None:
+    """`all` stands for every enabled call."""
+    assert obeyed("poll", "", call="all") == Poll("all")
+
+
+@pytest.mark.parametrize("payload", ["now", "[]", '{"id": 5}', '{"what": 1}'])
+def test_bad_poll_is_refused(payload: str) -> None:
+    """What is neither empty nor an object with an id is no poll."""
+    with pytest.raises(BadCommand, match="expected"):
+        obeyed("poll", payload)
+
+
+@pytest.mark.parametrize(("verb", "payload"), [("set", '{"enabled": false}'), ("enabled", "OFF"), ("interval", "5m")])
+def test_all_calls_can_be_polled_but_not_set(verb: str, payload: str) -> None:
+    """`all` is a call for `poll` alone: a wish that lasts belongs to one call."""
+    with pytest.raises(BadCommand, match="expected"):
+        obeyed(verb, payload, call="all")
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "expected"),
+    [
+        ("republish", "{}", Request(name="republish")),
+        ("republish", '{"what": "discovery", "id": "x"}', Request(name="republish", what="discovery", id="x")),
+        (
+            "replay",
+            '{"since": "24h", "until": "2025-06-17T14:15:00Z", "imei": "T", "report": "traffic"}',
+            Request(name="replay", since="24h", until="2025-06-17T14:15:00Z", imei="T", report="traffic"),
+        ),
+        (
+            "replay",
+            '{"since": 1750167607, "product_id": "P"}',
+            Request(name="replay", since=1750167607.0, product_id="P"),
+        ),
+        ("release", '{"call": "sites"}', Request(name="release", call="sites")),
+        ("release", '{"call": null}', Request(name="release")),
+        ("purge", "{}", Request(name="purge")),
+    ],
+)
+def test_request_carries_its_members(name: str, payload: str, expected: Request) -> None:
+    """Each request takes the members of the contract."""
+    assert requested(name, payload) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        ("republish", '{"what": "nothing"}'),
+        ("replay", '{"since": []}'),
+        ("replay", '{"calls": 1}'),
+        ("release", '{"call": 5}'),
+        ("purge", '{"what": "everything"}'),
+        ("purge", "[]"),
+        ("explode", "{}"),
+    ],
+)
+def test_bad_request_says_what_was_expected(name: str, payload: str) -> None:
+    """An unknown request, member or value is refused with what was expected."""
+    with pytest.raises(BadCommand, match=r"(?i)expected"):
+        requested(name, payload)
+
+
+def test_release_of_an_unknown_call_is_refused() -> None:
+    """A release names a call that exists, or none."""
+    with pytest.raises(BadCommand, match="'nobody'") as caught:
+        requested("release", '{"call": "nobody", "id": "x"}')
+    assert caught.value.id == "x"
+
+
+# --- whatever comes -------------------------------------------------------------------------------
+
+ADDRESSES = st.builds(
+    Address,
+    st.just("polling"),
+    st.sampled_from([*CALLS, "all", "nobody"]),
+    st.sampled_from(["set", "poll", "enabled", "interval"]),
+) | st.builds(Address, st.just("request"), st.sampled_from([*REQUESTS, "nothing"]))
+WORDS = st.sampled_from(
+    [
+        b"{",
+        b"}",
+        b'"id":',
+        b'"interval":',
+        b'"enabled":',
+        b'"call":',
+        b'"x"',
+        b"5",
+        b"null",
+        b",",
+        b"1e999",
+        b"\xff",
+        b"[",
+    ]
+)
+
+
+@hypothesis.settings(max_examples=300)
+@given(ADDRESSES, st.binary(max_size=40) | st.lists(WORDS, max_size=8).map(b"".join))
+def test_any_payload_is_a_command_or_refused(address: Address, payload: bytes) -> None:
+    """No payload on any command topic fails in another way than BadCommand, with a sentence of bearable length."""
+    try:
+        decode(address, payload)
+    except BadCommand as error:
+        assert 0 < len(str(error)) < 600
+        assert error.id is None or len(error.id) <= 256
+
+
+# --- the memory of retained commands --------------------------------------------------------------
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20))
+def test_mark_tells_contents_apart(one: bytes, other: bytes) -> None:
+    """Without an id a command is remembered by its content."""
+    assert (mark_of(one, None) == mark_of(other, None)) is (one == other)
+
+
+def test_mark_is_the_id_where_there_is_one() -> None:
+    """With an id the content does not matter, and no id looks like a content."""
+    assert mark_of(b"a", "x") == mark_of(b"b", "x") != mark_of(b"a", "y")
+    assert mark_of(b"a", None) != mark_of(b"a", "a")
+    assert mark_of(b"a", "") != mark_of(b"a", None)

@@ -1,0 +1,435 @@
+"""What a listing changes: which events come of it, and that they tell the whole story of a record."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge import diff
+from oneweb_bridge.diff import Fresh, Rule, Salt, compare, differs, distance, encode
+from oneweb_bridge.model import Batch, Fields, Known, Reading, Stored
+
+HERE: Fields = {"latitude": 60.0, "longitude": 10.0, "elevation_m": 5.0}
+METRE = 1 / 111_195
+"""One metre of latitude in degrees."""
+
+
+def fresh(reading: Reading) -> Fresh:
+    return Fresh(reading, b"r" * 16, b"k" * 16)
+
+
+def terminal(id: str = "T", odd: tuple[str, ...] = (), **fields: Any) -> Reading:
+    return Reading("terminal", id, {"imei": id, **fields}, odd)
+
+
+def one(rule: Rule, before: Stored | None, reading: Reading, terminal_record: Stored | None = None) -> Batch:
+    context = {reading.id: terminal_record} if terminal_record else {}
+    return compare(rule, {reading.id: before} if before else {}, [fresh(reading)], context)
+
+
+def stored(**fields: Any) -> Stored:
+    return Stored(encode({"imei": "T", **fields}))
+
+
+def bodies(batch: Batch) -> list[Any]:
+    return [json.loads(entry.body) for entry in batch.entries]
+
+
+TERMINALS = Rule(kind="terminal", volatile=frozenset({"last_seen"}), now=1000)
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def test_new_record_is_added_with_its_record() -> None:
+    """A record that was not there is added, stored with its hashes, and its entry is the one that publishes it."""
+    batch = one(TERMINALS, None, terminal(state="online"))
+    (entry,), (put,) = batch.entries, batch.puts
+    assert (entry.entity, entry.id, entry.what, entry.ts) == ("terminal", "T", "added", 1000)
+    assert json.loads(entry.body) == {"record": {"imei": "T", "state": "online"}, "initial": False}
+    assert (json.loads(put.doc), put.raw_hash, put.kept_hash, put.entry) == (
+        {"imei": "T", "state": "online"},
+        b"r" * 16,
+        b"k" * 16,
+        0,
+    )
+
+
+def test_first_listing_is_initial_and_a_new_mapping_is_remapped() -> None:
+    """`initial` and `remapped` of the rule stand in every event of the listing."""
+    rule = Rule(kind="terminal", initial=True)
+    assert bodies(one(rule, None, terminal()))[0]["initial"] is True
+    remapped = Rule(kind="terminal", remapped=True)
+    assert bodies(one(remapped, stored(), terminal(name="n")))[0]["remapped"] is True
+    assert "remapped" not in bodies(one(rule, None, terminal()))[0]
+
+
+def test_change_names_from_and_to_and_carries_the_record_after() -> None:
+    """A change names each field that differs, with null for absent, and the whole record after."""
+    batch = one(TERMINALS, stored(state="online", name="old", gone=1.0), terminal(state="offline", name="old", new="x"))
+    (said,) = bodies(batch)
+    assert said == {
+        "changed": {
+            "state": {"from": "online", "to": "offline"},
+            "new": {"from": None, "to": "x"},
+            "gone": {"from": 1.0, "to": None},
+        },
+        "record": {"imei": "T", "state": "offline", "name": "old", "new": "x"},
+        "initial": False,
+    }
+    assert batch.entries[0].what == "changed"
+
+
+def test_volatile_field_causes_nothing() -> None:
+    """A record that differs in volatile fields alone is the same: no entry, no put, only new hashes."""
+    batch = one(TERMINALS, stored(last_seen="a"), terminal(last_seen="b"))
+    assert (batch.entries, batch.puts) == ([], [])
+    assert batch.same == [(b"r" * 16, b"k" * 16, "terminal", "T")]
+
+
+def test_volatile_field_goes_with_the_next_event_outside_the_chain() -> None:
+    """A volatile field is published as of the record's last event, and never named in `changed`."""
+    (said,) = bodies(one(TERMINALS, stored(last_seen="a", state="x"), terminal(last_seen="b", state="y")))
+    assert list(said["changed"]) == ["state"]
+    assert said["record"]["last_seen"] == "b"
+
+
+def test_odd_field_stays_as_it_was() -> None:
+    """What nobody could read is neither a change nor a loss."""
+    batch = one(TERMINALS, stored(state="online"), terminal(odd=("state",)))
+    assert batch.entries == []
+    (said,) = bodies(one(TERMINALS, stored(state="online"), terminal(odd=("state",), name="n")))
+    assert said["record"] == {"imei": "T", "state": "online", "name": "n"}
+
+
+@pytest.mark.parametrize(("metres", "announced"), [(0, False), (99, False), (101, True), (5000, True)])
+def test_position_is_announced_beyond_the_threshold(metres: float, announced: bool) -> None:
+    """A position causes an event only when it is more than `location_threshold` from the last announced one."""
+    near = HERE | {"latitude": 60.0 + metres * METRE}
+    batch = one(TERMINALS, stored(**HERE), terminal(**near))
+    assert bool(batch.entries) is announced
+
+
+def test_creeping_position_is_announced_against_the_last_announced_one() -> None:
+    """Many small steps are announced once they add up: the comparison is with what was announced last."""
+    known, events = stored(**HERE), 0
+    for step in range(1, 31):
+        batch = one(TERMINALS, known, terminal(**(HERE | {"latitude": 60.0 + 12 * step * METRE})))
+        events += len(batch.entries)
+        known = Stored(batch.puts[0].doc) if batch.puts else known
+    assert events == 3
+
+
+def test_small_move_is_not_published_with_another_change() -> None:
+    """The position in the published record changes only together with its own event."""
+    near = HERE | {"latitude": 60.0 + 50 * METRE}
+    (said,) = bodies(one(TERMINALS, stored(**HERE, state="online"), terminal(**near, state="offline")))
+    assert list(said["changed"]) == ["state"]
+    assert said["record"]["latitude"] == 60.0
+
+
+def test_position_that_comes_or_goes_is_a_change() -> None:
+    """A position that was not there, or is not any more, is announced at any distance."""
+    assert one(TERMINALS, stored(), terminal(**HERE)).entries
+    assert one(TERMINALS, stored(**HERE), terminal()).entries
+    assert one(TERMINALS, stored(**HERE), terminal(latitude=60.0, longitude=10.0)).entries
+
+
+def test_height_counts_for_the_threshold() -> None:
+    """A terminal that rises by more than the threshold has moved."""
+    assert not one(TERMINALS, stored(**HERE), terminal(**(HERE | {"elevation_m": 100.0}))).entries
+    assert one(TERMINALS, stored(**HERE), terminal(**(HERE | {"elevation_m": 106.0}))).entries
+
+
+@pytest.mark.parametrize(
+    ("one_place", "other", "expected"),
+    [
+        ((0.0, 0.0), (0.0, 1.0), 111_195),
+        ((0.0, 179.9), (0.0, -179.9), 22_239),
+        ((90.0, 0.0), (90.0, 120.0), 0),
+        ((90.0, 0.0), (-90.0, 0.0), 20_015_115),
+    ],
+)
+def test_distance_is_the_great_circle(
+    one_place: tuple[float, float], other: tuple[float, float], expected: float
+) -> None:
+    """Distances are right across the date line, at the poles and to the antipode."""
+    first, second = ({"latitude": lat, "longitude": lon} for lat, lon in (one_place, other))
+    assert expected == pytest.approx(distance(dict(first), dict(second)), abs=2)
+
+
+# --- the whole story ------------------------------------------------------------------------------
+
+WORDS = st.sampled_from(["a", "b", "c"])
+PLACES = st.fixed_dictionaries(
+    {},
+    optional={
+        "latitude": st.sampled_from([60.0, 60.0005, 60.0012, 61.0, -90.0]),
+        "longitude": st.sampled_from([10.0, 10.0009, 180.0, -180.0]),
+        "elevation_m": st.sampled_from([5.0, 50.0, 500.0]),
+    },
+)
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "state": WORDS,
+        "name": WORDS,
+        "last_seen": WORDS,
+        "start_time": WORDS,
+        "product_ids": st.lists(WORDS, max_size=2),
+    },
+)
+READINGS = st.tuples(
+    VALUES, PLACES, st.sets(st.sampled_from(["state", "latitude", "name", "last_seen", "product_ids"]), max_size=2)
+)
+
+
+def story(told: Iterable[tuple[Fields, Fields, set[str]]]) -> tuple[list[Any], Fields]:
+    """All events of one terminal, and its stored record at the end."""
+    events: list[Any] = []
+    known: Stored | None = None
+    for values, place, odd in told:
+        shown = {name: value for name, value in (values | place).items() if name not in odd}
+        batch = one(TERMINALS, known, terminal(odd=tuple(sorted(odd)), **shown))
+        events += zip([entry.what for entry in batch.entries], bodies(batch), strict=True)
+        for put in batch.puts:
+            assert put.entry == 0
+            known = Stored(put.doc)
+    return events, diff.fields_of(known)
+
+
+@hypothesis.settings(max_examples=300)
+@given(st.lists(READINGS, min_size=1, max_size=12))
+def test_events_replayed_give_the_record(told: list[tuple[Fields, Fields, set[str]]]) -> None:
+    """`from` equals the `to` before it, and the events of a record, replayed, give its retained record."""
+    events, final = story(told)
+    (first, said), rest = events[0], events[1:]
+    assert first == "added"
+    replayed: Fields = dict(said["record"])
+    for what, event in rest:
+        assert what == "changed"
+        assert event["changed"]
+        assert "last_seen" not in event["changed"]
+        for name, change in event["changed"].items():
+            assert change["from"] != change["to"]
+            assert replayed.get(name) == change["from"]
+            replayed.pop(name, None)
+            if change["to"] is not None:
+                replayed[name] = change["to"]
+        settled = {name: value for name, value in event["record"].items() if name != "last_seen"}
+        assert settled == {name: value for name, value in replayed.items() if name != "last_seen"}
+    assert events[-1][1]["record"] == final
+
+
+@given(st.lists(READINGS, min_size=1, max_size=8))
+def test_repeated_listing_says_nothing_new(told: list[tuple[Fields, Fields, set[str]]]) -> None:
+    """The same reading a second time causes no event, whatever came before."""
+    twice = [reading for reading in told for _ in range(2)]
+    assert story(told)[0] == story(twice)[0]
+
+
+# --- hashes ---------------------------------------------------------------------------------------
+
+
+def test_hash_depends_on_the_mapping() -> None:
+    """Under another mapping the same bytes hash differently, so that a corrected path takes effect at once."""
+    assert Salt.of("a").hash(b"x") == Salt.of("a").hash(b"x")
+    assert Salt.of("a").hash(b"x") != Salt.of("b").hash(b"x")
+    assert Salt.of("a").hash(b"x") != Salt.of("a").hash(b"y")
+    assert len(Salt.of("a").hash(b"x")) == 16
+
+
+def test_record_is_decoded_only_when_it_may_have_changed() -> None:
+    """New, missing, or different in the bytes that matter: these are decoded; the second hash is made if needed."""
+
+    def never() -> bytes:
+        raise AssertionError
+
+    assert differs(None, b"r", never)
+    assert differs(Known("T", b"r", b"k", 1, 0), b"r", never)
+    assert not differs(Known("T", b"r", b"k", 0, 0), b"r", never)
+    assert not differs(Known("T", b"r", b"k", 0, 0), b"other", lambda: b"k")
+    assert differs(Known("T", b"r", b"k", 0, 0), b"other", lambda: b"other")
+
+
+# --- relations that have to be worked out again ---------------------------------------------------
+
+
+def test_change_of_a_terminal_touches_its_relations_and_links() -> None:
+    """A terminal that changed says which products it has, and its relations are stale."""
+    batch = one(TERMINALS, None, terminal(product_ids=["P1", "P2"]))
+    assert batch.stale == ["T"]
+    assert batch.links == [("terminal", "T", (("P1", "T"), ("P2", "T")))]
+
+
+def test_product_that_moves_touches_both_terminals() -> None:
+    """A product that goes to another terminal makes the relations of the old and the new one stale."""
+    rule = Rule(kind="product")
+    before = Stored(encode({"product_id": "P", "imei": "T1"}))
+    batch = one(rule, before, Reading("product", "P", {"product_id": "P", "imei": "T2"}))
+    assert batch.stale == ["T1", "T2"]
+    assert batch.links == [("product", "P", (("P", "T2"),))]
+    batch = one(rule, before, Reading("product", "P", {"product_id": "P"}))
+    assert (batch.stale, batch.links) == (["T1"], [("product", "P", ())])
+
+
+@pytest.mark.parametrize("kind", ["site", "organization"])
+def test_new_name_touches_all_relations(kind: Any) -> None:
+    """A site or organization with another name makes every relation stale; another change of it does not."""
+    rule, before = Rule(kind=kind), Stored(encode({"name": "a", "status": "x"}))
+    assert one(rule, before, Reading(kind, "S", {"name": "b", "status": "x"})).all_stale
+    assert not one(rule, before, Reading(kind, "S", {"name": "a", "status": "y"})).all_stale
+
+
+# --- components -----------------------------------------------------------------------------------
+
+COMPONENTS = Rule(kind="components", now=1000)
+
+
+def parts(**versions: str) -> Reading:
+    return Reading("components", "T", {f"main/{name}": version for name, version in versions.items()})
+
+
+def test_first_component_list_is_no_event() -> None:
+    """The first component list of a terminal is published without an event."""
+    batch = one(COMPONENTS, None, parts(UT="1"))
+    assert bodies(batch) == [{"components": {"main/UT": "1"}}]
+    assert batch.puts[0].entry == 0
+
+
+def test_change_of_components_is_named_per_component() -> None:
+    """A change of firmware is an event of the terminal, with its record, named per component."""
+    known = Stored(encode({"main/UT": "1", "main/SSM": "1"}))
+    batch = one(COMPONENTS, known, parts(UT="2", MDM="7"), stored(state="online"))
+    (said,) = bodies(batch)
+    assert (batch.entries[0].entity, batch.entries[0].what) == ("terminal", "components")
+    assert said == {
+        "components": {"main/UT": "2", "main/MDM": "7"},
+        "changed": {
+            "components.main/UT": {"from": "1", "to": "2"},
+            "components.main/MDM": {"from": None, "to": "7"},
+            "components.main/SSM": {"from": "1", "to": None},
+        },
+        "record": {"imei": "T", "state": "online"},
+        "initial": False,
+    }
+
+
+def test_empty_component_list_removes_nothing() -> None:
+    """An empty list means that the API does not know, so what is known stays."""
+    batch = one(COMPONENTS, Stored(encode({"main/UT": "1"})), parts())
+    assert (batch.entries, batch.puts) == ([], [])
+    assert one(COMPONENTS, None, parts()) == Batch()
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("AB"), WORDS), max_size=8))
+def test_component_events_replayed_give_the_components(told: list[dict[str, str]]) -> None:
+    """The events of the components, replayed over the first list, give the retained components."""
+    known: Stored | None = None
+    replayed: dict[str, object] | None = None
+    for versions in told:
+        batch = one(COMPONENTS, known, parts(**versions))
+        for said in bodies(batch):
+            if "changed" not in said:
+                assert replayed is None
+                replayed = dict(said["components"])
+            else:
+                assert replayed is not None
+                for name, change in said["changed"].items():
+                    part = name.removeprefix("components.")
+                    assert replayed.pop(part, None) == change["from"]
+                    if change["to"] is not None:
+                        replayed[part] = change["to"]
+        known = Stored(batch.puts[0].doc) if batch.puts else known
+    assert (replayed or {}) == diff.fields_of(known)
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+USAGE = Rule(kind="usage", volatile=frozenset({"effective_date"}), now=5_000)
+
+
+def bucket(**fields: Any) -> Reading:
+    return Reading("usage", "B", {"bucket_id": "B", **fields})
+
+
+def test_usage_is_published_with_the_effective_time() -> None:
+    """A bucket is a sample whose time is the report's effective date, or the poll's where there is none."""
+    batch = one(USAGE, None, bucket(product_id="P", used_gb=1.0, effective_date="2025-06-17T14:15:00Z"))
+    (entry,), (said,) = batch.entries, bodies(batch)
+    assert (entry.entity, entry.id, entry.what, entry.name, entry.ts) == ("product", "P", "usage", "B", 1750169700000)
+    assert (said["time"], said["ts"]) == ("2025-06-17T14:15:00.000Z", 1750169700000)
+    (entry,) = one(USAGE, None, bucket()).entries
+    assert (entry.entity, entry.id, entry.name, entry.ts) == ("usage", "B", "", 5000)
+
+
+def test_usage_goes_out_again_only_when_a_value_differs() -> None:
+    """A later effective date alone is no news; a changed value is, and is no event."""
+    before = one(USAGE, None, bucket(used_gb=1.0, effective_date="2025-06-17T14:15:00Z")).puts[0].doc
+    same = one(USAGE, Stored(before), bucket(used_gb=1.0, effective_date="2025-06-17T14:45:00Z"))
+    assert (same.entries, len(same.same)) == ([], 1)
+    other = one(USAGE, Stored(before), bucket(used_gb=1.5, effective_date="2025-06-17T14:45:00Z"))
+    assert [entry.what for entry in other.entries] == ["usage"]
+
+
+@pytest.mark.parametrize("name", ["valid_from", "entitlement_renew"])
+def test_first_sample_of_a_cycle_says_so_once(name: str) -> None:
+    """The first sample of a later bill cycle carries `cycle_started`; the next one, and a correction, do not."""
+    first = one(USAGE, None, bucket(used_gb=9.0, **{name: "2025-06-01T00:00:00Z"}))
+    second = one(USAGE, Stored(first.puts[0].doc), bucket(used_gb=0.1, **{name: "2025-07-01T00:00:00Z"}))
+    third = one(USAGE, Stored(second.puts[0].doc), bucket(used_gb=0.2, **{name: "2025-07-01T00:00:00Z"}))
+    back = one(USAGE, Stored(third.puts[0].doc), bucket(used_gb=9.0, **{name: "2025-06-01T00:00:00Z"}))
+    assert [b.get("cycle_started") for batch in (first, second, third, back) for b in bodies(batch)] == [
+        None,
+        True,
+        None,
+        None,
+    ]
+
+
+def test_bucket_that_moves_is_cleared_at_its_old_product() -> None:
+    """A bucket that moved to another product is cleared there first, and then published at the new one."""
+    before = one(USAGE, None, bucket(product_id="P1")).puts[0].doc
+    batch = one(USAGE, Stored(before), bucket(product_id="P2"))
+    assert [(e.entity, e.id, e.what, e.name) for e in batch.entries] == [
+        ("product", "P1", "clear", "B"),
+        ("product", "P2", "usage", "B"),
+    ]
+    assert batch.puts[0].entry == 1
+    batch = one(USAGE, Stored(before), bucket())
+    assert [(e.entity, e.id, e.what) for e in batch.entries] == [("product", "P1", "clear"), ("usage", "B", "usage")]
+
+
+# --- removal --------------------------------------------------------------------------------------
+
+
+def test_removal_says_the_last_that_was_known() -> None:
+    """A removed record's event has the last known record and names the topics that are cleared after it."""
+    batch = diff.removed("terminal", {"T": stored(state="x")}, {"T": ["state", "metric/traffic"]}, 7)
+    assert batch.removed == [("terminal", "T")]
+    assert (batch.entries[0].what, batch.entries[0].ts) == ("removed", 7)
+    assert bodies(batch) == [{"record": {"imei": "T", "state": "x"}, "clears": ["state", "metric/traffic"]}]
+    assert (batch.links, batch.stale) == ([("terminal", "T", ())], [])
+
+
+def test_removed_bucket_is_cleared_without_an_event() -> None:
+    """A usage bucket that is gone clears its topic, and there is no event."""
+    known = Stored(encode({"bucket_id": "B", "product_id": "P"}))
+    batch = diff.removed("usage", {"B": known}, {}, 7)
+    assert [(e.entity, e.id, e.what, e.name) for e in batch.entries] == [("product", "P", "clear", "B")]
+
+
+def test_removed_product_touches_its_terminal() -> None:
+    """The terminal of a removed product has its relations worked out again, without that product."""
+    batch = diff.removed("product", {"P": Stored(encode({"product_id": "P", "imei": "T"}))}, {}, 7)
+    assert (batch.stale, batch.links) == (["T"], [("product", "P", ())])
+
+
+def test_batches_joined_keep_their_entries() -> None:
+    """A batch put behind another one still points at its own entries."""
+    first, second = one(TERMINALS, None, terminal("A")), one(TERMINALS, None, terminal("B"))
+    first.extend(second)
+    assert [first.entries[put.entry or 0].id for put in first.puts] == [put.id for put in first.puts] == ["A", "B"]

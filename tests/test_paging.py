@@ -1,0 +1,277 @@
+"""A listing in pages: complete or nothing, whatever the server does between two pages."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge.catalogue import Page
+from oneweb_bridge.paging import Ask, Got, Incomplete, Paging, next_link, total_of
+
+URL = "https://api.example/things"
+Server = Callable[[Ask], Got]
+
+
+def listed(page: Page, server: Server) -> tuple[list[str], Paging]:
+    """What a poll gets: the ids of all pages that may be used, and the paging at its end."""
+    paging, found = Paging(page, URL), []
+    for asked in count():
+        if paging.ask is None:
+            return found, paging
+        assert asked < 200, "the listing does not end"
+        got = server(paging.ask)
+        if paging.took(got):
+            found += got.ids
+    raise AssertionError
+
+
+class Things:
+    """A server of `ids` in the style of `page`; `total` says whether it counts, `most` how many it shows at once."""
+
+    def __init__(self, ids: list[str], page: Page, *, total: bool = True, most: int = 10**6) -> None:
+        self.ids = ids
+        self.page = page
+        self.total = total
+        self.most = most
+        self.asked: list[Ask] = []
+
+    def __call__(self, ask: Ask) -> Got:
+        self.asked.append(ask)
+        page = self.page
+        params = ask.params or {name: said[0] for name, said in parse_qs(urlsplit(ask.url or "").query).items()}
+        size = min(int(params.get(page.limit_param, params.get(page.size_param, page.limit))), self.most)
+        match page.style:
+            case "offset_limit":
+                start = int(params[page.offset_param])
+            case "page_size":
+                start = (int(params[page.page_param]) - page.first_page) * size
+            case "none":
+                start, size = 0, len(self.ids)
+            case _:
+                start = int(params.get(page.cursor_param, 0))
+        shown = self.ids[start : start + size]
+        more = str(start + size) if start + size < len(self.ids) else None
+        return Got(
+            count=len(shown),
+            ids=shown,
+            total=len(self.ids) if self.total and page.style != "cursor" else None,
+            next_link=f"/things?cursor={more}" if more and page.style == "link_next" else None,
+            next_cursor=more if page.style == "cursor" else None,
+        )
+
+
+STYLES: list[Any] = ["offset_limit", "page_size", "link_next", "cursor", "none"]
+IDS = st.integers(0, 40).map(lambda size: [f"T{i}" for i in range(size)])
+
+
+@hypothesis.settings(max_examples=200)
+@given(st.sampled_from(STYLES), IDS, st.integers(1, 12), st.booleans(), st.integers(0, 1))
+def test_listing_of_any_size_comes_out_complete(
+    style: Any, ids: list[str], limit: int, total: bool, first: int
+) -> None:
+    """In every style, with and without a total, at every page size, all records come once and in order."""
+    page = Page(style=style, limit=limit, first_page=first)
+    found, paging = listed(page, Things(ids, page, total=total))
+    assert found == ids
+    assert not paging.unpaged
+
+
+@given(IDS, st.integers(1, 12), st.integers(1, 12))
+def test_server_with_smaller_pages_is_followed(ids: list[str], limit: int, most: int) -> None:
+    """A server that gives fewer than were asked for is read to its end all the same."""
+    page = Page(limit=limit)
+    found, _ = listed(page, Things(ids, page, most=most, total=False))
+    assert found == ids
+
+
+def test_page_of_pages_asks_as_the_configuration_says() -> None:
+    """The names and numbers of the parameters are those of `polling.<call>.page`."""
+    page = Page(style="page_size", limit=2, page_param="p", size_param="s", first_page=0)
+    server = Things(["a", "b", "c"], page)
+    listed(page, server)
+    assert [ask.params for ask in server.asked] == [{"p": "0", "s": "2"}, {"p": "1", "s": "2"}]
+    page = Page(limit=2, offset_param="o", limit_param="l")
+    server = Things(["a", "b", "c"], page)
+    listed(page, server)
+    assert [ask.params for ask in server.asked] == [{"o": "0", "l": "2"}, {"o": "2", "l": "2"}]
+
+
+# --- lies -----------------------------------------------------------------------------------------
+
+
+def scripted(*pages: Got) -> Server:
+    left = list(pages)
+    return lambda _: left.pop(0)
+
+
+def got(*ids: str, **said: Any) -> Got:
+    return Got(count=len(ids), ids=ids, **said)
+
+
+@pytest.mark.parametrize(
+    ("style", "pages", "why"),
+    [
+        ("offset_limit", [got("a", "b"), got("b", "c"), got()], "again"),
+        ("offset_limit", [got("a", "b", total=4), got("a", "b", total=4)], "again"),
+        ("offset_limit", [got("a", "b"), got("c", "d"), got("a", "b")], "again"),
+        ("offset_limit", [got("a", "b", total=4), got("c", "d", total=5)], "changed"),
+        ("offset_limit", [got("a", "b", total=5), got(total=5)], "5 records and showed 2"),
+        ("offset_limit", [got("a", "b", total=1)], "1 records and showed 2"),
+        ("offset_limit", [got(total=7)], "7 records and showed 0"),
+        ("page_size", [got("a", "b", total=3), got(total=3)], "3 records and showed 2"),
+        ("none", [got("a", "b", total=3)], "3 records and showed 2"),
+        ("link_next", [got("a", total=3, next_link="?page=2"), got("b", total=3)], "3 records and showed 2"),
+        ("link_next", [got("a", next_link="https://other.example/things?page=2")], "another server"),
+        ("link_next", [got("a", next_link="http://api.example/things?page=2")], "another server"),
+        ("link_next", [got("a", next_link="//other.example/x")], "another server"),
+        ("link_next", [got("a", next_link="?p=2"), got("b", next_link="?p=2")], "read before"),
+        ("cursor", [got("a", next_cursor="x"), got("b", next_cursor="x")], "read before"),
+        ("cursor", [got("a", next_cursor="x"), got("b", next_cursor="y"), got("a")], "again"),
+    ],
+)
+def test_each_lie_is_incomplete(style: Any, pages: list[Got], why: str) -> None:
+    """Repeats, totals that change or are not reached, and links that lead away or in a circle are never a listing."""
+    with pytest.raises(Incomplete, match=why):
+        listed(Page(style=style, limit=2), scripted(*pages))
+
+
+@pytest.mark.parametrize("style", ["offset_limit", "page_size", "link_next", "cursor"])
+def test_listing_without_an_end_is_incomplete(style: Any) -> None:
+    """A server that always has one more page is given up after `max_pages`."""
+    page, number = Page(style=style, limit=1, max_pages=20), count()
+
+    def endless(_: Ask) -> Got:
+        at = next(number)
+        return got(f"T{at}", next_link=f"?p={at}", next_cursor=str(at))
+
+    with pytest.raises(Incomplete, match="more than 20 pages"):
+        listed(page, endless)
+
+
+@hypothesis.settings(max_examples=200)
+@given(st.sampled_from(["offset_limit", "page_size"]), st.integers(3, 30), st.integers(1, 8), st.data())
+def test_missing_page_is_incomplete(style: Any, size: int, limit: int, data: st.DataObject) -> None:
+    """A page that comes empty before the total is reached makes the listing incomplete."""
+    page = Page(style=style, limit=limit)
+    server, missing = Things([f"T{i}" for i in range(size)], page), data.draw(st.integers(0, (size - 1) // limit))
+
+    def holed(ask: Ask) -> Got:
+        found = server(ask)
+        return got(total=found.total) if len(server.asked) - 1 == missing else found
+
+    with pytest.raises(Incomplete):
+        listed(page, holed)
+
+
+@hypothesis.settings(max_examples=200)
+@given(st.integers(2, 30), st.integers(1, 8), st.data())
+def test_record_that_moves_between_pages_is_noticed(size: int, limit: int, data: st.DataObject) -> None:
+    """A record deleted while the pages are read shifts the rest: with a total, that is never taken for a whole listing."""
+    hypothesis.assume(size > limit)
+    page, ids = Page(limit=limit), [f"T{i}" for i in range(size)]
+    server, at = Things(ids, page), data.draw(st.integers(0, limit - 1))
+
+    def shifting(ask: Ask) -> Got:
+        found = server(ask)
+        if len(server.asked) == 1:
+            del server.ids[at]
+        return found
+
+    with pytest.raises(Incomplete):
+        listed(page, shifting)
+
+
+# --- servers that do not page ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", ["offset_limit", "page_size"])
+@pytest.mark.parametrize("total", [True, False])
+def test_server_that_gives_all_at_once_is_recognised(style: Any, total: bool) -> None:
+    """A server that shows more than it was asked for, and the same again, does not page: that is its whole listing."""
+    page, ids = Page(style=style, limit=3), list("abcdefgh")
+    found, paging = listed(page, lambda _: got(*ids, total=len(ids) if total else None))
+    assert (found, paging.unpaged) == (ids, True)
+
+
+@hypothesis.settings(max_examples=200)
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 12), st.booleans())
+def test_server_with_larger_pages_is_whole_or_nothing(size: int, limit: int, fixed: int, total: bool) -> None:
+    """A server with a page size of its own, above what was asked for, is never cut off after its first page."""
+    ids, page = [f"T{i}" for i in range(size)], Page(limit=limit)
+
+    def larger(ask: Ask) -> Got:
+        start = int(ask.params["offset"])
+        return got(*ids[start : start + fixed], total=size if total else None)
+
+    try:
+        found, _ = listed(page, larger)
+    except Incomplete:
+        return
+    assert found == ids
+
+
+def test_more_than_asked_for_but_less_than_the_total_is_no_listing() -> None:
+    """A first answer longer than the limit but short of its own total is not the whole."""
+    with pytest.raises(Incomplete):
+        listed(Page(limit=2), scripted(got("a", "b", "c", total=9), *[got(total=9)] * 5))
+
+
+@pytest.mark.parametrize("style", ["offset_limit", "page_size"])
+def test_server_that_ignores_paging_is_recognised(style: Any) -> None:
+    """The first page once more, and not a full one, is the whole listing of a server that does not page."""
+    found, paging = listed(Page(style=style, limit=3), lambda _: got("a", "b"))
+    assert (found, paging.unpaged) == (["a", "b"], True)
+
+
+def test_full_page_that_comes_again_is_incomplete() -> None:
+    """Exactly as many as asked for, twice the same: the server may ignore the offset alone, so nothing is proved."""
+    with pytest.raises(Incomplete):
+        listed(Page(limit=2), lambda _: got("a", "b"))
+
+
+@pytest.mark.parametrize("style", ["cursor", "link_next"])
+def test_first_page_behind_a_link_is_incomplete(style: Any) -> None:
+    """A server that says there is more, and then shows the first page again, has not shown all."""
+    with pytest.raises(Incomplete):
+        listed(Page(style=style, limit=2), scripted(got("a", next_cursor="x", next_link="?p=2"), got("a")))
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ('<https://api.example/x?p=2>; rel="next"', "https://api.example/x?p=2"),
+        ("</x?p=2>; rel=next", "/x?p=2"),
+        ('</x?p=1>; rel="prev", </x?p=3>; rel="next"', "/x?p=3"),
+        ('</x?p=3>; title="a"; rel="next"', "/x?p=3"),
+        ('</x?p=1>; rel="first"', None),
+        ("garbage", None),
+    ],
+)
+def test_next_link_is_the_one_with_that_relation(header: str | None, expected: str | None) -> None:
+    """Of a Link header only the address with rel=next counts."""
+    assert expected == next_link(header)
+
+
+@given(st.text(max_size=60))
+def test_next_link_of_any_header_is_a_text_or_none(header: str) -> None:
+    """No header makes the bridge fail."""
+    assert next_link(header) is None or "next" in header.lower()
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [("0", 0), (" 17 ", 17), ("", None), (None, None), ("-1", None), ("x", None), ("9" * 30, None)],
+)
+def test_total_is_a_number_or_unknown(header: str | None, expected: int | None) -> None:
+    """A total that cannot be read counts as none."""
+    assert expected == total_of(header)

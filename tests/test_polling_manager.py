@@ -1,0 +1,368 @@
+"""The polling manager over MQTT: commands that last, commands that run once. Real command, real broker."""
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiomqtt
+import pytest
+import yaml
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from tests import harness
+from tests.test_bridge import settled
+
+CALL = "oneweb/bridge/polling/sites"
+STATE = f"{CALL}/state"
+SLOW: dict[str, Any] = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
+
+
+@contextlib.asynccontextmanager
+async def settled_bridge(
+    world: harness.World, **changes: Any
+) -> AsyncIterator[tuple[harness.Recorder, harness.Process]]:
+    """A bridge with slow polls that has polled everything once, and what is heard of it."""
+    config = world.config(**harness.merged({"polling": SLOW}, changes))
+    async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
+        await recorder.until(lambda: settled(recorder))
+        yield recorder, bridge
+
+
+def interval(recorder: harness.Recorder) -> int | None:
+    """The interval of the sites call, as published last."""
+    return recorder.retained.get(STATE, {}).get("interval")
+
+
+def polls(world: harness.World) -> int:
+    """How often the sites were asked for."""
+    return sum(count for path, count in world.api.requests()["counts"].items() if "geographicSite" in path)
+
+
+async def online_again(recorder: harness.Recorder, times: int) -> None:
+    """Waits until the bridge has said online so often."""
+    await recorder.until(lambda: recorder.on("oneweb/bridge/status").count({"state": "online"}) >= times, 40)
+
+
+async def test_live_set_is_in_force_and_answered(world: harness.World) -> None:
+    """A live `set` changes interval and enabled, the state says so, and the result carries id and state."""
+    async with settled_bridge(world) as (recorder, _):
+        await harness.said(world.port, f"{CALL}/set", '{"interval": "90s", "enabled": false, "id": "c1"}')
+        result = await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r.get("id") == "c1"])
+
+        assert ("ok", "set") == (result[0]["status"], result[0]["command"])
+        assert {"interval": 90, "enabled": False, "status": "disabled"}.items() <= result[0]["state"].items()
+        await recorder.until(lambda: recorder.retained[STATE]["status"] == "disabled")
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "expected"),
+    [
+        ("enabled/set", "OFF", {"enabled": False}),
+        ("enabled/set", "true", {"enabled": True}),
+        ("interval/set", "300", {"interval": 300}),
+        ("interval/set", "5m", {"interval": 300}),
+        ("set", '{"interval": 45}', {"interval": 45}),
+    ],
+)
+async def test_bare_values_set_one_thing(
+    world: harness.World, topic: str, payload: str, expected: dict[str, Any]
+) -> None:
+    """Each way of setting one value is understood."""
+    async with settled_bridge(world) as (recorder, _):
+        await harness.said(world.port, f"{CALL}/{topic}", payload)
+        result = await recorder.until(lambda: recorder.on(f"{CALL}/result"))
+
+        assert "ok" == result[0]["status"]
+        assert expected.items() <= result[0]["state"].items()
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_retained_set_before_the_first_start_lasts(world: harness.World, protocol: str) -> None:
+    """An interval set with retain before the bridge first starts is in force, also after a restart."""
+    await harness.said(world.port, f"{CALL}/interval/set", "77", retain=True)
+    config = world.config(polling=SLOW, mqtt={"protocol": protocol})
+    for _ in range(2):
+        async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
+            await recorder.until(lambda: interval(recorder) == 77)
+            await bridge.stop()
+
+
+async def test_retained_then_live_then_reconnects_leave_the_live_one_in_force(world: harness.World) -> None:
+    """Retained A, live B: through restarts of the bridge the broker redelivers A, and B stays in force."""
+    config = world.config(polling=SLOW)
+    await harness.said(world.port, f"{CALL}/set", '{"interval": 111}', retain=True)
+    async with harness.recording(world.port) as recorder:
+        async with harness.running(config) as bridge:
+            await recorder.until(lambda: interval(recorder) == 111)
+            await harness.said(world.port, f"{CALL}/set", '{"interval": 222}')
+            await recorder.until(lambda: interval(recorder) == 222)
+            await bridge.stop()
+        for times in range(2, 4):
+            async with harness.running(config) as bridge:
+                await online_again(recorder, times)
+                await recorder.until(
+                    lambda: any("obeyed before" in r.get("error", "") for r in recorder.on(f"{CALL}/result"))
+                )
+                assert 222 == interval(recorder)
+                await bridge.stop()
+
+
+async def test_retained_a_then_b_then_a_while_away_ends_with_a(world: harness.World) -> None:
+    """Retained A, retained B, bridge away, retained A again: A is in force."""
+    config = world.config(polling=SLOW)
+    async with harness.recording(world.port) as recorder:
+        async with harness.running(config) as bridge:
+            for value in (111, 222):
+                await harness.said(world.port, f"{CALL}/interval/set", str(value), retain=True)
+                await recorder.until(lambda value=value: interval(recorder) == value)  # type: ignore[misc]
+            await bridge.stop()
+        await harness.said(world.port, f"{CALL}/interval/set", "111", retain=True)
+        async with harness.running(config):
+            await recorder.until(lambda: interval(recorder) == 111)
+
+
+async def test_retained_poll_runs_once_ever(world: harness.World) -> None:
+    """A retained `poll` runs once; redelivered it does nothing and its result says why. A live one always runs."""
+    config = world.config(polling=SLOW)
+    async with harness.recording(world.port) as recorder:
+        async with harness.running(config) as bridge:
+            await recorder.until(lambda: settled(recorder))
+            before = polls(world)
+            await harness.said(world.port, f"{CALL}/poll", '{"id": "once"}', retain=True)
+            await recorder.until(lambda: recorder.on(f"{CALL}/result"))
+            assert before + 1 == polls(world)
+            await bridge.stop()
+        async with harness.running(config):
+            ignored = await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r["status"] == "error"])
+            assert "once" == ignored[0]["id"]
+            assert before + 1 == polls(world)
+            await harness.said(world.port, f"{CALL}/poll", '{"id": "once"}')
+            await recorder.until(lambda: polls(world) == before + 2)
+
+
+async def test_ten_polls_become_one_running_and_one_to_follow(world: harness.World) -> None:
+    """Ten live polls while one is running become one more run, and all ten are answered."""
+    async with settled_bridge(world) as (recorder, _):
+        before = polls(world)
+        world.api.fault("hang", path="geographicSite", seconds=1.0)
+        async with aiomqtt.Client("127.0.0.1", world.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+            await client.publish(f"{CALL}/poll", b"", qos=1)
+            await recorder.until(lambda: recorder.retained[STATE]["status"] == "polling")
+            for number in range(10):
+                await client.publish(f"{CALL}/poll", json.dumps({"id": str(number)}), qos=1)
+        wanted = {str(number) for number in range(10)}
+        await recorder.until(lambda: wanted <= {r.get("id") for r in recorder.on(f"{CALL}/result")})
+
+        assert polls(world) <= before + 2 + 2  # the hung request may have been tried again
+
+
+async def test_poll_all_polls_every_enabled_call(world: harness.World) -> None:
+    """`all` polls each enabled call once, and answers on its own result topic."""
+    async with settled_bridge(world) as (recorder, _):
+        before = world.api.requests()["total"]
+        await harness.said(world.port, "oneweb/bridge/polling/all/poll")
+        await recorder.until(lambda: recorder.on("oneweb/bridge/polling/all/result"))
+
+        assert world.api.requests()["total"] >= before + 12
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "said"),
+    [
+        ("nonsense/poll", b"", "there is no call 'nonsense'"),
+        ("sites/set", b"{", "expected a JSON object"),
+        ("sites/set", b'{"interval": NaN}', "expected a JSON object"),
+        ("sites/set", b'{"interval": "soon"}', "expected a duration"),
+        ("sites/set", b'{"interval": 9}', "10 s to 7 d"),
+        ("sites/set", b'{"interval": 604801}', "10 s to 7 d"),
+        ("sites/set", b'{"enabled": "yes"}', "Expected"),
+        ("sites/set", b'{"intervall": 60}', "intervall"),
+        ("sites/set", b"{}", "expected enabled, interval, or both"),
+        ("sites/set", b"\xff\xfe\x00", "expected a JSON object"),
+        ("sites/set", b'{"id": "' + b"x" * 5000 + b'"}', "at most 4096"),
+        ("sites/enabled/set", b"maybe", "expected true, false, ON or OFF"),
+        ("sites/interval/set", b"1e999", "duration"),
+    ],
+)
+async def test_bad_command_is_refused_with_what_was_expected(
+    world: harness.World, topic: str, payload: bytes, said: str
+) -> None:
+    """A command that cannot be obeyed gives an error result, changes nothing, and the bridge goes on."""
+    async with settled_bridge(world) as (recorder, bridge):
+        call = topic.split("/")[0]
+        before = dict(recorder.retained[STATE])
+        await harness.said(world.port, f"oneweb/bridge/polling/{topic}", payload)
+        result = await recorder.until(lambda: recorder.on(f"oneweb/bridge/polling/{call}/result"))
+
+        assert "error" == result[0]["status"]
+        assert said in result[0]["error"]
+        assert before == recorder.retained[STATE]
+        assert bridge.returncode is None
+
+
+async def test_response_topic_gets_the_result_with_its_correlation(world: harness.World) -> None:
+    """With MQTT 5 the result also goes to the sender's response topic, with the correlation data."""
+    async with settled_bridge(world):
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.ResponseTopic = "my/answers"
+        properties.CorrelationData = b"c-42"
+        async with aiomqtt.Client("127.0.0.1", world.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+            await client.subscribe("my/answers", qos=1)
+            await client.publish(f"{CALL}/set", '{"interval": 60}', qos=1, properties=properties)
+            async with asyncio.timeout(10):
+                async for message in client.messages:
+                    assert "ok" == json.loads(bytes(message.payload))["status"]
+                    assert b"c-42" == getattr(message.properties, "CorrelationData", None)
+                    break
+
+
+async def test_null_goes_back_to_the_file(world: harness.World) -> None:
+    """`{"interval": null}` gives up what commands have set."""
+    async with settled_bridge(world) as (recorder, _):
+        await harness.said(world.port, f"{CALL}/set", '{"interval": 60}')
+        await recorder.until(lambda: interval(recorder) == 60)
+        await harness.said(world.port, f"{CALL}/set", '{"interval": null}')
+        await recorder.until(lambda: interval(recorder) == 3600)
+
+
+async def test_sighup_reads_intervals_again_and_keeps_what_commands_set(world: harness.World) -> None:
+    """SIGHUP puts new intervals of the file in force, but a command's setting stays over it."""
+    config = world.config(polling=SLOW)
+    async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
+        await recorder.until(lambda: settled(recorder))
+        await harness.said(world.port, f"{CALL}/set", '{"interval": 60}')
+        await recorder.until(lambda: interval(recorder) == 60)
+        tree = yaml.safe_load(config.read_text())
+        tree["polling"]["sites"]["interval"] = tree["polling"]["products"]["interval"] = "2h"
+        config.write_text(yaml.safe_dump(tree))
+        bridge.signal(signal.SIGHUP)
+        await recorder.until(lambda: recorder.retained["oneweb/bridge/polling/products/state"]["interval"] == 7200)
+        assert 60 == interval(recorder)
+
+        config.write_text("mqtt: {hots: x}")
+        bridge.signal(signal.SIGHUP)
+        async with asyncio.timeout(10):
+            while "stays as it was" not in bridge.text():
+                await asyncio.sleep(0.05)
+        assert bridge.returncode is None
+
+
+async def test_request_budget_refuses_with_the_figure(world: harness.World) -> None:
+    """An interval that would break max_requests_per_hour is refused with what it would cost."""
+    async with settled_bridge(world, api={"rate_limit": {"max_requests_per_hour": 60}}) as (recorder, _):
+        await harness.said(world.port, f"{CALL}/set", '{"interval": 10}')
+        result = await recorder.until(lambda: recorder.on(f"{CALL}/result"))
+
+        assert "error" == result[0]["status"]
+        assert "requests an hour" in result[0]["error"]
+        assert "371" in result[0]["error"]
+        assert 3600 == interval(recorder)
+
+
+async def test_republish_sends_every_retained_topic_again(world: harness.World) -> None:
+    """`republish` sends each retained record and sample once more, and its response says how many."""
+    async with settled_bridge(world) as (recorder, _):
+        await recorder.quiet(0.5)
+        owned = {t for t in recorder.retained if not t.startswith("oneweb/bridge/")}
+        before = len(recorder.messages)
+        await harness.said(world.port, "oneweb/bridge/request/republish", '{"id": "r1"}')
+        response = await recorder.until(lambda: recorder.on("oneweb/bridge/response/republish"))
+        await recorder.quiet(0.5)
+
+        again = [topic for topic, _, _ in recorder.messages[before:] if not topic.startswith("oneweb/bridge/")]
+        assert ("r1", "ok") == (response[0]["id"], response[0]["status"])
+        assert owned == set(again)
+        assert len(again) == len(set(again))
+        assert response[0]["count"] == len(again) + 12
+
+
+async def test_replay_sends_history_marked_and_never_retained(world: harness.World) -> None:
+    """`replay` sends a terminal's events and samples once more, marked, to no retained topic."""
+    async with settled_bridge(world) as (recorder, _):
+        await recorder.quiet(0.5)
+        imei = world.api.truth("terminals")[0]["id"]
+        before, retained = len(recorder.messages), dict(recorder.retained)
+        await harness.said(world.port, "oneweb/bridge/request/replay", json.dumps({"imei": imei, "id": "p1"}))
+        response = await recorder.until(lambda: recorder.on("oneweb/bridge/response/replay"))
+
+        news = [m for m in recorder.messages[before:] if not m[0].startswith("oneweb/bridge/")]
+        assert ("p1", "ok", len(news)) == (response[0]["id"], response[0]["status"], response[0]["count"])
+        assert all(said["replayed"] is True and not retain for _, said, retain in news)
+        assert all(topic.startswith(f"oneweb/terminal/{imei}/") for topic, _, _ in news)
+        assert {"event/added", "history/traffic"} <= {topic.split("/", 3)[3] for topic, _, _ in news}
+        assert retained.keys() == recorder.retained.keys()
+
+
+async def test_purge_clears_what_nobody_owns(world: harness.World) -> None:
+    """`purge` clears a stray retained topic, and nothing that the bridge owns nor a retained command."""
+    await harness.said(world.port, "oneweb/terminal/123/state", '{"imei": "123"}', retain=True)
+    await harness.said(world.port, f"{CALL}/interval/set", "3600", retain=True)
+    async with settled_bridge(world) as (recorder, _):
+        await recorder.quiet(0.5)
+        before = await harness.retained(world.port)
+        await harness.said(world.port, "oneweb/bridge/request/purge", '{"id": "u1"}')
+        response = await recorder.until(lambda: recorder.on("oneweb/bridge/response/purge"))
+        after = await harness.retained(world.port)
+
+        assert ("ok", 1) == (response[0]["status"], response[0]["count"])
+        assert before.keys() - after.keys() == {"oneweb/terminal/123/state"}
+
+
+async def test_held_removals_go_when_released(world: harness.World) -> None:
+    """An empty listing removes nothing, the call says held, and `release` lets the removals go."""
+    world.api.freeze()
+    changes = {"polling": {"sites": {"interval": "10s"}}, "removal": {"after_missing": 1, "after_time": "1s"}}
+    async with settled_bridge(world, **changes) as (recorder, _):
+        sites = {t for t in recorder.retained if t.startswith("oneweb/site/")}
+        world.api.fault("empty_list", path="geographicSite")
+        await harness.said(world.port, f"{CALL}/poll")
+        await recorder.until(lambda: recorder.retained[STATE]["status"] == "held")
+        assert sites <= recorder.retained.keys()
+
+        world.api.fault("empty_list", path="geographicSite")
+        await harness.said(world.port, "oneweb/bridge/request/release", '{"call": "sites"}')
+        await recorder.until(lambda: not [t for t in recorder.retained if t.startswith("oneweb/site/")])
+        assert 1 == recorder.on("oneweb/bridge/response/release")[0]["count"]
+
+
+async def test_status_poll_and_set_of_the_cli(world: harness.World) -> None:
+    """`status`, `poll` and `set` talk to the running bridge, wait for the answer, and exit 0."""
+    async with settled_bridge(world) as (recorder, bridge):
+        config = str(world.directory / "bridge.yaml")
+        code, out, _ = await harness.command("status", "-c", config, "--json")
+        assert 0 == code
+        assert set(harness.QUICK) == set(json.loads(out)["calls"])
+        code, out, _ = await harness.command("status", "-c", config)
+        assert 0 == code
+        assert "user_terminals" in out
+        assert "requests an hour" in out
+        code, out, _ = await harness.command("set", "sites", "--interval", "2m", "--disable", "-c", config)
+        assert (0, 120, False) == (code, interval(recorder), recorder.retained[STATE]["enabled"])
+        code, out, _ = await harness.command("poll", "sites", "products", "-c", config)
+        assert 0 == code
+        assert "sites: ok" in out
+        await bridge.stop()
+        code, out, _ = await harness.command("set", "sites", "--enable", "-c", config)
+        assert 1 == code
+        assert "offline" in out
+
+
+async def test_flood_of_commands_leaves_the_bridge_polling(world: harness.World) -> None:
+    """10 000 commands at once are survived: polls go on, memory stays bounded, the newest state is right."""
+    async with settled_bridge(world, polling={"products": {"interval": "10s"}}) as (recorder, bridge):
+        async with aiomqtt.Client(
+            "127.0.0.1", world.port, protocol=aiomqtt.ProtocolVersion.V5, max_inflight_messages=1000
+        ) as client:
+            for number in range(10_000):
+                client._client.publish(f"{CALL}/set", f'{{"interval": {60 + number % 100}}}', qos=0)
+            await client.publish("harness/end", b"", qos=1, timeout=60)
+        before = recorder.retained["oneweb/bridge/polling/products/state"]["last_poll"]
+        products = "oneweb/bridge/polling/products/state"
+        await recorder.until(lambda: recorder.retained[products]["last_poll"] > before, 30)
+
+        assert bridge.returncode is None
+        assert bridge.peak_mib() < 150

@@ -1,0 +1,272 @@
+"""Samples: each goes out exactly once, whatever the API repeats, and a metric never goes back in time."""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge import samples
+from oneweb_bridge.model import Batch, Entry, Reading, Sample
+from oneweb_bridge.samples import Context, Past, hash_of, judge, presence_of, verdict
+
+NOW = 1_000_000
+
+
+def sample(ts: int | None, value: float = 1.0, id: str = "T") -> Sample:
+    return Sample("signal_quality", id, ts, {"sinr_db": value})
+
+
+class Memory:
+    """What the store keeps between two slices, and the slices of an answer as a poll makes them."""
+
+    def __init__(self, horizon: int = 0, gone: frozenset[str] = frozenset()) -> None:
+        self.past: dict[str, Past] = {}
+        self.horizon = horizon
+        self.gone = gone
+        self.entries: list[Entry] = []
+
+    def loaded(self) -> dict[str, Past]:
+        return {id: Past(past.ts, past.hash, dict(past.seen)) for id, past in self.past.items()}
+
+    def poll(self, answer: list[Sample], slice_: int = 1000, now: int = NOW) -> Batch:
+        """One answer: what is known is left out, the rest is judged oldest first, in slices."""
+        fresh = [s for s in answer if verdict(self.past.get(s.id), s.ts, hash_of(s.values), self.horizon) != "known"]
+        fresh.sort(key=lambda s: (s.ts or 0, s.id))
+        latest: dict[str, int] = {}
+        for s in fresh:
+            latest[s.id] = max(latest.get(s.id, 0), s.ts or 0)
+        whole = Batch()
+        for start in range(0, len(fresh), slice_):
+            context = Context(
+                entity="terminal",
+                past=self.loaded(),
+                latest=latest,
+                gone=self.gone,
+                horizon=self.horizon,
+                now=now,
+            )
+            batch = judge(fresh[start : start + slice_], context)
+            self.store(batch)
+            whole.extend(batch)
+        self.entries += whole.entries
+        return whole
+
+    def store(self, batch: Batch) -> None:
+        """As the tables `newest` and `seen` do, with the newest among the seen."""
+        for seen in batch.seen:
+            self.past.setdefault(seen.id, Past()).seen[seen.ts] = seen.hash
+        for newest in batch.newest:
+            past = self.past[newest.id]
+            past.ts, past.hash = newest.ts, newest.hash
+
+
+def said(batch: Batch) -> list[tuple[str, int, Any]]:
+    return [(entry.what, entry.ts, json.loads(entry.body).get("corrected")) for entry in batch.entries]
+
+
+# --- the payload ----------------------------------------------------------------------------------
+
+
+def test_document_is_that_of_the_contract() -> None:
+    """The payload of a sample is, byte for byte, the example of the contract."""
+    found = Sample(
+        "signal_quality",
+        "359235170006117",
+        1750167607000,
+        {"rsrp_dbm": -40.0, "rssi_dbm": -106.0, "sinr_db": 10.2},
+    )
+    assert samples.document(found, "terminal", 1750167607000) == (
+        b'{"imei":"359235170006117","report":"signal_quality","time":"2025-06-17T13:40:07.000Z",'
+        b'"ts":1750167607000,"rsrp_dbm":-40.0,"rssi_dbm":-106.0,"sinr_db":10.2}'
+    )
+
+
+def test_document_of_a_product_carries_its_key_and_name() -> None:
+    """A product's sample says which product it is of, and its name where the API sends it."""
+    found = Sample("throughput", "P", 0, {"be_uplink_bps": 5}, {"product_name": "Maritime"})
+    assert json.loads(samples.document(found, "product", 0, corrected=True)) == {
+        "product_id": "P",
+        "report": "throughput",
+        "time": "1970-01-01T00:00:00.000Z",
+        "ts": 0,
+        "product_name": "Maritime",
+        "be_uplink_bps": 5,
+        "corrected": True,
+    }
+
+
+def test_hash_ignores_the_order_of_values() -> None:
+    """Two samples with the same values are the same, however the API orders its indicators."""
+    assert hash_of({"a": 1, "b": 2.0}) == hash_of({"b": 2.0, "a": 1})
+    assert hash_of({"a": 1.0}) != hash_of({"a": 1.5})
+    assert -(2**63) <= hash_of({"a": 1}) < 2**63
+
+
+# --- one answer after another ---------------------------------------------------------------------
+
+
+def test_first_sample_is_the_metric() -> None:
+    """The first sample of a topic goes to `metric` and is stored as the newest, with the entry that publishes it."""
+    batch = Memory().poll([sample(5)])
+    assert said(batch) == [("metric", 5, None)]
+    assert (batch.newest[0].entry, batch.newest[0].doc) == (0, batch.entries[0].body)
+
+
+def test_newest_of_an_answer_is_the_metric_and_the_others_history() -> None:
+    """Of several new samples the newest goes to `metric`, those before it to `history`, oldest first."""
+    batch = Memory().poll([sample(7), sample(5), sample(6)])
+    assert said(batch) == [("history", 5, None), ("history", 6, None), ("metric", 7, None)]
+
+
+def test_repeated_sample_is_silent() -> None:
+    """However often the API repeats a sample, it goes out once."""
+    memory = Memory()
+    memory.poll([sample(5), sample(6)])
+    assert said(memory.poll([sample(5), sample(6)])) == []
+    assert said(memory.poll([sample(6)])) == []
+
+
+def test_late_sample_goes_to_history_alone() -> None:
+    """A sample older than the newest goes to `history`, and the metric stays."""
+    memory = Memory()
+    memory.poll([sample(10)])
+    assert said(memory.poll([sample(5)])) == [("history", 5, None)]
+
+
+def test_correction_goes_to_history_and_while_newest_to_metric() -> None:
+    """Other values for the same time are marked; the metric has them too while it is the newest."""
+    memory = Memory()
+    memory.poll([sample(5), sample(6)])
+    assert said(memory.poll([sample(6, 2.0)])) == [("history", 6, True), ("metric", 6, True)]
+    assert said(memory.poll([sample(5, 2.0)])) == [("history", 5, True)]
+    assert said(memory.poll([sample(6, 2.0), sample(5, 2.0)])) == []
+
+
+def test_correction_beside_a_newer_sample_is_history_alone() -> None:
+    """A corrected sample that is not the newest of its answer does not touch the metric."""
+    memory = Memory()
+    memory.poll([sample(5)])
+    assert said(memory.poll([sample(5, 2.0), sample(6)])) == [("history", 5, True), ("metric", 6, None)]
+
+
+def test_sample_of_a_removed_id_goes_to_history_alone() -> None:
+    """What comes late for a removed terminal has no metric topic, and still goes out once."""
+    memory = Memory(gone=frozenset({"T"}))
+    batch = memory.poll([sample(5), sample(6)])
+    assert [what for what, _, _ in said(batch)] == ["history", "history"]
+    assert batch.newest == []
+    assert said(memory.poll([sample(5), sample(6)])) == []
+
+
+def test_sample_older_than_the_horizon_is_known() -> None:
+    """What is older than all that is remembered cannot be told from what went out, so it does not go out again."""
+    memory = Memory(horizon=100)
+    memory.past["T"] = Past(500, 1, {500: 1})
+    assert said(memory.poll([sample(99)])) == []
+    assert said(memory.poll([sample(100)])) == [("history", 100, None)]
+
+
+def test_first_sample_of_an_id_goes_out_at_any_age() -> None:
+    """An id that was never seen shows its newest sample even when that is older than the horizon."""
+    assert said(Memory(horizon=100).poll([sample(5)])) == [("metric", 5, None)]
+
+
+def test_sample_without_a_time_gets_the_polls_and_goes_out_when_it_differs() -> None:
+    """A measurement without a time is stamped by the poll, and is silent while its values stay."""
+    memory = Memory()
+    assert said(memory.poll([sample(None)], now=100)) == [("metric", 100, None)]
+    assert said(memory.poll([sample(None)], now=200)) == []
+    assert said(memory.poll([sample(None, 2.0)], now=300)) == [("metric", 300, None)]
+    assert said(memory.poll([sample(None)], now=400)) == [("metric", 400, None)]
+
+
+# --- the promise, over any story ------------------------------------------------------------------
+
+ANSWERS = st.lists(
+    st.dictionaries(
+        st.tuples(st.sampled_from(["A", "B"]), st.integers(1, 8)), st.sampled_from([1.0, 2.0, 3.0]), max_size=6
+    ).flatmap(lambda shown: st.permutations([sample(ts, value, id) for (id, ts), value in shown.items()])),
+    max_size=8,
+)
+
+
+@hypothesis.settings(max_examples=200)
+@given(ANSWERS, st.integers(1, 4))
+def test_every_sample_goes_out_exactly_once(answers: list[list[Sample]], slice_: int) -> None:
+    """`metric` and `history` together are every sample that was shown and each change of one, once, in any order."""
+    memory, shown = Memory(), defaultdict(list)
+    for answer in answers:
+        memory.poll(answer, slice_)
+        for s in sorted(answer, key=lambda s: (s.ts or 0, s.id)):
+            if shown[s.id, s.ts][-1:] != [s.values["sinr_db"]]:
+                shown[s.id, s.ts].append(s.values["sinr_db"])
+    told = defaultdict(list)
+    for entry in memory.entries:
+        body = json.loads(entry.body)
+        if entry.what == "history" or "corrected" not in body:
+            told[entry.id, entry.ts].append(body["sinr_db"])
+            assert bool(body.get("corrected")) is (len(told[entry.id, entry.ts]) > 1)
+    assert {key: values for key, values in shown.items() if values} == told
+
+
+@hypothesis.settings(max_examples=200)
+@given(ANSWERS, st.integers(1, 4))
+def test_metric_never_goes_back_and_ends_with_the_newest(answers: list[list[Sample]], slice_: int) -> None:
+    """The times on a metric topic only grow, and its last message is the newest sample with its last values."""
+    memory, newest = Memory(), {}
+    for answer in answers:
+        memory.poll(answer, slice_)
+        for s in sorted(answer, key=lambda s: (s.ts or 0, s.id)):
+            if (s.ts or 0) >= newest.get(s.id, (0, 0))[0]:
+                newest[s.id] = (s.ts or 0, s.values["sinr_db"])
+    metric: dict[str, tuple[int, float]] = {}
+    for entry in memory.entries:
+        if entry.what == "metric":
+            assert entry.ts >= metric.get(entry.id, (0, 0))[0]
+            metric[entry.id] = (entry.ts, json.loads(entry.body)["sinr_db"])
+    assert metric == newest
+    assert {id: past.ts for id, past in memory.past.items()} == {id: ts for id, (ts, _) in newest.items()}
+
+
+@hypothesis.settings(max_examples=200)
+@given(ANSWERS)
+def test_stored_newest_is_the_message_of_the_metric(answers: list[list[Sample]]) -> None:
+    """What is stored to be restored is, byte for byte, what went to the metric topic by the entry it names."""
+    memory = Memory()
+    for answer in answers:
+        batch = memory.poll(answer, 2)
+        for newest in batch.newest:
+            entry = batch.entries[newest.entry]
+            assert (entry.what, entry.id, entry.name, entry.body) == ("metric", newest.id, newest.report, newest.doc)
+
+
+# --- presence -------------------------------------------------------------------------------------
+
+
+def test_presence_is_when_a_terminal_was_seen() -> None:
+    """A terminal's presence is a sample at the time it was last seen."""
+    fields: dict[str, Any] = {
+        "imei": "T",
+        "name": "n",
+        "first_seen": "2025-02-03T09:41:12Z",
+        "last_seen": "2025-06-17T13:40:07Z",
+    }
+    found = presence_of(Reading("terminal", "T", fields))
+    assert found is not None
+    assert json.loads(samples.document(found, "terminal", found.ts or 0)) == {
+        "imei": "T",
+        "time": "2025-06-17T13:40:07.000Z",
+        "ts": 1750167607000,
+        "first_seen": "2025-02-03T09:41:12Z",
+        "last_seen": "2025-06-17T13:40:07Z",
+    }
+
+
+@pytest.mark.parametrize("fields", [{}, {"first_seen": "2025-02-03T09:41:12Z"}])
+def test_presence_of_one_never_seen_is_nothing(fields: Any) -> None:
+    """Without a last-seen time there is no presence."""
+    assert presence_of(Reading("terminal", "T", fields)) is None

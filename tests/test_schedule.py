@@ -1,0 +1,77 @@
+"""When a call is due: no burst at a start, a growing pause after failures, and a budget that is kept."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge.schedule import MARGIN, backoff, first_wait, hourly, is_fresh, next_wait, stretched
+
+INTERVALS = st.floats(10, 604_800)
+CALLS = st.dictionaries(st.sampled_from("abcdef"), INTERVALS, min_size=1)
+
+
+@pytest.mark.parametrize(
+    ("last_poll", "expected"), [(None, 0), (1000, 300), (900, 200), (700, 0), (0, 0), (1001, 0), (10**9, 0)]
+)
+def test_first_wait_goes_on_where_the_last_run_stopped(last_poll: float | None, expected: float) -> None:
+    """After a restart a call waits for the rest of its interval; never polled, or polled in the future, is due now."""
+    assert expected == first_wait(last_poll, 300, 1000)
+
+
+@given(st.none() | st.floats(0, 1e10), INTERVALS, st.floats(0, 1e10))
+def test_first_wait_is_never_longer_than_the_interval(last_poll: float | None, interval: float, now: float) -> None:
+    """A clock that jumps makes a call wait an interval at most."""
+    assert 0 <= first_wait(last_poll, interval, now) <= interval
+
+
+@given(INTERVALS, st.floats(0, 10**6))
+def test_next_wait_keeps_the_distance_from_start_to_start(interval: float, took: float) -> None:
+    """A slow poll shortens the pause after it, down to none."""
+    assert next_wait(interval, took) == max(0.0, interval - took)
+
+
+@given(st.integers(1, 10**6), INTERVALS, st.floats(0, 1))
+def test_backoff_grows_and_stays_below_the_interval(failures: int, interval: float, chance: float) -> None:
+    """Each failure in a row makes the pause longer, spread by chance, and never above the interval."""
+    wait = backoff(failures, interval, chance)
+    assert 0 < wait <= interval
+    assert wait <= backoff(failures + 1, interval, chance)
+
+
+def test_backoff_is_spread() -> None:
+    """Two bridges that fail together do not come back together."""
+    assert backoff(1, 600, 0.0) < backoff(1, 600, 0.5) < backoff(1, 600, 1.0) < backoff(3, 600, 0.0)
+
+
+@given(CALLS, st.dictionaries(st.sampled_from("abcdef"), st.floats(1, 1000)), st.floats(1, 10**5))
+def test_stretched_intervals_keep_the_budget(
+    intervals: dict[str, float], requests: dict[str, float], allowed: float
+) -> None:
+    """At the effective intervals the calls cost no more than their share of what is allowed, and are never sooner."""
+    found = stretched(intervals, requests, allowed)
+    assert hourly(found, requests) <= max(allowed * MARGIN, hourly(intervals, requests)) * 1.000001
+    if hourly(intervals, requests) > allowed * MARGIN:
+        assert hourly(found, requests) == pytest.approx(allowed * MARGIN)
+        factors = [found[call] / interval for call, interval in intervals.items()]
+        assert max(factors) == pytest.approx(min(factors))
+    else:
+        assert found == intervals
+
+
+def test_stretching_without_a_limit_changes_nothing() -> None:
+    """No limit, no stretching."""
+    assert stretched({"a": 10.0}, {"a": 1e6}, 0) == {"a": 10.0}
+
+
+def test_hourly_counts_every_request_of_a_poll() -> None:
+    """A call that needs several requests costs them all."""
+    assert hourly({"a": 60.0, "b": 3600.0}, {"a": 2.0}) == 121.0
+
+
+@pytest.mark.parametrize(
+    ("last_success", "now", "fresh"),
+    [(None, 0, False), (100, 100, True), (100, 1010, True), (100, 1011, False), (200, 100, True)],
+)
+def test_fresh_ends_after_three_intervals_and_the_lateness(last_success: float | None, now: float, fresh: bool) -> None:
+    """`fresh` goes false when the last success is older than three intervals and the report's lateness."""
+    assert is_fresh(last_success, 300, 10, now) is fresh
