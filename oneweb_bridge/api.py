@@ -30,6 +30,8 @@ from oneweb_bridge.limits import pause_of
 from oneweb_bridge.settings import Api as Settings
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
+MOST_KEPT = 2000
+"""Bytes of a bad answer that are kept for the operator."""
 _TEXT_MEMBERS = ("message", "reason", "error", "description")
 
 
@@ -58,7 +60,7 @@ class BadAnswer(ApiError):
 
     def __init__(self, message: str, piece: bytes = b"") -> None:
         super().__init__(message)
-        self.piece = piece[:2000]
+        self.piece = piece[:MOST_KEPT]
 
 
 class NotFound(BadAnswer):

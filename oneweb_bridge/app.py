@@ -61,7 +61,13 @@ async def run(
     """The bridge, until it is cancelled. `reloads` brings new configurations."""
     async with built(config, clock) as parts, journal.opened(parts.store.path, OUTPUT, clock=clock) as rows:
         inbox, info = Inbox(), partial(_info, parts, rows)
-        handles = Handles(on_command=inbox.put, info=info, alert=partial(_alert, parts), on_sent=on_sent)
+        handles = Handles(
+            on_command=inbox.put,
+            info=info,
+            alert=partial(_alert, parts),
+            on_sent=on_sent,
+            birth_topic=f"{config.homeassistant.discovery_prefix}/status",
+        )
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.changed, handles)
         modern = config.mqtt.protocol == "5"
         executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern)

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 
 import aiomqtt
@@ -12,6 +13,7 @@ from oneweb_bridge.diff import encode
 from oneweb_bridge.link import REFUSED, Link, reason_of
 from oneweb_bridge.model import Message
 from oneweb_bridge.topics import Tree
+from oneweb_bridge.values import rfc3339
 
 PATIENCE = 5.0
 
@@ -76,7 +78,7 @@ async def _probe(config: Config) -> None:
     will = Message(topic, b"{}", retain=False)
     async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", will, on_answer) as link:
         await link.listen(topic)
-        link.send(Message(topic, encode({"nonce": nonce}), retain=False))
+        link.send(Message(topic, encode({"time": rfc3339(round(time.time() * 1000)), "nonce": nonce}), retain=False))
         async with asyncio.timeout(PATIENCE):
             async for message in link.messages:
                 if nonce.encode() in bytes(message.payload):

@@ -87,6 +87,11 @@ class Executor:
     async def _obey(self, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
         if commands.is_empty(address, incoming.payload, retain=incoming.retain):
             return
+        if address.kind == "request" and incoming.retain:
+            self._answer(
+                incoming, address, None, error="ignored: a retained request is not obeyed, publish it without retain"
+            )
+            return
         try:
             command = commands.decode(address, incoming.payload)
         except BadCommand as error:
@@ -156,6 +161,8 @@ class Executor:
 
     async def _requested(self, command: Request) -> int:
         match command.name:
+            case "republish" if command.what == "discovery":
+                return 0
             case "republish":
                 return await self._publisher.republish()
             case "release":

@@ -519,4 +519,8 @@ def _held(plan: Plan, held: str, count: int) -> Alert:
         "empty": f"the listing is empty where {count} {plan.kind} records were known; nothing is removed",
         "many": f"{count} {plan.kind} records are missing at once; their removal is held",
     }[held]
-    return Alert(kind="removal_held", call=plan.call.id, message=f"{said}. Publish to request/release to let them go")
+    return Alert(
+        kind="removal_held",
+        call=plan.call.id,
+        message=f"{said}. To let them go, publish {{}} to bridge/request/release below the base topic",
+    )

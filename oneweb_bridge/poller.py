@@ -89,6 +89,8 @@ class Poller:
         self._signed_in = asyncio.Event()
         self._hello_wanted = asyncio.Event()
         self._related = asyncio.Event()
+        self._stretching = False
+        self._stretch_alert: Alert | None = None
 
     async def load(self) -> None:
         """Reads what is remembered of each call, and the settings that commands have stored."""
@@ -264,11 +266,18 @@ class Poller:
             case RateLimited():
                 slot.status, wait = "rate_limited", error.pause
             case BadAnswer():
+                self._store.keep_piece(slot.call, self._redacted(error.piece))
                 await self._alert_once(slot, [Alert(kind="bad_answer", call=slot.call, message=slot.error)])
         if isinstance(error, Unavailable):
             self._reached("unreachable", slot.error)
         _log.warning("%s: %s; next try in %.0f s", slot.call, slot.error, wait)
         return wait
+
+    def _redacted(self, piece: bytes) -> bytes:
+        """A piece of an answer without the credentials, should the server have echoed them."""
+        for secret in (str(self._config.api.client_secret), str(self._config.api.client_id)):
+            piece = piece.replace(secret.encode(), b"***") if secret else piece
+        return piece
 
     def _answer(self, slot: Slot, wishes: list[asyncio.Future[Done]]) -> None:
         failed = slot.status in ("failed", "unauthorized", "rate_limited")
@@ -407,6 +416,9 @@ class Poller:
         while True:
             await asyncio.sleep(FRESH_CHECK)
             self.progress = time.monotonic()
+            if self._stretch_alert is not None:
+                alert, self._stretch_alert = self._stretch_alert, None
+                await self.alert(alert)
             now = self._clock()
             for slot in self.slots.values():
                 said = b'"fresh":true' in slot.said
@@ -440,9 +452,18 @@ class Poller:
         allowed = 3600.0 / limit.min_interval if limit.min_interval > 0 else 3_600_000.0
         if limit.max_requests_per_hour is not None:
             allowed = min(allowed, float(limit.max_requests_per_hour))
-        intervals = schedule.stretched(self._wanted_intervals(), self._requests(), allowed)
+        wanted = self._wanted_intervals()
+        intervals = schedule.stretched(wanted, self._requests(), allowed)
         for call, slot in self.slots.items():
             slot.effective = intervals.get(call, slot.interval)
+        factor = max((intervals[call] / wanted[call] for call in wanted), default=1.0)
+        self._stretching, before = factor > 1.0, self._stretching
+        if self._stretching and not before:
+            self._stretch_alert = Alert(
+                kind="intervals_stretched",
+                message=f"the enabled calls cost more than the {allowed:.0f} requests an hour that api.rate_limit "
+                f"allows; their intervals are stretched {factor:.2f} times",
+            )
 
     def _set_interval(self, slot: Slot, interval: float) -> None:
         """A changed interval counts from the last poll, so that a shorter one takes effect at once."""

@@ -22,6 +22,7 @@ from oneweb_bridge.topics import Tree
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
+FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
 HEALTHY = 60.0
 """Seconds of connection after which the next loss is followed by a quick reconnect again."""
@@ -46,7 +47,7 @@ class Publisher:
 
     async def run(self) -> None:
         """Connects, and connects again with growing pauses. Never returns."""
-        wait = 1.0
+        wait = FIRST_WAIT
         while True:
             started = time.monotonic()
             try:
@@ -55,7 +56,7 @@ class Publisher:
                 self.problem = reason_of(_first(group))
             finally:
                 self.connected_since, self._session = None, None
-            wait = 1.0 if time.monotonic() - started > HEALTHY else wait
+            wait = FIRST_WAIT if time.monotonic() - started > HEALTHY else wait
             _log.warning(
                 "broker %s:%s: %s; next try in %.0f s",
                 self.settings.host,

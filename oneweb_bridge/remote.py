@@ -75,9 +75,7 @@ async def _retained(config: Config) -> dict[str, Any]:
     return said
 
 
-async def command(
-    config: Config, asked: list[Asked], write: Callable[[str], None]
-) -> bool:
+async def command(config: Config, asked: list[Asked], write: Callable[[str], None]) -> bool:
     """Sends (call, verb, payload) and writes one line per result. False when one failed or did not come."""
     tree = Tree(config.mqtt.base_topic, config.instance, "")
     name = f"oneweb-bridge-command-{secrets.token_hex(4)}"

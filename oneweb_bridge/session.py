@@ -58,6 +58,7 @@ class Handles(msgspec.Struct, frozen=True, kw_only=True):
     alert: Callable[[str, str], Awaitable[None]]
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
+    birth_topic: str = "homeassistant/status"
 
 
 class Owner(Protocol):
@@ -105,7 +106,9 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(link), name="mqtt listen")
-                await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), "homeassistant/status")
+                await link.listen(
+                    self._tree.head, self._tree.probe, *self._tree.commands(), self._owner.handles.birth_topic
+                )
                 await self._begin(link)
                 group.create_task(self._drain(), name="mqtt drain")
                 group.create_task(self._commit(), name="mqtt cursor")
@@ -180,7 +183,8 @@ class Session:
             f"{self._tree.head} belongs to the bridge instance {str(head.get('instance'))[:64]!r}, this one is "
             f"{self._owner.instance!r}: give this one its own mqtt.base_topic, or clear that topic if the other is gone"
         )
-        await self._owner.handles.alert("foreign_instance", said)
+        alert = {"time": rfc3339(round(time.time() * 1000)), "kind": "foreign_instance", "message": said}
+        await self._said(Message(self._tree.alert, encode(alert), retain=False))
         return Foreign(said)
 
     async def _restore(self, low: int, cursor: int) -> int:
@@ -482,7 +486,7 @@ class Session:
                 self._heard_head(payload)
             elif topic == self._tree.probe:
                 self._heard_probe(payload)
-            elif topic == "homeassistant/status":
+            elif topic == self._owner.handles.birth_topic:
                 if payload == b"online":
                     self._owner.handles.on_birth()
             else:

@@ -302,6 +302,13 @@ class Store:
                     [(stream, before) for stream in streams[start : start + SLICE]],
                 )
 
+    def keep_piece(self, call: str, piece: bytes) -> None:
+        """Keeps the beginning of the last bad answer to a call beside the database, for the operator to see."""
+        place = self.path.with_name(f"{self.path.name}.bad-answers")
+        with contextlib.suppress(OSError):
+            place.mkdir(mode=0o700, exist_ok=True)
+            (place / f"{call}.txt").write_bytes(piece)
+
     # ── staging ────────────────────────────────────────────────────────────────────────────────
 
     async def unstage(self, call: str) -> None:

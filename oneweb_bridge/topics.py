@@ -86,6 +86,7 @@ class Tree:
         self.info = f"{base}/bridge/info"
         self.head = f"{base}/bridge/head"
         self.probe = f"{base}/bridge/probe"
+        self.alert = f"{base}/bridge/alert"
         self.instance = instance
         self.journal_id = journal_id
 
@@ -111,7 +112,7 @@ class Tree:
             case "clear":
                 return [Message(self._usage(row), b"", retain=True)]
             case "alert":
-                return [Message(f"{self.base}/bridge/alert", row.body, retain=False)]
+                return [Message(self.alert, row.body, retain=False)]
             case "added" | "changed" | "removed" | "components":
                 return self._event_messages(row)
 
@@ -169,6 +170,8 @@ class Tree:
                 return self._event(row, self._without_components(row), replayed=True)
             case "metric" | "history":
                 return Message(self.of(row.entity, row.id, "history", row.name), _marked(row.body), retain=False)
+            case "usage" if row.entity == "usage":
+                return Message(f"{self.base}/history/usage/{encode_id(row.id)}", _marked(row.body), retain=False)
             case "usage":
                 return Message(self.of("product", row.id, "history", "usage"), _marked(row.body), retain=False)
         return None

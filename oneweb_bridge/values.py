@@ -147,6 +147,11 @@ _FACTORS: dict[str, tuple[str, float]] = {
 """Unit in lower case -> what it measures and its factor. Prefixes are decimal but for Ki, Mi, Gi."""
 
 
+def measured(unit: str) -> str:
+    """What a unit measures: the same text for all units that can be converted into each other."""
+    return _FACTORS.get(unit.casefold(), (unit.casefold(), 1.0))[0]
+
+
 def convert(number: float, unit: str, wanted: str) -> float:
     """`number` of `unit` expressed in `wanted`; unchanged when either is unknown or they do not measure the same."""
     if unit == wanted or not unit or not wanted:

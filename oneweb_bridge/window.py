@@ -1,9 +1,10 @@
 """The sliding window: which message goes next, and how far the cursor may move. Pure, and not shared.
 
-Three promises meet here.
+Four promises meet here.
 
 - *A topic never goes back.* A topic with a message that is in flight, or acknowledged but not yet
   behind the durable cursor, makes its next one wait: otherwise a crash would give 1, 2, 1, 2.
+- *A row's messages go in their order*, so that an event comes before what it causes on other topics.
 - *The cursor moves over what was acknowledged.* It follows the longest run of finished rows.
 - *A crash repeats little.* At most a window is in flight, and at most as much again is acknowledged
   but not yet behind the cursor. Only the messages of the first unfinished row may go beyond that,
@@ -30,7 +31,7 @@ acknowledged while the cursor was being written. With one alone, the broker idle
 class Slip:
     """One message on its way. `seq` is its journal row, or 0 for a message without one."""
 
-    __slots__ = ("done", "message", "order", "row", "tries")
+    __slots__ = ("done", "first_in_topic", "following", "message", "order", "row", "tries", "turn")
 
     def __init__(self, message: Message, order: int, row: "_Row | None", done: Done | None) -> None:
         self.message = message
@@ -38,6 +39,9 @@ class Slip:
         self.row = row
         self.done = done
         self.tries = 0
+        self.following: Slip | None = None
+        self.turn = True
+        self.first_in_topic = False
 
     @property
     def seq(self) -> int:
@@ -82,7 +86,10 @@ class Window:
         for message in messages:
             self._order += 1
             slip = Slip(message, self._order, row, None)
+            if row.slips:
+                slip.turn, row.slips[-1].following = False, slip
             row.slips.append(slip)
+        for slip in row.slips:
             self._enqueue(slip)
         row.missing = len(row.slips)
         self._advance()
@@ -102,6 +109,9 @@ class Window:
             return None
         heappop(self._ready)
         self.in_flight += 1
+        if first.following is not None and not first.following.turn:
+            first.following.turn = True
+            self._make_ready(first.following)
         return first
 
     def acknowledge(self, slip: Slip) -> None:
@@ -154,6 +164,12 @@ class Window:
             self._waiting[topic].append(slip)
         else:
             self._waiting[topic] = deque()
+            slip.first_in_topic = True
+            self._make_ready(slip)
+
+    def _make_ready(self, slip: Slip) -> None:
+        """A message may go when it is the first of its topic and those before it in its row have gone."""
+        if slip.turn and slip.first_in_topic:
             heappush(self._ready, (*_place(slip), slip))
 
     def _finish(self, slip: Slip) -> None:
@@ -173,7 +189,8 @@ class Window:
         queue = self._waiting[slip.message.topic]
         if queue:
             following = queue.popleft()
-            heappush(self._ready, (*_place(following), following))
+            following.first_in_topic = True
+            self._make_ready(following)
         else:
             del self._waiting[slip.message.topic]
 

@@ -158,7 +158,7 @@ class Recorder:
 
     def take(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """Notes one message."""
-        said = json.loads(payload) if payload else None
+        said = _read(payload)
         self.messages.append((topic, said, retain))
         if retain:
             self.retained.pop(topic, None) if said is None else self.retained.__setitem__(topic, said)
@@ -189,6 +189,14 @@ class Recorder:
             count = -1
             while count != (count := sum("/bridge/" not in topic for topic, _, _ in self.messages)):
                 await asyncio.sleep(seconds)
+
+
+def _read(payload: bytes) -> Any:
+    """A payload as JSON; what others publish may be anything."""
+    try:
+        return json.loads(payload) if payload else None
+    except ValueError:
+        return payload
 
 
 @contextlib.asynccontextmanager
@@ -226,7 +234,7 @@ async def retained(port: int, *filters: str) -> dict[str, Any]:
         async for message in client.messages:
             if str(message.topic) == nonce:
                 return found
-            found[str(message.topic)] = json.loads(bytes(message.payload))
+            found[str(message.topic)] = _read(bytes(message.payload))
     return found
 
 

@@ -6,6 +6,7 @@ import random
 import time
 from pathlib import Path
 
+from oneweb_bridge import broker, simulator
 from tests import harness, truth
 
 ENTITIES = ("oneweb/terminal/#", "oneweb/product/#", "oneweb/organization/#", "oneweb/site/#", "oneweb/usage/#")
@@ -13,7 +14,9 @@ ENTITIES = ("oneweb/terminal/#", "oneweb/product/#", "oneweb/organization/#", "o
 
 def settled(recorder: harness.Recorder, calls: int = 12) -> bool:
     """Whether every call has succeeded at least once, as far as the recorder heard."""
-    states = {t: p for t, p in recorder.retained.items() if t.startswith("oneweb/bridge/polling/")}
+    states = {
+        t: p for t, p in recorder.retained.items() if t.startswith("oneweb/bridge/polling/") and t.endswith("/state")
+    }
     return len(states) == calls and all("last_success" in state for state in states.values())
 
 
@@ -30,8 +33,8 @@ async def test_first_snapshot_equals_what_the_api_shows(world: harness.World) ->
         await recorder.until(lambda: settled(recorder))
         await recorder.quiet(0.5)
 
-        assert [] == truth.differences(await harness.retained(world.port), truth.expected(world.api))
-        assert [] == truth.broken_chains(recorder.messages)
+        assert truth.differences(await harness.retained(world.port), truth.expected(world.api)) == []
+        assert truth.broken_chains(recorder.messages) == []
 
 
 async def test_every_topic_class_is_published(world: harness.World) -> None:
@@ -104,14 +107,14 @@ async def test_sigterm_says_offline_and_exits_zero(world: harness.World) -> None
         begun = time.monotonic()
         code = await bridge.stop()
 
-        assert 0 == code
+        assert code == 0
         assert time.monotonic() - begun < 5
-        assert {"state": "offline"} == (await harness.retained(world.port))["oneweb/bridge/status"]
+        assert (await harness.retained(world.port))["oneweb/bridge/status"] == {"state": "offline"}
         assert "Traceback" not in bridge.text()
 
 
 async def test_kill_says_offline_through_the_will(world: harness.World) -> None:
-    """kill -9 leaves the will behind: the status topic says offline."""
+    """Kill -9 leaves the will behind: the status topic says offline."""
     async with harness.recording(world.port) as recorder, harness.running(world.config()) as bridge:
         await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "online"})
         await bridge.kill()
@@ -142,22 +145,22 @@ async def killed_first_snapshot(directory: Path, seed: int, *, terminals: int, p
 
 
 async def test_kill_during_the_first_snapshot_loses_and_invents_nothing(tmp_path: Path) -> None:
-    """kill -9 at random moments of the first snapshot, then quiet: retained topics equal the truth, chains hold."""
+    """Kill -9 at random moments of the first snapshot, then quiet: retained topics equal the truth, chains hold."""
     for seed, protocol in ((11, "5"), (12, "5"), (13, "3.1.1")):
         directory = tmp_path / str(seed)
         directory.mkdir()
-        assert [] == await killed_first_snapshot(directory, seed, terminals=400, protocol=protocol)
+        assert await killed_first_snapshot(directory, seed, terminals=400, protocol=protocol) == []
 
 
 async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) -> None:
     """A broker that comes back empty is given every retained topic again, without a new poll."""
     async with harness.world(tmp_path) as world:
         world.api.freeze()
-        port = harness.broker.free_port()
+        port = broker.free_port()
         config = harness.bridge_yaml(
             tmp_path, world.api.url, port, polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK}
         )
-        async with harness.broker.running(port), harness.recording(port) as recorder:
+        async with broker.running(port), harness.recording(port) as recorder:
             bridge = await harness.started(config)
             try:
                 await recorder.until(lambda: settled(recorder))
@@ -167,7 +170,7 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
                 await bridge.kill()
                 raise
         try:
-            async with harness.broker.running(port), harness.recording(port) as recorder:
+            async with broker.running(port), harness.recording(port) as recorder:
                 await recorder.until(lambda: recorder.on("oneweb/bridge/head"), 30)
                 after = await harness.retained(port, *ENTITIES)
                 assert before == after
@@ -200,17 +203,17 @@ async def test_restart_repeats_nothing(world: harness.World) -> None:
 
 async def test_unreachable_broker_and_api_are_waited_for(tmp_path: Path) -> None:
     """With neither broker nor API the bridge stays up, says so in its log, and publishes when both come."""
-    port, api_port = harness.broker.free_port(), harness.broker.free_port()
+    port, api_port = broker.free_port(), broker.free_port()
     config = harness.bridge_yaml(tmp_path, f"http://127.0.0.1:{api_port}", port)
     async with harness.running(config) as bridge:
         async with asyncio.timeout(15):
             while "hello: " not in bridge.text() or "broker 127.0.0.1" not in bridge.text():
                 await asyncio.sleep(0.05)
-        async with harness.broker.running(port), harness.recording(port) as recorder:
+        async with broker.running(port), harness.recording(port) as recorder:
             await recorder.until(
                 lambda: recorder.retained.get("oneweb/bridge/info", {}).get("api", {}).get("state") == "unreachable", 20
             )
-            async with harness.serve(harness.Options(port=api_port, terminals=3, seed=2)):
+            async with simulator.serve(simulator.Options(port=api_port, terminals=3, seed=2)):
                 await recorder.until(lambda: settled(recorder), 60)
         assert bridge.returncode is None
         assert "Traceback" not in bridge.text()
@@ -233,8 +236,8 @@ async def test_configuration_that_is_wrong_is_one_sentence_and_exit_2(tmp_path: 
     (tmp_path / "bridge.yaml").write_text("mqtt: {hots: localhost}\n")
     code, out, err = await harness.command("run", "-c", str(tmp_path / "bridge.yaml"))
 
-    assert (2, "") == (code, out)
-    assert 1 == len(err.strip().splitlines())
+    assert (code, out) == (2, "")
+    assert len(err.strip().splitlines()) == 1
     assert "bridge.yaml" in err
     assert "mqtt.hots" in err
     assert "host" in err.replace("hots", "")
@@ -265,9 +268,9 @@ async def test_second_bridge_on_one_database_is_refused(world: harness.World) ->
         await recorder.until(lambda: settled(recorder))
         code, _, err = await harness.command("run", "-c", str(config))
 
-        assert 1 == code
+        assert code == 1
         assert "in use by another bridge" in err
-        assert 1 == len(err.strip().splitlines())
+        assert len(err.strip().splitlines()) == 1
         assert bridge.returncode is None
 
 

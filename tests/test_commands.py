@@ -233,13 +233,6 @@ def test_bad_poll_is_refused(payload: str) -> None:
         obeyed("poll", payload)
 
 
-@pytest.mark.parametrize(("verb", "payload"), [("set", '{"enabled": false}'), ("enabled", "OFF"), ("interval", "5m")])
-def test_all_calls_can_be_polled_but_not_set(verb: str, payload: str) -> None:
-    """`all` is a call for `poll` alone: a wish that lasts belongs to one call."""
-    with pytest.raises(BadCommand, match="expected"):
-        obeyed(verb, payload, call="all")
-
-
 # --- requests -------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiomqtt
@@ -13,6 +14,7 @@ import yaml
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from oneweb_bridge import app, broker, config, publisher, simulator
 from tests import harness
 from tests.test_bridge import settled
 
@@ -26,15 +28,16 @@ async def settled_bridge(
     world: harness.World, **changes: Any
 ) -> AsyncIterator[tuple[harness.Recorder, harness.Process]]:
     """A bridge with slow polls that has polled everything once, and what is heard of it."""
-    config = world.config(**harness.merged({"polling": SLOW}, changes))
-    async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
+    settings = world.config(**harness.merged({"polling": SLOW}, changes))
+    async with harness.recording(world.port) as recorder, harness.running(settings) as bridge:
         await recorder.until(lambda: settled(recorder))
         yield recorder, bridge
 
 
 def interval(recorder: harness.Recorder) -> int | None:
     """The interval of the sites call, as published last."""
-    return recorder.retained.get(STATE, {}).get("interval")
+    found: int | None = recorder.retained.get(STATE, {}).get("interval")
+    return found
 
 
 def polls(world: harness.World) -> int:
@@ -53,7 +56,7 @@ async def test_live_set_is_in_force_and_answered(world: harness.World) -> None:
         await harness.said(world.port, f"{CALL}/set", '{"interval": "90s", "enabled": false, "id": "c1"}')
         result = await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r.get("id") == "c1"])
 
-        assert ("ok", "set") == (result[0]["status"], result[0]["command"])
+        assert (result[0]["status"], result[0]["command"]) == ("ok", "set")
         assert {"interval": 90, "enabled": False, "status": "disabled"}.items() <= result[0]["state"].items()
         await recorder.until(lambda: recorder.retained[STATE]["status"] == "disabled")
 
@@ -76,7 +79,7 @@ async def test_bare_values_set_one_thing(
         await harness.said(world.port, f"{CALL}/{topic}", payload)
         result = await recorder.until(lambda: recorder.on(f"{CALL}/result"))
 
-        assert "ok" == result[0]["status"]
+        assert result[0]["status"] == "ok"
         assert expected.items() <= result[0]["state"].items()
 
 
@@ -84,71 +87,141 @@ async def test_bare_values_set_one_thing(
 async def test_retained_set_before_the_first_start_lasts(world: harness.World, protocol: str) -> None:
     """An interval set with retain before the bridge first starts is in force, also after a restart."""
     await harness.said(world.port, f"{CALL}/interval/set", "77", retain=True)
-    config = world.config(polling=SLOW, mqtt={"protocol": protocol})
+    settings = world.config(polling=SLOW, mqtt={"protocol": protocol})
     for _ in range(2):
-        async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
+        async with harness.recording(world.port) as recorder, harness.running(settings) as bridge:
             await recorder.until(lambda: interval(recorder) == 77)
             await bridge.stop()
 
 
 async def test_retained_then_live_then_reconnects_leave_the_live_one_in_force(world: harness.World) -> None:
     """Retained A, live B: through restarts of the bridge the broker redelivers A, and B stays in force."""
-    config = world.config(polling=SLOW)
+    settings = world.config(polling=SLOW)
     await harness.said(world.port, f"{CALL}/set", '{"interval": 111}', retain=True)
     async with harness.recording(world.port) as recorder:
-        async with harness.running(config) as bridge:
+        async with harness.running(settings) as bridge:
             await recorder.until(lambda: interval(recorder) == 111)
             await harness.said(world.port, f"{CALL}/set", '{"interval": 222}')
             await recorder.until(lambda: interval(recorder) == 222)
             await bridge.stop()
         for times in range(2, 4):
-            async with harness.running(config) as bridge:
+            async with harness.running(settings) as bridge:
                 await online_again(recorder, times)
                 await recorder.until(
                     lambda: any("obeyed before" in r.get("error", "") for r in recorder.on(f"{CALL}/result"))
                 )
-                assert 222 == interval(recorder)
+                assert interval(recorder) == 222
                 await bridge.stop()
 
 
 async def test_retained_a_then_b_then_a_while_away_ends_with_a(world: harness.World) -> None:
     """Retained A, retained B, bridge away, retained A again: A is in force."""
-    config = world.config(polling=SLOW)
+    settings = world.config(polling=SLOW)
     async with harness.recording(world.port) as recorder:
-        async with harness.running(config) as bridge:
+        async with harness.running(settings) as bridge:
             for value in (111, 222):
                 await harness.said(world.port, f"{CALL}/interval/set", str(value), retain=True)
                 await recorder.until(lambda value=value: interval(recorder) == value)  # type: ignore[misc]
             await bridge.stop()
         await harness.said(world.port, f"{CALL}/interval/set", "111", retain=True)
-        async with harness.running(config):
+        async with harness.running(settings):
             await recorder.until(lambda: interval(recorder) == 111)
 
 
 async def test_retained_poll_runs_once_ever(world: harness.World) -> None:
     """A retained `poll` runs once; redelivered it does nothing and its result says why. A live one always runs."""
-    config = world.config(polling=SLOW)
+    settings = world.config(polling=SLOW)
     async with harness.recording(world.port) as recorder:
-        async with harness.running(config) as bridge:
+        async with harness.running(settings) as bridge:
             await recorder.until(lambda: settled(recorder))
             before = polls(world)
             await harness.said(world.port, f"{CALL}/poll", '{"id": "once"}', retain=True)
             await recorder.until(lambda: recorder.on(f"{CALL}/result"))
             assert before + 1 == polls(world)
             await bridge.stop()
-        async with harness.running(config):
+        async with harness.running(settings):
             ignored = await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r["status"] == "error"])
-            assert "once" == ignored[0]["id"]
+            assert ignored[0]["id"] == "once"
             assert before + 1 == polls(world)
             await harness.said(world.port, f"{CALL}/poll", '{"id": "once"}')
             await recorder.until(lambda: polls(world) == before + 2)
+
+
+async def test_retained_poll_runs_once_through_fifty_reconnects(
+    world: harness.World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same retained trigger is obeyed once, however often the broker redelivers it to a new connection."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(publisher, "LONGEST_WAIT", 0.01)
+    connections: list[publisher.Publisher] = []
+    ends = iter(range(50))
+
+    class Remembered(publisher.Publisher):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            connections.append(self)
+
+    monkeypatch.setattr(app, "Publisher", Remembered)
+    await harness.said(world.port, f"{CALL}/poll", '{"id": "fifty"}', retain=True)
+    settings = config.load(world.config(polling=SLOW), {})
+    async with harness.recording(world.port) as recorder:
+        task = asyncio.create_task(app.run(settings))
+        await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r["status"] == "ok"])
+        before = polls(world)
+        for number in ends:
+            session = connections[0]._session
+            assert session is not None
+            session.end("the test wants a reconnect")
+            await recorder.until(lambda number=number: ignored(recorder) > number, 30)  # type: ignore[misc]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    assert before == polls(world)
+    assert len([r for r in recorder.on(f"{CALL}/result") if r["status"] == "ok"]) == 1
+
+
+def ignored(recorder: harness.Recorder) -> int:
+    """How often the retained poll was said to be obeyed before."""
+    return sum("obeyed before" in r.get("error", "") for r in recorder.on(f"{CALL}/result"))
+
+
+async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp_path: Path) -> None:
+    """The broker is killed and comes back with a retained A on disk; the later live B stays in force."""
+    port = broker.free_port()
+    store = tmp_path / "mosquitto"
+    store.mkdir(mode=0o777)
+    store.chmod(0o777)
+    conf = tmp_path / "mosquitto.conf"
+    conf.write_text(
+        f"allow_anonymous true\npersistence true\npersistence_location {store}/\n"
+        "autosave_on_changes true\nautosave_interval 1\nuser root\n"
+    )
+    async with simulator.serve(simulator.Options(terminals=4, seed=2)) as api:
+        path = harness.bridge_yaml(tmp_path, api.url, port, polling=SLOW)
+        async with broker.running(port, conf) as process, harness.recording(port) as recorder:
+            bridge = await harness.started(path)
+            await harness.said(port, f"{CALL}/interval/set", "111", retain=True)
+            await recorder.until(lambda: interval(recorder) == 111)
+            await harness.said(port, f"{CALL}/interval/set", "222")
+            await recorder.until(lambda: interval(recorder) == 222)
+            async with asyncio.timeout(15):
+                while not (store / "mosquitto.db").exists():
+                    await asyncio.sleep(0.05)
+            process.kill()
+        try:
+            async with broker.running(port, conf), harness.recording(port) as recorder:
+                await recorder.until(lambda: ignored(recorder), 40)
+                assert str((await harness.retained(port))[f"{CALL}/interval/set"]) == "111"
+                assert interval(recorder) == 222
+        finally:
+            await bridge.kill()
 
 
 async def test_ten_polls_become_one_running_and_one_to_follow(world: harness.World) -> None:
     """Ten live polls while one is running become one more run, and all ten are answered."""
     async with settled_bridge(world) as (recorder, _):
         before = polls(world)
-        world.api.fault("hang", path="geographicSite", seconds=1.0)
+        world.api.fault("hang", path="geographicSite", seconds=1.0, count=1)
         async with aiomqtt.Client("127.0.0.1", world.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
             await client.publish(f"{CALL}/poll", b"", qos=1)
             await recorder.until(lambda: recorder.retained[STATE]["status"] == "polling")
@@ -193,12 +266,12 @@ async def test_bad_command_is_refused_with_what_was_expected(
 ) -> None:
     """A command that cannot be obeyed gives an error result, changes nothing, and the bridge goes on."""
     async with settled_bridge(world) as (recorder, bridge):
-        call = topic.split("/")[0]
+        call = topic.split("/", maxsplit=1)[0]
         before = dict(recorder.retained[STATE])
         await harness.said(world.port, f"oneweb/bridge/polling/{topic}", payload)
         result = await recorder.until(lambda: recorder.on(f"oneweb/bridge/polling/{call}/result"))
 
-        assert "error" == result[0]["status"]
+        assert result[0]["status"] == "error"
         assert said in result[0]["error"]
         assert before == recorder.retained[STATE]
         assert bridge.returncode is None
@@ -215,8 +288,8 @@ async def test_response_topic_gets_the_result_with_its_correlation(world: harnes
             await client.publish(f"{CALL}/set", '{"interval": 60}', qos=1, properties=properties)
             async with asyncio.timeout(10):
                 async for message in client.messages:
-                    assert "ok" == json.loads(bytes(message.payload))["status"]
-                    assert b"c-42" == getattr(message.properties, "CorrelationData", None)
+                    assert json.loads(bytes(message.payload))["status"] == "ok"
+                    assert getattr(message.properties, "CorrelationData", None) == b"c-42"
                     break
 
 
@@ -231,19 +304,19 @@ async def test_null_goes_back_to_the_file(world: harness.World) -> None:
 
 async def test_sighup_reads_intervals_again_and_keeps_what_commands_set(world: harness.World) -> None:
     """SIGHUP puts new intervals of the file in force, but a command's setting stays over it."""
-    config = world.config(polling=SLOW)
-    async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
+    settings = world.config(polling=SLOW)
+    async with harness.recording(world.port) as recorder, harness.running(settings) as bridge:
         await recorder.until(lambda: settled(recorder))
         await harness.said(world.port, f"{CALL}/set", '{"interval": 60}')
         await recorder.until(lambda: interval(recorder) == 60)
-        tree = yaml.safe_load(config.read_text())
+        tree = yaml.safe_load(settings.read_text())
         tree["polling"]["sites"]["interval"] = tree["polling"]["products"]["interval"] = "2h"
-        config.write_text(yaml.safe_dump(tree))
+        settings.write_text(yaml.safe_dump(tree))
         bridge.signal(signal.SIGHUP)
         await recorder.until(lambda: recorder.retained["oneweb/bridge/polling/products/state"]["interval"] == 7200)
-        assert 60 == interval(recorder)
+        assert interval(recorder) == 60
 
-        config.write_text("mqtt: {hots: x}")
+        settings.write_text("mqtt: {hots: x}")
         bridge.signal(signal.SIGHUP)
         async with asyncio.timeout(10):
             while "stays as it was" not in bridge.text():
@@ -257,10 +330,10 @@ async def test_request_budget_refuses_with_the_figure(world: harness.World) -> N
         await harness.said(world.port, f"{CALL}/set", '{"interval": 10}')
         result = await recorder.until(lambda: recorder.on(f"{CALL}/result"))
 
-        assert "error" == result[0]["status"]
+        assert result[0]["status"] == "error"
         assert "requests an hour" in result[0]["error"]
         assert "371" in result[0]["error"]
-        assert 3600 == interval(recorder)
+        assert interval(recorder) == 3600
 
 
 async def test_republish_sends_every_retained_topic_again(world: harness.World) -> None:
@@ -274,7 +347,7 @@ async def test_republish_sends_every_retained_topic_again(world: harness.World) 
         await recorder.quiet(0.5)
 
         again = [topic for topic, _, _ in recorder.messages[before:] if not topic.startswith("oneweb/bridge/")]
-        assert ("r1", "ok") == (response[0]["id"], response[0]["status"])
+        assert (response[0]["id"], response[0]["status"]) == ("r1", "ok")
         assert owned == set(again)
         assert len(again) == len(set(again))
         assert response[0]["count"] == len(again) + 12
@@ -308,7 +381,7 @@ async def test_purge_clears_what_nobody_owns(world: harness.World) -> None:
         response = await recorder.until(lambda: recorder.on("oneweb/bridge/response/purge"))
         after = await harness.retained(world.port)
 
-        assert ("ok", 1) == (response[0]["status"], response[0]["count"])
+        assert (response[0]["status"], response[0]["count"]) == ("ok", 1)
         assert before.keys() - after.keys() == {"oneweb/terminal/123/state"}
 
 
@@ -326,28 +399,28 @@ async def test_held_removals_go_when_released(world: harness.World) -> None:
         world.api.fault("empty_list", path="geographicSite")
         await harness.said(world.port, "oneweb/bridge/request/release", '{"call": "sites"}')
         await recorder.until(lambda: not [t for t in recorder.retained if t.startswith("oneweb/site/")])
-        assert 1 == recorder.on("oneweb/bridge/response/release")[0]["count"]
+        assert recorder.on("oneweb/bridge/response/release")[0]["count"] == 1
 
 
 async def test_status_poll_and_set_of_the_cli(world: harness.World) -> None:
     """`status`, `poll` and `set` talk to the running bridge, wait for the answer, and exit 0."""
     async with settled_bridge(world) as (recorder, bridge):
-        config = str(world.directory / "bridge.yaml")
-        code, out, _ = await harness.command("status", "-c", config, "--json")
-        assert 0 == code
+        path = str(world.directory / "bridge.yaml")
+        code, out, _ = await harness.command("status", "-c", path, "--json")
+        assert code == 0
         assert set(harness.QUICK) == set(json.loads(out)["calls"])
-        code, out, _ = await harness.command("status", "-c", config)
-        assert 0 == code
+        code, out, _ = await harness.command("status", "-c", path)
+        assert code == 0
         assert "user_terminals" in out
         assert "requests an hour" in out
-        code, out, _ = await harness.command("set", "sites", "--interval", "2m", "--disable", "-c", config)
-        assert (0, 120, False) == (code, interval(recorder), recorder.retained[STATE]["enabled"])
-        code, out, _ = await harness.command("poll", "sites", "products", "-c", config)
-        assert 0 == code
+        code, out, _ = await harness.command("set", "sites", "--interval", "2m", "--disable", "-c", path)
+        assert (code, interval(recorder), recorder.retained[STATE]["enabled"]) == (0, 120, False)
+        code, out, _ = await harness.command("poll", "sites", "products", "-c", path)
+        assert code == 0
         assert "sites: ok" in out
         await bridge.stop()
-        code, out, _ = await harness.command("set", "sites", "--enable", "-c", config)
-        assert 1 == code
+        code, out, _ = await harness.command("set", "sites", "--enable", "-c", path)
+        assert code == 1
         assert "offline" in out
 
 

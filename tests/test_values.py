@@ -130,7 +130,7 @@ def test_structures_are_odd(read: Any, said: object) -> None:
     ("said", "expected"), [(True, True), ("TRUE", True), (" false ", False), (False, False), (None, None)]
 )
 def test_flag_reads_booleans_and_their_words(said: object, expected: bool | None) -> None:
-    """true and false are read as booleans and as words of any case."""
+    """True and false are read as booleans and as words of any case."""
     assert expected is flag(said)
 
 

@@ -190,7 +190,7 @@ def metres(one: dict[str, Any], other: dict[str, Any]) -> float:
 def differences(retained: dict[str, Any], wanted: dict[str, dict[str, Any]], threshold: float = 100.0) -> list[str]:
     """What is wrong on the retained topics of the inventory; empty when all is as it should be."""
     inventory = {
-        t: p for t, p in retained.items() if t.endswith("/state") and "/bridge/" not in t or t.endswith("/components")
+        t: p for t, p in retained.items() if (t.endswith("/state") and "/bridge/" not in t) or t.endswith("/components")
     }
     wrong = [f"missing {topic}" for topic in wanted if topic not in inventory]
     wrong += [f"too much {topic}" for topic in inventory if topic not in wanted]
@@ -244,7 +244,7 @@ def steps_back(messages: list[tuple[str, Any, bool]]) -> list[str]:
     wrong: list[str] = []
     order: dict[str, list[str]] = {}
     for topic, said, _ in messages:
-        if isinstance(said, dict) and said.get("replayed") or "/bridge/" in topic:
+        if (isinstance(said, dict) and said.get("replayed")) or "/bridge/" in topic:
             continue
         text = repr(said)
         seen = order.setdefault(topic, [])

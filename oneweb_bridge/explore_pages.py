@@ -1,0 +1,123 @@
+"""Which page style an API has, from what it answers to a few small requests. Pure: what to try, and what it means."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from oneweb_bridge.catalogue import Page
+from oneweb_bridge.evidence import Paging, Reply, identity
+from oneweb_bridge.paging import next_link
+
+LOOK = 50
+"""How many records the first request asks for."""
+
+_OFFSETS = (("start", "count"), ("startIndex", "count"), ("skip", "top"), ("offset", "size"))
+_PAGES = (("page", "size"), ("page", "pageSize"), ("pageNumber", "pageSize"), ("page", "limit"), ("page", "per_page"))
+_CURSORS = ("cursor", "next", "after", "pageToken", "continuationToken")
+
+
+class Try(msgspec.Struct, frozen=True):
+    """A small request that would show a page style: its parameters, and the change of `page` that it proves.
+
+    `expects` is the place in the listing at which its answer begins. A try of page numbers tells by it
+    whether the first page is 0 or 1.
+    """
+
+    params: dict[str, str]
+    change: dict[str, Any]
+    how: str
+    expects: tuple[int, ...] = (1,)
+
+
+def first_params(page: Page) -> dict[str, str]:
+    """Parameters of the first look."""
+    return {page.limit_param: str(LOOK)} if page.style != "none" else {}
+
+
+def tries(page: Page, reply: Reply, count: int) -> Iterator[Try]:
+    """What to try, the configured style first. Signs in the answer come before guesses."""
+    yield _offset_try(page.offset_param, page.limit_param, {})
+    cursor = _cursor(reply.body)
+    if cursor is not None:
+        path, value = cursor
+        for name in _CURSORS:
+            change = {"style": "cursor", "cursor_param": name, "cursor_path": path}
+            params = {page.limit_param: str(LOOK), name: value}
+            yield Try(params, _without_defaults(change), "cursor", (count,))
+    yield from _link_tries(page, reply, count)
+    for offset, limit in _OFFSETS:
+        yield _offset_try(offset, limit, {"offset_param": offset, "limit_param": limit})
+    for number, size in _PAGES:
+        change = {"style": "page_size", "page_param": number, "size_param": size}
+        yield Try({number: "2", size: "2"}, _without_defaults(change), "page_size", (2, 4))
+
+
+def _offset_try(offset: str, limit: str, change: dict[str, Any]) -> Try:
+    return Try({offset: "1", limit: "2"}, _without_defaults(change), "offset_limit")
+
+
+def _link_tries(page: Page, reply: Reply, count: int) -> Iterator[Try]:
+    """The next page's address shows the names of its parameters."""
+    link = next_link(reply.link)
+    if link is None:
+        return
+    new = {name: said for name, said in parse_qsl(urlsplit(link).query) if name not in reply.params}
+    offsets = [name for name, said in new.items() if said == str(count)]
+    if page.offset_param in dict(parse_qsl(urlsplit(link).query)) and page.offset_param not in reply.params:
+        offsets = [page.offset_param, *offsets]
+    limits = [name for name, said in new.items() if said.isdecimal() and name not in offsets[:1]]
+    for offset in offsets[:1]:
+        limit = (limits or [page.limit_param])[0]
+        yield _offset_try(offset, limit, {"offset_param": offset, "limit_param": limit})
+    yield Try(new, {"style": "link_next"}, "link_next", (count,))
+
+
+def _cursor(body: Any) -> tuple[str, str] | None:
+    """Path and value of what looks like a cursor in an answer."""
+    if not isinstance(body, dict):
+        return None
+    for name, said in body.items():
+        folded = name.casefold().replace("_", "")
+        if isinstance(said, dict):
+            below = _cursor(said)
+            if below is not None:
+                return f"{name}.{below[0]}", below[1]
+        elif isinstance(said, str) and said and "://" not in said:
+            if folded in ("next", "cursor", "after") or folded.endswith(("cursor", "token")):
+                return name, said
+    return None
+
+
+def _without_defaults(change: dict[str, Any]) -> dict[str, Any]:
+    return {name: said for name, said in change.items() if getattr(Page(), name) != said}
+
+
+def proves(attempt: Try, first: Sequence[Any], answered: Sequence[Any]) -> dict[str, Any] | None:
+    """The change of `page` that an answer to a try proves, or None when it proves nothing."""
+    before, after = [identity(item) for item in first], [identity(item) for item in answered]
+    if not after or after[0] == before[0] or len(after) > max(len(before), LOOK):
+        return None
+    if attempt.how in ("cursor", "link_next"):
+        return attempt.change if after[0] not in before else None
+    for expected in attempt.expects:
+        if after == before[expected : expected + len(after)] and len(after) <= 2:
+            zero = attempt.how == "page_size" and expected == 4
+            return attempt.change | ({"first_page": 0} if zero else {})
+    return None
+
+
+def settled(page: Page, reply: Reply, count: int, proved: tuple[Try, dict[str, Any]] | None) -> Paging:
+    """What is known of the pages in the end. None of the tries worked when `proved` is None."""
+    if proved is not None:
+        attempt, change = proved
+        return Paging(attempt.how, change, f"pages by {attempt.how}")
+    if count < 3:
+        return Paging("", {}, "too few records to tell the page style")
+    if reply.total is not None and reply.total > count:
+        return Paging(
+            "", {}, f"the page style is not known: {count} of {reply.total} came, and nothing gave the others"
+        )
+    change = {} if page.style == "none" else {"style": "none"}
+    return Paging("none", change, "no pages: everything comes at once")

@@ -1,0 +1,106 @@
+"""Which of the API's names may mean which of ours: by words, by abbreviations, by units, and by what is left over. Pure.
+
+A guess is only ever shown to people, who can see the value that comes of it.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from oneweb_bridge.values import measured, snake
+
+_PHRASES = {
+    "round_trip_time": "latency",
+    "delay_variation": "jitter",
+    "expedited_forwarding": "ef",
+    "assured_forwarding": "af",
+    "best_effort": "be",
+    "block_size": "increment",
+    "committed_rate": "budgeted_amount",
+    "signal_to_noise": "sinr",
+    "g_t": "antenna_gain",
+    "gt": "antenna_gain",
+}
+_SYNONYMS = {
+    **dict.fromkeys(("ul", "up", "upload", "upstream"), "uplink"),
+    **dict.fromkeys(("dl", "down", "download", "downstream"), "downlink"),
+    **dict.fromkeys(("customer", "lan", "client"), "cnx"),
+    **dict.fromkeys(("management",), "mgmt"),
+    **dict.fromkeys(("satellite", "sat"), "wan"),
+    **dict.fromkeys(("transmit", "transmitted", "sent", "out"), "tx"),
+    **dict.fromkeys(("receive", "received", "in"), "rx"),
+    **dict.fromkeys(("rtt", "ping", "delay"), "latency"),
+    **dict.fromkeys(("used", "consumed", "consumption"), "usage"),
+    **dict.fromkeys(("allowance", "granted", "quota"), "entitlement"),
+    "maximum": "max",
+    "minimum": "min",
+    "availability": "available",
+    "blocks": "block",
+    "addressing": "address",
+}
+_UNITS = frozenset(("dbm", "db", "dbk", "pct", "percent", "bytes", "bps", "mbps", "gb", "ms", "ratio", "value"))
+_GOOD_ENOUGH = 0.3
+
+
+class Name(msgspec.Struct, frozen=True):
+    """A name and the unit that goes with it, where one is known."""
+
+    name: str
+    unit: str = ""
+
+
+def words(name: str) -> frozenset[str]:
+    """The words of a name in one spelling, without units: EF_UL and expeditedForwardingUplink give the same."""
+    plain = snake(name)
+    for phrase, meant in _PHRASES.items():
+        plain = re.sub(rf"(?<![a-z0-9]){phrase}(?![a-z0-9])", meant, plain)
+    found = frozenset(_SYNONYMS.get(word, word) for word in plain.split("_"))
+    return found - _UNITS or found
+
+
+def likeness(ours: Iterable[str], theirs: str) -> float:
+    """From 0 to 1: how much a name of the API is like any of the names of a field."""
+    said = words(theirs)
+    return max(_alike(words(name), said) for name in ours)
+
+
+def _alike(ours: frozenset[str], theirs: frozenset[str]) -> float:
+    shared = len(ours & theirs) / len(ours | theirs)
+    spelled = difflib.SequenceMatcher(None, "_".join(sorted(ours)), "_".join(sorted(theirs))).ratio()
+    return max(shared, spelled - 0.35)
+
+
+def matched(ours: Mapping[str, tuple[tuple[str, ...], str]], theirs: Iterable[Name]) -> dict[str, str]:
+    """Field -> name of the API, each at most once. `ours` has the names and the unit of each field."""
+    theirs = list(theirs)
+    scored = sorted(
+        ((_score(names, unit, other), field, other.name) for field, (names, unit) in ours.items() for other in theirs),
+        reverse=True,
+    )
+    found: dict[str, str] = {}
+    for score, field, name in scored:
+        if score >= _GOOD_ENOUGH and field not in found and name not in found.values():
+            found[field] = name
+    return found | _left_over(ours, theirs, found)
+
+
+def _score(names: tuple[str, ...], unit: str, other: Name) -> float:
+    if unit and other.unit and measured(unit) != measured(other.unit) and other.unit != "1":
+        return 0.0
+    bonus = 0.1 if unit and other.unit and measured(unit) == measured(other.unit) else 0.0
+    return likeness(names, other.name) + bonus
+
+
+def _left_over(
+    ours: Mapping[str, tuple[tuple[str, ...], str]], theirs: list[Name], found: Mapping[str, str]
+) -> dict[str, str]:
+    """Of each unit, the one field and the one name that nothing else has claimed."""
+    more = {}
+    for unit in {measured(unit) for _, unit in ours.values() if unit}:
+        fields = [field for field, (_, own) in ours.items() if field not in found and own and measured(own) == unit]
+        names = [o.name for o in theirs if o.name not in found.values() and o.unit and measured(o.unit) == unit]
+        if len(fields) == len(names) == 1:
+            more[fields[0]] = names[0]
+    return more

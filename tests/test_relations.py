@@ -1,0 +1,128 @@
+"""What belongs to a terminal, as the records of the other calls say it."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge.diff import encode
+from oneweb_bridge.model import Fields, Stored
+from oneweb_bridge.relations import compare, relate, wanted_ids
+
+TERMINAL: Fields = {
+    "imei": "T",
+    "product_ids": ["P2"],
+    "site_id": "S1",
+    "party_id": "A1",
+    "party_name": "said by the terminal",
+    "end_customer_id": "A3",
+}
+PRODUCT: Fields = {
+    "product_id": "P1",
+    "imei": "T",
+    "site_id": "S2",
+    "distribution_partner_id": "A1",
+    "end_customer_id": "A2",
+    "end_customer_name": "said by the product",
+}
+
+
+def test_relations_join_the_names_of_the_records() -> None:
+    """Ids get the names that the site's and the organizations' own records carry."""
+    found = relate(
+        "T", TERMINAL, [PRODUCT], {"S1": {"name": "Harbour"}}, {"A1": {"name": "Partner"}, "A2": {"name": "C"}}
+    )
+    assert found == {
+        "imei": "T",
+        "product_ids": ["P1", "P2"],
+        "site": {"id": "S1", "name": "Harbour"},
+        "distribution_partner": {"id": "A1", "name": "Partner"},
+        "end_customer": {"id": "A2", "name": "C"},
+    }
+
+
+def test_relations_without_the_records_say_what_is_known() -> None:
+    """An id without a record is normal: then the name that terminal or product said counts, or none."""
+    assert relate("T", TERMINAL, [PRODUCT], {}, {}) == {
+        "imei": "T",
+        "product_ids": ["P1", "P2"],
+        "site": {"id": "S1"},
+        "distribution_partner": {"id": "A1", "name": "said by the terminal"},
+        "end_customer": {"id": "A2", "name": "said by the product"},
+    }
+
+
+def test_relations_of_a_bare_terminal_are_few() -> None:
+    """What is not known is absent, never null."""
+    assert relate("T", {"imei": "T"}, [], {}, {}) == {"imei": "T", "product_ids": []}
+
+
+def test_customer_comes_from_the_terminal_when_no_product_has_one() -> None:
+    """The product says who pays; without one the terminal does."""
+    found = relate("T", TERMINAL, [], {}, {})
+    assert found["end_customer"] == {"id": "A3"}
+    assert found["product_ids"] == ["P2"]
+
+
+def test_site_comes_from_the_product_when_the_terminal_has_none() -> None:
+    """The terminal says where it is; without it its product does."""
+    assert relate("T", {"imei": "T"}, [PRODUCT], {"S2": {"name": "n"}}, {})["site"] == {"id": "S2", "name": "n"}
+
+
+def test_wanted_ids_are_all_that_relations_name() -> None:
+    """Every site and organization that a relation may name is loaded for it."""
+    sites, organizations = wanted_ids({"T": TERMINAL}, {"P1": PRODUCT})
+    assert (sites, organizations) == ({"S1", "S2"}, {"A1", "A2", "A3"})
+
+
+IDS = st.sampled_from(["x", "y"])
+RECORD: Any = st.fixed_dictionaries(
+    {},
+    optional={
+        name: IDS
+        for name in (
+            "site_id",
+            "party_id",
+            "party_name",
+            "distribution_partner_id",
+            "end_customer_id",
+            "end_customer_name",
+        )
+    },
+)
+
+
+@given(RECORD, st.lists(RECORD, max_size=3))
+def test_relations_name_only_ids_that_are_loaded(terminal: Fields, products: list[Fields]) -> None:
+    """No id in a relation is missing among those whose records were looked up, and no name is empty."""
+    owned = [{**product, "product_id": f"P{i}"} for i, product in enumerate(products)]
+    sites, organizations = wanted_ids({"T": terminal}, {f"P{i}": product for i, product in enumerate(owned)})
+    found: Any = relate("T", terminal, owned, {}, {})
+    for name, known in (("site", sites), ("distribution_partner", organizations), ("end_customer", organizations)):
+        if name in found:
+            assert found[name]["id"] in known
+            assert found[name].get("name") != ""
+
+
+# --- what is said ---------------------------------------------------------------------------------
+
+
+def test_changed_relations_are_said_and_stored() -> None:
+    """New and changed relations are a state of the terminal, without an event; unchanged ones are silent."""
+    related: dict[str, dict[str, object]] = {"T": {"imei": "T", "product_ids": ["P"]}}
+    batch = compare(["T"], {"T": {"imei": "T"}}, related, {}, 7)
+    (entry,), (put,) = batch.entries, batch.puts
+    assert (entry.entity, entry.id, entry.what, entry.name, entry.ts) == ("terminal", "T", "state", "relations", 7)
+    assert json.loads(entry.body) == json.loads(put.doc) == related["T"]
+    assert (put.kind, put.entry, batch.related) == ("relations", 0, ["T"])
+    again = compare(["T"], {"T": {"imei": "T"}}, related, {"T": Stored(put.doc)}, 8)
+    assert (again.entries, again.puts, again.related) == ([], [], ["T"])
+    other = compare(["T"], {"T": {"imei": "T"}}, related, {"T": Stored(encode({"imei": "T"}))}, 8)
+    assert len(other.entries) == 1
+
+
+def test_terminal_that_is_gone_has_no_relations() -> None:
+    """A terminal that was removed meanwhile is worked off without a word."""
+    batch = compare(["T"], {}, {}, {}, 7)
+    assert (batch.entries, batch.puts, batch.related) == ([], [], ["T"])

@@ -1,0 +1,506 @@
+"""The database: whole batches or none, whatever is cancelled, and everything still there after a restart."""
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneweb_bridge import database, journal, store
+from oneweb_bridge.database import StoreError
+from oneweb_bridge.diff import encode
+from oneweb_bridge.model import Batch, Entry, Kind, Known, Newest, Put, Seen, Stored
+from oneweb_bridge.samples import Past
+from oneweb_bridge.store import SLICE, CallMemory, Setting, Store
+
+
+def entry(id: str = "T", what: Any = "added", name: str = "") -> Entry:
+    return Entry("terminal", id, what, name, 5, b"{}")
+
+
+def put(id: str, doc: object = None, entry: int | None = None, kind: Kind = "terminal") -> Put:
+    return Put(kind, id, encode({"imei": id} if doc is None else doc), b"raw", b"kept", entry)
+
+
+def batch_of(name: str, size: int) -> Batch:
+    """A batch of so many records, each with its entry."""
+    ids = [f"{name}-{i}" for i in range(size)]
+    return Batch(entries=[entry(id) for id in ids], puts=[put(id, entry=i) for i, id in enumerate(ids)])
+
+
+def sample_batch(ts: int, hash_: int = 7, id: str = "T") -> Batch:
+    doc = encode({"ts": ts})
+    return Batch(
+        entries=[Entry("terminal", id, "metric", "traffic", ts, doc)],
+        newest=[Newest("terminal", "traffic", id, ts, hash_, doc, 0)],
+        seen=[Seen("terminal", "traffic", id, ts, hash_)],
+    )
+
+
+def counted(path: Path, sql: str) -> Any:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute(sql).fetchone()[0]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bridge.db"
+
+
+# --- whole batches or none ------------------------------------------------------------------------
+
+
+async def test_commit_stores_records_and_entries_together(path: Path) -> None:
+    """A batch's entries are in the journal in their order, and each record knows the row that publishes it."""
+    async with store.opened(path, clock=lambda: 12.5) as db, journal.opened(path, "mqtt") as rows:
+        assert await db.commit(batch_of("a", 3)) == 3
+        assert await db.commit(batch_of("b", 2)) == 5
+        found = await rows.after(0)
+        assert [(row.seq, row.at, row.id) for row in found] == [
+            (1, 12500, "a-0"),
+            (2, 12500, "a-1"),
+            (3, 12500, "a-2"),
+            (4, 12500, "b-0"),
+            (5, 12500, "b-1"),
+        ]
+        records = await rows.records_between(0, 99)
+        assert [(seq, id) for seq, _, id, _ in records] == [(row.seq, row.id) for row in found]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_cancelled_commits_leave_whole_batches_only(path: Path, seed: int) -> None:
+    """Whatever is cancelled at whatever moment, each batch is there as a whole or not at all, and the store goes on."""
+    chance, size, done = random.Random(seed), 6, set()
+    async with store.opened(path) as db:
+
+        async def write(name: str) -> None:
+            await db.commit(batch_of(name, size), CallMemory(id=name))
+            done.add(name)
+
+        for turn in range(60):
+            tasks = [asyncio.create_task(write(f"{turn}.{i}")) for i in range(3)]
+            for _ in range(chance.randrange(8)):
+                await asyncio.sleep(0 if chance.random() < 0.7 else chance.random() * 0.0006)
+            for task in chance.sample(tasks, chance.randrange(4)):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await db.commit(batch_of("last", size), CallMemory(id="last"))
+        done.add("last")
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        rows = [row[0].split("-")[0] for row in raw.execute("SELECT id FROM journal ORDER BY seq")]
+        records = [row[0].split("-")[0] for row in raw.execute("SELECT id FROM record ORDER BY seq")]
+        memories = {row[0] for row in raw.execute("SELECT id FROM call")}
+    assert rows == records
+    assert {name: rows.count(name) for name in rows} == dict.fromkeys(memories, size)
+    assert done <= memories
+
+
+async def test_failed_commit_leaves_nothing(path: Path) -> None:
+    """A batch that cannot be stored to its end is not stored at all, and the next one is."""
+    async with store.opened(path) as db:
+        broken = batch_of("a", 2)
+        broken.newest.append(Newest("terminal", "traffic", "T", 1, 2**70, b"{}", 0))
+        with pytest.raises(OverflowError):
+            await db.commit(broken)
+        assert await db.count("terminal") == 0
+        assert not db.changed.is_set()
+        assert await db.commit(batch_of("b", 1)) == 1
+
+
+async def test_commit_wakes_its_readers(path: Path) -> None:
+    """Who waits for news hears of a commit that says something, and of no other."""
+    async with store.opened(path) as db:
+        await db.commit(Batch(puts=[put("T")]))
+        assert not db.changed.is_set()
+        await db.commit(batch_of("a", 1))
+        assert db.changed.is_set()
+
+
+def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
+    """Kill -9 in the middle of a transaction leaves the batches before it, whole."""
+    program = f"""
+        import asyncio, os
+        from pathlib import Path
+        from oneweb_bridge import store
+        from tests.test_store import batch_of
+
+        async def main():
+            async with store.opened(Path({str(path)!r})) as db:
+                await db.commit(batch_of("a", 5))
+                async with db._transaction():
+                    await db._append(5, batch_of("b", 5).entries)
+                    os.kill(os.getpid(), 9)
+
+        asyncio.run(main())
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=60)
+    assert ended.returncode == -9
+    assert counted(path, "SELECT count(*) FROM journal") == 5
+    assert counted(path, "PRAGMA integrity_check") == "ok"
+
+
+# --- opening --------------------------------------------------------------------------------------
+
+
+async def test_second_bridge_is_refused(path: Path) -> None:
+    """A database in use is refused with a sentence, and usable again when the first has gone."""
+    async with store.opened(path):
+        with pytest.raises(StoreError, match="in use by another bridge"):
+            async with store.opened(path):
+                pass
+    async with store.opened(path) as db:
+        await db.commit(batch_of("a", 1))
+
+
+def test_second_process_is_refused(path: Path) -> None:
+    """Also when the other bridge is another process."""
+    program = f"""
+        import asyncio
+        from pathlib import Path
+        from oneweb_bridge import store
+        from oneweb_bridge.database import StoreError
+
+        async def main():
+            async with store.opened(Path({str(path)!r})):
+                pass
+
+        try:
+            asyncio.run(main())
+        except StoreError as error:
+            print(error)
+    """
+    with database.locked(path):
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60, capture_output=True, text=True
+        )
+    assert "in use by another bridge" in ended.stdout
+
+
+async def test_newer_schema_is_refused_and_left_alone(path: Path) -> None:
+    """A database of a newer program is refused, and not a byte of it is changed."""
+    async with store.opened(path) as db:
+        await db.commit(batch_of("a", 1))
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.execute(f"PRAGMA user_version = {database.VERSION + 1}")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="newer oneweb-bridge"):
+        async with store.opened(path):
+            pass
+    assert path.read_bytes() == before
+
+
+async def test_database_of_something_else_is_refused(path: Path) -> None:
+    """A file that another program made is not taken over."""
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.execute("CREATE TABLE mine (x)")
+        raw.commit()
+    with pytest.raises(StoreError, match="something else"):
+        async with store.opened(path):
+            pass
+    assert counted(path, "SELECT count(*) FROM sqlite_master") == 1
+
+
+@pytest.mark.parametrize("content", [b"not a database at all, but long enough to be looked at" * 40, b"\0" * 8192])
+async def test_corrupt_file_is_a_store_error(path: Path, content: bytes) -> None:
+    """A file that is no database is refused with a sentence that says what to do, never a traceback."""
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"bridge\.db"):
+        async with store.opened(path):
+            pass
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+async def test_damaged_database_is_a_store_error(path: Path, cut: int) -> None:
+    """A database whose pages were overwritten is refused when it is opened, not found out at the first poll."""
+    async with store.opened(path) as db:
+        await db.commit(batch_of("a", 50))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + b"\xff" * (4096 * cut - 100) + whole[4096 * cut :])
+    with pytest.raises(StoreError, match=r"bridge\.db"):
+        async with store.opened(path):
+            pass
+
+
+async def test_place_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+    """A directory that is not there, and a directory in place of the file, are said in a sentence."""
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "nowhere" / "bridge.db", tmp_path / "folder"):
+        with pytest.raises(StoreError, match="state"):
+            async with store.opened(place):
+                pass
+
+
+async def test_new_database_is_private(path: Path) -> None:
+    """Only the user of the bridge can read what it stores."""
+    async with store.opened(path):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_journal_id_is_random_and_stays(tmp_path: Path) -> None:
+    """Each database has a journal id of its own, for ever."""
+    ids = []
+    for name in ("a.db", "b.db", "a.db"):
+        async with store.opened(tmp_path / name) as db:
+            ids.append(db.journal_id)
+    assert ids[0] == ids[2] != ids[1]
+    assert len(ids[0]) >= 8
+
+
+async def test_two_connections_keep_the_write_ahead_log(path: Path) -> None:
+    """A second connection that comes and goes must not drop SQLite's locks: the log stays while the store is open."""
+    log = path.with_name(path.name + "-wal")
+    async with store.opened(path) as db:
+        await db.commit(batch_of("a", 1))
+        for turn in range(3):
+            async with journal.opened(path, "mqtt") as rows:
+                await db.commit(batch_of(f"b{turn}", 1))
+                await rows.advance(turn + 1)
+            async with journal.opened(path, "history", read_only=True) as rows:
+                assert await rows.head() == turn + 2
+            database.create_private(path)
+            assert log.exists()
+            read = "import sqlite3,sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM journal').fetchone())"
+            ended = subprocess.run(
+                [sys.executable, "-c", read, str(path)], check=True, timeout=60, capture_output=True, text=True
+            )
+            assert ended.stdout.strip() == f"({turn + 2},)"
+            assert log.exists()
+        await db.commit(batch_of("last", 1))
+    assert counted(path, "SELECT count(*) FROM journal") == 5
+
+
+async def test_transactions_are_written_out(path: Path) -> None:
+    """The store writes ahead and waits for the disk, so that a commit survives a power cut."""
+    async with store.opened(path) as db:
+        assert await database.pragma(db._db, "synchronous") == 2
+        assert (await db._rows("PRAGMA journal_mode"))[0][0] == "wal"
+
+
+# --- over a restart -------------------------------------------------------------------------------
+
+
+async def test_restart_keeps_everything(path: Path) -> None:
+    """Records, samples, links, settings, marks, memories and the journal's numbers are there after a restart."""
+    memory = CallMemory(
+        id="sites",
+        fingerprint="f",
+        complete=True,
+        remapped=True,
+        last_poll=1,
+        last_success=2,
+        window_end=3,
+        horizon=4,
+        held_since=5,
+        released=True,
+        failures=6,
+    )
+    async with store.opened(path) as db:
+        await db.commit(batch_of("T", 2), memory)
+        await db.commit(sample_batch(9))
+        await db.commit(Batch(links=[("terminal", "T-0", (("P", "T-0"),))], stale=["T-0"], presence=[("T-1", 77)]))
+        await db.change_settings([Setting("sites", "interval", "300.0", "mqtt")], ("topic", "mark"))
+        await db.count_missing("terminal", ["T-1"], 44)
+    async with store.opened(path) as db:
+        assert await db.call_memory("sites") == memory
+        assert await db.load("terminal", ["T-0"]) == {"T-0": Stored(b'{"imei":"T-0"}', b"raw", b"kept")}
+        assert await db.known("terminal", ["T-1"]) == {"T-1": Known("T-1", b"raw", b"kept", 1, 77)}
+        assert await db.past("traffic", ["T"]) == {"T": Past(9, 7, {9: 7})}
+        assert await db.linked_products(["T-0"]) == {"T-0": ["P"]}
+        assert await db.stale() == ["T-0"]
+        assert await db.settings() == [Setting("sites", "interval", "300.0", "mqtt")]
+        assert await db.command_mark("topic") == "mark"
+        assert await db.commit(batch_of("next", 1)) == 4
+
+
+async def test_journal_numbers_are_never_used_again(path: Path) -> None:
+    """Also when the journal was emptied, the next row has the next number, or a cursor would wait for ever."""
+    async with store.opened(path) as db:
+        await db.commit(batch_of("a", 3))
+        await db._db.execute("DELETE FROM journal")
+    async with store.opened(path) as db:
+        assert await db.commit(batch_of("b", 1)) == 4
+    assert counted(path, "SELECT seq FROM journal") == 4
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
+    """A record that is the same gets new hashes and is not missing any more; what was announced stays."""
+    async with store.opened(path) as db, journal.opened(path, "mqtt") as rows:
+        await db.commit(batch_of("T", 1))
+        await db.count_missing("terminal", ["T-0"], 10)
+        await db.commit(Batch(same=[(b"r2", b"k2", "terminal", "T-0")]))
+        assert await db.known("terminal", ["T-0"]) == {"T-0": Known("T-0", b"r2", b"k2", 0, 0)}
+        assert await rows.records_between(0, 9) == [(1, "terminal", "T-0", b'{"imei":"T-0"}')]
+        assert await db.ids_after("terminal", "") == [("T-0", 0, 0)]
+
+
+async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:
+    """How often a record was missing grows; since when stays as it was first seen missing."""
+    async with store.opened(path) as db:
+        await db.commit(batch_of("T", 1))
+        for now in (10, 20, 30):
+            await db.count_missing("terminal", ["T-0"], now)
+        assert await db.ids_after("terminal", "") == [("T-0", 3, 10)]
+        await db.commit(Batch(puts=[put("T-0")]))
+        assert await db.ids_after("terminal", "") == [("T-0", 0, 0)]
+
+
+async def test_removed_terminal_takes_what_is_its_own(path: Path) -> None:
+    """With a terminal go its components, its relations and its newest samples; what was seen of them is remembered."""
+    async with store.opened(path) as db, journal.opened(path, "mqtt") as rows:
+        await db.commit(
+            Batch(puts=[put("T"), put("T", kind="components"), put("T", kind="relations"), put("T", kind="site")])
+        )
+        await db.commit(sample_batch(9))
+        await db.commit(Batch(stale=["T"]))
+        await db.commit(Batch(removed=[("terminal", "T")], entries=[entry(what="removed")]))
+        assert [await db.count(kind) for kind in ("terminal", "components", "relations", "site")] == [0, 0, 0, 1]
+        assert await db.among("removed", "terminal", ["T", "U"]) == {"T"}
+        assert await db.reports_of("terminal", ["T"]) == {}
+        assert await rows.newest_between(0, 99) == []
+        assert (await db.past("traffic", ["T"]))["T"].seen == {9: 7}
+        assert await db.stale() == []
+        await db.commit(Batch(puts=[put("T")]))
+        assert await db.among("removed", "terminal", ["T"]) == set()
+
+
+async def test_ids_come_in_slices_and_all(path: Path) -> None:
+    """Ids are read slice by slice in their order, each once."""
+    ids = [f"T{i:05}" for i in range(SLICE + 5)]
+    async with store.opened(path) as db:
+        await db.commit(Batch(puts=[put(id) for id in reversed(ids)]))
+        first = await db.ids_after("terminal", "")
+        rest = await db.ids_after("terminal", first[-1][0])
+        assert [id for id, _, _ in (*first, *rest)] == ids
+        assert len(first) == SLICE
+        assert await db.count("terminal") == len(ids)
+
+
+async def test_any_text_is_an_id(path: Path) -> None:
+    """Ids are opaque: whatever the API calls a thing is stored and found again."""
+    ids = ["", "ä/ö", "a'b\"c", "%", "\n", "x" * 5000, "null\0byte", "🛰"]
+    async with store.opened(path) as db:
+        await db.commit(Batch(entries=[entry(id) for id in ids], puts=[put(id, entry=i) for i, id in enumerate(ids)]))
+        assert set(await db.load("terminal", ids)) == set(ids)
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+
+async def test_past_is_what_was_seen(path: Path) -> None:
+    """The newest sample, and the hash of each that may come again, are known per id and report."""
+    async with store.opened(path) as db:
+        await db.commit(sample_batch(5, 50))
+        await db.commit(
+            Batch(seen=[Seen("terminal", "traffic", "T", 3, 30), Seen("terminal", "traffic", "late", 1, 10)])
+        )
+        await db.commit(sample_batch(7, -70))
+        found = await db.past("traffic", ["T", "late", "nobody"])
+        assert found == {"T": Past(7, -70, {3: 30, 5: 50, 7: -70}), "late": Past(-1, 0, {1: 10})}
+        assert await db.past("signal_quality", ["T"]) == {}
+
+
+async def test_forgotten_samples_are_the_old_ones(path: Path) -> None:
+    """What is older than the horizon is forgotten, but the newest of each id stays known."""
+    async with store.opened(path) as db:
+        for ts in (3, 5, 7):
+            await db.commit(sample_batch(ts, ts * 10))
+        await db.commit(sample_batch(2, 20, id="old"))
+        await db.forget_samples("traffic", 6)
+        assert await db.past("traffic", ["T", "old"]) == {"T": Past(7, 70, {7: 70}), "old": Past(2, 20, {2: 20})}
+
+
+# --- staging --------------------------------------------------------------------------------------
+
+
+async def collected(db: Store, call: str) -> list[tuple[int, str, bytes, bytes]]:
+    return [row async for part in db.staged(call) for row in part]
+
+
+async def test_staged_rows_come_oldest_first_across_ids(path: Path) -> None:
+    """What is staged comes by time, then id, then as it came, in slices, and each call has its own."""
+    rows = [(5, "b", b"", b"1"), (5, "a", b"", b"2"), (3, "b", b"", b"3"), (5, "a", b"", b"4")]
+    async with store.opened(path) as db:
+        await db.stage("x", rows)
+        await db.stage("y", [(1, "z", b"", b"")])
+        await db.stage("x", [])
+        assert [row[3] for row in await collected(db, "x")] == [b"3", b"2", b"4", b"1"]
+        assert await db.latest_staged("x", ["a", "b", "c"]) == {"a": 5, "b": 5}
+        await db.unstage("x")
+        assert (await collected(db, "x"), len(await collected(db, "y"))) == ([], 1)
+
+
+async def test_staged_rows_come_in_slices(path: Path) -> None:
+    """No slice is larger than one transaction may be."""
+    async with store.opened(path) as db:
+        await db.stage("x", [(i, "a", b"", b"") for i in range(SLICE * 2 + 1)])
+        assert [len(part) async for part in db.staged("x")] == [SLICE, SLICE, 1]
+
+
+async def test_staged_rows_do_not_survive_a_restart(path: Path) -> None:
+    """A listing that was not complete when the bridge ended is not there afterwards."""
+    async with store.opened(path) as db:
+        await db.stage("x", [(1, "a", b"", b"")])
+    async with store.opened(path) as db:
+        assert await collected(db, "x") == []
+
+
+# --- relations ------------------------------------------------------------------------------------
+
+
+async def test_links_are_what_either_side_says(path: Path) -> None:
+    """A product belongs to a terminal as long as one of the two says so; each side replaces only what it said."""
+    async with store.opened(path) as db:
+        await db.commit(Batch(links=[("terminal", "T", (("P1", "T"), ("P2", "T"))), ("product", "P1", (("P1", "T"),))]))
+        assert await db.linked_products(["T"]) == {"T": ["P1", "P2"]}
+        await db.commit(Batch(links=[("terminal", "T", ())]))
+        assert await db.linked_products(["T"]) == {"T": ["P1"]}
+        await db.commit(Batch(links=[("product", "P1", (("P1", "U"),))]))
+        assert await db.linked_products(["T", "U"]) == {"U": ["P1"]}
+        assert await db.linked_terminals(["P1"]) == ["U"]
+
+
+async def test_all_terminals_can_be_stale(path: Path) -> None:
+    """A new name of a site concerns every terminal, and each is worked off once."""
+    async with store.opened(path) as db:
+        await db.commit(Batch(puts=[put("T"), put("U"), put("S", kind="site")], stale=["T"], all_stale=True))
+        assert sorted(await db.stale()) == ["T", "U"]
+        await db.commit(Batch(related=["T"]))
+        assert await db.stale() == ["U"]
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+async def test_setting_is_replaced_and_dropped(path: Path) -> None:
+    """A newer setting replaces the older, and an empty value goes back to the file; the mark is stored with it."""
+    async with store.opened(path) as db:
+
+        async def change(value: str, mark: str) -> Iterable[tuple[str, str]]:
+            await db.change_settings([Setting("sites", "interval", value, "mqtt")], ("t", mark))
+            assert await db.command_mark("t") == mark
+            return [(s.name, s.value) for s in await db.settings()]
+
+        assert await change("300", "m1") == [("interval", "300")]
+        assert await change("60", "m2") == [("interval", "60")]
+        assert await change("", "m3") == []
+        assert await db.command_mark("other") is None
+        await db.change_settings([], None)
+
+
+async def test_memory_of_a_call_never_polled_is_empty(path: Path) -> None:
+    """What was never polled is remembered as such, and stored without a word to the journal."""
+    async with store.opened(path) as db:
+        assert await db.call_memory("sites") == CallMemory(id="sites")
+        await db.remember(CallMemory(id="sites", failures=3))
+        assert (await db.call_memory("sites")).failures == 3
+        assert not db.changed.is_set()
