@@ -18,6 +18,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
+from typing import Annotated
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -26,7 +27,7 @@ import stamina
 from aiolimiter import AsyncLimiter
 
 from oneweb_bridge import __version__
-from oneweb_bridge.limits import pause_of
+from oneweb_bridge.limits import LONGEST, pause_of
 from oneweb_bridge.settings import Api as Settings
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
@@ -84,8 +85,13 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class _TokenAnswer(msgspec.Struct, frozen=True):
-    access_token: str
-    expires_in: float = 3600.0
+    access_token: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
+    expires_in: float | None = None
+
+    def lasts(self) -> float:
+        """For how many seconds it is used: a little less than it is good for, also when that is short."""
+        said = 3600.0 if self.expires_in is None else min(self.expires_in, 86400.0)
+        return max(1.0, said - min(30.0, said / 10))
 
 
 @contextlib.asynccontextmanager
@@ -117,7 +123,8 @@ class Api:
         self._session = session
         self._token: Token | None = None
         self._token_lock = asyncio.Lock()
-        self._ahead = 0
+        self._token_failure: tuple[float, ApiError] | None = None
+        self._heard: tuple[int, float] | None = None
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
@@ -136,8 +143,11 @@ class Api:
         return max(0.0, self.paused_until - time.monotonic())
 
     def now(self) -> int:
-        """The API's time in ms since the epoch, as far as its answers tell."""
-        return round(time.time() * 1000) + self._ahead
+        """The API's time in ms since the epoch; the host's own until an answer has told it."""
+        if self._heard is None:
+            return round(time.time() * 1000)
+        date, heard_at = self._heard
+        return date + round((time.monotonic() - heard_at) * 1000)
 
     def url(self, path: str) -> str:
         """The whole address of a path below `api.base_url`; a whole address stays as it is."""
@@ -169,18 +179,35 @@ class Api:
 
     async def _once(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
         for redirects in range(4):
-            answer = await self._limited(method, url, params, body)
+            answer = await self._signed(method, url, params, body)
             if answer.status not in _REDIRECTS:
                 return self._judged(answer, url)
-            url, params = self._redirected(answer, url, redirects), None
+            url, params = _redirected(answer, url, redirects), None
+            if answer.status == 303:
+                method, body = "GET", None
         raise AssertionError("unreachable: the fourth redirect raises")
+
+    async def _signed(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
+        """The answer; where a token that was good before is not accepted any more, the answer with a new one."""
+        held = self._token
+        answer = await self._limited(method, url, params, body)
+        if answer.status != 401 or held is None:
+            return answer
+        if self._token is held:
+            self._token = None
+        return await self._limited(method, url, params, body)
 
     async def _limited(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
         async with self._in_flight:
-            if self.pause > 0:
-                raise RateLimited(f"{_where(url)} asked to be left alone", self.pause)
+            self._check_pause(url)
             async with self._per_hour, self._spacing:
+                # Another request may have been told to wait while this one had to.
+                self._check_pause(url)
                 return await self._sent(method, url, params, body)
+
+    def _check_pause(self, url: str) -> None:
+        if self.pause > 0:
+            raise RateLimited(f"{_where(url)} asked to be left alone", self.pause)
 
     async def _sent(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
         headers = await self._credentials()
@@ -202,16 +229,22 @@ class Api:
             raise Unavailable(f"{_where(url)} cannot be reached: {_reason(error)}") from None
 
     async def _read(self, response: aiohttp.ClientResponse, url: str) -> Answer:
-        chunks, size = [], 0
+        chunks: list[bytes] = []
+        if (response.content_length or 0) > self._settings.max_body:
+            raise self._too_long(url, b"")
+        size = 0
         async for chunk in response.content.iter_chunked(65536):
             size += len(chunk)
             if size > self._settings.max_body:
-                raise BadAnswer(f"{_where(url)} sent more than api.max_body, {self._settings.max_body} bytes")
+                raise self._too_long(url, chunks[0] if chunks else b"")
             chunks.append(chunk)
         date = _date(response.headers.get("Date"))
         if date is not None:
-            self._ahead = date - round(time.time() * 1000)
+            self._heard = date, time.monotonic()
         return Answer(response.status, b"".join(chunks), response.headers, date)
+
+    def _too_long(self, url: str, piece: bytes) -> BadAnswer:
+        return BadAnswer(f"{_where(url)} sent more than api.max_body, {self._settings.max_body} bytes", piece)
 
     def _judged(self, answer: Answer, url: str) -> Answer:
         status, where = answer.status, _where(url)
@@ -219,23 +252,36 @@ class Api:
             if "html" in answer.headers.get("Content-Type", "") or answer.body[:15].lstrip()[:1] == b"<":
                 raise BadAnswer(f"{where} answered with a web page instead of JSON", answer.body)
             return answer
-        said = f"{where} answered {status}{_human_text(answer.body)}"
+        said = f"{where} answered {status}{self._human_text(answer.body)}"
         if status in (401, 403):
-            self._token = None
             raise Unauthorized(said)
         if status == 429:
-            pause = pause_of(answer.headers, time.time()) * random.uniform(1.0, 1.1)
-            self.paused_until = time.monotonic() + pause
+            now = time.time() if answer.time is None else answer.time / 1000
+            pause = min(pause_of(answer.headers, now) * random.uniform(1.0, 1.1), LONGEST)
+            self.paused_until = max(self.paused_until, time.monotonic() + pause)
             raise RateLimited(said, pause)
         if status >= 500 or status == 408:
             raise Unavailable(said)
         raise (NotFound if status == 404 else BadAnswer)(said, answer.body)
 
-    def _redirected(self, answer: Answer, url: str, redirects: int) -> str:
-        target = urljoin(url, answer.headers.get("Location", ""))
-        if urlsplit(target)[:2] != urlsplit(url)[:2] or redirects == 3:
-            raise BadAnswer(f"{_where(url)} answered with a redirect to another place, which is not followed")
-        return target
+    def _human_text(self, body: bytes) -> str:
+        """What an error body says to people, in one short line without credentials; nothing when it is not JSON."""
+        try:
+            said = msgspec.json.decode(body[:65536])
+        except (msgspec.DecodeError, RecursionError):
+            return ""
+        texts = [said.get(name) for name in _TEXT_MEMBERS] if isinstance(said, dict) else []
+        found = next((text for text in texts if isinstance(text, str)), "")
+        for secret in self._secrets():
+            found = found.replace(secret, "***")
+        line = " ".join(found.split())[:200]
+        return f" ({line})" if line else ""
+
+    def _secrets(self) -> list[str]:
+        """What must not stand in an error, should the server echo it."""
+        settings = self._settings
+        known = [_basic(settings).removeprefix("Basic "), str(settings.client_secret), str(settings.client_id)]
+        return [secret for secret in (*known, self._token.value if self._token else "") if secret]
 
     # ── signing in ─────────────────────────────────────────────────────────────────────────────
 
@@ -253,10 +299,21 @@ class Api:
                 return {"Authorization": f"Bearer {await self._access_token()}"}
 
     async def _access_token(self) -> str:
+        asked_at = time.monotonic()
         async with self._token_lock:
             if self._token is None or time.monotonic() >= self._token.ends:
-                self._token = await self._new_token()
+                # Those who waited here while the last try failed share its failure, and do not try again each.
+                if self._token_failure is not None and self._token_failure[0] >= asked_at:
+                    raise self._token_failure[1]
+                self._token = await self._renewed()
             return self._token.value
+
+    async def _renewed(self) -> Token:
+        try:
+            return await self._new_token()
+        except ApiError as error:
+            self._token_failure = time.monotonic(), error
+            raise
 
     async def _new_token(self) -> Token:
         settings, auth = self._settings, self._settings.auth
@@ -276,13 +333,15 @@ class Api:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"{_where(url)} cannot be reached: {_reason(error)}") from None
         if answer.status in (400, 401, 403):
-            raise Unauthorized(f"{_where(url)} gave no token: it answered {answer.status}{_human_text(answer.body)}")
-        token = self._judged(answer, url)
+            said = self._human_text(answer.body)
+            raise Unauthorized(f"{_where(url)} gave no token: it answered {answer.status}{said}")
         try:
-            found = msgspec.json.decode(token.body, type=_TokenAnswer)
-        except msgspec.DecodeError:
+            found = msgspec.json.decode(self._judged(answer, url).body, type=_TokenAnswer, strict=False)
+        except NotFound as error:
+            raise BadAnswer(f"{error}; api.auth.token_url may be wrong") from None
+        except (msgspec.DecodeError, RecursionError):
             raise BadAnswer(f"{_where(url)} gave no token that can be read") from None
-        return Token(found.access_token, time.monotonic() + max(0.0, min(found.expires_in, 86400.0) - 30.0))
+        return Token(found.access_token, time.monotonic() + found.lasts())
 
 
 def _basic(settings: Settings) -> str:
@@ -295,6 +354,27 @@ def _where(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
+def _redirected(answer: Answer, url: str, redirects: int) -> str:
+    """Where a redirect leads to; never to another server, which would be given the credentials."""
+    try:
+        target = urljoin(url, answer.headers["Location"])
+        here, there = _origin(url), _origin(target)
+    except (KeyError, ValueError):
+        raise BadAnswer(f"{_where(url)} answered with a redirect without a readable address") from None
+    if there != here:
+        raise BadAnswer(f"{_where(url)} answered with a redirect to another place, which is not followed")
+    if redirects == 3:
+        raise BadAnswer(f"{_where(url)} answered with one redirect after the other")
+    return target
+
+
+def _origin(url: str) -> tuple[str, str, str | None, int | None]:
+    """What must stay the same for the credentials to be sent: scheme, user, host and port. Raises ValueError."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.netloc.rpartition("@")[0], parts.hostname, port
+
+
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
@@ -302,6 +382,8 @@ def _reason(error: BaseException) -> str:
         return error.os_error.strerror or str(error.os_error) or type(error.os_error).__name__
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer was cut off"
+    if isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError)):
+        return "the connection was lost"
     return f"{type(error).__name__}"
 
 
@@ -310,18 +392,3 @@ def _date(header: str | None) -> int | None:
         return round(parsedate_to_datetime(header).timestamp() * 1000) if header else None
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _human_text(body: bytes) -> str:
-    """What an error body says to people, in one short line; nothing when it is not JSON."""
-    try:
-        said = msgspec.json.decode(body[:65536])
-    except (msgspec.DecodeError, RecursionError):
-        return ""
-    found = (
-        next((said[name] for name in _TEXT_MEMBERS if isinstance(said.get(name), str)), "")
-        if isinstance(said, dict)
-        else ""
-    )
-    line = " ".join(found.split())[:200]
-    return f" ({line})" if line else ""

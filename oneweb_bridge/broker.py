@@ -16,7 +16,9 @@ class NoBroker(Exception):
 
 
 def program() -> str | None:
-    """Where mosquitto is, also outside a plain user's PATH."""
+    """Where mosquitto is, also outside a plain user's PATH; ONEWEB_BRIDGE_MOSQUITTO names another one."""
+    if named := os.environ.get("ONEWEB_BRIDGE_MOSQUITTO"):
+        return named if os.access(named, os.X_OK) else None
     path = os.pathsep.join((os.environ.get("PATH", ""), *_PLACES))
     return shutil.which("mosquitto", path=path)
 

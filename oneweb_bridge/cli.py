@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
     _add(commands, "run", _run, "the bridge, until SIGTERM or SIGINT")
     _add_demo(commands)
     _add(commands, "check", _check, "validates the configuration, signs in, reaches the broker")
+    explore = _add(commands, "explore", _explore, "calls each API once, read-only, and says what to change")
+    explore.add_argument(
+        "--save", type=Path, metavar="DIR", help="writes a sample of each answer, ids and names replaced"
+    )
     _add_simulate(commands)
     status = _add(commands, "status", _status, "the polling manager's table")
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")
@@ -218,6 +222,16 @@ def _check(options: argparse.Namespace) -> int:
 
     found = _loaded(options)
     return DONE if asyncio.run(checking.check(found, print)) else FAILED
+
+
+def _explore(options: argparse.Namespace) -> int:
+    from oneweb_bridge import explore
+
+    found = _loaded(options)
+    try:
+        return DONE if asyncio.run(explore.explore(found, print, options.save)) else FAILED
+    except OSError as error:
+        return _refuse(f"explore: {options.save}: {error.strerror}", FAILED)
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -76,6 +76,7 @@ def _uri(path: Path, *, read_only: bool) -> str:
 
 async def _prepare(db: aiosqlite.Connection, *, read_only: bool) -> None:
     await db.execute("PRAGMA busy_timeout = 10000")
+    await pragma(db, "schema_version")  # reads the file, so that one that is no database is found out here
     if read_only:
         return
     await db.execute("PRAGMA journal_mode = WAL")

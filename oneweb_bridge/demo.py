@@ -43,10 +43,31 @@ async def run(terminals: int, speed: float) -> None:
             try:
                 async with broker.running(port):
                     _say_where(terminals, port, fake.url)
-                    await app.run(config, on_sent=console.Lines().write)
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(_story(fake), name="story")
+                        await app.run(config, on_sent=console.Lines().write)
             except broker.NoBroker as error:
                 print(f"{error}. Without a broker, this is what would be published:", file=sys.stderr)
                 await app.run_without_broker(config, lambda message: print(console.json_line(message), flush=True))
+
+
+async def _story(fake: simulator.Simulator) -> None:
+    """What a fleet does in a day, in minutes: a terminal leaves and comes back, firmware, late news, a bad record."""
+    while terminals := fake.truth("terminals"):
+        leaver, other = terminals[0]["id"], terminals[-1]["id"]
+        await asyncio.sleep(15.0)
+        fake.fleet("remove", id=leaver)
+        await asyncio.sleep(10.0)
+        fake.fleet("firmware", id=other)
+        fake.fleet("suspend", id=fake.truth("products")[0]["id"])
+        fake.fleet("rename_site", id=fake.truth("sites")[0]["id"], name="Renamed in the demo")
+        fake.fault("corrected", report="traffic", id=other)
+        await asyncio.sleep(10.0)
+        fake.fault("missing_key", path="geographicSite", key="id", share=0.1, count=1)
+        await asyncio.sleep(40.0)
+        fake.fleet("restore", id=leaver)
+        fake.fleet("set_status", id=fake.truth("products")[0]["id"], status="active")
+        await asyncio.sleep(15.0)
 
 
 def configuration(api_url: str, port: int, directory: Path) -> Config:
@@ -65,6 +86,8 @@ def configuration(api_url: str, port: int, directory: Path) -> Config:
         mqtt=msgspec.structs.replace(config.mqtt, host="127.0.0.1", port=port),
         state=msgspec.structs.replace(config.state, path=str(directory / "demo.db")),
         polling={id: _quick(call) for id, call in config.polling.items()},
+        removal=msgspec.structs.replace(config.removal, after_time=20.0),
+        http=msgspec.structs.replace(config.http, listen="127.0.0.1:0"),
     )
 
 

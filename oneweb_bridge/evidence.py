@@ -10,6 +10,8 @@ from oneweb_bridge.catalogue import Call
 Ended = Literal["ok", "refused", "unknown", "rejected", "away", "busy", "odd"]
 """How a request ended: refused is 401 and 403, unknown 404, rejected 400 and the like, away no connection or 5xx."""
 
+Tree = dict[str, Any]
+"""A piece of bridge.yaml."""
 _ENVELOPES = ("items", "data", "results")
 
 
@@ -38,7 +40,6 @@ class Span(msgspec.Struct, frozen=True):
 
     works: bool | None = None
     change: dict[str, Any] = {}
-    said: str = ""
 
 
 class Evidence(msgspec.Struct, kw_only=True):

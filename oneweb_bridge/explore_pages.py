@@ -36,9 +36,15 @@ def first_params(page: Page) -> dict[str, str]:
     return {page.limit_param: str(LOOK)} if page.style != "none" else {}
 
 
-def tries(page: Page, reply: Reply, count: int) -> Iterator[Try]:
-    """What to try, the configured style first. Signs in the answer come before guesses."""
-    yield _offset_try(page.offset_param, page.limit_param, {})
+def first_try(page: Page) -> Try:
+    """Two records from behind the first, in the way that the configuration has."""
+    if page.style == "page_size":
+        return _page_try(page.page_param, page.size_param)
+    return _offset_try(page.offset_param, page.limit_param, {})
+
+
+def other_tries(page: Page, reply: Reply, count: int) -> Iterator[Try]:
+    """What else to try. Signs in `reply`, which gave the first `count` records, come before guesses."""
     cursor = _cursor(reply.body)
     if cursor is not None:
         path, value = cursor
@@ -49,9 +55,12 @@ def tries(page: Page, reply: Reply, count: int) -> Iterator[Try]:
     yield from _link_tries(page, reply, count)
     for offset, limit in _OFFSETS:
         yield _offset_try(offset, limit, {"offset_param": offset, "limit_param": limit})
-    for number, size in _PAGES:
-        change = {"style": "page_size", "page_param": number, "size_param": size}
-        yield Try({number: "2", size: "2"}, _without_defaults(change), "page_size", (2, 4))
+    yield from (_page_try(number, size) for number, size in _PAGES)
+
+
+def _page_try(number: str, size: str) -> Try:
+    change = {"style": "page_size", "page_param": number, "size_param": size}
+    return Try({number: "2", size: "2"}, _without_defaults(change), "page_size", (2, 4))
 
 
 def _offset_try(offset: str, limit: str, change: dict[str, Any]) -> Try:
@@ -84,23 +93,29 @@ def _cursor(body: Any) -> tuple[str, str] | None:
             below = _cursor(said)
             if below is not None:
                 return f"{name}.{below[0]}", below[1]
-        elif isinstance(said, str) and said and "://" not in said:
-            if folded in ("next", "cursor", "after") or folded.endswith(("cursor", "token")):
-                return name, said
+        elif isinstance(said, str) and said and "://" not in said and _is_cursor(folded):
+            return name, said
     return None
+
+
+def _is_cursor(folded: str) -> bool:
+    return folded in ("next", "cursor", "after") or folded.endswith(("cursor", "token"))
 
 
 def _without_defaults(change: dict[str, Any]) -> dict[str, Any]:
     return {name: said for name, said in change.items() if getattr(Page(), name) != said}
 
 
-def proves(attempt: Try, first: Sequence[Any], answered: Sequence[Any]) -> dict[str, Any] | None:
-    """The change of `page` that an answer to a try proves, or None when it proves nothing."""
+def proves(attempt: Try, first: Sequence[Any], shown: Sequence[Any], answered: Sequence[Any]) -> dict[str, Any] | None:
+    """The change of `page` that an answer to a try proves, or None when it proves nothing.
+
+    `first` is the listing from its begin, `shown` the part of it from which a cursor or link goes on.
+    """
     before, after = [identity(item) for item in first], [identity(item) for item in answered]
-    if not after or after[0] == before[0] or len(after) > max(len(before), LOOK):
+    if not after or after[0] == before[0]:
         return None
     if attempt.how in ("cursor", "link_next"):
-        return attempt.change if after[0] not in before else None
+        return attempt.change if after[0] not in [identity(item) for item in shown] else None
     for expected in attempt.expects:
         if after == before[expected : expected + len(after)] and len(after) <= 2:
             zero = attempt.how == "page_size" and expected == 4
@@ -112,6 +127,7 @@ def settled(page: Page, reply: Reply, count: int, proved: tuple[Try, dict[str, A
     """What is known of the pages in the end. None of the tries worked when `proved` is None."""
     if proved is not None:
         attempt, change = proved
+        change = {name: said for name, said in change.items() if getattr(page, name) != said}
         return Paging(attempt.how, change, f"pages by {attempt.how}")
     if count < 3:
         return Paging("", {}, "too few records to tell the page style")

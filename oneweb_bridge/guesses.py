@@ -1,4 +1,4 @@
-"""Which of the API's names may mean which of ours: by words, by abbreviations, by units, and by what is left over. Pure.
+"""Which of the API's names may mean which of ours: by words, abbreviations, units, and what is left over. Pure.
 
 A guess is only ever shown to people, who can see the value that comes of it.
 """

@@ -18,7 +18,7 @@ class _Formatter(logging.Formatter):
         super().__init__()
         self.converter = time.gmtime
         self._as_json = as_json
-        self._secrets = [secret for secret in secrets if len(secret) > 3]
+        self._secrets = sorted((secret for secret in secrets if len(secret) > 3), key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
         said = record.getMessage()

@@ -15,9 +15,12 @@ first element, because both happen in TM Forum APIs. What is not there is None, 
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 Step = Callable[[Any], Any]
+LONGEST_NAME = 200
+"""Longer texts are no names, and are never compared or remembered as such."""
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\*|:?\d+|[^\]]+=[^\]]*)\]")
 
 
@@ -25,6 +28,7 @@ class BadPath(ValueError):
     """A path that cannot be read, with the reason as its text."""
 
 
+@lru_cache(maxsize=4096)
 def folded(text: str) -> str:
     """The form in which names are compared: lower case, without spaces, `_` and `-`."""
     return text.translate(_IGNORED).casefold()
@@ -159,7 +163,7 @@ def _matching(conditions: str) -> Step:
 
 
 def _is(value: Any, words: frozenset[str]) -> bool:
-    return type(value) is str and (value in words or folded(value) in words)
+    return type(value) is str and len(value) <= LONGEST_NAME and folded(value) in words
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -34,6 +34,7 @@ STALL = 30.0
 TRIES = 5
 """How often a message may be refused, or break the connection, before its row is set aside."""
 INFO_EVERY = 10.0
+PROBE_EVERY = 60.0
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -114,6 +115,7 @@ class Session:
                 group.create_task(self._commit(), name="mqtt cursor")
                 group.create_task(self._watch(), name="mqtt watch")
                 group.create_task(self._inform(), name="mqtt info")
+                group.create_task(self._keep_probing(), name="mqtt probe")
         except asyncio.CancelledError:
             await self._say_goodbye(link)
             raise
@@ -159,6 +161,13 @@ class Session:
             ) from None
         if not self._head.done():
             self._head.set_result(None)
+
+    async def _keep_probing(self) -> None:
+        """Proves again and again that the broker delivers; its access rules may change."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY)
+            self._probed.clear()
+            await self._probe()
 
     async def _behind(self, cursor: int) -> int:
         """The row behind which the broker may have lost what was retained."""

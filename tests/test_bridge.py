@@ -2,28 +2,14 @@
 
 import asyncio
 import json
-import random
 import time
 from pathlib import Path
 
 from oneweb_bridge import broker, simulator
-from tests import harness, truth
+from tests import campaign, harness, truth
+from tests.campaign import settled
 
 ENTITIES = ("oneweb/terminal/#", "oneweb/product/#", "oneweb/organization/#", "oneweb/site/#", "oneweb/usage/#")
-
-
-def settled(recorder: harness.Recorder, calls: int = 12) -> bool:
-    """Whether every call has succeeded at least once, as far as the recorder heard."""
-    states = {
-        t: p for t, p in recorder.retained.items() if t.startswith("oneweb/bridge/polling/") and t.endswith("/state")
-    }
-    return len(states) == calls and all("last_success" in state for state in states.values())
-
-
-async def backlog(port: int) -> int:
-    """How many journal rows wait, as the bridge's own record says once it has caught up."""
-    info = (await harness.retained(port, "oneweb/bridge/info")).get("oneweb/bridge/info", {})
-    return int(info.get("journal", {}).get("backlog", -1))
 
 
 async def test_first_snapshot_equals_what_the_api_shows(world: harness.World) -> None:
@@ -121,35 +107,17 @@ async def test_kill_says_offline_through_the_will(world: harness.World) -> None:
         await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "offline"})
 
 
-async def killed_first_snapshot(directory: Path, seed: int, *, terminals: int, protocol: str = "5") -> list[str]:
-    """Kills the bridge at a random moment of its first snapshot, lets the next one finish. Returns what is wrong."""
-    chance = random.Random(seed)
-    async with harness.world(directory, terminals=terminals, seed=seed) as world:
-        world.api.freeze()
-        config = world.config(mqtt={"protocol": protocol})
-        async with harness.recording(world.port) as recorder:
-            bridge = await harness.started(config)
-            moment = chance.uniform(0.0, 2.5)
-            try:
-                await recorder.until(lambda: any("/event/" in topic for topic in recorder.topics()))
-                await asyncio.sleep(moment)
-            finally:
-                await bridge.kill()
-            async with harness.running(config):
-                await recorder.until(lambda: settled(recorder), 60)
-                await recorder.quiet(1.0)
-                retained = await harness.retained(world.port)
-        wrong = truth.differences(retained, truth.expected(world.api))
-        wrong += truth.broken_chains(recorder.messages) + truth.steps_back(recorder.messages)
-        return [f"seed {seed}, killed after {moment:.2f} s: {line}" for line in wrong]
-
-
 async def test_kill_during_the_first_snapshot_loses_and_invents_nothing(tmp_path: Path) -> None:
     """Kill -9 at random moments of the first snapshot, then quiet: retained topics equal the truth, chains hold."""
-    for seed, protocol in ((11, "5"), (12, "5"), (13, "3.1.1")):
+    for seed in (11, 12, 13):
         directory = tmp_path / str(seed)
         directory.mkdir()
-        assert await killed_first_snapshot(directory, seed, terminals=400, protocol=protocol) == []
+        assert await campaign.killed_in_first_snapshot(directory, seed, terminals=150) == []
+
+
+async def test_connection_cut_every_few_messages_loses_nothing(tmp_path: Path) -> None:
+    """A connection that breaks again and again costs no message and no order."""
+    assert await campaign.connection_cut(tmp_path, 5) == []
 
 
 async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from oneweb_bridge import diff
 from oneweb_bridge.diff import Fresh, Rule, Salt, compare, differs, distance, encode
 from oneweb_bridge.model import Batch, Fields, Known, Reading, Stored
 
-HERE: Fields = {"latitude": 60.0, "longitude": 10.0, "elevation_m": 5.0}
+HERE: dict[str, Any] = {"latitude": 60.0, "longitude": 10.0, "elevation_m": 5.0}
 METRE = 1 / 111_195
 """One metre of latitude in degrees."""
 
@@ -192,7 +192,7 @@ def story(told: Iterable[tuple[Fields, Fields, set[str]]]) -> tuple[list[Any], F
     events: list[Any] = []
     known: Stored | None = None
     for values, place, odd in told:
-        shown = {name: value for name, value in (values | place).items() if name not in odd}
+        shown: Any = {name: value for name, value in (values | place).items() if name not in odd}
         batch = one(TERMINALS, known, terminal(odd=tuple(sorted(odd)), **shown))
         events += zip([entry.what for entry in batch.entries], bodies(batch), strict=True)
         for put in batch.puts:

@@ -31,7 +31,7 @@ NOW = 1750167607.0
     ],
 )
 def test_pause_is_what_the_answer_says(headers: dict[str, str], expected: float) -> None:
-    """Retry-After in s or as a date, and the window's reset in ms or as an epoch; the longer counts, nonsense does not."""
+    """Retry-After in s or as a date, the window's reset in ms or as an epoch: the longer counts, nonsense does not."""
     assert expected == pytest.approx(pause_of(headers, NOW))
 
 

@@ -19,7 +19,7 @@ Server = Callable[[Ask], Got]
 
 def listed(page: Page, server: Server) -> tuple[list[str], Paging]:
     """What a poll gets: the ids of all pages that may be used, and the paging at its end."""
-    paging, found = Paging(page, URL), []
+    paging, found = Paging(page, URL), list[str]()
     for asked in count():
         if paging.ask is None:
             return found, paging
@@ -171,7 +171,7 @@ def test_missing_page_is_incomplete(style: Any, size: int, limit: int, data: st.
 @hypothesis.settings(max_examples=200)
 @given(st.integers(2, 30), st.integers(1, 8), st.data())
 def test_record_that_moves_between_pages_is_noticed(size: int, limit: int, data: st.DataObject) -> None:
-    """A record deleted while the pages are read shifts the rest: with a total, that is never taken for a whole listing."""
+    """A record deleted while the pages are read shifts the rest: with a total, that is no whole listing."""
     hypothesis.assume(size > limit)
     page, ids = Page(limit=limit), [f"T{i}" for i in range(size)]
     server, at = Things(ids, page), data.draw(st.integers(0, limit - 1))

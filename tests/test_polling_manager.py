@@ -16,7 +16,7 @@ from paho.mqtt.properties import Properties
 
 from oneweb_bridge import app, broker, config, publisher, simulator
 from tests import harness
-from tests.test_bridge import settled
+from tests.campaign import settled
 
 CALL = "oneweb/bridge/polling/sites"
 STATE = f"{CALL}/state"

@@ -79,17 +79,9 @@ def test_wanted_ids_are_all_that_relations_name() -> None:
 IDS = st.sampled_from(["x", "y"])
 RECORD: Any = st.fixed_dictionaries(
     {},
-    optional={
-        name: IDS
-        for name in (
-            "site_id",
-            "party_id",
-            "party_name",
-            "distribution_partner_id",
-            "end_customer_id",
-            "end_customer_name",
-        )
-    },
+    optional=dict.fromkeys(
+        ("site_id", "party_id", "party_name", "distribution_partner_id", "end_customer_id", "end_customer_name"), IDS
+    ),
 )
 
 

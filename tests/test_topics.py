@@ -172,7 +172,9 @@ def test_changed_components_are_a_change_of_the_terminal() -> None:
         ("alert", "bridge", "", "bad_answer", "oneweb/bridge/alert", False),
     ],
 )
-def test_row_goes_to_its_topic_as_it_is(what: What, entity: str, id: str, name: str, topic: str, retain: bool) -> None:
+def test_row_goes_to_its_topic_as_it_is(  # noqa: PLR0917 -- a row of a table
+    what: What, entity: str, id: str, name: str, topic: str, retain: bool
+) -> None:
     """Samples, usage, states and alerts are published byte for byte as they stand in the journal."""
     (found,) = TREE.messages(row(what, b'{"a":70.0}', entity=entity, id=id, name=name))
     assert (found.topic, found.payload, found.retain, found.content_type) == (
@@ -242,7 +244,7 @@ def test_replayed_row_is_marked_and_never_retained() -> None:
     found = [m for r in ROWS if (m := TREE.replayed(r)) is not None]
     assert all(json.loads(m.payload)["replayed"] is True for m in found)
     assert not any(m.retain for m in found)
-    assert {m.topic.split("/", 3)[3].split("/")[0] for m in found} == {"event", "history"}
+    assert all({"event", "history"} & set(m.topic.split("/")) for m in found)
 
 
 @pytest.mark.parametrize("what", ["added", "changed", "removed"])

@@ -1,0 +1,252 @@
+"""`oneweb-bridge explore`: asks each API once, read-only, and says what to change in bridge.yaml.
+
+What is asked is here; what it means is in `findings`, and how it is said in `explore_report`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec.structs import replace
+
+from oneweb_bridge import api, explore_pages, explore_report, explore_spans, findings, redaction
+from oneweb_bridge.api import Api
+from oneweb_bridge.catalogue import Call
+from oneweb_bridge.config import Config, require_credentials
+from oneweb_bridge.evidence import Ended, Evidence, Found, Paging, Reply, Span, located
+from oneweb_bridge.paging import total_of
+
+Write = Callable[[str], None]
+
+
+async def explore(config: Config, write: Write, save: Path | None = None) -> bool:
+    """Writes what was found. True when all enabled calls could be reached. Raises ConfigError without credentials."""
+    require_credentials(config)
+    async with _signed_in(config, write) as (connection, changes):
+        if connection is None:
+            return False
+        look = Look(connection)
+        seen = [await look.at(call) for call in config.polling.values()]
+    found = findings.judged(seen, config, changes)
+    for line in explore_report.lines(seen, found):
+        write(line)
+    if save is not None:
+        _save(seen, save, write)
+    return all(evidence.reply.ended == "ok" for evidence in seen if evidence.call.enabled)
+
+
+@contextlib.asynccontextmanager
+async def _signed_in(config: Config, write: Write) -> AsyncIterator[tuple[Api | None, dict[str, Any]]]:
+    """A connection whose credentials were accepted, and the change that it took; None when they were not."""
+    headers = replace(config.api, auth=replace(config.api.auth, style="headers"))
+    ways: list[tuple[Any, dict[str, Any]]] = [(config.api, {})]
+    if config.api.auth.style == "basic":
+        ways.append((headers, {"api": {"auth": {"style": "headers"}}}))
+    for settings, changes in ways:
+        async with api.connected(settings) as connection:
+            try:
+                await connection.hello()
+            except api.Unauthorized as error:
+                write(f"sign-in       refused with auth.style {settings.auth.style}: {error}")
+                continue
+            except api.ApiError as error:
+                write(f"sign-in       failed: {error}. Check api.base_url, api.hello.path, api.proxy and api.ca_file")
+                break
+            write(f"sign-in       {settings.base_url} accepts the credentials (auth.style {settings.auth.style})")
+            yield connection, changes
+            return
+    write("              nothing else was asked. Check api.client_id, api.client_secret and api.auth.style")
+    yield None, {}
+
+
+class Look:
+    """Looks at one call after the other, and begins with what worked before."""
+
+    def __init__(self, connection: Api) -> None:
+        self._api = connection
+        self._page: dict[str, Any] = {}
+        self._unpaged = False
+        self._span: Span | None = None
+        self._ids: dict[str, str] = {}
+
+    async def at(self, call: Call) -> Evidence:
+        """All that a few requests show of a call."""
+        params = explore_pages.first_params(replace(call.page, **self._page))
+        seen = Evidence(call=call, reply=await self._ask(call, params))
+        if call.reads == "report":
+            await self._look_at_span(seen, params)
+            await self._look_one_by_one(seen, params)
+        if call.reads == "components":
+            await self._look_elsewhere(seen, params)
+        seen.found = located(seen.reply.body)
+        if seen.reply.ended == "ok" and seen.found is not None:
+            seen.paging = await self._paging(seen, seen.found)
+            self._remember_ids(call, seen.found)
+        return seen
+
+    async def _ask(self, call: Call, params: Mapping[str, str], path: str = "") -> Reply:
+        asked = {**call.query, **params}
+        path = path or call.path
+        each = {"user_terminals": "{ut_id}", "products": "{product_id}"}.get(call.for_each or "", "")
+        if each:
+            id = self._ids.get(call.for_each or "", "")
+            path = path.replace(each, quote(id, safe=""))
+            asked = {name: said.replace(each, id) for name, said in asked.items()}
+        try:
+            answer = await self._patiently(path, asked)
+        except api.ApiError as error:
+            return Reply(ended=_ended(error), said=str(error), params=asked)
+        try:
+            body = msgspec.json.decode(answer.body)
+        except (msgspec.DecodeError, RecursionError):
+            return Reply(ended="odd", said=f"{path} answered with something that is not JSON", params=asked)
+        return Reply(
+            ended="ok",
+            params=asked,
+            body=body,
+            total=total_of(answer.headers.get(call.page.total_header)),
+            link=answer.headers.get("Link"),
+            time=answer.time,
+        )
+
+    async def _patiently(self, path: str, asked: Mapping[str, str]) -> api.Answer:
+        """The answer, after one pause where the API asks for one that people would wait for."""
+        try:
+            return await self._api.get(path, asked)
+        except api.RateLimited as error:
+            if error.pause > _PATIENCE:
+                raise
+            await asyncio.sleep(error.pause)
+        return await self._api.get(path, asked)
+
+    def _remember_ids(self, call: Call, found: Found) -> None:
+        ids = [str(item["id"]) for item in found.items if isinstance(item, dict) and item.get("id")]
+        self._ids.update({call.id: ids[0]} if ids else {})
+
+    # ── pages ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _paging(self, seen: Evidence, found: Found) -> Paging:
+        """Which pages the call has: the configured ones, those of the calls before, or others."""
+        call, reply, items = seen.call, seen.reply, found.items
+        if call.reads == "usage" and not items:
+            return Paging()
+        extra = _rest(call, reply)
+        page = replace(call.page, **self._page)
+        first = explore_pages.first_try(page)
+        answer = await self._ask(call, {**extra, **first.params})
+        shown = _items(answer)
+        proved = explore_pages.proves(first, items, items, shown) if items else None
+        if proved is not None:
+            return explore_pages.settled(call.page, reply, len(items), (first, {**self._page, **proved}))
+        attempts: Iterable[explore_pages.Try] = ()
+        cut = 0 < len(shown) < len(items)
+        if len(items) >= 3 and not (self._unpaged and not cut):
+            attempts = explore_pages.other_tries(page, answer if cut else reply, len(shown if cut else items))
+        for attempt in attempts:
+            answered = _items(await self._ask(call, {**extra, **attempt.params}))
+            change = explore_pages.proves(attempt, items, shown if cut else items, answered)
+            if change is not None:
+                self._page = change if attempt.how in ("offset_limit", "page_size") else self._page
+                return explore_pages.settled(call.page, reply, len(items), (attempt, change))
+        settled = explore_pages.settled(call.page, reply, len(items), None)
+        self._unpaged = self._unpaged or settled.how == "none"
+        return settled
+
+    # ── time ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _look_at_span(self, seen: Evidence, params: Mapping[str, str]) -> None:
+        """Asks for a span of time, in other words where the configured ones are not understood."""
+        call = seen.call
+        if call.window is None or seen.reply.ended in ("refused", "unknown", "away", "busy"):
+            return
+        now, unheard = seen.reply.time or self._api.now(), set[tuple[str, ...]]()
+        for attempt in explore_spans.attempts(call, now, self._span):
+            if tuple(attempt.params) in unheard:
+                continue
+            reply = await self._ask(call, {**params, **attempt.params})
+            verdict = explore_spans.verdict(seen.reply, reply)
+            if verdict == "unheard":
+                unheard.add(tuple(attempt.params))
+            if verdict == "works":
+                required = {"required": True} if seen.reply.ended == "rejected" else {}
+                seen.span = Span(True, {**attempt.change, **required})
+                seen.windowed = reply
+                seen.reply = reply if required else seen.reply
+                self._span = Span(True, attempt.change)
+                return
+            if verdict == "refused":
+                return
+        # Of a report that cannot be had at all nothing is known, and guesses are not made twice.
+        self._span = Span(False) if seen.reply.ended == "ok" else Span(None)
+        seen.span = self._span
+
+    async def _look_one_by_one(self, seen: Evidence, params: Mapping[str, str]) -> None:
+        """Asks in other ways for a report that its own path does not give."""
+        call = seen.call
+        if seen.reply.ended not in ("unknown", "rejected"):
+            return
+        for change in findings.report_places(call):
+            asked = replace(call, **change)
+            if asked.for_each and asked.for_each not in self._ids:
+                continue
+            tried = Evidence(call=asked, reply=await self._ask(asked, params))
+            await self._look_at_span(tried, params)
+            if tried.reply.ended == "ok" and located(tried.reply.body) is not None:
+                seen.call, seen.reply, seen.windowed, seen.span = asked, tried.reply, tried.windowed, tried.span
+                seen.changes = dict(change)
+                return
+
+    # ── components ─────────────────────────────────────────────────────────────────────────────
+
+    async def _look_elsewhere(self, seen: Evidence, params: Mapping[str, str]) -> None:
+        """Looks for components where they may be besides: other attributes, all attributes, a path of their own."""
+        for path, query in findings.component_places(seen.call):
+            if findings.has_components(_items(seen.reply)):
+                return
+            asked = replace(seen.call, query=query)
+            reply = await self._ask(asked, params, path)
+            if reply.ended == "ok" and findings.has_components(_items(reply)):
+                seen.reply = reply
+                seen.changes = ({"path": path} if path != seen.call.path else {}) | {"query": dict(query)}
+                seen.call = replace(asked, path=path)
+
+
+def _items(reply: Reply) -> list[Any]:
+    found = located(reply.body) if reply.ended == "ok" else None
+    return found.items if found else []
+
+
+def _rest(call: Call, reply: Reply) -> dict[str, str]:
+    """The parameters of a request that belong neither to the call nor to its pages."""
+    page = call.page
+    known = {*call.query, page.limit_param, page.offset_param, page.page_param, page.size_param}
+    return {name: said for name, said in reply.params.items() if name not in known}
+
+
+_PATIENCE = 90.0
+_ENDS: tuple[tuple[type[api.ApiError], Ended], ...] = (
+    (api.Unauthorized, "refused"),
+    (api.RateLimited, "busy"),
+    (api.Unavailable, "away"),
+    (api.NotFound, "unknown"),
+)
+
+
+def _ended(error: api.ApiError) -> Ended:
+    for kind, ended in _ENDS:
+        if isinstance(error, kind):
+            return ended
+    return "rejected" if " answered 4" in str(error) else "odd"
+
+
+def _save(seen: list[Evidence], directory: Path, write: Write) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    samples = redaction.samples([(e.call.id, e.reply.body) for e in seen if e.reply.ended == "ok"])
+    for call, body in samples.items():
+        (directory / f"{call}.json").write_bytes(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
+    said = "ids, names and positions are replaced; look at them before you send them"
+    write(f"\nsaved         {len(samples)} samples in {directory}: {said}")

@@ -1,0 +1,113 @@
+"""How `explore` says what it found: short, aligned, and quiet about what is as expected. Pure."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+
+from oneweb_bridge.evidence import Evidence, Tree
+from oneweb_bridge.findings import Judged, Verdict
+from oneweb_bridge.judging import merged
+
+_WIDTH, _INDENT = 110, " " * 14
+
+
+def lines(seen: Sequence[Evidence], verdict: Verdict) -> Iterator[str]:
+    """What is printed, line by line, up to the snippet that can be pasted."""
+    for evidence, call in zip(seen, verdict.calls, strict=True):
+        yield ""
+        yield from _call(evidence, call)
+    for finding in verdict.findings:
+        yield ""
+        yield from _wrapped("all calls", finding.text)
+        yield from _snippet(finding.change)
+    yield ""
+    if verdict.changes:
+        yield "All of it, to be pasted into bridge.yaml (keys that are there already: change them, do not repeat them):"
+        yield ""
+        yield from snippet(verdict.changes).splitlines()
+    else:
+        yield "Nothing to change in bridge.yaml."
+
+
+def snippet(changes: Tree) -> str:
+    """Changes as YAML that bridge.yaml takes."""
+    return yaml.safe_dump(changes, sort_keys=False, default_flow_style=None, allow_unicode=True, width=_WIDTH)
+
+
+def _call(seen: Evidence, call: Judged) -> Iterator[str]:
+    name = f"{call.call}{'' if seen.call.enabled else ' (not enabled)'}"
+    if seen.reply.ended != "ok":
+        yield from _wrapped(name, f"NOT REACHED: {seen.reply.said}. {_advice(seen)}")
+        return
+    yield from _wrapped(name, _came(seen, call))
+    if call.fields:
+        yield from _wrapped("  fields", _fields(call))
+    if call.missing:
+        yield from _wrapped("  missing", ", ".join(call.missing))
+    if call.unknown:
+        yield from _wrapped("  unknown", ", ".join(call.unknown))
+    if not seen.paging.change and seen.paging.how == "":
+        yield from _wrapped("  pages", seen.paging.said or "not tried")
+    change: Tree = {}
+    for finding in call.findings:
+        yield from _wrapped("  differs", finding.text)
+        change = merged(change, finding.change)
+    yield from _snippet(change)
+
+
+def _came(seen: Evidence, call: Judged) -> str:
+    items = len(seen.found.items) if seen.found else 0
+    parts = [f"{items} items in {seen.found.shape}" if seen.found else "no list of records"]
+    if seen.reply.total is not None:
+        parts.append(f"{seen.reply.total} in all")
+    if seen.paging.how:
+        parts.append(f"pages: {seen.paging.how}")
+    if call.newest is not None and seen.reply.time is not None:
+        parts.append(f"newest sample {_minutes(seen.reply.time - call.newest)} old")
+    return ", ".join(parts)
+
+
+def _minutes(milliseconds: int) -> str:
+    minutes = round(milliseconds / 60_000)
+    return f"{minutes} min" if minutes < 180 else f"{minutes / 60:.1f} h"
+
+
+def _fields(call: Judged) -> str:
+    """The fields that all records have as a number, the others one by one."""
+    everywhere = [name for name, count in call.fields.items() if count == call.records]
+    some = [f"{name} {count}" for name, count in call.fields.items() if count < call.records]
+    said = f"{len(everywhere)} in all {call.records} {'samples' if call.newest else 'records'}"
+    return said + (f"; in some: {', '.join(some)}" if some else "")
+
+
+def _advice(seen: Evidence) -> str:
+    key = f"polling.{seen.call.id}"
+    match seen.reply.ended:
+        case "refused":
+            return "The credentials are good, but not for this API: ask OneWeb for a contract, or set enabled: false"
+        case "unknown":
+            return f"Is {key}.path ({seen.call.path}) right for this API? Also api.base_url and {key}.for_each"
+        case "rejected":
+            return f"Are {key}.query and {key}.window right? A report may need {key}.for_each or fetch: request"
+        case "away":
+            return "Try again; if it stays so, check api.base_url, api.proxy and api.timeout"
+        case "busy":
+            return "Try again when the pause is over, and set api.rate_limit.max_requests_per_hour"
+        case _:
+            return f"Check {key}.path and api.proxy: something else than the API may have answered"
+
+
+def _wrapped(name: str, said: str) -> Iterator[str]:
+    """One entry, its text in a column of its own; a long name has a line for itself."""
+    head = f"{name:<14}"
+    if len(name) >= len(_INDENT):
+        yield name
+        head = _INDENT
+    yield from textwrap.wrap(said, _WIDTH, initial_indent=head, subsequent_indent=_INDENT, break_on_hyphens=False)
+
+
+def _snippet(change: Any) -> Iterator[str]:
+    if change:
+        yield from textwrap.indent(snippet(change), _INDENT + "  ").splitlines()

@@ -1,0 +1,76 @@
+"""Which time parameters a report understands: what to try, and what the answers mean. Pure."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import msgspec
+
+from oneweb_bridge.catalogue import Call, Window
+from oneweb_bridge.evidence import Reply, Span, located
+from oneweb_bridge.values import rfc3339
+
+_NAMES = (
+    ("from", "to"),
+    ("startTime", "endTime"),
+    ("start", "end"),
+    ("startDate", "endDate"),
+)
+_FORMATS = ("rfc3339", "epoch_ms", "epoch_s")
+HOUR = 3_600_000
+
+
+class Try(msgspec.Struct, frozen=True):
+    """Time parameters to try, and the change of `window` that makes the bridge send them."""
+
+    params: dict[str, str]
+    change: dict[str, Any]
+
+
+def attempts(call: Call, now: int, before: Span | None) -> Iterator[Try]:
+    """The configured parameters, then others; alone what worked for a report before, where one did. Times in ms."""
+    window = call.window or Window()
+    begin = now - round(2000 * call.lateness) - 3 * HOUR
+    if before is not None:
+        if before.works is not False:
+            yield _try(window, before.change, begin, now)
+        return
+    for start, end in ((window.start_param, window.end_param), *_NAMES):
+        for format_ in _FORMATS:
+            change = {"start_param": start, "end_param": end, "format": format_}
+            changed = {name: said for name, said in change.items() if getattr(window, name) != said}
+            yield _try(window, changed, begin, now)
+
+
+def _try(window: Window, change: dict[str, Any], begin: int, end: int) -> Try:
+    said = msgspec.structs.asdict(window) | change
+    names = (said["start_param"], said["end_param"])
+    return Try({name: _written(said["format"], ts) for name, ts in zip(names, (begin, end), strict=True)}, change)
+
+
+def _written(format_: str, ts: int) -> str:
+    if format_ == "rfc3339":
+        return rfc3339(ts)
+    return str(ts if format_ == "epoch_ms" else ts // 1000)
+
+
+def verdict(plain: Reply, asked: Reply) -> Literal["works", "unheard", "rejected", "refused"]:
+    """Whether a span was understood: it shows more than a request without one, or is the only one that is answered."""
+    if asked.ended != "ok":
+        return "rejected" if asked.ended in ("rejected", "odd") else "refused"
+    if plain.ended != "ok":
+        return "works"
+    more = _measured(asked) - _measured(plain)
+    # Less than without a span: it was understood, but as another time.
+    return "works" if more > 0 else "unheard" if more == 0 else "rejected"
+
+
+def _measured(reply: Reply) -> int:
+    """How many values an answer holds."""
+    found = located(reply.body)
+    return sum(map(_entries, found.items)) if found else 0
+
+
+def _entries(item: Any) -> int:
+    if isinstance(item, dict):
+        return sum(_entries(below) for below in item.values())
+    return 1 + sum(map(_entries, item)) if isinstance(item, list) else 1

@@ -1,0 +1,206 @@
+"""What is unlike the configuration in terminals, products, organizations and sites. Pure."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from oneweb_bridge.catalogue import Field
+from oneweb_bridge.evidence import Evidence
+from oneweb_bridge.guesses import Name, matched
+from oneweb_bridge.judging import Context, Finding, has_any, objects, polling, unknown_members, values_at
+from oneweb_bridge.paths import compile_path, folded
+
+_CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
+
+
+def judge(seen: Evidence, context: Context) -> list[Finding]:
+    """Everything that is unlike the configuration in the records of one call."""
+    items = context.items.get(seen.call.id, [])
+    found = [*_characteristics(seen, items), *_plain(seen, items)]
+    if seen.call.id in ("user_terminals", "products"):
+        found += _roles(context, items)
+    if seen.call.id == "user_terminals":
+        found += [*_order(context, items), *_site_ids(seen, context, items)]
+    if seen.call.id == "products":
+        found += [*_unlimited(seen, context, items), *_link(seen, context, items)]
+    return found
+
+
+# ── characteristics ────────────────────────────────────────────────────────────────────────────
+
+
+def _characteristics(seen: Evidence, items: list[Any]) -> list[Finding]:
+    """Characteristics under other names than the configured ones."""
+    wanted = {field.name: names for field in seen.call.fields if (names := _named(field))}
+    for member in sorted({member for names in wanted.values() for member, _ in names}):
+        shown = _shown(member, items)
+        known = {folded(name) for names in wanted.values() for _, name in names}
+        missing = {
+            field.name: ((field.name, *(name for _, name in wanted[field.name])), field.raw_unit)
+            for field in seen.call.fields
+            if field.name in wanted and not any(folded(name) in map(folded, shown) for _, name in wanted[field.name])
+        }
+        others = [Name(name, unit) for name, unit in shown.items() if folded(name) not in known]
+        pairs = matched(missing, others)
+        if pairs:
+            change = {field: f"{member}[name={name}].value" for field, name in pairs.items()}
+            return [Finding("characteristics have other names (guessed)", polling(seen, map=change))]
+    return []
+
+
+def _named(field: Field) -> list[tuple[str, str]]:
+    """Member and name of each characteristic that a field is read from; none of a field that is a fallback."""
+    found = [_CHARACTERISTIC.fullmatch(path) for path in field.paths]
+    return [(match[1], match[2]) for match in found if match] if all(found) else []
+
+
+def _shown(member: str, items: list[Any]) -> dict[str, str]:
+    """Name and unit of all characteristics that the items show."""
+    shown: dict[str, str] = {}
+    for one in (one for item in items for one in objects(item.get(member))):
+        name, unit = one.get("name"), one.get("unit")
+        if isinstance(name, str):
+            shown[name] = shown.get(name) or (unit if isinstance(unit, str) else "")
+    return shown
+
+
+# ── plain members ──────────────────────────────────────────────────────────────────────────────
+
+_PLAIN = re.compile(r"\w+")
+
+
+def _plain(seen: Evidence, items: list[Any]) -> list[Finding]:
+    """Members that nothing reads and that are much like a field which no item has."""
+    missing = {
+        field.name: ((field.name, *field.paths), "")
+        for field in seen.call.fields
+        if all(_PLAIN.fullmatch(path) for path in field.paths) and not has_any(items, field.paths)
+    }
+    others = [Name(said.partition(" ")[0]) for said in unknown_members(seen.call, items) if "(text)" in said]
+    pairs = matched(missing, others) if items else {}
+    return [Finding("members have other names (guessed)", polling(seen, map=dict(pairs)))] if pairs else []
+
+
+# ── roles ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _roles(context: Context, items: list[Any]) -> list[Finding]:
+    """Roles of parties that no configured text matches, told by what kind of organization has them."""
+    kinds: dict[str, Counter[str]] = {}
+    for party in (party for item in items for party in objects(item.get("relatedParty"))):
+        role = party.get("role")
+        if isinstance(role, str):
+            kinds.setdefault(role, Counter())[context.kinds.get(str(party.get("id")), "")] += 1
+    roles: dict[str, list[str]] = {}
+    for ours, texts in context.config.mapping.roles.items():
+        if kinds and not {folded(text) for text in texts} & {folded(role) for role in kinds}:
+            guess = _role(ours, kinds)
+            roles |= {ours: [guess]} if guess else {}
+    said = ", ".join(sorted(kinds))
+    return [Finding(f"parties have other roles: {said}", {"mapping": {"roles": roles}})] if roles else []
+
+
+def _role(ours: str, kinds: Mapping[str, Counter[str]]) -> str | None:
+    by_kind = {role: counted[ours] / counted.total() for role, counted in kinds.items() if counted[ours]}
+    if by_kind:
+        return max(by_kind, key=lambda role: by_kind[role])
+    return matched({ours: ((ours,), "")}, [Name(role) for role in kinds]).get(ours)
+
+
+# ── positions and sites ────────────────────────────────────────────────────────────────────────
+
+
+def _order(context: Context, items: list[Any]) -> list[Finding]:
+    """Latitude before longitude, or the other way round: by what cannot be, else by where the site is."""
+    fields = {field.name: field.paths for field in context.config.polling["user_terminals"].fields}
+    votes = [
+        vote
+        for item in items
+        if (vote := _is_swapped(_number(item, fields["latitude"]), _number(item, fields["longitude"]), item, context))
+        is not None
+    ]
+    if not votes or sum(votes) * 2 <= len(votes):
+        return []
+    other = "lon_lat" if context.config.mapping.coordinate_order == "lat_lon" else "lat_lon"
+    said = f"the coordinates of {sum(votes)} of {len(votes)} terminals fit the other way round"
+    return [Finding(said, {"mapping": {"coordinate_order": other}})]
+
+
+def _number(item: Any, paths: tuple[str, ...]) -> float | None:
+    found = next(values_at([item], paths), None)
+    return float(found) if isinstance(found, (int, float)) else None
+
+
+def _is_swapped(latitude: float | None, longitude: float | None, item: Any, context: Context) -> bool | None:
+    if latitude is None or longitude is None:
+        return None
+    if abs(latitude) > 90 or abs(longitude) > 90:
+        return abs(latitude) > 90
+    place = compile_path("place")(item)
+    ids = [str(compile_path(name)(place)) for name in ("id", "externalId")] if place else []
+    site = next((context.sites[id] for id in ids if id in context.sites), None)
+    if site is None:
+        return None
+    return math.dist((longitude, latitude), site) < math.dist((latitude, longitude), site)
+
+
+def _site_ids(seen: Evidence, context: Context, items: list[Any]) -> list[Finding]:
+    """The member of `place` that has the ids of the sites."""
+    sites = {str(site.get("id")) for site in context.items.get("sites", ())}
+    known = {
+        path: sum(str(value) in sites for value in values_at(items, (path,)))
+        for path in ("place.id", "place.externalId")
+    }
+    configured = next((field.paths for field in seen.call.fields if field.name == "site_id"), ())
+    if known["place.externalId"] <= known["place.id"] or configured[:1] == ("place.externalId",):
+        return []
+    change = polling(seen, map={"site_id": ["place.externalId", "place.id"]})
+    return [Finding("place.externalId has the ids of the sites, place.id has not", change)]
+
+
+# ── products ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _unlimited(seen: Evidence, context: Context, items: list[Any]) -> list[Finding]:
+    """Words for "no limit" that are not configured: null, or a word where a number was expected."""
+    pairs = _characteristics(seen, items)
+    renamed = pairs[0].change["polling"][seen.call.id]["map"] if pairs else {}
+    field = next((field for field in seen.call.fields if field.unlimited), None)
+    paths = field.paths if field else ()
+    said = set(_no_limits(items, (renamed[field.name],) if field and field.name in renamed else paths))
+    return unlimited_finding(said, context)
+
+
+def unlimited_finding(said: set[str], context: Context) -> list[Finding]:
+    """What to say of words for "no limit"."""
+    known = {folded(word) for word in context.config.mapping.unlimited if word != "-1"}
+    new = sorted(word for word in said if folded(word) not in known and word != "-1")
+    if not new:
+        return []
+    change = {"mapping": {"unlimited": [*context.config.mapping.unlimited, *new]}}
+    return [Finding(f"no limit is said as {', '.join(new)}", change)]
+
+
+def _no_limits(items: list[Any], paths: tuple[str, ...]) -> Iterator[str]:
+    for path in paths:
+        above = compile_path(path.rpartition(".")[0])
+        for item in items:
+            found = above(item)
+            if isinstance(found, dict) and "value" in found:
+                value = found["value"]
+                if value is None:
+                    yield "null"
+                elif isinstance(value, str) and not re.search(r"\d", value) and value.casefold() not in ("n/a", ""):
+                    yield value
+
+
+def _link(seen: Evidence, context: Context, items: list[Any]) -> list[Finding]:
+    """Products that do not name their terminal."""
+    field = next((field for field in seen.call.fields if field.name == "imei"), None)
+    if not items or field is None or has_any(items, field.paths):
+        return []
+    linked = any(item.get("product") for item in context.items.get("user_terminals", ()))
+    said = "the terminals name their products, which is enough" if linked else "and no terminal names a product"
+    return [Finding(f"no product names its terminal; {said}")]

@@ -1,0 +1,228 @@
+"""In which form the samples of a report come, and what their values are called and measured in. Pure."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge.catalogue import Call, Field
+from oneweb_bridge.evidence import Evidence, Tree, located
+from oneweb_bridge.guesses import Name, matched
+from oneweb_bridge.judging import Context, Finding, is_time, objects, polling
+from oneweb_bridge.paths import folded
+
+_TIMES = ("timestamp", "time", "dateTime", "date", "measuredAt", "startTime", "ts")
+_NOT_VALUES = frozenset(("id", "imei", "name", "report", "granularity", "href", "unit"))
+
+
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """How a report holds its samples, and the change that reads them. `samples` are flat, or hold `indicators`."""
+
+    said: str
+    change: Tree
+    samples: list[dict[str, Any]]
+    indicators: str | None
+
+
+class Value(msgspec.Struct, frozen=True):
+    """One value of a sample, with what the API says of it."""
+
+    name: str
+    value: Any
+    unit: str = ""
+    collection: str = ""
+
+
+def report_places(call: Call) -> Iterator[Tree]:
+    """Other ways to ask for a report: one by one, or at one path with a parameter. None of them writes anything."""
+    each, id = ("products", "{product_id}") if call.entity == "product" else ("user_terminals", "{ut_id}")
+    base, _, report = call.path.rpartition("/")
+    yield {"path": f"{base}/{id}/{report}", "for_each": each}
+    yield {"query": {**call.query, "id": id}, "for_each": each}
+    yield {"path": f"{call.path}/{id}", "for_each": each}
+    above = base.rpartition("/")[0]
+    for name in ("performanceReport", "report"):
+        yield {"path": f"{above}/{name}", "query": {**call.query, "report": report}}
+
+
+def judge(seen: Evidence, context: Context) -> list[Finding]:
+    """What is unlike the configuration in a report."""
+    asked = (
+        "one by one: raise the interval, requests grow with the fleet" if "for_each" in seen.changes else "elsewhere"
+    )
+    moved = [Finding(f"the report is asked for {asked}", polling(seen, **seen.changes))] if seen.changes else []
+    return moved + _in_samples(seen, context)
+
+
+def _in_samples(seen: Evidence, _: Context) -> list[Finding]:
+    found = located((seen.windowed or seen.reply).body)
+    items = [item for item in found.items if isinstance(item, dict)] if found else []
+    form = _form(seen.call, items)
+    if form is None:
+        return []
+    findings = [Finding(form.said, polling(seen, **form.change))] if form.change else []
+    values = list(_values(form))
+    names = _names(seen.call, values)
+    if names:
+        findings.append(Finding("values have other names (guessed)", polling(seen, map=dict(names))))
+    if form.indicators and values and not any(value.unit for value in values) and seen.call.fields[0].raw_unit:
+        findings.append(Finding("values do not say their unit: those in the map count"))
+    return findings + _units(seen, values, names)
+
+
+# ── form ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _form(call: Call, items: list[dict[str, Any]]) -> Form | None:
+    tables = [item for item in items if isinstance(item.get("columns"), list) and isinstance(item.get("rows"), list)]
+    if tables:
+        rows = [dict(zip(t["columns"], row, strict=False)) for t in tables for row in t["rows"]]
+        return _flat(call, rows, "samples are tables of columns and rows", "columns", "rows[*]")
+    for item in items:
+        for name, entries in item.items():
+            if _are_samples(entries):
+                return _nested(call, items, name)
+    if any(_time_of(item) for item in items):
+        ids = [item.get("id") for item in items]
+        if len(set(ids)) < len(ids):
+            return _flat(call, items, "each sample is a flat record", "rows", "rows[*]")
+        return _flat(call, items, "each record is one flat sample", "list", None)
+    return None
+
+
+def _are_samples(entries: Any) -> bool:
+    return isinstance(entries, list) and bool(entries) and all(isinstance(e, dict) and _time_of(e) for e in entries)
+
+
+def _time_of(sample: Mapping[str, Any]) -> str | None:
+    """The member with the time of a sample."""
+    named = [name for name in _TIMES if is_time(sample.get(name))]
+    return named[0] if named else next((n for n, v in sample.items() if isinstance(v, str) and is_time(v)), None)
+
+
+def _nested(call: Call, items: list[dict[str, Any]], name: str) -> Form:
+    samples = [sample for item in items for sample in objects(item.get(name))]
+    indicators = next((inner for sample in samples for inner, v in sample.items() if _are_indicators(v)), None)
+    if indicators is None and not any(isinstance(v, list) for sample in samples for v in sample.values()):
+        return _flat(call, samples, "samples are flat objects", "list", f"{name}[*]")
+    indicators = indicators or "performanceIndicator"
+    change = _different(call, measurements=f"{name}[*]", indicators=f"{indicators}[*]", **_timestamp(call, samples))
+    return Form(
+        said=f"samples are in {name}, values in {indicators}", change=change, samples=samples, indicators=indicators
+    )
+
+
+def _are_indicators(entries: Any) -> bool:
+    return isinstance(entries, list) and bool(entries) and all(isinstance(e, dict) and "name" in e for e in entries)
+
+
+def _flat(call: Call, samples: list[dict[str, Any]], said: str, explode: str, measurements: str | None) -> Form:
+    change = _different(call, explode=explode, measurements=measurements, indicators=None, **_timestamp(call, samples))
+    return Form(said=said, change=change, samples=samples, indicators=None)
+
+
+def _timestamp(call: Call, samples: list[dict[str, Any]]) -> Tree:
+    found = next((name for sample in samples if (name := _time_of(sample))), None)
+    return {} if found is None or found in call.timestamp else {"timestamp": found}
+
+
+def _different(call: Call, **keys: Any) -> Tree:
+    return {name: said for name, said in keys.items() if getattr(call, name) != said}
+
+
+# ── names ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _values(form: Form) -> Iterator[Value]:
+    for sample in form.samples:
+        if form.indicators is None:
+            time = _time_of(sample)
+            yield from (Value(n, v) for n, v in sample.items() if n != time and n not in _NOT_VALUES)
+        for one in objects(sample.get(form.indicators or "")):
+            if isinstance(one.get("name"), str):
+                said = [one.get(name) for name in ("indicatorUnit", "collectionType")]
+                unit, collection = (text if isinstance(text, str) and text != "na" else "" for text in said)
+                yield Value(one["name"], one.get("value"), unit, collection)
+
+
+def _names(call: Call, values: list[Value]) -> dict[str, str]:
+    """Field -> name of the API, for fields whose own names do not come."""
+    shown = {folded(value.name) for value in values}
+    known = {folded(path) for field in call.fields for path in field.paths}
+    missing = {
+        field.name: ((field.name, *field.paths), field.raw_unit)
+        for field in call.fields
+        if not any(folded(path) in shown for path in field.paths)
+    }
+    others = {value.name: Name(value.name, value.unit) for value in values if folded(value.name) not in known}
+    return matched(missing, others.values())
+
+
+# ── units ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _units(seen: Evidence, values: list[Value], names: Mapping[str, str]) -> list[Finding]:
+    """Units that the API does not say, guessed by the values; and counters that are none."""
+    by_field = {field.name: _of(field, values, names) for field in seen.call.fields}
+    guess = {
+        field.name: unit
+        for field in seen.call.fields
+        if (own := by_field[field.name]) and (unit := _unit(field, own)) and unit != field.raw_unit
+    }
+    # Fields of one kind have one unit, also where a value is too small to show it.
+    kinds = {field.unit: guess[field.name] for field in seen.call.fields if field.name in guess}
+    silent = {name for name, own in by_field.items() if own and all(value.unit in ("", "1") for value in own)}
+    change: Tree = {
+        field.name: {"unit": kinds[field.unit]}
+        for field in seen.call.fields
+        if field.unit in kinds and (field.name in silent or field.name in guess)
+    }
+    found = (
+        [
+            Finding(
+                f"values have no unit and look like {', '.join(sorted(set(kinds.values())))}", _map(seen, change, names)
+            )
+        ]
+        if change
+        else []
+    )
+    deltas: Tree = {
+        name: {"kind": "delta"}
+        for name, own in by_field.items()
+        if any(value.collection.casefold() == "delta" for value in own)
+    }
+    return found + ([Finding("traffic is the amount of each interval", _map(seen, deltas, names))] if deltas else [])
+
+
+def _map(seen: Evidence, change: Tree, names: Mapping[str, str]) -> Tree:
+    """A change of the map in its long form, which has the path too where that has changed."""
+    return polling(seen, map={n: ({"path": names[n]} if n in names else {}) | said for n, said in change.items()})
+
+
+def _of(field: Field, values: list[Value], names: Mapping[str, str]) -> list[Value]:
+    wanted = {folded(names[field.name])} if field.name in names else {folded(path) for path in field.paths}
+    return [value for value in values if folded(value.name) in wanted]
+
+
+def _unit(field: Field, own: list[Value]) -> str:
+    """What the values of one field look like, where the API does not say their unit; "" for as configured."""
+    numbers = [float(v.value) for v in own if isinstance(v.value, (int, float)) and not isinstance(v.value, bool)]
+    if any(value.unit not in ("", "1") for value in own) or not numbers or not field.raw_unit:
+        return ""
+    if field.raw_unit == "%":
+        named = any(word in own[0].name.casefold() for word in ("ratio", "fraction"))
+        return "ratio" if named or own[0].unit == "1" else ""
+    whole = all(number.is_integer() for number in numbers)
+    if field.unit == "bps" and field.raw_unit == "Mbps" and whole and max(numbers) >= 1000:
+        return "bps"
+    if field.unit == "B" and field.raw_unit == "B" and not whole:
+        return _volume(max(_decimals(number) for number in numbers))
+    return ""
+
+
+def _decimals(number: float) -> int:
+    return len(f"{number:.9f}".rstrip("0").partition(".")[2])
+
+
+def _volume(decimals: int) -> str:
+    return "kB" if decimals <= 3 else "MB" if decimals <= 6 else "GB"

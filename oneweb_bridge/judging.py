@@ -1,0 +1,134 @@
+"""What the judges of `explore` share: findings, the context of all calls, and what the configuration reads. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge.catalogue import Call
+from oneweb_bridge.config import Config
+from oneweb_bridge.evidence import Evidence, Tree
+from oneweb_bridge.paths import compile_path, folded, top_member
+from oneweb_bridge.values import Odd, moment
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that is not as the configuration says: a sentence, and what to change, if that can be known."""
+
+    text: str
+    change: Tree = {}
+
+
+def merged(base: Tree, over: Tree) -> Tree:
+    """`base` with the members of `over`, at any depth."""
+    found = dict(base)
+    for name, said in over.items():
+        below = found.get(name)
+        found[name] = merged(below, said) if isinstance(said, dict) and isinstance(below, dict) else said
+    return found
+
+
+def polling(seen: Evidence, **keys: Any) -> Tree:
+    """A change of keys of a call."""
+    return {"polling": {seen.call.id: keys}}
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What all calls together say. `items` by call; `kinds` of organizations by id; `now` the API's clock in ms."""
+
+    config: Config
+    items: Mapping[str, list[Any]]
+    now: int
+    kinds: Mapping[str, str]
+    sites: Mapping[str, tuple[float, float]]
+
+    @classmethod
+    def of(cls, seen: Iterable[Evidence], config: Config) -> "Context":
+        """The context of all that was seen."""
+        seen = list(seen)
+        items = {e.call.id: [item for item in e.found.items if isinstance(item, dict)] for e in seen if e.found}
+        now = max((e.reply.time for e in seen if e.reply.time is not None), default=0)
+        kinds = {str(org.get("id")): _kind(org) for org in items.get("organizations", ())}
+        sites = {str(site.get("id")): point for site in items.get("sites", ()) if (point := _point(site, config))}
+        return cls(config=config, items=items, now=now, kinds=kinds, sites=sites)
+
+
+def _kind(organization: Mapping[str, Any]) -> str:
+    said = folded(str(organization.get("type", "")))
+    if "customer" in said or "user" in said:
+        return "end_customer"
+    parent = organization.get("organizationParentRelationship")
+    return "other" if parent else "distribution_partner"
+
+
+def _point(site: Any, config: Config) -> tuple[float, float] | None:
+    """Latitude and longitude of a site."""
+    paths = {field.name: field.paths[0] for field in config.polling["sites"].fields}
+    try:
+        return float(compile_path(paths["latitude"])(site)), float(compile_path(paths["longitude"])(site))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def values_at(items: Iterable[Any], paths: Sequence[str]) -> Iterator[Any]:
+    """What the items have at the first of the paths that gives something."""
+    steps = [compile_path(path) for path in paths]
+    for item in items:
+        found = next((value for step in steps if (value := step(item)) is not None), None)
+        if found is not None:
+            yield found
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in a list; an object alone is a list of one."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
+
+
+def has_any(items: Iterable[Any], paths: Sequence[str]) -> bool:
+    """Whether any of the items has something at one of the paths."""
+    return next(values_at(items, paths), None) is not None
+
+
+def is_time(value: Any) -> bool:
+    """Whether a value can be read as a time of our days."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return False
+    try:
+        ts = moment(value)
+    except (Odd, OverflowError):
+        return False
+    return ts is not None and 946_684_800_000 < ts < 4_102_444_800_000
+
+
+_EXPECTED = frozenset(
+    (
+        *(
+            "href",
+            "id",
+            "imei",
+            "parent",
+            "rows",
+            "report",
+            "granularity",
+            "productSpecification",
+            "name",
+            "schemaLocation",
+        ),
+        *("isLegalEntity", "organizationChildRelationship", "relatedParty", "place", "product", "description"),
+    )
+)
+_KINDS = ((bool, "bool"), (str, "text"), (int, "number"), (float, "number"), (list, "list"), (dict, "object"))
+
+
+def unknown_members(call: Call, records: Iterable[Any]) -> list[str]:
+    """Top-level members that nothing reads, with the type of what stands there."""
+    paths = [*call.key, *(path for field in call.fields for path in field.paths)]
+    if call.reads == "report":
+        paths += [path for path in (call.measurements, call.indicators, *call.timestamp) if path]
+    known = {name for path in paths if (name := top_member(path))} | _EXPECTED
+    found: dict[str, str] = {}
+    for record in records:
+        for name, value in record.items() if isinstance(record, dict) else ():
+            if name not in known and not name.startswith("@") and value is not None:
+                found.setdefault(name, next((said for kind, said in _KINDS if isinstance(value, kind)), "?"))
+    return [f"{name} ({said})" for name, said in sorted(found.items())]

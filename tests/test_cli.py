@@ -1,0 +1,199 @@
+"""The other commands, run as a user runs them."""
+
+import asyncio
+import csv
+import io
+import json
+import re
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+
+from oneweb_bridge import broker
+from tests import harness
+from tests.campaign import settled
+
+
+async def test_check_says_ok_for_each_step(world: harness.World) -> None:
+    """`check` against a good API and broker exits 0 with one line per step."""
+    code, out, err = await harness.command("check", "-c", str(world.config()))
+
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["ok", "ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"api": {"client_secret": "wrong-canary"}}, "Check api.client_id and api.client_secret"),
+        ({"api": {"base_url": "http://127.0.0.1:9"}}, "Check api.base_url"),
+        ({"mqtt": {"port": 9}}, "Check mqtt.host"),
+        ({"api": {"client_id": ""}}, "ONEWEB_CLIENT_ID"),
+    ],
+)
+async def test_check_says_what_to_do_about_each_failure(
+    world: harness.World, changes: dict[str, dict[str, object]], said: str
+) -> None:
+    """`check` exits 1 and its failing line says what to do, without the secret."""
+    code, out, err = await harness.command("check", "-c", str(world.config(**changes)))
+
+    assert code == 1
+    failed = [line for line in out.splitlines() if line.startswith("FAILED")]
+    assert len(failed) == 1
+    assert said in failed[0]
+    assert "wrong-canary" not in out + err
+
+
+async def test_check_notices_a_broker_that_does_not_deliver(tmp_path: Path, world: harness.World) -> None:
+    """A broker that takes the probe but lets nobody read it is a failure with the topic to allow."""
+    acl = tmp_path / "acl"
+    acl.write_text("topic write oneweb/#\n")
+    acl.chmod(0o644)
+    conf = tmp_path / "deaf.conf"
+    conf.write_text(f"allow_anonymous true\nacl_file {acl}\nuser root\n")
+    port = broker.free_port()
+    async with broker.running(port, conf):
+        code, out, _ = await harness.command("check", "-c", str(world.config(mqtt={"port": port})))
+
+    assert code == 1
+    assert "oneweb/bridge/probe" in out
+
+
+async def test_history_shows_what_was_published(world: harness.World) -> None:
+    """`history` gives a terminal's samples and events as a table, CSV or JSON lines, also while the bridge runs."""
+    config = str(world.config())
+    imei = world.api.truth("terminals")[0]["id"]
+    async with harness.recording(world.port) as recorder, harness.running(Path(config)):
+        await recorder.until(lambda: settled(recorder))
+        wanted = recorder.retained[f"oneweb/terminal/{imei}/metric/traffic"]
+        span = ("--since", "2025-01-01T00:00:00Z")
+        code, out, _ = await harness.command("history", "-c", config, "--imei", imei, *span, "--json")
+        assert code == 0
+        lines = [json.loads(line) for line in out.splitlines()]
+        assert wanted in [line["data"] for line in lines]
+        assert "added" in {line["kind"] for line in lines}
+        code, out, _ = await harness.command(
+            "history", "-c", config, "--imei", imei, *span, "--report", "traffic", "--csv"
+        )
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert str(wanted["wan_tx_bytes"]) in [row["value"] for row in rows if row["name"] == "wan_tx_bytes"]
+        assert {"traffic"} == {row["kind"] for row in rows}
+        code, out, _ = await harness.command("history", "-c", config, "--imei", imei, *span)
+        assert "traffic" in out
+    code, out, err = await harness.command("history", "-c", config, "--imei", imei, "--since", "soon")
+    assert (code, out) == (2, "")
+    assert "expected a time" in err
+
+
+async def test_config_masks_secrets(world: harness.World) -> None:
+    """`config` prints the effective configuration as YAML and shows no secret."""
+    code, out, _ = await harness.command(
+        "config", "-c", str(world.config(mqtt={"password": "canary-4711", "username": "u"}))
+    )
+
+    assert code == 0
+    assert "user_terminals" in out
+    assert "canary-4711" not in out
+    assert "demo-secret" not in out
+
+
+async def test_simulate_serves_the_api_until_it_is_stopped(tmp_path: Path) -> None:
+    """`simulate` says where it listens, answers hello with the right credentials only, and exits 0 on SIGTERM."""
+    port = broker.free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "oneweb_bridge", "simulate", "--port", str(port), "--terminals", "3"
+    )
+    try:
+        async with asyncio.timeout(15):
+            while True:
+                try:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except OSError:
+                    await asyncio.sleep(0.05)
+        writer.write(b"GET /hello/v1/oneweb/world HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b" 401 " in await reader.readline()
+        writer.close()
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 5) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
+    """The demo prints a mosquitto_sub line, and with its port a fleet of 25 is heard within 15 s."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "oneweb_bridge",
+        "demo",
+        "--duration",
+        "60s",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(15):
+            while not (
+                found := re.search(
+                    rb"mosquitto_sub -h 127\.0\.0\.1 -p (\d+) -t 'oneweb/#' -v", await process.stdout.readline()
+                )
+            ):
+                pass
+        drained = asyncio.create_task(process.stdout.read())
+        async with harness.recording(int(found[1])) as recorder:
+            await recorder.until(lambda: settled(recorder), 15)
+            states = [t for t in recorder.retained if re.fullmatch(r"oneweb/terminal/\d+/state", t)]
+            assert len(states) in (24, 25)
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+        await drained
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
+async def test_demo_without_a_broker_prints_json_lines() -> None:
+    """Where there is no mosquitto the demo says in one sentence how to get one, and prints what it would publish."""
+    code, out, err = await harness.command("demo", "--duration", "6s", ONEWEB_BRIDGE_MOSQUITTO="/nonexistent")
+
+    assert code == 0
+    assert "apt-get install mosquitto" in err
+    topics = [json.loads(line)["topic"] for line in out.splitlines()]
+    assert any(topic.endswith("/state") and topic.startswith("oneweb/terminal/") for topic in topics)
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("run", "--nonsense"), ("poll", "nonsense"), ("history",)])
+async def test_wrong_usage_is_exit_2_without_a_traceback(arguments: tuple[str, ...]) -> None:
+    """Wrong usage exits 2 and shows no traceback."""
+    code, out, err = await harness.command(*arguments)
+
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+async def test_corrupt_database_is_one_sentence_and_exit_1(world: harness.World) -> None:
+    """A state file that is no database is refused with one sentence that names it."""
+    config = world.config()
+    (world.directory / "bridge.db").write_text("this is no database " * 400)
+    code, _, err = await harness.command("run", "-c", str(config))
+
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    assert "bridge.db" in err
+
+
+async def test_newer_database_is_refused(world: harness.World) -> None:
+    """A state file of a newer version is not touched, and the sentence says to upgrade."""
+    config = world.config()
+    with sqlite3.connect(world.directory / "bridge.db") as db:
+        db.execute("CREATE TABLE x (y)")
+        db.execute("PRAGMA user_version = 99")
+    code, _, err = await harness.command("run", "-c", str(config))
+
+    assert code == 1
+    assert "upgrade" in err

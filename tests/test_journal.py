@@ -1,0 +1,228 @@
+"""The journal as its readers see it: in order, with a cursor that only moves forward."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneweb_bridge import journal, store
+from oneweb_bridge.database import StoreError
+from oneweb_bridge.diff import encode
+from oneweb_bridge.journal import PAGE, Journal
+from oneweb_bridge.model import Batch, Entry, Newest, Put, Seen
+from oneweb_bridge.store import Store
+
+
+def entry(
+    id: str = "T", what: Any = "metric", *, entity: str = "terminal", name: str = "traffic", ts: int = 5
+) -> Entry:
+    return Entry(entity, id, what, name, ts, b"{}")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bridge.db"
+
+
+@pytest.fixture
+async def db(path: Path) -> AsyncIterator[Store]:
+    async with store.opened(path, clock=lambda: 2.0) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def rows(db: Store, path: Path) -> AsyncIterator[Journal]:
+    async with journal.opened(path, "mqtt", clock=lambda: 3.0) as opened:
+        yield opened
+
+
+async def test_rows_come_in_order_page_by_page(db: Store, rows: Journal) -> None:
+    """Every row behind a number comes once, in its order, at most a page at a time."""
+    await db.commit(Batch(entries=[entry(f"T{i}") for i in range(PAGE + 3)]))
+    first = await rows.after(0)
+    rest = await rows.after(first[-1].seq)
+    assert [row.seq for row in (*first, *rest)] == list(range(1, PAGE + 4))
+    assert len(first) == PAGE
+    assert await rows.after(PAGE + 3) == []
+    assert [row.seq for row in await rows.after(1, 2)] == [2, 3]
+
+
+async def test_row_is_the_entry_that_was_committed(db: Store, rows: Journal) -> None:
+    """A row carries its entry unchanged, and when it was written."""
+    await db.commit(Batch(entries=[Entry("product", "P", "usage", "B", 77, b'{"used_gb":1.0}')]))
+    (row,) = await rows.after(0)
+    assert (row.seq, row.at, row.entity, row.id, row.what, row.name, row.ts, row.body) == (
+        1,
+        2000,
+        "product",
+        "P",
+        "usage",
+        "B",
+        77,
+        b'{"used_gb":1.0}',
+    )
+
+
+async def test_empty_journal_has_neither_head_nor_cursor(rows: Journal) -> None:
+    """Before anything is written, all numbers are 0."""
+    assert (await rows.head(), await rows.oldest(), await rows.cursor()) == (0, 0, 0)
+    assert await rows.counts() == (0, 0)
+    assert await rows.restore_from() is None
+
+
+async def test_head_stays_when_rows_are_deleted(db: Store, rows: Journal) -> None:
+    """The head is the last row that was ever written, the oldest is the first that is still there."""
+    await db.commit(Batch(entries=[entry() for _ in range(5)]))
+    await db._db.execute("DELETE FROM journal WHERE seq < 4")
+    assert (await rows.head(), await rows.oldest()) == (5, 4)
+    await db._db.execute("DELETE FROM journal")
+    assert (await rows.head(), await rows.oldest()) == (5, 0)
+
+
+async def test_cursor_never_goes_back(rows: Journal) -> None:
+    """A cursor moves forward, and an older number does not move it."""
+    found = []
+    for seq in (3, 2, 7, 1):
+        await rows.advance(seq)
+        found.append(await rows.cursor())
+    assert found == [3, 3, 7, 7]
+
+
+async def test_cursor_is_there_after_a_restart_and_each_output_has_its_own(path: Path) -> None:
+    """A cursor is durable, and one output does not move another's."""
+    async with store.opened(path):
+        for output, seq in (("mqtt", 5), ("sparkplug", 2)):
+            async with journal.opened(path, output) as opened:
+                await opened.advance(seq)
+    async with store.opened(path):
+        async with journal.opened(path, "mqtt") as opened:
+            assert await opened.cursor() == 5
+        async with journal.opened(path, "sparkplug") as opened:
+            assert await opened.cursor() == 2
+
+
+async def test_row_set_aside_is_counted_once(db: Store, rows: Journal, path: Path) -> None:
+    """A row that an output gave up is counted for that output, however often it is said."""
+    await rows.set_aside(4, "t", "refused")
+    await rows.set_aside(4, "t", "refused again")
+    await rows.set_aside(6, "t", "too large")
+    assert await rows.counts() == (0, 2)
+    async with journal.opened(path, "other") as other:
+        assert await other.counts() == (0, 0)
+
+
+async def test_dropped_rows_are_counted_as_a_number(db: Store, rows: Journal) -> None:
+    """The count of dropped rows is a number, not a text: 9 and 10 more are what they are."""
+    await db._db.execute("INSERT INTO meta VALUES ('dropped', '10')")
+    assert await rows.counts() == (10, 0)
+
+
+async def test_reader_sees_only_what_is_committed(db: Store, rows: Journal) -> None:
+    """A reader has a connection of its own and never sees half a transaction."""
+    await db.commit(Batch(entries=[entry()]))
+    async with db._transaction():
+        await db._append(1, [entry()])
+        assert await rows.head() == 1
+        assert len(await rows.after(0)) == 1
+    assert len(await rows.after(0)) == 2
+
+
+async def test_read_only_journal_needs_a_database(path: Path) -> None:
+    """`history` of a bridge that never ran is said in a sentence, and makes no file."""
+    with pytest.raises(StoreError, match="does not exist"):
+        async with journal.opened(path, "history", read_only=True):
+            pass
+    assert not path.exists()
+
+
+async def test_corrupt_file_is_a_store_error(path: Path) -> None:
+    """A file that is no database is a sentence for readers, too."""
+    path.write_bytes(b"not a database at all, but long enough to be looked at" * 40)
+    with pytest.raises(StoreError, match=r"bridge\.db"):
+        async with journal.opened(path, "history", read_only=True) as opened:
+            await opened.head()
+
+
+# --- what is retained -----------------------------------------------------------------------------
+
+
+async def filled(db: Store) -> None:
+    """Rows 1 to 5: a terminal, its sample, a site; then the terminal is removed, and a bucket cleared."""
+    doc = encode({"ts": 5})
+    await db.commit(
+        Batch(
+            entries=[entry(what="added"), entry(), entry("S", "added", entity="site")],
+            puts=[Put("terminal", "T", b'{"imei":"T"}', entry=0), Put("site", "S", b'{"site_id":"S"}', entry=2)],
+            newest=[Newest("terminal", "traffic", "T", 5, 1, doc, 1)],
+            seen=[Seen("terminal", "traffic", "T", 5, 1)],
+        )
+    )
+
+
+async def test_retained_content_is_found_by_the_row_that_published_it(db: Store, rows: Journal) -> None:
+    """Records and newest samples are found by the rows in (low, high] that published them last."""
+    await filled(db)
+    assert await rows.records_between(0, 3) == [
+        (1, "terminal", "T", b'{"imei":"T"}'),
+        (3, "site", "S", b'{"site_id":"S"}'),
+    ]
+    assert await rows.records_between(1, 2) == []
+    assert await rows.newest_between(1, 2) == [(2, "terminal", "traffic", "T", b'{"ts":5}')]
+    assert await rows.newest_between(2, 3) == []
+
+
+async def test_retained_content_moves_with_its_newest_row(db: Store, rows: Journal) -> None:
+    """A record that was published again is found under its newest row alone."""
+    await filled(db)
+    await db.commit(Batch(entries=[entry(what="changed")], puts=[Put("terminal", "T", b'{"x":1}', entry=0)]))
+    assert [seq for seq, *_ in await rows.records_between(0, 9)] == [3, 4]
+    assert await rows.records_between(3, 4) == [(4, "terminal", "T", b'{"x":1}')]
+
+
+async def test_clears_are_found_and_what_is_alive_besides(db: Store, rows: Journal) -> None:
+    """Rows that cleared topics are found, and of one id what is retained still."""
+    await filled(db)
+    removed = [entry(what="removed"), entry("P", "clear", entity="product", name="B")]
+    await db.commit(Batch(entries=removed, removed=[("terminal", "T")]))
+    assert [(row.seq, row.what) for row in await rows.clearing_between(0, 9)] == [(4, "removed"), (5, "clear")]
+    assert [row.seq for row in await rows.clearing_between(4, 9)] == [5]
+    assert await rows.alive("T") == ([], [])
+    assert await rows.alive("S") == ([("site", "S", b'{"site_id":"S"}')], [])
+    assert await rows.records_between(0, 9) == [(3, "site", "S", b'{"site_id":"S"}')]
+    assert await rows.newest_between(0, 9) == []
+
+
+async def test_restoring_is_noted_until_it_is_done(db: Store, rows: Journal) -> None:
+    """After rows were dropped the place to restore from is known, until somebody says that it is done."""
+    await db._db.execute("INSERT INTO meta VALUES ('restore_from', '17')")
+    assert await rows.restore_from() == 17
+    await rows.restored()
+    assert await rows.restore_from() is None
+
+
+# --- history --------------------------------------------------------------------------------------
+
+
+async def test_history_is_by_owner_and_own_time(db: Store, rows: Journal) -> None:
+    """History has the events and samples of one id whose own time is in [since, until), in journal order."""
+    told = [
+        entry(ts=10),
+        entry(what="history", ts=5),
+        entry("U", ts=10),
+        entry("T", entity="product", ts=10),
+        entry(what="changed", ts=20),
+        entry(what="state", ts=10),
+        entry(what="alert", ts=10),
+        entry(what="clear", ts=10),
+        entry(what="components", ts=19),
+    ]
+    await db.commit(Batch(entries=told))
+
+    async def found(since: int, until: int, after: int = 0) -> list[int]:
+        return [row.seq for row in await rows.history(("terminal", "T"), since, until, after)]
+
+    assert await found(0, 99) == [1, 2, 5, 9]
+    assert await found(10, 20) == [1, 9]
+    assert await found(0, 99, after=2) == [5, 9]
+    assert [row.seq for row in await rows.history(None, 10, 11)] == [1, 3, 4]

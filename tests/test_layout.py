@@ -1,0 +1,257 @@
+"""The import table: who may import whom, so that the arrow of the architecture cannot rot.
+
+A new module, or a new import, is a line here: look at the picture in docs/architecture.md before
+adding one. Imports inside functions and those for types alone count as well.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import oneweb_bridge
+
+ROOT = Path(oneweb_bridge.__file__).parent
+
+PURE = {
+    "model": "",
+    "catalogue": "",
+    "paths": "",
+    "limits": "",
+    "schedule": "",
+    "values": "model",
+    "window": "model",
+    "diff": "model values",
+    "samples": "diff model values",
+    "relations": "diff model",
+    "topics": "diff model values",
+    "wire": "catalogue model paths values",
+    "paging": "catalogue",
+    "settings": "catalogue",
+    "removal": "settings",
+    "filters": "model settings",
+    "commands": "catalogue settings values",
+}
+"""Modules that decide: no world, no clock, no chance, and nothing imported but one another."""
+
+WORLD = {
+    "config": "catalogue paths settings",
+    "logs": "settings",
+    "turns": "",
+    "notify": "",
+    "broker": "",
+    "api": "__init__ limits settings",
+    "fetch": "api catalogue diff paging wire",
+    "database": "",
+    "store": "database model samples",
+    "journal": "database model",
+    "housekeeping": "database model settings",
+    "intake": "api catalogue config diff fetch filters model relations removal samples store values wire",
+    "poller": "api config diff intake model schedule store turns values",
+    "health": "diff poller",
+    "link": "model settings",
+    "session": "diff journal link model settings topics values window",
+    "purge": "commands journal link model settings topics",
+    "publisher": "diff journal link model purge session settings topics",
+    "executor": "commands diff model poller publisher session store values",
+    "console": "diff journal model topics",
+    "past": "commands journal model values",
+    "remote": "catalogue config link model topics",
+    "checking": "api config diff link model topics values",
+}
+"""Modules that touch the world, one resource each, and those that put the decisions to work."""
+
+EXPLORE = {
+    "evidence": "catalogue",
+    "explore": "api catalogue config evidence explore_pages explore_report explore_spans findings paging redaction",
+    "explore_pages": "catalogue evidence paging",
+    "explore_report": "evidence findings judging",
+    "explore_spans": "catalogue evidence values",
+    "findings": (
+        "catalogue config evidence findings_components findings_records findings_reports findings_usage judging model "
+        "wire zones"
+    ),
+    "findings_components": "catalogue evidence judging paths",
+    "findings_records": "catalogue evidence guesses judging paths",
+    "findings_reports": "catalogue evidence guesses judging paths",
+    "findings_usage": "catalogue evidence findings_records guesses judging paths",
+    "guesses": "values",
+    "judging": "catalogue config evidence paths values",
+    "redaction": "catalogue evidence",
+    "zones": "judging values",
+}
+"""What `explore` is made of: it looks at the API as it is, and nothing else of the bridge needs it."""
+
+ASSEMBLY = {
+    "__init__": "",
+    "__main__": "cli",
+    "app": (
+        "__init__ api config console executor health housekeeping intake journal model notify poller publisher "
+        "session store topics values"
+    ),
+    "demo": "app broker catalogue config console settings simulator",
+    "cli": "__init__ app catalogue checking config database demo explore logs past remote settings simulator",
+}
+
+MAY_IMPORT = {module: frozenset(names.split()) for module, names in (PURE | WORLD | EXPLORE | ASSEMBLY).items()}
+
+LIBRARIES = {
+    "aiohttp": {"api", "health"},
+    "aiomqtt": {"link", "session", "publisher", "purge", "executor", "remote", "checking"},
+    "paho": {"link", "session"},
+    "aiosqlite": {"database", "store", "journal", "housekeeping"},
+    "sqlite3": {"database", "housekeeping", "poller"},
+    "yaml": {"config", "explore_report", "findings"},
+    "stamina": {"api"},
+    "aiolimiter": {"api"},
+}
+"""Library -> the modules that may import it: one owner for each resource (the poller, for an error's class alone)."""
+
+FORBIDDEN = {
+    "asyncio",
+    "logging",
+    "os",
+    "random",
+    "secrets",
+    "socket",
+    "subprocess",
+    "threading",
+    "time",
+}
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(path: Path, package: str) -> Iterator[str]:
+    """Every module that a file names, in full; relative imports are made absolute."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def own(path: Path) -> set[str]:
+    """The modules of the package that one of its modules imports; a name of the package itself is `__init__`."""
+    found = set()
+    for name in imports(path, "oneweb_bridge"):
+        first, _, rest = name.partition(".")
+        if first == "oneweb_bridge":
+            module = rest.split(".")[0]
+            found.add(module if module in {*MODULES, "simulator"} else "__init__")
+    return found
+
+
+def libraries(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path, "oneweb_bridge")}
+
+
+MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
+
+
+def reached(module: str) -> set[str]:
+    """Everything that comes along when a module is imported."""
+    found: set[str] = set()
+    left = [module]
+    while left:
+        for name in MAY_IMPORT.get(left.pop(), ()):
+            if name not in found:
+                found.add(name)
+                left.append(name)
+    return found
+
+
+def test_table_names_every_module() -> None:
+    """A module that is not in the table, or a line for one that is gone, fails."""
+    assert sorted(MAY_IMPORT) == MODULES
+    assert len(MAY_IMPORT) == len(PURE) + len(WORLD) + len(EXPLORE) + len(ASSEMBLY)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_exactly_what_the_table_says(module: str) -> None:
+    """The imports in the source are those of the table, no more and no fewer."""
+    assert set(MAY_IMPORT.get(module, ())) == own(ROOT / f"{module}.py")
+
+
+def test_imports_have_no_circle() -> None:
+    """The arrow has one direction: no module comes along with itself."""
+    assert [module for module in MAY_IMPORT if module in reached(module)] == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_library_has_its_owners_alone(library: str) -> None:
+    """HTTP, MQTT, SQLite and YAML are known to their owners and to nobody else."""
+    assert LIBRARIES[library] == {module for module in MODULES if library in libraries(ROOT / f"{module}.py")}
+
+
+@pytest.mark.parametrize(
+    ("module", "strangers"),
+    [
+        ("store", "publisher session link poller intake api topics executor"),
+        ("journal", "publisher session link poller intake api store"),
+        ("publisher", "poller intake api store executor"),
+        ("session", "poller intake api store executor publisher"),
+        ("poller", "publisher session link topics journal executor window"),
+        ("intake", "publisher session link topics journal poller"),
+        ("api", "store journal publisher link poller wire"),
+        ("housekeeping", "publisher session link poller store"),
+    ],
+)
+def test_nobody_calls_against_the_arrow(module: str, strangers: str) -> None:
+    """The store knows no publisher, the publisher no poller, the poller no MQTT: not even by way of another module."""
+    assert reached(module) & set(strangers.split()) == set()
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_module_imports_only_pure_ones(module: str) -> None:
+    """What decides depends on what decides, and on nothing that touches the world."""
+    assert MAY_IMPORT[module] <= set(PURE)
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_module_has_neither_clock_nor_chance_nor_world(module: str) -> None:
+    """In a module that decides nothing waits, nothing logs, and time and chance are arguments."""
+    path = ROOT / f"{module}.py"
+    assert libraries(path) & FORBIDDEN == set()
+    assert libraries(path) - {"oneweb_bridge", "msgspec"} <= set(sys.stdlib_module_names)
+    for node in ast.walk(tree_of(path)):
+        assert not isinstance(node, (ast.AsyncFunctionDef, ast.AsyncWith, ast.AsyncFor, ast.Await)), node.lineno
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("now", "utcnow", "today") or not _is_clock(node), node.lineno
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("open", "print", "input", "exec", "eval"), node.lineno
+
+
+def _is_clock(node: ast.Attribute) -> bool:
+    return isinstance(node.value, ast.Name) and node.value.id in ("datetime", "date", "time")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "simulator").glob("*.py")), ids=lambda path: path.stem)
+def test_simulator_imports_nothing_of_the_bridge(path: Path) -> None:
+    """The simulated API shares no code with the bridge, so that it can disagree with it."""
+    named = {name for name in imports(path, "oneweb_bridge.simulator") if name.split(".")[0] == "oneweb_bridge"}
+    assert {name for name in named if not name.startswith("oneweb_bridge.simulator")} == set()
+
+
+def test_simulator_is_imported_by_the_demo_and_the_command_alone() -> None:
+    """The bridge does not know that there is a simulator."""
+    assert {module for module in MODULES if "simulator" in own(ROOT / f"{module}.py")} == {"cli", "demo"}
+    assert "simulator" not in reached("app")
+
+
+def test_exploring_is_asked_for_by_the_command_alone() -> None:
+    """The running bridge needs nothing of `explore`."""
+    assert reached("app") & set(EXPLORE) == set()
+    assert {module for module in set(MODULES) - set(EXPLORE) if own(ROOT / f"{module}.py") & set(EXPLORE)} <= {"cli"}
+
+
+def test_bridge_does_not_import_its_tests() -> None:
+    """Nothing of the package needs the tests or the benchmarks, so that the wheel runs alone."""
+    for path in ROOT.rglob("*.py"):
+        assert libraries(path) & {"tests", "bench", "pytest", "hypothesis", "aioresponses"} == set(), path

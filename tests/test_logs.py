@@ -1,0 +1,136 @@
+"""The log: one line per record, whatever an id contains, and never a secret."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge import logs
+from oneweb_bridge.settings import Log
+
+
+def record(message: str, *arguments: object, error: BaseException | None = None, name: str = "poller") -> Any:
+    found = logging.LogRecord(
+        f"oneweb_bridge.{name}",
+        logging.WARNING,
+        __file__,
+        1,
+        message,
+        arguments,
+        (type(error), error, None) if error else None,
+    )
+    found.created, found.msecs = 1750167607.05, 50.0
+    return found
+
+
+def written(said: Any, *secrets: str, as_json: bool = False) -> str:
+    return logs._Formatter(as_json=as_json, secrets=secrets).format(said)
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Puts pytest's own logging back."""
+    root, names = logging.getLogger(), ("oneweb_bridge", "oneweb_bridge.mqtt", "stamina")
+    handlers, levels = root.handlers[:], [(name, logging.getLogger(name).level) for name in names]
+    level = root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels:
+        logging.getLogger(name).setLevel(before)
+
+
+def test_text_line_has_time_level_and_where() -> None:
+    """A line says when (UTC, milliseconds), how bad, where, and what."""
+    assert written(record("%s: %d records", "sites", 3)) == (
+        "2025-06-17T13:40:07.050Z warning poller: sites: 3 records"
+    )
+
+
+def test_json_line_has_the_same_members() -> None:
+    """As JSON, each record is one object."""
+    assert json.loads(written(record("a %s", "b"), as_json=True)) == {
+        "time": "2025-06-17T13:40:07.050Z",
+        "level": "warning",
+        "logger": "poller",
+        "message": "a b",
+    }
+
+
+@given(st.text(max_size=30), st.booleans())
+def test_record_is_one_line_whatever_it_says(text: str, as_json: bool) -> None:
+    """No id can make a second line, forge an entry or move the terminal's cursor."""
+    line = written(record("%s", text), as_json=as_json)
+    assert len(line.splitlines()) == 1
+    assert not any(ord(character) < 32 or ord(character) == 127 for character in line)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_secret_is_never_written(as_json: bool) -> None:
+    """A secret is masked wherever it stands: in the message, its arguments, or the text of an error."""
+    said = record("the token %s", "s3cret-word", error=ValueError("sent s3cret-word twice: s3cret-word"))
+    line = written(said, "s3cret-word", as_json=as_json)
+    assert "s3cret-word" not in line
+    assert line.count("***") == 3
+
+
+@pytest.mark.parametrize("secret", ['pa"ss\\word', "pass\nword", "pässwörd", "tab\tword"])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_secret_with_odd_characters_is_masked(secret: str, as_json: bool) -> None:
+    """Also a secret that is written differently in JSON or on one line."""
+    line = written(record("x %s y", secret), secret, as_json=as_json)
+    assert "word" not in line
+    assert "wörd" not in line
+    assert "***" in line
+
+
+def test_secret_inside_another_is_masked_whole() -> None:
+    """Of a secret that contains another one nothing is left, in whatever order they are given."""
+    for secrets in (("abcd", "abcd-efgh"), ("abcd-efgh", "abcd")):
+        assert "efgh" not in written(record("x abcd-efgh y"), *secrets)
+
+
+def test_tiny_secret_does_not_mask_the_log() -> None:
+    """A password of a letter or none is not looked for, or every line would be stars."""
+    assert written(record("a bad answer"), "a", "").endswith("a bad answer")
+
+
+def test_error_keeps_its_lines() -> None:
+    """A traceback is more than one line in the text form, and one object in JSON."""
+    said = record("failed", error=ValueError("why"))
+    assert written(said).splitlines()[-1] == "ValueError: why"
+    assert "ValueError: why" in json.loads(written(said, as_json=True))["message"]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_set_up_writes_to_standard_error(form: Any, restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything goes to standard error in the chosen form and level, and what libraries say only when it is bad."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    logs.set_up(Log(level="info", format=form), ["s3cret"])
+    logging.getLogger("oneweb_bridge.poller").debug("hidden")
+    logging.getLogger("oneweb_bridge.poller").info("shown s3cret")
+    logging.getLogger("some.library").info("hidden")
+    logging.getLogger("some.library").warning("shown too")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    assert "shown ***" in lines[0]
+    assert "shown too" in lines[1]
+    assert all(line.startswith("{") for line in lines) is (form == "json")
+
+
+def test_set_up_again_changes_the_level(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload takes the new level and does not write twice."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    logs.set_up(Log(level="error"))
+    logging.getLogger("oneweb_bridge.poller").info("hidden")
+    logs.set_up(Log(level="debug"))
+    logging.getLogger("oneweb_bridge.poller").debug("shown")
+    assert len(out.getvalue().splitlines()) == 1
