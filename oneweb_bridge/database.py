@@ -43,7 +43,10 @@ def locked(path: Path) -> Iterator[None]:
 async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aiosqlite.Connection]:
     """A connection in which every transaction is written out. Raises StoreError."""
     uri = _uri(path, read_only=read_only)
-    db = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+    try:
+        db = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} cannot be opened ({error}): choose another state.path") from None
     try:
         try:
             await _prepare(db, read_only=read_only)

@@ -7,8 +7,9 @@ import msgspec
 
 from oneweb_bridge.catalogue import Call
 
-Ended = Literal["ok", "refused", "unknown", "rejected", "away", "busy", "odd"]
-"""How a request ended: refused is 401 and 403, unknown 404, rejected 400 and the like, away no connection or 5xx."""
+Ended = Literal["ok", "refused", "unknown", "rejected", "away", "busy", "odd", "skipped"]
+"""How a request ended: refused is 401 and 403, unknown 404, rejected 400 and the like, away no connection or 5xx.
+Skipped was not sent, because it would not only read."""
 
 Tree = dict[str, Any]
 """A piece of bridge.yaml."""

@@ -5,6 +5,7 @@ What is asked is here; what it means is in `findings`, and how it is said in `ex
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,23 @@ async def explore(config: Config, write: Write, save: Path | None = None) -> boo
         if connection is None:
             return False
         look = Look(connection)
-        seen = [await look.at(call) for call in config.polling.values()]
+        seen = []
+        for call in config.polling.values():
+            _show_progress(f"asking {call.id} …")
+            seen.append(await look.at(call))
+        _show_progress("")
     found = findings.judged(seen, config, changes)
     for line in explore_report.lines(seen, found):
         write(line)
     if save is not None:
         _save(seen, save, write)
-    return all(evidence.reply.ended == "ok" for evidence in seen if evidence.call.enabled)
+    return all(evidence.reply.ended in ("ok", "skipped") for evidence in seen if evidence.call.enabled)
+
+
+def _show_progress(said: str) -> None:
+    """Writes over the last line of a terminal; nothing in a pipe."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{said}", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.asynccontextmanager
@@ -51,16 +62,23 @@ async def _signed_in(config: Config, write: Write) -> AsyncIterator[tuple[Api | 
             try:
                 await connection.hello()
             except api.Unauthorized as error:
-                write(f"sign-in       refused with auth.style {settings.auth.style}: {error}")
+                _say(write, "sign-in", f"refused with auth.style {settings.auth.style}: {error}")
                 continue
             except api.ApiError as error:
-                write(f"sign-in       failed: {error}. Check api.base_url, api.hello.path, api.proxy and api.ca_file")
+                advice = "Check api.base_url, api.hello.path, api.proxy and api.ca_file"
+                _say(write, "sign-in", f"failed: {error}. {advice}")
                 break
-            write(f"sign-in       {settings.base_url} accepts the credentials (auth.style {settings.auth.style})")
+            said = f"{settings.base_url} accepts the credentials (auth.style {settings.auth.style})"
+            _say(write, "sign-in", said)
             yield connection, changes
             return
-    write("              nothing else was asked. Check api.client_id, api.client_secret and api.auth.style")
+    _say(write, "", "nothing else was asked. Check api.client_id, api.client_secret and api.auth.style")
     yield None, {}
+
+
+def _say(write: Write, name: str, said: str) -> None:
+    for line in explore_report.entry(name, said):
+        write(line)
 
 
 class Look:
@@ -75,6 +93,8 @@ class Look:
 
     async def at(self, call: Call) -> Evidence:
         """All that a few requests show of a call."""
+        if call.fetch == "request":
+            return Evidence(call=call, reply=Reply(ended="skipped"))
         params = explore_pages.first_params(replace(call.page, **self._page))
         seen = Evidence(call=call, reply=await self._ask(call, params))
         if call.reads == "report":
@@ -249,4 +269,5 @@ def _save(seen: list[Evidence], directory: Path, write: Write) -> None:
     for call, body in samples.items():
         (directory / f"{call}.json").write_bytes(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
     said = "ids, names and positions are replaced; look at them before you send them"
-    write(f"\nsaved         {len(samples)} samples in {directory}: {said}")
+    write("")
+    _say(write, "saved", f"{len(samples)} samples in {directory}: {said}")

@@ -20,7 +20,7 @@ def lines(seen: Sequence[Evidence], verdict: Verdict) -> Iterator[str]:
         yield from _call(evidence, call)
     for finding in verdict.findings:
         yield ""
-        yield from _wrapped("all calls", finding.text)
+        yield from entry("all calls", finding.text)
         yield from _snippet(finding.change)
     yield ""
     if verdict.changes:
@@ -32,27 +32,49 @@ def lines(seen: Sequence[Evidence], verdict: Verdict) -> Iterator[str]:
 
 
 def snippet(changes: Tree) -> str:
-    """Changes as YAML that bridge.yaml takes."""
-    return yaml.safe_dump(changes, sort_keys=False, default_flow_style=None, allow_unicode=True, width=_WIDTH)
+    """Changes as YAML that bridge.yaml takes: on one line what fits there, below the names of calls."""
+    return "\n".join(_written(changes, 0)) + "\n"
+
+
+def _written(changes: Tree, depth: int) -> Iterator[str]:
+    for name, said in changes.items():
+        head = f"{'  ' * depth}{_flow(name)}:"
+        long = len(head) + len(_flow(said)) > _WIDTH - len(_INDENT) - 4
+        if isinstance(said, dict) and (depth == 0 or long):
+            yield head
+            yield from _written(said, depth + 1)
+        elif isinstance(said, list) and long:
+            yield head
+            yield from (f"{'  ' * depth}  - {_flow(entry)}" for entry in said)
+        else:
+            yield f"{head} {_flow(said)}"
+
+
+def _flow(said: Any) -> str:
+    text = yaml.safe_dump(said, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10_000)
+    return text.removesuffix("...\n").strip()
 
 
 def _call(seen: Evidence, call: Judged) -> Iterator[str]:
     name = f"{call.call}{'' if seen.call.enabled else ' (not enabled)'}"
-    if seen.reply.ended != "ok":
-        yield from _wrapped(name, f"NOT REACHED: {seen.reply.said}. {_advice(seen)}")
+    if seen.reply.ended == "skipped":
+        yield from entry(name, "not asked: fetch: request sends a POST, and explore only reads")
         return
-    yield from _wrapped(name, _came(seen, call))
+    if seen.reply.ended != "ok":
+        yield from entry(name, f"NOT REACHED: {seen.reply.said}. {_advice(seen)}")
+        return
+    yield from entry(name, _came(seen, call))
     if call.fields:
-        yield from _wrapped("  fields", _fields(call))
+        yield from entry("  fields", _fields(call))
     if call.missing:
-        yield from _wrapped("  missing", ", ".join(call.missing))
+        yield from entry("  missing", ", ".join(call.missing))
     if call.unknown:
-        yield from _wrapped("  unknown", ", ".join(call.unknown))
+        yield from entry("  unknown", ", ".join(call.unknown))
     if not seen.paging.change and seen.paging.how == "":
-        yield from _wrapped("  pages", seen.paging.said or "not tried")
+        yield from entry("  pages", seen.paging.said or "not tried")
     change: Tree = {}
     for finding in call.findings:
-        yield from _wrapped("  differs", finding.text)
+        yield from entry("  differs", finding.text)
         change = merged(change, finding.change)
     yield from _snippet(change)
 
@@ -99,7 +121,7 @@ def _advice(seen: Evidence) -> str:
             return f"Check {key}.path and api.proxy: something else than the API may have answered"
 
 
-def _wrapped(name: str, said: str) -> Iterator[str]:
+def entry(name: str, said: str) -> Iterator[str]:
     """One entry, its text in a column of its own; a long name has a line for itself."""
     head = f"{name:<14}"
     if len(name) >= len(_INDENT):

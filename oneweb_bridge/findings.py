@@ -93,6 +93,8 @@ def _findings(seen: Evidence, context: Context) -> list[Finding]:
 
 def _changed(config: Config, changes: Tree) -> Config:
     """The configuration with the changes; without them where they do not go together with what is configured."""
+    if not changes:
+        return config
     try:
         return parse(yaml.safe_dump(merged(effective(config), changes)), {})
     except ConfigError:

@@ -1,6 +1,6 @@
 """In which form the samples of a report come, and what their values are called and measured in. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -62,7 +62,8 @@ def _in_samples(seen: Evidence, _: Context) -> list[Finding]:
         return []
     findings = [Finding(form.said, polling(seen, **form.change))] if form.change else []
     values = list(_values(form))
-    names = _names(seen.call, values)
+    # A path names a flat member exactly; indicators are matched in any spelling.
+    names = _names(seen.call, values, folded if form.indicators else str)
     if names:
         findings.append(Finding("values have other names (guessed)", polling(seen, map=dict(names))))
     if form.indicators and values and not any(value.unit for value in values) and seen.call.fields[0].raw_unit:
@@ -145,16 +146,16 @@ def _values(form: Form) -> Iterator[Value]:
                 yield Value(one["name"], one.get("value"), unit, collection)
 
 
-def _names(call: Call, values: list[Value]) -> dict[str, str]:
+def _names(call: Call, values: list[Value], spelled: Callable[[str], str]) -> dict[str, str]:
     """Field -> name of the API, for fields whose own names do not come."""
-    shown = {folded(value.name) for value in values}
-    known = {folded(path) for field in call.fields for path in field.paths}
+    shown = {spelled(value.name) for value in values}
+    known = {spelled(path) for field in call.fields for path in field.paths}
     missing = {
         field.name: ((field.name, *field.paths), field.raw_unit)
         for field in call.fields
-        if not any(folded(path) in shown for path in field.paths)
+        if not any(spelled(path) in shown for path in field.paths)
     }
-    others = {value.name: Name(value.name, value.unit) for value in values if folded(value.name) not in known}
+    others = {value.name: Name(value.name, value.unit) for value in values if spelled(value.name) not in known}
     return matched(missing, others.values())
 
 

@@ -83,7 +83,8 @@ def matched(ours: Mapping[str, tuple[tuple[str, ...], str]], theirs: Iterable[Na
     for score, field, name in scored:
         if score >= _GOOD_ENOUGH and field not in found and name not in found.values():
             found[field] = name
-    return found | _left_over(ours, theirs, found)
+    found |= _left_over(ours, theirs, found)
+    return {field: found[field] for field in ours if field in found}
 
 
 def _score(names: tuple[str, ...], unit: str, other: Name) -> float:

@@ -54,7 +54,8 @@ def planned(call: Call, config: Config) -> Plan:
     rules = wire.Rules(config.mapping.timezone, tuple(config.mapping.unlimited))
     print_ = fingerprint(call, config.mapping)
     kind: Kind = {"components": "components", "usage": "usage"}.get(call.reads, call.entity)  # type: ignore[assignment]
-    salted = f"{print_}{config.filter}" if filters.active(config.filter) else print_
+    # Another threshold or filter makes every record be looked at again, but is no change of the mapping.
+    salted = f"{print_} {config.location_threshold} {config.filter}"
     return Plan(
         call=call,
         kind=kind,
@@ -75,6 +76,7 @@ class Intake:
         self._store = store
         self._api = api
         self._clock = clock
+        self._attention: dict[str, samples.Attention] = {}
         self.use(config)
 
     def use(self, config: Config) -> None:
@@ -85,6 +87,8 @@ class Intake:
     async def poll(self, call: str) -> Outcome:
         """One whole poll. Raises ApiError; then nothing that was announced before is withdrawn."""
         plan = self._plans[call]
+        # What a cancelled poll could not take back must not be mistaken for a part of this listing.
+        await self._store.unstage(call)
         try:
             if plan.call.reads == "report":
                 return await self._poll_report(plan)
@@ -200,7 +204,10 @@ class Intake:
             allowed = {id for id, product in products.items() if product in passed or not filters.active(rule)}
         else:
             allowed = {r.reading.id for r in fresh if filters.wanted(rule, plan.kind, r.reading.fields)}
-        listing.ids.difference_update(set(ids) - allowed)
+        unwanted = set(ids) - allowed
+        listing.ids -= unwanted
+        # One that is stored and not wanted any more is as good as missing.
+        listing.known -= len(await self._store.among("record", plan.kind, sorted(unwanted)))
         return [record for record in fresh if record.reading.id in allowed]
 
     async def _allowed(self, kind: Kind, ids: Sequence[str]) -> set[str]:
@@ -236,7 +243,7 @@ class Intake:
             self._config.removal,
             absent,
             stored=stored,
-            listed=len(listing.ids),
+            listed=listing.shown,
             held_since=memory.held_since,
             released=memory.released,
             now=now,
@@ -252,7 +259,7 @@ class Intake:
         outcome.memory = msgspec.structs.replace(
             outcome.memory,
             held_since=verdict.held_since,
-            released=memory.released and not verdict.gone and not listing.ids,
+            released=memory.released and not verdict.gone and not listing.shown,
         )
 
     async def _absent(self, plan: Plan, listing: "Listing", stored: int, now: int) -> list[removal.Absent]:
@@ -295,7 +302,17 @@ class Intake:
             if end is not None:
                 await self._store.remember(outcome.memory)
         outcome.memory = msgspec.structs.replace(outcome.memory, complete=True, remapped=False)
+        if plan.kind == "terminal":
+            outcome.alerts += await self._stopped(plan.call)
         return outcome
+
+    async def _stopped(self, call: Call) -> list[Alert]:
+        """What is to be alerted about terminals whose report has stopped while that of others goes on."""
+        attention = self._attention.setdefault(call.id, samples.Attention())
+        newest = await self._store.newest_online(call.report, self._config.mapping.online_states)
+        patience = samples.Patience(lateness=round(call.lateness * 1000), interval=round(call.interval * 1000))
+        imeis = samples.notice_stopped(attention, newest, patience, self._api.now())
+        return [_report_stopped(call, imeis)] if imeis else []
 
     async def _poll_span(self, plan: Plan, start: int | None, end: int | None, outcome: Outcome) -> CallMemory:
         await self._store.unstage(plan.call.id)
@@ -307,7 +324,8 @@ class Intake:
             await self._commit_samples(plan, staged, outcome)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
         outcome.alerts += _set_aside(plan.call.id, listing.unreadable)
-        time = end or listing.time or self._api.now()
+        # A span that was asked for by a wrong clock does not reach beyond the API's own time.
+        time = min(end or listing.time or self._api.now(), listing.time or self._api.now())
         # What is forgotten now the API does not show any more: it was neither asked for nor in this answer.
         horizon = max(outcome.memory.horizon, min(start or 0, listing.oldest, time), time - 7 * DAY)
         if horizon - outcome.memory.horizon > DAY // 24:
@@ -381,6 +399,7 @@ class Listing:
 
     def __init__(self, horizon: int = 0) -> None:
         self.ids: set[str] = set()
+        self.shown = 0
         self.known = 0
         self.unreadable = 0
         self.unpaged = False
@@ -391,6 +410,7 @@ class Listing:
     def unseen(self, items: list[fetch.Item]) -> list[fetch.Item]:
         """The items without those whose id was shown before; such a one counts as unreadable."""
         fresh = []
+        self.shown += len(items)
         for item in items:
             if item.id in self.ids:
                 self.unreadable += 1
@@ -512,6 +532,16 @@ def _set_aside(call: str, unreadable: int) -> list[Alert]:
             message=f"{unreadable} records could not be read and were left as they were",
         )
     ]
+
+
+def _report_stopped(call: Call, imeis: Sequence[str]) -> Alert:
+    named = ", ".join(imeis[:3]) + (", …" if len(imeis) > 3 else "")
+    whom = "1 terminal that is" if len(imeis) == 1 else f"{len(imeis)} terminals that are"
+    return Alert(
+        kind="report_stopped",
+        call=call.id,
+        message=f"the report {call.report} has stopped for {whom} online, while that of others goes on: {named}",
+    )
 
 
 def _held(plan: Plan, held: str, count: int) -> Alert:

@@ -1,6 +1,7 @@
 """How fast the API may be asked: what its answers say about it. Pure. Source: MuleSoft rate limiting, RFC 9110."""
 
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 LONGEST = 900.0
@@ -26,7 +27,8 @@ def _retry_after(value: str | None, now: float) -> float | None:
     if value.strip().isdecimal():
         return float(value[:20])
     try:
-        return parsedate_to_datetime(value).timestamp() - now
+        said = parsedate_to_datetime(value)
+        return (said if said.tzinfo else said.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, TypeError, OverflowError):
         return None
 

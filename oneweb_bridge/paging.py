@@ -98,10 +98,8 @@ class Paging:
         return None
 
     def _more(self, got: Got) -> bool:
-        if self._pages == 1 and got.count > self._page.limit:
-            self.unpaged = True
-            return False
         if self._total is not None:
+            self.unpaged = self._pages == 1 and self._page.limit < got.count == self._total
             return self._received < self._total and got.count > 0
         return got.count > 0
 
@@ -113,6 +111,9 @@ class Paging:
         self._total = got.total
 
     def _is_first_again(self, got: Got) -> bool:
+        """Whether a server shows the same again because it knows no pages. A full page proves nothing."""
+        if self._page.style not in ("offset_limit", "page_size") or got.count == self._page.limit:
+            return False
         return self._pages == 2 and self._total is None and got.count > 0 and tuple(got.ids) == self._first
 
     def _check_repeats(self, got: Got) -> None:
@@ -122,7 +123,7 @@ class Paging:
         self._ids.update(got.ids)
 
     def _check_whole(self) -> None:
-        if self._total is not None and not self.unpaged and self._received != self._total:
+        if self._total is not None and self._received != self._total:
             raise Incomplete(f"the server says {self._total} records and showed {self._received}")
 
     def _same_origin(self, link: str) -> str:

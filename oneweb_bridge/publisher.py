@@ -42,6 +42,7 @@ class Publisher:
         self.connected_since: float | None = None
         self.problem: str | None = "not connected yet"
         self.cursor = 0
+        self.refusals = 0
         self._session: Session | None = None
         self.losses: dict[int, int] = {}
 

@@ -64,7 +64,7 @@ def samples(bodies: Iterable[tuple[str, Any]], chance: random.Random | None = No
     cut = {call: _cut(body) for call, body in bodies}
     taken = {word.casefold() for body in cut.values() for text in _texts(body) for word in _WORDS.findall(text)}
     mask = _Mask(chance or random.SystemRandom(), taken)
-    return {call: mask.value(body, "", ()) for call, body in cut.items()}
+    return {call: mask.value(body, "") for call, body in cut.items()}
 
 
 def _cut(body: Any) -> Any:
@@ -76,7 +76,8 @@ def _cut(body: Any) -> Any:
 
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        for below in value.values():
+        for name, below in value.items():
+            yield name
             yield from _texts(below)
     elif isinstance(value, list):
         for below in value:
@@ -94,27 +95,29 @@ class _Mask:
         self._words: dict[str, str] = {}
         self._numbers: dict[float, float] = {}
 
-    def value(self, value: Any, name: str, above: tuple[str, ...]) -> Any:
-        """One value; `name` is the member that it stands in, `above` those around it."""
+    def value(self, value: Any, name: str) -> Any:
+        """One value; `name` is the member that it stands in."""
         if isinstance(value, dict):
-            return {member: self._member(member, below, value, (*above, name)) for member, below in value.items()}
+            return {self._key(member): self._member(member, below, value) for member, below in value.items()}
         if isinstance(value, list):
-            return [self.value(entry, name, above) for entry in value]
+            return [self.value(entry, name) for entry in value]
         if isinstance(value, str):
             return self._text(value, name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return self._number(value, name)
         return value
 
-    def _member(self, name: str, value: Any, around: dict[str, Any], above: tuple[str, ...]) -> Any:
+    def _key(self, name: str) -> str:
+        """The name of a member; one that is an id itself, as in a map by id, is replaced."""
+        return self._text(name, "id") if re.search(r"\d{6}", name) else name
+
+    def _member(self, name: str, value: Any, around: dict[str, Any]) -> Any:
         # The name of a value is vocabulary; a name that stands beside no value may be anybody's.
         if name == "name" and isinstance(value, str) and "value" in around:
             return value
         if name == "rows" and isinstance(around.get("columns"), list):
-            return [
-                [self.value(v, str(c), above) for c, v in zip(around["columns"], row, strict=False)] for row in value
-            ]
-        return self.value(value, name, above)
+            return [[self.value(v, str(c)) for c, v in zip(around["columns"], row, strict=False)] for row in value]
+        return self.value(value, name)
 
     def _text(self, text: str, name: str) -> str:
         if name in _VOCABULARY or name.startswith("@") or _TIME.fullmatch(text) or text.casefold() in _KEPT_WORDS:

@@ -45,7 +45,7 @@ def decide(
     `timed` is false for usage buckets, which go by the number of listings alone. Times in ms.
     """
     if listed == 0 and stored > 0 and not released:
-        return Verdict(held="empty", held_since=held_since or now, count=False)
+        return Verdict(held="empty", held_since=now, count=False)
     if listed == 0 and released:
         return Verdict(gone=tuple(a.id for a in absent))
     due = tuple(a.id for a in absent if a.missing >= rule.after_missing and _long_enough(rule, a, now, timed=timed))

@@ -5,8 +5,9 @@ was seen before is known by its time and the hash of its values; the same time w
 a correction.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
+from statistics import median_high
 from typing import Literal
 
 import msgspec
@@ -94,6 +95,61 @@ def document(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -
         said["corrected"] = True
     return encode(said)
 
+
+# ── reports that stop ──────────────────────────────────────────────────────────────────────────
+
+
+class Online(msgspec.Struct, frozen=True, gc=False):
+    """A terminal that is online: the time of its newest sample of a report, and of the one before (-1: none)."""
+
+    id: str
+    newest: int
+    before: int = -1
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How late a report is by nature, and how often it is asked for, in ms."""
+
+    lateness: int
+    interval: int
+
+    def with_steps(self, online: Iterable[Online]) -> int:
+        """How old a newest sample may be: the lateness and three intervals, or steps of the report where longer."""
+        steps = [one.newest - one.before for one in online if one.before >= 0]
+        return self.lateness + 3 * max(self.interval, median_high(steps) if steps else 0)
+
+
+class Attention(msgspec.Struct):
+    """What is remembered from poll to poll: since when each terminal is online, and whose silence was told."""
+
+    since: dict[str, int] | None = None
+    told: set[str] = set()
+
+
+def stopped(online: Sequence[Online], since: Mapping[str, int], oldest: int) -> list[str]:
+    """The terminals without a sample newer than `oldest` though online since then, while at least half have one."""
+    late = [one.id for one in online if one.newest < oldest]
+    fresh = len(online) - len(late)
+    if fresh == 0 or 2 * fresh < len(online) - 1:
+        return []
+    return [id for id in late if since.get(id, 0) <= oldest]
+
+
+def notice_stopped(attention: Attention, online: Sequence[Online], patience: Patience, now: int) -> list[str]:
+    """The terminals whose report has stopped and was not told of since it last went on. Brings `attention` forward.
+
+    One that has just come back online is given the same patience; at the first look all count as online for long.
+    """
+    known = attention.since
+    attention.since = {one.id: 0 if known is None else known.get(one.id, now) for one in online}
+    oldest = now - patience.with_steps(online)
+    attention.told -= {one.id for one in online if one.newest >= oldest}
+    silent = [id for id in stopped(online, attention.since, oldest) if id not in attention.told]
+    attention.told.update(silent)
+    return silent
+
+
+# ── presence ───────────────────────────────────────────────────────────────────────────────────
 
 PRESENCE = "presence"
 """The sample that terminals themselves are: when they were first and last seen."""

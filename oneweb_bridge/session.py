@@ -33,6 +33,8 @@ STALL = 30.0
 """Seconds without any answer, with messages in flight, after which the connection is given up."""
 TRIES = 5
 """How often a message may be refused, or break the connection, before its row is set aside."""
+FIRST_RETRY = 0.1
+"""Seconds before a refused message is tried again; each further pause is twice as long, up to 30 s."""
 INFO_EVERY = 10.0
 PROBE_EVERY = 60.0
 
@@ -76,6 +78,7 @@ class Owner(Protocol):
     connected_since: float | None
     problem: str | None
     losses: dict[int, int]
+    refusals: int
 
 
 class Session:
@@ -98,6 +101,7 @@ class Session:
         self._refused: dict[int, int] = {}
         self._failure: BaseException | None = None
         self._retries: set[asyncio.Task[None]] = set()
+        self._given_up: set[tuple[str, ...]] = set()
         self._head_said = 0
         self._head_under_way = False
 
@@ -317,6 +321,7 @@ class Session:
                 self._owner.handles.on_sent(slip.message)
         else:
             self._window.refuse(slip)
+            self._owner.refusals += 1
             _log.error("broker refuses %s: %s", slip.message.topic, reason)
             if slip.seq:
                 self._refuse(slip, reason)
@@ -340,14 +345,17 @@ class Session:
 
     async def _try_again(self, slip: Slip, reason: str, accepted_before: int) -> None:
         """Gives a refused message another chance; sets it aside when others pass and it never does."""
-        await asyncio.sleep(min(0.5 * 2**slip.tries, 30.0))
-        if slip.tries >= TRIES and self._window.accepted > accepted_before:
+        await asyncio.sleep(min(FIRST_RETRY * 2.0**slip.tries, 30.0))
+        # Where one topic of a kind was given up, the next one of that kind need not hold up the others as long.
+        tries = 1 if _kind_of(slip.message.topic) in self._given_up else TRIES
+        if slip.tries >= tries and self._window.accepted > accepted_before:
             await self._set_aside(slip, reason)
         else:
             self._window.again(slip)
         self._pump()
 
     async def _set_aside(self, slip: Slip, reason: str) -> None:
+        self._given_up.add(_kind_of(slip.message.topic))
         await self._journal.set_aside(slip.seq, slip.message.topic, reason)
         self._window.give_up(slip)
         self._answered.set()
@@ -565,6 +573,12 @@ def _incoming(topic: str, payload: bytes, message: aiomqtt.Message) -> Incoming:
     reply_to = getattr(properties, "ResponseTopic", None)
     correlation = getattr(properties, "CorrelationData", None)
     return Incoming(topic, payload, bool(message.retain), reply_to, correlation)
+
+
+def _kind_of(topic: str) -> tuple[str, ...]:
+    """A topic without its id: what an access rule of a broker tells apart."""
+    levels = topic.split("/")
+    return (*levels[:-3], *levels[-1:]) if len(levels) > 4 else (*levels[:-2], *levels[-1:])
 
 
 def _asked_for(what: str, name: str, report: str | None) -> bool:

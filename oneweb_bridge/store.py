@@ -17,7 +17,7 @@ import msgspec
 
 from oneweb_bridge import database
 from oneweb_bridge.model import Batch, Entry, Kind, Known, Stored
-from oneweb_bridge.samples import Past
+from oneweb_bridge.samples import Online, Past
 
 SLICE = 1000
 """How many records one transaction takes at most, so that another writer never waits long."""
@@ -286,6 +286,16 @@ class Store:
             if seen_ts is not None:
                 past.seen[seen_ts] = seen_hash
         return found
+
+    async def newest_online(self, report: str, states: Sequence[str]) -> list[Online]:
+        """The newest sample time, and the one before, of each terminal that is in one of `states`."""
+        rows = await self._rows(
+            f"""SELECT n.id, n.ts, (SELECT max(s.ts) FROM seen s WHERE s.stream = n.stream AND s.ts < n.ts)
+                FROM newest n JOIN record r ON r.kind = 'terminal' AND r.id = n.id
+                WHERE n.report = ? AND n.ts >= 0 AND r.doc ->> '$.state' IN ({_marks(states)}) ORDER BY n.id""",
+            (report, *states),
+        )
+        return [Online(id, ts, -1 if before is None else before) for id, ts, before in rows]
 
     async def among(self, table: str, kind: Kind, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that `table` (record or removed) has."""

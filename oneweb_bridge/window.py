@@ -105,7 +105,7 @@ class Window:
             return None
         first = self._ready[0][2]
         full = self.in_flight + self._undurable >= self.size * REACH
-        if full and first.row is not None and first.row is not self._rows[0]:
+        if full and first.row is not None and (first.row is not self._rows[0] or self.prefix > self._cursor):
             return None
         heappop(self._ready)
         self.in_flight += 1

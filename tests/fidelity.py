@@ -55,7 +55,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One alternative. `turn` changes the truth where the alternative API cannot say all of it, or says it otherwise.
 
     `samples` are compared one by one ("all"), the newest of each id ("newest"), or those of the time that both polls
-    of both APIs show ("common").
+    of both APIs show ("common"). `seen`: `explore` names the lines.
     """
 
     row: str
@@ -68,6 +68,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     turn: Turn = lambda _: None
     samples: Literal["all", "newest", "common"] = "all"
     base_url: str = ""
+    seen: bool = True
 
     @property
     def lines(self) -> str:
@@ -216,8 +217,10 @@ twice with an hour in between, and must come to the same records and samples as 
 def document(rows: Iterable[Row]) -> str:
     """docs/fidelity.md: the table, and the lines of each row."""
     rows = list(rows)
-    table = ["| Row | If | Change | The simulator's part in the test |", "|---|---|---|---|"]
-    table += [f"| {row.row} | {row.differs} | {_change(row)} | {_part(row)} |" for row in rows]
+    table = ["| Row | If | Change | `explore` says it | The simulator's part in the test |", "|---|---|---|---|---|"]
+    table += [
+        f"| {row.row} | {row.differs} | {_change(row)} | {'yes' if row.seen else 'no'} | {_part(row)} |" for row in rows
+    ]
     said = [_INTRODUCTION, "\n".join(table), "\n## The lines\n"]
     for row in rows:
         if row.lines or row.note:

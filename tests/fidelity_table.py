@@ -77,6 +77,7 @@ ROWS = (
     ),
     Row(
         row="1 oauth2",
+        seen=False,
         differs="The credentials are exchanged for an OAuth2 token",
         options={"auth": "oauth2"},
         yaml="""
@@ -90,6 +91,7 @@ ROWS = (
     ),
     Row(
         row="2",
+        seen=False,
         differs="Other paths of organizations, sites and usage, and of the sign-in check",
         shape={
             "hello_path": "/hello/v2/world",
@@ -108,6 +110,7 @@ ROWS = (
     ),
     Row(
         row="3",
+        seen=False,
         differs="Another path under the product inventory",
         shape={"product_path": "/api/webservices/productinventory/v2/products"},
         yaml="""
@@ -135,6 +138,7 @@ ROWS = (
     ),
     Row(
         row="5",
+        seen=False,
         differs="A report is asked for with a POST, and read when it is ready",
         options=SMALL_PAGES,
         shape={"report_request": "post_first"},
@@ -353,6 +357,7 @@ ROWS = (
     ),
     Row(
         row="12",
+        seen=False,
         differs="RSRP and RSSI carry each other's values",
         shape={"signal": "swapped"},
         yaml="""
@@ -374,6 +379,7 @@ ROWS = (
     ),
     Row(
         row="13 records",
+        seen=False,
         differs="Components read one by one, from below the terminals",
         yaml="""
             polling:
@@ -635,6 +641,7 @@ ROWS = (
     ),
     Row(
         row="26",
+        seen=False,
         differs="Other states of a terminal count as online",
         yaml="""
             mapping: {online_states: [online, degraded]}
@@ -644,6 +651,7 @@ ROWS = (
     ),
     Row(
         row="27",
+        seen=False,
         differs="The API takes only so many requests",
         options={"rate_limit": 6, "rate_window": 0.3},
         yaml="""
@@ -679,6 +687,7 @@ ROWS = (
     ),
     Row(
         row="30",
+        seen=False,
         differs="Another product path on the training host",
         shape={"product_path": "/api/webservices/productInventory/v2/product"},
         yaml="""
@@ -698,6 +707,7 @@ ROWS = (
     ),
     Row(
         row="32",
+        seen=False,
         differs="The way to the API goes through a proxy",
         yaml="""
             api:

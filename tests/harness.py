@@ -239,6 +239,13 @@ async def retained(port: int, *filters: str) -> dict[str, Any]:
     return found
 
 
+async def until_retained(port: int, topic: str, true: Callable[[Any], bool], patience: float = 10.0) -> None:
+    """Waits until a retained topic says what is wanted."""
+    async with asyncio.timeout(patience):
+        while not ((found := await retained(port, topic)) and true(found[topic])):
+            await asyncio.sleep(0.02)
+
+
 async def said(port: int, topic: str, payload: bytes | str = b"", *, retain: bool = False) -> None:
     """Publishes one message as anybody could."""
     async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:

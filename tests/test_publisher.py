@@ -1,0 +1,264 @@
+"""The publisher against a real mosquitto, in process: what the broker refuses, forgets, or cannot take."""
+
+import asyncio
+import contextlib
+import inspect
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import msgspec
+import pytest
+
+from oneweb_bridge import broker, journal, publisher, session, store
+from oneweb_bridge.config import parse
+from oneweb_bridge.link import Link
+from oneweb_bridge.model import Batch, Entry, Message, Put
+from oneweb_bridge.settings import Mqtt
+from oneweb_bridge.topics import Tree
+from tests import harness
+
+
+def samples(count: int, ids: int, *, kind: str = "metric", size: int = 100) -> Batch:
+    """A batch of so many samples of so many terminals, numbered in their order."""
+    batch = Batch()
+    for number in range(count):
+        body = json.dumps({"number": number, "pad": "x" * size}).encode()
+        batch.entries.append(Entry("terminal", f"t{number % ids}", kind, "traffic", number, body))  # type: ignore[arg-type]
+    return batch
+
+
+class Bench:
+    """A store, its journal, and a publisher that can be started and stopped."""
+
+    def __init__(self, opened: store.Store, rows: journal.Journal, settings: Mqtt) -> None:
+        self.store = opened
+        self.rows = rows
+        self.settings = settings
+        self.alerts: list[str] = []
+        self.sent: list[Message] = []
+
+    async def _alert(self, kind: str, message: str) -> None:
+        self.alerts.append(f"{kind}: {message}")
+
+    async def _info(self) -> dict[str, object]:
+        return {"journal": {}}
+
+    @contextlib.asynccontextmanager
+    async def publishing(self, instance: str = "main") -> AsyncIterator[publisher.Publisher]:
+        """A publisher while the block runs."""
+        handles = session.Handles(
+            on_command=lambda _: None, info=self._info, alert=self._alert, on_sent=self.sent.append
+        )
+        tree = Tree("oneweb", instance, self.store.journal_id)
+        made = publisher.Publisher(self.settings, tree, self.rows, self.store.changed, handles)
+        task = asyncio.create_task(made.run())
+        try:
+            yield made
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def drained(self, patience: float = 30.0) -> None:
+        """Waits until the cursor stands at the end of the journal."""
+        async with asyncio.timeout(patience):
+            while await self.rows.cursor() < await self.rows.head():
+                await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def bench(directory: Path, port: int, **changes: Any) -> AsyncIterator[Bench]:
+    """A bench for the broker on `port`."""
+    settings = msgspec.structs.replace(parse("", {}).mqtt, host="127.0.0.1", port=port, **changes)
+    path = directory / "bench.db"
+    async with store.opened(path) as opened, journal.opened(path, "mqtt") as rows:
+        yield Bench(opened, rows, settings)
+
+
+@contextlib.asynccontextmanager
+async def guarded_broker(directory: Path, acl: str, *settings: str) -> AsyncIterator[int]:
+    """A broker with an ACL for anonymous clients and more settings."""
+    file = directory / "acl"
+    file.write_text(acl)
+    file.chmod(0o644)
+    conf = directory / "guarded.conf"
+    conf.write_text("\n".join(("allow_anonymous true", "user root", f"acl_file {file}", *settings, "")))
+    port = broker.free_port()
+    async with broker.running(port, conf):
+        yield port
+
+
+ALL = "topic readwrite #\n"
+
+
+async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:
+    """20 terminals, 2 000 samples: each topic hears its samples in their order, none missing, none twice."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
+        await made.store.commit(samples(1000, 20))
+        async with made.publishing():
+            await made.store.commit(samples(1000, 20))
+            await made.drained()
+            await recorder.quiet(0.3)
+
+    for terminal in range(20):
+        numbers = [said["number"] for said in recorder.on(f"oneweb/terminal/t{terminal}/metric/traffic")]
+        assert [*range(terminal, 1000, 20)] * 2 == numbers
+
+
+async def test_acl_denial_is_not_counted_as_delivered(tmp_path: Path) -> None:
+    """On MQTT 5 a topic that the ACL denies keeps the cursor back until its row is set aside; the others go on."""
+    acl = "topic deny oneweb/terminal/t0/#\n" + ALL
+    async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made, harness.recording(port) as heard:
+        await made.store.commit(samples(12, 4))
+        async with made.publishing():
+            await heard.until(lambda: len([t for t, _, _ in heard.messages if "/terminal/" in t]) == 9)
+            assert await made.rows.cursor() == 0
+            await made.drained()
+
+    assert [alert.split(":")[0] for alert in made.alerts] == ["row_set_aside"] * 3
+    assert await counts(tmp_path) == (0, 3)
+
+
+async def counts(directory: Path) -> tuple[int, int]:
+    """Dropped and set aside, as the database has it."""
+    async with journal.opened(directory / "bench.db", "mqtt") as rows:
+        return await rows.counts()
+
+
+async def test_everything_denied_sets_nothing_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When nothing of the journal passes, the access rules are wrong, and no row is given up."""
+    monkeypatch.setattr(session, "FIRST_RETRY", 0.001)
+    acl = "topic deny oneweb/terminal/#\n" + ALL
+    async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made:
+        await made.store.commit(samples(5, 5))
+        async with made.publishing() as running:
+            async with asyncio.timeout(20):
+                while running.refusals < 40:
+                    await asyncio.sleep(0.02)
+
+    assert await counts(tmp_path) == (0, 0)
+
+
+async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path) -> None:
+    """A broker that takes but does not deliver is given nothing of the journal, on 3.1.1 too."""
+    acl = "topic write oneweb/#\ntopic read oneweb/bridge/head\n"
+    for protocol in ("5", "3.1.1"):
+        directory = tmp_path / protocol
+        directory.mkdir()
+        async with guarded_broker(directory, acl) as port, bench(directory, port, protocol=protocol) as made:
+            await made.store.commit(samples(5, 5))
+            async with made.publishing() as running:
+                async with asyncio.timeout(20):
+                    while "did not deliver" not in str(running.problem):
+                        await asyncio.sleep(0.05)
+
+            assert await made.rows.cursor() == 0
+            assert made.sent == []
+
+
+async def test_message_over_the_limit_is_set_aside_before_it_is_sent(tmp_path: Path) -> None:
+    """A row over mqtt.max_payload or the broker's maximum packet size never reaches the wire; the others do."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port, max_payload=2000) as made:
+        await made.store.commit(samples(1, 1, size=3000))
+        await made.store.commit(samples(3, 3))
+        async with made.publishing():
+            await made.drained()
+
+    assert len(made.sent) == 3
+    assert await counts(tmp_path) == (0, 1)
+    assert "2000" in made.alerts[0]
+
+
+async def test_broker_packet_limit_is_respected(tmp_path: Path) -> None:
+    """The maximum packet size that an MQTT 5 broker announces counts like mqtt.max_payload."""
+    async with guarded_broker(tmp_path, ALL, "max_packet_size 4000") as port, bench(tmp_path, port) as made:
+        await made.store.commit(samples(1, 1, size=5000))
+        await made.store.commit(samples(3, 3))
+        async with made.publishing():
+            await made.drained()
+
+    assert len(made.sent) == 3
+
+
+async def test_window_never_exceeds_the_receive_maximum(tmp_path: Path) -> None:
+    """The window is the smaller of mqtt.window and what the broker announces."""
+    async with (
+        guarded_broker(tmp_path, ALL, "max_inflight_messages 3") as port,
+        bench(tmp_path, port, window=50) as made,
+    ):
+        await made.store.commit(samples(300, 300))
+        async with made.publishing() as running:
+            await made.drained()
+            assert running._session is not None
+            assert running._session._window.size == 3
+
+
+@pytest.mark.parametrize("lowered", [0, 40])
+async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> None:
+    """A lower head restores the topics with a row behind it, and no others; an equal head restores nothing."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made:
+        batch = Batch()
+        for number in range(100):
+            doc = json.dumps({"site_id": f"s{number}"}).encode()
+            batch.entries.append(Entry("site", f"s{number}", "state", "state", number, doc))
+            batch.puts.append(Put("site", f"s{number}", doc, entry=number))
+        await made.store.commit(batch)
+        async with made.publishing():
+            await made.drained()
+            await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 100)
+        if lowered:
+            head = {"journal": made.store.journal_id, "instance": "main", "seq": 100 - lowered}
+            await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        async with harness.recording(port) as recorder:
+            await recorder.quiet(0.5)
+            known = len(recorder.messages)
+            async with made.publishing() as running:
+                await recorder.until(lambda: running.connected_since is not None)
+                await recorder.quiet(0.5)
+            again = [topic for topic, _, _ in recorder.messages[known:] if topic.startswith("oneweb/site/")]
+
+    assert lowered == len(again)
+
+
+async def test_aiomqtt_still_has_what_the_link_overrides() -> None:
+    """The two callbacks that Link overrides, and the attributes it uses, are as in the aiomqtt it was written for."""
+    expected = {
+        "_on_connect": ["self", "client", "userdata", "flags", "reason_code", "properties"],
+        "_on_publish": ["self", "client", "userdata", "mid", "reason_code", "properties"],
+        "_on_message": ["self", "client", "userdata", "message"],
+    }
+    for name, parameters in expected.items():
+        assert parameters == list(inspect.signature(getattr(aiomqtt.Client, name)).parameters)
+        assert parameters == list(inspect.signature(getattr(Link, name)).parameters)
+    client = aiomqtt.Client("127.0.0.1")
+    assert hasattr(client, "_queue")
+    assert callable(client._client.publish)
+    assert {"_on_connect", "_on_publish", "_on_message"} == {
+        name for name in vars(Link) if name in vars(aiomqtt.Client)
+    } - {"__init__", "__doc__", "__module__"}
+
+
+async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The window is filled again at each answer: it is hardly ever empty while rows wait (the 40 ms trap)."""
+    port = broker.free_port()
+    empty = 0
+
+    def counting(self: session.Session, mid: int, code: int, reason: str) -> None:
+        nonlocal empty
+        real(self, mid, code, reason)
+        empty += self._window.in_flight == 0 and self._window.rows > 0
+
+    real = session.Session.answered
+    monkeypatch.setattr(session.Session, "answered", counting)
+    async with broker.running(port), bench(tmp_path, port) as made:
+        await made.store.commit(samples(1000, 1000))
+        await made.store.commit(samples(1000, 1000))
+        async with made.publishing():
+            await made.drained()
+
+    assert empty < 200
