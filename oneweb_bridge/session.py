@@ -37,6 +37,7 @@ FIRST_RETRY = 0.1
 """Seconds before a refused message is tried again; each further pause is twice as long, up to 30 s."""
 INFO_EVERY = 10.0
 PROBE_EVERY = 60.0
+PROBE_PATIENCE = 10.0
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -157,7 +158,7 @@ class Session:
         now = rfc3339(round(time.time() * 1000))
         self._offer(Message(self._tree.probe, encode({"time": now, "nonce": self._nonce}), retain=False))
         try:
-            await asyncio.wait_for(self._probed.wait(), 10.0)
+            await asyncio.wait_for(self._probed.wait(), PROBE_PATIENCE)
         except TimeoutError:
             raise aiomqtt.MqttError(
                 f"the broker took a message on {self._tree.probe} but did not deliver it: "

@@ -1,6 +1,7 @@
 """The other commands, run as a user runs them."""
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
@@ -99,6 +100,15 @@ async def test_config_masks_secrets(world: harness.World) -> None:
     assert "demo-secret" not in out
 
 
+async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a program that is just starting."""
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.sleep(0.05)
+
+
 async def test_simulate_serves_the_api_until_it_is_stopped(tmp_path: Path) -> None:
     """`simulate` says where it listens, answers hello with the right credentials only, and exits 0 on SIGTERM."""
     port = broker.free_port()
@@ -106,13 +116,7 @@ async def test_simulate_serves_the_api_until_it_is_stopped(tmp_path: Path) -> No
         sys.executable, "-m", "oneweb_bridge", "simulate", "--port", str(port), "--terminals", "3"
     )
     try:
-        async with asyncio.timeout(15):
-            while True:
-                try:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                    break
-                except OSError:
-                    await asyncio.sleep(0.05)
+        reader, writer = await connected(port)
         writer.write(b"GET /hello/v1/oneweb/world HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b" 401 " in await reader.readline()
         writer.close()

@@ -303,7 +303,7 @@ def test_names_that_mean_the_same_are_alike(ours: str, theirs: str) -> None:
 
 
 async def test_a_report_that_has_to_be_requested_is_not_asked() -> None:
-    """explore only reads: where the configuration says `fetch: request`, nothing is sent, and nothing has failed."""
+    """A look only reads: where the configuration says `fetch: request`, nothing is sent, and nothing has failed."""
     said: list[str] = []
     lines = "polling: {ut_traffic: {fetch: request}}"
     async with serve(fidelity.options_of(DEFAULT)) as simulator:

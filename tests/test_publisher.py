@@ -114,12 +114,18 @@ async def test_acl_denial_is_not_counted_as_delivered(tmp_path: Path) -> None:
     async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made, harness.recording(port) as heard:
         await made.store.commit(samples(12, 4))
         async with made.publishing():
-            await heard.until(lambda: len([t for t, _, _ in heard.messages if "/terminal/" in t]) == 9)
-            assert await made.rows.cursor() == 0
+            await heard.until(lambda: terminal_messages(heard) == 3)
+            assert 0 == await made.rows.cursor()
+            await heard.until(lambda: terminal_messages(heard) == 9)
             await made.drained()
 
-    assert [alert.split(":")[0] for alert in made.alerts] == ["row_set_aside"] * 3
-    assert await counts(tmp_path) == (0, 3)
+    assert ["row_set_aside"] * 3 == [alert.split(":")[0] for alert in made.alerts]
+    assert (0, 3) == await counts(tmp_path)
+
+
+def terminal_messages(heard: harness.Recorder) -> int:
+    """How many messages below oneweb/terminal were heard."""
+    return len([topic for topic, _, _ in heard.messages if "/terminal/" in topic])
 
 
 async def counts(directory: Path) -> tuple[int, int]:
@@ -142,8 +148,9 @@ async def test_everything_denied_sets_nothing_aside(tmp_path: Path, monkeypatch:
     assert await counts(tmp_path) == (0, 0)
 
 
-async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path) -> None:
+async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that takes but does not deliver is given nothing of the journal, on 3.1.1 too."""
+    monkeypatch.setattr(session, "PROBE_PATIENCE", 1.0)
     acl = "topic write oneweb/#\ntopic read oneweb/bridge/head\n"
     for protocol in ("5", "3.1.1"):
         directory = tmp_path / protocol

@@ -165,6 +165,7 @@ def components(thing: dict[str, Any]) -> dict[str, Any] | None:
 def expected(api: Simulator, base: str = "oneweb") -> dict[str, dict[str, Any]]:
     """The retained records of the inventory: topic to payload. Relations, samples and usage are judged elsewhere."""
     found: dict[str, dict[str, Any]] = {}
+    parts: dict[str, Any] | None
     for kind, read, entity, key in (
         ("terminals", terminal, "terminal", "imei"),
         ("products", product, "product", "product_id"),
@@ -175,8 +176,8 @@ def expected(api: Simulator, base: str = "oneweb") -> dict[str, dict[str, Any]]:
             record = read(thing)
             found[f"{base}/{entity}/{level(record[key])}/state"] = record
     for thing in api.truth("components"):
-        if (record := components(thing)) is not None:
-            found[f"{base}/terminal/{level(thing['id'])}/components"] = record
+        if (parts := components(thing)) is not None:
+            found[f"{base}/terminal/{level(thing['id'])}/components"] = parts
     return found
 
 

@@ -1,0 +1,144 @@
+"""What the tests of single polls need: the simulated API, the store and the intake, and a clock that stands still.
+
+There is no poller here: a test says when which call is polled, and what it brought is read from the journal.
+"""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from oneweb_bridge import api, config, store
+from oneweb_bridge.intake import Intake, Outcome
+from oneweb_bridge.simulator import Options, Simulator, serve
+from tests import harness
+
+START = "2025-06-17T14:15:00Z"
+RECORDS = ("user_terminals", "products", "organizations", "sites")
+
+
+class Said(msgspec.Struct, frozen=True):
+    """One row of the journal, its body read."""
+
+    entity: str
+    id: str
+    what: str
+    name: str
+    ts: int
+    body: Any
+
+
+def configured(url: str, **changes: Any) -> config.Config:
+    """A configuration for the simulator at `url`."""
+    given = {
+        "api": {
+            "base_url": url,
+            "client_id": "demo",
+            "client_secret": "demo-secret",
+            "rate_limit": {"min_interval": "0s"},
+        }
+    }
+    return config.parse(yaml.safe_dump(harness.merged(given, changes)), {})
+
+
+class Bench:
+    """One bridge without its poller. `skew` is how wrong the host's clock is, in seconds."""
+
+    def __init__(self, simulator: Simulator, opened: store.Store, connection: api.Api, **changes: Any) -> None:
+        self.sim = simulator
+        self.store = opened
+        self.api = connection
+        self.skew = 0.0
+        self._read = 0
+        self._changes = changes
+        self.intake = Intake(opened, connection, configured(simulator.url, **changes), self.clock)
+
+    def clock(self) -> float:
+        """The host's clock: the simulated time, unless it is wrong."""
+        return self.sim.world.clock.now() + self.skew
+
+    def configure(self, **changes: Any) -> None:
+        """Puts another configuration in force, as SIGHUP does."""
+        self._changes = harness.merged(self._changes, changes)
+        self.intake.use(configured(self.sim.url, **self._changes))
+
+    async def poll(self, *calls: str) -> Outcome:
+        """Polls calls one after the other, and remembers each as the poller does. Returns the last outcome."""
+        for call in calls:
+            outcome = await self.intake.poll(call)
+            await self.store.remember(outcome.memory)
+        return outcome
+
+    async def later(self, seconds: float) -> None:
+        """Lets simulated time pass, and hears of it as the poller does by its hello."""
+        self.sim.advance(seconds)
+        await self.api.hello()
+
+    async def rows(self, sql: str, *values: Any) -> list[Any]:
+        """What the database holds."""
+        return await self.store._rows(sql, values)
+
+    async def news(self) -> list[Said]:
+        """The journal's rows since the last look."""
+        rows = await self.rows(
+            "SELECT seq, entity, id, what, name, ts, body FROM journal WHERE seq > ? ORDER BY seq", self._read
+        )
+        self._read = rows[-1][0] if rows else self._read
+        return [Said(*row[1:6], json.loads(row[6])) for row in rows]
+
+    async def events(self) -> list[tuple[str, str]]:
+        """Which record events came since the last look: what and whose."""
+        return [(one.what, one.id) for one in await self.news() if one.what in ("added", "changed", "removed")]
+
+    async def holdings(self) -> dict[str, list[Any]]:
+        """Everything that is known of the API's objects, to be compared before and after."""
+        return {
+            "record": await self.rows("SELECT kind, id, doc FROM record WHERE kind != 'call' ORDER BY 1, 2"),
+            "removed": await self.rows("SELECT kind, id FROM removed ORDER BY 1, 2"),
+            "newest": await self.rows("SELECT report, id, ts, hash, doc FROM newest ORDER BY 1, 2"),
+            "seen": await self.rows("SELECT stream, ts, hash FROM seen ORDER BY 1, 2"),
+            "links": await self.rows("SELECT * FROM product_link ORDER BY 1, 2, 3"),
+            "missing": await self.rows("SELECT kind, id, missing FROM record WHERE missing > 0 ORDER BY 1, 2"),
+        }
+
+    async def staged(self) -> int:
+        """How many rows wait for the end of a listing."""
+        return int((await self.rows("SELECT count(*) FROM staged"))[0][0])
+
+    async def record(self, kind: str, id: str) -> dict[str, Any]:
+        """The announced record."""
+        found: dict[str, Any] = json.loads(
+            (await self.rows("SELECT doc FROM record WHERE kind = ? AND id = ?", kind, id))[0][0]
+        )
+        return found
+
+    def ids(self, kind: str) -> list[str]:
+        """The ids that the API lists now."""
+        return [thing["id"] for thing in self.sim.truth(kind)]
+
+
+@contextlib.asynccontextmanager
+async def bench(directory: Path, options: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Bench]:
+    """A bench with a fleet of eight that stands still, unless `options` of the simulator say otherwise."""
+    given = {"terminals": 8, "seed": 2, "start": START, "speed": 0.0, "liveliness": 0.0}
+    async with (
+        serve(Options(**(given | (options or {})))) as simulator,
+        opened(directory, simulator, **changes) as found,
+    ):
+        yield found
+
+
+@contextlib.asynccontextmanager
+async def opened(directory: Path, simulator: Simulator, **changes: Any) -> AsyncIterator[Bench]:
+    """A bench at a running simulator, over the database in `directory`: what a restart of the bridge opens."""
+    settings = configured(simulator.url, **changes).api
+    async with (
+        store.opened(directory / "bridge.db", simulator.world.clock.now) as found,
+        api.connected(settings) as connection,
+    ):
+        await connection.hello()
+        yield Bench(simulator, found, connection, **changes)
