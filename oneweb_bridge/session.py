@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import PAGE, Journal
 from oneweb_bridge.link import REFUSED, Link
-from oneweb_bridge.model import Message
+from oneweb_bridge.model import Alert, Message
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
 from oneweb_bridge.values import rfc3339
@@ -197,8 +197,10 @@ class Session:
             f"{self._tree.head} belongs to the bridge instance {str(head.get('instance'))[:64]!r}, this one is "
             f"{self._owner.instance!r}: give this one its own mqtt.base_topic, or clear that topic if the other is gone"
         )
-        alert = {"time": rfc3339(round(time.time() * 1000)), "kind": "foreign_instance", "message": said}
-        await self._said(Message(self._tree.alert, encode(alert), retain=False))
+        # It cannot go through the journal: nothing of the journal is published here.
+        alert, now = Alert(kind="foreign_instance", message=said), rfc3339(round(time.time() * 1000))
+        payload = encode({"time": now, "kind": alert.kind, "message": alert.message})
+        await self._said(Message(self._tree.alert, payload, retain=False))
         return Foreign(said)
 
     async def _restore(self, low: int, cursor: int) -> int:

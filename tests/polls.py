@@ -124,7 +124,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def bench(directory: Path, options: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Bench]:
     """A bench with a fleet of eight that stands still, unless `options` of the simulator say otherwise."""
-    given = {"terminals": 8, "seed": 2, "start": START, "speed": 0.0, "liveliness": 0.0}
+    given: dict[str, Any] = {"terminals": 8, "seed": 2, "start": START, "speed": 0.0, "liveliness": 0.0}
     async with (
         serve(Options(**(given | (options or {})))) as simulator,
         opened(directory, simulator, **changes) as found,

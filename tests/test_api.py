@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -102,6 +103,12 @@ def oauth(url: str = "http://127.0.0.1:9", **more: Any) -> dict[str, Any]:
     return {"auth": {"style": "oauth2_client_credentials", "token_url": f"{url}/oauth2/token", **more}}
 
 
+def clocks_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float, host: float = 0.0) -> None:
+    """Lets the client believe that so much time has passed, and that the host's clock was set forward by `host`."""
+    ahead = SimpleNamespace(monotonic=lambda: time.monotonic() + seconds, time=lambda: time.time() + seconds + host)
+    monkeypatch.setattr("oneweb_bridge.api.time", ahead)
+
+
 async def failure(connection: Api, path: str = "/x", method: str = "GET") -> ApiError:
     with pytest.raises(ApiError) as caught:
         await connection.request(method, path)
@@ -137,8 +144,7 @@ async def test_token_is_renewed_when_it_ends(monkeypatch: pytest.MonkeyPatch) ->
     async with serve(Options(terminals=8, start=START, speed=0.0, auth="oauth2")) as simulator:
         async with client(simulator.url, **oauth(simulator.url)) as connection:
             await connection.get(TERMINALS)
-            before = time.monotonic
-            monkeypatch.setattr(api.time, "monotonic", lambda: before() + 3600)
+            clocks_ahead(monkeypatch, 3600)
             await connection.get(TERMINALS)
         assert simulator.requests()["counts"]["/oauth2/token"] == 2
 
@@ -232,12 +238,14 @@ async def test_failing_token_endpoint_is_asked_once_by_all_who_wait() -> None:
 
 async def test_new_credentials_need_a_new_token() -> None:
     """A token that was given for other credentials is not used after they changed."""
-    async with serve(Options(terminals=8, start=START, speed=0.0, auth="oauth2")) as simulator:
-        async with client(simulator.url, **oauth(simulator.url)) as connection:
-            await connection.get(TERMINALS)
-            wrong = {**oauth(simulator.url), "client_secret": "wrong"}
-            connection.use(configured(simulator.url, api=wrong).api)
-            assert isinstance(await failure(connection, TERMINALS), Unauthorized)
+    async with (
+        serve(Options(terminals=8, start=START, speed=0.0, auth="oauth2")) as simulator,
+        client(simulator.url, **oauth(simulator.url)) as connection,
+    ):
+        await connection.get(TERMINALS)
+        wrong = {**oauth(simulator.url), "client_secret": "wrong"}
+        connection.use(configured(simulator.url, api=wrong).api)
+        assert isinstance(await failure(connection, TERMINALS), Unauthorized)
 
 
 @pytest.mark.parametrize("url", ["http://api.example.net/token", "/oauth2/token", "ftp://127.0.0.1/token"])
@@ -301,7 +309,7 @@ async def test_post_is_not_tried_again() -> None:
 async def test_broken_connection_is_tried_again(error: Exception, reason: str) -> None:
     """Timeouts and broken connections are tried again, and end in a sentence that names the reason."""
     url = "http://127.0.0.1:9/x"
-    async with client("http://127.0.0.1:9") as connection:  # noqa: SIM117 -- one connection, two stagings
+    async with client("http://127.0.0.1:9") as connection:
         with aioresponses() as staged:
             for _ in range(2):
                 staged.get(url, exception=error)
@@ -406,8 +414,7 @@ async def test_pause_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     too_many = {"status": 429, "headers": {"Retry-After": "5"}}
     async with against(answers(too_many, {})) as (_, connection):
         await failure(connection)
-        before = time.monotonic
-        monkeypatch.setattr(api.time, "monotonic", lambda: before() + 6)
+        clocks_ahead(monkeypatch, 6)
         assert (await connection.get("/x")).status == 200
 
 
@@ -648,7 +655,7 @@ async def test_time_is_that_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
     async with simulated() as (simulator, connection):
         assert connection.now() == pytest.approx(time.time() * 1000, abs=2000)
         await connection.hello()
-        monkeypatch.setattr(api.time, "time", lambda: 4e9)
+        clocks_ahead(monkeypatch, 0, host=86_400)
         assert connection.now() == pytest.approx(simulator.world.clock.now() * 1000, abs=2000)
 
 

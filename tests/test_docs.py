@@ -148,7 +148,7 @@ def published() -> Iterator[tuple[commands.Address, bytes]]:
 def sent(line: str) -> tuple[commands.Address, bytes]:
     words = shlex.split(line)
     given = dict(pairwise(words))
-    assert (given["-h"], given["-p"]) == ("localhost", "1883"), line
+    assert not {"-h", "-p"} & given.keys(), line
     assert ("-n" in words) != ("-m" in words), line
     address = commands.address_of(given["-t"], "oneweb")
     assert address is not None, line

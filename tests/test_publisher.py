@@ -115,12 +115,12 @@ async def test_acl_denial_is_not_counted_as_delivered(tmp_path: Path) -> None:
         await made.store.commit(samples(12, 4))
         async with made.publishing():
             await heard.until(lambda: terminal_messages(heard) == 3)
-            assert 0 == await made.rows.cursor()
+            assert await made.rows.cursor() == 0
             await heard.until(lambda: terminal_messages(heard) == 9)
             await made.drained()
 
-    assert ["row_set_aside"] * 3 == [alert.split(":")[0] for alert in made.alerts]
-    assert (0, 3) == await counts(tmp_path)
+    assert [alert.split(":")[0] for alert in made.alerts] == ["row_set_aside"] * 3
+    assert await counts(tmp_path) == (0, 3)
 
 
 def terminal_messages(heard: harness.Recorder) -> int:
