@@ -6,7 +6,7 @@ as found is what would be published.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -49,18 +49,19 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def judged(seen: Sequence[Evidence], config: Config, changes: Tree) -> Verdict:
     """What the evidence means. `changes` were needed to sign in."""
-    context = Context.of(seen, config)
-    calls = [Judged(call=evidence.call.id, findings=_findings(evidence, context)) for evidence in seen]
-    general = [finding for finding in (zone_finding(context),) if finding is not None]
-    general += [Finding("the credentials go in headers", changes)] if changes else []
+    context, known = Context.of(seen, config), effective(config)
+    calls = [Judged(call=e.call.id, findings=list(_news(_findings(e, context), known))) for e in seen]
+    zone = zone_finding(context)
+    general = [Finding("the credentials go in headers", changes)] if changes else []
+    general += [zone] if zone is not None else []
     for finding in [*general, *(finding for call in calls for finding in call.findings)]:
-        changes = merged(changes, finding.change)
+        changes = _united(changes, finding.change)
     final = _changed(config, changes)
     for evidence, call in zip(seen, calls, strict=True):
         _count(evidence, final.polling[call.call], final, call)
         call.findings += [f for f in (_lateness(evidence, call, context),) if f is not None]
         for finding in call.findings:
-            changes = merged(changes, finding.change)
+            changes = _united(changes, finding.change)
     return Verdict(calls, general, changes)
 
 
@@ -89,6 +90,39 @@ def _findings(seen: Evidence, context: Context) -> list[Finding]:
     elif seen.span.change:
         found.append(Finding("other time parameters", polling(seen, window=seen.span.change)))
     return found + _JUDGES[seen.call.reads](seen, context)
+
+
+def _news(findings: Iterable[Finding], known: Tree) -> Iterator[Finding]:
+    """The findings without changes that are in force already; those of which nothing is left are left out."""
+    for finding in findings:
+        change = _unlike(finding.change, known)
+        if change or not finding.change:
+            yield Finding(finding.text, change)
+
+
+def _unlike(change: Tree, known: Any) -> Tree:
+    found: Tree = {}
+    for name, said in change.items():
+        there = known.get(name) if isinstance(known, dict) else None
+        below = _unlike(said, there) if isinstance(said, dict) and isinstance(there, dict) else said
+        if said != there and below != {}:
+            found[name] = below if name != "query" else said
+    return found
+
+
+def _united(changes: Tree, change: Tree) -> Tree:
+    """Changes with one more. Words of the mapping that several calls found go together."""
+    before, after = changes.get("mapping", {}), change.get("mapping", {})
+    both = {name: _words(before.get(name), said) for name, said in after.items()}
+    return merged(changes, change | ({"mapping": both} if both else {}))
+
+
+def _words(before: Any, after: Any) -> Any:
+    if isinstance(before, list) and isinstance(after, list):
+        return list(dict.fromkeys([*before, *after]))
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {name: _words(before.get(name), said) for name, said in after.items()}
+    return after
 
 
 def _changed(config: Config, changes: Tree) -> Config:

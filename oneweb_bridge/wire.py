@@ -8,6 +8,7 @@ A record without a readable key is `Unreadable`; a field that came in a form nob
 named in `Reading.odd`, and the others of the record count.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import tzinfo
 from typing import Any, get_args
@@ -84,7 +85,19 @@ def _checked(body: bytes) -> bytes:
             body.decode()
         except UnicodeDecodeError:
             raise BadPage("the answer is not UTF-8, expected a JSON list") from None
-    return body
+    # Half a surrogate pair is legal JSON and no text. In one record it must not cost the whole listing.
+    return _ESCAPE.sub(_whole, body) if b"\\ud" in body or b"\\uD" in body else body
+
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""Escapes of JSON strings, each as a whole; the group is half a surrogate pair."""
+_NO_CHARACTER = "\ufffd"
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    return b"\\ufffd" if escape[1] else escape[0]
 
 
 _raw_list = msgspec.json.Decoder(list[Raw]).decode
@@ -222,9 +235,12 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
 def _safe(key: Callable[[Raw], str]) -> Callable[[Raw], str]:
     def safe(raw: Raw) -> str:
         try:
-            return key(raw)
+            found = key(raw)
         except (msgspec.DecodeError, RecursionError, values.Odd) as error:
             raise Unreadable(f"a record that is not readable: {error}") from None
+        if _NO_CHARACTER in found:
+            raise Unreadable("a record whose key has half a character in it")
+        return found
 
     return safe
 

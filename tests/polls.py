@@ -66,12 +66,11 @@ class Bench:
         self._changes = harness.merged(self._changes, changes)
         self.intake.use(configured(self.sim.url, **self._changes))
 
-    async def poll(self, *calls: str) -> Outcome:
+    async def poll(self, call: str, *more: str) -> Outcome:
         """Polls calls one after the other, and remembers each as the poller does. Returns the last outcome."""
-        for call in calls:
-            outcome = await self.intake.poll(call)
-            await self.store.remember(outcome.memory)
-        return outcome
+        outcome = await self.intake.poll(call)
+        await self.store.remember(outcome.memory)
+        return await self.poll(*more) if more else outcome
 
     async def later(self, seconds: float) -> None:
         """Lets simulated time pass, and hears of it as the poller does by its hello."""
@@ -88,7 +87,7 @@ class Bench:
             "SELECT seq, entity, id, what, name, ts, body FROM journal WHERE seq > ? ORDER BY seq", self._read
         )
         self._read = rows[-1][0] if rows else self._read
-        return [Said(*row[1:6], json.loads(row[6])) for row in rows]
+        return [Said(entity, id, what, name, ts, json.loads(body)) for _, entity, id, what, name, ts, body in rows]
 
     async def events(self) -> list[tuple[str, str]]:
         """Which record events came since the last look: what and whose."""

@@ -1,0 +1,348 @@
+"""Bad answers: each has its reason in a sentence, changes nothing that is known, and leaves nothing behind.
+
+Every case is a story: a whole fleet is known, something really changes, the answer that would tell it is
+bad, and the next good one tells exactly what has changed.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import stamina
+
+from oneweb_bridge import app
+from oneweb_bridge.api import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.simulator import Shape
+from oneweb_bridge.simulator.options import Options
+from oneweb_bridge.simulator.server import serve
+from tests.polls import RECORDS, START, Bench, Said, bench, configured
+
+TERMINALS, SIGNAL = "user_terminals", "ut_signal_quality"
+PATHS = {TERMINALS: "/userTerminal?", SIGNAL: "/signalQuality?"}
+PAGED = {call: {"page": {"limit": 3}} for call in PATHS}
+
+
+@pytest.fixture(autouse=True)
+def _no_waits() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
+
+
+class Bad(msgspec.Struct, frozen=True):
+    """A fault of the simulator, and what must come of it."""
+
+    kind: str
+    error: type[ApiError]
+    reason: str
+    members: dict[str, Any] = {}
+
+
+def status(code: int, error: type[ApiError], reason: str, **members: Any) -> Bad:
+    return Bad("status", error, reason, {"status": code, **members})
+
+
+def body(text: str, reason: str) -> Bad:
+    """An answer 200 with a body of our own."""
+    return status(200, BadAnswer, reason, body=text)
+
+
+CUT_OFF, NO_JSON, KEYLESS = "the answer was cut off", "not valid JSON", "none of 1 records has a readable id"
+
+BAD = [
+    Bad("html", BadAnswer, "a web page instead of JSON"),
+    Bad("empty_body", BadAnswer, "the answer is empty, expected a JSON list"),
+    Bad("null", BadAnswer, "the answer is 'null', expected a JSON list"),
+    Bad("object", BadAnswer, "an object without a list in items, data or results"),
+    Bad("nan", BadAnswer, NO_JSON),
+    Bad("deep", BadAnswer, NO_JSON, {"depth": 100_000}),
+    Bad("not_utf8", BadAnswer, "not UTF-8"),
+    Bad("redirect", BadAnswer, "redirect to another place"),
+    Bad("gzip_bomb", BadAnswer, "more than api.max_body", {"megabytes": 100}),
+    Bad("big", BadAnswer, "more than api.max_body", {"megabytes": 30}),
+    Bad("hang", Unavailable, "no answer in time", {"seconds": 60}),
+    Bad("page_repeat", BadAnswer, "the listing is not complete: page 2 shows '.*' again"),
+    Bad("page_missing", BadAnswer, "the server says 8 records and showed 3"),
+    Bad("total_changes", BadAnswer, "the total changed from 8 to 9"),
+    Bad("drop_items", BadAnswer, "the listing is not complete"),
+    Bad("missing_key", BadAnswer, "none of 3 records has a readable id", {"share": 1.0}),
+    *(Bad("truncated", BadAnswer, f"{NO_JSON}|is empty", {"bytes": n}) for n in (0, 1, 2, 40, 500, 1500)),
+    *(Bad("cut", Unavailable, CUT_OFF, {"bytes": n, "length": "content"}) for n in (0, 1, 500)),
+    *(Bad("cut", Unavailable, CUT_OFF, {"bytes": n, "length": "chunked"}) for n in (1, 500)),
+    *(Bad("cut", BadAnswer, f"{NO_JSON}|is empty", {"bytes": n, "length": "none"}) for n in (0, 1, 500)),
+    Bad("cut", BadAnswer, NO_JSON, {"bytes": 500, "length": "none", "after": 2}),
+    body('"text"', "expected a JSON list"),
+    body("17", "expected a JSON list"),
+    body('{"items": null}', "an object without a list"),
+    body("[7, null]", "none of 2 records has a readable id"),
+    body('[{"id": 1e999}]', KEYLESS),
+    body(f'[{{"id": {"9" * 5000}}}]', KEYLESS),
+    body('[{"id": "\\ud800"}]', KEYLESS),
+    body('[{"id": ""}]', KEYLESS),
+    body("[{]", NO_JSON),
+    status(202, BadAnswer, "still being made", body="{}"),
+    status(400, BadAnswer, "answered 400"),
+    status(401, Unauthorized, "answered 401"),
+    status(401, Unauthorized, "answered 401", after=1),
+    status(403, Unauthorized, "answered 403", after=2),
+    status(404, NotFound, "answered 404"),
+    status(429, RateLimited, "answered 429", headers={"Retry-After": "soon"}),
+    status(429, RateLimited, "answered 429", after=2),
+    status(500, Unavailable, "answered 500"),
+    status(503, Unavailable, "answered 503", after=1),
+]
+
+
+def name_of(bad: Bad) -> str:
+    return "-".join([bad.kind, *(f"{name}={str(value)[:20]}" for name, value in bad.members.items())])
+
+
+class Story:
+    """A bench on which everything is known, and something has really changed since."""
+
+    def __init__(self, bench: Bench, call: str) -> None:
+        self.bench = bench
+        self.call = call
+        self.fickle = bench.ids("terminals")[2]
+
+    async def begin(self) -> None:
+        await self.bench.poll(*RECORDS, SIGNAL)
+        await self.bench.later(1200)
+        self.bench.sim.fleet("set_state", id=self.fickle, state="degraded")
+        await self.bench.news()
+
+    def spoil(self, kind: str, **members: Any) -> None:
+        self.bench.sim.fault(kind, path=PATHS[self.call], **members)
+
+    def mend(self) -> None:
+        self.bench.sim.clear_faults()
+        self.bench.api.paused_until = 0.0
+
+    def is_told(self, news: list[Said]) -> bool:
+        """Whether the news is exactly what has changed: one state, or the samples of two periods, each once."""
+        if self.call == TERMINALS:
+            return [(one.what, one.id) for one in news if one.what != "metric"] == [("changed", self.fickle)]
+        told = [(one.id, one.ts) for one in news]
+        return len(told) == len(set(told)) == 2 * len(self.bench.ids("terminals"))
+
+
+def story(place: Path, call: str, **options: Any) -> Any:
+    settings = {"timeout": {"read": "200ms"}, "max_body": "20MB"}
+    return bench(place, options, polling=PAGED, api=settings)
+
+
+@pytest.mark.parametrize("bad", BAD, ids=name_of)
+async def test_bad_answer_is_told_and_changes_nothing(bad: Bad, tmp_path: Path) -> None:
+    """The error's class and sentence name the reason; nothing known is changed; the next poll tells what is new."""
+    async with story(tmp_path, TERMINALS) as opened:
+        told = Story(opened, TERMINALS)
+        await told.begin()
+        for call in (TERMINALS, SIGNAL):
+            told.call = call
+            before = await opened.holdings()
+            told.spoil(bad.kind, **bad.members)
+            with pytest.raises(bad.error, match=bad.reason) as caught:
+                await opened.poll(call)
+            assert type(caught.value) is bad.error
+            assert "demo-secret" not in str(caught.value)
+            assert await opened.holdings() == before
+            assert await opened.staged() == 0
+            assert await opened.news() == []
+            told.mend()
+            await opened.poll(call)
+            assert told.is_told(await opened.news())
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("endless_next", "read before"), ("foreign_next", "on another server")])
+async def test_bad_link_is_not_followed(kind: str, reason: str, tmp_path: Path) -> None:
+    """A next page that never ends, or is on another host, makes the listing incomplete; no one else is asked."""
+    paging = {"page": {"style": "link_next"}}
+    options = {"shape": Shape(paging="link_next"), "default_limit": 3}
+    async with bench(tmp_path, options, polling=dict.fromkeys(PATHS, paging)) as opened:
+        told = Story(opened, TERMINALS)
+        await told.begin()
+        before = await opened.holdings()
+        told.spoil(kind)
+        with pytest.raises(BadAnswer, match=f"the listing is not complete: the next page is .*{reason}"):
+            await opened.poll(TERMINALS)
+        assert await opened.holdings() == before
+        told.mend()
+        await opened.poll(TERMINALS)
+        assert told.is_told(await opened.news())
+
+
+@pytest.mark.parametrize("call", [TERMINALS, SIGNAL])
+async def test_trickle_is_ended_by_the_deadline(call: str, tmp_path: Path) -> None:
+    """A listing that comes by drops ends with the deadline of the poll, and leaves nothing staged."""
+    async with story(tmp_path, call) as opened:
+        told = Story(opened, call)
+        await told.begin()
+        before = await opened.holdings()
+        told.spoil("slow", rate=500.0, after=1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.4):
+                await opened.poll(call)
+        assert await opened.holdings() == before
+        assert await opened.staged() == 0
+        told.mend()
+        await opened.poll(call)
+        assert told.is_told(await opened.news())
+
+
+@pytest.mark.parametrize("call", [TERMINALS, SIGNAL])
+@pytest.mark.parametrize(
+    ("kind", "members"),
+    [
+        ("bom", {}),
+        ("content_type", {"value": "application/octet-stream"}),
+        ("number_imei", {"share": 1.0}),
+        ("unknown_attributes", {}),
+        ("status", {"status": 503, "count": 2}),
+        ("cut", {"count": 1}),
+        ("hang", {"count": 1, "seconds": 1}),
+    ],
+)
+async def test_harmless_oddity_is_accepted(kind: str, members: dict[str, Any], call: str, tmp_path: Path) -> None:
+    """A BOM, another type, numbers for IMEIs, unknown attributes, a server that recovers: the news is the news."""
+    async with story(tmp_path, call) as opened:
+        told = Story(opened, call)
+        await told.begin()
+        told.spoil(kind, **members)
+        outcome = await opened.poll(call)
+        assert outcome.alerts == []
+        assert told.is_told(await opened.news())
+        told.mend()
+        await opened.poll(call)
+        assert await opened.news() == []
+
+
+async def test_empty_list_is_held(tmp_path: Path) -> None:
+    """[] where records were known removes nothing, however often it comes and however late."""
+    async with story(tmp_path, TERMINALS) as opened:
+        told = Story(opened, TERMINALS)
+        await told.begin()
+        before = await opened.holdings()
+        told.spoil("empty_list")
+        for _ in range(4):
+            outcome = await opened.poll(TERMINALS)
+            assert outcome.held == "empty"
+            await opened.later(86_400)
+        assert await opened.holdings() == before
+        assert await opened.news() == []
+        told.mend()
+        await opened.poll(TERMINALS)
+        assert told.is_told(await opened.news())
+
+
+async def test_records_without_key_are_set_aside(tmp_path: Path) -> None:
+    """Where some records have no key, the others count, an alert says how many, and none is taken for missing."""
+    async with story(tmp_path, TERMINALS) as opened:
+        told = Story(opened, TERMINALS)
+        await told.begin()
+        before = await opened.holdings()
+        told.spoil("missing_key", share=0.6)
+        for _ in range(4):
+            outcome = await opened.poll(TERMINALS)
+            await opened.later(600)
+            assert [alert.kind for alert in outcome.alerts] == ["set_aside"]
+            assert "records could not be read" in outcome.alerts[0].message
+        after = await opened.holdings()
+        assert after["removed"] == after["missing"] == []
+        assert {row[:2] for row in after["record"]} == {row[:2] for row in before["record"]}
+        told.mend()
+        await opened.poll(TERMINALS)
+        assert [id for what, id in await opened.events() if what == "changed"] in ([told.fickle], [])
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000])
+async def test_record_with_a_value_nobody_can_read_is_set_aside(value: str, tmp_path: Path) -> None:
+    """A number without bounds in one record costs that record alone."""
+    async with story(tmp_path, TERMINALS) as opened:
+        told = Story(opened, TERMINALS)
+        await told.begin()
+        first = opened.sim.truth("terminals", 0, 1)[0]
+        before = await opened.record("terminal", first["id"])
+        text = json.dumps({**first, "newName": "VALUE"}).replace('"VALUE"', value)
+        told.spoil("status", status=200, body=f"[{text}]", count=1)
+        outcome = await opened.poll(TERMINALS)
+        assert [(alert.kind, alert.message[:10]) for alert in outcome.alerts] == [("set_aside", "1 records ")]
+        assert told.is_told(await opened.news())
+        assert await opened.record("terminal", first["id"]) == before
+        told.mend()
+        await opened.poll(TERMINALS)
+        assert await opened.events() == []
+
+
+async def test_half_a_character_does_not_cost_the_listing(tmp_path: Path) -> None:
+    """Half a surrogate pair in a name is shown as U+FFFD; the other records, and other escapes, are as they are."""
+    async with story(tmp_path, TERMINALS) as opened:
+        told = Story(opened, TERMINALS)
+        await told.begin()
+        first = opened.sim.truth("terminals", 0, 1)[0]
+        text = json.dumps({**first, "name": "NAME"}).replace("NAME", r"a\ud800 \ud83d\ude00 \\ud800")
+        told.spoil("status", status=200, body=f"[{text}]", count=1)
+        assert (await opened.poll(TERMINALS)).alerts == []
+        assert (await opened.record("terminal", first["id"]))["name"] == "a\ufffd \U0001f600 \\ud800"
+        assert (await opened.record("terminal", told.fickle))["state"] == "degraded"
+
+
+async def test_null_location_is_a_position_not_known(tmp_path: Path) -> None:
+    """A location that is null takes the position away, as a change to null; its return is a change too."""
+    async with story(tmp_path, TERMINALS) as opened:
+        told = Story(opened, TERMINALS)
+        await told.begin()
+        told.spoil("null_location", share=1.0)
+        await opened.poll(TERMINALS)
+        gone = [one.body["changed"] for one in await opened.news() if one.what == "changed"]
+        assert len(gone) == 8
+        assert all(change["latitude"]["to"] is None for change in gone)
+        told.mend()
+        await opened.poll(TERMINALS)
+        back = [one.body["changed"] for one in await opened.news() if one.what == "changed"]
+        assert [change["latitude"]["to"] for change in back] == [change["latitude"]["from"] for change in gone]
+
+
+async def test_unknown_indicator_is_passed_on(tmp_path: Path) -> None:
+    """An indicator that nobody told the bridge of comes under its own name with its unit."""
+    async with story(tmp_path, SIGNAL) as opened:
+        told = Story(opened, SIGNAL)
+        await told.begin()
+        told.spoil("unknown_indicator", share=1.0)
+        await opened.poll(SIGNAL)
+        news = await opened.news()
+        assert news
+        assert all(21.5 in one.body.values() for one in news)
+
+
+@pytest.mark.parametrize("kind", ["big", "gzip_bomb"])
+async def test_body_beyond_the_default_limit_is_refused(kind: str, tmp_path: Path) -> None:
+    """300 MB decoded are more than the 256 MB of the default."""
+    async with bench(tmp_path) as opened:
+        opened.sim.fault(kind, megabytes=300, path=PATHS[TERMINALS])
+        with pytest.raises(BadAnswer, match=r"more than api\.max_body, 256000000 bytes"):
+            await opened.poll(TERMINALS)
+
+
+async def test_state_of_a_call_says_the_reason_and_recovers(tmp_path: Path) -> None:
+    """Through the poller: the call is failed with the sentence, an alert is stored, and the next poll is ok."""
+    async with serve(Options(terminals=8, seed=2, start=START, speed=0.0, liveliness=0.0)) as simulator:
+        simulator.fault("html", path=PATHS[TERMINALS], count=1)
+        config = configured(simulator.url, state={"path": str(tmp_path / "bridge.db")})
+        async with app.built(config) as parts, asyncio.timeout(20):
+            running = asyncio.create_task(parts.poller.run())
+            failed, _ = parts.poller.wish(TERMINALS)
+            bad = await failed
+            mended, _ = parts.poller.wish(TERMINALS)
+            good = await mended
+            running.cancel()
+            rows = await parts.store._rows(
+                "SELECT body FROM journal WHERE what IN ('alert', 'state') AND CAST(body AS TEXT) LIKE ?",
+                ("%web page%",),
+            )
+    assert (bad.state.status, bad.state.records) == ("failed", 0)
+    assert "a web page instead of JSON" in (bad.error or "")
+    assert (good.state.status, good.state.error, good.state.records) == ("ok", None, 8)
+    assert {json.loads(row[0]).get("kind") for row in rows} == {None, "bad_answer"}
