@@ -21,6 +21,10 @@ _log = logging.getLogger("oneweb_bridge.housekeeping")
 
 SLICE = 500
 """Rows deleted in one transaction."""
+LOOK = 5000
+"""Rows looked at in one read."""
+Marks = dict[str, int]
+"""How far the journal has been looked through for each group of kinds, so that it is not looked through again."""
 EVERY = 60.0
 _EVENTS = "('added', 'changed', 'removed', 'components')"
 _SAMPLES = "('metric', 'history', 'usage')"
@@ -37,10 +41,11 @@ async def keep(
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Trims the journal every minute. Never returns."""
+    marks: Marks = {}
     async with database.connected(path) as db:
         while True:
             try:
-                await trim(db, settings(), outputs, alert, round(clock() * 1000))
+                await trim(db, settings(), outputs, alert, round(clock() * 1000), marks)
             except sqlite3.OperationalError as error:
                 _log.warning("the journal could not be trimmed: %s", error)
             await asyncio.sleep(EVERY)
@@ -52,8 +57,10 @@ async def trim(
     outputs: tuple[str, ...],
     alert: Callable[[Alert], Awaitable[None]],
     now: int,
+    marks: Marks | None = None,
 ) -> int:
     """Deletes what is older than configured, and the oldest rows while the file is too large. Returns how many."""
+    marks = {} if marks is None else marks
     await _drop_backlog(db, state, outputs, alert, now)
     published = await _published(db, outputs)
     deleted = 0
@@ -62,9 +69,8 @@ async def trim(
         (_SAMPLES, state.history.samples * 1000),
         (_PASSING, min(_DAY, state.history.events * 1000)),
     ):
-        while count := await _delete_older(db, kinds, now - round(keep_ms), published):
-            deleted += count
-            await asyncio.sleep(0.01)
+        last = await last_before(db, now - round(keep_ms), 0, published)
+        deleted += await _delete_older(db, kinds, last, marks)
     while await _used(db) > state.history.max_size and (count := await _delete_oldest(db, published)):
         deleted += count
         await asyncio.sleep(0.01)
@@ -74,17 +80,39 @@ async def trim(
 async def _published(db: aiosqlite.Connection, outputs: tuple[str, ...]) -> int:
     """Everything up to this row has been sent by every output."""
     found = [await _one(db, "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (name,)) for name in outputs]
-    return min(found, default=1 << 62)
+    head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+    return min([*found, head])
 
 
-async def _delete_older(db: aiosqlite.Connection, kinds: str, before: int, published: int) -> int:
-    # The oldest rows are the first of the table, so only those that are kept for longer are passed over.
-    cursor = await db.execute(
-        f"""DELETE FROM journal WHERE seq IN
-            (SELECT seq FROM journal WHERE at < ? AND seq <= ? AND what IN {kinds} ORDER BY seq LIMIT ?)""",
-        (before, published, SLICE),
-    )
-    return cursor.rowcount
+async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, marks: Marks) -> int:
+    """Deletes the rows of some kinds up to `last`. Looks first, without holding up a writer, then deletes what it found."""
+    deleted, at = 0, marks.get(kinds, 0)
+    while at < last:
+        # Rows that are kept for longer lie between, so a step is bounded by what it looks at.
+        end = min(at + LOOK, last)
+        sql = f"SELECT seq FROM journal WHERE seq > ? AND seq <= ? AND what IN {kinds}"
+        found = [row[0] for row in await db.execute_fetchall(sql, (at, end))]
+        for start in range(0, len(found), SLICE):
+            part = found[start : start + SLICE]
+            await db.execute(f"DELETE FROM journal WHERE seq IN ({', '.join('?' * len(part))})", part)
+            await asyncio.sleep(0.01)
+        deleted += len(found)
+        at = marks[kinds] = end
+    return deleted
+
+
+async def last_before(db: aiosqlite.Connection, moment: int, low: int, high: int) -> int:
+    """The last row up to `high` that was written before `moment`, or `low`. Rows are written in order of time."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        rows = list(
+            await db.execute_fetchall("SELECT seq, at FROM journal WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,))
+        )
+        if rows and rows[0][0] <= high and rows[0][1] < moment:
+            low = rows[0][0]
+        else:
+            high = middle - 1
+    return low
 
 
 async def _delete_oldest(db: aiosqlite.Connection, published: int) -> int:
@@ -118,9 +146,8 @@ async def _drop_backlog(
         )
         if first >= before:
             continue
-        last = await _one(
-            db, "SELECT coalesce(max(seq), ?) FROM journal WHERE seq > ? AND at < ?", (cursor, cursor, before)
-        )
+        head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+        last = await last_before(db, before, cursor, head)
         await _drop(db, output, cursor, last)
         await alert(
             Alert(

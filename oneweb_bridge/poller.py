@@ -94,29 +94,35 @@ class Poller:
 
     async def load(self) -> None:
         """Reads what is remembered of each call, and the settings that commands have stored."""
-        now, mono = self._clock(), time.monotonic()
         for call in self._config.polling:
-            slot = self.slots[call] = Slot(call, await self._store.call_memory(call))
+            self.slots[call] = Slot(call, await self._store.call_memory(call))
+        await self._take_settings()
+        now, mono = self._clock(), time.monotonic()
+        for slot in self.slots.values():
             last = slot.memory.last_poll / 1000 or None
-            slot.due = mono + schedule.first_wait(last, self._config.polling[call].interval, now)
+            slot.due = mono + schedule.first_wait(last, slot.interval, now)
         await self.use(self._config)
 
     async def use(self, config: Config) -> None:
         """Takes a configuration; stored settings stay in force over it."""
         self._config = config
         self._intake.use(config)
-        stored = {(s.call, s.name): s.value for s in await self._store.settings()}
-        for call, slot in self.slots.items():
-            row = config.polling[call]
-            slot.lateness = row.lateness
-            enabled, interval = stored.get((call, "enabled")), stored.get((call, "interval"))
-            slot.enabled = row.enabled if enabled is None else msgspec.json.decode(enabled, type=bool)
-            self._set_interval(slot, row.interval if interval is None else msgspec.json.decode(interval, type=float))
+        await self._take_settings()
         self._stretch()
         for slot in self.slots.values():
             self._set_resting_status(slot)
             await self._say(slot)
             slot.poked.set()
+
+    async def _take_settings(self) -> None:
+        """Puts intervals and switches in force: the file's, and over them what commands have stored."""
+        stored = {(s.call, s.name): s.value for s in await self._store.settings()}
+        for call, slot in self.slots.items():
+            row = self._config.polling[call]
+            slot.lateness = row.lateness
+            enabled, interval = stored.get((call, "enabled")), stored.get((call, "interval"))
+            slot.enabled = row.enabled if enabled is None else msgspec.json.decode(enabled, type=bool)
+            self._set_interval(slot, row.interval if interval is None else msgspec.json.decode(interval, type=float))
 
     async def run(self) -> None:
         """Signs in, then polls every enabled call on its schedule. Never returns."""

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge import broker, simulator
-from tests import harness, truth
+from tests import checker, harness, truth
 
 Finding = str
 QUIET = 1.0
@@ -34,11 +34,15 @@ def settled(recorder: harness.Recorder, calls: int = 12) -> bool:
     return len(wanted) == calls and all("last_success" in state for state in wanted.values())
 
 
-async def judged(recorder: harness.Recorder, world: harness.World) -> list[Finding]:
-    """What is wrong once all is quiet: retained topics against the truth, chains, steps back."""
+async def judged(recorder: harness.Recorder, world: harness.World, *, whole: bool = True) -> list[Finding]:
+    """What is wrong once all is quiet: retained topics against the truth, and all that was heard against the ledger.
+
+    `whole` says that the recorder heard everything from the beginning.
+    """
     await recorder.quiet(QUIET)
-    wrong = truth.differences(await harness.retained(world.port), truth.expected(world.api))
-    return wrong + truth.broken_chains(recorder.messages) + truth.steps_back(recorder.messages)
+    retained = await harness.retained(world.port)
+    story = checker.Story(ledger=world.ledger, heard=recorder.raw, retained=retained, whole=whole)
+    return truth.differences(retained, truth.expected(world.api)) + checker.judge(story)
 
 
 async def killed_in_first_snapshot(directory: Path, seed: int, terminals: int = 400) -> list[Finding]:
@@ -91,7 +95,12 @@ async def broker_killed(directory: Path, seed: int) -> list[Finding]:
     chance = random.Random(seed)
     port = broker.free_port()
     options = simulator.Options(
-        terminals=40, seed=seed % 1000, liveliness=20.0, report_period=0.05, lateness_scale=0.02
+        terminals=40,
+        seed=seed % 1000,
+        liveliness=20.0,
+        report_period=0.05,
+        lateness_scale=0.02,
+        ledger=str(directory / "ledger.jsonl"),
     )
     async with simulator.serve(options) as api:
         world = harness.World(port, api, directory)
@@ -105,7 +114,7 @@ async def broker_killed(directory: Path, seed: int) -> list[Finding]:
                 api.freeze()
                 await recorder.until(lambda: recorder.on("oneweb/bridge/head"), 60)
                 await two_more_polls(recorder)
-                return await judged(recorder, world)
+                return await judged(recorder, world, whole=False)
 
 
 async def api_misbehaves(directory: Path, seed: int) -> list[Finding]:

@@ -154,6 +154,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, Any, bool]] = []
+        self.raw: list[tuple[str, bytes, bool]] = []
         self.retained: dict[str, Any] = {}
         self.heard = asyncio.Event()
 
@@ -161,6 +162,7 @@ class Recorder:
         """Notes one message."""
         said = _read(payload)
         self.messages.append((topic, said, retain))
+        self.raw.append((topic, payload, retain))
         if retain:
             self.retained.pop(topic, None) if said is None else self.retained.__setitem__(topic, said)
         self.heard.set()
@@ -260,6 +262,12 @@ class World:
         self.api = api
         self.directory = directory
 
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        """What the API has shown so far, page by page."""
+        path = self.api.options.ledger
+        return [] if path is None else [json.loads(line) for line in Path(path).read_bytes().splitlines()]
+
     def config(self, **changes: Any) -> Path:
         """A configuration of the bridge for this world."""
         return bridge_yaml(self.directory, self.api.url, self.port, **changes)
@@ -275,6 +283,7 @@ async def world(directory: Path, **options: Any) -> AsyncIterator[World]:
         "start": "2025-06-17T14:15:00Z",
         "report_period": 0.05,
         "lateness_scale": 0.02,
+        "ledger": str(directory / "ledger.jsonl"),
     }
     async with serve(Options(**(given | options))) as api, broker.running(port):
         yield World(port, api, directory)

@@ -330,3 +330,20 @@ def test_a_map_by_id_is_redacted_too() -> None:
     (shown,) = redaction.samples([("sites", body)], random.Random(1))["sites"]
     (imei,) = shown["terminals"]
     assert imei == shown["id"] != "359235170006117"
+
+
+def test_words_that_several_calls_use_go_together() -> None:
+    """Another word for no limit in products, and null in usage: both stand in the list that is printed."""
+    config = parse("", {})
+    bodies: dict[str, Any] = {
+        "products": [{"id": "1", "characteristic": [{"name": "allowance", "value": "No cap"}]}],
+        "usage_consumption": [{"id": "1", "bucket": [{"bucketBalance": [{"remainingValue": {"amount": None}}]}]}],
+    }
+    seen = [
+        evidence.Evidence(call=call, reply=evidence.Reply(ended="ok", body=bodies.get(id, [])))
+        for id, call in config.polling.items()
+    ]
+    for one in seen:
+        one.found = evidence.located(one.reply.body)
+    changes = findings.judged(seen, config, {}).changes
+    assert changes["mapping"]["unlimited"] == ["Unlimited", "-1", "No cap", "null"]

@@ -1,0 +1,554 @@
+"""What the API showed against what a subscriber heard. Pure: both stories in, every broken promise out, named.
+
+The one story is the simulator's ledger: each answered page. The other is what a recorder heard, as
+(topic, payload, retain) in order. A listing counts as accepted for certain when a state of its call was
+heard whose poll began before it and succeeded after it; of any other complete listing it is not known
+whether the bridge was killed before it stored it, so its changes may be announced and need not be.
+
+It shares no code with the bridge, so that the two can disagree. What it says begins with one of `KINDS`.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tests import truth
+
+KINDS = (
+    "lost event",
+    "phantom event",
+    "broken chain",
+    "broken order",
+    "step back",
+    "other id",
+    "other bytes",
+    "wrong state",
+    "wrong retained",
+    "sample missing",
+    "sample twice",
+    "phantom sample",
+)
+
+Json = dict[str, Any]
+Value = Json | None
+"""A record or a list of components; None is one that is not there."""
+_PERFORMANCE = "/performanceMonitoring/v2/"
+_REPORTS = {
+    "userTerminal/linkAvailability": ("ut_link_availability", "link_availability"),
+    "userTerminal/signalQuality": ("ut_signal_quality", "signal_quality"),
+    "userTerminal/resourceState": ("ut_resource_state", "resource_state"),
+    "userTerminal/traffic": ("ut_traffic", "traffic"),
+    "userTerminal/linkMetrics": ("ut_link_metrics", "link_metrics"),
+    "product/throughput": ("product_throughput", "throughput"),
+}
+_INVENTORY = {
+    "/resourceInventory/v3/userTerminal": "user_terminals",
+    "/api/webservices/productinventory/v2/product": "products",
+    "/partyManagement/v1/organization": "organizations",
+    "/geographicSiteManagement/v1/geographicSite": "sites",
+}
+_READERS: dict[str, tuple[str, Callable[[Json], Value]]] = {
+    "user_terminals": ("terminal", truth.terminal),
+    "products": ("product", truth.product),
+    "organizations": ("organization", truth.organization),
+    "sites": ("site", truth.site),
+    "user_terminal_components": ("terminal", truth.components),
+}
+_INDICATORS = {
+    "linkAvailability": ("link_availability_pct", 1.0),
+    "rsrp": ("rsrp_dbm", 1.0),
+    "rssi": ("rssi_dbm", 1.0),
+    "sinr": ("sinr_db", 1.0),
+    "latency": ("latency_ms", 1.0),
+    "jitter": ("jitter_ms", 1.0),
+    "packetLoss": ("packet_loss_pct", 1.0),
+    "bestEffortUplink": ("be_uplink_bps", 1e6),
+    "bestEffortDownlink": ("be_downlink_bps", 1e6),
+    "assuredForwardingUplink": ("af_uplink_bps", 1e6),
+    "assuredForwardingDownlink": ("af_downlink_bps", 1e6),
+    "expeditedForwardingUplink": ("ef_uplink_bps", 1e6),
+    "expeditedForwardingDownlink": ("ef_downlink_bps", 1e6),
+}
+_CLOCKS = 0.02
+"""Seconds by which the ledger's clock and the bridge's rounded times may differ."""
+UNKNOWN: Json = {"?": "whatever was announced before the recorder came"}
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """Both stories, and what is needed to compare them.
+
+    `retained` is what a new subscriber was given at the end. `whole` says that the recorder heard everything
+    from the beginning. `removal` is missed listings, seconds, and how many at once are held.
+    """
+
+    ledger: Sequence[Json]
+    heard: Sequence[tuple[str, bytes, bool]]
+    retained: Mapping[str, Any] | None = None
+    whole: bool = True
+    removal: tuple[int, float, int] = (3, 900.0, 5)
+    base: str = "oneweb"
+
+
+class Shown(msgspec.Struct):
+    """What a complete listing showed of one record. `missing` counts the listings in a row that lacked it."""
+
+    value: Value
+    certain: bool
+    at: float
+    missing: int = 0
+    missing_for: float = 0.0
+
+
+class Listing(msgspec.Struct):
+    """A complete listing. `began` and `ended` are seconds of the wall clock."""
+
+    call: str
+    query: str
+    began: float
+    ended: float
+    total: int | None
+    items: list[Json]
+    certain: bool = False
+
+
+class Tale(msgspec.Struct):
+    """What was heard of one record: its distinct events, and its retained topics without their exact repeats."""
+
+    events: list[Json] = []
+    states: list[Value] = []
+    components: list[Value] = []
+
+
+def judge(story: Story) -> list[str]:
+    """Every broken promise, named; empty when the bridge told the truth, all of it, and in order."""
+    wrong, tales = _read(story)
+    found = listings(story.ledger)
+    _mark_accepted(found, _polls(story))
+    shown = {call: _shown(found, call, story.base) for call in _READERS}
+    entities = {entity for entity, _ in _READERS.values()}
+    for place in sorted(tales.keys() | {place for places in shown.values() for place in places}):
+        if place.split("/")[-2] in entities:
+            wrong += _judge_record(story, place, tales.get(place, Tale()), shown)
+    wrong += _judge_samples(story, found)
+    return wrong + _judge_retained(story)
+
+
+# ── the ledger ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _call_of(line: Json) -> str:
+    path = line["path"]
+    if path.startswith(_PERFORMANCE):
+        return _REPORTS.get(path.removeprefix(_PERFORMANCE), ("", ""))[0]
+    if "component" in line["query"].get("fields", ""):
+        return "user_terminal_components"
+    return _INVENTORY.get(path, "")
+
+
+def listings(lines: Iterable[Json]) -> list[Listing]:
+    """The complete listings of a ledger in the order in which they ended; what does not make a whole is left out."""
+    whole: list[Listing] = []
+    begun: dict[tuple[str, str], Listing] = {}
+    for line in lines:
+        query = json.dumps({k: v for k, v in sorted(line["query"].items()) if k not in ("offset", "limit")})
+        key = (_call_of(line), query)
+        if line["offset"] == 0:
+            begun[key] = Listing(*key, line["wall"], line["wall"], line["total"], [])
+        listing = begun.get(key)
+        if not key[0] or listing is None or not _goes_on(listing, line):
+            begun.pop(key, None)
+            continue
+        listing.items += line["items"]
+        listing.ended = line["wall"]
+        if len(listing.items) == listing.total:
+            whole.append(begun.pop(key))
+    return [listing for listing in whole if len({_id(item) for item in listing.items}) == len(listing.items)]
+
+
+def _goes_on(listing: Listing, line: Json) -> bool:
+    at, total = len(listing.items), listing.total
+    return bool(
+        line["complete_body"] and line["offset"] == at and line["total"] == total and at + len(line["items"]) <= total
+    )
+
+
+def _id(item: Json) -> str:
+    return str(item.get("id"))
+
+
+def _polls(story: Story) -> list[tuple[str, float, float]]:
+    """The polls that are known to have succeeded: call, begin and end."""
+    found = []
+    for topic, payload, _ in story.heard:
+        if topic.startswith(f"{story.base}/bridge/polling/") and topic.endswith("/state") and payload:
+            state = json.loads(payload)
+            if "last_success" in state and state.get("last_poll", "~") <= state["last_success"]:
+                found.append((state["call"], _seconds(state["last_poll"]), _seconds(state["last_success"])))
+    return found
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _mark_accepted(found: Sequence[Listing], polls: Iterable[tuple[str, float, float]]) -> None:
+    """Of several listings of one poll the last of each query is the one that was accepted."""
+    by_call: dict[str, list[Listing]] = defaultdict(list)
+    for listing in found:
+        by_call[listing.call].append(listing)
+    for call, begin, end in set(polls):
+        within = [one for one in by_call[call] if one.began >= begin - _CLOCKS and one.ended <= end + _CLOCKS]
+        for listing in {one.query: one for one in within}.values():
+            listing.certain = True
+
+
+def _shown(found: Iterable[Listing], call: str, base: str) -> dict[str, list[Shown]]:
+    """What each record of a call looked like in each complete listing, by the beginning of its topics."""
+    entity, read = _READERS[call]
+    mine = [listing for listing in found if listing.call == call]
+    keys = {_id(item) for listing in mine for item in listing.items}
+    story: dict[str, list[Shown]] = {f"{base}/{entity}/{truth.level(key)}": [] for key in keys}
+    for listing in mine:
+        by_id = {_id(item): item for item in listing.items}
+        for key in keys:
+            value = read(by_id[key]) if key in by_id else None
+            one = Shown(value, listing.certain, listing.ended)
+            _count_missing(story[f"{base}/{entity}/{truth.level(key)}"], one)
+    return story
+
+
+def _count_missing(before: list[Shown], one: Shown) -> None:
+    if one.value is None:
+        last = before[-1] if before else None
+        one.missing = (last.missing if last else 0) + 1
+        one.missing_for = last.missing_for + one.at - last.at if last and last.missing else 0.0
+    before.append(one)
+
+
+# ── what was heard ─────────────────────────────────────────────────────────────────────────────
+
+
+def _read(story: Story) -> tuple[list[str], dict[str, Tale]]:
+    """The tale of each record, and what is wrong with the messages by themselves."""
+    tales: dict[str, Tale] = defaultdict(Tale)
+    ids: dict[str, bytes] = {}
+    last: dict[str, bytes] = {}
+    wrong: list[str] = []
+    for topic, payload, _ in story.heard:
+        if topic.startswith(f"{story.base}/bridge/"):
+            continue
+        said = json.loads(payload) if payload else None
+        if isinstance(said, dict) and said.get("replayed"):
+            continue
+        place, kind = "/".join(topic.split("/")[:3]), "/".join(topic.split("/")[3:])
+        repeated, last[topic] = last.get(topic) == payload, payload
+        if kind.startswith("event/") and said:
+            wrong += _take_event(tales[place], topic, payload, ids, repeated=repeated)
+        elif kind == "state" and not repeated:
+            tales[place].states.append(said)
+        elif kind == "components" and not repeated:
+            tales[place].components.append(said)
+    return wrong, tales
+
+
+def _take_event(tale: Tale, topic: str, payload: bytes, ids: dict[str, bytes], *, repeated: bool) -> list[str]:
+    event = json.loads(payload)
+    id = event["id"]
+    if id in ids:
+        if ids[id] != payload:
+            return [f"other bytes: {topic} {id} came again with another content"]
+        return [] if repeated else [f"step back: {topic} {id} came again after a later one"]
+    ids[id] = payload
+    same = [e["id"] for e in tale.events if (e["type"], e["time"], e["data"]) == _gist(event)]
+    tale.events.append(event)
+    return [f"other id: {topic} {id} is {same[0]} once more"] if same else []
+
+
+def _gist(event: Json) -> tuple[Any, Any, Any]:
+    return event["type"], event["time"], event["data"]
+
+
+def _of_components(event: Json) -> bool:
+    changed = event["data"].get("changed")
+    return bool(changed) and all(name.startswith("components.") for name in changed)
+
+
+# ── records ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _judge_record(story: Story, place: str, tale: Tale, shown: dict[str, dict[str, list[Shown]]]) -> list[str]:
+    entity = place.split("/")[-2]
+    call = next(call for call, (owner, _) in _READERS.items() if owner == entity)
+    events = [event for event in tale.events if not _of_components(event)]
+    values = [None if e["type"].endswith(".removed") else e["data"]["record"] for e in events]
+    start = None if story.whole else UNKNOWN
+    walker = _Walker(place, start, values, _same_record, story.removal)
+    wrong = walker.walk(shown[call].get(place, []), missing=_missing(shown[call]))
+    wrong += _broken_order(place, tale.events) + _broken_chain(place, events, start)
+    wrong += _states_against(place, tale.states, values, whole=story.whole)
+    if entity == "terminal":
+        parts = shown["user_terminal_components"].get(place, [])
+        wrong += _judge_components(place, tale, parts, start)
+    return wrong
+
+
+def _missing(shown: dict[str, list[Shown]]) -> int:
+    """How many records are missing in the newest listing: many at once are held."""
+    return sum(bool(story) and story[-1].value is None for story in shown.values())
+
+
+def _same_record(one: Json, other: Json, threshold: float = 102.0) -> bool:
+    """Equal but for what is volatile, and for a position within the threshold (with 2 % for another formula)."""
+    ignored = truth.VOLATILE | set(truth.POSITION)
+    if any(one.get(name) != other.get(name) for name in (one.keys() | other.keys()) - ignored):
+        return False
+    if [name in one for name in truth.POSITION] != [name in other for name in truth.POSITION]:
+        return False
+    height = abs(one.get("elevation_m", 0.0) - other.get("elevation_m", 0.0))
+    return "latitude" not in one or max(truth.metres(one, other), height) <= threshold
+
+
+class _Walker:
+    """Follows the announced values of one record through what the listings showed.
+
+    It keeps every number of announcements that may have been made so far: a listing that was accepted for
+    certain leaves only those whose last announcement is what it showed.
+    """
+
+    def __init__(
+        self,
+        place: str,
+        start: Value,
+        values: Sequence[Value],
+        same: Callable[[Json, Json], bool],
+        removal: tuple[int, float, int],
+    ) -> None:
+        self._place = place
+        self._announced = [start, *values]
+        self._same = same
+        self._removal = removal
+
+    def walk(self, shown: Sequence[Shown], *, missing: int = 0) -> list[str]:
+        """What was not announced, and what was announced and never shown."""
+        wrong: list[str] = []
+        made = {0}
+        for one in shown:
+            after = {n for n in made if self._may_stay(n, one)}
+            after |= {n + 1 for n in made if n + 1 < len(self._announced) and self._fits(n + 1, one)}
+            if not after:
+                wrong.append(f"lost event: {self._place}: nothing told of {one.value!r:.300}")
+                after = {n for n in range(min(made), len(self._announced)) if self._fits(n, one)} or made
+            made = after
+        if max(made) + 1 < len(self._announced):
+            odd = self._announced[max(made) + 1]
+            wrong.append(f"phantom event: {self._place}: nothing showed {'a removal' if odd is None else odd!r:.300}")
+        return wrong + self._not_removed(shown, max(made), missing)
+
+    def _may_stay(self, number: int, one: Shown) -> bool:
+        announced = self._announced[number]
+        if not one.certain or one.value is None or announced is UNKNOWN:
+            return True
+        return announced is not None and self._same(announced, one.value)
+
+    def _fits(self, number: int, one: Shown) -> bool:
+        announced = self._announced[number]
+        if announced is None:
+            return one.missing >= self._removal[0] and one.missing_for >= self._removal[1] - 1
+        return one.value is not None and (announced is UNKNOWN or self._same(announced, one.value))
+
+    def _not_removed(self, shown: Sequence[Shown], number: int, missing: int) -> list[str]:
+        """A record that is missing for long, with few others, and for certain, has a `removed`."""
+        after, seconds, hold = self._removal
+        last = [one for one in shown[-after - 1 :] if one.certain and one.missing]
+        gone = len(last) > after > 0 and last[-1].missing_for > seconds + 5 and missing <= hold
+        if gone and self._announced[number] not in (None, UNKNOWN):
+            return [f"lost event: {self._place}: nothing told of its removal"]
+        return []
+
+
+def _broken_order(place: str, events: Sequence[Json]) -> list[str]:
+    """Rows of one journal come in its order, whatever their topic."""
+    last: dict[str, int] = {}
+    wrong = []
+    for event in events:
+        journal, _, number = event["id"].rpartition(":")
+        if int(number) < last.get(journal, 0):
+            wrong.append(f"broken order: {place} {event['id']} came after {journal}:{last[journal]}")
+        last[journal] = int(number)
+    return wrong
+
+
+def _broken_chain(place: str, events: Sequence[Json], before: Value) -> list[str]:
+    """Each event begins where the one before it ended, and its record is that one's with its changes."""
+    wrong = []
+    for event in events:
+        changed, record = event["data"].get("changed"), event["data"]["record"]
+        if event["type"].endswith(".added"):
+            broken = before is not None and before is not UNKNOWN
+        elif before is None:
+            broken = True
+        else:
+            broken = before is not UNKNOWN and not _follows(before, record, changed or {})
+        if broken:
+            wrong.append(f"broken chain: {place} {event['id']} {event['type']} after {before!r:.200}")
+        before = None if event["type"].endswith(".removed") else record
+    return wrong
+
+
+def _follows(before: Json, record: Json, changed: Json) -> bool:
+    if any(before.get(name) != change["from"] or record.get(name) != change["to"] for name, change in changed.items()):
+        return False
+    rest = (before.keys() | record.keys()) - truth.VOLATILE - changed.keys()
+    return all(before.get(name) == record.get(name) for name in rest)
+
+
+def _states_against(place: str, states: list[Value], values: list[Value], *, whole: bool) -> list[str]:
+    """The retained record says what the events say, one after the other."""
+    if not whole and states and states[:1] != values[:1]:
+        states = states[1:]
+    for at, (state, value) in enumerate(zip(states, values, strict=False)):
+        if state != value:
+            kind = "step back" if state in values[:at] else "wrong state"
+            return [f"{kind}: {place}/state says {state!r:.200} instead of {value!r:.200}"]
+    if len(states) > len(values):
+        kind = "step back" if states[len(values)] in values else "wrong state"
+        return [f"{kind}: {place}/state says {states[len(values)]!r:.200} without an event"]
+    if len(states) < len(values):
+        return [f"wrong state: {place}/state never said {values[len(states)]!r:.200}"]
+    return []
+
+
+# ── components ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _judge_components(place: str, tale: Tale, shown: Sequence[Shown], start: Value) -> list[str]:
+    """Components are told by their retained topic, and each change of it by an event of their terminal."""
+    walker = _Walker(f"{place}/components", start, tale.components, lambda a, b: a == b, (0, 0.0, 0))
+    told = [event["data"]["changed"] for event in tale.events if _of_components(event)]
+    wanted = [
+        _parts_changed(before, after)
+        for before, after in zip(tale.components, tale.components[1:], strict=False)
+        if before is not None and after is not None
+    ]
+    wrong = walker.walk(shown)
+    wrong += [f"lost event: {place}: components changed by {one!r:.200}" for one in wanted if one not in told]
+    extra = [one for one in told if one not in wanted]
+    return wrong + [f"broken chain: {place}: an event says {one!r:.200} of its components" for one in extra]
+
+
+def _parts_changed(before: Json, after: Json) -> Json:
+    one, other = before["components"], after["components"]
+    return {
+        f"components.{name}": {"from": one.get(name), "to": other.get(name)}
+        for name in one.keys() | other.keys()
+        if one.get(name) != other.get(name)
+    }
+
+
+# ── samples ────────────────────────────────────────────────────────────────────────────────────
+
+Version = tuple[str, str, int, str]
+"""Topic's beginning, report, time in ms, and the values as sorted JSON."""
+
+
+def _judge_samples(story: Story, found: Iterable[Listing]) -> list[str]:
+    wrong, heard = _heard_samples(story)
+    possible: set[Version] = set()
+    certain: set[Version] = set()
+    for listing in found:
+        for version in _versions(listing, story.base):
+            possible.add(version)
+            if listing.certain:
+                certain.add(version)
+    wrong += [f"phantom sample: {version}" for version in sorted(heard - possible)]
+    if story.whole:
+        wrong += [f"sample missing: {version}" for version in sorted(certain - heard)]
+    return wrong
+
+
+def _versions(listing: Listing, base: str) -> Iterable[Version]:
+    report = next((name for call, name in _REPORTS.values() if call == listing.call), None)
+    if report is None:
+        return
+    entity = "product" if report == "throughput" else "terminal"
+    for item in listing.items:
+        place = f"{base}/{entity}/{truth.level(_id(item))}"
+        for measured in item.get("measurement", ()):
+            known = [one for one in measured["performanceIndicator"] if one["value"] is not None]
+            if not known:
+                continue
+            values = dict(_value(indicator, report) for indicator in known)
+            at = round(_seconds(measured["timestamp"]) * 1000)
+            yield place, report, at, json.dumps(values, sort_keys=True)
+
+
+def _value(indicator: Json, report: str) -> tuple[str, Any]:
+    name, value = indicator["name"], indicator["value"]
+    if report == "traffic":
+        return f"{name[:-2].lower()}_{name[-2:].lower()}_bytes", int(value)
+    if name == "resourceState":
+        return "resource_state", value
+    field, factor = _INDICATORS.get(name, (name, 1.0))
+    return field, round(value * factor) if factor != 1.0 else float(value)
+
+
+_OWN = {"imei", "product_id", "product_name", "report", "time", "ts", "corrected"}
+
+
+def _heard_samples(story: Story) -> tuple[list[str], set[Version]]:
+    """Every version of a sample that was heard, and what is wrong with the order of its topics."""
+    wrong: list[str] = []
+    past: dict[str, list[Json]] = defaultdict(list)
+    versions: dict[tuple[Version, bool], str] = {}
+    for topic, payload, _ in story.heard:
+        levels = topic.split("/")
+        if len(levels) != 5 or levels[3] not in ("metric", "history") or not payload:
+            continue
+        said = json.loads(payload)
+        if said.get("replayed") or (past[topic] and past[topic][-1] == said):
+            continue
+        wrong += _out_of_order(topic, said, past[topic])
+        past[topic].append(said)
+        if levels[4] == "presence":
+            continue
+        values = {name: value for name, value in said.items() if name not in _OWN}
+        version = ("/".join(levels[:3]), levels[4], said["ts"], json.dumps(values, sort_keys=True))
+        corrected = bool(said.get("corrected"))
+        before = versions.setdefault((version, corrected), levels[3])
+        if before != levels[3] and not corrected:
+            wrong.append(f"sample twice: {topic} says again what {before} said: {version}")
+    return wrong, {version for version, _ in versions}
+
+
+def _out_of_order(topic: str, said: Json, past: Sequence[Json]) -> list[str]:
+    if said in past:
+        kind = "sample twice" if "/history/" in topic else "step back"
+        return [f"{kind}: {topic} went back to {said['time']}"]
+    if "/metric/" in topic and past and said["ts"] < past[-1]["ts"]:
+        return [f"step back: {topic} says {said['time']} after {past[-1]['time']}"]
+    if not topic.endswith("/presence") and not said.get("corrected") and any(p["ts"] == said["ts"] for p in past):
+        return [f"other bytes: {topic} says {said['time']} with other values, not marked as corrected"]
+    return []
+
+
+# ── what is retained ───────────────────────────────────────────────────────────────────────────
+
+
+def _judge_retained(story: Story) -> list[str]:
+    """A new subscriber is given what was said last on each topic, and nothing else."""
+    if story.retained is None:
+        return []
+    last: dict[str, Any] = {}
+    for topic, payload, retain in story.heard:
+        if retain and not topic.startswith(f"{story.base}/bridge/"):
+            last[topic] = json.loads(payload) if payload else None
+    given = {t: p for t, p in story.retained.items() if not t.startswith(f"{story.base}/bridge/")}
+    return [
+        f"wrong retained: {topic} is {given.get(topic)!r:.200} instead of {last.get(topic)!r:.200}"
+        for topic in sorted(last.keys() | given.keys())
+        if last.get(topic) != given.get(topic)
+    ]
