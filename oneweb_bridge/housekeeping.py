@@ -45,7 +45,7 @@ async def keep(
     async with database.connected(path) as db:
         while True:
             try:
-                await trim(db, settings(), outputs, alert, round(clock() * 1000), marks)
+                await trim(db, settings(), outputs, alert, round(clock() * 1000), marks=marks)
             except sqlite3.OperationalError as error:
                 _log.warning("the journal could not be trimmed: %s", error)
             await asyncio.sleep(EVERY)
@@ -57,6 +57,7 @@ async def trim(
     outputs: tuple[str, ...],
     alert: Callable[[Alert], Awaitable[None]],
     now: int,
+    *,
     marks: Marks | None = None,
 ) -> int:
     """Deletes what is older than configured, and the oldest rows while the file is too large. Returns how many."""
@@ -85,7 +86,7 @@ async def _published(db: aiosqlite.Connection, outputs: tuple[str, ...]) -> int:
 
 
 async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, marks: Marks) -> int:
-    """Deletes the rows of some kinds up to `last`. Looks first, without holding up a writer, then deletes what it found."""
+    """Deletes the rows of some kinds up to `last`: looks first, without holding up a writer, then deletes."""
     deleted, at = 0, marks.get(kinds, 0)
     while at < last:
         # Rows that are kept for longer lie between, so a step is bounded by what it looks at.

@@ -292,7 +292,8 @@ class Store:
         rows = await self._rows(
             f"""SELECT n.id, n.ts, (SELECT max(s.ts) FROM seen s WHERE s.stream = n.stream AND s.ts < n.ts)
                 FROM newest n JOIN record r ON r.kind = 'terminal' AND r.id = n.id
-                WHERE n.report = ? AND n.ts >= 0 AND json_extract(r.doc, '$.state') IN ({_marks(states)}) ORDER BY n.id""",
+                WHERE n.report = ? AND n.ts >= 0 AND json_extract(r.doc, '$.state') IN ({_marks(states)})
+                ORDER BY n.id""",
             (report, *states),
         )
         return [Online(id, ts, -1 if before is None else before) for id, ts, before in rows]

@@ -317,11 +317,10 @@ async def test_unknown_indicator_is_passed_on(tmp_path: Path) -> None:
         assert all(21.5 in one.body.values() for one in news)
 
 
-@pytest.mark.parametrize("kind", ["big", "gzip_bomb"])
-async def test_body_beyond_the_default_limit_is_refused(kind: str, tmp_path: Path) -> None:
-    """300 MB decoded are more than the 256 MB of the default."""
+async def test_body_beyond_the_default_limit_is_refused(tmp_path: Path) -> None:
+    """300 MB are more than the 256 MB of the default."""
     async with bench(tmp_path) as opened:
-        opened.sim.fault(kind, megabytes=300, path=PATHS[TERMINALS])
+        opened.sim.fault("big", megabytes=300, path=PATHS[TERMINALS])
         with pytest.raises(BadAnswer, match=r"more than api\.max_body, 256000000 bytes"):
             await opened.poll(TERMINALS)
 

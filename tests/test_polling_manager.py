@@ -185,6 +185,11 @@ def ignored(recorder: harness.Recorder) -> int:
     return sum("obeyed before" in r.get("error", "") for r in recorder.on(f"{CALL}/result"))
 
 
+def saved(path: Path, text: bytes) -> bool:
+    """Whether the broker has written something to its disk."""
+    return path.exists() and text in path.read_bytes()
+
+
 async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp_path: Path) -> None:
     """The broker is killed and comes back with a retained A on disk; the later live B stays in force."""
     port = broker.free_port()
@@ -205,7 +210,7 @@ async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp
             await harness.said(port, f"{CALL}/interval/set", "222")
             await recorder.until(lambda: interval(recorder) == 222)
             async with asyncio.timeout(15):
-                while not (store / "mosquitto.db").exists():
+                while not saved(store / "mosquitto.db", b"interval/set"):
                     await asyncio.sleep(0.05)
             process.kill()
         try:

@@ -1,0 +1,630 @@
+"""Whole polls of single calls against the simulated API: what each makes of the records, and what it says of it."""
+
+import asyncio
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneweb_bridge import samples
+from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.model import Batch
+from oneweb_bridge.poller import Poller
+from oneweb_bridge.samples import Attention, Online, Patience, notice_stopped, stopped
+from oneweb_bridge.simulator.clock import parse_rfc3339
+from oneweb_bridge.store import CallMemory
+from tests.polls import RECORDS, Bench, Said, bench, configured, opened
+
+TERMINALS, COMPONENTS, USAGE, SIGNAL = (
+    "user_terminals",
+    "user_terminal_components",
+    "usage_consumption",
+    "ut_signal_quality",
+)
+REPORTS = tuple(call for call in CALLS if CALLS[call].reads == "report")
+KIND = {"user_terminals": "terminal", "products": "product", "organizations": "organization", "sites": "site"}
+THINGS = {"user_terminals": "terminals", "products": "products", "organizations": "organizations", "sites": "sites"}
+SLICES_OF_THREE = ("oneweb_bridge.intake.SLICE", "oneweb_bridge.store.SLICE")
+MINUTE, HOUR = 60, 3600
+
+
+class Crash(Exception):
+    """What ends the bridge in a story."""
+
+
+# --- removal --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", RECORDS)
+async def test_record_is_removed_after_three_listings_and_a_quarter_of_an_hour(call: str, tmp_path: Path) -> None:
+    """At a poll every 5 min the fourth listing without it removes a record: three are too soon by the clock."""
+    async with bench(tmp_path) as b:
+        await b.poll(*RECORDS)
+        gone = b.ids(THINGS[call])[1]
+        last = await b.record(KIND[call], gone)
+        await b.news()
+        b.sim.fleet("remove", id=gone)
+        for _ in range(3):
+            await b.poll(call)
+            assert await b.events() == []
+            await b.later(5 * MINUTE)
+        outcome = await b.poll(call)
+        (event,) = [one for one in await b.news() if one.what == "removed"]
+        assert (event.id, event.body["record"], outcome.events) == (gone, last, 1)
+        assert gone not in [row[0] for row in await b.rows("SELECT id FROM record WHERE kind = ?", KIND[call])]
+
+
+async def test_record_is_not_removed_before_three_listings(tmp_path: Path) -> None:
+    """However much time passes, two listings without a record are not enough."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        b.sim.fleet("remove", id=b.ids("terminals")[0])
+        await b.news()
+        for _ in range(2):
+            await b.poll(TERMINALS)
+            await b.later(12 * HOUR)
+        assert await b.events() == []
+        await b.poll(TERMINALS)
+        assert [what for what, _ in await b.events()] == ["removed"]
+
+
+@pytest.mark.parametrize("glitches", [1, 2])
+async def test_glitch_removes_nothing(glitches: int, tmp_path: Path) -> None:
+    """A record that is back after one or two listings was never gone, also when that happens again and again."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        await b.news()
+        shy = b.ids("terminals")[0]
+        for _ in range(4):
+            b.sim.fleet("remove", id=shy)
+            for _ in range(glitches):
+                await b.later(20 * MINUTE)
+                await b.poll(TERMINALS)
+            b.sim.fleet("restore", id=shy)
+            await b.later(20 * MINUTE)
+            await b.poll(TERMINALS)
+        assert await b.events() == []
+        assert (await b.holdings())["missing"] == []
+
+
+async def test_removed_record_that_comes_back_is_added_again(tmp_path: Path) -> None:
+    """After its `removed` a record that is listed again is `added`, not initial, with what it has now."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS, COMPONENTS)
+        prodigal = b.ids("terminals")[0]
+        b.sim.fleet("remove", id=prodigal)
+        await gone(b, TERMINALS)
+        await b.news()
+        b.sim.fleet("restore", id=prodigal)
+        b.sim.fleet("rename", id=prodigal, name="Back again")
+        await b.poll(TERMINALS, COMPONENTS)
+        news = [one for one in await b.news() if one.what in ("added", "components")]
+        assert [(one.what, one.id) for one in news] == [("added", prodigal), ("components", prodigal)]
+        assert news[0].body["record"]["name"] == "Back again"
+        assert news[0].body["initial"] is False
+        assert "changed" not in news[1].body
+
+
+async def gone(b: Bench, call: str, polls: int = 3) -> None:
+    """Polls until what is missing is due to go."""
+    for _ in range(polls):
+        await b.poll(call)
+        await b.later(10 * MINUTE)
+
+
+async def manager(b: Bench) -> Poller:
+    """A poller over the bench, whose polls the test makes itself."""
+    poller = Poller(b.intake, b.store, b.api, configured(b.sim.url, **b._changes), b.clock)
+    await poller.load()
+    return poller
+
+
+async def managed_poll(b: Bench, poller: Poller, call: str, seconds: float = 10 * MINUTE) -> list[Said]:
+    """One poll through the poller, some time later: what it said besides the state of the call."""
+    await b.later(seconds)
+    await poller._poll(poller.slots[call])
+    return [one for one in await b.news() if one.what not in ("state", "metric", "history")]
+
+
+async def test_many_removals_are_held_and_alerted_once(tmp_path: Path) -> None:
+    """More than five at once are held with one alert; after removal.hold_for they go by themselves."""
+    async with bench(tmp_path, {"terminals": 20}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, TERMINALS)
+        lost = b.ids("terminals")[:6]
+        for id in lost:
+            b.sim.fleet("remove", id=id)
+        said = [await managed_poll(b, poller, TERMINALS) for _ in range(6)]
+        assert [[one.what for one in news] for news in said] == [[], [], ["alert"], [], [], []]
+        assert said[2][0].body["kind"] == "removal_held"
+        assert "6 terminal records are missing at once" in said[2][0].body["message"]
+        assert poller.slots[TERMINALS].status == "held"
+        news = await managed_poll(b, poller, TERMINALS, 24 * HOUR)
+        assert [(one.what, one.id) for one in news] == [("removed", id) for id in sorted(lost)]
+        assert poller.slots[TERMINALS].status == "ok"
+
+
+async def test_held_removals_go_when_released(tmp_path: Path) -> None:
+    """`release` lets held removals go with the next poll, and only those: the next mass removal is held again."""
+    async with bench(tmp_path, {"terminals": 30}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, TERMINALS)
+        ids = b.ids("terminals")
+        for wave in (ids[:6], ids[6:12]):
+            for id in wave:
+                b.sim.fleet("remove", id=id)
+            assert "alert" in [one.what for _ in range(3) for one in await managed_poll(b, poller, TERMINALS)]
+            assert await poller.release(None) == 1
+            news = await managed_poll(b, poller, TERMINALS)
+            assert {(one.what, one.id) for one in news} == {("removed", id) for id in wave}
+            assert await poller.release(None) == 0
+
+
+async def test_held_records_that_come_back_were_never_gone(tmp_path: Path) -> None:
+    """When the rights are back, nothing was removed, nothing is said, and the alert is armed again."""
+    async with bench(tmp_path, {"terminals": 20}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, TERMINALS)
+        lost = b.ids("terminals")[:10]
+        for _ in range(2):
+            for id in lost:
+                b.sim.fleet("remove", id=id)
+            assert [one.what for _ in range(5) for one in await managed_poll(b, poller, TERMINALS)] == ["alert"]
+            for id in lost:
+                b.sim.fleet("restore", id=id)
+            assert await managed_poll(b, poller, TERMINALS) == []
+            assert poller.slots[TERMINALS].memory.held_since == 0
+
+
+async def test_empty_listing_goes_by_release_alone(tmp_path: Path) -> None:
+    """An empty listing after a full one is held for a month; a release lets all go at once."""
+    async with bench(tmp_path) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, TERMINALS)
+        ids = b.ids("terminals")
+        for id in ids:
+            b.sim.fleet("remove", id=id)
+        said = [one for _ in range(4) for one in await managed_poll(b, poller, TERMINALS, 10 * 24 * HOUR)]
+        assert [one.what for one in said] == ["alert"]
+        assert "the listing is empty where 8 terminal records were known" in said[0].body["message"]
+        await poller.release(TERMINALS)
+        assert len([one for one in await managed_poll(b, poller, TERMINALS) if one.what == "removed"]) == 8
+
+
+# --- initial and remapped -------------------------------------------------------------------------
+
+
+async def test_initial_is_the_first_listing_of_each_call(tmp_path: Path) -> None:
+    """Every record of a call's first complete listing is initial; one that is added later is not."""
+    async with bench(tmp_path) as b:
+        for call in RECORDS:
+            await b.poll(call)
+            assert {one.body["initial"] for one in await b.news() if one.what == "added"} == {True}
+        (new,) = b.sim.fleet("add")["ids"]
+        await b.poll(*RECORDS)
+        added = [one for one in await b.news() if one.what == "added"]
+        assert {one.entity for one in added} == {"terminal", "product"}
+        assert new in [one.id for one in added]
+        assert {one.body["initial"] for one in added} == {False}
+
+
+def crash_after(b: Bench, slices: int) -> None:
+    """Lets the bridge die at the commit that follows so many."""
+    commit, left = b.store.commit, [slices]
+
+    async def dying(batch: Batch, memory: CallMemory | None = None) -> int:
+        if not left[0]:
+            raise Crash
+        left[0] -= 1
+        return await commit(batch, memory)
+
+    b.store.commit = dying  # type: ignore[method-assign]  # the fault of this story
+
+
+@pytest.mark.parametrize("slices", [0, 1, 2])
+async def test_initial_holds_over_a_crash_between_slices(
+    slices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first listing that was stored in part is ended by the next one, as initial; nothing comes twice."""
+    for name in SLICES_OF_THREE:
+        monkeypatch.setattr(name, 3)
+    async with bench(tmp_path) as b:
+        crash_after(b, slices)
+        with pytest.raises(Crash):
+            await b.poll(TERMINALS)
+        before = await b.news()
+        sim = b.sim
+    del b
+    async with bench_again(tmp_path, sim) as again:
+        await again.poll(TERMINALS)
+        added = [one for one in await again.news() if one.what == "added"]
+        assert len([one for one in before if one.what == "added"]) == 3 * slices
+        assert sorted(one.id for one in added) == sorted(again.ids("terminals"))
+        assert {one.body["initial"] for one in added} == {True}
+        again.sim.fleet("add")
+        await again.poll(TERMINALS)
+        assert [one.body["initial"] for one in await again.news() if one.what == "added"] == [False]
+
+
+NICKNAMED = {"map": {"nickname": {"path": "name"}}}
+
+
+async def test_remapped_marks_the_first_listing_after_a_change_of_mapping(tmp_path: Path) -> None:
+    """A new field is read from records that did not change, as `remapped`; later changes are plain again."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS, "sites")
+        await b.news()
+        b.configure(polling={TERMINALS: NICKNAMED})
+        await b.poll(TERMINALS, "sites")
+        news = [one for one in await b.news() if one.what == "changed"]
+        assert sorted(one.id for one in news) == sorted(b.ids("terminals"))
+        assert all(one.body["remapped"] is True and set(one.body["changed"]) == {"nickname"} for one in news)
+        b.sim.fleet("rename", id=news[0].id, name="Other")
+        await b.poll(TERMINALS)
+        (change,) = [one.body for one in await b.news() if one.what == "changed"]
+        assert "remapped" not in change
+        assert change["changed"]["nickname"]["to"] == "Other"
+
+
+async def test_remapped_holds_over_a_crash_between_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the listing after a change of mapping is cut by a crash, the rest of it is `remapped` too."""
+    for name in SLICES_OF_THREE:
+        monkeypatch.setattr(name, 3)
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        await b.news()
+        b.configure(polling={TERMINALS: NICKNAMED})
+        commit = b.store.commit
+        crash_after(b, 1)
+        with pytest.raises(Crash):
+            await b.poll(TERMINALS)
+        b.store.commit = commit  # type: ignore[method-assign]  # the end of the fault
+        await b.poll(TERMINALS)
+        news = [one for one in await b.news() if one.what == "changed"]
+        assert sorted(one.id for one in news) == sorted(b.ids("terminals"))
+        assert {one.body.get("remapped") for one in news} == {True}
+
+
+async def test_corrected_path_takes_a_field_away(tmp_path: Path) -> None:
+    """A field that is mapped no more goes with a change to null, and comes back when it is mapped again."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        for fields, end in (({"name": None}, "to"), ({"name": {"path": "name"}}, "from")):
+            await b.news()
+            b.configure(polling={TERMINALS: {"map": fields}})
+            await b.poll(TERMINALS)
+            changes = [one.body["changed"]["name"] for one in await b.news() if one.what == "changed"]
+            assert [change[end] for change in changes] == [None] * 8
+
+
+# --- components, position, volatile fields --------------------------------------------------------
+
+
+async def test_components_tell_changes_by_component(tmp_path: Path) -> None:
+    """The first list is no event; a later version is a change of its component, with the terminal's record."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        assert (await b.poll(COMPONENTS)).events == 0
+        first = [one for one in await b.news() if one.what == "components"]
+        assert len(first) == 8
+        assert not [one for one in first if "changed" in one.body]
+        id = first[0].id
+        before = first[0].body["components"]["main/SSM"]
+        b.sim.fleet("firmware", id=id, type="SSM", version="SSMv9")
+        assert (await b.poll(COMPONENTS)).events == 1
+        (said,) = await b.news()
+        assert said.body["changed"] == {"components.main/SSM": {"from": before, "to": "SSMv9"}}
+        assert said.body["record"] == await b.record("terminal", id)
+        assert said.body["components"]["main/SSM"] == "SSMv9"
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"attributes": {"component": []}}, {"drop": ["component"]}, {"attributes": {"component": None}}]
+)
+async def test_empty_component_list_means_not_known(unknown: dict[str, Any], tmp_path: Path) -> None:
+    """A terminal whose list is empty, null or absent keeps the components that were known, and nothing is said."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS, COMPONENTS)
+        id = b.ids("terminals")[0]
+        known = await b.record("components", id)
+        await b.news()
+        b.sim.fleet("set", id=id, **unknown)
+        assert "component" not in b.sim.truth("components")[0] or not b.sim.truth("components")[0]["component"]
+        await b.poll(COMPONENTS)
+        assert await b.news() == []
+        assert await b.record("components", id) == known
+
+
+async def test_position_is_told_beyond_the_threshold_from_what_was_announced(tmp_path: Path) -> None:
+    """Small steps add up: not each is told, but the one that leaves 100 m around the last announced position."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        id = b.ids("terminals")[0]
+        before = await b.record("terminal", id)
+        told = []
+        await b.news()
+        for _ in range(4):
+            b.sim.fleet("move", id=id, metres=40.0)
+            await b.poll(TERMINALS)
+            told.append([sorted(one.body["changed"]) for one in await b.news() if one.what == "changed"])
+        assert told == [[], [], [["latitude"]], []]
+        assert (await b.record("terminal", id))["latitude"] == pytest.approx(
+            before["latitude"] + 120 / 111_320, abs=1e-5
+        )
+
+
+async def test_volatile_fields_are_never_told(tmp_path: Path) -> None:
+    """last_seen and last_update differ in every listing: no event, no row but presence, and that once an hour."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS, "products")
+        seen = {one.id: one.body["last_seen"] for one in await b.news() if one.name == "presence"}
+        assert len(seen) >= 7
+        counts = []
+        for _ in range(12):
+            await b.later(10 * MINUTE)
+            await b.poll(TERMINALS, "products")
+            news = await b.news()
+            assert {(one.what, one.name) for one in news} <= {("metric", "presence")}
+            counts.append(len(news))
+        assert [number for number, count in enumerate(counts, 1) if count] == [6, 12]
+
+
+# --- usage ----------------------------------------------------------------------------------------
+
+
+async def test_usage_is_told_when_a_value_differs(tmp_path: Path) -> None:
+    """The same values at another effective date are no row; other values are one, and never an event."""
+    async with bench(tmp_path) as b:
+        await b.poll(USAGE)
+        buckets = {one.name: one for one in await b.news()}
+        assert buckets.keys() == {report["bucket"][0]["id"] for report in b.sim.truth("usage")}
+        assert {one.what for one in buckets.values()} == {"usage"}
+        frozen = b.sim.truth("usage")
+        for report in frozen:
+            id = report["bucket"][0]["id"]
+            b.sim.fleet("set", id=id, attributes={"bucket": report["bucket"], "effectiveDate": "2025-06-17T15:00:00Z"})
+        await b.later(HOUR)
+        await b.poll(USAGE)
+        assert await b.news() == []
+        bucket = frozen[0]["bucket"][0]
+        bucket["bucketBalance"][0]["remainingValueName"] = "another label"
+        b.sim.fleet("set", id=bucket["id"], attributes={"bucket": [bucket]})
+        assert (await b.poll(USAGE)).events == 0
+        (said,) = await b.news()
+        assert (said.what, said.name, said.body["remaining_label"]) == ("usage", bucket["id"], "another label")
+        assert said.body["time"] == "2025-06-17T15:00:00.000Z"
+        assert "cycle_started" not in said.body
+
+
+async def test_new_bill_cycle_is_marked_once(tmp_path: Path) -> None:
+    """The first row of a bucket in a new bill cycle says cycle_started, the ones after it do not."""
+    async with bench(tmp_path) as b:
+        await b.poll(USAGE)
+        await b.news()
+        await b.later(HOUR)
+        b.sim.fault("cycle_rollover")
+        for started in (True, None):
+            await b.later(HOUR)
+            await b.poll(USAGE)
+            news = await b.news()
+            assert len(news) == len(b.sim.truth("usage"))
+            assert {one.body.get("cycle_started") for one in news} == {started}
+
+
+async def test_bucket_that_moves_clears_its_old_topic(tmp_path: Path) -> None:
+    """A bucket of another product is cleared below the old one before it is told below the new one."""
+    async with bench(tmp_path) as b:
+        await b.poll(USAGE)
+        await b.news()
+        bucket = b.sim.truth("usage")[0]["bucket"][0]
+        old = bucket["product"][0]["id"]
+        moved = json.loads(json.dumps(bucket).replace(old, "SC-410000000001"))
+        b.sim.fleet("set", id=bucket["id"], attributes={"bucket": [moved]})
+        await b.poll(USAGE)
+        news = [(one.what, one.id) for one in await b.news() if one.name == bucket["id"]]
+        assert news == [("clear", old), ("usage", "SC-410000000001")]
+
+
+async def test_bucket_that_is_missing_is_cleared_without_event(tmp_path: Path) -> None:
+    """Three complete listings without a bucket clear its topic, whatever the time; no event says so."""
+    async with bench(tmp_path) as b:
+        await b.poll(USAGE)
+        bucket = b.sim.truth("usage")[0]["bucket"][0]
+        b.sim.fleet("remove", id=bucket["id"])
+        rows = []
+        for _ in range(3):
+            await b.news()
+            assert (await b.poll(USAGE)).events == 0
+            rows.append([(one.what, one.name) for one in await b.news()])
+        assert rows == [[], [], [("clear", bucket["id"])]]
+
+
+# --- samples --------------------------------------------------------------------------------------
+
+
+def shown(ledger: Path) -> dict[tuple[str, str, int], list[Any]]:
+    """What the API has shown of each measurement: its values, and each correction, in the order of the answers."""
+    found: dict[tuple[str, str, int], list[Any]] = defaultdict(list)
+    for line in ledger.read_text().splitlines():
+        for item in json.loads(line)["items"]:
+            for measurement in item.get("measurement", ()):
+                indicators = [(one["name"], one["value"]) for one in measurement["performanceIndicator"]]
+                values = {name: value for name, value in indicators if value is not None}
+                versions = found[item["report"], item["id"], round(parse_rfc3339(measurement["timestamp"]) * 1000)]
+                if values and (not versions or versions[-1] != values):
+                    versions.append(values)
+    return {key: versions for key, versions in found.items() if versions}
+
+
+NAMES = {"linkAvailability": "link_availability", "signalQuality": "signal_quality", "resourceState": "resource_state"}
+
+
+def told_samples(news: Iterable[Said]) -> dict[tuple[str, str, int], list[tuple[str, bool, Any]]]:
+    """What went out of each measurement, in its order: where to, whether corrected, and the values."""
+    found: dict[tuple[str, str, int], list[tuple[str, bool, Any]]] = defaultdict(list)
+    for one in news:
+        if one.what in ("metric", "history") and one.name != "presence":
+            body = dict(one.body)
+            kept = {
+                n: v
+                for n, v in body.items()
+                if n not in ("time", "ts", "imei", "product_id", "product_name", "report", "corrected")
+            }
+            found[one.name, one.id, one.ts].append((one.what, body.get("corrected", False), kept))
+    return found
+
+
+def check_exactly_once(news: list[Said], ledger: Path) -> int:
+    """Every measurement shown went out once for each of its versions; returns how many were corrected."""
+    told = told_samples(news)
+    wanted = {
+        (NAMES.get(name, {"linkMetrics": "link_metrics"}.get(name, name)), id, ts): v
+        for (name, id, ts), v in shown(ledger).items()
+    }
+    assert told.keys() == wanted.keys()
+    corrections = 0
+    for key, rows in told.items():
+        versions = [rows[0][2]]
+        for what, corrected, values in rows[1:]:
+            assert corrected
+            if values == versions[-1]:
+                assert what == "metric", f"{key} went out twice: {rows}"
+            else:
+                versions.append(values)
+        assert len(versions) == len(wanted[key]), f"{key}: {rows} of {wanted[key]}"
+        corrections += len(versions) - 1
+    newest: dict[tuple[str, str], int] = {}
+    for one in news:
+        if one.what == "metric" and one.name != "presence":
+            assert one.ts >= newest.get((one.name, one.id), 0), "a metric went back in time"
+            newest[one.name, one.id] = one.ts
+    return corrections
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_samples_go_out_exactly_once_over_a_whole_story(seed: int, tmp_path: Path) -> None:
+    """Late, corrected, repeated, out of order, counters reset, polls that fail: each version of each sample goes once."""
+    chance, ledger = random.Random(seed), tmp_path / "ledger.jsonl"
+    options = {"terminals": 6, "seed": seed, "liveliness": 5.0, "ledger": str(ledger)}
+    async with bench(tmp_path, options, polling={"ut_link_metrics": {"enabled": True}}) as b:
+        for _ in range(25):
+            if chance.random() < 0.3:
+                b.sim.fault(
+                    "corrected", report=chance.choice(["traffic", "signalQuality", "resourceState", "throughput"])
+                )
+            if chance.random() < 0.1:
+                b.sim.fault("counter_reset", id=chance.choice(b.ids("terminals")))
+            await b.poll(*chance.sample(REPORTS, chance.randint(1, len(REPORTS))))
+            await b.later(chance.choice([10, 60, 300, 900, 1800, 8 * HOUR]))
+        assert check_exactly_once(await b.news(), ledger) > 5
+
+
+async def test_samples_survive_a_crash_between_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash in the middle of a report loses nothing and repeats nothing."""
+    for name in SLICES_OF_THREE:
+        monkeypatch.setattr(name, 3)
+    ledger = tmp_path / "ledger.jsonl"
+    async with bench(tmp_path, {"ledger": str(ledger)}) as b:
+        await b.poll(SIGNAL)
+        for slices in (0, 1, 3):
+            await b.later(HOUR)
+            commit = b.store.commit
+            crash_after(b, slices)
+            with pytest.raises(Crash):
+                await b.poll(SIGNAL)
+            b.store.commit = commit  # type: ignore[method-assign]  # the end of the fault
+        await b.poll(SIGNAL)
+        check_exactly_once(await b.news(), ledger)
+
+
+def asked(b: Bench, path: str) -> list[tuple[float | None, float | None]]:
+    """The windows that a report was asked for, in their order."""
+    queries = [one["query"] for one in b.sim.requests()["last"] if one["path"].endswith(path)]
+    return [
+        tuple(parse_rfc3339(q[name]) if name in q else None for name in ("startDateTime", "endDateTime"))  # type: ignore[misc]
+        for q in queries
+        if q.get("offset", "0") == "0"
+    ]
+
+
+def measured(b: Bench, report: str, begin: float) -> set[tuple[str, int]]:
+    """Every measurement since `begin` that the API can show by now."""
+    now = b.sim.world.clock.now()
+    collection = b.sim.world.performance(report, (begin, now))
+    entries = collection.slice(0, len(collection.members(now)), now)
+    return {(e["id"], round(parse_rfc3339(m["timestamp"]) * 1000)) for e in entries for m in e["measurement"]}
+
+
+async def test_outage_is_made_up_for_in_bounded_steps(tmp_path: Path) -> None:
+    """After 20 hours the missed window is asked for in steps of 6 h, oldest first; nothing is missing or twice."""
+    async with bench(tmp_path) as b:
+        await b.poll(SIGNAL)
+        first = b.sim.world.clock.now()
+        await b.later(20 * HOUR)
+        b.sim.fault("status", status=500, path="signalQuality", after=2)
+        begin = first - 40 * MINUTE
+        with pytest.raises(Exception, match="500"):
+            await b.poll(SIGNAL)
+        b.sim.clear_faults()
+        await b.poll(SIGNAL)
+        spans = asked(b, "signalQuality")
+        assert spans[:3] == [(None, None), (begin, begin + 6 * HOUR), (begin + 6 * HOUR, begin + 12 * HOUR)]
+        # The failed step is asked for again, from what was stored; the steps before it are not.
+        resumed = begin + 12 * HOUR - 40 * MINUTE
+        assert spans[-2:] == [(resumed, resumed + 6 * HOUR), (resumed + 6 * HOUR, None)]
+        told = [(one.id, one.ts) for one in await b.news()]
+        assert len(told) == len(set(told))
+        assert {one for one in told if one[1] >= begin * 1000} == measured(b, "signalQuality", begin)
+        times = [ts for _, ts in told[8:]]
+        assert times == sorted(times)
+
+
+async def test_outage_longer_than_the_api_remembers_begins_where_it_does(tmp_path: Path) -> None:
+    """After a month only what the API keeps is asked for."""
+    async with bench(tmp_path) as b:
+        await b.poll(SIGNAL)
+        await b.later(30 * 24 * HOUR)
+        await b.poll(SIGNAL)
+        spans = asked(b, "signalQuality")
+        assert len(spans) == 1 + 28
+        assert spans[1][0] == b.sim.world.clock.now() - 7 * 24 * HOUR
+
+
+@pytest.mark.parametrize("skew", [-HOUR, 24 * HOUR, -400 * 24 * HOUR])
+async def test_window_goes_by_the_clock_of_the_api(skew: float, tmp_path: Path) -> None:
+    """However wrong the host's clock is, or becomes, the windows are those of the API's time and nothing is lost."""
+    async with bench(tmp_path) as b:
+        await b.poll(SIGNAL)
+        first = b.sim.world.clock.now()
+        b.skew = skew
+        await b.later(HOUR)
+        outcome = await b.poll(SIGNAL)
+        assert asked(b, "signalQuality")[1:] == [(first - 40 * MINUTE, None)]
+        assert outcome.memory.window_end == b.sim.world.clock.now() * 1000
+        told = {(one.id, one.ts) for one in await b.news()}
+        assert told >= measured(b, "signalQuality", first - 40 * MINUTE)
+
+
+async def test_wrong_clock_before_the_first_answer_skips_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the API's time is not known yet and the host's is days ahead, no window ends beyond the API's own."""
+    async with bench(tmp_path) as b:
+        await b.poll(SIGNAL)
+        first = b.sim.world.clock.now()
+        b.sim.advance(HOUR)
+        monkeypatch.setattr(b.api, "now", lambda: round((first + 48 * HOUR) * 1000))
+        b.sim.fault("status", status=500, path="signalQuality", after=1)
+        with pytest.raises(Exception, match="500"):
+            await b.poll(SIGNAL)
+        assert (await b.store.call_memory(SIGNAL)).window_end <= (first + HOUR) * 1000
+        monkeypatch.undo()
+        b.sim.clear_faults()
+        await b.later(HOUR)
+        await b.poll(SIGNAL)
+        told = {(one.id, one.ts) for one in await b.news()}
+        assert told >= measured(b, "signalQuality", first - 40 * MINUTE)
