@@ -121,13 +121,17 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(directory: Path, options: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Bench]:
-    """A bench with a fleet of eight that stands still, unless `options` of the simulator say otherwise."""
+async def fleet(**options: Any) -> AsyncIterator[Simulator]:
+    """A fleet of eight that stands still, unless `options` of the simulator say otherwise."""
     given: dict[str, Any] = {"terminals": 8, "seed": 2, "start": START, "speed": 0.0, "liveliness": 0.0}
-    async with (
-        serve(Options(**(given | (options or {})))) as simulator,
-        opened(directory, simulator, **changes) as found,
-    ):
+    async with serve(Options(**(given | options))) as simulator:
+        yield simulator
+
+
+@contextlib.asynccontextmanager
+async def bench(directory: Path, options: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Bench]:
+    """A bench at a fleet of its own; `changes` are those of the configuration."""
+    async with fleet(**(options or {})) as simulator, opened(directory, simulator, **changes) as found:
         yield found
 
 

@@ -28,7 +28,7 @@ PAGES = [
     ROOT / "deploy/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-ANNOUNCED = frozenset(("explore", "asyncapi"))
+ANNOUNCED = frozenset(("asyncapi",))
 """Commands that the documentation may describe before the program has them."""
 
 

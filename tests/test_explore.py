@@ -13,10 +13,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import evidence, explore, explore_report, findings, guesses, redaction
+from oneweb_bridge import explore
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.config import parse
-from oneweb_bridge.judging import Finding
+from oneweb_bridge.explore import evidence, findings, guesses, redaction, report
+from oneweb_bridge.explore.judging import Finding
 from oneweb_bridge.simulator import serve
 from tests import fidelity
 from tests.fidelity_table import ROWS
@@ -250,7 +251,7 @@ def test_no_answer_breaks_the_judges(bodies: dict[str, Any]) -> None:
         reply = evidence.Reply(ended="ok", body=bodies.get(id), time=1_750_169_700_000)
         seen.append(evidence.Evidence(call=call, reply=reply, found=evidence.located(reply.body)))
     verdict = findings.judged(seen, config, {})
-    assert list(explore_report.lines(seen, verdict))
+    assert list(report.lines(seen, verdict))
 
 
 # ── single judgements ──────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from oneweb_bridge.poller import Poller
 from oneweb_bridge.samples import Attention, Online, Patience, notice_stopped, stopped
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from oneweb_bridge.store import CallMemory
-from tests.polls import RECORDS, Bench, Said, bench, configured, opened
+from tests.polls import RECORDS, Bench, Said, bench, configured, fleet, opened
 
 TERMINALS, COMPONENTS, USAGE, SIGNAL = (
     "user_terminals",
@@ -232,22 +232,21 @@ async def test_initial_holds_over_a_crash_between_slices(
     """A first listing that was stored in part is ended by the next one, as initial; nothing comes twice."""
     for name in SLICES_OF_THREE:
         monkeypatch.setattr(name, 3)
-    async with bench(tmp_path) as b:
-        crash_after(b, slices)
-        with pytest.raises(Crash):
+    async with fleet() as sim:
+        async with opened(tmp_path, sim) as b:
+            crash_after(b, slices)
+            with pytest.raises(Crash):
+                await b.poll(TERMINALS)
+            before = [one.id for one in await b.news() if one.what == "added"]
+        async with opened(tmp_path, sim) as b:
             await b.poll(TERMINALS)
-        before = await b.news()
-        sim = b.sim
-    del b
-    async with bench_again(tmp_path, sim) as again:
-        await again.poll(TERMINALS)
-        added = [one for one in await again.news() if one.what == "added"]
-        assert len([one for one in before if one.what == "added"]) == 3 * slices
-        assert sorted(one.id for one in added) == sorted(again.ids("terminals"))
-        assert {one.body["initial"] for one in added} == {True}
-        again.sim.fleet("add")
-        await again.poll(TERMINALS)
-        assert [one.body["initial"] for one in await again.news() if one.what == "added"] == [False]
+            added = [one for one in await b.news() if one.what == "added"]
+            assert len(before) == 3 * slices
+            assert sorted(one.id for one in added) == sorted(b.ids("terminals"))
+            assert {one.body["initial"] for one in added} == {True}
+            sim.fleet("add")
+            await b.poll(TERMINALS)
+            assert [one.body["initial"] for one in await b.news() if one.what == "added"] == [False]
 
 
 NICKNAMED = {"map": {"nickname": {"path": "name"}}}
@@ -628,3 +627,338 @@ async def test_wrong_clock_before_the_first_answer_skips_nothing(
         await b.poll(SIGNAL)
         told = {(one.id, one.ts) for one in await b.news()}
         assert told >= measured(b, "signalQuality", first - 40 * MINUTE)
+
+
+# --- filters --------------------------------------------------------------------------------------
+
+
+def parties(thing: dict[str, Any]) -> set[str]:
+    """The organizations that an object names."""
+    return {party["id"] for party in thing.get("relatedParty", [])}
+
+
+def passing(b: Bench, rule: str, value: str) -> tuple[set[str], set[str]]:
+    """The terminals and the products that a filter lets pass, worked out from the truth."""
+    terminals = {
+        "imeis": lambda t: t["id"] == value,
+        "sites": lambda t: t.get("place", {}).get("id") == value,
+        "organizations": lambda t: value in parties(t),
+    }[rule]
+    products = {
+        "imeis": lambda p: value in [one["id"] for one in p["realizingResource"]],
+        "sites": lambda p: value in [one["id"] for one in p["place"]],
+        "organizations": lambda p: value in parties(p),
+    }[rule]
+    return (
+        {t["id"] for t in b.sim.truth("terminals") if terminals(t)},
+        {p["id"] for p in b.sim.truth("products") if products(p)},
+    )
+
+
+EVERYTHING = (*RECORDS, COMPONENTS, *REPORTS, USAGE)
+
+
+@pytest.mark.parametrize("rule", ["imeis", "sites", "organizations"])
+async def test_filter_holds_for_everything_that_is_published(rule: str, tmp_path: Path) -> None:
+    """Records, components, samples and usage of what does not pass are never told, nor stored."""
+    async with fleet(terminals=20) as sim:
+        one = sim.truth("terminals")[3]
+        value = {"imeis": one["id"], "sites": one["place"]["id"], "organizations": one["relatedParty"][-1]["id"]}[rule]
+        async with opened(tmp_path, sim, filter={rule: [value]}) as b:
+            await b.poll(*EVERYTHING)
+            await b.later(2 * HOUR)
+            await b.poll(*EVERYTHING)
+            terminals, products = passing(b, rule, value)
+            told = defaultdict(set)
+            for row in await b.news():
+                told[row.entity].add(row.id)
+            assert told["terminal"] == terminals
+            assert told["product"] == products
+            assert told["site"] == ({value} if rule == "sites" else told["site"])
+            assert not told["usage"]
+            assert {row[0] for row in await b.rows("SELECT id FROM newest WHERE entity = 'terminal'")} == terminals
+            assert {row[0] for row in await b.rows("SELECT id FROM newest WHERE entity = 'product'")} <= products
+
+
+async def test_record_that_leaves_the_filter_is_removed(tmp_path: Path) -> None:
+    """A terminal that moves to a site that is not published goes like one that is missing, though the API lists it."""
+    async with fleet(terminals=20) as sim:
+        moving = sim.truth("terminals")[3]
+        async with opened(tmp_path, sim, filter={"sites": [moving["place"]["id"]]}) as b:
+            await b.poll(TERMINALS)
+            assert moving["id"] in [id for _, id in await b.events()]
+            sim.fleet("set", id=moving["id"], attributes={"place": {"id": "SITE-elsewhere"}})
+            await gone(b, TERMINALS)
+            assert await b.events() == [("removed", moving["id"])]
+            sim.fleet("set", id=moving["id"], attributes={"place": moving["place"]})
+            await b.poll(TERMINALS)
+            assert await b.events() == [("added", moving["id"])]
+
+
+async def test_filter_that_changes_takes_effect_on_records_that_did_not(tmp_path: Path) -> None:
+    """A wider filter adds what was kept back; a narrower one removes what is not wanted any more."""
+    async with bench(tmp_path) as b:
+        one, two = b.ids("terminals")[:2]
+        b.configure(filter={"imeis": [one]})
+        await b.poll(TERMINALS)
+        assert await b.events() == [("added", one)]
+        b.configure(filter={"imeis": [one, two]})
+        await b.poll(TERMINALS)
+        assert await b.events() == [("added", two)]
+        b.configure(filter={"imeis": [two]})
+        await gone(b, TERMINALS)
+        assert await b.events() == [("removed", one)]
+
+
+# --- odd ids --------------------------------------------------------------------------------------
+
+
+async def test_ids_that_differ_by_case_alone_are_two(tmp_path: Path) -> None:
+    """Each of them has its own record, changes, components and end."""
+    async with bench(tmp_path) as b:
+        for id in ("utX-1", "UTx-1"):
+            b.sim.fleet("add", id=id)
+        await b.poll(TERMINALS, COMPONENTS)
+        assert {("added", "utX-1"), ("added", "UTx-1")} <= set(await b.events())
+        b.sim.fleet("rename", id="utX-1", name="lower")
+        await b.poll(TERMINALS)
+        assert await b.events() == [("changed", "utX-1")]
+        b.sim.fleet("remove", id="UTx-1")
+        await gone(b, TERMINALS)
+        assert await b.events() == [("removed", "UTx-1")]
+        assert await b.record("components", "utX-1")
+
+
+@pytest.mark.parametrize("call", ["user_terminals", "ut_signal_quality"])
+async def test_id_that_stands_twice_in_a_page_counts_once(call: str, tmp_path: Path) -> None:
+    """The first of two records with one id counts, the other is set aside, and nothing is taken for missing."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS, SIGNAL)
+        things = b.sim.truth("terminals") if call == TERMINALS else [{"id": id} for id in b.ids("terminals")]
+        twice = json.dumps([{**things[0], "name": name} for name in ("First", "Second")] + things[2:])
+        await b.news()
+        for _ in range(4):
+            b.sim.fault("status", status=200, body=twice, path="userTerminal", count=1, headers={"X-Total-Count": "8"})
+            outcome = await b.poll(call)
+            assert [alert.kind for alert in outcome.alerts] == ["set_aside"]
+            await b.later(10 * MINUTE)
+        if call == TERMINALS:
+            assert await b.events() == [("changed", things[0]["id"])]
+            assert (await b.record("terminal", things[0]["id"]))["name"] == "First"
+        assert (await b.holdings())["missing"] == []
+
+
+# --- relations ------------------------------------------------------------------------------------
+
+
+async def related(b: Bench, *calls: str) -> dict[str, dict[str, Any]]:
+    """Polls, works the relations out, and returns those that were told since."""
+    await b.news()
+    await b.poll(*calls)
+    await b.intake.relate()
+    return {one.id: one.body for one in await b.news() if one.name == "relations"}
+
+
+def expected_relations(b: Bench, terminal: dict[str, Any]) -> dict[str, Any]:
+    """The relations of a terminal, worked out from the truth."""
+    sites = {site["id"]: site["name"] for site in b.sim.truth("sites")}
+    names = {one["id"]: one["tradingName"] for one in b.sim.truth("organizations")}
+    products = [p["id"] for p in b.sim.truth("products") if terminal["id"] in [r["id"] for r in p["realizingResource"]]]
+    partner, customer = (
+        next(p["id"] for p in terminal["relatedParty"] if p["role"] == role)
+        for role in ("Distribution Partner", "End Customer")
+    )
+    return {
+        "imei": terminal["id"],
+        "product_ids": sorted({*products, *(p["id"] for p in terminal.get("product", []))}),
+        "site": {"id": terminal["place"]["id"], "name": sites[terminal["place"]["id"]]},
+        "distribution_partner": {"id": partner, "name": names[partner]},
+        "end_customer": {"id": customer, "name": names[customer]},
+    }
+
+
+@pytest.mark.parametrize("order", [RECORDS, RECORDS[::-1]])
+async def test_relations_join_the_names_of_all_calls(order: tuple[str, ...], tmp_path: Path) -> None:
+    """In whatever order the lists are polled, each terminal's relations have the ids and names that they show."""
+    async with bench(tmp_path) as b:
+        found = await related(b, *order)
+        assert found == {t["id"]: expected_relations(b, t) for t in b.sim.truth("terminals")}
+        assert await related(b, *order) == {}
+
+
+@pytest.mark.parametrize("name", ["site", "distribution_partner", "end_customer"])
+async def test_relations_follow_a_new_name(name: str, tmp_path: Path) -> None:
+    """When a site or an organization is renamed, the relations of its terminals are told anew, and no others."""
+    async with bench(tmp_path) as b:
+        before = await related(b, *RECORDS)
+        id = before[b.ids("terminals")[0]][name]["id"]
+        b.sim.fleet("rename", id=id, name="A new name")
+        after = await related(b, "sites", "organizations")
+        assert after.keys() == {imei for imei, said in before.items() if said[name]["id"] == id}
+        assert {said[name]["name"] for said in after.values()} == {"A new name"}
+
+
+async def test_relations_follow_a_product_to_another_terminal(tmp_path: Path) -> None:
+    """A product that moves leaves the relations of one terminal and joins those of the other."""
+    async with bench(tmp_path) as b:
+        before = await related(b, *RECORDS)
+        old, new = b.ids("terminals")[:2]
+        (product,) = before[old]["product_ids"]
+        b.sim.fleet("set", id=product, attributes={"realizingResource": [{"id": new}]})
+        b.sim.fleet("set", id=old, drop=["product"])
+        after = await related(b, TERMINALS, "products")
+        assert after.keys() == {old, new}
+        assert after[old]["product_ids"] == []
+        assert after[new]["product_ids"] == sorted([product, *before[new]["product_ids"]])
+
+
+async def test_dangling_links_are_shown_as_far_as_known(tmp_path: Path) -> None:
+    """A site that no list shows has its id alone; a product without terminal disturbs nobody; links of strangers wait."""
+    async with bench(tmp_path) as b:
+        first = b.sim.truth("terminals")[0]
+        b.sim.fleet("set", id=first["id"], attributes={"place": {"id": "SITE-none"}, "relatedParty": []})
+        product = b.sim.truth("products")[0]
+        b.sim.fleet(
+            "set", id=product["id"], attributes={"realizingResource": [{"id": "a stranger"}], "relatedParty": []}
+        )
+        found = await related(b, *RECORDS)
+        assert found.keys() == set(b.ids("terminals"))
+        assert found[first["id"]]["site"] == {"id": "SITE-none"}
+        assert "distribution_partner" not in found[first["id"]]
+        b.sim.fleet("add", id="a stranger")
+        after = await related(b, TERMINALS)
+        assert product["id"] in after["a stranger"]["product_ids"]
+
+
+async def test_relations_go_with_their_terminal(tmp_path: Path) -> None:
+    """A removed terminal's relations are cleared with its other topics, and not worked out again."""
+    async with bench(tmp_path) as b:
+        await b.poll(SIGNAL, COMPONENTS)
+        await related(b, *RECORDS)
+        id = b.ids("terminals")[0]
+        b.sim.fleet("remove", id=id)
+        await gone(b, TERMINALS)
+        (event,) = [one for one in await b.news() if one.what == "removed"]
+        assert {"state", "components", "relations", "metric/presence", "metric/signal_quality"} == set(
+            event.body["clears"]
+        )
+        b.sim.fleet("rename", id=b.ids("sites")[0], name="A new name")
+        assert id not in await related(b, "sites", "products", COMPONENTS)
+        assert await b.rows("SELECT kind FROM record WHERE id = ?", id) == []
+
+
+async def test_sample_of_a_removed_terminal_goes_to_history_alone(tmp_path: Path) -> None:
+    """What comes late for a terminal that is gone does not bring its topic back."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS, SIGNAL)
+        id = b.ids("terminals")[0]
+        b.sim.fleet("remove", id=id)
+        await gone(b, TERMINALS)
+        b.sim.fleet("restore", id=id)
+        await b.news()
+        await b.poll(SIGNAL)
+        assert {one.what for one in await b.news() if one.id == id} == {"history"}
+
+
+# --- reports that stop ----------------------------------------------------------------------------
+
+PATIENCE = Patience(lateness=40, interval=10)
+
+
+def terminals_at(**newest: int) -> list[Online]:
+    return [Online(id, ts, ts - 10) for id, ts in newest.items()]
+
+
+@pytest.mark.parametrize(
+    ("newest", "expected"),
+    [
+        ({"a": 100, "b": 100, "c": 100}, []),
+        ({"a": 99, "b": 100, "c": 100}, ["a"]),
+        ({"a": 99, "b": 99, "c": 100, "d": 100}, ["a", "b"]),
+        ({"a": 99, "b": 99, "c": 100}, ["a", "b"]),
+        ({"a": 99, "b": 99, "c": 99, "d": 100}, []),
+        ({"a": 99, "b": 99}, []),
+        ({"a": 99}, []),
+        ({}, []),
+    ],
+)
+def test_report_has_stopped_where_that_of_half_the_others_goes_on(newest: dict[str, int], expected: list[str]) -> None:
+    """A newest sample older than allowed tells, unless most others have none either: then the API is late for all."""
+    assert stopped(terminals_at(**newest), {}, 100) == expected
+
+
+def test_stopped_report_is_noticed_once_until_it_goes_on() -> None:
+    """The first notice names the terminal, the next are silent; going offline does not arm it again, a sample does."""
+    attention, silent = Attention(), []
+    for now, a in ((170, 99), (180, 99), (190, None), (300, 99), (400, 390), (500, 390)):
+        others = {"b": now - 50, "c": now - 50, **({} if a is None else {"a": a})}
+        silent.append(notice_stopped(attention, terminals_at(**others), PATIENCE, now))
+    assert silent == [["a"], [], [], [], [], ["a"]]
+
+
+def test_terminal_that_comes_online_is_given_time() -> None:
+    """Whose newest sample is old because it was offline is not told of before it had the same time online."""
+    attention = Attention()
+    notice_stopped(attention, terminals_at(b=950, c=950), PATIENCE, 1000)
+    told = [
+        notice_stopped(attention, terminals_at(a=10, b=now - 50, c=now - 50), PATIENCE, now)
+        for now in (1010, 1070, 1080)
+    ]
+    assert told == [[], [], ["a"]]
+
+
+def test_report_with_long_steps_is_given_three_of_them() -> None:
+    """An hourly report that is polled every 10 min is not late because it is hourly."""
+    hourly = [Online("a", 0, -60), Online("b", 120, 60), Online("c", 120, 60)]
+    assert PATIENCE.with_steps(hourly) == 220
+    assert PATIENCE.with_steps([Online("a", 5), Online("b", 5)]) == 70
+    assert PATIENCE.with_steps([]) == 70
+
+
+async def silence(b: Bench, *imeis: str) -> None:
+    """From now on there are no samples of these, though the inventory says online."""
+    for imei in imeis:
+        b.sim.fleet("set_state", id=imei, state="offline")
+        b.sim.fleet("set", id=imei, attributes={"resourceState": "online"})
+
+
+async def alerts(b: Bench, polls: int, minutes: float = 10) -> list[str]:
+    """The alerts of so many polls of the report."""
+    said = []
+    for _ in range(polls):
+        await b.later(minutes * MINUTE)
+        said += [alert.message for alert in (await b.poll(TERMINALS, SIGNAL)).alerts if alert.kind == "report_stopped"]
+    return said
+
+
+async def test_report_that_has_stopped_for_some_terminals_is_alerted_once(tmp_path: Path) -> None:
+    """An alert names the call, how many terminals and three of them, once; when the report goes on it is armed again."""
+    async with bench(tmp_path, {"terminals": 12}) as b:
+        assert await alerts(b, 3) == []
+        silent = sorted(b.ids("terminals")[:4])
+        for _ in range(2):
+            await silence(b, *silent)
+            assert await alerts(b, 7) == []
+            (said,) = await alerts(b, 6)
+            assert said.startswith("the report signal_quality has stopped for 4 terminals that are online")
+            assert said.endswith(": " + ", ".join(silent[:3]) + ", …")
+            for imei in silent:
+                b.sim.fleet("set_state", id=imei, state="online")
+            assert await alerts(b, 8) == []
+
+
+@pytest.mark.parametrize("case", ["offline", "all", "never", "product"])
+async def test_report_that_has_a_reason_to_be_silent_is_not_alerted(case: str, tmp_path: Path) -> None:
+    """Terminals that are offline, that never had a sample, or an API that is late for all, are no alert."""
+    async with bench(tmp_path) as b:
+        imeis = b.ids("terminals")
+        if case == "never":
+            await silence(b, imeis[0])
+        assert await alerts(b, 2) == [] if case != "never" else True
+        if case == "all":
+            await silence(b, *imeis)
+        if case == "offline":
+            b.sim.fleet("set_state", id=imeis[0], state="offline")
+        if case == "product":
+            await b.poll("product_throughput")
+        assert await alerts(b, 4, 60) == []

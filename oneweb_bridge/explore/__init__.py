@@ -1,6 +1,6 @@
 """`oneweb-bridge explore`: asks each API once, read-only, and says what to change in bridge.yaml.
 
-What is asked is here; what it means is in `findings`, and how it is said in `explore_report`.
+What is asked is here; what it means is in `findings`, and how it is said in `report`.
 """
 
 import asyncio
@@ -14,11 +14,12 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from oneweb_bridge import api, explore_pages, explore_report, explore_spans, findings, redaction
+from oneweb_bridge import api
 from oneweb_bridge.api import Api
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.config import Config, require_credentials
-from oneweb_bridge.evidence import Ended, Evidence, Found, Paging, Reply, Span, located
+from oneweb_bridge.explore import findings, pages, redaction, report, spans
+from oneweb_bridge.explore.evidence import Ended, Evidence, Found, Paging, Reply, Span, located
 from oneweb_bridge.paging import total_of
 
 Write = Callable[[str], None]
@@ -37,7 +38,7 @@ async def explore(config: Config, write: Write, save: Path | None = None) -> boo
             seen.append(await look.at(call))
         _show_progress("")
     found = findings.judged(seen, config, changes)
-    for line in explore_report.lines(seen, found):
+    for line in report.lines(seen, found):
         write(line)
     if save is not None:
         _save(seen, save, write)
@@ -77,7 +78,7 @@ async def _signed_in(config: Config, write: Write) -> AsyncIterator[tuple[Api | 
 
 
 def _say(write: Write, name: str, said: str) -> None:
-    for line in explore_report.entry(name, said):
+    for line in report.entry(name, said):
         write(line)
 
 
@@ -95,7 +96,7 @@ class Look:
         """All that a few requests show of a call."""
         if call.fetch == "request":
             return Evidence(call=call, reply=Reply(ended="skipped"))
-        params = explore_pages.first_params(replace(call.page, **self._page))
+        params = pages.first_params(replace(call.page, **self._page))
         seen = Evidence(call=call, reply=await self._ask(call, params))
         if call.reads == "report":
             await self._look_at_span(seen, params)
@@ -156,23 +157,23 @@ class Look:
             return Paging()
         extra = _rest(call, reply)
         page = replace(call.page, **self._page)
-        first = explore_pages.first_try(page)
+        first = pages.first_try(page)
         answer = await self._ask(call, {**extra, **first.params})
         shown = _items(answer)
-        proved = explore_pages.proves(first, items, items, shown) if items else None
+        proved = pages.proves(first, items, items, shown) if items else None
         if proved is not None:
-            return explore_pages.settled(call.page, reply, len(items), (first, {**self._page, **proved}))
-        attempts: Iterable[explore_pages.Try] = ()
+            return pages.settled(call.page, reply, len(items), (first, {**self._page, **proved}))
+        attempts: Iterable[pages.Try] = ()
         cut = 0 < len(shown) < len(items)
         if len(items) >= 3 and not (self._unpaged and not cut):
-            attempts = explore_pages.other_tries(page, answer if cut else reply, len(shown if cut else items))
+            attempts = pages.other_tries(page, answer if cut else reply, len(shown if cut else items))
         for attempt in attempts:
             answered = _items(await self._ask(call, {**extra, **attempt.params}))
-            change = explore_pages.proves(attempt, items, shown if cut else items, answered)
+            change = pages.proves(attempt, items, shown if cut else items, answered)
             if change is not None:
                 self._page = change if attempt.how in ("offset_limit", "page_size") else self._page
-                return explore_pages.settled(call.page, reply, len(items), (attempt, change))
-        settled = explore_pages.settled(call.page, reply, len(items), None)
+                return pages.settled(call.page, reply, len(items), (attempt, change))
+        settled = pages.settled(call.page, reply, len(items), None)
         self._unpaged = self._unpaged or settled.how == "none"
         return settled
 
@@ -184,11 +185,11 @@ class Look:
         if call.window is None or seen.reply.ended in ("refused", "unknown", "away", "busy"):
             return
         now, unheard = seen.reply.time or self._api.now(), set[tuple[str, ...]]()
-        for attempt in explore_spans.attempts(call, now, self._span):
+        for attempt in spans.attempts(call, now, self._span):
             if tuple(attempt.params) in unheard:
                 continue
             reply = await self._ask(call, {**params, **attempt.params})
-            verdict = explore_spans.verdict(seen.reply, reply)
+            verdict = spans.verdict(seen.reply, reply)
             if verdict == "unheard":
                 unheard.add(tuple(attempt.params))
             if verdict == "works":

@@ -7,7 +7,7 @@ import msgspec
 
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.config import Config
-from oneweb_bridge.evidence import Evidence, Tree
+from oneweb_bridge.explore.evidence import Evidence, Tree
 from oneweb_bridge.paths import compile_path, folded, top_member
 from oneweb_bridge.values import Odd, moment
 

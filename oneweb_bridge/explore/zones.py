@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from oneweb_bridge.judging import Context, Finding
+from oneweb_bridge.explore.judging import Context, Finding
 from oneweb_bridge.values import Odd, moment
 
 _BARE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?")

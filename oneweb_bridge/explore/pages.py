@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from oneweb_bridge.catalogue import Page
-from oneweb_bridge.evidence import Paging, Reply, identity
+from oneweb_bridge.explore.evidence import Paging, Reply, identity
 from oneweb_bridge.paging import next_link
 
 LOOK = 50

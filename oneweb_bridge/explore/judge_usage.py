@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 from oneweb_bridge.catalogue import Field
-from oneweb_bridge.evidence import Evidence, Tree
-from oneweb_bridge.findings_records import unlimited_finding
-from oneweb_bridge.guesses import Name, matched
-from oneweb_bridge.judging import Context, Finding, objects, polling
+from oneweb_bridge.explore.evidence import Evidence, Tree
+from oneweb_bridge.explore.guesses import Name, matched
+from oneweb_bridge.explore.judge_records import unlimited_finding
+from oneweb_bridge.explore.judging import Context, Finding, objects, polling
 from oneweb_bridge.paths import folded
 
 _COUNTERS = {"usage": "usage", "entitlement": "entitlement", "overage": "overage block"}

@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from oneweb_bridge.evidence import Evidence, Tree
-from oneweb_bridge.findings import Judged, Verdict
-from oneweb_bridge.judging import merged
+from oneweb_bridge.explore.evidence import Evidence, Tree
+from oneweb_bridge.explore.findings import Judged, Verdict
+from oneweb_bridge.explore.judging import merged
 
 _WIDTH, _INDENT = 110, " " * 14
 

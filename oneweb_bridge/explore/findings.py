@@ -13,15 +13,16 @@ from typing import Any
 import msgspec
 import yaml
 
-from oneweb_bridge import findings_components, findings_records, findings_reports, findings_usage, wire
+from oneweb_bridge import wire
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.config import Config, ConfigError, effective, parse
-from oneweb_bridge.evidence import Evidence, Tree, located
-from oneweb_bridge.findings_components import component_places, has_components
-from oneweb_bridge.findings_reports import report_places
-from oneweb_bridge.judging import Context, Finding, merged, polling, unknown_members
+from oneweb_bridge.explore import judge_components, judge_records, judge_reports, judge_usage
+from oneweb_bridge.explore.evidence import Evidence, Tree, located
+from oneweb_bridge.explore.judge_components import component_places, has_components
+from oneweb_bridge.explore.judge_reports import report_places
+from oneweb_bridge.explore.judging import Context, Finding, merged, polling, unknown_members
+from oneweb_bridge.explore.zones import zone_finding
 from oneweb_bridge.model import Fields, Sample
-from oneweb_bridge.zones import zone_finding
 
 __all__ = ["Judged", "Verdict", "component_places", "has_components", "judged", "report_places"]
 
@@ -66,10 +67,10 @@ def judged(seen: Sequence[Evidence], config: Config, changes: Tree) -> Verdict:
 
 
 _JUDGES = {
-    "record": findings_records.judge,
-    "components": findings_components.judge,
-    "report": findings_reports.judge,
-    "usage": findings_usage.judge,
+    "record": judge_records.judge,
+    "components": judge_components.judge,
+    "report": judge_reports.judge,
+    "usage": judge_usage.judge,
 }
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from oneweb_bridge.catalogue import Call
-from oneweb_bridge.evidence import Evidence, Tree
-from oneweb_bridge.judging import Context, Finding, polling
+from oneweb_bridge.explore.evidence import Evidence, Tree
+from oneweb_bridge.explore.judging import Context, Finding, polling
 from oneweb_bridge.paths import compile_path
 
 _PARTS = ("partition", "type", "version")

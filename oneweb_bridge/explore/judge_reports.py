@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.catalogue import Call, Field
-from oneweb_bridge.evidence import Evidence, Tree, located
-from oneweb_bridge.guesses import Name, matched
-from oneweb_bridge.judging import Context, Finding, is_time, objects, polling
+from oneweb_bridge.explore.evidence import Evidence, Tree, located
+from oneweb_bridge.explore.guesses import Name, matched
+from oneweb_bridge.explore.judging import Context, Finding, is_time, objects, polling
 from oneweb_bridge.paths import folded
 
 _TIMES = ("timestamp", "time", "dateTime", "date", "measuredAt", "startTime", "ts")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.evidence import located, place
+from oneweb_bridge.explore.evidence import located, place
 
 SHOWN = 3
 """How many records of each call are in a sample."""
