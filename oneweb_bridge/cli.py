@@ -230,6 +230,8 @@ def _explore(options: argparse.Namespace) -> int:
     found = _loaded(options)
     try:
         return DONE if asyncio.run(explore.explore(found, print, options.save)) else FAILED
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _refuse(f"explore: {options.save}: {error.strerror}", FAILED)
 

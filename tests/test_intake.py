@@ -1,6 +1,5 @@
 """Whole polls of single calls against the simulated API: what each makes of the records, and what it says of it."""
 
-import asyncio
 import json
 import random
 from collections import defaultdict
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import samples
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.model import Batch
 from oneweb_bridge.poller import Poller
@@ -321,21 +319,19 @@ async def test_components_tell_changes_by_component(tmp_path: Path) -> None:
         assert said.body["components"]["main/SSM"] == "SSMv9"
 
 
-@pytest.mark.parametrize(
-    "unknown", [{"attributes": {"component": []}}, {"drop": ["component"]}, {"attributes": {"component": None}}]
-)
+@pytest.mark.parametrize("unknown", [{"component": []}, {}, {"component": None}, {"component": {}}])
 async def test_empty_component_list_means_not_known(unknown: dict[str, Any], tmp_path: Path) -> None:
     """A terminal whose list is empty, null or absent keeps the components that were known, and nothing is said."""
     async with bench(tmp_path) as b:
         await b.poll(TERMINALS, COMPONENTS)
-        id = b.ids("terminals")[0]
-        known = await b.record("components", id)
+        before = await b.holdings()
         await b.news()
-        b.sim.fleet("set", id=id, **unknown)
-        assert "component" not in b.sim.truth("components")[0] or not b.sim.truth("components")[0]["component"]
+        body = json.dumps([{"id": id, **unknown} for id in b.ids("terminals")])
+        b.sim.fault("status", status=200, body=body, headers={"X-Total-Count": "8"}, count=1)
+        assert (await b.poll(COMPONENTS)).alerts == []
         await b.poll(COMPONENTS)
         assert await b.news() == []
-        assert await b.record("components", id) == known
+        assert await b.holdings() == before
 
 
 async def test_position_is_told_beyond_the_threshold_from_what_was_announced(tmp_path: Path) -> None:
@@ -506,9 +502,9 @@ def check_exactly_once(news: list[Said], ledger: Path) -> int:
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_samples_go_out_exactly_once_over_a_whole_story(seed: int, tmp_path: Path) -> None:
-    """Late, corrected, repeated, out of order, counters reset, polls that fail: each version of each sample goes once."""
+    """Late, corrected, repeated, out of order, counters reset: each version of each sample goes out once."""
     chance, ledger = random.Random(seed), tmp_path / "ledger.jsonl"
-    options = {"terminals": 6, "seed": seed, "liveliness": 5.0, "ledger": str(ledger)}
+    options = {"terminals": 6, "seed": seed, "liveliness": 5.0, "lateness_scale": 0.3, "ledger": str(ledger)}
     async with bench(tmp_path, options, polling={"ut_link_metrics": {"enabled": True}}) as b:
         for _ in range(25):
             if chance.random() < 0.3:
@@ -637,22 +633,18 @@ def parties(thing: dict[str, Any]) -> set[str]:
     return {party["id"] for party in thing.get("relatedParty", [])}
 
 
+def passes(rule: str, value: str, thing: dict[str, Any], owner: list[dict[str, Any]], place: Any) -> bool:
+    """Whether a terminal or product passes a filter of one value."""
+    if rule == "organizations":
+        return value in parties(thing)
+    return value in [one["id"] for one in (owner if rule == "imeis" else place)]
+
+
 def passing(b: Bench, rule: str, value: str) -> tuple[set[str], set[str]]:
     """The terminals and the products that a filter lets pass, worked out from the truth."""
-    terminals = {
-        "imeis": lambda t: t["id"] == value,
-        "sites": lambda t: t.get("place", {}).get("id") == value,
-        "organizations": lambda t: value in parties(t),
-    }[rule]
-    products = {
-        "imeis": lambda p: value in [one["id"] for one in p["realizingResource"]],
-        "sites": lambda p: value in [one["id"] for one in p["place"]],
-        "organizations": lambda p: value in parties(p),
-    }[rule]
-    return (
-        {t["id"] for t in b.sim.truth("terminals") if terminals(t)},
-        {p["id"] for p in b.sim.truth("products") if products(p)},
-    )
+    terminals = [t for t in b.sim.truth("terminals") if passes(rule, value, t, [t], [t["place"]])]
+    products = [p for p in b.sim.truth("products") if passes(rule, value, p, p["realizingResource"], p["place"])]
+    return {t["id"] for t in terminals}, {p["id"] for p in products}
 
 
 EVERYTHING = (*RECORDS, COMPONENTS, *REPORTS, USAGE)
@@ -813,7 +805,7 @@ async def test_relations_follow_a_product_to_another_terminal(tmp_path: Path) ->
 
 
 async def test_dangling_links_are_shown_as_far_as_known(tmp_path: Path) -> None:
-    """A site that no list shows has its id alone; a product without terminal disturbs nobody; links of strangers wait."""
+    """A site that no list shows has its id alone; the product of a terminal that is not listed yet waits for it."""
     async with bench(tmp_path) as b:
         first = b.sim.truth("terminals")[0]
         b.sim.fleet("set", id=first["id"], attributes={"place": {"id": "SITE-none"}, "relatedParty": []})
@@ -932,13 +924,13 @@ async def alerts(b: Bench, polls: int, minutes: float = 10) -> list[str]:
 
 
 async def test_report_that_has_stopped_for_some_terminals_is_alerted_once(tmp_path: Path) -> None:
-    """An alert names the call, how many terminals and three of them, once; when the report goes on it is armed again."""
+    """An alert says the report, how many terminals and three of them, once; when it goes on it is armed again."""
     async with bench(tmp_path, {"terminals": 12}) as b:
         assert await alerts(b, 3) == []
         silent = sorted(b.ids("terminals")[:4])
         for _ in range(2):
             await silence(b, *silent)
-            assert await alerts(b, 7) == []
+            assert await alerts(b, 6) == []
             (said,) = await alerts(b, 6)
             assert said.startswith("the report signal_quality has stopped for 4 terminals that are online")
             assert said.endswith(": " + ", ".join(silent[:3]) + ", …")
@@ -952,9 +944,9 @@ async def test_report_that_has_a_reason_to_be_silent_is_not_alerted(case: str, t
     """Terminals that are offline, that never had a sample, or an API that is late for all, are no alert."""
     async with bench(tmp_path) as b:
         imeis = b.ids("terminals")
+        assert await alerts(b, 2) == []
         if case == "never":
-            await silence(b, imeis[0])
-        assert await alerts(b, 2) == [] if case != "never" else True
+            await silence(b, *b.sim.fleet("add")["ids"])
         if case == "all":
             await silence(b, *imeis)
         if case == "offline":

@@ -1,0 +1,47 @@
+"""The floor of publishing: QoS 1 over one socket, written by hand, with a window and nothing else. Source: MQTT 3.1.1."""
+
+import asyncio
+import struct
+
+
+def _field(data: bytes) -> bytes:
+    return struct.pack("!H", len(data)) + data
+
+
+def _packet(kind: int, body: bytes) -> bytes:
+    size, length = len(body), b""
+    while True:
+        size, digit = divmod(size, 128)
+        length += bytes((digit | (0x80 if size else 0),))
+        if not size:
+            return bytes((kind,)) + length + body
+
+
+def connect(name: str) -> bytes:
+    """A CONNECT with a clean session and no will."""
+    return _packet(0x10, _field(b"MQTT") + b"\x04\x02\x00\x3c" + _field(name.encode()))
+
+
+def publish(topic: bytes, mid: int, payload: bytes) -> bytes:
+    """A retained PUBLISH with QoS 1."""
+    return _packet(0x33, _field(topic) + struct.pack("!H", mid) + payload)
+
+
+async def drain(port: int, messages: list[tuple[bytes, bytes]], window: int = 1000) -> None:
+    """Publishes all messages and returns with the last PUBACK."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(connect("floor"))
+    await reader.readexactly(4)
+    sent = done = 0
+    while done < len(messages):
+        batch = []
+        while sent < len(messages) and sent - done < window:
+            topic, payload = messages[sent]
+            batch.append(publish(topic, sent % 65535 + 1, payload))
+            sent += 1
+        if batch:
+            writer.write(b"".join(batch))
+        answer = await reader.read(65536)
+        answer += await reader.readexactly(-len(answer) % 4)
+        done += len(answer) // 4
+    writer.close()

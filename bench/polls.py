@@ -1,0 +1,117 @@
+"""A poll in which nothing changed, and the transaction of one in which everything did, against their floors."""
+
+import asyncio
+import contextlib
+import sqlite3
+import tempfile
+from collections.abc import AsyncGenerator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.clock import Clock
+from oneweb_bridge import fetch, simulator, store
+from oneweb_bridge.config import Config, parse
+from oneweb_bridge.intake import Intake
+from oneweb_bridge.model import Batch, Entry, Put
+
+PAGE = 1000
+
+
+def pages(terminals: int, *, later: bool = False) -> list[bytes]:
+    """The terminals listing in pages; `later` is the same fleet in which every volatile field has moved."""
+    fake = simulator.Simulator(simulator.Options(terminals=terminals, seed=2, start="2025-06-17T14:15:00Z", speed=0.0))
+    fake.freeze()
+    things = fake.truth("terminals")
+    if later:
+        for thing in things:
+            thing["lastSeenDate"] = "2025-06-17T15:00:00Z"
+    return [msgspec.json.encode(things[start : start + PAGE]) for start in range(0, len(things), PAGE)]
+
+
+def split_and_hash(bodies: list[bytes], clock: Clock) -> None:
+    """The floor: split each array, take the key, hash each record."""
+    split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+    key = msgspec.json.Decoder(msgspec.defstruct("Key", [("id", str)])).decode
+    clock.start()
+    for body in bodies:
+        for raw in split(body):
+            key(raw)
+            blake2b(raw, digest_size=16).digest()
+    clock.stop()
+
+
+class Canned(Intake):
+    """An intake whose pages come from memory instead of the network."""
+
+    bodies: list[bytes] = []
+
+    async def _listed(self, plan: Any, params: Any) -> AsyncGenerator[fetch.Listed, None]:
+        errand = fetch.Errand(call=plan.call, key=plan.key, salt=plan.salt)
+        for body in self.bodies:
+            answer = fetch.Answer(200, body, {}, None)
+            yield (await asyncio.to_thread(fetch._counted, answer, errand))[0]
+
+
+@contextlib.asynccontextmanager
+async def filled(first: list[bytes]) -> AsyncGenerator[Canned, None]:
+    """An intake that has seen the fleet once."""
+    config: Config = parse("", {})
+    with tempfile.TemporaryDirectory() as directory:
+        async with store.opened(Path(directory) / "bench.db") as opened:
+            intake = Canned(opened, None, config, lambda: 1_750_000_000.0)  # type: ignore[arg-type]  # no network
+            intake.bodies = first
+            await intake.poll("user_terminals")
+            yield intake
+
+
+async def unchanged(intake: Canned, bodies: list[bytes], clock: Clock) -> None:
+    """One poll in which nothing that matters changed."""
+    intake.bodies = bodies
+    clock.start()
+    outcome = await intake.poll("user_terminals")
+    clock.stop()
+    assert outcome.events == 0
+
+
+async def transaction(rows: int, clock: Clock) -> None:
+    """Records and journal rows through the store, in its slices."""
+    doc, body = b"{" + b'"x":1,' * 100 + b'"y":1}', b"x" * 300
+    with tempfile.TemporaryDirectory() as directory:
+        async with store.opened(Path(directory) / "bench.db") as opened:
+            clock.start()
+            for start in range(0, rows, PAGE):
+                ids = [str(n) for n in range(start, start + PAGE)]
+                await opened.commit(
+                    Batch(
+                        entries=[Entry("site", id, "changed", "", 1, body) for id in ids],
+                        puts=[Put("site", id, doc, b"r" * 16, b"k" * 16, n) for n, id in enumerate(ids)],
+                    )
+                )
+            clock.stop()
+
+
+def executemany(rows: int, clock: Clock) -> None:
+    """The same rows by bare executemany, in the same slices, into the same schema."""
+    doc, body = "{" + '"x":1,' * 100 + '"y":1}', b"x" * 300
+    schema = (Path(store.__file__).parent / "schema.sql").read_text()
+    with tempfile.TemporaryDirectory() as directory:
+        db = sqlite3.connect(Path(directory) / "bench.db", isolation_level=None)
+        db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; {schema}")
+        clock.start()
+        for start in range(0, rows, PAGE):
+            ids = range(start, start + PAGE)
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany(
+                "INSERT INTO journal (seq, at, entity, id, what, name, ts, body) VALUES (?, 1, 'site', ?, 'changed', '', 1, ?)",
+                [(n + 1, str(n), body) for n in ids],
+            )
+            db.executemany(
+                "INSERT INTO record (kind, id, doc, raw_hash, kept_hash, seq) VALUES ('site', ?, ?, ?, ?, ?)",
+                [(str(n), doc, b"r" * 16, b"k" * 16, n + 1) for n in ids],
+            )
+            db.execute("COMMIT")
+        clock.stop()
+        db.close()
