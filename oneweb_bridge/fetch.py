@@ -220,9 +220,10 @@ def _counted(answer: Answer, errand: Errand) -> tuple[Listed, int]:
     except wire.BadPage as error:
         raise BadAnswer(f"{call.path}: {error}", answer.body) from None
     items, unreadable = [], 0
+    key, hash_ = errand.key, errand.salt.hash
     for raw in records:
         try:
-            items.append(Item(errand.key(raw), errand.salt.hash(raw), raw))
+            items.append(Item(key(raw), hash_(raw), raw))
         except wire.Unreadable:
             unreadable += 1
     if unreadable and not items:

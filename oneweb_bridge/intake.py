@@ -434,13 +434,16 @@ def _changed(
     """The items that must be decoded, as rows to stage."""
     rows = []
     for item in items:
+        before = known.get(item.id)
+        if before is not None and before.raw_hash == item.hash and not before.missing and item.id not in due:
+            continue
         kept: list[bytes] = []
 
         def kept_hash(raw: msgspec.Raw = item.raw, kept: list[bytes] = kept) -> bytes:
             kept.append(plan.salt.hash(plan.kept(raw)))
             return kept[0]
 
-        if item.id in due or diff.differs(known.get(item.id), item.hash, kept_hash):
+        if item.id in due or diff.differs(before, item.hash, kept_hash):
             rows.append((0, item.id, item.hash + (kept[0] if kept else kept_hash()), bytes(item.raw)))
     return rows
 

@@ -10,13 +10,13 @@ CREATE TABLE meta (
 CREATE TABLE record (
     kind TEXT NOT NULL,
     id TEXT NOT NULL,
-    doc TEXT NOT NULL,
     raw_hash BLOB NOT NULL DEFAULT x'',
     kept_hash BLOB NOT NULL DEFAULT x'',
     seq INTEGER NOT NULL DEFAULT 0,
     missing INTEGER NOT NULL DEFAULT 0,
     missing_since INTEGER NOT NULL DEFAULT 0,
     presence_at INTEGER NOT NULL DEFAULT 0,
+    doc TEXT NOT NULL,
     PRIMARY KEY (kind, id)
 );
 CREATE INDEX record_missing ON record (kind) WHERE missing > 0;

@@ -229,7 +229,17 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
             raise Unreadable(f"a record without {name}")
         return str(found)
 
-    return _safe(key)
+    safe = _safe(key)
+
+    def quick(raw: Raw) -> str:
+        try:
+            found = decode(raw).key  # type: ignore[attr-defined]  # the struct is made at run time
+        except (msgspec.DecodeError, RecursionError):
+            return safe(raw)
+        # Nearly every key is a plain text; whatever is not goes the long way.
+        return found if type(found) is str and found.isascii() and found else safe(raw)
+
+    return quick
 
 
 def _safe(key: Callable[[Raw], str]) -> Callable[[Raw], str]:
