@@ -74,6 +74,10 @@ def create_private(path: Path) -> None:
 def _uri(path: Path, *, read_only: bool) -> str:
     if read_only and not path.exists():
         raise StoreError(f"{path} does not exist: run the bridge first, or name its state.path")
+    # Looked at before, because aiosqlite leaves a thread behind where it cannot open a file.
+    wanted = os.R_OK if read_only else os.R_OK | os.W_OK
+    if path.is_dir() or (path.exists() and not os.access(path, wanted)):
+        raise StoreError(f"{path} cannot be opened as a database: choose another state.path")
     return f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
 
 

@@ -3,11 +3,12 @@
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.model import Batch
@@ -28,6 +29,12 @@ KIND = {"user_terminals": "terminal", "products": "product", "organizations": "o
 THINGS = {"user_terminals": "terminals", "products": "products", "organizations": "organizations", "sites": "sites"}
 SLICES_OF_THREE = ("oneweb_bridge.intake.SLICE", "oneweb_bridge.store.SLICE")
 MINUTE, HOUR = 60, 3600
+
+
+@pytest.fixture(autouse=True)
+def _no_waits() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
 
 
 class Crash(Exception):

@@ -217,7 +217,9 @@ async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp
             async with broker.running(port, conf), harness.recording(port) as recorder:
                 await recorder.until(lambda: ignored(recorder), 40)
                 assert str((await harness.retained(port))[f"{CALL}/interval/set"]) == "111"
-                assert interval(recorder) == 222
+                await recorder.until(lambda: interval(recorder) == 222)
+                code, out, _ = await harness.command("status", "-c", str(path), "--json")
+                assert (code, json.loads(out)["calls"]["sites"]["interval"]) == (0, 222)
         finally:
             await bridge.kill()
 
