@@ -1,4 +1,4 @@
-"""The floor of publishing: QoS 1 over one socket, written by hand, with a window and nothing else. Source: MQTT 3.1.1."""
+"""The floor of publishing: QoS 1 over one socket, by hand, with a window and nothing else. Source: MQTT 3.1.1."""
 
 import asyncio
 import struct

@@ -105,7 +105,8 @@ def executemany(rows: int, clock: Clock) -> None:
             ids = range(start, start + PAGE)
             db.execute("BEGIN IMMEDIATE")
             db.executemany(
-                "INSERT INTO journal (seq, at, entity, id, what, name, ts, body) VALUES (?, 1, 'site', ?, 'changed', '', 1, ?)",
+                """INSERT INTO journal (seq, at, entity, id, what, name, ts, body)
+                   VALUES (?, 1, 'site', ?, 'changed', '', 1, ?)""",
                 [(n + 1, str(n), body) for n in ids],
             )
             db.executemany(

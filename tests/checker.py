@@ -170,10 +170,9 @@ def listings(lines: Iterable[Json]) -> list[Listing]:
 
 
 def _goes_on(listing: Listing, line: Json) -> bool:
-    at, total = len(listing.items), listing.total
-    return bool(
-        line["complete_body"] and line["offset"] == at and line["total"] == total and at + len(line["items"]) <= total
-    )
+    at, total = len(listing.items), listing.total or 0
+    fits = line["offset"] == at and line["total"] == listing.total and at + len(line["items"]) <= total
+    return bool(line["complete_body"] and fits)
 
 
 def _id(item: Json) -> str:

@@ -283,7 +283,11 @@ Plant = Callable[[Bridge], None]
 
 def lose(topic: str, number: int = 0) -> Plant:
     """Takes a message away."""
-    return lambda bridge: bridge.heard.pop(at(bridge, topic, number)) and None
+
+    def plant(bridge: Bridge) -> None:
+        bridge.heard.pop(at(bridge, topic, number))
+
+    return plant
 
 
 def change(topic: str, number: int, edit: Callable[[Json], None]) -> Plant:
@@ -362,46 +366,84 @@ def set_value(*path: str, to: Any) -> Callable[[Json], None]:
     return edit
 
 
+def event_of_components(bridge: Bridge) -> None:
+    """The event that stands before a change of components is lost."""
+    bridge.heard.pop(at(bridge, "a/components", 1) - 1)
+
+
+def retained_gone(bridge: Bridge) -> None:
+    """A new subscriber is not given what was said."""
+    bridge.retained.pop("oneweb/terminal/a/components")
+
+
 NEWER = ("data", "record", "name")
+CHANGED = ("data", "changed")
+SSM = "components.main/SSM"
+SIGNAL = "a/metric/signal_quality"
+STATE = {f"oneweb/terminal/{id}/state": {"imei": id} for id in "abc"}
 LATE = "b/history/signal_quality"
 PLANTS: list[tuple[str, str, Plant]] = [
     ("an added is lost", "lost event", both(lose("a/event/added"), lose("a/state"))),
     ("a last change is lost", "lost event", both(lose("b/event/changed", -1), lose("b/state", -2))),
     ("a removal is lost", "lost event", both(lose("c/event/removed"), lose("c/state", -1))),
     ("two changes in between are lost", "lost event", both(*[lose("a/event/changed")] * 2, *[lose("a/state", 1)] * 2)),
-    ("an event of components is lost", "lost event", lambda b: b.heard.pop(at(b, "a/components", 1) - 1) and None),
+    ("an event of components is lost", "lost event", event_of_components),
     ("components are never told", "lost event", lose("b/components")),
     ("a terminal is invented", "phantom event", invented),
     ("a value is invented", "phantom event", change("b/event/changed", -1, set_value(*NEWER, to="?"))),
     ("a removal is too early", "phantom event", early),
     ("components are invented", "phantom event", change("b/components", 0, set_value("components", to={"x": "1"}))),
-    ("`from` is not the `to` before", "broken chain", change("b/event/changed", 0, set_value("data", "changed", "name", "from", to="?"))),
-    ("`to` is not in the record", "broken chain", change("b/event/changed", 0, set_value("data", "changed", "name", "to", to="?"))),
-    ("a field changes untold", "broken chain", change("b/event/changed", 0, set_value("data", "record", "imsi", to="1"))),
-    ("components change from what was not", "broken chain", change("a/event/changed", 1, set_value("data", "changed", "components.main/SSM", "from", to="0"))),
+    (
+        "`from` is not the `to` before",
+        "broken chain",
+        change("b/event/changed", 0, set_value(*CHANGED, "name", "from", to="?")),
+    ),
+    (
+        "`to` is not in the record",
+        "broken chain",
+        change("b/event/changed", 0, set_value(*CHANGED, "name", "to", to="?")),
+    ),
+    (
+        "a field changes untold",
+        "broken chain",
+        change("b/event/changed", 0, set_value("data", "record", "imsi", to="1")),
+    ),
+    (
+        "components change from what was not",
+        "broken chain",
+        change("a/event/changed", 1, set_value(*CHANGED, SSM, "from", to="0")),
+    ),
     ("a middle event is lost", "broken chain", both(lose("b/event/changed", 0), lose("b/state", 1))),
     ("two events are exchanged", "broken order", swap("a/event/changed 0", "a/event/changed 1")),
     ("an old event comes again", "step back", again("a/event/changed")),
     ("an old state comes again", "step back", again("b/state")),
-    ("an old sample comes again", "step back", again("a/metric/signal_quality")),
-    ("an older sample follows a newer one", "step back", swap("a/metric/signal_quality 1", "a/metric/signal_quality 2")),
+    ("an old sample comes again", "step back", again(SIGNAL)),
+    ("an older sample follows a newer one", "step back", swap(f"{SIGNAL} 1", f"{SIGNAL} 2")),
     ("an event has another id", "other id", another_id),
     ("an event has other bytes", "other bytes", other_content),
-    ("a sample has other bytes", "other bytes", both(again("a/metric/signal_quality", -1), change("a/metric/signal_quality", -1, set_value("sinr_db", to=9.0)))),
+    (
+        "a sample has other bytes",
+        "other bytes",
+        both(again(SIGNAL, -1), change(SIGNAL, -1, set_value("sinr_db", to=9.0))),
+    ),
     ("a state says something else", "wrong state", change("b/state", 1, set_value("name", to="?"))),
     ("a state is not said", "wrong state", lose("a/state", 1)),
-    ("a state comes without an event", "wrong state", lambda b: b.say("oneweb/terminal/a/state", {"imei": "a"}, retain=True)),
-    ("a newest sample is lost", "sample missing", lose("a/metric/signal_quality", 1)),
+    (
+        "a state comes without an event",
+        "wrong state",
+        lambda b: b.say("oneweb/terminal/a/state", {"imei": "a"}, retain=True),
+    ),
+    ("a newest sample is lost", "sample missing", lose(SIGNAL, 1)),
     ("a late sample is lost", "sample missing", lose(LATE)),
     ("a correction is lost", "sample missing", both(lose(LATE, 1))),
     ("a sample has a wrong value", "sample missing", change(LATE, 0, set_value("sinr_db", to=9.5))),
     ("a sample is on both topics", "sample twice", moved_to_history),
     ("a late sample comes again", "sample twice", again(LATE)),
     ("a sample is invented", "phantom sample", change(LATE, 0, set_value("sinr_db", to=9.5))),
-    ("a retained topic is old", "wrong retained", lambda b: b.retained.update({"oneweb/terminal/b/state": {"imei": "b"}})),
-    ("a retained topic is gone", "wrong retained", lambda b: b.retained.pop("oneweb/terminal/a/components") and None),
-    ("a cleared topic is still there", "wrong retained", lambda b: b.retained.update({"oneweb/terminal/c/state": {"imei": "c"}})),
-]  # fmt: skip
+    ("a retained topic is old", "wrong retained", lambda b: b.retained.update(STATE)),
+    ("a retained topic is gone", "wrong retained", retained_gone),
+    ("a cleared topic is still there", "wrong retained", lambda b: b.retained.update(STATE)),
+]
 
 
 @pytest.mark.parametrize(("name", "kind", "plant"), PLANTS, ids=[name for name, _, _ in PLANTS])
