@@ -39,10 +39,27 @@ async def judged(recorder: harness.Recorder, world: harness.World, *, whole: boo
 
     `whole` says that the recorder heard everything from the beginning.
     """
-    await recorder.quiet(QUIET)
-    retained = await harness.retained(world.port)
-    story = checker.Story(ledger=world.ledger, heard=recorder.raw, retained=retained, whole=whole)
+    retained, heard = await _standing_still(recorder, world.port)
+    story = checker.Story(ledger=world.ledger, heard=heard, retained=retained, whole=whole)
     return truth.differences(retained, truth.expected(world.api)) + checker.judge(story)
+
+
+async def _standing_still(recorder: harness.Recorder, port: int) -> tuple[dict[str, Any], list[Any]]:
+    """What is retained and what was heard at one moment: polls go on, so it is asked until nothing came meanwhile."""
+    retained: dict[str, Any] = {}
+    for _ in range(30):
+        await recorder.quiet(QUIET)
+        count = len(_news(recorder))
+        retained = await harness.retained(port)
+        await asyncio.sleep(0.3)
+        if len(_news(recorder)) == count:
+            break
+    return retained, list(recorder.raw)
+
+
+def _news(recorder: harness.Recorder) -> list[str]:
+    """The topics heard of that are not about the bridge itself."""
+    return [topic for topic, _, _ in recorder.messages if "/bridge/" not in topic]
 
 
 async def killed_in_first_snapshot(directory: Path, seed: int, terminals: int = 400) -> list[Finding]:
