@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from oneweb_bridge import CONTRACT, __version__, api, console, health, housekeeping, journal, notify, store
+from oneweb_bridge import CONTRACT, __version__, api, console, devices, health, housekeeping, journal, notify, store
+from oneweb_bridge.announcer import Announcer
 from oneweb_bridge.config import Config
 from oneweb_bridge.executor import Executor, Inbox
 from oneweb_bridge.intake import Intake
@@ -59,27 +60,35 @@ async def run(
     reloads: Reloads | None = None,
 ) -> None:
     """The bridge, until it is cancelled. `reloads` brings new configurations."""
-    async with built(config, clock) as parts, journal.opened(parts.store.path, OUTPUT, clock=clock) as rows:
+    async with (
+        built(config, clock) as parts,
+        journal.opened(parts.store.path, OUTPUT, clock=clock) as rows,
+        devices.opened(parts.store.path, clock) as known,
+    ):
         inbox, info = Inbox(), partial(_info, parts, rows)
+        announcer = Announcer(known, parts.tree, config)
         handles = Handles(
             on_command=inbox.put,
             info=info,
             alert=partial(_alert, parts),
             on_sent=on_sent,
+            on_birth=announcer.birth,
+            on_lost=announcer.forgotten,
             birth_topic=f"{config.homeassistant.discovery_prefix}/status",
         )
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.changed, handles)
         modern = config.mqtt.protocol == "5"
-        executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern)
+        executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern, announce=announcer.again)
         watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         async with _served(watch, config), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
+            group.create_task(announcer.run(publisher), name="discovery")
             group.create_task(_keep_house(parts, (OUTPUT,), clock), name="housekeeping")
             group.create_task(notify.keep_watchdog(watch.alive), name="watchdog")
             if reloads is not None:
-                group.create_task(_keep_configured(parts, publisher, reloads), name="configuration")
+                group.create_task(_keep_configured(parts, publisher, announcer, reloads), name="configuration")
 
 
 @contextlib.asynccontextmanager
@@ -96,7 +105,7 @@ async def _served(watch: health.Health, config: Config) -> AsyncIterator[None]:
         yield
 
 
-async def _keep_configured(parts: Parts, publisher: Publisher, reloads: Reloads) -> None:
+async def _keep_configured(parts: Parts, publisher: Publisher, announcer: Announcer, reloads: Reloads) -> None:
     """Puts each new configuration in force: intervals, credentials, limits; what commands set stays over it."""
     while True:
         config = await reloads.get()
@@ -111,6 +120,7 @@ async def _keep_configured(parts: Parts, publisher: Publisher, reloads: Reloads)
         parts.api.use(config.api)
         await parts.poller.use(config)
         publisher.use(config.mqtt)
+        announcer.use(config)
         if credentials:
             parts.poller.sign_in_again()
         _log.info("the configuration was read again")

@@ -11,10 +11,30 @@ from pathlib import Path
 
 import aiosqlite
 
-VERSION = 1
+VERSION = 2
 """`user_version` of the schema that this program writes."""
 
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS: dict[int, str] = {
+    1: """
+CREATE INDEX record_name ON record (json_extract(doc, '$.name')) WHERE kind = 'terminal';
+CREATE INDEX record_bucket ON record (json_extract(doc, '$.product_id')) WHERE kind = 'usage';
+ALTER TABLE newest ADD COLUMN letters TEXT NOT NULL DEFAULT '';
+CREATE TABLE discovery (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    mark INTEGER NOT NULL DEFAULT 1,
+    marked_at INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0,
+    topic TEXT NOT NULL DEFAULT '',
+    hash BLOB NOT NULL DEFAULT x'',
+    entities TEXT NOT NULL DEFAULT '{}',
+    sent_at INTEGER NOT NULL DEFAULT 0,
+    seq INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (kind, id)
+);
+CREATE INDEX discovery_dirty ON discovery (marked_at) WHERE mark > done;
+""",
+}
 """Version -> the SQL that brings a database of that version to the next one."""
 
 

@@ -56,6 +56,7 @@ class Executor:
         clock: Callable[[], float],
         *,
         modern: bool,
+        announce: Callable[[], Awaitable[int]],
     ) -> None:
         self._inbox = inbox
         self._poller = poller
@@ -63,6 +64,7 @@ class Executor:
         self._publisher = publisher
         self._clock = clock
         self._modern = modern
+        self._announce = announce
         self._replaying = False
         self._told_dropped = 0
 
@@ -162,9 +164,9 @@ class Executor:
     async def _requested(self, command: Request) -> int:
         match command.name:
             case "republish" if command.what == "discovery":
-                return 0
+                return await self._announce()
             case "republish":
-                return await self._publisher.republish()
+                return await self._publisher.republish() + await self._announce()
             case "release":
                 return await self._poller.release(command.call)
             case "replay":

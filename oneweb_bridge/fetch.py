@@ -135,8 +135,12 @@ def _place(answer: Answer, url: str) -> str:
         if not isinstance(id, (str, int)):
             raise BadAnswer(f"{url}: the requested report has neither a Location header nor an id", answer.body)
         place = f"{url}/{quote(str(id), safe='')}"
-    place = urljoin(url, place)
-    if urlsplit(place)[:2] != urlsplit(url)[:2]:
+    try:
+        place = urljoin(url, place)
+        elsewhere = urlsplit(place)[:2] != urlsplit(url)[:2]
+    except ValueError:
+        raise BadAnswer(f"{url}: the requested report has no readable address", answer.body) from None
+    if elsewhere:
         raise BadAnswer(f"{url}: the requested report is on another server, which is not asked")
     return place
 

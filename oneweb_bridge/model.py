@@ -108,7 +108,10 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 
 
 class Newest(msgspec.Struct, frozen=True, gc=False):
-    """The newest sample of a topic to store, with the index of its journal entry."""
+    """The newest sample of a topic to store, with the index of its journal entry.
+
+    `letters` names its values, each with what it is: a number, a text or a bool.
+    """
 
     entity: str
     report: str
@@ -117,6 +120,7 @@ class Newest(msgspec.Struct, frozen=True, gc=False):
     hash: int
     doc: bytes
     entry: int
+    letters: str = ""
 
 
 class Seen(msgspec.Struct, frozen=True, gc=False):

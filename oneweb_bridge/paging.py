@@ -127,8 +127,12 @@ class Paging:
             raise Incomplete(f"the server says {self._total} records and showed {self._received}")
 
     def _same_origin(self, link: str) -> str:
-        url = urljoin(self._url, link)
-        if urlsplit(url)[:2] != self._origin:
+        try:
+            url = urljoin(self._url, link)
+            elsewhere = urlsplit(url)[:2] != self._origin
+        except ValueError:
+            raise Incomplete("the next page has no readable address") from None
+        if elsewhere:
             raise Incomplete("the next page is on another server")
         self._visit(url)
         return url

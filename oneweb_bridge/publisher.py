@@ -7,6 +7,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import aiomqtt
@@ -87,6 +88,15 @@ class Publisher:
     async def republish(self) -> int:
         """Publishes every retained topic again. Returns how many. Raises MqttError."""
         return await self._connected().republish()
+
+    async def announce(self, messages: Sequence[Message]) -> list[bool] | None:
+        """Sends messages without a row. Returns which the broker accepted; None without a connection that lasts."""
+        if self._session is None or self.connected_since is None:
+            return None
+        try:
+            return await self._session.announce(messages)
+        except aiomqtt.MqttError:
+            return None
 
     async def replay(self, whose: tuple[str, str] | None, report: str | None, since: int, until: int) -> int:
         """Sends what the journal has of one entity and id, or of all, once more. Returns how many. Raises MqttError."""

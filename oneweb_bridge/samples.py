@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from oneweb_bridge.diff import encode
-from oneweb_bridge.model import Batch, Entry, Fields, Newest, Reading, Sample, Seen
+from oneweb_bridge.model import Batch, Entry, Fields, Newest, Reading, Sample, Seen, Value
 from oneweb_bridge.values import moment, rfc3339
 
 
@@ -79,10 +79,20 @@ def _publish(sample: Sample, past: Past, context: Context, batch: Batch, *, corr
     if newest:
         index = len(batch.entries)
         batch.entries.append(Entry(context.entity, sample.id, "metric", sample.report, ts, doc))
-        batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_, doc, index))
+        known = letters(sample.values)
+        batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_, doc, index, known))
         past.ts, past.hash = ts, hash_
     batch.seen.append(Seen(context.entity, sample.report, sample.id, ts, hash_))
     past.seen[ts] = hash_
+
+
+def letters(values: Fields) -> str:
+    """The names of values, each with what it is: n(umber), t(ext) or b(ool). Lists are left out."""
+    return " ".join(sorted(f"{name}={_letter(value)}" for name, value in values.items() if type(value) is not list))
+
+
+def _letter(value: Value) -> str:
+    return "b" if isinstance(value, bool) else "t" if isinstance(value, str) else "n"
 
 
 def document(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -> bytes:

@@ -21,6 +21,8 @@ CREATE TABLE record (
 );
 CREATE INDEX record_missing ON record (kind) WHERE missing > 0;
 CREATE INDEX record_seq ON record (seq);
+CREATE INDEX record_name ON record (json_extract(doc, '$.name')) WHERE kind = 'terminal';
+CREATE INDEX record_bucket ON record (json_extract(doc, '$.product_id')) WHERE kind = 'usage';
 
 -- Records that were removed, so that what comes late for them is not mistaken for something new.
 CREATE TABLE removed (
@@ -31,6 +33,7 @@ CREATE TABLE removed (
 );
 
 -- The newest sample of each report and id: the content of its retained topic.
+-- `letters` are the values that any of its samples has had: number, text or bool.
 CREATE TABLE newest (
     stream INTEGER PRIMARY KEY,
     entity TEXT NOT NULL,
@@ -40,6 +43,7 @@ CREATE TABLE newest (
     hash INTEGER NOT NULL,
     doc TEXT NOT NULL,
     seq INTEGER NOT NULL,
+    letters TEXT NOT NULL DEFAULT '',
     UNIQUE (report, id)
 );
 CREATE INDEX newest_seq ON newest (seq);
@@ -63,6 +67,24 @@ CREATE INDEX product_link_imei ON product_link (imei);
 
 -- Terminals whose relations have to be worked out again.
 CREATE TABLE stale (imei TEXT PRIMARY KEY) WITHOUT ROWID;
+
+-- What Home Assistant is to be told of: the wanted state, and what was sent of it.
+-- `mark` grows with whatever may change the device; it is dirty until `done` has caught up. `topic` is retained
+-- now unless it is empty, `hash` is of what was sent there, `seq` how far the journal was published then.
+CREATE TABLE discovery (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    mark INTEGER NOT NULL DEFAULT 1,
+    marked_at INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0,
+    topic TEXT NOT NULL DEFAULT '',
+    hash BLOB NOT NULL DEFAULT x'',
+    entities TEXT NOT NULL DEFAULT '{}',
+    sent_at INTEGER NOT NULL DEFAULT 0,
+    seq INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (kind, id)
+);
+CREATE INDEX discovery_dirty ON discovery (marked_at) WHERE mark > done;
 
 -- Events, samples, alerts and call states in the order in which they happened. Never updated.
 -- AUTOINCREMENT, because a cursor would otherwise wait for ever once the table has been emptied.

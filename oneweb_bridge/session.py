@@ -62,6 +62,7 @@ class Handles(msgspec.Struct, frozen=True, kw_only=True):
     alert: Callable[[str, str], Awaitable[None]]
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
+    on_lost: Callable[[int], None] = lambda _: None
     birth_topic: str = "homeassistant/status"
 
 
@@ -145,6 +146,7 @@ class Session:
                 self._owner.settings.port,
                 count,
             )
+            self._owner.handles.on_lost(low)
         await self._journal.restored()
         await self._said_head(cursor)
 
@@ -263,6 +265,35 @@ class Session:
         for _ in range(most):
             await self._place(places)
         return count
+
+    async def announce(self, messages: Iterable[Message]) -> list[bool]:
+        """Sends messages without a row, in at most half of the window. Returns which the broker accepted."""
+        places, answers = asyncio.Semaphore(max(1, self._window.size // 2)), []
+        for message in messages:
+            await self._place(places)
+            answers.append(self._answer_of(message, places))
+        for answer in answers:
+            while not answer.done():
+                self._raise_failure()
+                await asyncio.wait({answer}, timeout=1.0)
+        return [answer.result() for answer in answers]
+
+    def _answer_of(self, message: Message, places: asyncio.Semaphore) -> asyncio.Future[bool]:
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        link = self._link
+        if link is not None and len(message.payload) > link.maximum_packet_size - 1024:
+            _log.error("%s: %d bytes are more than the broker takes", message.topic, len(message.payload))
+            places.release()
+            answer.set_result(False)
+            return answer
+
+        def done(accepted: bool) -> None:
+            places.release()
+            if not answer.done():
+                answer.set_result(accepted)
+
+        self._offer(message, done)
+        return answer
 
     async def clear(self, topics: Iterable[str]) -> None:
         """Clears retained topics that nobody owns."""

@@ -16,7 +16,7 @@ import aiosqlite
 import msgspec
 
 from oneweb_bridge import database
-from oneweb_bridge.model import Batch, Entry, Kind, Known, Stored
+from oneweb_bridge.model import Batch, Entry, Kind, Known, Newest, Stored
 from oneweb_bridge.samples import Online, Past
 
 SLICE = 1000
@@ -61,6 +61,16 @@ async def opened(path: Path, clock: Callable[[], float] = time.time) -> AsyncIte
             yield Store(db, path, row[0] if row else "", clock)
 
 
+MARK = """
+INSERT INTO discovery (kind, id, marked_at) VALUES (?, ?, ?)
+ON CONFLICT (kind, id) DO UPDATE SET mark = mark + 1,
+marked_at = CASE WHEN mark = done THEN excluded.marked_at ELSE marked_at END
+"""
+"""Marks a device as one that may have changed; the time is that of the first mark since it was sent."""
+
+_TELLING = ("added", "changed", "removed", "components", "usage", "clear")
+"""Entries after which a device may have other entities, or be none any more."""
+
 _STAGING = """
 CREATE TEMP TABLE staged (
     number INTEGER PRIMARY KEY,
@@ -96,6 +106,7 @@ class Store:
             await self._write_records(head, batch)
             await self._write_samples(head, batch)
             await self._write_relations(batch)
+            await self._mark_devices(batch)
             if memory is not None:
                 await self._write_memory(memory)
         if batch.entries:
@@ -159,13 +170,14 @@ class Store:
         await self._many("DELETE FROM record WHERE kind = ? AND id = ?", removed)
         await self._many("INSERT OR REPLACE INTO removed VALUES (?, ?, ?)", [(kind, id, at) for kind, id in removed])
         # What was seen of its samples stays, or they would go out again when the API repeats them.
-        await self._many("UPDATE newest SET doc = '', seq = 0 WHERE entity = ? AND id = ?", removed)
+        await self._many("UPDATE newest SET doc = '', seq = 0, letters = '' WHERE entity = ? AND id = ?", removed)
         terminals = [id for kind, id in removed if kind == "terminal"]
         for kind in ("components", "relations"):
             await self._many("DELETE FROM record WHERE kind = ? AND id = ?", [(kind, id) for id in terminals])
         await self._many("DELETE FROM stale WHERE imei = ?", [(id,) for id in terminals])
 
     async def _write_samples(self, head: int, batch: Batch) -> None:
+        letters = await self._all_letters(batch.newest)
         await self._many(
             "INSERT OR IGNORE INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, -1, 0, '', 0)",
             [(s.entity, s.report, s.id) for s in batch.seen],
@@ -177,10 +189,46 @@ class Store:
             [(n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), head + n.entry + 1) for n in batch.newest],
         )
         await self._many(
+            "UPDATE newest SET letters = ? WHERE report = ? AND id = ?",
+            [(said, report, id) for (_, report, id), said in letters.items()],
+        )
+        await self._mark([(entity, id) for entity, _, id in letters])
+        await self._many(
             """INSERT OR REPLACE INTO seen (stream, ts, hash)
                SELECT stream, ?, ? FROM newest WHERE report = ? AND id = ?""",
             [(s.ts, s.hash, s.report, s.id) for s in batch.seen],
         )
+
+    async def _all_letters(self, newest: Sequence[Newest]) -> dict[tuple[str, str, str], str]:
+        """What is known of the values of each report and id, where one of these samples brings something new."""
+        known: dict[tuple[str, str], str] = {}
+        for report in {n.report for n in newest}:
+            ids = list({n.id for n in newest if n.report == report})
+            rows = await self._rows(
+                f"SELECT id, letters FROM newest WHERE report = ? AND id IN ({_marks(ids)})", (report, *ids)
+            )
+            known |= {(report, row[0]): row[1] for row in rows}
+        found: dict[tuple[str, str, str], str] = {}
+        for n in newest:
+            before = found.get((n.entity, n.report, n.id), known.get((n.report, n.id), ""))
+            if n.letters != before and not set(n.letters.split()) <= set(before.split()):
+                values = dict(part.split("=") for part in f"{before} {n.letters}".split())
+                found[n.entity, n.report, n.id] = " ".join(f"{name}={values[name]}" for name in sorted(values))
+        return found
+
+    async def _mark_devices(self, batch: Batch) -> None:
+        """Notes what Home Assistant may have to be told of, with the change itself: both or neither."""
+        marks = {
+            (entry.entity, entry.id)
+            for entry in batch.entries
+            if entry.entity in ("terminal", "product") and entry.what in _TELLING
+        }
+        marks |= {("product", product) for side, _, links in batch.links if side == "terminal" for product, _ in links}
+        await self._mark(sorted(marks))
+
+    async def _mark(self, devices: Sequence[tuple[str, str]]) -> None:
+        now = round(self._clock() * 1000)
+        await self._many(MARK, [(kind, id, now) for kind, id in devices])
 
     async def _write_relations(self, batch: Batch) -> None:
         await self._many("DELETE FROM stale WHERE imei = ?", [(imei,) for imei in batch.related])

@@ -174,6 +174,22 @@ async def test_bad_link_is_not_followed(kind: str, reason: str, tmp_path: Path) 
         assert told.is_told(await opened.news())
 
 
+async def test_link_that_is_no_address_is_a_bad_answer(tmp_path: Path) -> None:
+    """A Link header that nobody can read makes the listing incomplete, and does not end the bridge."""
+    async with bench(tmp_path, polling={TERMINALS: {"page": {"style": "link_next"}}}) as opened:
+        opened.sim.fault("status", status=200, body="[]", headers={"Link": '<http://[/>; rel="next"'}, count=1)
+        with pytest.raises(BadAnswer, match="the next page has no readable address"):
+            await opened.poll(TERMINALS)
+
+
+async def test_place_of_a_requested_report_that_is_no_address_is_a_bad_answer(tmp_path: Path) -> None:
+    """A Location that nobody can read is told, and does not end the bridge."""
+    async with bench(tmp_path, polling={SIGNAL: {"fetch": "request"}}) as opened:
+        opened.sim.fault("status", status=202, body="{}", headers={"Location": "http://["}, count=1)
+        with pytest.raises(BadAnswer, match="the requested report has no readable address"):
+            await opened.poll(SIGNAL)
+
+
 @pytest.mark.parametrize("call", [TERMINALS, SIGNAL])
 async def test_trickle_is_ended_by_the_deadline(call: str, tmp_path: Path) -> None:
     """A listing that comes by drops ends with the deadline of the poll, and leaves nothing staged."""

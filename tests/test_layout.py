@@ -27,6 +27,7 @@ PURE = {
     "samples": "diff model values",
     "relations": "diff model",
     "topics": "diff model values",
+    "discovery": "catalogue diff model topics",
     "wire": "catalogue model paths values",
     "paging": "catalogue",
     "settings": "catalogue",
@@ -48,6 +49,8 @@ WORLD = {
     "store": "database model samples",
     "journal": "database model",
     "housekeeping": "database model settings",
+    "devices": "database model store",
+    "announcer": "__init__ devices discovery filters model settings topics",
     "intake": "api catalogue config diff fetch filters model relations removal samples store values wire",
     "poller": "api config diff intake model schedule store turns values",
     "health": "diff poller",
@@ -85,8 +88,8 @@ ASSEMBLY = {
     "__init__": "",
     "__main__": "cli",
     "app": (
-        "__init__ api config console executor health housekeeping intake journal model notify poller publisher "
-        "session store topics values"
+        "__init__ announcer api config console devices executor health housekeeping intake journal model notify poller "
+        "publisher session store topics values"
     ),
     "demo": "app broker catalogue config console settings simulator",
     "cli": "__init__ app catalogue checking config database demo explore logs past remote settings simulator",
@@ -98,8 +101,8 @@ LIBRARIES = {
     "aiohttp": {"api", "health"},
     "aiomqtt": {"link", "session", "publisher", "purge", "executor", "remote", "checking"},
     "paho": {"link", "session"},
-    "aiosqlite": {"database", "store", "journal", "housekeeping"},
-    "sqlite3": {"database", "housekeeping", "poller"},
+    "aiosqlite": {"database", "store", "journal", "housekeeping", "devices"},
+    "sqlite3": {"announcer", "database", "housekeeping", "poller"},
     "yaml": {"config"},
     "stamina": {"api"},
     "aiolimiter": {"api"},

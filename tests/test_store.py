@@ -196,6 +196,41 @@ async def test_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     assert path.read_bytes() == before
 
 
+SCHEMAS = Path(__file__).parent / "schemas"
+"""The schema of each version that was published, as it stood then."""
+
+
+def shape(path: Path) -> dict[str, object]:
+    """The tables with their columns, and the indexes, of a database."""
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        tables = [row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        indexes = sorted(raw.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index'"))
+        return {"indexes": indexes, **{name: sorted(row[1:] for row in columns(raw, name)) for name in sorted(tables)}}
+
+
+def columns(raw: sqlite3.Connection, table: str) -> list[tuple[object, ...]]:
+    return raw.execute(f"PRAGMA table_info({table})").fetchall()
+
+
+@pytest.mark.parametrize("version", range(1, database.VERSION))
+async def test_older_schema_becomes_the_newest(path: Path, version: int) -> None:
+    """A database of each older version is brought to the schema that a new one has, with all that is in it."""
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.executescript((SCHEMAS / f"{version}.sql").read_text())
+        raw.execute("INSERT INTO meta VALUES ('journal', 'abcd')")
+        raw.execute("INSERT INTO record (kind, id, doc) VALUES ('site', 's', '{}')")
+        raw.execute("INSERT INTO newest (entity, report, id, ts, hash, doc, seq) VALUES ('site','r','s',1,1,'{}',1)")
+        raw.execute(f"PRAGMA user_version = {version}")
+        raw.commit()
+    async with store.opened(path) as db:
+        assert db.journal_id == "abcd"
+        assert await db.among("record", "site", ["s"]) == {"s"}
+    fresh = path.with_name("fresh.db")
+    async with store.opened(fresh):
+        pass
+    assert shape(path) == shape(fresh)
+
+
 async def test_database_of_something_else_is_refused(path: Path) -> None:
     """A file that another program made is not taken over."""
     with contextlib.closing(sqlite3.connect(path)) as raw:

@@ -1,0 +1,112 @@
+"""A real Home Assistant without a face, run by its own Python: `headless.py DIRECTORY BROKER_PORT`.
+
+Reads one JSON request per line and answers with one JSON line. Its log is in DIRECTORY/home-assistant.log.
+Imports nothing of the bridge: it is the independent judge of what the bridge announces.
+"""
+
+import asyncio
+import json
+import logging
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from homeassistant import auth, bootstrap, config_entries, core, loader, setup
+from homeassistant.helpers import device_registry as dr
+from homeassistant.helpers import entity_registry as er
+
+FORMAT = "%(levelname)s %(name)s: %(message)s"
+
+
+def configuration() -> dict[str, Any]:
+    """What configuration.yaml would say; MQTT needs the HTTP server, which gets any free port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return {"homeassistant": {"time_zone": "UTC"}, "http": {"server_host": "127.0.0.1", "server_port": port}}
+
+
+def entry(port: int) -> dict[str, Any]:
+    """The stored entry of the MQTT integration, as if somebody had set it up."""
+    data = {"broker": "127.0.0.1", "port": port, "protocol": "5", "discovery": True}
+    return {
+        "version": 1,
+        "minor_version": 5,
+        "key": "core.config_entries",
+        "data": {
+            "entries": [
+                {
+                    "created_at": "2026-01-01T00:00:00+00:00",
+                    "data": data,
+                    "disabled_by": None,
+                    "discovery_keys": {},
+                    "domain": "mqtt",
+                    "entry_id": "0123456789abcdef0123456789abcdef",
+                    "minor_version": 2,
+                    "modified_at": "2026-01-01T00:00:00+00:00",
+                    "options": {},
+                    "pref_disable_new_entities": False,
+                    "pref_disable_polling": False,
+                    "source": "user",
+                    "subentries": [],
+                    "title": "broker",
+                    "unique_id": None,
+                    "version": 1,
+                }
+            ]
+        },
+    }
+
+
+async def answer(hass: core.HomeAssistant, request: dict[str, Any]) -> Any:
+    """The answer to one request."""
+    await hass.async_block_till_done(wait_background_tasks=False)
+    match request["ask"]:
+        case "states":
+            return {s.entity_id: {"state": s.state, "attributes": dict(s.attributes)} for s in hass.states.async_all()}
+        case "entities":
+            return {e.unique_id: e.entity_id for e in er.async_get(hass).entities.values() if e.platform == "mqtt"}
+        case "devices":
+            found = dr.async_get(hass).devices.values()
+            names = {device.id: min(device.identifiers)[1] for device in found if device.identifiers}
+            return {
+                names[device.id]: {"name": device.name, "via": names.get(device.via_device_id or "")}
+                for device in found
+                if device.id in names
+            }
+        case "call":
+            await hass.services.async_call(request["domain"], request["service"], request["data"], blocking=True)
+            return "done"
+    return None
+
+
+async def main(directory: Path, port: int) -> None:
+    """Starts, answers until the input ends, and stops."""
+    (directory / ".storage").mkdir(parents=True, exist_ok=True)
+    stored = directory / ".storage" / "core.config_entries"
+    if not stored.exists():
+        stored.write_text(json.dumps(entry(port)))
+    logging.basicConfig(filename=directory / "home-assistant.log", level=logging.INFO, format=FORMAT)
+    hass = core.HomeAssistant(str(directory))
+    loader.async_setup(hass)
+    hass.config.skip_pip = True
+    hass.auth = await auth.auth_manager_from_config(hass, [{"type": "homeassistant"}], [])
+    hass.config_entries = config_entries.ConfigEntries(hass, {})
+    await bootstrap.async_load_base_functionality(hass)
+    config = configuration()
+    for component in ("homeassistant", "http", "mqtt"):
+        assert await setup.async_setup_component(hass, component, config), component
+    await hass.async_start()
+    print(json.dumps("started"), flush=True)
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        try:
+            said = await answer(hass, json.loads(line))
+        except Exception as error:  # noqa: BLE001 - the test is to see whatever went wrong
+            said = {"error": repr(error)}
+        print(json.dumps(said, default=str), flush=True)
+    await hass.async_stop()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
