@@ -15,19 +15,26 @@ from bench.clock import Clock
 from oneweb_bridge import fetch, simulator, store
 from oneweb_bridge.config import Config, parse
 from oneweb_bridge.intake import Intake
+from oneweb_bridge.listing import Listed
 from oneweb_bridge.model import Batch, Entry, Put
 
 PAGE = 1000
+SEEN = "2025-06-17T15:00:00.000Z"
 
 
-def pages(terminals: int, *, later: bool = False) -> list[bytes]:
-    """The terminals listing in pages; `later` is the same fleet in which every volatile field has moved."""
+def later(bodies: list[bytes], number: int) -> list[bytes]:
+    """The same fleet in which every volatile field has moved; each number gives another."""
+    seen = SEEN.replace(".000Z", f".{number:03}Z").encode()
+    return [body.replace(SEEN.encode(), seen) for body in bodies]
+
+
+def pages(terminals: int) -> list[bytes]:
+    """The terminals listing in pages."""
     fake = simulator.Simulator(simulator.Options(terminals=terminals, seed=2, start="2025-06-17T14:15:00Z", speed=0.0))
     fake.freeze()
     things = fake.truth("terminals")
-    if later:
-        for thing in things:
-            thing["lastSeenDate"] = "2025-06-17T15:00:00Z"
+    for thing in things:
+        thing["lastSeenDate"] = SEEN
     return [msgspec.json.encode(things[start : start + PAGE]) for start in range(0, len(things), PAGE)]
 
 
@@ -48,8 +55,13 @@ class Canned(Intake):
 
     bodies: list[bytes] = []
 
-    async def _listed(self, plan: Any, params: Any) -> AsyncGenerator[fetch.Listed, None]:
-        errand = fetch.Errand(call=plan.call, key=plan.key, salt=plan.salt)
+    async def _listed(self, plan: Any, params: Any, earlier: Any = None) -> AsyncGenerator[Listed, None]:
+        errand = fetch.Errand(
+            call=plan.call,
+            glance=plan.glance,
+            salt=plan.salt,
+            familiar=lambda digest: earlier.ids(digest, self._now()),
+        )
         for body in self.bodies:
             answer = fetch.Answer(200, body, {}, None)
             yield (await asyncio.to_thread(fetch._counted, answer, errand))[0]
@@ -87,7 +99,7 @@ async def transaction(rows: int, clock: Clock) -> None:
                 await opened.commit(
                     Batch(
                         entries=[Entry("site", id, "changed", "", 1, body) for id in ids],
-                        puts=[Put("site", id, doc, b"r" * 16, b"k" * 16, n) for n, id in enumerate(ids)],
+                        puts=[Put("site", id, doc, b"k" * 16, n) for n, id in enumerate(ids)],
                     )
                 )
             clock.stop()
@@ -110,8 +122,8 @@ def executemany(rows: int, clock: Clock) -> None:
                 [(n + 1, str(n), body) for n in ids],
             )
             db.executemany(
-                "INSERT INTO record (kind, id, doc, raw_hash, kept_hash, seq) VALUES ('site', ?, ?, ?, ?, ?)",
-                [(str(n), doc, b"r" * 16, b"k" * 16, n + 1) for n in ids],
+                "INSERT INTO record (kind, id, doc, hash, seq) VALUES ('site', ?, ?, ?, ?)",
+                [(str(n), doc, b"k" * 16, n + 1) for n in ids],
             )
             db.execute("COMMIT")
         clock.stop()

@@ -1,38 +1,21 @@
 """Records before, records after: what has changed, and what the journal is to say of it. No clock, no world.
 
-Two hashes save most of the work. The raw hash of a record equals the stored one when the API sent
-the same bytes; the kept hash when all bytes that could cause an event are the same. Both are salted
-with the fingerprint of the call's mapping, so that a corrected field path takes effect at once.
-Neither decides anything: what differs is decoded and compared field by field.
+What comes here has another hash than the stored record (see `glance`), which decides nothing yet:
+it is compared field by field.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from oneweb_bridge.model import Batch, Entry, Fields, Kind, Known, Put, Reading, Stored, Value
+from oneweb_bridge.model import Batch, Entry, Fields, Kind, Put, Reading, Stored, Value
 from oneweb_bridge.values import moment, rfc3339
 
 POSITION = ("latitude", "longitude", "elevation_m")
 _LINKED: tuple[Kind, ...] = ("site", "organization")
 encode = msgspec.json.Encoder().encode
 """One encoder for everything that is stored and published, so that equal values are equal bytes."""
-
-
-class Salt(msgspec.Struct, frozen=True):
-    """The mapping's fingerprint in the form that hashes take it."""
-
-    salt: bytes
-
-    @classmethod
-    def of(cls, fingerprint: str) -> "Salt":
-        return cls(blake2b(fingerprint.encode(), digest_size=16).digest())
-
-    def hash(self, body: bytes | msgspec.Raw) -> bytes:
-        """16 bytes that are equal only for equal bodies."""
-        return blake2b(body, digest_size=16, salt=self.salt).digest()
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,15 +33,7 @@ class Fresh(msgspec.Struct, frozen=True, gc=False):
     """One record of a complete listing that may have changed."""
 
     reading: Reading
-    raw_hash: bytes
-    kept_hash: bytes
-
-
-def differs(known: Known | None, raw_hash: bytes, kept_hash: Callable[[], bytes]) -> bool:
-    """Whether a record must be decoded: it is new, has changed, or was missing."""
-    if known is None or known.missing:
-        return True
-    return known.raw_hash != raw_hash and known.kept_hash != kept_hash()
+    hash: bytes
 
 
 def compare(rule: Rule, before: Mapping[str, Stored], fresh: Sequence[Fresh], context: Mapping[str, Stored]) -> Batch:
@@ -84,10 +59,10 @@ def _record(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> No
     after = settled(before, reading, rule.threshold)
     changed = changes(before, after, rule.volatile)
     if stored is not None and not changed:
-        batch.same.append((fresh.raw_hash, fresh.kept_hash, rule.kind, reading.id))
+        batch.same.append((fresh.hash, rule.kind, reading.id))
     else:
         doc = encode(after)
-        batch.puts.append(Put(rule.kind, reading.id, doc, fresh.raw_hash, fresh.kept_hash, len(batch.entries)))
+        batch.puts.append(Put(rule.kind, reading.id, doc, fresh.hash, len(batch.entries)))
         batch.entries.append(_event(rule, reading.id, doc, None if stored is None else changed))
         _touch_relations(rule.kind, reading.id, before, after, batch)
 
@@ -179,7 +154,7 @@ def _components(rule: Rule, stored: Stored | None, fresh: Fresh, terminal: Store
     if not after or (stored is not None and not changed):
         # An empty list means that the API does not know, not that a terminal lost its firmware.
         if stored is not None:
-            batch.same.append((fresh.raw_hash, fresh.kept_hash, "components", reading.id))
+            batch.same.append((fresh.hash, "components", reading.id))
         return
     doc = encode(after)
     said: dict[str, object] = {"components": msgspec.Raw(doc)}
@@ -189,7 +164,7 @@ def _components(rule: Rule, stored: Stored | None, fresh: Fresh, terminal: Store
         said["initial"] = False
         if rule.remapped:
             said["remapped"] = True
-    batch.puts.append(Put("components", reading.id, doc, fresh.raw_hash, fresh.kept_hash, len(batch.entries)))
+    batch.puts.append(Put("components", reading.id, doc, fresh.hash, len(batch.entries)))
     batch.entries.append(Entry("terminal", reading.id, "components", "", rule.now, encode(said)))
 
 
@@ -202,7 +177,7 @@ def _usage(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> Non
     after = settled(before, reading, 0.0)
     ignored = rule.volatile | {"time", "ts", "cycle_started"}
     if stored is not None and not changes(before, after, ignored):
-        batch.same.append((fresh.raw_hash, fresh.kept_hash, "usage", reading.id))
+        batch.same.append((fresh.hash, "usage", reading.id))
         return
     effective = moment(after.get("effective_date"))
     ts = rule.now if effective is None else effective
@@ -212,7 +187,7 @@ def _usage(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> Non
     if stored is not None and before.get("product_id") != after.get("product_id"):
         batch.entries.append(_usage_entry(before, reading.id, "clear", rule.now, encode([])))
     doc = encode(after)
-    batch.puts.append(Put("usage", reading.id, doc, fresh.raw_hash, fresh.kept_hash, len(batch.entries)))
+    batch.puts.append(Put("usage", reading.id, doc, fresh.hash, len(batch.entries)))
     batch.entries.append(_usage_entry(after, reading.id, "usage", ts, doc))
 
 

@@ -7,7 +7,7 @@ A new way of asking is one more step, and nothing else changes.
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
@@ -15,32 +15,20 @@ import msgspec
 from oneweb_bridge import paging, wire
 from oneweb_bridge.api import Answer, Api, BadAnswer, NotFound
 from oneweb_bridge.catalogue import Call
-from oneweb_bridge.diff import Salt
-
-
-class Item(msgspec.Struct, frozen=True, gc=False):
-    """One undecoded record with its key and the hash of its bytes."""
-
-    id: str
-    hash: bytes
-    raw: msgspec.Raw
-
-
-class Listed(msgspec.Struct, frozen=True):
-    """One page of a listing. `time` is the API's clock in ms when it answered."""
-
-    items: list[Item]
-    unreadable: int
-    time: int | None
-    unpaged: bool = False
+from oneweb_bridge.glance import Glance, Salt
+from oneweb_bridge.listing import Listed, digest
 
 
 class Errand(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be fetched: a call, the parameters of its window, and the ids it is asked for one by one."""
+    """What is to be fetched: a call, the parameters of its window, and the ids it is asked for one by one.
+
+    `familiar` gives the keys of a page, by its digest, that need not even be looked at.
+    """
 
     call: Call
-    key: Callable[[msgspec.Raw], str]
+    glance: Glance
     salt: Salt
+    familiar: Callable[[bytes], list[str] | None] = lambda _: None
     params: Mapping[str, str] = {}
     for_each: tuple[str, ...] | None = None
 
@@ -164,7 +152,7 @@ async def _pages(api: Api, ask_for: Ask, errand: Errand, target: _Target) -> Asy
         if used:
             yield msgspec.structs.replace(page, unpaged=listing.unpaged)
         elif listing.unpaged:
-            yield msgspec.structs.replace(page, items=[], unpaged=True)
+            yield Listed([], [], page.unreadable, page.time, unpaged=True)
 
 
 class _Rows:
@@ -173,14 +161,14 @@ class _Rows:
     def __init__(self, errand: Errand) -> None:
         self._errand = errand
         self._rows: dict[str, list[msgspec.Raw]] = {}
-        self._sum = Listed([], 0, None)
+        self._sum = Listed([], [], 0, None)
 
     def take(self, page: Listed) -> None:
         """Keeps the rows of one page."""
-        for item in page.items:
-            self._rows.setdefault(item.id, []).append(item.raw)
+        for id, raw in zip(page.ids, page.raws(), strict=True):
+            self._rows.setdefault(id, []).append(raw)
         unpaged, time = self._sum.unpaged or page.unpaged, self._sum.time or page.time
-        self._sum = Listed([], self._sum.unreadable + page.unreadable, time, unpaged)
+        self._sum = Listed([], [], self._sum.unreadable + page.unreadable, time, unpaged)
 
     def slices(self) -> Iterator[list[str]]:
         """The keys in slices; one at least, so that an empty listing is told."""
@@ -191,14 +179,16 @@ class _Rows:
     def page(self, ids: list[str]) -> Listed:
         """A page with one record for each key."""
         page, self._sum = self._sum, msgspec.structs.replace(self._sum, unreadable=0)
-        items, unreadable = [], page.unreadable
+        records, unreadable = {}, page.unreadable
         for id in ids:
             try:
-                raw = wire.gathered(self._rows.pop(id))
-                items.append(Item(id, self._errand.salt.hash(raw), raw))
+                records[id] = wire.gathered(self._rows.pop(id))
             except wire.Unreadable:
                 unreadable += 1
-        return msgspec.structs.replace(page, items=items, unreadable=unreadable)
+        hashes = _hashes(records, records.values(), self._errand)
+        return msgspec.structs.replace(
+            page, ids=list(records), hashes=hashes, records=list(records.values()), unreadable=unreadable
+        )
 
 
 _SLICE = 1000
@@ -209,7 +199,7 @@ def _got(answer: Answer, call: Call, page: Listed, count: int) -> paging.Got:
     return paging.Got(
         count=count,
         # Rows of one key may stand on several pages; what may not come twice is the row.
-        ids=list(dict.fromkeys(item.hash.hex() if wire.gathers(call) else item.id for item in page.items)),
+        ids=list(dict.fromkeys(seen.hex() for seen in page.hashes)) if wire.gathers(call) else page.ids,
         total=paging.total_of(answer.headers.get(call.page.total_header)),
         next_link=paging.next_link(answer.headers.get("Link")),
         next_cursor=cursor if isinstance(cursor, str) else None,
@@ -217,21 +207,57 @@ def _got(answer: Answer, call: Call, page: Listed, count: int) -> paging.Got:
 
 
 def _counted(answer: Answer, errand: Errand) -> tuple[Listed, int]:
+    """One page, and how many items the server counts in it. Raises BadAnswer."""
     call = errand.call
     try:
+        if (seen := _at_a_glance(answer, errand)) is not None:
+            return seen, len(seen.ids)
         page = wire.split(answer.body, call.records)
         records = wire.exploded(call, page.records)
     except wire.BadPage as error:
         raise BadAnswer(f"{call.path}: {error}", answer.body) from None
-    items, unreadable = [], 0
-    key, hash_ = errand.key, errand.salt.hash
+    return _one_by_one(records, answer, errand), page.count
+
+
+def _at_a_glance(answer: Answer, errand: Errand) -> Listed | None:
+    """A page of records that is known by its bytes, or looked at in one piece; None when neither can be."""
+    if errand.call.reads == "report" or wire.gathers(errand.call):
+        return None
+    seen_as = digest(answer.body)
+    if (ids := errand.familiar(seen_as)) is not None:
+        return Listed(ids, [], 0, answer.time, digest=seen_as, familiar=True)
+    body = wire.checked(answer.body)
+    seen = errand.glance.page(body)
+    if not seen:
+        return None
+    hash_ = errand.salt.hash
+    hashes = [hash_(key, parts) for key, parts in seen]
+    return Listed([key for key, _ in seen], hashes, 0, answer.time, body=body, digest=seen_as)
+
+
+def _one_by_one(records: list[msgspec.Raw], answer: Answer, errand: Errand) -> Listed:
+    ids, readable, key = [], [], errand.glance.key
     for raw in records:
         try:
-            items.append(Item(key(raw), hash_(raw), raw))
+            ids.append(key(raw))
+            readable.append(raw)
         except wire.Unreadable:
-            unreadable += 1
-    if unreadable and not items:
+            continue
+    unreadable, call = len(records) - len(ids), errand.call
+    if unreadable and not ids:
         raise BadAnswer(
             f"{call.path}: none of {unreadable} records has a readable {' and '.join(call.key)}", answer.body
         )
-    return Listed(items, unreadable, answer.time), page.count
+    if wire.gathers(call):
+        hashes = [errand.salt.hash(id, (raw,)) for id, raw in zip(ids, readable, strict=True)]
+    else:
+        hashes = _hashes(ids, readable, errand)
+    return Listed(ids, hashes, unreadable, answer.time, records=readable)
+
+
+def _hashes(ids: Iterable[str], raws: Iterable[msgspec.Raw], errand: Errand) -> list[bytes]:
+    """The hashes of records one by one; samples have none, because they are compared by their times."""
+    if errand.call.reads == "report":
+        return []
+    hash_, parts = errand.salt.hash, errand.glance.parts
+    return [hash_(id, parts(raw)) for id, raw in zip(ids, raws, strict=True)]

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from oneweb_bridge import diff, fetch, filters, relations, removal, samples, wire
+from oneweb_bridge import diff, fetch, filters, glance, relations, removal, samples, wire
 from oneweb_bridge.api import Api
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.config import Config, fingerprint
+from oneweb_bridge.listing import Familiar, Listed, Listing, Settled
 from oneweb_bridge.model import Alert, Batch, Fields, Kind, Reading, Sample, Stored
 from oneweb_bridge.store import SLICE, CallMemory, Store
 from oneweb_bridge.values import rfc3339
@@ -41,9 +42,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     call: Call
     kind: Kind
     fingerprint: str
-    salt: diff.Salt
-    key: Callable[[msgspec.Raw], str]
-    kept: Callable[[msgspec.Raw], bytes]
+    salt: glance.Salt
+    glance: glance.Glance
     read: Callable[[str, Any], Reading]
     sample: Callable[[str, Any], tuple[list[Sample], int]]
     volatile: frozenset[str]
@@ -60,9 +60,8 @@ def planned(call: Call, config: Config) -> Plan:
         call=call,
         kind=kind,
         fingerprint=print_,
-        salt=diff.Salt.of(salted),
-        key=wire.key_of(call),
-        kept=wire.kept_of(call),
+        salt=glance.Salt.of(salted),
+        glance=glance.glance_of(call),
         read=wire.reader(call, rules),
         sample=wire.sampler(call, rules),
         volatile=frozenset(field.name for field in call.fields if field.volatile),
@@ -77,12 +76,20 @@ class Intake:
         self._api = api
         self._clock = clock
         self._attention: dict[str, samples.Attention] = {}
+        self._familiar: dict[str, Familiar] = {}
+        self._age = 0
         self.use(config)
 
     def use(self, config: Config) -> None:
         """Takes a new configuration for the polls to come."""
         self._config = config
         self._plans = {id: planned(call, config) for id, call in config.polling.items()}
+        self._forget_pages()
+
+    def _forget_pages(self) -> None:
+        """What was remembered of pages, also by polls under way, holds no more."""
+        self._age += 1
+        self._familiar.clear()
 
     async def poll(self, call: str) -> Outcome:
         """One whole poll. Raises ApiError; then nothing that was announced before is withdrawn."""
@@ -104,10 +111,10 @@ class Intake:
     async def _poll_records(self, plan: Plan) -> Outcome:
         memory = await self._opened_memory(plan)
         outcome = Outcome(memory=memory)
-        listing = Listing()
-        async with contextlib.aclosing(self._listed(plan, {})) as pages:
-            async for page in pages:
-                await self._stage_records(plan, page, listing)
+        listing, age = Listing(), self._age
+        # Whatever goes wrong from here on, the next poll looks at everything.
+        earlier = self._familiar.pop(plan.call.id, Familiar())
+        await self._stage_listing(plan, listing, earlier)
         # From here on the listing is known to be complete.
         async for staged in self._store.staged(plan.call.id):
             await self._commit_records(plan, staged, memory, listing, outcome)
@@ -116,6 +123,8 @@ class Intake:
         outcome.unpaged = listing.unpaged
         outcome.alerts += _set_aside(plan.call.id, listing.unreadable)
         outcome.memory = msgspec.structs.replace(outcome.memory, complete=True, remapped=False)
+        if age == self._age:
+            self._familiar[plan.call.id] = listing.familiar
         return outcome
 
     async def _opened_memory(self, plan: Plan) -> CallMemory:
@@ -127,9 +136,16 @@ class Intake:
             await self._store.remember(memory)
         return memory
 
-    async def _listed(self, plan: Plan, params: Mapping[str, str]) -> AsyncGenerator[fetch.Listed, None]:
+    async def _listed(
+        self, plan: Plan, params: Mapping[str, str], earlier: Familiar | None = None
+    ) -> AsyncGenerator[Listed, None]:
         errand = fetch.Errand(
-            call=plan.call, key=plan.key, salt=plan.salt, params=params, for_each=await self._each(plan.call)
+            call=plan.call,
+            glance=plan.glance,
+            salt=plan.salt,
+            params=params,
+            for_each=await self._each(plan.call),
+            familiar=lambda digest: None if earlier is None else earlier.ids(digest, self._now()),
         )
         async with contextlib.aclosing(fetch.listing(self._api, errand)) as pages:
             async for page in pages:
@@ -148,25 +164,33 @@ class Intake:
                 yield row
             after = rows[-1][0]
 
-    async def _stage_records(self, plan: Plan, page: fetch.Listed, listing: "Listing") -> None:
-        listing.unreadable += page.unreadable
-        listing.unpaged = listing.unpaged or page.unpaged
-        items = listing.unseen(page.items)
-        for start in range(0, len(items), SLICE):
-            part = items[start : start + SLICE]
-            known = await self._store.known(plan.kind, [item.id for item in part])
-            listing.known += len(known)
-            now = self._now()
-            due = {id for id, k in known.items() if plan.kind == "terminal" and _presence_due(k.presence_at, now)}
-            rows = await asyncio.to_thread(_changed, plan, part, known, due)
-            await self._store.stage(plan.call.id, rows)
+    async def _stage_listing(self, plan: Plan, listing: Listing, earlier: Familiar) -> None:
+        """Keeps those records that must be decoded, once the listing is complete."""
+        settled: Settled | None = None
+        async with contextlib.aclosing(self._listed(plan, {}, earlier)) as pages:
+            async for page in pages:
+                listing.note(page)
+                if page.familiar:
+                    listing.pass_over(page, earlier)
+                    continue
+                settled = settled or await self._settled(plan.kind)
+                rows = await asyncio.to_thread(listing.unsettled, page, settled)
+                for start in range(0, len(rows), SLICE):
+                    await self._store.stage(plan.call.id, rows[start : start + SLICE])
+
+    async def _settled(self, kind: Kind) -> Settled:
+        now = self._now()
+        due = now - samples.PRESENCE_EVERY if kind == "terminal" else -1
+        hashes, oldest = await self._store.settled(kind, due)
+        until = min(now, oldest) if kind == "terminal" else now
+        return Settled(hashes, now, until + samples.PRESENCE_EVERY)
 
     async def _commit_records(
         self,
         plan: Plan,
         staged: list[tuple[int, str, bytes, bytes]],
         memory: CallMemory,
-        listing: "Listing",
+        listing: Listing,
         outcome: Outcome,
     ) -> None:
         fresh, unreadable = await asyncio.to_thread(_read, plan, staged)
@@ -182,6 +206,7 @@ class Intake:
             now=self._now(),
         )
         before = await self._store.load(plan.kind, ids)
+        listing.known += len(before)
         context = await self._store.load("terminal", ids) if plan.kind == "components" else {}
         batch = await asyncio.to_thread(diff.compare, rule, before, fresh, context)
         if plan.kind == "product":
@@ -193,7 +218,7 @@ class Intake:
         outcome.samples += sum(entry.what in ("metric", "usage") for entry in batch.entries)
         await self._store.commit(batch)
 
-    async def _wanted(self, plan: Plan, fresh: list[diff.Fresh], listing: "Listing") -> list[diff.Fresh]:
+    async def _wanted(self, plan: Plan, fresh: list[diff.Fresh], listing: Listing) -> list[diff.Fresh]:
         """Leaves out what the filter does not let pass, and components of terminals that are gone."""
         rule, ids = self._config.filter, [record.reading.id for record in fresh]
         if plan.kind == "components":
@@ -204,10 +229,8 @@ class Intake:
             allowed = {id for id, product in products.items() if product in passed or not filters.active(rule)}
         else:
             allowed = {r.reading.id for r in fresh if filters.wanted(rule, plan.kind, r.reading.fields)}
-        unwanted = set(ids) - allowed
-        listing.ids -= unwanted
         # One that is stored and not wanted any more is as good as missing.
-        listing.known -= len(await self._store.among("record", plan.kind, sorted(unwanted)))
+        listing.ids -= set(ids) - allowed
         return [record for record in fresh if record.reading.id in allowed]
 
     async def _allowed(self, kind: Kind, ids: Sequence[str]) -> set[str]:
@@ -216,11 +239,11 @@ class Intake:
             return await self._store.among("record", kind, ids)
         return set(ids) - await self._store.among("removed", kind, ids)
 
-    async def _presence(self, readings: Iterable[Reading]) -> Batch:
+    async def _presence(self, readings: Sequence[Reading]) -> Batch:
         now = self._now()
         found = {r.id: sample for r in readings if (sample := samples.presence_of(r)) is not None}
-        known = await self._store.known("terminal", list(found))
-        due = [id for id in found if id not in known or _presence_due(known[id].presence_at, now)]
+        at = await self._store.presence([r.id for r in readings])
+        due = [r.id for r in readings if now - at.get(r.id, 0) >= samples.PRESENCE_EVERY]
         context = samples.Context(
             entity="terminal",
             past=await self._store.past(samples.PRESENCE, due),
@@ -228,13 +251,13 @@ class Intake:
             horizon=now,
             now=now,
         )
-        batch = samples.judge([found[id] for id in due], context)
+        batch = samples.judge([found[id] for id in due if id in found], context)
         batch.presence = [(id, now) for id in due]
         return batch
 
     # ── removal ────────────────────────────────────────────────────────────────────────────────
 
-    async def _remove(self, plan: Plan, listing: "Listing", memory: CallMemory, outcome: Outcome) -> None:
+    async def _remove(self, plan: Plan, listing: Listing, memory: CallMemory, outcome: Outcome) -> None:
         if plan.kind == "components":
             return
         stored, now = await self._store.count(plan.kind), self._now()
@@ -262,7 +285,7 @@ class Intake:
             released=memory.released and not verdict.gone and not listing.shown,
         )
 
-    async def _absent(self, plan: Plan, listing: "Listing", stored: int, now: int) -> list[removal.Absent]:
+    async def _absent(self, plan: Plan, listing: Listing, stored: int, now: int) -> list[removal.Absent]:
         if listing.all_stored(stored):
             return []
         return [
@@ -278,6 +301,7 @@ class Intake:
         if kind == "product":
             batch.stale.extend(await self._store.linked_terminals(ids))
         outcome.events += 0 if kind == "usage" else len(stored)
+        self._forget_pages()
         await self._store.commit(batch)
 
     async def _topics(self, kind: Kind, ids: Sequence[str]) -> dict[str, list[str]]:
@@ -335,15 +359,14 @@ class Intake:
             horizon = outcome.memory.horizon
         return msgspec.structs.replace(outcome.memory, window_end=time, horizon=horizon)
 
-    async def _stage_samples(self, plan: Plan, page: fetch.Listed, listing: "Listing") -> None:
-        listing.unreadable += page.unreadable
-        listing.unpaged = listing.unpaged or page.unpaged
-        listing.time = listing.time or page.time
-        items = listing.unseen(page.items)
+    async def _stage_samples(self, plan: Plan, page: Listed, listing: Listing) -> None:
+        listing.note(page)
+        raws = page.raws()
+        items = [(page.ids[at], raws[at]) for at in listing.unseen(page.ids)]
         for start in range(0, len(items), SLICE):
-            part = items[start : start + SLICE]
-            past = await self._store.past(plan.call.report, [item.id for item in part])
-            allowed = await self._sampled(plan, [item.id for item in part])
+            part = dict(items[start : start + SLICE])
+            past = await self._store.past(plan.call.report, list(part))
+            allowed = await self._sampled(plan, list(part))
             rows = await asyncio.to_thread(_new_samples, plan, part, allowed, past, listing)
             await self._store.stage(plan.call.id, rows)
 
@@ -394,65 +417,11 @@ class Intake:
         return await self._store.load(kind, sorted(ids))
 
 
-class Listing:
-    """What a listing has shown so far: the ids, how many are stored, and what could not be read."""
-
-    def __init__(self, horizon: int = 0) -> None:
-        self.ids: set[str] = set()
-        self.shown = 0
-        self.known = 0
-        self.unreadable = 0
-        self.unpaged = False
-        self.time: int | None = None
-        self.oldest = 1 << 62
-        self.horizon = horizon
-
-    def unseen(self, items: list[fetch.Item]) -> list[fetch.Item]:
-        """The items without those whose id was shown before; such a one counts as unreadable."""
-        fresh = []
-        self.shown += len(items)
-        for item in items:
-            if item.id in self.ids:
-                self.unreadable += 1
-            else:
-                self.ids.add(item.id)
-                fresh.append(item)
-        return fresh
-
-    def all_stored(self, stored: int) -> bool:
-        """Whether every stored record was shown, without looking at each."""
-        return self.known == stored
-
-
-def _presence_due(at: int, now: int) -> bool:
-    return now - at >= samples.PRESENCE_EVERY
-
-
-def _changed(
-    plan: Plan, items: list[fetch.Item], known: Mapping[str, Any], due: set[str]
-) -> list[tuple[int, str, bytes, bytes]]:
-    """The items that must be decoded, as rows to stage."""
-    rows = []
-    for item in items:
-        before = known.get(item.id)
-        if before is not None and before.raw_hash == item.hash and not before.missing and item.id not in due:
-            continue
-        kept: list[bytes] = []
-
-        def kept_hash(raw: msgspec.Raw = item.raw, kept: list[bytes] = kept) -> bytes:
-            kept.append(plan.salt.hash(plan.kept(raw)))
-            return kept[0]
-
-        if item.id in due or diff.differs(before, item.hash, kept_hash):
-            rows.append((0, item.id, item.hash + (kept[0] if kept else kept_hash()), bytes(item.raw)))
-    return rows
-
-
 def _read(plan: Plan, staged: list[tuple[int, str, bytes, bytes]]) -> tuple[list[diff.Fresh], int]:
     fresh, unreadable = [], 0
-    for _, id, hashes, body in staged:
+    for _, id, hash_, body in staged:
         try:
-            fresh.append(diff.Fresh(plan.read(id, wire.decoded(body)), hashes[:16], hashes[16:]))
+            fresh.append(diff.Fresh(plan.read(id, wire.decoded(body)), hash_))
         except wire.Unreadable:
             unreadable += 1
     return fresh, unreadable
@@ -460,27 +429,27 @@ def _read(plan: Plan, staged: list[tuple[int, str, bytes, bytes]]) -> tuple[list
 
 def _new_samples(
     plan: Plan,
-    items: list[fetch.Item],
+    records: Mapping[str, msgspec.Raw],
     allowed: set[str],
     past: Mapping[str, samples.Past],
     listing: Listing,
 ) -> list[tuple[int, str, bytes, bytes]]:
     """The samples that are not known yet, as rows to stage."""
     rows = []
-    for item in items:
-        if item.id not in allowed:
+    for id, raw in records.items():
+        if id not in allowed:
             continue
         try:
-            found, unreadable = plan.sample(item.id, wire.decoded(item.raw))
+            found, unreadable = plan.sample(id, wire.decoded(raw))
         except wire.Unreadable:
             listing.unreadable += 1
             continue
         listing.unreadable += unreadable
         listing.oldest = min([listing.oldest, *(s.ts for s in found[:-1] if s.ts is not None)])
         rows += [
-            (sample.ts or 0, item.id, b"", msgspec.msgpack.encode(sample))
+            (sample.ts or 0, id, b"", msgspec.msgpack.encode(sample))
             for sample in found
-            if samples.verdict(past.get(item.id), sample.ts, samples.hash_of(sample.values), listing.horizon) != "known"
+            if samples.verdict(past.get(id), sample.ts, samples.hash_of(sample.values), listing.horizon) != "known"
         ]
     return rows
 

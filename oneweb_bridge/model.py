@@ -82,18 +82,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """What the store knows of one record. `doc` is the announced record as JSON."""
 
     doc: bytes
-    raw_hash: bytes = b""
-    kept_hash: bytes = b""
-
-
-class Known(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Enough of a stored record to see that nothing changed. `presence_at` is when presence went out last."""
-
-    id: str
-    raw_hash: bytes
-    kept_hash: bytes
-    missing: int
-    presence_at: int
+    hash: bytes = b""
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
@@ -102,8 +91,7 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     kind: Kind
     id: str
     doc: bytes
-    raw_hash: bytes = b""
-    kept_hash: bytes = b""
+    hash: bytes = b""
     entry: int | None = None
 
 
@@ -138,7 +126,7 @@ class Batch(msgspec.Struct, kw_only=True):
 
     entries: list[Entry] = []
     puts: list[Put] = []
-    same: list[tuple[bytes, bytes, Kind, str]] = []
+    same: list[tuple[bytes, Kind, str]] = []
     presence: list[tuple[str, int]] = []
     removed: list[tuple[Kind, str]] = []
     newest: list[Newest] = []

@@ -6,12 +6,12 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 );
 
--- The announced view of each entity. `doc` is what was published last; `seq` is the journal row that did it.
+-- The announced view of each entity. `doc` is what was published last; `seq` is the journal row that did it;
+-- `hash` is of those members of the API's record that can cause an event (see glance.py).
 CREATE TABLE record (
     kind TEXT NOT NULL,
     id TEXT NOT NULL,
-    raw_hash BLOB NOT NULL DEFAULT x'',
-    kept_hash BLOB NOT NULL DEFAULT x'',
+    hash BLOB NOT NULL DEFAULT x'',
     seq INTEGER NOT NULL DEFAULT 0,
     missing INTEGER NOT NULL DEFAULT 0,
     missing_since INTEGER NOT NULL DEFAULT 0,

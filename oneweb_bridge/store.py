@@ -16,7 +16,7 @@ import aiosqlite
 import msgspec
 
 from oneweb_bridge import database
-from oneweb_bridge.model import Batch, Entry, Kind, Known, Newest, Stored
+from oneweb_bridge.model import Batch, Entry, Kind, Newest, Stored
 from oneweb_bridge.samples import Online, Past
 
 SLICE = 1000
@@ -137,25 +137,14 @@ class Store:
 
     async def _write_records(self, head: int, batch: Batch) -> None:
         await self._many(
-            """INSERT INTO record (kind, id, doc, raw_hash, kept_hash, seq) VALUES (?, ?, ?, ?, ?, ?)
-               ON CONFLICT (kind, id) DO UPDATE SET doc = excluded.doc, raw_hash = excluded.raw_hash,
-               kept_hash = excluded.kept_hash, missing = 0, missing_since = 0,
-               seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END""",
-            [
-                (
-                    p.kind,
-                    p.id,
-                    p.doc.decode(),
-                    p.raw_hash,
-                    p.kept_hash,
-                    0 if p.entry is None else head + p.entry + 1,
-                )
-                for p in batch.puts
-            ],
+            """INSERT INTO record (kind, id, doc, hash, seq) VALUES (?, ?, ?, ?, ?)
+               ON CONFLICT (kind, id) DO UPDATE SET doc = excluded.doc, hash = excluded.hash, missing = 0,
+               missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END""",
+            [(p.kind, p.id, p.doc.decode(), p.hash, 0 if p.entry is None else head + p.entry + 1) for p in batch.puts],
         )
         await self._many("DELETE FROM removed WHERE kind = ? AND id = ?", [(p.kind, p.id) for p in batch.puts])
         await self._many(
-            "UPDATE record SET raw_hash = ?, kept_hash = ?, missing = 0, missing_since = 0 WHERE kind = ? AND id = ?",
+            "UPDATE record SET hash = ?, missing = 0, missing_since = 0 WHERE kind = ? AND id = ?",
             batch.same,
         )
         await self._many(
@@ -280,22 +269,36 @@ class Store:
         rows = await self._rows(f"SELECT {names} FROM call WHERE id = ?", (call,))
         return _memory(rows[0]) if rows else CallMemory(id=call)
 
-    async def known(self, kind: Kind, ids: Sequence[str]) -> dict[str, Known]:
-        """Hashes of those of the records that are stored."""
+    async def settled(self, kind: Kind, presence_after: int) -> tuple[set[bytes], int]:
+        """The hashes of records that need no look when they come with the same one, and their oldest presence.
+
+        Those that are missing need one, and terminals whose presence went out at a time in ms or before.
+        """
+        found: set[bytes] = set()
+        after, oldest = "", 1 << 62
+        while rows := await self._rows(
+            "SELECT id, hash, missing, presence_at FROM record WHERE kind = ? AND id > ? ORDER BY id LIMIT ?",
+            (kind, after, 5 * SLICE),
+        ):
+            known = [row for row in rows if not row[2] and row[3] > presence_after]
+            found.update(row[1] for row in known)
+            oldest = min([oldest, *(row[3] for row in known)])
+            after = rows[-1][0]
+        return found, oldest
+
+    async def presence(self, imeis: Sequence[str]) -> dict[str, int]:
+        """When the presence of each stored terminal went out last; 0 for never."""
         rows = await self._rows(
-            f"""SELECT id, raw_hash, kept_hash, missing, presence_at FROM record
-                WHERE kind = ? AND id IN ({_marks(ids)})""",
-            (kind, *ids),
+            f"SELECT id, presence_at FROM record WHERE kind = 'terminal' AND id IN ({_marks(imeis)})", imeis
         )
-        return {row[0]: Known(*row) for row in rows}
+        return {row[0]: row[1] for row in rows}
 
     async def load(self, kind: Kind, ids: Sequence[str]) -> dict[str, Stored]:
         """The stored records among `ids`."""
         rows = await self._rows(
-            f"SELECT id, doc, raw_hash, kept_hash FROM record WHERE kind = ? AND id IN ({_marks(ids)})",
-            (kind, *ids),
+            f"SELECT id, doc, hash FROM record WHERE kind = ? AND id IN ({_marks(ids)})", (kind, *ids)
         )
-        return {row[0]: Stored(row[1].encode(), row[2], row[3]) for row in rows}
+        return {row[0]: Stored(row[1].encode(), row[2]) for row in rows}
 
     async def count(self, kind: Kind) -> int:
         """How many records of a kind are stored."""

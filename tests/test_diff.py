@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge import diff
-from oneweb_bridge.diff import Fresh, Rule, Salt, compare, differs, distance, encode
-from oneweb_bridge.model import Batch, Fields, Known, Reading, Stored
+from oneweb_bridge.diff import Fresh, Rule, compare, distance, encode
+from oneweb_bridge.model import Batch, Fields, Reading, Stored
 
 HERE: dict[str, Any] = {"latitude": 60.0, "longitude": 10.0, "elevation_m": 5.0}
 METRE = 1 / 111_195
@@ -19,7 +19,7 @@ METRE = 1 / 111_195
 
 
 def fresh(reading: Reading) -> Fresh:
-    return Fresh(reading, b"r" * 16, b"k" * 16)
+    return Fresh(reading, b"k" * 16)
 
 
 def terminal(id: str = "T", odd: tuple[str, ...] = (), **fields: Any) -> Reading:
@@ -45,17 +45,12 @@ TERMINALS = Rule(kind="terminal", volatile=frozenset({"last_seen"}), now=1000)
 
 
 def test_new_record_is_added_with_its_record() -> None:
-    """A record that was not there is added, stored with its hashes, and its entry is the one that publishes it."""
+    """A record that was not there is added, stored with its hash, and its entry is the one that publishes it."""
     batch = one(TERMINALS, None, terminal(state="online"))
     (entry,), (put,) = batch.entries, batch.puts
     assert (entry.entity, entry.id, entry.what, entry.ts) == ("terminal", "T", "added", 1000)
     assert json.loads(entry.body) == {"record": {"imei": "T", "state": "online"}, "initial": False}
-    assert (json.loads(put.doc), put.raw_hash, put.kept_hash, put.entry) == (
-        {"imei": "T", "state": "online"},
-        b"r" * 16,
-        b"k" * 16,
-        0,
-    )
+    assert (json.loads(put.doc), put.hash, put.entry) == ({"imei": "T", "state": "online"}, b"k" * 16, 0)
 
 
 def test_first_listing_is_initial_and_a_new_mapping_is_remapped() -> None:
@@ -84,10 +79,10 @@ def test_change_names_from_and_to_and_carries_the_record_after() -> None:
 
 
 def test_volatile_field_causes_nothing() -> None:
-    """A record that differs in volatile fields alone is the same: no entry, no put, only new hashes."""
+    """A record that differs in volatile fields alone is the same: no entry, no put, only a new hash."""
     batch = one(TERMINALS, stored(last_seen="a"), terminal(last_seen="b"))
     assert (batch.entries, batch.puts) == ([], [])
-    assert batch.same == [(b"r" * 16, b"k" * 16, "terminal", "T")]
+    assert batch.same == [(b"k" * 16, "terminal", "T")]
 
 
 def test_volatile_field_goes_with_the_next_event_outside_the_chain() -> None:
@@ -229,30 +224,6 @@ def test_repeated_listing_says_nothing_new(told: list[tuple[Fields, Fields, set[
     """The same reading a second time causes no event, whatever came before."""
     twice = [reading for reading in told for _ in range(2)]
     assert story(told)[0] == story(twice)[0]
-
-
-# --- hashes ---------------------------------------------------------------------------------------
-
-
-def test_hash_depends_on_the_mapping() -> None:
-    """Under another mapping the same bytes hash differently, so that a corrected path takes effect at once."""
-    assert Salt.of("a").hash(b"x") == Salt.of("a").hash(b"x")
-    assert Salt.of("a").hash(b"x") != Salt.of("b").hash(b"x")
-    assert Salt.of("a").hash(b"x") != Salt.of("a").hash(b"y")
-    assert len(Salt.of("a").hash(b"x")) == 16
-
-
-def test_record_is_decoded_only_when_it_may_have_changed() -> None:
-    """New, missing, or different in the bytes that matter: these are decoded; the second hash is made if needed."""
-
-    def never() -> bytes:
-        raise AssertionError
-
-    assert differs(None, b"r", never)
-    assert differs(Known("T", b"r", b"k", 1, 0), b"r", never)
-    assert not differs(Known("T", b"r", b"k", 0, 0), b"r", never)
-    assert not differs(Known("T", b"r", b"k", 0, 0), b"other", lambda: b"k")
-    assert differs(Known("T", b"r", b"k", 0, 0), b"other", lambda: b"other")
 
 
 # --- relations that have to be worked out again ---------------------------------------------------

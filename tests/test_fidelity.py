@@ -11,6 +11,7 @@ from aiohttp import web
 
 from oneweb_bridge import api, fetch, wire
 from oneweb_bridge.intake import planned
+from oneweb_bridge.listing import Listed
 from tests import fidelity
 from tests.fidelity_table import ROWS
 
@@ -62,11 +63,11 @@ async def serving(answer: Callable[[web.Request], Any]) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = None) -> list[fetch.Listed]:
+async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = None) -> list[Listed]:
     """What one fetch of a call gives."""
     found = fidelity.config_of(lines, url)
     plan = planned(found.polling[call], found)
-    errand = fetch.Errand(call=plan.call, key=plan.key, salt=plan.salt, for_each=ids)
+    errand = fetch.Errand(call=plan.call, glance=plan.glance, salt=plan.salt, for_each=ids)
     async with api.connected(found.api) as connection:
         return [page async for page in fetch.listing(connection, errand)]
 
@@ -88,7 +89,9 @@ async def test_flat_component_rows_of_a_terminal_make_one_record_across_pages() 
         pages = await polled(url, lines, "user_terminal_components")
     found = fidelity.config_of(lines, url)
     plan = planned(found.polling["user_terminal_components"], found)
-    readings = [plan.read(item.id, wire.decoded(item.raw)) for page in pages for item in page.items]
+    readings = [
+        plan.read(id, wire.decoded(raw)) for page in pages for id, raw in zip(page.ids, page.raws(), strict=True)
+    ]
     assert {reading.id: reading.fields for reading in readings} == {
         imei: {f"main/{kind}": f"{kind}-{imei}" for kind in ("UT", "SSM", "CNX")} for imei in ("1", "2", "3")
     }
@@ -105,6 +108,6 @@ async def test_an_id_that_the_api_does_not_know_fails_no_other() -> None:
     lines = 'polling: {ut_traffic: {path: "/ut/{ut_id}/traffic", for_each: user_terminals, page: {style: none}}}'
     async with serving(answer) as url:
         pages = await polled(url, lines, "ut_traffic", ("9", "1", "2"))
-        assert [item.id for page in pages for item in page.items] == ["1", "2"]
+        assert [id for page in pages for id in page.ids] == ["1", "2"]
         with pytest.raises(api.NotFound):
             await polled(url, lines, "ut_traffic", ("9",))

@@ -11,12 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from oneweb_bridge import database, journal, store
 from oneweb_bridge.database import StoreError
 from oneweb_bridge.diff import encode
-from oneweb_bridge.model import Batch, Entry, Kind, Known, Newest, Put, Seen, Stored
+from oneweb_bridge.model import Batch, Entry, Kind, Newest, Put, Seen, Stored
 from oneweb_bridge.samples import Past
 from oneweb_bridge.store import SLICE, CallMemory, Setting, Store
 
@@ -26,7 +27,7 @@ def entry(id: str = "T", what: Any = "added", name: str = "") -> Entry:
 
 
 def put(id: str, doc: object = None, entry: int | None = None, kind: Kind = "terminal") -> Put:
-    return Put(kind, id, encode({"imei": id} if doc is None else doc), b"raw", b"kept", entry)
+    return Put(kind, id, encode({"imei": id} if doc is None else doc), b"kept", entry)
 
 
 def batch_of(name: str, size: int) -> Batch:
@@ -348,8 +349,9 @@ async def test_restart_keeps_everything(path: Path) -> None:
         await db.count_missing("terminal", ["T-1"], 44)
     async with store.opened(path) as db:
         assert await db.call_memory("sites") == memory
-        assert await db.load("terminal", ["T-0"]) == {"T-0": Stored(b'{"imei":"T-0"}', b"raw", b"kept")}
-        assert await db.known("terminal", ["T-1"]) == {"T-1": Known("T-1", b"raw", b"kept", 1, 77)}
+        assert await db.load("terminal", ["T-0"]) == {"T-0": Stored(b'{"imei":"T-0"}', b"kept")}
+        assert await db.ids_after("terminal", "T-0") == [("T-1", 1, 44)]
+        assert await db.presence(["T-0", "T-1", "T-2"]) == {"T-0": 0, "T-1": 77}
         assert await db.past("traffic", ["T"]) == {"T": Past(9, 7, {9: 7})}
         assert await db.linked_products(["T-0"]) == {"T-0": ["P"]}
         assert await db.stale() == ["T-0"]
@@ -372,14 +374,26 @@ async def test_journal_numbers_are_never_used_again(path: Path) -> None:
 
 
 async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
-    """A record that is the same gets new hashes and is not missing any more; what was announced stays."""
+    """A record that is the same gets a new hash and is not missing any more; what was announced stays."""
     async with store.opened(path) as db, journal.opened(path, "mqtt") as rows:
         await db.commit(batch_of("T", 1))
         await db.count_missing("terminal", ["T-0"], 10)
-        await db.commit(Batch(same=[(b"r2", b"k2", "terminal", "T-0")]))
-        assert await db.known("terminal", ["T-0"]) == {"T-0": Known("T-0", b"r2", b"k2", 0, 0)}
+        await db.commit(Batch(same=[(b"k2", "terminal", "T-0")]))
+        assert await db.load("terminal", ["T-0"]) == {"T-0": Stored(b'{"imei":"T-0"}', b"k2")}
         assert await rows.records_between(0, 9) == [(1, "terminal", "T-0", b'{"imei":"T-0"}')]
         assert await db.ids_after("terminal", "") == [("T-0", 0, 0)]
+
+
+async def test_settled_are_those_that_need_no_look(path: Path) -> None:
+    """Neither a record that is missing, nor a terminal whose presence is due, is passed over."""
+    async with store.opened(path) as db:
+        ids = ["here", "missing", "due"]
+        puts = [msgspec.structs.replace(put(id), hash=id.encode()) for id in ids]
+        await db.commit(Batch(puts=puts, presence=[("here", 90), ("missing", 95), ("due", 50)]))
+        await db.count_missing("terminal", ["missing"], 1)
+        assert await db.settled("terminal", 50) == ({b"here"}, 90)
+        assert await db.settled("terminal", 49) == ({b"here", b"due"}, 50)
+        assert await db.settled("site", -1) == (set(), 1 << 62)
 
 
 async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:

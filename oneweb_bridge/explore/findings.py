@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from oneweb_bridge import wire
+from oneweb_bridge import glance, wire
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.config import Config, ConfigError, effective, parse
 from oneweb_bridge.explore import judge_components, judge_records, judge_reports, judge_usage
@@ -185,7 +185,7 @@ def _rows(seen: Evidence, call: Call) -> list[tuple[str, Any]]:
     body = (seen.windowed or seen.reply).body
     if seen.reply.ended != "ok" or located(body) is None:
         return []
-    key, by_key = wire.key_of(call), dict[str, list[msgspec.Raw]]()
+    key, by_key = glance.key_of(call), dict[str, list[msgspec.Raw]]()
     try:
         records = wire.exploded(call, wire.split(msgspec.json.encode(body), call.records).records)
     except wire.BadPage:

@@ -1,0 +1,128 @@
+"""A listing while its pages come: what it has shown so far, and which of it somebody must look at. Pure.
+
+A page of which every record was found to be as it is stored is remembered by the digest of its bytes.
+When it comes again, nothing of it is looked at. Such a memory lasts for one more listing, and not
+beyond the time at which the presence of a terminal on it is due again.
+"""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from hashlib import blake2b
+
+import msgspec
+
+from oneweb_bridge import wire
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """One page of a listing: the keys of its records, their hashes and, when asked for, the records undecoded.
+
+    `body` is given where it has not been split yet. `time` is the API's clock in ms when it answered.
+    `familiar`: all is as it is stored, and there are no hashes.
+    """
+
+    ids: list[str]
+    hashes: list[bytes]
+    unreadable: int
+    time: int | None
+    unpaged: bool = False
+    body: bytes = b""
+    records: list[msgspec.Raw] = []
+    digest: bytes = b""
+    familiar: bool = False
+
+    def raws(self) -> list[msgspec.Raw]:
+        """The records in the order of their keys."""
+        return wire.split_checked(self.body).records if self.body else self.records
+
+
+Staged = tuple[int, str, bytes, bytes]
+"""Time, key, hash and body of a record that waits until its listing is complete."""
+
+
+def digest(body: bytes) -> bytes:
+    """16 bytes by which a page is known again."""
+    return blake2b(body, digest_size=16).digest()
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """The hashes of the stored records that need no look when they come with the same one, and for how long in ms."""
+
+    hashes: AbstractSet[bytes]
+    since: int
+    until: int
+
+
+class Familiar:
+    """The pages of one call's last listing of which nothing has to be looked at. Times in ms."""
+
+    def __init__(self) -> None:
+        self._pages: dict[bytes, tuple[int, int, bytes]] = {}
+
+    def ids(self, digest: bytes, now: int) -> list[str] | None:
+        """The keys of a page that may be taken at its word now; None of any other."""
+        since, until, ids = self._pages.get(digest, (0, 0, b""))
+        return msgspec.msgpack.decode(ids, type=list[str]) if since <= now < until else None
+
+    def span(self, digest: bytes) -> tuple[int, int]:
+        """From when to when a page is remembered."""
+        return self._pages[digest][:2]
+
+    def keep(self, page: Listed, since: int, until: int) -> None:
+        """Remembers a page of which every record is as it is stored."""
+        self._pages[page.digest] = (since, until, msgspec.msgpack.encode(page.ids))
+
+
+class Listing:
+    """What a listing has shown so far: the ids, how many are stored, and what could not be read."""
+
+    def __init__(self, horizon: int = 0) -> None:
+        self.ids: set[str] = set()
+        self.shown = 0
+        self.known = 0
+        self.unreadable = 0
+        self.unpaged = False
+        self.time: int | None = None
+        self.oldest = 1 << 62
+        self.horizon = horizon
+        self.familiar = Familiar()
+
+    def note(self, page: Listed) -> None:
+        """Takes over what a page says besides its records."""
+        self.shown += len(page.ids)
+        self.unreadable += page.unreadable
+        self.unpaged = self.unpaged or page.unpaged
+        self.time = self.time or page.time
+
+    def unseen(self, ids: Sequence[str]) -> Sequence[int]:
+        """Where the ids stand that were not shown before; those that were count as unreadable."""
+        if len(set(ids)) == len(ids) and self.ids.isdisjoint(ids):
+            self.ids.update(ids)
+            return range(len(ids))
+        fresh = []
+        for at, id in enumerate(ids):
+            if id in self.ids:
+                self.unreadable += 1
+            else:
+                self.ids.add(id)
+                fresh.append(at)
+        return fresh
+
+    def all_stored(self, stored: int) -> bool:
+        """Whether every stored record was shown, without looking at each."""
+        return self.known == stored
+
+    def pass_over(self, page: Listed, earlier: Familiar) -> None:
+        """Takes a familiar page at its word."""
+        self.known += len(self.unseen(page.ids))
+        self.familiar.keep(page, *earlier.span(page.digest))
+
+    def unsettled(self, page: Listed, settled: Settled) -> list[Staged]:
+        """The records of a page that must be decoded. A page without any is remembered."""
+        unseen = self.unseen(page.ids)
+        wanted = [at for at in unseen if page.hashes[at] not in settled.hashes]
+        self.known += len(unseen) - len(wanted)
+        if page.digest and not wanted and len(unseen) == len(page.ids):
+            self.familiar.keep(page, settled.since, settled.until)
+        raws = page.raws() if wanted else []
+        return [(0, page.ids[at], page.hashes[at], bytes(raws[at])) for at in wanted]

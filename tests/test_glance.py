@@ -1,0 +1,75 @@
+"""Looking at records without decoding them: nothing that matters is overlooked, and nothing is looked at twice."""
+
+import json
+from typing import Any
+
+import hypothesis
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge import glance, listing
+from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.glance import Salt
+from oneweb_bridge.listing import Familiar, Listed, Listing, Settled
+from tests.test_wire import POLLING
+
+TERMINALS = glance.glance_of(POLLING["user_terminals"])
+
+
+def body(*records: Any) -> bytes:
+    return json.dumps(records).encode()
+
+
+def test_hash_depends_on_the_mapping_the_key_and_the_parts() -> None:
+    """Under another mapping the same record hashes differently, so that a corrected path takes effect at once."""
+    assert Salt.of("a").hash("k", [b"x"]) == Salt.of("a").hash("k", [msgspec.Raw(b"x")])
+    others = [Salt.of("b").hash("k", [b"x"]), Salt.of("a").hash("l", [b"x"]), Salt.of("a").hash("k", [b"y"])]
+    assert len({Salt.of("a").hash("k", [b"x"]), *others, Salt.of("a").hash("k", [b"x", b""])}) == 5
+    assert len(others[0]) == 16
+
+
+@hypothesis.settings(max_examples=60)
+@given(st.sampled_from(sorted(CALLS)), st.lists(st.dictionaries(st.sampled_from(["id", "name", "x"]), st.text())))
+def test_page_in_one_piece_is_seen_as_record_by_record(call: str, records: list[dict[str, str]]) -> None:
+    """The quick way and the long way give the same keys and the same parts, or the quick one gives up."""
+    seen = glance.glance_of(POLLING[call])
+    whole = seen.page(body(*records))
+    if whole is not None:
+        raws = [msgspec.Raw(json.dumps(record).encode()) for record in records]
+        one_by_one = [(seen.key(raw), [bytes(part) for part in seen.parts(raw)]) for raw in raws]
+        assert [(key, [bytes(part) for part in parts]) for key, parts in whole] == one_by_one
+
+
+def test_page_with_an_odd_key_is_looked_at_record_by_record() -> None:
+    """A key that is no plain text, or none at all, is for the long way, which counts what it cannot read."""
+    assert TERMINALS.page(body({"id": "1"}, {"id": "2"})) is not None
+    for odd in ({"id": 3}, {"id": ""}, {"id": "é"}, {"id": None}, {}, 7):
+        assert TERMINALS.page(body({"id": "1"}, odd)) is None
+    assert TERMINALS.page(b'{"id": "1"}') is None
+    assert TERMINALS.page(b'[{"id": "1"}') is None
+
+
+def page(*ids: str, hashes: list[bytes] | None = None) -> Listed:
+    said = body(*({"id": id} for id in ids))
+    return Listed(list(ids), hashes or [id.encode() for id in ids], 0, None, body=said, digest=listing.digest(said))
+
+
+def test_page_is_remembered_only_when_nothing_of_it_is_new() -> None:
+    """One record that must be decoded, or that was shown before, and the whole page is looked at the next time."""
+    settled = Settled({b"a", b"b"}, since=10, until=20)
+    for shown, rows in ((page("a", "b"), 0), (page("a", "c"), 1), (page("a", "a"), 0)):
+        found = Listing()
+        assert len(found.unsettled(shown, settled)) == rows
+        remembered = found.familiar.ids(shown.digest, 15)
+        assert remembered == (["a", "b"] if shown.ids == ["a", "b"] else None)
+
+
+def test_remembered_page_is_taken_at_its_word_for_a_time_only() -> None:
+    """Neither when a presence is due again, nor when the clock went back, nor for ever by being passed over."""
+    earlier, shown = Familiar(), page("a", "b")
+    earlier.keep(shown, 10, 20)
+    assert [earlier.ids(shown.digest, now) for now in (9, 10, 19, 20)] == [None, ["a", "b"], ["a", "b"], None]
+    again = Listing()
+    again.pass_over(shown, earlier)
+    assert (again.known, again.ids, again.familiar.span(shown.digest)) == (2, {"a", "b"}, (10, 20))
