@@ -169,15 +169,16 @@ def _record_rows(tree: Tree, config: Config) -> Iterator[Row]:
         said = _one(name, about, schema=schemas.record(call))
         yield Row(key=f"{entity}State", address=_at(tree, entity, "state"), about=about, retain=True, said=said)
         for what in EVENTS:
-            schema = schemas.event(call, what, name, f"/oneweb-bridge/{tree.instance}")
+            event = schemas.event(call, what, name, f"/oneweb-bridge/{tree.instance}")
             about = f"a {entity} was {what}" if what != "changed" else f"a {entity} has changed"
-            said = _one(f"{name}{what.capitalize()}", about, schema=schema, content_type=EVENT_TYPE)
+            said = _one(f"{name}{what.capitalize()}", about, schema=event, content_type=EVENT_TYPE)
             key = f"{entity}{what.capitalize()}"
             yield Row(key=key, address=_at(tree, entity, "event", what), about=about, said=said)
-    for below, name, about, schema in (
+    further: tuple[tuple[str, str, str, Schema | None], ...] = (
         ("components", "Components", "firmware of a terminal", schemas.components()),
         ("relations", "Relations", "the names that belong to a terminal", None),
-    ):
+    )
+    for below, name, about, schema in further:
         said = _one(name, about, schema=schema)
         address = _at(tree, "terminal", below)
         yield Row(key=f"terminal{name}", address=address, about=about, retain=True, said=said)
@@ -306,7 +307,7 @@ def _discovery_rows(tree: Tree, config: Config, version: str) -> Iterator[Row]:
 
 def _shared(config: Config) -> dict[str, Schema]:
     """Schemas that others refer to, and those of structs."""
-    structs = (
+    structs: tuple[type[msgspec.Struct], ...] = (
         payloads.Connection,
         payloads.Info,
         payloads.Head,
@@ -316,7 +317,7 @@ def _shared(config: Config) -> dict[str, Schema]:
         payloads.Response,
         payloads.Relations,
     )
-    taken = (commands.SetPayload, commands.PollPayload, *commands.PAYLOADS.values())
+    taken: tuple[type[msgspec.Struct], ...] = (commands.SetPayload, commands.PollPayload, *commands.PAYLOADS.values())
     records = {entity.capitalize(): schemas.record(call) for entity, call in _records(config).items()}
     return {
         **schemas.of_structs(structs),

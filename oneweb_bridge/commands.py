@@ -147,7 +147,8 @@ def decode(address: Address, payload: bytes) -> Command:
     if address.kind == "request":
         return _request(address.name, payload)
     if address.name != ALL and address.name not in CALLS:
-        raise BadCommand(f"there is no call {address.name[:64]!r}, expected one of {', '.join(CALLS)}")
+        expected = f"expected one of {', '.join(CALLS)}"
+        raise BadCommand(f"there is no call {address.name[:64]!r}, {expected}", id_of(payload))
     match address.verb:
         case "poll":
             found = _typed(payload.strip() or b"{}", PollPayload)
@@ -220,7 +221,8 @@ def _interval(said: float | str, id: str | None) -> float:
 
 def _request(name: str, payload: bytes) -> Request:
     if name not in PAYLOADS:
-        raise BadCommand(f"there is no request {name[:64]!r}, expected one of {', '.join(REQUESTS)}")
+        expected = f"expected one of {', '.join(REQUESTS)}"
+        raise BadCommand(f"there is no request {name[:64]!r}, {expected}", id_of(payload))
     found = _typed(payload, PAYLOADS[name])
     if getattr(found, "call", None) not in (None, *CALLS):
         raise BadCommand(f"there is no call {found.call[:64]!r}", id_of(payload))  # type: ignore[attr-defined]

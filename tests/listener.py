@@ -10,7 +10,7 @@ _DRAFT7 = jsonschema.Draft7Validator
 _TYPES = _DRAFT7.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int).redefine(
     "number", lambda _, value: type(value) is float
 )
-STRICT = jsonschema.validators.extend(_DRAFT7, type_checker=_TYPES)
+STRICT = jsonschema.validators.extend(_DRAFT7, type_checker=_TYPES)  # type: ignore[no-untyped-call]  # jsonschema
 """JSON Schema that tells 70.0 from 70, as the contract does."""
 
 

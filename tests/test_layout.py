@@ -59,7 +59,7 @@ WORLD = {
     "health": "diff payloads poller",
     "link": "model settings",
     "session": "diff journal link model payloads settings topics values window",
-    "purge": "commands journal link model settings topics",
+    "purge": "commands diff journal link model payloads settings topics values",
     "publisher": "diff journal link model payloads purge session settings topics",
     "executor": "commands diff model payloads poller publisher session store values",
     "console": "diff journal model topics",
@@ -91,8 +91,8 @@ ASSEMBLY = {
     "__init__": "",
     "__main__": "cli",
     "app": (
-        "__init__ announcer api config console devices executor health housekeeping intake journal model notify payloads poller "
-        "publisher session store topics values"
+        "__init__ announcer api config console devices executor health housekeeping intake journal model notify "
+        "payloads poller publisher session store topics values"
     ),
     "demo": "app broker catalogue config console settings simulator",
     "cli": "__init__ app asyncapi catalogue checking config database demo explore logs past remote settings simulator",
