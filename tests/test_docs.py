@@ -326,7 +326,7 @@ def alert_kinds() -> set[str]:
 
 def kinds_of(node: ast.Call) -> Iterator[str]:
     name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-    given = [word.value for word in node.keywords if word.arg == "kind"] if name == "Alert" else []
+    given = [word.value for word in node.keywords if word.arg == "kind"] if name in ("Alert", "Alarm") else []
     given += node.args[:1] if name == "alert" else []
     yield from (str(value.value) for value in given if isinstance(value, ast.Constant))
 
