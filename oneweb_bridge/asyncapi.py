@@ -34,7 +34,7 @@ PARAMETERS: dict[str, tuple[str, str]] = {
     "any_call": ("the call that the command named, even if there is no such call; `all` for all of them", "sites"),
     "request": ("the request that is answered, even if there is no such request", "replay"),
 }
-"""What varies in a topic: what it is, and an example."""
+"""What varies in a topic: what it is, and an example. `any_…` is for channels where it may be something unknown."""
 
 
 COMMANDS: dict[str, Any] = {
@@ -84,6 +84,7 @@ def document(config: Config, version: str) -> Schema:
     ]
     shared = _shared(config)
     messages = {said.name: said for row in rows for said in row.said.values()}
+    asking = {said.name for row in rows if row.reply for said in row.said.values()}
     found: Schema = {
         "asyncapi": "3.0.0",
         "info": _about(version),
@@ -93,7 +94,7 @@ def document(config: Config, version: str) -> Schema:
         "operations": {f"{'receive' if row.incoming else 'send'}{_upper(row.key)}": _operation(row) for row in rows},
         "components": {
             "schemas": shared | {said.name: said.schema for said in messages.values() if said.schema is not None},
-            "messages": {name: _message(said, shared) for name, said in messages.items()},
+            "messages": {name: _message(said, shared, asks=name in asking) for name, said in messages.items()},
         },
     }
     # A copy of each part, so that YAML needs no anchors.
@@ -254,7 +255,7 @@ def _polling_rows(tree: Tree, config: Config) -> Iterator[Row]:
             values={"call": [*calls, commands.ALL]},
         )
     about = "the answer to a command, also on its response topic"
-    yield Row(key="pollingResult", address=f"{above}/{{any_call}}/result", about=about, said=_one("Result", about))
+    yield Row(key="pollingResult", address=f"{above}/{{call}}/result", about=about, said=_one("Result", about))
 
 
 def _request_rows(tree: Tree) -> Iterator[Row]:
@@ -337,7 +338,7 @@ def _channel(row: Row) -> Schema:
 
 
 def _parameter(name: str, values: list[str] | None) -> Schema:
-    about, shown = PARAMETERS[name]
+    about, shown = PARAMETERS[f"any_{name}" if values is None and f"any_{name}" in PARAMETERS else name]
     if values is not None:
         return {"description": about, "enum": values, "examples": [shown if shown in values else values[0]]}
     return {"description": about, "examples": [shown]}
@@ -360,9 +361,12 @@ def _operation(row: Row) -> Schema:
     return found
 
 
-def _message(said: Said, shared: dict[str, Schema]) -> Schema:
+def _message(said: Said, shared: dict[str, Schema], *, asks: bool) -> Schema:
     schema = shared[said.name] if said.schema is None else said.schema
     binding: Schema = {"payloadFormatIndicator": 1, "contentType": said.content_type, "bindingVersion": BINDING}
+    if asks:
+        binding["responseTopic"] = {"type": "string", "description": "MQTT 5: where the answer goes too"}
+        binding["correlationData"] = {"type": "string", "format": "binary", "description": "given back in that answer"}
     return {
         "name": said.name,
         "summary": said.about,

@@ -61,7 +61,7 @@ Command = Set | Poll | Request
 
 
 class SetPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `set` takes: any of its members; null goes back to the configuration file."""
+    """What `set` takes, any of it: `interval` in seconds or as `5m`; null goes back to the configuration file."""
 
     enabled: bool | msgspec.UnsetType | None = msgspec.UNSET
     interval: int | float | str | msgspec.UnsetType | None = msgspec.UNSET

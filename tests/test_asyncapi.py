@@ -171,6 +171,9 @@ def test_commands_have_their_replies() -> None:
 
     assert len(received) == 8
     assert all("reply" in one for one in received)
+    for one in received:
+        (message,) = DOCUMENT["channels"][one["channel"]["$ref"].rpartition("/")[2]]["messages"]
+        assert "responseTopic" in DOCUMENT["components"]["messages"][message]["bindings"]["mqtt"]
     assert all(one["bindings"]["mqtt"]["qos"] == 1 for one in operations)
 
 

@@ -342,3 +342,12 @@ def test_mark_is_the_id_where_there_is_one() -> None:
     assert mark_of(b"a", "x") == mark_of(b"b", "x") != mark_of(b"a", "y")
     assert mark_of(b"a", None) != mark_of(b"a", "a")
     assert mark_of(b"a", "") != mark_of(b"a", None)
+
+
+@pytest.mark.parametrize("address", [Address("polling", "nobody", "poll"), Address("request", "nothing")])
+def test_id_of_a_command_for_nobody_is_repeated(address: Address) -> None:
+    """The answer to a command for a call or a request that does not exist has the sender's id."""
+    with pytest.raises(BadCommand) as refused:
+        decode(address, b'{"id": "mine"}')
+
+    assert refused.value.id == "mine"
