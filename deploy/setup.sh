@@ -70,6 +70,15 @@ mosquitto_or_fail() {
     have mosquitto && have mosquitto_sub || fail "$sentence"
 }
 
+# The recipes of the documentation are tested as they are printed, and use jq.
+jq_or_fail() {
+    ! have jq || return 0
+    sentence="The tests run the recipes of docs/recipes.md, which need jq: install it with 'apt-get install jq', then run this again."
+    may_apt || fail "$sentence"
+    apt_install jq || fail "$sentence"
+    have jq || fail "$sentence"
+}
+
 # --- Python ----------------------------------------------------------------------------------------------------
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -160,7 +169,7 @@ case "${1-}" in
         if grep -qs '^requirements-dev.lock' .venv/installed; then install_locked requirements-dev.lock
         else install_locked requirements.lock; fi
         mosquitto_if_possible ;;
-    test)  install_locked requirements-dev.lock; mosquitto_or_fail ;;
+    test)  install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail ;;
     check) install_locked requirements-dev.lock ;;
     lock)  lock ;;
     *)     echo "usage: sh deploy/setup.sh demo|test|check|lock" >&2; exit 2 ;;

@@ -19,6 +19,7 @@ from oneweb_bridge.config import Config
 from oneweb_bridge.executor import Executor, Inbox
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.model import Alert, Message
+from oneweb_bridge.payloads import Cost, Info, JournalState
 from oneweb_bridge.poller import Poller
 from oneweb_bridge.publisher import Publisher
 from oneweb_bridge.session import Handles
@@ -149,32 +150,20 @@ async def _alert(parts: Parts, kind: str, message: str) -> None:
     await parts.poller.alert(Alert(kind=kind, message=message))
 
 
-async def _info(parts: Parts, rows: journal.Journal) -> dict[str, object]:
+async def _info(parts: Parts, rows: journal.Journal) -> Info:
     """What `bridge/info` says: version, the API, the journal, and what each call costs."""
     head, published = await rows.head(), await rows.cursor()
     dropped, dead = await rows.counts()
     poller, costs = parts.poller, parts.poller.costs()
-    api_state = {name: value for name, value in msgspec.structs.asdict(poller.api_state).items() if value is not None}
-    calls = {
-        call: {
-            "interval": round(slot.interval),
-            "effective_interval": round(slot.effective),
-            "requests_per_hour": round(costs[call]),
-        }
-        for call, slot in poller.slots.items()
-    }
-    return {
-        "version": __version__,
-        "contract": CONTRACT,
-        "instance": parts.config.instance,
-        "started_at": parts.started_at,
-        "api": api_state,
-        "journal": {
-            "head": head,
-            "published": published,
-            "backlog": head - published,
-            "dropped": dropped,
-            "dead": dead,
+    return Info(
+        version=__version__,
+        contract=CONTRACT,
+        instance=parts.config.instance,
+        started_at=parts.started_at,
+        api=poller.api_state,
+        journal=JournalState(head, published, head - published, dropped, dead),
+        calls={
+            call: Cost(round(slot.interval), round(slot.effective), round(costs[call]))
+            for call, slot in poller.slots.items()
         },
-        "calls": calls,
-    }
+    )

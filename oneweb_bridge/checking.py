@@ -12,6 +12,7 @@ from oneweb_bridge.config import Config, ConfigError, require_credentials
 from oneweb_bridge.diff import encode
 from oneweb_bridge.link import REFUSED, Link, reason_of
 from oneweb_bridge.model import Message
+from oneweb_bridge.payloads import Probe
 from oneweb_bridge.topics import Tree
 from oneweb_bridge.values import rfc3339
 
@@ -78,7 +79,7 @@ async def _probe(config: Config) -> None:
     will = Message(topic, b"{}", retain=False)
     async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", will, on_answer) as link:
         await link.listen(topic)
-        link.send(Message(topic, encode({"time": rfc3339(round(time.time() * 1000)), "nonce": nonce}), retain=False))
+        link.send(Message(topic, encode(Probe(rfc3339(round(time.time() * 1000)), nonce)), retain=False))
         async with asyncio.timeout(PATIENCE):
             async for message in link.messages:
                 if nonce.encode() in bytes(message.payload):

@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     _add_poll_and_set(commands)
     _add_history(commands)
     _add(commands, "config", _config, "the effective configuration, secrets masked")
+    _add(commands, "asyncapi", _asyncapi, "the AsyncAPI 3.0 document of the topics")
     return top
 
 
@@ -311,4 +312,11 @@ def _history(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> int:
     print(config.dump_yaml(config.load(options.config, os.environ)), end="")
+    return DONE
+
+
+def _asyncapi(options: argparse.Namespace) -> int:
+    from oneweb_bridge import asyncapi
+
+    print(config.yaml_text(asyncapi.document(config.load(options.config, os.environ), __version__)), end="")
     return DONE

@@ -15,6 +15,7 @@ SHORTEST, LONGEST = 10.0, 604800.0
 """Bounds of an interval in seconds."""
 ALL = "all"
 
+Verb = Literal["set", "poll", "enabled", "interval"]
 RequestName = Literal["republish", "replay", "release", "purge"]
 REQUESTS: tuple[RequestName, ...] = ("republish", "replay", "release", "purge")
 
@@ -59,23 +60,31 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 Command = Set | Poll | Request
 
 
-class _SetPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SetPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `set` takes, any of it: `interval` in seconds or as `5m`; null goes back to the configuration file."""
+
     enabled: bool | msgspec.UnsetType | None = msgspec.UNSET
     interval: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
     id: str | None = None
 
 
-class _PollPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PollPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `poll` takes; an empty payload is as good."""
+
     id: str | None = None
     source: str | None = None
 
 
-class _Republish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Republish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is published again."""
+
     id: str | None = None
     what: Literal["everything", "discovery"] = "everything"
 
 
-class _Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose events and samples of the past are sent once more, and of which span of time."""
+
     id: str | None = None
     since: str | float | None = None
     until: str | float | None = None
@@ -84,20 +93,24 @@ class _Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     report: str | None = None
 
 
-class _Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The call whose held removals go; without it, all of them."""
+
     id: str | None = None
     call: str | None = None
 
 
-class _Purge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Purge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing but an id of yours."""
+
     id: str | None = None
 
 
-_PAYLOADS: dict[RequestName, type[msgspec.Struct]] = {
-    "republish": _Republish,
-    "replay": _Replay,
-    "release": _Release,
-    "purge": _Purge,
+PAYLOADS: dict[RequestName, type[msgspec.Struct]] = {
+    "republish": Republish,
+    "replay": Replay,
+    "release": Release,
+    "purge": Purge,
 }
 
 
@@ -106,7 +119,7 @@ class Address(msgspec.Struct, frozen=True):
 
     kind: Literal["polling", "request"]
     name: str
-    verb: str = ""
+    verb: Verb | Literal[""] = ""
 
 
 def address_of(topic: str, base: str) -> Address | None:
@@ -134,13 +147,14 @@ def decode(address: Address, payload: bytes) -> Command:
     if address.kind == "request":
         return _request(address.name, payload)
     if address.name != ALL and address.name not in CALLS:
-        raise BadCommand(f"there is no call {address.name[:64]!r}, expected one of {', '.join(CALLS)}")
+        expected = f"expected one of {', '.join(CALLS)}"
+        raise BadCommand(f"there is no call {address.name[:64]!r}, {expected}", id_of(payload))
     match address.verb:
         case "poll":
-            found = _typed(payload.strip() or b"{}", _PollPayload)
+            found = _typed(payload.strip() or b"{}", PollPayload)
             return Poll(address.name, found.id)
         case "set":
-            return _set(address.name, _typed(payload, _SetPayload))
+            return _set(address.name, _typed(payload, SetPayload))
         case _:
             return Set(address.name, {address.verb: _bare(address.verb, payload)})
 
@@ -166,7 +180,7 @@ def id_of(payload: bytes) -> str | None:
     return id[:256] if isinstance(id, str) else None
 
 
-def _set(call: str, payload: _SetPayload) -> Set:
+def _set(call: str, payload: SetPayload) -> Set:
     changes: dict[str, bool | float | None] = {}
     if payload.enabled is not msgspec.UNSET:
         changes["enabled"] = payload.enabled
@@ -206,9 +220,10 @@ def _interval(said: float | str, id: str | None) -> float:
 
 
 def _request(name: str, payload: bytes) -> Request:
-    if name not in _PAYLOADS:
-        raise BadCommand(f"there is no request {name[:64]!r}, expected one of {', '.join(REQUESTS)}")
-    found = _typed(payload, _PAYLOADS[name])
+    if name not in PAYLOADS:
+        expected = f"expected one of {', '.join(REQUESTS)}"
+        raise BadCommand(f"there is no request {name[:64]!r}, {expected}", id_of(payload))
+    found = _typed(payload, PAYLOADS[name])
     if getattr(found, "call", None) not in (None, *CALLS):
         raise BadCommand(f"there is no call {found.call[:64]!r}", id_of(payload))  # type: ignore[attr-defined]
     return Request(name=name, **msgspec.structs.asdict(found))

@@ -50,6 +50,7 @@ __all__ = [
     "parse",
     "parse_duration",
     "require_credentials",
+    "yaml_text",
 ]
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -487,7 +488,12 @@ def effective(config: Config) -> dict[str, Any]:
 
 def dump_yaml(config: Config) -> str:
     """`effective` as YAML, which `parse` reads."""
-    return yaml.safe_dump(effective(config), sort_keys=False, allow_unicode=True, width=110)
+    return yaml_text(effective(config))
+
+
+def yaml_text(tree: dict[str, Any]) -> str:
+    """A tree of plain values as YAML, in its own order."""
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
 
 
 def _written(value: Any, kind: Any) -> Any:

@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import aiomqtt
-import msgspec
 
 from oneweb_bridge import commands
 from oneweb_bridge.commands import ALL, Address, BadCommand, Poll, Request, Set
 from oneweb_bridge.diff import encode
-from oneweb_bridge.model import Alert, CallState, Message
+from oneweb_bridge.model import Alert, Message
+from oneweb_bridge.payloads import CallState, Response, Result
 from oneweb_bridge.poller import Done, Poller
 from oneweb_bridge.publisher import Publisher
 from oneweb_bridge.session import Incoming
@@ -208,22 +209,12 @@ class Executor:
         count: int | None = None,
         note: str | None = None,
     ) -> None:
-        said: dict[str, object] = {} if id is None else {"id": id}
-        if address.kind == "polling":
-            said["command"] = address.verb
-        said["status"] = "ok" if error is None else "error"
-        known = {
-            "error": error,
-            "note": note,
-            "count": count,
-            "state": state and msgspec.structs.asdict(state),
-        }
-        said |= {name: value for name, value in known.items() if value is not None}
-        if isinstance(said.get("state"), dict):
-            said["state"] = {name: value for name, value in known["state"].items() if value is not None}  # type: ignore[union-attr]
+        status: Literal["ok", "error"] = "ok" if error is None else "error"
+        said: Result | Response = Response(id=id, status=status, error=error, count=count)
         base = self._publisher.tree.base
         topic = f"{base}/bridge/response/{address.name}"
-        if address.kind == "polling":
+        if address.verb:
+            said = Result(id=id, command=address.verb, status=status, error=error, note=note, state=state)
             topic = f"{base}/bridge/polling/{_level(address.name)}/result"
         if error is not None:
             _log.warning("%s: %s", incoming.topic, error)

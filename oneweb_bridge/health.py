@@ -10,6 +10,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from oneweb_bridge.diff import encode
+from oneweb_bridge.payloads import Info
 from oneweb_bridge.poller import Poller
 
 STUCK = 30.0
@@ -29,9 +30,7 @@ class Parts(msgspec.Struct, frozen=True):
 class Health:
     """What the endpoints say. `connected` tells of the broker, `info` is the payload of `bridge/info`."""
 
-    def __init__(
-        self, poller: Poller, connected: Callable[[], bool], info: Callable[[], Awaitable[dict[str, object]]]
-    ) -> None:
+    def __init__(self, poller: Poller, connected: Callable[[], bool], info: Callable[[], Awaitable[Info]]) -> None:
         self._poller = poller
         self._connected = connected
         self._info = info
@@ -42,7 +41,7 @@ class Health:
 
     async def parts(self) -> Parts:
         """The parts of readiness."""
-        info = msgspec.convert(await self._info(), _Info)
+        info = await self._info()
         return Parts(
             api=self._poller.api_state.state == "ok", broker=self._connected(), journal=info.journal.backlog < BACKLOG
         )
@@ -61,7 +60,7 @@ class Health:
     async def metrics(self, _: web.Request) -> web.Response:
         """The same and the state of each call in Prometheus' text form."""
         registry = CollectorRegistry()
-        parts, info = await self.parts(), msgspec.convert(await self._info(), _Info)
+        parts, info = await self.parts(), await self._info()
         for name, about, value in (
             ("api_up", "whether the API accepts the credentials", float(parts.api)),
             ("broker_up", "whether the broker is connected", float(parts.broker)),
@@ -97,17 +96,6 @@ class Health:
                 ("records", state.records),
             ):
                 gauges[name].labels(call).set(value)
-
-
-class _Journal(msgspec.Struct, frozen=True):
-    head: int
-    backlog: int
-    dropped: int
-    dead: int
-
-
-class _Info(msgspec.Struct, frozen=True):
-    journal: _Journal
 
 
 @contextlib.asynccontextmanager

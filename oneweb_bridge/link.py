@@ -26,11 +26,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from oneweb_bridge.model import Message
-from oneweb_bridge.settings import Mqtt
+from oneweb_bridge.settings import KEEPALIVE, Mqtt
 
 CONNECT_TIMEOUT = 2.0
 """paho connects in a thread that a cancellation does not end, so this bounds how long an exit takes."""
-KEEPALIVE = 30
 INBOUND = 1000
 """Commands that may wait to be obeyed; what comes beyond is dropped and counted."""
 REFUSED = 0x80

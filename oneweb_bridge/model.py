@@ -149,24 +149,6 @@ class Batch(msgspec.Struct, kw_only=True):
         self.all_stale = self.all_stale or other.all_stale
 
 
-class CallState(msgspec.Struct, frozen=True, kw_only=True):
-    """The polling manager's row for one call, as it is published. Durations in seconds, but `duration_ms`."""
-
-    call: str
-    enabled: bool
-    interval: int
-    status: Status
-    fresh: bool
-    last_poll: str | None = None
-    last_success: str | None = None
-    duration_ms: int | None = None
-    records: int = 0
-    events: int = 0
-    samples: int = 0
-    next_poll: str | None = None
-    error: str | None = None
-
-
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """Something an operator should look at. `call` is None when it concerns the bridge itself."""
 

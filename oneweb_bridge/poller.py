@@ -19,7 +19,8 @@ from oneweb_bridge.api import Api, ApiError, BadAnswer, RateLimited, Unauthorize
 from oneweb_bridge.config import Config
 from oneweb_bridge.diff import encode
 from oneweb_bridge.intake import Intake, Outcome
-from oneweb_bridge.model import Alert, Batch, CallState, Entry, Put, Status
+from oneweb_bridge.model import Alert, Batch, Entry, Put, Status
+from oneweb_bridge.payloads import Alarm, ApiState, CallState
 from oneweb_bridge.store import CallMemory, Setting, Store
 from oneweb_bridge.turns import Turns
 from oneweb_bridge.values import rfc3339
@@ -29,15 +30,6 @@ _log = logging.getLogger("oneweb_bridge.poller")
 FRESH_CHECK = 2.0
 HELLO_RETRY = (2.0, 300.0)
 """Shortest and longest pause between two tries to sign in while the API cannot be reached."""
-
-
-class ApiState(msgspec.Struct, frozen=True):
-    """What `bridge/info` says of the API. Times as text."""
-
-    state: Literal["ok", "unauthorized", "unreachable"]
-    since: str
-    hello_at: str | None = None
-    error: str | None = None
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -386,7 +378,7 @@ class Poller:
         )
 
     async def _say(self, slot: Slot, wait: float | None = None) -> None:
-        doc = encode(_known(self.state(slot, wait)))
+        doc = encode(self.state(slot, wait))
         if doc == slot.said:
             return
         now = round(self._clock() * 1000)
@@ -411,7 +403,7 @@ class Poller:
     async def alert(self, alert: Alert) -> None:
         """Puts an alert into the journal."""
         now = round(self._clock() * 1000)
-        said = encode({"time": rfc3339(now), **_known(alert)})
+        said = encode(Alarm(time=rfc3339(now), kind=alert.kind, message=alert.message, call=alert.call))
         try:
             await self._store.commit(Batch(entries=[Entry("bridge", "", "alert", alert.kind, now, said)]))
         except sqlite3.OperationalError as error:
@@ -486,11 +478,6 @@ class Poller:
             slot.status = "disabled"
         elif slot.status == "disabled" or not slot.said:
             slot.status = "waiting"
-
-
-def _known(value: msgspec.Struct) -> dict[str, object]:
-    """The members that are known: what is not is absent, never null."""
-    return {name: found for name, found in msgspec.structs.asdict(value).items() if found is not None}
 
 
 def _sentence(error: Exception, deadline: float) -> str:

@@ -16,6 +16,7 @@ from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import Journal
 from oneweb_bridge.link import Link, reason_of
 from oneweb_bridge.model import Message
+from oneweb_bridge.payloads import Connection
 from oneweb_bridge.purge import stray_topics
 from oneweb_bridge.session import Foreign, Handles, Incoming, Session
 from oneweb_bridge.settings import Mqtt
@@ -71,7 +72,7 @@ class Publisher:
 
     async def _connect(self) -> None:
         session = Session(self)
-        will = Message(self.tree.status, encode({"state": "offline"}), retain=True)
+        will = Message(self.tree.status, encode(Connection("offline")), retain=True)
         identifier = f"oneweb-bridge-{self.instance}"
         async with Link(self.settings, identifier, will, session.answered) as link:
             self._session = session

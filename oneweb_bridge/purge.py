@@ -2,16 +2,20 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 
 import aiomqtt
 
 from oneweb_bridge import commands
+from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import Journal
 from oneweb_bridge.link import Link
 from oneweb_bridge.model import Message
+from oneweb_bridge.payloads import Probe
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
+from oneweb_bridge.values import rfc3339
 
 PATIENCE = 30.0
 
@@ -31,11 +35,11 @@ async def _retained_topics(settings: Mqtt, tree: Tree) -> set[str]:
     """All retained topics below the base, by a connection of its own that is told them at subscription."""
     nonce = secrets.token_hex(8)
     topics: set[str] = set()
-    will = Message(tree.probe, b"{}", retain=False)
-    async with Link(settings, f"oneweb-bridge-purge-{nonce[:8]}", will, lambda *_: None, inbound=0) as link:
+    probe = Message(tree.probe, encode(Probe(rfc3339(round(time.time() * 1000)), nonce)), retain=False)
+    async with Link(settings, f"oneweb-bridge-purge-{nonce[:8]}", probe, lambda *_: None, inbound=0) as link:
         await link.subscribe(f"{tree.base}/#", qos=1)
         # The broker sends what is retained before what is published later.
-        link.send(Message(tree.probe, b'{"nonce":"' + nonce.encode() + b'"}', retain=False))
+        link.send(probe)
         try:
             async with asyncio.timeout(PATIENCE):
                 async for message in link.messages:

@@ -19,7 +19,8 @@ from paho.mqtt.properties import Properties
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import PAGE, Journal
 from oneweb_bridge.link import REFUSED, Link
-from oneweb_bridge.model import Alert, Message
+from oneweb_bridge.model import Message
+from oneweb_bridge.payloads import Alarm, Connection, Head, Probe
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
 from oneweb_bridge.values import rfc3339
@@ -58,7 +59,7 @@ class Handles(msgspec.Struct, frozen=True, kw_only=True):
     """What the publisher is handed: whom to give commands, and where to learn what it cannot know."""
 
     on_command: Callable[[Incoming], None]
-    info: Callable[[], Awaitable[dict[str, object]]]
+    info: Callable[[], Awaitable[object]]
     alert: Callable[[str, str], Awaitable[None]]
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
@@ -134,7 +135,7 @@ class Session:
         self._window = Window(1 if self._owner_is_in_trouble() else size, cursor)
         await self._probe()
         low = await self._behind(cursor)
-        await self._said(Message(self._tree.status, encode({"state": "online"}), retain=True))
+        await self._said(Message(self._tree.status, encode(Connection("online")), retain=True))
         self._owner.connected_since, self._owner.problem = time.monotonic(), None
         _log.info("broker %s:%s: connected", self._owner.settings.host, self._owner.settings.port)
         await self._said(Message(self._tree.info, encode(await self._owner.handles.info()), retain=True))
@@ -158,7 +159,7 @@ class Session:
     async def _probe(self) -> None:
         """What the broker takes must come back, or nothing else is sent. The head comes before it, if there is one."""
         now = rfc3339(round(time.time() * 1000))
-        self._offer(Message(self._tree.probe, encode({"time": now, "nonce": self._nonce}), retain=False))
+        self._offer(Message(self._tree.probe, encode(Probe(now, self._nonce)), retain=False))
         try:
             await asyncio.wait_for(self._probed.wait(), PROBE_PATIENCE)
         except TimeoutError:
@@ -200,9 +201,8 @@ class Session:
             f"{self._owner.instance!r}: give this one its own mqtt.base_topic, or clear that topic if the other is gone"
         )
         # It cannot go through the journal: nothing of the journal is published here.
-        alert, now = Alert(kind="foreign_instance", message=said), rfc3339(round(time.time() * 1000))
-        payload = encode({"time": now, "kind": alert.kind, "message": alert.message})
-        await self._said(Message(self._tree.alert, payload, retain=False))
+        alert = Alarm(time=rfc3339(round(time.time() * 1000)), kind="foreign_instance", message=said)
+        await self._said(Message(self._tree.alert, encode(alert), retain=False))
         return Foreign(said)
 
     async def _restore(self, low: int, cursor: int) -> int:
@@ -499,7 +499,7 @@ class Session:
         self._window.offer_loose(self._head_message(seq), done)
 
     def _head_message(self, seq: int) -> Message:
-        said = {"journal": self._owner.journal_id, "instance": self._owner.instance, "seq": seq}
+        said = Head(self._owner.journal_id, self._owner.instance, seq)
         return Message(self._tree.head, encode(said), retain=True)
 
     async def _watch(self) -> None:
@@ -578,7 +578,7 @@ class Session:
             async with asyncio.timeout(2.0):
                 await link.publish(
                     self._tree.status,
-                    encode({"state": "offline"}),
+                    encode(Connection("offline")),
                     qos=1,
                     retain=True,
                     properties=link.properties("application/json"),

@@ -195,6 +195,10 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     insecure: Flag = False
 
 
+KEEPALIVE = 30
+"""Seconds without a message after which the broker is asked whether it is still there."""
+
+
 class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The broker."""
 

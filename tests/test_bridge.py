@@ -23,47 +23,6 @@ async def test_first_snapshot_equals_what_the_api_shows(world: harness.World) ->
         assert truth.broken_chains(recorder.messages) == []
 
 
-async def test_every_topic_class_is_published(world: harness.World) -> None:
-    """Every outgoing topic class of the contract, but command results and discovery, is heard of a living fleet."""
-    classes = (
-        "bridge/status",
-        "bridge/info",
-        "bridge/head",
-        "bridge/probe",
-        "bridge/polling/user_terminals/state",
-        "/components",
-        "/relations",
-        "/metric/presence",
-        "/metric/link_availability",
-        "/metric/signal_quality",
-        "/metric/resource_state",
-        "/metric/traffic",
-        "/metric/link_metrics",
-        "/metric/throughput",
-        "/usage/",
-        "/event/added",
-        "/event/changed",
-        "/event/removed",
-        "organization/",
-        "site/",
-        "/history/",
-    )
-    removed = world.api.truth("terminals")[0]["id"]
-    config = world.config(removal={"after_missing": 1, "after_time": "1s"})
-    async with harness.recording(world.port) as recorder, harness.running(config):
-        await recorder.until(lambda: settled(recorder))
-        world.api.fleet("remove", id=removed)
-        world.api.fleet("set_state", id=world.api.truth("terminals")[1]["id"], state="degraded")
-        world.api.advance(3600)
-        await recorder.until(lambda: not missing(recorder, classes), 45)
-
-
-def missing(recorder: harness.Recorder, classes: tuple[str, ...]) -> list[str]:
-    """The classes of which no topic was heard."""
-    topics = recorder.topics()
-    return [part for part in classes if not any(part in topic for topic in topics)]
-
-
 async def test_removed_terminal_is_announced_then_cleared(world: harness.World) -> None:
     """A terminal that is gone gives its `removed` event first, then every retained topic of it is cleared."""
     world.api.freeze()

@@ -26,7 +26,7 @@ from oneweb_bridge.commands import (
 CALL = "user_terminals"
 
 
-def obeyed(verb: str, payload: bytes | str, call: str = CALL) -> Command:
+def obeyed(verb: Any, payload: bytes | str, call: str = CALL) -> Command:
     return decode(Address("polling", call, verb), payload if isinstance(payload, bytes) else payload.encode())
 
 
@@ -80,7 +80,7 @@ def test_address_knows_a_base_of_several_levels() -> None:
     ],
 )
 def test_empty_payload_is_a_poll_and_nothing_else(  # noqa: PLR0917 -- a row of a table
-    payload: bytes, kind: Any, name: str, verb: str, retain: bool, empty: bool
+    payload: bytes, kind: Any, name: str, verb: Any, retain: bool, empty: bool
 ) -> None:
     """Empty is nothing on `set` and `request`, a poll on `poll`, and with the retain flag only a clearing."""
     assert is_empty(Address(kind, name, verb), payload, retain=retain) is empty
@@ -342,3 +342,12 @@ def test_mark_is_the_id_where_there_is_one() -> None:
     assert mark_of(b"a", "x") == mark_of(b"b", "x") != mark_of(b"a", "y")
     assert mark_of(b"a", None) != mark_of(b"a", "a")
     assert mark_of(b"a", "") != mark_of(b"a", None)
+
+
+@pytest.mark.parametrize("address", [Address("polling", "nobody", "poll"), Address("request", "nothing")])
+def test_id_of_a_command_for_nobody_is_repeated(address: Address) -> None:
+    """The answer to a command for a call or a request that does not exist has the sender's id."""
+    with pytest.raises(BadCommand) as refused:
+        decode(address, b'{"id": "mine"}')
+
+    assert refused.value.id == "mine"

@@ -36,6 +36,9 @@ PURE = {
     "removal": "settings",
     "filters": "model settings",
     "commands": "catalogue settings values",
+    "payloads": "model",
+    "schemas": "catalogue payloads values wire",
+    "asyncapi": ("catalogue commands diff discovery payloads samples schemas settings topics wire"),
 }
 """Modules that decide: no world, no clock, no chance, and nothing imported but one another."""
 
@@ -56,23 +59,23 @@ WORLD = {
     "intake": (
         "api catalogue config diff fetch filters glance listing model relations removal samples store values wire"
     ),
-    "poller": "api config diff intake model schedule store turns values",
-    "health": "diff poller",
+    "poller": "api config diff intake model payloads schedule store turns values",
+    "health": "diff payloads poller",
     "link": "model settings",
-    "session": "diff journal link model settings topics values window",
-    "purge": "commands journal link model settings topics",
-    "publisher": "diff journal link model purge session settings topics",
-    "executor": "commands diff model poller publisher session store values",
+    "session": "diff journal link model payloads settings topics values window",
+    "purge": "commands diff journal link model payloads settings topics values",
+    "publisher": "diff journal link model payloads purge session settings topics",
+    "executor": "commands diff model payloads poller publisher session store values",
     "console": "diff journal model topics",
     "past": "commands journal model values",
     "remote": "catalogue config link model topics",
-    "checking": "api config diff link model topics values",
+    "checking": "api config diff link model payloads topics values",
 }
 """Modules that touch the world, one resource each, and those that put the decisions to work."""
 
 EXPLORE = {
     "evidence": "catalogue",
-    "__init__": "api catalogue config paging explore",
+    "__init__": "api catalogue config explore paging",
     "pages": "catalogue paging",
     "report": "",
     "spans": "catalogue values",
@@ -92,11 +95,11 @@ ASSEMBLY = {
     "__init__": "",
     "__main__": "cli",
     "app": (
-        "__init__ announcer api config console devices executor health housekeeping intake journal model notify poller "
-        "publisher session store topics values"
+        "__init__ announcer api config console devices executor health housekeeping intake journal model notify "
+        "payloads poller publisher session store topics values"
     ),
     "demo": "app broker catalogue config console settings simulator",
-    "cli": "__init__ app catalogue checking config database demo explore logs past remote settings simulator",
+    "cli": "__init__ app asyncapi catalogue checking config database demo explore logs past remote settings simulator",
 }
 
 MAY_IMPORT = {module: frozenset(names.split()) for module, names in (PURE | WORLD | ASSEMBLY).items()}

@@ -1,0 +1,159 @@
+"""What is published about the bridge itself, as structs; the AsyncAPI document is made of the same ones. Pure.
+
+A member that is None is left out, because what is not known is absent and never null. The notes on
+the members carry units, bounds and an example each, which only the document reads.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from oneweb_bridge.model import Status
+
+TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z$"
+"""Every time that is published: RFC 3339 in UTC, with milliseconds where they are known."""
+
+
+def _integer(about: str, example: int, unit: str = "") -> Meta:
+    return Meta(
+        ge=0,
+        description=about,
+        examples=[example],
+        extra_json_schema={"format": "int64"} | ({"x-unit": unit} if unit else {}),
+    )
+
+
+def _time(about: str, example: str = "2025-06-17T14:15:02.113Z") -> Meta:
+    return Meta(pattern=TIME, description=about, examples=[example], extra_json_schema={"format": "date-time"})
+
+
+def _text(about: str, *examples: Any) -> Meta:
+    return Meta(description=about, examples=list(examples) or None)
+
+
+CallName = Annotated[str, _text("a call of the polling manager", "user_terminals")]
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """Whether the bridge is connected; the broker says offline by itself when the connection is lost."""
+
+    state: Literal["online", "offline"]
+
+
+class ApiState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `bridge/info` says of the API."""
+
+    state: Literal["ok", "unauthorized", "unreachable"]
+    since: Annotated[str, _time("since when it is so")]
+    hello_at: Annotated[str, _time("when the API last accepted the credentials")] | None = None
+    error: Annotated[str, _text("why it is not ok")] | None = None
+
+
+class JournalState(msgspec.Struct, frozen=True):
+    """How far the journal is, in rows."""
+
+    head: Annotated[int, _integer("the last row", 2853)]
+    published: Annotated[int, _integer("the last row that the broker acknowledged", 2850)]
+    backlog: Annotated[int, _integer("rows that wait", 3)]
+    dropped: Annotated[int, _integer("rows that were dropped unsent, ever", 0)]
+    dead: Annotated[int, _integer("rows that were set aside, ever", 0)]
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """The interval of a call that is wanted, the one in force, and what it costs."""
+
+    interval: Annotated[int, _integer("what is wanted", 300, "s")]
+    effective_interval: Annotated[int, _integer("what is in force", 300, "s")]
+    requests_per_hour: Annotated[int, _integer("what it costs", 12, "1/h")]
+
+
+class Info(msgspec.Struct, frozen=True):
+    """The bridge: its version, the API, the journal, and what each call costs."""
+
+    version: Annotated[str, _text("of the bridge", "0.1.0")]
+    contract: Annotated[int, _integer("version of topics and payloads", 1)]
+    instance: Annotated[str, _text("name of the bridge", "main")]
+    started_at: Annotated[str, _time("when the bridge was started")]
+    api: ApiState
+    journal: JournalState
+    calls: dict[CallName, Cost]
+
+
+class Head(msgspec.Struct, frozen=True):
+    """How far the broker is known to be; nobody but the bridge needs it."""
+
+    journal: Annotated[str, _text("id of the database", "1bf44f91fcc37727")]
+    instance: Annotated[str, _text("name of the bridge", "main")]
+    seq: Annotated[int, _integer("the last row that the broker acknowledged", 2850)]
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """Published and read back at connect, to know that the broker delivers what it takes."""
+
+    time: Annotated[str, _time("when it was sent")]
+    nonce: Annotated[str, _text("a random word", "5936ff4b0f2614b5")]
+
+
+class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that an operator should look at."""
+
+    time: Annotated[str, _time("when it was noticed")]
+    kind: Annotated[str, Meta(pattern="^[a-z_]+$", description="what it is about", examples=["removal_held"])]
+    message: Annotated[str, _text("what is wrong, and what to do", "10 terminal records are missing at once")]
+    call: Annotated[str, _text("absent when it concerns the bridge itself", "user_terminals")] | None = None
+
+
+class CallState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The polling manager's row for one call: its switch, its interval, its last poll and its next one."""
+
+    call: CallName
+    enabled: Annotated[bool, _text("whether it is polled by itself", True)]
+    interval: Annotated[int, _integer("what is in force", 300, "s")]
+    status: Annotated[Status, _text("how the last poll went, or what goes on", "ok")]
+    fresh: Annotated[bool, _text("whether the last success is younger than 3 intervals", True)]
+    last_poll: Annotated[str, _time("when the last poll began")] | None = None
+    last_success: Annotated[str, _time("when a poll last succeeded")] | None = None
+    duration_ms: Annotated[int, _integer("how long the last successful poll took", 86, "ms")] | None = None
+    records: Annotated[int, _integer("records that the last successful poll listed", 25)]
+    events: Annotated[int, _integer("events that it caused", 2)]
+    samples: Annotated[int, _integer("samples that it brought", 0)]
+    next_poll: Annotated[str, _time("when the next poll is due")] | None = None
+    error: Annotated[str, _text("what went wrong")] | None = None
+
+
+class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The answer to a command of the polling manager."""
+
+    id: Annotated[str, _text("as the command gave it", "morning")] | None = None
+    command: Literal["poll", "set", "enabled", "interval"]
+    status: Literal["ok", "error"]
+    error: Annotated[str, _text("what was wrong, and what was expected")] | None = None
+    note: Annotated[str, _text("of a poll that has to wait: until when")] | None = None
+    state: CallState | None = None
+
+
+class Response(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The answer to a request."""
+
+    id: Annotated[str, _text("as the request gave it", "spring cleaning")] | None = None
+    status: Literal["ok", "error"]
+    error: Annotated[str, _text("what was wrong, and what was expected")] | None = None
+    count: Annotated[int, _integer("how many messages, calls or topics it concerned", 308)] | None = None
+
+
+class Named(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An id, and the name that belongs to it where that is known."""
+
+    id: Annotated[str, _text("raw id", "ACC-102")]
+    name: Annotated[str, _text("its name", "Longline Satcom")] | None = None
+
+
+class Relations(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The names that belong to a terminal, joined from the records of other calls."""
+
+    imei: Annotated[str, _text("key", "359235170297930")]
+    product_ids: Annotated[list[str], _text("sorted", ["SC-410000160766"])]
+    site: Named | None = None
+    distribution_partner: Named | None = None
+    end_customer: Named | None = None
