@@ -31,6 +31,7 @@ PURE = {
     "wire": "catalogue model paths values",
     "paging": "catalogue",
     "settings": "catalogue",
+    "masks": "settings",
     "removal": "settings",
     "filters": "model settings",
     "commands": "catalogue settings values",
@@ -39,11 +40,12 @@ PURE = {
 
 WORLD = {
     "config": "catalogue paths settings",
-    "logs": "settings",
+    "logs": "masks settings",
     "turns": "",
     "notify": "",
     "broker": "",
-    "api": "__init__ limits settings",
+    "tls": "",
+    "api": "__init__ limits masks settings tls",
     "fetch": "api catalogue diff paging wire",
     "database": "",
     "store": "database model samples",
@@ -54,7 +56,7 @@ WORLD = {
     "intake": "api catalogue config diff fetch filters model relations removal samples store values wire",
     "poller": "api config diff intake model schedule store turns values",
     "health": "diff poller",
-    "link": "model settings",
+    "link": "model settings tls",
     "session": "diff journal link model settings topics values window",
     "purge": "commands journal link model settings topics",
     "publisher": "diff journal link model purge session settings topics",
@@ -88,11 +90,11 @@ ASSEMBLY = {
     "__init__": "",
     "__main__": "cli",
     "app": (
-        "__init__ announcer api config console devices executor health housekeeping intake journal model notify poller "
-        "publisher session store topics values"
+        "__init__ announcer api config console devices executor health housekeeping intake journal masks model notify "
+        "poller publisher session store topics values"
     ),
     "demo": "app broker catalogue config console settings simulator",
-    "cli": "__init__ app catalogue checking config database demo explore logs past remote settings simulator",
+    "cli": "__init__ app catalogue checking config database demo explore logs masks past remote settings simulator",
 }
 
 MAY_IMPORT = {module: frozenset(names.split()) for module, names in (PURE | WORLD | ASSEMBLY).items()}
