@@ -28,7 +28,7 @@ from oneweb_bridge import __version__
 from oneweb_bridge.limits import LONGEST, pause_of
 from oneweb_bridge.masks import Masks, pair, secrets_of
 from oneweb_bridge.settings import Api as Settings
-from oneweb_bridge.tls import BadFile, Trust, reason_of
+from oneweb_bridge.tls import Trust, reason_of
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 MOST_HELD = 65536
@@ -376,8 +376,6 @@ def _origin(url: str) -> tuple[str, str, str | None, int | None]:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, BadFile):
-        return str(error)
     if (refusal := reason_of(error)) is not None:
         return refusal
     if isinstance(error, TimeoutError):

@@ -226,7 +226,7 @@ def _check(options: argparse.Namespace) -> int:
 
     masks = Masks()
     found = _loaded(options, masks)
-    return DONE if asyncio.run(checking.check(found, _printing(masks))) else FAILED
+    return DONE if asyncio.run(checking.check(found, _printing(masks), masks)) else FAILED
 
 
 def _explore(options: argparse.Namespace) -> int:
@@ -235,7 +235,7 @@ def _explore(options: argparse.Namespace) -> int:
     masks = Masks()
     found = _loaded(options, masks)
     try:
-        return DONE if asyncio.run(explore.explore(found, _printing(masks), options.save)) else FAILED
+        return DONE if asyncio.run(explore.explore(found, _printing(masks), options.save, masks)) else FAILED
     except BrokenPipeError:
         raise
     except OSError as error:

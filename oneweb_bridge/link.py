@@ -247,4 +247,6 @@ def reason_of(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, asyncio.TimeoutError):
         return "no answer in time"
+    if isinstance(error.__context__, ConnectionResetError):
+        return "it reset the connection; check whether TLS is spoken on this port (mqtt.tls.enabled)"
     return " ".join(str(error).split()) or type(error).__name__

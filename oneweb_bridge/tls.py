@@ -119,7 +119,9 @@ _REFUSALS = {
 
 
 def reason_of(error: BaseException | None) -> str | None:
-    """Why TLS failed, of the other side; None when something else did."""
+    """Why TLS failed, of the other side or a file here; None when something else did."""
+    if isinstance(error, BadFile):
+        return str(error)
     # aiohttp's errors are TLS errors by name only: what happened is in their os_error.
     while error is not None and (hasattr(error, "os_error") or not isinstance(error, ssl.SSLError)):
         error = getattr(error, "os_error", None) or error.__cause__ or error.__context__

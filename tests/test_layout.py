@@ -64,13 +64,13 @@ WORLD = {
     "console": "diff journal model topics",
     "past": "commands journal model values",
     "remote": "catalogue config link model topics",
-    "checking": "api config diff link model topics values",
+    "checking": "api config diff link masks model topics values",
 }
 """Modules that touch the world, one resource each, and those that put the decisions to work."""
 
 EXPLORE = {
     "evidence": "catalogue",
-    "__init__": "api catalogue config paging explore",
+    "__init__": "api catalogue config masks paging explore",
     "pages": "catalogue paging",
     "report": "",
     "spans": "catalogue values",
