@@ -191,7 +191,9 @@ async def hearing(place: Place, role: str, *filters: str, modern: bool = True) -
 
     async with client:
         for name in filters:
-            await client.subscribe(name, options=SubscribeOptions(qos=1)) if modern else await client.subscribe(name, 1)
+            await client.subscribe(
+                name, options=SubscribeOptions(qos=1, retainAsPublished=True)
+            ) if modern else await client.subscribe(name, 1)
         task = asyncio.create_task(listen(), name="hearing")
         try:
             yield recorder

@@ -8,13 +8,16 @@ import shlex
 import signal
 import ssl
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import pytest
 
 from oneweb_bridge import tls
-from tests import doors
+from oneweb_bridge.simulator import Options, serve
+from tests import doors, harness
+from tests.campaign import settled
 from tests.test_docs import command_topics, topic_classes
 
 
@@ -219,3 +222,38 @@ async def _serial(place: doors.Place) -> str:
     found: dict[str, Any] = writer.get_extra_info("peercert")
     writer.close()
     return str(found["serialNumber"])
+
+
+# ── the bridge itself through these doors ──────────────────────────────────────────────────────
+
+
+async def test_bridge_works_with_its_role_and_others_with_theirs(door: doors.Place, tmp_path: Path) -> None:
+    """The role `bridge` is refused nothing, a reader hears tree and discovery, an operator's commands are obeyed."""
+    async with (
+        serve(Options(terminals=3, seed=2)) as api,
+        doors.hearing(door, "reader", "oneweb/#", "homeassistant/#") as reader,
+    ):
+        bridge, operator = (written(tmp_path, api.url, door, role) for role in ("bridge", "operator"))
+        code, out, _ = await harness.command("check", "-c", str(bridge))
+        assert (code, "FAILED" in out) == (0, False), out
+        async with harness.running(bridge) as running:
+            await reader.until(lambda: settled(reader))
+            await reader.until(lambda: any(topic.startswith("homeassistant/device/") for topic in reader.topics()))
+            commands = (["poll", "sites"], ["set", "sites", "--interval", "2m"], ["status"], ["check"])
+            ended = await asyncio.gather(*(harness.command(*words, "-c", str(operator)) for words in commands))
+            log = running.text()
+
+    # An operator may not write the probe.
+    assert [code for code, _, _ in ended] == [0, 0, 0, 1], ended
+    assert "refuse" not in log
+    assert not [topic for topic in reader.topics() if topic.endswith(("/set", "/poll"))]
+
+
+def written(directory: Path, url: str, place: doors.Place, role: str) -> Path:
+    """A configuration with this role's account, its password in a file."""
+    home = directory / role
+    home.mkdir()
+    (home / "password").write_text(place.passwords[role] + "\n")
+    given = {**place.settings(role), "password_file": "password"}
+    del given["password"]
+    return harness.bridge_yaml(home, url, place.port, mqtt=given)
