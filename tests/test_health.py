@@ -130,7 +130,7 @@ async def watched(directory: Path, backlog: int = 0) -> AsyncIterator[tuple[heal
     journal = {"head": backlog, "backlog": backlog, "dropped": 0, "dead": 0}
 
     async def info() -> dict[str, object]:
-        return {"version": "1", "contract": "1", "instance": "main", "journal": journal}
+        return {"version": "1", "contract": 1, "instance": "main", "journal": journal}
 
     async with app.built(msgspec.structs.replace(config, state=state)) as parts:
         yield health.Health(parts.poller, lambda: True, info), parts.poller

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from oneweb_bridge import broker
+from oneweb_bridge import broker, cli
 from tests import harness
 
 CLIENT = "c4nary-client-id"
@@ -277,11 +277,15 @@ MISTAKES: dict[str, str] = {
 
 
 @pytest.mark.parametrize("mistake", sorted(MISTAKES))
-async def test_mistake_in_the_configuration_shows_no_secret(mistake: str, tmp_path: Path) -> None:
+def test_mistake_in_the_configuration_shows_no_secret(
+    mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A configuration that is refused because of a secret, or beside one, is refused without showing it."""
     (tmp_path / "bridge.yaml").write_text(MISTAKES[mistake] + "\n", encoding="utf-8")
-    given = {"CANARY": "c4nary-here", "ONEWEB_CLIENT_ID": "i", "ONEWEB_CLIENT_SECRET": "c4nary-here"}
-    code, out, err = await harness.command("check", "-c", str(tmp_path / "bridge.yaml"), cwd=None, **given)
+    for name in ("CANARY", "ONEWEB_CLIENT_SECRET"):
+        monkeypatch.setenv(name, "c4nary-here")
+    code = cli.main(["check", "-c", str(tmp_path / "bridge.yaml")])
+    out, err = capfd.readouterr()
 
     assert code == 2
     assert "c4nary-here" not in out + err
