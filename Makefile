@@ -8,7 +8,7 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test check format lock soak bench clean
+.PHONY: help demo test check format lock soak bench audit sbom clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -45,6 +45,15 @@ bench:  ## measures throughput, latency and memory
 
 lock:  ## makes both lock files anew from pyproject.toml
 	$(SETUP) lock
+
+audit:  ## asks the advisory service for known vulnerabilities of what the bridge runs with
+	$(SETUP) tools
+	@build/tools/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.lock
+
+sbom:  ## writes dist/sbom.json, a CycloneDX list of what the bridge runs with
+	$(SETUP) tools
+	@mkdir -p dist
+	@PYTHONWARNINGS=ignore build/tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --output-reproducible -o dist/sbom.json
 
 clean:  ## removes what these commands made
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -5,6 +5,7 @@
 #   sh deploy/setup.sh test     .venv with the tools too; mosquitto and its clients, or exit 1
 #   sh deploy/setup.sh check    .venv with the tools
 #   sh deploy/setup.sh lock     makes both lock files anew from pyproject.toml
+#   sh deploy/setup.sh tools    build/tools with pip-audit and cyclonedx-py, away from what the bridge runs with
 #
 # One short line per step on stderr. What apt-get and pip say goes to a log, which is shown when they fail.
 set -eu
@@ -164,6 +165,15 @@ freeze() {
     "$2/bin/python" -m pip --disable-pip-version-check freeze --exclude oneweb-bridge >"$2.txt" 2>>"$log"
 }
 
+# The auditors are no part of what they look at.
+tools() {
+    [ ! -x build/tools/bin/pip-audit ] || [ ! -x build/tools/bin/cyclonedx-py ] || return 0
+    make_venv
+    say "installing pip-audit and cyclonedx-bom in build/tools"
+    .venv/bin/python -m venv build/tools >>"$log" 2>&1 || fail "build/tools could not be made."
+    pip build/tools/bin/python install "pip-audit>=2.10,<3" "cyclonedx-bom>=7.5,<8" || fail "pip could not install the tools."
+}
+
 case "${1-}" in
     demo)  # what the tests need includes what the demo needs
         if grep -qs '^requirements-dev.lock' .venv/installed; then install_locked requirements-dev.lock
@@ -172,5 +182,6 @@ case "${1-}" in
     test)  install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail ;;
     check) install_locked requirements-dev.lock ;;
     lock)  lock ;;
-    *)     echo "usage: sh deploy/setup.sh demo|test|check|lock" >&2; exit 2 ;;
+    tools) tools ;;
+    *)     echo "usage: sh deploy/setup.sh demo|test|check|lock|tools" >&2; exit 2 ;;
 esac

@@ -11,10 +11,8 @@ Errors are split by what happens next:
 """
 
 import asyncio
-import base64
 import contextlib
 import random
-import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -28,11 +26,13 @@ from aiolimiter import AsyncLimiter
 
 from oneweb_bridge import __version__
 from oneweb_bridge.limits import LONGEST, pause_of
+from oneweb_bridge.masks import Masks, pair, secrets_of
 from oneweb_bridge.settings import Api as Settings
+from oneweb_bridge.tls import Trust, reason_of
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
-MOST_KEPT = 2000
-"""Bytes of a bad answer that are kept for the operator."""
+MOST_HELD = 65536
+"""Bytes of a bad answer that an error carries."""
 _TEXT_MEMBERS = ("message", "reason", "error", "description")
 
 
@@ -61,7 +61,7 @@ class BadAnswer(ApiError):
 
     def __init__(self, message: str, piece: bytes = b"") -> None:
         super().__init__(message)
-        self.piece = piece[:MOST_KEPT]
+        self.piece = piece[:MOST_HELD]
 
 
 class NotFound(BadAnswer):
@@ -95,9 +95,8 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator["Api"]:
-    """The API with one HTTP session for all calls."""
-    context = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else True
+async def connected(settings: Settings, masks: Masks | None = None) -> AsyncIterator["Api"]:
+    """The API with one HTTP session for all calls. `masks` learn its secrets, also those that the API gives."""
     timeout = aiohttp.ClientTimeout(
         total=None,
         connect=settings.timeout.connect,
@@ -106,18 +105,19 @@ async def connected(settings: Settings) -> AsyncIterator["Api"]:
     )
     async with aiohttp.ClientSession(
         timeout=timeout,
-        connector=aiohttp.TCPConnector(ssl=context, limit=settings.rate_limit.max_in_flight + 1),
+        connector=aiohttp.TCPConnector(limit=settings.rate_limit.max_in_flight + 1),
         headers={"User-Agent": f"oneweb-bridge/{__version__}", "Accept": "application/json"},
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield Api(settings, session)
+        yield Api(settings, session, masks or Masks())
 
 
 class Api:
     """Made by `connected`. Shared by all calls, so that limits and pauses are."""
 
-    def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: Settings, session: aiohttp.ClientSession, masks: Masks) -> None:
+        self.masks = masks
         self.requests = 0
         self.paused_until = 0.0
         self._session = session
@@ -130,8 +130,10 @@ class Api:
     def use(self, settings: Settings) -> None:
         """Takes new settings (credentials, limits) for the requests to come."""
         limit = settings.rate_limit
+        self.masks.learn(*secrets_of(settings))
         self._settings = settings
         self._token = None
+        self._trust = Trust("api.ca_file", settings.ca_file)
         self._in_flight = asyncio.Semaphore(limit.max_in_flight)
         self._spacing = AsyncLimiter(1, limit.min_interval) if limit.min_interval > 0 else contextlib.nullcontext()
         per_hour = limit.max_requests_per_hour
@@ -223,6 +225,7 @@ class Api:
                 data=body,
                 allow_redirects=False,
                 proxy=self._settings.proxy,
+                ssl=self._trust.context(),
             ) as response:
                 return await self._read(response, url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -265,23 +268,15 @@ class Api:
         raise (NotFound if status == 404 else BadAnswer)(said, answer.body)
 
     def _human_text(self, body: bytes) -> str:
-        """What an error body says to people, in one short line without credentials; nothing when it is not JSON."""
+        """What an error body says to people, in one short line without secrets; nothing when it is not JSON."""
         try:
             said = msgspec.json.decode(body[:65536])
         except (msgspec.DecodeError, RecursionError):
             return ""
         texts = [said.get(name) for name in _TEXT_MEMBERS] if isinstance(said, dict) else []
         found = next((text for text in texts if isinstance(text, str)), "")
-        for secret in self._secrets():
-            found = found.replace(secret, "***")
-        line = " ".join(found.split())[:200]
+        line = " ".join(self.masks.text(found).split())[:200]
         return f" ({line})" if line else ""
-
-    def _secrets(self) -> list[str]:
-        """What must not stand in an error, should the server echo it."""
-        settings = self._settings
-        known = [_basic(settings).removeprefix("Basic "), str(settings.client_secret), str(settings.client_id)]
-        return [secret for secret in (*known, self._token.value if self._token else "") if secret]
 
     # ── signing in ─────────────────────────────────────────────────────────────────────────────
 
@@ -327,7 +322,12 @@ class Api:
         url = urljoin(settings.base_url + "/", auth.token_url or "")
         try:
             async with self._session.post(
-                url, data=form, headers=headers, allow_redirects=False, proxy=settings.proxy
+                url,
+                data=form,
+                headers=headers,
+                allow_redirects=False,
+                proxy=settings.proxy,
+                ssl=self._trust.context(),
             ) as response:
                 answer = await self._read(response, url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -341,12 +341,12 @@ class Api:
             raise BadAnswer(f"{error}; api.auth.token_url may be wrong") from None
         except (msgspec.DecodeError, RecursionError):
             raise BadAnswer(f"{_where(url)} gave no token that can be read") from None
+        self.masks.learn(found.access_token, passing=True)
         return Token(found.access_token, time.monotonic() + found.lasts())
 
 
 def _basic(settings: Settings) -> str:
-    """The Authorization header of HTTP Basic. Source: RFC 7617."""
-    return f"Basic {base64.b64encode(f'{settings.client_id}:{settings.client_secret}'.encode()).decode()}"
+    return f"Basic {pair(settings.client_id, settings.client_secret)}"
 
 
 def _where(url: str) -> str:
@@ -376,6 +376,8 @@ def _origin(url: str) -> tuple[str, str, str | None, int | None]:
 
 
 def _reason(error: BaseException) -> str:
+    if (refusal := reason_of(error)) is not None:
+        return refusal
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):

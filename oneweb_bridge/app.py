@@ -18,6 +18,7 @@ from oneweb_bridge.announcer import Announcer
 from oneweb_bridge.config import Config
 from oneweb_bridge.executor import Executor, Inbox
 from oneweb_bridge.intake import Intake
+from oneweb_bridge.masks import Masks
 from oneweb_bridge.model import Alert, Message
 from oneweb_bridge.payloads import Cost, Info, JournalState
 from oneweb_bridge.poller import Poller
@@ -44,9 +45,11 @@ class Parts(msgspec.Struct):
 
 
 @contextlib.asynccontextmanager
-async def built(config: Config, clock: Callable[[], float] = time.time) -> AsyncIterator[Parts]:
+async def built(
+    config: Config, clock: Callable[[], float] = time.time, masks: Masks | None = None
+) -> AsyncIterator[Parts]:
     """Everything up to the outputs. Raises database.StoreError."""
-    async with store.opened(Path(config.state.path), clock) as opened, api.connected(config.api) as connection:
+    async with store.opened(Path(config.state.path), clock) as opened, api.connected(config.api, masks) as connection:
         poller = Poller(Intake(opened, connection, config, clock), opened, connection, config, clock)
         await poller.load()
         tree = Tree(config.mqtt.base_topic, config.instance, opened.journal_id)
@@ -59,10 +62,11 @@ async def run(
     clock: Callable[[], float] = time.time,
     on_sent: Callable[[Message], None] = lambda _: None,
     reloads: Reloads | None = None,
+    masks: Masks | None = None,
 ) -> None:
-    """The bridge, until it is cancelled. `reloads` brings new configurations."""
+    """The bridge, until it is cancelled. `reloads` brings new configurations, `masks` hide secrets in the log too."""
     async with (
-        built(config, clock) as parts,
+        built(config, clock, masks) as parts,
         journal.opened(parts.store.path, OUTPUT, clock=clock) as rows,
         devices.opened(parts.store.path, clock) as known,
     ):

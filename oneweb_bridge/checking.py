@@ -11,6 +11,7 @@ from oneweb_bridge import api
 from oneweb_bridge.config import Config, ConfigError, require_credentials
 from oneweb_bridge.diff import encode
 from oneweb_bridge.link import REFUSED, Link, reason_of
+from oneweb_bridge.masks import Masks
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Probe
 from oneweb_bridge.topics import Tree
@@ -19,20 +20,20 @@ from oneweb_bridge.values import rfc3339
 PATIENCE = 5.0
 
 
-async def check(config: Config, write: Callable[[str], None]) -> bool:
-    """Writes one line per step. True when all went well."""
+async def check(config: Config, write: Callable[[str], None], masks: Masks | None = None) -> bool:
+    """Writes one line per step. True when all went well. `masks` learn the token that the API may give."""
     write("ok      configuration: valid")
-    results = [await _check_api(config), await _check_broker(config)]
+    results = [await _check_api(config, masks), await _check_broker(config)]
     for good, said in results:
         write(f"{'ok    ' if good else 'FAILED'}  {said}")
     return all(good for good, _ in results)
 
 
-async def _check_api(config: Config) -> tuple[bool, str]:
+async def _check_api(config: Config, masks: Masks | None) -> tuple[bool, str]:
     url = config.api.base_url
     try:
         require_credentials(config)
-        async with api.connected(config.api) as connection:
+        async with api.connected(config.api, masks) as connection:
             await connection.hello()
     except ConfigError as error:
         return False, f"sign-in: {error}"

@@ -15,6 +15,7 @@ import msgspec
 
 from oneweb_bridge import __version__, config, logs
 from oneweb_bridge.database import StoreError
+from oneweb_bridge.masks import Masks, secrets_of
 from oneweb_bridge.settings import Log, parse_duration
 
 DONE, FAILED, WRONG = 0, 1, 2
@@ -151,19 +152,21 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _loaded(options: argparse.Namespace) -> config.Config:
+def _loaded(options: argparse.Namespace, masks: Masks) -> config.Config:
+    """The configuration; the log speaks as it says, and hides its secrets and all that `masks` knew before."""
     found = config.load(options.config, os.environ)
-    logs.set_up(_log_settings(options, found.log), _secrets(found))
+    masks.learn(*secrets_of(found.api), found.mqtt.password)
+    logs.set_up(_log_settings(options, found.log), masks)
     return found
+
+
+def _printing(masks: Masks) -> Callable[[str], None]:
+    """Prints lines without secrets: they may quote what the API or the broker has said."""
+    return lambda line: print(masks.text(line))
 
 
 def _log_settings(options: argparse.Namespace, settings: Log) -> Log:
     return Log(level=options.log_level or settings.level, format=options.log_format or settings.format)
-
-
-def _secrets(found: config.Config) -> list[str]:
-    known = (found.api.client_secret, found.api.client_id, found.mqtt.password, found.api.proxy)
-    return [str(secret) for secret in known if secret]
 
 
 def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], None] | None = None) -> int:
@@ -191,13 +194,14 @@ def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], No
 def _run(options: argparse.Namespace) -> int:
     from oneweb_bridge import app
 
-    found = _loaded(options)
+    masks = Masks()
+    found = _loaded(options, masks)
     config.require_credentials(found)
     reloads: asyncio.Queue[config.Config] = asyncio.Queue()
 
     def read_again() -> None:
         try:
-            again = _loaded(options)
+            again = _loaded(options, masks)
             config.require_credentials(again)
         except config.ConfigError as error:
             _log.error("%s; the configuration stays as it was", error)
@@ -205,7 +209,7 @@ def _run(options: argparse.Namespace) -> int:
         reloads.put_nowait(again)
 
     try:
-        return _until_signalled(app.run(found, reloads=reloads), read_again)
+        return _until_signalled(app.run(found, masks=masks, reloads=reloads), read_again)
     except* StoreError as group:
         return_code = _refuse(str(group.exceptions[0]), FAILED)
     return return_code
@@ -214,23 +218,25 @@ def _run(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from oneweb_bridge import demo
 
-    logs.set_up(_log_settings(options, Log(level="warning")))
+    logs.set_up(_log_settings(options, Log(level="warning")), Masks())
     return _until_signalled(demo.run_for(options.duration, options.terminals, options.speed))
 
 
 def _check(options: argparse.Namespace) -> int:
     from oneweb_bridge import checking
 
-    found = _loaded(options)
-    return DONE if asyncio.run(checking.check(found, print)) else FAILED
+    masks = Masks()
+    found = _loaded(options, masks)
+    return DONE if asyncio.run(checking.check(found, _printing(masks), masks)) else FAILED
 
 
 def _explore(options: argparse.Namespace) -> int:
     from oneweb_bridge import explore
 
-    found = _loaded(options)
+    masks = Masks()
+    found = _loaded(options, masks)
     try:
-        return DONE if asyncio.run(explore.explore(found, print, options.save)) else FAILED
+        return DONE if asyncio.run(explore.explore(found, _printing(masks), options.save, masks)) else FAILED
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -240,7 +246,7 @@ def _explore(options: argparse.Namespace) -> int:
 def _simulate(options: argparse.Namespace) -> int:
     from oneweb_bridge import simulator
 
-    logs.set_up(_log_settings(options, Log()))
+    logs.set_up(_log_settings(options, Log()), Masks())
     try:
         return _until_signalled(simulator.run(_simulator_options(options)))
     except (ValueError, msgspec.ValidationError, OSError) as error:
@@ -261,34 +267,37 @@ def _simulator_options(options: argparse.Namespace) -> Any:
 def _status(options: argparse.Namespace) -> int:
     from oneweb_bridge import remote
 
-    found = _loaded(options)
-    return DONE if asyncio.run(remote.status(found, print, as_json=options.json)) else FAILED
+    masks = Masks()
+    found = _loaded(options, masks)
+    return DONE if asyncio.run(remote.status(found, _printing(masks), as_json=options.json)) else FAILED
 
 
 def _poll(options: argparse.Namespace) -> int:
     from oneweb_bridge import remote
 
-    found = _loaded(options)
+    masks = Masks()
+    found = _loaded(options, masks)
     asked: list[remote.Asked] = [(call, "poll", {}) for call in options.calls]
-    return DONE if asyncio.run(remote.command(found, asked, print)) else FAILED
+    return DONE if asyncio.run(remote.command(found, asked, _printing(masks))) else FAILED
 
 
 def _set(options: argparse.Namespace) -> int:
     from oneweb_bridge import remote
 
-    found = _loaded(options)
+    masks = Masks()
+    found = _loaded(options, masks)
     changes: dict[str, object] = {} if options.interval is None else {"interval": options.interval}
     if options.enable or options.disable:
         changes["enabled"] = bool(options.enable)
     if not changes:
         return _refuse("set: expected --enable, --disable or --interval", WRONG)
-    return DONE if asyncio.run(remote.command(found, [(options.call, "set", changes)], print)) else FAILED
+    return DONE if asyncio.run(remote.command(found, [(options.call, "set", changes)], _printing(masks))) else FAILED
 
 
 def _history(options: argparse.Namespace) -> int:
     from oneweb_bridge import past
 
-    found = _loaded(options)
+    found = _loaded(options, Masks())
     form: past.Form = "csv" if options.csv else "json" if options.json else "table"
     try:
         asyncio.run(

@@ -3,11 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import msgspec
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from oneweb_bridge.diff import encode
 from oneweb_bridge.payloads import Info
@@ -17,6 +20,27 @@ STUCK = 30.0
 """Seconds without progress of the event loop's own tasks after which the process counts as stuck."""
 BACKLOG = 100_000
 """Rows waiting above which the journal's part of /readyz says no."""
+PREFIX = "oneweb_bridge"
+METRICS = {
+    "": "version, contract and instance of this bridge",
+    "ready": "1 when API, broker and journal are well",
+    "api_up": "1 when the API accepts the credentials",
+    "broker_up": "1 when the broker is connected and delivers",
+    "journal_head": "last row of the journal",
+    "journal_backlog": "rows that wait for the broker",
+    "journal_backlog_limit": "rows waiting above which the bridge is not ready",
+    "journal_dropped_total": "rows dropped unsent",
+    "journal_set_aside_total": "rows set aside because the broker always refused them",
+    "progress_age_seconds": "time since a task of the bridge last made progress",
+    "call_enabled": "1 when the call is enabled",
+    "call_fresh": "1 when the last success is younger than three intervals",
+    "call_interval_seconds": "interval in force",
+    "call_last_success_timestamp_seconds": "time of the last success",
+    "call_duration_seconds": "duration of the last successful poll",
+    "call_failures": "failures since the last success",
+    "call_records": "records in the last listing",
+}
+"""Name without the prefix -> what it is. Base units; labels by call, never by an id."""
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -59,43 +83,61 @@ class Health:
 
     async def metrics(self, _: web.Request) -> web.Response:
         """The same and the state of each call in Prometheus' text form."""
-        registry = CollectorRegistry()
         parts, info = await self.parts(), await self._info()
-        for name, about, value in (
-            ("api_up", "whether the API accepts the credentials", float(parts.api)),
-            ("broker_up", "whether the broker is connected", float(parts.broker)),
-            ("journal_head", "last row of the journal", info.journal.head),
-            ("journal_backlog", "rows that wait for the broker", info.journal.backlog),
-            ("journal_dropped", "rows dropped unsent", info.journal.dropped),
-            ("journal_dead", "rows set aside", info.journal.dead),
-        ):
-            Gauge(f"oneweb_bridge_{name}", about, registry=registry).set(value)
-        self._calls(registry)
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+        registry = CollectorRegistry()
+        registry.register(_Told([*self._bridge(parts, info), *self._calls()]))
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    def _calls(self, registry: CollectorRegistry) -> None:
-        names = {
-            "enabled": "whether the call is enabled",
-            "fresh": "whether the last success is younger than three intervals",
-            "interval_seconds": "effective interval",
-            "last_success_timestamp_seconds": "time of the last success",
-            "duration_seconds": "duration of the last successful poll",
-            "failures": "failures since the last success",
-            "records": "records in the last listing",
-        }
-        gauges = {n: Gauge(f"oneweb_bridge_call_{n}", about, ["call"], registry=registry) for n, about in names.items()}
+    def _bridge(self, parts: Parts, info: Info) -> Iterator[Metric]:
+        yield InfoMetricFamily(
+            PREFIX,
+            METRICS[""],
+            value={"version": info.version, "contract": str(info.contract), "instance": info.instance},
+        )
+        for name, value in (
+            ("ready", float(parts.api and parts.broker and parts.journal)),
+            ("api_up", float(parts.api)),
+            ("broker_up", float(parts.broker)),
+            ("journal_head", info.journal.head),
+            ("journal_backlog", info.journal.backlog),
+            ("journal_backlog_limit", BACKLOG),
+            ("progress_age_seconds", time.monotonic() - self._poller.progress),
+        ):
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], value)
+        for name, value in (("journal_dropped", info.journal.dropped), ("journal_set_aside", info.journal.dead)):
+            yield CounterMetricFamily(f"{PREFIX}_{name}", METRICS[f"{name}_total"], value)
+
+    def _calls(self) -> Iterator[Metric]:
+        told: dict[str, dict[str, float]] = {}
         for call, slot in self._poller.slots.items():
             state = self._poller.state(slot)
-            for name, value in (
-                ("enabled", float(state.enabled)),
-                ("fresh", float(state.fresh)),
-                ("interval_seconds", slot.effective),
-                ("last_success_timestamp_seconds", slot.memory.last_success / 1000),
-                ("duration_seconds", (state.duration_ms or 0) / 1000),
-                ("failures", slot.memory.failures),
-                ("records", state.records),
-            ):
-                gauges[name].labels(call).set(value)
+            told[call] = {
+                "call_enabled": float(state.enabled),
+                "call_fresh": float(state.fresh),
+                "call_interval_seconds": slot.effective,
+                "call_duration_seconds": (state.duration_ms or 0) / 1000,
+                "call_failures": slot.memory.failures,
+                "call_records": state.records,
+            }
+            # What has never happened has no time, least of all 1970.
+            if slot.memory.last_success:
+                told[call]["call_last_success_timestamp_seconds"] = slot.memory.last_success / 1000
+        for name in (name for name in METRICS if name.startswith("call_")):
+            family = GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], labels=["call"])
+            for call, values in told.items():
+                if name in values:
+                    family.add_metric([call], values[name])
+            yield family
+
+
+class _Told(Collector):
+    """What was found out beforehand, because a registry cannot wait."""
+
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> list[Metric]:
+        return self._metrics
 
 
 @contextlib.asynccontextmanager

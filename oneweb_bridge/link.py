@@ -25,6 +25,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from oneweb_bridge import tls
 from oneweb_bridge.model import Message
 from oneweb_bridge.settings import KEEPALIVE, Mqtt
 
@@ -71,7 +72,7 @@ class Link(aiomqtt.Client):
         self._on_answer = on_answer
         self._properties_of: dict[str, Properties] = {}
         super().__init__(
-            settings.host,
+            settings.host.strip("[]"),
             settings.port,
             username=settings.username,
             password=settings.password,
@@ -111,10 +112,30 @@ class Link(aiomqtt.Client):
     def _recv(self, bufsize: int) -> bytes:
         """Bytes of the connection, read in large pieces: paho asks for each packet in three small ones."""
         if self._at >= len(self._read):
-            self._read, self._at = self._paho_recv(65536), 0
+            self._read, self._at = self._received(), 0
         found = self._read[self._at : self._at + bufsize]
         self._at += len(found)
         return found
+
+    def _received(self) -> bytes:
+        try:
+            found = self._paho_recv(65536)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._lost(error)
+            raise
+        if not found:
+            self._lost(None)
+        return found
+
+    def _lost(self, cause: OSError | None) -> None:
+        """Ends the wait for the broker's welcome: with TLS 1.3 it refuses a certificate after the handshake."""
+        if self._connected.done():
+            return
+        error = aiomqtt.MqttError("the broker closed the connection before it answered")
+        error.__cause__ = cause
+        self._connected.set_exception(error)
 
     def _loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
         """Handles everything that was read, because the event loop only tells of what is still unread."""
@@ -210,23 +231,21 @@ def _number(code: int | ReasonCode) -> int:
 
 
 def _tls(settings: Mqtt) -> ssl.SSLContext | None:
-    tls = settings.tls
-    if not tls.enabled:
+    """A context from the files as they are now: each connection has its own, so renewed files need no restart."""
+    chosen = settings.tls
+    if not chosen.enabled:
         return None
-    context = ssl.create_default_context(cafile=tls.ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
-    if tls.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    return tls.client_context("mqtt.tls", chosen.ca_file, chosen.cert_file, chosen.key_file, insecure=chosen.insecure)
 
 
 def reason_of(error: BaseException) -> str:
     """Why a connection failed, for people."""
+    if (refusal := tls.reason_of(error)) is not None:
+        return refusal
     if isinstance(error, aiomqtt.MqttCodeError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, asyncio.TimeoutError):
         return "no answer in time"
+    if isinstance(error.__context__, ConnectionResetError):
+        return "it reset the connection; check whether TLS is spoken on this port (mqtt.tls.enabled)"
     return " ".join(str(error).split()) or type(error).__name__

@@ -28,6 +28,8 @@ from oneweb_bridge.values import rfc3339
 _log = logging.getLogger("oneweb_bridge.poller")
 
 FRESH_CHECK = 2.0
+MOST_KEPT = 2000
+"""Bytes of a bad answer that are kept for the operator."""
 HELLO_RETRY = (2.0, 300.0)
 """Shortest and longest pause between two tries to sign in while the API cannot be reached."""
 
@@ -252,7 +254,7 @@ class Poller:
         with contextlib.suppress(sqlite3.OperationalError):
             slot.memory = await self._store.call_memory(slot.call)
         slot.memory = msgspec.structs.replace(slot.memory, failures=failures, last_poll=last_poll)
-        slot.error = _sentence(error, self._config.api.timeout.poll)
+        slot.error = self._api.masks.text(_sentence(error, self._config.api.timeout.poll))
         chance = random.random()
         wait = schedule.backoff(slot.memory.failures, slot.effective, chance)
         slot.status = "failed"
@@ -264,18 +266,12 @@ class Poller:
             case RateLimited():
                 slot.status, wait = "rate_limited", error.pause
             case BadAnswer():
-                self._store.keep_piece(slot.call, self._redacted(error.piece))
+                self._store.keep_piece(slot.call, self._api.masks.piece(error.piece)[:MOST_KEPT])
                 await self._alert_once(slot, [Alert(kind="bad_answer", call=slot.call, message=slot.error)])
         if isinstance(error, Unavailable):
             self._reached("unreachable", slot.error)
         _log.warning("%s: %s; next try in %.0f s", slot.call, slot.error, wait)
         return wait
-
-    def _redacted(self, piece: bytes) -> bytes:
-        """A piece of an answer without the credentials, should the server have echoed them."""
-        for secret in (str(self._config.api.client_secret), str(self._config.api.client_id)):
-            piece = piece.replace(secret.encode(), b"***") if secret else piece
-        return piece
 
     def _answer(self, slot: Slot, wishes: list[asyncio.Future[Done]]) -> None:
         failed = slot.status in ("failed", "unauthorized", "rate_limited")
@@ -346,6 +342,7 @@ class Poller:
         now = rfc3339(round(self._clock() * 1000))
         before = self.api_state
         since = before.since if before.state == state else now
+        error = None if error is None else self._api.masks.text(error)
         self.api_state = ApiState(state, since, now if hello else before.hello_at, error)
 
     # ── what the bridge says of itself ─────────────────────────────────────────────────────────

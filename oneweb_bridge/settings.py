@@ -415,6 +415,15 @@ def _bad_url(key: str, url: str, config: Config) -> Iterator[tuple[str, str]]:
     elif scheme == "http" and not config.api.allow_http and not _is_loopback(host):
         ways = "use https, or set api.allow_http: true"
         yield key, f"would send the credentials to {host} unencrypted; {ways}"
+    elif scheme == "http" and not config.api.allow_http and not _is_loopback(_proxy_host(config) or "localhost"):
+        yield key, "would send the credentials to api.proxy unencrypted; use https, or set api.allow_http: true"
+
+
+def _proxy_host(config: Config) -> str | None:
+    try:
+        return urlsplit(config.api.proxy or "").hostname
+    except ValueError:
+        return None
 
 
 def _url(url: str) -> tuple[str, str, bool]:

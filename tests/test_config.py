@@ -1,5 +1,6 @@
 """The configuration: what a file may say, what comes of it, and the sentence that a mistake gets."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -510,6 +511,42 @@ def test_loopback_needs_no_encryption(host: str) -> None:
     """Credentials and passwords may go to this host in plain."""
     assert parse(f"api: {{base_url: 'http://{host}:8080/'}}", {}).api.base_url == f"http://{host}:8080"
     parse(f"mqtt: {{host: '{host}', username: u, password: p}}", {})
+
+
+ELSEWHERE = [
+    "192.168.1.10",
+    "0.0.0.0",
+    "[::]",
+    "[fe80::1]",
+    "128.0.0.1",
+    "broker.lan",
+    "localhost.example.org",
+    "127.0.0.1.example.org",
+    "127.1",
+    "2130706433",
+    "ip6-loopback",
+    socket.gethostname(),
+]
+"""Other hosts, and names for this one that somebody else may answer for: a name is never looked up."""
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_plain_goes_to_loopback_alone(host: str) -> None:
+    """A password or credentials without TLS are refused for all that is not loopback by its very text."""
+    assert refused(f"mqtt: {{host: '{host}', username: u, password: p}}").startswith(
+        "bridge.yaml: mqtt.password: would go"
+    )
+    assert "would send the credentials" in refused(f"api: {{base_url: 'http://{host}'}}")
+    tokens = f"style: oauth2_client_credentials, token_url: 'http://{host}/t'"
+    assert "api.auth.token_url: would send" in refused(f"api: {{auth: {{{tokens}}}}}")
+
+
+def test_plain_does_not_go_through_a_proxy_elsewhere() -> None:
+    """Plain HTTP to this host by way of a proxy elsewhere would show the credentials to it."""
+    api = "base_url: 'http://localhost:8080', proxy: 'http://proxy.example.net:3128'"
+    assert "api.base_url: would send the credentials to api.proxy unencrypted" in refused(f"api: {{{api}}}")
+    parse(f"api: {{{api}, allow_http: true}}", {})
+    parse("api: {base_url: 'https://api.example.net', proxy: 'http://proxy.example.net:3128'}", {})
 
 
 def test_plain_is_allowed_when_said() -> None:

@@ -33,6 +33,7 @@ PURE = {
     "listing": "wire",
     "paging": "catalogue",
     "settings": "catalogue",
+    "masks": "settings",
     "removal": "settings",
     "filters": "model settings",
     "commands": "catalogue settings values",
@@ -44,12 +45,13 @@ PURE = {
 
 WORLD = {
     "config": "catalogue paths settings",
-    "logs": "settings",
+    "logs": "masks settings",
     "turns": "",
     "notify": "",
     "broker": "",
-    "api": "__init__ limits settings",
+    "api": "__init__ limits masks settings tls",
     "fetch": "api catalogue glance listing paging wire",
+    "tls": "",
     "database": "",
     "store": "database model samples",
     "journal": "database model",
@@ -61,7 +63,7 @@ WORLD = {
     ),
     "poller": "api config diff intake model payloads schedule store turns values",
     "health": "diff payloads poller",
-    "link": "model settings",
+    "link": "model settings tls",
     "session": "diff journal link model payloads settings topics values window",
     "purge": "commands diff journal link model payloads settings topics values",
     "publisher": "diff journal link model payloads purge session settings topics",
@@ -69,13 +71,13 @@ WORLD = {
     "console": "diff journal model topics",
     "past": "commands journal model values",
     "remote": "catalogue config link model topics",
-    "checking": "api config diff link model payloads topics values",
+    "checking": "api config diff link masks model payloads topics values",
 }
 """Modules that touch the world, one resource each, and those that put the decisions to work."""
 
 EXPLORE = {
     "evidence": "catalogue",
-    "__init__": "api catalogue config explore paging",
+    "__init__": "api catalogue config explore masks paging",
     "pages": "catalogue paging",
     "report": "",
     "spans": "catalogue values",
@@ -95,11 +97,14 @@ ASSEMBLY = {
     "__init__": "",
     "__main__": "cli",
     "app": (
-        "__init__ announcer api config console devices executor health housekeeping intake journal model notify "
-        "payloads poller publisher session store topics values"
+        "__init__ announcer api config console devices executor health housekeeping intake journal masks model "
+        "notify payloads poller publisher session store topics values"
     ),
     "demo": "app broker catalogue config console settings simulator",
-    "cli": "__init__ app asyncapi catalogue checking config database demo explore logs past remote settings simulator",
+    "cli": (
+        "__init__ app asyncapi catalogue checking config database demo explore logs masks past remote settings "
+        "simulator"
+    ),
 }
 
 MAY_IMPORT = {module: frozenset(names.split()) for module, names in (PURE | WORLD | ASSEMBLY).items()}

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge import logs
+from oneweb_bridge.masks import Masks
 from oneweb_bridge.settings import Log
 
 
@@ -30,16 +31,20 @@ def record(message: str, *arguments: object, error: BaseException | None = None,
 
 
 def written(said: Any, *secrets: str, as_json: bool = False) -> str:
-    return logs._Formatter(as_json=as_json, secrets=secrets).format(said)
+    masks = Masks()
+    masks.learn(*secrets)
+    return logs._Formatter(masks, as_json=as_json).format(said)
 
 
 @pytest.fixture
 def restored() -> Iterator[None]:
     """Puts pytest's own logging back."""
     root, names = logging.getLogger(), ("oneweb_bridge", "oneweb_bridge.mqtt", "stamina")
+    hook = sys.excepthook
     handlers, levels = root.handlers[:], [(name, logging.getLogger(name).level) for name in names]
     level = root.level
     yield
+    sys.excepthook = hook
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, before in levels:
@@ -113,7 +118,9 @@ def test_set_up_writes_to_standard_error(form: Any, restored: None, monkeypatch:
     """Everything goes to standard error in the chosen form and level, and what libraries say only when it is bad."""
     out = io.StringIO()
     monkeypatch.setattr(sys, "stderr", out)
-    logs.set_up(Log(level="info", format=form), ["s3cret"])
+    masks = Masks()
+    masks.learn("s3cret")
+    logs.set_up(Log(level="info", format=form), masks)
     logging.getLogger("oneweb_bridge.poller").debug("hidden")
     logging.getLogger("oneweb_bridge.poller").info("shown s3cret")
     logging.getLogger("some.library").info("hidden")
@@ -129,8 +136,23 @@ def test_set_up_again_changes_the_level(restored: None, monkeypatch: pytest.Monk
     """A reload takes the new level and does not write twice."""
     out = io.StringIO()
     monkeypatch.setattr(sys, "stderr", out)
-    logs.set_up(Log(level="error"))
+    logs.set_up(Log(level="error"), Masks())
     logging.getLogger("oneweb_bridge.poller").info("hidden")
-    logs.set_up(Log(level="debug"))
+    logs.set_up(Log(level="debug"), Masks())
     logging.getLogger("oneweb_bridge.poller").debug("shown")
     assert len(out.getvalue().splitlines()) == 1
+
+
+def test_last_words_of_a_bug_are_masked(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback that ends the process goes through the log, so that a secret in its text is hidden."""
+    out, masks = io.StringIO(), Masks()
+    masks.learn("s3cret-word")
+    monkeypatch.setattr(sys, "stderr", out)
+    logs.set_up(Log(), masks)
+    try:
+        raise RuntimeError("http://user:s3cret-word@proxy")
+    except RuntimeError as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+
+    assert "RuntimeError: http://user:***@proxy" in out.getvalue()
+    assert "report it" in out.getvalue()

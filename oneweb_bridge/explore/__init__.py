@@ -20,15 +20,20 @@ from oneweb_bridge.catalogue import Call
 from oneweb_bridge.config import Config, require_credentials
 from oneweb_bridge.explore import findings, pages, redaction, report, spans
 from oneweb_bridge.explore.evidence import Ended, Evidence, Found, Paging, Reply, Span, located
+from oneweb_bridge.masks import Masks
 from oneweb_bridge.paging import total_of
 
 Write = Callable[[str], None]
 
 
-async def explore(config: Config, write: Write, save: Path | None = None) -> bool:
-    """Writes what was found. True when all enabled calls could be reached. Raises ConfigError without credentials."""
+async def explore(config: Config, write: Write, save: Path | None = None, masks: Masks | None = None) -> bool:
+    """Writes what was found. True when all enabled calls could be reached. Raises ConfigError without credentials.
+
+    `masks` learn the token that the API may give, so that `write` can hide it.
+    """
     require_credentials(config)
-    async with _signed_in(config, write) as (connection, changes):
+    masks = masks or Masks()
+    async with _signed_in(config, write, masks) as (connection, changes):
         if connection is None:
             return False
         look = Look(connection)
@@ -41,7 +46,7 @@ async def explore(config: Config, write: Write, save: Path | None = None) -> boo
     for line in report.lines(seen, found):
         write(line)
     if save is not None:
-        _save(seen, save, write)
+        _save(seen, save, write, masks)
     return all(evidence.reply.ended in ("ok", "skipped") for evidence in seen if evidence.call.enabled)
 
 
@@ -52,14 +57,14 @@ def _show_progress(said: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _signed_in(config: Config, write: Write) -> AsyncIterator[tuple[Api | None, dict[str, Any]]]:
+async def _signed_in(config: Config, write: Write, masks: Masks) -> AsyncIterator[tuple[Api | None, dict[str, Any]]]:
     """A connection whose credentials were accepted, and the change that it took; None when they were not."""
     headers = replace(config.api, auth=replace(config.api.auth, style="headers"))
     ways: list[tuple[Any, dict[str, Any]]] = [(config.api, {})]
     if config.api.auth.style == "basic":
         ways.append((headers, {"api": {"auth": {"style": "headers"}}}))
     for settings, changes in ways:
-        async with api.connected(settings) as connection:
+        async with api.connected(settings, masks) as connection:
             try:
                 await connection.hello()
             except api.Unauthorized as error:
@@ -264,11 +269,12 @@ def _ended(error: api.ApiError) -> Ended:
     return "rejected" if " answered 4" in str(error) else "odd"
 
 
-def _save(seen: list[Evidence], directory: Path, write: Write) -> None:
+def _save(seen: list[Evidence], directory: Path, write: Write, masks: Masks) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     samples = redaction.samples([(e.call.id, e.reply.body) for e in seen if e.reply.ended == "ok"])
     for call, body in samples.items():
-        (directory / f"{call}.json").write_bytes(msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n")
-    said = "ids, names and positions are replaced; look at them before you send them"
+        said = msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
+        (directory / f"{call}.json").write_bytes(masks.piece(said))
+    advice = "ids, names and positions are replaced; look at them before you send them"
     write("")
-    _say(write, "saved", f"{len(samples)} samples in {directory}: {said}")
+    _say(write, "saved", f"{len(samples)} samples in {directory}: {advice}")

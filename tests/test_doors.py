@@ -1,0 +1,259 @@
+"""The broker of mosquitto/: made by its README's own commands, judged by what really arrives."""
+
+import asyncio
+import contextlib
+import json
+import re
+import shlex
+import signal
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from oneweb_bridge import tls
+from oneweb_bridge.simulator import Options, serve
+from tests import doors, harness
+from tests.campaign import settled
+from tests.test_docs import command_topics, topic_classes
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[doors.Place]:
+    """A broker's folders, set up once for the tests of this module."""
+    with doors.placed() as found:
+        yield found
+
+
+@pytest.fixture
+async def door(place: doors.Place) -> AsyncIterator[doors.Place]:
+    """The same with the broker running."""
+    async with doors.running(place):
+        yield place
+
+
+# ── the commands of the README ─────────────────────────────────────────────────────────────────
+
+
+async def test_printed_commands_make_a_broker_that_can_be_tried(door: doors.Place) -> None:
+    """After the README's commands its last line, as printed, shows a message to a reader."""
+    line = doors.printed()[-1].replace("/etc/mosquitto", str(door.home)).replace("broker.example.org", "localhost")
+    words = shlex.split(line.replace("8883", str(door.port)).replace("$READER_PASSWORD", door.passwords["reader"]))
+    process = await asyncio.create_subprocess_exec(
+        *words, "-C", "1", cwd=door.files, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with door.client("bridge") as client:
+        await client.publish("oneweb/bridge/status", b'{"state":"online"}', qos=1, retain=True)
+        out, err = await asyncio.wait_for(process.communicate(), 10)
+
+    assert out.decode().strip() == 'oneweb/bridge/status {"state":"online"}', err
+
+
+def test_keys_and_passwords_are_for_the_broker_alone(place: doors.Place) -> None:
+    """Nothing that the README's commands make can be read by others than owner and group."""
+    modes = {path.name: path.stat().st_mode & 0o777 for path in place.files.iterdir()}
+
+    assert {name for name, mode in modes.items() if mode & 0o007} == set()
+    assert {"acl", "passwd", "ca.crt", "server.crt", "server.key", "bridge.crt", "bridge.key"} <= modes.keys()
+
+
+def test_certificates_hold_against_the_strictest_check(place: doors.Place) -> None:
+    """The README's certificates are good for a client that checks every word of RFC 5280, as newer Pythons do."""
+    context = tls.client_context("test", str(place.files / "ca.crt"))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    assert _accepted(place, context) == "localhost"
+
+
+def _accepted(place: doors.Place, context: ssl.SSLContext) -> str:
+    """The name in the certificate that a server with the place's files shows, without a broker."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(place.files / "server.crt", place.files / "server.key")
+    here = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    there = server.wrap_bio(outgoing, incoming, server_side=True)
+    for side in (here, there, here, there):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    found: dict[str, Any] = here.getpeercert() or {}
+    return str(found["subjectAltName"][0][1])
+
+
+# ── who gets in ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho leaves the socket to be collected
+@pytest.mark.parametrize("wrong", ["no account", "wrong password", "unknown name", "no TLS", "unknown CA"])
+async def test_nobody_gets_in_without_account_and_tls(door: doors.Place, wrong: str) -> None:
+    """Without an account, with a wrong password or name, without TLS or with another CA there is no connection."""
+    given: dict[str, Any] = {
+        "username": "reader",
+        "password": door.passwords["reader"],
+        "tls_context": tls.client_context("test", str(door.files / "ca.crt")),
+    }
+    changed: dict[str, dict[str, Any]] = {
+        "no account": {"username": None, "password": None},
+        "wrong password": {"password": door.passwords["operator"]},
+        "unknown name": {"username": "root"},
+        "no TLS": {"tls_context": None},
+        "unknown CA": {"tls_context": tls.client_context("test", None)},
+    }
+    with pytest.raises(aiomqtt.MqttError):
+        async with aiomqtt.Client("localhost", door.port, timeout=3, **(given | changed[wrong])):
+            pass
+
+
+# ── who may do what ────────────────────────────────────────────────────────────────────────────
+
+ANSWERS = [topic for topic in command_topics() if "/response/" in topic or topic.endswith("/result")]
+TREE = [*topic_classes(), *ANSWERS]
+COMMANDS = [topic for topic in command_topics() if topic not in ANSWERS]
+DISCOVERY = ["homeassistant/device/{id}/config"]
+BIRTH = ["homeassistant/status"]
+STRANGE = [
+    "other/topic",
+    "oneweb",
+    "oneweb/bridge",
+    "oneweb/bridge/request",
+    "homeassistant/light/x/config",
+    "oneweb/x",
+]
+ALL = [*TREE, *COMMANDS, *DISCOVERY, *BIRTH, *STRANGE]
+MAY_PUBLISH = {"bridge": {*TREE, *DISCOVERY}, "reader": set[str](), "operator": {*COMMANDS, *BIRTH}}
+BELOW = {topic for topic in STRANGE if topic.startswith("oneweb")}
+"""What nobody publishes, and who may read everything below the base would hear."""
+MAY_HEAR = {
+    "bridge": {*TREE, *COMMANDS, *BIRTH, *BELOW},
+    "reader": {*TREE, *DISCOVERY, *BIRTH, *BELOW, "homeassistant/light/x/config"} - {"oneweb/bridge/request"},
+    "operator": {*TREE, *COMMANDS, *DISCOVERY, *BIRTH, *BELOW, "homeassistant/light/x/config"},
+}
+
+
+def filled(pattern: str) -> str:
+    """A topic of a class."""
+    return re.sub(r"\{entity\}", "terminal", pattern).replace("{", "X").replace("}", "")
+
+
+@pytest.mark.parametrize("modern", [True, False], ids=["5", "3.1.1"])
+@pytest.mark.parametrize("role", doors.ROLES)
+async def test_role_publishes_what_it_may_and_nothing_else(door: doors.Place, role: str, modern: bool) -> None:
+    """Of one message to each class of topic, exactly those that the role may write arrive."""
+    async with doors.hearing(door, doors.WATCHER, "#") as watcher:
+        async with door.client(role, modern=modern) as client:
+            for pattern in ALL:
+                await client.publish(filled(pattern), json.dumps({"role": role, "class": pattern}), qos=1)
+        async with door.client(doors.WATCHER) as client:
+            await client.publish("end", b'{"role":"end"}', qos=1)
+        await watcher.until(lambda: watcher.on("end"))
+
+    assert {said["class"] for _, said, _ in watcher.messages if said.get("role") == role} == MAY_PUBLISH[role]
+
+
+@pytest.mark.parametrize("modern", [True, False], ids=["5", "3.1.1"])
+@pytest.mark.parametrize("role", doors.ROLES)
+async def test_role_hears_what_it_may_and_nothing_else(door: doors.Place, role: str, modern: bool) -> None:
+    """However a role subscribes, by wildcards or topic by topic, it hears exactly the classes that it may read."""
+    filters = ["#", "oneweb/#", "oneweb/bridge/+/+/set", *(filled(pattern) for pattern in ALL), "$SYS/#"]
+    async with doors.hearing(door, role, *filters, modern=modern) as heard, door.client(doors.WATCHER) as client:
+        for pattern in [*ALL, "oneweb/bridge/status"]:
+            await client.publish(filled(pattern), json.dumps({"class": pattern}), qos=1)
+        await client.publish("oneweb/bridge/status", b'{"class":"end"}', qos=1)
+        await heard.until(lambda: {"class": "end"} in heard.on("oneweb/bridge/status"))
+
+    assert {topic for topic, _, _ in heard.messages if topic.startswith("$SYS")} == set()
+    assert {said["class"] for _, said, _ in heard.messages if "class" in said} - {"end"} == MAY_HEAR[role]
+
+
+# ── nothing lost, and no restart ───────────────────────────────────────────────────────────────
+
+
+async def test_killed_broker_has_forgotten_nothing(place: doors.Place) -> None:
+    """After kill -9 retained messages and what waits for an absent subscriber with a session are there again."""
+    wanted = [f"oneweb/terminal/{number}/state" for number in range(50)]
+    async with doors.running(place) as process:
+        async with place.client("reader", modern=False, identifier="historian") as client:
+            await client.subscribe("oneweb/terminal/+/state", qos=1)
+        async with place.client("bridge") as client:
+            for topic in wanted:
+                await client.publish(topic, b'{"last":"%s"}' % topic.encode(), qos=1, retain=True)
+            await _until_saved(place, wanted[-1].encode())
+        process.kill()
+        await process.wait()
+    async with doors.running(place):
+        async with doors.hearing(place, "operator", "oneweb/terminal/#", "oneweb/bridge/status") as recorder:
+            await recorder.until(lambda: set(wanted) <= recorder.topics())
+        async with place.client("reader", modern=False, identifier="historian") as client, asyncio.timeout(10):
+            queued: list[str] = []
+            async for message in client.messages:
+                queued.append(str(message.topic))
+                if len(queued) == len(wanted):
+                    break
+
+    assert queued == wanted
+
+
+async def _until_saved(place: doors.Place, last: bytes) -> None:
+    """Waits until the broker's file has a message in both of its places: as retained, and for the session."""
+    async with asyncio.timeout(10):
+        while not place.saved.exists() or last not in place.saved.read_bytes():
+            await asyncio.sleep(0.05)
+
+
+async def test_renewed_certificate_is_shown_after_a_reload(place: doors.Place) -> None:
+    """SIGHUP makes the broker show a renewed certificate to new connections."""
+    async with doors.running(place) as broker:
+        await _renewed(place, broker)
+
+
+async def _renewed(place: doors.Place, broker: asyncio.subprocess.Process) -> None:
+    before = await _serial(place)
+    place.certify("cert server renewed.example.org subjectAltName=DNS:localhost")
+    broker.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(10):
+        while await _serial(place) == before:
+            await asyncio.sleep(0.05)
+
+
+async def _serial(place: doors.Place) -> str:
+    context = tls.client_context("test", str(place.files / "ca.crt"))
+    _, writer = await asyncio.open_connection("127.0.0.1", place.port, ssl=context, server_hostname="localhost")
+    found: dict[str, Any] = writer.get_extra_info("peercert")
+    writer.close()
+    return str(found["serialNumber"])
+
+
+# ── the bridge itself through these doors ──────────────────────────────────────────────────────
+
+
+async def test_bridge_works_with_its_role_and_others_with_theirs(door: doors.Place, tmp_path: Path) -> None:
+    """The role `bridge` is refused nothing, a reader hears tree and discovery, an operator's commands are obeyed."""
+    async with (
+        serve(Options(terminals=3, seed=2)) as api,
+        doors.hearing(door, "reader", "oneweb/#", "homeassistant/#") as reader,
+    ):
+        bridge, operator = (written(tmp_path, api.url, door, role) for role in ("bridge", "operator"))
+        code, out, _ = await harness.command("check", "-c", str(bridge))
+        assert (code, "FAILED" in out) == (0, False), out
+        async with harness.running(bridge) as running:
+            await reader.until(lambda: settled(reader))
+            await reader.until(lambda: any(topic.startswith("homeassistant/device/") for topic in reader.topics()))
+            commands = (["poll", "sites"], ["set", "sites", "--interval", "2m"], ["status"], ["check"])
+            ended = await asyncio.gather(*(harness.command(*words, "-c", str(operator)) for words in commands))
+            log = running.text()
+
+    # An operator may not write the probe.
+    assert [code for code, _, _ in ended] == [0, 0, 0, 1], ended
+    assert "refuse" not in log
+    assert not [topic for topic in reader.topics() if topic.endswith(("/set", "/poll"))]
+
+
+def written(directory: Path, url: str, place: doors.Place, role: str) -> Path:
+    """A configuration with this role's account, its password in a file."""
+    home = directory / role
+    home.mkdir()
+    (home / "password").write_text(place.passwords[role] + "\n")
+    given = {**place.settings(role), "password_file": "password"}
+    del given["password"]
+    return harness.bridge_yaml(home, url, place.port, mqtt=given)

@@ -1,0 +1,115 @@
+"""What hides secrets: every form in which one may be written, and nothing forgotten."""
+
+import base64
+import html
+import json
+import re
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus, urlencode
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge.masks import PASSING, Masks, pair, secrets_of
+from oneweb_bridge.settings import Api, Secret
+
+ODD = [
+    "s3cret-word",
+    'qu"ote\\back',
+    "line\nend\ttab",
+    "pässwörd-ünï",
+    "sl/ash+plus=eq&amp",
+    "<b>'html'</b>",
+    "  spaced  ",
+]
+WAYS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "JSON": json.dumps,
+    "JSON of this bridge": lambda said: msgspec.json.encode(said).decode(),
+    "JSON in JSON": lambda said: json.dumps({"a": said}),
+    "an address": lambda said: f"/x/{quote(said, safe='')}",
+    "a path": quote,
+    "lower-case escapes": lambda said: re.sub("%..", lambda found: found[0].lower(), quote(said, safe="")),
+    "a form": lambda said: urlencode({"client_secret": said}),
+    "plus signs": quote_plus,
+    "HTML": html.escape,
+    "Python's words": repr,
+    "ASCII": ascii,
+    "base64": lambda said: base64.b64encode(said.encode()).decode(),
+    "base64 for addresses": lambda said: base64.urlsafe_b64encode(said.encode()).decode(),
+}
+
+
+def masks_of(*secrets: str) -> Masks:
+    masks = Masks()
+    masks.learn(*secrets)
+    return masks
+
+
+@pytest.mark.parametrize("secret", ODD)
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_every_form_of_a_secret_is_hidden(way: str, secret: str) -> None:
+    """However a secret is written, in text and in bytes, nothing of it is left."""
+    written = WAYS[way](secret)
+    said = masks_of(secret).text(f"before {written} after")
+
+    assert "***" in said
+    assert written.strip('"').strip("'") not in said
+    assert said.startswith("before ")
+    assert said.endswith(" after")
+    assert masks_of(secret).piece(f"before {written} after".encode()) == said.encode()
+
+
+@given(st.lists(st.text(min_size=4, max_size=12), max_size=4), st.text(max_size=40))
+def test_no_learnt_secret_survives(secrets: list[str], around: str) -> None:
+    """Whatever the secrets are and wherever they stand, none is in the text afterwards, but for stars themselves."""
+    masks = masks_of(*secrets)
+    for secret in secrets:
+        said = masks.text(around + secret + around)
+        assert secret not in said or set(secret) <= set("*") or secret in "***"
+
+
+def test_former_secrets_stay_hidden() -> None:
+    """What was a secret before a rotation is hidden afterwards too."""
+    masks = masks_of("former-secret")
+    masks.learn("newer-secret")
+
+    assert masks.text("former-secret newer-secret") == "*** ***"
+
+
+def test_tokens_of_a_year_take_no_room() -> None:
+    """Tokens come every hour and pass: the newest are hidden, and what is remembered is bounded. Lasting ones stay."""
+    masks = masks_of("lasting-secret")
+    for number in range(PASSING + 5):
+        masks.learn(f"token-number-{number:04}-x", passing=True)
+
+    assert masks.text("token-number-0024-x lasting-secret") == "*** ***"
+    assert len(masks._passing) == PASSING
+
+
+def test_credentials_are_hidden_as_they_are_sent() -> None:
+    """Of the API's settings the id, the secret, both together as HTTP Basic sends them, and the proxy's password."""
+    api = Api(
+        client_id=Secret("the-client"),
+        client_secret=Secret("the-s3cret"),
+        proxy=Secret("http://me:pr%2Fxy-pass@proxy.example.net:3128"),
+    )
+    masks = masks_of(*secrets_of(api))
+    for secret in (
+        "the-s3cret",
+        pair("the-client", "the-s3cret"),
+        "pr/xy-pass",
+        "pr%2Fxy-pass",
+        pair("me", "pr/xy-pass"),
+    ):
+        assert masks.text(f"a {secret} b") == "a *** b", secret
+
+
+def test_short_secrets_and_none_hide_nothing() -> None:
+    """A password of a letter or none is not looked for, or every line would be stars."""
+    masks = masks_of("a", "", "abc")
+    masks.learn(None)
+
+    assert masks.text("a bad abc") == "a bad abc"
