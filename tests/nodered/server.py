@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,10 @@ class NodeRed:
             return {name: each["module"] for each in await answer.json() for name in each["types"]}
 
     async def page(self, path: str) -> str:
-        """A page that a flow serves."""
+        """A page that a flow serves; nothing before the flow has started."""
         async with self._http.get(f"{self.url}{path}") as answer:
+            if answer.status == HTTPStatus.NOT_FOUND:
+                return ""
             answer.raise_for_status()
             return await answer.text()
 
