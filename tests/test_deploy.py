@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sysconfig
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +60,8 @@ def test_dockerfile_copies_what_is_there() -> None:
 
     assert "requirements.lock" in names
     assert all((ROOT / name).exists() for name in names)
+    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in names} == {line for line in ignored if line.startswith("!")}
 
 
 def test_image_runs_without_rights() -> None:
@@ -237,7 +240,7 @@ async def test_addon_reaches_api_and_broker(world: harness.World, program: Modul
     assert code == 0, out + err
 
     plain = {"MQTT_HOST": "127.0.0.1", "ONEWEB_PROFILE": "training", "LOG_LEVEL": "debug"}
-    code, out, err = await harness.command("config", "-c", str(ADDON / "bridge.yaml"), **plain)
+    code, out, err = await harness.command("config", "-c", str(ADDON / "bridge.yaml"), cwd=world.directory, **plain)
     said = yaml.safe_load(out)
     assert (said["log"]["level"], said["api"]["base_url"]) == ("debug", "https://api.oneweb.training"), err
 
@@ -255,6 +258,16 @@ def test_variables_of_the_program_are_documented() -> None:
     assert {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "ONEWEB_CLIENT_ID"} <= found
     for name in found - {"PATH"}:
         assert f"`{name}`" in page, name
+
+
+def test_package_brings_the_brokers_configuration() -> None:
+    """What is installed without a checkout has the demo's mosquitto configuration where the demo looks for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+
+    assert included == {"mosquitto/demo.conf": "oneweb_bridge/demo.conf"}
+    assert "mosquitto/demo.conf" in copied(DEPLOY / "Dockerfile")
+    assert (ROOT / "mosquitto/demo.conf").exists()
 
 
 def test_scripts_are_shell(tmp_path: Path) -> None:
