@@ -8,13 +8,13 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test check format lock soak bench audit sbom clean
+.PHONY: help demo test test-nodered check format lock soak bench audit sbom clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@echo "make TARGET [ARGS='…']"
-	@sed -n 's/^\([a-z]*\):  *## /  \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):  *## /  \1\t/p' Makefile
 
 demo:  ## simulator, broker and bridge, without configuration: make demo ARGS='--terminals 50 --duration 60s'
 	$(SETUP) demo
@@ -23,6 +23,10 @@ demo:  ## simulator, broker and bridge, without configuration: make demo ARGS='-
 test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 	$(SETUP) test
 	@$(PYTHON) -m pytest $(ARGS)
+
+test-nodered:  ## the flows of deploy/node-red in a real Node-RED, which npm brings
+	@sh deploy/setup.sh nodered
+	@$(PYTHON) -m pytest -n 0 -m nodered tests/nodered $(ARGS)
 
 check:  ## format, lint and types, without changing anything
 	$(SETUP) check
@@ -56,5 +60,5 @@ sbom:  ## writes dist/sbom.json, a CycloneDX list of what the bridge runs with
 	@PYTHONWARNINGS=ignore build/tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --output-reproducible -o dist/sbom.json
 
 clean:  ## removes what these commands made
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .node .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

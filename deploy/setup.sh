@@ -4,6 +4,7 @@
 #   sh deploy/setup.sh demo     .venv with what the bridge runs with; mosquitto if it can be had
 #   sh deploy/setup.sh test     .venv with the tools too; mosquitto and its clients, or exit 1
 #   sh deploy/setup.sh check    .venv with the tools
+#   sh deploy/setup.sh nodered  as test, and .node with a Node-RED and the Node.js that it needs, both from npm
 #   sh deploy/setup.sh lock     makes both lock files anew from pyproject.toml
 #   sh deploy/setup.sh tools    build/tools with pip-audit and cyclonedx-py, away from what the bridge runs with
 #
@@ -138,6 +139,32 @@ install_locked() {
     echo "$wanted" >>.venv/installed
 }
 
+# --- Node-RED --------------------------------------------------------------------------------------------------
+
+node_red=5.0.7
+node_js=22.23.3   # Node-RED 5 needs 22.9; where the node that is here is older, this one comes from npm beside it
+
+runs_node_red() { "$1" -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 22 || (a == 22 && b >= 9) ? 0 : 1)' 2>/dev/null; }
+
+install_nodered() {
+    sentence="Node-RED comes from npm: install it with 'apt-get install npm' (or your system's package), then run this again."
+    if ! have npm; then
+        may_apt || fail "$sentence"
+        apt_install npm || fail "$sentence"
+    fi
+    wanted="node-red@$node_red"
+    runs_node_red node || wanted="$wanted node-$(node -p 'process.platform + "-" + process.arch')@$node_js"
+    [ "$wanted" != "$(cat .node/installed 2>/dev/null)" ] || return 0
+    say "installing $wanted into .node"
+    rm -rf .node
+    mkdir .node
+    # shellcheck disable=SC2086  # a list of words
+    npm install --prefix .node --no-save --no-package-lock --no-audit --no-fund --no-update-notifier --ignore-scripts $wanted >>"$log" 2>&1 ||
+        fail "npm could not install $wanted: it needs the network, or the proxy or registry that your npm is configured for."
+    (cd .node && ln -s "$(ls -d node_modules/node-*-*/bin/node 2>/dev/null || command -v node)" node)
+    echo "$wanted" >.node/installed
+}
+
 # --- lock files ------------------------------------------------------------------------------------------------
 
 # Made with the oldest Python that is supported, whose closure holds what newer ones do without.
@@ -181,7 +208,8 @@ case "${1-}" in
         mosquitto_if_possible ;;
     test)  install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail ;;
     check) install_locked requirements-dev.lock ;;
+    nodered) install_locked requirements-dev.lock; mosquitto_or_fail; install_nodered ;;
     lock)  lock ;;
     tools) tools ;;
-    *)     echo "usage: sh deploy/setup.sh demo|test|check|lock|tools" >&2; exit 2 ;;
+    *)     echo "usage: sh deploy/setup.sh demo|test|check|nodered|lock|tools" >&2; exit 2 ;;
 esac

@@ -153,8 +153,12 @@ class Link(aiomqtt.Client):
         return self._properties_of[content_type]
 
     def send(self, message: Message, properties: Properties | None = None) -> int:
-        """Sends a message with QoS 1 and returns its packet id; `on_answer` hears the rest. Raises MqttError."""
-        properties = properties or self.properties(message.content_type)
+        """Sends a message with QoS 1 and returns its packet id; `on_answer` hears the rest. Raises MqttError.
+
+        An empty one, which clears a topic, has no content type: it is no JSON, and Node-RED would refuse it as such.
+        """
+        if message.payload:
+            properties = properties or self.properties(message.content_type)
         info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         if info.rc != 0:
             raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")

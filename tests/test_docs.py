@@ -27,6 +27,7 @@ PAGES = [
     ROOT / "CHANGELOG.md",
     ROOT / "mosquitto/README.md",
     ROOT / "deploy/README.md",
+    ROOT / "deploy/node-red/README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 
