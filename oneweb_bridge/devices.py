@@ -89,6 +89,12 @@ class Devices:
             )
         return cursor.rowcount
 
+    async def drop_unsent(self) -> None:
+        """Forgets the marks of devices that nothing was sent of."""
+        if await self._rows("SELECT 1 FROM discovery WHERE topic = '' LIMIT 1"):
+            async with self._transaction():
+                await self._db.execute("DELETE FROM discovery WHERE topic = ''")
+
     async def dirty(self, pause: float, limit: int, skip: Iterable[tuple[str, str]] = ()) -> list[Dirty]:
         """The next devices that were marked, and last sent, that many seconds ago: those that others need first."""
         skipped, now = set(skip), self._now()
@@ -140,6 +146,10 @@ class Devices:
             # Its products are reached through it, or not any more.
             products = await self._rows("SELECT DISTINCT product_id FROM product_link WHERE imei = ?", (device.id,))
             await self._db.executemany(MARK, [("product", row[0], now) for row in products])
+        if device.kind == "terminal" and one.fresh:
+            # The first of two that are called the same has to take its IMEI into its name; a third one finds it done.
+            others = await self._rows(_NAMESAKES, (device.id, device.id))
+            await self._db.executemany(MARK, [("terminal", row[0], now) for row in others if len(others) == 1])
 
     # ── what is known ──────────────────────────────────────────────────────────────────────────
 
@@ -196,4 +206,9 @@ class Devices:
         return list(await self._db.execute_fetchall(sql, parameters))
 
 
+_NAMESAKES = """
+SELECT other.id FROM record one JOIN record other ON other.kind = 'terminal' AND other.id <> ?
+AND json_extract(other.doc, '$.name') = json_extract(one.doc, '$.name')
+WHERE one.kind = 'terminal' AND one.id = ? AND json_extract(one.doc, '$.name') <> '' LIMIT 2
+"""
 _MARKED = "marked_at = CASE WHEN mark = done THEN ? ELSE marked_at END, mark = mark + 1"
