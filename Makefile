@@ -8,13 +8,13 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test check format lock soak bench clean
+.PHONY: help demo test test-homeassistant check format lock soak bench clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@echo "make TARGET [ARGS='…']"
-	@sed -n 's/^\([a-z]*\):  *## /  \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):  *## /  \1\t/p' Makefile
 
 demo:  ## simulator, broker and bridge, without configuration: make demo ARGS='--terminals 50 --duration 60s'
 	$(SETUP) demo
@@ -23,6 +23,11 @@ demo:  ## simulator, broker and bridge, without configuration: make demo ARGS='-
 test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 	$(SETUP) test
 	@$(PYTHON) -m pytest $(ARGS)
+
+test-homeassistant:  ## against a real Home Assistant, which is installed into .venv-homeassistant first (minutes)
+	$(SETUP) test
+	$(SETUP) homeassistant
+	@$(PYTHON) -m pytest -m homeassistant -n 0 tests/homeassistant $(ARGS)
 
 check:  ## format, lint and types, without changing anything
 	$(SETUP) check
@@ -47,5 +52,5 @@ lock:  ## makes both lock files anew from pyproject.toml
 	$(SETUP) lock
 
 clean:  ## removes what these commands made
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .venv-homeassistant .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -151,7 +151,7 @@ class Announcer:
     async def _plan(self, device: Dirty) -> tuple[Sent, list[Message]]:
         """What is to be sent of a device, and what to note when it was."""
         payload = await self._wanted(device)
-        if payload is None:
+        if payload is None or not payload["components"]:
             cleared = [discovery.message(device.topic, None)] if device.topic else []
             return Sent(device=device, topic="", fresh=bool(cleared)), cleared
         topic = discovery.topic(self._setup, device.kind, device.id)  # type: ignore[arg-type]  # it is one of Device

@@ -72,7 +72,8 @@ class Devices:
         """Marks every device that there is or was, and those of the bridge's `own`, under new settings."""
         now = self._now()
         async with self._transaction():
-            await self._db.executemany(MARK, [(kind, id, now) for kind, id in own])
+            # The bridge's own come first, without a pause: all others hang on them.
+            await self._db.executemany(MARK, [(kind, id, 0) for kind, id in own])
             await self._db.execute(f"UPDATE discovery SET {_MARKED}", (now,))
             await self._db.execute(
                 """INSERT OR IGNORE INTO discovery (kind, id, marked_at)

@@ -180,6 +180,9 @@ def terminal(setup: Setup, known: Terminal) -> dict[str, Any]:
 def product(setup: Setup, known: Product) -> dict[str, Any]:
     """A product with its throughput and its usage. Many products share the name of a plan, so each carries its id."""
     entities: Entities = {}
+    if "status" in known.record:
+        status = ha.text("Status", setup.tree.of("product", known.product_id, "state"), ha.of("status"))
+        entities |= _available(setup, "products", {"status": status})
     for shape in known.shapes:
         entities |= _report_entities(setup, "product", known.product_id, shape)
     suffixes = _bucket_suffixes(known.buckets)
