@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from oneweb_bridge import CONTRACT, __version__, discovery, filters
-from oneweb_bridge.devices import Devices, Dirty, Sent
+from oneweb_bridge.devices import GONE, Devices, Dirty, Sent
 from oneweb_bridge.model import Message
 from oneweb_bridge.settings import Config
 from oneweb_bridge.topics import Tree
@@ -152,8 +152,9 @@ class Announcer:
         """What is to be sent of a device, and what to note when it was."""
         payload = await self._wanted(device)
         if payload is None or not payload["components"]:
-            cleared = [discovery.message(device.topic, None)] if device.topic else []
-            return Sent(device=device, topic="", fresh=bool(cleared)), cleared
+            told = not device.topic or device.hash == GONE
+            cleared = [] if told else [discovery.message(device.topic, None)]
+            return Sent(device=device, topic=device.topic, hash=GONE if device.topic else b"", fresh=not told), cleared
         topic = discovery.topic(self._setup, device.kind, device.id)  # type: ignore[arg-type]  # it is one of Device
         moved = [discovery.message(device.topic, None)] if device.topic not in ("", topic) else []
         before = {} if moved else device.entities

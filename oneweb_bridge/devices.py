@@ -17,6 +17,10 @@ from oneweb_bridge import database
 from oneweb_bridge.model import Fields
 from oneweb_bridge.store import MARK
 
+GONE = b"gone"
+"""The hash of a device that was cleared: remembered for a day, because a broker may forget that it was."""
+REMEMBERED = 86_400_000
+
 
 class Dirty(msgspec.Struct, frozen=True):
     """A device that may have changed since it was sent, and what was sent: where, its hash and its entities."""
@@ -30,7 +34,7 @@ class Dirty(msgspec.Struct, frozen=True):
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a dirty device; without a topic nothing is retained of it.
+    """What became of a dirty device; without a topic nothing was ever retained of it.
 
     `fresh`: something was sent. `again`: it stays dirty.
     """
@@ -83,10 +87,15 @@ class Devices:
             await self._db.execute("INSERT OR REPLACE INTO meta VALUES ('discovery', ?)", (fingerprint,))
 
     async def forget(self, seq: int = 0) -> int:
-        """Marks what was sent since the journal was published to `seq`, to be sent again. Returns how many."""
+        """Marks what was sent since the journal was published to `seq`, to be sent again. Returns how many.
+
+        What was cleared since then is cleared again, unless everything is forgotten.
+        """
+        gone = GONE if seq == 0 else b""
         async with self._transaction():
             cursor = await self._db.execute(
-                f"UPDATE discovery SET {_MARKED}, hash = x'' WHERE topic <> '' AND seq >= ?", (self._now(), seq)
+                f"UPDATE discovery SET {_MARKED}, hash = x'' WHERE topic <> '' AND seq >= ? AND hash <> ?",
+                (self._now(), seq, gone),
             )
         return cursor.rowcount
 
@@ -118,6 +127,9 @@ class Devices:
         async with self._transaction():
             for one in sent:
                 await self._note(one, now, seq)
+            await self._db.execute(
+                "DELETE FROM discovery WHERE hash = ? AND mark = done AND sent_at < ?", (GONE, now - REMEMBERED)
+            )
 
     async def _note(self, one: Sent, now: int, seq: int) -> None:
         device = one.device
@@ -143,7 +155,7 @@ class Devices:
             await self._db.execute(
                 "DELETE FROM discovery WHERE kind = ? AND id = ? AND mark = done", (device.kind, device.id)
             )
-        if device.kind == "terminal" and bool(device.topic) != bool(one.topic):
+        if device.kind == "terminal" and (device.hash in (b"", GONE)) != (one.hash in (b"", GONE)):
             # Its products are reached through it, or not any more.
             products = await self._rows("SELECT DISTINCT product_id FROM product_link WHERE imei = ?", (device.id,))
             await self._db.executemany(MARK, [("product", row[0], now) for row in products])

@@ -68,7 +68,7 @@ class Handles(msgspec.Struct, frozen=True, kw_only=True):
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
     on_lost: Callable[[int], None] = lambda _: None
-    birth_topic: str = "homeassistant/status"
+    birth_topic: Callable[[], str] = lambda: "homeassistant/status"
 
 
 class Owner(Protocol):
@@ -112,6 +112,7 @@ class Session:
         self._head_said = 0
         self._head_under_way = False
         self._kept: set[str] = set()
+        self._birth_topic = ""
 
     async def run(self, link: Link) -> None:
         """Everything that one connection does. Ends with an exception group when it is lost."""
@@ -119,9 +120,8 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(link), name="mqtt listen")
-                await link.listen(
-                    self._tree.head, self._tree.probe, *self._tree.commands(), self._owner.handles.birth_topic
-                )
+                self._birth_topic = self._owner.handles.birth_topic()
+                await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), self._birth_topic)
                 await self._begin(link)
                 group.create_task(self._drain(), name="mqtt drain")
                 group.create_task(self._commit(), name="mqtt cursor")
@@ -543,7 +543,7 @@ class Session:
                 self._heard_head(payload)
             elif topic == self._tree.probe:
                 self._heard_probe(payload)
-            elif topic == self._owner.handles.birth_topic:
+            elif topic == self._birth_topic:
                 if payload == b"online":
                     self._owner.handles.on_birth()
             else:

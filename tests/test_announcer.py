@@ -235,6 +235,25 @@ async def test_device_is_removed_with_its_record(bench: Bench) -> None:
         assert bench.outlet.retained[topic]["device"]["via_device"] == "oneweb_main_bridge"
 
 
+async def test_forgetful_broker_gets_no_ghost(bench: Bench) -> None:
+    """A removal that the broker forgot is told again; a birth is no reason to clear what is not there."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await bench.told()
+        ghost = dict(bench.outlet.retained)
+        await db.commit(removed("terminal", "1"))
+        (topic,) = await bench.told()
+        await bench.announcer.again()
+        assert topic not in await bench.told()
+        bench.outlet.retained = ghost
+        bench.announcer.forgotten(5)
+        await bench.told()
+        assert topic not in bench.outlet.retained
+        await db.commit(terminal("1"))
+        await bench.told()
+        assert topic in bench.outlet.retained
+
+
 async def test_first_of_two_namesakes_is_renamed(bench: Bench) -> None:
     """When a second terminal has a name, both carry their IMEI in it."""
     async with bench.opened() as db:

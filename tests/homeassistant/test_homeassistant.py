@@ -88,7 +88,8 @@ async def rejected(there: Home, port: int) -> tuple[list[str], dict[str, Any]]:
 async def test_fleet_is_at_home_in_home_assistant(fleet: harness.World) -> None:
     """Every entity of a fleet of 25 has a state, with the right unit, and all controls work, without a complaint."""
     directory = fleet.directory / "ha"
-    async with harness.running(fleet.config()) as bridge, home.running(directory, fleet.port) as there:
+    config = fleet.config(removal={"after_missing": 1, "after_time": 0})
+    async with harness.running(config) as bridge, home.running(directory, fleet.port) as there:
         states = await settled(there)
         said, discovery = await rejected(there, fleet.port)
         assert said == []
@@ -234,7 +235,7 @@ async def test_bad_names_are_valid_distinct_devices(tmp_path: Path) -> None:
     async with harness.world(tmp_path, terminals=len(NAMES), liveliness=0) as world:
         for kind in ("terminals", "products"):
             for item, name in zip(world.api.truth(kind), NAMES, strict=False):
-                world.api.fleet("rename", id=item["id"], name=name)
+                world.api.fleet("set", id=item["id"], attributes={"name": name})
         async with harness.running(world.config()), home.running(tmp_path / "ha", world.port) as there:
             await there.until(lambda states: kinds(states).get("terminal") == len(NAMES), 90)
             await asyncio.sleep(3)
