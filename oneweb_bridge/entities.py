@@ -2,8 +2,8 @@
 
 A template asks for a member with `get`, because what is not known is absent, and says `none` for
 whatever is not of the expected type, which Home Assistant takes for unknown. So a state is never
-`True`, `nan` or too long. A topic that is cleared brings a payload without JSON; where Home
-Assistant would call that an error the template looks first.
+`True`, `nan` or too long. A topic that is cleared brings a payload without JSON, which Home Assistant
+would call an error, so a template looks first.
 
 Source: Home Assistant, MQTT integration, the platforms' schemas (2026.2).
 """
@@ -39,7 +39,7 @@ def sensor(name: str, state: str, template: str, *, diagnostic: bool = False, **
 
 def number(name: str, state: str, member: str, *, grows: bool = False, value: str = "") -> Entity:
     """A sensor of a number; its unit is told by the end of the member's name. `value` replaces the member itself."""
-    template = f"{{% set v = {value or of(member)} %}}{{{{ v if v is number and v is not boolean else none }}}}"
+    template = f"{_set(value or of(member))}{{{{ v if v is number and v is not boolean else none }}}}"
     said: Entity = {"state_class": "total_increasing" if grows else "measurement"}
     unit = next((row for row in UNITS if member.endswith(row[0])), None)
     if unit is not None:
@@ -50,13 +50,13 @@ def number(name: str, state: str, member: str, *, grows: bool = False, value: st
 
 def text(name: str, state: str, value: str, *, diagnostic: bool = False) -> Entity:
     """A sensor of a text, cut to what a state may be."""
-    template = f"{{% set v = {value} %}}{{{{ (v | string)[:{LONGEST_STATE}] if v and v is not boolean else none }}}}"
+    template = f"{_set(value)}{{{{ (v | string)[:{LONGEST_STATE}] if v and v is not boolean else none }}}}"
     return sensor(name, state, template, diagnostic=diagnostic)
 
 
 def time(name: str, state: str, member: str) -> Entity:
     """A sensor of an instant."""
-    return sensor(name, state, f"{{{{ {of(member)} }}}}", device_class="timestamp", diagnostic=True)
+    return sensor(name, state, f"{_set(of(member))}{{{{ v }}}}", device_class="timestamp", diagnostic=True)
 
 
 def binary(name: str, state: str, true: str, known: str, *, diagnostic: bool = False, **said: Any) -> Entity:
@@ -142,6 +142,11 @@ def of(member: str) -> str:
 def quoted(text: str) -> str:
     """A text as a literal within a template. What could end the literal, or the template, is escaped."""
     return "'" + "".join(c if c.isalnum() or c in "/_-. " else f"\\U{ord(c):08x}" for c in text) + "'"
+
+
+def _set(value: str) -> str:
+    """Lets `v` be an expression, and none for a message that is no JSON: the one that clears a topic."""
+    return f"{{% set v = ({value}) if value_json is defined else none %}}"
 
 
 def _finished(entity: Entity, category: str = "") -> Entity:
