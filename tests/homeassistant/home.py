@@ -65,10 +65,11 @@ class Home:
 OWN = (
     "aiohttp_fast_zlib: zlib_ng and isal are not available",
     "calls async_forward_entry_setups for integration mqtt",
+    "homeassistant.helpers.entity: Updating state for",
     "homeassistant.components.recorder.util: The system could not validate that the sqlite3 database",
     "homeassistant.components.recorder.util: Ended unfinished session",
 )
-"""Complaints about itself: what is not installed, and how its own integration is written."""
+"""Complaints about itself: what is not installed, how its own integration is written, how slow the machine is."""
 
 
 @contextlib.asynccontextmanager
