@@ -8,7 +8,7 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test test-nodered check format lock soak bench audit sbom clean
+.PHONY: help demo test test-homeassistant test-nodered check format lock soak bench audit sbom clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -27,6 +27,10 @@ test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 test-nodered:  ## the flows of deploy/node-red in a real Node-RED, which npm brings
 	@sh deploy/setup.sh nodered
 	@$(PYTHON) -m pytest -n 0 -m nodered tests/nodered $(ARGS)
+test-homeassistant:  ## against a real Home Assistant, which is installed into .venv-homeassistant first (minutes)
+	$(SETUP) test
+	$(SETUP) homeassistant
+	@$(PYTHON) -m pytest -m homeassistant -n 0 tests/homeassistant $(ARGS)
 
 check:  ## format, lint and types, without changing anything
 	$(SETUP) check
@@ -60,5 +64,5 @@ sbom:  ## writes dist/sbom.json, a CycloneDX list of what the bridge runs with
 	@PYTHONWARNINGS=ignore build/tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --output-reproducible -o dist/sbom.json
 
 clean:  ## removes what these commands made
-	@rm -rf .venv .node .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .venv-homeassistant .node .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

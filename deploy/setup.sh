@@ -5,6 +5,7 @@
 #   sh deploy/setup.sh test     .venv with the tools too; mosquitto and its clients, or exit 1
 #   sh deploy/setup.sh check    .venv with the tools
 #   sh deploy/setup.sh nodered  as test, and .node with a Node-RED and the Node.js that it needs, both from npm
+#   sh deploy/setup.sh homeassistant   .venv-homeassistant with a real Home Assistant, or exit 1
 #   sh deploy/setup.sh lock     makes both lock files anew from pyproject.toml
 #   sh deploy/setup.sh tools    build/tools with pip-audit and cyclonedx-py, away from what the bridge runs with
 #
@@ -201,7 +202,37 @@ tools() {
     pip build/tools/bin/python install "pip-audit>=2.10,<3" "cyclonedx-bom>=7.5,<8" || fail "pip could not install the tools."
 }
 
+# --- Home Assistant --------------------------------------------------------------------------------------------
+
+# Home Assistant asks for the newest Python, and for its newest bug fix too, which is not everywhere yet: so the newest
+# release is taken that was made for the Python that is here, and only the last digit of what it asks for is ignored.
+release_for() { case $1 in 3.13) echo 2026.2.3 ;; *) echo ;; esac; }
+
+# A Python by its name in the PATH, else one of pyenv's that is there without being chosen.
+find_new_python() {
+    for version in 3.14 3.13; do
+        for python in "python$version" python3 "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do
+            have "$python" && [ "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$version" ] || continue
+            ! can_venv "$python" || return 0
+        done
+    done
+    fail "Home Assistant needs Python 3.13 or newer, and none is in the PATH or in pyenv: install python3.13 and python3.13-venv, then run this again."
+}
+
+install_homeassistant() {
+    [ ! -f .venv-homeassistant/installed ] || return 0
+    find_new_python
+    release=$(release_for "$version")
+    say "installing Home Assistant ${release:-(newest)} into .venv-homeassistant with $("$python" --version 2>&1), which takes some minutes"
+    rm -rf .venv-homeassistant
+    "$python" -m venv .venv-homeassistant >>"$log" 2>&1 || fail "The virtual environment .venv-homeassistant could not be made with $python."
+    pip .venv-homeassistant/bin/python install --prefer-binary --ignore-requires-python "homeassistant${release:+==$release}" paho-mqtt ||
+        fail "pip could not install Home Assistant: it needs the network, or the proxy or mirror that your pip is configured for."
+    "$python" --version >.venv-homeassistant/installed
+}
+
 case "${1-}" in
+    homeassistant) install_homeassistant ;;
     demo)  # what the tests need includes what the demo needs
         if grep -qs '^requirements-dev.lock' .venv/installed; then install_locked requirements-dev.lock
         else install_locked requirements.lock; fi
@@ -211,5 +242,5 @@ case "${1-}" in
     nodered) install_locked requirements-dev.lock; mosquitto_or_fail; install_nodered ;;
     lock)  lock ;;
     tools) tools ;;
-    *)     echo "usage: sh deploy/setup.sh demo|test|check|nodered|lock|tools" >&2; exit 2 ;;
+    *)     echo "usage: sh deploy/setup.sh demo|test|check|nodered|homeassistant|lock|tools" >&2; exit 2 ;;
 esac

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from oneweb_bridge import CONTRACT, __version__, discovery, filters
-from oneweb_bridge.devices import Devices, Dirty, Sent
+from oneweb_bridge.devices import GONE, Devices, Dirty, Sent
 from oneweb_bridge.model import Message
 from oneweb_bridge.settings import Config
 from oneweb_bridge.topics import Tree
@@ -26,8 +26,10 @@ PAUSE = 2.0
 """Seconds between a change and its announcement, and between two announcements of a device."""
 LOOK = 0.5
 CHUNK = 10
+PACE = 0.2
+"""Seconds between two chunks of devices: a large fleet comes at 50 devices a second, beside everything else."""
 REFUSED_PAUSE = 300.0
-"""Seconds until a device that the broker refused is tried again."""
+"""Seconds until a device that the broker refused is tried again, and all of them where it took none."""
 BIRTH_WAIT = (1.0, 5.0)
 """Shortest and longest wait after Home Assistant's birth message; many bridges hear it at once."""
 
@@ -48,6 +50,7 @@ class Announcer:
         self._devices = devices
         self._tree = tree
         self._refused: dict[tuple[str, str], float] = {}
+        self._resumes = 0.0
         self._forgotten: int | None = None
         self._born: float | None = None
         self._changed = True
@@ -120,9 +123,12 @@ class Announcer:
         """One pass over the dirty devices. Ends early when the connection is lost or nothing is accepted."""
         now = time.monotonic()
         self._refused = {key: at for key, at in self._refused.items() if at > now}
-        while dirty := await self._devices.dirty(PAUSE, CHUNK, self._refused):
+        if not self._config.homeassistant.enabled:
+            await self._devices.drop_unsent()
+        while now >= self._resumes and (dirty := await self._devices.dirty(PAUSE, CHUNK, self._refused)):
             if not await self._announce(dirty, outlet):
                 return
+            await asyncio.sleep(PACE)
 
     async def _announce(self, dirty: Sequence[Dirty], outlet: Outlet) -> bool:
         """Brings some devices to what they should be. Returns whether the others may follow."""
@@ -133,18 +139,22 @@ class Announcer:
             return False
         refused = {message.topic for message, ok in zip(messages, accepted, strict=True) if not ok}
         noted = [plan for plan, said in plans if refused.isdisjoint(message.topic for message in said)]
+        later = time.monotonic() + REFUSED_PAUSE
         for plan, _ in plans:
             if plan not in noted:
-                self._refused[plan.device.kind, plan.device.id] = time.monotonic() + REFUSED_PAUSE
+                self._refused[plan.device.kind, plan.device.id] = later
         await self._devices.note(noted, outlet.cursor)
+        if not noted:
+            self._resumes = later
         return bool(noted)
 
     async def _plan(self, device: Dirty) -> tuple[Sent, list[Message]]:
         """What is to be sent of a device, and what to note when it was."""
         payload = await self._wanted(device)
-        if payload is None:
-            cleared = [discovery.message(device.topic, None)] if device.topic else []
-            return Sent(device=device, topic="", fresh=bool(cleared)), cleared
+        if payload is None or not payload["components"]:
+            told = not device.topic or device.hash == GONE
+            cleared = [] if told else [discovery.message(device.topic, None)]
+            return Sent(device=device, topic=device.topic, hash=GONE if device.topic else b"", fresh=not told), cleared
         topic = discovery.topic(self._setup, device.kind, device.id)  # type: ignore[arg-type]  # it is one of Device
         moved = [discovery.message(device.topic, None)] if device.topic not in ("", topic) else []
         before = {} if moved else device.entities
@@ -192,9 +202,13 @@ class Announcer:
 
     async def _product(self, product_id: str) -> dict[str, object] | None:
         record, rule = await self._devices.record("product", product_id), self._config.homeassistant.filter
-        if record is None or not filters.wanted(rule, "product", record):
+        if record is None:
             return None
         terminals = await self._devices.terminals_of(product_id)
+        # A product that does not say its terminal belongs to the one that names it.
+        linked = {"imei": terminals[0][0]} if terminals else {}
+        if not filters.wanted(rule, "product", {**linked, **record}):
+            return None
         announced = (imei for imei, terminal in terminals if filters.wanted(rule, "terminal", terminal))
         known = discovery.Product(
             product_id=product_id,

@@ -79,7 +79,7 @@ async def run(
             on_sent=on_sent,
             on_birth=announcer.birth,
             on_lost=announcer.forgotten,
-            birth_topic=f"{config.homeassistant.discovery_prefix}/status",
+            birth_topic=lambda: f"{parts.config.homeassistant.discovery_prefix}/status",
         )
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.changed, handles)
         modern = config.mqtt.protocol == "5"
@@ -121,10 +121,11 @@ async def _keep_configured(parts: Parts, publisher: Publisher, announcer: Announ
         ):
             _log.warning("instance, state.path and mqtt.base_topic take effect with a restart only")
         credentials = config.api != parts.config.api
+        prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
         parts.config = config
         parts.api.use(config.api)
         await parts.poller.use(config)
-        publisher.use(config.mqtt)
+        publisher.use(config.mqtt, anew=prefix)
         announcer.use(config)
         if credentials:
             parts.poller.sign_in_again()

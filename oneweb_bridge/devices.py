@@ -17,6 +17,10 @@ from oneweb_bridge import database
 from oneweb_bridge.model import Fields
 from oneweb_bridge.store import MARK
 
+GONE = b"gone"
+"""The hash of a device that was cleared: remembered for a day, because a broker may forget that it was."""
+REMEMBERED = 86_400_000
+
 
 class Dirty(msgspec.Struct, frozen=True):
     """A device that may have changed since it was sent, and what was sent: where, its hash and its entities."""
@@ -30,7 +34,7 @@ class Dirty(msgspec.Struct, frozen=True):
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a dirty device; without a topic nothing is retained of it.
+    """What became of a dirty device; without a topic nothing was ever retained of it.
 
     `fresh`: something was sent. `again`: it stays dirty.
     """
@@ -72,7 +76,8 @@ class Devices:
         """Marks every device that there is or was, and those of the bridge's `own`, under new settings."""
         now = self._now()
         async with self._transaction():
-            await self._db.executemany(MARK, [(kind, id, now) for kind, id in own])
+            # The bridge's own come first, without a pause: all others hang on them.
+            await self._db.executemany(MARK, [(kind, id, 0) for kind, id in own])
             await self._db.execute(f"UPDATE discovery SET {_MARKED}", (now,))
             await self._db.execute(
                 """INSERT OR IGNORE INTO discovery (kind, id, marked_at)
@@ -82,12 +87,23 @@ class Devices:
             await self._db.execute("INSERT OR REPLACE INTO meta VALUES ('discovery', ?)", (fingerprint,))
 
     async def forget(self, seq: int = 0) -> int:
-        """Marks what was sent since the journal was published to `seq`, to be sent again. Returns how many."""
+        """Marks what was sent since the journal was published to `seq`, to be sent again. Returns how many.
+
+        What was cleared since then is cleared again, unless everything is forgotten.
+        """
+        gone = GONE if seq == 0 else b""
         async with self._transaction():
             cursor = await self._db.execute(
-                f"UPDATE discovery SET {_MARKED}, hash = x'' WHERE topic <> '' AND seq >= ?", (self._now(), seq)
+                f"UPDATE discovery SET {_MARKED}, hash = x'' WHERE topic <> '' AND seq >= ? AND hash <> ?",
+                (self._now(), seq, gone),
             )
         return cursor.rowcount
+
+    async def drop_unsent(self) -> None:
+        """Forgets the marks of devices that nothing was sent of."""
+        if await self._rows("SELECT 1 FROM discovery WHERE topic = '' LIMIT 1"):
+            async with self._transaction():
+                await self._db.execute("DELETE FROM discovery WHERE topic = ''")
 
     async def dirty(self, pause: float, limit: int, skip: Iterable[tuple[str, str]] = ()) -> list[Dirty]:
         """The next devices that were marked, and last sent, that many seconds ago: those that others need first."""
@@ -111,6 +127,9 @@ class Devices:
         async with self._transaction():
             for one in sent:
                 await self._note(one, now, seq)
+            await self._db.execute(
+                "DELETE FROM discovery WHERE hash = ? AND mark = done AND sent_at < ?", (GONE, now - REMEMBERED)
+            )
 
     async def _note(self, one: Sent, now: int, seq: int) -> None:
         device = one.device
@@ -136,10 +155,14 @@ class Devices:
             await self._db.execute(
                 "DELETE FROM discovery WHERE kind = ? AND id = ? AND mark = done", (device.kind, device.id)
             )
-        if device.kind == "terminal" and bool(device.topic) != bool(one.topic):
+        if device.kind == "terminal" and (device.hash in (b"", GONE)) != (one.hash in (b"", GONE)):
             # Its products are reached through it, or not any more.
             products = await self._rows("SELECT DISTINCT product_id FROM product_link WHERE imei = ?", (device.id,))
             await self._db.executemany(MARK, [("product", row[0], now) for row in products])
+        if device.kind == "terminal" and one.fresh:
+            # The first of two that are called the same has to take its IMEI into its name; a third one finds it done.
+            others = await self._rows(_NAMESAKES, (device.id, device.id))
+            await self._db.executemany(MARK, [("terminal", row[0], now) for row in others if len(others) == 1])
 
     # ── what is known ──────────────────────────────────────────────────────────────────────────
 
@@ -196,4 +219,9 @@ class Devices:
         return list(await self._db.execute_fetchall(sql, parameters))
 
 
+_NAMESAKES = """
+SELECT other.id FROM record one JOIN record other ON other.kind = 'terminal' AND other.id <> ?
+AND json_extract(other.doc, '$.name') = json_extract(one.doc, '$.name')
+WHERE one.kind = 'terminal' AND one.id = ? AND json_extract(one.doc, '$.name') <> '' LIMIT 2
+"""
 _MARKED = "marked_at = CASE WHEN mark = done THEN ? ELSE marked_at END, mark = mark + 1"

@@ -186,9 +186,17 @@ def _usage(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> Non
         after["cycle_started"] = True
     if stored is not None and before.get("product_id") != after.get("product_id"):
         batch.entries.append(_usage_entry(before, reading.id, "clear", rule.now, encode([])))
+    if "product_id" in after and _shape(before) != _shape(after):
+        batch.reshaped.append(("product", str(after["product_id"])))
     doc = encode(after)
     batch.puts.append(Put("usage", reading.id, doc, fresh.hash, len(batch.entries)))
     batch.entries.append(_usage_entry(after, reading.id, "usage", ts, doc))
+
+
+def _shape(bucket: Fields) -> tuple[object, ...]:
+    """What a bucket has, apart from the amounts, which differ in every poll."""
+    names = sorted(bucket.keys() - {"cycle_started"})
+    return names, bucket.get("product_id"), bucket.get("bucket_name"), bool(bucket.get("entitlement_gb"))
 
 
 def cycle_started(before: Fields, after: Fields) -> bool:

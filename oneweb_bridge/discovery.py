@@ -1,10 +1,7 @@
 """Records to Home Assistant's device-based discovery: one message per device, with all of its entities. Pure.
 
-An entity is announced only for a value that the API really sends. Its value comes from our own
-topics by a template, and a template asks for a member with `get`, because what is not known is
-absent and Home Assistant would warn of an undefined one; null becomes "None", which it takes for
-unknown. What feeds an entity also decides whether it is available: the state of the call, so that
-one message turns a whole fleet unavailable.
+An entity is announced only for a value that the API really sends. What feeds an entity also decides
+whether it is available: the state of the call, so that one message turns a whole fleet unavailable.
 
 Source: Home Assistant, MQTT integration, `schemas.py` and the platforms' own (2026.2).
 """
@@ -14,16 +11,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from oneweb_bridge import entities as ha
 from oneweb_bridge.catalogue import Call, Field
 from oneweb_bridge.diff import encode
+from oneweb_bridge.entities import Entities, Entity
 from oneweb_bridge.model import Fields, Message, Status
 from oneweb_bridge.topics import Tree, encode_id
 
 Device = Literal["bridge", "call", "terminal", "product"]
 """What is announced as a device of its own. A device stands behind the one that it is reached through."""
-
-Entity = dict[str, Any]
-Entities = dict[str, Entity]
 
 MANUFACTURER = "Eutelsat OneWeb"
 LONGEST_NAME = 100
@@ -71,9 +67,10 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def identifier(setup: Setup, kind: Device, id: str = "") -> str:
-    """The name of a device that never changes, of letters, digits, '_' and '-'."""
+    """The name of a device that never changes and no other device has, of letters, digits, '_' and '-'."""
     below = {"bridge": "", "call": f"_{id}"}.get(kind, f"_{encode_id(id)}")
-    return f"oneweb_{setup.tree.instance}_{kind}{below}"
+    # A '_' of the instance is doubled, so that no two instances can mean the same by it.
+    return f"oneweb_{encode_id(setup.tree.instance)}_{kind}{below}"
 
 
 def topic(setup: Setup, kind: Device, id: str = "") -> str:
@@ -102,46 +99,58 @@ def without(payload: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, 
 
 def bridge(setup: Setup) -> dict[str, Any]:
     """The bridge itself."""
-    info, name = setup.tree.info, f"OneWeb bridge {setup.tree.instance}"
+    status, info = setup.tree.status, setup.tree.info
+    api, backlog = "value_json.get('api', {}).get('state')", "value_json.get('journal', {}).get('backlog')"
+    connection = {"device_class": "connectivity", "availability": []}
     entities = {
-        "connection": _binary(
-            "Connection", setup.tree.status, "connectivity", "value_json.get('state') == 'online'", availability=[]
+        "connection": ha.binary(
+            "Connection", status, f"{ha.of('state')} == 'online'", ha.of("state"), diagnostic=True, **connection
         ),
-        "api": _binary("API", info, "connectivity", "value_json.get('api', {}).get('state') == 'ok'"),
-        "backlog": _sensor(
-            "Backlog", info, "value_json.get('journal', {}).get('backlog')", state_class="measurement", diagnostic=True
-        ),
-        "version": _sensor("Version", info, "value_json.get('version')", diagnostic=True),
-        "republish": _button("Republish", f"{setup.tree.base}/bridge/request/republish"),
+        "api": ha.binary("API", info, f"{api} == 'ok'", api, diagnostic=True, device_class="connectivity"),
+        "backlog": ha.number("Backlog", info, "backlog", value=backlog) | {"entity_category": "diagnostic"},
+        "version": ha.text("Version", info, ha.of("version"), diagnostic=True),
+        "republish": ha.button("Republish", f"{setup.tree.base}/bridge/request/republish", config=True),
     }
-    device = {"name": name, "manufacturer": "oneweb-bridge", "model": "Bridge", "sw_version": setup.version}
+    device = {
+        "name": _of_instance(setup, "OneWeb bridge"),
+        "manufacturer": "oneweb-bridge",
+        "model": "Bridge",
+        "sw_version": setup.version,
+    }
     return _payload(setup, identifier(setup, "bridge"), device, entities)
 
 
 def call(setup: Setup, id: str) -> dict[str, Any]:
     """One API call of the polling manager, with its switch, its interval and its button."""
     topics = f"{setup.tree.base}/bridge/polling/{id}"
-    state = f"{topics}/state"
-    problem = ("failed", "unauthorized", "rate_limited", "held")
+    state, bounds = f"{topics}/state", (SHORTEST_INTERVAL, LONGEST_INTERVAL)
+    status, problem = ha.of("status"), ["failed", "unauthorized", "rate_limited", "held"]
     entities = {
-        "enabled": _switch("Enabled", state, f"{topics}/enabled/set"),
-        "interval": _interval("Interval", state, f"{topics}/interval/set"),
-        "poll": _button("Poll now", f"{topics}/poll"),
-        "status": _sensor(
-            "Status", state, "value_json.get('status')", device_class="enum", options=_STATUSES, diagnostic=True
+        "enabled": ha.switch("Enabled", state, "enabled", f"{topics}/enabled/set"),
+        "interval": ha.duration("Interval", state, "interval", f"{topics}/interval/set", bounds),
+        "poll": ha.button("Poll now", f"{topics}/poll"),
+        "status": ha.sensor(
+            "Status", state, f"{{{{ {status} }}}}", device_class="enum", options=_STATUSES, diagnostic=True
         ),
-        "last_poll": _time("Last poll", state, "last_poll"),
-        "last_success": _time("Last success", state, "last_success"),
-        "problem": _binary("Problem", state, "problem", f"value_json.get('status') in {list(problem)}"),
+        "last_poll": ha.time("Last poll", state, "last_poll"),
+        "last_success": ha.time("Last success", state, "last_success"),
+        "problem": ha.binary(
+            "Problem", state, f"{status} in {problem}", status, diagnostic=True, device_class="problem"
+        ),
     }
     device = {
-        "name": f"OneWeb {id.removeprefix('ut_').replace('_', ' ')} {setup.tree.instance}",
+        "name": _of_instance(setup, f"OneWeb call {id.replace('_', ' ')}"),
         "manufacturer": "oneweb-bridge",
         "model": "API call",
         "model_id": id,
         "via_device": identifier(setup, "bridge"),
     }
     return _payload(setup, identifier(setup, "call", id), device, entities)
+
+
+def _of_instance(setup: Setup, name: str) -> str:
+    """A name with the instance, where it is not the only one that most people have."""
+    return name if setup.tree.instance == "main" else f"{name} {setup.tree.instance}"
 
 
 _STATUSES = [*Status.__args__]  # type: ignore[attr-defined]  # a Literal has its words there
@@ -155,7 +164,7 @@ def terminal(setup: Setup, known: Terminal) -> dict[str, Any]:
     name = named(str(known.record.get("name", "")), "OneWeb terminal", known.imei, always=known.shared_name)
     device = {
         "name": name,
-        "manufacturer": _short(known.record.get("manufacturer", MANUFACTURER)),
+        "manufacturer": _short(known.record.get("manufacturer") or MANUFACTURER),
         "model": "User terminal",
         "via_device": identifier(setup, "bridge"),
     }
@@ -171,6 +180,9 @@ def terminal(setup: Setup, known: Terminal) -> dict[str, Any]:
 def product(setup: Setup, known: Product) -> dict[str, Any]:
     """A product with its throughput and its usage. Many products share the name of a plan, so each carries its id."""
     entities: Entities = {}
+    if "status" in known.record:
+        status = ha.text("Status", setup.tree.of("product", known.product_id, "state"), ha.of("status"))
+        entities |= _available(setup, "products", {"status": status})
     for shape in known.shapes:
         entities |= _report_entities(setup, "product", known.product_id, shape)
     suffixes = _bucket_suffixes(known.buckets)
@@ -204,8 +216,8 @@ def _cut(text: str, most: int) -> str:
 
 def firmware(components: Fields) -> str | None:
     """The version that stands for the whole terminal: of the UT, else of the SSM, which updates the others."""
-    main = {key.rpartition("/")[2]: str(version) for key, version in sorted(components.items()) if "main" in key}
-    return main.get("UT") or main.get("SSM")
+    main = {name.casefold(): str(version) for name, version in components.items()}
+    return main.get("main/ut") or main.get("main/ssm")
 
 
 def _payload(setup: Setup, identifier: str, device: Mapping[str, Any], entities: Entities) -> dict[str, Any]:
@@ -222,56 +234,45 @@ def _connected(setup: Setup) -> dict[str, str]:
     return {"topic": setup.tree.status, "value_template": "{{ value_json.get('state') }}"}
 
 
-def _fresh(setup: Setup, call: str) -> list[dict[str, str]]:
-    """Available as long as the bridge is connected and the call that feeds the entity succeeds."""
-    template = "{{ 'online' if value_json.get('fresh') else 'offline' }}"
-    return [_connected(setup), {"topic": setup.tree.of("call", call, "state"), "value_template": template}]
-
-
 # ── a terminal's own ───────────────────────────────────────────────────────────────────────────
 
 
 def _terminal_entities(setup: Setup, known: Terminal) -> Entities:
-    state, entities = setup.tree.of("terminal", known.imei, "state"), {}
+    state, found = setup.tree.of("terminal", known.imei, "state"), Entities()
     if "state" in known.record:
-        online = f"value_json.get('state') in [{', '.join(_quoted(word) for word in setup.online)}]"
-        entities["connectivity"] = _binary("Connectivity", state, "connectivity", online, "value_json.get('state')")
-        entities["state"] = _sensor("State", state, _text("state"))
+        online = f"{ha.of('state')} in [{', '.join(ha.quoted(word) for word in setup.online)}]"
+        found["connectivity"] = ha.binary(
+            "Connectivity", state, online, f"{ha.of('state')} is string", device_class="connectivity"
+        )
+        found["state"] = ha.text("State", state, ha.of("state"))
     if "latitude" in known.record and "longitude" in known.record:
-        entities["position"] = _tracker("Position", state, setup.accuracy)
-    entities["changes"] = _events("Changes", setup.tree.of("terminal", known.imei, "event", "+"))
-    return {key: {**entity, "availability": _fresh(setup, "user_terminals")} for key, entity in entities.items()}
+        found["position"] = ha.tracker("Position", state, setup.accuracy)
+    found["changes"] = ha.events("Changes", setup.tree.of("terminal", known.imei, "event", "+"))
+    return _available(setup, "user_terminals", found)
 
 
 def _component_entities(setup: Setup, known: Terminal) -> Entities:
-    state, fresh = setup.tree.of("terminal", known.imei, "components"), _fresh(setup, "user_terminal_components")
-    return {
-        f"component_{encode_id(name)}": {
-            **_sensor(
-                f"Firmware {_cut(name, 60)}",
-                state,
-                f"(value_json.get('components', {{}}).get({_quoted(name)}) | string)[:255]",
-                diagnostic=True,
-            ),
-            "availability": fresh,
-        }
+    state = setup.tree.of("terminal", known.imei, "components")
+    found = {
+        f"component_{encode_id(name)}": ha.text(
+            f"Firmware {_cut(name, 60)}",
+            state,
+            f"value_json.get('components', {{}}).get({ha.quoted(name)})",
+            diagnostic=True,
+        )
         for name in sorted(known.components)
     }
+    return _available(setup, "user_terminal_components", found)
+
+
+def _available(setup: Setup, call: str, found: Entities) -> Entities:
+    """Available as long as the bridge is connected and the call that feeds the entities succeeds."""
+    template = "{{ 'online' if value_json.get('fresh') else 'offline' }}"
+    fresh = [_connected(setup), {"topic": setup.tree.of("call", call, "state"), "value_template": template}]
+    return {key: {**entity, "availability": fresh} for key, entity in found.items()}
 
 
 # ── reports ────────────────────────────────────────────────────────────────────────────────────
-
-_UNITS: tuple[tuple[str, str, str | None, int], ...] = (
-    ("_dbm", "dBm", "signal_strength", 1),
-    ("_db", "dB", "signal_strength", 1),
-    ("_pct", "%", None, 2),
-    ("_bps", "bit/s", "data_rate", 0),
-    ("_mbps", "Mbit/s", "data_rate", 2),
-    ("_bytes", "B", "data_size", 0),
-    ("_gb", "GB", "data_size", 2),
-    ("_ms", "ms", "duration", 1),
-)
-"""The end of a name -> unit, device class and decimals in Home Assistant. A unit that is not here is left out."""
 
 _NAMES = {
     "rsrp_dbm": "RSRP",
@@ -299,34 +300,25 @@ _NAMES = {
 
 
 def _report_entities(setup: Setup, entity: str, id: str, shape: Shape) -> Entities:
-    found = next((row for row in setup.calls.values() if row.report == shape.report), None)
-    if found is None:
+    call = next((row for row in setup.calls.values() if row.report == shape.report), None)
+    if call is None:
         return {}
-    fields = {field.name: field for field in found.fields}
-    state, fresh = setup.tree.of(entity, id, "metric", shape.report), _fresh(setup, found.id)
-    return {
-        f"{shape.report}_{name}": {**_measured(name, letter, state, fields.get(name)), "availability": fresh}
+    fields = {field.name: field for field in call.fields}
+    state = setup.tree.of(entity, id, "metric", shape.report)
+    found = {
+        f"{shape.report}_{name}": _measured(name, letter, state, fields.get(name))
         for name, letter in sorted(shape.letters.items())
     }
+    return _available(setup, call.id, found)
 
 
 def _measured(name: str, letter: str, state: str, field: Field | None) -> Entity:
     title = _NAMES.get(name, _cut(name.replace("_", " ").capitalize(), 60))
     if letter == "b":
-        return _binary(title, state, None, f"value_json.get({_quoted(name)})", f"value_json.get({_quoted(name)})")
+        return ha.binary(title, state, ha.of(name), f"{ha.of(name)} is boolean")
     if letter == "t":
-        return _sensor(title, state, _text(name), diagnostic=name == "resource_state")
-    grows = field is not None and field.kind == "cumulative"
-    return _number(title, state, f"value_json.get({_quoted(name)})", name, grows=grows)
-
-
-def _number(title: str, state: str, value: str, name: str, *, grows: bool = False) -> Entity:
-    entity = _sensor(title, state, value, state_class="total_increasing" if grows else "measurement")
-    for ending, unit, device_class, decimals in _UNITS:
-        if name.endswith(ending):
-            entity |= {"unit_of_measurement": unit, "suggested_display_precision": decimals}
-            entity |= {"device_class": device_class} if device_class else {}
-    return entity
+        return ha.text(title, state, ha.of(name), diagnostic=name == "resource_state")
+    return ha.number(title, state, name, grows=field is not None and field.kind == "cumulative")
 
 
 def shape(report: str, said: str) -> Shape:
@@ -350,30 +342,22 @@ _CYCLE = {
 
 
 def _usage_entities(setup: Setup, product_id: str, bucket: Fields, suffix: str) -> Entities:
-    id = str(bucket["bucket_id"])
-    state = setup.tree.of("product", product_id, "usage", encode_id(id))
-    entities: Entities = {}
-    for name, title in _USAGE.items():
-        if name in bucket:
-            entities[name] = _number(title + suffix, state, f"value_json.get('{name}')", name)
-    if "used_gb" in entities and "valid_from" in bucket:
+    id = encode_id(str(bucket["bucket_id"]))
+    state = setup.tree.of("product", product_id, "usage", id)
+    found = {name: ha.number(title + suffix, state, name) for name, title in _USAGE.items() if name in bucket}
+    if "used_gb" in found and "valid_from" in bucket:
         # A correction may lower what was used, which a counter that only grows may not.
-        entities["used_gb"] |= {
-            "state_class": "total",
-            "last_reset_value_template": "{{ value_json.get('valid_from') or '' }}",
-        }
+        reset = f"{{{{ {ha.of('valid_from')} or '' if value_json is defined else '' }}}}"
+        found["used_gb"] |= {"state_class": "total", "last_reset_value_template": reset}
     if "used_gb" in bucket and bucket.get("entitlement_gb"):
-        entities["used_pct"] = _number(f"Data used share{suffix}", state, _SHARE, "used_pct")
-    for name, title in _CYCLE.items():
-        if name in bucket:
-            entities[name] = _time(title + suffix, state, name)
-    fresh = _fresh(setup, "usage_consumption")
-    return {f"usage_{encode_id(id)}_{name}": {**entity, "availability": fresh} for name, entity in entities.items()}
+        found["used_pct"] = ha.number(f"Data used share{suffix}", state, "used_pct", value=_SHARE)
+    found |= {name: ha.time(title + suffix, state, name) for name, title in _CYCLE.items() if name in bucket}
+    return _available(setup, "usage_consumption", {f"usage_{id}_{name}": entity for name, entity in found.items()})
 
 
 _SHARE = (
     "(100 * value_json['used_gb'] / value_json['entitlement_gb']) | round(2) "
-    "if value_json.get('used_gb') is not none and value_json.get('entitlement_gb') else none"
+    "if value_json.get('used_gb') is number and value_json.get('entitlement_gb') else none"
 )
 
 
@@ -385,134 +369,6 @@ def _bucket_suffixes(buckets: Sequence[Fields]) -> list[str]:
     clear = len(set(names)) == len(names) and all(names)
     marks = names if clear else [encode_id(str(bucket["bucket_id"])) for bucket in buckets]
     return [f" ({mark})" for mark in marks]
-
-
-# ── entities ───────────────────────────────────────────────────────────────────────────────────
-
-
-def _sensor(
-    name: str,
-    state: str,
-    value: str,
-    *,
-    state_class: str | None = None,
-    device_class: str | None = None,
-    options: Sequence[str] | None = None,
-    diagnostic: bool = False,
-) -> Entity:
-    entity: Entity = {"platform": "sensor", "name": name, "state_topic": state, "value_template": f"{{{{ {value} }}}}"}
-    said = {"state_class": state_class, "device_class": device_class, "options": options}
-    entity |= {member: value for member, value in said.items() if value is not None}
-    if diagnostic:
-        entity["entity_category"] = "diagnostic"
-    return {**entity, "qos": 1}
-
-
-def _time(name: str, state: str, member: str) -> Entity:
-    return _sensor(name, state, f"value_json.get('{member}')", device_class="timestamp", diagnostic=True)
-
-
-def _binary(
-    name: str, state: str, device_class: str | None, true: str, known: str = "", *, availability: Any = None
-) -> Entity:
-    """ON and OFF; where `known` is given and null, neither."""
-    value = f"'ON' if {true} else 'OFF'"
-    value = f"none if {known} is none else {value}" if known else value
-    entity: Entity = {
-        "platform": "binary_sensor",
-        "name": name,
-        "state_topic": state,
-        "value_template": f"{{{{ {value} }}}}",
-        "qos": 1,
-    }
-    if device_class:
-        entity["device_class"] = device_class
-    if not known:
-        entity["entity_category"] = "diagnostic"
-    if availability is not None:
-        entity["availability"] = availability
-    return entity
-
-
-def _button(name: str, command: str) -> Entity:
-    return {"platform": "button", "name": name, "command_topic": command, "payload_press": "{}", "qos": 1}
-
-
-def _switch(name: str, state: str, command: str) -> Entity:
-    """Retained, so that what is switched while the bridge is away is obeyed when it is back."""
-    return {
-        "platform": "switch",
-        "name": name,
-        "state_topic": state,
-        "value_template": "{{ 'ON' if value_json.get('enabled') else 'OFF' }}",
-        "command_topic": command,
-        "retain": True,
-        "entity_category": "config",
-        "qos": 1,
-    }
-
-
-def _interval(name: str, state: str, command: str) -> Entity:
-    return {
-        "platform": "number",
-        "name": name,
-        "state_topic": state,
-        "value_template": "{{ value_json.get('interval') }}",
-        "command_topic": command,
-        "retain": True,
-        "min": SHORTEST_INTERVAL,
-        "max": LONGEST_INTERVAL,
-        "step": 1,
-        "mode": "box",
-        "device_class": "duration",
-        "unit_of_measurement": "s",
-        "entity_category": "config",
-        "qos": 1,
-    }
-
-
-def _tracker(name: str, state: str, accuracy: int) -> Entity:
-    """Without a state topic, so that the zone is found by the position."""
-    point = f"{{'latitude': value_json['latitude'], 'longitude': value_json['longitude'], 'gps_accuracy': {accuracy}}}"
-    known = "'latitude' in value_json and 'longitude' in value_json"
-    return {
-        "platform": "device_tracker",
-        "name": name,
-        "source_type": "gps",
-        "json_attributes_topic": state,
-        "json_attributes_template": f"{{{{ ({point} if {known} else {{}}) | tojson }}}}",
-        "qos": 1,
-    }
-
-
-def _events(name: str, state: str) -> Entity:
-    """What changed, as an event; one that was replayed on request is no news."""
-    said = (
-        "{'event_type': value_json['type'].split('.') | last, 'time': value_json['time'], "
-        "'changed': value_json.get('data', {}).get('changed', {}).keys() | list}"
-    )
-    return {
-        "platform": "event",
-        "name": name,
-        "state_topic": state,
-        "event_types": ["added", "changed", "removed"],
-        "value_template": f"{{{{ '' if value_json.get('replayed') else {said} | tojson }}}}",
-        "qos": 1,
-    }
-
-
-def _text(member: str) -> str:
-    """A text as a state, which has at most 255 characters; null stays unknown."""
-    return f"(value_json.get({_quoted(member)}) | string)[:255]"
-
-
-def _quoted(text: str) -> str:
-    """A text within a template. Braces and the like cannot end the template from within a string of escapes."""
-    return "'" + "".join(c if c.isalnum() or c in "/_-. " else _escaped(c) for c in text) + "'"
-
-
-def _escaped(char: str) -> str:
-    return f"\\U{ord(char):08x}"
 
 
 def _short(value: object) -> str:

@@ -102,7 +102,9 @@ class Executor:
             return
         mark = (incoming.topic, commands.mark_of(incoming.payload, command.id))
         remembers = address.kind == "polling" and (incoming.retain or not self._modern)
-        if remembers and incoming.retain and await self._store.command_mark(incoming.topic) == mark[1]:
+        # A wish may be repeated when somebody else had changed it meanwhile; a retained poll runs once, ever.
+        kept = incoming.retain and not (incoming.again and isinstance(command, Set))
+        if remembers and kept and await self._store.command_mark(incoming.topic) == mark[1]:
             self._answer(incoming, address, command.id, error="ignored: this retained command was obeyed before")
             return
         await self._do(command, incoming, address, mark if remembers else None, group)

@@ -135,6 +135,8 @@ class Batch(msgspec.Struct, kw_only=True):
     stale: list[str] = []
     all_stale: bool = False
     related: list[str] = []
+    reshaped: list[tuple[str, str]] = []
+    """Terminals and products that have other values than before, so that readers may have to be told."""
 
     def extend(self, other: "Batch") -> None:
         """Takes over another batch's entries, and what belongs to them, behind its own."""
@@ -144,7 +146,7 @@ class Batch(msgspec.Struct, kw_only=True):
             p if p.entry is None else msgspec.structs.replace(p, entry=p.entry + offset) for p in other.puts
         )
         self.newest.extend(msgspec.structs.replace(n, entry=n.entry + offset) for n in other.newest)
-        for name in ("same", "presence", "removed", "seen", "links", "stale", "related"):
+        for name in ("same", "presence", "removed", "seen", "links", "stale", "related", "reshaped"):
             getattr(self, name).extend(getattr(other, name))
         self.all_stale = self.all_stale or other.all_stale
 

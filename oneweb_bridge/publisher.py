@@ -110,9 +110,9 @@ class Publisher:
         await session.clear(strays)
         return len(strays)
 
-    def use(self, settings: Mqtt) -> None:
-        """Takes new settings; changed ones make a new connection at once."""
-        changed, self.settings = settings != self.settings, settings
+    def use(self, settings: Mqtt, *, anew: bool = False) -> None:
+        """Takes new settings; changed ones make a new connection at once, as `anew` does."""
+        changed, self.settings = anew or settings != self.settings, settings
         if changed and self._session is not None:
             self._session.end("the configuration changed")
 

@@ -91,6 +91,15 @@ def letters(values: Fields) -> str:
     return " ".join(sorted(f"{name}={_letter(value)}" for name, value in values.items() if type(value) is not list))
 
 
+def merged_letters(before: str, after: str) -> str:
+    """All names of both; one that is not the same in both is a text from then on, which can show either."""
+    found: dict[str, str] = {}
+    for part in f"{before} {after}".split():
+        name, _, letter = part.partition("=")
+        found[name] = letter if found.get(name, letter) == letter else "t"
+    return " ".join(f"{name}={found[name]}" for name in sorted(found))
+
+
 def _letter(value: Value) -> str:
     return "b" if isinstance(value, bool) else "t" if isinstance(value, str) else "n"
 

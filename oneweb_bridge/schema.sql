@@ -70,7 +70,8 @@ CREATE TABLE stale (imei TEXT PRIMARY KEY) WITHOUT ROWID;
 
 -- What Home Assistant is to be told of: the wanted state, and what was sent of it.
 -- `mark` grows with whatever may change the device; it is dirty until `done` has caught up. `topic` is retained
--- now unless it is empty, `hash` is of what was sent there, `seq` how far the journal was published then.
+-- unless it is empty, `hash` is of what was sent there or says that it was cleared, `seq` how far the journal was
+-- published then.
 CREATE TABLE discovery (
     kind TEXT NOT NULL,
     id TEXT NOT NULL,

@@ -42,13 +42,18 @@ PROBE_PATIENCE = 10.0
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """A message on a command topic. `reply_to` and `correlation` are MQTT 5's, where the sender gave them."""
+    """A message on a command topic. `reply_to` and `correlation` are MQTT 5's, where the sender gave them.
+
+    `again`: its topic has had a retained message on this connection before, so this one was sent just now
+    and is not what the broker had kept.
+    """
 
     topic: str
     payload: bytes
     retain: bool
     reply_to: str | None = None
     correlation: bytes | None = None
+    again: bool = False
 
 
 class Foreign(Exception):
@@ -64,7 +69,7 @@ class Handles(msgspec.Struct, frozen=True, kw_only=True):
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
     on_lost: Callable[[int], None] = lambda _: None
-    birth_topic: str = "homeassistant/status"
+    birth_topic: Callable[[], str] = lambda: "homeassistant/status"
 
 
 class Owner(Protocol):
@@ -107,6 +112,8 @@ class Session:
         self._given_up: set[tuple[str, ...]] = set()
         self._head_said = 0
         self._head_under_way = False
+        self._kept: set[str] = set()
+        self._birth_topic = ""
 
     async def run(self, link: Link) -> None:
         """Everything that one connection does. Ends with an exception group when it is lost."""
@@ -114,9 +121,8 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._listen(link), name="mqtt listen")
-                await link.listen(
-                    self._tree.head, self._tree.probe, *self._tree.commands(), self._owner.handles.birth_topic
-                )
+                self._birth_topic = self._owner.handles.birth_topic()
+                await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), self._birth_topic)
                 await self._begin(link)
                 group.create_task(self._drain(), name="mqtt drain")
                 group.create_task(self._commit(), name="mqtt cursor")
@@ -537,11 +543,14 @@ class Session:
                 self._heard_head(payload)
             elif topic == self._tree.probe:
                 self._heard_probe(payload)
-            elif topic == self._owner.handles.birth_topic:
+            elif topic == self._birth_topic:
                 if payload == b"online":
                     self._owner.handles.on_birth()
             else:
-                self._owner.handles.on_command(_incoming(topic, payload, message))
+                incoming = _incoming(topic, payload, message, again=topic in self._kept)
+                if incoming.retain:
+                    self._kept.add(topic)
+                self._owner.handles.on_command(incoming)
 
     def _heard_head(self, payload: bytes) -> None:
         if self._head.done():
@@ -602,11 +611,11 @@ class Session:
             self._owner.losses[first] = count
 
 
-def _incoming(topic: str, payload: bytes, message: aiomqtt.Message) -> Incoming:
+def _incoming(topic: str, payload: bytes, message: aiomqtt.Message, *, again: bool) -> Incoming:
     properties = message.properties
     reply_to = getattr(properties, "ResponseTopic", None)
     correlation = getattr(properties, "CorrelationData", None)
-    return Incoming(topic, payload, bool(message.retain), reply_to, correlation)
+    return Incoming(topic, payload, bool(message.retain), reply_to, correlation, again)
 
 
 def _kind_of(topic: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import msgspec
 
 from oneweb_bridge import database
 from oneweb_bridge.model import Batch, Entry, Kind, Newest, Stored
-from oneweb_bridge.samples import Online, Past
+from oneweb_bridge.samples import Online, Past, merged_letters
 
 SLICE = 1000
 """How many records one transaction takes at most, so that another writer never waits long."""
@@ -68,7 +68,7 @@ marked_at = CASE WHEN mark = done THEN excluded.marked_at ELSE marked_at END
 """
 """Marks a device as one that may have changed; the time is that of the first mark since it was sent."""
 
-_TELLING = ("added", "changed", "removed", "components", "usage", "clear")
+_TELLING = ("added", "changed", "removed", "components", "clear")
 """Entries after which a device may have other entities, or be none any more."""
 
 _STAGING = """
@@ -201,8 +201,9 @@ class Store:
         for n in newest:
             before = found.get((n.entity, n.report, n.id), known.get((n.report, n.id), ""))
             if n.letters != before and not set(n.letters.split()) <= set(before.split()):
-                values = dict(part.split("=") for part in f"{before} {n.letters}".split())
-                found[n.entity, n.report, n.id] = " ".join(f"{name}={values[name]}" for name in sorted(values))
+                merged = merged_letters(before, n.letters)
+                if merged != before:
+                    found[n.entity, n.report, n.id] = merged
         return found
 
     async def _mark_devices(self, batch: Batch) -> None:
@@ -213,7 +214,7 @@ class Store:
             if entry.entity in ("terminal", "product") and entry.what in _TELLING
         }
         marks |= {("product", product) for side, _, links in batch.links if side == "terminal" for product, _ in links}
-        await self._mark(sorted(marks))
+        await self._mark(sorted(marks.union(batch.reshaped)))
 
     async def _mark(self, devices: Sequence[tuple[str, str]]) -> None:
         now = round(self._clock() * 1000)

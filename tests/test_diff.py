@@ -337,6 +337,27 @@ def test_usage_is_published_with_the_effective_time() -> None:
     assert (entry.entity, entry.id, entry.name, entry.ts) == ("usage", "B", "", 5000)
 
 
+@pytest.mark.parametrize(
+    ("change", "reshaped"),
+    [
+        ({"used_gb": 4.0}, []),
+        ({"entitlement_gb": 20.0}, []),
+        ({"entitlement_gb": 0.0}, [("product", "P")]),
+        ({"overage_blocks": 1}, [("product", "P")]),
+        ({"bucket_name": "New"}, [("product", "P")]),
+        ({"product_id": "Q"}, [("product", "Q")]),
+    ],
+)
+def test_usage_tells_which_products_have_other_values(change: Fields, reshaped: list[tuple[str, str]]) -> None:
+    """Amounts that move are no other values; a value that comes, a name, or another product is."""
+    known: Fields = {"product_id": "P", "bucket_name": "Data", "used_gb": 3.0, "entitlement_gb": 10.0}
+    first = diff.compare(USAGE, {}, [fresh(bucket(**known))], {})
+    stored = {"B": Stored(first.puts[0].doc)}
+
+    assert first.reshaped == [("product", "P")]
+    assert diff.compare(USAGE, stored, [fresh(bucket(**{**known, **change}))], {}).reshaped == reshaped
+
+
 def test_usage_goes_out_again_only_when_a_value_differs() -> None:
     """A later effective date alone is no news; a changed value is, and is no event."""
     before = one(USAGE, None, bucket(used_gb=1.0, effective_date="2025-06-17T14:15:00Z")).puts[0].doc

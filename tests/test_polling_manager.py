@@ -128,6 +128,16 @@ async def test_retained_a_then_b_then_a_while_away_ends_with_a(world: harness.Wo
             await recorder.until(lambda: interval(recorder) == 111)
 
 
+async def test_repeated_retained_wish_is_obeyed(world: harness.World) -> None:
+    """A retained wish that is given again, after somebody else had changed the same thing, is in force again."""
+    async with settled_bridge(world) as (recorder, _):
+        for _ in range(2):
+            await harness.said(world.port, f"{CALL}/interval/set", "111", retain=True)
+            await recorder.until(lambda: interval(recorder) == 111)
+            await harness.said(world.port, f"{CALL}/set", '{"interval": 222}')
+            await recorder.until(lambda: interval(recorder) == 222)
+
+
 async def test_retained_poll_runs_once_ever(world: harness.World) -> None:
     """A retained `poll` runs once; redelivered it does nothing and its result says why. A live one always runs."""
     settings = world.config(polling=SLOW)

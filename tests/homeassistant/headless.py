@@ -1,10 +1,13 @@
 """A real Home Assistant without a face, run by its own Python: `headless.py DIRECTORY BROKER_PORT`.
 
+It has the recorder, so that what statistics do not like is in its log too.
+
 Reads one JSON request per line and answers with one JSON line. Its log is in DIRECTORY/home-assistant.log.
 Imports nothing of the bridge: it is the independent judge of what the bridge announces.
 """
 
 import asyncio
+import importlib
 import json
 import logging
 import socket
@@ -12,9 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from homeassistant import auth, bootstrap, config_entries, core, loader, setup
+import voluptuous as vol
+from homeassistant import auth, bootstrap, config_entries, const, core, loader, setup
+from homeassistant.components import recorder
+from homeassistant.components.mqtt import schemas
+from homeassistant.components.recorder import statistics, tasks
 from homeassistant.helpers import device_registry as dr
 from homeassistant.helpers import entity_registry as er
+from homeassistant.helpers import recorder as recorder_helper
+from homeassistant.util import dt as dt_util
 
 FORMAT = "%(levelname)s %(name)s: %(message)s"
 
@@ -23,7 +32,11 @@ def configuration() -> dict[str, Any]:
     """What configuration.yaml would say; MQTT needs the HTTP server, which gets any free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    return {"homeassistant": {"time_zone": "UTC"}, "http": {"server_host": "127.0.0.1", "server_port": port}}
+    return {
+        "homeassistant": {"time_zone": "UTC"},
+        "http": {"server_host": "127.0.0.1", "server_port": port},
+        "recorder": {"commit_interval": 0},
+    }
 
 
 def entry(port: int) -> dict[str, Any]:
@@ -58,6 +71,26 @@ def entry(port: int) -> dict[str, Any]:
     }
 
 
+def rejected(payload: dict[str, Any]) -> list[str]:
+    """What Home Assistant's own schemas have against a device's discovery, the message and each entity in it."""
+    try:
+        schemas.DEVICE_DISCOVERY_SCHEMA(payload)
+    except vol.Invalid as error:
+        return [str(error)]
+    found = []
+    for key, component in payload["components"].items():
+        platform = importlib.import_module(f"homeassistant.components.mqtt.{component['platform']}")
+        shared = {name: payload[name] for name in ("device", "origin", "availability", "availability_mode")}
+        entity = shared | {name: value for name, value in component.items() if name != "platform"}
+        try:
+            known = platform.DISCOVERY_SCHEMA(entity)
+        except vol.Invalid as error:
+            found.append(f"{key}: {error}")
+        else:
+            found += [f"{key}: {name} is not known" for name in entity if name not in known]
+    return found
+
+
 async def answer(hass: core.HomeAssistant, request: dict[str, Any]) -> Any:
     """The answer to one request."""
     await hass.async_block_till_done(wait_background_tasks=False)
@@ -66,11 +99,26 @@ async def answer(hass: core.HomeAssistant, request: dict[str, Any]) -> Any:
             return {s.entity_id: {"state": s.state, "attributes": dict(s.attributes)} for s in hass.states.async_all()}
         case "entities":
             return {e.unique_id: e.entity_id for e in er.async_get(hass).entities.values() if e.platform == "mqtt"}
+        case "version":
+            return const.__version__
+        case "validate":
+            return rejected(request["payload"])
+        case "statistics":
+            now = dt_util.utcnow()
+            start = now.replace(minute=now.minute - now.minute % 5, second=0, microsecond=0)
+            recorder.get_instance(hass).queue_task(tasks.StatisticsTask(start, fire_events=False))
+            await recorder.get_instance(hass).async_block_till_done()
+            found = await recorder.get_instance(hass).async_add_executor_job(statistics.list_statistic_ids, hass)
+            return {one["statistic_id"]: one["has_sum"] for one in found}
         case "devices":
             found = dr.async_get(hass).devices.values()
             names = {device.id: min(device.identifiers)[1] for device in found if device.identifiers}
             return {
-                names[device.id]: {"name": device.name, "via": names.get(device.via_device_id or "")}
+                names[device.id]: {
+                    "name": device.name,
+                    "via": names.get(device.via_device_id or ""),
+                    "sw_version": device.sw_version,
+                }
                 for device in found
                 if device.id in names
             }
@@ -84,17 +132,19 @@ async def main(directory: Path, port: int) -> None:
     """Starts, answers until the input ends, and stops."""
     (directory / ".storage").mkdir(parents=True, exist_ok=True)
     stored = directory / ".storage" / "core.config_entries"
+    (directory / "configuration.yaml").touch()
     if not stored.exists():
         stored.write_text(json.dumps(entry(port)))
     logging.basicConfig(filename=directory / "home-assistant.log", level=logging.INFO, format=FORMAT)
     hass = core.HomeAssistant(str(directory))
     loader.async_setup(hass)
     hass.config.skip_pip = True
-    hass.auth = await auth.auth_manager_from_config(hass, [{"type": "homeassistant"}], [])
     hass.config_entries = config_entries.ConfigEntries(hass, {})
     await bootstrap.async_load_base_functionality(hass)
+    hass.auth = await auth.auth_manager_from_config(hass, [{"type": "homeassistant"}], [])
+    recorder_helper.async_initialize_recorder(hass)
     config = configuration()
-    for component in ("homeassistant", "http", "mqtt"):
+    for component in ("homeassistant", "http", "recorder", "mqtt"):
         assert await setup.async_setup_component(hass, component, config), component
     await hass.async_start()
     print(json.dumps("started"), flush=True)

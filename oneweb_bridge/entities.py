@@ -1,0 +1,153 @@
+"""The entities of Home Assistant's MQTT discovery: one function for each platform, and the templates in them. Pure.
+
+A template asks for a member with `get`, because what is not known is absent, and says `none` for
+whatever is not of the expected type, which Home Assistant takes for unknown. So a state is never
+`True`, `nan` or too long. A topic that is cleared brings a payload without JSON, which Home Assistant
+would call an error, so a template looks first.
+
+Source: Home Assistant, MQTT integration, the platforms' schemas (2026.2).
+"""
+
+from typing import Any
+
+Entity = dict[str, Any]
+Entities = dict[str, Entity]
+
+LONGEST_STATE = 255
+"""Characters that a state may have."""
+
+UNITS: tuple[tuple[str, str, str | None, int], ...] = (
+    ("_dbm", "dBm", "signal_strength", 1),
+    ("_db", "dB", "signal_strength", 1),
+    ("_pct", "%", None, 2),
+    ("_bps", "bit/s", "data_rate", 0),
+    ("_mbps", "Mbit/s", "data_rate", 2),
+    ("_bytes", "B", "data_size", 0),
+    ("_gb", "GB", "data_size", 2),
+    ("_ms", "ms", "duration", 1),
+    ("_s", "s", "duration", 1),
+    ("_m", "m", "distance", 1),
+)
+"""The end of a name -> unit, device class and decimals in Home Assistant. A unit that is not here is left out."""
+
+
+def sensor(name: str, state: str, template: str, *, diagnostic: bool = False, **said: Any) -> Entity:
+    """A sensor whose state is what `template` makes of the messages on `state`."""
+    entity = {"platform": "sensor", "name": name, "state_topic": state, "value_template": template, **said}
+    return _finished(entity, "diagnostic" if diagnostic else "")
+
+
+def number(name: str, state: str, member: str, *, grows: bool = False, value: str = "") -> Entity:
+    """A sensor of a number; its unit is told by the end of the member's name. `value` replaces the member itself."""
+    template = f"{_set(value or of(member))}{{{{ v if v is number and v is not boolean else none }}}}"
+    said: Entity = {"state_class": "total_increasing" if grows else "measurement"}
+    unit = next((row for row in UNITS if member.endswith(row[0])), None)
+    if unit is not None:
+        _, said["unit_of_measurement"], device_class, said["suggested_display_precision"] = unit
+        said |= {"device_class": device_class} if device_class else {}
+    return sensor(name, state, template, **said)
+
+
+def text(name: str, state: str, value: str, *, diagnostic: bool = False) -> Entity:
+    """A sensor of a text, cut to what a state may be."""
+    template = f"{_set(value)}{{{{ (v | string)[:{LONGEST_STATE}] if v and v is not boolean else none }}}}"
+    return sensor(name, state, template, diagnostic=diagnostic)
+
+
+def time(name: str, state: str, member: str) -> Entity:
+    """A sensor of an instant."""
+    return sensor(name, state, f"{_set(of(member))}{{{{ v }}}}", device_class="timestamp", diagnostic=True)
+
+
+def binary(name: str, state: str, true: str, known: str, *, diagnostic: bool = False, **said: Any) -> Entity:
+    """A binary sensor: on where the expression `true` holds, off where not, unknown where `known` does not."""
+    template = f"{{{{ ('ON' if {true} else 'OFF') if value_json is defined and {known} else none }}}}"
+    entity = {"platform": "binary_sensor", "name": name, "state_topic": state, "value_template": template, **said}
+    return _finished(entity, "diagnostic" if diagnostic else "")
+
+
+def button(name: str, command: str, *, config: bool = False) -> Entity:
+    """A button; what it sends is not retained."""
+    entity = {"platform": "button", "name": name, "command_topic": command, "payload_press": "{}"}
+    return _finished(entity, "config" if config else "")
+
+
+def switch(name: str, state: str, member: str, command: str) -> Entity:
+    """A switch, retained, so that what is switched while the bridge is away is obeyed when it is back."""
+    entity = {
+        "platform": "switch",
+        "name": name,
+        "state_topic": state,
+        "value_template": f"{{{{ 'ON' if value_json is defined and {of(member)} else 'OFF' }}}}",
+        "command_topic": command,
+        "retain": True,
+    }
+    return _finished(entity, "config")
+
+
+def duration(name: str, state: str, member: str, command: str, bounds: tuple[int, int]) -> Entity:
+    """A number of seconds that can be set, retained as a switch."""
+    entity = {
+        "platform": "number",
+        "name": name,
+        "state_topic": state,
+        "value_template": f"{{{{ {of(member)} if value_json is defined else none }}}}",
+        "command_topic": command,
+        "retain": True,
+        "min": bounds[0],
+        "max": bounds[1],
+        "step": 1,
+        "mode": "box",
+        "device_class": "duration",
+        "unit_of_measurement": "s",
+    }
+    return _finished(entity, "config")
+
+
+def tracker(name: str, state: str, accuracy: int) -> Entity:
+    """A device tracker, `accuracy` in metres. Without a state topic, so that the zone is found by the position."""
+    point = f"{{'latitude': value_json['latitude'], 'longitude': value_json['longitude'], 'gps_accuracy': {accuracy}}}"
+    known = "value_json is defined and 'latitude' in value_json and 'longitude' in value_json"
+    entity = {
+        "platform": "device_tracker",
+        "name": name,
+        "source_type": "gps",
+        "json_attributes_topic": state,
+        "json_attributes_template": f"{{{{ ({point} if {known} else {{}}) | tojson }}}}",
+    }
+    return _finished(entity)
+
+
+def events(name: str, state: str) -> Entity:
+    """What was added, changed or removed, as an event; one that was replayed on request is no news."""
+    said = (
+        "{'event_type': value_json['type'].split('.') | last, 'time': value_json['time'], "
+        "'changed': value_json.get('data', {}).get('changed', {}).keys() | list}"
+    )
+    entity = {
+        "platform": "event",
+        "name": name,
+        "state_topic": state,
+        "event_types": ["added", "changed", "removed"],
+        "value_template": f"{{{{ {said} | tojson if value_json is defined and not value_json.get('replayed') }}}}",
+    }
+    return _finished(entity)
+
+
+def of(member: str) -> str:
+    """A member of the message as an expression; none where it is absent."""
+    return f"value_json.get({quoted(member)})"
+
+
+def quoted(text: str) -> str:
+    """A text as a literal within a template. What could end the literal, or the template, is escaped."""
+    return "'" + "".join(c if c.isalnum() or c in "/_-. " else f"\\U{ord(c):08x}" for c in text) + "'"
+
+
+def _set(value: str) -> str:
+    """Lets `v` be an expression, and none for a message that is no JSON: the one that clears a topic."""
+    return f"{{% set v = ({value}) if value_json is defined else none %}}"
+
+
+def _finished(entity: Entity, category: str = "") -> Entity:
+    return entity | ({"entity_category": category} if category else {}) | {"qos": 1}

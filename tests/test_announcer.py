@@ -1,0 +1,354 @@
+"""The announcer with a real database and a broker that is played: what is sent, when, and when not again."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from oneweb_bridge import announcer, devices, store
+from oneweb_bridge.announcer import Announcer
+from oneweb_bridge.config import parse
+from oneweb_bridge.diff import encode
+from oneweb_bridge.model import Batch, Entry, Message, Newest, Put
+from oneweb_bridge.settings import Config, Filter
+from oneweb_bridge.topics import Tree
+
+OWN = 13
+"""Devices of the bridge itself: one, and one for each call."""
+
+
+class Outlet:
+    """A broker that keeps what is retained. `refuses` has parts of topics that it does not take."""
+
+    def __init__(self) -> None:
+        self.cursor = 10
+        self.sent: list[str] = []
+        self.retained: dict[str, dict[str, Any]] = {}
+        self.refuses: set[str] = set()
+        self.connected = True
+
+    async def announce(self, messages: Sequence[Message]) -> list[bool] | None:
+        """Takes messages, as the publisher does."""
+        if not self.connected:
+            return None
+        return [self._take(message) for message in messages]
+
+    def _take(self, message: Message) -> bool:
+        assert message.retain
+        self.sent.append(message.topic)
+        if any(part in message.topic for part in self.refuses):
+            return False
+        if message.payload:
+            self.retained[message.topic] = json.loads(message.payload)
+        else:
+            del self.retained[message.topic]
+        return True
+
+    def names(self, kind: str) -> dict[str, str]:
+        """The names of the devices of one kind, by id."""
+        found = {topic.split("/")[2]: said["device"]["name"] for topic, said in self.retained.items()}
+        start = f"oneweb_main_{kind}_"
+        return {id.removeprefix(start): name for id, name in found.items() if id.startswith(start)}
+
+
+class Bench:
+    """A store, an outlet, and the announcer between them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "bridge.db"
+        self.outlet = Outlet()
+        self.config: Config = parse("", {})
+        self.now = 1_000_000.0
+
+    def clock(self) -> float:
+        """The time that the database is told."""
+        return self.now
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[store.Store]:
+        """A bridge that runs, but for its tasks."""
+        async with store.opened(self.path, self.clock) as self.store, devices.opened(self.path, self.clock) as known:
+            self.announcer = Announcer(known, Tree("oneweb", "main", "journal"), self.config)
+            yield self.store
+
+    async def told(self) -> list[str]:
+        """The topics that are sent until nothing is left to be told, without the pauses in between."""
+        before = len(self.outlet.sent)
+        for _ in range(20):
+            count = len(self.outlet.sent)
+            self.now += announcer.PAUSE
+            await self.announcer._mark()
+            await self.announcer._reconcile(self.outlet)
+            if count == len(self.outlet.sent) and count > before:
+                break
+        return self.outlet.sent[before:]
+
+    def use(self, **changes: Any) -> None:
+        """Another configuration of Home Assistant."""
+        config = msgspec.structs.replace(self.config.homeassistant, **changes)
+        self.config = msgspec.structs.replace(self.config, homeassistant=config)
+        self.announcer.use(self.config)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(announcer, "PACE", 0.0)
+    return Bench(tmp_path)
+
+
+def record(kind: Any, id: str, key: str, **fields: Any) -> Batch:
+    """A record that is new or has changed."""
+    doc = encode({key: id, **fields})
+    return Batch(entries=[Entry(kind, id, "changed", "", 5, doc)], puts=[Put(kind, id, doc, entry=0)])
+
+
+def terminal(imei: str, **fields: Any) -> Batch:
+    return record("terminal", imei, "imei", **({"name": f"T{imei}", "state": "online"} | fields))
+
+
+def product(id: str, **fields: Any) -> Batch:
+    found = record("product", id, "product_id", status="active", **fields)
+    found.links.append(("product", id, tuple((id, imei) for imei in [fields.get("imei")] if imei)))
+    return found
+
+
+def sample(imei: str, ts: int, letters: str) -> Batch:
+    doc = encode({"imei": imei, "ts": ts})
+    newest = Newest("terminal", "signal_quality", imei, ts, ts, doc, 0, letters)
+    return Batch(entries=[Entry("terminal", imei, "metric", "signal_quality", ts, doc)], newest=[newest])
+
+
+def removed(kind: Any, id: str) -> Batch:
+    return Batch(entries=[Entry(kind, id, "removed", "", 5, b"{}")], removed=[(kind, id)])
+
+
+async def test_everything_is_announced_once(bench: Bench) -> None:
+    """The bridge, its calls, terminals and products are announced in the order in which they hang on one another."""
+    async with bench.opened() as db:
+        await db.commit(product("P", imei="1"))
+        await db.commit(terminal("1"))
+        sent = await bench.told()
+
+        kinds = [topic.split("_")[2].partition("/")[0] for topic in sent]
+        assert kinds == ["bridge", *["call"] * 12, "terminal", "product"]
+        assert await bench.told() == []
+
+
+async def test_restart_announces_nothing_anew(bench: Bench) -> None:
+    """What was announced before a restart is not announced again after it."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        assert len(await bench.told()) == OWN + 1
+    async with bench.opened():
+        assert await bench.told() == []
+
+
+async def test_only_new_values_are_told(bench: Bench) -> None:
+    """A sample with the values of before is no reason to look at a device; one with a new value is told."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await db.commit(sample("1", 1, "rsrp_dbm=n"))
+        await bench.told()
+        await db.commit(sample("1", 2, "rsrp_dbm=n"))
+        assert await bench.announcer._devices.dirty(-1000.0, 10) == []
+        await db.commit(sample("1", 3, "sinr_db=n"))
+        (topic,) = await bench.told()
+
+        found = bench.outlet.retained[topic]["components"]
+        assert {"signal_quality_rsrp_dbm", "signal_quality_sinr_db"} <= set(found)
+
+
+async def test_value_that_is_gone_leaves_in_two_steps(bench: Bench) -> None:
+    """An entity that is gone is named once more without anything but its platform, and then not any more."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1", latitude=1.0, longitude=2.0))
+        await bench.told()
+        await db.commit(terminal("1"))
+        sent = await bench.told()
+
+        assert len(sent) == 2
+        assert "position" not in bench.outlet.retained[sent[0]]["components"]
+
+
+async def test_no_device_is_told_twice_in_quick_succession(bench: Bench) -> None:
+    """Changes that come one after the other within the pause are told together, after it."""
+    async with bench.opened() as db:
+        await bench.told()
+        for number in range(5):
+            await db.commit(terminal("1", name=f"N{number}"))
+            await bench.announcer._reconcile(bench.outlet)
+            bench.now += announcer.PAUSE / 10
+        assert bench.outlet.names("terminal") == {}
+        bench.now += announcer.PAUSE
+        await bench.announcer._reconcile(bench.outlet)
+        await db.commit(terminal("1", name="last"))
+        bench.now += announcer.PAUSE / 2
+        await bench.announcer._reconcile(bench.outlet)
+        assert bench.outlet.names("terminal") == {"1": "N4"}
+        assert len(await bench.told()) == 1
+        assert bench.outlet.names("terminal") == {"1": "last"}
+
+
+async def test_birth_announces_everything_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When Home Assistant has started, each device is announced again, once."""
+    monkeypatch.setattr(announcer, "BIRTH_WAIT", (0.0, 0.0))
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        before = await bench.told()
+        bench.announcer.birth()
+        bench.announcer.birth()
+
+        assert sorted(await bench.told()) == sorted(before)
+
+
+async def test_forgetful_broker_is_told_what_it_lost(bench: Bench) -> None:
+    """Only what was sent since the broker's last known row is announced again."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await bench.told()
+        bench.outlet.cursor = 50
+        await db.commit(terminal("2"))
+        await bench.told()
+        bench.announcer.forgotten(40)
+        assert [topic.split("_")[-1] for topic in await bench.told()] == ["2/config"]
+        bench.announcer.forgotten(0)
+        assert len(await bench.told()) == OWN + 2
+
+
+async def test_device_is_removed_with_its_record(bench: Bench) -> None:
+    """A removed terminal is cleared, and its product then hangs on the bridge."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await db.commit(product("P", imei="1"))
+        await bench.told()
+        topic = "homeassistant/device/oneweb_main_product_P/config"
+        assert bench.outlet.retained[topic]["device"]["via_device"] == "oneweb_main_terminal_1"
+        await db.commit(removed("terminal", "1"))
+        await bench.told()
+
+        assert bench.outlet.names("terminal") == {}
+        assert bench.outlet.retained[topic]["device"]["via_device"] == "oneweb_main_bridge"
+
+
+async def test_forgetful_broker_gets_no_ghost(bench: Bench) -> None:
+    """A removal that the broker forgot is told again; a birth is no reason to clear what is not there."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await bench.told()
+        ghost = dict(bench.outlet.retained)
+        await db.commit(removed("terminal", "1"))
+        (topic,) = await bench.told()
+        await bench.announcer.again()
+        assert topic not in await bench.told()
+        bench.outlet.retained = ghost
+        bench.announcer.forgotten(5)
+        await bench.told()
+        assert topic not in bench.outlet.retained
+        await db.commit(terminal("1"))
+        await bench.told()
+        assert topic in bench.outlet.retained
+
+
+async def test_first_of_two_namesakes_is_renamed(bench: Bench) -> None:
+    """When a second terminal has a name, both carry their IMEI in it."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1", name="same"))
+        await bench.told()
+        assert bench.outlet.names("terminal") == {"1": "same"}
+        await db.commit(terminal("2", name="same"))
+        await bench.told()
+        await bench.told()
+
+        assert bench.outlet.names("terminal") == {"1": "same 1", "2": "same 2"}
+
+
+async def test_filter_decides_what_is_announced(bench: Bench) -> None:
+    """A filter that is set clears what it does not let pass, with products, and one that is lifted brings it back."""
+    async with bench.opened() as db:
+        for imei in ("1", "2"):
+            await db.commit(terminal(imei))
+            await db.commit(product(f"P{imei}"))
+            link = Batch(links=[("terminal", imei, ((f"P{imei}", imei),))])
+            await db.commit(link)
+        await bench.told()
+        bench.use(filter=Filter(imeis=("2",)))
+        await bench.told()
+        assert set(bench.outlet.names("terminal")) == {"2"}
+        assert set(bench.outlet.names("product")) == {"P2"}
+        bench.use(filter=Filter())
+        await bench.told()
+        assert set(bench.outlet.names("terminal")) == {"1", "2"}
+
+
+async def test_switched_off_clears_everything(bench: Bench) -> None:
+    """With `homeassistant.enabled: false` nothing stays retained, and changes leave nothing to do."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await bench.told()
+        bench.use(enabled=False)
+        await bench.told()
+        assert bench.outlet.retained == {}
+        await db.commit(terminal("2"))
+        assert await bench.told() == []
+        assert await bench.announcer._devices.dirty(-1000.0, 10) == []
+
+
+async def test_another_prefix_moves_everything(bench: Bench) -> None:
+    """Under another discovery prefix nothing stays below the old one."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await bench.told()
+        bench.use(discovery_prefix="ha")
+        await bench.told()
+
+        assert len(bench.outlet.retained) == OWN + 1
+        assert all(topic.startswith("ha/device/") for topic in bench.outlet.retained)
+
+
+async def test_refused_device_does_not_hold_up_the_others(bench: Bench) -> None:
+    """What the broker refuses is not counted as told; the others are, and it is not tried again at once."""
+    bench.outlet.refuses.add("terminal_1")
+    async with bench.opened() as db:
+        for imei in ("1", "2"):
+            await db.commit(terminal(imei))
+        sent = await bench.told()
+        assert sum("terminal_1" in topic for topic in sent) == 1
+        assert set(bench.outlet.names("terminal")) == {"2"}
+        bench.outlet.refuses.clear()
+        bench.announcer._refused.clear()
+        await bench.told()
+        assert set(bench.outlet.names("terminal")) == {"1", "2"}
+
+
+async def test_broker_that_refuses_all_is_left_alone(bench: Bench) -> None:
+    """Where nothing is accepted, no more than one chunk is tried for a while."""
+    bench.outlet.refuses.add("homeassistant")
+    async with bench.opened():
+        assert len(await bench.told()) == announcer.CHUNK
+
+
+async def test_without_a_connection_everything_waits(bench: Bench) -> None:
+    """What could not be sent is sent when there is a connection again."""
+    async with bench.opened():
+        bench.outlet.connected = False
+        assert await bench.told() == []
+        bench.outlet.connected = True
+        assert len(await bench.told()) == OWN
+
+
+async def test_run_announces_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task announces what there is, without being asked."""
+    monkeypatch.setattr(announcer, "PAUSE", 0.0)
+    async with bench.opened():
+        task = asyncio.create_task(bench.announcer.run(bench.outlet))
+        async with asyncio.timeout(10):
+            while len(bench.outlet.retained) < OWN:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

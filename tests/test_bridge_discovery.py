@@ -1,0 +1,58 @@
+"""Home Assistant's discovery as the whole bridge publishes it: real command, real broker, simulated API."""
+
+from pathlib import Path
+from typing import Any
+
+from oneweb_bridge import broker
+from tests import harness
+
+DISCOVERY = "homeassistant/device/+/config"
+SLOW: dict[str, Any] = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
+QUICK_TERMINALS = SLOW | {"user_terminals": {"interval": "10s"}}
+
+
+def terminals(recorder: harness.Recorder) -> set[str]:
+    """The IMEIs of the terminals that are announced now."""
+    start = "homeassistant/device/oneweb_main_terminal_"
+    return {topic.removeprefix(start).removesuffix("/config") for topic in recorder.retained if topic.startswith(start)}
+
+
+async def test_terminal_is_announced_and_removed_with_its_record(world: harness.World) -> None:
+    """Every terminal has a device; one that is gone leaves nothing, and what others have put there stays."""
+    foreign = "homeassistant/device/oneweb_other_bridge/config"
+    await harness.said(world.port, foreign, '{"device": {}}', retain=True)
+    imeis = {terminal["id"] for terminal in world.api.truth("terminals")}
+    gone = min(imeis)
+    removal = {"after_missing": 1, "after_time": 0}
+    config = world.config(polling=QUICK_TERMINALS, removal=removal)
+    async with harness.recording(world.port, DISCOVERY) as recorder, harness.running(config):
+        await recorder.until(lambda: terminals(recorder) == imeis)
+        world.api.fleet("remove", id=gone)
+        await recorder.until(lambda: terminals(recorder) == imeis - {gone}, 40)
+        async with harness.recording(world.port, "oneweb/bridge/response/#") as answers:
+            await harness.said(world.port, "oneweb/bridge/request/purge", "{}")
+            await answers.until(lambda: answers.on("oneweb/bridge/response/purge"))
+        assert foreign in await harness.retained(world.port, DISCOVERY)
+        assert len(await harness.retained(world.port, DISCOVERY)) == len(recorder.retained)
+
+
+async def test_broker_that_forgot_is_told_of_every_device_again(world: harness.World, tmp_path: Path) -> None:
+    """A broker that lost what was retained gets all devices again, and so does who asks for them."""
+    port = broker.free_port()
+    config = harness.bridge_yaml(tmp_path, world.api.url, port, polling=SLOW)
+    bridge = None
+    try:
+        async with broker.running(port), harness.recording(port, DISCOVERY) as recorder:
+            bridge = await harness.started(config)
+            await recorder.until(lambda: len(terminals(recorder)) == 8)
+            await recorder.quiet(3.0)
+            before = await harness.retained(port, DISCOVERY)
+        async with broker.running(port), harness.recording(port, DISCOVERY) as recorder:
+            await recorder.until(lambda: set(recorder.retained) == set(before), 60)
+            assert await harness.retained(port, DISCOVERY) == before
+            count = len(recorder.messages)
+            await harness.said(port, "oneweb/bridge/request/republish", '{"what": "discovery"}')
+            await recorder.until(lambda: len(recorder.messages) == count + len(before))
+    finally:
+        if bridge is not None:
+            await bridge.kill()

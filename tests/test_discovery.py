@@ -1,0 +1,269 @@
+"""Home Assistant's discovery: which devices and entities come of which records, and that all of them are valid."""
+
+import ast
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oneweb_bridge import discovery, entities
+from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.discovery import Product, Setup, Shape, Terminal
+from oneweb_bridge.model import Fields
+from oneweb_bridge.samples import letters, merged_letters
+from oneweb_bridge.topics import Tree
+
+IMEI, PRODUCT_ID = "359235170006117", "SC-410027318852"
+
+
+def setup_of(instance: str = "main") -> Setup:
+    tree = Tree("oneweb", instance, "journal")
+    return Setup(tree=tree, prefix="homeassistant", version="1.2.3", online=("online",), accuracy=100, calls=CALLS)
+
+
+SETUP = setup_of()
+TRAFFIC = Shape("traffic", {f"{side}_{way}_bytes": "n" for side in ("cnx", "mgmt", "wan") for way in ("tx", "rx")})
+SIGNAL = Shape("signal_quality", {"rsrp_dbm": "n", "rssi_dbm": "n", "sinr_db": "n"})
+RECORD: dict[str, Any] = {
+    "imei": IMEI,
+    "name": "Aurora UT1",
+    "state": "online",
+    "latitude": 64.2,
+    "longitude": -51.7,
+    "manufacturer": "Intellian",
+    "serial_number": "SN1",
+    "hardware_version": "B",
+}
+BUCKET: dict[str, Any] = {
+    "bucket_id": "1409-19",
+    "bucket_name": "Data",
+    "used_gb": 3.0,
+    "remaining_gb": 7.0,
+    "entitlement_gb": 10.0,
+    "overage_blocks": 0,
+    "valid_from": "2025-06-01T00:00:00Z",
+    "valid_until": "2025-07-01T00:00:00Z",
+}
+
+
+def test_terminal_has_everything_that_is_sent_of_it() -> None:
+    """A terminal's device names it, its firmware and its bridge, and has an entity for each value that is known."""
+    components: Fields = {"main/SSM": "SSM_5", "main/UT": "UT_2", "factory/UT": "UT_1"}
+    said = discovery.terminal(
+        SETUP, Terminal(imei=IMEI, record=RECORD, components=components, shapes=[SIGNAL, TRAFFIC])
+    )
+
+    assert said["device"] == {
+        "identifiers": [f"oneweb_main_terminal_{IMEI}"],
+        "name": "Aurora UT1",
+        "manufacturer": "Intellian",
+        "model": "User terminal",
+        "via_device": "oneweb_main_bridge",
+        "serial_number": "SN1",
+        "hw_version": "B",
+        "sw_version": "UT_2",
+    }
+    assert discovery.platforms(said) == {
+        "connectivity": "binary_sensor",
+        "state": "sensor",
+        "position": "device_tracker",
+        "changes": "event",
+        "component_factory_x2fUT": "sensor",
+        "component_main_x2fSSM": "sensor",
+        "component_main_x2fUT": "sensor",
+        **{f"signal_quality_{name}": "sensor" for name in SIGNAL.letters},
+        **{f"traffic_{name}": "sensor" for name in TRAFFIC.letters},
+    }
+    assert all(c["entity_category"] == "diagnostic" for k, c in said["components"].items() if k.startswith("component"))
+
+
+def test_what_is_not_sent_has_no_entity() -> None:
+    """A terminal without state, position, firmware and samples has its events and nothing else."""
+    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record={"imei": IMEI}))
+
+    assert set(said["components"]) == {"changes"}
+    assert "sw_version" not in said["device"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "key", "unit", "device_class", "state_class"),
+    [
+        (SIGNAL, "signal_quality_rsrp_dbm", "dBm", "signal_strength", "measurement"),
+        (SIGNAL, "signal_quality_sinr_db", "dB", "signal_strength", "measurement"),
+        (TRAFFIC, "traffic_wan_tx_bytes", "B", "data_size", "total_increasing"),
+        (Shape("traffic", {"new_bytes": "n"}), "traffic_new_bytes", "B", "data_size", "measurement"),
+        (Shape("link_metrics", {"loss_pct": "n"}), "link_metrics_loss_pct", "%", None, "measurement"),
+        (Shape("signal_quality", {"gain_dbk": "n"}), "signal_quality_gain_dbk", None, None, "measurement"),
+    ],
+)
+def test_number_has_the_unit_that_home_assistant_knows(
+    shape: Shape, key: str, unit: str | None, device_class: str | None, state_class: str
+) -> None:
+    """Units and classes follow the end of a name; only counters only grow; a unit that is not known is left out."""
+    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record={}, shapes=[shape]))["components"][key]
+
+    assert said.get("unit_of_measurement") == unit
+    assert said.get("device_class") == device_class
+    assert said["state_class"] == state_class
+
+
+def test_product_counts_within_its_cycle() -> None:
+    """Usage is a total that begins anew with the bill cycle, because a correction may lower it."""
+    known = Product(product_id=PRODUCT_ID, record={"name": "Plan", "status": "active"}, imei=IMEI, buckets=[BUCKET])
+    said = discovery.product(SETUP, known)
+
+    assert said["device"]["via_device"] == f"oneweb_main_terminal_{IMEI}"
+    used = said["components"]["usage_1409-19_used_gb"]
+    assert used["state_class"] == "total"
+    assert "valid_from" in used["last_reset_value_template"]
+    names = {key.removeprefix("usage_1409-19_") for key in said["components"]}
+    amounts = {"used_gb", "remaining_gb", "entitlement_gb", "overage_blocks", "used_pct"}
+    assert names == amounts | {"valid_from", "valid_until", "status"}
+
+
+def test_product_without_a_terminal_hangs_on_the_bridge() -> None:
+    """A product whose terminal is not announced is reached through the bridge, and has no share of an unknown whole."""
+    bucket = {name: value for name, value in BUCKET.items() if name not in ("entitlement_gb", "remaining_gb")}
+    said = discovery.product(SETUP, Product(product_id=PRODUCT_ID, record={}, buckets=[bucket]))
+
+    assert said["device"]["via_device"] == "oneweb_main_bridge"
+    assert "usage_1409-19_used_pct" not in said["components"]
+
+
+def test_call_can_be_switched_set_and_polled() -> None:
+    """A call is a device with a switch and a number that are retained, and a button that is not."""
+    said = discovery.call(SETUP, "ut_traffic")["components"]
+
+    base = "oneweb/bridge/polling/ut_traffic"
+    assert (said["enabled"]["command_topic"], said["enabled"]["retain"]) == (f"{base}/enabled/set", True)
+    assert (said["interval"]["command_topic"], said["interval"]["retain"]) == (f"{base}/interval/set", True)
+    assert said["poll"]["command_topic"] == f"{base}/poll"
+    assert "retain" not in said["poll"]
+    assert set(said) == {"enabled", "interval", "poll", "status", "last_poll", "last_success", "problem"}
+
+
+def test_one_message_makes_a_fleet_unavailable() -> None:
+    """Every entity of a terminal hangs on the bridge's status and on the state of the call that feeds it."""
+    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD, components={"main/UT": "1"}, shapes=[SIGNAL]))
+
+    def fed_by(key: str) -> list[str]:
+        return [entry["topic"] for entry in said["components"][key]["availability"]]
+
+    for key, call in {
+        "state": "user_terminals",
+        "component_main_x2fUT": "user_terminal_components",
+        "signal_quality_sinr_db": "ut_signal_quality",
+    }.items():
+        assert fed_by(key) == ["oneweb/bridge/status", f"oneweb/bridge/polling/{call}/state"]
+    assert said["availability_mode"] == "all"
+
+
+def test_identifiers_of_instances_never_meet() -> None:
+    """No device of one bridge has the identifier of a device of another, whatever they are called."""
+    one, other = setup_of("a"), setup_of("a_terminal")
+
+    assert discovery.identifier(one, "terminal", "bridge") != discovery.identifier(other, "bridge")
+
+
+# ── whatever the API sends ─────────────────────────────────────────────────────────────────────
+
+WORDS = st.text(max_size=600)
+VALUES = st.one_of(WORDS, st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+SHAPES = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,40}", fullmatch=True), st.sampled_from("ntb"), max_size=5)
+
+
+def checked(said: dict[str, Any], topic: str) -> None:
+    """What Home Assistant asks of every device."""
+    assert re.fullmatch(r"homeassistant/device/[A-Za-z0-9_-]+/config", topic)
+    assert set(said) == {"device", "origin", "availability", "availability_mode", "components"}
+    name = said["device"]["name"]
+    assert 0 < len(name) <= discovery.LONGEST_NAME
+    assert name.isprintable()
+    unique = [entity["unique_id"] for entity in said["components"].values()]
+    assert len(set(unique)) == len(unique)
+    assert all(" " not in key and entity["name"] for key, entity in said["components"].items())
+    assert json.loads(discovery.message(topic, said).payload) == said
+    for entity in said["components"].values():
+        for template in (value for key, value in entity.items() if key.endswith("_template")):
+            # A cleared topic brings a message that is no JSON, which must not make an error there.
+            assert "value_json is defined" in template
+            code = re.sub(r"'(?:\\.|[^'\\])*'", "''", template)
+            assert code.count("{{") == code.count("}}") == 1
+
+
+@settings(deadline=None)  # another process may have the core
+@given(imei=WORDS, name=WORDS, components=st.dictionaries(WORDS, WORDS, max_size=3), shape=SHAPES, shared=st.booleans())
+def test_any_terminal_is_a_valid_device(
+    imei: str, name: str, components: Fields, shape: dict[str, str], *, shared: bool
+) -> None:
+    """Whatever a terminal is called and consists of, its device is valid, bounded and complete."""
+    record: Fields = {
+        "imei": imei,
+        "name": name,
+        "state": name,
+        "manufacturer": name,
+        "latitude": 1.0,
+        "longitude": 2.0,
+    }
+    shapes = [Shape("signal_quality", shape), Shape("nobody_knows", shape)]
+    known = Terminal(imei=imei, record=record, components=components, shapes=shapes, shared_name=shared)
+
+    checked(discovery.terminal(SETUP, known), discovery.topic(SETUP, "terminal", imei))
+
+
+@settings(deadline=None)  # another process may have the core
+@given(id=WORDS, names=st.lists(WORDS, max_size=3), fields=st.dictionaries(st.sampled_from(sorted(BUCKET)), VALUES))
+def test_any_product_is_a_valid_device(id: str, names: list[str], fields: dict[str, Any]) -> None:
+    """Whatever a product and its buckets are called, its device is valid and its entities are told apart."""
+    buckets = [{**fields, "bucket_id": f"{number}/{id}", "bucket_name": name} for number, name in enumerate(names)]
+    said = discovery.product(SETUP, Product(product_id=id, record={"name": id}, buckets=buckets))
+
+    checked(said, discovery.topic(SETUP, "product", id))
+    titles = [entity["name"] for entity in said["components"].values()]
+    assert len(set(titles)) == len(titles)
+
+
+@settings(deadline=None)  # another process may have the core
+@given(one=st.tuples(WORDS, WORDS), other=st.tuples(WORDS, WORDS))
+def test_namesakes_are_told_apart(one: tuple[str, str], other: tuple[str, str]) -> None:
+    """Two terminals of one name have two identifiers, and short plain ids stand in their names."""
+    if one[0] != other[0]:
+        assert discovery.identifier(SETUP, "terminal", one[0]) != discovery.identifier(SETUP, "terminal", other[0])
+    first, second = (
+        discovery.named(one[1], "OneWeb terminal", imei, always=True) for imei in (IMEI, "359235170006125")
+    )
+    assert first != second
+    assert len(first) <= discovery.LONGEST_NAME
+
+
+@settings(deadline=None)  # another process may have the core
+@given(WORDS)
+def test_quoted_text_stays_within_its_quotes(text: str) -> None:
+    """Any text is a literal that means itself, and cannot end the literal or the template."""
+    said = entities.quoted(text)
+
+    assert ast.literal_eval(said) == text
+    assert not set("'\"{}%#\\\n") & set(re.sub(r"\\U[0-9a-f]{8}", "", said[1:-1]))
+
+
+# ── what was there before ──────────────────────────────────────────────────────────────────────
+
+
+def test_entity_that_is_gone_is_named_once_more() -> None:
+    """An entity that was announced and is not any more is marked with its platform alone."""
+    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD))
+    before = {**discovery.platforms(said), "old": "sensor"}
+
+    assert discovery.without(said, before)["components"] == {**said["components"], "old": {"platform": "sensor"}}
+
+
+def test_value_of_two_types_is_a_text() -> None:
+    """A value that came as a number and as a text is a text from then on, so that its entity stays the same."""
+    number, text = letters({"a": 1.0, "b": True}), letters({"a": "x"})
+
+    assert merged_letters(number, text) == "a=t b=b"
+    assert merged_letters(merged_letters(number, text), number) == "a=t b=b"
+    assert merged_letters("", number) == number
