@@ -355,7 +355,7 @@ async def test_request_budget_refuses_with_the_figure(world: harness.World) -> N
 
 async def test_republish_sends_every_retained_topic_again(world: harness.World) -> None:
     """`republish` sends each retained record and sample once more, and its response says how many."""
-    async with settled_bridge(world) as (recorder, _):
+    async with settled_bridge(world, homeassistant={"enabled": False}) as (recorder, _):
         await recorder.quiet(0.5)
         owned = {t for t in recorder.retained if not t.startswith("oneweb/bridge/")}
         before = len(recorder.messages)
