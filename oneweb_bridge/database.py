@@ -18,6 +18,7 @@ MIGRATIONS: dict[int, str] = {
     1: """
 ALTER TABLE record DROP COLUMN raw_hash;
 ALTER TABLE record RENAME COLUMN kept_hash TO hash;
+CREATE INDEX record_settled ON record (kind, id, hash, missing, presence_at);
 CREATE INDEX record_name ON record (json_extract(doc, '$.name')) WHERE kind = 'terminal';
 CREATE INDEX record_bucket ON record (json_extract(doc, '$.product_id')) WHERE kind = 'usage';
 ALTER TABLE newest ADD COLUMN letters TEXT NOT NULL DEFAULT '';

@@ -227,12 +227,10 @@ def _at_a_glance(answer: Answer, errand: Errand) -> Listed | None:
     if (ids := errand.familiar(seen_as)) is not None:
         return Listed(ids, [], 0, answer.time, digest=seen_as, familiar=True)
     body = wire.checked(answer.body)
-    seen = errand.glance.page(body)
-    if not seen:
+    seen = errand.glance.page(body, errand.salt)
+    if seen is None or not seen[0]:
         return None
-    hash_ = errand.salt.hash
-    hashes = [hash_(key, parts) for key, parts in seen]
-    return Listed([key for key, _ in seen], hashes, 0, answer.time, body=body, digest=seen_as)
+    return Listed(*seen, 0, answer.time, body=body, digest=seen_as)
 
 
 def _one_by_one(records: list[msgspec.Raw], answer: Answer, errand: Errand) -> Listed:

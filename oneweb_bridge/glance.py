@@ -45,12 +45,12 @@ class Glance(msgspec.Struct, frozen=True):
     """How a call's records are looked at.
 
     `key` gives the key of one record, or raises Unreadable; `parts` what is hashed of it; `page` the
-    key and the parts of all records of a page, or None when it must be looked at record by record.
+    keys and the hashes of all records of a page, or None when it must be looked at record by record.
     """
 
     key: Callable[[Raw], str]
     parts: Callable[[Raw], Parts]
-    page: Callable[[bytes], list[tuple[str, Parts]] | None]
+    page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
 
 
 def glance_of(call: Call) -> Glance:
@@ -88,22 +88,26 @@ def _parts_of(columns: list[Any], rename: dict[str, str]) -> Callable[[Raw], Par
 
 def _page_of(
     call: Call, plain: str | None, columns: list[Any], rename: dict[str, str]
-) -> Callable[[bytes], list[tuple[str, Parts]] | None]:
+) -> Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]:
     if plain is None or call.records not in (None, "$[*]") or gathers(call):
-        return lambda _: None
+        return lambda _, __: None
     record = msgspec.defstruct("Record", [("key", str), *columns], rename={"key": plain, **rename}, gc=False)
     decode: Any = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]  # made at run time
     astuple = msgspec.structs.astuple
 
-    def page(body: bytes) -> list[tuple[str, Parts]] | None:
+    def page(body: bytes, salt: Salt) -> tuple[list[str], list[bytes]] | None:
         if body[:1] != b"[" or len(body) > LARGEST:
             return None
         try:
-            rows = [astuple(row) for row in decode(body)]
+            rows = decode(body)
         except (msgspec.DecodeError, RecursionError):
             return None
+        keys = [row.key for row in rows]
         # Nearly every key is a plain text; whatever is not goes the long way.
-        return [(row[0], row[1:]) for row in rows] if all(row[0] and row[0].isascii() for row in rows) else None
+        if not all(keys) or not "".join(keys).isascii():
+            return None
+        # Tuples are not kept, or the garbage collector would look through all of them again and again.
+        return keys, [salt.hash(row.key, astuple(row)[1:]) for row in rows]
 
     return page
 

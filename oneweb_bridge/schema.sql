@@ -19,6 +19,8 @@ CREATE TABLE record (
     doc TEXT NOT NULL,
     PRIMARY KEY (kind, id)
 );
+-- What a poll asks of every record is answered from here, without reading the documents.
+CREATE INDEX record_settled ON record (kind, id, hash, missing, presence_at);
 CREATE INDEX record_missing ON record (kind) WHERE missing > 0;
 CREATE INDEX record_seq ON record (seq);
 CREATE INDEX record_name ON record (json_extract(doc, '$.name')) WHERE kind = 'terminal';

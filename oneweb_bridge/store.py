@@ -142,7 +142,8 @@ class Store:
                missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END""",
             [(p.kind, p.id, p.doc.decode(), p.hash, 0 if p.entry is None else head + p.entry + 1) for p in batch.puts],
         )
-        await self._many("DELETE FROM removed WHERE kind = ? AND id = ?", [(p.kind, p.id) for p in batch.puts])
+        if batch.puts and await self._rows("SELECT 1 FROM removed LIMIT 1"):
+            await self._many("DELETE FROM removed WHERE kind = ? AND id = ?", [(p.kind, p.id) for p in batch.puts])
         await self._many(
             "UPDATE record SET hash = ?, missing = 0, missing_since = 0 WHERE kind = ? AND id = ?",
             batch.same,
