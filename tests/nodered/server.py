@@ -118,9 +118,9 @@ class NodeRed:
             await socket.send_json({"subscribe": "debug"})
             async for message in socket:
                 said = json.loads(message.data)
-                self.heard += [
-                    one["data"] for one in (said if isinstance(said, list) else [said]) if one.get("topic") == "debug"
-                ]
+                each = said if isinstance(said, list) else [said]
+                # Warnings of Node-RED itself come the same way, and are of no node.
+                self.heard += [one["data"] for one in each if one.get("topic") == "debug" and "name" in one["data"]]
 
 
 def settings(port: int) -> dict[str, Any]:
