@@ -39,9 +39,13 @@ class Bench:
         self.settings = settings
         self.alerts: list[str] = []
         self.sent: list[Message] = []
+        self.lost: list[int] = []
 
     async def _alert(self, kind: str, message: str) -> None:
         self.alerts.append(f"{kind}: {message}")
+
+    async def _lost(self, seq: int) -> None:
+        self.lost.append(seq)
 
     async def _info(self) -> dict[str, object]:
         return {"journal": {}}
@@ -50,9 +54,13 @@ class Bench:
     async def publishing(self, instance: str = "main") -> AsyncIterator[publisher.Publisher]:
         """A publisher while the block runs."""
         handles = session.Handles(
-            on_command=lambda _: None, info=self._info, alert=self._alert, on_sent=self.sent.append
+            on_command=lambda _: None,
+            info=self._info,
+            alert=self._alert,
+            on_sent=self.sent.append,
+            on_lost=self._lost,
         )
-        tree = Tree("oneweb", instance, self.store.journal_id)
+        tree = Tree("oneweb", instance, self.store.journal_id, self.store.earlier)
         made = publisher.Publisher(self.settings, tree, self.rows, self.store.changed, handles)
         task = asyncio.create_task(made.run())
         try:
