@@ -31,7 +31,9 @@ async def cancelled_at_random(work: Work, turns: int, seed: int) -> set[int]:
             await asyncio.sleep(0 if chance.random() < 0.7 else chance.random() * 0.0006)
         for task in chance.sample(tasks, chance.randrange(4)):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        # Who was not cancelled must not feel it.
+        assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
     await one(turns * 3)
     return done
 

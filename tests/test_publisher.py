@@ -389,3 +389,24 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
             await made.drained()
 
     assert empty < 200
+
+
+async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next page is read while the one before is under way: the window does not run dry between two."""
+    monkeypatch.setattr(session, "PAGE", 20)
+    monkeypatch.setattr(session, "AHEAD", 60)
+    port = broker.free_port()
+    dry = 0
+
+    def counting(self: session.Session, mid: int, code: int, reason: str) -> None:
+        nonlocal dry
+        real(self, mid, code, reason)
+        dry += self._window.rows == 0 and 0 < self._window.prefix < 990
+
+    real = session.Session.answered
+    monkeypatch.setattr(session.Session, "answered", counting)
+    async with broker.running(port), bench(tmp_path, port, window=10) as made:
+        await made.store.commit(samples(1000, 1000))
+        async with made.publishing():
+            await made.drained()
+    assert dry < 25
