@@ -99,7 +99,7 @@ TABLE = (
         "session.py",
         'ours = head.get("journal") == self._tree.journal_id',
         "ours = True",
-        "test_backup.py -k event_id",
+        "test_publisher.py -k another_journal",
     ),
     Mutant(
         "head: a higher number renews the journal id",

@@ -39,7 +39,7 @@ PAGE = 2
 AFTER, AFTER_TIME, COUNT, SHARE, HOLD_FOR = 2, 60, 1, 0.1, 3600
 BASE = 1_750_000_000
 Doc = dict[str, Any]
-IDS = st.sampled_from(["T1", "T2", "T3", "T4", "T5"])
+IDS = st.sampled_from(["T1", "T2", "T3"])
 FAULTS = st.sampled_from(["none"] * 6 + ["cut", "lost page", "total changes", "twice", "unreadable"])
 
 
@@ -174,13 +174,14 @@ class Bridge(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         path = self.place / "bridge.db"
         self.store = await self.stack.enter_async_context(store.opened(path, lambda: self.fleet.seconds))
-        await self.store._db.execute("PRAGMA synchronous = OFF")
         self.rows = await self.stack.enter_async_context(journal.opened(path, "mqtt"))
+        for db in (self.store._db, self.rows._db):
+            await db.execute("PRAGMA synchronous = OFF")
         self.tree = Tree("oneweb", "main", self.store.journal_id, self.store.earlier)
         settings = configured(self.name_path)
         api: Any = self.fleet
         self.intake = Intake(self.store, api, settings, lambda: self.fleet.seconds)
-        await self._connect(3)
+        await self._connect(8)
 
     async def _connect(self, size: int) -> None:
         """A new connection: what the session decides about the head, then the restored topics, then a fresh window."""
@@ -205,7 +206,9 @@ class Bridge(RuleBasedStateMachine):
         self.broker.take(Message(self.tree.head, json.dumps(said).encode(), retain=True))
 
     @rule(
-        size=st.integers(1, 4), forgets=st.sampled_from(["nothing", "nothing", "all", "some"]), keep=st.integers(0, 5)
+        size=st.sampled_from([1, 3, 8]),
+        forgets=st.sampled_from(["nothing", "nothing", "all", "some"]),
+        keep=st.integers(0, 5),
     )
     def lose_connection(self, size: int, forgets: str, keep: int) -> None:
         """The connection breaks, and the broker may have lost what it kept since some row."""
@@ -465,9 +468,13 @@ class Bridge(RuleBasedStateMachine):
             self.window.refuse(slip)
             self.window.again(slip)
 
-    @rule(answers=st.lists(st.integers(0, 9), max_size=6), noted=st.sampled_from(["no", "written", "heard"]))
-    def drain(self, answers: list[int], noted: str) -> None:
-        """What a session does without a pause: reads on, sends, hears some answers, writes the cursor."""
+    @rule(
+        answers=st.lists(st.integers(0, 9), max_size=6),
+        noted=st.sampled_from(["no", "written", "heard"]),
+        then=st.sampled_from(["goes on", "loses the connection", "dies"]),
+    )
+    def drain(self, answers: list[int], noted: str, then: str) -> None:
+        """What a session does without a pause: reads on, sends, hears some answers, writes the cursor; and its end."""
         self.offer(6)
         self.send()
         for at in answers:
@@ -477,6 +484,10 @@ class Bridge(RuleBasedStateMachine):
         if noted != "no":
             self.commit(heard=noted == "heard")
             self.send()
+        if then == "loses the connection":
+            self.lose_connection(8, "nothing", 0)
+        elif then == "dies":
+            self.restart()
 
     @rule(heard=st.booleans())
     def commit(self, heard: bool) -> None:
