@@ -8,7 +8,7 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test test-homeassistant test-nodered check format lock soak bench audit sbom clean
+.PHONY: help demo test test-homeassistant test-nodered check format lock soak mutants bench audit sbom clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -46,6 +46,10 @@ format:  ## formats the code and mends what ruff can mend
 soak:  ## the long fault campaign
 	$(SETUP) test
 	@$(PYTHON) -m tests.soak $(ARGS)
+
+mutants:  ## takes each guard out in turn, and tells which test misses it: make mutants ARGS='removal'
+	$(SETUP) test
+	@$(PYTHON) -m tests.mutants $(ARGS)
 
 bench:  ## measures throughput, latency and memory
 	$(SETUP) test

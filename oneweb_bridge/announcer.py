@@ -51,7 +51,6 @@ class Announcer:
         self._tree = tree
         self._refused: dict[tuple[str, str], float] = {}
         self._resumes = 0.0
-        self._forgotten: int | None = None
         self._born: float | None = None
         self._changed = True
         self.use(config)
@@ -74,9 +73,10 @@ class Announcer:
         if self._born is None:
             self._born = time.monotonic() + random.uniform(*BIRTH_WAIT)
 
-    def forgotten(self, seq: int) -> None:
-        """The broker has lost what it was given since the journal was published to `seq`."""
-        self._forgotten = seq if self._forgotten is None else min(seq, self._forgotten)
+    async def forgotten(self, seq: int) -> None:
+        """The broker has lost what it was given since the journal was published to `seq`: noted durably."""
+        count = await self._devices.forget(seq)
+        _log.info("%d devices are announced again: the broker has lost them", count)
 
     async def again(self) -> int:
         """Announces every device again, soon. Returns how many."""
@@ -101,10 +101,6 @@ class Announcer:
             if print_ != await self._devices.fingerprint():
                 own = [("bridge", ""), *(("call", call) for call in self._config.polling)]
                 await self._devices.mark_all(print_, own)
-        if self._forgotten is not None:
-            seq, self._forgotten = self._forgotten, None
-            count = await self._devices.forget(seq)
-            _log.info("%d devices are announced again: the broker has lost them", count)
         if self._born is not None and time.monotonic() >= self._born:
             self._born = None
             count = await self._devices.forget()

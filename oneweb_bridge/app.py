@@ -52,7 +52,7 @@ async def built(
     async with store.opened(Path(config.state.path), clock) as opened, api.connected(config.api, masks) as connection:
         poller = Poller(Intake(opened, connection, config, clock), opened, connection, config, clock)
         await poller.load()
-        tree = Tree(config.mqtt.base_topic, config.instance, opened.journal_id)
+        tree = Tree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)
         yield Parts(config, opened, connection, poller, tree, rfc3339(round(clock() * 1000)))
 
 

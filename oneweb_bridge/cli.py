@@ -64,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")
     _add_poll_and_set(commands)
     _add_history(commands)
+    backup = _add(commands, "backup", _backup, "a consistent copy of the database, while the bridge runs")
+    backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist")
+    backup.add_argument("--force", action="store_true", help="replaces FILE when it exists")
     _add(commands, "config", _config, "the effective configuration, secrets masked")
     _add(commands, "asyncapi", _asyncapi, "the AsyncAPI 3.0 document of the topics")
     return top
@@ -316,6 +319,26 @@ def _history(options: argparse.Namespace) -> int:
         )
     except ValueError as error:
         return _refuse(f"history: {error}", WRONG)
+    return DONE
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from oneweb_bridge import backup
+
+    found, shown = _loaded(options), sys.stderr.isatty()
+
+    def progress(done: int, of: int) -> None:
+        if shown:
+            print(f"\r{100 * done // max(of, 1)} % of the database copied", end="", file=sys.stderr, flush=True)
+
+    try:
+        size = backup.save(Path(found.state.path), options.file, force=options.force, progress=progress)
+    except backup.BackupError as error:
+        return _refuse(f"backup: {error}", FAILED)
+    finally:
+        if shown:
+            print(file=sys.stderr)
+    print(f"{options.file}: {size / 1e6:.1f} MB")
     return DONE
 
 

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import aiosqlite
+import msgspec
 
 VERSION = 2
 """`user_version` of the schema that this program writes."""
@@ -41,6 +42,15 @@ CREATE INDEX discovery_dirty ON discovery (marked_at) WHERE mark > done;
 """Version -> the SQL that brings a database of that version to the next one."""
 
 
+RENEW = """
+INSERT OR REPLACE INTO meta
+SELECT 'earlier', json_insert(coalesce((SELECT value FROM meta WHERE name = 'earlier'), '[]'),
+    '$[#]', json_array(value, :until)) FROM meta WHERE name = 'journal'
+UNION ALL SELECT 'journal', :id
+"""
+"""Gives the journal a new id; rows up to `until` keep the one they have. One statement, so both or neither."""
+
+
 class StoreError(Exception):
     """The database cannot be used; the text says which file, why, and what to do."""
 
@@ -65,7 +75,7 @@ def locked(path: Path) -> Iterator[None]:
 @contextlib.asynccontextmanager
 async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aiosqlite.Connection]:
     """A connection in which every transaction is written out. Raises StoreError."""
-    uri = _uri(path, read_only=read_only)
+    uri = uri_of(path, read_only=read_only)
     try:
         db = await aiosqlite.connect(uri, uri=True, isolation_level=None)
     except sqlite3.DatabaseError as error:
@@ -94,7 +104,8 @@ def create_private(path: Path) -> None:
         raise StoreError(f"{path} cannot be written ({error.strerror}): choose another state.path") from None
 
 
-def _uri(path: Path, *, read_only: bool) -> str:
+def uri_of(path: Path, *, read_only: bool) -> str:
+    """The address of a database file for SQLite. Raises StoreError when it cannot be opened."""
     if read_only and not path.exists():
         raise StoreError(f"{path} does not exist: run the bridge first, or name its state.path")
     # Looked at before, because aiosqlite leaves a thread behind where it cannot open a file.
@@ -129,7 +140,20 @@ async def migrate(db: aiosqlite.Connection, path: Path) -> None:
 
 def _schema() -> str:
     text = files("oneweb_bridge").joinpath("schema.sql").read_text()
-    return f"{text}\nINSERT INTO meta VALUES ('journal', '{secrets.token_hex(8)}');\n"
+    return f"{text}\nINSERT INTO meta VALUES ('journal', '{new_journal_id()}');\n"
+
+
+def new_journal_id() -> str:
+    """A random id, the first part of every event id."""
+    return secrets.token_hex(8)
+
+
+async def journal_ids(db: aiosqlite.Connection) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """The journal's id, and those it had before, each with the last row that carries it."""
+    rows = await db.execute_fetchall("SELECT name, value FROM meta WHERE name IN ('journal', 'earlier')")
+    found: dict[str, str] = {name: value for name, value in rows}  # noqa: C416 -- a Row is no pair for mypy
+    earlier = msgspec.json.decode(found.get("earlier", "[]"), type=tuple[tuple[str, int], ...])
+    return found.get("journal", ""), earlier
 
 
 async def pragma(db: aiosqlite.Connection, name: str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import aiosqlite
 
 from oneweb_bridge import database
-from oneweb_bridge.model import Kind, Row
+from oneweb_bridge.model import Earlier, Kind, Row
 
 PAGE = 500
 """Rows read at a time."""
@@ -62,6 +62,11 @@ class Journal:
                ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)""",
             (self._output, seq),
         )
+
+    async def renew(self, until: int) -> tuple[str, Earlier]:
+        """Gives the journal a new id, durably; rows up to `until` keep the one they have. Returns all ids."""
+        await self._db.execute(database.RENEW, {"until": until, "id": database.new_journal_id()})
+        return await database.journal_ids(self._db)
 
     async def set_aside(self, seq: int, topic: str, reason: str) -> None:
         """Notes a row that this output gave up."""

@@ -19,6 +19,9 @@ Kind = Literal["terminal", "components", "product", "organization", "site", "usa
 What = Literal["added", "changed", "removed", "components", "state", "metric", "history", "usage", "clear", "alert"]
 """What a journal row says; `topics.messages` turns each into its messages."""
 
+Earlier = tuple[tuple[str, int], ...]
+"""The ids that a journal had before the present one, each with the last row that carries it."""
+
 Status = Literal["waiting", "polling", "ok", "failed", "disabled", "unauthorized", "rate_limited", "held"]
 
 

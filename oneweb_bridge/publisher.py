@@ -38,7 +38,6 @@ class Publisher:
         self.instance = tree.instance
         self.tree = tree
         self.journal = journal
-        self.journal_id = tree.journal_id
         self.changed = changed
         self.handles = handles
         self.connected_since: float | None = None

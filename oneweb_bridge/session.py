@@ -60,6 +60,10 @@ class Foreign(Exception):
     """Another instance publishes below this base topic; the text says which."""
 
 
+async def _nothing(_: int) -> None:
+    """What happens where nobody asked to hear of a loss."""
+
+
 class Handles(msgspec.Struct, frozen=True, kw_only=True):
     """What the publisher is handed: whom to give commands, and where to learn what it cannot know."""
 
@@ -68,7 +72,7 @@ class Handles(msgspec.Struct, frozen=True, kw_only=True):
     alert: Callable[[str, str], Awaitable[None]]
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
-    on_lost: Callable[[int], None] = lambda _: None
+    on_lost: Callable[[int], Awaitable[None]] = _nothing
     birth_topic: Callable[[], str] = lambda: "homeassistant/status"
 
 
@@ -77,7 +81,6 @@ class Owner(Protocol):
 
     settings: Mqtt
     instance: str
-    journal_id: str
     tree: Tree
     journal: Journal
     changed: asyncio.Event
@@ -153,7 +156,7 @@ class Session:
                 self._owner.settings.port,
                 count,
             )
-            self._owner.handles.on_lost(low)
+            await self._owner.handles.on_lost(low)
         await self._journal.restored()
         await self._said_head(cursor)
 
@@ -187,19 +190,37 @@ class Session:
         """The row behind which the broker may have lost what was retained."""
         head = self._head.result()
         dropped = await self._journal.restore_from()
-        if head is None or head.get("journal") != self._owner.journal_id:
-            if head is not None and head.get("instance") not in (None, self._owner.instance):
-                raise await self._foreign(head)
+        if head is None:
             return 0
-        if head.get("instance") != self._owner.instance:
+        ours = head.get("journal") == self._tree.journal_id
+        if head.get("instance") != self._owner.instance and (ours or head.get("instance") is not None):
             raise await self._foreign(head)
         seq = head.get("seq")
-        low = cursor if seq == cursor else min(seq, cursor) if isinstance(seq, int) else 0
-        low = 0 if seq is not None and isinstance(seq, int) and seq > cursor else low
+        if not isinstance(seq, int):
+            return 0
+        await self._recognise(str(head.get("journal")), seq, cursor)
+        low = seq if ours and seq <= cursor else 0
         oldest = await self._journal.oldest()
         if 0 < low < oldest - 1:
             low = 0
         return low if dropped is None else min(low, dropped)
+
+    async def _recognise(self, journal: str, seq: int, cursor: int) -> None:
+        """Alerts when the broker has had rows that this database does not know: it is a backup that was restored.
+
+        A copy that `backup` made has an id of its own. Any other copy gets one here, because the numbers of the
+        rows that it lacks come again, and an event id may not.
+        """
+        known = dict(self._tree.earlier).get(journal, seq)
+        if journal == self._tree.journal_id and seq > cursor:
+            known = cursor
+            self._tree.journal_id, self._tree.earlier = await self._journal.renew(cursor)
+        if seq > known:
+            await self._owner.handles.alert(
+                "database_restored",
+                f"the database ends at row {known}, but row {seq} was published: a backup was restored. Every retained "
+                "topic is published again, and what happened since the backup is announced anew",
+            )
 
     async def _foreign(self, head: dict[str, Any]) -> Foreign:
         said = (
@@ -505,7 +526,7 @@ class Session:
         self._window.offer_loose(self._head_message(seq), done)
 
     def _head_message(self, seq: int) -> Message:
-        said = Head(self._owner.journal_id, self._owner.instance, seq)
+        said = Head(self._tree.journal_id, self._owner.instance, seq)
         return Message(self._tree.head, encode(said), retain=True)
 
     async def _watch(self) -> None:

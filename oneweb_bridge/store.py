@@ -16,7 +16,7 @@ import aiosqlite
 import msgspec
 
 from oneweb_bridge import database
-from oneweb_bridge.model import Batch, Entry, Kind, Newest, Stored
+from oneweb_bridge.model import Batch, Earlier, Entry, Kind, Newest, Stored
 from oneweb_bridge.samples import Online, Past, merged_letters
 
 SLICE = 1000
@@ -56,9 +56,7 @@ async def opened(path: Path, clock: Callable[[], float] = time.time) -> AsyncIte
         async with database.connected(path) as db:
             await database.migrate(db, path)
             await db.executescript(_STAGING)
-            async with db.execute("SELECT value FROM meta WHERE name = 'journal'") as cursor:
-                row = await cursor.fetchone()
-            yield Store(db, path, row[0] if row else "", clock)
+            yield Store(db, path, await database.journal_ids(db), clock)
 
 
 MARK = """
@@ -88,9 +86,11 @@ CREATE INDEX temp.staged_id ON staged (call, id, ts);
 class Store:
     """Made by `opened`. Every method is one transaction or one consistent read."""
 
-    def __init__(self, db: aiosqlite.Connection, path: Path, journal_id: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, db: aiosqlite.Connection, path: Path, ids: tuple[str, Earlier], clock: Callable[[], float]
+    ) -> None:
         self.path = path
-        self.journal_id = journal_id
+        self.journal_id, self.earlier = ids
         self.changed = asyncio.Event()
         self._db = db
         self._lock = asyncio.Lock()

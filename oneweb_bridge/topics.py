@@ -10,7 +10,7 @@ from hashlib import sha256
 import msgspec
 
 from oneweb_bridge.diff import encode
-from oneweb_bridge.model import Kind, Message, Row
+from oneweb_bridge.model import Earlier, Kind, Message, Row
 from oneweb_bridge.values import rfc3339
 
 EVENT_TYPE = "application/cloudevents+json"
@@ -78,9 +78,12 @@ _said = msgspec.json.Decoder(_Said).decode
 
 
 class Tree:
-    """All topics below one base, for one journal and one source of events."""
+    """All topics below one base, for one journal and one source of events.
 
-    def __init__(self, base: str, instance: str, journal_id: str) -> None:
+    The journal's id may be renewed; the rows that carry an `earlier` one keep it.
+    """
+
+    def __init__(self, base: str, instance: str, journal_id: str, earlier: Earlier = ()) -> None:
         self.base = base
         self.status = f"{base}/bridge/status"
         self.info = f"{base}/bridge/info"
@@ -89,6 +92,12 @@ class Tree:
         self.alert = f"{base}/bridge/alert"
         self.instance = instance
         self.journal_id = journal_id
+        self.earlier = earlier
+
+    def event_id(self, seq: int) -> str:
+        """The id of the event of a row: the same whenever the row is sent."""
+        journal = next((id for id, until in self.earlier if seq <= until), self.journal_id)
+        return f"{journal}:{seq}"
 
     def of(self, entity: str, id: str, *below: str) -> str:
         """The topic of something that belongs to one id."""
@@ -147,7 +156,7 @@ class Tree:
         what = "changed" if row.what == "components" else row.what
         said: dict[str, object] = {
             "specversion": "1.0",
-            "id": f"{self.journal_id}:{row.seq}",
+            "id": self.event_id(row.seq),
             "source": f"/oneweb-bridge/{self.instance}",
             "type": f"net.oneweb.{row.entity}.{what}",
             "subject": row.id,

@@ -190,6 +190,14 @@ async def test_place_of_a_requested_report_that_is_no_address_is_a_bad_answer(tm
             await opened.poll(SIGNAL)
 
 
+async def test_place_of_a_requested_report_on_another_server_is_not_asked(tmp_path: Path) -> None:
+    """A Location on another server is told, because asking there would hand out the credentials."""
+    async with bench(tmp_path, polling={SIGNAL: {"fetch": "request"}}) as opened:
+        opened.sim.fault("status", status=202, body="{}", headers={"Location": "http://127.0.0.2:9/x"}, count=1)
+        with pytest.raises(BadAnswer, match="the requested report is on another server"):
+            await opened.poll(SIGNAL)
+
+
 @pytest.mark.parametrize("call", [TERMINALS, SIGNAL])
 async def test_trickle_is_ended_by_the_deadline(call: str, tmp_path: Path) -> None:
     """A listing that comes by drops ends with the deadline of the poll, and leaves nothing staged."""

@@ -56,6 +56,7 @@ WORLD = {
     "database": "",
     "store": "database model samples",
     "journal": "database model",
+    "backup": "database",
     "housekeeping": "database model settings",
     "devices": "database model store",
     "announcer": "__init__ devices discovery filters model settings topics",
@@ -103,7 +104,7 @@ ASSEMBLY = {
     ),
     "demo": "app broker catalogue config console settings simulator",
     "cli": (
-        "__init__ app asyncapi catalogue checking config database demo explore logs masks past remote settings "
+        "__init__ app asyncapi backup catalogue checking config database demo explore logs masks past remote settings "
         "simulator"
     ),
 }
@@ -115,7 +116,7 @@ LIBRARIES = {
     "aiomqtt": {"link", "session", "publisher", "purge", "executor", "remote", "checking"},
     "paho": {"link", "session"},
     "aiosqlite": {"database", "store", "journal", "housekeeping", "devices"},
-    "sqlite3": {"announcer", "database", "housekeeping", "poller"},
+    "sqlite3": {"announcer", "backup", "database", "housekeeping", "poller"},
     "yaml": {"config"},
     "stamina": {"api"},
     "aiolimiter": {"api"},

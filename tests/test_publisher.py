@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,13 @@ class Bench:
         self.settings = settings
         self.alerts: list[str] = []
         self.sent: list[Message] = []
+        self.lost: list[int] = []
 
     async def _alert(self, kind: str, message: str) -> None:
         self.alerts.append(f"{kind}: {message}")
+
+    async def _lost(self, seq: int) -> None:
+        self.lost.append(seq)
 
     async def _info(self) -> dict[str, object]:
         return {"journal": {}}
@@ -50,9 +55,13 @@ class Bench:
     async def publishing(self, instance: str = "main") -> AsyncIterator[publisher.Publisher]:
         """A publisher while the block runs."""
         handles = session.Handles(
-            on_command=lambda _: None, info=self._info, alert=self._alert, on_sent=self.sent.append
+            on_command=lambda _: None,
+            info=self._info,
+            alert=self._alert,
+            on_sent=self.sent.append,
+            on_lost=self._lost,
         )
-        tree = Tree("oneweb", instance, self.store.journal_id)
+        tree = Tree("oneweb", instance, self.store.journal_id, self.store.earlier)
         made = publisher.Publisher(self.settings, tree, self.rows, self.store.changed, handles)
         task = asyncio.create_task(made.run())
         try:
@@ -232,6 +241,115 @@ async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> No
     assert lowered == len(again)
 
 
+async def test_head_of_another_journal_restores_everything(tmp_path: Path) -> None:
+    """The number of another journal means nothing here, also when it is lower."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made:
+        await made.store.commit(sites(10))
+        async with made.publishing():
+            await made.drained()
+            await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 10)
+        head = {"journal": "another", "instance": "main", "seq": 9}
+        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        async with harness.recording(port) as recorder:
+            await recorder.quiet(0.3)
+            known = len(recorder.messages)
+            async with made.publishing():
+                await recorder.until(lambda: len(of_sites(recorder, known)) == 10)
+
+    assert made.alerts == []
+
+
+def sites(count: int) -> Batch:
+    """A batch of so many sites, numbered in their order."""
+    batch = Batch()
+    for number in range(count):
+        doc = json.dumps({"site_id": f"s{number}"}).encode()
+        batch.entries.append(Entry("site", f"s{number}", "state", "state", number, doc))
+        batch.puts.append(Put("site", f"s{number}", doc, entry=number))
+    return batch
+
+
+def of_sites(recorder: harness.Recorder, start: int) -> list[Any]:
+    """What was heard of sites since a message."""
+    return [said for topic, said, _ in recorder.messages[start:] if topic.startswith("oneweb/site/")]
+
+
+async def test_record_that_lives_again_is_not_cleared_by_a_restore(tmp_path: Path) -> None:
+    """A record that was removed and came back is restored, and the clear between is not repeated."""
+    port = broker.free_port()
+    gone = Entry("site", "s0", "removed", "", 5, b'{"record":{"site_id":"s0"},"clears":["state"]}')
+    async with broker.running(port), bench(tmp_path, port) as made:
+        await made.store.commit(sites(1))
+        await made.store.commit(Batch(entries=[gone], removed=[("site", "s0")]))
+        await made.store.commit(sites(1))
+        async with made.publishing():
+            await made.drained()
+            await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 3)
+        head = {"journal": made.store.journal_id, "instance": "main", "seq": 1}
+        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        async with harness.recording(port) as recorder:
+            await recorder.quiet(0.3)
+            known = len(recorder.messages)
+            async with made.publishing():
+                await recorder.until(lambda: recorder.retained["oneweb/bridge/head"]["seq"] == 3)
+
+    assert of_sites(recorder, known) == [{"site_id": "s0"}]
+
+
+async def test_row_that_breaks_the_connection_each_time_is_set_aside(tmp_path: Path) -> None:
+    """A row with which the connection broke five times is given up, and the others go on."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made:
+        await made.store.commit(samples(3, 3))
+        async with made.publishing() as running:
+            running.losses[2] = session.TRIES
+            await made.drained()
+
+    assert [message.topic.split("/")[2] for message in made.sent] == ["t0", "t2"]
+    assert await counts(tmp_path) == (0, 1)
+    assert "broke each time" in made.alerts[0]
+
+
+async def test_broker_that_answers_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that takes and does not answer is noticed, long before the keepalive would."""
+    monkeypatch.setattr(session, "STALL", 1.0)
+    port = broker.free_port()
+    async with broker.running(port) as process, bench(tmp_path, port) as made, made.publishing() as running:
+        async with asyncio.timeout(20):
+            while running.connected_since is None:
+                await asyncio.sleep(0.02)
+            process.send_signal(signal.SIGSTOP)
+            try:
+                await made.store.commit(samples(3, 3))
+                while "did not acknowledge" not in str(running.problem):
+                    await asyncio.sleep(0.05)
+            finally:
+                process.send_signal(signal.SIGCONT)
+
+
+async def test_answers_are_acknowledged_at_once_when_nothing_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When no message carries the acknowledgement of an answer, the kernel is asked for it (the 40 ms trap)."""
+    asked = 0
+
+    def counting(self: Link) -> None:
+        nonlocal asked
+        asked += 1
+        real(self)
+
+    real = Link.answer_quickly
+    monkeypatch.setattr(Link, "answer_quickly", counting)
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made:
+        await made.store.commit(samples(200, 1))
+        async with made.publishing():
+            await made.drained()
+
+    assert asked > 50
+
+
 async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
     """What Link overrides or shortens is as in the aiomqtt and paho it was written for."""
     expected = {
@@ -271,3 +389,24 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
             await made.drained()
 
     assert empty < 200
+
+
+async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next page is read while the one before is under way: the window does not run dry between two."""
+    monkeypatch.setattr(session, "PAGE", 20)
+    monkeypatch.setattr(session, "AHEAD", 60)
+    port = broker.free_port()
+    dry = 0
+
+    def counting(self: session.Session, mid: int, code: int, reason: str) -> None:
+        nonlocal dry
+        real(self, mid, code, reason)
+        dry += self._window.rows == 0 and 0 < self._window.prefix < 990
+
+    real = session.Session.answered
+    monkeypatch.setattr(session.Session, "answered", counting)
+    async with broker.running(port), bench(tmp_path, port, window=10) as made:
+        await made.store.commit(samples(1000, 1000))
+        async with made.publishing():
+            await made.drained()
+    assert dry < 25

@@ -86,6 +86,18 @@ def test_row_without_messages_is_finished_with_those_before_it() -> None:
     assert window.rows == 0
 
 
+def test_messages_of_a_row_go_in_their_order() -> None:
+    """An event whose topic is busy holds back what it causes on other topics."""
+    window = Window(5, 0)
+    window.offer(1, [message("event", "1")])
+    window.offer(2, [message("event", "2"), message("state", "2")])
+    (first,) = taken(window)
+    window.acknowledge(first)
+    assert taken(window) == []
+    window.committed(1)
+    assert topics(taken(window)) == ["event", "state"]
+
+
 def test_message_without_a_row_goes_first_and_is_heard_of() -> None:
     """A message that has no row goes before the journal, and its sender hears whether it was accepted."""
     window, heard = Window(1, 0), list[bool]()

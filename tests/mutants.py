@@ -1,0 +1,548 @@
+"""`make mutants`: takes each guard out in turn, runs the tests that should notice, and prints which did.
+
+A guard that nobody misses is a promise that nobody tests. The source is changed in copies of the tree, never here.
+`make mutants ARGS='fence probe'` tries only those whose name has one of the words.
+"""
+
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+ROOT = Path(__file__).parent.parent
+WORKERS = 2
+PATIENCE = 180.0
+"""Seconds after which a run counts as stuck, which is noticed too."""
+_LEFT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", ".hypothesis", "build", "dist")
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """A guard, the text in a file of the package that is it, what stands there without it, and who should notice."""
+
+    guard: str
+    file: str
+    text: str
+    without: str
+    tests: str
+
+
+TABLE = (
+    # ── a topic never goes back, nothing is lost ───────────────────────────────────────────────
+    Mutant(
+        "fence: a topic waits for its message in flight",
+        "window.py",
+        "            self._waiting[topic].append(slip)\n",
+        "            self._waiting[topic].append(slip)\n            heappush(self._ready, (*_place(slip), slip))\n",
+        "test_window.py",
+    ),
+    Mutant(
+        "fence: a topic waits for the durable cursor",
+        "window.py",
+        "while self._finished and self._finished[0].seq <= seq:",
+        "while self._finished:",
+        "test_window.py",
+    ),
+    Mutant(
+        "order of the messages of a row",
+        "window.py",
+        "slip.turn, row.slips[-1].following = False, slip",
+        "pass",
+        "test_window.py",
+    ),
+    Mutant("reach of the window", "window.py", ">= self.size * REACH", ">= self.size * 99", "test_window.py"),
+    Mutant(
+        "cursor only behind what was acknowledged",
+        "window.py",
+        "while self._rows and self._rows[0].missing == 0:",
+        "while self._rows:",
+        "test_window.py",
+    ),
+    Mutant(
+        "cursor never goes back",
+        "journal.py",
+        "ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)",
+        "ON CONFLICT (output) DO UPDATE SET seq = excluded.seq",
+        "test_journal.py",
+    ),
+    Mutant("PUBACK: its reason is looked at", "session.py", "if code < REFUSED:", "if True:", "test_publisher.py"),
+    Mutant(
+        "PUBACK: its reason is read",
+        "link.py",
+        "code = packet[2] if len(packet) > 2 else 0",
+        "code = 0",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "probe before anything of the journal",
+        "session.py",
+        "        await self._probe()\n        low =",
+        "        await asyncio.sleep(0.5)\n        self._head.done() or self._head.set_result(None)\n        low =",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "head: a lower number restores",
+        "session.py",
+        "low = seq if ours and seq <= cursor else 0",
+        "low = cursor",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "head: another journal restores",
+        "session.py",
+        'ours = head.get("journal") == self._tree.journal_id',
+        "ours = True",
+        "test_publisher.py -k another_journal",
+    ),
+    Mutant(
+        "head: a higher number renews the journal id",
+        "session.py",
+        "if journal == self._tree.journal_id and seq > cursor:",
+        "if False:",
+        "test_backup.py -k event_id",
+    ),
+    Mutant(
+        "head: another instance publishes nothing",
+        "session.py",
+        "            raise await self._foreign(head)\n",
+        "            return 0\n",
+        "test_bridge.py -k foreign",
+    ),
+    Mutant(
+        "discovery is announced again after a loss",
+        "session.py",
+        "await self._owner.handles.on_lost(low)",
+        "pass",
+        "test_backup.py -k event_id",
+    ),
+    Mutant(
+        "a clear is not restored over what lives again",
+        "session.py",
+        "if message.retain and message.topic not in alive:",
+        "if message.retain:",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "backup: the copy has a journal id of its own",
+        "backup.py",
+        '    copy.execute(database.RENEW, {"until": until, "id": database.new_journal_id()})\n',
+        "",
+        "test_backup.py -k own",
+    ),
+    Mutant("backup: one moment", "backup.py", 'read.execute("BEGIN")', "pass", "test_backup.py -k one_moment"),
+    Mutant("backup: private", "backup.py", "os.O_CLOEXEC, 0o600", "os.O_CLOEXEC, 0o644", "test_backup.py -k running"),
+    Mutant(
+        "backup: replaces nothing", "backup.py", "target.exists() and not force", "False", "test_backup.py -k forced"
+    ),
+    Mutant(
+        "a row keeps the journal id that it went out with",
+        "topics.py",
+        "for id, until in self.earlier if seq <= until",
+        "for id, until in self.earlier if False",
+        "test_backup.py -k old_ids",
+    ),
+    Mutant(
+        "Receive Maximum",
+        "session.py",
+        "size = min(self._owner.settings.window, link.receive_maximum)",
+        "size = self._owner.settings.window",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "mqtt.max_payload",
+        "session.py",
+        "limit = min(self._owner.settings.max_payload,",
+        "limit = min(1 << 28,",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "Maximum Packet Size",
+        "session.py",
+        "(link.maximum_packet_size if link else 1 << 28) - 1024)",
+        "1 << 28)",
+        "test_publisher.py",
+    ),
+    Mutant("five tries", "session.py", "if slip.tries >= tries and", "if False and", "test_publisher.py"),
+    Mutant(
+        "set aside only while others pass",
+        "session.py",
+        "if slip.tries >= tries and self._window.accepted > accepted_before:",
+        "if slip.tries >= tries:",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "a row that breaks the connection is set aside",
+        "session.py",
+        "if self._owner.losses.get(seq, 0) >= TRIES:",
+        "if False:",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "stall watchdog",
+        "session.py",
+        "elif time.monotonic() - self._last_answer > STALL:",
+        "elif False:",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "quick acknowledgements",
+        "session.py",
+        "            link.answer_quickly()\n",
+        "            pass\n",
+        "test_publisher.py",
+    ),
+    Mutant(
+        "no barrier between pages",
+        "session.py",
+        "while self._window.rows > AHEAD - PAGE:",
+        "while self._window.rows > 0:",
+        "test_publisher.py",
+    ),
+    # ── what is stored is stored whole ─────────────────────────────────────────────────────────
+    Mutant(
+        "rollback also when cancelled",
+        "store.py",
+        "            except BaseException:",
+        "            except Exception:",
+        "test_store.py",
+    ),
+    Mutant(
+        "BEGIN inside the try",
+        "store.py",
+        '            try:\n                await self._db.execute("BEGIN IMMEDIATE")\n',
+        '            await self._db.execute("BEGIN IMMEDIATE")\n            try:\n',
+        "test_store.py",
+    ),
+    Mutant(
+        "devices: rollback also when cancelled",
+        "devices.py",
+        "            except BaseException:",
+        "            except Exception:",
+        "test_cancellation.py",
+    ),
+    Mutant(
+        "journal numbers are never used again",
+        "schema.sql",
+        "seq INTEGER PRIMARY KEY AUTOINCREMENT",
+        "seq INTEGER PRIMARY KEY",
+        "test_store.py",
+    ),
+    Mutant(
+        "one bridge on one database",
+        "database.py",
+        "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "",
+        "test_store.py",
+    ),
+    Mutant(
+        "private database",
+        "database.py",
+        "os.O_EXCL | os.O_CLOEXEC, 0o600",
+        "os.O_EXCL | os.O_CLOEXEC, 0o644",
+        "test_store.py",
+    ),
+    Mutant("newer schema is refused", "database.py", "    if version > VERSION:", "    if False:", "test_store.py"),
+    Mutant(
+        "synchronous commits",
+        "database.py",
+        'await db.execute("PRAGMA synchronous = FULL")',
+        'await db.execute("PRAGMA synchronous = OFF")',
+        "test_store.py",
+    ),
+    Mutant(
+        "what is not published is never trimmed",
+        "housekeeping.py",
+        "return min([*found, head])",
+        "return head",
+        "test_housekeeping.py",
+    ),
+    # ── a listing is whole or nothing ──────────────────────────────────────────────────────────
+    Mutant(
+        "completeness: the total is reached",
+        "paging.py",
+        "if self._total is not None and self._received != self._total:",
+        "if False:",
+        "test_paging.py",
+    ),
+    Mutant(
+        "completeness: the total stays",
+        "paging.py",
+        "if self._total is not None and got.total != self._total:",
+        "if False:",
+        "test_paging.py",
+    ),
+    Mutant("completeness: nothing twice", "paging.py", "        if again:\n", "        if False:\n", "test_paging.py"),
+    Mutant("completeness: no page twice", "paging.py", "if place in self._visited:", "if False:", "test_paging.py"),
+    Mutant(
+        "completeness: an end",
+        "paging.py",
+        "elif self._pages >= self._page.max_pages:",
+        "elif False:",
+        "test_paging.py -k end",
+    ),
+    Mutant("next page on the same server", "paging.py", "        if elsewhere:", "        if False:", "test_paging.py"),
+    Mutant(
+        "requested report on the same server",
+        "fetch.py",
+        "    if elsewhere:",
+        "    if False:",
+        "test_api_faults.py -k requested",
+    ),
+    Mutant("redirect on the same server", "api.py", "    if there != here:", "    if False:", "test_api.py"),
+    Mutant("api.max_body", "api.py", "if size > self._settings.max_body:", "if False:", "test_api.py"),
+    Mutant(
+        "no record with a key is no listing",
+        "fetch.py",
+        "    if unreadable and not items:",
+        "    if False:",
+        "test_api_faults.py",
+    ),
+    Mutant(
+        "an id twice in a page",
+        "intake.py",
+        "            if item.id in self.ids:",
+        "            if False:",
+        "test_intake.py",
+    ),
+    Mutant(
+        "what cannot be read removes nothing",
+        "intake.py",
+        "absent = [] if listing.unreadable else await",
+        "absent = await",
+        "test_api_faults.py test_intake.py",
+    ),
+    # ── removal ────────────────────────────────────────────────────────────────────────────────
+    Mutant("removal: after_missing", "removal.py", "a.missing >= rule.after_missing and ", "", "test_removal.py"),
+    Mutant(
+        "removal: after_time",
+        "removal.py",
+        "return not timed or now - absent.since >= rule.after_time * 1000",
+        "return True",
+        "test_removal.py",
+    ),
+    Mutant(
+        "removal: many are held",
+        "removal.py",
+        "if len(due) > most and not released and not waited:",
+        "if False:",
+        "test_removal.py",
+    ),
+    Mutant("removal: hold by share", "removal.py", "int(rule.hold_above.share * stored)", "0", "test_removal.py"),
+    Mutant("removal: hold by count", "removal.py", "max(rule.hold_above.count,", "max(0,", "test_removal.py"),
+    Mutant(
+        "removal: empty is held",
+        "removal.py",
+        "if listed == 0 and stored > 0 and not released:",
+        "if False:",
+        "test_removal.py",
+    ),
+    Mutant(
+        "a record that comes back was never missing",
+        "store.py",
+        "UPDATE record SET raw_hash = ?, kept_hash = ?, missing = 0, missing_since = 0",
+        "UPDATE record SET raw_hash = ?, kept_hash = ?",
+        "test_intake.py -k glitch",
+    ),
+    Mutant(
+        "removed first, then cleared",
+        "topics.py",
+        'return [self._event(row, encode({"record": said.record})), *clears]',
+        'return [*clears, self._event(row, encode({"record": said.record}))]',
+        "test_topics.py",
+    ),
+    # ── what is announced ──────────────────────────────────────────────────────────────────────
+    Mutant("salted hashes", "diff.py", "digest_size=16, salt=self.salt", "digest_size=16", "test_diff.py"),
+    Mutant("volatile fields", "diff.py", "name not in volatile and ", "", "test_diff.py"),
+    Mutant(
+        "odd fields stay as they were",
+        "diff.py",
+        "    for name in reading.odd:",
+        "    for name in ():",
+        "test_diff.py",
+    ),
+    Mutant(
+        "location threshold",
+        "diff.py",
+        "return max(distance(before, after), height) > threshold",
+        "return max(distance(before, after), height) > 0",
+        "test_diff.py",
+    ),
+    Mutant("an empty component list", "diff.py", "if not after or (stored", "if (stored", "test_diff.py"),
+    Mutant(
+        "initial until the last slice",
+        "intake.py",
+        "initial=not memory.complete,",
+        "initial=False,",
+        "test_intake.py -k initial",
+    ),
+    Mutant(
+        "remapped until the last slice",
+        "intake.py",
+        "            remapped=memory.remapped,\n",
+        "            remapped=False,\n",
+        "test_intake.py -k remapped",
+    ),
+    Mutant(
+        "samples exactly once",
+        "samples.py",
+        "    if ts in past.seen:",
+        "    if False:",
+        "test_samples.py",
+    ),
+    Mutant("samples: the horizon", "samples.py", "or ts >= horizon else", "or True else", "test_samples.py"),
+    Mutant("metric never goes back", "samples.py", "newest = ts >= past.ts and ", "newest = ", "test_samples.py"),
+    Mutant("no metric of what is gone", "samples.py", " and sample.id not in context.gone", "", "test_samples.py"),
+    Mutant(
+        "what was seen of a removed id stays",
+        "store.py",
+        "UPDATE newest SET doc = '', seq = 0, letters = '' WHERE",
+        "DELETE FROM newest WHERE",
+        "test_intake.py -k removed test_store.py",
+    ),
+    # ── commands ───────────────────────────────────────────────────────────────────────────────
+    Mutant(
+        "a retained command is obeyed once",
+        "executor.py",
+        "if remembers and incoming.retain and await",
+        "if False and await",
+        "test_polling_manager.py -k retained",
+    ),
+    Mutant(
+        "a live command does not touch the memory",
+        "executor.py",
+        "(incoming.retain or not self._modern)",
+        "True",
+        "test_polling_manager.py -k retained",
+    ),
+    Mutant(
+        "a long command is refused",
+        "commands.py",
+        "    if len(payload) > MOST:",
+        "    if False:",
+        "test_commands.py",
+    ),
+    Mutant(
+        "request budget",
+        "poller.py",
+        "        self._check_budget(call, changes)\n",
+        "",
+        "test_polling_manager.py -k budget",
+    ),
+    # ── doors ──────────────────────────────────────────────────────────────────────────────────
+    Mutant("secrets in logs", "logs.py", 'said = said.replace(secret, "***")', "pass", "test_logs.py"),
+    Mutant(
+        "no plain password beyond loopback",
+        "settings.py",
+        "if mqtt.password and not mqtt.tls.enabled and",
+        "if False and",
+        "test_config.py",
+    ),
+    Mutant(
+        "no plain HTTP beyond loopback",
+        "settings.py",
+        'elif scheme == "http" and not config.api.allow_http and not _is_loopback(host):',
+        "elif False:",
+        "test_config.py",
+    ),
+    Mutant("secrets in errors of the API", "api.py", 'found = found.replace(secret, "***")', "pass", "test_api.py"),
+)
+
+
+def misfits(root: Path = ROOT) -> list[str]:
+    """What of the table does not fit the source any more: a text that is not there exactly once, a file that is not."""
+    wrong = []
+    for mutant in TABLE:
+        path = root / "oneweb_bridge" / mutant.file
+        count = path.read_text().count(mutant.text) if path.exists() else 0
+        if count != 1:
+            wrong.append(f"{mutant.guard}: its text stands {count} times in {mutant.file}")
+        wrong += [f"{mutant.guard}: {n} is not there" for n in test_files(mutant) if not (root / n).exists()]
+    return wrong
+
+
+def test_files(mutant: Mutant) -> list[str]:
+    """The files of its tests, below the root."""
+    return [f"tests/{word}" for word in mutant.tests.split() if word.endswith(".py")]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the tests said: whether they ran at all, and the one that failed first."""
+
+    ran: bool
+    failed: str = ""
+
+
+def tried(mutant: Mutant | None, tests: str, tree: Path) -> Verdict:
+    """Runs tests in a copy of the tree, without the guard of a mutant."""
+    if mutant is None:
+        return _run(tests, tree)
+    path = tree / "oneweb_bridge" / mutant.file
+    whole = path.read_text()
+    path.write_text(whole.replace(mutant.text, mutant.without))
+    try:
+        return _run(tests, tree)
+    finally:
+        path.write_text(whole)
+
+
+def _run(tests: str, tree: Path) -> Verdict:
+    words = [f"tests/{word}" if word.endswith(".py") else word for word in tests.split()]
+    line = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *words]
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        ended = subprocess.run(line, cwd=tree, env=environment, check=False, capture_output=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return Verdict(ran=True, failed="did not end")
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", ended.stdout.decode(), re.MULTILINE)
+    return Verdict(ran=ended.returncode in (0, 1), failed=failed[1] if failed else "")
+
+
+def campaign(chosen: Sequence[Mutant]) -> int:
+    """Tries all and prints the table. Returns how many guards nobody missed."""
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="oneweb-mutants-") as place, ThreadPoolExecutor(WORKERS) as pool:
+        trees: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for number in range(WORKERS):
+            trees.put(Path(shutil.copytree(ROOT, Path(place) / str(number), ignore=_LEFT)))
+
+        def one(mutant: Mutant | None, tests: str) -> Verdict:
+            tree = trees.get()
+            try:
+                return tried(mutant, tests, tree)
+            finally:
+                trees.put(tree)
+
+        # A test that fails by itself would seem to notice everything.
+        sound = list(pool.map(lambda tests: one(None, tests), names := sorted({m.tests for m in chosen})))
+        for name, verdict in zip(names, sound, strict=True):
+            if verdict.failed or not verdict.ran:
+                print(f"with all guards in place {name} fails: {verdict.failed}")
+                return 1
+        for mutant, verdict in zip(chosen, pool.map(lambda m: one(m, m.tests), chosen), strict=True):
+            caught = bool(verdict.ran and verdict.failed)
+            missed += not caught
+            said = "caught" if caught else "NOT CAUGHT" if verdict.ran else "DOES NOT RUN"
+            print(f"{mutant.guard:52} {said:11} {verdict.failed or mutant.tests}", flush=True)
+    print(f"\n{len(chosen)} guards, {missed} not caught")
+    return missed
+
+
+def main(words: Iterable[str]) -> int:
+    """The exit code: 0 when each guard is missed by some test."""
+    if wrong := misfits():
+        print("\n".join(wrong))
+        return 1
+    wanted = list(words)
+    chosen = [m for m in TABLE if not wanted or any(word in m.guard for word in wanted)]
+    return 1 if campaign(chosen) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""Whatever is cancelled, at whatever moment: each transaction of each writer is there as a whole or not at all."""
+
+import asyncio
+import contextlib
+import random
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneweb_bridge import devices, journal, store
+from oneweb_bridge.model import Batch, Put
+from oneweb_bridge.store import Setting
+
+Work = Callable[[int], Coroutine[Any, Any, Any]]
+
+
+async def cancelled_at_random(work: Work, turns: int, seed: int) -> set[int]:
+    """Starts three at a time and cancels some of them somewhere. Returns those that came to their end."""
+    chance, done = random.Random(seed), set[int]()
+
+    async def one(number: int) -> None:
+        await work(number)
+        done.add(number)
+
+    for turn in range(turns):
+        tasks = [asyncio.create_task(one(turn * 3 + i)) for i in range(3)]
+        for _ in range(chance.randrange(8)):
+            await asyncio.sleep(0 if chance.random() < 0.7 else chance.random() * 0.0006)
+        for task in chance.sample(tasks, chance.randrange(4)):
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        # Who was not cancelled must not feel it.
+        assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
+    await one(turns * 3)
+    return done
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "bridge.db"
+
+
+def read(path: Path, sql: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute(sql).fetchall()
+
+
+async def test_cancelled_settings_come_with_their_mark(path: Path) -> None:
+    """A setting and the memory of the command that set it are there both or neither."""
+    async with store.opened(path) as db:
+
+        async def change(number: int) -> None:
+            call = f"c{number}"
+            settings = [Setting(call, name, "1", "mqtt") for name in ("interval", "enabled")]
+            await db.change_settings(settings, (call, "mark"))
+
+        done = await cancelled_at_random(change, 80, 1)
+    marked = {row[0] for row in read(path, "SELECT topic FROM command")}
+    found = read(path, "SELECT call, count(*) FROM setting GROUP BY call")
+    assert dict(found) == dict.fromkeys(marked, 2)
+    assert {f"c{number}" for number in done} <= marked
+
+
+async def test_cancelled_advances_never_go_back(path: Path) -> None:
+    """The cursor is at least where the last finished write has put it, and at most where one was asked for."""
+    async with store.opened(path), journal.opened(path, "mqtt") as rows:
+        seen: list[int] = []
+
+        async def advance(number: int) -> None:
+            await rows.advance(number)
+            seen.append(await rows.cursor())
+            assert seen[-1] >= number
+
+        done = await cancelled_at_random(advance, 100, 2)
+        assert seen == sorted(seen)
+        assert await rows.cursor() == max(done)
+
+
+async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
+    """All devices are marked together with the settings under which they were, or none."""
+    async with store.opened(path) as db, devices.opened(path) as known:
+        await db.commit(Batch(puts=[Put("terminal", f"t{n}", b"{}") for n in range(5)]))
+
+        async def mark(number: int) -> None:
+            await known.mark_all(str(number), [("bridge", "")])
+
+        await cancelled_at_random(mark, 80, 3)
+        assert await known.fingerprint() == "240"
+    ((bridge,),) = read(path, "SELECT mark FROM discovery WHERE kind = 'bridge'")
+    # A marking marks the bridge's own device twice, and makes or marks each terminal once.
+    assert read(path, "SELECT mark FROM discovery WHERE kind = 'terminal'") == [(bridge // 2,)] * 5
+
+
+async def test_cancelled_counts_are_whole(path: Path) -> None:
+    """All records of a listing are counted as missing, or none."""
+    async with store.opened(path) as db:
+        ids = [f"s{n}" for n in range(5)]
+        await db.commit(Batch(puts=[Put("site", id, b"{}") for id in ids]))
+
+        async def miss(number: int) -> None:
+            await db.count_missing("site", ids, number)
+
+        done = await cancelled_at_random(miss, 80, 4)
+    counts = {row[0] for row in read(path, "SELECT missing FROM record")}
+    assert len(counts) == 1
+    assert counts.pop() >= len(done)

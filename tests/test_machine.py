@@ -1,0 +1,564 @@
+"""Any story of polls, faults, crashes and lost connections against a model that knows only the promises.
+
+The real reading, comparing, storing, journal, window, topics and the session's judgement of the head run over
+SQLite on disk. The API and the broker are figures here, because each step of theirs is chosen: which page is
+cut, at which await the bridge dies, which answer comes late.
+Once the quick profile is not enough: ONEWEB_BRIDGE_EXAMPLES=2000 pytest tests/test_machine.py.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import hypothesis
+import msgspec
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from oneweb_bridge import config, journal, store
+from oneweb_bridge.api import Answer, ApiError, Unavailable
+from oneweb_bridge.intake import Intake
+from oneweb_bridge.model import Message
+from oneweb_bridge.session import Session
+from oneweb_bridge.settings import Config
+from oneweb_bridge.topics import Tree
+from oneweb_bridge.values import rfc3339
+from oneweb_bridge.window import Slip, Window
+
+TERMINALS, QUALITY = "user_terminals", "ut_signal_quality"
+PAGE = 2
+AFTER, AFTER_TIME, COUNT, SHARE, HOLD_FOR = 2, 60, 1, 0.1, 3600
+BASE = 1_750_000_000
+Doc = dict[str, Any]
+IDS = st.sampled_from(["T1", "T2", "T3"])
+FAULTS = st.sampled_from(["none"] * 6 + ["cut", "lost page", "total changes", "twice", "unreadable"])
+
+
+def configured(name_path: str) -> Config:
+    """The configuration of the story; `name_path` is what a remap changes."""
+    page = {"limit": PAGE}
+    return msgspec.structs.replace(
+        config.parse(
+            json.dumps(
+                {
+                    "api": {"client_id": "i", "client_secret": "s"},
+                    "polling": {TERMINALS: {"page": page, "map": {"name": name_path}}, QUALITY: {"page": page}},
+                    "removal": {
+                        "after_missing": AFTER,
+                        "after_time": AFTER_TIME,
+                        "hold_above": {"count": COUNT, "share": SHARE},
+                        "hold_for": HOLD_FOR,
+                    },
+                }
+            ),
+            {},
+        )
+    )
+
+
+class Fleet:
+    """The API as far as `fetch` asks it: a fleet, and what goes wrong with the next listing."""
+
+    def __init__(self) -> None:
+        self.seconds = float(BASE)
+        self.terminals: dict[str, Doc] = {}
+        self.samples: dict[str, dict[int, float]] = defaultdict(dict)
+        self.fault = "none"
+
+    def url(self, path: str) -> str:
+        return f"https://api.example{path}"
+
+    def now(self) -> int:
+        return round(self.seconds * 1000)
+
+    def listing(self, path: str) -> list[Doc]:
+        """Everything that a whole listing shows."""
+        if "signalQuality" not in path:
+            return list(self.terminals.values())
+        return [
+            {"id": id, "measurement": [_measured(*one) for one in found.items()]} for id, found in self.samples.items()
+        ]
+
+    async def get(self, path: str, params: Mapping[str, str]) -> Answer:
+        await asyncio.sleep(0)
+        items, at = self.listing(path), int(params["offset"])
+        total = len(items) + (at > 0 and self.fault == "total changes")
+        part = items[at : at + PAGE]
+        if self.fault == "cut" and at >= PAGE * (len(items) > PAGE):
+            raise Unavailable("cut")
+        if self.fault == "lost page" and at + PAGE >= len(items):
+            part = part[:-1]
+        if self.fault == "twice" and at > 0:
+            part = [items[0], *part[1:]]
+        if self.fault == "unreadable" and at == 0 and part:
+            part = [{"id": ["no key"]}, *part[1:]]
+        headers = CIMultiDictProxy(CIMultiDict({"X-Total-Count": str(total)}))
+        return Answer(200, json.dumps(part).encode(), headers, self.now())
+
+    def breaks(self, path: str) -> bool:
+        """Whether the fault makes the next listing incomplete."""
+        count = len(self.listing(path))
+        match self.fault:
+            case "cut":
+                return True
+            case "lost page":
+                return count > 0
+            case "total changes" | "twice":
+                return count > PAGE
+            case "unreadable":
+                return count == 1
+        return False
+
+
+def _measured(ts: int, value: float) -> Doc:
+    return {"timestamp": rfc3339(ts), "performanceIndicator": [{"name": "sinr", "value": value}]}
+
+
+class Broker:
+    """A broker that may be slow, refuse, and forget; and a subscriber who hears all that it takes."""
+
+    def __init__(self) -> None:
+        self.retained: dict[str, bytes] = {}
+        self.heard: dict[str, list[bytes]] = defaultdict(list)
+
+    def take(self, message: Message) -> None:
+        self.heard[message.topic].append(message.payload)
+        if message.retain:
+            self.retained.pop(message.topic, None)
+            if message.payload:
+                self.retained[message.topic] = message.payload
+
+
+class Bridge(RuleBasedStateMachine):
+    """The rules are what may happen; the invariants what is promised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Path(tempfile.mkdtemp(prefix="oneweb-machine-"))
+        self.runner = asyncio.Runner()
+        self.fleet, self.broker = Fleet(), Broker()
+        self.name_path = "name"
+        # What the promises say is known: the announced records, who is missing, and every version of a sample.
+        self.known: dict[str, Doc] = {}
+        self.missing: dict[str, tuple[int, int]] = {}
+        self.versions: dict[str, dict[int, float]] = defaultdict(dict)
+        self.judged_to = 0
+        self.cursor = 0
+        self.accepted: dict[int, int] = defaultdict(int)
+        self.row_ids: dict[int, list[str]] = {}
+        self.run(self._open())
+
+    def run(self, work: Any) -> Any:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        try:
+            self.settle()
+        finally:
+            self.run(self.stack.aclose())
+            self.runner.close()
+            shutil.rmtree(self.place)
+
+    # ── opening, and dying ─────────────────────────────────────────────────────────────────────
+
+    async def _open(self) -> None:
+        self.stack = AsyncExitStack()
+        path = self.place / "bridge.db"
+        self.store = await self.stack.enter_async_context(store.opened(path, lambda: self.fleet.seconds))
+        self.rows = await self.stack.enter_async_context(journal.opened(path, "mqtt"))
+        for db in (self.store._db, self.rows._db):
+            await db.execute("PRAGMA synchronous = OFF")
+        self.tree = Tree("oneweb", "main", self.store.journal_id, self.store.earlier)
+        settings = configured(self.name_path)
+        api: Any = self.fleet
+        self.intake = Intake(self.store, api, settings, lambda: self.fleet.seconds)
+        await self._connect(8)
+
+    async def _connect(self, size: int) -> None:
+        """A new connection: what the session decides about the head, then the restored topics, then a fresh window."""
+        cursor = await self.rows.cursor()
+        owner: Any = SimpleNamespace(
+            tree=self.tree, journal=self.rows, instance="main", handles=SimpleNamespace(), cursor=0
+        )
+        session = Session(owner)
+        said = self.broker.retained.get(self.tree.head)
+        session._head.set_result(json.loads(said) if said else None)
+        low = await session._behind(cursor)
+        if low < cursor:
+            async for message in session._retained(low, cursor):
+                self.broker.take(message)
+        self._say_head(cursor)
+        self.window = Window(size, cursor)
+        self.at = cursor
+        self.flying: list[Slip] = []
+
+    def _say_head(self, seq: int) -> None:
+        said = {"journal": self.tree.journal_id, "instance": "main", "seq": seq}
+        self.broker.take(Message(self.tree.head, json.dumps(said).encode(), retain=True))
+
+    @rule(
+        size=st.sampled_from([1, 3, 8]),
+        forgets=st.sampled_from(["nothing", "nothing", "all", "some"]),
+        keep=st.integers(0, 5),
+    )
+    def lose_connection(self, size: int, forgets: str, keep: int) -> None:
+        """The connection breaks, and the broker may have lost what it kept since some row."""
+        if forgets == "all":
+            self.broker.retained.clear()
+        elif forgets == "some" and self.tree.head in self.broker.retained:
+            self._forget_since(max(0, self.cursor - keep))
+        self.run(self._connect(size))
+
+    def _forget_since(self, seq: int) -> None:
+        """The broker comes back with what it kept when the head stood at `seq`."""
+        kept = dict(self.broker.retained)
+        self.broker.retained.clear()
+        for row in self.run(self._all_rows()):
+            if row.seq <= seq:
+                for message in self.tree.messages(row):
+                    if message.retain and message.payload:
+                        self.broker.retained[message.topic] = message.payload
+                    elif message.retain:
+                        self.broker.retained.pop(message.topic, None)
+        if self.tree.head in kept:
+            said = json.loads(kept[self.tree.head]) | {"seq": seq}
+            self.broker.retained[self.tree.head] = json.dumps(said).encode()
+
+    async def _all_rows(self) -> list[Any]:
+        found: list[Any] = []
+        while page := await self.rows.after(found[-1].seq if found else 0):
+            found += page
+        return found
+
+    @rule()
+    def restart(self) -> None:
+        """The process ends anywhere, and comes again."""
+        self.run(self.stack.aclose())
+        self.run(self._open())
+
+    # ── the fleet ──────────────────────────────────────────────────────────────────────────────
+
+    @rule(
+        id=IDS, state=st.sampled_from(["online", "offline"]), name=st.sampled_from(["a", "b"]), seen=st.integers(0, 3)
+    )
+    def change(self, id: str, state: str, name: str, seen: int) -> None:
+        seen_at = rfc3339((BASE + seen) * 1000)
+        self.fleet.terminals[id] = {
+            "id": id,
+            "resourceState": state,
+            "name": name,
+            "serialNumber": f"N{name}",
+            "lastSeenDate": seen_at,
+        }
+
+    @rule(states=st.lists(st.tuples(IDS, st.sampled_from(["online", "offline", "degraded"])), min_size=1, max_size=3))
+    def live(self, states: list[tuple[str, str]]) -> None:
+        """Some terminals change, again and again, and each time a poll sees it: rows for one topic wait together."""
+        for number, (id, state) in enumerate(states):
+            self.change(id, state, "ab"[number % 2], number % 4)
+            self.poll_terminals("none", None)
+
+    @rule(id=IDS)
+    def vanish(self, id: str) -> None:
+        self.fleet.terminals.pop(id, None)
+
+    @rule()
+    def empty(self) -> None:
+        self.fleet.terminals.clear()
+
+    @rule(id=IDS, at=st.integers(0, 6), value=st.integers(1, 3))
+    def measure(self, id: str, at: int, value: int) -> None:
+        self.fleet.samples[id][(BASE - 1000 + at) * 1000] = float(value)
+
+    @rule(seconds=st.sampled_from([1, 30, 61, 3601, -20]))
+    def wait(self, seconds: int) -> None:
+        self.fleet.seconds += seconds
+
+    @rule(path=st.sampled_from(["name", "serialNumber"]))
+    def remap(self, path: str) -> None:
+        self.name_path = path
+        self.intake.use(configured(path))
+
+    # ── polls ──────────────────────────────────────────────────────────────────────────────────
+
+    @rule(fault=FAULTS, steps=st.none() | st.integers(0, 120))
+    def poll_terminals(self, fault: str, steps: int | None) -> None:
+        """A poll that may fail, and may be ended at any await."""
+        self.fleet.fault = fault
+        self.run(self._poll_terminals(steps))
+
+    async def _poll_terminals(self, steps: int | None) -> None:
+        memory = await self.store.call_memory(TERMINALS)
+        ended, now = await self._polled(TERMINALS, steps), self.fleet.now()
+        rows = [row for row in await self.rows.after(self.judged_to) if row.what in ("added", "changed", "removed")]
+        self.judged_to = await self.rows.head()
+        whole = not self.fleet.breaks("") or ended == "cancelled"
+        listed = {} if self.fleet.breaks("") else self._listed()
+        after = await self.store.call_memory(TERMINALS)
+        told = self._fold_told(rows, listed, initial=not memory.complete, whole=whole)
+        if ended == "failed":
+            assert not told
+            assert self.fleet.breaks("")
+            return
+        gone = {id for what, id in told if what == "removed"}
+        self._judge_removals(gone, listed, memory, now, ended)
+        if ended == "done":
+            assert not self.fleet.breaks("")
+            # Nothing is lost: what is announced is what was shown, but for what nobody could read.
+            assert {id: self.known[id] for id in listed} == listed
+            assert after.complete
+        await self._count_missing()
+
+    def _listed(self) -> dict[str, Doc]:
+        """What the listing shows, as the promises name it."""
+        items = list(self.fleet.terminals.values())
+        shown = items[1:] if self.fleet.fault == "unreadable" else items
+        return {
+            one["id"]: {"imei": one["id"], "state": one["resourceState"], "name": one[self.name_path]} for one in shown
+        }
+
+    def _fold_told(
+        self, rows: list[Any], listed: dict[str, Doc], *, initial: bool, whole: bool
+    ) -> list[tuple[str, str]]:
+        """Folds events into what is known. Each must follow from what was known, and from what was shown."""
+        told = []
+        for row in rows:
+            body = json.loads(row.body)
+            said = {name: body["record"].get(name) for name in ("imei", "state", "name")}
+            told.append((row.what, row.id))
+            if row.what == "removed":
+                assert self.known.pop(row.id) == said
+                assert row.id not in listed
+                continue
+            assert whole
+            assert said == listed[row.id], "nothing is announced that the API did not say"
+            assert body["initial"] == initial
+            assert (row.what == "added") == (row.id not in self.known)
+            before = self.known.get(row.id, {})
+            if row.what == "changed":
+                changed = {n: c for n, c in body["changed"].items() if n in said}
+                expected = {n: {"from": before[n], "to": said[n]} for n in said if before[n] != said[n]}
+                assert changed == expected
+                assert expected or "serial_number" in body["changed"] or body.get("remapped")
+            self.known[row.id] = said
+        assert len(set(told)) == len(told)
+        return told
+
+    def _judge_removals(self, gone: set[str], listed: dict[str, Doc], memory: Any, now: int, ended: str) -> None:
+        """What is removed was missing often and long enough, and not too much at once, unless it was let go."""
+        absent = {id for id in (*self.known, *gone) if id not in listed}
+        if self.fleet.fault == "unreadable" and self.fleet.terminals:
+            assert not gone
+            return
+        if not self.fleet.terminals and not memory.released:
+            assert not gone, "an empty listing removes nothing"
+            return
+        due = set()
+        for id in absent:
+            count, since = self.missing.get(id, (0, now))
+            if count + 1 >= AFTER and now - (since if count else now) >= AFTER_TIME * 1000:
+                due.add(id)
+        if not self.fleet.terminals:
+            due = absent
+        stored = len(self.known) + len(gone)
+        waited = memory.held_since and now - memory.held_since >= HOLD_FOR * 1000
+        held = len(due) > max(COUNT, int(SHARE * stored)) and not memory.released and not waited
+        expected = set() if held else due
+        assert gone == expected if ended == "done" else gone in (set(), expected)
+
+    async def _count_missing(self) -> None:
+        """How often each is missing is private, but it grows by one a listing, and ends when the record is back."""
+        for id, count, since in await self.store.ids_after("terminal", ""):
+            before, _ = self.missing.get(id, (0, 0))
+            assert count in {before, before + 1, 0}
+            self.missing[id] = (count, since)
+        self.missing = {id: found for id, found in self.missing.items() if id in self.known}
+
+    async def _polled(self, call: str, steps: int | None) -> str:
+        """Polls as the poller does. Says whether it was done, has failed, or was cancelled at some await."""
+
+        async def whole() -> None:
+            outcome = await self.intake.poll(call)
+            await self.store.remember(outcome.memory)
+
+        task = asyncio.ensure_future(whole())
+        if steps is not None:
+            for _ in range(steps):
+                await asyncio.sleep(0 if steps % 2 else 0.0001)
+            task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return "cancelled"
+        except ApiError:
+            return "failed"
+        return "done"
+
+    @rule(fault=FAULTS, steps=st.none() | st.integers(0, 120))
+    def poll_samples(self, fault: str, steps: int | None) -> None:
+        self.fleet.fault = fault
+        self.run(self._poll_samples(steps))
+
+    async def _poll_samples(self, steps: int | None) -> None:
+        ended = await self._polled(QUALITY, steps)
+        rows = [row for row in await self.rows.after(self.judged_to) if row.name == "signal_quality"]
+        self.judged_to = await self.rows.head()
+        for row in rows:
+            said = json.loads(row.body)
+            before, value = self.versions[row.id], said["sinr_db"]
+            assert self.fleet.samples[row.id][row.ts] == value, "nothing is invented"
+            newest = row.what == "metric"
+            assert not newest or row.ts >= max(before, default=0), "a metric never goes back in time"
+            if before.get(row.ts) == value:
+                # A correction of the newest goes to history and to metric.
+                assert newest
+                assert said.get("corrected")
+            assert bool(said.get("corrected")) == (row.ts in before)
+            before[row.ts] = value
+        if ended == "done":
+            shown = [one["id"] for one in self.fleet.listing("signalQuality")]
+            shown = shown[1:] if self.fleet.fault == "unreadable" else shown
+            assert all(self.versions[id] == self.fleet.samples[id] for id in shown), "no sample is lost"
+        else:
+            assert ended == "cancelled" or not rows
+
+    @rule()
+    def release(self) -> None:
+        """An operator lets held removals go."""
+
+        async def released() -> None:
+            memory = await self.store.call_memory(TERMINALS)
+            await self.store.remember(msgspec.structs.replace(memory, released=True))
+
+        self.run(released())
+
+    # ── publishing ─────────────────────────────────────────────────────────────────────────────
+
+    @rule(count=st.integers(1, 6))
+    def offer(self, count: int) -> None:
+        for row in self.run(self.rows.after(self.at, count)):
+            self.window.offer(row.seq, self.tree.messages(row))
+            self.at = row.seq
+
+    @rule()
+    def send(self) -> None:
+        """What is sent the broker may have, also when its answer is never heard."""
+        while (slip := self.window.take()) is not None:
+            assert self.window.in_flight <= self.window.size
+            self.flying.append(slip)
+            self.broker.take(slip.message)
+
+    @precondition(lambda self: self.flying)
+    @rule(at=st.integers(0, 9), accepted=st.sampled_from([True, True, True, False]))
+    def answer(self, at: int, accepted: bool) -> None:
+        slip = self.flying.pop(at % len(self.flying))
+        if accepted:
+            self.window.acknowledge(slip)
+            self.accepted[slip.seq] += 1
+        else:
+            self.window.refuse(slip)
+            self.window.again(slip)
+
+    @rule(
+        answers=st.lists(st.integers(0, 9), max_size=6),
+        noted=st.sampled_from(["no", "written", "heard"]),
+        then=st.sampled_from(["goes on", "loses the connection", "dies"]),
+    )
+    def drain(self, answers: list[int], noted: str, then: str) -> None:
+        """What a session does without a pause: reads on, sends, hears some answers, writes the cursor; and its end."""
+        self.offer(6)
+        self.send()
+        for at in answers:
+            if self.flying:
+                self.answer(at, accepted=True)
+                self.send()
+        if noted != "no":
+            self.commit(heard=noted == "heard")
+            self.send()
+        if then == "loses the connection":
+            self.lose_connection(8, "nothing", 0)
+        elif then == "dies":
+            self.restart()
+
+    @rule(heard=st.booleans())
+    def commit(self, heard: bool) -> None:
+        """The cursor is written; the window hears of it, unless the process dies in between."""
+        prefix = self.window.prefix
+        self.run(self.rows.advance(prefix))
+        if heard:
+            self.window.committed(prefix)
+            self._say_head(prefix)
+
+    @rule()
+    def settle(self) -> None:
+        """Without a fault everything arrives, and a new subscriber is given what was said last."""
+        for _ in range(2000):
+            self.offer(6)
+            self.send()
+            while self.flying:
+                self.answer(0, accepted=True)
+            self.commit(heard=True)
+            if self.window.state() == "idle" and self.at == self.run(self.rows.head()):
+                break
+        assert self.run(self.rows.cursor()) == self.run(self.rows.head())
+        expected = self._expected()
+        assert {t: self._reached(t, said) for t, said in expected.items()} == {
+            t: len(s) - 1 for t, s in expected.items()
+        }
+        last = {topic: said[-1][0] for topic, said in expected.items() if said[-1][1] and said[-1][0]}
+        assert {t: p for t, p in self.broker.retained.items() if t != self.tree.head} == last
+        stored = self.run(self.rows.records_between(0, 1 << 62))
+        assert {self.tree.retained(kind, id, doc).payload for _, kind, id, doc in stored} <= set(last.values())
+
+    def _expected(self) -> dict[str, list[tuple[bytes, bool]]]:
+        """What the journal says on each topic, in its order: payload and whether it is retained."""
+        found: dict[str, list[tuple[bytes, bool]]] = defaultdict(list)
+        for row in self.run(self._all_rows()):
+            for message in self.tree.messages(row):
+                found[message.topic].append((message.payload, message.retain))
+        return found
+
+    def _reached(self, topic: str, said: list[tuple[bytes, bool]]) -> int:
+        """How far a topic was heard: each message is the last one again, or the one after it; none is left out."""
+        at = -1
+        for payload in self.broker.heard[topic]:
+            if at >= 0 and said[at][0] == payload:
+                continue
+            at += 1
+            assert at < len(said), f"{topic}: nothing was left to say"
+            assert said[at][0] == payload, f"{topic} went back, or left something out"
+        return at
+
+    @invariant()
+    def cursor_is_behind_what_was_acknowledged(self) -> None:
+        """The cursor never goes back, and stands behind nothing that the broker has not accepted."""
+        cursor = self.run(self.rows.cursor())
+        assert cursor >= self.cursor
+        for row in self.run(self.rows.after(self.cursor)):
+            if row.seq > cursor:
+                break
+            assert self.accepted[row.seq] >= len(self.tree.messages(row))
+        self.cursor = cursor
+
+
+def test_any_story_keeps_the_promises() -> None:
+    """Whatever happens in whatever order: nothing lost, nothing invented, no topic back."""
+    run_state_machine_as_test(
+        Bridge,
+        settings=hypothesis.settings(
+            max_examples=int(os.environ.get("ONEWEB_BRIDGE_EXAMPLES", "15")),
+            stateful_step_count=40,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        ),
+    )
