@@ -92,19 +92,21 @@ class Announcer:
     # ── what is to be looked at ────────────────────────────────────────────────────────────────
 
     async def _mark(self) -> None:
+        # Each wish is dropped only after it is on the disk, where a failed write would lose it.
         if self._changed:
-            self._changed = False
-            print_ = self._fingerprint()
+            config, print_ = self._config, self._fingerprint()
             if print_ != await self._devices.fingerprint():
-                own = [("bridge", ""), *(("call", call) for call in self._config.polling)]
+                own = [("bridge", ""), *(("call", call) for call in config.polling)]
                 await self._devices.mark_all(print_, own)
+            self._changed = self._config is not config
         if self._forgotten is not None:
-            seq, self._forgotten = self._forgotten, None
+            seq = self._forgotten
             count = await self._devices.forget(seq)
+            self._forgotten = None if self._forgotten == seq else self._forgotten
             _log.info("%d devices are announced again: the broker has lost them", count)
         if self._born is not None and time.monotonic() >= self._born:
-            self._born = None
             count = await self._devices.forget()
+            self._born = None
             _log.info("%d devices are announced again: Home Assistant has started", count)
 
     def _fingerprint(self) -> str:
