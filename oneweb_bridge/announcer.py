@@ -95,15 +95,16 @@ class Announcer:
     # ── what is to be looked at ────────────────────────────────────────────────────────────────
 
     async def _mark(self) -> None:
+        # Each wish is dropped only after it is on the disk, where a failed write would lose it.
         if self._changed:
-            self._changed = False
-            print_ = self._fingerprint()
+            config, print_ = self._config, self._fingerprint()
             if print_ != await self._devices.fingerprint():
-                own = [("bridge", ""), *(("call", call) for call in self._config.polling)]
+                own = [("bridge", ""), *(("call", call) for call in config.polling)]
                 await self._devices.mark_all(print_, own)
+            self._changed = self._config is not config
         if self._born is not None and time.monotonic() >= self._born:
-            self._born = None
             count = await self._devices.forget()
+            self._born = None
             _log.info("%d devices are announced again: Home Assistant has started", count)
 
     def _fingerprint(self) -> str:

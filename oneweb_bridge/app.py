@@ -166,7 +166,7 @@ async def _info(parts: Parts, rows: journal.Journal) -> Info:
         instance=parts.config.instance,
         started_at=parts.started_at,
         api=poller.api_state,
-        journal=JournalState(head, published, head - published, dropped, dead),
+        journal=JournalState(head, published, head - published, dropped, dead, parts.store.problem),
         calls={
             call: Cost(round(slot.interval), round(slot.effective), round(costs[call]))
             for call, slot in poller.slots.items()

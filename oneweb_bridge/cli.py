@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge import __version__, config, logs
-from oneweb_bridge.database import StoreError
+from oneweb_bridge.database import StoreError, is_damaged
 from oneweb_bridge.masks import Masks, secrets_of
 from oneweb_bridge.settings import Log, parse_duration
 
@@ -215,6 +216,10 @@ def _run(options: argparse.Namespace) -> int:
         return _until_signalled(app.run(found, masks=masks, reloads=reloads), read_again)
     except* StoreError as group:
         return_code = _refuse(str(group.exceptions[0]), FAILED)
+    except* sqlite3.DatabaseError as group:
+        if group.split(is_damaged)[1] is not None:
+            raise
+        return_code = _refuse(f"{found.state.path} is damaged: move it away, or put a backup in its place", FAILED)
     return return_code
 
 
@@ -325,7 +330,7 @@ def _history(options: argparse.Namespace) -> int:
 def _backup(options: argparse.Namespace) -> int:
     from oneweb_bridge import backup
 
-    found, shown = _loaded(options), sys.stderr.isatty()
+    found, shown = _loaded(options, Masks()), sys.stderr.isatty()
 
     def progress(done: int, of: int) -> None:
         if shown:

@@ -55,6 +55,15 @@ class StoreError(Exception):
     """The database cannot be used; the text says which file, why, and what to do."""
 
 
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""Error codes, without their extension, of a file that is not to be trusted any more. Source: SQLite, rescode.html."""
+
+
+def is_damaged(error: BaseException) -> bool:
+    """Whether SQLite found the file damaged."""
+    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds the database for this process. Raises StoreError when another bridge has it."""
@@ -83,6 +92,10 @@ async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aio
     try:
         try:
             await _prepare(db, read_only=read_only)
+        except sqlite3.OperationalError as error:
+            raise StoreError(
+                f"{path} cannot be used now ({error}): end what else uses it, and look at the disk"
+            ) from None
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{path} cannot be read as the bridge's database ({error}): move it away") from None
         yield db

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -76,7 +77,7 @@ class Executor:
                 incoming = await self._inbox.get()
                 address = commands.address_of(incoming.topic, self._publisher.tree.base)
                 if address is not None:
-                    await self._obey(incoming, address, group)
+                    await self._obey_or_say_why_not(incoming, address, group)
                 await self._tell_dropped()
 
     async def _tell_dropped(self) -> None:
@@ -86,6 +87,12 @@ class Executor:
             count, self._told_dropped = dropped - self._told_dropped, dropped
             said = f"{count} commands came faster than they could be obeyed and were dropped"
             await self._poller.alert(Alert(kind="commands_dropped", message=said))
+
+    async def _obey_or_say_why_not(self, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
+        try:
+            await self._obey(incoming, address, group)
+        except sqlite3.OperationalError as error:
+            self._answer(incoming, address, commands.id_of(incoming.payload), error=_not_stored(error))
 
     async def _obey(self, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
         if commands.is_empty(address, incoming.payload, retain=incoming.retain):
@@ -161,6 +168,8 @@ class Executor:
             count = await self._requested(command)
         except (BadCommand, aiomqtt.MqttError) as error:
             self._answer(incoming, address, command.id, error=str(error))
+        except sqlite3.OperationalError as error:
+            self._answer(incoming, address, command.id, error=_not_stored(error))
         else:
             self._answer(incoming, address, command.id, count=count)
 
@@ -221,6 +230,10 @@ class Executor:
         if error is not None:
             _log.warning("%s: %s", incoming.topic, error)
         self._publisher.reply(Message(topic, encode(said), retain=False), incoming)
+
+
+def _not_stored(error: sqlite3.OperationalError) -> str:
+    return f"the database could not be read or written: {error}; nothing was changed, try again"
 
 
 def _level(name: str) -> str:

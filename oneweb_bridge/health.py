@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -65,10 +66,12 @@ class Health:
 
     async def parts(self) -> Parts:
         """The parts of readiness."""
-        info = await self._info()
-        return Parts(
-            api=self._poller.api_state.state == "ok", broker=self._connected(), journal=info.journal.backlog < BACKLOG
-        )
+        try:
+            journal = (await self._info()).journal
+            written = journal.error is None and journal.backlog < BACKLOG
+        except sqlite3.OperationalError:
+            written = False
+        return Parts(api=self._poller.api_state.state == "ok", broker=self._connected(), journal=written)
 
     async def healthz(self, _: web.Request) -> web.Response:
         """200 while the process makes progress, else 503."""

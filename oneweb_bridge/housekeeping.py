@@ -48,6 +48,8 @@ async def keep(
                 await trim(db, settings(), outputs, alert, round(clock() * 1000), marks=marks)
             except sqlite3.OperationalError as error:
                 _log.warning("the journal could not be trimmed: %s", error)
+                # A script that failed in its middle would hold up every other writer.
+                await db.rollback()
             await asyncio.sleep(EVERY)
 
 

@@ -215,6 +215,24 @@ class Link(aiomqtt.Client):
             self.maximum_packet_size = getattr(properties, "MaximumPacketSize", self.maximum_packet_size)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
+    def _on_socket_register_write(self, client: Paho, userdata: Any, sock: Any) -> None:  # noqa: ARG002  # aiomqtt's
+        """As aiomqtt does it, but looks whether the socket is still open by then: its number may be another's."""
+
+        def write() -> None:
+            try:
+                client.loop_write()
+            except Exception as error:  # noqa: BLE001  # whatever it is, this connection is broken
+                if not self._disconnected.done():
+                    self._disconnected.set_exception(error)
+
+        def register() -> None:
+            current: Any = client.socket()
+            if current is sock and sock.fileno() >= 0:
+                self._loop.add_writer(sock.fileno(), write)
+
+        # paho may call this from the thread in which it connects.
+        self._loop.call_soon_threadsafe(register)
+
     def _on_message(self, client: Paho, userdata: Any, message: Any) -> None:
         if self._queue.full():
             self.dropped += 1

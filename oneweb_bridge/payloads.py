@@ -50,7 +50,7 @@ class ApiState(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Annotated[str, _text("why it is not ok")] | None = None
 
 
-class JournalState(msgspec.Struct, frozen=True):
+class JournalState(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far the journal is, in rows."""
 
     head: Annotated[int, _integer("the last row", 2853)]
@@ -58,6 +58,7 @@ class JournalState(msgspec.Struct, frozen=True):
     backlog: Annotated[int, _integer("rows that wait", 3)]
     dropped: Annotated[int, _integer("rows that were dropped unsent, ever", 0)]
     dead: Annotated[int, _integer("rows that were set aside, ever", 0)]
+    error: Annotated[str, _text("why the database could not be written last time")] | None = None
 
 
 class Cost(msgspec.Struct, frozen=True):

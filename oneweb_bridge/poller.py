@@ -153,8 +153,9 @@ class Poller:
         """Lets held removals go with the next poll, which is asked for at once. Returns how many calls were held."""
         held = [slot for slot in self.slots.values() if slot.memory.held_since and call in (None, slot.call)]
         for slot in held:
-            slot.memory = msgspec.structs.replace(slot.memory, released=True)
-            await self._store.remember(slot.memory)
+            memory = msgspec.structs.replace(slot.memory, released=True)
+            await self._store.remember(memory)
+            slot.memory = memory
             self.wish(slot.call)
         return len(held)
 

@@ -6,6 +6,7 @@ It is handed callables and knows no poller.
 import asyncio
 import logging
 import secrets
+import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -56,6 +57,9 @@ class Publisher:
                 await self._connect()
             except* (aiomqtt.MqttError, OSError, TimeoutError, Foreign) as group:
                 self.problem = reason_of(_first(group))
+            except* sqlite3.OperationalError as group:
+                # The next session reads from the disk how far the journal is published.
+                self.problem = f"the journal could not be read or written: {_first(group)}"
             finally:
                 self.connected_since, self._session = None, None
             wait = FIRST_WAIT if time.monotonic() - started > HEALTHY else wait

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol
@@ -134,6 +135,11 @@ class Session:
                 group.create_task(self._keep_probing(), name="mqtt probe")
         except asyncio.CancelledError:
             await self._say_goodbye(link)
+            raise
+        except BaseExceptionGroup as group:
+            if group.subgroup(sqlite3.OperationalError) is not None:
+                # The broker is well and would not publish the will.
+                await self._say_goodbye(link)
             raise
 
     async def _begin(self, link: Link) -> None:
@@ -502,13 +508,25 @@ class Session:
             self._raise_failure()
             prefix = self._window.prefix
             if prefix > self._owner.cursor:
-                await self._journal.advance(prefix)
+                await self._advance(prefix)
                 self._owner.cursor = prefix
                 self._window.committed(prefix)
                 self._say_head()
                 self._pump()
             else:
                 await self._answered.wait()
+
+    async def _advance(self, seq: int) -> None:
+        """Writes the cursor, and as long as the disk does not take it, again: a new connection would only repeat."""
+        wait = FIRST_RETRY
+        while True:
+            try:
+                await self._journal.advance(seq)
+                return
+            except sqlite3.OperationalError as error:
+                _log.error("the journal's cursor could not be written: %s; next try in %.1f s", error, wait)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, 30.0)
 
     def _say_head(self) -> None:
         """Tells how far the broker is known to be: one message at a time, and never while topics are restored."""
@@ -623,8 +641,10 @@ class Session:
         await asyncio.gather(*self._retries, return_exceptions=True)
         prefix = self._window.prefix
         if prefix > self._owner.cursor:
-            await self._journal.advance(prefix)
-            self._owner.cursor = prefix
+            # What cannot be written now is repeated by the next session.
+            with contextlib.suppress(sqlite3.OperationalError):
+                await self._journal.advance(prefix)
+                self._owner.cursor = prefix
         first = min((slip.seq for slip in self._slips.values() if slip.seq), default=0)
         count = self._owner.losses.get(first, 0) + 1
         self._owner.losses.clear()

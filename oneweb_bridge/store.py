@@ -7,6 +7,7 @@ After a failed commit nothing in memory is trusted any more; it is read again fr
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
@@ -92,6 +93,8 @@ class Store:
         self.path = path
         self.journal_id, self.earlier = ids
         self.changed = asyncio.Event()
+        self.problem: str | None = None
+        """Why the last transaction could not be written; None when it was."""
         self._db = db
         self._lock = asyncio.Lock()
         self._clock = clock
@@ -120,7 +123,9 @@ class Store:
                 await self._db.execute("BEGIN IMMEDIATE")
                 yield
                 await self._db.execute("COMMIT")
-            except BaseException:
+                self.problem = None
+            except BaseException as error:
+                self.problem = str(error) if isinstance(error, sqlite3.OperationalError) else self.problem
                 await asyncio.shield(self._db.rollback())
                 raise
 

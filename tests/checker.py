@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from tests import truth
+from tests import truth, truth_usage
 
 KINDS = (
     "lost event",
@@ -50,6 +50,7 @@ _INVENTORY = {
     "/api/webservices/productinventory/v2/product": "products",
     "/partyManagement/v1/organization": "organizations",
     "/geographicSiteManagement/v1/geographicSite": "sites",
+    truth_usage.PATH: "usage_consumption",
 }
 _READERS: dict[str, tuple[str, Callable[[Json], Value]]] = {
     "user_terminals": ("terminal", truth.terminal),
@@ -134,6 +135,8 @@ def judge(story: Story) -> list[str]:
         if place.split("/")[-2] in entities:
             wrong += _judge_record(story, place, tales.get(place, Tale()), shown)
     wrong += _judge_samples(story, found)
+    usage = [(one.items, one.certain) for one in found if one.call == "usage_consumption"]
+    wrong += truth_usage.judge(usage, story.heard, story.base, whole=story.whole)
     return wrong + _judge_retained(story)
 
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -122,12 +121,17 @@ async def command(*arguments: str, cwd: Path | None = None, **environment: str) 
 
 async def started(config: Path, *arguments: str, **environment: str) -> Process:
     """The bridge, started with `config`."""
+    return await launched(("oneweb_bridge",), config, *arguments, **environment)
+
+
+async def launched(program: tuple[str, ...], config: Path, *arguments: str, **environment: str) -> Process:
+    """The bridge, started by `program`: a module, and what comes before the command."""
     log = config.with_suffix(".log")
     with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "oneweb_bridge",
+            *program,
             "run",
             "-c",
             str(config),
@@ -287,50 +291,3 @@ async def world(directory: Path, **options: Any) -> AsyncIterator[World]:
     }
     async with serve(Options(**(given | options))) as api, broker.running(port):
         yield World(port, api, directory)
-
-
-class CuttingProxy:
-    """A TCP proxy that cuts each connection after some bytes, until it is mended."""
-
-    def __init__(self, target: int, chance: random.Random) -> None:
-        self.port = 0
-        self._target = target
-        self._chance = chance
-        self._mended = False
-        self.cuts = 0
-
-    def mend(self) -> None:
-        """Cuts nothing from now on."""
-        self._mended = True
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection through the proxy."""
-        left = self._chance.randint(2_000, 60_000)
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        down = asyncio.create_task(self._pipe(there_reader, writer, 1 << 60))
-        await self._pipe(reader, there_writer, 1 << 60 if self._mended else left)
-        down.cancel()
-        for end in (writer, there_writer):
-            end.transport.abort()
-
-    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, left: int) -> None:
-        with contextlib.suppress(ConnectionError):
-            while chunk := await source.read(1500):
-                left -= len(chunk)
-                if left <= 0 and not self._mended:
-                    self.cuts += 1
-                    return
-                sink.write(chunk)
-                await sink.drain()
-
-
-@contextlib.asynccontextmanager
-async def cutting_proxy(target: int, chance: random.Random) -> AsyncIterator[CuttingProxy]:
-    """A proxy in front of the broker at `target`, on a port of its own."""
-    proxy = CuttingProxy(target, chance)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
-        yield proxy
-    finally:
-        server.close()

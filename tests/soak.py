@@ -1,47 +1,168 @@
-"""`make soak`: the long campaigns, seeded and bounded. Prints its seed, each round, and what was violated.
+"""`make soak`: the fault campaign, seeded and bounded. Prints its seed and each round; ends with a table.
 
-SOAK_MINUTES bounds it (default 20), SOAK_SEED repeats one.
+SOAK_MINUTES bounds it (default 20), SOAK_SEED repeats one, SOAK_JOBS is how many rounds run side by side (default 3).
+
+    make soak ARGS='--kind "crash staging" --seed 4711'     one round of one kind
+    make soak ARGS='--write docs/guarantees.md'             writes the figures into that page
 """
 
+import argparse
 import asyncio
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.campaign import ROUNDS, Finding
+import msgspec
+
+from tests.campaign import KINDS
+from tests.stage import Verdict
+
+FILE = Path("soak.json")
+BEGIN, END = "<!-- soak: written by make soak -->", "<!-- soak: end -->"
 
 
-async def campaign(seed: int, minutes: float) -> int:
-    """Runs rounds until the time is over, each kind of them at least once. Returns how many violations there were."""
-    chance, deadline = random.Random(seed), time.monotonic() + minutes * 60
-    counts: dict[str, int] = dict.fromkeys(ROUNDS, 0)
-    violations: list[Finding] = []
-    while time.monotonic() < deadline or not all(counts.values()):
-        name = min(counts, key=lambda kind: counts[kind] / ROUNDS[kind].weight)
-        round_seed = chance.randrange(1 << 30)
-        begun = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="oneweb-soak-") as directory:
-            found = await ROUNDS[name].run(Path(directory), round_seed)
-        counts[name] += 1
-        violations += found
-        verdict = "ok" if not found else f"{len(found)} VIOLATIONS"
-        print(f"{name:28} seed {round_seed:10}  {time.monotonic() - begun:6.1f} s  {verdict}", flush=True)
-        for line in found[:20]:
-            print(f"    {line}", flush=True)
-    print(f"\nseed {seed}: {sum(counts.values())} rounds ({counts}), {len(violations)} violations")
-    return len(violations)
+class Played(msgspec.Struct, frozen=True):
+    """One round and what became of it."""
+
+    kind: str
+    seed: int
+    seconds: float
+    verdict: Verdict
 
 
-def main() -> int:
+class Soak(msgspec.Struct):
+    """A whole campaign. `seconds` is how long it took."""
+
+    seed: int
+    started: str
+    seconds: float = 0.0
+    rounds: list[Played] = []
+
+
+async def played(kind: str, seed: int) -> Played:
+    """Plays one round. What breaks the round itself is a finding too."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="oneweb-soak-") as directory:
+        try:
+            async with asyncio.timeout(480):
+                verdict = await KINDS[kind].run(Path(directory), seed)
+        except Exception as error:  # noqa: BLE001  # the other rounds go on, and the table says it
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            verdict = Verdict(findings=[f"not finished: {type(error).__name__} {error} at {where.name}:{where.lineno}"])
+    return Played(kind, seed, time.monotonic() - begun, verdict)
+
+
+async def campaign(soak: Soak, minutes: float, jobs: int) -> None:
+    """Plays rounds until the time is over, each kind at least once: the one that is most behind its weight first."""
+    chance, begun = random.Random(soak.seed), time.monotonic()
+    counts = dict.fromkeys(KINDS, 0)
+
+    async def work() -> None:
+        while time.monotonic() - begun < minutes * 60 or not all(counts.values()):
+            least = min(counts[kind] / KINDS[kind].weight for kind in KINDS)
+            kind = chance.choice([kind for kind in KINDS if counts[kind] / KINDS[kind].weight <= least])
+            counts[kind] += 1
+            one = await played(kind, chance.randrange(1 << 30))
+            soak.rounds.append(one)
+            tell(one)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(jobs):
+            group.create_task(work(), name=f"rounds {number}")
+    soak.seconds = time.monotonic() - begun
+
+
+def tell(one: Played) -> None:
+    """A line for a round, and one for each finding."""
+    verdict = one.verdict
+    said = "ok" if not verdict.findings else f"{len(verdict.findings)} VIOLATIONS"
+    print(
+        f"{one.kind:24} seed {one.seed:10}  {one.seconds:6.1f} s  at rest after {verdict.recovery:5.1f} s  "
+        f"{verdict.messages:5} messages, {verdict.repeats:3} again, {verdict.memory:4.0f} MiB  {said}",
+        flush=True,
+    )
+    for line in verdict.findings[:10]:
+        print(f"    {line[:600]}", flush=True)
+
+
+def table(soak: Soak) -> list[str]:
+    """The figures of a campaign by kind, in Markdown."""
+    names = (
+        "Kind",
+        "Fault",
+        "Rounds",
+        "At rest after, median / longest",
+        "Messages",
+        "Repeats",
+        "Forgotten",
+        "Violations",
+    )
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for kind, about in KINDS.items():
+        found = [one.verdict for one in soak.rounds if one.kind == kind]
+        if not found:
+            continue
+        times = [verdict.recovery for verdict in found]
+        lines.append(
+            f"| {kind} | {about.fault} | {len(found)} | {statistics.median(times):.1f} s / {max(times):.1f} s "
+            f"| {sum(v.messages for v in found)} | {sum(v.repeats for v in found)} "
+            f"| {sum(v.forgotten for v in found)} | {sum(len(v.findings) for v in found)} |"
+        )
+    return lines
+
+
+def summary(soak: Soak) -> str:
+    """The campaign in a sentence or two."""
+    verdicts = [one.verdict for one in soak.rounds]
+    return (
+        f"Campaign of {soak.started}, seed {soak.seed}: {len(verdicts)} rounds of {len({o.kind for o in soak.rounds})} "
+        f"kinds in {soak.seconds / 60:.0f} minutes, {sum(v.messages for v in verdicts)} messages judged, "
+        f"{sum(len(v.findings) for v in verdicts)} violations. "
+        f"The bridge took at most {max((v.memory for v in verdicts), default=0):.0f} MiB of memory "
+        f"and {max((v.disk for v in verdicts), default=0) / 1e6:.0f} MB of disk."
+    )
+
+
+def write(soak: Soak, page: Path) -> None:
+    """Puts the figures between the marks of a page."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    body = "\n".join([BEGIN, "", *summary(soak).replace(". ", ".\n").split("\n"), "", *table(soak), "", END])
+    page.write_text(before + body + after)
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make soak")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="writes the figures into a page")
+    parser.add_argument("--kind", choices=list(KINDS), help="plays one round of this kind alone")
+    parser.add_argument("--seed", type=int, help="the seed of that round")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 when nothing was violated."""
+    options = _options(arguments)
     seed = int(os.environ.get("SOAK_SEED") or random.randrange(1 << 30))
-    minutes = float(os.environ.get("SOAK_MINUTES", "20"))
-    print(f"seed {seed}, {minutes:g} minutes")
-    return 1 if asyncio.run(campaign(seed, minutes)) else 0
+    soak = Soak(seed=seed, started=time.strftime("%Y-%m-%d", time.gmtime()))
+    if options.kind:
+        soak.rounds.append(asyncio.run(played(options.kind, seed if options.seed is None else options.seed)))
+        tell(soak.rounds[0])
+        return 1 if soak.rounds[0].verdict.findings else 0
+    minutes, jobs = float(os.environ.get("SOAK_MINUTES") or 20), int(os.environ.get("SOAK_JOBS") or 3)
+    print(f"SOAK_SEED={seed} SOAK_MINUTES={minutes:g} SOAK_JOBS={jobs}", flush=True)
+    asyncio.run(campaign(soak, minutes, jobs))
+    FILE.write_bytes(msgspec.json.format(msgspec.json.encode(soak)))
+    print("\n".join(["", *table(soak), "", summary(soak)]))
+    if options.write:
+        write(soak, options.write)
+    return 1 if any(one.verdict.findings for one in soak.rounds) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

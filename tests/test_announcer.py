@@ -214,9 +214,9 @@ async def test_forgetful_broker_is_told_what_it_lost(bench: Bench) -> None:
         bench.outlet.cursor = 50
         await db.commit(terminal("2"))
         await bench.told()
-        bench.announcer.forgotten(40)
+        await bench.announcer.forgotten(40)
         assert [topic.split("_")[-1] for topic in await bench.told()] == ["2/config"]
-        bench.announcer.forgotten(0)
+        await bench.announcer.forgotten(0)
         assert len(await bench.told()) == OWN + 2
 
 
@@ -246,7 +246,7 @@ async def test_forgetful_broker_gets_no_ghost(bench: Bench) -> None:
         await bench.announcer.again()
         assert topic not in await bench.told()
         bench.outlet.retained = ghost
-        bench.announcer.forgotten(5)
+        await bench.announcer.forgotten(5)
         await bench.told()
         assert topic not in bench.outlet.retained
         await db.commit(terminal("1"))

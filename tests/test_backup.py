@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from oneweb_bridge import backup, broker, journal, store
 from oneweb_bridge.model import Batch, Entry, Put
-from tests import campaign, checker, harness, truth
+from tests import checker, harness, truth
 from tests.campaign import settled
 from tests.test_publisher import Bench, bench
 
@@ -304,13 +305,26 @@ async def test_bridge_goes_on_after_its_database_was(tmp_path: Path, way: str) -
             await later.quiet(0.3)
             before, old = len(later.messages), await harness.retained(world.port, "homeassistant/#")
             async with harness.running(config):
-                await campaign.two_more_polls(later)
+                await two_more_polls(later)
                 await later.until(lambda: old.keys() <= {topic for topic, _, _ in later.messages[before:]})
                 assert await wrong(later, before, world) == []
         ids_heard(later)
         assert not [t for t in later.topics() if t.endswith("/event/removed")]
         alerts = [said["kind"] for said in later.on("oneweb/bridge/alert")]
         assert alerts == (["database_restored"] if way == "restored" else [])
+
+
+async def two_more_polls(recorder: harness.Recorder) -> None:
+    """Waits until every call has succeeded twice from now on, so that what is retained is what the API shows."""
+    calls = [f"oneweb/bridge/polling/{call}/state" for call in harness.QUICK]
+    before = {topic: recorder.retained.get(topic, {}).get("last_success", "") for topic in calls}
+    for _ in range(2):
+        await recorder.until(partial(_succeeded_since, recorder, before), 90)
+        before = {topic: recorder.retained[topic]["last_success"] for topic in calls}
+
+
+def _succeeded_since(recorder: harness.Recorder, before: dict[str, str]) -> bool:
+    return all(recorder.retained.get(topic, {}).get("last_success", "") > then for topic, then in before.items())
 
 
 async def wrong(recorder: harness.Recorder, before: int, world: harness.World) -> list[str]:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from oneweb_bridge import broker, simulator
-from tests import campaign, harness, truth
+from tests import harness, truth
 from tests.campaign import settled
 
 ENTITIES = ("oneweb/terminal/#", "oneweb/product/#", "oneweb/organization/#", "oneweb/site/#", "oneweb/usage/#")
@@ -64,19 +64,6 @@ async def test_kill_says_offline_through_the_will(world: harness.World) -> None:
         await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "online"})
         await bridge.kill()
         await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "offline"})
-
-
-async def test_kill_during_the_first_snapshot_loses_and_invents_nothing(tmp_path: Path) -> None:
-    """Kill -9 at random moments of the first snapshot, then quiet: retained topics equal the truth, chains hold."""
-    for seed in (11, 12, 13):
-        directory = tmp_path / str(seed)
-        directory.mkdir()
-        assert await campaign.killed_in_first_snapshot(directory, seed, terminals=150) == []
-
-
-async def test_connection_cut_every_few_messages_loses_nothing(tmp_path: Path) -> None:
-    """A connection that breaks again and again costs no message and no order."""
-    assert await campaign.connection_cut(tmp_path, 5) == []
 
 
 async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests import checker, truth
+from tests import checker, truth, truth_usage
 
 BEGAN = 1_750_000_000.0
 TERMINALS = "/resourceInventory/v3/userTerminal"
@@ -109,6 +109,27 @@ class Bridge:
         """A poll of a report."""
         self.poll("ut_signal_quality", SIGNALS, list(items))
 
+    def usage(self, used: float, *, said: bool = True) -> None:
+        """A poll of the usage of one bucket."""
+        begun = self._now
+        counter = {"counterType": "usage", "level": "global", "value": {"amount": used}}
+        left = {"remainingValueName": "x", "remainingValue": {"amount": 9.0}}
+        bucket = {"id": "u", "product": [{"id": "p"}], "bucketBalance": [left], "bucketCounter": [counter]}
+        self.show(truth_usage.PATH, [{"id": "r", "bucket": [bucket]}])
+        values = {
+            "bucket_id": "u",
+            "product_id": "p",
+            "used_gb": used,
+            "remaining_gb": 9.0,
+            "remaining_unlimited": False,
+        }
+        if said:
+            at = {"time": stamp(self._now), "ts": round(self._now * 1000)}
+            self.say("oneweb/product/p/usage/u", values | at, retain=True)
+        state = {"call": "usage_consumption", "last_poll": stamp(begun), "last_success": stamp(self._now + 1)}
+        self.say("oneweb/bridge/polling/usage_consumption/state", state, retain=True)
+        self._now += 10
+
     def _records(self, items: list[Json]) -> None:
         for item in items:
             before, after = self._known.get(item["id"]), truth.terminal(item)
@@ -184,6 +205,8 @@ def story() -> Bridge:
         bridge.terminals(terminal("a"), terminal("b", name="newer"))
     bridge.remove("c")
     bridge.terminals(terminal("a"), terminal("b", name="newer"))
+    bridge.usage(1.0)
+    bridge.usage(2.0)
     return bridge
 
 
@@ -195,7 +218,8 @@ def judged(bridge: Bridge, **changes: Any) -> list[str]:
 
 def at(bridge: Bridge, topic: str, number: int = 0) -> int:
     """Where the n-th message of a topic is."""
-    return [place for place, (name, _, _) in enumerate(bridge.heard) if name == f"oneweb/terminal/{topic}"][number]
+    whole = topic if topic.startswith("oneweb/") else f"oneweb/terminal/{topic}"
+    return [place for place, (name, _, _) in enumerate(bridge.heard) if name == whole][number]
 
 
 def rewritten(bridge: Bridge, topic: str, number: int, change: Callable[[Json], None]) -> None:
@@ -376,6 +400,7 @@ def retained_gone(bridge: Bridge) -> None:
     bridge.retained.pop("oneweb/terminal/a/components")
 
 
+USAGE = "oneweb/product/p/usage/u"
 NEWER = ("data", "record", "name")
 CHANGED = ("data", "changed")
 SSM = "components.main/SSM"
@@ -440,6 +465,9 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("a sample is on both topics", "sample twice", moved_to_history),
     ("a late sample comes again", "sample twice", again(LATE)),
     ("a sample is invented", "phantom sample", change(LATE, 0, set_value("sinr_db", to=9.5))),
+    ("usage is lost", "sample missing", lose(USAGE, 0)),
+    ("usage is invented", "phantom sample", change(USAGE, 1, set_value("used_gb", to=3.0))),
+    ("usage goes back", "step back", swap(f"{USAGE} 0", f"{USAGE} 1")),
     ("a retained topic is old", "wrong retained", lambda b: b.retained.update(STATE)),
     ("a retained topic is gone", "wrong retained", retained_gone),
     ("a cleared topic is still there", "wrong retained", lambda b: b.retained.update(STATE)),

@@ -104,8 +104,8 @@ ASSEMBLY = {
     ),
     "demo": "app broker catalogue config console settings simulator",
     "cli": (
-        "__init__ app asyncapi backup catalogue checking config database demo explore logs masks past remote settings "
-        "simulator"
+        "__init__ app asyncapi backup catalogue checking config database demo explore logs masks past remote "
+        "settings simulator"
     ),
 }
 
@@ -116,7 +116,20 @@ LIBRARIES = {
     "aiomqtt": {"link", "session", "publisher", "purge", "executor", "remote", "checking"},
     "paho": {"link", "session"},
     "aiosqlite": {"database", "store", "journal", "housekeeping", "devices"},
-    "sqlite3": {"announcer", "backup", "database", "housekeeping", "poller"},
+    # Only `database` does something with it; the others name its errors.
+    "sqlite3": {
+        "announcer",
+        "backup",
+        "cli",
+        "database",
+        "executor",
+        "health",
+        "housekeeping",
+        "poller",
+        "publisher",
+        "session",
+        "store",
+    },
     "yaml": {"config"},
     "stamina": {"api"},
     "aiolimiter": {"api"},

@@ -355,6 +355,7 @@ async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
     expected = {
         "_on_connect": ["self", "client", "userdata", "flags", "reason_code", "properties"],
         "_on_message": ["self", "client", "userdata", "message"],
+        "_on_socket_register_write": ["self", "client", "userdata", "sock"],
     }
     overridden = {name for name in vars(Link) if name in vars(aiomqtt.Client)} - {"__init__", "__doc__", "__module__"}
     assert set(expected) == overridden

@@ -1,0 +1,240 @@
+"""The real command with an accident built in, so that the product itself knows of none.
+
+    python -m tests.crashing '{"at": "after_commit", "nth": 3}' run -c bridge.yaml
+
+The accident is a kill -9 of itself at the n-th pass of a named point, or a commit that fails, a disk that
+is full, a clock that is wrong. What it hooks into is looked up by name: a function that was renamed makes the
+launcher fail at once, and with it every test of that point.
+"""
+
+import functools
+import inspect
+import os
+import random
+import signal
+import sqlite3
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import msgspec
+from aiosqlite.context import contextmanager
+
+from oneweb_bridge import app, cli, database, devices, intake, journal, link, publisher, session, store
+
+
+class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What shall go wrong."""
+
+    at: str = ""
+    """A name of `POINTS`: where it kills itself."""
+    nth: int = 1
+    slice: int = 0
+    """Records of one transaction, so that a small fleet has several; 0 leaves it."""
+    quick: bool = False
+    """Shorter pauses between two connections, so that a round sees more of them."""
+    fail_while: str = ""
+    """While this file exists, `fail_share` of all writes fail with an I/O error."""
+    fail_share: float = 0.3
+    full_while: str = ""
+    """While this file exists, the database cannot grow."""
+    clock: str = ""
+    """A file with the seconds by which the clock is wrong."""
+    seed: int = 0
+
+
+Point = tuple[type, str, str]
+POINTS: dict[str, Point] = {
+    "between_slices": (intake.Intake, "_commit_records", "after"),
+    "staging": (store.Store, "stage", "after"),
+    "removing": (store.Store, "_remove", "after"),
+    "after_removal": (intake.Intake, "_commit_removed", "after"),
+    "after_publish": (link.Link, "send", "after"),
+    "after_puback": (journal.Journal, "advance", "before"),
+    "after_cursor": (journal.Journal, "advance", "after"),
+    "restoring": (session.Session, "_room_for_loose", "after"),
+    "after_command": (store.Store, "change_settings", "after"),
+    "announcing": (devices.Devices, "note", "before"),
+}
+"""Where it kills itself: before or after a function."""
+WITHIN = ("before_commit", "after_commit", "storing_command", "migrating", "after_migration")
+"""The points that lie within a transaction."""
+
+
+class Crash:
+    """Counts the passes of the chosen point, and ends the process as `kill -9` does."""
+
+    def __init__(self, nth: int) -> None:
+        self._left = nth
+
+    def pass_by(self) -> None:
+        """One pass."""
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)  # the signal takes a moment, in which nothing more may happen
+
+
+def _hook(owner: type, name: str, when: str, crash: Crash) -> None:
+    """Puts the crash before or after a function, async or not."""
+    real: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(real)
+    async def later(*arguments: Any, **named: Any) -> Any:
+        if when == "before":
+            crash.pass_by()
+            return await real(*arguments, **named)
+        found = await real(*arguments, **named)
+        crash.pass_by()
+        return found
+
+    @functools.wraps(real)
+    def now(*arguments: Any, **named: Any) -> Any:
+        found = real(*arguments, **named)
+        crash.pass_by()
+        return found
+
+    setattr(owner, name, later if inspect.iscoroutinefunction(real) else now)
+
+
+Execute = Callable[[aiosqlite.Connection, str, Sequence[Any] | None], Awaitable[aiosqlite.Cursor]]
+
+
+def _instead_of_execute(make: Callable[[Execute], Execute]) -> None:
+    """Replaces what every connection does with a statement."""
+    instead = make(aiosqlite.Connection.execute)
+
+    @contextmanager
+    async def execute(
+        self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None = None
+    ) -> aiosqlite.Cursor:
+        return await instead(self, sql, parameters)
+
+    aiosqlite.Connection.execute = execute  # type: ignore[method-assign]
+
+
+def _hook_commit(point: str, crash: Crash) -> None:
+    """Around COMMIT: of any transaction, or of the one that stores a command."""
+    change, storing = store.Store.change_settings, [point != "storing_command"]
+
+    def make(real: Execute) -> Execute:
+        async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
+            if sql != "COMMIT" or not storing[0]:
+                return await real(self, sql, parameters)
+            if point != "after_commit":
+                crash.pass_by()
+            found = await real(self, sql, parameters)
+            if point == "after_commit":
+                crash.pass_by()
+            return found
+
+        return execute
+
+    async def changing(self: store.Store, *arguments: Any) -> None:
+        storing[0] = True
+        await change(self, *arguments)
+
+    _instead_of_execute(make)
+    if point == "storing_command":
+        store.Store.change_settings = changing  # type: ignore[method-assign,assignment]
+
+
+def _hook_migration(point: str, crash: Crash) -> None:
+    real, migrate = aiosqlite.Connection.executescript, database.migrate
+
+    @contextmanager
+    async def half(self: aiosqlite.Connection, script: str) -> aiosqlite.Cursor:
+        if "user_version" not in script:
+            return await real(self, script)
+        await real(self, script.removesuffix("COMMIT;"))
+        crash.pass_by()
+        return await self.execute("COMMIT")
+
+    async def whole(db: aiosqlite.Connection, path: Path) -> None:
+        await migrate(db, path)
+        crash.pass_by()
+
+    if point == "migrating":
+        aiosqlite.Connection.executescript = half  # type: ignore[method-assign]
+    else:
+        database.migrate = whole
+
+
+def _let_writes_fail(accident: Accident) -> None:
+    """Some commits, and some statements outside of a transaction, end with an I/O error and change nothing."""
+    flag, chance = Path(accident.fail_while), random.Random(accident.seed)
+
+    def make(real: Execute) -> Execute:
+        async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
+            word = sql.split(maxsplit=1)[0].upper()
+            writes = word == "COMMIT" or (word in ("INSERT", "UPDATE", "DELETE") and not self.in_transaction)
+            if writes and flag.exists() and chance.random() < accident.fail_share:
+                raise sqlite3.OperationalError("disk I/O error")
+            return await real(self, sql, parameters)
+
+        return execute
+
+    _instead_of_execute(make)
+
+
+def _let_the_disk_be_full(accident: Accident) -> None:
+    """While the file exists, no connection lets the database grow, as on a full disk."""
+    flag = Path(accident.full_while)
+
+    def make(real: Execute) -> Execute:
+        async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
+            if sql.startswith("BEGIN"):
+                bound = await real(self, f"PRAGMA max_page_count = {1 if flag.exists() else 1 << 30}", None)
+                await bound.fetchall()  # a row that is not fetched keeps a read transaction open
+                await bound.close()
+            return await real(self, sql, parameters)
+
+        return execute
+
+    _instead_of_execute(make)
+
+
+def _bend_the_clock(accident: Accident) -> None:
+    """The wall clock is wrong by what the file says; the monotonic one is not, as in a real jump."""
+    path, real = Path(accident.clock), time.time
+
+    def wrong() -> float:
+        return real() + float(path.read_text() or 0)
+
+    time.time = wrong
+    # The default of an argument was bound before.
+    app.run.__kwdefaults__ = {**(app.run.__kwdefaults__ or {}), "clock": wrong}
+
+
+def prepare(accident: Accident) -> None:
+    """Puts the accident into the program. Raises AttributeError when what it hooks into is gone."""
+    if accident.slice:
+        store.SLICE = intake.SLICE = accident.slice  # type: ignore[attr-defined]
+    if accident.quick:
+        publisher.FIRST_WAIT, publisher.LONGEST_WAIT = 0.2, 1.0
+    if accident.at in POINTS:
+        _hook(*POINTS[accident.at], Crash(accident.nth))
+    elif accident.at in WITHIN:
+        hook = _hook_migration if "migra" in accident.at else _hook_commit
+        hook(accident.at, Crash(accident.nth))
+    elif accident.at:
+        raise AttributeError(f"no point {accident.at}")
+    if accident.fail_while:
+        _let_writes_fail(accident)
+    if accident.full_while:
+        _let_the_disk_be_full(accident)
+    if accident.clock:
+        _bend_the_clock(accident)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command with the accident in it."""
+    prepare(msgspec.json.decode(arguments[0], type=Accident))
+    return cli.main(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

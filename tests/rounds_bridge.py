@@ -1,0 +1,159 @@
+"""Rounds in which the bridge itself is killed or stopped: at random, at named points, by signals."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sqlite3
+from pathlib import Path
+
+from tests import harness
+from tests.stage import Stage, Verdict, set_up
+
+NTH = {
+    "before_commit": (2, 60),
+    "after_commit": (2, 60),
+    "between_slices": (1, 6),
+    "staging": (1, 6),
+    "after_publish": (5, 150),
+    "after_puback": (1, 25),
+    "after_cursor": (1, 25),
+    "announcing": (1, 3),
+}
+"""From which to which pass of a point the process may be killed."""
+
+
+async def killed_at_random(directory: Path, seed: int) -> Verdict:
+    """Kill -9 every few seconds while the fleet lives."""
+    async with set_up(directory, seed, terminals=20) as stage:
+        for _ in range(4):
+            await stage.start(mqtt={"protocol": stage.chance.choice(("5", "5", "3.1.1"))})
+            await asyncio.sleep(stage.chance.uniform(0.8, 5.0))
+            await stage.kill()
+            stage.api.advance(stage.chance.uniform(0, 60))
+        stage.mended()
+        await stage.start()
+        return await stage.verdict()
+
+
+async def crashed(point: str, directory: Path, seed: int) -> Verdict:
+    """Kill -9 at a named point of the pipeline, twice, in the life of a small fleet with several slices a poll."""
+    async with set_up(directory, seed) as stage:
+        for _ in range(2):
+            await stage.start({"at": point, "nth": stage.chance.randint(*NTH[point]), "slice": 5})
+            await stage.crashed(point)
+            _stir(stage)
+            stage.api.advance(30)
+        stage.mended()
+        await stage.start()
+        return await stage.verdict()
+
+
+def _stir(stage: Stage) -> None:
+    """Changes that every listing and every device will see."""
+    for terminal in stage.api.truth("terminals"):
+        stage.api.fleet("set_state", id=terminal["id"], state=stage.chance.choice(("online", "offline", "degraded")))
+        stage.api.fleet("firmware", id=terminal["id"], version=f"v{stage.chance.randint(1, 999)}")
+
+
+async def crashed_restoring(directory: Path, seed: int) -> Verdict:
+    """Kill -9 while the retained topics of a broker that forgot are restored."""
+    async with set_up(directory, seed) as stage:
+        await stage.start()
+        await stage.settled()
+        await stage.kill()
+        await stage.stop_broker(kill=True)
+        await stage.start_broker()
+        await stage.start({"at": "restoring", "nth": stage.chance.randint(1, 60)})
+        await stage.crashed("restoring")
+        stage.mended()
+        await stage.start()
+        return await stage.verdict()
+
+
+async def crashed_migrating(directory: Path, seed: int) -> Verdict:
+    """Kill -9 within and after the migration of a database of the first version."""
+    async with set_up(directory, seed) as stage:
+        await stage.start()
+        await stage.settled()
+        await stage.stop()
+        _made_old(directory / "bridge.db")
+        for point in ("migrating", "after_migration"):
+            await stage.start({"at": point})
+            await stage.crashed(point)
+        stage.mended()
+        await stage.start()
+        return await stage.verdict()
+
+
+def _made_old(path: Path) -> None:
+    """Takes from a database what the migration to version 2 brought."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            """DROP TABLE discovery; DROP INDEX record_name; DROP INDEX record_bucket;
+            ALTER TABLE newest DROP COLUMN letters; PRAGMA user_version = 1;"""
+        )
+
+
+async def crashed_removing(point: str, directory: Path, seed: int) -> Verdict:
+    """Kill -9 within and after the transaction that removes a terminal."""
+    removal = {"after_missing": 1, "after_time": "0s"}
+    async with set_up(directory, seed) as stage:
+        stage.api.freeze()
+        await stage.start(removal=removal)
+        await stage.settled()
+        await stage.kill()
+        for terminal in stage.api.truth("terminals")[:2]:
+            stage.api.fleet("remove", id=terminal["id"])
+        await stage.start({"at": point}, removal=removal)
+        # Until then the call has to become due, and the listing to be complete.
+        await stage.crashed(point, 40)
+        stage.mended()
+        await stage.start(removal=removal)
+        return await stage.verdict(removal=(1, 0.0, 5))
+
+
+async def crashed_with_command(point: str, directory: Path, seed: int) -> Verdict:
+    """Kill -9 while a retained command is stored; it is obeyed once, and stays in force."""
+    topic = "oneweb/bridge/polling/sites/set"
+    async with set_up(directory, seed) as stage:
+        await stage.start({"at": point})
+        await stage.settled()
+        await harness.said(stage.port, topic, json.dumps({"interval": 77, "id": "one"}), retain=True)
+        await stage.crashed(point)
+        stage.mended()
+        await stage.start()
+        state = "oneweb/bridge/polling/sites/state"
+        came = await stage.until(lambda: stage.recorder.retained.get(state, {}).get("interval") == 77)
+        stage.expect(came, "a retained command that was under way is not in force after the restart")
+        await harness.said(stage.port, "oneweb/bridge/polling/sites/interval/set", "55")
+        await stage.until(lambda: stage.recorder.retained.get(state, {}).get("interval") == 55)
+        await stage.kill()
+        await stage.start()
+        verdict = await stage.verdict()
+        stage.expect(stage.recorder.retained[state]["interval"] == 55, "a retained command was obeyed twice")
+        return verdict
+
+
+async def told_to_stop(directory: Path, seed: int) -> Verdict:
+    """SIGTERM while polls and messages are under way, also a second one; it says offline and ends with 0."""
+    async with set_up(directory, seed, terminals=40) as stage:
+        for turn in range(4):
+            await stage.start()
+            if turn % 2:
+                await stage.until(lambda: stage.recorder.retained.get("oneweb/bridge/status") == {"state": "online"})
+            await asyncio.sleep(stage.chance.uniform(0.4, 2.5))
+            is_on = stage.recorder.retained.get("oneweb/bridge/status") == {"state": "online"}
+            if turn == 2:
+                stage.bridge.signal(signal.SIGTERM)
+            if is_on or turn % 2:
+                await stage.stop()
+                said = await stage.until(
+                    lambda: stage.recorder.retained.get("oneweb/bridge/status") == {"state": "offline"}, 5.0
+                )
+                stage.expect(said, "the status is not offline after SIGTERM")
+            else:
+                await stage.kill()
+        stage.mended()
+        await stage.start()
+        return await stage.verdict()

@@ -1,0 +1,186 @@
+"""Rounds in which the disk, the database's file, or the clock is at fault."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests import harness
+from tests.stage import Stage, Verdict, set_up
+
+
+async def commits_fail(directory: Path, seed: int) -> Verdict:
+    """A part of all commits ends with an I/O error; the bridge lives on, and trusts the disk alone."""
+    flag = directory / "failing"
+    async with set_up(directory, seed) as stage:
+        accident = {"fail_while": str(flag), "fail_share": stage.chance.uniform(0.1, 0.6), "seed": seed}
+        await stage.start(accident)
+        await stage.settled()
+        flag.touch()
+        await _asked_for_more(stage, stage.chance.uniform(6.0, 12.0))
+        flag.unlink()
+        stage.mended()
+        return await stage.verdict()
+
+
+async def _asked_for_more(stage: Stage, seconds: float) -> None:
+    """Polls, changes and commands, while something is wrong."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for terminal in stage.api.truth("terminals"):
+            stage.api.fleet("rename", id=terminal["id"], name=f"T{stage.chance.randint(1, 1 << 20)}" + "y" * 900)
+        stage.api.advance(20)
+        await harness.said(stage.port, "oneweb/bridge/polling/all/poll")
+        await harness.said(stage.port, "oneweb/bridge/polling/sites/interval/set", f"{stage.chance.randint(60, 600)}")
+        await asyncio.sleep(0.7)
+
+
+async def disk_full(directory: Path, seed: int) -> Verdict:
+    """There is no room for the database any more; health says so; then there is room again."""
+    if seed % 2 and (place := _small_disk(directory)) is not None:
+        with _mounted(place):
+            return await _full(directory, seed, place)
+    return await _full(directory, seed, None)
+
+
+def _small_disk(directory: Path) -> Path | None:
+    """A file system of 24 MB, where one may be mounted."""
+    place = directory / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)]
+    if os.geteuid() or subprocess.run(command, check=False, capture_output=True).returncode:
+        place.rmdir()
+        return None
+    return place
+
+
+@contextlib.contextmanager
+def _mounted(place: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True, capture_output=True)
+
+
+async def _full(directory: Path, seed: int, disk: Path | None) -> Verdict:
+    flag = directory / "full"
+    async with set_up(directory, seed) as stage:
+        state = {} if disk is None else {"path": str(disk / "bridge.db")}
+        await stage.start(None if disk else {"full_while": str(flag)}, state=state)
+        await stage.settled()
+        filler = flag if disk is None else disk / "filler"
+        _fill(filler, disk)
+        work = asyncio.create_task(_asked_for_more(stage, 8.0))
+        await stage.until_ready("journal", is_well=False, patience=30.0)
+        await work
+        filler.unlink()
+        stage.mended()
+        verdict = await stage.verdict()
+        await stage.until_ready("journal", is_well=True)
+        return verdict
+
+
+def _fill(filler: Path, disk: Path | None) -> None:
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while disk is not None:
+            file.write(b"\0" * 65536)
+
+
+async def locked(directory: Path, seed: int) -> Verdict:
+    """Another process holds the database's lock for longer than anybody waits."""
+    async with set_up(directory, seed) as stage:
+        await stage.start()
+        await stage.settled()
+        with contextlib.closing(sqlite3.connect(directory / "bridge.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            work = asyncio.create_task(_asked_for_more(stage, 8.0))
+            await asyncio.sleep(stage.chance.uniform(12.0, 14.0))
+            await work
+            other.execute("ROLLBACK")
+        stage.mended()
+        return await stage.verdict()
+
+
+async def corrupt(directory: Path, seed: int) -> Verdict:
+    """The file is damaged, cut or replaced while the bridge is down: one sentence and exit code 1, no traceback."""
+    async with set_up(directory, seed) as stage:
+        await stage.start()
+        await stage.settled()
+        await stage.stop()
+        path, whole = directory / "bridge.db", (directory / "bridge.db").read_bytes()
+        pages = bytearray(whole)
+        for at in range(4096, len(pages), 4096):
+            pages[at : at + 200] = stage.chance.randbytes(200)
+        for broken in (b"this is no database" * 500, b"\0" * len(whole), bytes(pages)):
+            path.write_bytes(broken)
+            code, _, said = await harness.command("run", "-c", str(stage.config()))
+            last = said.strip().splitlines()[-1]
+            stage.expect(code == 1 and last.startswith("oneweb-bridge: "), f"exit code {code}: {said[-300:]}")
+            stage.expect("Traceback" not in said, f"a traceback: {said[-300:]}")
+        for leftover in directory.glob("bridge.db-*"):
+            leftover.unlink()
+        path.write_bytes(whole)
+        stage.mended()
+        await stage.start()
+        return await stage.verdict()
+
+
+async def clock_jumps(directory: Path, seed: int) -> Verdict:
+    """The host's clock jumps a day ahead and hours back, and is right again."""
+    async with set_up(directory, seed) as stage:
+        clock = _Clock(directory)
+        await clock.start(stage)
+        await stage.settled()
+        for offset in (86_400, -3_600, stage.chance.randint(-7_200, 200_000)):
+            clock.set(offset)
+            await _asked_for_more(stage, 2.5)
+        clock.set(0)
+        stage.mended()
+        verdict = await stage.verdict()
+        removed = [topic for topic in stage.recorder.topics() if topic.endswith("/event/removed")]
+        stage.expect(not removed, f"removed: {removed}")
+        return verdict
+
+
+async def stopped_for_two_hours(directory: Path, seed: int) -> Verdict:
+    """The process is stopped, and two hours later goes on: no burst of polls, nothing is removed too early."""
+    async with set_up(directory, seed, report_period=1.0) as stage:
+        clock = _Clock(directory)
+        await clock.start(stage)
+        await stage.settled()
+        stage.bridge.signal(signal.SIGSTOP)
+        await asyncio.sleep(2.0)
+        stage.api.advance(7_200)
+        stage.proxy.sever()
+        clock.set(7_200)
+        before = stage.api.requests()["total"]
+        stage.bridge.signal(signal.SIGCONT)
+        await asyncio.sleep(5.0)
+        asked = stage.api.requests()["total"] - before
+        stage.expect(asked < 60, f"{asked} requests in the 5 s after a stop of two hours")
+        clock.set(0)
+        stage.mended()
+        return await stage.verdict()
+
+
+class _Clock:
+    """The bridge's wall clock. Not libfaketime, whose waits on a monotonic clock break those of Python."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "clock"
+        self.set(0)
+
+    def set(self, offset: int) -> None:
+        """Makes the clock wrong by that many seconds."""
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(str(offset))
+        fresh.rename(self._path)
+
+    async def start(self, stage: Stage) -> None:
+        """Starts the bridge under this clock."""
+        await stage.start({"clock": str(self._path)})

@@ -1,0 +1,351 @@
+"""Where a round of the campaign is played: broker, proxy, simulated API, a recorder, and the bridge between them.
+
+    bridge ──▶ proxy ──▶ mosquitto ──▶ recorder (its own process, persistent session)
+       ▲                                  │
+       └── simulated API (ledger) ────────┴──▶ checker
+
+A round breaks something, mends it, and asks for a verdict: within `PATIENCE` all must be as if nothing had been.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import aiomqtt
+import msgspec
+
+from oneweb_bridge import broker
+from oneweb_bridge.simulator import Options, Simulator, serve
+from tests import checker, harness, proxy, recording, truth
+from tests.recorder import FILTERS
+
+PATIENCE = 60.0
+"""Seconds after the end of a fault within which all must be right again."""
+REPEATED = 40
+"""Messages that may come again after each connection: two windows of 20."""
+MOST_MEMORY = 160.0
+"""MiB that the bridge may take with a small fleet and api.max_body of 8 MB, whatever happens."""
+MOST_DISK = 64 << 20
+"""Bytes that its files may take in a round."""
+SECRET, PASSWORD = "canary-7fQ2-api-secret", "canary-9kX4-mqtt-password"
+CONFIG = """
+allow_anonymous true
+max_queued_messages 100000
+set_tcp_nodelay true
+log_dest none
+"""
+KEPT = """
+persistence true
+persistence_location {place}/
+autosave_on_changes true
+autosave_interval 1
+"""
+"""What makes mosquitto survive a kill, as in mosquitto/production.conf."""
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """The end of a round. `recovery` is the seconds from the end of the fault until all was right."""
+
+    findings: list[str]
+    recovery: float = 0.0
+    repeats: int = 0
+    forgotten: int = 0
+    sessions: int = 0
+    messages: int = 0
+    memory: float = 0.0
+    disk: int = 0
+
+
+class Stage:
+    """Made by `set_up`."""
+
+    def __init__(self, directory: Path, chance: random.Random, api: Simulator, port: int, gate: proxy.Proxy) -> None:
+        self.directory = directory
+        self.chance = chance
+        self.api = api
+        self.port = port
+        self.proxy = gate
+        self.http = broker.free_port()
+        self.findings: list[str] = []
+        self.mended_at = time.monotonic()
+        self.world = harness.World(port, api, directory)
+        self.recorder: recording.Recording
+        self.bridge: harness.Process
+        self._conf = directory / "mosquitto.conf"
+        self._mosquitto: contextlib.AsyncExitStack | None = None
+        self._broker: asyncio.subprocess.Process
+        self._memory = 0.0
+
+    # ── the broker ─────────────────────────────────────────────────────────────────────────────
+
+    async def start_broker(self, *, kept: bool = False, more: str = "") -> None:
+        """Starts mosquitto; the bridge reaches it as soon as the recorder has its subscription."""
+        text = CONFIG + more + (KEPT.format(place=self.directory) if kept else "persistence false\n")
+        text += "user root\n" if os.geteuid() == 0 else ""
+        self._conf.write_text(text)
+        self._mosquitto = contextlib.AsyncExitStack()
+        self._broker = await self._mosquitto.enter_async_context(broker.running(self.port, self._conf))
+        if hasattr(self, "recorder"):
+            await self.recorder.subscribed()
+        self.proxy.is_open = True
+
+    async def stop_broker(self, *, kill: bool = False) -> None:
+        """Ends mosquitto, in order or by force."""
+        self.proxy.is_open = False
+        if kill:
+            self._broker.kill()
+        if self._mosquitto is not None:
+            await self._mosquitto.aclose()
+
+    def hang_up(self, number: int) -> None:
+        """Sends mosquitto a signal."""
+        self._broker.send_signal(number)
+
+    # ── the bridge ─────────────────────────────────────────────────────────────────────────────
+
+    def config(self, **changes: Any) -> Path:
+        """The bridge's configuration for this stage."""
+        given = {
+            "api": {
+                "client_secret": SECRET,
+                "max_body": "8MB",
+                "timeout": {"connect": "2s", "read": "3s", "poll": "30s"},
+            },
+            "mqtt": {"port": self.proxy.port, "username": "bridge", "password": PASSWORD},
+            "http": {"listen": f"127.0.0.1:{self.http}"},
+        }
+        return harness.bridge_yaml(self.directory, self.api.url, self.port, **harness.merged(given, changes))
+
+    async def start(self, accident: dict[str, Any] | None = None, **changes: Any) -> harness.Process:
+        """Starts the bridge, with an accident in it or as it is."""
+        path = self.config(**changes)
+        program = ("oneweb_bridge",) if accident is None else ("tests.crashing", json.dumps(accident))
+        self.bridge = await harness.launched(program, path)
+        return self.bridge
+
+    async def kill(self) -> None:
+        """Kill -9."""
+        self._weigh()
+        await self.bridge.kill()
+
+    async def stop(self) -> None:
+        """SIGTERM; the exit code must be 0, within 10 s."""
+        self._weigh()
+        code = await self.bridge.stop()
+        self.expect(code == 0, f"exit code {code} after SIGTERM")
+
+    async def crashed(self, point: str, patience: float = 40.0) -> None:
+        """Waits until the bridge has killed itself at its point."""
+        async with asyncio.timeout(patience):
+            while self.bridge.returncode is None:
+                self._weigh()
+                await asyncio.sleep(0.05)
+        self.expect(self.bridge.returncode == -9, f"{point}: exit code {self.bridge.returncode} instead of a kill")
+
+    def _weigh(self) -> None:
+        with contextlib.suppress(OSError, StopIteration):
+            self._memory = max(self._memory, self.bridge.peak_mib())
+
+    # ── looking ────────────────────────────────────────────────────────────────────────────────
+
+    def expect(self, good: Any, otherwise: str) -> None:
+        """Notes a finding where something is not as promised."""
+        if not good:
+            self.findings.append(f"not as promised: {otherwise}")
+
+    async def ready(self) -> dict[str, Any]:
+        """What /readyz says, with `status`; empty while nobody answers."""
+        return await self._asked("readyz")
+
+    async def backlog(self) -> float:
+        """What /metrics says of the rows that wait; -1 while nobody answers."""
+        text = str((await self._asked("metrics")).get("text", ""))
+        lines = [line for line in text.splitlines() if line.startswith("oneweb_bridge_journal_backlog ")]
+        return float(lines[0].split()[1]) if lines else -1.0
+
+    async def _asked(self, what: str) -> dict[str, Any]:
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+                session.get(f"http://127.0.0.1:{self.http}/{what}") as answer,
+            ):
+                text = await answer.text()
+                said = json.loads(text) if text.startswith("{") else {"text": text}
+                return {**said, "status": answer.status}
+        return {}
+
+    async def until(self, true: Callable[[], Any], patience: float = PATIENCE) -> bool:
+        """Waits until something holds that the recorder hears of. Returns whether it came to hold."""
+        try:
+            await self.recorder.until(true, patience)
+        except AssertionError:
+            return False
+        return True
+
+    async def until_ready(self, what: str, *, is_well: bool, patience: float = 30.0) -> None:
+        """Expects a part of /readyz to become well, or not well."""
+        deadline = time.monotonic() + patience
+        while (await self.ready()).get(what) is not is_well:
+            if time.monotonic() > deadline:
+                self.findings.append(f"not as promised: /readyz says {await self.ready()}, expected {what}: {is_well}")
+                return
+            await asyncio.sleep(0.1)
+
+    async def settled(self, patience: float = PATIENCE) -> None:
+        """Waits until every call has succeeded once, as far as the recorder heard."""
+        calls = [f"oneweb/bridge/polling/{call}/state" for call in harness.QUICK]
+        known = self.recorder.retained
+        good = await self.until(lambda: all("last_success" in known.get(topic, {}) for topic in calls), patience)
+        self.expect(good, f"not every call has succeeded after {patience:.0f} s: {self._log_end()}")
+
+    def _log_end(self) -> str:
+        return " | ".join(self.bridge.text().splitlines()[-4:])[-600:]
+
+    # ── the end ────────────────────────────────────────────────────────────────────────────────
+
+    def mended(self) -> None:
+        """From now on nothing is broken: the time of recovery begins."""
+        self.proxy.mend()
+        self.api.clear_faults()
+        self.api.freeze()
+        self.mended_at = time.monotonic()
+
+    async def rest(self, patience: float = PATIENCE) -> None:
+        """Polls everything until all polls succeed and nothing waits, twice."""
+        deadline = self.mended_at + patience
+        for _ in range(2):
+            while not await self._polled():
+                if time.monotonic() > deadline or self.bridge.returncode is not None:
+                    self.findings.append(
+                        f"not as promised: no rest {time.monotonic() - self.mended_at:.0f} s after the fault "
+                        f"(exit code {self.bridge.returncode}): {self._log_end()}"
+                    )
+                    return
+                await asyncio.sleep(0.1)
+
+    async def _polled(self) -> bool:
+        """One poll of every call. Returns whether all succeeded, and all that they brought was published."""
+        if not (await self.ready()).get("broker"):
+            return False
+        id = f"rest-{self.chance.random()}"
+        topic = "oneweb/bridge/polling/all/result"
+        try:
+            await harness.said(self.port, "oneweb/bridge/polling/all/poll", json.dumps({"id": id}))
+        except (aiomqtt.MqttError, OSError):
+            return False
+
+        def answers() -> list[Any]:
+            return [one for one in self.recorder.on(topic) if one.get("id") == id and "note" not in one]
+
+        if not await self.until(answers, 8.0) or answers()[-1]["status"] != "ok":
+            return False
+        deadline = time.monotonic() + 5.0
+        while await self.backlog() != 0 and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        return await self.backlog() == 0
+
+    async def verdict(
+        self,
+        *,
+        without: tuple[str, ...] = (),
+        whole: bool = True,
+        bounded: bool = True,
+        patience: float = PATIENCE,
+        **judging: Any,
+    ) -> Verdict:
+        """What became of it. `without` names beginnings of topics that the broker was told to refuse."""
+        await self.rest(patience)
+        recovery = time.monotonic() - self.mended_at
+        retained = await self._standing_still()
+        told = recording.told(self.recorder.lines, self.proxy.taken)
+        story = checker.Story(ledger=self.world.ledger, heard=told.heard, retained=retained, whole=whole, **judging)
+        found = checker.judge(story) + truth.differences(retained, truth.expected(self.api))
+        self.findings += [line for line in found if not any(part in line for part in without)]
+        if bounded and told.repeats > max(0, told.sessions - 1) * REPEATED:
+            self.findings.append(f"too many repeats: {told.repeats} in {told.sessions} connections")
+        self._weigh()
+        self._look_for_secrets()
+        disk = sum(path.stat().st_size for path in self.directory.glob("bridge.db*") if path.is_file())
+        self.expect(self._memory < MOST_MEMORY, f"{self._memory:.0f} MiB of memory")
+        self.expect(disk < MOST_DISK, f"{disk} bytes on disk")
+        self.expect("Traceback" not in self.bridge.text(), f"a traceback: {self._log_end()}")
+        return Verdict(
+            findings=self.findings,
+            recovery=recovery,
+            repeats=told.repeats,
+            forgotten=told.forgotten,
+            sessions=told.sessions,
+            messages=len(told.heard),
+            memory=self._memory,
+            disk=disk,
+        )
+
+    async def _standing_still(self) -> dict[str, Any]:
+        """What is retained at a moment up to which all was heard, and all that was said is there again.
+
+        Polls go on, and devices are announced a few seconds after the rest; what is not there after 20 s is a finding.
+        """
+        retained: dict[str, Any] = {}
+        for _ in range(25):
+            await self.recorder.quiet(0.6)
+            count = self._news()
+            retained = await harness.retained(self.port, *FILTERS)
+            await asyncio.sleep(0.2)
+            self.recorder.read()
+            if self._news() == count and retained.keys() >= self._said_last():
+                break
+        return retained
+
+    def _said_last(self) -> set[str]:
+        """The topics on which something is retained, as far as the recorder heard."""
+        return {topic for topic in self.recorder.retained if not topic.startswith("oneweb/bridge/")}
+
+    def _news(self) -> int:
+        return sum("/bridge/" not in topic for topic, _, _ in self.recorder.messages)
+
+    def _look_for_secrets(self) -> None:
+        """No planted secret is in what the bridge wrote or said."""
+        basic = base64.b64encode(f"demo:{SECRET}".encode())
+        for path in self.directory.rglob("*"):
+            if path.is_file() and path.name not in ("bridge.yaml", "mosquitto.conf", "mosquitto.db"):
+                text = path.read_bytes()
+                for secret in (SECRET.encode(), PASSWORD.encode(), basic):
+                    self.expect(secret not in text and base64.b64encode(secret) not in text, f"a secret in {path.name}")
+
+
+@contextlib.asynccontextmanager
+async def set_up(
+    directory: Path, seed: int, *, kept: bool = False, broker_conf: str = "", **options: Any
+) -> AsyncIterator[Stage]:
+    """A stage with a small fleet that lives, a broker that runs, and a recorder that listens; no bridge yet."""
+    chance, port = random.Random(seed), broker.free_port()
+    given: dict[str, Any] = {
+        "terminals": 12,
+        "seed": seed % 1000,
+        "client_secret": SECRET,
+        "liveliness": 20.0,
+        "report_period": 0.05,
+        "lateness_scale": 0.02,
+        "ledger": str(directory / "ledger.jsonl"),
+    }
+    async with serve(Options(**(given | options))) as api, proxy.between(port) as gate:
+        stage = Stage(directory, chance, api, port, gate)
+        await stage.start_broker(kept=kept, more=broker_conf)
+        try:
+            async with recording.subscribed(port, directory) as recorder:
+                stage.recorder = recorder
+                try:
+                    yield stage
+                finally:
+                    if hasattr(stage, "bridge"):
+                        await stage.bridge.kill()
+        finally:
+            await stage.stop_broker()
