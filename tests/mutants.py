@@ -209,8 +209,8 @@ TABLE = (
     Mutant(
         "rollback also when cancelled",
         "store.py",
-        "            except BaseException:",
-        "            except Exception:",
+        "            except BaseException as error:",
+        "            except Exception as error:",
         "test_store.py",
     ),
     Mutant(
@@ -300,16 +300,16 @@ TABLE = (
     Mutant(
         "no record with a key is no listing",
         "fetch.py",
-        "    if unreadable and not items:",
+        "    if unreadable and not ids:",
         "    if False:",
         "test_api_faults.py",
     ),
     Mutant(
         "an id twice in a page",
-        "intake.py",
-        "            if item.id in self.ids:",
+        "listing.py",
+        "            if id in self.ids:",
         "            if False:",
-        "test_intake.py",
+        "test_intake.py test_glance.py",
     ),
     Mutant(
         "what cannot be read removes nothing",
@@ -346,8 +346,8 @@ TABLE = (
     Mutant(
         "a record that comes back was never missing",
         "store.py",
-        "UPDATE record SET raw_hash = ?, kept_hash = ?, missing = 0, missing_since = 0",
-        "UPDATE record SET raw_hash = ?, kept_hash = ?",
+        "UPDATE record SET hash = ?, missing = 0, missing_since = 0",
+        "UPDATE record SET hash = ?",
         "test_intake.py -k glitch",
     ),
     Mutant(
@@ -358,7 +358,28 @@ TABLE = (
         "test_topics.py",
     ),
     # ── what is announced ──────────────────────────────────────────────────────────────────────
-    Mutant("salted hashes", "diff.py", "digest_size=16, salt=self.salt", "digest_size=16", "test_diff.py"),
+    Mutant("salted hashes", "glance.py", "(self.salt, key.encode()", '(b"", key.encode()', "test_glance.py"),
+    Mutant(
+        "a page with something new is not remembered",
+        "listing.py",
+        "if page.digest and not wanted and",
+        "if page.digest and",
+        "test_glance.py",
+    ),
+    Mutant(
+        "a remembered page is looked at again in time",
+        "listing.py",
+        "if since <= now < until else None",
+        "if until else None",
+        "test_glance.py",
+    ),
+    Mutant(
+        "a missing record is looked at when it comes back",
+        "store.py",
+        "if not row[2] and row[3] > presence_after",
+        "if row[3] > presence_after",
+        "test_store.py",
+    ),
     Mutant("volatile fields", "diff.py", "name not in volatile and ", "", "test_diff.py"),
     Mutant(
         "odd fields stay as they were",
@@ -410,7 +431,7 @@ TABLE = (
     Mutant(
         "a retained command is obeyed once",
         "executor.py",
-        "if remembers and incoming.retain and await",
+        "if remembers and kept and await",
         "if False and await",
         "test_polling_manager.py -k retained",
     ),
@@ -436,7 +457,7 @@ TABLE = (
         "test_polling_manager.py -k budget",
     ),
     # ── doors ──────────────────────────────────────────────────────────────────────────────────
-    Mutant("secrets in logs", "logs.py", 'said = said.replace(secret, "***")', "pass", "test_logs.py"),
+    Mutant("secrets in logs", "logs.py", "said = self._masks.text(said)", "pass", "test_logs.py"),
     Mutant(
         "no plain password beyond loopback",
         "settings.py",
@@ -451,7 +472,7 @@ TABLE = (
         "elif False:",
         "test_config.py",
     ),
-    Mutant("secrets in errors of the API", "api.py", 'found = found.replace(secret, "***")', "pass", "test_api.py"),
+    Mutant("secrets in errors of the API", "api.py", "self.masks.text(found).split()", "found.split()", "test_api.py"),
 )
 
 
