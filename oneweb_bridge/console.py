@@ -33,7 +33,8 @@ async def drain(journal: Journal, tree: Tree, changed: asyncio.Event, write: Cal
             await journal.advance(at)
         else:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), 5.0)
+                async with asyncio.timeout(5.0):
+                    await changed.wait()
 
 
 def json_line(message: Message) -> str:

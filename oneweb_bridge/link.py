@@ -198,6 +198,7 @@ class Link(aiomqtt.Client):
             codes = await self.subscribe([(name, options) for name in filters])
         else:
             codes = await self.subscribe([(name, 1) for name in filters])
+        go_if_cancelled()
         for name, code in zip(filters, codes, strict=False):
             if _number(code) >= REFUSED:  # type: ignore[arg-type]  # aiomqtt says less than it gives
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {name}")
@@ -238,6 +239,16 @@ class Link(aiomqtt.Client):
             self.dropped += 1
             return
         super()._on_message(client, userdata, message)
+
+
+def go_if_cancelled() -> None:
+    """Ends a task that was cancelled during a step that forgets it: aiomqtt waits with `asyncio.wait_for`.
+
+    On Python 3.11 that gives the result instead, when both come at once; and the bridge would not stop.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _reason(code: int) -> str:

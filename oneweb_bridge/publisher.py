@@ -15,7 +15,7 @@ import aiomqtt
 
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import Journal
-from oneweb_bridge.link import Link, reason_of
+from oneweb_bridge.link import Link, go_if_cancelled, reason_of
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Connection
 from oneweb_bridge.purge import stray_topics
@@ -62,6 +62,8 @@ class Publisher:
                 self.problem = f"the journal could not be read or written: {_first(group)}"
             finally:
                 self.connected_since, self._session = None, None
+            # A group whose tasks fail while it is cancelled raises their errors alone.
+            go_if_cancelled()
             wait = FIRST_WAIT if time.monotonic() - started > HEALTHY else wait
             _log.warning(
                 "broker %s:%s: %s; next try in %.0f s",
@@ -80,6 +82,7 @@ class Publisher:
         async with Link(self.settings, identifier, will, session.answered) as link:
             self._session = session
             try:
+                go_if_cancelled()
                 await session.run(link)
             finally:
                 await session.close()

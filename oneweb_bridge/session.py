@@ -176,7 +176,8 @@ class Session:
         now = rfc3339(round(time.time() * 1000))
         self._offer(Message(self._tree.probe, encode(Probe(now, self._nonce)), retain=False))
         try:
-            await asyncio.wait_for(self._probed.wait(), PROBE_PATIENCE)
+            async with asyncio.timeout(PROBE_PATIENCE):
+                await self._probed.wait()
         except TimeoutError:
             raise aiomqtt.MqttError(
                 f"the broker took a message on {self._tree.probe} but did not deliver it: "
@@ -459,7 +460,8 @@ class Session:
     async def _wait_for_answer(self) -> None:
         self._room.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._room.wait(), 1.0)
+            async with asyncio.timeout(1.0):
+                await self._room.wait()
         self._raise_failure()
         self._check_stall()
 
@@ -479,7 +481,8 @@ class Session:
             self._pump()
             if not rows:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._owner.changed.wait(), 5.0)
+                    async with asyncio.timeout(5.0):
+                        await self._owner.changed.wait()
             while self._window.rows > AHEAD - PAGE:
                 await self._wait_for_answer()
 

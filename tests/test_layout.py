@@ -283,6 +283,13 @@ def test_exploring_is_asked_for_by_the_command_alone() -> None:
     assert {module for module in MODULES if "explore" in own(ROOT / f"{module}.py")} == {"cli"}
 
 
+def test_nobody_waits_in_a_way_that_loses_a_cancellation() -> None:
+    """A cancellation that comes with the result is forgotten by Python 3.11's `wait_for`, not by `timeout`."""
+    for path in ROOT.rglob("*.py"):
+        names = {node.attr for node in ast.walk(tree_of(path)) if isinstance(node, ast.Attribute)}
+        assert "wait_for" not in names, path
+
+
 def test_bridge_does_not_import_its_tests() -> None:
     """Nothing of the package needs the tests or the benchmarks, so that the wheel runs alone."""
     for path in ROOT.rglob("*.py"):
