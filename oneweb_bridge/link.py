@@ -193,12 +193,13 @@ class Link(aiomqtt.Client):
 
     async def listen(self, *filters: str) -> None:
         """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
+        before = cancellations()
         if self.modern:
             options = SubscribeOptions(qos=1, retainAsPublished=True)
             codes = await self.subscribe([(name, options) for name in filters])
         else:
             codes = await self.subscribe([(name, 1) for name in filters])
-        go_if_cancelled()
+        go_if_cancelled(before)
         for name, code in zip(filters, codes, strict=False):
             if _number(code) >= REFUSED:  # type: ignore[arg-type]  # aiomqtt says less than it gives
                 raise aiomqtt.MqttError(f"the broker refuses the subscription to {name}")
@@ -241,13 +242,18 @@ class Link(aiomqtt.Client):
         super()._on_message(client, userdata, message)
 
 
-def go_if_cancelled() -> None:
+def cancellations() -> int:
+    """How often this task was asked to end so far; a group of tasks that failed counts too, so it need not be 0."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def go_if_cancelled(before: int) -> None:
     """Ends a task that was cancelled during a step that forgets it: aiomqtt waits with `asyncio.wait_for`.
 
     On Python 3.11 that gives the result instead, when both come at once; and the bridge would not stop.
     """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if cancellations() > before:
         raise asyncio.CancelledError
 
 

@@ -15,7 +15,7 @@ import aiomqtt
 
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import Journal
-from oneweb_bridge.link import Link, go_if_cancelled, reason_of
+from oneweb_bridge.link import Link, cancellations, go_if_cancelled, reason_of
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Connection
 from oneweb_bridge.purge import stray_topics
@@ -62,8 +62,6 @@ class Publisher:
                 self.problem = f"the journal could not be read or written: {_first(group)}"
             finally:
                 self.connected_since, self._session = None, None
-            # A group whose tasks fail while it is cancelled raises their errors alone.
-            go_if_cancelled()
             wait = FIRST_WAIT if time.monotonic() - started > HEALTHY else wait
             _log.warning(
                 "broker %s:%s: %s; next try in %.0f s",
@@ -79,10 +77,11 @@ class Publisher:
         session = Session(self)
         will = Message(self.tree.status, encode(Connection("offline")), retain=True)
         identifier = f"oneweb-bridge-{self.instance}"
+        before = cancellations()
         async with Link(self.settings, identifier, will, session.answered) as link:
             self._session = session
             try:
-                go_if_cancelled()
+                go_if_cancelled(before)
                 await session.run(link)
             finally:
                 await session.close()
