@@ -113,6 +113,12 @@ class Journal:
         newest = await self._rows("SELECT entity, report, id, doc FROM newest WHERE id = ? AND seq > 0", (id,))
         return [(r[0], r[1], r[2].encode()) for r in records], [(n[0], n[1], n[2], n[3].encode()) for n in newest]
 
+    async def later(self, id: str, seq: int) -> list[Row]:
+        """The next rows of one id behind `seq`."""
+        # The plus keeps SQLite from going through all rows behind `seq` instead of those of the id.
+        sql = f"SELECT {_ROW} FROM journal WHERE id = ? AND +seq > ? ORDER BY seq LIMIT ?"
+        return [Row(*row) for row in await self._rows(sql, (id, seq, PAGE))]
+
     async def restore_from(self) -> int | None:
         """The row behind which dropped rows left retained topics to be restored; None when there is nothing to do."""
         rows = await self._rows("SELECT value FROM meta WHERE name = 'restore_from'")

@@ -20,7 +20,7 @@ from paho.mqtt.properties import Properties
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import PAGE, Journal
 from oneweb_bridge.link import REFUSED, Link
-from oneweb_bridge.model import Message
+from oneweb_bridge.model import Message, Row
 from oneweb_bridge.payloads import Alarm, Connection, Head, Probe
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
@@ -253,9 +253,9 @@ class Session:
         at = low
         while rows := await self._journal.clearing_between(at, cursor):
             for row in rows:
-                alive = await self._alive(row.id)
+                newer = await self._newer(row)
                 for message in self._tree.messages(row):
-                    if message.retain and message.topic not in alive:
+                    if message.retain and message.topic not in newer:
                         yield message
             at = rows[-1].seq
         at = low
@@ -269,10 +269,16 @@ class Session:
                 yield self._tree.metric(entity, report, id, doc)
             at = newest[-1][0]
 
-    async def _alive(self, id: str) -> set[str]:
-        records, newest = await self._journal.alive(id)
+    async def _newer(self, row: Row) -> set[str]:
+        """The topics of a row's id that have something newer to say, or will have once the journal is drained."""
+        records, newest = await self._journal.alive(row.id)
         topics = {self._tree.retained(kind, id, doc).topic for kind, id, doc in records}
-        return topics | {self._tree.metric(entity, report, id, doc).topic for entity, report, id, doc in newest}
+        topics |= {self._tree.metric(entity, report, id, doc).topic for entity, report, id, doc in newest}
+        at = row.seq
+        while later := await self._journal.later(row.id, at):
+            topics |= {message.topic for one in later for message in self._tree.messages(one)}
+            at = later[-1].seq
+        return topics
 
     async def republish(self) -> int:
         """Every retained topic again, between two rows of the journal."""

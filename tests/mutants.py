@@ -125,9 +125,16 @@ TABLE = (
     Mutant(
         "a clear is not restored over what lives again",
         "session.py",
-        "if message.retain and message.topic not in alive:",
+        "if message.retain and message.topic not in newer:",
         "if message.retain:",
         "test_publisher.py",
+    ),
+    Mutant(
+        "a topic with rows waiting is not restored",
+        "session.py",
+        "while later := await self._journal.later(row.id, at):",
+        "while later := []:",
+        "test_publisher.py -k waiting",
     ),
     Mutant(
         "backup: the copy has a journal id of its own",
@@ -316,7 +323,7 @@ TABLE = (
         "intake.py",
         "absent = [] if listing.unreadable else await",
         "absent = await",
-        "test_api_faults.py test_intake.py",
+        "test_api_faults.py -k without_key",
     ),
     # ── removal ────────────────────────────────────────────────────────────────────────────────
     Mutant("removal: after_missing", "removal.py", "a.missing >= rule.after_missing and ", "", "test_removal.py"),

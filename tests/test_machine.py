@@ -40,7 +40,7 @@ AFTER, AFTER_TIME, COUNT, SHARE, HOLD_FOR = 2, 60, 1, 0.1, 3600
 BASE = 1_750_000_000
 Doc = dict[str, Any]
 IDS = st.sampled_from(["T1", "T2", "T3"])
-FAULTS = st.sampled_from(["none"] * 6 + ["cut", "lost page", "total changes", "twice", "unreadable"])
+FAULTS = st.sampled_from(["none"] * 3 + ["cut", "lost page", "total changes", "twice", "unreadable"])
 
 
 def configured(name_path: str) -> Config:
@@ -431,6 +431,30 @@ class Bridge(RuleBasedStateMachine):
         else:
             assert ended == "cancelled" or not rows
 
+    @rule(
+        gone=st.sampled_from([("T1",), ("T1", "T2"), ("T1", "T2", "T3")]),
+        waits=st.lists(st.sampled_from([1, 61, 3601]), min_size=2, max_size=3),
+        fault=FAULTS,
+    )
+    def miss(self, gone: tuple[str, ...], waits: list[int], fault: str) -> None:
+        """Some or all of the fleet are missing from one listing after the other, and the last may be none."""
+        for id in ("T1", "T2", "T3"):
+            self.change(id, "online", "a", 0)
+        self.poll_terminals("none", None)
+        for id in gone:
+            self.vanish(id)
+        for seconds in waits:
+            self.poll_terminals("none", None)
+            self.wait(seconds)
+        self.poll_terminals(fault, None)
+
+    @rule(forgets=st.sampled_from(["all", "some"]), keep=st.integers(1, 9))
+    def lose_the_broker(self, forgets: str, keep: int) -> None:
+        """Everything was published, and the broker comes back without the newest of it."""
+        self.settle()
+        self.lose_connection(8, forgets, keep)
+        self.settle()
+
     @rule()
     def release(self) -> None:
         """An operator lets held removals go."""
@@ -555,7 +579,7 @@ def test_any_story_keeps_the_promises() -> None:
     run_state_machine_as_test(
         Bridge,
         settings=hypothesis.settings(
-            max_examples=int(os.environ.get("ONEWEB_BRIDGE_EXAMPLES", "15")),
+            max_examples=int(os.environ.get("ONEWEB_BRIDGE_EXAMPLES", "25")),
             stateful_step_count=40,
             deadline=None,
             print_blob=True,

@@ -297,6 +297,28 @@ async def test_record_that_lives_again_is_not_cleared_by_a_restore(tmp_path: Pat
     assert of_sites(recorder, known) == [{"site_id": "s0"}]
 
 
+async def test_clear_is_not_repeated_on_a_topic_with_rows_waiting(tmp_path: Path) -> None:
+    """A topic that has rows waiting is restored by draining them: an old clear does not come after something newer."""
+    port = broker.free_port()
+    gone = Entry("site", "s0", "removed", "", 5, b'{"record":{"site_id":"s0"},"clears":["state"]}')
+    async with broker.running(port), bench(tmp_path, port) as made:
+        await made.store.commit(sites(1))
+        await made.store.commit(Batch(entries=[gone], removed=[("site", "s0")]))
+        async with made.publishing():
+            await made.drained()
+            await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 2)
+        await made.store.commit(sites(1))
+        await made.store.commit(Batch(entries=[gone], removed=[("site", "s0")]))
+        head = {"journal": made.store.journal_id, "instance": "main", "seq": 1}
+        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        async with harness.recording(port, "oneweb/site/s0/state", "oneweb/bridge/head") as recorder, made.publishing():
+            await recorder.until(
+                lambda: recorder.on("oneweb/bridge/head")[-1:] and recorder.retained["oneweb/bridge/head"]["seq"] == 4
+            )
+
+    assert recorder.on("oneweb/site/s0/state") == [{"site_id": "s0"}, None]
+
+
 async def test_row_that_breaks_the_connection_each_time_is_set_aside(tmp_path: Path) -> None:
     """A row with which the connection broke five times is given up, and the others go on."""
     port = broker.free_port()
