@@ -179,8 +179,9 @@ async def test_retained_poll_runs_once_through_fifty_reconnects(
         await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r["status"] == "ok"])
         before = polls(world)
         for number in ends:
-            session = connections[0]._session
-            assert session is not None
+            async with asyncio.timeout(30):
+                while (session := connections[0]._session) is None:
+                    await asyncio.sleep(0.01)
             session.end("the test wants a reconnect")
             await recorder.until(lambda number=number: ignored(recorder) > number, 30)  # type: ignore[misc]
         task.cancel()
