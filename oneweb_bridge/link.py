@@ -98,15 +98,17 @@ class Link(aiomqtt.Client):
         self._take_over()
 
     def _take_over(self) -> None:
-        """Puts three of paho's inner steps on a shorter way; what they promise stays."""
+        """Puts four of paho's inner steps on a shorter way; what they promise stays."""
         client = self._client
-        self._paho_puback, self._paho_recv, self._paho_read = (
+        self._paho_puback, self._paho_recv, self._paho_send, self._paho_read = (
             client._handle_pubackcomp,
             client._sock_recv,
+            client._sock_send,
             client.loop_read,
         )
         client._handle_pubackcomp = self._puback  # type: ignore[method-assign]
         client._sock_recv = self._recv  # type: ignore[method-assign]
+        client._sock_send = self._send  # type: ignore[method-assign]
         client.loop_read = self._loop_read  # type: ignore[method-assign]
 
     def _recv(self, bufsize: int) -> bytes:
@@ -128,6 +130,26 @@ class Link(aiomqtt.Client):
         if not found:
             self._lost(None)
         return found
+
+    def _send(self, buf: bytes) -> int:
+        """Writes to the connection. The first write may be in the thread of paho's `connect`."""
+        try:
+            return self._paho_send(buf)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._loop.call_soon_threadsafe(self._lost, self._last_words(error))
+            raise
+
+    def _last_words(self, error: OSError) -> OSError:
+        """Why a connection that takes no more bytes was refused: what the broker wrote before it closed."""
+        try:
+            self._paho_recv(1)
+        except BlockingIOError:
+            return error
+        except OSError as told:
+            return told
+        return error
 
     def _lost(self, cause: OSError | None) -> None:
         """Ends the wait for the broker's welcome: with TLS 1.3 it refuses a certificate after the handshake."""

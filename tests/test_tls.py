@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import aiomqtt
 import pytest
 from aiohttp import web
+from paho.mqtt.client import Client as Paho
 
 from oneweb_bridge import api, broker, tls
 from oneweb_bridge.config import parse
@@ -225,14 +227,22 @@ async def test_broker_that_is_not_trusted_is_told_in_words(
     assert "_ssl.c" not in found
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("newest", ["tlsv1.2", "tlsv1.3"])
 @pytest.mark.parametrize(
     ("client", "said"), [("stranger", "client certificate (cert_file)"), (None, "client certificate")]
 )
 async def test_refused_client_certificate_is_told_in_words(
-    made: Path, newest: str, client: str | None, said: str
+    made: Path, newest: str, client: str | None, said: str, monkeypatch: pytest.MonkeyPatch, *, late: bool
 ) -> None:
-    """A client certificate of an unknown CA, and none where one is asked for: told at once, whatever the TLS."""
+    """A client certificate of an unknown CA, and none where one is asked for: told at once, whatever the TLS.
+
+    Where the first packet is late and nothing was read before it, the write is the first to fail.
+    """
+    if late:
+        at_once = Paho._send_connect
+        monkeypatch.setattr(Paho, "_send_connect", lambda *given: time.sleep(0.3) or at_once(*given))
+        monkeypatch.setattr(Link, "_on_socket_open", lambda *_: None)
     own = {"cert_file": str(made / f"{client}.crt"), "key_file": str(made / f"{client}.key")} if client else {}
     async with mosquitto(made, "good", "require_certificate true", f"tls_version {newest}") as port:
         assert said in await refusal(settings(made, port, tls=own))
