@@ -3,9 +3,9 @@
 aiomqtt ignores the reason code of a PUBACK, so a publish that an ACL denies looks delivered, and it
 ignores the limits that the broker announces. `Link` looks at both. It also sends without a task and
 an event per message: `send` returns at once, and `on_answer` hears the broker's answer. Both go past
-the outer layers of paho, which make five objects and three reads of each PUBACK; a test breaks when a
-new aiomqtt or paho changes what is used here. A new Link is made for each connection, because paho
-would send later whatever an old one still had queued.
+the outer layers of paho, which write each PUBLISH by itself and make five objects and three reads of each
+PUBACK; a test breaks when a new aiomqtt or paho changes what is used here. A new Link is made for each
+connection, because paho would send later whatever an old one still had queued.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import aiomqtt
@@ -33,6 +33,10 @@ CONNECT_TIMEOUT = 2.0
 """paho connects in a thread that a cancellation does not end, so this bounds how long an exit takes."""
 INBOUND = 1000
 """Commands that may wait to be obeyed; what comes beyond is dropped and counted."""
+PUBLISH, PUBACK = 0x30, 0x40
+"""First bytes of packets; that of a PUBLISH has its flags in the lower half. Source: MQTT 5, 2.1."""
+LONGEST = 268_435_455
+"""Bytes that a packet may have behind its length. Source: MQTT 5, 2.1.4."""
 REFUSED = 0x80
 """Reason codes from here on mean that the broker did not take the message. Source: MQTT 5, 2.4."""
 
@@ -66,7 +70,7 @@ class Link(aiomqtt.Client):
         self, settings: Mqtt, identifier: str, will: Message, on_answer: OnAnswer, *, inbound: int = INBOUND
     ) -> None:
         self.receive_maximum = 65535
-        self.maximum_packet_size = 268_435_455
+        self.maximum_packet_size = LONGEST
         self.dropped = 0
         self.modern = settings.protocol == "5"
         self._on_answer = on_answer
@@ -94,6 +98,7 @@ class Link(aiomqtt.Client):
         )
         self._client.connect_timeout = CONNECT_TIMEOUT
         self._sent: set[int] = set()
+        self._outgoing: list[bytes] = []
         self._read, self._at = b"", 0
         self._take_over()
 
@@ -131,7 +136,7 @@ class Link(aiomqtt.Client):
             self._lost(None)
         return found
 
-    def _send(self, buf: bytes) -> int:
+    def _send(self, buf: bytes | bytearray) -> int:
         """Writes to the connection. The first write may be in the thread of paho's `connect`."""
         try:
             return self._paho_send(buf)
@@ -163,8 +168,19 @@ class Link(aiomqtt.Client):
         """Handles everything that was read, because the event loop only tells of what is still unread."""
         while True:
             code = self._paho_read(max_packets)
+            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._complete()
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._at >= len(self._read):
                 return code
+
+    def _complete(self) -> None:
+        """Completes the whole PUBACKs that come next in what was read, up to the first packet that is for paho."""
+        read = self._read
+        while self._at + 4 <= len(read) and read[self._at] == PUBACK:
+            end = self._at + 2 + read[self._at + 1]
+            if end > len(read) or not self._answered(read[self._at + 2 : end]):
+                return
+            self._at = end
 
     def properties(self, content_type: str) -> Properties | None:
         """Content type and payload format of a message, so that Node-RED parses it unasked; none on 3.1.1."""
@@ -178,30 +194,67 @@ class Link(aiomqtt.Client):
         """Sends a message with QoS 1 and returns its packet id; `on_answer` hears the rest. Raises MqttError.
 
         An empty one, which clears a topic, has no content type: it is no JSON, and Node-RED would refuse it as such.
+        What is sent before the event loop goes on leaves in one piece.
         """
         if message.payload:
             properties = properties or self.properties(message.content_type)
-        info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
-        if info.rc != 0:
-            raise aiomqtt.MqttCodeError(info.rc, "Could not publish message")
-        self._sent.add(info.mid)
-        return info.mid
+        if self._client._sock is None:
+            raise aiomqtt.MqttCodeError(MQTTErrorCode.MQTT_ERR_NO_CONN, "Could not publish message")
+        mid = self._free_id()
+        packed = b"" if not self.modern else b"\0" if properties is None else properties.pack()  # type: ignore[no-untyped-call]  # paho
+        packet = _publish(mid, message, packed)
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(packet)
+        self._sent.add(mid)
+        return mid
+
+    def _free_id(self) -> int:
+        """A packet id that no message on its way has; paho shares them with its subscriptions."""
+        while (mid := self._client._mid_generate()) in self._sent:
+            pass
+        return mid
+
+    def _flush(self) -> None:
+        """Hands all that was sent to paho as if it were one packet: one write instead of one for each message."""
+        whole, self._outgoing = b"".join(self._outgoing), []
+        packet: Any = {
+            "command": PUBLISH,
+            "mid": 0,
+            "qos": 1,
+            "pos": 0,
+            "to_process": len(whole),
+            "packet": whole,
+            "info": None,
+        }
+        self._client._out_packet.append(packet)
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._client.loop_write()
+        except Exception as error:  # noqa: BLE001  # whatever it is, this connection is broken
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
 
     def _puback(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        """Completes a PUBACK of a message that `send` sent, without the four objects that paho makes of it.
+        """Completes a PUBACK that paho has read, if it is for a message that `send` sent."""
+        if self._answered(bytes(self._client._in_packet["packet"])):
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._paho_puback(cmd)
 
-        A packet is the packet id and, on MQTT 5 where it is not success, a reason code. Source: MQTT 5, 3.4.
+    def _answered(self, packet: bytes) -> bool:
+        """Tells of the answer to a message of `send`, without the four objects that paho makes of it.
+
+        The packet is the packet id and, on MQTT 5 where it is not success, a reason code. Source: MQTT 5, 3.4.
         """
-        client = self._client
-        packet = client._in_packet["packet"]
         mid = int.from_bytes(packet[:2], "big")
-        if mid not in self._sent or len(packet) < 2 or client._out_messages.pop(mid, None) is None:
-            return self._paho_puback(cmd)
+        if mid not in self._sent or len(packet) < 2:
+            return False
         self._sent.discard(mid)
-        client._inflight_messages -= 1
         code = packet[2] if len(packet) > 2 else 0
         self._on_answer(mid, code, _reason(code) if code >= REFUSED else "")
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return True
 
     def answer_quickly(self) -> None:
         """Makes the kernel acknowledge what was read at once, when nothing that is sent would carry it.
@@ -212,6 +265,12 @@ class Link(aiomqtt.Client):
         if _QUICKACK is not None and isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    async def leave(self, *filters: str) -> None:
+        """Subscribes no longer. Raises MqttError."""
+        before = cancellations()
+        await self.unsubscribe(list(filters))
+        go_if_cancelled(before)
 
     async def listen(self, *filters: str) -> None:
         """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
@@ -242,17 +301,10 @@ class Link(aiomqtt.Client):
     def _on_socket_register_write(self, client: Paho, userdata: Any, sock: Any) -> None:  # noqa: ARG002  # aiomqtt's
         """As aiomqtt does it, but looks whether the socket is still open by then: its number may be another's."""
 
-        def write() -> None:
-            try:
-                client.loop_write()
-            except Exception as error:  # noqa: BLE001  # whatever it is, this connection is broken
-                if not self._disconnected.done():
-                    self._disconnected.set_exception(error)
-
         def register() -> None:
             current: Any = client.socket()
             if current is sock and sock.fileno() >= 0:
-                self._loop.add_writer(sock.fileno(), write)
+                self._loop.add_writer(sock.fileno(), self._write)
 
         # paho may call this from the thread in which it connects.
         self._loop.call_soon_threadsafe(register)
@@ -262,6 +314,26 @@ class Link(aiomqtt.Client):
             self.dropped += 1
             return
         super()._on_message(client, userdata, message)
+
+
+def _publish(mid: int, message: Message, properties: bytes) -> bytes:
+    """A PUBLISH with QoS 1. Raises ValueError for one that cannot be. Source: MQTT 5, 3.3."""
+    topic = message.topic.encode()
+    size = 4 + len(topic) + len(properties) + len(message.payload)
+    if len(topic) > 0xFFFF or size > LONGEST:
+        raise ValueError(f"{len(message.payload)} bytes on a topic of {len(topic)} are more than MQTT has room for")
+    first = PUBLISH | 0x02 | message.retain
+    start = bytes((first, *_length(size)))
+    numbers = len(topic).to_bytes(2, "big"), mid.to_bytes(2, "big")
+    return b"".join((start, numbers[0], topic, numbers[1], properties, message.payload))
+
+
+def _length(size: int) -> Iterator[int]:
+    """The bytes of a packet's length: seven bits each, the lowest first. Source: MQTT 5, 1.5.5."""
+    while size > 0x7F:
+        yield size & 0x7F | 0x80
+        size >>= 7
+    yield size
 
 
 def cancellations() -> int:

@@ -116,6 +116,7 @@ class Session:
         self._given_up: set[tuple[str, ...]] = set()
         self._head_said = 0
         self._head_under_way = False
+        self._pumping = False
         self._kept: set[str] = set()
         self._birth_topic = ""
 
@@ -128,6 +129,8 @@ class Session:
                 self._birth_topic = self._owner.handles.birth_topic()
                 await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), self._birth_topic)
                 await self._begin(link)
+                # What comes there from now on is what this bridge says itself.
+                await link.leave(self._tree.head)
                 group.create_task(self._drain(), name="mqtt drain")
                 group.create_task(self._commit(), name="mqtt cursor")
                 group.create_task(self._watch(), name="mqtt watch")
@@ -363,7 +366,7 @@ class Session:
 
     def _pump(self) -> None:
         """Sends whatever may be sent now. Called after everything that makes room."""
-        link = self._link
+        link, self._pumping = self._link, False
         if link is None or self._failure is not None:
             return
         sent = False
@@ -377,6 +380,12 @@ class Session:
         if not sent:
             link.answer_quickly()
         self._room.set()
+
+    def _pump_soon(self) -> None:
+        """Pumps once for all answers that come in one piece."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
 
     def _fail(self, error: BaseException) -> None:
         """An error in a callback of paho's would be swallowed there; the watch raises it."""
@@ -400,7 +409,7 @@ class Session:
             if slip.seq:
                 self._refuse(slip, reason)
         self._answered.set()
-        self._pump()
+        self._pump_soon()
 
     def _refuse(self, slip: Slip, reason: str) -> None:
         since = self._refused.setdefault(slip.order, self._window.accepted)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -383,14 +384,20 @@ async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
     assert set(expected) == overridden
     for name, parameters in expected.items():
         assert parameters == list(inspect.signature(getattr(aiomqtt.Client, name)).parameters)
-    shortened = {"_handle_pubackcomp": ["cmd"], "_sock_recv": ["bufsize"], "loop_read": ["max_packets"]}
+    shortened = {
+        "_handle_pubackcomp": ["cmd"],
+        "_sock_recv": ["bufsize"],
+        "_sock_send": ["buf"],
+        "loop_read": ["max_packets"],
+        "loop_write": [],
+        "_mid_generate": [],
+    }
     client = aiomqtt.Client("127.0.0.1")._client
     for name, parameters in shortened.items():
         assert parameters == list(inspect.signature(getattr(client, name)).parameters)
-    assert {"_in_packet", "_out_messages", "_inflight_messages"} <= vars(client).keys()
-    source = inspect.getsource(type(client)._do_on_publish)
-    assert "self._out_messages.pop(mid)" in source
-    assert "self._inflight_messages -= 1" in source
+    assert {"_in_packet", "_out_packet", "_sock"} <= vars(client).keys()
+    queued = re.findall(r'"(\w+)":', inspect.getsource(client._packet_queue))
+    assert queued == ["command", "mid", "qos", "pos", "to_process", "packet", "info"]
 
 
 async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,13 +405,13 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
     port = broker.free_port()
     empty = 0
 
-    def counting(self: session.Session, mid: int, code: int, reason: str) -> None:
+    def counting(self: session.Session) -> None:
         nonlocal empty
-        real(self, mid, code, reason)
+        real(self)
         empty += self._window.in_flight == 0 and self._window.rows > 0
 
-    real = session.Session.answered
-    monkeypatch.setattr(session.Session, "answered", counting)
+    real = session.Session._pump
+    monkeypatch.setattr(session.Session, "_pump", counting)
     async with broker.running(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(1000, 1000))
         await made.store.commit(samples(1000, 1000))
@@ -421,13 +428,13 @@ async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: py
     port = broker.free_port()
     dry = 0
 
-    def counting(self: session.Session, mid: int, code: int, reason: str) -> None:
+    def counting(self: session.Session) -> None:
         nonlocal dry
-        real(self, mid, code, reason)
+        real(self)
         dry += self._window.rows == 0 and 0 < self._window.prefix < 990
 
-    real = session.Session.answered
-    monkeypatch.setattr(session.Session, "answered", counting)
+    real = session.Session._pump
+    monkeypatch.setattr(session.Session, "_pump", counting)
     async with broker.running(port), bench(tmp_path, port, window=10) as made:
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():

@@ -14,6 +14,7 @@ import aiomqtt
 import pytest
 from aiohttp import web
 from paho.mqtt.client import Client as Paho
+from paho.mqtt.enums import MQTTErrorCode
 
 from oneweb_bridge import api, broker, tls
 from oneweb_bridge.config import parse
@@ -241,7 +242,12 @@ async def test_refused_client_certificate_is_told_in_words(
     """
     if late:
         at_once = Paho._send_connect
-        monkeypatch.setattr(Paho, "_send_connect", lambda *given: time.sleep(0.3) or at_once(*given))
+
+        def send_connect(self: Paho, keepalive: int) -> MQTTErrorCode:
+            time.sleep(0.3)
+            return at_once(self, keepalive)
+
+        monkeypatch.setattr(Paho, "_send_connect", send_connect)
         monkeypatch.setattr(Link, "_on_socket_open", lambda *_: None)
     own = {"cert_file": str(made / f"{client}.crt"), "key_file": str(made / f"{client}.key")} if client else {}
     async with mosquitto(made, "good", "require_certificate true", f"tls_version {newest}") as port:
