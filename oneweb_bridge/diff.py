@@ -14,6 +14,14 @@ from oneweb_bridge.values import moment, rfc3339
 
 POSITION = ("latitude", "longitude", "elevation_m")
 _LINKED: tuple[Kind, ...] = ("site", "organization")
+_SIDES = ("site_id", "end_customer_id", "end_customer_name")
+_JOINED: dict[Kind, tuple[str, ...]] = {
+    "terminal": ("product_ids", "party_id", "party_name", *_SIDES),
+    "product": ("imei", "distribution_partner_id", "distribution_partner_name", *_SIDES),
+    "site": ("name",),
+    "organization": ("name",),
+}
+"""The fields of a record that relations are made of."""
 encode = msgspec.json.Encoder().encode
 """One encoder for everything that is stored and published, so that equal values are equal bytes."""
 
@@ -129,6 +137,9 @@ def _event(rule: Rule, id: str, doc: bytes, changed: dict[str, dict[str, Value |
 
 
 def _touch_relations(kind: Kind, id: str, before: Fields, after: Fields, batch: Batch) -> None:
+    same = all(before.get(name) == after.get(name) for name in _JOINED.get(kind, ()))
+    if same and ((before and after) or kind in _LINKED):
+        return
     if kind == "terminal":
         batch.stale.append(id)
         batch.links.append(("terminal", id, tuple((product, id) for product in _list(after.get("product_ids")))))
@@ -136,7 +147,7 @@ def _touch_relations(kind: Kind, id: str, before: Fields, after: Fields, batch: 
         imeis = [str(fields["imei"]) for fields in (before, after) if "imei" in fields]
         batch.stale.extend(imeis)
         batch.links.append(("product", id, tuple((id, imei) for imei in imeis[-1:] if "imei" in after)))
-    elif kind in _LINKED and before.get("name") != after.get("name"):
+    elif kind in _LINKED:
         batch.all_stale = True
 
 

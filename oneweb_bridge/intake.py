@@ -241,9 +241,10 @@ class Intake:
 
     async def _presence(self, readings: Sequence[Reading]) -> Batch:
         now = self._now()
-        found = {r.id: sample for r in readings if (sample := samples.presence_of(r)) is not None}
         at = await self._store.presence([r.id for r in readings])
-        due = [r.id for r in readings if now - at.get(r.id, 0) >= samples.PRESENCE_EVERY]
+        late = [r for r in readings if now - at.get(r.id, 0) >= samples.PRESENCE_EVERY]
+        found = {r.id: sample for r in late if (sample := samples.presence_of(r)) is not None}
+        due = [r.id for r in late]
         context = samples.Context(
             entity="terminal",
             past=await self._store.past(samples.PRESENCE, due),

@@ -236,6 +236,30 @@ def test_change_of_a_terminal_touches_its_relations_and_links() -> None:
     assert batch.links == [("terminal", "T", (("P1", "T"), ("P2", "T")))]
 
 
+JOINED = {
+    "terminal": ("site_id", "party_id", "party_name", "end_customer_id", "end_customer_name"),
+    "product": (
+        "site_id",
+        "distribution_partner_id",
+        "distribution_partner_name",
+        "end_customer_id",
+        "end_customer_name",
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in JOINED.items() for name in names])
+def test_relations_are_stale_when_what_they_are_made_of_changes(kind: Any, name: str) -> None:
+    """Each field that relations have makes them stale; one that they do not have leaves them alone."""
+    rule = Rule(kind=kind, volatile=frozenset(), now=1000)
+    same = {"imei": "T", "name": "a"}
+    before = Stored(encode({**same, name: "old"}))
+    assert one(rule, before, Reading(kind, "X", {**same, name: "new"})).stale
+    assert one(rule, before, Reading(kind, "X", dict(same))).stale
+    renamed = one(rule, before, Reading(kind, "X", {"imei": "T", "name": "b", name: "old"}))
+    assert (renamed.stale, renamed.links, len(renamed.puts)) == ([], [], 1)
+
+
 def test_product_that_moves_touches_both_terminals() -> None:
     """A product that goes to another terminal makes the relations of the old and the new one stale."""
     rule = Rule(kind="product")
