@@ -77,7 +77,7 @@ async def crashed_migrating(directory: Path, seed: int) -> Verdict:
         await stage.start()
         await stage.settled()
         await stage.stop()
-        _made_old(directory / "bridge.db")
+        made_old(directory / "bridge.db")
         for point in ("migrating", "after_migration"):
             await stage.start({"at": point})
             await stage.crashed(point)
@@ -86,11 +86,13 @@ async def crashed_migrating(directory: Path, seed: int) -> Verdict:
         return await stage.verdict()
 
 
-def _made_old(path: Path) -> None:
+def made_old(path: Path) -> None:
     """Takes from a database what the migration to version 2 brought."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript(
-            """DROP TABLE discovery; DROP INDEX record_name; DROP INDEX record_bucket;
+            """DROP TABLE discovery; DROP INDEX record_settled; DROP INDEX record_name; DROP INDEX record_bucket;
+            ALTER TABLE record RENAME COLUMN hash TO kept_hash;
+            ALTER TABLE record ADD COLUMN raw_hash BLOB NOT NULL DEFAULT x'';
             ALTER TABLE newest DROP COLUMN letters; PRAGMA user_version = 1;"""
         )
 

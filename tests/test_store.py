@@ -20,6 +20,7 @@ from oneweb_bridge.diff import encode
 from oneweb_bridge.model import Batch, Entry, Kind, Newest, Put, Seen, Stored
 from oneweb_bridge.samples import Past
 from oneweb_bridge.store import SLICE, CallMemory, Setting, Store
+from tests.rounds_bridge import made_old
 
 
 def entry(id: str = "T", what: Any = "added", name: str = "") -> Entry:
@@ -213,6 +214,16 @@ def shape(path: Path) -> dict[str, object]:
 
 def columns(raw: sqlite3.Connection, table: str) -> list[tuple[object, ...]]:
     return raw.execute(f"PRAGMA table_info({table})").fetchall()
+
+
+async def test_database_that_is_made_old_is_as_the_first_version(path: Path, tmp_path: Path) -> None:
+    """The round that crashes within the migration begins with a database that has something to migrate."""
+    async with store.opened(path):
+        pass
+    made_old(path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "first.db")) as raw:
+        raw.executescript((SCHEMAS / "1.sql").read_text())
+    assert shape(path) == shape(tmp_path / "first.db")
 
 
 @pytest.mark.parametrize("version", range(1, database.VERSION))
