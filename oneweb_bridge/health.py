@@ -66,11 +66,17 @@ class Health:
 
     async def parts(self) -> Parts:
         """The parts of readiness."""
+        return self._parts(await self._known())
+
+    async def _known(self) -> Info | None:
+        """The bridge's own state; None while the database cannot be read."""
         try:
-            journal = (await self._info()).journal
-            written = journal.error is None and journal.backlog < BACKLOG
+            return await self._info()
         except sqlite3.OperationalError:
-            written = False
+            return None
+
+    def _parts(self, info: Info | None) -> Parts:
+        written = info is not None and info.journal.error is None and info.journal.backlog < BACKLOG
         return Parts(api=self._poller.api_state.state == "ok", broker=self._connected(), journal=written)
 
     async def healthz(self, _: web.Request) -> web.Response:
@@ -85,27 +91,28 @@ class Health:
         return web.Response(body=encode(parts), status=200 if good else 503, content_type="application/json")
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """The same and the state of each call in Prometheus' text form."""
-        parts, info = await self.parts(), await self._info()
+        """The same and the state of each call in Prometheus' text form; of the journal what can be read."""
+        info = await self._known()
         registry = CollectorRegistry()
-        registry.register(_Told([*self._bridge(parts, info), *self._calls()]))
+        registry.register(_Told([*self._bridge(self._parts(info)), *self._journal(info), *self._calls()]))
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    def _bridge(self, parts: Parts, info: Info) -> Iterator[Metric]:
-        yield InfoMetricFamily(
-            PREFIX,
-            METRICS[""],
-            value={"version": info.version, "contract": str(info.contract), "instance": info.instance},
-        )
+    def _bridge(self, parts: Parts) -> Iterator[Metric]:
         for name, value in (
             ("ready", float(parts.api and parts.broker and parts.journal)),
             ("api_up", float(parts.api)),
             ("broker_up", float(parts.broker)),
-            ("journal_head", info.journal.head),
-            ("journal_backlog", info.journal.backlog),
             ("journal_backlog_limit", BACKLOG),
             ("progress_age_seconds", time.monotonic() - self._poller.progress),
         ):
+            yield GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], value)
+
+    def _journal(self, info: Info | None) -> Iterator[Metric]:
+        if info is None:
+            return
+        told = {"version": info.version, "contract": str(info.contract), "instance": info.instance}
+        yield InfoMetricFamily(PREFIX, METRICS[""], value=told)
+        for name, value in (("journal_head", info.journal.head), ("journal_backlog", info.journal.backlog)):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], value)
         for name, value in (("journal_dropped", info.journal.dropped), ("journal_set_aside", info.journal.dead)):
             yield CounterMetricFamily(f"{PREFIX}_{name}", METRICS[f"{name}_total"], value)

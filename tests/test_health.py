@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -169,3 +170,20 @@ async def test_backlog_above_the_bound_is_told(tmp_path: Path, backlog: int, goo
     """The journal's part is well below the stated number of waiting rows, and not from there on."""
     async with watched(tmp_path, backlog) as (found, _):
         assert (await found.parts()).journal is good
+
+
+async def test_metrics_go_on_while_the_database_cannot_be_read(tmp_path: Path) -> None:
+    """What needs no database is still told: the journal is not well, and its numbers are left out."""
+
+    async def info() -> Info:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    async with watched(tmp_path) as (_, poller):
+        found = health.Health(poller, lambda: True, info)
+        answer = await found.metrics(make_mocked_request("GET", "/metrics"))
+        assert not (await found.parts()).journal
+    said = bytes(answer.body or b"").decode()  # type: ignore[arg-type]  # it is bytes here
+    names = {family.name.removeprefix("oneweb_bridge_") for family in text_string_to_metric_families(said)}
+    assert answer.status == 200
+    assert {"ready", "api_up", "broker_up", "call_enabled", "progress_age_seconds"} <= names
+    assert not [name for name in names if name.startswith("journal_") and name != "journal_backlog_limit"]
