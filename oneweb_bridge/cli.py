@@ -20,6 +20,8 @@ from oneweb_bridge.masks import Masks, secrets_of
 from oneweb_bridge.settings import Log, parse_duration
 
 DONE, FAILED, WRONG = 0, 1, 2
+INSIST = 4.0
+"""Seconds after a signal to stop, and again after each of them, until whatever still runs is told once more."""
 SWITCH = 0.0005
 
 _log = logging.getLogger("oneweb_bridge.cli")
@@ -179,10 +181,21 @@ def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], No
     async def supervised() -> None:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
+
+        def insist() -> None:
+            # On Python 3.11 a task group forgets that it was cancelled when one of its tasks fails just then.
+            for each in asyncio.all_tasks(loop):
+                each.cancel()
+            loop.call_later(INSIST, insist)
+
+        def stop() -> None:
+            task.cancel()
+            loop.call_later(INSIST, insist)
+
         if on_hangup is not None:
             loop.add_signal_handler(signal.SIGHUP, on_hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
         with contextlib.suppress(asyncio.CancelledError):
             await task
 

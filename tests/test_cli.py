@@ -127,6 +127,39 @@ async def test_simulate_serves_the_api_until_it_is_stopped(tmp_path: Path) -> No
             process.kill()
 
 
+FORGETFUL = """
+import asyncio, contextlib
+from oneweb_bridge import cli
+
+async def forgets(often):
+    print("ready", flush=True)
+    for _ in range(often):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+    await asyncio.Event().wait()
+
+async def work():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(forgets(2))
+
+cli.INSIST = 0.2
+raise SystemExit(cli._until_signalled(work()))
+"""
+
+
+async def test_task_that_forgets_that_it_was_cancelled_is_told_again() -> None:
+    """A signal to stop is obeyed also by work that has lost the first cancellations."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", FORGETFUL, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"ready\n"
+        process.terminate()
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
 async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
     """The demo prints a mosquitto_sub line, and with its port a fleet of 25 is heard within 15 s."""
     process = await asyncio.create_subprocess_exec(
