@@ -9,7 +9,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 import aiomqtt
@@ -20,8 +20,9 @@ from paho.mqtt.properties import Properties
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import PAGE, Journal
 from oneweb_bridge.link import REFUSED, Link
-from oneweb_bridge.model import Message, Row
+from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Alarm, Connection, Head, Probe
+from oneweb_bridge.restoring import retained
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
 from oneweb_bridge.values import rfc3339
@@ -245,43 +246,12 @@ class Session:
     async def _restore(self, low: int, cursor: int) -> int:
         """Publishes again what rows in (low, cursor] left retained, with its newest content. Returns how many."""
         count = 0
-        async for message in self._retained(low, cursor):
+        async for message in retained(self._tree, self._journal, low, cursor):
             await self._room_for_loose()
             self._offer(message)
             count += 1
         await self._flushed()
         return count
-
-    async def _retained(self, low: int, cursor: int) -> AsyncIterator[Message]:
-        at = low
-        while rows := await self._journal.clearing_between(at, cursor):
-            for row in rows:
-                newer = await self._newer(row)
-                for message in self._tree.messages(row):
-                    if message.retain and message.topic not in newer:
-                        yield message
-            at = rows[-1].seq
-        at = low
-        while records := await self._journal.records_between(at, cursor):
-            for _, kind, id, doc in records:
-                yield self._tree.retained(kind, id, doc)
-            at = records[-1][0]
-        at = low
-        while newest := await self._journal.newest_between(at, cursor):
-            for _, entity, report, id, doc in newest:
-                yield self._tree.metric(entity, report, id, doc)
-            at = newest[-1][0]
-
-    async def _newer(self, row: Row) -> set[str]:
-        """The topics of a row's id that have something newer to say, or will have once the journal is drained."""
-        records, newest = await self._journal.alive(row.id)
-        topics = {self._tree.retained(kind, id, doc).topic for kind, id, doc in records}
-        topics |= {self._tree.metric(entity, report, id, doc).topic for entity, report, id, doc in newest}
-        at = row.seq
-        while later := await self._journal.later(row.id, at):
-            topics |= {message.topic for one in later for message in self._tree.messages(one)}
-            at = later[-1].seq
-        return topics
 
     async def republish(self) -> int:
         """Every retained topic again, between two rows of the journal."""

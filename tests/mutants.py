@@ -124,15 +124,15 @@ TABLE = (
     ),
     Mutant(
         "a clear is not restored over what lives again",
-        "session.py",
+        "restoring.py",
         "if message.retain and message.topic not in newer:",
         "if message.retain:",
         "test_publisher.py",
     ),
     Mutant(
         "a topic with rows waiting is not restored",
-        "session.py",
-        "while later := await self._journal.later(row.id, at):",
+        "restoring.py",
+        "while later := await journal.later(row.id, at):",
         "while later := []:",
         "test_publisher.py -k waiting",
     ),

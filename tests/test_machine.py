@@ -28,6 +28,7 @@ from oneweb_bridge import config, journal, store
 from oneweb_bridge.api import Answer, ApiError, Unavailable
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.model import Message
+from oneweb_bridge.restoring import retained
 from oneweb_bridge.session import Session
 from oneweb_bridge.settings import Config
 from oneweb_bridge.topics import Tree
@@ -194,7 +195,7 @@ class Bridge(RuleBasedStateMachine):
         session._head.set_result(json.loads(said) if said else None)
         low = await session._behind(cursor)
         if low < cursor:
-            async for message in session._retained(low, cursor):
+            async for message in retained(self.tree, self.rows, low, cursor):
                 self.broker.take(message)
         self._say_head(cursor)
         self.window = Window(size, cursor)
