@@ -74,6 +74,28 @@ TABLE = (
     ),
     Mutant("PUBACK: its reason is looked at", "session.py", "if code < REFUSED:", "if True:", "test_publisher.py"),
     Mutant(
+        "PUBACK: only a whole one",
+        "link.py",
+        "if end > len(read) or not self._answered",
+        "if not self._answered",
+        "test_link.py",
+    ),
+    Mutant(
+        "a packet id on its way is not given again",
+        "link.py",
+        "while (mid := self._client._mid_generate()) in self._sent:\n            pass\n        return mid",
+        "return self._client._mid_generate()",
+        "test_link.py",
+    ),
+    Mutant(
+        "a refusal before the first write is told",
+        "link.py",
+        "self._loop.call_soon_threadsafe(self._lost, self._last_words(error))",
+        "pass",
+        "test_tls.py -k refused_client",
+    ),
+    Mutant("a signal to stop is repeated", "cli.py", "each.cancel()", "pass", "test_cli.py -k forgets"),
+    Mutant(
         "PUBACK: its reason is read",
         "link.py",
         "code = packet[2] if len(packet) > 2 else 0",
