@@ -96,8 +96,10 @@ class Tree:
 
     def event_id(self, seq: int) -> str:
         """The id of the event of a row: the same whenever the row is sent."""
-        journal = next((id for id, until in self.earlier if seq <= until), self.journal_id)
-        return f"{journal}:{seq}"
+        for id, until in self.earlier:
+            if seq <= until:
+                return f"{id}:{seq}"
+        return f"{self.journal_id}:{seq}"
 
     def of(self, entity: str, id: str, *below: str) -> str:
         """The topic of something that belongs to one id."""

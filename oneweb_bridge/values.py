@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
+from functools import lru_cache
 
 from oneweb_bridge.model import Value
 
@@ -28,6 +29,7 @@ class Odd(ValueError):
     """A value that came in a form nobody can read; the text says which and what was expected."""
 
 
+@lru_cache(maxsize=1024)
 def rfc3339(ts: int) -> str:
     """Milliseconds since the epoch as UTC with milliseconds. Source: RFC 3339."""
     whole, millis = divmod(ts, 1000)
