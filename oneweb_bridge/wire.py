@@ -242,20 +242,17 @@ def reader(call: Call, rules: Rules) -> Callable[[str, Any], Reading]:
 
     def read(id: str, record: Any) -> Reading:
         fields: Fields = {key: id}
-        odd = [name for name, put in puts if not _put_went_well(put, record, fields)]
+        odd = []
+        for name, put in puts:
+            try:
+                put(record, fields)
+            except values.Odd:
+                odd.append(name)
         if call.derive == "organization_kind":
             fields.setdefault("kind", "end_customer" if "parent_id" in fields else "distribution_partner")
         return Reading(kind, id, fields, tuple(odd))
 
     return read
-
-
-def _put_went_well(put: _Put, record: Any, fields: Fields) -> bool:
-    try:
-        put(record, fields)
-    except values.Odd:
-        return False
-    return True
 
 
 def _put(field: Field, rules: Rules, labels: Sequence[str] = ()) -> _Put:
