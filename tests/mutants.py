@@ -173,8 +173,8 @@ TABLE = (
     Mutant(
         "a row keeps the journal id that it went out with",
         "topics.py",
-        "for id, until in self.earlier if seq <= until",
-        "for id, until in self.earlier if False",
+        "            if seq <= until:\n",
+        "            if False:\n",
         "test_backup.py -k old_ids",
     ),
     Mutant(
