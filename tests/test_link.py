@@ -22,6 +22,7 @@ class Bytes:
 
     def __init__(self, protocol: str, respond: Respond) -> None:
         self.packets: list[bytes] = []
+        self.left = asyncio.Event()
         self._protocol = protocol
         self._respond = respond
 
@@ -37,6 +38,9 @@ class Bytes:
                 self.packets.append(packet)
                 await self._respond(self.packets, writer)
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        self.left.set()
 
     async def _packet(self, reader: asyncio.StreamReader) -> bytes:
         first, size, shift = await reader.readexactly(1), 0, 0
@@ -56,8 +60,10 @@ async def linked(protocol: Any, respond: Respond) -> AsyncIterator[tuple[Link, B
     server = await asyncio.start_server(made.serve, "127.0.0.1", port := broker.free_port())
     settings = Mqtt(host="127.0.0.1", port=port, protocol=protocol)
     will = Message("will", b"{}", retain=True)
-    async with server, Link(settings, "link-test", will, lambda *said: answers.append(said)) as link:
-        yield link, made, answers
+    async with server:
+        async with Link(settings, "link-test", will, lambda *said: answers.append(said)) as link:
+            yield link, made, answers
+        await asyncio.wait_for(made.left.wait(), 10)
 
 
 async def until(true: Callable[[], bool]) -> None:
