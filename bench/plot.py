@@ -29,8 +29,10 @@ def svg(series: Mapping[str, Points], across: str, upwards: str) -> str:
     columns, kx, x0 = _scale([x for x, _ in every], EDGE, WIDTH - EDGE)
     lines, ky, y0 = _scale([y for _, y in every], HEIGHT - EDGE, EDGE)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
-        ' font-family="sans-serif" font-size="12">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}"'
+            ' font-family="sans-serif" font-size="12">'
+        ),
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
     ]
     for decade in columns:
