@@ -148,10 +148,14 @@ async def cycle(terminals: int) -> list[Row]:
     return [Row(what, 10.0, False, round(share, 2), "%", "; ".join([note, *troubles]))]
 
 
+def _draw(found: dict[str, inside.Points]) -> None:
+    Path("docs/performance.svg").write_text(plot.svg(found, "terminals or changes", "CPU seconds"))
+
+
 async def rows(scale: float = 1.0) -> list[Row]:
     """The rows of the table, printed as they come."""
     grown, found = await inside.growth(scale)
-    Path("docs/performance.svg").write_text(plot.svg(found, "terminals or changes", "CPU seconds"))
+    _draw(found)
     made = [*grown, *await inside.lag(scale), *await inside.trimming(scale), await idle()]
     made.append(await memory(int(10_000 * min(1.0, scale * 10)), 90.0))
     made.append(await memory(int(100_000 * scale), 160.0))
