@@ -1,4 +1,4 @@
-"""What is measured in process: growth, the event loop's lag, and how long trimming keeps a commit waiting."""
+"""What is measured in this process: growth (row 11), the loop's lag, and what trimming and a sample cost (row 10)."""
 
 import asyncio
 import contextlib
@@ -11,39 +11,49 @@ from typing import Any
 import msgspec
 
 from bench import drains, plot, polls
-from bench.clock import Clock
-from bench.nodered import Row
+from bench.clock import Clock, quantile
+from bench.scope import Scope, spelled
+from bench.table import Row
 from oneweb_bridge import broker, database, housekeeping, store
 from oneweb_bridge.config import parse
 from oneweb_bridge.model import Alert, Batch, Entry
 
 TICK = 0.005
 BODY = b'{"imei":"359235170006117","report":"signal_quality","ts":1750167607000,"rsrp_dbm":-40.0,"rssi_dbm":-106.0}'
+TRIES = 3
+"""Each point of the growth is the least of so many, for noise only adds."""
 Points = list[tuple[float, float]]
+Curves = dict[str, Points]
 
 
-async def growth(scale: float) -> tuple[list[Row], dict[str, Points]]:
-    """Row 11: CPU seconds, the least of three, against the number of terminals and of changes."""
+async def growth(scope: Scope) -> Curves:
+    """CPU seconds against the number of terminals and of changes."""
     unchanged: Points = []
-    for terminals in sorted({1000, 10_000, int(100_000 * scale)}):
-        first, clocks = polls.pages(terminals), [Clock() for _ in range(3)]
+    for terminals in (scope.of(1000), scope.of(10_000), scope.of(100_000)):
+        first, clocks = polls.pages(terminals), [Clock() for _ in range(TRIES)]
         async with polls.filled(first) as intake:
             for number, clock in enumerate(clocks, 1):
                 await polls.unchanged(intake, polls.later(first, number), clock)
         unchanged.append((terminals, min(clock.cpu for clock in clocks)))
     changed: Points = []
-    for count in (1000, 10_000, 50_000):
-        clocks = [Clock() for _ in range(3)]
+    for count in sorted({max(1, scope.of(count) // polls.PAGE) * polls.PAGE for count in (1000, 10_000, 100_000)}):
+        clocks = [Clock() for _ in range(TRIES)]
         for clock in clocks:
             await polls.transaction(count, clock)
         changed.append((count, min(clock.cpu for clock in clocks)))
-    found = {"unchanged poll by terminals": unchanged, "commit by changes": changed}
-    return [_grown(name, points) for name, points in found.items()], found
+    return {"unchanged poll by terminals": unchanged, "commit by changes": changed}
 
 
-def _grown(name: str, points: Points) -> Row:
-    note = "CPU s: " + ", ".join(f"{x:.0f}: {y:.3f}" for x, y in points)
-    return Row(f"growth, {name}", 1.05, False, round(plot.exponent(points), 3), "exponent", note)
+async def growth_rows(scope: Scope, drawn: Curves) -> AsyncIterator[Row]:
+    """Row 11. Its curves are left in `drawn`."""
+    drawn.update(await growth(scope))
+    for name, points in drawn.items():
+        note = "CPU s: " + ", ".join(f"{y:.3f} for {spelled(round(x))}" for x, y in points)
+        row = Row(number="11", what=f"growth, {name}", goal=1.05, unit="exponent", floor="linear: 1", note=note)
+        if len(points) < 2:
+            yield msgspec.structs.replace(row, trouble="one point gives no slope: a larger scale is needed.")
+        else:
+            yield msgspec.structs.replace(row, measured=plot.exponent(points))
 
 
 async def _watch(lags: list[float]) -> None:
@@ -64,29 +74,25 @@ async def watched() -> AsyncIterator[list[float]]:
         task.cancel()
 
 
-async def _lag_of(what: str, work: Coroutine[Any, Any, None]) -> Row:
+async def _lag_of(what: str, work: Coroutine[Any, Any, object]) -> Row:
     async with watched() as lags:
         await work
-    worst, p99 = max(lags), sorted(lags)[int(len(lags) * 0.99)]
-    return Row(what, 50.0, False, round(worst, 1), "ms", f"p99 {p99:.1f} ms of {len(lags)} looks")
+    note = f"p99 {quantile(lags, 0.99):.1f} ms of {len(lags)} looks, one each {1000 * TICK:.0f} ms"
+    return Row(number="lag", what=f"event loop's lag, {what}", goal=50.0, unit="ms", measured=max(lags), note=note)
 
 
-async def lag(scale: float) -> list[Row]:
+async def lag_rows(scope: Scope) -> AsyncIterator[Row]:
     """The longest lag during a first snapshot and during a drain."""
-    terminals, count = int(100_000 * scale), int(20_000 * max(scale, 0.5))
+    terminals, count = scope.of(100_000), scope.of(20_000)
     bodies = polls.pages(terminals)
     async with polls.filled([b"[]"]) as intake:
         intake.bodies = bodies
-        first = await _lag_of(f"event-loop lag, first snapshot of {terminals}", _ignored(intake.poll("user_terminals")))
+        yield await _lag_of(f"first snapshot of {spelled(terminals)}", intake.poll("user_terminals"))
     port = broker.free_port()
     async with broker.running(port):
         # The rows are written inside the stretch, too: a drain that begins while a poll ends.
-        drained = await _lag_of(f"event-loop lag, drain of {count}", drains.ours(port, count, 10_000, Clock()))
-    return [first, drained]
-
-
-async def _ignored(work: Coroutine[Any, Any, Any]) -> None:
-    await work
+        work = drains.ours(port, count, 10_000, Clock())
+        yield await _lag_of(f"writing and draining {spelled(count)} rows", work)
 
 
 def samples(first: int, count: int) -> Batch:
@@ -109,9 +115,16 @@ async def _no_alert(_: Alert) -> None:
     return None
 
 
-async def trimming(scale: float) -> list[Row]:
-    """Row 10: the longest commit of one row while the journal is trimmed to its cap; what a sample costs on disk."""
-    count = int(400_000 * scale)
+class Trimmed(msgspec.Struct, frozen=True):
+    """What one trim to half of the journal did. Waits in ms, sizes in bytes a sample."""
+
+    waits: list[float]
+    deleted: int
+    on_disk: float
+    written: float
+
+
+async def _trimmed(count: int) -> Trimmed:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
         async with store.opened(path) as opened:
@@ -129,17 +142,26 @@ async def trimming(scale: float) -> list[Row]:
                 now = round(time.time() * 1000)
                 task = asyncio.create_task(housekeeping.trim(db, state, ("mqtt",), _no_alert, now))
                 waits = await _commits(opened, task)
-                deleted = await task
-    worst, p99 = max(waits), sorted(waits)[int(len(waits) * 0.99)]
+                return Trimmed(waits, await task, grown / count, physical / count)
+
+
+async def trim_rows(scope: Scope) -> AsyncIterator[Row]:
+    """Row 10: the longest commit of one row while the journal is trimmed to its cap; what a sample costs on disk."""
+    found = await _trimmed(max(1000, scope.of(400_000) // 1000 * 1000))
     note = (
-        f"p99 {p99:.1f} ms of {len(waits)} commits while {deleted} rows went; "
-        f"a sample of {len(BODY)} bytes: {grown / count:.0f} bytes on disk, {physical / count:.0f} bytes written"
+        f"p99 {quantile(found.waits, 0.99):.1f} ms of {len(found.waits)} commits while {spelled(found.deleted)} rows "
+        f"were deleted"
     )
-    return [Row("longest commit while the journal is trimmed", 50.0, False, round(worst, 1), "ms", note)]
+    what = "longest commit while the journal is trimmed"
+    yield Row(number="10", what=what, goal=50.0, unit="ms", measured=max(found.waits), note=note)
+    sample = f"a sample of {len(BODY)} bytes"
+    yield Row(number="10", what=f"{sample}, in the database", unit="B", measured=found.on_disk)
+    note = "in slices of 1 000, as the system counts this process's writes; a checkpoint writes each page again"
+    yield Row(number="10", what=f"{sample}, written to the disk", unit="B", measured=found.written, note=note)
 
 
 async def _commits(opened: store.Store, until: "asyncio.Task[int]") -> list[float]:
-    waits = []
+    waits: list[float] = []
     while not until.done():
         before = time.perf_counter()
         await opened.commit(samples(len(waits), 1))
