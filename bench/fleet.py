@@ -22,7 +22,7 @@ import msgspec
 from bench.progress import say
 from bench.scope import Scope, spelled
 from bench.table import Row
-from oneweb_bridge import broker
+from oneweb_bridge import announcer, broker
 from oneweb_bridge.catalogue import CALLS
 from tests import harness
 from tests.nodered.server import Usage
@@ -32,7 +32,7 @@ CALM: dict[str, Any] = {
 }
 """Every call with the defaults of the catalogue, and nothing polled by itself."""
 CYCLE = sorted((call for call in CALLS if call != "ut_link_metrics"), key=lambda call: CALLS[call].interval)
-"""The calls that are enabled by default, the most frequent first."""
+"""The calls that are enabled by default, the most frequent first, which begins with the terminals."""
 PATIENCE = 600.0
 LOOK = 0.2
 """Seconds between two looks at the database."""
@@ -171,57 +171,46 @@ async def running(url: str, **changes: Any) -> AsyncIterator[Run]:
             yield run
 
 
-# ── row 7 ──────────────────────────────────────────────────────────────────────────────────────
+# ── the cycle ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def memory_rows(scope: Scope) -> AsyncIterator[Row]:
-    """Row 7, but for Node-RED."""
-    async with simulated(8) as url, running(url) as run:
-        for call in CYCLE:
-            await run.poll(call)
-        note = f"after one poll of every call; peak {run.usage.peak:.0f} MiB"
-        yield Row(number="7", what="idle RSS, 8 terminals", goal=45.0, unit="MiB", measured=run.usage.rss, note=note)
-    for terminals, goal in ((scope.of(10_000), 90.0), (scope.of(100_000), 160.0)):
-        yield await _peak(terminals, goal)
+class Spent(msgspec.Struct, frozen=True):
+    """One poll: CPU seconds until everything is published, and what it brought.
 
+    `devices` have to be looked at for Home Assistant then, which takes `announcing` CPU seconds.
+    """
 
-async def _peak(terminals: int, goal: float) -> Row:
-    async with simulated(terminals) as url, running(url) as run:
-        cpu, said = await run.usage_of("user_terminals")
-        first = run.usage.peak
-        await run.poll("user_terminals")
-        note = (
-            f"{spelled(said['records'])} records in pages of 1 000; {first:.0f} MiB after the first snapshot, which "
-            f"took {cpu:.1f} CPU s, then a poll in which nothing changed; {run.usage.rss:.0f} MiB at its end"
-        )
-        what = f"peak RSS, {spelled(terminals)} terminals"
-        return Row(number="7", what=what, goal=goal, unit="MiB", measured=run.usage.peak, note=note)
-
-
-# ── row 8 ──────────────────────────────────────────────────────────────────────────────────────
+    cpu: float
+    samples: int
+    events: int
+    devices: int
+    announcing: float
 
 
 class Cycle(msgspec.Struct, frozen=True):
-    """What each call used when its own interval had passed: CPU seconds, samples and events."""
+    """What each call used when its own interval had passed, and CPU seconds a second while nothing is polled."""
 
-    cpu: dict[str, float]
-    samples: int
-    events: int
+    calls: dict[str, Spent]
     idle: float
-    """CPU seconds a second while nothing is polled."""
-    discovery: tuple[int, float]
-    """Devices that were announced in a while, and CPU seconds for that."""
-    unannounced: int
+    first: tuple[int, float]
+    """Devices that were announced for the first time in a while, and CPU seconds for that."""
+    peak: float
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds of all calls together."""
+        return sum(spent.cpu + spent.announcing for spent in self.calls.values())
 
     @property
     def share(self) -> float:
         """Percent of a core at the default intervals."""
-        return 100 * (self.idle + sum(cpu / CALLS[call].interval for call, cpu in self.cpu.items()))
+        each = ((spent.cpu + spent.announcing) / CALLS[call].interval for call, spent in self.calls.items())
+        return 100 * (self.idle + sum(each))
 
 
 async def _warm(run: Run) -> None:
-    """Everything that a fleet brings once: the first snapshot, and the samples that the API still shows."""
-    for call in CYCLE:
+    """What a fleet brings once, after its inventory: all other calls, and the samples that are still shown."""
+    for call in CYCLE[1:]:
         await run.poll(call)
     # The first poll of a report brings the newest samples, the second one all within the lateness.
     for call in CYCLE:
@@ -230,43 +219,92 @@ async def _warm(run: Run) -> None:
 
 
 async def _resting(run: Run) -> tuple[int, float]:
-    """Devices that were announced, and CPU seconds, while nothing was polled for a while."""
+    """Devices that were looked at, and CPU seconds, while nothing was polled for a while."""
+    await asyncio.sleep(announcer.PAUSE)
     before, cpu = standing(run.path), run.usage.cpu
     await asyncio.sleep(IDLE)
     return before.unannounced - standing(run.path).unannounced, run.usage.cpu - cpu
 
 
 def _announced(path: Path) -> None:
-    """Takes discovery as done. A fleet is announced once, at 50 devices a second, which is not part of a cycle."""
+    """Takes discovery as done: at 50 devices a second a fleet takes minutes to hours."""
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as db:
         db.execute("UPDATE discovery SET done = mark WHERE mark > done")
         db.commit()
 
 
-async def _cycle(terminals: int) -> Cycle:
-    async with simulated(terminals) as url, running(url) as run:
-        await _warm(run)
-        say(f"cycle of {spelled(terminals)}: warm, {spelled(standing(run.path).head)} rows")
-        discovery = await _resting(run)
+async def _spent(run: Run, call: str, idle: float) -> Spent:
+    cpu, said = await run.usage_of(call)
+    devices, announcing = standing(run.path).unannounced, 0.0
+    if devices:
+        done, used = await _resting(run)
+        announcing = devices * max(0.0, used - idle * IDLE) / max(done, 1)
         _announced(run.path)
-        _, idle = await _resting(run)
-        spent, samples, events, passed = {}, 0, 0, 0.0
+    say(f"cycle: {call} {cpu:.2f} CPU s, {devices} devices {announcing:.2f} CPU s")
+    return Spent(cpu, said["samples"], said["events"], devices, announcing)
+
+
+async def _cycle(run: Run, url: str) -> Cycle:
+    await _warm(run)
+    say(f"cycle: warm, {spelled(standing(run.path).head)} rows")
+    first = await _resting(run)
+    _announced(run.path)
+    _, used = await _resting(run)
+    idle, passed, calls = used / IDLE, 0.0, {}
+    for call in CYCLE:
+        await advance(url, CALLS[call].interval - passed)
+        passed = CALLS[call].interval
+        calls[call] = await _spent(run, call, idle)
+    return Cycle(calls, idle, first, run.usage.peak)
+
+
+# ── the rows ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def rows(scope: Scope) -> AsyncIterator[Row]:
+    """Row 8, and row 7 but for Node-RED."""
+    if "7" in scope.rows:
+        yield await _idle_row()
+    for full, most, share in ((10_000, 90.0, 10.0), (100_000, 160.0, None)):
+        terminals = scope.of(full)
+        async with simulated(terminals) as url, running(url) as run:
+            yield await _peak_row(run, terminals, most)
+            if "8" in scope.rows:
+                yield _cycle_row(terminals, share, await _cycle(run, url))
+
+
+async def _idle_row() -> Row:
+    async with simulated(8) as url, running(url) as run:
         for call in CYCLE:
-            await advance(url, CALLS[call].interval - passed)
-            passed = CALLS[call].interval
-            spent[call], said = await run.usage_of(call)
-            samples, events = samples + said["samples"], events + said["events"]
-        return Cycle(spent, samples, events, idle / IDLE, discovery, standing(run.path).unannounced)
+            await run.poll(call)
+        note = f"after one poll of every call; peak {run.usage.peak:.0f} MiB"
+        return Row(number="7", what="idle RSS, 8 terminals", goal=45.0, unit="MiB", measured=run.usage.rss, note=note)
+
+
+async def _peak_row(run: Run, terminals: int, goal: float) -> Row:
+    """The first snapshot of the inventory, and a poll in which nothing changed."""
+    cpu, said = await run.usage_of(CYCLE[0])
+    first = run.usage.peak
+    await run.poll(CYCLE[0])
+    note = (
+        f"{spelled(said['records'])} records in pages of 1 000; {first:.0f} MiB after the first snapshot, which took "
+        f"{cpu:.1f} CPU s, then a poll in which nothing changed; {run.usage.rss:.0f} MiB at its end"
+    )
+    what = f"peak RSS, {spelled(terminals)} terminals"
+    return Row(number="7", what=what, goal=goal, unit="MiB", measured=run.usage.peak, note=note)
 
 
 def _cycle_row(terminals: int, goal: float | None, found: Cycle) -> Row:
-    devices, cpu = found.discovery
-    each = f"{1000 * cpu / devices:.1f} CPU ms a device" if devices else "nothing was left to announce"
+    devices, cpu = found.first
+    samples, events, marked, announcing = (
+        sum(getattr(spent, name) for spent in found.calls.values())
+        for name in ("samples", "events", "devices", "announcing")
+    )
     note = (
-        f"each call after its own interval, duplicates within its lateness included: {spelled(found.samples)} samples, "
-        f"{spelled(found.events)} events; {100 * found.idle:.1f} % while nothing is polled; announcing the fleet once "
-        f"to Home Assistant is not in it: {each}, {spelled(found.unannounced)} left at the end. CPU s: "
-        + ", ".join(f"{call} {cpu:.2f}" for call, cpu in found.cpu.items())
+        f"each call after its own interval: {spelled(samples)} samples, {spelled(events)} events; {spelled(marked)} "
+        f"devices looked at for Home Assistant, {announcing:.1f} CPU s of these; {100 * found.idle:.1f} % of a core "
+        f"while nothing is polled; peak RSS {found.peak:.0f} MiB; announcing a device for the first time, once, is not "
+        f"in it: {1000 * cpu / max(devices, 1):.1f} CPU ms. CPU s: "
     )
     return Row(
         number="8",
@@ -274,12 +312,6 @@ def _cycle_row(terminals: int, goal: float | None, found: Cycle) -> Row:
         unit="% of a core",
         goal=goal,
         measured=found.share,
-        bridge=f"{sum(found.cpu.values()):.1f} CPU s",
-        note=note,
+        bridge=f"{found.cpu:.1f} CPU s",
+        note=note + ", ".join(f"{call} {spent.cpu + spent.announcing:.2f}" for call, spent in found.calls.items()),
     )
-
-
-async def cycle_rows(scope: Scope) -> AsyncIterator[Row]:
-    """Row 8."""
-    for terminals, goal in ((scope.of(10_000), 10.0), (scope.of(100_000), None)):
-        yield _cycle_row(terminals, goal, await _cycle(terminals))

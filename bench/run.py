@@ -48,8 +48,7 @@ def parts(drawn: inside.Curves) -> list[Part]:
         Part(("4",), "the stall", 300, ratios.stall_row),
         Part(("5",), "transactions", 600, ratios.transaction_row),
         Part(("6", "7"), "against Node-RED", 1200, nodered.rows),
-        Part(("7",), "memory", 600, fleet.memory_rows),
-        Part(("8",), "a full cycle", 1800, fleet.cycle_rows),
+        Part(("7", "8"), "memory and a full cycle", 1800, fleet.rows),
         Part(("9",), "delay", 600, delay.rows),
         Part((LAG, "10"), "start", 900, restart.rows),
         Part(("10",), "trimming", 300, inside.trim_rows),
@@ -58,37 +57,37 @@ def parts(drawn: inside.Curves) -> list[Part]:
     ]
 
 
-async def measured(part: Part, scope: Scope, wanted: set[str]) -> list[Row]:
+async def measured(part: Part, scope: Scope) -> list[Row]:
     """The wanted rows of one part, also of one that ends in its middle."""
     found: list[Row] = []
     try:
         async with asyncio.timeout(part.limit):
             async for row in part.rows(scope):
-                if row.number in wanted:
+                if row.number in scope.rows:
                     found.append(row)
                     say(f"row {row.number}: {row.what}: {number(row.measured)} {row.unit} {row.trouble}")
     except TimeoutError as error:
-        found += _missing(part, wanted, str(error) or f"not measured in {part.limit:.0f} s")
+        found += _missing(part, scope, str(error) or f"not measured in {part.limit:.0f} s")
     except Exception as error:  # noqa: BLE001 -- whatever stops one part is told in its row, and stops no other
-        found += _missing(part, wanted, f"{type(error).__name__}: {error}")
+        found += _missing(part, scope, f"{type(error).__name__}: {error}")
     return found
 
 
-def _missing(part: Part, wanted: set[str], why: str) -> list[Row]:
+def _missing(part: Part, scope: Scope, why: str) -> list[Row]:
     """What stands for the rows that a part did not come to."""
     say(f"{part.what}: {why}")
-    numbers = [number for number in part.numbers if number in wanted]
+    numbers = [number for number in part.numbers if number in scope.rows]
     line = " ".join(why.split())[:300]
-    return [Row(number=number, what=f"{part.what}: the rest", goal=0.0, trouble=line) for number in numbers]
+    return [Row(number=number, what=f"{part.what}: the rest", trouble=line) for number in numbers]
 
 
-async def bench(scope: Scope, wanted: set[str], drawn: inside.Curves) -> list[Row]:
+async def bench(scope: Scope, drawn: inside.Curves) -> list[Row]:
     """All wanted rows in the order of their numbers."""
     found: list[Row] = []
     for part in parts(drawn):
-        if not wanted.isdisjoint(part.numbers):
+        if not scope.rows.isdisjoint(part.numbers):
             say(f"{part.what} (row {', '.join(part.numbers)})")
-            found += await measured(part, scope, wanted)
+            found += await measured(part, scope)
             gc.collect()
     return sorted(found, key=lambda row: NUMBERS.index(row.number))
 
@@ -101,7 +100,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     command: str
     date: str
-    scope: Scope
+    rounds: int
+    scale: float
     machine: str
     minutes: float
     rows: list[dict[str, object]]
@@ -115,7 +115,8 @@ def reported(given: argparse.Namespace, rows: list[Row], begun: float) -> Report
     return Report(
         command=f"make bench ARGS='{' '.join(options)}'" if options else "make bench",
         date=time.strftime("%Y-%m-%d", time.gmtime()),
-        scope=Scope(given.rounds, given.scale),
+        rounds=given.rounds,
+        scale=given.scale,
         machine=words(machine()),
         minutes=(time.monotonic() - begun) / 60,
         rows=plain(rows),
@@ -174,7 +175,7 @@ def main(arguments: list[str]) -> int:
     given, begun, drawn = options(arguments), time.monotonic(), inside.Curves()
     # As the command does: the parts that run in this process take the interpreter in turns of the same length.
     sys.setswitchinterval(SWITCH)
-    rows = asyncio.run(bench(Scope(given.rounds, given.scale), set(given.rows), drawn))
+    rows = asyncio.run(bench(Scope(given.rounds, given.scale, frozenset(given.rows)), drawn))
     report = reported(given, rows, begun)
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")

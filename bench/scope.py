@@ -4,10 +4,11 @@ import msgspec
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """How often ratios are measured, and which share of the full fleets."""
+    """How often ratios are measured, which share of the full fleets, and the numbers of the rows that are wanted."""
 
     rounds: int = 7
     scale: float = 1.0
+    rows: frozenset[str] = frozenset()
 
     def of(self, count: int) -> int:
         """A fleet, or a number of rows, at this scale."""

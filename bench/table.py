@@ -35,7 +35,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     def met(self) -> bool | None:
         """Whether the goal is reached; None where there is none. What could not be measured is not reached."""
         if self.goal is None:
-            return None
+            return False if self.trouble else None
         if self.measured is None:
             return False
         return self.measured >= self.goal if self.at_least else self.measured <= self.goal
@@ -69,12 +69,14 @@ def number(value: float | None) -> str:
 
 
 def _goal(row: Row) -> str:
-    return "stated" if row.goal is None else f"{'≥' if row.at_least else '≤'} {row.goal:g} {row.unit}"
+    if row.goal is None:
+        return "-" if row.trouble else "stated"
+    return f"{'≥' if row.at_least else '≤'} {row.goal:g} {row.unit}"
 
 
 def _met(row: Row) -> str:
     if row.trouble:
-        return "not measured"
+        return "NOT MEASURED"
     return {True: "yes", False: "NO", None: "-"}[row.met]
 
 
