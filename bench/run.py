@@ -28,7 +28,7 @@ from oneweb_bridge.cli import SWITCH
 LAG = "lag"
 NUMBERS = (*(str(number) for number in range(1, 12)), LAG)
 FILE = Path("build/bench.json")
-Rows = AsyncIterator[Row]
+Measure = Callable[[Scope], AsyncIterator[Row]]
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class Part(msgspec.Struct, frozen=True):
     numbers: tuple[str, ...]
     what: str
     limit: float
-    rows: Callable[[Scope], Rows]
+    rows: Measure
 
 
 def parts(drawn: inside.Curves) -> list[Part]:
