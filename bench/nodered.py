@@ -195,7 +195,7 @@ class Course:
         asked, ear = self._api.asked, self._ear
         return Shot(ear.first - asked, ear.last - asked, self.peer.usage.cpu - before, ear.count)
 
-    async def _over(self, least: int, patience: float = 120.0) -> None:
+    async def _over(self, least: int, patience: float = 600.0) -> None:
         """Waits until as many messages have come, and then none for a while."""
         async with asyncio.timeout(patience):
             while self._ear.count < least or time.perf_counter() - self._ear.last < QUIET:
