@@ -21,6 +21,7 @@ class Ear(asyncio.Protocol):
         self.first = self.last = 0.0
         self.heard: list[tuple[str, float]] = []
         self.ready = asyncio.Event()
+        self.lost = False
         self._noting = noting
         self._subscribe = b"\x00\x01" + floor._field(topics.encode()) + b"\x00"
         self._left = b""
@@ -49,6 +50,10 @@ class Ear(asyncio.Protocol):
         self._left = data[at:]
         if count > self.count:
             self.first, self.last, self.count = self.first or now, now, count
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Notes that nothing more will be heard."""
+        self.lost = True
 
     def again(self) -> None:
         """Counts from 0."""

@@ -199,6 +199,7 @@ class Course:
         """Waits until as many messages have come, and then none for a while."""
         async with asyncio.timeout(patience):
             while self._ear.count < least or time.perf_counter() - self._ear.last < QUIET:
+                assert not self._ear.lost, "the broker closed the subscriber's connection"
                 await asyncio.sleep(QUIET / 4)
 
     def memory(self) -> Memory:
