@@ -31,6 +31,8 @@ CAP = 4_000_000_000
 """The default of state.history.max_size."""
 OVER = 1.03
 """How much more than its cap the journal has, so that it is being trimmed while the first poll runs."""
+WITHOUT_INDEX = 0.75
+"""The share of the cap that rows take whose index is still to be made, which takes most of the rest."""
 STEP = 250_000
 MOST = 3
 """Starts that are measured."""
@@ -70,10 +72,13 @@ def fill(path: Path, cap: int) -> int:
     The fleet's discovery is taken as done, and the last poll as long ago.
     """
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("PRAGMA synchronous = OFF")
-        values = {"now": round(time.time() * 1000), "body": BODY}
-        while _used(db) < OVER * cap:
-            db.execute(_ROWS, values)
+        db.executescript("PRAGMA synchronous = OFF; PRAGMA cache_size = -200000")
+        index = db.execute("SELECT sql FROM sqlite_master WHERE name = 'journal_history'").fetchone()[0]
+        # Sorting millions of ids once is several times quicker than finding the place of each.
+        db.execute("DROP INDEX journal_history")
+        _grow(db, WITHOUT_INDEX * OVER * cap)
+        db.execute(index)
+        _grow(db, OVER * cap)
         db.execute("UPDATE cursor SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'journal')")
         db.execute("UPDATE discovery SET done = mark")
         _forget_poll(db)
@@ -88,6 +93,12 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def _grow(db: sqlite3.Connection, size: float) -> None:
+    values = {"now": round(time.time() * 1000), "body": BODY}
+    while _used(db) < size:
+        db.execute(_ROWS, values)
 
 
 def _forget_poll(db: sqlite3.Connection) -> None:
