@@ -39,6 +39,9 @@ LOOK = 0.2
 IDLE = 5.0
 """Seconds over which is measured what the bridge uses while nothing is polled."""
 
+FEW = 50
+"""So many devices are announced within a second; what fewer take is not worth measuring."""
+
 
 @contextlib.asynccontextmanager
 async def simulated(terminals: int) -> AsyncIterator[str]:
@@ -236,7 +239,7 @@ def _announced(path: Path) -> None:
 async def _spent(run: Run, call: str, idle: float) -> Spent:
     cpu, said = await run.usage_of(call)
     devices, announcing = standing(run.path).unannounced, 0.0
-    if devices:
+    if devices >= FEW:
         done, used = await _resting(run)
         announcing = devices * max(0.0, used - idle * IDLE) / max(done, 1)
         _announced(run.path)
