@@ -48,7 +48,7 @@ def parts(drawn: inside.Curves) -> list[Part]:
         Part(("4",), "the stall", 300, ratios.stall_row),
         Part(("5",), "transactions", 600, ratios.transaction_row),
         Part(("6", "7"), "against Node-RED", 1200, nodered.rows),
-        Part(("7", "8"), "memory and a full cycle", 1800, fleet.rows),
+        Part(("7", "8"), "memory and a full cycle", 2700, fleet.rows),
         Part(("9",), "delay", 600, delay.rows),
         Part((LAG, "10"), "start", 900, restart.rows),
         Part(("10",), "trimming", 300, inside.trim_rows),
