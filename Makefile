@@ -51,8 +51,9 @@ mutants:  ## takes each guard out in turn, and tells which test misses it: make 
 	$(SETUP) test
 	@$(PYTHON) -m tests.mutants $(ARGS)
 
-bench:  ## measures throughput, latency and memory
+bench:  ## measures throughput, latency and memory, about half an hour: make bench ARGS='--rows 1,3 --scale 0.1'
 	$(SETUP) test
+	@sh deploy/setup.sh nodered || echo "bench: without Node-RED; its rows will say so" >&2
 	@$(PYTHON) -m bench.run $(ARGS)
 
 lock:  ## makes both lock files anew from pyproject.toml

@@ -21,8 +21,18 @@ class Clock:
         self.wall, self.cpu = time.perf_counter() - self._begun[0], time.process_time() - self._begun[1]
 
 
-def ratio(ours: Sequence[Clock], theirs: Sequence[Clock]) -> tuple[float, float]:
-    """The medians of the ratios round by round, of wall and of CPU seconds."""
-    pairs = list(zip(ours, theirs, strict=True))
-    wall = statistics.median(a.wall / b.wall for a, b in pairs)
-    return wall, statistics.median(a.cpu / b.cpu for a, b in pairs)
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Round by round, so that a machine that drifts drifts for both."""
+    return [a / b if b else 0.0 for a, b in zip(above, below, strict=True)]
+
+
+def spent(clocks: Sequence[Clock]) -> str:
+    """The medians in words."""
+    wall, cpu = (statistics.median(getattr(clock, name) for clock in clocks) for name in ("wall", "cpu"))
+    return f"{wall:.3f} s, {cpu:.3f} CPU s"
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that this share of all does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]

@@ -18,8 +18,8 @@ def _packet(kind: int, body: bytes) -> bytes:
 
 
 def connect(name: str) -> bytes:
-    """A CONNECT with a clean session and no will."""
-    return _packet(0x10, _field(b"MQTT") + b"\x04\x02\x00\x3c" + _field(name.encode()))
+    """A CONNECT with a clean session and no will, to a broker that shall not ask for a sign of life."""
+    return _packet(0x10, _field(b"MQTT") + b"\x04\x02\x00\x00" + _field(name.encode()))
 
 
 def publish(topic: bytes, mid: int, payload: bytes) -> bytes:

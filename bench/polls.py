@@ -13,6 +13,7 @@ import msgspec
 
 from bench.clock import Clock
 from oneweb_bridge import fetch, simulator, store
+from oneweb_bridge.api import Answer
 from oneweb_bridge.config import Config, parse
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.listing import Listed
@@ -63,7 +64,7 @@ class Canned(Intake):
             familiar=lambda digest: earlier.ids(digest, self._now()),
         )
         for body in self.bodies:
-            answer = fetch.Answer(200, body, {}, None)
+            answer = Answer(200, body, {}, None)
             yield (await asyncio.to_thread(fetch._counted, answer, errand))[0]
 
 

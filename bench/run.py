@@ -1,141 +1,190 @@
-"""`make bench`: the figures of docs/performance.md, as ratios of interleaved rounds, printed and written as JSON."""
+"""`make bench`: the table of goals, measured on this machine; printed, written as JSON, and on request into a page.
+
+    make bench                                         everything, about half an hour
+    make bench ARGS='--rows 1,3,7'                     some rows
+    make bench ARGS='--rounds 1 --scale 0.1'           a quick look at small fleets
+    make bench ARGS='--write docs/performance.md'      puts table and plot into that page
+
+A row that cannot be measured is shown with the reason, and stops no other.
+"""
 
 import argparse
 import asyncio
-import itertools
-import json
+import gc
 import sys
-import tempfile
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
 
-from bench import drains, polls
-from bench.clock import Clock, ratio
-from oneweb_bridge import broker
+from bench import delay, fleet, inside, nodered, plot, ratios, restart
+from bench.machine import machine, words
+from bench.progress import say
+from bench.scope import Scope
+from bench.table import Row, between_marks, markdown, number, plain, text
 from oneweb_bridge.cli import SWITCH
 
+LAG = "lag"
+NUMBERS = (*(str(number) for number in range(1, 12)), LAG)
+FILE = Path("build/bench.json")
+Measure = Callable[[Scope], AsyncIterator[Row]]
 
-class Row(msgspec.Struct, frozen=True):
-    """One line of the table: what, the goal, and the median ratio of wall and of CPU seconds."""
 
+class Part(msgspec.Struct, frozen=True):
+    """What is measured together: the rows it gives, what it is, and the seconds after which it is given up."""
+
+    numbers: tuple[str, ...]
     what: str
-    goal: float
-    wall: float
-    cpu: float
+    limit: float
+    rows: Measure
 
 
-Measure = Callable[[Clock], Awaitable[None]]
-
-
-async def compared(what: str, goal: float, rounds: int, ours: Measure, floor: Measure) -> Row:
-    """Measures both in turn, so that a machine that drifts drifts for both."""
-    pairs: list[tuple[Clock, Clock]] = []
-    for _ in range(rounds):
-        pair = (Clock(), Clock())
-        await ours(pair[0])
-        await floor(pair[1])
-        pairs.append(pair)
-    wall, cpu = ratio([a for a, _ in pairs], [b for _, b in pairs])
-    row = Row(what, goal, round(wall, 2), round(cpu, 2))
-    print(f"{row.what:64} goal {row.goal:5.2f}   wall {row.wall:6.2f}   CPU {row.cpu:6.2f}", flush=True)
-    return row
-
-
-async def drain_rows(rounds: int, count: int) -> list[Row]:
-    """Draining the journal to a mosquitto with its default configuration."""
-    rows = []
-    with tempfile.TemporaryDirectory() as directory:
-        conf = Path(directory) / "default.conf"
-        conf.write_text("allow_anonymous true\n")
-        port, quick = broker.free_port(), broker.free_port()
-        async with broker.running(port, conf), broker.running(quick):
-            for what, goal, topics, peer in (
-                ("drain, 10 000 topics, against aiomqtt", 1.2, 10_000, drains.bare),
-                ("drain, 10 000 topics, against the raw socket", 6.5, 10_000, drains.by_hand),
-                ("drain, 100 topics, against the raw socket", 8.0, 100, drains.by_hand),
-            ):
-                rows.append(
-                    await compared(
-                        what,
-                        goal,
-                        rounds,
-                        lambda clock, topics=topics: drains.ours(port, count, topics, clock),  # type: ignore[misc]
-                        lambda clock, topics=topics, peer=peer: peer(port, count, topics, clock),  # type: ignore[misc]
-                    )
-                )
-            rows.append(
-                await compared(
-                    "2 000 messages, default broker against one with nodelay",
-                    2.0,
-                    rounds,
-                    lambda clock: drains.ours(port, 2000, 2000, clock),
-                    lambda clock: drains.ours(quick, 2000, 2000, clock),
-                )
-            )
-    return rows
-
-
-async def poll_rows(rounds: int, terminals: int) -> list[Row]:
-    """Polls in which nothing changed."""
-    rows = []
-    first = polls.pages(terminals)
-    rounds_of = itertools.count(1)
-
-    async def floor(clock: Clock) -> None:
-        polls.split_and_hash(first, clock)
-
-    async with polls.filled(first) as intake:
-        for what, goal, bodies in (
-            ("identical bytes", 1.5, lambda: first),
-            ("volatile fields moved", 3.0, lambda: polls.later(first, next(rounds_of))),
-        ):
-            rows.append(
-                await compared(
-                    f"unchanged poll of {terminals}, {what}, against split + hash",
-                    goal,
-                    rounds,
-                    lambda clock, bodies=bodies: polls.unchanged(intake, bodies(), clock),  # type: ignore[misc]
-                    floor,
-                )
-            )
-    return rows
-
-
-async def transaction_row(rounds: int, count: int) -> Row:
-    """Storing changes."""
-
-    async def floor(clock: Clock) -> None:
-        polls.executemany(count, clock)
-
-    what = f"records + journal of {count} changes, against executemany"
-    return await compared(what, 1.3, rounds, lambda clock: polls.transaction(count, clock), floor)
-
-
-async def bench(rounds: int, scale: float) -> list[Row]:
-    """All rows."""
+def parts(drawn: inside.Curves) -> list[Part]:
+    """All of them. The growth's curves are left in `drawn`."""
     return [
-        *await drain_rows(rounds, int(20_000 * scale)),
-        *await poll_rows(rounds, int(10_000 * scale)),
-        *await poll_rows(max(3, rounds // 2), int(100_000 * scale)),
-        await transaction_row(rounds, int(100_000 * scale)),
+        Part(("1",), "unchanged polls", 900, ratios.poll_rows),
+        Part(("2", "3"), "drains", 900, ratios.drain_rows),
+        Part(("4",), "the stall", 300, ratios.stall_row),
+        Part(("5",), "transactions", 600, ratios.transaction_row),
+        Part(("6", "7"), "against Node-RED", 1200, nodered.rows),
+        Part(("7", "8"), "memory and a full cycle", 2700, fleet.rows),
+        Part(("9",), "delay", 600, delay.rows),
+        Part((LAG, "10"), "start", 900, restart.rows),
+        Part(("10",), "trimming", 300, inside.trim_rows),
+        Part(("11",), "growth", 600, lambda scope: inside.growth_rows(scope, drawn)),
+        Part((LAG,), "the event loop's lag", 300, inside.lag_rows),
     ]
 
 
-def main() -> int:
+async def measured(part: Part, scope: Scope) -> list[Row]:
+    """The wanted rows of one part, also of one that ends in its middle."""
+    found: list[Row] = []
+    try:
+        async with asyncio.timeout(part.limit):
+            async for row in part.rows(scope):
+                if row.number in scope.rows:
+                    found.append(row)
+                    say(f"row {row.number}: {row.what}: {number(row.measured)} {row.unit} {row.trouble}")
+    except TimeoutError as error:
+        found += _missing(part, scope, str(error) or f"not measured in {part.limit:.0f} s")
+    except Exception as error:  # noqa: BLE001 -- whatever stops one part is told in its row, and stops no other
+        found += _missing(part, scope, f"{type(error).__name__}: {error}")
+    return found
+
+
+def _missing(part: Part, scope: Scope, why: str) -> list[Row]:
+    """What stands for the rows that a part did not come to."""
+    say(f"{part.what}: {why}")
+    numbers = [number for number in part.numbers if number in scope.rows]
+    line = " ".join(why.split())[:300]
+    return [Row(number=number, what=f"{part.what}: the rest", trouble=line) for number in numbers]
+
+
+async def bench(scope: Scope, drawn: inside.Curves) -> list[Row]:
+    """All wanted rows in the order of their numbers."""
+    found: list[Row] = []
+    for part in parts(drawn):
+        if not scope.rows.isdisjoint(part.numbers):
+            say(f"{part.what} (row {', '.join(part.numbers)})")
+            found += await measured(part, scope)
+            gc.collect()
+    return sorted(found, key=lambda row: NUMBERS.index(row.number))
+
+
+# ── what is left behind ────────────────────────────────────────────────────────────────────────
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One run."""
+
+    command: str
+    date: str
+    rounds: int
+    scale: float
+    machine: str
+    minutes: float
+    rows: list[dict[str, object]]
+
+
+def reported(given: argparse.Namespace, rows: list[Row], begun: float) -> Report:
+    """The run with what it was measured on."""
+    options = [f"--rounds {given.rounds}", f"--scale {given.scale:g}"]
+    options = [option for option in options if option not in ("--rounds 7", "--scale 1")]
+    options += [f"--rows {','.join(given.rows)}"] if len(given.rows) < len(NUMBERS) else []
+    return Report(
+        command=f"make bench ARGS='{' '.join(options)}'" if options else "make bench",
+        date=time.strftime("%Y-%m-%d", time.gmtime()),
+        rounds=given.rounds,
+        scale=given.scale,
+        machine=words(machine()),
+        minutes=(time.monotonic() - begun) / 60,
+        rows=plain(rows),
+    )
+
+
+def write(page: Path, report: Report, rows: list[Row], drawn: inside.Curves) -> None:
+    """Puts table and plot into a page; what stands around its marks is kept. The plot is a file beside it."""
+    body = [
+        f"`{report.command}` on {report.date}, {report.minutes:.0f} minutes.",
+        f"Machine: {report.machine}.",
+        "",
+        *markdown(rows),
+    ]
+    picture = page.with_suffix(".svg")
+    if drawn:
+        picture.write_text(plot.svg(drawn, "terminals or changes", "CPU seconds"))
+    if picture.exists():
+        body += ["", f"![CPU seconds against the size of the fleet and of the change]({picture.name})"]
+    page.write_text(between_marks(page.read_text() if page.exists() else "", body))
+
+
+def _chosen(said: str) -> list[str]:
+    found = [name.strip() for name in said.split(",")]
+    if unknown := [name for name in found if name not in NUMBERS]:
+        raise argparse.ArgumentTypeError(f"there is no row {unknown[0]}: expected some of {', '.join(NUMBERS)}")
+    return found
+
+
+def _count(said: str) -> int:
+    if int(said) < 1:
+        raise argparse.ArgumentTypeError("expected a number from 1")
+    return int(said)
+
+
+def _scale(said: str) -> float:
+    if not 0 < float(said) <= 1:
+        raise argparse.ArgumentTypeError("expected a number above 0, at most 1")
+    return float(said)
+
+
+def options(arguments: list[str]) -> argparse.Namespace:
+    """What the command line says."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__, formatter_class=form)
+    parser.add_argument("--rounds", type=_count, default=7, help="of each ratio, of which the median counts (7)")
+    parser.add_argument("--scale", type=_scale, default=1.0, help="smaller fleets and journals for a quick look")
+    parser.add_argument("--rows", type=_chosen, default=list(NUMBERS), help=f"some of {','.join(NUMBERS)}")
+    parser.add_argument("--json", type=Path, default=FILE, help=f"where the figures go ({FILE})")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="puts table and plot into a page")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
     """Prints the table; the exit code is 0 whatever it says, for a figure is no verdict."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--scale", type=float, default=1.0, help="a smaller run for a first look")
-    options.add_argument("--json", type=Path, default=Path("bench/results/local/bench.json"))
-    given = options.parse_args()
+    given, begun, drawn = options(arguments), time.monotonic(), inside.Curves()
+    # As the command does: the parts that run in this process take the interpreter in turns of the same length.
     sys.setswitchinterval(SWITCH)
-    rows = asyncio.run(bench(given.rounds, given.scale))
+    rows = asyncio.run(bench(Scope(given.rounds, given.scale, frozenset(given.rows)), drawn))
+    report = reported(given, rows, begun)
     given.json.parent.mkdir(parents=True, exist_ok=True)
-    given.json.write_text(json.dumps([msgspec.structs.asdict(row) for row in rows], indent=2) + "\n")
+    given.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    print(text(rows))
+    print(f"\n{report.machine}\n{given.json}: {report.minutes:.0f} minutes")
+    if given.write:
+        write(given.write, report, rows, drawn)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

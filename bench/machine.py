@@ -1,0 +1,88 @@
+"""What the figures were measured on."""
+
+import os
+import platform
+import sqlite3
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+from oneweb_bridge import broker
+from tests.nodered.server import HOME
+
+PACKAGES = ("aiohttp", "aiomqtt", "aiosqlite", "msgspec", "paho-mqtt")
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """The hardware and the versions; a text that is empty stands for what is not installed."""
+
+    cpu: str
+    cores: int
+    memory: str
+    kernel: str
+    python: str
+    sqlite: str
+    packages: dict[str, str]
+    mosquitto: str
+    node_js: str
+    node_red: str
+
+
+def machine() -> Machine:
+    """The one that this runs on."""
+    return Machine(
+        cpu=_line("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        cores=os.cpu_count() or 0,
+        memory=_gib(_line("/proc/meminfo", "MemTotal")),
+        kernel=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        sqlite=sqlite3.sqlite_version,
+        packages={name: found for name in PACKAGES if (found := _version(name))},
+        mosquitto=_said(broker.program(), "-h").partition("\n")[0].removeprefix("mosquitto version "),
+        node_js=_said(str(HOME / "node"), "--version").strip().removeprefix("v"),
+        node_red=_node_red(),
+    )
+
+
+def words(found: Machine) -> str:
+    """The machine in a sentence."""
+    packages = ", ".join(f"{name} {number}" for name, number in found.packages.items())
+    return (
+        f"{found.cpu}, {found.cores} cores, {found.memory} of memory, {found.kernel}; Python {found.python}, SQLite "
+        f"{found.sqlite}, {packages}; mosquitto {found.mosquitto or 'not installed'}, Node.js "
+        f"{found.node_js or 'not installed'}, Node-RED {found.node_red or 'not installed'}"
+    )
+
+
+def _line(path: str, name: str) -> str:
+    """The value of a line such as `name : value`, where the system has such a file."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def _gib(said: str) -> str:
+    return f"{int(said.split(maxsplit=1)[0]) / 2**20:.0f} GiB" if said else "?"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _said(program: str | None, option: str) -> str:
+    """What a program says of itself. Its exit code means nothing: mosquitto's help ends with 3."""
+    if not program or not os.access(program, os.X_OK):
+        return ""
+    return subprocess.run([program, option], capture_output=True, text=True, timeout=20, check=False).stdout
+
+
+def _node_red() -> str:
+    package = HOME / "node_modules/node-red/package.json"
+    return str(msgspec.json.decode(package.read_bytes())["version"]) if package.exists() else ""
