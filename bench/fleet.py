@@ -36,8 +36,10 @@ CYCLE = sorted((call for call in CALLS if call != "ut_link_metrics"), key=lambda
 PATIENCE = 600.0
 LOOK = 0.2
 """Seconds between two looks at the database."""
-IDLE = 5.0
-"""Seconds over which is measured what the bridge uses while nothing is polled."""
+IDLE = 60.0
+"""Seconds over which is measured what the bridge uses while nothing is polled; it trims its journal once in them."""
+ANNOUNCING = 8.0
+"""Seconds over which is measured what announcing devices takes."""
 
 FEW = 50
 """So many devices are announced within a second; what fewer take is not worth measuring."""
@@ -221,11 +223,11 @@ async def _warm(run: Run) -> None:
             await run.poll(call)
 
 
-async def _resting(run: Run) -> tuple[int, float]:
-    """Devices that were looked at, and CPU seconds, while nothing was polled for a while."""
+async def _resting(run: Run, seconds: float) -> tuple[int, float]:
+    """Devices that were looked at, and CPU seconds, while nothing was polled for so long."""
     await asyncio.sleep(announcer.PAUSE)
     before, cpu = standing(run.path), run.usage.cpu
-    await asyncio.sleep(IDLE)
+    await asyncio.sleep(seconds)
     return before.unannounced - standing(run.path).unannounced, run.usage.cpu - cpu
 
 
@@ -240,8 +242,8 @@ async def _spent(run: Run, call: str, idle: float) -> Spent:
     cpu, said = await run.usage_of(call)
     devices, announcing = standing(run.path).unannounced, 0.0
     if devices >= FEW:
-        done, used = await _resting(run)
-        announcing = devices * max(0.0, used - idle * IDLE) / max(done, 1)
+        done, used = await _resting(run, ANNOUNCING)
+        announcing = devices * max(0.0, used - idle * ANNOUNCING) / max(done, 1)
         _announced(run.path)
     say(f"cycle: {call} {cpu:.2f} CPU s, {devices} devices {announcing:.2f} CPU s")
     return Spent(cpu, said["samples"], said["events"], devices, announcing)
@@ -250,9 +252,9 @@ async def _spent(run: Run, call: str, idle: float) -> Spent:
 async def _cycle(run: Run, url: str) -> Cycle:
     await _warm(run)
     say(f"cycle: warm, {spelled(standing(run.path).head)} rows")
-    first = await _resting(run)
+    first = await _resting(run, ANNOUNCING)
     _announced(run.path)
-    _, used = await _resting(run)
+    _, used = await _resting(run, IDLE)
     idle, passed, calls = used / IDLE, 0.0, {}
     for call in CYCLE:
         await advance(url, CALLS[call].interval - passed)
