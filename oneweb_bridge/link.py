@@ -303,7 +303,8 @@ class Link(aiomqtt.Client):
 
         def register() -> None:
             current: Any = client.socket()
-            if current is sock and sock.fileno() >= 0:
+            # What waited may have been written since, and then nobody would take the writer away again.
+            if current is sock and sock.fileno() >= 0 and client.want_write():
                 self._loop.add_writer(sock.fileno(), self._write)
 
         # paho may call this from the thread in which it connects.

@@ -94,6 +94,13 @@ TABLE = (
         "pass",
         "test_tls.py -k refused_client",
     ),
+    Mutant(
+        "nobody watches for room with nothing to write",
+        "link.py",
+        " and client.want_write():",
+        ":",
+        "test_link.py -k watch",
+    ),
     Mutant("a signal to stop is repeated", "cli.py", "each.cancel()", "pass", "test_cli.py -k forgets"),
     Mutant(
         "PUBACK: its reason is read",

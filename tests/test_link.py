@@ -165,3 +165,33 @@ async def test_message_that_mqtt_has_no_room_for_is_refused() -> None:
             link.send(Message("t" * 65_536, b"{}", retain=False))
         link.send(Message("t", b"{}", retain=False))
         await until(lambda: len(made.packets) == 1)
+
+
+async def test_link_with_nothing_to_write_does_not_watch_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of our packets and one of paho's in one turn: once both are written, the event loop has its rest."""
+    writes = 0
+
+    async def respond(packets: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if packets[-1][0] >> 4 == 8:
+            writer.write(b"\x90\x04" + packets[-1][1:3] + b"\x00\x01")
+
+    async with linked("5", respond) as (link, made, _):
+        real = link._write
+
+        def counting() -> None:
+            nonlocal writes
+            writes += 1
+            real()
+
+        monkeypatch.setattr(link, "_write", counting)
+        for number in range(20):
+            wanted = len(made.packets) + 2
+            link.send(Message("t", b"{}", retain=False))
+            link._client.subscribe(f"t/{number}")
+            async with asyncio.timeout(10):
+                while len(made.packets) < wanted:
+                    await asyncio.sleep(0.01)
+        written = writes
+        for _ in range(50):
+            await asyncio.sleep(0.002)
+    assert writes - written <= 1
