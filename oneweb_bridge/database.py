@@ -36,7 +36,8 @@ CREATE TABLE discovery (
     seq INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (kind, id)
 );
-CREATE INDEX discovery_dirty ON discovery (marked_at) WHERE mark > done;
+CREATE INDEX discovery_dirty ON discovery (kind, marked_at) WHERE mark > done;
+CREATE INDEX discovery_gone ON discovery (sent_at) WHERE hash = x'676f6e65';
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""

@@ -20,6 +20,8 @@ from oneweb_bridge.store import MARK
 GONE = b"gone"
 """The hash of a device that was cleared: remembered for a day, because a broker may forget that it was."""
 REMEMBERED = 86_400_000
+KINDS = ("bridge", "call", "terminal", "product")
+"""In the order in which they are sent: each hangs on one before it."""
 
 
 class Dirty(msgspec.Struct, frozen=True):
@@ -107,13 +109,21 @@ class Devices:
 
     async def dirty(self, pause: float, limit: int, skip: Iterable[tuple[str, str]] = ()) -> list[Dirty]:
         """The next devices that were marked, and last sent, that many seconds ago: those that others need first."""
-        skipped, now = set(skip), self._now()
+        skipped, found = set(skip), list[Dirty]()
+        for kind in KINDS:
+            if len(found) < limit:
+                found += await self._dirty(kind, pause, limit - len(found), skipped)
+        return found
+
+    async def _dirty(self, kind: str, pause: float, limit: int, skipped: set[tuple[str, str]]) -> list[Dirty]:
+        now = self._now()
         before = now - round(pause * 1000)
         rows = await self._rows(
             """SELECT kind, id, mark, topic, hash, entities FROM discovery
-               WHERE mark > done AND (marked_at <= ? OR marked_at > ?) AND (sent_at <= ? OR sent_at > ?)
-               ORDER BY instr('bridge call terminal product', kind), marked_at LIMIT ?""",
-            (before, now, before, now, limit + len(skipped)),
+               WHERE mark > done AND kind = ?
+               AND (marked_at <= ? OR marked_at > ?) AND (sent_at <= ? OR sent_at > ?)
+               ORDER BY marked_at LIMIT ?""",
+            (kind, before, now, before, now, limit + len(skipped)),
         )
         found = [
             Dirty(kind, id, mark, topic, hash_, msgspec.json.decode(entities, type=dict[str, str]))
@@ -128,7 +138,8 @@ class Devices:
             for one in sent:
                 await self._note(one, now, seq)
             await self._db.execute(
-                "DELETE FROM discovery WHERE hash = ? AND mark = done AND sent_at < ?", (GONE, now - REMEMBERED)
+                f"DELETE FROM discovery WHERE hash = x'{GONE.hex()}' AND mark = done AND sent_at < ?",
+                (now - REMEMBERED,),
             )
 
     async def _note(self, one: Sent, now: int, seq: int) -> None:

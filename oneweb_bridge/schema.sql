@@ -87,7 +87,8 @@ CREATE TABLE discovery (
     seq INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (kind, id)
 );
-CREATE INDEX discovery_dirty ON discovery (marked_at) WHERE mark > done;
+CREATE INDEX discovery_dirty ON discovery (kind, marked_at) WHERE mark > done;
+CREATE INDEX discovery_gone ON discovery (sent_at) WHERE hash = x'676f6e65';
 
 -- Events, samples, alerts and call states in the order in which they happened. Never updated.
 -- AUTOINCREMENT, because a cursor would otherwise wait for ever once the table has been emptied.
