@@ -15,6 +15,7 @@ from bench.clock import Clock, quantile
 from bench.scope import Scope, spelled
 from bench.table import Row
 from oneweb_bridge import broker, database, housekeeping, store
+from oneweb_bridge.cli import settle
 from oneweb_bridge.config import parse
 from oneweb_bridge.model import Alert, Batch, Entry
 
@@ -75,6 +76,8 @@ async def watched() -> AsyncIterator[list[float]]:
 
 
 async def _lag_of(what: str, work: Coroutine[Any, Any, object]) -> Row:
+    # As the command does it; this process also has a simulated fleet, which the bridge's has not.
+    settle()
     async with watched() as lags:
         await work
     note = f"p99 {quantile(lags, 0.99):.1f} ms of {len(lags)} looks, one each {1000 * TICK:.0f} ms"

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -199,10 +200,17 @@ def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], No
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    # A thread that waits for the interpreter waits this long, and every answer of SQLite is such a wait.
-    sys.setswitchinterval(SWITCH)
+    settle()
     asyncio.run(supervised())
     return DONE
+
+
+def settle() -> None:
+    """Makes the event loop wait less: for other threads, and for the search for garbage in what stays anyway."""
+    # A thread that waits for the interpreter waits this long, and every answer of SQLite is such a wait.
+    sys.setswitchinterval(SWITCH)
+    gc.collect()
+    gc.freeze()
 
 
 # ── the commands ───────────────────────────────────────────────────────────────────────────────
