@@ -4,6 +4,8 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from oneweb_bridge.cli import settle
+
 
 class Clock:
     """Between `start` and `stop`."""
@@ -13,7 +15,8 @@ class Clock:
         self._begun = (0.0, 0.0)
 
     def start(self) -> None:
-        """Begins."""
+        """Begins, with the interpreter as the command has it."""
+        settle()
         self._begun = (time.perf_counter(), time.process_time())
 
     def stop(self) -> None:

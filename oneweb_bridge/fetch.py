@@ -257,5 +257,4 @@ def _hashes(ids: Iterable[str], raws: Iterable[msgspec.Raw], errand: Errand) -> 
     """The hashes of records one by one; samples have none, because they are compared by their times."""
     if errand.call.reads == "report":
         return []
-    hash_, parts = errand.salt.hash, errand.glance.parts
-    return [hash_(id, parts(raw)) for id, raw in zip(ids, raws, strict=True)]
+    return errand.salt.hashes(ids, map(errand.glance.parts, raws))

@@ -12,6 +12,7 @@ than splitting it; any other page record by record.
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -23,7 +24,8 @@ from oneweb_bridge.wire import NO_CHARACTER, ROWS, Unreadable, decoded, gathers
 
 Raw = msgspec.Raw
 Parts = Sequence[bytes | Raw]
-LARGEST = 8_000_000
+_BEHIND_KEY = itemgetter(slice(1, None))
+LARGEST = 12_000_000
 """Bytes of a page that is looked at in one piece: nobody else runs meanwhile, and it takes memory."""
 
 
@@ -38,7 +40,15 @@ class Salt(msgspec.Struct, frozen=True):
 
     def hash(self, key: str, parts: Iterable[bytes | Raw]) -> bytes:
         """16 bytes that are equal only for an equal key and equal parts, of which JSON has no NUL."""
-        return blake2b(b"\0".join((self.salt, key.encode(), *parts)), digest_size=16).digest()
+        return self.hashes((key,), (parts,))[0]
+
+    def hashes(self, keys: Iterable[str], parts: Iterable[Iterable[bytes | Raw]]) -> list[bytes]:
+        """The hash of each key with its parts."""
+        salt, join = self.salt, b"\0".join
+        return [
+            blake2b(join((salt, key.encode(), *of_key)), digest_size=16).digest()
+            for key, of_key in zip(keys, parts, strict=True)
+        ]
 
 
 class Glance(msgspec.Struct, frozen=True):
@@ -107,7 +117,7 @@ def _page_of(
         if not all(keys) or not "".join(keys).isascii():
             return None
         # Tuples are not kept, or the garbage collector would look through all of them again and again.
-        return keys, [salt.hash(row.key, astuple(row)[1:]) for row in rows]
+        return keys, salt.hashes(keys, map(_BEHIND_KEY, map(astuple, rows)))
 
     return page
 
