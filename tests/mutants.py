@@ -394,7 +394,7 @@ TABLE = (
         "test_topics.py",
     ),
     # ── what is announced ──────────────────────────────────────────────────────────────────────
-    Mutant("salted hashes", "glance.py", "(self.salt, key.encode()", '(b"", key.encode()', "test_glance.py"),
+    Mutant("salted hashes", "glance.py", "(salt, key.encode()", '(b"", key.encode()', "test_glance.py"),
     Mutant(
         "a page with something new is not remembered",
         "listing.py",
