@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -148,6 +149,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 when nothing was violated."""
     options = _options(arguments)
+    # As Ctrl-C does: the rounds under way end their processes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     seed = int(os.environ.get("SOAK_SEED") or random.randrange(1 << 30))
     soak = Soak(seed=seed, started=time.strftime("%Y-%m-%d", time.gmtime()))
     if options.kind:
@@ -165,4 +168,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("stopped: the campaign is not judged")
