@@ -295,3 +295,24 @@ def test_snake_is_always_legal(name: str) -> None:
 def test_unknown_indicator_carries_its_unit(name: str, unit: str, expected: tuple[str, str]) -> None:
     """An indicator that nobody told us of gets its own snake_case name with the ending of its unit, once."""
     assert expected == values.unknown_name(name, unit)
+
+
+@pytest.mark.parametrize(
+    "said", ["2024-02-16T05:50:15Z", "1970-01-01T00:00:00Z", "2024-02-29T23:59:59Z", "9999-12-31T23:59:59Z"]
+)
+def test_time_that_is_as_published_stays(said: str) -> None:
+    """A time in the published form is what its own moment would be written as."""
+    assert values.time_text(UTC)(said) == said == values.short_time(values.moment(said) or 0)
+
+
+@pytest.mark.parametrize("said", ["2024-W07-5T05:50:15Z", "2024-02-16 05:50:15Z"])
+def test_time_in_another_form_of_the_same_length_is_written_anew(said: str) -> None:
+    """Twenty characters and a Z are not enough."""
+    assert len(said) == 20
+    assert values.time_text(UTC)(said) == "2024-02-16T05:50:15Z"
+
+
+@pytest.mark.parametrize("said", ["2024-02-16T24:00:00Z", "\uff12024-02-16T05:50:15Z"])
+def test_time_that_only_looks_as_published_is_not_taken_as_it_is(said: str) -> None:
+    """Hour 24, which newer Pythons read as the next day, and digits of other scripts."""
+    assert values._AS_PUBLISHED.fullmatch(said) is None
