@@ -1,8 +1,6 @@
 """The database: whole batches or none, whatever is cancelled, and everything still there after a restart."""
 
-import asyncio
 import contextlib
-import random
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from oneweb_bridge.model import Batch, Entry, Kind, Newest, Put, Seen, Stored
 from oneweb_bridge.samples import Past
 from oneweb_bridge.store import SLICE, CallMemory, Setting, Store
 from tests.rounds_bridge import made_old
+from tests.test_cancellation import cancelled_at_random
 
 
 def entry(id: str = "T", what: Any = "added", name: str = "") -> Entry:
@@ -79,24 +78,13 @@ async def test_commit_stores_records_and_entries_together(path: Path) -> None:
 @pytest.mark.parametrize("seed", range(4))
 async def test_cancelled_commits_leave_whole_batches_only(path: Path, seed: int) -> None:
     """Whatever is cancelled at whatever moment, each batch is there as a whole or not at all, and the store goes on."""
-    chance, size, done = random.Random(seed), 6, set()
+    size = 6
     async with store.opened(path) as db:
 
-        async def write(name: str) -> None:
-            await db.commit(batch_of(name, size), CallMemory(id=name))
-            done.add(name)
+        async def write(number: int) -> None:
+            await db.commit(batch_of(str(number), size), CallMemory(id=str(number)))
 
-        for turn in range(60):
-            tasks = [asyncio.create_task(write(f"{turn}.{i}")) for i in range(3)]
-            for _ in range(chance.randrange(8)):
-                await asyncio.sleep(0 if chance.random() < 0.7 else chance.random() * 0.0006)
-            for task in chance.sample(tasks, chance.randrange(4)):
-                task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-            # Who was not cancelled must not feel it.
-            assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
-        await db.commit(batch_of("last", size), CallMemory(id="last"))
-        done.add("last")
+        done = {str(number) for number in await cancelled_at_random(write, 60, seed)}
     with contextlib.closing(sqlite3.connect(path)) as raw:
         rows = [row[0].split("-")[0] for row in raw.execute("SELECT id FROM journal ORDER BY seq")]
         records = [row[0].split("-")[0] for row in raw.execute("SELECT id FROM record ORDER BY seq")]
