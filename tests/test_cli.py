@@ -227,7 +227,7 @@ async def test_corrupt_database_is_one_sentence_and_exit_1(world: harness.World)
 async def test_newer_database_is_refused(world: harness.World) -> None:
     """A state file of a newer version is not touched, and the sentence says to upgrade."""
     config = world.config()
-    with sqlite3.connect(world.directory / "bridge.db") as db:
+    with contextlib.closing(sqlite3.connect(world.directory / "bridge.db")) as db:
         db.execute("CREATE TABLE x (y)")
         db.execute("PRAGMA user_version = 99")
     code, _, err = await harness.command("run", "-c", str(config))
