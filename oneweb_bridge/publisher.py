@@ -47,6 +47,8 @@ class Publisher:
         self.refusals = 0
         self._session: Session | None = None
         self.losses: dict[int, int] = {}
+        self.too_large: set[str] = set()
+        """Topics of messages without a row that were told to be too large, so that they are told once."""
 
     async def run(self) -> None:
         """Connects, and connects again with growing pauses. Never returns."""

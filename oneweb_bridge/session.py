@@ -19,7 +19,7 @@ from paho.mqtt.properties import Properties
 
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import PAGE, Journal
-from oneweb_bridge.link import REFUSED, Link
+from oneweb_bridge.link import LONGEST, REFUSED, Link
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Alarm, Connection, Head, Probe
 from oneweb_bridge.restoring import retained
@@ -38,6 +38,8 @@ TRIES = 5
 """How often a message may be refused, or break the connection, before its row is set aside."""
 FIRST_RETRY = 0.1
 """Seconds before a refused message is tried again; each further pause is twice as long, up to 30 s."""
+HEADROOM = 128
+"""Bytes of a PUBLISH beside its topic and payload: header, lengths, packet id and the two properties."""
 INFO_EVERY = 10.0
 PROBE_EVERY = 60.0
 PROBE_PATIENCE = 10.0
@@ -92,6 +94,7 @@ class Owner(Protocol):
     problem: str | None
     losses: dict[int, int]
     refusals: int
+    too_large: set[str]
 
 
 class Session:
@@ -120,6 +123,7 @@ class Session:
         self._pumping = False
         self._kept: set[str] = set()
         self._birth_topic = ""
+        self._info = b""
 
     async def run(self, link: Link) -> None:
         """Everything that one connection does. Ends with an exception group when it is lost."""
@@ -157,7 +161,8 @@ class Session:
         await self._said(Message(self._tree.status, encode(Connection("online")), retain=True))
         self._owner.connected_since, self._owner.problem = time.monotonic(), None
         _log.info("broker %s:%s: connected", self._owner.settings.host, self._owner.settings.port)
-        await self._said(Message(self._tree.info, encode(await self._owner.handles.info()), retain=True))
+        self._info = encode(await self._owner.handles.info())
+        await self._said(Message(self._tree.info, self._info, retain=True))
         if low < cursor:
             count = await self._restore(low, cursor)
             _log.info(
@@ -247,9 +252,10 @@ class Session:
         """Publishes again what rows in (low, cursor] left retained, with its newest content. Returns how many."""
         count = 0
         async for message in retained(self._tree, self._journal, low, cursor):
-            await self._room_for_loose()
-            self._offer(message)
-            count += 1
+            if await self._passes(message):
+                await self._room_for_loose()
+                self._offer(message)
+                count += 1
         await self._flushed()
         return count
 
@@ -270,7 +276,7 @@ class Session:
             after = rows[-1].seq
             for row in rows:
                 message = self._tree.replayed(row) if _asked_for(row.what, row.name, report) else None
-                if message is None:
+                if message is None or not await self._passes(message):
                     continue
                 await self._place(places)
                 self._offer(message, lambda _: places.release())
@@ -284,18 +290,16 @@ class Session:
         places, answers = asyncio.Semaphore(max(1, self._window.size // 2)), []
         for message in messages:
             await self._place(places)
-            answers.append(self._answer_of(message, places))
+            answers.append(await self._answer_of(message, places))
         for answer in answers:
             while not answer.done():
                 self._raise_failure()
                 await asyncio.wait({answer}, timeout=1.0)
         return [answer.result() for answer in answers]
 
-    def _answer_of(self, message: Message, places: asyncio.Semaphore) -> asyncio.Future[bool]:
+    async def _answer_of(self, message: Message, places: asyncio.Semaphore) -> asyncio.Future[bool]:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        link = self._link
-        if link is not None and len(message.payload) > link.maximum_packet_size - 1024:
-            _log.error("%s: %d bytes are more than the broker takes", message.topic, len(message.payload))
+        if not await self._passes(message):
             places.release()
             answer.set_result(False)
             return answer
@@ -329,6 +333,22 @@ class Session:
                     return
 
     # ── sending ────────────────────────────────────────────────────────────────────────────────
+
+    def _too_large(self, message: Message) -> str | None:
+        """Why a message may not be sent: MQTT 5 answers one over the broker's limit with the end of the connection."""
+        packet = LONGEST if self._link is None else self._link.maximum_packet_size
+        limit = min(self._owner.settings.max_payload, packet - HEADROOM - len(message.topic.encode()))
+        if len(message.payload) <= limit:
+            return None
+        return f"{len(message.payload)} bytes are more than the {limit} that the broker or mqtt.max_payload allow"
+
+    async def _passes(self, message: Message) -> bool:
+        """Whether a message that has no row is small enough; one that is not is told, once for each topic."""
+        reason = self._too_large(message)
+        if reason is not None and message.topic not in self._owner.too_large:
+            self._owner.too_large.add(message.topic)
+            await self._owner.handles.alert("message_too_large", f"{message.topic} cannot be published: {reason}")
+        return reason is None
 
     def _offer(self, message: Message, done: Callable[[bool], None] | None = None) -> None:
         self._window.offer_loose(message, done)
@@ -472,14 +492,12 @@ class Session:
                 await self._wait_for_answer()
 
     async def _offer_row(self, seq: int, messages: Iterable[Message]) -> None:
-        link = self._link
-        limit = min(self._owner.settings.max_payload, (link.maximum_packet_size if link else 1 << 28) - 1024)
         fitting = []
         for message in messages:
-            if len(message.payload) <= limit:
+            reason = self._too_large(message)
+            if reason is None:
                 fitting.append(message)
                 continue
-            reason = f"{len(message.payload)} bytes are more than the {limit} that the broker or mqtt.max_payload allow"
             await self._journal.set_aside(seq, message.topic, reason)
             await self._owner.handles.alert("row_set_aside", f"row {seq} on {message.topic} was set aside: {reason}")
         if self._owner.losses.get(seq, 0) >= TRIES:
@@ -543,13 +561,12 @@ class Session:
 
     async def _inform(self) -> None:
         """Publishes the bridge's own state when it changed, at most every INFO_EVERY seconds."""
-        said: bytes = b""
         while True:
-            now = encode(await self._owner.handles.info())
-            if now != said:
-                await self._said(Message(self._tree.info, now, retain=True))
-                said = now
             await asyncio.sleep(INFO_EVERY)
+            info = encode(await self._owner.handles.info())
+            if info != self._info:
+                await self._said(Message(self._tree.info, info, retain=True))
+                self._info = info
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
