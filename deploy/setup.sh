@@ -90,7 +90,7 @@ can_venv()   { "$1" -c 'import venv, ensurepip' 2>/dev/null; }
 # The first Python that is new enough and complete; else the first that is new enough.
 find_python() {
     incomplete=
-    for python in python3 python3.13 python3.12 python3.11; do
+    for python in python3 python3.14 python3.13 python3.12 python3.11; do
         have "$python" && new_enough "$python" || continue
         ! can_venv "$python" || return 0
         incomplete=${incomplete:-$python}

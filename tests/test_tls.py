@@ -24,7 +24,8 @@ from oneweb_bridge.settings import Mqtt, Tls
 
 SERVERS = {
     "good": ("subjectAltName=DNS:localhost,IP:127.0.0.1", "-days 2"),
-    "expired": ("subjectAltName=DNS:localhost", "-days -1"),
+    # Newer versions of openssl refuse to make one that ends before it begins.
+    "expired": ("subjectAltName=DNS:localhost", "-days 0"),
     "elsewhere": ("subjectAltName=DNS:elsewhere.example.org", "-days 2"),
 }
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

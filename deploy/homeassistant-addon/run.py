@@ -50,6 +50,9 @@ def mqtt_service(supervisor: str, token: str) -> dict[str, Any] | None:
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
             said: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as refusal:
+        refusal.close()
+        return None
     except (urllib.error.URLError, TimeoutError, ValueError):
         return None
     found: dict[str, Any] | None = said.get("data") if said.get("result") == "ok" else None
