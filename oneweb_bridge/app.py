@@ -6,7 +6,6 @@ Stopping is a crash with manners: the journal makes any exit safe.
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 
 from oneweb_bridge import CONTRACT, __version__, api, console, devices, health, housekeeping, journal, notify, store
 from oneweb_bridge.announcer import Announcer
+from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.config import Config
 from oneweb_bridge.executor import Executor, Inbox
 from oneweb_bridge.intake import Intake
@@ -45,21 +45,19 @@ class Parts(msgspec.Struct):
 
 
 @contextlib.asynccontextmanager
-async def built(
-    config: Config, clock: Callable[[], float] = time.time, masks: Masks | None = None
-) -> AsyncIterator[Parts]:
+async def built(config: Config, clock: Clock = SYSTEM, masks: Masks | None = None) -> AsyncIterator[Parts]:
     """Everything up to the outputs. Raises database.StoreError."""
     async with store.opened(Path(config.state.path), clock) as opened, api.connected(config.api, masks) as connection:
         poller = Poller(Intake(opened, connection, config, clock), opened, connection, config, clock)
         await poller.load()
         tree = Tree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)
-        yield Parts(config, opened, connection, poller, tree, rfc3339(round(clock() * 1000)))
+        yield Parts(config, opened, connection, poller, tree, rfc3339(clock.now()))
 
 
 async def run(
     config: Config,
     *,
-    clock: Callable[[], float] = time.time,
+    clock: Clock = SYSTEM,
     on_sent: Callable[[Message], None] = lambda _: None,
     reloads: Reloads | None = None,
     masks: Masks | None = None,
@@ -68,7 +66,7 @@ async def run(
     async with (
         built(config, clock, masks) as parts,
         journal.opened(parts.store.path, OUTPUT, clock=clock) as rows,
-        devices.opened(parts.store.path, clock) as known,
+        devices.opened(parts.store.path, parts.store.steady.now) as known,
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
         announcer = Announcer(known, parts.tree, config)
@@ -90,7 +88,7 @@ async def run(
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
             group.create_task(announcer.run(publisher), name="discovery")
-            group.create_task(_keep_house(parts, (OUTPUT,), clock), name="housekeeping")
+            group.create_task(_keep_house(parts, (OUTPUT,)), name="housekeeping")
             group.create_task(notify.keep_watchdog(watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_keep_configured(parts, publisher, announcer, reloads), name="configuration")
@@ -132,9 +130,7 @@ async def _keep_configured(parts: Parts, publisher: Publisher, announcer: Announ
         _log.info("the configuration was read again")
 
 
-async def run_without_broker(
-    config: Config, write: Callable[[Message], None], *, clock: Callable[[], float] = time.time
-) -> None:
+async def run_without_broker(config: Config, write: Callable[[Message], None], *, clock: Clock = SYSTEM) -> None:
     """The same with the console as the only output, where there is no broker."""
     async with (
         built(config, clock) as parts,
@@ -143,11 +139,13 @@ async def run_without_broker(
     ):
         group.create_task(parts.poller.run(), name="poller")
         group.create_task(console.drain(rows, parts.tree, parts.store.changed, write), name="console")
-        group.create_task(_keep_house(parts, (console.OUTPUT,), clock), name="housekeeping")
+        group.create_task(_keep_house(parts, (console.OUTPUT,)), name="housekeeping")
 
 
-async def _keep_house(parts: Parts, outputs: tuple[str, ...], clock: Callable[[], float]) -> None:
-    await housekeeping.keep(parts.store.path, lambda: parts.config.state, outputs, parts.poller.alert, clock)
+async def _keep_house(parts: Parts, outputs: tuple[str, ...]) -> None:
+    await housekeeping.keep(
+        parts.store.path, lambda: parts.config.state, outputs, parts.poller.alert, parts.store.steady.now
+    )
 
 
 async def _alert(parts: Parts, kind: str, message: str) -> None:

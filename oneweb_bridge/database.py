@@ -8,11 +8,14 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 import msgspec
 
-VERSION = 2
+from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
+
+VERSION = 3
 """`user_version` of the schema that this program writes."""
 
 MIGRATIONS: dict[int, str] = {
@@ -38,6 +41,10 @@ CREATE TABLE discovery (
 );
 CREATE INDEX discovery_dirty ON discovery (kind, marked_at) WHERE mark > done;
 CREATE INDEX discovery_gone ON discovery (sent_at) WHERE hash = x'676f6e65';
+""",
+    2: """
+ALTER TABLE call ADD COLUMN polled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE call ADD COLUMN succeeded INTEGER NOT NULL DEFAULT 0;
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""
@@ -168,6 +175,39 @@ async def journal_ids(db: aiosqlite.Connection) -> tuple[str, tuple[tuple[str, i
     found: dict[str, str] = {name: value for name, value in rows}  # noqa: C416 -- a Row is no pair for mypy
     earlier = msgspec.json.decode(found.get("earlier", "[]"), type=tuple[tuple[str, int], ...])
     return found.get("journal", ""), earlier
+
+
+async def steady_time(db: aiosqlite.Connection, clock: Clock) -> SteadyTime:
+    """The steady time of this database, going on where it was; see `clock`. The first anchor heals what came before."""
+    latest = await _rows(db, "SELECT at FROM journal ORDER BY seq DESC LIMIT 1")
+    stored = await _rows(db, "SELECT value FROM meta WHERE name = 'steady'")
+    before = msgspec.json.decode(stored[0], type=Anchor) if stored else None
+    now = clock.now() if before is None else before.steady
+    anchor = anchor_of(clock, before, min([now, *latest]) if before is None else max([now, *latest]))
+    if anchor != before:
+        await db.execute("BEGIN IMMEDIATE")
+        for statement in _BEGIN_STEADY_TIME if before is None else ():
+            await db.execute(statement, {"now": anchor.steady})
+        value = msgspec.json.encode(anchor).decode()
+        await db.execute("INSERT OR REPLACE INTO meta VALUES ('steady', ?)", (value,))
+        await db.execute("COMMIT")
+    return SteadyTime(clock, anchor)
+
+
+_BEGIN_STEADY_TIME = (
+    "UPDATE journal SET at = :now WHERE seq > (SELECT coalesce(min(seq), 0) FROM cursor)",
+    "UPDATE journal SET at = :now WHERE seq = (SELECT max(seq) FROM journal)",
+    "UPDATE record SET missing_since = :now WHERE missing > 0",
+    "UPDATE record SET presence_at = 0 WHERE presence_at > :now",
+    "UPDATE call SET held_since = :now WHERE held_since > 0",
+    "UPDATE discovery SET marked_at = min(marked_at, :now), sent_at = min(sent_at, :now)",
+)
+"""Ages that were measured with the wall clock may be wrong: they begin anew, so that none of them is cut short."""
+
+
+async def _rows(db: aiosqlite.Connection, sql: str) -> list[Any]:
+    """The first column of what a statement gives."""
+    return [row[0] for row in await db.execute_fetchall(sql)]
 
 
 async def pragma(db: aiosqlite.Connection, name: str) -> int:

@@ -5,7 +5,6 @@ Has a connection of its own, so that reading never waits for a poll that is writ
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,22 +49,19 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path, clock: Callable[[], float] = time.time) -> AsyncIterator["Devices"]:
-    """The devices in the database at `path`. Raises database.StoreError."""
+async def opened(path: Path, now: Callable[[], int]) -> AsyncIterator["Devices"]:
+    """The devices in the database at `path`; `now` gives steady time. Raises database.StoreError."""
     async with database.connected(path) as db:
-        yield Devices(db, clock)
+        yield Devices(db, now)
 
 
 class Devices:
     """Made by `opened`. Every method is one transaction or a few reads."""
 
-    def __init__(self, db: aiosqlite.Connection, clock: Callable[[], float]) -> None:
+    def __init__(self, db: aiosqlite.Connection, now: Callable[[], int]) -> None:
         self._db = db
-        self._clock = clock
+        self._now = now
         self._lock = asyncio.Lock()
-
-    def _now(self) -> int:
-        return round(self._clock() * 1000)
 
     # ── marks ──────────────────────────────────────────────────────────────────────────────────
 

@@ -9,6 +9,7 @@ from typing import Literal
 import aiomqtt
 
 from oneweb_bridge import commands
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.commands import ALL, Address, BadCommand, Poll, Request, Set
 from oneweb_bridge.diff import encode
 from oneweb_bridge.model import Alert, Message
@@ -55,7 +56,7 @@ class Executor:
         poller: Poller,
         store: Store,
         publisher: Publisher,
-        clock: Callable[[], float],
+        clock: Clock,
         *,
         modern: bool,
         announce: Callable[[], Awaitable[int]],
@@ -151,7 +152,7 @@ class Executor:
         wishes = [self._poller.wish(call) for call in calls]
         pause = max((pause for _, pause in wishes), default=0.0)
         if pause > 0:
-            at = rfc3339(round((self._clock() + pause) * 1000))
+            at = rfc3339(self._clock.now() + round(pause * 1000))
             self._answer(incoming, address, command.id, note=f"the API asked to be left alone: the poll runs at {at}")
         group.create_task(self._answer_polls([w for w, _ in wishes], command, incoming, address), name="poll result")
 
@@ -205,7 +206,7 @@ class Executor:
         if said is None:
             return otherwise
         try:
-            return commands.instant(said, self._clock())
+            return commands.instant(said, self._clock.wall())
         except ValueError as error:
             raise BadCommand(str(error)) from None
 

@@ -7,7 +7,6 @@ dropped then is counted and alerted, and its retained topics are restored from t
 import asyncio
 import logging
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -38,14 +37,14 @@ async def keep(
     settings: Callable[[], State],
     outputs: tuple[str, ...],
     alert: Callable[[Alert], Awaitable[None]],
-    clock: Callable[[], float] = time.time,
+    now: Callable[[], int],
 ) -> None:
-    """Trims the journal every minute. Never returns."""
+    """Trims the journal every minute; `now` gives steady time. Never returns."""
     marks: Marks = {}
     async with database.connected(path) as db:
         while True:
             try:
-                await trim(db, settings(), outputs, alert, round(clock() * 1000), marks=marks)
+                await trim(db, settings(), outputs, alert, now(), marks=marks)
             except sqlite3.OperationalError as error:
                 _log.warning("the journal could not be trimmed: %s", error)
                 # A script that failed in its middle would hold up every other writer.
@@ -62,7 +61,10 @@ async def trim(
     *,
     marks: Marks | None = None,
 ) -> int:
-    """Deletes what is older than configured, and the oldest rows while the file is too large. Returns how many."""
+    """Deletes what is older than configured, and the oldest rows while the file is too large. Returns how many.
+
+    `now` is steady time, as that of the rows.
+    """
     marks = {} if marks is None else marks
     await _drop_backlog(db, state, outputs, alert, now)
     published = await _published(db, outputs)

@@ -15,6 +15,7 @@ import msgspec
 from oneweb_bridge import diff, fetch, filters, glance, relations, removal, samples, wire
 from oneweb_bridge.api import Api
 from oneweb_bridge.catalogue import Call
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import Config, fingerprint
 from oneweb_bridge.listing import Familiar, Listed, Listing, Settled
 from oneweb_bridge.model import Alert, Batch, Fields, Kind, Reading, Sample, Stored
@@ -69,9 +70,9 @@ def planned(call: Call, config: Config) -> Plan:
 
 
 class Intake:
-    """What polls share: the store, the API and the configuration. `clock` gives seconds since the epoch."""
+    """What polls share: the store, the API, the configuration and the clock."""
 
-    def __init__(self, store: Store, api: Api, config: Config, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Store, api: Api, config: Config, clock: Clock) -> None:
         self._store = store
         self._api = api
         self._clock = clock
@@ -104,7 +105,7 @@ class Intake:
             await self._store.unstage(call)
 
     def _now(self) -> int:
-        return round(self._clock() * 1000)
+        return self._clock.now()
 
     # ── records ────────────────────────────────────────────────────────────────────────────────
 
@@ -145,7 +146,7 @@ class Intake:
             salt=plan.salt,
             params=params,
             for_each=await self._each(plan.call),
-            familiar=lambda digest: None if earlier is None else earlier.ids(digest, self._now()),
+            familiar=lambda digest: None if earlier is None else earlier.ids(digest, self._store.steady.now()),
         )
         async with contextlib.aclosing(fetch.listing(self._api, errand)) as pages:
             async for page in pages:
@@ -179,7 +180,7 @@ class Intake:
                     await self._store.stage(plan.call.id, rows[start : start + SLICE])
 
     async def _settled(self, kind: Kind) -> Settled:
-        now = self._now()
+        now = self._store.steady.now()
         due = now - samples.PRESENCE_EVERY if kind == "terminal" else -1
         hashes, oldest = await self._store.settled(kind, due)
         until = min(now, oldest) if kind == "terminal" else now
@@ -240,9 +241,9 @@ class Intake:
         return set(ids) - await self._store.among("removed", kind, ids)
 
     async def _presence(self, readings: Sequence[Reading]) -> Batch:
-        now = self._now()
+        now, steady = self._now(), self._store.steady.now()
         at = await self._store.presence([r.id for r in readings])
-        late = [r for r in readings if now - at.get(r.id, 0) >= samples.PRESENCE_EVERY]
+        late = [r for r in readings if steady - at.get(r.id, 0) >= samples.PRESENCE_EVERY]
         found = {r.id: sample for r in late if (sample := samples.presence_of(r)) is not None}
         due = [r.id for r in late]
         context = samples.Context(
@@ -253,7 +254,7 @@ class Intake:
             now=now,
         )
         batch = samples.judge([found[id] for id in due if id in found], context)
-        batch.presence = [(id, now) for id in due]
+        batch.presence = [(id, steady) for id in due]
         return batch
 
     # ── removal ────────────────────────────────────────────────────────────────────────────────
@@ -261,7 +262,7 @@ class Intake:
     async def _remove(self, plan: Plan, listing: Listing, memory: CallMemory, outcome: Outcome) -> None:
         if plan.kind == "components":
             return
-        stored, now = await self._store.count(plan.kind), self._now()
+        stored, now = await self._store.count(plan.kind), self._store.steady.now()
         absent = [] if listing.unreadable else await self._absent(plan, listing, stored, now)
         verdict = removal.decide(
             self._config.removal,

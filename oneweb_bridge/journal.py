@@ -5,14 +5,14 @@ A cursor only moves forward, and only after the other side has answered.
 """
 
 import contextlib
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 
 from oneweb_bridge import database
+from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.model import Earlier, Kind, Row
 
 PAGE = 500
@@ -23,7 +23,7 @@ _ROW = "seq, at, entity, id, what, name, ts, body"
 
 @contextlib.asynccontextmanager
 async def opened(
-    path: Path, output: str, *, read_only: bool = False, clock: Callable[[], float] = time.time
+    path: Path, output: str, *, read_only: bool = False, clock: Clock = SYSTEM
 ) -> AsyncIterator["Journal"]:
     """The journal in `path` for one output. Raises database.StoreError."""
     async with database.connected(path, read_only=read_only) as db:
@@ -33,7 +33,7 @@ async def opened(
 class Journal:
     """Made by `opened`."""
 
-    def __init__(self, db: aiosqlite.Connection, output: str, clock: Callable[[], float]) -> None:
+    def __init__(self, db: aiosqlite.Connection, output: str, clock: Clock) -> None:
         self._db = db
         self._output = output
         self._clock = clock
@@ -72,7 +72,7 @@ class Journal:
         """Notes a row that this output gave up."""
         await self._db.execute(
             "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
-            (self._output, seq, round(self._clock() * 1000), topic, reason),
+            (self._output, seq, self._clock.now(), topic, reason),
         )
 
     async def counts(self) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def digest(body: bytes) -> bytes:
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """The hashes of the stored records that need no look when they come with the same one, and for how long in ms."""
+    """The hashes of stored records that need no look when they come with the same one; from and to in steady ms."""
 
     hashes: AbstractSet[bytes]
     since: int
@@ -54,7 +54,7 @@ class Settled(msgspec.Struct, frozen=True):
 
 
 class Familiar:
-    """The pages of one call's last listing of which nothing has to be looked at. Times in ms."""
+    """The pages of one call's last listing of which nothing has to be looked at. Times in steady ms."""
 
     def __init__(self) -> None:
         self._pages: dict[bytes, tuple[int, int, bytes]] = {}

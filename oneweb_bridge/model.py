@@ -60,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An entry with its place in the journal. `at` is when it was written, in ms since the epoch."""
+    """An entry with its place in the journal. `at` is when it was written, in steady ms (see clock.py)."""
 
     seq: int
     at: int

@@ -9,13 +9,14 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Literal
 
 import msgspec
 
 from oneweb_bridge import schedule
 from oneweb_bridge.api import Api, ApiError, BadAnswer, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.config import Config
 from oneweb_bridge.diff import encode
 from oneweb_bridge.intake import Intake, Outcome
@@ -68,12 +69,10 @@ class Slot:
 class Poller:
     """`run` polls until it is cancelled. Everything else may be called meanwhile, from the same loop."""
 
-    def __init__(
-        self, intake: Intake, store: Store, api: Api, config: Config, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, intake: Intake, store: Store, api: Api, config: Config, clock: Clock = SYSTEM) -> None:
         self.slots: dict[str, Slot] = {}
         self.progress = time.monotonic()
-        self.api_state = ApiState("unreachable", rfc3339(round(clock() * 1000)), error="not asked yet")
+        self.api_state = ApiState("unreachable", rfc3339(clock.now()), error="not asked yet")
         self._intake = intake
         self._store = store
         self._api = api
@@ -91,10 +90,9 @@ class Poller:
         for call in self._config.polling:
             self.slots[call] = Slot(call, await self._store.call_memory(call))
         await self._take_settings()
-        now, mono = self._clock(), time.monotonic()
         for slot in self.slots.values():
-            last = slot.memory.last_poll / 1000 or None
-            slot.due = mono + schedule.first_wait(last, slot.interval, now)
+            age = self._store.steady.age(slot.memory.polled)
+            slot.due = time.monotonic() + schedule.first_wait(age, slot.interval)
         await self.use(self._config)
 
     async def use(self, config: Config) -> None:
@@ -207,7 +205,7 @@ class Poller:
             await asyncio.sleep(self._api.pause)
         started, requests = time.monotonic(), self._api.requests
         slot.running, slot.begun, slot.status, slot.error = True, started, "polling", None
-        slot.memory = msgspec.structs.replace(slot.memory, last_poll=round(self._clock() * 1000))
+        slot.memory = msgspec.structs.replace(slot.memory, last_poll=self._clock.now(), polled=self._store.steady.now())
         try:
             await self._say(slot)
             if wishes and not self._signed_in.is_set():
@@ -226,9 +224,13 @@ class Poller:
         self._answer(slot, wishes)
 
     async def _succeeded(self, slot: Slot, outcome: Outcome, started: float) -> float:
-        now = round(self._clock() * 1000)
         slot.memory = msgspec.structs.replace(
-            outcome.memory, last_poll=slot.memory.last_poll, last_success=now, failures=0
+            outcome.memory,
+            last_poll=slot.memory.last_poll,
+            polled=slot.memory.polled,
+            last_success=self._clock.now(),
+            succeeded=self._store.steady.now(),
+            failures=0,
         )
         slot.status = "held" if outcome.held else "ok"
         slot.error = outcome.alerts[-1].message if outcome.held else None
@@ -251,10 +253,10 @@ class Poller:
 
     async def _failed(self, slot: Slot, error: Exception) -> float:
         # What the poll had stored before it failed counts; after an error only the disk is trusted.
-        failures, last_poll = slot.memory.failures + 1, slot.memory.last_poll
+        failures, last_poll, polled = slot.memory.failures + 1, slot.memory.last_poll, slot.memory.polled
         with contextlib.suppress(sqlite3.OperationalError):
             slot.memory = await self._store.call_memory(slot.call)
-        slot.memory = msgspec.structs.replace(slot.memory, failures=failures, last_poll=last_poll)
+        slot.memory = msgspec.structs.replace(slot.memory, failures=failures, last_poll=last_poll, polled=polled)
         slot.error = self._api.masks.text(_sentence(error, self._config.api.timeout.poll))
         chance = random.random()
         wait = schedule.backoff(slot.memory.failures, slot.effective, chance)
@@ -340,7 +342,7 @@ class Poller:
     def _reached(
         self, state: Literal["ok", "unauthorized", "unreachable"], error: str | None, *, hello: bool = False
     ) -> None:
-        now = rfc3339(round(self._clock() * 1000))
+        now = rfc3339(self._clock.now())
         before = self.api_state
         since = before.since if before.state == state else now
         error = None if error is None else self._api.masks.text(error)
@@ -355,8 +357,7 @@ class Poller:
 
     def state(self, slot: Slot, wait: float | None = None) -> CallState:
         """The row of the polling manager for one call."""
-        now, memory = self._clock(), slot.memory
-        last_success = memory.last_success / 1000 or None
+        memory = slot.memory
         left = wait if wait is not None else max(0.0, slot.due - time.monotonic())
         scheduled = slot.enabled and not slot.running
         return CallState(
@@ -364,14 +365,14 @@ class Poller:
             enabled=slot.enabled,
             interval=round(slot.interval),
             status=slot.status,
-            fresh=schedule.is_fresh(last_success, slot.effective, slot.lateness, now),
+            fresh=self._is_fresh(slot),
             last_poll=rfc3339(memory.last_poll) if memory.last_poll else None,
             last_success=rfc3339(memory.last_success) if memory.last_success else None,
             duration_ms=slot.duration_ms,
             records=slot.records,
             events=slot.events,
             samples=slot.samples,
-            next_poll=rfc3339(round((now + left) * 1000)) if scheduled else None,
+            next_poll=rfc3339(self._clock.now() + round(left * 1000)) if scheduled else None,
             error=slot.error,
         )
 
@@ -379,7 +380,7 @@ class Poller:
         doc = encode(self.state(slot, wait))
         if doc == slot.said:
             return
-        now = round(self._clock() * 1000)
+        now = self._clock.now()
         batch = Batch(
             entries=[Entry("call", slot.call, "state", "state", now, doc)],
             puts=[Put("call", slot.call, doc, entry=0)],
@@ -400,7 +401,7 @@ class Poller:
 
     async def alert(self, alert: Alert) -> None:
         """Puts an alert into the journal."""
-        now = round(self._clock() * 1000)
+        now = self._clock.now()
         said = encode(Alarm(time=rfc3339(now), kind=alert.kind, message=alert.message, call=alert.call))
         try:
             await self._store.commit(Batch(entries=[Entry("bridge", "", "alert", alert.kind, now, said)]))
@@ -415,12 +416,12 @@ class Poller:
             if self._stretch_alert is not None:
                 alert, self._stretch_alert = self._stretch_alert, None
                 await self.alert(alert)
-            now = self._clock()
             for slot in self.slots.values():
-                said = b'"fresh":true' in slot.said
-                success = slot.memory.last_success / 1000 or None
-                if said and not schedule.is_fresh(success, slot.effective, slot.lateness, now):
+                if b'"fresh":true' in slot.said and not self._is_fresh(slot):
                     await self._say(slot)
+
+    def _is_fresh(self, slot: Slot) -> bool:
+        return schedule.is_fresh(self._store.steady.age(slot.memory.succeeded), slot.effective, slot.lateness)
 
     async def _keep_relations(self) -> None:
         while True:

@@ -13,7 +13,7 @@ from oneweb_bridge.settings import Removal
 
 
 class Absent(msgspec.Struct, frozen=True, gc=False):
-    """A stored record that a complete listing did not have: how often by now, and since when (ms)."""
+    """A stored record that a complete listing did not have: how often by now, and since when (steady ms)."""
 
     id: str
     missing: int
@@ -42,7 +42,7 @@ def decide(
 ) -> Verdict:
     """The verdict on a complete listing of `listed` records, of which `stored` were known.
 
-    `timed` is false for usage buckets, which go by the number of listings alone. Times in ms.
+    `timed` is false for usage buckets, which go by the number of listings alone. Times in steady ms.
     """
     if listed == 0 and stored > 0 and not released:
         return Verdict(held="empty", held_since=now, count=False)

@@ -9,11 +9,9 @@ MARGIN = 0.9
 """The share of what the limiter allows that scheduled polls may use; the rest is for retries and wishes."""
 
 
-def first_wait(last_poll: float | None, interval: float, now: float) -> float:
-    """How long a call waits after a start, so that a restart causes no burst; a last poll in the future is none."""
-    if last_poll is None or last_poll > now:
-        return 0.0
-    return min(max(last_poll + interval - now, 0.0), interval)
+def first_wait(age: float | None, interval: float) -> float:
+    """How long a call waits after a start, so that a restart causes no burst; not at all when the age is not known."""
+    return 0.0 if age is None else max(interval - max(age, 0.0), 0.0)
 
 
 def next_wait(interval: float, took: float) -> float:
@@ -39,6 +37,6 @@ def hourly(intervals: Mapping[str, float], requests: Mapping[str, float]) -> flo
     return sum(3600.0 / interval * requests.get(call, 1.0) for call, interval in intervals.items())
 
 
-def is_fresh(last_success: float | None, interval: float, lateness: float, now: float) -> bool:
-    """Whether the last success is younger than three intervals and the report's lateness."""
-    return last_success is not None and now - last_success <= 3 * interval + lateness
+def is_fresh(age: float | None, interval: float, lateness: float) -> bool:
+    """Whether the last success is younger than three intervals and the report's lateness; not when nobody knows."""
+    return age is not None and age <= 3 * interval + lateness

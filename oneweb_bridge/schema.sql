@@ -1,4 +1,6 @@
--- What the bridge keeps. Times are milliseconds since the epoch, ids and topics as the API sent them.
+-- What the bridge keeps. Times are in milliseconds: since the epoch, or steady (see clock.py) where ages are compared:
+-- journal.at, record.missing_since and presence_at, call.held_since, polled and succeeded, discovery.marked_at and
+-- sent_at. Ids and topics are as the API sent them.
 
 -- Facts about this database: its journal id, the instance that owns it, counters.
 CREATE TABLE meta (
@@ -132,7 +134,9 @@ CREATE TABLE call (
     horizon INTEGER NOT NULL DEFAULT 0,
     held_since INTEGER NOT NULL DEFAULT 0,
     released INTEGER NOT NULL DEFAULT 0,
-    failures INTEGER NOT NULL DEFAULT 0
+    failures INTEGER NOT NULL DEFAULT 0,
+    polled INTEGER NOT NULL DEFAULT 0,
+    succeeded INTEGER NOT NULL DEFAULT 0
 );
 
 -- What commands have set, in force over the configuration file. `value` is JSON.

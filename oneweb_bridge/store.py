@@ -8,8 +8,7 @@ After a failed commit nothing in memory is trusted any more; it is read again fr
 import asyncio
 import contextlib
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import aiosqlite
 import msgspec
 
 from oneweb_bridge import database
+from oneweb_bridge.clock import SYSTEM, Clock, SteadyTime
 from oneweb_bridge.model import Batch, Earlier, Entry, Kind, Newest, Stored
 from oneweb_bridge.samples import Online, Past, merged_letters
 
@@ -25,7 +25,11 @@ SLICE = 1000
 
 
 class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """What is remembered of one call over restarts. Times in ms; see schema.sql."""
+    """What is remembered of one call over restarts. Times in ms; see schema.sql.
+
+    `last_poll` and `last_success` are for people; `polled` and `succeeded` are the same in steady time, as
+    `held_since` is.
+    """
 
     id: str
     fingerprint: str = ""
@@ -38,6 +42,8 @@ class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
     held_since: int = 0
     released: bool = False
     failures: int = 0
+    polled: int = 0
+    succeeded: int = 0
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -50,14 +56,15 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path, clock: Callable[[], float] = time.time) -> AsyncIterator["Store"]:
+async def opened(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
     """The store in `path`, created where it is missing. Raises database.StoreError."""
     with database.locked(path):
         database.create_private(path)
         async with database.connected(path) as db:
             await database.migrate(db, path)
             await db.executescript(_STAGING)
-            yield Store(db, path, await database.journal_ids(db), clock)
+            steady = await database.steady_time(db, clock)
+            yield Store(db, path, await database.journal_ids(db), clock, steady)
 
 
 MARK = """
@@ -88,9 +95,15 @@ class Store:
     """Made by `opened`. Every method is one transaction or one consistent read."""
 
     def __init__(
-        self, db: aiosqlite.Connection, path: Path, ids: tuple[str, Earlier], clock: Callable[[], float]
+        self,
+        db: aiosqlite.Connection,
+        path: Path,
+        ids: tuple[str, Earlier],
+        clock: Clock,
+        steady: SteadyTime,
     ) -> None:
         self.path = path
+        self.steady = steady
         self.journal_id, self.earlier = ids
         self.changed = asyncio.Event()
         self.problem: str | None = None
@@ -134,7 +147,7 @@ class Store:
         return int(rows[0][0]) if rows else 0
 
     async def _append(self, head: int, entries: Sequence[Entry]) -> None:
-        at = round(self._clock() * 1000)
+        at = self.steady.now()
         await self._many(
             "INSERT INTO journal (seq, at, entity, id, what, name, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [(head + i, at, e.entity, e.id, e.what, e.name, e.ts, e.body) for i, e in enumerate(entries, 1)],
@@ -161,7 +174,7 @@ class Store:
             await self._remove(batch.removed)
 
     async def _remove(self, removed: Sequence[tuple[Kind, str]]) -> None:
-        at = round(self._clock() * 1000)
+        at = self._clock.now()
         await self._many("DELETE FROM record WHERE kind = ? AND id = ?", removed)
         await self._many("INSERT OR REPLACE INTO removed VALUES (?, ?, ?)", [(kind, id, at) for kind, id in removed])
         # What was seen of its samples stays, or they would go out again when the API repeats them.
@@ -223,7 +236,7 @@ class Store:
         await self._mark(sorted(marks.union(batch.reshaped)))
 
     async def _mark(self, devices: Sequence[tuple[str, str]]) -> None:
-        now = round(self._clock() * 1000)
+        now = self.steady.now()
         await self._many(MARK, [(kind, id, now) for kind, id in devices])
 
     async def _write_relations(self, batch: Batch) -> None:
@@ -252,7 +265,7 @@ class Store:
             await self._write_memory(memory)
 
     async def count_missing(self, kind: Kind, ids: Sequence[str], now: int) -> None:
-        """Notes that a complete listing did not have these records."""
+        """Notes that a complete listing did not have these records; `now` is steady time."""
         async with self._transaction():
             await self._many(
                 """UPDATE record SET missing = missing + 1,
@@ -279,7 +292,7 @@ class Store:
     async def settled(self, kind: Kind, presence_after: int) -> tuple[set[bytes], int]:
         """The hashes of records that need no look when they come with the same one, and their oldest presence.
 
-        Those that are missing need one, and terminals whose presence went out at a time in ms or before.
+        Those that are missing need one, and terminals whose presence went out at a steady time in ms or before.
         """
         found: set[bytes] = set()
         after, oldest = "", 1 << 62
@@ -294,7 +307,7 @@ class Store:
         return found, oldest
 
     async def presence(self, imeis: Sequence[str]) -> dict[str, int]:
-        """When the presence of each stored terminal went out last; 0 for never."""
+        """The steady time when the presence of each stored terminal went out last; 0 for never."""
         rows = await self._rows(
             f"SELECT id, presence_at FROM record WHERE kind = 'terminal' AND id IN ({_marks(imeis)})", imeis
         )
@@ -449,7 +462,7 @@ class Store:
 
     async def change_settings(self, settings: Iterable[Setting], mark: tuple[str, str] | None) -> None:
         """Stores settings (an empty value drops one) and, with them, that the command was obeyed."""
-        now = round(self._clock() * 1000)
+        now = self._clock.now()
         async with self._transaction():
             for setting in settings:
                 await self._db.execute("DELETE FROM setting WHERE call = ? AND name = ?", (setting.call, setting.name))

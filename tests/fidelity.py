@@ -19,6 +19,7 @@ import yaml
 
 from oneweb_bridge import api, config, store
 from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import Config
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.simulator import Options, Shape, Simulator, serve
@@ -107,7 +108,7 @@ async def seen(row: Row, directory: Path, lines: str | None = None) -> Seen:
 
 async def polled(simulator: Simulator, found: Config, path: Path, calls: Iterable[str]) -> None:
     """Two polls of each call, with some time between them."""
-    clock = simulator.world.clock.now
+    clock = Clock(simulator.world.clock.now, simulator.world.clock.now, "a boot")
     async with store.opened(path, clock) as kept, api.connected(found.api) as connection:
         await connection.hello()
         intake = Intake(kept, connection, found, clock)

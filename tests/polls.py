@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from oneweb_bridge import api, config, store
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.intake import Intake, Outcome
 from oneweb_bridge.simulator import Options, Simulator, serve
 from tests import harness
@@ -55,11 +56,9 @@ class Bench:
         self.skew = 0.0
         self._read = 0
         self._changes = changes
+        # The host's wall clock is the simulated time, unless it is wrong.
+        self.clock = Clock(lambda: simulator.world.clock.now() + self.skew, simulator.world.clock.now, "a boot")
         self.intake = Intake(opened, connection, configured(simulator.url, **changes), self.clock)
-
-    def clock(self) -> float:
-        """The host's clock: the simulated time, unless it is wrong."""
-        return self.sim.world.clock.now() + self.skew
 
     def configure(self, **changes: Any) -> None:
         """Puts another configuration in force, as SIGHUP does."""
@@ -140,7 +139,9 @@ async def opened(directory: Path, simulator: Simulator, **changes: Any) -> Async
     """A bench at a running simulator, over the database in `directory`: what a restart of the bridge opens."""
     settings = configured(simulator.url, **changes).api
     async with (
-        store.opened(directory / "bridge.db", simulator.world.clock.now) as found,
+        store.opened(
+            directory / "bridge.db", Clock(simulator.world.clock.now, simulator.world.clock.now, "a boot")
+        ) as found,
         api.connected(settings) as connection,
     ):
         # What a crash of the machine leaves is examined elsewhere; here it would cost most of the time.

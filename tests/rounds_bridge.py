@@ -87,13 +87,15 @@ async def crashed_migrating(directory: Path, seed: int) -> Verdict:
 
 
 def made_old(path: Path) -> None:
-    """Takes from a database what the migration to version 2 brought."""
+    """Takes from a database what the migrations since version 1 brought."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript(
             """DROP TABLE discovery; DROP INDEX record_settled; DROP INDEX record_name; DROP INDEX record_bucket;
             ALTER TABLE record RENAME COLUMN hash TO kept_hash;
             ALTER TABLE record ADD COLUMN raw_hash BLOB NOT NULL DEFAULT x'';
-            ALTER TABLE newest DROP COLUMN letters; PRAGMA user_version = 1;"""
+            ALTER TABLE newest DROP COLUMN letters; PRAGMA user_version = 1;
+            ALTER TABLE call DROP COLUMN polled; ALTER TABLE call DROP COLUMN succeeded;
+            DELETE FROM meta WHERE name = 'steady';"""
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from oneweb_bridge import announcer, devices, store
 from oneweb_bridge.announcer import Announcer
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import parse
 from oneweb_bridge.diff import encode
 from oneweb_bridge.model import Batch, Entry, Message, Newest, Put
@@ -72,7 +73,10 @@ class Bench:
     @contextlib.asynccontextmanager
     async def opened(self) -> AsyncIterator[store.Store]:
         """A bridge that runs, but for its tasks."""
-        async with store.opened(self.path, self.clock) as self.store, devices.opened(self.path, self.clock) as known:
+        async with (
+            store.opened(self.path, Clock(self.clock, self.clock, "a boot")) as self.store,
+            devices.opened(self.path, self.store.steady.now) as known,
+        ):
             self.announcer = Announcer(known, Tree("oneweb", "main", "journal"), self.config)
             yield self.store
 

@@ -8,6 +8,7 @@ import aiosqlite
 import pytest
 
 from oneweb_bridge import database, journal, store
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.housekeeping import SLICE, trim
 from oneweb_bridge.journal import Journal
 from oneweb_bridge.model import Alert, Batch, Entry, What
@@ -45,11 +46,16 @@ class House:
         return [row.what for row in await self.rows.after(0, 10**6)]
 
 
+def now(houses: list[House]) -> float:
+    """What the clock says, also before there is a house."""
+    return houses[0].now if houses else 0.0
+
+
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     path, found = tmp_path / "bridge.db", list[House]()
     async with (
-        store.opened(path, clock=lambda: found[0].now) as db,
+        store.opened(path, Clock(lambda: now(found), lambda: now(found), "a boot")) as db,
         journal.opened(path, "mqtt") as rows,
         database.connected(path) as raw,
     ):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from oneweb_bridge import journal, store
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.database import StoreError
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import PAGE, Journal
@@ -27,13 +28,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def db(path: Path) -> AsyncIterator[Store]:
-    async with store.opened(path, clock=lambda: 2.0) as opened:
+    async with store.opened(path, Clock(lambda: 2.0, lambda: 2.0, "a boot")) as opened:
         yield opened
 
 
 @pytest.fixture
 async def rows(db: Store, path: Path) -> AsyncIterator[Journal]:
-    async with journal.opened(path, "mqtt", clock=lambda: 3.0) as opened:
+    async with journal.opened(path, "mqtt", clock=Clock(lambda: 3.0)) as opened:
         yield opened
 
 

@@ -48,29 +48,30 @@ WORLD = {
     "config": "catalogue paths settings",
     "logs": "masks settings",
     "turns": "",
+    "clock": "",
     "notify": "",
     "broker": "",
     "api": "__init__ limits masks settings tls",
     "fetch": "api catalogue glance listing paging wire",
     "tls": "",
-    "database": "",
-    "store": "database model samples",
-    "journal": "database model",
+    "database": "clock",
+    "store": "clock database model samples",
+    "journal": "clock database model",
     "backup": "database",
     "housekeeping": "database model settings",
     "devices": "database model store",
     "announcer": "__init__ devices discovery filters model settings topics",
     "intake": (
-        "api catalogue config diff fetch filters glance listing model relations removal samples store values wire"
+        "api catalogue clock config diff fetch filters glance listing model relations removal samples store values wire"
     ),
-    "poller": "api config diff intake model payloads schedule store turns values",
+    "poller": "api clock config diff intake model payloads schedule store turns values",
     "health": "diff payloads poller",
     "link": "model settings tls",
     "restoring": "journal model topics",
     "session": "diff journal link model payloads restoring settings topics values window",
     "purge": "commands diff journal link model payloads settings topics values",
     "publisher": "diff journal link model payloads purge session settings topics",
-    "executor": "commands diff model payloads poller publisher session store values",
+    "executor": "clock commands diff model payloads poller publisher session store values",
     "console": "diff journal model topics",
     "past": "commands journal model values",
     "remote": "catalogue config link model topics",
@@ -100,7 +101,7 @@ ASSEMBLY = {
     "__init__": "",
     "__main__": "cli",
     "app": (
-        "__init__ announcer api config console devices executor health housekeeping intake journal masks model "
+        "__init__ announcer api clock config console devices executor health housekeeping intake journal masks model "
         "notify payloads poller publisher session store topics values"
     ),
     "demo": "app broker catalogue config console settings simulator",

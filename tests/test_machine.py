@@ -26,6 +26,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from oneweb_bridge import config, journal, store
 from oneweb_bridge.api import Answer, ApiError, Unavailable
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.model import Message
 from oneweb_bridge.restoring import retained
@@ -174,14 +175,15 @@ class Bridge(RuleBasedStateMachine):
     async def _open(self) -> None:
         self.stack = AsyncExitStack()
         path = self.place / "bridge.db"
-        self.store = await self.stack.enter_async_context(store.opened(path, lambda: self.fleet.seconds))
+        clock = Clock(lambda: self.fleet.seconds, lambda: self.fleet.seconds, "a boot")
+        self.store = await self.stack.enter_async_context(store.opened(path, clock))
         self.rows = await self.stack.enter_async_context(journal.opened(path, "mqtt"))
         for db in (self.store._db, self.rows._db):
             await db.execute("PRAGMA synchronous = OFF")
         self.tree = Tree("oneweb", "main", self.store.journal_id, self.store.earlier)
         settings = configured(self.name_path)
         api: Any = self.fleet
-        self.intake = Intake(self.store, api, settings, lambda: self.fleet.seconds)
+        self.intake = Intake(self.store, api, settings, clock)
         await self._connect(8)
 
     async def _connect(self, size: int) -> None:

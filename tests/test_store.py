@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from oneweb_bridge import database, journal, store
+from oneweb_bridge.clock import Clock
 from oneweb_bridge.database import StoreError
 from oneweb_bridge.diff import encode
 from oneweb_bridge.model import Batch, Entry, Kind, Newest, Put, Seen, Stored
@@ -60,7 +61,10 @@ def path(tmp_path: Path) -> Path:
 
 async def test_commit_stores_records_and_entries_together(path: Path) -> None:
     """A batch's entries are in the journal in their order, and each record knows the row that publishes it."""
-    async with store.opened(path, clock=lambda: 12.5) as db, journal.opened(path, "mqtt") as rows:
+    async with (
+        store.opened(path, Clock(lambda: 12.5, lambda: 12.5)) as db,
+        journal.opened(path, "mqtt") as rows,
+    ):
         assert await db.commit(batch_of("a", 3)) == 3
         assert await db.commit(batch_of("b", 2)) == 5
         found = await rows.after(0)
