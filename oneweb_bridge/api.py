@@ -25,6 +25,8 @@ import stamina
 from aiolimiter import AsyncLimiter
 
 from oneweb_bridge import __version__
+from oneweb_bridge.bounds import EARLIEST, Bounds
+from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.limits import LONGEST, pause_of
 from oneweb_bridge.masks import Masks, pair, secrets_of
 from oneweb_bridge.settings import Api as Settings
@@ -95,7 +97,7 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, masks: Masks | None = None) -> AsyncIterator["Api"]:
+async def connected(settings: Settings, masks: Masks | None = None, clock: Clock = SYSTEM) -> AsyncIterator["Api"]:
     """The API with one HTTP session for all calls. `masks` learn its secrets, also those that the API gives."""
     timeout = aiohttp.ClientTimeout(
         total=None,
@@ -110,16 +112,17 @@ async def connected(settings: Settings, masks: Masks | None = None) -> AsyncIter
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield Api(settings, session, masks or Masks())
+        yield Api(settings, session, masks or Masks(), clock)
 
 
 class Api:
     """Made by `connected`. Shared by all calls, so that limits and pauses are."""
 
-    def __init__(self, settings: Settings, session: aiohttp.ClientSession, masks: Masks) -> None:
+    def __init__(self, settings: Settings, session: aiohttp.ClientSession, masks: Masks, clock: Clock = SYSTEM) -> None:
         self.masks = masks
         self.requests = 0
         self.paused_until = 0.0
+        self._clock = clock
         self._session = session
         self._token: Token | None = None
         self._token_lock = asyncio.Lock()
@@ -147,9 +150,21 @@ class Api:
     def now(self) -> int:
         """The API's time in ms since the epoch; the host's own until an answer has told it."""
         if self._heard is None:
-            return round(time.time() * 1000)
+            return self._clock.now()
         date, heard_at = self._heard
-        return date + round((time.monotonic() - heard_at) * 1000)
+        return date + round((self._clock.elapsed() - heard_at) * 1000)
+
+    def bounds(self) -> Bounds:
+        """Which times of its answers are believed.
+
+        The later of the two clocks decides: one that is behind, as that of a machine without a battery is at its
+        start, must not keep out what is right; one that is ahead does harm only when the data are wrong as well.
+        """
+        return Bounds(max(self.now(), self._clock.now()) + round(self._settings.clock_tolerance * 1000))
+
+    def earlier(self) -> int:
+        """The earlier of the host's time and the API's, in ms: what is forgotten is forgotten by this one."""
+        return min(self.now(), self._clock.now())
 
     def url(self, path: str) -> str:
         """The whole address of a path below `api.base_url`; a whole address stays as it is."""
@@ -243,7 +258,7 @@ class Api:
             chunks.append(chunk)
         date = _date(response.headers.get("Date"))
         if date is not None:
-            self._heard = date, time.monotonic()
+            self._heard = date, self._clock.elapsed()
         return Answer(response.status, b"".join(chunks), response.headers, date)
 
     def _too_long(self, url: str, piece: bytes) -> BadAnswer:
@@ -259,7 +274,7 @@ class Api:
         if status in (401, 403):
             raise Unauthorized(said)
         if status == 429:
-            now = time.time() if answer.time is None else answer.time / 1000
+            now = self._clock.wall() if answer.time is None else answer.time / 1000
             pause = min(pause_of(answer.headers, now) * random.uniform(1.0, 1.1), LONGEST)
             self.paused_until = max(self.paused_until, time.monotonic() + pause)
             raise RateLimited(said, pause)
@@ -390,7 +405,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _date(header: str | None) -> int | None:
+    """A Date header in ms since the epoch; None when it is not there, not readable, or before all that is believed."""
     try:
-        return round(parsedate_to_datetime(header).timestamp() * 1000) if header else None
+        date = round(parsedate_to_datetime(header).timestamp() * 1000) if header else 0
     except (ValueError, TypeError, OverflowError):
         return None
+    return date if date >= EARLIEST else None

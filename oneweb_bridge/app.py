@@ -47,7 +47,10 @@ class Parts(msgspec.Struct):
 @contextlib.asynccontextmanager
 async def built(config: Config, clock: Clock = SYSTEM, masks: Masks | None = None) -> AsyncIterator[Parts]:
     """Everything up to the outputs. Raises database.StoreError."""
-    async with store.opened(Path(config.state.path), clock) as opened, api.connected(config.api, masks) as connection:
+    async with (
+        store.opened(Path(config.state.path), clock) as opened,
+        api.connected(config.api, masks, clock) as connection,
+    ):
         poller = Poller(Intake(opened, connection, config, clock), opened, connection, config, clock)
         await poller.load()
         tree = Tree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)

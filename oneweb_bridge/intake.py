@@ -14,13 +14,14 @@ import msgspec
 
 from oneweb_bridge import diff, fetch, filters, glance, relations, removal, samples, wire
 from oneweb_bridge.api import Api
+from oneweb_bridge.bounds import Bounds
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import Config, fingerprint
 from oneweb_bridge.listing import Familiar, Listed, Listing, Settled
 from oneweb_bridge.model import Alert, Batch, Fields, Kind, Reading, Sample, Stored
 from oneweb_bridge.store import SLICE, CallMemory, Store
-from oneweb_bridge.values import rfc3339
+from oneweb_bridge.values import moment, rfc3339
 
 DAY = 86_400_000
 
@@ -48,6 +49,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     read: Callable[[str, Any], Reading]
     sample: Callable[[str, Any], tuple[list[Sample], int]]
     volatile: frozenset[str]
+    measured: tuple[str, ...]
+    """The fields that tell when something was seen or updated: the volatile times."""
 
 
 def planned(call: Call, config: Config) -> Plan:
@@ -66,6 +69,7 @@ def planned(call: Call, config: Config) -> Plan:
         read=wire.reader(call, rules),
         sample=wire.sampler(call, rules),
         volatile=frozenset(field.name for field in call.fields if field.volatile),
+        measured=tuple(field.name for field in call.fields if field.volatile and field.type == "time"),
     )
 
 
@@ -112,7 +116,7 @@ class Intake:
     async def _poll_records(self, plan: Plan) -> Outcome:
         memory = await self._opened_memory(plan)
         outcome = Outcome(memory=memory)
-        listing, age = Listing(), self._age
+        listing, age = Listing(self._api.bounds()), self._age
         # Whatever goes wrong from here on, the next poll looks at everything.
         earlier = self._familiar.pop(plan.call.id, Familiar())
         await self._stage_listing(plan, listing, earlier)
@@ -122,7 +126,7 @@ class Intake:
         await self._remove(plan, listing, memory, outcome)
         outcome.records = len(listing.ids)
         outcome.unpaged = listing.unpaged
-        outcome.alerts += _set_aside(plan.call.id, listing.unreadable)
+        outcome.alerts += _set_aside(plan.call.id, listing.unreadable) + _not_believed(plan.call.id, listing)
         outcome.memory = msgspec.structs.replace(outcome.memory, complete=True, remapped=False)
         if age == self._age:
             self._familiar[plan.call.id] = listing.familiar
@@ -196,6 +200,7 @@ class Intake:
     ) -> None:
         fresh, unreadable = await asyncio.to_thread(_read, plan, staged)
         listing.unreadable += unreadable
+        listing.not_believed += _drop_unbelieved(plan, [record.reading for record in fresh], listing.bounds)
         fresh = await self._wanted(plan, fresh, listing)
         ids = [record.reading.id for record in fresh]
         rule = diff.Rule(
@@ -248,14 +253,20 @@ class Intake:
         due = [r.id for r in late]
         context = samples.Context(
             entity="terminal",
-            past=await self._store.past(samples.PRESENCE, due),
+            past=await self._past(samples.PRESENCE, due),
             latest={},
-            horizon=now,
+            # Presence has nothing late: what is not newer is known.
+            horizon=1 << 62,
             now=now,
         )
         batch = samples.judge([found[id] for id in due if id in found], context)
         batch.presence = [(id, steady) for id in due]
         return batch
+
+    async def _past(self, report: str, ids: Sequence[str]) -> dict[str, samples.Past]:
+        """What is known of the samples of ids, as far as it is believed now."""
+        latest = self._api.bounds().latest
+        return {id: samples.believable(past, latest) for id, past in (await self._store.past(report, ids)).items()}
 
     # ── removal ────────────────────────────────────────────────────────────────────────────────
 
@@ -320,7 +331,7 @@ class Intake:
     # ── samples ────────────────────────────────────────────────────────────────────────────────
 
     async def _poll_report(self, plan: Plan) -> Outcome:
-        memory = await self._opened_memory(plan)
+        memory = await self._believed_memory(plan)
         outcome = Outcome(memory=memory)
         spans = _spans(plan.call, memory.window_end, self._api.now())
         for start, end in spans:
@@ -332,24 +343,33 @@ class Intake:
             outcome.alerts += await self._stopped(plan.call)
         return outcome
 
+    async def _believed_memory(self, plan: Plan) -> CallMemory:
+        """The call's memory without what a clock that was wrong has left in it."""
+        memory, latest = await self._opened_memory(plan), self._api.bounds().latest
+        newest = await self._store.newest_sample(plan.call.report, latest)
+        window_end = memory.window_end if memory.window_end <= latest else max(newest, 0)
+        return msgspec.structs.replace(memory, window_end=window_end, horizon=min(memory.horizon, max(newest, 0)))
+
     async def _stopped(self, call: Call) -> list[Alert]:
         """What is to be alerted about terminals whose report has stopped while that of others goes on."""
         attention = self._attention.setdefault(call.id, samples.Attention())
-        newest = await self._store.newest_online(call.report, self._config.mapping.online_states)
+        newest = await self._store.newest_online(
+            call.report, self._config.mapping.online_states, self._api.bounds().latest
+        )
         patience = samples.Patience(lateness=round(call.lateness * 1000), interval=round(call.interval * 1000))
         imeis = samples.notice_stopped(attention, newest, patience, self._api.now())
         return [_report_stopped(call, imeis)] if imeis else []
 
     async def _poll_span(self, plan: Plan, start: int | None, end: int | None, outcome: Outcome) -> CallMemory:
         await self._store.unstage(plan.call.id)
-        listing = Listing(outcome.memory.horizon)
+        listing = Listing(self._api.bounds(), outcome.memory.horizon)
         async with contextlib.aclosing(self._listed(plan, _window_params(plan.call, start, end))) as pages:
             async for page in pages:
                 await self._stage_samples(plan, page, listing)
         async for staged in self._store.staged(plan.call.id):
             await self._commit_samples(plan, staged, outcome)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
-        outcome.alerts += _set_aside(plan.call.id, listing.unreadable)
+        outcome.alerts += _set_aside(plan.call.id, listing.unreadable) + _not_believed(plan.call.id, listing)
         # A span that was asked for by a wrong clock does not reach beyond the API's own time.
         time = min(end or listing.time or self._api.now(), listing.time or self._api.now())
         # What is forgotten now the API does not show any more: it was neither asked for nor in this answer.
@@ -367,7 +387,7 @@ class Intake:
         items = [(page.ids[at], raws[at]) for at in listing.unseen(page.ids)]
         for start in range(0, len(items), SLICE):
             part = dict(items[start : start + SLICE])
-            past = await self._store.past(plan.call.report, list(part))
+            past = await self._past(plan.call.report, list(part))
             allowed = await self._sampled(plan, list(part))
             rows = await asyncio.to_thread(_new_samples, plan, part, allowed, past, listing)
             await self._store.stage(plan.call.id, rows)
@@ -381,11 +401,11 @@ class Intake:
         ids = list({row[1] for row in staged})
         context = samples.Context(
             entity=plan.call.entity,
-            past=await self._store.past(plan.call.report, ids),
+            past=await self._past(plan.call.report, ids),
             latest=await self._store.latest_staged(plan.call.id, ids),
             gone=frozenset(await self._store.among("removed", plan.kind, ids)),
             horizon=outcome.memory.horizon,
-            now=self._now(),
+            now=self._api.now(),
         )
         batch = await asyncio.to_thread(_judged, staged, context)
         outcome.samples += len(batch.seen)
@@ -429,6 +449,18 @@ def _read(plan: Plan, staged: list[tuple[int, str, bytes, bytes]]) -> tuple[list
     return fresh, unreadable
 
 
+def _drop_unbelieved(plan: Plan, readings: Sequence[Reading], bounds: Bounds) -> int:
+    """Takes out of records the times of a measurement that are not believed. Returns how many."""
+    count = 0
+    for reading in readings:
+        for name in plan.measured:
+            ts = moment(reading.fields.get(name))
+            if ts is not None and not bounds.has(ts):
+                del reading.fields[name]
+                count += 1
+    return count
+
+
 def _new_samples(
     plan: Plan,
     records: Mapping[str, msgspec.Raw],
@@ -447,6 +479,8 @@ def _new_samples(
             listing.unreadable += 1
             continue
         listing.unreadable += unreadable
+        shown, found = len(found), [s for s in found if s.ts is None or listing.bounds.has(s.ts)]
+        listing.not_believed += shown - len(found)
         listing.oldest = min([listing.oldest, *(s.ts for s in found[:-1] if s.ts is not None)])
         rows += [
             (sample.ts or 0, id, b"", msgspec.msgpack.encode(sample))
@@ -504,6 +538,19 @@ def _set_aside(call: str, unreadable: int) -> list[Alert]:
             kind="set_aside",
             call=call,
             message=f"{unreadable} records could not be read and were left as they were",
+        )
+    ]
+
+
+def _not_believed(call: str, listing: Listing) -> list[Alert]:
+    if not listing.not_believed:
+        return []
+    return [
+        Alert(
+            kind="time_not_believed",
+            call=call,
+            message=f"{listing.not_believed} times of measurement lie before 2019 or further ahead of now than "
+            "api.clock_tolerance; what they belong to was left out",
         )
     ]
 

@@ -12,6 +12,7 @@ from hashlib import blake2b
 import msgspec
 
 from oneweb_bridge import wire
+from oneweb_bridge.bounds import Bounds
 
 
 class Listed(msgspec.Struct, frozen=True):
@@ -74,16 +75,18 @@ class Familiar:
 
 
 class Listing:
-    """What a listing has shown so far: the ids, how many are stored, and what could not be read."""
+    """What a listing has shown so far: the ids, how many are stored, what could not be read or believed."""
 
-    def __init__(self, horizon: int = 0) -> None:
+    def __init__(self, bounds: Bounds, horizon: int = 0) -> None:
         self.ids: set[str] = set()
         self.shown = 0
         self.known = 0
         self.unreadable = 0
+        self.not_believed = 0
         self.unpaged = False
         self.time: int | None = None
         self.oldest = 1 << 62
+        self.bounds = bounds
         self.horizon = horizon
         self.familiar = Familiar()
 

@@ -29,6 +29,8 @@ from oneweb_bridge.values import rfc3339
 _log = logging.getLogger("oneweb_bridge.poller")
 
 FRESH_CHECK = 2.0
+ONCE = frozenset(("unpaged", "time_not_believed"))
+"""What is told once per call and run: records are not looked at in each poll, so its absence says nothing."""
 MOST_KEPT = 2000
 """Bytes of a bad answer that are kept for the operator."""
 HELLO_RETRY = (2.0, 300.0)
@@ -83,6 +85,7 @@ class Poller:
         self._hello_wanted = asyncio.Event()
         self._related = asyncio.Event()
         self._stretching = False
+        self._clocks_differ = False
         self._stretch_alert: Alert | None = None
 
     async def load(self) -> None:
@@ -325,11 +328,21 @@ class Poller:
                 self._reached("unreachable", str(error))
             raise
         self._reached("ok", None, hello=True)
+        self._compare_clocks()
         if not self._signed_in.is_set():
             _log.info("hello: signed in at %s", self._config.api.base_url)
             self._signed_in.set()
             for slot in self.slots.values():
                 slot.poked.set()
+
+    def _compare_clocks(self) -> None:
+        """Says so when the API's clock and the host's begin to differ, and when they agree again."""
+        ahead = (self._api.now() - self._clock.now()) / 1000
+        differ = abs(ahead) > self._config.api.clock_tolerance
+        if differ and not self._clocks_differ:
+            way = "ahead of" if ahead > 0 else "behind"
+            _log.warning("the API's clock is %.0f s %s this machine's: one of them is wrong", abs(ahead), way)
+        self._clocks_differ = differ
 
     def sign_in_again(self) -> None:
         """Asks hello at once: the credentials have changed."""
@@ -394,7 +407,7 @@ class Poller:
     async def _alert_once(self, slot: Slot, alerts: list[Alert]) -> None:
         """Alerts what was not alerted since the call was last without it."""
         fresh = [alert for alert in alerts if alert.kind not in slot.alerted]
-        slot.alerted = {alert.kind for alert in alerts} | (slot.alerted & {"unpaged"})
+        slot.alerted = {alert.kind for alert in alerts} | (slot.alerted & ONCE)
         for alert in fresh:
             _log.warning("%s: %s", slot.call, alert.message)
             await self.alert(alert)

@@ -25,6 +25,15 @@ class Past(msgspec.Struct, gc=False):
     seen: dict[int, int] = {}
 
 
+def believable(past: Past, latest: int) -> Past:
+    """What is known, without samples of a time that is not believed now: a wrong clock may have let them in."""
+    seen = {ts: hash_ for ts, hash_ in past.seen.items() if ts <= latest}
+    if past.ts <= latest:
+        return Past(past.ts, past.hash, seen)
+    newest = max(seen, default=-1)
+    return Past(newest, seen.get(newest, 0), seen)
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What one slice of samples is judged against.
 
@@ -71,7 +80,8 @@ def judge(samples: Iterable[Sample], context: Context) -> Batch:
 
 def _publish(sample: Sample, past: Past, context: Context, batch: Batch, *, corrected: bool) -> None:
     hash_ = hash_of(sample.values)
-    ts = context.now if sample.ts is None else sample.ts
+    # One without a time gets that of the poll; a clock that was set back must not put it behind the one before.
+    ts = max(context.now, past.ts + 1) if sample.ts is None else sample.ts
     newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts) and sample.id not in context.gone
     doc = document(sample, context.entity, ts, corrected=corrected)
     if corrected or not newest:

@@ -180,6 +180,7 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     auth: Auth = Auth()
     rate_limit: RateLimit = RateLimit()
     timeout: Timeout = Timeout()
+    clock_tolerance: Duration = 600.0
     max_body: Size = 256_000_000
     proxy: Secret | None = None
     ca_file: FileName | None = None

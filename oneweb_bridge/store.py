@@ -358,14 +358,19 @@ class Store:
                 past.seen[seen_ts] = seen_hash
         return found
 
-    async def newest_online(self, report: str, states: Sequence[str]) -> list[Online]:
-        """The newest sample time, and the one before, of each terminal that is in one of `states`."""
+    async def newest_sample(self, report: str, latest: int) -> int:
+        """The time of the newest sample of a report up to `latest`; -1 when there is none."""
+        rows = await self._rows("SELECT max(ts) FROM newest WHERE report = ? AND ts <= ?", (report, latest))
+        return -1 if rows[0][0] is None else int(rows[0][0])
+
+    async def newest_online(self, report: str, states: Sequence[str], latest: int) -> list[Online]:
+        """The newest sample time up to `latest`, and the one before, of each terminal that is in one of `states`."""
         rows = await self._rows(
             f"""SELECT n.id, n.ts, (SELECT max(s.ts) FROM seen s WHERE s.stream = n.stream AND s.ts < n.ts)
                 FROM newest n JOIN record r ON r.kind = 'terminal' AND r.id = n.id
-                WHERE n.report = ? AND n.ts >= 0 AND json_extract(r.doc, '$.state') IN ({_marks(states)})
+                WHERE n.report = ? AND n.ts BETWEEN 0 AND ? AND json_extract(r.doc, '$.state') IN ({_marks(states)})
                 ORDER BY n.id""",
-            (report, *states),
+            (report, latest, *states),
         )
         return [Online(id, ts, -1 if before is None else before) for id, ts, before in rows]
 

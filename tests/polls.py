@@ -46,19 +46,37 @@ def configured(url: str, **changes: Any) -> config.Config:
     return config.parse(yaml.safe_dump(harness.merged(given, changes)), {})
 
 
+class HostClock(Clock):
+    """The clock of the bridge's machine: simulated time, but for the `skew` of what its wall clock says, in seconds."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.skew = 0.0
+        now = simulator.world.clock.now
+        super().__init__(lambda: now() + self.skew, now, "a boot")
+
+
 class Bench:
     """One bridge without its poller. `skew` is how wrong the host's clock is, in seconds."""
 
-    def __init__(self, simulator: Simulator, opened: store.Store, connection: api.Api, **changes: Any) -> None:
+    def __init__(
+        self, simulator: Simulator, opened: store.Store, connection: api.Api, clock: HostClock, **changes: Any
+    ) -> None:
         self.sim = simulator
         self.store = opened
         self.api = connection
-        self.skew = 0.0
+        self.clock = clock
         self._read = 0
         self._changes = changes
-        # The host's wall clock is the simulated time, unless it is wrong.
-        self.clock = Clock(lambda: simulator.world.clock.now() + self.skew, simulator.world.clock.now, "a boot")
-        self.intake = Intake(opened, connection, configured(simulator.url, **changes), self.clock)
+        self.intake = Intake(opened, connection, configured(simulator.url, **changes), clock)
+
+    @property
+    def skew(self) -> float:
+        """How wrong the host's wall clock is, in seconds."""
+        return self.clock.skew
+
+    @skew.setter
+    def skew(self, seconds: float) -> None:
+        self.clock.skew = seconds
 
     def configure(self, **changes: Any) -> None:
         """Puts another configuration in force, as SIGHUP does."""
@@ -138,13 +156,12 @@ async def bench(directory: Path, options: dict[str, Any] | None = None, **change
 async def opened(directory: Path, simulator: Simulator, **changes: Any) -> AsyncIterator[Bench]:
     """A bench at a running simulator, over the database in `directory`: what a restart of the bridge opens."""
     settings = configured(simulator.url, **changes).api
+    clock = HostClock(simulator)
     async with (
-        store.opened(
-            directory / "bridge.db", Clock(simulator.world.clock.now, simulator.world.clock.now, "a boot")
-        ) as found,
-        api.connected(settings) as connection,
+        store.opened(directory / "bridge.db", clock) as found,
+        api.connected(settings, clock=clock) as connection,
     ):
         # What a crash of the machine leaves is examined elsewhere; here it would cost most of the time.
         await found._db.execute("PRAGMA synchronous = OFF")
         await connection.hello()
-        yield Bench(simulator, found, connection, **changes)
+        yield Bench(simulator, found, connection, clock, **changes)

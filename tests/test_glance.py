@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge import glance, listing
+from oneweb_bridge.bounds import Bounds
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.glance import Salt
 from oneweb_bridge.listing import Familiar, Listed, Listing, Settled
@@ -59,7 +60,7 @@ def test_page_is_remembered_only_when_nothing_of_it_is_new() -> None:
     """One record that must be decoded, or that was shown before, and the whole page is looked at the next time."""
     settled = Settled({b"a", b"b"}, since=10, until=20)
     for shown, rows in ((page("a", "b"), 0), (page("a", "c"), 1), (page("a", "a"), 0)):
-        found = Listing()
+        found = Listing(Bounds(1 << 62))
         assert len(found.unsettled(shown, settled)) == rows
         remembered = found.familiar.ids(shown.digest, 15)
         assert remembered == (["a", "b"] if shown.ids == ["a", "b"] else None)
@@ -70,6 +71,6 @@ def test_remembered_page_is_taken_at_its_word_for_a_time_only() -> None:
     earlier, shown = Familiar(), page("a", "b")
     earlier.keep(shown, 10, 20)
     assert [earlier.ids(shown.digest, now) for now in (9, 10, 19, 20)] == [None, ["a", "b"], ["a", "b"], None]
-    again = Listing()
+    again = Listing(Bounds(1 << 62))
     again.pass_over(shown, earlier)
     assert (again.known, again.ids, again.familiar.span(shown.digest)) == (2, {"a", "b"}, (10, 20))

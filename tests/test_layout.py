@@ -20,6 +20,7 @@ PURE = {
     "catalogue": "",
     "paths": "",
     "limits": "",
+    "bounds": "",
     "schedule": "",
     "values": "model",
     "window": "model",
@@ -31,7 +32,7 @@ PURE = {
     "discovery": "catalogue diff entities model topics",
     "wire": "catalogue model paths values",
     "glance": "catalogue paths values wire",
-    "listing": "wire",
+    "listing": "bounds wire",
     "paging": "catalogue",
     "settings": "catalogue",
     "masks": "settings",
@@ -51,7 +52,7 @@ WORLD = {
     "clock": "",
     "notify": "",
     "broker": "",
-    "api": "__init__ limits masks settings tls",
+    "api": "__init__ bounds clock limits masks settings tls",
     "fetch": "api catalogue glance listing paging wire",
     "tls": "",
     "database": "clock",
@@ -62,7 +63,8 @@ WORLD = {
     "devices": "database model store",
     "announcer": "__init__ devices discovery filters model settings topics",
     "intake": (
-        "api catalogue clock config diff fetch filters glance listing model relations removal samples store values wire"
+        "api bounds catalogue clock config diff fetch filters glance listing model relations removal samples store "
+        "values wire"
     ),
     "poller": "api clock config diff intake model payloads schedule store turns values",
     "health": "diff payloads poller",

@@ -26,6 +26,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from oneweb_bridge import config, journal, store
 from oneweb_bridge.api import Answer, ApiError, Unavailable
+from oneweb_bridge.bounds import Bounds
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.model import Message
@@ -81,6 +82,11 @@ class Fleet:
 
     def now(self) -> int:
         return round(self.seconds * 1000)
+
+    earlier = now
+
+    def bounds(self) -> Bounds:
+        return Bounds(self.now())
 
     def listing(self, path: str) -> list[Doc]:
         """Everything that a whole listing shows."""
