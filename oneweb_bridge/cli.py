@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import io
 import logging
 import os
 import signal
@@ -24,12 +25,17 @@ DONE, FAILED, WRONG = 0, 1, 2
 INSIST = 4.0
 """Seconds after a signal to stop, and again after each of them, until whatever still runs is told once more."""
 SWITCH = 0.0005
+MAX_TERMINALS = 400_000
+"""The largest fleet that the simulator plays."""
 
 _log = logging.getLogger("oneweb_bridge.cli")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What others read, and names from anywhere, must not depend on a locale; argv may hold bytes that are no text.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         code: int = options.act(options)
@@ -90,26 +96,33 @@ def _add(
 
 def _add_demo(commands: Any) -> None:
     demo = _add(commands, "demo", _demo, "simulator, broker and bridge, without configuration", configured=False)
-    demo.add_argument("--terminals", type=_count, default=25, metavar="N")
+    demo.add_argument("--terminals", type=_terminals, default=25, metavar="N", help="how many (default: 25)")
     demo.add_argument(
-        "--speed", type=_positive, default=1.0, metavar="X", help="of the simulated story, not of the bridge"
+        "--speed", type=_speed, default=1.0, metavar="X", help="of the simulated story, not of the bridge"
     )
     demo.add_argument("--duration", type=_seconds, metavar="D", help="for example 60s; default: until Ctrl-C")
 
 
 def _add_simulate(commands: Any) -> None:
-    from oneweb_bridge.simulator import Options
+    from oneweb_bridge.simulator import Options, Shape
 
     command = _add(commands, "simulate", _simulate, "the simulated OneWeb API alone", configured=False)
     for field in msgspec.structs.fields(Options):
         if field.name == "shape":
             continue
-        name = f"--{field.name.replace('_', '-')}"
+        name, (about, *_) = f"--{field.name.replace('_', '-')}", field.type.__metadata__
         if isinstance(field.default, bool):
-            command.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default)
+            command.add_argument(name, action=argparse.BooleanOptionalAction, default=field.default, help=about)
         else:
-            command.add_argument(name, default=field.default, help=f"default: {field.default}")
-    command.add_argument("--shape", action="append", default=[], metavar="NAME=VALUE", help="play a variant of the API")
+            known = "" if field.default is None else f" (default: {field.default})"
+            command.add_argument(name, default=field.default, metavar=field.name.upper(), help=f"{about}{known}")
+    command.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"plays a variant of the API; NAME is one of {', '.join(Shape.__struct_fields__)}",
+    )
 
 
 def _add_poll_and_set(commands: Any) -> None:
@@ -120,9 +133,9 @@ def _add_poll_and_set(commands: Any) -> None:
     change = _add(commands, "set", _set, "changes a call, lastingly, and waits for the result")
     change.add_argument("call", metavar="CALL", choices=[*CALLS, "all"], help=", ".join(CALLS) + ", or all")
     switch = change.add_mutually_exclusive_group()
-    switch.add_argument("--enable", action="store_true", default=None)
-    switch.add_argument("--disable", action="store_true", default=None)
-    change.add_argument("--interval", metavar="D", help="for example 5m")
+    switch.add_argument("--enable", action="store_true", default=None, help="polls it from now on")
+    switch.add_argument("--disable", action="store_true", default=None, help="polls it no more by itself")
+    change.add_argument("--interval", type=_interval, metavar="D", help="from 10s to 7d, for example 5m")
 
 
 def _add_history(commands: Any) -> None:
@@ -138,18 +151,17 @@ def _add_history(commands: Any) -> None:
     form.add_argument("--json", action="store_true", help="one JSON object per line")
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("expected a number from 0")
-    return number
+def _terminals(text: str) -> int:
+    if not text.isdecimal() or len(text) > 6 or int(text) > MAX_TERMINALS:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MAX_TERMINALS}, got {text[:40]!r}")
+    return int(text)
 
 
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 1e6:
-        raise argparse.ArgumentTypeError("expected a number above 0")
-    return number
+def _speed(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) <= 1e6:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1000000, got {text[:40]!r}")
 
 
 def _seconds(text: str) -> float:
@@ -157,6 +169,16 @@ def _seconds(text: str) -> float:
         return parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _interval(text: str) -> str:
+    from oneweb_bridge.commands import parse_interval
+
+    try:
+        parse_interval(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("interval: ")) from None
+    return text
 
 
 def _loaded(options: argparse.Namespace, masks: Masks) -> config.Config:
@@ -289,6 +311,9 @@ def _simulator_options(options: argparse.Namespace) -> Any:
         field.name: getattr(options, field.name) for field in msgspec.structs.fields(Options) if field.name != "shape"
     }
     pairs = [pair.partition("=") for pair in options.shape]
+    for name, sign, _ in pairs:
+        if not sign or name not in Shape.__struct_fields__:
+            raise ValueError(f"--shape: expected NAME=VALUE, and '{name[:40]}' is no NAME that --help lists")
     shape = msgspec.convert({name: value for name, _, value in pairs}, Shape, strict=False)
     return msgspec.structs.replace(msgspec.convert(given, Options, strict=False), shape=shape)
 

@@ -1,13 +1,14 @@
 """What comes in on the command topics: payload to command, and the sentence that says why not. Pure."""
 
+import contextlib
 from hashlib import sha256
 from typing import Literal, TypeVar
 
 import msgspec
 
 from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.settings import parse_duration
-from oneweb_bridge.values import Odd, moment
+from oneweb_bridge.settings import MAX_QUANTITY_CHARS, parse_duration
+from oneweb_bridge.values import moment
 
 MOST = 4096
 """Longest payload of a command in bytes."""
@@ -61,9 +62,9 @@ Command = Set | Poll | Request
 
 
 class SetPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `set` takes, any of it: `interval` in seconds or as `5m`; null goes back to the configuration file."""
+    """What `set` takes: `interval` in seconds or as `5m`, `enabled` also as `ON`, `yes` or 1; null: as in the file."""
 
-    enabled: bool | msgspec.UnsetType | None = msgspec.UNSET
+    enabled: bool | int | str | msgspec.UnsetType | None = msgspec.UNSET
     interval: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
     id: str | None = None
 
@@ -72,7 +73,6 @@ class PollPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `poll` takes; an empty payload is as good."""
 
     id: str | None = None
-    source: str | None = None
 
 
 class Republish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,7 +183,7 @@ def id_of(payload: bytes) -> str | None:
 def _set(call: str, payload: SetPayload) -> Set:
     changes: dict[str, bool | float | None] = {}
     if payload.enabled is not msgspec.UNSET:
-        changes["enabled"] = payload.enabled
+        changes["enabled"] = None if payload.enabled is None else _switch(payload.enabled, payload.id)
     if payload.interval is not msgspec.UNSET:
         changes["interval"] = None if payload.interval is None else _interval(payload.interval, payload.id)
     if not changes:
@@ -201,21 +201,37 @@ def _bare(name: str, payload: bytes) -> bool | float | None:
         return None
     if name == "interval":
         return _interval(said, None)
-    if said.casefold() not in _FLAGS:
-        raise BadCommand(f"expected true, false, ON or OFF, got {said[:40]!r}")
-    return _FLAGS[said.casefold()]
+    return _switch(said, None)
 
 
-_FLAGS = {"true": True, "on": True, "false": False, "off": False}
+_SWITCHES = {
+    **dict.fromkeys(("true", "on", "yes", "1"), True),
+    **dict.fromkeys(("false", "off", "no", "0"), False),
+}
+
+
+def _switch(value: bool | int | str, id: str | None) -> bool:
+    text = str(value).strip()[:41]
+    if text.casefold() not in _SWITCHES:
+        raise BadCommand(f"enabled: expected true, false, ON, OFF, yes, no, 1 or 0, got {text[:40]!r}", id)
+    return _SWITCHES[text.casefold()]
 
 
 def _interval(said: float | str, id: str | None) -> float:
     try:
-        seconds = parse_duration(said)
+        return parse_interval(said)
     except ValueError as error:
-        raise BadCommand(f"interval: {error}", id) from None
+        raise BadCommand(str(error), id) from None
+
+
+def parse_interval(value: float | str) -> float:
+    """Seconds of an interval within its bounds. Raises ValueError with a sentence."""
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"interval: {error}") from None
     if not SHORTEST <= seconds <= LONGEST:
-        raise BadCommand(f"interval: expected 10 s to 7 d, got {said!r}", id)
+        raise ValueError(f"interval: expected 10 s to 7 d, got {value!r}")
     return seconds
 
 
@@ -234,18 +250,51 @@ def mark_of(payload: bytes, id: str | None) -> str:
     return f"id:{id}" if id is not None else f"sha256:{sha256(payload).hexdigest()}"
 
 
-def instant(said: str | float, now: float) -> int:
-    """A time, a time in ms, or how long ago, in ms since the epoch; `now` in seconds. Raises ValueError."""
-    if isinstance(said, (int, float)) and said >= 1e11:
-        return round(said)
+MAX_TIME_MS = 253_402_300_800_000
+"""The end of the year 9999 in ms since the epoch, beyond which no time can be written."""
+EPOCH_FROM = 1e9
+"""Numbers from here on are times since the epoch; smaller ones say how many seconds ago."""
+
+
+def time_range(since: str | float | None, until: str | float | None, now: float) -> tuple[int, int]:
+    """What `since` and `until` ask for, in ms since the epoch, the end not included. Raises ValueError.
+
+    None stands for the beginning and the end of everything; `now` is in seconds.
+    """
+    begin = 0 if since is None else _instant("since", since, now)
+    end = MAX_TIME_MS if until is None else _instant("until", until, now)
+    if end <= begin:
+        raise ValueError("until: expected a time after since")
+    return begin, end
+
+
+def _instant(name: str, value: str | float, now: float) -> int:
+    """A time in ms since the epoch, from a time or from how long ago."""
     try:
-        return round((now - parse_duration(said)) * 1000)
+        return _moment(value, now)
     except ValueError:
-        pass
-    try:
-        found = moment(said)
-    except Odd:
-        found = None
-    if found is None:
-        raise ValueError(f"expected a time like 2025-06-17T13:40:07Z or how long ago like 24h, got {str(said)[:40]!r}")
-    return found
+        raise ValueError(
+            f"{name}: expected a time like 2025-06-17T13:40:07Z, or how long ago like 24h, between 1970 and 9999, "
+            f"got {str(value)[:40]!r}"
+        ) from None
+
+
+def _moment(value: str | float, now: float) -> int:
+    if isinstance(value, str):
+        if len(value) > MAX_QUANTITY_CHARS:
+            raise ValueError
+        value = float(value) if value.strip().isdecimal() else value
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return _bounded((now - parse_duration(value)) * 1000)
+        return _bounded(moment(value) or -1)
+    if value < EPOCH_FROM:
+        return _bounded((now - parse_duration(value)) * 1000)
+    return _bounded(value if value >= 1e11 else value * 1000)
+
+
+def _bounded(ms: float) -> int:
+    """Compared before it is rounded: infinity has no integer, and SQLite none beyond 64 bits."""
+    if not 0 <= ms < MAX_TIME_MS:
+        raise ValueError
+    return round(ms)

@@ -150,6 +150,9 @@ def _tree(text: str, name: str) -> dict[str, Any]:
         raise ConfigError(f"{name}: line {line + 1}: {_problem(error, text.splitlines()[line:][:1])}") from None
     except yaml.YAMLError:
         raise ConfigError(f"{name}: expected a YAML file, and it has characters that YAML forbids") from None
+    except ValueError:
+        # A tag like !!int before something that is none, or half of a surrogate pair.
+        raise ConfigError(f"{name}: expected texts in UTF-8, and no tags like !!int") from None
     except RecursionError:
         raise ConfigError(f"{name}: is nested too deeply") from None
     if tree is not None and not isinstance(tree, dict):
@@ -283,6 +286,8 @@ class _File(msgspec.Struct, frozen=True):
     def _scalar(self, said: Any, kind: Any, key: str) -> Any:
         extra = meta(kind).extra or {}
         try:
+            # The environment may hold bytes that are no text.
+            str(said).encode()
             value = msgspec.convert(extra.get("parse", _as_said)(said), kind, strict=False)
         except (msgspec.ValidationError, ValueError):
             raise self.refusal(key, f"expected {expected(kind)}, got {_got(said)}") from None
@@ -304,7 +309,9 @@ def _got(said: object) -> str:
         return "keys with values"
     if isinstance(said, list):
         return "a list"
-    shown = "".join(sign if sign.isprintable() else " " for sign in str(said))
+    if isinstance(said, int) and abs(said) >= 10**20:
+        return "a number of more than 20 digits"
+    shown = "".join(sign if sign.isprintable() else " " for sign in str(said)[:41])
     return "nothing" if said is None else f"'{shown[:40]}…'" if len(shown) > 40 else f"'{shown}'"
 
 

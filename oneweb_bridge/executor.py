@@ -22,6 +22,9 @@ from oneweb_bridge.values import rfc3339
 
 _log = logging.getLogger("oneweb_bridge.commands")
 MOST_WAITING = 1000
+MAX_NAME_CHARS = 128
+"""Longest name of an unknown call or request that an answer goes to; a topic has 65535 bytes at most."""
+MAX_LOGGED_CHARS = 256
 
 
 class Inbox:
@@ -193,7 +196,10 @@ class Executor:
             raise BadCommand("another replay is under way, expected one at a time", command.id)
         if command.imei is not None and command.product_id is not None:
             raise BadCommand("expected imei or product_id, not both", command.id)
-        since, until = self._instant(command.since, 0), self._instant(command.until, 1 << 62)
+        try:
+            since, until = commands.time_range(command.since, command.until, self._clock.wall())
+        except ValueError as error:
+            raise BadCommand(str(error), command.id) from None
         whose = None if command.imei is None else ("terminal", command.imei)
         whose = whose if command.product_id is None else ("product", command.product_id)
         self._replaying = True
@@ -201,14 +207,6 @@ class Executor:
             return await self._publisher.replay(whose, command.report, since, until)
         finally:
             self._replaying = False
-
-    def _instant(self, said: str | float | None, otherwise: int) -> int:
-        if said is None:
-            return otherwise
-        try:
-            return commands.instant(said, self._clock.wall())
-        except ValueError as error:
-            raise BadCommand(str(error)) from None
 
     def _answer(
         self,
@@ -224,12 +222,12 @@ class Executor:
         status: Literal["ok", "error"] = "ok" if error is None else "error"
         said: Result | Response = Response(id=id, status=status, error=error, count=count)
         base = self._publisher.tree.base
-        topic = f"{base}/bridge/response/{address.name}"
+        topic = f"{base}/bridge/response/{_topic_level(address.name)}"
         if address.verb:
             said = Result(id=id, command=address.verb, status=status, error=error, note=note, state=state)
-            topic = f"{base}/bridge/polling/{_level(address.name)}/result"
+            topic = f"{base}/bridge/polling/{_topic_level(address.name)}/result"
         if error is not None:
-            _log.warning("%s: %s", incoming.topic, error)
+            _log.warning("%s: %s", incoming.topic[:MAX_LOGGED_CHARS], error)
         self._publisher.reply(Message(topic, encode(said), retain=False), incoming)
 
 
@@ -237,6 +235,6 @@ def _not_stored(error: sqlite3.OperationalError) -> str:
     return f"the database could not be read or written: {error}; nothing was changed, try again"
 
 
-def _level(name: str) -> str:
-    """An unknown call as a topic level that can be published to."""
-    return name if "\0" not in name and len(name) <= 256 else "unknown"
+def _topic_level(name: str) -> str:
+    """The name of a call or a request, also of an unknown one, as a topic level that any broker takes."""
+    return name if len(name) <= MAX_NAME_CHARS and name.isprintable() else "unknown"

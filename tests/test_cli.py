@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from oneweb_bridge import broker
+from oneweb_bridge import broker, simulator
 from tests import harness
 from tests.campaign import settled
 
@@ -86,6 +86,42 @@ async def test_history_shows_what_was_published(world: harness.World) -> None:
     code, out, err = await harness.command("history", "-c", config, "--imei", imei, "--since", "soon")
     assert (code, out) == (2, "")
     assert "expected a time" in err
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        ("--since", "99999999999999d"),
+        ("--since", "9" * 400),
+        ("--since=-5s",),
+        ("--until", "1e300"),
+        ("--since", "10000-01-01T00:00:00Z"),
+        ("--since", "1h", "--until", "2h"),
+    ],
+)
+async def test_history_of_an_impossible_time_is_wrong_usage(world: harness.World, span: tuple[str, ...]) -> None:
+    """A span of time that does not exist is exit 2 with one sentence that names the option."""
+    code, out, err = await harness.command("history", "-c", str(world.config()), "--imei", "T", *span)
+
+    assert (code, out) == (2, "")
+    assert re.match(r"oneweb-bridge: history: (since|until): expected ", err)
+    assert len(err.splitlines()) == 1
+
+
+async def test_history_is_utf_8_in_any_locale(world: harness.World) -> None:
+    """Arrows and names of any script come out as UTF-8, whatever the locale says."""
+    config, imei = str(world.config()), world.api.truth("terminals")[0]["id"]
+    async with harness.recording(world.port) as recorder, harness.running(Path(config)):
+        await recorder.until(lambda: settled(recorder))
+        world.api.fleet("rename", id=imei, name="Fähre Ærø 船")
+        await recorder.until(lambda: recorder.on(f"oneweb/terminal/{imei}/event/changed"), 30)
+    for form in ((), ("--csv",), ("--json",)):
+        code, out, err = await harness.command(
+            *("history", "-c", config, "--imei", imei, "--since", "2025-01-01T00:00:00Z", *form),
+            PYTHONIOENCODING="latin-1",
+        )
+        assert (code, err) == (0, "")
+        assert "Fähre Ærø 船" in out
 
 
 async def test_config_masks_secrets(world: harness.World) -> None:
@@ -211,6 +247,45 @@ async def test_wrong_usage_is_exit_2_without_a_traceback(arguments: tuple[str, .
 
     assert (code, out) == (2, "")
     assert "Traceback" not in err
+
+
+DIGITS = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("demo", "--terminals", DIGITS), "expected a number from 0 to 400000"),
+        (("demo", "--speed", "nan"), "expected a number above 0"),
+        (("demo", "--duration", "99999999999999d"), "at most 100 years"),
+        (("simulate", "--port", DIGITS), "port must be from 0 to 65535"),
+        (("simulate", "--terminals", DIGITS), "terminals must be from 0 to 400000"),
+        (("simulate", "--cycle", "inf"), "cycle must be from 1"),
+        (("simulate", "--shape", "zone_hours=nan"), "zone_hours must be from -24"),
+        (("simulate", "--shape", "nonsense=1"), "'nonsense' is no NAME"),
+        (("set", "sites", "--interval", "1e300s"), "expected a duration like 30s or 5m"),
+        (("set", "sites", "--interval", "9s"), "expected 10 s to 7 d"),
+    ],
+)
+async def test_number_out_of_bounds_is_exit_2_with_a_sentence(arguments: tuple[str, ...], expected: str) -> None:
+    """A number that the command cannot count with exits 2 and says what was expected."""
+    code, out, err = await harness.command(*arguments)
+
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert "Traceback" not in err
+
+
+async def test_simulate_help_describes_every_option() -> None:
+    """Each option of `simulate` is described, with its default where there is one."""
+    code, out, _ = await harness.command("simulate", "--help", COLUMNS="200")
+
+    described = re.findall(r"^  --([a-z-]+) \S+\s+(\w.*)$", out, re.MULTILINE)
+    names = {name.replace("_", "-") for name in simulator.Options.__struct_fields__} - {"gzip"}
+    assert code == 0
+    assert names <= {name for name, _ in described}
+    assert "None" not in out
+    assert "terminals in the fleet, 0 to 400000 (default: 25)" in out
 
 
 async def test_corrupt_database_is_one_sentence_and_exit_1(world: harness.World) -> None:

@@ -1,5 +1,6 @@
 """Payload to command: what is obeyed, and the sentence that says why not."""
 
+import contextlib
 from typing import Any
 
 import hypothesis
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.commands import (
+    MAX_TIME_MS,
     MOST,
     REQUESTS,
     Address,
@@ -21,6 +23,7 @@ from oneweb_bridge.commands import (
     decode,
     is_empty,
     mark_of,
+    time_range,
 )
 
 CALL = "user_terminals"
@@ -104,6 +107,10 @@ def test_payload_is_not_empty() -> None:
         ('{"interval": "7d"}', {"interval": 604_800.0}),
         ('{"interval": null}', {"interval": None}),
         ('{"enabled": null}', {"enabled": None}),
+        ('{"enabled": "yes"}', {"enabled": True}),
+        ('{"enabled": "OFF", "interval": "5min"}', {"enabled": False, "interval": 300.0}),
+        ('{"enabled": 1, "interval": "PT5M"}', {"enabled": True, "interval": 300.0}),
+        ('{"enabled": 0}', {"enabled": False}),
     ],
 )
 def test_set_takes_any_subset(payload: str, changes: dict[str, object]) -> None:
@@ -125,8 +132,12 @@ def test_set_keeps_the_id_of_its_sender() -> None:
         "null",
         "true",
         "{",
-        '{"enabled": "yes"}',
-        '{"enabled": 1}',
+        '{"enabled": "maybe"}',
+        '{"enabled": 2}',
+        '{"enabled": 1.0}',
+        f'{{"enabled": {"9" * 400}}}',
+        f'{{"interval": {"9" * 400}}}',
+        f'{{"interval": "{"9" * 400}s"}}',
         '{"interval": true}',
         '{"interval": 9}',
         '{"interval": "9s"}',
@@ -175,16 +186,37 @@ def test_long_payload_is_refused(verb: str) -> None:
 
 @pytest.mark.parametrize(
     ("payload", "expected"),
-    [("true", True), ("ON", True), ("on", True), (" True\n", True), ("false", False), ("OFF", False), ("null", None)],
+    [
+        ("true", True),
+        ("ON", True),
+        ("on", True),
+        (" True\n", True),
+        ("false", False),
+        ("OFF", False),
+        ("null", None),
+        ("yes", True),
+        ("No", False),
+        ("1", True),
+        ("0", False),
+    ],
 )
 def test_bare_enabled_takes_the_words_of_home_assistant(payload: str, expected: bool | None) -> None:
-    """`enabled/set` takes true, false, ON and OFF, bare."""
+    """`enabled/set` takes true, false, ON, OFF, yes, no, 1 and 0, bare."""
     assert obeyed("enabled", payload) == Set(CALL, {"enabled": expected})
 
 
 @pytest.mark.parametrize(
     ("payload", "expected"),
-    [("300", 300.0), ("5m", 300.0), (" 5m ", 300.0), ('"5m"', 300.0), ("300.0", 300.0), ("null", None)],
+    [
+        ("300", 300.0),
+        ("5m", 300.0),
+        (" 5m ", 300.0),
+        ('"5m"', 300.0),
+        ("300.0", 300.0),
+        ("5min", 300.0),
+        ("PT5M", 300.0),
+        ("null", None),
+    ],
 )
 def test_bare_interval_takes_seconds_and_durations(payload: str, expected: float | None) -> None:
     """`interval/set` takes seconds or a duration, bare."""
@@ -195,7 +227,7 @@ def test_bare_interval_takes_seconds_and_durations(payload: str, expected: float
     ("verb", "payload"),
     [
         ("enabled", b"yes please"),
-        ("enabled", b"1"),
+        ("enabled", b"2"),
         ("enabled", b"\xff"),
         ("enabled", b"{}"),
         ("interval", b"9"),
@@ -228,7 +260,7 @@ def test_poll_of_all_is_a_poll() -> None:
     assert obeyed("poll", "", call="all") == Poll("all")
 
 
-@pytest.mark.parametrize("payload", ["now", "[]", '{"id": 5}', '{"what": 1}'])
+@pytest.mark.parametrize("payload", ["now", "[]", '{"id": 5}', '{"what": 1}', '{"source": "me"}'])
 def test_bad_poll_is_refused(payload: str) -> None:
     """What is neither empty nor an object with an id is no poll."""
     with pytest.raises(BadCommand, match="expected"):
@@ -286,6 +318,63 @@ def test_release_of_an_unknown_call_is_refused() -> None:
     with pytest.raises(BadCommand, match="'nobody'") as caught:
         requested("release", '{"call": "nobody", "id": "x"}')
     assert caught.value.id == "x"
+
+
+# --- times ----------------------------------------------------------------------------------------
+
+NOW = 1_750_167_607.5
+NOW_MS = 1_750_167_607_500
+
+
+@pytest.mark.parametrize(
+    ("since", "expected"),
+    [
+        ("24h", NOW_MS - 86_400_000),
+        ("PT24H", NOW_MS - 86_400_000),
+        (90, NOW_MS - 90_000),
+        ("90", NOW_MS - 90_000),
+        ("2025-06-17T13:40:07Z", 1_750_167_607_000),
+        (1_750_167_607, 1_750_167_607_000),
+        ("1750167607", 1_750_167_607_000),
+        (1_750_167_607_123, 1_750_167_607_123),
+        ("1750167607123", 1_750_167_607_123),
+        (None, 0),
+    ],
+)
+def test_time_is_read_in_each_form(since: str | float | None, expected: int) -> None:
+    """`since` is a time, an epoch in seconds or milliseconds, or how long ago; without it, the beginning."""
+    assert time_range(since, None, NOW) == (expected, MAX_TIME_MS)
+
+
+UNTIMELY = (
+    *(1e300, -1e300, 1e999, float("nan"), -1, 10**400, MAX_TIME_MS, "99999999999999d", "9" * 400, "9" * 5000, "30000d"),
+    *("-5s", "", "soon", "10000-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "n/a", "24h" + " " * 5000, "1e300s", "\0"),
+)
+
+
+@pytest.mark.parametrize("value", UNTIMELY, ids=lambda value: str(value)[:12] if value != 10**400 else "digits")
+@pytest.mark.parametrize("name", ["since", "until"])
+def test_time_beyond_its_bounds_is_refused(name: str, value: str | float) -> None:
+    """No value gives a time that SQLite cannot hold; the sentence says which one and what was expected."""
+    with pytest.raises(ValueError, match=f"^{name}: expected a time like .* or how long ago") as refused:
+        time_range(value if name == "since" else None, value if name == "until" else None, NOW)
+    assert len(str(refused.value)) < 200
+
+
+@given(st.none() | st.text(max_size=30) | st.floats() | st.integers(), st.none() | st.text(max_size=30) | st.floats())
+def test_any_range_is_bounded_or_refused(since: Any, until: Any) -> None:
+    """Every pair of values is a range that begins before it ends, within the years 1970 to 9999, or a ValueError."""
+    begin, end = 0, 1
+    with contextlib.suppress(ValueError):
+        begin, end = time_range(since, until, NOW)
+    assert 0 <= begin < end <= MAX_TIME_MS
+
+
+@pytest.mark.parametrize(("since", "until"), [("1h", "2h"), ("2025-06-17T13:40:07Z", "2025-06-17T13:40:07Z")])
+def test_range_that_ends_before_it_begins_is_refused(since: str, until: str) -> None:
+    """`until` must be after `since`."""
+    with pytest.raises(ValueError, match="until: expected a time after since"):
+        time_range(since, until, NOW)
 
 
 # --- whatever comes -------------------------------------------------------------------------------

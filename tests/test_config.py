@@ -1,7 +1,9 @@
 """The configuration: what a file may say, what comes of it, and the sentence that a mistake gets."""
 
+import contextlib
+import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -29,6 +31,7 @@ from oneweb_bridge.config import (
     parse_duration,
     require_credentials,
 )
+from oneweb_bridge.settings import parse_length, parse_share, parse_size
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = (ROOT / "bridge.yaml").read_text(encoding="utf-8")
@@ -338,6 +341,10 @@ def test_credentials_that_are_missing_are_asked_for() -> None:
         ("1.5h", 5400),
         (7, 7),
         ("0.5", 0.5),
+        ("5min", 300),
+        ("PT5M", 300),
+        ("P1DT6H30M1.5S", 109801.5),
+        ("P2D", 172800),
     ],
 )
 def test_duration_is_read(said: object, seconds: float) -> None:
@@ -345,7 +352,27 @@ def test_duration_is_read(said: object, seconds: float) -> None:
     assert parse_duration(said) == seconds
 
 
-@pytest.mark.parametrize("said", ["soon", "", "-5s", -1, True, None, "5 weeks", "5M", float("nan"), float("inf"), [1]])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "soon",
+        "",
+        "-5s",
+        -1,
+        True,
+        None,
+        "5 weeks",
+        "5M",
+        "P",
+        "PT",
+        "P5M",
+        "P1DT",
+        "PT5",
+        float("nan"),
+        float("inf"),
+        [1],
+    ],
+)
 def test_duration_of_another_form_is_refused(said: object) -> None:
     """Anything else is a ValueError with what was expected."""
     with pytest.raises(ValueError, match="expected a duration like 30s or 5m"):
@@ -381,6 +408,63 @@ def test_sizes_lengths_and_shares_are_read() -> None:
         ) == expected
 
 
+EXTREMES = (
+    *("9" * 400, "9" * 5000, "1e300", "-1", ".nan", ".inf", "1e300s", f"{'9' * 60}s", f"{'9' * 400}s", f"{'9' * 60}GB"),
+    *(
+        '"\\uDCFF"',
+        '"\\0"',
+        "[]",
+        "[[[]]]",
+        "{}",
+        "true",
+        "2025-13-45",
+        "!!int x",
+        f"!!int {'9' * 5000}",
+        "!!binary aGk=",
+    ),
+)
+
+
+def leaves(tree: object, *above: str) -> Iterator[tuple[str, ...]]:
+    """Where a value stands in a configuration."""
+    if isinstance(tree, dict) and tree:
+        for name, below in tree.items():
+            yield from leaves(below, *above, name)
+    else:
+        yield above
+
+
+@pytest.mark.parametrize("extreme", EXTREMES, ids=lambda text: text[:12])
+def test_no_value_of_any_key_is_a_traceback(extreme: str) -> None:
+    """Whatever stands at a key is refused with a sentence, or can be shown again as the effective configuration."""
+    for keys in leaves({**effective(DEFAULTS), "polling": {"sites": effective(DEFAULTS)["polling"]["ut_traffic"]}}):
+        text = extreme
+        for key in reversed(keys):
+            text = f"{{{json.dumps(key)}: {text}}}"
+        with contextlib.suppress(ConfigError):
+            assert dump_yaml(parse(text, {}))
+
+
+def test_value_of_the_environment_that_is_no_text_is_refused() -> None:
+    """Bytes of the environment that are not UTF-8 are refused with the key."""
+    with pytest.raises(ConfigError, match=r"mqtt\.username"):
+        parse("mqtt: {username: '${NAME}'}", {"NAME": "\udcff"})
+
+
+@pytest.mark.parametrize(
+    ("parse_quantity", "unit"), [(parse_duration, "d"), (parse_size, "TiB"), (parse_length, "km"), (parse_share, "%")]
+)
+@pytest.mark.parametrize("number", [10**400, 1e300, "9" * 60, "9" * 400, "9" * 5000, float("inf"), float("nan"), -1])
+def test_quantity_without_bounds_is_refused(
+    parse_quantity: Callable[[object], float], unit: str, number: float | str
+) -> None:
+    """No number and no text gives a quantity that is infinite or larger than the bridge can count with."""
+    for quantity in (number, f"{number}{unit}"[:8000] if isinstance(number, str) else number):
+        with pytest.raises(ValueError, match="expected a") as refused:
+            parse_quantity(quantity)
+        assert len(str(refused.value)) < 150
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 MISTAKES = {
@@ -391,8 +475,8 @@ MISTAKES = {
     "polling: {sites: {page: {limt: 1}}}": "polling.sites.page.limt: unknown key; did you mean 'limit'?",
     "polling: {sites: {map: {name: {pth: a}}}}": "polling.sites.map.name.pth: unknown key; did you mean",
     "api: {client_secret_fle: a}": "api.client_secret_fle: unknown key; did you mean 'client_secret_file'?",
-    "api: {timeout: {read: soon}}": "api.timeout.read: expected a duration like 30s or 5m, got 'soon'",
-    "api: {timeout: {read: 0}}": "api.timeout.read: expected a duration like 30s or 5m, got '0'",
+    "api: {timeout: {read: soon}}": "api.timeout.read: expected a duration like 30s or 5m, at most 100 years, got",
+    "api: {timeout: {read: 0}}": "api.timeout.read: expected a duration like 30s or 5m, at most 100 years, got '0'",
     "mqtt: {port: 0}": "mqtt.port: expected a port from 1 to 65535, got '0'",
     "mqtt: {port: 70000}": "mqtt.port: expected a port from 1 to 65535, got '70000'",
     "mqtt: {window: 1.5}": "mqtt.window: expected a whole number from 1 to 65535, got '1.5'",
@@ -420,7 +504,7 @@ MISTAKES = {
     "polling: {sites: {map: {nam: null}}}": "polling.sites.map.nam: unknown key; did you mean 'name'?",
     "polling: {sites: {map: [a]}}": "polling.sites.map: expected keys with values, got a list",
     "polling: {sites: {window: soon}}": "polling.sites.window: expected none or keys with values, got",
-    "polling: {sites: {page: {limit: 0}}}": "polling.sites.page.limit: expected a whole number from 1,",
+    "polling: {sites: {page: {limit: 0}}}": "polling.sites.page.limit: expected a whole number from 1 to 1000000000,",
     "polling: {ut_traffic: {window: {length: 59m}}}": "polling.ut_traffic.window.length: expected at",
     "polling: {ut_traffic: {for_each: user_terminals}}": "polling.ut_traffic.path: expected {ut_id}",
     "polling: {ut_traffic: {path: '/x/{ut_id}'}}": "polling.ut_traffic.for_each: expected",

@@ -108,7 +108,7 @@ ASSEMBLY = {
     ),
     "demo": "app broker catalogue config console settings simulator",
     "cli": (
-        "__init__ app asyncapi backup catalogue checking config database demo explore logs masks past remote "
+        "__init__ app asyncapi backup catalogue checking commands config database demo explore logs masks past remote "
         "settings simulator"
     ),
 }

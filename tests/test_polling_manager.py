@@ -65,7 +65,9 @@ async def test_live_set_is_in_force_and_answered(world: harness.World) -> None:
     ("topic", "payload", "expected"),
     [
         ("enabled/set", "OFF", {"enabled": False}),
-        ("enabled/set", "true", {"enabled": True}),
+        ("enabled/set", "yes", {"enabled": True}),
+        ("interval/set", "5min", {"interval": 300}),
+        ("set", '{"interval": "PT5M", "enabled": 0}', {"interval": 300, "enabled": False}),
         ("interval/set", "300", {"interval": 300}),
         ("interval/set", "5m", {"interval": 300}),
         ("set", '{"interval": 45}', {"interval": 45}),
@@ -271,12 +273,12 @@ async def test_poll_all_polls_every_enabled_call(world: harness.World) -> None:
         ("sites/set", b'{"interval": "soon"}', "expected a duration"),
         ("sites/set", b'{"interval": 9}', "10 s to 7 d"),
         ("sites/set", b'{"interval": 604801}', "10 s to 7 d"),
-        ("sites/set", b'{"enabled": "yes"}', "Expected"),
+        ("sites/set", b'{"enabled": "maybe"}', "expected true, false, ON, OFF"),
         ("sites/set", b'{"intervall": 60}', "intervall"),
         ("sites/set", b"{}", "expected enabled, interval, or both"),
         ("sites/set", b"\xff\xfe\x00", "expected a JSON object"),
         ("sites/set", b'{"id": "' + b"x" * 5000 + b'"}', "at most 4096"),
-        ("sites/enabled/set", b"maybe", "expected true, false, ON or OFF"),
+        ("sites/enabled/set", b"maybe", "expected true, false, ON, OFF"),
         ("sites/interval/set", b"1e999", "duration"),
     ],
 )
@@ -387,6 +389,50 @@ async def test_replay_sends_history_marked_and_never_retained(world: harness.Wor
         assert all(topic.startswith(f"oneweb/terminal/{imei}/") for topic, _, _ in news)
         assert {"event/added", "history/traffic"} <= {topic.split("/", 3)[3] for topic, _, _ in news}
         assert retained.keys() == recorder.retained.keys()
+
+
+UNTIMELY = (
+    *(
+        '{"since": 1e300}',
+        '{"since": -1}',
+        '{"until": 253402300800000}',
+        '{"since": "99999999999999d"}',
+        '{"since": true}',
+    ),
+    *(f'{{"since": {"9" * 400}}}', '{"since": [[[]]]}', '{"since": "10000-01-01T00:00:00Z"}', '{"since": NaN}'),
+    '{"since": "1h", "until": "2h"}',
+)
+
+
+async def test_replay_of_an_impossible_time_is_refused(world: harness.World) -> None:
+    """No `since` or `until` ends the bridge: each is answered with what was expected."""
+    async with settled_bridge(world) as (recorder, bridge):
+        for payload in UNTIMELY:
+            await harness.said(world.port, "oneweb/bridge/request/replay", payload)
+        answers = await recorder.until(
+            lambda: len(found := recorder.on("oneweb/bridge/response/replay")) == len(UNTIMELY) and found
+        )
+        await harness.said(world.port, f"{CALL}/poll")
+        await recorder.until(lambda: recorder.on(f"{CALL}/result"))
+
+    assert {answer["status"] for answer in answers} == {"error"}
+    assert all("expected" in answer["error"].casefold() for answer in answers)
+    assert bridge.returncode is not None
+    assert "Traceback" not in bridge.text()
+
+
+async def test_name_that_fits_no_topic_is_answered_on_another(world: harness.World) -> None:
+    """A request or a call with a name of any length gets its error, and the bridge stays connected."""
+    async with settled_bridge(world) as (recorder, bridge):
+        # The topic itself may have 65535 bytes; the answer's would be longer.
+        for topic in ("request/" + "x" * 65_000, "polling/" + "x" * 65_000 + "/set", "request/nobody"):
+            await harness.said(world.port, f"oneweb/bridge/{topic}", "{}")
+        await recorder.until(lambda: recorder.on("oneweb/bridge/response/nobody"))
+
+        assert "there is no request 'xxx" in recorder.on("oneweb/bridge/response/unknown")[0]["error"]
+        assert "there is no call 'xxx" in recorder.on("oneweb/bridge/polling/unknown/result")[0]["error"]
+        assert recorder.on("oneweb/bridge/status").count({"state": "online"}) == 1
+        assert all(len(line) < 1000 for line in bridge.text().splitlines())
 
 
 async def test_purge_clears_what_nobody_owns(world: harness.World) -> None:

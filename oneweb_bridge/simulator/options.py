@@ -1,10 +1,13 @@
 """What can be chosen about the simulator: the fleet and its life, the transport, the form of the answers."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from .clock import parse_rfc3339
+
+MOST, LONGEST = 1e6, 1e9
+"""The largest factor or number of items, and the longest time in seconds."""
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,70 +102,54 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """The fleet, its life, its transport."""
+    """The fleet, its life, its transport. The notes are what `simulate --help` says."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: int = 0
-    """Port to listen on; 0 takes a free one."""
-    terminals: int = 25
-    """Terminals in the fleet, 0 to 400000."""
-    seed: int = 1
-    """Seed of the story; the same seed, start and time give the same bytes."""
-    speed: float = 1.0
-    """Simulated seconds per real second; 0 stands still."""
-    start: str | None = None
-    """Simulated start time, RFC 3339; without it, now."""
-    client_id: str = "demo"
-    """The client id that is accepted."""
-    client_secret: str = "demo-secret"  # noqa: S105  # the public one of the demo
-    """The client secret that is accepted."""
-    auth: Literal["basic", "headers", "oauth2"] = "basic"
-    """How clients sign in: HTTP Basic, the headers client_id and client_secret, or an OAuth2 token."""
-    token_ttl: float = 3600.0
-    """Real seconds that an OAuth2 token lasts."""
-    liveliness: float = 1.0
-    """How often things change, as a factor; 0 lets nothing change by itself."""
-    report_period: float = 1.0
-    """Factor on the time between two measurements; 0.02 gives samples every 6 to 72 s."""
-    lateness_scale: float = 1.0
-    """Factor on how late measurements become visible."""
-    cycle: float | None = None
-    """Seconds of a bill cycle; without it, calendar months in UTC."""
-    keep: float = 7 * 86400.0
-    """Seconds of history that reports reach back."""
-    default_limit: int = 100
-    """Items of a page when no limit is asked for."""
-    max_limit: int = 1000
-    """Largest page."""
-    rate_limit: int | None = None
-    """Requests allowed per window; without it, no limit and no rate headers."""
-    rate_window: float = 60.0
-    """Real seconds of the rate limit's window."""
-    gzip: bool = True
-    """Whether bodies are compressed for clients that accept it."""
-    ledger: str | None = None
-    """File to which every answered page is appended as a JSON line."""
-    shape: Shape = Shape()
-    """The form of the answers."""
+    host: Annotated[str, "address to listen on"] = "127.0.0.1"
+    port: Annotated[int, "port to listen on; 0 takes a free one"] = 0
+    terminals: Annotated[int, "terminals in the fleet, 0 to 400000"] = 25
+    seed: Annotated[int, "seed of the story; the same seed, start and time give the same bytes"] = 1
+    speed: Annotated[float, "simulated seconds per real second; 0 stands still"] = 1.0
+    start: Annotated[str | None, "simulated start time, RFC 3339; without it, now"] = None
+    client_id: Annotated[str, "the client id that is accepted"] = "demo"
+    client_secret: Annotated[str, "the client secret that is accepted"] = "demo-secret"  # noqa: S105  # the public one of the demo
+    auth: Annotated[
+        Literal["basic", "headers", "oauth2"],
+        "how clients sign in: HTTP Basic, the headers client_id and client_secret, or an OAuth2 token",
+    ] = "basic"
+    token_ttl: Annotated[float, "real seconds that an OAuth2 token lasts"] = 3600.0
+    liveliness: Annotated[float, "how often things change, as a factor; 0 lets nothing change by itself"] = 1.0
+    report_period: Annotated[
+        float, "factor on the time between two measurements; 0.02 gives samples every 6 to 72 s"
+    ] = 1.0
+    lateness_scale: Annotated[float, "factor on how late measurements become visible"] = 1.0
+    cycle: Annotated[float | None, "seconds of a bill cycle; without it, calendar months in UTC"] = None
+    keep: Annotated[float, "seconds of history that reports reach back"] = 7 * 86400.0
+    default_limit: Annotated[int, "items of a page when no limit is asked for"] = 100
+    max_limit: Annotated[int, "largest page"] = 1000
+    rate_limit: Annotated[int | None, "requests allowed per window; without it, no limit and no rate headers"] = None
+    rate_window: Annotated[float, "real seconds of the rate limit's window"] = 60.0
+    gzip: Annotated[bool, "whether bodies are compressed for clients that accept it"] = True
+    ledger: Annotated[str | None, "file to which every answered page is appended as a JSON line"] = None
+    shape: Annotated[Shape, "the form of the answers"] = Shape()
 
     def __post_init__(self) -> None:
         for sentence, wrong in (
             ("terminals must be from 0 to 400000", not 0 <= self.terminals <= 400_000),
             ("port must be from 0 to 65535", not 0 <= self.port <= 65535),
-            ("speed must be 0 or more", not 0 <= self.speed < float("inf")),
-            ("seed must be 0 or more", self.seed < 0),
-            ("liveliness must be 0 or more", not 0 <= self.liveliness < float("inf")),
-            ("report_period must be above 0", not 0 < self.report_period < float("inf")),
-            ("lateness_scale must be 0 or more", not 0 <= self.lateness_scale < float("inf")),
-            ("cycle must be at least 1 second", self.cycle is not None and not self.cycle >= 1),
-            ("keep must be above 0", not 0 < self.keep < float("inf")),
-            ("token_ttl must be above 0", not self.token_ttl > 0),
-            ("max_limit must be at least 1", self.max_limit < 1),
+            ("speed must be from 0 to 1000000", not 0 <= self.speed <= MOST),
+            ("seed must be from 0 to 9223372036854775807", not 0 <= self.seed < 1 << 63),
+            ("liveliness must be from 0 to 1000000", not 0 <= self.liveliness <= MOST),
+            ("report_period must be above 0, at most 1000000", not 0 < self.report_period <= MOST),
+            ("lateness_scale must be from 0 to 1000000", not 0 <= self.lateness_scale <= MOST),
+            ("cycle must be from 1 to 1000000000 seconds", self.cycle is not None and not 1 <= self.cycle <= LONGEST),
+            ("keep must be above 0, at most 1000000000 seconds", not 0 < self.keep <= LONGEST),
+            ("token_ttl must be above 0, at most 1000000000 seconds", not 0 < self.token_ttl <= LONGEST),
+            ("max_limit must be from 1 to 1000000", not 1 <= self.max_limit <= MOST),
             ("default_limit must be from 1 to max_limit", not 1 <= self.default_limit <= self.max_limit),
             ("rate_limit must be at least 1", self.rate_limit is not None and self.rate_limit < 1),
-            ("rate_window must be above 0", not self.rate_window > 0),
+            ("rate_window must be above 0, at most 1000000000 seconds", not 0 < self.rate_window <= LONGEST),
             ("start must be an RFC 3339 time such as 2025-06-17T14:15:00Z", not _is_time(self.start)),
+            ("zone_hours must be from -24 to 24", not -24 <= (self.shape.zone_hours or 0.0) <= 24),
             ("every path in shape must begin with a slash", not _paths_are_absolute(self.shape)),
         ):
             if wrong:
