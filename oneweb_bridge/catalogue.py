@@ -10,8 +10,10 @@ from typing import Literal
 
 import msgspec
 
-FieldType = Literal["text", "word", "time", "number", "bool", "words"]
+FieldType = Literal["text", "word", "time", "number", "bool", "words", "set"]
 Reads = Literal["record", "components", "report", "usage"]
+READING = 2
+"""To be raised when the same answer is read into other values by a new version: then all records are looked at once."""
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -20,7 +22,8 @@ class Field(msgspec.Struct, frozen=True):
     A volatile field never causes an event. `kind` says whether a number is a level (gauge), a
     counter that grows (cumulative) or the amount since the sample before (delta). `unlimited` names
     the flag that is true, with the number absent, when the API says that there is no limit: in the
-    number's own place or in the field `unlimited_label`. A `word` is a text in snake_case.
+    number's own place or in the field `unlimited_label`. A `word` is a text in snake_case, `words` are a
+    list of texts whose order means something, and a `set` is one whose order does not.
     """
 
     name: str
@@ -145,7 +148,7 @@ TERMINAL = (
     _party("end_customer_name", "end_customer", "name"),
     _text("site_id", "place.id"),
     _text("site_external_id", "place.externalId"),
-    Field("product_ids", ("product[*].id",), "words"),
+    Field("product_ids", ("product[*].id",), "set"),
     _number("longitude", f"{_POINT}[0]", unit="deg"),
     _number("latitude", f"{_POINT}[1]", unit="deg"),
     _number("elevation_m", f"{_POINT}[2]", unit="m"),

@@ -19,7 +19,7 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
-from oneweb_bridge.catalogue import CALLS, Call, Field
+from oneweb_bridge.catalogue import CALLS, READING, Call, Field
 from oneweb_bridge.paths import BadPath, compile_path
 from oneweb_bridge.settings import (
     ROLES,
@@ -553,4 +553,4 @@ def fingerprint(call: Call, mapping: Mapping) -> str:
         call.indicators,
     )
     means = (mapping.timezone, mapping.unlimited, mapping.coordinate_order)
-    return hashlib.sha256(msgspec.json.encode((reads, means))).hexdigest()[:16]
+    return hashlib.sha256(msgspec.json.encode((READING, reads, means))).hexdigest()[:16]

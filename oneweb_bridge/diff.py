@@ -27,7 +27,7 @@ encode = msgspec.json.Encoder().encode
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """How one listing is compared. `threshold` in metres; times in ms."""
+    """How one listing is compared. `threshold` in metres; times in ms; the lists in `sets` have no order."""
 
     kind: Kind
     volatile: frozenset[str] = frozenset()
@@ -35,6 +35,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     initial: bool = False
     remapped: bool = False
     now: int = 0
+    sets: frozenset[str] = frozenset()
 
 
 class Fresh(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +65,7 @@ def compare(rule: Rule, before: Mapping[str, Stored], fresh: Sequence[Fresh], co
 def _record(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> None:
     reading = fresh.reading
     before = fields_of(stored)
-    after = settled(before, reading, rule.threshold)
+    after = settled(before, reading, rule)
     changed = changes(before, after, rule.volatile)
     if stored is not None and not changed:
         batch.same.append((fresh.hash, rule.kind, reading.id))
@@ -81,13 +82,16 @@ def fields_of(stored: Stored | None) -> Fields:
     return found
 
 
-def settled(before: Fields, reading: Reading, threshold: float) -> Fields:
-    """The fields to announce: what could not be read stays as it was, and so does a position that barely moved."""
+def settled(before: Fields, reading: Reading, rule: Rule) -> Fields:
+    """The fields to announce: a set in another order stays as it was, and so does a position that barely moved.
+
+    What could not be read is not among them, because what is not known is absent.
+    """
     after = dict(reading.fields)
-    for name in reading.odd:
-        if name in before:
+    for name in rule.sets & before.keys():
+        if sorted(_list(before[name])) == after.get(name):
             after[name] = before[name]
-    if not moved(before, after, threshold):
+    if not moved(before, after, rule.threshold):
         for name in POSITION:
             after.pop(name, None)
             if name in before:
@@ -185,7 +189,7 @@ def _components(rule: Rule, stored: Stored | None, fresh: Fresh, terminal: Store
 def _usage(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> None:
     reading = fresh.reading
     before = fields_of(stored)
-    after = settled(before, reading, 0.0)
+    after = settled(before, reading, msgspec.structs.replace(rule, threshold=0.0))
     ignored = rule.volatile | {"time", "ts", "cycle_started"}
     if stored is not None and not changes(before, after, ignored):
         batch.same.append((fresh.hash, "usage", reading.id))

@@ -7,6 +7,7 @@ A new way of asking is one more step, and nothing else changes.
 import asyncio
 import contextlib
 import functools
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -17,6 +18,8 @@ from oneweb_bridge.api import Answer, Api, BadAnswer, NotFound
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.glance import Glance, Salt
 from oneweb_bridge.listing import Listed, digest
+
+_log = logging.getLogger("oneweb_bridge.fetch")
 
 
 class Errand(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +155,7 @@ async def _pages(api: Api, ask_for: Ask, errand: Errand, target: _Target) -> Asy
         if used:
             yield msgspec.structs.replace(page, unpaged=listing.unpaged)
         elif listing.unpaged:
-            yield Listed([], [], page.unreadable, page.time, unpaged=True)
+            yield Listed([], [], page.unreadable, page.time, unpaged=True, reason=page.reason)
 
 
 class _Rows:
@@ -168,7 +171,8 @@ class _Rows:
         for id, raw in zip(page.ids, page.raws(), strict=True):
             self._rows.setdefault(id, []).append(raw)
         unpaged, time = self._sum.unpaged or page.unpaged, self._sum.time or page.time
-        self._sum = Listed([], [], self._sum.unreadable + page.unreadable, time, unpaged)
+        unreadable, reason = self._sum.unreadable + page.unreadable, self._sum.reason or page.reason
+        self._sum = Listed([], [], unreadable, time, unpaged, reason=reason)
 
     def slices(self) -> Iterator[list[str]]:
         """The keys in slices; one at least, so that an empty listing is told."""
@@ -179,15 +183,16 @@ class _Rows:
     def page(self, ids: list[str]) -> Listed:
         """A page with one record for each key."""
         page, self._sum = self._sum, msgspec.structs.replace(self._sum, unreadable=0)
-        records, unreadable = {}, page.unreadable
+        records, unreadable, reason = {}, page.unreadable, page.reason
         for id in ids:
             try:
                 records[id] = wire.gathered(self._rows.pop(id))
-            except wire.Unreadable:
-                unreadable += 1
+            except wire.Unreadable as error:
+                unreadable, reason = unreadable + 1, reason or f"{id}: {error}"
+                _log.debug("%s: %s is set aside", self._errand.call.id, id, exc_info=error)
         hashes = _hashes(records, records.values(), self._errand)
         return msgspec.structs.replace(
-            page, ids=list(records), hashes=hashes, records=list(records.values()), unreadable=unreadable
+            page, ids=list(records), hashes=hashes, records=list(records.values()), unreadable=unreadable, reason=reason
         )
 
 
@@ -234,14 +239,15 @@ def _at_a_glance(answer: Answer, errand: Errand) -> Listed | None:
 
 
 def _one_by_one(records: list[msgspec.Raw], answer: Answer, errand: Errand) -> Listed:
-    ids, readable, key = [], [], errand.glance.key
+    call, ids, readable, reason = errand.call, [], [], ""
     for raw in records:
         try:
-            ids.append(key(raw))
+            ids.append(errand.glance.key(raw))
             readable.append(raw)
-        except wire.Unreadable:
-            continue
-    unreadable, call = len(records) - len(ids), errand.call
+        except wire.Unreadable as error:
+            reason = reason or str(error)
+            _log.debug("%s: a record is set aside", call.id, exc_info=error)
+    unreadable = len(records) - len(ids)
     if unreadable and not ids:
         raise BadAnswer(
             f"{call.path}: none of {unreadable} records has a readable {' and '.join(call.key)}", answer.body
@@ -250,7 +256,7 @@ def _one_by_one(records: list[msgspec.Raw], answer: Answer, errand: Errand) -> L
         hashes = [errand.salt.hash(id, (raw,)) for id, raw in zip(ids, readable, strict=True)]
     else:
         hashes = _hashes(ids, readable, errand)
-    return Listed(ids, hashes, unreadable, answer.time, records=readable)
+    return Listed(ids, hashes, unreadable, answer.time, records=readable, reason=reason)
 
 
 def _hashes(ids: Iterable[str], raws: Iterable[msgspec.Raw], errand: Errand) -> list[bytes]:

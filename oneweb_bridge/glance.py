@@ -20,7 +20,7 @@ import msgspec
 from oneweb_bridge import values
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.paths import compile_path, top_member
-from oneweb_bridge.wire import NO_CHARACTER, ROWS, Unreadable, decoded, gathers
+from oneweb_bridge.wire import NO_CHARACTER, ROWS, Unreadable, at_border, decoded, gathers
 
 Raw = msgspec.Raw
 Parts = Sequence[bytes | Raw]
@@ -147,10 +147,10 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
     decode = msgspec.json.Decoder(key_struct).decode
 
     def key(raw: Raw) -> str:
-        found = decode(raw).key  # type: ignore[attr-defined]  # the struct is made at run time
-        if found is None or found == "":
+        found = values.text(decode(raw).key)  # type: ignore[attr-defined]  # the struct is made at run time
+        if not found:
             raise Unreadable(f"a record without {name}")
-        return str(found)
+        return found
 
     safe = _safe(key)
 
@@ -166,11 +166,9 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
 
 
 def _safe(key: Callable[[Raw], str]) -> Callable[[Raw], str]:
+    @at_border
     def safe(raw: Raw) -> str:
-        try:
-            found = key(raw)
-        except (msgspec.DecodeError, RecursionError, values.Odd) as error:
-            raise Unreadable(f"a record that is not readable: {error}") from None
+        found = key(raw)
         if NO_CHARACTER in found:
             raise Unreadable("a record whose key has half a character in it")
         return found

@@ -7,6 +7,7 @@ whole listing and no other writer waits long. What decides is pure and runs off 
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,16 +19,20 @@ from oneweb_bridge.bounds import Bounds
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import Config, fingerprint
-from oneweb_bridge.listing import Familiar, Listed, Listing, Settled
+from oneweb_bridge.listing import Familiar, Listed, Listing, Problems, Settled, UnreadableValues
 from oneweb_bridge.model import Alert, Batch, Fields, Kind, Reading, Sample, Stored
 from oneweb_bridge.store import SLICE, CallMemory, Store
 from oneweb_bridge.values import moment, rfc3339
 
+_log = logging.getLogger("oneweb_bridge.intake")
 DAY = 86_400_000
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What one complete poll brought. `memory` is to be stored together with the call's new state."""
+    """What one complete poll brought, and what of it could not be read.
+
+    `memory` is to be stored together with the call's new state.
+    """
 
     memory: CallMemory
     records: int = 0
@@ -36,6 +41,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     held: str = ""
     unpaged: bool = False
     alerts: list[Alert] = []
+    problems: Problems = msgspec.field(default_factory=Problems)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,10 +53,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     salt: glance.Salt
     glance: glance.Glance
     read: Callable[[str, Any], Reading]
-    sample: Callable[[str, Any], tuple[list[Sample], int]]
+    sample: Callable[[str, Any], wire.Measured]
     volatile: frozenset[str]
     measured: tuple[str, ...]
     """The fields that tell when something was seen or updated: the volatile times."""
+    sets: frozenset[str]
 
 
 def planned(call: Call, config: Config) -> Plan:
@@ -70,6 +77,7 @@ def planned(call: Call, config: Config) -> Plan:
         sample=wire.sampler(call, rules),
         volatile=frozenset(field.name for field in call.fields if field.volatile),
         measured=tuple(field.name for field in call.fields if field.volatile and field.type == "time"),
+        sets=frozenset(field.name for field in call.fields if field.type == "set"),
     )
 
 
@@ -82,6 +90,7 @@ class Intake:
         self._clock = clock
         self._attention: dict[str, samples.Attention] = {}
         self._familiar: dict[str, Familiar] = {}
+        self._unreadable: dict[str, UnreadableValues] = {}
         self._age = 0
         self.use(config)
 
@@ -126,11 +135,16 @@ class Intake:
         await self._remove(plan, listing, memory, outcome)
         outcome.records = len(listing.ids)
         outcome.unpaged = listing.unpaged
-        outcome.alerts += _set_aside(plan.call.id, listing.unreadable) + _not_believed(plan.call.id, listing)
+        self._unreadable_of(plan.call).add_to(listing.problems, listing.ids)
+        outcome.problems = listing.problems
+        outcome.alerts += _unreadable_alerts(plan.call.id, outcome.problems) + _not_believed(plan.call.id, listing)
         outcome.memory = msgspec.structs.replace(outcome.memory, complete=True, remapped=False)
         if age == self._age:
             self._familiar[plan.call.id] = listing.familiar
         return outcome
+
+    def _unreadable_of(self, call: Call) -> UnreadableValues:
+        return self._unreadable.setdefault(call.id, UnreadableValues())
 
     async def _opened_memory(self, plan: Plan) -> CallMemory:
         """The call's memory, with a change of its mapping noted before anything is compared under it."""
@@ -198,8 +212,9 @@ class Intake:
         listing: Listing,
         outcome: Outcome,
     ) -> None:
-        fresh, unreadable = await asyncio.to_thread(_read, plan, staged)
-        listing.unreadable += unreadable
+        fresh = await asyncio.to_thread(_read, plan, staged, listing.problems)
+        for record in fresh:
+            self._unreadable_of(plan.call).note(record.reading)
         listing.not_believed += _drop_unbelieved(plan, [record.reading for record in fresh], listing.bounds)
         fresh = await self._wanted(plan, fresh, listing)
         ids = [record.reading.id for record in fresh]
@@ -210,6 +225,7 @@ class Intake:
             initial=not memory.complete,
             remapped=memory.remapped,
             now=self._now(),
+            sets=plan.sets,
         )
         before = await self._store.load(plan.kind, ids)
         listing.known += len(before)
@@ -274,7 +290,7 @@ class Intake:
         if plan.kind == "components":
             return
         stored, now = await self._store.count(plan.kind), self._store.steady.now()
-        absent = [] if listing.unreadable else await self._absent(plan, listing, stored, now)
+        absent = [] if listing.problems.set_aside else await self._absent(plan, listing, stored, now)
         verdict = removal.decide(
             self._config.removal,
             absent,
@@ -339,6 +355,7 @@ class Intake:
             if end is not None:
                 await self._store.remember(outcome.memory)
         outcome.memory = msgspec.structs.replace(outcome.memory, complete=True, remapped=False)
+        outcome.alerts += _unreadable_alerts(plan.call.id, outcome.problems)
         if plan.kind == "terminal":
             outcome.alerts += await self._stopped(plan.call)
         return outcome
@@ -362,14 +379,14 @@ class Intake:
 
     async def _poll_span(self, plan: Plan, start: int | None, end: int | None, outcome: Outcome) -> CallMemory:
         await self._store.unstage(plan.call.id)
-        listing = Listing(self._api.bounds(), outcome.memory.horizon)
+        listing = Listing(self._api.bounds(), outcome.memory.horizon, outcome.problems)
         async with contextlib.aclosing(self._listed(plan, _window_params(plan.call, start, end))) as pages:
             async for page in pages:
                 await self._stage_samples(plan, page, listing)
         async for staged in self._store.staged(plan.call.id):
             await self._commit_samples(plan, staged, outcome)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
-        outcome.alerts += _set_aside(plan.call.id, listing.unreadable) + _not_believed(plan.call.id, listing)
+        outcome.alerts += _not_believed(plan.call.id, listing)
         # A span that was asked for by a wrong clock does not reach beyond the API's own time.
         time = min(end or listing.time or self._api.now(), listing.time or self._api.now())
         # What is forgotten now the API does not show any more: it was neither asked for nor in this answer.
@@ -439,14 +456,20 @@ class Intake:
         return await self._store.load(kind, sorted(ids))
 
 
-def _read(plan: Plan, staged: list[tuple[int, str, bytes, bytes]]) -> tuple[list[diff.Fresh], int]:
-    fresh, unreadable = [], 0
+def _read(plan: Plan, staged: list[tuple[int, str, bytes, bytes]], problems: Problems) -> list[diff.Fresh]:
+    """The records that can be read; what cannot is set aside, and the others go on."""
+    fresh = []
     for _, id, hash_, body in staged:
         try:
             fresh.append(diff.Fresh(plan.read(id, wire.decoded(body)), hash_))
-        except wire.Unreadable:
-            unreadable += 1
-    return fresh, unreadable
+        except wire.Unreadable as error:
+            _set_aside(plan.call, id, error, problems)
+    return fresh
+
+
+def _set_aside(call: Call, id: str, error: wire.Unreadable, problems: Problems) -> None:
+    problems.add_set_aside(f"{id}: {error}")
+    _log.debug("%s: something of %s is set aside: %s", call.id, id, error, exc_info=error)
 
 
 def _drop_unbelieved(plan: Plan, readings: Sequence[Reading], bounds: Bounds) -> int:
@@ -474,13 +497,15 @@ def _new_samples(
         if id not in allowed:
             continue
         try:
-            found, unreadable = plan.sample(id, wire.decoded(raw))
-        except wire.Unreadable:
-            listing.unreadable += 1
+            measured = plan.sample(id, wire.decoded(raw))
+        except wire.Unreadable as error:
+            _set_aside(plan.call, id, error, listing.problems)
             continue
-        listing.unreadable += unreadable
-        shown, found = len(found), [s for s in found if s.ts is None or listing.bounds.has(s.ts)]
-        listing.not_believed += shown - len(found)
+        for reason in measured.set_aside:
+            _set_aside(plan.call, id, reason, listing.problems)
+        listing.problems.add_values(id, list(measured.odd), list(measured.odd.values()))
+        found = [s for s in measured.samples if s.ts is None or listing.bounds.has(s.ts)]
+        listing.not_believed += len(measured.samples) - len(found)
         listing.oldest = min([listing.oldest, *(s.ts for s in found[:-1] if s.ts is not None)])
         rows += [
             (sample.ts or 0, id, b"", msgspec.msgpack.encode(sample))
@@ -530,16 +555,21 @@ def _fields(stored: Mapping[str, Stored]) -> dict[str, Fields]:
     return {id: diff.fields_of(record) for id, record in stored.items()}
 
 
-def _set_aside(call: str, unreadable: int) -> list[Alert]:
-    if not unreadable:
-        return []
-    return [
-        Alert(
-            kind="set_aside",
-            call=call,
-            message=f"{unreadable} records could not be read and were left as they were",
+def _unreadable_alerts(call: str, problems: Problems) -> list[Alert]:
+    """What is to be alerted of records that were set aside, and of each field with values that nobody can read."""
+    alerts = []
+    if problems.set_aside:
+        message = (
+            f"{problems.set_aside} records could not be read and were left as they were; the first: {problems.first}"
         )
-    ]
+        alerts.append(Alert(kind="set_aside", call=call, message=message))
+    for name, count in problems.values.items():
+        message = (
+            f"{name} could not be read in {count} records and counts as not known there; "
+            f"the first: {problems.reasons[name]}"
+        )
+        alerts.append(Alert(kind="value_unreadable", call=call, about=name, message=message))
+    return alerts
 
 
 def _not_believed(call: str, listing: Listing) -> list[Alert]:

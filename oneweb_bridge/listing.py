@@ -8,18 +8,21 @@ beyond the time at which the presence of a terminal on it is due again.
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from hashlib import blake2b
+from itertools import zip_longest
 
 import msgspec
 
 from oneweb_bridge import wire
 from oneweb_bridge.bounds import Bounds
+from oneweb_bridge.model import Reading
 
 
 class Listed(msgspec.Struct, frozen=True):
     """One page of a listing: the keys of its records, their hashes and, when asked for, the records undecoded.
 
     `body` is given where it has not been split yet. `time` is the API's clock in ms when it answered.
-    `familiar`: all is as it is stored, and there are no hashes.
+    `familiar`: all is as it is stored, and there are no hashes. `reason` says why the first of the
+    unreadable records is.
     """
 
     ids: list[str]
@@ -31,10 +34,65 @@ class Listed(msgspec.Struct, frozen=True):
     records: list[msgspec.Raw] = []
     digest: bytes = b""
     familiar: bool = False
+    reason: str = ""
 
     def raws(self) -> list[msgspec.Raw]:
         """The records in the order of their keys."""
         return wire.split_checked(self.body).records if self.body else self.records
+
+
+class Problems:
+    """What could not be read: how many records or samples were set aside, and which fields' values, each with why.
+
+    `values` counts the ids whose value of a field nobody could read.
+    """
+
+    def __init__(self) -> None:
+        self.set_aside = 0
+        self.first = ""
+        self.values: dict[str, int] = {}
+        self.reasons: dict[str, str] = {}
+
+    def add_set_aside(self, reason: str, count: int = 1) -> None:
+        """Counts records that are set aside; of all reasons the first is kept."""
+        self.set_aside += count
+        self.first = self.first or reason
+
+    def add_values(self, id: str, names: Sequence[str], reasons: Sequence[str] = ()) -> None:
+        """Counts the fields of one id that have no readable value. No more than MAX_FIELDS different ones are named."""
+        for name, reason in zip_longest(names, reasons, fillvalue=""):
+            if name in self.values or len(self.values) < MAX_FIELDS:
+                self.values[name] = self.values.get(name, 0) + 1
+                self.reasons.setdefault(name, f"{id}: {reason}" if reason else id)
+
+
+MAX_FIELDS = 50
+"""Most fields of a call that are named as unreadable; the API's own names of indicators have no end."""
+
+
+class UnreadableValues:
+    """Which fields of which stored records came in a form nobody could read when they were decoded last.
+
+    A record that did not change is not decoded again, and its values are no more readable than before.
+    """
+
+    def __init__(self) -> None:
+        self._fields: dict[str, tuple[str, ...]] = {}
+        self._reasons: dict[str, str] = {}
+
+    def note(self, reading: Reading) -> None:
+        """Takes over what was just decoded."""
+        if reading.odd:
+            self._fields[reading.id] = reading.odd
+            self._reasons |= zip(reading.odd, reading.reasons, strict=False)
+        else:
+            self._fields.pop(reading.id, None)
+
+    def add_to(self, problems: Problems, listed: AbstractSet[str]) -> None:
+        """Counts them into the problems of a poll that listed these ids; what is not listed any more is forgotten."""
+        self._fields = {id: names for id, names in self._fields.items() if id in listed}
+        for id, names in self._fields.items():
+            problems.add_values(id, names, [self._reasons.get(name, "") for name in names])
 
 
 Staged = tuple[int, str, bytes, bytes]
@@ -77,11 +135,11 @@ class Familiar:
 class Listing:
     """What a listing has shown so far: the ids, how many are stored, what could not be read or believed."""
 
-    def __init__(self, bounds: Bounds, horizon: int = 0) -> None:
+    def __init__(self, bounds: Bounds, horizon: int = 0, problems: Problems | None = None) -> None:
         self.ids: set[str] = set()
         self.shown = 0
         self.known = 0
-        self.unreadable = 0
+        self.problems = problems or Problems()
         self.not_believed = 0
         self.unpaged = False
         self.time: int | None = None
@@ -93,7 +151,8 @@ class Listing:
     def note(self, page: Listed) -> None:
         """Takes over what a page says besides its records."""
         self.shown += len(page.ids)
-        self.unreadable += page.unreadable
+        if page.unreadable:
+            self.problems.add_set_aside(page.reason, page.unreadable)
         self.unpaged = self.unpaged or page.unpaged
         self.time = self.time or page.time
 
@@ -105,7 +164,7 @@ class Listing:
         fresh = []
         for at, id in enumerate(ids):
             if id in self.ids:
-                self.unreadable += 1
+                self.problems.add_set_aside(f"{id} is listed twice")
             else:
                 self.ids.add(id)
                 fresh.append(at)

@@ -26,12 +26,13 @@ Status = Literal["waiting", "polling", "ok", "failed", "disabled", "unauthorized
 
 
 class Reading(msgspec.Struct, frozen=True, gc=False):
-    """One record as the API showed it. `odd` names fields that came in a form nobody can read."""
+    """One record as the API showed it. `odd` names fields that came in a form nobody can read, `reasons` says why."""
 
     kind: Kind
     id: str
     fields: Fields
     odd: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
@@ -155,11 +156,15 @@ class Batch(msgspec.Struct, kw_only=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """Something an operator should look at. `call` is None when it concerns the bridge itself."""
+    """Something an operator should look at. `call` is None when it concerns the bridge itself.
+
+    Alerts of one kind that are `about` different things are each told.
+    """
 
     kind: str
     message: str
     call: str | None = None
+    about: str = ""
 
 
 Json = Mapping[str, Any]

@@ -65,7 +65,7 @@ class Slot:
         self.running = False
         self.begun = 0.0
         self.said: bytes = b""
-        self.alerted: set[str] = set()
+        self.alerted: set[tuple[str, str]] = set()
 
 
 class Poller:
@@ -241,8 +241,8 @@ class Poller:
         slot.duration_ms = round((time.monotonic() - started) * 1000)
         await self._store.remember(slot.memory)
         await self._alert_once(slot, outcome.alerts)
-        if outcome.unpaged and "unpaged" not in slot.alerted:
-            slot.alerted.add("unpaged")
+        if outcome.unpaged and ("unpaged", "") not in slot.alerted:
+            slot.alerted.add(("unpaged", ""))
             _log.info(
                 "%s: the server does not page; polling.%s.page.style: none saves a request",
                 slot.call,
@@ -406,8 +406,9 @@ class Poller:
 
     async def _alert_once(self, slot: Slot, alerts: list[Alert]) -> None:
         """Alerts what was not alerted since the call was last without it."""
-        fresh = [alert for alert in alerts if alert.kind not in slot.alerted]
-        slot.alerted = {alert.kind for alert in alerts} | (slot.alerted & ONCE)
+        fresh = [alert for alert in alerts if (alert.kind, alert.about) not in slot.alerted]
+        kept = {key for key in slot.alerted if key[0] in ONCE}
+        slot.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
         for alert in fresh:
             _log.warning("%s: %s", slot.call, alert.message)
             await self.alert(alert)

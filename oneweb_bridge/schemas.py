@@ -48,7 +48,7 @@ EXAMPLES: dict[str, Any] = {
 }
 """What a field may look like; one that is not here gets an example of its type."""
 
-_BY_TYPE: dict[str, Any] = {"time": "2025-06-17T14:15:02Z", "number": 12.5, "bool": False, "words": []}
+_BY_TYPE: dict[str, Any] = {"time": "2025-06-17T14:15:02Z", "number": 12.5, "bool": False, "words": [], "set": []}
 _BEFORE: dict[str, Any] = {"state": "offline", "status": "suspended", "name": "Skerry Net"}
 _TYPES: dict[str, Schema] = {
     "text": {"type": "string"},
@@ -97,7 +97,7 @@ def type_of(field: Field) -> str:
     """The type that the contract gives a field."""
     if field.type == "number":
         return "integer" if field.name.endswith(WHOLE) else "float"
-    return field.type
+    return "words" if field.type == "set" else field.type
 
 
 def properties(fields: Iterable[Field]) -> Schema:

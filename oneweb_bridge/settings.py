@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from oneweb_bridge.catalogue import Call, Explode, FieldType, Page, Window
+from oneweb_bridge.units import can_convert
 
 MAX_QUANTITY_CHARS = 64
 """Longest text that is read as a number with a unit."""
@@ -554,3 +555,5 @@ def _bad_fields(call: Call) -> Iterator[tuple[str, str]]:
             yield key, "this name is the bridge's own; choose another"
         elif field.raw_unit and field.type != "number":
             yield f"{key}.type", f"expected number, because the field has the unit '{field.raw_unit}'"
+        elif not can_convert(field.raw_unit, field.unit):
+            yield f"{key}.unit", f"expected a unit that can be converted to {field.unit}, got '{field.raw_unit}'"

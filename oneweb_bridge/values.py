@@ -13,16 +13,22 @@ from functools import lru_cache
 from oneweb_bridge.model import Value
 
 Reader = Callable[[object], Value | None]
+Number = int | float
 
 WHOLE = ("_bytes", "_bps", "_blocks")
 """Endings of numeric fields that are published as integers; all others are floats."""
+MAX_VALUE_CHARS = 100
+"""Longest text that is read as a number or a time; a longer one is neither, and no pattern is tried on it."""
+MAX_NAME_CHARS = 100
+"""Longest name that becomes the name of a field."""
 
+_INT64 = 2**63
 _NOT_KNOWN = frozenset(("", "n/a", "na", "null", "none", "-"))
-_NUMBER = re.compile(r"\s*([-+]?\d[\d ]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*((?:[^\W\d_]|[%°]).*)?\s*")
-_DAY_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_AS_PUBLISHED = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\dZ", re.ASCII)
+_NUMBER = re.compile(r"([-+]?\d+(?: +\d+)*(?:\.\d+)?(?:[eE][-+]?\d+)?) *((?:[^\W\d_]|[%\u00b0]).*)?")
+_AS_PUBLISHED = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ", re.ASCII)
 """A time whose text, once it is known to be one, need not be made anew."""
-_OFFSET = re.compile(r"([+-]\d{2})(\d{2})$")
+_END_OF_TIME = 253402300800000
+"""The year 10000 in ms since the epoch."""
 
 
 class Odd(ValueError):
@@ -41,6 +47,11 @@ def short_time(ts: int) -> str:
     return rfc3339(ts) if ts % 1000 else rfc3339(ts)[:-5] + "Z"
 
 
+def is_int64(number: int) -> bool:
+    """Whether a whole number has a place in signed 64 bits, as SQLite and every reader of JSON need it."""
+    return -_INT64 <= number < _INT64
+
+
 def text(value: object) -> str | None:
     """A text; numbers become their decimal form, because ids come as either."""
     if type(value) is str:
@@ -50,8 +61,8 @@ def text(value: object) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
-        return str(value)
-    raise Odd(f"expected a text, got {_said(value)}")
+        return str(_bounded(value))
+    raise Odd(f"expected a text, got {describe(value)}")
 
 
 def flag(value: object) -> bool | None:
@@ -60,7 +71,15 @@ def flag(value: object) -> bool | None:
         return value
     if isinstance(value, str) and value.strip().casefold() in ("true", "false"):
         return value.strip().casefold() == "true"
-    raise Odd(f"expected true or false, got {_said(value)}")
+    raise Odd(f"expected true or false, got {describe(value)}")
+
+
+def word(value: object) -> str | None:
+    """A text in snake_case."""
+    found = text(value)
+    if found is not None and len(found) > MAX_NAME_CHARS:
+        raise Odd(f"expected a word, got {describe(value)}")
+    return snake(found or "") or None
 
 
 def words(value: object) -> list[str] | None:
@@ -73,24 +92,46 @@ def words(value: object) -> list[str] | None:
     return [entry for entry in found if entry]
 
 
+def texts(value: object) -> list[str] | None:
+    """A set of texts: in the order of their letters, each once, because the API's order means nothing."""
+    found = words(value)
+    return None if found is None else sorted(set(found))
+
+
 def moment(value: object, zone: tzinfo = UTC) -> int | None:
     """A time in ms since the epoch, from RFC 3339 or an epoch in s or ms; `zone` is for times without offset."""
-    if value is None or (isinstance(value, str) and value.strip().casefold() in _NOT_KNOWN):
+    if isinstance(value, str):
+        value = _short(value, "a time")
+        if value.casefold() in _NOT_KNOWN:
+            return None
+        return _epoch(int(value)) if value.isdecimal() else _in_range(_parsed(value, zone))
+    if value is None:
         return None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _epoch(float(value))
-    if not isinstance(value, str):
-        raise Odd(f"expected a time, got {_said(value)}")
-    said = value.strip()
-    if said.isdecimal():
-        return _epoch(float(said))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Odd(f"expected a time, got {describe(value)}")
+    return _epoch(value)
+
+
+def _parsed(said: str, zone: tzinfo) -> int:
+    """The time of a text. Source: RFC 3339; RFC 9557 for a zone in brackets behind the offset."""
+    time, bracket, _ = said.partition("[")
+    leap = time[16:19] == ":60"
     try:
-        parsed = datetime.fromisoformat(said if said.endswith("Z") else _OFFSET.sub(r"\1:\2", said))
-    except ValueError:
-        raise Odd(f"expected a time like 2025-06-17T13:40:07Z, got {_said(value)}") from None
-    if parsed.tzinfo is None:
-        parsed = parsed.replace(tzinfo=zone)
-    return _in_range(round(parsed.timestamp() * 1000))
+        parsed = datetime.fromisoformat((f"{time[:17]}59{time[19:]}" if leap else time).upper())
+        aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
+        ts = round(aware.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise Odd(f"expected a time like 2025-06-17T13:40:07Z, got {describe(said)}") from None
+    if bracket and parsed.tzinfo is None:
+        raise Odd(f"expected a time with an offset before its zone, got {describe(said)}")
+    return ts + 1000 if leap else ts
+
+
+def _short(value: str, what: str) -> str:
+    """A text without the spaces around it. Raises Odd when it is too long to be anything."""
+    if len(value) > MAX_VALUE_CHARS:
+        raise Odd(f"expected {what}, got {describe(value)}")
+    return value.strip()
 
 
 def time_text(zone: tzinfo) -> Reader:
@@ -105,116 +146,71 @@ def time_text(zone: tzinfo) -> Reader:
     return read
 
 
-def _epoch(value: float) -> int:
-    if not math.isfinite(value):
-        raise Odd(f"expected a time, got {value}")
-    return _in_range(round(value if abs(value) >= 1e11 else value * 1000))
+def _epoch(value: Number) -> int:
+    # Compared before anything is computed: there is no float for an int of 400 digits, and none is between for NaN.
+    if not 0 <= value < _END_OF_TIME:
+        raise Odd(f"expected a time between 1970 and 9999, got {describe(value)}")
+    return _in_range(round(value if value >= 1e11 else value * 1000))
 
 
 def _in_range(ts: int) -> int:
-    if not 0 <= ts < 253402300800000:
+    if not 0 <= ts < _END_OF_TIME:
         raise Odd("expected a time between 1970 and 9999")
     return ts
 
 
-def amount(value: object) -> tuple[float, str] | None:
-    """A number and the unit that was written behind it, if any: 500, "500", "500 GB"."""
+def amount(value: object) -> tuple[Number, str] | None:
+    """A number and the unit that was written behind it, if any: 500, "500", "500 GB". An integer stays one."""
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _finite(float(value) if abs(value) < 2**1000 else math.inf, value), ""
+        return _bounded(value), ""
     if not isinstance(value, str):
-        raise Odd(f"expected a number, got {_said(value)}")
-    if value.strip().casefold() in _NOT_KNOWN:
+        raise Odd(f"expected a number, got {describe(value)}")
+    said = _short(value, "a number")
+    if said.casefold() in _NOT_KNOWN:
         return None
-    found = _NUMBER.fullmatch(value)
+    found = _NUMBER.fullmatch(said)
     if found is None:
-        raise Odd(f"expected a number, got {_said(value)}")
-    return _finite(float(found[1].replace(" ", "")), value), (found[2] or "").strip()
+        raise Odd(f"expected a number, got {describe(value)}")
+    digits = found[1].replace(" ", "")
+    whole = digits.lstrip("+-").isdecimal()
+    return _bounded(int(digits) if whole else float(digits)), found[2] or ""
 
 
-def _finite(number: float, said: object) -> float:
-    if not math.isfinite(number):
-        raise Odd(f"expected a finite number, got {_said(said)}")
+def _bounded(number: Number) -> Number:
+    if isinstance(number, int):
+        if not is_int64(number):
+            raise Odd(f"expected a whole number of at most 64 bits, got {describe(number)}")
+    elif not math.isfinite(number):
+        raise Odd(f"expected a finite number, got {number}")
     return number
 
 
-_FACTORS: dict[str, tuple[str, float]] = {
-    **{u: ("B", f) for u, f in (("b", 1.0), ("byte", 1.0), ("bytes", 1.0), ("octets", 1.0))},
-    **{u: ("B", f) for u, f in (("kb", 1e3), ("mb", 1e6), ("gb", 1e9), ("tb", 1e12), ("pb", 1e15))},
-    **{u: ("B", f) for u, f in (("kib", 2.0**10), ("mib", 2.0**20), ("gib", 2.0**30), ("tib", 2.0**40))},
-    **{u: ("bps", f) for u, f in (("bps", 1.0), ("bit/s", 1.0), ("b/s", 1.0))},
-    **{u: ("bps", f) for u, f in (("kbps", 1e3), ("kbit/s", 1e3), ("kb/s", 1e3))},
-    **{u: ("bps", f) for u, f in (("mbps", 1e6), ("mbit/s", 1e6), ("mb/s", 1e6))},
-    **{u: ("bps", f) for u, f in (("gbps", 1e9), ("gbit/s", 1e9), ("gb/s", 1e9))},
-    **{u: ("s", f) for u, f in (("s", 1.0), ("sec", 1.0), ("seconds", 1.0), ("ms", 1e-3), ("us", 1e-6), ("µs", 1e-6))},
-    **{u: ("%", f) for u, f in (("%", 1.0), ("percent", 1.0), ("ratio", 100.0))},
-}
-"""Unit in lower case -> what it measures and its factor. Prefixes are decimal but for Ki, Mi, Gi."""
+def published(name: str, number: Number) -> Number:
+    """The JSON type that the contract gives a number of this name. Raises Odd for what overflowed in its unit."""
+    _bounded(number if isinstance(number, float) else 0)
+    return _bounded(round(number) if name.endswith(WHOLE) else round(float(number), 9))
 
 
-def measured(unit: str) -> str:
-    """What a unit measures: the same text for all units that can be converted into each other."""
-    return _FACTORS.get(unit.casefold(), (unit.casefold(), 1.0))[0]
-
-
-def convert(number: float, unit: str, wanted: str) -> float:
-    """`number` of `unit` expressed in `wanted`; unchanged when either is unknown or they do not measure the same."""
-    if unit == wanted or not unit or not wanted:
-        return number
-    base, factor = _FACTORS.get(unit.casefold(), ("", 1.0))
-    wanted_base, wanted_factor = _FACTORS.get(wanted.casefold(), ("?", 1.0))
-    return number * factor / wanted_factor if base == wanted_base else number
-
-
-def published(name: str, number: float) -> int | float:
-    """The JSON type that the contract gives a number of this name."""
-    return round(number) if name.endswith(WHOLE) else round(number, 9)
-
-
-SUFFIXES = {
-    "b": ("bytes", "B"),
-    "byte": ("bytes", "B"),
-    "bytes": ("bytes", "B"),
-    "bps": ("bps", "bps"),
-    "kbps": ("bps", "bps"),
-    "mbps": ("bps", "bps"),
-    "gbps": ("bps", "bps"),
-    "kb": ("bytes", "B"),
-    "mb": ("bytes", "B"),
-    "gb": ("bytes", "B"),
-    "%": ("pct", "%"),
-    "percent": ("pct", "%"),
-    "dbm": ("dbm", "dBm"),
-    "db": ("db", "dB"),
-    "db/k": ("dbk", "dB/K"),
-    "ms": ("ms", "ms"),
-    "s": ("s", "s"),
-    "m": ("m", "m"),
-    "deg": ("deg", "deg"),
-}
-"""Unit in lower case -> ending of the field name, and the unit it is published in."""
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_NOT_SNAKE = re.compile(r"[^a-z0-9]+")
 
 
 def snake(name: str) -> str:
-    """An indicator's name as a field name: packetLoss -> packet_loss."""
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
-    return re.sub(r"[^a-z0-9]+", "_", spaced.casefold()).strip("_")
+    """An indicator's name as a field name: packetLoss -> packet_loss. Nothing of a name that is too long to be one."""
+    if len(name) > MAX_NAME_CHARS:
+        return ""
+    return _NOT_SNAKE.sub("_", _HUMPS.sub("_", name).casefold()).strip("_")
 
 
-def unknown_name(name: str, unit: str) -> tuple[str, str]:
-    """Field name and unit for an indicator that the catalogue does not know."""
-    suffix, published_unit = SUFFIXES.get(unit.casefold(), ("", unit))
-    plain = snake(name)
-    if not suffix or plain.endswith("_" + suffix):
-        return plain, published_unit
-    return f"{plain}_{suffix}", published_unit
-
-
-def _said(value: object) -> str:
+def describe(value: object) -> str:
+    """A value for the sentence that says what came, in at most 45 characters."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return "a list"
+    if isinstance(value, int) and not is_int64(value):
+        return "a number that is too large"
     shown = str(value)
     return f"'{shown[:40]}…'" if len(shown) > 40 else f"'{shown}'"

@@ -5,20 +5,26 @@ What is decoded beyond that is decided by the caller, one record at a time, so t
 thousand records never stands in memory as a thousand dictionaries.
 
 A record without a readable key is `Unreadable`; a field that came in a form nobody can read is
-named in `Reading.odd`, and the others of the record count.
+named in `Reading.odd` and counts as not known, and the others of the record count.
+
+Decoding is a border (`at_border`): whatever goes wrong in one record or one sample sets that one
+aside, because an error that left here would end the process, and be there again after each restart.
 """
 
+import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import tzinfo
-from typing import Any, get_args
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from oneweb_bridge import values
+from oneweb_bridge import units, values
 from oneweb_bridge.catalogue import Call, Field
-from oneweb_bridge.model import Fields, Kind, Reading, Sample, Value
+from oneweb_bridge.model import Fields, Kind, Reading, Sample
 from oneweb_bridge.paths import Step, compile_path, compile_paths, folded
 
 Raw = msgspec.Raw
@@ -30,7 +36,37 @@ class BadPage(ValueError):
 
 
 class Unreadable(ValueError):
-    """A record that cannot be used at all; the text says why."""
+    """A record or a sample that cannot be used at all; the text says why, and its cause is the error behind it."""
+
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def at_border(decode: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """`decode` of one record or one sample, which raises Unreadable and nothing else. The one place that does this."""
+
+    def decode_at_border(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return decode(*args, **kwargs)
+        except Unreadable:
+            raise
+        # What comes from outside may be anything, and nobody can imagine all of it: see the top of the module.
+        except Exception as error:
+            raise Unreadable(_reason(error)) from error
+
+    return decode_at_border
+
+
+def _reason(error: Exception) -> str:
+    """A short sentence about an error; the fields that it was noted with come first."""
+    fields = "".join(f"{name}: " for name in getattr(error, "__notes__", ()))
+    kind = "" if isinstance(error, (values.Odd, msgspec.MsgspecError)) else f"{type(error).__name__}: "
+    return f"{fields}{kind}{error}"[:MAX_REASON_CHARS]
+
+
+MAX_REASON_CHARS = 200
+"""Longest sentence about a record that could not be read."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -76,7 +112,7 @@ def member(body: bytes, path: str) -> Any:
     """The value at `path` of a page that is an object (for the next cursor), or None."""
     try:
         return compile_path(path)(msgspec.json.decode(body))
-    except (msgspec.DecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 
@@ -107,6 +143,27 @@ def _whole(escape: re.Match[bytes]) -> bytes:
     return b"\\ufffd" if escape[1] else escape[0]
 
 
+def _loaded(body: bytes | Raw) -> Any:
+    """JSON as Python objects; a number that has no bounds stays as it is written, and costs its own record alone."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        msgspec.json.decode(body, type=Raw)
+        return json.loads(bytes(body), parse_int=_int, parse_float=_float)
+
+
+def _int(digits: str) -> int | Raw:
+    return int(digits) if len(digits) <= MAX_INT_CHARS else Raw(digits.encode())
+
+
+def _float(digits: str) -> float | Raw:
+    number = float(digits)
+    return number if math.isfinite(number) else Raw(digits.encode())
+
+
+MAX_INT_CHARS = 20
+"""Digits and sign of the longest whole numbers that 64 bits can hold."""
+
 _raw_list = msgspec.json.Decoder(list[Raw]).decode
 _raw_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -132,7 +189,7 @@ def _selected(body: bytes, selector: str) -> Page:
     names = [name.lstrip(".") for name in selector.removeprefix("$").split("[*]")]
     if names.pop():
         raise BadPage(f"the selector '{selector}' does not end with [*]")
-    level: list[Any] = [msgspec.json.decode(body)]
+    level: list[Any] = [_loaded(body)]
     counts = []
     for name in names:
         level = [inner for outer in level for inner in _inner(outer, name)]
@@ -184,12 +241,10 @@ def gathers(call: Call) -> bool:
     return call.explode in ("columns", "rows") or (call.reads == "components" and call.records is not None)
 
 
+@at_border
 def gathered(rows: Sequence[Raw]) -> Raw:
     """Rows of one key as one record: the members of the first, and all of them in `rows`. Raises Unreadable."""
-    try:
-        return Raw(msgspec.json.encode({**_raw_object(rows[0]), ROWS: list(rows)}))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Unreadable(f"a row that is not readable: {error}") from None
+    return Raw(msgspec.json.encode({**_raw_object(rows[0]), ROWS: list(rows)}))
 
 
 ROWS = "rows"
@@ -198,7 +253,7 @@ ROWS = "rows"
 
 def _rows(table: Raw) -> Iterator[Raw]:
     try:
-        decoded = msgspec.json.decode(table)
+        decoded = _loaded(table)
         names, rows = decoded.pop("columns"), decoded.pop("rows")
         for row in rows:
             yield Raw(msgspec.json.encode({**decoded, **dict(zip(names, row, strict=True))}))
@@ -206,12 +261,10 @@ def _rows(table: Raw) -> Iterator[Raw]:
         raise BadPage(f"a table without columns and rows of equal length: {error}") from None
 
 
+@at_border
 def decoded(raw: Raw | bytes) -> Any:
     """One record as Python objects. Raises Unreadable."""
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Unreadable(f"a record that is not readable: {error}") from None
+    return msgspec.json.decode(raw)
 
 
 # ── records ────────────────────────────────────────────────────────────────────────────────────
@@ -240,19 +293,29 @@ def reader(call: Call, rules: Rules) -> Callable[[str, Any], Reading]:
     puts = [(field.name, _put(field, rules, paths.get(field.unlimited_label, ()))) for field in call.fields]
     key = KEYS[kind]
 
+    @at_border
     def read(id: str, record: Any) -> Reading:
         fields: Fields = {key: id}
-        odd = []
-        for name, put in puts:
-            try:
-                put(record, fields)
-            except values.Odd:
-                odd.append(name)
+        odd: dict[str, str] = {}
+        _put_all(puts, record, fields, odd)
         if call.derive == "organization_kind":
             fields.setdefault("kind", "end_customer" if "parent_id" in fields else "distribution_partner")
-        return Reading(kind, id, fields, tuple(odd))
+        return Reading(kind, id, fields, tuple(odd), tuple(odd.values()))
 
     return read
+
+
+def _put_all(puts: Sequence[tuple[str, _Put]], record: Any, fields: Fields, odd: dict[str, str]) -> None:
+    """Puts every field that can be read; in `odd`, which could not be, and why."""
+    for name, put in puts:
+        try:
+            put(record, fields)
+        except values.Odd as error:
+            odd[name] = str(error)
+        except Exception as error:
+            # The border sets the record aside, and says which field it was.
+            error.add_note(name)
+            raise
 
 
 def _put(field: Field, rules: Rules, labels: Sequence[str] = ()) -> _Put:
@@ -272,9 +335,16 @@ def _put(field: Field, rules: Rules, labels: Sequence[str] = ()) -> _Put:
 def _converter(field: Field, rules: Rules) -> values.Reader:
     if field.type == "time":
         return values.time_text(rules.zone())
-    if field.type == "word":
-        return lambda value: values.snake(values.text(value) or "") or None
-    return {"text": values.text, "bool": values.flag, "words": values.words}[field.type]
+    return _CONVERTERS[field.type]
+
+
+_CONVERTERS: dict[str, values.Reader] = {
+    "text": values.text,
+    "word": values.word,
+    "bool": values.flag,
+    "words": values.words,
+    "set": values.texts,
+}
 
 
 def _put_number(field: Field, rules: Rules, labels: Sequence[str]) -> _Put:
@@ -296,7 +366,7 @@ def _put_number(field: Field, rules: Rules, labels: Sequence[str]) -> _Put:
         for find, find_unit in sources:
             found = find(record)
             if found is not None and (number := values.amount(found)) is not None:
-                unit = values.text(find_unit(record)) if find_unit else None
+                unit = _stated_unit(find_unit(record)) if find_unit else ""
                 fields[field.name] = _number(field, number[0], unit or number[1])
                 if field.unlimited:
                     fields[field.unlimited] = False
@@ -308,14 +378,26 @@ def _put_number(field: Field, rules: Rules, labels: Sequence[str]) -> _Put:
 def _is_word(value: Any, no_limit: frozenset[str]) -> bool:
     if isinstance(value, str):
         return folded(value) in no_limit or value.strip() in no_limit
-    return isinstance(value, (int, float)) and f"{value:g}" in no_limit
+    bounded = isinstance(value, float) or (isinstance(value, int) and values.is_int64(value))
+    return bounded and f"{value:g}" in no_limit
 
 
-def _number(field: Field, number: float, unit: str | None) -> float | int:
-    said = unit or field.raw_unit
-    found = values.convert(number, said, field.unit)
-    if field.name == "latitude" and abs(found) > 90:
-        raise values.Odd(f"expected a latitude, got {found}")
+def _stated_unit(value: Any) -> str:
+    """The unit that stands beside a number; "" where there is none. Raises Odd when nobody can read it."""
+    unit = values.text(value) or ""
+    return "" if unit in _NO_UNIT else unit.strip()
+
+
+_NO_UNIT = ("na", "1")
+"""What TMF628 and SI write where there is no unit."""
+_DEGREES = {"latitude": 90, "longitude": 360}
+"""Field of a position -> the most that it can be, to either side."""
+
+
+def _number(field: Field, number: values.Number, unit: str) -> values.Number:
+    found = units.convert(number, unit or field.raw_unit, field.unit)
+    if abs(found) > _DEGREES.get(field.name, math.inf):
+        raise values.Odd(f"expected a {field.name}, got {found:.9g}")
     return values.published(field.name, found)
 
 
@@ -342,6 +424,7 @@ def _null_step(path: str) -> Callable[[Any], bool] | None:
 def _components_reader(call: Call) -> Callable[[str, Any], Reading]:
     find = {field.name: compile_paths(field.paths) for field in call.fields}
 
+    @at_border
     def read(id: str, record: Any) -> Reading:
         parts = find["components"](record) if "components" in find else None
         found: Fields = {}
@@ -351,7 +434,7 @@ def _components_reader(call: Call) -> Callable[[str, Any], Reading]:
                 found[f"{(partition or 'main').casefold()}/{type_}"] = version
         return Reading("components", id, found)
 
-    return _tolerant(read)
+    return read
 
 
 def _parts(parts: Any, record: Any, call: Call) -> Iterable[Any]:
@@ -376,42 +459,49 @@ def _partitions(table: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _tolerant(read: Callable[[str, Any], Reading]) -> Callable[[str, Any], Reading]:
-    def tolerant(id: str, record: Any) -> Reading:
-        try:
-            return read(id, record)
-        except values.Odd as error:
-            raise Unreadable(f"components of {id}: {error}") from None
-
-    return tolerant
-
-
 # ── samples ────────────────────────────────────────────────────────────────────────────────────
 
 
-def sampler(call: Call, rules: Rules) -> Callable[[str, Any], tuple[list[Sample], int]]:
-    """A function from one entry of a report to its samples, oldest first, and how many could not be read.
+class Measured(msgspec.Struct):
+    """Of one entry of a report: the samples, oldest first, what was set aside, and which values nobody could read."""
+
+    samples: list[Sample] = []
+    set_aside: list[Unreadable] = []
+    odd: dict[str, str] = {}
+
+
+def sampler(call: Call, rules: Rules) -> Callable[[str, Any], Measured]:
+    """A function from one entry of a report to its samples. It raises Unreadable when nothing of it can be used.
 
     Measurements of one time are one sample, so that a row for each indicator is as good as a row for all.
     """
     find = compile_path(call.measurements) if call.measurements else lambda entry: [entry]
-    stamp = compile_paths(call.timestamp)
-    zone, read = rules.zone(), _measurement_reader(call, rules)
+    stamp, zone = compile_paths(call.timestamp), rules.zone()
+    put_values = _measurement_reader(call, rules)
 
-    def sample(id: str, entry: Any) -> tuple[list[Sample], int]:
+    @at_border
+    def measure(measurement: Any, odd: dict[str, str]) -> tuple[int | None, Fields]:
+        fields: Fields = {}
+        ts = values.moment(stamp(measurement), zone)
+        put_values(measurement, fields, odd)
+        return ts, fields
+
+    @at_border
+    def sample(id: str, entry: Any) -> Measured:
         by_time: dict[int | None, Fields] = {}
-        unreadable = 0
+        found = Measured()
         labels: Fields = {"product_name": entry["name"]} if _has_name(call, entry) else {}
         for measurement in find(entry) or ():
             try:
-                ts, found = values.moment(stamp(measurement), zone), read(measurement)
-            except values.Odd:
-                unreadable += 1
+                ts, fields = measure(measurement, found.odd)
+            except Unreadable as error:
+                found.set_aside.append(error)
                 continue
-            if found:
-                by_time.setdefault(ts, {}).update(found)
+            if fields:
+                by_time.setdefault(ts, {}).update(fields)
         times = sorted(by_time, key=lambda ts: ts or 0)
-        return [Sample(call.report, id, ts, by_time[ts], labels) for ts in times], unreadable
+        found.samples.extend(Sample(call.report, id, ts, by_time[ts], labels) for ts in times)
+        return found
 
     return sample
 
@@ -420,61 +510,53 @@ def _has_name(call: Call, entry: Any) -> bool:
     return call.entity == "product" and isinstance(entry, dict) and isinstance(entry.get("name"), str)
 
 
-def _measurement_reader(call: Call, rules: Rules) -> Callable[[Any], Fields]:
+_PutValues = Callable[[Any, Fields, dict[str, str]], None]
+
+
+def _measurement_reader(call: Call, rules: Rules) -> _PutValues:
+    """A function that puts the values of one measurement into fields; in its last argument, which it could not read."""
     if call.indicators is None:
-        puts = [_put(field, rules) for field in call.fields]
-
-        def read_flat(measurement: Any) -> Fields:
-            fields: Fields = {}
-            for put in puts:
-                put(measurement, fields)
-            return fields
-
-        return read_flat
+        puts = [(field.name, _put(field, rules)) for field in call.fields]
+        return lambda measurement, fields, odd: _put_all(puts, measurement, fields, odd)
 
     find = compile_path(call.indicators)
-    known = {folded(path): field for field in call.fields for path in field.paths}
+    known = {folded(path): [(field.name, partial(_put_known, field))] for field in call.fields for path in field.paths}
 
-    def read(measurement: Any) -> Fields:
-        fields: Fields = {}
+    def put_values(measurement: Any, fields: Fields, odd: dict[str, str]) -> None:
         for indicator in find(measurement) or ():
             if isinstance(indicator, dict) and isinstance(name := indicator.get("name"), str):
-                put_indicator(known.get(folded(name)), name, indicator, fields)
-        return fields
+                puts = known.get(folded(name)) if len(name) <= values.MAX_NAME_CHARS else []
+                _put_all(_puts_of_unknown(name) if puts is None else puts, indicator, fields, odd)
 
-    def put_indicator(field: Field | None, name: str, indicator: dict[str, Any], fields: Fields) -> None:
-        unit = indicator.get("indicatorUnit")
-        unit = unit if isinstance(unit, str) and unit not in _NO_UNIT else ""
-        put = _unknown_indicator if field is None else _known_indicator
-        found = put(field or _NOBODY, name, unit, indicator.get("value"))
-        if found is not None:
-            fields[found[0]] = found[1]
-
-    return read
+    return put_values
 
 
-_NOBODY = Field("", ())
-_NO_UNIT = ("na", "1")
-"""What TMF628 and SI write where there is no unit."""
+def _puts_of_unknown(name: str) -> list[tuple[str, _Put]]:
+    """How an indicator that nobody told us of gets under its own name; not at all where that is taken."""
+    field_name = values.snake(name)
+    return [] if field_name in RESERVED else [(field_name, partial(_put_unknown, name))]
 
 
-def _known_indicator(field: Field, _: str, unit: str, value: Any) -> tuple[str, Value] | None:
+def _put_known(field: Field, indicator: dict[str, Any], fields: Fields) -> None:
+    value = indicator.get("value")
     if field.type != "number":
-        found = values.text(value)
-        return None if found is None else (field.name, found)
+        if (found := values.text(value)) is not None:
+            fields[field.name] = found
+        return
     number = values.amount(value)
-    return None if number is None else (field.name, _number(field, number[0], unit or number[1]))
+    if number is not None:
+        unit = _stated_unit(indicator.get("indicatorUnit")) or number[1]
+        fields[field.name] = _number(field, number[0], unit)
 
 
-def _unknown_indicator(_: Field, name: str, unit: str, value: Any) -> tuple[str, Value] | None:
-    """A numeric indicator that nobody told us of, under its own name; anything else is left out."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or values.snake(name) in RESERVED:
-        return None
-    number = values.amount(value)
-    field_name, wanted = values.unknown_name(name, unit)
-    if number is None or not field_name:
-        return None
-    return field_name, values.published(field_name, values.convert(number[0], unit, wanted))
+def _put_unknown(name: str, indicator: dict[str, Any], fields: Fields) -> None:
+    """A numeric indicator with the ending of its unit; anything else is left out."""
+    value = indicator.get("value")
+    number = values.amount(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if number is not None:
+        unit = _stated_unit(indicator.get("indicatorUnit"))
+        field_name, wanted = units.name_unknown_indicator(name, unit)
+        fields[field_name] = values.published(field_name, units.convert(number[0], unit, wanted))
 
 
 RESERVED = frozenset(("imei", "product_id", "report", "time", "ts", "corrected", "replayed", ""))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import hypothesis
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,12 +93,23 @@ def test_volatile_field_goes_with_the_next_event_outside_the_chain() -> None:
     assert said["record"]["last_seen"] == "b"
 
 
-def test_odd_field_stays_as_it_was() -> None:
-    """What nobody could read is neither a change nor a loss."""
-    batch = one(TERMINALS, stored(state="online"), terminal(odd=("state",)))
-    assert batch.entries == []
-    (said,) = bodies(one(TERMINALS, stored(state="online"), terminal(odd=("state",), name="n")))
-    assert said["record"] == {"imei": "T", "state": "online", "name": "n"}
+def test_unreadable_field_is_not_known_any_more() -> None:
+    """What nobody could read is absent, and that is a change like any other: the old value is not kept in silence."""
+    (said,) = bodies(one(TERMINALS, stored(state="online", name="n"), terminal(odd=("state",), name="n")))
+    assert said["changed"] == {"state": {"from": "online", "to": None}}
+    assert said["record"] == {"imei": "T", "name": "n"}
+
+
+def test_set_in_another_order_is_the_same() -> None:
+    """A list whose order means nothing causes no event when only its order differs, and keeps the announced one."""
+    rule = msgspec.structs.replace(TERMINALS, sets=frozenset({"product_ids"}))
+    before = stored(product_ids=["b", "a"], state="x")
+    assert one(rule, before, terminal(product_ids=["a", "b"], state="x")).entries == []
+    (said,) = bodies(one(rule, before, terminal(product_ids=["a", "b"], state="y")))
+    assert list(said["changed"]) == ["state"]
+    assert said["record"]["product_ids"] == ["b", "a"]
+    (said,) = bodies(one(rule, before, terminal(product_ids=["a", "c"], state="x")))
+    assert said["changed"] == {"product_ids": {"from": ["b", "a"], "to": ["a", "c"]}}
 
 
 @pytest.mark.parametrize(("metres", "announced"), [(0, False), (99, False), (101, True), (5000, True)])

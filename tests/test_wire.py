@@ -38,7 +38,8 @@ def readings(call: Call, body: bytes, rules: Rules | None = None) -> list[Readin
 
 
 def sampled(call: Call, entry: object, rules: Rules | None = None) -> tuple[list[Sample], int]:
-    return wire.sampler(call, rules or Rules())("X", entry)
+    measured = wire.sampler(call, rules or Rules())("X", entry)
+    return measured.samples, len(measured.set_aside)
 
 
 def read_one(call: str, record: object, rules: Rules | None = None) -> Reading:
@@ -480,9 +481,9 @@ def test_samples_are_those_of_the_contract(call: str) -> None:
     row = POLLING[call]
     key, sample = glance.key_of(row), wire.sampler(row, Rules())
     found = [sample(key(raw), wire.decoded(raw)) for raw in wire.split(body_of(call)).records]
-    assert SAMPLES[call] == [(one.id, one.ts, one.values) for some, _ in found for one in some]
-    assert not sum(unreadable for _, unreadable in found)
-    assert {one.report for some, _ in found for one in some} == {row.report}
+    assert SAMPLES[call] == [(one.id, one.ts, one.values) for entry in found for one in entry.samples]
+    assert not any(entry.set_aside or entry.odd for entry in found)
+    assert {one.report for entry in found for one in entry.samples} == {row.report}
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -812,12 +813,13 @@ def test_samples_come_oldest_first() -> None:
 
 
 def test_unreadable_measurement_is_counted_and_the_others_go_on() -> None:
-    """A measurement with a broken time or value is counted; those beside it are samples."""
+    """A measurement with a broken time is set aside; of a broken value the field is not known, and named."""
     good = {"timestamp": 1750167000, "performanceIndicator": [indicator("sinr", 1)]}
     bad_time = good | {"timestamp": "yesterday"}
     bad_value = good | {"performanceIndicator": [indicator("sinr", {"v": 1})]}
-    found, unreadable = sampled(POLLING["ut_signal_quality"], measured(bad_time, good, bad_value))
-    assert (len(found), unreadable) == (1, 2)
+    found = wire.sampler(POLLING["ut_signal_quality"], Rules())("X", measured(bad_time, good, bad_value))
+    assert (len(found.samples), len(found.set_aside)) == (1, 1)
+    assert found.odd == {"sinr_db": "expected a number, got an object"}
 
 
 def test_measurements_of_one_time_are_one_sample() -> None:
@@ -928,7 +930,7 @@ def walked_through(call: Call, body: bytes) -> None:
             id = key(raw)
             kept(raw)
             decoded = wire.decoded(raw)
-            found: object = sample(id, decoded) if call.reads == "report" else read(id, decoded)
+            found: object = sample(id, decoded).samples if call.reads == "report" else read(id, decoded)
         except Unreadable:
             continue
         msgspec.json.encode(found)

@@ -5,8 +5,9 @@ meets it. In the end everything is read again with all changes, by the bridge's 
 as found is what would be published.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -143,7 +144,8 @@ def _count(seen: Evidence, call: Call, config: Config, into: Judged) -> None:
     rules = wire.Rules(config.mapping.timezone, tuple(config.mapping.unlimited))
     rows = _rows(seen, call)
     if call.reads == "report":
-        samples = [sample for id, record in rows for sample in wire.sampler(call, rules)(id, record)[0]]
+        sample = wire.sampler(call, rules)
+        samples = [found for id, record in rows for found in _samples(sample, id, record)]
         fields = [sample.values for sample in samples]
         into.newest, into.period = _newest(samples), _period(samples)
     else:
@@ -165,6 +167,13 @@ def _fields(read: Any, id: str, record: Any) -> Fields:
     except wire.Unreadable:
         return {}
     return {name: value for name, value in reading.fields.items() if name != wire.KEYS[reading.kind]}
+
+
+def _samples(sample: Callable[[str, Any], wire.Measured], id: str, record: Any) -> list[Sample]:
+    try:
+        return sample(id, record).samples
+    except wire.Unreadable:
+        return []
 
 
 def _newest(samples: Iterable[Sample]) -> int | None:
@@ -191,12 +200,13 @@ def _rows(seen: Evidence, call: Call) -> list[tuple[str, Any]]:
     except wire.BadPage:
         return []
     for raw in records:
-        try:
+        with contextlib.suppress(wire.Unreadable):
             by_key.setdefault(key(raw), []).append(raw)
-        except wire.Unreadable:
-            continue
-    gathered = wire.gathers(call)
-    return [(id, wire.decoded(wire.gathered(raws) if gathered else raws[0])) for id, raws in by_key.items()]
+    gathered, rows = wire.gathers(call), []
+    for id, raws in by_key.items():
+        with contextlib.suppress(wire.Unreadable):
+            rows.append((id, wire.decoded(wire.gathered(raws) if gathered else raws[0])))
+    return rows
 
 
 def _lateness(seen: Evidence, call: Judged, context: Context) -> Finding | None:

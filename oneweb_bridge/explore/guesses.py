@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from oneweb_bridge.values import measured, snake
+from oneweb_bridge.units import dimension_of
+from oneweb_bridge.values import snake
 
 _PHRASES = {
     "round_trip_time": "latency",
@@ -88,9 +89,9 @@ def matched(ours: Mapping[str, tuple[tuple[str, ...], str]], theirs: Iterable[Na
 
 
 def _score(names: tuple[str, ...], unit: str, other: Name) -> float:
-    if unit and other.unit and measured(unit) != measured(other.unit) and other.unit != "1":
+    if unit and other.unit and dimension_of(unit) != dimension_of(other.unit) and other.unit != "1":
         return 0.0
-    bonus = 0.1 if unit and other.unit and measured(unit) == measured(other.unit) else 0.0
+    bonus = 0.1 if unit and other.unit and dimension_of(unit) == dimension_of(other.unit) else 0.0
     return likeness(names, other.name) + bonus
 
 
@@ -99,9 +100,9 @@ def _left_over(
 ) -> dict[str, str]:
     """Of each unit, the one field and the one name that nothing else has claimed."""
     more = {}
-    for unit in {measured(unit) for _, unit in ours.values() if unit}:
-        fields = [field for field, (_, own) in ours.items() if field not in found and own and measured(own) == unit]
-        names = [o.name for o in theirs if o.name not in found.values() and o.unit and measured(o.unit) == unit]
+    for unit in {dimension_of(unit) for _, unit in ours.values() if unit}:
+        fields = [field for field, (_, own) in ours.items() if field not in found and own and dimension_of(own) == unit]
+        names = [o.name for o in theirs if o.name not in found.values() and o.unit and dimension_of(o.unit) == unit]
         if len(fields) == len(names) == 1:
             more[fields[0]] = names[0]
     return more

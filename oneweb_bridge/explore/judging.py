@@ -95,7 +95,7 @@ def is_time(value: Any) -> bool:
         return False
     try:
         ts = moment(value)
-    except (Odd, OverflowError):
+    except Odd:
         return False
     return ts is not None and 946_684_800_000 < ts < 4_102_444_800_000
 
