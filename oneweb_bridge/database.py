@@ -1,5 +1,6 @@
 """Opening the SQLite file: one place for pragmas, migrations, and the lock that keeps a second bridge away."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -45,6 +46,8 @@ CREATE INDEX discovery_gone ON discovery (sent_at) WHERE hash = x'676f6e65';
     2: """
 ALTER TABLE call ADD COLUMN polled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE call ADD COLUMN succeeded INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX newest_id ON newest (id);
+CREATE INDEX discovery_unsent ON discovery (kind) WHERE topic = '';
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""
@@ -109,6 +112,30 @@ async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aio
         yield db
     finally:
         await db.close()
+
+
+@contextlib.asynccontextmanager
+async def temporary() -> AsyncIterator[aiosqlite.Connection]:
+    """A connection to a database of its own that is gone with it; what does not fit in memory is in a file."""
+    # The empty name is such a database. Source: SQLite, "In-Memory Databases".
+    async with aiosqlite.connect("", isolation_level=None) as db:
+        yield db
+
+
+@contextlib.asynccontextmanager
+async def transaction(db: aiosqlite.Connection, lock: asyncio.Lock) -> AsyncIterator[None]:
+    """A transaction that is whole or not there at all, also when its task is cancelled in the middle.
+
+    `lock` is the connection's; whoever reads there without it sees what is not committed.
+    """
+    async with lock:
+        try:
+            await db.execute("BEGIN IMMEDIATE")
+            yield
+            await db.execute("COMMIT")
+        except BaseException:
+            await asyncio.shield(db.rollback())
+            raise
 
 
 def create_private(path: Path) -> None:

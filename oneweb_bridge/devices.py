@@ -213,14 +213,8 @@ class Devices:
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
-        async with self._lock:
-            try:
-                await self._db.execute("BEGIN IMMEDIATE")
-                yield
-                await self._db.execute("COMMIT")
-            except BaseException:
-                await asyncio.shield(self._db.rollback())
-                raise
+        async with database.transaction(self._db, self._lock):
+            yield
 
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return list(await self._db.execute_fetchall(sql, parameters))

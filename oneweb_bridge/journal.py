@@ -7,7 +7,7 @@ A cursor only moves forward, and only after the other side has answered.
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiosqlite
 
@@ -109,7 +109,11 @@ class Journal:
 
     async def alive(self, id: str) -> tuple[list[tuple[Kind, str, bytes]], list[tuple[str, str, str, bytes]]]:
         """What is retained now of one id: its records, and its newest samples."""
-        records = await self._rows("SELECT kind, id, doc FROM record WHERE id = ?", (id,))
+        # Records are found by kind and id only, so all kinds are named.
+        kinds = get_args(Kind)
+        records = await self._rows(
+            f"SELECT kind, id, doc FROM record WHERE kind IN ({', '.join('?' * len(kinds))}) AND id = ?", (*kinds, id)
+        )
         newest = await self._rows("SELECT entity, report, id, doc FROM newest WHERE id = ? AND seq > 0", (id,))
         return [(r[0], r[1], r[2].encode()) for r in records], [(n[0], n[1], n[2], n[3].encode()) for n in newest]
 

@@ -51,6 +51,7 @@ CREATE TABLE newest (
     UNIQUE (report, id)
 );
 CREATE INDEX newest_seq ON newest (seq);
+CREATE INDEX newest_id ON newest (id);
 
 -- The samples that the API may still show again, to know them when it does.
 CREATE TABLE seen (
@@ -91,6 +92,7 @@ CREATE TABLE discovery (
 );
 CREATE INDEX discovery_dirty ON discovery (kind, marked_at) WHERE mark > done;
 CREATE INDEX discovery_gone ON discovery (sent_at) WHERE hash = x'676f6e65';
+CREATE INDEX discovery_unsent ON discovery (kind) WHERE topic = '';
 
 -- Events, samples, alerts and call states in the order in which they happened. Never updated.
 -- AUTOINCREMENT, because a cursor would otherwise wait for ever once the table has been emptied.

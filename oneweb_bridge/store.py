@@ -1,7 +1,6 @@
 """What the bridge knows, in SQLite: records, samples, settings, and the journal they are told through.
 
-The one writer of records. A transaction is whole or not there at all, also when its task is
-cancelled in the middle: one lock, `BEGIN` inside the `try`, and a rollback that cannot be cancelled.
+The one writer of records. A transaction is whole or not there at all (`database.transaction`).
 After a failed commit nothing in memory is trusted any more; it is read again from the disk.
 """
 
@@ -15,10 +14,11 @@ from typing import Any
 import aiosqlite
 import msgspec
 
-from oneweb_bridge import database
+from oneweb_bridge import database, staging
 from oneweb_bridge.clock import SYSTEM, Clock, SteadyTime
 from oneweb_bridge.model import Batch, Earlier, Entry, Kind, Newest, Stored
 from oneweb_bridge.samples import Online, Past, merged_letters
+from oneweb_bridge.staging import StagedRow, Staging
 
 SLICE = 1000
 """How many records one transaction takes at most, so that another writer never waits long."""
@@ -62,9 +62,10 @@ async def opened(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
         database.create_private(path)
         async with database.connected(path) as db:
             await database.migrate(db, path)
-            await db.executescript(_STAGING)
             steady = await database.steady_time(db, clock)
-            yield Store(db, path, await database.journal_ids(db), clock, steady)
+            ids = await database.journal_ids(db)
+            async with database.connected(path, read_only=True) as reader, staging.opened() as staged:
+                yield Store(db, reader, staged, path, ids, clock=clock, steady=steady)
 
 
 MARK = """
@@ -77,28 +78,21 @@ marked_at = CASE WHEN mark = done THEN excluded.marked_at ELSE marked_at END
 _TELLING = ("added", "changed", "removed", "components", "clear")
 """Entries after which a device may have other entities, or be none any more."""
 
-_STAGING = """
-CREATE TEMP TABLE staged (
-    number INTEGER PRIMARY KEY,
-    call TEXT NOT NULL,
-    ts INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    hash BLOB NOT NULL,
-    body BLOB NOT NULL
-);
-CREATE INDEX temp.staged_id ON staged (call, id, ts);
-"""
-"""Where a listing waits until it is proved complete: on disk, but outside the journal and its fsync."""
-
 
 class Store:
-    """Made by `opened`. Every method is one transaction or one consistent read."""
+    """Made by `opened`. Every method is one transaction, or reads what was committed; a slice is of one moment.
+
+    Reads have a connection of their own: on that of the writer they would see what another task has not committed.
+    """
 
     def __init__(
         self,
         db: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        staged: Staging,
         path: Path,
         ids: tuple[str, Earlier],
+        *,
         clock: Clock,
         steady: SteadyTime,
     ) -> None:
@@ -109,6 +103,8 @@ class Store:
         self.problem: str | None = None
         """Why the last transaction could not be written; None when it was."""
         self._db = db
+        self._reader = reader
+        self._staging = staged
         self._lock = asyncio.Lock()
         self._clock = clock
 
@@ -131,19 +127,16 @@ class Store:
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
-        async with self._lock:
-            try:
-                await self._db.execute("BEGIN IMMEDIATE")
+        try:
+            async with database.transaction(self._db, self._lock):
                 yield
-                await self._db.execute("COMMIT")
-                self.problem = None
-            except BaseException as error:
-                self.problem = str(error) if isinstance(error, sqlite3.OperationalError) else self.problem
-                await asyncio.shield(self._db.rollback())
-                raise
+            self.problem = None
+        except sqlite3.OperationalError as error:
+            self.problem = str(error)
+            raise
 
     async def _head(self) -> int:
-        rows = await self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'journal'")
+        rows = await self._rows_in_transaction("SELECT seq FROM sqlite_sequence WHERE name = 'journal'")
         return int(rows[0][0]) if rows else 0
 
     async def _append(self, head: int, entries: Sequence[Entry]) -> None:
@@ -160,7 +153,7 @@ class Store:
                missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END""",
             [(p.kind, p.id, p.doc.decode(), p.hash, 0 if p.entry is None else head + p.entry + 1) for p in batch.puts],
         )
-        if batch.puts and await self._rows("SELECT 1 FROM removed LIMIT 1"):
+        if batch.puts and await self._rows_in_transaction("SELECT 1 FROM removed LIMIT 1"):
             await self._many("DELETE FROM removed WHERE kind = ? AND id = ?", [(p.kind, p.id) for p in batch.puts])
         await self._many(
             "UPDATE record SET hash = ?, missing = 0, missing_since = 0 WHERE kind = ? AND id = ?",
@@ -212,7 +205,7 @@ class Store:
         known: dict[tuple[str, str], str] = {}
         for report in {n.report for n in newest}:
             ids = list({n.id for n in newest if n.report == report})
-            rows = await self._rows(
+            rows = await self._rows_in_transaction(
                 f"SELECT id, letters FROM newest WHERE report = ? AND id IN ({_marks(ids)})", (report, *ids)
             )
             known |= {(report, row[0]): row[1] for row in rows}
@@ -264,24 +257,32 @@ class Store:
         async with self._transaction():
             await self._write_memory(memory)
 
-    async def count_missing(self, kind: Kind, ids: Sequence[str], now: int) -> None:
-        """Notes that a complete listing did not have these records; `now` is steady time."""
-        async with self._transaction():
-            await self._many(
-                """UPDATE record SET missing = missing + 1,
-                   missing_since = CASE WHEN missing_since = 0 THEN ? ELSE missing_since END
-                   WHERE kind = ? AND id = ?""",
-                [(now, kind, id) for id in ids],
-            )
-
-    # ── reading ────────────────────────────────────────────────────────────────────────────────
-
-    async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    async def _rows_in_transaction(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Reads what the open transaction sees, its own changes among it."""
         return list(await self._db.execute_fetchall(sql, parameters))
 
     async def _many(self, sql: str, parameters: Sequence[Any]) -> None:
         if parameters:
             await self._db.executemany(sql, parameters)
+
+    async def count_missing(self, kind: Kind, ids: Sequence[str], now: int) -> None:
+        """Notes that a complete listing did not have these records; `now` is steady time.
+
+        A crash may leave some slices uncounted.
+        """
+        for start in range(0, len(ids), SLICE):
+            async with self._transaction():
+                await self._many(
+                    """UPDATE record SET missing = missing + 1,
+                       missing_since = CASE WHEN missing_since = 0 THEN ? ELSE missing_since END
+                       WHERE kind = ? AND id = ?""",
+                    [(now, kind, id) for id in ids[start : start + SLICE]],
+                )
+
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
+
+    async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        return list(await self._reader.execute_fetchall(sql, parameters))
 
     async def call_memory(self, call: str) -> CallMemory:
         """What is remembered of a call; of one never polled, nothing."""
@@ -400,39 +401,19 @@ class Store:
 
     async def unstage(self, call: str) -> None:
         """Forgets what is staged of a call."""
-        await self._db.execute("DELETE FROM staged WHERE call = ?", (call,))
+        await self._staging.clear(call)
 
-    async def stage(self, call: str, rows: Sequence[tuple[int, str, bytes, bytes]]) -> None:
+    async def stage(self, call: str, rows: Sequence[StagedRow]) -> None:
         """Keeps (ts, id, hash, body) until the listing is complete."""
-        if not rows:
-            return
-        async with self._transaction():
-            await self._many(
-                "INSERT INTO staged (call, ts, id, hash, body) VALUES (?, ?, ?, ?, ?)",
-                [(call, *row) for row in rows],
-            )
+        await self._staging.add(call, rows)
 
-    async def staged(self, call: str) -> AsyncIterator[list[tuple[int, str, bytes, bytes]]]:
+    def staged(self, call: str) -> AsyncIterator[list[StagedRow]]:
         """What is staged of a call, oldest time first and then by id, in slices."""
-        numbers = [
-            row[0]
-            for row in await self._rows("SELECT number FROM staged WHERE call = ? ORDER BY ts, id, number", (call,))
-        ]
-        for start in range(0, len(numbers), SLICE):
-            part = numbers[start : start + SLICE]
-            rows = await self._rows(
-                f"SELECT ts, id, hash, body FROM staged WHERE number IN ({_marks(part)}) ORDER BY ts, id, number",
-                part,
-            )
-            yield [(row[0], row[1], row[2], row[3]) for row in rows]
+        return self._staging.slices(call, SLICE)
 
     async def latest_staged(self, call: str, ids: Sequence[str]) -> dict[str, int]:
         """The newest time that is staged of each id."""
-        rows = await self._rows(
-            f"SELECT id, max(ts) FROM staged WHERE call = ? AND id IN ({_marks(ids)}) GROUP BY id",
-            (call, *ids),
-        )
-        return {row[0]: row[1] for row in rows}
+        return await self._staging.latest(call, ids)
 
     # ── relations ──────────────────────────────────────────────────────────────────────────────
 

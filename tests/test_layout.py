@@ -57,7 +57,8 @@ WORLD = {
     "fetch": "api catalogue glance listing paging wire",
     "tls": "",
     "database": "clock",
-    "store": "clock database model samples",
+    "staging": "database",
+    "store": "clock database model samples staging",
     "journal": "clock database model",
     "backup": "database",
     "housekeeping": "database model settings",
@@ -120,7 +121,7 @@ LIBRARIES = {
     "aiohttp": {"api", "health"},
     "aiomqtt": {"link", "session", "publisher", "purge", "executor", "remote", "checking"},
     "paho": {"link", "session"},
-    "aiosqlite": {"database", "store", "journal", "housekeeping", "devices"},
+    "aiosqlite": {"database", "store", "staging", "journal", "housekeeping", "devices"},
     # Only `database` does something with it; the others name its errors.
     "sqlite3": {
         "announcer",

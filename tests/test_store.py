@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,50 @@ def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
     assert ended.returncode == -9
     assert counted(path, "SELECT count(*) FROM journal") == 5
     assert counted(path, "PRAGMA integrity_check") == "ok"
+
+
+async def test_reads_do_not_see_what_is_uncommitted(path: Path) -> None:
+    """While a task writes, others read what was committed before, whether the write then succeeds or fails."""
+    async with store.opened(path) as db:
+        await db.commit(batch_of("a", 1))
+        async with failing(db):
+            await db._write_records(1, batch_of("b", 1))
+            assert await db.load("terminal", ["b-0"]) == {}
+            assert await db.count("terminal") == 1
+        await db.commit(batch_of("c", 1))
+        assert await db.count("terminal") == 2
+
+
+@contextlib.asynccontextmanager
+async def failing(db: Store) -> AsyncIterator[None]:
+    """A transaction that is rolled back at its end."""
+    with contextlib.suppress(InterruptedError):
+        async with db._transaction():
+            yield
+            raise InterruptedError
+
+
+async def test_rollback_of_another_task_keeps_what_is_unstaged_away(path: Path) -> None:
+    """Old staged rows do not come back into the next listing because another task's transaction was rolled back."""
+    async with store.opened(path) as db:
+        await db.stage("x", [(1, "old", b"", b"")])
+        async with failing(db):
+            await db.unstage("x")
+        assert await collected(db, "x") == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_cancelled_staging_leaves_whole_pages_only(path: Path, seed: int) -> None:
+    """A page is staged as a whole or not at all, whatever is cancelled."""
+    async with store.opened(path) as db:
+
+        async def stage(number: int) -> None:
+            await db.stage(f"c{number}", [(at, "a", b"", b"") for at in range(4)])
+
+        done = await cancelled_at_random(stage, 60, seed)
+        sizes = {number: len(await collected(db, f"c{number}")) for number in range(181)}
+    assert set(sizes.values()) <= {0, 4}
+    assert {sizes[number] for number in done} == {4}
 
 
 # --- opening --------------------------------------------------------------------------------------

@@ -1,0 +1,213 @@
+"""Every statement of the store's modules finds its rows by an index: none reads a table from end to end, or says why.
+
+The statements are collected from a run in which each public method of the store is called.
+"""
+
+import contextlib
+import inspect
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import pytest
+
+from oneweb_bridge import database, devices, housekeeping, journal, staging, store
+from oneweb_bridge.config import parse
+from oneweb_bridge.diff import encode
+from oneweb_bridge.model import Alert, Batch, Entry, Newest, Put, Seen
+
+WHOLE_TABLES = {
+    "SELECT imei FROM stale LIMIT ?": "the table is the work that is left, and a slice of it is taken",
+    "SELECT 1 FROM removed LIMIT 1": "the first row answers",
+    "SELECT call, name, value, source FROM setting": "the table has a few rows, and all are wanted",
+    "SELECT seq FROM sqlite_sequence": "the table has one row",
+    "UPDATE discovery SET marked_at = CASE WHEN mark = done THEN ? ELSE marked_at END, mark = mark + 1": (
+        "all devices are marked when the settings that they are made of change, or when a broker lost its state"
+    ),
+}
+"""The beginning of a statement that reads a whole table -> why that is meant."""
+
+OWNERS = (store.Store, journal.Journal, devices.Devices, staging.Staging)
+
+
+@contextlib.asynccontextmanager
+async def watched(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[str, set[str]]]:
+    """The distinct statements of each kind of connection, and the names of the methods that were called."""
+    seen: dict[str, set[str]] = {"statements": set(), "temporary": set(), "methods": set()}
+    for name in ("execute", "executemany", "execute_fetchall"):
+        monkeypatch.setattr(aiosqlite.Connection, name, _noting(getattr(aiosqlite.Connection, name), seen))
+    for owner in OWNERS:
+        for name, method in _public(owner):
+            monkeypatch.setattr(owner, name, _counting(method, f"{owner.__name__}.{name}", seen["methods"]))
+    yield seen
+
+
+def _noting(real: Callable[..., Any], seen: dict[str, set[str]]) -> Callable[..., Any]:
+    def note(self: aiosqlite.Connection, sql: str, *arguments: Any, **named: Any) -> Any:
+        kind = "temporary" if "staged" in sql else "statements"
+        seen[kind].add(" ".join(sql.split()))
+        return real(self, sql, *arguments, **named)
+
+    return note
+
+
+def _counting(method: Callable[..., Any], name: str, called: set[str]) -> Callable[..., Any]:
+    def call(*arguments: Any, **named: Any) -> Any:
+        called.add(name)
+        return method(*arguments, **named)
+
+    return call
+
+
+def _public(owner: type) -> list[tuple[str, Callable[..., Any]]]:
+    """The methods that may speak to the database."""
+    return [
+        (name, method)
+        for name, method in vars(owner).items()
+        if not name.startswith("_") and (inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method))
+    ]
+
+
+async def test_every_statement_finds_its_rows_by_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No statement that a poll, the publisher or the announcer runs costs more because other records are stored."""
+    path = tmp_path / "bridge.db"
+    methods = {f"{owner.__name__}.{name}" for owner in OWNERS for name, _ in _public(owner)}
+    async with watched(monkeypatch) as seen:
+        await _use_everything(path, seen)
+        statements, temporary = set(seen["statements"]), set(seen["temporary"])
+    assert methods - seen["methods"] == set(), "call it in _use_everything"
+    async with database.connected(path) as db, staging.opened() as staged:
+        scans = [scan for sql in statements for scan in await _scans(db, sql)]
+        scans += [scan for sql in temporary for scan in await _scans(staged._db, sql)]
+    unknown = [f"{step}: {sql}" for sql, step in scans if not any(sql.startswith(known) for known in WHOLE_TABLES)]
+    assert not unknown, "\n".join(unknown)
+    needless = [known for known in WHOLE_TABLES if not any(sql.startswith(known) for sql, _ in scans)]
+    assert needless == []
+
+
+async def _scans(db: aiosqlite.Connection, sql: str) -> list[tuple[str, str]]:
+    """The steps of a statement's plan that read a whole table or index."""
+    if not sql.upper().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
+        return []
+    names = dict.fromkeys(re.findall(r":(\w+)", sql))
+    values = names or [None] * sql.count("?")
+    steps = [row[3] for row in await db.execute_fetchall(f"EXPLAIN QUERY PLAN {sql}", values)]
+    # `coalesce(min(seq), 0)` and its like end at the first entry, and a constant row is no table.
+    ends_at_once = re.match(r"SELECT coalesce\((min|max)\(seq\), 0\) FROM journal$", sql)
+    return [(sql, step) for step in steps if _reads_everything(step) and not ends_at_once]
+
+
+def _reads_everything(step: str) -> bool:
+    # That index has nothing but the rows that are wanted.
+    return step.startswith("SCAN") and "CONSTANT ROW" not in step and "INDEX discovery_unsent" not in step
+
+
+async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
+    async with (
+        store.opened(path) as db,
+        journal.opened(path, "mqtt") as rows,
+        devices.opened(path, db.steady.now) as known,
+        database.connected(path) as raw,
+    ):
+        # What opening a database does, and a migration, is done once for all of it.
+        seen["statements"].clear()
+        await _use_store(db)
+        await _use_staging(db)
+        await _use_journal(rows)
+        await _use_devices(known)
+        await _use_housekeeping(raw)
+        await db.commit(Batch(removed=[("terminal", "T"), ("product", "P")]))
+
+
+async def _use_store(db: store.Store) -> None:
+    await db.commit(_batch(), store.CallMemory(id="user_terminals"))
+    await db.commit(Batch(removed=[("site", "S")]))
+    await db.commit(Batch(puts=[Put("site", "S", b"{}", b"h")]))
+    await db.commit(Batch(same=[(b"h", "terminal", "T")], presence=[("T", 5)], all_stale=True, related=["T"]))
+    await db.remember(store.CallMemory(id="sites"))
+    await db.count_missing("site", ["S"], 1)
+    await db.call_memory("sites")
+    await db.settled("terminal", 0)
+    await db.presence(["T"])
+    await db.load("terminal", ["T"])
+    await db.count("terminal")
+    await db.ids_after("terminal", "")
+    await db.reports_of("terminal", ["T", "U"])
+    await db.past("traffic", ["T"])
+    await db.newest_sample("traffic", 9)
+    await db.newest_online("traffic", ["online"], 9)
+    await db.among("record", "terminal", ["T"])
+    await db.among("removed", "terminal", ["T"])
+    await db.forget_samples("traffic", 1)
+    await db.stale()
+    await db.linked_terminals(["P"])
+    await db.linked_products(["T"])
+    await db.change_settings([store.Setting("sites", "interval", "5", "mqtt")], ("topic", "mark"))
+    await db.settings()
+    await db.command_mark("topic")
+
+
+def _batch() -> Batch:
+    doc = encode({"name": "x", "state": "online"})
+    return Batch(
+        entries=[Entry("terminal", "T", "added", "", 5, b"{}"), Entry("terminal", "T", "metric", "traffic", 5, doc)],
+        puts=[Put("terminal", "T", doc, b"h", 0), Put("product", "P", doc, b"h")],
+        newest=[Newest("terminal", "traffic", "T", 5, 7, doc, 1, "a=n")],
+        seen=[Seen("terminal", "traffic", "T", 5, 7)],
+        links=[("terminal", "T", (("P", "T"),)), ("product", "P", (("P", "T"),))],
+        stale=["T"],
+    )
+
+
+async def _use_staging(db: store.Store) -> None:
+    await db.unstage("sites")
+    await db.stage("sites", [(1, "S", b"", b"")])
+    assert [part async for part in db.staged("sites")]
+    await db.latest_staged("sites", ["S"])
+
+
+async def _use_journal(rows: journal.Journal) -> None:
+    await rows.after(0)
+    await rows.head()
+    await rows.oldest()
+    await rows.cursor()
+    await rows.advance(1)
+    await rows.renew(1)
+    await rows.set_aside(1, "topic", "reason")
+    await rows.counts()
+    await rows.records_between(0, 9)
+    await rows.newest_between(0, 9)
+    await rows.clearing_between(0, 9)
+    await rows.alive("T")
+    await rows.later("T", 0)
+    await rows.restore_from()
+    await rows.restored()
+    await rows.history(("terminal", "T"), 0, 9)
+    await rows.history(None, 0, 9)
+
+
+async def _use_devices(known: devices.Devices) -> None:
+    await known.fingerprint()
+    await known.mark_all("x", [("bridge", "")])
+    for device in await known.dirty(-1.0, 10):
+        await known.note([devices.Sent(device=device, topic="t", hash=b"1", fresh=True)], 1)
+        await known.note([devices.Sent(device=device, topic="")], 1)
+    await known.forget(1)
+    await known.drop_unsent()
+    await known.record("terminal", "T")
+    await known.letters(["traffic"], "T")
+    await known.terminals_named("x")
+    await known.buckets("P")
+    await known.terminals_of("P")
+
+
+async def _use_housekeeping(raw: aiosqlite.Connection) -> None:
+    state = parse("state: {max_backlog: 1m, history: {events: 1m, samples: 1m, max_size: 1MB}}", {}).state
+
+    async def alert(_: Alert) -> None:
+        pass
+
+    await housekeeping.trim(raw, state, ("mqtt",), alert, 1 << 60)
+    await housekeeping._delete_oldest(raw, 1)
