@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from bench.clock import Clock
 from oneweb_bridge import fetch, simulator, store
@@ -64,7 +65,7 @@ class Canned(Intake):
             familiar=lambda digest: earlier.ids(digest, self._now()),
         )
         for body in self.bodies:
-            answer = Answer(200, body, {}, None)
+            answer = Answer(200, body, CIMultiDictProxy(CIMultiDict()), None)
             yield (await asyncio.to_thread(fetch._counted, answer, errand))[0]
 
 

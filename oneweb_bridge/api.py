@@ -5,7 +5,7 @@ Errors are split by what happens next:
     ApiError
     ├── Unauthorized   stop this call and tell
     ├── RateLimited    leave the whole host alone for `pause` seconds
-    ├── Unavailable    back off and try again
+    ├── Unavailable    back off and try again, not sooner than in `pause` seconds
     └── BadAnswer      the same, and keep a piece of the answer for the operator
         └── NotFound   the API does not know this path, or this id
 """
@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Annotated
 from urllib.parse import urljoin, urlsplit
@@ -22,17 +22,24 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 import msgspec
 import stamina
-from aiolimiter import AsyncLimiter
+from msgspec.structs import replace
+from multidict import CIMultiDictProxy
 
 from oneweb_bridge import __version__
 from oneweb_bridge.bounds import EARLIEST, Bounds
 from oneweb_bridge.clock import SYSTEM, Clock
-from oneweb_bridge.limits import LONGEST, pause_of
+from oneweb_bridge.headers import origin, resolve, to_utf8
+from oneweb_bridge.limits import Host, Pace, requested_pause
 from oneweb_bridge.masks import Masks, pair, secrets_of
 from oneweb_bridge.settings import Api as Settings
 from oneweb_bridge.tls import Trust, reason_of
+from oneweb_bridge.turns import Turns
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
+_PAGES = frozenset(("text/html", "application/xhtml+xml"))
+_JSON_BEGINS = frozenset((b"[", b"{", b'"', b""))
+MAX_WAIT_S = 10.0
+"""The longest wait of a request for its host or its turn; where it would be longer, its poll comes later."""
 MOST_HELD = 65536
 """Bytes of a bad answer that an error carries."""
 _TEXT_MEMBERS = ("message", "reason", "error", "description")
@@ -55,7 +62,11 @@ class RateLimited(ApiError):
 
 
 class Unavailable(ApiError):
-    """The API cannot be reached, or says that it cannot answer now."""
+    """The API cannot be reached, or says that it cannot answer now; with a `pause` it was not even asked."""
+
+    def __init__(self, message: str, pause: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause = pause
 
 
 class BadAnswer(ApiError):
@@ -71,12 +82,27 @@ class NotFound(BadAnswer):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A whole answer. `time` is the API's own clock in ms since the epoch, where it says it."""
+    """A whole answer from `url`, its text in UTF-8. `time` is the API's own clock in ms, where it says it."""
 
     status: int
     body: bytes
-    headers: Mapping[str, str]
+    headers: CIMultiDictProxy[str]
     time: int | None
+    url: str = ""
+    media_type: str = "application/json"
+
+    def lines(self, name: str) -> list[str]:
+        """The values of all lines of a header."""
+        return self.headers.getall(name, [])
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One request to the API."""
+
+    method: str
+    url: str
+    params: Mapping[str, str] | None = None
+    body: bytes | None = None
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -99,15 +125,9 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
 @contextlib.asynccontextmanager
 async def connected(settings: Settings, masks: Masks | None = None, clock: Clock = SYSTEM) -> AsyncIterator["Api"]:
     """The API with one HTTP session for all calls. `masks` learn its secrets, also those that the API gives."""
-    timeout = aiohttp.ClientTimeout(
-        total=None,
-        connect=settings.timeout.connect,
-        sock_connect=settings.timeout.connect,
-        sock_read=settings.timeout.read,
-    )
     async with aiohttp.ClientSession(
-        timeout=timeout,
-        connector=aiohttp.TCPConnector(limit=settings.rate_limit.max_in_flight + 1),
+        # How many connections there are is what `max_in_flight` says, also after it has changed.
+        connector=aiohttp.TCPConnector(limit=0),
         headers={"User-Agent": f"oneweb-bridge/{__version__}", "Accept": "application/json"},
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -121,8 +141,11 @@ class Api:
     def __init__(self, settings: Settings, session: aiohttp.ClientSession, masks: Masks, clock: Clock = SYSTEM) -> None:
         self.masks = masks
         self.requests = 0
-        self.paused_until = 0.0
         self._clock = clock
+        self._host = Host(settings.rate_limit.max_pause)
+        self._pace = Pace(settings.rate_limit)
+        self._pace_lock = asyncio.Lock()
+        self._in_flight = Turns(settings.rate_limit.max_in_flight)
         self._session = session
         self._token: Token | None = None
         self._token_lock = asyncio.Lock()
@@ -131,21 +154,29 @@ class Api:
         self.use(settings)
 
     def use(self, settings: Settings) -> None:
-        """Takes new settings (credentials, limits) for the requests to come."""
-        limit = settings.rate_limit
+        """Takes new settings (credentials, limits) for the requests to come. What was sent before still counts."""
+        self._in_flight.resize(settings.rate_limit.max_in_flight)
+        self._pace.limit = settings.rate_limit
+        self._host.max_pause = settings.rate_limit.max_pause
         self.masks.learn(*secrets_of(settings))
         self._settings = settings
         self._token = None
+        self._timeout = aiohttp.ClientTimeout(
+            total=None,
+            connect=settings.timeout.connect,
+            sock_connect=settings.timeout.connect,
+            sock_read=settings.timeout.read,
+        )
         self._trust = Trust("api.ca_file", settings.ca_file)
-        self._in_flight = asyncio.Semaphore(limit.max_in_flight)
-        self._spacing = AsyncLimiter(1, limit.min_interval) if limit.min_interval > 0 else contextlib.nullcontext()
-        per_hour = limit.max_requests_per_hour
-        self._per_hour = AsyncLimiter(per_hour, 3600) if per_hour else contextlib.nullcontext()
 
     @property
     def pause(self) -> float:
-        """For how many seconds more the host is left alone; 0 when it may be asked."""
-        return max(0.0, self.paused_until - time.monotonic())
+        """For how many seconds more the host is left alone, because it asked for it; 0 when it may be asked."""
+        return self._host.pause(time.monotonic())
+
+    def ask_at_once(self) -> None:
+        """Lets the next request go although the host has failed, because somebody wants it now."""
+        self._host.ask_at_once()
 
     def now(self) -> int:
         """The API's time in ms since the epoch; the host's own until an answer has told it."""
@@ -177,74 +208,114 @@ class Api:
         except NotFound as error:
             raise Unauthorized(f"{error}: the credentials or api.base_url or api.hello.path are wrong") from None
 
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
-        """The answer to one GET, after at most two retries of what may be retried. Raises ApiError."""
-        return await self.request("GET", path, params)
+    async def get(
+        self, path: str, params: Mapping[str, str] | None = None, empty_status: Collection[int] = ()
+    ) -> Answer:
+        """The answer to one GET, after at most two retries of what may be retried. Raises ApiError.
+
+        An answer with one of `empty_status` stands for an empty list.
+        """
+        return await self.request("GET", path, params, empty_status=empty_status)
 
     async def request(
-        self, method: str, path: str, params: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        empty_status: Collection[int] = (),
     ) -> Answer:
         """The same for another method; only a GET is tried again."""
         url = self.url(path)
         attempts = 3 if method == "GET" else 1
         async for attempt in stamina.retry_context(
-            on=Unavailable, attempts=attempts, wait_initial=0.5, wait_max=10.0, wait_jitter=0.5, timeout=None
+            on=_worth_retrying, attempts=attempts, wait_initial=0.5, wait_max=10.0, wait_jitter=0.5, timeout=None
         ):
             with attempt:
-                return await self._once(method, url, params, body)
+                return await self._once(Request(method, url, params, body), empty_status)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _once(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
+    async def _once(self, request: Request, empty_status: Collection[int]) -> Answer:
         for redirects in range(4):
-            answer = await self._signed(method, url, params, body)
+            answer = await self._signed(request)
+            if answer.status in empty_status:
+                self._host.answered()
+                return replace(answer, status=200, body=b"[]")
             if answer.status not in _REDIRECTS:
-                return self._judged(answer, url)
-            url, params = _redirected(answer, url, redirects), None
+                return self._judged(answer)
+            request = replace(request, url=_redirected(answer, redirects), params=None)
             if answer.status == 303:
-                method, body = "GET", None
+                request = replace(request, method="GET", body=None)
         raise AssertionError("unreachable: the fourth redirect raises")
 
-    async def _signed(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
+    async def _signed(self, request: Request) -> Answer:
         """The answer; where a token that was good before is not accepted any more, the answer with a new one."""
-        held = self._token
-        answer = await self._limited(method, url, params, body)
-        if answer.status != 401 or held is None:
+        had_token = self._token is not None
+        answer, token = await self._limited(request)
+        if answer.status != 401 or token is None or not had_token:
             return answer
-        if self._token is held:
+        # Another request may have been refused before, and have a new token already.
+        if self._token is token:
             self._token = None
-        return await self._limited(method, url, params, body)
+        return (await self._limited(request))[0]
 
-    async def _limited(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
-        async with self._in_flight:
-            self._check_pause(url)
-            async with self._per_hour, self._spacing:
-                # Another request may have been told to wait while this one had to.
-                self._check_pause(url)
-                return await self._sent(method, url, params, body)
+    async def _limited(self, request: Request) -> tuple[Answer, Token | None]:
+        """The answer, and the token that the request was sent with."""
+        async with self._in_flight.turn(hurry=False):
+            await self._wait_for_host(request.url)
+            headers, token = await self._credentials()
+            await self._take_turn(request.url)
+            # Another request may have been told to wait while this one had to.
+            await self._wait_for_host(request.url)
+            return await self._sent(request, headers), token
 
-    def _check_pause(self, url: str) -> None:
-        if self.pause > 0:
-            raise RateLimited(f"{_where(url)} asked to be left alone", self.pause)
+    async def _wait_for_host(self, url: str) -> None:
+        """Waits while the host fails. Raises RateLimited or Unavailable where that would be too long."""
+        while True:
+            now = time.monotonic()
+            if (pause := self._host.pause(now)) > 0:
+                raise RateLimited(f"{_where(url)} asked to be left alone", pause)
+            if (delay := self._host.delay(now)) == 0:
+                return
+            if delay > MAX_WAIT_S:
+                failures = f"did not answer {self._host.failures} requests in a row"
+                raise Unavailable(f"{_where(url)} {failures}, and is asked again in {delay:.0f} s", delay)
+            await asyncio.sleep(delay)
 
-    async def _sent(self, method: str, url: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
-        headers = await self._credentials()
-        if body is not None:
-            headers["Content-Type"] = "application/json"
+    async def _take_turn(self, url: str) -> None:
+        """Waits until one more request may start. Raises RateLimited when the budget of the hour is used up."""
+        async with self._pace_lock:
+            while (wait := self._pace.start(time.monotonic())) > 0:
+                if (pause := self._pace.hour_wait(time.monotonic())) > MAX_WAIT_S:
+                    key = f"api.rate_limit.max_requests_per_hour, {self._pace.limit.max_requests_per_hour}"
+                    raise RateLimited(f"{_where(url)} was not asked: {key}, is used up for {pause:.0f} s", pause)
+                await asyncio.sleep(wait)
+
+    async def _sent(self, request: Request, headers: dict[str, str]) -> Answer:
+        if request.body is not None:
+            headers = headers | {"Content-Type": "application/json"}
         self.requests += 1
+        return await self._exchanged(request, headers)
+
+    async def _exchanged(self, request: Request, headers: dict[str, str], form: dict[str, str] | None = None) -> Answer:
+        """The answer to a request that may start now. Raises Unavailable, and BadAnswer when it is too long."""
+        self._host.start(time.monotonic())
         try:
             async with self._session.request(
-                method,
-                url,
-                params=params,
+                request.method,
+                request.url,
+                params=request.params,
                 headers=headers,
-                data=body,
+                data=form or request.body,
                 allow_redirects=False,
                 proxy=self._settings.proxy,
                 ssl=self._trust.context(),
+                timeout=self._timeout,
             ) as response:
-                return await self._read(response, url)
+                return await self._read(response, request.url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"{_where(url)} cannot be reached: {_reason(error)}") from None
+            self._host.failed(time.monotonic())
+            raise Unavailable(f"{_where(request.url)} cannot be reached: {_reason(error)}") from None
 
     async def _read(self, response: aiohttp.ClientResponse, url: str) -> Answer:
         chunks: list[bytes] = []
@@ -259,34 +330,46 @@ class Api:
         date = _date(response.headers.get("Date"))
         if date is not None:
             self._heard = date, self._clock.elapsed()
-        return Answer(response.status, b"".join(chunks), response.headers, date)
+        body = b"".join(chunks)
+        chunks.clear()
+        body = await asyncio.to_thread(to_utf8, body, response.charset) if not body.isascii() else to_utf8(body, None)
+        return Answer(response.status, body, response.headers, date, url, response.content_type)
 
     def _too_long(self, url: str, piece: bytes) -> BadAnswer:
         return BadAnswer(f"{_where(url)} sent more than api.max_body, {self._settings.max_body} bytes", piece)
 
-    def _judged(self, answer: Answer, url: str) -> Answer:
-        status, where = answer.status, _where(url)
+    def _judged(self, answer: Answer) -> Answer:
+        status, where, now = answer.status, _where(answer.url), time.monotonic()
+        pause = self._requested_pause(answer)
+        if status == 429 or (status == 503 and pause is not None):
+            raise RateLimited(self._refusal(answer), self._host.refused(now, pause, random.uniform(1.0, 1.1)))
+        if status >= 500 or status == 408:
+            self._host.failed(now)
+            raise Unavailable(self._refusal(answer))
+        self._host.answered()
         if status in (200, 201, 202, 206):
-            if "html" in answer.headers.get("Content-Type", "") or answer.body[:15].lstrip()[:1] == b"<":
+            if _is_web_page(answer):
                 raise BadAnswer(f"{where} answered with a web page instead of JSON", answer.body)
             return answer
-        said = f"{where} answered {status}{self._human_text(answer.body)}"
+        text = self._refusal(answer)
         if status in (401, 403):
-            raise Unauthorized(said)
-        if status == 429:
-            now = self._clock.wall() if answer.time is None else answer.time / 1000
-            pause = min(pause_of(answer.headers, now) * random.uniform(1.0, 1.1), LONGEST)
-            self.paused_until = max(self.paused_until, time.monotonic() + pause)
-            raise RateLimited(said, pause)
-        if status >= 500 or status == 408:
-            raise Unavailable(said)
-        raise (NotFound if status == 404 else BadAnswer)(said, answer.body)
+            raise Unauthorized(text)
+        raise (NotFound if status == 404 else BadAnswer)(text, answer.body)
+
+    def _requested_pause(self, answer: Answer) -> float | None:
+        """Seconds for which a 429 or 503 asks to be left alone, where it says so."""
+        now = self._clock.wall() if answer.time is None else answer.time / 1000
+        resets = answer.lines("x-ratelimit-reset") if answer.status == 429 else []
+        return requested_pause(answer.lines("Retry-After"), resets, now)
+
+    def _refusal(self, answer: Answer) -> str:
+        return f"{_where(answer.url)} answered {answer.status}{self._human_text(answer.body)}"
 
     def _human_text(self, body: bytes) -> str:
         """What an error body says to people, in one short line without secrets; nothing when it is not JSON."""
         try:
             said = msgspec.json.decode(body[:65536])
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return ""
         texts = [said.get(name) for name in _TEXT_MEMBERS] if isinstance(said, dict) else []
         found = next((text for text in texts if isinstance(text, str)), "")
@@ -295,20 +378,21 @@ class Api:
 
     # ── signing in ─────────────────────────────────────────────────────────────────────────────
 
-    async def _credentials(self) -> dict[str, str]:
+    async def _credentials(self) -> tuple[dict[str, str], Token | None]:
         settings, auth = self._settings, self._settings.auth
         match auth.style:
             case "basic":
-                return {"Authorization": _basic(settings)}
+                return {"Authorization": _basic(settings)}, None
             case "headers":
                 return {
                     auth.client_id_header: str(settings.client_id),
                     auth.client_secret_header: str(settings.client_secret),
-                }
+                }, None
             case "oauth2_client_credentials":
-                return {"Authorization": f"Bearer {await self._access_token()}"}
+                token = await self._access_token()
+                return {"Authorization": f"Bearer {token.value}"}, token
 
-    async def _access_token(self) -> str:
+    async def _access_token(self) -> Token:
         asked_at = time.monotonic()
         async with self._token_lock:
             if self._token is None or time.monotonic() >= self._token.ends:
@@ -316,7 +400,7 @@ class Api:
                 if self._token_failure is not None and self._token_failure[0] >= asked_at:
                     raise self._token_failure[1]
                 self._token = await self._renewed()
-            return self._token.value
+            return self._token
 
     async def _renewed(self) -> Token:
         try:
@@ -335,26 +419,16 @@ class Api:
         else:
             form |= {"client_id": str(settings.client_id), "client_secret": str(settings.client_secret)}
         url = urljoin(settings.base_url + "/", auth.token_url or "")
-        try:
-            async with self._session.post(
-                url,
-                data=form,
-                headers=headers,
-                allow_redirects=False,
-                proxy=settings.proxy,
-                ssl=self._trust.context(),
-            ) as response:
-                answer = await self._read(response, url)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"{_where(url)} cannot be reached: {_reason(error)}") from None
+        await self._take_turn(url)
+        answer = await self._exchanged(Request("POST", url), headers, form)
         if answer.status in (400, 401, 403):
             said = self._human_text(answer.body)
             raise Unauthorized(f"{_where(url)} gave no token: it answered {answer.status}{said}")
         try:
-            found = msgspec.json.decode(self._judged(answer, url).body, type=_TokenAnswer, strict=False)
+            found = msgspec.json.decode(self._judged(answer).body, type=_TokenAnswer, strict=False)
         except NotFound as error:
             raise BadAnswer(f"{error}; api.auth.token_url may be wrong") from None
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise BadAnswer(f"{_where(url)} gave no token that can be read") from None
         self.masks.learn(found.access_token, passing=True)
         return Token(found.access_token, time.monotonic() + found.lasts())
@@ -369,11 +443,22 @@ def _where(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
-def _redirected(answer: Answer, url: str, redirects: int) -> str:
+def _is_web_page(answer: Answer) -> bool:
+    """Whether an answer is for people. One that only calls itself so is not: what counts is the body."""
+    begin = answer.body[:1024].lstrip()[:1]
+    return begin == b"<" or (answer.media_type in _PAGES and begin not in _JSON_BEGINS)
+
+
+def _worth_retrying(error: Exception) -> bool:
+    return isinstance(error, Unavailable) and error.pause == 0
+
+
+def _redirected(answer: Answer, redirects: int) -> str:
     """Where a redirect leads to; never to another server, which would be given the credentials."""
+    url = answer.url
     try:
-        target = urljoin(url, answer.headers["Location"])
-        here, there = _origin(url), _origin(target)
+        target = resolve(url, answer.headers["Location"])
+        here, there = origin(url), origin(target)
     except (KeyError, ValueError):
         raise BadAnswer(f"{_where(url)} answered with a redirect without a readable address") from None
     if there != here:
@@ -381,13 +466,6 @@ def _redirected(answer: Answer, url: str, redirects: int) -> str:
     if redirects == 3:
         raise BadAnswer(f"{_where(url)} answered with one redirect after the other")
     return target
-
-
-def _origin(url: str) -> tuple[str, str, str | None, int | None]:
-    """What must stay the same for the credentials to be sent: scheme, user, host and port. Raises ValueError."""
-    parts = urlsplit(url)
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, parts.netloc.rpartition("@")[0], parts.hostname, port
 
 
 def _reason(error: BaseException) -> str:

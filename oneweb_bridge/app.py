@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from oneweb_bridge import CONTRACT, __version__, api, console, devices, health, housekeeping, journal, notify, store
 from oneweb_bridge.announcer import Announcer
@@ -121,6 +122,7 @@ async def _keep_configured(parts: Parts, publisher: Publisher, announcer: Announ
             parts.config.mqtt.base_topic,
         ):
             _log.warning("instance, state.path and mqtt.base_topic take effect with a restart only")
+            config = _keep_identity(config, parts.config)
         credentials = config.api != parts.config.api
         prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
         parts.config = config
@@ -131,6 +133,16 @@ async def _keep_configured(parts: Parts, publisher: Publisher, announcer: Announ
         if credentials:
             parts.poller.sign_in_again()
         _log.info("the configuration was read again")
+
+
+def _keep_identity(config: Config, running: Config) -> Config:
+    """The new configuration under the name, database and base topic that the bridge was started with."""
+    return replace(
+        config,
+        instance=running.instance,
+        state=replace(config.state, path=running.state.path),
+        mqtt=replace(config.mqtt, base_topic=running.mqtt.base_topic),
+    )
 
 
 async def run_without_broker(config: Config, write: Callable[[Message], None], *, clock: Clock = SYSTEM) -> None:

@@ -73,6 +73,7 @@ Explode = Literal["list", "map", "columns", "rows"]
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One API call. Times in seconds. `records` None means: find the list in the answer.
 
+    An answer with one of `empty_status` stands for an empty list.
     `explode` says how several values stand in one record: in a list, in a map of maps, as a table of
     `columns` and `rows`, or not at all: then `rows` of one key make one record (see `wire.gathers`).
     """
@@ -93,6 +94,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     page: Page = Page()
     window: Window | None = None
     lateness: float = 0.0
+    empty_status: tuple[int, ...] = ()
     for_each: Literal["user_terminals", "products"] | None = None
     fetch: Literal["get", "request"] = "get"
     derive: Literal["", "organization_kind"] = ""

@@ -9,11 +9,11 @@ import contextlib
 import functools
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
-from oneweb_bridge import paging, wire
+from oneweb_bridge import headers, paging, wire
 from oneweb_bridge.api import Answer, Api, BadAnswer, NotFound
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.glance import Glance, Salt
@@ -85,7 +85,8 @@ async def get(api: Api, errand: Errand) -> AsyncGenerator[Listed, None]:
     targets, unknown = _targets(errand), 0
     for target in targets:
         try:
-            async with contextlib.aclosing(_pages(api, api.get, errand, target)) as pages:
+            ask = functools.partial(api.get, empty_status=errand.call.empty_status)
+            async with contextlib.aclosing(_pages(api, ask, errand, target)) as pages:
                 async for page in pages:
                     yield page
         except NotFound:
@@ -99,7 +100,8 @@ async def request(api: Api, errand: Errand) -> AsyncGenerator[Listed, None]:
     for target in _targets(errand):
         answer = await api.request("POST", target.path, body=msgspec.json.encode(target.query))
         made = _Target(_place(answer, api.url(target.path)), {})
-        async with contextlib.aclosing(_pages(api, functools.partial(_ready, api), errand, made)) as pages:
+        ask = functools.partial(_ready, api, errand.call)
+        async with contextlib.aclosing(_pages(api, ask, errand, made)) as pages:
             async for page in pages:
                 yield page
 
@@ -108,10 +110,10 @@ STEPS: dict[str, Step] = {"get": get, "request": request}
 _LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 60, 0.1, 5.0
 
 
-async def _ready(api: Api, path: str, params: Mapping[str, str]) -> Answer:
+async def _ready(api: Api, call: Call, path: str, params: Mapping[str, str]) -> Answer:
     """The answer as soon as there is one, asked for in growing steps."""
     for look in range(_LOOKS):
-        answer = await api.get(path, params)
+        answer = await api.get(path, params, call.empty_status)
         if answer.status != 202 and not _still_working(answer):
             return answer
         await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**look))
@@ -120,6 +122,7 @@ async def _ready(api: Api, path: str, params: Mapping[str, str]) -> Answer:
 
 def _place(answer: Answer, url: str) -> str:
     """Where a requested report will be; never on another server, which would be given the credentials."""
+    url = answer.url or url
     place = answer.headers.get("Location")
     if place is None:
         id = wire.member(answer.body, "id")
@@ -127,8 +130,8 @@ def _place(answer: Answer, url: str) -> str:
             raise BadAnswer(f"{url}: the requested report has neither a Location header nor an id", answer.body)
         place = f"{url}/{quote(str(id), safe='')}"
     try:
-        place = urljoin(url, place)
-        elsewhere = urlsplit(place)[:2] != urlsplit(url)[:2]
+        place = headers.resolve(url, place)
+        elsewhere = headers.origin(place) != headers.origin(url)
     except ValueError:
         raise BadAnswer(f"{url}: the requested report has no readable address", answer.body) from None
     if elsewhere:
@@ -151,7 +154,8 @@ async def _pages(api: Api, ask_for: Ask, errand: Errand, target: _Target) -> Asy
         try:
             used = listing.took(_got(answer, errand.call, page, count))
         except paging.Incomplete as error:
-            raise BadAnswer(f"{path}: the listing is not complete: {error}", answer.body) from None
+            text = f"{path}: the listing is not complete: {error}{_advice(error, answer, errand.call)}"
+            raise BadAnswer(text, answer.body) from None
         if used:
             yield msgspec.structs.replace(page, unpaged=listing.unpaged)
         elif listing.unpaged:
@@ -199,16 +203,44 @@ class _Rows:
 _SLICE = 1000
 
 
+def _advice(error: paging.Incomplete, answer: Answer, call: Call) -> str:
+    if not error.about_total:
+        return ""
+    if not answer.lines(call.page.total_header):
+        return " (by its header Content-Range)"
+    key = f"polling.{call.id}.page.total_header"
+    return (
+        f" (by its header {call.page.total_header}: where that counts something else, set {key} to another, or to '')"
+    )
+
+
 def _got(answer: Answer, call: Call, page: Listed, count: int) -> paging.Got:
-    cursor = wire.member(answer.body, call.page.cursor_path) if call.page.style == "cursor" else None
+    following, readable = headers.next_pages(answer.lines("Link"), answer.url)
+    cursor, doubt = _next_cursor(answer, call, count) if call.page.style == "cursor" else (None, "")
+    if not readable and call.page.style == "link_next":
+        doubt = "its Link header cannot be read"
+    total = headers.whole_number(answer.lines(call.page.total_header))
     return paging.Got(
         count=count,
         # Rows of one key may stand on several pages; what may not come twice is the row.
         ids=list(dict.fromkeys(seen.hex() for seen in page.hashes)) if wire.gathers(call) else page.ids,
-        total=paging.total_of(answer.headers.get(call.page.total_header)),
-        next_link=paging.next_link(answer.headers.get("Link")),
-        next_cursor=cursor if isinstance(cursor, str) else None,
+        total=headers.whole_length(answer.lines("Content-Range")) if total is None else total,
+        next_links=following,
+        next_cursor=cursor,
+        is_part=answer.status == 206,
+        doubt=doubt,
     )
+
+
+def _next_cursor(answer: Answer, call: Call, count: int) -> tuple[str | None, str]:
+    """The cursor of the next page, and why this answer cannot say that there is none."""
+    cursor = wire.member(answer.body, call.page.cursor_path)
+    if cursor is None or cursor is False or cursor == "":
+        proves_end = answer.body.lstrip()[:1] == b"{" or count < call.page.limit
+        return None, "" if proves_end else f"a list has no place for the cursor '{call.page.cursor_path}'"
+    if isinstance(cursor, (str, int)) and cursor is not True:
+        return str(cursor), ""
+    return None, f"its cursor '{call.page.cursor_path}' is neither a text nor a number"
 
 
 def _counted(answer: Answer, errand: Errand) -> tuple[Listed, int]:

@@ -101,6 +101,7 @@ class Poller:
     async def use(self, config: Config) -> None:
         """Takes a configuration; stored settings stay in force over it."""
         self._config = config
+        self._turns.resize(config.api.rate_limit.max_in_flight)
         self._intake.use(config)
         await self._take_settings()
         self._stretch()
@@ -204,6 +205,8 @@ class Poller:
 
     async def _poll(self, slot: Slot) -> None:
         wishes, slot.wishes = slot.wishes, []
+        if wishes:
+            self._api.ask_at_once()
         if self._api.pause > 0 and wishes:
             await asyncio.sleep(self._api.pause)
         started, requests = time.monotonic(), self._api.requests
@@ -275,6 +278,7 @@ class Poller:
                 self._store.keep_piece(slot.call, self._api.masks.piece(error.piece)[:MOST_KEPT])
                 await self._alert_once(slot, [Alert(kind="bad_answer", call=slot.call, message=slot.error)])
         if isinstance(error, Unavailable):
+            wait = max(wait, error.pause)
             self._reached("unreachable", slot.error)
         _log.warning("%s: %s; next try in %.0f s", slot.call, slot.error, wait)
         return wait

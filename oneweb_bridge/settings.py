@@ -131,7 +131,12 @@ def _listed(said: object) -> object:
     return [said] if isinstance(said, str) else said
 
 
-def _unlisted(said: tuple[str, ...]) -> object:
+def _numbers(said: object) -> object:
+    texts = said if isinstance(said, (list, tuple)) else [said]
+    return [int(text) if isinstance(text, str) and text.isdecimal() else text for text in texts]
+
+
+def _unlisted(said: tuple[object, ...]) -> object:
     return said[0] if len(said) == 1 else list(said)
 
 
@@ -151,6 +156,7 @@ Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT, description="a whole number from 1 to 1000000000")]
 Number = Annotated[int, Meta(ge=0, le=MAX_COUNT, description="a whole number from 0 to 1000000000")]
 InFlight = Annotated[int, Meta(ge=1, le=65535, description="a whole number from 1 to 65535")]
+Statuses = Annotated[tuple[Literal[204, 404], ...], _kind("a list of 204 and 404, or one of them", _numbers, _unlisted)]
 Words = Annotated[tuple[str, ...], Meta(description="a list of texts like [a, b]")]
 Paths = Annotated[tuple[str, ...], _kind("a path or a list of paths", _listed, _unlisted, min_length=1)]
 Roles = Annotated[tuple[str, ...], _kind("a role's name or a list of them", _listed, list, min_length=1)]
@@ -181,11 +187,12 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the bridge allows itself, whatever the API allows."""
+    """What the bridge allows itself, whatever the API allows; and how long it obeys one that asks for a pause."""
 
     max_in_flight: Count = 1
     min_interval: Duration = 0.25
     max_requests_per_hour: Count | None = None
+    max_pause: Patience = 3600.0
 
 
 class Timeout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -208,7 +215,7 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     rate_limit: RateLimit = RateLimit()
     timeout: Timeout = Timeout()
     clock_tolerance: Duration = 600.0
-    max_body: Size = 256_000_000
+    max_body: Size = 64_000_000
     proxy: Secret | None = None
     ca_file: FileName | None = None
 
@@ -372,6 +379,7 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     page: Page
     window: Window | None
     lateness: Duration
+    empty_status: Statuses
     for_each: Literal["user_terminals", "products"] | None
     fetch: Literal["get", "request"]
     measurements: str | None

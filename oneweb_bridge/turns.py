@@ -10,9 +10,15 @@ class Turns:
     """At most `places` holders at once; those that hurry go before those that do not, else first come first."""
 
     def __init__(self, places: int) -> None:
-        self._free = places
+        self._places = self._free = places
         self._order = 0
         self._waiting: list[tuple[bool, int, asyncio.Future[None]]] = []
+
+    def resize(self, places: int) -> None:
+        """Changes how many may hold at once. Those who hold already stay, and the next come when there is room."""
+        self._free += places - self._places
+        self._places = places
+        self._admit()
 
     @contextlib.asynccontextmanager
     async def turn(self, *, hurry: bool) -> AsyncIterator[None]:
@@ -38,7 +44,7 @@ class Turns:
             raise
 
     def _admit(self) -> None:
-        while self._free and self._waiting:
+        while self._free > 0 and self._waiting:
             place = heappop(self._waiting)[2]
             if not place.done():
                 self._free -= 1

@@ -21,7 +21,6 @@ from aioresponses import aioresponses
 
 from oneweb_bridge import api, config
 from oneweb_bridge.api import Api, ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
-from oneweb_bridge.limits import LONGEST
 from oneweb_bridge.simulator import Simulator
 from oneweb_bridge.simulator.options import Options
 from oneweb_bridge.simulator.server import serve
@@ -157,6 +156,30 @@ async def test_refused_token_is_renewed_once_and_the_request_succeeds() -> None:
             simulator.fault("expire_tokens")
             assert (await connection.get(TERMINALS)).status == 200
         assert simulator.requests()["counts"] == {"/oauth2/token": 2, TERMINALS: 3}
+
+
+async def test_token_that_another_request_has_renewed_stays() -> None:
+    """Of two requests refused with one token, the later answer does not throw away the new token of the other."""
+    tokens, both, late = itertools.count(), asyncio.Barrier(2), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if request.path == "/oauth2/token":
+            return web.json_response({"access_token": f"tok-{next(tokens)}", "expires_in": 3600})
+        if request.path == "/first" or request.headers["Authorization"] != "Bearer tok-0":
+            return web.json_response([])
+        await both.wait()
+        if request.path == "/late":
+            await late.wait()
+        return web.json_response({}, status=401)
+
+    limit = {"rate_limit": {"max_in_flight": 2, "min_interval": "0s"}}
+    async with serving(handle) as server, client(server.url, **oauth(server.url), **limit) as connection:
+        await connection.get("/first")
+        slow = asyncio.create_task(connection.get("/late"))
+        await connection.get("/quick")
+        late.set()
+        await slow
+    assert server.paths().count("/oauth2/token") == 2
 
 
 def token_server(status: int, token: dict[str, Any] | None = None) -> Handler:
@@ -384,7 +407,8 @@ async def test_certificate_is_checked(certificate: tuple[Path, Path]) -> None:
     [
         ({"Retry-After": "0"}, 1, 1.1),
         ({"Retry-After": "30"}, 30, 33),
-        ({"Retry-After": "1000000000"}, LONGEST, LONGEST),
+        ({"Retry-After": "7200"}, 3600, 3600),
+        ({"Retry-After": "1000000000"}, 3600, 3600),
         ({"Retry-After": "soon"}, 60, 66),
         ({"Retry-After": "Tue, 17 Jun 2025 13:00:00 GMT"}, 1, 1.1),
         ({"Retry-After": "Tue, 17 Jun 2025 14:17:00 -0000"}, 120, 132),
@@ -395,7 +419,7 @@ async def test_certificate_is_checked(certificate: tuple[Path, Path]) -> None:
     ],
 )
 async def test_rate_limit_pauses_the_host(headers: dict[str, str], least: float, most: float) -> None:
-    """A 429 pauses all calls for what it says, by the API's clock, 15 min at most; nothing is asked meanwhile."""
+    """A 429 pauses all calls for what it says, by the API's clock, up to max_pause; nothing is asked meanwhile."""
     headers = {"Date": "Tue, 17 Jun 2025 14:15:00 GMT", **headers}
     async with against(answers({"status": 429, "headers": headers})) as (server, connection):
         error = await failure(connection)
@@ -407,6 +431,95 @@ async def test_rate_limit_pauses_the_host(headers: dict[str, str], least: float,
         assert "asked to be left alone" in str(other)
         assert other.pause == pytest.approx(connection.pause, abs=1)
         assert len(server.asked) == 1
+
+
+async def test_unavailable_that_says_when_pauses_the_host() -> None:
+    """A 503 with Retry-After is obeyed as a 429 is: one request, and nothing more until then."""
+    async with against(answers({"status": 503, "headers": {"Retry-After": "30"}})) as (server, connection):
+        error = await failure(connection)
+        assert isinstance(error, RateLimited)
+        assert 30 <= error.pause <= 33
+        assert isinstance(await failure(connection, "/another/call"), RateLimited)
+        assert len(server.asked) == 1
+
+
+async def test_retry_obeys_a_pause_that_came_meanwhile() -> None:
+    """The second try of a request is not made when the answer to another has paused the host."""
+    too_many = {"status": 429, "headers": {"Retry-After": "30"}}
+    async with against(answers({"status": 500}, too_many)) as (server, connection):
+        assert isinstance(await failure(connection), RateLimited)
+        assert len(server.asked) == 2
+
+
+async def test_failing_host_is_asked_by_one_call_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three calls that fail do not ask three times as often: what one has seen slows all, until an answer comes."""
+    async with against(answers({"status": 500})) as (server, connection):
+        await failure(connection)
+        for _ in range(3):
+            clocks_ahead(monkeypatch, 1000.0 * (len(server.asked) + 1))
+            await failure(connection)
+        asked = len(server.asked)
+        for path in ("/a", "/b", "/c"):
+            error = await failure(connection, path)
+            assert isinstance(error, Unavailable)
+            assert error.pause > 10
+            assert "did not answer" in str(error)
+        assert len(server.asked) == asked
+        connection.ask_at_once()
+        server._handler = answers({})
+        await connection.get("/a")
+        await connection.get("/b")
+
+
+async def test_budget_of_the_hour_is_kept_over_a_reload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGHUP fills no budget: what was sent within the hour counts, and the sentence names the key."""
+    limit = {"max_requests_per_hour": 3, "min_interval": "0s"}
+    async with against(answers({}), rate_limit=limit) as (server, connection):
+        for _ in range(3):
+            await connection.get("/x")
+        connection.use(configured(server.url, api={"rate_limit": limit}).api)
+        error = await failure(connection)
+        assert isinstance(error, RateLimited)
+        assert 3590 < error.pause <= 3602
+        assert r"api.rate_limit.max_requests_per_hour, 3, is used up" in str(error)
+        assert len(server.asked) == 3
+        clocks_ahead(monkeypatch, 3602)
+        await connection.get("/x")
+
+
+async def test_budget_of_the_hour_counts_token_requests() -> None:
+    """A request for a token is a request."""
+    async with serving(token_server(200)) as server:
+        settings = oauth(server.url) | {"rate_limit": {"max_requests_per_hour": 2, "min_interval": "0s"}}
+        async with client(server.url, **settings) as connection:
+            await connection.get("/x")
+            assert isinstance(await failure(connection), RateLimited)
+    assert server.paths() == ["/oauth2/token", "/x"]
+
+
+async def test_reload_never_lets_more_be_in_flight() -> None:
+    """Requests under way count when the configuration is read again, also with fewer or more allowed at once."""
+    now, highest, gate = 0, 0, asyncio.Event()
+
+    async def count(request: web.Request) -> web.StreamResponse:
+        nonlocal now, highest
+        now += 1
+        highest = max(highest, now)
+        await gate.wait()
+        now -= 1
+        return web.json_response([])
+
+    async with against(count, rate_limit={"max_in_flight": 2, "min_interval": "0s"}) as (server, connection):
+        tasks = [asyncio.create_task(connection.get("/x")) for _ in range(8)]
+        while now < 2:
+            await asyncio.sleep(0.01)
+        for most in (1, 2, 1):
+            limit = {"max_in_flight": most, "min_interval": "0s"}
+            connection.use(configured(server.url, api={"rate_limit": limit}).api)
+        gate.set()
+        await asyncio.gather(*tasks)
+        assert highest == 2
+        assert len(server.asked) == 8
 
 
 async def test_pause_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -607,7 +720,12 @@ async def test_redirects_in_a_circle_end() -> None:
 
 @pytest.mark.parametrize(
     ("body", "content_type"),
-    [("<!DOCTYPE html><p>Sign in", "text/html"), (" \n<html>", "application/json"), ("[]", "text/html; charset=utf-8")],
+    [
+        ("<!DOCTYPE html><p>Sign in", "text/html"),
+        (" \n<html>", "application/json"),
+        ("Sign in", "TEXT/HTML; charset=utf-8"),
+        ("Sign in", "application/xhtml+xml"),
+    ],
 )
 async def test_web_page_is_a_bad_answer(body: str, content_type: str) -> None:
     """A login page with status 200 is told as what it is, and a piece of it is kept."""
@@ -630,6 +748,33 @@ async def test_wrong_content_type_is_taken_when_the_body_is_json() -> None:
         assert (await connection.get(TERMINALS)).body.startswith(b"[{")
 
 
+@pytest.mark.parametrize("body", ["[]", ' {"items": []}', "\ufeff[]"])
+async def test_json_that_calls_itself_a_page_is_taken(body: str) -> None:
+    """JSON said to be text/html is JSON."""
+    reply = {"text": body, "content_type": "text/html"}
+    async with against(answers(reply)) as (_, connection):
+        assert (await connection.get("/x")).body.decode() == body.removeprefix("\ufeff")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content_type"),
+    [
+        ("iso-8859-1", 'application/json; Charset="ISO-8859-1"'),
+        ("utf-16", "application/json"),
+        ("utf-8", "application/json; charset=iso-8859-1"),
+    ],
+)
+async def test_text_in_another_charset_is_read(encoding: str, content_type: str) -> None:
+    """A body in the charset that its type names comes out in UTF-8; one that is UTF-8 stays what it is."""
+    text = '["Ålesund"]'
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=text.encode(encoding), headers={"Content-Type": content_type})
+
+    async with against(send) as (_, connection):
+        assert (await connection.get("/x")).body == text.encode()
+
+
 async def test_trickle_is_ended_by_the_deadline_of_the_poll() -> None:
     """A body that comes byte by byte never trips the read timeout, but the deadline around the poll ends it at once."""
     async with simulated({"timeout": {"read": "1s"}}) as (simulator, connection):
@@ -643,9 +788,11 @@ async def test_trickle_is_ended_by_the_deadline_of_the_poll() -> None:
 
 
 async def test_no_content_is_a_bad_answer() -> None:
-    """204 has no list in it."""
-    async with against(answers({"status": 204, "text": None})) as (_, connection):
-        assert isinstance(await failure(connection), BadAnswer)
+    """204 has no list in it, and 404 neither, unless the call says that they stand for an empty one."""
+    for status in (204, 404):
+        async with against(answers({"status": status, "text": None})) as (_, connection):
+            assert isinstance(await failure(connection), BadAnswer)
+            assert (await connection.get("/x", empty_status=(204, 404))).body == b"[]"
 
 
 # --- the API's time -------------------------------------------------------------------------------

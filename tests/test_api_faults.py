@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import stamina
+from aiohttp import web
 
 from oneweb_bridge import app
 from oneweb_bridge.api import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
@@ -20,6 +21,7 @@ from oneweb_bridge.simulator import Shape
 from oneweb_bridge.simulator.options import Options
 from oneweb_bridge.simulator.server import serve
 from tests.polls import RECORDS, START, Bench, Said, bench, configured
+from tests.test_api import serving
 
 TERMINALS, SIGNAL = "user_terminals", "ut_signal_quality"
 PATHS = {TERMINALS: "/userTerminal?", SIGNAL: "/signalQuality?"}
@@ -119,7 +121,8 @@ class Story:
 
     def mend(self) -> None:
         self.bench.sim.clear_faults()
-        self.bench.api.paused_until = 0.0
+        self.bench.api._host.paused_until = 0.0
+        self.bench.api.ask_at_once()
 
     def is_told(self, news: list[Said]) -> bool:
         """Whether the news is exactly what has changed: one state, or the samples of two periods, each once."""
@@ -178,8 +181,93 @@ async def test_link_that_is_no_address_is_a_bad_answer(tmp_path: Path) -> None:
     """A Link header that nobody can read makes the listing incomplete, and does not end the bridge."""
     async with bench(tmp_path, polling={TERMINALS: {"page": {"style": "link_next"}}}) as opened:
         opened.sim.fault("status", status=200, body="[]", headers={"Link": '<http://[/>; rel="next"'}, count=1)
-        with pytest.raises(BadAnswer, match="the next page has no readable address"):
+        with pytest.raises(BadAnswer, match="its Link header cannot be read"):
             await opened.poll(TERMINALS)
+
+
+async def test_links_in_several_lines_are_followed(tmp_path: Path) -> None:
+    """A listing in pages by Link headers, `self` and `next` in a line each, is read to its end."""
+    things = [{"id": f"35923517000611{n}", "resourceState": "online"} for n in range(7)]
+
+    async def page(request: web.Request) -> web.StreamResponse:
+        start = int(request.query.get("offset", "0"))
+        answer = web.json_response(things[start : start + 3])
+        answer.headers.add("Link", f'<{request.path_qs}>; rel="self"')
+        if start + 3 < len(things):
+            answer.headers.add("Link", f'<?offset={start + 3}&fields=id,name>; title="a, b"; rel="Next last"')
+        return answer
+
+    async with (
+        serving(page) as server,
+        bench(tmp_path, polling={TERMINALS: {"page": {"style": "link_next"}}}) as opened,
+    ):
+        opened.api._settings = msgspec.structs.replace(opened.api._settings, base_url=server.url)
+        assert (await opened.poll(TERMINALS)).records == 7
+
+
+@pytest.mark.parametrize(
+    ("page", "headers", "body", "reason"),
+    [
+        ({"style": "none"}, {"Link": '<?p=2>; rel="next"'}, "[]", "names a next page"),
+        ({"style": "link_next"}, {"Link": "<?p=2; rel=next"}, "[]", "its Link header cannot be read"),
+        ({"style": "cursor"}, {}, '{"items": [], "next": {"a": 1}}', "neither a text nor a number"),
+        ({"style": "cursor", "limit": 1}, {}, '[{"id": "1"}]', "has no place for the cursor 'next'"),
+        (
+            {"style": "none"},
+            {"Content-Range": "items 0-0/9"},
+            '[{"id": "1"}]',
+            "9 records and showed 1 .*Content-Range",
+        ),
+        (
+            {"style": "none"},
+            {"X-Total-Count": "9"},
+            '[{"id": "1"}]',
+            "header X-Total-Count: where .* set polling.user_terminals.page.total_header",
+        ),
+    ],
+)
+async def test_listing_that_proves_no_end_is_incomplete(
+    page: dict[str, Any], headers: dict[str, str], body: str, reason: str, tmp_path: Path
+) -> None:
+    """What says that there is more, or cannot say that there is not, is no whole listing; the sentence says why."""
+    async with bench(tmp_path, polling={TERMINALS: {"page": page}}) as opened:
+        opened.sim.fault("status", status=200, body=body, headers=headers, count=1)
+        with pytest.raises(BadAnswer, match=f"the listing is not complete: .*{reason}"):
+            await opened.poll(TERMINALS)
+
+
+async def test_number_as_cursor_is_followed(tmp_path: Path) -> None:
+    """A cursor that is a number goes on as a text does, also behind a mark at the begin of the answer."""
+    async with bench(tmp_path, polling={TERMINALS: {"page": {"style": "cursor"}}}) as opened:
+        for body in ('\ufeff{"items": [{"id": "1"}], "next": 17}', '{"items": [{"id": "2"}]}'):
+            opened.sim.fault("status", status=200, body=body, count=1)
+        assert (await opened.poll(TERMINALS)).records == 2
+
+
+@pytest.mark.parametrize("status", [204, 404])
+async def test_status_that_stands_for_an_empty_span(status: int, tmp_path: Path) -> None:
+    """Where the call says so, 204 or 404 is a report without samples; else it is a failure."""
+    for settings in ({}, {"empty_status": status}):
+        async with bench(tmp_path / str(len(settings)), polling={SIGNAL: settings}) as opened:
+            opened.sim.fault("status", status=status, body="", path=PATHS[SIGNAL])
+            if settings:
+                assert (await opened.poll(SIGNAL)).samples == 0
+            else:
+                with pytest.raises(BadAnswer, match=f"answered {status}"):
+                    await opened.poll(SIGNAL)
+
+
+async def test_error_that_is_no_text_is_told(tmp_path: Path) -> None:
+    """An error whose body is JSON in no encoding is told by its status."""
+    async with bench(tmp_path) as opened:
+
+        async def refuse(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=400, body=b'{"message": "\xff\xfe"}')
+
+        async with serving(refuse) as server:
+            opened.api._settings = msgspec.structs.replace(opened.api._settings, base_url=server.url)
+            with pytest.raises(BadAnswer, match=r"answered 400$"):
+                await opened.poll(TERMINALS)
 
 
 async def test_place_of_a_requested_report_that_is_no_address_is_a_bad_answer(tmp_path: Path) -> None:
@@ -342,10 +430,10 @@ async def test_unknown_indicator_is_passed_on(tmp_path: Path) -> None:
 
 
 async def test_body_beyond_the_default_limit_is_refused(tmp_path: Path) -> None:
-    """300 MB are more than the 256 MB of the default."""
+    """80 MB are more than the 64 MB of the default, and the sentence names the key."""
     async with bench(tmp_path) as opened:
-        opened.sim.fault("big", megabytes=300, path=PATHS[TERMINALS])
-        with pytest.raises(BadAnswer, match=r"more than api\.max_body, 256000000 bytes"):
+        opened.sim.fault("big", megabytes=80, path=PATHS[TERMINALS])
+        with pytest.raises(BadAnswer, match=r"more than api\.max_body, 64000000 bytes"):
             await opened.poll(TERMINALS)
 
 

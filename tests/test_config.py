@@ -138,7 +138,7 @@ def test_defaults_are_the_contract() -> None:
         20,
     )
     assert (config.api.max_body, config.mqtt.max_payload, config.state.history.max_size) == (
-        256 * 10**6,
+        64 * 10**6,
         64_000,
         4 * 10**9,
     )

@@ -19,7 +19,8 @@ PURE = {
     "model": "",
     "catalogue": "",
     "paths": "",
-    "limits": "",
+    "headers": "",
+    "limits": "headers settings",
     "bounds": "",
     "schedule": "",
     "values": "model",
@@ -34,7 +35,7 @@ PURE = {
     "wire": "catalogue model paths units values",
     "glance": "catalogue paths values wire",
     "listing": "bounds model wire",
-    "paging": "catalogue",
+    "paging": "catalogue headers",
     "settings": "catalogue units",
     "masks": "settings",
     "removal": "settings",
@@ -53,8 +54,8 @@ WORLD = {
     "clock": "",
     "notify": "",
     "broker": "",
-    "api": "__init__ bounds clock limits masks settings tls",
-    "fetch": "api catalogue glance listing paging wire",
+    "api": "__init__ bounds clock headers limits masks settings tls turns",
+    "fetch": "api catalogue glance headers listing paging wire",
     "tls": "",
     "database": "clock",
     "staging": "database",
@@ -85,8 +86,8 @@ WORLD = {
 
 EXPLORE = {
     "evidence": "catalogue",
-    "__init__": "api catalogue config explore masks paging",
-    "pages": "catalogue paging",
+    "__init__": "api catalogue config explore headers masks",
+    "pages": "catalogue",
     "report": "",
     "spans": "catalogue values",
     "findings": "catalogue config glance model wire",
@@ -138,7 +139,6 @@ LIBRARIES = {
     },
     "yaml": {"config"},
     "stamina": {"api"},
-    "aiolimiter": {"api"},
 }
 """Library -> the modules that may import it: one owner for each resource (the poller, for an error's class alone)."""
 

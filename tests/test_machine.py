@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,7 +96,7 @@ class Fleet:
             {"id": id, "measurement": [_measured(*one) for one in found.items()]} for id, found in self.samples.items()
         ]
 
-    async def get(self, path: str, params: Mapping[str, str]) -> Answer:
+    async def get(self, path: str, params: Mapping[str, str], empty_status: Collection[int] = ()) -> Answer:
         await asyncio.sleep(0)
         items, at = self.listing(path), int(params["offset"])
         total = len(items) + (at > 0 and self.fault == "total changes")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.catalogue import Page
-from oneweb_bridge.paging import Ask, Got, Incomplete, Paging, next_link, total_of
+from oneweb_bridge.paging import Ask, Got, Incomplete, Paging
 
 URL = "https://api.example/things"
 Server = Callable[[Ask], Got]
@@ -60,7 +60,7 @@ class Things:
             count=len(shown),
             ids=shown,
             total=len(self.ids) if self.total and page.style != "cursor" else None,
-            next_link=f"/things?cursor={more}" if more and page.style == "link_next" else None,
+            next_links=[f"/things?cursor={more}"] if more and page.style == "link_next" else [],
             next_cursor=more if page.style == "cursor" else None,
         )
 
@@ -125,11 +125,11 @@ def got(*ids: str, **said: Any) -> Got:
         ("offset_limit", [got(total=7)], "7 records and showed 0"),
         ("page_size", [got("a", "b", total=3), got(total=3)], "3 records and showed 2"),
         ("none", [got("a", "b", total=3)], "3 records and showed 2"),
-        ("link_next", [got("a", total=3, next_link="?page=2"), got("b", total=3)], "3 records and showed 2"),
-        ("link_next", [got("a", next_link="https://other.example/things?page=2")], "another server"),
-        ("link_next", [got("a", next_link="http://api.example/things?page=2")], "another server"),
-        ("link_next", [got("a", next_link="//other.example/x")], "another server"),
-        ("link_next", [got("a", next_link="?p=2"), got("b", next_link="?p=2")], "read before"),
+        ("link_next", [got("a", total=3, next_links=["?page=2"]), got("b", total=3)], "3 records and showed 2"),
+        ("link_next", [got("a", next_links=["https://other.example/things?page=2"])], "another server"),
+        ("link_next", [got("a", next_links=["http://api.example/things?page=2"])], "another server"),
+        ("link_next", [got("a", next_links=["//other.example/x"])], "another server"),
+        ("link_next", [got("a", next_links=["?p=2"]), got("b", next_links=["?p=2"])], "read before"),
         ("cursor", [got("a", next_cursor="x"), got("b", next_cursor="x")], "read before"),
         ("cursor", [got("a", next_cursor="x"), got("b", next_cursor="y"), got("a")], "again"),
     ],
@@ -147,7 +147,8 @@ def test_listing_without_an_end_is_incomplete(style: Any) -> None:
 
     def endless(_: Ask) -> Got:
         at = next(number)
-        return got(f"T{at}", next_link=f"?p={at}", next_cursor=str(at))
+        links = [f"?p={at}"] if style == "link_next" else []
+        return got(f"T{at}", next_links=links, next_cursor=str(at))
 
     with pytest.raises(Incomplete, match="more than 20 pages"):
         listed(page, endless)
@@ -238,40 +239,62 @@ def test_full_page_that_comes_again_is_incomplete() -> None:
 def test_first_page_behind_a_link_is_incomplete(style: Any) -> None:
     """A server that says there is more, and then shows the first page again, has not shown all."""
     with pytest.raises(Incomplete):
-        listed(Page(style=style, limit=2), scripted(got("a", next_cursor="x", next_link="?p=2"), got("a")))
+        listed(Page(style=style, limit=2), scripted(got("a", next_cursor="x", next_links=["?p=2"]), got("a")))
 
 
-# --- headers --------------------------------------------------------------------------------------
+# --- evidence -------------------------------------------------------------------------------------
+
+MORE = {"next_links": ["/things?p=2"]}
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"),
+    ("style", "pages", "why"),
     [
-        (None, None),
-        ("", None),
-        ('<https://api.example/x?p=2>; rel="next"', "https://api.example/x?p=2"),
-        ("</x?p=2>; rel=next", "/x?p=2"),
-        ('</x?p=1>; rel="prev", </x?p=3>; rel="next"', "/x?p=3"),
-        ('</x?p=3>; title="a"; rel="next"', "/x?p=3"),
-        ('</x?p=1>; rel="first"', None),
-        ("garbage", None),
+        ("none", [got("a", "b", **MORE)], "page.style does not follow"),
+        ("none", [got("a", "b", total=2, **MORE)], "page.style does not follow"),
+        ("none", [got("a", "b", is_part=True)], "status 206"),
+        ("cursor", [got("a", "b", **MORE)], "page.style does not follow"),
+        ("cursor", [got("a", "b", doubt="its cursor is odd")], "no next page: its cursor is odd"),
+        ("cursor", [got("a", "b", is_part=True)], "status 206"),
+        ("link_next", [got("a", doubt="its Link header cannot be read")], "Link header cannot be read"),
+        ("link_next", [got("a", is_part=True)], "status 206"),
+        ("link_next", [got("a", next_links=["?p=2", "?p=3"])], "several next pages"),
+        ("offset_limit", [got("a", **MORE), got("a", **MORE)], "again"),
+        ("page_size", [got("a", **MORE), got("a", **MORE)], "again"),
+        ("offset_limit", [got("a", "b", total=2, **MORE), got("c", total=2)], "2 records and showed 3"),
     ],
 )
-def test_next_link_is_the_one_with_that_relation(header: str | None, expected: str | None) -> None:
-    """Of a Link header only the address with rel=next counts."""
-    assert expected == next_link(header)
-
-
-@given(st.text(max_size=60))
-def test_next_link_of_any_header_is_a_text_or_none(header: str) -> None:
-    """No header makes the bridge fail."""
-    assert next_link(header) is None or "next" in header.lower()
+def test_answer_that_says_there_is_more_is_never_the_end(style: Any, pages: list[Got], why: str) -> None:
+    """A next page that is not followed, status 206 alone, and what cannot be read are no proof of an end."""
+    with pytest.raises(Incomplete, match=why):
+        listed(Page(style=style, limit=2), scripted(*pages))
 
 
 @pytest.mark.parametrize(
-    ("header", "expected"),
-    [("0", 0), (" 17 ", 17), ("", None), (None, None), ("-1", None), ("x", None), ("9" * 30, None)],
+    ("style", "pages"),
+    [
+        ("none", [got("a", "b", total=2, is_part=True)]),
+        ("link_next", [got("a", is_part=True, **MORE), got("b", is_part=True)]),
+        ("link_next", [got("a", total=1, doubt="its Link header cannot be read")]),
+        ("offset_limit", [got("a", "b", is_part=True), got(is_part=True)]),
+        ("offset_limit", [got("a", "b", total=2, **MORE), got(total=2)]),
+    ],
 )
-def test_total_is_a_number_or_unknown(header: str | None, expected: int | None) -> None:
-    """A total that cannot be read counts as none."""
-    assert expected == total_of(header)
+def test_proved_end_is_an_end(style: Any, pages: list[Got]) -> None:
+    """A total that is reached, an empty page, or a last page behind others end a listing, whatever its status."""
+    found, _ = listed(Page(style=style, limit=2), scripted(*pages))
+    assert found == [id for page in pages for id in page.ids]
+
+
+def test_listing_beyond_all_bounds_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that shows ever new records does not fill the memory with their ids."""
+    monkeypatch.setattr("oneweb_bridge.paging.MAX_RECORDS", 50)
+    number = count()
+    with pytest.raises(Incomplete, match="more than 50 records"):
+        listed(Page(limit=10), lambda _: got(*(f"T{next(number)}" for _ in range(10))))
+
+
+def test_next_page_on_the_same_server_is_known_in_any_spelling() -> None:
+    """Host names have no case, and a default port may be left out: that is no other server."""
+    pages = scripted(got("a", next_links=["HTTPS://API.example:443/things?p=2"]), got("b"))
+    assert listed(Page(style="link_next"), pages)[0] == ["a", "b"]

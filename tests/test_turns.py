@@ -76,6 +76,23 @@ async def test_turns_are_held_by_at_most_so_many() -> None:
     await queue.end()
 
 
+async def test_turns_are_more_or_fewer_after_a_resize() -> None:
+    """More places let in who waits; fewer let nobody in until so many have left, and those who hold stay."""
+    queue = Queue(1)
+    for name in ("a", "b", "c", "d"):
+        queue.come(name)
+    await settle()
+    queue.turns.resize(3)
+    await settle()
+    assert queue.holding == {"a", "b", "c"}
+    queue.turns.resize(1)
+    for name, holding in (("a", {"b", "c"}), ("b", {"c"}), ("c", {"d"})):
+        queue.leave[name].set()
+        await settle()
+        assert queue.holding == holding
+    await queue.end()
+
+
 async def test_turn_is_given_back_after_an_error() -> None:
     """A holder that fails gives its place back."""
     turns = Turns(1)

@@ -6,7 +6,7 @@ What is asked is here; what it means is in `findings`, and how it is said in `re
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,8 +20,8 @@ from oneweb_bridge.catalogue import Call
 from oneweb_bridge.config import Config, require_credentials
 from oneweb_bridge.explore import findings, pages, redaction, report, spans
 from oneweb_bridge.explore.evidence import Ended, Evidence, Found, Paging, Reply, Span, located
+from oneweb_bridge.headers import next_pages, whole_number
 from oneweb_bridge.masks import Masks
-from oneweb_bridge.paging import total_of
 
 Write = Callable[[str], None]
 
@@ -123,31 +123,31 @@ class Look:
             path = path.replace(each, quote(id, safe=""))
             asked = {name: said.replace(each, id) for name, said in asked.items()}
         try:
-            answer = await self._patiently(path, asked)
+            answer = await self._patiently(path, asked, call.empty_status)
         except api.ApiError as error:
             return Reply(ended=_ended(error), said=str(error), params=asked)
         try:
             body = msgspec.json.decode(answer.body)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return Reply(ended="odd", said=f"{path} answered with something that is not JSON", params=asked)
         return Reply(
             ended="ok",
             params=asked,
             body=body,
-            total=total_of(answer.headers.get(call.page.total_header)),
-            link=answer.headers.get("Link"),
+            total=whole_number(answer.lines(call.page.total_header)),
+            next_page=next(iter(next_pages(answer.lines("Link"), answer.url)[0]), None),
             time=answer.time,
         )
 
-    async def _patiently(self, path: str, asked: Mapping[str, str]) -> api.Answer:
+    async def _patiently(self, path: str, asked: Mapping[str, str], empty_status: Collection[int]) -> api.Answer:
         """The answer, after one pause where the API asks for one that people would wait for."""
         try:
-            return await self._api.get(path, asked)
+            return await self._api.get(path, asked, empty_status)
         except api.RateLimited as error:
             if error.pause > _PATIENCE:
                 raise
             await asyncio.sleep(error.pause)
-        return await self._api.get(path, asked)
+        return await self._api.get(path, asked, empty_status)
 
     def _remember_ids(self, call: Call, found: Found) -> None:
         ids = [str(item["id"]) for item in found.items if isinstance(item, dict) and item.get("id")]

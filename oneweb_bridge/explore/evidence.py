@@ -24,7 +24,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     params: Mapping[str, str] = {}
     body: Any = None
     total: int | None = None
-    link: str | None = None
+    next_page: str | None = None
     time: int | None = None
 
 

@@ -8,7 +8,6 @@ import msgspec
 
 from oneweb_bridge.catalogue import Page
 from oneweb_bridge.explore.evidence import Paging, Reply, identity
-from oneweb_bridge.paging import next_link
 
 LOOK = 50
 """How many records the first request asks for."""
@@ -69,7 +68,7 @@ def _offset_try(offset: str, limit: str, change: dict[str, Any]) -> Try:
 
 def _link_tries(page: Page, reply: Reply, count: int) -> Iterator[Try]:
     """The next page's address shows the names of its parameters."""
-    link = next_link(reply.link)
+    link = reply.next_page
     if link is None:
         return
     new = {name: said for name, said in parse_qsl(urlsplit(link).query) if name not in reply.params}

@@ -1,0 +1,199 @@
+"""The headers of an answer as their standards have them, and its text as UTF-8. Pure.
+
+A header may stand in several lines, so all of these take the values of all lines. No library that
+is kept up reads Link headers by the standard's own algorithm, so it is written out here.
+Source: RFC 9110 (HTTP), RFC 8288 appendix B (Link), RFC 3986 (addresses), RFC 8259 (JSON).
+"""
+
+import codecs
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+_SPACE = " \t"
+_PORTS = {"http": 80, "https": 443}
+_CHARSETS = ("iso8859", "cp125", "utf-16", "utf-32")
+"""Encodings that are taken at their word. Some others take very long to read, or are no encodings of text."""
+
+
+class Link(msgspec.Struct, frozen=True):
+    """A link to `target`, which may be relative, with its relations in lower case. `anchor`: what it is a link of."""
+
+    target: str
+    relations: frozenset[str]
+    anchor: str | None = None
+
+
+def links(lines: Sequence[str]) -> tuple[list[Link], bool]:
+    """The links of all Link headers, and whether every header follows the grammar to its end."""
+    found: list[Link] = []
+    whole = True
+    for line in lines:
+        try:
+            found.extend(_Scanner(line).links())
+        except ValueError:
+            whole = False
+    return found, whole
+
+
+class _Scanner:
+    """Reads one Link header from its begin to its end. Source: RFC 8288 appendix B.2 to B.4."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+
+    def links(self) -> Iterator[Link]:
+        """Raises ValueError where the header does not follow the grammar; the links before count."""
+        while self._peek_after(_SPACE + ","):
+            self._expect("<")
+            target = self._until(">")
+            self._expect(">")
+            parameters = dict(reversed(list(self._parameters())))  # of equal names the first counts
+            yield Link(target.strip(), frozenset(parameters.get("rel", "").lower().split()), parameters.get("anchor"))
+            if self._peek_after(_SPACE):
+                self._expect(",")
+
+    def _parameters(self) -> Iterator[tuple[str, str]]:
+        while self._peek_after(_SPACE) == ";":
+            self._at += 1
+            self._peek_after(_SPACE)
+            name = self._until("=;,").strip(_SPACE).lower()
+            value = ""
+            if self._peek_after(_SPACE) == "=":
+                self._at += 1
+                quoted = self._peek_after(_SPACE) == '"'
+                value = self._quoted() if quoted else self._until(";,").strip(_SPACE)
+            yield name, value
+
+    def _quoted(self) -> str:
+        self._expect('"')
+        parts = []
+        while (char := self._take()) != '"':
+            parts.append(self._take() if char == "\\" else char)
+        return "".join(parts)
+
+    def _peek_after(self, passed: str) -> str:
+        while (char := self._text[self._at : self._at + 1]) and char in passed:
+            self._at += 1
+        return char
+
+    def _until(self, ends: str) -> str:
+        start = self._at
+        while (char := self._text[self._at : self._at + 1]) and char not in ends:
+            self._at += 1
+        return self._text[start : self._at]
+
+    def _take(self) -> str:
+        self._at += 1
+        if self._at > len(self._text):
+            raise ValueError("a quoted text without an end")
+        return self._text[self._at - 1]
+
+    def _expect(self, char: str) -> None:
+        if self._take() != char:
+            raise ValueError(f"expected {char}")
+
+
+def next_pages(lines: Sequence[str], url: str) -> tuple[list[str], bool]:
+    """The addresses of the pages after the one at `url`, and whether every Link header can be read."""
+    found, whole = links(lines)
+    targets = []
+    for link in found:
+        if "next" in link.relations:
+            try:
+                if link.anchor is None or resolve(url, link.anchor) == resolve(url, ""):
+                    targets.append(resolve(url, link.target))
+            except ValueError:
+                whole = False
+    return list(dict.fromkeys(targets)), whole
+
+
+def resolve(base: str, reference: str) -> str:
+    """The whole address of a reference in an answer from `base`. Raises ValueError when it is none."""
+    url = urljoin(base, reference.strip())
+    url.encode()
+    origin(url)
+    return url
+
+
+def origin(url: str) -> tuple[str, str, str, int | None]:
+    """Scheme, user, host and port: where these are the same, so is the server. Raises ValueError."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[0], parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+
+
+def whole_number(lines: Sequence[str]) -> int | None:
+    """The number that all lines say, or None where they say none, or different ones."""
+    found = {text.strip() for line in lines for text in line.split(",")}
+    text = found.pop() if len(found) == 1 else ""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else None
+
+
+def whole_length(lines: Sequence[str]) -> int | None:
+    """The number of records that a Content-Range counts, or None when it counts none, or bytes."""
+    if len(lines) != 1:
+        return None
+    unit, _, rest = lines[0].strip().partition(" ")
+    return None if unit.lower() == "bytes" else whole_number([rest.partition("/")[2]])
+
+
+def retry_after(lines: Sequence[str], now: float) -> float | None:
+    """Seconds from `now`, a time in s since the epoch, for which Retry-After asks to wait; the longest of all lines."""
+    waits = [seconds for line in lines if (seconds := _seconds(line.strip(), now)) is not None]
+    return max(waits, default=None)
+
+
+def _seconds(text: str, now: float) -> float | None:
+    if text.isascii() and text.isdecimal():
+        return float(text[:20])
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def to_utf8(body: bytes, charset: str | None) -> bytes:
+    """JSON text in UTF-8 and without a mark at its begin; a body that nobody can read stays as it is.
+
+    JSON is UTF-8, whatever the header says: the header counts only where the body is no UTF-8.
+    """
+    if body.isascii() and 0 not in body[:4]:
+        return body
+    encoding = json.detect_encoding(body)
+    if encoding == "utf-8" and is_utf8(body):
+        return body
+    for name in (encoding, _charset(charset)):
+        try:
+            return body.decode(name).encode()
+        except UnicodeError:
+            continue
+    return body
+
+
+def is_utf8(body: bytes) -> bool:
+    """Whether a body is UTF-8. It is read in pieces, because as one text it can take four times its memory."""
+    decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(body)
+    try:
+        for start in range(0, len(view), _PIECE):
+            decoder.decode(view[start : start + _PIECE])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_PIECE = 1_000_000
+
+
+def _charset(name: str | None) -> str:
+    try:
+        known = codecs.lookup(name or "").name
+    except (LookupError, ValueError, TypeError):
+        return "utf-8"
+    return known if known.startswith(_CHARSETS) else "utf-8"
