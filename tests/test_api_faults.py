@@ -248,7 +248,7 @@ async def test_number_as_cursor_is_followed(tmp_path: Path) -> None:
 async def test_status_that_stands_for_an_empty_span(status: int, tmp_path: Path) -> None:
     """Where the call says so, 204 or 404 is a report without samples; else it is a failure."""
     for settings in ({}, {"empty_status": status}):
-        async with bench(tmp_path / str(len(settings)), polling={SIGNAL: settings}) as opened:
+        async with bench(tmp_path, polling={SIGNAL: settings}) as opened:
             opened.sim.fault("status", status=status, body="", path=PATHS[SIGNAL])
             if settings:
                 assert (await opened.poll(SIGNAL)).samples == 0
