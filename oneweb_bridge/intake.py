@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge import diff, fetch, filters, glance, relations, removal, samples, wire
-from oneweb_bridge.api import Api
+from oneweb_bridge.api import Api, NotFound
 from oneweb_bridge.bounds import Bounds
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.clock import Clock
@@ -26,6 +26,10 @@ from oneweb_bridge.values import moment, rfc3339
 
 _log = logging.getLogger("oneweb_bridge.intake")
 DAY = 86_400_000
+MISSED = " missed"
+"""Where spans that were missed are staged, beside the call's own rows."""
+Span = tuple[int | None, int | None]
+"""Begin and end of what is asked for, in ms; None is open."""
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -116,6 +120,7 @@ class Intake:
             return await self._poll_records(plan)
         finally:
             await self._store.unstage(call)
+            await self._store.unstage(call + MISSED)
 
     def _now(self) -> int:
         return self._clock.now()
@@ -156,14 +161,18 @@ class Intake:
         return memory
 
     async def _listed(
-        self, plan: Plan, params: Mapping[str, str], earlier: Familiar | None = None
+        self,
+        plan: Plan,
+        params: Mapping[str, str],
+        earlier: Familiar | None = None,
+        ids: tuple[str, ...] | None = None,
     ) -> AsyncGenerator[Listed, None]:
         errand = fetch.Errand(
             call=plan.call,
             glance=plan.glance,
             salt=plan.salt,
             params=params,
-            for_each=await self._each(plan.call),
+            for_each=await self._each(plan.call) if ids is None else ids,
             familiar=lambda digest: None if earlier is None else earlier.ids(digest, self._store.steady.now()),
         )
         async with contextlib.aclosing(fetch.listing(self._api, errand)) as pages:
@@ -349,9 +358,10 @@ class Intake:
     async def _poll_report(self, plan: Plan) -> Outcome:
         memory = await self._believed_memory(plan)
         outcome = Outcome(memory=memory)
-        spans = _spans(plan.call, memory.window_end, self._api.now())
+        newest = await self._newest_sample(plan)
+        spans = _spans(plan.call, memory.window_end, newest, (self._api.earlier(), self._api.now()))
         for start, end in spans:
-            outcome.memory = await self._poll_span(plan, start, end, outcome)
+            outcome.memory = await self._poll_span(plan, (start, end), spans[0][0], outcome)
             if end is not None:
                 await self._store.remember(outcome.memory)
         outcome.memory = msgspec.structs.replace(outcome.memory, complete=True, remapped=False)
@@ -360,10 +370,14 @@ class Intake:
             outcome.alerts += await self._stopped(plan.call)
         return outcome
 
+    async def _newest_sample(self, plan: Plan) -> int:
+        """The time of the newest sample known of a call; -1 when there is none."""
+        return await self._store.newest_sample(plan.call.report, self._api.bounds().latest)
+
     async def _believed_memory(self, plan: Plan) -> CallMemory:
         """The call's memory without what a clock that was wrong has left in it."""
         memory, latest = await self._opened_memory(plan), self._api.bounds().latest
-        newest = await self._store.newest_sample(plan.call.report, latest)
+        newest = await self._newest_sample(plan)
         window_end = memory.window_end if memory.window_end <= latest else max(newest, 0)
         return msgspec.structs.replace(memory, window_end=window_end, horizon=min(memory.horizon, max(newest, 0)))
 
@@ -377,20 +391,22 @@ class Intake:
         imeis = samples.notice_stopped(attention, newest, patience, self._api.now())
         return [_report_stopped(call, imeis)] if imeis else []
 
-    async def _poll_span(self, plan: Plan, start: int | None, end: int | None, outcome: Outcome) -> CallMemory:
+    async def _poll_span(self, plan: Plan, span: Span, first: int | None, outcome: Outcome) -> CallMemory:
+        """One span of those that begin at `first`: what is behind it, what was missed before them, all committed."""
+        start, end = span
         await self._store.unstage(plan.call.id)
         listing = Listing(self._api.bounds(), outcome.memory.horizon, outcome.problems)
-        async with contextlib.aclosing(self._listed(plan, _window_params(plan.call, start, end))) as pages:
-            async for page in pages:
-                await self._stage_samples(plan, page, listing)
+        await self._stage_span(plan, span, listing)
+        if first is not None:
+            for missed, ids in await self._missed(plan, first):
+                await self._make_up(plan, missed, ids, outcome)
         async for staged in self._store.staged(plan.call.id):
             await self._commit_samples(plan, staged, outcome)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
         outcome.alerts += _not_believed(plan.call.id, listing)
         # A span that was asked for by a wrong clock does not reach beyond the API's own time.
         time = min(end or listing.time or self._api.now(), listing.time or self._api.now())
-        # What is forgotten now the API does not show any more: it was neither asked for nor in this answer.
-        horizon = max(outcome.memory.horizon, min(start or 0, listing.oldest, time), time - 7 * DAY)
+        horizon = _horizon(plan.call, outcome.memory.horizon, start, listing.oldest, await self._newest_sample(plan))
         if horizon - outcome.memory.horizon > DAY // 24:
             await self._store.remember(msgspec.structs.replace(outcome.memory, horizon=horizon))
             await self._store.forget_samples(plan.call.report, horizon)
@@ -398,7 +414,39 @@ class Intake:
             horizon = outcome.memory.horizon
         return msgspec.structs.replace(outcome.memory, window_end=time, horizon=horizon)
 
-    async def _stage_samples(self, plan: Plan, page: Listed, listing: Listing) -> None:
+    async def _stage_span(
+        self, plan: Plan, span: Span, listing: Listing, ids: tuple[str, ...] | None = None, place: str = ""
+    ) -> None:
+        """Stages what is new in a span, of all ids or of some that come separately, in the call's `place`."""
+        async with contextlib.aclosing(self._listed(plan, _window_params(plan.call, *span), ids=ids)) as pages:
+            async for page in pages:
+                await self._stage_samples(plan, page, listing, plan.call.id + place)
+
+    async def _missed(self, plan: Plan, first: int) -> list[tuple[Span, tuple[str, ...] | None]]:
+        """The spans before `first` that were not asked for while nothing came, once something has come again.
+
+        A report that is silent costs no request more than another. When it goes on, all of it may have been delivered
+        at once: of a call that shows all ids together when the whole of it was silent, else of each id by itself.
+        """
+        back = await self._store.staged_ids(plan.call.id)
+        newest: dict[str, int] = {"": await self._newest_sample(plan)} if back else {}
+        if plan.call.for_each is not None:
+            newest = {}
+            for ids in back:
+                newest |= {id: past.ts for id, past in (await self._past(plan.call.report, ids)).items()}
+        return _missed_spans(plan.call, newest, first, self._api.earlier())
+
+    async def _make_up(self, plan: Plan, span: Span, ids: tuple[str, ...] | None, outcome: Outcome) -> None:
+        """Commits what a missed span has, so that a poll that does not come to its end need not ask for it again."""
+        await self._store.unstage(plan.call.id + MISSED)
+        listing = Listing(self._api.bounds(), outcome.memory.horizon, outcome.problems)
+        with contextlib.suppress(NotFound):
+            await self._stage_span(plan, span, listing, ids, MISSED)
+        async for staged in self._store.staged(plan.call.id + MISSED):
+            await self._commit_samples(plan, staged, outcome, MISSED)
+        outcome.alerts += _not_believed(plan.call.id, listing)
+
+    async def _stage_samples(self, plan: Plan, page: Listed, listing: Listing, place: str) -> None:
         listing.note(page)
         raws = page.raws()
         items = [(page.ids[at], raws[at]) for at in listing.unseen(page.ids)]
@@ -407,19 +455,21 @@ class Intake:
             past = await self._past(plan.call.report, list(part))
             allowed = await self._sampled(plan, list(part))
             rows = await asyncio.to_thread(_new_samples, plan, part, allowed, past, listing)
-            await self._store.stage(plan.call.id, rows)
+            await self._store.stage(place, rows)
 
     async def _sampled(self, plan: Plan, ids: Sequence[str]) -> set[str]:
         if not filters.active(self._config.filter):
             return set(ids)
         return await self._store.among("record", plan.kind, ids)
 
-    async def _commit_samples(self, plan: Plan, staged: list[tuple[int, str, bytes, bytes]], outcome: Outcome) -> None:
+    async def _commit_samples(
+        self, plan: Plan, staged: list[tuple[int, str, bytes, bytes]], outcome: Outcome, place: str = ""
+    ) -> None:
         ids = list({row[1] for row in staged})
         context = samples.Context(
             entity=plan.call.entity,
             past=await self._past(plan.call.report, ids),
-            latest=await self._store.latest_staged(plan.call.id, ids),
+            latest=await self._store.latest_staged(plan.call.id + place, ids),
             gone=frozenset(await self._store.among("removed", plan.kind, ids)),
             horizon=outcome.memory.horizon,
             now=self._api.now(),
@@ -520,16 +570,55 @@ def _judged(staged: list[tuple[int, str, bytes, bytes]], context: samples.Contex
     return samples.judge([decode(row[3]) for row in staged], context)
 
 
-def _spans(call: Call, window_end: int, now: int) -> list[tuple[int | None, int | None]]:
-    """The windows to ask for, oldest first: bounded steps, then an open one. Times in ms."""
-    if call.window is None or (window_end == 0 and not call.window.required):
+def _spans(call: Call, window_end: int, newest: int, clocks: tuple[int, int]) -> list[Span]:
+    """The windows to ask for, oldest first: bounded steps, then an open one. Times in ms; `newest` is -1 for none.
+
+    `clocks` are the earlier of the host's and the API's time, by which steps are counted, and the API's own.
+    """
+    earlier, now = clocks
+    if call.window is None or (window_end == 0 and newest < 0 and not call.window.required):
         return [(None, None)]
-    length, spans = round(call.window.length * 1000), []
-    start = max((window_end or now - length) - round(call.lateness * 1000), now - round(call.window.keep * 1000))
-    while now - start > length:
+    length, late = round(call.window.length * 1000), round(call.lateness * 1000)
+    start = (window_end or (newest if newest >= 0 else now - length)) - late
+    if 0 <= newest < start:
+        # What was delayed may all come at once. As long as that costs no request more, it is asked for now; a longer
+        # silence is made up for when it ends.
+        steps = max(1, -(-(earlier - start) // length))
+        start = newest - late if earlier - (newest - late) <= steps * length else start
+    start = max(start, earlier - round(call.window.keep * 1000))
+    spans: list[Span] = []
+    while earlier - start > length:
         spans.append((start, start + length))
         start += length
     return [*spans, (start, now if call.window.required else None)]
+
+
+def _missed_spans(
+    call: Call, newest: Mapping[str, int], first: int, earlier: int
+) -> list[tuple[Span, tuple[str, ...] | None]]:
+    """The steps from the newest sample of each id, or of all (""), to `first`; what never came misses nothing."""
+    if call.window is None:
+        return []
+    oldest = earlier - round(call.window.keep * 1000)
+    begins = {id: ts - round(call.lateness * 1000) for id, ts in newest.items() if oldest <= ts < first}
+    begin, spans = max(min(begins.values(), default=first), oldest), list[tuple[Span, tuple[str, ...] | None]]()
+    while begin < first:
+        end = min(begin + round(call.window.length * 1000), first)
+        ids = tuple(id for id, ts in begins.items() if ts < end)
+        spans.append(((begin, end), ids if call.for_each else None))
+        begin = end
+    return spans
+
+
+def _horizon(call: Call, before: int, start: int | None, oldest: int, newest: int) -> int:
+    """Before when what was seen may be forgotten: the API does not show it any more, and nothing later is missing.
+
+    It was neither asked for nor in the answer, and lies before the newest sample known: no clock has a say in this.
+    """
+    if newest < 0:
+        return before
+    known = newest - round(call.lateness * 1000)
+    return max(before, min(start or 0, oldest, known), known - 7 * DAY)
 
 
 def _window_params(call: Call, start: int | None, end: int | None) -> dict[str, str]:

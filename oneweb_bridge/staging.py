@@ -74,6 +74,10 @@ class Staging:
             )
             yield [(row[0], row[1], row[2], row[3]) for row in rows]
 
+    async def ids(self, call: str) -> list[str]:
+        """The ids of which a row of a call is staged."""
+        return [row[0] for row in await self._rows("SELECT DISTINCT id FROM staged WHERE call = ?", (call,))]
+
     async def latest(self, call: str, ids: Sequence[str]) -> dict[str, int]:
         """The newest time that is staged of each id, in ms."""
         rows = await self._rows(

@@ -411,6 +411,11 @@ class Store:
         """What is staged of a call, oldest time first and then by id, in slices."""
         return self._staging.slices(call, SLICE)
 
+    async def staged_ids(self, call: str) -> list[list[str]]:
+        """The ids of which something is staged, in slices."""
+        ids = await self._staging.ids(call)
+        return [ids[start : start + SLICE] for start in range(0, len(ids), SLICE)]
+
     async def latest_staged(self, call: str, ids: Sequence[str]) -> dict[str, int]:
         """The newest time that is staged of each id."""
         return await self._staging.latest(call, ids)

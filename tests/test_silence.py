@@ -1,0 +1,182 @@
+"""Reports whose pipeline hangs: when it goes on, nothing that it held back is lost, and asking for it costs little."""
+
+import json
+import math
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stamina
+
+from oneweb_bridge.api import Answer, NotFound
+from oneweb_bridge.simulator.clock import parse_rfc3339
+from oneweb_bridge.values import rfc3339
+from tests.polls import Bench, bench
+
+SIGNAL = "ut_signal_quality"
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+DELAY = 5 * MINUTE
+"""Seconds from a measurement until the API shows it, while its pipeline works."""
+
+
+@pytest.fixture(autouse=True)
+def _no_waits() -> Iterator[None]:
+    with stamina.set_testing(True, attempts=3, cap=True):
+        yield
+
+
+class Vendor:
+    """An API that measures each id every ten minutes, and whose pipeline hangs for some of them. Times in seconds."""
+
+    def __init__(self, b: Bench, ids: tuple[str, ...]) -> None:
+        self.b = b
+        self.begun = b.sim.world.clock.now() - 2 * HOUR
+        self.ids = ids
+        self.hung: dict[str, tuple[float, float]] = {}
+        self.asked: list[tuple[float, float, str]] = []
+        self.unknown: set[str] = set()
+        b.api.get = self.get  # type: ignore[method-assign]  # what the API shows is all that is of interest here
+
+    def now(self) -> float:
+        return self.b.sim.world.clock.now()
+
+    def hang(self, begin: float, end: float, *ids: str) -> None:
+        """Nothing that was measured from shortly before `begin` on is shown before `end`."""
+        self.hung |= dict.fromkeys(ids or self.ids, (begin, end))
+
+    def measured(self, id: str) -> list[int]:
+        """When an id was measured so far; each has a phase of its own."""
+        phase = 60 * self.ids.index(id)
+        return list(range(math.ceil(self.begun) + phase, math.floor(self.now()), 10 * MINUTE))
+
+    def shown(self, id: str) -> list[int]:
+        """Those of them that the API shows."""
+        begin, end = self.hung.get(id, (math.inf, math.inf))
+        stuck = begin <= self.now() < end
+        return [ts for ts in self.measured(id) if ts + DELAY <= (begin if stuck else self.now())]
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+        """The samples of the window that is asked for, of all ids or of the one in the path."""
+        params, of = params or {}, path.rpartition("/")[2]
+        begin = parse_rfc3339(params["startDateTime"]) if "startDateTime" in params else self.begun
+        end = parse_rfc3339(params["endDateTime"]) if "endDateTime" in params else math.inf
+        ids = (of,) if of in self.ids else self.ids
+        if of in self.unknown:
+            raise NotFound(f"{path} answered 404")
+        if params.get("offset", "0") == "0":
+            self.asked.append((begin, end, of))
+        first = params.get("offset", "0") == "0"
+        body = [self._entry(id, begin, end) for id in ids] if first else []
+        return Answer(200, json.dumps(body).encode(), {}, round(self.now() * 1000))
+
+    def _entry(self, id: str, begin: float, end: float) -> dict[str, Any]:
+        times = [ts for ts in self.shown(id) if begin <= ts < end]
+        value = [{"name": "sinr", "value": 1.0}]
+        return {
+            "id": id,
+            "measurement": [{"timestamp": rfc3339(ts * 1000), "performanceIndicator": value} for ts in times],
+        }
+
+    async def polled(self, seconds: float, every: float = 10 * MINUTE) -> AsyncIterator[int]:
+        """Polls for so long. Gives the number of requests of each poll."""
+        for _ in range(round(seconds / every)):
+            self.b.sim.advance(every)
+            before = len(self.asked)
+            await self.b.poll(SIGNAL)
+            yield len(self.asked) - before
+
+    async def costs(self, seconds: float, every: float = 10 * MINUTE) -> list[int]:
+        """The requests of each poll of so long a time."""
+        return [count async for count in self.polled(seconds, every)]
+
+    async def published(self) -> dict[str, list[int]]:
+        """The times of the samples that went out, of each id, in their order."""
+        found: dict[str, list[int]] = {id: [] for id in self.ids}
+        for row in await self.b.news():
+            if row.what in ("metric", "history") and row.name == "signal_quality":
+                found[row.id].append(row.ts // 1000)
+        return found
+
+    def expected(self) -> dict[str, list[int]]:
+        return {id: self.shown(id) for id in self.ids}
+
+
+@pytest.mark.parametrize("silence", [1 * HOUR, 5 * HOUR, 7 * HOUR, 30 * HOUR, 6 * DAY])
+@pytest.mark.parametrize("required", [False, True])
+async def test_report_that_was_silent_loses_nothing(silence: int, required: bool, tmp_path: Path) -> None:
+    """All that a pipeline held back goes out once, oldest first; asking costs a request a poll until it goes on."""
+    window = {"required": required, "length": "6h"}
+    async with bench(tmp_path, polling={SIGNAL: {"window": window}}) as b:
+        vendor = Vendor(b, ("a", "b", "c"))
+        await vendor.costs(HOUR)
+        vendor.hang(vendor.now(), vendor.now() + silence)
+        every = 10 * MINUTE if silence <= 7 * HOUR else HOUR
+        costs = await vendor.costs(silence - every, every)
+        assert set(costs) == {1}
+        (cost,) = await vendor.costs(every, every)
+        assert cost <= math.ceil((silence + 2 * HOUR) / (6 * HOUR)) + 1
+        published = await vendor.published()
+        assert published == vendor.expected()
+        longest = max(end - begin for begin, end, _ in vendor.asked if end < math.inf) if required else 0
+        assert longest <= 6 * HOUR
+        # Once it goes on, all is as before.
+        assert set(await vendor.costs(2 * HOUR)) == {1}
+        after = await vendor.published()
+        assert {id: published[id] + after[id] for id in vendor.ids} == vendor.expected()
+
+
+async def test_window_is_never_later_than_the_newest_sample(tmp_path: Path) -> None:
+    """Up to the length of a window, each poll asks from the newest sample known of the call, and its lateness."""
+    async with bench(tmp_path) as b:
+        vendor = Vendor(b, ("a", "b"))
+        await vendor.costs(HOUR)
+        newest = max(max(times) for times in (await vendor.published()).values())
+        vendor.hang(vendor.now(), vendor.now() + DAY)
+        await vendor.costs(5 * HOUR)
+        assert max(begin for begin, _, _ in vendor.asked) <= newest
+
+
+async def test_id_that_comes_separately_and_was_silent_loses_nothing(tmp_path: Path) -> None:
+    """Where ids are asked for one by one, one of them that was silent is made up for by itself."""
+    path = "/performanceMonitoring/v2/userTerminal/signalQuality/{ut_id}"
+    settings = {"path": path, "for_each": "user_terminals", "page": {"style": "none"}}
+    async with bench(tmp_path, polling={SIGNAL: settings}) as b:
+        await b.poll("user_terminals")
+        ids = tuple(sorted(b.ids("terminals")))
+        vendor = Vendor(b, ids)
+        await vendor.costs(HOUR)
+        vendor.hang(vendor.now(), vendor.now() + 20 * HOUR, ids[2])
+        vendor.hang(vendor.now(), vendor.now() + DAY * 9, ids[4])
+        assert set(await vendor.costs(20 * HOUR - HOUR, HOUR)) == {len(ids)}
+        (cost,) = await vendor.costs(HOUR, HOUR)
+        assert cost == len(ids) + 4
+        assert {of for _, end, of in vendor.asked if end < math.inf} == {ids[2]}
+        assert await vendor.published() == vendor.expected()
+        # One that the API does not know any more fails nobody's poll.
+        vendor.unknown.add(ids[4])
+        assert len(await vendor.costs(HOUR)) == 6
+
+
+async def test_interrupted_making_up_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A poll that fails in the middle of what was missed loses nothing and sends nothing twice."""
+    async with bench(tmp_path) as b:
+        vendor = Vendor(b, ("a", "b"))
+        await vendor.costs(HOUR)
+        vendor.hang(vendor.now(), vendor.now() + 40 * HOUR)
+        await vendor.costs(39 * HOUR, HOUR)
+        real, left = vendor.get, 4
+
+        async def failing(path: str, params: Mapping[str, str] | None = None) -> Answer:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise RuntimeError("cut")
+            return await real(path, params)
+
+        b.api.get = failing  # type: ignore[method-assign]  # as above
+        b.sim.advance(HOUR)
+        with pytest.raises(RuntimeError, match="cut"):
+            await b.poll(SIGNAL)
+        await vendor.costs(HOUR)
+        assert await vendor.published() == vendor.expected()
