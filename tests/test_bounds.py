@@ -158,9 +158,9 @@ async def test_what_a_wrong_time_has_left_in_the_database_heals(tmp_path: Path) 
     async with bench(tmp_path) as b:
         await shown(b, ("a", NOW - HOUR, 1.0), ("a", NOW, 2.0))
         poisoned = NOW + 10 * YEAR
-        await b.rows("UPDATE newest SET ts = ?", poisoned)
-        await b.rows("INSERT INTO seen SELECT stream, ?, 1 FROM newest", poisoned)
-        await b.rows("UPDATE call SET window_end = ?, horizon = ? WHERE id = ?", poisoned, poisoned, SIGNAL)
+        await b.store._db.execute("UPDATE newest SET ts = ?", (poisoned,))
+        await b.store._db.execute("INSERT INTO seen SELECT stream, ?, 1 FROM newest", (poisoned,))
+        await b.store._db.execute("UPDATE call SET window_end = ?, horizon = ?", (poisoned, poisoned))
         await b.news()
         await b.later(HOUR / 1000)
         samples = [("a", NOW - HOUR, 1.0), ("a", NOW, 2.0), ("a", NOW + HOUR // 2, 3.0), ("a", NOW + HOUR, 4.0)]
