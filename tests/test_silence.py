@@ -2,12 +2,13 @@
 
 import json
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stamina
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from oneweb_bridge.api import Answer, NotFound
 from oneweb_bridge.simulator.clock import parse_rfc3339
@@ -56,7 +57,9 @@ class Vendor:
         stuck = begin <= self.now() < end
         return [ts for ts in self.measured(id) if ts + DELAY <= (begin if stuck else self.now())]
 
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+    async def get(
+        self, path: str, params: Mapping[str, str] | None = None, empty_status: Collection[int] = ()
+    ) -> Answer:
         """The samples of the window that is asked for, of all ids or of the one in the path."""
         params, of = params or {}, path.rpartition("/")[2]
         begin = parse_rfc3339(params["startDateTime"]) if "startDateTime" in params else self.begun
@@ -68,7 +71,7 @@ class Vendor:
             self.asked.append((begin, end, of))
         first = params.get("offset", "0") == "0"
         body = [self._entry(id, begin, end) for id in ids] if first else []
-        return Answer(200, json.dumps(body).encode(), {}, round(self.now() * 1000))
+        return Answer(200, json.dumps(body).encode(), CIMultiDictProxy(CIMultiDict()), round(self.now() * 1000))
 
     def _entry(self, id: str, begin: float, end: float) -> dict[str, Any]:
         times = [ts for ts in self.shown(id) if begin <= ts < end]
@@ -167,12 +170,14 @@ async def test_interrupted_making_up_goes_on_where_it_was(tmp_path: Path) -> Non
         await vendor.costs(39 * HOUR, HOUR)
         real, left = vendor.get, 4
 
-        async def failing(path: str, params: Mapping[str, str] | None = None) -> Answer:
+        async def failing(
+            path: str, params: Mapping[str, str] | None = None, empty_status: Collection[int] = ()
+        ) -> Answer:
             nonlocal left
             left -= 1
             if left == 0:
                 raise RuntimeError("cut")
-            return await real(path, params)
+            return await real(path, params, empty_status)
 
         b.api.get = failing  # type: ignore[method-assign]  # as above
         b.sim.advance(HOUR)
