@@ -13,6 +13,7 @@ from pathlib import Path
 
 from oneweb_bridge import database
 from oneweb_bridge.database import StoreError
+from oneweb_bridge.files import refusal_of
 
 PAGES = 1024
 """Pages copied in one step: a few MB, so that progress is seen and Ctrl-C is heard."""
@@ -30,16 +31,16 @@ def save(source: Path, target: Path, *, force: bool = False, progress: Progress 
 
     Raises StoreError for the source and BackupError for the target; a file that exists is replaced with `force` only.
     """
-    _check_target(source, target, force=force)
-    part = target.with_name(f"{target.name}.part")
     try:
+        _check_target(source, target, force=force)
+        part = target.with_name(f"{target.name}.part")
         with _new_file(part):
             _copy(source, part, progress)
             part.replace(target)
         _write_out(target.parent)
         return target.stat().st_size
-    except OSError as error:
-        raise BackupError(f"{target} cannot be written ({error.strerror}): name a file elsewhere") from None
+    except (OSError, ValueError) as error:
+        raise BackupError(f"{target} cannot be written ({refusal_of(error)}): name a file elsewhere") from None
 
 
 def _check_target(source: Path, target: Path, *, force: bool) -> None:
@@ -48,7 +49,7 @@ def _check_target(source: Path, target: Path, *, force: bool) -> None:
         raise BackupError(f"{target} belongs to the running database: name another file")
     if target.is_dir():
         raise BackupError(f"{target} is a directory: name a file in it")
-    if target.exists() and not force:
+    if (target.exists() or target.is_symlink()) and not force:
         raise BackupError(f"{target} exists already: name another file, or say --force to replace it")
 
 

@@ -48,9 +48,12 @@ async def running(port: int, config: Path | None = None) -> AsyncIterator[asynci
     found = program()
     if found is None:
         raise NoBroker("mosquitto is not installed: apt-get install mosquitto")
-    process = await asyncio.create_subprocess_exec(
-        found, "-c", str(config or configuration()), "-p", str(port), stderr=asyncio.subprocess.DEVNULL
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            found, "-c", str(config or configuration()), "-p", str(port), stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise NoBroker(f"{found} cannot be started ({error.strerror})") from None
     try:
         await _reachable(process, port)
         yield process

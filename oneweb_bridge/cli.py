@@ -18,6 +18,7 @@ import msgspec
 
 from oneweb_bridge import __version__, config, logs
 from oneweb_bridge.database import StoreError, is_damaged
+from oneweb_bridge.files import refusal_of
 from oneweb_bridge.masks import Masks, secrets_of
 from oneweb_bridge.settings import Log, parse_duration
 
@@ -270,7 +271,10 @@ def _demo(options: argparse.Namespace) -> int:
     from oneweb_bridge import demo
 
     logs.set_up(_log_settings(options, Log(level="warning")), Masks())
-    return _until_signalled(demo.run_for(options.duration, options.terminals, options.speed))
+    try:
+        return _until_signalled(demo.run_for(options.duration, options.terminals, options.speed))
+    except OSError as error:
+        return _refuse(f"demo: {error.filename or 'its temporary files'}: {refusal_of(error)}", FAILED)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -291,7 +295,7 @@ def _explore(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _refuse(f"explore: {options.save}: {error.strerror}", FAILED)
+        return _refuse(f"explore: {error.filename or options.save or ''}: {refusal_of(error)}", FAILED)
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -389,7 +393,8 @@ def _backup(options: argparse.Namespace) -> int:
     finally:
         if shown:
             print(file=sys.stderr)
-    print(f"{options.file}: {size / 1e6:.1f} MB")
+    # A name that is not text is shown as far as it is.
+    print(f"{os.fsencode(options.file).decode(errors='replace')}: {size / 1e6:.1f} MB")
     return DONE
 
 

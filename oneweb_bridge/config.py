@@ -20,6 +20,7 @@ import yaml
 from msgspec.structs import replace
 
 from oneweb_bridge.catalogue import CALLS, READING, Call, Field
+from oneweb_bridge.files import refusal_of
 from oneweb_bridge.paths import BadPath, compile_path
 from oneweb_bridge.settings import (
     ROLES,
@@ -69,15 +70,15 @@ class ConfigError(Exception):
 
 def load(path: Path | None, environ: Table[str, str]) -> Config:
     """The configuration in `path`, else in ./bridge.yaml, else the defaults. Raises ConfigError."""
-    if path is None and not Path("bridge.yaml").exists():
-        return parse("", environ)
-    path = path or Path("bridge.yaml")
+    is_named, path = path is not None, path or Path("bridge.yaml")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: expected a YAML file in UTF-8") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and not is_named:
+            return parse("", environ)
+        raise ConfigError(f"{path}: cannot be read: {refusal_of(error)}") from None
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     return parse(
         text,
@@ -256,7 +257,7 @@ class _File(msgspec.Struct, frozen=True):
         except UnicodeDecodeError:
             raise self.refusal(full, f"the file {self._found(file)} is not a text in UTF-8") from None
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "not a file name"
+            why = refusal_of(error)
             raise self.refusal(full, f"the file {self._found(file)} cannot be read: {why}") from None
 
     def _found(self, file: str) -> Path:

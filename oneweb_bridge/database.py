@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import sqlite3
+import stat
 from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ import aiosqlite
 import msgspec
 
 from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
+from oneweb_bridge.files import refusal_of
 
 VERSION = 3
 """`user_version` of the schema that this program writes."""
@@ -81,15 +83,25 @@ def locked(path: Path) -> Iterator[None]:
     lock = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"{lock} cannot be written ({error.strerror}): choose another state.path") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{lock} cannot be written ({refusal_of(error)}): choose another state.path") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_lock(descriptor, path)
         yield
-    except BlockingIOError:
-        raise StoreError(f"{path} is in use by another bridge: stop it, or give this one its own state.path") from None
     finally:
         os.close(descriptor)
+
+
+def _take_lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise StoreError(f"{path} is in use by another bridge: stop it, or give this one its own state.path") from None
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be locked ({refusal_of(error)}): choose a state.path on a local disk; "
+            "a network share without locks cannot keep a database"
+        ) from None
 
 
 @contextlib.asynccontextmanager
@@ -101,17 +113,22 @@ async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aio
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} cannot be opened ({error}): choose another state.path") from None
     try:
-        try:
+        with explained(path):
             await _prepare(db, read_only=read_only)
-        except sqlite3.OperationalError as error:
-            raise StoreError(
-                f"{path} cannot be used now ({error}): end what else uses it, and look at the disk"
-            ) from None
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{path} cannot be read as the bridge's database ({error}): move it away") from None
         yield db
     finally:
         await db.close()
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns what SQLite says while a database is being opened into a StoreError."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path} cannot be used now ({error}): end what else uses it, and look at the disk") from None
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} cannot be read as the bridge's database ({error}): move it away") from None
 
 
 @contextlib.asynccontextmanager
@@ -148,17 +165,23 @@ def create_private(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         return
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}): choose another state.path") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be written ({refusal_of(error)}): choose another state.path") from None
 
 
 def uri_of(path: Path, *, read_only: bool) -> str:
     """The address of a database file for SQLite. Raises StoreError when it cannot be opened."""
-    if read_only and not path.exists():
-        raise StoreError(f"{path} does not exist: run the bridge first, or name its state.path")
     # Looked at before, because aiosqlite leaves a thread behind where it cannot open a file.
     wanted = os.R_OK if read_only else os.R_OK | os.W_OK
-    if path.is_dir() or (path.exists() and not os.access(path, wanted)):
+    try:
+        is_usable = stat.S_ISREG(path.stat().st_mode) and os.access(path, wanted)
+    except FileNotFoundError:
+        if read_only:
+            raise StoreError(f"{path} does not exist: run the bridge first, or name its state.path") from None
+        is_usable = True
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be opened ({refusal_of(error)}): choose another state.path") from None
+    if not is_usable:
         raise StoreError(f"{path} cannot be opened as a database: choose another state.path")
     return f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
 

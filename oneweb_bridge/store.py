@@ -61,9 +61,10 @@ async def opened(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
     with database.locked(path):
         database.create_private(path)
         async with database.connected(path) as db:
-            await database.migrate(db, path)
-            steady = await database.steady_time(db, clock)
-            ids = await database.journal_ids(db)
+            with database.explained(path):
+                await database.migrate(db, path)
+                steady = await database.steady_time(db, clock)
+                ids = await database.journal_ids(db)
             async with database.connected(path, read_only=True) as reader, staging.opened() as staged:
                 yield Store(db, reader, staged, path, ids, clock=clock, steady=steady)
 

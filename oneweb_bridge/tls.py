@@ -3,6 +3,8 @@
 import ssl
 from pathlib import Path
 
+from oneweb_bridge.files import refusal_of
+
 OLDEST = ssl.TLSVersion.TLSv1_2
 
 
@@ -36,8 +38,8 @@ class Trust:
             return None
         try:
             found = Path(self._file).stat()
-        except OSError as error:
-            raise BadFile(f"{self._key}: {self._file} cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            raise BadFile(f"{self._key}: {self._file} cannot be read: {refusal_of(error)}") from None
         return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
 
 
@@ -69,8 +71,8 @@ def _check_readable(key: str, file: str | None) -> None:
     try:
         if file:
             Path(file).open("rb").close()
-    except OSError as error:
-        raise BadFile(f"{key}: {file} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise BadFile(f"{key}: {file} cannot be read: {refusal_of(error)}") from None
 
 
 def _show_certificate(context: ssl.SSLContext, section: str, cert_file: str, key_file: str | None) -> None:

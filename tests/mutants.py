@@ -175,7 +175,11 @@ TABLE = (
     Mutant("backup: one moment", "backup.py", 'read.execute("BEGIN")', "pass", "test_backup.py -k one_moment"),
     Mutant("backup: private", "backup.py", "os.O_CLOEXEC, 0o600", "os.O_CLOEXEC, 0o644", "test_backup.py -k running"),
     Mutant(
-        "backup: replaces nothing", "backup.py", "target.exists() and not force", "False", "test_backup.py -k forced"
+        "backup: replaces nothing",
+        "backup.py",
+        "(target.exists() or target.is_symlink()) and not force",
+        "False",
+        "test_backup.py -k forced",
     ),
     Mutant(
         "a row keeps the journal id that it went out with",
@@ -309,8 +313,23 @@ TABLE = (
         "one bridge on one database",
         "database.py",
         "        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
-        "",
+        "        pass\n",
         "test_store.py",
+    ),
+    Mutant(
+        "a file system without locks is a sentence",
+        "database.py",
+        '    except OSError as error:\n        raise StoreError(\n            f"{path} cannot be locked',
+        '    except TimeoutError as error:\n        raise StoreError(\n            f"{path} cannot be locked',
+        "test_files.py -k without_locks",
+    ),
+    Mutant(
+        "an error within the lock is no second bridge",
+        "database.py",
+        "        _take_lock(descriptor, path)\n        yield\n",
+        "        _take_lock(descriptor, path)\n        yield\n"
+        '    except BlockingIOError:\n        raise StoreError("in use by another bridge") from None\n',
+        "test_files.py -k within_the_lock",
     ),
     Mutant(
         "private database",

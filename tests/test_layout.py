@@ -48,7 +48,7 @@ PURE = {
 """Modules that decide: no world, no clock, no chance, and nothing imported but one another."""
 
 WORLD = {
-    "config": "catalogue paths settings",
+    "config": "catalogue files paths settings",
     "logs": "masks settings",
     "turns": "",
     "clock": "",
@@ -56,12 +56,13 @@ WORLD = {
     "broker": "",
     "api": "__init__ bounds clock headers limits masks settings tls turns",
     "fetch": "api catalogue glance headers listing paging wire",
-    "tls": "",
-    "database": "clock",
+    "files": "",
+    "tls": "files",
+    "database": "clock files",
     "staging": "database",
     "store": "clock database model samples staging",
     "journal": "clock database model",
-    "backup": "database",
+    "backup": "database files",
     "housekeeping": "database model settings",
     "devices": "database model store",
     "announcer": "__init__ devices discovery filters model settings topics",
@@ -111,8 +112,8 @@ ASSEMBLY = {
     ),
     "demo": "app broker catalogue config console settings simulator",
     "cli": (
-        "__init__ app asyncapi backup catalogue checking commands config database demo explore logs masks past remote "
-        "settings simulator"
+        "__init__ app asyncapi backup catalogue checking commands config database demo explore files logs masks past "
+        "remote settings simulator"
     ),
 }
 
