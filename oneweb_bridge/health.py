@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
+from oneweb_bridge.connections import MAX_IDLE_S, Connections, accept_connections, max_connections
 from oneweb_bridge.diff import encode
 from oneweb_bridge.payloads import Info
 from oneweb_bridge.poller import Poller
@@ -153,15 +154,17 @@ class _Told(Collector):
 @contextlib.asynccontextmanager
 async def served(health: Health, address: tuple[str, int]) -> AsyncIterator[None]:
     """The endpoints on `address` while the block runs. Raises OSError when it is taken."""
-    site = web.Application()
+    held = Connections(max_connections())
+    site = web.Application(middlewares=[held.middleware])
     site.add_routes(
         [web.get("/healthz", health.healthz), web.get("/readyz", health.readyz), web.get("/metrics", health.metrics)]
     )
-    runner = web.AppRunner(site, access_log=None)
+    runner = web.AppRunner(site, access_log=None, keepalive_timeout=MAX_IDLE_S)
     await runner.setup()
     try:
-        await web.TCPSite(runner, *address).start()
-        yield
+        assert runner.server is not None  # noqa: S101 -- made by setup
+        async with accept_connections(address, runner.server, held):
+            yield
     finally:
         async with asyncio.timeout(2.0):
             await runner.cleanup()

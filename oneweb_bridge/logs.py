@@ -1,4 +1,4 @@
-"""The log: one line per record, whatever an id contains, and never a secret."""
+"""The log: one line per record, whatever an id contains, never a secret, and no line again and again."""
 
 import json
 import logging
@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 
 from oneweb_bridge.masks import Masks
+from oneweb_bridge.repeats import CountingHandler
 from oneweb_bridge.settings import Log
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
@@ -36,7 +37,7 @@ class _Formatter(logging.Formatter):
 
 def set_up(settings: Log, masks: Masks) -> None:
     """Directs all logging to standard error in the form of `settings`, without what `masks` hide."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = CountingHandler(sys.stderr)
     handler.setFormatter(_Formatter(masks, as_json=settings.format == "json"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("oneweb_bridge").setLevel(settings.level.upper())

@@ -49,7 +49,8 @@ PURE = {
 
 WORLD = {
     "config": "catalogue files paths settings",
-    "logs": "masks settings",
+    "logs": "masks repeats settings",
+    "repeats": "",
     "turns": "",
     "clock": "",
     "notify": "",
@@ -71,7 +72,8 @@ WORLD = {
         "values wire"
     ),
     "poller": "api clock config diff intake model payloads schedule store turns values",
-    "health": "diff payloads poller",
+    "connections": "",
+    "health": "connections diff payloads poller",
     "link": "model settings tls",
     "restoring": "journal model topics",
     "session": "diff journal link model payloads restoring settings topics values window",
@@ -120,7 +122,7 @@ ASSEMBLY = {
 MAY_IMPORT = {module: frozenset(names.split()) for module, names in (PURE | WORLD | ASSEMBLY).items()}
 
 LIBRARIES = {
-    "aiohttp": {"api", "health"},
+    "aiohttp": {"api", "connections", "health"},
     "aiomqtt": {"link", "session", "publisher", "purge", "executor", "remote", "checking"},
     "paho": {"link", "session"},
     "aiosqlite": {"database", "store", "staging", "journal", "housekeeping", "devices"},

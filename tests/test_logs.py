@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import logs
+from oneweb_bridge import logs, repeats
 from oneweb_bridge.masks import Masks
 from oneweb_bridge.settings import Log
 
@@ -156,3 +156,99 @@ def test_last_words_of_a_bug_are_masked(restored: None, monkeypatch: pytest.Monk
 
     assert "RuntimeError: http://user:***@proxy" in out.getvalue()
     assert "report it" in out.getvalue()
+
+
+# ── lines that repeat ──────────────────────────────────────────────────────────────────────────
+
+
+class LogUnderTest:
+    """A handler over a text, and a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._out = io.StringIO()
+        self.handler = repeats.CountingHandler(self._out, lambda: self.now)
+
+    def write(self, text: str, level: int = logging.ERROR, name: str = "asyncio", line: int = 1) -> None:
+        self.handler.handle(logging.LogRecord(name, level, "x.py", line, "%s", (text,), None))
+
+    def new_lines(self) -> list[str]:
+        """What was written since the last look."""
+        lines = self._out.getvalue().splitlines()
+        self._out.seek(0)
+        self._out.truncate()
+        return lines
+
+
+@pytest.fixture
+def log() -> Iterator[LogUnderTest]:
+    found = LogUnderTest()
+    yield found
+    found.handler.close()
+
+
+def test_line_that_repeats_is_counted_and_not_written_again(log: LogUnderTest) -> None:
+    """Of ten thousand equal lines within a minute one is written, and then how many there were."""
+    for _ in range(10_000):
+        log.write("accept failed")
+    assert log.new_lines() == ["accept failed"]
+    log.now += repeats.MINUTE_S
+    log.write("accept failed")
+    assert log.new_lines() == ["accept failed (this came 9999 times more within a minute)", "accept failed"]
+
+
+def test_count_is_written_though_nothing_follows(log: LogUnderTest) -> None:
+    """The last count does not wait for another line: a timer writes it, and the end of the process does."""
+    log.write("b")
+    log.write("b")
+    assert log.new_lines() == ["b"]
+    log.now += repeats.MINUTE_S
+    log.handler._write_counts_by_timer()
+    assert log.new_lines() == ["b (this came 1 times more within a minute)"]
+    log.write("c")
+    log.write("c")
+    log.handler.close()
+    assert log.new_lines() == ["c", "c (this came 1 times more within a minute)"]
+
+
+def test_lines_of_one_place_are_bounded_whatever_they_say(log: LogUnderTest) -> None:
+    """Ten thousand ids with an error each write a bounded number of lines, and another place is still heard."""
+    for id in range(10_000):
+        log.write(f"{id}: cannot be read", line=1)
+    log.write("something else", line=2)
+    lines = log.new_lines()
+    assert len(lines) == repeats.MAX_LINES_PER_SOURCE + 1
+    assert lines[-1] == "something else"
+    log.now += repeats.MINUTE_S
+    log.write("next", line=2)
+    assert any("9940 more lines like this" in line for line in log.new_lines())
+
+
+def test_different_lines_are_all_written(log: LogUnderTest) -> None:
+    """Another text, logger or level is another line."""
+    log.write("x")
+    log.write("y")
+    log.write("x", name="paho")
+    log.write("x", level=logging.WARNING)
+    assert log.new_lines() == ["x", "y", "x", "x"]
+
+
+def test_information_may_stand_there_again(log: LogUnderTest) -> None:
+    """A connection that comes back twice in a minute is seen twice."""
+    log.write("connected", level=logging.INFO)
+    log.write("connected", level=logging.INFO)
+    assert log.new_lines() == ["connected", "connected"]
+
+
+def test_every_logger_is_bounded(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what libraries say goes through the counting, with the count in the form of the log."""
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", out)
+    logs.set_up(Log(format="json"), Masks())
+    for name in ("asyncio", "aiohttp.server", "oneweb_bridge.poller"):
+        for _ in range(100):
+            logging.getLogger(name).error("out of system resource")
+    assert len(out.getvalue().splitlines()) == 3
+    logs.set_up(Log(), Masks())
+    said = [json.loads(line)["message"] for line in out.getvalue().splitlines()]
+    assert said[3:] == ["out of system resource (this came 99 times more within a minute)"] * 3
