@@ -21,6 +21,7 @@ from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import Config, fingerprint
 from oneweb_bridge.listing import Familiar, Listed, Listing, Problems, Settled, UnreadableValues
 from oneweb_bridge.model import Alert, Batch, Fields, Kind, Reading, Sample, Stored
+from oneweb_bridge.repeated_hour import Known
 from oneweb_bridge.store import SLICE, CallMemory, Store
 from oneweb_bridge.values import moment, rfc3339
 
@@ -57,7 +58,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     salt: glance.Salt
     glance: glance.Glance
     read: Callable[[str, Any], Reading]
-    sample: Callable[[str, Any], wire.Measured]
+    sample: wire.Sampler
     volatile: frozenset[str]
     measured: tuple[str, ...]
     """The fields that tell when something was seen or updated: the volatile times."""
@@ -142,7 +143,7 @@ class Intake:
         outcome.unpaged = listing.unpaged
         self._unreadable_of(plan.call).add_to(listing.problems, listing.ids)
         outcome.problems = listing.problems
-        outcome.alerts += _unreadable_alerts(plan.call.id, outcome.problems) + _not_believed(plan.call.id, listing)
+        outcome.alerts += _unreadable_alerts(plan.call.id, outcome.problems) + _time_alerts(plan.call.id, listing)
         outcome.memory = msgspec.structs.replace(outcome.memory, complete=True, remapped=False)
         if age == self._age:
             self._familiar[plan.call.id] = listing.familiar
@@ -403,7 +404,7 @@ class Intake:
         async for staged in self._store.staged(plan.call.id):
             await self._commit_samples(plan, staged, outcome)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
-        outcome.alerts += _not_believed(plan.call.id, listing)
+        outcome.alerts += _time_alerts(plan.call.id, listing)
         # A span that was asked for by a wrong clock does not reach beyond the API's own time.
         time = min(end or listing.time or self._api.now(), listing.time or self._api.now())
         horizon = _horizon(plan.call, outcome.memory.horizon, start, listing.oldest, await self._newest_sample(plan))
@@ -418,6 +419,7 @@ class Intake:
         self, plan: Plan, span: Span, listing: Listing, ids: tuple[str, ...] | None = None, place: str = ""
     ) -> None:
         """Stages what is new in a span, of all ids or of some that come separately, in the call's `place`."""
+        listing.begin = span[0] or 0
         async with contextlib.aclosing(self._listed(plan, _window_params(plan.call, *span), ids=ids)) as pages:
             async for page in pages:
                 await self._stage_samples(plan, page, listing, plan.call.id + place)
@@ -444,7 +446,7 @@ class Intake:
             await self._stage_span(plan, span, listing, ids, MISSED)
         async for staged in self._store.staged(plan.call.id + MISSED):
             await self._commit_samples(plan, staged, outcome, MISSED)
-        outcome.alerts += _not_believed(plan.call.id, listing)
+        outcome.alerts += _time_alerts(plan.call.id, listing)
 
     async def _stage_samples(self, plan: Plan, page: Listed, listing: Listing, place: str) -> None:
         listing.note(page)
@@ -534,6 +536,12 @@ def _drop_unbelieved(plan: Plan, readings: Sequence[Reading], bounds: Bounds) ->
     return count
 
 
+def _known(listing: Listing, past: samples.Past | None) -> Known:
+    """What decides, of one id, which hour a time without an offset means."""
+    past = past or samples.Past()
+    return Known(listing.begin, listing.bounds.latest, past.ts, past.seen)
+
+
 def _new_samples(
     plan: Plan,
     records: Mapping[str, msgspec.Raw],
@@ -547,7 +555,7 @@ def _new_samples(
         if id not in allowed:
             continue
         try:
-            measured = plan.sample(id, wire.decoded(raw))
+            measured = plan.sample(id, wire.decoded(raw), _known(listing, past.get(id)))
         except wire.Unreadable as error:
             _set_aside(plan.call, id, error, listing.problems)
             continue
@@ -556,6 +564,7 @@ def _new_samples(
         listing.problems.add_values(id, list(measured.odd), list(measured.odd.values()))
         found = [s for s in measured.samples if s.ts is None or listing.bounds.has(s.ts)]
         listing.not_believed += len(measured.samples) - len(found)
+        listing.unsure += measured.unsure
         listing.oldest = min([listing.oldest, *(s.ts for s in found[:-1] if s.ts is not None)])
         rows += [
             (sample.ts or 0, id, b"", msgspec.msgpack.encode(sample))
@@ -661,17 +670,22 @@ def _unreadable_alerts(call: str, problems: Problems) -> list[Alert]:
     return alerts
 
 
-def _not_believed(call: str, listing: Listing) -> list[Alert]:
-    if not listing.not_believed:
-        return []
-    return [
-        Alert(
-            kind="time_not_believed",
-            call=call,
-            message=f"{listing.not_believed} times of measurement lie before 2019 or further ahead of now than "
-            "api.clock_tolerance; what they belong to was left out",
+def _time_alerts(call: str, listing: Listing) -> list[Alert]:
+    """What is to be alerted of times that were not believed, or that may mean one hour or the next."""
+    alerts = []
+    if listing.not_believed:
+        message = (
+            f"{listing.not_believed} times of measurement lie before 2019 or further ahead of now than "
+            "api.clock_tolerance; what they belong to was left out"
         )
-    ]
+        alerts.append(Alert(kind="time_not_believed", call=call, message=message))
+    if listing.unsure:
+        message = (
+            f"{listing.unsure} times without an offset lie in the hour that mapping.timezone has twice, and nothing "
+            "tells which of the two is meant; the first was taken"
+        )
+        alerts.append(Alert(kind="time_ambiguous", call=call, message=message))
+    return alerts
 
 
 def _report_stopped(call: Call, imeis: Sequence[str]) -> Alert:

@@ -133,7 +133,10 @@ class Familiar:
 
 
 class Listing:
-    """What a listing has shown so far: the ids, how many are stored, what could not be read or believed."""
+    """What a listing has shown so far: the ids, how many are stored, what could not be read or believed.
+
+    `begin` is where the window begins that was asked for, in ms; `unsure` how many times may mean another hour.
+    """
 
     def __init__(self, bounds: Bounds, horizon: int = 0, problems: Problems | None = None) -> None:
         self.ids: set[str] = set()
@@ -141,6 +144,8 @@ class Listing:
         self.known = 0
         self.problems = problems or Problems()
         self.not_believed = 0
+        self.unsure = 0
+        self.begin = 0
         self.unpaged = False
         self.time: int | None = None
         self.oldest = 1 << 62

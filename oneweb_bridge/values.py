@@ -98,13 +98,16 @@ def texts(value: object) -> list[str] | None:
     return None if found is None else sorted(set(found))
 
 
-def moment(value: object, zone: tzinfo = UTC) -> int | None:
-    """A time in ms since the epoch, from RFC 3339 or an epoch in s or ms; `zone` is for times without offset."""
+def moment(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
+    """A time in ms since the epoch, from RFC 3339 or an epoch in s or ms; `zone` is for times without offset.
+
+    Of the hour that such a zone has twice, `fold` 1 means the second.
+    """
     if isinstance(value, str):
         value = _short(value, "a time")
         if value.casefold() in _NOT_KNOWN:
             return None
-        return _epoch(int(value)) if value.isdecimal() else _in_range(_parsed(value, zone))
+        return _epoch(int(value)) if value.isdecimal() else _in_range(_parsed(value, zone, fold))
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -112,13 +115,13 @@ def moment(value: object, zone: tzinfo = UTC) -> int | None:
     return _epoch(value)
 
 
-def _parsed(said: str, zone: tzinfo) -> int:
+def _parsed(said: str, zone: tzinfo, fold: int) -> int:
     """The time of a text. Source: RFC 3339; RFC 9557 for a zone in brackets behind the offset."""
     time, bracket, _ = said.partition("[")
     leap = time[16:19] == ":60"
     try:
         parsed = datetime.fromisoformat((f"{time[:17]}59{time[19:]}" if leap else time).upper())
-        aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone)
+        aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone, fold=fold)
         ts = round(aware.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise Odd(f"expected a time like 2025-06-17T13:40:07Z, got {describe(said)}") from None

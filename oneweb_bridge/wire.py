@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import tzinfo
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import Any, ParamSpec, Protocol, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -26,6 +26,7 @@ from oneweb_bridge import units, values
 from oneweb_bridge.catalogue import Call, Field
 from oneweb_bridge.model import Fields, Kind, Reading, Sample
 from oneweb_bridge.paths import Step, compile_path, compile_paths, folded
+from oneweb_bridge.repeated_hour import Known, resolve_times
 
 Raw = msgspec.Raw
 _ENVELOPES = ("items", "data", "results")
@@ -468,37 +469,51 @@ class Measured(msgspec.Struct):
     samples: list[Sample] = []
     set_aside: list[Unreadable] = []
     odd: dict[str, str] = {}
+    unsure: int = 0
+    """How many times may mean another hour; see `repeated_hour`."""
 
 
-def sampler(call: Call, rules: Rules) -> Callable[[str, Any], Measured]:
+class Sampler(Protocol):
+    """From one entry of a report, and what is known of its id, to its samples."""
+
+    def __call__(self, id: str, entry: Any, known: Known = ...) -> Measured: ...
+
+
+def sampler(call: Call, rules: Rules) -> Sampler:
     """A function from one entry of a report to its samples. It raises Unreadable when nothing of it can be used.
 
     Measurements of one time are one sample, so that a row for each indicator is as good as a row for all.
     """
     find = compile_path(call.measurements) if call.measurements else lambda entry: [entry]
     stamp, zone = compile_paths(call.timestamp), rules.zone()
-    put_values = _measurement_reader(call, rules)
+    put_values, has_summer_time = _measurement_reader(call, rules), rules.timezone != "UTC"
 
     @at_border
-    def measure(measurement: Any, odd: dict[str, str]) -> tuple[int | None, Fields]:
+    def measure(measurement: Any, odd: dict[str, str]) -> tuple[tuple[int, int] | None, Fields]:
         fields: Fields = {}
-        ts = values.moment(stamp(measurement), zone)
+        said = stamp(measurement)
+        first = values.moment(said, zone)
+        second = values.moment(said, zone, fold=1) if has_summer_time else first
         put_values(measurement, fields, odd)
-        return ts, fields
+        return None if first is None or second is None else (first, second), fields
 
     @at_border
-    def sample(id: str, entry: Any) -> Measured:
-        by_time: dict[int | None, Fields] = {}
+    def sample(id: str, entry: Any, known: Known = Known()) -> Measured:  # noqa: B008 -- it is frozen
+        rows: list[tuple[tuple[int, int] | None, Fields]] = []
         found = Measured()
         labels: Fields = {"product_name": entry["name"]} if _has_name(call, entry) else {}
         for measurement in find(entry) or ():
             try:
-                ts, fields = measure(measurement, found.odd)
+                time, fields = measure(measurement, found.odd)
             except Unreadable as error:
                 found.set_aside.append(error)
                 continue
             if fields:
-                by_time.setdefault(ts, {}).update(fields)
+                rows.append((time, fields))
+        moments, found.unsure = resolve_times([time for time, _ in rows if time is not None], known)
+        by_time, resolved = dict[int | None, Fields](), iter(moments)
+        for time, fields in rows:
+            by_time.setdefault(None if time is None else next(resolved), {}).update(fields)
         times = sorted(by_time, key=lambda ts: ts or 0)
         found.samples.extend(Sample(call.report, id, ts, by_time[ts], labels) for ts in times)
         return found

@@ -22,6 +22,7 @@ PURE = {
     "headers": "",
     "limits": "headers settings",
     "bounds": "",
+    "repeated_hour": "",
     "schedule": "",
     "values": "model",
     "units": "values",
@@ -32,7 +33,7 @@ PURE = {
     "topics": "diff model values",
     "entities": "",
     "discovery": "catalogue diff entities model topics",
-    "wire": "catalogue model paths units values",
+    "wire": "catalogue model paths repeated_hour units values",
     "glance": "catalogue paths values wire",
     "listing": "bounds model wire",
     "paging": "catalogue headers",
@@ -68,8 +69,8 @@ WORLD = {
     "devices": "database model store",
     "announcer": "__init__ devices discovery filters model settings topics",
     "intake": (
-        "api bounds catalogue clock config diff fetch filters glance listing model relations removal samples store "
-        "values wire"
+        "api bounds catalogue clock config diff fetch filters glance listing model relations removal repeated_hour "
+        "samples store values wire"
     ),
     "poller": "api clock config diff intake model payloads schedule store turns values",
     "connections": "",

@@ -1,0 +1,79 @@
+"""The hour that comes twice: which of two moments a local time without an offset means. Pure. Times in ms.
+
+At the end of summer time a clock shows one hour twice, so a time of it has two readings. What decides, in this order:
+what cannot be, because the moment has not come yet; the order of the rows, which runs through both hours; the window
+that was asked for; and what is known already: the API does not lose the newest sample, and shows again what it has
+shown. Where several readings are left, the earliest is taken, and counted as not sure.
+"""
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import pairwise
+
+import msgspec
+
+Readings = tuple[int, int]
+"""The earlier and the later moment that a time may mean; both are the same for most."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Of one id: the window that was asked for, what is believed, its newest sample (-1: none), and what was seen."""
+
+    begin: int = 0
+    latest: int = 1 << 62
+    newest: int = -1
+    seen: Container[int] = ()
+
+
+def resolve_times(times: Sequence[Readings], known: Known) -> tuple[list[int], int]:
+    """The moments of the rows of one id, in their order, and how many of them are not sure."""
+    possible = [_possible(readings, known) for readings in times]
+    if all(first == second for first, second in possible):
+        return [first for first, _ in possible], 0
+    falls = sum(one > other for (one, _), (other, _) in pairwise(possible))
+    rises = sum(one < other for (one, _), (other, _) in pairwise(possible))
+    step = -1 if falls > rises else 1
+    moments, unsure = list[int](), 0
+    for run in _runs(possible[::step]):
+        found, count = _resolve_run(run, known)
+        moments += found
+        unsure += count
+    return moments[::step], unsure
+
+
+def _possible(readings: Readings, known: Known) -> Readings:
+    """The readings that can be. In spring, where an hour is missing, the later one is before the earlier: no choice."""
+    first, second = readings
+    return (first, first) if second <= first or second > known.latest else readings
+
+
+def _runs(times: Sequence[Readings]) -> Iterator[list[Readings]]:
+    """Rows in rising order; where it falls and no hour can be the reason, something else begins: another indicator."""
+    run: list[Readings] = []
+    for readings in times:
+        if run and readings[1] < run[-1][0]:
+            yield run
+            run = []
+        run.append(readings)
+    yield run
+
+
+def _resolve_run(run: list[Readings], known: Known) -> tuple[list[int], int]:
+    doubtful = [at for at, (first, second) in enumerate(run) if first != second]
+    if not doubtful:
+        return [first for first, _ in run], 0
+    # The first hour comes before the second: all that may be is where the one ends.
+    choices = [[readings[at >= border] for at, readings in enumerate(run)] for border in (*doubtful, len(run))]
+    rising = [choice for choice in choices if choice == sorted(choice)]
+    asked = _most(rising, lambda ts: ts >= known.begin)
+    complete = [choice for choice in asked if max(choice) >= known.newest] or asked
+    left = _most(complete, lambda ts: ts in known.seen)
+    # The last choice is that of the first hour alone.
+    chosen = left[-1] if left else choices[-1]
+    others = left or choices
+    return chosen, sum(any(choice[at] != chosen[at] for choice in others) for at in doubtful)
+
+
+def _most(choices: list[list[int]], holds: Callable[[int], bool]) -> list[list[int]]:
+    """Those of the choices in which something holds for the most moments."""
+    counts = [sum(map(holds, choice)) for choice in choices]
+    return [choice for choice, count in zip(choices, counts, strict=True) if count == max(counts)]
