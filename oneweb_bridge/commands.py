@@ -167,7 +167,7 @@ def _typed(payload: bytes, form: type[Form]) -> Form:
         return msgspec.json.decode(payload, type=form)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         names = ", ".join(name for name in form.__struct_fields__)
-        raise BadCommand(f"expected a JSON object with any of {names}: {error}", id_of(payload)) from None
+        raise BadCommand(f"expected a JSON object with any of {names}: {str(error)[:200]}", id_of(payload)) from None
 
 
 def id_of(payload: bytes) -> str | None:

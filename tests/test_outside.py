@@ -1,0 +1,229 @@
+"""What comes from outside: every kind of value in every field of every answer and of every command.
+
+Nothing of it may end the process. What cannot be read costs its own field, its own record or its own
+sample, is counted and told, and everything beside it goes on.
+"""
+
+import contextlib
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oneweb_bridge import commands, diff, glance, samples, topics, wire
+from oneweb_bridge.catalogue import CALLS, Call
+from oneweb_bridge.model import Entry, Reading, Row, Sample
+from oneweb_bridge.wire import Rules
+from tests.outside import VALUES, check_publishable, places, with_value
+from tests.polls import bench
+from tests.test_wire import POLLING, body_of
+
+FOLDER = Path(__file__).parent / "samples"
+TREE = topics.Tree("oneweb", "main", "j")
+
+
+def records_of(call: str) -> list[Any]:
+    found: list[Any] = json.loads(body_of(call))
+    return found
+
+
+def sent(entries: list[Entry]) -> None:
+    """Everything that is published of entries: legal topics, and JSON that is read again as it was."""
+    for seq, entry in enumerate(entries, 1):
+        for message in TREE.messages(Row(seq, 0, *msgspec.structs.astuple(entry))):
+            assert message.topic.isprintable()
+            if message.payload:
+                check_publishable(json.loads(message.payload))
+
+
+def read_page(call: Call, body: bytes) -> dict[str, object]:
+    """What is read of a page, by key, and published; as a poll does it."""
+    records = wire.exploded(call, wire.split(body, call.records).records)
+    key, looked_at = glance.key_of(call), glance.glance_of(call)
+    read, sample = wire.reader(call, Rules()), wire.sampler(call, Rules())
+    looked_at.page(wire.checked(body), glance.Salt.of("x"))
+    found: dict[str, object] = {}
+    for raw in records:
+        with contextlib.suppress(wire.Unreadable):
+            id, _ = key(raw), looked_at.parts(raw)
+            decoded = wire.decoded(raw)
+            is_report = call.reads == "report"
+            found[id] = publish_samples(call, sample(id, decoded)) if is_report else publish_record(read(id, decoded))
+    return found
+
+
+def publish_samples(call: Call, measured: wire.Measured) -> list[Sample]:
+    """The samples as they are staged, judged and published."""
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(measured.samples), type=list[Sample])
+    assert again == measured.samples
+    sent(samples.judge(again, samples.Context(entity=call.entity, past={}, latest={})).entries)
+    return again
+
+
+def publish_record(reading: Reading) -> Reading:
+    """The record as it is compared, stored and published."""
+    rule = diff.Rule(kind=reading.kind, volatile=frozenset(), sets=frozenset({"product_ids"}))
+    batch = diff.compare(rule, {}, [diff.Fresh(reading, b"")], {})
+    sent(batch.entries)
+    for put in batch.puts:
+        assert json.loads(put.doc) is not None
+    return reading
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("call", CALLS)
+def test_any_value_in_any_field_costs_no_other_record(call: str, kind: str) -> None:
+    """Whatever stands in one place of one record, the page is read, and the record beside it is read as ever."""
+    row, (record, other, *_) = POLLING[call], records_of(call)
+    alone = read_page(row, json.dumps([other]).encode())
+    assert alone
+    for place in places(record):
+        found = read_page(row, f"[{with_value(record, place, VALUES[kind])}, {json.dumps(other)}]".encode())
+        assert {id: found.get(id) for id in alone} == alone, place
+
+
+@hypothesis.settings(max_examples=100)
+@given(st.sampled_from(sorted(CALLS)), st.data())
+def test_any_values_in_several_fields_cost_no_other_record(call: str, data: st.DataObject) -> None:
+    """The same with several values at once, in any of the places."""
+    row, (record, other, *_) = POLLING[call], records_of(call)
+    body = copy.deepcopy(record)
+    tokens: dict[str, str] = {}
+    for place in data.draw(st.lists(st.sampled_from(sorted(places(record), key=str)), min_size=2, max_size=4)):
+        at, token = body, f"token {len(tokens)}"
+        try:
+            for key in place[:-1]:
+                at = at[key]
+            at[place[-1]] = token
+        except (TypeError, KeyError, IndexError):
+            continue
+        tokens[token] = VALUES[data.draw(st.sampled_from(sorted(VALUES)))]
+    said = json.dumps(body)
+    for token, value in tokens.items():
+        said = said.replace(json.dumps(token), value)
+    alone = read_page(row, json.dumps([other]).encode())
+    found = read_page(row, f"[{said}, {json.dumps(other)}]".encode())
+    assert {id: found.get(id) for id in alone} == alone
+
+
+def answer_with_everything(call: str) -> tuple[str, str]:
+    """A good listing, and one in which every kind of value stands in every place, each in a record of its own."""
+    record = records_of(call)[0]
+    good, bad = [], []
+    keys = [place for place in places(record) if place[-1] == "id"]
+    own = keys[0] if call != "usage_consumption" else ("bucket", 0, "id")
+    number = 0
+    for place in places(record):
+        for value in VALUES.values():
+            number += 1
+            named = copy.deepcopy(record)
+            at = named
+            for key in own[:-1]:
+                at = at[key]
+            at[own[-1]] = f"X-{number}"
+            good.append(json.dumps(named))
+            bad.append(with_value(named, place, value))
+    return f"[{','.join(good)}]", f"[{','.join(bad)}]"
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_poll_of_everything_is_stored_and_published(call: str, tmp_path: Path) -> None:
+    """A listing of every value in every place is polled, stored, published and polled again without an error."""
+    good, bad = answer_with_everything(call)
+    changes: dict[str, Any] = {"page": {"style": "none"}, "enabled": True}
+    async with bench(tmp_path, polling={call: changes}) as b:
+        last = []
+        for body in (good, bad, bad, good):
+            b.sim.fault("status", status=200, body=body, count=1)
+            outcome = await b.poll(call)
+            await b.intake.relate()
+            rows = await b.rows("SELECT entity, id, what, name, ts, body FROM journal WHERE seq > ?", b._read)
+            sent([Entry(*row) for row in rows])
+            kinds = {alert.kind for alert in outcome.alerts}
+            assert body == good or kinds >= {"set_aside"}
+            assert body == good or call == "user_terminal_components" or kinds >= {"value_unreadable"}
+            last = await b.news()
+        for doc, *_ in await b.rows("SELECT doc FROM record WHERE kind != 'call'"):
+            check_publishable(json.loads(doc))
+        assert [one for one in last if one.what == "removed"] == []
+
+
+async def test_whole_number_is_the_same_from_the_api_to_the_broker(tmp_path: Path) -> None:
+    """2^53 + 1 bytes are published, stored, compared and read again as 2^53 + 1 bytes."""
+    async with bench(tmp_path) as b:
+        await b.poll("user_terminals")
+        entry = records_of("ut_traffic")[0] | {"id": b.ids("terminals")[0]}
+        indicators = entry["measurement"][0]["performanceIndicator"]
+        indicators[0]["value"] = 2**53 + 1
+        name = {"cnxTx": "cnx_tx_bytes"}[indicators[0]["name"]]
+        await b.news()
+        for expected in (["metric"], []):
+            b.sim.fault("status", status=200, body=json.dumps([entry]), count=1)
+            b.configure(polling={"ut_traffic": {"page": {"style": "none"}}})
+            await b.poll("ut_traffic")
+            news = [one for one in await b.news() if one.what in ("metric", "history")]
+            assert [one.what for one in news if one.body[name] == 2**53 + 1] == expected
+        ((doc,),) = await b.rows("SELECT doc FROM newest WHERE report = 'traffic' AND id = ?", entry["id"])
+        assert json.loads(doc)[name] == 2**53 + 1
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+ADDRESSES = [
+    *(f"oneweb/bridge/polling/{call}/{verb}" for call in ("user_terminals", "all", "x") for verb in ("set", "poll")),
+    *(f"oneweb/bridge/polling/all/{name}/set" for name in ("enabled", "interval")),
+    *(f"oneweb/bridge/request/{name}" for name in (*commands.REQUESTS, "x")),
+]
+MEMBERS = ("id", "enabled", "interval", "source", "what", "call", "since", "until", "imei", "product_id", "report", "x")
+
+
+def obey(topic: str, payload: bytes) -> None:
+    """Everything that is made of a command before it is obeyed; only BadCommand may come of it."""
+    address = commands.address_of(topic, "oneweb")
+    assert address is not None
+    commands.is_empty(address, payload, retain=True)
+    sentence, command = "", None
+    try:
+        command = commands.decode(address, payload)
+    except commands.BadCommand as bad:
+        sentence = str(bad)
+    if isinstance(command, commands.Request):
+        sentence = check_span(command)
+    if command is not None:
+        commands.mark_of(payload, command.id)
+        diff.encode(command)
+    assert len(sentence) < 1000
+
+
+def check_span(request: commands.Request) -> str:
+    """Fails for a span beyond 64 bits; the sentence about one that is none."""
+    try:
+        begin, end = commands.time_range(request.since, request.until, 1750167607.0)
+    except ValueError as error:
+        return str(error)
+    assert 0 <= begin < end < 2**63
+    return ""
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("topic", ADDRESSES)
+def test_any_value_in_any_member_of_a_command_is_a_command_or_a_sentence(topic: str, kind: str) -> None:
+    """A command with any value in any member, or that is nothing but the value, is obeyed or answered."""
+    value = VALUES[kind]
+    obey(topic, value.encode())
+    for member in MEMBERS:
+        obey(topic, f'{{"{member}": {value}}}'.encode())
+
+
+@given(st.sampled_from(ADDRESSES), st.binary(max_size=200))
+def test_any_bytes_are_a_command_or_a_sentence(topic: str, payload: bytes) -> None:
+    """Bytes that are no text and no JSON are answered like any other bad command."""
+    obey(topic, payload)
+    obey(topic, b'{"id": ' + payload + b"}")
+    obey(topic, b'{"id": "' + payload + b'"}')
