@@ -115,7 +115,7 @@ async def _answered(
                 if "note" in found:
                     write(f"{call}: {found['note']}")
                     continue
-                del waiting[found["id"]]
+                del waiting[str(found["id"])]
                 good = good and found.get("status") == "ok"
                 write(_result_line(call, found))
                 if not waiting:
@@ -132,7 +132,8 @@ def _patience(config: Config, asked: list[Asked]) -> float:
 def _result_line(call: str, found: dict[str, Any]) -> str:
     if found.get("status") != "ok":
         return f"{call}: {found.get('error', 'failed')}"
-    state = found.get("state", {})
+    state = found.get("state")
+    state = state if isinstance(state, dict) else {}
     said = [f"{state[name]} {name}" for name in ("records", "events", "samples") if name in state]
     return f"{call}: ok" + (
         f", enabled {str(state['enabled']).lower()}, every {state['interval']} s, {', '.join(said)}" if state else ""
@@ -142,7 +143,7 @@ def _result_line(call: str, found: dict[str, Any]) -> str:
 def _decoded(payload: Any) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, TypeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -113,6 +113,7 @@ def member(body: bytes, path: str) -> Any:
     """The value at `path` of a page that is an object (for the next cursor), or None."""
     try:
         return compile_path(path)(msgspec.json.decode(body))
+    # Also UnicodeDecodeError, of a body that nobody has checked.
     except (ValueError, RecursionError):
         return None
 

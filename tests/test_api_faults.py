@@ -6,6 +6,7 @@ bad, and the next good one tells exactly what has changed.
 
 import asyncio
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 import stamina
 from aiohttp import web
 
-from oneweb_bridge import app
+from oneweb_bridge import app, wire
 from oneweb_bridge.api import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.poller import Poller
 from oneweb_bridge.simulator import Shape
 from oneweb_bridge.simulator.options import Options
 from oneweb_bridge.simulator.server import serve
@@ -457,3 +459,73 @@ async def test_state_of_a_call_says_the_reason_and_recovers(tmp_path: Path) -> N
     assert "a web page instead of JSON" in (bad.error or "")
     assert (good.state.status, good.state.error, good.state.records) == ("ok", None, 8)
     assert {json.loads(row[0]).get("kind") for row in rows} == {None, "bad_answer"}
+
+
+async def test_value_nobody_can_read_is_not_known_and_told_once(tmp_path: Path) -> None:
+    """A date of the year 1 does not leave the old one standing: it is absent, an event says so, and one alert."""
+    changes = {"polling": {"products": {"page": {"style": "none"}}}}
+    async with bench(tmp_path, **changes) as opened:
+        good = {"id": "SC-1", "name": "n", "terminationDate": "2030-01-01T00:00:00Z"}
+        bad = good | {"terminationDate": "0001-01-01T00:00:00Z"}
+        poller = Poller(opened.intake, opened.store, opened.api, configured(opened.sim.url, **changes), opened.clock)
+        await poller.load()
+        told = []
+        for record, name in ((good, "n"), (bad, "n"), (bad, "n"), (bad, "m"), (good, "m"), (bad, "m")):
+            opened.sim.fault("status", status=200, body=json.dumps([record | {"name": name}]), count=1)
+            await poller._poll(poller.slots["products"])
+            news = [one for one in await opened.news() if one.what in ("changed", "alert")]
+            told.append([(one.name or one.what, one.body.get("changed", {}).get("termination_date")) for one in news])
+        lost, found = {"from": good["terminationDate"], "to": None}, {"from": None, "to": good["terminationDate"]}
+        assert told == [
+            [],
+            [("changed", lost), ("value_unreadable", None)],
+            [],
+            [("changed", None)],
+            [("changed", found)],
+            [("changed", lost), ("value_unreadable", None)],
+        ]
+        opened.sim.fault("status", status=200, body=json.dumps([bad | {"name": "m"}]), count=1)
+        outcome = await opened.intake.poll("products")
+        assert outcome.problems.values == {"termination_date": 1}
+        assert outcome.alerts[0].message == (
+            "termination_date could not be read in 1 records and counts as not known there; "
+            "the first: SC-1: expected a time between 1970 and 9999"
+        )
+
+
+async def test_products_in_another_order_are_no_change(tmp_path: Path) -> None:
+    """The products of a terminal are a set: whatever order the API lists them in, there is one event, the first."""
+    async with bench(tmp_path, polling={TERMINALS: {"page": {"style": "none"}}}) as opened:
+        for order in ("cab", "abc", "bca", "cba"):
+            terminal = {"id": "1", "product": [{"id": id} for id in order]}
+            opened.sim.fault("status", status=200, body=json.dumps([terminal]), count=1)
+            await opened.poll(TERMINALS)
+        assert await opened.events() == [("added", "1")]
+        assert (await opened.record("terminal", "1"))["product_ids"] == ["a", "b", "c"]
+
+
+async def test_record_that_breaks_its_decoder_is_set_aside_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody imagined costs one record: told with call, id and field, with a traceback at debug level."""
+
+    def broken(value: object) -> str | None:
+        if value == "broken":
+            raise ZeroDivisionError("nobody imagined this")
+        return None if value is None else str(value)
+
+    monkeypatch.setitem(wire._CONVERTERS, "text", broken)
+    caplog.set_level("DEBUG", "oneweb_bridge.intake")
+    async with bench(tmp_path, polling={"sites": {"page": {"style": "none"}}}) as opened:
+        body = json.dumps([{"id": "S-1", "name": "n"}, {"id": "S-2", "name": "broken"}])
+        opened.sim.fault("status", status=200, body=body, count=1)
+        outcome = await opened.poll("sites")
+        assert await opened.events() == [("added", "S-1")]
+        assert outcome.problems.set_aside == 1
+        assert [(alert.kind, alert.call) for alert in outcome.alerts] == [("set_aside", "sites")]
+        assert "the first: S-2: name: ZeroDivisionError: nobody imagined this" in outcome.alerts[0].message
+    (record,) = [record for record in caplog.records if record.name == "oneweb_bridge.intake"]
+    assert record.levelname == "DEBUG"
+    assert "sites" in record.getMessage()
+    assert "S-2" in record.getMessage()
+    assert "ZeroDivisionError" in "".join(traceback.format_exception(record.exc_info[1]))  # type: ignore[index]
