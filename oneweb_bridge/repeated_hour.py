@@ -70,6 +70,8 @@ def _resolve_run(run: list[Readings], known: Known) -> tuple[list[int], int]:
     # The last choice is that of the first hour alone.
     chosen = left[-1] if left else choices[-1]
     others = left or choices
+    # Of a row that is known by both its readings nothing is at stake.
+    doubtful = [at for at in doubtful if not all(ts in known.seen for ts in run[at])]
     return chosen, sum(any(choice[at] != chosen[at] for choice in others) for at in doubtful)
 
 
