@@ -1,8 +1,8 @@
 """`oneweb-bridge backup`: a consistent copy of the database, also while the bridge writes to it.
 
 The copy is of one moment: the source is read in one transaction, so a bridge that goes on neither waits nor
-makes the copy begin again. Its journal gets an id of its own. When it is restored, the numbers of the rows
-that it lacks come again with other content, and by its id no event id does.
+makes the copy begin again. The copy is marked: whenever it is restored, the numbers of the rows that it lacks
+come again with other content, but its journal gets a new id then, so no event id comes twice.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ def _new_file(part: Path) -> Iterator[None]:
 
 
 def _copy(source: Path, part: Path, progress: Progress) -> None:
-    """Copies page by page within one read transaction, and gives the copy its id."""
+    """Copies page by page within one read transaction, and marks the copy."""
     with _reading(source) as read:
         try:
             with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as write:
@@ -98,12 +98,10 @@ def _reading(source: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _settle(copy: sqlite3.Connection) -> None:
-    """One file without a log beside it, with a journal id of its own."""
+    """One file without a log beside it, marked as a copy."""
     copy.execute("PRAGMA journal_mode = DELETE")
     copy.execute("PRAGMA synchronous = FULL")
-    head = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'"
-    until = copy.execute(head).fetchone()[0]
-    copy.execute(database.RENEW, {"until": until, "id": database.new_journal_id()})
+    copy.execute(database.COPIED)
 
 
 def _write_out(directory: Path) -> None:

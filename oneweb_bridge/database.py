@@ -64,6 +64,10 @@ UNION ALL SELECT 'journal', :id
 """Gives the journal a new id; rows up to `until` keep the one they have. One statement, so both or neither."""
 
 
+COPIED = "INSERT OR REPLACE INTO meta VALUES ('copied', '')"
+"""Marks a copy: each time one of it is opened as the bridge's database, its journal gets a new id."""
+
+
 class StoreError(Exception):
     """The database cannot be used; the text says which file, why, and what to do."""
 
@@ -258,6 +262,19 @@ _BEGIN_STEADY_TIME = (
 async def _rows(db: aiosqlite.Connection, sql: str) -> list[Any]:
     """The first column of what a statement gives."""
     return [row[0] for row in await db.execute_fetchall(sql)]
+
+
+async def renew_copy(db: aiosqlite.Connection) -> None:
+    """Gives the journal of a restored copy an id that nobody has had, also when the same copy is restored again.
+
+    Where the original was published is the original's, so the copy forgets it.
+    """
+    if not await _rows(db, "SELECT 1 FROM meta WHERE name = 'copied'"):
+        return
+    (until,) = await _rows(db, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
+    async with transaction(db, asyncio.Lock()):
+        await db.execute(RENEW, {"until": until, "id": new_journal_id()})
+        await db.execute("DELETE FROM meta WHERE name IN ('copied', 'places')")
 
 
 async def pragma(db: aiosqlite.Connection, name: str) -> int:

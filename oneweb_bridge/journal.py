@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 import aiosqlite
+import msgspec
 
 from oneweb_bridge import database
 from oneweb_bridge.clock import SYSTEM, Clock
+from oneweb_bridge.heads import Identity, Place
 from oneweb_bridge.model import Earlier, Kind, Row
 
 PAGE = 500
@@ -67,6 +69,29 @@ class Journal:
         """Gives the journal a new id, durably; rows up to `until` keep the one they have. Returns all ids."""
         await self._db.execute(database.RENEW, {"until": until, "id": database.new_journal_id()})
         return await database.journal_ids(self._db)
+
+    async def identity(self) -> Identity:
+        """The ids of the journal, and where the database was published."""
+        id, earlier = await database.journal_ids(self._db)
+        return Identity(journal_id=id, earlier=earlier, places=await self._places())
+
+    async def note_place(self, place: Place) -> None:
+        """Notes durably that the database is published there, before anything is."""
+        places = await self._places()
+        if place not in places:
+            await self._write_places((*places, place))
+
+    async def forget_base(self, base: str) -> None:
+        """Notes that nothing of this database is left below a base topic."""
+        await self._write_places(tuple(place for place in await self._places() if place.base != base))
+
+    async def _places(self) -> tuple[Place, ...]:
+        rows = await self._rows("SELECT value FROM meta WHERE name = 'places'")
+        return msgspec.json.decode(rows[0][0], type=tuple[Place, ...]) if rows else ()
+
+    async def _write_places(self, places: tuple[Place, ...]) -> None:
+        value = msgspec.json.encode(places).decode()
+        await self._db.execute("INSERT OR REPLACE INTO meta VALUES ('places', ?)", (value,))
 
     async def set_aside(self, seq: int, topic: str, reason: str) -> None:
         """Notes a row that this output gave up."""

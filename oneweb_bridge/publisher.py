@@ -117,6 +117,10 @@ class Publisher:
         await session.clear(strays)
         return len(strays)
 
+    async def find_strays(self) -> list[str]:
+        """The retained topics below the base that the bridge does not own. Raises MqttError."""
+        return await stray_topics(self.settings, self.tree, self.journal)
+
     def use(self, settings: Mqtt, *, anew: bool = False) -> None:
         """Takes new settings; changed ones make a new connection at once, as `anew` does."""
         changed, self.settings = anew or settings != self.settings, settings

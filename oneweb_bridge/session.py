@@ -9,7 +9,7 @@ import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 import aiomqtt
@@ -18,6 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from oneweb_bridge.diff import encode
+from oneweb_bridge.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.journal import PAGE, Journal
 from oneweb_bridge.link import LONGEST, REFUSED, Link
 from oneweb_bridge.model import Message
@@ -96,6 +97,9 @@ class Owner(Protocol):
     refusals: int
     too_large: set[str]
 
+    async def find_strays(self) -> list[str]:
+        """The retained topics below the base that the bridge does not own. Raises MqttError."""
+
 
 class Session:
     """One connection, from the probe to its loss."""
@@ -111,7 +115,7 @@ class Session:
         self._room = asyncio.Event()
         self._pausing = asyncio.Lock()
         self._last_answer = time.monotonic()
-        self._head: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
+        self._head: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._nonce = secrets.token_hex(8)
         self._probed = asyncio.Event()
         self._refused: dict[int, int] = {}
@@ -123,6 +127,7 @@ class Session:
         self._pumping = False
         self._kept: set[str] = set()
         self._birth_topic = ""
+        self._restored: str | None = None
         self._info = b""
 
     async def run(self, link: Link) -> None:
@@ -158,6 +163,7 @@ class Session:
         self._window = Window(1 if self._owner_is_in_trouble() else size, cursor)
         await self._probe()
         low = await self._behind(cursor)
+        await self._journal.note_place(Place(self._tree.base, self._owner.instance))
         await self._said(Message(self._tree.status, encode(Connection("online")), retain=True))
         self._owner.connected_since, self._owner.problem = time.monotonic(), None
         _log.info("broker %s:%s: connected", self._owner.settings.host, self._owner.settings.port)
@@ -172,6 +178,8 @@ class Session:
                 count,
             )
             await self._owner.handles.on_lost(low)
+        # Before the head, by which it is recognised: what is not told now is told by the next session.
+        await self._tell_restored()
         await self._journal.restored()
         await self._said_head(cursor)
 
@@ -208,41 +216,58 @@ class Session:
         dropped = await self._journal.restore_from()
         if head is None:
             return 0
-        ours = head.get("journal") == self._tree.journal_id
-        if head.get("instance") != self._owner.instance and (ours or head.get("instance") is not None):
+        here, identity = Place(self._tree.base, self._owner.instance), await self._journal.identity()
+        if owner_of(head, here, identity) == "another":
             raise await self._foreign(head)
         seq = head.get("seq")
         if not isinstance(seq, int):
             return 0
-        await self._recognise(str(head.get("journal")), seq, cursor)
+        ours = head.get("journal") == self._tree.journal_id
+        self._restored = await self._recognise(str(head.get("journal")), seq, cursor)
         low = seq if ours and seq <= cursor else 0
         oldest = await self._journal.oldest()
         if 0 < low < oldest - 1:
             low = 0
         return low if dropped is None else min(low, dropped)
 
-    async def _recognise(self, journal: str, seq: int, cursor: int) -> None:
-        """Alerts when the broker has had rows that this database does not know: it is a backup that was restored.
+    async def _recognise(self, journal: str, seq: int, cursor: int) -> str | None:
+        """What to alert when the broker has had rows that this database does not know: a backup was restored.
 
-        A copy that `backup` made has an id of its own. Any other copy gets one here, because the numbers of the
-        rows that it lacks come again, and an event id may not.
+        A copy that `backup` made gets an id of its own when it is opened. Any other copy gets one here, because the
+        numbers of the rows that it lacks come again, and an event id may not.
         """
-        known = dict(self._tree.earlier).get(journal, seq)
-        if journal == self._tree.journal_id and seq > cursor:
+        if journal == self._tree.journal_id:
             known = cursor
-            self._tree.journal_id, self._tree.earlier = await self._journal.renew(cursor)
-        if seq > known:
-            await self._owner.handles.alert(
-                "database_restored",
-                f"the database ends at row {known}, but row {seq} was published: a backup was restored. Every retained "
-                "topic is published again, and what happened since the backup is announced anew",
-            )
-
-    async def _foreign(self, head: dict[str, Any]) -> Foreign:
-        said = (
-            f"{self._tree.head} belongs to the bridge instance {str(head.get('instance'))[:64]!r}, this one is "
-            f"{self._owner.instance!r}: give this one its own mqtt.base_topic, or clear that topic if the other is gone"
+            if seq > known:
+                self._tree.journal_id, self._tree.earlier = await self._journal.renew(cursor)
+        else:
+            # Where a copy of this database finds a journal that it does not know, another copy was here in between.
+            last = self._tree.earlier[-1][1] if self._tree.earlier else seq
+            known = dict(self._tree.earlier).get(journal, last)
+        if seq <= known:
+            return None
+        return (
+            f"the database ends at row {known}, but row {seq} was published: a backup was restored. Every retained "
+            "topic is published again, and what happened since the backup is announced anew"
         )
+
+    async def _tell_restored(self) -> None:
+        """Alerts that a backup was restored, with how much of what came after it the broker still keeps."""
+        if self._restored is None:
+            return
+        try:
+            count = len(await self._owner.find_strays())
+        except aiomqtt.MqttError as error:
+            _log.warning("what is left below %s could not be counted: %s", self._tree.base, error)
+            count = 0
+        left = (
+            f". {count} retained topics below {self._tree.base} are of what the backup does not know: those that the "
+            "next polls do not bring back stay until they are cleared by request/purge"
+        )
+        await self._owner.handles.alert("database_restored", self._restored + (left if count else ""))
+
+    async def _foreign(self, head: Mapping[str, Any]) -> Foreign:
+        said = foreign_sentence(head, self._tree.head, Place(self._tree.base, self._owner.instance))
         # It cannot go through the journal: nothing of the journal is published here.
         alert = Alarm(time=rfc3339(round(time.time() * 1000)), kind="foreign_instance", message=said)
         await self._said(Message(self._tree.alert, encode(alert), retain=False))
@@ -599,11 +624,7 @@ class Session:
     def _heard_head(self, payload: bytes) -> None:
         if self._head.done():
             return
-        try:
-            found = msgspec.json.decode(payload)
-        except msgspec.DecodeError:
-            found = None
-        self._head.set_result(found if isinstance(found, dict) else None)
+        self._head.set_result(read_head(payload))
 
     def _heard_probe(self, payload: bytes) -> None:
         if self._nonce.encode() in payload:

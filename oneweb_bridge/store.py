@@ -63,6 +63,7 @@ async def opened(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
         async with database.connected(path) as db:
             with database.explained(path):
                 await database.migrate(db, path)
+                await database.renew_copy(db)
                 steady = await database.steady_time(db, clock)
                 ids = await database.journal_ids(db)
             async with database.connected(path, read_only=True) as reader, staging.opened() as staged:

@@ -1,5 +1,6 @@
 """A copy of the database, and a bridge that goes on with an older or another one: recognised, and harmless."""
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from oneweb_bridge import backup, broker, journal, store
+from oneweb_bridge.heads import Place
 from oneweb_bridge.model import Batch, Entry, Put
 from tests import checker, harness, truth
 from tests.campaign import settled
@@ -157,7 +159,7 @@ async def test_backup_of_no_database_is_one_sentence(world: harness.World, conte
     assert not list(copy.parent.glob("copy.db*"))
 
 
-async def test_copy_has_a_journal_id_of_its_own(tmp_path: Path) -> None:
+async def test_copy_has_a_journal_id_of_its_own_once(tmp_path: Path) -> None:
     """New rows of a restored copy get ids that were never used; the rows that it has keep theirs."""
     path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
     async with store.opened(path) as db:
@@ -167,6 +169,9 @@ async def test_copy_has_a_journal_id_of_its_own(tmp_path: Path) -> None:
             assert other.journal_id != db.journal_id
             assert other.earlier == ((db.journal_id, 5),)
             assert await other.commit(sites(5, 1)) == 6
+            renewed = other.journal_id
+        async with store.opened(copy) as other:
+            assert other.journal_id == renewed
 
 
 async def test_journal_can_be_renewed_again_and_again(tmp_path: Path) -> None:
@@ -202,7 +207,8 @@ async def published(made: Bench, recorder: harness.Recorder) -> None:
         await made.drained()
         await recorder.until(
             lambda: any(
-                topic == "oneweb/bridge/head" and said["seq"] == head for topic, said, _ in recorder.messages[start:]
+                topic == f"{made.base}/bridge/head" and said["seq"] == head
+                for topic, said, _ in recorder.messages[start:]
             )
         )
 
@@ -237,6 +243,92 @@ async def test_restored_database_uses_no_event_id_twice(tmp_path: Path, way: str
             assert len(made.alerts) == 1
 
     assert len(ids_heard(recorder)) == 20
+
+
+async def test_backup_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Path) -> None:
+    """Each restore of the same backup has a journal id that nobody had, also where the broker knows no head."""
+    port, copy, journals = broker.free_port(), tmp_path / "copy.db", set[str]()
+    async with broker.running(port), harness.recording(port) as recorder:
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(sites(0, 10))
+            await published(made, recorder)
+            backup.save(tmp_path / "bench.db", copy)
+        for turn in range(1, 4):
+            restored(copy, tmp_path, "bench.db")
+            async with bench(tmp_path, port) as made:
+                journals.add(made.store.journal_id)
+                await made.store.commit(sites(10 * turn, 5))
+                await published(made, recorder)
+            await harness.said(port, "oneweb/bridge/head", retain=True)
+
+    assert len(journals) == 3
+    assert len(ids_heard(recorder)) == 25
+
+
+async def test_second_restore_is_told_as_the_first(tmp_path: Path) -> None:
+    """Also when what the broker knows last comes from another restore of the same backup, that is alerted."""
+    port, copy = broker.free_port(), tmp_path / "copy.db"
+    async with broker.running(port), harness.recording(port) as recorder:
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(sites(0, 5))
+            await published(made, recorder)
+            backup.save(tmp_path / "bench.db", copy)
+        for turn, alerts in ((1, 0), (2, 1)):
+            restored(copy, tmp_path, "bench.db")
+            async with bench(tmp_path, port) as made:
+                await made.store.commit(sites(10 * turn, 2))
+                await published(made, recorder)
+                assert len(made.alerts) == alerts
+
+
+async def test_alert_of_a_restore_counts_what_vanished(tmp_path: Path) -> None:
+    """Retained topics of what the backup does not know are counted, and the alert names what clears them."""
+    port, copy = broker.free_port(), tmp_path / "copy.db"
+    async with broker.running(port), harness.recording(port) as recorder:
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(sites(0, 5))
+            await published(made, recorder)
+            backup.save(tmp_path / "bench.db", copy)
+            await made.store.commit(sites(5, 3))
+            await published(made, recorder)
+        restored(copy, tmp_path, "bench.db")
+        async with bench(tmp_path, port) as made, made.publishing():
+            await until_alerted(made)
+            assert "3 retained topics below oneweb are of what the backup does not know" in made.alerts[0]
+            assert "request/purge" in made.alerts[0]
+
+
+async def until_alerted(made: Bench) -> None:
+    """Waits for the first alert."""
+    async with asyncio.timeout(20):
+        while not made.alerts:
+            await asyncio.sleep(0.02)
+
+
+async def test_restore_under_another_name_leaves_the_first_bridge_alone(tmp_path: Path) -> None:
+    """A restored copy forgets where its original was published: with another instance it is another bridge."""
+    path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
+    async with store.opened(path), journal.opened(path, "mqtt") as rows:
+        await rows.note_place(Place("oneweb", "main"))
+        backup.save(path, copy)
+    async with store.opened(copy), journal.opened(copy, "mqtt") as rows:
+        assert (await rows.identity()).places == ()
+
+
+async def test_renamed_instance_goes_on(tmp_path: Path) -> None:
+    """Under a new `instance` the head of the same database is its own: the bridge publishes, and alerts nothing."""
+    port = broker.free_port()
+    async with broker.running(port), harness.recording(port) as recorder:
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(sites(0, 3))
+            await published(made, recorder)
+        for name in ("renamed", "main"):
+            async with bench(tmp_path, port) as made:
+                made.instance = name
+                await made.store.commit(sites(0, 3))
+                await published(made, recorder)
+                assert made.alerts == []
+            assert (await harness.retained(port))["oneweb/bridge/head"]["instance"] == name
 
 
 async def test_replay_of_a_restored_database_has_the_old_ids(tmp_path: Path) -> None:

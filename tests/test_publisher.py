@@ -42,6 +42,7 @@ class Bench:
         self.alerts: list[str] = []
         self.sent: list[Message] = []
         self.lost: list[int] = []
+        self.base, self.instance = "oneweb", "main"
 
     async def _alert(self, kind: str, message: str) -> None:
         self.alerts.append(f"{kind}: {message}")
@@ -53,7 +54,7 @@ class Bench:
         return {"journal": {}}
 
     @contextlib.asynccontextmanager
-    async def publishing(self, instance: str = "main") -> AsyncIterator[publisher.Publisher]:
+    async def publishing(self, instance: str | None = None) -> AsyncIterator[publisher.Publisher]:
         """A publisher while the block runs."""
         handles = session.Handles(
             on_command=lambda _: None,
@@ -62,7 +63,7 @@ class Bench:
             on_sent=self.sent.append,
             on_lost=self._lost,
         )
-        tree = Tree("oneweb", instance, self.store.journal_id, self.store.earlier)
+        tree = Tree(self.base, instance or self.instance, self.store.journal_id, self.store.earlier)
         made = publisher.Publisher(self.settings, tree, self.rows, self.store.changed, handles)
         task = asyncio.create_task(made.run())
         try:
