@@ -50,6 +50,15 @@ ALTER TABLE call ADD COLUMN polled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE call ADD COLUMN succeeded INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX newest_id ON newest (id);
 CREATE INDEX discovery_unsent ON discovery (kind) WHERE topic = '';
+CREATE TABLE poll_request (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    call TEXT NOT NULL,
+    remembered INTEGER NOT NULL,
+    sender TEXT,
+    at INTEGER NOT NULL,
+    UNIQUE (topic, call, remembered)
+);
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""

@@ -17,7 +17,7 @@ from oneweb_bridge.payloads import CallState, Response, Result
 from oneweb_bridge.poller import Done, Poller
 from oneweb_bridge.publisher import Publisher
 from oneweb_bridge.session import Incoming
-from oneweb_bridge.store import Store
+from oneweb_bridge.store import PollRequest, Store
 from oneweb_bridge.values import rfc3339
 
 _log = logging.getLogger("oneweb_bridge.commands")
@@ -77,12 +77,26 @@ class Executor:
     async def run(self) -> None:
         """Obeys commands until it is cancelled."""
         async with asyncio.TaskGroup() as group:
+            await self._resume_polls(group)
             while True:
                 incoming = await self._inbox.get()
                 address = commands.address_of(incoming.topic, self._publisher.tree.base)
                 if address is not None:
                     await self._obey_or_say_why_not(incoming, address, group)
                 await self._tell_dropped()
+
+    async def _resume_polls(self, group: asyncio.TaskGroup) -> None:
+        """Asks again for the polls that waited when the bridge ended, and answers their commands."""
+        asked_for: dict[tuple[str, str | None], list[PollRequest]] = {}
+        for request in await self._store.poll_requests():
+            if request.call in self._poller.slots:
+                asked_for.setdefault((request.topic, request.sender), []).append(request)
+        for (topic, sender), requests in asked_for.items():
+            wishes = [self._poller.wish(request.call, request.number)[0] for request in requests]
+            address = commands.address_of(topic, self._publisher.tree.base)
+            if address is not None:
+                incoming, command = Incoming(topic, b"", retain=False), Poll(address.name, sender)
+                group.create_task(self._answer_polls(wishes, command, incoming, address), name="poll result")
 
     async def _tell_dropped(self) -> None:
         """Alerts once per flood that commands were dropped."""
@@ -116,9 +130,17 @@ class Executor:
         # A wish may be repeated when somebody else had changed it meanwhile; a retained poll runs once, ever.
         kept = incoming.retain and not (incoming.again and isinstance(command, Set))
         if remembers and kept and await self._store.command_mark(incoming.topic) == mark[1]:
-            self._answer(incoming, address, command.id, error="ignored: this retained command was obeyed before")
+            await self._ignore(command, incoming, address)
             return
         await self._do(command, incoming, address, mark if remembers else None, group)
+
+    async def _ignore(self, command: commands.Command, incoming: Incoming, address: Address) -> None:
+        """Answers a retained command that has come before: it was obeyed, or it is a poll that still waits."""
+        waits = any(r.remembered and r.topic == incoming.topic for r in await self._store.poll_requests())
+        if waits:
+            self._answer(incoming, address, command.id, note="this retained poll waits for its turn already")
+        else:
+            self._answer(incoming, address, command.id, error="ignored: this retained command was obeyed before")
 
     async def _do(
         self,
@@ -132,27 +154,33 @@ class Executor:
             case Set():
                 await self._set(command, incoming, address, mark)
             case Poll():
-                if mark is not None:
-                    await self._store.change_settings([], mark)
-                self._poll(command, incoming, address, group)
+                await self._poll(command, incoming, address, mark, group)
             case Request():
                 group.create_task(self._request(command, incoming, address), name=f"request {command.name}")
 
     async def _set(self, command: Set, incoming: Incoming, address: Address, mark: tuple[str, str] | None) -> None:
         calls = list(self._poller.slots) if command.call == ALL else [command.call]
         try:
-            for call in calls:
-                await self._poller.change(call, command.changes, "mqtt", mark)
+            await self._poller.change(calls, command.changes, "mqtt", mark)
         except ValueError as error:
             self._answer(incoming, address, command.id, error=str(error))
             return
         state = None if command.call == ALL else self._poller.state(self._poller.slots[command.call])
         self._answer(incoming, address, command.id, state=state)
 
-    def _poll(self, command: Poll, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
+    async def _poll(
+        self,
+        command: Poll,
+        incoming: Incoming,
+        address: Address,
+        mark: tuple[str, str] | None,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        """Stores what is asked for, so that it runs after a restart too, and asks the poller for it."""
         slots = self._poller.slots
         calls = [c for c in slots if slots[c].enabled] if command.call == ALL else [command.call]
-        wishes = [self._poller.wish(call) for call in calls]
+        numbers = await self._store.add_poll_requests(incoming.topic, calls, command.id, mark)
+        wishes = [self._poller.wish(call, number) for call, number in zip(calls, numbers, strict=True)]
         pause = max((pause for _, pause in wishes), default=0.0)
         if pause > 0:
             at = rfc3339(self._clock.now() + round(pause * 1000))

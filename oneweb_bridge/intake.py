@@ -86,6 +86,15 @@ def planned(call: Call, config: Config) -> Plan:
     )
 
 
+def _plans(config: Config) -> dict[str, Plan]:
+    return {id: planned(call, config) for id, call in config.polling.items()}
+
+
+def _compiled_from(config: Config) -> tuple[object, ...]:
+    """What the plans, and the pages that were remembered under them, depend on."""
+    return config.polling, config.mapping, config.filter, config.location_threshold, config.api.clock_tolerance
+
+
 class Intake:
     """What polls share: the store, the API, the configuration and the clock."""
 
@@ -97,13 +106,15 @@ class Intake:
         self._familiar: dict[str, Familiar] = {}
         self._unreadable: dict[str, UnreadableValues] = {}
         self._age = 0
-        self.use(config)
+        self._config = config
+        self._plans = _plans(config)
 
     def use(self, config: Config) -> None:
-        """Takes a new configuration for the polls to come."""
-        self._config = config
-        self._plans = {id: planned(call, config) for id, call in config.polling.items()}
-        self._forget_pages()
+        """Takes a new configuration for the polls to come. What was compiled stays where nothing of it has changed."""
+        before, self._config = self._config, config
+        if _compiled_from(before) != _compiled_from(config):
+            self._plans = _plans(config)
+            self._forget_pages()
 
     def _forget_pages(self) -> None:
         """What was remembered of pages, also by polls under way, holds no more."""

@@ -130,7 +130,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     command: Literal["poll", "set", "enabled", "interval"]
     status: Literal["ok", "error"]
     error: Annotated[str, _text("what was wrong, and what was expected")] | None = None
-    note: Annotated[str, _text("of a poll that has to wait: until when")] | None = None
+    note: Annotated[str, _text("of a poll that has to wait: why, or until when; the result follows")] | None = None
     state: CallState | None = None
 
 

@@ -9,7 +9,7 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -22,6 +22,7 @@ from oneweb_bridge.diff import encode
 from oneweb_bridge.intake import Intake, Outcome
 from oneweb_bridge.model import Alert, Batch, Entry, Put, Status
 from oneweb_bridge.payloads import Alarm, ApiState, CallState
+from oneweb_bridge.settings import interval_text
 from oneweb_bridge.store import CallMemory, Setting, Store
 from oneweb_bridge.turns import Turns
 from oneweb_bridge.values import rfc3339
@@ -44,6 +45,13 @@ class Done(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+class Wish(msgspec.Struct, frozen=True, eq=False):
+    """A poll that somebody asked for: its end, and its number in the store where it is kept over a restart."""
+
+    done: asyncio.Future[Done]
+    number: int | None
+
+
 class Slot:
     """Everything that belongs to one call while the bridge runs."""
 
@@ -61,11 +69,18 @@ class Slot:
         self.records = self.events = self.samples = 0
         self.duration_ms: int | None = None
         self.poked = asyncio.Event()
-        self.wishes: list[asyncio.Future[Done]] = []
+        self.wishes: list[Wish] = []
+        self.ended: frozenset[int] = frozenset()
+        self.released = False
         self.running = False
         self.begun = 0.0
         self.said: bytes = b""
         self.alerted: set[tuple[str, str]] = set()
+
+    @property
+    def schedule(self) -> tuple[object, ...]:
+        """What configuration and commands say of it, as it is in force."""
+        return self.enabled, self.interval, self.effective, self.lateness, self.status
 
 
 class Poller:
@@ -81,18 +96,19 @@ class Poller:
         self._config = config
         self._clock = clock
         self._turns = Turns(config.api.rate_limit.max_in_flight)
+        self._settings: dict[tuple[str, str], str] = {}
         self._signed_in = asyncio.Event()
         self._hello_wanted = asyncio.Event()
         self._related = asyncio.Event()
         self._stretching = False
         self._clocks_differ = False
-        self._stretch_alert: Alert | None = None
 
     async def load(self) -> None:
         """Reads what is remembered of each call, and the settings that commands have stored."""
         for call in self._config.polling:
             self.slots[call] = Slot(call, await self._store.call_memory(call))
-        await self._take_settings()
+        self._settings = {(s.call, s.name): s.value for s in await self._store.settings()}
+        self._take_settings()
         for slot in self.slots.values():
             age = self._store.steady.age(slot.memory.polled)
             slot.due = time.monotonic() + schedule.first_wait(age, slot.interval)
@@ -101,22 +117,27 @@ class Poller:
     async def use(self, config: Config) -> None:
         """Takes a configuration; stored settings stay in force over it."""
         self._config = config
-        self._turns.resize(config.api.rate_limit.max_in_flight)
         self._intake.use(config)
-        await self._take_settings()
-        self._stretch()
+        self._turns.resize(config.api.rate_limit.max_in_flight)
+        await self._put_in_force()
+
+    async def _put_in_force(self) -> None:
+        """Takes the file's intervals and switches, and over them what commands have stored; publishes what changed."""
+        before = {slot: slot.schedule for slot in self.slots.values()}
+        self._take_settings()
+        await self._stretch()
         for slot in self.slots.values():
             self._set_resting_status(slot)
-            await self._say(slot)
+        changed = [slot for slot in self.slots.values() if not slot.said or slot.schedule != before[slot]]
+        await self._say(*changed)
+        for slot in changed:
             slot.poked.set()
 
-    async def _take_settings(self) -> None:
-        """Puts intervals and switches in force: the file's, and over them what commands have stored."""
-        stored = {(s.call, s.name): s.value for s in await self._store.settings()}
+    def _take_settings(self) -> None:
         for call, slot in self.slots.items():
             row = self._config.polling[call]
             slot.lateness = row.lateness
-            enabled, interval = stored.get((call, "enabled")), stored.get((call, "interval"))
+            enabled, interval = self._settings.get((call, "enabled")), self._settings.get((call, "interval"))
             slot.enabled = row.enabled if enabled is None else msgspec.json.decode(enabled, type=bool)
             self._set_interval(slot, row.interval if interval is None else msgspec.json.decode(interval, type=float))
 
@@ -126,54 +147,72 @@ class Poller:
             group.create_task(self._keep_signed_in(), name="hello")
             group.create_task(self._keep_relations(), name="relations")
             group.create_task(self._keep_fresh(), name="fresh")
+            group.create_task(self._heartbeat(), name="heartbeat")
             for slot in self.slots.values():
                 group.create_task(self._keep(slot), name=f"poll {slot.call}")
 
     # ── wishes ─────────────────────────────────────────────────────────────────────────────────
 
-    def wish(self, call: str) -> tuple[Awaitable[Done], float]:
-        """Asks for a poll now. Returns its end, and in how many seconds it may begin (a pause of the host)."""
+    def wish(self, call: str, number: int | None = None) -> tuple[Awaitable[Done], float]:
+        """Asks for a poll now. Returns its end, and in how many seconds it may begin (a pause of the host).
+
+        `number` is that of the poll request in the store, which goes with the poll that ends.
+        """
         slot = self.slots[call]
-        done: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-        slot.wishes.append(done)
+        wish = Wish(asyncio.get_running_loop().create_future(), number)
+        slot.wishes.append(wish)
         slot.poked.set()
-        return done, self._api.pause
+        self._turns.hurry(call)
+        return wish.done, self._api.pause
 
     async def change(
-        self, call: str, changes: dict[str, bool | float | None], source: str, mark: tuple[str, str] | None
+        self,
+        calls: Sequence[str],
+        changes: Mapping[str, bool | float | None],
+        source: str,
+        mark: tuple[str, str] | None,
     ) -> None:
-        """Stores what a command wants and puts it in force. Raises ValueError when it breaks the request budget."""
-        self._check_budget(call, changes)
+        """Stores what a command wants of these calls and puts it in force, for all of them or for none.
+
+        Raises ValueError when it breaks the request budget, and the store's errors; then nothing is changed.
+        """
+        self._check_budget(calls, changes)
         settings = [
             Setting(call, name, "" if value is None else encode(value).decode(), source)
+            for call in calls
             for name, value in changes.items()
         ]
         await self._store.change_settings(settings, mark)
-        await self.use(self._config)
+        for setting in settings:
+            self._settings.pop((setting.call, setting.name), None)
+        self._settings |= {(setting.call, setting.name): setting.value for setting in settings if setting.value}
+        await self._put_in_force()
 
     async def release(self, call: str | None) -> int:
         """Lets held removals go with the next poll, which is asked for at once. Returns how many calls were held."""
         held = [slot for slot in self.slots.values() if slot.memory.held_since and call in (None, slot.call)]
+        if held:
+            await self._store.release_removals([slot.call for slot in held])
         for slot in held:
-            memory = msgspec.structs.replace(slot.memory, released=True)
-            await self._store.remember(memory)
-            slot.memory = memory
+            # A poll under way has read its progress before, and would store it without this.
+            slot.released = True
+            slot.memory = msgspec.structs.replace(slot.memory, released=True)
             self.wish(slot.call)
         return len(held)
 
-    def _check_budget(self, call: str, changes: dict[str, bool | float | None]) -> None:
+    def _check_budget(self, calls: Sequence[str], changes: Mapping[str, bool | float | None]) -> None:
         allowed = self._config.api.rate_limit.max_requests_per_hour
         if allowed is None:
             return
-        row, intervals = self._config.polling[call], self._wanted_intervals()
-        interval = changes.get("interval", self.slots[call].interval)
-        enabled = changes.get("enabled", self.slots[call].enabled)
-        before = schedule.hourly(intervals, self._requests())
-        intervals.pop(call, None)
-        if row.enabled if enabled is None else enabled:
-            intervals[call] = row.interval if interval is None else float(interval)
-        cost = schedule.hourly(intervals, self._requests())
-        if cost > allowed and cost > before:
+        before, after = self._wanted_intervals(), self._wanted_intervals()
+        for call in calls:
+            row, slot = self._config.polling[call], self.slots[call]
+            interval, enabled = changes.get("interval", slot.interval), changes.get("enabled", slot.enabled)
+            after.pop(call, None)
+            if row.enabled if enabled is None else enabled:
+                after[call] = row.interval if interval is None else float(interval)
+        cost = schedule.hourly(after, self._requests())
+        if cost > allowed and cost > schedule.hourly(before, self._requests()):
             raise ValueError(
                 f"this would cost {cost:.0f} requests an hour, api.rate_limit.max_requests_per_hour is {allowed}"
             )
@@ -183,8 +222,7 @@ class Poller:
     async def _keep(self, slot: Slot) -> None:
         while True:
             await self._until_due(slot)
-            hurry = bool(slot.wishes)
-            async with self._turns.turn(hurry=hurry):
+            async with self._turns.turn(slot.call, hurry=bool(slot.wishes)):
                 if slot.wishes or (slot.enabled and time.monotonic() >= slot.due):
                     await self._poll(slot)
             self.progress = time.monotonic()
@@ -204,32 +242,39 @@ class Poller:
                 continue
 
     async def _poll(self, slot: Slot) -> None:
-        wishes, slot.wishes = slot.wishes, []
-        if wishes:
+        if slot.wishes:
             self._api.ask_at_once()
-        if self._api.pause > 0 and wishes:
+        if self._api.pause > 0 and slot.wishes:
             await asyncio.sleep(self._api.pause)
+        # All that were asked for until now are this poll.
+        wishes, slot.wishes = slot.wishes, []
         started, requests = time.monotonic(), self._api.requests
         slot.running, slot.begun, slot.status, slot.error = True, started, "polling", None
+        slot.released = False
         slot.memory = msgspec.structs.replace(slot.memory, last_poll=self._clock.now(), polled=self._store.steady.now())
         try:
-            await self._say(slot)
+            await self._say(slot, memory=slot.memory)
             if wishes and not self._signed_in.is_set():
                 await self._sign_in()
             async with asyncio.timeout(self._config.api.timeout.poll):
                 outcome = await self._intake.poll(slot.call)
-            wait = await self._succeeded(slot, outcome, started)
+            await self._note_cost(slot, requests)
+            self._note_success(slot, outcome, started)
+            wait = schedule.next_wait(slot.effective, time.monotonic() - started)
+            await self._end_poll(slot, wishes, wait, outcome.alerts)
+            self._tell_success(slot, outcome)
         except (ApiError, TimeoutError, sqlite3.OperationalError) as error:
-            wait = await self._failed(slot, error)
+            await self._note_cost(slot, requests)
+            await self._fail(slot, wishes, error)
         finally:
             slot.running = False
-        slot.requests = max(1.0, float(self._api.requests - requests))
-        self._stretch()
-        slot.due = time.monotonic() + wait
-        await self._say(slot, wait=wait)
         self._answer(slot, wishes)
 
-    async def _succeeded(self, slot: Slot, outcome: Outcome, started: float) -> float:
+    async def _note_cost(self, slot: Slot, requests_before: int) -> None:
+        slot.requests = max(1.0, float(self._api.requests - requests_before))
+        await self._stretch()
+
+    def _note_success(self, slot: Slot, outcome: Outcome, started: float) -> None:
         slot.memory = msgspec.structs.replace(
             outcome.memory,
             last_poll=slot.memory.last_poll,
@@ -237,13 +282,14 @@ class Poller:
             last_success=self._clock.now(),
             succeeded=self._store.steady.now(),
             failures=0,
+            released=outcome.memory.released or slot.released,
         )
         slot.status = "held" if outcome.held else "ok"
         slot.error = outcome.alerts[-1].message if outcome.held else None
         slot.records, slot.events, slot.samples = outcome.records, outcome.events, outcome.samples
         slot.duration_ms = round((time.monotonic() - started) * 1000)
-        await self._store.remember(slot.memory)
-        await self._alert_once(slot, outcome.alerts)
+
+    def _tell_success(self, slot: Slot, outcome: Outcome) -> None:
         if outcome.unpaged and ("unpaged", "") not in slot.alerted:
             slot.alerted.add(("unpaged", ""))
             _log.info(
@@ -255,40 +301,74 @@ class Poller:
         self._related.set()
         log = _log.info if outcome.events or outcome.samples else _log.debug
         log("%s: %d records, %d events, %d samples", slot.call, slot.records, slot.events, slot.samples)
-        return schedule.next_wait(slot.effective, time.monotonic() - started)
 
-    async def _failed(self, slot: Slot, error: Exception) -> float:
-        # What the poll had stored before it failed counts; after an error only the disk is trusted.
+    async def _fail(self, slot: Slot, wishes: list[Wish], error: Exception) -> None:
+        """Notes a poll that failed, and ends it. What it has stored before counts: only the disk is trusted then."""
         failures, last_poll, polled = slot.memory.failures + 1, slot.memory.last_poll, slot.memory.polled
         with contextlib.suppress(sqlite3.OperationalError):
             slot.memory = await self._store.call_memory(slot.call)
-        slot.memory = msgspec.structs.replace(slot.memory, failures=failures, last_poll=last_poll, polled=polled)
+        slot.memory = msgspec.structs.replace(
+            slot.memory,
+            failures=failures,
+            last_poll=last_poll,
+            polled=polled,
+            released=slot.memory.released or slot.released,
+        )
         slot.error = self._api.masks.text(_sentence(error, self._config.api.timeout.poll))
-        chance = random.random()
-        wait = schedule.backoff(slot.memory.failures, slot.effective, chance)
-        slot.status = "failed"
+        slot.status, wait, alerts = self._reaction(slot, error)
+        _log.warning("%s: %s; next try in %s", slot.call, slot.error, interval_text(round(wait)))
+        try:
+            await self._end_poll(slot, wishes, wait, alerts)
+        except sqlite3.OperationalError as not_stored:
+            slot.said = b""
+            _log.error("%s: its state could not be stored: %s", slot.call, not_stored)
+
+    def _reaction(self, slot: Slot, error: Exception) -> tuple[Status, float, list[Alert] | None]:
+        """What follows from a failure: the status, how long to wait, and what to alert."""
+        message = slot.error or ""
         match error:
             case Unauthorized():
-                slot.status, wait = "unauthorized", schedule.SLOW_RETRY
                 self._hello_wanted.set()
-                await self._alert_once(slot, [Alert(kind="unauthorized", call=slot.call, message=slot.error)])
+                alert = Alert(kind="unauthorized", call=slot.call, message=message)
+                return "unauthorized", schedule.SLOW_RETRY, [alert]
             case RateLimited():
-                slot.status, wait = "rate_limited", error.pause
+                return "rate_limited", error.pause, None
+        wait = schedule.backoff(slot.memory.failures, slot.effective, random.random())
+        alerts: list[Alert] | None = None
+        match error:
             case BadAnswer():
                 self._store.keep_piece(slot.call, self._api.masks.piece(error.piece)[:MOST_KEPT])
-                await self._alert_once(slot, [Alert(kind="bad_answer", call=slot.call, message=slot.error)])
-        if isinstance(error, Unavailable):
-            wait = max(wait, error.pause)
-            self._reached("unreachable", slot.error)
-        _log.warning("%s: %s; next try in %.0f s", slot.call, slot.error, wait)
-        return wait
+                alerts = [Alert(kind="bad_answer", call=slot.call, message=message)]
+            case Unavailable():
+                wait = max(wait, error.pause)
+                self._reached("unreachable", message)
+        return "failed", wait, alerts
 
-    def _answer(self, slot: Slot, wishes: list[asyncio.Future[Done]]) -> None:
+    async def _end_poll(self, slot: Slot, wishes: list[Wish], wait: float, alerts: list[Alert] | None) -> None:
+        """Stores how a poll ended, in one transaction: state, progress, new alerts, and the requests it has served.
+
+        An alert comes once, until a poll came to its end without it; None leaves it as it is.
+        """
+        slot.running, slot.due = False, time.monotonic() + wait
+        slot.ended |= {wish.number for wish in wishes if wish.number is not None}
+        new = [alert for alert in alerts or () if (alert.kind, alert.about) not in slot.alerted]
+        batch, doc = Batch(entries=[self._alert_entry(alert) for alert in new]), encode(self.state(slot, wait))
+        self._add_state(batch, slot, doc)
+        memory, ended = slot.memory, slot.ended
+        await self._store.commit(batch, memory, tuple(ended))
+        slot.said, slot.ended = doc, slot.ended - ended
+        if alerts is not None:
+            kept = {key for key in slot.alerted if key[0] in ONCE}
+            slot.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
+        for alert in new:
+            _log.warning("%s: %s", slot.call, alert.message)
+
+    def _answer(self, slot: Slot, wishes: list[Wish]) -> None:
         failed = slot.status in ("failed", "unauthorized", "rate_limited")
         done = Done(self.state(slot), (slot.error or "the poll failed") if failed else None)
         for wish in wishes:
-            if not wish.done():
-                wish.set_result(done)
+            if not wish.done.done():
+                wish.done.set_result(done)
 
     # ── signing in ─────────────────────────────────────────────────────────────────────────────
 
@@ -393,50 +473,52 @@ class Poller:
             error=slot.error,
         )
 
-    async def _say(self, slot: Slot, wait: float | None = None) -> None:
-        doc = encode(self.state(slot, wait))
-        if doc == slot.said:
-            return
-        now = self._clock.now()
-        batch = Batch(
-            entries=[Entry("call", slot.call, "state", "state", now, doc)],
-            puts=[Put("call", slot.call, doc, entry=0)],
-        )
-        try:
-            await self._store.commit(batch, slot.memory)
-            slot.said = doc
-        except sqlite3.OperationalError as error:
-            _log.error("%s: its state could not be stored: %s", slot.call, error)
+    def _add_state(self, batch: Batch, slot: Slot, doc: bytes) -> None:
+        batch.puts.append(Put("call", slot.call, doc, entry=len(batch.entries)))
+        batch.entries.append(Entry("call", slot.call, "state", "state", self._clock.now(), doc))
 
-    async def _alert_once(self, slot: Slot, alerts: list[Alert]) -> None:
-        """Alerts what was not alerted since the call was last without it."""
-        fresh = [alert for alert in alerts if (alert.kind, alert.about) not in slot.alerted]
-        kept = {key for key in slot.alerted if key[0] in ONCE}
-        slot.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
-        for alert in fresh:
-            _log.warning("%s: %s", slot.call, alert.message)
-            await self.alert(alert)
+    async def _say(self, *slots: Slot, memory: CallMemory | None = None) -> None:
+        """Stores the states that have changed, in one transaction; what cannot be stored is tried again soon."""
+        docs = {slot: doc for slot in slots if (doc := encode(self.state(slot))) != slot.said}
+        if not docs:
+            return
+        batch, ended = Batch(), frozenset(n for slot in docs if not slot.running for n in slot.ended)
+        for slot, doc in docs.items():
+            self._add_state(batch, slot, doc)
+            slot.said = b""
+        try:
+            await self._store.commit(batch, memory, tuple(ended))
+        except sqlite3.OperationalError as error:
+            _log.error("%s: the state could not be stored: %s", ", ".join(slot.call for slot in docs), error)
+            return
+        for slot, doc in docs.items():
+            slot.said, slot.ended = doc, slot.ended - ended
+
+    def _alert_entry(self, alert: Alert) -> Entry:
+        now = self._clock.now()
+        said = encode(Alarm(time=rfc3339(now), kind=alert.kind, message=alert.message, call=alert.call))
+        return Entry("bridge", "", "alert", alert.kind, now, said)
 
     async def alert(self, alert: Alert) -> None:
         """Puts an alert into the journal."""
-        now = self._clock.now()
-        said = encode(Alarm(time=rfc3339(now), kind=alert.kind, message=alert.message, call=alert.call))
         try:
-            await self._store.commit(Batch(entries=[Entry("bridge", "", "alert", alert.kind, now, said)]))
+            await self._store.commit(Batch(entries=[self._alert_entry(alert)]))
         except sqlite3.OperationalError as error:
             _log.error("an alert could not be stored: %s (%s)", alert.message, error)
 
     async def _keep_fresh(self) -> None:
-        """Lets `fresh` go false by the clock, without a poll."""
+        """Lets `fresh` go false by the clock, without a poll, and stores the states that could not be stored."""
         while True:
             await asyncio.sleep(FRESH_CHECK)
-            self.progress = time.monotonic()
-            if self._stretch_alert is not None:
-                alert, self._stretch_alert = self._stretch_alert, None
-                await self.alert(alert)
             for slot in self.slots.values():
-                if b'"fresh":true' in slot.said and not self._is_fresh(slot):
+                if not slot.said or (b'"fresh":true' in slot.said and not self._is_fresh(slot)):
                     await self._say(slot)
+
+    async def _heartbeat(self) -> None:
+        """Notes that the event loop turns, also while no poll is due."""
+        while True:
+            self.progress = time.monotonic()
+            await asyncio.sleep(FRESH_CHECK)
 
     def _is_fresh(self, slot: Slot) -> bool:
         return schedule.is_fresh(self._store.steady.age(slot.memory.succeeded), slot.effective, slot.lateness)
@@ -462,7 +544,8 @@ class Poller:
         """Requests an hour that each enabled call costs at its effective interval."""
         return {c: 3600.0 / s.effective * s.requests if s.enabled else 0.0 for c, s in self.slots.items()}
 
-    def _stretch(self) -> None:
+    async def _stretch(self) -> None:
+        """Works out the effective intervals, and alerts when they begin to be longer than wanted."""
         limit = self._config.api.rate_limit
         allowed = 3600.0 / limit.min_interval if limit.min_interval > 0 else 3_600_000.0
         if limit.max_requests_per_hour is not None:
@@ -474,10 +557,12 @@ class Poller:
         factor = max((intervals[call] / wanted[call] for call in wanted), default=1.0)
         self._stretching, before = factor > 1.0, self._stretching
         if self._stretching and not before:
-            self._stretch_alert = Alert(
-                kind="intervals_stretched",
-                message=f"the enabled calls cost more than the {allowed:.0f} requests an hour that api.rate_limit "
-                f"allows; their intervals are stretched {factor:.2f} times",
+            await self.alert(
+                Alert(
+                    kind="intervals_stretched",
+                    message=f"the enabled calls cost more than the {allowed:.0f} requests an hour that api.rate_limit "
+                    f"allows; their intervals are stretched {factor:.2f} times",
+                )
             )
 
     def _set_interval(self, slot: Slot, interval: float) -> None:
@@ -501,5 +586,5 @@ def _sentence(error: Exception, deadline: float) -> str:
     if isinstance(error, sqlite3.OperationalError):
         return f"the database could not be written: {error}"
     if isinstance(error, TimeoutError):
-        return f"the poll took longer than api.timeout.poll, {deadline:.0f} s"
+        return f"the poll took longer than api.timeout.poll, {interval_text(deadline)}"
     return str(error)

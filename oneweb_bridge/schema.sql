@@ -157,3 +157,15 @@ CREATE TABLE command (
     mark TEXT NOT NULL,
     at INTEGER NOT NULL
 );
+
+-- Polls that somebody asked for and that have not ended, so that they run after a restart. Of each topic the newest
+-- retained command, and the newest other one. `sender` is the id that the command carried.
+CREATE TABLE poll_request (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    topic TEXT NOT NULL,
+    call TEXT NOT NULL,
+    remembered INTEGER NOT NULL,
+    sender TEXT,
+    at INTEGER NOT NULL,
+    UNIQUE (topic, call, remembered)
+);

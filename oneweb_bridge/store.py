@@ -46,6 +46,16 @@ class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int = 0
 
 
+class PollRequest(msgspec.Struct, frozen=True):
+    """A poll that a command on `topic` asked for. `remembered`: it is obeyed once, `sender`: the command's own id."""
+
+    number: int
+    topic: str
+    call: str
+    remembered: bool
+    sender: str | None
+
+
 class Setting(msgspec.Struct, frozen=True):
     """A value that a command has set for a call, as JSON, and where the command came from."""
 
@@ -112,8 +122,11 @@ class Store:
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
-    async def commit(self, batch: Batch, memory: CallMemory | None = None) -> int:
-        """Stores a batch and appends its entries to the journal. Returns the journal's last number."""
+    async def commit(self, batch: Batch, memory: CallMemory | None = None, ended: Sequence[int] = ()) -> int:
+        """Stores a batch and appends its entries to the journal. Returns the journal's last number.
+
+        With it, in the same transaction: the progress of a call, and the numbers of poll requests that have ended.
+        """
         async with self._transaction():
             head = await self._head()
             await self._append(head, batch.entries)
@@ -123,6 +136,7 @@ class Store:
             await self._mark_devices(batch)
             if memory is not None:
                 await self._write_memory(memory)
+            await self._many("DELETE FROM poll_request WHERE number = ?", [(number,) for number in ended])
         if batch.entries:
             self.changed.set()
         return head + len(batch.entries)
@@ -258,6 +272,11 @@ class Store:
         """Stores what is remembered of a call, without saying anything."""
         async with self._transaction():
             await self._write_memory(memory)
+
+    async def release_removals(self, calls: Sequence[str]) -> None:
+        """Stores for all these calls or for none that their held removals may go."""
+        async with self._transaction():
+            await self._many("UPDATE call SET released = 1 WHERE id = ?", [(call,) for call in calls])
 
     async def _rows_in_transaction(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Reads what the open transaction sees, its own changes among it."""
@@ -464,8 +483,31 @@ class Store:
                         "INSERT INTO setting VALUES (?, ?, ?, ?, ?)",
                         (setting.call, setting.name, setting.value, setting.source, now),
                     )
-            if mark is not None:
-                await self._db.execute("INSERT OR REPLACE INTO command VALUES (?, ?, ?)", (*mark, now))
+            await self._write_command(mark)
+
+    async def add_poll_requests(
+        self, topic: str, calls: Iterable[str], sender: str | None, mark: tuple[str, str] | None
+    ) -> list[int]:
+        """Stores polls that a command asks for and, with them, the command's identity. Returns their numbers."""
+        now, numbers = self._clock.now(), []
+        async with self._transaction():
+            for call in calls:
+                cursor = await self._db.execute(
+                    "INSERT OR REPLACE INTO poll_request (topic, call, remembered, sender, at) VALUES (?, ?, ?, ?, ?)",
+                    (topic, call, mark is not None, sender, now),
+                )
+                numbers.append(cursor.lastrowid or 0)
+            await self._write_command(mark)
+        return numbers
+
+    async def _write_command(self, mark: tuple[str, str] | None) -> None:
+        if mark is not None:
+            await self._db.execute("INSERT OR REPLACE INTO command VALUES (?, ?, ?)", (*mark, self._clock.now()))
+
+    async def poll_requests(self) -> list[PollRequest]:
+        """The polls that were asked for and have not ended, in the order in which they came."""
+        rows = await self._rows("SELECT number, topic, call, remembered, sender FROM poll_request ORDER BY number")
+        return [PollRequest(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows]
 
     async def command_mark(self, topic: str) -> str | None:
         """What was remembered of the last command of a topic."""

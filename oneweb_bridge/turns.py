@@ -13,27 +13,35 @@ class Turns:
         self._places = self._free = places
         self._order = 0
         self._waiting: list[tuple[bool, int, asyncio.Future[None]]] = []
-
-    def resize(self, places: int) -> None:
-        """Changes how many may hold at once. Those who hold already stay, and the next come when there is room."""
-        self._free += places - self._places
-        self._places = places
-        self._admit()
+        self._by_name: dict[str, asyncio.Future[None]] = {}
 
     @contextlib.asynccontextmanager
-    async def turn(self, *, hurry: bool) -> AsyncIterator[None]:
-        """Waits for a place, and gives it back at the end."""
-        await self._take(hurry=hurry)
+    async def turn(self, name: str = "", *, hurry: bool = False) -> AsyncIterator[None]:
+        """Waits for a place, and gives it back at the end. `name` is for `hurry`, and waits once at a time."""
+        await self._take(name, hurry=hurry)
         try:
             yield
         finally:
             self._free += 1
             self._admit()
 
-    async def _take(self, *, hurry: bool) -> None:
-        self._order += 1
+    def hurry(self, name: str) -> None:
+        """Puts a name that waits before all that do not hurry; one that does not wait stays as it is."""
+        if name in self._by_name:
+            # Its other entry is passed over once it is done.
+            self._push(self._by_name[name], hurry=True)
+
+    def resize(self, places: int) -> None:
+        """Takes another number of places. Who holds one keeps it, also where there are fewer from now on."""
+        self._free += places - self._places
+        self._places = places
+        self._admit()
+
+    async def _take(self, name: str, *, hurry: bool) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heappush(self._waiting, (not hurry, self._order, place))
+        if name:
+            self._by_name[name] = place
+        self._push(place, hurry=hurry)
         self._admit()
         try:
             await place
@@ -42,6 +50,12 @@ class Turns:
                 self._free += 1
                 self._admit()
             raise
+        finally:
+            self._by_name.pop(name, None)
+
+    def _push(self, place: asyncio.Future[None], *, hurry: bool) -> None:
+        self._order += 1
+        heappush(self._waiting, (not hurry, self._order, place))
 
     def _admit(self) -> None:
         while self._free > 0 and self._waiting:

@@ -91,7 +91,8 @@ def made_old(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript("DROP INDEX newest_id;")
         db.executescript(
-            """DROP TABLE discovery; DROP INDEX record_settled; DROP INDEX record_name; DROP INDEX record_bucket;
+            """DROP TABLE poll_request; DROP TABLE discovery;
+            DROP INDEX record_settled; DROP INDEX record_name; DROP INDEX record_bucket;
             ALTER TABLE record RENAME COLUMN hash TO kept_hash;
             ALTER TABLE record ADD COLUMN raw_hash BLOB NOT NULL DEFAULT x'';
             ALTER TABLE newest DROP COLUMN letters; PRAGMA user_version = 1;

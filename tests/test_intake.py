@@ -3,7 +3,7 @@
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,11 +221,11 @@ def crash_after(b: Bench, slices: int) -> None:
     """Lets the bridge die at the commit that follows so many."""
     commit, left = b.store.commit, [slices]
 
-    async def dying(batch: Batch, memory: CallMemory | None = None) -> int:
+    async def dying(batch: Batch, memory: CallMemory | None = None, ended: Sequence[int] = ()) -> int:
         if not left[0]:
             raise Crash
         left[0] -= 1
-        return await commit(batch, memory)
+        return await commit(batch, memory, ended)
 
     b.store.commit = dying  # type: ignore[method-assign]  # the fault of this story
 

@@ -73,7 +73,7 @@ WORLD = {
         "api bounds catalogue clock config diff fetch filters glance listing model relations removal repeated_hour "
         "samples store values wire"
     ),
-    "poller": "api clock config diff intake model payloads schedule store turns values",
+    "poller": "api clock config diff intake model payloads schedule settings store turns values",
     "connections": "",
     "health": "connections diff payloads poller",
     "link": "model settings tls",

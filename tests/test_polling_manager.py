@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,111 @@ async def test_retained_poll_runs_once_ever(world: harness.World) -> None:
             assert before + 1 == polls(world)
             await harness.said(world.port, f"{CALL}/poll", '{"id": "once"}')
             await recorder.until(lambda: polls(world) == before + 2)
+
+
+async def until_stored(world: harness.World, sql: str) -> None:
+    """Waits until a question to the bridge's database has an answer."""
+    uri = f"{(world.directory / 'bridge.db').as_uri()}?mode=ro"
+    async with asyncio.timeout(20):
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
+            while not db.execute(sql).fetchall():
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("retain", [True, False])
+@pytest.mark.parametrize("end", ["kill", "stop"])
+async def test_poll_that_waits_runs_once_after_a_restart(world: harness.World, end: str, *, retain: bool) -> None:
+    """A poll that waits for its turn while the bridge is killed or stopped runs once afterwards, and is answered."""
+    settings = world.config(polling=SLOW)
+
+    def results() -> list[str]:
+        return [r["status"] for r in recorder.on(f"{CALL}/result") if r.get("id") == "w" and "note" not in r]
+
+    async with harness.recording(world.port) as recorder:
+        async with harness.running(settings) as bridge:
+            await recorder.until(lambda: settled(recorder))
+            before = polls(world)
+            world.api.fault("hang", path="productinventory", seconds=30.0, count=3)
+            await harness.said(world.port, "oneweb/bridge/polling/products/poll")
+            await recorder.until(
+                lambda: recorder.retained["oneweb/bridge/polling/products/state"]["status"] == "polling"
+            )
+            await harness.said(world.port, f"{CALL}/poll", '{"id": "w"}', retain=retain)
+            await until_stored(world, "SELECT 1 FROM poll_request WHERE call = 'sites'")
+            await (bridge.kill() if end == "kill" else bridge.stop())
+        world.api.clear_faults()
+        assert (polls(world), results()) == (before, [])
+        for times in range(2, 4):
+            async with harness.running(settings) as bridge:
+                await recorder.until(lambda: results()[:1] == ["ok"])
+                await online_again(recorder, times)
+                await harness.said(world.port, "oneweb/bridge/polling/products/poll", f'{{"id": "{times}"}}')
+                await recorder.until(
+                    lambda times=times: [  # type: ignore[misc]
+                        r for r in recorder.on("oneweb/bridge/polling/products/result") if r.get("id") == str(times)
+                    ]
+                )
+                await bridge.stop()
+    assert polls(world) == before + 1
+    assert results().count("ok") == 1
+
+
+async def test_retained_poll_that_comes_again_while_it_waits_runs_once(world: harness.World) -> None:
+    """A retained poll that the broker delivers a second time before its turn says that it waits, and runs once."""
+    async with settled_bridge(world) as (recorder, _):
+        before = polls(world)
+        world.api.fault("hang", path="productinventory", seconds=2.0, count=1)
+        await harness.said(world.port, "oneweb/bridge/polling/products/poll")
+        await recorder.until(lambda: recorder.retained["oneweb/bridge/polling/products/state"]["status"] == "polling")
+        for _ in range(2):
+            await harness.said(world.port, f"{CALL}/poll", '{"id": "twice"}', retain=True)
+        await recorder.until(lambda: any(r["status"] == "ok" and "state" in r for r in recorder.on(f"{CALL}/result")))
+        await harness.said(world.port, "oneweb/bridge/polling/products/poll", '{"id": "after"}')
+        await recorder.until(
+            lambda: [r for r in recorder.on("oneweb/bridge/polling/products/result") if r.get("id") == "after"]
+        )
+
+        assert polls(world) == before + 1
+        assert [r.get("note") for r in recorder.on(f"{CALL}/result")] == [
+            "this retained poll waits for its turn already",
+            None,
+        ]
+
+
+@pytest.mark.parametrize(("point", "stored"), [("storing_command", 0), ("after_command", 12)])
+async def test_set_on_all_that_is_killed_is_whole_or_not_at_all(world: harness.World, point: str, stored: int) -> None:
+    """Killed while a retained `set` on all is stored, it holds for every call or for none, and in the end for every."""
+    settings = world.config(polling=SLOW)
+    await harness.said(world.port, "oneweb/bridge/polling/all/set", '{"interval": "90s"}', retain=True)
+    bridge = await harness.launched(("tests.crashing", json.dumps({"at": point})), settings)
+    try:
+        async with asyncio.timeout(20):
+            while bridge.returncode is None:
+                await asyncio.sleep(0.02)
+    finally:
+        await bridge.kill()
+    with contextlib.closing(sqlite3.connect(world.directory / "bridge.db")) as db:
+        assert db.execute("SELECT count(*) FROM setting").fetchone() == (stored,)
+        assert db.execute("SELECT count(*) FROM command").fetchone() == (min(stored, 1),)
+
+    async with harness.recording(world.port) as recorder, harness.running(settings):
+        topics = [f"oneweb/bridge/polling/{call}/state" for call in harness.QUICK]
+        await recorder.until(lambda: all(recorder.retained.get(t, {}).get("interval") == 90 for t in topics))
+
+
+async def test_set_on_all_over_the_budget_changes_nothing(world: harness.World) -> None:
+    """A `set` on all that would break max_requests_per_hour is refused with what all would cost."""
+    async with settled_bridge(world, api={"rate_limit": {"max_requests_per_hour": 500}}) as (recorder, _):
+        await harness.said(world.port, "oneweb/bridge/polling/all/set", '{"interval": 60, "id": "all"}')
+        result = await recorder.until(lambda: recorder.on("oneweb/bridge/polling/all/result"))
+        await harness.said(world.port, f"{CALL}/set", '{"interval": 3000}')
+        await recorder.until(lambda: interval(recorder) == 3000)
+
+        assert (result[0]["id"], result[0]["status"]) == ("all", "error")
+        assert "requests an hour" in result[0]["error"]
+        assert {
+            recorder.retained[f"oneweb/bridge/polling/{call}/state"]["interval"] for call in set(SLOW) - {"sites"}
+        } == {3600}
 
 
 async def test_retained_poll_runs_once_through_fifty_reconnects(

@@ -28,7 +28,7 @@ class Queue:
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def _hold(self, name: str, *, hurry: bool) -> None:
-        async with self.turns.turn(hurry=hurry):
+        async with self.turns.turn(name, hurry=hurry):
             self.begun.append(name)
             self.holding.add(name)
             try:
@@ -76,6 +76,25 @@ async def test_turns_are_held_by_at_most_so_many() -> None:
     await queue.end()
 
 
+async def test_waiting_turn_that_is_asked_for_goes_first() -> None:
+    """Who waits already and is asked for goes before all that do not hurry, behind those that did before, and once."""
+    queue = Queue(1)
+    queue.come("holder")
+    await settle()
+    for name in ("a", "b", "c"):
+        queue.come(name)
+    queue.come("wish", hurry=True)
+    await settle()
+    for name in ("c", "c", "nobody", "holder"):
+        queue.turns.hurry(name)
+    for name in ("holder", "wish", "c", "a", "b"):
+        await settle()
+        assert queue.holding == {name}
+        queue.leave[name].set()
+    await settle()
+    assert queue.begun == ["holder", "wish", "c", "a", "b"]
+
+
 async def test_turns_are_more_or_fewer_after_a_resize() -> None:
     """More places let in who waits; fewer let nobody in until so many have left, and those who hold stay."""
     queue = Queue(1)
@@ -97,9 +116,9 @@ async def test_turn_is_given_back_after_an_error() -> None:
     """A holder that fails gives its place back."""
     turns = Turns(1)
     with contextlib.suppress(ValueError):
-        async with turns.turn(hurry=False):
+        async with turns.turn("failing"):
             raise ValueError
-    async with asyncio.timeout(5), turns.turn(hurry=False):
+    async with asyncio.timeout(5), turns.turn("next"):
         pass
 
 
@@ -121,7 +140,7 @@ async def test_place_given_to_a_cancelled_waiter_goes_on() -> None:
 @given(
     st.integers(1, 3),
     st.integers(0, 2**32),
-    st.lists(st.sampled_from(["come", "hurry", "leave", "cancel", "step"]), max_size=60),
+    st.lists(st.sampled_from(["come", "hurry", "ask", "leave", "cancel", "step"]), max_size=60),
 )
 def test_no_place_is_lost_or_made(places: int, seed: int, steps: list[str]) -> None:
     """Whoever comes, leaves or gives up, never more hold than there are places, and none stays free while one waits."""
@@ -131,6 +150,8 @@ def test_no_place_is_lost_or_made(places: int, seed: int, steps: list[str]) -> N
         for number, step in enumerate(steps):
             if step in ("come", "hurry"):
                 queue.come(str(number), hurry=step == "hurry")
+            elif step == "ask" and queue.tasks:
+                queue.turns.hurry(chance.choice(sorted(queue.tasks)))
             elif step == "leave" and queue.holding:
                 queue.leave[chance.choice(sorted(queue.holding))].set()
             elif step == "cancel" and queue.tasks:
@@ -142,7 +163,7 @@ def test_no_place_is_lost_or_made(places: int, seed: int, steps: list[str]) -> N
         waiting = [name for name, task in queue.tasks.items() if not task.done() and name not in queue.holding]
         assert len(queue.holding) == places or not waiting
         await queue.end()
-        for _ in range(places):
-            await queue.turns._take(hurry=False)
+        for number in range(places):
+            await queue.turns._take(f"last {number}", hurry=False)
 
     asyncio.run(asyncio.wait_for(tell(), 20))

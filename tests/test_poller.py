@@ -1,0 +1,320 @@
+"""The poller over a real store and the simulated API, with polls that a test ends when it wants to."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from oneweb_bridge import intake, poller
+from oneweb_bridge.config import Config
+from oneweb_bridge.intake import Outcome
+from oneweb_bridge.model import Alert
+from oneweb_bridge.poller import Done, Poller
+from oneweb_bridge.store import CallMemory
+from oneweb_bridge.values import rfc3339
+from tests.polls import Bench, bench, configured
+
+SITES, PRODUCTS, TERMINALS = "sites", "products", "user_terminals"
+CHANGES: dict[str, bool | float | None] = {"interval": 600.0}
+
+
+def config_of(b: Bench, **changes: Any) -> Config:
+    return configured(b.sim.url, **{**b._changes, **changes})
+
+
+async def loaded(b: Bench, **changes: Any) -> Poller:
+    """A poller that does not run: the test makes its polls."""
+    found = Poller(b.intake, b.store, b.api, config_of(b, **changes), b.clock)
+    await found.load()
+    return found
+
+
+class Gate:
+    """Polls that begin and wait until they are let go, in place of the intake's."""
+
+    def __init__(self, b: Bench) -> None:
+        self.begun: list[str] = []
+        self.heard = asyncio.Event()
+        self.open = asyncio.Event()
+        self._store = b.store
+        b.intake.poll = self.poll  # type: ignore[method-assign]  # the stage of this story
+
+    async def poll(self, call: str) -> Outcome:
+        memory = await self._store.call_memory(call)
+        self.begun.append(call)
+        self.heard.set()
+        await self.open.wait()
+        return Outcome(memory=memory)
+
+    async def until_begun(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.begun) < count:
+                self.heard.clear()
+                await self.heard.wait()
+
+
+@contextlib.asynccontextmanager
+async def running(found: Poller) -> AsyncIterator[None]:
+    """The poller's tasks while the block runs."""
+    task = asyncio.create_task(found.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def ended(*waits: tuple[Awaitable[Done], float]) -> list[Done]:
+    async with asyncio.timeout(20):
+        return [await done for done, _ in waits]
+
+
+# --- what a command changes -----------------------------------------------------------------------
+
+
+async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interval that a command changes leaves the plans and what is known of pages; a new mapping does not."""
+    async with bench(tmp_path) as b:
+        found = await loaded(b)
+        await b.poll(SITES, SITES)
+        pages, plans = dict(b.intake._familiar), b.intake._plans
+        compiled: list[str] = []
+        monkeypatch.setattr(intake, "planned", lambda call, _: compiled.append(call.id))
+        await b.news()
+
+        await found.change([SITES], CHANGES, "mqtt", None)
+        await found.use(config_of(b, api={"client_secret": "another"}))
+
+        assert pages
+        assert pages == b.intake._familiar
+        assert (compiled, b.intake._plans) == ([], plans)
+        assert [(row.what, row.id) for row in await b.news()] == [("state", SITES)]
+        await found.use(config_of(b, location_threshold="1m"))
+        assert len(compiled) == 12
+        assert not b.intake._familiar
+
+
+async def test_set_on_all_is_checked_as_a_whole(tmp_path: Path) -> None:
+    """A change of all calls that breaks the budget only together is refused, and nothing of it is stored."""
+    async with bench(tmp_path) as b:
+        found = await loaded(b, api={"rate_limit": {"max_requests_per_hour": 500}})
+        before = {call: slot.interval for call, slot in found.slots.items()}
+
+        await found.change([SITES], {"interval": 10.0}, "mqtt", ("one", "fits"))
+        await found.change([SITES], {"interval": None}, "mqtt", ("one", "back"))
+        with pytest.raises(ValueError, match="requests an hour"):
+            await found.change(list(found.slots), {"interval": 10.0, "enabled": True}, "mqtt", ("all", "mark"))
+
+        assert before == {call: slot.interval for call, slot in found.slots.items()}
+        assert await b.store.settings() == []
+        assert await b.store.command_mark("all") is None
+        await found.change(list(found.slots), {"interval": 3600.0, "enabled": True}, "mqtt", ("all", "mark"))
+        assert {slot.interval for slot in found.slots.values()} == {3600.0}
+        assert len(await b.store.settings()) == 24
+
+
+async def test_set_that_cannot_be_stored_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk does not take is not in force either."""
+    async with bench(tmp_path) as b:
+        found = await loaded(b)
+        before = found.slots[SITES].interval
+        monkeypatch.setattr(b.store, "_write_command", refuse)
+        with pytest.raises(sqlite3.OperationalError):
+            await found.change([SITES], CHANGES, "mqtt", ("t", "m"))
+        await found.use(config_of(b))
+
+        assert found.slots[SITES].interval == before
+        assert await b.store.settings() == []
+
+
+async def refuse(*_: Any) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+async def test_release_survives_a_poll_that_is_under_way(tmp_path: Path) -> None:
+    """Removals that are released while a poll runs go with the next one, though that poll stores its progress last."""
+    async with bench(tmp_path) as b:
+        for call in (SITES, PRODUCTS):
+            await b.store.remember(CallMemory(id=call, held_since=1))
+        found, gate = await loaded(b), Gate(b)
+        async with running(found):
+            first = found.wish(SITES)
+            await gate.until_begun(1)
+            assert await found.release(None) == 2
+            gate.begun.clear()
+            gate.open.set()
+            await ended(first)
+
+            assert (await b.store.call_memory(SITES)).released
+            assert (await b.store.call_memory(PRODUCTS)).released
+            await gate.until_begun(2)
+
+
+# --- polls that are asked for ---------------------------------------------------------------------
+
+
+async def test_poll_request_for_a_queued_call_goes_first(tmp_path: Path) -> None:
+    """A call that waits for its turn on its schedule goes before all others as soon as somebody asks for it."""
+    async with bench(tmp_path) as b:
+        found, gate = await loaded(b), Gate(b)
+        async with running(found):
+            await gate.until_begun(1)
+            waiting = [call for call, slot in found.slots.items() if slot.enabled and call not in gate.begun]
+            wish = found.wish(waiting[-1])
+            gate.open.set()
+            await ended(wish)
+            assert gate.begun[1] == waiting[-1]
+
+
+async def test_sighup_changes_how_many_poll_at_once(tmp_path: Path) -> None:
+    """api.rate_limit.max_in_flight of a configuration that is read again holds for the polls, too."""
+    async with bench(tmp_path) as b:
+        found, gate = await loaded(b), Gate(b)
+        async with running(found):
+            await gate.until_begun(1)
+            assert len(gate.begun) == 1
+            await found.use(config_of(b, api={"rate_limit": {"max_in_flight": 3}}))
+            await gate.until_begun(3)
+            assert len(gate.begun) == 3
+
+
+async def test_poll_request_is_stored_until_its_poll_has_ended(tmp_path: Path) -> None:
+    """What is asked for while a poll runs is a poll of its own, and stays stored until that one has ended."""
+    async with bench(tmp_path) as b:
+        found, gate = await loaded(b), Gate(b)
+
+        async def asked() -> tuple[Awaitable[Done], float]:
+            (number,) = await b.store.add_poll_requests("topic", [SITES], None, ("topic", "mark"))
+            return found.wish(SITES, number)
+
+        async with running(found):
+            first = await asked()
+            while SITES not in gate.begun:
+                gate.open.set()
+                await gate.until_begun(len(gate.begun) + 1)
+                gate.open.clear()
+            second = await asked()
+            gate.open.set()
+            await ended(first)
+            assert len(await b.store.poll_requests()) == 1
+            await ended(second)
+            assert await b.store.poll_requests() == []
+
+
+# --- how a poll ends ------------------------------------------------------------------------------
+
+
+async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State, progress, alerts and the request of a poll that ended are stored together; its begin before that."""
+    async with bench(tmp_path) as b:
+        found = await loaded(b)
+        await b.news()
+
+        async def poll(call: str) -> Outcome:
+            memory = CallMemory(id=call, window_end=77)
+            return Outcome(memory=memory, alerts=[Alert(kind="set_aside", call=call, message="two records")])
+
+        monkeypatch.setattr(b.intake, "poll", poll)
+        (number,) = await b.store.add_poll_requests("topic", [SITES], None, None)
+        found.wish(SITES, number)
+        written: list[int] = []
+        store_whole = b.store._transaction
+
+        @contextlib.asynccontextmanager
+        async def counted() -> AsyncIterator[None]:
+            async with store_whole():
+                yield
+            written.append(1)
+
+        monkeypatch.setattr(b.store, "_transaction", counted)
+        await found._poll(found.slots[SITES])
+
+        assert len(written) == 2
+        assert [row.what for row in await b.news()] == ["state", "alert", "state"]
+        assert (await b.store.call_memory(SITES)).window_end == 77
+        assert await b.store.poll_requests() == []
+
+
+async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress that the disk does not take is not said to be made, and its alert comes with the next poll."""
+    async with bench(tmp_path) as b:
+        found = await loaded(b)
+        slot = found.slots[SITES]
+
+        async def poll(call: str) -> Outcome:
+            return Outcome(memory=CallMemory(id=call, window_end=77), alerts=[Alert(kind="a", call=call, message="m")])
+
+        monkeypatch.setattr(b.intake, "poll", poll)
+        commit, left = b.store.commit, [1]
+
+        async def full(*given: Any) -> int:
+            if not left[0]:
+                raise sqlite3.OperationalError("database or disk is full")
+            left[0] -= 1
+            return await commit(*given)
+
+        monkeypatch.setattr(b.store, "commit", full)
+        wish = found.wish(SITES)
+        await found._poll(slot)
+        (failed,) = await ended(wish)
+        monkeypatch.setattr(b.store, "commit", commit)
+
+        assert "disk is full" in (failed.error or "")
+        assert (slot.status, slot.memory.window_end, slot.memory.failures) == ("failed", 0, 1)
+        await b.news()
+        await found._poll(slot)
+        assert [row.what for row in await b.news()] == ["state", "alert", "state"]
+
+
+async def test_interval_is_counted_from_the_begin_of_the_last_poll(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll that takes long shortens the pause after it: begins are an interval apart."""
+    async with bench(tmp_path) as b:
+        found, now = await loaded(b, polling={SITES: {"interval": "10m"}}), [1000.0]
+        monkeypatch.setattr(poller, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+        async def slow(call: str) -> Outcome:
+            now[0] += 250.0
+            return Outcome(memory=CallMemory(id=call))
+
+        monkeypatch.setattr(b.intake, "poll", slow)
+        await found._poll(found.slots[SITES])
+
+        assert found.slots[SITES].due == 1000.0 + 600.0
+
+
+@pytest.mark.parametrize("disk_fails_at_its_begin", [False, True])
+async def test_last_poll_is_the_failed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, disk_fails_at_its_begin: bool
+) -> None:
+    """`last_poll` is when the last poll began, also when it failed, and after a restart the pause counts from there."""
+    async with bench(tmp_path) as b:
+        found = await loaded(b)
+        slot = found.slots[SITES]
+        await found._poll(slot)
+        good = slot.memory
+        await b.later(1000)
+        b.sim.fault("html", path="geographicSite", count=5)
+        commit, left = b.store.commit, [1 if disk_fails_at_its_begin else 0]
+
+        async def full(*given: Any) -> int:
+            if left[0]:
+                left[0] -= 1
+                raise sqlite3.OperationalError("database or disk is full")
+            return await commit(*given)
+
+        monkeypatch.setattr(b.store, "commit", full)
+        await found._poll(slot)
+        stored = await b.store.call_memory(SITES)
+
+        assert slot.status == "failed"
+        assert found.state(slot).last_poll == rfc3339(stored.last_poll)
+        assert stored.last_poll - good.last_poll == 1_000_000
+        assert stored.polled > good.polled
+        assert (stored.last_success, stored.failures) == (good.last_success, 1)
