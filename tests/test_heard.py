@@ -84,7 +84,7 @@ EVERYTHING = (
 def missing(recorder: harness.Recorder, wanted: tuple[str, ...]) -> list[str]:
     """What has not been heard yet; a word alone is a kind of Home Assistant's devices."""
     topics = recorder.topics()
-    parts = {w: w.split(" ") if "/" in w else ["/device/", f"_{w}"] for w in wanted}
+    parts = {w: w.split(" ") if "/" in w else [f"/device/oneweb_main_{w}"] for w in wanted}
     return [w for w in wanted if not any(all(part in topic for part in parts[w]) for topic in topics)]
 
 
