@@ -123,7 +123,7 @@ class Bench:
 
     async def staged(self) -> int:
         """How many rows wait for the end of a listing."""
-        return int((await self.rows("SELECT count(*) FROM staged"))[0][0])
+        return int((await self.store._staging._rows("SELECT count(*) FROM staged", ()))[0][0])
 
     async def record(self, kind: str, id: str) -> dict[str, Any]:
         """The announced record."""

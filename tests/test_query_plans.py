@@ -166,6 +166,7 @@ async def _use_staging(db: store.Store) -> None:
     await db.stage("sites", [(1, "S", b"", b"")])
     assert [part async for part in db.staged("sites")]
     await db.latest_staged("sites", ["S"])
+    await db.staged_ids("sites")
 
 
 async def _use_journal(rows: journal.Journal) -> None:
