@@ -81,7 +81,7 @@ async def run(
             on_sent=on_sent,
             on_birth=announcer.birth,
             on_lost=announcer.forgotten,
-            birth_topic=lambda: f"{parts.config.homeassistant.discovery_prefix}/status",
+            discovery_prefix=lambda: parts.config.homeassistant.discovery_prefix,
         )
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.changed, handles)
         modern = config.mqtt.protocol == "5"

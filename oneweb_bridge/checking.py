@@ -77,8 +77,7 @@ async def _probe(config: Config) -> None:
         if code >= REFUSED:
             refusals.append(reason)
 
-    will = Message(topic, b"{}", retain=False)
-    async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", will, on_answer) as link:
+    async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", on_answer) as link:
         await link.listen(topic)
         link.send(Message(topic, encode(Probe(rfc3339(round(time.time() * 1000)), nonce)), retain=False))
         async with asyncio.timeout(PATIENCE):

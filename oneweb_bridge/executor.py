@@ -248,12 +248,21 @@ class Executor:
         note: str | None = None,
     ) -> None:
         status: Literal["ok", "error"] = "ok" if error is None else "error"
-        said: Result | Response = Response(id=id, status=status, error=error, count=count)
-        base = self._publisher.tree.base
-        topic = f"{base}/bridge/response/{_topic_level(address.name)}"
+        unused = incoming.reply_problem
+        base, level = self._publisher.tree.base, _topic_level(address.name)
+        said: Result | Response = Response(id=id, status=status, error=error, count=count, response_topic_error=unused)
+        topic = f"{base}/bridge/response/{level}"
         if address.verb:
-            said = Result(id=id, command=address.verb, status=status, error=error, note=note, state=state)
-            topic = f"{base}/bridge/polling/{_topic_level(address.name)}/result"
+            said = Result(
+                id=id,
+                command=address.verb,
+                status=status,
+                error=error,
+                note=note,
+                response_topic_error=unused,
+                state=state,
+            )
+            topic = f"{base}/bridge/polling/{level}/result"
         if error is not None:
             _log.warning("%s: %s", incoming.topic[:MAX_LOGGED_CHARS], error)
         self._publisher.reply(Message(topic, encode(said), retain=False), incoming)

@@ -13,11 +13,13 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, NoReturn, Self
 
 import aiomqtt
-from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, ConnectFlags
+import msgspec
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, ConnectFlags, DisconnectFlags
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
@@ -25,37 +27,53 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from oneweb_bridge import tls
+from oneweb_bridge import packets, tls
 from oneweb_bridge.model import Message
 from oneweb_bridge.settings import KEEPALIVE, Mqtt
 
 CONNECT_TIMEOUT = 2.0
 """paho connects in a thread that a cancellation does not end, so this bounds how long an exit takes."""
-INBOUND = 1000
-"""Commands that may wait to be obeyed; what comes beyond is dropped and counted."""
-PUBLISH, PUBACK = 0x30, 0x40
-"""First bytes of packets; that of a PUBLISH has its flags in the lower half. Source: MQTT 5, 2.1."""
-LONGEST = 268_435_455
-"""Bytes that a packet may have behind its length. Source: MQTT 5, 2.1.4."""
 REFUSED = 0x80
 """Reason codes from here on mean that the broker did not take the message. Source: MQTT 5, 2.4."""
+
+SESSION_TAKEN_OVER = 0x8E
+"""Why a broker ends a connection when another client comes with the same client id. Source: MQTT 5, 3.14.2.1."""
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only; it does not last and is set again after each read that needs it."""
 
 OnAnswer = Callable[[int, int, str], None]
-"""Packet id, reason code and its name."""
+"""Packet id, reason code and its name, with the broker's own words where it gave some."""
 
 _log = logging.getLogger("oneweb_bridge.mqtt")
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message of the broker. `response_topic` and `correlation` are MQTT 5's, where the sender gave them."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+OnMessage = Callable[[Received], None]
+
+
+class TakenOver(aiomqtt.MqttError):
+    """The broker ended the connection because another client connected with the same client id."""
 
 
 class _Packed(Properties):
     """Properties of a PUBLISH that never change: packed once, instead of for each message."""
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, correlation: bytes | None = None) -> None:
         super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
         self.ContentType = content_type
         self.PayloadFormatIndicator = 1
+        if correlation is not None:
+            self.CorrelationData = correlation
         object.__setattr__(self, "_packed", super().pack())  # type: ignore[no-untyped-call]  # paho
 
     def pack(self) -> bytes:
@@ -67,13 +85,21 @@ class Link(aiomqtt.Client):
     """A connection that says what became of each message. `async with`, once."""
 
     def __init__(
-        self, settings: Mqtt, identifier: str, will: Message, on_answer: OnAnswer, *, inbound: int = INBOUND
+        self,
+        settings: Mqtt,
+        identifier: str,
+        on_answer: OnAnswer = lambda *_: None,
+        *,
+        will: Message | None = None,
+        on_message: OnMessage | None = None,
     ) -> None:
+        """`on_message` is given each message at once; without it they wait in `messages`, however many come."""
         self.receive_maximum = 65535
-        self.maximum_packet_size = LONGEST
-        self.dropped = 0
+        self.maximum_packet_size = packets.MAX_REMAINING_LENGTH
         self.modern = settings.protocol == "5"
         self._on_answer = on_answer
+        self._on_received = on_message
+        self._end: aiomqtt.MqttError | None = None
         self._properties_of: dict[str, Properties] = {}
         super().__init__(
             settings.host.strip("[]"),
@@ -84,13 +110,11 @@ class Link(aiomqtt.Client):
             protocol=aiomqtt.ProtocolVersion.V5 if self.modern else aiomqtt.ProtocolVersion.V311,
             clean_session=None if self.modern else True,
             clean_start=True if self.modern else MQTT_CLEAN_START_FIRST_ONLY,
-            will=aiomqtt.Will(
-                will.topic, will.payload, qos=1, retain=True, properties=self.properties(will.content_type)
-            ),
+            will=None if will is None else self._will(will),
             transport=settings.transport,
+            websocket_path=settings.path,
             timeout=10.0,
             keepalive=KEEPALIVE,
-            max_queued_incoming_messages=inbound,
             max_inflight_messages=settings.window + 20,
             tls_context=_tls(settings),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
@@ -101,6 +125,53 @@ class Link(aiomqtt.Client):
         self._outgoing: list[bytes] = []
         self._read, self._at = b"", 0
         self._take_over()
+
+    def _will(self, will: Message) -> aiomqtt.Will:
+        properties = self.properties(will.content_type)
+        return aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
+
+    async def __aenter__(self) -> Self:
+        """Connects. Raises MqttError. Whatever ends the attempt, cancellation included, leaves nothing open.
+
+        aiomqtt leaves paho's thread, its socket and a task behind then, which fail once the event loop is closed.
+        """
+        connecting = asyncio.ensure_future(super().__aenter__())
+        try:
+            await asyncio.shield(connecting)
+        except BaseException:
+            await self._abandon(connecting)
+            raise
+        return self
+
+    async def _abandon(self, connecting: "asyncio.Future[Self]") -> None:
+        """Waits for the attempt to end, which a thread of paho may delay by CONNECT_TIMEOUT, and closes the socket."""
+        self._lost(None)
+        while not connecting.done():
+            # A second request to stop does not make the thread any faster; the first one is raised afterwards.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({connecting})
+        for ended in (connecting, self._connected):
+            if ended.done() and not ended.cancelled():
+                ended.exception()
+        # The broker may have heard of the will already, and who leaves on purpose needs none.
+        with contextlib.suppress(OSError):
+            self._client.disconnect()
+        self._client._sock_close()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Disconnects. Raises MqttError."""
+        await super().__aexit__(exc_type, exc, tb)
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            # Nobody may have waited for it, which asyncio would report.
+            self._disconnected.exception()
+
+    async def wait_for_end(self) -> NoReturn:
+        """Waits until the connection is lost. Raises MqttError with the broker's reason, as far as it gave one."""
+        await asyncio.wait({self._disconnected})
+        cause = self._disconnected.exception()
+        raise self._end or aiomqtt.MqttError("the connection to the broker was lost") from cause
 
     def _take_over(self) -> None:
         """Puts four of paho's inner steps on a shorter way; what they promise stays."""
@@ -176,11 +247,11 @@ class Link(aiomqtt.Client):
     def _complete(self) -> None:
         """Completes the whole PUBACKs that come next in what was read, up to the first packet that is for paho."""
         read = self._read
-        while self._at + 4 <= len(read) and read[self._at] == PUBACK:
-            end = self._at + 2 + read[self._at + 1]
-            if end > len(read) or not self._answered(read[self._at + 2 : end]):
+        while self._at + 4 <= len(read) and read[self._at] == packets.PUBACK:
+            body = packets.find_packet_end(read, self._at)
+            if body is None or not self._answered(read[body[0] : body[1]]):
                 return
-            self._at = end
+            self._at = body[1]
 
     def properties(self, content_type: str) -> Properties | None:
         """Content type and payload format of a message, so that Node-RED parses it unasked; none on 3.1.1."""
@@ -190,24 +261,32 @@ class Link(aiomqtt.Client):
             self._properties_of[content_type] = _Packed(content_type)
         return self._properties_of[content_type]
 
-    def send(self, message: Message, properties: Properties | None = None) -> int:
-        """Sends a message with QoS 1 and returns its packet id; `on_answer` hears the rest. Raises MqttError.
+    def send(self, message: Message) -> int:
+        """Sends a message with QoS 1 and returns its packet id; `on_answer` hears the rest.
 
-        An empty one, which clears a topic, has no content type: it is no JSON, and Node-RED would refuse it as such.
+        Raises MqttError, and ValueError for a message that MQTT has no room for.
         What is sent before the event loop goes on leaves in one piece.
         """
-        if message.payload:
-            properties = properties or self.properties(message.content_type)
         if self._client._sock is None:
             raise aiomqtt.MqttCodeError(MQTTErrorCode.MQTT_ERR_NO_CONN, "Could not publish message")
         mid = self._free_id()
-        packed = b"" if not self.modern else b"\0" if properties is None else properties.pack()  # type: ignore[no-untyped-call]  # paho
-        packet = _publish(mid, message, packed)
+        packet = packets.encode_publish(mid, message, self._packed_properties(message))
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(packet)
         self._sent.add(mid)
         return mid
+
+    def _packed_properties(self, message: Message) -> bytes:
+        """An empty message, which clears a topic, has none: it is no JSON, and Node-RED would refuse it as such."""
+        if not self.modern:
+            return b""
+        properties = self.properties(message.content_type) if message.payload else None
+        if properties is None:
+            return b"\0"
+        if message.correlation is not None:
+            properties = _Packed(message.content_type, message.correlation)
+        return properties.pack()  # type: ignore[no-untyped-call,no-any-return]  # paho
 
     def _free_id(self) -> int:
         """A packet id that no message on its way has; paho shares them with its subscriptions."""
@@ -219,7 +298,7 @@ class Link(aiomqtt.Client):
         """Hands all that was sent to paho as if it were one packet: one write instead of one for each message."""
         whole, self._outgoing = b"".join(self._outgoing), []
         packet: Any = {
-            "command": PUBLISH,
+            "command": packets.PUBLISH,
             "mid": 0,
             "qos": 1,
             "pos": 0,
@@ -246,14 +325,13 @@ class Link(aiomqtt.Client):
     def _answered(self, packet: bytes) -> bool:
         """Tells of the answer to a message of `send`, without the four objects that paho makes of it.
 
-        The packet is the packet id and, on MQTT 5 where it is not success, a reason code. Source: MQTT 5, 3.4.
+        Source: MQTT 5, 3.4.
         """
-        mid = int.from_bytes(packet[:2], "big")
-        if mid not in self._sent or len(packet) < 2:
+        answer = packets.decode_puback(packet)
+        if answer is None or answer.packet_id not in self._sent:
             return False
-        self._sent.discard(mid)
-        code = packet[2] if len(packet) > 2 else 0
-        self._on_answer(mid, code, _reason(code) if code >= REFUSED else "")
+        self._sent.discard(answer.packet_id)
+        self._on_answer(answer.packet_id, answer.code, _reason(answer) if answer.code >= REFUSED else "")
         return True
 
     def answer_quickly(self) -> None:
@@ -281,9 +359,14 @@ class Link(aiomqtt.Client):
         else:
             codes = await self.subscribe([(name, 1) for name in filters])
         go_if_cancelled(before)
-        for name, code in zip(filters, codes, strict=False):
-            if _number(code) >= REFUSED:  # type: ignore[arg-type]  # aiomqtt says less than it gives
-                raise aiomqtt.MqttError(f"the broker refuses the subscription to {name}")
+        granted = [_number(code) for code in codes]
+        for name, code in zip(filters, granted + [REFUSED] * len(filters), strict=False):
+            if code >= REFUSED:
+                raise aiomqtt.MqttError(
+                    f"the broker refuses the subscription to {name}: let this user read it in its access rules"
+                )
+            if code == 0:
+                raise aiomqtt.MqttError(NO_QOS)
 
     def _on_connect(
         self,
@@ -296,7 +379,23 @@ class Link(aiomqtt.Client):
         if properties is not None:
             self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
             self.maximum_packet_size = getattr(properties, "MaximumPacketSize", self.maximum_packet_size)
+            problem = _unusable(reason_code, properties)
+            if problem is not None and not self._connected.done():
+                self._connected.set_exception(aiomqtt.MqttError(problem))
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if flags.is_disconnect_packet_from_server and self._end is None:
+            kind = TakenOver if reason_code.value == SESSION_TAKEN_OVER else aiomqtt.MqttError
+            self._end = kind(f"the broker ended the connection: {_with_words(str(reason_code), properties)}")
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def _on_socket_register_write(self, client: Paho, userdata: Any, sock: Any) -> None:  # noqa: ARG002  # aiomqtt's
         """As aiomqtt does it, but looks whether the socket is still open by then: its number may be another's."""
@@ -311,30 +410,54 @@ class Link(aiomqtt.Client):
         self._loop.call_soon_threadsafe(register)
 
     def _on_message(self, client: Paho, userdata: Any, message: Any) -> None:
-        if self._queue.full():
-            self.dropped += 1
-            return
-        super()._on_message(client, userdata, message)
+        """The border to what other clients publish: a message that cannot be handled is set aside, whatever it is."""
+        try:
+            if self._on_received is None:
+                super()._on_message(client, userdata, message)
+            else:
+                self._on_received(_received(message))
+        except Exception as error:  # noqa: BLE001  # it comes again after each restart when it is retained
+            topic = packets.shown(message._topic.decode(errors="replace"))
+            _log.error("a message on %s was set aside: %s", topic, error)
+            _log.debug("while it was handled:", exc_info=True)
 
 
-def _publish(mid: int, message: Message, properties: bytes) -> bytes:
-    """A PUBLISH with QoS 1. Raises ValueError for one that cannot be. Source: MQTT 5, 3.3."""
-    topic = message.topic.encode()
-    size = 4 + len(topic) + len(properties) + len(message.payload)
-    if len(topic) > 0xFFFF or size > LONGEST:
-        raise ValueError(f"{len(message.payload)} bytes on a topic of {len(topic)} are more than MQTT has room for")
-    first = PUBLISH | 0x02 | message.retain
-    start = bytes((first, *_length(size)))
-    numbers = len(topic).to_bytes(2, "big"), mid.to_bytes(2, "big")
-    return b"".join((start, numbers[0], topic, numbers[1], properties, message.payload))
+def _received(message: Any) -> Received:
+    """A message of paho. Raises UnicodeDecodeError for a topic that is no text."""
+    properties = message.properties
+    return Received(
+        message.topic,
+        bytes(message.payload),
+        bool(message.retain),
+        getattr(properties, "ResponseTopic", None),
+        getattr(properties, "CorrelationData", None),
+    )
 
 
-def _length(size: int) -> Iterator[int]:
-    """The bytes of a packet's length: seven bits each, the lowest first. Source: MQTT 5, 1.5.5."""
-    while size > 0x7F:
-        yield size & 0x7F | 0x80
-        size >>= 7
-    yield size
+NO_RETAIN = (
+    "the broker does not keep retained messages, which most topics of the bridge are: allow them in its "
+    "configuration (mosquitto: retain_available true)"
+)
+NO_QOS = (
+    "the broker grants QoS 0 only, and the bridge needs QoS 1, so that nothing is lost: allow it in its "
+    "configuration (mosquitto: max_qos 1)"
+)
+
+
+def _unusable(reason_code: ReasonCode, properties: Properties) -> str | None:
+    """Why a broker that answered CONNECT cannot be used, where aiomqtt would not say it. Source: MQTT 5, 3.2.2.3."""
+    if reason_code.value >= REFUSED:
+        words = _with_words(str(reason_code), properties)
+        return f"[code:{reason_code.value}] {words}" if hasattr(properties, "ReasonString") else None
+    if getattr(properties, "RetainAvailable", 1) == 0:
+        return NO_RETAIN
+    return NO_QOS if getattr(properties, "MaximumQoS", 2) == 0 else None
+
+
+def _with_words(name: str, properties: Properties | None) -> str:
+    """The name of a reason code, and what the broker said besides."""
+    words = packets.shown(getattr(properties, "ReasonString", ""))
+    return f"{name}: {words}" if words else name
 
 
 def cancellations() -> int:
@@ -352,12 +475,13 @@ def go_if_cancelled(before: int) -> None:
         raise asyncio.CancelledError
 
 
-def _reason(code: int) -> str:
-    """The name of a PUBACK's reason code."""
+def _reason(answer: packets.Puback) -> str:
+    """The name of a PUBACK's reason code, and what the broker said besides."""
     try:
-        return str(ReasonCode(PacketTypes.PUBACK, identifier=code))
+        name = str(ReasonCode(PacketTypes.PUBACK, identifier=answer.code))
     except KeyError:
-        return f"reason code {code}"
+        name = f"reason code {answer.code}"
+    return f"{name}: {answer.reason}" if answer.reason else name
 
 
 def _number(code: int | ReasonCode) -> int:

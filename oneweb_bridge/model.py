@@ -74,12 +74,16 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """One MQTT message, QoS 1. `topic` is complete; an empty payload on a retained topic clears it."""
+    """One MQTT message, QoS 1. `topic` is complete; an empty payload on a retained topic clears it.
+
+    `correlation` tells the sender of a request which answer this is.
+    """
 
     topic: str
     payload: bytes
     retain: bool
     content_type: str = "application/json"
+    correlation: bytes | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):

@@ -131,6 +131,7 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: Literal["ok", "error"]
     error: Annotated[str, _text("what was wrong, and what was expected")] | None = None
     note: Annotated[str, _text("of a poll that has to wait: why, or until when; the result follows")] | None = None
+    response_topic_error: Annotated[str, _text("why the answer does not go to the response topic too")] | None = None
     state: CallState | None = None
 
 
@@ -141,6 +142,7 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: Literal["ok", "error"]
     error: Annotated[str, _text("what was wrong, and what was expected")] | None = None
     count: Annotated[int, _integer("how many messages, calls or topics it concerned", 308)] | None = None
+    response_topic_error: Annotated[str, _text("why the answer does not go to the response topic too")] | None = None
 
 
 class Named(msgspec.Struct, frozen=True, omit_defaults=True):

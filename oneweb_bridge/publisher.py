@@ -80,7 +80,7 @@ class Publisher:
         will = Message(self.tree.status, encode(Connection("offline")), retain=True)
         identifier = f"oneweb-bridge-{self.instance}"
         before = cancellations()
-        async with Link(self.settings, identifier, will, session.answered) as link:
+        async with Link(self.settings, identifier, session.answered, will=will, on_message=session.receive) as link:
             self._session = session
             try:
                 go_if_cancelled(before)

@@ -36,7 +36,7 @@ async def _retained_topics(settings: Mqtt, tree: Tree) -> set[str]:
     nonce = secrets.token_hex(8)
     topics: set[str] = set()
     probe = Message(tree.probe, encode(Probe(rfc3339(round(time.time() * 1000)), nonce)), retain=False)
-    async with Link(settings, f"oneweb-bridge-purge-{nonce[:8]}", probe, lambda *_: None, inbound=0) as link:
+    async with Link(settings, f"oneweb-bridge-purge-{nonce[:8]}") as link:
         await link.subscribe(f"{tree.base}/#", qos=1)
         # The broker sends what is retained before what is published later.
         link.send(probe)

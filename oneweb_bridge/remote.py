@@ -58,7 +58,7 @@ async def _retained(config: Config) -> dict[str, Any]:
     name = f"oneweb-bridge-status-{secrets.token_hex(4)}"
     said: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
     try:
-        async with Link(config.mqtt, name, Message(tree.probe, b"", retain=False), lambda *_: None) as link:
+        async with Link(config.mqtt, name) as link:
             await link.listen(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
@@ -80,7 +80,7 @@ async def command(config: Config, asked: list[Asked], write: Callable[[str], Non
     tree = Tree(config.mqtt.base_topic, config.instance, "")
     name = f"oneweb-bridge-command-{secrets.token_hex(4)}"
     try:
-        async with Link(config.mqtt, name, Message(tree.probe, b"", retain=False), lambda *_: None) as link:
+        async with Link(config.mqtt, name) as link:
             await link.listen(tree.status, f"{tree.base}/bridge/polling/+/result")
             return await _answered(link, tree, asked, _patience(config, asked), write)
     except (aiomqtt.MqttError, OSError) as error:

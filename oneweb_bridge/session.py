@@ -14,18 +14,17 @@ from typing import Any, Protocol
 
 import aiomqtt
 import msgspec
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from oneweb_bridge.diff import encode
 from oneweb_bridge.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.journal import PAGE, Journal
-from oneweb_bridge.link import LONGEST, REFUSED, Link
+from oneweb_bridge.link import REFUSED, Link, Received
 from oneweb_bridge.model import Message
+from oneweb_bridge.packets import MAX_REMAINING_LENGTH
 from oneweb_bridge.payloads import Alarm, Connection, Head, Probe
 from oneweb_bridge.restoring import retained
 from oneweb_bridge.settings import Mqtt
-from oneweb_bridge.topics import Tree
+from oneweb_bridge.topics import Tree, response_topic_problem
 from oneweb_bridge.values import rfc3339
 from oneweb_bridge.window import Slip, Window
 
@@ -34,7 +33,7 @@ _log = logging.getLogger("oneweb_bridge.publisher")
 AHEAD = 1000
 """Rows that may be read ahead of the first unfinished one."""
 STALL = 30.0
-"""Seconds without any answer, with messages in flight, after which the connection is given up."""
+"""Seconds without the broker's answer to one message, after which the connection is given up."""
 TRIES = 5
 """How often a message may be refused, or break the connection, before its row is set aside."""
 FIRST_RETRY = 0.1
@@ -49,6 +48,7 @@ PROBE_PATIENCE = 10.0
 class Incoming(msgspec.Struct, frozen=True):
     """A message on a command topic. `reply_to` and `correlation` are MQTT 5's, where the sender gave them.
 
+    `reply_to` is a topic that may be answered on; `reply_problem` says why the one that the sender gave is not.
     `again`: its topic has had a retained message on this connection before, so this one was sent just now
     and is not what the broker had kept.
     """
@@ -59,6 +59,7 @@ class Incoming(msgspec.Struct, frozen=True):
     reply_to: str | None = None
     correlation: bytes | None = None
     again: bool = False
+    reply_problem: str | None = None
 
 
 class Foreign(Exception):
@@ -78,7 +79,7 @@ class Handles(msgspec.Struct, frozen=True, kw_only=True):
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
     on_lost: Callable[[int], Awaitable[None]] = _nothing
-    birth_topic: Callable[[], str] = lambda: "homeassistant/status"
+    discovery_prefix: Callable[[], str] = lambda: "homeassistant"
 
 
 class Owner(Protocol):
@@ -114,9 +115,8 @@ class Session:
         self._answered = asyncio.Event()
         self._room = asyncio.Event()
         self._pausing = asyncio.Lock()
-        self._last_answer = time.monotonic()
         self._head: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
-        self._nonce = secrets.token_hex(8)
+        self._nonce = ""
         self._probed = asyncio.Event()
         self._refused: dict[int, int] = {}
         self._failure: BaseException | None = None
@@ -126,7 +126,7 @@ class Session:
         self._head_under_way = False
         self._pumping = False
         self._kept: set[str] = set()
-        self._birth_topic = ""
+        self._discovery_prefix = owner.handles.discovery_prefix()
         self._restored: str | None = None
         self._info = b""
 
@@ -135,8 +135,7 @@ class Session:
         self._link = link
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._listen(link), name="mqtt listen")
-                self._birth_topic = self._owner.handles.birth_topic()
+                group.create_task(link.wait_for_end(), name="mqtt end")
                 await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), self._birth_topic)
                 await self._begin(link)
                 # What comes there from now on is what this bridge says itself.
@@ -147,12 +146,12 @@ class Session:
                 group.create_task(self._inform(), name="mqtt info")
                 group.create_task(self._keep_probing(), name="mqtt probe")
         except asyncio.CancelledError:
-            await self._say_goodbye(link)
+            await self._say_goodbye()
             raise
         except BaseExceptionGroup as group:
             if group.subgroup(sqlite3.OperationalError) is not None:
                 # The broker is well and would not publish the will.
-                await self._say_goodbye(link)
+                await self._say_goodbye()
             raise
 
     async def _begin(self, link: Link) -> None:
@@ -190,6 +189,9 @@ class Session:
 
     async def _probe(self) -> None:
         """What the broker takes must come back, or nothing else is sent. The head comes before it, if there is one."""
+        # A late copy of an earlier probe proves nothing, so each has a word of its own.
+        self._nonce = secrets.token_hex(8)
+        self._probed.clear()
         now = rfc3339(round(time.time() * 1000))
         self._offer(Message(self._tree.probe, encode(Probe(now, self._nonce)), retain=False))
         try:
@@ -207,7 +209,6 @@ class Session:
         """Proves again and again that the broker delivers; its access rules may change."""
         while True:
             await asyncio.sleep(PROBE_EVERY)
-            self._probed.clear()
             await self._probe()
 
     async def _behind(self, cursor: int) -> int:
@@ -361,7 +362,7 @@ class Session:
 
     def _too_large(self, message: Message) -> str | None:
         """Why a message may not be sent: MQTT 5 answers one over the broker's limit with the end of the connection."""
-        packet = LONGEST if self._link is None else self._link.maximum_packet_size
+        packet = MAX_REMAINING_LENGTH if self._link is None else self._link.maximum_packet_size
         limit = min(self._owner.settings.max_payload, packet - HEADROOM - len(message.topic.encode()))
         if len(message.payload) <= limit:
             return None
@@ -388,9 +389,14 @@ class Session:
         while (slip := self._window.take()) is not None:
             try:
                 self._slips[link.send(slip.message)] = slip
-            except (aiomqtt.MqttError, ValueError) as error:
+            except aiomqtt.MqttError as error:
                 self._fail(error)
                 return
+            except ValueError as error:
+                # No broker can take it, and the connection is as good as before.
+                self._settle(slip, REFUSED, str(error))
+                continue
+            slip.sent_at = time.monotonic()
             sent = True
         if not sent:
             link.answer_quickly()
@@ -410,9 +416,11 @@ class Session:
     def answered(self, mid: int, code: int, reason: str) -> None:
         """The broker's answer to one message."""
         slip = self._slips.pop(mid, None)
-        if slip is None:
-            return
-        self._last_answer = time.monotonic()
+        if slip is not None:
+            self._settle(slip, code, reason)
+
+    def _settle(self, slip: Slip, code: int, reason: str) -> None:
+        """What an answer means for its message."""
         if code < REFUSED:
             self._window.acknowledge(slip)
             if slip.seq:
@@ -598,28 +606,51 @@ class Session:
             raise self._failure
 
     def _check_stall(self) -> None:
-        if not self._window.in_flight:
-            self._last_answer = time.monotonic()
-        elif time.monotonic() - self._last_answer > STALL:
-            raise aiomqtt.MqttError(f"the broker did not acknowledge anything for {STALL:.0f} s")
+        """However busy the connection is: a message without an answer holds up all that waits for its row.
+
+        Messages are kept in the order in which they were sent, so the first is the oldest.
+        """
+        oldest = next(iter(self._slips.values()), None)
+        if oldest is not None and time.monotonic() - oldest.sent_at > STALL:
+            raise aiomqtt.MqttError(
+                f"the broker did not acknowledge a message on {oldest.message.topic} for {STALL:.0f} s"
+            )
 
     # ── listening ──────────────────────────────────────────────────────────────────────────────
 
-    async def _listen(self, link: Link) -> None:
-        async for message in link.messages:
-            topic, payload = str(message.topic), bytes(message.payload)
-            if topic == self._tree.head:
-                self._heard_head(payload)
-            elif topic == self._tree.probe:
-                self._heard_probe(payload)
-            elif topic == self._birth_topic:
-                if payload == b"online":
-                    self._owner.handles.on_birth()
-            else:
-                incoming = _incoming(topic, payload, message, again=topic in self._kept)
-                if incoming.retain:
-                    self._kept.add(topic)
-                self._owner.handles.on_command(incoming)
+    @property
+    def _birth_topic(self) -> str:
+        return f"{self._discovery_prefix}/status"
+
+    def receive(self, message: Received) -> None:
+        """Takes a message of the broker. Commands wait in one queue only, the bounded one of `on_command`."""
+        if message.topic == self._tree.head:
+            self._heard_head(message.payload)
+        elif message.topic == self._tree.probe:
+            self._heard_probe(message.payload)
+        elif message.topic == self._birth_topic:
+            if message.payload == b"online":
+                self._owner.handles.on_birth()
+        else:
+            incoming = self._incoming(message)
+            if incoming.retain:
+                self._kept.add(message.topic)
+            self._owner.handles.on_command(incoming)
+
+    def _incoming(self, message: Received) -> Incoming:
+        """A command. Where its sender wants the answer is a topic that a stranger chose: here alone it is checked."""
+        topic, problem = message.response_topic, None
+        if topic is not None:
+            problem = response_topic_problem(topic, self._tree.base, self._discovery_prefix)
+        return Incoming(
+            message.topic,
+            message.payload,
+            message.retain,
+            topic if problem is None else None,
+            message.correlation,
+            message.topic in self._kept,
+            problem,
+        )
 
     def _heard_head(self, payload: bytes) -> None:
         if self._head.done():
@@ -635,28 +666,14 @@ class Session:
     def reply(self, message: Message, to: Incoming | None) -> None:
         """Publishes an answer, and on MQTT 5 also where the sender wants it."""
         self._offer(message)
-        link = self._link
-        if to is None or to.reply_to is None or link is None or not link.modern:
-            return
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
-        properties.ContentType = message.content_type
-        properties.PayloadFormatIndicator = 1
-        if to.correlation is not None:
-            properties.CorrelationData = to.correlation
-        with contextlib.suppress(aiomqtt.MqttError, ValueError):
-            link.send(Message(to.reply_to, message.payload, retain=False), properties)
+        if to is not None and to.reply_to is not None:
+            self._offer(Message(to.reply_to, message.payload, retain=False, correlation=to.correlation))
 
-    async def _say_goodbye(self, link: Link) -> None:
+    async def _say_goodbye(self) -> None:
         """The will is for crashes; who leaves says so."""
         with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
             async with asyncio.timeout(2.0):
-                await link.publish(
-                    self._tree.status,
-                    encode(Connection("offline")),
-                    qos=1,
-                    retain=True,
-                    properties=link.properties("application/json"),
-                )
+                await self._said(Message(self._tree.status, encode(Connection("offline")), retain=True))
 
     async def close(self) -> None:
         """Remembers which row was first in the way when the connection broke, and ends what is under way."""
@@ -676,13 +693,6 @@ class Session:
         self._owner.losses.clear()
         if first:
             self._owner.losses[first] = count
-
-
-def _incoming(topic: str, payload: bytes, message: aiomqtt.Message, *, again: bool) -> Incoming:
-    properties = message.properties
-    reply_to = getattr(properties, "ResponseTopic", None)
-    correlation = getattr(properties, "CorrelationData", None)
-    return Incoming(topic, payload, bool(message.retain), reply_to, correlation, again)
 
 
 def _kind_of(topic: str) -> tuple[str, ...]:

@@ -241,6 +241,7 @@ class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     port: Port = 1883
     protocol: Annotated[Literal["5", "3.1.1"], _kind('"5" or "3.1.1"', _protocol, str)] = "5"
     transport: Literal["tcp", "websockets"] = "tcp"
+    path: UrlPath = "/mqtt"
     base_topic: str = "oneweb"
     username: Secret | None = None
     password: Secret | None = None
@@ -496,6 +497,10 @@ def _bad_auth(config: Config) -> Iterator[tuple[str, str]]:
 
 def _bad_mqtt(config: Config) -> Iterator[tuple[str, str]]:
     mqtt = config.mqtt
+    yield from _bad_host(mqtt.host)
+    for key in ("username", "password"):
+        if not (getattr(mqtt, key) or "").isprintable():
+            yield f"mqtt.{key}", "expected a text without line ends and control characters"
     if mqtt.password and not mqtt.tls.enabled and not mqtt.allow_plain_password and not _is_loopback(mqtt.host):
         ways = "set mqtt.tls.enabled: true, or mqtt.allow_plain_password: true"
         yield "mqtt.password", f"would go to {mqtt.host} unencrypted; {ways}"
@@ -503,6 +508,26 @@ def _bad_mqtt(config: Config) -> Iterator[tuple[str, str]]:
         yield "mqtt.username", "expected a name, because MQTT 3.1.1 has no password without one"
     if mqtt.tls.key_file and not mqtt.tls.cert_file:
         yield "mqtt.tls.cert_file", "expected a file name, because mqtt.tls.key_file is set"
+
+
+def _bad_host(host: str) -> Iterator[tuple[str, str]]:
+    """A host with a port behind it, which an IPv6 address only resembles."""
+    name, _, port = host.rpartition(":")
+    if port.isdecimal() and name and (":" not in name or name.endswith("]")):
+        yield "mqtt.host", f"expected a host name or an address without a port, got '{host}'; set mqtt.port: {port}"
+    elif ":" in host and not _is_ipv6(host):
+        yield "mqtt.host", f"expected a host name or an address, got '{host}'"
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).version == 6
+    except ValueError:
+        return False
+
+
+MAX_BASE_BYTES = 1024
+"""So that every topic below fits into MQTT's 65,535 bytes, and none comes near what brokers allow."""
 
 
 def _bad_topics(config: Config) -> Iterator[tuple[str, str]]:
@@ -513,6 +538,8 @@ def _bad_topics(config: Config) -> Iterator[tuple[str, str]]:
     ):
         if not topic or re.search(r"[+#\0]|^[$/]|/$|//", topic):
             yield key, f"expected a topic without '+', '#', a leading '$' and empty levels, got '{topic}'"
+        elif len(topic.encode()) > MAX_BASE_BYTES:
+            yield key, f"expected a topic of at most {MAX_BASE_BYTES} bytes, got {len(topic.encode())}"
     base = config.mqtt.base_topic
     if config.homeassistant.enabled and f"{discovery}/".startswith(f"{base}/"):
         yield "homeassistant.discovery_prefix", f"expected a topic that is not below mqtt.base_topic '{base}'"

@@ -217,6 +217,31 @@ class Tree:
         )
 
 
+MAX_RESPONSE_TOPIC_BYTES = 1024
+"""Far above what brokers allow, and so short that an answer on it still fits into their packets."""
+
+
+def response_topic_problem(topic: str, base: str, discovery_prefix: str) -> str | None:
+    """Why nobody is answered on a topic that the sender of a command chose; None where answers may go.
+
+    Who may send commands may not speak in the bridge's name: below the base only `bridge/response` is for answers.
+    """
+    problem = None
+    if not topic or len(topic.encode()) > MAX_RESPONSE_TOPIC_BYTES or not topic.isprintable():
+        problem = f"expected 1 to {MAX_RESPONSE_TOPIC_BYTES} bytes without control characters"
+    elif "+" in topic or "#" in topic or topic.startswith("$"):
+        problem = "expected a topic without '+', '#' and a leading '$'"
+    elif _is_below(topic, base) and not topic.startswith(f"{base}/bridge/response/"):
+        problem = f"it is the bridge's own: expected one below {base}/bridge/response/, or none below {base}"
+    elif _is_below(topic, discovery_prefix):
+        problem = f"it is Home Assistant's: expected none below {discovery_prefix}"
+    return problem and f"the response topic {topic[:64]!r} was not used: {problem}"
+
+
+def _is_below(topic: str, parent: str) -> bool:
+    return topic == parent or topic.startswith(f"{parent}/")
+
+
 class _Bucket(msgspec.Struct, frozen=True):
     product_id: str | None = None
 

@@ -29,9 +29,12 @@ acknowledged while the cursor was being written. With one alone, the broker idle
 
 
 class Slip:
-    """One message on its way. `seq` is its journal row, or 0 for a message without one."""
+    """One message on its way. `seq` is its journal row, or 0 for a message without one.
 
-    __slots__ = ("done", "first_in_topic", "following", "message", "order", "row", "tries", "turn")
+    `sent_at` is the sender's: seconds of a monotonic clock.
+    """
+
+    __slots__ = ("done", "first_in_topic", "following", "message", "order", "row", "sent_at", "tries", "turn")
 
     def __init__(self, message: Message, order: int, row: "_Row | None", done: Done | None) -> None:
         self.message = message
@@ -39,6 +42,7 @@ class Slip:
         self.row = row
         self.done = done
         self.tries = 0
+        self.sent_at = 0.0
         self.following: Slip | None = None
         self.turn = True
         self.first_in_topic = False

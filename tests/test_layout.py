@@ -27,6 +27,7 @@ PURE = {
     "values": "model",
     "units": "values",
     "window": "model",
+    "packets": "model",
     "diff": "model values",
     "samples": "diff model values",
     "relations": "diff model",
@@ -76,9 +77,9 @@ WORLD = {
     "poller": "api clock config diff intake model payloads schedule settings store turns values",
     "connections": "",
     "health": "connections diff payloads poller",
-    "link": "model settings tls",
+    "link": "model packets settings tls",
     "restoring": "journal model topics",
-    "session": "diff heads journal link model payloads restoring settings topics values window",
+    "session": "diff heads journal link model packets payloads restoring settings topics values window",
     "purge": "commands diff journal link model payloads settings topics values",
     "publisher": "diff journal link model payloads purge session settings topics",
     "executor": "clock commands diff model payloads poller publisher session store values",
@@ -126,7 +127,7 @@ MAY_IMPORT = {module: frozenset(names.split()) for module, names in (PURE | WORL
 LIBRARIES = {
     "aiohttp": {"api", "connections", "health"},
     "aiomqtt": {"link", "session", "publisher", "purge", "executor", "remote", "checking"},
-    "paho": {"link", "session"},
+    "paho": {"link"},
     "aiosqlite": {"database", "store", "staging", "journal", "housekeeping", "devices"},
     # Only `database` does something with it; the others name its errors.
     "sqlite3": {

@@ -2,17 +2,23 @@
 
 import asyncio
 import contextlib
+import gc
+import logging
+import socket
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiomqtt
 import pytest
 
-from oneweb_bridge import broker
-from oneweb_bridge.link import Link
+from oneweb_bridge import broker, packets
+from oneweb_bridge.link import Link, Received, TakenOver
 from oneweb_bridge.model import Message
 from oneweb_bridge.settings import Mqtt
 
+pytestmark = pytest.mark.filterwarnings("error")
 CONNACK = {"5": b"\x20\x03\x00\x00\x00", "3.1.1": b"\x20\x02\x00\x00"}
 Respond = Callable[[list[bytes], asyncio.StreamWriter], Any]
 
@@ -21,16 +27,17 @@ class Bytes:
     """A broker that welcomes, and answers as it is told. `packets` has what came, whole."""
 
     def __init__(self, protocol: str, respond: Respond) -> None:
+        self.connack = CONNACK[protocol]
+        self.connect = b""
         self.packets: list[bytes] = []
         self.left = asyncio.Event()
-        self._protocol = protocol
         self._respond = respond
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to its end."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await self._packet(reader)
-            writer.write(CONNACK[self._protocol])
+            self.connect = await self._packet(reader)
+            writer.write(self.connack)
             while True:
                 packet = await self._packet(reader)
                 if packet[0] >> 4 == 14:
@@ -61,7 +68,7 @@ async def linked(protocol: Any, respond: Respond) -> AsyncIterator[tuple[Link, B
     settings = Mqtt(host="127.0.0.1", port=port, protocol=protocol)
     will = Message("will", b"{}", retain=True)
     async with server:
-        async with Link(settings, "link-test", will, lambda *said: answers.append(said)) as link:
+        async with Link(settings, "link-test", lambda *said: answers.append(said), will=will) as link:
             yield link, made, answers
         await asyncio.wait_for(made.left.wait(), 10)
 
@@ -195,3 +202,281 @@ async def test_link_with_nothing_to_write_does_not_watch_for_room(monkeypatch: p
         for _ in range(50):
             await asyncio.sleep(0.002)
     assert writes - written <= 1
+
+
+def refusal(packet_id: bytes, code: int, reason: str, *more: tuple[str, str]) -> bytes:
+    """A PUBACK with a reason string and user properties, as brokers write them."""
+    said = b"\x1f" + text(reason) if reason else b""
+    said += b"".join(b"\x26" + text(name) + text(value) for name, value in more)
+    body = packet_id + bytes((code,)) + packets.encode_length(len(said)) + said
+    return b"\x40" + packets.encode_length(len(body)) + body
+
+
+def text(said: str) -> bytes:
+    """A text as MQTT writes it."""
+    return len(said.encode()).to_bytes(2, "big") + said.encode()
+
+
+SIZES = [*range(100, 135), *range(16_360, 16_400)]
+"""Lengths of reason strings that bring the properties, and the packet, over 127 and 16,383 bytes."""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_length_of_any_size_is_read_as_it_is_written(size: int) -> None:
+    """A PUBACK of any size is found whole, with its code and reason, and at no byte before its end."""
+    packet = refusal(b"\x01\x02", 0x97, "q" * size)
+    for cut in {*range(1, 8), size // 2, len(packet) - 1}:
+        assert packets.find_packet_end(packet[:cut], 0) is None
+    found = packets.find_packet_end(packet + b"\x40\x02\x00\x03", 0)
+    assert found is not None
+    answer = packets.decode_puback(packet[found[0] : found[1]])
+
+    assert found[1] == len(packet)
+    assert answer == packets.Puback(0x0102, 0x97, "q" * min(size, packets.MAX_REASON_CHARACTERS))
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, packets.MAX_REMAINING_LENGTH])
+def test_length_survives_the_way_there_and_back(size: int) -> None:
+    """Each length has one form of one to four bytes, and half of it says nothing yet."""
+    encoded = packets.encode_length(size)
+    assert packets.decode_length(b"x" + encoded + b"\xff", 1) == (size, 1 + len(encoded))
+    assert packets.decode_length(encoded[:-1], 0) is None
+    with pytest.raises(packets.MalformedPacket):
+        packets.decode_length(b"\x80\x80\x80\x80\x01", 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x01",
+        b"\x00\x01\x87",
+        b"\x00\x01\x87\x80",
+        b"\x00\x01\x87\xff\xff\xff\xff\x7f",
+        b"\x00\x01\x87\x04\x1f\x00\x09a",
+    ],
+)
+def test_puback_that_is_cut_or_wrong_inside_keeps_its_code(body: bytes) -> None:
+    """Properties that cannot be read take neither the code away nor the connection."""
+    answer = packets.decode_puback(body)
+    assert answer is None if len(body) < 2 else answer is not None and answer.code == 0x87
+
+
+@pytest.mark.parametrize("piece", [1, 3, 128, 130, 100_000])
+@pytest.mark.parametrize("size", [3, 119, 120, 121, 122, 123, 124, 16_375, 16_384])
+async def test_long_refusals_are_heard_as_refusals(size: int, piece: int) -> None:
+    """Refusals with long words between plain answers: each answer is heard once, in order, with its code and words."""
+    if size > 1000 and piece < 128:
+        pytest.skip("a piece of a byte each time is tried with the shorter ones")
+    count = 5
+
+    async def respond(heard: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if len(heard) < count:
+            return
+        said = [
+            refusal(id, 0x97, "q" * size, ("node", "n1")) if number % 2 else b"\x40\x02" + id
+            for number, id in enumerate(ids(heard))
+        ]
+        stream = b"".join(said)
+        for at in range(0, len(stream), piece):
+            writer.write(stream[at : at + piece])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with linked("5", respond) as (link, _, answers):
+        sent = [link.send(Message(f"t/{number}", b"{}", retain=False)) for number in range(count)]
+        await until(lambda: len(answers) == count)
+
+    assert [mid for mid, _, _ in answers] == sent
+    assert [code for _, code, _ in answers] == [0, 0x97, 0, 0x97, 0]
+    assert answers[1][2] == "Quota exceeded: " + "q" * min(size, packets.MAX_REASON_CHARACTERS)
+
+
+def test_words_of_a_broker_are_one_short_line() -> None:
+    """A reason string cannot write lines of its own into the log, nor colours."""
+    assert packets.shown("no\n2026 info: all well\x1b[31m\0  !") == "no 2026 info: all well [31m !"
+
+
+def suback(packet: bytes, *codes: int) -> bytes:
+    """The answer to a SUBSCRIBE."""
+    return b"\x90" + bytes((3 + len(codes),)) + packet[1:3] + b"\x00" + bytes(codes)
+
+
+@pytest.mark.parametrize(("codes", "words"), [((1, 0x80), "subscription to b"), ((1,), "to b"), ((1, 0), "QoS 0 only")])
+async def test_subscription_that_is_refused_is_an_error(codes: tuple[int, ...], words: str) -> None:
+    """A SUBACK that refuses one filter, forgets it, or grants less than QoS 1, says which and what to do."""
+
+    async def respond(heard: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(suback(heard[-1], *codes))
+
+    async with linked("5", respond) as (link, _, _):
+        with pytest.raises(aiomqtt.MqttError, match=words):
+            await link.listen("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("connack", "words"),
+    [
+        (b"\x20\x05\x00\x00\x02\x25\x00", "does not keep retained"),
+        (b"\x20\x05\x00\x00\x02\x24\x00", "QoS 0 only"),
+        (b"\x20\x0b\x00\x87\x08\x1f\x00\x05ports", "Not authorized: ports"),
+    ],
+)
+async def test_broker_that_cannot_be_used_says_why(connack: bytes, words: str) -> None:
+    """No retained messages, no QoS 1, or a refusal with words: one sentence, and nothing stays open."""
+
+    async def respond(_: list[bytes], __: asyncio.StreamWriter) -> None:
+        pass
+
+    made = Bytes("5", respond)
+    made.connack = connack
+    server = await asyncio.start_server(made.serve, "127.0.0.1", port := broker.free_port())
+    async with server:
+        with pytest.raises(aiomqtt.MqttError, match=words):
+            async with Link(Mqtt(host="127.0.0.1", port=port), "link-test"):
+                pass
+        await asyncio.wait_for(made.left.wait(), 10)
+
+
+async def test_will_is_retained_only_where_it_says_so() -> None:
+    """A will has the retain flag of its message, and a connection without one gives none."""
+
+    async def respond(_: list[bytes], __: asyncio.StreamWriter) -> None:
+        pass
+
+    flags = []
+    for will in (None, Message("w", b"{}", retain=False), Message("w", b"{}", retain=True)):
+        made = Bytes("5", respond)
+        server = await asyncio.start_server(made.serve, "127.0.0.1", port := broker.free_port())
+        async with server:
+            async with Link(Mqtt(host="127.0.0.1", port=port), "link-test", will=will):
+                pass
+            await asyncio.wait_for(made.left.wait(), 10)
+        flags.append(made.connect[8] & 0x24)
+
+    assert flags == [0, 0x04, 0x24]
+
+
+@pytest.mark.parametrize(
+    ("packet", "kind", "words"),
+    [
+        (b"\xe0\x01\x8e", TakenOver, "Session taken over"),
+        (b"\xe0\x0a\x97\x08\x1f\x00\x05today", aiomqtt.MqttError, "Quota exceeded: today"),
+        (b"", aiomqtt.MqttError, "was lost"),
+    ],
+)
+async def test_end_of_a_connection_says_why(packet: bytes, kind: type[Exception], words: str) -> None:
+    """The reason of a DISCONNECT is told, which aiomqtt keeps for itself."""
+
+    async def respond(_: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(packet)
+        writer.close()
+
+    async with linked("5", respond) as (link, _, _):
+        link.send(Message("t", b"{}", retain=False))
+        with pytest.raises(kind, match=words):
+            await asyncio.wait_for(link.wait_for_end(), 10)
+
+
+def publish(topic: bytes, payload: bytes = b"{}", properties: bytes = b"\0") -> bytes:
+    """A PUBLISH with QoS 0."""
+    body = len(topic).to_bytes(2, "big") + topic + properties + payload
+    return b"\x30" + packets.encode_length(len(body)) + body
+
+
+async def test_message_that_cannot_be_handled_is_set_aside(caplog: pytest.LogCaptureFixture) -> None:
+    """A topic that is no UTF-8, and one whose handling fails, are told; the next message is handled."""
+    heard: list[Received] = []
+
+    def on_message(message: Received) -> None:
+        heard.append(message)
+        if message.topic == "bad":
+            raise KeyError(message.topic)
+
+    async def respond(_: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            publish(b"\xff\xfe") + publish(b"bad") + publish(b"good", b"1", b"\x0a\x08\x00\x01r\x09\x00\x03abc")
+        )
+
+    made = Bytes("5", respond)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", port := broker.free_port())
+    async with server:
+        async with Link(Mqtt(host="127.0.0.1", port=port), "link-test", on_message=on_message) as link:
+            link.send(Message("t", b"{}", retain=False))
+            await until(lambda: len(heard) == 2)
+        await asyncio.wait_for(made.left.wait(), 10)
+
+    assert heard[1] == Received("good", b"1", False, "r", b"abc")
+    assert sum("was set aside" in record.message for record in caplog.records) == 2
+
+
+STAGES = ("before the socket", "after the socket", "before CONNACK", "at CONNACK")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("times", [1, 2])
+def test_connect_that_is_cancelled_leaves_nothing_behind(
+    stage: str, times: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whenever a stop comes while it connects, the loop can be closed at once: no traceback, nothing open, no will."""
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    caplog.set_level(logging.DEBUG, "asyncio")
+    asyncio.run(cancel_at(stage, times), debug=False)
+    gc.collect()
+
+    assert unraisable == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def cancel_at(stage: str, times: int) -> None:
+    """Cancels a connect while it is at one stage, and lets what it waits for happen only then."""
+    reached, may_go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    left = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.read(1)
+        if stage == "before CONNACK":
+            reached.set()
+        elif stage == "at CONNACK" and first:
+            writer.write(CONNACK["5"])
+            reached.set()
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(1000):
+                pass
+        writer.close()
+        left.set()
+
+    def pause(at: str) -> None:
+        if stage == at:
+            loop.call_soon_threadsafe(reached.set)
+            may_go.wait(10)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", port := broker.free_port())
+    link = Link(Mqtt(host="127.0.0.1", port=port), "link-test", will=Message("w", b"{}", retain=True))
+    real = link._client._create_socket_connection
+
+    def create() -> socket.socket:
+        pause("before the socket")
+        made = real()
+        pause("after the socket")
+        return made
+
+    link._client._create_socket_connection = create  # type: ignore[method-assign]
+
+    async def connect() -> None:
+        async with link:
+            await asyncio.Event().wait()
+
+    async with server:
+        task = asyncio.create_task(connect())
+        await asyncio.wait_for(reached.wait(), 10)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        may_go.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        await asyncio.wait_for(left.wait(), 10)

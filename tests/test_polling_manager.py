@@ -420,6 +420,45 @@ async def test_response_topic_gets_the_result_with_its_correlation(world: harnes
                     break
 
 
+async def asked_with(port: int, topic: str, payload: str, response_topic: str) -> None:
+    """Publishes a command that says where it wants its answer."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.ResponseTopic = response_topic
+    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await client.publish(topic, payload, qos=1, properties=properties)
+
+
+async def test_response_topic_of_the_bridge_itself_is_not_used(world: harness.World) -> None:
+    """Who may send commands cannot overwrite the head, records or discovery: the result topic alone says so."""
+    async with settled_bridge(world) as (recorder, _), harness.recording(world.port, "homeassistant/#") as devices:
+        for topic in ("oneweb/bridge/head", "homeassistant/device/x/config", "oneweb/bridge/response/mine"):
+            await asked_with(world.port, f"{CALL}/set", json.dumps({"interval": 60, "id": topic}), topic)
+            await asked_with(world.port, "oneweb/bridge/request/release", json.dumps({"id": topic}), topic)
+        released = await recorder.until(
+            lambda: len(found := recorder.on("oneweb/bridge/response/release")) == 3 and found
+        )
+        await recorder.until(lambda: len(recorder.on("oneweb/bridge/response/mine")) == 2)
+
+        assert ["response_topic_error" in result for result in recorder.on(f"{CALL}/result")] == [True, True, False]
+        assert ["response_topic_error" in result for result in released] == [True, True, False]
+        assert "oneweb/bridge/head" in released[0]["response_topic_error"]
+        assert all("journal" in head for head in recorder.on("oneweb/bridge/head"))
+        assert devices.on("homeassistant/device/x/config") == []
+
+
+async def test_longest_request_name_is_answered_and_ends_nothing(world: harness.World) -> None:
+    """A retained request whose name leaves no room for an answer's topic is refused, also at the next connect."""
+    longest = "oneweb/bridge/request/"
+    longest += "x" * (65_535 - len(longest))
+    await harness.said(world.port, longest, b"{}", retain=True)
+    async with settled_bridge(world) as (recorder, bridge):
+        await recorder.until(lambda: recorder.on("oneweb/bridge/response/unknown"))
+        await harness.said(world.port, longest, b"{}")
+        await recorder.until(lambda: len(recorder.on("oneweb/bridge/response/unknown")) == 2)
+
+        assert bridge.returncode is None
+
+
 async def test_null_goes_back_to_the_file(world: harness.World) -> None:
     """`{"interval": null}` gives up what commands have set."""
     async with settled_bridge(world) as (recorder, _):

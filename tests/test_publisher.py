@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import pytest
 
 from oneweb_bridge import broker, journal, publisher, session, store
 from oneweb_bridge.config import parse
+from oneweb_bridge.executor import Inbox
 from oneweb_bridge.link import Link
 from oneweb_bridge.model import Batch, Entry, Message, Put
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
-from tests import harness
+from tests import harness, proxy
 
 
 def samples(count: int, ids: int, *, kind: str = "metric", size: int = 100) -> Batch:
@@ -43,6 +44,7 @@ class Bench:
         self.sent: list[Message] = []
         self.lost: list[int] = []
         self.base, self.instance = "oneweb", "main"
+        self.on_command: Callable[[session.Incoming], None] = lambda _: None
 
     async def _alert(self, kind: str, message: str) -> None:
         self.alerts.append(f"{kind}: {message}")
@@ -57,7 +59,7 @@ class Bench:
     async def publishing(self, instance: str | None = None) -> AsyncIterator[publisher.Publisher]:
         """A publisher while the block runs."""
         handles = session.Handles(
-            on_command=lambda _: None,
+            on_command=self.on_command,
             info=self._info,
             alert=self._alert,
             on_sent=self.sent.append,
@@ -378,6 +380,7 @@ async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
     """What Link overrides or shortens is as in the aiomqtt and paho it was written for."""
     expected = {
         "_on_connect": ["self", "client", "userdata", "flags", "reason_code", "properties"],
+        "_on_disconnect": ["self", "client", "userdata", "flags", "reason_code", "properties"],
         "_on_message": ["self", "client", "userdata", "message"],
         "_on_socket_register_write": ["self", "client", "userdata", "sock"],
     }
@@ -442,3 +445,105 @@ async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: py
         async with made.publishing():
             await made.drained()
     assert dry < 25
+
+
+async def test_message_without_an_answer_ends_even_a_busy_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One PUBACK that never comes, while others do: the connection is given up, and its row comes with the next."""
+    monkeypatch.setattr(session, "STALL", 0.5)
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
+    port = broker.free_port()
+    kept_back: list[str] = []
+
+    def keep_one_back(topic: str) -> int | None:
+        if "/t0/" not in topic or kept_back:
+            return None
+        kept_back.append(topic)
+        return -1
+
+    async with broker.running(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
+        gate.bend = keep_one_back
+        await made.store.commit(samples(1, 1))
+        async with made.publishing() as running, asyncio.timeout(30):
+            while "did not acknowledge" not in str(running.problem):
+                # What is busy is another topic; the row that waits holds up the cursor only.
+                await running.announce([Message("oneweb/site/busy/state", b"{}", retain=True)])
+                await asyncio.sleep(0.01)
+            assert "/t0/" in str(running.problem)
+            await made.drained()
+
+
+async def test_each_probe_has_a_word_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late copy of an earlier probe does not prove a later one."""
+    monkeypatch.setattr(session, "PROBE_EVERY", 0.05)
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
+        async with made.publishing():
+            probes = await heard.until(lambda: len(said := heard.on("oneweb/bridge/probe")) >= 4 and said)
+
+    assert len({probe["nonce"] for probe in probes}) == len(probes)
+
+
+async def test_answers_to_response_topics_take_part_in_the_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many commands want answers on topics of their own, no more is in flight than the broker allows."""
+    most = 0
+
+    def counting(self: Link, message: Message) -> int:
+        nonlocal most
+        mid = real(self, message)
+        most = max(most, len(self._sent))
+        return mid
+
+    real = Link.send
+    monkeypatch.setattr(Link, "send", counting)
+    async with (
+        guarded_broker(tmp_path, ALL, "max_inflight_messages 3") as port,
+        bench(tmp_path, port) as made,
+        harness.recording(port, "answers/#") as heard,
+        made.publishing() as running,
+    ):
+        async with asyncio.timeout(20):
+            while running.connected_since is None:
+                await asyncio.sleep(0.02)
+        for number in range(50):
+            asked = session.Incoming("oneweb/bridge/request/purge", b"{}", False, f"answers/{number}", b"c")
+            running.reply(Message("oneweb/bridge/response/purge", b"{}", retain=False), asked)
+        await heard.until(lambda: len(heard.messages) == 50)
+
+    assert most == 3
+
+
+async def test_message_that_mqtt_has_no_room_for_is_refused_alone(tmp_path: Path) -> None:
+    """A topic that cannot be sent is refused like one that the broker refuses; the connection goes on."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+        async with asyncio.timeout(20):
+            while (
+                accepted := await running.announce([Message(f"oneweb/{'x' * 65_536}", b"{}", retain=False)])
+            ) is None:
+                await asyncio.sleep(0.02)
+        await made.store.commit(samples(3, 3))
+        await made.drained()
+
+    assert accepted == [False]
+
+
+async def test_flood_of_commands_is_dropped_in_one_place_and_counted(tmp_path: Path) -> None:
+    """Commands wait in one bounded queue: what does not fit is counted there, and nothing else gets lost."""
+    inbox, port = Inbox(), broker.free_port()
+    count = 2500
+    async with broker.running(port), bench(tmp_path, port) as made:
+        made.on_command = inbox.put
+        async with made.publishing() as running, asyncio.timeout(30):
+            while running.connected_since is None:
+                await asyncio.sleep(0.02)
+            async with Link(made.settings, "flood") as link:
+                for _ in range(count):
+                    link.send(Message("oneweb/bridge/polling/sites/poll", b"{}", retain=False))
+                while inbox.dropped < count - 1000:
+                    await asyncio.sleep(0.02)
+
+    assert inbox.dropped == count - 1000

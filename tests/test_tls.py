@@ -137,7 +137,7 @@ def settings(made: Path, port: int, **changes: Any) -> Mqtt:
 async def round_trip(given: Mqtt, patience: float = 10.0) -> None:
     """Connects, and has ten messages back that are longer than a record of TLS. Raises what a connection raises."""
     wanted = [b"%d" % number * 30_000 for number in range(10)]
-    async with Link(given, "tls-test", Message("will", b"{}", retain=False), lambda *_: None) as link:
+    async with Link(given, "tls-test", will=Message("will", b"{}", retain=False)) as link:
         await link.listen("tls/test")
         for payload in wanted:
             link.send(Message("tls/test", payload, retain=False))

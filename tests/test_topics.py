@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from oneweb_bridge.diff import encode
 from oneweb_bridge.model import Message, Row, What
-from oneweb_bridge.topics import EVENT_TYPE, MAX_LEVEL, Tree, decode_level, encode_id
+from oneweb_bridge.topics import (
+    EVENT_TYPE,
+    MAX_LEVEL,
+    MAX_RESPONSE_TOPIC_BYTES,
+    Tree,
+    decode_level,
+    encode_id,
+    response_topic_problem,
+)
 
 TREE = Tree("oneweb", "site-a", "4f1c")
 TS = 1750169702113
@@ -360,3 +368,37 @@ def test_encoded_float_is_always_written_as_one(number: float) -> None:
     text = encode({"a": number}).decode()
     assert re.search(r"[.eE]", text)
     assert msgspec.json.decode(text)["a"] == number
+
+
+@pytest.mark.parametrize(
+    ("topic", "allowed"),
+    [
+        ("my/answers", True),
+        ("onewebs/bridge/head", True),
+        ("homeassistants", True),
+        ("a/$b", True),
+        ("oneweb/bridge/response/mine", True),
+        ("oneweb/bridge/response/", True),
+        ("", False),
+        ("a/+/b", False),
+        ("a/#", False),
+        ("$SYS/broker", False),
+        ("$share/a/b", False),
+        ("a\0b", False),
+        ("a\nb", False),
+        ("x" * (MAX_RESPONSE_TOPIC_BYTES + 1), False),
+        ("oneweb", False),
+        ("oneweb/bridge/head", False),
+        ("oneweb/bridge/response", False),
+        ("oneweb/terminal/response/state", False),
+        ("oneweb/bridge/polling/sites/set", False),
+        ("homeassistant", False),
+        ("homeassistant/device/a/config", False),
+        ("homeassistant/status", False),
+    ],
+)
+def test_answers_go_only_where_answers_may_be_listened_to(topic: str, allowed: bool) -> None:
+    """No wildcards, no `$`, nothing below the base but bridge/response, nothing of Home Assistant's; a sentence why."""
+    problem = response_topic_problem(topic, "oneweb", "homeassistant")
+    assert (problem is None) is allowed
+    assert problem is None or problem.startswith("the response topic ")
