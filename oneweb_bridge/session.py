@@ -136,8 +136,10 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(link.wait_for_end(), name="mqtt end")
+                # Commands come, and are answered, as soon as they are subscribed to.
+                cursor = await self._open_window(link)
                 await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), self._birth_topic)
-                await self._begin(link)
+                await self._begin(cursor)
                 # What comes there from now on is what this bridge says itself.
                 await link.leave(self._tree.head)
                 group.create_task(self._drain(), name="mqtt drain")
@@ -154,12 +156,16 @@ class Session:
                 await self._say_goodbye()
             raise
 
-    async def _begin(self, link: Link) -> None:
-        """Proves that the broker delivers, and brings it to where the cursor is."""
+    async def _open_window(self, link: Link) -> int:
+        """Makes the window that the broker allows, behind the durable cursor. Returns the cursor."""
         cursor = await self._journal.cursor()
         self._owner.cursor = cursor
         size = min(self._owner.settings.window, link.receive_maximum)
         self._window = Window(1 if self._owner_is_in_trouble() else size, cursor)
+        return cursor
+
+    async def _begin(self, cursor: int) -> None:
+        """Proves that the broker delivers, and brings it to where the cursor is."""
         await self._probe()
         low = await self._behind(cursor)
         await self._journal.note_place(Place(self._tree.base, self._owner.instance))

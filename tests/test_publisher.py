@@ -547,3 +547,18 @@ async def test_flood_of_commands_is_dropped_in_one_place_and_counted(tmp_path: P
                     await asyncio.sleep(0.02)
 
     assert inbox.dropped == count - 1000
+
+
+async def test_answer_to_a_retained_command_waits_in_the_window_of_its_connection(tmp_path: Path) -> None:
+    """A retained command comes before the beginning is over; its answer is not lost with a window that is replaced."""
+    port = broker.free_port()
+    windows: list[object] = []
+    async with broker.running(port), bench(tmp_path, port) as made:
+        await harness.said(port, "oneweb/bridge/request/purge", b"{}", retain=True)
+        async with made.publishing() as running, asyncio.timeout(20):
+            # The publisher's task has not begun yet.
+            made.on_command = lambda _: windows.append(running._session and running._session._window)
+            while running.connected_since is None or not windows:
+                await asyncio.sleep(0.02)
+            assert running._session is not None
+            assert windows == [running._session._window]
