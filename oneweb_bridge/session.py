@@ -671,9 +671,14 @@ class Session:
 
     def reply(self, message: Message, to: Incoming | None) -> None:
         """Publishes an answer, and on MQTT 5 also where the sender wants it."""
-        self._offer(message)
+        answers = [message]
         if to is not None and to.reply_to is not None:
-            self._offer(Message(to.reply_to, message.payload, retain=False, correlation=to.correlation))
+            answers.append(Message(to.reply_to, message.payload, retain=False, correlation=to.correlation))
+        for answer in answers:
+            if (reason := self._too_large(answer)) is None:
+                self._offer(answer)
+            else:
+                _log.error("no answer on %s: %s", answer.topic, reason)
 
     async def _say_goodbye(self) -> None:
         """The will is for crashes; who leaves says so."""

@@ -478,9 +478,13 @@ async def test_each_probe_has_a_word_of_its_own(tmp_path: Path, monkeypatch: pyt
     """A late copy of an earlier probe does not prove a later one."""
     monkeypatch.setattr(session, "PROBE_EVERY", 0.05)
     port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
-        async with made.publishing():
-            probes = await heard.until(lambda: len(said := heard.on("oneweb/bridge/probe")) >= 4 and said)
+    async with (
+        broker.running(port),
+        bench(tmp_path, port) as made,
+        harness.recording(port) as heard,
+        made.publishing(),
+    ):
+        probes = await heard.until(lambda: len(said := heard.on("oneweb/bridge/probe")) >= 4 and said)
 
     assert len({probe["nonce"] for probe in probes}) == len(probes)
 
