@@ -46,6 +46,9 @@ class Bench:
         self.base, self.instance = "oneweb", "main"
         self.on_command: Callable[[session.Incoming], None] = lambda _: None
 
+    def _command(self, incoming: session.Incoming) -> None:
+        self.on_command(incoming)
+
     async def _alert(self, kind: str, message: str) -> None:
         self.alerts.append(f"{kind}: {message}")
 
@@ -59,7 +62,7 @@ class Bench:
     async def publishing(self, instance: str | None = None) -> AsyncIterator[publisher.Publisher]:
         """A publisher while the block runs."""
         handles = session.Handles(
-            on_command=self.on_command,
+            on_command=self._command,
             info=self._info,
             alert=self._alert,
             on_sent=self.sent.append,
