@@ -6,7 +6,7 @@ that was asked for; and what is known already: the API does not lose the newest 
 shown. Where several readings are left, the earliest is taken, and counted as not sure.
 """
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -21,7 +21,7 @@ class Known(msgspec.Struct, frozen=True):
     begin: int = 0
     latest: int = 1 << 62
     newest: int = -1
-    seen: Container[int] = ()
+    seen: Collection[int] = ()
 
 
 def resolve_times(times: Sequence[Readings], known: Known) -> tuple[list[int], int]:
@@ -64,9 +64,10 @@ def _resolve_run(run: list[Readings], known: Known) -> tuple[list[int], int]:
     # The first hour comes before the second: all that may be is where the one ends.
     choices = [[readings[at >= border] for at, readings in enumerate(run)] for border in (*doubtful, len(run))]
     rising = [choice for choice in choices if choice == sorted(choice)]
-    asked = _most(rising, lambda ts: ts >= known.begin)
-    complete = [choice for choice in asked if max(choice) >= known.newest] or asked
-    left = _most(complete, lambda ts: ts in known.seen)
+    asked = _best(rising, lambda choice: sum(ts >= known.begin for ts in choice))
+    newest = [choice for choice in asked if max(choice) >= known.newest] or asked
+    complete = _best(newest, lambda choice: -_count_lacking(choice, known))
+    left = _best(complete, lambda choice: sum(ts in known.seen for ts in choice))
     # The last choice is that of the first hour alone.
     chosen = left[-1] if left else choices[-1]
     others = left or choices
@@ -75,7 +76,13 @@ def _resolve_run(run: list[Readings], known: Known) -> tuple[list[int], int]:
     return chosen, sum(any(choice[at] != chosen[at] for choice in others) for at in doubtful)
 
 
-def _most(choices: list[list[int]], holds: Callable[[int], bool]) -> list[list[int]]:
-    """Those of the choices in which something holds for the most moments."""
-    counts = [sum(map(holds, choice)) for choice in choices]
-    return [choice for choice, count in zip(choices, counts, strict=True) if count == max(counts)]
+def _count_lacking(choice: list[int], known: Known) -> int:
+    """How many samples that were shown before are not among the rows, though they lie between them."""
+    shown, first, last = set(choice), min(choice), max(choice)
+    return sum(first <= ts <= last and ts not in shown for ts in known.seen)
+
+
+def _best(choices: list[list[int]], score: Callable[[list[int]], int]) -> list[list[int]]:
+    """The choices with the highest score."""
+    scores = [score(choice) for choice in choices]
+    return [choice for choice, own in zip(choices, scores, strict=True) if own == max(scores)]
