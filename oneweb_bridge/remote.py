@@ -13,6 +13,7 @@ from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.config import Config
 from oneweb_bridge.link import Link, reason_of
 from oneweb_bridge.model import Message
+from oneweb_bridge.settings import interval_text
 from oneweb_bridge.topics import Tree
 
 PATIENCE = 5.0
@@ -120,7 +121,8 @@ async def _answered(
                 write(_result_line(call, found))
                 if not waiting:
                     return good
-    write(f"oneweb-bridge: no result for {', '.join(waiting.values())} in {patience:.0f} s; is the bridge running?")
+    late = ", ".join(waiting.values())
+    write(f"oneweb-bridge: no result for {late} in {interval_text(patience)}; is the bridge running?")
     return False
 
 
@@ -132,12 +134,22 @@ def _patience(config: Config, asked: list[Asked]) -> float:
 def _result_line(call: str, found: dict[str, Any]) -> str:
     if found.get("status") != "ok":
         return f"{call}: {found.get('error', 'failed')}"
-    state = found.get("state")
-    state = state if isinstance(state, dict) else {}
-    said = [f"{state[name]} {name}" for name in ("records", "events", "samples") if name in state]
-    return f"{call}: ok" + (
-        f", enabled {str(state['enabled']).lower()}, every {state['interval']} s, {', '.join(said)}" if state else ""
-    )
+    state = _object(found.get("state"))
+    if not state:
+        return f"{call}: ok"
+    counts = ", ".join(f"{state[name]} {name}" for name in ("records", "events", "samples") if name in state)
+    enabled = "true" if state.get("enabled") else "false"
+    return f"{call}: ok, enabled {enabled}, every {_duration(state.get('interval'))}, {counts}"
+
+
+def _duration(seconds: object) -> str:
+    """Seconds as people say them, 6h instead of 21600; empty where it is no number."""
+    return interval_text(seconds) if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) else ""
+
+
+def _object(value: object) -> dict[str, Any]:
+    """A JSON object; anything else that stands in its place, as an empty one: anybody may publish there."""
+    return value if isinstance(value, dict) else {}
 
 
 def _decoded(payload: Any) -> dict[str, Any]:
@@ -145,7 +157,7 @@ def _decoded(payload: Any) -> dict[str, Any]:
         found = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return _object(found)
 
 
 def _take(said: dict[str, Any], topic: str, payload: Any, tree: Tree) -> None:
@@ -161,10 +173,10 @@ def _take(said: dict[str, Any], topic: str, payload: Any, tree: Tree) -> None:
 def table(said: dict[str, Any]) -> list[str]:
     """The table for a terminal, with what is known of the bridge above it."""
     info = said["info"]
-    api, journal = info.get("api", {}), info.get("journal", {})
+    api, journal = _object(info.get("api")), _object(info.get("journal"))
     head = f"bridge {said['bridge']}, API {api.get('state', 'unknown')}, backlog {journal.get('backlog', 'unknown')}"
-    costs = info.get("calls", {})
-    per_hour = sum(cost.get("requests_per_hour", 0) for cost in costs.values())
+    costs = {call: _object(cost) for call, cost in _object(info.get("calls")).items()}
+    per_hour = sum(n for cost in costs.values() if isinstance(n := cost.get("requests_per_hour"), int))
     calls = [said["calls"][call] for call in CALLS if call in said["calls"]]
     rows = [COLUMNS, *(tuple(_cell(call, name, costs) for name in COLUMNS) for call in calls)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
@@ -178,7 +190,7 @@ def _cell(call: dict[str, Any], name: str, costs: dict[str, Any]) -> str:
         return "yes" if value else "no"
     if name == "interval":
         effective = costs.get(str(call.get("call")), {}).get("effective_interval", value)
-        return f"{value} s" if effective == value else f"{value} s ({effective} s)"
+        return _duration(value) if effective == value else f"{_duration(value)} ({_duration(effective)})"
     if name in ("last_poll", "last_success", "next_poll"):
         return str(value or "")[:19].replace("T", " ")
     return "" if value is None else str(value)

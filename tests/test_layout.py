@@ -85,7 +85,7 @@ WORLD = {
     "executor": "clock commands diff model payloads poller publisher session store values",
     "console": "diff journal model topics",
     "past": "commands journal model values",
-    "remote": "catalogue config link model topics",
+    "remote": "catalogue config link model settings topics",
     "checking": "api config diff link masks model payloads topics values",
 }
 """Modules that touch the world, one resource each, and those that put the decisions to work."""
