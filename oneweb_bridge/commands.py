@@ -94,7 +94,7 @@ class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The call whose held removals go; without it, all of them."""
+    """The call whose held removals and values go; without it, all of them."""
 
     id: str | None = None
     call: str | None = None

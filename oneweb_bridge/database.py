@@ -48,6 +48,7 @@ CREATE INDEX discovery_gone ON discovery (sent_at) WHERE hash = x'676f6e65';
     2: """
 ALTER TABLE call ADD COLUMN polled INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE call ADD COLUMN succeeded INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE call ADD COLUMN values_held TEXT NOT NULL DEFAULT '{}';
 CREATE INDEX newest_id ON newest (id);
 CREATE INDEX discovery_unsent ON discovery (kind) WHERE topic = '';
 CREATE TABLE poll_request (

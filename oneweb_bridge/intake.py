@@ -8,12 +8,13 @@ whole listing and no other writer waits long. What decides is pure and runs off 
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from oneweb_bridge import diff, fetch, filters, glance, relations, removal, samples, wire
+from oneweb_bridge import diff, fetch, filters, glance, relations, removal, samples, vanishing, wire
 from oneweb_bridge.api import Api, NotFound
 from oneweb_bridge.bounds import Bounds
 from oneweb_bridge.catalogue import Call
@@ -44,6 +45,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     events: int = 0
     samples: int = 0
     held: str = ""
+    """What is held, in a sentence."""
     unpaged: bool = False
     alerts: list[Alert] = []
     problems: Problems = msgspec.field(default_factory=Problems)
@@ -63,6 +65,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     measured: tuple[str, ...]
     """The fields that tell when something was seen or updated: the volatile times."""
     sets: frozenset[str]
+    traits: vanishing.Traits
 
 
 def planned(call: Call, config: Config) -> Plan:
@@ -71,6 +74,7 @@ def planned(call: Call, config: Config) -> Plan:
     print_ = fingerprint(call, config.mapping)
     kind: Kind = {"components": "components", "usage": "usage"}.get(call.reads, call.entity)  # type: ignore[assignment]
     # Another threshold or filter makes every record be looked at again, but is no change of the mapping.
+    volatile = frozenset(field.name for field in call.fields if field.volatile)
     salted = f"{print_} {config.location_threshold} {config.filter}"
     return Plan(
         call=call,
@@ -80,9 +84,14 @@ def planned(call: Call, config: Config) -> Plan:
         glance=glance.glance_of(call),
         read=wire.reader(call, rules),
         sample=wire.sampler(call, rules),
-        volatile=frozenset(field.name for field in call.fields if field.volatile),
+        volatile=volatile,
         measured=tuple(field.name for field in call.fields if field.volatile and field.type == "time"),
         sets=frozenset(field.name for field in call.fields if field.type == "set"),
+        traits=vanishing.Traits(
+            volatile=volatile,
+            no_limit={field.name: field.unlimited for field in call.fields if field.unlimited},
+            derived={"parent_id": "kind"} if call.derive == "organization_kind" else {},
+        ),
     )
 
 
@@ -147,8 +156,9 @@ class Intake:
         earlier = self._familiar.pop(plan.call.id, Familiar())
         await self._stage_listing(plan, listing, earlier)
         # From here on the listing is known to be complete.
+        held = await self._hold_values(plan, memory, listing, outcome)
         async for staged in self._store.staged(plan.call.id):
-            await self._commit_records(plan, staged, memory, listing, outcome)
+            await self._commit_records(plan, staged, listing, held, outcome)
         await self._remove(plan, listing, memory, outcome)
         outcome.records = len(listing.ids)
         outcome.unpaged = listing.unpaged
@@ -229,16 +239,16 @@ class Intake:
         self,
         plan: Plan,
         staged: list[tuple[int, str, bytes, bytes]],
-        memory: CallMemory,
         listing: Listing,
+        held: vanishing.HeldFields,
         outcome: Outcome,
     ) -> None:
         fresh = await asyncio.to_thread(_read, plan, staged, listing.problems)
         for record in fresh:
             self._unreadable_of(plan.call).note(record.reading)
         listing.not_believed += _drop_unbelieved(plan, [record.reading for record in fresh], listing.bounds)
-        fresh = await self._wanted(plan, fresh, listing)
-        ids = [record.reading.id for record in fresh]
+        fresh = await self._wanted(plan, await self._with_held_values(plan, fresh, held), listing)
+        ids, memory = [record.reading.id for record in fresh], outcome.memory
         rule = diff.Rule(
             kind=plan.kind,
             volatile=plan.volatile,
@@ -260,6 +270,37 @@ class Intake:
         outcome.events += sum(_is_event(entry.what, entry.body) for entry in batch.entries)
         outcome.samples += sum(entry.what in ("metric", "usage") for entry in batch.entries)
         await self._store.commit(batch)
+
+    async def _hold_values(
+        self, plan: Plan, memory: CallMemory, listing: Listing, outcome: Outcome
+    ) -> vanishing.HeldFields:
+        """Decides which fields keep their values because these vanished from many records of the listing at once."""
+        held: dict[str, int] = msgspec.json.decode(memory.values_held)
+        rule, stored = self._config.removal, await self._store.count(plan.kind)
+        counts: Counter[str] = Counter()
+        # As few records as may lose a value at once need no second look, and a change of the mapping is a decision.
+        if listing.staged > removal.max_at_once(rule, stored) and stored and not memory.remapped:
+            async for staged in self._store.staged(plan.call.id):
+                fresh = await asyncio.to_thread(_read, plan, staged, Problems())
+                before = await self._store.load(plan.kind, [record.reading.id for record in fresh])
+                counts += await asyncio.to_thread(_vanished, plan, before, fresh)
+        if listing.shown:
+            now = self._store.steady.now()
+            held = vanishing.decide(rule, counts, stored=stored, held=held, released=memory.released, now=now)
+            if held:
+                outcome.alerts.append(alert := _values_held(plan, {name: counts[name] for name in sorted(held)}))
+                outcome.held = alert.message
+        outcome.memory = msgspec.structs.replace(outcome.memory, values_held=diff.encode(held).decode())
+        return held
+
+    async def _with_held_values(
+        self, plan: Plan, fresh: list[diff.Fresh], held: vanishing.HeldFields
+    ) -> list[diff.Fresh]:
+        """Puts the values that are held back into the records that lost them."""
+        if not held:
+            return fresh
+        before = await self._store.load(plan.kind, [record.reading.id for record in fresh])
+        return await asyncio.to_thread(_keep_held, plan, before, fresh, held)
 
     async def _wanted(self, plan: Plan, fresh: list[diff.Fresh], listing: Listing) -> list[diff.Fresh]:
         """Leaves out what the filter does not let pass, and components of terminals that are gone."""
@@ -309,6 +350,7 @@ class Intake:
 
     async def _remove(self, plan: Plan, listing: Listing, memory: CallMemory, outcome: Outcome) -> None:
         if plan.kind == "components":
+            outcome.memory = msgspec.structs.replace(outcome.memory, released=False)
             return
         stored, now = await self._store.count(plan.kind), self._store.steady.now()
         absent = [] if listing.problems.set_aside else await self._absent(plan, listing, stored, now)
@@ -327,8 +369,8 @@ class Intake:
         for start in range(0, len(verdict.gone), SLICE):
             await self._commit_removed(plan.kind, verdict.gone[start : start + SLICE], outcome)
         if verdict.held:
-            outcome.alerts.append(_held(plan, verdict.held, len(absent) or stored))
-        outcome.held = verdict.held
+            outcome.alerts.append(alert := _held(plan, verdict.held, len(absent) or stored))
+            outcome.held = alert.message
         outcome.memory = msgspec.structs.replace(
             outcome.memory,
             held_since=verdict.held_since,
@@ -530,6 +572,26 @@ def _read(plan: Plan, staged: list[tuple[int, str, bytes, bytes]], problems: Pro
     return fresh
 
 
+def _vanished(plan: Plan, before: Mapping[str, Stored], fresh: Sequence[diff.Fresh]) -> Counter[str]:
+    """From how many stored records each field vanished."""
+    pairs = ((diff.fields_of(before.get(record.reading.id)), record.reading.fields) for record in fresh)
+    return vanishing.count_vanished(plan.traits, pairs)
+
+
+def _keep_held(
+    plan: Plan, before: Mapping[str, Stored], fresh: Sequence[diff.Fresh], held: vanishing.HeldFields
+) -> list[diff.Fresh]:
+    """The records with their held values. Without a hash, so that they are looked at again in each listing."""
+    kept = []
+    for record in fresh:
+        known = diff.fields_of(before.get(record.reading.id))
+        fields = vanishing.keep_held(plan.traits, known, record.reading.fields, held)
+        if fields is not None:
+            record = diff.Fresh(msgspec.structs.replace(record.reading, fields=fields), b"")  # noqa: PLW2901 -- the same record
+        kept.append(record)
+    return kept
+
+
 def _set_aside(call: Call, id: str, error: wire.Unreadable, problems: Problems) -> None:
     problems.add_set_aside(f"{id}: {error}")
     _log.debug("%s: something of %s is set aside: %s", call.id, id, error, exc_info=error)
@@ -706,6 +768,17 @@ def _report_stopped(call: Call, imeis: Sequence[str]) -> Alert:
         kind="report_stopped",
         call=call.id,
         message=f"the report {call.report} has stopped for {whom} online, while that of others goes on: {named}",
+    )
+
+
+def _values_held(plan: Plan, counts: Mapping[str, int]) -> Alert:
+    named = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return Alert(
+        kind="values_held",
+        call=plan.call.id,
+        about=" ".join(counts),
+        message=f"many {plan.kind} records have lost a value at once, and keep the one that they had: {named}. "
+        "To let the values go, publish {} to bridge/request/release below the base topic",
     )
 
 

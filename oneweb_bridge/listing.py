@@ -142,6 +142,7 @@ class Listing:
         self.ids: set[str] = set()
         self.shown = 0
         self.known = 0
+        self.staged = 0
         self.problems = problems or Problems()
         self.not_believed = 0
         self.unsure = 0
@@ -189,6 +190,7 @@ class Listing:
         unseen = self.unseen(page.ids)
         wanted = [at for at in unseen if page.hashes[at] not in settled.hashes]
         self.known += len(unseen) - len(wanted)
+        self.staged += len(wanted)
         if page.digest and not wanted and len(unseen) == len(page.ids):
             self.familiar.keep(page, settled.since, settled.until)
         raws = page.raws() if wanted else []

@@ -189,8 +189,8 @@ class Poller:
         await self._put_in_force()
 
     async def release(self, call: str | None) -> int:
-        """Lets held removals go with the next poll, which is asked for at once. Returns how many calls were held."""
-        held = [slot for slot in self.slots.values() if slot.memory.held_since and call in (None, slot.call)]
+        """Lets what is held go with the next poll, which is asked for at once. Returns how many calls were held."""
+        held = [slot for slot in self.slots.values() if slot.memory.is_holding() and call in (None, slot.call)]
         if held:
             await self._store.release_removals([slot.call for slot in held])
         for slot in held:
@@ -285,7 +285,7 @@ class Poller:
             released=outcome.memory.released or slot.released,
         )
         slot.status = "held" if outcome.held else "ok"
-        slot.error = outcome.alerts[-1].message if outcome.held else None
+        slot.error = outcome.held or None
         slot.records, slot.events, slot.samples = outcome.records, outcome.events, outcome.samples
         slot.duration_ms = round((time.monotonic() - started) * 1000)
 

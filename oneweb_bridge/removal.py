@@ -49,11 +49,15 @@ def decide(
     if listed == 0 and released:
         return Verdict(gone=tuple(a.id for a in absent))
     due = tuple(a.id for a in absent if a.missing >= rule.after_missing and _long_enough(rule, a, now, timed=timed))
-    most = max(rule.hold_above.count, int(rule.hold_above.share * stored))
     waited = held_since > 0 and now - held_since >= rule.hold_for * 1000
-    if len(due) > most and not released and not waited:
+    if len(due) > max_at_once(rule, stored) and not released and not waited:
         return Verdict(held="many", held_since=held_since or now)
     return Verdict(gone=due)
+
+
+def max_at_once(rule: Removal, stored: int) -> int:
+    """How many of the `stored` records may go at once without being held."""
+    return max(rule.hold_above.count, int(rule.hold_above.share * stored))
 
 
 def _long_enough(rule: Removal, absent: Absent, now: int, *, timed: bool) -> bool:

@@ -138,7 +138,9 @@ CREATE TABLE call (
     released INTEGER NOT NULL DEFAULT 0,
     failures INTEGER NOT NULL DEFAULT 0,
     polled INTEGER NOT NULL DEFAULT 0,
-    succeeded INTEGER NOT NULL DEFAULT 0
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    -- Field -> since when values that vanished from many records are held, as JSON.
+    values_held TEXT NOT NULL DEFAULT '{}'
 );
 
 -- What commands have set, in force over the configuration file. `value` is JSON.

@@ -28,7 +28,7 @@ class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of one call over restarts. Times in ms; see schema.sql.
 
     `last_poll` and `last_success` are for people; `polled` and `succeeded` are the same in steady time, as
-    `held_since` is.
+    `held_since` is. `values_held` is JSON: the fields whose values are held, each with the steady time since when.
     """
 
     id: str
@@ -44,6 +44,11 @@ class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
     failures: int = 0
     polled: int = 0
     succeeded: int = 0
+    values_held: str = "{}"
+
+    def is_holding(self) -> bool:
+        """Whether removals or values are held."""
+        return self.held_since > 0 or self.values_held != "{}"
 
 
 class PollRequest(msgspec.Struct, frozen=True):

@@ -97,6 +97,7 @@ def made_old(path: Path) -> None:
             ALTER TABLE record ADD COLUMN raw_hash BLOB NOT NULL DEFAULT x'';
             ALTER TABLE newest DROP COLUMN letters; PRAGMA user_version = 1;
             ALTER TABLE call DROP COLUMN polled; ALTER TABLE call DROP COLUMN succeeded;
+            ALTER TABLE call DROP COLUMN values_held;
             DELETE FROM meta WHERE name = 'steady';"""
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import stamina
 
@@ -198,6 +199,121 @@ async def test_empty_listing_goes_by_release_alone(tmp_path: Path) -> None:
         assert "the listing is empty where 8 terminal records were known" in said[0].body["message"]
         await poller.release(TERMINALS)
         assert len([one for one in await managed_poll(b, poller, TERMINALS) if one.what == "removed"]) == 8
+
+
+# --- values that vanish ---------------------------------------------------------------------------
+
+LISTED = {
+    "user_terminals": "/userTerminal",
+    "products": "/product",
+    "organizations": "/organization",
+    "sites": "/geographicSite",
+}
+
+
+def spoil(b: Bench, call: str, kind: str, **details: Any) -> None:
+    """From now on the listing of a call lacks what `kind` takes away."""
+    b.sim.clear_faults()
+    b.sim.fault(kind, path=LISTED[call], share=1.0, **details)
+
+
+@pytest.mark.parametrize("call", RECORDS)
+async def test_listing_of_nothing_but_ids_tells_nothing(call: str, tmp_path: Path) -> None:
+    """Records that have lost all values at once keep them: no event, status held, and one alert that names fields."""
+    async with bench(tmp_path, {"terminals": 60}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, call)
+        before = (await b.holdings())["record"]
+        spoil(b, call, "nulls")
+        said = [await managed_poll(b, poller, call) for _ in range(3)]
+        assert [[one.what for one in news] for news in said] == [["alert"], [], []]
+        alert = said[0][0].body
+        count = len(b.ids(THINGS[call]))
+        assert alert["kind"] == "values_held"
+        assert f"name ({count})" in alert["message"]
+        assert "request/release" in alert["message"]
+        assert (poller.slots[call].status, poller.slots[call].error) == ("held", alert["message"])
+        assert (await b.holdings())["record"] == before
+        b.sim.clear_faults()
+        assert await managed_poll(b, poller, call) == []
+        assert poller.slots[call].status == "ok"
+        assert not poller.slots[call].memory.is_holding()
+        assert (await b.holdings())["record"] == before
+
+
+async def test_only_the_field_that_vanished_is_held(tmp_path: Path) -> None:
+    """Other changes of the same records go out, as events whose chain still holds, and the field stays."""
+    async with bench(tmp_path, {"terminals": 12}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, TERMINALS)
+        spoil(b, TERMINALS, "missing_key", key="resourceState")
+        renamed = b.ids("terminals")[0]
+        b.sim.fleet("rename", id=renamed, name="Another name")
+        news = await managed_poll(b, poller, TERMINALS)
+        assert [one.what for one in news] == ["changed", "alert"]
+        assert set(news[0].body["changed"]) == {"name"}
+        assert news[0].body["record"]["state"] in ("online", "offline")
+        assert "state (12)" in news[1].body["message"]
+        assert await managed_poll(b, poller, TERMINALS) == []
+        # What else vanishes meanwhile is told anew.
+        spoil(b, TERMINALS, "nulls")
+        assert [one.body["kind"] for one in await managed_poll(b, poller, TERMINALS)] == ["values_held"]
+
+
+async def test_held_values_go_when_released(tmp_path: Path) -> None:
+    """`release` lets the values go at the next poll, once: what vanishes later is held again."""
+    async with bench(tmp_path, {"terminals": 12}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, TERMINALS)
+        spoil(b, TERMINALS, "missing_key", key="resourceState")
+        await managed_poll(b, poller, TERMINALS)
+        assert await poller.release(None) == 1
+        news = await managed_poll(b, poller, TERMINALS)
+        assert {one.what for one in news} == {"changed"}
+        assert [one.body["changed"]["state"]["to"] for one in news] == [None] * 12
+        assert (poller.slots[TERMINALS].status, await poller.release(None)) == ("ok", 0)
+        spoil(b, TERMINALS, "nulls")
+        assert [one.what for one in await managed_poll(b, poller, TERMINALS)] == ["alert"]
+
+
+async def test_held_values_go_after_a_time_also_over_a_restart(tmp_path: Path) -> None:
+    """After removal.hold_for the values go by themselves; the time counts from the first listing without them."""
+    async with fleet(terminals=12) as simulator:
+        async with opened(tmp_path, simulator) as b:
+            await b.poll(TERMINALS)
+            spoil(b, TERMINALS, "missing_key", key="resourceState")
+            await b.poll(TERMINALS)
+            await b.later(23 * HOUR)
+        async with opened(tmp_path, simulator) as b:
+            await b.news()
+            assert (await b.poll(TERMINALS)).held
+            assert await b.events() == []
+            await b.later(HOUR)
+            assert not (await b.poll(TERMINALS)).held
+            assert [what for what, _ in await b.events()] == ["changed"] * 12
+
+
+async def test_few_values_that_vanish_go_out_at_once(tmp_path: Path) -> None:
+    """As few as may be removed at once are changes like any other."""
+    async with bench(tmp_path, {"terminals": 5}) as b:
+        await b.poll(TERMINALS)
+        await b.news()
+        spoil(b, TERMINALS, "missing_key", key="resourceState")
+        assert not (await b.poll(TERMINALS)).held
+        assert [what for what, _ in await b.events()] == ["changed"] * 5
+
+
+async def test_released_components_are_not_released_for_ever(tmp_path: Path) -> None:
+    """A release of components holds for one listing too."""
+    async with bench(tmp_path, {"terminals": 12}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, TERMINALS)
+        await managed_poll(b, poller, COMPONENTS)
+        slot = poller.slots[COMPONENTS]
+        slot.memory = msgspec.structs.replace(slot.memory, values_held='{"main/UT":1}')
+        assert await poller.release(COMPONENTS) == 1
+        await managed_poll(b, poller, COMPONENTS)
+        assert (slot.memory.released, slot.memory.is_holding()) == (False, False)
 
 
 # --- initial and remapped -------------------------------------------------------------------------

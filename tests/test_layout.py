@@ -42,6 +42,7 @@ PURE = {
     "settings": "catalogue units",
     "masks": "settings",
     "removal": "settings",
+    "vanishing": "diff model removal settings",
     "filters": "model settings",
     "commands": "catalogue settings values",
     "payloads": "model",
@@ -72,7 +73,7 @@ WORLD = {
     "announcer": "__init__ devices discovery filters model settings topics",
     "intake": (
         "api bounds catalogue clock config diff fetch filters glance listing model relations removal repeated_hour "
-        "samples store values wire"
+        "samples store values vanishing wire"
     ),
     "poller": "api clock config diff intake model payloads schedule settings store turns values",
     "connections": "",

@@ -30,7 +30,7 @@ Replacing = Literal[
     "hang",
 ]
 Bending = Literal[
-    "missing_key", "null_location", "number_imei", "unknown_attributes", "unknown_indicator", "drop_items",
+    "missing_key", "nulls", "null_location", "number_imei", "unknown_attributes", "unknown_indicator", "drop_items",
     "page_repeat", "page_missing", "total_changes", "endless_next", "foreign_next",
 ]  # fmt: skip
 Spoiling = Literal["cut", "truncated", "slow", "not_utf8", "bom", "content_type"]
@@ -66,7 +66,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     seconds: float = 3600.0
     """hang: seconds until the connection is closed without an answer."""
     share: float = 0.5
-    """drop_items, missing_key, null_location, number_imei: share of the objects that are hit."""
+    """drop_items, missing_key, nulls, null_location, number_imei: share of the objects that are hit."""
     key: str = "id"
     """missing_key: the attribute that is missing."""
     megabytes: float = 10.0
@@ -163,6 +163,10 @@ def _missing_key(item: Json, fault: Fault) -> Json:
     return {name: value for name, value in item.items() if name != fault.key}
 
 
+def _nulls(item: Json, _fault: Fault) -> Json:
+    return {name: value if name in ("id", "imei") else None for name, value in item.items()}
+
+
 def _null_location(item: Json, _fault: Fault) -> Json:
     return {**item, "location": None} if "location" in item else item
 
@@ -193,6 +197,7 @@ def _unknown_indicator(item: Json, _fault: Fault) -> Json:
 
 _BENDS: dict[str, Callable[[Json, Fault], Json]] = {
     "missing_key": _missing_key,
+    "nulls": _nulls,
     "null_location": _null_location,
     "number_imei": _number_imei,
     "unknown_attributes": _unknown_attributes,
