@@ -22,6 +22,7 @@ from oneweb_bridge.model import Entry, Reading, Row, Sample
 from oneweb_bridge.wire import Rules
 from tests.outside import VALUES, check_publishable, places, with_value
 from tests.polls import bench
+from tests.test_explore import judged
 from tests.test_wire import POLLING, body_of
 
 FOLDER = Path(__file__).parent / "samples"
@@ -86,6 +87,15 @@ def test_any_value_in_any_field_costs_no_other_record(call: str, kind: str) -> N
     for place in places(record):
         found = read_page(row, f"[{with_value(record, place, VALUES[kind])}, {json.dumps(other)}]".encode())
         assert {id: found.get(id) for id in alone} == alone, place
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_explore_looks_at_any_number_anywhere(call: str) -> None:
+    """An integer that no float can hold, wherever it stands, is a finding or none, and no traceback of `explore`."""
+    record, other, *_ = records_of(call)
+    for place in places(record):
+        body = json.loads(f"[{with_value(record, place, VALUES['digits'])}, {json.dumps(other)}]")
+        assert isinstance(judged(call, body), list)
 
 
 @hypothesis.settings(max_examples=100)

@@ -9,7 +9,7 @@ from typing import Any
 from oneweb_bridge.catalogue import Field
 from oneweb_bridge.explore.evidence import Evidence
 from oneweb_bridge.explore.guesses import Name, matched
-from oneweb_bridge.explore.judging import Context, Finding, has_any, objects, polling, unknown_members, values_at
+from oneweb_bridge.explore.judging import Context, Finding, has_any, number_of, objects, polling, unknown_members, values_at
 from oneweb_bridge.paths import compile_path, folded
 
 _CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
@@ -129,8 +129,7 @@ def _order(context: Context, items: list[Any]) -> list[Finding]:
 
 
 def _number(item: Any, paths: tuple[str, ...]) -> float | None:
-    found = next(values_at([item], paths), None)
-    return float(found) if isinstance(found, (int, float)) else None
+    return number_of(next(values_at([item], paths), None))
 
 
 def _is_swapped(latitude: float | None, longitude: float | None, item: Any, context: Context) -> bool | None:

@@ -8,7 +8,7 @@ import msgspec
 from oneweb_bridge.catalogue import Call, Field
 from oneweb_bridge.explore.evidence import Evidence, Tree, located
 from oneweb_bridge.explore.guesses import Name, matched
-from oneweb_bridge.explore.judging import Context, Finding, is_time, objects, polling
+from oneweb_bridge.explore.judging import Context, Finding, is_time, number_of, objects, polling
 from oneweb_bridge.paths import folded
 
 _TIMES = ("timestamp", "time", "dateTime", "date", "measuredAt", "startTime", "ts")
@@ -207,7 +207,7 @@ def _of(field: Field, values: list[Value], names: Mapping[str, str]) -> list[Val
 
 def _unit(field: Field, own: list[Value]) -> str:
     """What the values of one field look like, where the API does not say their unit; "" for as configured."""
-    numbers = [float(v.value) for v in own if isinstance(v.value, (int, float)) and not isinstance(v.value, bool)]
+    numbers = [number for value in own if (number := number_of(value.value)) is not None]
     if any(value.unit not in ("", "1") for value in own) or not numbers or not field.raw_unit:
         return ""
     if field.raw_unit == "%":

@@ -1,5 +1,6 @@
 """What the judges of `explore` share: findings, the context of all calls, and what the configuration reads. Pure."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -66,8 +67,17 @@ def _point(site: Any, config: Config) -> tuple[float, float] | None:
     paths = {field.name: field.paths[0] for field in config.polling["sites"].fields}
     try:
         return float(compile_path(paths["latitude"])(site)), float(compile_path(paths["longitude"])(site))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def number_of(value: Any) -> float | None:
+    """A JSON number as a float; None for anything else, also for an integer that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    with contextlib.suppress(OverflowError):
+        return float(value)
+    return None
 
 
 def values_at(items: Iterable[Any], paths: Sequence[str]) -> Iterator[Any]:
