@@ -45,7 +45,21 @@ def read_head(payload: bytes) -> Head | None:
         head = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return head if isinstance(head, dict) else None
+    return _with_bounds(head) if isinstance(head, dict) else None
+
+
+def _with_bounds(head: Head) -> Head:
+    """The members that are looked at: texts, and a row's number that has a place in SQLite."""
+    texts = {name: head[name] for name in ("journal", "instance") if head.get(name) is not None}
+    seq = head.get("seq")
+    return {
+        **{name: text if isinstance(text, str) else NO_TEXT for name, text in texts.items()},
+        "seq": seq if type(seq) is int and 0 <= seq < 2**63 else None,
+    }
+
+
+NO_TEXT = "(no text)"
+"""Stands for whatever is no name at all; no instance can have it as its name."""
 
 
 def owner_of(head: Head | None, here: Place, identity: Identity) -> Literal["nobody", "this", "another"]:

@@ -618,6 +618,13 @@ TABLE = (
         "level: list[Any] = [msgspec.json.decode(body)]",
         "test_outside.py -k usage_consumption-overflow",
     ),
+    Mutant(
+        "the row of a head has bounds",
+        "heads.py",
+        "seq if type(seq) is int and 0 <= seq < 2**63 else None",
+        "seq",
+        "test_outside.py -k head",
+    ),
     Mutant("a set is published sorted", "values.py", "sorted(set(found))", "found", "test_values.py"),
     Mutant("whole numbers stay whole", "values.py", "int(digits) if whole", "float(digits) if whole", "test_values.py"),
     Mutant(

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import commands, diff, glance, samples, topics, wire
+from oneweb_bridge import commands, diff, glance, heads, samples, topics, wire
 from oneweb_bridge.catalogue import CALLS, Call
 from oneweb_bridge.model import Entry, Reading, Row, Sample
 from oneweb_bridge.wire import Rules
@@ -229,6 +229,25 @@ def test_any_value_in_any_member_of_a_command_is_a_command_or_a_sentence(topic: 
     obey(topic, value.encode())
     for member in MEMBERS:
         obey(topic, f'{{"{member}": {value}}}'.encode())
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_any_value_in_a_head_is_a_head_or_none(kind: str) -> None:
+    """What stands on the head's topic may be anything: a row's number is one that SQLite holds, or none."""
+    value, here = VALUES[kind], heads.Place("oneweb", "main")
+    good = {"journal": '"j"', "instance": '"main"', "seq": "5"}
+    for body in (value, *(json_object(good | {member: value}) for member in good)):
+        head = heads.read_head(body.encode())
+        owner = heads.owner_of(head, here, heads.Identity(journal_id="j"))
+        assert owner in ("nobody", "this", "another")
+        if head is not None:
+            assert len(heads.foreign_sentence(head, "oneweb/bridge/head", here)) < 400
+            assert head["seq"] is None or 0 <= head["seq"] < 2**63
+
+
+def json_object(members: dict[str, str]) -> str:
+    """An object of members that are JSON already."""
+    return "{" + ",".join(f'"{name}":{value}' for name, value in members.items()) + "}"
 
 
 @given(st.sampled_from(ADDRESSES), st.binary(max_size=200))

@@ -9,7 +9,16 @@ from typing import Any
 from oneweb_bridge.catalogue import Field
 from oneweb_bridge.explore.evidence import Evidence
 from oneweb_bridge.explore.guesses import Name, matched
-from oneweb_bridge.explore.judging import Context, Finding, has_any, number_of, objects, polling, unknown_members, values_at
+from oneweb_bridge.explore.judging import (
+    Context,
+    Finding,
+    has_any,
+    number_of,
+    objects,
+    polling,
+    unknown_members,
+    values_at,
+)
 from oneweb_bridge.paths import compile_path, folded
 
 _CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
