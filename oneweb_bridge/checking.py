@@ -1,15 +1,19 @@
 """`oneweb-bridge check`: step by step, whether the bridge could work, and what to do where it could not."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import aiomqtt
 
-from oneweb_bridge import api
+from oneweb_bridge import api, journal
 from oneweb_bridge.config import Config, ConfigError, require_credentials
+from oneweb_bridge.database import StoreError, explained
 from oneweb_bridge.diff import encode
+from oneweb_bridge.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.link import REFUSED, Link, reason_of
 from oneweb_bridge.masks import Masks
 from oneweb_bridge.model import Message
@@ -52,8 +56,11 @@ async def _check_api(config: Config, masks: Masks | None) -> tuple[bool, str]:
 
 async def _check_broker(config: Config) -> tuple[bool, str]:
     where = f"{config.mqtt.host}:{config.mqtt.port}"
+    here = Place(config.mqtt.base_topic, config.instance)
     try:
-        await _probe(config)
+        head = await _probe(config)
+        if owner_of(head, here, await _identity(config)) == "another":
+            return False, f"broker: {foreign_sentence(head or {}, f'{here.base}/bridge/head', here)}"
     except TimeoutError:
         return False, (
             f"broker: {where} took a probe but did not deliver it. Let this user read and write "
@@ -67,9 +74,20 @@ async def _check_broker(config: Config) -> tuple[bool, str]:
     return True, f"broker: {where} takes and delivers messages below {config.mqtt.base_topic}"
 
 
-async def _probe(config: Config) -> None:
-    """Publishes a probe and reads it back. Raises TimeoutError when it does not come."""
-    topic = Tree(config.mqtt.base_topic, config.instance, "").probe
+async def _identity(config: Config) -> Identity:
+    """What the database knows of itself; of one that cannot be read, or is not there yet, nothing."""
+    path = Path(config.state.path)
+    with contextlib.suppress(StoreError):
+        async with journal.opened(path, "mqtt", read_only=True) as rows:
+            with explained(path):
+                return await rows.identity()
+    return Identity()
+
+
+async def _probe(config: Config) -> Head | None:
+    """Publishes a probe and reads it back. Returns the head. Raises TimeoutError when the probe does not come."""
+    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    topic, head = tree.probe, None
     nonce = secrets.token_hex(8)
     refusals: list[str] = []
 
@@ -78,11 +96,15 @@ async def _probe(config: Config) -> None:
             refusals.append(reason)
 
     async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", on_answer) as link:
-        await link.listen(topic)
+        await link.listen(tree.head, topic)
         link.send(Message(topic, encode(Probe(rfc3339(round(time.time() * 1000)), nonce)), retain=False))
         async with asyncio.timeout(PATIENCE):
             async for message in link.messages:
+                if str(message.topic) == tree.head:
+                    head = read_head(bytes(message.payload))
+                    continue
                 if nonce.encode() in bytes(message.payload):
-                    return
+                    return head
                 if refusals:
                     raise aiomqtt.MqttError(f"the broker refuses {topic}: {refusals[0]}")
+    return head

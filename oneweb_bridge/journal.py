@@ -86,7 +86,10 @@ class Journal:
         await self._write_places(tuple(place for place in await self._places() if place.base != base))
 
     async def _places(self) -> tuple[Place, ...]:
-        rows = await self._rows("SELECT value FROM meta WHERE name = 'places'")
+        # Those in a copy are the original's until it is opened, and gone then.
+        rows = await self._rows(
+            "SELECT value FROM meta WHERE name = 'places' AND NOT EXISTS (SELECT 1 FROM meta WHERE name = 'copied')"
+        )
         return msgspec.json.decode(rows[0][0], type=tuple[Place, ...]) if rows else ()
 
     async def _write_places(self, places: tuple[Place, ...]) -> None:

@@ -18,7 +18,7 @@ from oneweb_bridge.journal import Journal
 from oneweb_bridge.link import Link, cancellations, go_if_cancelled, reason_of
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Connection
-from oneweb_bridge.purge import stray_topics
+from oneweb_bridge.purge import clear_old_bases, stray_topics
 from oneweb_bridge.session import Foreign, Handles, Incoming, Session
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
@@ -111,15 +111,32 @@ class Publisher:
         return await self._connected().replay(whose, report, since, until)
 
     async def purge(self) -> int:
-        """Clears the retained topics below the base that are not the bridge's. Returns how many. Raises MqttError."""
+        """Clears the retained topics below the base that are not the bridge's, and all below its earlier bases.
+
+        Returns how many. Raises MqttError.
+        """
         session = self._connected()
         strays = await stray_topics(self.settings, self.tree, self.journal)
         await session.clear(strays)
-        return len(strays)
+        return len(strays) + await self._clear_old_bases(session, is_requested=True)
 
     async def find_strays(self) -> list[str]:
         """The retained topics below the base that the bridge does not own. Raises MqttError."""
         return await stray_topics(self.settings, self.tree, self.journal)
+
+    async def clear_old_bases(self) -> None:
+        """Clears what was published below an earlier base topic, when that is wanted; what fails stays to be done."""
+        if self._session is None or not self.settings.clear_old_base:
+            return
+        try:
+            await self._clear_old_bases(self._session, is_requested=False)
+        except aiomqtt.MqttError as error:
+            _log.warning("the former mqtt.base_topic could not be cleared now: %s", error)
+
+    async def _clear_old_bases(self, session: Session, *, is_requested: bool) -> int:
+        return await clear_old_bases(
+            self.settings, self.tree, self.journal, session.announce, is_requested=is_requested
+        )
 
     def use(self, settings: Mqtt, *, anew: bool = False) -> None:
         """Takes new settings; changed ones make a new connection at once, as `anew` does."""

@@ -101,6 +101,9 @@ class Owner(Protocol):
     async def find_strays(self) -> list[str]:
         """The retained topics below the base that the bridge does not own. Raises MqttError."""
 
+    async def clear_old_bases(self) -> None:
+        """Clears what was published below an earlier base topic."""
+
 
 class Session:
     """One connection, from the probe to its loss."""
@@ -143,6 +146,7 @@ class Session:
                 # What comes there from now on is what this bridge says itself.
                 await link.leave(self._tree.head)
                 group.create_task(self._drain(), name="mqtt drain")
+                group.create_task(self._owner.clear_old_bases(), name="mqtt old bases")
                 group.create_task(self._commit(), name="mqtt cursor")
                 group.create_task(self._watch(), name="mqtt watch")
                 group.create_task(self._inform(), name="mqtt info")

@@ -243,6 +243,7 @@ class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     transport: Literal["tcp", "websockets"] = "tcp"
     path: UrlPath = "/mqtt"
     base_topic: str = "oneweb"
+    clear_old_base: Flag = True
     username: Secret | None = None
     password: Secret | None = None
     allow_plain_password: Flag = False

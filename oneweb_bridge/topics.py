@@ -65,6 +65,10 @@ def decode_level(level: str) -> str | None:
     return raw.decode()
 
 
+_ENTITIES = frozenset(("terminal", "product", "organization", "site", "usage", "forecast"))
+"""First levels below the base that carry retained messages."""
+
+
 class _Said(msgspec.Struct, frozen=True):
     """The body of an event row, as far as its messages need its parts."""
 
@@ -204,6 +208,15 @@ class Tree:
     def metric(self, entity: str, report: str, id: str, doc: bytes) -> Message:
         """The retained message of the newest sample."""
         return Message(self.of(entity, id, "metric", report), doc, retain=True)
+
+    def may_own(self, topic: str) -> bool:
+        """Whether a topic has the form of one that a bridge keeps retained below this base."""
+        if not topic.startswith(f"{self.base}/"):
+            return False
+        first, *rest = topic.removeprefix(f"{self.base}/").split("/")
+        if first == "bridge":
+            return topic in (self.status, self.info, self.head) or (rest[:1] == ["polling"] and rest[2:] == ["state"])
+        return first in _ENTITIES and len(rest) > 0
 
     def commands(self) -> Iterable[str]:
         """The filters of all incoming topics below the base."""
