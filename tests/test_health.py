@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -187,3 +189,30 @@ async def test_metrics_go_on_while_the_database_cannot_be_read(tmp_path: Path) -
     assert answer.status == 200
     assert {"ready", "api_up", "broker_up", "call_enabled", "progress_age_seconds"} <= names
     assert not [name for name in names if name.startswith("journal_") and name != "journal_backlog_limit"]
+
+
+async def test_request_that_hangs_does_not_fail_the_stop() -> None:
+    """A request that is still answered at the stop is cut off, and the stop is no failure."""
+    asked = asyncio.Event()
+
+    class Hanging(health.Health):
+        async def readyz(self, _: web.Request) -> web.Response:
+            asked.set()
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(3600 if not ended else 0)
+                if ended:
+                    return web.Response()
+
+    ended = False
+    watch = Hanging.__new__(Hanging)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with aiohttp.ClientSession() as session:
+        async with health.served(watch, ("127.0.0.1", port)):
+            asking = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/readyz"))
+            await asked.wait()
+        ended = True
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
