@@ -141,7 +141,16 @@ def is_empty(address: Address, payload: bytes, *, retain: bool) -> bool:
 
 
 def decode(address: Address, payload: bytes) -> Command:
-    """The command of a payload. Raises BadCommand."""
+    """The command of a payload. Raises BadCommand, and nothing else: it comes from outside, and may come again."""
+    try:
+        return _decode(address, payload)
+    except BadCommand:
+        raise
+    except Exception as error:
+        raise BadCommand(f"the payload cannot be read ({type(error).__name__}), see docs/commands.md") from error
+
+
+def _decode(address: Address, payload: bytes) -> Command:
     if len(payload) > MOST:
         raise BadCommand(f"the payload has {len(payload)} bytes, expected at most {MOST}")
     if address.kind == "request":
@@ -272,7 +281,7 @@ def _instant(name: str, value: str | float, now: float) -> int:
     """A time in ms since the epoch, from a time or from how long ago."""
     try:
         return _moment(value, now)
-    except ValueError:
+    except (ValueError, ArithmeticError):
         raise ValueError(
             f"{name}: expected a time like 2025-06-17T13:40:07Z, or how long ago like 24h, between 1970 and 9999, "
             f"got {str(value)[:40]!r}"

@@ -124,6 +124,8 @@ class Executor:
             command = commands.decode(address, incoming.payload)
         except BadCommand as error:
             self._answer(incoming, address, error.id, error=str(error))
+            if error.__cause__ is not None:
+                _log.debug("while it was decoded:", exc_info=error.__cause__)
             return
         mark = (incoming.topic, commands.mark_of(incoming.payload, command.id))
         remembers = address.kind == "polling" and (incoming.retain or not self._modern)

@@ -843,6 +843,13 @@ TABLE = (
         "test_poller.py -k last_poll",
     ),
     Mutant(
+        "what a decoder of commands raises refuses the command",
+        "commands.py",
+        "    except BadCommand:\n        raise\n    except Exception as error:",
+        "    except BadCommand:\n        raise\n    except ValueError as error:",
+        "test_executor.py -k raises",
+    ),
+    Mutant(
         "times of commands are bounded",
         "commands.py",
         "    if not 0 <= ms < MAX_TIME_MS:",

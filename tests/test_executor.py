@@ -1,0 +1,143 @@
+"""Commands of any kind, through the real executor, poller and store: each is answered, and none ends anything."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from oneweb_bridge import commands, journal
+from oneweb_bridge.executor import Executor, Inbox
+from oneweb_bridge.model import Message
+from oneweb_bridge.poller import Poller
+from oneweb_bridge.publisher import Publisher
+from oneweb_bridge.session import Incoming
+from tests.polls import Bench, bench, configured
+
+VALUES: tuple[str, ...] = (
+    *("0", "-1", "1", "9" * 19, "9" * 400, f"-{'9' * 400}", "1e300", "1e999", "-1e300", "1e-320", "NaN", "Infinity"),
+    *("true", "null", "[]", "{}", "[[[[]]]]", '{"id": {"id": 1}}', '""', '" "', '"\\u0000"', '"\\ud800"', '"\\udfff"'),
+    *('"1e300s"', f'"{"9" * 400}d"', f'"{"9" * 400}"', '"99999999999999d"', '"10000-01-01T00:00:00Z"', '"-5s"'),
+    *('"0001-01-01T00:00:00Z"', '"PT"', f'"P{"9" * 60}D"', f'"{"x" * 3000}"', '"船"', '"a/+/#"', '"٣d"'),
+)
+BARE: tuple[bytes, ...] = (
+    *(value.encode() for value in VALUES),
+    *(
+        b"",
+        b"\x00",
+        b"\xff\xfe",
+        b"\xed\xa0\x80",
+        b"[" * 4096,
+        b"{" * 4096,
+        b'{"id":' * 600,
+        b"x" * 5000,
+        b"\xef\xbb\xbf{}",
+    ),
+)
+MEMBERS = {
+    "polling/sites/set": ("enabled", "interval", "id"),
+    "polling/all/set": ("enabled", "interval", "id"),
+    "polling/sites/poll": ("id", "source"),
+    "request/republish": ("what", "id"),
+    "request/replay": ("since", "until", "imei", "product_id", "report", "id"),
+    "request/release": ("call", "id"),
+    "request/purge": ("id",),
+}
+BARE_TOPICS = (*MEMBERS, "polling/sites/enabled/set", "polling/sites/interval/set", "polling/x\x01/set", "request/")
+
+
+class Answers:
+    """A publisher that keeps what is answered, and looks into the journal as the real one does."""
+
+    def __init__(self, rows: journal.Journal) -> None:
+        self.tree = SimpleNamespace(base="oneweb")
+        self.sent: list[Message] = []
+        self._rows = rows
+
+    def reply(self, message: Message, to: Incoming | None) -> None:
+        assert to is not None
+        self.sent.append(message)
+
+    async def replay(self, whose: tuple[str, str] | None, report: str | None, since: int, until: int) -> int:
+        return len(await self._rows.history(whose, since, until)) + (report is None)
+
+    async def republish(self) -> int:
+        return 0
+
+    purge = republish
+
+
+@contextlib.asynccontextmanager
+async def executing(b: Bench, tmp_path: Path) -> AsyncIterator[tuple[Inbox, Answers]]:
+    """An executor at work over a poller that does not poll."""
+    poller, inbox = Poller(b.intake, b.store, b.api, configured(b.sim.url), b.clock), Inbox()
+    await poller.load()
+    async with journal.opened(tmp_path / "bridge.db", "mqtt", read_only=True) as rows:
+        answers = Answers(rows)
+        executor = Executor(
+            inbox, poller, b.store, cast("Publisher", answers), b.clock, modern=True, announce=answers.republish
+        )
+        task = asyncio.create_task(executor.run())
+        try:
+            yield inbox, answers
+            assert not task.done() or task.result() is None
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def payloads() -> Iterator[tuple[str, bytes]]:
+    """Every topic with every kind of value, bare and in each of its members."""
+    yield from itertools.product(BARE_TOPICS, BARE)
+    for topic, names in MEMBERS.items():
+        for name, value in itertools.product(names, VALUES):
+            yield topic, f'{{"{name}": {value}}}'.encode()
+
+
+async def test_no_command_ends_the_executor(tmp_path: Path) -> None:
+    """Every kind of value in every member of every command is answered; after all of them a good one is obeyed."""
+    async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(60):
+        for topic, payload in payloads():
+            inbox.put(Incoming(f"oneweb/bridge/{topic}", payload, retain=False))
+            while not inbox.empty():
+                await asyncio.sleep(0)
+        inbox.put(Incoming("oneweb/bridge/request/purge", b'{"id": "the end"}', retain=False))
+        while not any(b"the end" in message.payload for message in answers.sent):
+            await asyncio.sleep(0.01)
+
+        assert len(answers.sent) > 500
+        for message in answers.sent:
+            said = json.loads(message.payload)
+            assert said["status"] in ("ok", "error")
+            assert len(message.payload) < 5000
+            assert len(message.topic) < 300
+            assert "\x01" not in message.topic
+            assert not message.retain
+        settings = await b.store.settings()
+        assert {setting.name for setting in settings} <= {"enabled", "interval"}
+
+
+async def test_what_a_decoder_raises_refuses_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong while a command is read is its own fault: an error result, and a traceback at debug only."""
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(commands, "_set", broken)
+    with caplog.at_level(logging.DEBUG, "oneweb_bridge.commands"):
+        async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
+            inbox.put(Incoming("oneweb/bridge/polling/sites/set", b'{"enabled": true}', retain=True))
+            while not answers.sent:
+                await asyncio.sleep(0.01)
+            assert await b.store.command_mark("oneweb/bridge/polling/sites/set") is None
+
+    assert json.loads(answers.sent[0].payload)["status"] == "error"
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["DEBUG"]
