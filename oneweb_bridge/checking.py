@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import aiomqtt
 
 from oneweb_bridge import api, journal
+from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.config import Config, ConfigError, require_credentials
 from oneweb_bridge.database import StoreError, explained
 from oneweb_bridge.diff import encode
@@ -97,7 +97,7 @@ async def _probe(config: Config) -> Head | None:
 
     async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", on_answer) as link:
         await link.listen(tree.head, topic)
-        link.send(Message(topic, encode(Probe(rfc3339(round(time.time() * 1000)), nonce)), retain=False))
+        link.send(Message(topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False))
         async with asyncio.timeout(PATIENCE):
             async for message in link.messages:
                 if str(message.topic) == tree.head:

@@ -87,4 +87,5 @@ def anchor_of(clock: Clock, before: Anchor | None, latest: int) -> Anchor:
         return Anchor(clock.boot, elapsed, latest)
     if before.boot == clock.boot and clock.boot and elapsed >= before.elapsed:
         return before
-    return Anchor(clock.boot, elapsed, max(before.steady, latest))
+    # One more, so that all that was noted before lies before it.
+    return Anchor(clock.boot, elapsed, max(before.steady, latest) + 1)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from oneweb_bridge import journal
+from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.commands import time_range
 from oneweb_bridge.model import Row
 from oneweb_bridge.values import rfc3339
@@ -31,7 +31,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 async def show(path: Path, question: Question, form: Form, write: Callable[[str], None]) -> None:
     """Writes everything that answers the question, oldest row first, without holding it. Raises ValueError."""
-    since, until = time_range(question.since, question.until, time.time())
+    since, until = time_range(question.since, question.until, SYSTEM.wall())
     whose = ("product", question.product or "") if question.imei is None else ("terminal", question.imei)
     lines = _WRITERS[form]()
     async with journal.opened(path, "history", read_only=True) as rows:

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import aiomqtt
 import msgspec
 
 from oneweb_bridge import commands
+from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.diff import encode
 from oneweb_bridge.heads import is_former, read_head
 from oneweb_bridge.journal import Journal
@@ -98,7 +98,7 @@ async def _read_retained(settings: Mqtt, base: str, probe_topic: str) -> _Retain
     """What is retained below a base, by a connection of its own that is told it at subscription."""
     nonce = secrets.token_hex(8)
     kept, prefix = _Retained(set(), {}), f"{base}/bridge/"
-    probe = Message(probe_topic, encode(Probe(rfc3339(round(time.time() * 1000)), nonce)), retain=False)
+    probe = Message(probe_topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False)
     async with Link(settings, f"oneweb-bridge-purge-{nonce[:8]}") as link:
         await link.subscribe(f"{base}/#", qos=1)
         if not probe_topic.startswith(f"{base}/"):

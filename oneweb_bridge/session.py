@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import aiomqtt
 import msgspec
 
+from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.diff import encode
 from oneweb_bridge.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.journal import PAGE, Journal
@@ -202,7 +203,7 @@ class Session:
         # A late copy of an earlier probe proves nothing, so each has a word of its own.
         self._nonce = secrets.token_hex(8)
         self._probed.clear()
-        now = rfc3339(round(time.time() * 1000))
+        now = rfc3339(SYSTEM.now())
         self._offer(Message(self._tree.probe, encode(Probe(now, self._nonce)), retain=False))
         try:
             async with asyncio.timeout(PROBE_PATIENCE):
@@ -280,7 +281,7 @@ class Session:
     async def _foreign(self, head: Mapping[str, Any]) -> Foreign:
         said = foreign_sentence(head, self._tree.head, Place(self._tree.base, self._owner.instance))
         # It cannot go through the journal: nothing of the journal is published here.
-        alert = Alarm(time=rfc3339(round(time.time() * 1000)), kind="foreign_instance", message=said)
+        alert = Alarm(time=rfc3339(SYSTEM.now()), kind="foreign_instance", message=said)
         await self._said(Message(self._tree.alert, encode(alert), retain=False))
         return Foreign(said)
 

@@ -49,10 +49,10 @@ def configured(url: str, **changes: Any) -> config.Config:
 class HostClock(Clock):
     """The clock of the bridge's machine: simulated time, but for the `skew` of what its wall clock says, in seconds."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, boot: str) -> None:
         self.skew = 0.0
         now = simulator.world.clock.now
-        super().__init__(lambda: now() + self.skew, now, "a boot")
+        super().__init__(lambda: now() + self.skew, now, boot)
 
 
 class Bench:
@@ -153,10 +153,13 @@ async def bench(directory: Path, options: dict[str, Any] | None = None, **change
 
 
 @contextlib.asynccontextmanager
-async def opened(directory: Path, simulator: Simulator, **changes: Any) -> AsyncIterator[Bench]:
-    """A bench at a running simulator, over the database in `directory`: what a restart of the bridge opens."""
+async def opened(directory: Path, simulator: Simulator, boot: str = "a boot", **changes: Any) -> AsyncIterator[Bench]:
+    """A bench at a running simulator, over the database in `directory`: what a restart of the bridge opens.
+
+    Another `boot` is a restart of the machine.
+    """
     settings = configured(simulator.url, **changes).api
-    clock = HostClock(simulator)
+    clock = HostClock(simulator, boot)
     async with (
         store.opened(directory / "bridge.db", clock) as found,
         api.connected(settings, clock=clock) as connection,

@@ -1,16 +1,24 @@
 """The clocks: what is read by people follows the wall clock, and what lasts does not."""
 
+import ast
+import asyncio
 import contextlib
+import re
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
-from oneweb_bridge import journal, store
+from oneweb_bridge import clock as clock_module
+from oneweb_bridge import journal, poller, store
 from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
 from oneweb_bridge.housekeeping import trim
 from oneweb_bridge.model import Alert, Batch, Entry
+from oneweb_bridge.poller import Poller
 from oneweb_bridge.settings import State
+from tests.polls import Bench, bench, configured, fleet, opened
 
 HOUR, DAY, YEAR = 3_600, 86_400, 31_557_600
 START = 1_750_000_000
@@ -115,8 +123,8 @@ async def test_what_was_noted_before_the_machine_started_has_no_known_age(path: 
     time.pass_by(DAY)
     time.reboot()
     async with store.opened(path, time.clock()) as db:
-        assert db.steady.now() == noted
-        assert db.steady.age(noted - 1) is None
+        assert db.steady.now() == noted + 1
+        assert db.steady.age(noted) is None
         time.pass_by(7)
         assert db.steady.age(db.steady.began) == 7
         again = db.steady.now()
@@ -131,9 +139,9 @@ async def test_what_was_noted_before_the_machine_started_has_no_known_age(path: 
     [
         (None, 500, 3, Anchor("here", 3000, 500)),
         (Anchor("here", 1000, 400), 500, 3, Anchor("here", 1000, 400)),
-        (Anchor("here", 9000, 400), 500, 3, Anchor("here", 3000, 500)),
-        (Anchor("there", 1000, 400), 500, 3, Anchor("here", 3000, 500)),
-        (Anchor("there", 1000, 600), 500, 3, Anchor("here", 3000, 600)),
+        (Anchor("here", 9000, 400), 500, 3, Anchor("here", 3000, 501)),
+        (Anchor("there", 1000, 400), 500, 3, Anchor("here", 3000, 501)),
+        (Anchor("there", 1000, 600), 500, 3, Anchor("here", 3000, 601)),
     ],
 )
 def test_steady_time_never_goes_back(before: Anchor | None, latest: int, elapsed: float, expected: Anchor) -> None:
@@ -145,8 +153,8 @@ def test_machine_that_does_not_name_its_start_counts_no_time_over_a_stop() -> No
     """Without a name of the start, each start of the bridge counts as one of the machine."""
     clock = Clock(lambda: 0, lambda: 99, "")
     anchor = anchor_of(clock, Anchor("", 1000, 400), 500)
-    assert anchor == Anchor("", 99_000, 500)
-    assert SteadyTime(clock, anchor).age(499) is None
+    assert anchor == Anchor("", 99_000, 501)
+    assert SteadyTime(clock, anchor).age(500) is None
 
 
 def test_a_time_that_was_never_noted_has_no_age() -> None:
@@ -176,3 +184,177 @@ async def test_ages_of_an_older_version_begin_anew(step: int, path: Path, time: 
         assert (await db.presence(["t"]))["t"] <= START * 1000
         time.pass_by(61)
         assert await dropped(db, path, 60) == ["backlog_dropped"]
+
+
+# --- at every stage -------------------------------------------------------------------------------
+
+SITES, TERMINALS = "sites", "user_terminals"
+
+
+async def loaded(b: Bench) -> Poller:
+    """A poller that does not run: the test makes its polls."""
+    found = Poller(b.intake, b.store, b.api, configured(b.sim.url, **b._changes), b.clock)
+    await found.load()
+    return found
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_freshness_and_the_first_wait_do_not_follow_the_wall_clock(step: float, tmp_path: Path) -> None:
+    """A success is as fresh as it is, and after a restart a call waits for the rest of its interval."""
+    async with fleet() as simulator:
+        async with opened(tmp_path, simulator) as b:
+            found = await loaded(b)
+            slot = found.slots[SITES]
+            await found._poll(slot)
+            b.skew += step
+            assert found.state(slot).fresh
+            b.sim.advance(3 * slot.effective - 1)
+            assert found.state(slot).fresh
+            b.sim.advance(2)
+            assert not found.state(slot).fresh
+            await found._poll(slot)
+            b.sim.advance(slot.effective / 4)
+        async with opened(tmp_path, simulator) as b:
+            b.skew = -step
+            again = await loaded(b)
+            left = again.slots[SITES].due - monotonic()
+            assert left == pytest.approx(0.75 * again.slots[SITES].interval, abs=60)
+            assert again.state(again.slots[SITES]).fresh
+
+
+async def test_after_a_start_of_the_machine_nothing_is_fresh_and_all_is_due(tmp_path: Path) -> None:
+    """How long it was off is not known, so nothing old passes for fresh, and every call is polled."""
+    async with fleet() as simulator:
+        async with opened(tmp_path, simulator) as b:
+            found = await loaded(b)
+            await found._poll(found.slots[SITES])
+        async with opened(tmp_path, simulator, boot="another") as b:
+            found = await loaded(b)
+            state = found.state(found.slots[SITES])
+            assert (state.fresh, state.last_success is not None) == (False, True)
+            assert found.slots[SITES].due <= monotonic()
+
+
+async def test_fresh_goes_false_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a poll the state says so by itself, once."""
+    monkeypatch.setattr(poller, "FRESH_CHECK", 0.005)
+    async with bench(tmp_path) as b:
+        found = await loaded(b)
+        slot = found.slots[SITES]
+        await found._poll(slot)
+        b.sim.advance(3 * slot.effective + 1)
+        await b.news()
+        task = asyncio.create_task(found._keep_fresh())
+        said: list[bool] = []
+        async with asyncio.timeout(20):
+            while not said:
+                await asyncio.sleep(0.005)
+                said = [row.body["fresh"] for row in await b.news() if row.what == "state" and row.id == SITES]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert said == [False]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_removal_and_hold_last_as_long_as_they_do(step: float, tmp_path: Path) -> None:
+    """`after_time` and `hold_for` are neither cut short nor lengthened by a clock that is set, also over a restart."""
+    rules = {"after_missing": 2, "after_time": "15m", "hold_above": {"count": 1, "share": "0%"}, "hold_for": "24h"}
+    async with fleet() as simulator:
+        async with opened(tmp_path, simulator, removal=rules) as b:
+            await b.poll(TERMINALS)
+            for id in b.ids("terminals")[:2]:
+                b.sim.fleet("remove", id=id)
+            for seconds in (0, 10 * 60):
+                await b.later(seconds)
+                b.skew += step
+                assert (await b.poll(TERMINALS)).held == ""
+            await b.later(6 * 60)
+            b.skew -= 2 * step
+            assert (await b.poll(TERMINALS)).held == "many"
+        async with opened(tmp_path, simulator, removal=rules) as b:
+            await b.later(23 * HOUR)
+            b.skew = step
+            assert (await b.poll(TERMINALS)).held == "many"
+            await b.later(2 * HOUR)
+            await b.news()
+            assert (await b.poll(TERMINALS)).held == ""
+            assert [what for what, _ in await b.events()] == ["removed", "removed"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_presence_goes_out_once_an_hour(step: float, tmp_path: Path) -> None:
+    """A clock that is set neither lets it out sooner nor holds it back."""
+
+    async def presences(b: Bench) -> int:
+        await b.poll(TERMINALS)
+        return sum(row.name == "presence" for row in await b.news())
+
+    async with bench(tmp_path, {"liveliness": 1.0}) as b:
+        assert await presences(b) > 0
+        b.skew = step
+        await b.later(50 * 60)
+        assert await presences(b) == 0
+        await b.later(11 * 60)
+        assert await presences(b) > 0
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+PACKAGE = Path(clock_module.__file__).parent
+CLOCKS = {
+    "wall": ({"clock", "_clock", "SYSTEM"}, {"now", "wall"}),
+    "API": ({"api", "_api"}, {"now", "earlier", "bounds"}),
+    "steady": ({"steady"}, {"now", "age"}),
+    "monotonic": ({"time"}, {"monotonic"}),
+}
+"""How each clock is asked: of whom, and what."""
+
+
+def asked(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
+    """Each use of a clock below a node: which, and in which function."""
+    for node in ast.iter_child_nodes(tree):
+        inner = node.name if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else function
+        if isinstance(node, ast.Attribute):
+            owner = node.value
+            name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+            yield from ((kind, inner) for kind, (who, what) in CLOCKS.items() if name in who and node.attr in what)
+            if node.attr == "time" and isinstance(owner, ast.Call):
+                yield "monotonic", inner
+        yield from asked(node, inner)
+
+
+def uses() -> set[tuple[str, str]]:
+    """Every use of a clock in the package: where and which. What can be set is named by function, others by module."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        module = path.parent.name if path.stem == "__init__" else path.stem
+        if "simulator" not in path.parts and path.stem != "clock":
+            for kind, function in asked(ast.parse(path.read_text(encoding="utf-8"))):
+                found.add((f"{module}.{function}" if kind in ("wall", "API") else module, kind))
+    return found
+
+
+def test_every_use_of_a_clock_is_in_the_table() -> None:
+    """docs/guarantees.md says of each which rule holds it, and of none that is not there."""
+    text = (PACKAGE.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- clocks: begin -->")[2].partition("<!-- clocks: end -->")[0]
+    rows = re.findall(r"^\| `([\w.]+)` \| (wall|API|steady|monotonic) \| \S.* \|$", table, re.MULTILINE)
+    assert len(rows) == len(set(rows)) == table.count("\n| `")
+    assert set(rows) == uses()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(PACKAGE.rglob("*.py")) if "simulator" not in path.parts and path.stem != "clock"],
+    ids=lambda path: path.stem,
+)
+def test_nobody_asks_another_wall_clock(path: Path) -> None:
+    """The wall clock is asked through `clock` alone, so that a test can set it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {
+        (node.value.id, node.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    assert not names & {("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "today")}
+    assert not names & {("datetime", "utcnow"), ("date", "today"), ("time", "localtime"), ("time", "ctime")}

@@ -80,14 +80,14 @@ WORLD = {
     "health": "connections diff payloads poller",
     "link": "model packets settings tls",
     "restoring": "journal model topics",
-    "session": "diff heads journal link model packets payloads restoring settings topics values window",
-    "purge": "commands diff heads journal link model payloads settings topics values",
+    "session": "clock diff heads journal link model packets payloads restoring settings topics values window",
+    "purge": "clock commands diff heads journal link model payloads settings topics values",
     "publisher": "diff journal link model payloads purge session settings topics",
     "executor": "clock commands diff model payloads poller publisher session store values",
     "console": "diff journal model topics",
-    "past": "commands journal model values",
+    "past": "clock commands journal model values",
     "remote": "catalogue config link model settings topics",
-    "checking": "api config database diff heads journal link masks model payloads topics values",
+    "checking": "api clock config database diff heads journal link masks model payloads topics values",
 }
 """Modules that touch the world, one resource each, and those that put the decisions to work."""
 
