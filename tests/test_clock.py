@@ -267,17 +267,17 @@ async def test_removal_and_hold_last_as_long_as_they_do(step: float, tmp_path: P
             for seconds in (0, 10 * 60):
                 await b.later(seconds)
                 b.skew += step
-                assert (await b.poll(TERMINALS)).held == ""
+                assert not (await b.poll(TERMINALS)).held
             await b.later(6 * 60)
             b.skew -= 2 * step
-            assert (await b.poll(TERMINALS)).held == "many"
+            assert "missing at once" in (await b.poll(TERMINALS)).held
         async with opened(tmp_path, simulator, removal=rules) as b:
             await b.later(23 * HOUR)
             b.skew = step
-            assert (await b.poll(TERMINALS)).held == "many"
+            assert "missing at once" in (await b.poll(TERMINALS)).held
             await b.later(2 * HOUR)
             await b.news()
-            assert (await b.poll(TERMINALS)).held == ""
+            assert not (await b.poll(TERMINALS)).held
             assert [what for what, _ in await b.events()] == ["removed", "removed"]
 
 
