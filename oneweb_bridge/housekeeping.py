@@ -25,6 +25,8 @@ LOOK = 5000
 Marks = dict[str, int]
 """How far the journal has been looked through for each group of kinds, so that it is not looked through again."""
 EVERY = 60.0
+RETRY = 5.0
+"""Seconds until it is tried again where the database could not be written."""
 _EVENTS = "('added', 'changed', 'removed', 'components')"
 _SAMPLES = "('metric', 'history', 'usage')"
 _PASSING = "('state', 'alert', 'clear')"
@@ -43,13 +45,16 @@ async def keep(
     marks: Marks = {}
     async with database.connected(path) as db:
         while True:
+            pause = EVERY
             try:
                 await trim(db, settings(), outputs, alert, now(), marks=marks)
             except sqlite3.OperationalError as error:
                 _log.warning("the journal could not be trimmed: %s", error)
                 # A script that failed in its middle would hold up every other writer.
                 await db.rollback()
-            await asyncio.sleep(EVERY)
+                # It may be what makes room.
+                pause = RETRY
+            await asyncio.sleep(pause)
 
 
 async def trim(

@@ -32,6 +32,8 @@ _log = logging.getLogger("oneweb_bridge.poller")
 FRESH_CHECK = 2.0
 ONCE = frozenset(("unpaged", "time_not_believed"))
 """What is told once per call and run: records are not looked at in each poll, so its absence says nothing."""
+MOST_ALERTS = 100
+"""Alerts that wait until they can be stored."""
 MOST_KEPT = 2000
 """Bytes of a bad answer that are kept for the operator."""
 HELLO_RETRY = (2.0, 300.0)
@@ -76,6 +78,8 @@ class Slot:
         self.begun = 0.0
         self.said: bytes = b""
         self.alerted: set[tuple[str, str]] = set()
+        self.refusals = 0
+        """Polls in a row that ended because the database could not be written."""
 
     @property
     def schedule(self) -> tuple[object, ...]:
@@ -100,6 +104,7 @@ class Poller:
         self._signed_in = asyncio.Event()
         self._hello_wanted = asyncio.Event()
         self._related = asyncio.Event()
+        self._alerts: list[Entry] = []
         self._stretching = False
         self._clocks_differ = False
 
@@ -253,7 +258,8 @@ class Poller:
         slot.released = False
         slot.memory = msgspec.structs.replace(slot.memory, last_poll=self._clock.now(), polled=self._store.steady.now())
         try:
-            await self._say(slot, memory=slot.memory)
+            # Where this cannot be written, the API is not asked for what could not be kept.
+            await self._store_states([slot], slot.memory)
             if wishes and not self._signed_in.is_set():
                 await self._sign_in()
             async with asyncio.timeout(self._config.api.timeout.poll):
@@ -265,7 +271,7 @@ class Poller:
             self._tell_success(slot, outcome)
         except (ApiError, TimeoutError, sqlite3.OperationalError) as error:
             await self._note_cost(slot, requests)
-            await self._fail(slot, wishes, error)
+            await self._fail(slot, wishes, error, has_asked=self._api.requests > requests)
         finally:
             slot.running = False
         self._answer(slot, wishes)
@@ -284,6 +290,7 @@ class Poller:
             failures=0,
             released=outcome.memory.released or slot.released,
         )
+        slot.refusals = 0
         slot.status = "held" if outcome.held else "ok"
         slot.error = outcome.held or None
         slot.records, slot.events, slot.samples = outcome.records, outcome.events, outcome.samples
@@ -302,7 +309,7 @@ class Poller:
         log = _log.info if outcome.events or outcome.samples else _log.debug
         log("%s: %d records, %d events, %d samples", slot.call, slot.records, slot.events, slot.samples)
 
-    async def _fail(self, slot: Slot, wishes: list[Wish], error: Exception) -> None:
+    async def _fail(self, slot: Slot, wishes: list[Wish], error: Exception, *, has_asked: bool) -> None:
         """Notes a poll that failed, and ends it. What it has stored before counts: only the disk is trusted then."""
         failures, last_poll, polled = slot.memory.failures + 1, slot.memory.last_poll, slot.memory.polled
         with contextlib.suppress(sqlite3.OperationalError):
@@ -316,6 +323,10 @@ class Poller:
         )
         slot.error = self._api.masks.text(_sentence(error, self._config.api.timeout.poll))
         slot.status, wait, alerts = self._reaction(slot, error)
+        if isinstance(error, sqlite3.OperationalError):
+            slot.refusals += 1
+            retry = schedule.store_retry(slot.refusals, asked_api=has_asked)
+            wait = wait if retry is None else min(wait, retry)
         _log.warning("%s: %s; next try in %s", slot.call, slot.error, interval_text(round(wait)))
         try:
             await self._end_poll(slot, wishes, wait, alerts)
@@ -479,6 +490,10 @@ class Poller:
 
     async def _say(self, *slots: Slot, memory: CallMemory | None = None) -> None:
         """Stores the states that have changed, in one transaction; what cannot be stored is tried again soon."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            await self._store_states(slots, memory)
+
+    async def _store_states(self, slots: Sequence[Slot], memory: CallMemory | None) -> None:
         docs = {slot: doc for slot in slots if (doc := encode(self.state(slot))) != slot.said}
         if not docs:
             return
@@ -490,7 +505,7 @@ class Poller:
             await self._store.commit(batch, memory, tuple(ended))
         except sqlite3.OperationalError as error:
             _log.error("%s: the state could not be stored: %s", ", ".join(slot.call for slot in docs), error)
-            return
+            raise
         for slot, doc in docs.items():
             slot.said, slot.ended = doc, slot.ended - ended
 
@@ -500,16 +515,26 @@ class Poller:
         return Entry("bridge", "", "alert", alert.kind, now, said)
 
     async def alert(self, alert: Alert) -> None:
-        """Puts an alert into the journal."""
+        """Puts an alert into the journal; one that cannot be stored is tried again soon."""
+        self._alerts.append(self._alert_entry(alert))
+        await self._store_alerts()
+
+    async def _store_alerts(self) -> None:
+        """Stores the alerts that wait for it. The oldest go when there are more than anybody reads."""
+        waiting, self._alerts = self._alerts[-MOST_ALERTS:], []
+        if not waiting:
+            return
         try:
-            await self._store.commit(Batch(entries=[self._alert_entry(alert)]))
+            await self._store.commit(Batch(entries=waiting))
         except sqlite3.OperationalError as error:
-            _log.error("an alert could not be stored: %s (%s)", alert.message, error)
+            self._alerts = waiting + self._alerts
+            _log.error("%d alerts could not be stored: %s", len(waiting), error)
 
     async def _keep_fresh(self) -> None:
-        """Lets `fresh` go false by the clock, without a poll, and stores the states that could not be stored."""
+        """Lets `fresh` go false by the clock, without a poll, and stores what could not be stored."""
         while True:
             await asyncio.sleep(FRESH_CHECK)
+            await self._store_alerts()
             for slot in self.slots.values():
                 if not slot.said or (b'"fresh":true' in slot.said and not self._is_fresh(slot)):
                     await self._say(slot)
@@ -531,6 +556,8 @@ class Poller:
                 await self._intake.relate()
             except sqlite3.OperationalError as error:
                 _log.error("relations could not be stored: %s", error)
+                await asyncio.sleep(FRESH_CHECK)
+                self._related.set()
 
     # ── intervals ──────────────────────────────────────────────────────────────────────────────
 

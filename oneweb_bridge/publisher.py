@@ -27,6 +27,8 @@ _log = logging.getLogger("oneweb_bridge.publisher")
 
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 60.0
+LONGEST_STORE_WAIT = 5.0
+"""Where the broker is well and the disk is not: what failed because of it is tried again soon."""
 HEALTHY = 60.0
 """Seconds of connection after which the next loss is followed by a quick reconnect again."""
 
@@ -54,7 +56,7 @@ class Publisher:
         """Connects, and connects again with growing pauses. Never returns."""
         wait = FIRST_WAIT
         while True:
-            started = time.monotonic()
+            started, longest = time.monotonic(), LONGEST_WAIT
             try:
                 await self._connect()
             except* (aiomqtt.MqttError, OSError, TimeoutError, Foreign) as group:
@@ -62,9 +64,10 @@ class Publisher:
             except* sqlite3.OperationalError as group:
                 # The next session reads from the disk how far the journal is published.
                 self.problem = f"the journal could not be read or written: {_first(group)}"
+                longest = LONGEST_STORE_WAIT
             finally:
                 self.connected_since, self._session = None, None
-            wait = FIRST_WAIT if time.monotonic() - started > HEALTHY else wait
+            wait = min(FIRST_WAIT if time.monotonic() - started > HEALTHY else wait, longest)
             _log.warning(
                 "broker %s:%s: %s; next try in %.0f s",
                 self.settings.host,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 FIRST_BACKOFF = 15.0
+FIRST_STORE_RETRY, LONGEST_STORE_RETRY, MOST_STORE_RETRIES = 1.0, 5.0, 10
 SLOW_RETRY = 900.0
 """After 401 or 403: nothing but a change of credentials helps, so ask seldom."""
 MARGIN = 0.9
@@ -17,6 +18,18 @@ def first_wait(age: float | None, interval: float) -> float:
 def next_wait(interval: float, took: float) -> float:
     """How long to wait after a poll that took `took`, so that polls keep their distance from start to start."""
     return max(interval - took, 0.0)
+
+
+def store_retry(refusals: int, *, asked_api: bool) -> float | None:
+    """How long to wait after the database could not be written for the `refusals`-th time in a row.
+
+    Short, because nobody tells when a disk has room again. A poll that had asked the API costs requests, so after some
+    of them there is no short pause any more: None.
+    """
+    wait = FIRST_STORE_RETRY * 2.0 ** min(refusals - 1, 16)
+    if not asked_api:
+        return min(wait, LONGEST_STORE_RETRY)
+    return min(wait, 2 * LONGEST_STORE_RETRY) if refusals <= MOST_STORE_RETRIES else None
 
 
 def backoff(failures: int, interval: float, chance: float) -> float:

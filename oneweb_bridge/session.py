@@ -41,6 +41,8 @@ FIRST_RETRY = 0.1
 """Seconds before a refused message is tried again; each further pause is twice as long, up to 30 s."""
 HEADROOM = 128
 """Bytes of a PUBLISH beside its topic and payload: header, lengths, packet id and the two properties."""
+LONGEST_STORE_WAIT = 5.0
+"""Seconds after which a cursor that could not be written is tried again at the latest."""
 INFO_EVERY = 10.0
 PROBE_EVERY = 60.0
 PROBE_PATIENCE = 10.0
@@ -576,7 +578,7 @@ class Session:
             except sqlite3.OperationalError as error:
                 _log.error("the journal's cursor could not be written: %s; next try in %.1f s", error, wait)
             await asyncio.sleep(wait)
-            wait = min(wait * 2, 30.0)
+            wait = min(wait * 2, LONGEST_STORE_WAIT)
 
     def _say_head(self) -> None:
         """Tells how far the broker is known to be: one message at a time, and never while topics are restored."""
