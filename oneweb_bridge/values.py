@@ -116,18 +116,26 @@ def moment(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
 
 
 def _parsed(said: str, zone: tzinfo, fold: int) -> int:
-    """The time of a text. Source: RFC 3339; RFC 9557 for a zone in brackets behind the offset."""
-    time, bracket, _ = said.partition("[")
-    leap = time[16:19] == ":60"
+    """The time of a text. Source: RFC 3339."""
     try:
-        parsed = datetime.fromisoformat((f"{time[:17]}59{time[19:]}" if leap else time).upper())
+        try:
+            parsed, more = datetime.fromisoformat(said), 0
+        except ValueError:
+            parsed, more = _rare(said)
         aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone, fold=fold)
-        ts = round(aware.timestamp() * 1000)
+        return round(aware.timestamp() * 1000) + more
     except (ValueError, OverflowError):
         raise Odd(f"expected a time like 2025-06-17T13:40:07Z, got {describe(said)}") from None
+
+
+def _rare(said: str) -> tuple[datetime, int]:
+    """A time in lower case, in second 60 or with a zone behind its offset (RFC 9557), and ms to add. Raises ValueError."""
+    time, bracket, _ = said.partition("[")
+    leap = time[16:19] == ":60"
+    parsed = datetime.fromisoformat((f"{time[:17]}59{time[19:]}" if leap else time).upper())
     if bracket and parsed.tzinfo is None:
-        raise Odd(f"expected a time with an offset before its zone, got {describe(said)}")
-    return ts + 1000 if leap else ts
+        raise ValueError("a zone in brackets says nothing without an offset")
+    return parsed, 1000 if leap else 0
 
 
 def _short(value: str, what: str) -> str:
@@ -192,8 +200,11 @@ def _bounded(number: Number) -> Number:
 
 def published(name: str, number: Number) -> Number:
     """The JSON type that the contract gives a number of this name. Raises Odd for what overflowed in its unit."""
-    _bounded(number if isinstance(number, float) else 0)
-    return _bounded(round(number) if name.endswith(WHOLE) else round(float(number), 9))
+    if not math.isfinite(number):
+        raise Odd("expected a number that is finite in its unit")
+    if name.endswith(WHOLE):
+        return _bounded(round(number))
+    return round(float(number), 9)
 
 
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")

@@ -386,8 +386,10 @@ def _is_word(value: Any, no_limit: frozenset[str]) -> bool:
 
 def _stated_unit(value: Any) -> str:
     """The unit that stands beside a number; "" where there is none. Raises Odd when nobody can read it."""
-    unit = values.text(value) or ""
-    return "" if unit in _NO_UNIT else unit.strip()
+    if type(value) is str and value in units.UNITS:
+        return value
+    unit = (values.text(value) or "").strip()
+    return "" if unit in _NO_UNIT else unit
 
 
 _NO_UNIT = ("na", "1")
