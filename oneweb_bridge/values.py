@@ -129,7 +129,7 @@ def _parsed(said: str, zone: tzinfo, fold: int) -> int:
 
 
 def _rare(said: str) -> tuple[datetime, int]:
-    """A time in lower case, in second 60 or with a zone behind its offset (RFC 9557), and ms to add. Raises ValueError."""
+    """A time in lower case, in second 60 or with a zone behind its offset (RFC 9557), and the ms to add to it."""
     time, bracket, _ = said.partition("[")
     leap = time[16:19] == ":60"
     parsed = datetime.fromisoformat((f"{time[:17]}59{time[19:]}" if leap else time).upper())
