@@ -7,6 +7,7 @@ sample, is counted and told, and everything beside it goes on.
 import contextlib
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import commands, diff, glance, heads, samples, topics, wire
+from oneweb_bridge import api, commands, diff, glance, headers, heads, limits, samples, topics, wire
 from oneweb_bridge.catalogue import CALLS, Call
 from oneweb_bridge.model import Entry, Reading, Row, Sample
 from oneweb_bridge.wire import Rules
@@ -181,6 +182,35 @@ async def test_whole_number_is_the_same_from_the_api_to_the_broker(tmp_path: Pat
             assert [one.what for one in news if one.body[name] == 2**53 + 1] == expected
         ((doc,),) = await b.rows("SELECT doc FROM newest WHERE report = 'traffic' AND id = ?", entry["id"])
         assert json.loads(doc)[name] == 2**53 + 1
+
+
+# --- headers and tokens ---------------------------------------------------------------------------
+
+DATES = r"[A-Z][a-z]{2}, \d{1,3} [A-Z][a-z]{2} \d{1,6} \d{1,3}:\d{1,3}:\d{1,3} ([A-Z]{3}|[+-]\d{1,12})"
+HEADERS = (
+    st.text(max_size=30)
+    | st.from_regex(DATES, fullmatch=True)
+    | st.sampled_from(
+        ["1" * 401, "9" * 5000, "-1", "1e400", "NaN", "inf", "\u0663", " 5", "Mon, 01 Jan 10000 00:00:00 GMT"]
+    )
+)
+
+
+@given(HEADERS, st.sampled_from([0.0, 1750167607.0, 253402300799.0]))
+def test_any_header_is_a_number_or_none(text: str, now: float) -> None:
+    """Totals, dates and pauses of an answer are finite numbers of 64 bits, or as if they were not said."""
+    pause = limits.requested_pause([text], [text], now)
+    assert pause is None or math.isfinite(pause)
+    for number in (headers.whole_number([text]), headers.whole_length([f"items 0-1/{text}"]), api._date(text)):
+        assert number is None or 0 <= number < 2**63
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_any_life_of_a_token_is_bounded(kind: str) -> None:
+    """Whatever the API says of how long a token lasts, it is refused or used for a second to a day."""
+    body = f'{{"access_token": "x", "expires_in": {VALUES[kind]}}}'.encode()
+    with contextlib.suppress(msgspec.DecodeError):
+        assert 1 <= msgspec.json.decode(body, type=api._TokenAnswer, strict=False).lasts() <= 86400
 
 
 # --- commands -------------------------------------------------------------------------------------
