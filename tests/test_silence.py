@@ -37,6 +37,7 @@ class Vendor:
         self.hung: dict[str, tuple[float, float]] = {}
         self.asked: list[tuple[float, float, str]] = []
         self.unknown: set[str] = set()
+        self.late: dict[tuple[str, int], float] = {}
         b.api.get = self.get  # type: ignore[method-assign]  # what the API shows is all that is of interest here
 
     def now(self) -> float:
@@ -55,7 +56,8 @@ class Vendor:
         """Those of them that the API shows."""
         begin, end = self.hung.get(id, (math.inf, math.inf))
         stuck = begin <= self.now() < end
-        return [ts for ts in self.measured(id) if ts + DELAY <= (begin if stuck else self.now())]
+        shown = [ts for ts in self.measured(id) if ts + DELAY <= (begin if stuck else self.now())]
+        return [ts for ts in shown if self.late.get((id, ts), 0) <= self.now()]
 
     async def get(
         self, path: str, params: Mapping[str, str] | None = None, empty_status: Collection[int] = ()
@@ -184,4 +186,31 @@ async def test_interrupted_making_up_goes_on_where_it_was(tmp_path: Path) -> Non
         with pytest.raises(RuntimeError, match="cut"):
             await b.poll(SIGNAL)
         await vendor.costs(HOUR)
+        assert await vendor.published() == vendor.expected()
+
+
+async def test_sample_that_was_late_already_is_not_forgotten_in_a_silence(tmp_path: Path) -> None:
+    """One that is older than the newest of its id, and hung with all others, goes out when they do."""
+    async with bench(tmp_path) as b:
+        vendor = Vendor(b, ("a", "b"))
+        end = vendor.now() + HOUR + 8 * HOUR
+        b.sim.advance(HOUR)
+        late = vendor.shown("b")[-2]
+        vendor.late["b", late] = end
+        await b.poll(SIGNAL)
+        vendor.hang(vendor.now(), end)
+        await vendor.costs(8 * HOUR)
+        published = await vendor.published()
+        assert late in published["b"]
+        assert {id: sorted(times) for id, times in published.items()} == vendor.expected()
+
+
+async def test_window_that_a_wrong_clock_has_left_ahead_loses_nothing(tmp_path: Path) -> None:
+    """Where the last window seems to end in ten years, the next begins at the newest sample."""
+    async with bench(tmp_path) as b:
+        vendor = Vendor(b, ("a", "b"))
+        await vendor.costs(HOUR)
+        ahead = round((vendor.now() + 3650 * DAY) * 1000)
+        await b.store._db.execute("UPDATE call SET window_end = ?", (ahead,))
+        await vendor.costs(8 * HOUR, 8 * HOUR)
         assert await vendor.published() == vendor.expected()
