@@ -14,6 +14,7 @@ from typing import Any
 import aiomqtt
 import pytest
 
+from bench import shipped
 from oneweb_bridge import tls
 from oneweb_bridge.simulator import Options, serve
 from tests import doors, harness
@@ -169,16 +170,16 @@ async def test_role_hears_what_it_may_and_nothing_else(door: doors.Place, role: 
 # ── nothing lost, and no restart ───────────────────────────────────────────────────────────────
 
 
-async def test_killed_broker_has_forgotten_nothing(place: doors.Place) -> None:
-    """After kill -9 retained messages and what waits for an absent subscriber with a session are there again."""
+async def test_killed_broker_forgets_nothing_that_was_saved(place: doors.Place) -> None:
+    """After kill -9 retained messages and what waits for an absent subscriber are there again, as of the last save."""
     wanted = [f"oneweb/terminal/{number}/state" for number in range(50)]
     async with doors.running(place) as process:
         async with place.client("reader", modern=False, identifier="historian") as client:
             await client.subscribe("oneweb/terminal/+/state", qos=1)
-        async with place.client("bridge") as client:
-            for topic in wanted:
-                await client.publish(topic, b'{"last":"%s"}' % topic.encode(), qos=1, retain=True)
-            await _until_saved(place, wanted[-1].encode())
+        await _publish(place, wanted)
+        # The save that autosave_interval makes once a minute, asked for by hand. Source: mosquitto(8), SIGUSR1.
+        process.send_signal(signal.SIGUSR1)
+        await _until_saved(place, wanted[-1].encode())
         process.kill()
         await process.wait()
     async with doors.running(place):
@@ -194,11 +195,37 @@ async def test_killed_broker_has_forgotten_nothing(place: doors.Place) -> None:
     assert queued == wanted
 
 
+async def _publish(place: doors.Place, topics: list[str]) -> None:
+    async with place.client("bridge") as client:
+        for topic in topics:
+            await client.publish(topic, b'{"last":"%s"}' % topic.encode(), qos=1, retain=True)
+
+
 async def _until_saved(place: doors.Place, last: bytes) -> None:
     """Waits until the broker's file has a message in both of its places: as retained, and for the session."""
     async with asyncio.timeout(10):
         while not place.saved.exists() or last not in place.saved.read_bytes():
             await asyncio.sleep(0.05)
+
+
+async def test_fleet_does_not_make_the_broker_write_its_database_for_each_message(place: doors.Place) -> None:
+    """What the broker writes to disk grows with the messages, not with their square."""
+    async with doors.running(place) as process:
+        await _publish(place, [f"oneweb/terminal/{number}/state" for number in range(50)])
+        few = shipped.written_bytes(process.pid)
+        await _publish(place, [f"oneweb/terminal/{number}/state" for number in range(50, 1050)])
+        # A save a minute may fall into this stretch, and writes some 150 kB; a save a message makes 80 MB of it.
+        assert shipped.written_bytes(process.pid) - few < 4_000_000
+    assert process.returncode == 0
+    assert b"terminal/1049/state" in place.saved.read_bytes()
+
+
+def test_absent_subscriber_of_a_fleet_is_kept_messages_of_half_a_day() -> None:
+    """At 1 000 terminals (some 35 000 samples an hour) neither bound of the queue is reached within half a day."""
+    lines = (doors.FOLDER / "production.conf").read_text(encoding="utf-8").splitlines()
+    given = dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+    assert int(given["max_queued_messages"]) >= 12 * 35_000
+    assert int(given["max_queued_bytes"]) >= 12 * 35_000 * 350
 
 
 async def test_renewed_certificate_is_shown_after_a_reload(place: doors.Place) -> None:
