@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import pytest
 
 from tests import harness
@@ -101,6 +102,20 @@ async def test_fleet_table_forgets_what_the_bridge_removed(tmp_path: Path) -> No
             world.api.fleet("remove", id=gone)
             await node_red.until(lambda said: gone not in said, "/oneweb/fleet", 60)
             assert "[error]" not in node_red.text()
+
+
+async def test_flows_carry_a_thousand_terminals(scene: Scene) -> None:
+    """With a thousand terminals more the flows are up to date as soon as Node-RED has all, and count rightly."""
+    async with aiomqtt.Client("127.0.0.1", scene.world.port) as client:
+        for number in range(1000):
+            imei = f"{number:015d}"
+            record = {"imei": imei, "name": f"T{number}", "state": "online" if number % 2 else "offline"}
+            await client.publish(f"oneweb/terminal/{imei}/state", json.dumps(record), qos=1, retain=True)
+            sample = {"imei": imei, "sinr_db": 1.0}
+            await client.publish(f"oneweb/terminal/{imei}/metric/signal_quality", json.dumps(sample), retain=True)
+    await scene.load("fleet.json", "usage.json", "calls.json", "offline-alert.json")
+    await scene.node_red.until(lambda said: f"{online(scene)} of 1008 terminals online" in said, "/oneweb/fleet", 60)
+    assert online(scene) >= 500
 
 
 async def test_names_are_text_and_not_markup(scene: Scene) -> None:
