@@ -18,6 +18,7 @@ from oneweb_bridge.api import Answer, Api, BadAnswer, NotFound
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.glance import Glance, Salt
 from oneweb_bridge.listing import Listed, digest
+from oneweb_bridge.sizes import MAX_MADE_BYTES
 
 _log = logging.getLogger("oneweb_bridge.fetch")
 
@@ -168,12 +169,17 @@ class _Rows:
     def __init__(self, errand: Errand) -> None:
         self._errand = errand
         self._rows: dict[str, list[msgspec.Raw]] = {}
+        self._size = 0
         self._sum = Listed([], [], 0, None)
 
     def take(self, page: Listed) -> None:
         """Keeps the rows of one page."""
         for id, raw in zip(page.ids, page.raws(), strict=True):
             self._rows.setdefault(id, []).append(raw)
+            self._size += len(memoryview(raw))
+        if self._size > MAX_MADE_BYTES:
+            path = self._errand.call.path
+            raise BadAnswer(f"{path}: rows of one listing that belong together have more than {MAX_MADE_BYTES} bytes")
         unpaged, time = self._sum.unpaged or page.unpaged, self._sum.time or page.time
         unreadable, reason = self._sum.unreadable + page.unreadable, self._sum.reason or page.reason
         self._sum = Listed([], [], unreadable, time, unpaged, reason=reason)
@@ -267,6 +273,7 @@ def _at_a_glance(answer: Answer, errand: Errand) -> Listed | None:
     seen = errand.glance.page(body, errand.salt)
     if seen is None or not seen[0]:
         return None
+    wire.check_count(len(seen[0]))
     return Listed(*seen, 0, answer.time, body=body, digest=seen_as)
 
 

@@ -27,6 +27,7 @@ from oneweb_bridge.catalogue import Call, Field
 from oneweb_bridge.model import Fields, Kind, Reading, Sample
 from oneweb_bridge.paths import Step, compile_path, compile_paths, folded
 from oneweb_bridge.repeated_hour import Known, resolve_times
+from oneweb_bridge.sizes import MAX_MADE_BYTES, MAX_RECORDS, MAX_VALUES, TooMuch, check_depth, check_size
 
 Raw = msgspec.Raw
 _ENVELOPES = ("items", "data", "results")
@@ -104,7 +105,10 @@ def split_checked(body: bytes, selector: str | None = None) -> Page:
         if selector is not None and selector != "$[*]":
             return _selected(body, selector)
         records = _raw_list(body) if body[:1] == b"[" else _unwrapped(body)
+        check_count(len(records))
         return Page(records, len(records))
+    except TooMuch as error:
+        raise BadPage(f"{_TOO_LARGE}{error}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadPage(f"the answer is not valid JSON: {error}") from None
 
@@ -112,6 +116,8 @@ def split_checked(body: bytes, selector: str | None = None) -> Page:
 def member(body: bytes, path: str) -> Any:
     """The value at `path` of a page that is an object (for the next cursor), or None."""
     try:
+        check_size(body)
+        check_depth(body)
         return compile_path(path)(msgspec.json.decode(body))
     # Also UnicodeDecodeError, of a body that nobody has checked.
     except (ValueError, RecursionError):
@@ -123,6 +129,10 @@ def checked(body: bytes) -> bytes:
     body = body.removeprefix(b"\xef\xbb\xbf").strip()
     if not body:
         raise BadPage("the answer is empty, expected a JSON list")
+    try:
+        check_size(body)
+    except TooMuch as error:
+        raise BadPage(f"{_TOO_LARGE}{error}") from None
     if not body.isascii():
         try:
             body.decode()
@@ -145,8 +155,18 @@ def _whole(escape: re.Match[bytes]) -> bytes:
     return b"\\ufffd" if escape[1] else escape[0]
 
 
+def check_count(records: int) -> None:
+    """Raises BadPage for more records than a page may have."""
+    if records > MAX_RECORDS:
+        raise BadPage(f"{_TOO_LARGE}more than {MAX_RECORDS} records")
+
+
+_TOO_LARGE = "the answer is too large, ask for less with page.limit, or window.length of a report: "
+
+
 def _loaded(body: bytes | Raw) -> Any:
     """JSON as Python objects; a number that has no bounds stays as it is written, and costs its own record alone."""
+    check_depth(bytes(body))
     try:
         return msgspec.json.decode(body)
     except msgspec.ValidationError:
@@ -194,9 +214,34 @@ def _selected(body: bytes, selector: str) -> Page:
     level: list[Any] = [_loaded(body)]
     counts = []
     for name in names:
-        level = [inner for outer in level for inner in _inner(outer, name)]
+        level = _below(level, name)
         counts.append(len(level))
-    return Page([Raw(msgspec.json.encode(record)) for record in level], counts[0])
+    return Page(_made(Raw(msgspec.json.encode(record)) for record in level), counts[0])
+
+
+def _below(level: list[Any], name: str) -> list[Any]:
+    """The records of the next level, each with the members that it takes over. Raises TooMuch."""
+    found: list[Any] = []
+    members = 0
+    for outer in level:
+        for inner in _inner(outer, name):
+            members += len(inner) if isinstance(inner, dict) else 1
+            if members > MAX_VALUES:
+                raise TooMuch(f"more than {MAX_VALUES} values, with those that records take over")
+            found.append(inner)
+    return found
+
+
+def _made(records: Iterable[Raw]) -> list[Raw]:
+    """Records that were made out of a page, while they are not far longer than a page may be. Raises TooMuch."""
+    found: list[Raw] = []
+    size = 0
+    for record in records:
+        size += len(memoryview(record))
+        if size > MAX_MADE_BYTES or len(found) >= MAX_RECORDS:
+            raise TooMuch(f"more than {MAX_RECORDS} records, or {MAX_MADE_BYTES} bytes with what they take over")
+        found.append(record)
+    return found
 
 
 PARENT = "parent"
@@ -235,7 +280,10 @@ def exploded(call: Call, records: list[Raw]) -> list[Raw]:
     """Column tables as one object per row; anything else as it is."""
     if call.explode != "columns":
         return records
-    return [row for table in records for row in _rows(table)]
+    try:
+        return _made(row for table in records for row in _rows(table))
+    except TooMuch as error:
+        raise BadPage(f"{_TOO_LARGE}{error}") from None
 
 
 def gathers(call: Call) -> bool:
@@ -266,6 +314,7 @@ def _rows(table: Raw) -> Iterator[Raw]:
 @at_border
 def decoded(raw: Raw | bytes) -> Any:
     """One record as Python objects. Raises Unreadable."""
+    check_depth(bytes(raw))
     return msgspec.json.decode(raw)
 
 
