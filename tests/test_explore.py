@@ -131,6 +131,21 @@ async def test_a_call_that_is_not_reached_says_what_to_do(fault: dict[str, Any],
     assert "12 items in a bare list" in text
 
 
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [({"kind": "deep", "depth": 900}, "nested more than 100 deep"), ({"kind": "not_utf8"}, "not JSON")],
+)
+async def test_an_answer_that_is_not_read_is_told(fault: dict[str, Any], says: str) -> None:
+    """An answer that is nested too deep, or no text, is told of its call; the others go on."""
+    said: list[str] = []
+    async with serve(fidelity.options_of(DEFAULT)) as simulator:
+        simulator.fault(**fault, path="productinventory")
+        assert not await explore.explore(fidelity.config_of("", simulator.url), said.append)
+    text = " ".join(" ".join(said).split())
+    assert says in text
+    assert "12 items in a bare list" in text
+
+
 async def test_refused_credentials_end_it_with_both_ways_tried() -> None:
     """Where neither Basic nor headers are accepted, both are named and no call is asked."""
     said: list[str] = []

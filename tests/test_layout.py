@@ -94,7 +94,7 @@ WORLD = {
 
 EXPLORE = {
     "evidence": "catalogue",
-    "__init__": "api catalogue config explore headers masks",
+    "__init__": "api catalogue config explore headers masks sizes",
     "pages": "catalogue",
     "report": "",
     "spans": "catalogue values",

@@ -477,10 +477,14 @@ async def test_sighup_reads_intervals_again_and_keeps_what_commands_set(world: h
         await recorder.until(lambda: interval(recorder) == 60)
         tree = yaml.safe_load(settings.read_text())
         tree["polling"]["sites"]["interval"] = tree["polling"]["products"]["interval"] = "2h"
+        before, tree["instance"] = recorder.retained["oneweb/bridge/info"]["instance"], "another"
         settings.write_text(yaml.safe_dump(tree))
         bridge.signal(signal.SIGHUP)
         await recorder.until(lambda: recorder.retained["oneweb/bridge/polling/products/state"]["interval"] == 7200)
         assert interval(recorder) == 60
+        # The name stays until a restart: what is published under it does not change in between.
+        await recorder.until(lambda: recorder.retained["oneweb/bridge/info"]["calls"]["products"]["interval"] == 7200)
+        assert recorder.retained["oneweb/bridge/info"]["instance"] == before
 
         settings.write_text("mqtt: {hots: x}")
         bridge.signal(signal.SIGHUP)

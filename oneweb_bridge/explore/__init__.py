@@ -22,6 +22,7 @@ from oneweb_bridge.explore import findings, pages, redaction, report, spans
 from oneweb_bridge.explore.evidence import Ended, Evidence, Found, Paging, Reply, Span, located
 from oneweb_bridge.headers import next_pages, whole_number
 from oneweb_bridge.masks import Masks
+from oneweb_bridge.sizes import TooMuch, check_depth, check_size
 
 Write = Callable[[str], None]
 
@@ -127,7 +128,11 @@ class Look:
         except api.ApiError as error:
             return Reply(ended=_ended(error), said=str(error), params=asked)
         try:
+            check_size(answer.body)
+            check_depth(answer.body)
             body = msgspec.json.decode(answer.body)
+        except TooMuch as error:
+            return Reply(ended="odd", said=f"{path} answered with {error}: ask for less", params=asked)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return Reply(ended="odd", said=f"{path} answered with something that is not JSON", params=asked)
         return Reply(
