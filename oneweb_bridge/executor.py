@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal
 
 import aiomqtt
 
@@ -22,6 +22,8 @@ from oneweb_bridge.values import rfc3339
 
 _log = logging.getLogger("oneweb_bridge.commands")
 MOST_WAITING = 1000
+MAX_UNDER_WAY = 1000
+"""Polls and requests that are asked for and not answered yet."""
 MAX_NAME_CHARS = 128
 """Longest name of an unknown call or request that an answer goes to; a topic has 65535 bytes at most."""
 MAX_LOGGED_CHARS = 256
@@ -73,6 +75,7 @@ class Executor:
         self._announce = announce
         self._replaying = False
         self._told_dropped = 0
+        self._under_way: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Obeys commands until it is cancelled."""
@@ -96,7 +99,7 @@ class Executor:
             address = commands.address_of(topic, self._publisher.tree.base)
             if address is not None:
                 incoming, command = Incoming(topic, b"", retain=False), Poll(address.name, sender)
-                group.create_task(self._answer_polls(wishes, command, incoming, address), name="poll result")
+                self._start(group, self._answer_polls(wishes, command, incoming, address), "poll result")
 
     async def _tell_dropped(self) -> None:
         """Alerts once per flood that commands were dropped."""
@@ -152,13 +155,23 @@ class Executor:
         mark: tuple[str, str] | None,
         group: asyncio.TaskGroup,
     ) -> None:
+        if len(self._under_way) >= MAX_UNDER_WAY and not isinstance(command, Set):
+            error = f"{MAX_UNDER_WAY} polls and requests are under way: wait for their answers"
+            self._answer(incoming, address, command.id, error=error)
+            return
         match command:
             case Set():
                 await self._set(command, incoming, address, mark)
             case Poll():
                 await self._poll(command, incoming, address, mark, group)
             case Request():
-                group.create_task(self._request(command, incoming, address), name=f"request {command.name}")
+                self._start(group, self._request(command, incoming, address), f"request {command.name}")
+
+    def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Starts what takes its time. How much may be under way is bounded, because each holds memory."""
+        task = group.create_task(work, name=name)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     async def _set(self, command: Set, incoming: Incoming, address: Address, mark: tuple[str, str] | None) -> None:
         calls = list(self._poller.slots) if command.call == ALL else [command.call]
@@ -187,7 +200,7 @@ class Executor:
         if pause > 0:
             at = rfc3339(self._clock.now() + round(pause * 1000))
             self._answer(incoming, address, command.id, note=f"the API asked to be left alone: the poll runs at {at}")
-        group.create_task(self._answer_polls([w for w, _ in wishes], command, incoming, address), name="poll result")
+        self._start(group, self._answer_polls([w for w, _ in wishes], command, incoming, address), "poll result")
 
     async def _answer_polls(
         self, wishes: list[Awaitable[Done]], command: Poll, incoming: Incoming, address: Address

@@ -1018,6 +1018,13 @@ TABLE = (
         "test_executor.py -k raises",
     ),
     Mutant(
+        "polls and requests under way are bounded",
+        "executor.py",
+        "if len(self._under_way) >= MAX_UNDER_WAY and",
+        "if False and",
+        "test_executor.py -k bounded",
+    ),
+    Mutant(
         "times of commands are bounded",
         "commands.py",
         "    if not 0 <= ms < MAX_TIME_MS:",

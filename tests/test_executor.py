@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from oneweb_bridge import commands, journal
+from oneweb_bridge import commands, executor, journal
 from oneweb_bridge.executor import Executor, Inbox
 from oneweb_bridge.model import Message
 from oneweb_bridge.poller import Poller
@@ -80,10 +80,10 @@ async def executing(b: Bench, tmp_path: Path) -> AsyncIterator[tuple[Inbox, Answ
     await poller.load()
     async with journal.opened(tmp_path / "bridge.db", "mqtt", read_only=True) as rows:
         answers = Answers(rows)
-        executor = Executor(
+        obeying = Executor(
             inbox, poller, b.store, cast("Publisher", answers), b.clock, modern=True, announce=answers.republish
         )
-        task = asyncio.create_task(executor.run())
+        task = asyncio.create_task(obeying.run())
         try:
             yield inbox, answers
             assert not task.done() or task.result() is None
@@ -121,6 +121,24 @@ async def test_no_command_ends_the_executor(tmp_path: Path) -> None:
             assert not message.retain
         settings = await b.store.settings()
         assert {setting.name for setting in settings} <= {"enabled", "interval"}
+
+
+async def test_polls_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where so many polls and requests wait already, a further one is refused; a `set` is obeyed all the same."""
+    monkeypatch.setattr(executor, "MAX_UNDER_WAY", 3)
+    async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
+        for number in range(4):
+            inbox.put(Incoming("oneweb/bridge/polling/sites/poll", f'{{"id": "{number}"}}'.encode(), retain=False))
+        inbox.put(Incoming("oneweb/bridge/polling/sites/set", b'{"interval": 60}', retain=False))
+        while len(answers.sent) < 2:
+            await asyncio.sleep(0.01)
+
+        refused, changed = (json.loads(message.payload) for message in answers.sent)
+        assert (refused["id"], refused["status"]) == ("3", "error")
+        assert "3 polls and requests are under way" in refused["error"]
+        assert changed["status"] == "ok"
+        # Of live polls of one topic the newest is kept over a restart.
+        assert [(request.call, request.sender) for request in await b.store.poll_requests()] == [("sites", "2")]
 
 
 async def test_what_a_decoder_raises_refuses_the_command(
