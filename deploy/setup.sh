@@ -136,7 +136,7 @@ install_locked() {
     wanted="$1 $(cksum <"$1")"
     case "$(cat .venv/installed 2>/dev/null)" in *"$wanted"*) return 0 ;; esac
     say "installing $(grep -c == "$1") Python packages from $1"
-    pip .venv/bin/python install -r "$1" || fail "pip could not install $1: it needs the network, or the proxy or mirror that your pip is configured for."
+    pip .venv/bin/python install --require-hashes -r "$1" || fail "pip could not install $1: it needs the network, or the proxy or mirror that your pip is configured for."
     echo "$wanted" >>.venv/installed
 }
 
@@ -175,13 +175,19 @@ lock() {
     cleanup="$cleanup; rm -rf '$fresh'"
     freeze "." "$fresh/run"
     freeze ".[dev]" "$fresh/dev"
+    sed 's/^typing_extensions==.*/&; python_version < "3.13"/' "$fresh/run.txt" >"$fresh/run.in"
+    say "asking for the hashes of every file of each release"
+    python3.11 -m venv "$fresh/tools"
+    pip "$fresh/tools/bin/python" install "pip-tools>=7.5,<8" || fail "pip could not install pip-tools."
+    hashes "$fresh/run.in" "$fresh/run.lock"
+    hashes "$fresh/dev.txt" "$fresh/dev.lock"
     {
-        echo "# What the bridge runs with: the whole closure, for Python 3.11 to 3.13. Made with \`make lock\`."
-        sed 's/^typing_extensions==.*/&; python_version < "3.13"/' "$fresh/run.txt"
+        echo "# What the bridge runs with: the whole closure, for Python 3.11 to 3.14. Made with \`make lock\`."
+        cat "$fresh/run.lock"
     } >requirements.lock
     {
         echo "# What tests and checks run with: requirements.lock and the extra \"dev\". Made with \`make lock\`."
-        cat "$fresh/dev.txt"
+        cat "$fresh/dev.lock"
     } >requirements-dev.lock
     say "made requirements.lock and requirements-dev.lock"
 }
@@ -191,6 +197,14 @@ freeze() {
     python3.11 -m venv "$2"
     pip "$2/bin/python" install "$1" || fail "pip could not install $1."
     "$2/bin/python" -m pip --disable-pip-version-check freeze --exclude oneweb-bridge >"$2.txt" 2>>"$log"
+}
+
+# Of a release all files count, so that one lock file holds for every Python and machine. No address is written down:
+# where packages come from is the business of whoever installs them, and the hashes say whether they are the right ones.
+hashes() {
+    "$fresh/tools/bin/pip-compile" -q --generate-hashes --allow-unsafe --strip-extras --no-config --no-header --no-annotate \
+        --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --output-file "$2" "$1" >>"$log" 2>&1 ||
+        fail "pip-compile could not find the hashes of what is in $1."
 }
 
 # The auditors are no part of what they look at.

@@ -294,3 +294,40 @@ def test_healthcheck_of_the_image_asks_the_default_address() -> None:
     """The address that the image asks is the one on which the bridge listens by itself."""
     listen = read(ROOT / "bridge.yaml")["http"]["listen"]
     assert f"http://{listen}/healthz" in (DEPLOY / "Dockerfile").read_text()
+
+
+# ── lock files ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+def test_lock_file_has_the_hashes_of_every_package(name: str) -> None:
+    """Each package is pinned with the hashes of its files, several where there are wheels, and with no address."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    packages = re.findall(
+        r"^([a-zA-Z0-9._-]+)==[^ ]+(?: ; [^\\\n]+)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n?)+)",
+        text,
+        re.MULTILINE,
+    )
+    pinned = re.findall(r"^[a-zA-Z0-9._-]+==", text, re.MULTILINE)
+    assert len(packages) == len(pinned) > 10
+    assert "://" not in text
+    # A wheel for each Python and machine: a package with extensions has many files.
+    count = {package.lower(): hashes.count("--hash") for package, hashes in packages}
+    assert all(count[package] > 20 for package in ("aiohttp", "msgspec", "multidict", "yarl"))
+
+
+def test_lock_file_is_installed_with_its_hashes() -> None:
+    """Wherever a lock file is installed pip is told that every package must have a hash."""
+    for path in (DEPLOY / "setup.sh", DEPLOY / "README.md", *DOCKERFILES):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if re.search(r"install .*-r ", line):
+                assert "--require-hashes" in line, (path, line)
+
+
+def test_runtime_lock_is_a_part_of_that_of_the_tests() -> None:
+    """What is tested is what runs: the same versions and the same hashes."""
+    pins, tested = (
+        dict(re.findall(r"^([a-zA-Z0-9._-]+)==([^ ;]+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-dev.lock")
+    )
+    assert pins.items() <= tested.items()
