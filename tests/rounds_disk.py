@@ -75,12 +75,13 @@ async def _full(directory: Path, seed: int, disk: Path | None) -> Verdict:
         await stage.settled()
         filler = flag if disk is None else disk / "filler"
         _fill(filler, disk)
-        work = asyncio.create_task(_asked_for_more(stage, 8.0))
+        work = asyncio.create_task(_asked_for_more(stage, stage.chance.choice((8.0, 25.0))))
         await stage.until_ready("journal", is_well=False, patience=30.0)
         await work
         filler.unlink()
         stage.mended()
         verdict = await stage.verdict()
+        stage.expect(verdict.recovery <= 30.0, f"all was right only {verdict.recovery:.0f} s after the disk had room")
         await stage.until_ready("journal", is_well=True)
         return verdict
 
