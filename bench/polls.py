@@ -14,10 +14,12 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from bench.clock import Clock
 from oneweb_bridge import fetch, simulator, store
-from oneweb_bridge.api import Answer
+from oneweb_bridge.api import Answer, Api
+from oneweb_bridge.clock import Clock as WallClock
 from oneweb_bridge.config import Config, parse
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.listing import Listed
+from oneweb_bridge.masks import Masks
 from oneweb_bridge.model import Batch, Entry, Put
 
 PAGE = 1000
@@ -75,7 +77,9 @@ async def filled(first: list[bytes]) -> AsyncGenerator[Canned, None]:
     config: Config = parse("", {})
     with tempfile.TemporaryDirectory() as directory:
         async with store.opened(Path(directory) / "bench.db") as opened:
-            intake = Canned(opened, None, config, lambda: 1_750_000_000.0)  # type: ignore[arg-type]  # no network
+            clock = WallClock(wall=lambda: 1_750_000_000.0)
+            api = Api(config.api, None, Masks(), clock)  # type: ignore[arg-type]  # nothing is asked
+            intake = Canned(opened, api, config, clock)
             intake.bodies = first
             await intake.poll("user_terminals")
             yield intake
