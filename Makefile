@@ -8,7 +8,7 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test test-homeassistant test-nodered check format lock soak mutants bench audit sbom clean
+.PHONY: help demo test test-homeassistant test-nodered check format lock soak mutants bench audit sbom asyncapi dist clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -27,6 +27,7 @@ test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 test-nodered:  ## the flows of deploy/node-red in a real Node-RED, which npm brings
 	@sh deploy/setup.sh nodered
 	@$(PYTHON) -m pytest -n 0 -m nodered tests/nodered $(ARGS)
+
 test-homeassistant:  ## against a real Home Assistant, which is installed into .venv-homeassistant first (minutes)
 	$(SETUP) test
 	$(SETUP) homeassistant
@@ -67,6 +68,14 @@ sbom:  ## writes dist/sbom.json, a CycloneDX list of what the bridge runs with
 	$(SETUP) tools
 	@mkdir -p dist
 	@PYTHONWARNINGS=ignore build/tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --output-reproducible -o dist/sbom.json
+
+asyncapi:  ## writes dist/asyncapi.yaml, the AsyncAPI document of all topics with the default configuration
+	$(SETUP) check
+	@mkdir -p dist
+	@cd dist && ../$(PYTHON) -m oneweb_bridge asyncapi >asyncapi.yaml
+
+dist: asyncapi sbom  ## writes what a release attaches to dist/: the wheel, asyncapi.yaml and sbom.json
+	@$(PYTHON) -m pip --disable-pip-version-check -q wheel --no-deps --wheel-dir dist .
 
 clean:  ## removes what these commands made
 	@rm -rf .venv .venv-homeassistant .node .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -14,14 +14,17 @@ from oneweb_bridge.catalogue import CALLS, Call, Field, Window
 from tests import harness, listener
 
 ROOT = Path(__file__).parent.parent
-KEPT = ROOT / "docs" / "asyncapi.yaml"
 DEFAULTS = config.parse("", {})
 DOCUMENT = asyncapi.document(DEFAULTS, __version__)
 
 
-def test_kept_document_is_not_stale() -> None:
-    """docs/asyncapi.yaml is what `oneweb-bridge asyncapi` prints; make it anew when this fails."""
-    assert KEPT.read_text(encoding="utf-8") == config.yaml_text(DOCUMENT)
+async def test_command_prints_the_document_of_the_defaults(tmp_path: Path) -> None:
+    """Without a configuration the command prints the document that is attached to a release."""
+    code, out, err = await harness.command("asyncapi", cwd=tmp_path)
+
+    assert (code, err) == (0, "")
+    assert out == config.yaml_text(DOCUMENT)
+    assert yaml.safe_load(out) == DOCUMENT
 
 
 async def test_command_prints_the_document_of_its_configuration(tmp_path: Path) -> None:
