@@ -18,7 +18,7 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from oneweb_bridge import __version__
+from oneweb_bridge import __version__, broker, healthcheck
 from tests import harness
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +69,7 @@ def test_image_runs_without_rights() -> None:
     last = (DEPLOY / "Dockerfile").read_text().split("\nFROM ")[-1]
 
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", last, re.MULTILINE)
-    assert re.search(r"^HEALTHCHECK .*\n.*/healthz", last, re.MULTILINE)
+    assert re.search(r"^HEALTHCHECK .*\n.*oneweb_bridge\.healthcheck", last, re.MULTILINE)
     assert "pip" not in last
 
 
@@ -290,10 +290,38 @@ def test_secrets_are_not_for_everybody() -> None:
             assert "BEGIN PRIVATE KEY" not in path.read_text(encoding="utf-8", errors="replace"), path
 
 
-def test_healthcheck_of_the_image_asks_the_default_address() -> None:
-    """The address that the image asks is the one on which the bridge listens by itself."""
-    listen = read(ROOT / "bridge.yaml")["http"]["listen"]
-    assert f"http://{listen}/healthz" in (DEPLOY / "Dockerfile").read_text()
+def test_healthcheck_of_the_image_reads_the_configuration_that_it_runs_with() -> None:
+    """The image asks where the file that its command names says that the bridge listens."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    asked = re.search(r'"-m", "oneweb_bridge.healthcheck", "([^"]+)"', text)
+    assert asked
+    assert f'CMD ["run", "-c", "{asked[1]}"]' in text
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (None, 1)])
+async def test_healthcheck_asks_where_the_configuration_listens(status: int | None, code: int, tmp_path: Path) -> None:
+    """On another port, for all addresses: 0 while /healthz says 200, else 1 with a sentence."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(status=status or 200)
+
+    site, port = web.Application(), broker.free_port()
+    site.add_routes([web.get("/healthz", healthz)])
+    server = TestServer(site, port=port)
+    config = tmp_path / "bridge.yaml"
+    config.write_text(f"http: {{listen: '0.0.0.0:{port}'}}\n")
+    if status:
+        await server.start_server()
+    try:
+        assert await asyncio.to_thread(healthcheck.main, [str(config)]) == code
+    finally:
+        await server.close()
+
+
+def test_healthcheck_of_a_wrong_configuration_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that cannot be read makes it say so, without a traceback."""
+    assert healthcheck.main([str(tmp_path / "missing.yaml")]) == 1
+    assert "missing.yaml" in capsys.readouterr().err
 
 
 # ── lock files ─────────────────────────────────────────────────────────────────────────────────

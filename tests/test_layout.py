@@ -117,6 +117,7 @@ ASSEMBLY = {
         "__init__ announcer api clock config console devices executor health housekeeping intake journal masks model "
         "notify payloads poller publisher session store topics values"
     ),
+    "healthcheck": "config",
     "demo": "app broker catalogue config console settings simulator",
     "cli": (
         "__init__ app asyncapi backup catalogue checking commands config database demo explore files logs masks past "
