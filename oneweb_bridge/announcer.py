@@ -111,7 +111,8 @@ class Announcer:
         """Equal as long as the same records give the same devices."""
         config = self._config
         calls = [(call.id, call.report, call.fields) for call in config.polling.values()]
-        said = (config.homeassistant, config.mapping.online_states, config.location_threshold, self._tree.base, calls)
+        place = (self._tree.base, self._tree.instance)
+        said = (config.homeassistant, config.mapping.online_states, config.location_threshold, place, calls)
         return blake2b(repr((__version__, CONTRACT, said)).encode(), digest_size=16).hexdigest()
 
     # ── bringing it about ──────────────────────────────────────────────────────────────────────

@@ -250,6 +250,13 @@ TABLE = (
         "test_publisher.py -k instance test_heads.py",
     ),
     Mutant(
+        "a renamed instance moves its devices",
+        "announcer.py",
+        "place = (self._tree.base, self._tree.instance)",
+        "place = (self._tree.base,)",
+        "test_announcer.py -k another_instance",
+    ),
+    Mutant(
         "old base: only where the head is this database's own",
         "purge.py",
         "if head is None or not is_former(head, base, identity):",

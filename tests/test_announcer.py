@@ -65,6 +65,7 @@ class Bench:
         self.outlet = Outlet()
         self.config: Config = parse("", {})
         self.now = 1_000_000.0
+        self.tree = Tree("oneweb", "main", "journal")
 
     def clock(self) -> float:
         """The time that the database is told."""
@@ -77,7 +78,7 @@ class Bench:
             store.opened(self.path, Clock(self.clock, self.clock, "a boot")) as self.store,
             devices.opened(self.path, self.store.steady.now) as known,
         ):
-            self.announcer = Announcer(known, Tree("oneweb", "main", "journal"), self.config)
+            self.announcer = Announcer(known, self.tree, self.config)
             yield self.store
 
     async def told(self) -> list[str]:
@@ -312,6 +313,29 @@ async def test_another_prefix_moves_everything(bench: Bench) -> None:
 
         assert len(bench.outlet.retained) == OWN + 1
         assert all(topic.startswith("ha/device/") for topic in bench.outlet.retained)
+
+
+async def test_another_instance_moves_everything(bench: Bench) -> None:
+    """Devices are named after the instance: after it was renamed none stays under the old name."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await bench.told()
+    bench.tree = Tree("oneweb", "other", "journal")
+    async with bench.opened():
+        await bench.told()
+
+        assert len(bench.outlet.retained) == OWN + 1
+        assert all(topic.startswith("homeassistant/device/oneweb_other_") for topic in bench.outlet.retained)
+
+
+async def test_another_base_topic_is_announced(bench: Bench) -> None:
+    """Devices name the bridge's topics: after the base was renamed all are announced again."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await bench.told()
+    bench.tree = Tree("renamed", "main", "journal")
+    async with bench.opened():
+        assert len(await bench.told()) == OWN + 1
 
 
 async def test_refused_device_does_not_hold_up_the_others(bench: Bench) -> None:
