@@ -240,6 +240,20 @@ async def test_device_is_removed_with_its_record(bench: Bench) -> None:
         assert bench.outlet.retained[topic]["device"]["via_device"] == "oneweb_main_bridge"
 
 
+async def test_removed_device_is_cleared_once(bench: Bench) -> None:
+    """However often a device that is gone is marked again, its topic is cleared a single time."""
+    async with bench.opened() as db:
+        await db.commit(terminal("1"))
+        await bench.told()
+        await db.commit(removed("terminal", "1"))
+        first = await bench.told()
+        assert first.count("homeassistant/device/oneweb_main_terminal_1/config") == 1
+        for _ in range(3):
+            await db.commit(Batch(reshaped=[("terminal", "1")]))
+            await bench.announcer.again()
+            assert "homeassistant/device/oneweb_main_terminal_1/config" not in await bench.told()
+
+
 async def test_forgetful_broker_gets_no_ghost(bench: Bench) -> None:
     """A removal that the broker forgot is told again; a birth is no reason to clear what is not there."""
     async with bench.opened() as db:

@@ -359,3 +359,12 @@ def test_runtime_lock_is_a_part_of_that_of_the_tests() -> None:
         for name in ("requirements.lock", "requirements-dev.lock")
     )
     assert pins.items() <= tested.items()
+
+
+def test_telegraf_buffers_what_its_inputs_may_leave_unwritten() -> None:
+    """The unacknowledged messages of all inputs fit into the buffer, so that a slow database makes it drop none."""
+    config = tomllib.loads((DEPLOY / "telegraf" / "telegraf.conf").read_text(encoding="utf-8"))
+    inputs = config["inputs"]["mqtt_consumer"]
+    unwritten = sum(one.get("max_undelivered_messages", 1000) for one in inputs)
+    assert unwritten <= config["agent"]["metric_buffer_limit"]
+    assert all(one["persistent_session"] and one["qos"] == 1 for one in inputs)
