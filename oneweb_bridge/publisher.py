@@ -5,6 +5,7 @@ It is handed callables and knows no poller.
 
 import asyncio
 import logging
+import math
 import secrets
 import sqlite3
 import time
@@ -15,7 +16,7 @@ import aiomqtt
 
 from oneweb_bridge.diff import encode
 from oneweb_bridge.journal import Journal
-from oneweb_bridge.link import Link, cancellations, go_if_cancelled, reason_of
+from oneweb_bridge.link import Link, TakenOver, reason_of
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Connection
 from oneweb_bridge.purge import clear_old_bases, stray_topics
@@ -31,6 +32,45 @@ LONGEST_STORE_WAIT = 5.0
 """Where the broker is well and the disk is not: what failed because of it is tried again soon."""
 HEALTHY = 60.0
 """Seconds of connection after which the next loss is followed by a quick reconnect again."""
+LOOK_AGAIN = 60.0
+"""Seconds without a connection after which the bridge looks again who publishes below its base."""
+RETURN = 10.0
+"""Seconds after which a bridge comes back that was connected when a twin took its connection."""
+GIVE_WAY, LONGEST_ABSENCE = 60.0, 600.0
+"""Seconds for which the twin that came later stays away: at first, and at most, each time twice as long."""
+
+
+class TakeOvers:
+    """What a bridge does about a twin: another one with the same instance, and so with the same client id. Pure.
+
+    Only one of them can be connected, and they cannot speak with each other. Each compares how long its last
+    connection lasted with how long it had been away before: the one that has been away longer gives way. After its
+    pause it comes back in any case, because the other may be gone; each pause is twice as long.
+    """
+
+    def __init__(self) -> None:
+        self._lasted, self._was_away = 0.0, GIVE_WAY
+        self._in_a_row = 0
+        self._has_given_way = False
+
+    def note_connection(self, lasted: float, was_away: float) -> None:
+        """A connection of so many seconds is over, which came after so many without one."""
+        self._lasted, self._was_away = lasted, was_away
+        self._has_given_way = False
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether this bridge is the one that leaves the other alone."""
+        return self._lasted < self._was_away and not self._has_given_way
+
+    def pause(self) -> float:
+        """Seconds until the next connection."""
+        if not self.gives_way:
+            self._in_a_row = 0
+            return RETURN
+        self._has_given_way = True
+        self._in_a_row += 1
+        return min(GIVE_WAY * 2.0 ** (self._in_a_row - 1), LONGEST_ABSENCE)
 
 
 class Publisher:
@@ -51,16 +91,25 @@ class Publisher:
         self.losses: dict[int, int] = {}
         self.too_large: set[str] = set()
         """Topics of messages without a row that were told to be too large, so that they are told once."""
+        self._accepted_at = -math.inf
+        self._lost_at = time.monotonic() - GIVE_WAY
+        self._take_overs = TakeOvers()
+        self._told_twin_at = -math.inf
+        self.was_connected = False
 
     async def run(self) -> None:
         """Connects, and connects again with growing pauses. Never returns."""
         wait = FIRST_WAIT
         while True:
-            started, longest = time.monotonic(), LONGEST_WAIT
+            started, pause, longest = time.monotonic(), 0.0, LONGEST_WAIT
             try:
                 await self._connect()
             except* (aiomqtt.MqttError, OSError, TimeoutError, Foreign) as group:
                 self.problem = reason_of(_first(group))
+                if group.subgroup(TakenOver) is not None:
+                    self.problem, pause = self._twin_sentence, self._take_overs.pause()
+                if group.subgroup(Foreign) is not None:
+                    self._accepted_at = -math.inf
             except* sqlite3.OperationalError as group:
                 # The next session reads from the disk how far the journal is published.
                 self.problem = f"the journal could not be read or written: {_first(group)}"
@@ -68,28 +117,77 @@ class Publisher:
             finally:
                 self.connected_since, self._session = None, None
             wait = min(FIRST_WAIT if time.monotonic() - started > HEALTHY else wait, longest)
+            pause = max(pause, wait * (0.8 + secrets.randbelow(400) / 1000))
             _log.warning(
-                "broker %s:%s: %s; next try in %.0f s",
-                self.settings.host,
-                self.settings.port,
-                self.problem,
-                wait,
+                "broker %s:%s: %s; next try in %.0f s", self.settings.host, self.settings.port, self.problem, pause
             )
-            await asyncio.sleep(wait * (0.8 + secrets.randbelow(400) / 1000))
+            await asyncio.sleep(pause)
             wait = min(wait * 2, LONGEST_WAIT)
 
+    async def meet_twin(self) -> None:
+        """Another bridge with this instance published while this one was away. Raises TakenOver to give way to it."""
+        await self._tell_twin()
+        if self._take_overs.gives_way:
+            raise TakenOver(self._twin_sentence)
+
+    async def _tell_twin(self) -> None:
+        """Alerts, once in a while; it waits in the journal until this bridge is connected."""
+        if time.monotonic() - self._told_twin_at > LONGEST_ABSENCE:
+            await self.handles.alert("client_id_taken", self._twin_sentence)
+            self._told_twin_at = time.monotonic()
+
+    @property
+    def _twin_sentence(self) -> str:
+        return (
+            f"another client connects with the client id {self._identifier!r}, and the broker lets in one at a time: "
+            f"is this bridge started twice, or has another one the instance {self.instance!r} too? Stop one of them, "
+            "or give it an instance of its own"
+        )
+
+    @property
+    def _identifier(self) -> str:
+        return f"oneweb-bridge-{self.instance}"
+
     async def _connect(self) -> None:
+        """One connection, with a will only when this bridge may publish below the base.
+
+        A broker speaks a will as soon as the connection breaks, whoever gave it; a bridge that has yet to see another
+        one's head must have none. So the first connection of a process looks without one, and so does each after the
+        head was another's, or after a minute without connection. Between two connections that follow each other more
+        quickly, only a broker that lost the head, and another bridge that was quicker, could make this one a stranger;
+        it would leave one round trip after it came, by a DISCONNECT, which takes the will away. Looking each time
+        would double the connections, which some brokers count, and on a slow link the time of a reconnect.
+        """
+        if time.monotonic() - self._accepted_at > LOOK_AGAIN:
+            await self._look()
         session = Session(self)
         will = Message(self.tree.status, encode(Connection("offline")), retain=True)
-        identifier = f"oneweb-bridge-{self.instance}"
-        before = cancellations()
-        async with Link(self.settings, identifier, session.answered, will=will, on_message=session.receive) as link:
+        async with self._linked(session, will) as link:
             self._session = session
             try:
-                go_if_cancelled(before)
                 await session.run(link)
+            except* TakenOver:
+                await self._tell_twin()
+                raise
             finally:
+                self._note_connection()
                 await session.close()
+
+    def _note_connection(self) -> None:
+        if self.connected_since is not None:
+            now = time.monotonic()
+            self._take_overs.note_connection(now - self.connected_since, self.connected_since - self._lost_at)
+            self._lost_at = self._accepted_at = now
+            self.was_connected = True
+
+    async def _look(self) -> None:
+        session = Session(self)
+        async with self._linked(session, None) as link:
+            await session.look(link)
+        self._accepted_at = time.monotonic()
+
+    def _linked(self, session: Session, will: Message | None) -> Link:
+        return Link(self.settings, self._identifier, session.answered, will=will, on_message=session.receive)
 
     def reply(self, message: Message, to: Incoming | None = None) -> None:
         """Publishes an answer to a command, also to the response topic that the sender gave, if connected."""
@@ -144,6 +242,8 @@ class Publisher:
     def use(self, settings: Mqtt, *, anew: bool = False) -> None:
         """Takes new settings; changed ones make a new connection at once, as `anew` does."""
         changed, self.settings = anew or settings != self.settings, settings
+        if changed:
+            self._accepted_at = -math.inf
         if changed and self._session is not None:
             self._session.end("the configuration changed")
 

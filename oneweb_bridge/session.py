@@ -19,7 +19,7 @@ from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.diff import encode
 from oneweb_bridge.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.journal import PAGE, Journal
-from oneweb_bridge.link import REFUSED, Link, Received
+from oneweb_bridge.link import NO_RETAIN, REFUSED, Link, Received
 from oneweb_bridge.model import Message
 from oneweb_bridge.packets import MAX_REMAINING_LENGTH
 from oneweb_bridge.payloads import Alarm, Connection, Head, Probe
@@ -100,6 +100,10 @@ class Owner(Protocol):
     losses: dict[int, int]
     refusals: int
     too_large: set[str]
+    was_connected: bool
+
+    async def meet_twin(self) -> None:
+        """Another bridge with this instance published while this one was away. Raises TakenOver to give way to it."""
 
     async def find_strays(self) -> list[str]:
         """The retained topics below the base that the bridge does not own. Raises MqttError."""
@@ -124,6 +128,9 @@ class Session:
         self._head: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._nonce = ""
         self._probed = asyncio.Event()
+        self._probed_kept = asyncio.Event()
+        self._is_proving_retain = False
+        self._is_online = False
         self._refused: dict[int, int] = {}
         self._failure: BaseException | None = None
         self._retries: set[asyncio.Task[None]] = set()
@@ -135,6 +142,26 @@ class Session:
         self._discovery_prefix = owner.handles.discovery_prefix()
         self._restored: str | None = None
         self._info = b""
+
+    async def look(self, link: Link) -> None:
+        """Finds out whether this bridge may publish, on a connection that has no will yet.
+
+        Raises Foreign, or a group of errors when the connection is lost.
+        """
+        self._link = link
+        try:
+            async with asyncio.TaskGroup() as group:
+                end = group.create_task(link.wait_for_end(), name="mqtt end")
+                await link.listen(self._tree.head, self._tree.probe)
+                await self._probe()
+                await self._judge_head(self._head.result())
+                if not link.modern:
+                    await self._prove_retain(link)
+                end.cancel()
+        except BaseExceptionGroup as group:
+            if self._is_proving_retain:
+                raise aiomqtt.MqttError(NO_RETAIN) from group
+            raise
 
     async def run(self, link: Link) -> None:
         """Everything that one connection does. Ends with an exception group when it is lost."""
@@ -176,6 +203,7 @@ class Session:
         await self._probe()
         low = await self._behind(cursor)
         await self._journal.note_place(Place(self._tree.base, self._owner.instance))
+        self._is_online = True
         await self._said(Message(self._tree.status, encode(Connection("online")), retain=True))
         self._owner.connected_since, self._owner.problem = time.monotonic(), None
         _log.info("broker %s:%s: connected", self._owner.settings.host, self._owner.settings.port)
@@ -218,6 +246,20 @@ class Session:
         if not self._head.done():
             self._head.set_result(None)
 
+    async def _prove_retain(self, link: Link) -> None:
+        """A retained message must come with a subscription, and MQTT 3.1.1 cannot say otherwise. Raises MqttError."""
+        self._is_proving_retain = True
+        probe = Probe(rfc3339(round(time.time() * 1000)), self._nonce)
+        await self._said(Message(self._tree.probe, encode(probe), retain=True))
+        await link.listen(self._tree.probe)
+        try:
+            async with asyncio.timeout(PROBE_PATIENCE):
+                await self._probed_kept.wait()
+        except TimeoutError:
+            raise aiomqtt.MqttError(NO_RETAIN) from None
+        self._is_proving_retain = False
+        await self._said(Message(self._tree.probe, b"", retain=True))
+
     async def _keep_probing(self) -> None:
         """Proves again and again that the broker delivers; its access rules may change."""
         while True:
@@ -230,9 +272,7 @@ class Session:
         dropped = await self._journal.restore_from()
         if head is None:
             return 0
-        here, identity = Place(self._tree.base, self._owner.instance), await self._journal.identity()
-        if owner_of(head, here, identity) == "another":
-            raise await self._foreign(head)
+        await self._judge_head(head)
         seq = head.get("seq")
         if not isinstance(seq, int):
             return 0
@@ -279,6 +319,15 @@ class Session:
             "next polls do not bring back stay until they are cleared by request/purge"
         )
         await self._owner.handles.alert("database_restored", self._restored + (left if count else ""))
+
+    async def _judge_head(self, head: Mapping[str, Any] | None) -> None:
+        """Raises Foreign for the head of another instance, and TakenOver to give way to a twin."""
+        here, identity = Place(self._tree.base, self._owner.instance), await self._journal.identity()
+        if head is not None and owner_of(head, here, identity) == "another":
+            raise await self._foreign(head)
+        # Since this process published its own head, somebody else has published another under the same name.
+        if head is not None and self._owner.was_connected and not identity.knows(head.get("journal")):
+            await self._owner.meet_twin()
 
     async def _foreign(self, head: Mapping[str, Any]) -> Foreign:
         said = foreign_sentence(head, self._tree.head, Place(self._tree.base, self._owner.instance))
@@ -640,7 +689,7 @@ class Session:
         if message.topic == self._tree.head:
             self._heard_head(message.payload)
         elif message.topic == self._tree.probe:
-            self._heard_probe(message.payload)
+            self._heard_probe(message)
         elif message.topic == self._birth_topic:
             if message.payload == b"online":
                 self._owner.handles.on_birth()
@@ -670,9 +719,11 @@ class Session:
             return
         self._head.set_result(read_head(payload))
 
-    def _heard_probe(self, payload: bytes) -> None:
-        if self._nonce.encode() in payload:
+    def _heard_probe(self, message: Received) -> None:
+        if self._nonce.encode() in message.payload:
             self._probed.set()
+            if message.retain:
+                self._probed_kept.set()
 
     # ── replies and the end ────────────────────────────────────────────────────────────────────
 
@@ -688,7 +739,9 @@ class Session:
                 _log.error("no answer on %s: %s", answer.topic, reason)
 
     async def _say_goodbye(self) -> None:
-        """The will is for crashes; who leaves says so."""
+        """The will is for crashes; who leaves says so, if it had said that it is there."""
+        if not self._is_online:
+            return
         with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._said(Message(self._tree.status, encode(Connection("offline")), retain=True))

@@ -24,6 +24,8 @@ class Proxy:
         self.port = 0
         self.taken: list[Taken] = []
         self.connections = 0
+        self.wills: list[bool] = []
+        """Of each connection, whether it gave a will."""
         self.cuts = 0
         self.published = 0
         self.is_open = True
@@ -97,6 +99,7 @@ class _Connection:
             if kind == CONNECT:
                 # Length and name of the protocol, then its level.
                 self._modern = packet[_body_at(packet) + 6] == 5
+                self._proxy.wills.append(bool(packet[_body_at(packet) + 7] & 0x04))
             if kind == PUBLISH and not self._note(packet):
                 writer.write(packet[: len(packet) // 2])
                 self._proxy.cuts += 1

@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import inspect
 import json
+import math
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from oneweb_bridge import broker, journal, publisher, session, store
 from oneweb_bridge.config import parse
 from oneweb_bridge.executor import Inbox
-from oneweb_bridge.link import Link
+from oneweb_bridge.link import Link, TakenOver
 from oneweb_bridge.model import Batch, Entry, Message, Put
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
@@ -569,3 +571,185 @@ async def test_answer_to_a_retained_command_waits_in_the_window_of_its_connectio
                 await asyncio.sleep(0.02)
             assert running._session is not None
             assert windows == [running._session._window]
+
+
+async def connected(running: publisher.Publisher) -> None:
+    """Waits until the publisher has begun a session."""
+    async with asyncio.timeout(20):
+        while running.connected_since is None:
+            await asyncio.sleep(0.02)
+
+
+async def test_will_is_given_only_by_a_connection_that_may_publish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first connection looks without a will, the next has one; a quick reconnect does not look again."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    port = broker.free_port()
+    async with (
+        broker.running(port),
+        proxy.between(port) as gate,
+        bench(tmp_path, gate.port) as made,
+        made.publishing() as running,
+    ):
+        await connected(running)
+        gate.sever()
+        async with asyncio.timeout(20):
+            while len(gate.wills) < 3:
+                await asyncio.sleep(0.02)
+        await connected(running)
+
+    assert gate.wills == [False, True, True]
+
+
+async def test_stranger_never_gives_a_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bridge that finds another one's head has no will, however often it comes, and its end says nothing."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    port = broker.free_port()
+    head = {"journal": "another", "instance": "other", "seq": 9}
+    async with broker.running(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
+        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
+        async with harness.recording(port, "oneweb/bridge/status") as heard, made.publishing() as running:
+            async with asyncio.timeout(20):
+                while len(gate.wills) < 3:
+                    await asyncio.sleep(0.02)
+            gate.sever()
+            assert "'other'" in str(running.problem)
+
+    assert not any(gate.wills)
+    assert heard.on("oneweb/bridge/status") == [{"state": "online"}]
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+@pytest.mark.parametrize(
+    ("setting", "words"), [("retain_available false", "does not keep retained"), ("max_qos 0", "QoS 0 only")]
+)
+async def test_broker_without_retain_or_qos_1_gets_a_sentence(
+    tmp_path: Path, protocol: str, setting: str, words: str
+) -> None:
+    """Such a broker is told apart from a wrong password or a broken line, on MQTT 3.1.1 too."""
+    port = broker.free_port()
+    conf = tmp_path / "poor.conf"
+    conf.write_text(f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\n{setting}\n")
+    process = await asyncio.create_subprocess_exec(
+        "mosquitto", "-c", str(conf), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with bench(tmp_path, port, protocol=protocol) as made, made.publishing() as running:
+            async with asyncio.timeout(20):
+                while words not in str(running.problem):
+                    await asyncio.sleep(0.05)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_proof_of_retained_messages_leaves_none(tmp_path: Path) -> None:
+    """On MQTT 3.1.1 a retained probe proves that the broker keeps what it should, and is cleared again."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port, protocol="3.1.1") as made, made.publishing() as running:
+        await connected(running)
+        kept = await harness.retained(port)
+
+    assert "oneweb/bridge/status" in kept
+    assert "oneweb/bridge/probe" not in kept
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_twin_is_recognised_and_the_later_one_gives_way(
+    tmp_path: Path, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two bridges with one client id both say so, in a sentence and an alert, and the later one stays away."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.05)
+    port = broker.free_port()
+    benches = []
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(broker.running(port))
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            benches.append(await stack.enter_async_context(bench(tmp_path / name, port, protocol=protocol)))
+        older = await stack.enter_async_context(benches[0].publishing())
+        await connected(older)
+        # As if it had been there for an hour.
+        older._lost_at -= 3600
+        older.connected_since = older._lost_at
+        newer = await stack.enter_async_context(benches[1].publishing())
+        async with asyncio.timeout(20):
+            while not newer._take_overs._has_given_way:
+                await asyncio.sleep(0.02)
+        assert "'oneweb-bridge-main'" in str(newer.problem)
+        await connected(older)
+
+    for made in benches:
+        assert [alert.split(":")[0] for alert in made.alerts] == ["client_id_taken"]
+
+
+async def test_end_that_a_twin_causes_is_told_where_the_broker_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DISCONNECT with 0x8E: the sentence, the alert, and a pause that is longer than after a broken line."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+        await connected(running)
+        assert running._session is not None
+        pauses: list[float] = []
+        real = publisher.TakeOvers.pause
+
+        def noting(self: publisher.TakeOvers) -> float:
+            pauses.append(real(self))
+            return pauses[-1]
+
+        monkeypatch.setattr(publisher.TakeOvers, "pause", noting)
+        link: Any = running._session._link
+        link._end = TakenOver("Session taken over")
+        link._disconnected.set_exception(aiomqtt.MqttError("ended"))
+        async with asyncio.timeout(20):
+            while not pauses:
+                await asyncio.sleep(0.02)
+
+    assert pauses == [publisher.GIVE_WAY]
+    assert [alert.split(":")[0] for alert in made.alerts] == ["client_id_taken"]
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_twins_take_over_seldom(*, tells: bool) -> None:
+    """Two twins, one of which was there for an hour, take over three times in the first minute, and less and less.
+
+    With a broker that `tells` why, who is thrown out pauses; else it comes back after a second and sees the head.
+    """
+    twins = [publisher.TakeOvers(), publisher.TakeOvers()]
+    lost, since, due = [-3601.0, -publisher.GIVE_WAY], -3600.0, [math.inf, 0.0]
+    online: int | None = 0
+    head, take_overs = 0, []
+    while (now := min(due)) < 7200:
+        comes = due.index(now)
+        due[comes] = math.inf
+        if online is not None:
+            take_overs.append(now)
+            twins[online].note_connection(now - since, since - lost[online])
+            lost[online], due[online] = now, now + (twins[online].pause() if tells else 1.0)
+        online = None
+        if head != comes and now > 0 and twins[comes].gives_way:
+            due[comes] = now + twins[comes].pause()
+        else:
+            since, online, head = now, comes, comes
+
+    assert len([at for at in take_overs if at < 60]) <= 3
+    assert len([at for at in take_overs if at > 3600]) <= 24
+
+
+async def test_goodbye_is_said_only_by_who_was_there(tmp_path: Path) -> None:
+    """A bridge that is stopped before it knew whether it may publish leaves `status` as it was."""
+    readable = ("readwrite harness/#", "write oneweb/#", "read oneweb/bridge/head", "read oneweb/bridge/status")
+    acl = "".join(f"topic {rule}\n" for rule in readable)
+    async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made:
+        await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
+        async with made.publishing() as running, asyncio.timeout(20):
+            # As if it had just looked: its next connection has a will.
+            running._accepted_at = time.monotonic()
+            while running._session is None or not running._session._nonce:
+                await asyncio.sleep(0.02)
+        kept = await harness.retained(port, "oneweb/bridge/status")
+
+    assert kept["oneweb/bridge/status"] == {"state": "online"}
