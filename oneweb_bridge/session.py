@@ -233,8 +233,7 @@ class Session:
         # A late copy of an earlier probe proves nothing, so each has a word of its own.
         self._nonce = secrets.token_hex(8)
         self._probed.clear()
-        now = rfc3339(SYSTEM.now())
-        self._offer(Message(self._tree.probe, encode(Probe(now, self._nonce)), retain=False))
+        self._offer(self._probe_message(retain=False))
         try:
             async with asyncio.timeout(PROBE_PATIENCE):
                 await self._probed.wait()
@@ -246,11 +245,13 @@ class Session:
         if not self._head.done():
             self._head.set_result(None)
 
+    def _probe_message(self, *, retain: bool) -> Message:
+        return Message(self._tree.probe, encode(Probe(rfc3339(SYSTEM.now()), self._nonce)), retain)
+
     async def _prove_retain(self, link: Link) -> None:
         """A retained message must come with a subscription, and MQTT 3.1.1 cannot say otherwise. Raises MqttError."""
         self._is_proving_retain = True
-        probe = Probe(rfc3339(round(time.time() * 1000)), self._nonce)
-        await self._said(Message(self._tree.probe, encode(probe), retain=True))
+        await self._said(self._probe_message(retain=True))
         await link.listen(self._tree.probe)
         try:
             async with asyncio.timeout(PROBE_PATIENCE):

@@ -465,6 +465,14 @@ def test_quantity_without_bounds_is_refused(
         assert len(str(refused.value)) < 150
 
 
+@pytest.mark.parametrize(
+    "host", ["broker", "broker.example.org", "10.0.0.1", "::1", "[::1]", "fe80::1234", "2001:db8::1883"]
+)
+def test_host_without_a_port_is_taken(host: str) -> None:
+    """Names and addresses, IPv6 ones with and without brackets."""
+    assert parse(f"mqtt: {{host: '{host}'}}", {}).mqtt.host == host
+
+
 # --- mistakes -------------------------------------------------------------------------------------
 
 MISTAKES = {
@@ -482,6 +490,14 @@ MISTAKES = {
     "mqtt: {window: 1.5}": "mqtt.window: expected a whole number from 1 to 65535, got '1.5'",
     "mqtt: {protocol: 4}": 'mqtt.protocol: expected "5" or "3.1.1", got \'4\'',
     "mqtt: {tls: {enabled: maybe}}": "mqtt.tls.enabled: expected true or false, got 'maybe'",
+    "mqtt: {host: 'broker:1883'}": "mqtt.host: expected a host name or an address without a port, got 'broker:1883'",
+    "mqtt: {host: '[::1]:1883'}": "mqtt.host: expected a host name or an address without a port, got '[::1]:1883'",
+    "mqtt: {host: 'mqtt:broker'}": "mqtt.host: expected a host name or an address, got 'mqtt:broker'",
+    "mqtt: {path: ws}": "mqtt.path: expected a path that begins with '/'",
+    'mqtt: {password: "a\\n"}': "mqtt.password: expected a text without line ends and control characters",
+    'mqtt: {password: "\\uFEFFa"}': "mqtt.password: expected a text without line ends and control characters",
+    'mqtt: {username: "a\\r"}': "mqtt.username: expected a text without line ends and control characters",
+    f"mqtt: {{base_topic: {'x' * 1025}}}": "mqtt.base_topic: expected a topic of at most 1024 bytes, got 1025",
     "mqtt: 5": "mqtt: expected keys with values, got '5'",
     "filter: {imeis: 123}": "filter.imeis: expected a list of texts like [a, b], got '123'",
     "filter: {imeis: [null]}": "filter.imeis: expected a list of texts like [a, b], got a list",
