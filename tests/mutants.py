@@ -743,6 +743,20 @@ TABLE = (
         "if False:",
         "test_sizes.py",
     ),
+    Mutant(
+        "polls at a time over a reload",
+        "poller.py",
+        "        self._turns.resize(config.api.rate_limit.max_in_flight)\n",
+        "",
+        "test_api_faults.py -k reload",
+    ),
+    Mutant(
+        "a failing host is not asked sooner",
+        "poller.py",
+        "                wait = max(wait, error.pause)\n",
+        "",
+        "test_api_faults.py -k failing_host",
+    ),
     Mutant("systemd that does not read", "notify.py", "out.setblocking(False)", "pass", "test_notify.py"),
     Mutant(
         "the name at a reload",

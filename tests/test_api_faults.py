@@ -536,3 +536,20 @@ async def test_record_that_breaks_its_decoder_is_set_aside_and_told(
     assert "sites" in record.getMessage()
     assert "S-2" in record.getMessage()
     assert "ZeroDivisionError" in "".join(traceback.format_exception(record.exc_info[1]))  # type: ignore[index]
+
+
+async def test_reload_changes_how_many_calls_poll_at_once(tmp_path: Path) -> None:
+    """As many polls run at a time as requests may be in flight, also after this was read again."""
+    state = {"path": str(tmp_path / "bridge.db")}
+    async with app.built(configured("http://127.0.0.1:9", state=state)) as parts:
+        changed = configured("http://127.0.0.1:9", state=state, api={"rate_limit": {"max_in_flight": 3}})
+        await parts.poller.use(changed)
+        assert parts.poller._turns._free == 3
+
+
+async def test_call_of_a_failing_host_waits_as_long_as_the_host_is_left_alone(tmp_path: Path) -> None:
+    """A poll that was not made because the host fails comes when the host is asked again, not sooner."""
+    config = configured("http://127.0.0.1:9", state={"path": str(tmp_path / "bridge.db")})
+    async with app.built(config) as parts:
+        slot = parts.poller.slots[TERMINALS]
+        assert parts.poller._reaction(slot, Unavailable("it failed before", 28.0))[1] >= 28.0
