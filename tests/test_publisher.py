@@ -23,6 +23,7 @@ from oneweb_bridge.link import Link, TakenOver
 from oneweb_bridge.model import Batch, Entry, Message, Put
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
+from oneweb_bridge.window import Slip
 from tests import harness, proxy
 
 
@@ -753,3 +754,19 @@ async def test_goodbye_is_said_only_by_who_was_there(tmp_path: Path) -> None:
         kept = await harness.retained(port, "oneweb/bridge/status")
 
     assert kept["oneweb/bridge/status"] == {"state": "online"}
+
+
+async def test_busy_connection_is_judged_by_its_oldest_message(tmp_path: Path) -> None:
+    """A message sent just now does not hide one that waits too long; while all are young there is no complaint."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+        await connected(running)
+        tried = session.Session(running)
+        for packet_id, age in ((1, session.STALL + 1), (2, 0.0)):
+            waiting = Slip(Message(f"t/{packet_id}", b"{}", retain=False), packet_id, None, None)
+            waiting.sent_at = time.monotonic() - age
+            tried._slips[packet_id] = waiting
+        with pytest.raises(aiomqtt.MqttError, match="t/1"):
+            tried._check_stall()
+        del tried._slips[1]
+        tried._check_stall()
