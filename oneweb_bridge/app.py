@@ -159,7 +159,12 @@ async def run_without_broker(config: Config, write: Callable[[Message], None], *
 
 async def _keep_house(parts: Parts, outputs: tuple[str, ...]) -> None:
     await housekeeping.keep(
-        parts.store.path, lambda: parts.config.state, outputs, parts.poller.alert, parts.store.steady.now
+        parts.store.path,
+        lambda: parts.config.state,
+        outputs,
+        parts.poller.alert,
+        now=parts.store.steady.now,
+        classes=parts.tree.classes,
     )
 
 
@@ -171,6 +176,7 @@ async def _alert(parts: Parts, kind: str, message: str) -> None:
 async def _info(parts: Parts, rows: journal.Journal) -> Info:
     """What `bridge/info` says: version, the API, the journal, and what each call costs."""
     head, published = await rows.head(), await rows.cursor()
+    backlog = head - published + await rows.waiting()
     dropped, dead = await rows.counts()
     poller, costs = parts.poller, parts.poller.costs()
     return Info(
@@ -179,7 +185,7 @@ async def _info(parts: Parts, rows: journal.Journal) -> Info:
         instance=parts.config.instance,
         started_at=parts.started_at,
         api=poller.api_state,
-        journal=JournalState(head, published, head - published, dropped, dead, parts.store.problem),
+        journal=JournalState(head, published, backlog, dropped, dead, await rows.count_owed(), parts.store.problem),
         calls={
             call: Cost(round(slot.interval), round(slot.effective), round(costs[call]))
             for call, slot in poller.slots.items()

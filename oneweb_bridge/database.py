@@ -60,6 +60,24 @@ CREATE TABLE poll_request (
     at INTEGER NOT NULL,
     UNIQUE (topic, call, remembered)
 );
+CREATE TABLE lane (
+    output TEXT NOT NULL,
+    class TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    waiting INTEGER NOT NULL DEFAULT 0,
+    told INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (output, class)
+);
+CREATE TABLE owed (
+    output TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (output, topic)
+);
+CREATE INDEX owed_tries ON owed (output, tries, topic);
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""

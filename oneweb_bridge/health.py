@@ -33,6 +33,7 @@ METRICS = {
     "journal_head": "last row of the journal",
     "journal_backlog": "rows that wait for the broker",
     "journal_backlog_limit": "rows waiting above which the bridge is not ready",
+    "journal_owed": "retained topics that are not right on the broker, and are tried again",
     "journal_dropped_total": "rows dropped unsent",
     "journal_set_aside_total": "rows set aside because the broker always refused them",
     "progress_age_seconds": "time since a task of the bridge last made progress",
@@ -115,9 +116,14 @@ class Health:
             return
         told = {"version": info.version, "contract": str(info.contract), "instance": info.instance}
         yield InfoMetricFamily(PREFIX, METRICS[""], value=told)
-        for name, value in (("journal_head", info.journal.head), ("journal_backlog", info.journal.backlog)):
+        journal = info.journal
+        for name, value in (
+            ("journal_head", journal.head),
+            ("journal_backlog", journal.backlog),
+            ("journal_owed", journal.owed),
+        ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], value)
-        for name, value in (("journal_dropped", info.journal.dropped), ("journal_set_aside", info.journal.dead)):
+        for name, value in (("journal_dropped", journal.dropped), ("journal_set_aside", journal.dead)):
             yield CounterMetricFamily(f"{PREFIX}_{name}", METRICS[f"{name}_total"], value)
 
     def _calls(self) -> Iterator[Metric]:

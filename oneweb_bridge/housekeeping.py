@@ -7,13 +7,13 @@ dropped then is counted and alerted, and its retained topics are restored from t
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import aiosqlite
 
 from oneweb_bridge import database
-from oneweb_bridge.model import Alert
+from oneweb_bridge.model import Alert, Row
 from oneweb_bridge.settings import State
 
 _log = logging.getLogger("oneweb_bridge.housekeeping")
@@ -24,6 +24,8 @@ LOOK = 5000
 """Rows looked at in one read."""
 Marks = dict[str, int]
 """How far the journal has been looked through for each group of kinds, so that it is not looked through again."""
+Classes = Callable[[Row], Collection[str]]
+"""The classes of topics on which a row has messages."""
 EVERY = 60.0
 RETRY = 5.0
 """Seconds until it is tried again where the database could not be written."""
@@ -39,7 +41,9 @@ async def keep(
     settings: Callable[[], State],
     outputs: tuple[str, ...],
     alert: Callable[[Alert], Awaitable[None]],
+    *,
     now: Callable[[], int],
+    classes: Classes,
 ) -> None:
     """Trims the journal every minute; `now` gives steady time. Never returns."""
     marks: Marks = {}
@@ -47,7 +51,7 @@ async def keep(
         while True:
             pause = EVERY
             try:
-                await trim(db, settings(), outputs, alert, now(), marks=marks)
+                await trim(db, settings(), outputs, alert, now(), marks=marks, classes=classes)
             except sqlite3.OperationalError as error:
                 _log.warning("the journal could not be trimmed: %s", error)
                 # A script that failed in its middle would hold up every other writer.
@@ -65,13 +69,17 @@ async def trim(
     now: int,
     *,
     marks: Marks | None = None,
+    classes: Classes = lambda _: (),
 ) -> int:
     """Deletes what is older than configured, and the oldest rows while the file is too large. Returns how many.
 
     `now` is steady time, as that of the rows.
     """
     marks = {} if marks is None else marks
-    await _drop_backlog(db, state, outputs, alert, now)
+    dropped = await _drop_backlog(db, outputs, now - round(state.max_backlog * 1000), classes)
+    if dropped:
+        sentence = f"{dropped} messages older than state.max_backlog were dropped unsent"
+        await alert(Alert(kind="backlog_dropped", message=sentence))
     published = await _published(db, outputs)
     deleted = 0
     for kinds, keep_ms in (
@@ -89,9 +97,13 @@ async def trim(
 
 async def _published(db: aiosqlite.Connection, outputs: tuple[str, ...]) -> int:
     """Everything up to this row has been sent by every output."""
-    found = [await _one(db, "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (name,)) for name in outputs]
+    found = [await _one(db, _CURSOR, (name,)) for name in outputs]
     head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
-    return min([*found, head])
+    # What waits because its class of topics is refused is behind the cursor, and not sent.
+    lanes = [
+        await _one(db, "SELECT coalesce(min(seq), ?) FROM lane WHERE output = ?", (head, name)) for name in outputs
+    ]
+    return min([*found, *lanes, head])
 
 
 async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, marks: Marks) -> int:
@@ -139,43 +151,83 @@ async def _used(db: aiosqlite.Connection) -> int:
     return pages * await database.pragma(db, "page_size")
 
 
-async def _drop_backlog(
-    db: aiosqlite.Connection,
-    state: State,
-    outputs: tuple[str, ...],
-    alert: Callable[[Alert], Awaitable[None]],
-    now: int,
-) -> None:
-    before = now - round(state.max_backlog * 1000)
+async def _drop_backlog(db: aiosqlite.Connection, outputs: tuple[str, ...], before: int, classes: Classes) -> int:
+    """Passes over what was written before some moment and is not sent yet. Returns how many messages that are."""
+    dropped = 0
     for output in outputs:
-        cursor = await _one(db, "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (output,))
-        first = await _one(
-            db,
-            "SELECT coalesce(min(at), ?) FROM (SELECT at FROM journal WHERE seq > ? ORDER BY seq LIMIT 1)",
-            (now, cursor),
-        )
-        if first >= before:
-            continue
-        head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
-        last = await last_before(db, before, cursor, head)
-        await _drop(db, output, cursor, last)
-        await alert(
-            Alert(
-                kind="backlog_dropped",
-                message=f"{last - cursor} messages older than state.max_backlog were dropped unsent",
-            )
-        )
+        cursor = await _one(db, _CURSOR, (output,))
+        dropped += await _drop_lanes(db, output, cursor, before, classes)
+        last = await _last_waiting(db, cursor, before)
+        if last > cursor:
+            await _drop(db, _MOVE_CURSOR, (output, last), last - cursor, cursor)
+            dropped += last - cursor
+    return dropped
 
 
-async def _drop(db: aiosqlite.Connection, output: str, cursor: int, last: int) -> None:
-    await db.executescript(
-        f"""BEGIN IMMEDIATE;
-        INSERT INTO cursor VALUES ('{output}', {last}) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq);
-        INSERT INTO meta VALUES ('dropped', '{last - cursor}')
-          ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + {last - cursor};
-        INSERT INTO meta VALUES ('restore_from', '{cursor}') ON CONFLICT (name) DO NOTHING;
-        COMMIT;"""
+async def _drop_lanes(db: aiosqlite.Connection, output: str, cursor: int, before: int, classes: Classes) -> int:
+    """The same for classes of topics that the broker refuses; rows behind the cursor count there."""
+    dropped = 0
+    for name, seq in await db.execute_fetchall("SELECT class, seq FROM lane WHERE output = ?", (output,)):
+        last = await _last_waiting(db, seq, before)
+        if last > seq:
+            count = await _count_of_class(db, name, seq, min(last, cursor), classes)
+            await _drop(db, _MOVE_LANE, (last, output, name), count, seq)
+            dropped += count
+    return dropped
+
+
+async def _last_waiting(db: aiosqlite.Connection, seq: int, before: int) -> int:
+    """The last row behind `seq` that was written before some moment, or `seq`."""
+    first = await _one(
+        db,
+        "SELECT coalesce(min(at), ?) FROM (SELECT at FROM journal WHERE seq > ? ORDER BY seq LIMIT 1)",
+        (before, seq),
     )
+    if first >= before:
+        return seq
+    head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+    return await last_before(db, before, seq, head)
+
+
+async def _count_of_class(db: aiosqlite.Connection, name: str, low: int, high: int, classes: Classes) -> int:
+    """How many rows in (low, high] have messages on a class of topics."""
+    count = 0
+    while rows := list(
+        await db.execute_fetchall(
+            """SELECT seq, at, entity, id, what, name, ts, body FROM journal
+               WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?""",
+            (low, high, SLICE),
+        )
+    ):
+        count += sum(name in classes(Row(*row)) for row in rows)
+        low = rows[-1][0]
+    return count
+
+
+_CURSOR = "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?"
+_MOVE_CURSOR = "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)"
+_MOVE_LANE = "UPDATE lane SET seq = max(seq, ?) WHERE output = ? AND class = ?"
+
+
+async def _drop(db: aiosqlite.Connection, move: str, parameters: tuple[object, ...], count: int, low: int) -> None:
+    """Moves a position, counts what was dropped, and notes from where its retained topics are to be restored."""
+    try:
+        await db.execute("BEGIN IMMEDIATE")
+        await db.execute(move, parameters)
+        await db.execute(
+            """INSERT INTO meta VALUES ('dropped', ?)
+               ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER)""",
+            (str(count),),
+        )
+        await db.execute(
+            """INSERT INTO meta VALUES ('restore_from', ?)
+               ON CONFLICT (name) DO UPDATE SET value = min(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))""",
+            (str(low),),
+        )
+        await db.execute("COMMIT")
+    except BaseException:
+        await asyncio.shield(db.rollback())
+        raise
 
 
 async def _one(db: aiosqlite.Connection, sql: str, parameters: tuple[object, ...]) -> int:

@@ -4,8 +4,9 @@ Every output has a connection of its own, so that reading never waits for a poll
 A cursor only moves forward, and only after the other side has answered.
 """
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ import msgspec
 from oneweb_bridge import database
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.heads import Identity, Place
-from oneweb_bridge.model import Earlier, Kind, Row
+from oneweb_bridge.model import Debt, Earlier, Kind, Positions, Row, Waiting
 
 PAGE = 500
 """Rows read at a time."""
@@ -39,6 +40,7 @@ class Journal:
         self._db = db
         self._output = output
         self._clock = clock
+        self._lock = asyncio.Lock()
 
     async def after(self, seq: int, limit: int = PAGE) -> list[Row]:
         """The next rows behind `seq`."""
@@ -59,15 +61,58 @@ class Journal:
 
     async def advance(self, seq: int) -> None:
         """Notes durably that everything up to `seq` is done; never goes back."""
+        async with self._lock:
+            await self._write_cursor(seq)
+
+    async def _write_cursor(self, seq: int) -> None:
         await self._db.execute(
             """INSERT INTO cursor VALUES (?, ?)
                ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)""",
             (self._output, seq),
         )
 
+    async def positions(self) -> Positions:
+        """How far this output has got, and the classes of topics that wait."""
+        rows = await self._rows("SELECT class, seq, waiting FROM lane WHERE output = ?", (self._output,))
+        return Positions(await self.cursor(), {row[0]: Waiting(row[1], row[2]) for row in rows})
+
+    async def save(self, positions: Positions, paid: set[str] | None = None) -> None:
+        """Notes durably, all or nothing, how far this output is, and topics that are owed no longer.
+
+        `paid` is read when it is this call's turn, and what was noted of it is taken away. A position never goes back.
+        """
+        async with self._transaction():
+            topics = list(paid or ())
+            await self._write_cursor(positions.cursor)
+            await self._db.execute(
+                "DELETE FROM lane WHERE output = ? AND class NOT IN (SELECT value FROM json_each(?))",
+                (self._output, msgspec.json.encode(list(positions.waiting)).decode()),
+            )
+            await self._db.executemany(
+                """INSERT INTO lane (output, class, seq, waiting) VALUES (?, ?, ?, ?)
+                   ON CONFLICT (output, class) DO UPDATE
+                   SET seq = max(seq, excluded.seq), waiting = excluded.waiting""",
+                [(self._output, name, waiting.seq, waiting.count) for name, waiting in positions.waiting.items()],
+            )
+            await self._db.executemany(
+                "DELETE FROM owed WHERE output = ? AND topic = ?", [(self._output, topic) for topic in topics]
+            )
+        if paid:
+            paid.difference_update(topics)
+
+    async def mark_told(self, name: str, *, told: bool) -> bool:
+        """Notes whether an alert has told that a class of topics waits. Returns whether that is new."""
+        async with self._lock:
+            cursor = await self._db.execute(
+                "UPDATE lane SET told = ? WHERE output = ? AND class = ? AND told = ?",
+                (told, self._output, name, not told),
+            )
+        return cursor.rowcount > 0
+
     async def renew(self, until: int) -> tuple[str, Earlier]:
         """Gives the journal a new id, durably; rows up to `until` keep the one they have. Returns all ids."""
-        await self._db.execute(database.RENEW, {"until": until, "id": database.new_journal_id()})
+        async with self._lock:
+            await self._db.execute(database.RENEW, {"until": until, "id": database.new_journal_id()})
         return await database.journal_ids(self._db)
 
     async def identity(self) -> Identity:
@@ -94,19 +139,57 @@ class Journal:
 
     async def _write_places(self, places: tuple[Place, ...]) -> None:
         value = msgspec.json.encode(places).decode()
-        await self._db.execute("INSERT OR REPLACE INTO meta VALUES ('places', ?)", (value,))
+        async with self._lock:
+            await self._db.execute("INSERT OR REPLACE INTO meta VALUES ('places', ?)", (value,))
 
     async def set_aside(self, seq: int, topic: str, reason: str) -> None:
         """Notes a row that this output gave up."""
-        await self._db.execute(
-            "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
-            (self._output, seq, self._clock.now(), topic, reason),
-        )
+        async with self._lock:
+            await self._db.execute(
+                "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
+                (self._output, seq, self._clock.now(), topic, reason),
+            )
 
     async def counts(self) -> tuple[int, int]:
         """How many rows were dropped unpublished and how many were set aside, ever."""
         dropped = await self._one("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'dropped'")
         return dropped, await self._one("SELECT count(*) FROM dead WHERE output = ?", (self._output,))
+
+    async def waiting(self) -> int:
+        """About how many messages wait because the broker refuses their class."""
+        return await self._one("SELECT coalesce(sum(waiting), 0) FROM lane WHERE output = ?", (self._output,))
+
+    # ── what is owed ───────────────────────────────────────────────────────────────────────────
+
+    async def owe(self, debt: Debt, reason: str) -> bool:
+        """Notes durably that a retained topic is not right. Returns whether that is new."""
+        async with self._transaction():
+            cursor = await self._db.execute(
+                "INSERT OR IGNORE INTO owed (output, topic, id, name, reason) VALUES (?, ?, ?, ?, ?)",
+                (self._output, debt.topic, debt.id, debt.name, reason),
+            )
+        return cursor.rowcount > 0
+
+    async def owed(self, limit: int = PAGE, skip: Collection[str] = ()) -> list[Debt]:
+        """The next topics that are owed, but for those to skip: those that were tried least come first."""
+        rows = await self._rows(
+            """SELECT topic, id, name, tries FROM owed
+               WHERE output = ? AND topic NOT IN (SELECT value FROM json_each(?)) ORDER BY tries, topic LIMIT ?""",
+            (self._output, msgspec.json.encode(list(skip)).decode(), limit),
+        )
+        return [Debt(*row) for row in rows]
+
+    async def count_owed(self) -> int:
+        """How many topics are owed."""
+        return await self._one("SELECT count(*) FROM owed WHERE output = ?", (self._output,))
+
+    async def count_tries(self, topics: Sequence[str]) -> None:
+        """Notes that these topics were tried again in vain."""
+        async with self._transaction():
+            await self._db.executemany(
+                "UPDATE owed SET tries = tries + 1 WHERE output = ? AND topic = ?",
+                [(self._output, topic) for topic in topics],
+            )
 
     # ── what is retained ───────────────────────────────────────────────────────────────────────
 
@@ -158,7 +241,8 @@ class Journal:
 
     async def restored(self) -> None:
         """Notes that the retained topics are right again."""
-        await self._db.execute("DELETE FROM meta WHERE name = 'restore_from'")
+        async with self._lock:
+            await self._db.execute("DELETE FROM meta WHERE name = 'restore_from'")
 
     # ── history ────────────────────────────────────────────────────────────────────────────────
 
@@ -176,6 +260,17 @@ class Journal:
             values += whose
         sql = f"SELECT {_ROW} FROM journal WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?"
         return [Row(*row) for row in await self._rows(sql, (*values, PAGE))]
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        async with self._lock:
+            try:
+                await self._db.execute("BEGIN IMMEDIATE")
+                yield
+                await self._db.execute("COMMIT")
+            except BaseException:
+                await asyncio.shield(self._db.rollback())
+                raise
 
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return list(await self._db.execute_fetchall(sql, parameters))

@@ -86,6 +86,29 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     correlation: bytes | None = None
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A class of topics that waits: everything of it behind row `seq` is still to come, about `count` messages."""
+
+    seq: int
+    count: int = 0
+
+
+class Positions(msgspec.Struct, frozen=True):
+    """How far an output is: its cursor, and the classes of topics of which more waits than what is behind it."""
+
+    cursor: int
+    waiting: dict[str, Waiting] = {}
+
+
+class Debt(msgspec.Struct, frozen=True):
+    """A retained topic that is not right on the broker. `id` and `name` are of the row that was set aside there."""
+
+    topic: str
+    id: str
+    name: str
+    tries: int = 0
+
+
 class Stored(msgspec.Struct, frozen=True, gc=False):
     """What the store knows of one record. `doc` is the announced record as JSON."""
 

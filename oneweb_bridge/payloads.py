@@ -55,9 +55,10 @@ class JournalState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     head: Annotated[int, _integer("the last row", 2853)]
     published: Annotated[int, _integer("the last row that the broker acknowledged", 2850)]
-    backlog: Annotated[int, _integer("rows that wait", 3)]
+    backlog: Annotated[int, _integer("rows that wait, and messages whose class of topics is refused", 3)]
     dropped: Annotated[int, _integer("rows that were dropped unsent, ever", 0)]
     dead: Annotated[int, _integer("rows that were set aside, ever", 0)]
+    owed: Annotated[int, _integer("retained topics that are not right on the broker, and are tried again", 0)]
     error: Annotated[str, _text("why the database could not be written last time")] | None = None
 
 

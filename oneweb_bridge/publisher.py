@@ -22,6 +22,7 @@ from oneweb_bridge.payloads import Connection
 from oneweb_bridge.purge import clear_old_bases, stray_topics
 from oneweb_bridge.session import Foreign, Handles, Incoming, Session
 from oneweb_bridge.settings import Mqtt
+from oneweb_bridge.suspects import Suspects
 from oneweb_bridge.topics import Tree
 
 _log = logging.getLogger("oneweb_bridge.publisher")
@@ -88,7 +89,7 @@ class Publisher:
         self.cursor = 0
         self.refusals = 0
         self._session: Session | None = None
-        self.losses: dict[int, int] = {}
+        self.suspects = Suspects()
         self.too_large: set[str] = set()
         """Topics of messages without a row that were told to be too large, so that they are told once."""
         self._accepted_at = -math.inf
@@ -116,7 +117,10 @@ class Publisher:
                 longest = LONGEST_STORE_WAIT
             finally:
                 self.connected_since, self._session = None, None
-            wait = min(FIRST_WAIT if time.monotonic() - started > HEALTHY else wait, longest)
+            # Where it is known what broke the connection, the others need not wait for it.
+            well = time.monotonic() - started > HEALTHY or self.suspects.culprit is not None
+            self.suspects.culprit = None
+            wait = min(FIRST_WAIT if well else wait, longest)
             pause = max(pause, wait * (0.8 + secrets.randbelow(400) / 1000))
             _log.warning(
                 "broker %s:%s: %s; next try in %.0f s", self.settings.host, self.settings.port, self.problem, pause

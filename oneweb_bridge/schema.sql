@@ -124,6 +124,30 @@ CREATE TABLE dead (
     PRIMARY KEY (output, seq)
 );
 
+-- Classes of topics that the broker refuses: what of them is behind `seq` is still to be sent, whatever the cursor says.
+-- `waiting` is about how many messages that are, `told` whether an alert has told of it.
+CREATE TABLE lane (
+    output TEXT NOT NULL,
+    class TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    waiting INTEGER NOT NULL DEFAULT 0,
+    told INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (output, class)
+);
+
+-- Retained topics that were set aside, and are tried again until they are right. `id` and `name` are of the row;
+-- what is sent is what the topic should say by then.
+CREATE TABLE owed (
+    output TEXT NOT NULL,
+    topic TEXT NOT NULL,
+    id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (output, topic)
+);
+CREATE INDEX owed_tries ON owed (output, tries, topic);
+
 -- What the poller has to remember of each call.
 CREATE TABLE call (
     id TEXT PRIMARY KEY,

@@ -20,11 +20,13 @@ from oneweb_bridge.diff import encode
 from oneweb_bridge.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.journal import PAGE, Journal
 from oneweb_bridge.link import NO_RETAIN, REFUSED, Link, Received
-from oneweb_bridge.model import Message
+from oneweb_bridge.model import Message, Positions
 from oneweb_bridge.packets import MAX_REMAINING_LENGTH
 from oneweb_bridge.payloads import Alarm, Connection, Head, Probe
+from oneweb_bridge.refusals import Refusals
 from oneweb_bridge.restoring import retained
 from oneweb_bridge.settings import Mqtt
+from oneweb_bridge.suspects import RECENT, Suspects
 from oneweb_bridge.topics import Tree, response_topic_problem
 from oneweb_bridge.values import rfc3339
 from oneweb_bridge.window import Slip, Window
@@ -35,10 +37,8 @@ AHEAD = 1000
 """Rows that may be read ahead of the first unfinished one."""
 STALL = 30.0
 """Seconds without the broker's answer to one message, after which the connection is given up."""
-TRIES = 5
-"""How often a message may be refused, or break the connection, before its row is set aside."""
 FIRST_RETRY = 0.1
-"""Seconds before a refused message is tried again; each further pause is twice as long, up to 30 s."""
+"""Seconds before a cursor that the disk did not take is written again; each further pause is twice as long."""
 HEADROOM = 128
 """Bytes of a PUBLISH beside its topic and payload: header, lengths, packet id and the two properties."""
 LONGEST_STORE_WAIT = 5.0
@@ -97,7 +97,7 @@ class Owner(Protocol):
     cursor: int
     connected_since: float | None
     problem: str | None
-    losses: dict[int, int]
+    suspects: Suspects
     refusals: int
     too_large: set[str]
     was_connected: bool
@@ -118,23 +118,24 @@ class Session:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._tree = owner.tree
+        self._suspects = owner.suspects
         self._journal = owner.journal
-        self._window = Window(1, 0)
+        self._window = Window(1, Positions(0), owner.tree.class_of)
+        self._refusals: Refusals = self._new_refusals()
         self._slips: dict[int, Slip] = {}
         self._link: Link | None = None
         self._answered = asyncio.Event()
         self._room = asyncio.Event()
-        self._pausing = asyncio.Lock()
+        self.pausing = asyncio.Lock()
         self._head: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._nonce = ""
         self._probed = asyncio.Event()
         self._probed_kept = asyncio.Event()
         self._is_proving_retain = False
         self._is_online = False
-        self._refused: dict[int, int] = {}
+        self._last_refused: tuple[str, float] | None = None
         self._failure: BaseException | None = None
         self._retries: set[asyncio.Task[None]] = set()
-        self._given_up: set[tuple[str, ...]] = set()
         self._head_said = 0
         self._head_under_way = False
         self._pumping = False
@@ -178,6 +179,7 @@ class Session:
                 group.create_task(self._drain(), name="mqtt drain")
                 group.create_task(self._owner.clear_old_bases(), name="mqtt old bases")
                 group.create_task(self._commit(), name="mqtt cursor")
+                group.create_task(self._refusals.keep_paying(), name="mqtt owed")
                 group.create_task(self._watch(), name="mqtt watch")
                 group.create_task(self._inform(), name="mqtt info")
                 group.create_task(self._keep_probing(), name="mqtt probe")
@@ -191,15 +193,17 @@ class Session:
             raise
 
     async def _open_window(self, link: Link) -> int:
-        """Makes the window that the broker allows, behind the durable cursor. Returns the cursor."""
-        cursor = await self._journal.cursor()
-        self._owner.cursor = cursor
-        size = min(self._owner.settings.window, link.receive_maximum)
-        self._window = Window(1 if self._owner_is_in_trouble() else size, cursor)
-        return cursor
+        """Makes the window that the broker allows, behind the durable positions. Returns the cursor."""
+        positions = await self._journal.positions()
+        self._owner.cursor = positions.cursor
+        size = 1 if self._suspects.topics else self._full_size(link)
+        self._window = Window(size, positions, self._tree.class_of, self._suspects.counts())
+        self._refusals = self._new_refusals()
+        return positions.cursor
 
     async def _begin(self, cursor: int) -> None:
         """Proves that the broker delivers, and brings it to where the cursor is."""
+        await self._refusals.load()
         await self._probe()
         low = await self._behind(cursor)
         await self._journal.note_place(Place(self._tree.base, self._owner.instance))
@@ -223,8 +227,11 @@ class Session:
         await self._journal.restored()
         await self._said_head(cursor)
 
-    def _owner_is_in_trouble(self) -> bool:
-        return any(losses >= 2 for losses in self._owner.losses.values())
+    def _full_size(self, link: Link) -> int:
+        return min(self._owner.settings.window, link.receive_maximum)
+
+    def _new_refusals(self) -> Refusals:
+        return Refusals(self, self._window, self._journal, self._tree, self._suspects)
 
     # ── beginning ──────────────────────────────────────────────────────────────────────────────
 
@@ -340,17 +347,24 @@ class Session:
     async def _restore(self, low: int, cursor: int) -> int:
         """Publishes again what rows in (low, cursor] left retained, with its newest content. Returns how many."""
         count = 0
-        async for message in retained(self._tree, self._journal, low, cursor):
-            if await self._passes(message):
-                await self._room_for_loose()
-                self._offer(message)
-                count += 1
+        async for found in retained(self._tree, self._journal, low, cursor, self._window.position_of):
+            await self._room_for_loose()
+            count += await self._refusals.restore(found)
         await self._flushed()
         return count
 
+    async def restore_dropped(self) -> None:
+        """Brings the topics of rows that were dropped meanwhile to what they should say."""
+        low = await self._journal.restore_from()
+        if low is not None:
+            async with self.pausing:
+                await self._idle()
+                await self._restore(low, self._window.prefix)
+                await self._journal.restored()
+
     async def republish(self) -> int:
         """Every retained topic again, between two rows of the journal."""
-        async with self._pausing:
+        async with self.pausing:
             await self._idle()
             count = await self._restore(0, self._window.prefix)
         self._say_head()
@@ -365,7 +379,7 @@ class Session:
             after = rows[-1].seq
             for row in rows:
                 message = self._tree.replayed(row) if _asked_for(row.what, row.name, report) else None
-                if message is None or not await self._passes(message):
+                if message is None or not await self._is_small_enough(message):
                     continue
                 await self._place(places)
                 self._offer(message, lambda _: places.release())
@@ -388,7 +402,7 @@ class Session:
 
     async def _answer_of(self, message: Message, places: asyncio.Semaphore) -> asyncio.Future[bool]:
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if not await self._passes(message):
+        if not await self._is_small_enough(message):
             places.release()
             answer.set_result(False)
             return answer
@@ -423,7 +437,7 @@ class Session:
 
     # ── sending ────────────────────────────────────────────────────────────────────────────────
 
-    def _too_large(self, message: Message) -> str | None:
+    def too_large(self, message: Message) -> str | None:
         """Why a message may not be sent: MQTT 5 answers one over the broker's limit with the end of the connection."""
         packet = MAX_REMAINING_LENGTH if self._link is None else self._link.maximum_packet_size
         limit = min(self._owner.settings.max_payload, packet - HEADROOM - len(message.topic.encode()))
@@ -431,9 +445,9 @@ class Session:
             return None
         return f"{len(message.payload)} bytes are more than the {limit} that the broker or mqtt.max_payload allow"
 
-    async def _passes(self, message: Message) -> bool:
+    async def _is_small_enough(self, message: Message) -> bool:
         """Whether a message that has no row is small enough; one that is not is told, once for each topic."""
-        reason = self._too_large(message)
+        reason = self.too_large(message)
         if reason is not None and message.topic not in self._owner.too_large:
             self._owner.too_large.add(message.topic)
             await self._owner.handles.alert("message_too_large", f"{message.topic} cannot be published: {reason}")
@@ -442,6 +456,23 @@ class Session:
     def _offer(self, message: Message, done: Callable[[bool], None] | None = None) -> None:
         self._window.offer_loose(message, done)
         self._pump()
+
+    send = _offer
+
+    def pump(self) -> None:
+        """Sends whatever may be sent now."""
+        self._pump()
+
+    async def alert(self, kind: str, sentence: str, *, about: str) -> None:
+        """Tells an operator of something about a topic; but for an alert, which would be refused like the first."""
+        if about == self._tree.alert:
+            _log.error("%s", sentence)
+        else:
+            await self._owner.handles.alert(kind, sentence)
+
+    def note(self) -> None:
+        """There is something to be noted durably."""
+        self._answered.set()
 
     def _pump(self) -> None:
         """Sends whatever may be sent now. Called after everything that makes room."""
@@ -484,25 +515,39 @@ class Session:
 
     def _settle(self, slip: Slip, code: int, reason: str) -> None:
         """What an answer means for its message."""
+        self._suspects.answered(slip.message.topic, accepted=code < REFUSED)
+        self._end_search()
         if code < REFUSED:
-            self._window.acknowledge(slip)
-            if slip.seq:
-                self._owner.handles.on_sent(slip.message)
+            self._accept(slip)
         else:
-            self._window.refuse(slip)
-            self._owner.refusals += 1
-            _log.error("broker refuses %s: %s", slip.message.topic, reason)
-            if slip.seq:
-                self._refuse(slip, reason)
+            self._refuse(slip, reason)
         self._answered.set()
         self._pump_soon()
 
-    def _refuse(self, slip: Slip, reason: str) -> None:
-        since = self._refused.setdefault(slip.order, self._window.accepted)
-        task = self._try_again(slip, reason, since)
-        self._spawn(task, f"mqtt retry {slip.seq}")
+    def _accept(self, slip: Slip) -> None:
+        lane = slip.lane
+        doubted = lane is not None and lane.doubted
+        self._window.acknowledge(slip)
+        if slip.seq:
+            self._refusals.accepted(slip.message)
+            self._owner.handles.on_sent(slip.message)
+        if lane is not None and doubted:
+            self._refusals.doubt_ended(lane)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _refuse(self, slip: Slip, reason: str) -> None:
+        self._owner.refusals += 1
+        self._last_refused = (slip.message.topic, time.monotonic())
+        _log.error("broker refuses %s: %s", slip.message.topic, reason)
+        self._window.refuse(slip)
+        self._refusals.refused(slip, reason)
+
+    def _end_search(self) -> None:
+        """Where everything that was under way when the last connection broke is answered, the window opens."""
+        if not self._suspects.topics and self._link is not None:
+            self._window.size = self._full_size(self._link)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Does some work beside everything else. Its failure ends the connection."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._retries.add(task)
         task.add_done_callback(self._retried)
@@ -511,26 +556,6 @@ class Session:
         self._retries.discard(task)
         if not task.cancelled() and task.exception() is not None:
             self._fail(task.exception() or RuntimeError("retry failed"))
-
-    async def _try_again(self, slip: Slip, reason: str, accepted_before: int) -> None:
-        """Gives a refused message another chance; sets it aside when others pass and it never does."""
-        await asyncio.sleep(min(FIRST_RETRY * 2.0**slip.tries, 30.0))
-        # Where one topic of a kind was given up, the next one of that kind need not hold up the others as long.
-        tries = 1 if _kind_of(slip.message.topic) in self._given_up else TRIES
-        if slip.tries >= tries and self._window.accepted > accepted_before:
-            await self._set_aside(slip, reason)
-        else:
-            self._window.again(slip)
-        self._pump()
-
-    async def _set_aside(self, slip: Slip, reason: str) -> None:
-        self._given_up.add(_kind_of(slip.message.topic))
-        await self._journal.set_aside(slip.seq, slip.message.topic, reason)
-        self._window.give_up(slip)
-        self._answered.set()
-        await self._owner.handles.alert(
-            "row_set_aside", f"row {slip.seq} on {slip.message.topic} was set aside: {reason}"
-        )
 
     async def _said(self, message: Message) -> None:
         """Sends a message without a row and waits for the broker's answer."""
@@ -548,17 +573,18 @@ class Session:
 
     async def _room_for_loose(self) -> None:
         while self._window.in_flight >= self._window.size:
-            await self._wait_for_answer()
+            await self.next_answer()
 
     async def _flushed(self) -> None:
         while self._window.in_flight:
-            await self._wait_for_answer()
+            await self.next_answer()
 
     async def _idle(self) -> None:
         while self._window.state() != "idle":
-            await self._wait_for_answer()
+            await self.next_answer()
 
-    async def _wait_for_answer(self) -> None:
+    async def next_answer(self) -> None:
+        """Waits until there is room, or a second is over."""
         self._room.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
@@ -573,67 +599,70 @@ class Session:
         at = self._window.prefix
         while True:
             self._owner.changed.clear()
-            async with self._pausing:
+            async with self.pausing:
                 rows = await self._journal.after(at, PAGE)
                 for row in rows:
                     messages = self._tree.messages(row)
                     await self._offer_row(row.seq, messages)
                     at = row.seq
+                if self._window.lanes:
+                    self._refusals.feed()
             self._pump()
             if not rows:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(5.0):
                         await self._owner.changed.wait()
             while self._window.rows > AHEAD - PAGE:
-                await self._wait_for_answer()
+                await self.next_answer()
 
-    async def _offer_row(self, seq: int, messages: Iterable[Message]) -> None:
-        fitting = []
-        for message in messages:
-            reason = self._too_large(message)
-            if reason is None:
-                fitting.append(message)
-                continue
-            await self._journal.set_aside(seq, message.topic, reason)
-            await self._owner.handles.alert("row_set_aside", f"row {seq} on {message.topic} was set aside: {reason}")
-        if self._owner.losses.get(seq, 0) >= TRIES:
-            await self._journal.set_aside(seq, fitting[0].topic if fitting else "", "the connection broke each time")
-            await self._owner.handles.alert("row_set_aside", f"row {seq} was set aside: the connection broke each time")
-            fitting = []
-        self._window.offer(seq, fitting)
+    async def _offer_row(self, seq: int, messages: list[Message]) -> None:
+        """Offers a row, but for what is too large; where a class waits, that is left to who reads for it."""
+        window = self._window
+        fitting = [message for message in messages if self.too_large(message) is None]
+        if len(fitting) < len(messages):
+            own = [message for message in messages if not window.is_left_to_lane(message.topic)]
+            fitting = [message for message in messages if message not in own]
+            fitting += await self._refusals.fitting(seq, own)
+        window.offer(seq, fitting)
 
     async def _commit(self) -> None:
-        """Moves the durable cursor whenever something was acknowledged and no other write is under way."""
+        """Notes how far everything is whenever that has changed and no other write is under way."""
         self._head_said = self._window.prefix
         while True:
             self._answered.clear()
             self._raise_failure()
-            prefix = self._window.prefix
-            if prefix > self._owner.cursor:
-                await self._advance(prefix)
-                self._owner.cursor = prefix
-                self._window.committed(prefix)
+            positions = self._window.positions()
+            if positions != self._window.durable or self._refusals.paid:
+                await self._save_again_and_again(positions)
+                self._owner.cursor = positions.cursor
+                self._window.committed(positions)
                 self._say_head()
                 self._pump()
             else:
                 await self._answered.wait()
 
-    async def _advance(self, seq: int) -> None:
-        """Writes the cursor, and as long as the disk does not take it, again: a new connection would only repeat."""
+    async def _save_again_and_again(self, positions: Positions) -> None:
+        """Notes positions, and as long as the disk does not take them, again: a new connection would only repeat."""
         wait = FIRST_RETRY
         while True:
             try:
-                await self._journal.advance(seq)
+                await self._save(positions)
                 return
             except sqlite3.OperationalError as error:
                 _log.error("the journal's cursor could not be written: %s; next try in %.1f s", error, wait)
             await asyncio.sleep(wait)
             wait = min(wait * 2, LONGEST_STORE_WAIT)
 
+    async def _save(self, positions: Positions) -> None:
+        if positions.waiting or self._window.durable.waiting or self._refusals.paid:
+            await self._journal.save(positions, self._refusals.paid)
+        else:
+            await self._journal.advance(positions.cursor)
+
     def _say_head(self) -> None:
         """Tells how far the broker is known to be: one message at a time, and never while topics are restored."""
         seq = self._owner.cursor
-        if self._head_under_way or self._pausing.locked() or seq <= self._head_said:
+        if self._head_under_way or self.pausing.locked() or seq <= self._head_said:
             return
 
         def done(ok: bool) -> None:
@@ -734,7 +763,7 @@ class Session:
         if to is not None and to.reply_to is not None:
             answers.append(Message(to.reply_to, message.payload, retain=False, correlation=to.correlation))
         for answer in answers:
-            if (reason := self._too_large(answer)) is None:
+            if (reason := self.too_large(answer)) is None:
                 self._offer(answer)
             else:
                 _log.error("no answer on %s: %s", answer.topic, reason)
@@ -754,23 +783,25 @@ class Session:
         for task in list(self._retries):
             task.cancel()
         await asyncio.gather(*self._retries, return_exceptions=True)
-        prefix = self._window.prefix
-        if prefix > self._owner.cursor:
+        self._blame()
+        positions = self._window.positions()
+        if positions != self._window.durable or self._refusals.paid:
             # What cannot be written now is repeated by the next session.
             with contextlib.suppress(sqlite3.OperationalError):
-                await self._journal.advance(prefix)
-                self._owner.cursor = prefix
-        first = min((slip.seq for slip in self._slips.values() if slip.seq), default=0)
-        count = self._owner.losses.get(first, 0) + 1
-        self._owner.losses.clear()
-        if first:
-            self._owner.losses[first] = count
+                await self._save(positions)
+                self._owner.cursor = positions.cursor
+
+    def _blame(self) -> None:
+        """Finds out which message broke the connection: its class waits, and the others go on at the next one."""
+        now, last = time.monotonic(), self._last_refused
+        refused = last[0] if last is not None and now - last[1] < RECENT else None
+        unanswered = sorted(self._slips.values(), key=lambda slip: (slip.seq, slip.order))
+        self._suspects.lost([slip.message.topic for slip in unanswered], refused, now)
+        for slip in unanswered:
+            if slip.seq and slip.message.topic == self._suspects.culprit:
+                self._window.refuse(slip)
 
 
-def _kind_of(topic: str) -> tuple[str, ...]:
-    """A topic without its id: what an access rule of a broker tells apart."""
-    levels = topic.split("/")
-    return (*levels[:-3], *levels[-1:]) if len(levels) > 4 else (*levels[:-2], *levels[-1:])
 
 
 def _asked_for(what: str, name: str, report: str | None) -> bool:

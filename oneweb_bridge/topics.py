@@ -113,6 +113,21 @@ class Tree:
             "/".join((self.base, entity, encode_id(id), *below)) if below else f"{self.base}/{entity}/{encode_id(id)}"
         )
 
+    def class_of(self, topic: str) -> str:
+        """What access rules tell apart: the filter of all topics that are like this one, but of another id."""
+        levels = topic.removeprefix(f"{self.base}/").split("/")
+        if levels[0] != "bridge":
+            levels[1:2] = "+"
+            if levels[2:3] == ["usage"]:
+                levels[3:] = "+"
+        elif len(levels) > 3:
+            levels[2] = "+"
+        return "/".join((self.base, *levels))
+
+    def classes(self, row: Row) -> set[str]:
+        """The classes of topics on which a row has messages."""
+        return {self.class_of(message.topic) for message in self.messages(row)}
+
     def messages(self, row: Row) -> list[Message]:
         """What a journal row becomes, in the order in which it is published."""
         match row.what:
@@ -204,6 +219,11 @@ class Tree:
                 return Message(topic, doc, retain=True)
             case _:
                 return Message(self.of(kind, id, "state"), doc, retain=True)
+
+    def owner(self, kind: Kind, id: str, doc: bytes) -> str:
+        """The id that the journal rows of a stored record carry: usage is told under its product."""
+        product = msgspec.json.decode(doc, type=_Bucket).product_id if kind == "usage" else None
+        return id if product is None else product
 
     def metric(self, entity: str, report: str, id: str, doc: bytes) -> Message:
         """The retained message of the newest sample."""

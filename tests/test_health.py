@@ -131,7 +131,7 @@ async def watched(directory: Path, backlog: int = 0) -> AsyncIterator[tuple[heal
     """The health of a real poller before an API that is away."""
     config = parse(f"api: {{base_url: 'http://127.0.0.1:{broker.free_port()}', client_id: i, client_secret: s}}", {})
     state = msgspec.structs.replace(config.state, path=str(directory / "bridge.db"))
-    journal = JournalState(head=backlog, published=0, backlog=backlog, dropped=0, dead=0)
+    journal = JournalState(head=backlog, published=0, backlog=backlog, dropped=0, dead=0, owed=0)
 
     async def info() -> Info:
         return Info("1", 1, "main", parts.started_at, parts.poller.api_state, journal, {})

@@ -11,7 +11,7 @@ from oneweb_bridge import database, journal, store
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.housekeeping import SLICE, trim
 from oneweb_bridge.journal import Journal
-from oneweb_bridge.model import Alert, Batch, Entry, What
+from oneweb_bridge.model import Alert, Batch, Entry, Positions, Waiting, What
 from oneweb_bridge.settings import History, State
 
 DAY = 86_400_000
@@ -37,7 +37,10 @@ class House:
         await self.db.commit(Batch(entries=[Entry("terminal", "T", what, "x", 0, body) for what in whats * times]))
 
     async def trim(self, outputs: tuple[str, ...] = OUTPUTS, **state: Any) -> int:
-        return await trim(self.raw, State(**state), outputs, self._alert, NOW)
+        classes = {"changed": ["events"], "metric": ["metrics"]}
+        return await trim(
+            self.raw, State(**state), outputs, self._alert, NOW, classes=lambda row: classes.get(row.what, [])
+        )
 
     async def _alert(self, alert: Alert) -> None:
         self.alerts.append(alert)
@@ -122,6 +125,23 @@ async def test_second_drop_is_added_and_restores_from_the_first(house: House) ->
     assert await house.rows.counts() == (12, 0)
     assert await house.rows.restore_from() == 1
     assert await house.rows.cursor() == 13
+
+
+async def test_what_waits_of_a_class_is_kept_and_then_dropped_like_a_backlog(house: House) -> None:
+    """Rows of a class that is refused are behind the cursor and stay, up to `max_backlog`; only they count as lost."""
+    await house.say(20, "metric", "changed", "metric")
+    await house.say(9, "changed", "metric")
+    await house.say(1, "changed")
+    await house.rows.save(Positions(6, {"events": Waiting(1, 3)}))
+    assert await house.trim(max_backlog=90 * 86400.0) == 1
+    assert await house.left() == ["changed", "metric", "changed", "metric", "changed"]
+    assert house.alerts == []
+    await house.trim()
+    assert (await house.rows.positions()).waiting["events"].seq == 5
+    assert await house.rows.counts() == (2, 0)
+    assert await house.rows.restore_from() == 1
+    assert [alert.message.split(" older")[0] for alert in house.alerts] == ["2 messages"]
+    assert await house.rows.cursor() == 6
 
 
 async def test_quiet_house_does_nothing(house: House) -> None:

@@ -29,6 +29,7 @@ PURE = {
     "units": "values",
     "window": "model",
     "packets": "model",
+    "suspects": "",
     "diff": "model values",
     "samples": "diff model values",
     "relations": "diff model",
@@ -81,9 +82,13 @@ WORLD = {
     "health": "connections diff payloads poller",
     "link": "model packets settings tls",
     "restoring": "journal model topics",
-    "session": "clock diff heads journal link model packets payloads restoring settings topics values window",
+    "refusals": "journal model restoring suspects topics window",
+    "session": (
+        "clock diff heads journal link model packets payloads refusals restoring settings suspects topics values "
+        "window"
+    ),
     "purge": "clock commands diff heads journal link model payloads settings topics values",
-    "publisher": "diff journal link model payloads purge session settings topics",
+    "publisher": "diff journal link model payloads purge session settings suspects topics",
     "executor": "clock commands diff model payloads poller publisher session store values",
     "console": "diff journal model topics",
     "past": "clock commands journal model values",

@@ -33,6 +33,7 @@ from oneweb_bridge.model import Message
 from oneweb_bridge.restoring import retained
 from oneweb_bridge.session import Session
 from oneweb_bridge.settings import Config
+from oneweb_bridge.suspects import Suspects
 from oneweb_bridge.topics import Tree
 from oneweb_bridge.values import rfc3339
 from oneweb_bridge.window import Slip, Window
@@ -161,7 +162,7 @@ class Bridge(RuleBasedStateMachine):
         self.versions: dict[str, dict[int, float]] = defaultdict(dict)
         self.judged_to = 0
         self.cursor = 0
-        self.accepted: dict[int, int] = defaultdict(int)
+        self.accepted: set[tuple[int, str]] = set()
         self.row_ids: dict[int, list[str]] = {}
         self.run(self._open())
 
@@ -194,19 +195,25 @@ class Bridge(RuleBasedStateMachine):
 
     async def _connect(self, size: int) -> None:
         """A new connection: what the session decides about the head, then the restored topics, then a fresh window."""
-        cursor = await self.rows.cursor()
+        positions = await self.rows.positions()
+        cursor = positions.cursor
+        self.window = Window(size, positions, self.tree.class_of)
         owner: Any = SimpleNamespace(
-            tree=self.tree, journal=self.rows, instance="main", handles=SimpleNamespace(), cursor=0
+            tree=self.tree,
+            journal=self.rows,
+            instance="main",
+            handles=SimpleNamespace(),
+            cursor=0,
+            suspects=Suspects(),
         )
         session = Session(owner)
         said = self.broker.retained.get(self.tree.head)
         session._head.set_result(json.loads(said) if said else None)
         low = await session._behind(cursor)
         if low < cursor:
-            async for message in retained(self.tree, self.rows, low, cursor):
-                self.broker.take(message)
+            async for found in retained(self.tree, self.rows, low, cursor, self.window.position_of):
+                self.broker.take(found.message)
         self._say_head(cursor)
-        self.window = Window(size, cursor)
         self.at = cursor
         self.flying: list[Slip] = []
 
@@ -482,6 +489,32 @@ class Bridge(RuleBasedStateMachine):
             self.window.offer(row.seq, self.tree.messages(row))
             self.at = row.seq
 
+    @rule(count=st.integers(1, 6))
+    def read_classes(self, count: int) -> None:
+        """What waits because its class was refused is read from the journal again."""
+        for lane in self.window.lanes_to_read(10):
+            for row in self.run(self.rows.after(lane.read, count)):
+                if lane.closing is None and not self.window.is_level(lane):
+                    own = [m for m in self.tree.messages(row) if self.tree.class_of(m.topic) == lane.name]
+                    self.window.offer_to_lane(lane.name, row.seq, own)
+
+    @rule()
+    def try_again(self) -> None:
+        """The pauses of all that was refused are over."""
+        for lane in list(self.window.lanes.values()):
+            for slip in list(lane.paused):
+                self.window.again(slip)
+            self.window.try_lane(lane.name)
+
+    @precondition(lambda self: self.flying)
+    @rule()
+    def refuse_class(self) -> None:
+        """Access rules were changed: everything that is under way of one class is refused."""
+        name = self.tree.class_of(self.flying[0].message.topic)
+        for slip in [slip for slip in self.flying if self.tree.class_of(slip.message.topic) == name]:
+            self.flying.remove(slip)
+            self.window.refuse(slip)
+
     @rule()
     def send(self) -> None:
         """What is sent the broker may have, also when its answer is never heard."""
@@ -496,10 +529,9 @@ class Bridge(RuleBasedStateMachine):
         slip = self.flying.pop(at % len(self.flying))
         if accepted:
             self.window.acknowledge(slip)
-            self.accepted[slip.seq] += 1
+            self.accepted.add((slip.seq, slip.message.topic))
         else:
             self.window.refuse(slip)
-            self.window.again(slip)
 
     @rule(
         answers=st.lists(st.integers(0, 9), max_size=6),
@@ -524,23 +556,25 @@ class Bridge(RuleBasedStateMachine):
 
     @rule(heard=st.booleans())
     def commit(self, heard: bool) -> None:
-        """The cursor is written; the window hears of it, unless the process dies in between."""
-        prefix = self.window.prefix
-        self.run(self.rows.advance(prefix))
+        """The positions are written; the window hears of it, unless the process dies in between."""
+        positions = self.window.positions()
+        self.run(self.rows.save(positions))
         if heard:
-            self.window.committed(prefix)
-            self._say_head(prefix)
+            self.window.committed(positions)
+            self._say_head(positions.cursor)
 
     @rule()
     def settle(self) -> None:
         """Without a fault everything arrives, and a new subscriber is given what was said last."""
         for _ in range(2000):
             self.offer(6)
+            self.read_classes(6)
+            self.try_again()
             self.send()
             while self.flying:
                 self.answer(0, accepted=True)
             self.commit(heard=True)
-            if self.window.state() == "idle" and self.at == self.run(self.rows.head()):
+            if self.window.state() == "idle" and not self.window.lanes and self.at == self.run(self.rows.head()):
                 break
         assert self.run(self.rows.cursor()) == self.run(self.rows.head())
         expected = self._expected()
@@ -573,14 +607,15 @@ class Bridge(RuleBasedStateMachine):
 
     @invariant()
     def cursor_is_behind_what_was_acknowledged(self) -> None:
-        """The cursor never goes back, and stands behind nothing that the broker has not accepted."""
-        cursor = self.run(self.rows.cursor())
-        assert cursor >= self.cursor
-        for row in self.run(self.rows.after(self.cursor)):
-            if row.seq > cursor:
-                break
-            assert self.accepted[row.seq] >= len(self.tree.messages(row))
-        self.cursor = cursor
+        """The cursor never goes back, and no position is behind what the broker has not accepted."""
+        positions = self.run(self.rows.positions())
+        assert positions.cursor >= self.cursor
+        for row in self.run(self._all_rows()):
+            for message in self.tree.messages(row):
+                waiting = positions.waiting.get(self.tree.class_of(message.topic))
+                if row.seq <= (positions.cursor if waiting is None else waiting.seq):
+                    assert (row.seq, message.topic) in self.accepted
+        self.cursor = positions.cursor
 
 
 def test_any_story_keeps_the_promises() -> None:

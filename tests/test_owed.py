@@ -1,15 +1,21 @@
 """What the broker refuses or cannot take, and what it is owed: the publisher against a real mosquitto, in process."""
 
+import asyncio
+import contextlib
 import json
+import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from oneweb_bridge import broker, session
+from oneweb_bridge import broker, refusals, session
+from oneweb_bridge.config import parse
+from oneweb_bridge.link import REFUSED, Link
 from oneweb_bridge.model import Batch, Entry, Message, Put
 from tests import harness
-from tests.test_publisher import ALL, Bench, bench, guarded_broker, of_sites, samples, sites
+from tests.test_publisher import ALL, Bench, bench, counts, guarded_broker, of_sites, samples, sites
 
 
 def large_site(size: int) -> Batch:
@@ -53,7 +59,7 @@ async def test_restore_and_republish_pass_what_fits(tmp_path: Path) -> None:
         assert await running.republish() == 5
         await recorder.until(lambda: len(of_sites(recorder, 0)) == 10)
         assert running.connected_since == since
-    assert [alert.split(" ")[:2] for alert in made.alerts] == [["message_too_large:", "oneweb/site/large/state"]]
+    assert [alert.split(" ")[:2] for alert in made.alerts] == [["topic_owed:", "oneweb/site/large/state"]]
 
 
 async def test_replay_and_discovery_pass_what_fits(tmp_path: Path) -> None:
@@ -114,7 +120,7 @@ async def test_head_is_not_said_while_topics_are_restored(tmp_path: Path) -> Non
         await harness.until_retained(port, "oneweb/bridge/head", lambda said: said["seq"] == 3)
         current = running._session
         assert current is not None
-        async with current._pausing:
+        async with current.pausing:
             running.cursor = 4
             current._say_head()
             assert current._window.state() == "idle"
@@ -135,3 +141,249 @@ async def test_what_was_acknowledged_last_is_not_repeated(tmp_path: Path, monkey
         async with harness.recording(port, "oneweb/terminal/#") as recorder, made.publishing():
             await recorder.until(lambda: len(made.sent) == 3)
         assert await made.rows.cursor() == 3
+
+
+# ── refused: a class, one of it, and what is owed ──────────────────────────────────────────────────
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses."""
+    monkeypatch.setattr(refusals, "FIRST_RETRY", 0.02)
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT", 0.1)
+
+
+class Rules:
+    """The access rules of a running broker."""
+
+    def __init__(self, file: Path, process: asyncio.subprocess.Process, port: int) -> None:
+        self._file = file
+        self._process = process
+        self._port = port
+        self._count = 0
+
+    async def say(self, *denied: str) -> None:
+        """Everybody may do everything but on topics that match one of these. Returns when that is in force."""
+        self._count += 1
+        marker = Message(f"marker/{self._count}", b"", retain=False)
+        self._file.write_text("".join(f"topic deny {name}\n" for name in (*denied, marker.topic)) + ALL)
+        self._process.send_signal(signal.SIGHUP)
+        settings = msgspec.structs.replace(parse("", {}).mqtt, host="127.0.0.1", port=self._port)
+        codes: asyncio.Queue[int] = asyncio.Queue()
+        async with (
+            asyncio.timeout(20),
+            Link(settings, "ruler", marker, lambda *answer: codes.put_nowait(answer[1])) as link,
+        ):
+            while True:
+                link.send(marker)
+                if await codes.get() >= REFUSED:
+                    return
+
+
+@contextlib.asynccontextmanager
+async def ruled_broker(directory: Path, *settings: str) -> AsyncIterator[tuple[int, Rules]]:
+    """A broker whose access rules change while it runs; it keeps nothing when it ends."""
+    file, conf, port = directory / "rules", directory / "ruled.conf", broker.free_port()
+    file.write_text(ALL)
+    file.chmod(0o644)
+    conf.write_text("\n".join(("allow_anonymous true", "user root", f"acl_file {file}", *settings, "")))
+    async with broker.running(port, conf) as process:
+        yield port, Rules(file, process, port)
+
+
+def events(first: int, count: int, ids: int) -> Batch:
+    """So many changes of terminals, each with its event and its record."""
+    batch = Batch()
+    for number in range(first, first + count):
+        imei = f"t{number % ids}"
+        record = {"imei": imei, "number": number}
+        body = json.dumps({"changed": {"number": {"from": number - ids, "to": number}}, "record": record}).encode()
+        batch.entries.append(Entry("terminal", imei, "changed", "", number, body))
+        batch.puts.append(Put("terminal", imei, json.dumps(record).encode(), entry=number - first))
+    return batch
+
+
+def numbers(recorder: harness.Recorder, part: str) -> list[int]:
+    """The numbers in all that was heard on topics with a part, in order."""
+    found = [said for topic, said, _ in recorder.messages if part in topic]
+    return [(said.get("data", {}).get("record") or said)["number"] for said in found]
+
+
+EVENTS = "oneweb/+/+/event/#"
+CHANGED = "oneweb/terminal/+/event/changed"
+
+
+async def refused(made: Bench) -> None:
+    """Waits until an alert has told that a class is refused."""
+    async with asyncio.timeout(20):
+        while not any(alert.startswith("topics_refused") for alert in made.alerts):
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_class_that_is_denied_waits_and_comes_in_its_order(tmp_path: Path) -> None:
+    """Events that are denied for a while all come, in order and once each; records pass meanwhile; told twice."""
+    async with (
+        ruled_broker(tmp_path) as (port, rules),
+        bench(tmp_path, port) as made,
+        harness.recording(port, "oneweb/terminal/#") as recorder,
+        made.publishing(),
+    ):
+        await made.store.commit(events(0, 5, 10))
+        await made.drained()
+        await rules.say(EVENTS)
+        await made.store.commit(events(5, 60, 10))
+        await refused(made)
+        await recorder.until(lambda: len(numbers(recorder, "/state")) == 65)
+        assert numbers(recorder, "/event/") == [0, 1, 2, 3, 4]
+        positions = await made.rows.positions()
+        assert (positions.cursor, list(positions.waiting)) == (65, [CHANGED])
+        assert await made.rows.waiting() == 60
+        await rules.say()
+        await made.drained()
+        await recorder.until(lambda: len(numbers(recorder, "/event/")) >= 65)
+        await recorder.quiet(0.3)
+    assert numbers(recorder, "/event/") == [*range(65)]
+    assert [alert.split(":")[0] for alert in made.alerts] == ["topics_refused", "topics_accepted"]
+    assert await counts(tmp_path) == (0, 0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_class_that_waits_survives_the_process(tmp_path: Path) -> None:
+    """What waits waits over restarts, however far the cursor is, is tried at each connect, and is not told again."""
+    async with (
+        ruled_broker(tmp_path) as (port, rules),
+        harness.recording(port, "oneweb/terminal/#") as recorder,
+    ):
+        await rules.say(EVENTS)
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(events(0, 30, 10))
+            async with made.publishing():
+                await refused(made)
+                await recorder.until(lambda: len(numbers(recorder, "/state")) == 30)
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(events(30, 30, 10))
+            async with made.publishing() as running:
+                await recorder.until(lambda: len(numbers(recorder, "/state")) == 60)
+                async with asyncio.timeout(20):
+                    while running.refusals < 9:
+                        await asyncio.sleep(0.02)
+            assert made.alerts == []
+        await rules.say()
+        async with bench(tmp_path, port) as made, made.publishing():
+            await made.drained()
+            await recorder.until(lambda: len(numbers(recorder, "/event/")) >= 60)
+    assert numbers(recorder, "/event/") == [*range(60)]
+    assert [alert.split(":")[0] for alert in made.alerts] == ["topics_accepted"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_alerts_that_are_denied_make_no_alerts(tmp_path: Path) -> None:
+    """The class of alerts waits like any other, and nothing tells of it but the log."""
+    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing() as running:
+        await rules.say("oneweb/bridge/alert")
+        await made.store.commit(Batch(entries=[Entry("bridge", "", "alert", "", 1, b'{"kind":"x"}')]))
+        async with asyncio.timeout(20):
+            while running.refusals < 10:
+                await asyncio.sleep(0.02)
+        assert made.alerts == []
+        await rules.say()
+        await made.drained()
+    assert [message.topic for message in made.sent] == ["oneweb/bridge/alert"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_retained_topic_that_was_set_aside_is_owed_until_it_is_right(tmp_path: Path) -> None:
+    """What was refused while others passed comes by itself when the broker takes it, with its newest content."""
+    async with (
+        ruled_broker(tmp_path) as (port, rules),
+        bench(tmp_path, port) as made,
+        made.publishing(),
+    ):
+        await rules.say("oneweb/terminal/t0/state")
+        await made.store.commit(events(0, 20, 10))
+        await made.drained()
+        assert await made.rows.count_owed() == 1
+        await rules.say()
+        await harness.until_retained(port, "oneweb/terminal/t0/state", lambda said: said["number"] == 10, 20)
+        async with asyncio.timeout(20):
+            while await made.rows.count_owed():
+                await asyncio.sleep(0.02)
+    assert await counts(tmp_path) == (0, 2)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_debt_is_paid_at_the_next_start(tmp_path: Path) -> None:
+    """What is owed is known after a restart, and is right soon after the connect."""
+    async with ruled_broker(tmp_path) as (port, rules):
+        await rules.say("oneweb/terminal/t0/state")
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(events(0, 10, 10))
+            async with made.publishing():
+                await made.drained()
+        await rules.say()
+        async with bench(tmp_path, port) as made, made.publishing():
+            await harness.until_retained(port, "oneweb/terminal/t0/state", lambda said: said["number"] == 0)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_newer_row_that_is_accepted_settles_the_debt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next row of the topic makes it right; nothing older follows."""
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
+    monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
+    async with (
+        ruled_broker(tmp_path) as (port, rules),
+        bench(tmp_path, port) as made,
+        harness.recording(port, "oneweb/terminal/t0/state") as recorder,
+        made.publishing(),
+    ):
+        await rules.say("oneweb/terminal/t0/state")
+        await made.store.commit(events(0, 10, 10))
+        await made.drained()
+        await rules.say()
+        await made.store.commit(events(10, 10, 10))
+        async with asyncio.timeout(20):
+            while await made.rows.count_owed():
+                await asyncio.sleep(0.02)
+    assert numbers(recorder, "/t0/") == [10]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_owed_clear_is_sent(tmp_path: Path) -> None:
+    """A clear that was refused comes when it is allowed: what is retained of a removed record goes."""
+    gone = Entry("terminal", "t0", "removed", "", 5, b'{"record":{"imei":"t0"},"clears":["state"]}')
+    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing():
+        await made.store.commit(events(0, 10, 10))
+        await made.drained()
+        await rules.say("oneweb/terminal/t0/state")
+        await made.store.commit(Batch(entries=[gone], removed=[("terminal", "t0")]))
+        await made.store.commit(events(11, 9, 10))
+        await made.drained()
+        assert await made.rows.count_owed() == 1
+        await rules.say()
+        async with asyncio.timeout(20):
+            while "oneweb/terminal/t0/state" in await harness.retained(port):
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_short_refusal_of_another_topic_is_not_given_up_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A topic that was given up is given up more quickly again; another one of its class is not."""
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
+    monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
+    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing() as running:
+        await rules.say("oneweb/terminal/t0/#")
+        await made.store.commit(samples(8, 4))
+        await made.drained()
+        refused_before = running.refusals
+        await rules.say("oneweb/terminal/t1/#")
+        await made.store.commit(samples(8, 4))
+        async with asyncio.timeout(20):
+            while running.refusals < refused_before + 2:
+                await asyncio.sleep(0.01)
+        await rules.say()
+        await made.drained()
+    assert [alert.split(" ")[4].split("/")[2] for alert in made.alerts] == ["t0", "t0"]
+    assert refused_before == refusals.TRIES + 1

@@ -16,11 +16,11 @@ import aiomqtt
 import msgspec
 import pytest
 
-from oneweb_bridge import broker, journal, publisher, session, store
+from oneweb_bridge import broker, journal, publisher, refusals, session, store
 from oneweb_bridge.config import parse
 from oneweb_bridge.executor import Inbox
 from oneweb_bridge.link import Link, TakenOver
-from oneweb_bridge.model import Batch, Entry, Message, Put
+from oneweb_bridge.model import Batch, Entry, Message, Positions, Put
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
 from oneweb_bridge.window import Slip
@@ -81,9 +81,9 @@ class Bench:
             await asyncio.gather(task, return_exceptions=True)
 
     async def drained(self, patience: float = 30.0) -> None:
-        """Waits until the cursor stands at the end of the journal."""
+        """Waits until the cursor stands at the end of the journal, and nothing waits."""
         async with asyncio.timeout(patience):
-            while await self.rows.cursor() < await self.rows.head():
+            while await self.rows.positions() != Positions(await self.rows.head()):
                 await asyncio.sleep(0.02)
 
 
@@ -128,13 +128,14 @@ async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:
 
 
 async def test_acl_denial_is_not_counted_as_delivered(tmp_path: Path) -> None:
-    """On MQTT 5 a topic that the ACL denies keeps the cursor back until its row is set aside; the others go on."""
+    """On MQTT 5 a topic that the ACL denies makes its class wait until its row is set aside; the others go on."""
     acl = "topic deny oneweb/terminal/t0/#\n" + ALL
     async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made, harness.recording(port) as heard:
         await made.store.commit(samples(12, 4))
         async with made.publishing():
             await heard.until(lambda: terminal_messages(heard) == 3)
-            assert await made.rows.cursor() == 0
+            waiting = (await made.rows.positions()).waiting
+            assert [(name, found.seq) for name, found in waiting.items()] == [("oneweb/terminal/+/metric/traffic", 0)]
             await heard.until(lambda: terminal_messages(heard) == 9)
             await made.drained()
 
@@ -155,7 +156,8 @@ async def counts(directory: Path) -> tuple[int, int]:
 
 async def test_everything_denied_sets_nothing_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing of the journal passes, the access rules are wrong, and no row is given up."""
-    monkeypatch.setattr(session, "FIRST_RETRY", 0.001)
+    monkeypatch.setattr(refusals, "FIRST_RETRY", 0.001)
+    monkeypatch.setattr(refusals, "LONGEST_RETRY", 0.05)
     acl = "topic deny oneweb/terminal/#\n" + ALL
     async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made:
         await made.store.commit(samples(5, 5))
@@ -327,20 +329,6 @@ async def test_clear_is_not_repeated_on_a_topic_with_rows_waiting(tmp_path: Path
             )
 
     assert recorder.on("oneweb/site/s0/state") == [{"site_id": "s0"}, None]
-
-
-async def test_row_that_breaks_the_connection_each_time_is_set_aside(tmp_path: Path) -> None:
-    """A row with which the connection broke five times is given up, and the others go on."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
-        await made.store.commit(samples(3, 3))
-        async with made.publishing() as running:
-            running.losses[2] = session.TRIES
-            await made.drained()
-
-    assert [message.topic.split("/")[2] for message in made.sent] == ["t0", "t2"]
-    assert await counts(tmp_path) == (0, 1)
-    assert "broke each time" in made.alerts[0]
 
 
 async def test_broker_that_answers_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
