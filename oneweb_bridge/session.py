@@ -802,8 +802,6 @@ class Session:
                 self._window.refuse(slip)
 
 
-
-
 def _asked_for(what: str, name: str, report: str | None) -> bool:
     if report is None:
         return True

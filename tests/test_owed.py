@@ -172,7 +172,7 @@ class Rules:
         codes: asyncio.Queue[int] = asyncio.Queue()
         async with (
             asyncio.timeout(20),
-            Link(settings, "ruler", marker, lambda *answer: codes.put_nowait(answer[1])) as link,
+            Link(settings, "ruler", lambda *answer: codes.put_nowait(answer[1])) as link,
         ):
             while True:
                 link.send(marker)
