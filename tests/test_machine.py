@@ -202,7 +202,7 @@ class Bridge(RuleBasedStateMachine):
             tree=self.tree,
             journal=self.rows,
             instance="main",
-            handles=SimpleNamespace(),
+            handles=SimpleNamespace(discovery_prefix=lambda: "homeassistant"),
             cursor=0,
             suspects=Suspects(),
         )
