@@ -73,8 +73,13 @@ class Journal:
 
     async def positions(self) -> Positions:
         """How far this output has got, and the classes of topics that wait."""
-        rows = await self._rows("SELECT class, seq, waiting FROM lane WHERE output = ?", (self._output,))
-        return Positions(await self.cursor(), {row[0]: Waiting(row[1], row[2]) for row in rows})
+        # In one statement, so that both are of one moment.
+        cursor, *rows = await self._rows(
+            """SELECT '', coalesce(max(seq), 0), 0 FROM cursor WHERE output = ?
+               UNION ALL SELECT class, seq, waiting FROM lane WHERE output = ?""",
+            (self._output, self._output),
+        )
+        return Positions(cursor[1], {row[0]: Waiting(row[1], row[2]) for row in rows})
 
     async def save(self, positions: Positions, paid: set[str] | None = None) -> None:
         """Notes durably, all or nothing, how far this output is, and topics that are owed no longer.

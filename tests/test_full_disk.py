@@ -166,6 +166,13 @@ async def test_journal_is_trimmed_again_soon_where_the_disk_was_full(
         monkeypatch.setattr(housekeeping, "trim", refuse)
         monkeypatch.setattr("asyncio.sleep", pauses.sleep)
         with pytest.raises(asyncio.CancelledError):
-            await housekeeping.keep(made.store.path, lambda: parse("", {}).state, ("mqtt",), alert, lambda: 0)
+            await housekeeping.keep(
+                made.store.path,
+                lambda: parse("", {}).state,
+                ("mqtt",),
+                alert,
+                now=lambda: 0,
+                classes=lambda _: (),
+            )
         monkeypatch.undo()
         assert pauses.seconds == [housekeeping.RETRY] * 3

@@ -84,8 +84,7 @@ WORLD = {
     "restoring": "journal model topics",
     "refusals": "journal model restoring suspects topics window",
     "session": (
-        "clock diff heads journal link model packets payloads refusals restoring settings suspects topics values "
-        "window"
+        "clock diff heads journal link model packets payloads refusals restoring settings suspects topics values window"
     ),
     "purge": "clock commands diff heads journal link model payloads settings topics values",
     "publisher": "diff journal link model payloads purge session settings suspects topics",
