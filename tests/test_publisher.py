@@ -751,7 +751,7 @@ async def test_busy_connection_is_judged_by_its_oldest_message(tmp_path: Path) -
         await connected(running)
         tried = session.Session(running)
         for packet_id, age in ((1, session.STALL + 1), (2, 0.0)):
-            waiting = Slip(Message(f"t/{packet_id}", b"{}", retain=False), packet_id, None, None)
+            waiting = Slip(Message(f"t/{packet_id}", b"{}", retain=False), packet_id, None, None, None)
             waiting.sent_at = time.monotonic() - age
             tried._slips[packet_id] = waiting
         with pytest.raises(aiomqtt.MqttError, match="t/1"):
