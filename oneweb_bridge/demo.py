@@ -28,6 +28,8 @@ INTERVALS = {
     "usage_consumption": 15.0,
 }
 """Seconds between polls, so that something happens while one looks."""
+USUAL_INTERVAL = 20.0
+"""Seconds between polls of a call that has no interval of its own above."""
 
 PERIOD, LATENESS = 0.02, 0.01
 """How much shorter than OneWeb's the simulated reports' periods and delays are."""
@@ -93,7 +95,7 @@ def configuration(api_url: str, port: int, directory: Path) -> Config:
 
 def _quick(call: Call) -> Call:
     return msgspec.structs.replace(
-        call, enabled=True, interval=INTERVALS[call.id], lateness=CALLS[call.id].lateness * LATENESS
+        call, enabled=True, interval=INTERVALS.get(call.id, USUAL_INTERVAL), lateness=CALLS[call.id].lateness * LATENESS
     )
 
 

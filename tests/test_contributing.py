@@ -12,7 +12,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from oneweb_bridge import __version__, app, asyncapi, catalogue, config
+from oneweb_bridge import __version__, app, asyncapi, catalogue, config, demo
 from oneweb_bridge.catalogue import CALLS, Call
 from tests import harness, listener
 
@@ -110,6 +110,15 @@ def test_new_call_is_in_the_configuration(printed_call: Call) -> None:
     assert (changed.interval, changed.fields[0].paths) == (1200.0, ("azimuth",))
     assert printed["path"] == printed_call.path
     assert list(printed["map"]) == ["heading_deg"]
+
+
+def test_new_call_is_in_the_demo(printed_call: Call, tmp_path: Path) -> None:
+    """The demo polls a call that it has no interval of its own for."""
+    call = demo.configuration("http://127.0.0.1:1", 1883, tmp_path).polling[CALL]
+
+    assert call.path == printed_call.path
+    assert call.enabled
+    assert call.interval <= 30.0
 
 
 def test_walk_names_files_that_exist() -> None:
