@@ -24,7 +24,7 @@ from tests import harness
 CLIENT = "c4nary-client-id"
 SECRET = 'c4nary-"quoted"-sécret/+='
 ROTATED = "c4nary-rotated-secret&<b>"
-PASSWORD = "c4nary mqtt\npass\\word"
+PASSWORD = 'c4nary mqtt  "pass\\wörd'
 NEWER_PASSWORD = "c4nary-newer-mqtt-password"
 TOKENS = ["c4nary.token.one-~", "c4nary.token.two+/="]
 PROXY_PASSWORD = "c4nary:proxy/pass"
