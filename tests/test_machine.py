@@ -205,6 +205,7 @@ class Bridge(RuleBasedStateMachine):
             handles=SimpleNamespace(discovery_prefix=lambda: "homeassistant"),
             cursor=0,
             suspects=Suspects(),
+            was_connected=False,
         )
         session = Session(owner)
         said = self.broker.retained.get(self.tree.head)
