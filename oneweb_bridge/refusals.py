@@ -24,6 +24,8 @@ _log = logging.getLogger("oneweb_bridge.publisher")
 
 TRIES = 5
 """How often a message may be refused, while others of its class are accepted, before its row is set aside."""
+BREAKS = 3
+"""How many connections a message may break, while others of its class are accepted, before its row is set aside."""
 FIRST_RETRY = 0.1
 """Seconds before a refused message is tried again; each further pause is twice as long, up to LONGEST_RETRY."""
 LONGEST_RETRY = 30.0
@@ -92,7 +94,7 @@ class Refusals:
         while debts := await self._journal.owed(PAGE, self._owed):
             self._owed.update(debt.topic for debt in debts)
         for topic, blame in self._suspects.blamed.items():
-            self._connection.spawn(self._let_go(topic, blame.until), "mqtt blamed")
+            self._connection.spawn(self._see_to_blamed(topic, blame.until), "mqtt blamed")
         if self._window.lanes:
             self.feed()
 
@@ -130,30 +132,30 @@ class Refusals:
         # A topic that was given up before need not be tried as often again, as long as it is refused.
         tries = 1 if slip.message.topic in self._given_up or slip.message.topic in self._owed else TRIES
         if slip.refused_alone and slip.tries >= tries:
-            self._window.withhold(slip)
-            await self.set_aside(slip.seq, slip.message, reason)
-            self._window.give_up(slip)
-            self._connection.note()
+            await self._give_up(slip, reason)
         else:
+            self._window.again(slip)
+            self._connection.pump()
+
+    async def _see_to_blamed(self, topic: str, until: float) -> None:
+        """Sets aside what broke connections again and again while others of its class pass, or tries it again."""
+        while time.monotonic() < until:
+            slip = self._window.blamed_slip(topic)
+            if slip is None or slip.tries < BREAKS or not slip.refused_alone:
+                await self._connection.next_answer()
+            else:
+                await self._give_up(slip, "the connection broke each time")
+        slip = self._window.blamed_slip(topic)
+        self._window.let_go(topic)
+        if slip is not None:
             self._window.again(slip)
         self._connection.pump()
 
-    async def _let_go(self, topic: str, until: float) -> None:
-        """Tries a message that broke connections again, or sets it aside, when its pause is over."""
-        await asyncio.sleep(max(0.0, until - time.monotonic()))
-        slip = self._window.blamed_slip(topic)
-        self._window.let_go(topic)
-        if slip is not None and slip.lane is not None and slip in slip.lane.paused:
-            await self._retry_blamed(slip)
-
-    async def _retry_blamed(self, slip: Slip) -> None:
-        if slip.refused_alone and slip.tries >= TRIES:
-            self._window.withhold(slip)
-            await self.set_aside(slip.seq, slip.message, "the connection broke each time")
-            self._window.give_up(slip)
-            self._connection.note()
-        else:
-            self._window.again(slip)
+    async def _give_up(self, slip: Slip, reason: str) -> None:
+        self._window.withhold(slip)
+        await self.set_aside(slip.seq, slip.message, reason)
+        self._window.give_up(slip)
+        self._connection.note()
         self._connection.pump()
 
     async def set_aside(self, seq: int, message: Message, reason: str) -> None:

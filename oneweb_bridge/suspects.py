@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-FIRST_PAUSE = 5.0
+FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 300.0
 SEARCH = 500
 """Answers after which the search for what broke the connection ends: what was under way has come again by then."""

@@ -290,14 +290,14 @@ class Window:
         return slip
 
     def _take_from(self, lane: Lane) -> Slip | None:
-        """The next message of a lane. A lane reaches half a window ahead, so that the main one can always go on."""
+        """The next message of a lane. A lane reaches a window ahead, so that the main one can always go on."""
         if lane.doubted:
             return lane.take_trial()
         if not lane.ready:
             return None
         first = lane.ready[0][2]
         full = self.in_flight + self._undurable() >= self.size * REACH or (
-            bool(lane.name) and 2 * (lane.in_flight + lane.undurable) >= max(2, self.size)
+            bool(lane.name) and lane.in_flight + lane.undurable >= self.size
         )
         if full and (first.row is not lane.rows[0] or lane.prefix > lane.cursor):
             return None

@@ -464,6 +464,27 @@ TABLE = (
         "test_owed.py -k denied_waits test_publisher.py",
     ),
     Mutant(
+        "one message at a time after a loss",
+        "session.py",
+        "size = 1 if self._suspects.topics else self._full_size(link)",
+        "size = self._full_size(link)",
+        "test_owed.py -k found_by_two",
+    ),
+    Mutant(
+        "what breaks connections waits",
+        "window.py",
+        "if slip.lane is not None and slip.message.topic in self._withheld:",
+        "if False:",
+        "test_window.py -k blamed",
+    ),
+    Mutant(
+        "what breaks every connection is set aside",
+        "refusals.py",
+        "            if slip is None or slip.tries < BREAKS or not slip.refused_alone:",
+        "            if True:",
+        "test_owed.py -k breaks_every",
+    ),
+    Mutant(
         "quick give-up per topic",
         "refusals.py",
         "tries = 1 if slip.message.topic in self._given_up",

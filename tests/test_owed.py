@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from oneweb_bridge import broker, refusals, session
+from oneweb_bridge import broker, publisher, refusals, session, suspects
 from oneweb_bridge.config import parse
 from oneweb_bridge.link import REFUSED, Link
 from oneweb_bridge.model import Batch, Entry, Message, Put
 from tests import harness
-from tests.test_publisher import ALL, Bench, bench, counts, guarded_broker, of_sites, samples, sites
+from tests.test_publisher import ALL, Bench, bench, counts, guarded_broker, of_sites, samples, sites, terminal_messages
 
 
 def large_site(size: int) -> Batch:
@@ -387,3 +387,124 @@ async def test_short_refusal_of_another_topic_is_not_given_up_at_once(
         await made.drained()
     assert [alert.split(" ")[4].split("/")[2] for alert in made.alerts] == ["t0", "t0"]
     assert refused_before == refusals.TRIES + 1
+
+
+# ── what breaks the connection ─────────────────────────────────────────────────────────────────────
+
+
+class Breaker:
+    """Stands before a broker and ends each connection that carries certain bytes towards it."""
+
+    def __init__(self, port: int, needle: bytes) -> None:
+        self.needle = needle
+        self.broken = 0
+        self._port = port
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        broker_reader, broker_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on(reader, broker_writer, self.needle))
+                group.create_task(self._pass_on(broker_reader, writer, b""))
+        except* OSError:
+            pass
+        finally:
+            writer.close()
+            broker_writer.close()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, needle: bytes) -> None:
+        while data := await reader.read(65536):
+            if needle and self.needle and needle in data:
+                self.broken += 1
+                break
+            writer.write(data)
+        raise ConnectionResetError
+
+
+@contextlib.asynccontextmanager
+async def breaking(port: int, needle: bytes) -> AsyncIterator[tuple[int, Breaker]]:
+    """A breaker before the broker on `port`, and the port that it listens on."""
+    breaker = Breaker(port, needle)
+    async with await asyncio.start_server(breaker.serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], breaker
+
+
+async def test_message_that_breaks_the_connection_is_found_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two connections find it; then everything else passes, and it follows when the broker takes it."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(suspects, "FIRST_PAUSE", 0.5)
+    port = broker.free_port()
+    async with (
+        broker.running(port),
+        breaking(port, b"oneweb/site/s5/") as (before, breaker),
+        bench(tmp_path, before) as made,
+        harness.recording(port, "oneweb/site/#") as recorder,
+    ):
+        await made.store.commit(sites(30))
+        await made.store.commit(samples(30, 30))
+        async with made.publishing():
+            await recorder.until(lambda: len({said["site_id"] for said in of_sites(recorder, 0)}) == 29)
+            assert breaker.broken <= 1 + refusals.BREAKS
+            async with asyncio.timeout(20):
+                while len({message.topic for message in made.sent}) < 59:
+                    await asyncio.sleep(0.02)
+            breaker.needle = b""
+            await made.drained()
+            await recorder.until(lambda: len({said["site_id"] for said in of_sites(recorder, 0)}) == 30)
+    assert {said["site_id"] for said in of_sites(recorder, 0)} == {f"s{number}" for number in range(30)}
+
+
+async def test_what_breaks_the_connection_is_found_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second connection sends one message at a time, the oldest first; other classes pass on the third."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(suspects, "FIRST_PAUSE", 1000.0)
+    port = broker.free_port()
+    async with (
+        broker.running(port),
+        breaking(port, b"oneweb/site/s5/") as (before, breaker),
+        bench(tmp_path, before) as made,
+        harness.recording(port, "oneweb/terminal/#") as recorder,
+    ):
+        await made.store.commit(sites(30))
+        await made.store.commit(samples(60, 30))
+        async with made.publishing() as running:
+            await recorder.until(lambda: terminal_messages(recorder) >= 60)
+            assert breaker.broken == 2
+            assert list(running.suspects.blamed) == ["oneweb/site/s5/state"]
+
+
+async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others of its class pass it is set aside after some connections, and is owed."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.05)
+    monkeypatch.setattr(suspects, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
+    monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
+    port = broker.free_port()
+    async with (
+        broker.running(port),
+        breaking(port, b"oneweb/site/s5/") as (before, breaker),
+        bench(tmp_path, before) as made,
+    ):
+        await made.store.commit(sites(10))
+        async with made.publishing() as running:
+            for number in range(40):
+                # Others of its class, so that there is something to compare with.
+                doc = json.dumps({"site_id": f"n{number}"}).encode()
+                entry = Entry("site", f"n{number}", "state", "state", 1, doc)
+                await made.store.commit(Batch(entries=[entry], puts=[Put("site", f"n{number}", doc, entry=0)]))
+                await asyncio.sleep(0.1)
+                if await made.rows.count_owed():
+                    break
+            async with asyncio.timeout(30):
+                while not await made.rows.count_owed():
+                    await asyncio.sleep(0.02)
+            breaker.needle = b""
+            await made.drained()
+            assert running.suspects.blamed.keys() <= {"oneweb/site/s5/state"}
+    assert await counts(tmp_path) == (0, 1)
+    assert "broke each time" in made.alerts[-1]
