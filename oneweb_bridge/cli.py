@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     _add(commands, "run", _run, "the bridge, until SIGTERM or SIGINT")
     _add_demo(commands)
     _add(commands, "check", _check, "validates the configuration, signs in, reaches the broker")
-    explore = _add(commands, "explore", _explore, "calls each API once, read-only, and says what to change")
+    explore = _add(commands, "explore", _explore, "tries each API call, read-only, and prints what to change")
     explore.add_argument(
         "--save", type=Path, metavar="DIR", help="writes a sample of each answer, ids and names replaced"
     )

@@ -38,7 +38,7 @@ METRICS = {
     "journal_set_aside_total": "rows set aside because the broker always refused them",
     "progress_age_seconds": "time since a task of the bridge last made progress",
     "call_enabled": "1 when the call is enabled",
-    "call_fresh": "1 when the last success is younger than three intervals",
+    "call_fresh": "1 when the last success is younger than three intervals plus the lateness",
     "call_interval_seconds": "interval in force",
     "call_last_success_timestamp_seconds": "time of the last success",
     "call_duration_seconds": "duration of the last successful poll",

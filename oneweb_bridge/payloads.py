@@ -113,7 +113,7 @@ class CallState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     enabled: Annotated[bool, _text("whether it is polled by itself", True)]
     interval: Annotated[int, _integer("what is in force", 300, "s")]
     status: Annotated[Status, _text("how the last poll went, or what goes on", "ok")]
-    fresh: Annotated[bool, _text("whether the last success is younger than 3 intervals", True)]
+    fresh: Annotated[bool, _text("whether the last success is younger than 3 intervals plus the lateness", True)]
     last_poll: Annotated[str, _time("when the last poll began")] | None = None
     last_success: Annotated[str, _time("when a poll last succeeded")] | None = None
     duration_ms: Annotated[int, _integer("how long the last successful poll took", 86, "ms")] | None = None

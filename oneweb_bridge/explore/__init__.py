@@ -1,4 +1,4 @@
-"""`oneweb-bridge explore`: asks each API once, read-only, and says what to change in bridge.yaml.
+"""`oneweb-bridge explore`: tries each API call with a few read-only requests and says what to change in bridge.yaml.
 
 What is asked is here; what it means is in `findings`, and how it is said in `report`.
 """
