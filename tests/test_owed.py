@@ -373,19 +373,25 @@ async def test_short_refusal_of_another_topic_is_not_given_up_at_once(
     """A topic that was given up is given up more quickly again; another one of its class is not."""
     monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
     monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
+    monkeypatch.setattr(refusals, "FIRST_RETRY", 0.1)
     async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing() as running:
         await rules.say("oneweb/terminal/t0/#")
         await made.store.commit(samples(8, 4))
         await made.drained()
         refused_before = running.refusals
-        await rules.say("oneweb/terminal/t1/#")
-        await made.store.commit(samples(8, 4))
+        await rules.say("oneweb/terminal/t0/#", "oneweb/terminal/t1/#")
+        await made.store.commit(Batch(entries=samples(2, 2).entries[1:]))
         async with asyncio.timeout(20):
+            while running.refusals == refused_before:
+                await asyncio.sleep(0.01)
+            # Others of its class pass meanwhile.
+            await made.store.commit(Batch(entries=samples(4, 4).entries[2:]))
             while running.refusals < refused_before + 2:
                 await asyncio.sleep(0.01)
         await rules.say()
         await made.drained()
     assert [alert.split(" ")[4].split("/")[2] for alert in made.alerts] == ["t0", "t0"]
+    assert len([message for message in made.sent if "/t1/" in message.topic]) == 3
     assert refused_before == refusals.TRIES + 1
 
 

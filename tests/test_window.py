@@ -216,6 +216,19 @@ def test_class_that_is_accepted_again_begins_anew() -> None:
     assert [slip.tries for slip in slips[1:]] == [0] * 8
 
 
+def test_cursor_does_not_pass_the_place_of_a_closing_lane() -> None:
+    """What goes through the main lane behind that place would be repeated after a crash, however much it is."""
+    window = Window(9, Positions(2, {"a": Waiting(0, 2)}), lambda topic: topic[0])
+    window.offer_to_lane("a", 1, [message("a1")])
+    window.acknowledge(taken(window)[0])
+    window.offer_to_lane("a", 2, [message("a2")])
+    window.offer(3, [message("a3")])
+    for slip in taken(window):
+        if slip.message.topic == "a3":
+            window.acknowledge(slip)
+    assert window.positions() == Positions(2, {"a": Waiting(1, 1)})
+
+
 def test_class_begins_to_wait_again_before_it_is_level() -> None:
     """A class that is refused again while its lane is closing keeps everything, and the cursor does not lie."""
     window = window_of(20)
