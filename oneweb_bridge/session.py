@@ -130,7 +130,7 @@ class Session:
         self._head: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._nonce = ""
         self._probed = asyncio.Event()
-        self._probed_kept = asyncio.Event()
+        self._status_kept = asyncio.Event()
         self._is_proving_retain = False
         self._is_online = False
         self._last_refused: tuple[str, float] | None = None
@@ -240,7 +240,7 @@ class Session:
         # A late copy of an earlier probe proves nothing, so each has a word of its own.
         self._nonce = secrets.token_hex(8)
         self._probed.clear()
-        self._offer(self._probe_message(retain=False))
+        self._offer(Message(self._tree.probe, encode(Probe(rfc3339(SYSTEM.now()), self._nonce)), retain=False))
         try:
             async with asyncio.timeout(PROBE_PATIENCE):
                 await self._probed.wait()
@@ -252,21 +252,20 @@ class Session:
         if not self._head.done():
             self._head.set_result(None)
 
-    def _probe_message(self, *, retain: bool) -> Message:
-        return Message(self._tree.probe, encode(Probe(rfc3339(SYSTEM.now()), self._nonce)), retain)
-
     async def _prove_retain(self, link: Link) -> None:
-        """A retained message must come with a subscription, and MQTT 3.1.1 cannot say otherwise. Raises MqttError."""
+        """A retained message must come with a subscription, and MQTT 3.1.1 cannot say otherwise. Raises MqttError.
+
+        The status proves it, which is retained anyway: a probe that is retained might stay for ever.
+        """
         self._is_proving_retain = True
-        await self._said(self._probe_message(retain=True))
-        await link.listen(self._tree.probe)
+        await self._said(Message(self._tree.status, encode(Connection("offline")), retain=True))
+        await link.listen(self._tree.status)
         try:
             async with asyncio.timeout(PROBE_PATIENCE):
-                await self._probed_kept.wait()
+                await self._status_kept.wait()
         except TimeoutError:
             raise aiomqtt.MqttError(NO_RETAIN) from None
         self._is_proving_retain = False
-        await self._said(Message(self._tree.probe, b"", retain=True))
 
     async def _keep_probing(self) -> None:
         """Proves again and again that the broker delivers; its access rules may change."""
@@ -719,7 +718,11 @@ class Session:
         if message.topic == self._tree.head:
             self._heard_head(message.payload)
         elif message.topic == self._tree.probe:
-            self._heard_probe(message)
+            if self._nonce.encode() in message.payload:
+                self._probed.set()
+        elif message.topic == self._tree.status:
+            if message.retain:
+                self._status_kept.set()
         elif message.topic == self._birth_topic:
             if message.payload == b"online":
                 self._owner.handles.on_birth()
@@ -748,12 +751,6 @@ class Session:
         if self._head.done():
             return
         self._head.set_result(read_head(payload))
-
-    def _heard_probe(self, message: Received) -> None:
-        if self._nonce.encode() in message.payload:
-            self._probed.set()
-            if message.retain:
-                self._probed_kept.set()
 
     # ── replies and the end ────────────────────────────────────────────────────────────────────
 
