@@ -28,7 +28,7 @@ EVERYTHING = f"\nuser {WATCHER}\ntopic readwrite #\n"
 def printed() -> list[str]:
     """The shell commands of the section that sets up a broker, block by block."""
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    section = text.split("## Set up a real one")[1].split("\n## ")[0]
+    section = text.split("## Set up a real broker")[1].split("\n## ")[0]
     return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 

@@ -205,20 +205,20 @@ def _common(one: Seen, other: Seen) -> Seen:
 
 _INTRODUCTION = """# When the API has another form
 
-OneWeb's specification is not public. This table is what may be otherwise than the defaults of oneweb-bridge assume, and
-the lines of `bridge.yaml` that meet it; `oneweb-bridge explore` finds out which of them you need. The numbers are
-those of the project's list of uncertainties.
+OneWeb's specification is not public. This page lists where your API may differ from the defaults of oneweb-bridge, and
+the lines of `bridge.yaml` for each case. `oneweb-bridge explore` tells which of them you need, except in the rows with
+"no" in the fourth column.
 
-How it is tested: for each row the simulated API takes the other form, the bridge runs with exactly these lines, polls
-twice with an hour in between, and must come to the same records and samples as with the default form
-(`tests/test_fidelity.py`; this file is written from its table by `python -m tests.fidelity`).
+Each row is tested: the simulated API takes the other form, and the bridge polls it twice with exactly these lines, an
+hour apart. Records and samples must be the same as with the default form (`tests/test_fidelity.py`; this page is
+written from its table by `python -m tests.fidelity`).
 """
 
 
 def document(rows: Iterable[Row]) -> str:
     """docs/fidelity.md: the table, and the lines of each row."""
     rows = list(rows)
-    table = ["| Row | If | Change | `explore` says it | The simulator's part in the test |", "|---|---|---|---|---|"]
+    table = ["| Row | If | Change | `explore` tells | Options of the simulator in the test |", "|---|---|---|---|---|"]
     table += [
         f"| {row.row} | {row.differs} | {_change(row)} | {'yes' if row.seen else 'no'} | {_part(row)} |" for row in rows
     ]
@@ -248,7 +248,7 @@ def _keys(said: Any, above: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
 
 def _part(row: Row) -> str:
     parts = [f"`{name}={value}`" for name, value in {**row.options, **row.shape}.items()]
-    return " ".join(parts) or ("is the proxy" if row.base_url else "the default form")
+    return " ".join(parts) or ("it is the proxy" if row.base_url else "the default form")
 
 
 def snippets(text: str) -> dict[str, str]:

@@ -139,7 +139,7 @@ ROWS = (
     Row(
         row="5",
         seen=False,
-        differs="A report is asked for with a POST, and read when it is ready",
+        differs="A report is requested with a POST, and read when it is ready",
         options=SMALL_PAGES,
         shape={"report_request": "post_first"},
         yaml="""
@@ -153,7 +153,8 @@ ROWS = (
                 path: /performanceMonitoring/v2/performanceReport
                 query: {report: throughput}
         """,
-        note="Query and window go as JSON in the body. The report is where Location, or `id` below the path, says.",
+        note="Query and window are sent as JSON in the body. The report is then read from the `Location` "
+        "header's address, or from `id` below the path.",
         calls=("ut_signal_quality", "product_throughput"),
     ),
     Row(
@@ -199,7 +200,7 @@ ROWS = (
             polling:
               ut_signal_quality: {window: none}
         """,
-        note="Only the newest sample of each poll is seen.",
+        note="The bridge then gets only what the API returns without a time span.",
         calls=("ut_signal_quality",),
         samples="newest",
     ),
@@ -259,7 +260,7 @@ ROWS = (
               ut_link_metrics: {explode: columns, measurements: "rows[*]", indicators: null}
               product_throughput: {explode: columns, measurements: "rows[*]", indicators: null}
         """,
-        note="With `explode: rows`, the same lines read one flat record for each sample.",
+        note="With `explode: rows` instead, the same lines read an answer with one flat record for each sample.",
         calls=REPORTS,
     ),
     Row(
@@ -306,13 +307,13 @@ ROWS = (
     ),
     Row(
         row="10 said",
-        differs="Other units, which the API says",
+        differs="Other units, and the API names them",
         shape={"throughput_unit": "bps", "traffic_unit": "MB"},
         calls=("ut_traffic", "product_throughput"),
     ),
     Row(
         row="10 unsaid",
-        differs="Other units, which the API does not say",
+        differs="Other units, and the API does not name them",
         shape={"throughput_unit": "bps", "traffic_unit": "MB", "indicator_unit": False},
         yaml="""
             polling:
@@ -350,7 +351,7 @@ ROWS = (
                   wan_tx_bytes: {kind: delta}
                   wan_rx_bytes: {kind: delta}
         """,
-        note="The amounts are published as they come; `kind` tells Home Assistant and others what they are.",
+        note="The amounts are published unchanged; `kind` tells Home Assistant and other programs what they are.",
         calls=("ut_traffic",),
         turn=_deltas,
         samples="common",
@@ -385,8 +386,8 @@ ROWS = (
             polling:
               user_terminal_components: {records: "$[*].component[*]"}
         """,
-        note="The components of a terminal make one record again. What the terminal says under a name that the "
-        "component uses itself is in `parent`: `key: parent.id`.",
+        note="The components of a terminal make one record again. Where terminal and component have a member of one "
+        "name, the terminal's is under `parent`, for example `key: parent.id`.",
         calls=("user_terminals", "user_terminal_components"),
     ),
     Row(
@@ -454,7 +455,7 @@ ROWS = (
               products: {page: *page}
               ut_signal_quality: {page: *page}
         """,
-        note="Once, with a name, and for the other calls by that name: `&page` and `*page`.",
+        note="`&page` gives the value a name, and `*page` repeats it for other calls.",
         calls=("user_terminals", "products", "ut_signal_quality"),
     ),
     Row(
@@ -466,7 +467,7 @@ ROWS = (
             polling:
               user_terminals: {page: {style: none}}
         """,
-        note="Recognised without it, at the price of a second request.",
+        note="Without this line it is recognised too, with a second request for each poll.",
         calls=("user_terminals", "products"),
     ),
     Row(
@@ -568,7 +569,7 @@ ROWS = (
         row="22",
         differs="Other dates and hardware version",
         shape={"date_names": "fallback"},
-        note="Start Time is then the first time seen, the begin of billing the product's start.",
+        note="`start_time` is then the terminal's first seen date, and `billing_start_date` the product's start date.",
         calls=("user_terminals", "products"),
         turn=_fallback_dates,
     ),
@@ -646,7 +647,7 @@ ROWS = (
         yaml="""
             mapping: {online_states: [online, degraded]}
         """,
-        note="The state itself is published as it comes.",
+        note="The state itself is published unchanged.",
         calls=("user_terminals", "ut_resource_state"),
     ),
     Row(
@@ -658,7 +659,8 @@ ROWS = (
             api:
               rate_limit: {max_in_flight: 1, min_interval: 60ms, max_requests_per_hour: 3000}
         """,
-        note="Headers and 429 are obeyed in any case: the whole host is left alone until the window ends.",
+        note="Rate limit headers and 429 are obeyed in any case: the bridge sends nothing to the host "
+        "until the window ends.",
         calls=("user_terminals", "products", "sites", "organizations"),
     ),
     Row(
@@ -713,7 +715,7 @@ ROWS = (
             api:
               proxy: "http://127.0.0.1:3128"
         """,
-        note="`ca_file` is for a company's own certificates.",
+        note="`api.ca_file` is for a company's own certificates.",
         calls=("user_terminals",),
         base_url="http://api.oneweb.localhost",
     ),
