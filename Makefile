@@ -1,5 +1,5 @@
-# The same commands for people and for CI. `make demo` and `make test` need nothing but Python 3.11 or newer and make:
-# deploy/setup.sh makes .venv and installs what is missing, and does nothing when all is there.
+# The same commands for people and for CI. `make demo` and `make test` need only Python 3.11 or newer and make:
+# deploy/setup.sh makes .venv and installs missing packages.
 
 ARGS ?=
 PYTHON := .venv/bin/python
@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
 help:  ## this list
 	@echo "make TARGET [ARGS='…']"
-	@sed -n 's/^\([a-z-]*\):  *## /  \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[a-z ]*## /  \1\t/p' Makefile
 
 demo:  ## simulator, broker and bridge, without configuration: make demo ARGS='--terminals 50 --duration 60s'
 	$(SETUP) demo
@@ -24,11 +24,11 @@ test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 	$(SETUP) test
 	@$(PYTHON) -m pytest $(ARGS)
 
-test-nodered:  ## the flows of deploy/node-red in a real Node-RED, which npm brings
+test-nodered:  ## tests of the flows in deploy/node-red with a real Node-RED, which npm installs
 	@sh deploy/setup.sh nodered
 	@$(PYTHON) -m pytest -n 0 -m nodered tests/nodered $(ARGS)
 
-test-homeassistant:  ## against a real Home Assistant, which is installed into .venv-homeassistant first (minutes)
+test-homeassistant:  ## tests with a real Home Assistant, which is first installed into .venv-homeassistant (minutes)
 	$(SETUP) test
 	$(SETUP) homeassistant
 	@$(PYTHON) -m pytest -m homeassistant -n 0 tests/homeassistant $(ARGS)
@@ -39,7 +39,7 @@ check:  ## format, lint and types, without changing anything
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
 
-format:  ## formats the code and mends what ruff can mend
+format:  ## formats the code, and corrects what ruff can correct
 	$(SETUP) check
 	@$(PYTHON) -m ruff format .
 	@$(PYTHON) -m ruff check --fix .
@@ -48,7 +48,7 @@ soak:  ## the long fault campaign
 	$(SETUP) test
 	@$(PYTHON) -m tests.soak $(ARGS)
 
-mutants:  ## takes each guard out in turn, and tells which test misses it: make mutants ARGS='removal'
+mutants:  ## removes each guard in turn, and prints which test notices: make mutants ARGS='removal'
 	$(SETUP) test
 	@$(PYTHON) -m tests.mutants $(ARGS)
 
@@ -57,14 +57,14 @@ bench:  ## measures throughput, latency and memory, about half an hour: make ben
 	@sh deploy/setup.sh nodered || echo "bench: without Node-RED; its rows will say so" >&2
 	@$(PYTHON) -m bench.run $(ARGS)
 
-lock:  ## makes both lock files anew from pyproject.toml
+lock:  ## writes both lock files from pyproject.toml
 	$(SETUP) lock
 
-audit:  ## asks the advisory service for known vulnerabilities of what the bridge runs with
+audit:  ## asks the advisory service for known vulnerabilities of the packages that the bridge runs with
 	$(SETUP) tools
 	@build/tools/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.lock
 
-sbom:  ## writes dist/sbom.json, a CycloneDX list of what the bridge runs with
+sbom:  ## writes dist/sbom.json, a CycloneDX list of the packages that the bridge runs with
 	$(SETUP) tools
 	@mkdir -p dist
 	@PYTHONWARNINGS=ignore build/tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --output-reproducible -o dist/sbom.json
@@ -77,6 +77,6 @@ asyncapi:  ## writes dist/asyncapi.yaml, the AsyncAPI document of all topics wit
 dist: asyncapi sbom  ## writes what a release attaches to dist/: the wheel, asyncapi.yaml and sbom.json
 	@$(PYTHON) -m pip --disable-pip-version-check -q wheel --no-deps --wheel-dir dist .
 
-clean:  ## removes what these commands made
+clean:  ## removes everything that these commands made
 	@rm -rf .venv .venv-homeassistant .node .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
