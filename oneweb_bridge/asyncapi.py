@@ -31,8 +31,8 @@ PARAMETERS: dict[str, tuple[str, str]] = {
     "bucket_id": ("the usage bucket's id, encoded as a topic level", "1209417733-171000000"),
     "report": ("the report; the channel's message of the same name is its payload", "signal_quality"),
     "call": ("a call of the polling manager", "user_terminals"),
-    "any_call": ("the call that the command named, even if there is no such call; `all` for all of them", "sites"),
-    "request": ("the request that is answered, even if there is no such request", "replay"),
+    "any_call": ("the call that the command named, also if there is no such call; `all` for all of them", "sites"),
+    "request": ("the request that is answered, also if there is no such request", "replay"),
 }
 """What varies in a topic: what it is, and an example. `any_…` is for channels where it may be something unknown."""
 
@@ -152,10 +152,10 @@ def _one(name: str, about: str, **more: Any) -> dict[str, Said]:
 def _bridge_rows(tree: Tree) -> Iterator[Row]:
     for key, address, name, retain, about in (
         ("bridgeStatus", tree.status, "Connection", True, "online or offline; also the will"),
-        ("bridgeInfo", tree.info, "Info", True, "version, API, journal and costs, at most every 10 s"),
-        ("bridgeHead", tree.head, "Head", True, "how far the broker is known to be"),
+        ("bridgeInfo", tree.info, "Info", True, "version, API, journal and cost of the calls; at most every 10 s"),
+        ("bridgeHead", tree.head, "Head", True, "the last journal row that this broker acknowledged"),
         ("bridgeProbe", tree.probe, "Probe", False, "published and read back at connect"),
-        ("bridgeAlert", tree.alert, "Alarm", False, "something to look at"),
+        ("bridgeAlert", tree.alert, "Alarm", False, "a problem that needs attention"),
     ):
         yield Row(key=key, address=address, about=about, retain=retain, said=_one(name, about))
 
@@ -166,7 +166,7 @@ def _records(config: Config) -> dict[str, Call]:
 
 def _record_rows(tree: Tree, config: Config) -> Iterator[Row]:
     for entity, call in _records(config).items():
-        name, about = entity.capitalize(), f"the {entity} as it was last announced"
+        name, about = entity.capitalize(), f"the {entity} as it was last published"
         said = _one(name, about, schema=schemas.record(call))
         yield Row(key=f"{entity}State", address=_at(tree, entity, "state"), about=about, retain=True, said=said)
         for what in EVENTS:
@@ -177,7 +177,7 @@ def _record_rows(tree: Tree, config: Config) -> Iterator[Row]:
             yield Row(key=key, address=_at(tree, entity, "event", what), about=about, said=said)
     further: tuple[tuple[str, str, str, Schema | None], ...] = (
         ("components", "Components", "firmware of a terminal", schemas.components()),
-        ("relations", "Relations", "the names that belong to a terminal", None),
+        ("relations", "Relations", "site, partner, customer and products of a terminal", None),
     )
     for below, name, about, schema in further:
         said = _one(name, about, schema=schema)
@@ -194,7 +194,7 @@ def _report_rows(tree: Tree, config: Config) -> Iterator[Row]:
         }
         if entity == "terminal":
             seen = schemas.presence(_records(config)["terminal"])
-            reports[PRESENCE] = Said("Presence", "when a terminal was seen, at most hourly", schema=seen)
+            reports[PRESENCE] = Said("Presence", "when a terminal was last seen, at most hourly", schema=seen)
         past = reports if entity == "terminal" else {**reports, "usage": _usage(config)}
         for below, said, about in (
             ("metric", reports, "the newest sample"),
@@ -220,7 +220,7 @@ def _usage_rows(tree: Tree, config: Config) -> Iterator[Row]:
     for key, address, about, retain in (
         ("productUsage", _at(tree, "product", "usage", bucket), "the usage bucket of a product", True),
         ("usage", _at(tree, "usage"), "a usage bucket without a product", True),
-        ("usageHistory", f"{tree.base}/history/usage/{bucket}", "such a one, replayed", False),
+        ("usageHistory", f"{tree.base}/history/usage/{bucket}", "a usage bucket without a product, replayed", False),
     ):
         yield Row(key=key, address=address, about=about, retain=retain, said=said)
 
@@ -240,9 +240,17 @@ def _polling_rows(tree: Tree, config: Config) -> Iterator[Row]:
     flag = {"type": "string", "enum": ["true", "false", "ON", "OFF", "null"]}
     span = {"type": "string", "pattern": r"^(null|\d+(\.\d+)? ?(ms|s|m|h|d)?)$", "examples": ["5m"]}
     for verb, said, about in (
-        ("set", _one("SetPayload", "switch, interval, or both"), "changes a call, lastingly"),
-        ("enabled/set", _one("Enabled", "the switch, bare", content_type=TEXT, schema=flag), "switches a call"),
-        ("interval/set", _one("Interval", "10 s to 7 d, bare", content_type=TEXT, schema=span), "sets an interval"),
+        ("set", _one("SetPayload", "enabled, interval, or both"), "changes settings of a call, also after a restart"),
+        (
+            "enabled/set",
+            _one("Enabled", "enabled or not, not quoted", content_type=TEXT, schema=flag),
+            "enables or disables a call",
+        ),
+        (
+            "interval/set",
+            _one("Interval", "10 s to 7 d, not quoted", content_type=TEXT, schema=span),
+            "sets the interval of a call",
+        ),
         ("poll", _one("PollPayload", "empty, or an id"), "polls a call now; `all` polls every enabled one"),
     ):
         yield Row(
@@ -298,7 +306,7 @@ def _discovery_rows(tree: Tree, config: Config, version: str) -> Iterator[Row]:
             values={"call": list(config.polling)} if kind == "call" else {},
         )
     words = {"type": "string", "enum": ["online", "offline"]}
-    birth = _one("Birth", "what Home Assistant says when it starts and ends", content_type=TEXT, schema=words)
+    birth = _one("Birth", "Home Assistant has started or ended", content_type=TEXT, schema=words)
     about = "Home Assistant has started: everything is announced again"
     yield Row(key="homeAssistantStatus", address=f"{prefix}/status", about=about, incoming=True, said=birth)
 
@@ -366,7 +374,7 @@ def _message(said: Said, shared: dict[str, Schema], *, asks: bool) -> Schema:
     binding: Schema = {"payloadFormatIndicator": 1, "contentType": said.content_type, "bindingVersion": BINDING}
     if asks:
         binding["responseTopic"] = {"type": "string", "description": "MQTT 5: where the answer goes too"}
-        binding["correlationData"] = {"type": "string", "format": "binary", "description": "given back in that answer"}
+        binding["correlationData"] = {"type": "string", "format": "binary", "description": "repeated in that answer"}
     return {
         "name": said.name,
         "summary": said.about,

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="oneweb-bridge", description="OneWeb's enterprise API on MQTT.")
     top.add_argument("--version", action="version", version=f"oneweb-bridge {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add(commands, "run", _run, "the bridge, until SIGTERM or SIGINT")
+    _add(commands, "run", _run, "runs the bridge until SIGTERM or SIGINT")
     _add_demo(commands)
     _add(commands, "check", _check, "validates the configuration, signs in, reaches the broker")
     explore = _add(commands, "explore", _explore, "tries each API call, read-only, and prints what to change")
@@ -71,15 +71,15 @@ def parser() -> argparse.ArgumentParser:
         "--save", type=Path, metavar="DIR", help="writes a sample of each answer, ids and names replaced"
     )
     _add_simulate(commands)
-    status = _add(commands, "status", _status, "the polling manager's table")
+    status = _add(commands, "status", _status, "prints the table of all calls")
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")
     _add_poll_and_set(commands)
     _add_history(commands)
-    backup = _add(commands, "backup", _backup, "a consistent copy of the database, while the bridge runs")
-    backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist")
+    backup = _add(commands, "backup", _backup, "makes a consistent copy of the database, also while the bridge runs")
+    backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist without --force")
     backup.add_argument("--force", action="store_true", help="replaces FILE when it exists")
-    _add(commands, "config", _config, "the effective configuration, secrets masked")
-    _add(commands, "asyncapi", _asyncapi, "the AsyncAPI 3.0 document of the topics")
+    _add(commands, "config", _config, "prints the effective configuration, secrets masked")
+    _add(commands, "asyncapi", _asyncapi, "prints the AsyncAPI 3.0 document of the topics")
     return top
 
 
@@ -96,10 +96,14 @@ def _add(
 
 
 def _add_demo(commands: Any) -> None:
-    demo = _add(commands, "demo", _demo, "simulator, broker and bridge, without configuration", configured=False)
+    demo = _add(commands, "demo", _demo, "runs simulator, broker and bridge, without configuration", configured=False)
     demo.add_argument("--terminals", type=_terminals, default=25, metavar="N", help="how many (default: 25)")
     demo.add_argument(
-        "--speed", type=_speed, default=1.0, metavar="X", help="of the simulated story, not of the bridge"
+        "--speed",
+        type=_speed,
+        default=1.0,
+        metavar="X",
+        help="how fast simulated time passes; the bridge's clock stays as it is",
     )
     demo.add_argument("--duration", type=_seconds, metavar="D", help="for example 60s; default: until Ctrl-C")
 
@@ -107,7 +111,7 @@ def _add_demo(commands: Any) -> None:
 def _add_simulate(commands: Any) -> None:
     from oneweb_bridge.simulator import Options, Shape
 
-    command = _add(commands, "simulate", _simulate, "the simulated OneWeb API alone", configured=False)
+    command = _add(commands, "simulate", _simulate, "runs the simulated OneWeb API alone", configured=False)
     for field in msgspec.structs.fields(Options):
         if field.name == "shape":
             continue
@@ -131,22 +135,22 @@ def _add_poll_and_set(commands: Any) -> None:
 
     poll = _add(commands, "poll", _poll, "polls calls now, and waits for the result")
     poll.add_argument("calls", nargs="+", metavar="CALL", choices=[*CALLS, "all"], help=", ".join(CALLS) + ", or all")
-    change = _add(commands, "set", _set, "changes a call, lastingly, and waits for the result")
+    change = _add(commands, "set", _set, "enables, disables or changes the interval of a call, also after a restart")
     change.add_argument("call", metavar="CALL", choices=[*CALLS, "all"], help=", ".join(CALLS) + ", or all")
     switch = change.add_mutually_exclusive_group()
-    switch.add_argument("--enable", action="store_true", default=None, help="polls it from now on")
-    switch.add_argument("--disable", action="store_true", default=None, help="polls it no more by itself")
+    switch.add_argument("--enable", action="store_true", default=None, help="polls the call at its interval")
+    switch.add_argument("--disable", action="store_true", default=None, help="polls the call only on command")
     change.add_argument("--interval", type=_interval, metavar="D", help="from 10s to 7d, for example 5m")
 
 
 def _add_history(commands: Any) -> None:
-    history = _add(commands, "history", _history, "samples and events from the journal")
+    history = _add(commands, "history", _history, "prints samples and events from the journal")
     whose = history.add_mutually_exclusive_group(required=True)
     whose.add_argument("--imei", metavar="I")
     whose.add_argument("--product", metavar="P")
     history.add_argument("--report", metavar="R", help="only this report, for example signal_quality")
-    history.add_argument("--since", default="24h", metavar="T", help="a time, or how long ago (default 24h)")
-    history.add_argument("--until", metavar="T", help="a time, or how long ago")
+    history.add_argument("--since", default="24h", metavar="T", help="a time, or a duration before now (default 24h)")
+    history.add_argument("--until", metavar="T", help="a time, or a duration before now")
     form = history.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true")
     form.add_argument("--json", action="store_true", help="one JSON object per line")

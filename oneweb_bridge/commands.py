@@ -62,7 +62,7 @@ Command = Set | Poll | Request
 
 
 class SetPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `set` takes: `interval` in seconds or as `5m`, `enabled` also as `ON`, `yes` or 1; null: as in the file."""
+    """Payload of `set`: `interval` in seconds or as `5m`, `enabled` also as `ON`, `yes` or 1; null: as in the file."""
 
     enabled: bool | int | str | msgspec.UnsetType | None = msgspec.UNSET
     interval: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
@@ -70,20 +70,20 @@ class SetPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PollPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `poll` takes; an empty payload is as good."""
+    """Payload of `poll`; it may also be empty."""
 
     id: str | None = None
 
 
 class Republish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is published again."""
+    """Payload of `republish`: which retained topics are published again."""
 
     id: str | None = None
     what: Literal["everything", "discovery"] = "everything"
 
 
 class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose events and samples of the past are sent once more, and of which span of time."""
+    """Payload of `replay`: whose past events and samples are sent again, and from which time."""
 
     id: str | None = None
     since: str | float | None = None
@@ -94,14 +94,14 @@ class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The call whose held removals and values go; without it, all of them."""
+    """Payload of `release`: the call whose held removals and values are released; without it, all calls."""
 
     id: str | None = None
     call: str | None = None
 
 
 class Purge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Nothing but an id of yours."""
+    """Payload of `purge`: only an id of yours."""
 
     id: str | None = None
 

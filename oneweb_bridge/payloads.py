@@ -36,44 +36,44 @@ CallName = Annotated[str, _text("a call of the polling manager", "user_terminals
 
 
 class Connection(msgspec.Struct, frozen=True):
-    """Whether the bridge is connected; the broker says offline by itself when the connection is lost."""
+    """Whether the bridge is connected; when the connection is lost, the broker publishes offline."""
 
     state: Literal["online", "offline"]
 
 
 class ApiState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `bridge/info` says of the API."""
+    """State of the API, in `bridge/info`."""
 
     state: Literal["ok", "unauthorized", "unreachable"]
-    since: Annotated[str, _time("since when it is so")]
+    since: Annotated[str, _time("since when the state holds")]
     hello_at: Annotated[str, _time("when the API last accepted the credentials")] | None = None
-    error: Annotated[str, _text("why it is not ok")] | None = None
+    error: Annotated[str, _text("why the state is not ok")] | None = None
 
 
 class JournalState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far the journal is, in rows."""
+    """State of the journal, in rows."""
 
     head: Annotated[int, _integer("the last row", 2853)]
     published: Annotated[int, _integer("the last row that the broker acknowledged", 2850)]
     backlog: Annotated[int, _integer("rows that wait, and messages whose class of topics is refused", 3)]
-    dropped: Annotated[int, _integer("rows that were dropped unsent, ever", 0)]
-    dead: Annotated[int, _integer("rows that were set aside, ever", 0)]
+    dropped: Annotated[int, _integer("rows ever dropped because they waited too long", 0)]
+    dead: Annotated[int, _integer("rows ever set aside because the broker refused them", 0)]
     owed: Annotated[int, _integer("retained topics that are not right on the broker, and are tried again", 0)]
-    error: Annotated[str, _text("why the database could not be written last time")] | None = None
+    error: Annotated[str, _text("why the last write to the database failed")] | None = None
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """The interval of a call that is wanted, the one in force, and what it costs."""
+    """The interval of a call that was set, the one in force, and its cost in requests."""
 
-    interval: Annotated[int, _integer("what is wanted", 300, "s")]
-    effective_interval: Annotated[int, _integer("what is in force", 300, "s")]
-    requests_per_hour: Annotated[int, _integer("what it costs", 12, "1/h")]
+    interval: Annotated[int, _integer("the interval that was set", 300, "s")]
+    effective_interval: Annotated[int, _integer("the interval in force", 300, "s")]
+    requests_per_hour: Annotated[int, _integer("requests an hour at this interval", 12, "1/h")]
 
 
 class Info(msgspec.Struct, frozen=True):
-    """The bridge: its version, the API, the journal, and what each call costs."""
+    """State of the bridge: version, API, journal, and the cost of each call."""
 
-    version: Annotated[str, _text("of the bridge", "0.1.0")]
+    version: Annotated[str, _text("version of the bridge", "0.1.0")]
     contract: Annotated[int, _integer("version of topics and payloads", 1)]
     instance: Annotated[str, _text("name of the bridge", "main")]
     started_at: Annotated[str, _time("when the bridge was started")]
@@ -83,7 +83,7 @@ class Info(msgspec.Struct, frozen=True):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """How far the broker is known to be; nobody but the bridge needs it."""
+    """The last journal row that this broker acknowledged; only the bridge needs it."""
 
     journal: Annotated[str, _text("id of the database", "1bf44f91fcc37727")]
     instance: Annotated[str, _text("name of the bridge", "main")]
@@ -91,35 +91,37 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """Published and read back at connect, to know that the broker delivers what it takes."""
+    """Published and read back at connect, to prove that the broker delivers what it acknowledges."""
 
-    time: Annotated[str, _time("when it was sent")]
+    time: Annotated[str, _time("when the probe was sent")]
     nonce: Annotated[str, _text("a random word", "5936ff4b0f2614b5")]
 
 
 class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Something that an operator should look at."""
+    """A problem that an operator should look at."""
 
-    time: Annotated[str, _time("when it was noticed")]
-    kind: Annotated[str, Meta(pattern="^[a-z_]+$", description="what it is about", examples=["removal_held"])]
+    time: Annotated[str, _time("when the problem was noticed")]
+    kind: Annotated[str, Meta(pattern="^[a-z_]+$", description="kind of the alert", examples=["removal_held"])]
     message: Annotated[str, _text("what is wrong, and what to do", "10 terminal records are missing at once")]
-    call: Annotated[str, _text("absent when it concerns the bridge itself", "user_terminals")] | None = None
+    call: (
+        Annotated[str, _text("the call; absent when the alert concerns the bridge itself", "user_terminals")] | None
+    ) = None
 
 
 class CallState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The polling manager's row for one call: its switch, its interval, its last poll and its next one."""
+    """The state of one call: whether it is enabled, its interval, its last poll and its next one."""
 
     call: CallName
-    enabled: Annotated[bool, _text("whether it is polled by itself", True)]
-    interval: Annotated[int, _integer("what is in force", 300, "s")]
-    status: Annotated[Status, _text("how the last poll went, or what goes on", "ok")]
+    enabled: Annotated[bool, _text("whether the call is polled at its interval", True)]
+    interval: Annotated[int, _integer("the interval that was set", 300, "s")]
+    status: Annotated[Status, _text("result of the last poll, or the present state", "ok")]
     fresh: Annotated[bool, _text("whether the last success is younger than 3 intervals plus the lateness", True)]
     last_poll: Annotated[str, _time("when the last poll began")] | None = None
     last_success: Annotated[str, _time("when a poll last succeeded")] | None = None
     duration_ms: Annotated[int, _integer("how long the last successful poll took", 86, "ms")] | None = None
     records: Annotated[int, _integer("records that the last successful poll listed", 25)]
-    events: Annotated[int, _integer("events that it caused", 2)]
-    samples: Annotated[int, _integer("samples that it brought", 0)]
+    events: Annotated[int, _integer("events that it gave", 2)]
+    samples: Annotated[int, _integer("samples that it gave", 0)]
     next_poll: Annotated[str, _time("when the next poll is due")] | None = None
     error: Annotated[str, _text("what went wrong")] | None = None
 
@@ -127,11 +129,11 @@ class CallState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The answer to a command of the polling manager."""
 
-    id: Annotated[str, _text("as the command gave it", "morning")] | None = None
+    id: Annotated[str, _text("the id of the command", "morning")] | None = None
     command: Literal["poll", "set", "enabled", "interval"]
     status: Literal["ok", "error"]
     error: Annotated[str, _text("what was wrong, and what was expected")] | None = None
-    note: Annotated[str, _text("of a poll that has to wait: why, or until when; the result follows")] | None = None
+    note: Annotated[str, _text("for a poll that has to wait: why, or until when; the result follows")] | None = None
     response_topic_error: Annotated[str, _text("why the answer does not go to the response topic too")] | None = None
     state: CallState | None = None
 
@@ -139,22 +141,22 @@ class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Response(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The answer to a request."""
 
-    id: Annotated[str, _text("as the request gave it", "spring cleaning")] | None = None
+    id: Annotated[str, _text("the id of the request", "spring cleaning")] | None = None
     status: Literal["ok", "error"]
     error: Annotated[str, _text("what was wrong, and what was expected")] | None = None
-    count: Annotated[int, _integer("how many messages, calls or topics it concerned", 308)] | None = None
+    count: Annotated[int, _integer("number of messages, calls or topics", 308)] | None = None
     response_topic_error: Annotated[str, _text("why the answer does not go to the response topic too")] | None = None
 
 
 class Named(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An id, and the name that belongs to it where that is known."""
+    """An id, and its name if that is known."""
 
     id: Annotated[str, _text("raw id", "ACC-102")]
     name: Annotated[str, _text("its name", "Longline Satcom")] | None = None
 
 
 class Relations(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The names that belong to a terminal, joined from the records of other calls."""
+    """Site, partner, customer and products of a terminal, joined from the records of other calls."""
 
     imei: Annotated[str, _text("key", "359235170297930")]
     product_ids: Annotated[list[str], _text("sorted", ["SC-410000160766"])]

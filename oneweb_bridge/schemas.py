@@ -73,10 +73,10 @@ def _mark(about: str) -> Schema:
     return {"type": "boolean", "const": True, "description": about}
 
 
-CORRECTED = _mark("the API had shown other values for this time before")
-REPLAYED = _mark("sent again because somebody asked for it; may be older than what came before")
+CORRECTED = _mark("the API returned other values for this time before")
+REPLAYED = _mark("sent again by request/replay; may be older than the message before")
 REMAPPED = _mark("from the first listing after a change of the mapping")
-CYCLE_STARTED = _mark("the first of a new bill cycle")
+CYCLE_STARTED = _mark("the first message of a new bill cycle")
 
 
 def obj(properties: Schema, required: Iterable[str], about: str = "", **more: Any) -> Schema:
@@ -166,7 +166,7 @@ def presence(call: Call) -> Schema:
     """When a terminal was seen, made of its record."""
     seen = properties(field for field in call.fields if field.name in ("first_seen", "last_seen"))
     marks = {"corrected": CORRECTED, "replayed": REPLAYED}
-    return obj({**_key(call), **_STAMP, **seen, **marks}, [*_key(call), "time", "ts"], "when a terminal was seen")
+    return obj({**_key(call), **_STAMP, **seen, **marks}, [*_key(call), "time", "ts"], "when a terminal was last seen")
 
 
 def usage(call: Call) -> Schema:
@@ -201,7 +201,11 @@ def event(call: Call, what: str, name: str, source: str) -> Schema:
         "id": {"type": "string", "pattern": r"^[0-9a-f]+:\d+$", "examples": ["1bf44f91fcc37727:388"]},
         "source": {"type": "string", "const": source},
         "type": {"type": "string", "const": f"net.oneweb.{call.entity}.{what}"},
-        "subject": {"type": "string", "description": "the raw id", "examples": [EXAMPLES.get(KEYS[call.entity])]},
+        "subject": {
+            "type": "string",
+            "description": "the id of the record",
+            "examples": [EXAMPLES.get(KEYS[call.entity])],
+        },
         **_STAMP,
         "datacontenttype": {"type": "string", "const": "application/json"},
         "data": obj(data, required),
