@@ -59,7 +59,9 @@ class Canned(Intake):
 
     bodies: list[bytes] = []
 
-    async def _listed(self, plan: Any, params: Any, earlier: Any = None) -> AsyncGenerator[Listed, None]:
+    async def _listed(
+        self, plan: Any, params: Any, earlier: Any = None, ids: Any = None
+    ) -> AsyncGenerator[Listed, None]:
         errand = fetch.Errand(
             call=plan.call,
             glance=plan.glance,
