@@ -13,10 +13,11 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from oneweb_bridge import CONTRACT, __version__, api, console, devices, health, housekeeping, journal, notify, store
+from oneweb_bridge import CONTRACT, __version__, api, devices, health, housekeeping, journal, notify, store
 from oneweb_bridge.announcer import Announcer
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.config import Config
+from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.executor import Executor, Inbox
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.masks import Masks
@@ -26,7 +27,6 @@ from oneweb_bridge.poller import Poller
 from oneweb_bridge.publisher import Publisher
 from oneweb_bridge.session import Handles
 from oneweb_bridge.topics import Tree
-from oneweb_bridge.values import rfc3339
 
 _log = logging.getLogger("oneweb_bridge.app")
 OUTPUT = "mqtt"
@@ -92,7 +92,7 @@ async def run(
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
             group.create_task(announcer.run(publisher), name="discovery")
-            group.create_task(_keep_house(parts, (OUTPUT,)), name="housekeeping")
+            group.create_task(keep_house(parts, (OUTPUT,)), name="housekeeping")
             group.create_task(notify.keep_watchdog(watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_keep_configured(parts, publisher, announcer, reloads), name="configuration")
@@ -145,19 +145,7 @@ def _keep_identity(config: Config, running: Config) -> Config:
     )
 
 
-async def run_without_broker(config: Config, write: Callable[[Message], None], *, clock: Clock = SYSTEM) -> None:
-    """The same with the console as the only output, where there is no broker."""
-    async with (
-        built(config, clock) as parts,
-        journal.opened(parts.store.path, console.OUTPUT, clock=clock) as rows,
-        asyncio.TaskGroup() as group,
-    ):
-        group.create_task(parts.poller.run(), name="poller")
-        group.create_task(console.drain(rows, parts.tree, parts.store.changed, write), name="console")
-        group.create_task(_keep_house(parts, (console.OUTPUT,)), name="housekeeping")
-
-
-async def _keep_house(parts: Parts, outputs: tuple[str, ...]) -> None:
+async def keep_house(parts: Parts, outputs: tuple[str, ...]) -> None:
     await housekeeping.keep(
         parts.store.path,
         lambda: parts.config.state,

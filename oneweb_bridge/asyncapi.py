@@ -12,7 +12,7 @@ import msgspec
 
 from oneweb_bridge import commands, discovery, payloads, schemas
 from oneweb_bridge.catalogue import Call
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.samples import PRESENCE
 from oneweb_bridge.schemas import Schema, ref
 from oneweb_bridge.settings import KEEPALIVE, Config

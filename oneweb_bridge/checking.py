@@ -12,14 +12,13 @@ from oneweb_bridge import api, journal
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.config import Config, ConfigError, require_credentials
 from oneweb_bridge.database import StoreError, explained
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.link import REFUSED, Link, reason_of
 from oneweb_bridge.masks import Masks
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Probe
 from oneweb_bridge.topics import Tree
-from oneweb_bridge.values import rfc3339
 
 PATIENCE = 5.0
 

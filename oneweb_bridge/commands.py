@@ -8,6 +8,7 @@ import msgspec
 
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.settings import MAX_QUANTITY_CHARS, parse_duration
+from oneweb_bridge.topics import CommandTopic
 from oneweb_bridge.values import moment
 
 MOST = 4096
@@ -16,7 +17,6 @@ SHORTEST, LONGEST = 10.0, 604800.0
 """Bounds of an interval in seconds."""
 ALL = "all"
 
-Verb = Literal["set", "poll", "enabled", "interval"]
 RequestName = Literal["republish", "replay", "release", "purge"]
 REQUESTS: tuple[RequestName, ...] = ("republish", "replay", "release", "purge")
 
@@ -114,33 +114,12 @@ PAYLOADS: dict[RequestName, type[msgspec.Struct]] = {
 }
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where a command came in: polling/{call}/{verb} or request/{name}, below the base."""
-
-    kind: Literal["polling", "request"]
-    name: str
-    verb: Verb | Literal[""] = ""
-
-
-def address_of(topic: str, base: str) -> Address | None:
-    """The command address of a topic, or None when it is no command topic."""
-    levels = topic.removeprefix(f"{base}/bridge/").split("/")
-    match levels:
-        case ["polling", call, ("set" | "poll") as verb]:
-            return Address("polling", call, verb)
-        case ["polling", call, ("enabled" | "interval") as name, "set"]:
-            return Address("polling", call, name)
-        case ["request", name]:
-            return Address("request", name)
-    return None
-
-
-def is_empty(address: Address, payload: bytes, *, retain: bool) -> bool:
+def is_empty(address: CommandTopic, payload: bytes, *, retain: bool) -> bool:
     """Whether a payload is no command at all: clearing a retained message, or an empty wish."""
     return not payload.strip() and (retain or address.verb != "poll")
 
 
-def decode(address: Address, payload: bytes) -> Command:
+def decode(address: CommandTopic, payload: bytes) -> Command:
     """The command of a payload. Raises BadCommand, and nothing else: it comes from outside, and may come again."""
     try:
         return _decode(address, payload)
@@ -150,7 +129,7 @@ def decode(address: Address, payload: bytes) -> Command:
         raise BadCommand(f"the payload cannot be read ({type(error).__name__}), see docs/commands.md") from error
 
 
-def _decode(address: Address, payload: bytes) -> Command:
+def _decode(address: CommandTopic, payload: bytes) -> Command:
     if len(payload) > MOST:
         raise BadCommand(f"the payload has {len(payload)} bytes, expected at most {MOST}")
     if address.kind == "request":

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import msgspec
 
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.journal import Journal
 from oneweb_bridge.model import Message
 from oneweb_bridge.topics import Tree

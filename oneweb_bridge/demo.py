@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from oneweb_bridge import app, broker, console, simulator
+from oneweb_bridge import app, broker, console, journal, simulator
 from oneweb_bridge.catalogue import CALLS, Call
 from oneweb_bridge.config import Config, parse
+from oneweb_bridge.model import Message
 from oneweb_bridge.settings import Secret
 
 INTERVALS = {
@@ -50,7 +52,19 @@ async def run(terminals: int, speed: float) -> None:
                         await app.run(config, on_sent=console.Lines().write)
             except broker.NoBroker as error:
                 print(f"{error}. Without a broker, this is what would be published:", file=sys.stderr)
-                await app.run_without_broker(config, lambda message: print(console.json_line(message), flush=True))
+                await run_without_broker(config, lambda message: print(console.json_line(message), flush=True))
+
+
+async def run_without_broker(config: Config, write: Callable[[Message], None]) -> None:
+    """Polls as `app.run` does, and gives each message that would be published to `write`. Never returns."""
+    async with (
+        app.built(config) as parts,
+        journal.opened(parts.store.path, console.OUTPUT) as rows,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(parts.poller.run(), name="poller")
+        group.create_task(console.drain(rows, parts.tree, parts.store.changed, write), name="console")
+        group.create_task(app.keep_house(parts, (console.OUTPUT,)), name="housekeeping")
 
 
 async def _story(fake: simulator.Simulator) -> None:

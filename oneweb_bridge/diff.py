@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model import Batch, Entry, Fields, Kind, Put, Reading, Stored, Value
-from oneweb_bridge.values import moment, rfc3339
+from oneweb_bridge.values import moment
 
 POSITION = ("latitude", "longitude", "elevation_m")
 _LINKED: tuple[Kind, ...] = ("site", "organization")
@@ -22,8 +23,6 @@ _JOINED: dict[Kind, tuple[str, ...]] = {
     "organization": ("name",),
 }
 """The fields of a record that relations are made of."""
-encode = msgspec.json.Encoder().encode
-"""One encoder for everything that is stored and published, so that equal values are equal bytes."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from oneweb_bridge import entities as ha
 from oneweb_bridge.catalogue import Call, Field
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.entities import Entities, Entity
 from oneweb_bridge.model import Fields, Message, Status
 from oneweb_bridge.topics import Tree, encode_id
@@ -322,7 +322,7 @@ def _measured(name: str, letter: str, state: str, field: Field | None) -> Entity
 
 
 def shape(report: str, said: str) -> Shape:
-    """The shape of a report from what `samples.letters` made of them."""
+    """The shape of a report from what `value_types` made of them."""
     return Shape(report, {name: letter for name, _, letter in (part.partition("=") for part in said.split())})
 
 

@@ -10,15 +10,15 @@ import aiomqtt
 
 from oneweb_bridge import commands
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.commands import ALL, Address, BadCommand, Poll, Request, Set
-from oneweb_bridge.diff import encode
+from oneweb_bridge.commands import ALL, BadCommand, Poll, Request, Set
+from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model import Alert, Message
 from oneweb_bridge.payloads import CallState, Response, Result
 from oneweb_bridge.poller import Done, Poller
 from oneweb_bridge.publisher import Publisher
 from oneweb_bridge.session import Incoming
 from oneweb_bridge.store import PollRequest, Store
-from oneweb_bridge.values import rfc3339
+from oneweb_bridge.topics import CommandTopic, parse_command_topic
 
 _log = logging.getLogger("oneweb_bridge.commands")
 MOST_WAITING = 1000
@@ -83,7 +83,7 @@ class Executor:
             await self._resume_polls(group)
             while True:
                 incoming = await self._inbox.get()
-                address = commands.address_of(incoming.topic, self._publisher.tree.base)
+                address = parse_command_topic(incoming.topic, self._publisher.tree.base)
                 if address is not None:
                     await self._obey_or_say_why_not(incoming, address, group)
                 await self._tell_dropped()
@@ -96,7 +96,7 @@ class Executor:
                 asked_for.setdefault((request.topic, request.sender), []).append(request)
         for (topic, sender), requests in asked_for.items():
             wishes = [self._poller.wish(request.call, request.number)[0] for request in requests]
-            address = commands.address_of(topic, self._publisher.tree.base)
+            address = parse_command_topic(topic, self._publisher.tree.base)
             if address is not None:
                 incoming, command = Incoming(topic, b"", retain=False), Poll(address.name, sender)
                 self._start(group, self._answer_polls(wishes, command, incoming, address), "poll result")
@@ -109,13 +109,13 @@ class Executor:
             said = f"{count} commands came faster than they could be obeyed and were dropped"
             await self._poller.alert(Alert(kind="commands_dropped", message=said))
 
-    async def _obey_or_say_why_not(self, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
+    async def _obey_or_say_why_not(self, incoming: Incoming, address: CommandTopic, group: asyncio.TaskGroup) -> None:
         try:
             await self._obey(incoming, address, group)
         except sqlite3.OperationalError as error:
             self._answer(incoming, address, commands.id_of(incoming.payload), error=_not_stored(error))
 
-    async def _obey(self, incoming: Incoming, address: Address, group: asyncio.TaskGroup) -> None:
+    async def _obey(self, incoming: Incoming, address: CommandTopic, group: asyncio.TaskGroup) -> None:
         if commands.is_empty(address, incoming.payload, retain=incoming.retain):
             return
         if address.kind == "request" and incoming.retain:
@@ -139,7 +139,7 @@ class Executor:
             return
         await self._do(command, incoming, address, mark if remembers else None, group)
 
-    async def _ignore(self, command: commands.Command, incoming: Incoming, address: Address) -> None:
+    async def _ignore(self, command: commands.Command, incoming: Incoming, address: CommandTopic) -> None:
         """Answers a retained command that has come before: it was obeyed, or it is a poll that still waits."""
         waits = any(r.remembered and r.topic == incoming.topic for r in await self._store.poll_requests())
         if waits:
@@ -151,7 +151,7 @@ class Executor:
         self,
         command: commands.Command,
         incoming: Incoming,
-        address: Address,
+        address: CommandTopic,
         mark: tuple[str, str] | None,
         group: asyncio.TaskGroup,
     ) -> None:
@@ -173,7 +173,7 @@ class Executor:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _set(self, command: Set, incoming: Incoming, address: Address, mark: tuple[str, str] | None) -> None:
+    async def _set(self, command: Set, incoming: Incoming, address: CommandTopic, mark: tuple[str, str] | None) -> None:
         calls = list(self._poller.slots) if command.call == ALL else [command.call]
         try:
             await self._poller.change(calls, command.changes, "mqtt", mark)
@@ -187,7 +187,7 @@ class Executor:
         self,
         command: Poll,
         incoming: Incoming,
-        address: Address,
+        address: CommandTopic,
         mark: tuple[str, str] | None,
         group: asyncio.TaskGroup,
     ) -> None:
@@ -203,14 +203,14 @@ class Executor:
         self._start(group, self._answer_polls([w for w, _ in wishes], command, incoming, address), "poll result")
 
     async def _answer_polls(
-        self, wishes: list[Awaitable[Done]], command: Poll, incoming: Incoming, address: Address
+        self, wishes: list[Awaitable[Done]], command: Poll, incoming: Incoming, address: CommandTopic
     ) -> None:
         ends = [await wish for wish in wishes]
         error = next((end.error for end in ends if end.error), None)
         state = ends[0].state if len(ends) == 1 and command.call != ALL else None
         self._answer(incoming, address, command.id, error=error, state=state)
 
-    async def _request(self, command: Request, incoming: Incoming, address: Address) -> None:
+    async def _request(self, command: Request, incoming: Incoming, address: CommandTopic) -> None:
         try:
             count = await self._requested(command)
         except (BadCommand, aiomqtt.MqttError) as error:
@@ -254,7 +254,7 @@ class Executor:
     def _answer(
         self,
         incoming: Incoming,
-        address: Address,
+        address: CommandTopic,
         id: str | None,
         *,
         error: str | None = None,

@@ -14,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from oneweb_bridge.connections import MAX_IDLE_S, Connections, accept_connections, max_connections
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.payloads import Info
 from oneweb_bridge.poller import Poller
 

@@ -20,11 +20,12 @@ from oneweb_bridge.bounds import Bounds
 from oneweb_bridge.catalogue import Call
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import Config, fingerprint
+from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.listing import Familiar, Listed, Listing, Problems, Settled, UnreadableValues
-from oneweb_bridge.model import Alert, Batch, Fields, Kind, Reading, Sample, Stored
+from oneweb_bridge.model import Alert, Batch, Fields, Kind, KnownSamples, Reading, Sample, Stored
 from oneweb_bridge.repeated_hour import Known
 from oneweb_bridge.store import SLICE, CallMemory, Store
-from oneweb_bridge.values import moment, rfc3339
+from oneweb_bridge.values import moment
 
 _log = logging.getLogger("oneweb_bridge.intake")
 DAY = 86_400_000
@@ -290,7 +291,7 @@ class Intake:
             if held:
                 outcome.alerts.append(alert := _values_held(plan, {name: counts[name] for name in sorted(held)}))
                 outcome.held = alert.message
-        outcome.memory = msgspec.structs.replace(outcome.memory, values_held=diff.encode(held).decode())
+        outcome.memory = msgspec.structs.replace(outcome.memory, values_held=encode(held).decode())
         return held
 
     async def _with_held_values(
@@ -341,7 +342,7 @@ class Intake:
         batch.presence = [(id, steady) for id in due]
         return batch
 
-    async def _past(self, report: str, ids: Sequence[str]) -> dict[str, samples.Past]:
+    async def _past(self, report: str, ids: Sequence[str]) -> dict[str, KnownSamples]:
         """What is known of the samples of ids, as far as it is believed now."""
         latest = self._api.bounds().latest
         return {id: samples.believable(past, latest) for id, past in (await self._store.past(report, ids)).items()}
@@ -609,9 +610,9 @@ def _drop_unbelieved(plan: Plan, readings: Sequence[Reading], bounds: Bounds) ->
     return count
 
 
-def _known(listing: Listing, past: samples.Past | None) -> Known:
+def _known(listing: Listing, past: KnownSamples | None) -> Known:
     """What decides, of one id, which hour a time without an offset means."""
-    past = past or samples.Past()
+    past = past or KnownSamples()
     return Known(listing.begin, listing.bounds.latest, past.ts, past.seen)
 
 
@@ -619,7 +620,7 @@ def _new_samples(
     plan: Plan,
     records: Mapping[str, msgspec.Raw],
     allowed: set[str],
-    past: Mapping[str, samples.Past],
+    past: Mapping[str, KnownSamples],
     listing: Listing,
 ) -> list[tuple[int, str, bytes, bytes]]:
     """The samples that are not known yet, as rows to stage."""

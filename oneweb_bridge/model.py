@@ -195,3 +195,19 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Json = Mapping[str, Any]
+
+
+class KnownSamples(msgspec.Struct, gc=False):
+    """What is known of one id's samples: the newest (`ts` -1: none), and the hashes by time of what may come again."""
+
+    ts: int = -1
+    hash: int = 0
+    seen: dict[int, int] = {}
+
+
+class OnlineTerminal(msgspec.Struct, frozen=True, gc=False):
+    """A terminal that is online: the time of its newest sample of a report, and of the one before (-1: none)."""
+
+    id: str
+    newest: int
+    before: int = -1

@@ -11,8 +11,8 @@ import msgspec
 from oneweb_bridge import journal
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.commands import time_range
+from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model import Row
-from oneweb_bridge.values import rfc3339
 
 Form = Literal["table", "csv", "json"]
 _EVENTS = ("added", "changed", "removed", "components")

@@ -18,14 +18,13 @@ from oneweb_bridge import schedule
 from oneweb_bridge.api import Api, ApiError, BadAnswer, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.config import Config
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.intake import Intake, Outcome
 from oneweb_bridge.model import Alert, Batch, Entry, Put, Status
 from oneweb_bridge.payloads import Alarm, ApiState, CallState
 from oneweb_bridge.settings import interval_text
 from oneweb_bridge.store import CallMemory, Setting, Store
 from oneweb_bridge.turns import Turns
-from oneweb_bridge.values import rfc3339
 
 _log = logging.getLogger("oneweb_bridge.poller")
 

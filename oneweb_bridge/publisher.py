@@ -14,7 +14,7 @@ from typing import Any
 
 import aiomqtt
 
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.journal import Journal
 from oneweb_bridge.link import Link, TakenOver, reason_of
 from oneweb_bridge.model import Message

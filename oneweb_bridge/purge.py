@@ -8,17 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import aiomqtt
 import msgspec
 
-from oneweb_bridge import commands
 from oneweb_bridge.clock import SYSTEM
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.heads import is_former, read_head
 from oneweb_bridge.journal import Journal
 from oneweb_bridge.link import Link
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Probe
 from oneweb_bridge.settings import Mqtt
-from oneweb_bridge.topics import Tree
-from oneweb_bridge.values import rfc3339
+from oneweb_bridge.topics import Tree, parse_command_topic
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
@@ -32,7 +30,7 @@ Announce = Callable[[Sequence[Message]], Awaitable[list[bool]]]
 async def stray_topics(settings: Mqtt, tree: Tree, journal: Journal) -> list[str]:
     """The retained topics below the base that the bridge does not own. Raises MqttError."""
     kept = await _read_retained(settings, tree.base, tree.probe)
-    topics = {topic for topic in kept.topics if commands.address_of(topic, tree.base) is None}
+    topics = {topic for topic in kept.topics if parse_command_topic(topic, tree.base) is None}
     return await _without_owned(topics, tree, journal)
 
 

@@ -6,7 +6,8 @@ and then what the terminal or its product itself says of it counts.
 
 from collections.abc import Mapping, Sequence
 
-from oneweb_bridge.diff import encode, fields_of
+from oneweb_bridge.diff import fields_of
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.model import Batch, Entry, Fields, Put, Stored
 
 _PARTNER = "distribution_partner"

@@ -12,26 +12,19 @@ from typing import Literal
 
 import msgspec
 
-from oneweb_bridge.diff import encode
-from oneweb_bridge.model import Batch, Entry, Fields, Newest, Reading, Sample, Seen, Value
-from oneweb_bridge.values import moment, rfc3339
+from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.model import Batch, Entry, Fields, KnownSamples, Newest, OnlineTerminal, Reading, Sample, Seen
+from oneweb_bridge.value_types import value_types
+from oneweb_bridge.values import moment
 
 
-class Past(msgspec.Struct, gc=False):
-    """What is known of one id's samples: the newest (`ts` -1: none), and the hashes by time of what may come again."""
-
-    ts: int = -1
-    hash: int = 0
-    seen: dict[int, int] = {}
-
-
-def believable(past: Past, latest: int) -> Past:
+def believable(past: KnownSamples, latest: int) -> KnownSamples:
     """What is known, without samples of a time that is not believed now: a wrong clock may have let them in."""
     seen = {ts: hash_ for ts, hash_ in past.seen.items() if ts <= latest}
     if past.ts <= latest:
-        return Past(past.ts, past.hash, seen)
+        return KnownSamples(past.ts, past.hash, seen)
     newest = max(seen, default=-1)
-    return Past(newest, seen.get(newest, 0), seen)
+    return KnownSamples(newest, seen.get(newest, 0), seen)
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +36,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     entity: str
-    past: dict[str, Past]
+    past: dict[str, KnownSamples]
     latest: Mapping[str, int]
     gone: frozenset[str] = frozenset()
     horizon: int = 0
@@ -55,7 +48,9 @@ def hash_of(values: Fields) -> int:
     return int.from_bytes(blake2b(encode(sorted(values.items())), digest_size=8).digest(), signed=True)
 
 
-def verdict(past: Past | None, ts: int | None, hash_: int, horizon: int) -> Literal["new", "corrected", "known"]:
+def verdict(
+    past: KnownSamples | None, ts: int | None, hash_: int, horizon: int
+) -> Literal["new", "corrected", "known"]:
     """Whether a sample has to go out, and as what."""
     if past is None:
         return "new"
@@ -73,12 +68,12 @@ def judge(samples: Iterable[Sample], context: Context) -> Batch:
         past = context.past.get(sample.id)
         said = verdict(past, sample.ts, hash_of(sample.values), context.horizon)
         if said != "known":
-            past = context.past.setdefault(sample.id, Past()) if past is None else past
+            past = context.past.setdefault(sample.id, KnownSamples()) if past is None else past
             _publish(sample, past, context, batch, corrected=said == "corrected")
     return batch
 
 
-def _publish(sample: Sample, past: Past, context: Context, batch: Batch, *, corrected: bool) -> None:
+def _publish(sample: Sample, past: KnownSamples, context: Context, batch: Batch, *, corrected: bool) -> None:
     hash_ = hash_of(sample.values)
     # One without a time gets that of the poll; a clock that was set back must not put it behind the one before.
     ts = max(context.now, past.ts + 1) if sample.ts is None else sample.ts
@@ -89,29 +84,11 @@ def _publish(sample: Sample, past: Past, context: Context, batch: Batch, *, corr
     if newest:
         index = len(batch.entries)
         batch.entries.append(Entry(context.entity, sample.id, "metric", sample.report, ts, doc))
-        known = letters(sample.values)
+        known = value_types(sample.values)
         batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_, doc, index, known))
         past.ts, past.hash = ts, hash_
     batch.seen.append(Seen(context.entity, sample.report, sample.id, ts, hash_))
     past.seen[ts] = hash_
-
-
-def letters(values: Fields) -> str:
-    """The names of values, each with what it is: n(umber), t(ext) or b(ool). Lists are left out."""
-    return " ".join(sorted(f"{name}={_letter(value)}" for name, value in values.items() if type(value) is not list))
-
-
-def merged_letters(before: str, after: str) -> str:
-    """All names of both; one that is not the same in both is a text from then on, which can show either."""
-    found: dict[str, str] = {}
-    for part in f"{before} {after}".split():
-        name, _, letter = part.partition("=")
-        found[name] = letter if found.get(name, letter) == letter else "t"
-    return " ".join(f"{name}={found[name]}" for name in sorted(found))
-
-
-def _letter(value: Value) -> str:
-    return "b" if isinstance(value, bool) else "t" if isinstance(value, str) else "n"
 
 
 def document(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -> bytes:
@@ -128,21 +105,13 @@ def document(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -
 # ── reports that stop ──────────────────────────────────────────────────────────────────────────
 
 
-class Online(msgspec.Struct, frozen=True, gc=False):
-    """A terminal that is online: the time of its newest sample of a report, and of the one before (-1: none)."""
-
-    id: str
-    newest: int
-    before: int = -1
-
-
 class Patience(msgspec.Struct, frozen=True):
     """How late a report is by nature, and how often it is asked for, in ms."""
 
     lateness: int
     interval: int
 
-    def with_steps(self, online: Iterable[Online]) -> int:
+    def with_steps(self, online: Iterable[OnlineTerminal]) -> int:
         """How old a newest sample may be: the lateness and three intervals, or steps of the report where longer."""
         steps = [one.newest - one.before for one in online if one.before >= 0]
         return self.lateness + 3 * max(self.interval, median_high(steps) if steps else 0)
@@ -155,7 +124,7 @@ class Attention(msgspec.Struct):
     told: set[str] = set()
 
 
-def stopped(online: Sequence[Online], since: Mapping[str, int], oldest: int) -> list[str]:
+def stopped(online: Sequence[OnlineTerminal], since: Mapping[str, int], oldest: int) -> list[str]:
     """The terminals without a sample newer than `oldest` though online since then, while at least half have one."""
     late = [one.id for one in online if one.newest < oldest]
     fresh = len(online) - len(late)
@@ -164,7 +133,7 @@ def stopped(online: Sequence[Online], since: Mapping[str, int], oldest: int) -> 
     return [id for id in late if since.get(id, 0) <= oldest]
 
 
-def notice_stopped(attention: Attention, online: Sequence[Online], patience: Patience, now: int) -> list[str]:
+def notice_stopped(attention: Attention, online: Sequence[OnlineTerminal], patience: Patience, now: int) -> list[str]:
     """The terminals whose report has stopped and was not told of since it last went on. Brings `attention` forward.
 
     One that has just come back online is given the same patience; at the first look all count as online for long.

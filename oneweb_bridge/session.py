@@ -16,7 +16,7 @@ import aiomqtt
 import msgspec
 
 from oneweb_bridge.clock import SYSTEM
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.journal import PAGE, Journal
 from oneweb_bridge.link import NO_RETAIN, REFUSED, Link, Received
@@ -28,7 +28,6 @@ from oneweb_bridge.restoring import retained
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.suspects import RECENT, Suspects
 from oneweb_bridge.topics import Tree, response_topic_problem
-from oneweb_bridge.values import rfc3339
 from oneweb_bridge.window import Slip, Window
 
 _log = logging.getLogger("oneweb_bridge.publisher")

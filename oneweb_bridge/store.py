@@ -16,9 +16,9 @@ import msgspec
 
 from oneweb_bridge import database, staging
 from oneweb_bridge.clock import SYSTEM, Clock, SteadyTime
-from oneweb_bridge.model import Batch, Earlier, Entry, Kind, Newest, Stored
-from oneweb_bridge.samples import Online, Past, merged_letters
+from oneweb_bridge.model import Batch, Earlier, Entry, Kind, KnownSamples, Newest, OnlineTerminal, Stored
 from oneweb_bridge.staging import StagedRow, Staging
+from oneweb_bridge.value_types import merge_value_types
 
 SLICE = 1000
 """How many records one transaction takes at most, so that another writer never waits long."""
@@ -234,7 +234,7 @@ class Store:
         for n in newest:
             before = found.get((n.entity, n.report, n.id), known.get((n.report, n.id), ""))
             if n.letters != before and not set(n.letters.split()) <= set(before.split()):
-                merged = merged_letters(before, n.letters)
+                merged = merge_value_types(before, n.letters)
                 if merged != before:
                     found[n.entity, n.report, n.id] = merged
         return found
@@ -371,16 +371,16 @@ class Store:
             found.setdefault(row[0], []).append(row[1])
         return found
 
-    async def past(self, report: str, ids: Sequence[str]) -> dict[str, Past]:
+    async def past(self, report: str, ids: Sequence[str]) -> dict[str, KnownSamples]:
         """What is known of the samples of those of the ids that have had any."""
         rows = await self._rows(
             f"""SELECT n.id, n.ts, n.hash, s.ts, s.hash FROM newest n LEFT JOIN seen s ON s.stream = n.stream
                 WHERE n.report = ? AND n.id IN ({_marks(ids)})""",
             (report, *ids),
         )
-        found: dict[str, Past] = {}
+        found: dict[str, KnownSamples] = {}
         for id, ts, hash_, seen_ts, seen_hash in rows:
-            past = found.setdefault(id, Past(ts, hash_, {ts: hash_} if ts >= 0 else {}))
+            past = found.setdefault(id, KnownSamples(ts, hash_, {ts: hash_} if ts >= 0 else {}))
             if seen_ts is not None:
                 past.seen[seen_ts] = seen_hash
         return found
@@ -390,7 +390,7 @@ class Store:
         rows = await self._rows("SELECT max(ts) FROM newest WHERE report = ? AND ts <= ?", (report, latest))
         return -1 if rows[0][0] is None else int(rows[0][0])
 
-    async def newest_online(self, report: str, states: Sequence[str], latest: int) -> list[Online]:
+    async def newest_online(self, report: str, states: Sequence[str], latest: int) -> list[OnlineTerminal]:
         """The newest sample time up to `latest`, and the one before, of each terminal that is in one of `states`."""
         rows = await self._rows(
             f"""SELECT n.id, n.ts, (SELECT max(s.ts) FROM seen s WHERE s.stream = n.stream AND s.ts < n.ts)
@@ -399,7 +399,7 @@ class Store:
                 ORDER BY n.id""",
             (report, latest, *states),
         )
-        return [Online(id, ts, -1 if before is None else before) for id, ts, before in rows]
+        return [OnlineTerminal(id, ts, -1 if before is None else before) for id, ts, before in rows]
 
     async def among(self, table: str, kind: Kind, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that `table` (record or removed) has."""

@@ -6,12 +6,12 @@ Ignition can make folders of the levels and Node-RED can parse whatever comes.
 
 from collections.abc import Iterable
 from hashlib import sha256
+from typing import Literal
 
 import msgspec
 
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model import Earlier, Kind, Message, Row
-from oneweb_bridge.values import rfc3339
 
 EVENT_TYPE = "application/cloudevents+json"
 MAX_LEVEL = 64
@@ -281,3 +281,28 @@ class _Bucket(msgspec.Struct, frozen=True):
 
 def _marked(body: bytes) -> bytes:
     return body[:-1] + b',"replayed":true}'
+
+
+Verb = Literal["set", "poll", "enabled", "interval"]
+"""What a command on a topic of a call changes or does."""
+
+
+class CommandTopic(msgspec.Struct, frozen=True):
+    """Where a command came in: polling/{call}/{verb} or request/{name}, below the base."""
+
+    kind: Literal["polling", "request"]
+    name: str
+    verb: Verb | Literal[""] = ""
+
+
+def parse_command_topic(topic: str, base: str) -> CommandTopic | None:
+    """The command address of a topic, or None when it is no command topic."""
+    levels = topic.removeprefix(f"{base}/bridge/").split("/")
+    match levels:
+        case ["polling", call, ("set" | "poll") as verb]:
+            return CommandTopic("polling", call, verb)
+        case ["polling", call, ("enabled" | "interval") as name, "set"]:
+            return CommandTopic("polling", call, name)
+        case ["request", name]:
+            return CommandTopic("request", name)
+    return None

@@ -8,8 +8,8 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
-from functools import lru_cache
 
+from oneweb_bridge.encoding import short_time
 from oneweb_bridge.model import Value
 
 Reader = Callable[[object], Value | None]
@@ -33,18 +33,6 @@ _END_OF_TIME = 253402300800000
 
 class Odd(ValueError):
     """A value that came in a form nobody can read; the text says which and what was expected."""
-
-
-@lru_cache(maxsize=1024)
-def rfc3339(ts: int) -> str:
-    """Milliseconds since the epoch as UTC with milliseconds. Source: RFC 3339."""
-    whole, millis = divmod(ts, 1000)
-    return f"{datetime.fromtimestamp(whole, UTC).isoformat()[:19]}.{millis:03d}Z"
-
-
-def short_time(ts: int) -> str:
-    """The same, with the fraction only when there is one."""
-    return rfc3339(ts) if ts % 1000 else rfc3339(ts)[:-5] + "Z"
 
 
 def is_int64(number: int) -> bool:

@@ -14,7 +14,7 @@ from oneweb_bridge import announcer, devices, store
 from oneweb_bridge.announcer import Announcer
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import parse
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.model import Batch, Entry, Message, Newest, Put
 from oneweb_bridge.settings import Config, Filter
 from oneweb_bridge.topics import Tree

@@ -10,10 +10,11 @@ import stamina
 
 from oneweb_bridge.api import _date
 from oneweb_bridge.bounds import EARLIEST, Bounds
+from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.model import KnownSamples
 from oneweb_bridge.poller import Poller
-from oneweb_bridge.samples import Past, believable
+from oneweb_bridge.samples import believable
 from oneweb_bridge.simulator.clock import parse_rfc3339
-from oneweb_bridge.values import rfc3339
 from tests.polls import START, Bench, bench, configured
 
 TERMINALS, SIGNAL, USAGE = "user_terminals", "ut_signal_quality", "usage_consumption"
@@ -173,9 +174,9 @@ async def test_what_a_wrong_time_has_left_in_the_database_heals(tmp_path: Path) 
 
 def test_what_is_known_is_what_is_believed() -> None:
     """Of a sample that is ahead of what is believed nothing is known but those before it."""
-    assert believable(Past(9, 3, {5: 2, 9: 3}), 9) == Past(9, 3, {5: 2, 9: 3})
-    assert believable(Past(9, 3, {4: 1, 5: 2, 9: 3}), 8) == Past(5, 2, {4: 1, 5: 2})
-    assert believable(Past(9, 3, {9: 3}), 8) == Past(-1, 0, {})
+    assert believable(KnownSamples(9, 3, {5: 2, 9: 3}), 9) == KnownSamples(9, 3, {5: 2, 9: 3})
+    assert believable(KnownSamples(9, 3, {4: 1, 5: 2, 9: 3}), 8) == KnownSamples(5, 2, {4: 1, 5: 2})
+    assert believable(KnownSamples(9, 3, {9: 3}), 8) == KnownSamples(-1, 0, {})
 
 
 @pytest.mark.parametrize("step", [-5 * MINUTE, -HOUR, -DAY, -10 * YEAR, HOUR, DAY])

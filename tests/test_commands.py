@@ -13,28 +13,27 @@ from oneweb_bridge.commands import (
     MAX_TIME_MS,
     MOST,
     REQUESTS,
-    Address,
     BadCommand,
     Command,
     Poll,
     Request,
     Set,
-    address_of,
     decode,
     is_empty,
     mark_of,
     time_range,
 )
+from oneweb_bridge.topics import CommandTopic, parse_command_topic
 
 CALL = "user_terminals"
 
 
 def obeyed(verb: Any, payload: bytes | str, call: str = CALL) -> Command:
-    return decode(Address("polling", call, verb), payload if isinstance(payload, bytes) else payload.encode())
+    return decode(CommandTopic("polling", call, verb), payload if isinstance(payload, bytes) else payload.encode())
 
 
 def requested(name: str, payload: str = "{}") -> Command:
-    return decode(Address("request", name), payload.encode())
+    return decode(CommandTopic("request", name), payload.encode())
 
 
 # --- topics ---------------------------------------------------------------------------------------
@@ -43,12 +42,12 @@ def requested(name: str, payload: str = "{}") -> Command:
 @pytest.mark.parametrize(
     ("topic", "expected"),
     [
-        ("oneweb/bridge/polling/sites/set", Address("polling", "sites", "set")),
-        ("oneweb/bridge/polling/sites/poll", Address("polling", "sites", "poll")),
-        ("oneweb/bridge/polling/sites/enabled/set", Address("polling", "sites", "enabled")),
-        ("oneweb/bridge/polling/sites/interval/set", Address("polling", "sites", "interval")),
-        ("oneweb/bridge/polling/nobody/set", Address("polling", "nobody", "set")),
-        ("oneweb/bridge/request/replay", Address("request", "replay")),
+        ("oneweb/bridge/polling/sites/set", CommandTopic("polling", "sites", "set")),
+        ("oneweb/bridge/polling/sites/poll", CommandTopic("polling", "sites", "poll")),
+        ("oneweb/bridge/polling/sites/enabled/set", CommandTopic("polling", "sites", "enabled")),
+        ("oneweb/bridge/polling/sites/interval/set", CommandTopic("polling", "sites", "interval")),
+        ("oneweb/bridge/polling/nobody/set", CommandTopic("polling", "nobody", "set")),
+        ("oneweb/bridge/request/replay", CommandTopic("request", "replay")),
         ("oneweb/bridge/polling/sites/state", None),
         ("oneweb/bridge/polling/sites/name/set", None),
         ("oneweb/bridge/polling/sites/enabled", None),
@@ -57,14 +56,14 @@ def requested(name: str, payload: str = "{}") -> Command:
         ("other/bridge/polling/sites/set", None),
     ],
 )
-def test_address_is_read_from_the_topic(topic: str, expected: Address | None) -> None:
+def test_address_is_read_from_the_topic(topic: str, expected: CommandTopic | None) -> None:
     """Every command topic of the contract has its address, and no other topic has one."""
-    assert expected == address_of(topic, "oneweb")
+    assert expected == parse_command_topic(topic, "oneweb")
 
 
 def test_address_knows_a_base_of_several_levels() -> None:
     """The base topic may have levels of its own."""
-    assert address_of("a/b/bridge/request/purge", "a/b") == Address("request", "purge")
+    assert parse_command_topic("a/b/bridge/request/purge", "a/b") == CommandTopic("request", "purge")
 
 
 # --- empty payloads -------------------------------------------------------------------------------
@@ -86,12 +85,12 @@ def test_empty_payload_is_a_poll_and_nothing_else(  # noqa: PLR0917 -- a row of 
     payload: bytes, kind: Any, name: str, verb: Any, retain: bool, empty: bool
 ) -> None:
     """Empty is nothing on `set` and `request`, a poll on `poll`, and with the retain flag only a clearing."""
-    assert is_empty(Address(kind, name, verb), payload, retain=retain) is empty
+    assert is_empty(CommandTopic(kind, name, verb), payload, retain=retain) is empty
 
 
 def test_payload_is_not_empty() -> None:
     """Anything at all is a command, right or wrong."""
-    assert not is_empty(Address("polling", CALL, "set"), b"{}", retain=True)
+    assert not is_empty(CommandTopic("polling", CALL, "set"), b"{}", retain=True)
 
 
 # --- set ------------------------------------------------------------------------------------------
@@ -380,11 +379,11 @@ def test_range_that_ends_before_it_begins_is_refused(since: str, until: str) -> 
 # --- whatever comes -------------------------------------------------------------------------------
 
 ADDRESSES = st.builds(
-    Address,
+    CommandTopic,
     st.just("polling"),
     st.sampled_from([*CALLS, "all", "nobody"]),
     st.sampled_from(["set", "poll", "enabled", "interval"]),
-) | st.builds(Address, st.just("request"), st.sampled_from([*REQUESTS, "nothing"]))
+) | st.builds(CommandTopic, st.just("request"), st.sampled_from([*REQUESTS, "nothing"]))
 WORDS = st.sampled_from(
     [
         b"{",
@@ -406,7 +405,7 @@ WORDS = st.sampled_from(
 
 @hypothesis.settings(max_examples=300)
 @given(ADDRESSES, st.binary(max_size=40) | st.lists(WORDS, max_size=8).map(b"".join))
-def test_any_payload_is_a_command_or_refused(address: Address, payload: bytes) -> None:
+def test_any_payload_is_a_command_or_refused(address: CommandTopic, payload: bytes) -> None:
     """No payload on any command topic fails in another way than BadCommand, with a sentence of bearable length."""
     said, id = "nothing", None
     try:
@@ -433,8 +432,8 @@ def test_mark_is_the_id_where_there_is_one() -> None:
     assert mark_of(b"a", "") != mark_of(b"a", None)
 
 
-@pytest.mark.parametrize("address", [Address("polling", "nobody", "poll"), Address("request", "nothing")])
-def test_id_of_a_command_for_nobody_is_repeated(address: Address) -> None:
+@pytest.mark.parametrize("address", [CommandTopic("polling", "nobody", "poll"), CommandTopic("request", "nothing")])
+def test_id_of_a_command_for_nobody_is_repeated(address: CommandTopic) -> None:
     """The answer to a command for a call or a request that does not exist has the sender's id."""
     with pytest.raises(BadCommand) as refused:
         decode(address, b'{"id": "mine"}')

@@ -13,8 +13,8 @@ from oneweb_bridge import discovery, entities
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.discovery import Product, Setup, Shape, Terminal
 from oneweb_bridge.model import Fields
-from oneweb_bridge.samples import letters, merged_letters
 from oneweb_bridge.topics import Tree
+from oneweb_bridge.value_types import merge_value_types, value_types
 
 IMEI, PRODUCT_ID = "359235170006117", "SC-410027318852"
 
@@ -262,8 +262,8 @@ def test_entity_that_is_gone_is_named_once_more() -> None:
 
 def test_value_of_two_types_is_a_text() -> None:
     """A value that came as a number and as a text is a text from then on, so that its entity stays the same."""
-    number, text = letters({"a": 1.0, "b": True}), letters({"a": "x"})
+    number, text = value_types({"a": 1.0, "b": True}), value_types({"a": "x"})
 
-    assert merged_letters(number, text) == "a=t b=b"
-    assert merged_letters(merged_letters(number, text), number) == "a=t b=b"
-    assert merged_letters("", number) == number
+    assert merge_value_types(number, text) == "a=t b=b"
+    assert merge_value_types(merge_value_types(number, text), number) == "a=t b=b"
+    assert merge_value_types("", number) == number

@@ -17,6 +17,7 @@ from oneweb_bridge import cli, commands, topics
 from oneweb_bridge.catalogue import CALLS, Call, Field
 from oneweb_bridge.health import METRICS
 from oneweb_bridge.model import Row, Status, What
+from oneweb_bridge.topics import CommandTopic, parse_command_topic
 from oneweb_bridge.values import WHOLE
 from oneweb_bridge.wire import KEYS
 
@@ -139,7 +140,7 @@ def test_every_verb_has_an_example() -> None:
     assert {("request", name) for name in commands.REQUESTS} <= said
 
 
-def published() -> Iterator[tuple[commands.Address, bytes]]:
+def published() -> Iterator[tuple[CommandTopic, bytes]]:
     """The commands that the lines of mosquitto_pub in all pages send."""
     for path in PAGES:
         for line in "".join(blocks(path.read_text(encoding="utf-8"), "sh")).splitlines():
@@ -147,12 +148,12 @@ def published() -> Iterator[tuple[commands.Address, bytes]]:
                 yield sent(line)
 
 
-def sent(line: str) -> tuple[commands.Address, bytes]:
+def sent(line: str) -> tuple[CommandTopic, bytes]:
     words = shlex.split(line)
     given = dict(pairwise(words))
     assert not {"-h", "-p"} & given.keys(), line
     assert ("-n" in words) != ("-m" in words), line
-    address = commands.address_of(given["-t"], "oneweb")
+    address = parse_command_topic(given["-t"], "oneweb")
     assert address is not None, line
     return address, b"" if "-n" in words else given["-m"].encode()
 

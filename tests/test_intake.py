@@ -12,9 +12,9 @@ import pytest
 import stamina
 
 from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.model import Batch
+from oneweb_bridge.model import Batch, OnlineTerminal
 from oneweb_bridge.poller import Poller
-from oneweb_bridge.samples import Attention, Online, Patience, notice_stopped, stopped
+from oneweb_bridge.samples import Attention, Patience, notice_stopped, stopped
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from oneweb_bridge.store import CallMemory
 from tests.polls import RECORDS, Bench, Said, bench, configured, fleet, opened
@@ -990,8 +990,8 @@ async def test_sample_of_a_removed_terminal_goes_to_history_alone(tmp_path: Path
 PATIENCE = Patience(lateness=40, interval=10)
 
 
-def terminals_at(**newest: int) -> list[Online]:
-    return [Online(id, ts, ts - 10) for id, ts in newest.items()]
+def terminals_at(**newest: int) -> list[OnlineTerminal]:
+    return [OnlineTerminal(id, ts, ts - 10) for id, ts in newest.items()]
 
 
 @pytest.mark.parametrize(
@@ -1034,9 +1034,9 @@ def test_terminal_that_comes_online_is_given_time() -> None:
 
 def test_report_with_long_steps_is_given_three_of_them() -> None:
     """An hourly report that is polled every 10 min is not late because it is hourly."""
-    hourly = [Online("a", 0, -60), Online("b", 120, 60), Online("c", 120, 60)]
+    hourly = [OnlineTerminal("a", 0, -60), OnlineTerminal("b", 120, 60), OnlineTerminal("c", 120, 60)]
     assert PATIENCE.with_steps(hourly) == 220
-    assert PATIENCE.with_steps([Online("a", 5), Online("b", 5)]) == 70
+    assert PATIENCE.with_steps([OnlineTerminal("a", 5), OnlineTerminal("b", 5)]) == 70
     assert PATIENCE.with_steps([]) == 70
 
 

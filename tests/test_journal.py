@@ -9,7 +9,7 @@ import pytest
 from oneweb_bridge import journal, store
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.database import StoreError
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.journal import PAGE, Journal
 from oneweb_bridge.model import Batch, Entry, Newest, Put, Seen
 from oneweb_bridge.store import Store

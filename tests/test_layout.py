@@ -17,6 +17,8 @@ ROOT = Path(oneweb_bridge.__file__).parent
 
 PURE = {
     "model": "",
+    "encoding": "",
+    "value_types": "model",
     "catalogue": "",
     "paths": "",
     "headers": "",
@@ -25,18 +27,18 @@ PURE = {
     "bounds": "",
     "repeated_hour": "",
     "schedule": "",
-    "values": "model",
+    "values": "encoding model",
     "units": "values",
     "window": "model",
     "packets": "model",
     "suspects": "",
-    "diff": "model values",
-    "samples": "diff model values",
-    "relations": "diff model",
+    "diff": "encoding model values",
+    "samples": "encoding model value_types values",
+    "relations": "diff encoding model",
     "heads": "model",
-    "topics": "diff model values",
+    "topics": "encoding model",
     "entities": "",
-    "discovery": "catalogue diff entities model topics",
+    "discovery": "catalogue encoding entities model topics",
     "wire": "catalogue model paths repeated_hour sizes units values",
     "glance": "catalogue paths values wire",
     "listing": "bounds model wire",
@@ -46,10 +48,10 @@ PURE = {
     "removal": "settings",
     "vanishing": "diff model removal settings",
     "filters": "model settings",
-    "commands": "catalogue settings values",
+    "commands": "catalogue settings topics values",
     "payloads": "model",
     "schemas": "catalogue payloads values wire",
-    "asyncapi": ("catalogue commands diff discovery payloads samples schemas settings topics wire"),
+    "asyncapi": "catalogue commands discovery encoding payloads samples schemas settings topics wire",
 }
 """Modules that decide: no world, no clock, no chance, and nothing imported but one another."""
 
@@ -67,32 +69,32 @@ WORLD = {
     "tls": "files",
     "database": "clock files",
     "staging": "database",
-    "store": "clock database model samples staging",
+    "store": "clock database model staging value_types",
     "journal": "clock database heads model",
     "backup": "database files",
     "housekeeping": "database model settings",
     "devices": "database model store",
     "announcer": "__init__ devices discovery filters model settings topics",
     "intake": (
-        "api bounds catalogue clock config diff fetch filters glance listing model relations removal repeated_hour "
-        "samples store values vanishing wire"
+        "api bounds catalogue clock config diff encoding fetch filters glance listing model relations removal "
+        "repeated_hour samples store values vanishing wire"
     ),
-    "poller": "api clock config diff intake model payloads schedule settings store turns values",
+    "poller": "api clock config encoding intake model payloads schedule settings store turns",
     "connections": "",
-    "health": "connections diff payloads poller",
+    "health": "connections encoding payloads poller",
     "link": "model packets settings tls",
     "restoring": "journal model topics",
     "refusals": "journal model restoring suspects topics window",
     "session": (
-        "clock diff heads journal link model packets payloads refusals restoring settings suspects topics values window"
+        "clock encoding heads journal link model packets payloads refusals restoring settings suspects topics window"
     ),
-    "purge": "clock commands diff heads journal link model payloads settings topics values",
-    "publisher": "diff journal link model payloads purge session settings suspects topics",
-    "executor": "clock commands diff model payloads poller publisher session store values",
-    "console": "diff journal model topics",
-    "past": "clock commands journal model values",
+    "purge": "clock encoding heads journal link model payloads settings topics",
+    "publisher": "encoding journal link model payloads purge session settings suspects topics",
+    "executor": "clock commands encoding model payloads poller publisher session store topics",
+    "console": "encoding journal model topics",
+    "past": "clock commands encoding journal model",
     "remote": "catalogue config link model settings topics",
-    "checking": "api clock config database diff heads journal link masks model payloads topics values",
+    "checking": "api clock config database encoding heads journal link masks model payloads topics",
 }
 """Modules that touch the world, one resource each, and those that put the decisions to work."""
 
@@ -101,7 +103,7 @@ EXPLORE = {
     "__init__": "api catalogue config explore headers masks sizes",
     "pages": "catalogue",
     "report": "",
-    "spans": "catalogue values",
+    "spans": "catalogue encoding",
     "findings": "catalogue config glance model wire",
     "judge_components": "catalogue paths",
     "judge_records": "catalogue paths",
@@ -118,11 +120,11 @@ ASSEMBLY = {
     "__init__": "",
     "__main__": "cli",
     "app": (
-        "__init__ announcer api clock config console devices executor health housekeeping intake journal masks model "
-        "notify payloads poller publisher session store topics values"
+        "__init__ announcer api clock config devices encoding executor health housekeeping intake journal "
+        "masks model notify payloads poller publisher session store topics"
     ),
     "healthcheck": "config",
-    "demo": "app broker catalogue config console settings simulator",
+    "demo": "app broker catalogue config console journal model settings simulator",
     "cli": (
         "__init__ app asyncapi backup catalogue checking commands config database demo explore files logs masks past "
         "remote settings simulator"

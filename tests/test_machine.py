@@ -28,6 +28,7 @@ from oneweb_bridge import config, journal, store
 from oneweb_bridge.api import Answer, ApiError, Unavailable
 from oneweb_bridge.bounds import Bounds
 from oneweb_bridge.clock import Clock
+from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.intake import Intake
 from oneweb_bridge.model import Message
 from oneweb_bridge.restoring import retained
@@ -35,7 +36,6 @@ from oneweb_bridge.session import Session
 from oneweb_bridge.settings import Config
 from oneweb_bridge.suspects import Suspects
 from oneweb_bridge.topics import Tree
-from oneweb_bridge.values import rfc3339
 from oneweb_bridge.window import Slip, Window
 
 TERMINALS, QUALITY = "user_terminals", "ut_signal_quality"

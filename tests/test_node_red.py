@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from oneweb_bridge import commands
+from oneweb_bridge.topics import parse_command_topic
 from tests.test_docs import command_topics, topic_classes
 
 FLOWS = Path(__file__).parent.parent / "deploy/node-red"
@@ -91,7 +92,7 @@ def test_buttons_send_what_the_bridge_understands() -> None:
     assert len(buttons) == 5
     for button in buttons:
         (end,) = button["wires"][0]
-        address = commands.address_of(found[end]["topic"], "oneweb")
+        address = parse_command_topic(found[end]["topic"], "oneweb")
         assert address is not None
         commands.decode(address, button["payload"].encode())
 

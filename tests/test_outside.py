@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from oneweb_bridge import api, commands, diff, glance, headers, heads, limits, samples, topics, wire
 from oneweb_bridge.catalogue import CALLS, Call
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.model import Entry, Reading, Row, Sample
+from oneweb_bridge.topics import parse_command_topic
 from oneweb_bridge.wire import Rules
 from tests.outside import VALUES, check_publishable, places, with_value
 from tests.polls import bench
@@ -225,7 +227,7 @@ MEMBERS = ("id", "enabled", "interval", "source", "what", "call", "since", "unti
 
 def obey(topic: str, payload: bytes) -> None:
     """Everything that is made of a command before it is obeyed; only BadCommand may come of it."""
-    address = commands.address_of(topic, "oneweb")
+    address = parse_command_topic(topic, "oneweb")
     assert address is not None
     commands.is_empty(address, payload, retain=True)
     sentence, command = "", None
@@ -237,7 +239,7 @@ def obey(topic: str, payload: bytes) -> None:
         sentence = check_span(command)
     if command is not None:
         commands.mark_of(payload, command.id)
-        diff.encode(command)
+        encode(command)
     assert len(sentence) < 1000
 
 

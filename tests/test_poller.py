@@ -13,11 +13,11 @@ import pytest
 from oneweb_bridge import intake, poller
 from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.config import Config
+from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.intake import Outcome
 from oneweb_bridge.model import Alert
 from oneweb_bridge.poller import Done, Poller
 from oneweb_bridge.store import CallMemory
-from oneweb_bridge.values import rfc3339
 from tests.polls import Bench, bench, configured
 
 SITES, PRODUCTS, TERMINALS = "sites", "products", "user_terminals"

@@ -15,7 +15,7 @@ import pytest
 
 from oneweb_bridge import database, devices, housekeeping, journal, staging, store
 from oneweb_bridge.config import parse
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.heads import Place
 from oneweb_bridge.model import Alert, Batch, Debt, Entry, Newest, Positions, Put, Seen, Waiting
 

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.diff import encode
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.model import Fields, Stored
 from oneweb_bridge.relations import compare, relate, wanted_ids
 

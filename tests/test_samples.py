@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge import samples
-from oneweb_bridge.model import Batch, Entry, Reading, Sample
-from oneweb_bridge.samples import Context, Past, hash_of, judge, presence_of, verdict
+from oneweb_bridge.model import Batch, Entry, KnownSamples, Reading, Sample
+from oneweb_bridge.samples import Context, hash_of, judge, presence_of, verdict
 
 NOW = 1_000_000
 
@@ -24,13 +24,13 @@ class Memory:
     """What the store keeps between two slices, and the slices of an answer as a poll makes them."""
 
     def __init__(self, horizon: int = 0, gone: frozenset[str] = frozenset()) -> None:
-        self.past: dict[str, Past] = {}
+        self.past: dict[str, KnownSamples] = {}
         self.horizon = horizon
         self.gone = gone
         self.entries: list[Entry] = []
 
-    def loaded(self) -> dict[str, Past]:
-        return {id: Past(past.ts, past.hash, dict(past.seen)) for id, past in self.past.items()}
+    def loaded(self) -> dict[str, KnownSamples]:
+        return {id: KnownSamples(past.ts, past.hash, dict(past.seen)) for id, past in self.past.items()}
 
     def poll(self, answer: list[Sample], slice_: int = 1000, now: int = NOW) -> Batch:
         """One answer: what is known is left out, the rest is judged oldest first, in slices."""
@@ -58,7 +58,7 @@ class Memory:
     def store(self, batch: Batch) -> None:
         """As the tables `newest` and `seen` do, with the newest among the seen."""
         for seen in batch.seen:
-            self.past.setdefault(seen.id, Past()).seen[seen.ts] = seen.hash
+            self.past.setdefault(seen.id, KnownSamples()).seen[seen.ts] = seen.hash
         for newest in batch.newest:
             past = self.past[newest.id]
             past.ts, past.hash = newest.ts, newest.hash
@@ -173,7 +173,7 @@ def test_sample_of_a_removed_id_goes_to_history_alone() -> None:
 def test_sample_older_than_the_horizon_is_known() -> None:
     """What is older than all that is remembered cannot be told from what went out, so it does not go out again."""
     memory = Memory(horizon=100)
-    memory.past["T"] = Past(500, 1, {500: 1})
+    memory.past["T"] = KnownSamples(500, 1, {500: 1})
     assert said(memory.poll([sample(99)])) == []
     assert said(memory.poll([sample(100)])) == [("history", 100, None)]
 

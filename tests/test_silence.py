@@ -11,8 +11,8 @@ import stamina
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from oneweb_bridge.api import Answer, NotFound
+from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.simulator.clock import parse_rfc3339
-from oneweb_bridge.values import rfc3339
 from tests.polls import Bench, bench
 
 SIGNAL = "ut_signal_quality"

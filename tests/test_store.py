@@ -15,9 +15,8 @@ import pytest
 from oneweb_bridge import database, journal, store
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.database import StoreError
-from oneweb_bridge.diff import encode
-from oneweb_bridge.model import Batch, Entry, Kind, Newest, Put, Seen, Stored
-from oneweb_bridge.samples import Past
+from oneweb_bridge.encoding import encode
+from oneweb_bridge.model import Batch, Entry, Kind, KnownSamples, Newest, Put, Seen, Stored
 from oneweb_bridge.store import SLICE, CallMemory, Setting, Store
 from tests.rounds_bridge import made_old
 from tests.test_cancellation import cancelled_at_random
@@ -401,7 +400,7 @@ async def test_restart_keeps_everything(path: Path) -> None:
         assert await db.load("terminal", ["T-0"]) == {"T-0": Stored(b'{"imei":"T-0"}', b"kept")}
         assert await db.ids_after("terminal", "T-0") == [("T-1", 1, 44)]
         assert await db.presence(["T-0", "T-1", "T-2"]) == {"T-0": 0, "T-1": 77}
-        assert await db.past("traffic", ["T"]) == {"T": Past(9, 7, {9: 7})}
+        assert await db.past("traffic", ["T"]) == {"T": KnownSamples(9, 7, {9: 7})}
         assert await db.linked_products(["T-0"]) == {"T-0": ["P"]}
         assert await db.stale() == ["T-0"]
         assert await db.settings() == [Setting("sites", "interval", "300.0", "mqtt")]
@@ -507,7 +506,7 @@ async def test_past_is_what_was_seen(path: Path) -> None:
         )
         await db.commit(sample_batch(7, -70))
         found = await db.past("traffic", ["T", "late", "nobody"])
-        assert found == {"T": Past(7, -70, {3: 30, 5: 50, 7: -70}), "late": Past(-1, 0, {1: 10})}
+        assert found == {"T": KnownSamples(7, -70, {3: 30, 5: 50, 7: -70}), "late": KnownSamples(-1, 0, {1: 10})}
         assert await db.past("signal_quality", ["T"]) == {}
 
 
@@ -518,7 +517,10 @@ async def test_forgotten_samples_are_the_old_ones(path: Path) -> None:
             await db.commit(sample_batch(ts, ts * 10))
         await db.commit(sample_batch(2, 20, id="old"))
         await db.forget_samples("traffic", 6)
-        assert await db.past("traffic", ["T", "old"]) == {"T": Past(7, 70, {6: 60, 7: 70}), "old": Past(2, 20, {2: 20})}
+        assert await db.past("traffic", ["T", "old"]) == {
+            "T": KnownSamples(7, 70, {6: 60, 7: 70}),
+            "old": KnownSamples(2, 20, {2: 20}),
+        }
 
 
 # --- staging --------------------------------------------------------------------------------------

@@ -9,19 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge import values
-from oneweb_bridge.values import (
-    Odd,
-    amount,
-    flag,
-    moment,
-    published,
-    rfc3339,
-    short_time,
-    snake,
-    text,
-    texts,
-    words,
-)
+from oneweb_bridge.encoding import rfc3339, short_time
+from oneweb_bridge.values import Odd, amount, flag, moment, published, snake, text, texts, words
 
 LAST = 253402300799999
 ANYTHING = st.recursive(
@@ -331,7 +320,7 @@ def test_snake_is_always_legal(name: str) -> None:
 )
 def test_time_that_is_as_published_stays(said: str) -> None:
     """A time in the published form is what its own moment would be written as."""
-    assert values.time_text(UTC)(said) == said == values.short_time(values.moment(said) or 0)
+    assert values.time_text(UTC)(said) == said == short_time(values.moment(said) or 0)
 
 
 @pytest.mark.parametrize("said", ["2024-W07-5T05:50:15Z", "2024-02-16 05:50:15Z"])

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import msgspec
 
 from oneweb_bridge.catalogue import Call, Window
+from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.explore.evidence import Reply, Span, located
-from oneweb_bridge.values import rfc3339
 
 _NAMES = (
     ("from", "to"),
