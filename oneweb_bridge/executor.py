@@ -22,6 +22,7 @@ from oneweb_bridge.topics import CommandTopic, parse_command_topic
 
 _log = logging.getLogger("oneweb_bridge.commands")
 MOST_WAITING = 1000
+MOST_WAITING_BYTES = 4_000_000
 MAX_UNDER_WAY = 1000
 """Polls and requests that are asked for and not answered yet."""
 MAX_NAME_CHARS = 128
@@ -30,18 +31,21 @@ MAX_LOGGED_CHARS = 256
 
 
 class Inbox:
-    """Commands that wait to be obeyed. What does not fit is dropped and counted."""
+    """Commands that wait to be obeyed, up to a number and a size. What does not fit is dropped and counted."""
 
     def __init__(self) -> None:
         self.dropped = 0
         self._queue: asyncio.Queue[Incoming] = asyncio.Queue(MOST_WAITING)
+        self._bytes = 0
 
     def put(self, incoming: Incoming) -> None:
         """Queues a command."""
-        try:
-            self._queue.put_nowait(incoming)
-        except asyncio.QueueFull:
+        size = _size(incoming)
+        if self._queue.full() or self._bytes + size > MOST_WAITING_BYTES:
             self.dropped += 1
+        else:
+            self._bytes += size
+            self._queue.put_nowait(incoming)
 
     def empty(self) -> bool:
         """Whether nothing waits."""
@@ -49,7 +53,14 @@ class Inbox:
 
     async def get(self) -> Incoming:
         """The next command."""
-        return await self._queue.get()
+        incoming = await self._queue.get()
+        self._bytes -= _size(incoming)
+        return incoming
+
+
+def _size(incoming: Incoming) -> int:
+    """About how many bytes a command holds that its sender has chosen."""
+    return sum(map(len, (incoming.topic, incoming.payload, incoming.reply_to or "", incoming.correlation or b"")))
 
 
 class Executor:

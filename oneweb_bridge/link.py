@@ -36,6 +36,9 @@ CONNECT_TIMEOUT = 2.0
 REFUSED = 0x80
 """Reason codes from here on mean that the broker did not take the message. Source: MQTT 5, 2.4."""
 
+MAX_BESIDE_PAYLOAD = 200_000
+"""Bytes of a message beside its payload: a topic, a response topic and correlation data may have 65535 each."""
+
 SESSION_TAKEN_OVER = 0x8E
 """Why a broker ends a connection when another client comes with the same client id. Source: MQTT 5, 3.14.2.1."""
 
@@ -118,6 +121,7 @@ class Link(aiomqtt.Client):
             max_inflight_messages=settings.window + 20,
             tls_context=_tls(settings),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            properties=_limits(settings) if self.modern else None,
             logger=_log,
         )
         self._client.connect_timeout = CONNECT_TIMEOUT
@@ -420,6 +424,16 @@ class Link(aiomqtt.Client):
             topic = packets.shown(message._topic.decode(errors="replace"))
             _log.error("a message on %s was set aside: %s", topic, error)
             _log.debug("while it was handled:", exc_info=True)
+
+
+def _limits(settings: Mqtt) -> Properties:
+    """What the broker may send: room for every command and all that the bridge publishes, and no more.
+
+    The broker keeps a larger message back, so that nobody who may send commands fills the memory.
+    """
+    limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
+    limits.MaximumPacketSize = min(settings.max_payload + MAX_BESIDE_PAYLOAD, packets.MAX_REMAINING_LENGTH)
+    return limits
 
 
 def _received(message: Any) -> Received:

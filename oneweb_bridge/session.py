@@ -39,7 +39,7 @@ STALL = 30.0
 FIRST_RETRY = 0.1
 """Seconds before a cursor that the disk did not take is written again; each further pause is twice as long."""
 HEADROOM = 128
-"""Bytes of a PUBLISH beside its topic and payload: header, lengths, packet id and the two properties."""
+"""Bytes of a PUBLISH beside its topic, correlation data and payload: header, lengths, packet id, other properties."""
 LONGEST_STORE_WAIT = 5.0
 """Seconds after which a cursor that could not be written is tried again at the latest."""
 INFO_EVERY = 10.0
@@ -438,7 +438,8 @@ class Session:
     def too_large(self, message: Message) -> str | None:
         """Why a message may not be sent: MQTT 5 answers one over the broker's limit with the end of the connection."""
         packet = MAX_REMAINING_LENGTH if self._link is None else self._link.maximum_packet_size
-        limit = min(self._owner.settings.max_payload, packet - HEADROOM - len(message.topic.encode()))
+        beside = HEADROOM + len(message.topic.encode()) + len(message.correlation or b"")
+        limit = min(self._owner.settings.max_payload, max(0, packet - beside))
         if len(message.payload) <= limit:
             return None
         return f"{len(message.payload)} bytes are more than the {limit} that the broker or mqtt.max_payload allow"

@@ -417,9 +417,30 @@ TABLE = (
     Mutant(
         "Maximum Packet Size",
         "session.py",
-        "packet - HEADROOM - len(message.topic.encode())",
+        "max(0, packet - beside)",
         "LONGEST",
         "test_owed.py -k restore_and_republish",
+    ),
+    Mutant(
+        "correlation data counts for the size of an answer",
+        "session.py",
+        ' + len(message.correlation or b"")',
+        "",
+        "test_publisher.py -k correlation",
+    ),
+    Mutant(
+        "the broker is told the largest message that the bridge takes",
+        "link.py",
+        "properties=_limits(settings) if self.modern else None",
+        "properties=None",
+        "test_publisher.py -k kept_back",
+    ),
+    Mutant(
+        "commands that wait are bounded in bytes",
+        "executor.py",
+        " or self._bytes + size > MOST_WAITING_BYTES",
+        "",
+        "test_publisher.py -k bounded_in_bytes",
     ),
     Mutant(
         "what has no row is not too large either",

@@ -547,6 +547,54 @@ async def test_flood_of_commands_is_dropped_in_one_place_and_counted(tmp_path: P
     assert inbox.dropped == count - 1000
 
 
+async def test_answer_with_correlation_data_over_the_limit_is_not_sent(tmp_path: Path) -> None:
+    """Correlation data counts for the size of an answer: what the sender may choose does not end the connection."""
+    async with (
+        guarded_broker(tmp_path, ALL, "max_packet_size 4000") as port,
+        bench(tmp_path, port) as made,
+        harness.recording(port, "#") as heard,
+        made.publishing() as running,
+    ):
+        await connected(running)
+        since = running.connected_since
+        for size in (100, 3900, 100):
+            asked = session.Incoming("oneweb/bridge/request/purge", b"{}", False, "answers", b"c" * size)
+            running.reply(Message("oneweb/bridge/response/purge", b'{"x": "%d"}' % size, retain=False), asked)
+        await heard.until(lambda: len(heard.on("oneweb/bridge/response/purge")) == 3)
+        await heard.until(lambda: len(heard.on("answers")) == 2)
+        assert running.connected_since == since
+
+
+async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broker(tmp_path: Path) -> None:
+    """On MQTT 5 the broker knows the largest message that the bridge takes, retained ones too."""
+    heard: list[bytes] = []
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made:
+        made.on_command = lambda incoming: heard.append(incoming.payload)
+        await harness.said(port, "oneweb/bridge/polling/sites/set", b"x" * 1_000_000, retain=True)
+        async with made.publishing() as running, asyncio.timeout(20):
+            await connected(running)
+            await harness.said(port, "oneweb/bridge/polling/products/set", b"x" * 1_000_000)
+            await harness.said(port, "oneweb/bridge/polling/products/set", b"x" * 65_536)
+            while not heard:
+                await asyncio.sleep(0.02)
+
+    assert [len(payload) for payload in heard] == [65_536]
+
+
+def test_commands_that_wait_are_bounded_in_bytes() -> None:
+    """What waits holds no more than its bound, however few commands it is; what was taken out makes room."""
+    inbox, size = Inbox(), 1_000_000
+    command = session.Incoming("oneweb/bridge/polling/sites/set", b"", False, None, b"c" * size)
+    for _ in range(6):
+        inbox.put(command)
+    assert inbox.dropped == 3
+    asyncio.run(inbox.get())
+    inbox.put(command)
+    inbox.put(command)
+    assert inbox.dropped == 4
+
+
 async def test_answer_to_a_retained_command_waits_in_the_window_of_its_connection(tmp_path: Path) -> None:
     """A retained command comes before the beginning is over; its answer is not lost with a window that is replaced."""
     port = broker.free_port()
