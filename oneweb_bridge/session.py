@@ -135,7 +135,7 @@ class Session:
         self._last_refused: tuple[str, float] | None = None
         self._failure: BaseException | None = None
         self._retries: set[asyncio.Task[None]] = set()
-        self._head_said = 0
+        self._published_head: int | None = None
         self._head_under_way = False
         self._pumping = False
         self._kept: set[str] = set()
@@ -183,7 +183,7 @@ class Session:
                 group.create_task(self._inform(), name="mqtt info")
                 group.create_task(self._keep_probing(), name="mqtt probe")
         except asyncio.CancelledError:
-            await self._say_goodbye()
+            await self._say_goodbye(with_head=True)
             raise
         except BaseExceptionGroup as group:
             if group.subgroup(sqlite3.OperationalError) is not None:
@@ -224,7 +224,7 @@ class Session:
         # Before the head, by which it is recognised: what is not told now is told by the next session.
         await self._tell_restored()
         await self._journal.restored()
-        await self._said_head(cursor)
+        await self._publish_head_and_wait(cursor)
 
     def _full_size(self, link: Link) -> int:
         return min(self._owner.settings.window, link.receive_maximum)
@@ -567,8 +567,9 @@ class Session:
         if not accepted.result():
             raise aiomqtt.MqttError(f"the broker refuses {message.topic}: let this user write it in its access rules")
 
-    async def _said_head(self, seq: int) -> None:
+    async def _publish_head_and_wait(self, seq: int) -> None:
         await self._said(self._head_message(seq))
+        self._published_head = seq
 
     async def _room_for_loose(self) -> None:
         while self._window.in_flight >= self._window.size:
@@ -626,7 +627,6 @@ class Session:
 
     async def _commit(self) -> None:
         """Notes how far everything is whenever that has changed and no other write is under way."""
-        self._head_said = self._window.prefix
         while True:
             self._answered.clear()
             self._raise_failure()
@@ -661,17 +661,21 @@ class Session:
     def _say_head(self) -> None:
         """Tells how far the broker is known to be: one message at a time, and never while topics are restored."""
         seq = self._owner.cursor
-        if self._head_under_way or self.pausing.locked() or seq <= self._head_said:
+        if self._head_under_way or self.pausing.locked() or not self._is_head_behind():
             return
 
         def done(ok: bool) -> None:
             self._head_under_way = False
             if ok:
-                self._head_said = seq
+                self._published_head = seq
                 self._say_head()
 
         self._head_under_way = True
         self._window.offer_loose(self._head_message(seq), done)
+
+    def _is_head_behind(self) -> bool:
+        """Whether a head was published on this connection, and the cursor has moved since."""
+        return self._published_head is not None and self._owner.cursor > self._published_head
 
     def _head_message(self, seq: int) -> Message:
         said = Head(self._tree.journal_id, self._owner.instance, seq)
@@ -765,13 +769,31 @@ class Session:
             else:
                 _log.error("no answer on %s: %s", answer.topic, reason)
 
-    async def _say_goodbye(self) -> None:
+    async def _say_goodbye(self, *, with_head: bool = False) -> None:
         """The will is for crashes; who leaves says so, if it had said that it is there."""
         if not self._is_online:
             return
+        self._window.stop_rows()
         with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._said(Message(self._tree.status, encode(Connection("offline")), retain=True))
+                if with_head:
+                    await self._publish_last_head()
+
+    async def _publish_last_head(self) -> None:
+        """Brings the head to the last acknowledged row: by it a backup that is restored now is recognised."""
+        await self._save_last_positions()
+        if self._is_head_behind():
+            await self._publish_head_and_wait(self._owner.cursor)
+
+    async def _save_last_positions(self) -> None:
+        """Notes how far everything is. What cannot be written now is repeated by the next session."""
+        positions = self._window.positions()
+        if positions != self._window.durable or self._refusals.paid:
+            with contextlib.suppress(sqlite3.OperationalError):
+                await self._save(positions)
+                self._owner.cursor = positions.cursor
+                self._window.committed(positions)
 
     async def close(self) -> None:
         """Remembers which row was first in the way when the connection broke, and ends what is under way."""
@@ -781,12 +803,7 @@ class Session:
             task.cancel()
         await asyncio.gather(*self._retries, return_exceptions=True)
         self._blame()
-        positions = self._window.positions()
-        if positions != self._window.durable or self._refusals.paid:
-            # What cannot be written now is repeated by the next session.
-            with contextlib.suppress(sqlite3.OperationalError):
-                await self._save(positions)
-                self._owner.cursor = positions.cursor
+        await self._save_last_positions()
 
     def _blame(self) -> None:
         """Finds out which message broke the connection: its class waits, and the others go on at the next one."""

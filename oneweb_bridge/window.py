@@ -191,6 +191,7 @@ class Window:
         self._tries = dict(withhold or {})
         self._class_of = class_of
         self._order = 0
+        self._has_stopped_rows = False
         self._main = Lane("", positions.cursor, positions.cursor)
         self._loose: list[tuple[int, int, Slip]] = []
         self._topics: dict[str, deque[Slip]] = {}
@@ -277,9 +278,7 @@ class Window:
         """The next message to send now, or None when the window is full or everything waits."""
         if self.in_flight >= self.size:
             return None
-        slip = heappop(self._loose)[2] if self._loose else self._take_from(self._main)
-        if slip is None and self.lanes:
-            slip = next((slip for lane in self.lanes.values() if (slip := self._take_from(lane))), None)
+        slip = heappop(self._loose)[2] if self._loose else self._take_row()
         if slip is None:
             return None
         slip.in_flight = True
@@ -287,6 +286,19 @@ class Window:
         if slip.lane is not None:
             slip.lane.in_flight += 1
         self._pass_turn(slip)
+        return slip
+
+    def stop_rows(self) -> None:
+        """From now on only messages without a row go: the connection is about to end."""
+        self._has_stopped_rows = True
+
+    def _take_row(self) -> Slip | None:
+        """The next message of a row, of the main lane if it has one."""
+        if self._has_stopped_rows:
+            return None
+        slip = self._take_from(self._main)
+        if slip is None and self.lanes:
+            slip = next((slip for lane in self.lanes.values() if (slip := self._take_from(lane))), None)
         return slip
 
     def _take_from(self, lane: Lane) -> Slip | None:

@@ -36,6 +36,8 @@ class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Records of one transaction, so that a small fleet has several; 0 leaves it."""
     quick: bool = False
     """Shorter pauses between two connections, so that a round sees more of them."""
+    info_every: float = 0.0
+    """Seconds between two looks whether the bridge's info has changed; 0 leaves it."""
     fail_while: str = ""
     """While this file exists, `fail_share` of all writes fail with an I/O error."""
     fail_share: float = 0.3
@@ -213,6 +215,8 @@ def prepare(accident: Accident) -> None:
         store.SLICE = intake.SLICE = accident.slice  # type: ignore[attr-defined]
     if accident.quick:
         publisher.FIRST_WAIT, publisher.LONGEST_WAIT = 0.2, 1.0
+    if accident.info_every:
+        session.INFO_EVERY = accident.info_every
     if accident.at in POINTS:
         _hook(*POINTS[accident.at], Crash(accident.nth))
     elif accident.at in WITHIN:

@@ -258,6 +258,17 @@ async def said(port: int, topic: str, payload: bytes | str = b"", *, retain: boo
         await client.publish(topic, payload, qos=1, retain=retain)
 
 
+async def poll(port: int, call: str = "all") -> dict[str, Any]:
+    """Has the bridge poll a call now, or all that are enabled, instead of waiting for its interval. The result."""
+    topic, id = f"oneweb/bridge/polling/{call}", os.urandom(8).hex()
+    async with recording(port, f"{topic}/result") as answers:
+        await said(port, f"{topic}/poll", json.dumps({"id": id}))
+        found: list[dict[str, Any]] = await answers.until(
+            lambda: [one for one in answers.on(f"{topic}/result") if one.get("id") == id and "note" not in one]
+        )
+        return found[-1]
+
+
 class World:
     """A broker, a simulated API and a place for files."""
 

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 PLACEHOLDER = "put the value here"
@@ -63,12 +63,18 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def with_value(record: Any, place: tuple[Any, ...], value: str) -> str:
     """The record as JSON, with another value at a place."""
+    return next(with_values(record, place, [value]))
+
+
+def with_values(record: Any, place: tuple[Any, ...], values: Iterable[str]) -> Iterator[str]:
+    """The record as JSON with each of the values at a place, one after the other."""
     changed = copy.deepcopy(record)
     at = changed
     for key in place[:-1]:
         at = at[key]
     at[place[-1]] = PLACEHOLDER
-    return json.dumps(changed).replace(json.dumps(PLACEHOLDER), value)
+    before, after = json.dumps(changed).split(json.dumps(PLACEHOLDER))
+    return (f"{before}{value}{after}" for value in values)
 
 
 def check_publishable(value: Any) -> None:

@@ -386,7 +386,8 @@ async def test_bridge_goes_on_after_its_database_was(tmp_path: Path, way: str) -
             assert (await harness.command("backup", str(copy), "-c", str(config)))[0] == 0
             changed = world.api.truth("terminals")[1]["id"]
             world.api.fleet("set_state", id=changed, state="degraded")
-            await recorder.until(lambda: recorder.on(f"oneweb/terminal/{changed}/event/changed"), 30)
+            await harness.poll(world.port, "user_terminals")
+            await recorder.until(lambda: recorder.on(f"oneweb/terminal/{changed}/event/changed"))
             await bridge.stop()
         if way == "restored":
             restored(copy, tmp_path)
@@ -397,7 +398,7 @@ async def test_bridge_goes_on_after_its_database_was(tmp_path: Path, way: str) -
             await later.quiet(0.3)
             before, old = len(later.messages), await harness.retained(world.port, "homeassistant/#")
             async with harness.running(config):
-                await two_more_polls(later)
+                await two_more_polls(later, world.port)
                 await later.until(lambda: old.keys() <= {topic for topic, _, _ in later.messages[before:]})
                 assert await wrong(later, before, world) == []
         ids_heard(later)
@@ -406,12 +407,14 @@ async def test_bridge_goes_on_after_its_database_was(tmp_path: Path, way: str) -
         assert alerts == (["database_restored"] if way == "restored" else [])
 
 
-async def two_more_polls(recorder: harness.Recorder) -> None:
-    """Waits until every call has succeeded twice from now on, so that what is retained is what the API shows."""
+async def two_more_polls(recorder: harness.Recorder, port: int) -> None:
+    """Has every call succeed twice from now on, so that what is retained is what the API shows."""
     calls = [f"oneweb/bridge/polling/{call}/state" for call in harness.QUICK]
     before = {topic: recorder.retained.get(topic, {}).get("last_success", "") for topic in calls}
+    await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "online"})
     for _ in range(2):
-        await recorder.until(partial(_succeeded_since, recorder, before), 90)
+        await harness.poll(port)
+        await recorder.until(partial(_succeeded_since, recorder, before))
         before = {topic: recorder.retained[topic]["last_success"] for topic in calls}
 
 

@@ -27,13 +27,15 @@ async def test_removed_terminal_is_announced_then_cleared(world: harness.World) 
     """A terminal that is gone gives its `removed` event first, then every retained topic of it is cleared."""
     world.api.freeze()
     gone = world.api.truth("terminals")[0]["id"]
-    config = world.config(removal={"after_missing": 2, "after_time": "1s"})
+    config = world.config(removal={"after_missing": 2, "after_time": 0})
     async with harness.recording(world.port) as recorder, harness.running(config):
         await recorder.until(lambda: settled(recorder))
         await recorder.quiet(0.5)
         world.api.fleet("remove", id=gone)
         mine = f"oneweb/terminal/{gone}/"
-        await recorder.until(lambda: recorder.on(f"{mine}event/removed"), 40)
+        for _ in range(2):
+            await harness.poll(world.port, "user_terminals")
+        await recorder.until(lambda: recorder.on(f"{mine}event/removed"))
         await recorder.until(lambda: not [t for t in recorder.retained if t.startswith(mine)])
 
         order = [

@@ -8,7 +8,6 @@ from tests import harness
 
 DISCOVERY = "homeassistant/device/+/config"
 SLOW: dict[str, Any] = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
-QUICK_TERMINALS = SLOW | {"user_terminals": {"interval": "10s"}}
 
 
 def terminals(recorder: harness.Recorder) -> set[str]:
@@ -24,11 +23,12 @@ async def test_terminal_is_announced_and_removed_with_its_record(world: harness.
     imeis = {terminal["id"] for terminal in world.api.truth("terminals")}
     gone = min(imeis)
     removal = {"after_missing": 1, "after_time": 0}
-    config = world.config(polling=QUICK_TERMINALS, removal=removal)
+    config = world.config(polling=SLOW, removal=removal)
     async with harness.recording(world.port, DISCOVERY) as recorder, harness.running(config):
         await recorder.until(lambda: terminals(recorder) == imeis)
         world.api.fleet("remove", id=gone)
-        await recorder.until(lambda: terminals(recorder) == imeis - {gone}, 40)
+        await harness.poll(world.port, "user_terminals")
+        await recorder.until(lambda: terminals(recorder) == imeis - {gone})
         async with harness.recording(world.port, "oneweb/bridge/response/#") as answers:
             await harness.said(world.port, "oneweb/bridge/request/purge", "{}")
             await answers.until(lambda: answers.on("oneweb/bridge/response/purge"))

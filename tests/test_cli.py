@@ -114,7 +114,8 @@ async def test_history_is_utf_8_in_any_locale(world: harness.World) -> None:
     async with harness.recording(world.port) as recorder, harness.running(Path(config)):
         await recorder.until(lambda: settled(recorder))
         world.api.fleet("rename", id=imei, name="Fähre Ærø 船")
-        await recorder.until(lambda: recorder.on(f"oneweb/terminal/{imei}/event/changed"), 30)
+        await harness.poll(world.port, "user_terminals")
+        await recorder.until(lambda: recorder.on(f"oneweb/terminal/{imei}/event/changed"))
     for form in ((), ("--csv",), ("--json",)):
         code, out, err = await harness.command(
             *("history", "-c", config, "--imei", imei, "--since", "2025-01-01T00:00:00Z", *form),

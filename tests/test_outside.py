@@ -6,8 +6,10 @@ sample, is counted and told, and everything beside it goes on.
 
 import contextlib
 import copy
+import functools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model import Entry, Reading, Row, Sample
 from oneweb_bridge.topics import parse_command_topic
 from oneweb_bridge.wire import Rules
-from tests.outside import VALUES, check_publishable, places, with_value
+from tests.outside import VALUES, check_publishable, places, with_value, with_values
 from tests.polls import bench
 from tests.test_explore import judged
 from tests.test_wire import POLLING, body_of
@@ -46,19 +48,35 @@ def sent(entries: list[Entry]) -> None:
                 check_publishable(json.loads(message.payload))
 
 
+class Readers(msgspec.Struct, frozen=True):
+    """The functions that read one call."""
+
+    look: glance.Glance
+    read: Callable[[str, Any], Reading]
+    sample: wire.Sampler
+
+
+@functools.cache
+def readers_of(id: str) -> Readers:
+    """The functions that read a call, made once, as they are for a configuration."""
+    call = POLLING[id]
+    return Readers(glance.glance_of(call), wire.reader(call, Rules()), wire.sampler(call, Rules()))
+
+
 def read_page(call: Call, body: bytes) -> dict[str, object]:
     """What is read of a page, by key, and published; as a poll does it."""
     records = wire.exploded(call, wire.split(body, call.records).records)
-    key, looked_at = glance.key_of(call), glance.glance_of(call)
-    read, sample = wire.reader(call, Rules()), wire.sampler(call, Rules())
-    looked_at.page(wire.checked(body), glance.Salt.of("x"))
+    readers = readers_of(call.id)
+    readers.look.page(wire.checked(body), glance.Salt.of("x"))
     found: dict[str, object] = {}
     for raw in records:
         with contextlib.suppress(wire.Unreadable):
-            id, _ = key(raw), looked_at.parts(raw)
+            id, _ = readers.look.key(raw), readers.look.parts(raw)
             decoded = wire.decoded(raw)
-            is_report = call.reads == "report"
-            found[id] = publish_samples(call, sample(id, decoded)) if is_report else publish_record(read(id, decoded))
+            if call.reads == "report":
+                found[id] = publish_samples(call, readers.sample(id, decoded))
+            else:
+                found[id] = publish_record(readers.read(id, decoded))
     return found
 
 
@@ -80,16 +98,17 @@ def publish_record(reading: Reading) -> Reading:
     return reading
 
 
-@pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("call", CALLS)
-def test_any_value_in_any_field_costs_no_other_record(call: str, kind: str) -> None:
+def test_any_value_in_any_field_costs_no_other_record(call: str) -> None:
     """Whatever stands in one place of one record, the page is read, and the record beside it is read as ever."""
     row, (record, other, *_) = POLLING[call], records_of(call)
     alone = read_page(row, json.dumps([other]).encode())
     assert alone
+    beside = json.dumps(other)
     for place in places(record):
-        found = read_page(row, f"[{with_value(record, place, VALUES[kind])}, {json.dumps(other)}]".encode())
-        assert {id: found.get(id) for id in alone} == alone, place
+        for kind, changed in zip(VALUES, with_values(record, place, VALUES.values()), strict=True):
+            found = read_page(row, f"[{changed}, {beside}]".encode())
+            assert {id: found.get(id) for id in alone} == alone, (place, kind)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -207,12 +226,13 @@ def test_any_header_is_a_number_or_none(text: str, now: float) -> None:
         assert number is None or 0 <= number < 2**63
 
 
-@pytest.mark.parametrize("kind", VALUES)
-def test_any_life_of_a_token_is_bounded(kind: str) -> None:
+def test_any_life_of_a_token_is_bounded() -> None:
     """Whatever the API says of how long a token lasts, it is refused or used for a second to a day."""
-    body = f'{{"access_token": "x", "expires_in": {VALUES[kind]}}}'.encode()
-    with contextlib.suppress(msgspec.DecodeError):
-        assert 1 <= msgspec.json.decode(body, type=api._TokenAnswer, strict=False).lasts() <= 86400
+    for kind, value in VALUES.items():
+        body = f'{{"access_token": "x", "expires_in": {value}}}'.encode()
+        with contextlib.suppress(msgspec.DecodeError):
+            lasts = msgspec.json.decode(body, type=api._TokenAnswer, strict=False).lasts()
+            assert 1 <= lasts <= 86400, kind
 
 
 # --- commands -------------------------------------------------------------------------------------
@@ -253,28 +273,32 @@ def check_span(request: commands.Request) -> str:
     return ""
 
 
-@pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("topic", ADDRESSES)
-def test_any_value_in_any_member_of_a_command_is_a_command_or_a_sentence(topic: str, kind: str) -> None:
+def test_any_value_in_any_member_of_a_command_is_a_command_or_a_sentence(topic: str) -> None:
     """A command with any value in any member, or that is nothing but the value, is obeyed or answered."""
-    value = VALUES[kind]
-    obey(topic, value.encode())
-    for member in MEMBERS:
-        obey(topic, f'{{"{member}": {value}}}'.encode())
+    for value in VALUES.values():
+        obey(topic, value.encode())
+        for member in MEMBERS:
+            obey(topic, f'{{"{member}": {value}}}'.encode())
 
 
-@pytest.mark.parametrize("kind", VALUES)
-def test_any_value_in_a_head_is_a_head_or_none(kind: str) -> None:
+def test_any_value_in_a_head_is_a_head_or_none() -> None:
     """What stands on the head's topic may be anything: a row's number is one that SQLite holds, or none."""
-    value, here = VALUES[kind], heads.Place("oneweb", "main")
     good = {"journal": '"j"', "instance": '"main"', "seq": "5"}
-    for body in (value, *(json_object(good | {member: value}) for member in good)):
-        head = heads.read_head(body.encode())
-        owner = heads.owner_of(head, here, heads.Identity(journal_id="j"))
-        assert owner in ("nobody", "this", "another")
-        if head is not None:
-            assert len(heads.foreign_sentence(head, "oneweb/bridge/head", here)) < 400
-            assert head["seq"] is None or 0 <= head["seq"] < 2**63
+    for kind, value in VALUES.items():
+        for body in (value, *(json_object(good | {member: value}) for member in good)):
+            check_head(body, kind)
+
+
+def check_head(body: str, kind: str) -> None:
+    """Fails where a head is read as something that it cannot be."""
+    here = heads.Place("oneweb", "main")
+    head = heads.read_head(body.encode())
+    owner = heads.owner_of(head, here, heads.Identity(journal_id="j"))
+    assert owner in ("nobody", "this", "another"), kind
+    if head is not None:
+        assert len(heads.foreign_sentence(head, "oneweb/bridge/head", here)) < 400, kind
+        assert head["seq"] is None or 0 <= head["seq"] < 2**63, kind
 
 
 def json_object(members: dict[str, str]) -> str:

@@ -127,6 +127,38 @@ async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:
         assert [*range(terminal, 1000, 20)] * 2 == numbers
 
 
+async def test_stop_publishes_the_head_of_all_that_was_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop between an acknowledgement and its head leaves none behind: by the head a restored backup is seen."""
+
+    async def never(_: session.Session) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(session.Session, "_commit", never)
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
+        await made.store.commit(samples(12, 12))
+        async with made.publishing():
+            await heard.until(lambda: terminal_messages(heard) == 12)
+        assert await made.rows.cursor() == 12
+        assert (await harness.retained(port))["oneweb/bridge/head"]["seq"] == 12
+
+
+async def test_stop_sends_no_more_rows(tmp_path: Path) -> None:
+    """A stop in the middle of a long journal ends with the head of the last row that went out."""
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port, window=4) as made, harness.recording(port) as heard:
+        await made.store.commit(samples(1000, 1000))
+        async with made.publishing():
+            await heard.until(lambda: terminal_messages(heard) > 10)
+        count = terminal_messages(heard)
+        await heard.until(lambda: heard.retained.get("oneweb/bridge/status") == {"state": "offline"})
+        head = (await harness.retained(port))["oneweb/bridge/head"]["seq"]
+        assert head == await made.rows.cursor()
+        assert count <= head == terminal_messages(heard) < 1000
+
+
 async def test_acl_denial_is_not_counted_as_delivered(tmp_path: Path) -> None:
     """On MQTT 5 a topic that the ACL denies makes its class wait until its row is set aside; the others go on."""
     acl = "topic deny oneweb/terminal/t0/#\n" + ALL
@@ -442,7 +474,7 @@ async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: py
 
 
 async def test_message_without_an_answer_ends_even_a_busy_connection(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One PUBACK that never comes, while others do: the connection is given up, and its row comes with the next."""
     monkeypatch.setattr(session, "STALL", 0.5)
@@ -460,11 +492,10 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
         gate.bend = keep_one_back
         await made.store.commit(samples(1, 1))
         async with made.publishing() as running, asyncio.timeout(30):
-            while "did not acknowledge" not in str(running.problem):
+            while "did not acknowledge a message on oneweb/terminal/t0/" not in caplog.text:
                 # What is busy is another topic; the row that waits holds up the cursor only.
                 await running.announce([Message("oneweb/site/busy/state", b"{}", retain=True)])
                 await asyncio.sleep(0.01)
-            assert "/t0/" in str(running.problem)
             await made.drained()
 
 

@@ -40,6 +40,18 @@ def test_window_sends_rows_in_order_up_to_its_size() -> None:
     assert window.in_flight == 2
 
 
+def test_stopped_rows_wait_and_other_messages_go() -> None:
+    """At the end of a connection only what has no row is sent, and an answer makes no room for a row."""
+    window = window_of(2)
+    for seq in (1, 2, 3):
+        window.offer(seq, [message(f"t{seq}")])
+    first, _ = taken(window)
+    window.stop_rows()
+    window.offer_loose(message("status"))
+    window.acknowledge(first)
+    assert topics(taken(window)) == ["status"]
+
+
 def test_acknowledgement_makes_room_at_once() -> None:
     """There is no barrier: one answer lets the next message go."""
     window = window_of(2)

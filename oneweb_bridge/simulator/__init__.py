@@ -48,8 +48,22 @@ Row   Uncertain                                       Shape (the default first)
 ====  ==============================================  =====================================================
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .options import Options, Shape
-from .server import run, serve
-from .simulator import Simulator
+
+if TYPE_CHECKING:
+    from .server import run, serve
+    from .simulator import Simulator
 
 __all__ = ["Options", "Shape", "Simulator", "run", "serve"]
+
+_LATE = {"Simulator": ".simulator", "run": ".server", "serve": ".server"}
+"""Imported when it is used first: every command reads the options for its help, and few need the simulator."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name], __name__), name)
