@@ -8,6 +8,7 @@ one sentence that names file, key and what was expected, and never a secret.
 """
 
 import difflib
+import functools
 import hashlib
 import re
 from collections.abc import Iterable
@@ -219,13 +220,11 @@ class _File(msgspec.Struct, frozen=True):
         """A section. A key that is left empty has its default."""
         if not isinstance(said, dict | None):
             raise self.refusal(key, f"expected keys with values, got {_got(said)}")
-        known = kinds(struct)
-        secrets = [name for name, kind in known.items() if without_none(kind)[0] is Secret]
+        known, (required, secrets) = kinds(struct), _names_of(struct)
         self.known(said or {}, [*known, *(f"{name}_file" for name in secrets)], key)
         said = dict(said or {})
         for name in secrets:
             self._from_file(said, name, key)
-        required = {field.name for field in msgspec.structs.fields(struct) if field.required}
         return struct(
             **{
                 name: self.value(said.get(name), kind, _join(key, name))
@@ -293,6 +292,13 @@ class _File(msgspec.Struct, frozen=True):
         except (msgspec.ValidationError, ValueError):
             raise self.refusal(key, f"expected {expected(kind)}, got {_got(said)}") from None
         return str(self.directory / value) if extra.get("file") else value
+
+
+@functools.cache
+def _names_of(struct: type) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The names of a section's keys that have no default, and of those whose value is a secret."""
+    required = frozenset(field.name for field in msgspec.structs.fields(struct) if field.required)
+    return required, tuple(name for name, kind in kinds(struct).items() if without_none(kind)[0] is Secret)
 
 
 def _as_said(said: object) -> object:
