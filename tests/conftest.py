@@ -7,9 +7,16 @@ from unittest.mock import Mock
 
 import aiohttp
 import aioresponses.core
+import hypothesis
 import pytest
 
 from tests import harness
+
+# How long an example takes says how busy the machine is, and nothing of the program.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 
 class _ClientResponse(aiohttp.ClientResponse):
