@@ -4,8 +4,8 @@ A *record* is the current flat view of one entity, a *sample* one measurement, a
 about to be appended to the journal and a *row* what stands there. A *message* is what goes to MQTT.
 """
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -127,9 +127,10 @@ class Put(msgspec.Struct, frozen=True, gc=False):
 
 
 class Newest(msgspec.Struct, frozen=True, gc=False):
-    """The newest sample of a topic to store, with the index of its journal entry.
+    """The newest sample of a report and id to store, with its payload and the index of the entry that retains it.
 
-    `letters` names its values, each with what it is: a number, a text or a bool.
+    Without both it is of an id that is gone and has no topic. `letters` names its values, each with what it is: a
+    number, a text or a bool.
     """
 
     entity: str
@@ -137,8 +138,8 @@ class Newest(msgspec.Struct, frozen=True, gc=False):
     id: str
     ts: int
     hash: int
-    doc: bytes
-    entry: int
+    doc: bytes = b""
+    entry: int | None = None
     letters: str = ""
 
 
@@ -173,13 +174,19 @@ class Batch(msgspec.Struct, kw_only=True):
         """Takes over another batch's entries, and what belongs to them, behind its own."""
         offset = len(self.entries)
         self.entries.extend(other.entries)
-        self.puts.extend(
-            p if p.entry is None else msgspec.structs.replace(p, entry=p.entry + offset) for p in other.puts
-        )
-        self.newest.extend(msgspec.structs.replace(n, entry=n.entry + offset) for n in other.newest)
+        self.puts.extend(_shift_entries(other.puts, offset))
+        self.newest.extend(_shift_entries(other.newest, offset))
         for name in ("same", "presence", "removed", "seen", "links", "stale", "related", "reshaped"):
             getattr(self, name).extend(getattr(other, name))
         self.all_stale = self.all_stale or other.all_stale
+
+
+_Published = TypeVar("_Published", Put, Newest)
+
+
+def _shift_entries(parts: Iterable[_Published], offset: int) -> list[_Published]:
+    """What names its entry, after that entry has moved by `offset` places."""
+    return [p if p.entry is None else msgspec.structs.replace(p, entry=p.entry + offset) for p in parts]
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):

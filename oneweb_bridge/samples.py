@@ -77,15 +77,20 @@ def _publish(sample: Sample, past: KnownSamples, context: Context, batch: Batch,
     hash_ = hash_of(sample.values)
     # One without a time gets that of the poll; a clock that was set back must not put it behind the one before.
     ts = max(context.now, past.ts + 1) if sample.ts is None else sample.ts
-    newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts) and sample.id not in context.gone
+    newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts)
+    gone = sample.id in context.gone
     doc = document(sample, context.entity, ts, corrected=corrected)
-    if corrected or not newest:
+    if corrected or gone or not newest:
         batch.entries.append(Entry(context.entity, sample.id, "history", sample.report, ts, doc))
-    if newest:
+    if newest and gone:
+        # It counts as the newest known, so that nothing older follows it when its topic is back.
+        batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_))
+    elif newest:
         index = len(batch.entries)
         batch.entries.append(Entry(context.entity, sample.id, "metric", sample.report, ts, doc))
         known = value_types(sample.values)
         batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_, doc, index, known))
+    if newest:
         past.ts, past.hash = ts, hash_
     batch.seen.append(Seen(context.entity, sample.report, sample.id, ts, hash_))
     past.seen[ts] = hash_

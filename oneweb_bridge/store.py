@@ -208,7 +208,10 @@ class Store:
             """INSERT INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, ?, ?, ?, ?)
                ON CONFLICT (report, id) DO UPDATE SET ts = excluded.ts, hash = excluded.hash,
                doc = excluded.doc, seq = excluded.seq""",
-            [(n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), head + n.entry + 1) for n in batch.newest],
+            [
+                (n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), 0 if n.entry is None else head + n.entry + 1)
+                for n in batch.newest
+            ],
         )
         await self._many(
             "UPDATE newest SET letters = ? WHERE report = ? AND id = ?",

@@ -1113,7 +1113,27 @@ TABLE = (
     ),
     Mutant("samples: the horizon", "samples.py", "or ts >= horizon else", "or True else", "test_samples.py"),
     Mutant("metric never goes back", "samples.py", "newest = ts >= past.ts and ", "newest = ", "test_samples.py"),
-    Mutant("no metric of what is gone", "samples.py", " and sample.id not in context.gone", "", "test_samples.py"),
+    Mutant(
+        "no metric of what is gone",
+        "samples.py",
+        "gone = sample.id in context.gone",
+        "gone = False",
+        "test_samples.py -k removed_id",
+    ),
+    Mutant(
+        "what came while an id was gone counts as the newest",
+        "samples.py",
+        "    if newest and gone:\n",
+        "    newest = newest and not gone\n    if newest and gone:\n",
+        "test_samples.py -k is_back",
+    ),
+    Mutant(
+        "what came while an id was gone is no retained topic",
+        "store.py",
+        "n.doc.decode(), 0 if n.entry is None else head + n.entry + 1)",
+        "n.doc.decode(), head + (n.entry or 0) + 1)",
+        "test_intake.py -k removed_terminal",
+    ),
     Mutant(
         "what was seen of a removed id stays",
         "store.py",

@@ -982,7 +982,10 @@ async def test_sample_of_a_removed_terminal_goes_to_history_alone(tmp_path: Path
         b.sim.fleet("restore", id=id)
         await b.news()
         await b.poll(SIGNAL)
-        assert {one.what for one in await b.news() if one.id == id} == {"history"}
+        late = [one for one in await b.news() if one.id == id]
+        assert {one.what for one in late} == {"history"}
+        sql = "SELECT ts, doc, seq, letters FROM newest WHERE id = ? AND report = 'signal_quality'"
+        assert await b.rows(sql, id) == [(max(one.body["ts"] for one in late), "", 0, "")]
 
 
 # --- reports that stop ----------------------------------------------------------------------------

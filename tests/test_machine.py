@@ -42,6 +42,7 @@ TERMINALS, QUALITY = "user_terminals", "ut_signal_quality"
 PAGE = 2
 AFTER, AFTER_TIME, COUNT, SHARE, HOLD_FOR = 2, 60, 1, 0.1, 3600
 BASE = 1_750_000_000
+YEAR = 365 * 86_400
 Doc = dict[str, Any]
 IDS = st.sampled_from(["T1", "T2", "T3"])
 FAULTS = st.sampled_from(["none"] * 3 + ["cut", "lost page", "total changes", "twice", "unreadable"])
@@ -69,11 +70,47 @@ def configured(name_path: str) -> Config:
     )
 
 
-class Fleet:
-    """The API as far as `fetch` asks it: a fleet, and what goes wrong with the next listing."""
+class Clocks:
+    """The time that is true, the clocks of the bridge's machine, and what its steady time has to be.
+
+    The wall clock may be set to anything at any moment. Steady time does not follow it: it is the time that has
+    passed, without what passed between the last that was noted and the next start of the machine.
+    """
 
     def __init__(self) -> None:
         self.seconds = float(BASE)
+        self.wall_error = 0.0
+        self.boot, self._booted_at = 0, 0.0
+        self._noted = round(self.seconds * 1000)
+        self._lost = 0
+
+    def wall(self) -> float:
+        return self.seconds + self.wall_error
+
+    def machine(self) -> Clock:
+        """What a process that starts now asks."""
+        return Clock(self.wall, lambda: self.seconds - self._booted_at, f"boot {self.boot}")
+
+    def steady(self) -> int:
+        """Steady time in ms."""
+        return round(self.seconds * 1000) - self._lost
+
+    def note(self) -> None:
+        """Something was written to the journal now."""
+        self._noted = self.steady()
+
+    def reboot(self) -> None:
+        """The machine starts again: steady time goes on a moment after what was noted last."""
+        self.boot, self._booted_at = self.boot + 1, self.seconds
+        self._noted += 1
+        self._lost = round(self.seconds * 1000) - self._noted
+
+
+class Fleet:
+    """The API as far as `fetch` asks it: a fleet, its time, and what goes wrong with the next listing."""
+
+    def __init__(self, clocks: "Clocks") -> None:
+        self.clocks = clocks
         self.terminals: dict[str, Doc] = {}
         self.samples: dict[str, dict[int, float]] = defaultdict(dict)
         self.fault = "none"
@@ -82,12 +119,13 @@ class Fleet:
         return f"https://api.example{path}"
 
     def now(self) -> int:
-        return round(self.seconds * 1000)
+        return round(self.clocks.seconds * 1000)
 
-    earlier = now
+    def earlier(self) -> int:
+        return min(self.now(), round(self.clocks.wall() * 1000))
 
     def bounds(self) -> Bounds:
-        return Bounds(self.now())
+        return Bounds(max(self.now(), round(self.clocks.wall() * 1000)))
 
     def listing(self, path: str) -> list[Doc]:
         """Everything that a whole listing shows."""
@@ -154,7 +192,8 @@ class Bridge(RuleBasedStateMachine):
         super().__init__()
         self.place = Path(tempfile.mkdtemp(prefix="oneweb-machine-"))
         self.runner = asyncio.Runner()
-        self.fleet, self.broker = Fleet(), Broker()
+        self.clocks = Clocks()
+        self.fleet, self.broker = Fleet(self.clocks), Broker()
         self.name_path = "name"
         # What the promises say is known: the announced records, who is missing, and every version of a sample.
         self.known: dict[str, Doc] = {}
@@ -182,7 +221,7 @@ class Bridge(RuleBasedStateMachine):
     async def _open(self) -> None:
         self.stack = AsyncExitStack()
         path = self.place / "bridge.db"
-        clock = Clock(lambda: self.fleet.seconds, lambda: self.fleet.seconds, "a boot")
+        clock = self.clocks.machine()
         self.store = await self.stack.enter_async_context(store.opened(path, clock))
         self.rows = await self.stack.enter_async_context(journal.opened(path, "mqtt"))
         for db in (self.store._db, self.rows._db):
@@ -256,10 +295,12 @@ class Bridge(RuleBasedStateMachine):
             found += page
         return found
 
-    @rule()
-    def restart(self) -> None:
-        """The process ends anywhere, and comes again."""
+    @rule(machine=st.sampled_from([False, False, True]))
+    def restart(self, *, machine: bool) -> None:
+        """The process ends anywhere, alone or with its machine, and comes again."""
         self.run(self.stack.aclose())
+        if machine:
+            self.clocks.reboot()
         self.run(self._open())
 
     # ── the fleet ──────────────────────────────────────────────────────────────────────────────
@@ -296,9 +337,14 @@ class Bridge(RuleBasedStateMachine):
     def measure(self, id: str, at: int, value: int) -> None:
         self.fleet.samples[id][(BASE - 1000 + at) * 1000] = float(value)
 
-    @rule(seconds=st.sampled_from([1, 30, 61, 3601, -20]))
+    @rule(seconds=st.sampled_from([1, 30, 61, 3601]))
     def wait(self, seconds: int) -> None:
-        self.fleet.seconds += seconds
+        self.clocks.seconds += seconds
+
+    @rule(error=st.sampled_from([0, -20, 3600, -86_400, 10 * YEAR, -10 * YEAR]))
+    def set_clock(self, error: int) -> None:
+        """Somebody sets the wall clock, rightly or wrongly."""
+        self.clocks.wall_error = error
 
     @rule(path=st.sampled_from(["name", "serialNumber"]))
     def remap(self, path: str) -> None:
@@ -315,9 +361,8 @@ class Bridge(RuleBasedStateMachine):
 
     async def _poll_terminals(self, steps: int | None) -> None:
         memory = await self.store.call_memory(TERMINALS)
-        ended, now = await self._polled(TERMINALS, steps), self.fleet.now()
-        rows = [row for row in await self.rows.after(self.judged_to) if row.what in ("added", "changed", "removed")]
-        self.judged_to = await self.rows.head()
+        ended, now = await self._polled(TERMINALS, steps), self.clocks.steady()
+        rows = [row for row in await self._new_rows() if row.what in ("added", "changed", "removed")]
         whole = not self.fleet.breaks("") or ended == "cancelled"
         listed = {} if self.fleet.breaks("") else self._listed()
         after = await self.store.call_memory(TERMINALS)
@@ -333,7 +378,18 @@ class Bridge(RuleBasedStateMachine):
             # Nothing is lost: what is announced is what was shown, but for what nobody could read.
             assert {id: self.known[id] for id in listed} == listed
             assert after.complete
-        await self._count_missing()
+        assert after.held_since in {0, memory.held_since, now}
+        await self._count_missing(now)
+
+    async def _new_rows(self) -> list[Any]:
+        """What the poll that just ended has written, each row at the steady time of now."""
+        rows = await self.rows.after(self.judged_to)
+        self.judged_to = await self.rows.head()
+        assert [row.seq for row in rows][-1:] in ([], [self.judged_to])
+        assert {row.at for row in rows} <= {self.clocks.steady()}
+        if rows:
+            self.clocks.note()
+        return rows
 
     def _listed(self) -> dict[str, Doc]:
         """What the listing shows, as the promises name it."""
@@ -392,11 +448,15 @@ class Bridge(RuleBasedStateMachine):
         expected = set() if held else due
         assert gone == expected if ended == "done" else gone in (set(), expected)
 
-    async def _count_missing(self) -> None:
-        """How often each is missing is private, but it grows by one a listing, and ends when the record is back."""
+    async def _count_missing(self, now: int) -> None:
+        """How often each is missing is private, but it grows by one a listing, and ends when the record is back.
+
+        Since when stands as it was first noted, in steady time.
+        """
         for id, count, since in await self.store.ids_after("terminal", ""):
-            before, _ = self.missing.get(id, (0, 0))
+            before, first = self.missing.get(id, (0, 0))
             assert count in {before, before + 1, 0}
+            assert since == (0 if count == 0 else first if before > 0 else now)
             self.missing[id] = (count, since)
         self.missing = {id: found for id, found in self.missing.items() if id in self.known}
 
@@ -427,8 +487,7 @@ class Bridge(RuleBasedStateMachine):
 
     async def _poll_samples(self, steps: int | None) -> None:
         ended = await self._polled(QUALITY, steps)
-        rows = [row for row in await self.rows.after(self.judged_to) if row.name == "signal_quality"]
-        self.judged_to = await self.rows.head()
+        rows = [row for row in await self._new_rows() if row.name == "signal_quality"]
         for row in rows:
             said = json.loads(row.body)
             before, value = self.versions[row.id], said["sinr_db"]
@@ -464,6 +523,18 @@ class Bridge(RuleBasedStateMachine):
             self.poll_terminals("none", None)
             self.wait(seconds)
         self.poll_terminals(fault, None)
+
+    @rule(id=IDS, at=st.lists(st.integers(0, 6), min_size=2, max_size=3))
+    def measure_while_gone(self, id: str, at: list[int]) -> None:
+        """Samples come for a terminal that was removed, and others when it is back."""
+        self.miss((id,), [61, 61], "none")
+        self.measure(id, at[0], 1)
+        self.poll_samples("none", None)
+        self.change(id, "online", "a", 0)
+        self.poll_terminals("none", None)
+        for later in at[1:]:
+            self.measure(id, later, 2)
+            self.poll_samples("none", None)
 
     @rule(forgets=st.sampled_from(["all", "some"]), keep=st.integers(1, 9))
     def lose_the_broker(self, forgets: str, keep: int) -> None:
@@ -553,7 +624,7 @@ class Bridge(RuleBasedStateMachine):
         if then == "loses the connection":
             self.lose_connection(8, "nothing", 0)
         elif then == "dies":
-            self.restart()
+            self.restart(machine=False)
 
     @rule(heard=st.booleans())
     def commit(self, heard: bool) -> None:

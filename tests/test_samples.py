@@ -166,8 +166,36 @@ def test_sample_of_a_removed_id_goes_to_history_alone() -> None:
     memory = Memory(gone=frozenset({"T"}))
     batch = memory.poll([sample(5), sample(6)])
     assert [what for what, _, _ in said(batch)] == ["history", "history"]
-    assert batch.newest == []
+    assert [(newest.ts, newest.doc, newest.entry) for newest in batch.newest] == [(6, b"", None)]
     assert said(memory.poll([sample(5), sample(6)])) == []
+
+
+def test_metric_of_an_id_that_is_back_does_not_go_behind_what_came_while_it_was_gone() -> None:
+    """The newest sample known of a removed terminal stands in `history`; one before it follows it there."""
+    memory = Memory()
+    memory.poll([sample(3)])
+    memory.gone = frozenset({"T"})
+    memory.poll([sample(5)])
+    memory.gone = frozenset()
+    assert said(memory.poll([sample(4)])) == [("history", 4, None)]
+    assert said(memory.poll([sample(6)])) == [("metric", 6, None)]
+
+
+def test_sample_of_a_removed_id_stays_known_behind_the_horizon() -> None:
+    """Its newest sample is remembered however old it is, as that of any other id."""
+    memory = Memory(gone=frozenset({"T"}))
+    memory.poll([sample(3), sample(5)])
+    memory.horizon = 100
+    memory.past["T"].seen = {5: memory.past["T"].hash}
+    assert said(memory.poll([sample(5)])) == []
+
+
+def test_sample_without_a_time_of_a_removed_id_goes_out_when_it_differs() -> None:
+    """A measurement without a time is silent while its values stay, also when its terminal is gone."""
+    memory = Memory(gone=frozenset({"T"}))
+    assert said(memory.poll([sample(None)], now=100)) == [("history", 100, None)]
+    assert said(memory.poll([sample(None)], now=200)) == []
+    assert said(memory.poll([sample(None, 2.0)], now=300)) == [("history", 300, None)]
 
 
 def test_sample_older_than_the_horizon_is_known() -> None:
@@ -250,6 +278,7 @@ def test_stored_newest_is_the_message_of_the_metric(answers: list[list[Sample]])
     for answer in answers:
         batch = memory.poll(answer, 2)
         for newest in batch.newest:
+            assert newest.entry is not None
             entry = batch.entries[newest.entry]
             assert (entry.what, entry.id, entry.name, entry.body) == ("metric", newest.id, newest.report, newest.doc)
 
