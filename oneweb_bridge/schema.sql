@@ -36,7 +36,7 @@ CREATE TABLE removed (
     PRIMARY KEY (kind, id)
 );
 
--- The newest sample of each report and id: the content of its retained topic.
+-- The newest sample of each report and id: the content of its retained topic, empty with seq 0 when the id is gone.
 -- `letters` are the values that any of its samples has had: number, text or bool.
 CREATE TABLE newest (
     stream INTEGER PRIMARY KEY,

@@ -109,7 +109,7 @@ class Clocks:
 class Fleet:
     """The API as far as `fetch` asks it: a fleet, its time, and what goes wrong with the next listing."""
 
-    def __init__(self, clocks: "Clocks") -> None:
+    def __init__(self, clocks: Clocks) -> None:
         self.clocks = clocks
         self.terminals: dict[str, Doc] = {}
         self.samples: dict[str, dict[int, float]] = defaultdict(dict)
