@@ -68,6 +68,10 @@ class TakenOver(aiomqtt.MqttError):
     """The broker ended the connection because another client connected with the same client id."""
 
 
+class Rejected(aiomqtt.MqttError):
+    """The broker refused the connection, or closed it instead of an answer."""
+
+
 class _Packed(Properties):
     """Properties of a PUBLISH that never change: packed once, instead of for each message."""
 
@@ -235,7 +239,7 @@ class Link(aiomqtt.Client):
         """Ends the wait for the broker's welcome: with TLS 1.3 it refuses a certificate after the handshake."""
         if self._connected.done():
             return
-        error = aiomqtt.MqttError("the broker closed the connection before it answered")
+        error = Rejected("the broker closed the connection before it answered")
         error.__cause__ = cause
         self._connected.set_exception(error)
 
@@ -385,7 +389,8 @@ class Link(aiomqtt.Client):
             self.maximum_packet_size = getattr(properties, "MaximumPacketSize", self.maximum_packet_size)
             problem = _unusable(reason_code, properties)
             if problem is not None and not self._connected.done():
-                self._connected.set_exception(aiomqtt.MqttError(problem))
+                kind = Rejected if reason_code.value >= REFUSED else aiomqtt.MqttError
+                self._connected.set_exception(kind(problem))
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_disconnect(

@@ -90,11 +90,19 @@ class Head(msgspec.Struct, frozen=True):
     seq: Annotated[int, _integer("the last row that the broker acknowledged", 2850)]
 
 
-class Probe(msgspec.Struct, frozen=True):
-    """Published and read back at connect, to prove that the broker delivers what it acknowledges."""
+class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Published and read back at connect, to prove that the broker delivers what it acknowledges.
+
+    By it two bridges with one client id know of each other: who is about to connect asks, who is connected answers.
+    """
 
     time: Annotated[str, _time("when the probe was sent")]
     nonce: Annotated[str, _text("a random word", "5936ff4b0f2614b5")]
+    instance: Annotated[str, _text("name of the bridge; absent in a probe of `check` and `purge`", "main")] | None = (
+        None
+    )
+    process: Annotated[str, _text("a random word for each run of a bridge", "9f1c02b7d84e6a35")] | None = None
+    asks: Annotated[bool, _text("whether a connected bridge with this name should answer by a probe", True)] = False
 
 
 class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):

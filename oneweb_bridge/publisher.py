@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import aiomqtt
+from aiomqtt.exceptions import MqttConnectError
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.journal import Journal
-from oneweb_bridge.link import Link, TakenOver, reason_of
+from oneweb_bridge.link import Link, Rejected, TakenOver, reason_of
 from oneweb_bridge.model import Message
 from oneweb_bridge.payloads import Connection
 from oneweb_bridge.purge import clear_old_bases, stray_topics
-from oneweb_bridge.session import Foreign, Handles, Incoming, Session
+from oneweb_bridge.session import Foreign, Handles, Incoming, Session, TwinConnected
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.suspects import Suspects
 from oneweb_bridge.topics import Tree
@@ -35,6 +36,10 @@ HEALTHY = 60.0
 """Seconds of connection after which the next loss is followed by a quick reconnect again."""
 LOOK_AGAIN = 60.0
 """Seconds without a connection after which the bridge looks again who publishes below its base."""
+MAX_SHORT_CONNECTIONS = 2
+"""So many connections in a row that did not last are no accident of the line: the bridge looks again, too."""
+LOOK_SUFFIX = "-look"
+"""What the client id of a connection that only looks ends with, so that it takes over nobody's connection."""
 RETURN = 10.0
 """Seconds after which a bridge comes back that was connected when a twin took its connection."""
 GIVE_WAY, LONGEST_ABSENCE = 60.0, 600.0
@@ -44,9 +49,9 @@ GIVE_WAY, LONGEST_ABSENCE = 60.0, 600.0
 class TakeOvers:
     """What a bridge does about a twin: another one with the same instance, and so with the same client id. Pure.
 
-    Only one of them can be connected, and they cannot speak with each other. Each compares how long its last
-    connection lasted with how long it had been away before: the one that has been away longer gives way. After its
-    pause it comes back in any case, because the other may be gone; each pause is twice as long.
+    Only one of them can be connected. Each compares how long its last connection lasted with how long it had been away
+    before: the one that has been away longer gives way. After its pause it looks whether the other is there; each
+    pause is twice as long. One that does not answer may be gone, so then it comes back in any case.
     """
 
     def __init__(self) -> None:
@@ -70,6 +75,10 @@ class TakeOvers:
             self._in_a_row = 0
             return RETURN
         self._has_given_way = True
+        return self.stay_away()
+
+    def stay_away(self) -> float:
+        """Seconds until the next look, where the other one is known to be there."""
         self._in_a_row += 1
         return min(GIVE_WAY * 2.0 ** (self._in_a_row - 1), LONGEST_ABSENCE)
 
@@ -97,6 +106,10 @@ class Publisher:
         self._take_overs = TakeOvers()
         self._told_twin_at = -math.inf
         self.was_connected = False
+        self.process = secrets.token_hex(8)
+        """By which the probes of this process are told from those of another bridge with its name."""
+        self._look_suffix = LOOK_SUFFIX
+        self._short_in_a_row = 0
 
     async def run(self) -> None:
         """Connects, and connects again with growing pauses. Never returns."""
@@ -108,8 +121,8 @@ class Publisher:
             except* (aiomqtt.MqttError, OSError, TimeoutError, Foreign) as group:
                 self.problem = reason_of(_first(group))
                 if group.subgroup(TakenOver) is not None:
-                    self.problem, pause = self._twin_sentence, self._take_overs.pause()
-                if group.subgroup(Foreign) is not None:
+                    self.problem, pause = self._twin_sentence, self._pause_for_twin(group)
+                if group.subgroup((Foreign, TakenOver)) is not None:
                     self._accepted_at = -math.inf
             except* sqlite3.OperationalError as group:
                 # The next session reads from the disk how far the journal is published.
@@ -128,13 +141,18 @@ class Publisher:
             await asyncio.sleep(pause)
             wait = min(wait * 2, LONGEST_WAIT)
 
+    def _pause_for_twin(self, group: BaseExceptionGroup[Any]) -> float:
+        if group.subgroup(TwinConnected) is not None:
+            return self._take_overs.stay_away()
+        return self._take_overs.pause()
+
     async def meet_twin(self) -> None:
         """Another bridge with this instance published while this one was away. Raises TakenOver to give way to it."""
-        await self._tell_twin()
+        await self.tell_twin()
         if self._take_overs.gives_way:
             raise TakenOver(self._twin_sentence)
 
-    async def _tell_twin(self) -> None:
+    async def tell_twin(self) -> None:
         """Alerts, once in a while; it waits in the journal until this bridge is connected."""
         if time.monotonic() - self._told_twin_at > LONGEST_ABSENCE:
             await self.handles.alert("client_id_taken", self._twin_sentence)
@@ -157,12 +175,14 @@ class Publisher:
 
         A broker speaks a will as soon as the connection breaks, whoever gave it; a bridge that has yet to see another
         one's head must have none. So the first connection of a process looks without one, and so does each after the
-        head was another's, or after a minute without connection. Between two connections that follow each other more
+        head was another's, after a take-over, after a minute without connection, and after two connections that did
+        not last. Between two connections that follow each other more
         quickly, only a broker that lost the head, and another bridge that was quicker, could make this one a stranger;
         it would leave one round trip after it came, by a DISCONNECT, which takes the will away. Looking each time
         would double the connections, which some brokers count, and on a slow link the time of a reconnect.
         """
-        if time.monotonic() - self._accepted_at > LOOK_AGAIN:
+        long_ago = time.monotonic() - self._accepted_at > LOOK_AGAIN
+        if long_ago or self._short_in_a_row >= MAX_SHORT_CONNECTIONS:
             await self._look()
         session = Session(self)
         will = Message(self.tree.status, encode(Connection("offline")), retain=True)
@@ -171,7 +191,7 @@ class Publisher:
             try:
                 await session.run(link)
             except* TakenOver:
-                await self._tell_twin()
+                await self.tell_twin()
                 raise
             finally:
                 self._note_connection()
@@ -180,18 +200,26 @@ class Publisher:
     def _note_connection(self) -> None:
         if self.connected_since is not None:
             now = time.monotonic()
-            self._take_overs.note_connection(now - self.connected_since, self.connected_since - self._lost_at)
+            lasted = now - self.connected_since
+            self._take_overs.note_connection(lasted, self.connected_since - self._lost_at)
+            self._short_in_a_row = self._short_in_a_row + 1 if lasted < HEALTHY else 0
             self._lost_at = self._accepted_at = now
             self.was_connected = True
 
     async def _look(self) -> None:
+        """Looks under a client id of its own; where the broker refuses that one, the next time under the bridge's."""
         session = Session(self)
-        async with self._linked(session, None) as link:
-            await session.look(link)
+        try:
+            async with self._linked(session, None, self._look_suffix) as link:
+                await session.look(link)
+        except (Rejected, MqttConnectError):
+            self._look_suffix = "" if self._look_suffix else LOOK_SUFFIX
+            raise
         self._accepted_at = time.monotonic()
 
-    def _linked(self, session: Session, will: Message | None) -> Link:
-        return Link(self.settings, self._identifier, session.answered, will=will, on_message=session.receive)
+    def _linked(self, session: Session, will: Message | None, suffix: str = "") -> Link:
+        identifier = self._identifier + suffix
+        return Link(self.settings, identifier, session.answered, will=will, on_message=session.receive)
 
     def reply(self, message: Message, to: Incoming | None = None) -> None:
         """Publishes an answer to a command, also to the response topic that the sender gave, if connected."""

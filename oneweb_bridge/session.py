@@ -19,7 +19,7 @@ from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.journal import PAGE, Journal
-from oneweb_bridge.link import NO_RETAIN, REFUSED, Link, Received
+from oneweb_bridge.link import NO_RETAIN, REFUSED, Link, Received, TakenOver
 from oneweb_bridge.model import Message, Positions
 from oneweb_bridge.packets import MAX_REMAINING_LENGTH
 from oneweb_bridge.payloads import Alarm, Connection, Head, Probe
@@ -45,6 +45,9 @@ LONGEST_STORE_WAIT = 5.0
 INFO_EVERY = 10.0
 PROBE_EVERY = 60.0
 PROBE_PATIENCE = 10.0
+MIN_TWIN_TIMEOUT_S, TWIN_ROUND_TRIPS = 3.0, 4.0
+"""For how long a bridge that is about to connect waits for the probe of another with its name: at least so many
+seconds, and so many times as long as its own probe took."""
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -62,6 +65,10 @@ class Incoming(msgspec.Struct, frozen=True):
     correlation: bytes | None = None
     again: bool = False
     reply_problem: str | None = None
+
+
+class TwinConnected(TakenOver):
+    """Another bridge with this name is connected: it answered the one that is about to connect."""
 
 
 class Foreign(Exception):
@@ -100,9 +107,13 @@ class Owner(Protocol):
     refusals: int
     too_large: set[str]
     was_connected: bool
+    process: str
 
     async def meet_twin(self) -> None:
         """Another bridge with this instance published while this one was away. Raises TakenOver to give way to it."""
+
+    async def tell_twin(self) -> None:
+        """Alerts that another bridge with this instance wants to connect."""
 
     async def find_strays(self) -> list[str]:
         """The retained topics below the base that the bridge does not own. Raises MqttError."""
@@ -128,6 +139,10 @@ class Session:
         self.pausing = asyncio.Lock()
         self._head: asyncio.Future[Mapping[str, Any] | None] = asyncio.get_running_loop().create_future()
         self._nonce = ""
+        self._asks = False
+        self._twin_heard = asyncio.Event()
+        self._is_answering_twin = False
+        self._status: bytes | None = None
         self._probed = asyncio.Event()
         self._status_kept = asyncio.Event()
         self._is_proving_retain = False
@@ -146,16 +161,22 @@ class Session:
     async def look(self, link: Link) -> None:
         """Finds out whether this bridge may publish, on a connection that has no will yet.
 
-        Raises Foreign, or a group of errors when the connection is lost.
+        Raises Foreign, TwinConnected where another bridge with this name is connected, and a group of errors when the
+        connection is lost.
         """
-        self._link = link
+        self._link, self._asks = link, True
         try:
             async with asyncio.TaskGroup() as group:
                 end = group.create_task(link.wait_for_end(), name="mqtt end")
                 await link.listen(self._tree.head, self._tree.probe)
+                # Where it may not be read, who is connected is known by its answer alone.
+                with contextlib.suppress(aiomqtt.MqttError):
+                    await link.listen(self._tree.status)
+                asked = time.monotonic()
                 await self._probe()
                 await self._judge_head(self._head.result())
-                if not link.modern:
+                await self._look_for_twin(time.monotonic() - asked)
+                if not link.modern and not self._status_kept.is_set():
                     await self._prove_retain(link)
                 end.cancel()
         except BaseExceptionGroup as group:
@@ -239,7 +260,7 @@ class Session:
         # A late copy of an earlier probe proves nothing, so each has a word of its own.
         self._nonce = secrets.token_hex(8)
         self._probed.clear()
-        self._offer(Message(self._tree.probe, encode(Probe(rfc3339(SYSTEM.now()), self._nonce)), retain=False))
+        self._offer(self._probe_message(self._nonce))
         try:
             async with asyncio.timeout(PROBE_PATIENCE):
                 await self._probed.wait()
@@ -250,6 +271,25 @@ class Session:
             ) from None
         if not self._head.done():
             self._head.set_result(None)
+
+    def _probe_message(self, nonce: str) -> Message:
+        probe = Probe(rfc3339(SYSTEM.now()), nonce, self._owner.instance, self._owner.process, self._asks)
+        return Message(self._tree.probe, encode(probe), retain=False)
+
+    async def _look_for_twin(self, round_trip: float) -> None:
+        """Raises TwinConnected when another bridge with this name answers; one that is connected does so at once.
+
+        Where nobody ever published, or the last one said goodbye, or the broker did so for it, there is nobody to
+        wait for. A bridge that is frozen does not answer, nor one that is cut off from the broker.
+        """
+        never = self._status is None and self._head.result() is None
+        if never or b'"offline"' in (self._status or b""):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(MIN_TWIN_TIMEOUT_S, TWIN_ROUND_TRIPS * round_trip)):
+                await self._twin_heard.wait()
+        if self._twin_heard.is_set():
+            raise TwinConnected("another bridge with this name is connected")
 
     async def _prove_retain(self, link: Link) -> None:
         """A retained message must come with a subscription, and MQTT 3.1.1 cannot say otherwise. Raises MqttError.
@@ -724,7 +764,10 @@ class Session:
         elif message.topic == self._tree.probe:
             if self._nonce.encode() in message.payload:
                 self._probed.set()
+            else:
+                self._hear_probe(message.payload)
         elif message.topic == self._tree.status:
+            self._status = message.payload
             if message.retain:
                 self._status_kept.set()
         elif message.topic == self._birth_topic:
@@ -750,6 +793,24 @@ class Session:
             message.topic in self._kept,
             problem,
         )
+
+    def _hear_probe(self, payload: bytes) -> None:
+        """A probe that this session did not send last: one of another bridge with this name is a twin's."""
+        try:
+            probe = msgspec.json.decode(payload, type=Probe)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return
+        if probe.instance != self._owner.instance or probe.process in (None, self._owner.process):
+            return
+        if not probe.asks:
+            self._twin_heard.set()
+        elif self._is_online and not self._is_answering_twin:
+            self._is_answering_twin = True
+            self._offer(self._probe_message(secrets.token_hex(8)), self._twin_answered)
+            self.spawn(self._owner.tell_twin(), "mqtt twin")
+
+    def _twin_answered(self, _: bool) -> None:  # as every callback of a message
+        self._is_answering_twin = False
 
     def _heard_head(self, payload: bytes) -> None:
         if self._head.done():

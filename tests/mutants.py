@@ -599,8 +599,8 @@ TABLE = (
     Mutant(
         "a look is made without a will",
         "publisher.py",
-        "async with self._linked(session, None) as link:",
-        'async with self._linked(session, Message(self.tree.status, b"{}", retain=True)) as link:',
+        "async with self._linked(session, None, self._look_suffix) as link:",
+        'async with self._linked(session, Message(self.tree.status, b"{}", retain=True), "-look") as link:',
         "test_publisher.py -k will",
     ),
     Mutant(
@@ -613,7 +613,7 @@ TABLE = (
     Mutant(
         "MQTT 3.1.1: a broker must prove that it keeps messages",
         "session.py",
-        "                if not link.modern:\n",
+        "                if not link.modern and not self._status_kept.is_set():\n",
         "                if False:\n",
         "test_publisher.py -k retain",
     ),
@@ -623,6 +623,34 @@ TABLE = (
         "return self._lasted < self._was_away and not self._has_given_way",
         "return False",
         "test_publisher.py -k twins",
+    ),
+    Mutant(
+        "who is connected answers a twin that looks",
+        "session.py",
+        "elif self._is_online and not self._is_answering_twin:",
+        "elif False:",
+        "test_publisher.py -k probe_of_another",
+    ),
+    Mutant(
+        "a bridge looks before it takes a connection over",
+        "session.py",
+        "        if self._twin_heard.is_set():\n",
+        "        if False:\n",
+        "test_publisher.py -k stays_away",
+    ),
+    Mutant(
+        "a look takes nobody's connection",
+        "publisher.py",
+        "identifier = self._identifier + suffix",
+        "identifier = self._identifier",
+        "test_publisher.py -k stays_away",
+    ),
+    Mutant(
+        "connections that do not last look again",
+        "publisher.py",
+        "if long_ago or self._short_in_a_row >= MAX_SHORT_CONNECTIONS:",
+        "if long_ago:",
+        "test_publisher.py -k do_not_last",
     ),
     Mutant(
         "a twin is recognised",

@@ -8,7 +8,7 @@ import math
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from oneweb_bridge import broker, journal, publisher, refusals, session, store
 from oneweb_bridge.config import parse
 from oneweb_bridge.executor import Inbox
-from oneweb_bridge.link import Link, TakenOver
+from oneweb_bridge.link import Link, Rejected, TakenOver
 from oneweb_bridge.model import Batch, Entry, Message, Positions, Put
 from oneweb_bridge.settings import Mqtt
 from oneweb_bridge.topics import Tree
@@ -60,6 +60,12 @@ class Bench:
 
     async def _info(self) -> dict[str, object]:
         return {"journal": {}}
+
+    @contextlib.asynccontextmanager
+    async def publishing_later(self) -> AsyncIterator[Callable[[], Awaitable[publisher.Publisher]]]:
+        """What begins a publisher, which then runs until the block is over."""
+        async with contextlib.AsyncExitStack() as stack:
+            yield lambda: stack.enter_async_context(self.publishing())
 
     @contextlib.asynccontextmanager
     async def publishing(self, instance: str | None = None) -> AsyncIterator[publisher.Publisher]:
@@ -110,6 +116,7 @@ async def guarded_broker(directory: Path, acl: str, *settings: str) -> AsyncIter
 
 
 ALL = "topic readwrite #\n"
+NOON = "2026-06-01T12:00:00.000Z"
 
 
 async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:
@@ -732,33 +739,134 @@ async def test_proof_of_retained_messages_leaves_none(tmp_path: Path) -> None:
     assert [retain for topic, _, retain in heard.messages if topic == "oneweb/bridge/probe" and retain] == []
 
 
+@contextlib.asynccontextmanager
+async def twins(directory: Path, port: int, **changes: Any) -> AsyncIterator[tuple[Bench, Bench]]:
+    """Two benches with databases of their own for one broker: what they publish as has one client id."""
+    for name in "ab":
+        (directory / name).mkdir()
+    async with bench(directory / "a", port, **changes) as first, bench(directory / "b", port, **changes) as second:
+        yield first, second
+
+
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
-async def test_twin_is_recognised_and_the_later_one_gives_way(
+async def test_twin_that_comes_later_looks_and_stays_away(
     tmp_path: Path, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two bridges with one client id both say so, in a sentence and an alert, and the later one stays away."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.05)
+    """It takes nobody's connection and stays away for as long as the other answers, which alerts; then it comes."""
+    monkeypatch.setattr(publisher, "GIVE_WAY", 0.2)
+    monkeypatch.setattr(publisher, "LONGEST_ABSENCE", 0.5)
     port = broker.free_port()
-    benches = []
-    async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(broker.running(port))
-        for name in "ab":
-            (tmp_path / name).mkdir()
-            benches.append(await stack.enter_async_context(bench(tmp_path / name, port, protocol=protocol)))
-        older = await stack.enter_async_context(benches[0].publishing())
-        await connected(older)
-        # As if it had been there for an hour.
-        older._lost_at -= 3600
-        older.connected_since = older._lost_at
-        newer = await stack.enter_async_context(benches[1].publishing())
-        async with asyncio.timeout(20):
-            while not newer._take_overs._has_given_way:
-                await asyncio.sleep(0.02)
-        assert "'oneweb-bridge-main'" in str(newer.problem)
-        await connected(older)
+    async with (
+        broker.running(port),
+        twins(tmp_path, port, protocol=protocol) as (first, second),
+        second.publishing_later() as later,
+    ):
+        async with first.publishing() as older:
+            await connected(older)
+            since = older.connected_since
+            newer = await later()
+            async with asyncio.timeout(20):
+                while newer._take_overs._in_a_row < 3:
+                    await asyncio.sleep(0.02)
+            assert "'oneweb-bridge-main'" in str(newer.problem)
+            assert older.connected_since == since
+            assert newer.connected_since is None
+            kept = await harness.retained(port, "oneweb/bridge/status")
+            assert kept["oneweb/bridge/status"] == {"state": "online"}
+        await connected(newer)
 
-    for made in benches:
-        assert [alert.split(":")[0] for alert in made.alerts] == ["client_id_taken"]
+    assert {alert.split(":")[0] for alert in first.alerts} == {"client_id_taken"}
+    assert second.alerts == []
+
+
+async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a bridge left that lost its power says online for a while; nobody answers, and the next one connects."""
+    monkeypatch.setattr(session, "MIN_TWIN_TIMEOUT_S", 0.2)
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made:
+        await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
+        strange = (
+            b"no JSON",
+            b"[" * 9000,
+            json.dumps({"time": NOON, "nonce": "n", "instance": "other", "process": "x"}),
+            b"{}",
+        )
+        async with made.publishing() as running:
+            for payload in strange:
+                await harness.said(port, "oneweb/bridge/probe", payload)
+            await connected(running)
+
+    assert made.alerts == []
+
+
+async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None:
+    """Nor is one of `check`, of this process, or one that asks nothing; one that asks is, once for all at a time."""
+    port = broker.free_port()
+    async with (
+        broker.running(port),
+        harness.recording(port, "oneweb/bridge/probe") as heard,
+        bench(tmp_path, port) as made,
+        made.publishing() as running,
+    ):
+        await connected(running)
+        before = len(heard.on("oneweb/bridge/probe"))
+        silent = [{"instance": "other", "process": "x", "asks": True}, {}, {"instance": "main", "asks": True}]
+        silent += [{"instance": "main", "process": running.process, "asks": True}, {"instance": "main", "process": "x"}]
+        asks = {"instance": "main", "process": "x", "asks": True}
+        for members in (*silent, asks):
+            await harness.said(port, "oneweb/bridge/probe", json.dumps({"time": NOON, "nonce": "n", **members}))
+        await heard.until(lambda: len(heard.on("oneweb/bridge/probe")) > before + len(silent) + 1)
+        await heard.quiet(0.3)
+
+    answers = [said for said in heard.on("oneweb/bridge/probe")[before:] if said["nonce"] != "n"]
+    assert [(said["instance"], said["process"], "asks" in said) for said in answers] == [
+        ("main", running.process, False)
+    ]
+    assert len(made.alerts) == 1
+
+
+async def test_connections_that_do_not_last_look_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a broker does not say why it ends them, another client may be what ends two in a row."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    port = broker.free_port()
+    async with (
+        broker.running(port),
+        proxy.between(port) as gate,
+        bench(tmp_path, gate.port) as made,
+        made.publishing() as running,
+    ):
+        for _ in range(2):
+            await connected(running)
+            before = running.connected_since
+            gate.sever()
+            async with asyncio.timeout(20):
+                while running.connected_since == before:
+                    await asyncio.sleep(0.02)
+        await connected(running)
+
+    assert gate.wills == [False, True, True, False, True]
+
+
+async def test_look_that_the_broker_rejects_has_the_client_id_of_the_bridge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some brokers let a user in with a single client id."""
+    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    suffixes: list[str] = []
+    real = publisher.Publisher._linked
+
+    def linked(self: publisher.Publisher, made: session.Session, will: Message | None, suffix: str = "") -> Link:
+        suffixes.append(suffix)
+        if suffix:
+            raise Rejected("Client identifier not valid")
+        return real(self, made, will, suffix)
+
+    monkeypatch.setattr(publisher.Publisher, "_linked", linked)
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+        await connected(running)
+
+    assert suffixes == ["-look", "", ""]
 
 
 async def test_end_that_a_twin_causes_is_told_where_the_broker_says_so(
@@ -784,6 +892,7 @@ async def test_end_that_a_twin_causes_is_told_where_the_broker_says_so(
             while not pauses:
                 await asyncio.sleep(0.02)
 
+        assert running._accepted_at == -math.inf
     assert pauses == [publisher.GIVE_WAY]
     assert [alert.split(":")[0] for alert in made.alerts] == ["client_id_taken"]
 
