@@ -144,6 +144,10 @@ def test_any_values_in_several_fields_cost_no_other_record(call: str, data: st.D
     assert {id: found.get(id) for id in alone} == alone
 
 
+OWN_ID = "put the id here"
+"""Stands for the id that each record has alone."""
+
+
 def answer_with_everything(call: str) -> tuple[str, str]:
     """A good listing, and one in which every kind of value stands in every place, each in a record of its own."""
     record = records_of(call)[0]
@@ -151,16 +155,17 @@ def answer_with_everything(call: str) -> tuple[str, str]:
     keys = [place for place in places(record) if place[-1] == "id"]
     own = keys[0] if call != "usage_consumption" else ("bucket", 0, "id")
     number = 0
+    named = copy.deepcopy(record)
+    at = named
+    for key in own[:-1]:
+        at = at[key]
+    at[own[-1]] = OWN_ID
+    whole = json.dumps(named)
     for place in places(record):
-        for value in VALUES.values():
+        for changed in with_values(named, place, VALUES.values()):
             number += 1
-            named = copy.deepcopy(record)
-            at = named
-            for key in own[:-1]:
-                at = at[key]
-            at[own[-1]] = f"X-{number}"
-            good.append(json.dumps(named))
-            bad.append(with_value(named, place, value))
+            good.append(whole.replace(OWN_ID, f"X-{number}"))
+            bad.append(changed.replace(OWN_ID, f"X-{number}"))
     return f"[{','.join(good)}]", f"[{','.join(bad)}]"
 
 
