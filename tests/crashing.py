@@ -38,6 +38,8 @@ class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Shorter pauses between two connections, so that a round sees more of them."""
     info_every: float = 0.0
     """Seconds between two looks whether the bridge's info has changed; 0 leaves it."""
+    probe_patience: float = 0.0
+    """Seconds until a probe that does not come back is given up; 0 leaves it."""
     fail_while: str = ""
     """While this file exists, `fail_share` of all writes fail with an I/O error."""
     fail_share: float = 0.3
@@ -217,6 +219,8 @@ def prepare(accident: Accident) -> None:
         publisher.FIRST_WAIT, publisher.LONGEST_WAIT = 0.2, 1.0
     if accident.info_every:
         session.INFO_EVERY = accident.info_every
+    if accident.probe_patience:
+        session.PROBE_PATIENCE = accident.probe_patience
     if accident.at in POINTS:
         _hook(*POINTS[accident.at], Crash(accident.nth))
     elif accident.at in WITHIN:

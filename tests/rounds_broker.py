@@ -158,7 +158,7 @@ async def denied(directory: Path, seed: int, protocol: str) -> Verdict:
     _write_acl(rules, "oneweb/bridge/polling/#")
     async with set_up(directory, seed, broker_conf=f"acl_file {rules}\n") as stage:
         # The recorder is a user that everything is allowed to; only the bridge has a name.
-        await stage.start({"quick": True}, mqtt={"protocol": protocol})
+        await stage.start({"quick": True, "probe_patience": 2.0}, mqtt={"protocol": protocol})
         await stage.until_ready("broker", is_well=False)
         await _grown(stage)
         async with asyncio.timeout(40):
