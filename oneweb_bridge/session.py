@@ -336,14 +336,18 @@ class Session:
         A copy that `backup` made gets an id of its own when it is opened. Any other copy gets one here, because the
         numbers of the rows that it lacks come again, and an event id may not.
         """
+        earlier = dict(self._tree.earlier)
         if journal == self._tree.journal_id:
-            known = cursor
-            if seq > known:
-                self._tree.journal_id, self._tree.earlier = await self._journal.renew(cursor)
+            known, is_older = cursor, seq > cursor
+        elif journal in earlier:
+            known, is_older = earlier[journal], False
         else:
-            # Where a copy of this database finds a journal that it does not know, another copy was here in between.
-            last = self._tree.earlier[-1][1] if self._tree.earlier else seq
-            known = dict(self._tree.earlier).get(journal, last)
+            # Another database was here in between, maybe another copy. Where this one had published under its id, so
+            # may another copy have, with other content.
+            last = max(earlier.values(), default=0)
+            known, is_older = last or cursor or seq, cursor > last
+        if is_older:
+            self._tree.journal_id, self._tree.earlier = await self._journal.renew(cursor)
         if seq <= known:
             return None
         return (

@@ -232,8 +232,8 @@ TABLE = (
     Mutant(
         "head: a higher number renews the journal id",
         "session.py",
-        "            if seq > known:\n                self._tree.journal_id",
-        "            if False:\n                self._tree.journal_id",
+        "known, is_older = cursor, seq > cursor",
+        "known, is_older = cursor, False",
         "test_backup.py -k event_id",
     ),
     Mutant(
@@ -288,9 +288,16 @@ TABLE = (
     Mutant(
         "head: a second restore is told",
         "session.py",
-        "last = self._tree.earlier[-1][1] if self._tree.earlier else seq",
-        "last = seq",
+        "known, is_older = last or cursor or seq, cursor > last",
+        "known, is_older = seq, cursor > last",
         "test_backup.py -k second_restore",
+    ),
+    Mutant(
+        "head: of another journal renews the id that rows were published under",
+        "session.py",
+        "known, is_older = last or cursor or seq, cursor > last",
+        "known, is_older = last or cursor or seq, False",
+        "test_backup.py -k plain_copy",
     ),
     Mutant(
         "head: an instance that was renamed goes on",

@@ -265,6 +265,27 @@ async def test_backup_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Pa
     assert len(ids_heard(recorder)) == 25
 
 
+async def test_plain_copy_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Path) -> None:
+    """A copy that no command made has its journal's own id each time: it is told by the head of another journal."""
+    port, path, copy = broker.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
+    async with broker.running(port), harness.recording(port) as recorder:
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(sites(0, 10))
+            await published(made, recorder)
+            await made.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            shutil.copy(path, copy)
+            await made.store.commit(sites(10, 5))
+            await published(made, recorder)
+        for turn in range(2, 5):
+            restored(copy, tmp_path, "bench.db")
+            async with bench(tmp_path, port) as made:
+                await made.store.commit(sites(10 * turn, 5))
+                await published(made, recorder)
+                assert len(made.alerts) == 1
+
+    assert len(ids_heard(recorder)) == 30
+
+
 async def test_second_restore_is_told_as_the_first(tmp_path: Path) -> None:
     """Also when what the broker knows last comes from another restore of the same backup, that is alerted."""
     port, copy = broker.free_port(), tmp_path / "copy.db"
