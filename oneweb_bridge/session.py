@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import aiomqtt
 import msgspec
 
+from oneweb_bridge.catalogue import CALLS
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.heads import Place, foreign_sentence, owner_of, read_head
@@ -779,9 +780,14 @@ class Session:
                 self._owner.handles.on_birth()
         else:
             incoming = self._incoming(message)
-            if incoming.retain:
+            if incoming.retain and self._is_of_a_call(message.topic):
                 self._kept.add(message.topic)
             self._owner.handles.on_command(incoming)
+
+    def _is_of_a_call(self, topic: str) -> bool:
+        """Whether a command is for a call that there is: any others are as many as their senders like."""
+        name = topic.removeprefix(f"{self._tree.base}/bridge/polling/").partition("/")[0]
+        return name == "all" or name in CALLS
 
     def _incoming(self, message: Received) -> Incoming:
         """A command. Where its sender wants the answer is a topic that a stranger chose: here alone it is checked."""

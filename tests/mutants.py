@@ -443,6 +443,13 @@ TABLE = (
         "test_publisher.py -k kept_back",
     ),
     Mutant(
+        "retained commands of unknown calls are not remembered",
+        "session.py",
+        "if incoming.retain and self._is_of_a_call(message.topic):",
+        "if incoming.retain:",
+        "test_publisher.py -k unknown_calls",
+    ),
+    Mutant(
         "commands that wait are bounded in bytes",
         "executor.py",
         " or self._bytes + size > MOST_WAITING_BYTES",

@@ -86,7 +86,8 @@ WORLD = {
     "restoring": "journal model topics",
     "refusals": "journal model restoring suspects topics window",
     "session": (
-        "clock encoding heads journal link model packets payloads refusals restoring settings suspects topics window"
+        "catalogue clock encoding heads journal link model packets payloads refusals restoring settings suspects "
+        "topics window"
     ),
     "purge": "clock encoding heads journal link model payloads settings topics",
     "publisher": "encoding journal link model payloads purge session settings suspects topics",

@@ -621,6 +621,22 @@ async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broke
     assert [len(payload) for payload in heard] == [65_536]
 
 
+async def test_retained_commands_of_unknown_calls_are_not_remembered(tmp_path: Path) -> None:
+    """What a connection remembers of retained commands does not grow with the names that their senders think of."""
+    heard: list[session.Incoming] = []
+    port = broker.free_port()
+    async with broker.running(port), bench(tmp_path, port) as made:
+        made.on_command = heard.append
+        async with made.publishing() as running, asyncio.timeout(20):
+            await connected(running)
+            for name in ("sites", "all", "x" * 1000, "y" * 1000):
+                await harness.said(port, f"oneweb/bridge/polling/{name}/set", b"{}", retain=True)
+            while len(heard) < 4:
+                await asyncio.sleep(0.02)
+            assert running._session is not None
+            assert running._session._kept == {f"oneweb/bridge/polling/{name}/set" for name in ("sites", "all")}
+
+
 def test_commands_that_wait_are_bounded_in_bytes() -> None:
     """What waits holds no more than its bound, however few commands it is; what was taken out makes room."""
     inbox, size = Inbox(), 1_000_000
