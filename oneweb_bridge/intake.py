@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -247,7 +247,8 @@ class Intake:
         fresh = await asyncio.to_thread(_read, plan, staged, listing.problems)
         for record in fresh:
             self._unreadable_of(plan.call).note(record.reading)
-        listing.not_believed += _drop_unbelieved(plan, [record.reading for record in fresh], listing.bounds)
+        unbelieved = _drop_unbelieved(plan, [record.reading for record in fresh], listing.bounds)
+        listing.not_believed += len(unbelieved)
         fresh = await self._wanted(plan, await self._with_held_values(plan, fresh, held), listing)
         ids, memory = [record.reading.id for record in fresh], outcome.memory
         rule = diff.Rule(
@@ -267,7 +268,7 @@ class Intake:
             products = [id for said_by, id, _ in batch.links if said_by == "product"]
             batch.stale.extend(await self._store.linked_terminals(products))
         if plan.kind == "terminal":
-            batch.extend(await self._presence([record.reading for record in fresh]))
+            batch.extend(await self._presence([record.reading for record in fresh], set(unbelieved)))
         outcome.events += sum(_is_event(entry.what, entry.body) for entry in batch.entries)
         outcome.samples += sum(entry.what in ("metric", "usage") for entry in batch.entries)
         await self._store.commit(batch)
@@ -324,7 +325,8 @@ class Intake:
             return await self._store.among("record", kind, ids)
         return set(ids) - await self._store.among("removed", kind, ids)
 
-    async def _presence(self, readings: Sequence[Reading]) -> Batch:
+    async def _presence(self, readings: Sequence[Reading], unbelieved: Collection[str]) -> Batch:
+        """Presence that is due; of the ids whose times are not believed it stays so, until there is one to publish."""
         now, steady = self._now(), self._store.steady.now()
         at = await self._store.presence([r.id for r in readings])
         late = [r for r in readings if steady - at.get(r.id, 0) >= samples.PRESENCE_EVERY]
@@ -339,7 +341,7 @@ class Intake:
             now=now,
         )
         batch = samples.judge([found[id] for id in due if id in found], context)
-        batch.presence = [(id, steady) for id in due]
+        batch.presence = [(id, steady) for id in due if id not in unbelieved]
         return batch
 
     async def _past(self, report: str, ids: Sequence[str]) -> dict[str, KnownSamples]:
@@ -598,16 +600,16 @@ def _set_aside(call: Call, id: str, error: wire.Unreadable, problems: Problems) 
     _log.debug("%s: something of %s is set aside: %s", call.id, id, error, exc_info=error)
 
 
-def _drop_unbelieved(plan: Plan, readings: Sequence[Reading], bounds: Bounds) -> int:
-    """Takes out of records the times of a measurement that are not believed. Returns how many."""
-    count = 0
+def _drop_unbelieved(plan: Plan, readings: Sequence[Reading], bounds: Bounds) -> list[str]:
+    """Takes out of records the times of a measurement that are not believed. Returns the id of each such time."""
+    ids = []
     for reading in readings:
         for name in plan.measured:
             ts = moment(reading.fields.get(name))
             if ts is not None and not bounds.has(ts):
                 del reading.fields[name]
-                count += 1
-    return count
+                ids.append(reading.id)
+    return ids
 
 
 def _known(listing: Listing, past: KnownSamples | None) -> Known:

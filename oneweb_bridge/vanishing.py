@@ -18,6 +18,9 @@ from oneweb_bridge.settings import Removal
 _OURS = frozenset(("time", "ts", "cycle_started"))
 """Fields that the bridge itself adds to a record."""
 
+_NO_VALUE: tuple[None, str] = (None, "")
+"""An empty text is published as it is, but where many come at once something is lost as with null."""
+
 HeldFields = Mapping[str, int]
 """The fields whose values are held, each with the steady time in ms since when."""
 
@@ -38,8 +41,10 @@ def vanished_fields(traits: Traits, before: Fields, after: Fields) -> list[str]:
         return []
     return [
         name
-        for name in before.keys() - after.keys() - traits.volatile - _OURS
-        if after.get(traits.no_limit.get(name, "")) is not True
+        for name in before.keys() - traits.volatile - _OURS
+        if after.get(name) in _NO_VALUE
+        and before[name] not in _NO_VALUE
+        and after.get(traits.no_limit.get(name, "")) is not True
     ]
 
 

@@ -1353,6 +1353,20 @@ TABLE = (
         "test_vanishing.py",
     ),
     Mutant(
+        "presence that is not believed stays due",
+        "intake.py",
+        "for id in due if id not in unbelieved]",
+        "for id in due]",
+        "test_bounds.py -k another_decade",
+    ),
+    Mutant(
+        "an empty text is no value where many come at once",
+        "vanishing.py",
+        "if after.get(name) in _NO_VALUE\n",
+        "if name not in after\n",
+        "test_vanishing.py",
+    ),
+    Mutant(
         "what belongs to a held field is held with it",
         "vanishing.py",
         "        kept.update(POSITION)\n",
@@ -1362,7 +1376,7 @@ TABLE = (
     Mutant(
         "a number that became unlimited did not vanish",
         "vanishing.py",
-        '        if after.get(traits.no_limit.get(name, "")) is not True\n',
+        '        and after.get(traits.no_limit.get(name, "")) is not True\n',
         "",
         "test_vanishing.py",
     ),

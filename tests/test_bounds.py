@@ -128,7 +128,7 @@ async def test_clock_of_the_api_that_is_wrong_keeps_nothing_out(
 
 @pytest.mark.parametrize("wrong", WRONG)
 async def test_terminal_that_is_last_seen_in_another_decade_is_told(wrong: int, tmp_path: Path) -> None:
-    """Its record has no such field, its presence says nothing, and goes on when the source is right again."""
+    """Its record has no such field, its presence says nothing, and goes on as soon as the source is right again."""
     async with bench(tmp_path) as b:
         imei = b.ids("terminals")[0]
         b.sim.fleet("set", id=imei, attributes={"lastSeenDate": rfc3339(wrong)})
@@ -136,10 +136,10 @@ async def test_terminal_that_is_last_seen_in_another_decade_is_told(wrong: int, 
         assert kinds(outcome.alerts) == ["time_not_believed"]
         assert "last_seen" not in await b.record("terminal", imei)
         assert imei not in {row.id for row in await b.news() if row.name == "presence"}
-        b.sim.fleet("set", id=imei, attributes={"lastSeenDate": rfc3339(NOW + HOUR)})
-        await b.later(HOUR / 1000)
+        b.sim.fleet("set", id=imei, attributes={"lastSeenDate": rfc3339(NOW + MINUTE)})
+        await b.later(MINUTE / 1000)
         await b.poll(TERMINALS)
-        assert [row.ts for row in await b.news() if row.name == "presence" and row.id == imei] == [NOW + HOUR]
+        assert [row.ts for row in await b.news() if row.name == "presence" and row.id == imei] == [NOW + MINUTE]
 
 
 async def test_plain_dates_may_lie_anywhere(tmp_path: Path) -> None:

@@ -28,6 +28,13 @@ TRAITS = Traits(
             {"id": "1"},
             {"allowance_gb", "allowance_unlimited"},
         ),
+        (
+            {"imei": "1", "name": "a", "product_ids": ["P"]},
+            {"imei": "1", "name": "", "product_ids": []},
+            {"name"},
+        ),
+        ({"imei": "1", "name": ""}, {"imei": "1"}, set()),
+        ({"imei": "1", "flag": True, "rate_bps": 5}, {"imei": "1", "flag": False, "rate_bps": 0}, set()),
         ({"main/UT": "1"}, {}, set()),
         ({}, {"imei": "1"}, set()),
     ],
