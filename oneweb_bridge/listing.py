@@ -78,21 +78,26 @@ class UnreadableValues:
 
     def __init__(self) -> None:
         self._fields: dict[str, tuple[str, ...]] = {}
-        self._reasons: dict[str, str] = {}
+        self._first: dict[str, tuple[str, str]] = {}
+        """Field -> an id and why its value could not be read: all reasons of a large fleet would take memory."""
 
     def note(self, reading: Reading) -> None:
         """Takes over what was just decoded."""
         if reading.odd:
             self._fields[reading.id] = reading.odd
-            self._reasons |= zip(reading.odd, reading.reasons, strict=False)
         else:
             self._fields.pop(reading.id, None)
+        for name, reason in zip(reading.odd, reading.reasons, strict=False):
+            first = self._first.get(name, (reading.id, ""))[0]
+            if first == reading.id or name not in self._fields.get(first, ()):
+                self._first[name] = reading.id, reason
 
     def add_to(self, problems: Problems, listed: AbstractSet[str]) -> None:
         """Counts them into the problems of a poll that listed these ids; what is not listed any more is forgotten."""
         self._fields = {id: names for id, names in self._fields.items() if id in listed}
         for id, names in self._fields.items():
-            problems.add_values(id, names, [self._reasons.get(name, "") for name in names])
+            firsts = [self._first.get(name, ("", "")) for name in names]
+            problems.add_values(id, names, [reason if first == id else "" for first, reason in firsts])
 
 
 Staged = tuple[int, str, bytes, bytes]
