@@ -116,6 +116,8 @@ class Intake:
         self._familiar: dict[str, Familiar] = {}
         self._unreadable: dict[str, UnreadableValues] = {}
         self._age = 0
+        self._slice = asyncio.Lock()
+        """Held from the look at which records there are to the commit that relies on it: no removal comes between."""
         self._config = config
         self._plans = _plans(config)
 
@@ -159,7 +161,8 @@ class Intake:
         # From here on the listing is known to be complete.
         held = await self._hold_values(plan, memory, listing, outcome)
         async for staged in self._store.staged(plan.call.id):
-            await self._commit_records(plan, staged, listing, held, outcome)
+            async with self._slice:
+                await self._commit_records(plan, staged, listing, held, outcome)
         await self._remove(plan, listing, memory, outcome)
         outcome.records = len(listing.ids)
         outcome.unpaged = listing.unpaged
@@ -370,7 +373,8 @@ class Intake:
         if verdict.count and absent:
             await self._store.count_missing(plan.kind, [a.id for a in absent], now)
         for start in range(0, len(verdict.gone), SLICE):
-            await self._commit_removed(plan.kind, verdict.gone[start : start + SLICE], outcome)
+            async with self._slice:
+                await self._commit_removed(plan.kind, verdict.gone[start : start + SLICE], outcome)
         if verdict.held:
             outcome.alerts.append(alert := _held(plan, verdict.held, len(absent) or stored))
             outcome.held = alert.message
@@ -458,7 +462,8 @@ class Intake:
             for missed, ids in await self._missed(plan, first):
                 await self._make_up(plan, missed, ids, outcome)
         async for staged in self._store.staged(plan.call.id):
-            await self._commit_samples(plan, staged, outcome)
+            async with self._slice:
+                await self._commit_samples(plan, staged, outcome)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
         outcome.alerts += _time_alerts(plan.call.id, listing)
         # A span that was asked for by a wrong clock does not reach beyond the API's own time.
@@ -501,7 +506,8 @@ class Intake:
         with contextlib.suppress(NotFound):
             await self._stage_span(plan, span, listing, ids, MISSED)
         async for staged in self._store.staged(plan.call.id + MISSED):
-            await self._commit_samples(plan, staged, outcome, MISSED)
+            async with self._slice:
+                await self._commit_samples(plan, staged, outcome, MISSED)
         outcome.alerts += _time_alerts(plan.call.id, listing)
 
     async def _stage_samples(self, plan: Plan, page: Listed, listing: Listing, place: str) -> None:
@@ -541,24 +547,28 @@ class Intake:
     async def relate(self) -> None:
         """Works out the relations of all terminals that need it, and says those that changed."""
         while imeis := await self._store.stale():
-            terminals = _fields(await self._store.load("terminal", imeis))
-            linked = await self._store.linked_products(imeis)
-            products = _fields(await self._load_all("product", {p for ids in linked.values() for p in ids}))
-            site_ids, organization_ids = relations.wanted_ids(terminals, products)
-            sites = _fields(await self._load_all("site", site_ids))
-            organizations = _fields(await self._load_all("organization", organization_ids))
-            related = {
-                imei: relations.relate(
-                    imei,
-                    fields,
-                    [products[p] for p in linked.get(imei, ()) if p in products],
-                    sites,
-                    organizations,
-                )
-                for imei, fields in terminals.items()
-            }
-            before = await self._store.load("relations", imeis)
-            await self._store.commit(relations.compare(imeis, terminals, related, before, self._now()))
+            async with self._slice:
+                await self._relate(imeis)
+
+    async def _relate(self, imeis: Sequence[str]) -> None:
+        terminals = _fields(await self._store.load("terminal", imeis))
+        linked = await self._store.linked_products(imeis)
+        products = _fields(await self._load_all("product", {p for ids in linked.values() for p in ids}))
+        site_ids, organization_ids = relations.wanted_ids(terminals, products)
+        sites = _fields(await self._load_all("site", site_ids))
+        organizations = _fields(await self._load_all("organization", organization_ids))
+        related = {
+            imei: relations.relate(
+                imei,
+                fields,
+                [products[p] for p in linked.get(imei, ()) if p in products],
+                sites,
+                organizations,
+            )
+            for imei, fields in terminals.items()
+        }
+        before = await self._store.load("relations", imeis)
+        await self._store.commit(relations.compare(imeis, terminals, related, before, self._now()))
 
     async def _load_all(self, kind: Kind, ids: Iterable[str]) -> dict[str, Stored]:
         return await self._store.load(kind, sorted(ids))

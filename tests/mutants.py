@@ -1170,6 +1170,20 @@ TABLE = (
         "test_samples.py -k is_back",
     ),
     Mutant(
+        "no removal between the look at a sample's id and its commit",
+        "intake.py",
+        "async with self._slice:\n                await self._commit_samples(plan, staged, outcome)\n",
+        "if True:\n                await self._commit_samples(plan, staged, outcome)\n",
+        "test_intake.py -k during_a_removal",
+    ),
+    Mutant(
+        "no removal between the look at a terminal and its components' commit",
+        "intake.py",
+        "async with self._slice:\n                await self._commit_records(",
+        "if True:\n                await self._commit_records(",
+        "test_intake.py -k during_a_removal",
+    ),
+    Mutant(
         "what came while an id was gone is no retained topic",
         "store.py",
         "n.doc.decode(), 0 if n.entry is None else head + n.entry + 1)",

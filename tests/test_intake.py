@@ -1,5 +1,6 @@
 """Whole polls of single calls against the simulated API: what each makes of the records, and what it says of it."""
 
+import asyncio
 import json
 import random
 from collections import defaultdict
@@ -12,7 +13,8 @@ import pytest
 import stamina
 
 from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.model import Batch, OnlineTerminal
+from oneweb_bridge.intake import Outcome
+from oneweb_bridge.model import Batch, Kind, OnlineTerminal
 from oneweb_bridge.poller import Poller
 from oneweb_bridge.samples import Attention, Patience, notice_stopped, stopped
 from oneweb_bridge.simulator.clock import parse_rfc3339
@@ -986,6 +988,45 @@ async def test_sample_of_a_removed_terminal_goes_to_history_alone(tmp_path: Path
         assert {one.what for one in late} == {"history"}
         sql = "SELECT ts, doc, seq, letters FROM newest WHERE id = ? AND report = 'signal_quality'"
         assert await b.rows(sql, id) == [(max(one.body["ts"] for one in late), "", 0, "")]
+
+
+@pytest.mark.parametrize("call", [SIGNAL, COMPONENTS])
+async def test_poll_during_a_removal_brings_no_topic_back(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that is removed while another call's answer is compared keeps no retained topic."""
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        id = b.ids("terminals")[0]
+        b.sim.fleet("remove", id=id)
+        await gone(b, TERMINALS, 2)
+        b.sim.fleet("restore", id=id)
+        among, remove = b.store.among, b.intake._remove
+        at_removal, polls = asyncio.Event(), list[asyncio.Task[Outcome]]()
+
+        async def removing(*args: Any) -> None:
+            at_removal.set()
+            await remove(*args)
+
+        async def among_then_removal(table: str, kind: Kind, ids: Sequence[str]) -> set[str]:
+            found = await among(table, kind, ids)
+            if table == "removed" and id in ids and not polls:
+                b.sim.fleet("remove", id=id)
+                polls.append(asyncio.create_task(b.poll(TERMINALS)))
+                await at_removal.wait()
+                # As many round trips to the database as a removal that does not wait needs, and more.
+                for _ in range(50):
+                    await b.rows("SELECT 1")
+            return found
+
+        monkeypatch.setattr(b.intake, "_remove", removing)
+        monkeypatch.setattr(b.store, "among", among_then_removal)
+        await b.poll(call)
+        await asyncio.gather(*polls)
+        last = [one.what for one in await b.news() if one.id == id][-1]
+        assert last == "removed"
+        assert await b.rows("SELECT report FROM newest WHERE id = ? AND seq > 0", id) == []
+        assert await b.rows("SELECT kind FROM record WHERE id = ?", id) == []
 
 
 # --- reports that stop ----------------------------------------------------------------------------
