@@ -85,7 +85,8 @@ def _accepted(place: doors.Place, context: ssl.SSLContext) -> str:
 # ── who gets in ────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho leaves the socket to be collected
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("abandoned_sockets")
 @pytest.mark.parametrize("wrong", ["no account", "wrong password", "unknown name", "no TLS", "unknown CA"])
 async def test_nobody_gets_in_without_account_and_tls(door: doors.Place, wrong: str) -> None:
     """Without an account, with a wrong password or name, without TLS or with another CA there is no connection."""

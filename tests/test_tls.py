@@ -28,8 +28,10 @@ SERVERS = {
     "expired": ("subjectAltName=DNS:localhost", "-days 0"),
     "elsewhere": ("subjectAltName=DNS:elsewhere.example.org", "-days 2"),
 }
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-"""paho leaves the socket of a handshake that failed to be collected."""
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("abandoned_sockets"),
+]
 
 
 def openssl(place: Path, line: str) -> None:
