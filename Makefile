@@ -33,11 +33,12 @@ test-homeassistant:  ## tests with a real Home Assistant, which is first install
 	$(SETUP) homeassistant
 	@$(PYTHON) -m pytest -m homeassistant -n 0 tests/homeassistant $(ARGS)
 
-check:  ## format, lint and types, without changing anything
+check:  ## format, lint, types and imports, without changing anything
 	$(SETUP) check
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m mypy
+	@.venv/bin/lint-imports --no-logo
 
 format:  ## formats the code, and corrects what ruff can correct
 	$(SETUP) check

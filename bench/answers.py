@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
 
-from oneweb_bridge import broker
-from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.demo import mosquitto
 
 PATH = CALLS["user_terminals"].path
 
@@ -59,7 +59,7 @@ async def api() -> AsyncIterator[Api]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", broker.free_port())
+        site = web.TCPSite(runner, "127.0.0.1", mosquitto.free_port())
         await site.start()
         made.url = site.name
         yield made

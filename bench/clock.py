@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from oneweb_bridge.cli import settle
+from oneweb_bridge.cli.main import settle
 
 
 class Clock:

@@ -27,7 +27,7 @@ from bench.fleet import CALM, Run, running
 from bench.progress import say
 from bench.scope import Scope, spelled
 from bench.table import Row
-from oneweb_bridge import store
+from oneweb_bridge.store import store
 
 POLLS = 15
 """Polls for each round that is asked for."""

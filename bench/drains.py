@@ -10,12 +10,12 @@ import msgspec
 
 from bench import floor
 from bench.clock import Clock
-from oneweb_bridge import journal, store
-from oneweb_bridge.config import parse
-from oneweb_bridge.model import Batch, Entry
-from oneweb_bridge.publisher import Publisher
-from oneweb_bridge.session import Handles
-from oneweb_bridge.topics import Tree
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.model.records import Batch, Entry
+from oneweb_bridge.mqtt.publisher import Publisher
+from oneweb_bridge.mqtt.session import Handles
+from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.store import journal, store
 
 PAD = b"x" * 260
 

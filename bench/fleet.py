@@ -22,8 +22,9 @@ import msgspec
 from bench.progress import say
 from bench.scope import Scope, spelled
 from bench.table import Row
-from oneweb_bridge import announcer, broker
-from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.homeassistant import announcer
 from tests import harness
 from tests.nodered.server import Usage
 
@@ -48,7 +49,7 @@ FEW = 50
 @contextlib.asynccontextmanager
 async def simulated(terminals: int) -> AsyncIterator[str]:
     """The simulator as the command `simulate`; gives its URL. Its clock stands still until it is told to jump."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "oneweb_bridge", "simulate", "--speed", "0"),
         *("--port", str(port), "--terminals", str(terminals), "--seed", "2"),
@@ -165,11 +166,11 @@ async def connected(process: harness.Process, path: Path, port: int) -> AsyncIte
 @contextlib.asynccontextmanager
 async def running(url: str, **changes: Any) -> AsyncIterator[Run]:
     """A broker and the bridge with an empty database, for the API at `url`."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     with tempfile.TemporaryDirectory() as directory:
         config = harness.bridge_yaml(Path(directory), url, port, **{"polling": CALM, **changes})
         async with (
-            broker.running(port),
+            mosquitto.running(port),
             harness.running(config) as process,
             connected(process, Path(directory) / "bridge.db", port) as run,
         ):

@@ -14,10 +14,11 @@ from bench import drains, plot, polls
 from bench.clock import Clock, quantile
 from bench.scope import Scope, spelled
 from bench.table import Row
-from oneweb_bridge import broker, database, housekeeping, store
-from oneweb_bridge.cli import settle
-from oneweb_bridge.config import parse
-from oneweb_bridge.model import Alert, Batch, Entry
+from oneweb_bridge.cli.main import settle
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.records import Alert, Batch, Entry
+from oneweb_bridge.store import database, housekeeping, store
 
 TICK = 0.005
 BODY = b'{"imei":"359235170006117","report":"signal_quality","ts":1750167607000,"rsrp_dbm":-40.0,"rssi_dbm":-106.0}'
@@ -91,8 +92,8 @@ async def lag_rows(scope: Scope) -> AsyncIterator[Row]:
     async with polls.filled([b"[]"]) as intake:
         intake.bodies = bodies
         yield await _lag_of(f"first snapshot of {spelled(terminals)}", intake.poll("user_terminals"))
-    port = broker.free_port()
-    async with broker.running(port):
+    port = mosquitto.free_port()
+    async with mosquitto.running(port):
         # The rows are written inside the stretch, too: a drain that begins while a poll ends.
         work = drains.ours(port, count, 10_000, Clock())
         yield await _lag_of(f"writing and draining {spelled(count)} rows", work)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto as broker
 from tests.nodered.server import HOME
 
 PACKAGES = ("aiohttp", "aiomqtt", "aiosqlite", "msgspec", "paho-mqtt")

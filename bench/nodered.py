@@ -31,8 +31,8 @@ from bench.ear import Ear, hearing
 from bench.progress import say
 from bench.scope import Scope, spelled
 from bench.table import Row, of_rounds
-from oneweb_bridge import broker
-from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.demo import mosquitto
 from tests import harness
 from tests.nodered import server
 from tests.nodered.server import Usage
@@ -220,9 +220,9 @@ async def one_round(answers: dict[str, Answer], *, backwards: bool) -> tuple[Sho
         records = next(iter(answers.values())).records
         courses = {}
         for name, made in PEERS.items():
-            port = broker.free_port()
+            port = mosquitto.free_port()
             (directory / name).mkdir()
-            await stack.enter_async_context(broker.running(port))
+            await stack.enter_async_context(mosquitto.running(port))
             peer = await stack.enter_async_context(made(directory / name, asked.url, port))
             ear = await stack.enter_async_context(hearing(port, peer.topics))
             courses[name] = Course(peer, ear, asked, records)

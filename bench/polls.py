@@ -13,14 +13,16 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from bench.clock import Clock
-from oneweb_bridge import fetch, simulator, store
-from oneweb_bridge.api import Answer, Api
+from oneweb_bridge import simulator
+from oneweb_bridge.api import fetch
+from oneweb_bridge.api.client import Answer, Api
+from oneweb_bridge.api.listing import Listed
 from oneweb_bridge.clock import Clock as WallClock
-from oneweb_bridge.config import Config, parse
-from oneweb_bridge.intake import Intake
-from oneweb_bridge.listing import Listed
-from oneweb_bridge.masks import Masks
-from oneweb_bridge.model import Batch, Entry, Put
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.read import Config, parse
+from oneweb_bridge.model.records import Batch, Entry, Put
+from oneweb_bridge.polling.intake import Intake
+from oneweb_bridge.store import store
 
 PAGE = 1000
 SEEN = "2025-06-17T15:00:00.000Z"

@@ -12,7 +12,7 @@ from bench import drains, polls
 from bench.clock import Clock, ratios, spent
 from bench.scope import Scope, spelled
 from bench.table import Row, of_rounds
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto
 
 Measure = Callable[[Clock], Awaitable[None]]
 
@@ -79,8 +79,8 @@ async def default_broker() -> AsyncIterator[int]:
     with tempfile.TemporaryDirectory() as directory:
         conf = Path(directory) / "default.conf"
         conf.write_text("allow_anonymous true\n")
-        port = broker.free_port()
-        async with broker.running(port, conf):
+        port = mosquitto.free_port()
+        async with mosquitto.running(port, conf):
             yield port
 
 
@@ -101,8 +101,8 @@ async def drain_rows(scope: Scope) -> AsyncIterator[Row]:
 
 async def stall_row(scope: Scope) -> AsyncIterator[Row]:
     """Row 4."""
-    quick = broker.free_port()
-    async with default_broker() as port, broker.running(quick):
+    quick = mosquitto.free_port()
+    async with default_broker() as port, mosquitto.running(quick):
         row = Row(number="4", what="2 000 messages, default mosquitto", goal=2.0, floor="one with nodelay")
         ours, theirs = _draining(drains.ours, port, 2000, 2000), _draining(drains.ours, quick, 2000, 2000)
         yield await compared(row, scope.rounds, ours, theirs)

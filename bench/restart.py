@@ -24,7 +24,7 @@ from bench.inside import BODY
 from bench.progress import say
 from bench.scope import Scope, spelled
 from bench.table import Row, of_rounds
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto
 from tests import harness
 
 CAP = 4_000_000_000
@@ -192,8 +192,8 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
     polling = {**CALM, "user_terminals": {**CALM["user_terminals"], "enabled": True}}
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        seen, port = await stack.enter_async_context(api()), broker.free_port()
-        await stack.enter_async_context(broker.running(port))
+        seen, port = await stack.enter_async_context(api()), mosquitto.free_port()
+        await stack.enter_async_context(mosquitto.running(port))
         cap = room(scope.of(CAP), str(directory))
         config = harness.bridge_yaml(directory, seen.url, port, polling=polling, state={"history": {"max_size": cap}})
         path = directory / "bridge.db"

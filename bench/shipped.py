@@ -12,7 +12,7 @@ from typing import Any
 from bench.fleet import CALM, simulated, standing
 from bench.scope import Scope, spelled
 from bench.table import Row, of_rounds
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto
 from tests import doors, harness
 
 LOOK_S = 0.1
@@ -51,12 +51,12 @@ def _is_published(database: Path) -> bool:
 
 async def rows(scope: Scope) -> AsyncIterator[Row]:
     """Row 12: the rate against the demo's configuration, and what the broker writes for it."""
-    terminals, port = scope.of(1000), broker.free_port()
+    terminals, port = scope.of(1000), mosquitto.free_port()
     ratios: list[float] = []
     seconds: list[tuple[float, float]] = []
     written = count = 0
     with doors.placed() as place:
-        async with broker.running(port), doors.running(place) as process:
+        async with mosquitto.running(port), doors.running(place) as process:
             for _ in range(min(scope.rounds, 3)):
                 async with simulated(terminals) as url:
                     demo, count = await snapshot(url, {"host": "127.0.0.1", "port": port})

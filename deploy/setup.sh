@@ -120,7 +120,7 @@ make_venv() {
     fi
     # Modules are found from every directory, without building a package for it.
     echo "$PWD" >"$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/oneweb-bridge-checkout.pth"
-    printf '#!%s\nimport sys\n\nfrom oneweb_bridge.cli import main\n\nsys.exit(main())\n' "$PWD/.venv/bin/python" >.venv/bin/oneweb-bridge
+    printf '#!%s\nimport sys\n\nfrom oneweb_bridge.cli.main import main\n\nsys.exit(main())\n' "$PWD/.venv/bin/python" >.venv/bin/oneweb-bridge
     chmod +x .venv/bin/oneweb-bridge
     echo "$PWD" >.venv/made-in
 }

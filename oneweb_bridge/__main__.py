@@ -2,6 +2,6 @@
 
 import sys
 
-from oneweb_bridge.cli import main
+from oneweb_bridge.cli.main import main
 
 sys.exit(main())

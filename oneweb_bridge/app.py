@@ -13,20 +13,23 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from oneweb_bridge import CONTRACT, __version__, api, devices, health, housekeeping, journal, notify, store
-from oneweb_bridge.announcer import Announcer
+from oneweb_bridge import CONTRACT, __version__, systemd
+from oneweb_bridge.api import client as api
 from oneweb_bridge.clock import SYSTEM, Clock
-from oneweb_bridge.config import Config
+from oneweb_bridge.commands.executor import Executor, Inbox
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.read import Config
 from oneweb_bridge.encoding import rfc3339
-from oneweb_bridge.executor import Executor, Inbox
-from oneweb_bridge.intake import Intake
-from oneweb_bridge.masks import Masks
-from oneweb_bridge.model import Alert, Message
-from oneweb_bridge.payloads import Cost, Info, JournalState
-from oneweb_bridge.poller import Poller
-from oneweb_bridge.publisher import Publisher
-from oneweb_bridge.session import Handles
-from oneweb_bridge.topics import Tree
+from oneweb_bridge.homeassistant.announcer import Announcer
+from oneweb_bridge.model.records import Alert, Message
+from oneweb_bridge.model.status import Cost, Info, JournalState
+from oneweb_bridge.mqtt.publisher import Publisher
+from oneweb_bridge.mqtt.session import Handles
+from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.polling.intake import Intake
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store import announcements, housekeeping, journal, store
+from oneweb_bridge.web import health
 
 _log = logging.getLogger("oneweb_bridge.app")
 OUTPUT = "mqtt"
@@ -70,7 +73,7 @@ async def run(
     async with (
         built(config, clock, masks) as parts,
         journal.opened(parts.store.path, OUTPUT, clock=clock) as rows,
-        devices.opened(parts.store.path, parts.store.steady.now) as known,
+        announcements.opened(parts.store.path, parts.store.steady.now) as known,
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
         announcer = Announcer(known, parts.tree, config)
@@ -93,7 +96,7 @@ async def run(
             group.create_task(executor.run(), name="commands")
             group.create_task(announcer.run(publisher), name="discovery")
             group.create_task(keep_house(parts, (OUTPUT,)), name="housekeeping")
-            group.create_task(notify.keep_watchdog(watch.alive), name="watchdog")
+            group.create_task(systemd.keep_watchdog(watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_keep_configured(parts, publisher, announcer, reloads), name="configuration")
 

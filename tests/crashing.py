@@ -23,7 +23,10 @@ import aiosqlite
 import msgspec
 from aiosqlite.context import contextmanager
 
-from oneweb_bridge import cli, database, devices, intake, journal, link, publisher, session, store
+from oneweb_bridge.cli import main as cli
+from oneweb_bridge.mqtt import link, publisher, session
+from oneweb_bridge.polling import intake
+from oneweb_bridge.store import announcements, database, journal, store
 
 
 class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,7 +64,7 @@ POINTS: dict[str, Point] = {
     "after_cursor": (journal.Journal, "advance", "after"),
     "restoring": (session.Session, "_room_for_loose", "after"),
     "after_command": (store.Store, "change_settings", "after"),
-    "announcing": (devices.Devices, "note", "before"),
+    "announcing": (announcements.Devices, "note", "before"),
 }
 """Where it kills itself: before or after a function."""
 WITHIN = ("before_commit", "after_commit", "storing_command", "migrating", "after_migration")

@@ -15,7 +15,8 @@ from typing import Any
 import aiomqtt
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from oneweb_bridge import broker, tls
+from oneweb_bridge import tls
+from oneweb_bridge.demo import mosquitto
 from tests import harness
 
 FOLDER = Path(__file__).parent.parent / "mosquitto"
@@ -37,7 +38,7 @@ class Place:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.port = broker.free_port()
+        self.port = mosquitto.free_port()
         self.passwords = {role: f"pa55 {role} {secrets.token_hex(6)}" for role in (*ROLES, WATCHER)}
         self.config = home / "mosquitto.conf"
         self.store = home / "data"
@@ -154,7 +155,7 @@ def placed() -> Iterator[Place]:
 @contextlib.asynccontextmanager
 async def running(place: Place) -> AsyncIterator[asyncio.subprocess.Process]:
     """The broker of a place while the block runs, unless it is killed before."""
-    found = broker.program()
+    found = mosquitto.program()
     assert found
     with (place.home / "broker.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(found, "-c", str(place.config), stderr=log)

@@ -17,12 +17,14 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from oneweb_bridge import api, config, store
-from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.api import client
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.config import Config
-from oneweb_bridge.intake import Intake
+from oneweb_bridge.config import read
+from oneweb_bridge.config.read import Config
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.polling.intake import Intake
 from oneweb_bridge.simulator import Options, Shape, Simulator, serve
+from oneweb_bridge.store import store
 from tests.harness import merged
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "fidelity.md"
@@ -94,7 +96,7 @@ def config_of(lines: str, url: str, **changes: Any) -> Config:
         }
     }
     said = yaml.safe_load(lines.replace("http://127.0.0.1:3128", url)) or {}
-    return config.parse(yaml.safe_dump(merged(merged(base, said), changes)), {})
+    return read.parse(yaml.safe_dump(merged(merged(base, said), changes)), {})
 
 
 async def seen(row: Row, directory: Path, lines: str | None = None) -> Seen:
@@ -109,7 +111,7 @@ async def seen(row: Row, directory: Path, lines: str | None = None) -> Seen:
 async def polled(simulator: Simulator, found: Config, path: Path, calls: Iterable[str]) -> None:
     """Two polls of each call, with some time between them."""
     clock = Clock(simulator.world.clock.now, simulator.world.clock.now, "a boot")
-    async with store.opened(path, clock) as kept, api.connected(found.api) as connection:
+    async with store.opened(path, clock) as kept, client.connected(found.api) as connection:
         await connection.hello()
         intake = Intake(kept, connection, found, clock)
         for pause in (STEP, 0.0):

@@ -17,7 +17,7 @@ import aiomqtt
 import yaml
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.simulator import Options, Simulator, serve
 
 QUICK: dict[str, Any] = {
@@ -291,7 +291,7 @@ class World:
 @contextlib.asynccontextmanager
 async def world(directory: Path, **options: Any) -> AsyncIterator[World]:
     """A world with a fleet of eight, unless `options` of the simulator say otherwise."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     given: dict[str, Any] = {
         "terminals": 8,
         "seed": 2,
@@ -300,5 +300,5 @@ async def world(directory: Path, **options: Any) -> AsyncIterator[World]:
         "lateness_scale": 0.02,
         "ledger": str(directory / "ledger.jsonl"),
     }
-    async with serve(Options(**(given | options))) as api, broker.running(port):
+    async with serve(Options(**(given | options))) as api, mosquitto.running(port):
         yield World(port, api, directory)

@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 import yaml
 
-from oneweb_bridge import api, config, store
+from oneweb_bridge.api import client
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.intake import Intake, Outcome
+from oneweb_bridge.config import read
+from oneweb_bridge.polling.intake import Intake, Outcome
 from oneweb_bridge.simulator import Options, Simulator, serve
+from oneweb_bridge.store import store
 from tests import harness
 
 START = "2025-06-17T14:15:00Z"
@@ -33,7 +35,7 @@ class Said(msgspec.Struct, frozen=True):
     body: Any
 
 
-def configured(url: str, **changes: Any) -> config.Config:
+def configured(url: str, **changes: Any) -> read.Config:
     """A configuration for the simulator at `url`."""
     given = {
         "api": {
@@ -43,7 +45,7 @@ def configured(url: str, **changes: Any) -> config.Config:
             "rate_limit": {"min_interval": "0s"},
         }
     }
-    return config.parse(yaml.safe_dump(harness.merged(given, changes)), {})
+    return read.parse(yaml.safe_dump(harness.merged(given, changes)), {})
 
 
 class HostClock(Clock):
@@ -59,7 +61,7 @@ class Bench:
     """One bridge without its poller. `skew` is how wrong the host's clock is, in seconds."""
 
     def __init__(
-        self, simulator: Simulator, opened: store.Store, connection: api.Api, clock: HostClock, **changes: Any
+        self, simulator: Simulator, opened: store.Store, connection: client.Api, clock: HostClock, **changes: Any
     ) -> None:
         self.sim = simulator
         self.store = opened
@@ -162,7 +164,7 @@ async def opened(directory: Path, simulator: Simulator, boot: str = "a boot", **
     clock = HostClock(simulator, boot)
     async with (
         store.opened(directory / "bridge.db", clock) as found,
-        api.connected(settings, clock=clock) as connection,
+        client.connected(settings, clock=clock) as connection,
     ):
         # What a crash of the machine leaves is examined elsewhere; here it would cost most of the time.
         await found._db.execute("PRAGMA synchronous = OFF")

@@ -22,7 +22,7 @@ import aiohttp
 import aiomqtt
 import msgspec
 
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.simulator import Options, Simulator, serve
 from tests import checker, harness, proxy, recording, truth
 from tests.recorder import FILTERS
@@ -73,7 +73,7 @@ class Stage:
         self.api = api
         self.port = port
         self.proxy = gate
-        self.http = broker.free_port()
+        self.http = mosquitto.free_port()
         self.findings: list[str] = []
         self.mended_at = time.monotonic()
         self.world = harness.World(port, api, directory)
@@ -92,7 +92,7 @@ class Stage:
         text += "user root\n" if os.geteuid() == 0 else ""
         self._conf.write_text(text)
         self._mosquitto = contextlib.AsyncExitStack()
-        self._broker = await self._mosquitto.enter_async_context(broker.running(self.port, self._conf))
+        self._broker = await self._mosquitto.enter_async_context(mosquitto.running(self.port, self._conf))
         if hasattr(self, "recorder"):
             await self.recorder.subscribed()
         self.proxy.is_open = True
@@ -326,7 +326,7 @@ async def set_up(
     directory: Path, seed: int, *, kept: bool = False, broker_conf: str = "", **options: Any
 ) -> AsyncIterator[Stage]:
     """A stage with a small fleet that lives, a broker that runs, and a recorder that listens; no bridge yet."""
-    chance, port = random.Random(seed), broker.free_port()
+    chance, port = random.Random(seed), mosquitto.free_port()
     given: dict[str, Any] = {
         "terminals": 12,
         "seed": seed % 1000,

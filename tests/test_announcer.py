@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from oneweb_bridge import announcer, devices, store
-from oneweb_bridge.announcer import Announcer
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.config import parse
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Config, Filter
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model import Batch, Entry, Message, Newest, Put
-from oneweb_bridge.settings import Config, Filter
-from oneweb_bridge.topics import Tree
+from oneweb_bridge.homeassistant import announcer
+from oneweb_bridge.homeassistant.announcer import Announcer
+from oneweb_bridge.model.records import Batch, Entry, Message, Newest, Put
+from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.store import announcements, store
 
 OWN = 13
 """Devices of the bridge itself: one, and one for each call."""
@@ -76,7 +77,7 @@ class Bench:
         """A bridge that runs, but for its tasks."""
         async with (
             store.opened(self.path, Clock(self.clock, self.clock, "a boot")) as self.store,
-            devices.opened(self.path, self.store.steady.now) as known,
+            announcements.opened(self.path, self.store.steady.now) as known,
         ):
             self.announcer = Announcer(known, self.tree, self.config)
             yield self.store

@@ -19,8 +19,9 @@ import stamina
 from aiohttp import web
 from aioresponses import aioresponses
 
-from oneweb_bridge import api, config
-from oneweb_bridge.api import Api, ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.api import client as api
+from oneweb_bridge.api.client import Api, ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.config import read as config
 from oneweb_bridge.simulator import Simulator
 from oneweb_bridge.simulator.options import Options
 from oneweb_bridge.simulator.server import serve
@@ -105,7 +106,7 @@ def oauth(url: str = "http://127.0.0.1:9", **more: Any) -> dict[str, Any]:
 def clocks_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float, host: float = 0.0) -> None:
     """Lets the client believe that so much time has passed, and that the host's clock was set forward by `host`."""
     ahead = SimpleNamespace(monotonic=lambda: time.monotonic() + seconds, time=lambda: time.time() + seconds + host)
-    monkeypatch.setattr("oneweb_bridge.api.time", ahead)
+    monkeypatch.setattr("oneweb_bridge.api.client.time", ahead)
 
 
 def skip_pauses(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
@@ -623,8 +624,8 @@ async def test_no_more_requests_than_allowed_are_in_flight(most: int) -> None:
 
 MEMORY = """
 import asyncio, resource, sys
-from oneweb_bridge import api
-from oneweb_bridge.api import BadAnswer
+from oneweb_bridge.api import client as api
+from oneweb_bridge.api.client import BadAnswer
 from tests.polls import configured
 
 async def main():

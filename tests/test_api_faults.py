@@ -16,9 +16,10 @@ import pytest
 import stamina
 from aiohttp import web
 
-from oneweb_bridge import app, wire
-from oneweb_bridge.api import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
-from oneweb_bridge.poller import Poller
+from oneweb_bridge import app
+from oneweb_bridge.api.client import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.decode import wire
+from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.simulator import Shape
 from oneweb_bridge.simulator.options import Options
 from oneweb_bridge.simulator.server import serve

@@ -9,12 +9,14 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from oneweb_bridge import __version__, asyncapi, config
-from oneweb_bridge.catalogue import CALLS, Call, Field, Window
+from oneweb_bridge import __version__
+from oneweb_bridge.config import read
+from oneweb_bridge.contract import asyncapi
+from oneweb_bridge.decode.catalogue import CALLS, Call, Field, Window
 from tests import harness, listener
 
 ROOT = Path(__file__).parent.parent
-DEFAULTS = config.parse("", {})
+DEFAULTS = read.parse("", {})
 DOCUMENT = asyncapi.document(DEFAULTS, __version__)
 
 
@@ -23,7 +25,7 @@ async def test_command_prints_the_document_of_the_defaults(tmp_path: Path) -> No
     code, out, err = await harness.command("asyncapi", cwd=tmp_path)
 
     assert (code, err) == (0, "")
-    assert out == config.yaml_text(DOCUMENT)
+    assert out == read.yaml_text(DOCUMENT)
     assert yaml.safe_load(out) == DOCUMENT
 
 

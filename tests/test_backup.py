@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import backup, broker, journal, store
-from oneweb_bridge.heads import Place
-from oneweb_bridge.model import Batch, Entry, Put
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.heads import Place
+from oneweb_bridge.model.records import Batch, Entry, Put
+from oneweb_bridge.store import backup, journal, store
 from tests import checker, harness, truth
 from tests.campaign import settled
 from tests.test_publisher import Bench, bench
@@ -216,8 +217,8 @@ async def published(made: Bench, recorder: harness.Recorder) -> None:
 @pytest.mark.parametrize("way", ["backup", "plain copy"])
 async def test_restored_database_uses_no_event_id_twice(tmp_path: Path, way: str) -> None:
     """After a backup was restored, rows get the same numbers with other content, but no event the same id."""
-    port, path, copy = broker.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
-    async with broker.running(port), harness.recording(port) as recorder:
+    port, path, copy = mosquitto.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
+    async with mosquitto.running(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
@@ -247,8 +248,8 @@ async def test_restored_database_uses_no_event_id_twice(tmp_path: Path, way: str
 
 async def test_backup_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Path) -> None:
     """Each restore of the same backup has a journal id that nobody had, also where the broker knows no head."""
-    port, copy, journals = broker.free_port(), tmp_path / "copy.db", set[str]()
-    async with broker.running(port), harness.recording(port) as recorder:
+    port, copy, journals = mosquitto.free_port(), tmp_path / "copy.db", set[str]()
+    async with mosquitto.running(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
@@ -267,8 +268,8 @@ async def test_backup_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Pa
 
 async def test_plain_copy_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Path) -> None:
     """A copy that no command made has its journal's own id each time: it is told by the head of another journal."""
-    port, path, copy = broker.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
-    async with broker.running(port), harness.recording(port) as recorder:
+    port, path, copy = mosquitto.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
+    async with mosquitto.running(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
@@ -288,8 +289,8 @@ async def test_plain_copy_that_is_restored_twice_uses_no_event_id_twice(tmp_path
 
 async def test_second_restore_is_told_as_the_first(tmp_path: Path) -> None:
     """Also when what the broker knows last comes from another restore of the same backup, that is alerted."""
-    port, copy = broker.free_port(), tmp_path / "copy.db"
-    async with broker.running(port), harness.recording(port) as recorder:
+    port, copy = mosquitto.free_port(), tmp_path / "copy.db"
+    async with mosquitto.running(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 5))
             await published(made, recorder)
@@ -304,8 +305,8 @@ async def test_second_restore_is_told_as_the_first(tmp_path: Path) -> None:
 
 async def test_alert_of_a_restore_counts_what_vanished(tmp_path: Path) -> None:
     """Retained topics of what the backup does not know are counted, and the alert names what clears them."""
-    port, copy = broker.free_port(), tmp_path / "copy.db"
-    async with broker.running(port), harness.recording(port) as recorder:
+    port, copy = mosquitto.free_port(), tmp_path / "copy.db"
+    async with mosquitto.running(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 5))
             await published(made, recorder)
@@ -338,8 +339,8 @@ async def test_restore_under_another_name_leaves_the_first_bridge_alone(tmp_path
 
 async def test_renamed_instance_goes_on(tmp_path: Path) -> None:
     """Under a new `instance` the head of the same database is its own: the bridge publishes, and alerts nothing."""
-    port = broker.free_port()
-    async with broker.running(port), harness.recording(port) as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 3))
             await published(made, recorder)
@@ -354,8 +355,8 @@ async def test_renamed_instance_goes_on(tmp_path: Path) -> None:
 
 async def test_replay_of_a_restored_database_has_the_old_ids(tmp_path: Path) -> None:
     """What was published before keeps its ids, also when it is replayed after the journal got a new one."""
-    port, copy = broker.free_port(), tmp_path / "copy.db"
-    async with broker.running(port), harness.recording(port) as recorder:
+    port, copy = mosquitto.free_port(), tmp_path / "copy.db"
+    async with mosquitto.running(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 3))
             await published(made, recorder)
@@ -378,8 +379,8 @@ def replayed_ids(recorder: harness.Recorder, start: int) -> set[str]:
 
 async def test_lost_database_clears_nothing(tmp_path: Path) -> None:
     """A new database finds everything as `added` with other ids, restores it, and clears or removes nothing."""
-    port = broker.free_port()
-    async with broker.running(port), harness.recording(port) as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 5))
             await published(made, recorder)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import stamina
 
-from oneweb_bridge.api import _date
-from oneweb_bridge.bounds import EARLIEST, Bounds
+from oneweb_bridge.api.client import _date
+from oneweb_bridge.decode.bounds import EARLIEST, Bounds
 from oneweb_bridge.encoding import rfc3339
-from oneweb_bridge.model import KnownSamples
-from oneweb_bridge.poller import Poller
-from oneweb_bridge.samples import believable
+from oneweb_bridge.model.records import KnownSamples
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.polling.samples import believable
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from tests.polls import START, Bench, bench, configured
 
@@ -113,7 +113,7 @@ async def test_clock_of_the_api_that_is_wrong_keeps_nothing_out(
     """Where the API's clock is a year off and the host's is right, samples go out; right again, nothing is missing."""
     async with bench(tmp_path) as b:
         with monkeypatch.context() as wrong:
-            wrong.setattr("oneweb_bridge.api._date", lambda _: NOW + skew)
+            wrong.setattr("oneweb_bridge.api.client._date", lambda _: NOW + skew)
             await b.api.hello()
             await shown(b, ("a", NOW, 1.0))
             assert await heard(b) == [("metric", "a", NOW)]

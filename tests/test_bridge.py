@@ -5,7 +5,8 @@ import json
 import time
 from pathlib import Path
 
-from oneweb_bridge import broker, simulator
+from oneweb_bridge import simulator
+from oneweb_bridge.demo import mosquitto
 from tests import harness, truth
 from tests.campaign import settled
 
@@ -72,11 +73,11 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
     """A broker that comes back empty is given every retained topic again, without a new poll."""
     async with harness.world(tmp_path) as world:
         world.api.freeze()
-        port = broker.free_port()
+        port = mosquitto.free_port()
         config = harness.bridge_yaml(
             tmp_path, world.api.url, port, polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK}
         )
-        async with broker.running(port), harness.recording(port) as recorder:
+        async with mosquitto.running(port), harness.recording(port) as recorder:
             bridge = await harness.started(config)
             try:
                 await recorder.until(lambda: settled(recorder))
@@ -86,7 +87,7 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
                 await bridge.kill()
                 raise
         try:
-            async with broker.running(port), harness.recording(port) as recorder:
+            async with mosquitto.running(port), harness.recording(port) as recorder:
                 await recorder.until(lambda: recorder.on("oneweb/bridge/head"), 30)
                 after = await harness.retained(port, *ENTITIES)
                 assert before == after
@@ -119,13 +120,13 @@ async def test_restart_repeats_nothing(world: harness.World) -> None:
 
 async def test_unreachable_broker_and_api_are_waited_for(tmp_path: Path) -> None:
     """With neither broker nor API the bridge stays up, says so in its log, and publishes when both come."""
-    port, api_port = broker.free_port(), broker.free_port()
+    port, api_port = mosquitto.free_port(), mosquitto.free_port()
     config = harness.bridge_yaml(tmp_path, f"http://127.0.0.1:{api_port}", port)
     async with harness.running(config) as bridge:
         async with asyncio.timeout(15):
             while "hello: " not in bridge.text() or "broker 127.0.0.1" not in bridge.text():
                 await asyncio.sleep(0.05)
-        async with broker.running(port), harness.recording(port) as recorder:
+        async with mosquitto.running(port), harness.recording(port) as recorder:
             await recorder.until(
                 lambda: recorder.retained.get("oneweb/bridge/info", {}).get("api", {}).get("state") == "unreachable", 20
             )

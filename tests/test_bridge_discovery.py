@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto
 from tests import harness
 
 DISCOVERY = "homeassistant/device/+/config"
@@ -38,16 +38,16 @@ async def test_terminal_is_announced_and_removed_with_its_record(world: harness.
 
 async def test_broker_that_forgot_is_told_of_every_device_again(world: harness.World, tmp_path: Path) -> None:
     """A broker that lost what was retained gets all devices again, and so does who asks for them."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     config = harness.bridge_yaml(tmp_path, world.api.url, port, polling=SLOW)
     bridge = None
     try:
-        async with broker.running(port), harness.recording(port, DISCOVERY) as recorder:
+        async with mosquitto.running(port), harness.recording(port, DISCOVERY) as recorder:
             bridge = await harness.started(config)
             await recorder.until(lambda: len(terminals(recorder)) == 8)
             await recorder.quiet(3.0)
             before = await harness.retained(port, DISCOVERY)
-        async with broker.running(port), harness.recording(port, DISCOVERY) as recorder:
+        async with mosquitto.running(port), harness.recording(port, DISCOVERY) as recorder:
             await recorder.until(lambda: set(recorder.retained) == set(before), 60)
             assert await harness.retained(port, DISCOVERY) == before
             count = len(recorder.messages)

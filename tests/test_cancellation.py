@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import devices, journal, store
-from oneweb_bridge.model import Batch, Put
-from oneweb_bridge.store import Setting
+from oneweb_bridge.model.records import Batch, Put
+from oneweb_bridge.store import announcements, journal, store
+from oneweb_bridge.store.store import Setting
 
 Work = Callable[[int], Coroutine[Any, Any, Any]]
 
@@ -81,7 +81,7 @@ async def test_cancelled_advances_never_go_back(path: Path) -> None:
 
 async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
     """All devices are marked together with the settings under which they were, or none."""
-    async with store.opened(path) as db, devices.opened(path, db.steady.now) as known:
+    async with store.opened(path) as db, announcements.opened(path, db.steady.now) as known:
         await db.commit(Batch(puts=[Put("terminal", f"t{n}", b"{}") for n in range(5)]))
 
         async def mark(number: int) -> None:

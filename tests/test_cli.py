@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from oneweb_bridge import broker, simulator
+from oneweb_bridge import simulator
+from oneweb_bridge.demo import mosquitto
 from tests import harness
 from tests.campaign import settled
 
@@ -54,8 +55,8 @@ async def test_check_notices_a_broker_that_does_not_deliver(tmp_path: Path, worl
     acl.chmod(0o644)
     conf = tmp_path / "deaf.conf"
     conf.write_text(f"allow_anonymous true\nacl_file {acl}\nuser root\n")
-    port = broker.free_port()
-    async with broker.running(port, conf):
+    port = mosquitto.free_port()
+    async with mosquitto.running(port, conf):
         code, out, _ = await harness.command("check", "-c", str(world.config(mqtt={"port": port})))
 
     assert code == 1
@@ -148,7 +149,7 @@ async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 
 async def test_simulate_serves_the_api_until_it_is_stopped(tmp_path: Path) -> None:
     """`simulate` says where it listens, answers hello with the right credentials only, and exits 0 on SIGTERM."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "oneweb_bridge", "simulate", "--port", str(port), "--terminals", "3"
     )
@@ -166,7 +167,7 @@ async def test_simulate_serves_the_api_until_it_is_stopped(tmp_path: Path) -> No
 
 FORGETFUL = """
 import asyncio, contextlib
-from oneweb_bridge import cli
+from oneweb_bridge.cli import main as cli
 
 async def forgets(often):
     print("ready", flush=True)

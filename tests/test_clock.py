@@ -12,12 +12,13 @@ from time import monotonic
 import pytest
 
 from oneweb_bridge import clock as clock_module
-from oneweb_bridge import journal, poller, store
 from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
-from oneweb_bridge.housekeeping import trim
-from oneweb_bridge.model import Alert, Batch, Entry
-from oneweb_bridge.poller import Poller
-from oneweb_bridge.settings import State
+from oneweb_bridge.config.schema import State
+from oneweb_bridge.model.records import Alert, Batch, Entry
+from oneweb_bridge.polling import poller
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store import journal, store
+from oneweb_bridge.store.housekeeping import trim
 from tests.polls import Bench, bench, configured, fleet, opened
 
 HOUR, DAY, YEAR = 3_600, 86_400, 31_557_600

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.commands import (
+from oneweb_bridge.commands.decode import (
     MAX_TIME_MS,
     MOST,
     REQUESTS,
@@ -23,7 +22,8 @@ from oneweb_bridge.commands import (
     mark_of,
     time_range,
 )
-from oneweb_bridge.topics import CommandTopic, parse_command_topic
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
 
 CALL = "user_terminals"
 

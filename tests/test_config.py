@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from oneweb_bridge import settings
-from oneweb_bridge.catalogue import CALLS, Field
-from oneweb_bridge.config import (
+from oneweb_bridge.config import schema
+from oneweb_bridge.config.read import (
     PROFILES,
     Config,
     ConfigError,
@@ -32,7 +31,8 @@ from oneweb_bridge.config import (
     require_credentials,
     yaml_text,
 )
-from oneweb_bridge.settings import parse_length, parse_share, parse_size
+from oneweb_bridge.config.schema import parse_length, parse_share, parse_size
+from oneweb_bridge.decode.catalogue import CALLS, Field
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = (ROOT / "bridge.yaml").read_text(encoding="utf-8")
@@ -52,8 +52,8 @@ def field(config: Config, call: str, name: str) -> Field:
 
 def key_paths(struct: type, above: str = "") -> Iterator[str]:
     """Every key that the file may have, with `<call>` for the name of a call."""
-    for name, annotated in settings.kinds(struct).items():
-        kind = settings.without_none(annotated)[0]
+    for name, annotated in schema.kinds(struct).items():
+        kind = schema.without_none(annotated)[0]
         key = f"{above}{name}.<call>" if name == "polling" else f"{above}{name}"
         if get_origin(kind) is dict:
             kind = get_args(kind)[1]
@@ -64,7 +64,7 @@ def key_paths(struct: type, above: str = "") -> Iterator[str]:
 
 KEYS = [
     *key_paths(Config),
-    *(f"polling.<call>.map.<field>.{key}" for key in settings.kinds(settings.MapForm)),
+    *(f"polling.<call>.map.<field>.{key}" for key in schema.kinds(schema.MapForm)),
 ]
 
 
@@ -862,7 +862,7 @@ def test_fingerprint_follows_the_reading() -> None:
 
 def test_structs_are_frozen() -> None:
     """Nothing of a configuration can be set after it was read."""
-    for kind in settings.kinds(Config).values():
+    for kind in schema.kinds(Config).values():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             assert kind.__struct_config__.frozen
             assert kind.__struct_config__.forbid_unknown_fields

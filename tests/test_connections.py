@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from oneweb_bridge import broker, connections
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.web import connections
 from tests import harness
 from tests.campaign import settled
 
@@ -41,7 +42,7 @@ class Server:
 @contextlib.asynccontextmanager
 async def serving(limit: int) -> AsyncIterator[Server]:
     """A server that has room for `limit` connections."""
-    server, held = Server(broker.free_port()), connections.Connections(limit)
+    server, held = Server(mosquitto.free_port()), connections.Connections(limit)
     site = web.Application(middlewares=[held.middleware])
     site.add_routes([web.get("/slow", server.slow), web.get("/", server.quick)])
     runner = web.AppRunner(site, access_log=None)
@@ -161,7 +162,7 @@ def test_limit_leaves_descriptors_for_the_bridge(monkeypatch: pytest.MonkeyPatch
 
 async def test_sixty_idle_clients_and_forty_descriptors(world: harness.World) -> None:
     """The bridge goes on, its health is answered while they stay, and its log has a handful of lines."""
-    http = broker.free_port()
+    http = mosquitto.free_port()
     config = world.config(http={"listen": f"{LOOPBACK}:{http}"})
     async with harness.recording(world.port) as recorder, limited(config, descriptors=40) as bridge:
         await recorder.until(lambda: settled(recorder))

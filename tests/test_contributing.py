@@ -12,8 +12,12 @@ import pytest
 import yaml
 from aiohttp import web
 
-from oneweb_bridge import __version__, app, asyncapi, catalogue, config, demo
-from oneweb_bridge.catalogue import CALLS, Call
+from oneweb_bridge import __version__, app
+from oneweb_bridge.config import read
+from oneweb_bridge.contract import asyncapi
+from oneweb_bridge.decode import catalogue
+from oneweb_bridge.decode.catalogue import CALLS, Call
+from oneweb_bridge.demo import demo
 from tests import harness, listener
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +54,7 @@ async def test_new_call_is_polled_and_published(printed_call: Call, tmp_path: Pa
     """A row of the catalogue is enough: the call is polled, and its sample, state and discovery are published."""
     async with harness.world(tmp_path) as world, stub(printed_call.path) as url:
         world.config(api={"base_url": url}, polling={call: {"enabled": call == CALL} for call in CALLS})
-        settings = config.load(tmp_path / "bridge.yaml", {})
+        settings = read.load(tmp_path / "bridge.yaml", {})
         async with harness.recording(world.port, "oneweb/#", "homeassistant/#") as recorder:
             bridge = asyncio.create_task(app.run(settings), name="bridge")
             try:
@@ -95,7 +99,7 @@ async def stub(path: str) -> AsyncIterator[str]:
 
 def test_new_call_is_in_the_schema(printed_call: Call) -> None:
     """AsyncAPI has the new report, with the unit of its field, and the new call in the parameters of its topics."""
-    document = asyncapi.document(config.parse("", {}), __version__)
+    document = asyncapi.document(read.parse("", {}), __version__)
 
     assert document["components"]["schemas"]["DishHeading"]["properties"]["heading_deg"]["x-unit"] == "deg"
     assert printed_call.report in document["channels"]["terminalMetric"]["parameters"]["report"]["enum"]
@@ -104,8 +108,8 @@ def test_new_call_is_in_the_schema(printed_call: Call) -> None:
 
 def test_new_call_is_in_the_configuration(printed_call: Call) -> None:
     """The configuration has the keys of the new call, reads them, and prints them with their defaults."""
-    changed = config.parse(f"polling: {{{CALL}: {{interval: 20m, map: {{heading_deg: azimuth}}}}}}", {}).polling[CALL]
-    printed = yaml.safe_load(config.yaml_text(config.effective(config.parse("", {}))))["polling"][CALL]
+    changed = read.parse(f"polling: {{{CALL}: {{interval: 20m, map: {{heading_deg: azimuth}}}}}}", {}).polling[CALL]
+    printed = yaml.safe_load(read.yaml_text(read.effective(read.parse("", {}))))["polling"][CALL]
 
     assert (changed.interval, changed.fields[0].paths) == (1200.0, ("azimuth",))
     assert printed["path"] == printed_call.path

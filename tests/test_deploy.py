@@ -18,7 +18,9 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from oneweb_bridge import __version__, broker, healthcheck
+from oneweb_bridge import __version__
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.web import healthcheck
 from tests import harness
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +71,7 @@ def test_image_runs_without_rights() -> None:
     last = (DEPLOY / "Dockerfile").read_text().split("\nFROM ")[-1]
 
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", last, re.MULTILINE)
-    assert re.search(r"^HEALTHCHECK .*\n.*oneweb_bridge\.healthcheck", last, re.MULTILINE)
+    assert re.search(r"^HEALTHCHECK .*\n.*oneweb_bridge\.web\.healthcheck", last, re.MULTILINE)
     assert "pip" not in last
 
 
@@ -253,7 +255,7 @@ async def test_addon_reaches_api_and_broker(world: harness.World, program: Modul
 
 def test_variables_of_the_program_are_documented() -> None:
     """Each environment variable that the source or the add-on's bridge.yaml reads is in docs/configuration.md."""
-    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "oneweb_bridge").glob("*.py"))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "oneweb_bridge").rglob("*.py"))
     found = set(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', source)) | set(re.findall(r"\$\{([A-Z_]+):-\}", source))
     found |= set(re.findall(r"\$\{(\w+)", (ADDON / "bridge.yaml").read_text()))
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
@@ -268,7 +270,7 @@ def test_package_brings_the_brokers_configuration() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
 
-    assert included == {"mosquitto/demo.conf": "oneweb_bridge/demo.conf"}
+    assert included == {"mosquitto/demo.conf": "oneweb_bridge/demo/demo.conf"}
     assert "mosquitto/demo.conf" in copied(DEPLOY / "Dockerfile")
     assert (ROOT / "mosquitto/demo.conf").exists()
 
@@ -293,7 +295,7 @@ def test_secrets_are_not_for_everybody() -> None:
 def test_healthcheck_of_the_image_reads_the_configuration_that_it_runs_with() -> None:
     """The image asks where the file that its command names says that the bridge listens."""
     text = (DEPLOY / "Dockerfile").read_text()
-    asked = re.search(r'"-m", "oneweb_bridge.healthcheck", "([^"]+)"', text)
+    asked = re.search(r'"-m", "oneweb_bridge.web.healthcheck", "([^"]+)"', text)
     assert asked
     assert f'CMD ["run", "-c", "{asked[1]}"]' in text
 
@@ -305,7 +307,7 @@ async def test_healthcheck_asks_where_the_configuration_listens(status: int | No
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(status=status or 200)
 
-    site, port = web.Application(), broker.free_port()
+    site, port = web.Application(), mosquitto.free_port()
     site.add_routes([web.get("/healthz", healthz)])
     server = TestServer(site, port=port)
     config = tmp_path / "bridge.yaml"

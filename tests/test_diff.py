@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import diff
-from oneweb_bridge.diff import Fresh, Rule, compare, distance
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model import Batch, Fields, Reading, Stored
+from oneweb_bridge.model.records import Batch, Fields, Reading, Stored
+from oneweb_bridge.polling import diff
+from oneweb_bridge.polling.diff import Fresh, Rule, compare, distance
 
 HERE: dict[str, Any] = {"latitude": 60.0, "longitude": 10.0, "elevation_m": 5.0}
 METRE = 1 / 111_195

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oneweb_bridge import discovery, entities
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.discovery import Product, Setup, Shape, Terminal
-from oneweb_bridge.model import Fields
-from oneweb_bridge.topics import Tree
-from oneweb_bridge.value_types import merge_value_types, value_types
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.homeassistant import discovery, entities
+from oneweb_bridge.homeassistant.discovery import Product, Setup, Shape, Terminal
+from oneweb_bridge.model.records import Fields
+from oneweb_bridge.model.value_types import merge_value_types, value_types
+from oneweb_bridge.mqtt.topics import Tree
 
 IMEI, PRODUCT_ID = "359235170006117", "SC-410027318852"
 

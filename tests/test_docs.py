@@ -13,13 +13,15 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from oneweb_bridge import cli, commands, topics
-from oneweb_bridge.catalogue import CALLS, Call, Field
-from oneweb_bridge.health import METRICS
-from oneweb_bridge.model import Row, Status, What
-from oneweb_bridge.topics import CommandTopic, parse_command_topic
-from oneweb_bridge.values import WHOLE
-from oneweb_bridge.wire import KEYS
+from oneweb_bridge.cli import main
+from oneweb_bridge.commands import decode as commands
+from oneweb_bridge.decode.catalogue import CALLS, Call, Field
+from oneweb_bridge.decode.values import WHOLE
+from oneweb_bridge.decode.wire import KEYS
+from oneweb_bridge.model.records import Row, Status, What
+from oneweb_bridge.mqtt import topics
+from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
+from oneweb_bridge.web.health import METRICS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "oneweb_bridge"
@@ -58,7 +60,7 @@ def mentions(text: str, word: str) -> bool:
 
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
-    (found,) = (a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    (found,) = (a for a in main.parser()._actions if isinstance(a, argparse._SubParsersAction))
     return dict(found.choices)
 
 
@@ -99,7 +101,7 @@ def test_documented_options_exist() -> None:
 
 def test_exit_codes_are_documented() -> None:
     """Each exit code of the program has a row in docs/operating.md."""
-    for code in (cli.DONE, cli.FAILED, cli.WRONG):
+    for code in (main.DONE, main.FAILED, main.WRONG):
         assert f"\n| {code} |" in page("docs/operating.md")
 
 
@@ -322,7 +324,7 @@ def test_configuration_key_is_documented(key: str) -> None:
 def alert_kinds() -> set[str]:
     """The kinds of all alerts, from the source: Alert(kind="…") and ….alert("…", …)."""
     found = set()
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 found |= set(kinds_of(node))
@@ -356,7 +358,7 @@ def test_documented_alerts_exist() -> None:
 
 def test_health_is_documented() -> None:
     """Every path of the health endpoint, and the name of every metric, is in docs/operating.md."""
-    source = (PACKAGE / "health.py").read_text(encoding="utf-8")
+    source = (PACKAGE / "web" / "health.py").read_text(encoding="utf-8")
     paths = re.findall(r'web\.get\("(/\w+)"', source)
 
     assert paths

@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import pytest
 
-from oneweb_bridge import commands, executor, journal
-from oneweb_bridge.executor import Executor, Inbox
-from oneweb_bridge.model import Message
-from oneweb_bridge.poller import Poller
-from oneweb_bridge.publisher import Publisher
-from oneweb_bridge.session import Incoming
+from oneweb_bridge.commands import decode, executor
+from oneweb_bridge.commands.executor import Executor, Inbox
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt.publisher import Publisher
+from oneweb_bridge.mqtt.session import Incoming
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store import journal
 from tests.polls import Bench, bench, configured
 
 VALUES: tuple[str, ...] = (
@@ -149,7 +150,7 @@ async def test_what_a_decoder_raises_refuses_the_command(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(commands, "_set", broken)
+    monkeypatch.setattr(decode, "_set", broken)
     with caplog.at_level(logging.DEBUG, "oneweb_bridge.commands"):
         async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
             inbox.put(Incoming("oneweb/bridge/polling/sites/set", b'{"enabled": true}', retain=True))

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge import explore
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.config import parse
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.explore import evidence, findings, guesses, redaction, report
 from oneweb_bridge.explore.judging import Finding
 from oneweb_bridge.simulator import serve

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from oneweb_bridge import api, fetch, wire
-from oneweb_bridge.intake import planned
-from oneweb_bridge.listing import Listed
+from oneweb_bridge.api import client, fetch
+from oneweb_bridge.api.listing import Listed
+from oneweb_bridge.decode import wire
+from oneweb_bridge.polling.intake import planned
 from tests import fidelity
 from tests.fidelity_table import ROWS
 
@@ -68,7 +69,7 @@ async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = 
     found = fidelity.config_of(lines, url)
     plan = planned(found.polling[call], found)
     errand = fetch.Errand(call=plan.call, glance=plan.glance, salt=plan.salt, for_each=ids)
-    async with api.connected(found.api) as connection:
+    async with client.connected(found.api) as connection:
         return [page async for page in fetch.listing(connection, errand)]
 
 
@@ -109,5 +110,5 @@ async def test_an_id_that_the_api_does_not_know_fails_no_other() -> None:
     async with serving(answer) as url:
         pages = await polled(url, lines, "ut_traffic", ("9", "1", "2"))
         assert [id for page in pages for id in page.ids] == ["1", "2"]
-        with pytest.raises(api.NotFound):
+        with pytest.raises(client.NotFound):
             await polled(url, lines, "ut_traffic", ("9",))

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import backup, cli, config, database, explore, journal, store, tls
-from oneweb_bridge.backup import BackupError
-from oneweb_bridge.config import ConfigError
-from oneweb_bridge.database import StoreError
+from oneweb_bridge import explore, tls
+from oneweb_bridge.cli import main as cli
+from oneweb_bridge.config import read
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.read import ConfigError
 from oneweb_bridge.explore.evidence import Evidence
-from oneweb_bridge.masks import Masks
+from oneweb_bridge.store import backup, database, journal, store
+from oneweb_bridge.store.backup import BackupError
+from oneweb_bridge.store.database import StoreError
 from oneweb_bridge.tls import BadFile
 
 REFUSALS = (BackupError, ConfigError, StoreError, BadFile)
@@ -71,7 +74,7 @@ def back_up(place: Path) -> None:
 
 
 def read_secret(place: Path) -> None:
-    config.parse("api: {client_secret_file: " + _quoted(place) + "}", {})
+    read.parse("api: {client_secret_file: " + _quoted(place) + "}", {})
 
 
 def _quoted(place: Path) -> str:
@@ -83,7 +86,7 @@ USES: dict[str, Callable[[Path], Any]] = {
     "state.path of history": lambda place: asyncio.run(read_journal(place)),
     "state.path of backup": lambda place: backup.save(place, Path("copy.db")),
     "backup's target": back_up,
-    "configuration": lambda place: config.load(place, {}),
+    "configuration": lambda place: read.load(place, {}),
     "a secret's file": read_secret,
     "ca_file": lambda place: tls.client_context("mqtt.tls", str(place)),
     "cert_file": lambda place: tls.client_context("mqtt.tls", None, str(place), str(place)),

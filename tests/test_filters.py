@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.filters import active, wanted
-from oneweb_bridge.settings import Filter
+from oneweb_bridge.config.filters import active, wanted
+from oneweb_bridge.config.schema import Filter
 
 TERMINAL: Any = {"imei": "T1", "party_id": "ACC-1", "end_customer_id": "ACC-2", "site_id": "S1"}
 PRODUCT: Any = {"imei": "T1", "distribution_partner_id": "ACC-1", "end_customer_id": "ACC-2", "site_id": "S1"}

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import app, housekeeping, poller, publisher, schedule
-from oneweb_bridge.config import parse
-from oneweb_bridge.model import Alert
+from oneweb_bridge import app
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.model.records import Alert
+from oneweb_bridge.mqtt import publisher
+from oneweb_bridge.polling import poller, schedule
 from oneweb_bridge.simulator import Options, serve
+from oneweb_bridge.store import housekeeping
 from tests.polls import START, configured
 from tests.test_api_faults import TERMINALS
 from tests.test_publisher import bench

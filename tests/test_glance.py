@@ -8,14 +8,15 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import glance, listing
-from oneweb_bridge.bounds import Bounds
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.glance import Salt
-from oneweb_bridge.listing import Familiar, Listed, Listing, Settled
+from oneweb_bridge.api import listing
+from oneweb_bridge.api.listing import Familiar, Listed, Listing, Settled
+from oneweb_bridge.decode import record_hashes
+from oneweb_bridge.decode.bounds import Bounds
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.decode.record_hashes import Salt
 from tests.test_wire import POLLING
 
-TERMINALS = glance.glance_of(POLLING["user_terminals"])
+TERMINALS = record_hashes.glance_of(POLLING["user_terminals"])
 
 
 def body(*records: Any) -> bytes:
@@ -34,7 +35,7 @@ def test_hash_depends_on_the_mapping_the_key_and_the_parts() -> None:
 @given(st.sampled_from(sorted(CALLS)), st.lists(st.dictionaries(st.sampled_from(["id", "name", "x"]), st.text())))
 def test_page_in_one_piece_is_seen_as_record_by_record(call: str, records: list[dict[str, str]]) -> None:
     """The quick way and the long way give the same keys and the same parts, or the quick one gives up."""
-    seen = glance.glance_of(POLLING[call])
+    seen = record_hashes.glance_of(POLLING[call])
     whole, salt = seen.page(body(*records), Salt.of("a")), Salt.of("a")
     if whole is not None:
         raws = [msgspec.Raw(json.dumps(record).encode()) for record in records]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import headers
+from oneweb_bridge.api import headers
 
 URL = "https://api.example/v2/things?limit=2"
 ABOVE = "https://api.example/v2/"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge.heads import Identity, Place, foreign_sentence, owner_of, read_head
+from oneweb_bridge.model.heads import Identity, Place, foreign_sentence, owner_of, read_head
 
 HERE = Place("oneweb", "new")
 IDENTITY = Identity(

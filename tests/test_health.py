@@ -17,11 +17,13 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from prometheus_client.parser import text_string_to_metric_families
 
-from oneweb_bridge import app, broker, health, simulator
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.config import parse
-from oneweb_bridge.payloads import Info, JournalState
-from oneweb_bridge.poller import Poller
+from oneweb_bridge import app, simulator
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.status import Info, JournalState
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.web import health
 from tests import harness
 from tests.campaign import settled
 
@@ -60,7 +62,7 @@ def value(family: Any) -> float:
 
 async def test_each_part_of_readiness_tells_the_truth(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     """Neither there, then the broker, then the API, then the broker away, then the API away: /readyz says each."""
-    port, api_port, http = broker.free_port(), broker.free_port(), broker.free_port()
+    port, api_port, http = mosquitto.free_port(), mosquitto.free_port(), mosquitto.free_port()
     config = harness.bridge_yaml(
         tmp_path,
         f"http://127.0.0.1:{api_port}",
@@ -71,7 +73,7 @@ async def test_each_part_of_readiness_tells_the_truth(tmp_path: Path, session: a
     async with harness.running(config):
         await until_ready_says(session, http, api=False, broker=False, journal=True)
         async with simulator.serve(simulator.Options(port=api_port, terminals=3, seed=2)):
-            async with broker.running(port):
+            async with mosquitto.running(port):
                 await until_ready_says(session, http, api=True, broker=True, journal=True)
                 assert value((await scraped(session, http))["oneweb_bridge_ready"]) == 1
             await until_ready_says(session, http, api=True, broker=False, journal=True)
@@ -84,7 +86,7 @@ async def test_each_part_of_readiness_tells_the_truth(tmp_path: Path, session: a
 
 async def test_metrics_are_what_prometheus_expects(world: harness.World, session: aiohttp.ClientSession) -> None:
     """Its own parser reads them; names have prefix and unit; labels are calls; no id of the fleet is in them."""
-    http = broker.free_port()
+    http = mosquitto.free_port()
     config = world.config(http={"listen": f"127.0.0.1:{http}"})
     async with harness.recording(world.port) as recorder, harness.running(config):
         await recorder.until(lambda: settled(recorder))
@@ -105,7 +107,7 @@ async def test_metrics_are_what_prometheus_expects(world: harness.World, session
 
 async def test_stopped_process_does_not_say_that_it_lives(world: harness.World, session: aiohttp.ClientSession) -> None:
     """While the process is stopped /healthz does not answer; when it goes on it does."""
-    http = broker.free_port()
+    http = mosquitto.free_port()
     config = world.config(http={"listen": f"127.0.0.1:{http}"})
     patience = aiohttp.ClientTimeout(total=1)
     async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
@@ -129,7 +131,7 @@ def test_health_is_on_loopback_unless_said_otherwise() -> None:
 @contextlib.asynccontextmanager
 async def watched(directory: Path, backlog: int = 0) -> AsyncIterator[tuple[health.Health, Poller]]:
     """The health of a real poller before an API that is away."""
-    config = parse(f"api: {{base_url: 'http://127.0.0.1:{broker.free_port()}', client_id: i, client_secret: s}}", {})
+    config = parse(f"api: {{base_url: 'http://127.0.0.1:{mosquitto.free_port()}', client_id: i, client_secret: s}}", {})
     state = msgspec.structs.replace(config.state, path=str(directory / "bridge.db"))
     journal = JournalState(head=backlog, published=0, backlog=backlog, dropped=0, dead=0, owed=0)
 

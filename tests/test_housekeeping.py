@@ -7,12 +7,12 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from oneweb_bridge import database, journal, store
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.housekeeping import SLICE, trim
-from oneweb_bridge.journal import Journal
-from oneweb_bridge.model import Alert, Batch, Entry, Positions, Waiting, What
-from oneweb_bridge.settings import History, State
+from oneweb_bridge.config.schema import History, State
+from oneweb_bridge.model.records import Alert, Batch, Entry, Positions, Waiting, What
+from oneweb_bridge.store import database, journal, store
+from oneweb_bridge.store.housekeeping import SLICE, trim
+from oneweb_bridge.store.journal import Journal
 
 DAY = 86_400_000
 NOW = 100 * DAY

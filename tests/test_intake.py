@@ -12,13 +12,13 @@ import msgspec
 import pytest
 import stamina
 
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.intake import Outcome
-from oneweb_bridge.model import Batch, Kind, OnlineTerminal
-from oneweb_bridge.poller import Poller
-from oneweb_bridge.samples import Attention, Patience, notice_stopped, stopped
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.model.records import Batch, Kind, OnlineTerminal
+from oneweb_bridge.polling.intake import Outcome
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.polling.samples import Attention, Patience, notice_stopped, stopped
 from oneweb_bridge.simulator.clock import parse_rfc3339
-from oneweb_bridge.store import CallMemory
+from oneweb_bridge.store.store import CallMemory
 from tests.polls import RECORDS, Bench, Said, bench, configured, fleet, opened
 
 TERMINALS, COMPONENTS, USAGE, SIGNAL = (
@@ -30,7 +30,7 @@ TERMINALS, COMPONENTS, USAGE, SIGNAL = (
 REPORTS = tuple(call for call in CALLS if CALLS[call].reads == "report")
 KIND = {"user_terminals": "terminal", "products": "product", "organizations": "organization", "sites": "site"}
 THINGS = {"user_terminals": "terminals", "products": "products", "organizations": "organizations", "sites": "sites"}
-SLICES_OF_THREE = ("oneweb_bridge.intake.SLICE", "oneweb_bridge.store.SLICE")
+SLICES_OF_THREE = ("oneweb_bridge.polling.intake.SLICE", "oneweb_bridge.store.store.SLICE")
 MINUTE, HOUR = 60, 3600
 
 

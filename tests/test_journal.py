@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import journal, store
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.database import StoreError
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.journal import PAGE, Journal
-from oneweb_bridge.model import Batch, Entry, Newest, Put, Seen
-from oneweb_bridge.store import Store
+from oneweb_bridge.model.records import Batch, Entry, Newest, Put, Seen
+from oneweb_bridge.store import journal, store
+from oneweb_bridge.store.database import StoreError
+from oneweb_bridge.store.journal import PAGE, Journal
+from oneweb_bridge.store.store import Store
 
 
 def entry(

@@ -1,11 +1,11 @@
-"""The import table: who may import whom, so that the arrow of the architecture cannot rot.
+"""What the layers in pyproject.toml do not say: which modules are pure, and who owns which library.
 
-A new module, or a new import, is a line here: look at the picture in docs/architecture.md before
-adding one. Imports inside functions and those for types alone count as well.
+Imports inside functions and those for types alone count as well.
 """
 
 import ast
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,148 +15,74 @@ import oneweb_bridge
 
 ROOT = Path(oneweb_bridge.__file__).parent
 
-PURE = {
-    "model": "",
-    "encoding": "",
-    "value_types": "model",
-    "catalogue": "",
-    "paths": "",
-    "headers": "",
-    "sizes": "",
-    "limits": "headers settings",
-    "bounds": "",
-    "repeated_hour": "",
-    "schedule": "",
-    "values": "encoding model",
-    "units": "values",
-    "window": "model",
-    "packets": "model",
-    "suspects": "",
-    "diff": "encoding model values",
-    "samples": "encoding model value_types values",
-    "relations": "diff encoding model",
-    "heads": "model",
-    "topics": "encoding model",
-    "entities": "",
-    "discovery": "catalogue encoding entities model topics",
-    "wire": "catalogue model paths repeated_hour sizes units values",
-    "glance": "catalogue paths values wire",
-    "listing": "bounds model wire",
-    "paging": "catalogue headers",
-    "settings": "catalogue units",
-    "masks": "settings",
-    "removal": "settings",
-    "vanishing": "diff model removal settings",
-    "filters": "model settings",
-    "commands": "catalogue settings topics values",
-    "payloads": "model",
-    "schemas": "catalogue payloads values wire",
-    "asyncapi": "catalogue commands discovery encoding payloads samples schemas settings topics wire",
-}
-"""Modules that decide: no world, no clock, no chance, and nothing imported but one another."""
-
-WORLD = {
-    "config": "catalogue files paths settings",
-    "logs": "masks repeats settings",
-    "repeats": "",
-    "turns": "",
-    "clock": "",
-    "notify": "",
-    "broker": "",
-    "api": "__init__ bounds clock headers limits masks settings tls turns",
-    "fetch": "api catalogue glance headers listing paging sizes wire",
-    "files": "",
-    "tls": "files",
-    "database": "clock files",
-    "staging": "database",
-    "store": "clock database model staging value_types",
-    "journal": "clock database heads model",
-    "backup": "database files",
-    "housekeeping": "database model settings",
-    "devices": "database model store",
-    "announcer": "__init__ devices discovery filters model settings topics",
-    "intake": (
-        "api bounds catalogue clock config diff encoding fetch filters glance listing model relations removal "
-        "repeated_hour samples store values vanishing wire"
-    ),
-    "poller": "api clock config encoding intake model payloads schedule settings store turns",
-    "connections": "",
-    "health": "connections encoding payloads poller",
-    "link": "model packets settings tls",
-    "restoring": "journal model topics",
-    "refusals": "journal model restoring suspects topics window",
-    "session": (
-        "catalogue clock encoding heads journal link model packets payloads refusals restoring settings suspects "
-        "topics window"
-    ),
-    "purge": "clock encoding heads journal link model payloads settings topics",
-    "publisher": "encoding journal link model payloads purge session settings suspects topics",
-    "executor": "clock commands encoding model payloads poller publisher session store topics",
-    "console": "encoding journal model topics",
-    "past": "clock commands encoding journal model",
-    "remote": "catalogue config link model settings topics",
-    "checking": "api clock config database encoding heads journal link masks model payloads topics",
-}
-"""Modules that touch the world, one resource each, and those that put the decisions to work."""
-
-EXPLORE = {
-    "evidence": "catalogue",
-    "__init__": "api catalogue config explore headers masks sizes",
-    "pages": "catalogue",
-    "report": "",
-    "spans": "catalogue encoding",
-    "findings": "catalogue config glance model wire",
-    "judge_components": "catalogue paths",
-    "judge_records": "catalogue paths",
-    "judge_reports": "catalogue paths",
-    "judge_usage": "catalogue paths",
-    "guesses": "units values",
-    "judging": "catalogue config paths values",
-    "redaction": "catalogue",
-    "zones": "values",
-}
-"""What `explore` is made of, and what of the bridge each part may import. Only the command line needs it."""
-
-ASSEMBLY = {
-    "__init__": "",
-    "__main__": "cli",
-    "app": (
-        "__init__ announcer api clock config devices encoding executor health housekeeping intake journal "
-        "masks model notify payloads poller publisher session store topics"
-    ),
-    "healthcheck": "config",
-    "demo": "app broker catalogue config console journal model settings simulator",
-    "cli": (
-        "__init__ app asyncapi backup catalogue checking commands config database demo explore files logs masks past "
-        "remote settings simulator"
-    ),
-}
-
-MAY_IMPORT = {module: frozenset(names.split()) for module, names in (PURE | WORLD | ASSEMBLY).items()}
+PURE = frozenset(
+    [
+        "model.*",
+        "decode.*",
+        "contract.*",
+        "config.schema",
+        "config.masks",
+        "config.filters",
+        "api.headers",
+        "api.rate_limits",
+        "api.paging",
+        "api.listing",
+        "polling.diff",
+        "polling.samples",
+        "polling.removal",
+        "polling.vanishing",
+        "polling.relations",
+        "polling.schedule",
+        "mqtt.window",
+        "mqtt.packets",
+        "mqtt.suspects",
+        "mqtt.topics",
+        "homeassistant.discovery",
+        "homeassistant.entities",
+        "commands.decode",
+        "encoding",
+    ]
+)
+"""Modules that decide: no I/O, no clock, no chance, and nothing imported but one another."""
 
 LIBRARIES = {
-    "aiohttp": {"api", "connections", "health"},
-    "aiomqtt": {"link", "session", "publisher", "purge", "executor", "remote", "checking"},
-    "paho": {"link"},
-    "aiosqlite": {"database", "store", "staging", "journal", "housekeeping", "devices"},
-    # Only `database` does something with it; the others name its errors.
-    "sqlite3": {
-        "announcer",
-        "backup",
-        "cli",
-        "database",
-        "executor",
-        "health",
-        "housekeeping",
-        "poller",
-        "publisher",
-        "session",
-        "store",
+    "aiohttp": {"api.client", "web.connections", "web.health"},
+    "aiomqtt": {
+        "mqtt.link",
+        "mqtt.session",
+        "mqtt.publisher",
+        "mqtt.purge",
+        "commands.executor",
+        "cli.remote",
+        "cli.check",
     },
-    "yaml": {"config"},
-    "stamina": {"api"},
+    "paho": {"mqtt.link"},
+    "aiosqlite": {
+        "store.database",
+        "store.store",
+        "store.staging",
+        "store.journal",
+        "store.housekeeping",
+        "store.announcements",
+    },
+    # Only `store` does something with it; the others name its errors.
+    "sqlite3": {
+        "homeassistant.announcer",
+        "store.backup",
+        "cli.main",
+        "store.database",
+        "commands.executor",
+        "web.health",
+        "store.housekeeping",
+        "polling.poller",
+        "mqtt.publisher",
+        "mqtt.session",
+        "store.store",
+    },
+    "yaml": {"config.read", "explore.findings", "explore.report"},
+    "stamina": {"api.client"},
 }
-"""Library -> the modules that may import it: one owner for each resource (the poller, for an error's class alone)."""
+"""Library -> the modules that may import it: one owner for each resource."""
 
 FORBIDDEN = {
     "asyncio",
@@ -169,39 +95,59 @@ FORBIDDEN = {
     "threading",
     "time",
 }
+MAX_TOP_MODULES = 8
+
+
+def name_of(path: Path) -> str:
+    """A module's name below the package; of a package's `__init__.py` the package's."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"}
+"""All modules and packages by their names below the package."""
+OWN = {name: path for name, path in MODULES.items() if not name.startswith("simulator")}
+"""Those of the bridge itself: the simulator stands apart."""
+
+
+def is_pure(name: str) -> bool:
+    """Whether a module is among those that decide."""
+    return name in PURE or f"{name.rpartition('.')[0]}.*" in PURE or f"{name}.*" in PURE
 
 
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
-def imports(path: Path, package: str) -> Iterator[str]:
-    """Every module that a file names, in full; relative imports are made absolute."""
+def imports(path: Path) -> Iterator[str]:
+    """Every module and name that a file imports, in full; relative imports are made absolute."""
+    package = ["oneweb_bridge", *path.relative_to(ROOT).parent.parts]
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            above = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def own(path: Path) -> set[str]:
-    """The modules of the package that one of its modules imports; a name of the package itself is `__init__`."""
+def own_imports(path: Path) -> set[str]:
+    """The modules of the package that a file imports, by their names below it."""
     found = set()
-    for name in imports(path, "oneweb_bridge"):
+    for name in imports(path):
         first, _, rest = name.partition(".")
-        if first == "oneweb_bridge":
-            module = rest.split(".")[0]
-            found.add(module if module in {*MODULES, "simulator", "explore"} else "__init__")
+        while first == "oneweb_bridge" and rest and rest not in MODULES:
+            rest = rest.rpartition(".")[0]
+        if first == "oneweb_bridge" and rest:
+            found.add(rest)
     return found
 
 
 def libraries(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in imports(path, "oneweb_bridge")}
+    return {name.split(".")[0] for name in imports(path)}
 
 
-MODULES = sorted(path.stem for path in ROOT.glob("*.py"))
+IMPORTS = {name: own_imports(path) for name, path in MODULES.items()}
 
 
 def reached(module: str) -> set[str]:
@@ -209,70 +155,81 @@ def reached(module: str) -> set[str]:
     found: set[str] = set()
     left = [module]
     while left:
-        for name in MAY_IMPORT.get(left.pop(), ()):
-            if name not in found:
-                found.add(name)
-                left.append(name)
+        for name in IMPORTS[left.pop()] - found:
+            found.add(name)
+            left.append(name)
     return found
 
 
-def test_table_names_every_module() -> None:
-    """A module that is not in the table, or a line for one that is gone, fails."""
-    assert sorted(MAY_IMPORT) == MODULES
-    assert len(MAY_IMPORT) == len(PURE) + len(WORLD) + len(ASSEMBLY)
+def test_newcomer_sees_few_modules_at_the_top() -> None:
+    """The top of the package is the list of packages, and a handful of modules that all of them use."""
+    assert len(list(ROOT.glob("*.py"))) <= MAX_TOP_MODULES
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_module_imports_exactly_what_the_table_says(module: str) -> None:
-    """The imports in the source are those of the table, no more and no fewer."""
-    assert set(MAY_IMPORT.get(module, ())) == own(ROOT / f"{module}.py")
+def test_every_package_has_its_layer() -> None:
+    """Each package and top module stands in the layers, which `make check` holds, exactly once."""
+    contracts = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = [name.strip() for layer in contracts[0]["layers"] for name in layer.split("|")]
+    top = {path.stem for path in ROOT.glob("*.py")} - {"__init__", "__main__"}
+
+    assert sorted(named) == sorted(top | {path.parent.name for path in ROOT.glob("*/__init__.py")})
 
 
-@pytest.mark.parametrize("part", sorted(path.stem for path in (ROOT / "explore").glob("*.py")))
-def test_part_of_explore_imports_what_the_table_says(part: str) -> None:
-    """A part of explore takes from the bridge what the table says, no more and no fewer."""
-    assert set(EXPLORE.get(part, "").split()) - {"explore"} == own(ROOT / "explore" / f"{part}.py") - {"explore"}
+def test_pure_modules_are_there() -> None:
+    """The list of pure modules names none that is gone."""
+    assert {name for name in PURE if name.removesuffix(".*") not in MODULES} == set()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*/__init__.py")), ids=lambda path: path.parent.name)
+def test_package_says_what_it_promises(path: Path) -> None:
+    """Each package begins with what it promises and what it may know."""
+    assert len((ast.get_docstring(tree_of(path)) or "").split()) > 10
 
 
 def test_imports_have_no_circle() -> None:
     """The arrow has one direction: no module comes along with itself."""
-    assert [module for module in MAY_IMPORT if module in reached(module)] == []
+    assert [module for module in OWN if module in reached(module)] == []
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_library_has_its_owners_alone(library: str) -> None:
     """HTTP, MQTT, SQLite and YAML are known to their owners and to nobody else."""
-    assert LIBRARIES[library] == {module for module in MODULES if library in libraries(ROOT / f"{module}.py")}
+    assert LIBRARIES[library] == {name for name, path in OWN.items() if library in libraries(path)}
 
 
 @pytest.mark.parametrize(
     ("module", "strangers"),
     [
-        ("store", "publisher session link poller intake api topics executor"),
-        ("journal", "publisher session link poller intake api store"),
-        ("publisher", "poller intake api store executor"),
-        ("session", "poller intake api store executor publisher"),
-        ("poller", "publisher session link topics journal executor window"),
-        ("intake", "publisher session link topics journal poller"),
-        ("api", "store journal publisher link poller wire"),
-        ("housekeeping", "publisher session link poller store"),
+        ("store.store", "mqtt polling api commands"),
+        ("store.journal", "mqtt polling api store.store"),
+        ("mqtt.publisher", "polling api store.store commands"),
+        ("mqtt.session", "polling api store.store commands mqtt.publisher"),
+        ("polling.poller", "mqtt store.journal commands"),
+        ("polling.intake", "mqtt store.journal polling.poller"),
+        ("api.client", "store mqtt polling decode.wire"),
+        ("store.housekeeping", "mqtt polling store.store"),
     ],
 )
 def test_nobody_calls_against_the_arrow(module: str, strangers: str) -> None:
     """The store knows no publisher, the publisher no poller, the poller no MQTT: not even by way of another module."""
-    assert reached(module) & set(strangers.split()) == set()
+    for stranger in strangers.split():
+        known = {name for name in reached(module) if name == stranger or name.startswith(f"{stranger}.")}
+        assert known == set(), stranger
 
 
-@pytest.mark.parametrize("module", PURE)
+PURE_MODULES = sorted(name for name in OWN if is_pure(name) and OWN[name].name != "__init__.py")
+
+
+@pytest.mark.parametrize("module", PURE_MODULES)
 def test_pure_module_imports_only_pure_ones(module: str) -> None:
     """What decides depends on what decides, and on nothing that touches the world."""
-    assert MAY_IMPORT[module] <= set(PURE)
+    assert {name for name in IMPORTS[module] if not is_pure(name)} == set()
 
 
-@pytest.mark.parametrize("module", PURE)
+@pytest.mark.parametrize("module", PURE_MODULES)
 def test_pure_module_has_neither_clock_nor_chance_nor_world(module: str) -> None:
     """In a module that decides nothing waits, nothing logs, and time and chance are arguments."""
-    path = ROOT / f"{module}.py"
+    path = MODULES[module]
     assert libraries(path) & FORBIDDEN == set()
     assert libraries(path) - {"oneweb_bridge", "msgspec"} <= set(sys.stdlib_module_names)
     for node in ast.walk(tree_of(path)):
@@ -287,22 +244,17 @@ def _is_clock(node: ast.Attribute) -> bool:
     return isinstance(node.value, ast.Name) and node.value.id in ("datetime", "date", "time")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "simulator").glob("*.py")), ids=lambda path: path.stem)
-def test_simulator_imports_nothing_of_the_bridge(path: Path) -> None:
-    """The simulated API shares no code with the bridge, so that it can disagree with it."""
-    named = {name for name in imports(path, "oneweb_bridge.simulator") if name.split(".")[0] == "oneweb_bridge"}
-    assert {name for name in named if not name.startswith("oneweb_bridge.simulator")} == set()
-
-
 def test_simulator_is_imported_by_the_demo_and_the_command_alone() -> None:
     """The bridge does not know that there is a simulator."""
-    assert {module for module in MODULES if "simulator" in own(ROOT / f"{module}.py")} == {"cli", "demo"}
-    assert "simulator" not in reached("app")
+    users = {name for name in OWN if any(i.split(".")[0] == "simulator" for i in IMPORTS[name])}
+    assert users == {"cli.main", "demo.demo"}
+    assert not any(name.startswith("simulator") for name in reached("app"))
 
 
 def test_exploring_is_asked_for_by_the_command_alone() -> None:
     """The running bridge needs nothing of `explore`."""
-    assert {module for module in MODULES if "explore" in own(ROOT / f"{module}.py")} == {"cli"}
+    users = {name for name in OWN if any(i.split(".")[0] == "explore" for i in IMPORTS[name])}
+    assert {name for name in users if not name.startswith("explore")} == {"cli.main"}
 
 
 def test_nobody_waits_in_a_way_that_loses_a_cancellation() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.limits import FIRST_PAUSE_S, HOUR, MAX_DELAY_S, MIN_PAUSE_S, Host, Pace, requested_pause
-from oneweb_bridge.settings import RateLimit
+from oneweb_bridge.api.rate_limits import FIRST_PAUSE_S, HOUR, MAX_DELAY_S, MIN_PAUSE_S, Host, Pace, requested_pause
+from oneweb_bridge.config.schema import RateLimit
 
 NOW = 1750167607.0
 MAX_PAUSE = 3600.0

@@ -13,10 +13,11 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from oneweb_bridge import broker, packets
-from oneweb_bridge.link import Link, Received, TakenOver
-from oneweb_bridge.model import Message
-from oneweb_bridge.settings import Mqtt
+from oneweb_bridge.config.schema import Mqtt
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt import packets
+from oneweb_bridge.mqtt.link import Link, Received, TakenOver
 
 pytestmark = pytest.mark.filterwarnings("error")
 CONNACK = {"5": b"\x20\x03\x00\x00\x00", "3.1.1": b"\x20\x02\x00\x00"}
@@ -64,7 +65,7 @@ async def linked(protocol: Any, respond: Respond) -> AsyncIterator[tuple[Link, B
     """A connection to a broker of bytes, and the answers that it has heard."""
     answers: list[tuple[int, int, str]] = []
     made = Bytes(protocol, respond)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", port := broker.free_port())
+    server = await asyncio.start_server(made.serve, "127.0.0.1", port := mosquitto.free_port())
     settings = Mqtt(host="127.0.0.1", port=port, protocol=protocol)
     will = Message("will", b"{}", retain=True)
     async with server:
@@ -330,7 +331,7 @@ async def test_broker_that_cannot_be_used_says_why(connack: bytes, words: str) -
 
     made = Bytes("5", respond)
     made.connack = connack
-    server = await asyncio.start_server(made.serve, "127.0.0.1", port := broker.free_port())
+    server = await asyncio.start_server(made.serve, "127.0.0.1", port := mosquitto.free_port())
     async with server:
         with pytest.raises(aiomqtt.MqttError, match=words):
             async with Link(Mqtt(host="127.0.0.1", port=port), "link-test"):
@@ -347,7 +348,7 @@ async def test_will_is_retained_only_where_it_says_so() -> None:
     flags = []
     for will in (None, Message("w", b"{}", retain=False), Message("w", b"{}", retain=True)):
         made = Bytes("5", respond)
-        server = await asyncio.start_server(made.serve, "127.0.0.1", port := broker.free_port())
+        server = await asyncio.start_server(made.serve, "127.0.0.1", port := mosquitto.free_port())
         async with server:
             async with Link(Mqtt(host="127.0.0.1", port=port), "link-test", will=will):
                 pass
@@ -399,7 +400,7 @@ async def test_message_that_cannot_be_handled_is_set_aside(caplog: pytest.LogCap
         )
 
     made = Bytes("5", respond)
-    server = await asyncio.start_server(made.serve, "127.0.0.1", port := broker.free_port())
+    server = await asyncio.start_server(made.serve, "127.0.0.1", port := mosquitto.free_port())
     async with server:
         async with Link(Mqtt(host="127.0.0.1", port=port), "link-test", on_message=on_message) as link:
             link.send(Message("t", b"{}", retain=False))
@@ -453,7 +454,7 @@ async def cancel_at(stage: str, times: int) -> None:
             loop.call_soon_threadsafe(reached.set)
             may_go.wait(10)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", port := broker.free_port())
+    server = await asyncio.start_server(serve, "127.0.0.1", port := mosquitto.free_port())
     link = Link(Mqtt(host="127.0.0.1", port=port), "link-test", will=Message("w", b"{}", retain=True))
     real = link._client._create_socket_connection
 

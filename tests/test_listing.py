@@ -1,7 +1,7 @@
 """What a listing notes of values that nobody could read."""
 
-from oneweb_bridge.listing import Problems, UnreadableValues
-from oneweb_bridge.model import Reading
+from oneweb_bridge.api.listing import Problems, UnreadableValues
+from oneweb_bridge.model.records import Reading
 
 
 def test_reason_is_that_of_the_record_that_is_named() -> None:

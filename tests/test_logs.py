@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import logs, repeats
-from oneweb_bridge.masks import Masks
-from oneweb_bridge.settings import Log
+from oneweb_bridge.cli import logs, repeats
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.schema import Log
 
 
 def record(message: str, *arguments: object, error: BaseException | None = None, name: str = "poller") -> Any:

@@ -24,19 +24,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from oneweb_bridge import config, journal, store
-from oneweb_bridge.api import Answer, ApiError, Unavailable
-from oneweb_bridge.bounds import Bounds
+from oneweb_bridge.api.client import Answer, ApiError, Unavailable
 from oneweb_bridge.clock import Clock
+from oneweb_bridge.config import read as config
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.encoding import rfc3339
-from oneweb_bridge.intake import Intake
-from oneweb_bridge.model import Message
-from oneweb_bridge.restoring import retained
-from oneweb_bridge.session import Session
-from oneweb_bridge.settings import Config
-from oneweb_bridge.suspects import Suspects
-from oneweb_bridge.topics import Tree
-from oneweb_bridge.window import Slip, Window
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt.resend import retained
+from oneweb_bridge.mqtt.session import Session
+from oneweb_bridge.mqtt.suspects import Suspects
+from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.window import Slip, Window
+from oneweb_bridge.polling.intake import Intake
+from oneweb_bridge.store import journal, store
 
 TERMINALS, QUALITY = "user_terminals", "ut_signal_quality"
 PAGE = 2

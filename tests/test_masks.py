@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.masks import PASSING, Masks, pair, secrets_of
-from oneweb_bridge.settings import Api, Secret
+from oneweb_bridge.config.masks import PASSING, Masks, pair, secrets_of
+from oneweb_bridge.config.schema import Api, Secret
 
 ODD = [
     "s3cret-word",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import commands
-from oneweb_bridge.topics import parse_command_topic
+from oneweb_bridge.commands import decode as commands
+from oneweb_bridge.mqtt.topics import parse_command_topic
 from tests.test_docs import command_topics, topic_classes
 
 FLOWS = Path(__file__).parent.parent / "deploy/node-red"

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from oneweb_bridge import notify
+from oneweb_bridge import systemd
 
 
 async def watched_for(seconds: float) -> None:
     """The watchdog for some time; it must not end by itself."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await notify.keep_watchdog(lambda: True)
+            await systemd.keep_watchdog(lambda: True)
             raise AssertionError
 
 

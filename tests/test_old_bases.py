@@ -8,10 +8,12 @@ from typing import Any
 import aiomqtt
 import pytest
 
-from oneweb_bridge import broker, config, purge
-from oneweb_bridge.checking import _check_broker
-from oneweb_bridge.model import Message
-from oneweb_bridge.topics import Tree
+from oneweb_bridge.cli.check import _check_broker
+from oneweb_bridge.config import read
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt import purge
+from oneweb_bridge.mqtt.topics import Tree
 from tests import harness
 from tests.test_backup import published, sites
 from tests.test_publisher import Bench, bench
@@ -41,9 +43,9 @@ async def kept(port: int, base: str = OLD) -> set[str]:
 
 async def test_renamed_base_is_cleared_after_the_new_one_is_complete(tmp_path: Path) -> None:
     """Its topics go, the head last and after all of the new base; what others retain there, and commands, stay."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     others = {"oneweb/bridge/polling/sites/set", "oneweb/note", "oneweb/bridge/probe/x", "oneweb-b/site/x/state"}
-    async with broker.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
         for topic in others:
             await harness.said(port, topic, "{}", retain=True)
         await publish_below(tmp_path, port, OLD, recorder)
@@ -64,8 +66,8 @@ async def test_renamed_base_is_cleared_after_the_new_one_is_complete(tmp_path: P
 
 async def test_nested_bases_keep_the_new_one(tmp_path: Path) -> None:
     """A new base below the old one is not taken for a part of it, and neither is an old one below the new one."""
-    port = broker.free_port()
-    async with broker.running(port), harness.recording(port, "#") as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, "a", recorder)
         for base, other in (("a/terminal", "a"), ("a", "a/terminal")):
             async with bench(tmp_path, port) as made:
@@ -82,12 +84,12 @@ async def test_nested_bases_keep_the_new_one(tmp_path: Path) -> None:
 
 async def test_crash_while_clearing_leaves_the_rest_to_the_next_start(tmp_path: Path) -> None:
     """Until the head is cleared the base is known as one that is to be cleared."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
 
     async def break_off(messages: Sequence[Message]) -> list[bool]:
         raise aiomqtt.MqttError(f"lost with {len(messages)} messages")
 
-    async with broker.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
         async with bench(tmp_path, port) as made:
@@ -104,12 +106,12 @@ async def test_crash_while_clearing_leaves_the_rest_to_the_next_start(tmp_path: 
 
 async def test_refused_clear_keeps_the_base_known(tmp_path: Path) -> None:
     """What the broker does not let the bridge clear is tried again with the next connection."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
 
     async def refuse(messages: Sequence[Message]) -> list[bool]:
         return [False] * len(messages)
 
-    async with broker.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         async with bench(tmp_path, port) as made:
             tree = Tree(NEW, "main", made.store.journal_id)
@@ -120,8 +122,8 @@ async def test_refused_clear_keeps_the_base_known(tmp_path: Path) -> None:
 
 async def test_old_base_is_left_to_purge_where_that_is_configured(tmp_path: Path) -> None:
     """With `clear_old_base: false` it stays until `request/purge`, which clears it."""
-    port = broker.free_port()
-    async with broker.running(port), harness.recording(port, "#") as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
         assert len(await kept(port)) == 6
@@ -136,8 +138,8 @@ async def test_old_base_is_left_to_purge_where_that_is_configured(tmp_path: Path
 @pytest.mark.parametrize("head", [None, '{"journal": "x", "instance": "main", "seq": 1}', "{}"])
 async def test_base_of_another_bridge_is_left_alone(tmp_path: Path, head: str | None) -> None:
     """Where the head is not this database's own any more, nothing is cleared, also not by `purge`."""
-    port = broker.free_port()
-    async with broker.running(port), harness.recording(port, "#") as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await harness.said(port, "oneweb/bridge/head", head or "", retain=True)
         before = await kept(port)
@@ -151,8 +153,8 @@ async def test_base_of_another_bridge_is_left_alone(tmp_path: Path, head: str | 
 
 async def test_base_that_says_online_is_cleared_on_request_only(tmp_path: Path) -> None:
     """A bridge may work there with a copy of this database; who asks for `purge` knows better."""
-    port = broker.free_port()
-    async with broker.running(port), harness.recording(port, "#") as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
         await harness.said(port, "oneweb/bridge/status", '{"state": "online"}', retain=True)
@@ -172,8 +174,8 @@ async def test_base_that_says_online_is_cleared_on_request_only(tmp_path: Path) 
 
 async def test_check_looks_at_the_head_as_run_does(tmp_path: Path) -> None:
     """`check` fails where `run` would publish nothing, and passes where the head is the database's own."""
-    port = broker.free_port()
-    async with broker.running(port), harness.recording(port, "#") as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         for instance, path, is_good in (
             ("main", "bench.db", True),
@@ -182,7 +184,7 @@ async def test_check_looks_at_the_head_as_run_does(tmp_path: Path) -> None:
             ("main", "nowhere.db", True),
         ):
             mqtt, state = f"{{host: 127.0.0.1, port: {port}}}", f"{{path: {tmp_path / path}}}"
-            found = config.parse(f"{{instance: {instance}, mqtt: {mqtt}, state: {state}}}", {})
+            found = read.parse(f"{{instance: {instance}, mqtt: {mqtt}, state: {state}}}", {})
             good, said = await _check_broker(found)
             assert good is is_good
             assert good or "belongs to the bridge instance 'main'" in said

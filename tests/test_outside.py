@@ -19,12 +19,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import api, commands, diff, glance, headers, heads, limits, samples, topics, wire
-from oneweb_bridge.catalogue import CALLS, Call
+from oneweb_bridge.api import client, headers, rate_limits
+from oneweb_bridge.commands import decode as commands
+from oneweb_bridge.decode import record_hashes, wire
+from oneweb_bridge.decode.catalogue import CALLS, Call
+from oneweb_bridge.decode.wire import Rules
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model import Entry, Reading, Row, Sample
-from oneweb_bridge.topics import parse_command_topic
-from oneweb_bridge.wire import Rules
+from oneweb_bridge.model import heads
+from oneweb_bridge.model.records import Entry, Reading, Row, Sample
+from oneweb_bridge.mqtt import topics
+from oneweb_bridge.mqtt.topics import parse_command_topic
+from oneweb_bridge.polling import diff, samples
 from tests.outside import VALUES, check_publishable, places, with_value, with_values
 from tests.polls import bench
 from tests.test_explore import judged
@@ -51,7 +56,7 @@ def sent(entries: list[Entry]) -> None:
 class Readers(msgspec.Struct, frozen=True):
     """The functions that read one call."""
 
-    look: glance.Glance
+    look: record_hashes.Glance
     read: Callable[[str, Any], Reading]
     sample: wire.Sampler
 
@@ -60,14 +65,14 @@ class Readers(msgspec.Struct, frozen=True):
 def readers_of(id: str) -> Readers:
     """The functions that read a call, made once, as they are for a configuration."""
     call = POLLING[id]
-    return Readers(glance.glance_of(call), wire.reader(call, Rules()), wire.sampler(call, Rules()))
+    return Readers(record_hashes.glance_of(call), wire.reader(call, Rules()), wire.sampler(call, Rules()))
 
 
 def read_page(call: Call, body: bytes) -> dict[str, object]:
     """What is read of a page, by key, and published; as a poll does it."""
     records = wire.exploded(call, wire.split(body, call.records).records)
     readers = readers_of(call.id)
-    readers.look.page(wire.checked(body), glance.Salt.of("x"))
+    readers.look.page(wire.checked(body), record_hashes.Salt.of("x"))
     found: dict[str, object] = {}
     for raw in records:
         with contextlib.suppress(wire.Unreadable):
@@ -225,9 +230,9 @@ HEADERS = (
 @given(HEADERS, st.sampled_from([0.0, 1750167607.0, 253402300799.0]))
 def test_any_header_is_a_number_or_none(text: str, now: float) -> None:
     """Totals, dates and pauses of an answer are finite numbers of 64 bits, or as if they were not said."""
-    pause = limits.requested_pause([text], [text], now)
+    pause = rate_limits.requested_pause([text], [text], now)
     assert pause is None or math.isfinite(pause)
-    for number in (headers.whole_number([text]), headers.whole_length([f"items 0-1/{text}"]), api._date(text)):
+    for number in (headers.whole_number([text]), headers.whole_length([f"items 0-1/{text}"]), client._date(text)):
         assert number is None or 0 <= number < 2**63
 
 
@@ -236,7 +241,7 @@ def test_any_life_of_a_token_is_bounded() -> None:
     for kind, value in VALUES.items():
         body = f'{{"access_token": "x", "expires_in": {value}}}'.encode()
         with contextlib.suppress(msgspec.DecodeError):
-            lasts = msgspec.json.decode(body, type=api._TokenAnswer, strict=False).lasts()
+            lasts = msgspec.json.decode(body, type=client._TokenAnswer, strict=False).lasts()
             assert 1 <= lasts <= 86400, kind
 
 

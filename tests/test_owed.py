@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from oneweb_bridge import broker, publisher, refusals, session, suspects
-from oneweb_bridge.config import parse
-from oneweb_bridge.link import REFUSED, Link
-from oneweb_bridge.model import Batch, Entry, Message, Put
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.records import Batch, Entry, Message, Put
+from oneweb_bridge.mqtt import publisher, refusals, session, suspects
+from oneweb_bridge.mqtt.link import REFUSED, Link
 from tests import harness
 from tests.test_publisher import ALL, Bench, bench, counts, guarded_broker, of_sites, samples, sites, terminal_messages
 
@@ -87,8 +88,8 @@ async def test_replay_and_discovery_pass_what_fits(tmp_path: Path) -> None:
 
 async def test_info_goes_out_once_at_a_connect(tmp_path: Path) -> None:
     """The bridge's own state is published at a connect, and then only when it has changed."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
         await made.store.commit(samples(3, 3))
         await published(made, port)
         await recorder.quiet(0.3)
@@ -97,8 +98,8 @@ async def test_info_goes_out_once_at_a_connect(tmp_path: Path) -> None:
 
 async def test_everything_is_restored_where_rows_behind_the_head_are_gone(tmp_path: Path) -> None:
     """Rows behind the broker's head that were trimmed may have cleared or said anything: all topics are restored."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await made.store.commit(sites(10))
         await published(made, port)
         head = {"journal": made.store.journal_id, "instance": "main", "seq": 4}
@@ -113,8 +114,8 @@ async def test_everything_is_restored_where_rows_behind_the_head_are_gone(tmp_pa
 
 async def test_head_is_not_said_while_topics_are_restored(tmp_path: Path) -> None:
     """While everything is republished the head stays where it was, also when the cursor moves meanwhile."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
         await made.store.commit(sites(3))
         await made.drained()
         await harness.until_retained(port, "oneweb/bridge/head", lambda said: said["seq"] == 3)
@@ -135,8 +136,8 @@ async def test_what_was_acknowledged_last_is_not_repeated(tmp_path: Path, monkey
         return
 
     monkeypatch.setattr(session.Session, "_commit", never)
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(3, 3))
         async with harness.recording(port, "oneweb/terminal/#") as recorder, made.publishing() as running:
             await recorder.until(lambda: len(made.sent) == 3)
@@ -186,11 +187,11 @@ class Rules:
 @contextlib.asynccontextmanager
 async def ruled_broker(directory: Path, *settings: str) -> AsyncIterator[tuple[int, Rules]]:
     """A broker whose access rules change while it runs; it keeps nothing when it ends."""
-    file, conf, port = directory / "rules", directory / "ruled.conf", broker.free_port()
+    file, conf, port = directory / "rules", directory / "ruled.conf", mosquitto.free_port()
     file.write_text(ALL)
     file.chmod(0o644)
     conf.write_text("\n".join(("allow_anonymous true", "user root", f"acl_file {file}", *settings, "")))
-    async with broker.running(port, conf) as process:
+    async with mosquitto.running(port, conf) as process:
         yield port, Rules(file, process, port)
 
 
@@ -445,9 +446,9 @@ async def test_message_that_breaks_the_connection_is_found_and_the_others_go_on(
     """Two connections find it; then everything else passes, and it follows when the broker takes it."""
     monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
     monkeypatch.setattr(suspects, "FIRST_PAUSE", 0.5)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         breaking(port, b"oneweb/site/s5/") as (before, breaker),
         bench(tmp_path, before) as made,
         harness.recording(port, "oneweb/site/#") as recorder,
@@ -470,9 +471,9 @@ async def test_what_breaks_the_connection_is_found_by_two(tmp_path: Path, monkey
     """The second connection sends one message at a time, the oldest first; other classes pass on the third."""
     monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
     monkeypatch.setattr(suspects, "FIRST_PAUSE", 1000.0)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         breaking(port, b"oneweb/site/s5/") as (before, breaker),
         bench(tmp_path, before) as made,
         harness.recording(port, "oneweb/terminal/#") as recorder,
@@ -493,9 +494,9 @@ async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
     monkeypatch.setattr(suspects, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
     monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         breaking(port, b"oneweb/site/s5/") as (before, breaker),
         bench(tmp_path, before) as made,
     ):

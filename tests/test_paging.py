@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.catalogue import Page
-from oneweb_bridge.paging import Ask, Got, Incomplete, Paging
+from oneweb_bridge.api.paging import Ask, Got, Incomplete, Paging
+from oneweb_bridge.decode.catalogue import Page
 
 URL = "https://api.example/things"
 Server = Callable[[Ask], Got]
@@ -288,7 +288,7 @@ def test_proved_end_is_an_end(style: Any, pages: list[Got]) -> None:
 
 def test_listing_beyond_all_bounds_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that shows ever new records does not fill the memory with their ids."""
-    monkeypatch.setattr("oneweb_bridge.paging.MAX_RECORDS", 50)
+    monkeypatch.setattr("oneweb_bridge.api.paging.MAX_RECORDS", 50)
     number = count()
     with pytest.raises(Incomplete, match="more than 50 records"):
         listed(Page(limit=10), lambda _: got(*(f"T{next(number)}" for _ in range(10))))

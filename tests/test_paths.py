@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.config import parse
-from oneweb_bridge.paths import BadPath, compile_path, compile_paths, folded, top_member
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.decode.paths import BadPath, compile_path, compile_paths, folded, top_member
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),

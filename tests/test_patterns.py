@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import oneweb_bridge
-from oneweb_bridge import values, wire
-from oneweb_bridge.paths import compile_path
+from oneweb_bridge.decode import values, wire
+from oneweb_bridge.decode.paths import compile_path
 
 ROOT = Path(oneweb_bridge.__file__).parent
 LENGTH = 50_000
@@ -88,7 +88,13 @@ def try_all() -> None:
 def test_patterns_are_found() -> None:
     """The collection sees patterns of all kinds: compiled ones, those in a call, and those of a struct."""
     found = {pattern.module for pattern in all_patterns()}
-    assert {"values.py", "wire.py", "paths.py", "settings.py", "explore/redaction.py"} <= found
+    assert {
+        "decode/values.py",
+        "decode/wire.py",
+        "decode/paths.py",
+        "config/schema.py",
+        "explore/redaction.py",
+    } <= found
     assert len(all_patterns()) > 20
 
 

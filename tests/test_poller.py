@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import intake, poller
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.config import Config
+from oneweb_bridge.config.read import Config
+from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import rfc3339
-from oneweb_bridge.intake import Outcome
-from oneweb_bridge.model import Alert
-from oneweb_bridge.poller import Done, Poller
-from oneweb_bridge.store import CallMemory
+from oneweb_bridge.model.records import Alert
+from oneweb_bridge.polling import intake, poller
+from oneweb_bridge.polling.intake import Outcome
+from oneweb_bridge.polling.poller import Done, Poller
+from oneweb_bridge.store.store import CallMemory
 from tests.polls import Bench, bench, configured
 
 SITES, PRODUCTS, TERMINALS = "sites", "products", "user_terminals"

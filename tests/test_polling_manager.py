@@ -15,7 +15,10 @@ import yaml
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from oneweb_bridge import app, broker, config, publisher, session, simulator
+from oneweb_bridge import app, simulator
+from oneweb_bridge.config import read
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.mqtt import publisher, session
 from tests import harness
 from tests.campaign import settled
 
@@ -286,7 +289,7 @@ async def test_retained_poll_runs_once_through_fifty_reconnects(
 
     monkeypatch.setattr(app, "Publisher", Remembered)
     await harness.said(world.port, f"{CALL}/poll", '{"id": "fifty"}', retain=True)
-    settings = config.load(world.config(polling=SLOW), {})
+    settings = read.load(world.config(polling=SLOW), {})
     async with harness.recording(world.port) as recorder:
         task = asyncio.create_task(app.run(settings))
         await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r["status"] == "ok"])
@@ -319,7 +322,7 @@ def saved(path: Path, text: bytes) -> bool:
 
 async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp_path: Path) -> None:
     """The broker is killed and comes back with a retained A on disk; the later live B stays in force."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     store = tmp_path / "mosquitto"
     store.mkdir(mode=0o777)
     store.chmod(0o777)
@@ -330,7 +333,7 @@ async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp
     )
     async with simulator.serve(simulator.Options(terminals=4, seed=2)) as api:
         path = harness.bridge_yaml(tmp_path, api.url, port, polling=SLOW)
-        async with broker.running(port, conf) as process, harness.recording(port) as recorder:
+        async with mosquitto.running(port, conf) as process, harness.recording(port) as recorder:
             bridge = await harness.started(path)
             await harness.said(port, f"{CALL}/interval/set", "111", retain=True)
             await recorder.until(lambda: interval(recorder) == 111)
@@ -341,7 +344,7 @@ async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp
                     await asyncio.sleep(0.05)
             process.kill()
         try:
-            async with broker.running(port, conf), harness.recording(port) as recorder:
+            async with mosquitto.running(port, conf), harness.recording(port) as recorder:
                 # Its result may have gone out before the recorder was there; the log has it all the same.
                 await recorder.until(lambda: "was obeyed before" in bridge.text(), 60)
                 assert str((await harness.retained(port))[f"{CALL}/interval/set"]) == "111"

@@ -16,14 +16,16 @@ import aiomqtt
 import msgspec
 import pytest
 
-from oneweb_bridge import broker, journal, publisher, refusals, session, store
-from oneweb_bridge.config import parse
-from oneweb_bridge.executor import Inbox
-from oneweb_bridge.link import Link, Rejected, TakenOver
-from oneweb_bridge.model import Batch, Entry, Message, Positions, Put
-from oneweb_bridge.settings import Mqtt
-from oneweb_bridge.topics import Tree
-from oneweb_bridge.window import Slip
+from oneweb_bridge.commands.executor import Inbox
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Mqtt
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.records import Batch, Entry, Message, Positions, Put
+from oneweb_bridge.mqtt import publisher, refusals, session
+from oneweb_bridge.mqtt.link import Link, Rejected, TakenOver
+from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.window import Slip
+from oneweb_bridge.store import journal, store
 from tests import harness, proxy
 
 
@@ -110,8 +112,8 @@ async def guarded_broker(directory: Path, acl: str, *settings: str) -> AsyncIter
     file.chmod(0o644)
     conf = directory / "guarded.conf"
     conf.write_text("\n".join(("allow_anonymous true", "user root", f"acl_file {file}", *settings, "")))
-    port = broker.free_port()
-    async with broker.running(port, conf):
+    port = mosquitto.free_port()
+    async with mosquitto.running(port, conf):
         yield port
 
 
@@ -121,8 +123,8 @@ NOON = "2026-06-01T12:00:00.000Z"
 
 async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:
     """20 terminals, 2 000 samples: each topic hears its samples in their order, none missing, none twice."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
         await made.store.commit(samples(1000, 20))
         async with made.publishing():
             await made.store.commit(samples(1000, 20))
@@ -143,8 +145,8 @@ async def test_stop_publishes_the_head_of_all_that_was_acknowledged(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(session.Session, "_commit", never)
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
         await made.store.commit(samples(12, 12))
         async with made.publishing():
             await heard.until(lambda: terminal_messages(heard) == 12)
@@ -154,8 +156,8 @@ async def test_stop_publishes_the_head_of_all_that_was_acknowledged(
 
 async def test_stop_sends_no_more_rows(tmp_path: Path) -> None:
     """A stop in the middle of a long journal ends with the head of the last row that went out."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port, window=4) as made, harness.recording(port) as heard:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port, window=4) as made, harness.recording(port) as heard:
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
             await heard.until(lambda: terminal_messages(heard) > 10)
@@ -228,8 +230,8 @@ async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path, mon
 
 async def test_message_over_the_limit_is_set_aside_before_it_is_sent(tmp_path: Path) -> None:
     """A row over mqtt.max_payload or the broker's maximum packet size never reaches the wire; the others do."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port, max_payload=2000) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port, max_payload=2000) as made:
         await made.store.commit(samples(1, 1, size=3000))
         await made.store.commit(samples(3, 3))
         async with made.publishing():
@@ -267,8 +269,8 @@ async def test_window_never_exceeds_the_receive_maximum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lowered", [0, 40])
 async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> None:
     """A lower head restores the topics with a row behind it, and no others; an equal head restores nothing."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         batch = Batch()
         for number in range(100):
             doc = json.dumps({"site_id": f"s{number}"}).encode()
@@ -294,8 +296,8 @@ async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> No
 
 async def test_head_of_another_journal_restores_everything(tmp_path: Path) -> None:
     """The number of another journal means nothing here, also when it is lower."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await made.store.commit(sites(10))
         async with made.publishing():
             await made.drained()
@@ -328,9 +330,9 @@ def of_sites(recorder: harness.Recorder, start: int) -> list[Any]:
 
 async def test_record_that_lives_again_is_not_cleared_by_a_restore(tmp_path: Path) -> None:
     """A record that was removed and came back is restored, and the clear between is not repeated."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     gone = Entry("site", "s0", "removed", "", 5, b'{"record":{"site_id":"s0"},"clears":["state"]}')
-    async with broker.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await made.store.commit(sites(1))
         await made.store.commit(Batch(entries=[gone], removed=[("site", "s0")]))
         await made.store.commit(sites(1))
@@ -350,9 +352,9 @@ async def test_record_that_lives_again_is_not_cleared_by_a_restore(tmp_path: Pat
 
 async def test_clear_is_not_repeated_on_a_topic_with_rows_waiting(tmp_path: Path) -> None:
     """A topic that has rows waiting is restored by draining them: an old clear does not come after something newer."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     gone = Entry("site", "s0", "removed", "", 5, b'{"record":{"site_id":"s0"},"clears":["state"]}')
-    async with broker.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await made.store.commit(sites(1))
         await made.store.commit(Batch(entries=[gone], removed=[("site", "s0")]))
         async with made.publishing():
@@ -373,8 +375,8 @@ async def test_clear_is_not_repeated_on_a_topic_with_rows_waiting(tmp_path: Path
 async def test_broker_that_answers_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that takes and does not answer is noticed, long before the keepalive would."""
     monkeypatch.setattr(session, "STALL", 1.0)
-    port = broker.free_port()
-    async with broker.running(port) as process, bench(tmp_path, port) as made, made.publishing() as running:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port) as process, bench(tmp_path, port) as made, made.publishing() as running:
         await made.store.commit(samples(1, 1))
         # Rows flow when the subscriptions are made, which have a time limit of their own.
         await made.drained()
@@ -401,8 +403,8 @@ async def test_answers_are_acknowledged_at_once_when_nothing_is_sent(
 
     real = Link.answer_quickly
     monkeypatch.setattr(Link, "answer_quickly", counting)
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(200, 1))
         async with made.publishing():
             await made.drained()
@@ -441,7 +443,7 @@ async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
 
 async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window is filled again at each answer: it is hardly ever empty while rows wait (the 40 ms trap)."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     empty = 0
 
     def counting(self: session.Session) -> None:
@@ -451,7 +453,7 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
 
     real = session.Session._pump
     monkeypatch.setattr(session.Session, "_pump", counting)
-    async with broker.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(1000, 1000))
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
@@ -464,7 +466,7 @@ async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: py
     """The next page is read while the one before is under way: the window does not run dry between two."""
     monkeypatch.setattr(session, "PAGE", 20)
     monkeypatch.setattr(session, "AHEAD", 60)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     dry = 0
 
     def counting(self: session.Session) -> None:
@@ -474,7 +476,7 @@ async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: py
 
     real = session.Session._pump
     monkeypatch.setattr(session.Session, "_pump", counting)
-    async with broker.running(port), bench(tmp_path, port, window=10) as made:
+    async with mosquitto.running(port), bench(tmp_path, port, window=10) as made:
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
             await made.drained()
@@ -487,7 +489,7 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
     """One PUBACK that never comes, while others do: the connection is given up, and its row comes with the next."""
     monkeypatch.setattr(session, "STALL", 0.5)
     monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     kept_back: list[str] = []
 
     def keep_one_back(topic: str) -> int | None:
@@ -496,7 +498,7 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
         kept_back.append(topic)
         return -1
 
-    async with broker.running(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
+    async with mosquitto.running(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
         gate.bend = keep_one_back
         await made.store.commit(samples(1, 1))
         async with made.publishing() as running, asyncio.timeout(30):
@@ -510,9 +512,9 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
 async def test_each_probe_has_a_word_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A late copy of an earlier probe does not prove a later one."""
     monkeypatch.setattr(session, "PROBE_EVERY", 0.05)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         bench(tmp_path, port) as made,
         harness.recording(port) as heard,
         made.publishing(),
@@ -555,8 +557,8 @@ async def test_answers_to_response_topics_take_part_in_the_window(
 
 async def test_message_that_mqtt_has_no_room_for_is_refused_alone(tmp_path: Path) -> None:
     """A topic that cannot be sent is refused like one that the broker refuses; the connection goes on."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
         async with asyncio.timeout(20):
             while (
                 accepted := await running.announce([Message(f"oneweb/{'x' * 65_536}", b"{}", retain=False)])
@@ -570,9 +572,9 @@ async def test_message_that_mqtt_has_no_room_for_is_refused_alone(tmp_path: Path
 
 async def test_flood_of_commands_is_dropped_in_one_place_and_counted(tmp_path: Path) -> None:
     """Commands wait in one bounded queue: what does not fit is counted there, and nothing else gets lost."""
-    inbox, port = Inbox(), broker.free_port()
+    inbox, port = Inbox(), mosquitto.free_port()
     count = 2500
-    async with broker.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         made.on_command = inbox.put
         async with made.publishing() as running, asyncio.timeout(30):
             while running.connected_since is None:
@@ -608,8 +610,8 @@ async def test_answer_with_correlation_data_over_the_limit_is_not_sent(tmp_path:
 async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broker(tmp_path: Path) -> None:
     """On MQTT 5 the broker knows the largest message that the bridge takes, retained ones too."""
     heard: list[bytes] = []
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         made.on_command = lambda incoming: heard.append(incoming.payload)
         await harness.said(port, "oneweb/bridge/polling/sites/set", b"x" * 1_000_000, retain=True)
         async with made.publishing() as running, asyncio.timeout(20):
@@ -625,8 +627,8 @@ async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broke
 async def test_retained_commands_of_unknown_calls_are_not_remembered(tmp_path: Path) -> None:
     """What a connection remembers of retained commands does not grow with the names that their senders think of."""
     heard: list[session.Incoming] = []
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         made.on_command = heard.append
         async with made.publishing() as running, asyncio.timeout(20):
             await connected(running)
@@ -653,9 +655,9 @@ def test_commands_that_wait_are_bounded_in_bytes() -> None:
 
 async def test_answer_to_a_retained_command_waits_in_the_window_of_its_connection(tmp_path: Path) -> None:
     """A retained command comes before the beginning is over; its answer is not lost with a window that is replaced."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     windows: list[object] = []
-    async with broker.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await harness.said(port, "oneweb/bridge/request/purge", b"{}", retain=True)
         async with made.publishing() as running, asyncio.timeout(20):
             # The publisher's task has not begun yet.
@@ -678,9 +680,9 @@ async def test_will_is_given_only_by_a_connection_that_may_publish(
 ) -> None:
     """The first connection looks without a will, the next has one; a quick reconnect does not look again."""
     monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         proxy.between(port) as gate,
         bench(tmp_path, gate.port) as made,
         made.publishing() as running,
@@ -698,9 +700,9 @@ async def test_will_is_given_only_by_a_connection_that_may_publish(
 async def test_stranger_never_gives_a_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bridge that finds another one's head has no will, however often it comes, and its end says nothing."""
     monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     head = {"journal": "another", "instance": "other", "seq": 9}
-    async with broker.running(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
+    async with mosquitto.running(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
         await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
         await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
         async with harness.recording(port, "oneweb/bridge/status") as heard, made.publishing() as running:
@@ -722,7 +724,7 @@ async def test_broker_without_retain_or_qos_1_gets_a_sentence(
     tmp_path: Path, protocol: str, setting: str, words: str
 ) -> None:
     """Such a broker is told apart from a wrong password or a broken line, on MQTT 3.1.1 too."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     conf = tmp_path / "poor.conf"
     conf.write_text(f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\n{setting}\n")
     process = await asyncio.create_subprocess_exec(
@@ -740,9 +742,9 @@ async def test_broker_without_retain_or_qos_1_gets_a_sentence(
 
 async def test_proof_of_retained_messages_leaves_none(tmp_path: Path) -> None:
     """On MQTT 3.1.1 the status proves that the broker keeps what it should; a probe is never retained."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         harness.recording(port) as heard,
         bench(tmp_path, port, protocol="3.1.1") as made,
         made.publishing() as running,
@@ -772,9 +774,9 @@ async def test_twin_that_comes_later_looks_and_stays_away(
     """It takes nobody's connection and stays away for as long as the other answers, which alerts; then it comes."""
     monkeypatch.setattr(publisher, "GIVE_WAY", 0.2)
     monkeypatch.setattr(publisher, "LONGEST_ABSENCE", 0.5)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         twins(tmp_path, port, protocol=protocol) as (first, second),
         second.publishing_later() as later,
     ):
@@ -799,8 +801,8 @@ async def test_twin_that_comes_later_looks_and_stays_away(
 async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a bridge left that lost its power says online for a while; nobody answers, and the next one connects."""
     monkeypatch.setattr(session, "MIN_TWIN_TIMEOUT_S", 0.2)
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made:
         await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
         strange = (
             b"no JSON",
@@ -818,9 +820,9 @@ async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch:
 
 async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None:
     """Nor is one of `check`, of this process, or one that asks nothing; one that asks is, once for all at a time."""
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         harness.recording(port, "oneweb/bridge/probe") as heard,
         bench(tmp_path, port) as made,
         made.publishing() as running,
@@ -845,9 +847,9 @@ async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None
 async def test_connections_that_do_not_last_look_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a broker does not say why it ends them, another client may be what ends two in a row."""
     monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     async with (
-        broker.running(port),
+        mosquitto.running(port),
         proxy.between(port) as gate,
         bench(tmp_path, gate.port) as made,
         made.publishing() as running,
@@ -879,8 +881,8 @@ async def test_look_that_the_broker_rejects_has_the_client_id_of_the_bridge(
         return real(self, made, will, suffix)
 
     monkeypatch.setattr(publisher.Publisher, "_linked", linked)
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
         await connected(running)
 
     assert suffixes == ["-look", "", ""]
@@ -890,8 +892,8 @@ async def test_end_that_a_twin_causes_is_told_where_the_broker_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DISCONNECT with 0x8E: the sentence, the alert, and a pause that is longer than after a broken line."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
         await connected(running)
         assert running._session is not None
         pauses: list[float] = []
@@ -959,8 +961,8 @@ async def test_goodbye_is_said_only_by_who_was_there(tmp_path: Path) -> None:
 
 async def test_busy_connection_is_judged_by_its_oldest_message(tmp_path: Path) -> None:
     """A message sent just now does not hide one that waits too long; while all are young there is no complaint."""
-    port = broker.free_port()
-    async with broker.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    port = mosquitto.free_port()
+    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
         await connected(running)
         tried = session.Session(running)
         for packet_id, age in ((1, session.STALL + 1), (2, 0.0)):

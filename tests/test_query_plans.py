@@ -13,11 +13,11 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from oneweb_bridge import database, devices, housekeeping, journal, staging, store
-from oneweb_bridge.config import parse
+from oneweb_bridge.config.read import parse
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.heads import Place
-from oneweb_bridge.model import Alert, Batch, Debt, Entry, Newest, Positions, Put, Seen, Waiting
+from oneweb_bridge.model.heads import Place
+from oneweb_bridge.model.records import Alert, Batch, Debt, Entry, Newest, Positions, Put, Seen, Waiting
+from oneweb_bridge.store import announcements, database, housekeeping, journal, staging, store
 
 WHOLE_TABLES = {
     "SELECT imei FROM stale LIMIT ?": "the table is the work that is left, and a slice of it is taken",
@@ -31,7 +31,7 @@ WHOLE_TABLES = {
 }
 """The beginning of a statement that reads a whole table -> why that is meant."""
 
-OWNERS = (store.Store, journal.Journal, devices.Devices, staging.Staging)
+OWNERS = (store.Store, journal.Journal, announcements.Devices, staging.Staging)
 
 
 @contextlib.asynccontextmanager
@@ -111,7 +111,7 @@ async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
     async with (
         store.opened(path) as db,
         journal.opened(path, "mqtt") as rows,
-        devices.opened(path, db.steady.now) as known,
+        announcements.opened(path, db.steady.now) as known,
         database.connected(path) as raw,
     ):
         # What opening a database does, and a migration, is done once for all of it.
@@ -206,12 +206,12 @@ async def _use_journal(rows: journal.Journal) -> None:
     await rows.history(None, 0, 9)
 
 
-async def _use_devices(known: devices.Devices) -> None:
+async def _use_devices(known: announcements.Devices) -> None:
     await known.fingerprint()
     await known.mark_all("x", [("bridge", "")])
     for device in await known.dirty(-1.0, 10):
-        await known.note([devices.Sent(device=device, topic="t", hash=b"1", fresh=True)], 1)
-        await known.note([devices.Sent(device=device, topic="")], 1)
+        await known.note([announcements.Sent(device=device, topic="t", hash=b"1", fresh=True)], 1)
+        await known.note([announcements.Sent(device=device, topic="")], 1)
     await known.forget(1)
     await known.drop_unsent()
     await known.record("terminal", "T")

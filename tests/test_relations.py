@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model import Fields, Stored
-from oneweb_bridge.relations import compare, relate, wanted_ids
+from oneweb_bridge.model.records import Fields, Stored
+from oneweb_bridge.polling.relations import compare, relate, wanted_ids
 
 TERMINAL: Fields = {
     "imei": "T",

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.remote import _decoded, _result_line, _take, table
-from oneweb_bridge.topics import Tree
+from oneweb_bridge.cli.remote import _decoded, _result_line, _take, table
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.mqtt.topics import Tree
 
 TREE = Tree("oneweb", "main", "")
 STATE = {"call": "sites", "enabled": True, "interval": 21600, "status": "ok", "records": 7, "events": 0, "samples": 0}

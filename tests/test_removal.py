@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.removal import Absent, Verdict, decide
-from oneweb_bridge.settings import HoldAbove, Removal
+from oneweb_bridge.config.schema import HoldAbove, Removal
+from oneweb_bridge.polling.removal import Absent, Verdict, decide
 
 RULE = Removal(after_missing=3, after_time=900.0, hold_above=HoldAbove(count=5, share=0.1), hold_for=86_400.0)
 HOUR, DAY = 3_600_000, 86_400_000

@@ -12,9 +12,9 @@ import stamina
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.repeated_hour import Known, resolve_times
+from oneweb_bridge.decode.repeated_hour import Known, resolve_times
+from oneweb_bridge.decode.values import moment
 from oneweb_bridge.simulator.clock import parse_rfc3339
-from oneweb_bridge.values import moment
 from tests.polls import Bench, bench
 
 SIGNAL = "ut_signal_quality"

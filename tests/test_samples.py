@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import samples
-from oneweb_bridge.model import Batch, Entry, KnownSamples, Reading, Sample
-from oneweb_bridge.samples import Context, hash_of, judge, presence_of, verdict
+from oneweb_bridge.model.records import Batch, Entry, KnownSamples, Reading, Sample
+from oneweb_bridge.polling import samples
+from oneweb_bridge.polling.samples import Context, hash_of, judge, presence_of, verdict
 
 NOW = 1_000_000
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.schedule import MARGIN, backoff, first_wait, hourly, is_fresh, next_wait, stretched
+from oneweb_bridge.polling.schedule import MARGIN, backoff, first_wait, hourly, is_fresh, next_wait, stretched
 
 INTERVALS = st.floats(10, 604_800)
 CALLS = st.dictionaries(st.sampled_from("abcdef"), INTERVALS, min_size=1)

@@ -18,7 +18,8 @@ import pytest
 import yaml
 from aiohttp import web
 
-from oneweb_bridge import broker, cli
+from oneweb_bridge.cli import main as cli
+from oneweb_bridge.demo import mosquitto
 from tests import harness
 
 CLIENT = "c4nary-client-id"
@@ -146,7 +147,7 @@ async def gossiping() -> AsyncIterator[Gossip]:
     app.router.add_route("*", "/{path:.*}", gossip.answer)
     runner = web.AppRunner(app)
     await runner.setup()
-    port = broker.free_port()
+    port = mosquitto.free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     gossip.url = f"http://127.0.0.1:{port}"
     try:
@@ -165,7 +166,7 @@ class Secretive:
         self.told, self.wrote = home / "told", home / "wrote"
         self.told.mkdir()
         self.wrote.mkdir()
-        self.port, self.url, self.http = port, url, broker.free_port()
+        self.port, self.url, self.http = port, url, mosquitto.free_port()
         self.file = self.told / "bridge.yaml"
         self.environment = {"ONEWEB_CLIENT_ID": CLIENT, "CREDENTIALS_DIRECTORY": str(self.told / "credentials")}
         (self.told / "credentials").mkdir()
@@ -212,8 +213,8 @@ FAILING = ("products", "organizations", "sites", "ut_link_availability", "ut_sig
 
 async def test_no_canary_leaves_the_bridge(tmp_path: Path) -> None:
     """In no log, topic, database, kept answer, health page, output or process list is a secret, old or new."""
-    port = broker.free_port()
-    async with gossiping() as gossip, broker.running(port), harness.recording(port, "#") as recorder:
+    port = mosquitto.free_port()
+    async with gossiping() as gossip, mosquitto.running(port), harness.recording(port, "#") as recorder:
         secretive = Secretive(tmp_path, gossip.url, port)
         async with harness.running(secretive.file, **secretive.environment) as bridge:
             await recorder.until(lambda: has_failed(recorder), 60)

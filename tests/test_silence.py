@@ -10,7 +10,7 @@ import pytest
 import stamina
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from oneweb_bridge.api import Answer, NotFound
+from oneweb_bridge.api.client import Answer, NotFound
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from tests.polls import Bench, bench

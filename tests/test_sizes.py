@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import sizes, wire
-from oneweb_bridge.catalogue import CALLS
-from oneweb_bridge.sizes import MAX_DEPTH, TooMuch
+from oneweb_bridge.decode import sizes, wire
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.decode.sizes import MAX_DEPTH, TooMuch
 
 
 def nested(depth: int, inner: str = "1") -> bytes:
@@ -56,8 +56,8 @@ BODIES = {
 }
 MEASURE = """
 import resource, sys
-from oneweb_bridge import wire
-from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.decode import wire
+from oneweb_bridge.decode.catalogue import CALLS
 from msgspec.structs import replace
 
 body = {body}
@@ -97,7 +97,7 @@ def test_page_of_the_real_size_fits() -> None:
 
 def test_more_records_than_a_page_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that is all records, and short ones, is bounded by their number."""
-    monkeypatch.setattr("oneweb_bridge.wire.MAX_RECORDS", 3)
+    monkeypatch.setattr("oneweb_bridge.decode.wire.MAX_RECORDS", 3)
     assert len(wire.split(b"[1,2,3]").records) == 3
     with pytest.raises(wire.BadPage, match="more than 3 records"):
         wire.split(b"[1,2,3,4]")

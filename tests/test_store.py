@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from oneweb_bridge import database, journal, store
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.database import StoreError
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model import Batch, Entry, Kind, KnownSamples, Newest, Put, Seen, Stored
-from oneweb_bridge.store import SLICE, CallMemory, Setting, Store
+from oneweb_bridge.model.records import Batch, Entry, Kind, KnownSamples, Newest, Put, Seen, Stored
+from oneweb_bridge.store import database, journal, store
+from oneweb_bridge.store.database import StoreError
+from oneweb_bridge.store.store import SLICE, CallMemory, Setting, Store
 from tests.rounds_bridge import made_old
 from tests.test_cancellation import cancelled_at_random
 
@@ -123,7 +123,7 @@ def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
     program = f"""
         import asyncio, os
         from pathlib import Path
-        from oneweb_bridge import store
+        from oneweb_bridge.store import store
         from tests.test_store import batch_of
 
         async def main():
@@ -203,8 +203,8 @@ def test_second_process_is_refused(path: Path) -> None:
     program = f"""
         import asyncio
         from pathlib import Path
-        from oneweb_bridge import store
-        from oneweb_bridge.database import StoreError
+        from oneweb_bridge.store import store
+        from oneweb_bridge.store.database import StoreError
 
         async def main():
             async with store.opened(Path({str(path)!r})):

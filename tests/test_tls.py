@@ -16,11 +16,13 @@ from aiohttp import web
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import MQTTErrorCode
 
-from oneweb_bridge import api, broker, tls
-from oneweb_bridge.config import parse
-from oneweb_bridge.link import Link, reason_of
-from oneweb_bridge.model import Message
-from oneweb_bridge.settings import Mqtt, Tls
+from oneweb_bridge import tls
+from oneweb_bridge.api import client as api
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Mqtt, Tls
+from oneweb_bridge.demo import mosquitto as broker
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt.link import Link, reason_of
 
 SERVERS = {
     "good": ("subjectAltName=DNS:localhost,IP:127.0.0.1", "-days 2"),

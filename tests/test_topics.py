@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model import Message, Row, What
-from oneweb_bridge.topics import (
+from oneweb_bridge.model.records import Message, Row, What
+from oneweb_bridge.mqtt.topics import (
     EVENT_TYPE,
     MAX_LEVEL,
     MAX_RESPONSE_TOPIC_BYTES,

@@ -8,7 +8,7 @@ import hypothesis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.turns import Turns
+from oneweb_bridge.api.turns import Turns
 
 
 async def settle() -> None:

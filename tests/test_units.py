@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.catalogue import CALLS, FieldType
-from oneweb_bridge.units import UNITS, can_convert, convert, dimension_of, name_unknown_indicator
-from oneweb_bridge.values import Odd
-from oneweb_bridge.wire import _CONVERTERS
+from oneweb_bridge.decode.catalogue import CALLS, FieldType
+from oneweb_bridge.decode.units import UNITS, can_convert, convert, dimension_of, name_unknown_indicator
+from oneweb_bridge.decode.values import Odd
+from oneweb_bridge.decode.wire import _CONVERTERS
 
 
 @pytest.mark.parametrize(

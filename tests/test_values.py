@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge import values
+from oneweb_bridge.decode import values
+from oneweb_bridge.decode.values import Odd, amount, flag, moment, published, snake, text, texts, words
 from oneweb_bridge.encoding import rfc3339, short_time
-from oneweb_bridge.values import Odd, amount, flag, moment, published, snake, text, texts, words
 
 LAST = 253402300799999
 ANYTHING = st.recursive(

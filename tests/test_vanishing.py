@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.model import Fields
-from oneweb_bridge.settings import HoldAbove, Removal
-from oneweb_bridge.vanishing import Traits, count_vanished, decide, keep_held, vanished_fields
+from oneweb_bridge.config.schema import HoldAbove, Removal
+from oneweb_bridge.model.records import Fields
+from oneweb_bridge.polling.vanishing import Traits, count_vanished, decide, keep_held, vanished_fields
 
 RULE = Removal(hold_above=HoldAbove(count=5, share=0.1), hold_for=86_400.0)
 HOUR, DAY = 3_600_000, 86_400_000

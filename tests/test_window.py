@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.model import Message, Positions, Waiting
-from oneweb_bridge.window import DOUBT, REACH, TRIAL, Slip, Window
+from oneweb_bridge.model.records import Message, Positions, Waiting
+from oneweb_bridge.mqtt.window import DOUBT, REACH, TRIAL, Slip, Window
 
 
 def message(topic: str, said: str = "x") -> Message:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from oneweb_bridge import glance, wire
-from oneweb_bridge.catalogue import CALLS, Call, Field
-from oneweb_bridge.config import parse
-from oneweb_bridge.model import Reading, Sample
-from oneweb_bridge.wire import BadPage, Rules, Unreadable
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.decode import record_hashes, wire
+from oneweb_bridge.decode.catalogue import CALLS, Call, Field
+from oneweb_bridge.decode.wire import BadPage, Rules, Unreadable
+from oneweb_bridge.model.records import Reading, Sample
 
 FOLDER = Path(__file__).parent / "samples"
 POLLING = parse("", {}).polling
@@ -33,7 +33,7 @@ def body_of(call: str) -> bytes:
 
 
 def readings(call: Call, body: bytes, rules: Rules | None = None) -> list[Reading]:
-    key, read = glance.key_of(call), wire.reader(call, rules or Rules())
+    key, read = record_hashes.key_of(call), wire.reader(call, rules or Rules())
     return [read(key(raw), wire.decoded(raw)) for raw in wire.split(body, call.records).records]
 
 
@@ -479,7 +479,7 @@ def test_records_carry_their_key_and_kind(call: str) -> None:
 def test_samples_are_those_of_the_contract(call: str) -> None:
     """Each report gives exactly these samples, stamped with the report's own time."""
     row = POLLING[call]
-    key, sample = glance.key_of(row), wire.sampler(row, Rules())
+    key, sample = record_hashes.key_of(row), wire.sampler(row, Rules())
     found = [sample(key(raw), wire.decoded(raw)) for raw in wire.split(body_of(call)).records]
     assert SAMPLES[call] == [(one.id, one.ts, one.values) for entry in found for one in entry.samples]
     assert not any(entry.set_aside or entry.odd for entry in found)
@@ -620,7 +620,7 @@ def test_crooked_table_is_refused(table: bytes) -> None:
 )
 def test_key_is_the_text_of_the_id(body: bytes, expected: str) -> None:
     """An id may be a text or a number; the key is its text."""
-    assert expected == glance.key_of(CALLS["user_terminals"])(msgspec.Raw(body))
+    assert expected == record_hashes.key_of(CALLS["user_terminals"])(msgspec.Raw(body))
 
 
 @pytest.mark.parametrize(
@@ -630,13 +630,13 @@ def test_record_without_a_key_is_unreadable(body: bytes) -> None:
     """A record without a readable key is set aside by name."""
     for keys in (("id",), ("id", "part.of")):
         with pytest.raises(Unreadable):
-            glance.key_of(replace(CALLS["user_terminals"], key=keys))(msgspec.Raw(body))
+            record_hashes.key_of(replace(CALLS["user_terminals"], key=keys))(msgspec.Raw(body))
 
 
 def test_key_of_several_paths_joins_them() -> None:
     """A key made of several members has all of them."""
     call = replace(CALLS["user_terminals"], key=("id", "part.of"))
-    assert glance.key_of(call)(msgspec.Raw(b'{"id":"a","part":{"of":3}}')) == "a/3"
+    assert record_hashes.key_of(call)(msgspec.Raw(b'{"id":"a","part":{"of":3}}')) == "a/3"
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -923,7 +923,7 @@ def walked_through(call: Call, body: bytes) -> None:
         records = wire.exploded(call, page.records)
     except BadPage:
         return
-    key, kept = glance.key_of(call), glance.glance_of(call).parts
+    key, kept = record_hashes.key_of(call), record_hashes.glance_of(call).parts
     read, sample = wire.reader(call, Rules()), wire.sampler(call, Rules())
     for raw in records:
         try:
@@ -988,7 +988,7 @@ def test_member_of_any_bytes_is_a_value_or_none(body: bytes, name: str) -> None:
 def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, said: str) -> None:
     """Equal kept bytes mean equal fields: what can cause an event is always in them."""
     row = POLLING[call]
-    kept, read = glance.glance_of(row).parts, wire.reader(row, Rules())
+    kept, read = record_hashes.glance_of(row).parts, wire.reader(row, Rules())
     records = [wire.decoded(raw) for raw in wire.split(body_of(call), row.records).records]
     volatile = {field.name for field in row.fields if field.volatile}
     record = records[at % len(records)]

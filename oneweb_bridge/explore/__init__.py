@@ -14,15 +14,15 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from oneweb_bridge import api
-from oneweb_bridge.api import Api
-from oneweb_bridge.catalogue import Call
-from oneweb_bridge.config import Config, require_credentials
+from oneweb_bridge.api import client
+from oneweb_bridge.api.client import Api
+from oneweb_bridge.api.headers import next_pages, whole_number
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.read import Config, require_credentials
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.sizes import TooMuch, check_depth, check_size
 from oneweb_bridge.explore import findings, pages, redaction, report, spans
 from oneweb_bridge.explore.evidence import Ended, Evidence, Found, Paging, Reply, Span, located
-from oneweb_bridge.headers import next_pages, whole_number
-from oneweb_bridge.masks import Masks
-from oneweb_bridge.sizes import TooMuch, check_depth, check_size
 
 Write = Callable[[str], None]
 
@@ -65,13 +65,13 @@ async def _signed_in(config: Config, write: Write, masks: Masks) -> AsyncIterato
     if config.api.auth.style == "basic":
         ways.append((headers, {"api": {"auth": {"style": "headers"}}}))
     for settings, changes in ways:
-        async with api.connected(settings, masks) as connection:
+        async with client.connected(settings, masks) as connection:
             try:
                 await connection.hello()
-            except api.Unauthorized as error:
+            except client.Unauthorized as error:
                 _say(write, "sign-in", f"refused with auth.style {settings.auth.style}: {error}")
                 continue
-            except api.ApiError as error:
+            except client.ApiError as error:
                 advice = "Check api.base_url, api.hello.path, api.proxy and api.ca_file"
                 _say(write, "sign-in", f"failed: {error}. {advice}")
                 break
@@ -125,7 +125,7 @@ class Look:
             asked = {name: said.replace(each, id) for name, said in asked.items()}
         try:
             answer = await self._patiently(path, asked, call.empty_status)
-        except api.ApiError as error:
+        except client.ApiError as error:
             return Reply(ended=_ended(error), said=str(error), params=asked)
         try:
             check_size(answer.body)
@@ -144,11 +144,11 @@ class Look:
             time=answer.time,
         )
 
-    async def _patiently(self, path: str, asked: Mapping[str, str], empty_status: Collection[int]) -> api.Answer:
+    async def _patiently(self, path: str, asked: Mapping[str, str], empty_status: Collection[int]) -> client.Answer:
         """The answer, after one pause where the API asks for one that people would wait for."""
         try:
             return await self._api.get(path, asked, empty_status)
-        except api.RateLimited as error:
+        except client.RateLimited as error:
             if error.pause > _PATIENCE:
                 raise
             await asyncio.sleep(error.pause)
@@ -259,15 +259,15 @@ def _rest(call: Call, reply: Reply) -> dict[str, str]:
 
 
 _PATIENCE = 90.0
-_ENDS: tuple[tuple[type[api.ApiError], Ended], ...] = (
-    (api.Unauthorized, "refused"),
-    (api.RateLimited, "busy"),
-    (api.Unavailable, "away"),
-    (api.NotFound, "unknown"),
+_ENDS: tuple[tuple[type[client.ApiError], Ended], ...] = (
+    (client.Unauthorized, "refused"),
+    (client.RateLimited, "busy"),
+    (client.Unavailable, "away"),
+    (client.NotFound, "unknown"),
 )
 
 
-def _ended(error: api.ApiError) -> Ended:
+def _ended(error: client.ApiError) -> Ended:
     for kind, ended in _ENDS:
         if isinstance(error, kind):
             return ended

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from oneweb_bridge.catalogue import Call
+from oneweb_bridge.decode.catalogue import Call
 
 Ended = Literal["ok", "refused", "unknown", "rejected", "away", "busy", "odd", "skipped"]
 """How a request ended: refused is 401 and 403, unknown 404, rejected 400 and the like, away no connection or 5xx.

@@ -14,16 +14,16 @@ from typing import Any
 import msgspec
 import yaml
 
-from oneweb_bridge import glance, wire
-from oneweb_bridge.catalogue import Call
-from oneweb_bridge.config import Config, ConfigError, effective, parse
+from oneweb_bridge.config.read import Config, ConfigError, effective, parse
+from oneweb_bridge.decode import record_hashes, wire
+from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.explore import judge_components, judge_records, judge_reports, judge_usage
 from oneweb_bridge.explore.evidence import Evidence, Tree, located
 from oneweb_bridge.explore.judge_components import component_places, has_components
 from oneweb_bridge.explore.judge_reports import report_places
 from oneweb_bridge.explore.judging import Context, Finding, merged, polling, unknown_members
 from oneweb_bridge.explore.zones import zone_finding
-from oneweb_bridge.model import Fields, Sample
+from oneweb_bridge.model.records import Fields, Sample
 
 __all__ = ["Judged", "Verdict", "component_places", "has_components", "judged", "report_places"]
 
@@ -194,7 +194,7 @@ def _rows(seen: Evidence, call: Call) -> list[tuple[str, Any]]:
     body = (seen.windowed or seen.reply).body
     if seen.reply.ended != "ok" or located(body) is None:
         return []
-    key, by_key = glance.key_of(call), dict[str, list[msgspec.Raw]]()
+    key, by_key = record_hashes.key_of(call), dict[str, list[msgspec.Raw]]()
     try:
         records = wire.exploded(call, wire.split(msgspec.json.encode(body), call.records).records)
     except wire.BadPage:

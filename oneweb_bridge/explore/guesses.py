@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from oneweb_bridge.units import dimension_of
-from oneweb_bridge.values import snake
+from oneweb_bridge.decode.units import dimension_of
+from oneweb_bridge.decode.values import snake
 
 _PHRASES = {
     "round_trip_time": "latency",

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from oneweb_bridge.catalogue import Call
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.paths import compile_path
 from oneweb_bridge.explore.evidence import Evidence, Tree
 from oneweb_bridge.explore.judging import Context, Finding, polling
-from oneweb_bridge.paths import compile_path
 
 _PARTS = ("partition", "type", "version")
 _ELSEWHERE = "id,component,resourceRelationship,resourceCharacteristic"

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from oneweb_bridge.catalogue import Field
+from oneweb_bridge.decode.catalogue import Field
+from oneweb_bridge.decode.paths import compile_path, folded
 from oneweb_bridge.explore.evidence import Evidence
 from oneweb_bridge.explore.guesses import Name, matched
 from oneweb_bridge.explore.judging import (
@@ -19,7 +20,6 @@ from oneweb_bridge.explore.judging import (
     unknown_members,
     values_at,
 )
-from oneweb_bridge.paths import compile_path, folded
 
 _CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
-from oneweb_bridge.catalogue import Call, Field
+from oneweb_bridge.decode.catalogue import Call, Field
+from oneweb_bridge.decode.paths import folded
 from oneweb_bridge.explore.evidence import Evidence, Tree, located
 from oneweb_bridge.explore.guesses import Name, matched
 from oneweb_bridge.explore.judging import Context, Finding, is_time, number_of, objects, polling
-from oneweb_bridge.paths import folded
 
 _TIMES = ("timestamp", "time", "dateTime", "date", "measuredAt", "startTime", "ts")
 _NOT_VALUES = frozenset(("id", "imei", "name", "report", "granularity", "href", "unit"))

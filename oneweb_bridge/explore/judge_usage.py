@@ -3,12 +3,12 @@
 import re
 from typing import Any
 
-from oneweb_bridge.catalogue import Field
+from oneweb_bridge.decode.catalogue import Field
+from oneweb_bridge.decode.paths import folded
 from oneweb_bridge.explore.evidence import Evidence, Tree
 from oneweb_bridge.explore.guesses import Name, matched
 from oneweb_bridge.explore.judge_records import unlimited_finding
 from oneweb_bridge.explore.judging import Context, Finding, objects, polling
-from oneweb_bridge.paths import folded
 
 _COUNTERS = {"usage": "usage", "entitlement": "entitlement", "overage": "overage block"}
 _TYPE = re.compile(r"counterType=([^\],]+)")

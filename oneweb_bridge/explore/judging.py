@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from oneweb_bridge.catalogue import Call
-from oneweb_bridge.config import Config
+from oneweb_bridge.config.read import Config
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.paths import compile_path, folded, top_member
+from oneweb_bridge.decode.values import Odd, moment
 from oneweb_bridge.explore.evidence import Evidence, Tree
-from oneweb_bridge.paths import compile_path, folded, top_member
-from oneweb_bridge.values import Odd, moment
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from oneweb_bridge.catalogue import Page
+from oneweb_bridge.decode.catalogue import Page
 from oneweb_bridge.explore.evidence import Paging, Reply, identity
 
 LOOK = 50

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from oneweb_bridge.catalogue import CALLS
+from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.explore.evidence import located, place
 
 SHOWN = 3

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from oneweb_bridge.catalogue import Call, Window
+from oneweb_bridge.decode.catalogue import Call, Window
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.explore.evidence import Reply, Span, located
 

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from oneweb_bridge.decode.values import Odd, moment
 from oneweb_bridge.explore.judging import Context, Finding
-from oneweb_bridge.values import Odd, moment
 
 _BARE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?")
 _FRESH = (("user_terminals", "lastSeenDate"), ("usage_consumption", "effectiveDate"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto
 from tests import harness
 from tests.homeassistant import home
 from tests.homeassistant.home import Home
@@ -210,15 +210,15 @@ async def bridge_is_lost_and_found(there: Home, fleet: harness.World, bridge: ha
 
 async def test_fleet_survives_restarts_of_home_assistant_and_of_the_broker(fleet: harness.World) -> None:
     """After a restart of Home Assistant, and of a broker that forgot everything, the fleet is back with its states."""
-    directory, port = fleet.directory / "ha", broker.free_port()
+    directory, port = fleet.directory / "ha", mosquitto.free_port()
     config = harness.bridge_yaml(fleet.directory, fleet.api.url, port)
     async with harness.running(config):
-        async with broker.running(port):
+        async with mosquitto.running(port):
             async with home.running(directory, port) as there:
                 before = await settled(there)
             async with home.running(directory, port) as there:
                 await there.until(complete)
-        async with broker.running(port), home.running(directory, port) as there:
+        async with mosquitto.running(port), home.running(directory, port) as there:
             after = await settled(there)
             assert {u: s["entity_id"] for u, s in after.items()} == {u: s["entity_id"] for u, s in before.items()}
             assert unknown(after) == []

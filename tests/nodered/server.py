@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from oneweb_bridge import broker
+from oneweb_bridge.demo import mosquitto
 
 HOME = Path(__file__).parent.parent.parent / ".node"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -143,7 +143,7 @@ async def running(directory: Path) -> AsyncIterator[NodeRed]:
     if not program.exists():
         raise NotInstalled("Node-RED is not installed: sh deploy/setup.sh nodered")
     directory.mkdir(parents=True, exist_ok=True)
-    port = broker.free_port()
+    port = mosquitto.free_port()
     (directory / "settings.js").write_text(f"module.exports = {json.dumps(settings(port), indent=2)}\n")
     arguments = (str(program), "--userDir", str(directory), "--settings", str(directory / "settings.js"))
     log = directory / "node-red.log"

@@ -1,0 +1,110 @@
+"""`oneweb-bridge check`: step by step, whether the bridge could work, and what to do where it could not."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import aiomqtt
+
+from oneweb_bridge.api import client
+from oneweb_bridge.clock import SYSTEM
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.read import Config, ConfigError, require_credentials
+from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.model.status import Probe
+from oneweb_bridge.mqtt.link import REFUSED, Link, reason_of
+from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.store import journal
+from oneweb_bridge.store.database import StoreError, explained
+
+PATIENCE = 5.0
+
+
+async def check(config: Config, write: Callable[[str], None], masks: Masks | None = None) -> bool:
+    """Writes one line per step. True when all went well. `masks` learn the token that the API may give."""
+    write("ok      configuration: valid")
+    results = [await _check_api(config, masks), await _check_broker(config)]
+    for good, said in results:
+        write(f"{'ok    ' if good else 'FAILED'}  {said}")
+    return all(good for good, _ in results)
+
+
+async def _check_api(config: Config, masks: Masks | None) -> tuple[bool, str]:
+    url = config.api.base_url
+    try:
+        require_credentials(config)
+        async with client.connected(config.api, masks) as connection:
+            await connection.hello()
+    except ConfigError as error:
+        return False, f"sign-in: {error}"
+    except client.Unauthorized as error:
+        return (
+            False,
+            f"sign-in: {error}. Check api.client_id and api.client_secret, and that they belong to {url}",
+        )
+    except client.ApiError as error:
+        return (
+            False,
+            f"sign-in: {error}. Check api.base_url, api.proxy and api.ca_file, and the way to the Internet",
+        )
+    return True, f"sign-in: {url} accepts the credentials"
+
+
+async def _check_broker(config: Config) -> tuple[bool, str]:
+    where = f"{config.mqtt.host}:{config.mqtt.port}"
+    here = Place(config.mqtt.base_topic, config.instance)
+    try:
+        head = await _probe(config)
+        if owner_of(head, here, await _identity(config)) == "another":
+            return False, f"broker: {foreign_sentence(head or {}, f'{here.base}/bridge/head', here)}"
+    except TimeoutError:
+        return False, (
+            f"broker: {where} took a probe but did not deliver it. Let this user read and write "
+            f"{config.mqtt.base_topic}/bridge/probe in the broker's access rules"
+        )
+    except (aiomqtt.MqttError, OSError) as error:
+        return (
+            False,
+            f"broker: {where}: {reason_of(error)}. Check mqtt.host, port, tls, username and password",
+        )
+    return True, f"broker: {where} takes and delivers messages below {config.mqtt.base_topic}"
+
+
+async def _identity(config: Config) -> Identity:
+    """What the database knows of itself; of one that cannot be read, or is not there yet, nothing."""
+    path = Path(config.state.path)
+    with contextlib.suppress(StoreError):
+        async with journal.opened(path, "mqtt", read_only=True) as rows:
+            with explained(path):
+                return await rows.identity()
+    return Identity()
+
+
+async def _probe(config: Config) -> Head | None:
+    """Publishes a probe and reads it back. Returns the head. Raises TimeoutError when the probe does not come."""
+    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    topic, head = tree.probe, None
+    nonce = secrets.token_hex(8)
+    refusals: list[str] = []
+
+    def on_answer(_: int, code: int, reason: str) -> None:
+        if code >= REFUSED:
+            refusals.append(reason)
+
+    async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", on_answer) as link:
+        await link.listen(tree.head, topic)
+        link.send(Message(topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False))
+        async with asyncio.timeout(PATIENCE):
+            async for message in link.messages:
+                if str(message.topic) == tree.head:
+                    head = read_head(bytes(message.payload))
+                    continue
+                if nonce.encode() in bytes(message.payload):
+                    return head
+                if refusals:
+                    raise aiomqtt.MqttError(f"the broker refuses {topic}: {refusals[0]}")
+    return head

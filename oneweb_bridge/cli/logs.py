@@ -1,0 +1,51 @@
+"""The log: one line per record, whatever an id contains, never a secret, and no line again and again."""
+
+import json
+import logging
+import sys
+import time
+from types import TracebackType
+
+from oneweb_bridge.cli.repeats import CountingHandler
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.schema import Log
+
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+
+
+class _Formatter(logging.Formatter):
+    """Text for people, or JSON for machines; times in UTC."""
+
+    def __init__(self, masks: Masks, *, as_json: bool) -> None:
+        super().__init__()
+        self.converter = time.gmtime
+        self._as_json = as_json
+        self._masks = masks
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = record.getMessage()
+        if record.exc_info:
+            said = f"{said}\n{self.formatException(record.exc_info)}"
+        said = self._masks.text(said)
+        name = record.name.removeprefix("oneweb_bridge.")
+        when = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
+        if self._as_json:
+            return json.dumps({"time": when, "level": record.levelname.lower(), "logger": name, "message": said})
+        lines = said if record.exc_info else said.translate(_CONTROL)
+        return f"{when} {record.levelname.lower():7} {name}: {lines}"
+
+
+def set_up(settings: Log, masks: Masks) -> None:
+    """Directs all logging to standard error in the form of `settings`, without what `masks` hide."""
+    handler = CountingHandler(sys.stderr)
+    handler.setFormatter(_Formatter(masks, as_json=settings.format == "json"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("oneweb_bridge").setLevel(settings.level.upper())
+    logging.getLogger("oneweb_bridge.mqtt").setLevel(logging.WARNING)
+    logging.getLogger("stamina").setLevel(logging.ERROR)
+    sys.excepthook = _tell_bug
+
+
+def _tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The last words of a process that ends by a bug go through the log, because they may quote anything."""
+    logging.getLogger("oneweb_bridge").critical("this is a bug, please report it", exc_info=(kind, error, trace))

@@ -1,0 +1,288 @@
+"""What comes in on the command topics: payload to command, and the sentence that says why not. Pure."""
+
+import contextlib
+from hashlib import sha256
+from typing import Literal, TypeVar
+
+import msgspec
+
+from oneweb_bridge.config.schema import MAX_QUANTITY_CHARS, parse_duration
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.decode.values import moment
+from oneweb_bridge.mqtt.topics import CommandTopic
+
+MOST = 4096
+"""Longest payload of a command in bytes."""
+SHORTEST, LONGEST = 10.0, 604800.0
+"""Bounds of an interval in seconds."""
+ALL = "all"
+
+RequestName = Literal["republish", "replay", "release", "purge"]
+REQUESTS: tuple[RequestName, ...] = ("republish", "replay", "release", "purge")
+
+
+class BadCommand(ValueError):
+    """A command that cannot be obeyed; the text says what was expected. `id` is the sender's, if it was readable."""
+
+    def __init__(self, message: str, id: str | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+
+
+class Set(msgspec.Struct, frozen=True):
+    """A wish that lasts: each name with its value, or None to go back to the configuration file."""
+
+    call: str
+    changes: dict[str, bool | float | None]
+    id: str | None = None
+
+
+class Poll(msgspec.Struct, frozen=True):
+    """Polls a call now, or every enabled one with `all`."""
+
+    call: str
+    id: str | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that the bridge does once. Which members mean something depends on `name`."""
+
+    name: RequestName
+    id: str | None = None
+    what: Literal["everything", "discovery"] = "everything"
+    call: str | None = None
+    since: str | float | None = None
+    until: str | float | None = None
+    imei: str | None = None
+    product_id: str | None = None
+    report: str | None = None
+
+
+Command = Set | Poll | Request
+
+
+class SetPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `set`: `interval` in seconds or as `5m`, `enabled` also as `ON`, `yes` or 1; null: as in the file."""
+
+    enabled: bool | int | str | msgspec.UnsetType | None = msgspec.UNSET
+    interval: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
+    id: str | None = None
+
+
+class PollPayload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `poll`; it may also be empty."""
+
+    id: str | None = None
+
+
+class Republish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `republish`: which retained topics are published again."""
+
+    id: str | None = None
+    what: Literal["everything", "discovery"] = "everything"
+
+
+class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `replay`: whose past events and samples are sent again, and from which time."""
+
+    id: str | None = None
+    since: str | float | None = None
+    until: str | float | None = None
+    imei: str | None = None
+    product_id: str | None = None
+    report: str | None = None
+
+
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `release`: the call whose held removals and values are released; without it, all calls."""
+
+    id: str | None = None
+    call: str | None = None
+
+
+class Purge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload of `purge`: only an id of yours."""
+
+    id: str | None = None
+
+
+PAYLOADS: dict[RequestName, type[msgspec.Struct]] = {
+    "republish": Republish,
+    "replay": Replay,
+    "release": Release,
+    "purge": Purge,
+}
+
+
+def is_empty(address: CommandTopic, payload: bytes, *, retain: bool) -> bool:
+    """Whether a payload is no command at all: clearing a retained message, or an empty wish."""
+    return not payload.strip() and (retain or address.verb != "poll")
+
+
+def decode(address: CommandTopic, payload: bytes) -> Command:
+    """The command of a payload. Raises BadCommand, and nothing else: it comes from outside, and may come again."""
+    try:
+        return _decode(address, payload)
+    except BadCommand:
+        raise
+    except Exception as error:
+        raise BadCommand(f"the payload cannot be read ({type(error).__name__}), see docs/commands.md") from error
+
+
+def _decode(address: CommandTopic, payload: bytes) -> Command:
+    if len(payload) > MOST:
+        raise BadCommand(f"the payload has {len(payload)} bytes, expected at most {MOST}")
+    if address.kind == "request":
+        return _request(address.name, payload)
+    if address.name != ALL and address.name not in CALLS:
+        expected = f"expected one of {', '.join(CALLS)}"
+        raise BadCommand(f"there is no call {address.name[:64]!r}, {expected}", id_of(payload))
+    match address.verb:
+        case "poll":
+            found = _typed(payload.strip() or b"{}", PollPayload)
+            return Poll(address.name, found.id)
+        case "set":
+            return _set(address.name, _typed(payload, SetPayload))
+        case _:
+            return Set(address.name, {address.verb: _bare(address.verb, payload)})
+
+
+Form = TypeVar("Form", bound=msgspec.Struct)
+
+
+def _typed(payload: bytes, form: type[Form]) -> Form:
+    try:
+        return msgspec.json.decode(payload, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        names = ", ".join(name for name in form.__struct_fields__)
+        raise BadCommand(f"expected a JSON object with any of {names}: {str(error)[:200]}", id_of(payload)) from None
+
+
+def id_of(payload: bytes) -> str | None:
+    """The `id` of a payload that could not be read otherwise, so that the sender knows which one it was."""
+    try:
+        found = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    id = found.get("id") if isinstance(found, dict) else None
+    return id[:256] if isinstance(id, str) else None
+
+
+def _set(call: str, payload: SetPayload) -> Set:
+    changes: dict[str, bool | float | None] = {}
+    if payload.enabled is not msgspec.UNSET:
+        changes["enabled"] = None if payload.enabled is None else _switch(payload.enabled, payload.id)
+    if payload.interval is not msgspec.UNSET:
+        changes["interval"] = None if payload.interval is None else _interval(payload.interval, payload.id)
+    if not changes:
+        raise BadCommand("expected enabled, interval, or both", payload.id)
+    return Set(call, changes, payload.id)
+
+
+def _bare(name: str, payload: bytes) -> bool | float | None:
+    try:
+        said = payload.decode().strip()
+    except UnicodeDecodeError:
+        raise BadCommand("expected a text in UTF-8") from None
+    said = said.strip('"')
+    if said == "null":
+        return None
+    if name == "interval":
+        return _interval(said, None)
+    return _switch(said, None)
+
+
+_SWITCHES = {
+    **dict.fromkeys(("true", "on", "yes", "1"), True),
+    **dict.fromkeys(("false", "off", "no", "0"), False),
+}
+
+
+def _switch(value: bool | int | str, id: str | None) -> bool:
+    text = str(value).strip()[:41]
+    if text.casefold() not in _SWITCHES:
+        raise BadCommand(f"enabled: expected true, false, ON, OFF, yes, no, 1 or 0, got {text[:40]!r}", id)
+    return _SWITCHES[text.casefold()]
+
+
+def _interval(said: float | str, id: str | None) -> float:
+    try:
+        return parse_interval(said)
+    except ValueError as error:
+        raise BadCommand(str(error), id) from None
+
+
+def parse_interval(value: float | str) -> float:
+    """Seconds of an interval within its bounds. Raises ValueError with a sentence."""
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"interval: {error}") from None
+    if not SHORTEST <= seconds <= LONGEST:
+        raise ValueError(f"interval: expected 10 s to 7 d, got {value!r}")
+    return seconds
+
+
+def _request(name: str, payload: bytes) -> Request:
+    if name not in PAYLOADS:
+        expected = f"expected one of {', '.join(REQUESTS)}"
+        raise BadCommand(f"there is no request {name[:64]!r}, {expected}", id_of(payload))
+    found = _typed(payload, PAYLOADS[name])
+    if getattr(found, "call", None) not in (None, *CALLS):
+        raise BadCommand(f"there is no call {found.call[:64]!r}", id_of(payload))  # type: ignore[attr-defined]
+    return Request(name=name, **msgspec.structs.asdict(found))
+
+
+def mark_of(payload: bytes, id: str | None) -> str:
+    """What is remembered of a command: its id, else its content."""
+    return f"id:{id}" if id is not None else f"sha256:{sha256(payload).hexdigest()}"
+
+
+MAX_TIME_MS = 253_402_300_800_000
+"""The end of the year 9999 in ms since the epoch, beyond which no time can be written."""
+EPOCH_FROM = 1e9
+"""Numbers from here on are times since the epoch; smaller ones say how many seconds ago."""
+
+
+def time_range(since: str | float | None, until: str | float | None, now: float) -> tuple[int, int]:
+    """What `since` and `until` ask for, in ms since the epoch, the end not included. Raises ValueError.
+
+    None stands for the beginning and the end of everything; `now` is in seconds.
+    """
+    begin = 0 if since is None else _instant("since", since, now)
+    end = MAX_TIME_MS if until is None else _instant("until", until, now)
+    if end <= begin:
+        raise ValueError("until: expected a time after since")
+    return begin, end
+
+
+def _instant(name: str, value: str | float, now: float) -> int:
+    """A time in ms since the epoch, from a time or from how long ago."""
+    try:
+        return _moment(value, now)
+    except (ValueError, ArithmeticError):
+        raise ValueError(
+            f"{name}: expected a time like 2025-06-17T13:40:07Z, or how long ago like 24h, between 1970 and 9999, "
+            f"got {str(value)[:40]!r}"
+        ) from None
+
+
+def _moment(value: str | float, now: float) -> int:
+    if isinstance(value, str):
+        if len(value) > MAX_QUANTITY_CHARS:
+            raise ValueError
+        value = float(value) if value.strip().isdecimal() else value
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return _bounded((now - parse_duration(value)) * 1000)
+        return _bounded(moment(value) or -1)
+    if value < EPOCH_FROM:
+        return _bounded((now - parse_duration(value)) * 1000)
+    return _bounded(value if value >= 1e11 else value * 1000)
+
+
+def _bounded(ms: float) -> int:
+    """Compared before it is rounded: infinity has no integer, and SQLite none beyond 64 bits."""
+    if not 0 <= ms < MAX_TIME_MS:
+        raise ValueError
+    return round(ms)

@@ -1,0 +1,303 @@
+"""Commands to deeds: the only way back against the arrow. Obeys each retained command once, and answers."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal
+
+import aiomqtt
+
+from oneweb_bridge.clock import Clock
+from oneweb_bridge.commands import decode as commands
+from oneweb_bridge.commands.decode import ALL, BadCommand, Poll, Request, Set
+from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.model.records import Alert, Message
+from oneweb_bridge.model.status import CallState, Response, Result
+from oneweb_bridge.mqtt.publisher import Publisher
+from oneweb_bridge.mqtt.session import Incoming
+from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
+from oneweb_bridge.polling.poller import Done, Poller
+from oneweb_bridge.store.store import PollRequest, Store
+
+_log = logging.getLogger("oneweb_bridge.commands")
+MOST_WAITING = 1000
+MOST_WAITING_BYTES = 4_000_000
+MAX_UNDER_WAY = 1000
+"""Polls and requests that are asked for and not answered yet."""
+MAX_NAME_CHARS = 128
+"""Longest name of an unknown call or request that an answer goes to; a topic has 65535 bytes at most."""
+MAX_LOGGED_CHARS = 256
+
+
+class Inbox:
+    """Commands that wait to be obeyed, up to a number and a size. What does not fit is dropped and counted."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._queue: asyncio.Queue[Incoming] = asyncio.Queue(MOST_WAITING)
+        self._bytes = 0
+
+    def put(self, incoming: Incoming) -> None:
+        """Queues a command."""
+        size = _size(incoming)
+        if self._queue.full() or self._bytes + size > MOST_WAITING_BYTES:
+            self.dropped += 1
+        else:
+            self._bytes += size
+            self._queue.put_nowait(incoming)
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return self._queue.empty()
+
+    async def get(self) -> Incoming:
+        """The next command."""
+        incoming = await self._queue.get()
+        self._bytes -= _size(incoming)
+        return incoming
+
+
+def _size(incoming: Incoming) -> int:
+    """About how many bytes a command holds that its sender has chosen."""
+    return sum(map(len, (incoming.topic, incoming.payload, incoming.reply_to or "", incoming.correlation or b"")))
+
+
+class Executor:
+    """`run` obeys what comes into the inbox, in order. Long work goes on in tasks of its own."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        poller: Poller,
+        store: Store,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        modern: bool,
+        announce: Callable[[], Awaitable[int]],
+    ) -> None:
+        self._inbox = inbox
+        self._poller = poller
+        self._store = store
+        self._publisher = publisher
+        self._clock = clock
+        self._modern = modern
+        self._announce = announce
+        self._replaying = False
+        self._told_dropped = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Obeys commands until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            await self._resume_polls(group)
+            while True:
+                incoming = await self._inbox.get()
+                address = parse_command_topic(incoming.topic, self._publisher.tree.base)
+                if address is not None:
+                    await self._obey_or_say_why_not(incoming, address, group)
+                await self._tell_dropped()
+
+    async def _resume_polls(self, group: asyncio.TaskGroup) -> None:
+        """Asks again for the polls that waited when the bridge ended, and answers their commands."""
+        asked_for: dict[tuple[str, str | None], list[PollRequest]] = {}
+        for request in await self._store.poll_requests():
+            if request.call in self._poller.slots:
+                asked_for.setdefault((request.topic, request.sender), []).append(request)
+        for (topic, sender), requests in asked_for.items():
+            wishes = [self._poller.wish(request.call, request.number)[0] for request in requests]
+            address = parse_command_topic(topic, self._publisher.tree.base)
+            if address is not None:
+                incoming, command = Incoming(topic, b"", retain=False), Poll(address.name, sender)
+                self._start(group, self._answer_polls(wishes, command, incoming, address), "poll result")
+
+    async def _tell_dropped(self) -> None:
+        """Alerts once per flood that commands were dropped."""
+        dropped = self._inbox.dropped
+        if dropped > self._told_dropped and self._inbox.empty():
+            count, self._told_dropped = dropped - self._told_dropped, dropped
+            said = f"{count} commands came faster than they could be obeyed and were dropped"
+            await self._poller.alert(Alert(kind="commands_dropped", message=said))
+
+    async def _obey_or_say_why_not(self, incoming: Incoming, address: CommandTopic, group: asyncio.TaskGroup) -> None:
+        try:
+            await self._obey(incoming, address, group)
+        except sqlite3.OperationalError as error:
+            self._answer(incoming, address, commands.id_of(incoming.payload), error=_not_stored(error))
+
+    async def _obey(self, incoming: Incoming, address: CommandTopic, group: asyncio.TaskGroup) -> None:
+        if commands.is_empty(address, incoming.payload, retain=incoming.retain):
+            return
+        if address.kind == "request" and incoming.retain:
+            self._answer(
+                incoming, address, None, error="ignored: a retained request is not obeyed, publish it without retain"
+            )
+            return
+        try:
+            command = commands.decode(address, incoming.payload)
+        except BadCommand as error:
+            self._answer(incoming, address, error.id, error=str(error))
+            if error.__cause__ is not None:
+                _log.debug("while it was decoded:", exc_info=error.__cause__)
+            return
+        mark = (incoming.topic, commands.mark_of(incoming.payload, command.id))
+        remembers = address.kind == "polling" and (incoming.retain or not self._modern)
+        # A wish may be repeated when somebody else had changed it meanwhile; a retained poll runs once, ever.
+        kept = incoming.retain and not (incoming.again and isinstance(command, Set))
+        if remembers and kept and await self._store.command_mark(incoming.topic) == mark[1]:
+            await self._ignore(command, incoming, address)
+            return
+        await self._do(command, incoming, address, mark if remembers else None, group)
+
+    async def _ignore(self, command: commands.Command, incoming: Incoming, address: CommandTopic) -> None:
+        """Answers a retained command that has come before: it was obeyed, or it is a poll that still waits."""
+        waits = any(r.remembered and r.topic == incoming.topic for r in await self._store.poll_requests())
+        if waits:
+            self._answer(incoming, address, command.id, note="this retained poll waits for its turn already")
+        else:
+            self._answer(incoming, address, command.id, error="ignored: this retained command was obeyed before")
+
+    async def _do(
+        self,
+        command: commands.Command,
+        incoming: Incoming,
+        address: CommandTopic,
+        mark: tuple[str, str] | None,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        if len(self._under_way) >= MAX_UNDER_WAY and not isinstance(command, Set):
+            error = f"{MAX_UNDER_WAY} polls and requests are under way: wait for their answers"
+            self._answer(incoming, address, command.id, error=error)
+            return
+        match command:
+            case Set():
+                await self._set(command, incoming, address, mark)
+            case Poll():
+                await self._poll(command, incoming, address, mark, group)
+            case Request():
+                self._start(group, self._request(command, incoming, address), f"request {command.name}")
+
+    def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Starts what takes its time. How much may be under way is bounded, because each holds memory."""
+        task = group.create_task(work, name=name)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def _set(self, command: Set, incoming: Incoming, address: CommandTopic, mark: tuple[str, str] | None) -> None:
+        calls = list(self._poller.slots) if command.call == ALL else [command.call]
+        try:
+            await self._poller.change(calls, command.changes, "mqtt", mark)
+        except ValueError as error:
+            self._answer(incoming, address, command.id, error=str(error))
+            return
+        state = None if command.call == ALL else self._poller.state(self._poller.slots[command.call])
+        self._answer(incoming, address, command.id, state=state)
+
+    async def _poll(
+        self,
+        command: Poll,
+        incoming: Incoming,
+        address: CommandTopic,
+        mark: tuple[str, str] | None,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        """Stores what is asked for, so that it runs after a restart too, and asks the poller for it."""
+        slots = self._poller.slots
+        calls = [c for c in slots if slots[c].enabled] if command.call == ALL else [command.call]
+        numbers = await self._store.add_poll_requests(incoming.topic, calls, command.id, mark)
+        wishes = [self._poller.wish(call, number) for call, number in zip(calls, numbers, strict=True)]
+        pause = max((pause for _, pause in wishes), default=0.0)
+        if pause > 0:
+            at = rfc3339(self._clock.now() + round(pause * 1000))
+            self._answer(incoming, address, command.id, note=f"the API asked to be left alone: the poll runs at {at}")
+        self._start(group, self._answer_polls([w for w, _ in wishes], command, incoming, address), "poll result")
+
+    async def _answer_polls(
+        self, wishes: list[Awaitable[Done]], command: Poll, incoming: Incoming, address: CommandTopic
+    ) -> None:
+        ends = [await wish for wish in wishes]
+        error = next((end.error for end in ends if end.error), None)
+        state = ends[0].state if len(ends) == 1 and command.call != ALL else None
+        self._answer(incoming, address, command.id, error=error, state=state)
+
+    async def _request(self, command: Request, incoming: Incoming, address: CommandTopic) -> None:
+        try:
+            count = await self._requested(command)
+        except (BadCommand, aiomqtt.MqttError) as error:
+            self._answer(incoming, address, command.id, error=str(error))
+        except sqlite3.OperationalError as error:
+            self._answer(incoming, address, command.id, error=_not_stored(error))
+        else:
+            self._answer(incoming, address, command.id, count=count)
+
+    async def _requested(self, command: Request) -> int:
+        match command.name:
+            case "republish" if command.what == "discovery":
+                return await self._announce()
+            case "republish":
+                return await self._publisher.republish() + await self._announce()
+            case "release":
+                return await self._poller.release(command.call)
+            case "replay":
+                return await self._replay(command)
+            case "purge":
+                return await self._publisher.purge()
+
+    async def _replay(self, command: Request) -> int:
+        """One at a time: a second replay would only make both slower."""
+        if self._replaying:
+            raise BadCommand("another replay is under way, expected one at a time", command.id)
+        if command.imei is not None and command.product_id is not None:
+            raise BadCommand("expected imei or product_id, not both", command.id)
+        try:
+            since, until = commands.time_range(command.since, command.until, self._clock.wall())
+        except ValueError as error:
+            raise BadCommand(str(error), command.id) from None
+        whose = None if command.imei is None else ("terminal", command.imei)
+        whose = whose if command.product_id is None else ("product", command.product_id)
+        self._replaying = True
+        try:
+            return await self._publisher.replay(whose, command.report, since, until)
+        finally:
+            self._replaying = False
+
+    def _answer(
+        self,
+        incoming: Incoming,
+        address: CommandTopic,
+        id: str | None,
+        *,
+        error: str | None = None,
+        state: CallState | None = None,
+        count: int | None = None,
+        note: str | None = None,
+    ) -> None:
+        status: Literal["ok", "error"] = "ok" if error is None else "error"
+        unused = incoming.reply_problem
+        base, level = self._publisher.tree.base, _topic_level(address.name)
+        said: Result | Response = Response(id=id, status=status, error=error, count=count, response_topic_error=unused)
+        topic = f"{base}/bridge/response/{level}"
+        if address.verb:
+            said = Result(
+                id=id,
+                command=address.verb,
+                status=status,
+                error=error,
+                note=note,
+                response_topic_error=unused,
+                state=state,
+            )
+            topic = f"{base}/bridge/polling/{level}/result"
+        if error is not None:
+            _log.warning("%s: %s", incoming.topic[:MAX_LOGGED_CHARS], error)
+        self._publisher.reply(Message(topic, encode(said), retain=False), incoming)
+
+
+def _not_stored(error: sqlite3.OperationalError) -> str:
+    return f"the database could not be read or written: {error}; nothing was changed, try again"
+
+
+def _topic_level(name: str) -> str:
+    """The name of a call or a request, also of an unknown one, as a topic level that any broker takes."""
+    return name if len(name) <= MAX_NAME_CHARS and name.isprintable() else "unknown"

@@ -1,0 +1,86 @@
+"""Secrets that this process has known, in every form in which they may be written, and what hides them.
+
+A former secret is not forgotten: after a rotation it may still be good somewhere, and whoever echoes
+it may do so later. Where text or bytes of others leave the bridge they pass through here: the
+log, what is kept of an answer, errors in topics, and what commands print.
+"""
+
+import base64
+import html
+import json
+import re
+from collections import deque
+from collections.abc import Iterator
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+from oneweb_bridge.config.schema import Api
+
+HIDDEN = "***"
+SHORTEST = 4
+"""Characters of the shortest secret that is looked for; shorter ones stand in half of all words."""
+PASSING = 20
+"""How many tokens are remembered: each is good for an hour or so."""
+
+
+class Masks:
+    """What hides all secrets that it has learnt."""
+
+    def __init__(self) -> None:
+        self._lasting: set[str] = set()
+        self._passing: deque[set[str]] = deque(maxlen=PASSING)
+        self._text = re.compile(r"(?!)")
+        self._bytes = re.compile(rb"(?!)")
+
+    def learn(self, *secrets: str | None, passing: bool = False) -> None:
+        """Hides these as well from now on; of those that pass, the newest alone."""
+        fresh = {form for secret in secrets if secret for form in _forms(secret) if len(form) >= SHORTEST}
+        if fresh <= self._lasting.union(*self._passing):
+            return
+        if passing:
+            self._passing.append(fresh)
+        else:
+            self._lasting |= fresh
+        # The longest come first: of a secret that begins with another one nothing may be left.
+        ordered = sorted(self._lasting.union(*self._passing), key=len, reverse=True)
+        self._text = re.compile("|".join(re.escape(form) for form in ordered))
+        self._bytes = re.compile(b"|".join(re.escape(form.encode()) for form in ordered))
+
+    def text(self, said: str) -> str:
+        """The same text without secrets."""
+        return self._text.sub(HIDDEN, said)
+
+    def piece(self, said: bytes) -> bytes:
+        """The same bytes without secrets."""
+        return self._bytes.sub(HIDDEN.encode(), said)
+
+
+def secrets_of(api: Api) -> Iterator[str]:
+    """What must stay secret of the API's settings: credentials and proxy, as they are and as they are sent."""
+    yield from (api.client_secret, api.client_id)
+    if api.client_secret:
+        yield pair(api.client_id, api.client_secret)
+    if api.proxy:
+        yield api.proxy
+        parts = urlsplit(api.proxy)
+        password = unquote(parts.password or "")
+        yield from (password, pair(unquote(parts.username or ""), password))
+
+
+def pair(name: str, password: str) -> str:
+    """The credentials of HTTP Basic. Source: RFC 7617."""
+    return base64.b64encode(f"{name}:{password}".encode()).decode()
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it stands in JSON, in addresses and forms, in HTML, in Python's own words, and in base64."""
+    yield from (secret, secret.strip())
+    for escaped in (json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret), ascii(secret)):
+        yield escaped[1:-1]
+        # PHP and others write the slash with a backslash too.
+        yield escaped[1:-1].replace("/", "\\/")
+    for quoted in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
+        yield quoted
+        yield re.sub(r"%..", lambda found: found[0].lower(), quoted)
+    yield from (html.escape(secret), html.escape(secret, quote=False))
+    yield base64.b64encode(secret.encode()).decode().rstrip("=")
+    yield base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")

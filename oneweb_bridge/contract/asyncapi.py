@@ -1,0 +1,396 @@
+"""The AsyncAPI 3.0 document of all topics, made of the tables that publish. Pure.
+
+A new call in the catalogue appears by itself: its fields in a schema, its report in the parameter.
+Source: AsyncAPI 3.0.0, MQTT bindings 0.2.0.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge.commands import decode as commands
+from oneweb_bridge.config.schema import KEEPALIVE, Config
+from oneweb_bridge.contract import schemas
+from oneweb_bridge.contract.schemas import Schema, ref
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.wire import KEYS
+from oneweb_bridge.encoding import encode
+from oneweb_bridge.homeassistant import discovery
+from oneweb_bridge.model import status as payloads
+from oneweb_bridge.mqtt.topics import EVENT_TYPE, Tree
+from oneweb_bridge.polling.samples import PRESENCE
+
+BINDING = "0.2.0"
+EVENTS = ("added", "changed", "removed")
+JSON, TEXT = "application/json", "text/plain"
+
+PARAMETERS: dict[str, tuple[str, str]] = {
+    "imei": ("the terminal's id, encoded as a topic level", "359235170297930"),
+    "product_id": ("the product's id, encoded as a topic level", "SC-410000160766"),
+    "organization_id": ("the organization's id, encoded as a topic level", "ACC-101"),
+    "site_id": ("the site's id, encoded as a topic level", "SITE__006"),
+    "bucket_id": ("the usage bucket's id, encoded as a topic level", "1209417733-171000000"),
+    "report": ("the report; the channel's message of the same name is its payload", "signal_quality"),
+    "call": ("a call of the polling manager", "user_terminals"),
+    "any_call": ("the call that the command named, also if there is no such call; `all` for all of them", "sites"),
+    "request": ("the request that is answered, also if there is no such request", "replay"),
+}
+"""What varies in a topic: what it is, and an example. `any_…` is for channels where it may be something unknown."""
+
+
+COMMANDS: dict[str, Any] = {
+    "SetPayload": {"enabled": True, "interval": "5m", "id": "shift-1"},
+    "PollPayload": {"id": "morning"},
+    "Republish": {"what": "discovery"},
+    "Replay": {"since": "6h", "imei": "359235170297930", "report": "signal_quality"},
+    "Release": {"call": "user_terminals"},
+    "Purge": {"id": "spring cleaning"},
+}
+"""An example of each command that is an object."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """One kind of payload. `schema` None: one of the shared schemas has its name."""
+
+    name: str
+    about: str
+    content_type: str = JSON
+    schema: Schema | None = None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One class of topics: its address, its payloads by key, and for what comes in the channel of the answer."""
+
+    key: str
+    address: str
+    about: str
+    said: dict[str, Said]
+    retain: bool = False
+    incoming: bool = False
+    reply: str = ""
+    values: dict[str, list[str]] = {}
+
+
+def document(config: Config, version: str) -> Schema:
+    """The whole document, for one configuration and version of the bridge."""
+    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    rows = [
+        *_bridge_rows(tree),
+        *_record_rows(tree, config),
+        *_report_rows(tree, config),
+        *_usage_rows(tree, config),
+        *_polling_rows(tree, config),
+        *_request_rows(tree),
+        *_discovery_rows(tree, config, version),
+    ]
+    shared = _shared(config)
+    messages = {said.name: said for row in rows for said in row.said.values()}
+    asking = {said.name for row in rows if row.reply for said in row.said.values()}
+    found: Schema = {
+        "asyncapi": "3.0.0",
+        "info": _about(version),
+        "defaultContentType": JSON,
+        "servers": {"broker": _server(config, tree)},
+        "channels": {row.key: _channel(row) for row in rows},
+        "operations": {f"{'receive' if row.incoming else 'send'}{_upper(row.key)}": _operation(row) for row in rows},
+        "components": {
+            "schemas": shared | {said.name: said.schema for said in messages.values() if said.schema is not None},
+            "messages": {name: _message(said, shared, asks=name in asking) for name, said in messages.items()},
+        },
+    }
+    # A copy of each part, so that YAML needs no anchors.
+    copied: Schema = msgspec.json.decode(encode(found))
+    return copied
+
+
+def _about(version: str) -> Schema:
+    return {
+        "title": "oneweb-bridge",
+        "version": version,
+        "description": (
+            "What oneweb-bridge publishes to MQTT and which commands it takes.\n"
+            "A field whose value is not known is absent; null stands only in `from` and `to` of a change.\n"
+            "Every number with the format double is written as a float, also a whole one: 70.0.\n"
+            "An empty message on a retained topic clears it."
+        ),
+        "license": {"name": "MIT"},
+    }
+
+
+def _server(config: Config, tree: Tree) -> Schema:
+    mqtt = config.mqtt
+    plain, secure = ("mqtt", "secure-mqtt") if mqtt.transport == "tcp" else ("ws", "wss")
+    will = {"topic": tree.status, "qos": 1, "retain": True, "message": encode(payloads.Connection("offline")).decode()}
+    binding = {
+        "clientId": f"oneweb-bridge-{config.instance}",
+        "cleanSession": True,
+        "keepAlive": KEEPALIVE,
+        "lastWill": will,
+        "bindingVersion": BINDING,
+    }
+    return {
+        "host": f"{mqtt.host}:{mqtt.port}",
+        "protocol": secure if mqtt.tls.enabled else plain,
+        "protocolVersion": mqtt.protocol,
+        "description": "The broker that the bridge publishes to",
+        "bindings": {"mqtt": binding},
+    }
+
+
+# ── rows ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _at(tree: Tree, entity: str, *below: str) -> str:
+    """The address of something that belongs to one id."""
+    above = tree.of(entity, "0").removesuffix("0")
+    return "/".join((f"{above}{{{KEYS[entity]}}}", *below))  # type: ignore[index]  # it is a Kind
+
+
+def _one(name: str, about: str, **more: Any) -> dict[str, Said]:
+    return {name: Said(name, about, **more)}
+
+
+def _bridge_rows(tree: Tree) -> Iterator[Row]:
+    for key, address, name, retain, about in (
+        ("bridgeStatus", tree.status, "Connection", True, "online or offline; also the will"),
+        ("bridgeInfo", tree.info, "Info", True, "version, API, journal and cost of the calls; at most every 10 s"),
+        ("bridgeHead", tree.head, "Head", True, "the last journal row that this broker acknowledged"),
+        ("bridgeProbe", tree.probe, "Probe", False, "published and read back at connect"),
+        ("bridgeAlert", tree.alert, "Alarm", False, "a problem that needs attention"),
+    ):
+        yield Row(key=key, address=address, about=about, retain=retain, said=_one(name, about))
+
+
+def _records(config: Config) -> dict[str, Call]:
+    return {call.entity: call for call in config.polling.values() if call.reads == "record"}
+
+
+def _record_rows(tree: Tree, config: Config) -> Iterator[Row]:
+    for entity, call in _records(config).items():
+        name, about = entity.capitalize(), f"the {entity} as it was last published"
+        said = _one(name, about, schema=schemas.record(call))
+        yield Row(key=f"{entity}State", address=_at(tree, entity, "state"), about=about, retain=True, said=said)
+        for what in EVENTS:
+            event = schemas.event(call, what, name, f"/oneweb-bridge/{tree.instance}")
+            about = f"a {entity} was {what}" if what != "changed" else f"a {entity} has changed"
+            said = _one(f"{name}{what.capitalize()}", about, schema=event, content_type=EVENT_TYPE)
+            key = f"{entity}{what.capitalize()}"
+            yield Row(key=key, address=_at(tree, entity, "event", what), about=about, said=said)
+    further: tuple[tuple[str, str, str, Schema | None], ...] = (
+        ("components", "Components", "firmware of a terminal", schemas.components()),
+        ("relations", "Relations", "site, partner, customer and products of a terminal", None),
+    )
+    for below, name, about, schema in further:
+        said = _one(name, about, schema=schema)
+        address = _at(tree, "terminal", below)
+        yield Row(key=f"terminal{name}", address=address, about=about, retain=True, said=said)
+
+
+def _report_rows(tree: Tree, config: Config) -> Iterator[Row]:
+    for entity in ("terminal", "product"):
+        reports = {
+            call.report: Said(_pascal(call.report), call.about, schema=schemas.sample(call))
+            for call in config.polling.values()
+            if call.reads == "report" and call.entity == entity
+        }
+        if entity == "terminal":
+            seen = schemas.presence(_records(config)["terminal"])
+            reports[PRESENCE] = Said("Presence", "when a terminal was last seen, at most hourly", schema=seen)
+        past = reports if entity == "terminal" else {**reports, "usage": _usage(config)}
+        for below, said, about in (
+            ("metric", reports, "the newest sample"),
+            ("history", past, "every other sample: late, backfilled, corrected or replayed"),
+        ):
+            yield Row(
+                key=f"{entity}{below.capitalize()}",
+                address=_at(tree, entity, below, "{report}"),
+                about=about,
+                retain=below == "metric",
+                said=said,
+                values={"report": list(said)},
+            )
+
+
+def _usage(config: Config) -> Said:
+    call = next(call for call in config.polling.values() if call.reads == "usage")
+    return Said("Usage", call.about, schema=schemas.usage(call))
+
+
+def _usage_rows(tree: Tree, config: Config) -> Iterator[Row]:
+    said, bucket = {"Usage": _usage(config)}, "{bucket_id}"
+    for key, address, about, retain in (
+        ("productUsage", _at(tree, "product", "usage", bucket), "the usage bucket of a product", True),
+        ("usage", _at(tree, "usage"), "a usage bucket without a product", True),
+        ("usageHistory", f"{tree.base}/history/usage/{bucket}", "a usage bucket without a product, replayed", False),
+    ):
+        yield Row(key=key, address=address, about=about, retain=retain, said=said)
+
+
+def _polling_rows(tree: Tree, config: Config) -> Iterator[Row]:
+    calls = list(config.polling)
+    above = f"{tree.base}/bridge/polling"
+    about = "the state of a call"
+    yield Row(
+        key="pollingState",
+        address=f"{above}/{{call}}/state",
+        about=about,
+        retain=True,
+        said=_one("CallState", about),
+        values={"call": calls},
+    )
+    flag = {"type": "string", "enum": ["true", "false", "ON", "OFF", "null"]}
+    span = {"type": "string", "pattern": r"^(null|\d+(\.\d+)? ?(ms|s|m|h|d)?)$", "examples": ["5m"]}
+    for verb, said, about in (
+        ("set", _one("SetPayload", "enabled, interval, or both"), "changes settings of a call, also after a restart"),
+        (
+            "enabled/set",
+            _one("Enabled", "enabled or not, not quoted", content_type=TEXT, schema=flag),
+            "enables or disables a call",
+        ),
+        (
+            "interval/set",
+            _one("Interval", "10 s to 7 d, not quoted", content_type=TEXT, schema=span),
+            "sets the interval of a call",
+        ),
+        ("poll", _one("PollPayload", "empty, or an id"), "polls a call now; `all` polls every enabled one"),
+    ):
+        yield Row(
+            key=f"polling{_pascal(verb.replace('/', '_'))}",
+            address=f"{above}/{{call}}/{verb}",
+            about=f"{about}; may be retained",
+            incoming=True,
+            said=said,
+            reply="pollingResult",
+            values={"call": [*calls, commands.ALL]},
+        )
+    about = "the answer to a command, also on its response topic"
+    yield Row(key="pollingResult", address=f"{above}/{{call}}/result", about=about, said=_one("Result", about))
+
+
+def _request_rows(tree: Tree) -> Iterator[Row]:
+    for name in commands.REQUESTS:
+        form = commands.PAYLOADS[name]
+        about = str(form.__doc__)
+        yield Row(
+            key=f"request{_upper(name)}",
+            address=f"{tree.base}/bridge/request/{name}",
+            about=about,
+            incoming=True,
+            said=_one(form.__name__, about),
+            reply="response",
+        )
+    about = "the answer to a request, also on its response topic"
+    address = f"{tree.base}/bridge/response/{{request}}"
+    yield Row(key="response", address=address, about=about, said=_one("Response", about))
+
+
+def _discovery_rows(tree: Tree, config: Config, version: str) -> Iterator[Row]:
+    if not config.homeassistant.enabled:
+        return
+    prefix = config.homeassistant.discovery_prefix
+    setup = discovery.Setup(tree=tree, prefix=prefix, version=version, online=(), accuracy=0, calls=config.polling)
+    said = _one("Discovery", "a device of Home Assistant with its entities", schema=schemas.discovery())
+    kinds: tuple[tuple[discovery.Device, str], ...] = (
+        ("bridge", ""),
+        ("call", "{call}"),
+        ("terminal", "{imei}"),
+        ("product", "{product_id}"),
+    )
+    for kind, id in kinds:
+        address = discovery.topic(setup, kind, "0").replace(f"_{kind}_0/", f"_{kind}_{id}/")
+        yield Row(
+            key=f"discovery{kind.capitalize()}",
+            address=address,
+            about=f"announces a {kind} to Home Assistant",
+            retain=True,
+            said=said,
+            values={"call": list(config.polling)} if kind == "call" else {},
+        )
+    words = {"type": "string", "enum": ["online", "offline"]}
+    birth = _one("Birth", "Home Assistant has started or ended", content_type=TEXT, schema=words)
+    about = "Home Assistant has started: everything is announced again"
+    yield Row(key="homeAssistantStatus", address=f"{prefix}/status", about=about, incoming=True, said=birth)
+
+
+# ── parts of the document ──────────────────────────────────────────────────────────────────────
+
+
+def _shared(config: Config) -> dict[str, Schema]:
+    """Schemas that others refer to, and those of structs."""
+    structs: tuple[type[msgspec.Struct], ...] = (
+        payloads.Connection,
+        payloads.Info,
+        payloads.Head,
+        payloads.Probe,
+        payloads.Alarm,
+        payloads.Result,
+        payloads.Response,
+        payloads.Relations,
+    )
+    taken: tuple[type[msgspec.Struct], ...] = (commands.SetPayload, commands.PollPayload, *commands.PAYLOADS.values())
+    records = {entity.capitalize(): schemas.record(call) for entity, call in _records(config).items()}
+    return {
+        **schemas.of_structs(structs),
+        **schemas.of_structs(taken, nullable=True),
+        **schemas.changes(),
+        **records,
+    }
+
+
+def _channel(row: Row) -> Schema:
+    names = re.findall(r"{(\w+)}", row.address)
+    found: Schema = {"address": row.address, "description": row.about}
+    found["messages"] = {key: {"$ref": f"#/components/messages/{said.name}"} for key, said in row.said.items()}
+    if names:
+        found["parameters"] = {name: _parameter(name, row.values.get(name)) for name in names}
+    return found
+
+
+def _parameter(name: str, values: list[str] | None) -> Schema:
+    about, shown = PARAMETERS[f"any_{name}" if values is None and f"any_{name}" in PARAMETERS else name]
+    if values is not None:
+        return {"description": about, "enum": values, "examples": [shown if shown in values else values[0]]}
+    return {"description": about, "examples": [shown]}
+
+
+def _operation(row: Row) -> Schema:
+    channel = f"#/channels/{row.key}"
+    found: Schema = {
+        "action": "receive" if row.incoming else "send",
+        "channel": {"$ref": channel},
+        "summary": row.about,
+        "messages": [{"$ref": f"{channel}/messages/{key}"} for key in row.said],
+    }
+    binding: Schema = {"qos": 1, "bindingVersion": BINDING}
+    found["bindings"] = {"mqtt": binding if row.incoming else {**binding, "retain": row.retain}}
+    if row.reply:
+        name = "Result" if row.reply == "pollingResult" else "Response"
+        answer = f"#/channels/{row.reply}"
+        found["reply"] = {"channel": {"$ref": answer}, "messages": [{"$ref": f"{answer}/messages/{name}"}]}
+    return found
+
+
+def _message(said: Said, shared: dict[str, Schema], *, asks: bool) -> Schema:
+    schema = shared[said.name] if said.schema is None else said.schema
+    binding: Schema = {"payloadFormatIndicator": 1, "contentType": said.content_type, "bindingVersion": BINDING}
+    if asks:
+        binding["responseTopic"] = {"type": "string", "description": "MQTT 5: where the answer goes too"}
+        binding["correlationData"] = {"type": "string", "format": "binary", "description": "repeated in that answer"}
+    return {
+        "name": said.name,
+        "summary": said.about,
+        "contentType": said.content_type,
+        "payload": ref(said.name),
+        "bindings": {"mqtt": binding},
+        "examples": [{"payload": COMMANDS.get(said.name) or schemas.example(schema, shared)}],
+    }
+
+
+def _upper(key: str) -> str:
+    return key[:1].upper() + key[1:]
+
+
+def _pascal(name: str) -> str:
+    return "".join(map(_upper, name.split("_")))

@@ -1,0 +1,309 @@
+"""JSON Schema of every payload, made of the catalogue's fields and of the structs that are published. Pure.
+
+Each property carries its unit in `x-unit` and an example, and the example of a payload is put
+together from those. A property without one is a mark that stands in few messages, and is left out.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge.decode.catalogue import Call, Field
+from oneweb_bridge.decode.values import WHOLE
+from oneweb_bridge.decode.wire import KEYS
+from oneweb_bridge.model.status import TIME
+
+Schema = dict[str, Any]
+REF = "#/components/schemas/"
+
+EXAMPLES: dict[str, Any] = {
+    "imei": "359235170297930",
+    "product_id": "SC-410000160766",
+    "organization_id": "ACC-101",
+    "site_id": "SITE-006",
+    "bucket_id": "1209417733-171000000",
+    "imsi": "001010170297930",
+    "name": "Skerry Networks",
+    "serial_number": "OW70-100007",
+    "state": "online",
+    "resource_state": "online",
+    "status": "active",
+    "hardware_version": "HW-1.4.4",
+    "manufacturer": "Intellian",
+    "kind": "distribution_partner",
+    "product_ids": ["SC-410000160766"],
+    "latitude": -53.270763,
+    "longitude": -70.956729,
+    "elevation_m": 37.5,
+    "rsrp_dbm": -42.0,
+    "rssi_dbm": -107.0,
+    "sinr_db": 9.1,
+    "link_availability_pct": 99.04,
+    "used_gb": 265.835,
+    "remaining_gb": 34.165,
+    "entitlement_gb": 300.0,
+    "overage_blocks": 0,
+    "address_country": "NA",
+}
+"""What a field may look like; one that is not here gets an example of its type."""
+
+_BY_TYPE: dict[str, Any] = {"time": "2025-06-17T14:15:02Z", "number": 12.5, "bool": False, "words": [], "set": []}
+_BEFORE: dict[str, Any] = {"state": "offline", "status": "suspended", "name": "Skerry Net"}
+_TYPES: dict[str, Schema] = {
+    "text": {"type": "string"},
+    "word": {"type": "string", "pattern": "^[a-z0-9_]+$"},
+    "time": {"type": "string", "format": "date-time", "pattern": TIME},
+    "bool": {"type": "boolean"},
+    "words": {"type": "array", "items": {"type": "string"}},
+    "integer": {"type": "integer", "format": "int64"},
+    "float": {"type": "number", "format": "double"},
+}
+CHANGES = {name: f"ChangeOf{name.capitalize()}" for name in _TYPES}
+"""Type -> the schema of a change of such a field."""
+
+_EXACT: Schema = {**_TYPES["time"], "pattern": TIME.replace(r"(\.\d{3})?", r"\.\d{3}")}
+_STAMP: Schema = {
+    "time": {**_EXACT, "examples": ["2025-06-17T14:15:02.113Z"]},
+    "ts": {**_TYPES["integer"], "x-unit": "ms", "examples": [1750169702113]},
+}
+
+
+def _mark(about: str) -> Schema:
+    return {"type": "boolean", "const": True, "description": about}
+
+
+CORRECTED = _mark("the API returned other values for this time before")
+REPLAYED = _mark("sent again by request/replay; may be older than the message before")
+REMAPPED = _mark("from the first listing after a change of the mapping")
+CYCLE_STARTED = _mark("the first message of a new bill cycle")
+
+
+def obj(properties: Schema, required: Iterable[str], about: str = "", **more: Any) -> Schema:
+    """An object that has no other members, unless `more` says so."""
+    said: Schema = {"type": "object"} | ({"description": about} if about else {})
+    return said | {"required": list(required), "properties": properties, "additionalProperties": False} | more
+
+
+def ref(name: str) -> Schema:
+    """A reference to a shared schema."""
+    return {"$ref": REF + name}
+
+
+# ── fields of the catalogue ────────────────────────────────────────────────────────────────────
+
+
+def type_of(field: Field) -> str:
+    """The type that the contract gives a field."""
+    if field.type == "number":
+        return "integer" if field.name.endswith(WHOLE) else "float"
+    return "words" if field.type == "set" else field.type
+
+
+def properties(fields: Iterable[Field]) -> Schema:
+    """The properties of flat fields, with the flags of those that may be without limit."""
+    found: Schema = {}
+    for field in fields:
+        found[field.name] = _property(field)
+        if field.unlimited:
+            about = f"true: there is no limit, and {field.name} is absent"
+            found[field.unlimited] = {**_TYPES["bool"], "description": about, "examples": [False]}
+    return found
+
+
+def _property(field: Field) -> Schema:
+    kind = type_of(field)
+    example = EXAMPLES.get(field.name, _BY_TYPE.get(field.type, field.name.replace("_", " ")))
+    said = dict(_TYPES[kind])
+    if field.unit:
+        said["x-unit"] = field.unit
+    if field.volatile:
+        said["description"] = "volatile: never causes a message"
+    if field.kind != "gauge":
+        said["description"] = {"cumulative": "counter: grows, and falls when it is reset", "delta": "since the last"}[
+            field.kind
+        ]
+    return said | {"examples": [round(example) if kind == "integer" else example]}
+
+
+def _key(call: Call) -> Schema:
+    name = KEYS[call.entity]
+    return {name: {"type": "string", "description": "key", "examples": [EXAMPLES.get(name, name)]}}
+
+
+def record(call: Call) -> Schema:
+    """A record; only its key is always there."""
+    key = _key(call)
+    return obj({**key, **properties(call.fields)}, key, call.about)
+
+
+def components() -> Schema:
+    """The firmware of a terminal: partition/type to version."""
+    versions = {
+        "type": "object",
+        "description": "partition/type to version",
+        "additionalProperties": {"type": "string"},
+        "examples": [{"main/SSM": "SSM_5.0.86", "main/UT": "OW-IESA_2.0.0.27"}],
+    }
+    imei = {"type": "string", "description": "key", "examples": [EXAMPLES["imei"]]}
+    return obj({"imei": imei, "components": versions}, ("imei", "components"), "firmware of each component")
+
+
+def sample(call: Call) -> Schema:
+    """A sample of a report; where the API names its indicators, it may have numbers that nobody told us of."""
+    report = {"type": "string", "const": call.report}
+    labels = {"product_name": {"type": "string", "examples": ["OneWeb Maritime"]}} if call.entity == "product" else {}
+    said = {**_key(call), "report": report, **_STAMP, **labels, **properties(call.fields)}
+    unknown: Schema = {"additionalProperties": False}
+    if call.indicators is not None:
+        whole = f"({'|'.join(WHOLE)})$"
+        unknown = {"patternProperties": {whole: _TYPES["integer"]}, "additionalProperties": _TYPES["float"]}
+    marks = {"corrected": CORRECTED, "replayed": REPLAYED}
+    return obj({**said, **marks}, [*_key(call), "report", "time", "ts"], call.about, **unknown)
+
+
+def presence(call: Call) -> Schema:
+    """When a terminal was seen, made of its record."""
+    seen = properties(field for field in call.fields if field.name in ("first_seen", "last_seen"))
+    marks = {"corrected": CORRECTED, "replayed": REPLAYED}
+    return obj({**_key(call), **_STAMP, **seen, **marks}, [*_key(call), "time", "ts"], "when a terminal was last seen")
+
+
+def usage(call: Call) -> Schema:
+    """A usage bucket at its effective date."""
+    marks = {"cycle_started": CYCLE_STARTED, "replayed": REPLAYED}
+    return obj({**_key(call), **properties(call.fields), **_STAMP, **marks}, [*_key(call), "time", "ts"], call.about)
+
+
+# ── events ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def changes() -> dict[str, Schema]:
+    """The schemas of a change, one for each type; null stands for absent."""
+    return {CHANGES[name]: _change(said) for name, said in _TYPES.items()}
+
+
+def _change(said: Schema) -> Schema:
+    nullable = {**said, "type": [said["type"], "null"]}
+    return obj({"from": nullable, "to": nullable}, ("from", "to"), "null stands for absent")
+
+
+def event(call: Call, what: str, name: str, source: str) -> Schema:
+    """A CloudEvents 1.0 event of a record whose schema is `name`."""
+    data: Schema = {"changed": _changed(call)} if what == "changed" else {}
+    data |= {"record": ref(name)}
+    if what != "removed":
+        about = "from the first complete listing of the call"
+        data |= {"initial": {"type": "boolean", "description": about, "examples": [False]}, "remapped": REMAPPED}
+    required = [member for member in data if member != "remapped"]
+    said = {
+        "specversion": {"type": "string", "const": "1.0"},
+        "id": {"type": "string", "pattern": r"^[0-9a-f]+:\d+$", "examples": ["1bf44f91fcc37727:388"]},
+        "source": {"type": "string", "const": source},
+        "type": {"type": "string", "const": f"net.oneweb.{call.entity}.{what}"},
+        "subject": {
+            "type": "string",
+            "description": "the id of the record",
+            "examples": [EXAMPLES.get(KEYS[call.entity])],
+        },
+        **_STAMP,
+        "datacontenttype": {"type": "string", "const": "application/json"},
+        "data": obj(data, required),
+    }
+    return obj({**said, "replayed": REPLAYED}, said, f"a {call.entity} was {what}" if what != "changed" else "")
+
+
+def _changed(call: Call) -> Schema:
+    kept = [field for field in call.fields if not field.volatile]
+    said = {field.name: ref(CHANGES[type_of(field)]) for field in kept}
+    said |= {field.unlimited: ref(CHANGES["bool"]) for field in kept if field.unlimited}
+    shown = next((name for name in _BEFORE if name in said), "")
+    more: Schema = {"minProperties": 1}
+    if shown:
+        more["examples"] = [{shown: {"from": _BEFORE[shown], "to": EXAMPLES[shown]}}]
+    if call.entity == "terminal":
+        more["patternProperties"] = {r"^components\.": ref(CHANGES["text"])}
+    return obj(said, (), "each field that differs", **more)
+
+
+# ── Home Assistant ─────────────────────────────────────────────────────────────────────────────
+
+_TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
+
+
+def discovery() -> Schema:
+    """A device of Home Assistant with its entities. Home Assistant's own schemas say what each platform takes."""
+    device = {"identifiers": {**_TEXTS, "examples": [["oneweb_main_bridge"]]}}
+    topics = {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}}
+    entity = {
+        "type": "object",
+        "required": ["platform"],
+        "properties": {"platform": {"type": "string"}, "availability": topics},
+        "additionalProperties": {"type": ["string", "number", "integer", "boolean", "array"], "items": _TEXTS["items"]},
+    }
+    version = {
+        "platform": "sensor",
+        "name": "Version",
+        "state_topic": "oneweb/bridge/info",
+        "value_template": "{{ value_json.get('version') }}",
+        "unique_id": "oneweb_main_bridge_version",
+    }
+    said = {
+        "device": obj(device, device, additionalProperties={"type": "string"}),
+        "origin": obj({"name": {"type": "string", "examples": ["oneweb-bridge"]}}, ("name",))
+        | {"additionalProperties": {"type": "string"}},
+        "availability": topics,
+        "availability_mode": {"type": "string", "const": "all"},
+        "components": {"type": "object", "additionalProperties": entity, "examples": [{"version": version}]},
+    }
+    return obj(said, ("device", "origin", "components"), "a device of Home Assistant with its entities")
+
+
+# ── structs ────────────────────────────────────────────────────────────────────────────────────
+
+
+def of_structs(types: Iterable[type[msgspec.Struct]], *, nullable: bool = False) -> dict[str, Schema]:
+    """The schemas of structs and all that they are made of. What is None is not sent, unless `nullable`."""
+    _, found = msgspec.json.schema_components(types, ref_template=REF + "{name}")
+    return {name: _struct(said, nullable=nullable) for name, said in found.items()}
+
+
+def _struct(said: Schema, *, nullable: bool) -> Schema:
+    members = {name: _member(inner, nullable=nullable) for name, inner in said.get("properties", {}).items()}
+    kept = {name: value for name, value in said.items() if name != "title"}
+    return {**kept, "properties": members, "additionalProperties": False}
+
+
+def _member(said: Schema, *, nullable: bool) -> Schema:
+    plain = {name: value for name, value in said.items() if name != "default"}
+    choices = plain.get("anyOf")
+    if nullable or not choices:
+        return plain
+    kept = [choice for choice in choices if choice != {"type": "null"}]
+    return kept[0] if len(kept) == 1 else {**plain, "anyOf": kept}
+
+
+# ── examples ───────────────────────────────────────────────────────────────────────────────────
+
+
+def example(said: Schema, shared: Mapping[str, Schema]) -> Any:
+    """A payload for a schema, put together from the examples in it."""
+    if "$ref" in said:
+        return example(shared[said["$ref"].removeprefix(REF)], shared)
+    for shown in (said.get("examples"), said.get("enum"), [said["const"]] if "const" in said else None):
+        if shown:
+            return shown[0]
+    if said.get("type") != "object":
+        return None
+    found = {name: example(inner, shared) for name, inner in said.get("properties", {}).items() if _shown(inner)}
+    inner = said.get("additionalProperties")
+    if not found and isinstance(inner, dict) and "$ref" in inner:
+        found = {"user_terminals": example(inner, shared)}
+    return found
+
+
+def _shown(said: Schema) -> bool:
+    """Marks that stand in few messages are not shown."""
+    if said.get("type") == "boolean" and said.get("const") is True:
+        return False
+    return "$ref" in said or bool({"examples", "const", "enum"} & said.keys()) or said.get("type") == "object"

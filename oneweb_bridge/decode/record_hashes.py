@@ -1,0 +1,176 @@
+"""Looking at records without decoding them: which they are, and whether somebody has to look closer. Pure.
+
+Most records did not change since the last poll. The bytes of those members that can cause an event
+are hashed, with the key and a salt that is the fingerprint of the call's mapping, so that a
+corrected field path takes effect at once. Members that may change without an event, such as the time
+a terminal was last seen, are left out. An equal hash means equal fields; a different one decides
+nothing: such a record is decoded and compared field by field.
+
+A page whose records all have a plain key is looked at in one piece, because that costs no more
+than splitting it; any other page record by record.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge.decode import values
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.paths import compile_path, top_member
+from oneweb_bridge.decode.wire import NO_CHARACTER, ROWS, Unreadable, at_border, decoded, gathers
+
+Raw = msgspec.Raw
+Parts = Sequence[bytes | Raw]
+_BEHIND_KEY = itemgetter(slice(1, None))
+LARGEST = 12_000_000
+"""Bytes of a page that is looked at in one piece: nobody else runs meanwhile, and it takes memory."""
+
+
+class Salt(msgspec.Struct, frozen=True):
+    """The mapping's fingerprint in the form that hashes take it."""
+
+    salt: bytes
+
+    @classmethod
+    def of(cls, fingerprint: str) -> "Salt":
+        return cls(blake2b(fingerprint.encode(), digest_size=16).digest())
+
+    def hash(self, key: str, parts: Iterable[bytes | Raw]) -> bytes:
+        """16 bytes that are equal only for an equal key and equal parts, of which JSON has no NUL."""
+        return self.hashes((key,), (parts,))[0]
+
+    def hashes(self, keys: Iterable[str], parts: Iterable[Iterable[bytes | Raw]]) -> list[bytes]:
+        """The hash of each key with its parts."""
+        salt, join = self.salt, b"\0".join
+        return [
+            blake2b(join((salt, key.encode(), *of_key)), digest_size=16).digest()
+            for key, of_key in zip(keys, parts, strict=True)
+        ]
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """How a call's records are looked at.
+
+    `key` gives the key of one record, or raises Unreadable; `parts` what is hashed of it; `page` the
+    keys and the hashes of all records of a page, or None when it must be looked at record by record.
+    """
+
+    key: Callable[[Raw], str]
+    parts: Callable[[Raw], Parts]
+    page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
+
+
+def glance_of(call: Call) -> Glance:
+    """How the records of a call are looked at."""
+    plain = _plain(call)
+    names = _members(call, plain)
+    columns = [(f"m{i}", Raw, msgspec.field(default=Raw(b""))) for i in range(len(names))]
+    rename = {f"m{i}": name for i, name in enumerate(names)}
+    return Glance(key_of(call), _parts_of(columns, rename), _page_of(call, plain, columns, rename))
+
+
+def _plain(call: Call) -> str | None:
+    """The member that is the whole key, if the key is one."""
+    return call.key[0] if len(call.key) == 1 and top_member(call.key[0]) == call.key[0] else None
+
+
+def _members(call: Call, plain: str | None) -> list[str]:
+    """The members of a record that can cause an event, but for a key that is hashed anyway."""
+    paths = [path for field in call.fields if not field.volatile for path in field.paths]
+    rows = (ROWS,) if gathers(call) else ()
+    return sorted({name for path in (*paths, *call.key, *rows) if (name := top_member(path)) and name != plain})
+
+
+def _parts_of(columns: list[Any], rename: dict[str, str]) -> Callable[[Raw], Parts]:
+    decode = msgspec.json.Decoder(msgspec.defstruct("Parts", columns, rename=rename, gc=False)).decode
+
+    def parts(raw: Raw) -> Parts:
+        try:
+            return msgspec.structs.astuple(decode(raw))
+        except (msgspec.DecodeError, RecursionError):
+            return (raw,)
+
+    return parts
+
+
+def _page_of(
+    call: Call, plain: str | None, columns: list[Any], rename: dict[str, str]
+) -> Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]:
+    if plain is None or call.records not in (None, "$[*]") or gathers(call):
+        return lambda _, __: None
+    record = msgspec.defstruct("Record", [("key", str), *columns], rename={"key": plain, **rename}, gc=False)
+    decode: Any = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]  # made at run time
+    astuple = msgspec.structs.astuple
+
+    def page(body: bytes, salt: Salt) -> tuple[list[str], list[bytes]] | None:
+        if body[:1] != b"[" or len(body) > LARGEST:
+            return None
+        try:
+            rows = decode(body)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        keys = [row.key for row in rows]
+        # Nearly every key is a plain text; whatever is not goes the long way.
+        if not all(keys) or not "".join(keys).isascii():
+            return None
+        # Tuples are not kept, or the garbage collector would look through all of them again and again.
+        return keys, salt.hashes(keys, map(_BEHIND_KEY, map(astuple, rows)))
+
+    return page
+
+
+# ── keys ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def key_of(call: Call) -> Callable[[Raw], str]:
+    """A function from an undecoded record to its key. It raises Unreadable when there is none."""
+    plain = _plain(call)
+    if plain is not None:
+        return _plain_key(plain)
+    steps = [compile_path(path) for path in call.key]
+
+    def key(raw: Raw) -> str:
+        record = decoded(raw)
+        parts = [values.text(step(record)) for step in steps]
+        if not all(parts):
+            raise Unreadable(f"a record without {' or '.join(call.key)}")
+        return "/".join(part for part in parts if part)
+
+    return _safe(key)
+
+
+def _plain_key(name: str) -> Callable[[Raw], str]:
+    key_struct = msgspec.defstruct("Key", [("key", str | int | None, None)], rename={"key": name}, gc=False)
+    decode = msgspec.json.Decoder(key_struct).decode
+
+    def key(raw: Raw) -> str:
+        found = values.text(decode(raw).key)  # type: ignore[attr-defined]  # the struct is made at run time
+        if not found:
+            raise Unreadable(f"a record without {name}")
+        return found
+
+    safe = _safe(key)
+
+    def quick(raw: Raw) -> str:
+        try:
+            found = decode(raw).key  # type: ignore[attr-defined]  # the struct is made at run time
+        except (msgspec.DecodeError, RecursionError):
+            return safe(raw)
+        # Nearly every key is a plain text; whatever is not goes the long way.
+        return found if type(found) is str and found.isascii() and found else safe(raw)
+
+    return quick
+
+
+def _safe(key: Callable[[Raw], str]) -> Callable[[Raw], str]:
+    @at_border
+    def safe(raw: Raw) -> str:
+        found = key(raw)
+        if NO_CHARACTER in found:
+            raise Unreadable("a record whose key has half a character in it")
+        return found
+
+    return safe

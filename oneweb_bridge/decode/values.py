@@ -1,0 +1,218 @@
+"""Single values: from what the API sent to what the bridge publishes.
+
+Every reader takes a decoded JSON value and returns the published value, or None when nothing is
+known, and raises Odd when something is there that it cannot read.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, tzinfo
+
+from oneweb_bridge.encoding import short_time
+from oneweb_bridge.model.records import Value
+
+Reader = Callable[[object], Value | None]
+Number = int | float
+
+WHOLE = ("_bytes", "_bps", "_blocks")
+"""Endings of numeric fields that are published as integers; all others are floats."""
+MAX_VALUE_CHARS = 100
+"""Longest text that is read as a number or a time; a longer one is neither, and no pattern is tried on it."""
+MAX_NAME_CHARS = 100
+"""Longest name that becomes the name of a field."""
+
+_INT64 = 2**63
+_NOT_KNOWN = frozenset(("", "n/a", "na", "null", "none", "-"))
+_NUMBER = re.compile(r"([-+]?\d+(?: +\d+)*(?:\.\d+)?(?:[eE][-+]?\d+)?) *((?:[^\W\d_]|[%\u00b0]).*)?")
+_AS_PUBLISHED = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ", re.ASCII)
+"""A time whose text, once it is known to be one, need not be made anew."""
+_END_OF_TIME = 253402300800000
+"""The year 10000 in ms since the epoch."""
+
+
+class Odd(ValueError):
+    """A value that came in a form nobody can read; the text says which and what was expected."""
+
+
+def is_int64(number: int) -> bool:
+    """Whether a whole number has a place in signed 64 bits, as SQLite and every reader of JSON need it."""
+    return -_INT64 <= number < _INT64
+
+
+def text(value: object) -> str | None:
+    """A text; numbers become their decimal form, because ids come as either."""
+    if type(value) is str:
+        return None if value.strip().casefold() == "n/a" else value
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(_bounded(value))
+    raise Odd(f"expected a text, got {describe(value)}")
+
+
+def flag(value: object) -> bool | None:
+    """A boolean, also from the words true and false."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().casefold() in ("true", "false"):
+        return value.strip().casefold() == "true"
+    raise Odd(f"expected true or false, got {describe(value)}")
+
+
+def word(value: object) -> str | None:
+    """A text in snake_case."""
+    found = text(value)
+    if found is not None and len(found) > MAX_NAME_CHARS:
+        raise Odd(f"expected a word, got {describe(value)}")
+    return snake(found or "") or None
+
+
+def words(value: object) -> list[str] | None:
+    """A list of texts in the order of the API, without nulls."""
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        value = [value]
+    found = [text(entry) for entry in value]
+    return [entry for entry in found if entry]
+
+
+def texts(value: object) -> list[str] | None:
+    """A set of texts: in the order of their letters, each once, because the API's order means nothing."""
+    found = words(value)
+    return None if found is None else sorted(set(found))
+
+
+def moment(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
+    """A time in ms since the epoch, from RFC 3339 or an epoch in s or ms; `zone` is for times without offset.
+
+    Of the hour that such a zone has twice, `fold` 1 means the second.
+    """
+    if isinstance(value, str):
+        value = _short(value, "a time")
+        if value.casefold() in _NOT_KNOWN:
+            return None
+        return _epoch(int(value)) if value.isdecimal() else _in_range(_parsed(value, zone, fold))
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise Odd(f"expected a time, got {describe(value)}")
+    return _epoch(value)
+
+
+def _parsed(said: str, zone: tzinfo, fold: int) -> int:
+    """The time of a text. Source: RFC 3339."""
+    try:
+        try:
+            parsed, more = datetime.fromisoformat(said), 0
+        except ValueError:
+            parsed, more = _rare(said)
+        aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone, fold=fold)
+        return round(aware.timestamp() * 1000) + more
+    except (ValueError, OverflowError):
+        raise Odd(f"expected a time like 2025-06-17T13:40:07Z, got {describe(said)}") from None
+
+
+def _rare(said: str) -> tuple[datetime, int]:
+    """A time in lower case, in second 60 or with a zone behind its offset (RFC 9557), and the ms to add to it."""
+    time, bracket, _ = said.partition("[")
+    leap = time[16:19] == ":60"
+    parsed = datetime.fromisoformat((f"{time[:17]}59{time[19:]}" if leap else time).upper())
+    if bracket and parsed.tzinfo is None:
+        raise ValueError("a zone in brackets says nothing without an offset")
+    return parsed, 1000 if leap else 0
+
+
+def _short(value: str, what: str) -> str:
+    """A text without the spaces around it. Raises Odd when it is too long to be anything."""
+    if len(value) > MAX_VALUE_CHARS:
+        raise Odd(f"expected {what}, got {describe(value)}")
+    return value.strip()
+
+
+def time_text(zone: tzinfo) -> Reader:
+    """A reader of times that are published as text."""
+
+    def read(value: object) -> str | None:
+        ts = moment(value, zone)
+        if type(value) is str and _AS_PUBLISHED.fullmatch(value):
+            return value
+        return None if ts is None else short_time(ts)
+
+    return read
+
+
+def _epoch(value: Number) -> int:
+    # Compared before anything is computed: there is no float for an int of 400 digits, and none is between for NaN.
+    if not 0 <= value < _END_OF_TIME:
+        raise Odd(f"expected a time between 1970 and 9999, got {describe(value)}")
+    return _in_range(round(value if value >= 1e11 else value * 1000))
+
+
+def _in_range(ts: int) -> int:
+    if not 0 <= ts < _END_OF_TIME:
+        raise Odd("expected a time between 1970 and 9999")
+    return ts
+
+
+def amount(value: object) -> tuple[Number, str] | None:
+    """A number and the unit that was written behind it, if any: 500, "500", "500 GB". An integer stays one."""
+    if value is None:
+        return None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return _bounded(value), ""
+    if not isinstance(value, str):
+        raise Odd(f"expected a number, got {describe(value)}")
+    said = _short(value, "a number")
+    if said.casefold() in _NOT_KNOWN:
+        return None
+    found = _NUMBER.fullmatch(said)
+    if found is None:
+        raise Odd(f"expected a number, got {describe(value)}")
+    digits = found[1].replace(" ", "")
+    whole = digits.lstrip("+-").isdecimal()
+    return _bounded(int(digits) if whole else float(digits)), found[2] or ""
+
+
+def _bounded(number: Number) -> Number:
+    if isinstance(number, int):
+        if not is_int64(number):
+            raise Odd(f"expected a whole number of at most 64 bits, got {describe(number)}")
+    elif not math.isfinite(number):
+        raise Odd(f"expected a finite number, got {number}")
+    return number
+
+
+def published(name: str, number: Number) -> Number:
+    """The JSON type that the contract gives a number of this name. Raises Odd for what overflowed in its unit."""
+    if not math.isfinite(number):
+        raise Odd("expected a number that is finite in its unit")
+    if name.endswith(WHOLE):
+        return _bounded(round(number))
+    return round(float(number), 9)
+
+
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_NOT_SNAKE = re.compile(r"[^a-z0-9]+")
+
+
+def snake(name: str) -> str:
+    """An indicator's name as a field name: packetLoss -> packet_loss. Nothing of a name that is too long to be one."""
+    if len(name) > MAX_NAME_CHARS:
+        return ""
+    return _NOT_SNAKE.sub("_", _HUMPS.sub("_", name).casefold()).strip("_")
+
+
+def describe(value: object) -> str:
+    """A value for the sentence that says what came, in at most 45 characters."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, int) and not is_int64(value):
+        return "a number that is too large"
+    shown = str(value)
+    return f"'{shown[:40]}…'" if len(shown) > 40 else f"'{shown}'"

@@ -1,0 +1,132 @@
+"""`oneweb-bridge demo`: a simulated fleet, a broker of its own and the bridge, without any configuration."""
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from oneweb_bridge import app, simulator
+from oneweb_bridge.config.read import Config, parse
+from oneweb_bridge.config.schema import Secret
+from oneweb_bridge.decode.catalogue import CALLS, Call
+from oneweb_bridge.demo import console, mosquitto
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.store import journal
+
+INTERVALS = {
+    "user_terminals": 10.0,
+    "user_terminal_components": 20.0,
+    "products": 30.0,
+    "organizations": 30.0,
+    "sites": 30.0,
+    "ut_link_availability": 20.0,
+    "ut_signal_quality": 12.0,
+    "ut_resource_state": 15.0,
+    "ut_traffic": 12.0,
+    "ut_link_metrics": 20.0,
+    "product_throughput": 20.0,
+    "usage_consumption": 15.0,
+}
+"""Seconds between polls, so that something happens while one looks."""
+USUAL_INTERVAL = 20.0
+"""Seconds between polls of a call that has no interval of its own above."""
+
+PERIOD, LATENESS = 0.02, 0.01
+"""How much shorter than OneWeb's the simulated reports' periods and delays are."""
+
+
+async def run(terminals: int, speed: float) -> None:
+    """Shows a living fleet being published, until it is cancelled."""
+    options = simulator.Options(terminals=terminals, speed=speed, seed=2, report_period=PERIOD, lateness_scale=LATENESS)
+    with tempfile.TemporaryDirectory(prefix="oneweb-bridge-demo-") as directory:
+        async with simulator.serve(options) as fake:
+            port = mosquitto.free_port()
+            config = configuration(fake.url, port, Path(directory))
+            try:
+                async with mosquitto.running(port):
+                    _say_where(terminals, port, fake.url)
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(_story(fake), name="story")
+                        await app.run(config, on_sent=console.Lines().write)
+            except mosquitto.NoBroker as error:
+                print(f"{error}. Without a broker, this is what would be published:", file=sys.stderr)
+                await run_without_broker(config, lambda message: print(console.json_line(message), flush=True))
+
+
+async def run_without_broker(config: Config, write: Callable[[Message], None]) -> None:
+    """Polls as `app.run` does, and gives each message that would be published to `write`. Never returns."""
+    async with (
+        app.built(config) as parts,
+        journal.opened(parts.store.path, console.OUTPUT) as rows,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(parts.poller.run(), name="poller")
+        group.create_task(console.drain(rows, parts.tree, parts.store.changed, write), name="console")
+        group.create_task(app.keep_house(parts, (console.OUTPUT,)), name="housekeeping")
+
+
+async def _story(fake: simulator.Simulator) -> None:
+    """What a fleet does in a day, in minutes: a terminal leaves and comes back, firmware, late news, a bad record."""
+    while terminals := fake.truth("terminals"):
+        leaver, other = terminals[0]["id"], terminals[-1]["id"]
+        await asyncio.sleep(15.0)
+        fake.fleet("remove", id=leaver)
+        await asyncio.sleep(10.0)
+        fake.fleet("firmware", id=other)
+        fake.fleet("suspend", id=fake.truth("products")[0]["id"])
+        fake.fleet("rename_site", id=fake.truth("sites")[0]["id"], name="Renamed in the demo")
+        fake.fault("corrected", report="traffic", id=other)
+        await asyncio.sleep(10.0)
+        fake.fault("missing_key", path="geographicSite", key="id", share=0.1, count=1)
+        await asyncio.sleep(40.0)
+        fake.fleet("restore", id=leaver)
+        fake.fleet("set_status", id=fake.truth("products")[0]["id"], status="active")
+        await asyncio.sleep(15.0)
+
+
+def configuration(api_url: str, port: int, directory: Path) -> Config:
+    """The configuration of the demo: the defaults, but for addresses, credentials and quick polls."""
+    config = parse("", {})
+    api = msgspec.structs.replace(
+        config.api,
+        base_url=api_url,
+        client_id=Secret("demo"),
+        client_secret=Secret("demo-secret"),
+        rate_limit=msgspec.structs.replace(config.api.rate_limit, min_interval=0.02),
+    )
+    return msgspec.structs.replace(
+        config,
+        api=api,
+        mqtt=msgspec.structs.replace(config.mqtt, host="127.0.0.1", port=port),
+        state=msgspec.structs.replace(config.state, path=str(directory / "demo.db")),
+        polling={id: _quick(call) for id, call in config.polling.items()},
+        removal=msgspec.structs.replace(config.removal, after_time=20.0),
+        http=msgspec.structs.replace(config.http, listen="127.0.0.1:0"),
+    )
+
+
+def _quick(call: Call) -> Call:
+    return msgspec.structs.replace(
+        call, enabled=True, interval=INTERVALS.get(call.id, USUAL_INTERVAL), lateness=CALLS[call.id].lateness * LATENESS
+    )
+
+
+def _say_where(terminals: int, port: int, api_url: str) -> None:
+    print(
+        f"{terminals} simulated terminals at {api_url}, broker on 127.0.0.1:{port}.\n"
+        "Everything, in another terminal:\n\n"
+        f"    mosquitto_sub -h 127.0.0.1 -p {port} -t 'oneweb/#' -v\n\n"
+        "● is retained, → is not. Ctrl-C ends it.\n",
+        flush=True,
+    )
+
+
+async def run_for(seconds: float | None, terminals: int, speed: float) -> None:
+    """The demo for so many seconds, or until it is cancelled."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await run(terminals, speed)

@@ -1,0 +1,77 @@
+"""A mosquitto of our own on a free loopback port, for the demo and the tests."""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+_PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/bin")
+
+
+class NoBroker(Exception):
+    """There is no mosquitto, or it does not start; the text says what to do."""
+
+
+def program() -> str | None:
+    """Where mosquitto is, also outside a plain user's PATH; ONEWEB_BRIDGE_MOSQUITTO names another one."""
+    if named := os.environ.get("ONEWEB_BRIDGE_MOSQUITTO"):
+        return named if os.access(named, os.X_OK) else None
+    path = os.pathsep.join((os.environ.get("PATH", ""), *_PLACES))
+    return shutil.which("mosquitto", path=path)
+
+
+def configuration() -> Path:
+    """The configuration that comes with the project: in the checkout, or in the installed package."""
+    here = Path(__file__).parent
+    checkout = here.parent.parent / "mosquitto" / "demo.conf"
+    return next(path for path in (checkout, here / "demo.conf") if path.exists())
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now.
+
+    From below those that systems hand out by themselves, so that no connection that somebody opens meanwhile gets it.
+    """
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+@contextlib.asynccontextmanager
+async def running(port: int, config: Path | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A mosquitto on `port`, until the end of the block. Raises NoBroker."""
+    found = program()
+    if found is None:
+        raise NoBroker("mosquitto is not installed: apt-get install mosquitto")
+    try:
+        process = await asyncio.create_subprocess_exec(
+            found, "-c", str(config or configuration()), "-p", str(port), stderr=asyncio.subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise NoBroker(f"{found} cannot be started ({error.strerror})") from None
+    try:
+        await _reachable(process, port)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _reachable(process: asyncio.subprocess.Process, port: int) -> None:
+    for _ in range(200):
+        if process.returncode is not None:
+            break
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            await writer.wait_closed()
+            return
+        await asyncio.sleep(0.02)
+    raise NoBroker(f"mosquitto did not start on 127.0.0.1:{port}")

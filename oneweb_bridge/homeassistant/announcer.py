@@ -1,0 +1,224 @@
+"""Tells Home Assistant of the devices: brings what is retained on the discovery topics to what it should be.
+
+A device is sent a little after it was marked, only when its content differs from what was sent, and
+never twice in quick succession: Home Assistant drops parts of a message that comes while it is
+still setting up the one before.
+"""
+
+import asyncio
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Protocol
+
+from oneweb_bridge import CONTRACT, __version__
+from oneweb_bridge.config import filters
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.homeassistant import discovery
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.store.announcements import GONE, Devices, Dirty, Sent
+
+_log = logging.getLogger("oneweb_bridge.announcer")
+
+PAUSE = 2.0
+"""Seconds between a change and its announcement, and between two announcements of a device."""
+LOOK = 0.5
+CHUNK = 10
+PACE = 0.2
+"""Seconds between two chunks of devices: a large fleet comes at 50 devices a second, beside everything else."""
+REFUSED_PAUSE = 300.0
+"""Seconds until a device that the broker refused is tried again, and all of them where it took none."""
+BIRTH_WAIT = (1.0, 5.0)
+"""Shortest and longest wait after Home Assistant's birth message; many bridges hear it at once."""
+
+
+class Outlet(Protocol):
+    """Where messages go. `cursor` says how far the journal is published."""
+
+    cursor: int
+
+    async def announce(self, messages: Sequence[Message]) -> list[bool] | None:
+        """Sends messages. Returns which the broker accepted; None when there is no connection, or it broke."""
+
+
+class Announcer:
+    """`run` announces until it is cancelled."""
+
+    def __init__(self, devices: Devices, tree: Tree, config: Config) -> None:
+        self._devices = devices
+        self._tree = tree
+        self._refused: dict[tuple[str, str], float] = {}
+        self._resumes = 0.0
+        self._born: float | None = None
+        self._changed = True
+        self.use(config)
+
+    def use(self, config: Config) -> None:
+        """Takes a new configuration; what it changes is announced or cleared."""
+        self._config = config
+        self._setup = discovery.Setup(
+            tree=self._tree,
+            prefix=config.homeassistant.discovery_prefix,
+            version=__version__,
+            online=config.mapping.online_states,
+            accuracy=round(config.location_threshold),
+            calls=config.polling,
+        )
+        self._changed = True
+
+    def birth(self) -> None:
+        """Home Assistant has started: everything is announced again, shortly."""
+        if self._born is None:
+            self._born = time.monotonic() + random.uniform(*BIRTH_WAIT)
+
+    async def forgotten(self, seq: int) -> None:
+        """The broker has lost what it was given since the journal was published to `seq`: noted durably."""
+        count = await self._devices.forget(seq)
+        _log.info("%d devices are announced again: the broker has lost them", count)
+
+    async def again(self) -> int:
+        """Announces every device again, soon. Returns how many."""
+        return await self._devices.forget()
+
+    async def run(self, outlet: Outlet) -> None:
+        """Announces what changes. Never returns."""
+        while True:
+            try:
+                await self._mark()
+                await self._reconcile(outlet)
+            except sqlite3.OperationalError as error:
+                _log.error("devices could not be announced: %s", error)
+            await asyncio.sleep(LOOK)
+
+    # ── what is to be looked at ────────────────────────────────────────────────────────────────
+
+    async def _mark(self) -> None:
+        # Each wish is dropped only after it is on the disk, where a failed write would lose it.
+        if self._changed:
+            config, print_ = self._config, self._fingerprint()
+            if print_ != await self._devices.fingerprint():
+                own = [("bridge", ""), *(("call", call) for call in config.polling)]
+                await self._devices.mark_all(print_, own)
+            self._changed = self._config is not config
+        if self._born is not None and time.monotonic() >= self._born:
+            count = await self._devices.forget()
+            self._born = None
+            _log.info("%d devices are announced again: Home Assistant has started", count)
+
+    def _fingerprint(self) -> str:
+        """Equal as long as the same records give the same devices."""
+        config = self._config
+        calls = [(call.id, call.report, call.fields) for call in config.polling.values()]
+        place = (self._tree.base, self._tree.instance)
+        said = (config.homeassistant, config.mapping.online_states, config.location_threshold, place, calls)
+        return blake2b(repr((__version__, CONTRACT, said)).encode(), digest_size=16).hexdigest()
+
+    # ── bringing it about ──────────────────────────────────────────────────────────────────────
+
+    async def _reconcile(self, outlet: Outlet) -> None:
+        """One pass over the dirty devices. Ends early when the connection is lost or nothing is accepted."""
+        now = time.monotonic()
+        self._refused = {key: at for key, at in self._refused.items() if at > now}
+        if not self._config.homeassistant.enabled:
+            await self._devices.drop_unsent()
+        while now >= self._resumes and (dirty := await self._devices.dirty(PAUSE, CHUNK, self._refused)):
+            if not await self._announce(dirty, outlet):
+                return
+            await asyncio.sleep(PACE)
+
+    async def _announce(self, dirty: Sequence[Dirty], outlet: Outlet) -> bool:
+        """Brings some devices to what they should be. Returns whether the others may follow."""
+        plans = [await self._plan(device) for device in dirty]
+        messages = [message for plan, said in plans for message in said]
+        accepted = await outlet.announce(messages) if messages else []
+        if accepted is None:
+            return False
+        refused = {message.topic for message, ok in zip(messages, accepted, strict=True) if not ok}
+        noted = [plan for plan, said in plans if refused.isdisjoint(message.topic for message in said)]
+        later = time.monotonic() + REFUSED_PAUSE
+        for plan, _ in plans:
+            if plan not in noted:
+                self._refused[plan.device.kind, plan.device.id] = later
+        await self._devices.note(noted, outlet.cursor)
+        if not noted:
+            self._resumes = later
+        return bool(noted)
+
+    async def _plan(self, device: Dirty) -> tuple[Sent, list[Message]]:
+        """What is to be sent of a device, and what to note when it was."""
+        payload = await self._wanted(device)
+        if payload is None or not payload["components"]:
+            told = not device.topic or device.hash == GONE
+            cleared = [] if told else [discovery.message(device.topic, None)]
+            return Sent(device=device, topic=device.topic, hash=GONE if device.topic else b"", fresh=not told), cleared
+        topic = discovery.topic(self._setup, device.kind, device.id)  # type: ignore[arg-type]  # it is one of Device
+        moved = [discovery.message(device.topic, None)] if device.topic not in ("", topic) else []
+        before = {} if moved else device.entities
+        message = discovery.message(topic, discovery.without(payload, before))
+        hash_ = blake2b(message.payload, digest_size=16).digest()
+        entities = discovery.platforms(payload)
+        same = hash_ == device.hash and topic == device.topic
+        sent = Sent(
+            device=device,
+            topic=topic,
+            hash=hash_,
+            entities=entities,
+            fresh=not same,
+            # An entity that is gone is named once more, and then not any more.
+            again=not same and not before.keys() <= entities.keys(),
+        )
+        return sent, [] if same else [*moved, message]
+
+    async def _wanted(self, device: Dirty) -> dict[str, object] | None:
+        """The payload of a device, or None when it is not to be announced."""
+        if not self._config.homeassistant.enabled:
+            return None
+        match device.kind:
+            case "bridge":
+                return discovery.bridge(self._setup)
+            case "call":
+                return discovery.call(self._setup, device.id) if device.id in self._config.polling else None
+            case "terminal":
+                return await self._terminal(device.id)
+            case _:
+                return await self._product(device.id)
+
+    async def _terminal(self, imei: str) -> dict[str, object] | None:
+        record, rule = await self._devices.record("terminal", imei), self._config.homeassistant.filter
+        if record is None or not filters.wanted(rule, "terminal", record):
+            return None
+        known = discovery.Terminal(
+            imei=imei,
+            record=record,
+            components=await self._devices.record("components", imei) or {},
+            shapes=await self._shapes("terminal", imei),
+            shared_name=await self._devices.terminals_named(str(record.get("name", ""))) > 1,
+        )
+        return discovery.terminal(self._setup, known)
+
+    async def _product(self, product_id: str) -> dict[str, object] | None:
+        record, rule = await self._devices.record("product", product_id), self._config.homeassistant.filter
+        if record is None:
+            return None
+        terminals = await self._devices.terminals_of(product_id)
+        # A product that does not say its terminal belongs to the one that names it.
+        linked = {"imei": terminals[0][0]} if terminals else {}
+        if not filters.wanted(rule, "product", {**linked, **record}):
+            return None
+        announced = (imei for imei, terminal in terminals if filters.wanted(rule, "terminal", terminal))
+        known = discovery.Product(
+            product_id=product_id,
+            record=record,
+            imei=next(announced, None),
+            shapes=await self._shapes("product", product_id),
+            buckets=await self._devices.buckets(product_id),
+        )
+        return discovery.product(self._setup, known)
+
+    async def _shapes(self, entity: str, id: str) -> list[discovery.Shape]:
+        reports = [call.report for call in self._config.polling.values() if call.report and call.entity == entity]
+        return [discovery.shape(report, said) for report, said in await self._devices.letters(reports, id)]

@@ -1,0 +1,529 @@
+"""One connection to the broker: aiomqtt, and the two things that it does not tell.
+
+aiomqtt ignores the reason code of a PUBACK, so a publish that an ACL denies looks delivered, and it
+ignores the limits that the broker announces. `Link` looks at both. It also sends without a task and
+an event per message: `send` returns at once, and `on_answer` hears the broker's answer. Both go past
+the outer layers of paho, which write each PUBLISH by itself and make five objects and three reads of each
+PUBACK; a test breaks when a new aiomqtt or paho changes what is used here. A new Link is made for each
+connection, because paho would send later whatever an old one still had queued.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, NoReturn, Self
+
+import aiomqtt
+import msgspec
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, ConnectFlags, DisconnectFlags
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from oneweb_bridge import tls
+from oneweb_bridge.config.schema import KEEPALIVE, Mqtt
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt import packets
+
+CONNECT_TIMEOUT = 2.0
+"""paho connects in a thread that a cancellation does not end, so this bounds how long an exit takes."""
+REFUSED = 0x80
+"""Reason codes from here on mean that the broker did not take the message. Source: MQTT 5, 2.4."""
+
+MAX_BESIDE_PAYLOAD = 200_000
+"""Bytes of a message beside its payload: a topic, a response topic and correlation data may have 65535 each."""
+
+SESSION_TAKEN_OVER = 0x8E
+"""Why a broker ends a connection when another client comes with the same client id. Source: MQTT 5, 3.14.2.1."""
+
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+"""Linux only; it does not last and is set again after each read that needs it."""
+
+OnAnswer = Callable[[int, int, str], None]
+"""Packet id, reason code and its name, with the broker's own words where it gave some."""
+
+_log = logging.getLogger("oneweb_bridge.mqtt")
+
+
+class Received(msgspec.Struct, frozen=True):
+    """A message of the broker. `response_topic` and `correlation` are MQTT 5's, where the sender gave them."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+OnMessage = Callable[[Received], None]
+
+
+class TakenOver(aiomqtt.MqttError):
+    """The broker ended the connection because another client connected with the same client id."""
+
+
+class Rejected(aiomqtt.MqttError):
+    """The broker refused the connection, or closed it instead of an answer."""
+
+
+class _Packed(Properties):
+    """Properties of a PUBLISH that never change: packed once, instead of for each message."""
+
+    def __init__(self, content_type: str, correlation: bytes | None = None) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
+        self.ContentType = content_type
+        self.PayloadFormatIndicator = 1
+        if correlation is not None:
+            self.CorrelationData = correlation
+        object.__setattr__(self, "_packed", super().pack())  # type: ignore[no-untyped-call]  # paho
+
+    def pack(self) -> bytes:
+        packed: bytes = object.__getattribute__(self, "_packed")
+        return packed
+
+
+class Link(aiomqtt.Client):
+    """A connection that says what became of each message. `async with`, once."""
+
+    def __init__(
+        self,
+        settings: Mqtt,
+        identifier: str,
+        on_answer: OnAnswer = lambda *_: None,
+        *,
+        will: Message | None = None,
+        on_message: OnMessage | None = None,
+    ) -> None:
+        """`on_message` is given each message at once; without it they wait in `messages`, however many come."""
+        self.receive_maximum = 65535
+        self.maximum_packet_size = packets.MAX_REMAINING_LENGTH
+        self.modern = settings.protocol == "5"
+        self._on_answer = on_answer
+        self._on_received = on_message
+        self._end: aiomqtt.MqttError | None = None
+        self._properties_of: dict[str, Properties] = {}
+        super().__init__(
+            settings.host.strip("[]"),
+            settings.port,
+            username=settings.username,
+            password=settings.password,
+            identifier=identifier,
+            protocol=aiomqtt.ProtocolVersion.V5 if self.modern else aiomqtt.ProtocolVersion.V311,
+            clean_session=None if self.modern else True,
+            clean_start=True if self.modern else MQTT_CLEAN_START_FIRST_ONLY,
+            will=None if will is None else self._will(will),
+            transport=settings.transport,
+            websocket_path=settings.path,
+            timeout=10.0,
+            keepalive=KEEPALIVE,
+            max_inflight_messages=settings.window + 20,
+            tls_context=_tls(settings),
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            properties=_limits(settings) if self.modern else None,
+            logger=_log,
+        )
+        self._client.connect_timeout = CONNECT_TIMEOUT
+        self._sent: set[int] = set()
+        self._outgoing: list[bytes] = []
+        self._read, self._at = b"", 0
+        self._take_over()
+
+    def _will(self, will: Message) -> aiomqtt.Will:
+        properties = self.properties(will.content_type)
+        return aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
+
+    async def __aenter__(self) -> Self:
+        """Connects. Raises MqttError. Whatever ends the attempt, cancellation included, leaves nothing open.
+
+        aiomqtt leaves paho's thread, its socket and a task behind then, which fail once the event loop is closed.
+        """
+        connecting = asyncio.ensure_future(super().__aenter__())
+        try:
+            await asyncio.shield(connecting)
+        except BaseException:
+            await self._abandon(connecting)
+            raise
+        return self
+
+    async def _abandon(self, connecting: "asyncio.Future[Self]") -> None:
+        """Waits for the attempt to end, which a thread of paho may delay by CONNECT_TIMEOUT, and closes the socket."""
+        self._lost(None)
+        while not connecting.done():
+            # A second request to stop does not make the thread any faster; the first one is raised afterwards.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({connecting})
+        for ended in (connecting, self._connected):
+            if ended.done() and not ended.cancelled():
+                ended.exception()
+        # The broker may have heard of the will already, and who leaves on purpose needs none.
+        with contextlib.suppress(OSError):
+            self._client.disconnect()
+        self._client._sock_close()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Disconnects. Raises MqttError."""
+        await super().__aexit__(exc_type, exc, tb)
+        if self._disconnected.done() and not self._disconnected.cancelled():
+            # Nobody may have waited for it, which asyncio would report.
+            self._disconnected.exception()
+
+    async def wait_for_end(self) -> NoReturn:
+        """Waits until the connection is lost. Raises MqttError with the broker's reason, as far as it gave one."""
+        await asyncio.wait({self._disconnected})
+        cause = self._disconnected.exception()
+        raise self._end or aiomqtt.MqttError("the connection to the broker was lost") from cause
+
+    def _take_over(self) -> None:
+        """Puts four of paho's inner steps on a shorter way; what they promise stays."""
+        client = self._client
+        self._paho_puback, self._paho_recv, self._paho_send, self._paho_read = (
+            client._handle_pubackcomp,
+            client._sock_recv,
+            client._sock_send,
+            client.loop_read,
+        )
+        client._handle_pubackcomp = self._puback  # type: ignore[method-assign]
+        client._sock_recv = self._recv  # type: ignore[method-assign]
+        client._sock_send = self._send  # type: ignore[method-assign]
+        client.loop_read = self._loop_read  # type: ignore[method-assign]
+
+    def _recv(self, bufsize: int) -> bytes:
+        """Bytes of the connection, read in large pieces: paho asks for each packet in three small ones."""
+        if self._at >= len(self._read):
+            self._read, self._at = self._received(), 0
+        found = self._read[self._at : self._at + bufsize]
+        self._at += len(found)
+        return found
+
+    def _received(self) -> bytes:
+        try:
+            found = self._paho_recv(65536)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._lost(error)
+            raise
+        if not found:
+            self._lost(None)
+        return found
+
+    def _send(self, buf: bytes | bytearray) -> int:
+        """Writes to the connection. The first write may be in the thread of paho's `connect`."""
+        try:
+            return self._paho_send(buf)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._loop.call_soon_threadsafe(self._lost, self._last_words(error))
+            raise
+
+    def _last_words(self, error: OSError) -> OSError:
+        """Why a connection that takes no more bytes was refused: what the broker wrote before it closed."""
+        try:
+            self._paho_recv(1)
+        except BlockingIOError:
+            return error
+        except OSError as told:
+            return told
+        return error
+
+    def _lost(self, cause: OSError | None) -> None:
+        """Ends the wait for the broker's welcome: with TLS 1.3 it refuses a certificate after the handshake."""
+        if self._connected.done():
+            return
+        error = Rejected("the broker closed the connection before it answered")
+        error.__cause__ = cause
+        self._connected.set_exception(error)
+
+    def _loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Handles everything that was read, because the event loop only tells of what is still unread."""
+        while True:
+            code = self._paho_read(max_packets)
+            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._complete()
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._at >= len(self._read):
+                return code
+
+    def _complete(self) -> None:
+        """Completes the whole PUBACKs that come next in what was read, up to the first packet that is for paho."""
+        read = self._read
+        while self._at + 4 <= len(read) and read[self._at] == packets.PUBACK:
+            body = packets.find_packet_end(read, self._at)
+            if body is None or not self._answered(read[body[0] : body[1]]):
+                return
+            self._at = body[1]
+
+    def properties(self, content_type: str) -> Properties | None:
+        """Content type and payload format of a message, so that Node-RED parses it unasked; none on 3.1.1."""
+        if not self.modern:
+            return None
+        if content_type not in self._properties_of:
+            self._properties_of[content_type] = _Packed(content_type)
+        return self._properties_of[content_type]
+
+    def send(self, message: Message) -> int:
+        """Sends a message with QoS 1 and returns its packet id; `on_answer` hears the rest.
+
+        Raises MqttError, and ValueError for a message that MQTT has no room for.
+        What is sent before the event loop goes on leaves in one piece.
+        """
+        if self._client._sock is None:
+            raise aiomqtt.MqttCodeError(MQTTErrorCode.MQTT_ERR_NO_CONN, "Could not publish message")
+        mid = self._free_id()
+        packet = packets.encode_publish(mid, message, self._packed_properties(message))
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(packet)
+        self._sent.add(mid)
+        return mid
+
+    def _packed_properties(self, message: Message) -> bytes:
+        """An empty message, which clears a topic, has none: it is no JSON, and Node-RED would refuse it as such."""
+        if not self.modern:
+            return b""
+        properties = self.properties(message.content_type) if message.payload else None
+        if properties is None:
+            return b"\0"
+        if message.correlation is not None:
+            properties = _Packed(message.content_type, message.correlation)
+        return properties.pack()  # type: ignore[no-untyped-call,no-any-return]  # paho
+
+    def _free_id(self) -> int:
+        """A packet id that no message on its way has; paho shares them with its subscriptions."""
+        while (mid := self._client._mid_generate()) in self._sent:
+            pass
+        return mid
+
+    def _flush(self) -> None:
+        """Hands all that was sent to paho as if it were one packet: one write instead of one for each message."""
+        whole, self._outgoing = b"".join(self._outgoing), []
+        packet: Any = {
+            "command": packets.PUBLISH,
+            "mid": 0,
+            "qos": 1,
+            "pos": 0,
+            "to_process": len(whole),
+            "packet": whole,
+            "info": None,
+        }
+        self._client._out_packet.append(packet)
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            self._client.loop_write()
+        except Exception as error:  # noqa: BLE001  # whatever it is, this connection is broken
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+
+    def _puback(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        """Completes a PUBACK that paho has read, if it is for a message that `send` sent."""
+        if self._answered(bytes(self._client._in_packet["packet"])):
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._paho_puback(cmd)
+
+    def _answered(self, packet: bytes) -> bool:
+        """Tells of the answer to a message of `send`, without the four objects that paho makes of it.
+
+        Source: MQTT 5, 3.4.
+        """
+        answer = packets.decode_puback(packet)
+        if answer is None or answer.packet_id not in self._sent:
+            return False
+        self._sent.discard(answer.packet_id)
+        self._on_answer(answer.packet_id, answer.code, _reason(answer) if answer.code >= REFUSED else "")
+        return True
+
+    def answer_quickly(self) -> None:
+        """Makes the kernel acknowledge what was read at once, when nothing that is sent would carry it.
+
+        Otherwise a broker with Nagle's algorithm keeps its next PUBACKs back for the 40 ms of a delayed ACK.
+        """
+        sock = self._client.socket()
+        if _QUICKACK is not None and isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    async def leave(self, *filters: str) -> None:
+        """Subscribes no longer. Raises MqttError."""
+        before = cancellations()
+        await self.unsubscribe(list(filters))
+        go_if_cancelled(before)
+
+    async def listen(self, *filters: str) -> None:
+        """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
+        before = cancellations()
+        if self.modern:
+            options = SubscribeOptions(qos=1, retainAsPublished=True)
+            codes = await self.subscribe([(name, options) for name in filters])
+        else:
+            codes = await self.subscribe([(name, 1) for name in filters])
+        go_if_cancelled(before)
+        granted = [_number(code) for code in codes]
+        for name, code in zip(filters, granted + [REFUSED] * len(filters), strict=False):
+            if code >= REFUSED:
+                raise aiomqtt.MqttError(
+                    f"the broker refuses the subscription to {name}: let this user read it in its access rules"
+                )
+            if code == 0:
+                raise aiomqtt.MqttError(NO_QOS)
+
+    def _on_connect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if properties is not None:
+            self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
+            self.maximum_packet_size = getattr(properties, "MaximumPacketSize", self.maximum_packet_size)
+            problem = _unusable(reason_code, properties)
+            if problem is not None and not self._connected.done():
+                kind = Rejected if reason_code.value >= REFUSED else aiomqtt.MqttError
+                self._connected.set_exception(kind(problem))
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if flags.is_disconnect_packet_from_server and self._end is None:
+            kind = TakenOver if reason_code.value == SESSION_TAKEN_OVER else aiomqtt.MqttError
+            self._end = kind(f"the broker ended the connection: {_with_words(str(reason_code), properties)}")
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    def _on_socket_register_write(self, client: Paho, userdata: Any, sock: Any) -> None:  # noqa: ARG002  # aiomqtt's
+        """As aiomqtt does it, but looks whether the socket is still open by then: its number may be another's."""
+
+        def register() -> None:
+            current: Any = client.socket()
+            # What waited may have been written since, and then nobody would take the writer away again.
+            if current is sock and sock.fileno() >= 0 and client.want_write():
+                self._loop.add_writer(sock.fileno(), self._write)
+
+        # paho may call this from the thread in which it connects.
+        self._loop.call_soon_threadsafe(register)
+
+    def _on_message(self, client: Paho, userdata: Any, message: Any) -> None:
+        """The border to what other clients publish: a message that cannot be handled is set aside, whatever it is."""
+        try:
+            if self._on_received is None:
+                super()._on_message(client, userdata, message)
+            else:
+                self._on_received(_received(message))
+        except Exception as error:  # noqa: BLE001  # it comes again after each restart when it is retained
+            topic = packets.shown(message._topic.decode(errors="replace"))
+            _log.error("a message on %s was set aside: %s", topic, error)
+            _log.debug("while it was handled:", exc_info=True)
+
+
+def _limits(settings: Mqtt) -> Properties:
+    """What the broker may send: room for every command and all that the bridge publishes, and no more.
+
+    The broker keeps a larger message back, so that nobody who may send commands fills the memory.
+    """
+    limits = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho
+    limits.MaximumPacketSize = min(settings.max_payload + MAX_BESIDE_PAYLOAD, packets.MAX_REMAINING_LENGTH)
+    return limits
+
+
+def _received(message: Any) -> Received:
+    """A message of paho. Raises UnicodeDecodeError for a topic that is no text."""
+    properties = message.properties
+    return Received(
+        message.topic,
+        bytes(message.payload),
+        bool(message.retain),
+        getattr(properties, "ResponseTopic", None),
+        getattr(properties, "CorrelationData", None),
+    )
+
+
+NO_RETAIN = (
+    "the broker does not keep retained messages, which most topics of the bridge are: allow them in its "
+    "configuration (mosquitto: retain_available true)"
+)
+NO_QOS = (
+    "the broker grants QoS 0 only, and the bridge needs QoS 1, so that nothing is lost: allow it in its "
+    "configuration (mosquitto: max_qos 1)"
+)
+
+
+def _unusable(reason_code: ReasonCode, properties: Properties) -> str | None:
+    """Why a broker that answered CONNECT cannot be used, where aiomqtt would not say it. Source: MQTT 5, 3.2.2.3."""
+    if reason_code.value >= REFUSED:
+        words = _with_words(str(reason_code), properties)
+        return f"[code:{reason_code.value}] {words}" if hasattr(properties, "ReasonString") else None
+    if getattr(properties, "RetainAvailable", 1) == 0:
+        return NO_RETAIN
+    return NO_QOS if getattr(properties, "MaximumQoS", 2) == 0 else None
+
+
+def _with_words(name: str, properties: Properties | None) -> str:
+    """The name of a reason code, and what the broker said besides."""
+    words = packets.shown(getattr(properties, "ReasonString", ""))
+    return f"{name}: {words}" if words else name
+
+
+def cancellations() -> int:
+    """How often this task was asked to end so far; a group of tasks that failed counts too, so it need not be 0."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def go_if_cancelled(before: int) -> None:
+    """Ends a task that was cancelled during a step that forgets it: aiomqtt waits with `asyncio.wait_for`.
+
+    On Python 3.11 that gives the result instead, when both come at once; and the bridge would not stop.
+    """
+    if cancellations() > before:
+        raise asyncio.CancelledError
+
+
+def _reason(answer: packets.Puback) -> str:
+    """The name of a PUBACK's reason code, and what the broker said besides."""
+    try:
+        name = str(ReasonCode(PacketTypes.PUBACK, identifier=answer.code))
+    except KeyError:
+        name = f"reason code {answer.code}"
+    return f"{name}: {answer.reason}" if answer.reason else name
+
+
+def _number(code: int | ReasonCode) -> int:
+    return code if isinstance(code, int) else int(code.value)
+
+
+def _tls(settings: Mqtt) -> ssl.SSLContext | None:
+    """A context from the files as they are now: each connection has its own, so renewed files need no restart."""
+    chosen = settings.tls
+    if not chosen.enabled:
+        return None
+    return tls.client_context("mqtt.tls", chosen.ca_file, chosen.cert_file, chosen.key_file, insecure=chosen.insecure)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a connection failed, for people."""
+    if (refusal := tls.reason_of(error)) is not None:
+        return refusal
+    if isinstance(error, aiomqtt.MqttCodeError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, asyncio.TimeoutError):
+        return "no answer in time"
+    if isinstance(error.__context__, ConnectionResetError):
+        return "it reset the connection; check whether TLS is spoken on this port (mqtt.tls.enabled)"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,131 @@
+"""Which retained topics below the base belong to nobody: left by an older database, another base or another program."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import aiomqtt
+import msgspec
+
+from oneweb_bridge.clock import SYSTEM
+from oneweb_bridge.config.schema import Mqtt
+from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.model.heads import is_former, read_head
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.model.status import Probe
+from oneweb_bridge.mqtt.link import Link
+from oneweb_bridge.mqtt.topics import Tree, parse_command_topic
+from oneweb_bridge.store.journal import Journal
+
+_log = logging.getLogger("oneweb_bridge.publisher")
+
+PATIENCE = 30.0
+
+
+Announce = Callable[[Sequence[Message]], Awaitable[list[bool]]]
+"""Publishes messages within the send window, and returns which the broker accepted. Raises MqttError."""
+
+
+async def stray_topics(settings: Mqtt, tree: Tree, journal: Journal) -> list[str]:
+    """The retained topics below the base that the bridge does not own. Raises MqttError."""
+    kept = await _read_retained(settings, tree.base, tree.probe)
+    topics = {topic for topic in kept.topics if parse_command_topic(topic, tree.base) is None}
+    return await _without_owned(topics, tree, journal)
+
+
+async def _without_owned(topics: set[str], tree: Tree, journal: Journal) -> list[str]:
+    """Those of the topics that were found which the bridge does not own.
+
+    What is owned is read after what was found: a topic that came in between is owned.
+    """
+    async for topic in _owned(tree, journal):
+        topics.discard(topic)
+    return sorted(topics - {tree.status, tree.info, tree.head})
+
+
+async def clear_old_bases(
+    settings: Mqtt, tree: Tree, journal: Journal, announce: Announce, *, is_requested: bool
+) -> int:
+    """Clears what this database left retained below base topics that it had before. Returns how many topics.
+
+    Only where the head there is this database's own, and unless it is asked for not where a bridge says that it is
+    online: this may be a copy of that one's database. The head goes last, so that a crash leaves the rest to the next
+    connection. Raises MqttError.
+    """
+    count, identity = 0, await journal.identity()
+    for base in identity.old_bases(tree.base):
+        old = Tree(base, tree.instance, tree.journal_id)
+        kept = await _read_retained(settings, base, tree.probe)
+        head = read_head(kept.bridge.get(old.head, b""))
+        if head is None or not is_former(head, base, identity):
+            _log.info("%s: nothing of this bridge is left there", base)
+        elif b'"online"' in kept.bridge.get(old.status, b"") and not is_requested:
+            _log.warning(
+                "%s: a bridge says there that it is online; stop it, or clear what is retained by request/purge", base
+            )
+            continue
+        else:
+            # One base may lie below the other.
+            topics = await _without_owned({t for t in kept.topics if old.may_own(t)}, tree, journal)
+            count += await _clear_base(old, topics, announce)
+        await journal.forget_base(base)
+    return count
+
+
+async def _clear_base(old: Tree, topics: Sequence[str], announce: Announce) -> int:
+    """Clears topics of an old base, the head last."""
+    others = [topic for topic in topics if topic != old.head]
+    for part in (others, [old.head]):
+        if not all(await announce([Message(topic, b"", retain=True) for topic in part])):
+            raise aiomqtt.MqttError(
+                f"the broker refuses to clear topics below {old.base}: let this user write there in its access rules"
+            )
+    _log.info("%s: cleared %d retained topics of the former mqtt.base_topic", old.base, len(others) + 1)
+    return len(others) + 1
+
+
+class _Retained(msgspec.Struct):
+    """The topics that are retained below a base, and the payloads of those that are the bridge's own state."""
+
+    topics: set[str]
+    bridge: dict[str, bytes]
+
+
+async def _read_retained(settings: Mqtt, base: str, probe_topic: str) -> _Retained:
+    """What is retained below a base, by a connection of its own that is told it at subscription."""
+    nonce = secrets.token_hex(8)
+    kept, prefix = _Retained(set(), {}), f"{base}/bridge/"
+    probe = Message(probe_topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False)
+    async with Link(settings, f"oneweb-bridge-purge-{nonce[:8]}") as link:
+        await link.subscribe(f"{base}/#", qos=1)
+        if not probe_topic.startswith(f"{base}/"):
+            await link.subscribe(probe_topic, qos=1)
+        # The broker sends what is retained before what is published later.
+        link.send(probe)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                async for message in link.messages:
+                    topic = str(message.topic)
+                    if nonce.encode() in bytes(message.payload):
+                        return kept
+                    if message.retain:
+                        kept.topics.add(topic)
+                    if message.retain and topic.startswith(prefix):
+                        kept.bridge[topic] = bytes(message.payload)
+        except TimeoutError:
+            raise aiomqtt.MqttError(f"the broker did not deliver {probe_topic} in {PATIENCE:.0f} s") from None
+    return kept
+
+
+async def _owned(tree: Tree, journal: Journal) -> AsyncIterator[str]:
+    at, end = 0, 1 << 62
+    while records := await journal.records_between(at, end):
+        for seq, kind, id, doc in records:
+            yield tree.retained(kind, id, doc).topic
+            at = seq
+    at = 0
+    while newest := await journal.newest_between(at, end):
+        for seq, entity, report, id, doc in newest:
+            yield tree.metric(entity, report, id, doc).topic
+            at = seq

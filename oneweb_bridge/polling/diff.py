@@ -1,0 +1,249 @@
+"""Records before, records after: what has changed, and what the journal is to say of it. No clock, no world.
+
+What comes here has another hash than the stored record (see `glance`), which decides nothing yet:
+it is compared field by field.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from oneweb_bridge.decode.values import moment
+from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.model.records import Batch, Entry, Fields, Kind, Put, Reading, Stored, Value
+
+POSITION = ("latitude", "longitude", "elevation_m")
+_LINKED: tuple[Kind, ...] = ("site", "organization")
+_SIDES = ("site_id", "end_customer_id", "end_customer_name")
+_JOINED: dict[Kind, tuple[str, ...]] = {
+    "terminal": ("product_ids", "party_id", "party_name", *_SIDES),
+    "product": ("imei", "distribution_partner_id", "distribution_partner_name", *_SIDES),
+    "site": ("name",),
+    "organization": ("name",),
+}
+"""The fields of a record that relations are made of."""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """How one listing is compared. `threshold` in metres; times in ms; the lists in `sets` have no order."""
+
+    kind: Kind
+    volatile: frozenset[str] = frozenset()
+    threshold: float = 100.0
+    initial: bool = False
+    remapped: bool = False
+    now: int = 0
+    sets: frozenset[str] = frozenset()
+
+
+class Fresh(msgspec.Struct, frozen=True, gc=False):
+    """One record of a complete listing that may have changed."""
+
+    reading: Reading
+    hash: bytes
+
+
+def compare(rule: Rule, before: Mapping[str, Stored], fresh: Sequence[Fresh], context: Mapping[str, Stored]) -> Batch:
+    """What one slice of a complete listing changes. `context` has the terminals of components."""
+    batch = Batch()
+    for record in fresh:
+        stored = before.get(record.reading.id)
+        if rule.kind == "usage":
+            _usage(rule, stored, record, batch)
+        elif rule.kind == "components":
+            _components(rule, stored, record, context.get(record.reading.id), batch)
+        else:
+            _record(rule, stored, record, batch)
+    return batch
+
+
+# ── terminals, products, organizations, sites ──────────────────────────────────────────────────
+
+
+def _record(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> None:
+    reading = fresh.reading
+    before = fields_of(stored)
+    after = settled(before, reading, rule)
+    changed = changes(before, after, rule.volatile)
+    if stored is not None and not changed:
+        batch.same.append((fresh.hash, rule.kind, reading.id))
+    else:
+        doc = encode(after)
+        batch.puts.append(Put(rule.kind, reading.id, doc, fresh.hash, len(batch.entries)))
+        batch.entries.append(_event(rule, reading.id, doc, None if stored is None else changed))
+        _touch_relations(rule.kind, reading.id, before, after, batch)
+
+
+def fields_of(stored: Stored | None) -> Fields:
+    """The announced fields of a stored record; none of one that is not stored."""
+    found: Fields = msgspec.json.decode(stored.doc) if stored else {}
+    return found
+
+
+def settled(before: Fields, reading: Reading, rule: Rule) -> Fields:
+    """The fields to announce: a set in another order stays as it was, and so does a position that barely moved.
+
+    What could not be read is not among them, because what is not known is absent.
+    """
+    after = dict(reading.fields)
+    for name in rule.sets & before.keys():
+        if sorted(_list(before[name])) == after.get(name):
+            after[name] = before[name]
+    if not moved(before, after, rule.threshold):
+        for name in POSITION:
+            after.pop(name, None)
+            if name in before:
+                after[name] = before[name]
+    return after
+
+
+def moved(before: Fields, after: Fields, threshold: float) -> bool:
+    """Whether a position differs by more than `threshold` metres, or came, or went."""
+    if [name in before for name in POSITION] != [name in after for name in POSITION]:
+        return True
+    if "latitude" not in after or "longitude" not in after:
+        return any(before.get(name) != after.get(name) for name in POSITION)
+    height = abs(_float(before.get("elevation_m")) - _float(after.get("elevation_m")))
+    return max(distance(before, after), height) > threshold
+
+
+def distance(one: Fields, other: Fields) -> float:
+    """Great-circle distance in metres on a sphere of the Earth's mean radius. Source: haversine formula."""
+    lat1, lon1, lat2, lon2 = (
+        math.radians(_float(fields[name])) for fields in (one, other) for name in ("latitude", "longitude")
+    )
+    half = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
+    return 2 * 6_371_008.8 * math.asin(math.sqrt(min(1.0, half)))
+
+
+def _float(value: Value | None) -> float:
+    return value if isinstance(value, float) else 0.0
+
+
+def changes(before: Fields, after: Fields, volatile: frozenset[str]) -> dict[str, dict[str, Value | None]]:
+    """The fields that differ, each with `from` and `to`; null stands for absent."""
+    return {
+        name: {"from": before.get(name), "to": after.get(name)}
+        for name in {**after, **before}
+        if name not in volatile and before.get(name) != after.get(name)
+    }
+
+
+def _event(rule: Rule, id: str, doc: bytes, changed: dict[str, dict[str, Value | None]] | None) -> Entry:
+    what = "added" if changed is None else "changed"
+    said: dict[str, object] = {} if changed is None else {"changed": changed}
+    said |= {"record": msgspec.Raw(doc), "initial": rule.initial}
+    if rule.remapped:
+        said["remapped"] = True
+    return Entry(rule.kind, id, what, "", rule.now, encode(said))  # type: ignore[arg-type]  # both are Whats
+
+
+def _touch_relations(kind: Kind, id: str, before: Fields, after: Fields, batch: Batch) -> None:
+    same = all(before.get(name) == after.get(name) for name in _JOINED.get(kind, ()))
+    if same and ((before and after) or kind in _LINKED):
+        return
+    if kind == "terminal":
+        batch.stale.append(id)
+        batch.links.append(("terminal", id, tuple((product, id) for product in _list(after.get("product_ids")))))
+    elif kind == "product":
+        imeis = [str(fields["imei"]) for fields in (before, after) if "imei" in fields]
+        batch.stale.extend(imeis)
+        batch.links.append(("product", id, tuple((id, imei) for imei in imeis[-1:] if "imei" in after)))
+    elif kind in _LINKED:
+        batch.all_stale = True
+
+
+def _list(value: Value | None) -> list[str]:
+    return value if isinstance(value, list) else []
+
+
+# ── components ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _components(rule: Rule, stored: Stored | None, fresh: Fresh, terminal: Stored | None, batch: Batch) -> None:
+    reading = fresh.reading
+    before, after = fields_of(stored), dict(reading.fields)
+    changed = changes(before, after, frozenset())
+    if not after or (stored is not None and not changed):
+        # An empty list means that the API does not know, not that a terminal lost its firmware.
+        if stored is not None:
+            batch.same.append((fresh.hash, "components", reading.id))
+        return
+    doc = encode(after)
+    said: dict[str, object] = {"components": msgspec.Raw(doc)}
+    if stored is not None:
+        said["changed"] = {f"components.{name}": change for name, change in changed.items()}
+        said["record"] = msgspec.Raw(terminal.doc) if terminal else {"imei": reading.id}
+        said["initial"] = False
+        if rule.remapped:
+            said["remapped"] = True
+    batch.puts.append(Put("components", reading.id, doc, fresh.hash, len(batch.entries)))
+    batch.entries.append(Entry("terminal", reading.id, "components", "", rule.now, encode(said)))
+
+
+# ── usage ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _usage(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> None:
+    reading = fresh.reading
+    before = fields_of(stored)
+    after = settled(before, reading, msgspec.structs.replace(rule, threshold=0.0))
+    ignored = rule.volatile | {"time", "ts", "cycle_started"}
+    if stored is not None and not changes(before, after, ignored):
+        batch.same.append((fresh.hash, "usage", reading.id))
+        return
+    effective = moment(after.get("effective_date"))
+    ts = rule.now if effective is None else effective
+    after |= {"time": rfc3339(ts), "ts": ts}
+    if stored is not None and cycle_started(before, after):
+        after["cycle_started"] = True
+    if stored is not None and before.get("product_id") != after.get("product_id"):
+        batch.entries.append(_usage_entry(before, reading.id, "clear", rule.now, encode([])))
+    if "product_id" in after and _shape(before) != _shape(after):
+        batch.reshaped.append(("product", str(after["product_id"])))
+    doc = encode(after)
+    batch.puts.append(Put("usage", reading.id, doc, fresh.hash, len(batch.entries)))
+    batch.entries.append(_usage_entry(after, reading.id, "usage", ts, doc))
+
+
+def _shape(bucket: Fields) -> tuple[object, ...]:
+    """What a bucket has, apart from the amounts, which differ in every poll."""
+    names = sorted(bucket.keys() - {"cycle_started"})
+    return names, bucket.get("product_id"), bucket.get("bucket_name"), bool(bucket.get("entitlement_gb"))
+
+
+def cycle_started(before: Fields, after: Fields) -> bool:
+    """Whether a bucket is in a later bill cycle than before."""
+    for name in ("valid_from", "entitlement_renew"):
+        old, new = before.get(name), after.get(name)
+        if old is not None and new is not None and old != new:
+            return (moment(new) or 0) > (moment(old) or 0)
+    return False
+
+
+def _usage_entry(fields: Fields, bucket: str, what: str, ts: int, body: bytes) -> Entry:
+    product = fields.get("product_id")
+    if product is None:
+        return Entry("usage", bucket, what, "", ts, body)  # type: ignore[arg-type]  # usage or clear
+    return Entry("product", str(product), what, bucket, ts, body)  # type: ignore[arg-type]  # usage or clear
+
+
+# ── removal ────────────────────────────────────────────────────────────────────────────────────
+
+
+def removed(kind: Kind, gone: Mapping[str, Stored], topics: Mapping[str, Sequence[str]], now: int) -> Batch:
+    """The end of records: the last that is known of each, and which of its topics are cleared."""
+    batch = Batch()
+    for id, stored in gone.items():
+        batch.removed.append((kind, id))
+        fields = fields_of(stored)
+        if kind == "usage":
+            batch.entries.append(_usage_entry(fields, id, "clear", now, encode([])))
+            continue
+        said = {"record": msgspec.Raw(stored.doc), "clears": list(topics.get(id, ()))}
+        batch.entries.append(Entry(kind, id, "removed", "", now, encode(said)))
+        _touch_relations(kind, id, fields, {}, batch)
+    if kind == "terminal":
+        batch.stale.clear()
+    return batch

@@ -1,0 +1,180 @@
+"""Samples before, samples after: each goes out exactly once, and a topic never goes back in time. Pure.
+
+The newest sample of a report and id goes to its `metric` topic, every other one to `history`. What
+was seen before is known by its time and the hash of its values; the same time with other values is
+a correction.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
+from statistics import median_high
+from typing import Literal
+
+import msgspec
+
+from oneweb_bridge.decode.values import moment
+from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.model.records import (
+    Batch,
+    Entry,
+    Fields,
+    KnownSamples,
+    Newest,
+    OnlineTerminal,
+    Reading,
+    Sample,
+    Seen,
+)
+from oneweb_bridge.model.value_types import value_types
+
+
+def believable(past: KnownSamples, latest: int) -> KnownSamples:
+    """What is known, without samples of a time that is not believed now: a wrong clock may have let them in."""
+    seen = {ts: hash_ for ts, hash_ in past.seen.items() if ts <= latest}
+    if past.ts <= latest:
+        return KnownSamples(past.ts, past.hash, seen)
+    newest = max(seen, default=-1)
+    return KnownSamples(newest, seen.get(newest, 0), seen)
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What one slice of samples is judged against.
+
+    `past` has the ids that are known and is brought forward as samples go out; `latest` is the
+    newest time of each id in the whole answer; ids in `gone` have no metric topic. Samples older
+    than `horizon` cannot be told from those that went out long ago. Times in ms.
+    """
+
+    entity: str
+    past: dict[str, KnownSamples]
+    latest: Mapping[str, int]
+    gone: frozenset[str] = frozenset()
+    horizon: int = 0
+    now: int = 0
+
+
+def hash_of(values: Fields) -> int:
+    """64 bits that are equal only for equal values."""
+    return int.from_bytes(blake2b(encode(sorted(values.items())), digest_size=8).digest(), signed=True)
+
+
+def verdict(
+    past: KnownSamples | None, ts: int | None, hash_: int, horizon: int
+) -> Literal["new", "corrected", "known"]:
+    """Whether a sample has to go out, and as what."""
+    if past is None:
+        return "new"
+    if ts is None:
+        return "known" if past.hash == hash_ else "new"
+    if ts in past.seen:
+        return "known" if past.seen[ts] == hash_ else "corrected"
+    return "new" if ts > past.ts or ts >= horizon else "known"
+
+
+def judge(samples: Iterable[Sample], context: Context) -> Batch:
+    """Entries for those of the samples, oldest first, that are new or corrected."""
+    batch = Batch()
+    for sample in samples:
+        past = context.past.get(sample.id)
+        said = verdict(past, sample.ts, hash_of(sample.values), context.horizon)
+        if said != "known":
+            past = context.past.setdefault(sample.id, KnownSamples()) if past is None else past
+            _publish(sample, past, context, batch, corrected=said == "corrected")
+    return batch
+
+
+def _publish(sample: Sample, past: KnownSamples, context: Context, batch: Batch, *, corrected: bool) -> None:
+    hash_ = hash_of(sample.values)
+    # One without a time gets that of the poll; a clock that was set back must not put it behind the one before.
+    ts = max(context.now, past.ts + 1) if sample.ts is None else sample.ts
+    newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts)
+    gone = sample.id in context.gone
+    doc = document(sample, context.entity, ts, corrected=corrected)
+    if corrected or gone or not newest:
+        batch.entries.append(Entry(context.entity, sample.id, "history", sample.report, ts, doc))
+    if newest and gone:
+        # It counts as the newest known, so that nothing older follows it when its topic is back.
+        batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_))
+    elif newest:
+        index = len(batch.entries)
+        batch.entries.append(Entry(context.entity, sample.id, "metric", sample.report, ts, doc))
+        known = value_types(sample.values)
+        batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_, doc, index, known))
+    if newest:
+        past.ts, past.hash = ts, hash_
+    batch.seen.append(Seen(context.entity, sample.report, sample.id, ts, hash_))
+    past.seen[ts] = hash_
+
+
+def document(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -> bytes:
+    """The payload of a sample: its key, its time, its values."""
+    said: dict[str, object] = {"imei" if entity == "terminal" else "product_id": sample.id}
+    if sample.report != PRESENCE:
+        said["report"] = sample.report
+    said |= {"time": rfc3339(ts), "ts": ts, **sample.labels, **sample.values}
+    if corrected:
+        said["corrected"] = True
+    return encode(said)
+
+
+# ── reports that stop ──────────────────────────────────────────────────────────────────────────
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How late a report is by nature, and how often it is asked for, in ms."""
+
+    lateness: int
+    interval: int
+
+    def with_steps(self, online: Iterable[OnlineTerminal]) -> int:
+        """How old a newest sample may be: the lateness and three intervals, or steps of the report where longer."""
+        steps = [one.newest - one.before for one in online if one.before >= 0]
+        return self.lateness + 3 * max(self.interval, median_high(steps) if steps else 0)
+
+
+class Attention(msgspec.Struct):
+    """What is remembered from poll to poll: since when each terminal is online, and whose silence was told."""
+
+    since: dict[str, int] | None = None
+    told: set[str] = set()
+
+
+def stopped(online: Sequence[OnlineTerminal], since: Mapping[str, int], oldest: int) -> list[str]:
+    """The terminals without a sample newer than `oldest` though online since then, while at least half have one."""
+    late = [one.id for one in online if one.newest < oldest]
+    fresh = len(online) - len(late)
+    if fresh == 0 or 2 * fresh < len(online) - 1:
+        return []
+    return [id for id in late if since.get(id, 0) <= oldest]
+
+
+def notice_stopped(attention: Attention, online: Sequence[OnlineTerminal], patience: Patience, now: int) -> list[str]:
+    """The terminals whose report has stopped and was not told of since it last went on. Brings `attention` forward.
+
+    One that has just come back online is given the same patience; at the first look all count as online for long.
+    """
+    known = attention.since
+    attention.since = {one.id: 0 if known is None else known.get(one.id, now) for one in online}
+    oldest = now - patience.with_steps(online)
+    attention.told -= {one.id for one in online if one.newest >= oldest}
+    silent = [id for id in stopped(online, attention.since, oldest) if id not in attention.told]
+    attention.told.update(silent)
+    return silent
+
+
+# ── presence ───────────────────────────────────────────────────────────────────────────────────
+
+PRESENCE = "presence"
+"""The sample that terminals themselves are: when they were first and last seen."""
+
+PRESENCE_EVERY = 3_600_000
+"""Presence goes out at most this often per terminal, in ms."""
+
+
+def presence_of(reading: Reading) -> Sample | None:
+    """The presence of a terminal, or None when the API does not say when it was seen."""
+    last_seen = moment(reading.fields.get("last_seen"))
+    if last_seen is None:
+        return None
+    values: Fields = {name: reading.fields[name] for name in ("first_seen", "last_seen") if name in reading.fields}
+    return Sample(PRESENCE, reading.id, last_seen, values)

@@ -1,0 +1,113 @@
+"""`oneweb-bridge backup`: a consistent copy of the database, also while the bridge writes to it.
+
+The copy is of one moment: the source is read in one transaction, so a bridge that goes on neither waits nor
+makes the copy begin again. The copy is marked: whenever it is restored, the numbers of the rows that it lacks
+come again with other content, but its journal gets a new id then, so no event id comes twice.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from oneweb_bridge.files import refusal_of
+from oneweb_bridge.store import database
+from oneweb_bridge.store.database import StoreError
+
+PAGES = 1024
+"""Pages copied in one step: a few MB, so that progress is seen and Ctrl-C is heard."""
+
+Progress = Callable[[int, int], None]
+"""Hears how many pages are copied, and of how many."""
+
+
+class BackupError(Exception):
+    """The copy could not be made; the text says why and what to do."""
+
+
+def save(source: Path, target: Path, *, force: bool = False, progress: Progress = lambda *_: None) -> int:
+    """Copies the database to a new private file, whole or not at all. Returns its bytes.
+
+    Raises StoreError for the source and BackupError for the target; a file that exists is replaced with `force` only.
+    """
+    try:
+        _check_target(source, target, force=force)
+        part = target.with_name(f"{target.name}.part")
+        with _new_file(part):
+            _copy(source, part, progress)
+            part.replace(target)
+        _write_out(target.parent)
+        return target.stat().st_size
+    except (OSError, ValueError) as error:
+        raise BackupError(f"{target} cannot be written ({refusal_of(error)}): name a file elsewhere") from None
+
+
+def _check_target(source: Path, target: Path, *, force: bool) -> None:
+    taken = [source, *(source.with_name(source.name + suffix) for suffix in ("-wal", "-shm", ".lock"))]
+    if any(target.absolute() == path.absolute() or _same_file(target, path) for path in taken):
+        raise BackupError(f"{target} belongs to the running database: name another file")
+    if target.is_dir():
+        raise BackupError(f"{target} is a directory: name a file in it")
+    if (target.exists() or target.is_symlink()) and not force:
+        raise BackupError(f"{target} exists already: name another file, or say --force to replace it")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+@contextlib.contextmanager
+def _new_file(part: Path) -> Iterator[None]:
+    """A file that only this user can read, gone at the end unless it was given its name."""
+    try:
+        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        raise BackupError(f"{part} exists: remove it, unless another backup is under way") from None
+    try:
+        yield
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy(source: Path, part: Path, progress: Progress) -> None:
+    """Copies page by page within one read transaction, and marks the copy."""
+    with _reading(source) as read:
+        try:
+            with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as write:
+                read.backup(write, pages=PAGES, progress=lambda _, left, all_: progress(all_ - left, all_))
+                _settle(write)
+        except sqlite3.DatabaseError as error:
+            raise BackupError(f"{source} could not be copied to {part.parent} ({error})") from None
+
+
+@contextlib.contextmanager
+def _reading(source: Path) -> Iterator[sqlite3.Connection]:
+    """The database within one read transaction, in which nothing changes."""
+    uri = database.uri_of(source, read_only=True)
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as read:
+        try:
+            read.execute("PRAGMA busy_timeout = 10000")
+            read.execute("BEGIN")
+            read.execute("SELECT value FROM meta WHERE name = 'journal'").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise StoreError(
+                f"{source} cannot be read as the bridge's database ({error}): name its state.path"
+            ) from None
+        yield read
+
+
+def _settle(copy: sqlite3.Connection) -> None:
+    """One file without a log beside it, marked as a copy."""
+    copy.execute("PRAGMA journal_mode = DELETE")
+    copy.execute("PRAGMA synchronous = FULL")
+    copy.execute(database.COPIED)
+
+
+def _write_out(directory: Path) -> None:
+    """Makes the new name survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

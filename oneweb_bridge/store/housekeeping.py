@@ -1,0 +1,236 @@
+"""What keeps the database within its bounds: old rows go in small slices, so that no poll ever waits for it.
+
+A row that an output has not sent yet is kept, whatever its age, up to `state.max_backlog`; what is
+dropped then is counted and alerted, and its retained topics are restored from the records.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+
+import aiosqlite
+
+from oneweb_bridge.config.schema import State
+from oneweb_bridge.model.records import Alert, Row
+from oneweb_bridge.store import database
+
+_log = logging.getLogger("oneweb_bridge.housekeeping")
+
+SLICE = 500
+"""Rows deleted in one transaction."""
+LOOK = 5000
+"""Rows looked at in one read."""
+Marks = dict[str, int]
+"""How far the journal has been looked through for each group of kinds, so that it is not looked through again."""
+Classes = Callable[[Row], Collection[str]]
+"""The classes of topics on which a row has messages."""
+EVERY = 60.0
+RETRY = 5.0
+"""Seconds until it is tried again where the database could not be written."""
+_EVENTS = "('added', 'changed', 'removed', 'components')"
+_SAMPLES = "('metric', 'history', 'usage')"
+_PASSING = "('state', 'alert', 'clear')"
+"""Rows that are of no use once they are published, but for a broker that forgets."""
+_DAY = 86_400_000
+
+
+async def keep(
+    path: Path,
+    settings: Callable[[], State],
+    outputs: tuple[str, ...],
+    alert: Callable[[Alert], Awaitable[None]],
+    *,
+    now: Callable[[], int],
+    classes: Classes,
+) -> None:
+    """Trims the journal every minute; `now` gives steady time. Never returns."""
+    marks: Marks = {}
+    async with database.connected(path) as db:
+        while True:
+            pause = EVERY
+            try:
+                await trim(db, settings(), outputs, alert, now(), marks=marks, classes=classes)
+            except sqlite3.OperationalError as error:
+                _log.warning("the journal could not be trimmed: %s", error)
+                # A script that failed in its middle would hold up every other writer.
+                await db.rollback()
+                # It may be what makes room.
+                pause = RETRY
+            await asyncio.sleep(pause)
+
+
+async def trim(
+    db: aiosqlite.Connection,
+    state: State,
+    outputs: tuple[str, ...],
+    alert: Callable[[Alert], Awaitable[None]],
+    now: int,
+    *,
+    marks: Marks | None = None,
+    classes: Classes = lambda _: (),
+) -> int:
+    """Deletes what is older than configured, and the oldest rows while the file is too large. Returns how many.
+
+    `now` is steady time, as that of the rows.
+    """
+    marks = {} if marks is None else marks
+    dropped = await _drop_backlog(db, outputs, now - round(state.max_backlog * 1000), classes)
+    if dropped:
+        sentence = f"{dropped} messages older than state.max_backlog were dropped unsent"
+        await alert(Alert(kind="backlog_dropped", message=sentence))
+    published = await _published(db, outputs)
+    deleted = 0
+    for kinds, keep_ms in (
+        (_EVENTS, state.history.events * 1000),
+        (_SAMPLES, state.history.samples * 1000),
+        (_PASSING, min(_DAY, state.history.events * 1000)),
+    ):
+        last = await last_before(db, now - round(keep_ms), 0, published)
+        deleted += await _delete_older(db, kinds, last, marks)
+    while await _used(db) > state.history.max_size and (count := await _delete_oldest(db, published)):
+        deleted += count
+        await asyncio.sleep(0.01)
+    return deleted
+
+
+async def _published(db: aiosqlite.Connection, outputs: tuple[str, ...]) -> int:
+    """Everything up to this row has been sent by every output."""
+    found = [await _one(db, _CURSOR, (name,)) for name in outputs]
+    head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+    # What waits because its class of topics is refused is behind the cursor, and not sent.
+    lanes = [
+        await _one(db, "SELECT coalesce(min(seq), ?) FROM lane WHERE output = ?", (head, name)) for name in outputs
+    ]
+    return min([*found, *lanes, head])
+
+
+async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, marks: Marks) -> int:
+    """Deletes the rows of some kinds up to `last`: looks first, without holding up a writer, then deletes."""
+    deleted, at = 0, marks.get(kinds, 0)
+    while at < last:
+        # Rows that are kept for longer lie between, so a step is bounded by what it looks at.
+        end = min(at + LOOK, last)
+        sql = f"SELECT seq FROM journal WHERE seq > ? AND seq <= ? AND what IN {kinds}"
+        found = [row[0] for row in await db.execute_fetchall(sql, (at, end))]
+        for start in range(0, len(found), SLICE):
+            part = found[start : start + SLICE]
+            await db.execute(f"DELETE FROM journal WHERE seq IN ({', '.join('?' * len(part))})", part)
+            await asyncio.sleep(0.01)
+        deleted += len(found)
+        at = marks[kinds] = end
+    return deleted
+
+
+async def last_before(db: aiosqlite.Connection, moment: int, low: int, high: int) -> int:
+    """The last row up to `high` that was written before `moment`, or `low`. Rows are written in order of time."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        rows = list(
+            await db.execute_fetchall("SELECT seq, at FROM journal WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,))
+        )
+        if rows and rows[0][0] <= high and rows[0][1] < moment:
+            low = rows[0][0]
+        else:
+            high = middle - 1
+    return low
+
+
+async def _delete_oldest(db: aiosqlite.Connection, published: int) -> int:
+    cursor = await db.execute(
+        "DELETE FROM journal WHERE seq IN (SELECT seq FROM journal WHERE seq <= ? ORDER BY seq LIMIT ?)",
+        (published, SLICE),
+    )
+    return cursor.rowcount
+
+
+async def _used(db: aiosqlite.Connection) -> int:
+    """Bytes of the file that are in use; free pages are used again before it grows."""
+    pages = await database.pragma(db, "page_count") - await database.pragma(db, "freelist_count")
+    return pages * await database.pragma(db, "page_size")
+
+
+async def _drop_backlog(db: aiosqlite.Connection, outputs: tuple[str, ...], before: int, classes: Classes) -> int:
+    """Passes over what was written before some moment and is not sent yet. Returns how many messages that are."""
+    dropped = 0
+    for output in outputs:
+        cursor = await _one(db, _CURSOR, (output,))
+        dropped += await _drop_lanes(db, output, cursor, before, classes)
+        last = await _last_waiting(db, cursor, before)
+        if last > cursor:
+            await _drop(db, _MOVE_CURSOR, (output, last), last - cursor, cursor)
+            dropped += last - cursor
+    return dropped
+
+
+async def _drop_lanes(db: aiosqlite.Connection, output: str, cursor: int, before: int, classes: Classes) -> int:
+    """The same for classes of topics that the broker refuses; rows behind the cursor count there."""
+    dropped = 0
+    for name, seq in await db.execute_fetchall("SELECT class, seq FROM lane WHERE output = ?", (output,)):
+        last = await _last_waiting(db, seq, before)
+        if last > seq:
+            count = await _count_of_class(db, name, seq, min(last, cursor), classes)
+            await _drop(db, _MOVE_LANE, (last, output, name), count, seq)
+            dropped += count
+    return dropped
+
+
+async def _last_waiting(db: aiosqlite.Connection, seq: int, before: int) -> int:
+    """The last row behind `seq` that was written before some moment, or `seq`."""
+    first = await _one(
+        db,
+        "SELECT coalesce(min(at), ?) FROM (SELECT at FROM journal WHERE seq > ? ORDER BY seq LIMIT 1)",
+        (before, seq),
+    )
+    if first >= before:
+        return seq
+    head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+    return await last_before(db, before, seq, head)
+
+
+async def _count_of_class(db: aiosqlite.Connection, name: str, low: int, high: int, classes: Classes) -> int:
+    """How many rows in (low, high] have messages on a class of topics."""
+    count = 0
+    while rows := list(
+        await db.execute_fetchall(
+            """SELECT seq, at, entity, id, what, name, ts, body FROM journal
+               WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?""",
+            (low, high, SLICE),
+        )
+    ):
+        count += sum(name in classes(Row(*row)) for row in rows)
+        low = rows[-1][0]
+    return count
+
+
+_CURSOR = "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?"
+_MOVE_CURSOR = "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)"
+_MOVE_LANE = "UPDATE lane SET seq = max(seq, ?) WHERE output = ? AND class = ?"
+
+
+async def _drop(db: aiosqlite.Connection, move: str, parameters: tuple[object, ...], count: int, low: int) -> None:
+    """Moves a position, counts what was dropped, and notes from where its retained topics are to be restored."""
+    try:
+        await db.execute("BEGIN IMMEDIATE")
+        await db.execute(move, parameters)
+        await db.execute(
+            """INSERT INTO meta VALUES ('dropped', ?)
+               ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER)""",
+            (str(count),),
+        )
+        await db.execute(
+            """INSERT INTO meta VALUES ('restore_from', ?)
+               ON CONFLICT (name) DO UPDATE SET value = min(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))""",
+            (str(low),),
+        )
+        await db.execute("COMMIT")
+    except BaseException:
+        await asyncio.shield(db.rollback())
+        raise
+
+
+async def _one(db: aiosqlite.Connection, sql: str, parameters: tuple[object, ...]) -> int:
+    async with db.execute(sql, parameters) as cursor:
+        row = await cursor.fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,95 @@
+"""Where a listing waits until it is proved complete: a private temporary database, on disk but without its fsync.
+
+It is apart from the bridge's database, so that keeping a page never holds up who writes records, and a
+transaction that is rolled back there takes nothing from here.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import aiosqlite
+
+from oneweb_bridge.store import database
+
+StagedRow = tuple[int, str, bytes, bytes]
+"""Time in ms, id, hash and body."""
+
+_SCHEMA = """
+CREATE TABLE staged (
+    number INTEGER PRIMARY KEY,
+    call TEXT NOT NULL,
+    ts INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX staged_id ON staged (call, id, ts);
+"""
+
+
+@contextlib.asynccontextmanager
+async def opened() -> AsyncIterator["Staging"]:
+    """An empty staging table that is gone with the block."""
+    async with database.temporary() as db:
+        await db.executescript(_SCHEMA)
+        yield Staging(db)
+
+
+class Staging:
+    """Made by `opened`. Every method that writes is one transaction."""
+
+    def __init__(self, db: aiosqlite.Connection) -> None:
+        self._db = db
+        self._lock = asyncio.Lock()
+
+    async def clear(self, call: str) -> None:
+        """Deletes what is staged of a call."""
+        async with database.transaction(self._db, self._lock):
+            await self._db.execute("DELETE FROM staged WHERE call = ?", (call,))
+
+    async def add(self, call: str, rows: Sequence[StagedRow]) -> None:
+        """Adds rows of a call."""
+        if not rows:
+            return
+        async with database.transaction(self._db, self._lock):
+            await self._db.executemany(
+                "INSERT INTO staged (call, ts, id, hash, body) VALUES (?, ?, ?, ?, ?)",
+                [(call, *row) for row in rows],
+            )
+
+    async def slices(self, call: str, size: int) -> AsyncIterator[list[StagedRow]]:
+        """Yields the rows of a call, oldest time first and then by id, `size` at a time."""
+        numbers = [
+            row[0]
+            for row in await self._rows("SELECT number FROM staged WHERE call = ? ORDER BY ts, id, number", (call,))
+        ]
+        for start in range(0, len(numbers), size):
+            part = numbers[start : start + size]
+            rows = await self._rows(
+                f"SELECT ts, id, hash, body FROM staged WHERE number IN ({_placeholders(part)}) "
+                "ORDER BY ts, id, number",
+                part,
+            )
+            yield [(row[0], row[1], row[2], row[3]) for row in rows]
+
+    async def ids(self, call: str) -> list[str]:
+        """The ids of which a row of a call is staged."""
+        return [row[0] for row in await self._rows("SELECT DISTINCT id FROM staged WHERE call = ?", (call,))]
+
+    async def latest(self, call: str, ids: Sequence[str]) -> dict[str, int]:
+        """The newest time that is staged of each id, in ms."""
+        rows = await self._rows(
+            f"SELECT id, max(ts) FROM staged WHERE call = ? AND id IN ({_placeholders(ids)}) GROUP BY id",
+            (call, *ids),
+        )
+        return {row[0]: row[1] for row in rows}
+
+    async def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        async with self._lock:
+            return list(await self._db.execute_fetchall(sql, parameters))
+
+
+def _placeholders(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
