@@ -240,7 +240,9 @@ async def test_class_that_is_denied_waits_and_comes_in_its_order(tmp_path: Path)
         await refused(made)
         await recorder.until(lambda: len(numbers(recorder, "/state")) == 65)
         assert numbers(recorder, "/event/") == [0, 1, 2, 3, 4]
-        positions = await made.rows.positions()
+        async with asyncio.timeout(20):
+            while (positions := await made.rows.positions()).cursor < 65:
+                await asyncio.sleep(0.02)
         assert (positions.cursor, list(positions.waiting)) == (65, [CHANGED])
         assert await made.rows.waiting() == 60
         await rules.say()
@@ -344,11 +346,15 @@ async def test_newer_row_that_is_accepted_settles_the_debt(tmp_path: Path, monke
         await rules.say("oneweb/terminal/t0/state")
         await made.store.commit(events(0, 10, 10))
         await made.drained()
+        async with asyncio.timeout(20):
+            while await made.rows.count_owed() != 1:
+                await asyncio.sleep(0.02)
         await rules.say()
         await made.store.commit(events(10, 10, 10))
         async with asyncio.timeout(20):
             while await made.rows.count_owed():
                 await asyncio.sleep(0.02)
+        await recorder.until(lambda: numbers(recorder, "/t0/"))
     assert numbers(recorder, "/t0/") == [10]
 
 

@@ -150,6 +150,7 @@ class Session:
         self._is_online = False
         self._last_refused: tuple[str, float] | None = None
         self._failure: BaseException | None = None
+        self._failed = asyncio.Event()
         self._retries: set[asyncio.Task[None]] = set()
         self._published_head: int | None = None
         self._head_under_way = False
@@ -169,6 +170,7 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 end = group.create_task(link.wait_for_end(), name="mqtt end")
+                failure = group.create_task(self._end_on_failure(), name="mqtt failure")
                 await link.listen(self._tree.head, self._tree.probe)
                 # Where it may not be read, who is connected is known by its answer alone.
                 with contextlib.suppress(aiomqtt.MqttError):
@@ -180,6 +182,7 @@ class Session:
                 if not link.modern and not self._status_kept.is_set():
                     await self._prove_retain(link)
                 end.cancel()
+                failure.cancel()
         except BaseExceptionGroup as group:
             if self._is_proving_retain:
                 raise aiomqtt.MqttError(NO_RETAIN) from group
@@ -191,6 +194,7 @@ class Session:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(link.wait_for_end(), name="mqtt end")
+                group.create_task(self._end_on_failure(), name="mqtt failure")
                 # Commands come, and are answered, as soon as they are subscribed to.
                 cursor = await self._open_window(link)
                 await link.listen(self._tree.head, self._tree.probe, *self._tree.commands(), self._birth_topic)
@@ -547,9 +551,15 @@ class Session:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _fail(self, error: BaseException) -> None:
-        """An error in a callback of paho's would be swallowed there; the watch raises it."""
+        """An error in a callback of paho's would be swallowed there: a task of this session raises it."""
         self._failure = self._failure or error
+        self._failed.set()
         self._answered.set()
+
+    async def _end_on_failure(self) -> None:
+        """Ends the session at once when something has failed, also while it begins. Raises MqttError."""
+        await self._failed.wait()
+        self._raise_failure()
 
     def answered(self, mid: int, code: int, reason: str) -> None:
         """The broker's answer to one message."""
