@@ -63,7 +63,8 @@ BAD = [
     Bad("null", BadAnswer, "the answer is 'null', expected a JSON list"),
     Bad("object", BadAnswer, "an object without a list in items, data or results"),
     Bad("nan", BadAnswer, NO_JSON),
-    Bad("deep", BadAnswer, NO_JSON, {"depth": 100_000}),
+    # Newer versions of Python decode any depth, and the record has no key then.
+    Bad("deep", BadAnswer, f"{NO_JSON}|{KEYLESS}", {"depth": 100_000}),
     Bad("not_utf8", BadAnswer, "not UTF-8"),
     Bad("redirect", BadAnswer, "redirect to another place"),
     Bad("gzip_bomb", BadAnswer, "more than api.max_body", {"megabytes": 100}),
