@@ -252,3 +252,15 @@ def test_every_logger_is_bounded(restored: None, monkeypatch: pytest.MonkeyPatch
     logs.set_up(Log(), Masks())
     said = [json.loads(line)["message"] for line in out.getvalue().splitlines()]
     assert said[3:] == ["out of system resource (this came 99 times more within a minute)"] * 3
+
+
+def test_count_for_a_closed_stream_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was counted is not written to a stream that is closed, and that is no error of the log."""
+    out = io.StringIO()
+    handler = repeats.CountingHandler(out)
+    for _ in range(3):
+        handler.handle(record("%s", "again"))
+    out.close()
+    handler.close()
+
+    assert capsys.readouterr().err == ""

@@ -78,7 +78,8 @@ class CountingHandler(logging.StreamHandler[TextIO]):
             # The oldest stand first: each is put in once, at its time.
             while table and (repeated := table[key := next(iter(table))]).since <= until:
                 del table[key]
-                if repeated.more:
+                # Whoever ends may have closed the stream before the log.
+                if repeated.more and not self.stream.closed:
                     super().emit(_counted(repeated.record, words.format(repeated.more)))
 
     def _start_timer(self) -> None:
