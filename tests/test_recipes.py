@@ -109,8 +109,8 @@ def amount(bucket: dict[str, Any], kind: str) -> float:
 
 
 async def flipping(world: harness.World) -> None:
-    """Terminals go offline and come back, so that there is something to watch, until cancelled."""
-    ids = [terminal["id"] for terminal in world.api.truth("terminals")]
+    """Terminals go offline and come back until cancelled, so that there is something to watch; the first stays away."""
+    ids = [terminal["id"] for terminal in world.api.truth("terminals")[1:]]
     while True:
         for id in ids:
             world.api.fleet("flip", id=id)
