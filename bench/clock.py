@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from oneweb_bridge.cli.main import settle
+from oneweb_bridge.cli.main import tune_interpreter
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
 
     def start(self) -> None:
         """Begins, with the interpreter as the command has it."""
-        settle()
+        tune_interpreter()
         self._begun = (time.perf_counter(), time.process_time())
 
     def stop(self) -> None:

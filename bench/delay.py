@@ -171,7 +171,7 @@ async def _measured(terminals: int, count: int) -> tuple[list[float], list[Least
         for number in range(count):
             found, body = await _one(run, asked, fleet, ear)
             delays += found
-            await run.settled()
+            await run.wait_until_at_rest()
             least.append(await _least(body, db, sender, ear))
             if number % POLLS == POLLS - 1:
                 say(f"delay: {number + 1} of {count} polls")

@@ -13,8 +13,8 @@ from bench.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.model.records import Batch, Entry
 from oneweb_bridge.mqtt.publisher import Publisher
-from oneweb_bridge.mqtt.session import Handles
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.session import PublisherCallbacks
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal, store
 
 PAD = b"x" * 260
@@ -44,12 +44,12 @@ async def ours(port: int, count: int, topics: int, clock: Clock) -> None:
     """The bridge's publisher, its journal and its cursor. The journal is filled before the clock starts."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
-        async with store.opened(path) as opened, journal.opened(path, "mqtt") as rows:
+        async with store.open_store(path) as opened, journal.open_journal(path, "mqtt") as rows:
             for start in range(0, count, 1000):
                 await opened.commit(Batch(entries=[entry(n, topics) for n in range(start, min(start + 1000, count))]))
             settings = msgspec.structs.replace(parse("", {}).mqtt, host="127.0.0.1", port=port)
-            handles = Handles(on_command=lambda _: None, info=_nothing, alert=_no_alert)
-            made = Publisher(settings, Tree("oneweb", "main", opened.journal_id), rows, opened.changed, handles)
+            handles = PublisherCallbacks(on_command=lambda _: None, info=_nothing, alert=_no_alert)
+            made = Publisher(settings, TopicTree("oneweb", "main", opened.journal_id), rows, opened.changed, handles)
             clock.start()
             task = asyncio.create_task(made.run())
             while made.cursor < count:

@@ -88,7 +88,7 @@ class Standing(msgspec.Struct, frozen=True):
     unannounced: int
 
     @property
-    def settled(self) -> bool:
+    def is_at_rest(self) -> bool:
         """Whether everything but discovery is out. Discovery goes on at its own pace for minutes."""
         return self.head == self.published and not self.stale
 
@@ -132,15 +132,15 @@ class Run:
         said = await self.tell(call, "poll")
         if said["status"] != "ok":
             raise AssertionError(f"{call}: {said.get('error')}")
-        await self.settled()
+        await self.wait_until_at_rest()
         return dict(said["state"])
 
-    async def settled(self) -> Standing:
+    async def wait_until_at_rest(self) -> Standing:
         """Waits until two looks in a row find nothing that waits. Raises AssertionError with what does."""
         deadline, before = time.monotonic() + PATIENCE, None
         while time.monotonic() < deadline:
             now = standing(self.path)
-            if now.settled and now == msgspec.structs.replace(before or now, unannounced=now.unannounced) and before:
+            if now.is_at_rest and now == msgspec.structs.replace(before or now, unannounced=now.unannounced) and before:
                 return now
             before = now
             await asyncio.sleep(LOOK)
@@ -170,7 +170,7 @@ async def running(url: str, **changes: Any) -> AsyncIterator[Run]:
     with tempfile.TemporaryDirectory() as directory:
         config = harness.bridge_yaml(Path(directory), url, port, **{"polling": CALM, **changes})
         async with (
-            mosquitto.running(port),
+            mosquitto.run_mosquitto(port),
             harness.running(config) as process,
             connected(process, Path(directory) / "bridge.db", port) as run,
         ):

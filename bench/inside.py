@@ -14,7 +14,7 @@ from bench import drains, plot, polls
 from bench.clock import Clock, quantile
 from bench.scope import Scope, spelled
 from bench.table import Row
-from oneweb_bridge.cli.main import settle
+from oneweb_bridge.cli.main import tune_interpreter
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Alert, Batch, Entry
@@ -78,7 +78,7 @@ async def watched() -> AsyncIterator[list[float]]:
 
 async def _lag_of(what: str, work: Coroutine[Any, Any, object]) -> Row:
     # As the command does it; this process also has a simulated fleet, which the bridge's has not.
-    settle()
+    tune_interpreter()
     async with watched() as lags:
         await work
     note = f"p99 {quantile(lags, 0.99):.1f} ms of {len(lags)} looks, one each {1000 * TICK:.0f} ms"
@@ -93,7 +93,7 @@ async def lag_rows(scope: Scope) -> AsyncIterator[Row]:
         intake.bodies = bodies
         yield await _lag_of(f"first snapshot of {spelled(terminals)}", intake.poll("user_terminals"))
     port = mosquitto.free_port()
-    async with mosquitto.running(port):
+    async with mosquitto.run_mosquitto(port):
         # The rows are written inside the stretch, too: a drain that begins while a poll ends.
         work = drains.ours(port, count, 10_000, Clock())
         yield await _lag_of(f"writing and draining {spelled(count)} rows", work)
@@ -131,12 +131,12 @@ class Trimmed(msgspec.Struct, frozen=True):
 async def _trimmed(count: int) -> Trimmed:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.db"
-        async with store.opened(path) as opened:
+        async with store.open_store(path) as opened:
             size, physical = path.stat().st_size, written()
             for start in range(0, count, 1000):
                 await opened.commit(samples(start, 1000))
             physical = written() - physical
-            async with database.connected(path) as db:
+            async with database.open_connection(path) as db:
                 await db.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 await db.execute("INSERT INTO cursor VALUES ('mqtt', ?)", (count,))
                 grown = path.stat().st_size - size

@@ -40,7 +40,7 @@ def machine() -> Machine:
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
         packages={name: found for name in PACKAGES if (found := _version(name))},
-        mosquitto=_said(broker.program(), "-h").partition("\n")[0].removeprefix("mosquitto version "),
+        mosquitto=_said(broker.find_mosquitto(), "-h").partition("\n")[0].removeprefix("mosquitto version "),
         node_js=_said(str(HOME / "node"), "--version").strip().removeprefix("v"),
         node_red=_node_red(),
     )

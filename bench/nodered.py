@@ -222,7 +222,7 @@ async def one_round(answers: dict[str, Answer], *, backwards: bool) -> tuple[Sho
         for name, made in PEERS.items():
             port = mosquitto.free_port()
             (directory / name).mkdir()
-            await stack.enter_async_context(mosquitto.running(port))
+            await stack.enter_async_context(mosquitto.run_mosquitto(port))
             peer = await stack.enter_async_context(made(directory / name, asked.url, port))
             ear = await stack.enter_async_context(hearing(port, peer.topics))
             courses[name] = Course(peer, ear, asked, records)

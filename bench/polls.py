@@ -15,13 +15,13 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from bench.clock import Clock
 from oneweb_bridge import simulator
 from oneweb_bridge.api import fetch
-from oneweb_bridge.api.client import Answer, Api
-from oneweb_bridge.api.listing import Listed
+from oneweb_bridge.api.client import Answer, ApiClient
+from oneweb_bridge.api.listing import ListingPage
 from oneweb_bridge.clock import Clock as WallClock
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import Config, parse
-from oneweb_bridge.model.records import Batch, Entry, Put
-from oneweb_bridge.polling.intake import Intake
+from oneweb_bridge.model.records import Batch, Entry, RecordWrite
+from oneweb_bridge.polling.intake import PollRunner
 from oneweb_bridge.store import store
 
 PAGE = 1000
@@ -56,15 +56,15 @@ def split_and_hash(bodies: list[bytes], clock: Clock) -> None:
     clock.stop()
 
 
-class Canned(Intake):
+class Canned(PollRunner):
     """An intake whose pages come from memory instead of the network."""
 
     bodies: list[bytes] = []
 
     async def _listed(
         self, plan: Any, params: Any, earlier: Any = None, ids: Any = None
-    ) -> AsyncGenerator[Listed, None]:
-        errand = fetch.Errand(
+    ) -> AsyncGenerator[ListingPage, None]:
+        errand = fetch.FetchRequest(
             call=plan.call,
             glance=plan.glance,
             salt=plan.salt,
@@ -72,7 +72,7 @@ class Canned(Intake):
         )
         for body in self.bodies:
             answer = Answer(200, body, CIMultiDictProxy(CIMultiDict()), None)
-            yield (await asyncio.to_thread(fetch._counted, answer, errand))[0]
+            yield (await asyncio.to_thread(fetch._read_page, answer, errand))[0]
 
 
 @contextlib.asynccontextmanager
@@ -80,9 +80,9 @@ async def filled(first: list[bytes]) -> AsyncGenerator[Canned, None]:
     """An intake that has seen the fleet once."""
     config: Config = parse("", {})
     with tempfile.TemporaryDirectory() as directory:
-        async with store.opened(Path(directory) / "bench.db") as opened:
+        async with store.open_store(Path(directory) / "bench.db") as opened:
             clock = WallClock(wall=lambda: 1_750_000_000.0)
-            api = Api(config.api, None, Masks(), clock)  # type: ignore[arg-type]  # nothing is asked
+            api = ApiClient(config.api, None, Masks(), clock)  # type: ignore[arg-type]  # nothing is asked
             intake = Canned(opened, api, config, clock)
             intake.bodies = first
             await intake.poll("user_terminals")
@@ -102,14 +102,14 @@ async def transaction(rows: int, clock: Clock) -> None:
     """Records and journal rows through the store, in its slices."""
     doc, body = b"{" + b'"x":1,' * 100 + b'"y":1}', b"x" * 300
     with tempfile.TemporaryDirectory() as directory:
-        async with store.opened(Path(directory) / "bench.db") as opened:
+        async with store.open_store(Path(directory) / "bench.db") as opened:
             clock.start()
             for start in range(0, rows, PAGE):
                 ids = [str(n) for n in range(start, start + PAGE)]
                 await opened.commit(
                     Batch(
                         entries=[Entry("site", id, "changed", "", 1, body) for id in ids],
-                        puts=[Put("site", id, doc, b"k" * 16, n) for n, id in enumerate(ids)],
+                        puts=[RecordWrite("site", id, doc, b"k" * 16, n) for n, id in enumerate(ids)],
                     )
                 )
             clock.stop()

@@ -80,7 +80,7 @@ async def default_broker() -> AsyncIterator[int]:
         conf = Path(directory) / "default.conf"
         conf.write_text("allow_anonymous true\n")
         port = mosquitto.free_port()
-        async with mosquitto.running(port, conf):
+        async with mosquitto.run_mosquitto(port, conf):
             yield port
 
 
@@ -102,7 +102,7 @@ async def drain_rows(scope: Scope) -> AsyncIterator[Row]:
 async def stall_row(scope: Scope) -> AsyncIterator[Row]:
     """Row 4."""
     quick = mosquitto.free_port()
-    async with default_broker() as port, mosquitto.running(quick):
+    async with default_broker() as port, mosquitto.run_mosquitto(quick):
         row = Row(number="4", what="2 000 messages, default mosquitto", goal=2.0, floor="one with nodelay")
         ours, theirs = _draining(drains.ours, port, 2000, 2000), _draining(drains.ours, quick, 2000, 2000)
         yield await compared(row, scope.rounds, ours, theirs)

@@ -193,7 +193,7 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         seen, port = await stack.enter_async_context(api()), mosquitto.free_port()
-        await stack.enter_async_context(mosquitto.running(port))
+        await stack.enter_async_context(mosquitto.run_mosquitto(port))
         cap = room(scope.of(CAP), str(directory))
         config = harness.bridge_yaml(directory, seen.url, port, polling=polling, state={"history": {"max_size": cap}})
         path = directory / "bridge.db"
@@ -216,11 +216,11 @@ async def _first(config: Path, path: Path, port: int, move: Callable[[], None]) 
     async with harness.running(config) as process, connected(process, path, port) as run:
         with contextlib.closing(sqlite3.connect(path)) as db:
             await _until(lambda: _has_polled(db), "the first snapshot")
-        await run.settled()
+        await run.wait_until_at_rest()
         move()
         async with connected(process, path, port) as other:
             waits = await _answers(run, other)
-        await run.settled()
+        await run.wait_until_at_rest()
         await process.stop()
     return waits
 

@@ -23,7 +23,7 @@ from bench.machine import machine, words
 from bench.progress import say
 from bench.scope import Scope
 from bench.table import Row, between_marks, markdown, number, plain, text
-from oneweb_bridge.cli.main import SWITCH
+from oneweb_bridge.cli.main import THREAD_SWITCH_S
 
 LAG = "lag"
 NUMBERS = (*(str(number) for number in range(1, 13)), LAG)
@@ -175,7 +175,7 @@ def main(arguments: list[str]) -> int:
     """Prints the table; the exit code is 0 whatever it says, for a figure is no verdict."""
     given, begun, drawn = options(arguments), time.monotonic(), inside.Curves()
     # As the command does: the parts that run in this process take the interpreter in turns of the same length.
-    sys.setswitchinterval(SWITCH)
+    sys.setswitchinterval(THREAD_SWITCH_S)
     rows = asyncio.run(bench(Scope(given.rounds, given.scale, frozenset(given.rows)), drawn))
     report = reported(given, rows, begun)
     given.json.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ def _is_published(database: Path) -> bool:
     try:
         with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
             succeeded = db.execute("SELECT count(*) FROM call WHERE last_success > 0").fetchone()[0]
-        return bool(succeeded == len(UNHURRIED) and standing(database).settled)
+        return bool(succeeded == len(UNHURRIED) and standing(database).is_at_rest)
     except sqlite3.OperationalError:
         return False
 
@@ -56,7 +56,7 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
     seconds: list[tuple[float, float]] = []
     written = count = 0
     with doors.placed() as place:
-        async with mosquitto.running(port), doors.running(place) as process:
+        async with mosquitto.run_mosquitto(port), doors.running(place) as process:
             for _ in range(min(scope.rounds, 3)):
                 async with simulated(terminals) as url:
                     demo, count = await snapshot(url, {"host": "127.0.0.1", "port": port})

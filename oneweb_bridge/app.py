@@ -24,9 +24,9 @@ from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.records import Alert, Message
 from oneweb_bridge.model.status import Cost, Info, JournalState
 from oneweb_bridge.mqtt.publisher import Publisher
-from oneweb_bridge.mqtt.session import Handles
-from oneweb_bridge.mqtt.topics import Tree
-from oneweb_bridge.polling.intake import Intake
+from oneweb_bridge.mqtt.session import PublisherCallbacks
+from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.polling.intake import PollRunner
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import announcements, housekeeping, journal, store
 from oneweb_bridge.web import health
@@ -37,28 +37,28 @@ Reloads = asyncio.Queue[Config]
 """Where new configurations come from."""
 
 
-class Parts(msgspec.Struct):
+class BridgeParts(msgspec.Struct):
     """What a running bridge is made of. `config` is replaced when it is read again."""
 
     config: Config
     store: store.Store
-    api: api.Api
+    api: api.ApiClient
     poller: Poller
-    tree: Tree
+    tree: TopicTree
     started_at: str
 
 
 @contextlib.asynccontextmanager
-async def built(config: Config, clock: Clock = SYSTEM, masks: Masks | None = None) -> AsyncIterator[Parts]:
+async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None = None) -> AsyncIterator[BridgeParts]:
     """Everything up to the outputs. Raises database.StoreError."""
     async with (
-        store.opened(Path(config.state.path), clock) as opened,
-        api.connected(config.api, masks, clock) as connection,
+        store.open_store(Path(config.state.path), clock) as opened,
+        api.open_api(config.api, masks, clock) as connection,
     ):
-        poller = Poller(Intake(opened, connection, config, clock), opened, connection, config, clock)
+        poller = Poller(PollRunner(opened, connection, config, clock), opened, connection, config, clock)
         await poller.load()
-        tree = Tree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)
-        yield Parts(config, opened, connection, poller, tree, rfc3339(clock.now()))
+        tree = TopicTree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)
+        yield BridgeParts(config, opened, connection, poller, tree, rfc3339(clock.now()))
 
 
 async def run(
@@ -71,13 +71,13 @@ async def run(
 ) -> None:
     """The bridge, until it is cancelled. `reloads` brings new configurations, `masks` hide secrets in the log too."""
     async with (
-        built(config, clock, masks) as parts,
-        journal.opened(parts.store.path, OUTPUT, clock=clock) as rows,
-        announcements.opened(parts.store.path, parts.store.steady.now) as known,
+        open_bridge(config, clock, masks) as parts,
+        journal.open_journal(parts.store.path, OUTPUT, clock=clock) as rows,
+        announcements.open_devices(parts.store.path, parts.store.steady.now) as known,
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
         announcer = Announcer(known, parts.tree, config)
-        handles = Handles(
+        handles = PublisherCallbacks(
             on_command=inbox.put,
             info=info,
             alert=partial(_alert, parts),
@@ -90,7 +90,7 @@ async def run(
         modern = config.mqtt.protocol == "5"
         executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern, announce=announcer.again)
         watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
-        async with _served(watch, config), asyncio.TaskGroup() as group:
+        async with _serve_health(watch, config), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
@@ -98,16 +98,16 @@ async def run(
             group.create_task(keep_house(parts, (OUTPUT,)), name="housekeeping")
             group.create_task(systemd.keep_watchdog(watch.alive), name="watchdog")
             if reloads is not None:
-                group.create_task(_keep_configured(parts, publisher, announcer, reloads), name="configuration")
+                group.create_task(_reload_loop(parts, publisher, announcer, reloads), name="configuration")
 
 
 @contextlib.asynccontextmanager
-async def _served(watch: health.Health, config: Config) -> AsyncIterator[None]:
+async def _serve_health(watch: health.Health, config: Config) -> AsyncIterator[None]:
     """Health is a convenience: where its port is taken, the bridge says so and goes on without it."""
     host, port = config.http.address()
     async with contextlib.AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(health.served(watch, (host, port)))
+            await stack.enter_async_context(health.serve_health(watch, (host, port)))
         except OSError as error:
             _log.error(
                 "http.listen: %s:%s cannot be used (%s); there is no health endpoint", host, port, error.strerror
@@ -115,7 +115,7 @@ async def _served(watch: health.Health, config: Config) -> AsyncIterator[None]:
         yield
 
 
-async def _keep_configured(parts: Parts, publisher: Publisher, announcer: Announcer, reloads: Reloads) -> None:
+async def _reload_loop(parts: BridgeParts, publisher: Publisher, announcer: Announcer, reloads: Reloads) -> None:
     """Puts each new configuration in force: intervals, credentials, limits; what commands set stays over it."""
     while True:
         config = await reloads.get()
@@ -148,8 +148,8 @@ def _keep_identity(config: Config, running: Config) -> Config:
     )
 
 
-async def keep_house(parts: Parts, outputs: tuple[str, ...]) -> None:
-    await housekeeping.keep(
+async def keep_house(parts: BridgeParts, outputs: tuple[str, ...]) -> None:
+    await housekeeping.housekeeping_loop(
         parts.store.path,
         lambda: parts.config.state,
         outputs,
@@ -159,12 +159,12 @@ async def keep_house(parts: Parts, outputs: tuple[str, ...]) -> None:
     )
 
 
-async def _alert(parts: Parts, kind: str, message: str) -> None:
+async def _alert(parts: BridgeParts, kind: str, message: str) -> None:
     _log.error("%s", message)
     await parts.poller.alert(Alert(kind=kind, message=message))
 
 
-async def _info(parts: Parts, rows: journal.Journal) -> Info:
+async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
     """What `bridge/info` says: version, the API, the journal, and what each call costs."""
     head, published = await rows.head(), await rows.cursor()
     backlog = head - published + await rows.waiting()

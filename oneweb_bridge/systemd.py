@@ -9,7 +9,7 @@ from collections.abc import Callable
 _log = logging.getLogger("oneweb_bridge.notify")
 
 
-def say(state: str) -> bool:
+def notify_systemd(state: str) -> bool:
     """Sends one state to systemd, if it asked for it. False when its socket cannot be used; never waits for it."""
     place = os.environ.get("NOTIFY_SOCKET")
     if not place:
@@ -29,12 +29,12 @@ def say(state: str) -> bool:
 
 async def keep_watchdog(alive: Callable[[], bool]) -> None:
     """Says that all is well at half the watchdog's time, as long as `alive` says so. Never returns."""
-    reached = _check_reached(reached=say("READY=1"), before=True)
+    reached = _check_reached(reached=notify_systemd("READY=1"), before=True)
     period = _half_watchdog()
     while True:
         await asyncio.sleep(period or 3600.0)
         if period and alive():
-            reached = _check_reached(reached=say("WATCHDOG=1"), before=reached)
+            reached = _check_reached(reached=notify_systemd("WATCHDOG=1"), before=reached)
 
 
 def _check_reached(*, reached: bool, before: bool) -> bool:

@@ -12,7 +12,7 @@ class BadFile(OSError):
     """A file for TLS that cannot be used: one sentence that names its key, the file, and why."""
 
 
-class Trust:
+class TrustedCas:
     """Whom a client trusts: the system's certificates, or those of `ca_file`, which is read again once it has changed.
 
     `key` is the name of the file's key in the configuration.
@@ -60,7 +60,7 @@ def client_context(
         raise BadFile(f"{section}.ca_file: {ca_file} has no certificate in PEM form") from None
     context.minimum_version = OLDEST
     if cert_file:
-        _show_certificate(context, section, cert_file, key_file)
+        _load_client_certificate(context, section, cert_file, key_file)
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -75,7 +75,7 @@ def _check_readable(key: str, file: str | None) -> None:
         raise BadFile(f"{key}: {file} cannot be read: {refusal_of(error)}") from None
 
 
-def _show_certificate(context: ssl.SSLContext, section: str, cert_file: str, key_file: str | None) -> None:
+def _load_client_certificate(context: ssl.SSLContext, section: str, cert_file: str, key_file: str | None) -> None:
     try:
         # Without an answer OpenSSL would ask for the password of a key at the terminal, and wait.
         context.load_cert_chain(cert_file, key_file, password="")
@@ -120,7 +120,7 @@ _REFUSALS = {
 """Reasons of OpenSSL, alerts of the other side among them -> what they mean."""
 
 
-def reason_of(error: BaseException | None) -> str | None:
+def describe_tls_error(error: BaseException | None) -> str | None:
     """Why TLS failed, of the other side or a file here; None when something else did."""
     if isinstance(error, BadFile):
         return str(error)

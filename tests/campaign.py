@@ -86,7 +86,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def settled(recorder: harness.Recorder, calls: int = 12) -> bool:
+def is_at_rest(recorder: harness.Recorder, calls: int = 12) -> bool:
     """Whether every call has succeeded at least once, as far as the recorder heard."""
     wanted = {
         t: p for t, p in recorder.retained.items() if t.startswith("oneweb/bridge/polling/") and t.endswith("/state")

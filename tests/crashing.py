@@ -55,15 +55,15 @@ class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 Point = tuple[type, str, str]
 POINTS: dict[str, Point] = {
-    "between_slices": (intake.Intake, "_commit_records", "after"),
+    "between_slices": (intake.PollRunner, "_commit_records", "after"),
     "staging": (store.Store, "stage", "after"),
     "removing": (store.Store, "_remove", "after"),
-    "after_removal": (intake.Intake, "_commit_removed", "after"),
-    "after_publish": (link.Link, "send", "after"),
+    "after_removal": (intake.PollRunner, "_commit_removed", "after"),
+    "after_publish": (link.MqttConnection, "send", "after"),
     "after_puback": (journal.Journal, "advance", "before"),
     "after_cursor": (journal.Journal, "advance", "after"),
     "restoring": (session.Session, "_room_for_loose", "after"),
-    "after_command": (store.Store, "change_settings", "after"),
+    "after_command": (store.Store, "store_command", "after"),
     "announcing": (announcements.Devices, "note", "before"),
 }
 """Where it kills itself: before or after a function."""
@@ -125,7 +125,7 @@ def _instead_of_execute(make: Callable[[Execute], Execute]) -> None:
 
 def _hook_commit(point: str, crash: Crash) -> None:
     """Around COMMIT: of any transaction, or of the one that stores a command."""
-    change, storing = store.Store.change_settings, [point != "storing_command"]
+    change, storing = store.Store.store_command, [point != "storing_command"]
 
     def make(real: Execute) -> Execute:
         async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
@@ -146,7 +146,7 @@ def _hook_commit(point: str, crash: Crash) -> None:
 
     _instead_of_execute(make)
     if point == "storing_command":
-        store.Store.change_settings = changing  # type: ignore[method-assign,assignment]
+        store.Store.store_command = changing  # type: ignore[method-assign,assignment]
 
 
 def _hook_migration(point: str, crash: Crash) -> None:
@@ -219,11 +219,11 @@ def prepare(accident: Accident) -> None:
     if accident.slice:
         store.SLICE = intake.SLICE = accident.slice  # type: ignore[attr-defined]
     if accident.quick:
-        publisher.FIRST_WAIT, publisher.LONGEST_WAIT = 0.2, 1.0
+        publisher.FIRST_RECONNECT_S, publisher.MAX_RECONNECT_S = 0.2, 1.0
     if accident.info_every:
-        session.INFO_EVERY = accident.info_every
+        session.INFO_INTERVAL_S = accident.info_every
     if accident.probe_patience:
-        session.PROBE_PATIENCE = accident.probe_patience
+        session.PROBE_TIMEOUT_S = accident.probe_patience
     if accident.at in POINTS:
         _hook(*POINTS[accident.at], Crash(accident.nth))
     elif accident.at in WITHIN:

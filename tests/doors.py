@@ -155,7 +155,7 @@ def placed() -> Iterator[Place]:
 @contextlib.asynccontextmanager
 async def running(place: Place) -> AsyncIterator[asyncio.subprocess.Process]:
     """The broker of a place while the block runs, unless it is killed before."""
-    found = mosquitto.program()
+    found = mosquitto.find_mosquitto()
     assert found
     with (place.home / "broker.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(found, "-c", str(place.config), stderr=log)

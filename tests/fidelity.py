@@ -22,7 +22,7 @@ from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import read
 from oneweb_bridge.config.read import Config
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.polling.intake import Intake
+from oneweb_bridge.polling.intake import PollRunner
 from oneweb_bridge.simulator import Options, Shape, Simulator, serve
 from oneweb_bridge.store import store
 from tests.harness import merged
@@ -111,9 +111,9 @@ async def seen(row: Row, directory: Path, lines: str | None = None) -> Seen:
 async def polled(simulator: Simulator, found: Config, path: Path, calls: Iterable[str]) -> None:
     """Two polls of each call, with some time between them."""
     clock = Clock(simulator.world.clock.now, simulator.world.clock.now, "a boot")
-    async with store.opened(path, clock) as kept, client.connected(found.api) as connection:
+    async with store.open_store(path, clock) as kept, client.open_api(found.api) as connection:
         await connection.hello()
-        intake = Intake(kept, connection, found, clock)
+        intake = PollRunner(kept, connection, found, clock)
         for pause in (STEP, 0.0):
             for call in CALLS:
                 if call in calls:

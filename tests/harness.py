@@ -300,5 +300,5 @@ async def world(directory: Path, **options: Any) -> AsyncIterator[World]:
         "lateness_scale": 0.02,
         "ledger": str(directory / "ledger.jsonl"),
     }
-    async with serve(Options(**(given | options))) as api, mosquitto.running(port):
+    async with serve(Options(**(given | options))) as api, mosquitto.run_mosquitto(port):
         yield World(port, api, directory)

@@ -58,7 +58,13 @@ TABLE = (
         "pass",
         "test_window.py",
     ),
-    Mutant("reach of the window", "mqtt/window.py", ">= self.size * REACH", ">= self.size * 99", "test_window.py"),
+    Mutant(
+        "reach of the window",
+        "mqtt/window.py",
+        ">= self.size * WINDOWS_BEYOND_CURSOR",
+        ">= self.size * 99",
+        "test_window.py",
+    ),
     Mutant(
         "cursor only behind what was acknowledged",
         "mqtt/window.py",
@@ -129,7 +135,13 @@ TABLE = (
         "ON CONFLICT (output) DO UPDATE SET seq = excluded.seq",
         "test_journal.py",
     ),
-    Mutant("PUBACK: its reason is looked at", "mqtt/session.py", "if code < REFUSED:", "if True:", "test_publisher.py"),
+    Mutant(
+        "PUBACK: its reason is looked at",
+        "mqtt/session.py",
+        "if code < FIRST_REFUSAL_CODE:",
+        "if True:",
+        "test_publisher.py",
+    ),
     Mutant(
         "PUBACK: only a whole one",
         "mqtt/packets.py",
@@ -147,7 +159,7 @@ TABLE = (
     Mutant(
         "SUBACK: a refusal is no subscription",
         "mqtt/link.py",
-        "            if code >= REFUSED:\n",
+        "            if code >= FIRST_REFUSAL_CODE:\n",
         "            if code > 0xFF:\n",
         "test_link.py -k subscription",
     ),
@@ -379,7 +391,7 @@ TABLE = (
     Mutant(
         "full disk: relations are tried again",
         "polling/poller.py",
-        "                await asyncio.sleep(FRESH_CHECK)\n                self._related.set()\n",
+        "                await asyncio.sleep(FRESH_CHECK_S)\n                self._related.set()\n",
         "",
         "test_full_disk.py -k relations",
     ),
@@ -420,14 +432,14 @@ TABLE = (
         "mqtt.max_payload",
         "mqtt/session.py",
         "limit = min(self._owner.settings.max_payload,",
-        "limit = min(LONGEST,",
+        "limit = min(MAX_REMAINING_LENGTH,",
         "test_publisher.py",
     ),
     Mutant(
         "Maximum Packet Size",
         "mqtt/session.py",
         "max(0, packet - beside)",
-        "LONGEST",
+        "MAX_REMAINING_LENGTH",
         "test_owed.py -k restore_and_republish",
     ),
     Mutant(
@@ -587,7 +599,7 @@ TABLE = (
     Mutant(
         "stall watchdog",
         "mqtt/session.py",
-        "if oldest is not None and time.monotonic() - oldest.sent_at > STALL:",
+        "if oldest is not None and time.monotonic() - oldest.sent_at > STALL_TIMEOUT_S:",
         "if False:",
         "test_publisher.py",
     ),
@@ -692,21 +704,21 @@ TABLE = (
     Mutant(
         "a message that MQTT has no room for breaks no connection",
         "mqtt/session.py",
-        "self._settle(slip, REFUSED, str(error))",
+        "self._settle(slip, FIRST_REFUSAL_CODE, str(error))",
         "self._fail(error)",
         "test_publisher.py -k has_no_room",
     ),
     Mutant(
         "quick acknowledgements",
         "mqtt/session.py",
-        "            link.answer_quickly()\n",
+        "            link.set_tcp_quickack()\n",
         "            pass\n",
         "test_publisher.py",
     ),
     Mutant(
         "no barrier between pages",
         "mqtt/session.py",
-        "while self._window.rows > AHEAD - PAGE:",
+        "while self._window.rows > MAX_ROWS_AHEAD - PAGE_ROWS:",
         "while self._window.rows > 0:",
         "test_publisher.py",
     ),
@@ -1255,7 +1267,7 @@ TABLE = (
     Mutant(
         "a long command is refused",
         "commands/decode.py",
-        "    if len(payload) > MOST:",
+        "    if len(payload) > MAX_COMMAND_BYTES:",
         "    if False:",
         "test_commands.py",
     ),

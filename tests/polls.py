@@ -15,7 +15,7 @@ import yaml
 from oneweb_bridge.api import client
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import read
-from oneweb_bridge.polling.intake import Intake, Outcome
+from oneweb_bridge.polling.intake import PollOutcome, PollRunner
 from oneweb_bridge.simulator import Options, Simulator, serve
 from oneweb_bridge.store import store
 from tests import harness
@@ -61,7 +61,7 @@ class Bench:
     """One bridge without its poller. `skew` is how wrong the host's clock is, in seconds."""
 
     def __init__(
-        self, simulator: Simulator, opened: store.Store, connection: client.Api, clock: HostClock, **changes: Any
+        self, simulator: Simulator, opened: store.Store, connection: client.ApiClient, clock: HostClock, **changes: Any
     ) -> None:
         self.sim = simulator
         self.store = opened
@@ -69,7 +69,7 @@ class Bench:
         self.clock = clock
         self._read = 0
         self._changes = changes
-        self.intake = Intake(opened, connection, configured(simulator.url, **changes), clock)
+        self.intake = PollRunner(opened, connection, configured(simulator.url, **changes), clock)
 
     @property
     def skew(self) -> float:
@@ -85,7 +85,7 @@ class Bench:
         self._changes = harness.merged(self._changes, changes)
         self.intake.use(configured(self.sim.url, **self._changes))
 
-    async def poll(self, call: str, *more: str) -> Outcome:
+    async def poll(self, call: str, *more: str) -> PollOutcome:
         """Polls calls one after the other, and remembers each as the poller does. Returns the last outcome."""
         outcome = await self.intake.poll(call)
         await self.store.remember(outcome.memory)
@@ -123,7 +123,7 @@ class Bench:
             "missing": await self.rows("SELECT kind, id, missing FROM record WHERE missing > 0 ORDER BY 1, 2"),
         }
 
-    async def staged(self) -> int:
+    async def iter_staged(self) -> int:
         """How many rows wait for the end of a listing."""
         return int((await self.store._staging._rows("SELECT count(*) FROM staged", ()))[0][0])
 
@@ -163,8 +163,8 @@ async def opened(directory: Path, simulator: Simulator, boot: str = "a boot", **
     settings = configured(simulator.url, **changes).api
     clock = HostClock(simulator, boot)
     async with (
-        store.opened(directory / "bridge.db", clock) as found,
-        client.connected(settings, clock=clock) as connection,
+        store.open_store(directory / "bridge.db", clock) as found,
+        client.open_api(settings, clock=clock) as connection,
     ):
         # What a crash of the machine leaves is examined elsewhere; here it would cost most of the time.
         await found._db.execute("PRAGMA synchronous = OFF")

@@ -62,7 +62,7 @@ async def misbehaves(directory: Path, seed: int, faults: Faults) -> Verdict:
     """Answers of one sort are wrong again and again."""
     async with set_up(directory, seed) as stage:
         await stage.start(polling=PAGED)
-        await stage.settled()
+        await stage.wait_until_at_rest()
         await _troubled(stage, faults)
         stage.mended()
         verdict = await stage.verdict()
@@ -75,7 +75,7 @@ async def cut(directory: Path, seed: int) -> Verdict:
     """Bodies end at any byte: with their length said, in chunks, or with the end of the connection; or are short."""
     async with set_up(directory, seed) as stage:
         await stage.start(polling=PAGED)
-        await stage.settled()
+        await stage.wait_until_at_rest()
         for _ in range(30):
             at = int(10 ** stage.chance.uniform(0, 3.7))
             length = stage.chance.choice(("content", "chunked", "none", "short"))
@@ -93,7 +93,7 @@ async def down(directory: Path, seed: int) -> Verdict:
     """The API is down for everybody; health and info say so, and afterwards everything is caught up."""
     async with set_up(directory, seed) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         stage.api.fault("status", status=stage.chance.choice((500, 502, 503, 504)))
         await stage.until_ready("api", is_well=False)
         info = "oneweb/bridge/info"
@@ -111,7 +111,7 @@ async def unauthorized(directory: Path, seed: int) -> Verdict:
     """The API refuses the credentials for a while; that is told, nothing is removed, and a poll signs in again."""
     async with set_up(directory, seed) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         stage.api.fault("status", status=stage.chance.choice((401, 403)))
         told = await stage.until(
             lambda: any(

@@ -60,7 +60,7 @@ async def crashed_restoring(directory: Path, seed: int) -> Verdict:
     """Kill -9 while the retained topics of a broker that forgot are restored."""
     async with set_up(directory, seed) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         await stage.kill()
         await stage.stop_broker(kill=True)
         await stage.start_broker()
@@ -75,7 +75,7 @@ async def crashed_migrating(directory: Path, seed: int) -> Verdict:
     """Kill -9 within and after the migration of a database of the first version."""
     async with set_up(directory, seed) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         await stage.stop()
         made_old(directory / "bridge.db")
         for point in ("migrating", "after_migration"):
@@ -108,7 +108,7 @@ async def crashed_removing(point: str, directory: Path, seed: int) -> Verdict:
     async with set_up(directory, seed) as stage:
         stage.api.freeze()
         await stage.start(removal=removal)
-        await stage.settled()
+        await stage.wait_until_at_rest()
         await stage.kill()
         for terminal in stage.api.truth("terminals")[:2]:
             stage.api.fleet("remove", id=terminal["id"])
@@ -125,7 +125,7 @@ async def crashed_with_command(point: str, directory: Path, seed: int) -> Verdic
     topic = "oneweb/bridge/polling/sites/set"
     async with set_up(directory, seed) as stage:
         await stage.start({"at": point})
-        await stage.settled()
+        await stage.wait_until_at_rest()
         await harness.said(stage.port, topic, json.dumps({"interval": 77, "id": "one"}), retain=True)
         await stage.crashed(point)
         stage.mended()

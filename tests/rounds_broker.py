@@ -45,7 +45,7 @@ async def away(directory: Path, seed: int, seconds: float) -> Verdict:
     """The broker is away for long while the fleet lives; then everything comes, in order."""
     async with set_up(directory, seed, kept=True) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         await stage.stop_broker()
         await stage.until_ready("broker", is_well=False)
         await asyncio.sleep(seconds)
@@ -86,7 +86,7 @@ async def half_open(directory: Path, seed: int) -> Verdict:
     """The connection stays open, but nothing passes in either direction; that is noticed within 60 s."""
     async with set_up(directory, seed) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         stage.proxy.swallows = True
         _change(stage)
         await stage.until_ready("broker", is_well=False, patience=60.0)
@@ -120,7 +120,7 @@ async def puback_withheld(directory: Path, seed: int) -> Verdict:
     """PUBACKs stop coming while the connection is alive; after 30 s the bridge makes another one."""
     async with set_up(directory, seed) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         stage.proxy.bend = lambda topic: -1 if topic.startswith(ROW_TOPICS) else None
         _change(stage)
         connections = stage.proxy.connections

@@ -20,7 +20,7 @@ async def commits_fail(directory: Path, seed: int) -> Verdict:
     async with set_up(directory, seed) as stage:
         accident = {"fail_while": str(flag), "fail_share": stage.chance.uniform(0.1, 0.6), "seed": seed}
         await stage.start(accident)
-        await stage.settled()
+        await stage.wait_until_at_rest()
         flag.touch()
         await _asked_for_more(stage, stage.chance.uniform(6.0, 12.0))
         flag.unlink()
@@ -72,7 +72,7 @@ async def _full(directory: Path, seed: int, disk: Path | None) -> Verdict:
     async with set_up(directory, seed) as stage:
         state = {} if disk is None else {"path": str(disk / "bridge.db")}
         await stage.start(None if disk else {"full_while": str(flag)}, state=state)
-        await stage.settled()
+        await stage.wait_until_at_rest()
         filler = flag if disk is None else disk / "filler"
         _fill(filler, disk)
         work = asyncio.create_task(_asked_for_more(stage, stage.chance.choice((8.0, 25.0))))
@@ -96,7 +96,7 @@ async def locked(directory: Path, seed: int) -> Verdict:
     """Another process holds the database's lock for longer than anybody waits."""
     async with set_up(directory, seed) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         with contextlib.closing(sqlite3.connect(directory / "bridge.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             work = asyncio.create_task(_asked_for_more(stage, 8.0))
@@ -111,7 +111,7 @@ async def corrupt(directory: Path, seed: int) -> Verdict:
     """The file is damaged, cut or replaced while the bridge is down: one sentence and exit code 1, no traceback."""
     async with set_up(directory, seed) as stage:
         await stage.start()
-        await stage.settled()
+        await stage.wait_until_at_rest()
         await stage.stop()
         path, whole = directory / "bridge.db", (directory / "bridge.db").read_bytes()
         pages = bytearray(whole)
@@ -136,7 +136,7 @@ async def clock_jumps(directory: Path, seed: int) -> Verdict:
     async with set_up(directory, seed) as stage:
         clock = _Clock(directory)
         await clock.start(stage)
-        await stage.settled()
+        await stage.wait_until_at_rest()
         for offset in (86_400, -3_600, stage.chance.randint(-7_200, 200_000)):
             clock.set(offset)
             await _asked_for_more(stage, 2.5)
@@ -153,7 +153,7 @@ async def stopped_for_two_hours(directory: Path, seed: int) -> Verdict:
     async with set_up(directory, seed, report_period=1.0) as stage:
         clock = _Clock(directory)
         await clock.start(stage)
-        await stage.settled()
+        await stage.wait_until_at_rest()
         stage.bridge.signal(signal.SIGSTOP)
         await asyncio.sleep(2.0)
         stage.api.advance(7_200)

@@ -92,7 +92,7 @@ class Stage:
         text += "user root\n" if os.geteuid() == 0 else ""
         self._conf.write_text(text)
         self._mosquitto = contextlib.AsyncExitStack()
-        self._broker = await self._mosquitto.enter_async_context(mosquitto.running(self.port, self._conf))
+        self._broker = await self._mosquitto.enter_async_context(mosquitto.run_mosquitto(self.port, self._conf))
         if hasattr(self, "recorder"):
             await self.recorder.subscribed()
         self.proxy.is_open = True
@@ -199,7 +199,7 @@ class Stage:
                 return
             await asyncio.sleep(0.1)
 
-    async def settled(self, patience: float = PATIENCE) -> None:
+    async def wait_until_at_rest(self, patience: float = PATIENCE) -> None:
         """Waits until every call has succeeded once, as far as the recorder heard."""
         calls = [f"oneweb/bridge/polling/{call}/state" for call in harness.QUICK]
         known = self.recorder.retained

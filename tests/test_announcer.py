@@ -16,8 +16,8 @@ from oneweb_bridge.config.schema import Config, Filter
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.homeassistant import announcer
 from oneweb_bridge.homeassistant.announcer import Announcer
-from oneweb_bridge.model.records import Batch, Entry, Message, Newest, Put
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.model.records import Batch, Entry, Message, NewestSampleWrite, RecordWrite
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import announcements, store
 
 OWN = 13
@@ -66,7 +66,7 @@ class Bench:
         self.outlet = Outlet()
         self.config: Config = parse("", {})
         self.now = 1_000_000.0
-        self.tree = Tree("oneweb", "main", "journal")
+        self.tree = TopicTree("oneweb", "main", "journal")
 
     def clock(self) -> float:
         """The time that the database is told."""
@@ -76,8 +76,8 @@ class Bench:
     async def opened(self) -> AsyncIterator[store.Store]:
         """A bridge that runs, but for its tasks."""
         async with (
-            store.opened(self.path, Clock(self.clock, self.clock, "a boot")) as self.store,
-            announcements.opened(self.path, self.store.steady.now) as known,
+            store.open_store(self.path, Clock(self.clock, self.clock, "a boot")) as self.store,
+            announcements.open_devices(self.path, self.store.steady.now) as known,
         ):
             self.announcer = Announcer(known, self.tree, self.config)
             yield self.store
@@ -110,7 +110,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def record(kind: Any, id: str, key: str, **fields: Any) -> Batch:
     """A record that is new or has changed."""
     doc = encode({key: id, **fields})
-    return Batch(entries=[Entry(kind, id, "changed", "", 5, doc)], puts=[Put(kind, id, doc, entry=0)])
+    return Batch(entries=[Entry(kind, id, "changed", "", 5, doc)], puts=[RecordWrite(kind, id, doc, entry=0)])
 
 
 def terminal(imei: str, **fields: Any) -> Batch:
@@ -125,7 +125,7 @@ def product(id: str, **fields: Any) -> Batch:
 
 def sample(imei: str, ts: int, letters: str) -> Batch:
     doc = encode({"imei": imei, "ts": ts})
-    newest = Newest("terminal", "signal_quality", imei, ts, ts, doc, 0, letters)
+    newest = NewestSampleWrite("terminal", "signal_quality", imei, ts, ts, doc, 0, letters)
     return Batch(entries=[Entry("terminal", imei, "metric", "signal_quality", ts, doc)], newest=[newest])
 
 
@@ -335,7 +335,7 @@ async def test_another_instance_moves_everything(bench: Bench) -> None:
     async with bench.opened() as db:
         await db.commit(terminal("1"))
         await bench.told()
-    bench.tree = Tree("oneweb", "other", "journal")
+    bench.tree = TopicTree("oneweb", "other", "journal")
     async with bench.opened():
         await bench.told()
 
@@ -348,7 +348,7 @@ async def test_another_base_topic_is_announced(bench: Bench) -> None:
     async with bench.opened() as db:
         await db.commit(terminal("1"))
         await bench.told()
-    bench.tree = Tree("renamed", "main", "journal")
+    bench.tree = TopicTree("renamed", "main", "journal")
     async with bench.opened():
         assert len(await bench.told()) == OWN + 1
 

@@ -20,7 +20,7 @@ from aiohttp import web
 from aioresponses import aioresponses
 
 from oneweb_bridge.api import client as api
-from oneweb_bridge.api.client import Api, ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.api.client import ApiClient, ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.config import read as config
 from oneweb_bridge.simulator import Simulator
 from oneweb_bridge.simulator.options import Options
@@ -81,20 +81,22 @@ def answers(*replies: dict[str, Any]) -> Handler:
 
 
 @contextlib.asynccontextmanager
-async def client(url: str, **changes: Any) -> AsyncIterator[Api]:
-    async with api.connected(configured(url, api=changes).api) as connection:
+async def client(url: str, **changes: Any) -> AsyncIterator[ApiClient]:
+    async with api.open_api(configured(url, api=changes).api) as connection:
         yield connection
 
 
 @contextlib.asynccontextmanager
-async def simulated(changes: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[tuple[Simulator, Api]]:
+async def simulated(
+    changes: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[tuple[Simulator, ApiClient]]:
     chosen: dict[str, Any] = {"terminals": 8, "seed": 2, "start": START, "speed": 0.0} | options
     async with serve(Options(**chosen)) as simulator, client(simulator.url, **(changes or {})) as connection:
         yield simulator, connection
 
 
 @contextlib.asynccontextmanager
-async def against(handler: Handler, **changes: Any) -> AsyncIterator[tuple[Server, Api]]:
+async def against(handler: Handler, **changes: Any) -> AsyncIterator[tuple[Server, ApiClient]]:
     async with serving(handler) as server, client(server.url, **changes) as connection:
         yield server, connection
 
@@ -126,7 +128,7 @@ def skip_pauses(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return let_pass
 
 
-async def failure(connection: Api, path: str = "/x", method: str = "GET") -> ApiError:
+async def failure(connection: ApiClient, path: str = "/x", method: str = "GET") -> ApiError:
     with pytest.raises(ApiError) as caught:
         await connection.request(method, path)
     return caught.value

@@ -453,7 +453,7 @@ async def test_state_of_a_call_says_the_reason_and_recovers(tmp_path: Path) -> N
     async with serve(Options(terminals=8, seed=2, start=START, speed=0.0, liveliness=0.0)) as simulator:
         simulator.fault("html", path=PATHS[TERMINALS], count=1)
         config = configured(simulator.url, state={"path": str(tmp_path / "bridge.db")})
-        async with app.built(config) as parts, asyncio.timeout(20):
+        async with app.open_bridge(config) as parts, asyncio.timeout(20):
             running = asyncio.create_task(parts.poller.run())
             failed, _ = parts.poller.wish(TERMINALS)
             bad = await failed
@@ -543,7 +543,7 @@ async def test_record_that_breaks_its_decoder_is_set_aside_and_told(
 async def test_reload_changes_how_many_calls_poll_at_once(tmp_path: Path) -> None:
     """As many polls run at a time as requests may be in flight, also after this was read again."""
     state = {"path": str(tmp_path / "bridge.db")}
-    async with app.built(configured("http://127.0.0.1:9", state=state)) as parts:
+    async with app.open_bridge(configured("http://127.0.0.1:9", state=state)) as parts:
         changed = configured("http://127.0.0.1:9", state=state, api={"rate_limit": {"max_in_flight": 3}})
         await parts.poller.use(changed)
         assert parts.poller._turns._free == 3
@@ -552,6 +552,6 @@ async def test_reload_changes_how_many_calls_poll_at_once(tmp_path: Path) -> Non
 async def test_call_of_a_failing_host_waits_as_long_as_the_host_is_left_alone(tmp_path: Path) -> None:
     """A poll that was not made because the host fails comes when the host is asked again, not sooner."""
     config = configured("http://127.0.0.1:9", state={"path": str(tmp_path / "bridge.db")})
-    async with app.built(config) as parts:
+    async with app.open_bridge(config) as parts:
         slot = parts.poller.slots[TERMINALS]
         assert parts.poller._reaction(slot, Unavailable("it failed before", 28.0))[1] >= 28.0

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from oneweb_bridge import __version__
 from oneweb_bridge.config import read
 from oneweb_bridge.contract import asyncapi
-from oneweb_bridge.decode.catalogue import CALLS, Call, Field, Window
+from oneweb_bridge.decode.catalogue import CALLS, Call, Field, TimeWindow
 from tests import harness, listener
 
 ROOT = Path(__file__).parent.parent
@@ -113,7 +113,7 @@ def test_new_call_appears_by_itself() -> None:
         report="fan",
         interval=600,
         path="/fan",
-        window=Window(),
+        window=TimeWindow(),
         fields=(Field("fan_rpm", ("fan",), "number", "1/min", "1/min"),),
     )
     said = asyncapi.document(replace(DEFAULTS, polling={**DEFAULTS.polling, "ut_fan": fan}), __version__)

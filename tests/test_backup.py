@@ -15,10 +15,10 @@ import pytest
 
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.heads import Place
-from oneweb_bridge.model.records import Batch, Entry, Put
+from oneweb_bridge.model.records import Batch, Entry, RecordWrite
 from oneweb_bridge.store import backup, journal, store
 from tests import checker, harness, truth
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 from tests.test_publisher import Bench, bench
 
 
@@ -35,7 +35,7 @@ def sites(first: int, count: int) -> Batch:
         doc = json.dumps({"site_id": f"s{number}"}).encode()
         body = b'{"record":' + doc + b',"initial":true}'
         batch.entries.append(Entry("site", f"s{number}", "added", "", number, body))
-        batch.puts.append(Put("site", f"s{number}", doc, entry=len(batch.entries) - 1))
+        batch.puts.append(RecordWrite("site", f"s{number}", doc, entry=len(batch.entries) - 1))
     return batch
 
 
@@ -58,7 +58,7 @@ async def test_backup_of_a_running_bridge_is_whole(world: harness.World) -> None
     """The copy is private, passes SQLite's check, and has each record as its journal announced it last."""
     config, copy = world.config(), world.directory / "copy.db"
     async with harness.recording(world.port) as recorder, harness.running(config):
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         world.api.advance(3600)
         code, out, err = await harness.command("backup", str(copy), "-c", str(config))
 
@@ -89,7 +89,7 @@ def assert_consistent(copy: Path) -> None:
 async def test_backup_is_of_one_moment(tmp_path: Path) -> None:
     """A bridge that writes while the copy is made neither waits nor is half in the copy."""
     path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(sites(0, 1000))
         with reading(path) as raw:
             raw.close()
@@ -103,7 +103,7 @@ async def test_backup_is_of_one_moment(tmp_path: Path) -> None:
 
         backup.PAGES, pages = 4, backup.PAGES
         try:
-            backup.save(path, copy, progress=write_meanwhile)
+            backup.write_backup(path, copy, progress=write_meanwhile)
         finally:
             backup.PAGES = pages
 
@@ -116,13 +116,13 @@ async def test_backup_is_of_one_moment(tmp_path: Path) -> None:
 async def test_backup_replaces_nothing_unless_forced(tmp_path: Path) -> None:
     """A file that exists is left as it is, with one sentence; `--force` replaces it."""
     path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(sites(0, 3))
         copy.write_text("mine")
         with pytest.raises(backup.BackupError, match="exists already"):
-            backup.save(path, copy)
+            backup.write_backup(path, copy)
         assert copy.read_text() == "mine"
-        backup.save(path, copy, force=True)
+        backup.write_backup(path, copy, force=True)
     assert_counts(copy, 3)
 
 
@@ -135,11 +135,11 @@ def assert_counts(copy: Path, records: int) -> None:
 async def test_backup_to_an_impossible_place_is_a_sentence(tmp_path: Path, name: str) -> None:
     """The database's own files, a directory, and a place that is not there are refused, and nothing is left behind."""
     path = tmp_path / "bridge.db"
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(sites(0, 3))
         before = sorted(tmp_path.iterdir())
         with pytest.raises(backup.BackupError, match=r"name (another file|a file)"):
-            backup.save(path, tmp_path / name, force=True)
+            backup.write_backup(path, tmp_path / name, force=True)
         assert sorted(tmp_path.iterdir()) == before
         assert await db.count("site") == 3
 
@@ -163,27 +163,27 @@ async def test_backup_of_no_database_is_one_sentence(world: harness.World, conte
 async def test_copy_has_a_journal_id_of_its_own_once(tmp_path: Path) -> None:
     """New rows of a restored copy get ids that were never used; the rows that it has keep theirs."""
     path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(sites(0, 5))
-        backup.save(path, copy)
-        async with store.opened(copy) as other:
+        backup.write_backup(path, copy)
+        async with store.open_store(copy) as other:
             assert other.journal_id != db.journal_id
             assert other.earlier == ((db.journal_id, 5),)
             assert await other.commit(sites(5, 1)) == 6
             renewed = other.journal_id
-        async with store.opened(copy) as other:
+        async with store.open_store(copy) as other:
             assert other.journal_id == renewed
 
 
 async def test_journal_can_be_renewed_again_and_again(tmp_path: Path) -> None:
     """Each row keeps the id under which it went out first, over restarts."""
     path = tmp_path / "bridge.db"
-    async with store.opened(path) as db, journal.opened(path, "mqtt") as rows:
+    async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
         first = db.journal_id
         second, earlier = await rows.renew(3)
         assert earlier == ((first, 3),)
         third, earlier = await rows.renew(8)
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         assert (db.journal_id, db.earlier) == (third, ((first, 3), (second, 8)))
     assert len({first, second, third}) == 3
 
@@ -218,12 +218,12 @@ async def published(made: Bench, recorder: harness.Recorder) -> None:
 async def test_restored_database_uses_no_event_id_twice(tmp_path: Path, way: str) -> None:
     """After a backup was restored, rows get the same numbers with other content, but no event the same id."""
     port, path, copy = mosquitto.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
-    async with mosquitto.running(port), harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
             if way == "backup":
-                backup.save(path, copy)
+                backup.write_backup(path, copy)
             else:
                 await made.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 shutil.copy(path, copy)
@@ -249,11 +249,11 @@ async def test_restored_database_uses_no_event_id_twice(tmp_path: Path, way: str
 async def test_backup_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Path) -> None:
     """Each restore of the same backup has a journal id that nobody had, also where the broker knows no head."""
     port, copy, journals = mosquitto.free_port(), tmp_path / "copy.db", set[str]()
-    async with mosquitto.running(port), harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
-            backup.save(tmp_path / "bench.db", copy)
+            backup.write_backup(tmp_path / "bench.db", copy)
         for turn in range(1, 4):
             restored(copy, tmp_path, "bench.db")
             async with bench(tmp_path, port) as made:
@@ -269,7 +269,7 @@ async def test_backup_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Pa
 async def test_plain_copy_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Path) -> None:
     """A copy that no command made has its journal's own id each time: it is told by the head of another journal."""
     port, path, copy = mosquitto.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
-    async with mosquitto.running(port), harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
@@ -290,11 +290,11 @@ async def test_plain_copy_that_is_restored_twice_uses_no_event_id_twice(tmp_path
 async def test_second_restore_is_told_as_the_first(tmp_path: Path) -> None:
     """Also when what the broker knows last comes from another restore of the same backup, that is alerted."""
     port, copy = mosquitto.free_port(), tmp_path / "copy.db"
-    async with mosquitto.running(port), harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 5))
             await published(made, recorder)
-            backup.save(tmp_path / "bench.db", copy)
+            backup.write_backup(tmp_path / "bench.db", copy)
         for turn, alerts in ((1, 0), (2, 1)):
             restored(copy, tmp_path, "bench.db")
             async with bench(tmp_path, port) as made:
@@ -306,11 +306,11 @@ async def test_second_restore_is_told_as_the_first(tmp_path: Path) -> None:
 async def test_alert_of_a_restore_counts_what_vanished(tmp_path: Path) -> None:
     """Retained topics of what the backup does not know are counted, and the alert names what clears them."""
     port, copy = mosquitto.free_port(), tmp_path / "copy.db"
-    async with mosquitto.running(port), harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 5))
             await published(made, recorder)
-            backup.save(tmp_path / "bench.db", copy)
+            backup.write_backup(tmp_path / "bench.db", copy)
             await made.store.commit(sites(5, 3))
             await published(made, recorder)
         restored(copy, tmp_path, "bench.db")
@@ -330,17 +330,17 @@ async def until_alerted(made: Bench) -> None:
 async def test_restore_under_another_name_leaves_the_first_bridge_alone(tmp_path: Path) -> None:
     """A restored copy forgets where its original was published: with another instance it is another bridge."""
     path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
-    async with store.opened(path), journal.opened(path, "mqtt") as rows:
+    async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
         await rows.note_place(Place("oneweb", "main"))
-        backup.save(path, copy)
-    async with store.opened(copy), journal.opened(copy, "mqtt") as rows:
+        backup.write_backup(path, copy)
+    async with store.open_store(copy), journal.open_journal(copy, "mqtt") as rows:
         assert (await rows.identity()).places == ()
 
 
 async def test_renamed_instance_goes_on(tmp_path: Path) -> None:
     """Under a new `instance` the head of the same database is its own: the bridge publishes, and alerts nothing."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 3))
             await published(made, recorder)
@@ -356,11 +356,11 @@ async def test_renamed_instance_goes_on(tmp_path: Path) -> None:
 async def test_replay_of_a_restored_database_has_the_old_ids(tmp_path: Path) -> None:
     """What was published before keeps its ids, also when it is replayed after the journal got a new one."""
     port, copy = mosquitto.free_port(), tmp_path / "copy.db"
-    async with mosquitto.running(port), harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 3))
             await published(made, recorder)
-            backup.save(tmp_path / "bench.db", copy)
+            backup.write_backup(tmp_path / "bench.db", copy)
         known = set(ids_heard(recorder))
         restored(copy, tmp_path, "bench.db")
         async with bench(tmp_path, port) as made, made.publishing() as running:
@@ -380,7 +380,7 @@ def replayed_ids(recorder: harness.Recorder, start: int) -> set[str]:
 async def test_lost_database_clears_nothing(tmp_path: Path) -> None:
     """A new database finds everything as `added` with other ids, restores it, and clears or removes nothing."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 5))
             await published(made, recorder)
@@ -404,7 +404,7 @@ async def test_bridge_goes_on_after_its_database_was(tmp_path: Path, way: str) -
         world.api.freeze()
         config, copy = world.config(homeassistant={"enabled": True}), tmp_path / "copy.db"
         async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             assert (await harness.command("backup", str(copy), "-c", str(config)))[0] == 0
             changed = world.api.truth("terminals")[1]["id"]
             world.api.fleet("set_state", id=changed, state="degraded")

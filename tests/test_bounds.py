@@ -167,7 +167,7 @@ async def test_what_a_wrong_time_has_left_in_the_database_heals(tmp_path: Path) 
         samples = [("a", NOW - HOUR, 1.0), ("a", NOW, 2.0), ("a", NOW + HOUR // 2, 3.0), ("a", NOW + HOUR, 4.0)]
         await shown(b, *samples)
         assert await heard(b) == [("history", "a", NOW + HOUR // 2), ("metric", "a", NOW + HOUR)]
-        memory = await b.store.call_memory(SIGNAL)
+        memory = await b.store.load_call_progress(SIGNAL)
         assert memory.window_end <= NOW + HOUR + MINUTE
         assert memory.horizon <= NOW + HOUR
 

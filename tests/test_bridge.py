@@ -8,7 +8,7 @@ from pathlib import Path
 from oneweb_bridge import simulator
 from oneweb_bridge.demo import mosquitto
 from tests import harness, truth
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 
 ENTITIES = ("oneweb/terminal/#", "oneweb/product/#", "oneweb/organization/#", "oneweb/site/#", "oneweb/usage/#")
 
@@ -17,7 +17,7 @@ async def test_first_snapshot_equals_what_the_api_shows(world: harness.World) ->
     """After the first polls every retained record is what the API shows, and nothing else is retained."""
     world.api.freeze()
     async with harness.recording(world.port) as recorder, harness.running(world.config()):
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         await recorder.quiet(0.5)
 
         assert truth.differences(await harness.retained(world.port), truth.expected(world.api)) == []
@@ -30,7 +30,7 @@ async def test_removed_terminal_is_announced_then_cleared(world: harness.World) 
     gone = world.api.truth("terminals")[0]["id"]
     config = world.config(removal={"after_missing": 2, "after_time": 0})
     async with harness.recording(world.port) as recorder, harness.running(config):
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         await recorder.quiet(0.5)
         world.api.fleet("remove", id=gone)
         mine = f"oneweb/terminal/{gone}/"
@@ -51,7 +51,7 @@ async def test_removed_terminal_is_announced_then_cleared(world: harness.World) 
 async def test_sigterm_says_offline_and_exits_zero(world: harness.World) -> None:
     """SIGTERM ends the bridge within 5 s with exit code 0, and its status says offline."""
     async with harness.recording(world.port) as recorder, harness.running(world.config()) as bridge:
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         begun = time.monotonic()
         code = await bridge.stop()
 
@@ -77,17 +77,17 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
         config = harness.bridge_yaml(
             tmp_path, world.api.url, port, polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK}
         )
-        async with mosquitto.running(port), harness.recording(port) as recorder:
+        async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
             bridge = await harness.started(config)
             try:
-                await recorder.until(lambda: settled(recorder))
+                await recorder.until(lambda: is_at_rest(recorder))
                 await recorder.quiet(1.0)
                 before = await harness.retained(port, *ENTITIES)
             except BaseException:
                 await bridge.kill()
                 raise
         try:
-            async with mosquitto.running(port), harness.recording(port) as recorder:
+            async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
                 await recorder.until(lambda: recorder.on("oneweb/bridge/head"), 30)
                 after = await harness.retained(port, *ENTITIES)
                 assert before == after
@@ -102,7 +102,7 @@ async def test_restart_repeats_nothing(world: harness.World) -> None:
     config = world.config(polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK})
     async with harness.recording(world.port) as recorder:
         async with harness.running(config) as bridge:
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             await recorder.quiet(1.0)
             await bridge.stop()
         heard = len([1 for topic, _, _ in recorder.messages if "/bridge/" not in topic])
@@ -126,12 +126,12 @@ async def test_unreachable_broker_and_api_are_waited_for(tmp_path: Path) -> None
         async with asyncio.timeout(15):
             while "hello: " not in bridge.text() or "broker 127.0.0.1" not in bridge.text():
                 await asyncio.sleep(0.05)
-        async with mosquitto.running(port), harness.recording(port) as recorder:
+        async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
             await recorder.until(
                 lambda: recorder.retained.get("oneweb/bridge/info", {}).get("api", {}).get("state") == "unreachable", 20
             )
             async with simulator.serve(simulator.Options(port=api_port, terminals=3, seed=2)):
-                await recorder.until(lambda: settled(recorder), 60)
+                await recorder.until(lambda: is_at_rest(recorder), 60)
         assert bridge.returncode is None
         assert "Traceback" not in bridge.text()
 
@@ -182,7 +182,7 @@ async def test_second_bridge_on_one_database_is_refused(world: harness.World) ->
     """A second bridge with the same state file exits 1 with one sentence, and the first goes on."""
     config = world.config()
     async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         code, _, err = await harness.command("run", "-c", str(config))
 
         assert code == 1

@@ -42,12 +42,12 @@ async def test_broker_that_forgot_is_told_of_every_device_again(world: harness.W
     config = harness.bridge_yaml(tmp_path, world.api.url, port, polling=SLOW)
     bridge = None
     try:
-        async with mosquitto.running(port), harness.recording(port, DISCOVERY) as recorder:
+        async with mosquitto.run_mosquitto(port), harness.recording(port, DISCOVERY) as recorder:
             bridge = await harness.started(config)
             await recorder.until(lambda: len(terminals(recorder)) == 8)
             await recorder.quiet(3.0)
             before = await harness.retained(port, DISCOVERY)
-        async with mosquitto.running(port), harness.recording(port, DISCOVERY) as recorder:
+        async with mosquitto.run_mosquitto(port), harness.recording(port, DISCOVERY) as recorder:
             await recorder.until(lambda: set(recorder.retained) == set(before), 60)
             assert await harness.retained(port, DISCOVERY) == before
             count = len(recorder.messages)

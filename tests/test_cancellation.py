@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge.model.records import Batch, Put
+from oneweb_bridge.model.records import Batch, RecordWrite
 from oneweb_bridge.store import announcements, journal, store
 from oneweb_bridge.store.store import Setting
 
@@ -50,12 +50,12 @@ def read(path: Path, sql: str) -> list[Any]:
 
 async def test_cancelled_settings_come_with_their_mark(path: Path) -> None:
     """A setting and the memory of the command that set it are there both or neither."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
 
         async def change(number: int) -> None:
             call = f"c{number}"
             settings = [Setting(call, name, "1", "mqtt") for name in ("interval", "enabled")]
-            await db.change_settings(settings, (call, "mark"))
+            await db.store_command(settings, (call, "mark"))
 
         done = await cancelled_at_random(change, 80, 1)
     marked = {row[0] for row in read(path, "SELECT topic FROM command")}
@@ -66,7 +66,7 @@ async def test_cancelled_settings_come_with_their_mark(path: Path) -> None:
 
 async def test_cancelled_advances_never_go_back(path: Path) -> None:
     """The cursor is at least where the last finished write has put it, and at most where one was asked for."""
-    async with store.opened(path), journal.opened(path, "mqtt") as rows:
+    async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
         seen: list[int] = []
 
         async def advance(number: int) -> None:
@@ -81,8 +81,8 @@ async def test_cancelled_advances_never_go_back(path: Path) -> None:
 
 async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
     """All devices are marked together with the settings under which they were, or none."""
-    async with store.opened(path) as db, announcements.opened(path, db.steady.now) as known:
-        await db.commit(Batch(puts=[Put("terminal", f"t{n}", b"{}") for n in range(5)]))
+    async with store.open_store(path) as db, announcements.open_devices(path, db.steady.now) as known:
+        await db.commit(Batch(puts=[RecordWrite("terminal", f"t{n}", b"{}") for n in range(5)]))
 
         async def mark(number: int) -> None:
             await known.mark_all(str(number), [("bridge", "")])
@@ -96,9 +96,9 @@ async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
 
 async def test_cancelled_counts_are_whole(path: Path) -> None:
     """All records of a listing are counted as missing, or none."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         ids = [f"s{n}" for n in range(5)]
-        await db.commit(Batch(puts=[Put("site", id, b"{}") for id in ids]))
+        await db.commit(Batch(puts=[RecordWrite("site", id, b"{}") for id in ids]))
 
         async def miss(number: int) -> None:
             await db.count_missing("site", ids, number)

@@ -15,7 +15,7 @@ import pytest
 from oneweb_bridge import simulator
 from oneweb_bridge.demo import mosquitto
 from tests import harness
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 
 
 async def test_check_says_ok_for_each_step(world: harness.World) -> None:
@@ -56,7 +56,7 @@ async def test_check_notices_a_broker_that_does_not_deliver(tmp_path: Path, worl
     conf = tmp_path / "deaf.conf"
     conf.write_text(f"allow_anonymous true\nacl_file {acl}\nuser root\n")
     port = mosquitto.free_port()
-    async with mosquitto.running(port, conf):
+    async with mosquitto.run_mosquitto(port, conf):
         code, out, _ = await harness.command("check", "-c", str(world.config(mqtt={"port": port})))
 
     assert code == 1
@@ -68,7 +68,7 @@ async def test_history_shows_what_was_published(world: harness.World) -> None:
     config = str(world.config())
     imei = world.api.truth("terminals")[0]["id"]
     async with harness.recording(world.port) as recorder, harness.running(Path(config)):
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         wanted = recorder.retained[f"oneweb/terminal/{imei}/metric/traffic"]
         span = ("--since", "2025-01-01T00:00:00Z")
         code, out, _ = await harness.command("history", "-c", config, "--imei", imei, *span, "--json")
@@ -113,7 +113,7 @@ async def test_history_is_utf_8_in_any_locale(world: harness.World) -> None:
     """Arrows and names of any script come out as UTF-8, whatever the locale says."""
     config, imei = str(world.config()), world.api.truth("terminals")[0]["id"]
     async with harness.recording(world.port) as recorder, harness.running(Path(config)):
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         world.api.fleet("rename", id=imei, name="Fähre Ærø 船")
         await harness.poll(world.port, "user_terminals")
         await recorder.until(lambda: recorder.on(f"oneweb/terminal/{imei}/event/changed"))
@@ -221,7 +221,7 @@ async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
                 pass
         drained = asyncio.create_task(process.stdout.read())
         async with harness.recording(int(found[1])) as recorder:
-            await recorder.until(lambda: settled(recorder), 15)
+            await recorder.until(lambda: is_at_rest(recorder), 15)
             states = [t for t in recorder.retained if re.fullmatch(r"oneweb/terminal/\d+/state", t)]
             assert len(states) in (24, 25)
         process.terminate()

@@ -83,7 +83,7 @@ async def dropped(db: store.Store, path: Path, max_backlog: float) -> list[str]:
 @pytest.mark.parametrize("step", STEPS)
 async def test_steady_time_does_not_follow_the_wall_clock(step: float, path: Path, time: Time) -> None:
     """However the wall clock is set, while the bridge runs or is stopped, ages are those of real time."""
-    async with store.opened(path, time.clock()) as db:
+    async with store.open_store(path, time.clock()) as db:
         begun = db.steady.now()
         assert begun == START * 1000
         time.set_by(step)
@@ -92,7 +92,7 @@ async def test_steady_time_does_not_follow_the_wall_clock(step: float, path: Pat
         await say(db)
     time.set_by(step)
     time.pass_by(600)
-    async with store.opened(path, time.clock()) as db:
+    async with store.open_store(path, time.clock()) as db:
         assert db.steady.age(begun) == 675
         time.set_by(-2 * step)
         time.pass_by(25)
@@ -102,7 +102,7 @@ async def test_steady_time_does_not_follow_the_wall_clock(step: float, path: Pat
 @pytest.mark.parametrize("step", STEPS)
 async def test_backlog_is_as_old_as_it_is(step: float, path: Path, time: Time) -> None:
     """What waits is dropped after `state.max_backlog` of real time, not when the clock is set; and then it is."""
-    async with store.opened(path, time.clock()) as db, journal.opened(path, "mqtt") as rows:
+    async with store.open_store(path, time.clock()) as db, journal.open_journal(path, "mqtt") as rows:
         await say(db)
         time.pass_by(75)
         time.set_by(step)
@@ -117,13 +117,13 @@ async def test_backlog_is_as_old_as_it_is(step: float, path: Path, time: Time) -
 
 async def test_what_was_noted_before_the_machine_started_has_no_known_age(path: Path, time: Time) -> None:
     """Nobody knows how long the machine was off: steady time goes on where it was, and such an age is not known."""
-    async with store.opened(path, time.clock()) as db:
+    async with store.open_store(path, time.clock()) as db:
         time.pass_by(DAY)
         await say(db)
         noted = db.steady.now()
     time.pass_by(DAY)
     time.reboot()
-    async with store.opened(path, time.clock()) as db:
+    async with store.open_store(path, time.clock()) as db:
         assert db.steady.now() == noted + 1
         assert db.steady.age(noted) is None
         time.pass_by(7)
@@ -131,7 +131,7 @@ async def test_what_was_noted_before_the_machine_started_has_no_known_age(path: 
         again = db.steady.now()
     # The same start of the machine goes on, also when the bridge was stopped meanwhile.
     time.pass_by(10)
-    async with store.opened(path, time.clock()) as db:
+    async with store.open_store(path, time.clock()) as db:
         assert db.steady.age(again) == 10
 
 
@@ -167,7 +167,7 @@ def test_a_time_that_was_never_noted_has_no_age() -> None:
 @pytest.mark.parametrize("step", [10 * YEAR, -10 * YEAR])
 async def test_ages_of_an_older_version_begin_anew(step: int, path: Path, time: Time) -> None:
     """What a version without steady time noted by a wrong clock neither waits for ever nor is dropped at once."""
-    async with store.opened(path, time.clock()) as db:
+    async with store.open_store(path, time.clock()) as db:
         await say(db, 3)
     wrong = (START + step) * 1000
     with contextlib.closing(sqlite3.connect(path)) as raw:
@@ -177,11 +177,11 @@ async def test_ages_of_an_older_version_begin_anew(step: int, path: Path, time: 
         raw.execute("INSERT INTO record (kind, id, doc, missing, missing_since) VALUES ('site','s','{}',1,?)", (wrong,))
         raw.execute("INSERT INTO record (kind, id, doc, presence_at) VALUES ('terminal','t','{}',?)", (wrong,))
         raw.commit()
-    async with store.opened(path, time.clock()) as db:
+    async with store.open_store(path, time.clock()) as db:
         assert db.steady.now() == START * 1000
         assert await dropped(db, path, 60) == []
-        assert (await db.call_memory("sites")).held_since == START * 1000
-        assert [row[2] for row in await db.ids_after("site", "")] == [START * 1000]
+        assert (await db.load_call_progress("sites")).held_since == START * 1000
+        assert [row[2] for row in await db.missing_counts_after("site", "")] == [START * 1000]
         assert (await db.presence(["t"]))["t"] <= START * 1000
         time.pass_by(61)
         assert await dropped(db, path, 60) == ["backlog_dropped"]
@@ -238,7 +238,7 @@ async def test_after_a_start_of_the_machine_nothing_is_fresh_and_all_is_due(tmp_
 
 async def test_fresh_goes_false_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a poll the state says so by itself, once."""
-    monkeypatch.setattr(poller, "FRESH_CHECK", 0.005)
+    monkeypatch.setattr(poller, "FRESH_CHECK_S", 0.005)
     async with bench(tmp_path) as b:
         found = await loaded(b)
         slot = found.slots[SITES]

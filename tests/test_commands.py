@@ -9,17 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.commands.decode import (
+    MAX_COMMAND_BYTES,
     MAX_TIME_MS,
-    MOST,
     REQUESTS,
     BadCommand,
     Command,
     Poll,
     Request,
     Set,
+    command_identity,
     decode,
-    is_empty,
-    mark_of,
+    is_no_command,
     time_range,
 )
 from oneweb_bridge.decode.catalogue import CALLS
@@ -85,12 +85,12 @@ def test_empty_payload_is_a_poll_and_nothing_else(  # noqa: PLR0917 -- a row of 
     payload: bytes, kind: Any, name: str, verb: Any, retain: bool, empty: bool
 ) -> None:
     """Empty is nothing on `set` and `request`, a poll on `poll`, and with the retain flag only a clearing."""
-    assert is_empty(CommandTopic(kind, name, verb), payload, retain=retain) is empty
+    assert is_no_command(CommandTopic(kind, name, verb), payload, retain=retain) is empty
 
 
 def test_payload_is_not_empty() -> None:
     """Anything at all is a command, right or wrong."""
-    assert not is_empty(CommandTopic("polling", CALL, "set"), b"{}", retain=True)
+    assert not is_no_command(CommandTopic("polling", CALL, "set"), b"{}", retain=True)
 
 
 # --- set ------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_unknown_call_is_refused_by_name(verb: str) -> None:
 def test_long_payload_is_refused(verb: str) -> None:
     """A payload over 4 kB is refused whatever it says."""
     with pytest.raises(BadCommand, match="at most 4096"):
-        obeyed(verb, b" " * (MOST + 1))
+        obeyed(verb, b" " * (MAX_COMMAND_BYTES + 1))
 
 
 # --- the bare forms -------------------------------------------------------------------------------
@@ -422,14 +422,14 @@ def test_any_payload_is_a_command_or_refused(address: CommandTopic, payload: byt
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_mark_tells_contents_apart(one: bytes, other: bytes) -> None:
     """Without an id a command is remembered by its content."""
-    assert (mark_of(one, None) == mark_of(other, None)) is (one == other)
+    assert (command_identity(one, None) == command_identity(other, None)) is (one == other)
 
 
 def test_mark_is_the_id_where_there_is_one() -> None:
     """With an id the content does not matter, and no id looks like a content."""
-    assert mark_of(b"a", "x") == mark_of(b"b", "x") != mark_of(b"a", "y")
-    assert mark_of(b"a", None) != mark_of(b"a", "a")
-    assert mark_of(b"a", "") != mark_of(b"a", None)
+    assert command_identity(b"a", "x") == command_identity(b"b", "x") != command_identity(b"a", "y")
+    assert command_identity(b"a", None) != command_identity(b"a", "a")
+    assert command_identity(b"a", "") != command_identity(b"a", None)
 
 
 @pytest.mark.parametrize("address", [CommandTopic("polling", "nobody", "poll"), CommandTopic("request", "nothing")])

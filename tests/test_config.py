@@ -52,7 +52,7 @@ def field(config: Config, call: str, name: str) -> Field:
 
 def key_paths(struct: type, above: str = "") -> Iterator[str]:
     """Every key that the file may have, with `<call>` for the name of a call."""
-    for name, annotated in schema.kinds(struct).items():
+    for name, annotated in schema.key_types(struct).items():
         kind = schema.without_none(annotated)[0]
         key = f"{above}{name}.<call>" if name == "polling" else f"{above}{name}"
         if get_origin(kind) is dict:
@@ -64,7 +64,7 @@ def key_paths(struct: type, above: str = "") -> Iterator[str]:
 
 KEYS = [
     *key_paths(Config),
-    *(f"polling.<call>.map.<field>.{key}" for key in schema.kinds(schema.MapForm)),
+    *(f"polling.<call>.map.<field>.{key}" for key in schema.key_types(schema.MapForm)),
 ]
 
 
@@ -862,7 +862,7 @@ def test_fingerprint_follows_the_reading() -> None:
 
 def test_structs_are_frozen() -> None:
     """Nothing of a configuration can be set after it was read."""
-    for kind in schema.kinds(Config).values():
+    for kind in schema.key_types(Config).values():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             assert kind.__struct_config__.frozen
             assert kind.__struct_config__.forbid_unknown_fields

@@ -17,7 +17,7 @@ from aiohttp import web
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.web import connections
 from tests import harness
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 
 LOOPBACK = "127.0.0.1"
 
@@ -165,7 +165,7 @@ async def test_sixty_idle_clients_and_forty_descriptors(world: harness.World) ->
     http = mosquitto.free_port()
     config = world.config(http={"listen": f"{LOOPBACK}:{http}"})
     async with harness.recording(world.port) as recorder, limited(config, descriptors=40) as bridge:
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         clients = [await connected(http) for _ in range(60)]
         for _ in range(5):
             async with (

@@ -11,37 +11,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Batch, Fields, Reading, Stored
+from oneweb_bridge.model.records import Batch, DecodedRecord, Fields, StoredRecord
 from oneweb_bridge.polling import diff
-from oneweb_bridge.polling.diff import Fresh, Rule, compare, distance
+from oneweb_bridge.polling.diff import CompareRule, ListedRecord, compare, distance
 
 HERE: dict[str, Any] = {"latitude": 60.0, "longitude": 10.0, "elevation_m": 5.0}
 METRE = 1 / 111_195
 """One metre of latitude in degrees."""
 
 
-def fresh(reading: Reading) -> Fresh:
-    return Fresh(reading, b"k" * 16)
+def fresh(reading: DecodedRecord) -> ListedRecord:
+    return ListedRecord(reading, b"k" * 16)
 
 
-def terminal(id: str = "T", odd: tuple[str, ...] = (), **fields: Any) -> Reading:
-    return Reading("terminal", id, {"imei": id, **fields}, odd)
+def terminal(id: str = "T", odd: tuple[str, ...] = (), **fields: Any) -> DecodedRecord:
+    return DecodedRecord("terminal", id, {"imei": id, **fields}, odd)
 
 
-def one(rule: Rule, before: Stored | None, reading: Reading, terminal_record: Stored | None = None) -> Batch:
+def one(
+    rule: CompareRule, before: StoredRecord | None, reading: DecodedRecord, terminal_record: StoredRecord | None = None
+) -> Batch:
     context = {reading.id: terminal_record} if terminal_record else {}
     return compare(rule, {reading.id: before} if before else {}, [fresh(reading)], context)
 
 
-def stored(**fields: Any) -> Stored:
-    return Stored(encode({"imei": "T", **fields}))
+def stored(**fields: Any) -> StoredRecord:
+    return StoredRecord(encode({"imei": "T", **fields}))
 
 
 def bodies(batch: Batch) -> list[Any]:
     return [json.loads(entry.body) for entry in batch.entries]
 
 
-TERMINALS = Rule(kind="terminal", volatile=frozenset({"last_seen"}), now=1000)
+TERMINALS = CompareRule(kind="terminal", volatile=frozenset({"last_seen"}), now=1000)
 
 # --- records --------------------------------------------------------------------------------------
 
@@ -57,9 +59,9 @@ def test_new_record_is_added_with_its_record() -> None:
 
 def test_first_listing_is_initial_and_a_new_mapping_is_remapped() -> None:
     """`initial` and `remapped` of the rule stand in every event of the listing."""
-    rule = Rule(kind="terminal", initial=True)
+    rule = CompareRule(kind="terminal", initial=True)
     assert bodies(one(rule, None, terminal()))[0]["initial"] is True
-    remapped = Rule(kind="terminal", remapped=True)
+    remapped = CompareRule(kind="terminal", remapped=True)
     assert bodies(one(remapped, stored(), terminal(name="n")))[0]["remapped"] is True
     assert "remapped" not in bodies(one(rule, None, terminal()))[0]
 
@@ -127,7 +129,7 @@ def test_creeping_position_is_announced_against_the_last_announced_one() -> None
     for step in range(1, 31):
         batch = one(TERMINALS, known, terminal(**(HERE | {"latitude": 60.0 + 12 * step * METRE})))
         events += len(batch.entries)
-        known = Stored(batch.puts[0].doc) if batch.puts else known
+        known = StoredRecord(batch.puts[0].doc) if batch.puts else known
     assert events == 3
 
 
@@ -198,14 +200,14 @@ READINGS = st.tuples(
 def story(told: Iterable[tuple[Fields, Fields, set[str]]]) -> tuple[list[Any], Fields]:
     """All events of one terminal, and its stored record at the end."""
     events: list[Any] = []
-    known: Stored | None = None
+    known: StoredRecord | None = None
     for values, place, odd in told:
         shown: Any = {name: value for name, value in (values | place).items() if name not in odd}
         batch = one(TERMINALS, known, terminal(odd=tuple(sorted(odd)), **shown))
         events += zip([entry.what for entry in batch.entries], bodies(batch), strict=True)
         for put in batch.puts:
             assert put.entry == 0
-            known = Stored(put.doc)
+            known = StoredRecord(put.doc)
     return events, diff.fields_of(known)
 
 
@@ -264,41 +266,41 @@ JOINED = {
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in JOINED.items() for name in names])
 def test_relations_are_stale_when_what_they_are_made_of_changes(kind: Any, name: str) -> None:
     """Each field that relations have makes them stale; one that they do not have leaves them alone."""
-    rule = Rule(kind=kind, volatile=frozenset(), now=1000)
+    rule = CompareRule(kind=kind, volatile=frozenset(), now=1000)
     same = {"imei": "T", "name": "a"}
-    before = Stored(encode({**same, name: "old"}))
-    assert one(rule, before, Reading(kind, "X", {**same, name: "new"})).stale
-    assert one(rule, before, Reading(kind, "X", dict(same))).stale
-    renamed = one(rule, before, Reading(kind, "X", {"imei": "T", "name": "b", name: "old"}))
+    before = StoredRecord(encode({**same, name: "old"}))
+    assert one(rule, before, DecodedRecord(kind, "X", {**same, name: "new"})).stale
+    assert one(rule, before, DecodedRecord(kind, "X", dict(same))).stale
+    renamed = one(rule, before, DecodedRecord(kind, "X", {"imei": "T", "name": "b", name: "old"}))
     assert (renamed.stale, renamed.links, len(renamed.puts)) == ([], [], 1)
 
 
 def test_product_that_moves_touches_both_terminals() -> None:
     """A product that goes to another terminal makes the relations of the old and the new one stale."""
-    rule = Rule(kind="product")
-    before = Stored(encode({"product_id": "P", "imei": "T1"}))
-    batch = one(rule, before, Reading("product", "P", {"product_id": "P", "imei": "T2"}))
+    rule = CompareRule(kind="product")
+    before = StoredRecord(encode({"product_id": "P", "imei": "T1"}))
+    batch = one(rule, before, DecodedRecord("product", "P", {"product_id": "P", "imei": "T2"}))
     assert batch.stale == ["T1", "T2"]
     assert batch.links == [("product", "P", (("P", "T2"),))]
-    batch = one(rule, before, Reading("product", "P", {"product_id": "P"}))
+    batch = one(rule, before, DecodedRecord("product", "P", {"product_id": "P"}))
     assert (batch.stale, batch.links) == (["T1"], [("product", "P", ())])
 
 
 @pytest.mark.parametrize("kind", ["site", "organization"])
 def test_new_name_touches_all_relations(kind: Any) -> None:
     """A site or organization with another name makes every relation stale; another change of it does not."""
-    rule, before = Rule(kind=kind), Stored(encode({"name": "a", "status": "x"}))
-    assert one(rule, before, Reading(kind, "S", {"name": "b", "status": "x"})).all_stale
-    assert not one(rule, before, Reading(kind, "S", {"name": "a", "status": "y"})).all_stale
+    rule, before = CompareRule(kind=kind), StoredRecord(encode({"name": "a", "status": "x"}))
+    assert one(rule, before, DecodedRecord(kind, "S", {"name": "b", "status": "x"})).all_stale
+    assert not one(rule, before, DecodedRecord(kind, "S", {"name": "a", "status": "y"})).all_stale
 
 
 # --- components -----------------------------------------------------------------------------------
 
-COMPONENTS = Rule(kind="components", now=1000)
+COMPONENTS = CompareRule(kind="components", now=1000)
 
 
-def parts(**versions: str) -> Reading:
-    return Reading("components", "T", {f"main/{name}": version for name, version in versions.items()})
+def parts(**versions: str) -> DecodedRecord:
+    return DecodedRecord("components", "T", {f"main/{name}": version for name, version in versions.items()})
 
 
 def test_first_component_list_is_no_event() -> None:
@@ -310,7 +312,7 @@ def test_first_component_list_is_no_event() -> None:
 
 def test_change_of_components_is_named_per_component() -> None:
     """A change of firmware is an event of the terminal, with its record, named per component."""
-    known = Stored(encode({"main/UT": "1", "main/SSM": "1"}))
+    known = StoredRecord(encode({"main/UT": "1", "main/SSM": "1"}))
     batch = one(COMPONENTS, known, parts(UT="2", MDM="7"), stored(state="online"))
     (said,) = bodies(batch)
     assert (batch.entries[0].entity, batch.entries[0].what) == ("terminal", "components")
@@ -328,7 +330,7 @@ def test_change_of_components_is_named_per_component() -> None:
 
 def test_empty_component_list_removes_nothing() -> None:
     """An empty list means that the API does not know, so what is known stays."""
-    batch = one(COMPONENTS, Stored(encode({"main/UT": "1"})), parts())
+    batch = one(COMPONENTS, StoredRecord(encode({"main/UT": "1"})), parts())
     assert (batch.entries, batch.puts) == ([], [])
     assert one(COMPONENTS, None, parts()) == Batch()
 
@@ -336,7 +338,7 @@ def test_empty_component_list_removes_nothing() -> None:
 @given(st.lists(st.dictionaries(st.sampled_from("AB"), WORDS), max_size=8))
 def test_component_events_replayed_give_the_components(told: list[dict[str, str]]) -> None:
     """The events of the components, replayed over the first list, give the retained components."""
-    known: Stored | None = None
+    known: StoredRecord | None = None
     replayed: dict[str, object] | None = None
     for versions in told:
         batch = one(COMPONENTS, known, parts(**versions))
@@ -351,17 +353,17 @@ def test_component_events_replayed_give_the_components(told: list[dict[str, str]
                     assert replayed.pop(part, None) == change["from"]
                     if change["to"] is not None:
                         replayed[part] = change["to"]
-        known = Stored(batch.puts[0].doc) if batch.puts else known
+        known = StoredRecord(batch.puts[0].doc) if batch.puts else known
     assert (replayed or {}) == diff.fields_of(known)
 
 
 # --- usage ----------------------------------------------------------------------------------------
 
-USAGE = Rule(kind="usage", volatile=frozenset({"effective_date"}), now=5_000)
+USAGE = CompareRule(kind="usage", volatile=frozenset({"effective_date"}), now=5_000)
 
 
-def bucket(**fields: Any) -> Reading:
-    return Reading("usage", "B", {"bucket_id": "B", **fields})
+def bucket(**fields: Any) -> DecodedRecord:
+    return DecodedRecord("usage", "B", {"bucket_id": "B", **fields})
 
 
 def test_usage_is_published_with_the_effective_time() -> None:
@@ -389,7 +391,7 @@ def test_usage_tells_which_products_have_other_values(change: Fields, reshaped: 
     """Amounts that move are no other values; a value that comes, a name, or another product is."""
     known: Fields = {"product_id": "P", "bucket_name": "Data", "used_gb": 3.0, "entitlement_gb": 10.0}
     first = diff.compare(USAGE, {}, [fresh(bucket(**known))], {})
-    stored = {"B": Stored(first.puts[0].doc)}
+    stored = {"B": StoredRecord(first.puts[0].doc)}
 
     assert first.reshaped == [("product", "P")]
     assert diff.compare(USAGE, stored, [fresh(bucket(**{**known, **change}))], {}).reshaped == reshaped
@@ -398,9 +400,9 @@ def test_usage_tells_which_products_have_other_values(change: Fields, reshaped: 
 def test_usage_goes_out_again_only_when_a_value_differs() -> None:
     """A later effective date alone is no news; a changed value is, and is no event."""
     before = one(USAGE, None, bucket(used_gb=1.0, effective_date="2025-06-17T14:15:00Z")).puts[0].doc
-    same = one(USAGE, Stored(before), bucket(used_gb=1.0, effective_date="2025-06-17T14:45:00Z"))
+    same = one(USAGE, StoredRecord(before), bucket(used_gb=1.0, effective_date="2025-06-17T14:45:00Z"))
     assert (same.entries, len(same.same)) == ([], 1)
-    other = one(USAGE, Stored(before), bucket(used_gb=1.5, effective_date="2025-06-17T14:45:00Z"))
+    other = one(USAGE, StoredRecord(before), bucket(used_gb=1.5, effective_date="2025-06-17T14:45:00Z"))
     assert [entry.what for entry in other.entries] == ["usage"]
 
 
@@ -408,9 +410,9 @@ def test_usage_goes_out_again_only_when_a_value_differs() -> None:
 def test_first_sample_of_a_cycle_says_so_once(name: str) -> None:
     """The first sample of a later bill cycle carries `cycle_started`; the next one, and a correction, do not."""
     first = one(USAGE, None, bucket(used_gb=9.0, **{name: "2025-06-01T00:00:00Z"}))
-    second = one(USAGE, Stored(first.puts[0].doc), bucket(used_gb=0.1, **{name: "2025-07-01T00:00:00Z"}))
-    third = one(USAGE, Stored(second.puts[0].doc), bucket(used_gb=0.2, **{name: "2025-07-01T00:00:00Z"}))
-    back = one(USAGE, Stored(third.puts[0].doc), bucket(used_gb=9.0, **{name: "2025-06-01T00:00:00Z"}))
+    second = one(USAGE, StoredRecord(first.puts[0].doc), bucket(used_gb=0.1, **{name: "2025-07-01T00:00:00Z"}))
+    third = one(USAGE, StoredRecord(second.puts[0].doc), bucket(used_gb=0.2, **{name: "2025-07-01T00:00:00Z"}))
+    back = one(USAGE, StoredRecord(third.puts[0].doc), bucket(used_gb=9.0, **{name: "2025-06-01T00:00:00Z"}))
     assert [b.get("cycle_started") for batch in (first, second, third, back) for b in bodies(batch)] == [
         None,
         True,
@@ -422,13 +424,13 @@ def test_first_sample_of_a_cycle_says_so_once(name: str) -> None:
 def test_bucket_that_moves_is_cleared_at_its_old_product() -> None:
     """A bucket that moved to another product is cleared there first, and then published at the new one."""
     before = one(USAGE, None, bucket(product_id="P1")).puts[0].doc
-    batch = one(USAGE, Stored(before), bucket(product_id="P2"))
+    batch = one(USAGE, StoredRecord(before), bucket(product_id="P2"))
     assert [(e.entity, e.id, e.what, e.name) for e in batch.entries] == [
         ("product", "P1", "clear", "B"),
         ("product", "P2", "usage", "B"),
     ]
     assert batch.puts[0].entry == 1
-    batch = one(USAGE, Stored(before), bucket())
+    batch = one(USAGE, StoredRecord(before), bucket())
     assert [(e.entity, e.id, e.what) for e in batch.entries] == [("product", "P1", "clear"), ("usage", "B", "usage")]
 
 
@@ -446,14 +448,14 @@ def test_removal_says_the_last_that_was_known() -> None:
 
 def test_removed_bucket_is_cleared_without_an_event() -> None:
     """A usage bucket that is gone clears its topic, and there is no event."""
-    known = Stored(encode({"bucket_id": "B", "product_id": "P"}))
+    known = StoredRecord(encode({"bucket_id": "B", "product_id": "P"}))
     batch = diff.removed("usage", {"B": known}, {}, 7)
     assert [(e.entity, e.id, e.what, e.name) for e in batch.entries] == [("product", "P", "clear", "B")]
 
 
 def test_removed_product_touches_its_terminal() -> None:
     """The terminal of a removed product has its relations worked out again, without that product."""
-    batch = diff.removed("product", {"P": Stored(encode({"product_id": "P", "imei": "T"}))}, {}, 7)
+    batch = diff.removed("product", {"P": StoredRecord(encode({"product_id": "P", "imei": "T"}))}, {}, 7)
     assert (batch.stale, batch.links) == (["T"], [("product", "P", ())])
 
 

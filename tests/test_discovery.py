@@ -11,22 +11,26 @@ from hypothesis import strategies as st
 
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.homeassistant import discovery, entities
-from oneweb_bridge.homeassistant.discovery import Product, Setup, Shape, Terminal
+from oneweb_bridge.homeassistant.discovery import DiscoverySettings, Product, ReportValues, Terminal
 from oneweb_bridge.model.records import Fields
 from oneweb_bridge.model.value_types import merge_value_types, value_types
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.topics import TopicTree
 
 IMEI, PRODUCT_ID = "359235170006117", "SC-410027318852"
 
 
-def setup_of(instance: str = "main") -> Setup:
-    tree = Tree("oneweb", instance, "journal")
-    return Setup(tree=tree, prefix="homeassistant", version="1.2.3", online=("online",), accuracy=100, calls=CALLS)
+def setup_of(instance: str = "main") -> DiscoverySettings:
+    tree = TopicTree("oneweb", instance, "journal")
+    return DiscoverySettings(
+        tree=tree, prefix="homeassistant", version="1.2.3", online=("online",), accuracy=100, calls=CALLS
+    )
 
 
 SETUP = setup_of()
-TRAFFIC = Shape("traffic", {f"{side}_{way}_bytes": "n" for side in ("cnx", "mgmt", "wan") for way in ("tx", "rx")})
-SIGNAL = Shape("signal_quality", {"rsrp_dbm": "n", "rssi_dbm": "n", "sinr_db": "n"})
+TRAFFIC = ReportValues(
+    "traffic", {f"{side}_{way}_bytes": "n" for side in ("cnx", "mgmt", "wan") for way in ("tx", "rx")}
+)
+SIGNAL = ReportValues("signal_quality", {"rsrp_dbm": "n", "rssi_dbm": "n", "sinr_db": "n"})
 RECORD: dict[str, Any] = {
     "imei": IMEI,
     "name": "Aurora UT1",
@@ -94,13 +98,13 @@ def test_what_is_not_sent_has_no_entity() -> None:
         (SIGNAL, "signal_quality_rsrp_dbm", "dBm", "signal_strength", "measurement"),
         (SIGNAL, "signal_quality_sinr_db", "dB", "signal_strength", "measurement"),
         (TRAFFIC, "traffic_wan_tx_bytes", "B", "data_size", "total_increasing"),
-        (Shape("traffic", {"new_bytes": "n"}), "traffic_new_bytes", "B", "data_size", "measurement"),
-        (Shape("link_metrics", {"loss_pct": "n"}), "link_metrics_loss_pct", "%", None, "measurement"),
-        (Shape("signal_quality", {"gain_dbk": "n"}), "signal_quality_gain_dbk", None, None, "measurement"),
+        (ReportValues("traffic", {"new_bytes": "n"}), "traffic_new_bytes", "B", "data_size", "measurement"),
+        (ReportValues("link_metrics", {"loss_pct": "n"}), "link_metrics_loss_pct", "%", None, "measurement"),
+        (ReportValues("signal_quality", {"gain_dbk": "n"}), "signal_quality_gain_dbk", None, None, "measurement"),
     ],
 )
 def test_number_has_the_unit_that_home_assistant_knows(
-    shape: Shape, key: str, unit: str | None, device_class: str | None, state_class: str
+    shape: ReportValues, key: str, unit: str | None, device_class: str | None, state_class: str
 ) -> None:
     """Units and classes follow the end of a name; only counters only grow; a unit that is not known is left out."""
     said = discovery.terminal(SETUP, Terminal(imei=IMEI, record={}, shapes=[shape]))["components"][key]
@@ -208,7 +212,7 @@ def test_any_terminal_is_a_valid_device(
         "latitude": 1.0,
         "longitude": 2.0,
     }
-    shapes = [Shape("signal_quality", shape), Shape("nobody_knows", shape)]
+    shapes = [ReportValues("signal_quality", shape), ReportValues("nobody_knows", shape)]
     known = Terminal(imei=imei, record=record, components=components, shapes=shapes, shared_name=shared)
 
     checked(discovery.terminal(SETUP, known), discovery.topic(SETUP, "terminal", imei))
@@ -233,7 +237,7 @@ def test_namesakes_are_told_apart(one: tuple[str, str], other: tuple[str, str]) 
     if one[0] != other[0]:
         assert discovery.identifier(SETUP, "terminal", one[0]) != discovery.identifier(SETUP, "terminal", other[0])
     first, second = (
-        discovery.named(one[1], "OneWeb terminal", imei, always=True) for imei in (IMEI, "359235170006125")
+        discovery.device_name(one[1], "OneWeb terminal", imei, always=True) for imei in (IMEI, "359235170006125")
     )
     assert first != second
     assert len(first) <= discovery.LONGEST_NAME
@@ -257,7 +261,10 @@ def test_entity_that_is_gone_is_named_once_more() -> None:
     said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD))
     before = {**discovery.platforms(said), "old": "sensor"}
 
-    assert discovery.without(said, before)["components"] == {**said["components"], "old": {"platform": "sensor"}}
+    assert discovery.with_removed_entities(said, before)["components"] == {
+        **said["components"],
+        "old": {"platform": "sensor"},
+    }
 
 
 def test_value_of_two_types_is_a_text() -> None:

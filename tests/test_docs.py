@@ -16,9 +16,9 @@ import yaml
 from oneweb_bridge.cli import main
 from oneweb_bridge.commands import decode as commands
 from oneweb_bridge.decode.catalogue import CALLS, Call, Field
-from oneweb_bridge.decode.values import WHOLE
+from oneweb_bridge.decode.values import INTEGER_SUFFIXES
 from oneweb_bridge.decode.wire import KEYS
-from oneweb_bridge.model.records import Row, Status, What
+from oneweb_bridge.model.records import Row, RowType, Status
 from oneweb_bridge.mqtt import topics
 from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
 from oneweb_bridge.web.health import METRICS
@@ -116,7 +116,7 @@ def test_call_is_documented(call: str) -> None:
     assert section(page("docs/topics.md"), call)
 
 
-TREE = topics.Tree("oneweb", "main", "journal")
+TREE = topics.TopicTree("oneweb", "main", "journal")
 
 
 def command_topics() -> list[str]:
@@ -166,7 +166,7 @@ def test_command_lines_are_obeyed() -> None:
 
     assert len(found) > 10
     for address, payload in found:
-        if not commands.is_empty(address, payload, retain=False):
+        if not commands.is_no_command(address, payload, retain=False):
             commands.decode(address, payload)
 
 
@@ -192,7 +192,7 @@ def rows(what: str) -> Iterator[Row]:
 def topic_classes() -> list[str]:
     """Every topic class, as the journal's kinds of rows lead to it, and the bridge's own."""
     found = {TREE.status, TREE.info, TREE.head, TREE.probe}
-    for what in get_args(What):
+    for what in get_args(RowType):
         for row in rows(what):
             found |= {pattern(message.topic, row.entity) for message in TREE.messages(row)}
             if what in ("usage", "metric") and row.entity == "product" and (again := TREE.replayed(row)) is not None:
@@ -216,7 +216,7 @@ def test_topic_class_is_documented(topic: str) -> None:
 
 def test_every_kind_of_row_leads_to_a_documented_topic() -> None:
     """The list of topic classes above is complete: no kind of row is without one."""
-    for what in get_args(What):
+    for what in get_args(RowType):
         assert any(TREE.messages(row) for row in rows(what)), what
 
 
@@ -272,7 +272,7 @@ def field_rows(call: Call) -> dict[str, tuple[str, str]]:
 
 def type_of(field: Field) -> str:
     if field.type == "number":
-        return "integer" if field.name.endswith(WHOLE) else "float"
+        return "integer" if field.name.endswith(INTEGER_SUFFIXES) else "float"
     return {"text": "text", "word": "text", "time": "time", "bool": "boolean"}.get(field.type, "list of texts")
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from tests import harness
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 
 PAGE = Path(__file__).parent.parent / "docs" / "commands.md"
 
@@ -25,7 +25,7 @@ async def test_printed_lines_are_obeyed(tmp_path: Path) -> None:
         for name in ("mosquitto_pub", "mosquitto_rr"):
             (home / name).write_text(f"-p {world.port}\n")
         async with harness.recording(world.port) as recorder, harness.running(world.config()):
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             for line in printed_lines():
                 before = answers(recorder)
                 process = await asyncio.create_subprocess_shell(

@@ -18,7 +18,7 @@ from bench import shipped
 from oneweb_bridge import tls
 from oneweb_bridge.simulator import Options, serve
 from tests import doors, harness
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 from tests.test_docs import command_topics, topic_classes
 
 
@@ -265,7 +265,7 @@ async def test_bridge_works_with_its_role_and_others_with_theirs(door: doors.Pla
         code, out, _ = await harness.command("check", "-c", str(bridge))
         assert (code, "FAILED" in out) == (0, False), out
         async with harness.running(bridge) as running:
-            await reader.until(lambda: settled(reader))
+            await reader.until(lambda: is_at_rest(reader))
             await reader.until(lambda: any(topic.startswith("homeassistant/device/") for topic in reader.topics()))
             commands = (["poll", "sites"], ["set", "sites", "--interval", "2m"], ["status"], ["check"])
             ended = await asyncio.gather(*(harness.command(*words, "-c", str(operator)) for words in commands))

@@ -16,7 +16,7 @@ from oneweb_bridge.commands import decode, executor
 from oneweb_bridge.commands.executor import Executor, Inbox
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.publisher import Publisher
-from oneweb_bridge.mqtt.session import Incoming
+from oneweb_bridge.mqtt.session import CommandMessage
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import journal
 from tests.polls import Bench, bench, configured
@@ -61,7 +61,7 @@ class Answers:
         self.sent: list[Message] = []
         self._rows = rows
 
-    def reply(self, message: Message, to: Incoming | None) -> None:
+    def reply(self, message: Message, to: CommandMessage | None) -> None:
         assert to is not None
         self.sent.append(message)
 
@@ -79,7 +79,7 @@ async def executing(b: Bench, tmp_path: Path) -> AsyncIterator[tuple[Inbox, Answ
     """An executor at work over a poller that does not poll."""
     poller, inbox = Poller(b.intake, b.store, b.api, configured(b.sim.url), b.clock), Inbox()
     await poller.load()
-    async with journal.opened(tmp_path / "bridge.db", "mqtt", read_only=True) as rows:
+    async with journal.open_journal(tmp_path / "bridge.db", "mqtt", read_only=True) as rows:
         answers = Answers(rows)
         obeying = Executor(
             inbox, poller, b.store, cast("Publisher", answers), b.clock, modern=True, announce=answers.republish
@@ -105,10 +105,10 @@ async def test_no_command_ends_the_executor(tmp_path: Path) -> None:
     """Every kind of value in every member of every command is answered; after all of them a good one is obeyed."""
     async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(60):
         for topic, payload in payloads():
-            inbox.put(Incoming(f"oneweb/bridge/{topic}", payload, retain=False))
+            inbox.put(CommandMessage(f"oneweb/bridge/{topic}", payload, retain=False))
             while not inbox.empty():
                 await asyncio.sleep(0)
-        inbox.put(Incoming("oneweb/bridge/request/purge", b'{"id": "the end"}', retain=False))
+        inbox.put(CommandMessage("oneweb/bridge/request/purge", b'{"id": "the end"}', retain=False))
         while not any(b"the end" in message.payload for message in answers.sent):
             await asyncio.sleep(0.01)
 
@@ -129,8 +129,10 @@ async def test_polls_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(executor, "MAX_UNDER_WAY", 3)
     async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
         for number in range(4):
-            inbox.put(Incoming("oneweb/bridge/polling/sites/poll", f'{{"id": "{number}"}}'.encode(), retain=False))
-        inbox.put(Incoming("oneweb/bridge/polling/sites/set", b'{"interval": 60}', retain=False))
+            inbox.put(
+                CommandMessage("oneweb/bridge/polling/sites/poll", f'{{"id": "{number}"}}'.encode(), retain=False)
+            )
+        inbox.put(CommandMessage("oneweb/bridge/polling/sites/set", b'{"interval": 60}', retain=False))
         while len(answers.sent) < 2:
             await asyncio.sleep(0.01)
 
@@ -153,10 +155,10 @@ async def test_what_a_decoder_raises_refuses_the_command(
     monkeypatch.setattr(decode, "_set", broken)
     with caplog.at_level(logging.DEBUG, "oneweb_bridge.commands"):
         async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
-            inbox.put(Incoming("oneweb/bridge/polling/sites/set", b'{"enabled": true}', retain=True))
+            inbox.put(CommandMessage("oneweb/bridge/polling/sites/set", b'{"enabled": true}', retain=True))
             while not answers.sent:
                 await asyncio.sleep(0.01)
-            assert await b.store.command_mark("oneweb/bridge/polling/sites/set") is None
+            assert await b.store.last_command_identity("oneweb/bridge/polling/sites/set") is None
 
     assert json.loads(answers.sent[0].payload)["status"] == "error"
     assert [record.levelname for record in caplog.records if record.exc_info] == ["DEBUG"]

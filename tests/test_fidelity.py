@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 
 from oneweb_bridge.api import client, fetch
-from oneweb_bridge.api.listing import Listed
+from oneweb_bridge.api.listing import ListingPage
 from oneweb_bridge.decode import wire
-from oneweb_bridge.polling.intake import planned
+from oneweb_bridge.polling.intake import compile_call
 from tests import fidelity
 from tests.fidelity_table import ROWS
 
@@ -64,13 +64,13 @@ async def serving(answer: Callable[[web.Request], Any]) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = None) -> list[Listed]:
+async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = None) -> list[ListingPage]:
     """What one fetch of a call gives."""
     found = fidelity.config_of(lines, url)
-    plan = planned(found.polling[call], found)
-    errand = fetch.Errand(call=plan.call, glance=plan.glance, salt=plan.salt, for_each=ids)
-    async with client.connected(found.api) as connection:
-        return [page async for page in fetch.listing(connection, errand)]
+    plan = compile_call(found.polling[call], found)
+    errand = fetch.FetchRequest(call=plan.call, glance=plan.glance, salt=plan.salt, for_each=ids)
+    async with client.open_api(found.api) as connection:
+        return [page async for page in fetch.fetch_pages(connection, errand)]
 
 
 async def test_flat_component_rows_of_a_terminal_make_one_record_across_pages() -> None:
@@ -89,9 +89,9 @@ async def test_flat_component_rows_of_a_terminal_make_one_record_across_pages() 
     async with serving(answer) as url:
         pages = await polled(url, lines, "user_terminal_components")
     found = fidelity.config_of(lines, url)
-    plan = planned(found.polling["user_terminal_components"], found)
+    plan = compile_call(found.polling["user_terminal_components"], found)
     readings = [
-        plan.read(id, wire.decoded(raw)) for page in pages for id, raw in zip(page.ids, page.raws(), strict=True)
+        plan.read(id, wire.decode_record(raw)) for page in pages for id, raw in zip(page.ids, page.raws(), strict=True)
     ]
     assert {reading.id: reading.fields for reading in readings} == {
         imei: {f"main/{kind}": f"{kind}-{imei}" for kind in ("UT", "SSM", "CNX")} for imei in ("1", "2", "3")

@@ -56,12 +56,12 @@ PLACES = (make_missing, make_directory, make_below_a_file, make_loop, make_long,
 
 
 async def open_store(place: Path) -> None:
-    async with store.opened(place):
+    async with store.open_store(place):
         pass
 
 
 async def read_journal(place: Path) -> None:
-    async with journal.opened(place, "history", read_only=True):
+    async with journal.open_journal(place, "history", read_only=True):
         pass
 
 
@@ -70,7 +70,7 @@ def back_up(place: Path) -> None:
     if not source.parent.is_dir():
         source = source.parent.parent / "source.db"
     asyncio.run(open_store(source))
-    backup.save(source, place)
+    backup.write_backup(source, place)
 
 
 def read_secret(place: Path) -> None:
@@ -84,13 +84,13 @@ def _quoted(place: Path) -> str:
 USES: dict[str, Callable[[Path], Any]] = {
     "state.path": lambda place: asyncio.run(open_store(place)),
     "state.path of history": lambda place: asyncio.run(read_journal(place)),
-    "state.path of backup": lambda place: backup.save(place, Path("copy.db")),
+    "state.path of backup": lambda place: backup.write_backup(place, Path("copy.db")),
     "backup's target": back_up,
     "configuration": lambda place: read.load(place, {}),
     "a secret's file": read_secret,
     "ca_file": lambda place: tls.client_context("mqtt.tls", str(place)),
     "cert_file": lambda place: tls.client_context("mqtt.tls", None, str(place), str(place)),
-    "ca_file that is looked at again": lambda place: tls.Trust("api.ca_file", str(place)).context(),
+    "ca_file that is looked at again": lambda place: tls.TrustedCas("api.ca_file", str(place)).context(),
 }
 """What a file is for -> what the bridge does with it."""
 
@@ -153,7 +153,7 @@ async def test_file_system_without_locks_is_a_sentence(tmp_path: Path, monkeypat
 
 def test_error_within_the_lock_is_not_taken_for_another_bridge(tmp_path: Path) -> None:
     """Something that would block while the database is in use is no second bridge."""
-    with pytest.raises(BlockingIOError, match="a pipe"), database.locked(tmp_path / "bridge.db"):
+    with pytest.raises(BlockingIOError, match="a pipe"), database.hold_lock(tmp_path / "bridge.db"):
         raise BlockingIOError("a pipe is full")
 
 
@@ -168,7 +168,7 @@ async def test_disk_that_is_full_at_the_start_is_a_sentence(tmp_path: Path, monk
 def test_backup_of_the_root_is_refused(tmp_path: Path) -> None:
     """A target without a name of its own is refused as a directory."""
     with pytest.raises(BackupError, match="/ is a directory"):
-        backup.save(tmp_path / "bridge.db", Path("/"))
+        backup.write_backup(tmp_path / "bridge.db", Path("/"))
 
 
 @pytest.mark.parametrize("make", PLACES[2:5])

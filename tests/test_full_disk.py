@@ -25,11 +25,11 @@ FULL = sqlite3.OperationalError("database or disk is full")
 
 
 @contextlib.asynccontextmanager
-async def built(directory: Path) -> AsyncIterator[app.Parts]:
+async def built(directory: Path) -> AsyncIterator[app.BridgeParts]:
     """Everything but the outputs, with an API of eight terminals."""
     async with serve(Options(terminals=8, seed=2, start=START, speed=0.0, liveliness=0.0)) as simulator:
         config = configured(simulator.url, state={"path": str(directory / "bridge.db")})
-        async with app.built(config) as parts:
+        async with app.open_bridge(config) as parts:
             await parts.api.hello()
             yield parts
 
@@ -102,7 +102,7 @@ async def test_relations_that_could_not_be_stored_are_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They do not wait for the next poll of some call."""
-    monkeypatch.setattr(poller, "FRESH_CHECK", 0.01)
+    monkeypatch.setattr(poller, "FRESH_CHECK_S", 0.01)
     async with built(tmp_path) as parts:
         done, turns = asyncio.Event(), [FULL, FULL, None]
 
@@ -169,7 +169,7 @@ async def test_journal_is_trimmed_again_soon_where_the_disk_was_full(
         monkeypatch.setattr(housekeeping, "trim", refuse)
         monkeypatch.setattr("asyncio.sleep", pauses.sleep)
         with pytest.raises(asyncio.CancelledError):
-            await housekeeping.keep(
+            await housekeeping.housekeeping_loop(
                 made.store.path,
                 lambda: parse("", {}).state,
                 ("mqtt",),

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.api import listing
-from oneweb_bridge.api.listing import Familiar, Listed, Listing, Settled
+from oneweb_bridge.api.listing import Listing, ListingPage, PageCache, SkippableHashes
 from oneweb_bridge.decode import record_hashes
 from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.decode.record_hashes import Salt
 from tests.test_wire import POLLING
 
-TERMINALS = record_hashes.glance_of(POLLING["user_terminals"])
+TERMINALS = record_hashes.record_hasher(POLLING["user_terminals"])
 
 
 def body(*records: Any) -> bytes:
@@ -35,7 +35,7 @@ def test_hash_depends_on_the_mapping_the_key_and_the_parts() -> None:
 @given(st.sampled_from(sorted(CALLS)), st.lists(st.dictionaries(st.sampled_from(["id", "name", "x"]), st.text())))
 def test_page_in_one_piece_is_seen_as_record_by_record(call: str, records: list[dict[str, str]]) -> None:
     """The quick way and the long way give the same keys and the same parts, or the quick one gives up."""
-    seen = record_hashes.glance_of(POLLING[call])
+    seen = record_hashes.record_hasher(POLLING[call])
     whole, salt = seen.page(body(*records), Salt.of("a")), Salt.of("a")
     if whole is not None:
         raws = [msgspec.Raw(json.dumps(record).encode()) for record in records]
@@ -52,14 +52,16 @@ def test_page_with_an_odd_key_is_looked_at_record_by_record() -> None:
     assert TERMINALS.page(b'[{"id": "1"}', Salt.of("a")) is None
 
 
-def page(*ids: str, hashes: list[bytes] | None = None) -> Listed:
+def page(*ids: str, hashes: list[bytes] | None = None) -> ListingPage:
     said = body(*({"id": id} for id in ids))
-    return Listed(list(ids), hashes or [id.encode() for id in ids], 0, None, body=said, digest=listing.digest(said))
+    return ListingPage(
+        list(ids), hashes or [id.encode() for id in ids], 0, None, body=said, digest=listing.digest(said)
+    )
 
 
 def test_page_is_remembered_only_when_nothing_of_it_is_new() -> None:
     """One record that must be decoded, or that was shown before, and the whole page is looked at the next time."""
-    settled = Settled({b"a", b"b"}, since=10, until=20)
+    settled = SkippableHashes({b"a", b"b"}, since=10, until=20)
     for shown, rows in ((page("a", "b"), 0), (page("a", "c"), 1), (page("a", "a"), 0)):
         found = Listing(Bounds(1 << 62))
         assert len(found.unsettled(shown, settled)) == rows
@@ -69,7 +71,7 @@ def test_page_is_remembered_only_when_nothing_of_it_is_new() -> None:
 
 def test_remembered_page_is_taken_at_its_word_for_a_time_only() -> None:
     """Neither when a presence is due again, nor when the clock went back, nor for ever by being passed over."""
-    earlier, shown = Familiar(), page("a", "b")
+    earlier, shown = PageCache(), page("a", "b")
     earlier.keep(shown, 10, 20)
     assert [earlier.ids(shown.digest, now) for now in (9, 10, 19, 20)] == [None, ["a", "b"], ["a", "b"], None]
     again = Listing(Bounds(1 << 62))

@@ -25,7 +25,7 @@ from oneweb_bridge.model.status import Info, JournalState
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.web import health
 from tests import harness
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_each_part_of_readiness_tells_the_truth(tmp_path: Path, session: a
     async with harness.running(config):
         await until_ready_says(session, http, api=False, broker=False, journal=True)
         async with simulator.serve(simulator.Options(port=api_port, terminals=3, seed=2)):
-            async with mosquitto.running(port):
+            async with mosquitto.run_mosquitto(port):
                 await until_ready_says(session, http, api=True, broker=True, journal=True)
                 assert value((await scraped(session, http))["oneweb_bridge_ready"]) == 1
             await until_ready_says(session, http, api=True, broker=False, journal=True)
@@ -89,7 +89,7 @@ async def test_metrics_are_what_prometheus_expects(world: harness.World, session
     http = mosquitto.free_port()
     config = world.config(http={"listen": f"127.0.0.1:{http}"})
     async with harness.recording(world.port) as recorder, harness.running(config):
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         found = await scraped(session, http)
         async with session.get(f"http://127.0.0.1:{http}/metrics") as answer:
             text = await answer.text()
@@ -111,7 +111,7 @@ async def test_stopped_process_does_not_say_that_it_lives(world: harness.World, 
     config = world.config(http={"listen": f"127.0.0.1:{http}"})
     patience = aiohttp.ClientTimeout(total=1)
     async with harness.recording(world.port) as recorder, harness.running(config) as bridge:
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         bridge.signal(signal.SIGSTOP)
         with pytest.raises(TimeoutError):
             await session.get(f"http://127.0.0.1:{http}/healthz", timeout=patience)
@@ -138,7 +138,7 @@ async def watched(directory: Path, backlog: int = 0) -> AsyncIterator[tuple[heal
     async def info() -> Info:
         return Info("1", 1, "main", parts.started_at, parts.poller.api_state, journal, {})
 
-    async with app.built(msgspec.structs.replace(config, state=state)) as parts:
+    async with app.open_bridge(msgspec.structs.replace(config, state=state)) as parts:
         yield health.Health(parts.poller, lambda: True, info), parts.poller
 
 
@@ -153,9 +153,9 @@ async def test_poller_that_stands_still_is_told(tmp_path: Path, monkeypatch: pyt
     async with watched(tmp_path) as (found, poller):
         assert await alive(found) == (True, 200)
         before = time.monotonic()
-        monkeypatch.setattr(time, "monotonic", lambda: before + health.STUCK + 1)
+        monkeypatch.setattr(time, "monotonic", lambda: before + health.STUCK_AFTER_S + 1)
         assert await alive(found) == (False, 503)
-        poller.progress = before + health.STUCK
+        poller.progress = before + health.STUCK_AFTER_S
         assert await alive(found) == (True, 200)
 
 
@@ -169,7 +169,9 @@ async def test_poll_that_does_not_end_is_told(tmp_path: Path) -> None:
         assert await alive(found) == (False, 503)
 
 
-@pytest.mark.parametrize(("backlog", "good"), [(0, True), (health.BACKLOG - 1, True), (health.BACKLOG, False)])
+@pytest.mark.parametrize(
+    ("backlog", "good"), [(0, True), (health.MAX_READY_BACKLOG - 1, True), (health.MAX_READY_BACKLOG, False)]
+)
 async def test_backlog_above_the_bound_is_told(tmp_path: Path, backlog: int, good: bool) -> None:
     """The journal's part is well below the stated number of waiting rows, and not from there on."""
     async with watched(tmp_path, backlog) as (found, _):
@@ -212,7 +214,7 @@ async def test_request_that_hangs_does_not_fail_the_stop() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     async with aiohttp.ClientSession() as session:
-        async with health.served(watch, ("127.0.0.1", port)):
+        async with health.serve_health(watch, ("127.0.0.1", port)):
             asking = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/readyz"))
             await asked.wait()
         ended = True

@@ -10,7 +10,7 @@ from oneweb_bridge import __version__
 from oneweb_bridge.config import read
 from oneweb_bridge.contract import asyncapi
 from tests import harness, listener, telegraf
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 
 KINDS = ("terminals", "products", "organizations", "sites")
 
@@ -37,7 +37,7 @@ async def story(directory: Path) -> Heard:
             harness.recording(world.port, "oneweb/#", "homeassistant/#") as recorder,
             harness.running(file) as bridge,
         ):
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             await recorder.until(lambda: not missing(recorder, ("call", "bridge", "terminal", "product")))
             happen(world)
             await commanded(world, recorder, "polling/all/poll", b'{"id": "all"}')

@@ -9,7 +9,7 @@ import pytest
 
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.schema import History, State
-from oneweb_bridge.model.records import Alert, Batch, Entry, Positions, Waiting, What
+from oneweb_bridge.model.records import Alert, Batch, Entry, Positions, RowType, Waiting
 from oneweb_bridge.store import database, journal, store
 from oneweb_bridge.store.housekeeping import SLICE, trim
 from oneweb_bridge.store.journal import Journal
@@ -30,7 +30,7 @@ class House:
         self.now = 0.0
         self.alerts: list[Alert] = []
 
-    async def say(self, days_ago: float, *whats: What, size: int = 2, times: int = 1) -> None:
+    async def say(self, days_ago: float, *whats: RowType, size: int = 2, times: int = 1) -> None:
         """Writes rows as they would have been written some days ago."""
         self.now = (NOW - days_ago * DAY) / 1000
         body = b"{" + b" " * size + b"}"
@@ -58,9 +58,9 @@ def now(houses: list[House]) -> float:
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     path, found = tmp_path / "bridge.db", list[House]()
     async with (
-        store.opened(path, Clock(lambda: now(found), lambda: now(found), "a boot")) as db,
-        journal.opened(path, "mqtt") as rows,
-        database.connected(path) as raw,
+        store.open_store(path, Clock(lambda: now(found), lambda: now(found), "a boot")) as db,
+        journal.open_journal(path, "mqtt") as rows,
+        database.open_connection(path) as raw,
     ):
         found.append(House(db, rows, raw, path))
         yield found[0]
@@ -93,7 +93,7 @@ async def test_slowest_output_decides(house: House) -> None:
     """With two outputs, only what both have sent may go."""
     await house.say(60, "metric", "metric", "metric")
     await house.rows.advance(3)
-    async with journal.opened(house.path, "sparkplug") as other:
+    async with journal.open_journal(house.path, "sparkplug") as other:
         await other.advance(2)
     assert await house.trim(("mqtt", "sparkplug"), max_backlog=90 * 86400.0) == 2
     assert await house.left() == ["metric"]

@@ -13,12 +13,12 @@ import pytest
 import stamina
 
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.model.records import Batch, Kind, OnlineTerminal
-from oneweb_bridge.polling.intake import Outcome
+from oneweb_bridge.model.records import Batch, OnlineTerminal, RecordKind
+from oneweb_bridge.polling.intake import PollOutcome
 from oneweb_bridge.polling.poller import Poller
-from oneweb_bridge.polling.samples import Attention, Patience, notice_stopped, stopped
+from oneweb_bridge.polling.samples import StoppedReports, StopThreshold, find_stopped, newly_stopped
 from oneweb_bridge.simulator.clock import parse_rfc3339
-from oneweb_bridge.store.store import CallMemory
+from oneweb_bridge.store.store import CallProgress
 from tests.polls import RECORDS, Bench, Said, bench, configured, fleet, opened
 
 TERMINALS, COMPONENTS, USAGE, SIGNAL = (
@@ -339,7 +339,7 @@ def crash_after(b: Bench, slices: int) -> None:
     """Lets the bridge die at the commit that follows so many."""
     commit, left = b.store.commit, [slices]
 
-    async def dying(batch: Batch, memory: CallMemory | None = None, ended: Sequence[int] = ()) -> int:
+    async def dying(batch: Batch, memory: CallProgress | None = None, ended: Sequence[int] = ()) -> int:
         if not left[0]:
             raise Crash
         left[0] -= 1
@@ -750,7 +750,7 @@ async def test_wrong_clock_before_the_first_answer_skips_nothing(
         b.sim.fault("status", status=500, path="signalQuality", after=1)
         with pytest.raises(Exception, match="500"):
             await b.poll(SIGNAL)
-        assert (await b.store.call_memory(SIGNAL)).window_end <= (first + HOUR) * 1000
+        assert (await b.store.load_call_progress(SIGNAL)).window_end <= (first + HOUR) * 1000
         monkeypatch.undo()
         b.skew = 0
         b.sim.clear_faults()
@@ -1002,13 +1002,13 @@ async def test_poll_during_a_removal_brings_no_topic_back(
         await gone(b, TERMINALS, 2)
         b.sim.fleet("restore", id=id)
         among, remove = b.store.among, b.intake._remove
-        at_removal, polls = asyncio.Event(), list[asyncio.Task[Outcome]]()
+        at_removal, polls = asyncio.Event(), list[asyncio.Task[PollOutcome]]()
 
         async def removing(*args: Any) -> None:
             at_removal.set()
             await remove(*args)
 
-        async def among_then_removal(table: str, kind: Kind, ids: Sequence[str]) -> set[str]:
+        async def among_then_removal(table: str, kind: RecordKind, ids: Sequence[str]) -> set[str]:
             found = await among(table, kind, ids)
             if table == "removed" and id in ids and not polls:
                 b.sim.fleet("remove", id=id)
@@ -1031,7 +1031,7 @@ async def test_poll_during_a_removal_brings_no_topic_back(
 
 # --- reports that stop ----------------------------------------------------------------------------
 
-PATIENCE = Patience(lateness=40, interval=10)
+PATIENCE = StopThreshold(lateness=40, interval=10)
 
 
 def terminals_at(**newest: int) -> list[OnlineTerminal]:
@@ -1053,24 +1053,24 @@ def terminals_at(**newest: int) -> list[OnlineTerminal]:
 )
 def test_report_has_stopped_where_that_of_half_the_others_goes_on(newest: dict[str, int], expected: list[str]) -> None:
     """A newest sample older than allowed tells, unless most others have none either: then the API is late for all."""
-    assert stopped(terminals_at(**newest), {}, 100) == expected
+    assert find_stopped(terminals_at(**newest), {}, 100) == expected
 
 
 def test_stopped_report_is_noticed_once_until_it_goes_on() -> None:
     """The first notice names the terminal, the next are silent; going offline does not arm it again, a sample does."""
-    attention, silent = Attention(), []
+    attention, silent = StoppedReports(), []
     for now, a in ((170, 99), (180, 99), (190, None), (300, 99), (400, 390), (500, 390)):
         others = {"b": now - 50, "c": now - 50, **({} if a is None else {"a": a})}
-        silent.append(notice_stopped(attention, terminals_at(**others), PATIENCE, now))
+        silent.append(newly_stopped(attention, terminals_at(**others), PATIENCE, now))
     assert silent == [["a"], [], [], [], [], ["a"]]
 
 
 def test_terminal_that_comes_online_is_given_time() -> None:
     """Whose newest sample is old because it was offline is not told of before it had the same time online."""
-    attention = Attention()
-    notice_stopped(attention, terminals_at(b=950, c=950), PATIENCE, 1000)
+    attention = StoppedReports()
+    newly_stopped(attention, terminals_at(b=950, c=950), PATIENCE, 1000)
     told = [
-        notice_stopped(attention, terminals_at(a=10, b=now - 50, c=now - 50), PATIENCE, now)
+        newly_stopped(attention, terminals_at(a=10, b=now - 50, c=now - 50), PATIENCE, now)
         for now in (1010, 1070, 1080)
     ]
     assert told == [[], [], ["a"]]

@@ -8,10 +8,10 @@ import pytest
 
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Batch, Entry, Newest, Put, Seen
+from oneweb_bridge.model.records import Batch, Entry, NewestSampleWrite, RecordWrite, SeenSample
 from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.database import StoreError
-from oneweb_bridge.store.journal import PAGE, Journal
+from oneweb_bridge.store.journal import PAGE_ROWS, Journal
 from oneweb_bridge.store.store import Store
 
 
@@ -28,24 +28,24 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def db(path: Path) -> AsyncIterator[Store]:
-    async with store.opened(path, Clock(lambda: 2.0, lambda: 2.0, "a boot")) as opened:
+    async with store.open_store(path, Clock(lambda: 2.0, lambda: 2.0, "a boot")) as opened:
         yield opened
 
 
 @pytest.fixture
 async def rows(db: Store, path: Path) -> AsyncIterator[Journal]:
-    async with journal.opened(path, "mqtt", clock=Clock(lambda: 3.0)) as opened:
+    async with journal.open_journal(path, "mqtt", clock=Clock(lambda: 3.0)) as opened:
         yield opened
 
 
 async def test_rows_come_in_order_page_by_page(db: Store, rows: Journal) -> None:
     """Every row behind a number comes once, in its order, at most a page at a time."""
-    await db.commit(Batch(entries=[entry(f"T{i}") for i in range(PAGE + 3)]))
+    await db.commit(Batch(entries=[entry(f"T{i}") for i in range(PAGE_ROWS + 3)]))
     first = await rows.after(0)
     rest = await rows.after(first[-1].seq)
-    assert [row.seq for row in (*first, *rest)] == list(range(1, PAGE + 4))
-    assert len(first) == PAGE
-    assert await rows.after(PAGE + 3) == []
+    assert [row.seq for row in (*first, *rest)] == list(range(1, PAGE_ROWS + 4))
+    assert len(first) == PAGE_ROWS
+    assert await rows.after(PAGE_ROWS + 3) == []
     assert [row.seq for row in await rows.after(1, 2)] == [2, 3]
 
 
@@ -92,14 +92,14 @@ async def test_cursor_never_goes_back(rows: Journal) -> None:
 
 async def test_cursor_is_there_after_a_restart_and_each_output_has_its_own(path: Path) -> None:
     """A cursor is durable, and one output does not move another's."""
-    async with store.opened(path):
+    async with store.open_store(path):
         for output, seq in (("mqtt", 5), ("sparkplug", 2)):
-            async with journal.opened(path, output) as opened:
+            async with journal.open_journal(path, output) as opened:
                 await opened.advance(seq)
-    async with store.opened(path):
-        async with journal.opened(path, "mqtt") as opened:
+    async with store.open_store(path):
+        async with journal.open_journal(path, "mqtt") as opened:
             assert await opened.cursor() == 5
-        async with journal.opened(path, "sparkplug") as opened:
+        async with journal.open_journal(path, "sparkplug") as opened:
             assert await opened.cursor() == 2
 
 
@@ -109,7 +109,7 @@ async def test_row_set_aside_is_counted_once(db: Store, rows: Journal, path: Pat
     await rows.set_aside(4, "t", "refused again")
     await rows.set_aside(6, "t", "too large")
     assert await rows.counts() == (0, 2)
-    async with journal.opened(path, "other") as other:
+    async with journal.open_journal(path, "other") as other:
         assert await other.counts() == (0, 0)
 
 
@@ -132,7 +132,7 @@ async def test_reader_sees_only_what_is_committed(db: Store, rows: Journal) -> N
 async def test_read_only_journal_needs_a_database(path: Path) -> None:
     """`history` of a bridge that never ran is said in a sentence, and makes no file."""
     with pytest.raises(StoreError, match="does not exist"):
-        async with journal.opened(path, "history", read_only=True):
+        async with journal.open_journal(path, "history", read_only=True):
             pass
     assert not path.exists()
 
@@ -141,7 +141,7 @@ async def test_corrupt_file_is_a_store_error(path: Path) -> None:
     """A file that is no database is a sentence for readers, too."""
     path.write_bytes(b"not a database at all, but long enough to be looked at" * 40)
     with pytest.raises(StoreError, match=r"bridge\.db"):
-        async with journal.opened(path, "history", read_only=True) as opened:
+        async with journal.open_journal(path, "history", read_only=True) as opened:
             await opened.head()
 
 
@@ -154,9 +154,12 @@ async def filled(db: Store) -> None:
     await db.commit(
         Batch(
             entries=[entry(what="added"), entry(), entry("S", "added", entity="site")],
-            puts=[Put("terminal", "T", b'{"imei":"T"}', entry=0), Put("site", "S", b'{"site_id":"S"}', entry=2)],
-            newest=[Newest("terminal", "traffic", "T", 5, 1, doc, 1)],
-            seen=[Seen("terminal", "traffic", "T", 5, 1)],
+            puts=[
+                RecordWrite("terminal", "T", b'{"imei":"T"}', entry=0),
+                RecordWrite("site", "S", b'{"site_id":"S"}', entry=2),
+            ],
+            newest=[NewestSampleWrite("terminal", "traffic", "T", 5, 1, doc, 1)],
+            seen=[SeenSample("terminal", "traffic", "T", 5, 1)],
         )
     )
 
@@ -176,7 +179,7 @@ async def test_retained_content_is_found_by_the_row_that_published_it(db: Store,
 async def test_retained_content_moves_with_its_newest_row(db: Store, rows: Journal) -> None:
     """A record that was published again is found under its newest row alone."""
     await filled(db)
-    await db.commit(Batch(entries=[entry(what="changed")], puts=[Put("terminal", "T", b'{"x":1}', entry=0)]))
+    await db.commit(Batch(entries=[entry(what="changed")], puts=[RecordWrite("terminal", "T", b'{"x":1}', entry=0)]))
     assert [seq for seq, *_ in await rows.records_between(0, 9)] == [3, 4]
     assert await rows.records_between(3, 4) == [(4, "terminal", "T", b'{"x":1}')]
 

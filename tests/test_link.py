@@ -17,7 +17,7 @@ from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt import packets
-from oneweb_bridge.mqtt.link import Link, Received, TakenOver
+from oneweb_bridge.mqtt.link import MqttConnection, Received, TakenOver
 
 pytestmark = pytest.mark.filterwarnings("error")
 CONNACK = {"5": b"\x20\x03\x00\x00\x00", "3.1.1": b"\x20\x02\x00\x00"}
@@ -61,7 +61,9 @@ class Bytes:
 
 
 @contextlib.asynccontextmanager
-async def linked(protocol: Any, respond: Respond) -> AsyncIterator[tuple[Link, Bytes, list[tuple[int, int, str]]]]:
+async def linked(
+    protocol: Any, respond: Respond
+) -> AsyncIterator[tuple[MqttConnection, Bytes, list[tuple[int, int, str]]]]:
     """A connection to a broker of bytes, and the answers that it has heard."""
     answers: list[tuple[int, int, str]] = []
     made = Bytes(protocol, respond)
@@ -69,7 +71,7 @@ async def linked(protocol: Any, respond: Respond) -> AsyncIterator[tuple[Link, B
     settings = Mqtt(host="127.0.0.1", port=port, protocol=protocol)
     will = Message("will", b"{}", retain=True)
     async with server:
-        async with Link(settings, "link-test", lambda *said: answers.append(said), will=will) as link:
+        async with MqttConnection(settings, "link-test", lambda *said: answers.append(said), will=will) as link:
             yield link, made, answers
         await asyncio.wait_for(made.left.wait(), 10)
 
@@ -334,7 +336,7 @@ async def test_broker_that_cannot_be_used_says_why(connack: bytes, words: str) -
     server = await asyncio.start_server(made.serve, "127.0.0.1", port := mosquitto.free_port())
     async with server:
         with pytest.raises(aiomqtt.MqttError, match=words):
-            async with Link(Mqtt(host="127.0.0.1", port=port), "link-test"):
+            async with MqttConnection(Mqtt(host="127.0.0.1", port=port), "link-test"):
                 pass
         await asyncio.wait_for(made.left.wait(), 10)
 
@@ -350,7 +352,7 @@ async def test_will_is_retained_only_where_it_says_so() -> None:
         made = Bytes("5", respond)
         server = await asyncio.start_server(made.serve, "127.0.0.1", port := mosquitto.free_port())
         async with server:
-            async with Link(Mqtt(host="127.0.0.1", port=port), "link-test", will=will):
+            async with MqttConnection(Mqtt(host="127.0.0.1", port=port), "link-test", will=will):
                 pass
             await asyncio.wait_for(made.left.wait(), 10)
         flags.append(made.connect[8] & 0x24)
@@ -402,7 +404,7 @@ async def test_message_that_cannot_be_handled_is_set_aside(caplog: pytest.LogCap
     made = Bytes("5", respond)
     server = await asyncio.start_server(made.serve, "127.0.0.1", port := mosquitto.free_port())
     async with server:
-        async with Link(Mqtt(host="127.0.0.1", port=port), "link-test", on_message=on_message) as link:
+        async with MqttConnection(Mqtt(host="127.0.0.1", port=port), "link-test", on_message=on_message) as link:
             link.send(Message("t", b"{}", retain=False))
             await until(lambda: len(heard) == 2)
         await asyncio.wait_for(made.left.wait(), 10)
@@ -455,7 +457,7 @@ async def cancel_at(stage: str, times: int) -> None:
             may_go.wait(10)
 
     server = await asyncio.start_server(serve, "127.0.0.1", port := mosquitto.free_port())
-    link = Link(Mqtt(host="127.0.0.1", port=port), "link-test", will=Message("w", b"{}", retain=True))
+    link = MqttConnection(Mqtt(host="127.0.0.1", port=port), "link-test", will=Message("w", b"{}", retain=True))
     real = link._client._create_socket_connection
 
     def create() -> socket.socket:

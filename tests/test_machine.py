@@ -31,12 +31,12 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.resend import retained
+from oneweb_bridge.mqtt.resend import messages_to_restore
 from oneweb_bridge.mqtt.session import Session
 from oneweb_bridge.mqtt.suspects import Suspects
-from oneweb_bridge.mqtt.topics import Tree
-from oneweb_bridge.mqtt.window import Slip, Window
-from oneweb_bridge.polling.intake import Intake
+from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.mqtt.window import Outgoing, SendWindow
+from oneweb_bridge.polling.intake import PollRunner
 from oneweb_bridge.store import journal, store
 
 TERMINALS, QUALITY = "user_terminals", "ut_signal_quality"
@@ -223,21 +223,21 @@ class Bridge(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         path = self.place / "bridge.db"
         clock = self.clocks.machine()
-        self.store = await self.stack.enter_async_context(store.opened(path, clock))
-        self.rows = await self.stack.enter_async_context(journal.opened(path, "mqtt"))
+        self.store = await self.stack.enter_async_context(store.open_store(path, clock))
+        self.rows = await self.stack.enter_async_context(journal.open_journal(path, "mqtt"))
         for db in (self.store._db, self.rows._db):
             await db.execute("PRAGMA synchronous = OFF")
-        self.tree = Tree("oneweb", "main", self.store.journal_id, self.store.earlier)
+        self.tree = TopicTree("oneweb", "main", self.store.journal_id, self.store.earlier)
         settings = configured(self.name_path)
         api: Any = self.fleet
-        self.intake = Intake(self.store, api, settings, clock)
+        self.intake = PollRunner(self.store, api, settings, clock)
         await self._connect(8)
 
     async def _connect(self, size: int) -> None:
         """A new connection: what the session decides about the head, then the restored topics, then a fresh window."""
         positions = await self.rows.positions()
         cursor = positions.cursor
-        self.window = Window(size, positions, self.tree.class_of)
+        self.window = SendWindow(size, positions, self.tree.class_of)
         owner: Any = SimpleNamespace(
             tree=self.tree,
             journal=self.rows,
@@ -252,11 +252,11 @@ class Bridge(RuleBasedStateMachine):
         session._head.set_result(json.loads(said) if said else None)
         low = await session._behind(cursor)
         if low < cursor:
-            async for found in retained(self.tree, self.rows, low, cursor, self.window.position_of):
+            async for found in messages_to_restore(self.tree, self.rows, low, cursor, self.window.position_of):
                 self.broker.take(found.message)
         self._say_head(cursor)
         self.at = cursor
-        self.flying: list[Slip] = []
+        self.flying: list[Outgoing] = []
 
     def _say_head(self, seq: int) -> None:
         said = {"journal": self.tree.journal_id, "instance": "main", "seq": seq}
@@ -361,12 +361,12 @@ class Bridge(RuleBasedStateMachine):
         self.run(self._poll_terminals(steps))
 
     async def _poll_terminals(self, steps: int | None) -> None:
-        memory = await self.store.call_memory(TERMINALS)
+        memory = await self.store.load_call_progress(TERMINALS)
         ended, now = await self._polled(TERMINALS, steps), self.clocks.steady()
         rows = [row for row in await self._new_rows() if row.what in ("added", "changed", "removed")]
         whole = not self.fleet.breaks("") or ended == "cancelled"
         listed = {} if self.fleet.breaks("") else self._listed()
-        after = await self.store.call_memory(TERMINALS)
+        after = await self.store.load_call_progress(TERMINALS)
         told = self._fold_told(rows, listed, initial=not memory.complete, whole=whole)
         if ended == "failed":
             assert not told
@@ -454,7 +454,7 @@ class Bridge(RuleBasedStateMachine):
 
         Since when stands as it was first noted, in steady time.
         """
-        for id, count, since in await self.store.ids_after("terminal", ""):
+        for id, count, since in await self.store.missing_counts_after("terminal", ""):
             before, first = self.missing.get(id, (0, 0))
             assert count in {before, before + 1, 0}
             assert since == (0 if count == 0 else first if before > 0 else now)
@@ -549,7 +549,7 @@ class Bridge(RuleBasedStateMachine):
         """An operator lets held removals go."""
 
         async def released() -> None:
-            memory = await self.store.call_memory(TERMINALS)
+            memory = await self.store.load_call_progress(TERMINALS)
             await self.store.remember(msgspec.structs.replace(memory, released=True))
 
         self.run(released())

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.config.masks import PASSING, Masks, pair, secrets_of
+from oneweb_bridge.config.masks import PASSING, Masks, basic_credentials, secrets_of
 from oneweb_bridge.config.schema import Api, Secret
 
 ODD = [
@@ -99,10 +99,10 @@ def test_credentials_are_hidden_as_they_are_sent() -> None:
     masks = masks_of(*secrets_of(api))
     for secret in (
         "the-s3cret",
-        pair("the-client", "the-s3cret"),
+        basic_credentials("the-client", "the-s3cret"),
         "pr/xy-pass",
         "pr%2Fxy-pass",
-        pair("me", "pr/xy-pass"),
+        basic_credentials("me", "pr/xy-pass"),
     ):
         assert masks.text(f"a {secret} b") == "a *** b", secret
 

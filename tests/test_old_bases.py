@@ -13,7 +13,7 @@ from oneweb_bridge.config import read
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt import purge
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.topics import TopicTree
 from tests import harness
 from tests.test_backup import published, sites
 from tests.test_publisher import Bench, bench
@@ -45,7 +45,7 @@ async def test_renamed_base_is_cleared_after_the_new_one_is_complete(tmp_path: P
     """Its topics go, the head last and after all of the new base; what others retain there, and commands, stay."""
     port = mosquitto.free_port()
     others = {"oneweb/bridge/polling/sites/set", "oneweb/note", "oneweb/bridge/probe/x", "oneweb-b/site/x/state"}
-    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         for topic in others:
             await harness.said(port, topic, "{}", retain=True)
         await publish_below(tmp_path, port, OLD, recorder)
@@ -67,14 +67,14 @@ async def test_renamed_base_is_cleared_after_the_new_one_is_complete(tmp_path: P
 async def test_nested_bases_keep_the_new_one(tmp_path: Path) -> None:
     """A new base below the old one is not taken for a part of it, and neither is an old one below the new one."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, "a", recorder)
         for base, other in (("a/terminal", "a"), ("a", "a/terminal")):
             async with bench(tmp_path, port) as made:
                 made.base = base
                 async with made.publishing():
                     await until_cleared(made)
-                    own = Tree(base, "", "")
+                    own = TopicTree(base, "", "")
                     left = set(await harness.retained(port, "#"))
                     assert {"status", "info", "head"} == {t.rpartition("/")[2] for t in left if "/bridge/" in t}
                     assert {topic for topic in left if not topic.startswith(f"{base}/")} == set()
@@ -89,12 +89,12 @@ async def test_crash_while_clearing_leaves_the_rest_to_the_next_start(tmp_path: 
     async def break_off(messages: Sequence[Message]) -> list[bool]:
         raise aiomqtt.MqttError(f"lost with {len(messages)} messages")
 
-    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
         async with bench(tmp_path, port) as made:
             made.base = NEW
-            tree = Tree(NEW, "main", made.store.journal_id)
+            tree = TopicTree(NEW, "main", made.store.journal_id)
             with pytest.raises(aiomqtt.MqttError, match="lost with"):
                 await purge.clear_old_bases(made.settings, tree, made.rows, break_off, is_requested=False)
             assert (await made.rows.identity()).old_bases(NEW) == [OLD]
@@ -111,10 +111,10 @@ async def test_refused_clear_keeps_the_base_known(tmp_path: Path) -> None:
     async def refuse(messages: Sequence[Message]) -> list[bool]:
         return [False] * len(messages)
 
-    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         async with bench(tmp_path, port) as made:
-            tree = Tree(NEW, "main", made.store.journal_id)
+            tree = TopicTree(NEW, "main", made.store.journal_id)
             with pytest.raises(aiomqtt.MqttError, match="access rules"):
                 await purge.clear_old_bases(made.settings, tree, made.rows, refuse, is_requested=False)
             assert (await made.rows.identity()).old_bases(NEW) == [OLD]
@@ -123,7 +123,7 @@ async def test_refused_clear_keeps_the_base_known(tmp_path: Path) -> None:
 async def test_old_base_is_left_to_purge_where_that_is_configured(tmp_path: Path) -> None:
     """With `clear_old_base: false` it stays until `request/purge`, which clears it."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
         assert len(await kept(port)) == 6
@@ -139,7 +139,7 @@ async def test_old_base_is_left_to_purge_where_that_is_configured(tmp_path: Path
 async def test_base_of_another_bridge_is_left_alone(tmp_path: Path, head: str | None) -> None:
     """Where the head is not this database's own any more, nothing is cleared, also not by `purge`."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await harness.said(port, "oneweb/bridge/head", head or "", retain=True)
         before = await kept(port)
@@ -154,13 +154,13 @@ async def test_base_of_another_bridge_is_left_alone(tmp_path: Path, head: str | 
 async def test_base_that_says_online_is_cleared_on_request_only(tmp_path: Path) -> None:
     """A bridge may work there with a copy of this database; who asks for `purge` knows better."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
         await harness.said(port, "oneweb/bridge/status", '{"state": "online"}', retain=True)
         async with bench(tmp_path, port) as made:
             made.base = NEW
-            tree = Tree(NEW, "main", made.store.journal_id)
+            tree = TopicTree(NEW, "main", made.store.journal_id)
 
             async def announce(_: object) -> list[bool]:
                 raise AssertionError
@@ -175,7 +175,7 @@ async def test_base_that_says_online_is_cleared_on_request_only(tmp_path: Path) 
 async def test_check_looks_at_the_head_as_run_does(tmp_path: Path) -> None:
     """`check` fails where `run` would publish nothing, and passes where the head is the database's own."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         for instance, path, is_good in (
             ("main", "bench.db", True),
@@ -208,4 +208,4 @@ async def test_check_looks_at_the_head_as_run_does(tmp_path: Path) -> None:
 )
 def test_only_the_bridges_own_kinds_of_topics_are_cleared(topic: str, own: bool) -> None:
     """Commands, and what no bridge publishes, are not the bridge's to clear."""
-    assert Tree("a/b", "main", "j").may_own(topic) is own
+    assert TopicTree("a/b", "main", "j").may_own(topic) is own

@@ -23,10 +23,10 @@ from oneweb_bridge.api import client, headers, rate_limits
 from oneweb_bridge.commands import decode as commands
 from oneweb_bridge.decode import record_hashes, wire
 from oneweb_bridge.decode.catalogue import CALLS, Call
-from oneweb_bridge.decode.wire import Rules
+from oneweb_bridge.decode.wire import DecodeRules
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model import heads
-from oneweb_bridge.model.records import Entry, Reading, Row, Sample
+from oneweb_bridge.model.records import DecodedRecord, Entry, Row, Sample
 from oneweb_bridge.mqtt import topics
 from oneweb_bridge.mqtt.topics import parse_command_topic
 from oneweb_bridge.polling import diff, samples
@@ -36,7 +36,7 @@ from tests.test_explore import judged
 from tests.test_wire import POLLING, body_of
 
 FOLDER = Path(__file__).parent / "samples"
-TREE = topics.Tree("oneweb", "main", "j")
+TREE = topics.TopicTree("oneweb", "main", "j")
 
 
 def records_of(call: str) -> list[Any]:
@@ -56,8 +56,8 @@ def sent(entries: list[Entry]) -> None:
 class Readers(msgspec.Struct, frozen=True):
     """The functions that read one call."""
 
-    look: record_hashes.Glance
-    read: Callable[[str, Any], Reading]
+    look: record_hashes.RecordHasher
+    read: Callable[[str, Any], DecodedRecord]
     sample: wire.Sampler
 
 
@@ -65,19 +65,23 @@ class Readers(msgspec.Struct, frozen=True):
 def readers_of(id: str) -> Readers:
     """The functions that read a call, made once, as they are for a configuration."""
     call = POLLING[id]
-    return Readers(record_hashes.glance_of(call), wire.reader(call, Rules()), wire.sampler(call, Rules()))
+    return Readers(
+        record_hashes.record_hasher(call),
+        wire.record_decoder(call, DecodeRules()),
+        wire.sample_decoder(call, DecodeRules()),
+    )
 
 
 def read_page(call: Call, body: bytes) -> dict[str, object]:
     """What is read of a page, by key, and published; as a poll does it."""
-    records = wire.exploded(call, wire.split(body, call.records).records)
+    records = wire.expand_tables(call, wire.split_page(body, call.records).records)
     readers = readers_of(call.id)
-    readers.look.page(wire.checked(body), record_hashes.Salt.of("x"))
+    readers.look.page(wire.clean_body(body), record_hashes.Salt.of("x"))
     found: dict[str, object] = {}
     for raw in records:
         with contextlib.suppress(wire.Unreadable):
             id, _ = readers.look.key(raw), readers.look.parts(raw)
-            decoded = wire.decoded(raw)
+            decoded = wire.decode_record(raw)
             if call.reads == "report":
                 found[id] = publish_samples(call, readers.sample(id, decoded))
             else:
@@ -89,14 +93,14 @@ def publish_samples(call: Call, measured: wire.Measured) -> list[Sample]:
     """The samples as they are staged, judged and published."""
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(measured.samples), type=list[Sample])
     assert again == measured.samples
-    sent(samples.judge(again, samples.Context(entity=call.entity, past={}, latest={})).entries)
+    sent(samples.batch_new_samples(again, samples.SampleContext(entity=call.entity, past={}, latest={})).entries)
     return again
 
 
-def publish_record(reading: Reading) -> Reading:
+def publish_record(reading: DecodedRecord) -> DecodedRecord:
     """The record as it is compared, stored and published."""
-    rule = diff.Rule(kind=reading.kind, volatile=frozenset(), sets=frozenset({"product_ids"}))
-    batch = diff.compare(rule, {}, [diff.Fresh(reading, b"")], {})
+    rule = diff.CompareRule(kind=reading.kind, volatile=frozenset(), sets=frozenset({"product_ids"}))
+    batch = diff.compare(rule, {}, [diff.ListedRecord(reading, b"")], {})
     sent(batch.entries)
     for put in batch.puts:
         assert json.loads(put.doc) is not None
@@ -259,7 +263,7 @@ def obey(topic: str, payload: bytes) -> None:
     """Everything that is made of a command before it is obeyed; only BadCommand may come of it."""
     address = parse_command_topic(topic, "oneweb")
     assert address is not None
-    commands.is_empty(address, payload, retain=True)
+    commands.is_no_command(address, payload, retain=True)
     sentence, command = "", None
     try:
         command = commands.decode(address, payload)
@@ -268,7 +272,7 @@ def obey(topic: str, payload: bytes) -> None:
     if isinstance(command, commands.Request):
         sentence = check_span(command)
     if command is not None:
-        commands.mark_of(payload, command.id)
+        commands.command_identity(payload, command.id)
         encode(command)
     assert len(sentence) < 1000
 

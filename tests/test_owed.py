@@ -12,9 +12,9 @@ import pytest
 
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
-from oneweb_bridge.model.records import Batch, Entry, Message, Put
+from oneweb_bridge.model.records import Batch, Entry, Message, RecordWrite
 from oneweb_bridge.mqtt import publisher, refusals, session, suspects
-from oneweb_bridge.mqtt.link import REFUSED, Link
+from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection
 from tests import harness
 from tests.test_publisher import ALL, Bench, bench, counts, guarded_broker, of_sites, samples, sites, terminal_messages
 
@@ -23,7 +23,7 @@ def large_site(size: int) -> Batch:
     """A site whose retained record is so large."""
     doc = json.dumps({"site_id": "large", "name": "x" * size}).encode()
     entry = Entry("site", "large", "state", "state", 1, doc)
-    return Batch(entries=[entry], puts=[Put("site", "large", doc, entry=0)])
+    return Batch(entries=[entry], puts=[RecordWrite("site", "large", doc, entry=0)])
 
 
 async def forget_head(port: int) -> None:
@@ -89,7 +89,7 @@ async def test_replay_and_discovery_pass_what_fits(tmp_path: Path) -> None:
 async def test_info_goes_out_once_at_a_connect(tmp_path: Path) -> None:
     """The bridge's own state is published at a connect, and then only when it has changed."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
         await made.store.commit(samples(3, 3))
         await published(made, port)
         await recorder.quiet(0.3)
@@ -99,7 +99,7 @@ async def test_info_goes_out_once_at_a_connect(tmp_path: Path) -> None:
 async def test_everything_is_restored_where_rows_behind_the_head_are_gone(tmp_path: Path) -> None:
     """Rows behind the broker's head that were trimmed may have cleared or said anything: all topics are restored."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(sites(10))
         await published(made, port)
         head = {"journal": made.store.journal_id, "instance": "main", "seq": 4}
@@ -115,7 +115,7 @@ async def test_everything_is_restored_where_rows_behind_the_head_are_gone(tmp_pa
 async def test_head_is_not_said_while_topics_are_restored(tmp_path: Path) -> None:
     """While everything is republished the head stays where it was, also when the cursor moves meanwhile."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         await made.store.commit(sites(3))
         await made.drained()
         await harness.until_retained(port, "oneweb/bridge/head", lambda said: said["seq"] == 3)
@@ -137,7 +137,7 @@ async def test_what_was_acknowledged_last_is_not_repeated(tmp_path: Path, monkey
 
     monkeypatch.setattr(session.Session, "_commit", never)
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(3, 3))
         async with harness.recording(port, "oneweb/terminal/#") as recorder, made.publishing() as running:
             await recorder.until(lambda: len(made.sent) == 3)
@@ -176,11 +176,11 @@ class Rules:
         codes: asyncio.Queue[int] = asyncio.Queue()
         async with (
             asyncio.timeout(20),
-            Link(settings, "ruler", lambda *answer: codes.put_nowait(answer[1])) as link,
+            MqttConnection(settings, "ruler", lambda *answer: codes.put_nowait(answer[1])) as link,
         ):
             while True:
                 link.send(marker)
-                if await codes.get() >= REFUSED:
+                if await codes.get() >= FIRST_REFUSAL_CODE:
                     return
 
 
@@ -191,7 +191,7 @@ async def ruled_broker(directory: Path, *settings: str) -> AsyncIterator[tuple[i
     file.write_text(ALL)
     file.chmod(0o644)
     conf.write_text("\n".join(("allow_anonymous true", "user root", f"acl_file {file}", *settings, "")))
-    async with mosquitto.running(port, conf) as process:
+    async with mosquitto.run_mosquitto(port, conf) as process:
         yield port, Rules(file, process, port)
 
 
@@ -203,7 +203,7 @@ def events(first: int, count: int, ids: int) -> Batch:
         record = {"imei": imei, "number": number}
         body = json.dumps({"changed": {"number": {"from": number - ids, "to": number}}, "record": record}).encode()
         batch.entries.append(Entry("terminal", imei, "changed", "", number, body))
-        batch.puts.append(Put("terminal", imei, json.dumps(record).encode(), entry=number - first))
+        batch.puts.append(RecordWrite("terminal", imei, json.dumps(record).encode(), entry=number - first))
     return batch
 
 
@@ -450,11 +450,11 @@ async def test_message_that_breaks_the_connection_is_found_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two connections find it; then everything else passes, and it follows when the broker takes it."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.1)
     monkeypatch.setattr(suspects, "FIRST_PAUSE", 0.5)
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         breaking(port, b"oneweb/site/s5/") as (before, breaker),
         bench(tmp_path, before) as made,
         harness.recording(port, "oneweb/site/#") as recorder,
@@ -475,11 +475,11 @@ async def test_message_that_breaks_the_connection_is_found_and_the_others_go_on(
 
 async def test_what_breaks_the_connection_is_found_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second connection sends one message at a time, the oldest first; other classes pass on the third."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.1)
     monkeypatch.setattr(suspects, "FIRST_PAUSE", 1000.0)
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         breaking(port, b"oneweb/site/s5/") as (before, breaker),
         bench(tmp_path, before) as made,
         harness.recording(port, "oneweb/terminal/#") as recorder,
@@ -496,13 +496,13 @@ async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where others of its class pass it is set aside after some connections, and is owed."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.05)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.05)
     monkeypatch.setattr(suspects, "FIRST_PAUSE", 0.05)
     monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
     monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         breaking(port, b"oneweb/site/s5/") as (before, breaker),
         bench(tmp_path, before) as made,
     ):
@@ -512,7 +512,7 @@ async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
                 # Others of its class, so that there is something to compare with.
                 doc = json.dumps({"site_id": f"n{number}"}).encode()
                 entry = Entry("site", f"n{number}", "state", "state", 1, doc)
-                await made.store.commit(Batch(entries=[entry], puts=[Put("site", f"n{number}", doc, entry=0)]))
+                await made.store.commit(Batch(entries=[entry], puts=[RecordWrite("site", f"n{number}", doc, entry=0)]))
                 await asyncio.sleep(0.1)
                 if await made.rows.count_owed():
                     break

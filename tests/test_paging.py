@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.api.paging import Ask, Got, Incomplete, Paging
-from oneweb_bridge.decode.catalogue import Page
+from oneweb_bridge.api.paging import Incomplete, PageRequest, PageResult, Paging
+from oneweb_bridge.decode.catalogue import PageSettings
 
 URL = "https://api.example/things"
-Server = Callable[[Ask], Got]
+Server = Callable[[PageRequest], PageResult]
 
 
-def listed(page: Page, server: Server) -> tuple[list[str], Paging]:
+def listed(page: PageSettings, server: Server) -> tuple[list[str], Paging]:
     """What a poll gets: the ids of all pages that may be used, and the paging at its end."""
     paging, found = Paging(page, URL), list[str]()
     for asked in count():
@@ -33,14 +33,14 @@ def listed(page: Page, server: Server) -> tuple[list[str], Paging]:
 class Things:
     """A server of `ids` in the style of `page`; `total` says whether it counts, `most` how many it shows at once."""
 
-    def __init__(self, ids: list[str], page: Page, *, total: bool = True, most: int = 10**6) -> None:
+    def __init__(self, ids: list[str], page: PageSettings, *, total: bool = True, most: int = 10**6) -> None:
         self.ids = ids
         self.page = page
         self.total = total
         self.most = most
-        self.asked: list[Ask] = []
+        self.asked: list[PageRequest] = []
 
-    def __call__(self, ask: Ask) -> Got:
+    def __call__(self, ask: PageRequest) -> PageResult:
         self.asked.append(ask)
         page = self.page
         params = ask.params or {name: said[0] for name, said in parse_qs(urlsplit(ask.url or "").query).items()}
@@ -56,7 +56,7 @@ class Things:
                 start = int(params.get(page.cursor_param, 0))
         shown = self.ids[start : start + size]
         more = str(start + size) if start + size < len(self.ids) else None
-        return Got(
+        return PageResult(
             count=len(shown),
             ids=shown,
             total=len(self.ids) if self.total and page.style != "cursor" else None,
@@ -75,7 +75,7 @@ def test_listing_of_any_size_comes_out_complete(
     style: Any, ids: list[str], limit: int, total: bool, first: int
 ) -> None:
     """In every style, with and without a total, at every page size, all records come once and in order."""
-    page = Page(style=style, limit=limit, first_page=first)
+    page = PageSettings(style=style, limit=limit, first_page=first)
     found, paging = listed(page, Things(ids, page, total=total))
     assert found == ids
     assert not paging.unpaged
@@ -84,18 +84,18 @@ def test_listing_of_any_size_comes_out_complete(
 @given(IDS, st.integers(1, 12), st.integers(1, 12))
 def test_server_with_smaller_pages_is_followed(ids: list[str], limit: int, most: int) -> None:
     """A server that gives fewer than were asked for is read to its end all the same."""
-    page = Page(limit=limit)
+    page = PageSettings(limit=limit)
     found, _ = listed(page, Things(ids, page, most=most, total=False))
     assert found == ids
 
 
 def test_page_of_pages_asks_as_the_configuration_says() -> None:
     """The names and numbers of the parameters are those of `polling.<call>.page`."""
-    page = Page(style="page_size", limit=2, page_param="p", size_param="s", first_page=0)
+    page = PageSettings(style="page_size", limit=2, page_param="p", size_param="s", first_page=0)
     server = Things(["a", "b", "c"], page)
     listed(page, server)
     assert [ask.params for ask in server.asked] == [{"p": "0", "s": "2"}, {"p": "1", "s": "2"}]
-    page = Page(limit=2, offset_param="o", limit_param="l")
+    page = PageSettings(limit=2, offset_param="o", limit_param="l")
     server = Things(["a", "b", "c"], page)
     listed(page, server)
     assert [ask.params for ask in server.asked] == [{"o": "0", "l": "2"}, {"o": "2", "l": "2"}]
@@ -104,13 +104,13 @@ def test_page_of_pages_asks_as_the_configuration_says() -> None:
 # --- lies -----------------------------------------------------------------------------------------
 
 
-def scripted(*pages: Got) -> Server:
+def scripted(*pages: PageResult) -> Server:
     left = list(pages)
     return lambda _: left.pop(0)
 
 
-def got(*ids: str, **said: Any) -> Got:
-    return Got(count=len(ids), ids=ids, **said)
+def got(*ids: str, **said: Any) -> PageResult:
+    return PageResult(count=len(ids), ids=ids, **said)
 
 
 @pytest.mark.parametrize(
@@ -134,18 +134,18 @@ def got(*ids: str, **said: Any) -> Got:
         ("cursor", [got("a", next_cursor="x"), got("b", next_cursor="y"), got("a")], "again"),
     ],
 )
-def test_each_lie_is_incomplete(style: Any, pages: list[Got], why: str) -> None:
+def test_each_lie_is_incomplete(style: Any, pages: list[PageResult], why: str) -> None:
     """Repeats, totals that change or are not reached, and links that lead away or in a circle are never a listing."""
     with pytest.raises(Incomplete, match=why):
-        listed(Page(style=style, limit=2), scripted(*pages))
+        listed(PageSettings(style=style, limit=2), scripted(*pages))
 
 
 @pytest.mark.parametrize("style", ["offset_limit", "page_size", "link_next", "cursor"])
 def test_listing_without_an_end_is_incomplete(style: Any) -> None:
     """A server that always has one more page is given up after `max_pages`."""
-    page, number = Page(style=style, limit=1, max_pages=20), count()
+    page, number = PageSettings(style=style, limit=1, max_pages=20), count()
 
-    def endless(_: Ask) -> Got:
+    def endless(_: PageRequest) -> PageResult:
         at = next(number)
         links = [f"?p={at}"] if style == "link_next" else []
         return got(f"T{at}", next_links=links, next_cursor=str(at))
@@ -158,10 +158,10 @@ def test_listing_without_an_end_is_incomplete(style: Any) -> None:
 @given(st.sampled_from(["offset_limit", "page_size"]), st.integers(3, 30), st.integers(1, 8), st.data())
 def test_missing_page_is_incomplete(style: Any, size: int, limit: int, data: st.DataObject) -> None:
     """A page that comes empty before the total is reached makes the listing incomplete."""
-    page = Page(style=style, limit=limit)
+    page = PageSettings(style=style, limit=limit)
     server, missing = Things([f"T{i}" for i in range(size)], page), data.draw(st.integers(0, (size - 1) // limit))
 
-    def holed(ask: Ask) -> Got:
+    def holed(ask: PageRequest) -> PageResult:
         found = server(ask)
         return got(total=found.total) if len(server.asked) - 1 == missing else found
 
@@ -174,10 +174,10 @@ def test_missing_page_is_incomplete(style: Any, size: int, limit: int, data: st.
 def test_record_that_moves_between_pages_is_noticed(size: int, limit: int, data: st.DataObject) -> None:
     """A record deleted while the pages are read shifts the rest: with a total, that is no whole listing."""
     hypothesis.assume(size > limit)
-    page, ids = Page(limit=limit), [f"T{i}" for i in range(size)]
+    page, ids = PageSettings(limit=limit), [f"T{i}" for i in range(size)]
     server, at = Things(ids, page), data.draw(st.integers(0, limit - 1))
 
-    def shifting(ask: Ask) -> Got:
+    def shifting(ask: PageRequest) -> PageResult:
         found = server(ask)
         if len(server.asked) == 1:
             del server.ids[at]
@@ -194,7 +194,7 @@ def test_record_that_moves_between_pages_is_noticed(size: int, limit: int, data:
 @pytest.mark.parametrize("total", [True, False])
 def test_server_that_gives_all_at_once_is_recognised(style: Any, total: bool) -> None:
     """A server that shows more than it was asked for, and the same again, does not page: that is its whole listing."""
-    page, ids = Page(style=style, limit=3), list("abcdefgh")
+    page, ids = PageSettings(style=style, limit=3), list("abcdefgh")
     found, paging = listed(page, lambda _: got(*ids, total=len(ids) if total else None))
     assert (found, paging.unpaged) == (ids, True)
 
@@ -203,9 +203,9 @@ def test_server_that_gives_all_at_once_is_recognised(style: Any, total: bool) ->
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 12), st.booleans())
 def test_server_with_larger_pages_is_whole_or_nothing(size: int, limit: int, fixed: int, total: bool) -> None:
     """A server with a page size of its own, above what was asked for, is never cut off after its first page."""
-    ids, page = [f"T{i}" for i in range(size)], Page(limit=limit)
+    ids, page = [f"T{i}" for i in range(size)], PageSettings(limit=limit)
 
-    def larger(ask: Ask) -> Got:
+    def larger(ask: PageRequest) -> PageResult:
         start = int(ask.params["offset"])
         return got(*ids[start : start + fixed], total=size if total else None)
 
@@ -219,27 +219,27 @@ def test_server_with_larger_pages_is_whole_or_nothing(size: int, limit: int, fix
 def test_more_than_asked_for_but_less_than_the_total_is_no_listing() -> None:
     """A first answer longer than the limit but short of its own total is not the whole."""
     with pytest.raises(Incomplete):
-        listed(Page(limit=2), scripted(got("a", "b", "c", total=9), *[got(total=9)] * 5))
+        listed(PageSettings(limit=2), scripted(got("a", "b", "c", total=9), *[got(total=9)] * 5))
 
 
 @pytest.mark.parametrize("style", ["offset_limit", "page_size"])
 def test_server_that_ignores_paging_is_recognised(style: Any) -> None:
     """The first page once more, and not a full one, is the whole listing of a server that does not page."""
-    found, paging = listed(Page(style=style, limit=3), lambda _: got("a", "b"))
+    found, paging = listed(PageSettings(style=style, limit=3), lambda _: got("a", "b"))
     assert (found, paging.unpaged) == (["a", "b"], True)
 
 
 def test_full_page_that_comes_again_is_incomplete() -> None:
     """Exactly as many as asked for, twice the same: the server may ignore the offset alone, so nothing is proved."""
     with pytest.raises(Incomplete):
-        listed(Page(limit=2), lambda _: got("a", "b"))
+        listed(PageSettings(limit=2), lambda _: got("a", "b"))
 
 
 @pytest.mark.parametrize("style", ["cursor", "link_next"])
 def test_first_page_behind_a_link_is_incomplete(style: Any) -> None:
     """A server that says there is more, and then shows the first page again, has not shown all."""
     with pytest.raises(Incomplete):
-        listed(Page(style=style, limit=2), scripted(got("a", next_cursor="x", next_links=["?p=2"]), got("a")))
+        listed(PageSettings(style=style, limit=2), scripted(got("a", next_cursor="x", next_links=["?p=2"]), got("a")))
 
 
 # --- evidence -------------------------------------------------------------------------------------
@@ -264,10 +264,10 @@ MORE = {"next_links": ["/things?p=2"]}
         ("offset_limit", [got("a", "b", total=2, **MORE), got("c", total=2)], "2 records and showed 3"),
     ],
 )
-def test_answer_that_says_there_is_more_is_never_the_end(style: Any, pages: list[Got], why: str) -> None:
+def test_answer_that_says_there_is_more_is_never_the_end(style: Any, pages: list[PageResult], why: str) -> None:
     """A next page that is not followed, status 206 alone, and what cannot be read are no proof of an end."""
     with pytest.raises(Incomplete, match=why):
-        listed(Page(style=style, limit=2), scripted(*pages))
+        listed(PageSettings(style=style, limit=2), scripted(*pages))
 
 
 @pytest.mark.parametrize(
@@ -280,9 +280,9 @@ def test_answer_that_says_there_is_more_is_never_the_end(style: Any, pages: list
         ("offset_limit", [got("a", "b", total=2, **MORE), got(total=2)]),
     ],
 )
-def test_proved_end_is_an_end(style: Any, pages: list[Got]) -> None:
+def test_proved_end_is_an_end(style: Any, pages: list[PageResult]) -> None:
     """A total that is reached, an empty page, or a last page behind others end a listing, whatever its status."""
-    found, _ = listed(Page(style=style, limit=2), scripted(*pages))
+    found, _ = listed(PageSettings(style=style, limit=2), scripted(*pages))
     assert found == [id for page in pages for id in page.ids]
 
 
@@ -291,10 +291,10 @@ def test_listing_beyond_all_bounds_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("oneweb_bridge.api.paging.MAX_RECORDS", 50)
     number = count()
     with pytest.raises(Incomplete, match="more than 50 records"):
-        listed(Page(limit=10), lambda _: got(*(f"T{next(number)}" for _ in range(10))))
+        listed(PageSettings(limit=10), lambda _: got(*(f"T{next(number)}" for _ in range(10))))
 
 
 def test_next_page_on_the_same_server_is_known_in_any_spelling() -> None:
     """Host names have no case, and a default port may be left out: that is no other server."""
     pages = scripted(got("a", next_links=["HTTPS://API.example:443/things?p=2"]), got("b"))
-    assert listed(Page(style="link_next"), pages)[0] == ["a", "b"]
+    assert listed(PageSettings(style="link_next"), pages)[0] == ["a", "b"]

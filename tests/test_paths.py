@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.config.read import parse
-from oneweb_bridge.decode.paths import BadPath, compile_path, compile_paths, folded, top_member
+from oneweb_bridge.decode.paths import BadPath, compile_path, compile_paths, fold_name, top_member
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -126,8 +126,8 @@ def test_top_member_names_what_a_path_reads(path: str, expected: str | None) -> 
 def test_folded_ignores_case_and_separators(text: str) -> None:
     """Two spellings that differ in case of ASCII letters, spaces, `_` and `-` fold to the same."""
     spread = "_".join(text)
-    assert folded(text) == folded(spread) == folded(f" {text}-")
-    assert folded(folded(text)) == folded(text)
+    assert fold_name(text) == fold_name(spread) == fold_name(f" {text}-")
+    assert fold_name(fold_name(text)) == fold_name(text)
 
 
 ALL_PATHS = sorted({path for call in parse("", {}).polling.values() for field in call.fields for path in field.paths})

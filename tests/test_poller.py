@@ -15,9 +15,9 @@ from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Alert
 from oneweb_bridge.polling import intake, poller
-from oneweb_bridge.polling.intake import Outcome
-from oneweb_bridge.polling.poller import Done, Poller
-from oneweb_bridge.store.store import CallMemory
+from oneweb_bridge.polling.intake import PollOutcome
+from oneweb_bridge.polling.poller import Poller, PollResult
+from oneweb_bridge.store.store import CallProgress
 from tests.polls import Bench, bench, configured
 
 SITES, PRODUCTS, TERMINALS = "sites", "products", "user_terminals"
@@ -45,12 +45,12 @@ class Gate:
         self._store = b.store
         b.intake.poll = self.poll  # type: ignore[method-assign]  # the stage of this story
 
-    async def poll(self, call: str) -> Outcome:
-        memory = await self._store.call_memory(call)
+    async def poll(self, call: str) -> PollOutcome:
+        memory = await self._store.load_call_progress(call)
         self.begun.append(call)
         self.heard.set()
         await self._open.acquire()
-        return Outcome(memory=memory)
+        return PollOutcome(memory=memory)
 
     def let_end(self, count: int = 100) -> None:
         """Lets so many polls end, those under way and those to come."""
@@ -75,7 +75,7 @@ async def running(found: Poller) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def ended(*waits: tuple[Awaitable[Done], float]) -> list[Done]:
+async def ended(*waits: tuple[Awaitable[PollResult], float]) -> list[PollResult]:
     async with asyncio.timeout(20):
         return [await done for done, _ in waits]
 
@@ -90,7 +90,7 @@ async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypa
         await b.poll(SITES, SITES)
         pages, plans = dict(b.intake._familiar), b.intake._plans
         compiled: list[str] = []
-        monkeypatch.setattr(intake, "planned", lambda call, _: compiled.append(call.id))
+        monkeypatch.setattr(intake, "compile_call", lambda call, _: compiled.append(call.id))
         await b.news()
 
         await found.change([SITES], CHANGES, "mqtt", None)
@@ -118,7 +118,7 @@ async def test_set_on_all_is_checked_as_a_whole(tmp_path: Path) -> None:
 
         assert before == {call: slot.interval for call, slot in found.slots.items()}
         assert await b.store.settings() == []
-        assert await b.store.command_mark("all") is None
+        assert await b.store.last_command_identity("all") is None
         await found.change(list(found.slots), {"interval": 3600.0, "enabled": True}, "mqtt", ("all", "mark"))
         assert {slot.interval for slot in found.slots.values()} == {3600.0}
         assert len(await b.store.settings()) == 24
@@ -146,7 +146,7 @@ async def test_release_survives_a_poll_that_is_under_way(tmp_path: Path) -> None
     """Removals that are released while a poll runs go with the next one, though that poll stores its progress last."""
     async with bench(tmp_path) as b:
         for call in (SITES, PRODUCTS):
-            await b.store.remember(CallMemory(id=call, held_since=1))
+            await b.store.remember(CallProgress(id=call, held_since=1))
         found, gate = await loaded(b), Gate(b)
         async with running(found):
             first = found.wish(SITES)
@@ -156,8 +156,8 @@ async def test_release_survives_a_poll_that_is_under_way(tmp_path: Path) -> None
             gate.let_end()
             await ended(first)
 
-            assert (await b.store.call_memory(SITES)).released
-            assert (await b.store.call_memory(PRODUCTS)).released
+            assert (await b.store.load_call_progress(SITES)).released
+            assert (await b.store.load_call_progress(PRODUCTS)).released
             await gate.until_begun(2)
 
 
@@ -194,7 +194,7 @@ async def test_poll_request_is_stored_until_its_poll_has_ended(tmp_path: Path) -
     async with bench(tmp_path) as b:
         found, gate = await loaded(b, polling={call: {"enabled": False} for call in CALLS}), Gate(b)
 
-        async def asked() -> tuple[Awaitable[Done], float]:
+        async def asked() -> tuple[Awaitable[PollResult], float]:
             (number,) = await b.store.add_poll_requests("topic", [SITES], None, ("topic", "mark"))
             return found.wish(SITES, number)
 
@@ -220,9 +220,9 @@ async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pyt
         found = await loaded(b)
         await b.news()
 
-        async def poll(call: str) -> Outcome:
-            memory = CallMemory(id=call, window_end=77)
-            return Outcome(memory=memory, alerts=[Alert(kind="set_aside", call=call, message="two records")])
+        async def poll(call: str) -> PollOutcome:
+            memory = CallProgress(id=call, window_end=77)
+            return PollOutcome(memory=memory, alerts=[Alert(kind="set_aside", call=call, message="two records")])
 
         monkeypatch.setattr(b.intake, "poll", poll)
         (number,) = await b.store.add_poll_requests("topic", [SITES], None, None)
@@ -241,7 +241,7 @@ async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pyt
 
         assert len(written) == 2
         assert [row.what for row in await b.news()] == ["state", "alert", "state"]
-        assert (await b.store.call_memory(SITES)).window_end == 77
+        assert (await b.store.load_call_progress(SITES)).window_end == 77
         assert await b.store.poll_requests() == []
 
 
@@ -251,8 +251,10 @@ async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkey
         found = await loaded(b)
         slot = found.slots[SITES]
 
-        async def poll(call: str) -> Outcome:
-            return Outcome(memory=CallMemory(id=call, window_end=77), alerts=[Alert(kind="a", call=call, message="m")])
+        async def poll(call: str) -> PollOutcome:
+            return PollOutcome(
+                memory=CallProgress(id=call, window_end=77), alerts=[Alert(kind="a", call=call, message="m")]
+            )
 
         monkeypatch.setattr(b.intake, "poll", poll)
         commit, left = b.store.commit, [1]
@@ -284,9 +286,9 @@ async def test_interval_is_counted_from_the_begin_of_the_last_poll(
         found, now = await loaded(b, polling={SITES: {"interval": "10m"}}), [1000.0]
         monkeypatch.setattr(poller, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
-        async def slow(call: str) -> Outcome:
+        async def slow(call: str) -> PollOutcome:
             now[0] += 250.0
-            return Outcome(memory=CallMemory(id=call))
+            return PollOutcome(memory=CallProgress(id=call))
 
         monkeypatch.setattr(b.intake, "poll", slow)
         await found._poll(found.slots[SITES])
@@ -316,7 +318,7 @@ async def test_last_poll_is_the_failed_one(
 
         monkeypatch.setattr(b.store, "commit", full)
         await found._poll(slot)
-        stored = await b.store.call_memory(SITES)
+        stored = await b.store.load_call_progress(SITES)
 
         assert slot.status == "failed"
         assert found.state(slot).last_poll == rfc3339(stored.last_poll)

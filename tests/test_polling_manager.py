@@ -20,7 +20,7 @@ from oneweb_bridge.config import read
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.mqtt import publisher, session
 from tests import harness
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 
 CALL = "oneweb/bridge/polling/sites"
 STATE = f"{CALL}/state"
@@ -34,7 +34,7 @@ async def settled_bridge(
     """A bridge with slow polls that has polled everything once, and what is heard of it."""
     settings = world.config(**harness.merged({"polling": SLOW}, changes))
     async with harness.recording(world.port) as recorder, harness.running(settings) as bridge:
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         yield recorder, bridge
 
 
@@ -153,7 +153,7 @@ async def test_retained_poll_runs_once_ever(world: harness.World) -> None:
     settings = world.config(polling=SLOW)
     async with harness.recording(world.port) as recorder:
         async with harness.running(settings) as bridge:
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             before = polls(world)
             await harness.said(world.port, f"{CALL}/poll", '{"id": "once"}', retain=True)
             await recorder.until(lambda: recorder.on(f"{CALL}/result"))
@@ -187,7 +187,7 @@ async def test_poll_that_waits_runs_once_after_a_restart(world: harness.World, e
 
     async with harness.recording(world.port) as recorder:
         async with harness.running(settings) as bridge:
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             before = polls(world)
             world.api.fault("hang", path="productinventory", seconds=30.0, count=3)
             await harness.said(world.port, "oneweb/bridge/polling/products/poll")
@@ -276,8 +276,8 @@ async def test_retained_poll_runs_once_through_fifty_reconnects(
     world: harness.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same retained trigger is obeyed once, however often the broker redelivers it to a new connection."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(publisher, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.01)
+    monkeypatch.setattr(publisher, "MAX_RECONNECT_S", 0.01)
     monkeypatch.setattr(session, "MIN_TWIN_TIMEOUT_S", 0.01)
     connections: list[publisher.Publisher] = []
     ends = iter(range(50))
@@ -333,7 +333,7 @@ async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp
     )
     async with simulator.serve(simulator.Options(terminals=4, seed=2)) as api:
         path = harness.bridge_yaml(tmp_path, api.url, port, polling=SLOW)
-        async with mosquitto.running(port, conf) as process, harness.recording(port) as recorder:
+        async with mosquitto.run_mosquitto(port, conf) as process, harness.recording(port) as recorder:
             bridge = await harness.started(path)
             await harness.said(port, f"{CALL}/interval/set", "111", retain=True)
             await recorder.until(lambda: interval(recorder) == 111)
@@ -344,7 +344,7 @@ async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp
                     await asyncio.sleep(0.05)
             process.kill()
         try:
-            async with mosquitto.running(port, conf), harness.recording(port) as recorder:
+            async with mosquitto.run_mosquitto(port, conf), harness.recording(port) as recorder:
                 # Its result may have gone out before the recorder was there; the log has it all the same.
                 await recorder.until(lambda: "was obeyed before" in bridge.text(), 60)
                 assert str((await harness.retained(port))[f"{CALL}/interval/set"]) == "111"
@@ -495,7 +495,7 @@ async def test_sighup_reads_intervals_again_and_keeps_what_commands_set(world: h
     """SIGHUP puts new intervals of the file in force, but a command's setting stays over it."""
     settings = world.config(polling=SLOW)
     async with harness.recording(world.port) as recorder, running_with_quick_info(settings) as bridge:
-        await recorder.until(lambda: settled(recorder))
+        await recorder.until(lambda: is_at_rest(recorder))
         await harness.said(world.port, f"{CALL}/set", '{"interval": 60}')
         await recorder.until(lambda: interval(recorder) == 60)
         tree = yaml.safe_load(settings.read_text())

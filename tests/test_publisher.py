@@ -20,11 +20,11 @@ from oneweb_bridge.commands.executor import Inbox
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.demo import mosquitto
-from oneweb_bridge.model.records import Batch, Entry, Message, Positions, Put
+from oneweb_bridge.model.records import Batch, Entry, Message, Positions, RecordWrite
 from oneweb_bridge.mqtt import publisher, refusals, session
-from oneweb_bridge.mqtt.link import Link, Rejected, TakenOver
-from oneweb_bridge.mqtt.topics import Tree
-from oneweb_bridge.mqtt.window import Slip
+from oneweb_bridge.mqtt.link import MqttConnection, Rejected, TakenOver
+from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.mqtt.window import Outgoing
 from oneweb_bridge.store import journal, store
 from tests import harness, proxy
 
@@ -49,9 +49,9 @@ class Bench:
         self.sent: list[Message] = []
         self.lost: list[int] = []
         self.base, self.instance = "oneweb", "main"
-        self.on_command: Callable[[session.Incoming], None] = lambda _: None
+        self.on_command: Callable[[session.CommandMessage], None] = lambda _: None
 
-    def _command(self, incoming: session.Incoming) -> None:
+    def _command(self, incoming: session.CommandMessage) -> None:
         self.on_command(incoming)
 
     async def _alert(self, kind: str, message: str) -> None:
@@ -72,14 +72,14 @@ class Bench:
     @contextlib.asynccontextmanager
     async def publishing(self, instance: str | None = None) -> AsyncIterator[publisher.Publisher]:
         """A publisher while the block runs."""
-        handles = session.Handles(
+        handles = session.PublisherCallbacks(
             on_command=self._command,
             info=self._info,
             alert=self._alert,
             on_sent=self.sent.append,
             on_lost=self._lost,
         )
-        tree = Tree(self.base, instance or self.instance, self.store.journal_id, self.store.earlier)
+        tree = TopicTree(self.base, instance or self.instance, self.store.journal_id, self.store.earlier)
         made = publisher.Publisher(self.settings, tree, self.rows, self.store.changed, handles)
         task = asyncio.create_task(made.run())
         try:
@@ -100,7 +100,7 @@ async def bench(directory: Path, port: int, **changes: Any) -> AsyncIterator[Ben
     """A bench for the broker on `port`."""
     settings = msgspec.structs.replace(parse("", {}).mqtt, host="127.0.0.1", port=port, **changes)
     path = directory / "bench.db"
-    async with store.opened(path) as opened, journal.opened(path, "mqtt") as rows:
+    async with store.open_store(path) as opened, journal.open_journal(path, "mqtt") as rows:
         yield Bench(opened, rows, settings)
 
 
@@ -113,7 +113,7 @@ async def guarded_broker(directory: Path, acl: str, *settings: str) -> AsyncIter
     conf = directory / "guarded.conf"
     conf.write_text("\n".join(("allow_anonymous true", "user root", f"acl_file {file}", *settings, "")))
     port = mosquitto.free_port()
-    async with mosquitto.running(port, conf):
+    async with mosquitto.run_mosquitto(port, conf):
         yield port
 
 
@@ -124,7 +124,7 @@ NOON = "2026-06-01T12:00:00.000Z"
 async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:
     """20 terminals, 2 000 samples: each topic hears its samples in their order, none missing, none twice."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
         await made.store.commit(samples(1000, 20))
         async with made.publishing():
             await made.store.commit(samples(1000, 20))
@@ -146,7 +146,7 @@ async def test_stop_publishes_the_head_of_all_that_was_acknowledged(
 
     monkeypatch.setattr(session.Session, "_commit", never)
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
         await made.store.commit(samples(12, 12))
         async with made.publishing():
             await heard.until(lambda: terminal_messages(heard) == 12)
@@ -157,7 +157,7 @@ async def test_stop_publishes_the_head_of_all_that_was_acknowledged(
 async def test_stop_sends_no_more_rows(tmp_path: Path) -> None:
     """A stop in the middle of a long journal ends with the head of the last row that went out."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port, window=4) as made, harness.recording(port) as heard:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port, window=4) as made, harness.recording(port) as heard:
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
             await heard.until(lambda: terminal_messages(heard) > 10)
@@ -191,7 +191,7 @@ def terminal_messages(heard: harness.Recorder) -> int:
 
 async def counts(directory: Path) -> tuple[int, int]:
     """Dropped and set aside, as the database has it."""
-    async with journal.opened(directory / "bench.db", "mqtt") as rows:
+    async with journal.open_journal(directory / "bench.db", "mqtt") as rows:
         return await rows.counts()
 
 
@@ -212,7 +212,7 @@ async def test_everything_denied_sets_nothing_aside(tmp_path: Path, monkeypatch:
 
 async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that takes but does not deliver is given nothing of the journal, on 3.1.1 too."""
-    monkeypatch.setattr(session, "PROBE_PATIENCE", 1.0)
+    monkeypatch.setattr(session, "PROBE_TIMEOUT_S", 1.0)
     acl = "topic write oneweb/#\ntopic read oneweb/bridge/head\n"
     for protocol in ("5", "3.1.1"):
         directory = tmp_path / protocol
@@ -231,7 +231,7 @@ async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path, mon
 async def test_message_over_the_limit_is_set_aside_before_it_is_sent(tmp_path: Path) -> None:
     """A row over mqtt.max_payload or the broker's maximum packet size never reaches the wire; the others do."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port, max_payload=2000) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port, max_payload=2000) as made:
         await made.store.commit(samples(1, 1, size=3000))
         await made.store.commit(samples(3, 3))
         async with made.publishing():
@@ -270,12 +270,12 @@ async def test_window_never_exceeds_the_receive_maximum(tmp_path: Path) -> None:
 async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> None:
     """A lower head restores the topics with a row behind it, and no others; an equal head restores nothing."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         batch = Batch()
         for number in range(100):
             doc = json.dumps({"site_id": f"s{number}"}).encode()
             batch.entries.append(Entry("site", f"s{number}", "state", "state", number, doc))
-            batch.puts.append(Put("site", f"s{number}", doc, entry=number))
+            batch.puts.append(RecordWrite("site", f"s{number}", doc, entry=number))
         await made.store.commit(batch)
         async with made.publishing():
             await made.drained()
@@ -297,7 +297,7 @@ async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> No
 async def test_head_of_another_journal_restores_everything(tmp_path: Path) -> None:
     """The number of another journal means nothing here, also when it is lower."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(sites(10))
         async with made.publishing():
             await made.drained()
@@ -319,7 +319,7 @@ def sites(count: int) -> Batch:
     for number in range(count):
         doc = json.dumps({"site_id": f"s{number}"}).encode()
         batch.entries.append(Entry("site", f"s{number}", "state", "state", number, doc))
-        batch.puts.append(Put("site", f"s{number}", doc, entry=number))
+        batch.puts.append(RecordWrite("site", f"s{number}", doc, entry=number))
     return batch
 
 
@@ -332,7 +332,7 @@ async def test_record_that_lives_again_is_not_cleared_by_a_restore(tmp_path: Pat
     """A record that was removed and came back is restored, and the clear between is not repeated."""
     port = mosquitto.free_port()
     gone = Entry("site", "s0", "removed", "", 5, b'{"record":{"site_id":"s0"},"clears":["state"]}')
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(sites(1))
         await made.store.commit(Batch(entries=[gone], removed=[("site", "s0")]))
         await made.store.commit(sites(1))
@@ -354,7 +354,7 @@ async def test_clear_is_not_repeated_on_a_topic_with_rows_waiting(tmp_path: Path
     """A topic that has rows waiting is restored by draining them: an old clear does not come after something newer."""
     port = mosquitto.free_port()
     gone = Entry("site", "s0", "removed", "", 5, b'{"record":{"site_id":"s0"},"clears":["state"]}')
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(sites(1))
         await made.store.commit(Batch(entries=[gone], removed=[("site", "s0")]))
         async with made.publishing():
@@ -374,9 +374,9 @@ async def test_clear_is_not_repeated_on_a_topic_with_rows_waiting(tmp_path: Path
 
 async def test_broker_that_answers_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that takes and does not answer is noticed, long before the keepalive would."""
-    monkeypatch.setattr(session, "STALL", 1.0)
+    monkeypatch.setattr(session, "STALL_TIMEOUT_S", 1.0)
     port = mosquitto.free_port()
-    async with mosquitto.running(port) as process, bench(tmp_path, port) as made, made.publishing() as running:
+    async with mosquitto.run_mosquitto(port) as process, bench(tmp_path, port) as made, made.publishing() as running:
         await made.store.commit(samples(1, 1))
         # Rows flow when the subscriptions are made, which have a time limit of their own.
         await made.drained()
@@ -396,15 +396,15 @@ async def test_answers_are_acknowledged_at_once_when_nothing_is_sent(
     """When no message carries the acknowledgement of an answer, the kernel is asked for it (the 40 ms trap)."""
     asked = 0
 
-    def counting(self: Link) -> None:
+    def counting(self: MqttConnection) -> None:
         nonlocal asked
         asked += 1
         real(self)
 
-    real = Link.answer_quickly
-    monkeypatch.setattr(Link, "answer_quickly", counting)
+    real = MqttConnection.set_tcp_quickack
+    monkeypatch.setattr(MqttConnection, "set_tcp_quickack", counting)
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(200, 1))
         async with made.publishing():
             await made.drained()
@@ -421,7 +421,7 @@ async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
         "_on_socket_register_write": ["self", "client", "userdata", "sock"],
     }
     # Each version of Python gives classes other members between double underscores.
-    overridden = {name for name in vars(Link) if name in vars(aiomqtt.Client) and not name.startswith("__")}
+    overridden = {name for name in vars(MqttConnection) if name in vars(aiomqtt.Client) and not name.startswith("__")}
     assert set(expected) == overridden
     for name, parameters in expected.items():
         assert parameters == list(inspect.signature(getattr(aiomqtt.Client, name)).parameters)
@@ -453,7 +453,7 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
 
     real = session.Session._pump
     monkeypatch.setattr(session.Session, "_pump", counting)
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(1000, 1000))
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
@@ -465,7 +465,7 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
 async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next page is read while the one before is under way: the window does not run dry between two."""
     monkeypatch.setattr(session, "PAGE", 20)
-    monkeypatch.setattr(session, "AHEAD", 60)
+    monkeypatch.setattr(session, "MAX_ROWS_AHEAD", 60)
     port = mosquitto.free_port()
     dry = 0
 
@@ -476,7 +476,7 @@ async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: py
 
     real = session.Session._pump
     monkeypatch.setattr(session.Session, "_pump", counting)
-    async with mosquitto.running(port), bench(tmp_path, port, window=10) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port, window=10) as made:
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
             await made.drained()
@@ -487,8 +487,8 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One PUBACK that never comes, while others do: the connection is given up, and its row comes with the next."""
-    monkeypatch.setattr(session, "STALL", 0.5)
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(session, "STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.1)
     port = mosquitto.free_port()
     kept_back: list[str] = []
 
@@ -498,7 +498,7 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
         kept_back.append(topic)
         return -1
 
-    async with mosquitto.running(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
+    async with mosquitto.run_mosquitto(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
         gate.bend = keep_one_back
         await made.store.commit(samples(1, 1))
         async with made.publishing() as running, asyncio.timeout(30):
@@ -511,10 +511,10 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
 
 async def test_each_probe_has_a_word_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A late copy of an earlier probe does not prove a later one."""
-    monkeypatch.setattr(session, "PROBE_EVERY", 0.05)
+    monkeypatch.setattr(session, "PROBE_INTERVAL_S", 0.05)
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         bench(tmp_path, port) as made,
         harness.recording(port) as heard,
         made.publishing(),
@@ -530,14 +530,14 @@ async def test_answers_to_response_topics_take_part_in_the_window(
     """However many commands want answers on topics of their own, no more is in flight than the broker allows."""
     most = 0
 
-    def counting(self: Link, message: Message) -> int:
+    def counting(self: MqttConnection, message: Message) -> int:
         nonlocal most
         mid = real(self, message)
         most = max(most, len(self._sent))
         return mid
 
-    real = Link.send
-    monkeypatch.setattr(Link, "send", counting)
+    real = MqttConnection.send
+    monkeypatch.setattr(MqttConnection, "send", counting)
     async with (
         guarded_broker(tmp_path, ALL, "max_inflight_messages 3") as port,
         bench(tmp_path, port) as made,
@@ -548,7 +548,7 @@ async def test_answers_to_response_topics_take_part_in_the_window(
             while running.connected_since is None:
                 await asyncio.sleep(0.02)
         for number in range(50):
-            asked = session.Incoming("oneweb/bridge/request/purge", b"{}", False, f"answers/{number}", b"c")
+            asked = session.CommandMessage("oneweb/bridge/request/purge", b"{}", False, f"answers/{number}", b"c")
             running.reply(Message("oneweb/bridge/response/purge", b"{}", retain=False), asked)
         await heard.until(lambda: len(heard.messages) == 50)
 
@@ -558,7 +558,7 @@ async def test_answers_to_response_topics_take_part_in_the_window(
 async def test_message_that_mqtt_has_no_room_for_is_refused_alone(tmp_path: Path) -> None:
     """A topic that cannot be sent is refused like one that the broker refuses; the connection goes on."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         async with asyncio.timeout(20):
             while (
                 accepted := await running.announce([Message(f"oneweb/{'x' * 65_536}", b"{}", retain=False)])
@@ -574,12 +574,12 @@ async def test_flood_of_commands_is_dropped_in_one_place_and_counted(tmp_path: P
     """Commands wait in one bounded queue: what does not fit is counted there, and nothing else gets lost."""
     inbox, port = Inbox(), mosquitto.free_port()
     count = 2500
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         made.on_command = inbox.put
         async with made.publishing() as running, asyncio.timeout(30):
             while running.connected_since is None:
                 await asyncio.sleep(0.02)
-            async with Link(made.settings, "flood") as link:
+            async with MqttConnection(made.settings, "flood") as link:
                 for _ in range(count):
                     link.send(Message("oneweb/bridge/polling/sites/poll", b"{}", retain=False))
                 while inbox.dropped < count - 1000:
@@ -599,7 +599,7 @@ async def test_answer_with_correlation_data_over_the_limit_is_not_sent(tmp_path:
         await connected(running)
         since = running.connected_since
         for size in (100, 4000, 200):
-            asked = session.Incoming("oneweb/bridge/request/purge", b"{}", False, "answers", b"c" * size)
+            asked = session.CommandMessage("oneweb/bridge/request/purge", b"{}", False, "answers", b"c" * size)
             running.reply(Message("oneweb/bridge/response/purge", b'{"x": "%d"}' % size, retain=False), asked)
         await heard.until(lambda: len(heard.on("oneweb/bridge/response/purge")) == 3)
         answers = await heard.until(lambda: len(said := heard.on("answers")) == 2 and said)
@@ -611,7 +611,7 @@ async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broke
     """On MQTT 5 the broker knows the largest message that the bridge takes, retained ones too."""
     heard: list[bytes] = []
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         made.on_command = lambda incoming: heard.append(incoming.payload)
         await harness.said(port, "oneweb/bridge/polling/sites/set", b"x" * 1_000_000, retain=True)
         async with made.publishing() as running, asyncio.timeout(20):
@@ -626,9 +626,9 @@ async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broke
 
 async def test_retained_commands_of_unknown_calls_are_not_remembered(tmp_path: Path) -> None:
     """What a connection remembers of retained commands does not grow with the names that their senders think of."""
-    heard: list[session.Incoming] = []
+    heard: list[session.CommandMessage] = []
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         made.on_command = heard.append
         async with made.publishing() as running, asyncio.timeout(20):
             await connected(running)
@@ -643,7 +643,7 @@ async def test_retained_commands_of_unknown_calls_are_not_remembered(tmp_path: P
 def test_commands_that_wait_are_bounded_in_bytes() -> None:
     """What waits holds no more than its bound, however few commands it is; what was taken out makes room."""
     inbox, size = Inbox(), 1_000_000
-    command = session.Incoming("oneweb/bridge/polling/sites/set", b"", False, None, b"c" * size)
+    command = session.CommandMessage("oneweb/bridge/polling/sites/set", b"", False, None, b"c" * size)
     for _ in range(6):
         inbox.put(command)
     assert inbox.dropped == 3
@@ -657,7 +657,7 @@ async def test_answer_to_a_retained_command_waits_in_the_window_of_its_connectio
     """A retained command comes before the beginning is over; its answer is not lost with a window that is replaced."""
     port = mosquitto.free_port()
     windows: list[object] = []
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await harness.said(port, "oneweb/bridge/request/purge", b"{}", retain=True)
         async with made.publishing() as running, asyncio.timeout(20):
             # The publisher's task has not begun yet.
@@ -679,10 +679,10 @@ async def test_will_is_given_only_by_a_connection_that_may_publish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first connection looks without a will, the next has one; a quick reconnect does not look again."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.01)
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         proxy.between(port) as gate,
         bench(tmp_path, gate.port) as made,
         made.publishing() as running,
@@ -699,10 +699,10 @@ async def test_will_is_given_only_by_a_connection_that_may_publish(
 
 async def test_stranger_never_gives_a_will(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bridge that finds another one's head has no will, however often it comes, and its end says nothing."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.01)
     port = mosquitto.free_port()
     head = {"journal": "another", "instance": "other", "seq": 9}
-    async with mosquitto.running(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
+    async with mosquitto.run_mosquitto(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
         await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
         await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
         async with harness.recording(port, "oneweb/bridge/status") as heard, made.publishing() as running:
@@ -744,7 +744,7 @@ async def test_proof_of_retained_messages_leaves_none(tmp_path: Path) -> None:
     """On MQTT 3.1.1 the status proves that the broker keeps what it should; a probe is never retained."""
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         harness.recording(port) as heard,
         bench(tmp_path, port, protocol="3.1.1") as made,
         made.publishing() as running,
@@ -776,7 +776,7 @@ async def test_twin_that_comes_later_looks_and_stays_away(
     monkeypatch.setattr(publisher, "LONGEST_ABSENCE", 0.5)
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         twins(tmp_path, port, protocol=protocol) as (first, second),
         second.publishing_later() as later,
     ):
@@ -802,7 +802,7 @@ async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch:
     """What a bridge left that lost its power says online for a while; nobody answers, and the next one connects."""
     monkeypatch.setattr(session, "MIN_TWIN_TIMEOUT_S", 0.2)
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
         strange = (
             b"no JSON",
@@ -822,7 +822,7 @@ async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None
     """Nor is one of `check`, of this process, or one that asks nothing; one that asks is, once for all at a time."""
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         harness.recording(port, "oneweb/bridge/probe") as heard,
         bench(tmp_path, port) as made,
         made.publishing() as running,
@@ -846,10 +846,10 @@ async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None
 
 async def test_connections_that_do_not_last_look_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a broker does not say why it ends them, another client may be what ends two in a row."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.01)
     port = mosquitto.free_port()
     async with (
-        mosquitto.running(port),
+        mosquitto.run_mosquitto(port),
         proxy.between(port) as gate,
         bench(tmp_path, gate.port) as made,
         made.publishing() as running,
@@ -870,11 +870,13 @@ async def test_look_that_the_broker_rejects_has_the_client_id_of_the_bridge(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some brokers let a user in with a single client id."""
-    monkeypatch.setattr(publisher, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.01)
     suffixes: list[str] = []
     real = publisher.Publisher._linked
 
-    def linked(self: publisher.Publisher, made: session.Session, will: Message | None, suffix: str = "") -> Link:
+    def linked(
+        self: publisher.Publisher, made: session.Session, will: Message | None, suffix: str = ""
+    ) -> MqttConnection:
         suffixes.append(suffix)
         if suffix:
             raise Rejected("Client identifier not valid")
@@ -882,7 +884,7 @@ async def test_look_that_the_broker_rejects_has_the_client_id_of_the_bridge(
 
     monkeypatch.setattr(publisher.Publisher, "_linked", linked)
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         await connected(running)
 
     assert suffixes == ["-look", "", ""]
@@ -893,7 +895,7 @@ async def test_end_that_a_twin_causes_is_told_where_the_broker_says_so(
 ) -> None:
     """DISCONNECT with 0x8E: the sentence, the alert, and a pause that is longer than after a broken line."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         await connected(running)
         assert running._session is not None
         pauses: list[float] = []
@@ -962,11 +964,11 @@ async def test_goodbye_is_said_only_by_who_was_there(tmp_path: Path) -> None:
 async def test_busy_connection_is_judged_by_its_oldest_message(tmp_path: Path) -> None:
     """A message sent just now does not hide one that waits too long; while all are young there is no complaint."""
     port = mosquitto.free_port()
-    async with mosquitto.running(port), bench(tmp_path, port) as made, made.publishing() as running:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         await connected(running)
         tried = session.Session(running)
-        for packet_id, age in ((1, session.STALL + 1), (2, 0.0)):
-            waiting = Slip(Message(f"t/{packet_id}", b"{}", retain=False), packet_id, None, None, None)
+        for packet_id, age in ((1, session.STALL_TIMEOUT_S + 1), (2, 0.0)):
+            waiting = Outgoing(Message(f"t/{packet_id}", b"{}", retain=False), packet_id, None, None, None)
             waiting.sent_at = time.monotonic() - age
             tried._slips[packet_id] = waiting
         with pytest.raises(aiomqtt.MqttError, match="t/1"):

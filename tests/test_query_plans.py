@@ -16,7 +16,17 @@ import pytest
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import Place
-from oneweb_bridge.model.records import Alert, Batch, Debt, Entry, Newest, Positions, Put, Seen, Waiting
+from oneweb_bridge.model.records import (
+    Alert,
+    Batch,
+    Debt,
+    Entry,
+    NewestSampleWrite,
+    Positions,
+    RecordWrite,
+    SeenSample,
+    Waiting,
+)
 from oneweb_bridge.store import announcements, database, housekeeping, journal, staging, store
 
 WHOLE_TABLES = {
@@ -80,7 +90,7 @@ async def test_every_statement_finds_its_rows_by_an_index(tmp_path: Path, monkey
         await _use_everything(path, seen)
         statements, temporary = set(seen["statements"]), set(seen["temporary"])
     assert methods - seen["methods"] == set(), "call it in _use_everything"
-    async with database.connected(path) as db, staging.opened() as staged:
+    async with database.open_connection(path) as db, staging.opened() as staged:
         scans = [scan for sql in statements for scan in await _scans(db, sql)]
         scans += [scan for sql in temporary for scan in await _scans(staged._db, sql)]
     unknown = [f"{step}: {sql}" for sql, step in scans if not any(sql.startswith(known) for known in WHOLE_TABLES)]
@@ -109,10 +119,10 @@ def _reads_everything(step: str) -> bool:
 
 async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
     async with (
-        store.opened(path) as db,
-        journal.opened(path, "mqtt") as rows,
-        announcements.opened(path, db.steady.now) as known,
-        database.connected(path) as raw,
+        store.open_store(path) as db,
+        journal.open_journal(path, "mqtt") as rows,
+        announcements.open_devices(path, db.steady.now) as known,
+        database.open_connection(path) as raw,
     ):
         # What opening a database does, and a migration, is done once for all of it.
         seen["statements"].clear()
@@ -125,31 +135,31 @@ async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
 
 
 async def _use_store(db: store.Store) -> None:
-    await db.commit(_batch(), store.CallMemory(id="user_terminals"))
+    await db.commit(_batch(), store.CallProgress(id="user_terminals"))
     await db.commit(Batch(removed=[("site", "S")]))
-    await db.commit(Batch(puts=[Put("site", "S", b"{}", b"h")]))
+    await db.commit(Batch(puts=[RecordWrite("site", "S", b"{}", b"h")]))
     await db.commit(Batch(same=[(b"h", "terminal", "T")], presence=[("T", 5)], all_stale=True, related=["T"]))
-    await db.remember(store.CallMemory(id="sites"))
+    await db.remember(store.CallProgress(id="sites"))
     await db.count_missing("site", ["S"], 1)
-    await db.call_memory("sites")
-    await db.settled("terminal", 0)
+    await db.load_call_progress("sites")
+    await db.skippable_hashes("terminal", 0)
     await db.presence(["T"])
     await db.load("terminal", ["T"])
     await db.count("terminal")
-    await db.ids_after("terminal", "")
+    await db.missing_counts_after("terminal", "")
     await db.reports_of("terminal", ["T", "U"])
     await db.past("traffic", ["T"])
     await db.newest_sample("traffic", 9)
-    await db.newest_online("traffic", ["online"], 9)
+    await db.newest_samples_of_online("traffic", ["online"], 9)
     await db.among("record", "terminal", ["T"])
     await db.among("removed", "terminal", ["T"])
-    await db.forget_samples("traffic", 1)
+    await db.delete_seen_samples("traffic", 1)
     await db.stale()
     await db.linked_terminals(["P"])
     await db.linked_products(["T"])
-    await db.change_settings([store.Setting("sites", "interval", "5", "mqtt")], ("topic", "mark"))
+    await db.store_command([store.Setting("sites", "interval", "5", "mqtt")], ("topic", "mark"))
     await db.settings()
-    await db.command_mark("topic")
+    await db.last_command_identity("topic")
     await db.add_poll_requests("topic", ["sites"], None, ("topic", "mark"))
     await db.poll_requests()
     await db.release_removals(["sites"])
@@ -159,18 +169,18 @@ def _batch() -> Batch:
     doc = encode({"name": "x", "state": "online"})
     return Batch(
         entries=[Entry("terminal", "T", "added", "", 5, b"{}"), Entry("terminal", "T", "metric", "traffic", 5, doc)],
-        puts=[Put("terminal", "T", doc, b"h", 0), Put("product", "P", doc, b"h")],
-        newest=[Newest("terminal", "traffic", "T", 5, 7, doc, 1, "a=n")],
-        seen=[Seen("terminal", "traffic", "T", 5, 7)],
+        puts=[RecordWrite("terminal", "T", doc, b"h", 0), RecordWrite("product", "P", doc, b"h")],
+        newest=[NewestSampleWrite("terminal", "traffic", "T", 5, 7, doc, 1, "a=n")],
+        seen=[SeenSample("terminal", "traffic", "T", 5, 7)],
         links=[("terminal", "T", (("P", "T"),)), ("product", "P", (("P", "T"),))],
         stale=["T"],
     )
 
 
 async def _use_staging(db: store.Store) -> None:
-    await db.unstage("sites")
+    await db.delete_staged("sites")
     await db.stage("sites", [(1, "S", b"", b"")])
-    assert [part async for part in db.staged("sites")]
+    assert [part async for part in db.iter_staged("sites")]
     await db.latest_staged("sites", ["S"])
     await db.staged_ids("sites")
 
@@ -210,8 +220,8 @@ async def _use_devices(known: announcements.Devices) -> None:
     await known.fingerprint()
     await known.mark_all("x", [("bridge", "")])
     for device in await known.dirty(-1.0, 10):
-        await known.note([announcements.Sent(device=device, topic="t", hash=b"1", fresh=True)], 1)
-        await known.note([announcements.Sent(device=device, topic="")], 1)
+        await known.note([announcements.DeviceUpdate(device=device, topic="t", hash=b"1", fresh=True)], 1)
+        await known.note([announcements.DeviceUpdate(device=device, topic="")], 1)
     await known.forget(1)
     await known.drop_unsent()
     await known.record("terminal", "T")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import harness
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
 TIMED_OUT = 27
@@ -61,7 +61,7 @@ async def test_recipes_work_as_printed(tmp_path: Path) -> None:
         # The call that fails is polled once, because while it is polling it has no error to show.
         configured = world.config(polling={"organizations": {"interval": "1h"}})
         async with harness.recording(world.port) as recorder, harness.running(configured):
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             await recorder.until(lambda: any("/usage/" in topic for topic in recorder.retained))
             world.api.fault("status", status=503, path="partyManagement")
             failed = "oneweb/bridge/polling/organizations"

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Fields, Stored
-from oneweb_bridge.polling.relations import compare, relate, wanted_ids
+from oneweb_bridge.model.records import Fields, StoredRecord
+from oneweb_bridge.polling.relations import compare, join_relations, wanted_ids
 
 TERMINAL: Fields = {
     "imei": "T",
@@ -30,7 +30,7 @@ PRODUCT: Fields = {
 
 def test_relations_join_the_names_of_the_records() -> None:
     """Ids get the names that the site's and the organizations' own records carry."""
-    found = relate(
+    found = join_relations(
         "T", TERMINAL, [PRODUCT], {"S1": {"name": "Harbour"}}, {"A1": {"name": "Partner"}, "A2": {"name": "C"}}
     )
     assert found == {
@@ -44,7 +44,7 @@ def test_relations_join_the_names_of_the_records() -> None:
 
 def test_relations_without_the_records_say_what_is_known() -> None:
     """An id without a record is normal: then the name that terminal or product said counts, or none."""
-    assert relate("T", TERMINAL, [PRODUCT], {}, {}) == {
+    assert join_relations("T", TERMINAL, [PRODUCT], {}, {}) == {
         "imei": "T",
         "product_ids": ["P1", "P2"],
         "site": {"id": "S1"},
@@ -55,19 +55,19 @@ def test_relations_without_the_records_say_what_is_known() -> None:
 
 def test_relations_of_a_bare_terminal_are_few() -> None:
     """What is not known is absent, never null."""
-    assert relate("T", {"imei": "T"}, [], {}, {}) == {"imei": "T", "product_ids": []}
+    assert join_relations("T", {"imei": "T"}, [], {}, {}) == {"imei": "T", "product_ids": []}
 
 
 def test_customer_comes_from_the_terminal_when_no_product_has_one() -> None:
     """The product says who pays; without one the terminal does."""
-    found = relate("T", TERMINAL, [], {}, {})
+    found = join_relations("T", TERMINAL, [], {}, {})
     assert found["end_customer"] == {"id": "A3"}
     assert found["product_ids"] == ["P2"]
 
 
 def test_site_comes_from_the_product_when_the_terminal_has_none() -> None:
     """The terminal says where it is; without it its product does."""
-    assert relate("T", {"imei": "T"}, [PRODUCT], {"S2": {"name": "n"}}, {})["site"] == {"id": "S2", "name": "n"}
+    assert join_relations("T", {"imei": "T"}, [PRODUCT], {"S2": {"name": "n"}}, {})["site"] == {"id": "S2", "name": "n"}
 
 
 def test_wanted_ids_are_all_that_relations_name() -> None:
@@ -90,7 +90,7 @@ def test_relations_name_only_ids_that_are_loaded(terminal: Fields, products: lis
     """No id in a relation is missing among those whose records were looked up, and no name is empty."""
     owned = [{**product, "product_id": f"P{i}"} for i, product in enumerate(products)]
     sites, organizations = wanted_ids({"T": terminal}, {f"P{i}": product for i, product in enumerate(owned)})
-    found: Any = relate("T", terminal, owned, {}, {})
+    found: Any = join_relations("T", terminal, owned, {}, {})
     for name, known in (("site", sites), ("distribution_partner", organizations), ("end_customer", organizations)):
         if name in found:
             assert found[name]["id"] in known
@@ -108,9 +108,9 @@ def test_changed_relations_are_said_and_stored() -> None:
     assert (entry.entity, entry.id, entry.what, entry.name, entry.ts) == ("terminal", "T", "state", "relations", 7)
     assert json.loads(entry.body) == json.loads(put.doc) == related["T"]
     assert (put.kind, put.entry, batch.related) == ("relations", 0, ["T"])
-    again = compare(["T"], {"T": {"imei": "T"}}, related, {"T": Stored(put.doc)}, 8)
+    again = compare(["T"], {"T": {"imei": "T"}}, related, {"T": StoredRecord(put.doc)}, 8)
     assert (again.entries, again.puts, again.related) == ([], [], ["T"])
-    other = compare(["T"], {"T": {"imei": "T"}}, related, {"T": Stored(encode({"imei": "T"}))}, 8)
+    other = compare(["T"], {"T": {"imei": "T"}}, related, {"T": StoredRecord(encode({"imei": "T"}))}, 8)
     assert len(other.entries) == 1
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from oneweb_bridge.cli.remote import _decoded, _result_line, _take, table
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.topics import TopicTree
 
-TREE = Tree("oneweb", "main", "")
+TREE = TopicTree("oneweb", "main", "")
 STATE = {"call": "sites", "enabled": True, "interval": 21600, "status": "ok", "records": 7, "events": 0, "samples": 0}
 
 

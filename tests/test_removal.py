@@ -5,18 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.config.schema import HoldAbove, Removal
-from oneweb_bridge.polling.removal import Absent, Verdict, decide
+from oneweb_bridge.polling.removal import MissingRecord, RemovalDecision, decide
 
 RULE = Removal(after_missing=3, after_time=900.0, hold_above=HoldAbove(count=5, share=0.1), hold_for=86_400.0)
 HOUR, DAY = 3_600_000, 86_400_000
 
 
-def absent(count: int, missing: int = 3, since: int = 0) -> list[Absent]:
-    return [Absent(f"T{i}", missing, since) for i in range(count)]
+def absent(count: int, missing: int = 3, since: int = 0) -> list[MissingRecord]:
+    return [MissingRecord(f"T{i}", missing, since) for i in range(count)]
 
 
 def verdict(
-    gone: list[Absent],
+    gone: list[MissingRecord],
     *,
     stored: int = 20,
     listed: int = 10,
@@ -24,7 +24,7 @@ def verdict(
     released: bool = False,
     now: int = HOUR,
     timed: bool = True,
-) -> Verdict:
+) -> RemovalDecision:
     return decide(
         RULE, gone, stored=stored, listed=listed, held_since=held_since, released=released, now=now, timed=timed
     )
@@ -78,7 +78,7 @@ def test_empty_listing_is_never_let_go_by_time(held_since: int, now: int) -> Non
 
 def test_empty_listing_of_nothing_is_nothing() -> None:
     """An empty listing where nothing was known is complete and holds nothing."""
-    assert verdict([], stored=0, listed=0) == Verdict()
+    assert verdict([], stored=0, listed=0) == RemovalDecision()
 
 
 def test_released_empty_listing_goes_at_once() -> None:
@@ -97,7 +97,7 @@ def test_time_of_an_empty_listing_does_not_count_for_many() -> None:
 
 def test_complete_listing_ends_the_hold() -> None:
     """A listing that shows everything again leaves nothing held."""
-    assert verdict([], held_since=HOUR) == Verdict()
+    assert verdict([], held_since=HOUR) == RemovalDecision()
 
 
 @given(
@@ -110,7 +110,7 @@ def test_only_what_is_due_goes_and_never_too_many(
     away: list[tuple[int, int]], more: int, listed: int, released: bool
 ) -> None:
     """Whatever is let go was missing long enough, and never more at once than the rule allows unreleased."""
-    gone = [Absent(f"T{i}", missing, since) for i, (missing, since) in enumerate(away)]
+    gone = [MissingRecord(f"T{i}", missing, since) for i, (missing, since) in enumerate(away)]
     stored = len(gone) + more
     found = verdict(gone, stored=stored, listed=listed, released=released, now=2 * HOUR)
     if not released:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.decode.repeated_hour import Known, resolve_times
-from oneweb_bridge.decode.values import moment
+from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from tests.polls import Bench, bench
 
@@ -37,7 +37,7 @@ def local(ts: int) -> str:
 
 def readings(moments: Sequence[int]) -> list[tuple[int, int]]:
     """Both readings of what the clock shows at these moments."""
-    return [(moment(local(ts), BERLIN) or 0, moment(local(ts), BERLIN, fold=1) or 0) for ts in moments]
+    return [(parse_time(local(ts), BERLIN) or 0, parse_time(local(ts), BERLIN, fold=1) or 0) for ts in moments]
 
 
 def minutes(*offsets: int) -> list[int]:
@@ -51,7 +51,7 @@ def test_hour_that_comes_twice_has_two_readings() -> None:
     assert before[0] == before[1]
     assert first == second == (CHANGE - 50 * MINUTE, CHANGE + 10 * MINUTE)
     assert after[0] == after[1]
-    missing = moment("2025-03-30T02:30:00", BERLIN), moment("2025-03-30T02:30:00", BERLIN, fold=1)
+    missing = parse_time("2025-03-30T02:30:00", BERLIN), parse_time("2025-03-30T02:30:00", BERLIN, fold=1)
     assert resolve_times([(missing[0] or 0, missing[1] or 0)], Known()) == ([missing[0]], 0)
 
 

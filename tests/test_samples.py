@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.model.records import Batch, Entry, KnownSamples, Reading, Sample
+from oneweb_bridge.model.records import Batch, DecodedRecord, Entry, KnownSamples, Sample
 from oneweb_bridge.polling import samples
-from oneweb_bridge.polling.samples import Context, hash_of, judge, presence_of, verdict
+from oneweb_bridge.polling.samples import SampleContext, batch_new_samples, classify_sample, hash_of, presence_of
 
 NOW = 1_000_000
 
@@ -34,14 +34,16 @@ class Memory:
 
     def poll(self, answer: list[Sample], slice_: int = 1000, now: int = NOW) -> Batch:
         """One answer: what is known is left out, the rest is judged oldest first, in slices."""
-        fresh = [s for s in answer if verdict(self.past.get(s.id), s.ts, hash_of(s.values), self.horizon) != "known"]
+        fresh = [
+            s for s in answer if classify_sample(self.past.get(s.id), s.ts, hash_of(s.values), self.horizon) != "known"
+        ]
         fresh.sort(key=lambda s: (s.ts or 0, s.id))
         latest: dict[str, int] = {}
         for s in fresh:
             latest[s.id] = max(latest.get(s.id, 0), s.ts or 0)
         whole = Batch()
         for start in range(0, len(fresh), slice_):
-            context = Context(
+            context = SampleContext(
                 entity="terminal",
                 past=self.loaded(),
                 latest=latest,
@@ -49,7 +51,7 @@ class Memory:
                 horizon=self.horizon,
                 now=now,
             )
-            batch = judge(fresh[start : start + slice_], context)
+            batch = batch_new_samples(fresh[start : start + slice_], context)
             self.store(batch)
             whole.extend(batch)
         self.entries += whole.entries
@@ -79,7 +81,7 @@ def test_document_is_that_of_the_contract() -> None:
         1750167607000,
         {"rsrp_dbm": -40.0, "rssi_dbm": -106.0, "sinr_db": 10.2},
     )
-    assert samples.document(found, "terminal", 1750167607000) == (
+    assert samples.sample_payload(found, "terminal", 1750167607000) == (
         b'{"imei":"359235170006117","report":"signal_quality","time":"2025-06-17T13:40:07.000Z",'
         b'"ts":1750167607000,"rsrp_dbm":-40.0,"rssi_dbm":-106.0,"sinr_db":10.2}'
     )
@@ -88,7 +90,7 @@ def test_document_is_that_of_the_contract() -> None:
 def test_document_of_a_product_carries_its_key_and_name() -> None:
     """A product's sample says which product it is of, and its name where the API sends it."""
     found = Sample("throughput", "P", 0, {"be_uplink_bps": 5}, {"product_name": "Maritime"})
-    assert json.loads(samples.document(found, "product", 0, corrected=True)) == {
+    assert json.loads(samples.sample_payload(found, "product", 0, corrected=True)) == {
         "product_id": "P",
         "report": "throughput",
         "time": "1970-01-01T00:00:00.000Z",
@@ -294,9 +296,9 @@ def test_presence_is_when_a_terminal_was_seen() -> None:
         "first_seen": "2025-02-03T09:41:12Z",
         "last_seen": "2025-06-17T13:40:07Z",
     }
-    found = presence_of(Reading("terminal", "T", fields))
+    found = presence_of(DecodedRecord("terminal", "T", fields))
     assert found is not None
-    assert json.loads(samples.document(found, "terminal", found.ts or 0)) == {
+    assert json.loads(samples.sample_payload(found, "terminal", found.ts or 0)) == {
         "imei": "T",
         "time": "2025-06-17T13:40:07.000Z",
         "ts": 1750167607000,
@@ -308,4 +310,4 @@ def test_presence_is_when_a_terminal_was_seen() -> None:
 @pytest.mark.parametrize("fields", [{}, {"first_seen": "2025-02-03T09:41:12Z"}])
 def test_presence_of_one_never_seen_is_nothing(fields: Any) -> None:
     """Without a last-seen time there is no presence."""
-    assert presence_of(Reading("terminal", "T", fields)) is None
+    assert presence_of(DecodedRecord("terminal", "T", fields)) is None

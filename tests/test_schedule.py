@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.polling.schedule import MARGIN, backoff, first_wait, hourly, is_fresh, next_wait, stretched
+from oneweb_bridge.polling.schedule import (
+    SCHEDULED_SHARE,
+    backoff,
+    first_wait,
+    is_fresh,
+    next_wait,
+    requests_per_hour,
+    stretch_intervals,
+)
 
 INTERVALS = st.floats(10, 604_800)
 CALLS = st.dictionaries(st.sampled_from("abcdef"), INTERVALS, min_size=1)
@@ -46,10 +54,13 @@ def test_stretched_intervals_keep_the_budget(
     intervals: dict[str, float], requests: dict[str, float], allowed: float
 ) -> None:
     """At the effective intervals the calls cost no more than their share of what is allowed, and are never sooner."""
-    found = stretched(intervals, requests, allowed)
-    assert hourly(found, requests) <= max(allowed * MARGIN, hourly(intervals, requests)) * 1.000001
-    if hourly(intervals, requests) > allowed * MARGIN:
-        assert hourly(found, requests) == pytest.approx(allowed * MARGIN)
+    found = stretch_intervals(intervals, requests, allowed)
+    assert (
+        requests_per_hour(found, requests)
+        <= max(allowed * SCHEDULED_SHARE, requests_per_hour(intervals, requests)) * 1.000001
+    )
+    if requests_per_hour(intervals, requests) > allowed * SCHEDULED_SHARE:
+        assert requests_per_hour(found, requests) == pytest.approx(allowed * SCHEDULED_SHARE)
         factors = [found[call] / interval for call, interval in intervals.items()]
         assert max(factors) == pytest.approx(min(factors))
     else:
@@ -58,12 +69,12 @@ def test_stretched_intervals_keep_the_budget(
 
 def test_stretching_without_a_limit_changes_nothing() -> None:
     """No limit, no stretching."""
-    assert stretched({"a": 10.0}, {"a": 1e6}, 0) == {"a": 10.0}
+    assert stretch_intervals({"a": 10.0}, {"a": 1e6}, 0) == {"a": 10.0}
 
 
 def test_hourly_counts_every_request_of_a_poll() -> None:
     """A call that needs several requests costs them all."""
-    assert hourly({"a": 60.0, "b": 3600.0}, {"a": 2.0}) == 121.0
+    assert requests_per_hour({"a": 60.0, "b": 3600.0}, {"a": 2.0}) == 121.0
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ FAILING = ("products", "organizations", "sites", "ut_link_availability", "ut_sig
 async def test_no_canary_leaves_the_bridge(tmp_path: Path) -> None:
     """In no log, topic, database, kept answer, health page, output or process list is a secret, old or new."""
     port = mosquitto.free_port()
-    async with gossiping() as gossip, mosquitto.running(port), harness.recording(port, "#") as recorder:
+    async with gossiping() as gossip, mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         secretive = Secretive(tmp_path, gossip.url, port)
         async with harness.running(secretive.file, **secretive.environment) as bridge:
             await recorder.until(lambda: has_failed(recorder), 60)

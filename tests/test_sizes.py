@@ -92,12 +92,12 @@ def test_page_of_the_real_size_fits() -> None:
     ] * 3}] * 42}  # fmt: skip
     body = msgspec.json.encode([record] * CALLS["ut_signal_quality"].page.limit)
     assert len(body) < 64_000_000 / 3
-    assert len(wire.split(body).records) == 1000
+    assert len(wire.split_page(body).records) == 1000
 
 
 def test_more_records_than_a_page_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that is all records, and short ones, is bounded by their number."""
     monkeypatch.setattr("oneweb_bridge.decode.wire.MAX_RECORDS", 3)
-    assert len(wire.split(b"[1,2,3]").records) == 3
+    assert len(wire.split_page(b"[1,2,3]").records) == 3
     with pytest.raises(wire.BadPage, match="more than 3 records"):
-        wire.split(b"[1,2,3,4]")
+        wire.split_page(b"[1,2,3,4]")

@@ -14,10 +14,19 @@ import pytest
 
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Batch, Entry, Kind, KnownSamples, Newest, Put, Seen, Stored
+from oneweb_bridge.model.records import (
+    Batch,
+    Entry,
+    KnownSamples,
+    NewestSampleWrite,
+    RecordKind,
+    RecordWrite,
+    SeenSample,
+    StoredRecord,
+)
 from oneweb_bridge.store import database, journal, store
 from oneweb_bridge.store.database import StoreError
-from oneweb_bridge.store.store import SLICE, CallMemory, Setting, Store
+from oneweb_bridge.store.store import SLICE, CallProgress, Setting, Store
 from tests.rounds_bridge import made_old
 from tests.test_cancellation import cancelled_at_random
 
@@ -26,8 +35,8 @@ def entry(id: str = "T", what: Any = "added", name: str = "") -> Entry:
     return Entry("terminal", id, what, name, 5, b"{}")
 
 
-def put(id: str, doc: object = None, entry: int | None = None, kind: Kind = "terminal") -> Put:
-    return Put(kind, id, encode({"imei": id} if doc is None else doc), b"kept", entry)
+def put(id: str, doc: object = None, entry: int | None = None, kind: RecordKind = "terminal") -> RecordWrite:
+    return RecordWrite(kind, id, encode({"imei": id} if doc is None else doc), b"kept", entry)
 
 
 def batch_of(name: str, size: int) -> Batch:
@@ -40,8 +49,8 @@ def sample_batch(ts: int, hash_: int = 7, id: str = "T") -> Batch:
     doc = encode({"ts": ts})
     return Batch(
         entries=[Entry("terminal", id, "metric", "traffic", ts, doc)],
-        newest=[Newest("terminal", "traffic", id, ts, hash_, doc, 0)],
-        seen=[Seen("terminal", "traffic", id, ts, hash_)],
+        newest=[NewestSampleWrite("terminal", "traffic", id, ts, hash_, doc, 0)],
+        seen=[SeenSample("terminal", "traffic", id, ts, hash_)],
     )
 
 
@@ -61,8 +70,8 @@ def path(tmp_path: Path) -> Path:
 async def test_commit_stores_records_and_entries_together(path: Path) -> None:
     """A batch's entries are in the journal in their order, and each record knows the row that publishes it."""
     async with (
-        store.opened(path, Clock(lambda: 12.5, lambda: 12.5)) as db,
-        journal.opened(path, "mqtt") as rows,
+        store.open_store(path, Clock(lambda: 12.5, lambda: 12.5)) as db,
+        journal.open_journal(path, "mqtt") as rows,
     ):
         assert await db.commit(batch_of("a", 3)) == 3
         assert await db.commit(batch_of("b", 2)) == 5
@@ -82,10 +91,10 @@ async def test_commit_stores_records_and_entries_together(path: Path) -> None:
 async def test_cancelled_commits_leave_whole_batches_only(path: Path, seed: int) -> None:
     """Whatever is cancelled at whatever moment, each batch is there as a whole or not at all, and the store goes on."""
     size = 6
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
 
         async def write(number: int) -> None:
-            await db.commit(batch_of(str(number), size), CallMemory(id=str(number)))
+            await db.commit(batch_of(str(number), size), CallProgress(id=str(number)))
 
         done = {str(number) for number in await cancelled_at_random(write, 60, seed)}
     with contextlib.closing(sqlite3.connect(path)) as raw:
@@ -99,9 +108,9 @@ async def test_cancelled_commits_leave_whole_batches_only(path: Path, seed: int)
 
 async def test_failed_commit_leaves_nothing(path: Path) -> None:
     """A batch that cannot be stored to its end is not stored at all, and the next one is."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         broken = batch_of("a", 2)
-        broken.newest.append(Newest("terminal", "traffic", "T", 1, 2**70, b"{}", 0))
+        broken.newest.append(NewestSampleWrite("terminal", "traffic", "T", 1, 2**70, b"{}", 0))
         with pytest.raises(OverflowError):
             await db.commit(broken)
         assert await db.count("terminal") == 0
@@ -111,7 +120,7 @@ async def test_failed_commit_leaves_nothing(path: Path) -> None:
 
 async def test_commit_wakes_its_readers(path: Path) -> None:
     """Who waits for news hears of a commit that says something, and of no other."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(Batch(puts=[put("T")]))
         assert not db.changed.is_set()
         await db.commit(batch_of("a", 1))
@@ -143,7 +152,7 @@ def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
 
 async def test_reads_do_not_see_what_is_uncommitted(path: Path) -> None:
     """While a task writes, others read what was committed before, whether the write then succeeds or fails."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(batch_of("a", 1))
         async with failing(db):
             await db._write_records(1, batch_of("b", 1))
@@ -164,17 +173,17 @@ async def failing(db: Store) -> AsyncIterator[None]:
 
 async def test_rollback_of_another_task_keeps_what_is_unstaged_away(path: Path) -> None:
     """Old staged rows do not come back into the next listing because another task's transaction was rolled back."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.stage("x", [(1, "old", b"", b"")])
         async with failing(db):
-            await db.unstage("x")
+            await db.delete_staged("x")
         assert await collected(db, "x") == []
 
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_cancelled_staging_leaves_whole_pages_only(path: Path, seed: int) -> None:
     """A page is staged as a whole or not at all, whatever is cancelled."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
 
         async def stage(number: int) -> None:
             await db.stage(f"c{number}", [(at, "a", b"", b"") for at in range(4)])
@@ -190,11 +199,11 @@ async def test_cancelled_staging_leaves_whole_pages_only(path: Path, seed: int) 
 
 async def test_second_bridge_is_refused(path: Path) -> None:
     """A database in use is refused with a sentence, and usable again when the first has gone."""
-    async with store.opened(path):
+    async with store.open_store(path):
         with pytest.raises(StoreError, match="in use by another bridge"):
-            async with store.opened(path):
+            async with store.open_store(path):
                 pass
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(batch_of("a", 1))
 
 
@@ -215,7 +224,7 @@ def test_second_process_is_refused(path: Path) -> None:
         except StoreError as error:
             print(error)
     """
-    with database.locked(path):
+    with database.hold_lock(path):
         ended = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60, capture_output=True, text=True
         )
@@ -224,13 +233,13 @@ def test_second_process_is_refused(path: Path) -> None:
 
 async def test_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     """A database of a newer program is refused, and not a byte of it is changed."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(batch_of("a", 1))
     with contextlib.closing(sqlite3.connect(path)) as raw:
         raw.execute(f"PRAGMA user_version = {database.VERSION + 1}")
     before = path.read_bytes()
     with pytest.raises(StoreError, match="newer oneweb-bridge"):
-        async with store.opened(path):
+        async with store.open_store(path):
             pass
     assert path.read_bytes() == before
 
@@ -253,7 +262,7 @@ def columns(raw: sqlite3.Connection, table: str) -> list[tuple[object, ...]]:
 
 async def test_database_that_is_made_old_is_as_the_first_version(path: Path, tmp_path: Path) -> None:
     """The round that crashes within the migration begins with a database that has something to migrate."""
-    async with store.opened(path):
+    async with store.open_store(path):
         pass
     made_old(path)
     with contextlib.closing(sqlite3.connect(tmp_path / "first.db")) as raw:
@@ -271,11 +280,11 @@ async def test_older_schema_becomes_the_newest(path: Path, version: int) -> None
         raw.execute("INSERT INTO newest (entity, report, id, ts, hash, doc, seq) VALUES ('site','r','s',1,1,'{}',1)")
         raw.execute(f"PRAGMA user_version = {version}")
         raw.commit()
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         assert db.journal_id == "abcd"
         assert await db.among("record", "site", ["s"]) == {"s"}
     fresh = path.with_name("fresh.db")
-    async with store.opened(fresh):
+    async with store.open_store(fresh):
         pass
     assert shape(path) == shape(fresh)
 
@@ -286,7 +295,7 @@ async def test_database_of_something_else_is_refused(path: Path) -> None:
         raw.execute("CREATE TABLE mine (x)")
         raw.commit()
     with pytest.raises(StoreError, match="something else"):
-        async with store.opened(path):
+        async with store.open_store(path):
             pass
     assert counted(path, "SELECT count(*) FROM sqlite_master") == 1
 
@@ -296,19 +305,19 @@ async def test_corrupt_file_is_a_store_error(path: Path, content: bytes) -> None
     """A file that is no database is refused with a sentence that says what to do, never a traceback."""
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"bridge\.db"):
-        async with store.opened(path):
+        async with store.open_store(path):
             pass
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3])
 async def test_damaged_database_is_a_store_error(path: Path, cut: int) -> None:
     """A database whose pages were overwritten is refused when it is opened, not found out at the first poll."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(batch_of("a", 50))
     whole = path.read_bytes()
     path.write_bytes(whole[:100] + b"\xff" * (4096 * cut - 100) + whole[4096 * cut :])
     with pytest.raises(StoreError, match=r"bridge\.db"):
-        async with store.opened(path):
+        async with store.open_store(path):
             pass
 
 
@@ -317,13 +326,13 @@ async def test_place_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> 
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "nowhere" / "bridge.db", tmp_path / "folder"):
         with pytest.raises(StoreError, match="state"):
-            async with store.opened(place):
+            async with store.open_store(place):
                 pass
 
 
 async def test_new_database_is_private(path: Path) -> None:
     """Only the user of the bridge can read what it stores."""
-    async with store.opened(path):
+    async with store.open_store(path):
         assert path.stat().st_mode & 0o077 == 0
 
 
@@ -331,7 +340,7 @@ async def test_journal_id_is_random_and_stays(tmp_path: Path) -> None:
     """Each database has a journal id of its own, for ever."""
     ids = []
     for name in ("a.db", "b.db", "a.db"):
-        async with store.opened(tmp_path / name) as db:
+        async with store.open_store(tmp_path / name) as db:
             ids.append(db.journal_id)
     assert ids[0] == ids[2] != ids[1]
     assert len(ids[0]) >= 8
@@ -340,13 +349,13 @@ async def test_journal_id_is_random_and_stays(tmp_path: Path) -> None:
 async def test_two_connections_keep_the_write_ahead_log(path: Path) -> None:
     """A second connection that comes and goes must not drop SQLite's locks: the log stays while the store is open."""
     log = path.with_name(path.name + "-wal")
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(batch_of("a", 1))
         for turn in range(3):
-            async with journal.opened(path, "mqtt") as rows:
+            async with journal.open_journal(path, "mqtt") as rows:
                 await db.commit(batch_of(f"b{turn}", 1))
                 await rows.advance(turn + 1)
-            async with journal.opened(path, "history", read_only=True) as rows:
+            async with journal.open_journal(path, "history", read_only=True) as rows:
                 assert await rows.head() == turn + 2
             database.create_private(path)
             assert log.exists()
@@ -366,7 +375,7 @@ async def test_two_connections_keep_the_write_ahead_log(path: Path) -> None:
 
 async def test_transactions_are_written_out(path: Path) -> None:
     """The store writes ahead and waits for the disk, so that a commit survives a power cut."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         assert await database.pragma(db._db, "synchronous") == 2
         assert (await db._rows("PRAGMA journal_mode"))[0][0] == "wal"
 
@@ -376,7 +385,7 @@ async def test_transactions_are_written_out(path: Path) -> None:
 
 async def test_restart_keeps_everything(path: Path) -> None:
     """Records, samples, links, settings, marks, memories and the journal's numbers are there after a restart."""
-    memory = CallMemory(
+    memory = CallProgress(
         id="sites",
         fingerprint="f",
         complete=True,
@@ -389,31 +398,31 @@ async def test_restart_keeps_everything(path: Path) -> None:
         released=True,
         failures=6,
     )
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(batch_of("T", 2), memory)
         await db.commit(sample_batch(9))
         await db.commit(Batch(links=[("terminal", "T-0", (("P", "T-0"),))], stale=["T-0"], presence=[("T-1", 77)]))
-        await db.change_settings([Setting("sites", "interval", "300.0", "mqtt")], ("topic", "mark"))
+        await db.store_command([Setting("sites", "interval", "300.0", "mqtt")], ("topic", "mark"))
         await db.count_missing("terminal", ["T-1"], 44)
-    async with store.opened(path) as db:
-        assert await db.call_memory("sites") == memory
-        assert await db.load("terminal", ["T-0"]) == {"T-0": Stored(b'{"imei":"T-0"}', b"kept")}
-        assert await db.ids_after("terminal", "T-0") == [("T-1", 1, 44)]
+    async with store.open_store(path) as db:
+        assert await db.load_call_progress("sites") == memory
+        assert await db.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"kept")}
+        assert await db.missing_counts_after("terminal", "T-0") == [("T-1", 1, 44)]
         assert await db.presence(["T-0", "T-1", "T-2"]) == {"T-0": 0, "T-1": 77}
         assert await db.past("traffic", ["T"]) == {"T": KnownSamples(9, 7, {9: 7})}
         assert await db.linked_products(["T-0"]) == {"T-0": ["P"]}
         assert await db.stale() == ["T-0"]
         assert await db.settings() == [Setting("sites", "interval", "300.0", "mqtt")]
-        assert await db.command_mark("topic") == "mark"
+        assert await db.last_command_identity("topic") == "mark"
         assert await db.commit(batch_of("next", 1)) == 4
 
 
 async def test_journal_numbers_are_never_used_again(path: Path) -> None:
     """Also when the journal was emptied, the next row has the next number, or a cursor would wait for ever."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(batch_of("a", 3))
         await db._db.execute("DELETE FROM journal")
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         assert await db.commit(batch_of("b", 1)) == 4
     assert counted(path, "SELECT seq FROM journal") == 4
 
@@ -423,41 +432,41 @@ async def test_journal_numbers_are_never_used_again(path: Path) -> None:
 
 async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
     """A record that is the same gets a new hash and is not missing any more; what was announced stays."""
-    async with store.opened(path) as db, journal.opened(path, "mqtt") as rows:
+    async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
         await db.commit(batch_of("T", 1))
         await db.count_missing("terminal", ["T-0"], 10)
         await db.commit(Batch(same=[(b"k2", "terminal", "T-0")]))
-        assert await db.load("terminal", ["T-0"]) == {"T-0": Stored(b'{"imei":"T-0"}', b"k2")}
+        assert await db.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"k2")}
         assert await rows.records_between(0, 9) == [(1, "terminal", "T-0", b'{"imei":"T-0"}')]
-        assert await db.ids_after("terminal", "") == [("T-0", 0, 0)]
+        assert await db.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
 async def test_settled_are_those_that_need_no_look(path: Path) -> None:
     """Neither a record that is missing, nor a terminal whose presence is due, is passed over."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         ids = ["here", "missing", "due"]
         puts = [msgspec.structs.replace(put(id), hash=id.encode()) for id in ids]
         await db.commit(Batch(puts=puts, presence=[("here", 90), ("missing", 95), ("due", 50)]))
         await db.count_missing("terminal", ["missing"], 1)
-        assert await db.settled("terminal", 50) == ({b"here"}, 90)
-        assert await db.settled("terminal", 49) == ({b"here", b"due"}, 50)
-        assert await db.settled("site", -1) == (set(), 1 << 62)
+        assert await db.skippable_hashes("terminal", 50) == ({b"here"}, 90)
+        assert await db.skippable_hashes("terminal", 49) == ({b"here", b"due"}, 50)
+        assert await db.skippable_hashes("site", -1) == (set(), 1 << 62)
 
 
 async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:
     """How often a record was missing grows; since when stays as it was first seen missing."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(batch_of("T", 1))
         for now in (10, 20, 30):
             await db.count_missing("terminal", ["T-0"], now)
-        assert await db.ids_after("terminal", "") == [("T-0", 3, 10)]
+        assert await db.missing_counts_after("terminal", "") == [("T-0", 3, 10)]
         await db.commit(Batch(puts=[put("T-0")]))
-        assert await db.ids_after("terminal", "") == [("T-0", 0, 0)]
+        assert await db.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
 async def test_removed_terminal_takes_what_is_its_own(path: Path) -> None:
     """With a terminal go its components, its relations and its newest samples; what was seen of them is remembered."""
-    async with store.opened(path) as db, journal.opened(path, "mqtt") as rows:
+    async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
         await db.commit(
             Batch(puts=[put("T"), put("T", kind="components"), put("T", kind="relations"), put("T", kind="site")])
         )
@@ -477,10 +486,10 @@ async def test_removed_terminal_takes_what_is_its_own(path: Path) -> None:
 async def test_ids_come_in_slices_and_all(path: Path) -> None:
     """Ids are read slice by slice in their order, each once."""
     ids = [f"T{i:05}" for i in range(SLICE + 5)]
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(Batch(puts=[put(id) for id in reversed(ids)]))
-        first = await db.ids_after("terminal", "")
-        rest = await db.ids_after("terminal", first[-1][0])
+        first = await db.missing_counts_after("terminal", "")
+        rest = await db.missing_counts_after("terminal", first[-1][0])
         assert [id for id, _, _ in (*first, *rest)] == ids
         assert len(first) == SLICE
         assert await db.count("terminal") == len(ids)
@@ -489,7 +498,7 @@ async def test_ids_come_in_slices_and_all(path: Path) -> None:
 async def test_any_text_is_an_id(path: Path) -> None:
     """Ids are opaque: whatever the API calls a thing is stored and found again."""
     ids = ["", "ä/ö", "a'b\"c", "%", "\n", "x" * 5000, "null\0byte", "🛰"]
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(Batch(entries=[entry(id) for id in ids], puts=[put(id, entry=i) for i, id in enumerate(ids)]))
         assert set(await db.load("terminal", ids)) == set(ids)
 
@@ -499,10 +508,12 @@ async def test_any_text_is_an_id(path: Path) -> None:
 
 async def test_past_is_what_was_seen(path: Path) -> None:
     """The newest sample, and the hash of each that may come again, are known per id and report."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(sample_batch(5, 50))
         await db.commit(
-            Batch(seen=[Seen("terminal", "traffic", "T", 3, 30), Seen("terminal", "traffic", "late", 1, 10)])
+            Batch(
+                seen=[SeenSample("terminal", "traffic", "T", 3, 30), SeenSample("terminal", "traffic", "late", 1, 10)]
+            )
         )
         await db.commit(sample_batch(7, -70))
         found = await db.past("traffic", ["T", "late", "nobody"])
@@ -512,11 +523,11 @@ async def test_past_is_what_was_seen(path: Path) -> None:
 
 async def test_forgotten_samples_are_the_old_ones(path: Path) -> None:
     """What is older than the horizon is forgotten, but the newest of each id stays known."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         for ts in (3, 5, 6, 7):
             await db.commit(sample_batch(ts, ts * 10))
         await db.commit(sample_batch(2, 20, id="old"))
-        await db.forget_samples("traffic", 6)
+        await db.delete_seen_samples("traffic", 6)
         assert await db.past("traffic", ["T", "old"]) == {
             "T": KnownSamples(7, 70, {6: 60, 7: 70}),
             "old": KnownSamples(2, 20, {2: 20}),
@@ -527,34 +538,34 @@ async def test_forgotten_samples_are_the_old_ones(path: Path) -> None:
 
 
 async def collected(db: Store, call: str) -> list[tuple[int, str, bytes, bytes]]:
-    return [row async for part in db.staged(call) for row in part]
+    return [row async for part in db.iter_staged(call) for row in part]
 
 
 async def test_staged_rows_come_oldest_first_across_ids(path: Path) -> None:
     """What is staged comes by time, then id, then as it came, in slices, and each call has its own."""
     rows = [(5, "b", b"", b"1"), (5, "a", b"", b"2"), (3, "b", b"", b"3"), (5, "a", b"", b"4")]
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.stage("x", rows)
         await db.stage("y", [(1, "z", b"", b"")])
         await db.stage("x", [])
         assert [row[3] for row in await collected(db, "x")] == [b"3", b"2", b"4", b"1"]
         assert await db.latest_staged("x", ["a", "b", "c"]) == {"a": 5, "b": 5}
-        await db.unstage("x")
+        await db.delete_staged("x")
         assert (await collected(db, "x"), len(await collected(db, "y"))) == ([], 1)
 
 
 async def test_staged_rows_come_in_slices(path: Path) -> None:
     """No slice is larger than one transaction may be."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.stage("x", [(i, "a", b"", b"") for i in range(SLICE * 2 + 1)])
-        assert [len(part) async for part in db.staged("x")] == [SLICE, SLICE, 1]
+        assert [len(part) async for part in db.iter_staged("x")] == [SLICE, SLICE, 1]
 
 
 async def test_staged_rows_do_not_survive_a_restart(path: Path) -> None:
     """A listing that was not complete when the bridge ended is not there afterwards."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.stage("x", [(1, "a", b"", b"")])
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         assert await collected(db, "x") == []
 
 
@@ -563,7 +574,7 @@ async def test_staged_rows_do_not_survive_a_restart(path: Path) -> None:
 
 async def test_links_are_what_either_side_says(path: Path) -> None:
     """A product belongs to a terminal as long as one of the two says so; each side replaces only what it said."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(Batch(links=[("terminal", "T", (("P1", "T"), ("P2", "T"))), ("product", "P1", (("P1", "T"),))]))
         assert await db.linked_products(["T"]) == {"T": ["P1", "P2"]}
         await db.commit(Batch(links=[("terminal", "T", ())]))
@@ -575,7 +586,7 @@ async def test_links_are_what_either_side_says(path: Path) -> None:
 
 async def test_all_terminals_can_be_stale(path: Path) -> None:
     """A new name of a site concerns every terminal, and each is worked off once."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
         await db.commit(Batch(puts=[put("T"), put("U"), put("S", kind="site")], stale=["T"], all_stale=True))
         assert sorted(await db.stale()) == ["T", "U"]
         await db.commit(Batch(related=["T"]))
@@ -587,24 +598,24 @@ async def test_all_terminals_can_be_stale(path: Path) -> None:
 
 async def test_setting_is_replaced_and_dropped(path: Path) -> None:
     """A newer setting replaces the older, and an empty value goes back to the file; the mark is stored with it."""
-    async with store.opened(path) as db:
+    async with store.open_store(path) as db:
 
         async def change(value: str, mark: str) -> Iterable[tuple[str, str]]:
-            await db.change_settings([Setting("sites", "interval", value, "mqtt")], ("t", mark))
-            assert await db.command_mark("t") == mark
+            await db.store_command([Setting("sites", "interval", value, "mqtt")], ("t", mark))
+            assert await db.last_command_identity("t") == mark
             return [(s.name, s.value) for s in await db.settings()]
 
         assert await change("300", "m1") == [("interval", "300")]
         assert await change("60", "m2") == [("interval", "60")]
         assert await change("", "m3") == []
-        assert await db.command_mark("other") is None
-        await db.change_settings([], None)
+        assert await db.last_command_identity("other") is None
+        await db.store_command([], None)
 
 
 async def test_memory_of_a_call_never_polled_is_empty(path: Path) -> None:
     """What was never polled is remembered as such, and stored without a word to the journal."""
-    async with store.opened(path) as db:
-        assert await db.call_memory("sites") == CallMemory(id="sites")
-        await db.remember(CallMemory(id="sites", failures=3))
-        assert (await db.call_memory("sites")).failures == 3
+    async with store.open_store(path) as db:
+        assert await db.load_call_progress("sites") == CallProgress(id="sites")
+        await db.remember(CallProgress(id="sites", failures=3))
+        assert (await db.load_call_progress("sites")).failures == 3
         assert not db.changed.is_set()

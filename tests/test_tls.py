@@ -22,7 +22,7 @@ from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Mqtt, Tls
 from oneweb_bridge.demo import mosquitto as broker
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.link import Link, reason_of
+from oneweb_bridge.mqtt.link import MqttConnection, describe_connection_error
 
 SERVERS = {
     "good": ("subjectAltName=DNS:localhost,IP:127.0.0.1", "-days 2"),
@@ -109,7 +109,7 @@ def harness_folder() -> Any:
 
 @contextlib.asynccontextmanager
 async def started(config: Path, port: int) -> AsyncIterator[None]:
-    found = broker.program()
+    found = broker.find_mosquitto()
     assert found
     process = await asyncio.create_subprocess_exec(found, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
     try:
@@ -141,7 +141,7 @@ def settings(made: Path, port: int, **changes: Any) -> Mqtt:
 async def round_trip(given: Mqtt, patience: float = 10.0) -> None:
     """Connects, and has ten messages back that are longer than a record of TLS. Raises what a connection raises."""
     wanted = [b"%d" % number * 30_000 for number in range(10)]
-    async with Link(given, "tls-test", will=Message("will", b"{}", retain=False)) as link:
+    async with MqttConnection(given, "tls-test", will=Message("will", b"{}", retain=False)) as link:
         await link.listen("tls/test")
         for payload in wanted:
             link.send(Message("tls/test", payload, retain=False))
@@ -160,7 +160,7 @@ async def refusal(given: Mqtt) -> str:
         try:
             await round_trip(given)
         except (aiomqtt.MqttError, OSError) as error:
-            return reason_of(error)
+            return describe_connection_error(error)
     raise AssertionError("the connection was accepted")
 
 
@@ -208,7 +208,7 @@ async def test_broker_with_own_ca_and_client_certificate(made: Path, transport: 
         if transport == "tcp":
             port = await stack.enter_async_context(mosquitto(made, "good", "require_certificate true"))
         else:
-            await stack.enter_async_context(broker.running(plain := broker.free_port()))
+            await stack.enter_async_context(broker.run_mosquitto(plain := broker.free_port()))
             port = await stack.enter_async_context(through_websockets(made, plain))
         await round_trip(settings(made, port, tls=own, transport=transport, protocol=protocol))
 
@@ -253,7 +253,7 @@ async def test_refused_client_certificate_is_told_in_words(
             return at_once(self, keepalive)
 
         monkeypatch.setattr(Paho, "_send_connect", send_connect)
-        monkeypatch.setattr(Link, "_on_socket_open", lambda *_: None)
+        monkeypatch.setattr(MqttConnection, "_on_socket_open", lambda *_: None)
     own = {"cert_file": str(made / f"{client}.crt"), "key_file": str(made / f"{client}.key")} if client else {}
     async with mosquitto(made, "good", "require_certificate true", f"tls_version {newest}") as port:
         assert said in await refusal(settings(made, port, tls=own))
@@ -262,7 +262,7 @@ async def test_refused_client_certificate_is_told_in_words(
 async def test_broker_without_tls_is_told_in_words(made: Path) -> None:
     """TLS to a port that speaks plain MQTT is one sentence."""
     port = broker.free_port()
-    async with broker.running(port):
+    async with broker.run_mosquitto(port):
         assert "TLS" in await refusal(settings(made, port))
 
 
@@ -315,14 +315,14 @@ async def api_server(made: Path, server: str) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def asking(url: str, ca_file: Path | None) -> AsyncIterator[api.Api]:
+async def asking(url: str, ca_file: Path | None) -> AsyncIterator[api.ApiClient]:
     named = {"ca_file": str(ca_file)} if ca_file else {}
     given: dict[str, Any] = {"base_url": url, "client_id": "i", "client_secret": "s", **named}
-    async with api.connected(parse(str({"api": given}), {}).api) as connection:
+    async with api.open_api(parse(str({"api": given}), {}).api) as connection:
         yield connection
 
 
-async def complaint(connection: api.Api) -> str:
+async def complaint(connection: api.ApiClient) -> str:
     with pytest.raises(api.Unavailable) as caught:
         await connection.request("POST", "/x")
     return str(caught.value)
@@ -359,7 +359,7 @@ async def test_renewed_ca_file_of_the_api_needs_no_restart(made: Path, tmp_path:
 
 def test_nothing_older_than_tls_1_2_is_spoken() -> None:
     """Both sides are spoken to with TLS 1.2 at least, and the name is checked."""
-    for context in (tls.client_context("x", None), tls.Trust("api.ca_file", None).context()):
+    for context in (tls.client_context("x", None), tls.TrustedCas("api.ca_file", None).context()):
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
         assert context.check_hostname
         assert context.verify_mode == ssl.CERT_REQUIRED

@@ -12,24 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Message, Row, What
+from oneweb_bridge.model.records import Message, Row, RowType
 from oneweb_bridge.mqtt.topics import (
     EVENT_TYPE,
     MAX_LEVEL,
     MAX_RESPONSE_TOPIC_BYTES,
-    Tree,
+    TopicTree,
     decode_level,
     encode_id,
     response_topic_problem,
 )
 
-TREE = Tree("oneweb", "site-a", "4f1c")
+TREE = TopicTree("oneweb", "site-a", "4f1c")
 TS = 1750169702113
 TEXT = st.text(max_size=80) | st.text("_xhe0-", max_size=80) | st.text("ab_x", min_size=20, max_size=70)
 LEGAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def row(what: What, body: object, *, entity: str = "terminal", id: str = "T", name: str = "") -> Row:
+def row(what: RowType, body: object, *, entity: str = "terminal", id: str = "T", name: str = "") -> Row:
     return Row(1042, TS + 5, entity, id, what, name, TS, body if isinstance(body, bytes) else encode(body))
 
 
@@ -181,7 +181,7 @@ def test_changed_components_are_a_change_of_the_terminal() -> None:
     ],
 )
 def test_row_goes_to_its_topic_as_it_is(  # noqa: PLR0917 -- a row of a table
-    what: What, entity: str, id: str, name: str, topic: str, retain: bool
+    what: RowType, entity: str, id: str, name: str, topic: str, retain: bool
 ) -> None:
     """Samples, usage, states and alerts are published byte for byte as they stand in the journal."""
     (found,) = TREE.messages(row(what, b'{"a":70.0}', entity=entity, id=id, name=name))
@@ -205,7 +205,7 @@ def test_clear_empties_the_topic_of_a_bucket(entity: str, id: str, name: str, to
 def test_row_gives_the_same_bytes_whenever_it_is_sent() -> None:
     """The same row becomes the same messages, so that a repeat is an exact one."""
     body = {"record": {"imei": "T"}, "initial": False}
-    assert TREE.messages(row("added", body)) == Tree("oneweb", "site-a", "4f1c").messages(row("added", body))
+    assert TREE.messages(row("added", body)) == TopicTree("oneweb", "site-a", "4f1c").messages(row("added", body))
 
 
 ROWS = [
@@ -256,7 +256,7 @@ def test_replayed_row_is_marked_and_never_retained() -> None:
 
 
 @pytest.mark.parametrize("what", ["added", "changed", "removed"])
-def test_replayed_event_is_the_same_event(what: What) -> None:
+def test_replayed_event_is_the_same_event(what: RowType) -> None:
     """A replayed event has the id, time and content of the first time."""
     body = {"changed": {}, "record": {"imei": "T"}, "initial": False}
     again = TREE.replayed(row(what, body))
@@ -346,7 +346,7 @@ def test_restored_metric_is_the_message_that_was_published() -> None:
 
 def test_tree_has_the_topics_of_the_contract() -> None:
     """The bridge's own topics and the filters of its commands are below the base, however many levels that has."""
-    tree = Tree("a/b", "i", "j")
+    tree = TopicTree("a/b", "i", "j")
     assert (tree.status, tree.info, tree.head, tree.probe) == (
         "a/b/bridge/status",
         "a/b/bridge/info",

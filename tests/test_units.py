@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from oneweb_bridge.decode.catalogue import CALLS, FieldType
 from oneweb_bridge.decode.units import UNITS, can_convert, convert, dimension_of, name_unknown_indicator
-from oneweb_bridge.decode.values import Odd
+from oneweb_bridge.decode.values import Unparseable
 from oneweb_bridge.decode.wire import _CONVERTERS
 
 
@@ -66,7 +66,7 @@ def test_letters_of_a_unit_decide(number: float, unit: str, wanted: str, expecte
 def test_unknown_unit_is_refused(unit: str, wanted: str) -> None:
     """A unit that is not known, or that measures something else, is never taken for the right one."""
     assert not can_convert(unit, wanted)
-    with pytest.raises(Odd, match="expected a number in"):
+    with pytest.raises(Unparseable, match="expected a number in"):
         convert(5, unit, wanted)
 
 

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.decode import values
-from oneweb_bridge.decode.values import Odd, amount, flag, moment, published, snake, text, texts, words
+from oneweb_bridge.decode.values import (
+    Unparseable,
+    parse_flag,
+    parse_quantity,
+    parse_text,
+    parse_texts,
+    parse_time,
+    round_as_published,
+    snake,
+    texts,
+)
 from oneweb_bridge.encoding import rfc3339, short_time
 
 LAST = 253402300799999
@@ -41,8 +51,8 @@ def test_short_time_has_a_fraction_only_when_there_is_one() -> None:
 @given(st.integers(0, LAST))
 def test_moment_reads_what_was_written(ts: int) -> None:
     """A written time read again is the same millisecond, in both forms."""
-    assert moment(rfc3339(ts)) == ts
-    assert moment(short_time(ts)) == ts
+    assert parse_time(rfc3339(ts)) == ts
+    assert parse_time(short_time(ts)) == ts
 
 
 @pytest.mark.parametrize(
@@ -67,7 +77,7 @@ def test_moment_reads_what_was_written(ts: int) -> None:
 )
 def test_moment_reads_every_form_of_a_time(said: object) -> None:
     """RFC 3339 with any offset, without one, and an epoch in s or ms, as number or text, are the same time."""
-    assert moment(said) == 1750167607000
+    assert parse_time(said) == 1750167607000
 
 
 @pytest.mark.parametrize(
@@ -86,7 +96,7 @@ def test_second_60_is_the_first_of_the_next_minute(said: str, expected: str) -> 
 @pytest.mark.parametrize("said", [None, "", " ", "N/A", "n/a", "null", "-"])
 def test_moment_of_nothing_is_absent(said: object) -> None:
     """A time that is not known is None, never the epoch."""
-    assert moment(said) is None
+    assert parse_time(said) is None
 
 
 @pytest.mark.parametrize(
@@ -116,22 +126,22 @@ def test_moment_of_nothing_is_absent(said: object) -> None:
 )
 def test_moment_of_nonsense_is_odd(said: object) -> None:
     """What is there and is no time between 1970 and 9999 is Odd, not a wrong time."""
-    with pytest.raises(Odd):
-        moment(said)
+    with pytest.raises(Unparseable):
+        parse_time(said)
 
 
 def test_moment_without_offset_stands_in_the_zone() -> None:
     """A time without an offset is one of `mapping.timezone`; one with an offset is not moved."""
     berlin = ZoneInfo("Europe/Berlin")
-    assert moment("2025-06-17T15:40:07", berlin) == 1750167607000
-    assert moment("2025-06-17T13:40:07Z", berlin) == 1750167607000
+    assert parse_time("2025-06-17T15:40:07", berlin) == 1750167607000
+    assert parse_time("2025-06-17T13:40:07Z", berlin) == 1750167607000
 
 
 @given(st.datetimes(datetime(1971, 1, 1), datetime(9999, 12, 30)), st.sampled_from(["UTC", "Europe/Berlin"]))  # noqa: DTZ001 -- without a zone on purpose
 def test_moment_is_the_time_that_the_zone_says(when: datetime, zone: str) -> None:
     """A local time of a zone is read as that zone's time, to the millisecond."""
     expected = when.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC).timestamp() * 1000
-    found = moment(when.isoformat(), ZoneInfo(zone))
+    found = parse_time(when.isoformat(), ZoneInfo(zone))
     assert found is not None
     assert abs(expected - found) <= 1
 
@@ -142,14 +152,14 @@ def test_moment_is_the_time_that_the_zone_says(when: datetime, zone: str) -> Non
 )
 def test_text_is_the_decimal_form_or_absent(said: object, expected: str | None) -> None:
     """Numbers and flags become texts because ids come as either; N/A and null are absent."""
-    assert expected == text(said)
+    assert expected == parse_text(said)
 
 
-@pytest.mark.parametrize("read", [text, flag, amount])
+@pytest.mark.parametrize("read", [parse_text, parse_flag, parse_quantity])
 @pytest.mark.parametrize("said", [{}, {"a": 1}, [1]])
 def test_structures_are_odd(read: Any, said: object) -> None:
     """An object or a list where a single value belongs is Odd."""
-    with pytest.raises(Odd):
+    with pytest.raises(Unparseable):
         read(said)
 
 
@@ -158,21 +168,21 @@ def test_structures_are_odd(read: Any, said: object) -> None:
 )
 def test_flag_reads_booleans_and_their_words(said: object, expected: bool | None) -> None:
     """True and false are read as booleans and as words of any case."""
-    assert expected is flag(said)
+    assert expected is parse_flag(said)
 
 
 def test_flag_of_a_number_is_odd() -> None:
     """1 is not true: a field never changes its JSON type by guessing."""
-    with pytest.raises(Odd):
-        flag(1)
+    with pytest.raises(Unparseable):
+        parse_flag(1)
 
 
 def test_words_keep_the_order_without_nulls() -> None:
     """A list of texts keeps the API's order; nulls and empty texts are left out; a single text is a list of one."""
-    assert words(["b", None, "a", "", 3]) == ["b", "a", "3"]
-    assert words("a") == ["a"]
-    assert words([]) == []
-    assert words(None) is None
+    assert parse_texts(["b", None, "a", "", 3]) == ["b", "a", "3"]
+    assert parse_texts("a") == ["a"]
+    assert parse_texts([]) == []
+    assert parse_texts(None) is None
 
 
 def test_texts_are_a_set() -> None:
@@ -184,16 +194,16 @@ def test_texts_are_a_set() -> None:
 def test_whole_number_stays_whole() -> None:
     """An integer that a float cannot hold is read and published to the last digit."""
     for said in (2**53 + 1, str(2**53 + 1), -(2**63)):
-        number, _ = amount(said) or (0, "")
+        number, _ = parse_quantity(said) or (0, "")
         assert type(number) is int
-        assert published("wan_tx_bytes", number) == int(said)
+        assert round_as_published("wan_tx_bytes", number) == int(said)
 
 
 @pytest.mark.parametrize(("name", "number"), [("x_bytes", 1e300), ("x_bytes", 2**63), ("x", 1e308 * 10)])
 def test_number_that_overflows_in_its_unit_is_odd(name: str, number: float) -> None:
     """What has no place in the published type is unreadable, not an error that ends the process."""
-    with pytest.raises(Odd):
-        published(name, number)
+    with pytest.raises(Unparseable):
+        round_as_published(name, number)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +228,7 @@ def test_number_that_overflows_in_its_unit_is_odd(name: str, number: float) -> N
 )
 def test_amount_reads_numbers_and_units(said: object, expected: tuple[float, str] | None) -> None:
     """A number, a numeric text and one with a unit behind it are read; what is not known is None, never 0."""
-    assert expected == amount(said)
+    assert expected == parse_quantity(said)
 
 
 @pytest.mark.parametrize(
@@ -230,25 +240,25 @@ def test_amount_reads_numbers_and_units(said: object, expected: tuple[float, str
 )
 def test_amount_of_nonsense_is_odd(said: object) -> None:
     """What is no finite number of 64 bits is Odd: neither NaN nor an integer that nobody can store reaches JSON."""
-    with pytest.raises(Odd):
-        amount(said)
+    with pytest.raises(Unparseable):
+        parse_quantity(said)
 
 
 @given(ANYTHING)
 def test_readers_give_a_value_nothing_or_odd(said: object) -> None:
     """Whatever comes, every reader returns its type or None, or raises Odd and nothing else."""
     kinds: list[tuple[Any, tuple[type, ...]]] = [
-        (text, (str,)),
-        (flag, (bool,)),
-        (words, (list,)),
-        (moment, (int,)),
+        (parse_text, (str,)),
+        (parse_flag, (bool,)),
+        (parse_texts, (list,)),
+        (parse_time, (int,)),
         (values.time_text(UTC), (str,)),
-        (amount, (tuple,)),
+        (parse_quantity, (tuple,)),
     ]
     for read, types in kinds:
         try:
             found = read(said)
-        except Odd:
+        except Unparseable:
             continue
         assert found is None or type(found) in types
 
@@ -257,10 +267,10 @@ def test_readers_give_a_value_nothing_or_odd(said: object) -> None:
 def test_odd_says_what_was_expected_in_a_short_line(said: object) -> None:
     """The sentence of Odd names what was expected and does not carry a whole document."""
     said_of_it = []
-    for read in (text, flag, moment, amount):
+    for read in (parse_text, parse_flag, parse_time, parse_quantity):
         try:
             read(said)
-        except Odd as error:
+        except Unparseable as error:
             said_of_it.append(str(error))
     assert all(sentence.startswith("expected ") and len(sentence) < 140 for sentence in said_of_it)
 
@@ -271,7 +281,7 @@ def test_odd_says_what_was_expected_in_a_short_line(said: object) -> None:
 )
 def test_whole_fields_are_integers(name: str, number: float) -> None:
     """Fields that end in _bytes, _bps or _blocks are integers."""
-    assert type(published(name, number)) is int
+    assert type(round_as_published(name, number)) is int
 
 
 @given(
@@ -280,12 +290,12 @@ def test_whole_fields_are_integers(name: str, number: float) -> None:
 )
 def test_other_fields_are_floats(name: str, number: float) -> None:
     """Every other number is a float, also a whole one."""
-    assert type(published(name, number)) is float
+    assert type(round_as_published(name, number)) is float
 
 
 def test_published_float_has_no_noise() -> None:
     """What a conversion adds behind the ninth digit is not published."""
-    assert published("used_gb", 0.1 + 0.2) == 0.3
+    assert round_as_published("used_gb", 0.1 + 0.2) == 0.3
 
 
 @pytest.mark.parametrize(
@@ -320,7 +330,7 @@ def test_snake_is_always_legal(name: str) -> None:
 )
 def test_time_that_is_as_published_stays(said: str) -> None:
     """A time in the published form is what its own moment would be written as."""
-    assert values.time_text(UTC)(said) == said == short_time(values.moment(said) or 0)
+    assert values.time_text(UTC)(said) == said == short_time(values.parse_time(said) or 0)
 
 
 @pytest.mark.parametrize("said", ["2024-W07-5T05:50:15Z", "2024-02-16 05:50:15Z"])

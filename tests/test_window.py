@@ -8,26 +8,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.model.records import Message, Positions, Waiting
-from oneweb_bridge.mqtt.window import DOUBT, REACH, TRIAL, Slip, Window
+from oneweb_bridge.mqtt.window import DOUBT, TRIAL, WINDOWS_BEYOND_CURSOR, Outgoing, SendWindow
 
 
 def message(topic: str, said: str = "x") -> Message:
     return Message(topic, said.encode(), retain=False)
 
 
-def window_of(size: int, cursor: int = 0) -> Window:
+def window_of(size: int, cursor: int = 0) -> SendWindow:
     """A window in which the class of a topic is what stands before its first digit."""
-    return Window(size, Positions(cursor), lambda topic: topic.rstrip("0123456789"))
+    return SendWindow(size, Positions(cursor), lambda topic: topic.rstrip("0123456789"))
 
 
-def taken(window: Window) -> list[Slip]:
+def taken(window: SendWindow) -> list[Outgoing]:
     found = []
     while (slip := window.take()) is not None:
         found.append(slip)
     return found
 
 
-def topics(slips: list[Slip]) -> list[str]:
+def topics(slips: list[Outgoing]) -> list[str]:
     return [slip.message.topic for slip in slips]
 
 
@@ -47,7 +47,7 @@ def test_stopped_rows_wait_and_other_messages_go() -> None:
         window.offer(seq, [message(f"t{seq}")])
     in_flight = taken(window)
     window.stop_rows()
-    window.offer_loose(message("status"))
+    window.offer_unjournaled(message("status"))
     for slip in in_flight:
         window.acknowledge(slip)
     assert topics(taken(window)) == ["status"]
@@ -120,7 +120,7 @@ def test_message_without_a_row_goes_first_and_is_heard_of() -> None:
     """A message that has no row goes before the journal, and its sender hears whether it was accepted."""
     window, heard = window_of(1), list[bool]()
     window.offer(1, [message("t")])
-    window.offer_loose(message("status"), heard.append)
+    window.offer_unjournaled(message("status"), heard.append)
     (slip,) = taken(window)
     assert slip.message.topic == "status"
     window.acknowledge(slip)
@@ -132,8 +132,8 @@ def test_message_without_a_row_goes_first_and_is_heard_of() -> None:
 def test_refused_message_without_a_row_is_heard_of_and_frees_its_topic() -> None:
     """A refusal tells the sender, and the next message of the topic goes."""
     window, heard = window_of(1), list[bool]()
-    window.offer_loose(message("t", "1"), heard.append)
-    window.offer_loose(message("t", "2"), heard.append)
+    window.offer_unjournaled(message("t", "1"), heard.append)
+    window.offer_unjournaled(message("t", "2"), heard.append)
     window.refuse(taken(window)[0])
     assert heard == [False]
     assert [slip.message.payload for slip in taken(window)] == [b"2"]
@@ -176,7 +176,7 @@ def test_row_of_a_class_that_waits_follows_in_its_order() -> None:
     assert [slip.message.payload for slip in taken(window)] == [b"2"]
 
 
-def refuse_all(window: Window) -> list[Slip]:
+def refuse_all(window: SendWindow) -> list[Outgoing]:
     slips = taken(window)
     for slip in slips:
         window.refuse(slip)
@@ -231,7 +231,7 @@ def test_class_that_is_accepted_again_begins_anew() -> None:
 
 def test_cursor_does_not_pass_the_place_of_a_closing_lane() -> None:
     """What goes through the main lane behind that place would be repeated after a crash, however much it is."""
-    window = Window(9, Positions(2, {"a": Waiting(0, 2)}), lambda topic: topic[0])
+    window = SendWindow(9, Positions(2, {"a": Waiting(0, 2)}), lambda topic: topic[0])
     window.offer_to_lane("a", 1, [message("a1")])
     window.acknowledge(taken(window)[0])
     window.offer_to_lane("a", 2, [message("a2")])
@@ -258,7 +258,7 @@ def test_class_begins_to_wait_again_before_it_is_level() -> None:
 
 def test_what_is_blamed_waits_and_others_of_its_class_pass() -> None:
     """A topic that broke connections is withheld until it is let go, also when its class does not wait yet."""
-    window = Window(9, Positions(0), lambda topic: topic[0], {"t1": 3})
+    window = SendWindow(9, Positions(0), lambda topic: topic[0], {"t1": 3})
     for seq in (1, 2):
         window.offer(seq, [message(f"t{seq}")])
         for lane in window.lanes_to_read(9):
@@ -296,7 +296,7 @@ def test_acknowledged_reach_is_bounded() -> None:
         sent += len(slips)
         for slip in slips[::-1]:
             window.acknowledge(slip)
-    assert sent == 3 * REACH
+    assert sent == 3 * WINDOWS_BEYOND_CURSOR
 
 
 @pytest.mark.parametrize("size", [1, 2, 20])
@@ -372,10 +372,10 @@ class Bridge:
         self.connect()
 
     def connect(self) -> None:
-        self.window = Window(self.size, self.durable, lambda topic: topic[0])
+        self.window = SendWindow(self.size, self.durable, lambda topic: topic[0])
         self.at = self.durable.cursor
         self.written = self.durable
-        self.flying: list[Slip] = []
+        self.flying: list[Outgoing] = []
         self.heard: list[bool] = []
 
     def messages(self, seq: int) -> list[Message]:
@@ -403,7 +403,7 @@ class Bridge:
             self.broker_has(slip)
         return True
 
-    def broker_has(self, slip: Slip) -> None:
+    def broker_has(self, slip: Outgoing) -> None:
         """The worst broker keeps a message the moment that it is sent, also when its answer is lost."""
         if slip.message.topic[0] in self.denied:
             return
@@ -429,12 +429,12 @@ class Bridge:
                 self.window.again(slip)
             self.window.try_lane(lane.name)
 
-    def give_up(self) -> None:
+    def set_aside(self) -> None:
         """One that was refused while others of its class passed is set aside."""
         for lane in list(self.window.lanes.values()):
             for slip in [slip for slip in lane.paused if slip.refused_alone]:
                 self.window.withhold(slip)
-                self.window.give_up(slip)
+                self.window.set_aside(slip)
                 self.given_up.add((slip.seq, slip.message.topic))
 
     def write(self) -> None:
@@ -460,9 +460,9 @@ class Bridge:
         elif what in ("offer", "take", "write", "commit", "retry", "read"):
             getattr(self, what)()
         elif what == "give up":
-            self.give_up()
+            self.set_aside()
         elif what == "loose":
-            self.window.offer_loose(message(topic_of(at % 13), "loose"), self.heard.append)
+            self.window.offer_unjournaled(message(topic_of(at % 13), "loose"), self.heard.append)
         elif what == "deny":
             self.denied.add(CLASSES[at % 3])
         elif what == "allow":
@@ -516,7 +516,7 @@ def test_every_row_is_delivered_and_little_is_repeated(
     delivered = {(seq, topic) for topic, said in bridge.delivered.items() for seq in said}
     assert delivered | bridge.given_up == expected
     longest = max(len(row) for row in rows)
-    assert bridge.repeats <= bridge.losses * (size * REACH + (longest + TRIAL) * (len(CLASSES) + 1))
+    assert bridge.repeats <= bridge.losses * (size * WINDOWS_BEYOND_CURSOR + (longest + TRIAL) * (len(CLASSES) + 1))
 
 
 @given(ROWS)

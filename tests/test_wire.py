@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.decode import record_hashes, wire
 from oneweb_bridge.decode.catalogue import CALLS, Call, Field
-from oneweb_bridge.decode.wire import BadPage, Rules, Unreadable
-from oneweb_bridge.model.records import Reading, Sample
+from oneweb_bridge.decode.wire import BadPage, DecodeRules, Unreadable
+from oneweb_bridge.model.records import DecodedRecord, Sample
 
 FOLDER = Path(__file__).parent / "samples"
 POLLING = parse("", {}).polling
@@ -32,18 +32,18 @@ def body_of(call: str) -> bytes:
     return (FOLDER / f"{FILES[call]}.json").read_bytes()
 
 
-def readings(call: Call, body: bytes, rules: Rules | None = None) -> list[Reading]:
-    key, read = record_hashes.key_of(call), wire.reader(call, rules or Rules())
-    return [read(key(raw), wire.decoded(raw)) for raw in wire.split(body, call.records).records]
+def readings(call: Call, body: bytes, rules: DecodeRules | None = None) -> list[DecodedRecord]:
+    key, read = record_hashes.key_reader(call), wire.record_decoder(call, rules or DecodeRules())
+    return [read(key(raw), wire.decode_record(raw)) for raw in wire.split_page(body, call.records).records]
 
 
-def sampled(call: Call, entry: object, rules: Rules | None = None) -> tuple[list[Sample], int]:
-    measured = wire.sampler(call, rules or Rules())("X", entry)
+def sampled(call: Call, entry: object, rules: DecodeRules | None = None) -> tuple[list[Sample], int]:
+    measured = wire.sample_decoder(call, rules or DecodeRules())("X", entry)
     return measured.samples, len(measured.set_aside)
 
 
-def read_one(call: str, record: object, rules: Rules | None = None) -> Reading:
-    return wire.reader(POLLING[call], rules or Rules())("X", record)
+def read_one(call: str, record: object, rules: DecodeRules | None = None) -> DecodedRecord:
+    return wire.record_decoder(POLLING[call], rules or DecodeRules())("X", record)
 
 
 # --- the sample files -----------------------------------------------------------------------------
@@ -479,8 +479,8 @@ def test_records_carry_their_key_and_kind(call: str) -> None:
 def test_samples_are_those_of_the_contract(call: str) -> None:
     """Each report gives exactly these samples, stamped with the report's own time."""
     row = POLLING[call]
-    key, sample = record_hashes.key_of(row), wire.sampler(row, Rules())
-    found = [sample(key(raw), wire.decoded(raw)) for raw in wire.split(body_of(call)).records]
+    key, sample = record_hashes.key_reader(row), wire.sample_decoder(row, DecodeRules())
+    found = [sample(key(raw), wire.decode_record(raw)) for raw in wire.split_page(body_of(call)).records]
     assert SAMPLES[call] == [(one.id, one.ts, one.values) for entry in found for one in entry.samples]
     assert not any(entry.set_aside or entry.odd for entry in found)
     assert {one.report for entry in found for one in entry.samples} == {row.report}
@@ -518,14 +518,14 @@ def test_empty_report_has_no_sample(call: str) -> None:
 )
 def test_split_finds_the_list(body: bytes) -> None:
     """A bare array and the usual envelopes, also with a byte order mark, are the same two records."""
-    page = wire.split(body)
-    assert [wire.decoded(raw) for raw in page.records] == [{"id": 1}, {"id": 2}]
+    page = wire.split_page(body)
+    assert [wire.decode_record(raw) for raw in page.records] == [{"id": 1}, {"id": 2}]
     assert page.count == 2
 
 
 def test_split_takes_one_object_for_one_record() -> None:
     """An object with an id, where a list was expected, is a list of one."""
-    assert [bytes(raw) for raw in wire.split(b'{"id":"a"}').records] == [b'{"id":"a"}']
+    assert [bytes(raw) for raw in wire.split_page(b'{"id":"a"}').records] == [b'{"id":"a"}']
 
 
 @pytest.mark.parametrize(
@@ -551,14 +551,14 @@ def test_split_takes_one_object_for_one_record() -> None:
 def test_split_refuses_what_is_no_list(body: bytes, selector: str | None) -> None:
     """An answer that is no list of records is BadPage, so that it never counts as an empty listing."""
     with pytest.raises(BadPage, match="the answer is"):
-        wire.split(body, selector)
+        wire.split_page(body, selector)
 
 
 def test_split_with_a_selector_hands_down_what_stands_above() -> None:
     """Nested records take over the members of their parents, as `parent` those they have too; the count is theirs."""
     body = b'[{"id":"r","date":"d","bucket":[{"id":"b1"},{"id":"b2","date":"own"}]},{"id":"s","bucket":{"id":"b3"}}]'
-    page = wire.split(body, "$[*].bucket[*]")
-    assert [wire.decoded(raw) for raw in page.records] == [
+    page = wire.split_page(body, "$[*].bucket[*]")
+    assert [wire.decode_record(raw) for raw in page.records] == [
         {"id": "b1", "date": "d", "parent": {"id": "r"}},
         {"id": "b2", "date": "own", "parent": {"id": "r", "date": "d"}},
         {"id": "b3", "parent": {"id": "s"}},
@@ -568,15 +568,15 @@ def test_split_with_a_selector_hands_down_what_stands_above() -> None:
 
 def test_split_with_a_selector_reads_into_an_envelope() -> None:
     """A selector may name the members on the way to the list."""
-    page = wire.split(b'{"answer":{"rows":[{"id":1}],"at":5}}', "$.answer.rows[*]")
-    assert [wire.decoded(raw) for raw in page.records] == [{"id": 1, "at": 5}]
+    page = wire.split_page(b'{"answer":{"rows":[{"id":1}],"at":5}}', "$.answer.rows[*]")
+    assert [wire.decode_record(raw) for raw in page.records] == [{"id": 1, "at": 5}]
 
 
 @pytest.mark.parametrize("body", [b"null", b"[", b"", b"\xff"])
 def test_split_with_a_selector_refuses_no_json(body: bytes) -> None:
     """Under a selector, too, an answer that is nothing is BadPage."""
     with pytest.raises(BadPage):
-        wire.split(body, "$[*].bucket[*]")
+        wire.split_page(body, "$[*].bucket[*]")
 
 
 def test_split_of_deep_nesting_is_refused() -> None:
@@ -584,14 +584,14 @@ def test_split_of_deep_nesting_is_refused() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
     for selector in (None, "$[*].bucket[*]"):
         with pytest.raises((BadPage, Unreadable)):
-            _ = [wire.decoded(raw) for raw in wire.split(deep, selector).records]
+            _ = [wire.decode_record(raw) for raw in wire.split_page(deep, selector).records]
 
 
 def test_columns_become_one_record_for_each_row() -> None:
     """A column table is one object per row, with what stands beside the table."""
     call = replace(CALLS["ut_traffic"], explode="columns")
     table = msgspec.Raw(b'{"report":"r","columns":["id","x"],"rows":[["a",1],["b",2]]}')
-    found = [wire.decoded(raw) for raw in wire.exploded(call, [table])]
+    found = [wire.decode_record(raw) for raw in wire.expand_tables(call, [table])]
     assert found == [{"report": "r", "id": "a", "x": 1}, {"report": "r", "id": "b", "x": 2}]
 
 
@@ -609,7 +609,7 @@ def test_columns_become_one_record_for_each_row() -> None:
 def test_crooked_table_is_refused(table: bytes) -> None:
     """A table without columns, or with rows of another length, is BadPage."""
     with pytest.raises(BadPage):
-        wire.exploded(replace(CALLS["ut_traffic"], explode="columns"), [msgspec.Raw(table)])
+        wire.expand_tables(replace(CALLS["ut_traffic"], explode="columns"), [msgspec.Raw(table)])
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -620,7 +620,7 @@ def test_crooked_table_is_refused(table: bytes) -> None:
 )
 def test_key_is_the_text_of_the_id(body: bytes, expected: str) -> None:
     """An id may be a text or a number; the key is its text."""
-    assert expected == record_hashes.key_of(CALLS["user_terminals"])(msgspec.Raw(body))
+    assert expected == record_hashes.key_reader(CALLS["user_terminals"])(msgspec.Raw(body))
 
 
 @pytest.mark.parametrize(
@@ -630,13 +630,13 @@ def test_record_without_a_key_is_unreadable(body: bytes) -> None:
     """A record without a readable key is set aside by name."""
     for keys in (("id",), ("id", "part.of")):
         with pytest.raises(Unreadable):
-            record_hashes.key_of(replace(CALLS["user_terminals"], key=keys))(msgspec.Raw(body))
+            record_hashes.key_reader(replace(CALLS["user_terminals"], key=keys))(msgspec.Raw(body))
 
 
 def test_key_of_several_paths_joins_them() -> None:
     """A key made of several members has all of them."""
     call = replace(CALLS["user_terminals"], key=("id", "part.of"))
-    assert record_hashes.key_of(call)(msgspec.Raw(b'{"id":"a","part":{"of":3}}')) == "a/3"
+    assert record_hashes.key_reader(call)(msgspec.Raw(b'{"id":"a","part":{"of":3}}')) == "a/3"
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -653,7 +653,7 @@ def test_unlimited_is_a_flag_without_a_number(said: object) -> None:
 def test_null_is_unlimited_where_the_configuration_says_so() -> None:
     """`null` counts as no limit only when `mapping.unlimited` lists it and the member is there."""
     record = {"characteristic": [{"name": "allowance", "value": None}]}
-    rules = Rules(unlimited=("Unlimited", "null"))
+    rules = DecodeRules(unlimited=("Unlimited", "null"))
     assert read_one("products", record, rules).fields["allowance_unlimited"] is True
     assert "allowance_unlimited" not in read_one("products", record).fields
     assert "allowance_unlimited" not in read_one("products", {"characteristic": [{"name": "other"}]}, rules).fields
@@ -817,7 +817,7 @@ def test_unreadable_measurement_is_counted_and_the_others_go_on() -> None:
     good = {"timestamp": 1750167000, "performanceIndicator": [indicator("sinr", 1)]}
     bad_time = good | {"timestamp": "yesterday"}
     bad_value = good | {"performanceIndicator": [indicator("sinr", {"v": 1})]}
-    found = wire.sampler(POLLING["ut_signal_quality"], Rules())("X", measured(bad_time, good, bad_value))
+    found = wire.sample_decoder(POLLING["ut_signal_quality"], DecodeRules())("X", measured(bad_time, good, bad_value))
     assert (len(found.samples), len(found.set_aside)) == (1, 1)
     assert found.odd == {"sinr_db": "expected a number, got an object"}
 
@@ -851,7 +851,7 @@ def test_flat_measurements_are_read_by_the_same_table() -> None:
 
 def test_times_without_offset_stand_in_the_configured_zone() -> None:
     """`mapping.timezone` holds for records and samples alike."""
-    rules = Rules(timezone="Europe/Berlin")
+    rules = DecodeRules(timezone="Europe/Berlin")
     assert read_one("user_terminals", {"startDate": "2025-06-17T15:40:07"}, rules).fields["start_time"] == (
         "2025-06-17T13:40:07Z"
     )
@@ -919,17 +919,17 @@ def wreck(body: bytes, cuts: list[tuple[int, int, bytes]]) -> bytes:
 def walked_through(call: Call, body: bytes) -> None:
     """Everything that a poll does with a body; only BadPage and Unreadable may come of it."""
     try:
-        page = wire.split(body, call.records)
-        records = wire.exploded(call, page.records)
+        page = wire.split_page(body, call.records)
+        records = wire.expand_tables(call, page.records)
     except BadPage:
         return
-    key, kept = record_hashes.key_of(call), record_hashes.glance_of(call).parts
-    read, sample = wire.reader(call, Rules()), wire.sampler(call, Rules())
+    key, kept = record_hashes.key_reader(call), record_hashes.record_hasher(call).parts
+    read, sample = wire.record_decoder(call, DecodeRules()), wire.sample_decoder(call, DecodeRules())
     for raw in records:
         try:
             id = key(raw)
             kept(raw)
-            decoded = wire.decoded(raw)
+            decoded = wire.decode_record(raw)
             found: object = sample(id, decoded).samples if call.reads == "report" else read(id, decoded)
         except Unreadable:
             continue
@@ -979,8 +979,8 @@ def test_wrecked_samples_are_records_or_bad_page(call: str, cuts: list[tuple[int
 @given(st.binary(max_size=40), st.text(max_size=8))
 def test_member_of_any_bytes_is_a_value_or_none(body: bytes, name: str) -> None:
     """Looking for the next cursor in any answer never fails."""
-    wire.member(body, "next")
-    wire.member(json.dumps({"next": name}).encode(), "next.deeper")
+    wire.value_at(body, "next")
+    wire.value_at(json.dumps({"next": name}).encode(), "next.deeper")
 
 
 @hypothesis.settings(max_examples=60)
@@ -988,8 +988,8 @@ def test_member_of_any_bytes_is_a_value_or_none(body: bytes, name: str) -> None:
 def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, said: str) -> None:
     """Equal kept bytes mean equal fields: what can cause an event is always in them."""
     row = POLLING[call]
-    kept, read = record_hashes.glance_of(row).parts, wire.reader(row, Rules())
-    records = [wire.decoded(raw) for raw in wire.split(body_of(call), row.records).records]
+    kept, read = record_hashes.record_hasher(row).parts, wire.record_decoder(row, DecodeRules())
+    records = [wire.decode_record(raw) for raw in wire.split_page(body_of(call), row.records).records]
     volatile = {field.name for field in row.fields if field.volatile}
     record = records[at % len(records)]
     for name in list(record):

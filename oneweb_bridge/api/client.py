@@ -30,17 +30,17 @@ from oneweb_bridge.api.headers import origin, resolve, to_utf8
 from oneweb_bridge.api.rate_limits import Host, Pace, requested_pause
 from oneweb_bridge.api.turns import Turns
 from oneweb_bridge.clock import SYSTEM, Clock
-from oneweb_bridge.config.masks import Masks, pair, secrets_of
+from oneweb_bridge.config.masks import Masks, basic_credentials, secrets_of
 from oneweb_bridge.config.schema import Api as Settings
 from oneweb_bridge.decode.bounds import EARLIEST, Bounds
-from oneweb_bridge.tls import Trust, reason_of
+from oneweb_bridge.tls import TrustedCas, describe_tls_error
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _PAGES = frozenset(("text/html", "application/xhtml+xml"))
 _JSON_BEGINS = frozenset((b"[", b"{", b'"', b""))
 MAX_WAIT_S = 10.0
 """The longest wait of a request for its host or its turn; where it would be longer, its poll comes later."""
-MOST_HELD = 65536
+MAX_PAUSE_S = 65536
 """Bytes of a bad answer that an error carries."""
 _TEXT_MEMBERS = ("message", "reason", "error", "description")
 
@@ -74,7 +74,7 @@ class BadAnswer(ApiError):
 
     def __init__(self, message: str, piece: bytes = b"") -> None:
         super().__init__(message)
-        self.piece = piece[:MOST_HELD]
+        self.piece = piece[:MAX_PAUSE_S]
 
 
 class NotFound(BadAnswer):
@@ -123,7 +123,7 @@ class _TokenAnswer(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def connected(settings: Settings, masks: Masks | None = None, clock: Clock = SYSTEM) -> AsyncIterator["Api"]:
+async def open_api(settings: Settings, masks: Masks | None = None, clock: Clock = SYSTEM) -> AsyncIterator["ApiClient"]:
     """The API with one HTTP session for all calls. `masks` learn its secrets, also those that the API gives."""
     async with aiohttp.ClientSession(
         # How many connections there are is what `max_in_flight` says, also after it has changed.
@@ -132,10 +132,10 @@ async def connected(settings: Settings, masks: Masks | None = None, clock: Clock
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield Api(settings, session, masks or Masks(), clock)
+        yield ApiClient(settings, session, masks or Masks(), clock)
 
 
-class Api:
+class ApiClient:
     """Made by `connected`. Shared by all calls, so that limits and pauses are."""
 
     def __init__(self, settings: Settings, session: aiohttp.ClientSession, masks: Masks, clock: Clock = SYSTEM) -> None:
@@ -167,7 +167,7 @@ class Api:
             sock_connect=settings.timeout.connect,
             sock_read=settings.timeout.read,
         )
-        self._trust = Trust("api.ca_file", settings.ca_file)
+        self._trust = TrustedCas("api.ca_file", settings.ca_file)
 
     @property
     def pause(self) -> float:
@@ -315,7 +315,7 @@ class Api:
                 return await self._read(response, request.url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self._host.failed(time.monotonic())
-            raise Unavailable(f"{_where(request.url)} cannot be reached: {_reason(error)}") from None
+            raise Unavailable(f"{_where(request.url)} cannot be reached: {_describe_http_error(error)}") from None
 
     async def _read(self, response: aiohttp.ClientResponse, url: str) -> Answer:
         chunks: list[bytes] = []
@@ -435,7 +435,7 @@ class Api:
 
 
 def _basic(settings: Settings) -> str:
-    return f"Basic {pair(settings.client_id, settings.client_secret)}"
+    return f"Basic {basic_credentials(settings.client_id, settings.client_secret)}"
 
 
 def _where(url: str) -> str:
@@ -468,8 +468,8 @@ def _redirected(answer: Answer, redirects: int) -> str:
     return target
 
 
-def _reason(error: BaseException) -> str:
-    if (refusal := reason_of(error)) is not None:
+def _describe_http_error(error: BaseException) -> str:
+    if (refusal := describe_tls_error(error)) is not None:
         return refusal
     if isinstance(error, TimeoutError):
         return "no answer in time"

@@ -14,10 +14,10 @@ import msgspec
 
 from oneweb_bridge.decode import wire
 from oneweb_bridge.decode.bounds import Bounds
-from oneweb_bridge.model.records import Reading
+from oneweb_bridge.model.records import DecodedRecord
 
 
-class Listed(msgspec.Struct, frozen=True):
+class ListingPage(msgspec.Struct, frozen=True):
     """One page of a listing: the keys of its records, their hashes and, when asked for, the records undecoded.
 
     `body` is given where it has not been split yet. `time` is the API's clock in ms when it answered.
@@ -38,7 +38,7 @@ class Listed(msgspec.Struct, frozen=True):
 
     def raws(self) -> list[msgspec.Raw]:
         """The records in the order of their keys."""
-        return wire.split_checked(self.body).records if self.body else self.records
+        return wire.split_clean_page(self.body).records if self.body else self.records
 
 
 class Problems:
@@ -81,7 +81,7 @@ class UnreadableValues:
         self._first: dict[str, tuple[str, str]] = {}
         """Field -> an id and why its value could not be read: all reasons of a large fleet would take memory."""
 
-    def note(self, reading: Reading) -> None:
+    def note(self, reading: DecodedRecord) -> None:
         """Takes over what was just decoded."""
         if reading.odd:
             self._fields[reading.id] = reading.odd
@@ -100,7 +100,7 @@ class UnreadableValues:
             problems.add_values(id, names, [reason if first == id else "" for first, reason in firsts])
 
 
-Staged = tuple[int, str, bytes, bytes]
+StagedRow = tuple[int, str, bytes, bytes]
 """Time, key, hash and body of a record that waits until its listing is complete."""
 
 
@@ -109,7 +109,7 @@ def digest(body: bytes) -> bytes:
     return blake2b(body, digest_size=16).digest()
 
 
-class Settled(msgspec.Struct, frozen=True):
+class SkippableHashes(msgspec.Struct, frozen=True):
     """The hashes of stored records that need no look when they come with the same one; from and to in steady ms."""
 
     hashes: AbstractSet[bytes]
@@ -117,7 +117,7 @@ class Settled(msgspec.Struct, frozen=True):
     until: int
 
 
-class Familiar:
+class PageCache:
     """The pages of one call's last listing of which nothing has to be looked at. Times in steady ms."""
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class Familiar:
         """From when to when a page is remembered."""
         return self._pages[digest][:2]
 
-    def keep(self, page: Listed, since: int, until: int) -> None:
+    def keep(self, page: ListingPage, since: int, until: int) -> None:
         """Remembers a page of which every record is as it is stored."""
         self._pages[page.digest] = (since, until, msgspec.msgpack.encode(page.ids))
 
@@ -147,7 +147,7 @@ class Listing:
         self.ids: set[str] = set()
         self.shown = 0
         self.known = 0
-        self.staged = 0
+        self.staged_count = 0
         self.problems = problems or Problems()
         self.not_believed = 0
         self.unsure = 0
@@ -157,9 +157,9 @@ class Listing:
         self.oldest = 1 << 62
         self.bounds = bounds
         self.horizon = horizon
-        self.familiar = Familiar()
+        self.familiar = PageCache()
 
-    def note(self, page: Listed) -> None:
+    def note(self, page: ListingPage) -> None:
         """Takes over what a page says besides its records."""
         self.shown += len(page.ids)
         if page.unreadable:
@@ -185,17 +185,17 @@ class Listing:
         """Whether every stored record was shown, without looking at each."""
         return self.known == stored
 
-    def pass_over(self, page: Listed, earlier: Familiar) -> None:
+    def pass_over(self, page: ListingPage, earlier: PageCache) -> None:
         """Takes a familiar page at its word."""
         self.known += len(self.unseen(page.ids))
         self.familiar.keep(page, *earlier.span(page.digest))
 
-    def unsettled(self, page: Listed, settled: Settled) -> list[Staged]:
+    def unsettled(self, page: ListingPage, settled: SkippableHashes) -> list[StagedRow]:
         """The records of a page that must be decoded. A page without any is remembered."""
         unseen = self.unseen(page.ids)
         wanted = [at for at in unseen if page.hashes[at] not in settled.hashes]
         self.known += len(unseen) - len(wanted)
-        self.staged += len(wanted)
+        self.staged_count += len(wanted)
         if page.digest and not wanted and len(unseen) == len(page.ids):
             self.familiar.keep(page, settled.since, settled.until)
         raws = page.raws() if wanted else []

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from oneweb_bridge.api import headers
-from oneweb_bridge.decode.catalogue import Page
+from oneweb_bridge.decode.catalogue import PageSettings
 
 MAX_RECORDS = 1_000_000
 """Records of a listing, above which it is given up: their ids are held until its end."""
@@ -26,14 +26,14 @@ class Incomplete(Exception):
         self.about_total = about_total
 
 
-class Ask(msgspec.Struct, frozen=True):
+class PageRequest(msgspec.Struct, frozen=True):
     """The next request of a listing: parameters to add, or the address to use instead."""
 
     params: dict[str, str] = {}
     url: str | None = None
 
 
-class Got(msgspec.Struct, frozen=True, kw_only=True):
+class PageResult(msgspec.Struct, frozen=True, kw_only=True):
     """One answered page: how many items, with which ids, and what its headers and body say of the others.
 
     `is_part`: its status says that it is not all. `doubt`: why it cannot say that there is no next page.
@@ -51,7 +51,7 @@ class Got(msgspec.Struct, frozen=True, kw_only=True):
 class Paging:
     """The state of one listing. `ask` is the next request, or None when the listing is complete."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: PageSettings, url: str) -> None:
         self.unpaged = False
         self._page = page
         self._url = url
@@ -62,9 +62,9 @@ class Paging:
         self._first: tuple[str, ...] = ()
         self._ids: set[str] = set()
         self._visited: set[str] = set()
-        self.ask: Ask | None = self._first_ask()
+        self.ask: PageRequest | None = self._first_ask()
 
-    def took(self, got: Got) -> bool:
+    def took(self, got: PageResult) -> bool:
         """Goes on to the next page. False when this page must not be used. Raises Incomplete."""
         self._pages += 1
         self._check_total(got)
@@ -84,42 +84,42 @@ class Paging:
             raise Incomplete(f"the listing has more than {self._page.max_pages} pages")
         return True
 
-    def _first_ask(self) -> Ask:
+    def _first_ask(self) -> PageRequest:
         page = self._page
         match page.style:
             case "offset_limit":
-                return Ask({page.offset_param: "0", page.limit_param: str(page.limit)})
+                return PageRequest({page.offset_param: "0", page.limit_param: str(page.limit)})
             case "page_size":
-                return Ask({page.page_param: str(page.first_page), page.size_param: str(page.limit)})
+                return PageRequest({page.page_param: str(page.first_page), page.size_param: str(page.limit)})
             case "cursor":
-                return Ask({page.limit_param: str(page.limit)})
+                return PageRequest({page.limit_param: str(page.limit)})
             case "none" | "link_next":
-                return Ask()
+                return PageRequest()
 
-    def _next_ask(self, got: Got) -> Ask | None:
+    def _next_ask(self, got: PageResult) -> PageRequest | None:
         page = self._page
         match page.style:
             case "offset_limit" if self._more(got):
-                return Ask({page.offset_param: str(self._received), page.limit_param: str(page.limit)})
+                return PageRequest({page.offset_param: str(self._received), page.limit_param: str(page.limit)})
             case "page_size" if self._more(got):
                 number = page.first_page + self._pages
-                return Ask({page.page_param: str(number), page.size_param: str(page.limit)})
+                return PageRequest({page.page_param: str(number), page.size_param: str(page.limit)})
             case "link_next" if got.next_links:
                 if len(got.next_links) > 1:
                     raise Incomplete("an answer names several next pages")
-                return Ask(url=self._same_origin(got.next_links[0]))
+                return PageRequest(url=self._same_origin(got.next_links[0]))
             case "cursor" if got.next_cursor:
                 self._visit(got.next_cursor)
-                return Ask({page.limit_param: str(page.limit), page.cursor_param: got.next_cursor})
+                return PageRequest({page.limit_param: str(page.limit), page.cursor_param: got.next_cursor})
         return None
 
-    def _more(self, got: Got) -> bool:
+    def _more(self, got: PageResult) -> bool:
         if self._total is not None:
             self.unpaged = self._pages == 1 and self._page.limit < got.count == self._total
             return got.count > 0 and (self._received < self._total or bool(got.next_links))
         return got.count > 0
 
-    def _check_total(self, got: Got) -> None:
+    def _check_total(self, got: PageResult) -> None:
         if got.total is None:
             return
         if self._total is not None and got.total != self._total:
@@ -127,20 +127,20 @@ class Paging:
             raise Incomplete(text, about_total=True)
         self._total = got.total
 
-    def _is_first_again(self, got: Got) -> bool:
+    def _is_first_again(self, got: PageResult) -> bool:
         """Whether a server shows the same again because it knows no pages. A full page proves nothing."""
         if self._page.style not in ("offset_limit", "page_size") or got.count == self._page.limit:
             return False
         again = self._pages == 2 and self._total is None and got.count > 0 and tuple(got.ids) == self._first
         return again and not got.next_links
 
-    def _check_repeats(self, got: Got) -> None:
+    def _check_repeats(self, got: PageResult) -> None:
         again = self._ids.intersection(got.ids)
         if again:
             raise Incomplete(f"page {self._pages} shows {min(again)!r} again")
         self._ids.update(got.ids)
 
-    def _check_whole(self, got: Got) -> None:
+    def _check_whole(self, got: PageResult) -> None:
         if self._total is not None and self._received != self._total:
             text = f"the server says {self._total} records and showed {self._received}"
             raise Incomplete(text, about_total=True)

@@ -16,12 +16,12 @@ from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Probe
-from oneweb_bridge.mqtt.link import REFUSED, Link, reason_of
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection, describe_connection_error
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal
 from oneweb_bridge.store.database import StoreError, explained
 
-PATIENCE = 5.0
+PROBE_TIMEOUT_S = 5.0
 
 
 async def check(config: Config, write: Callable[[str], None], masks: Masks | None = None) -> bool:
@@ -37,7 +37,7 @@ async def _check_api(config: Config, masks: Masks | None) -> tuple[bool, str]:
     url = config.api.base_url
     try:
         require_credentials(config)
-        async with client.connected(config.api, masks) as connection:
+        async with client.open_api(config.api, masks) as connection:
             await connection.hello()
     except ConfigError as error:
         return False, f"sign-in: {error}"
@@ -69,7 +69,7 @@ async def _check_broker(config: Config) -> tuple[bool, str]:
     except (aiomqtt.MqttError, OSError) as error:
         return (
             False,
-            f"broker: {where}: {reason_of(error)}. Check mqtt.host, port, tls, username and password",
+            f"broker: {where}: {describe_connection_error(error)}. Check mqtt.host, port, tls, username and password",
         )
     return True, f"broker: {where} takes and delivers messages below {config.mqtt.base_topic}"
 
@@ -78,7 +78,7 @@ async def _identity(config: Config) -> Identity:
     """What the database knows of itself; of one that cannot be read, or is not there yet, nothing."""
     path = Path(config.state.path)
     with contextlib.suppress(StoreError):
-        async with journal.opened(path, "mqtt", read_only=True) as rows:
+        async with journal.open_journal(path, "mqtt", read_only=True) as rows:
             with explained(path):
                 return await rows.identity()
     return Identity()
@@ -86,19 +86,19 @@ async def _identity(config: Config) -> Identity:
 
 async def _probe(config: Config) -> Head | None:
     """Publishes a probe and reads it back. Returns the head. Raises TimeoutError when the probe does not come."""
-    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    tree = TopicTree(config.mqtt.base_topic, config.instance, "")
     topic, head = tree.probe, None
     nonce = secrets.token_hex(8)
     refusals: list[str] = []
 
     def on_answer(_: int, code: int, reason: str) -> None:
-        if code >= REFUSED:
+        if code >= FIRST_REFUSAL_CODE:
             refusals.append(reason)
 
-    async with Link(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", on_answer) as link:
+    async with MqttConnection(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", on_answer) as link:
         await link.listen(tree.head, topic)
         link.send(Message(topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
             async for message in link.messages:
                 if str(message.topic) == tree.head:
                     head = read_head(bytes(message.payload))

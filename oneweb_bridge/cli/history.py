@@ -19,7 +19,7 @@ _EVENTS = ("added", "changed", "removed", "components")
 _OWN = ("imei", "product_id", "bucket_id", "report", "time", "ts")
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked: a terminal or a product, perhaps one report, and a span of time."""
 
     imei: str | None = None
@@ -29,12 +29,12 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     until: str | None = None
 
 
-async def show(path: Path, question: Question, form: Form, write: Callable[[str], None]) -> None:
+async def print_history(path: Path, question: HistoryQuery, form: Form, write: Callable[[str], None]) -> None:
     """Writes everything that answers the question, oldest row first, without holding it. Raises ValueError."""
     since, until = time_range(question.since, question.until, SYSTEM.wall())
     whose = ("product", question.product or "") if question.imei is None else ("terminal", question.imei)
     lines = _WRITERS[form]()
-    async with journal.opened(path, "history", read_only=True) as rows:
+    async with journal.open_journal(path, "history", read_only=True) as rows:
         after = 0
         while page := await rows.history(whose, since, until, after):
             for row in page:

@@ -25,9 +25,9 @@ from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.database import StoreError, is_damaged
 
 DONE, FAILED, WRONG = 0, 1, 2
-INSIST = 4.0
+CANCEL_AGAIN_S = 4.0
 """Seconds after a signal to stop, and again after each of them, until whatever still runs is told once more."""
-SWITCH = 0.0005
+THREAD_SWITCH_S = 0.0005
 MAX_TERMINALS = 400_000
 """The largest fleet that the simulator plays."""
 
@@ -216,11 +216,11 @@ def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], No
             # On Python 3.11 a task group forgets that it was cancelled when one of its tasks fails just then.
             for each in asyncio.all_tasks(loop):
                 each.cancel()
-            loop.call_later(INSIST, insist)
+            loop.call_later(CANCEL_AGAIN_S, insist)
 
         def stop() -> None:
             task.cancel()
-            loop.call_later(INSIST, insist)
+            loop.call_later(CANCEL_AGAIN_S, insist)
 
         if on_hangup is not None:
             loop.add_signal_handler(signal.SIGHUP, on_hangup)
@@ -229,15 +229,15 @@ def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], No
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    settle()
+    tune_interpreter()
     asyncio.run(supervised())
     return DONE
 
 
-def settle() -> None:
+def tune_interpreter() -> None:
     """Makes the event loop wait less: for other threads, and for the search for garbage in what stays anyway."""
     # A thread that waits for the interpreter waits this long, and every answer of SQLite is such a wait.
-    sys.setswitchinterval(SWITCH)
+    sys.setswitchinterval(THREAD_SWITCH_S)
     gc.collect()
     gc.freeze()
 
@@ -341,7 +341,7 @@ def _poll(options: argparse.Namespace) -> int:
 
     masks = Masks()
     found = _loaded(options, masks)
-    asked: list[remote.Asked] = [(call, "poll", {}) for call in options.calls]
+    asked: list[remote.CommandToSend] = [(call, "poll", {}) for call in options.calls]
     return DONE if asyncio.run(remote.command(found, asked, _printing(masks))) else FAILED
 
 
@@ -365,9 +365,9 @@ def _history(options: argparse.Namespace) -> int:
     form: past.Form = "csv" if options.csv else "json" if options.json else "table"
     try:
         asyncio.run(
-            past.show(
+            past.print_history(
                 Path(found.state.path),
-                past.Question(
+                past.HistoryQuery(
                     imei=options.imei,
                     product=options.product,
                     report=options.report,
@@ -393,7 +393,7 @@ def _backup(options: argparse.Namespace) -> int:
             print(f"\r{100 * done // max(of, 1)} % of the database copied", end="", file=sys.stderr, flush=True)
 
     try:
-        size = backup.save(Path(found.state.path), options.file, force=options.force, progress=progress)
+        size = backup.write_backup(Path(found.state.path), options.file, force=options.force, progress=progress)
     except backup.BackupError as error:
         return _refuse(f"backup: {error}", FAILED)
     finally:

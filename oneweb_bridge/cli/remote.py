@@ -13,10 +13,10 @@ from oneweb_bridge.config.read import Config
 from oneweb_bridge.config.schema import interval_text
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.link import Link, reason_of
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.link import MqttConnection, describe_connection_error
+from oneweb_bridge.mqtt.topics import TopicTree
 
-PATIENCE = 5.0
+ANSWER_TIMEOUT_S = 5.0
 COLUMNS = (
     "call",
     "enabled",
@@ -30,7 +30,7 @@ COLUMNS = (
 )
 
 
-Asked = tuple[str, str, dict[str, object]]
+CommandToSend = tuple[str, str, dict[str, object]]
 """Call, verb and payload of a command."""
 
 
@@ -55,44 +55,45 @@ async def status(config: Config, write: Callable[[str], None], *, as_json: bool)
 
 async def _retained(config: Config) -> dict[str, Any]:
     """What the bridge's own retained topics say."""
-    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    tree = TopicTree(config.mqtt.base_topic, config.instance, "")
     name = f"oneweb-bridge-status-{secrets.token_hex(4)}"
     said: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
     try:
-        async with Link(config.mqtt, name) as link:
+        async with MqttConnection(config.mqtt, name) as link:
             await link.listen(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     async for message in link.messages:
                         _take(said, str(message.topic), message.payload, tree)
                         if len(said["calls"]) == len(CALLS) and said["info"]:
                             break
     except (aiomqtt.MqttError, OSError) as error:
         raise Unreachable(
-            f"the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {reason_of(error)}"
+            f"the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {describe_connection_error(error)}"
         ) from None
     if not said["calls"]:
         raise Unreachable(f"no bridge has published below {tree.base} at {config.mqtt.host}:{config.mqtt.port}")
     return said
 
 
-async def command(config: Config, asked: list[Asked], write: Callable[[str], None]) -> bool:
+async def command(config: Config, asked: list[CommandToSend], write: Callable[[str], None]) -> bool:
     """Sends (call, verb, payload) and writes one line per result. False when one failed or did not come."""
-    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    tree = TopicTree(config.mqtt.base_topic, config.instance, "")
     name = f"oneweb-bridge-command-{secrets.token_hex(4)}"
     try:
-        async with Link(config.mqtt, name) as link:
+        async with MqttConnection(config.mqtt, name) as link:
             await link.listen(tree.status, f"{tree.base}/bridge/polling/+/result")
-            return await _answered(link, tree, asked, _patience(config, asked), write)
+            return await _send_and_print_results(link, tree, asked, _patience(config, asked), write)
     except (aiomqtt.MqttError, OSError) as error:
-        write(f"oneweb-bridge: the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {reason_of(error)}")
+        reason = describe_connection_error(error)
+        write(f"oneweb-bridge: the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {reason}")
         return False
 
 
-async def _answered(
-    link: Link,
-    tree: Tree,
-    asked: list[Asked],
+async def _send_and_print_results(
+    link: MqttConnection,
+    tree: TopicTree,
+    asked: list[CommandToSend],
     patience: float,
     write: Callable[[str], None],
 ) -> bool:
@@ -126,7 +127,7 @@ async def _answered(
     return False
 
 
-def _patience(config: Config, asked: list[Asked]) -> float:
+def _patience(config: Config, asked: list[CommandToSend]) -> float:
     """A poll may take its time; anything else is answered at once."""
     return config.api.timeout.poll if any(verb == "poll" for _, verb, _ in asked) else 10.0
 
@@ -160,7 +161,7 @@ def _decoded(payload: Any) -> dict[str, Any]:
     return _object(found)
 
 
-def _take(said: dict[str, Any], topic: str, payload: Any, tree: Tree) -> None:
+def _take(said: dict[str, Any], topic: str, payload: Any, tree: TopicTree) -> None:
     found = _decoded(payload)
     if topic == tree.status:
         said["bridge"] = found.get("state", "offline")

@@ -8,10 +8,10 @@ import msgspec
 
 from oneweb_bridge.config.schema import MAX_QUANTITY_CHARS, parse_duration
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.decode.values import moment
+from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.mqtt.topics import CommandTopic
 
-MOST = 4096
+MAX_COMMAND_BYTES = 4096
 """Longest payload of a command in bytes."""
 SHORTEST, LONGEST = 10.0, 604800.0
 """Bounds of an interval in seconds."""
@@ -114,7 +114,7 @@ PAYLOADS: dict[RequestName, type[msgspec.Struct]] = {
 }
 
 
-def is_empty(address: CommandTopic, payload: bytes, *, retain: bool) -> bool:
+def is_no_command(address: CommandTopic, payload: bytes, *, retain: bool) -> bool:
     """Whether a payload is no command at all: clearing a retained message, or an empty wish."""
     return not payload.strip() and (retain or address.verb != "poll")
 
@@ -130,8 +130,8 @@ def decode(address: CommandTopic, payload: bytes) -> Command:
 
 
 def _decode(address: CommandTopic, payload: bytes) -> Command:
-    if len(payload) > MOST:
-        raise BadCommand(f"the payload has {len(payload)} bytes, expected at most {MOST}")
+    if len(payload) > MAX_COMMAND_BYTES:
+        raise BadCommand(f"the payload has {len(payload)} bytes, expected at most {MAX_COMMAND_BYTES}")
     if address.kind == "request":
         return _request(address.name, payload)
     if address.name != ALL and address.name not in CALLS:
@@ -233,7 +233,7 @@ def _request(name: str, payload: bytes) -> Request:
     return Request(name=name, **msgspec.structs.asdict(found))
 
 
-def mark_of(payload: bytes, id: str | None) -> str:
+def command_identity(payload: bytes, id: str | None) -> str:
     """What is remembered of a command: its id, else its content."""
     return f"id:{id}" if id is not None else f"sha256:{sha256(payload).hexdigest()}"
 
@@ -275,7 +275,7 @@ def _moment(value: str | float, now: float) -> int:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return _bounded((now - parse_duration(value)) * 1000)
-        return _bounded(moment(value) or -1)
+        return _bounded(parse_time(value) or -1)
     if value < EPOCH_FROM:
         return _bounded((now - parse_duration(value)) * 1000)
     return _bounded(value if value >= 1e11 else value * 1000)

@@ -15,9 +15,9 @@ from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.records import Alert, Message
 from oneweb_bridge.model.status import CallState, Response, Result
 from oneweb_bridge.mqtt.publisher import Publisher
-from oneweb_bridge.mqtt.session import Incoming
+from oneweb_bridge.mqtt.session import CommandMessage
 from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
-from oneweb_bridge.polling.poller import Done, Poller
+from oneweb_bridge.polling.poller import Poller, PollResult
 from oneweb_bridge.store.store import PollRequest, Store
 
 _log = logging.getLogger("oneweb_bridge.commands")
@@ -35,10 +35,10 @@ class Inbox:
 
     def __init__(self) -> None:
         self.dropped = 0
-        self._queue: asyncio.Queue[Incoming] = asyncio.Queue(MOST_WAITING)
+        self._queue: asyncio.Queue[CommandMessage] = asyncio.Queue(MOST_WAITING)
         self._bytes = 0
 
-    def put(self, incoming: Incoming) -> None:
+    def put(self, incoming: CommandMessage) -> None:
         """Queues a command."""
         size = _size(incoming)
         if self._queue.full() or self._bytes + size > MOST_WAITING_BYTES:
@@ -51,14 +51,14 @@ class Inbox:
         """Whether nothing waits."""
         return self._queue.empty()
 
-    async def get(self) -> Incoming:
+    async def get(self) -> CommandMessage:
         """The next command."""
         incoming = await self._queue.get()
         self._bytes -= _size(incoming)
         return incoming
 
 
-def _size(incoming: Incoming) -> int:
+def _size(incoming: CommandMessage) -> int:
     """About how many bytes a command holds that its sender has chosen."""
     return sum(map(len, (incoming.topic, incoming.payload, incoming.reply_to or "", incoming.correlation or b"")))
 
@@ -109,7 +109,7 @@ class Executor:
             wishes = [self._poller.wish(request.call, request.number)[0] for request in requests]
             address = parse_command_topic(topic, self._publisher.tree.base)
             if address is not None:
-                incoming, command = Incoming(topic, b"", retain=False), Poll(address.name, sender)
+                incoming, command = CommandMessage(topic, b"", retain=False), Poll(address.name, sender)
                 self._start(group, self._answer_polls(wishes, command, incoming, address), "poll result")
 
     async def _tell_dropped(self) -> None:
@@ -120,14 +120,16 @@ class Executor:
             said = f"{count} commands came faster than they could be obeyed and were dropped"
             await self._poller.alert(Alert(kind="commands_dropped", message=said))
 
-    async def _obey_or_say_why_not(self, incoming: Incoming, address: CommandTopic, group: asyncio.TaskGroup) -> None:
+    async def _obey_or_say_why_not(
+        self, incoming: CommandMessage, address: CommandTopic, group: asyncio.TaskGroup
+    ) -> None:
         try:
             await self._obey(incoming, address, group)
         except sqlite3.OperationalError as error:
             self._answer(incoming, address, commands.id_of(incoming.payload), error=_not_stored(error))
 
-    async def _obey(self, incoming: Incoming, address: CommandTopic, group: asyncio.TaskGroup) -> None:
-        if commands.is_empty(address, incoming.payload, retain=incoming.retain):
+    async def _obey(self, incoming: CommandMessage, address: CommandTopic, group: asyncio.TaskGroup) -> None:
+        if commands.is_no_command(address, incoming.payload, retain=incoming.retain):
             return
         if address.kind == "request" and incoming.retain:
             self._answer(
@@ -141,16 +143,16 @@ class Executor:
             if error.__cause__ is not None:
                 _log.debug("while it was decoded:", exc_info=error.__cause__)
             return
-        mark = (incoming.topic, commands.mark_of(incoming.payload, command.id))
+        mark = (incoming.topic, commands.command_identity(incoming.payload, command.id))
         remembers = address.kind == "polling" and (incoming.retain or not self._modern)
         # A wish may be repeated when somebody else had changed it meanwhile; a retained poll runs once, ever.
         kept = incoming.retain and not (incoming.again and isinstance(command, Set))
-        if remembers and kept and await self._store.command_mark(incoming.topic) == mark[1]:
+        if remembers and kept and await self._store.last_command_identity(incoming.topic) == mark[1]:
             await self._ignore(command, incoming, address)
             return
         await self._do(command, incoming, address, mark if remembers else None, group)
 
-    async def _ignore(self, command: commands.Command, incoming: Incoming, address: CommandTopic) -> None:
+    async def _ignore(self, command: commands.Command, incoming: CommandMessage, address: CommandTopic) -> None:
         """Answers a retained command that has come before: it was obeyed, or it is a poll that still waits."""
         waits = any(r.remembered and r.topic == incoming.topic for r in await self._store.poll_requests())
         if waits:
@@ -161,7 +163,7 @@ class Executor:
     async def _do(
         self,
         command: commands.Command,
-        incoming: Incoming,
+        incoming: CommandMessage,
         address: CommandTopic,
         mark: tuple[str, str] | None,
         group: asyncio.TaskGroup,
@@ -184,7 +186,9 @@ class Executor:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _set(self, command: Set, incoming: Incoming, address: CommandTopic, mark: tuple[str, str] | None) -> None:
+    async def _set(
+        self, command: Set, incoming: CommandMessage, address: CommandTopic, mark: tuple[str, str] | None
+    ) -> None:
         calls = list(self._poller.slots) if command.call == ALL else [command.call]
         try:
             await self._poller.change(calls, command.changes, "mqtt", mark)
@@ -197,7 +201,7 @@ class Executor:
     async def _poll(
         self,
         command: Poll,
-        incoming: Incoming,
+        incoming: CommandMessage,
         address: CommandTopic,
         mark: tuple[str, str] | None,
         group: asyncio.TaskGroup,
@@ -214,14 +218,14 @@ class Executor:
         self._start(group, self._answer_polls([w for w, _ in wishes], command, incoming, address), "poll result")
 
     async def _answer_polls(
-        self, wishes: list[Awaitable[Done]], command: Poll, incoming: Incoming, address: CommandTopic
+        self, wishes: list[Awaitable[PollResult]], command: Poll, incoming: CommandMessage, address: CommandTopic
     ) -> None:
         ends = [await wish for wish in wishes]
         error = next((end.error for end in ends if end.error), None)
         state = ends[0].state if len(ends) == 1 and command.call != ALL else None
         self._answer(incoming, address, command.id, error=error, state=state)
 
-    async def _request(self, command: Request, incoming: Incoming, address: CommandTopic) -> None:
+    async def _request(self, command: Request, incoming: CommandMessage, address: CommandTopic) -> None:
         try:
             count = await self._requested(command)
         except (BadCommand, aiomqtt.MqttError) as error:
@@ -264,7 +268,7 @@ class Executor:
 
     def _answer(
         self,
-        incoming: Incoming,
+        incoming: CommandMessage,
         address: CommandTopic,
         id: str | None,
         *,

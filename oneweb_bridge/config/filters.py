@@ -3,20 +3,20 @@
 from collections.abc import Iterable
 
 from oneweb_bridge.config.schema import Filter
-from oneweb_bridge.model.records import Fields, Kind
+from oneweb_bridge.model.records import Fields, RecordKind
 
-_ORGANIZATIONS: dict[Kind, tuple[str, ...]] = {
+_ORGANIZATIONS: dict[RecordKind, tuple[str, ...]] = {
     "terminal": ("party_id", "end_customer_id"),
     "product": ("distribution_partner_id", "end_customer_id"),
     "organization": ("organization_id", "parent_id"),
     "site": ("related_party_id",),
 }
-_SITES: dict[Kind, tuple[str, ...]] = {
+_SITES: dict[RecordKind, tuple[str, ...]] = {
     "terminal": ("site_id",),
     "product": ("site_id",),
     "site": ("site_id",),
 }
-_IMEIS: dict[Kind, tuple[str, ...]] = {"terminal": ("imei",), "product": ("imei",)}
+_IMEIS: dict[RecordKind, tuple[str, ...]] = {"terminal": ("imei",), "product": ("imei",)}
 
 
 def active(rule: Filter) -> bool:
@@ -24,7 +24,7 @@ def active(rule: Filter) -> bool:
     return bool(rule.organizations or rule.sites or rule.imeis)
 
 
-def wanted(rule: Filter, kind: Kind, fields: Fields) -> bool:
+def wanted(rule: Filter, kind: RecordKind, fields: Fields) -> bool:
     """Whether a record passes every list that speaks of its kind; an empty list lets all pass."""
     return all(
         _passes(allowed, names.get(kind, ()), fields)

@@ -33,7 +33,7 @@ class Masks:
 
     def learn(self, *secrets: str | None, passing: bool = False) -> None:
         """Hides these as well from now on; of those that pass, the newest alone."""
-        fresh = {form for secret in secrets if secret for form in _forms(secret) if len(form) >= SHORTEST}
+        fresh = {form for secret in secrets if secret for form in _encodings(secret) if len(form) >= SHORTEST}
         if fresh <= self._lasting.union(*self._passing):
             return
         if passing:
@@ -58,20 +58,20 @@ def secrets_of(api: Api) -> Iterator[str]:
     """What must stay secret of the API's settings: credentials and proxy, as they are and as they are sent."""
     yield from (api.client_secret, api.client_id)
     if api.client_secret:
-        yield pair(api.client_id, api.client_secret)
+        yield basic_credentials(api.client_id, api.client_secret)
     if api.proxy:
         yield api.proxy
         parts = urlsplit(api.proxy)
         password = unquote(parts.password or "")
-        yield from (password, pair(unquote(parts.username or ""), password))
+        yield from (password, basic_credentials(unquote(parts.username or ""), password))
 
 
-def pair(name: str, password: str) -> str:
+def basic_credentials(name: str, password: str) -> str:
     """The credentials of HTTP Basic. Source: RFC 7617."""
     return base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
-def _forms(secret: str) -> Iterator[str]:
+def _encodings(secret: str) -> Iterator[str]:
     """A secret as it stands in JSON, in addresses and forms, in HTML, in Python's own words, and in base64."""
     yield from (secret, secret.strip())
     for escaped in (json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret), ascii(secret)):

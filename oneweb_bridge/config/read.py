@@ -27,12 +27,12 @@ from oneweb_bridge.config.schema import (
     MapForm,
     Mapping,
     Secret,
-    broken,
     expected,
     interval_text,
-    kinds,
+    key_types,
     meta,
     parse_duration,
+    rule_violations,
     without_none,
 )
 from oneweb_bridge.decode.catalogue import CALLS, READING, Call, Field
@@ -99,13 +99,13 @@ def parse(
     secrets_directory: Path | None = None,
 ) -> Config:
     """The configuration that `text` says; secrets' files may be in either directory. Raises ConfigError."""
-    file = _File(name, directory, secrets_directory)
+    file = _FileReader(name, directory, secrets_directory)
     tree = _with_environment(_tree(text, name))
     tree = _with_profile(file.substituted(tree, environ, ""))
     tree["polling"] = _with_catalogue(tree.get("polling"), file)
     read: Config = file.struct(tree, Config, "")
-    config = _finished(read, file)
-    for key, why in broken(config):
+    config = _build_config(read, file)
+    for key, why in rule_violations(config):
         raise file.refusal(key, why)
     return config
 
@@ -158,7 +158,7 @@ def _tree(text: str, name: str) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(f"{name}: is nested too deeply") from None
     if tree is not None and not isinstance(tree, dict):
-        raise ConfigError(f"{name}: expected keys with values, like 'instance: main', got {_got(tree)}")
+        raise ConfigError(f"{name}: expected keys with values, like 'instance: main', got {_describe(tree)}")
     return tree or {}
 
 
@@ -184,7 +184,7 @@ class _Substituted(str):
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-[^}]*)?\})?")
 
 
-class _File(msgspec.Struct, frozen=True):
+class _FileReader(msgspec.Struct, frozen=True):
     """One file being read: turns parts of its tree into values, and refuses in its name."""
 
     name: str
@@ -219,8 +219,8 @@ class _File(msgspec.Struct, frozen=True):
     def struct(self, said: Any, struct: type, key: str) -> Any:
         """A section. A key that is left empty has its default."""
         if not isinstance(said, dict | None):
-            raise self.refusal(key, f"expected keys with values, got {_got(said)}")
-        known, (required, secrets) = kinds(struct), _names_of(struct)
+            raise self.refusal(key, f"expected keys with values, got {_describe(said)}")
+        known, (required, secrets) = key_types(struct), _names_of(struct)
         self.known(said or {}, [*known, *(f"{name}_file" for name in secrets)], key)
         said = dict(said or {})
         for name in secrets:
@@ -250,7 +250,7 @@ class _File(msgspec.Struct, frozen=True):
         if said.get(name):
             raise self.refusal(full, f"expected either {name} or {name}_file, got both")
         if not isinstance(file, str):
-            raise self.refusal(full, f"expected a file name, got {_got(file)}")
+            raise self.refusal(full, f"expected a file name, got {_describe(file)}")
         try:
             said[name] = _Substituted(self._found(file).read_text(encoding="utf-8").rstrip("\r\n"))
         except UnicodeDecodeError:
@@ -280,7 +280,7 @@ class _File(msgspec.Struct, frozen=True):
 
     def _table(self, said: Any, kind: Any, key: str) -> dict[str, Any]:
         if not isinstance(said, dict):
-            raise self.refusal(key, f"expected keys with values, got {_got(said)}")
+            raise self.refusal(key, f"expected keys with values, got {_describe(said)}")
         return {name: self.value(entry, kind, _join(key, name)) for name, entry in said.items()}
 
     def _scalar(self, said: Any, kind: Any, key: str) -> Any:
@@ -290,7 +290,7 @@ class _File(msgspec.Struct, frozen=True):
             str(said).encode()
             value = msgspec.convert(extra.get("parse", _as_said)(said), kind, strict=False)
         except (msgspec.ValidationError, ValueError):
-            raise self.refusal(key, f"expected {expected(kind)}, got {_got(said)}") from None
+            raise self.refusal(key, f"expected {expected(kind)}, got {_describe(said)}") from None
         return str(self.directory / value) if extra.get("file") else value
 
 
@@ -298,7 +298,7 @@ class _File(msgspec.Struct, frozen=True):
 def _names_of(struct: type) -> tuple[frozenset[str], tuple[str, ...]]:
     """The names of a section's keys that have no default, and of those whose value is a secret."""
     required = frozenset(field.name for field in msgspec.structs.fields(struct) if field.required)
-    return required, tuple(name for name, kind in kinds(struct).items() if without_none(kind)[0] is Secret)
+    return required, tuple(name for name, kind in key_types(struct).items() if without_none(kind)[0] is Secret)
 
 
 def _as_said(said: object) -> object:
@@ -309,7 +309,7 @@ def _join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else name
 
 
-def _got(said: object) -> str:
+def _describe(said: object) -> str:
     if isinstance(said, _Substituted):
         return "something else from the environment or a file"
     if isinstance(said, dict):
@@ -358,39 +358,39 @@ def _same(said: Any, default: Any) -> bool:
     return isinstance(default, str) and isinstance(said, str) and said.rstrip("/") in ("", default)
 
 
-def _with_catalogue(said: Any, file: _File) -> dict[str, Any]:
+def _with_catalogue(said: Any, file: _FileReader) -> dict[str, Any]:
     """All calls in the file's form: the catalogue's rows with what the file says over them."""
     said = {} if said is None else said
     if not isinstance(said, dict):
-        raise file.refusal("polling", f"expected calls with their keys, got {_got(said)}")
+        raise file.refusal("polling", f"expected calls with their keys, got {_describe(said)}")
     file.known(said, list(CALLS), "polling")
-    return {id: _overlaid(row, said.get(id), file) for id, row in CALLS.items()}
+    return {id: _override_call(row, said.get(id), file) for id, row in CALLS.items()}
 
 
-def _overlaid(row: Call, said: Any, file: _File) -> dict[str, Any]:
+def _override_call(row: Call, said: Any, file: _FileReader) -> dict[str, Any]:
     key = f"polling.{row.id}"
     said = {} if said is None else said
     if not isinstance(said, dict):
-        raise file.refusal(key, f"expected keys with values, got {_got(said)}")
-    known = kinds(CallForm)
+        raise file.refusal(key, f"expected keys with values, got {_describe(said)}")
+    known = key_types(CallForm)
     file.known(said, list(known), key)
     base = {name: _plain(getattr(row, name)) for name in known if name != "map"}
     given = {name: entry for name, entry in said.items() if entry is not None or without_none(known[name])[1]}
     if isinstance(given.get("window"), str):
         if given["window"] != "none":
-            raise file.refusal(f"{key}.window", f"expected none or keys with values, got {_got(given['window'])}")
+            raise file.refusal(f"{key}.window", f"expected none or keys with values, got {_describe(given['window'])}")
         given["window"] = None
     # A query is replaced as a whole, so that what the catalogue sends can be left out.
     query = given.get("query", base["query"])
     overlaid: dict[str, Any] = _merged(base, given)
-    return overlaid | {"query": query, "map": _mapped(row, given.get("map", {}), file)}
+    return overlaid | {"query": query, "map": _override_map(row, given.get("map", {}), file)}
 
 
 def _plain(value: Any) -> Any:
     return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value
 
 
-def _mapped(row: Call, said: Any, file: _File) -> Any:
+def _override_map(row: Call, said: Any, file: _FileReader) -> Any:
     """The map of a call with its short forms written out; a wrong form is left for the kinds to refuse."""
     base: dict[str, Any] = {field.name: _map_form(field) for field in row.fields}
     if not isinstance(said, dict):
@@ -411,7 +411,7 @@ def _map_form(field: Field) -> dict[str, Any]:
 # --- from what was read to what is in force -------------------------------------------------------
 
 
-def _finished(config: Config, file: _File) -> Config:
+def _build_config(config: Config, file: _FileReader) -> Config:
     """The configuration with a normalised address, all roles, and the forms of the calls made into calls."""
     mapping = replace(config.mapping, roles=ROLES | config.mapping.roles)
     forms: Iterable[tuple[str, Any]] = config.polling.items()
@@ -420,11 +420,11 @@ def _finished(config: Config, file: _File) -> Config:
     return replace(config, api=api, mapping=mapping, polling=polling)
 
 
-def _call(row: Call, form: CallForm, mapping: Mapping, file: _File) -> Call:
+def _call(row: Call, form: CallForm, mapping: Mapping, file: _FileReader) -> Call:
     key = f"polling.{row.id}"
     checked = _Paths(mapping.roles, file)
     known = {field.name: field for field in row.fields}
-    same = {name: getattr(form, name) for name in kinds(CallForm) if name not in ("map", *_PATHS)}
+    same = {name: getattr(form, name) for name in key_types(CallForm) if name not in ("map", *_PATHS)}
     fields = tuple(
         _field(known.get(name), name, entry, checked.all(entry.path, f"{key}.map.{name}"))
         for name, entry in form.map.items()
@@ -433,7 +433,7 @@ def _call(row: Call, form: CallForm, mapping: Mapping, file: _File) -> Call:
     found = {name: checked.any(getattr(form, name), f"{key}.{name}") for name in _PATHS}
     checked.one(form.page.cursor_path, f"{key}.page.cursor_path")
     call = replace(row, **same, **found, fields=fields)
-    return _swapped(row, call) if mapping.coordinate_order == "lat_lon" else call
+    return _swap_coordinates(row, call) if mapping.coordinate_order == "lat_lon" else call
 
 
 _PATHS = ("records", "key", "measurements", "timestamp", "indicators")
@@ -443,7 +443,7 @@ class _Paths(msgspec.Struct, frozen=True):
     """Puts the roles into paths, and refuses those that cannot be read."""
 
     roles: dict[str, tuple[str, ...]]
-    file: _File
+    file: _FileReader
 
     def any(self, said: str | tuple[str, ...] | None, key: str) -> str | tuple[str, ...] | None:
         if isinstance(said, tuple):
@@ -482,7 +482,7 @@ def _field(known: Field | None, name: str, form: MapForm, paths: tuple[str, ...]
     return replace(field, paths=paths, type=form.type, unit=unit, raw_unit=form.unit, kind=form.kind)
 
 
-def _swapped(row: Call, call: Call) -> Call:
+def _swap_coordinates(row: Call, call: Call) -> Call:
     """The terminals' coordinates the other way round, unless the file maps them in its own way."""
     pair = ("latitude", "longitude")
     paths = {field.name: field.paths for field in call.fields if field.name in pair}
@@ -497,7 +497,7 @@ def _swapped(row: Call, call: Call) -> Call:
 
 def effective(config: Config) -> dict[str, Any]:
     """The complete configuration in the file's own form, secrets masked."""
-    return {name: _written(getattr(config, name), kind) for name, kind in kinds(Config).items()}
+    return {name: _to_file_form(getattr(config, name), kind) for name, kind in key_types(Config).items()}
 
 
 def dump_yaml(config: Config) -> str:
@@ -510,7 +510,7 @@ def yaml_text(tree: dict[str, Any]) -> str:
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
 
 
-def _written(value: Any, kind: Any) -> Any:
+def _to_file_form(value: Any, kind: Any) -> Any:
     kind, _ = without_none(kind)
     extra = meta(kind).extra or {}
     if value is None:
@@ -520,17 +520,17 @@ def _written(value: Any, kind: Any) -> Any:
     if isinstance(value, Call):
         return _written_call(value)
     if isinstance(value, msgspec.Struct):
-        return {name: _written(getattr(value, name), inner) for name, inner in kinds(kind).items()}
+        return {name: _to_file_form(getattr(value, name), inner) for name, inner in key_types(kind).items()}
     if isinstance(value, dict):
-        return {name: _written(entry, get_args(kind)[1]) for name, entry in value.items()}
+        return {name: _to_file_form(entry, get_args(kind)[1]) for name, entry in value.items()}
     if "text" in extra:
         return extra["text"](value)
     return list(value) if isinstance(value, tuple) else value
 
 
 def _written_call(call: Call) -> dict[str, Any]:
-    known = kinds(CallForm)
-    plain = {name: None if name == "map" else _written(getattr(call, name), known[name]) for name in known}
+    known = key_types(CallForm)
+    plain = {name: None if name == "map" else _to_file_form(getattr(call, name), known[name]) for name in known}
     defaults = {field.name: field for field in CALLS[call.id].fields}
     present = {field.name: _written_field(field, defaults.get(field.name)) for field in call.fields}
     return plain | {"window": plain["window"] or "none", "map": dict.fromkeys(defaults) | present}

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from oneweb_bridge.decode.catalogue import Call, Explode, FieldType, Page, Window
+from oneweb_bridge.decode.catalogue import Call, Explode, FieldType, PageSettings, TimeWindow
 from oneweb_bridge.decode.units import can_convert
 
 MAX_QUANTITY_CHARS = 64
@@ -146,7 +146,7 @@ def _kind(expected: str, parse: Callable[[object], object], text: Callable[[Any]
 
 _LIKE = "a duration like 30s or 5m, at most 100 years"
 Duration = Annotated[float, _kind(_LIKE, parse_duration, interval_text, ge=0)]
-Patience = Annotated[float, _kind(_LIKE, parse_duration, interval_text, gt=0)]
+PositiveDuration = Annotated[float, _kind(_LIKE, parse_duration, interval_text, gt=0)]
 Interval = Annotated[float, _kind("a duration from 10s to 7d", parse_duration, interval_text, ge=10, le=604800)]
 Size = Annotated[int, _kind("a size like 64kB or 4GB", parse_size, _size_text, gt=0)]
 Length = Annotated[float, _kind("a length like 100m or 1km", parse_length, _length_text, ge=0)]
@@ -192,15 +192,15 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     max_in_flight: Count = 1
     min_interval: Duration = 0.25
     max_requests_per_hour: Count | None = None
-    max_pause: Patience = 3600.0
+    max_pause: PositiveDuration = 3600.0
 
 
 class Timeout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds: to connect, between two bytes of an answer, and for all pages of one poll."""
 
-    connect: Patience = 10.0
-    read: Patience = 60.0
-    poll: Patience = 600.0
+    connect: PositiveDuration = 10.0
+    read: PositiveDuration = 60.0
+    poll: PositiveDuration = 600.0
 
 
 class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -378,8 +378,8 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     explode: Explode
     key: Paths
     map: dict[str, MapForm | None]
-    page: Page
-    window: Window | None
+    page: PageSettings
+    window: TimeWindow | None
     lateness: Duration
     empty_status: Statuses
     for_each: Literal["user_terminals", "products"] | None
@@ -389,18 +389,18 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     indicators: str | None
 
 
-_MEANT: dict[type, dict[str, Any]] = {
+_FILE_TYPES: dict[type, dict[str, Any]] = {
     Config: {"polling": dict[str, CallForm]},
-    Page: {"limit": Count, "max_pages": Count, "first_page": Number},
-    Window: {"length": Patience, "keep": Patience, "required": Flag},
+    PageSettings: {"limit": Count, "max_pages": Count, "first_page": Number},
+    TimeWindow: {"length": PositiveDuration, "keep": PositiveDuration, "required": Flag},
 }
 """Kinds of keys whose struct says less than the file does."""
 
 
 @functools.cache
-def kinds(struct: type) -> dict[str, Any]:
+def key_types(struct: type) -> dict[str, Any]:
     """Key -> kind of one struct, in the file's order."""
-    return get_type_hints(struct, include_extras=True) | _MEANT.get(struct, {})
+    return get_type_hints(struct, include_extras=True) | _FILE_TYPES.get(struct, {})
 
 
 def without_none(kind: Any) -> tuple[Any, bool]:
@@ -424,7 +424,7 @@ def expected(kind: Any) -> str:
     return meta(kind).description or "a text"
 
 
-def broken(config: Config) -> Iterator[tuple[str, str]]:
+def rule_violations(config: Config) -> Iterator[tuple[str, str]]:
     """Key and reason of each rule that the configuration breaks."""
     yield from _bad_urls(config)
     yield from _bad_auth(config)
@@ -559,12 +559,12 @@ def _bad_mapping(config: Config) -> Iterator[tuple[str, str]]:
             yield f"mapping.roles.{name}", "expected names without brackets, braces, ',' and '|'"
 
 
-_PLACES = {"user_terminals": "{ut_id}", "products": "{product_id}"}
+_ID_PLACEHOLDERS = {"user_terminals": "{ut_id}", "products": "{product_id}"}
 
 
 def _bad_call(call: Call) -> Iterator[tuple[str, str]]:
     key = f"polling.{call.id}"
-    for each, place in _PLACES.items():
+    for each, place in _ID_PLACEHOLDERS.items():
         if place in call.path and call.for_each != each:
             yield f"{key}.for_each", f"expected {each}, because the path has {place}"
         if call.for_each == each and not any(place in said for said in (call.path, *call.query.values())):

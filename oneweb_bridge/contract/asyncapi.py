@@ -19,7 +19,7 @@ from oneweb_bridge.decode.wire import KEYS
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.homeassistant import discovery
 from oneweb_bridge.model import status as payloads
-from oneweb_bridge.mqtt.topics import EVENT_TYPE, Tree
+from oneweb_bridge.mqtt.topics import EVENT_TYPE, TopicTree
 from oneweb_bridge.polling.samples import PRESENCE
 
 BINDING = "0.2.0"
@@ -51,7 +51,7 @@ COMMANDS: dict[str, Any] = {
 """An example of each command that is an object."""
 
 
-class Said(msgspec.Struct, frozen=True):
+class PayloadSpec(msgspec.Struct, frozen=True):
     """One kind of payload. `schema` None: one of the shared schemas has its name."""
 
     name: str
@@ -60,13 +60,13 @@ class Said(msgspec.Struct, frozen=True):
     schema: Schema | None = None
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One class of topics: its address, its payloads by key, and for what comes in the channel of the answer."""
 
     key: str
     address: str
     about: str
-    said: dict[str, Said]
+    said: dict[str, PayloadSpec]
     retain: bool = False
     incoming: bool = False
     reply: str = ""
@@ -75,7 +75,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def document(config: Config, version: str) -> Schema:
     """The whole document, for one configuration and version of the bridge."""
-    tree = Tree(config.mqtt.base_topic, config.instance, "")
+    tree = TopicTree(config.mqtt.base_topic, config.instance, "")
     rows = [
         *_bridge_rows(tree),
         *_record_rows(tree, config),
@@ -119,7 +119,7 @@ def _about(version: str) -> Schema:
     }
 
 
-def _server(config: Config, tree: Tree) -> Schema:
+def _server(config: Config, tree: TopicTree) -> Schema:
     mqtt = config.mqtt
     plain, secure = ("mqtt", "secure-mqtt") if mqtt.transport == "tcp" else ("ws", "wss")
     will = {"topic": tree.status, "qos": 1, "retain": True, "message": encode(payloads.Connection("offline")).decode()}
@@ -142,17 +142,17 @@ def _server(config: Config, tree: Tree) -> Schema:
 # ── rows ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _at(tree: Tree, entity: str, *below: str) -> str:
+def _channel_address(tree: TopicTree, entity: str, *below: str) -> str:
     """The address of something that belongs to one id."""
     above = tree.of(entity, "0").removesuffix("0")
     return "/".join((f"{above}{{{KEYS[entity]}}}", *below))  # type: ignore[index]  # it is a Kind
 
 
-def _one(name: str, about: str, **more: Any) -> dict[str, Said]:
-    return {name: Said(name, about, **more)}
+def _single_payload(name: str, about: str, **more: Any) -> dict[str, PayloadSpec]:
+    return {name: PayloadSpec(name, about, **more)}
 
 
-def _bridge_rows(tree: Tree) -> Iterator[Row]:
+def _bridge_rows(tree: TopicTree) -> Iterator[ChannelSpec]:
     for key, address, name, retain, about in (
         ("bridgeStatus", tree.status, "Connection", True, "online or offline; also the will"),
         ("bridgeInfo", tree.info, "Info", True, "version, API, journal and cost of the calls; at most every 10 s"),
@@ -160,52 +160,54 @@ def _bridge_rows(tree: Tree) -> Iterator[Row]:
         ("bridgeProbe", tree.probe, "Probe", False, "published and read back at connect"),
         ("bridgeAlert", tree.alert, "Alarm", False, "a problem that needs attention"),
     ):
-        yield Row(key=key, address=address, about=about, retain=retain, said=_one(name, about))
+        yield ChannelSpec(key=key, address=address, about=about, retain=retain, said=_single_payload(name, about))
 
 
 def _records(config: Config) -> dict[str, Call]:
     return {call.entity: call for call in config.polling.values() if call.reads == "record"}
 
 
-def _record_rows(tree: Tree, config: Config) -> Iterator[Row]:
+def _record_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
     for entity, call in _records(config).items():
         name, about = entity.capitalize(), f"the {entity} as it was last published"
-        said = _one(name, about, schema=schemas.record(call))
-        yield Row(key=f"{entity}State", address=_at(tree, entity, "state"), about=about, retain=True, said=said)
+        said = _single_payload(name, about, schema=schemas.record(call))
+        yield ChannelSpec(
+            key=f"{entity}State", address=_channel_address(tree, entity, "state"), about=about, retain=True, said=said
+        )
         for what in EVENTS:
             event = schemas.event(call, what, name, f"/oneweb-bridge/{tree.instance}")
             about = f"a {entity} was {what}" if what != "changed" else f"a {entity} has changed"
-            said = _one(f"{name}{what.capitalize()}", about, schema=event, content_type=EVENT_TYPE)
+            said = _single_payload(f"{name}{what.capitalize()}", about, schema=event, content_type=EVENT_TYPE)
             key = f"{entity}{what.capitalize()}"
-            yield Row(key=key, address=_at(tree, entity, "event", what), about=about, said=said)
+            yield ChannelSpec(key=key, address=_channel_address(tree, entity, "event", what), about=about, said=said)
     further: tuple[tuple[str, str, str, Schema | None], ...] = (
         ("components", "Components", "firmware of a terminal", schemas.components()),
         ("relations", "Relations", "site, partner, customer and products of a terminal", None),
     )
     for below, name, about, schema in further:
-        said = _one(name, about, schema=schema)
-        address = _at(tree, "terminal", below)
-        yield Row(key=f"terminal{name}", address=address, about=about, retain=True, said=said)
+        said = _single_payload(name, about, schema=schema)
+        address = _channel_address(tree, "terminal", below)
+        yield ChannelSpec(key=f"terminal{name}", address=address, about=about, retain=True, said=said)
 
 
-def _report_rows(tree: Tree, config: Config) -> Iterator[Row]:
+def _report_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
     for entity in ("terminal", "product"):
         reports = {
-            call.report: Said(_pascal(call.report), call.about, schema=schemas.sample(call))
+            call.report: PayloadSpec(_pascal(call.report), call.about, schema=schemas.sample(call))
             for call in config.polling.values()
             if call.reads == "report" and call.entity == entity
         }
         if entity == "terminal":
             seen = schemas.presence(_records(config)["terminal"])
-            reports[PRESENCE] = Said("Presence", "when a terminal was last seen, at most hourly", schema=seen)
+            reports[PRESENCE] = PayloadSpec("Presence", "when a terminal was last seen, at most hourly", schema=seen)
         past = reports if entity == "terminal" else {**reports, "usage": _usage(config)}
         for below, said, about in (
             ("metric", reports, "the newest sample"),
             ("history", past, "every other sample: late, backfilled, corrected or replayed"),
         ):
-            yield Row(
+            yield ChannelSpec(
                 key=f"{entity}{below.capitalize()}",
-                address=_at(tree, entity, below, "{report}"),
+                address=_channel_address(tree, entity, below, "{report}"),
                 about=about,
                 retain=below == "metric",
                 said=said,
@@ -213,50 +215,54 @@ def _report_rows(tree: Tree, config: Config) -> Iterator[Row]:
             )
 
 
-def _usage(config: Config) -> Said:
+def _usage(config: Config) -> PayloadSpec:
     call = next(call for call in config.polling.values() if call.reads == "usage")
-    return Said("Usage", call.about, schema=schemas.usage(call))
+    return PayloadSpec("Usage", call.about, schema=schemas.usage(call))
 
 
-def _usage_rows(tree: Tree, config: Config) -> Iterator[Row]:
+def _usage_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
     said, bucket = {"Usage": _usage(config)}, "{bucket_id}"
     for key, address, about, retain in (
-        ("productUsage", _at(tree, "product", "usage", bucket), "the usage bucket of a product", True),
-        ("usage", _at(tree, "usage"), "a usage bucket without a product", True),
+        ("productUsage", _channel_address(tree, "product", "usage", bucket), "the usage bucket of a product", True),
+        ("usage", _channel_address(tree, "usage"), "a usage bucket without a product", True),
         ("usageHistory", f"{tree.base}/history/usage/{bucket}", "a usage bucket without a product, replayed", False),
     ):
-        yield Row(key=key, address=address, about=about, retain=retain, said=said)
+        yield ChannelSpec(key=key, address=address, about=about, retain=retain, said=said)
 
 
-def _polling_rows(tree: Tree, config: Config) -> Iterator[Row]:
+def _polling_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
     calls = list(config.polling)
     above = f"{tree.base}/bridge/polling"
     about = "the state of a call"
-    yield Row(
+    yield ChannelSpec(
         key="pollingState",
         address=f"{above}/{{call}}/state",
         about=about,
         retain=True,
-        said=_one("CallState", about),
+        said=_single_payload("CallState", about),
         values={"call": calls},
     )
     flag = {"type": "string", "enum": ["true", "false", "ON", "OFF", "null"]}
     span = {"type": "string", "pattern": r"^(null|\d+(\.\d+)? ?(ms|s|m|h|d)?)$", "examples": ["5m"]}
     for verb, said, about in (
-        ("set", _one("SetPayload", "enabled, interval, or both"), "changes settings of a call, also after a restart"),
+        (
+            "set",
+            _single_payload("SetPayload", "enabled, interval, or both"),
+            "changes settings of a call, also after a restart",
+        ),
         (
             "enabled/set",
-            _one("Enabled", "enabled or not, not quoted", content_type=TEXT, schema=flag),
+            _single_payload("Enabled", "enabled or not, not quoted", content_type=TEXT, schema=flag),
             "enables or disables a call",
         ),
         (
             "interval/set",
-            _one("Interval", "10 s to 7 d, not quoted", content_type=TEXT, schema=span),
+            _single_payload("Interval", "10 s to 7 d, not quoted", content_type=TEXT, schema=span),
             "sets the interval of a call",
         ),
-        ("poll", _one("PollPayload", "empty, or an id"), "polls a call now; `all` polls every enabled one"),
+        ("poll", _single_payload("PollPayload", "empty, or an id"), "polls a call now; `all` polls every enabled one"),
     ):
-        yield Row(
+        yield ChannelSpec(
             key=f"polling{_pascal(verb.replace('/', '_'))}",
             address=f"{above}/{{call}}/{verb}",
             about=f"{about}; may be retained",
@@ -266,32 +272,36 @@ def _polling_rows(tree: Tree, config: Config) -> Iterator[Row]:
             values={"call": [*calls, commands.ALL]},
         )
     about = "the answer to a command, also on its response topic"
-    yield Row(key="pollingResult", address=f"{above}/{{call}}/result", about=about, said=_one("Result", about))
+    yield ChannelSpec(
+        key="pollingResult", address=f"{above}/{{call}}/result", about=about, said=_single_payload("Result", about)
+    )
 
 
-def _request_rows(tree: Tree) -> Iterator[Row]:
+def _request_rows(tree: TopicTree) -> Iterator[ChannelSpec]:
     for name in commands.REQUESTS:
         form = commands.PAYLOADS[name]
         about = str(form.__doc__)
-        yield Row(
+        yield ChannelSpec(
             key=f"request{_upper(name)}",
             address=f"{tree.base}/bridge/request/{name}",
             about=about,
             incoming=True,
-            said=_one(form.__name__, about),
+            said=_single_payload(form.__name__, about),
             reply="response",
         )
     about = "the answer to a request, also on its response topic"
     address = f"{tree.base}/bridge/response/{{request}}"
-    yield Row(key="response", address=address, about=about, said=_one("Response", about))
+    yield ChannelSpec(key="response", address=address, about=about, said=_single_payload("Response", about))
 
 
-def _discovery_rows(tree: Tree, config: Config, version: str) -> Iterator[Row]:
+def _discovery_rows(tree: TopicTree, config: Config, version: str) -> Iterator[ChannelSpec]:
     if not config.homeassistant.enabled:
         return
     prefix = config.homeassistant.discovery_prefix
-    setup = discovery.Setup(tree=tree, prefix=prefix, version=version, online=(), accuracy=0, calls=config.polling)
-    said = _one("Discovery", "a device of Home Assistant with its entities", schema=schemas.discovery())
+    setup = discovery.DiscoverySettings(
+        tree=tree, prefix=prefix, version=version, online=(), accuracy=0, calls=config.polling
+    )
+    said = _single_payload("Discovery", "a device of Home Assistant with its entities", schema=schemas.discovery())
     kinds: tuple[tuple[discovery.Device, str], ...] = (
         ("bridge", ""),
         ("call", "{call}"),
@@ -300,7 +310,7 @@ def _discovery_rows(tree: Tree, config: Config, version: str) -> Iterator[Row]:
     )
     for kind, id in kinds:
         address = discovery.topic(setup, kind, "0").replace(f"_{kind}_0/", f"_{kind}_{id}/")
-        yield Row(
+        yield ChannelSpec(
             key=f"discovery{kind.capitalize()}",
             address=address,
             about=f"announces a {kind} to Home Assistant",
@@ -309,9 +319,9 @@ def _discovery_rows(tree: Tree, config: Config, version: str) -> Iterator[Row]:
             values={"call": list(config.polling)} if kind == "call" else {},
         )
     words = {"type": "string", "enum": ["online", "offline"]}
-    birth = _one("Birth", "Home Assistant has started or ended", content_type=TEXT, schema=words)
+    birth = _single_payload("Birth", "Home Assistant has started or ended", content_type=TEXT, schema=words)
     about = "Home Assistant has started: everything is announced again"
-    yield Row(key="homeAssistantStatus", address=f"{prefix}/status", about=about, incoming=True, said=birth)
+    yield ChannelSpec(key="homeAssistantStatus", address=f"{prefix}/status", about=about, incoming=True, said=birth)
 
 
 # ── parts of the document ──────────────────────────────────────────────────────────────────────
@@ -339,7 +349,7 @@ def _shared(config: Config) -> dict[str, Schema]:
     }
 
 
-def _channel(row: Row) -> Schema:
+def _channel(row: ChannelSpec) -> Schema:
     names = re.findall(r"{(\w+)}", row.address)
     found: Schema = {"address": row.address, "description": row.about}
     found["messages"] = {key: {"$ref": f"#/components/messages/{said.name}"} for key, said in row.said.items()}
@@ -355,7 +365,7 @@ def _parameter(name: str, values: list[str] | None) -> Schema:
     return {"description": about, "examples": [shown]}
 
 
-def _operation(row: Row) -> Schema:
+def _operation(row: ChannelSpec) -> Schema:
     channel = f"#/channels/{row.key}"
     found: Schema = {
         "action": "receive" if row.incoming else "send",
@@ -372,7 +382,7 @@ def _operation(row: Row) -> Schema:
     return found
 
 
-def _message(said: Said, shared: dict[str, Schema], *, asks: bool) -> Schema:
+def _message(said: PayloadSpec, shared: dict[str, Schema], *, asks: bool) -> Schema:
     schema = shared[said.name] if said.schema is None else said.schema
     binding: Schema = {"payloadFormatIndicator": 1, "contentType": said.content_type, "bindingVersion": BINDING}
     if asks:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, Field
-from oneweb_bridge.decode.values import WHOLE
+from oneweb_bridge.decode.values import INTEGER_SUFFIXES
 from oneweb_bridge.decode.wire import KEYS
 from oneweb_bridge.model.status import TIME
 
@@ -96,7 +96,7 @@ def ref(name: str) -> Schema:
 def type_of(field: Field) -> str:
     """The type that the contract gives a field."""
     if field.type == "number":
-        return "integer" if field.name.endswith(WHOLE) else "float"
+        return "integer" if field.name.endswith(INTEGER_SUFFIXES) else "float"
     return "words" if field.type == "set" else field.type
 
 
@@ -156,7 +156,7 @@ def sample(call: Call) -> Schema:
     said = {**_key(call), "report": report, **_STAMP, **labels, **properties(call.fields)}
     unknown: Schema = {"additionalProperties": False}
     if call.indicators is not None:
-        whole = f"({'|'.join(WHOLE)})$"
+        whole = f"({'|'.join(INTEGER_SUFFIXES)})$"
         unknown = {"patternProperties": {whole: _TYPES["integer"]}, "additionalProperties": _TYPES["float"]}
     marks = {"corrected": CORRECTED, "replayed": REPLAYED}
     return obj({**said, **marks}, [*_key(call), "report", "time", "ts"], call.about, **unknown)

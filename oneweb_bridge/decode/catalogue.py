@@ -37,7 +37,7 @@ class Field(msgspec.Struct, frozen=True):
     unlimited_label: str = ""
 
 
-class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a listing comes in pages. Totals come in the header `total_header`, where there is one."""
 
     style: Literal["offset_limit", "none", "page_size", "link_next", "cursor"] = "offset_limit"
@@ -53,7 +53,7 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_pages: int = 10_000
 
 
-class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TimeWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which time span of samples to ask for. `length` bounds one request, `keep` how far the API remembers.
 
     An API where a span is `required` is never asked without begin and end: the first poll asks for `length`.
@@ -91,8 +91,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     explode: Explode = "list"
     key: tuple[str, ...] = ("id",)
     fields: tuple[Field, ...] = ()
-    page: Page = Page()
-    window: Window | None = None
+    page: PageSettings = PageSettings()
+    window: TimeWindow | None = None
     lateness: float = 0.0
     empty_status: tuple[int, ...] = ()
     for_each: Literal["user_terminals", "products"] | None = None
@@ -291,7 +291,7 @@ def _report(
         interval=interval,
         path=f"{_PERFORMANCE}/{owner}/{api_name}",
         fields=fields,
-        window=Window(),
+        window=TimeWindow(),
         lateness=lateness,
     )
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
-Step = Callable[[Any], Any]
+Getter = Callable[[Any], Any]
 LONGEST_NAME = 200
 """Longer texts are no names, and are never compared or remembered as such."""
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\*|:?\d+|[^\]]+=[^\]]*)\]")
@@ -29,7 +29,7 @@ class BadPath(ValueError):
 
 
 @lru_cache(maxsize=4096)
-def folded(text: str) -> str:
+def fold_name(text: str) -> str:
     """The form in which names are compared: lower case, without spaces, `_` and `-`."""
     return text.translate(_IGNORED).casefold()
 
@@ -37,7 +37,7 @@ def folded(text: str) -> str:
 _IGNORED = str.maketrans("", "", " _-\t")
 
 
-def compile_path(path: str) -> Step:
+def compile_path(path: str) -> Getter:
     """A function from decoded JSON to the value at `path`, or None. Raises BadPath."""
     steps = [_step(*part) for part in _parts(path)]
     if len(steps) == 1:
@@ -61,7 +61,7 @@ def compile_path(path: str) -> Step:
     return walk
 
 
-def compile_paths(paths: Iterable[str]) -> Step:
+def compile_paths(paths: Iterable[str]) -> Getter:
     """The first of several paths that gives something other than None."""
     steps = [compile_path(path) for path in paths]
     if len(steps) == 1:
@@ -91,7 +91,7 @@ def _parts(path: str) -> list[tuple[str, str]]:
     return parts
 
 
-def _step(name: str, index: str) -> Step:
+def _step(name: str, index: str) -> Getter:
     if name:
         return _member(name)
     if index == "*":
@@ -103,7 +103,7 @@ def _step(name: str, index: str) -> Step:
     return _matching(index)
 
 
-def _member(name: str) -> Step:
+def _member(name: str) -> Getter:
     def member(value: Any) -> Any:
         if type(value) is dict:
             return value.get(name)
@@ -128,7 +128,7 @@ def _every(value: Any) -> Any:
     return _Every(_as_list(value))
 
 
-def _element(position: int) -> Step:
+def _element(position: int) -> Getter:
     def element(value: Any) -> Any:
         entries = _as_list(value)
         return entries[position] if position < len(entries) else None
@@ -139,7 +139,7 @@ def _element(position: int) -> Step:
 _CUTS = re.compile(r"[./:|\s]+")
 
 
-def _part(position: int) -> Step:
+def _part(position: int) -> Getter:
     def part(value: Any) -> Any:
         parts = _CUTS.split(value) if isinstance(value, str) else []
         return parts[position] if position < len(parts) else None
@@ -147,9 +147,9 @@ def _part(position: int) -> Step:
     return part
 
 
-def _matching(conditions: str) -> Step:
+def _matching(conditions: str) -> Getter:
     wanted = [
-        (name.strip(), frozenset(folded(word) for word in words.split("|")))
+        (name.strip(), frozenset(fold_name(word) for word in words.split("|")))
         for name, _, words in (condition.partition("=") for condition in conditions.split(","))
     ]
 
@@ -163,7 +163,7 @@ def _matching(conditions: str) -> Step:
 
 
 def _is(value: Any, words: frozenset[str]) -> bool:
-    return type(value) is str and len(value) <= LONGEST_NAME and folded(value) in words
+    return type(value) is str and len(value) <= LONGEST_NAME and fold_name(value) in words
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -20,12 +20,12 @@ import msgspec
 from oneweb_bridge.decode import values
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.paths import compile_path, top_member
-from oneweb_bridge.decode.wire import NO_CHARACTER, ROWS, Unreadable, at_border, decoded, gathers
+from oneweb_bridge.decode.wire import NO_CHARACTER, ROWS, Unreadable, at_border, decode_record, merges_rows
 
 Raw = msgspec.Raw
 Parts = Sequence[bytes | Raw]
 _BEHIND_KEY = itemgetter(slice(1, None))
-LARGEST = 12_000_000
+MAX_WHOLE_PAGE_BYTES = 12_000_000
 """Bytes of a page that is looked at in one piece: nobody else runs meanwhile, and it takes memory."""
 
 
@@ -51,7 +51,7 @@ class Salt(msgspec.Struct, frozen=True):
         ]
 
 
-class Glance(msgspec.Struct, frozen=True):
+class RecordHasher(msgspec.Struct, frozen=True):
     """How a call's records are looked at.
 
     `key` gives the key of one record, or raises Unreadable; `parts` what is hashed of it; `page` the
@@ -63,16 +63,16 @@ class Glance(msgspec.Struct, frozen=True):
     page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
 
 
-def glance_of(call: Call) -> Glance:
+def record_hasher(call: Call) -> RecordHasher:
     """How the records of a call are looked at."""
-    plain = _plain(call)
+    plain = _plain_key_member(call)
     names = _members(call, plain)
     columns = [(f"m{i}", Raw, msgspec.field(default=Raw(b""))) for i in range(len(names))]
     rename = {f"m{i}": name for i, name in enumerate(names)}
-    return Glance(key_of(call), _parts_of(columns, rename), _page_of(call, plain, columns, rename))
+    return RecordHasher(key_reader(call), _hashed_members(columns, rename), _page_of(call, plain, columns, rename))
 
 
-def _plain(call: Call) -> str | None:
+def _plain_key_member(call: Call) -> str | None:
     """The member that is the whole key, if the key is one."""
     return call.key[0] if len(call.key) == 1 and top_member(call.key[0]) == call.key[0] else None
 
@@ -80,11 +80,11 @@ def _plain(call: Call) -> str | None:
 def _members(call: Call, plain: str | None) -> list[str]:
     """The members of a record that can cause an event, but for a key that is hashed anyway."""
     paths = [path for field in call.fields if not field.volatile for path in field.paths]
-    rows = (ROWS,) if gathers(call) else ()
+    rows = (ROWS,) if merges_rows(call) else ()
     return sorted({name for path in (*paths, *call.key, *rows) if (name := top_member(path)) and name != plain})
 
 
-def _parts_of(columns: list[Any], rename: dict[str, str]) -> Callable[[Raw], Parts]:
+def _hashed_members(columns: list[Any], rename: dict[str, str]) -> Callable[[Raw], Parts]:
     decode = msgspec.json.Decoder(msgspec.defstruct("Parts", columns, rename=rename, gc=False)).decode
 
     def parts(raw: Raw) -> Parts:
@@ -99,14 +99,14 @@ def _parts_of(columns: list[Any], rename: dict[str, str]) -> Callable[[Raw], Par
 def _page_of(
     call: Call, plain: str | None, columns: list[Any], rename: dict[str, str]
 ) -> Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]:
-    if plain is None or call.records not in (None, "$[*]") or gathers(call):
+    if plain is None or call.records not in (None, "$[*]") or merges_rows(call):
         return lambda _, __: None
     record = msgspec.defstruct("Record", [("key", str), *columns], rename={"key": plain, **rename}, gc=False)
     decode: Any = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]  # made at run time
     astuple = msgspec.structs.astuple
 
     def page(body: bytes, salt: Salt) -> tuple[list[str], list[bytes]] | None:
-        if body[:1] != b"[" or len(body) > LARGEST:
+        if body[:1] != b"[" or len(body) > MAX_WHOLE_PAGE_BYTES:
             return None
         try:
             rows = decode(body)
@@ -125,21 +125,21 @@ def _page_of(
 # ── keys ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def key_of(call: Call) -> Callable[[Raw], str]:
+def key_reader(call: Call) -> Callable[[Raw], str]:
     """A function from an undecoded record to its key. It raises Unreadable when there is none."""
-    plain = _plain(call)
+    plain = _plain_key_member(call)
     if plain is not None:
         return _plain_key(plain)
     steps = [compile_path(path) for path in call.key]
 
     def key(raw: Raw) -> str:
-        record = decoded(raw)
-        parts = [values.text(step(record)) for step in steps]
+        record = decode_record(raw)
+        parts = [values.parse_text(step(record)) for step in steps]
         if not all(parts):
             raise Unreadable(f"a record without {' or '.join(call.key)}")
         return "/".join(part for part in parts if part)
 
-    return _safe(key)
+    return _as_unreadable(key)
 
 
 def _plain_key(name: str) -> Callable[[Raw], str]:
@@ -147,12 +147,12 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
     decode = msgspec.json.Decoder(key_struct).decode
 
     def key(raw: Raw) -> str:
-        found = values.text(decode(raw).key)  # type: ignore[attr-defined]  # the struct is made at run time
+        found = values.parse_text(decode(raw).key)  # type: ignore[attr-defined]  # the struct is made at run time
         if not found:
             raise Unreadable(f"a record without {name}")
         return found
 
-    safe = _safe(key)
+    safe = _as_unreadable(key)
 
     def quick(raw: Raw) -> str:
         try:
@@ -165,7 +165,7 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
     return quick
 
 
-def _safe(key: Callable[[Raw], str]) -> Callable[[Raw], str]:
+def _as_unreadable(key: Callable[[Raw], str]) -> Callable[[Raw], str]:
     @at_border
     def safe(raw: Raw) -> str:
         found = key(raw)

@@ -7,7 +7,7 @@ a thousand and `Ki` 1024. `mb` is therefore no megabyte, and no unit at all that
 
 from typing import NamedTuple
 
-from oneweb_bridge.decode.values import Odd, describe, snake
+from oneweb_bridge.decode.values import Unparseable, describe, snake
 
 
 class Unit(NamedTuple):
@@ -103,7 +103,7 @@ def convert(number: int | float, unit: str, wanted: str) -> int | float:  # noqa
     if unit == wanted or not unit or not wanted:
         return number
     if not can_convert(unit, wanted):
-        raise Odd(f"expected a number in {wanted}, got the unit {describe(unit)}")
+        raise Unparseable(f"expected a number in {wanted}, got the unit {describe(unit)}")
     factor, divisor = UNITS[unit].factor, UNITS[wanted].factor
     if isinstance(number, int) and number * factor % divisor == 0:
         return number * factor // divisor

@@ -15,7 +15,7 @@ from oneweb_bridge.model.records import Value
 Reader = Callable[[object], Value | None]
 Number = int | float
 
-WHOLE = ("_bytes", "_bps", "_blocks")
+INTEGER_SUFFIXES = ("_bytes", "_bps", "_blocks")
 """Endings of numeric fields that are published as integers; all others are floats."""
 MAX_VALUE_CHARS = 100
 """Longest text that is read as a number or a time; a longer one is neither, and no pattern is tried on it."""
@@ -31,7 +31,7 @@ _END_OF_TIME = 253402300800000
 """The year 10000 in ms since the epoch."""
 
 
-class Odd(ValueError):
+class Unparseable(ValueError):
     """A value that came in a form nobody can read; the text says which and what was expected."""
 
 
@@ -40,7 +40,7 @@ def is_int64(number: int) -> bool:
     return -_INT64 <= number < _INT64
 
 
-def text(value: object) -> str | None:
+def parse_text(value: object) -> str | None:
     """A text; numbers become their decimal form, because ids come as either."""
     if type(value) is str:
         return None if value.strip().casefold() == "n/a" else value
@@ -50,43 +50,43 @@ def text(value: object) -> str | None:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return str(_bounded(value))
-    raise Odd(f"expected a text, got {describe(value)}")
+    raise Unparseable(f"expected a text, got {describe(value)}")
 
 
-def flag(value: object) -> bool | None:
+def parse_flag(value: object) -> bool | None:
     """A boolean, also from the words true and false."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str) and value.strip().casefold() in ("true", "false"):
         return value.strip().casefold() == "true"
-    raise Odd(f"expected true or false, got {describe(value)}")
+    raise Unparseable(f"expected true or false, got {describe(value)}")
 
 
 def word(value: object) -> str | None:
     """A text in snake_case."""
-    found = text(value)
+    found = parse_text(value)
     if found is not None and len(found) > MAX_NAME_CHARS:
-        raise Odd(f"expected a word, got {describe(value)}")
+        raise Unparseable(f"expected a word, got {describe(value)}")
     return snake(found or "") or None
 
 
-def words(value: object) -> list[str] | None:
+def parse_texts(value: object) -> list[str] | None:
     """A list of texts in the order of the API, without nulls."""
     if value is None:
         return None
     if not isinstance(value, list):
         value = [value]
-    found = [text(entry) for entry in value]
+    found = [parse_text(entry) for entry in value]
     return [entry for entry in found if entry]
 
 
 def texts(value: object) -> list[str] | None:
     """A set of texts: in the order of their letters, each once, because the API's order means nothing."""
-    found = words(value)
+    found = parse_texts(value)
     return None if found is None else sorted(set(found))
 
 
-def moment(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
+def parse_time(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
     """A time in ms since the epoch, from RFC 3339 or an epoch in s or ms; `zone` is for times without offset.
 
     Of the hour that such a zone has twice, `fold` 1 means the second.
@@ -99,7 +99,7 @@ def moment(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Odd(f"expected a time, got {describe(value)}")
+        raise Unparseable(f"expected a time, got {describe(value)}")
     return _epoch(value)
 
 
@@ -113,7 +113,7 @@ def _parsed(said: str, zone: tzinfo, fold: int) -> int:
         aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone, fold=fold)
         return round(aware.timestamp() * 1000) + more
     except (ValueError, OverflowError):
-        raise Odd(f"expected a time like 2025-06-17T13:40:07Z, got {describe(said)}") from None
+        raise Unparseable(f"expected a time like 2025-06-17T13:40:07Z, got {describe(said)}") from None
 
 
 def _rare(said: str) -> tuple[datetime, int]:
@@ -129,7 +129,7 @@ def _rare(said: str) -> tuple[datetime, int]:
 def _short(value: str, what: str) -> str:
     """A text without the spaces around it. Raises Odd when it is too long to be anything."""
     if len(value) > MAX_VALUE_CHARS:
-        raise Odd(f"expected {what}, got {describe(value)}")
+        raise Unparseable(f"expected {what}, got {describe(value)}")
     return value.strip()
 
 
@@ -137,7 +137,7 @@ def time_text(zone: tzinfo) -> Reader:
     """A reader of times that are published as text."""
 
     def read(value: object) -> str | None:
-        ts = moment(value, zone)
+        ts = parse_time(value, zone)
         if type(value) is str and _AS_PUBLISHED.fullmatch(value):
             return value
         return None if ts is None else short_time(ts)
@@ -148,30 +148,30 @@ def time_text(zone: tzinfo) -> Reader:
 def _epoch(value: Number) -> int:
     # Compared before anything is computed: there is no float for an int of 400 digits, and none is between for NaN.
     if not 0 <= value < _END_OF_TIME:
-        raise Odd(f"expected a time between 1970 and 9999, got {describe(value)}")
+        raise Unparseable(f"expected a time between 1970 and 9999, got {describe(value)}")
     return _in_range(round(value if value >= 1e11 else value * 1000))
 
 
 def _in_range(ts: int) -> int:
     if not 0 <= ts < _END_OF_TIME:
-        raise Odd("expected a time between 1970 and 9999")
+        raise Unparseable("expected a time between 1970 and 9999")
     return ts
 
 
-def amount(value: object) -> tuple[Number, str] | None:
+def parse_quantity(value: object) -> tuple[Number, str] | None:
     """A number and the unit that was written behind it, if any: 500, "500", "500 GB". An integer stays one."""
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return _bounded(value), ""
     if not isinstance(value, str):
-        raise Odd(f"expected a number, got {describe(value)}")
+        raise Unparseable(f"expected a number, got {describe(value)}")
     said = _short(value, "a number")
     if said.casefold() in _NOT_KNOWN:
         return None
     found = _NUMBER.fullmatch(said)
     if found is None:
-        raise Odd(f"expected a number, got {describe(value)}")
+        raise Unparseable(f"expected a number, got {describe(value)}")
     digits = found[1].replace(" ", "")
     whole = digits.lstrip("+-").isdecimal()
     return _bounded(int(digits) if whole else float(digits)), found[2] or ""
@@ -180,17 +180,17 @@ def amount(value: object) -> tuple[Number, str] | None:
 def _bounded(number: Number) -> Number:
     if isinstance(number, int):
         if not is_int64(number):
-            raise Odd(f"expected a whole number of at most 64 bits, got {describe(number)}")
+            raise Unparseable(f"expected a whole number of at most 64 bits, got {describe(number)}")
     elif not math.isfinite(number):
-        raise Odd(f"expected a finite number, got {number}")
+        raise Unparseable(f"expected a finite number, got {number}")
     return number
 
 
-def published(name: str, number: Number) -> Number:
+def round_as_published(name: str, number: Number) -> Number:
     """The JSON type that the contract gives a number of this name. Raises Odd for what overflowed in its unit."""
     if not math.isfinite(number):
-        raise Odd("expected a number that is finite in its unit")
-    if name.endswith(WHOLE):
+        raise Unparseable("expected a number that is finite in its unit")
+    if name.endswith(INTEGER_SUFFIXES):
         return _bounded(round(number))
     return round(float(number), 9)
 

@@ -24,10 +24,10 @@ import msgspec
 
 from oneweb_bridge.decode import units, values
 from oneweb_bridge.decode.catalogue import Call, Field
-from oneweb_bridge.decode.paths import Step, compile_path, compile_paths, folded
+from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name
 from oneweb_bridge.decode.repeated_hour import Known, resolve_times
 from oneweb_bridge.decode.sizes import MAX_MADE_BYTES, MAX_RECORDS, MAX_VALUES, TooMuch, check_depth, check_size
-from oneweb_bridge.model.records import Fields, Kind, Reading, Sample
+from oneweb_bridge.model.records import DecodedRecord, Fields, RecordKind, Sample
 
 Raw = msgspec.Raw
 _ENVELOPES = ("items", "data", "results")
@@ -63,7 +63,7 @@ def at_border(decode: Callable[Arguments, Result]) -> Callable[Arguments, Result
 def _reason(error: Exception) -> str:
     """A short sentence about an error; the fields that it was noted with come first."""
     fields = "".join(f"{name}: " for name in getattr(error, "__notes__", ()))
-    kind = "" if isinstance(error, (values.Odd, msgspec.MsgspecError)) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, (values.Unparseable, msgspec.MsgspecError)) else f"{type(error).__name__}: "
     return f"{fields}{kind}{error}"[:MAX_REASON_CHARS]
 
 
@@ -71,7 +71,7 @@ MAX_REASON_CHARS = 200
 """Longest sentence about a record that could not be read."""
 
 
-class Rules(msgspec.Struct, frozen=True):
+class DecodeRules(msgspec.Struct, frozen=True):
     """What holds for all calls: the zone of times without offset, and the words for "no limit"."""
 
     timezone: str = "UTC"
@@ -81,39 +81,39 @@ class Rules(msgspec.Struct, frozen=True):
         return ZoneInfo(self.timezone)
 
     def no_limit(self) -> frozenset[str]:
-        return frozenset(word if word == "-1" else folded(word) for word in self.unlimited)
+        return frozenset(word if word == "-1" else fold_name(word) for word in self.unlimited)
 
 
 # ── pages ──────────────────────────────────────────────────────────────────────────────────────
 
 
-class Page(msgspec.Struct, frozen=True):
+class SplitPage(msgspec.Struct, frozen=True):
     """The undecoded records of one page, and how many items the server counts in it."""
 
     records: list[Raw]
     count: int
 
 
-def split(body: bytes, selector: str | None = None) -> Page:
+def split_page(body: bytes, selector: str | None = None) -> SplitPage:
     """The records of one page. Raises BadPage when the body is not a list of records."""
-    return split_checked(checked(body), selector)
+    return split_clean_page(clean_body(body), selector)
 
 
-def split_checked(body: bytes, selector: str | None = None) -> Page:
+def split_clean_page(body: bytes, selector: str | None = None) -> SplitPage:
     """The same for a body that was checked before."""
     try:
         if selector is not None and selector != "$[*]":
-            return _selected(body, selector)
+            return _split_nested(body, selector)
         records = _raw_list(body) if body[:1] == b"[" else _unwrapped(body)
         check_count(len(records))
-        return Page(records, len(records))
+        return SplitPage(records, len(records))
     except TooMuch as error:
         raise BadPage(f"{_TOO_LARGE}{error}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadPage(f"the answer is not valid JSON: {error}") from None
 
 
-def member(body: bytes, path: str) -> Any:
+def value_at(body: bytes, path: str) -> Any:
     """The value at `path` of a page that is an object (for the next cursor), or None."""
     try:
         check_size(body)
@@ -124,7 +124,7 @@ def member(body: bytes, path: str) -> Any:
         return None
 
 
-def checked(body: bytes) -> bytes:
+def clean_body(body: bytes) -> bytes:
     """A body that is text and has whole characters in it. Raises BadPage."""
     body = body.removeprefix(b"\xef\xbb\xbf").strip()
     if not body:
@@ -206,7 +206,7 @@ def _shown(body: bytes) -> str:
     return repr(body[:20].decode(errors="replace"))
 
 
-def _selected(body: bytes, selector: str) -> Page:
+def _split_nested(body: bytes, selector: str) -> SplitPage:
     """Records below others: each takes over the members of those above it, in `parent` those it has itself."""
     names = [name.lstrip(".") for name in selector.removeprefix("$").split("[*]")]
     if names.pop():
@@ -216,7 +216,7 @@ def _selected(body: bytes, selector: str) -> Page:
     for name in names:
         level = _below(level, name)
         counts.append(len(level))
-    return Page(_made(Raw(msgspec.json.encode(record)) for record in level), counts[0])
+    return SplitPage(_made(Raw(msgspec.json.encode(record)) for record in level), counts[0])
 
 
 def _below(level: list[Any], name: str) -> list[Any]:
@@ -259,7 +259,7 @@ def _inner(outer: Any, path: str) -> Iterator[Any]:
     inner = found.get(name) if isinstance(found, dict) else None
     inherited = {k: v for k, v in found.items() if k != name} if isinstance(found, dict) else {}
     for record in inner if isinstance(inner, list) else [] if inner is None else [inner]:
-        yield _heir(inherited, record) if isinstance(record, dict) else record
+        yield _with_parent_members(inherited, record) if isinstance(record, dict) else record
 
 
 def _top(answer: Any) -> list[Any]:
@@ -271,12 +271,12 @@ def _top(answer: Any) -> list[Any]:
     return answer if isinstance(answer, list) else [answer]
 
 
-def _heir(inherited: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+def _with_parent_members(inherited: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     hidden = {name: value for name, value in inherited.items() if name in record}
     return {**inherited, **({PARENT: hidden} if hidden else {}), **record}
 
 
-def exploded(call: Call, records: list[Raw]) -> list[Raw]:
+def expand_tables(call: Call, records: list[Raw]) -> list[Raw]:
     """Column tables as one object per row; anything else as it is."""
     if call.explode != "columns":
         return records
@@ -286,13 +286,13 @@ def exploded(call: Call, records: list[Raw]) -> list[Raw]:
         raise BadPage(f"{_TOO_LARGE}{error}") from None
 
 
-def gathers(call: Call) -> bool:
+def merges_rows(call: Call) -> bool:
     """Whether several records may have one key, and make one record together."""
     return call.explode in ("columns", "rows") or (call.reads == "components" and call.records is not None)
 
 
 @at_border
-def gathered(rows: Sequence[Raw]) -> Raw:
+def merge_rows(rows: Sequence[Raw]) -> Raw:
     """Rows of one key as one record: the members of the first, and all of them in `rows`. Raises Unreadable."""
     return Raw(msgspec.json.encode({**_raw_object(rows[0]), ROWS: list(rows)}))
 
@@ -312,7 +312,7 @@ def _rows(table: Raw) -> Iterator[Raw]:
 
 
 @at_border
-def decoded(raw: Raw | bytes) -> Any:
+def decode_record(raw: Raw | bytes) -> Any:
     """One record as Python objects. Raises Unreadable."""
     check_depth(bytes(raw))
     return msgspec.json.decode(raw)
@@ -320,7 +320,7 @@ def decoded(raw: Raw | bytes) -> Any:
 
 # ── records ────────────────────────────────────────────────────────────────────────────────────
 
-KEYS: dict[Kind, str] = {
+KEYS: dict[RecordKind, str] = {
     "terminal": "imei",
     "components": "imei",
     "product": "product_id",
@@ -335,23 +335,23 @@ KEYS: dict[Kind, str] = {
 _Put = Callable[[Any, Fields], None]
 
 
-def reader(call: Call, rules: Rules) -> Callable[[str, Any], Reading]:
+def record_decoder(call: Call, rules: DecodeRules) -> Callable[[str, Any], DecodedRecord]:
     """A function from a record's key and its decoded JSON to what the bridge keeps of it."""
     if call.reads == "components":
         return _components_reader(call)
-    kind: Kind = "usage" if call.reads == "usage" else call.entity
+    kind: RecordKind = "usage" if call.reads == "usage" else call.entity
     paths = {field.name: field.paths for field in call.fields}
-    puts = [(field.name, _put(field, rules, paths.get(field.unlimited_label, ()))) for field in call.fields]
+    puts = [(field.name, _field_setter(field, rules, paths.get(field.unlimited_label, ()))) for field in call.fields]
     key = KEYS[kind]
 
     @at_border
-    def read(id: str, record: Any) -> Reading:
+    def read(id: str, record: Any) -> DecodedRecord:
         fields: Fields = {key: id}
         odd: dict[str, str] = {}
         _put_all(puts, record, fields, odd)
         if call.derive == "organization_kind":
             fields.setdefault("kind", "end_customer" if "parent_id" in fields else "distribution_partner")
-        return Reading(kind, id, fields, tuple(odd), tuple(odd.values()))
+        return DecodedRecord(kind, id, fields, tuple(odd), tuple(odd.values()))
 
     return read
 
@@ -361,7 +361,7 @@ def _put_all(puts: Sequence[tuple[str, _Put]], record: Any, fields: Fields, odd:
     for name, put in puts:
         try:
             put(record, fields)
-        except values.Odd as error:
+        except values.Unparseable as error:
             odd[name] = str(error)
         except Exception as error:
             # The border sets the record aside, and says which field it was.
@@ -369,7 +369,7 @@ def _put_all(puts: Sequence[tuple[str, _Put]], record: Any, fields: Fields, odd:
             raise
 
 
-def _put(field: Field, rules: Rules, labels: Sequence[str] = ()) -> _Put:
+def _field_setter(field: Field, rules: DecodeRules, labels: Sequence[str] = ()) -> _Put:
     if field.type == "number":
         return _put_number(field, rules, labels)
     find, name = compile_paths(field.paths), field.name
@@ -383,22 +383,22 @@ def _put(field: Field, rules: Rules, labels: Sequence[str] = ()) -> _Put:
     return put
 
 
-def _converter(field: Field, rules: Rules) -> values.Reader:
+def _converter(field: Field, rules: DecodeRules) -> values.Reader:
     if field.type == "time":
         return values.time_text(rules.zone())
     return _CONVERTERS[field.type]
 
 
 _CONVERTERS: dict[str, values.Reader] = {
-    "text": values.text,
+    "text": values.parse_text,
     "word": values.word,
-    "bool": values.flag,
-    "words": values.words,
+    "bool": values.parse_flag,
+    "words": values.parse_texts,
     "set": values.texts,
 }
 
 
-def _put_number(field: Field, rules: Rules, labels: Sequence[str]) -> _Put:
+def _put_number(field: Field, rules: DecodeRules, labels: Sequence[str]) -> _Put:
     sources = [(compile_path(path), _unit_step(path)) for path in field.paths]
     words = [compile_path(path) for path in labels]
     nulls = [parent for path in field.paths if (parent := _null_step(path))]
@@ -416,7 +416,7 @@ def _put_number(field: Field, rules: Rules, labels: Sequence[str]) -> _Put:
             return
         for find, find_unit in sources:
             found = find(record)
-            if found is not None and (number := values.amount(found)) is not None:
+            if found is not None and (number := values.parse_quantity(found)) is not None:
                 unit = _stated_unit(find_unit(record)) if find_unit else ""
                 fields[field.name] = _number(field, number[0], unit or number[1])
                 if field.unlimited:
@@ -428,7 +428,7 @@ def _put_number(field: Field, rules: Rules, labels: Sequence[str]) -> _Put:
 
 def _is_word(value: Any, no_limit: frozenset[str]) -> bool:
     if isinstance(value, str):
-        return folded(value) in no_limit or value.strip() in no_limit
+        return fold_name(value) in no_limit or value.strip() in no_limit
     bounded = isinstance(value, float) or (isinstance(value, int) and values.is_int64(value))
     return bounded and f"{value:g}" in no_limit
 
@@ -437,7 +437,7 @@ def _stated_unit(value: Any) -> str:
     """The unit that stands beside a number; "" where there is none. Raises Odd when nobody can read it."""
     if type(value) is str and value in units.UNITS:
         return value
-    unit = (values.text(value) or "").strip()
+    unit = (values.parse_text(value) or "").strip()
     return "" if unit in _NO_UNIT else unit
 
 
@@ -450,11 +450,11 @@ _DEGREES = {"latitude": 90, "longitude": 360}
 def _number(field: Field, number: values.Number, unit: str) -> values.Number:
     found = units.convert(number, unit or field.raw_unit, field.unit)
     if abs(found) > _DEGREES.get(field.name, math.inf):
-        raise values.Odd(f"expected a {field.name}, got {found:.9g}")
-    return values.published(field.name, found)
+        raise values.Unparseable(f"expected a {field.name}, got {found:.9g}")
+    return values.round_as_published(field.name, found)
 
 
-def _unit_step(path: str) -> Step | None:
+def _unit_step(path: str) -> Getter | None:
     for ending, unit in ((".value", ".unit"), (".amount", ".units")):
         if path.endswith(ending):
             return compile_path(path.removesuffix(ending) + unit)
@@ -474,18 +474,20 @@ def _null_step(path: str) -> Callable[[Any], bool] | None:
     return is_null
 
 
-def _components_reader(call: Call) -> Callable[[str, Any], Reading]:
+def _components_reader(call: Call) -> Callable[[str, Any], DecodedRecord]:
     find = {field.name: compile_paths(field.paths) for field in call.fields}
 
     @at_border
-    def read(id: str, record: Any) -> Reading:
+    def read(id: str, record: Any) -> DecodedRecord:
         parts = find["components"](record) if "components" in find else None
         found: Fields = {}
         for part in _parts(parts, record, call):
-            partition, type_, version = (values.text(find[name](part)) for name in ("partition", "type", "version"))
+            partition, type_, version = (
+                values.parse_text(find[name](part)) for name in ("partition", "type", "version")
+            )
             if type_ and version is not None:
                 found[f"{(partition or 'main').casefold()}/{type_}"] = version
-        return Reading("components", id, found)
+        return DecodedRecord("components", id, found)
 
     return read
 
@@ -499,7 +501,7 @@ def _parts(parts: Any, record: Any, call: Call) -> Iterable[Any]:
         return _partitions(parts)
     if isinstance(parts, list):
         return parts
-    return record.get(ROWS, ()) if parts is None and gathers(call) else ()
+    return record.get(ROWS, ()) if parts is None and merges_rows(call) else ()
 
 
 def _partitions(table: dict[str, Any]) -> list[Any]:
@@ -531,7 +533,7 @@ class Sampler(Protocol):
     def __call__(self, id: str, entry: Any, known: Known = ...) -> Measured: ...
 
 
-def sampler(call: Call, rules: Rules) -> Sampler:
+def sample_decoder(call: Call, rules: DecodeRules) -> Sampler:
     """A function from one entry of a report to its samples. It raises Unreadable when nothing of it can be used.
 
     Measurements of one time are one sample, so that a row for each indicator is as good as a row for all.
@@ -544,8 +546,8 @@ def sampler(call: Call, rules: Rules) -> Sampler:
     def measure(measurement: Any, odd: dict[str, str]) -> tuple[tuple[int, int] | None, Fields]:
         fields: Fields = {}
         said = stamp(measurement)
-        first = values.moment(said, zone)
-        second = values.moment(said, zone, fold=1) if has_summer_time else first
+        first = values.parse_time(said, zone)
+        second = values.parse_time(said, zone, fold=1) if has_summer_time else first
         put_values(measurement, fields, odd)
         return None if first is None or second is None else (first, second), fields
 
@@ -580,19 +582,21 @@ def _has_name(call: Call, entry: Any) -> bool:
 _PutValues = Callable[[Any, Fields, dict[str, str]], None]
 
 
-def _measurement_reader(call: Call, rules: Rules) -> _PutValues:
+def _measurement_reader(call: Call, rules: DecodeRules) -> _PutValues:
     """A function that puts the values of one measurement into fields; in its last argument, which it could not read."""
     if call.indicators is None:
-        puts = [(field.name, _put(field, rules)) for field in call.fields]
+        puts = [(field.name, _field_setter(field, rules)) for field in call.fields]
         return lambda measurement, fields, odd: _put_all(puts, measurement, fields, odd)
 
     find = compile_path(call.indicators)
-    known = {folded(path): [(field.name, partial(_put_known, field))] for field in call.fields for path in field.paths}
+    known = {
+        fold_name(path): [(field.name, partial(_put_known, field))] for field in call.fields for path in field.paths
+    }
 
     def put_values(measurement: Any, fields: Fields, odd: dict[str, str]) -> None:
         for indicator in find(measurement) or ():
             if isinstance(indicator, dict) and isinstance(name := indicator.get("name"), str):
-                puts = known.get(folded(name)) if len(name) <= values.MAX_NAME_CHARS else []
+                puts = known.get(fold_name(name)) if len(name) <= values.MAX_NAME_CHARS else []
                 _put_all(_puts_of_unknown(name) if puts is None else puts, indicator, fields, odd)
 
     return put_values
@@ -607,10 +611,10 @@ def _puts_of_unknown(name: str) -> list[tuple[str, _Put]]:
 def _put_known(field: Field, indicator: dict[str, Any], fields: Fields) -> None:
     value = indicator.get("value")
     if field.type != "number":
-        if (found := values.text(value)) is not None:
+        if (found := values.parse_text(value)) is not None:
             fields[field.name] = found
         return
-    number = values.amount(value)
+    number = values.parse_quantity(value)
     if number is not None:
         unit = _stated_unit(indicator.get("indicatorUnit")) or number[1]
         fields[field.name] = _number(field, number[0], unit)
@@ -619,14 +623,14 @@ def _put_known(field: Field, indicator: dict[str, Any], fields: Fields) -> None:
 def _put_unknown(name: str, indicator: dict[str, Any], fields: Fields) -> None:
     """A numeric indicator with the ending of its unit; anything else is left out."""
     value = indicator.get("value")
-    number = values.amount(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    number = values.parse_quantity(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     if number is not None:
         unit = _stated_unit(indicator.get("indicatorUnit"))
         field_name, wanted = units.name_unknown_indicator(name, unit)
-        fields[field_name] = values.published(field_name, units.convert(number[0], unit, wanted))
+        fields[field_name] = values.round_as_published(field_name, units.convert(number[0], unit, wanted))
 
 
 RESERVED = frozenset(("imei", "product_id", "report", "time", "ts", "corrected", "replayed", ""))
 """Names that an unknown indicator must not take, because they belong to every sample."""
 
-assert set(get_args(Kind)) == set(KEYS)  # noqa: S101 -- a table that must be complete, checked at import
+assert set(get_args(RecordKind)) == set(KEYS)  # noqa: S101 -- a table that must be complete, checked at import

@@ -13,13 +13,13 @@ import msgspec
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.journal import Journal
 
 OUTPUT = "console"
 
 
-async def drain(journal: Journal, tree: Tree, changed: asyncio.Event, write: Callable[[Message], None]) -> None:
+async def drain(journal: Journal, tree: TopicTree, changed: asyncio.Event, write: Callable[[Message], None]) -> None:
     """Writes every message of the journal, and goes on as it grows. Never returns."""
     at = await journal.cursor()
     while True:
@@ -50,7 +50,7 @@ def short_line(message: Message, width: int = 150) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-class Lines:
+class ThrottledPrinter:
     """Writes lines for people, and says how many there were instead of showing all in a burst."""
 
     def __init__(self, out: TextIO = sys.stdout, most: int = 40) -> None:

@@ -47,11 +47,11 @@ async def run(terminals: int, speed: float) -> None:
             port = mosquitto.free_port()
             config = configuration(fake.url, port, Path(directory))
             try:
-                async with mosquitto.running(port):
+                async with mosquitto.run_mosquitto(port):
                     _say_where(terminals, port, fake.url)
                     async with asyncio.TaskGroup() as group:
-                        group.create_task(_story(fake), name="story")
-                        await app.run(config, on_sent=console.Lines().write)
+                        group.create_task(_change_fleet_loop(fake), name="story")
+                        await app.run(config, on_sent=console.ThrottledPrinter().write)
             except mosquitto.NoBroker as error:
                 print(f"{error}. Without a broker, this is what would be published:", file=sys.stderr)
                 await run_without_broker(config, lambda message: print(console.json_line(message), flush=True))
@@ -60,8 +60,8 @@ async def run(terminals: int, speed: float) -> None:
 async def run_without_broker(config: Config, write: Callable[[Message], None]) -> None:
     """Polls as `app.run` does, and gives each message that would be published to `write`. Never returns."""
     async with (
-        app.built(config) as parts,
-        journal.opened(parts.store.path, console.OUTPUT) as rows,
+        app.open_bridge(config) as parts,
+        journal.open_journal(parts.store.path, console.OUTPUT) as rows,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(parts.poller.run(), name="poller")
@@ -69,7 +69,7 @@ async def run_without_broker(config: Config, write: Callable[[Message], None]) -
         group.create_task(app.keep_house(parts, (console.OUTPUT,)), name="housekeeping")
 
 
-async def _story(fake: simulator.Simulator) -> None:
+async def _change_fleet_loop(fake: simulator.Simulator) -> None:
     """What a fleet does in a day, in minutes: a terminal leaves and comes back, firmware, late news, a bad record."""
     while terminals := fake.truth("terminals"):
         leaver, other = terminals[0]["id"], terminals[-1]["id"]

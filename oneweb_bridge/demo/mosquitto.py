@@ -16,7 +16,7 @@ class NoBroker(Exception):
     """There is no mosquitto, or it does not start; the text says what to do."""
 
 
-def program() -> str | None:
+def find_mosquitto() -> str | None:
     """Where mosquitto is, also outside a plain user's PATH; ONEWEB_BRIDGE_MOSQUITTO names another one."""
     if named := os.environ.get("ONEWEB_BRIDGE_MOSQUITTO"):
         return named if os.access(named, os.X_OK) else None
@@ -24,7 +24,7 @@ def program() -> str | None:
     return shutil.which("mosquitto", path=path)
 
 
-def configuration() -> Path:
+def demo_config_path() -> Path:
     """The configuration that comes with the project: in the checkout, or in the installed package."""
     here = Path(__file__).parent
     checkout = here.parent.parent / "mosquitto" / "demo.conf"
@@ -44,14 +44,14 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def running(port: int, config: Path | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
+async def run_mosquitto(port: int, config: Path | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
     """A mosquitto on `port`, until the end of the block. Raises NoBroker."""
-    found = program()
+    found = find_mosquitto()
     if found is None:
         raise NoBroker("mosquitto is not installed: apt-get install mosquitto")
     try:
         process = await asyncio.create_subprocess_exec(
-            found, "-c", str(config or configuration()), "-p", str(port), stderr=asyncio.subprocess.DEVNULL
+            found, "-c", str(config or demo_config_path()), "-p", str(port), stderr=asyncio.subprocess.DEVNULL
         )
     except OSError as error:
         raise NoBroker(f"{found} cannot be started ({error.strerror})") from None

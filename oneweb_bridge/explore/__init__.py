@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from oneweb_bridge.api import client
-from oneweb_bridge.api.client import Api
+from oneweb_bridge.api.client import ApiClient
 from oneweb_bridge.api.headers import next_pages, whole_number
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import Config, require_credentials
@@ -58,14 +58,16 @@ def _show_progress(said: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _signed_in(config: Config, write: Write, masks: Masks) -> AsyncIterator[tuple[Api | None, dict[str, Any]]]:
+async def _signed_in(
+    config: Config, write: Write, masks: Masks
+) -> AsyncIterator[tuple[ApiClient | None, dict[str, Any]]]:
     """A connection whose credentials were accepted, and the change that it took; None when they were not."""
     headers = replace(config.api, auth=replace(config.api.auth, style="headers"))
     ways: list[tuple[Any, dict[str, Any]]] = [(config.api, {})]
     if config.api.auth.style == "basic":
         ways.append((headers, {"api": {"auth": {"style": "headers"}}}))
     for settings, changes in ways:
-        async with client.connected(settings, masks) as connection:
+        async with client.open_api(settings, masks) as connection:
             try:
                 await connection.hello()
             except client.Unauthorized as error:
@@ -91,7 +93,7 @@ def _say(write: Write, name: str, said: str) -> None:
 class Look:
     """Looks at one call after the other, and begins with what worked before."""
 
-    def __init__(self, connection: Api) -> None:
+    def __init__(self, connection: ApiClient) -> None:
         self._api = connection
         self._page: dict[str, Any] = {}
         self._unpaged = False
@@ -172,7 +174,7 @@ class Look:
         shown = _items(answer)
         proved = pages.proves(first, items, items, shown) if items else None
         if proved is not None:
-            return pages.settled(call.page, reply, len(items), (first, {**self._page, **proved}))
+            return pages.conclude(call.page, reply, len(items), (first, {**self._page, **proved}))
         attempts: Iterable[pages.Try] = ()
         cut = 0 < len(shown) < len(items)
         if len(items) >= 3 and not (self._unpaged and not cut):
@@ -182,10 +184,10 @@ class Look:
             change = pages.proves(attempt, items, shown if cut else items, answered)
             if change is not None:
                 self._page = change if attempt.how in ("offset_limit", "page_size") else self._page
-                return pages.settled(call.page, reply, len(items), (attempt, change))
-        settled = pages.settled(call.page, reply, len(items), None)
-        self._unpaged = self._unpaged or settled.how == "none"
-        return settled
+                return pages.conclude(call.page, reply, len(items), (attempt, change))
+        paging = pages.conclude(call.page, reply, len(items), None)
+        self._unpaged = self._unpaged or paging.how == "none"
+        return paging
 
     # ── time ───────────────────────────────────────────────────────────────────────────────────
 

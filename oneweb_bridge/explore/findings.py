@@ -141,15 +141,15 @@ def _changed(config: Config, changes: Tree) -> Config:
 
 
 def _count(seen: Evidence, call: Call, config: Config, into: Judged) -> None:
-    rules = wire.Rules(config.mapping.timezone, tuple(config.mapping.unlimited))
+    rules = wire.DecodeRules(config.mapping.timezone, tuple(config.mapping.unlimited))
     rows = _rows(seen, call)
     if call.reads == "report":
-        sample = wire.sampler(call, rules)
+        sample = wire.sample_decoder(call, rules)
         samples = [found for id, record in rows for found in _samples(sample, id, record)]
         fields = [sample.values for sample in samples]
         into.newest, into.period = _newest(samples), _period(samples)
     else:
-        read = wire.reader(call, rules)
+        read = wire.record_decoder(call, rules)
         fields = [_fields(read, id, record) for id, record in rows]
     into.records = len(fields)
     known = {field.name for field in call.fields}
@@ -194,18 +194,18 @@ def _rows(seen: Evidence, call: Call) -> list[tuple[str, Any]]:
     body = (seen.windowed or seen.reply).body
     if seen.reply.ended != "ok" or located(body) is None:
         return []
-    key, by_key = record_hashes.key_of(call), dict[str, list[msgspec.Raw]]()
+    key, by_key = record_hashes.key_reader(call), dict[str, list[msgspec.Raw]]()
     try:
-        records = wire.exploded(call, wire.split(msgspec.json.encode(body), call.records).records)
+        records = wire.expand_tables(call, wire.split_page(msgspec.json.encode(body), call.records).records)
     except wire.BadPage:
         return []
     for raw in records:
         with contextlib.suppress(wire.Unreadable):
             by_key.setdefault(key(raw), []).append(raw)
-    gathered, rows = wire.gathers(call), []
+    gathered, rows = wire.merges_rows(call), []
     for id, raws in by_key.items():
         with contextlib.suppress(wire.Unreadable):
-            rows.append((id, wire.decoded(wire.gathered(raws) if gathered else raws[0])))
+            rows.append((id, wire.decode_record(wire.merge_rows(raws) if gathered else raws[0])))
     return rows
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from oneweb_bridge.decode.catalogue import Field
-from oneweb_bridge.decode.paths import compile_path, folded
+from oneweb_bridge.decode.paths import compile_path, fold_name
 from oneweb_bridge.explore.evidence import Evidence
 from oneweb_bridge.explore.guesses import Name, matched
 from oneweb_bridge.explore.judging import (
@@ -45,13 +45,14 @@ def _characteristics(seen: Evidence, items: list[Any]) -> list[Finding]:
     wanted = {field.name: names for field in seen.call.fields if (names := _named(field))}
     for member in sorted({member for names in wanted.values() for member, _ in names}):
         shown = _shown(member, items)
-        known = {folded(name) for names in wanted.values() for _, name in names}
+        known = {fold_name(name) for names in wanted.values() for _, name in names}
         missing = {
             field.name: ((field.name, *(name for _, name in wanted[field.name])), field.raw_unit)
             for field in seen.call.fields
-            if field.name in wanted and not any(folded(name) in map(folded, shown) for _, name in wanted[field.name])
+            if field.name in wanted
+            and not any(fold_name(name) in map(fold_name, shown) for _, name in wanted[field.name])
         }
-        others = [Name(name, unit) for name, unit in shown.items() if folded(name) not in known]
+        others = [Name(name, unit) for name, unit in shown.items() if fold_name(name) not in known]
         pairs = matched(missing, others)
         if pairs:
             change = {field: f"{member}[name={name}].value" for field, name in pairs.items()}
@@ -104,7 +105,7 @@ def _roles(context: Context, items: list[Any]) -> list[Finding]:
             kinds.setdefault(role, Counter())[context.kinds.get(str(party.get("id")), "")] += 1
     roles: dict[str, list[str]] = {}
     for ours, texts in context.config.mapping.roles.items():
-        if kinds and not {folded(text) for text in texts} & {folded(role) for role in kinds}:
+        if kinds and not {fold_name(text) for text in texts} & {fold_name(role) for role in kinds}:
             guess = _role(ours, kinds)
             roles |= {ours: [guess]} if guess else {}
     said = ", ".join(sorted(kinds))
@@ -183,8 +184,8 @@ def _unlimited(seen: Evidence, context: Context, items: list[Any]) -> list[Findi
 
 def unlimited_finding(said: set[str], context: Context) -> list[Finding]:
     """What to say of words for "no limit"."""
-    known = {folded(word) for word in context.config.mapping.unlimited if word != "-1"}
-    new = sorted(word for word in said if folded(word) not in known and word != "-1")
+    known = {fold_name(word) for word in context.config.mapping.unlimited if word != "-1"}
+    new = sorted(word for word in said if fold_name(word) not in known and word != "-1")
     if not new:
         return []
     change = {"mapping": {"unlimited": [*context.config.mapping.unlimited, *new]}}

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, Field
-from oneweb_bridge.decode.paths import folded
+from oneweb_bridge.decode.paths import fold_name
 from oneweb_bridge.explore.evidence import Evidence, Tree, located
 from oneweb_bridge.explore.guesses import Name, matched
 from oneweb_bridge.explore.judging import Context, Finding, is_time, number_of, objects, polling
@@ -63,7 +63,7 @@ def _in_samples(seen: Evidence, _: Context) -> list[Finding]:
     findings = [Finding(form.said, polling(seen, **form.change))] if form.change else []
     values = list(_values(form))
     # A path names a flat member exactly; indicators are matched in any spelling.
-    names = _names(seen.call, values, folded if form.indicators else str)
+    names = _names(seen.call, values, fold_name if form.indicators else str)
     if names:
         findings.append(Finding("values have other names (guessed)", polling(seen, map=dict(names))))
     if form.indicators and values and not any(value.unit for value in values) and seen.call.fields[0].raw_unit:
@@ -201,8 +201,8 @@ def _map(seen: Evidence, change: Tree, names: Mapping[str, str]) -> Tree:
 
 
 def _of(field: Field, values: list[Value], names: Mapping[str, str]) -> list[Value]:
-    wanted = {folded(names[field.name])} if field.name in names else {folded(path) for path in field.paths}
-    return [value for value in values if folded(value.name) in wanted]
+    wanted = {fold_name(names[field.name])} if field.name in names else {fold_name(path) for path in field.paths}
+    return [value for value in values if fold_name(value.name) in wanted]
 
 
 def _unit(field: Field, own: list[Value]) -> str:

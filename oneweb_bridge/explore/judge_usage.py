@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from oneweb_bridge.decode.catalogue import Field
-from oneweb_bridge.decode.paths import folded
+from oneweb_bridge.decode.paths import fold_name
 from oneweb_bridge.explore.evidence import Evidence, Tree
 from oneweb_bridge.explore.guesses import Name, matched
 from oneweb_bridge.explore.judge_records import unlimited_finding
@@ -79,8 +79,10 @@ def _types(seen: Evidence, buckets: list[Any]) -> list[Finding]:
             units = value.get("units") if isinstance(value, dict) else ""
             shown[kind] = units if isinstance(units, str) else ""
     wanted = {match for field in seen.call.fields for path in field.paths for match in _TYPE.findall(path)}
-    missing = {kind: ((_COUNTERS.get(kind, kind),), "") for kind in wanted if folded(kind) not in map(folded, shown)}
-    others = [Name(kind) for kind in shown if folded(kind) not in map(folded, wanted)]
+    missing = {
+        kind: ((_COUNTERS.get(kind, kind),), "") for kind in wanted if fold_name(kind) not in map(fold_name, shown)
+    }
+    others = [Name(kind) for kind in shown if fold_name(kind) not in map(fold_name, wanted)]
     names = matched(missing, others) if shown else {}
     if not names:
         return []

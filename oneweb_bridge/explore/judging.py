@@ -8,8 +8,8 @@ import msgspec
 
 from oneweb_bridge.config.read import Config
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.paths import compile_path, folded, top_member
-from oneweb_bridge.decode.values import Odd, moment
+from oneweb_bridge.decode.paths import compile_path, fold_name, top_member
+from oneweb_bridge.decode.values import Unparseable, parse_time
 from oneweb_bridge.explore.evidence import Evidence, Tree
 
 
@@ -55,7 +55,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _kind(organization: Mapping[str, Any]) -> str:
-    said = folded(str(organization.get("type", "")))
+    said = fold_name(str(organization.get("type", "")))
     if "customer" in said or "user" in said:
         return "end_customer"
     parent = organization.get("organizationParentRelationship")
@@ -104,8 +104,8 @@ def is_time(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return False
     try:
-        ts = moment(value)
-    except Odd:
+        ts = parse_time(value)
+    except Unparseable:
         return False
     return ts is not None and 946_684_800_000 < ts < 4_102_444_800_000
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from oneweb_bridge.decode.catalogue import Page
+from oneweb_bridge.decode.catalogue import PageSettings
 from oneweb_bridge.explore.evidence import Paging, Reply, identity
 
 LOOK = 50
@@ -30,19 +30,19 @@ class Try(msgspec.Struct, frozen=True):
     expects: tuple[int, ...] = (1,)
 
 
-def first_params(page: Page) -> dict[str, str]:
+def first_params(page: PageSettings) -> dict[str, str]:
     """Parameters of the first look."""
     return {page.limit_param: str(LOOK)} if page.style != "none" else {}
 
 
-def first_try(page: Page) -> Try:
+def first_try(page: PageSettings) -> Try:
     """Two records from behind the first, in the way that the configuration has."""
     if page.style == "page_size":
         return _page_try(page.page_param, page.size_param)
     return _offset_try(page.offset_param, page.limit_param, {})
 
 
-def other_tries(page: Page, reply: Reply, count: int) -> Iterator[Try]:
+def other_tries(page: PageSettings, reply: Reply, count: int) -> Iterator[Try]:
     """What else to try. Signs in `reply`, which gave the first `count` records, come before guesses."""
     cursor = _cursor(reply.body)
     if cursor is not None:
@@ -66,7 +66,7 @@ def _offset_try(offset: str, limit: str, change: dict[str, Any]) -> Try:
     return Try({offset: "1", limit: "2"}, _without_defaults(change), "offset_limit")
 
 
-def _link_tries(page: Page, reply: Reply, count: int) -> Iterator[Try]:
+def _link_tries(page: PageSettings, reply: Reply, count: int) -> Iterator[Try]:
     """The next page's address shows the names of its parameters."""
     link = reply.next_page
     if link is None:
@@ -102,7 +102,7 @@ def _is_cursor(folded: str) -> bool:
 
 
 def _without_defaults(change: dict[str, Any]) -> dict[str, Any]:
-    return {name: said for name, said in change.items() if getattr(Page(), name) != said}
+    return {name: said for name, said in change.items() if getattr(PageSettings(), name) != said}
 
 
 def proves(attempt: Try, first: Sequence[Any], shown: Sequence[Any], answered: Sequence[Any]) -> dict[str, Any] | None:
@@ -122,7 +122,7 @@ def proves(attempt: Try, first: Sequence[Any], shown: Sequence[Any], answered: S
     return None
 
 
-def settled(page: Page, reply: Reply, count: int, proved: tuple[Try, dict[str, Any]] | None) -> Paging:
+def conclude(page: PageSettings, reply: Reply, count: int, proved: tuple[Try, dict[str, Any]] | None) -> Paging:
     """What is known of the pages in the end. None of the tries worked when `proved` is None."""
     if proved is not None:
         attempt, change = proved

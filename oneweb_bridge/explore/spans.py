@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from oneweb_bridge.decode.catalogue import Call, Window
+from oneweb_bridge.decode.catalogue import Call, TimeWindow
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.explore.evidence import Reply, Span, located
 
@@ -28,7 +28,7 @@ class Try(msgspec.Struct, frozen=True):
 
 def attempts(call: Call, now: int, before: Span | None) -> Iterator[Try]:
     """The configured parameters, then others; alone what worked for a report before, where one did. Times in ms."""
-    window = call.window or Window()
+    window = call.window or TimeWindow()
     begin = now - round(2000 * call.lateness) - 3 * HOUR
     if before is not None:
         if before.works is not False:
@@ -41,7 +41,7 @@ def attempts(call: Call, now: int, before: Span | None) -> Iterator[Try]:
             yield _try(window, changed, begin, now)
 
 
-def _try(window: Window, change: dict[str, Any], begin: int, end: int) -> Try:
+def _try(window: TimeWindow, change: dict[str, Any], begin: int, end: int) -> Try:
     said = msgspec.structs.asdict(window) | change
     names = (said["start_param"], said["end_param"])
     return Try({name: _written(said["format"], ts) for name, ts in zip(names, (begin, end), strict=True)}, change)

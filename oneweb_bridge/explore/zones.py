@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from oneweb_bridge.decode.values import Odd, moment
+from oneweb_bridge.decode.values import Unparseable, parse_time
 from oneweb_bridge.explore.judging import Context, Finding
 
 _BARE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?")
@@ -20,7 +20,7 @@ def zone_finding(context: Context) -> Finding | None:
     if not bare or not context.now:
         return None
     zone = ZoneInfo(context.config.mapping.timezone)
-    ahead = round((max(moment(said, zone) or 0 for said in bare) - context.now) / _QUARTER) * _QUARTER
+    ahead = round((max(parse_time(said, zone) or 0 for said in bare) - context.now) / _QUARTER) * _QUARTER
     if ahead == 0:
         return None
     # The configured zone is already counted in; what is left over comes on top of it.
@@ -45,6 +45,6 @@ def _newest(context: Context) -> Iterator[str]:
 
 def _is_bare(said: Any) -> bool:
     try:
-        return isinstance(said, str) and _BARE.fullmatch(said) is not None and moment(said) is not None
-    except Odd:
+        return isinstance(said, str) and _BARE.fullmatch(said) is not None and parse_time(said) is not None
+    except Unparseable:
         return False

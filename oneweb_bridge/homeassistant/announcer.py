@@ -19,8 +19,8 @@ from oneweb_bridge.config import filters
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.homeassistant import discovery
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.topics import Tree
-from oneweb_bridge.store.announcements import GONE, Devices, Dirty, Sent
+from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.store.announcements import CLEARED_HASH, Devices, DeviceUpdate, DirtyDevice
 
 _log = logging.getLogger("oneweb_bridge.announcer")
 
@@ -36,7 +36,7 @@ BIRTH_WAIT = (1.0, 5.0)
 """Shortest and longest wait after Home Assistant's birth message; many bridges hear it at once."""
 
 
-class Outlet(Protocol):
+class MessageSink(Protocol):
     """Where messages go. `cursor` says how far the journal is published."""
 
     cursor: int
@@ -48,7 +48,7 @@ class Outlet(Protocol):
 class Announcer:
     """`run` announces until it is cancelled."""
 
-    def __init__(self, devices: Devices, tree: Tree, config: Config) -> None:
+    def __init__(self, devices: Devices, tree: TopicTree, config: Config) -> None:
         self._devices = devices
         self._tree = tree
         self._refused: dict[tuple[str, str], float] = {}
@@ -60,7 +60,7 @@ class Announcer:
     def use(self, config: Config) -> None:
         """Takes a new configuration; what it changes is announced or cleared."""
         self._config = config
-        self._setup = discovery.Setup(
+        self._setup = discovery.DiscoverySettings(
             tree=self._tree,
             prefix=config.homeassistant.discovery_prefix,
             version=__version__,
@@ -84,7 +84,7 @@ class Announcer:
         """Announces every device again, soon. Returns how many."""
         return await self._devices.forget()
 
-    async def run(self, outlet: Outlet) -> None:
+    async def run(self, outlet: MessageSink) -> None:
         """Announces what changes. Never returns."""
         while True:
             try:
@@ -119,7 +119,7 @@ class Announcer:
 
     # ── bringing it about ──────────────────────────────────────────────────────────────────────
 
-    async def _reconcile(self, outlet: Outlet) -> None:
+    async def _reconcile(self, outlet: MessageSink) -> None:
         """One pass over the dirty devices. Ends early when the connection is lost or nothing is accepted."""
         now = time.monotonic()
         self._refused = {key: at for key, at in self._refused.items() if at > now}
@@ -130,7 +130,7 @@ class Announcer:
                 return
             await asyncio.sleep(PACE)
 
-    async def _announce(self, dirty: Sequence[Dirty], outlet: Outlet) -> bool:
+    async def _announce(self, dirty: Sequence[DirtyDevice], outlet: MessageSink) -> bool:
         """Brings some devices to what they should be. Returns whether the others may follow."""
         plans = [await self._plan(device) for device in dirty]
         messages = [message for plan, said in plans for message in said]
@@ -148,21 +148,23 @@ class Announcer:
             self._resumes = later
         return bool(noted)
 
-    async def _plan(self, device: Dirty) -> tuple[Sent, list[Message]]:
+    async def _plan(self, device: DirtyDevice) -> tuple[DeviceUpdate, list[Message]]:
         """What is to be sent of a device, and what to note when it was."""
         payload = await self._wanted(device)
         if payload is None or not payload["components"]:
-            told = not device.topic or device.hash == GONE
+            told = not device.topic or device.hash == CLEARED_HASH
             cleared = [] if told else [discovery.message(device.topic, None)]
-            return Sent(device=device, topic=device.topic, hash=GONE if device.topic else b"", fresh=not told), cleared
+            return DeviceUpdate(
+                device=device, topic=device.topic, hash=CLEARED_HASH if device.topic else b"", fresh=not told
+            ), cleared
         topic = discovery.topic(self._setup, device.kind, device.id)  # type: ignore[arg-type]  # it is one of Device
         moved = [discovery.message(device.topic, None)] if device.topic not in ("", topic) else []
         before = {} if moved else device.entities
-        message = discovery.message(topic, discovery.without(payload, before))
+        message = discovery.message(topic, discovery.with_removed_entities(payload, before))
         hash_ = blake2b(message.payload, digest_size=16).digest()
         entities = discovery.platforms(payload)
         same = hash_ == device.hash and topic == device.topic
-        sent = Sent(
+        sent = DeviceUpdate(
             device=device,
             topic=topic,
             hash=hash_,
@@ -173,7 +175,7 @@ class Announcer:
         )
         return sent, [] if same else [*moved, message]
 
-    async def _wanted(self, device: Dirty) -> dict[str, object] | None:
+    async def _wanted(self, device: DirtyDevice) -> dict[str, object] | None:
         """The payload of a device, or None when it is not to be announced."""
         if not self._config.homeassistant.enabled:
             return None
@@ -219,6 +221,6 @@ class Announcer:
         )
         return discovery.product(self._setup, known)
 
-    async def _shapes(self, entity: str, id: str) -> list[discovery.Shape]:
+    async def _shapes(self, entity: str, id: str) -> list[discovery.ReportValues]:
         reports = [call.report for call in self._config.polling.values() if call.report and call.entity == entity]
-        return [discovery.shape(report, said) for report, said in await self._devices.letters(reports, id)]
+        return [discovery.parse_value_types(report, said) for report, said in await self._devices.letters(reports, id)]

@@ -16,7 +16,7 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.homeassistant import entities as ha
 from oneweb_bridge.homeassistant.entities import Entities, Entity
 from oneweb_bridge.model.records import Fields, Message, Status
-from oneweb_bridge.mqtt.topics import Tree, encode_id
+from oneweb_bridge.mqtt.topics import TopicTree, encode_id
 
 Device = Literal["bridge", "call", "terminal", "product"]
 """What is announced as a device of its own. A device stands behind the one that it is reached through."""
@@ -28,10 +28,10 @@ SHORTEST_INTERVAL, LONGEST_INTERVAL = 10, 604_800
 """Bounds of an interval in seconds, as commands take it."""
 
 
-class Setup(msgspec.Struct, frozen=True, kw_only=True):
+class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """What all devices of one bridge share. `accuracy` in metres: how far a terminal may be from its position."""
 
-    tree: Tree
+    tree: TopicTree
     prefix: str
     version: str
     online: tuple[str, ...]
@@ -39,7 +39,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     calls: Mapping[str, Call]
 
 
-class Shape(msgspec.Struct, frozen=True):
+class ReportValues(msgspec.Struct, frozen=True):
     """Which values a report of one id has, by name, each with its letter: number, text or bool."""
 
     report: str
@@ -52,7 +52,7 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
     imei: str
     record: Fields
     components: Fields = {}
-    shapes: Sequence[Shape] = ()
+    shapes: Sequence[ReportValues] = ()
     shared_name: bool = False
 
 
@@ -62,18 +62,18 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     product_id: str
     record: Fields
     imei: str | None = None
-    shapes: Sequence[Shape] = ()
+    shapes: Sequence[ReportValues] = ()
     buckets: Sequence[Fields] = ()
 
 
-def identifier(setup: Setup, kind: Device, id: str = "") -> str:
+def identifier(setup: DiscoverySettings, kind: Device, id: str = "") -> str:
     """The name of a device that never changes and no other device has, of letters, digits, '_' and '-'."""
     below = {"bridge": "", "call": f"_{id}"}.get(kind, f"_{encode_id(id)}")
     # A '_' of the instance is doubled, so that no two instances can mean the same by it.
     return f"oneweb_{encode_id(setup.tree.instance)}_{kind}{below}"
 
 
-def topic(setup: Setup, kind: Device, id: str = "") -> str:
+def topic(setup: DiscoverySettings, kind: Device, id: str = "") -> str:
     """Where a device is announced."""
     return f"{setup.prefix}/device/{identifier(setup, kind, id)}/config"
 
@@ -88,7 +88,7 @@ def platforms(payload: Mapping[str, Any]) -> dict[str, str]:
     return {key: entity["platform"] for key, entity in payload["components"].items()}
 
 
-def without(payload: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, Any]:
+def with_removed_entities(payload: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, Any]:
     """The payload with every entity that it no longer has marked as gone: its platform and nothing else."""
     gone = {key: {"platform": platform} for key, platform in before.items() if key not in payload["components"]}
     return {**payload, "components": {**payload["components"], **gone}}
@@ -97,18 +97,23 @@ def without(payload: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, 
 # ── devices ────────────────────────────────────────────────────────────────────────────────────
 
 
-def bridge(setup: Setup) -> dict[str, Any]:
+def bridge(setup: DiscoverySettings) -> dict[str, Any]:
     """The bridge itself."""
     status, info = setup.tree.status, setup.tree.info
     api, backlog = "value_json.get('api', {}).get('state')", "value_json.get('journal', {}).get('backlog')"
     connection = {"device_class": "connectivity", "availability": []}
     entities = {
         "connection": ha.binary(
-            "Connection", status, f"{ha.of('state')} == 'online'", ha.of("state"), diagnostic=True, **connection
+            "Connection",
+            status,
+            f"{ha.member_expression('state')} == 'online'",
+            ha.member_expression("state"),
+            diagnostic=True,
+            **connection,
         ),
         "api": ha.binary("API", info, f"{api} == 'ok'", api, diagnostic=True, device_class="connectivity"),
         "backlog": ha.number("Backlog", info, "backlog", value=backlog) | {"entity_category": "diagnostic"},
-        "version": ha.text("Version", info, ha.of("version"), diagnostic=True),
+        "version": ha.text("Version", info, ha.member_expression("version"), diagnostic=True),
         "republish": ha.button("Republish", f"{setup.tree.base}/bridge/request/republish", config=True),
     }
     device = {
@@ -120,11 +125,11 @@ def bridge(setup: Setup) -> dict[str, Any]:
     return _payload(setup, identifier(setup, "bridge"), device, entities)
 
 
-def call(setup: Setup, id: str) -> dict[str, Any]:
+def call(setup: DiscoverySettings, id: str) -> dict[str, Any]:
     """One API call of the polling manager, with its switch, its interval and its button."""
     topics = f"{setup.tree.base}/bridge/polling/{id}"
     state, bounds = f"{topics}/state", (SHORTEST_INTERVAL, LONGEST_INTERVAL)
-    status, problem = ha.of("status"), ["failed", "unauthorized", "rate_limited", "held"]
+    status, problem = ha.member_expression("status"), ["failed", "unauthorized", "rate_limited", "held"]
     entities = {
         "enabled": ha.switch("Enabled", state, "enabled", f"{topics}/enabled/set"),
         "interval": ha.duration("Interval", state, "interval", f"{topics}/interval/set", bounds),
@@ -148,7 +153,7 @@ def call(setup: Setup, id: str) -> dict[str, Any]:
     return _payload(setup, identifier(setup, "call", id), device, entities)
 
 
-def _of_instance(setup: Setup, name: str) -> str:
+def _of_instance(setup: DiscoverySettings, name: str) -> str:
     """A name with the instance, where it is not the only one that most people have."""
     return name if setup.tree.instance == "main" else f"{name} {setup.tree.instance}"
 
@@ -156,12 +161,12 @@ def _of_instance(setup: Setup, name: str) -> str:
 _STATUSES = [*Status.__args__]  # type: ignore[attr-defined]  # a Literal has its words there
 
 
-def terminal(setup: Setup, known: Terminal) -> dict[str, Any]:
+def terminal(setup: DiscoverySettings, known: Terminal) -> dict[str, Any]:
     """A terminal with what is measured of it."""
     entities = {**_terminal_entities(setup, known), **_component_entities(setup, known)}
     for shape in known.shapes:
         entities |= _report_entities(setup, "terminal", known.imei, shape)
-    name = named(str(known.record.get("name", "")), "OneWeb terminal", known.imei, always=known.shared_name)
+    name = device_name(str(known.record.get("name", "")), "OneWeb terminal", known.imei, always=known.shared_name)
     device = {
         "name": name,
         "manufacturer": _short(known.record.get("manufacturer") or MANUFACTURER),
@@ -177,11 +182,11 @@ def terminal(setup: Setup, known: Terminal) -> dict[str, Any]:
     return _payload(setup, identifier(setup, "terminal", known.imei), device, entities)
 
 
-def product(setup: Setup, known: Product) -> dict[str, Any]:
+def product(setup: DiscoverySettings, known: Product) -> dict[str, Any]:
     """A product with its throughput and its usage. Many products share the name of a plan, so each carries its id."""
     entities: Entities = {}
     if "status" in known.record:
-        status = ha.text("Status", setup.tree.of("product", known.product_id, "state"), ha.of("status"))
+        status = ha.text("Status", setup.tree.of("product", known.product_id, "state"), ha.member_expression("status"))
         entities |= _available(setup, "products", {"status": status})
     for shape in known.shapes:
         entities |= _report_entities(setup, "product", known.product_id, shape)
@@ -190,7 +195,7 @@ def product(setup: Setup, known: Product) -> dict[str, Any]:
         entities |= _usage_entities(setup, known.product_id, bucket, suffix)
     via = identifier(setup, "bridge") if known.imei is None else identifier(setup, "terminal", known.imei)
     device = {
-        "name": named(str(known.record.get("name", "")), "OneWeb product", known.product_id, always=True),
+        "name": device_name(str(known.record.get("name", "")), "OneWeb product", known.product_id, always=True),
         "manufacturer": MANUFACTURER,
         "model": "Product",
         "via_device": via,
@@ -198,7 +203,7 @@ def product(setup: Setup, known: Product) -> dict[str, Any]:
     return _payload(setup, identifier(setup, "product", known.product_id), device, entities)
 
 
-def named(name: str, otherwise: str, id: str, *, always: bool = False) -> str:
+def device_name(name: str, otherwise: str, id: str, *, always: bool = False) -> str:
     """A device's name: printable, of bounded length, and with the id where it would not be told apart without."""
     clean = " ".join("".join(c if c.isprintable() else " " for c in name).split())
     mark = " ".join("".join(c if c.isprintable() else " " for c in id).split()) or encode_id(id)
@@ -220,7 +225,9 @@ def firmware(components: Fields) -> str | None:
     return main.get("main/ut") or main.get("main/ssm")
 
 
-def _payload(setup: Setup, identifier: str, device: Mapping[str, Any], entities: Entities) -> dict[str, Any]:
+def _payload(
+    setup: DiscoverySettings, identifier: str, device: Mapping[str, Any], entities: Entities
+) -> dict[str, Any]:
     return {
         "device": {"identifiers": [identifier], **device},
         "origin": {"name": "oneweb-bridge", "sw_version": setup.version},
@@ -230,28 +237,28 @@ def _payload(setup: Setup, identifier: str, device: Mapping[str, Any], entities:
     }
 
 
-def _connected(setup: Setup) -> dict[str, str]:
+def _connected(setup: DiscoverySettings) -> dict[str, str]:
     return {"topic": setup.tree.status, "value_template": "{{ value_json.get('state') }}"}
 
 
 # ── a terminal's own ───────────────────────────────────────────────────────────────────────────
 
 
-def _terminal_entities(setup: Setup, known: Terminal) -> Entities:
+def _terminal_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
     state, found = setup.tree.of("terminal", known.imei, "state"), Entities()
     if "state" in known.record:
-        online = f"{ha.of('state')} in [{', '.join(ha.quoted(word) for word in setup.online)}]"
+        online = f"{ha.member_expression('state')} in [{', '.join(ha.quoted(word) for word in setup.online)}]"
         found["connectivity"] = ha.binary(
-            "Connectivity", state, online, f"{ha.of('state')} is string", device_class="connectivity"
+            "Connectivity", state, online, f"{ha.member_expression('state')} is string", device_class="connectivity"
         )
-        found["state"] = ha.text("State", state, ha.of("state"))
+        found["state"] = ha.text("State", state, ha.member_expression("state"))
     if "latitude" in known.record and "longitude" in known.record:
         found["position"] = ha.tracker("Position", state, setup.accuracy)
     found["changes"] = ha.events("Changes", setup.tree.of("terminal", known.imei, "event", "+"))
     return _available(setup, "user_terminals", found)
 
 
-def _component_entities(setup: Setup, known: Terminal) -> Entities:
+def _component_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
     state = setup.tree.of("terminal", known.imei, "components")
     found = {
         f"component_{encode_id(name)}": ha.text(
@@ -265,7 +272,7 @@ def _component_entities(setup: Setup, known: Terminal) -> Entities:
     return _available(setup, "user_terminal_components", found)
 
 
-def _available(setup: Setup, call: str, found: Entities) -> Entities:
+def _available(setup: DiscoverySettings, call: str, found: Entities) -> Entities:
     """Available as long as the bridge is connected and the call that feeds the entities succeeds."""
     template = "{{ 'online' if value_json.get('fresh') else 'offline' }}"
     fresh = [_connected(setup), {"topic": setup.tree.of("call", call, "state"), "value_template": template}]
@@ -299,7 +306,7 @@ _NAMES = {
 """Names of the fields that are known; another one is named after itself."""
 
 
-def _report_entities(setup: Setup, entity: str, id: str, shape: Shape) -> Entities:
+def _report_entities(setup: DiscoverySettings, entity: str, id: str, shape: ReportValues) -> Entities:
     call = next((row for row in setup.calls.values() if row.report == shape.report), None)
     if call is None:
         return {}
@@ -315,15 +322,15 @@ def _report_entities(setup: Setup, entity: str, id: str, shape: Shape) -> Entiti
 def _measured(name: str, letter: str, state: str, field: Field | None) -> Entity:
     title = _NAMES.get(name, _cut(name.replace("_", " ").capitalize(), 60))
     if letter == "b":
-        return ha.binary(title, state, ha.of(name), f"{ha.of(name)} is boolean")
+        return ha.binary(title, state, ha.member_expression(name), f"{ha.member_expression(name)} is boolean")
     if letter == "t":
-        return ha.text(title, state, ha.of(name), diagnostic=name == "resource_state")
+        return ha.text(title, state, ha.member_expression(name), diagnostic=name == "resource_state")
     return ha.number(title, state, name, grows=field is not None and field.kind == "cumulative")
 
 
-def shape(report: str, said: str) -> Shape:
+def parse_value_types(report: str, said: str) -> ReportValues:
     """The shape of a report from what `value_types` made of them."""
-    return Shape(report, {name: letter for name, _, letter in (part.partition("=") for part in said.split())})
+    return ReportValues(report, {name: letter for name, _, letter in (part.partition("=") for part in said.split())})
 
 
 # ── usage ──────────────────────────────────────────────────────────────────────────────────────
@@ -341,13 +348,13 @@ _CYCLE = {
 }
 
 
-def _usage_entities(setup: Setup, product_id: str, bucket: Fields, suffix: str) -> Entities:
+def _usage_entities(setup: DiscoverySettings, product_id: str, bucket: Fields, suffix: str) -> Entities:
     id = encode_id(str(bucket["bucket_id"]))
     state = setup.tree.of("product", product_id, "usage", id)
     found = {name: ha.number(title + suffix, state, name) for name, title in _USAGE.items() if name in bucket}
     if "used_gb" in found and "valid_from" in bucket:
         # A correction may lower what was used, which a counter that only grows may not.
-        reset = f"{{{{ {ha.of('valid_from')} or '' if value_json is defined else '' }}}}"
+        reset = f"{{{{ {ha.member_expression('valid_from')} or '' if value_json is defined else '' }}}}"
         found["used_gb"] |= {"state_class": "total", "last_reset_value_template": reset}
     if "used_gb" in bucket and bucket.get("entitlement_gb"):
         found["used_pct"] = ha.number(f"Data used share{suffix}", state, "used_pct", value=_SHARE)

@@ -34,12 +34,14 @@ UNITS: tuple[tuple[str, str, str | None, int], ...] = (
 def sensor(name: str, state: str, template: str, *, diagnostic: bool = False, **said: Any) -> Entity:
     """A sensor whose state is what `template` makes of the messages on `state`."""
     entity = {"platform": "sensor", "name": name, "state_topic": state, "value_template": template, **said}
-    return _finished(entity, "diagnostic" if diagnostic else "")
+    return _with_category(entity, "diagnostic" if diagnostic else "")
 
 
 def number(name: str, state: str, member: str, *, grows: bool = False, value: str = "") -> Entity:
     """A sensor of a number; its unit is told by the end of the member's name. `value` replaces the member itself."""
-    template = f"{_set(value or of(member))}{{{{ v if v is number and v is not boolean else none }}}}"
+    template = (
+        f"{_assign_v(value or member_expression(member))}{{{{ v if v is number and v is not boolean else none }}}}"
+    )
     said: Entity = {"state_class": "total_increasing" if grows else "measurement"}
     unit = next((row for row in UNITS if member.endswith(row[0])), None)
     if unit is not None:
@@ -50,26 +52,28 @@ def number(name: str, state: str, member: str, *, grows: bool = False, value: st
 
 def text(name: str, state: str, value: str, *, diagnostic: bool = False) -> Entity:
     """A sensor of a text, cut to what a state may be."""
-    template = f"{_set(value)}{{{{ (v | string)[:{LONGEST_STATE}] if v and v is not boolean else none }}}}"
+    template = f"{_assign_v(value)}{{{{ (v | string)[:{LONGEST_STATE}] if v and v is not boolean else none }}}}"
     return sensor(name, state, template, diagnostic=diagnostic)
 
 
 def time(name: str, state: str, member: str) -> Entity:
     """A sensor of an instant."""
-    return sensor(name, state, f"{_set(of(member))}{{{{ v }}}}", device_class="timestamp", diagnostic=True)
+    return sensor(
+        name, state, f"{_assign_v(member_expression(member))}{{{{ v }}}}", device_class="timestamp", diagnostic=True
+    )
 
 
 def binary(name: str, state: str, true: str, known: str, *, diagnostic: bool = False, **said: Any) -> Entity:
     """A binary sensor: on where the expression `true` holds, off where not, unknown where `known` does not."""
     template = f"{{{{ ('ON' if {true} else 'OFF') if value_json is defined and {known} else none }}}}"
     entity = {"platform": "binary_sensor", "name": name, "state_topic": state, "value_template": template, **said}
-    return _finished(entity, "diagnostic" if diagnostic else "")
+    return _with_category(entity, "diagnostic" if diagnostic else "")
 
 
 def button(name: str, command: str, *, config: bool = False) -> Entity:
     """A button; what it sends is not retained."""
     entity = {"platform": "button", "name": name, "command_topic": command, "payload_press": "{}"}
-    return _finished(entity, "config" if config else "")
+    return _with_category(entity, "config" if config else "")
 
 
 def switch(name: str, state: str, member: str, command: str) -> Entity:
@@ -78,11 +82,11 @@ def switch(name: str, state: str, member: str, command: str) -> Entity:
         "platform": "switch",
         "name": name,
         "state_topic": state,
-        "value_template": f"{{{{ 'ON' if value_json is defined and {of(member)} else 'OFF' }}}}",
+        "value_template": f"{{{{ 'ON' if value_json is defined and {member_expression(member)} else 'OFF' }}}}",
         "command_topic": command,
         "retain": True,
     }
-    return _finished(entity, "config")
+    return _with_category(entity, "config")
 
 
 def duration(name: str, state: str, member: str, command: str, bounds: tuple[int, int]) -> Entity:
@@ -91,7 +95,7 @@ def duration(name: str, state: str, member: str, command: str, bounds: tuple[int
         "platform": "number",
         "name": name,
         "state_topic": state,
-        "value_template": f"{{{{ {of(member)} if value_json is defined else none }}}}",
+        "value_template": f"{{{{ {member_expression(member)} if value_json is defined else none }}}}",
         "command_topic": command,
         "retain": True,
         "min": bounds[0],
@@ -101,7 +105,7 @@ def duration(name: str, state: str, member: str, command: str, bounds: tuple[int
         "device_class": "duration",
         "unit_of_measurement": "s",
     }
-    return _finished(entity, "config")
+    return _with_category(entity, "config")
 
 
 def tracker(name: str, state: str, accuracy: int) -> Entity:
@@ -115,7 +119,7 @@ def tracker(name: str, state: str, accuracy: int) -> Entity:
         "json_attributes_topic": state,
         "json_attributes_template": f"{{{{ ({point} if {known} else {{}}) | tojson }}}}",
     }
-    return _finished(entity)
+    return _with_category(entity)
 
 
 def events(name: str, state: str) -> Entity:
@@ -131,10 +135,10 @@ def events(name: str, state: str) -> Entity:
         "event_types": ["added", "changed", "removed"],
         "value_template": f"{{{{ {said} | tojson if value_json is defined and not value_json.get('replayed') }}}}",
     }
-    return _finished(entity)
+    return _with_category(entity)
 
 
-def of(member: str) -> str:
+def member_expression(member: str) -> str:
     """A member of the message as an expression; none where it is absent."""
     return f"value_json.get({quoted(member)})"
 
@@ -144,10 +148,10 @@ def quoted(text: str) -> str:
     return "'" + "".join(c if c.isalnum() or c in "/_-. " else f"\\U{ord(c):08x}" for c in text) + "'"
 
 
-def _set(value: str) -> str:
+def _assign_v(value: str) -> str:
     """Lets `v` be an expression, and none for a message that is no JSON: the one that clears a topic."""
     return f"{{% set v = ({value}) if value_json is defined else none %}}"
 
 
-def _finished(entity: Entity, category: str = "") -> Entity:
+def _with_category(entity: Entity, category: str = "") -> Entity:
     return entity | ({"entity_category": category} if category else {}) | {"qos": 1}

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from oneweb_bridge.model.records import Earlier
+from oneweb_bridge.model.records import FormerJournalIds
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -23,7 +23,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What a database knows of itself: its journal's ids, and where it was published under which name."""
 
     journal_id: str = ""
-    earlier: Earlier = ()
+    earlier: FormerJournalIds = ()
     places: tuple[Place, ...] = ()
 
     def knows(self, journal: object) -> bool:

@@ -13,22 +13,22 @@ Value = str | int | float | bool | list[str]
 Fields = dict[str, Value]
 """A flat record: snake_case names, no nulls; what is not known is absent."""
 
-Kind = Literal["terminal", "components", "product", "organization", "site", "usage", "relations", "call"]
+RecordKind = Literal["terminal", "components", "product", "organization", "site", "usage", "relations", "call"]
 """Kinds of stored records; `usage`, `relations` and `call` cause no events."""
 
-What = Literal["added", "changed", "removed", "components", "state", "metric", "history", "usage", "clear", "alert"]
+RowType = Literal["added", "changed", "removed", "components", "state", "metric", "history", "usage", "clear", "alert"]
 """What a journal row says; `topics.messages` turns each into its messages."""
 
-Earlier = tuple[tuple[str, int], ...]
+FormerJournalIds = tuple[tuple[str, int], ...]
 """The ids that a journal had before the present one, each with the last row that carries it."""
 
 Status = Literal["waiting", "polling", "ok", "failed", "disabled", "unauthorized", "rate_limited", "held"]
 
 
-class Reading(msgspec.Struct, frozen=True, gc=False):
+class DecodedRecord(msgspec.Struct, frozen=True, gc=False):
     """One record as the API showed it. `odd` names fields that came in a form nobody can read, `reasons` says why."""
 
-    kind: Kind
+    kind: RecordKind
     id: str
     fields: Fields
     odd: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     entity: str
     id: str
-    what: What
+    what: RowType
     name: str
     ts: int
     body: bytes
@@ -67,7 +67,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     at: int
     entity: str
     id: str
-    what: What
+    what: RowType
     name: str
     ts: int
     body: bytes
@@ -109,24 +109,24 @@ class Debt(msgspec.Struct, frozen=True):
     tries: int = 0
 
 
-class Stored(msgspec.Struct, frozen=True, gc=False):
+class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """What the store knows of one record. `doc` is the announced record as JSON."""
 
     doc: bytes
     hash: bytes = b""
 
 
-class Put(msgspec.Struct, frozen=True, gc=False):
+class RecordWrite(msgspec.Struct, frozen=True, gc=False):
     """A record to store. `entry` is the index, in the same batch, of the journal entry that publishes it."""
 
-    kind: Kind
+    kind: RecordKind
     id: str
     doc: bytes
     hash: bytes = b""
     entry: int | None = None
 
 
-class Newest(msgspec.Struct, frozen=True, gc=False):
+class NewestSampleWrite(msgspec.Struct, frozen=True, gc=False):
     """The newest sample of a report and id to store, with its payload and the index of the entry that retains it.
 
     Without both it is of an id that is gone and has no topic. `letters` names its values, each with what it is: a
@@ -143,7 +143,7 @@ class Newest(msgspec.Struct, frozen=True, gc=False):
     letters: str = ""
 
 
-class Seen(msgspec.Struct, frozen=True, gc=False):
+class SeenSample(msgspec.Struct, frozen=True, gc=False):
     """A sample that has gone out."""
 
     entity: str
@@ -157,12 +157,12 @@ class Batch(msgspec.Struct, kw_only=True):
     """Everything that one transaction stores: both the records and what is to be said of them, or neither."""
 
     entries: list[Entry] = []
-    puts: list[Put] = []
-    same: list[tuple[bytes, Kind, str]] = []
+    puts: list[RecordWrite] = []
+    same: list[tuple[bytes, RecordKind, str]] = []
     presence: list[tuple[str, int]] = []
-    removed: list[tuple[Kind, str]] = []
-    newest: list[Newest] = []
-    seen: list[Seen] = []
+    removed: list[tuple[RecordKind, str]] = []
+    newest: list[NewestSampleWrite] = []
+    seen: list[SeenSample] = []
     links: list[tuple[str, str, tuple[tuple[str, str], ...]]] = []
     stale: list[str] = []
     all_stale: bool = False
@@ -181,7 +181,7 @@ class Batch(msgspec.Struct, kw_only=True):
         self.all_stale = self.all_stale or other.all_stale
 
 
-_Published = TypeVar("_Published", Put, Newest)
+_Published = TypeVar("_Published", RecordWrite, NewestSampleWrite)
 
 
 def _shift_entries(parts: Iterable[_Published], offset: int) -> list[_Published]:

@@ -32,9 +32,9 @@ from oneweb_bridge.config.schema import KEEPALIVE, Mqtt
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt import packets
 
-CONNECT_TIMEOUT = 2.0
+CONNECT_TIMEOUT_S = 2.0
 """paho connects in a thread that a cancellation does not end, so this bounds how long an exit takes."""
-REFUSED = 0x80
+FIRST_REFUSAL_CODE = 0x80
 """Reason codes from here on mean that the broker did not take the message. Source: MQTT 5, 2.4."""
 
 MAX_BESIDE_PAYLOAD = 200_000
@@ -46,7 +46,7 @@ SESSION_TAKEN_OVER = 0x8E
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only; it does not last and is set again after each read that needs it."""
 
-OnAnswer = Callable[[int, int, str], None]
+OnPuback = Callable[[int, int, str], None]
 """Packet id, reason code and its name, with the broker's own words where it gave some."""
 
 _log = logging.getLogger("oneweb_bridge.mqtt")
@@ -89,14 +89,14 @@ class _Packed(Properties):
         return packed
 
 
-class Link(aiomqtt.Client):
+class MqttConnection(aiomqtt.Client):
     """A connection that says what became of each message. `async with`, once."""
 
     def __init__(
         self,
         settings: Mqtt,
         identifier: str,
-        on_answer: OnAnswer = lambda *_: None,
+        on_answer: OnPuback = lambda *_: None,
         *,
         will: Message | None = None,
         on_message: OnMessage | None = None,
@@ -124,12 +124,12 @@ class Link(aiomqtt.Client):
             timeout=10.0,
             keepalive=KEEPALIVE,
             max_inflight_messages=settings.window + 20,
-            tls_context=_tls(settings),
+            tls_context=_tls_context(settings),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             properties=_limits(settings) if self.modern else None,
             logger=_log,
         )
-        self._client.connect_timeout = CONNECT_TIMEOUT
+        self._client.connect_timeout = CONNECT_TIMEOUT_S
         self._sent: set[int] = set()
         self._outgoing: list[bytes] = []
         self._read, self._at = b"", 0
@@ -340,10 +340,12 @@ class Link(aiomqtt.Client):
         if answer is None or answer.packet_id not in self._sent:
             return False
         self._sent.discard(answer.packet_id)
-        self._on_answer(answer.packet_id, answer.code, _reason(answer) if answer.code >= REFUSED else "")
+        self._on_answer(
+            answer.packet_id, answer.code, _reason_name(answer) if answer.code >= FIRST_REFUSAL_CODE else ""
+        )
         return True
 
-    def answer_quickly(self) -> None:
+    def set_tcp_quickack(self) -> None:
         """Makes the kernel acknowledge what was read at once, when nothing that is sent would carry it.
 
         Otherwise a broker with Nagle's algorithm keeps its next PUBACKs back for the 40 ms of a delayed ACK.
@@ -355,22 +357,22 @@ class Link(aiomqtt.Client):
 
     async def leave(self, *filters: str) -> None:
         """Subscribes no longer. Raises MqttError."""
-        before = cancellations()
+        before = cancel_count()
         await self.unsubscribe(list(filters))
-        go_if_cancelled(before)
+        raise_if_cancelled_since(before)
 
     async def listen(self, *filters: str) -> None:
         """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
-        before = cancellations()
+        before = cancel_count()
         if self.modern:
             options = SubscribeOptions(qos=1, retainAsPublished=True)
             codes = await self.subscribe([(name, options) for name in filters])
         else:
             codes = await self.subscribe([(name, 1) for name in filters])
-        go_if_cancelled(before)
-        granted = [_number(code) for code in codes]
-        for name, code in zip(filters, granted + [REFUSED] * len(filters), strict=False):
-            if code >= REFUSED:
+        raise_if_cancelled_since(before)
+        granted = [_reason_number(code) for code in codes]
+        for name, code in zip(filters, granted + [FIRST_REFUSAL_CODE] * len(filters), strict=False):
+            if code >= FIRST_REFUSAL_CODE:
                 raise aiomqtt.MqttError(
                     f"the broker refuses the subscription to {name}: let this user read it in its access rules"
                 )
@@ -390,7 +392,7 @@ class Link(aiomqtt.Client):
             self.maximum_packet_size = getattr(properties, "MaximumPacketSize", self.maximum_packet_size)
             problem = _unusable(reason_code, properties)
             if problem is not None and not self._connected.done():
-                kind = Rejected if reason_code.value >= REFUSED else aiomqtt.MqttError
+                kind = Rejected if reason_code.value >= FIRST_REFUSAL_CODE else aiomqtt.MqttError
                 self._connected.set_exception(kind(problem))
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
@@ -466,7 +468,7 @@ NO_QOS = (
 
 def _unusable(reason_code: ReasonCode, properties: Properties) -> str | None:
     """Why a broker that answered CONNECT cannot be used, where aiomqtt would not say it. Source: MQTT 5, 3.2.2.3."""
-    if reason_code.value >= REFUSED:
+    if reason_code.value >= FIRST_REFUSAL_CODE:
         words = _with_words(str(reason_code), properties)
         return f"[code:{reason_code.value}] {words}" if hasattr(properties, "ReasonString") else None
     if getattr(properties, "RetainAvailable", 1) == 0:
@@ -480,22 +482,22 @@ def _with_words(name: str, properties: Properties | None) -> str:
     return f"{name}: {words}" if words else name
 
 
-def cancellations() -> int:
+def cancel_count() -> int:
     """How often this task was asked to end so far; a group of tasks that failed counts too, so it need not be 0."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
 
-def go_if_cancelled(before: int) -> None:
+def raise_if_cancelled_since(before: int) -> None:
     """Ends a task that was cancelled during a step that forgets it: aiomqtt waits with `asyncio.wait_for`.
 
     On Python 3.11 that gives the result instead, when both come at once; and the bridge would not stop.
     """
-    if cancellations() > before:
+    if cancel_count() > before:
         raise asyncio.CancelledError
 
 
-def _reason(answer: packets.Puback) -> str:
+def _reason_name(answer: packets.Puback) -> str:
     """The name of a PUBACK's reason code, and what the broker said besides."""
     try:
         name = str(ReasonCode(PacketTypes.PUBACK, identifier=answer.code))
@@ -504,11 +506,11 @@ def _reason(answer: packets.Puback) -> str:
     return f"{name}: {answer.reason}" if answer.reason else name
 
 
-def _number(code: int | ReasonCode) -> int:
+def _reason_number(code: int | ReasonCode) -> int:
     return code if isinstance(code, int) else int(code.value)
 
 
-def _tls(settings: Mqtt) -> ssl.SSLContext | None:
+def _tls_context(settings: Mqtt) -> ssl.SSLContext | None:
     """A context from the files as they are now: each connection has its own, so renewed files need no restart."""
     chosen = settings.tls
     if not chosen.enabled:
@@ -516,9 +518,9 @@ def _tls(settings: Mqtt) -> ssl.SSLContext | None:
     return tls.client_context("mqtt.tls", chosen.ca_file, chosen.cert_file, chosen.key_file, insecure=chosen.insecure)
 
 
-def reason_of(error: BaseException) -> str:
+def describe_connection_error(error: BaseException) -> str:
     """Why a connection failed, for people."""
-    if (refusal := tls.reason_of(error)) is not None:
+    if (refusal := tls.describe_tls_error(error)) is not None:
         return refusal
     if isinstance(error, aiomqtt.MqttCodeError) and error.__cause__ is not None:
         error = error.__cause__

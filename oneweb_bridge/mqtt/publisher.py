@@ -19,20 +19,20 @@ from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Connection
-from oneweb_bridge.mqtt.link import Link, Rejected, TakenOver, reason_of
+from oneweb_bridge.mqtt.link import MqttConnection, Rejected, TakenOver, describe_connection_error
 from oneweb_bridge.mqtt.purge import clear_old_bases, stray_topics
-from oneweb_bridge.mqtt.session import Foreign, Handles, Incoming, Session, TwinConnected
+from oneweb_bridge.mqtt.session import CommandMessage, ForeignInstance, PublisherCallbacks, Session, TwinConnected
 from oneweb_bridge.mqtt.suspects import Suspects
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.journal import Journal
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
-FIRST_WAIT = 1.0
-LONGEST_WAIT = 60.0
+FIRST_RECONNECT_S = 1.0
+MAX_RECONNECT_S = 60.0
 LONGEST_STORE_WAIT = 5.0
 """Where the broker is well and the disk is not: what failed because of it is tried again soon."""
-HEALTHY = 60.0
+HEALTHY_AFTER_S = 60.0
 """Seconds of connection after which the next loss is followed by a quick reconnect again."""
 LOOK_AGAIN = 60.0
 """Seconds without a connection after which the bridge looks again who publishes below its base."""
@@ -86,7 +86,9 @@ class TakeOvers:
 class Publisher:
     """`run` keeps a connection until it is cancelled."""
 
-    def __init__(self, settings: Mqtt, tree: Tree, journal: Journal, changed: asyncio.Event, handles: Handles) -> None:
+    def __init__(
+        self, settings: Mqtt, tree: TopicTree, journal: Journal, changed: asyncio.Event, handles: PublisherCallbacks
+    ) -> None:
         self.settings = settings
         self.instance = tree.instance
         self.tree = tree
@@ -113,33 +115,33 @@ class Publisher:
 
     async def run(self) -> None:
         """Connects, and connects again with growing pauses. Never returns."""
-        wait = FIRST_WAIT
+        wait = FIRST_RECONNECT_S
         while True:
-            started, pause, longest = time.monotonic(), 0.0, LONGEST_WAIT
+            started, pause, longest = time.monotonic(), 0.0, MAX_RECONNECT_S
             try:
                 await self._connect()
-            except* (aiomqtt.MqttError, OSError, TimeoutError, Foreign) as group:
-                self.problem = reason_of(_first(group))
+            except* (aiomqtt.MqttError, OSError, TimeoutError, ForeignInstance) as group:
+                self.problem = describe_connection_error(_first_error(group))
                 if group.subgroup(TakenOver) is not None:
                     self.problem, pause = self._twin_sentence, self._pause_for_twin(group)
-                if group.subgroup((Foreign, TakenOver)) is not None:
+                if group.subgroup((ForeignInstance, TakenOver)) is not None:
                     self._accepted_at = -math.inf
             except* sqlite3.OperationalError as group:
                 # The next session reads from the disk how far the journal is published.
-                self.problem = f"the journal could not be read or written: {_first(group)}"
+                self.problem = f"the journal could not be read or written: {_first_error(group)}"
                 longest = LONGEST_STORE_WAIT
             finally:
                 self.connected_since, self._session = None, None
             # Where it is known what broke the connection, the others need not wait for it.
-            well = time.monotonic() - started > HEALTHY or self.suspects.culprit is not None
+            well = time.monotonic() - started > HEALTHY_AFTER_S or self.suspects.culprit is not None
             self.suspects.culprit = None
-            wait = min(FIRST_WAIT if well else wait, longest)
+            wait = min(FIRST_RECONNECT_S if well else wait, longest)
             pause = max(pause, wait * (0.8 + secrets.randbelow(400) / 1000))
             _log.warning(
                 "broker %s:%s: %s; next try in %.0f s", self.settings.host, self.settings.port, self.problem, pause
             )
             await asyncio.sleep(pause)
-            wait = min(wait * 2, LONGEST_WAIT)
+            wait = min(wait * 2, MAX_RECONNECT_S)
 
     def _pause_for_twin(self, group: BaseExceptionGroup[Any]) -> float:
         if group.subgroup(TwinConnected) is not None:
@@ -202,7 +204,7 @@ class Publisher:
             now = time.monotonic()
             lasted = now - self.connected_since
             self._take_overs.note_connection(lasted, self.connected_since - self._lost_at)
-            self._short_in_a_row = self._short_in_a_row + 1 if lasted < HEALTHY else 0
+            self._short_in_a_row = self._short_in_a_row + 1 if lasted < HEALTHY_AFTER_S else 0
             self._lost_at = self._accepted_at = now
             self.was_connected = True
 
@@ -217,11 +219,11 @@ class Publisher:
             raise
         self._accepted_at = time.monotonic()
 
-    def _linked(self, session: Session, will: Message | None, suffix: str = "") -> Link:
+    def _linked(self, session: Session, will: Message | None, suffix: str = "") -> MqttConnection:
         identifier = self._identifier + suffix
-        return Link(self.settings, identifier, session.answered, will=will, on_message=session.receive)
+        return MqttConnection(self.settings, identifier, session.answered, will=will, on_message=session.receive)
 
-    def reply(self, message: Message, to: Incoming | None = None) -> None:
+    def reply(self, message: Message, to: CommandMessage | None = None) -> None:
         """Publishes an answer to a command, also to the response topic that the sender gave, if connected."""
         if self._session is not None:
             self._session.reply(message, to)
@@ -285,7 +287,7 @@ class Publisher:
         return self._session
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+def _first_error(group: BaseExceptionGroup[Any]) -> BaseException:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

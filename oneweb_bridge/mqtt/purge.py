@@ -14,27 +14,27 @@ from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.heads import is_former, read_head
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Probe
-from oneweb_bridge.mqtt.link import Link
-from oneweb_bridge.mqtt.topics import Tree, parse_command_topic
+from oneweb_bridge.mqtt.link import MqttConnection
+from oneweb_bridge.mqtt.topics import TopicTree, parse_command_topic
 from oneweb_bridge.store.journal import Journal
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
-PATIENCE = 30.0
+READ_TIMEOUT_S = 30.0
 
 
 Announce = Callable[[Sequence[Message]], Awaitable[list[bool]]]
 """Publishes messages within the send window, and returns which the broker accepted. Raises MqttError."""
 
 
-async def stray_topics(settings: Mqtt, tree: Tree, journal: Journal) -> list[str]:
+async def stray_topics(settings: Mqtt, tree: TopicTree, journal: Journal) -> list[str]:
     """The retained topics below the base that the bridge does not own. Raises MqttError."""
     kept = await _read_retained(settings, tree.base, tree.probe)
     topics = {topic for topic in kept.topics if parse_command_topic(topic, tree.base) is None}
     return await _without_owned(topics, tree, journal)
 
 
-async def _without_owned(topics: set[str], tree: Tree, journal: Journal) -> list[str]:
+async def _without_owned(topics: set[str], tree: TopicTree, journal: Journal) -> list[str]:
     """Those of the topics that were found which the bridge does not own.
 
     What is owned is read after what was found: a topic that came in between is owned.
@@ -45,7 +45,7 @@ async def _without_owned(topics: set[str], tree: Tree, journal: Journal) -> list
 
 
 async def clear_old_bases(
-    settings: Mqtt, tree: Tree, journal: Journal, announce: Announce, *, is_requested: bool
+    settings: Mqtt, tree: TopicTree, journal: Journal, announce: Announce, *, is_requested: bool
 ) -> int:
     """Clears what this database left retained below base topics that it had before. Returns how many topics.
 
@@ -55,7 +55,7 @@ async def clear_old_bases(
     """
     count, identity = 0, await journal.identity()
     for base in identity.old_bases(tree.base):
-        old = Tree(base, tree.instance, tree.journal_id)
+        old = TopicTree(base, tree.instance, tree.journal_id)
         kept = await _read_retained(settings, base, tree.probe)
         head = read_head(kept.bridge.get(old.head, b""))
         if head is None or not is_former(head, base, identity):
@@ -73,7 +73,7 @@ async def clear_old_bases(
     return count
 
 
-async def _clear_base(old: Tree, topics: Sequence[str], announce: Announce) -> int:
+async def _clear_base(old: TopicTree, topics: Sequence[str], announce: Announce) -> int:
     """Clears topics of an old base, the head last."""
     others = [topic for topic in topics if topic != old.head]
     for part in (others, [old.head]):
@@ -97,14 +97,14 @@ async def _read_retained(settings: Mqtt, base: str, probe_topic: str) -> _Retain
     nonce = secrets.token_hex(8)
     kept, prefix = _Retained(set(), {}), f"{base}/bridge/"
     probe = Message(probe_topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False)
-    async with Link(settings, f"oneweb-bridge-purge-{nonce[:8]}") as link:
+    async with MqttConnection(settings, f"oneweb-bridge-purge-{nonce[:8]}") as link:
         await link.subscribe(f"{base}/#", qos=1)
         if not probe_topic.startswith(f"{base}/"):
             await link.subscribe(probe_topic, qos=1)
         # The broker sends what is retained before what is published later.
         link.send(probe)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(READ_TIMEOUT_S):
                 async for message in link.messages:
                     topic = str(message.topic)
                     if nonce.encode() in bytes(message.payload):
@@ -114,11 +114,11 @@ async def _read_retained(settings: Mqtt, base: str, probe_topic: str) -> _Retain
                     if message.retain and topic.startswith(prefix):
                         kept.bridge[topic] = bytes(message.payload)
         except TimeoutError:
-            raise aiomqtt.MqttError(f"the broker did not deliver {probe_topic} in {PATIENCE:.0f} s") from None
+            raise aiomqtt.MqttError(f"the broker did not deliver {probe_topic} in {READ_TIMEOUT_S:.0f} s") from None
     return kept
 
 
-async def _owned(tree: Tree, journal: Journal) -> AsyncIterator[str]:
+async def _owned(tree: TopicTree, journal: Journal) -> AsyncIterator[str]:
     at, end = 0, 1 << 62
     while records := await journal.records_between(at, end):
         for seq, kind, id, doc in records:

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from oneweb_bridge.model.records import Debt, Message
 from oneweb_bridge.mqtt.resend import Retained, pay
 from oneweb_bridge.mqtt.suspects import Suspects
-from oneweb_bridge.mqtt.topics import Tree
-from oneweb_bridge.mqtt.window import Lane, Slip, Window
-from oneweb_bridge.store.journal import PAGE, Journal
+from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.mqtt.window import Lane, Outgoing, SendWindow
+from oneweb_bridge.store.journal import PAGE_ROWS, Journal
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
@@ -74,7 +74,7 @@ class Refusals:
     """Of one connection."""
 
     def __init__(
-        self, connection: Connection, window: Window, journal: Journal, tree: Tree, suspects: Suspects
+        self, connection: Connection, window: SendWindow, journal: Journal, tree: TopicTree, suspects: Suspects
     ) -> None:
         self._connection = connection
         self._window = window
@@ -91,7 +91,7 @@ class Refusals:
 
     async def load(self) -> None:
         """Reads what is owed, and begins with the classes that wait."""
-        while debts := await self._journal.owed(PAGE, self._owed):
+        while debts := await self._journal.owed(PAGE_ROWS, self._owed):
             self._owed.update(debt.topic for debt in debts)
         for topic, blame in self._suspects.blamed.items():
             self._connection.spawn(self._see_to_blamed(topic, blame.until), "mqtt blamed")
@@ -100,7 +100,7 @@ class Refusals:
 
     # ── refused and accepted ───────────────────────────────────────────────────────────────────
 
-    def refused(self, slip: Slip, reason: str) -> None:
+    def refused(self, slip: Outgoing, reason: str) -> None:
         """A message of a row was refused, and the window knows."""
         lane = slip.lane
         if lane is None:
@@ -124,7 +124,7 @@ class Refusals:
         """One of a class that was refused as a whole was accepted."""
         self._connection.spawn(self._tell_over(lane), f"mqtt over {lane.name}")
 
-    async def _retry(self, slip: Slip, lane: Lane, reason: str) -> None:
+    async def _retry(self, slip: Outgoing, lane: Lane, reason: str) -> None:
         """Gives a refused message another chance; sets it aside when others of its class pass and it never does."""
         await asyncio.sleep(min(FIRST_RETRY * 2.0**slip.tries, LONGEST_RETRY))
         if slip not in lane.paused:
@@ -151,10 +151,10 @@ class Refusals:
             self._window.again(slip)
         self._connection.pump()
 
-    async def _give_up(self, slip: Slip, reason: str) -> None:
+    async def _give_up(self, slip: Outgoing, reason: str) -> None:
         self._window.withhold(slip)
         await self.set_aside(slip.seq, slip.message, reason)
-        self._window.give_up(slip)
+        self._window.set_aside(slip)
         self._connection.note()
         self._connection.pump()
 
@@ -199,17 +199,17 @@ class Refusals:
         """Reads on for classes that are behind the main cursor, until there is none."""
         while self._window.lanes:
             async with self._connection.pausing:
-                for lane in self._window.lanes_to_read(HELD - PAGE):
+                for lane in self._window.lanes_to_read(HELD - PAGE_ROWS):
                     await self._read_lane(lane)
             self._connection.note()
             self._connection.pump()
-            if not self._window.lanes_to_read(HELD - PAGE):
+            if not self._window.lanes_to_read(HELD - PAGE_ROWS):
                 await self._connection.next_answer()
         self._feeding = False
         await self._connection.restore_dropped()
 
     async def _read_lane(self, lane: Lane) -> None:
-        for row in await self._journal.after(lane.read, PAGE):
+        for row in await self._journal.after(lane.read, PAGE_ROWS):
             if lane.closing is not None or self._window.is_level(lane):
                 return
             messages = [m for m in self._tree.messages(row) if self._tree.class_of(m.topic) == lane.name]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 
 from oneweb_bridge.model.records import Debt, Message, Row
-from oneweb_bridge.mqtt.topics import Tree
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.journal import Journal
 
 Done = Callable[[str], int]
@@ -27,18 +27,20 @@ class Retained(msgspec.Struct, frozen=True):
         return Debt(self.message.topic, self.id, self.name)
 
 
-async def retained(tree: Tree, journal: Journal, low: int, cursor: int, done: Done) -> AsyncIterator[Retained]:
+async def messages_to_restore(
+    tree: TopicTree, journal: Journal, low: int, cursor: int, done: Done
+) -> AsyncIterator[Retained]:
     """The clears, records and newest samples that rows in (low, cursor] left, each as it is to be now."""
     async for seq, found in _retained(tree, journal, low, cursor):
         if seq <= done(found.message.topic):
             yield found
 
 
-async def _retained(tree: Tree, journal: Journal, low: int, cursor: int) -> AsyncIterator[tuple[int, Retained]]:
+async def _retained(tree: TopicTree, journal: Journal, low: int, cursor: int) -> AsyncIterator[tuple[int, Retained]]:
     at = low
     while rows := await journal.clearing_between(at, cursor):
         for row in rows:
-            newer = await _newer(tree, journal, row)
+            newer = await _topics_with_newer(tree, journal, row)
             for message in tree.messages(row):
                 if message.retain and message.topic not in newer:
                     yield row.seq, Retained(message, row.id, row.name)
@@ -55,13 +57,13 @@ async def _retained(tree: Tree, journal: Journal, low: int, cursor: int) -> Asyn
         at = newest[-1][0]
 
 
-async def _newer(tree: Tree, journal: Journal, row: Row) -> set[str]:
+async def _topics_with_newer(tree: TopicTree, journal: Journal, row: Row) -> set[str]:
     """The topics of a row's id that have something newer to say, or will have once the journal is drained."""
     topics = set(await _current(tree, journal, row.id))
     return topics | await _later(tree, journal, row.id, row.seq)
 
 
-async def _current(tree: Tree, journal: Journal, id: str) -> dict[str, Message]:
+async def _current(tree: TopicTree, journal: Journal, id: str) -> dict[str, Message]:
     """What the topics of one id say now."""
     records, newest = await journal.alive(id)
     messages = [tree.retained(kind, id, doc) for kind, id, doc in records]
@@ -69,7 +71,7 @@ async def _current(tree: Tree, journal: Journal, id: str) -> dict[str, Message]:
     return {message.topic: message for message in messages}
 
 
-async def _later(tree: Tree, journal: Journal, id: str, seq: int) -> set[str]:
+async def _later(tree: TopicTree, journal: Journal, id: str, seq: int) -> set[str]:
     """The topics of rows of one id behind row `seq`."""
     topics: set[str] = set()
     while later := await journal.later(id, seq):
@@ -78,7 +80,7 @@ async def _later(tree: Tree, journal: Journal, id: str, seq: int) -> set[str]:
     return topics
 
 
-async def pay(tree: Tree, journal: Journal, debt: Debt, done: Done) -> Message | None:
+async def pay(tree: TopicTree, journal: Journal, debt: Debt, done: Done) -> Message | None:
     """What a topic that is owed is to say now; None where rows are waiting that will say it."""
     messages = await _current(tree, journal, debt.id) | await _current(tree, journal, debt.name)
     # Looked at after the content: what is committed between is found waiting.

@@ -22,36 +22,36 @@ from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.model.records import Message, Positions
 from oneweb_bridge.model.status import Alarm, Connection, Head, Probe
-from oneweb_bridge.mqtt.link import NO_RETAIN, REFUSED, Link, Received, TakenOver
+from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, NO_RETAIN, MqttConnection, Received, TakenOver
 from oneweb_bridge.mqtt.packets import MAX_REMAINING_LENGTH
 from oneweb_bridge.mqtt.refusals import Refusals
-from oneweb_bridge.mqtt.resend import retained
+from oneweb_bridge.mqtt.resend import messages_to_restore
 from oneweb_bridge.mqtt.suspects import RECENT, Suspects
-from oneweb_bridge.mqtt.topics import Tree, response_topic_problem
-from oneweb_bridge.mqtt.window import Slip, Window
-from oneweb_bridge.store.journal import PAGE, Journal
+from oneweb_bridge.mqtt.topics import TopicTree, response_topic_problem
+from oneweb_bridge.mqtt.window import Outgoing, SendWindow
+from oneweb_bridge.store.journal import PAGE_ROWS, Journal
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
-AHEAD = 1000
+MAX_ROWS_AHEAD = 1000
 """Rows that may be read ahead of the first unfinished one."""
-STALL = 30.0
+STALL_TIMEOUT_S = 30.0
 """Seconds without the broker's answer to one message, after which the connection is given up."""
-FIRST_RETRY = 0.1
+FIRST_RETRY_S = 0.1
 """Seconds before a cursor that the disk did not take is written again; each further pause is twice as long."""
 HEADROOM = 128
 """Bytes of a PUBLISH beside its topic, correlation data and payload: header, lengths, packet id, other properties."""
 LONGEST_STORE_WAIT = 5.0
 """Seconds after which a cursor that could not be written is tried again at the latest."""
-INFO_EVERY = 10.0
-PROBE_EVERY = 60.0
-PROBE_PATIENCE = 10.0
+INFO_INTERVAL_S = 10.0
+PROBE_INTERVAL_S = 60.0
+PROBE_TIMEOUT_S = 10.0
 MIN_TWIN_TIMEOUT_S, TWIN_ROUND_TRIPS = 3.0, 4.0
 """For how long a bridge that is about to connect waits for the probe of another with its name: at least so many
 seconds, and so many times as long as its own probe took."""
 
 
-class Incoming(msgspec.Struct, frozen=True):
+class CommandMessage(msgspec.Struct, frozen=True):
     """A message on a command topic. `reply_to` and `correlation` are MQTT 5's, where the sender gave them.
 
     `reply_to` is a topic that may be answered on; `reply_problem` says why the one that the sender gave is not.
@@ -72,23 +72,23 @@ class TwinConnected(TakenOver):
     """Another bridge with this name is connected: it answered the one that is about to connect."""
 
 
-class Foreign(Exception):
+class ForeignInstance(Exception):
     """Another instance publishes below this base topic; the text says which."""
 
 
-async def _nothing(_: int) -> None:
+async def _ignore_loss(_: int) -> None:
     """What happens where nobody asked to hear of a loss."""
 
 
-class Handles(msgspec.Struct, frozen=True, kw_only=True):
+class PublisherCallbacks(msgspec.Struct, frozen=True, kw_only=True):
     """What the publisher is handed: whom to give commands, and where to learn what it cannot know."""
 
-    on_command: Callable[[Incoming], None]
+    on_command: Callable[[CommandMessage], None]
     info: Callable[[], Awaitable[object]]
     alert: Callable[[str, str], Awaitable[None]]
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
-    on_lost: Callable[[int], Awaitable[None]] = _nothing
+    on_lost: Callable[[int], Awaitable[None]] = _ignore_loss
     discovery_prefix: Callable[[], str] = lambda: "homeassistant"
 
 
@@ -97,10 +97,10 @@ class Owner(Protocol):
 
     settings: Mqtt
     instance: str
-    tree: Tree
+    tree: TopicTree
     journal: Journal
     changed: asyncio.Event
-    handles: Handles
+    handles: PublisherCallbacks
     cursor: int
     connected_since: float | None
     problem: str | None
@@ -131,10 +131,10 @@ class Session:
         self._tree = owner.tree
         self._suspects = owner.suspects
         self._journal = owner.journal
-        self._window = Window(1, Positions(0), owner.tree.class_of)
+        self._window = SendWindow(1, Positions(0), owner.tree.class_of)
         self._refusals: Refusals = self._new_refusals()
-        self._slips: dict[int, Slip] = {}
-        self._link: Link | None = None
+        self._slips: dict[int, Outgoing] = {}
+        self._link: MqttConnection | None = None
         self._answered = asyncio.Event()
         self._room = asyncio.Event()
         self.pausing = asyncio.Lock()
@@ -160,7 +160,7 @@ class Session:
         self._restored: str | None = None
         self._info = b""
 
-    async def look(self, link: Link) -> None:
+    async def look(self, link: MqttConnection) -> None:
         """Finds out whether this bridge may publish, on a connection that has no will yet.
 
         Raises Foreign, TwinConnected where another bridge with this name is connected, and a group of errors when the
@@ -188,7 +188,7 @@ class Session:
                 raise aiomqtt.MqttError(NO_RETAIN) from group
             raise
 
-    async def run(self, link: Link) -> None:
+    async def run(self, link: MqttConnection) -> None:
         """Everything that one connection does. Ends with an exception group when it is lost."""
         self._link = link
         try:
@@ -217,12 +217,12 @@ class Session:
                 await self._say_goodbye()
             raise
 
-    async def _open_window(self, link: Link) -> int:
+    async def _open_window(self, link: MqttConnection) -> int:
         """Makes the window that the broker allows, behind the durable positions. Returns the cursor."""
         positions = await self._journal.positions()
         self._owner.cursor = positions.cursor
         size = 1 if self._suspects.topics else self._full_size(link)
-        self._window = Window(size, positions, self._tree.class_of, self._suspects.counts())
+        self._window = SendWindow(size, positions, self._tree.class_of, self._suspects.counts())
         self._refusals = self._new_refusals()
         return positions.cursor
 
@@ -252,7 +252,7 @@ class Session:
         await self._journal.restored()
         await self._publish_head_and_wait(cursor)
 
-    def _full_size(self, link: Link) -> int:
+    def _full_size(self, link: MqttConnection) -> int:
         return min(self._owner.settings.window, link.receive_maximum)
 
     def _new_refusals(self) -> Refusals:
@@ -267,7 +267,7 @@ class Session:
         self._probed.clear()
         self._offer(self._probe_message(self._nonce))
         try:
-            async with asyncio.timeout(PROBE_PATIENCE):
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._probed.wait()
         except TimeoutError:
             raise aiomqtt.MqttError(
@@ -296,7 +296,7 @@ class Session:
         if self._twin_heard.is_set():
             raise TwinConnected("another bridge with this name is connected")
 
-    async def _prove_retain(self, link: Link) -> None:
+    async def _prove_retain(self, link: MqttConnection) -> None:
         """A retained message must come with a subscription, and MQTT 3.1.1 cannot say otherwise. Raises MqttError.
 
         The status proves it, which is retained anyway: a probe that is retained might stay for ever.
@@ -305,7 +305,7 @@ class Session:
         await self._said(Message(self._tree.status, encode(Connection("offline")), retain=True))
         await link.listen(self._tree.status)
         try:
-            async with asyncio.timeout(PROBE_PATIENCE):
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._status_kept.wait()
         except TimeoutError:
             raise aiomqtt.MqttError(NO_RETAIN) from None
@@ -314,7 +314,7 @@ class Session:
     async def _keep_probing(self) -> None:
         """Proves again and again that the broker delivers; its access rules may change."""
         while True:
-            await asyncio.sleep(PROBE_EVERY)
+            await asyncio.sleep(PROBE_INTERVAL_S)
             await self._probe()
 
     async def _behind(self, cursor: int) -> int:
@@ -384,17 +384,17 @@ class Session:
         if head is not None and self._owner.was_connected and not identity.knows(head.get("journal")):
             await self._owner.meet_twin()
 
-    async def _foreign(self, head: Mapping[str, Any]) -> Foreign:
+    async def _foreign(self, head: Mapping[str, Any]) -> ForeignInstance:
         said = foreign_sentence(head, self._tree.head, Place(self._tree.base, self._owner.instance))
         # It cannot go through the journal: nothing of the journal is published here.
         alert = Alarm(time=rfc3339(SYSTEM.now()), kind="foreign_instance", message=said)
         await self._said(Message(self._tree.alert, encode(alert), retain=False))
-        return Foreign(said)
+        return ForeignInstance(said)
 
     async def _restore(self, low: int, cursor: int) -> int:
         """Publishes again what rows in (low, cursor] left retained, with its newest content. Returns how many."""
         count = 0
-        async for found in retained(self._tree, self._journal, low, cursor, self._window.position_of):
+        async for found in messages_to_restore(self._tree, self._journal, low, cursor, self._window.position_of):
             await self._room_for_loose()
             count += await self._refusals.restore(found)
         await self._flushed()
@@ -502,7 +502,7 @@ class Session:
         return reason is None
 
     def _offer(self, message: Message, done: Callable[[bool], None] | None = None) -> None:
-        self._window.offer_loose(message, done)
+        self._window.offer_unjournaled(message, done)
         self._pump()
 
     send = _offer
@@ -536,12 +536,12 @@ class Session:
                 return
             except ValueError as error:
                 # No broker can take it, and the connection is as good as before.
-                self._settle(slip, REFUSED, str(error))
+                self._settle(slip, FIRST_REFUSAL_CODE, str(error))
                 continue
             slip.sent_at = time.monotonic()
             sent = True
         if not sent:
-            link.answer_quickly()
+            link.set_tcp_quickack()
         self._room.set()
 
     def _pump_soon(self) -> None:
@@ -567,18 +567,18 @@ class Session:
         if slip is not None:
             self._settle(slip, code, reason)
 
-    def _settle(self, slip: Slip, code: int, reason: str) -> None:
+    def _settle(self, slip: Outgoing, code: int, reason: str) -> None:
         """What an answer means for its message."""
-        self._suspects.answered(slip.message.topic, accepted=code < REFUSED)
+        self._suspects.answered(slip.message.topic, accepted=code < FIRST_REFUSAL_CODE)
         self._end_search()
-        if code < REFUSED:
+        if code < FIRST_REFUSAL_CODE:
             self._accept(slip)
         else:
             self._refuse(slip, reason)
         self._answered.set()
         self._pump_soon()
 
-    def _accept(self, slip: Slip) -> None:
+    def _accept(self, slip: Outgoing) -> None:
         lane = slip.lane
         doubted = lane is not None and lane.doubted
         self._window.acknowledge(slip)
@@ -588,7 +588,7 @@ class Session:
         if lane is not None and doubted:
             self._refusals.doubt_ended(lane)
 
-    def _refuse(self, slip: Slip, reason: str) -> None:
+    def _refuse(self, slip: Outgoing, reason: str) -> None:
         self._owner.refusals += 1
         self._last_refused = (slip.message.topic, time.monotonic())
         _log.error("broker refuses %s: %s", slip.message.topic, reason)
@@ -655,7 +655,7 @@ class Session:
         while True:
             self._owner.changed.clear()
             async with self.pausing:
-                rows = await self._journal.after(at, PAGE)
+                rows = await self._journal.after(at, PAGE_ROWS)
                 for row in rows:
                     messages = self._tree.messages(row)
                     await self._offer_row(row.seq, messages)
@@ -667,7 +667,7 @@ class Session:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(5.0):
                         await self._owner.changed.wait()
-            while self._window.rows > AHEAD - PAGE:
+            while self._window.rows > MAX_ROWS_AHEAD - PAGE_ROWS:
                 await self.next_answer()
 
     async def _offer_row(self, seq: int, messages: list[Message]) -> None:
@@ -697,7 +697,7 @@ class Session:
 
     async def _save_again_and_again(self, positions: Positions) -> None:
         """Notes positions, and as long as the disk does not take them, again: a new connection would only repeat."""
-        wait = FIRST_RETRY
+        wait = FIRST_RETRY_S
         while True:
             try:
                 await self._save(positions)
@@ -726,7 +726,7 @@ class Session:
                 self._say_head()
 
         self._head_under_way = True
-        self._window.offer_loose(self._head_message(seq), done)
+        self._window.offer_unjournaled(self._head_message(seq), done)
 
     def _is_head_behind(self) -> bool:
         """Whether a head was published on this connection, and the cursor has moved since."""
@@ -745,7 +745,7 @@ class Session:
     async def _inform(self) -> None:
         """Publishes the bridge's own state when it changed, at most every INFO_EVERY seconds."""
         while True:
-            await asyncio.sleep(INFO_EVERY)
+            await asyncio.sleep(INFO_INTERVAL_S)
             info = encode(await self._owner.handles.info())
             if info != self._info:
                 await self._said(Message(self._tree.info, info, retain=True))
@@ -761,9 +761,9 @@ class Session:
         Messages are kept in the order in which they were sent, so the first is the oldest.
         """
         oldest = next(iter(self._slips.values()), None)
-        if oldest is not None and time.monotonic() - oldest.sent_at > STALL:
+        if oldest is not None and time.monotonic() - oldest.sent_at > STALL_TIMEOUT_S:
             raise aiomqtt.MqttError(
-                f"the broker did not acknowledge a message on {oldest.message.topic} for {STALL:.0f} s"
+                f"the broker did not acknowledge a message on {oldest.message.topic} for {STALL_TIMEOUT_S:.0f} s"
             )
 
     # ── listening ──────────────────────────────────────────────────────────────────────────────
@@ -799,12 +799,12 @@ class Session:
         name = topic.removeprefix(f"{self._tree.base}/bridge/polling/").partition("/")[0]
         return name == "all" or name in CALLS
 
-    def _incoming(self, message: Received) -> Incoming:
+    def _incoming(self, message: Received) -> CommandMessage:
         """A command. Where its sender wants the answer is a topic that a stranger chose: here alone it is checked."""
         topic, problem = message.response_topic, None
         if topic is not None:
             problem = response_topic_problem(topic, self._tree.base, self._discovery_prefix)
-        return Incoming(
+        return CommandMessage(
             message.topic,
             message.payload,
             message.retain,
@@ -839,7 +839,7 @@ class Session:
 
     # ── replies and the end ────────────────────────────────────────────────────────────────────
 
-    def reply(self, message: Message, to: Incoming | None) -> None:
+    def reply(self, message: Message, to: CommandMessage | None) -> None:
         """Publishes an answer, and on MQTT 5 also where the sender wants it."""
         answers = [message]
         if to is not None and to.reply_to is not None:

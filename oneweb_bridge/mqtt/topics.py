@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from oneweb_bridge.encoding import encode, rfc3339
-from oneweb_bridge.model.records import Earlier, Kind, Message, Row
+from oneweb_bridge.model.records import FormerJournalIds, Message, RecordKind, Row
 
 EVENT_TYPE = "application/cloudevents+json"
 MAX_LEVEL = 64
@@ -32,10 +32,10 @@ def encode_id(id: str) -> str:
     level = "".join(parts)
     if len(level) <= MAX_LEVEL:
         return level
-    return f"{_beginning(parts)}_h{sha256(raw).hexdigest()[:16]}"
+    return f"{_shortened_id(parts)}_h{sha256(raw).hexdigest()[:16]}"
 
 
-def _beginning(parts: list[str], most: int = 40) -> str:
+def _shortened_id(parts: list[str], most: int = 40) -> str:
     kept, size = [], 0
     for part in parts:
         size += len(part)
@@ -69,7 +69,7 @@ _ENTITIES = frozenset(("terminal", "product", "organization", "site", "usage", "
 """First levels below the base that carry retained messages."""
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _EventBody(msgspec.Struct, frozen=True):
     """The body of an event row, as far as its messages need its parts."""
 
     record: msgspec.Raw = msgspec.Raw(b"null")
@@ -78,16 +78,16 @@ class _Said(msgspec.Struct, frozen=True):
     clears: list[str] = []
 
 
-_said = msgspec.json.Decoder(_Said).decode
+_decode_event_body = msgspec.json.Decoder(_EventBody).decode
 
 
-class Tree:
+class TopicTree:
     """All topics below one base, for one journal and one source of events.
 
     The journal's id may be renewed; the rows that carry an `earlier` one keep it.
     """
 
-    def __init__(self, base: str, instance: str, journal_id: str, earlier: Earlier = ()) -> None:
+    def __init__(self, base: str, instance: str, journal_id: str, earlier: FormerJournalIds = ()) -> None:
         self.base = base
         self.status = f"{base}/bridge/status"
         self.info = f"{base}/bridge/info"
@@ -152,7 +152,7 @@ class Tree:
         return self.of("product", row.id, "usage", encode_id(row.name))
 
     def _event_messages(self, row: Row) -> list[Message]:
-        said = _said(row.body)
+        said = _decode_event_body(row.body)
         if row.what == "components":
             messages = [self._components(row.id, said.components)]
             return messages if not bytes(said.changed) else [self._event(row, self._without_components(row)), *messages]
@@ -194,19 +194,25 @@ class Tree:
         """A row once more, marked as such and never to a retained topic; None when it is no news."""
         match row.what:
             case "added" | "changed" | "removed":
-                data = encode({"record": _said(row.body).record}) if row.what == "removed" else row.body
+                data = encode({"record": _decode_event_body(row.body).record}) if row.what == "removed" else row.body
                 return self._event(row, data, replayed=True)
-            case "components" if bytes(_said(row.body).changed):
+            case "components" if bytes(_decode_event_body(row.body).changed):
                 return self._event(row, self._without_components(row), replayed=True)
             case "metric" | "history":
-                return Message(self.of(row.entity, row.id, "history", row.name), _marked(row.body), retain=False)
+                return Message(
+                    self.of(row.entity, row.id, "history", row.name), _with_replayed_flag(row.body), retain=False
+                )
             case "usage" if row.entity == "usage":
-                return Message(f"{self.base}/history/usage/{encode_id(row.id)}", _marked(row.body), retain=False)
+                return Message(
+                    f"{self.base}/history/usage/{encode_id(row.id)}", _with_replayed_flag(row.body), retain=False
+                )
             case "usage":
-                return Message(self.of("product", row.id, "history", "usage"), _marked(row.body), retain=False)
+                return Message(
+                    self.of("product", row.id, "history", "usage"), _with_replayed_flag(row.body), retain=False
+                )
         return None
 
-    def retained(self, kind: Kind, id: str, doc: bytes) -> Message:
+    def retained(self, kind: RecordKind, id: str, doc: bytes) -> Message:
         """The retained message of a stored record, as it was published last."""
         match kind:
             case "components":
@@ -220,7 +226,7 @@ class Tree:
             case _:
                 return Message(self.of(kind, id, "state"), doc, retain=True)
 
-    def owner(self, kind: Kind, id: str, doc: bytes) -> str:
+    def owner(self, kind: RecordKind, id: str, doc: bytes) -> str:
         """The id that the journal rows of a stored record carry: usage is told under its product."""
         product = msgspec.json.decode(doc, type=_Bucket).product_id if kind == "usage" else None
         return id if product is None else product
@@ -279,7 +285,7 @@ class _Bucket(msgspec.Struct, frozen=True):
     product_id: str | None = None
 
 
-def _marked(body: bytes) -> bytes:
+def _with_replayed_flag(body: bytes) -> bytes:
     return body[:-1] + b',"replayed":true}'
 
 

@@ -41,9 +41,9 @@ from typing import Literal
 
 from oneweb_bridge.model.records import Message, Positions, Waiting
 
-Done = Callable[[bool], None]
+OnAnswer = Callable[[bool], None]
 
-REACH = 2
+WINDOWS_BEYOND_CURSOR = 2
 """How many windows of messages may be ahead of the durable cursor: one in flight, and one that was
 acknowledged while the cursor was being written. With one alone, the broker idles during each write."""
 DOUBT = 5
@@ -52,7 +52,7 @@ TRIAL = 2
 """Messages of a doubted lane that go after a pause: the oldest, and one other."""
 
 
-class Slip:
+class Outgoing:
     """One message on its way. `seq` is its journal row, or 0 for a message without one.
 
     `sent_at` is the sender's: seconds of a monotonic clock.
@@ -75,7 +75,7 @@ class Slip:
     )
 
     def __init__(
-        self, message: Message, order: int, row: "_Row | None", lane: "Lane | None", done: Done | None
+        self, message: Message, order: int, row: "_Row | None", lane: "Lane | None", done: OnAnswer | None
     ) -> None:
         self.message = message
         self.order = order
@@ -85,7 +85,7 @@ class Slip:
         self.tries = 0
         self.sent_at = 0.0
         self.accepted_before = 0
-        self.following: Slip | None = None
+        self.following: Outgoing | None = None
         self.turn = True
         self.first_in_topic = False
         self.in_flight = False
@@ -105,7 +105,7 @@ class Slip:
 class _Row:
     __slots__ = ("missing", "seq", "slips")
 
-    def __init__(self, seq: int, slips: Iterable[Slip] = ()) -> None:
+    def __init__(self, seq: int, slips: Iterable[Outgoing] = ()) -> None:
         self.seq = seq
         self.slips = list(slips)
         self.missing = 0
@@ -124,8 +124,8 @@ class Lane:
         self.cursor = prefix
         self.rows: deque[_Row] = deque()
         self.finished: deque[_Row] = deque()
-        self.ready: list[tuple[int, int, Slip]] = []
-        self.paused: set[Slip] = set()
+        self.ready: list[tuple[int, int, Outgoing]] = []
+        self.paused: set[Outgoing] = set()
         self.in_flight = 0
         self.undurable = 0
         self.accepted = 0
@@ -158,7 +158,7 @@ class Lane:
         if not self.rows:
             self.prefix = max(self.prefix, self.read)
 
-    def take_trial(self) -> Slip | None:
+    def take_trial(self) -> Outgoing | None:
         """The next message of a trial: first the oldest, then the one that was tried least, the latest of those."""
         if not self.trial or self.in_flight or not self.ready:
             return None
@@ -171,7 +171,7 @@ class Lane:
         return entry[2]
 
 
-class Window:
+class SendWindow:
     """The window of one connection, starting at durable `positions`. `class_of` tells the class of a topic.
 
     Rows on topics to `withhold` go only when they are let go; the number says how often they were tried before.
@@ -193,8 +193,8 @@ class Window:
         self._order = 0
         self._has_stopped_rows = False
         self._main = Lane("", positions.cursor, positions.cursor)
-        self._loose: list[tuple[int, int, Slip]] = []
-        self._topics: dict[str, deque[Slip]] = {}
+        self._loose: list[tuple[int, int, Outgoing]] = []
+        self._topics: dict[str, deque[Outgoing]] = {}
         self.lanes: dict[str, Lane] = {}
         for name, waiting in positions.waiting.items():
             lane = self.lanes[name] = Lane(name, waiting.seq, waiting.seq)
@@ -242,10 +242,10 @@ class Window:
         lane.advance()
         self._close_if_level(lane)
 
-    def offer_loose(self, message: Message, done: Done | None = None) -> None:
+    def offer_unjournaled(self, message: Message, done: OnAnswer | None = None) -> None:
         """Takes a message that has no row; `done` hears whether the broker accepted it."""
         self._order += 1
-        self._enqueue(Slip(message, self._order, None, None, done))
+        self._enqueue(Outgoing(message, self._order, None, None, done))
 
     def is_left_to_lane(self, topic: str) -> bool:
         """Whether the next row's message on a topic goes through the lane of its class, and not the main one."""
@@ -274,7 +274,7 @@ class Window:
         lane = self.lanes.get(self._class_of(topic)) if self.lanes else None
         return lane is not None and lane.doubted
 
-    def take(self) -> Slip | None:
+    def take(self) -> Outgoing | None:
         """The next message to send now, or None when the window is full or everything waits."""
         if self.in_flight >= self.size:
             return None
@@ -292,7 +292,7 @@ class Window:
         """From now on only messages without a row go: the connection is about to end."""
         self._has_stopped_rows = True
 
-    def _take_row(self) -> Slip | None:
+    def _take_row(self) -> Outgoing | None:
         """The next message of a row, of the main lane if it has one."""
         if self._has_stopped_rows:
             return None
@@ -301,14 +301,14 @@ class Window:
             slip = next((slip for lane in self.lanes.values() if (slip := self._take_from(lane))), None)
         return slip
 
-    def _take_from(self, lane: Lane) -> Slip | None:
+    def _take_from(self, lane: Lane) -> Outgoing | None:
         """The next message of a lane. A lane reaches a window ahead, so that the main one can always go on."""
         if lane.doubted:
             return lane.take_trial()
         if not lane.ready:
             return None
         first = lane.ready[0][2]
-        full = self.in_flight + self._undurable() >= self.size * REACH or (
+        full = self.in_flight + self._undurable() >= self.size * WINDOWS_BEYOND_CURSOR or (
             bool(lane.name) and lane.in_flight + lane.undurable >= self.size
         )
         if full and (first.row is not lane.rows[0] or lane.prefix > lane.cursor):
@@ -320,7 +320,7 @@ class Window:
 
     # ── what became of it ──────────────────────────────────────────────────────────────────────
 
-    def acknowledge(self, slip: Slip) -> None:
+    def acknowledge(self, slip: Outgoing) -> None:
         """The broker has accepted a message."""
         self._landed(slip)
         lane = slip.lane
@@ -335,7 +335,7 @@ class Window:
             self._end_doubt(lane, mended=slip.tries > 0)
         self._finish(slip)
 
-    def refuse(self, slip: Slip) -> None:
+    def refuse(self, slip: Outgoing) -> None:
         """The broker does not want a message now: its class gets a lane, in which it is tried again or given up."""
         self._landed(slip)
         slip.tries += 1
@@ -356,18 +356,18 @@ class Window:
             self._resume_all(lane)
             self._end_trial(lane)
 
-    def again(self, slip: Slip) -> None:
+    def again(self, slip: Outgoing) -> None:
         """Puts a refused message back, after its pause."""
         if slip.lane is not None and slip in slip.lane.paused:
             slip.lane.paused.discard(slip)
-            heappush(slip.lane.ready, (*_place(slip), slip))
+            heappush(slip.lane.ready, (*_priority(slip), slip))
 
-    def withhold(self, slip: Slip) -> None:
+    def withhold(self, slip: Outgoing) -> None:
         """Keeps a refused message from being sent, because it is going to be given up."""
         if slip.lane is not None:
             slip.lane.paused.discard(slip)
 
-    def blamed_slip(self, topic: str) -> Slip | None:
+    def blamed_slip(self, topic: str) -> Outgoing | None:
         """The message that is withheld on a topic."""
         lanes = (self._main, *self.lanes.values())
         return next((slip for lane in lanes for slip in lane.paused if slip.message.topic == topic), None)
@@ -376,7 +376,7 @@ class Window:
         """Withholds a topic no longer; what is paused on it goes when it is put back."""
         self._withheld.pop(topic, None)
 
-    def give_up(self, slip: Slip) -> None:
+    def set_aside(self, slip: Outgoing) -> None:
         """Counts a refused message as finished, because it was set aside."""
         self._finish(slip)
 
@@ -431,7 +431,7 @@ class Window:
         lane.rows.append(row)
         for message in messages:
             self._order += 1
-            slip = Slip(message, self._order, row, lane, None)
+            slip = Outgoing(message, self._order, row, lane, None)
             slip.tries = self._tries.get(message.topic, 0)
             if row.slips:
                 slip.turn, row.slips[-1].following = False, slip
@@ -441,7 +441,7 @@ class Window:
         row.missing = len(row.slips)
         lane.advance()
 
-    def _landed(self, slip: Slip) -> None:
+    def _landed(self, slip: Outgoing) -> None:
         slip.in_flight = False
         self.in_flight -= 1
         if slip.lane is not None:
@@ -456,7 +456,7 @@ class Window:
             return lane
         lane.closing = None
         lane.read = self._main.read
-        moved: list[Slip] = []
+        moved: list[Outgoing] = []
         for row in self._main.rows:
             own = [slip for slip in row.slips if self._class_of(slip.message.topic) == name]
             if own:
@@ -474,7 +474,7 @@ class Window:
         self._main.advance()
         return lane
 
-    def _move_to_lane(self, slips: list[Slip], row: _Row, lane: Lane) -> None:
+    def _move_to_lane(self, slips: list[Outgoing], row: _Row, lane: Lane) -> None:
         moved = _Row(row.seq, slips)
         for slip in slips:
             slip.row, slip.lane = moved, lane
@@ -523,7 +523,7 @@ class Window:
                 lane.undurable -= 1
                 self._release(slip)
 
-    def _enqueue(self, slip: Slip) -> None:
+    def _enqueue(self, slip: Outgoing) -> None:
         topic = slip.message.topic
         if topic in self._topics:
             self._topics[topic].append(slip)
@@ -532,22 +532,22 @@ class Window:
             slip.first_in_topic = True
             self._make_ready(slip)
 
-    def _make_ready(self, slip: Slip) -> None:
+    def _make_ready(self, slip: Outgoing) -> None:
         """A message may go when it is the first of its topic and those before it in its row have gone."""
         if not slip.turn or not slip.first_in_topic:
             return
         if slip.lane is not None and slip.message.topic in self._withheld:
             slip.lane.paused.add(slip)
         else:
-            heappush(self._loose if slip.lane is None else slip.lane.ready, (*_place(slip), slip))
+            heappush(self._loose if slip.lane is None else slip.lane.ready, (*_priority(slip), slip))
 
-    def _pass_turn(self, slip: Slip) -> None:
+    def _pass_turn(self, slip: Outgoing) -> None:
         """Lets what follows in the row go: this one has gone before it, or waits in a lane."""
         if slip.following is not None and not slip.following.turn:
             slip.following.turn = True
             self._make_ready(slip.following)
 
-    def _finish(self, slip: Slip) -> None:
+    def _finish(self, slip: Outgoing) -> None:
         row, lane = slip.row, slip.lane
         if row is None or lane is None:
             return
@@ -559,7 +559,7 @@ class Window:
         if lane.name:
             self._close_if_level(lane)
 
-    def _release(self, slip: Slip) -> None:
+    def _release(self, slip: Outgoing) -> None:
         queue = self._topics[slip.message.topic]
         if queue:
             following = queue.popleft()
@@ -569,6 +569,6 @@ class Window:
             del self._topics[slip.message.topic]
 
 
-def _place(slip: Slip) -> tuple[int, int]:
+def _priority(slip: Outgoing) -> tuple[int, int]:
     """Messages without a row go first, then the lowest row: everything else waits for it."""
     return slip.seq, slip.order

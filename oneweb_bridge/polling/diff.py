@@ -9,14 +9,23 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from oneweb_bridge.decode.values import moment
+from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode, rfc3339
-from oneweb_bridge.model.records import Batch, Entry, Fields, Kind, Put, Reading, Stored, Value
+from oneweb_bridge.model.records import (
+    Batch,
+    DecodedRecord,
+    Entry,
+    Fields,
+    RecordKind,
+    RecordWrite,
+    StoredRecord,
+    Value,
+)
 
 POSITION = ("latitude", "longitude", "elevation_m")
-_LINKED: tuple[Kind, ...] = ("site", "organization")
+_LINKED: tuple[RecordKind, ...] = ("site", "organization")
 _SIDES = ("site_id", "end_customer_id", "end_customer_name")
-_JOINED: dict[Kind, tuple[str, ...]] = {
+_RELATION_FIELDS: dict[RecordKind, tuple[str, ...]] = {
     "terminal": ("product_ids", "party_id", "party_name", *_SIDES),
     "product": ("imei", "distribution_partner_id", "distribution_partner_name", *_SIDES),
     "site": ("name",),
@@ -25,10 +34,10 @@ _JOINED: dict[Kind, tuple[str, ...]] = {
 """The fields of a record that relations are made of."""
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class CompareRule(msgspec.Struct, frozen=True, kw_only=True):
     """How one listing is compared. `threshold` in metres; times in ms; the lists in `sets` have no order."""
 
-    kind: Kind
+    kind: RecordKind
     volatile: frozenset[str] = frozenset()
     threshold: float = 100.0
     initial: bool = False
@@ -37,14 +46,19 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     sets: frozenset[str] = frozenset()
 
 
-class Fresh(msgspec.Struct, frozen=True, gc=False):
+class ListedRecord(msgspec.Struct, frozen=True, gc=False):
     """One record of a complete listing that may have changed."""
 
-    reading: Reading
+    reading: DecodedRecord
     hash: bytes
 
 
-def compare(rule: Rule, before: Mapping[str, Stored], fresh: Sequence[Fresh], context: Mapping[str, Stored]) -> Batch:
+def compare(
+    rule: CompareRule,
+    before: Mapping[str, StoredRecord],
+    fresh: Sequence[ListedRecord],
+    context: Mapping[str, StoredRecord],
+) -> Batch:
     """What one slice of a complete listing changes. `context` has the terminals of components."""
     batch = Batch()
     for record in fresh:
@@ -61,27 +75,27 @@ def compare(rule: Rule, before: Mapping[str, Stored], fresh: Sequence[Fresh], co
 # ── terminals, products, organizations, sites ──────────────────────────────────────────────────
 
 
-def _record(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> None:
+def _record(rule: CompareRule, stored: StoredRecord | None, fresh: ListedRecord, batch: Batch) -> None:
     reading = fresh.reading
     before = fields_of(stored)
-    after = settled(before, reading, rule)
+    after = fields_to_publish(before, reading, rule)
     changed = changes(before, after, rule.volatile)
     if stored is not None and not changed:
         batch.same.append((fresh.hash, rule.kind, reading.id))
     else:
         doc = encode(after)
-        batch.puts.append(Put(rule.kind, reading.id, doc, fresh.hash, len(batch.entries)))
+        batch.puts.append(RecordWrite(rule.kind, reading.id, doc, fresh.hash, len(batch.entries)))
         batch.entries.append(_event(rule, reading.id, doc, None if stored is None else changed))
-        _touch_relations(rule.kind, reading.id, before, after, batch)
+        _mark_relations_stale(rule.kind, reading.id, before, after, batch)
 
 
-def fields_of(stored: Stored | None) -> Fields:
+def fields_of(stored: StoredRecord | None) -> Fields:
     """The announced fields of a stored record; none of one that is not stored."""
     found: Fields = msgspec.json.decode(stored.doc) if stored else {}
     return found
 
 
-def settled(before: Fields, reading: Reading, rule: Rule) -> Fields:
+def fields_to_publish(before: Fields, reading: DecodedRecord, rule: CompareRule) -> Fields:
     """The fields to announce: a set in another order stays as it was, and so does a position that barely moved.
 
     What could not be read is not among them, because what is not known is absent.
@@ -130,7 +144,7 @@ def changes(before: Fields, after: Fields, volatile: frozenset[str]) -> dict[str
     }
 
 
-def _event(rule: Rule, id: str, doc: bytes, changed: dict[str, dict[str, Value | None]] | None) -> Entry:
+def _event(rule: CompareRule, id: str, doc: bytes, changed: dict[str, dict[str, Value | None]] | None) -> Entry:
     what = "added" if changed is None else "changed"
     said: dict[str, object] = {} if changed is None else {"changed": changed}
     said |= {"record": msgspec.Raw(doc), "initial": rule.initial}
@@ -139,8 +153,8 @@ def _event(rule: Rule, id: str, doc: bytes, changed: dict[str, dict[str, Value |
     return Entry(rule.kind, id, what, "", rule.now, encode(said))  # type: ignore[arg-type]  # both are Whats
 
 
-def _touch_relations(kind: Kind, id: str, before: Fields, after: Fields, batch: Batch) -> None:
-    same = all(before.get(name) == after.get(name) for name in _JOINED.get(kind, ()))
+def _mark_relations_stale(kind: RecordKind, id: str, before: Fields, after: Fields, batch: Batch) -> None:
+    same = all(before.get(name) == after.get(name) for name in _RELATION_FIELDS.get(kind, ()))
     if same and ((before and after) or kind in _LINKED):
         return
     if kind == "terminal":
@@ -161,7 +175,9 @@ def _list(value: Value | None) -> list[str]:
 # ── components ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _components(rule: Rule, stored: Stored | None, fresh: Fresh, terminal: Stored | None, batch: Batch) -> None:
+def _components(
+    rule: CompareRule, stored: StoredRecord | None, fresh: ListedRecord, terminal: StoredRecord | None, batch: Batch
+) -> None:
     reading = fresh.reading
     before, after = fields_of(stored), dict(reading.fields)
     changed = changes(before, after, frozenset())
@@ -178,36 +194,36 @@ def _components(rule: Rule, stored: Stored | None, fresh: Fresh, terminal: Store
         said["initial"] = False
         if rule.remapped:
             said["remapped"] = True
-    batch.puts.append(Put("components", reading.id, doc, fresh.hash, len(batch.entries)))
+    batch.puts.append(RecordWrite("components", reading.id, doc, fresh.hash, len(batch.entries)))
     batch.entries.append(Entry("terminal", reading.id, "components", "", rule.now, encode(said)))
 
 
 # ── usage ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _usage(rule: Rule, stored: Stored | None, fresh: Fresh, batch: Batch) -> None:
+def _usage(rule: CompareRule, stored: StoredRecord | None, fresh: ListedRecord, batch: Batch) -> None:
     reading = fresh.reading
     before = fields_of(stored)
-    after = settled(before, reading, msgspec.structs.replace(rule, threshold=0.0))
+    after = fields_to_publish(before, reading, msgspec.structs.replace(rule, threshold=0.0))
     ignored = rule.volatile | {"time", "ts", "cycle_started"}
     if stored is not None and not changes(before, after, ignored):
         batch.same.append((fresh.hash, "usage", reading.id))
         return
-    effective = moment(after.get("effective_date"))
+    effective = parse_time(after.get("effective_date"))
     ts = rule.now if effective is None else effective
     after |= {"time": rfc3339(ts), "ts": ts}
     if stored is not None and cycle_started(before, after):
         after["cycle_started"] = True
     if stored is not None and before.get("product_id") != after.get("product_id"):
         batch.entries.append(_usage_entry(before, reading.id, "clear", rule.now, encode([])))
-    if "product_id" in after and _shape(before) != _shape(after):
+    if "product_id" in after and _bucket_outline(before) != _bucket_outline(after):
         batch.reshaped.append(("product", str(after["product_id"])))
     doc = encode(after)
-    batch.puts.append(Put("usage", reading.id, doc, fresh.hash, len(batch.entries)))
+    batch.puts.append(RecordWrite("usage", reading.id, doc, fresh.hash, len(batch.entries)))
     batch.entries.append(_usage_entry(after, reading.id, "usage", ts, doc))
 
 
-def _shape(bucket: Fields) -> tuple[object, ...]:
+def _bucket_outline(bucket: Fields) -> tuple[object, ...]:
     """What a bucket has, apart from the amounts, which differ in every poll."""
     names = sorted(bucket.keys() - {"cycle_started"})
     return names, bucket.get("product_id"), bucket.get("bucket_name"), bool(bucket.get("entitlement_gb"))
@@ -218,7 +234,7 @@ def cycle_started(before: Fields, after: Fields) -> bool:
     for name in ("valid_from", "entitlement_renew"):
         old, new = before.get(name), after.get(name)
         if old is not None and new is not None and old != new:
-            return (moment(new) or 0) > (moment(old) or 0)
+            return (parse_time(new) or 0) > (parse_time(old) or 0)
     return False
 
 
@@ -232,7 +248,7 @@ def _usage_entry(fields: Fields, bucket: str, what: str, ts: int, body: bytes) -
 # ── removal ────────────────────────────────────────────────────────────────────────────────────
 
 
-def removed(kind: Kind, gone: Mapping[str, Stored], topics: Mapping[str, Sequence[str]], now: int) -> Batch:
+def removed(kind: RecordKind, gone: Mapping[str, StoredRecord], topics: Mapping[str, Sequence[str]], now: int) -> Batch:
     """The end of records: the last that is known of each, and which of its topics are cleared."""
     batch = Batch()
     for id, stored in gone.items():
@@ -243,7 +259,7 @@ def removed(kind: Kind, gone: Mapping[str, Stored], topics: Mapping[str, Sequenc
             continue
         said = {"record": msgspec.Raw(stored.doc), "clears": list(topics.get(id, ()))}
         batch.entries.append(Entry(kind, id, "removed", "", now, encode(said)))
-        _touch_relations(kind, id, fields, {}, batch)
+        _mark_relations_stale(kind, id, fields, {}, batch)
     if kind == "terminal":
         batch.stale.clear()
     return batch

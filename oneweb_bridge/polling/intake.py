@@ -15,21 +15,29 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.api import fetch
-from oneweb_bridge.api.client import Api, NotFound
-from oneweb_bridge.api.listing import Familiar, Listed, Listing, Problems, Settled, UnreadableValues
+from oneweb_bridge.api.client import ApiClient, NotFound
+from oneweb_bridge.api.listing import Listing, ListingPage, PageCache, Problems, SkippableHashes, UnreadableValues
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import filters
 from oneweb_bridge.config.read import Config, fingerprint
-from oneweb_bridge.decode import record_hashes as glance
-from oneweb_bridge.decode import wire
+from oneweb_bridge.decode import record_hashes, wire
 from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.repeated_hour import Known
-from oneweb_bridge.decode.values import moment
+from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode, rfc3339
-from oneweb_bridge.model.records import Alert, Batch, Fields, Kind, KnownSamples, Reading, Sample, Stored
+from oneweb_bridge.model.records import (
+    Alert,
+    Batch,
+    DecodedRecord,
+    Fields,
+    KnownSamples,
+    RecordKind,
+    Sample,
+    StoredRecord,
+)
 from oneweb_bridge.polling import diff, relations, removal, samples, vanishing
-from oneweb_bridge.store.store import SLICE, CallMemory, Store
+from oneweb_bridge.store.store import SLICE, CallProgress, Store
 
 _log = logging.getLogger("oneweb_bridge.intake")
 DAY = 86_400_000
@@ -39,13 +47,13 @@ Span = tuple[int | None, int | None]
 """Begin and end of what is asked for, in ms; None is open."""
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class PollOutcome(msgspec.Struct, kw_only=True):
     """What one complete poll brought, and what of it could not be read.
 
     `memory` is to be stored together with the call's new state.
     """
 
-    memory: CallMemory
+    memory: CallProgress
     records: int = 0
     events: int = 0
     samples: int = 0
@@ -56,15 +64,15 @@ class Outcome(msgspec.Struct, kw_only=True):
     problems: Problems = msgspec.field(default_factory=Problems)
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class CompiledCall(msgspec.Struct, frozen=True, kw_only=True):
     """A call made ready: its readers compiled, its hashes salted."""
 
     call: Call
-    kind: Kind
+    kind: RecordKind
     fingerprint: str
-    salt: glance.Salt
-    glance: glance.Glance
-    read: Callable[[str, Any], Reading]
+    salt: record_hashes.Salt
+    glance: record_hashes.RecordHasher
+    read: Callable[[str, Any], DecodedRecord]
     sample: wire.Sampler
     volatile: frozenset[str]
     measured: tuple[str, ...]
@@ -73,22 +81,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     traits: vanishing.Traits
 
 
-def planned(call: Call, config: Config) -> Plan:
+def compile_call(call: Call, config: Config) -> CompiledCall:
     """The plan of a call under a configuration."""
-    rules = wire.Rules(config.mapping.timezone, tuple(config.mapping.unlimited))
+    rules = wire.DecodeRules(config.mapping.timezone, tuple(config.mapping.unlimited))
     print_ = fingerprint(call, config.mapping)
-    kind: Kind = {"components": "components", "usage": "usage"}.get(call.reads, call.entity)  # type: ignore[assignment]
+    kind: RecordKind = {"components": "components", "usage": "usage"}.get(call.reads, call.entity)  # type: ignore[assignment]
     # Another threshold or filter makes every record be looked at again, but is no change of the mapping.
     volatile = frozenset(field.name for field in call.fields if field.volatile)
     salted = f"{print_} {config.location_threshold} {config.filter}"
-    return Plan(
+    return CompiledCall(
         call=call,
         kind=kind,
         fingerprint=print_,
-        salt=glance.Salt.of(salted),
-        glance=glance.glance_of(call),
-        read=wire.reader(call, rules),
-        sample=wire.sampler(call, rules),
+        salt=record_hashes.Salt.of(salted),
+        glance=record_hashes.record_hasher(call),
+        read=wire.record_decoder(call, rules),
+        sample=wire.sample_decoder(call, rules),
         volatile=volatile,
         measured=tuple(field.name for field in call.fields if field.volatile and field.type == "time"),
         sets=frozenset(field.name for field in call.fields if field.type == "set"),
@@ -100,8 +108,8 @@ def planned(call: Call, config: Config) -> Plan:
     )
 
 
-def _plans(config: Config) -> dict[str, Plan]:
-    return {id: planned(call, config) for id, call in config.polling.items()}
+def _plans(config: Config) -> dict[str, CompiledCall]:
+    return {id: compile_call(call, config) for id, call in config.polling.items()}
 
 
 def _compiled_from(config: Config) -> tuple[object, ...]:
@@ -109,15 +117,15 @@ def _compiled_from(config: Config) -> tuple[object, ...]:
     return config.polling, config.mapping, config.filter, config.location_threshold, config.api.clock_tolerance
 
 
-class Intake:
+class PollRunner:
     """What polls share: the store, the API, the configuration and the clock."""
 
-    def __init__(self, store: Store, api: Api, config: Config, clock: Clock) -> None:
+    def __init__(self, store: Store, api: ApiClient, config: Config, clock: Clock) -> None:
         self._store = store
         self._api = api
         self._clock = clock
-        self._attention: dict[str, samples.Attention] = {}
-        self._familiar: dict[str, Familiar] = {}
+        self._attention: dict[str, samples.StoppedReports] = {}
+        self._familiar: dict[str, PageCache] = {}
         self._unreadable: dict[str, UnreadableValues] = {}
         self._age = 0
         self._slice = asyncio.Lock()
@@ -137,34 +145,34 @@ class Intake:
         self._age += 1
         self._familiar.clear()
 
-    async def poll(self, call: str) -> Outcome:
+    async def poll(self, call: str) -> PollOutcome:
         """One whole poll. Raises ApiError; then nothing that was announced before is withdrawn."""
         plan = self._plans[call]
         # What a cancelled poll could not take back must not be mistaken for a part of this listing.
-        await self._store.unstage(call)
+        await self._store.delete_staged(call)
         try:
             if plan.call.reads == "report":
                 return await self._poll_report(plan)
             return await self._poll_records(plan)
         finally:
-            await self._store.unstage(call)
-            await self._store.unstage(call + MISSED)
+            await self._store.delete_staged(call)
+            await self._store.delete_staged(call + MISSED)
 
     def _now(self) -> int:
         return self._clock.now()
 
     # ── records ────────────────────────────────────────────────────────────────────────────────
 
-    async def _poll_records(self, plan: Plan) -> Outcome:
+    async def _poll_records(self, plan: CompiledCall) -> PollOutcome:
         memory = await self._opened_memory(plan)
-        outcome = Outcome(memory=memory)
+        outcome = PollOutcome(memory=memory)
         listing, age = Listing(self._api.bounds()), self._age
         # Whatever goes wrong from here on, the next poll looks at everything.
-        earlier = self._familiar.pop(plan.call.id, Familiar())
+        earlier = self._familiar.pop(plan.call.id, PageCache())
         await self._stage_listing(plan, listing, earlier)
         # From here on the listing is known to be complete.
         held = await self._hold_values(plan, memory, listing, outcome)
-        async for staged in self._store.staged(plan.call.id):
+        async for staged in self._store.iter_staged(plan.call.id):
             async with self._slice:
                 await self._commit_records(plan, staged, listing, held, outcome)
         await self._remove(plan, listing, memory, outcome)
@@ -181,9 +189,9 @@ class Intake:
     def _unreadable_of(self, call: Call) -> UnreadableValues:
         return self._unreadable.setdefault(call.id, UnreadableValues())
 
-    async def _opened_memory(self, plan: Plan) -> CallMemory:
+    async def _opened_memory(self, plan: CompiledCall) -> CallProgress:
         """The call's memory, with a change of its mapping noted before anything is compared under it."""
-        memory = await self._store.call_memory(plan.call.id)
+        memory = await self._store.load_call_progress(plan.call.id)
         if memory.fingerprint != plan.fingerprint:
             remapped = memory.complete and memory.fingerprint != ""
             memory = msgspec.structs.replace(memory, fingerprint=plan.fingerprint, remapped=memory.remapped or remapped)
@@ -192,12 +200,12 @@ class Intake:
 
     async def _listed(
         self,
-        plan: Plan,
+        plan: CompiledCall,
         params: Mapping[str, str],
-        earlier: Familiar | None = None,
+        earlier: PageCache | None = None,
         ids: tuple[str, ...] | None = None,
-    ) -> AsyncGenerator[Listed, None]:
-        errand = fetch.Errand(
+    ) -> AsyncGenerator[ListingPage, None]:
+        errand = fetch.FetchRequest(
             call=plan.call,
             glance=plan.glance,
             salt=plan.salt,
@@ -205,26 +213,26 @@ class Intake:
             for_each=await self._each(plan.call) if ids is None else ids,
             familiar=lambda digest: None if earlier is None else earlier.ids(digest, self._store.steady.now()),
         )
-        async with contextlib.aclosing(fetch.listing(self._api, errand)) as pages:
+        async with contextlib.aclosing(fetch.fetch_pages(self._api, errand)) as pages:
             async for page in pages:
                 yield page
 
     async def _each(self, call: Call) -> tuple[str, ...] | None:
         if call.for_each is None:
             return None
-        kind: Kind = "terminal" if call.for_each == "user_terminals" else "product"
+        kind: RecordKind = "terminal" if call.for_each == "user_terminals" else "product"
         return tuple([id async for id, _, _ in self._stored(kind)])
 
-    async def _stored(self, kind: Kind) -> AsyncIterator[tuple[str, int, int]]:
+    async def _stored(self, kind: RecordKind) -> AsyncIterator[tuple[str, int, int]]:
         after = ""
-        while rows := await self._store.ids_after(kind, after):
+        while rows := await self._store.missing_counts_after(kind, after):
             for row in rows:
                 yield row
             after = rows[-1][0]
 
-    async def _stage_listing(self, plan: Plan, listing: Listing, earlier: Familiar) -> None:
+    async def _stage_listing(self, plan: CompiledCall, listing: Listing, earlier: PageCache) -> None:
         """Keeps those records that must be decoded, once the listing is complete."""
-        settled: Settled | None = None
+        settled: SkippableHashes | None = None
         async with contextlib.aclosing(self._listed(plan, {}, earlier)) as pages:
             async for page in pages:
                 listing.note(page)
@@ -236,29 +244,29 @@ class Intake:
                 for start in range(0, len(rows), SLICE):
                     await self._store.stage(plan.call.id, rows[start : start + SLICE])
 
-    async def _settled(self, kind: Kind) -> Settled:
+    async def _settled(self, kind: RecordKind) -> SkippableHashes:
         now = self._store.steady.now()
         due = now - samples.PRESENCE_EVERY if kind == "terminal" else -1
-        hashes, oldest = await self._store.settled(kind, due)
+        hashes, oldest = await self._store.skippable_hashes(kind, due)
         until = min(now, oldest) if kind == "terminal" else now
-        return Settled(hashes, now, until + samples.PRESENCE_EVERY)
+        return SkippableHashes(hashes, now, until + samples.PRESENCE_EVERY)
 
     async def _commit_records(
         self,
-        plan: Plan,
+        plan: CompiledCall,
         staged: list[tuple[int, str, bytes, bytes]],
         listing: Listing,
         held: vanishing.HeldFields,
-        outcome: Outcome,
+        outcome: PollOutcome,
     ) -> None:
-        fresh = await asyncio.to_thread(_read, plan, staged, listing.problems)
+        fresh = await asyncio.to_thread(_decode_staged, plan, staged, listing.problems)
         for record in fresh:
             self._unreadable_of(plan.call).note(record.reading)
         unbelieved = _drop_unbelieved(plan, [record.reading for record in fresh], listing.bounds)
         listing.not_believed += len(unbelieved)
         fresh = await self._wanted(plan, await self._with_held_values(plan, fresh, held), listing)
         ids, memory = [record.reading.id for record in fresh], outcome.memory
-        rule = diff.Rule(
+        rule = diff.CompareRule(
             kind=plan.kind,
             volatile=plan.volatile,
             threshold=self._config.location_threshold,
@@ -281,16 +289,16 @@ class Intake:
         await self._store.commit(batch)
 
     async def _hold_values(
-        self, plan: Plan, memory: CallMemory, listing: Listing, outcome: Outcome
+        self, plan: CompiledCall, memory: CallProgress, listing: Listing, outcome: PollOutcome
     ) -> vanishing.HeldFields:
         """Decides which fields keep their values because these vanished from many records of the listing at once."""
         held: dict[str, int] = msgspec.json.decode(memory.values_held)
         rule, stored = self._config.removal, await self._store.count(plan.kind)
         counts: Counter[str] = Counter()
         # As few records as may lose a value at once need no second look, and a change of the mapping is a decision.
-        if listing.staged > removal.max_at_once(rule, stored) and stored and not memory.remapped:
-            async for staged in self._store.staged(plan.call.id):
-                fresh = await asyncio.to_thread(_read, plan, staged, Problems())
+        if listing.staged_count > removal.max_at_once(rule, stored) and stored and not memory.remapped:
+            async for staged in self._store.iter_staged(plan.call.id):
+                fresh = await asyncio.to_thread(_decode_staged, plan, staged, Problems())
                 before = await self._store.load(plan.kind, [record.reading.id for record in fresh])
                 counts += await asyncio.to_thread(_vanished, plan, before, fresh)
         if listing.shown:
@@ -303,15 +311,17 @@ class Intake:
         return held
 
     async def _with_held_values(
-        self, plan: Plan, fresh: list[diff.Fresh], held: vanishing.HeldFields
-    ) -> list[diff.Fresh]:
+        self, plan: CompiledCall, fresh: list[diff.ListedRecord], held: vanishing.HeldFields
+    ) -> list[diff.ListedRecord]:
         """Puts the values that are held back into the records that lost them."""
         if not held:
             return fresh
         before = await self._store.load(plan.kind, [record.reading.id for record in fresh])
         return await asyncio.to_thread(_keep_held, plan, before, fresh, held)
 
-    async def _wanted(self, plan: Plan, fresh: list[diff.Fresh], listing: Listing) -> list[diff.Fresh]:
+    async def _wanted(
+        self, plan: CompiledCall, fresh: list[diff.ListedRecord], listing: Listing
+    ) -> list[diff.ListedRecord]:
         """Leaves out what the filter does not let pass, and components of terminals that are gone."""
         rule, ids = self._config.filter, [record.reading.id for record in fresh]
         if plan.kind == "components":
@@ -326,20 +336,20 @@ class Intake:
         listing.ids -= set(ids) - allowed
         return [record for record in fresh if record.reading.id in allowed]
 
-    async def _allowed(self, kind: Kind, ids: Sequence[str]) -> set[str]:
+    async def _allowed(self, kind: RecordKind, ids: Sequence[str]) -> set[str]:
         """The ids whose record was not removed and, with a filter, is published."""
         if filters.active(self._config.filter):
             return await self._store.among("record", kind, ids)
         return set(ids) - await self._store.among("removed", kind, ids)
 
-    async def _presence(self, readings: Sequence[Reading], unbelieved: Collection[str]) -> Batch:
+    async def _presence(self, readings: Sequence[DecodedRecord], unbelieved: Collection[str]) -> Batch:
         """Presence that is due; of the ids whose times are not believed it stays so, until there is one to publish."""
         now, steady = self._now(), self._store.steady.now()
         at = await self._store.presence([r.id for r in readings])
         late = [r for r in readings if steady - at.get(r.id, 0) >= samples.PRESENCE_EVERY]
         found = {r.id: sample for r in late if (sample := samples.presence_of(r)) is not None}
         due = [r.id for r in late]
-        context = samples.Context(
+        context = samples.SampleContext(
             entity="terminal",
             past=await self._past(samples.PRESENCE, due),
             latest={},
@@ -347,7 +357,7 @@ class Intake:
             horizon=1 << 62,
             now=now,
         )
-        batch = samples.judge([found[id] for id in due if id in found], context)
+        batch = samples.batch_new_samples([found[id] for id in due if id in found], context)
         batch.presence = [(id, steady) for id in due if id not in unbelieved]
         return batch
 
@@ -358,7 +368,7 @@ class Intake:
 
     # ── removal ────────────────────────────────────────────────────────────────────────────────
 
-    async def _remove(self, plan: Plan, listing: Listing, memory: CallMemory, outcome: Outcome) -> None:
+    async def _remove(self, plan: CompiledCall, listing: Listing, memory: CallProgress, outcome: PollOutcome) -> None:
         if plan.kind == "components":
             outcome.memory = msgspec.structs.replace(outcome.memory, released=False)
             return
@@ -380,7 +390,7 @@ class Intake:
             async with self._slice:
                 await self._commit_removed(plan.kind, verdict.gone[start : start + SLICE], outcome)
         if verdict.held:
-            outcome.alerts.append(alert := _held(plan, verdict.held, len(absent) or stored))
+            outcome.alerts.append(alert := _removal_held_alert(plan, verdict.held, len(absent) or stored))
             outcome.held = alert.message
         outcome.memory = msgspec.structs.replace(
             outcome.memory,
@@ -388,16 +398,16 @@ class Intake:
             released=memory.released and not verdict.gone and not listing.shown,
         )
 
-    async def _absent(self, plan: Plan, listing: Listing, stored: int, now: int) -> list[removal.Absent]:
+    async def _absent(self, plan: CompiledCall, listing: Listing, stored: int, now: int) -> list[removal.MissingRecord]:
         if listing.all_stored(stored):
             return []
         return [
-            removal.Absent(id, missing + 1, since or now)
+            removal.MissingRecord(id, missing + 1, since or now)
             async for id, missing, since in self._stored(plan.kind)
             if id not in listing.ids
         ]
 
-    async def _commit_removed(self, kind: Kind, ids: Sequence[str], outcome: Outcome) -> None:
+    async def _commit_removed(self, kind: RecordKind, ids: Sequence[str], outcome: PollOutcome) -> None:
         stored = await self._store.load(kind, ids)
         topics = await self._topics(kind, ids)
         batch = diff.removed(kind, stored, topics, self._now())
@@ -407,7 +417,7 @@ class Intake:
         self._forget_pages()
         await self._store.commit(batch)
 
-    async def _topics(self, kind: Kind, ids: Sequence[str]) -> dict[str, list[str]]:
+    async def _topics(self, kind: RecordKind, ids: Sequence[str]) -> dict[str, list[str]]:
         """The retained topics of each record, below its own."""
         if kind == "usage":
             return {}
@@ -420,11 +430,11 @@ class Intake:
 
     # ── samples ────────────────────────────────────────────────────────────────────────────────
 
-    async def _poll_report(self, plan: Plan) -> Outcome:
+    async def _poll_report(self, plan: CompiledCall) -> PollOutcome:
         memory = await self._believed_memory(plan)
-        outcome = Outcome(memory=memory)
+        outcome = PollOutcome(memory=memory)
         newest = await self._newest_sample(plan)
-        spans = _spans(plan.call, memory.window_end, newest, (self._api.earlier(), self._api.now()))
+        spans = _time_windows(plan.call, memory.window_end, newest, (self._api.earlier(), self._api.now()))
         for start, end in spans:
             outcome.memory = await self._poll_span(plan, (start, end), spans[0][0], outcome)
             if end is not None:
@@ -435,11 +445,11 @@ class Intake:
             outcome.alerts += await self._stopped(plan.call)
         return outcome
 
-    async def _newest_sample(self, plan: Plan) -> int:
+    async def _newest_sample(self, plan: CompiledCall) -> int:
         """The time of the newest sample known of a call; -1 when there is none."""
         return await self._store.newest_sample(plan.call.report, self._api.bounds().latest)
 
-    async def _believed_memory(self, plan: Plan) -> CallMemory:
+    async def _believed_memory(self, plan: CompiledCall) -> CallProgress:
         """The call's memory without what a clock that was wrong has left in it."""
         memory, latest = await self._opened_memory(plan), self._api.bounds().latest
         newest = await self._newest_sample(plan)
@@ -448,24 +458,24 @@ class Intake:
 
     async def _stopped(self, call: Call) -> list[Alert]:
         """What is to be alerted about terminals whose report has stopped while that of others goes on."""
-        attention = self._attention.setdefault(call.id, samples.Attention())
-        newest = await self._store.newest_online(
+        attention = self._attention.setdefault(call.id, samples.StoppedReports())
+        newest = await self._store.newest_samples_of_online(
             call.report, self._config.mapping.online_states, self._api.bounds().latest
         )
-        patience = samples.Patience(lateness=round(call.lateness * 1000), interval=round(call.interval * 1000))
-        imeis = samples.notice_stopped(attention, newest, patience, self._api.now())
+        patience = samples.StopThreshold(lateness=round(call.lateness * 1000), interval=round(call.interval * 1000))
+        imeis = samples.newly_stopped(attention, newest, patience, self._api.now())
         return [_report_stopped(call, imeis)] if imeis else []
 
-    async def _poll_span(self, plan: Plan, span: Span, first: int | None, outcome: Outcome) -> CallMemory:
+    async def _poll_span(self, plan: CompiledCall, span: Span, first: int | None, outcome: PollOutcome) -> CallProgress:
         """One span of those that begin at `first`: what is behind it, what was missed before them, all committed."""
         start, end = span
-        await self._store.unstage(plan.call.id)
+        await self._store.delete_staged(plan.call.id)
         listing = Listing(self._api.bounds(), outcome.memory.horizon, outcome.problems)
         await self._stage_span(plan, span, listing)
         if first is not None:
             for missed, ids in await self._missed(plan, first):
                 await self._make_up(plan, missed, ids, outcome)
-        async for staged in self._store.staged(plan.call.id):
+        async for staged in self._store.iter_staged(plan.call.id):
             async with self._slice:
                 await self._commit_samples(plan, staged, outcome)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
@@ -475,13 +485,13 @@ class Intake:
         horizon = _horizon(plan.call, outcome.memory.horizon, start, listing.oldest, await self._newest_sample(plan))
         if horizon - outcome.memory.horizon > DAY // 24:
             await self._store.remember(msgspec.structs.replace(outcome.memory, horizon=horizon))
-            await self._store.forget_samples(plan.call.report, horizon)
+            await self._store.delete_seen_samples(plan.call.report, horizon)
         else:
             horizon = outcome.memory.horizon
         return msgspec.structs.replace(outcome.memory, window_end=time, horizon=horizon)
 
     async def _stage_span(
-        self, plan: Plan, span: Span, listing: Listing, ids: tuple[str, ...] | None = None, place: str = ""
+        self, plan: CompiledCall, span: Span, listing: Listing, ids: tuple[str, ...] | None = None, place: str = ""
     ) -> None:
         """Stages what is new in a span, of all ids or of some that come separately, in the call's `place`."""
         listing.begin = span[0] or 0
@@ -489,7 +499,7 @@ class Intake:
             async for page in pages:
                 await self._stage_samples(plan, page, listing, plan.call.id + place)
 
-    async def _missed(self, plan: Plan, first: int) -> list[tuple[Span, tuple[str, ...] | None]]:
+    async def _missed(self, plan: CompiledCall, first: int) -> list[tuple[Span, tuple[str, ...] | None]]:
         """The spans before `first` that were not asked for while nothing came, once something has come again.
 
         A report that is silent costs no request more than another. When it goes on, all of it may have been delivered
@@ -503,18 +513,18 @@ class Intake:
                 newest |= {id: past.ts for id, past in (await self._past(plan.call.report, ids)).items()}
         return _missed_spans(plan.call, newest, first, self._api.earlier())
 
-    async def _make_up(self, plan: Plan, span: Span, ids: tuple[str, ...] | None, outcome: Outcome) -> None:
+    async def _make_up(self, plan: CompiledCall, span: Span, ids: tuple[str, ...] | None, outcome: PollOutcome) -> None:
         """Commits what a missed span has, so that a poll that does not come to its end need not ask for it again."""
-        await self._store.unstage(plan.call.id + MISSED)
+        await self._store.delete_staged(plan.call.id + MISSED)
         listing = Listing(self._api.bounds(), outcome.memory.horizon, outcome.problems)
         with contextlib.suppress(NotFound):
             await self._stage_span(plan, span, listing, ids, MISSED)
-        async for staged in self._store.staged(plan.call.id + MISSED):
+        async for staged in self._store.iter_staged(plan.call.id + MISSED):
             async with self._slice:
                 await self._commit_samples(plan, staged, outcome, MISSED)
         outcome.alerts += _time_alerts(plan.call.id, listing)
 
-    async def _stage_samples(self, plan: Plan, page: Listed, listing: Listing, place: str) -> None:
+    async def _stage_samples(self, plan: CompiledCall, page: ListingPage, listing: Listing, place: str) -> None:
         listing.note(page)
         raws = page.raws()
         items = [(page.ids[at], raws[at]) for at in listing.unseen(page.ids)]
@@ -525,16 +535,16 @@ class Intake:
             rows = await asyncio.to_thread(_new_samples, plan, part, allowed, past, listing)
             await self._store.stage(place, rows)
 
-    async def _sampled(self, plan: Plan, ids: Sequence[str]) -> set[str]:
+    async def _sampled(self, plan: CompiledCall, ids: Sequence[str]) -> set[str]:
         if not filters.active(self._config.filter):
             return set(ids)
         return await self._store.among("record", plan.kind, ids)
 
     async def _commit_samples(
-        self, plan: Plan, staged: list[tuple[int, str, bytes, bytes]], outcome: Outcome, place: str = ""
+        self, plan: CompiledCall, staged: list[tuple[int, str, bytes, bytes]], outcome: PollOutcome, place: str = ""
     ) -> None:
         ids = list({row[1] for row in staged})
-        context = samples.Context(
+        context = samples.SampleContext(
             entity=plan.call.entity,
             past=await self._past(plan.call.report, ids),
             latest=await self._store.latest_staged(plan.call.id + place, ids),
@@ -542,7 +552,7 @@ class Intake:
             horizon=outcome.memory.horizon,
             now=self._api.now(),
         )
-        batch = await asyncio.to_thread(_judged, staged, context)
+        batch = await asyncio.to_thread(_batch_staged_samples, staged, context)
         outcome.samples += len(batch.seen)
         await self._store.commit(batch)
 
@@ -562,7 +572,7 @@ class Intake:
         sites = _fields(await self._load_all("site", site_ids))
         organizations = _fields(await self._load_all("organization", organization_ids))
         related = {
-            imei: relations.relate(
+            imei: relations.join_relations(
                 imei,
                 fields,
                 [products[p] for p in linked.get(imei, ()) if p in products],
@@ -574,52 +584,59 @@ class Intake:
         before = await self._store.load("relations", imeis)
         await self._store.commit(relations.compare(imeis, terminals, related, before, self._now()))
 
-    async def _load_all(self, kind: Kind, ids: Iterable[str]) -> dict[str, Stored]:
+    async def _load_all(self, kind: RecordKind, ids: Iterable[str]) -> dict[str, StoredRecord]:
         return await self._store.load(kind, sorted(ids))
 
 
-def _read(plan: Plan, staged: list[tuple[int, str, bytes, bytes]], problems: Problems) -> list[diff.Fresh]:
+def _decode_staged(
+    plan: CompiledCall, staged: list[tuple[int, str, bytes, bytes]], problems: Problems
+) -> list[diff.ListedRecord]:
     """The records that can be read; what cannot is set aside, and the others go on."""
     fresh = []
     for _, id, hash_, body in staged:
         try:
-            fresh.append(diff.Fresh(plan.read(id, wire.decoded(body)), hash_))
+            fresh.append(diff.ListedRecord(plan.read(id, wire.decode_record(body)), hash_))
         except wire.Unreadable as error:
-            _set_aside(plan.call, id, error, problems)
+            _set_aside_alerts(plan.call, id, error, problems)
     return fresh
 
 
-def _vanished(plan: Plan, before: Mapping[str, Stored], fresh: Sequence[diff.Fresh]) -> Counter[str]:
+def _vanished(
+    plan: CompiledCall, before: Mapping[str, StoredRecord], fresh: Sequence[diff.ListedRecord]
+) -> Counter[str]:
     """From how many stored records each field vanished."""
     pairs = ((diff.fields_of(before.get(record.reading.id)), record.reading.fields) for record in fresh)
     return vanishing.count_vanished(plan.traits, pairs)
 
 
 def _keep_held(
-    plan: Plan, before: Mapping[str, Stored], fresh: Sequence[diff.Fresh], held: vanishing.HeldFields
-) -> list[diff.Fresh]:
+    plan: CompiledCall,
+    before: Mapping[str, StoredRecord],
+    fresh: Sequence[diff.ListedRecord],
+    held: vanishing.HeldFields,
+) -> list[diff.ListedRecord]:
     """The records with their held values. Without a hash, so that they are looked at again in each listing."""
     kept = []
     for record in fresh:
         known = diff.fields_of(before.get(record.reading.id))
         fields = vanishing.keep_held(plan.traits, known, record.reading.fields, held)
         if fields is not None:
-            record = diff.Fresh(msgspec.structs.replace(record.reading, fields=fields), b"")  # noqa: PLW2901 -- the same record
+            record = diff.ListedRecord(msgspec.structs.replace(record.reading, fields=fields), b"")  # noqa: PLW2901 -- the same record
         kept.append(record)
     return kept
 
 
-def _set_aside(call: Call, id: str, error: wire.Unreadable, problems: Problems) -> None:
+def _set_aside_alerts(call: Call, id: str, error: wire.Unreadable, problems: Problems) -> None:
     problems.add_set_aside(f"{id}: {error}")
     _log.debug("%s: something of %s is set aside: %s", call.id, id, error, exc_info=error)
 
 
-def _drop_unbelieved(plan: Plan, readings: Sequence[Reading], bounds: Bounds) -> list[str]:
+def _drop_unbelieved(plan: CompiledCall, readings: Sequence[DecodedRecord], bounds: Bounds) -> list[str]:
     """Takes out of records the times of a measurement that are not believed. Returns the id of each such time."""
     ids = []
     for reading in readings:
         for name in plan.measured:
-            ts = moment(reading.fields.get(name))
+            ts = parse_time(reading.fields.get(name))
             if ts is not None and not bounds.has(ts):
                 del reading.fields[name]
                 ids.append(reading.id)
@@ -633,7 +650,7 @@ def _known(listing: Listing, past: KnownSamples | None) -> Known:
 
 
 def _new_samples(
-    plan: Plan,
+    plan: CompiledCall,
     records: Mapping[str, msgspec.Raw],
     allowed: set[str],
     past: Mapping[str, KnownSamples],
@@ -645,12 +662,12 @@ def _new_samples(
         if id not in allowed:
             continue
         try:
-            measured = plan.sample(id, wire.decoded(raw), _known(listing, past.get(id)))
+            measured = plan.sample(id, wire.decode_record(raw), _known(listing, past.get(id)))
         except wire.Unreadable as error:
-            _set_aside(plan.call, id, error, listing.problems)
+            _set_aside_alerts(plan.call, id, error, listing.problems)
             continue
         for reason in measured.set_aside:
-            _set_aside(plan.call, id, reason, listing.problems)
+            _set_aside_alerts(plan.call, id, reason, listing.problems)
         listing.problems.add_values(id, list(measured.odd), list(measured.odd.values()))
         found = [s for s in measured.samples if s.ts is None or listing.bounds.has(s.ts)]
         listing.not_believed += len(measured.samples) - len(found)
@@ -659,17 +676,18 @@ def _new_samples(
         rows += [
             (sample.ts or 0, id, b"", msgspec.msgpack.encode(sample))
             for sample in found
-            if samples.verdict(past.get(id), sample.ts, samples.hash_of(sample.values), listing.horizon) != "known"
+            if samples.classify_sample(past.get(id), sample.ts, samples.hash_of(sample.values), listing.horizon)
+            != "known"
         ]
     return rows
 
 
-def _judged(staged: list[tuple[int, str, bytes, bytes]], context: samples.Context) -> Batch:
+def _batch_staged_samples(staged: list[tuple[int, str, bytes, bytes]], context: samples.SampleContext) -> Batch:
     decode = msgspec.msgpack.Decoder(Sample).decode
-    return samples.judge([decode(row[3]) for row in staged], context)
+    return samples.batch_new_samples([decode(row[3]) for row in staged], context)
 
 
-def _spans(call: Call, window_end: int, newest: int, clocks: tuple[int, int]) -> list[Span]:
+def _time_windows(call: Call, window_end: int, newest: int, clocks: tuple[int, int]) -> list[Span]:
     """The windows to ask for, oldest first: bounded steps, then an open one. Times in ms; `newest` is -1 for none.
 
     `clocks` are the earlier of the host's and the API's time, by which steps are counted, and the API's own.
@@ -723,13 +741,13 @@ def _horizon(call: Call, before: int, start: int | None, oldest: int, newest: in
 def _window_params(call: Call, start: int | None, end: int | None) -> dict[str, str]:
     if call.window is None or start is None:
         return {}
-    params = {call.window.start_param: _written(call.window.format, start)}
+    params = {call.window.start_param: _format_time(call.window.format, start)}
     if end is not None:
-        params[call.window.end_param] = _written(call.window.format, end)
+        params[call.window.end_param] = _format_time(call.window.format, end)
     return params
 
 
-def _written(format_: str, ts: int) -> str:
+def _format_time(format_: str, ts: int) -> str:
     if format_ == "rfc3339":
         return rfc3339(ts)
     return str(ts if format_ == "epoch_ms" else ts // 1000)
@@ -739,7 +757,7 @@ def _is_event(what: str, body: bytes) -> bool:
     return what in ("added", "changed", "removed") or (what == "components" and b'"changed":' in body)
 
 
-def _fields(stored: Mapping[str, Stored]) -> dict[str, Fields]:
+def _fields(stored: Mapping[str, StoredRecord]) -> dict[str, Fields]:
     return {id: diff.fields_of(record) for id, record in stored.items()}
 
 
@@ -788,7 +806,7 @@ def _report_stopped(call: Call, imeis: Sequence[str]) -> Alert:
     )
 
 
-def _values_held(plan: Plan, counts: Mapping[str, int]) -> Alert:
+def _values_held(plan: CompiledCall, counts: Mapping[str, int]) -> Alert:
     named = ", ".join(f"{name} ({count})" for name, count in counts.items())
     return Alert(
         kind="values_held",
@@ -799,7 +817,7 @@ def _values_held(plan: Plan, counts: Mapping[str, int]) -> Alert:
     )
 
 
-def _held(plan: Plan, held: str, count: int) -> Alert:
+def _removal_held_alert(plan: CompiledCall, held: str, count: int) -> Alert:
     said = {
         "empty": f"the listing is empty where {count} {plan.kind} records were known; nothing is removed",
         "many": f"{count} {plan.kind} records are missing at once; their removal is held",

@@ -14,32 +14,32 @@ from typing import Literal
 
 import msgspec
 
-from oneweb_bridge.api.client import Api, ApiError, BadAnswer, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.api.client import ApiClient, ApiError, BadAnswer, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.api.turns import Turns
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.config.read import Config
 from oneweb_bridge.config.schema import interval_text
 from oneweb_bridge.encoding import encode, rfc3339
-from oneweb_bridge.model.records import Alert, Batch, Entry, Put, Status
+from oneweb_bridge.model.records import Alert, Batch, Entry, RecordWrite, Status
 from oneweb_bridge.model.status import Alarm, ApiState, CallState
 from oneweb_bridge.polling import schedule
-from oneweb_bridge.polling.intake import Intake, Outcome
-from oneweb_bridge.store.store import CallMemory, Setting, Store
+from oneweb_bridge.polling.intake import PollOutcome, PollRunner
+from oneweb_bridge.store.store import CallProgress, Setting, Store
 
 _log = logging.getLogger("oneweb_bridge.poller")
 
-FRESH_CHECK = 2.0
+FRESH_CHECK_S = 2.0
 ONCE = frozenset(("unpaged", "time_not_believed"))
 """What is told once per call and run: records are not looked at in each poll, so its absence says nothing."""
 MOST_ALERTS = 100
 """Alerts that wait until they can be stored."""
-MOST_KEPT = 2000
+MAX_BAD_ANSWER_BYTES = 2000
 """Bytes of a bad answer that are kept for the operator."""
-HELLO_RETRY = (2.0, 300.0)
+HELLO_RETRY_S = (2.0, 300.0)
 """Shortest and longest pause between two tries to sign in while the API cannot be reached."""
 
 
-class Done(msgspec.Struct, frozen=True):
+class PollResult(msgspec.Struct, frozen=True):
     """The end of a wish: the call's state, and what went wrong."""
 
     state: CallState
@@ -49,14 +49,14 @@ class Done(msgspec.Struct, frozen=True):
 class Wish(msgspec.Struct, frozen=True, eq=False):
     """A poll that somebody asked for: its end, and its number in the store where it is kept over a restart."""
 
-    done: asyncio.Future[Done]
+    done: asyncio.Future[PollResult]
     number: int | None
 
 
-class Slot:
+class CallRuntime:
     """Everything that belongs to one call while the bridge runs."""
 
-    def __init__(self, call: str, memory: CallMemory) -> None:
+    def __init__(self, call: str, memory: CallProgress) -> None:
         self.call = call
         self.memory = memory
         self.enabled = True
@@ -89,8 +89,8 @@ class Slot:
 class Poller:
     """`run` polls until it is cancelled. Everything else may be called meanwhile, from the same loop."""
 
-    def __init__(self, intake: Intake, store: Store, api: Api, config: Config, clock: Clock = SYSTEM) -> None:
-        self.slots: dict[str, Slot] = {}
+    def __init__(self, intake: PollRunner, store: Store, api: ApiClient, config: Config, clock: Clock = SYSTEM) -> None:
+        self.slots: dict[str, CallRuntime] = {}
         self.progress = time.monotonic()
         self.api_state = ApiState("unreachable", rfc3339(clock.now()), error="not asked yet")
         self._intake = intake
@@ -110,7 +110,7 @@ class Poller:
     async def load(self) -> None:
         """Reads what is remembered of each call, and the settings that commands have stored."""
         for call in self._config.polling:
-            self.slots[call] = Slot(call, await self._store.call_memory(call))
+            self.slots[call] = CallRuntime(call, await self._store.load_call_progress(call))
         self._settings = {(s.call, s.name): s.value for s in await self._store.settings()}
         self._take_settings()
         for slot in self.slots.values():
@@ -157,7 +157,7 @@ class Poller:
 
     # ── wishes ─────────────────────────────────────────────────────────────────────────────────
 
-    def wish(self, call: str, number: int | None = None) -> tuple[Awaitable[Done], float]:
+    def wish(self, call: str, number: int | None = None) -> tuple[Awaitable[PollResult], float]:
         """Asks for a poll now. Returns its end, and in how many seconds it may begin (a pause of the host).
 
         `number` is that of the poll request in the store, which goes with the poll that ends.
@@ -186,7 +186,7 @@ class Poller:
             for call in calls
             for name, value in changes.items()
         ]
-        await self._store.change_settings(settings, mark)
+        await self._store.store_command(settings, mark)
         for setting in settings:
             self._settings.pop((setting.call, setting.name), None)
         self._settings |= {(setting.call, setting.name): setting.value for setting in settings if setting.value}
@@ -215,15 +215,15 @@ class Poller:
             after.pop(call, None)
             if row.enabled if enabled is None else enabled:
                 after[call] = row.interval if interval is None else float(interval)
-        cost = schedule.hourly(after, self._requests())
-        if cost > allowed and cost > schedule.hourly(before, self._requests()):
+        cost = schedule.requests_per_hour(after, self._requests())
+        if cost > allowed and cost > schedule.requests_per_hour(before, self._requests()):
             raise ValueError(
                 f"this would cost {cost:.0f} requests an hour, api.rate_limit.max_requests_per_hour is {allowed}"
             )
 
     # ── the schedule ───────────────────────────────────────────────────────────────────────────
 
-    async def _keep(self, slot: Slot) -> None:
+    async def _keep(self, slot: CallRuntime) -> None:
         while True:
             await self._until_due(slot)
             async with self._turns.turn(slot.call, hurry=bool(slot.wishes)):
@@ -231,7 +231,7 @@ class Poller:
                     await self._poll(slot)
             self.progress = time.monotonic()
 
-    async def _until_due(self, slot: Slot) -> None:
+    async def _until_due(self, slot: CallRuntime) -> None:
         """Returns when the call should be polled: it is due and signed in, or somebody wishes it."""
         while not slot.wishes:
             slot.poked.clear()
@@ -245,7 +245,7 @@ class Poller:
             except TimeoutError:
                 continue
 
-    async def _poll(self, slot: Slot) -> None:
+    async def _poll(self, slot: CallRuntime) -> None:
         if slot.wishes:
             self._api.ask_at_once()
         if self._api.pause > 0 and slot.wishes:
@@ -275,11 +275,11 @@ class Poller:
             slot.running = False
         self._answer(slot, wishes)
 
-    async def _note_cost(self, slot: Slot, requests_before: int) -> None:
+    async def _note_cost(self, slot: CallRuntime, requests_before: int) -> None:
         slot.requests = max(1.0, float(self._api.requests - requests_before))
         await self._stretch()
 
-    def _note_success(self, slot: Slot, outcome: Outcome, started: float) -> None:
+    def _note_success(self, slot: CallRuntime, outcome: PollOutcome, started: float) -> None:
         slot.memory = msgspec.structs.replace(
             outcome.memory,
             last_poll=slot.memory.last_poll,
@@ -295,7 +295,7 @@ class Poller:
         slot.records, slot.events, slot.samples = outcome.records, outcome.events, outcome.samples
         slot.duration_ms = round((time.monotonic() - started) * 1000)
 
-    def _tell_success(self, slot: Slot, outcome: Outcome) -> None:
+    def _tell_success(self, slot: CallRuntime, outcome: PollOutcome) -> None:
         if outcome.unpaged and ("unpaged", "") not in slot.alerted:
             slot.alerted.add(("unpaged", ""))
             _log.info(
@@ -308,11 +308,11 @@ class Poller:
         log = _log.info if outcome.events or outcome.samples else _log.debug
         log("%s: %d records, %d events, %d samples", slot.call, slot.records, slot.events, slot.samples)
 
-    async def _fail(self, slot: Slot, wishes: list[Wish], error: Exception, *, has_asked: bool) -> None:
+    async def _fail(self, slot: CallRuntime, wishes: list[Wish], error: Exception, *, has_asked: bool) -> None:
         """Notes a poll that failed, and ends it. What it has stored before counts: only the disk is trusted then."""
         failures, last_poll, polled = slot.memory.failures + 1, slot.memory.last_poll, slot.memory.polled
         with contextlib.suppress(sqlite3.OperationalError):
-            slot.memory = await self._store.call_memory(slot.call)
+            slot.memory = await self._store.load_call_progress(slot.call)
         slot.memory = msgspec.structs.replace(
             slot.memory,
             failures=failures,
@@ -320,7 +320,7 @@ class Poller:
             polled=polled,
             released=slot.memory.released or slot.released,
         )
-        slot.error = self._api.masks.text(_sentence(error, self._config.api.timeout.poll))
+        slot.error = self._api.masks.text(_error_sentence(error, self._config.api.timeout.poll))
         slot.status, wait, alerts = self._reaction(slot, error)
         if isinstance(error, sqlite3.OperationalError):
             slot.refusals += 1
@@ -333,28 +333,28 @@ class Poller:
             slot.said = b""
             _log.error("%s: its state could not be stored: %s", slot.call, not_stored)
 
-    def _reaction(self, slot: Slot, error: Exception) -> tuple[Status, float, list[Alert] | None]:
+    def _reaction(self, slot: CallRuntime, error: Exception) -> tuple[Status, float, list[Alert] | None]:
         """What follows from a failure: the status, how long to wait, and what to alert."""
         message = slot.error or ""
         match error:
             case Unauthorized():
                 self._hello_wanted.set()
                 alert = Alert(kind="unauthorized", call=slot.call, message=message)
-                return "unauthorized", schedule.SLOW_RETRY, [alert]
+                return "unauthorized", schedule.UNAUTHORIZED_RETRY_S, [alert]
             case RateLimited():
                 return "rate_limited", error.pause, None
         wait = schedule.backoff(slot.memory.failures, slot.effective, random.random())
         alerts: list[Alert] | None = None
         match error:
             case BadAnswer():
-                self._store.keep_piece(slot.call, self._api.masks.piece(error.piece)[:MOST_KEPT])
+                self._store.write_bad_answer(slot.call, self._api.masks.piece(error.piece)[:MAX_BAD_ANSWER_BYTES])
                 alerts = [Alert(kind="bad_answer", call=slot.call, message=message)]
             case Unavailable():
                 wait = max(wait, error.pause)
                 self._reached("unreachable", message)
         return "failed", wait, alerts
 
-    async def _end_poll(self, slot: Slot, wishes: list[Wish], wait: float, alerts: list[Alert] | None) -> None:
+    async def _end_poll(self, slot: CallRuntime, wishes: list[Wish], wait: float, alerts: list[Alert] | None) -> None:
         """Stores how a poll ended, in one transaction: state, progress, new alerts, and the requests it has served.
 
         An alert comes once, until a poll came to its end without it; None leaves it as it is.
@@ -373,9 +373,9 @@ class Poller:
         for alert in new:
             _log.warning("%s: %s", slot.call, alert.message)
 
-    def _answer(self, slot: Slot, wishes: list[Wish]) -> None:
+    def _answer(self, slot: CallRuntime, wishes: list[Wish]) -> None:
         failed = slot.status in ("failed", "unauthorized", "rate_limited")
-        done = Done(self.state(slot), (slot.error or "the poll failed") if failed else None)
+        done = PollResult(self.state(slot), (slot.error or "the poll failed") if failed else None)
         for wish in wishes:
             if not wish.done.done():
                 wish.done.set_result(done)
@@ -384,20 +384,20 @@ class Poller:
 
     async def _keep_signed_in(self) -> None:
         """Polling starts after the first hello that is accepted; later ones only tell how the API is."""
-        wait = HELLO_RETRY[0]
+        wait = HELLO_RETRY_S[0]
         while True:
             self._hello_wanted.clear()
             try:
                 await self._sign_in()
-                pause, wait = self._config.api.hello.interval, HELLO_RETRY[0]
+                pause, wait = self._config.api.hello.interval, HELLO_RETRY_S[0]
             except Unauthorized as error:
                 _log.error("hello: %s; polling waits for other credentials", error)
-                pause = schedule.SLOW_RETRY
+                pause = schedule.UNAUTHORIZED_RETRY_S
             except RateLimited as error:
                 pause = error.pause
             except ApiError as error:
                 _log.warning("hello: %s; next try in %.0f s", error, wait)
-                pause, wait = wait, min(wait * 2, HELLO_RETRY[1])
+                pause, wait = wait, min(wait * 2, HELLO_RETRY_S[1])
             await self._pause_before_hello(pause)
 
     async def _pause_before_hello(self, pause: float) -> None:
@@ -462,7 +462,7 @@ class Poller:
         limit = self._config.api.timeout.poll + 60.0
         return any(slot.running and time.monotonic() - slot.begun > limit for slot in self.slots.values())
 
-    def state(self, slot: Slot, wait: float | None = None) -> CallState:
+    def state(self, slot: CallRuntime, wait: float | None = None) -> CallState:
         """The row of the polling manager for one call."""
         memory = slot.memory
         left = wait if wait is not None else max(0.0, slot.due - time.monotonic())
@@ -483,16 +483,16 @@ class Poller:
             error=slot.error,
         )
 
-    def _add_state(self, batch: Batch, slot: Slot, doc: bytes) -> None:
-        batch.puts.append(Put("call", slot.call, doc, entry=len(batch.entries)))
+    def _add_state(self, batch: Batch, slot: CallRuntime, doc: bytes) -> None:
+        batch.puts.append(RecordWrite("call", slot.call, doc, entry=len(batch.entries)))
         batch.entries.append(Entry("call", slot.call, "state", "state", self._clock.now(), doc))
 
-    async def _say(self, *slots: Slot, memory: CallMemory | None = None) -> None:
+    async def _say(self, *slots: CallRuntime, memory: CallProgress | None = None) -> None:
         """Stores the states that have changed, in one transaction; what cannot be stored is tried again soon."""
         with contextlib.suppress(sqlite3.OperationalError):
             await self._store_states(slots, memory)
 
-    async def _store_states(self, slots: Sequence[Slot], memory: CallMemory | None) -> None:
+    async def _store_states(self, slots: Sequence[CallRuntime], memory: CallProgress | None) -> None:
         docs = {slot: doc for slot in slots if (doc := encode(self.state(slot))) != slot.said}
         if not docs:
             return
@@ -532,7 +532,7 @@ class Poller:
     async def _keep_fresh(self) -> None:
         """Lets `fresh` go false by the clock, without a poll, and stores what could not be stored."""
         while True:
-            await asyncio.sleep(FRESH_CHECK)
+            await asyncio.sleep(FRESH_CHECK_S)
             await self._store_alerts()
             for slot in self.slots.values():
                 if not slot.said or (b'"fresh":true' in slot.said and not self._is_fresh(slot)):
@@ -542,9 +542,9 @@ class Poller:
         """Notes that the event loop turns, also while no poll is due."""
         while True:
             self.progress = time.monotonic()
-            await asyncio.sleep(FRESH_CHECK)
+            await asyncio.sleep(FRESH_CHECK_S)
 
-    def _is_fresh(self, slot: Slot) -> bool:
+    def _is_fresh(self, slot: CallRuntime) -> bool:
         return schedule.is_fresh(self._store.steady.age(slot.memory.succeeded), slot.effective, slot.lateness)
 
     async def _keep_relations(self) -> None:
@@ -555,7 +555,7 @@ class Poller:
                 await self._intake.relate()
             except sqlite3.OperationalError as error:
                 _log.error("relations could not be stored: %s", error)
-                await asyncio.sleep(FRESH_CHECK)
+                await asyncio.sleep(FRESH_CHECK_S)
                 self._related.set()
 
     # ── intervals ──────────────────────────────────────────────────────────────────────────────
@@ -577,7 +577,7 @@ class Poller:
         if limit.max_requests_per_hour is not None:
             allowed = min(allowed, float(limit.max_requests_per_hour))
         wanted = self._wanted_intervals()
-        intervals = schedule.stretched(wanted, self._requests(), allowed)
+        intervals = schedule.stretch_intervals(wanted, self._requests(), allowed)
         for call, slot in self.slots.items():
             slot.effective = intervals.get(call, slot.interval)
         factor = max((intervals[call] / wanted[call] for call in wanted), default=1.0)
@@ -591,7 +591,7 @@ class Poller:
                 )
             )
 
-    def _set_interval(self, slot: Slot, interval: float) -> None:
+    def _set_interval(self, slot: CallRuntime, interval: float) -> None:
         """A changed interval counts from the last poll, so that a shorter one takes effect at once."""
         if interval == slot.interval:
             return
@@ -599,7 +599,7 @@ class Poller:
             slot.due += interval - slot.interval
         slot.interval = slot.effective = interval
 
-    def _set_resting_status(self, slot: Slot) -> None:
+    def _set_resting_status(self, slot: CallRuntime) -> None:
         if slot.running:
             return
         if not slot.enabled:
@@ -608,7 +608,7 @@ class Poller:
             slot.status = "waiting"
 
 
-def _sentence(error: Exception, deadline: float) -> str:
+def _error_sentence(error: Exception, deadline: float) -> str:
     if isinstance(error, sqlite3.OperationalError):
         return f"the database could not be written: {error}"
     if isinstance(error, TimeoutError):

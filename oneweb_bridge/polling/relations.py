@@ -7,14 +7,14 @@ and then what the terminal or its product itself says of it counts.
 from collections.abc import Mapping, Sequence
 
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Batch, Entry, Fields, Put, Stored
+from oneweb_bridge.model.records import Batch, Entry, Fields, RecordWrite, StoredRecord
 from oneweb_bridge.polling.diff import fields_of
 
 _PARTNER = "distribution_partner"
 _CUSTOMER = "end_customer"
 
 
-def relate(
+def join_relations(
     imei: str,
     terminal: Fields,
     products: Sequence[Fields],
@@ -25,10 +25,11 @@ def relate(
     ids = {*_texts(terminal.get("product_ids")), *(str(product["product_id"]) for product in products)}
     said: dict[str, object] = {"imei": imei, "product_ids": sorted(ids)}
     sources = {
-        "site": _said(terminal, "site_id", "") or _first(products, "site_id", ""),
-        _PARTNER: _said(terminal, "party_id", "party_name") or _first(products, f"{_PARTNER}_id", f"{_PARTNER}_name"),
+        "site": _carried_reference(terminal, "site_id", "") or _first(products, "site_id", ""),
+        _PARTNER: _carried_reference(terminal, "party_id", "party_name")
+        or _first(products, f"{_PARTNER}_id", f"{_PARTNER}_name"),
         _CUSTOMER: _first(products, f"{_CUSTOMER}_id", f"{_CUSTOMER}_name")
-        or _said(terminal, f"{_CUSTOMER}_id", f"{_CUSTOMER}_name"),
+        or _carried_reference(terminal, f"{_CUSTOMER}_id", f"{_CUSTOMER}_name"),
     }
     for name, found in sources.items():
         if found is not None:
@@ -50,7 +51,7 @@ def compare(
     imeis: Sequence[str],
     terminals: Mapping[str, Fields],
     related: Mapping[str, dict[str, object]],
-    before: Mapping[str, Stored],
+    before: Mapping[str, StoredRecord],
     now: int,
 ) -> Batch:
     """What to store and say of the relations of `imeis`; terminals that are gone have none."""
@@ -60,18 +61,18 @@ def compare(
             continue
         doc = encode(related[imei])
         if imei not in before or fields_of(before[imei]) != related[imei]:
-            batch.puts.append(Put("relations", imei, doc, entry=len(batch.entries)))
+            batch.puts.append(RecordWrite("relations", imei, doc, entry=len(batch.entries)))
             batch.entries.append(Entry("terminal", imei, "state", "relations", now, doc))
     return batch
 
 
-def _said(fields: Fields, id_name: str, name: str) -> tuple[str, str] | None:
+def _carried_reference(fields: Fields, id_name: str, name: str) -> tuple[str, str] | None:
     id = fields.get(id_name)
     return None if id is None else (str(id), str(fields.get(name, "")))
 
 
 def _first(products: Sequence[Fields], id_name: str, name: str) -> tuple[str, str] | None:
-    return next((found for product in products if (found := _said(product, id_name, name))), None)
+    return next((found for product in products if (found := _carried_reference(product, id_name, name))), None)
 
 
 def _texts(value: object) -> list[str]:

@@ -12,7 +12,7 @@ import msgspec
 from oneweb_bridge.config.schema import Removal
 
 
-class Absent(msgspec.Struct, frozen=True, gc=False):
+class MissingRecord(msgspec.Struct, frozen=True, gc=False):
     """A stored record that a complete listing did not have: how often by now, and since when (steady ms)."""
 
     id: str
@@ -20,7 +20,7 @@ class Absent(msgspec.Struct, frozen=True, gc=False):
     since: int
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class RemovalDecision(msgspec.Struct, frozen=True):
     """What happens to the absent: `count` their absence, let `gone` go, hold the rest since `held_since`."""
 
     held: Literal["", "many", "empty"] = ""
@@ -31,7 +31,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def decide(
     rule: Removal,
-    absent: list[Absent],
+    absent: list[MissingRecord],
     *,
     stored: int,
     listed: int,
@@ -39,20 +39,22 @@ def decide(
     released: bool,
     now: int,
     timed: bool = True,
-) -> Verdict:
+) -> RemovalDecision:
     """The verdict on a complete listing of `listed` records, of which `stored` were known.
 
     `timed` is false for usage buckets, which go by the number of listings alone. Times in steady ms.
     """
     if listed == 0 and stored > 0 and not released:
-        return Verdict(held="empty", held_since=now, count=False)
+        return RemovalDecision(held="empty", held_since=now, count=False)
     if listed == 0 and released:
-        return Verdict(gone=tuple(a.id for a in absent))
-    due = tuple(a.id for a in absent if a.missing >= rule.after_missing and _long_enough(rule, a, now, timed=timed))
+        return RemovalDecision(gone=tuple(a.id for a in absent))
+    due = tuple(
+        a.id for a in absent if a.missing >= rule.after_missing and _is_missing_long_enough(rule, a, now, timed=timed)
+    )
     waited = held_since > 0 and now - held_since >= rule.hold_for * 1000
     if len(due) > max_at_once(rule, stored) and not released and not waited:
-        return Verdict(held="many", held_since=held_since or now)
-    return Verdict(gone=due)
+        return RemovalDecision(held="many", held_since=held_since or now)
+    return RemovalDecision(gone=due)
 
 
 def max_at_once(rule: Removal, stored: int) -> int:
@@ -60,5 +62,5 @@ def max_at_once(rule: Removal, stored: int) -> int:
     return max(rule.hold_above.count, int(rule.hold_above.share * stored))
 
 
-def _long_enough(rule: Removal, absent: Absent, now: int, *, timed: bool) -> bool:
+def _is_missing_long_enough(rule: Removal, absent: MissingRecord, now: int, *, timed: bool) -> bool:
     return not timed or now - absent.since >= rule.after_time * 1000

@@ -12,18 +12,18 @@ from typing import Literal
 
 import msgspec
 
-from oneweb_bridge.decode.values import moment
+from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.records import (
     Batch,
+    DecodedRecord,
     Entry,
     Fields,
     KnownSamples,
-    Newest,
+    NewestSampleWrite,
     OnlineTerminal,
-    Reading,
     Sample,
-    Seen,
+    SeenSample,
 )
 from oneweb_bridge.model.value_types import value_types
 
@@ -37,7 +37,7 @@ def believable(past: KnownSamples, latest: int) -> KnownSamples:
     return KnownSamples(newest, seen.get(newest, 0), seen)
 
 
-class Context(msgspec.Struct, frozen=True, kw_only=True):
+class SampleContext(msgspec.Struct, frozen=True, kw_only=True):
     """What one slice of samples is judged against.
 
     `past` has the ids that are known and is brought forward as samples go out; `latest` is the
@@ -58,7 +58,7 @@ def hash_of(values: Fields) -> int:
     return int.from_bytes(blake2b(encode(sorted(values.items())), digest_size=8).digest(), signed=True)
 
 
-def verdict(
+def classify_sample(
     past: KnownSamples | None, ts: int | None, hash_: int, horizon: int
 ) -> Literal["new", "corrected", "known"]:
     """Whether a sample has to go out, and as what."""
@@ -71,42 +71,42 @@ def verdict(
     return "new" if ts > past.ts or ts >= horizon else "known"
 
 
-def judge(samples: Iterable[Sample], context: Context) -> Batch:
+def batch_new_samples(samples: Iterable[Sample], context: SampleContext) -> Batch:
     """Entries for those of the samples, oldest first, that are new or corrected."""
     batch = Batch()
     for sample in samples:
         past = context.past.get(sample.id)
-        said = verdict(past, sample.ts, hash_of(sample.values), context.horizon)
+        said = classify_sample(past, sample.ts, hash_of(sample.values), context.horizon)
         if said != "known":
             past = context.past.setdefault(sample.id, KnownSamples()) if past is None else past
             _publish(sample, past, context, batch, corrected=said == "corrected")
     return batch
 
 
-def _publish(sample: Sample, past: KnownSamples, context: Context, batch: Batch, *, corrected: bool) -> None:
+def _publish(sample: Sample, past: KnownSamples, context: SampleContext, batch: Batch, *, corrected: bool) -> None:
     hash_ = hash_of(sample.values)
     # One without a time gets that of the poll; a clock that was set back must not put it behind the one before.
     ts = max(context.now, past.ts + 1) if sample.ts is None else sample.ts
     newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts)
     gone = sample.id in context.gone
-    doc = document(sample, context.entity, ts, corrected=corrected)
+    doc = sample_payload(sample, context.entity, ts, corrected=corrected)
     if corrected or gone or not newest:
         batch.entries.append(Entry(context.entity, sample.id, "history", sample.report, ts, doc))
     if newest and gone:
         # It counts as the newest known, so that nothing older follows it when its topic is back.
-        batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_))
+        batch.newest.append(NewestSampleWrite(context.entity, sample.report, sample.id, ts, hash_))
     elif newest:
         index = len(batch.entries)
         batch.entries.append(Entry(context.entity, sample.id, "metric", sample.report, ts, doc))
         known = value_types(sample.values)
-        batch.newest.append(Newest(context.entity, sample.report, sample.id, ts, hash_, doc, index, known))
+        batch.newest.append(NewestSampleWrite(context.entity, sample.report, sample.id, ts, hash_, doc, index, known))
     if newest:
         past.ts, past.hash = ts, hash_
-    batch.seen.append(Seen(context.entity, sample.report, sample.id, ts, hash_))
+    batch.seen.append(SeenSample(context.entity, sample.report, sample.id, ts, hash_))
     past.seen[ts] = hash_
 
 
-def document(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -> bytes:
+def sample_payload(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -> bytes:
     """The payload of a sample: its key, its time, its values."""
     said: dict[str, object] = {"imei" if entity == "terminal" else "product_id": sample.id}
     if sample.report != PRESENCE:
@@ -120,7 +120,7 @@ def document(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -
 # ── reports that stop ──────────────────────────────────────────────────────────────────────────
 
 
-class Patience(msgspec.Struct, frozen=True):
+class StopThreshold(msgspec.Struct, frozen=True):
     """How late a report is by nature, and how often it is asked for, in ms."""
 
     lateness: int
@@ -132,14 +132,14 @@ class Patience(msgspec.Struct, frozen=True):
         return self.lateness + 3 * max(self.interval, median_high(steps) if steps else 0)
 
 
-class Attention(msgspec.Struct):
+class StoppedReports(msgspec.Struct):
     """What is remembered from poll to poll: since when each terminal is online, and whose silence was told."""
 
     since: dict[str, int] | None = None
     told: set[str] = set()
 
 
-def stopped(online: Sequence[OnlineTerminal], since: Mapping[str, int], oldest: int) -> list[str]:
+def find_stopped(online: Sequence[OnlineTerminal], since: Mapping[str, int], oldest: int) -> list[str]:
     """The terminals without a sample newer than `oldest` though online since then, while at least half have one."""
     late = [one.id for one in online if one.newest < oldest]
     fresh = len(online) - len(late)
@@ -148,7 +148,9 @@ def stopped(online: Sequence[OnlineTerminal], since: Mapping[str, int], oldest: 
     return [id for id in late if since.get(id, 0) <= oldest]
 
 
-def notice_stopped(attention: Attention, online: Sequence[OnlineTerminal], patience: Patience, now: int) -> list[str]:
+def newly_stopped(
+    attention: StoppedReports, online: Sequence[OnlineTerminal], patience: StopThreshold, now: int
+) -> list[str]:
     """The terminals whose report has stopped and was not told of since it last went on. Brings `attention` forward.
 
     One that has just come back online is given the same patience; at the first look all count as online for long.
@@ -157,7 +159,7 @@ def notice_stopped(attention: Attention, online: Sequence[OnlineTerminal], patie
     attention.since = {one.id: 0 if known is None else known.get(one.id, now) for one in online}
     oldest = now - patience.with_steps(online)
     attention.told -= {one.id for one in online if one.newest >= oldest}
-    silent = [id for id in stopped(online, attention.since, oldest) if id not in attention.told]
+    silent = [id for id in find_stopped(online, attention.since, oldest) if id not in attention.told]
     attention.told.update(silent)
     return silent
 
@@ -171,9 +173,9 @@ PRESENCE_EVERY = 3_600_000
 """Presence goes out at most this often per terminal, in ms."""
 
 
-def presence_of(reading: Reading) -> Sample | None:
+def presence_of(reading: DecodedRecord) -> Sample | None:
     """The presence of a terminal, or None when the API does not say when it was seen."""
-    last_seen = moment(reading.fields.get("last_seen"))
+    last_seen = parse_time(reading.fields.get("last_seen"))
     if last_seen is None:
         return None
     values: Fields = {name: reading.fields[name] for name in ("first_seen", "last_seen") if name in reading.fields}

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-FIRST_BACKOFF = 15.0
+FIRST_BACKOFF_S = 15.0
 FIRST_STORE_RETRY, LONGEST_STORE_RETRY, MOST_STORE_RETRIES = 1.0, 5.0, 10
-SLOW_RETRY = 900.0
+UNAUTHORIZED_RETRY_S = 900.0
 """After 401 or 403: nothing but a change of credentials helps, so ask seldom."""
-MARGIN = 0.9
+SCHEDULED_SHARE = 0.9
 """The share of what the limiter allows that scheduled polls may use; the rest is for retries and wishes."""
 
 
@@ -34,18 +34,20 @@ def store_retry(refusals: int, *, asked_api: bool) -> float | None:
 
 def backoff(failures: int, interval: float, chance: float) -> float:
     """How long to wait after the `failures`-th failure in a row: growing, spread, never above the interval."""
-    wait = FIRST_BACKOFF * 2.0 ** min(failures - 1, 16)
+    wait = FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16)
     return min(wait * (0.75 + 0.5 * chance), interval)
 
 
-def stretched(intervals: Mapping[str, float], requests: Mapping[str, float], allowed: float) -> dict[str, float]:
+def stretch_intervals(
+    intervals: Mapping[str, float], requests: Mapping[str, float], allowed: float
+) -> dict[str, float]:
     """The intervals at which calls cost at most `allowed` requests an hour, stretched evenly where they cost more."""
-    cost = hourly(intervals, requests)
-    factor = max(1.0, cost / (allowed * MARGIN)) if allowed > 0 else 1.0
+    cost = requests_per_hour(intervals, requests)
+    factor = max(1.0, cost / (allowed * SCHEDULED_SHARE)) if allowed > 0 else 1.0
     return {call: interval * factor for call, interval in intervals.items()}
 
 
-def hourly(intervals: Mapping[str, float], requests: Mapping[str, float]) -> float:
+def requests_per_hour(intervals: Mapping[str, float], requests: Mapping[str, float]) -> float:
     """How many requests an hour the calls cost at these intervals, with so many requests a poll."""
     return sum(3600.0 / interval * requests.get(call, 1.0) for call, interval in intervals.items())
 

@@ -14,16 +14,16 @@ import msgspec
 
 from oneweb_bridge.model.records import Fields
 from oneweb_bridge.store import database
-from oneweb_bridge.store.store import MARK
+from oneweb_bridge.store.store import MARK_DIRTY
 
-GONE = b"gone"
+CLEARED_HASH = b"gone"
 """The hash of a device that was cleared: remembered for a day, because a broker may forget that it was."""
 REMEMBERED = 86_400_000
 KINDS = ("bridge", "call", "terminal", "product")
 """In the order in which they are sent: each hangs on one before it."""
 
 
-class Dirty(msgspec.Struct, frozen=True):
+class DirtyDevice(msgspec.Struct, frozen=True):
     """A device that may have changed since it was sent, and what was sent: where, its hash and its entities."""
 
     kind: str
@@ -34,13 +34,13 @@ class Dirty(msgspec.Struct, frozen=True):
     entities: dict[str, str]
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True):
+class DeviceUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a dirty device; without a topic nothing was ever retained of it.
 
     `fresh`: something was sent. `again`: it stays dirty.
     """
 
-    device: Dirty
+    device: DirtyDevice
     topic: str
     hash: bytes = b""
     entities: dict[str, str] = {}
@@ -49,9 +49,9 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path, now: Callable[[], int]) -> AsyncIterator["Devices"]:
+async def open_devices(path: Path, now: Callable[[], int]) -> AsyncIterator["Devices"]:
     """The devices in the database at `path`; `now` gives steady time. Raises database.StoreError."""
-    async with database.connected(path) as db:
+    async with database.open_connection(path) as db:
         yield Devices(db, now)
 
 
@@ -75,7 +75,7 @@ class Devices:
         now = self._now()
         async with self._transaction():
             # The bridge's own come first, without a pause: all others hang on them.
-            await self._db.executemany(MARK, [(kind, id, 0) for kind, id in own])
+            await self._db.executemany(MARK_DIRTY, [(kind, id, 0) for kind, id in own])
             await self._db.execute(f"UPDATE discovery SET {_MARKED}", (now,))
             await self._db.execute(
                 """INSERT OR IGNORE INTO discovery (kind, id, marked_at)
@@ -89,7 +89,7 @@ class Devices:
 
         What was cleared since then is cleared again, unless everything is forgotten.
         """
-        gone = GONE if seq == 0 else b""
+        gone = CLEARED_HASH if seq == 0 else b""
         async with self._transaction():
             cursor = await self._db.execute(
                 f"UPDATE discovery SET {_MARKED}, hash = x'' WHERE topic <> '' AND seq >= ? AND hash <> ?",
@@ -103,15 +103,15 @@ class Devices:
             async with self._transaction():
                 await self._db.execute("DELETE FROM discovery WHERE topic = ''")
 
-    async def dirty(self, pause: float, limit: int, skip: Iterable[tuple[str, str]] = ()) -> list[Dirty]:
+    async def dirty(self, pause: float, limit: int, skip: Iterable[tuple[str, str]] = ()) -> list[DirtyDevice]:
         """The next devices that were marked, and last sent, that many seconds ago: those that others need first."""
-        skipped, found = set(skip), list[Dirty]()
+        skipped, found = set(skip), list[DirtyDevice]()
         for kind in KINDS:
             if len(found) < limit:
                 found += await self._dirty(kind, pause, limit - len(found), skipped)
         return found
 
-    async def _dirty(self, kind: str, pause: float, limit: int, skipped: set[tuple[str, str]]) -> list[Dirty]:
+    async def _dirty(self, kind: str, pause: float, limit: int, skipped: set[tuple[str, str]]) -> list[DirtyDevice]:
         now = self._now()
         before = now - round(pause * 1000)
         rows = await self._rows(
@@ -122,23 +122,23 @@ class Devices:
             (kind, before, now, before, now, limit + len(skipped)),
         )
         found = [
-            Dirty(kind, id, mark, topic, hash_, msgspec.json.decode(entities, type=dict[str, str]))
+            DirtyDevice(kind, id, mark, topic, hash_, msgspec.json.decode(entities, type=dict[str, str]))
             for kind, id, mark, topic, hash_, entities in rows
         ]
         return [device for device in found if (device.kind, device.id) not in skipped][:limit]
 
-    async def note(self, sent: Sequence[Sent], seq: int) -> None:
+    async def note(self, sent: Sequence[DeviceUpdate], seq: int) -> None:
         """Stores what became of dirty devices with the journal published to `seq`. What was marked meanwhile stays."""
         now = self._now()
         async with self._transaction():
             for one in sent:
                 await self._note(one, now, seq)
             await self._db.execute(
-                f"DELETE FROM discovery WHERE hash = x'{GONE.hex()}' AND mark = done AND sent_at < ?",
+                f"DELETE FROM discovery WHERE hash = x'{CLEARED_HASH.hex()}' AND mark = done AND sent_at < ?",
                 (now - REMEMBERED,),
             )
 
-    async def _note(self, one: Sent, now: int, seq: int) -> None:
+    async def _note(self, one: DeviceUpdate, now: int, seq: int) -> None:
         device = one.device
         await self._db.execute(
             """UPDATE discovery SET done = ?, marked_at = ?, topic = ?, hash = ?, entities = ?,
@@ -162,14 +162,14 @@ class Devices:
             await self._db.execute(
                 "DELETE FROM discovery WHERE kind = ? AND id = ? AND mark = done", (device.kind, device.id)
             )
-        if device.kind == "terminal" and (device.hash in (b"", GONE)) != (one.hash in (b"", GONE)):
+        if device.kind == "terminal" and (device.hash in (b"", CLEARED_HASH)) != (one.hash in (b"", CLEARED_HASH)):
             # Its products are reached through it, or not any more.
             products = await self._rows("SELECT DISTINCT product_id FROM product_link WHERE imei = ?", (device.id,))
-            await self._db.executemany(MARK, [("product", row[0], now) for row in products])
+            await self._db.executemany(MARK_DIRTY, [("product", row[0], now) for row in products])
         if device.kind == "terminal" and one.fresh:
             # The first of two that are called the same has to take its IMEI into its name; a third one finds it done.
             others = await self._rows(_NAMESAKES, (device.id, device.id))
-            await self._db.executemany(MARK, [("terminal", row[0], now) for row in others if len(others) == 1])
+            await self._db.executemany(MARK_DIRTY, [("terminal", row[0], now) for row in others if len(others) == 1])
 
     # ── what is known ──────────────────────────────────────────────────────────────────────────
 

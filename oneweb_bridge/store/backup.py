@@ -26,7 +26,7 @@ class BackupError(Exception):
     """The copy could not be made; the text says why and what to do."""
 
 
-def save(source: Path, target: Path, *, force: bool = False, progress: Progress = lambda *_: None) -> int:
+def write_backup(source: Path, target: Path, *, force: bool = False, progress: Progress = lambda *_: None) -> int:
     """Copies the database to a new private file, whole or not at all. Returns its bytes.
 
     Raises StoreError for the source and BackupError for the target; a file that exists is replaced with `force` only.
@@ -37,7 +37,7 @@ def save(source: Path, target: Path, *, force: bool = False, progress: Progress 
         with _new_file(part):
             _copy(source, part, progress)
             part.replace(target)
-        _write_out(target.parent)
+        _fsync_directory(target.parent)
         return target.stat().st_size
     except (OSError, ValueError) as error:
         raise BackupError(f"{target} cannot be written ({refusal_of(error)}): name a file elsewhere") from None
@@ -72,17 +72,17 @@ def _new_file(part: Path) -> Iterator[None]:
 
 def _copy(source: Path, part: Path, progress: Progress) -> None:
     """Copies page by page within one read transaction, and marks the copy."""
-    with _reading(source) as read:
+    with _open_source(source) as read:
         try:
             with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as write:
                 read.backup(write, pages=PAGES, progress=lambda _, left, all_: progress(all_ - left, all_))
-                _settle(write)
+                _finish_copy(write)
         except sqlite3.DatabaseError as error:
             raise BackupError(f"{source} could not be copied to {part.parent} ({error})") from None
 
 
 @contextlib.contextmanager
-def _reading(source: Path) -> Iterator[sqlite3.Connection]:
+def _open_source(source: Path) -> Iterator[sqlite3.Connection]:
     """The database within one read transaction, in which nothing changes."""
     uri = database.uri_of(source, read_only=True)
     with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as read:
@@ -97,14 +97,14 @@ def _reading(source: Path) -> Iterator[sqlite3.Connection]:
         yield read
 
 
-def _settle(copy: sqlite3.Connection) -> None:
+def _finish_copy(copy: sqlite3.Connection) -> None:
     """One file without a log beside it, marked as a copy."""
     copy.execute("PRAGMA journal_mode = DELETE")
     copy.execute("PRAGMA synchronous = FULL")
     copy.execute(database.COPIED)
 
 
-def _write_out(directory: Path) -> None:
+def _fsync_directory(directory: Path) -> None:
     """Makes the new name survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

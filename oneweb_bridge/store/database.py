@@ -83,7 +83,7 @@ CREATE INDEX owed_tries ON owed (output, tries, topic);
 """Version -> the SQL that brings a database of that version to the next one."""
 
 
-RENEW = """
+RENEW_JOURNAL_ID = """
 INSERT OR REPLACE INTO meta
 SELECT 'earlier', json_insert(coalesce((SELECT value FROM meta WHERE name = 'earlier'), '[]'),
     '$[#]', json_array(value, :until)) FROM meta WHERE name = 'journal'
@@ -110,7 +110,7 @@ def is_damaged(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[None]:
     """Holds the database for this process. Raises StoreError when another bridge has it."""
     lock = path.with_name(path.name + ".lock")
     try:
@@ -137,7 +137,7 @@ def _take_lock(descriptor: int, path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aiosqlite.Connection]:
+async def open_connection(path: Path, *, read_only: bool = False) -> AsyncIterator[aiosqlite.Connection]:
     """A connection in which every transaction is written out. Raises StoreError."""
     uri = uri_of(path, read_only=read_only)
     try:
@@ -146,7 +146,7 @@ async def connected(path: Path, *, read_only: bool = False) -> AsyncIterator[aio
         raise StoreError(f"{path} cannot be opened ({error}): choose another state.path") from None
     try:
         with explained(path):
-            await _prepare(db, read_only=read_only)
+            await _prepare_database(db, read_only=read_only)
         yield db
     finally:
         await db.close()
@@ -218,7 +218,7 @@ def uri_of(path: Path, *, read_only: bool) -> str:
     return f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
 
 
-async def _prepare(db: aiosqlite.Connection, *, read_only: bool) -> None:
+async def _prepare_database(db: aiosqlite.Connection, *, read_only: bool) -> None:
     await db.execute("PRAGMA busy_timeout = 10000")
     await pragma(db, "schema_version")  # reads the file, so that one that is no database is found out here
     if read_only:
@@ -301,7 +301,7 @@ async def renew_copy(db: aiosqlite.Connection) -> None:
         return
     (until,) = await _rows(db, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
     async with transaction(db, asyncio.Lock()):
-        await db.execute(RENEW, {"until": until, "id": new_journal_id()})
+        await db.execute(RENEW_JOURNAL_ID, {"until": until, "id": new_journal_id()})
         await db.execute("DELETE FROM meta WHERE name IN ('copied', 'places')")
 
 

@@ -20,23 +20,23 @@ _log = logging.getLogger("oneweb_bridge.housekeeping")
 
 SLICE = 500
 """Rows deleted in one transaction."""
-LOOK = 5000
+SCAN_ROWS = 5000
 """Rows looked at in one read."""
-Marks = dict[str, int]
+ScanPositions = dict[str, int]
 """How far the journal has been looked through for each group of kinds, so that it is not looked through again."""
 Classes = Callable[[Row], Collection[str]]
 """The classes of topics on which a row has messages."""
-EVERY = 60.0
+TRIM_INTERVAL_S = 60.0
 RETRY = 5.0
 """Seconds until it is tried again where the database could not be written."""
 _EVENTS = "('added', 'changed', 'removed', 'components')"
 _SAMPLES = "('metric', 'history', 'usage')"
-_PASSING = "('state', 'alert', 'clear')"
+_SHORT_LIVED = "('state', 'alert', 'clear')"
 """Rows that are of no use once they are published, but for a broker that forgets."""
 _DAY = 86_400_000
 
 
-async def keep(
+async def housekeeping_loop(
     path: Path,
     settings: Callable[[], State],
     outputs: tuple[str, ...],
@@ -46,10 +46,10 @@ async def keep(
     classes: Classes,
 ) -> None:
     """Trims the journal every minute; `now` gives steady time. Never returns."""
-    marks: Marks = {}
-    async with database.connected(path) as db:
+    marks: ScanPositions = {}
+    async with database.open_connection(path) as db:
         while True:
-            pause = EVERY
+            pause = TRIM_INTERVAL_S
             try:
                 await trim(db, settings(), outputs, alert, now(), marks=marks, classes=classes)
             except sqlite3.OperationalError as error:
@@ -68,7 +68,7 @@ async def trim(
     alert: Callable[[Alert], Awaitable[None]],
     now: int,
     *,
-    marks: Marks | None = None,
+    marks: ScanPositions | None = None,
     classes: Classes = lambda _: (),
 ) -> int:
     """Deletes what is older than configured, and the oldest rows while the file is too large. Returns how many.
@@ -85,7 +85,7 @@ async def trim(
     for kinds, keep_ms in (
         (_EVENTS, state.history.events * 1000),
         (_SAMPLES, state.history.samples * 1000),
-        (_PASSING, min(_DAY, state.history.events * 1000)),
+        (_SHORT_LIVED, min(_DAY, state.history.events * 1000)),
     ):
         last = await last_before(db, now - round(keep_ms), 0, published)
         deleted += await _delete_older(db, kinds, last, marks)
@@ -106,12 +106,12 @@ async def _published(db: aiosqlite.Connection, outputs: tuple[str, ...]) -> int:
     return min([*found, *lanes, head])
 
 
-async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, marks: Marks) -> int:
+async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, marks: ScanPositions) -> int:
     """Deletes the rows of some kinds up to `last`: looks first, without holding up a writer, then deletes."""
     deleted, at = 0, marks.get(kinds, 0)
     while at < last:
         # Rows that are kept for longer lie between, so a step is bounded by what it looks at.
-        end = min(at + LOOK, last)
+        end = min(at + SCAN_ROWS, last)
         sql = f"SELECT seq FROM journal WHERE seq > ? AND seq <= ? AND what IN {kinds}"
         found = [row[0] for row in await db.execute_fetchall(sql, (at, end))]
         for start in range(0, len(found), SLICE):

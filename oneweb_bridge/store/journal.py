@@ -15,21 +15,21 @@ import msgspec
 
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.model.heads import Identity, Place
-from oneweb_bridge.model.records import Debt, Earlier, Kind, Positions, Row, Waiting
+from oneweb_bridge.model.records import Debt, FormerJournalIds, Positions, RecordKind, Row, Waiting
 from oneweb_bridge.store import database
 
-PAGE = 500
+PAGE_ROWS = 500
 """Rows read at a time."""
 
 _ROW = "seq, at, entity, id, what, name, ts, body"
 
 
 @contextlib.asynccontextmanager
-async def opened(
+async def open_journal(
     path: Path, output: str, *, read_only: bool = False, clock: Clock = SYSTEM
 ) -> AsyncIterator["Journal"]:
     """The journal in `path` for one output. Raises database.StoreError."""
-    async with database.connected(path, read_only=read_only) as db:
+    async with database.open_connection(path, read_only=read_only) as db:
         yield Journal(db, output, clock)
 
 
@@ -42,7 +42,7 @@ class Journal:
         self._clock = clock
         self._lock = asyncio.Lock()
 
-    async def after(self, seq: int, limit: int = PAGE) -> list[Row]:
+    async def after(self, seq: int, limit: int = PAGE_ROWS) -> list[Row]:
         """The next rows behind `seq`."""
         rows = await self._rows(f"SELECT {_ROW} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit))
         return [Row(*row) for row in rows]
@@ -114,10 +114,10 @@ class Journal:
             )
         return cursor.rowcount > 0
 
-    async def renew(self, until: int) -> tuple[str, Earlier]:
+    async def renew(self, until: int) -> tuple[str, FormerJournalIds]:
         """Gives the journal a new id, durably; rows up to `until` keep the one they have. Returns all ids."""
         async with self._lock:
-            await self._db.execute(database.RENEW, {"until": until, "id": database.new_journal_id()})
+            await self._db.execute(database.RENEW_JOURNAL_ID, {"until": until, "id": database.new_journal_id()})
         return await database.journal_ids(self._db)
 
     async def identity(self) -> Identity:
@@ -175,7 +175,7 @@ class Journal:
             )
         return cursor.rowcount > 0
 
-    async def owed(self, limit: int = PAGE, skip: Collection[str] = ()) -> list[Debt]:
+    async def owed(self, limit: int = PAGE_ROWS, skip: Collection[str] = ()) -> list[Debt]:
         """The next topics that are owed, but for those to skip: those that were tried least come first."""
         rows = await self._rows(
             """SELECT topic, id, name, tries FROM owed
@@ -198,11 +198,11 @@ class Journal:
 
     # ── what is retained ───────────────────────────────────────────────────────────────────────
 
-    async def records_between(self, low: int, high: int) -> list[tuple[int, Kind, str, bytes]]:
+    async def records_between(self, low: int, high: int) -> list[tuple[int, RecordKind, str, bytes]]:
         """The next records published last by a row in (low, high]: row, kind, id and document."""
         rows = await self._rows(
             "SELECT seq, kind, id, doc FROM record WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
-            (low, high, PAGE),
+            (low, high, PAGE_ROWS),
         )
         return [(row[0], row[1], row[2], row[3].encode()) for row in rows]
 
@@ -210,7 +210,7 @@ class Journal:
         """The next newest samples published by a row in (low, high]: row, entity, report, id and document."""
         rows = await self._rows(
             """SELECT seq, entity, report, id, doc FROM newest WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?""",
-            (low, high, PAGE),
+            (low, high, PAGE_ROWS),
         )
         return [(row[0], row[1], row[2], row[3], row[4].encode()) for row in rows]
 
@@ -219,14 +219,14 @@ class Journal:
         rows = await self._rows(
             f"""SELECT {_ROW} FROM journal WHERE seq > ? AND seq <= ? AND what IN ('removed', 'clear')
                 ORDER BY seq LIMIT ?""",
-            (low, high, PAGE),
+            (low, high, PAGE_ROWS),
         )
         return [Row(*row) for row in rows]
 
-    async def alive(self, id: str) -> tuple[list[tuple[Kind, str, bytes]], list[tuple[str, str, str, bytes]]]:
+    async def alive(self, id: str) -> tuple[list[tuple[RecordKind, str, bytes]], list[tuple[str, str, str, bytes]]]:
         """What is retained now of one id: its records, and its newest samples."""
         # Records are found by kind and id only, so all kinds are named.
-        kinds = get_args(Kind)
+        kinds = get_args(RecordKind)
         records = await self._rows(
             f"SELECT kind, id, doc FROM record WHERE kind IN ({', '.join('?' * len(kinds))}) AND id = ?", (*kinds, id)
         )
@@ -237,7 +237,7 @@ class Journal:
         """The next rows of one id behind `seq`."""
         # The plus keeps SQLite from going through all rows behind `seq` instead of those of the id.
         sql = f"SELECT {_ROW} FROM journal WHERE id = ? AND +seq > ? ORDER BY seq LIMIT ?"
-        return [Row(*row) for row in await self._rows(sql, (id, seq, PAGE))]
+        return [Row(*row) for row in await self._rows(sql, (id, seq, PAGE_ROWS))]
 
     async def restore_from(self) -> int | None:
         """The row behind which dropped rows left retained topics to be restored; None when there is nothing to do."""
@@ -264,7 +264,7 @@ class Journal:
             conditions += ["entity = ?", "id = ?"]
             values += whose
         sql = f"SELECT {_ROW} FROM journal WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?"
-        return [Row(*row) for row in await self._rows(sql, (*values, PAGE))]
+        return [Row(*row) for row in await self._rows(sql, (*values, PAGE_ROWS))]
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:

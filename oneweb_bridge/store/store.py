@@ -15,7 +15,16 @@ import aiosqlite
 import msgspec
 
 from oneweb_bridge.clock import SYSTEM, Clock, SteadyTime
-from oneweb_bridge.model.records import Batch, Earlier, Entry, Kind, KnownSamples, Newest, OnlineTerminal, Stored
+from oneweb_bridge.model.records import (
+    Batch,
+    Entry,
+    FormerJournalIds,
+    KnownSamples,
+    NewestSampleWrite,
+    OnlineTerminal,
+    RecordKind,
+    StoredRecord,
+)
 from oneweb_bridge.model.value_types import merge_value_types
 from oneweb_bridge.store import database, staging
 from oneweb_bridge.store.staging import StagedRow, Staging
@@ -24,7 +33,7 @@ SLICE = 1000
 """How many records one transaction takes at most, so that another writer never waits long."""
 
 
-class CallMemory(msgspec.Struct, frozen=True, kw_only=True):
+class CallProgress(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of one call over restarts. Times in ms; see schema.sql.
 
     `last_poll` and `last_success` are for people; `polled` and `succeeded` are the same in steady time, as
@@ -71,28 +80,28 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 @contextlib.asynccontextmanager
-async def opened(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
+async def open_store(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
     """The store in `path`, created where it is missing. Raises database.StoreError."""
-    with database.locked(path):
+    with database.hold_lock(path):
         database.create_private(path)
-        async with database.connected(path) as db:
+        async with database.open_connection(path) as db:
             with database.explained(path):
                 await database.migrate(db, path)
                 await database.renew_copy(db)
                 steady = await database.steady_time(db, clock)
                 ids = await database.journal_ids(db)
-            async with database.connected(path, read_only=True) as reader, staging.opened() as staged:
+            async with database.open_connection(path, read_only=True) as reader, staging.opened() as staged:
                 yield Store(db, reader, staged, path, ids, clock=clock, steady=steady)
 
 
-MARK = """
+MARK_DIRTY = """
 INSERT INTO discovery (kind, id, marked_at) VALUES (?, ?, ?)
 ON CONFLICT (kind, id) DO UPDATE SET mark = mark + 1,
 marked_at = CASE WHEN mark = done THEN excluded.marked_at ELSE marked_at END
 """
 """Marks a device as one that may have changed; the time is that of the first mark since it was sent."""
 
-_TELLING = ("added", "changed", "removed", "components", "clear")
+_DEVICE_CHANGING = ("added", "changed", "removed", "components", "clear")
 """Entries after which a device may have other entities, or be none any more."""
 
 
@@ -108,7 +117,7 @@ class Store:
         reader: aiosqlite.Connection,
         staged: Staging,
         path: Path,
-        ids: tuple[str, Earlier],
+        ids: tuple[str, FormerJournalIds],
         *,
         clock: Clock,
         steady: SteadyTime,
@@ -127,7 +136,7 @@ class Store:
 
     # ── writing ────────────────────────────────────────────────────────────────────────────────
 
-    async def commit(self, batch: Batch, memory: CallMemory | None = None, ended: Sequence[int] = ()) -> int:
+    async def commit(self, batch: Batch, memory: CallProgress | None = None, ended: Sequence[int] = ()) -> int:
         """Stores a batch and appends its entries to the journal. Returns the journal's last number.
 
         With it, in the same transaction: the progress of a call, and the numbers of poll requests that have ended.
@@ -187,7 +196,7 @@ class Store:
         if batch.removed:
             await self._remove(batch.removed)
 
-    async def _remove(self, removed: Sequence[tuple[Kind, str]]) -> None:
+    async def _remove(self, removed: Sequence[tuple[RecordKind, str]]) -> None:
         at = self._clock.now()
         await self._many("DELETE FROM record WHERE kind = ? AND id = ?", removed)
         await self._many("INSERT OR REPLACE INTO removed VALUES (?, ?, ?)", [(kind, id, at) for kind, id in removed])
@@ -224,13 +233,13 @@ class Store:
             [(s.ts, s.hash, s.report, s.id) for s in batch.seen],
         )
 
-    async def _all_letters(self, newest: Sequence[Newest]) -> dict[tuple[str, str, str], str]:
+    async def _all_letters(self, newest: Sequence[NewestSampleWrite]) -> dict[tuple[str, str, str], str]:
         """What is known of the values of each report and id, where one of these samples brings something new."""
         known: dict[tuple[str, str], str] = {}
         for report in {n.report for n in newest}:
             ids = list({n.id for n in newest if n.report == report})
             rows = await self._rows_in_transaction(
-                f"SELECT id, letters FROM newest WHERE report = ? AND id IN ({_marks(ids)})", (report, *ids)
+                f"SELECT id, letters FROM newest WHERE report = ? AND id IN ({_placeholders(ids)})", (report, *ids)
             )
             known |= {(report, row[0]): row[1] for row in rows}
         found: dict[tuple[str, str, str], str] = {}
@@ -247,14 +256,14 @@ class Store:
         marks = {
             (entry.entity, entry.id)
             for entry in batch.entries
-            if entry.entity in ("terminal", "product") and entry.what in _TELLING
+            if entry.entity in ("terminal", "product") and entry.what in _DEVICE_CHANGING
         }
         marks |= {("product", product) for side, _, links in batch.links if side == "terminal" for product, _ in links}
         await self._mark(sorted(marks.union(batch.reshaped)))
 
     async def _mark(self, devices: Sequence[tuple[str, str]]) -> None:
         now = self.steady.now()
-        await self._many(MARK, [(kind, id, now) for kind, id in devices])
+        await self._many(MARK_DIRTY, [(kind, id, now) for kind, id in devices])
 
     async def _write_relations(self, batch: Batch) -> None:
         await self._many("DELETE FROM stale WHERE imei = ?", [(imei,) for imei in batch.related])
@@ -269,14 +278,14 @@ class Store:
         if batch.all_stale:
             await self._db.execute("INSERT OR IGNORE INTO stale SELECT id FROM record WHERE kind = 'terminal'")
 
-    async def _write_memory(self, memory: CallMemory) -> None:
-        names = CallMemory.__struct_fields__
+    async def _write_memory(self, memory: CallProgress) -> None:
+        names = CallProgress.__struct_fields__
         await self._db.execute(
             f"INSERT OR REPLACE INTO call ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
             msgspec.structs.astuple(memory),
         )
 
-    async def remember(self, memory: CallMemory) -> None:
+    async def remember(self, memory: CallProgress) -> None:
         """Stores what is remembered of a call, without saying anything."""
         async with self._transaction():
             await self._write_memory(memory)
@@ -294,7 +303,7 @@ class Store:
         if parameters:
             await self._db.executemany(sql, parameters)
 
-    async def count_missing(self, kind: Kind, ids: Sequence[str], now: int) -> None:
+    async def count_missing(self, kind: RecordKind, ids: Sequence[str], now: int) -> None:
         """Notes that a complete listing did not have these records; `now` is steady time.
 
         A crash may leave some slices uncounted.
@@ -313,13 +322,13 @@ class Store:
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return list(await self._reader.execute_fetchall(sql, parameters))
 
-    async def call_memory(self, call: str) -> CallMemory:
+    async def load_call_progress(self, call: str) -> CallProgress:
         """What is remembered of a call; of one never polled, nothing."""
-        names = ", ".join(CallMemory.__struct_fields__)
+        names = ", ".join(CallProgress.__struct_fields__)
         rows = await self._rows(f"SELECT {names} FROM call WHERE id = ?", (call,))
-        return _memory(rows[0]) if rows else CallMemory(id=call)
+        return _call_progress(rows[0]) if rows else CallProgress(id=call)
 
-    async def settled(self, kind: Kind, presence_after: int) -> tuple[set[bytes], int]:
+    async def skippable_hashes(self, kind: RecordKind, presence_after: int) -> tuple[set[bytes], int]:
         """The hashes of records that need no look when they come with the same one, and their oldest presence.
 
         Those that are missing need one, and terminals whose presence went out at a steady time in ms or before.
@@ -339,22 +348,22 @@ class Store:
     async def presence(self, imeis: Sequence[str]) -> dict[str, int]:
         """The steady time when the presence of each stored terminal went out last; 0 for never."""
         rows = await self._rows(
-            f"SELECT id, presence_at FROM record WHERE kind = 'terminal' AND id IN ({_marks(imeis)})", imeis
+            f"SELECT id, presence_at FROM record WHERE kind = 'terminal' AND id IN ({_placeholders(imeis)})", imeis
         )
         return {row[0]: row[1] for row in rows}
 
-    async def load(self, kind: Kind, ids: Sequence[str]) -> dict[str, Stored]:
+    async def load(self, kind: RecordKind, ids: Sequence[str]) -> dict[str, StoredRecord]:
         """The stored records among `ids`."""
         rows = await self._rows(
-            f"SELECT id, doc, hash FROM record WHERE kind = ? AND id IN ({_marks(ids)})", (kind, *ids)
+            f"SELECT id, doc, hash FROM record WHERE kind = ? AND id IN ({_placeholders(ids)})", (kind, *ids)
         )
-        return {row[0]: Stored(row[1].encode(), row[2]) for row in rows}
+        return {row[0]: StoredRecord(row[1].encode(), row[2]) for row in rows}
 
-    async def count(self, kind: Kind) -> int:
+    async def count(self, kind: RecordKind) -> int:
         """How many records of a kind are stored."""
         return int((await self._rows("SELECT count(*) FROM record WHERE kind = ?", (kind,)))[0][0])
 
-    async def ids_after(self, kind: Kind, after: str) -> list[tuple[str, int, int]]:
+    async def missing_counts_after(self, kind: RecordKind, after: str) -> list[tuple[str, int, int]]:
         """The next slice of stored ids in their order, each with how often and since when it is missing."""
         rows = await self._rows(
             "SELECT id, missing, missing_since FROM record WHERE kind = ? AND id > ? ORDER BY id LIMIT ?",
@@ -365,7 +374,7 @@ class Store:
     async def reports_of(self, entity: str, ids: Sequence[str]) -> dict[str, list[str]]:
         """Which reports have a newest sample, per id."""
         rows = await self._rows(
-            f"""SELECT id, report FROM newest WHERE entity = ? AND seq > 0 AND id IN ({_marks(ids)})
+            f"""SELECT id, report FROM newest WHERE entity = ? AND seq > 0 AND id IN ({_placeholders(ids)})
                 ORDER BY report""",
             (entity, *ids),
         )
@@ -378,7 +387,7 @@ class Store:
         """What is known of the samples of those of the ids that have had any."""
         rows = await self._rows(
             f"""SELECT n.id, n.ts, n.hash, s.ts, s.hash FROM newest n LEFT JOIN seen s ON s.stream = n.stream
-                WHERE n.report = ? AND n.id IN ({_marks(ids)})""",
+                WHERE n.report = ? AND n.id IN ({_placeholders(ids)})""",
             (report, *ids),
         )
         found: dict[str, KnownSamples] = {}
@@ -393,23 +402,24 @@ class Store:
         rows = await self._rows("SELECT max(ts) FROM newest WHERE report = ? AND ts <= ?", (report, latest))
         return -1 if rows[0][0] is None else int(rows[0][0])
 
-    async def newest_online(self, report: str, states: Sequence[str], latest: int) -> list[OnlineTerminal]:
+    async def newest_samples_of_online(self, report: str, states: Sequence[str], latest: int) -> list[OnlineTerminal]:
         """The newest sample time up to `latest`, and the one before, of each terminal that is in one of `states`."""
         rows = await self._rows(
             f"""SELECT n.id, n.ts, (SELECT max(s.ts) FROM seen s WHERE s.stream = n.stream AND s.ts < n.ts)
                 FROM newest n JOIN record r ON r.kind = 'terminal' AND r.id = n.id
-                WHERE n.report = ? AND n.ts BETWEEN 0 AND ? AND json_extract(r.doc, '$.state') IN ({_marks(states)})
+                WHERE n.report = ? AND n.ts BETWEEN 0 AND ?
+                    AND json_extract(r.doc, '$.state') IN ({_placeholders(states)})
                 ORDER BY n.id""",
             (report, latest, *states),
         )
         return [OnlineTerminal(id, ts, -1 if before is None else before) for id, ts, before in rows]
 
-    async def among(self, table: str, kind: Kind, ids: Sequence[str]) -> set[str]:
+    async def among(self, table: str, kind: RecordKind, ids: Sequence[str]) -> set[str]:
         """Those of `ids` that `table` (record or removed) has."""
-        rows = await self._rows(f"SELECT id FROM {table} WHERE kind = ? AND id IN ({_marks(ids)})", (kind, *ids))
+        rows = await self._rows(f"SELECT id FROM {table} WHERE kind = ? AND id IN ({_placeholders(ids)})", (kind, *ids))
         return {row[0] for row in rows}
 
-    async def forget_samples(self, report: str, before: int) -> None:
+    async def delete_seen_samples(self, report: str, before: int) -> None:
         """Drops what is remembered of samples older than `before`, but for the newest of each id."""
         streams = [row[0] for row in await self._rows("SELECT stream FROM newest WHERE report = ?", (report,))]
         for start in range(0, len(streams), SLICE):
@@ -419,7 +429,7 @@ class Store:
                     [(stream, before) for stream in streams[start : start + SLICE]],
                 )
 
-    def keep_piece(self, call: str, piece: bytes) -> None:
+    def write_bad_answer(self, call: str, piece: bytes) -> None:
         """Keeps the beginning of the last bad answer to a call beside the database, for the operator to see."""
         place = self.path.with_name(f"{self.path.name}.bad-answers")
         with contextlib.suppress(OSError):
@@ -428,7 +438,7 @@ class Store:
 
     # ── staging ────────────────────────────────────────────────────────────────────────────────
 
-    async def unstage(self, call: str) -> None:
+    async def delete_staged(self, call: str) -> None:
         """Forgets what is staged of a call."""
         await self._staging.clear(call)
 
@@ -436,7 +446,7 @@ class Store:
         """Keeps (ts, id, hash, body) until the listing is complete."""
         await self._staging.add(call, rows)
 
-    def staged(self, call: str) -> AsyncIterator[list[StagedRow]]:
+    def iter_staged(self, call: str) -> AsyncIterator[list[StagedRow]]:
         """What is staged of a call, oldest time first and then by id, in slices."""
         return self._staging.slices(call, SLICE)
 
@@ -458,14 +468,14 @@ class Store:
     async def linked_terminals(self, product_ids: Sequence[str]) -> list[str]:
         """The terminals that have one of these products, or are said to have it."""
         rows = await self._rows(
-            f"SELECT DISTINCT imei FROM product_link WHERE product_id IN ({_marks(product_ids)})", product_ids
+            f"SELECT DISTINCT imei FROM product_link WHERE product_id IN ({_placeholders(product_ids)})", product_ids
         )
         return [row[0] for row in rows]
 
     async def linked_products(self, imeis: Sequence[str]) -> dict[str, list[str]]:
         """The products of each terminal, as either side says it."""
         rows = await self._rows(
-            f"""SELECT DISTINCT imei, product_id FROM product_link WHERE imei IN ({_marks(imeis)})
+            f"""SELECT DISTINCT imei, product_id FROM product_link WHERE imei IN ({_placeholders(imeis)})
                 ORDER BY imei, product_id""",
             imeis,
         )
@@ -480,7 +490,7 @@ class Store:
         """What commands have set."""
         return [Setting(*row) for row in await self._rows("SELECT call, name, value, source FROM setting")]
 
-    async def change_settings(self, settings: Iterable[Setting], mark: tuple[str, str] | None) -> None:
+    async def store_command(self, settings: Iterable[Setting], mark: tuple[str, str] | None) -> None:
         """Stores settings (an empty value drops one) and, with them, that the command was obeyed."""
         now = self._clock.now()
         async with self._transaction():
@@ -517,17 +527,17 @@ class Store:
         rows = await self._rows("SELECT number, topic, call, remembered, sender FROM poll_request ORDER BY number")
         return [PollRequest(row[0], row[1], row[2], bool(row[3]), row[4]) for row in rows]
 
-    async def command_mark(self, topic: str) -> str | None:
+    async def last_command_identity(self, topic: str) -> str | None:
         """What was remembered of the last command of a topic."""
         rows = await self._rows("SELECT mark FROM command WHERE topic = ?", (topic,))
         return rows[0][0] if rows else None
 
 
-def _marks(values: Sequence[object]) -> str:
+def _placeholders(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _memory(row: Any) -> CallMemory:
-    names = CallMemory.__struct_fields__
+def _call_progress(row: Any) -> CallProgress:
+    names = CallProgress.__struct_fields__
     flags = ("complete", "remapped", "released")
-    return msgspec.convert({n: bool(v) if n in flags else v for n, v in zip(names, row, strict=True)}, CallMemory)
+    return msgspec.convert({n: bool(v) if n in flags else v for n, v in zip(names, row, strict=True)}, CallProgress)

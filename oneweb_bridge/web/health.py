@@ -18,9 +18,9 @@ from oneweb_bridge.model.status import Info
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.web.connections import MAX_IDLE_S, Connections, accept_connections, max_connections
 
-STUCK = 30.0
+STUCK_AFTER_S = 30.0
 """Seconds without progress of the event loop's own tasks after which the process counts as stuck."""
-BACKLOG = 100_000
+MAX_READY_BACKLOG = 100_000
 """Rows waiting above which the journal's part of /readyz says no."""
 CLOSING = 1.0
 """Seconds that requests under way have at the end."""
@@ -48,7 +48,7 @@ METRICS = {
 """Name without the prefix -> what it is. Base units; labels by call, never by an id."""
 
 
-class Parts(msgspec.Struct, frozen=True):
+class Readiness(msgspec.Struct, frozen=True):
     """What readiness is made of. Each part is True when it is well."""
 
     api: bool
@@ -66,9 +66,9 @@ class Health:
 
     def alive(self) -> bool:
         """Whether the process makes progress: its tasks run, and no poll is far beyond its deadline."""
-        return time.monotonic() - self._poller.progress < STUCK and not self._poller.stuck()
+        return time.monotonic() - self._poller.progress < STUCK_AFTER_S and not self._poller.stuck()
 
-    async def parts(self) -> Parts:
+    async def parts(self) -> Readiness:
         """The parts of readiness."""
         return self._parts(await self._known())
 
@@ -79,9 +79,9 @@ class Health:
         except sqlite3.OperationalError:
             return None
 
-    def _parts(self, info: Info | None) -> Parts:
-        written = info is not None and info.journal.error is None and info.journal.backlog < BACKLOG
-        return Parts(api=self._poller.api_state.state == "ok", broker=self._connected(), journal=written)
+    def _parts(self, info: Info | None) -> Readiness:
+        written = info is not None and info.journal.error is None and info.journal.backlog < MAX_READY_BACKLOG
+        return Readiness(api=self._poller.api_state.state == "ok", broker=self._connected(), journal=written)
 
     async def healthz(self, _: web.Request) -> web.Response:
         """200 while the process makes progress, else 503."""
@@ -98,15 +98,15 @@ class Health:
         """The same and the state of each call in Prometheus' text form; of the journal what can be read."""
         info = await self._known()
         registry = CollectorRegistry()
-        registry.register(_Told([*self._bridge(self._parts(info)), *self._journal(info), *self._calls()]))
+        registry.register(_PrecomputedMetrics([*self._bridge(self._parts(info)), *self._journal(info), *self._calls()]))
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    def _bridge(self, parts: Parts) -> Iterator[Metric]:
+    def _bridge(self, parts: Readiness) -> Iterator[Metric]:
         for name, value in (
             ("ready", float(parts.api and parts.broker and parts.journal)),
             ("api_up", float(parts.api)),
             ("broker_up", float(parts.broker)),
-            ("journal_backlog_limit", BACKLOG),
+            ("journal_backlog_limit", MAX_READY_BACKLOG),
             ("progress_age_seconds", time.monotonic() - self._poller.progress),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], value)
@@ -149,7 +149,7 @@ class Health:
             yield family
 
 
-class _Told(Collector):
+class _PrecomputedMetrics(Collector):
     """What was found out beforehand, because a registry cannot wait."""
 
     def __init__(self, metrics: list[Metric]) -> None:
@@ -160,7 +160,7 @@ class _Told(Collector):
 
 
 @contextlib.asynccontextmanager
-async def served(health: Health, address: tuple[str, int]) -> AsyncIterator[None]:
+async def serve_health(health: Health, address: tuple[str, int]) -> AsyncIterator[None]:
     """The endpoints on `address` while the block runs. Raises OSError when it is taken."""
     held = Connections(max_connections())
     site = web.Application(middlewares=[held.middleware])

@@ -66,7 +66,7 @@ def unknown(states: dict[str, Any]) -> list[str]:
     ]
 
 
-async def settled(there: Home) -> dict[str, Any]:
+async def wait_for_states(there: Home) -> dict[str, Any]:
     """The states when the fleet is complete and no entity has come for a while."""
     await there.until(complete, 120)
     count = -1
@@ -90,7 +90,7 @@ async def test_fleet_is_at_home_in_home_assistant(fleet: harness.World) -> None:
     directory = fleet.directory / "ha"
     config = fleet.config(removal={"after_missing": 1, "after_time": 0})
     async with harness.running(config) as bridge, home.running(directory, fleet.port) as there:
-        states = await settled(there)
+        states = await wait_for_states(there)
         said, discovery = await rejected(there, fleet.port)
         assert said == []
         assert max(len(json.dumps(payload)) for payload in discovery.values()) < 32_000
@@ -194,7 +194,7 @@ async def removed_with_its_record(there: Home, fleet: harness.World) -> None:
     assert unique not in await there.ask("devices")
     fleet.api.fleet("restore", id=imei)
     await there.until(lambda states: any(u.startswith(unique) for u in states), 60)
-    await settled(there)
+    await wait_for_states(there)
 
 
 async def bridge_is_lost_and_found(there: Home, fleet: harness.World, bridge: harness.Process) -> None:
@@ -213,13 +213,13 @@ async def test_fleet_survives_restarts_of_home_assistant_and_of_the_broker(fleet
     directory, port = fleet.directory / "ha", mosquitto.free_port()
     config = harness.bridge_yaml(fleet.directory, fleet.api.url, port)
     async with harness.running(config):
-        async with mosquitto.running(port):
+        async with mosquitto.run_mosquitto(port):
             async with home.running(directory, port) as there:
-                before = await settled(there)
+                before = await wait_for_states(there)
             async with home.running(directory, port) as there:
                 await there.until(complete)
-        async with mosquitto.running(port), home.running(directory, port) as there:
-            after = await settled(there)
+        async with mosquitto.run_mosquitto(port), home.running(directory, port) as there:
+            after = await wait_for_states(there)
             assert {u: s["entity_id"] for u, s in after.items()} == {u: s["entity_id"] for u, s in before.items()}
             assert unknown(after) == []
             # It had to do without a broker for a while, and says so.

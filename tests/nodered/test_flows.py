@@ -13,7 +13,7 @@ import aiomqtt
 import pytest
 
 from tests import harness
-from tests.campaign import settled
+from tests.campaign import is_at_rest
 from tests.nodered import server
 
 pytestmark = pytest.mark.nodered
@@ -49,7 +49,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     async with harness.world(tmp_path) as world, harness.recording(world.port) as recorder:
         world.api.freeze()
         async with harness.running(world.config()), server.running(tmp_path / "node-red") as node_red:
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             yield Scene(world, node_red, recorder)
             assert "[error]" not in node_red.text()
             assert "[warn] [" not in node_red.text()
@@ -93,7 +93,7 @@ async def test_fleet_table_forgets_what_the_bridge_removed(tmp_path: Path) -> No
     async with harness.world(tmp_path) as world, harness.recording(world.port) as recorder:
         config = world.config(removal={"after_missing": 1, "after_time": "1s"})
         async with harness.running(config), server.running(tmp_path / "node-red") as node_red:
-            await recorder.until(lambda: settled(recorder))
+            await recorder.until(lambda: is_at_rest(recorder))
             scene = Scene(world, node_red, recorder)
             await scene.load("fleet.json", "calls.json")
             gone = terminals(scene)[0]["imei"]
