@@ -632,7 +632,7 @@ from tests.polls import configured
 
 async def main():
     settings = configured(sys.argv[1], api={"max_body": sys.argv[2]}).api
-    async with api.connected(settings) as connection:
+    async with api.open_api(settings) as connection:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             await connection.get("/resourceInventory/v3/userTerminal")

@@ -464,7 +464,7 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
 
 async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next page is read while the one before is under way: the window does not run dry between two."""
-    monkeypatch.setattr(session, "PAGE", 20)
+    monkeypatch.setattr(session, "PAGE_ROWS", 20)
     monkeypatch.setattr(session, "MAX_ROWS_AHEAD", 60)
     port = mosquitto.free_port()
     dry = 0

@@ -136,7 +136,7 @@ def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
         from tests.test_store import batch_of
 
         async def main():
-            async with store.opened(Path({str(path)!r})) as db:
+            async with store.open_store(Path({str(path)!r})) as db:
                 await db.commit(batch_of("a", 5))
                 async with db._transaction():
                     await db._append(5, batch_of("b", 5).entries)
@@ -216,7 +216,7 @@ def test_second_process_is_refused(path: Path) -> None:
         from oneweb_bridge.store.database import StoreError
 
         async def main():
-            async with store.opened(Path({str(path)!r})):
+            async with store.open_store(Path({str(path)!r})):
                 pass
 
         try:
