@@ -50,7 +50,7 @@ class BridgeParts(msgspec.Struct):
 
 @contextlib.asynccontextmanager
 async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None = None) -> AsyncIterator[BridgeParts]:
-    """Everything up to the outputs. Raises database.StoreError."""
+    """Everything up to the outputs. Raises StoreError."""
     async with (
         store.open_store(Path(config.state.path), clock) as opened,
         api.open_api(config.api, masks, clock) as connection,

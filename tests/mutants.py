@@ -75,8 +75,8 @@ TABLE = (
     Mutant(
         "lane: what waits is noted with the cursor that passed it",
         "store/journal.py",
-        "            await self._write_cursor(positions.cursor)\n",
-        "            await self._write_cursor(positions.cursor)\n            return\n",
+        "            await self._db.execute(_MOVE_CURSOR, (self._output, positions.cursor))\n",
+        "            await self._db.execute(_MOVE_CURSOR, (self._output, positions.cursor))\n            return\n",
         "test_machine.py test_owed.py",
     ),
     Mutant(
@@ -564,7 +564,7 @@ TABLE = (
     Mutant(
         "a class that is refused is told once",
         "store/journal.py",
-        "        return cursor.rowcount > 0\n\n    async def renew",
+        "        return count > 0\n\n    async def renew",
         "        return True\n\n    async def renew",
         "test_owed.py -k survives",
     ),
@@ -726,15 +726,15 @@ TABLE = (
     Mutant(
         "rollback also when cancelled",
         "store/database.py",
-        "        except BaseException:\n            await asyncio.shield",
-        "        except Exception:\n            await asyncio.shield",
+        "    except BaseException:\n        await asyncio.shield",
+        "    except Exception:\n        await asyncio.shield",
         "test_store.py test_cancellation.py",
     ),
     Mutant(
         "BEGIN inside the try",
         "store/database.py",
-        '        try:\n            await db.execute("BEGIN IMMEDIATE")\n',
-        '        await db.execute("BEGIN IMMEDIATE")\n        try:\n',
+        '    try:\n        await db.execute("BEGIN IMMEDIATE")\n',
+        '    await db.execute("BEGIN IMMEDIATE")\n    try:\n',
         "test_store.py",
     ),
     Mutant(
@@ -747,8 +747,8 @@ TABLE = (
     Mutant(
         "reads of the store see committed rows only",
         "store/store.py",
-        "await self._reader.execute_fetchall(sql, parameters)",
-        "await self._db.execute_fetchall(sql, parameters)",
+        "await database.fetch_all(self._reader, sql, parameters)",
+        "await database.fetch_all(self._db, sql, parameters)",
         "test_store.py -k uncommitted",
     ),
     Mutant(

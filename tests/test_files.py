@@ -19,7 +19,7 @@ from oneweb_bridge.config.read import ConfigError
 from oneweb_bridge.explore.evidence import Evidence
 from oneweb_bridge.store import backup, database, journal, store
 from oneweb_bridge.store.backup import BackupError
-from oneweb_bridge.store.database import StoreError
+from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.tls import BadFile
 
 REFUSALS = (BackupError, ConfigError, StoreError, BadFile)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,11 +16,12 @@ from oneweb_bridge.mqtt import publisher
 from oneweb_bridge.polling import poller, schedule
 from oneweb_bridge.simulator import Options, serve
 from oneweb_bridge.store import housekeeping
+from oneweb_bridge.store.errors import StoreUnavailable
 from tests.polls import START, configured
 from tests.test_api_faults import TERMINALS
 from tests.test_publisher import bench
 
-FULL = sqlite3.OperationalError("database or disk is full")
+FULL = StoreUnavailable("database or disk is full")
 
 
 @contextlib.asynccontextmanager

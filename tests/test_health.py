@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import signal
 import socket
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.status import Info, JournalState
 from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.web import health
 from tests import harness
 from tests.campaign import is_at_rest
@@ -182,7 +182,7 @@ async def test_metrics_go_on_while_the_database_cannot_be_read(tmp_path: Path) -
     """What needs no database is still told: the journal is not well, and its numbers are left out."""
 
     async def info() -> Info:
-        raise sqlite3.OperationalError("disk I/O error")
+        raise StoreUnavailable("disk I/O error")
 
     async with watched(tmp_path) as (_, poller):
         found = health.Health(poller, lambda: True, info)

@@ -10,7 +10,7 @@ from oneweb_bridge.clock import Clock
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Batch, Entry, NewestSampleWrite, RecordWrite, SeenSample
 from oneweb_bridge.store import journal, store
-from oneweb_bridge.store.database import StoreError
+from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.journal import PAGE_ROWS, Journal
 from oneweb_bridge.store.store import Store
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from oneweb_bridge.model.records import Alert
 from oneweb_bridge.polling import intake, poller
 from oneweb_bridge.polling.intake import PollOutcome
 from oneweb_bridge.polling.poller import Poller, PollResult
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.store import CallProgress
 from tests.polls import Bench, bench, configured
 
@@ -130,7 +130,7 @@ async def test_set_that_cannot_be_stored_changes_nothing(tmp_path: Path, monkeyp
         found = await loaded(b)
         before = found.slots[SITES].interval
         monkeypatch.setattr(b.store, "_write_command", refuse)
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(StoreUnavailable):
             await found.change([SITES], CHANGES, "mqtt", ("t", "m"))
         await found.use(config_of(b))
 
@@ -139,7 +139,7 @@ async def test_set_that_cannot_be_stored_changes_nothing(tmp_path: Path, monkeyp
 
 
 async def refuse(*_: Any) -> None:
-    raise sqlite3.OperationalError("database or disk is full")
+    raise StoreUnavailable("database or disk is full")
 
 
 async def test_release_survives_a_poll_that_is_under_way(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkey
 
         async def full(*given: Any) -> int:
             if not left[0]:
-                raise sqlite3.OperationalError("database or disk is full")
+                raise StoreUnavailable("database or disk is full")
             left[0] -= 1
             return await commit(*given)
 
@@ -313,7 +313,7 @@ async def test_last_poll_is_the_failed_one(
         async def full(*given: Any) -> int:
             if left[0]:
                 left[0] -= 1
-                raise sqlite3.OperationalError("database or disk is full")
+                raise StoreUnavailable("database or disk is full")
             return await commit(*given)
 
         monkeypatch.setattr(b.store, "commit", full)

@@ -25,7 +25,7 @@ from oneweb_bridge.model.records import (
     StoredRecord,
 )
 from oneweb_bridge.store import database, journal, store
-from oneweb_bridge.store.database import StoreError
+from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.store import SLICE, CallProgress, Setting, Store
 from tests.rounds_bridge import made_old
 from tests.test_cancellation import cancelled_at_random
@@ -213,7 +213,7 @@ def test_second_process_is_refused(path: Path) -> None:
         import asyncio
         from pathlib import Path
         from oneweb_bridge.store import store
-        from oneweb_bridge.store.database import StoreError
+        from oneweb_bridge.store.errors import StoreError
 
         async def main():
             async with store.open_store(Path({str(path)!r})):

@@ -19,7 +19,7 @@ from oneweb_bridge.model.status import Probe
 from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection, describe_connection_error
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal
-from oneweb_bridge.store.database import StoreError, explained
+from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 
 PROBE_TIMEOUT_S = 5.0
 
@@ -77,10 +77,9 @@ async def _check_broker(config: Config) -> tuple[bool, str]:
 async def _identity(config: Config) -> Identity:
     """What the database knows of itself; of one that cannot be read, or is not there yet, nothing."""
     path = Path(config.state.path)
-    with contextlib.suppress(StoreError):
+    with contextlib.suppress(StoreError, StoreUnavailable, StoreDamaged):
         async with journal.open_journal(path, "mqtt", read_only=True) as rows:
-            with explained(path):
-                return await rows.identity()
+            return await rows.identity()
     return Identity()
 
 

@@ -8,7 +8,6 @@ import io
 import logging
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from oneweb_bridge.config import read
 from oneweb_bridge.config.masks import Masks, secrets_of
 from oneweb_bridge.config.schema import Log, parse_duration
 from oneweb_bridge.files import refusal_of
-from oneweb_bridge.store.database import StoreError, is_damaged
+from oneweb_bridge.store.errors import StoreDamaged, StoreError
 
 DONE, FAILED, WRONG = 0, 1, 2
 CANCEL_AGAIN_S = 4.0
@@ -266,9 +265,7 @@ def _run(options: argparse.Namespace) -> int:
         return _until_signalled(app.run(found, masks=masks, reloads=reloads), read_again)
     except* StoreError as group:
         return_code = _refuse(str(group.exceptions[0]), FAILED)
-    except* sqlite3.DatabaseError as group:
-        if group.split(is_damaged)[1] is not None:
-            raise
+    except* StoreDamaged:
         return_code = _refuse(f"{found.state.path} is damaged: move it away, or put a backup in its place", FAILED)
     return return_code
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from oneweb_bridge.mqtt.publisher import Publisher
 from oneweb_bridge.mqtt.session import CommandMessage
 from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
 from oneweb_bridge.polling.poller import Poller, PollResult
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.store import PollRequest, Store
 
 _log = logging.getLogger("oneweb_bridge.commands")
@@ -125,7 +125,7 @@ class Executor:
     ) -> None:
         try:
             await self._obey(incoming, address, group)
-        except sqlite3.OperationalError as error:
+        except StoreUnavailable as error:
             self._answer(incoming, address, commands.id_of(incoming.payload), error=_not_stored(error))
 
     async def _obey(self, incoming: CommandMessage, address: CommandTopic, group: asyncio.TaskGroup) -> None:
@@ -230,7 +230,7 @@ class Executor:
             count = await self._requested(command)
         except (BadCommand, aiomqtt.MqttError) as error:
             self._answer(incoming, address, command.id, error=str(error))
-        except sqlite3.OperationalError as error:
+        except StoreUnavailable as error:
             self._answer(incoming, address, command.id, error=_not_stored(error))
         else:
             self._answer(incoming, address, command.id, count=count)
@@ -298,7 +298,7 @@ class Executor:
         self._publisher.reply(Message(topic, encode(said), retain=False), incoming)
 
 
-def _not_stored(error: sqlite3.OperationalError) -> str:
+def _not_stored(error: StoreUnavailable) -> str:
     return f"the database could not be read or written: {error}; nothing was changed, try again"
 
 

@@ -8,7 +8,6 @@ still setting up the one before.
 import asyncio
 import logging
 import random
-import sqlite3
 import time
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -21,6 +20,7 @@ from oneweb_bridge.homeassistant import discovery
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.announcements import CLEARED_HASH, Devices, DeviceUpdate, DirtyDevice
+from oneweb_bridge.store.errors import StoreUnavailable
 
 _log = logging.getLogger("oneweb_bridge.announcer")
 
@@ -90,7 +90,7 @@ class Announcer:
             try:
                 await self._mark()
                 await self._reconcile(outlet)
-            except sqlite3.OperationalError as error:
+            except StoreUnavailable as error:
                 _log.error("devices could not be announced: %s", error)
             await asyncio.sleep(LOOK)
 

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import math
 import secrets
-import sqlite3
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from oneweb_bridge.mqtt.purge import clear_old_bases, stray_topics
 from oneweb_bridge.mqtt.session import CommandMessage, ForeignInstance, PublisherCallbacks, Session, TwinConnected
 from oneweb_bridge.mqtt.suspects import Suspects
 from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.journal import Journal
 
 _log = logging.getLogger("oneweb_bridge.publisher")
@@ -126,7 +126,7 @@ class Publisher:
                     self.problem, pause = self._twin_sentence, self._pause_for_twin(group)
                 if group.subgroup((ForeignInstance, TakenOver)) is not None:
                     self._accepted_at = -math.inf
-            except* sqlite3.OperationalError as group:
+            except* StoreUnavailable as group:
                 # The next session reads from the disk how far the journal is published.
                 self.problem = f"the journal could not be read or written: {_first_error(group)}"
                 longest = LONGEST_STORE_WAIT

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
@@ -29,6 +28,7 @@ from oneweb_bridge.mqtt.resend import messages_to_restore
 from oneweb_bridge.mqtt.suspects import RECENT, Suspects
 from oneweb_bridge.mqtt.topics import TopicTree, response_topic_problem
 from oneweb_bridge.mqtt.window import Outgoing, SendWindow
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.journal import PAGE_ROWS, Journal
 
 _log = logging.getLogger("oneweb_bridge.publisher")
@@ -212,7 +212,7 @@ class Session:
             await self._say_goodbye(with_head=True)
             raise
         except BaseExceptionGroup as group:
-            if group.subgroup(sqlite3.OperationalError) is not None:
+            if group.subgroup(StoreUnavailable) is not None:
                 # The broker is well and would not publish the will.
                 await self._say_goodbye()
             raise
@@ -702,7 +702,7 @@ class Session:
             try:
                 await self._save(positions)
                 return
-            except sqlite3.OperationalError as error:
+            except StoreUnavailable as error:
                 _log.error("the journal's cursor could not be written: %s; next try in %.1f s", error, wait)
             await asyncio.sleep(wait)
             wait = min(wait * 2, LONGEST_STORE_WAIT)
@@ -871,7 +871,7 @@ class Session:
         """Notes how far everything is. What cannot be written now is repeated by the next session."""
         positions = self._window.positions()
         if positions != self._window.durable or self._refusals.paid:
-            with contextlib.suppress(sqlite3.OperationalError):
+            with contextlib.suppress(StoreUnavailable):
                 await self._save(positions)
                 self._owner.cursor = positions.cursor
                 self._window.committed(positions)

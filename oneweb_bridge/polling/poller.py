@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import sqlite3
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Literal
@@ -24,6 +23,7 @@ from oneweb_bridge.model.records import Alert, Batch, Entry, RecordWrite, Status
 from oneweb_bridge.model.status import Alarm, ApiState, CallState
 from oneweb_bridge.polling import schedule
 from oneweb_bridge.polling.intake import PollOutcome, PollRunner
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.store import CallProgress, Setting, Store
 
 _log = logging.getLogger("oneweb_bridge.poller")
@@ -268,7 +268,7 @@ class Poller:
             wait = schedule.next_wait(slot.effective, time.monotonic() - started)
             await self._end_poll(slot, wishes, wait, outcome.alerts)
             self._tell_success(slot, outcome)
-        except (ApiError, TimeoutError, sqlite3.OperationalError) as error:
+        except (ApiError, TimeoutError, StoreUnavailable) as error:
             await self._note_cost(slot, requests)
             await self._fail(slot, wishes, error, has_asked=self._api.requests > requests)
         finally:
@@ -311,7 +311,7 @@ class Poller:
     async def _fail(self, slot: CallRuntime, wishes: list[Wish], error: Exception, *, has_asked: bool) -> None:
         """Notes a poll that failed, and ends it. What it has stored before counts: only the disk is trusted then."""
         failures, last_poll, polled = slot.memory.failures + 1, slot.memory.last_poll, slot.memory.polled
-        with contextlib.suppress(sqlite3.OperationalError):
+        with contextlib.suppress(StoreUnavailable):
             slot.memory = await self._store.load_call_progress(slot.call)
         slot.memory = msgspec.structs.replace(
             slot.memory,
@@ -322,14 +322,14 @@ class Poller:
         )
         slot.error = self._api.masks.text(_error_sentence(error, self._config.api.timeout.poll))
         slot.status, wait, alerts = self._reaction(slot, error)
-        if isinstance(error, sqlite3.OperationalError):
+        if isinstance(error, StoreUnavailable):
             slot.refusals += 1
             retry = schedule.store_retry(slot.refusals, asked_api=has_asked)
             wait = wait if retry is None else min(wait, retry)
         _log.warning("%s: %s; next try in %s", slot.call, slot.error, interval_text(round(wait)))
         try:
             await self._end_poll(slot, wishes, wait, alerts)
-        except sqlite3.OperationalError as not_stored:
+        except StoreUnavailable as not_stored:
             slot.said = b""
             _log.error("%s: its state could not be stored: %s", slot.call, not_stored)
 
@@ -489,7 +489,7 @@ class Poller:
 
     async def _say(self, *slots: CallRuntime, memory: CallProgress | None = None) -> None:
         """Stores the states that have changed, in one transaction; what cannot be stored is tried again soon."""
-        with contextlib.suppress(sqlite3.OperationalError):
+        with contextlib.suppress(StoreUnavailable):
             await self._store_states(slots, memory)
 
     async def _store_states(self, slots: Sequence[CallRuntime], memory: CallProgress | None) -> None:
@@ -502,7 +502,7 @@ class Poller:
             slot.said = b""
         try:
             await self._store.commit(batch, memory, tuple(ended))
-        except sqlite3.OperationalError as error:
+        except StoreUnavailable as error:
             _log.error("%s: the state could not be stored: %s", ", ".join(slot.call for slot in docs), error)
             raise
         for slot, doc in docs.items():
@@ -525,7 +525,7 @@ class Poller:
             return
         try:
             await self._store.commit(Batch(entries=waiting))
-        except sqlite3.OperationalError as error:
+        except StoreUnavailable as error:
             self._alerts = waiting + self._alerts
             _log.error("%d alerts could not be stored: %s", len(waiting), error)
 
@@ -553,7 +553,7 @@ class Poller:
             self._related.clear()
             try:
                 await self._intake.relate()
-            except sqlite3.OperationalError as error:
+            except StoreUnavailable as error:
                 _log.error("relations could not be stored: %s", error)
                 await asyncio.sleep(FRESH_CHECK_S)
                 self._related.set()
@@ -609,7 +609,7 @@ class Poller:
 
 
 def _error_sentence(error: Exception, deadline: float) -> str:
-    if isinstance(error, sqlite3.OperationalError):
+    if isinstance(error, StoreUnavailable):
         return f"the database could not be written: {error}"
     if isinstance(error, TimeoutError):
         return f"the poll took longer than api.timeout.poll, {interval_text(deadline)}"

@@ -50,7 +50,7 @@ class DeviceUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextlib.asynccontextmanager
 async def open_devices(path: Path, now: Callable[[], int]) -> AsyncIterator["Devices"]:
-    """The devices in the database at `path`; `now` gives steady time. Raises database.StoreError."""
+    """The devices in the database at `path`; `now` gives steady time. Raises StoreError."""
     async with database.open_connection(path) as db:
         yield Devices(db, now)
 
@@ -217,7 +217,7 @@ class Devices:
             yield
 
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        return list(await self._db.execute_fetchall(sql, parameters))
+        return await database.fetch_all(self._db, sql, parameters)
 
 
 _NAMESAKES = """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store import database
-from oneweb_bridge.store.database import StoreError
+from oneweb_bridge.store.errors import StoreError
 
 PAGES = 1024
 """Pages copied in one step: a few MB, so that progress is seen and Ctrl-C is heard."""

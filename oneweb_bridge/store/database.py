@@ -7,7 +7,7 @@ import os
 import secrets
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import msgspec
 
 from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
 from oneweb_bridge.files import refusal_of
+from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable, named_errors
 
 VERSION = 3
 """`user_version` of the schema that this program writes."""
@@ -96,19 +97,6 @@ COPIED = "INSERT OR REPLACE INTO meta VALUES ('copied', '')"
 """Marks a copy: each time one of it is opened as the bridge's database, its journal gets a new id."""
 
 
-class StoreError(Exception):
-    """The database cannot be used; the text says which file, why, and what to do."""
-
-
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-"""Error codes, without their extension, of a file that is not to be trusted any more. Source: SQLite, rescode.html."""
-
-
-def is_damaged(error: BaseException) -> bool:
-    """Whether SQLite found the file damaged."""
-    return isinstance(error, sqlite3.DatabaseError) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGED
-
-
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
     """Holds the database for this process. Raises StoreError when another bridge has it."""
@@ -154,12 +142,13 @@ async def open_connection(path: Path, *, read_only: bool = False) -> AsyncIterat
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns what SQLite says while a database is being opened into a StoreError."""
+    """Turns what goes wrong while a database is being opened into a StoreError."""
     try:
-        yield
-    except sqlite3.OperationalError as error:
+        with named_errors():
+            yield
+    except StoreUnavailable as error:
         raise StoreError(f"{path} cannot be used now ({error}): end what else uses it, and look at the disk") from None
-    except sqlite3.DatabaseError as error:
+    except (StoreDamaged, sqlite3.DatabaseError) as error:
         raise StoreError(f"{path} cannot be read as the bridge's database ({error}): move it away") from None
 
 
@@ -175,16 +164,29 @@ async def temporary() -> AsyncIterator[aiosqlite.Connection]:
 async def transaction(db: aiosqlite.Connection, lock: asyncio.Lock) -> AsyncIterator[None]:
     """A transaction that is whole or not there at all, also when its task is cancelled in the middle.
 
-    `lock` is the connection's; whoever reads there without it sees what is not committed.
+    `lock` is the connection's; whoever reads there without it sees what is not committed. Raises StoreUnavailable.
     """
     async with lock:
-        try:
-            await db.execute("BEGIN IMMEDIATE")
-            yield
-            await db.execute("COMMIT")
-        except BaseException:
-            await asyncio.shield(db.rollback())
-            raise
+        with named_errors():
+            async with _transaction(db):
+                yield
+
+
+@contextlib.asynccontextmanager
+async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
+    try:
+        await db.execute("BEGIN IMMEDIATE")
+        yield
+        await db.execute("COMMIT")
+    except BaseException:
+        await asyncio.shield(db.rollback())
+        raise
+
+
+async def fetch_all(db: aiosqlite.Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    """What a statement gives. Raises StoreUnavailable."""
+    with named_errors():
+        return list(await db.execute_fetchall(sql, parameters))
 
 
 def create_private(path: Path) -> None:

@@ -6,7 +6,6 @@ dropped then is counted and alerted, and its retained topics are restored from t
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import aiosqlite
 from oneweb_bridge.config.schema import State
 from oneweb_bridge.model.records import Alert, Row
 from oneweb_bridge.store import database
+from oneweb_bridge.store.errors import StoreUnavailable, named_errors
 
 _log = logging.getLogger("oneweb_bridge.housekeeping")
 
@@ -51,8 +51,9 @@ async def housekeeping_loop(
         while True:
             pause = TRIM_INTERVAL_S
             try:
-                await trim(db, settings(), outputs, alert, now(), marks=marks, classes=classes)
-            except sqlite3.OperationalError as error:
+                with named_errors():
+                    await trim(db, settings(), outputs, alert, now(), marks=marks, classes=classes)
+            except StoreUnavailable as error:
                 _log.warning("the journal could not be trimmed: %s", error)
                 # A script that failed in its middle would hold up every other writer.
                 await db.rollback()

@@ -7,6 +7,7 @@ A cursor only moves forward, and only after the other side has answered.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,10 +18,14 @@ from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.model.heads import Identity, Place
 from oneweb_bridge.model.records import Debt, FormerJournalIds, Positions, RecordKind, Row, Waiting
 from oneweb_bridge.store import database
+from oneweb_bridge.store.errors import named_errors
 
 PAGE_ROWS = 500
 """Rows read at a time."""
 
+_MOVE_CURSOR = """
+INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)
+"""
 _ROW = "seq, at, entity, id, what, name, ts, body"
 
 
@@ -28,7 +33,7 @@ _ROW = "seq, at, entity, id, what, name, ts, body"
 async def open_journal(
     path: Path, output: str, *, read_only: bool = False, clock: Clock = SYSTEM
 ) -> AsyncIterator["Journal"]:
-    """The journal in `path` for one output. Raises database.StoreError."""
+    """The journal in `path` for one output. Raises StoreError."""
     async with database.open_connection(path, read_only=read_only) as db:
         yield Journal(db, output, clock)
 
@@ -61,15 +66,7 @@ class Journal:
 
     async def advance(self, seq: int) -> None:
         """Notes durably that everything up to `seq` is done; never goes back."""
-        async with self._lock:
-            await self._write_cursor(seq)
-
-    async def _write_cursor(self, seq: int) -> None:
-        await self._db.execute(
-            """INSERT INTO cursor VALUES (?, ?)
-               ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)""",
-            (self._output, seq),
-        )
+        await self._execute(_MOVE_CURSOR, (self._output, seq))
 
     async def positions(self) -> Positions:
         """How far this output has got, and the classes of topics that wait."""
@@ -88,7 +85,7 @@ class Journal:
         """
         async with self._transaction():
             topics = list(paid or ())
-            await self._write_cursor(positions.cursor)
+            await self._db.execute(_MOVE_CURSOR, (self._output, positions.cursor))
             await self._db.execute(
                 "DELETE FROM lane WHERE output = ? AND class NOT IN (SELECT value FROM json_each(?))",
                 (self._output, msgspec.json.encode(list(positions.waiting)).decode()),
@@ -107,22 +104,25 @@ class Journal:
 
     async def mark_told(self, name: str, *, told: bool) -> bool:
         """Notes whether an alert has told that a class of topics waits. Returns whether that is new."""
-        async with self._lock:
-            cursor = await self._db.execute(
-                "UPDATE lane SET told = ? WHERE output = ? AND class = ? AND told = ?",
-                (told, self._output, name, not told),
-            )
-        return cursor.rowcount > 0
+        count = await self._execute(
+            "UPDATE lane SET told = ? WHERE output = ? AND class = ? AND told = ?",
+            (told, self._output, name, not told),
+        )
+        return count > 0
 
     async def renew(self, until: int) -> tuple[str, FormerJournalIds]:
         """Gives the journal a new id, durably; rows up to `until` keep the one they have. Returns all ids."""
-        async with self._lock:
+        async with self._transaction():
             await self._db.execute(database.RENEW_JOURNAL_ID, {"until": until, "id": database.new_journal_id()})
-        return await database.journal_ids(self._db)
+        return await self._ids()
+
+    async def _ids(self) -> tuple[str, FormerJournalIds]:
+        with named_errors():
+            return await database.journal_ids(self._db)
 
     async def identity(self) -> Identity:
         """The ids of the journal, and where the database was published."""
-        id, earlier = await database.journal_ids(self._db)
+        id, earlier = await self._ids()
         return Identity(journal_id=id, earlier=earlier, places=await self._places())
 
     async def note_place(self, place: Place) -> None:
@@ -144,16 +144,14 @@ class Journal:
 
     async def _write_places(self, places: tuple[Place, ...]) -> None:
         value = msgspec.json.encode(places).decode()
-        async with self._lock:
-            await self._db.execute("INSERT OR REPLACE INTO meta VALUES ('places', ?)", (value,))
+        await self._execute("INSERT OR REPLACE INTO meta VALUES ('places', ?)", (value,))
 
     async def set_aside(self, seq: int, topic: str, reason: str) -> None:
         """Notes a row that this output gave up."""
-        async with self._lock:
-            await self._db.execute(
-                "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
-                (self._output, seq, self._clock.now(), topic, reason),
-            )
+        await self._execute(
+            "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
+            (self._output, seq, self._clock.now(), topic, reason),
+        )
 
     async def counts(self) -> tuple[int, int]:
         """How many rows were dropped unpublished and how many were set aside, ever."""
@@ -246,8 +244,7 @@ class Journal:
 
     async def restored(self) -> None:
         """Notes that the retained topics are right again."""
-        async with self._lock:
-            await self._db.execute("DELETE FROM meta WHERE name = 'restore_from'")
+        await self._execute("DELETE FROM meta WHERE name = 'restore_from'")
 
     # ── history ────────────────────────────────────────────────────────────────────────────────
 
@@ -266,19 +263,17 @@ class Journal:
         sql = f"SELECT {_ROW} FROM journal WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?"
         return [Row(*row) for row in await self._rows(sql, (*values, PAGE_ROWS))]
 
-    @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
+    def _transaction(self) -> AbstractAsyncContextManager[None]:
+        return database.transaction(self._db, self._lock)
+
+    async def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Carries out one statement that is its own transaction. Returns how many rows it changed."""
         async with self._lock:
-            try:
-                await self._db.execute("BEGIN IMMEDIATE")
-                yield
-                await self._db.execute("COMMIT")
-            except BaseException:
-                await asyncio.shield(self._db.rollback())
-                raise
+            with named_errors():
+                return (await self._db.execute(sql, parameters)).rowcount
 
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        return list(await self._db.execute_fetchall(sql, parameters))
+        return await database.fetch_all(self._db, sql, parameters)
 
     async def _one(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return int((await self._rows(sql, parameters))[0][0])

@@ -88,7 +88,7 @@ class Staging:
 
     async def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         async with self._lock:
-            return list(await self._db.execute_fetchall(sql, parameters))
+            return await database.fetch_all(self._db, sql, parameters)
 
 
 def _placeholders(values: Sequence[object]) -> str:

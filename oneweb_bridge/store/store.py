@@ -6,7 +6,6 @@ After a failed commit nothing in memory is trusted any more; it is read again fr
 
 import asyncio
 import contextlib
-import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from oneweb_bridge.model.records import (
 )
 from oneweb_bridge.model.value_types import merge_value_types
 from oneweb_bridge.store import database, staging
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.staging import StagedRow, Staging
 
 SLICE = 1000
@@ -81,7 +81,7 @@ class Setting(msgspec.Struct, frozen=True):
 
 @contextlib.asynccontextmanager
 async def open_store(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
-    """The store in `path`, created where it is missing. Raises database.StoreError."""
+    """The store in `path`, created where it is missing. Raises StoreError."""
     with database.hold_lock(path):
         database.create_private(path)
         async with database.open_connection(path) as db:
@@ -161,7 +161,7 @@ class Store:
             async with database.transaction(self._db, self._lock):
                 yield
             self.problem = None
-        except sqlite3.OperationalError as error:
+        except StoreUnavailable as error:
             self.problem = str(error)
             raise
 
@@ -320,7 +320,7 @@ class Store:
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        return list(await self._reader.execute_fetchall(sql, parameters))
+        return await database.fetch_all(self._reader, sql, parameters)
 
     async def load_call_progress(self, call: str) -> CallProgress:
         """What is remembered of a call; of one never polled, nothing."""

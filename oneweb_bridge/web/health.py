@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
@@ -16,6 +15,7 @@ from prometheus_client.registry import Collector
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.status import Info
 from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.web.connections import MAX_IDLE_S, Connections, accept_connections, max_connections
 
 STUCK_AFTER_S = 30.0
@@ -76,7 +76,7 @@ class Health:
         """The bridge's own state; None while the database cannot be read."""
         try:
             return await self._info()
-        except sqlite3.OperationalError:
+        except StoreUnavailable:
             return None
 
     def _parts(self, info: Info | None) -> Readiness:
