@@ -981,7 +981,7 @@ TABLE = (
     ),
     Mutant(
         "what records take over",
-        "decode/wire.py",
+        "decode/pages.py",
         "if size > MAX_MADE_BYTES or len(found) >= MAX_RECORDS:",
         "if False:",
         "test_sizes.py",
@@ -1105,14 +1105,14 @@ TABLE = (
     ),
     Mutant(
         "decoding is a border",
-        "decode/wire.py",
+        "decode/border.py",
         "        except Exception as error:\n            raise Unreadable(_reason(error)) from error",
-        "        except values.Odd as error:\n            raise Unreadable(_reason(error)) from error",
+        "        except values.Unparseable as error:\n            raise Unreadable(_reason(error)) from error",
         "test_api_faults.py -k breaks_its_decoder",
     ),
     Mutant(
         "what is set aside is told with its field",
-        "decode/wire.py",
+        "decode/fields.py",
         "            error.add_note(name)\n",
         "",
         "test_api_faults.py -k breaks_its_decoder",
@@ -1126,7 +1126,7 @@ TABLE = (
     ),
     Mutant(
         "a number without bounds costs its own bucket alone",
-        "decode/wire.py",
+        "decode/pages.py",
         "level: list[Any] = [_loaded(body)]",
         "level: list[Any] = [msgspec.json.decode(body)]",
         "test_outside.py -k any_field_costs_no_other_record[usage_consumption]",

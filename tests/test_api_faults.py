@@ -18,7 +18,7 @@ from aiohttp import web
 
 from oneweb_bridge import app
 from oneweb_bridge.api.client import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
-from oneweb_bridge.decode import wire
+from oneweb_bridge.decode.fields import _CONVERTERS
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.simulator import Shape
 from oneweb_bridge.simulator.options import Options
@@ -523,7 +523,7 @@ async def test_record_that_breaks_its_decoder_is_set_aside_and_told(
             raise ZeroDivisionError("nobody imagined this")
         return None if value is None else str(value)
 
-    monkeypatch.setitem(wire._CONVERTERS, "text", broken)
+    monkeypatch.setitem(_CONVERTERS, "text", broken)
     caplog.set_level("DEBUG", "oneweb_bridge.intake")
     async with bench(tmp_path, polling={"sites": {"page": {"style": "none"}}}) as opened:
         body = json.dumps([{"id": "S-1", "name": "n"}, {"id": "S-2", "name": "broken"}])

@@ -16,8 +16,8 @@ import yaml
 from oneweb_bridge.cli import main
 from oneweb_bridge.commands import decode as commands
 from oneweb_bridge.decode.catalogue import CALLS, Call, Field
+from oneweb_bridge.decode.records import KEYS
 from oneweb_bridge.decode.values import INTEGER_SUFFIXES
-from oneweb_bridge.decode.wire import KEYS
 from oneweb_bridge.model.records import Row, RowType, Status
 from oneweb_bridge.mqtt import topics
 from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic

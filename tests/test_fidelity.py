@@ -11,7 +11,7 @@ from aiohttp import web
 
 from oneweb_bridge.api import client, fetch
 from oneweb_bridge.api.listing import ListingPage
-from oneweb_bridge.decode import wire
+from oneweb_bridge.decode.pages import decode_record
 from oneweb_bridge.polling.intake import compile_call
 from tests import fidelity
 from tests.fidelity_table import ROWS
@@ -91,7 +91,7 @@ async def test_flat_component_rows_of_a_terminal_make_one_record_across_pages() 
     found = fidelity.config_of(lines, url)
     plan = compile_call(found.polling["user_terminal_components"], found)
     readings = [
-        plan.read(id, wire.decode_record(raw)) for page in pages for id, raw in zip(page.ids, page.raws(), strict=True)
+        plan.read(id, decode_record(raw)) for page in pages for id, raw in zip(page.ids, page.raws(), strict=True)
     ]
     assert {reading.id: reading.fields for reading in readings} == {
         imei: {f"main/{kind}": f"{kind}-{imei}" for kind in ("UT", "SSM", "CNX")} for imei in ("1", "2", "3")

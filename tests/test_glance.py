@@ -14,7 +14,7 @@ from oneweb_bridge.decode import record_hashes
 from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.decode.record_hashes import Salt
-from tests.test_wire import POLLING
+from tests.test_decode import POLLING
 
 TERMINALS = record_hashes.record_hasher(POLLING["user_terminals"])
 

@@ -197,7 +197,7 @@ def test_library_has_its_owners_alone(library: str) -> None:
         ("mqtt.session", "polling api store.store commands mqtt.publisher"),
         ("polling.poller", "mqtt store.journal commands"),
         ("polling.intake", "mqtt store.journal polling.poller"),
-        ("api.client", "store mqtt polling decode.wire"),
+        ("api.client", "store mqtt polling decode.pages"),
         ("store.housekeeping", "mqtt polling store.store"),
     ],
 )

@@ -21,9 +21,13 @@ from hypothesis import strategies as st
 
 from oneweb_bridge.api import client, headers, rate_limits
 from oneweb_bridge.commands import decode as commands
-from oneweb_bridge.decode import record_hashes, wire
+from oneweb_bridge.decode import record_hashes
+from oneweb_bridge.decode.border import Unreadable
 from oneweb_bridge.decode.catalogue import CALLS, Call
-from oneweb_bridge.decode.wire import DecodeRules
+from oneweb_bridge.decode.fields import DecodeRules
+from oneweb_bridge.decode.pages import clean_body, decode_record, expand_tables, split_page
+from oneweb_bridge.decode.records import record_decoder
+from oneweb_bridge.decode.samples import Measured, Sampler, sample_decoder
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model import heads
 from oneweb_bridge.model.records import DecodedRecord, Entry, Row, Sample
@@ -32,8 +36,8 @@ from oneweb_bridge.mqtt.topics import parse_command_topic
 from oneweb_bridge.polling import diff, samples
 from tests.outside import VALUES, check_publishable, places, with_value, with_values
 from tests.polls import bench
+from tests.test_decode import POLLING, body_of
 from tests.test_explore import judged
-from tests.test_wire import POLLING, body_of
 
 FOLDER = Path(__file__).parent / "samples"
 TREE = topics.TopicTree("oneweb", "main", "j")
@@ -58,7 +62,7 @@ class Readers(msgspec.Struct, frozen=True):
 
     look: record_hashes.RecordHasher
     read: Callable[[str, Any], DecodedRecord]
-    sample: wire.Sampler
+    sample: Sampler
 
 
 @functools.cache
@@ -67,21 +71,21 @@ def readers_of(id: str) -> Readers:
     call = POLLING[id]
     return Readers(
         record_hashes.record_hasher(call),
-        wire.record_decoder(call, DecodeRules()),
-        wire.sample_decoder(call, DecodeRules()),
+        record_decoder(call, DecodeRules()),
+        sample_decoder(call, DecodeRules()),
     )
 
 
 def read_page(call: Call, body: bytes) -> dict[str, object]:
     """What is read of a page, by key, and published; as a poll does it."""
-    records = wire.expand_tables(call, wire.split_page(body, call.records).records)
+    records = expand_tables(call, split_page(body, call.records).records)
     readers = readers_of(call.id)
-    readers.look.page(wire.clean_body(body), record_hashes.Salt.of("x"))
+    readers.look.page(clean_body(body), record_hashes.Salt.of("x"))
     found: dict[str, object] = {}
     for raw in records:
-        with contextlib.suppress(wire.Unreadable):
+        with contextlib.suppress(Unreadable):
             id, _ = readers.look.key(raw), readers.look.parts(raw)
-            decoded = wire.decode_record(raw)
+            decoded = decode_record(raw)
             if call.reads == "report":
                 found[id] = publish_samples(call, readers.sample(id, decoded))
             else:
@@ -89,7 +93,7 @@ def read_page(call: Call, body: bytes) -> dict[str, object]:
     return found
 
 
-def publish_samples(call: Call, measured: wire.Measured) -> list[Sample]:
+def publish_samples(call: Call, measured: Measured) -> list[Sample]:
     """The samples as they are staged, judged and published."""
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(measured.samples), type=list[Sample])
     assert again == measured.samples

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import oneweb_bridge
-from oneweb_bridge.decode import values, wire
+from oneweb_bridge.decode import values
+from oneweb_bridge.decode.pages import split_page
 from oneweb_bridge.decode.paths import compile_path
 
 ROOT = Path(oneweb_bridge.__file__).parent
@@ -90,7 +91,7 @@ def test_patterns_are_found() -> None:
     found = {pattern.module for pattern in all_patterns()}
     assert {
         "decode/values.py",
-        "decode/wire.py",
+        "decode/pages.py",
         "decode/paths.py",
         "config/schema.py",
         "explore/redaction.py",
@@ -123,4 +124,4 @@ def test_text_of_a_megabyte_is_taken_apart() -> None:
     """Texts that may be long (a body, a component's name) are read whole, in one pass."""
     assert compile_path("name[:0]")({"name": "a." * 500_000}) == "a"
     body = b'["' + b"\\ud800" * 200_000 + b'"]'
-    assert len(wire.split_page(body).records) == 1
+    assert len(split_page(body).records) == 1

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.decode import sizes, wire
+from oneweb_bridge.decode import sizes
+from oneweb_bridge.decode.border import BadPage
 from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.decode.pages import split_page
 from oneweb_bridge.decode.sizes import MAX_DEPTH, TooMuch
 
 
@@ -56,16 +58,16 @@ BODIES = {
 }
 MEASURE = """
 import resource, sys
-from oneweb_bridge.decode import wire
+from oneweb_bridge.decode import pages
 from oneweb_bridge.decode.catalogue import CALLS
 from msgspec.structs import replace
 
 body = {body}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    page = wire.split(body, {selector!r})
-    for record in wire.exploded(replace(CALLS["sites"], explode={explode!r}), page.records):
-        wire.decoded(record)
+    page = pages.split_page(body, {selector!r})
+    for record in pages.expand_tables(replace(CALLS["sites"], explode={explode!r}), page.records):
+        pages.decode_record(record)
 except ValueError as error:
     print(error)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
@@ -92,12 +94,12 @@ def test_page_of_the_real_size_fits() -> None:
     ] * 3}] * 42}  # fmt: skip
     body = msgspec.json.encode([record] * CALLS["ut_signal_quality"].page.limit)
     assert len(body) < 64_000_000 / 3
-    assert len(wire.split_page(body).records) == 1000
+    assert len(split_page(body).records) == 1000
 
 
 def test_more_records_than_a_page_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that is all records, and short ones, is bounded by their number."""
-    monkeypatch.setattr("oneweb_bridge.decode.wire.MAX_RECORDS", 3)
-    assert len(wire.split_page(b"[1,2,3]").records) == 3
-    with pytest.raises(wire.BadPage, match="more than 3 records"):
-        wire.split_page(b"[1,2,3,4]")
+    monkeypatch.setattr("oneweb_bridge.decode.pages.MAX_RECORDS", 3)
+    assert len(split_page(b"[1,2,3]").records) == 3
+    with pytest.raises(BadPage, match="more than 3 records"):
+        split_page(b"[1,2,3,4]")

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.decode.catalogue import CALLS, FieldType
+from oneweb_bridge.decode.fields import _CONVERTERS
 from oneweb_bridge.decode.units import UNITS, can_convert, convert, dimension_of, name_unknown_indicator
 from oneweb_bridge.decode.values import Unparseable
-from oneweb_bridge.decode.wire import _CONVERTERS
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,17 @@ import msgspec
 from oneweb_bridge.api import headers, paging
 from oneweb_bridge.api.client import Answer, ApiClient, BadAnswer, NotFound
 from oneweb_bridge.api.listing import ListingPage, digest
-from oneweb_bridge.decode import wire
+from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.pages import (
+    check_count,
+    clean_body,
+    expand_tables,
+    merge_rows,
+    merges_rows,
+    split_page,
+    value_at,
+)
 from oneweb_bridge.decode.record_hashes import RecordHasher, Salt
 from oneweb_bridge.decode.sizes import MAX_MADE_BYTES
 
@@ -48,7 +57,7 @@ async def fetch_pages(api: ApiClient, errand: FetchRequest) -> AsyncGenerator[Li
     Where rows of one key make a record together, they are held until the last of them is there.
     """
     pages = FETCH_METHODS[errand.call.fetch](api, errand)
-    async with contextlib.aclosing(_gathered(pages, errand) if wire.merges_rows(errand.call) else pages) as wanted:
+    async with contextlib.aclosing(_gathered(pages, errand) if merges_rows(errand.call) else pages) as wanted:
         async for page in wanted:
             yield page
 
@@ -132,7 +141,7 @@ def _report_url(answer: Answer, url: str) -> str:
     url = answer.url or url
     place = answer.headers.get("Location")
     if place is None:
-        id = wire.value_at(answer.body, "id")
+        id = value_at(answer.body, "id")
         if not isinstance(id, (str, int)):
             raise BadAnswer(f"{url}: the requested report has neither a Location header nor an id", answer.body)
         place = f"{url}/{quote(str(id), safe='')}"
@@ -147,7 +156,7 @@ def _report_url(answer: Answer, url: str) -> str:
 
 
 def _still_working(answer: Answer) -> bool:
-    state = wire.value_at(answer.body, "status")
+    state = value_at(answer.body, "status")
     return isinstance(state, str) and state.casefold() in ("pending", "inprogress", "acknowledged", "running")
 
 
@@ -204,8 +213,8 @@ class _RowMerger:
         records, unreadable, reason = {}, page.unreadable, page.reason
         for id in ids:
             try:
-                records[id] = wire.merge_rows(self._rows.pop(id))
-            except wire.Unreadable as error:
+                records[id] = merge_rows(self._rows.pop(id))
+            except Unreadable as error:
                 unreadable, reason = unreadable + 1, reason or f"{id}: {error}"
                 _log.debug("%s: %s is set aside", self._errand.call.id, id, exc_info=error)
         hashes = _hashes(records, records.values(), self._errand)
@@ -237,7 +246,7 @@ def _page_result(answer: Answer, call: Call, page: ListingPage, count: int) -> p
     return paging.PageResult(
         count=count,
         # Rows of one key may stand on several pages; what may not come twice is the row.
-        ids=list(dict.fromkeys(seen.hex() for seen in page.hashes)) if wire.merges_rows(call) else page.ids,
+        ids=list(dict.fromkeys(seen.hex() for seen in page.hashes)) if merges_rows(call) else page.ids,
         total=headers.whole_length(answer.lines("Content-Range")) if total is None else total,
         next_links=following,
         next_cursor=cursor,
@@ -248,7 +257,7 @@ def _page_result(answer: Answer, call: Call, page: ListingPage, count: int) -> p
 
 def _next_cursor(answer: Answer, call: Call, count: int) -> tuple[str | None, str]:
     """The cursor of the next page, and why this answer cannot say that there is none."""
-    cursor = wire.value_at(answer.body, call.page.cursor_path)
+    cursor = value_at(answer.body, call.page.cursor_path)
     if cursor is None or cursor is False or cursor == "":
         proves_end = answer.body.lstrip()[:1] == b"{" or count < call.page.limit
         return None, "" if proves_end else f"a list has no place for the cursor '{call.page.cursor_path}'"
@@ -263,25 +272,25 @@ def _read_page(answer: Answer, errand: FetchRequest) -> tuple[ListingPage, int]:
     try:
         if (seen := _hash_whole_page(answer, errand)) is not None:
             return seen, len(seen.ids)
-        page = wire.split_page(answer.body, call.records)
-        records = wire.expand_tables(call, page.records)
-    except wire.BadPage as error:
+        page = split_page(answer.body, call.records)
+        records = expand_tables(call, page.records)
+    except BadPage as error:
         raise BadAnswer(f"{call.path}: {error}", answer.body) from None
     return _hash_each_record(records, answer, errand), page.count
 
 
 def _hash_whole_page(answer: Answer, errand: FetchRequest) -> ListingPage | None:
     """A page of records that is known by its bytes, or looked at in one piece; None when neither can be."""
-    if errand.call.reads == "report" or wire.merges_rows(errand.call):
+    if errand.call.reads == "report" or merges_rows(errand.call):
         return None
     seen_as = digest(answer.body)
     if (ids := errand.familiar(seen_as)) is not None:
         return ListingPage(ids, [], 0, answer.time, digest=seen_as, familiar=True)
-    body = wire.clean_body(answer.body)
+    body = clean_body(answer.body)
     seen = errand.glance.page(body, errand.salt)
     if seen is None or not seen[0]:
         return None
-    wire.check_count(len(seen[0]))
+    check_count(len(seen[0]))
     return ListingPage(*seen, 0, answer.time, body=body, digest=seen_as)
 
 
@@ -291,7 +300,7 @@ def _hash_each_record(records: list[msgspec.Raw], answer: Answer, errand: FetchR
         try:
             ids.append(errand.glance.key(raw))
             readable.append(raw)
-        except wire.Unreadable as error:
+        except Unreadable as error:
             reason = reason or str(error)
             _log.debug("%s: a record is set aside", call.id, exc_info=error)
     unreadable = len(records) - len(ids)
@@ -299,7 +308,7 @@ def _hash_each_record(records: list[msgspec.Raw], answer: Answer, errand: FetchR
         raise BadAnswer(
             f"{call.path}: none of {unreadable} records has a readable {' and '.join(call.key)}", answer.body
         )
-    if wire.merges_rows(call):
+    if merges_rows(call):
         hashes = [errand.salt.hash(id, (raw,)) for id, raw in zip(ids, readable, strict=True)]
     else:
         hashes = _hashes(ids, readable, errand)

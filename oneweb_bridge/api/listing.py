@@ -12,8 +12,8 @@ from itertools import zip_longest
 
 import msgspec
 
-from oneweb_bridge.decode import wire
 from oneweb_bridge.decode.bounds import Bounds
+from oneweb_bridge.decode.pages import split_clean_page
 from oneweb_bridge.model.records import DecodedRecord
 
 
@@ -38,7 +38,7 @@ class ListingPage(msgspec.Struct, frozen=True):
 
     def raws(self) -> list[msgspec.Raw]:
         """The records in the order of their keys."""
-        return wire.split_clean_page(self.body).records if self.body else self.records
+        return split_clean_page(self.body).records if self.body else self.records
 
 
 class Problems:

@@ -15,7 +15,7 @@ from oneweb_bridge.config.schema import KEEPALIVE, Config
 from oneweb_bridge.contract import schemas
 from oneweb_bridge.contract.schemas import Schema, ref
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.wire import KEYS
+from oneweb_bridge.decode.records import KEYS
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.homeassistant import discovery
 from oneweb_bridge.model import status as payloads

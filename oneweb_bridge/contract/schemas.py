@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, Field
+from oneweb_bridge.decode.records import KEYS
 from oneweb_bridge.decode.values import INTEGER_SUFFIXES
-from oneweb_bridge.decode.wire import KEYS
 from oneweb_bridge.model.status import TIME
 
 Schema = dict[str, Any]

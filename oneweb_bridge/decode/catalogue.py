@@ -75,7 +75,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     An answer with one of `empty_status` stands for an empty list.
     `explode` says how several values stand in one record: in a list, in a map of maps, as a table of
-    `columns` and `rows`, or not at all: then `rows` of one key make one record (see `wire.gathers`).
+    `columns` and `rows`, or not at all: then `rows` of one key make one record (see `pages.merges_rows`).
     """
 
     id: str

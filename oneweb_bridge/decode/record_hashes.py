@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.decode import values
+from oneweb_bridge.decode.border import Unreadable, at_border
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.pages import NO_CHARACTER, ROWS, decode_record, merges_rows
 from oneweb_bridge.decode.paths import compile_path, top_member
-from oneweb_bridge.decode.wire import NO_CHARACTER, ROWS, Unreadable, at_border, decode_record, merges_rows
 
 Raw = msgspec.Raw
 Parts = Sequence[bytes | Raw]

@@ -15,8 +15,13 @@ import msgspec
 import yaml
 
 from oneweb_bridge.config.read import Config, ConfigError, effective, parse
-from oneweb_bridge.decode import record_hashes, wire
+from oneweb_bridge.decode import record_hashes
+from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.fields import DecodeRules
+from oneweb_bridge.decode.pages import decode_record, expand_tables, merge_rows, merges_rows, split_page
+from oneweb_bridge.decode.records import KEYS, record_decoder
+from oneweb_bridge.decode.samples import Measured, sample_decoder
 from oneweb_bridge.explore import judge_components, judge_records, judge_reports, judge_usage
 from oneweb_bridge.explore.evidence import Evidence, Tree, located
 from oneweb_bridge.explore.judge_components import component_places, has_components
@@ -141,15 +146,15 @@ def _changed(config: Config, changes: Tree) -> Config:
 
 
 def _count(seen: Evidence, call: Call, config: Config, into: Judged) -> None:
-    rules = wire.DecodeRules(config.mapping.timezone, tuple(config.mapping.unlimited))
+    rules = DecodeRules(config.mapping.timezone, tuple(config.mapping.unlimited))
     rows = _rows(seen, call)
     if call.reads == "report":
-        sample = wire.sample_decoder(call, rules)
+        sample = sample_decoder(call, rules)
         samples = [found for id, record in rows for found in _samples(sample, id, record)]
         fields = [sample.values for sample in samples]
         into.newest, into.period = _newest(samples), _period(samples)
     else:
-        read = wire.record_decoder(call, rules)
+        read = record_decoder(call, rules)
         fields = [_fields(read, id, record) for id, record in rows]
     into.records = len(fields)
     known = {field.name for field in call.fields}
@@ -164,15 +169,15 @@ def _count(seen: Evidence, call: Call, config: Config, into: Judged) -> None:
 def _fields(read: Any, id: str, record: Any) -> Fields:
     try:
         reading = read(id, record)
-    except wire.Unreadable:
+    except Unreadable:
         return {}
-    return {name: value for name, value in reading.fields.items() if name != wire.KEYS[reading.kind]}
+    return {name: value for name, value in reading.fields.items() if name != KEYS[reading.kind]}
 
 
-def _samples(sample: Callable[[str, Any], wire.Measured], id: str, record: Any) -> list[Sample]:
+def _samples(sample: Callable[[str, Any], Measured], id: str, record: Any) -> list[Sample]:
     try:
         return sample(id, record).samples
-    except wire.Unreadable:
+    except Unreadable:
         return []
 
 
@@ -196,16 +201,16 @@ def _rows(seen: Evidence, call: Call) -> list[tuple[str, Any]]:
         return []
     key, by_key = record_hashes.key_reader(call), dict[str, list[msgspec.Raw]]()
     try:
-        records = wire.expand_tables(call, wire.split_page(msgspec.json.encode(body), call.records).records)
-    except wire.BadPage:
+        records = expand_tables(call, split_page(msgspec.json.encode(body), call.records).records)
+    except BadPage:
         return []
     for raw in records:
-        with contextlib.suppress(wire.Unreadable):
+        with contextlib.suppress(Unreadable):
             by_key.setdefault(key(raw), []).append(raw)
-    gathered, rows = wire.merges_rows(call), []
+    gathered, rows = merges_rows(call), []
     for id, raws in by_key.items():
-        with contextlib.suppress(wire.Unreadable):
-            rows.append((id, wire.decode_record(wire.merge_rows(raws) if gathered else raws[0])))
+        with contextlib.suppress(Unreadable):
+            rows.append((id, decode_record(merge_rows(raws) if gathered else raws[0])))
     return rows
 
 

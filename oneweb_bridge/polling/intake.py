@@ -20,10 +20,15 @@ from oneweb_bridge.api.listing import Listing, ListingPage, PageCache, Problems,
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import filters
 from oneweb_bridge.config.read import Config, fingerprint
-from oneweb_bridge.decode import record_hashes, wire
+from oneweb_bridge.decode import record_hashes
+from oneweb_bridge.decode.border import Unreadable
 from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.fields import DecodeRules
+from oneweb_bridge.decode.pages import decode_record
+from oneweb_bridge.decode.records import record_decoder
 from oneweb_bridge.decode.repeated_hour import Known
+from oneweb_bridge.decode.samples import Sampler, sample_decoder
 from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.records import (
@@ -73,7 +78,7 @@ class CompiledCall(msgspec.Struct, frozen=True, kw_only=True):
     salt: record_hashes.Salt
     glance: record_hashes.RecordHasher
     read: Callable[[str, Any], DecodedRecord]
-    sample: wire.Sampler
+    sample: Sampler
     volatile: frozenset[str]
     measured: tuple[str, ...]
     """The fields that tell when something was seen or updated: the volatile times."""
@@ -83,7 +88,7 @@ class CompiledCall(msgspec.Struct, frozen=True, kw_only=True):
 
 def compile_call(call: Call, config: Config) -> CompiledCall:
     """The plan of a call under a configuration."""
-    rules = wire.DecodeRules(config.mapping.timezone, tuple(config.mapping.unlimited))
+    rules = DecodeRules(config.mapping.timezone, tuple(config.mapping.unlimited))
     print_ = fingerprint(call, config.mapping)
     kind: RecordKind = {"components": "components", "usage": "usage"}.get(call.reads, call.entity)  # type: ignore[assignment]
     # Another threshold or filter makes every record be looked at again, but is no change of the mapping.
@@ -95,8 +100,8 @@ def compile_call(call: Call, config: Config) -> CompiledCall:
         fingerprint=print_,
         salt=record_hashes.Salt.of(salted),
         glance=record_hashes.record_hasher(call),
-        read=wire.record_decoder(call, rules),
-        sample=wire.sample_decoder(call, rules),
+        read=record_decoder(call, rules),
+        sample=sample_decoder(call, rules),
         volatile=volatile,
         measured=tuple(field.name for field in call.fields if field.volatile and field.type == "time"),
         sets=frozenset(field.name for field in call.fields if field.type == "set"),
@@ -595,8 +600,8 @@ def _decode_staged(
     fresh = []
     for _, id, hash_, body in staged:
         try:
-            fresh.append(diff.ListedRecord(plan.read(id, wire.decode_record(body)), hash_))
-        except wire.Unreadable as error:
+            fresh.append(diff.ListedRecord(plan.read(id, decode_record(body)), hash_))
+        except Unreadable as error:
             _set_aside_alerts(plan.call, id, error, problems)
     return fresh
 
@@ -626,7 +631,7 @@ def _keep_held(
     return kept
 
 
-def _set_aside_alerts(call: Call, id: str, error: wire.Unreadable, problems: Problems) -> None:
+def _set_aside_alerts(call: Call, id: str, error: Unreadable, problems: Problems) -> None:
     problems.add_set_aside(f"{id}: {error}")
     _log.debug("%s: something of %s is set aside: %s", call.id, id, error, exc_info=error)
 
@@ -662,8 +667,8 @@ def _new_samples(
         if id not in allowed:
             continue
         try:
-            measured = plan.sample(id, wire.decode_record(raw), _known(listing, past.get(id)))
-        except wire.Unreadable as error:
+            measured = plan.sample(id, decode_record(raw), _known(listing, past.get(id)))
+        except Unreadable as error:
             _set_aside_alerts(plan.call, id, error, listing.problems)
             continue
         for reason in measured.set_aside:

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from oneweb_bridge.config.read import parse
-from oneweb_bridge.decode import record_hashes, wire
+from oneweb_bridge.decode import record_hashes
+from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import CALLS, Call, Field
-from oneweb_bridge.decode.wire import BadPage, DecodeRules, Unreadable
+from oneweb_bridge.decode.fields import DecodeRules
+from oneweb_bridge.decode.pages import decode_record, expand_tables, split_page, value_at
+from oneweb_bridge.decode.records import KEYS, record_decoder
+from oneweb_bridge.decode.samples import sample_decoder
 from oneweb_bridge.model.records import DecodedRecord, Sample
 
 FOLDER = Path(__file__).parent / "samples"
@@ -33,17 +37,17 @@ def body_of(call: str) -> bytes:
 
 
 def readings(call: Call, body: bytes, rules: DecodeRules | None = None) -> list[DecodedRecord]:
-    key, read = record_hashes.key_reader(call), wire.record_decoder(call, rules or DecodeRules())
-    return [read(key(raw), wire.decode_record(raw)) for raw in wire.split_page(body, call.records).records]
+    key, read = record_hashes.key_reader(call), record_decoder(call, rules or DecodeRules())
+    return [read(key(raw), decode_record(raw)) for raw in split_page(body, call.records).records]
 
 
 def sampled(call: Call, entry: object, rules: DecodeRules | None = None) -> tuple[list[Sample], int]:
-    measured = wire.sample_decoder(call, rules or DecodeRules())("X", entry)
+    measured = sample_decoder(call, rules or DecodeRules())("X", entry)
     return measured.samples, len(measured.set_aside)
 
 
 def read_one(call: str, record: object, rules: DecodeRules | None = None) -> DecodedRecord:
-    return wire.record_decoder(POLLING[call], rules or DecodeRules())("X", record)
+    return record_decoder(POLLING[call], rules or DecodeRules())("X", record)
 
 
 # --- the sample files -----------------------------------------------------------------------------
@@ -472,15 +476,15 @@ def test_records_carry_their_key_and_kind(call: str) -> None:
         if call == "user_terminal_components":
             assert reading.kind == "components"
         else:
-            assert reading.fields[wire.KEYS[reading.kind]] == reading.id
+            assert reading.fields[KEYS[reading.kind]] == reading.id
 
 
 @pytest.mark.parametrize("call", SAMPLES)
 def test_samples_are_those_of_the_contract(call: str) -> None:
     """Each report gives exactly these samples, stamped with the report's own time."""
     row = POLLING[call]
-    key, sample = record_hashes.key_reader(row), wire.sample_decoder(row, DecodeRules())
-    found = [sample(key(raw), wire.decode_record(raw)) for raw in wire.split_page(body_of(call)).records]
+    key, sample = record_hashes.key_reader(row), sample_decoder(row, DecodeRules())
+    found = [sample(key(raw), decode_record(raw)) for raw in split_page(body_of(call)).records]
     assert SAMPLES[call] == [(one.id, one.ts, one.values) for entry in found for one in entry.samples]
     assert not any(entry.set_aside or entry.odd for entry in found)
     assert {one.report for entry in found for one in entry.samples} == {row.report}
@@ -518,14 +522,14 @@ def test_empty_report_has_no_sample(call: str) -> None:
 )
 def test_split_finds_the_list(body: bytes) -> None:
     """A bare array and the usual envelopes, also with a byte order mark, are the same two records."""
-    page = wire.split_page(body)
-    assert [wire.decode_record(raw) for raw in page.records] == [{"id": 1}, {"id": 2}]
+    page = split_page(body)
+    assert [decode_record(raw) for raw in page.records] == [{"id": 1}, {"id": 2}]
     assert page.count == 2
 
 
 def test_split_takes_one_object_for_one_record() -> None:
     """An object with an id, where a list was expected, is a list of one."""
-    assert [bytes(raw) for raw in wire.split_page(b'{"id":"a"}').records] == [b'{"id":"a"}']
+    assert [bytes(raw) for raw in split_page(b'{"id":"a"}').records] == [b'{"id":"a"}']
 
 
 @pytest.mark.parametrize(
@@ -551,14 +555,14 @@ def test_split_takes_one_object_for_one_record() -> None:
 def test_split_refuses_what_is_no_list(body: bytes, selector: str | None) -> None:
     """An answer that is no list of records is BadPage, so that it never counts as an empty listing."""
     with pytest.raises(BadPage, match="the answer is"):
-        wire.split_page(body, selector)
+        split_page(body, selector)
 
 
 def test_split_with_a_selector_hands_down_what_stands_above() -> None:
     """Nested records take over the members of their parents, as `parent` those they have too; the count is theirs."""
     body = b'[{"id":"r","date":"d","bucket":[{"id":"b1"},{"id":"b2","date":"own"}]},{"id":"s","bucket":{"id":"b3"}}]'
-    page = wire.split_page(body, "$[*].bucket[*]")
-    assert [wire.decode_record(raw) for raw in page.records] == [
+    page = split_page(body, "$[*].bucket[*]")
+    assert [decode_record(raw) for raw in page.records] == [
         {"id": "b1", "date": "d", "parent": {"id": "r"}},
         {"id": "b2", "date": "own", "parent": {"id": "r", "date": "d"}},
         {"id": "b3", "parent": {"id": "s"}},
@@ -568,15 +572,15 @@ def test_split_with_a_selector_hands_down_what_stands_above() -> None:
 
 def test_split_with_a_selector_reads_into_an_envelope() -> None:
     """A selector may name the members on the way to the list."""
-    page = wire.split_page(b'{"answer":{"rows":[{"id":1}],"at":5}}', "$.answer.rows[*]")
-    assert [wire.decode_record(raw) for raw in page.records] == [{"id": 1, "at": 5}]
+    page = split_page(b'{"answer":{"rows":[{"id":1}],"at":5}}', "$.answer.rows[*]")
+    assert [decode_record(raw) for raw in page.records] == [{"id": 1, "at": 5}]
 
 
 @pytest.mark.parametrize("body", [b"null", b"[", b"", b"\xff"])
 def test_split_with_a_selector_refuses_no_json(body: bytes) -> None:
     """Under a selector, too, an answer that is nothing is BadPage."""
     with pytest.raises(BadPage):
-        wire.split_page(body, "$[*].bucket[*]")
+        split_page(body, "$[*].bucket[*]")
 
 
 def test_split_of_deep_nesting_is_refused() -> None:
@@ -584,14 +588,14 @@ def test_split_of_deep_nesting_is_refused() -> None:
     deep = b"[" * 100_000 + b"]" * 100_000
     for selector in (None, "$[*].bucket[*]"):
         with pytest.raises((BadPage, Unreadable)):
-            _ = [wire.decode_record(raw) for raw in wire.split_page(deep, selector).records]
+            _ = [decode_record(raw) for raw in split_page(deep, selector).records]
 
 
 def test_columns_become_one_record_for_each_row() -> None:
     """A column table is one object per row, with what stands beside the table."""
     call = replace(CALLS["ut_traffic"], explode="columns")
     table = msgspec.Raw(b'{"report":"r","columns":["id","x"],"rows":[["a",1],["b",2]]}')
-    found = [wire.decode_record(raw) for raw in wire.expand_tables(call, [table])]
+    found = [decode_record(raw) for raw in expand_tables(call, [table])]
     assert found == [{"report": "r", "id": "a", "x": 1}, {"report": "r", "id": "b", "x": 2}]
 
 
@@ -609,7 +613,7 @@ def test_columns_become_one_record_for_each_row() -> None:
 def test_crooked_table_is_refused(table: bytes) -> None:
     """A table without columns, or with rows of another length, is BadPage."""
     with pytest.raises(BadPage):
-        wire.expand_tables(replace(CALLS["ut_traffic"], explode="columns"), [msgspec.Raw(table)])
+        expand_tables(replace(CALLS["ut_traffic"], explode="columns"), [msgspec.Raw(table)])
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -817,7 +821,7 @@ def test_unreadable_measurement_is_counted_and_the_others_go_on() -> None:
     good = {"timestamp": 1750167000, "performanceIndicator": [indicator("sinr", 1)]}
     bad_time = good | {"timestamp": "yesterday"}
     bad_value = good | {"performanceIndicator": [indicator("sinr", {"v": 1})]}
-    found = wire.sample_decoder(POLLING["ut_signal_quality"], DecodeRules())("X", measured(bad_time, good, bad_value))
+    found = sample_decoder(POLLING["ut_signal_quality"], DecodeRules())("X", measured(bad_time, good, bad_value))
     assert (len(found.samples), len(found.set_aside)) == (1, 1)
     assert found.odd == {"sinr_db": "expected a number, got an object"}
 
@@ -919,17 +923,17 @@ def wreck(body: bytes, cuts: list[tuple[int, int, bytes]]) -> bytes:
 def walked_through(call: Call, body: bytes) -> None:
     """Everything that a poll does with a body; only BadPage and Unreadable may come of it."""
     try:
-        page = wire.split_page(body, call.records)
-        records = wire.expand_tables(call, page.records)
+        page = split_page(body, call.records)
+        records = expand_tables(call, page.records)
     except BadPage:
         return
     key, kept = record_hashes.key_reader(call), record_hashes.record_hasher(call).parts
-    read, sample = wire.record_decoder(call, DecodeRules()), wire.sample_decoder(call, DecodeRules())
+    read, sample = record_decoder(call, DecodeRules()), sample_decoder(call, DecodeRules())
     for raw in records:
         try:
             id = key(raw)
             kept(raw)
-            decoded = wire.decode_record(raw)
+            decoded = decode_record(raw)
             found: object = sample(id, decoded).samples if call.reads == "report" else read(id, decoded)
         except Unreadable:
             continue
@@ -979,8 +983,8 @@ def test_wrecked_samples_are_records_or_bad_page(call: str, cuts: list[tuple[int
 @given(st.binary(max_size=40), st.text(max_size=8))
 def test_member_of_any_bytes_is_a_value_or_none(body: bytes, name: str) -> None:
     """Looking for the next cursor in any answer never fails."""
-    wire.value_at(body, "next")
-    wire.value_at(json.dumps({"next": name}).encode(), "next.deeper")
+    value_at(body, "next")
+    value_at(json.dumps({"next": name}).encode(), "next.deeper")
 
 
 @hypothesis.settings(max_examples=60)
@@ -988,8 +992,8 @@ def test_member_of_any_bytes_is_a_value_or_none(body: bytes, name: str) -> None:
 def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, said: str) -> None:
     """Equal kept bytes mean equal fields: what can cause an event is always in them."""
     row = POLLING[call]
-    kept, read = record_hashes.record_hasher(row).parts, wire.record_decoder(row, DecodeRules())
-    records = [wire.decode_record(raw) for raw in wire.split_page(body_of(call), row.records).records]
+    kept, read = record_hashes.record_hasher(row).parts, record_decoder(row, DecodeRules())
+    records = [decode_record(raw) for raw in split_page(body_of(call), row.records).records]
     volatile = {field.name for field in row.fields if field.volatile}
     record = records[at % len(records)]
     for name in list(record):

@@ -1,0 +1,151 @@
+"""Functions from decoded JSON to one field: text, time, flag, or number with its unit. Pure.
+
+A value that cannot be parsed is named with its reason and counts as not known; the other fields of the record count.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from oneweb_bridge.decode import units, values
+from oneweb_bridge.decode.catalogue import Field
+from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name
+from oneweb_bridge.model.records import Fields
+
+
+class DecodeRules(msgspec.Struct, frozen=True):
+    """What holds for all calls: the zone of times without offset, and the words for "no limit"."""
+
+    timezone: str = "UTC"
+    unlimited: tuple[str, ...] = ("Unlimited", "-1")
+
+    def zone(self) -> tzinfo:
+        return ZoneInfo(self.timezone)
+
+    def no_limit(self) -> frozenset[str]:
+        return frozenset(word if word == "-1" else fold_name(word) for word in self.unlimited)
+
+
+PutField = Callable[[Any, Fields], None]
+
+
+def put_fields(puts: Sequence[tuple[str, PutField]], record: Any, fields: Fields, odd: dict[str, str]) -> None:
+    """Puts every field that can be read; in `odd`, which could not be, and why."""
+    for name, put in puts:
+        try:
+            put(record, fields)
+        except values.Unparseable as error:
+            odd[name] = str(error)
+        except Exception as error:
+            # The border sets the record aside, and says which field it was.
+            error.add_note(name)
+            raise
+
+
+def field_setter(field: Field, rules: DecodeRules, labels: Sequence[str] = ()) -> PutField:
+    if field.type == "number":
+        return _put_number(field, rules, labels)
+    find, name = compile_paths(field.paths), field.name
+    convert = _converter(field, rules)
+
+    def put(record: Any, fields: Fields) -> None:
+        found = find(record)
+        if found is not None and (value := convert(found)) is not None:
+            fields[name] = value
+
+    return put
+
+
+def _converter(field: Field, rules: DecodeRules) -> values.Reader:
+    if field.type == "time":
+        return values.time_text(rules.zone())
+    return _CONVERTERS[field.type]
+
+
+_CONVERTERS: dict[str, values.Reader] = {
+    "text": values.parse_text,
+    "word": values.word,
+    "bool": values.parse_flag,
+    "words": values.parse_texts,
+    "set": values.texts,
+}
+
+
+def _put_number(field: Field, rules: DecodeRules, labels: Sequence[str]) -> PutField:
+    sources = [(compile_path(path), _unit_step(path)) for path in field.paths]
+    words = [compile_path(path) for path in labels]
+    nulls = [parent for path in field.paths if (parent := _null_step(path))]
+    no_limit = rules.no_limit()
+
+    def unlimited(record: Any) -> bool:
+        said = [step(record) for step in words] + [find(record) for find, _ in sources]
+        if any(_is_word(value, no_limit) for value in said if value is not None):
+            return True
+        return "null" in no_limit and any(is_null(record) for is_null in nulls)
+
+    def put(record: Any, fields: Fields) -> None:
+        if field.unlimited and unlimited(record):
+            fields[field.unlimited] = True
+            return
+        for find, find_unit in sources:
+            found = find(record)
+            if found is not None and (number := values.parse_quantity(found)) is not None:
+                unit = stated_unit(find_unit(record)) if find_unit else ""
+                fields[field.name] = convert_number(field, number[0], unit or number[1])
+                if field.unlimited:
+                    fields[field.unlimited] = False
+                return
+
+    return put
+
+
+def _is_word(value: Any, no_limit: frozenset[str]) -> bool:
+    if isinstance(value, str):
+        return fold_name(value) in no_limit or value.strip() in no_limit
+    bounded = isinstance(value, float) or (isinstance(value, int) and values.is_int64(value))
+    return bounded and f"{value:g}" in no_limit
+
+
+def stated_unit(value: Any) -> str:
+    """The unit that stands beside a number; "" where there is none. Raises Odd when nobody can read it."""
+    if type(value) is str and value in units.UNITS:
+        return value
+    unit = (values.parse_text(value) or "").strip()
+    return "" if unit in _NO_UNIT else unit
+
+
+_NO_UNIT = ("na", "1")
+"""What TMF628 and SI write where there is no unit."""
+_DEGREES = {"latitude": 90, "longitude": 360}
+"""Field of a position -> the most that it can be, to either side."""
+
+
+def convert_number(field: Field, number: values.Number, unit: str) -> values.Number:
+    found = units.convert(number, unit or field.raw_unit, field.unit)
+    if abs(found) > _DEGREES.get(field.name, math.inf):
+        raise values.Unparseable(f"expected a {field.name}, got {found:.9g}")
+    return values.round_as_published(field.name, found)
+
+
+def _unit_step(path: str) -> Getter | None:
+    for ending, unit in ((".value", ".unit"), (".amount", ".units")):
+        if path.endswith(ending):
+            return compile_path(path.removesuffix(ending) + unit)
+    return None
+
+
+def _null_step(path: str) -> Callable[[Any], bool] | None:
+    above, _, name = path.rpartition(".")
+    if not above or name not in ("value", "amount"):
+        return None
+    parent = compile_path(above)
+
+    def is_null(record: Any) -> bool:
+        found = parent(record)
+        return isinstance(found, dict) and found.get(name, 0) is None
+
+    return is_null

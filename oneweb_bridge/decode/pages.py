@@ -1,0 +1,252 @@
+"""Splits one page of the API into undecoded records, and makes records out of nested and tabular ones. Pure.
+
+A page is first only split: most records did not change since the last poll, and their hash shows it. The caller
+decides which of them are decoded, one at a time, so that a page of a thousand records never stands in memory
+as a thousand dictionaries.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge.decode.border import BadPage, at_border
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.paths import compile_path
+from oneweb_bridge.decode.sizes import MAX_MADE_BYTES, MAX_RECORDS, MAX_VALUES, TooMuch, check_depth, check_size
+
+Raw = msgspec.Raw
+_ENVELOPES = ("items", "data", "results")
+
+
+class SplitPage(msgspec.Struct, frozen=True):
+    """The undecoded records of one page, and how many items the server counts in it."""
+
+    records: list[Raw]
+    count: int
+
+
+def split_page(body: bytes, selector: str | None = None) -> SplitPage:
+    """The records of one page. Raises BadPage when the body is not a list of records."""
+    return split_clean_page(clean_body(body), selector)
+
+
+def split_clean_page(body: bytes, selector: str | None = None) -> SplitPage:
+    """The same for a body that was checked before."""
+    try:
+        if selector is not None and selector != "$[*]":
+            return _split_nested(body, selector)
+        records = _raw_list(body) if body[:1] == b"[" else _unwrapped(body)
+        check_count(len(records))
+        return SplitPage(records, len(records))
+    except TooMuch as error:
+        raise BadPage(f"{_TOO_LARGE}{error}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadPage(f"the answer is not valid JSON: {error}") from None
+
+
+def value_at(body: bytes, path: str) -> Any:
+    """The value at `path` of a page that is an object (for the next cursor), or None."""
+    try:
+        check_size(body)
+        check_depth(body)
+        return compile_path(path)(msgspec.json.decode(body))
+    # Also UnicodeDecodeError, of a body that nobody has checked.
+    except (ValueError, RecursionError):
+        return None
+
+
+def clean_body(body: bytes) -> bytes:
+    """A body that is text and has whole characters in it. Raises BadPage."""
+    body = body.removeprefix(b"\xef\xbb\xbf").strip()
+    if not body:
+        raise BadPage("the answer is empty, expected a JSON list")
+    try:
+        check_size(body)
+    except TooMuch as error:
+        raise BadPage(f"{_TOO_LARGE}{error}") from None
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            raise BadPage("the answer is not UTF-8, expected a JSON list") from None
+    # Half a surrogate pair is legal JSON and no text. In one record it must not cost the whole listing.
+    # One letter is looked for first, because that is many times quicker than two, and mostly there is none.
+    halves = b"\\" in body and (b"\\ud" in body or b"\\uD" in body)
+    return _ESCAPE.sub(_whole, body) if halves else body
+
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""Escapes of JSON strings, each as a whole; the group is half a surrogate pair."""
+NO_CHARACTER = "\ufffd"
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    return b"\\ufffd" if escape[1] else escape[0]
+
+
+def check_count(records: int) -> None:
+    """Raises BadPage for more records than a page may have."""
+    if records > MAX_RECORDS:
+        raise BadPage(f"{_TOO_LARGE}more than {MAX_RECORDS} records")
+
+
+_TOO_LARGE = "the answer is too large, ask for less with page.limit, or window.length of a report: "
+
+
+def _loaded(body: bytes | Raw) -> Any:
+    """JSON as Python objects; a number that has no bounds stays as it is written, and costs its own record alone."""
+    check_depth(bytes(body))
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        msgspec.json.decode(body, type=Raw)
+        return json.loads(bytes(body), parse_int=_int, parse_float=_float)
+
+
+def _int(digits: str) -> int | Raw:
+    return int(digits) if len(digits) <= MAX_INT_CHARS else Raw(digits.encode())
+
+
+def _float(digits: str) -> float | Raw:
+    number = float(digits)
+    return number if math.isfinite(number) else Raw(digits.encode())
+
+
+MAX_INT_CHARS = 20
+"""Digits and sign of the longest whole numbers that 64 bits can hold."""
+_raw_list = msgspec.json.Decoder(list[Raw]).decode
+_raw_object = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def _unwrapped(body: bytes) -> list[Raw]:
+    if body[:1] != b"{":
+        raise BadPage(f"the answer is {_shown(body)}, expected a JSON list")
+    members = _raw_object(body)
+    for name in _ENVELOPES:
+        if bytes(members.get(name, b"")).lstrip()[:1] == b"[":
+            return _raw_list(members[name])
+    if "id" in members or {"columns", "rows"} <= members.keys():
+        return [Raw(body)]
+    raise BadPage("the answer is an object without a list in items, data or results, and without an id")
+
+
+def _shown(body: bytes) -> str:
+    return repr(body[:20].decode(errors="replace"))
+
+
+def _split_nested(body: bytes, selector: str) -> SplitPage:
+    """Records below others: each takes over the members of those above it, in `parent` those it has itself."""
+    names = [name.lstrip(".") for name in selector.removeprefix("$").split("[*]")]
+    if names.pop():
+        raise BadPage(f"the selector '{selector}' does not end with [*]")
+    level: list[Any] = [_loaded(body)]
+    counts = []
+    for name in names:
+        level = _below(level, name)
+        counts.append(len(level))
+    return SplitPage(_made(Raw(msgspec.json.encode(record)) for record in level), counts[0])
+
+
+def _below(level: list[Any], name: str) -> list[Any]:
+    """The records of the next level, each with the members that it takes over. Raises TooMuch."""
+    found: list[Any] = []
+    members = 0
+    for outer in level:
+        for inner in _inner(outer, name):
+            members += len(inner) if isinstance(inner, dict) else 1
+            if members > MAX_VALUES:
+                raise TooMuch(f"more than {MAX_VALUES} values, with those that records take over")
+            found.append(inner)
+    return found
+
+
+def _made(records: Iterable[Raw]) -> list[Raw]:
+    """Records that were made out of a page, while they are not far longer than a page may be. Raises TooMuch."""
+    found: list[Raw] = []
+    size = 0
+    for record in records:
+        size += len(memoryview(record))
+        if size > MAX_MADE_BYTES or len(found) >= MAX_RECORDS:
+            raise TooMuch(f"more than {MAX_RECORDS} records, or {MAX_MADE_BYTES} bytes with what they take over")
+        found.append(record)
+    return found
+
+
+PARENT = "parent"
+"""The member of a record below others that has what those above it say under names that it uses itself."""
+
+
+def _inner(outer: Any, path: str) -> Iterator[Any]:
+    if not path:
+        yield from _top(outer)
+        return
+    *parents, name = path.split(".")
+    found = outer
+    for parent in parents:
+        found = found.get(parent) if isinstance(found, dict) else None
+    inner = found.get(name) if isinstance(found, dict) else None
+    inherited = {k: v for k, v in found.items() if k != name} if isinstance(found, dict) else {}
+    for record in inner if isinstance(inner, list) else [] if inner is None else [inner]:
+        yield _with_parent_members(inherited, record) if isinstance(record, dict) else record
+
+
+def _top(answer: Any) -> list[Any]:
+    if answer is None:
+        raise BadPage("the answer is null, expected a JSON list")
+    if isinstance(answer, dict):
+        lists = [answer[name] for name in _ENVELOPES if isinstance(answer.get(name), list)]
+        return lists[0] if lists else [answer]
+    return answer if isinstance(answer, list) else [answer]
+
+
+def _with_parent_members(inherited: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    hidden = {name: value for name, value in inherited.items() if name in record}
+    return {**inherited, **({PARENT: hidden} if hidden else {}), **record}
+
+
+def expand_tables(call: Call, records: list[Raw]) -> list[Raw]:
+    """Column tables as one object per row; anything else as it is."""
+    if call.explode != "columns":
+        return records
+    try:
+        return _made(row for table in records for row in _rows(table))
+    except TooMuch as error:
+        raise BadPage(f"{_TOO_LARGE}{error}") from None
+
+
+def merges_rows(call: Call) -> bool:
+    """Whether several records may have one key, and make one record together."""
+    return call.explode in ("columns", "rows") or (call.reads == "components" and call.records is not None)
+
+
+@at_border
+def merge_rows(rows: Sequence[Raw]) -> Raw:
+    """Rows of one key as one record: the members of the first, and all of them in `rows`. Raises Unreadable."""
+    return Raw(msgspec.json.encode({**_raw_object(rows[0]), ROWS: list(rows)}))
+
+
+ROWS = "rows"
+"""The member of a gathered record that paths reach its rows by."""
+
+
+def _rows(table: Raw) -> Iterator[Raw]:
+    try:
+        decoded = _loaded(table)
+        names, rows = decoded.pop("columns"), decoded.pop("rows")
+        for row in rows:
+            yield Raw(msgspec.json.encode({**decoded, **dict(zip(names, row, strict=True))}))
+    except (msgspec.DecodeError, RecursionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadPage(f"a table without columns and rows of equal length: {error}") from None
+
+
+@at_border
+def decode_record(raw: Raw | bytes) -> Any:
+    """One record as Python objects. Raises Unreadable."""
+    check_depth(bytes(raw))
+    return msgspec.json.decode(raw)
