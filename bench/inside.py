@@ -33,9 +33,9 @@ async def growth(scope: Scope) -> Curves:
     unchanged: Points = []
     for terminals in (scope.of(1000), scope.of(10_000), scope.of(100_000)):
         first, clocks = polls.pages(terminals), [Clock() for _ in range(TRIES)]
-        async with polls.filled(first) as intake:
+        async with polls.filled(first) as fleet:
             for number, clock in enumerate(clocks, 1):
-                await polls.unchanged(intake, polls.later(first, number), clock)
+                await polls.unchanged(fleet, polls.later(first, number), clock)
         unchanged.append((terminals, min(clock.cpu for clock in clocks)))
     changed: Points = []
     for count in sorted({max(1, scope.of(count) // polls.PAGE) * polls.PAGE for count in (1000, 10_000, 100_000)}):
@@ -89,9 +89,9 @@ async def lag_rows(scope: Scope) -> AsyncIterator[Row]:
     """The longest lag during a first snapshot and during a drain."""
     terminals, count = scope.of(100_000), scope.of(20_000)
     bodies = polls.pages(terminals)
-    async with polls.filled([b"[]"]) as intake:
-        intake.bodies = bodies
-        yield await _lag_of(f"first snapshot of {spelled(terminals)}", intake.poll("user_terminals"))
+    async with polls.filled([b"[]"]) as fleet:
+        fleet.api.bodies = bodies
+        yield await _lag_of(f"first snapshot of {spelled(terminals)}", fleet.intake.poll("user_terminals"))
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port):
         # The rows are written inside the stretch, too: a drain that begins while a poll ends.

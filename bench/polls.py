@@ -1,22 +1,19 @@
 """A poll in which nothing changed, and the transaction of one in which everything did, against their floors."""
 
-import asyncio
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from bench.clock import Clock
 from oneweb_bridge import simulator
-from oneweb_bridge.api import fetch
 from oneweb_bridge.api.client import Answer, ApiClient
-from oneweb_bridge.api.listing import ListingPage
 from oneweb_bridge.clock import Clock as WallClock
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import Config, parse
@@ -26,6 +23,8 @@ from oneweb_bridge.store import store
 
 PAGE = 1000
 SEEN = "2025-06-17T15:00:00.000Z"
+NOW = 1_750_172_700.0
+"""A quarter of an hour later: a time further ahead would not be believed, and each poll would read every record."""
 
 
 def later(bodies: list[bytes], number: int) -> list[bytes]:
@@ -56,44 +55,51 @@ def split_and_hash(bodies: list[bytes], clock: Clock) -> None:
     clock.stop()
 
 
-class Canned(PollRunner):
-    """An intake whose pages come from memory instead of the network."""
+class CannedApi(ApiClient):
+    """An API whose pages come from memory instead of the network."""
 
-    bodies: list[bytes] = []
+    bodies: Sequence[bytes] = ()
 
-    async def _listed(
-        self, plan: Any, params: Any, earlier: Any = None, ids: Any = None
-    ) -> AsyncGenerator[ListingPage, None]:
-        errand = fetch.FetchRequest(
-            call=plan.call,
-            glance=plan.glance,
-            salt=plan.salt,
-            familiar=lambda digest: earlier.ids(digest, self._now()),
-        )
-        for body in self.bodies:
-            answer = Answer(200, body, CIMultiDictProxy(CIMultiDict()), None)
-            yield (await asyncio.to_thread(fetch._read_page, answer, errand))[0]
+    async def request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        empty_status: Collection[int] = (),
+    ) -> Answer:
+        """The page at an offset; behind the last record an empty one."""
+        page, beside = divmod(int((params or {}).get("offset", 0)), PAGE)
+        body = self.bodies[page] if beside == 0 and page < len(self.bodies) else b"[]"
+        return Answer(200, body, CIMultiDictProxy(CIMultiDict()), None, self.url(path))
+
+
+class CannedFleet(NamedTuple):
+    """An intake, and the API that it polls."""
+
+    intake: PollRunner
+    api: CannedApi
 
 
 @contextlib.asynccontextmanager
-async def filled(first: list[bytes]) -> AsyncGenerator[Canned, None]:
+async def filled(first: list[bytes]) -> AsyncGenerator[CannedFleet, None]:
     """An intake that has seen the fleet once."""
     config: Config = parse("", {})
     with tempfile.TemporaryDirectory() as directory:
         async with store.open_store(Path(directory) / "bench.db") as opened:
-            clock = WallClock(wall=lambda: 1_750_000_000.0)
-            api = ApiClient(config.api, None, Masks(), clock)  # type: ignore[arg-type]  # nothing is asked
-            intake = Canned(opened, api, config, clock)
-            intake.bodies = first
-            await intake.poll("user_terminals")
-            yield intake
+            clock = WallClock(wall=lambda: NOW)
+            api = CannedApi(config.api, None, Masks(), clock)  # type: ignore[arg-type]  # nothing is asked
+            api.bodies = first
+            fleet = CannedFleet(PollRunner(opened, api, config, clock), api)
+            await fleet.intake.poll("user_terminals")
+            yield fleet
 
 
-async def unchanged(intake: Canned, bodies: list[bytes], clock: Clock) -> None:
+async def unchanged(fleet: CannedFleet, bodies: list[bytes], clock: Clock) -> None:
     """One poll in which nothing that matters changed."""
-    intake.bodies = bodies
+    fleet.api.bodies = bodies
     clock.start()
-    outcome = await intake.poll("user_terminals")
+    outcome = await fleet.intake.poll("user_terminals")
     clock.stop()
     assert outcome.events == 0
 

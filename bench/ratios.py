@@ -48,15 +48,15 @@ async def _polls_of(terminals: int, rounds: int) -> AsyncIterator[Row]:
     async def floor(clock: Clock) -> None:
         polls.split_and_hash(first, clock)
 
-    async with polls.filled(first) as intake:
+    async with polls.filled(first) as fleet:
         # The second poll of a fleet learns its pages; those after it are what goes on for months.
-        await polls.unchanged(intake, first, Clock())
+        await polls.unchanged(fleet, first, Clock())
 
         async def identical(clock: Clock) -> None:
-            await polls.unchanged(intake, first, clock)
+            await polls.unchanged(fleet, first, clock)
 
         async def volatile(clock: Clock) -> None:
-            await polls.unchanged(intake, polls.later(first, next(rounds_of)), clock)
+            await polls.unchanged(fleet, polls.later(first, next(rounds_of)), clock)
 
         for what, goal, ours in (("identical bytes", 1.5, identical), ("volatile fields moved", 3.0, volatile)):
             row = Row(number="1", what=f"unchanged poll of {spelled(terminals)}, {what}", goal=goal)

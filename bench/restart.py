@@ -103,7 +103,7 @@ def _grow(db: sqlite3.Connection, size: float) -> None:
 
 def _forget_poll(db: sqlite3.Connection) -> None:
     """Makes the call due at the next start."""
-    db.execute("UPDATE call SET last_poll = 1")
+    db.execute("UPDATE call SET last_poll = 1, polled = 0")
 
 
 async def _know(port: int, path: Path, seq: int) -> None:
