@@ -8,7 +8,7 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test test-homeassistant test-nodered check format lock soak mutants bench audit sbom asyncapi dist clean
+.PHONY: help demo test test-homeassistant test-nodered check format vendor lock soak mutants bench audit sbom asyncapi dist clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -58,12 +58,17 @@ bench:  ## measures throughput, latency and memory, about half an hour: make ben
 	@sh deploy/setup.sh nodered || echo "bench: without Node-RED; its rows will say so" >&2
 	@$(PYTHON) -m bench.run $(ARGS)
 
+vendor:  ## copies what the console takes from npm packages, after a version was changed in vendor.toml
+	$(SETUP) check
+	@$(PYTHON) deploy/vendor.py
+
 lock:  ## writes both lock files from pyproject.toml
 	$(SETUP) lock
 
-audit:  ## asks the advisory service for known vulnerabilities of the packages that the bridge runs with
+audit:  ## asks the advisory service for known vulnerabilities, and npm whether the console's files are still its own
 	$(SETUP) tools
 	@build/tools/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.lock
+	@$(PYTHON) deploy/vendor.py --compare
 
 sbom:  ## writes dist/sbom.json, a CycloneDX list of the packages that the bridge runs with
 	$(SETUP) tools
