@@ -16,7 +16,8 @@ from oneweb_bridge import simulator
 from oneweb_bridge.api.client import Answer, ApiClient
 from oneweb_bridge.clock import Clock as WallClock
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import Config, parse
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.records import Batch, Entry, RecordWrite
 from oneweb_bridge.polling.intake import PollRunner
 from oneweb_bridge.store import store

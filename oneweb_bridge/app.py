@@ -18,7 +18,7 @@ from oneweb_bridge.api import client as api
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.commands.executor import Executor, Inbox
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import Config
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.records import Alert, Message

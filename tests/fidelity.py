@@ -19,8 +19,8 @@ import yaml
 
 from oneweb_bridge.api import client
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.config import read
-from oneweb_bridge.config.read import Config
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.polling.intake import PollRunner
 from oneweb_bridge.simulator import Options, Shape, Simulator, serve
@@ -96,7 +96,7 @@ def config_of(lines: str, url: str, **changes: Any) -> Config:
         }
     }
     said = yaml.safe_load(lines.replace("http://127.0.0.1:3128", url)) or {}
-    return read.parse(yaml.safe_dump(merged(merged(base, said), changes)), {})
+    return parse(yaml.safe_dump(merged(merged(base, said), changes)), {})
 
 
 async def seen(row: Row, directory: Path, lines: str | None = None) -> Seen:

@@ -1385,7 +1385,7 @@ TABLE = (
     ),
     Mutant(
         "quantities are bounded",
-        "config/schema.py",
+        "config/units.py",
         "if number is None or not 0 <= number <= most:",
         "if number is None or number < 0:",
         "test_config.py -k quantity",
@@ -1499,14 +1499,14 @@ TABLE = (
     ),
     Mutant(
         "no plain password beyond loopback",
-        "config/schema.py",
+        "config/rules.py",
         "if mqtt.password and not mqtt.tls.enabled and",
         "if False and",
         "test_config.py",
     ),
     Mutant(
         "no plain HTTP beyond loopback",
-        "config/schema.py",
+        "config/rules.py",
         'elif scheme == "http" and not config.api.allow_http and not _is_loopback(host):',
         "elif False:",
         "test_config.py",

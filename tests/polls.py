@@ -14,7 +14,8 @@ import yaml
 
 from oneweb_bridge.api import client
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.config import read
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.polling.intake import PollOutcome, PollRunner
 from oneweb_bridge.simulator import Options, Simulator, serve
 from oneweb_bridge.store import store
@@ -35,7 +36,7 @@ class Said(msgspec.Struct, frozen=True):
     body: Any
 
 
-def configured(url: str, **changes: Any) -> read.Config:
+def configured(url: str, **changes: Any) -> Config:
     """A configuration for the simulator at `url`."""
     given = {
         "api": {
@@ -45,7 +46,7 @@ def configured(url: str, **changes: Any) -> read.Config:
             "rate_limit": {"min_interval": "0s"},
         }
     }
-    return read.parse(yaml.safe_dump(harness.merged(given, changes)), {})
+    return parse(yaml.safe_dump(harness.merged(given, changes)), {})
 
 
 class HostClock(Clock):

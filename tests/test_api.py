@@ -21,7 +21,7 @@ from aioresponses import aioresponses
 
 from oneweb_bridge.api import client as api
 from oneweb_bridge.api.client import ApiClient, ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
-from oneweb_bridge.config import read as config
+from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.simulator import Simulator
 from oneweb_bridge.simulator.options import Options
 from oneweb_bridge.simulator.server import serve
@@ -295,7 +295,7 @@ async def test_new_credentials_need_a_new_token() -> None:
 def test_token_url_over_plain_http_is_refused(url: str) -> None:
     """The secret goes to a token endpoint over HTTPS or loopback only: anything else is a configuration error."""
     auth = {"style": "oauth2_client_credentials", "token_url": url}
-    with pytest.raises(config.ConfigError, match=r"api\.auth\.token_url"):
+    with pytest.raises(ConfigError, match=r"api\.auth\.token_url"):
         configured("http://127.0.0.1:9", api={"auth": auth})
 
 

@@ -10,13 +10,14 @@ import yaml
 from msgspec.structs import replace
 
 from oneweb_bridge import __version__
-from oneweb_bridge.config import read
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.write import yaml_text
 from oneweb_bridge.contract import asyncapi
 from oneweb_bridge.decode.catalogue import CALLS, Call, Field, TimeWindow
 from tests import harness, listener
 
 ROOT = Path(__file__).parent.parent
-DEFAULTS = read.parse("", {})
+DEFAULTS = parse("", {})
 DOCUMENT = asyncapi.document(DEFAULTS, __version__)
 
 
@@ -25,7 +26,7 @@ async def test_command_prints_the_document_of_the_defaults(tmp_path: Path) -> No
     code, out, err = await harness.command("asyncapi", cwd=tmp_path)
 
     assert (code, err) == (0, "")
-    assert out == read.yaml_text(DOCUMENT)
+    assert out == yaml_text(DOCUMENT)
     assert yaml.safe_load(out) == DOCUMENT
 
 

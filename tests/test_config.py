@@ -15,23 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from oneweb_bridge.config import schema
-from oneweb_bridge.config.read import (
-    PROFILES,
-    Config,
-    ConfigError,
-    Secret,
-    dump_yaml,
-    effective,
-    fingerprint,
-    interval_text,
-    load,
-    parse,
-    parse_duration,
-    require_credentials,
-    yaml_text,
-)
-from oneweb_bridge.config.schema import parse_length, parse_share, parse_size
+from oneweb_bridge.config.calls import mapping_fingerprint
+from oneweb_bridge.config.file_reader import ConfigError
+from oneweb_bridge.config.read import PROFILES, load, parse, require_credentials
+from oneweb_bridge.config.schema import Config, MapForm, Secret, key_types, without_none
+from oneweb_bridge.config.units import interval_text, parse_duration, parse_length, parse_share, parse_size
+from oneweb_bridge.config.write import dump_yaml, effective, yaml_text
 from oneweb_bridge.decode.catalogue import CALLS, Field
 
 ROOT = Path(__file__).parent.parent
@@ -52,8 +41,8 @@ def field(config: Config, call: str, name: str) -> Field:
 
 def key_paths(struct: type, above: str = "") -> Iterator[str]:
     """Every key that the file may have, with `<call>` for the name of a call."""
-    for name, annotated in schema.key_types(struct).items():
-        kind = schema.without_none(annotated)[0]
+    for name, annotated in key_types(struct).items():
+        kind = without_none(annotated)[0]
         key = f"{above}{name}.<call>" if name == "polling" else f"{above}{name}"
         if get_origin(kind) is dict:
             kind = get_args(kind)[1]
@@ -64,7 +53,7 @@ def key_paths(struct: type, above: str = "") -> Iterator[str]:
 
 KEYS = [
     *key_paths(Config),
-    *(f"polling.<call>.map.<field>.{key}" for key in schema.key_types(schema.MapForm)),
+    *(f"polling.<call>.map.<field>.{key}" for key in key_types(MapForm)),
 ]
 
 
@@ -834,14 +823,37 @@ def test_secret_behaves_as_text() -> None:
     assert repr(Secret("a")) == "'***'"
 
 
+FINGERPRINTS = {
+    "user_terminals": "3955c013db3bb5cc",
+    "user_terminal_components": "5bc8748a77679fa3",
+    "products": "9726111066c5acab",
+    "organizations": "1b483763d3a88c88",
+    "sites": "169dadcfacf7981f",
+    "ut_link_availability": "d7c4862224e5f08f",
+    "ut_signal_quality": "5e8ca925783db951",
+    "ut_resource_state": "8adaa74423695cbb",
+    "ut_traffic": "e5bc771fff7797b2",
+    "ut_link_metrics": "8bb8be6d0213b86b",
+    "product_throughput": "2ea4ed2cff2227aa",
+    "usage_consumption": "594e88c271ef275d",
+}
+"""Call -> its mapping fingerprint. Where one changes, `READING` and the changelog tell what is read anew."""
+
+
+def test_fingerprint_of_each_call_is_that_of_the_version_before() -> None:
+    """A refactoring changes no mapping fingerprint, or every stored record would be `remapped` at the upgrade."""
+    found = {id: mapping_fingerprint(call, DEFAULTS.mapping) for id, call in DEFAULTS.polling.items()}
+    assert found == FINGERPRINTS
+
+
 def test_fingerprint_follows_the_reading() -> None:
     """It differs when answers would be read otherwise, and only then."""
     call = DEFAULTS.polling["ut_traffic"]
-    before = fingerprint(call, DEFAULTS.mapping)
+    before = mapping_fingerprint(call, DEFAULTS.mapping)
 
     def after(text: str) -> str:
         config = parse(text, {})
-        return fingerprint(config.polling["ut_traffic"], config.mapping)
+        return mapping_fingerprint(config.polling["ut_traffic"], config.mapping)
 
     same = [
         "polling: {ut_traffic: {interval: 1h, path: /x, enabled: no}}",
@@ -862,7 +874,7 @@ def test_fingerprint_follows_the_reading() -> None:
 
 def test_structs_are_frozen() -> None:
     """Nothing of a configuration can be set after it was read."""
-    for kind in schema.key_types(Config).values():
+    for kind in key_types(Config).values():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             assert kind.__struct_config__.frozen
             assert kind.__struct_config__.forbid_unknown_fields

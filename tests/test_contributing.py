@@ -13,7 +13,8 @@ import yaml
 from aiohttp import web
 
 from oneweb_bridge import __version__, app
-from oneweb_bridge.config import read
+from oneweb_bridge.config.read import load, parse
+from oneweb_bridge.config.write import effective, yaml_text
 from oneweb_bridge.contract import asyncapi
 from oneweb_bridge.decode import catalogue
 from oneweb_bridge.decode.catalogue import CALLS, Call
@@ -54,7 +55,7 @@ async def test_new_call_is_polled_and_published(printed_call: Call, tmp_path: Pa
     """A row of the catalogue is enough: the call is polled, and its sample, state and discovery are published."""
     async with harness.world(tmp_path) as world, stub(printed_call.path) as url:
         world.config(api={"base_url": url}, polling={call: {"enabled": call == CALL} for call in CALLS})
-        settings = read.load(tmp_path / "bridge.yaml", {})
+        settings = load(tmp_path / "bridge.yaml", {})
         async with harness.recording(world.port, "oneweb/#", "homeassistant/#") as recorder:
             bridge = asyncio.create_task(app.run(settings), name="bridge")
             try:
@@ -99,7 +100,7 @@ async def stub(path: str) -> AsyncIterator[str]:
 
 def test_new_call_is_in_the_schema(printed_call: Call) -> None:
     """AsyncAPI has the new report, with the unit of its field, and the new call in the parameters of its topics."""
-    document = asyncapi.document(read.parse("", {}), __version__)
+    document = asyncapi.document(parse("", {}), __version__)
 
     assert document["components"]["schemas"]["DishHeading"]["properties"]["heading_deg"]["x-unit"] == "deg"
     assert printed_call.report in document["channels"]["terminalMetric"]["parameters"]["report"]["enum"]
@@ -108,8 +109,8 @@ def test_new_call_is_in_the_schema(printed_call: Call) -> None:
 
 def test_new_call_is_in_the_configuration(printed_call: Call) -> None:
     """The configuration has the keys of the new call, reads them, and prints them with their defaults."""
-    changed = read.parse(f"polling: {{{CALL}: {{interval: 20m, map: {{heading_deg: azimuth}}}}}}", {}).polling[CALL]
-    printed = yaml.safe_load(read.yaml_text(read.effective(read.parse("", {}))))["polling"][CALL]
+    changed = parse(f"polling: {{{CALL}: {{interval: 20m, map: {{heading_deg: azimuth}}}}}}", {}).polling[CALL]
+    printed = yaml.safe_load(yaml_text(effective(parse("", {}))))["polling"][CALL]
 
     assert (changed.interval, changed.fields[0].paths) == (1200.0, ("azimuth",))
     assert printed["path"] == printed_call.path

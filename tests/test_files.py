@@ -13,9 +13,9 @@ import pytest
 
 from oneweb_bridge import explore, tls
 from oneweb_bridge.cli import main as cli
-from oneweb_bridge.config import read
+from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import ConfigError
+from oneweb_bridge.config.read import load, parse
 from oneweb_bridge.explore.evidence import Evidence
 from oneweb_bridge.store import backup, database, journal, store
 from oneweb_bridge.store.backup import BackupError
@@ -74,7 +74,7 @@ def back_up(place: Path) -> None:
 
 
 def read_secret(place: Path) -> None:
-    read.parse("api: {client_secret_file: " + _quoted(place) + "}", {})
+    parse("api: {client_secret_file: " + _quoted(place) + "}", {})
 
 
 def _quoted(place: Path) -> str:
@@ -86,7 +86,7 @@ USES: dict[str, Callable[[Path], Any]] = {
     "state.path of history": lambda place: asyncio.run(read_journal(place)),
     "state.path of backup": lambda place: backup.write_backup(place, Path("copy.db")),
     "backup's target": back_up,
-    "configuration": lambda place: read.load(place, {}),
+    "configuration": lambda place: load(place, {}),
     "a secret's file": read_secret,
     "ca_file": lambda place: tls.client_context("mqtt.tls", str(place)),
     "cert_file": lambda place: tls.client_context("mqtt.tls", None, str(place), str(place)),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from oneweb_bridge import __version__
-from oneweb_bridge.config import read
+from oneweb_bridge.config.read import load
 from oneweb_bridge.contract import asyncapi
 from tests import harness, listener, telegraf
 from tests.campaign import is_at_rest
@@ -122,7 +122,7 @@ STRANGE = ("oneweb/bridge/polling/nobody/poll",)
 
 def test_every_message_is_as_the_document_says(heard: Heard) -> None:
     """Each message that the bridge sends has one channel, its retain flag, and a payload of its schema."""
-    judge = listener.Judge(asyncapi.document(read.load(heard.file, {}), __version__))
+    judge = listener.Judge(asyncapi.document(load(heard.file, {}), __version__))
     wrong = [
         error
         for topic, payload, retain in heard.raw

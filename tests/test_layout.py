@@ -20,7 +20,9 @@ PURE = frozenset(
         "model.*",
         "decode.*",
         "contract.*",
+        "config.units",
         "config.schema",
+        "config.rules",
         "config.masks",
         "config.filters",
         "api.headers",
@@ -70,7 +72,7 @@ LIBRARIES = {
         "store.database",
         "store.errors",
     },
-    "yaml": {"config.read", "explore.findings", "explore.report"},
+    "yaml": {"config.read", "config.write", "explore.findings", "explore.report"},
     "stamina": {"api.client"},
 }
 """Library -> the modules that may import it: one owner for each resource."""

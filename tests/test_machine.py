@@ -26,7 +26,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from oneweb_bridge.api.client import Answer, ApiError, Unavailable
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.config import read as config
+from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.encoding import rfc3339
@@ -53,7 +53,7 @@ def configured(name_path: str) -> Config:
     """The configuration of the story; `name_path` is what a remap changes."""
     page = {"limit": PAGE}
     return msgspec.structs.replace(
-        config.parse(
+        parse(
             json.dumps(
                 {
                     "api": {"client_id": "i", "client_secret": "s"},

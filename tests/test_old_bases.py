@@ -9,7 +9,7 @@ import aiomqtt
 import pytest
 
 from oneweb_bridge.cli.check import _check_broker
-from oneweb_bridge.config import read
+from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt import purge
@@ -184,7 +184,7 @@ async def test_check_looks_at_the_head_as_run_does(tmp_path: Path) -> None:
             ("main", "nowhere.db", True),
         ):
             mqtt, state = f"{{host: 127.0.0.1, port: {port}}}", f"{{path: {tmp_path / path}}}"
-            found = read.parse(f"{{instance: {instance}, mqtt: {mqtt}, state: {state}}}", {})
+            found = parse(f"{{instance: {instance}, mqtt: {mqtt}, state: {state}}}", {})
             good, said = await _check_broker(found)
             assert good is is_good
             assert good or "belongs to the bridge instance 'main'" in said

@@ -94,6 +94,7 @@ def test_patterns_are_found() -> None:
         "decode/pages.py",
         "decode/paths.py",
         "config/schema.py",
+        "config/units.py",
         "explore/redaction.py",
     } <= found
     assert len(all_patterns()) > 20

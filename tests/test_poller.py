@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge.config.read import Config
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Alert

@@ -16,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from oneweb_bridge import app, simulator
-from oneweb_bridge.config import read
+from oneweb_bridge.config.read import load
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.mqtt import publisher, session
 from tests import harness
@@ -289,7 +289,7 @@ async def test_retained_poll_runs_once_through_fifty_reconnects(
 
     monkeypatch.setattr(app, "Publisher", Remembered)
     await harness.said(world.port, f"{CALL}/poll", '{"id": "fifty"}', retain=True)
-    settings = read.load(world.config(polling=SLOW), {})
+    settings = load(world.config(polling=SLOW), {})
     async with harness.recording(world.port) as recorder:
         task = asyncio.create_task(app.run(settings))
         await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r["status"] == "ok"])

@@ -10,8 +10,10 @@ import aiomqtt
 
 from oneweb_bridge.api import client
 from oneweb_bridge.clock import SYSTEM
+from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import Config, ConfigError, require_credentials
+from oneweb_bridge.config.read import require_credentials
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.model.records import Message

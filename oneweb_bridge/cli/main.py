@@ -17,9 +17,12 @@ import msgspec
 
 from oneweb_bridge import __version__
 from oneweb_bridge.cli import logs
-from oneweb_bridge.config import read
+from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks, secrets_of
-from oneweb_bridge.config.schema import Log, parse_duration
+from oneweb_bridge.config.read import load, require_credentials
+from oneweb_bridge.config.schema import Config, Log
+from oneweb_bridge.config.units import parse_duration
+from oneweb_bridge.config.write import dump_yaml, yaml_text
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError
 
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         code: int = options.act(options)
-    except read.ConfigError as error:
+    except ConfigError as error:
         return _refuse(str(error), WRONG)
     except StoreError as error:
         return _refuse(str(error), FAILED)
@@ -187,9 +190,9 @@ def _interval(text: str) -> str:
     return text
 
 
-def _loaded(options: argparse.Namespace, masks: Masks) -> read.Config:
+def _loaded(options: argparse.Namespace, masks: Masks) -> Config:
     """The configuration; the log speaks as it says, and hides its secrets and all that `masks` knew before."""
-    found = read.load(options.config, os.environ)
+    found = load(options.config, os.environ)
     masks.learn(*secrets_of(found.api), found.mqtt.password)
     logs.set_up(_log_settings(options, found.log), masks)
     return found
@@ -249,14 +252,14 @@ def _run(options: argparse.Namespace) -> int:
 
     masks = Masks()
     found = _loaded(options, masks)
-    read.require_credentials(found)
-    reloads: asyncio.Queue[read.Config] = asyncio.Queue()
+    require_credentials(found)
+    reloads: asyncio.Queue[Config] = asyncio.Queue()
 
     def read_again() -> None:
         try:
             again = _loaded(options, masks)
-            read.require_credentials(again)
-        except read.ConfigError as error:
+            require_credentials(again)
+        except ConfigError as error:
             _log.error("%s; the configuration stays as it was", error)
             return
         reloads.put_nowait(again)
@@ -402,12 +405,12 @@ def _backup(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> int:
-    print(read.dump_yaml(read.load(options.config, os.environ)), end="")
+    print(dump_yaml(load(options.config, os.environ)), end="")
     return DONE
 
 
 def _asyncapi(options: argparse.Namespace) -> int:
     from oneweb_bridge.contract import asyncapi
 
-    print(read.yaml_text(asyncapi.document(read.load(options.config, os.environ), __version__)), end="")
+    print(yaml_text(asyncapi.document(load(options.config, os.environ), __version__)), end="")
     return DONE

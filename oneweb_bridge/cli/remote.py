@@ -9,8 +9,8 @@ from typing import Any
 import aiomqtt
 import msgspec
 
-from oneweb_bridge.config.read import Config
-from oneweb_bridge.config.schema import interval_text
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.link import MqttConnection, describe_connection_error

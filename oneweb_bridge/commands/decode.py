@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from oneweb_bridge.config.schema import MAX_QUANTITY_CHARS, parse_duration
+from oneweb_bridge.config.units import MAX_QUANTITY_CHARS, parse_duration
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.mqtt.topics import CommandTopic

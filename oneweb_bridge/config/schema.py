@@ -1,41 +1,31 @@
-"""The form of the configuration: structs with defaults, units of values, and rules over several keys.
+"""The form of the configuration: structs with defaults, and the kinds of their values. Pure.
 
 A kind is an annotated type: its `Meta` carries the bounds, the words for what was expected, and the
-functions between the text of the file and the value. `config` reads and writes by these alone.
+functions between the text of the file and the value. `read` and `write` go by these alone.
 """
 
 import functools
-import ipaddress
 import re
 import types
-import zoneinfo
-from collections.abc import Callable, Iterator
-from collections.abc import Mapping as Table
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from oneweb_bridge.config.units import (
+    interval_text,
+    length_text,
+    parse_duration,
+    parse_length,
+    parse_share,
+    parse_size,
+    share_text,
+    size_text,
+)
 from oneweb_bridge.decode.catalogue import Call, Explode, FieldType, PageSettings, TimeWindow
-from oneweb_bridge.decode.units import can_convert
 
-MAX_QUANTITY_CHARS = 64
-"""Longest text that is read as a number with a unit."""
-MAX_DURATION_S = 100 * 366 * 86400.0
-MAX_SIZE_BYTES = (1 << 63) - 1
-MAX_LENGTH_M = 1e9
 MAX_COUNT = 1_000_000_000
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z%]*)", re.ASCII)
-_DURATIONS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 0.001}
-_ISO_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.ASCII)
-"""ISO 8601 without years, months and weeks, which Home Assistant and Java write."""
-_ISO_FACTORS = (86400.0, 3600.0, 60.0, 1.0)
-_DECIMAL = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BINARY = {"KiB": 2**10, "kiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_SIZES = _DECIMAL | _BINARY
-_LENGTHS = {"km": 1000.0, "m": 1.0, "": 1.0}
-_SHARES = {"%": 0.01, "": 1.0}
 
 
 class Secret(str):
@@ -45,77 +35,6 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'***'"
-
-
-def parse_duration(said: object) -> float:
-    """Seconds from `30s`, `5m`, `5min`, `6h`, `1d`, `250ms`, `PT5M` or a number. Raises ValueError with a sentence."""
-    expected = "a duration like 30s or 5m, at most 100 years"
-    parts = _ISO_DURATION.fullmatch(said.strip()) if isinstance(said, str) and len(said) <= MAX_QUANTITY_CHARS else None
-    if parts is None or parts[0][-1] in "PT":
-        return _quantity(said, _DURATIONS, expected, MAX_DURATION_S)
-    seconds = sum(float(part or 0) * factor for part, factor in zip(parts.groups(), _ISO_FACTORS, strict=True))
-    return _quantity(seconds, _DURATIONS, expected, MAX_DURATION_S)
-
-
-def parse_size(said: object) -> int:
-    """Bytes from `64kB`, `256MB`, `4GB`, `64KiB` or a number of bytes. Raises ValueError with a sentence."""
-    return round(_quantity(said, _SIZES, "a size like 64kB or 4GB", MAX_SIZE_BYTES))
-
-
-def parse_length(said: object) -> float:
-    """Metres from `100m`, `1km` or a number of metres. Raises ValueError with a sentence."""
-    return _quantity(said, _LENGTHS, "a length like 100m or 1km", MAX_LENGTH_M)
-
-
-def parse_share(said: object) -> float:
-    """A share from `10%` or `0.1`. Raises ValueError with a sentence."""
-    return round(_quantity(said, _SHARES, "a share like 10% or 0.1", 1.0), 12)
-
-
-def _quantity(said: object, units: Table[str, float], expected: str, most: float) -> float:
-    """The number in `said`, in the unit of the bridge: from 0 to `most`, never infinite. Raises ValueError alone."""
-    number: float | None = None
-    if isinstance(said, (int, float)) and not isinstance(said, bool):
-        number = said
-    elif isinstance(said, str) and len(said) <= MAX_QUANTITY_CHARS:
-        match = _QUANTITY.fullmatch(said.strip())
-        number = float(match[1]) * units[match[2]] if match and match[2] in units else None
-    # Compared before it is converted: an integer may have any size.
-    if number is None or not 0 <= number <= most:
-        raise ValueError(f"expected {expected}, got {_shortened(said)}")
-    return float(number)
-
-
-def _shortened(said: object) -> str:
-    """A value as it stands in an error; a long one is cut."""
-    if isinstance(said, int) and not isinstance(said, bool) and abs(said) >= 10**20:
-        return "a number of more than 20 digits"
-    text = str(said)
-    return f"'{text[:40]}…'" if len(text) > 40 else f"'{text}'"
-
-
-def interval_text(seconds: float) -> str:
-    """The shortest exact form of a duration: 300 -> 5m. `parse_duration` reads it back."""
-    for unit in ("d", "h", "m", "s"):
-        if seconds and seconds % _DURATIONS[unit] == 0:
-            return f"{round(seconds / _DURATIONS[unit])}{unit}"
-    millis = round(seconds * 1000)
-    return f"{millis}ms" if millis and parse_duration(f"{millis}ms") == seconds else f"{seconds:.15g}s"
-
-
-def _size_text(size: int) -> str:
-    for unit in ("TB", "GB", "MB", "kB", "TiB", "GiB", "MiB", "KiB"):
-        if size and size % _SIZES[unit] == 0:
-            return f"{size // _SIZES[unit]}{unit}"
-    return f"{size}B"
-
-
-def _length_text(metres: float) -> str:
-    return f"{round(metres / 1000)}km" if metres and metres % 1000 == 0 else f"{metres:.15g}m"
-
-
-def _share_text(share: float) -> str:
-    return f"{round(share * 100, 10):.12g}%"
 
 
 def _flag(said: object) -> object:
@@ -148,9 +67,9 @@ _LIKE = "a duration like 30s or 5m, at most 100 years"
 Duration = Annotated[float, _kind(_LIKE, parse_duration, interval_text, ge=0)]
 PositiveDuration = Annotated[float, _kind(_LIKE, parse_duration, interval_text, gt=0)]
 Interval = Annotated[float, _kind("a duration from 10s to 7d", parse_duration, interval_text, ge=10, le=604800)]
-Size = Annotated[int, _kind("a size like 64kB or 4GB", parse_size, _size_text, gt=0)]
-Length = Annotated[float, _kind("a length like 100m or 1km", parse_length, _length_text, ge=0)]
-Share = Annotated[float, _kind("a share like 10% or 0.1", parse_share, _share_text, ge=0, le=1)]
+Size = Annotated[int, _kind("a size like 64kB or 4GB", parse_size, size_text, gt=0)]
+Length = Annotated[float, _kind("a length like 100m or 1km", parse_length, length_text, ge=0)]
+Share = Annotated[float, _kind("a share like 10% or 0.1", parse_share, share_text, ge=0, le=1)]
 Flag = Annotated[bool, _kind("true or false", _flag, bool)]
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT, description="a whole number from 1 to 1000000000")]
@@ -422,174 +341,3 @@ def expected(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     return meta(kind).description or "a text"
-
-
-def rule_violations(config: Config) -> Iterator[tuple[str, str]]:
-    """Key and reason of each rule that the configuration breaks."""
-    yield from _bad_urls(config)
-    yield from _bad_auth(config)
-    yield from _bad_mqtt(config)
-    yield from _bad_topics(config)
-    yield from _bad_mapping(config)
-    for call in config.polling.values():
-        yield from _bad_call(call)
-        yield from _bad_fields(call)
-
-
-def _bad_urls(config: Config) -> Iterator[tuple[str, str]]:
-    yield from _bad_url("api.base_url", config.api.base_url, config)
-    if config.api.auth.token_url:
-        yield from _bad_url("api.auth.token_url", config.api.auth.token_url, config)
-    if config.http.address()[1] > 65535:
-        yield "http.listen", f"expected a port up to 65535, got '{config.http.listen}'"
-
-
-def _bad_url(key: str, url: str, config: Config) -> Iterator[tuple[str, str]]:
-    scheme, host, clean = _url(url)
-    if not clean:
-        yield key, "expected an address without user, password, parameters and fragment"
-    elif scheme not in ("http", "https") or not host:
-        yield key, f"expected an address like https://api.oneweb.net, got '{url}'"
-    elif scheme == "http" and not config.api.allow_http and not _is_loopback(host):
-        ways = "use https, or set api.allow_http: true"
-        yield key, f"would send the credentials to {host} unencrypted; {ways}"
-    elif scheme == "http" and not config.api.allow_http and not _is_loopback(_proxy_host(config) or "localhost"):
-        yield key, "would send the credentials to api.proxy unencrypted; use https, or set api.allow_http: true"
-
-
-def _proxy_host(config: Config) -> str | None:
-    try:
-        return urlsplit(config.api.proxy or "").hostname
-    except ValueError:
-        return None
-
-
-def _url(url: str) -> tuple[str, str, bool]:
-    """Scheme, host, and whether there is nothing in the URL but these, a port and a path."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "", "", "@" not in url
-    clean = "@" not in parts.netloc and not parts.query and not parts.fragment
-    return parts.scheme, "" if port == 0 else parts.hostname or "", clean
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _bad_auth(config: Config) -> Iterator[tuple[str, str]]:
-    auth = config.api.auth
-    if auth.style == "oauth2_client_credentials" and not auth.token_url:
-        yield "api.auth.token_url", "expected an address, because auth.style is oauth2_client_credentials"
-    for key in ("client_id_header", "client_secret_header"):
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", getattr(auth, key)):
-            yield f"api.auth.{key}", "expected the name of an HTTP header"
-    for key in ("client_id", "client_secret"):
-        if not getattr(config.api, key).isprintable():
-            yield f"api.{key}", "expected a text without line ends and control characters"
-
-
-def _bad_mqtt(config: Config) -> Iterator[tuple[str, str]]:
-    mqtt = config.mqtt
-    yield from _bad_host(mqtt.host)
-    for key in ("username", "password"):
-        if not (getattr(mqtt, key) or "").isprintable():
-            yield f"mqtt.{key}", "expected a text without line ends and control characters"
-    if mqtt.password and not mqtt.tls.enabled and not mqtt.allow_plain_password and not _is_loopback(mqtt.host):
-        ways = "set mqtt.tls.enabled: true, or mqtt.allow_plain_password: true"
-        yield "mqtt.password", f"would go to {mqtt.host} unencrypted; {ways}"
-    if mqtt.password and not mqtt.username and mqtt.protocol == "3.1.1":
-        yield "mqtt.username", "expected a name, because MQTT 3.1.1 has no password without one"
-    if mqtt.tls.key_file and not mqtt.tls.cert_file:
-        yield "mqtt.tls.cert_file", "expected a file name, because mqtt.tls.key_file is set"
-
-
-def _bad_host(host: str) -> Iterator[tuple[str, str]]:
-    """A host with a port behind it, which an IPv6 address only resembles."""
-    name, _, port = host.rpartition(":")
-    if port.isdecimal() and name and (":" not in name or name.endswith("]")):
-        yield "mqtt.host", f"expected a host name or an address without a port, got '{host}'; set mqtt.port: {port}"
-    elif ":" in host and not _is_ipv6(host):
-        yield "mqtt.host", f"expected a host name or an address, got '{host}'"
-
-
-def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).version == 6
-    except ValueError:
-        return False
-
-
-MAX_BASE_BYTES = 1024
-"""So that every topic below fits into MQTT's 65,535 bytes, and none comes near what brokers allow."""
-
-
-def _bad_topics(config: Config) -> Iterator[tuple[str, str]]:
-    discovery = config.homeassistant.discovery_prefix
-    for key, topic in (
-        ("mqtt.base_topic", config.mqtt.base_topic),
-        ("homeassistant.discovery_prefix", discovery),
-    ):
-        if not topic or re.search(r"[+#\0]|^[$/]|/$|//", topic):
-            yield key, f"expected a topic without '+', '#', a leading '$' and empty levels, got '{topic}'"
-        elif len(topic.encode()) > MAX_BASE_BYTES:
-            yield key, f"expected a topic of at most {MAX_BASE_BYTES} bytes, got {len(topic.encode())}"
-    base = config.mqtt.base_topic
-    if config.homeassistant.enabled and f"{discovery}/".startswith(f"{base}/"):
-        yield "homeassistant.discovery_prefix", f"expected a topic that is not below mqtt.base_topic '{base}'"
-
-
-def _bad_mapping(config: Config) -> Iterator[tuple[str, str]]:
-    try:
-        zoneinfo.ZoneInfo(config.mapping.timezone)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        yield (
-            "mapping.timezone",
-            f"expected a time zone like UTC or Europe/Berlin, got '{config.mapping.timezone}'",
-        )
-    for name, texts in config.mapping.roles.items():
-        if any(not text or re.search(r"[\[\],|{}]", text) for text in texts):
-            yield f"mapping.roles.{name}", "expected names without brackets, braces, ',' and '|'"
-
-
-_ID_PLACEHOLDERS = {"user_terminals": "{ut_id}", "products": "{product_id}"}
-
-
-def _bad_call(call: Call) -> Iterator[tuple[str, str]]:
-    key = f"polling.{call.id}"
-    for each, place in _ID_PLACEHOLDERS.items():
-        if place in call.path and call.for_each != each:
-            yield f"{key}.for_each", f"expected {each}, because the path has {place}"
-        if call.for_each == each and not any(place in said for said in (call.path, *call.query.values())):
-            yield f"{key}.path", f"expected {place} in it or in the query, because for_each is {each}"
-    if call.window and call.lateness and call.window.length < 2 * call.lateness:
-        least = interval_text(2 * call.lateness)
-        yield (
-            f"{key}.window.length",
-            f"expected at least twice the lateness ({least}), or nothing new would be seen",
-        )
-
-
-_TAKEN = {"time", "ts", "report", "corrected", "replayed", "cycle_started"}
-_KEYS = {"terminal": "imei", "product": "product_id", "organization": "organization_id", "site": "site_id"}
-
-
-def _bad_fields(call: Call) -> Iterator[tuple[str, str]]:
-    taken = _TAKEN | {_KEYS.get(call.entity, "bucket_id")}
-    for field in call.fields:
-        key = f"polling.{call.id}.map.{field.name}"
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", field.name):
-            yield key, "expected a field name of lower-case letters, digits and '_'"
-        elif field.name in taken:
-            yield key, "this name is the bridge's own; choose another"
-        elif field.raw_unit and field.type != "number":
-            yield f"{key}.type", f"expected number, because the field has the unit '{field.raw_unit}'"
-        elif not can_convert(field.raw_unit, field.unit):
-            yield f"{key}.unit", f"expected a unit that can be converted to {field.unit}, got '{field.raw_unit}'"

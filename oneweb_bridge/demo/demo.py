@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from oneweb_bridge import app, simulator
-from oneweb_bridge.config.read import Config, parse
-from oneweb_bridge.config.schema import Secret
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Config, Secret
 from oneweb_bridge.decode.catalogue import CALLS, Call
 from oneweb_bridge.demo import console, mosquitto
 from oneweb_bridge.model.records import Message

@@ -18,7 +18,8 @@ from oneweb_bridge.api import client
 from oneweb_bridge.api.client import ApiClient
 from oneweb_bridge.api.headers import next_pages, whole_number
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import Config, require_credentials
+from oneweb_bridge.config.read import require_credentials
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.sizes import TooMuch, check_depth, check_size
 from oneweb_bridge.explore import findings, pages, redaction, report, spans

@@ -14,7 +14,10 @@ from typing import Any
 import msgspec
 import yaml
 
-from oneweb_bridge.config.read import Config, ConfigError, effective, parse
+from oneweb_bridge.config.file_reader import ConfigError
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.write import effective
 from oneweb_bridge.decode import record_hashes
 from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from oneweb_bridge.config.read import Config
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.paths import compile_path, fold_name, top_member
 from oneweb_bridge.decode.values import Unparseable, parse_time

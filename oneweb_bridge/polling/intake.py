@@ -19,7 +19,8 @@ from oneweb_bridge.api.client import ApiClient, NotFound
 from oneweb_bridge.api.listing import Listing, ListingPage, PageCache, Problems, SkippableHashes, UnreadableValues
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import filters
-from oneweb_bridge.config.read import Config, fingerprint
+from oneweb_bridge.config.calls import mapping_fingerprint
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode import record_hashes
 from oneweb_bridge.decode.border import Unreadable
 from oneweb_bridge.decode.bounds import Bounds
@@ -89,7 +90,7 @@ class CompiledCall(msgspec.Struct, frozen=True, kw_only=True):
 def compile_call(call: Call, config: Config) -> CompiledCall:
     """The plan of a call under a configuration."""
     rules = DecodeRules(config.mapping.timezone, tuple(config.mapping.unlimited))
-    print_ = fingerprint(call, config.mapping)
+    print_ = mapping_fingerprint(call, config.mapping)
     kind: RecordKind = {"components": "components", "usage": "usage"}.get(call.reads, call.entity)  # type: ignore[assignment]
     # Another threshold or filter makes every record be looked at again, but is no change of the mapping.
     volatile = frozenset(field.name for field in call.fields if field.volatile)

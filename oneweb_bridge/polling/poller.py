@@ -16,8 +16,8 @@ import msgspec
 from oneweb_bridge.api.client import ApiClient, ApiError, BadAnswer, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.api.turns import Turns
 from oneweb_bridge.clock import SYSTEM, Clock
-from oneweb_bridge.config.read import Config
-from oneweb_bridge.config.schema import interval_text
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.records import Alert, Batch, Entry, RecordWrite, Status
 from oneweb_bridge.model.status import Alarm, ApiState, CallState

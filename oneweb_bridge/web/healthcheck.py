@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from oneweb_bridge.config import read
+from oneweb_bridge.config.file_reader import ConfigError
+from oneweb_bridge.config.read import load
 
 TIMEOUT_S = 4.0
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- asked, not listened on
@@ -18,11 +19,11 @@ _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- a
 def main(arguments: list[str]) -> int:
     """Asks once. Returns the exit code."""
     try:
-        listen, port = read.load(Path(arguments[0]) if arguments else None, os.environ).http.address()
+        listen, port = load(Path(arguments[0]) if arguments else None, os.environ).http.address()
         connection = http.client.HTTPConnection(_ANY.get(listen, listen), port, timeout=TIMEOUT_S)
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
-    except (read.ConfigError, OSError, http.client.HTTPException) as error:
+    except (ConfigError, OSError, http.client.HTTPException) as error:
         print(f"healthcheck: {error}", file=sys.stderr)
         return 1
     connection.close()

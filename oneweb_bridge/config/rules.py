@@ -1,0 +1,183 @@
+"""What no single key of the configuration can say: rules over several keys, addresses, topics and paths. Pure."""
+
+import ipaddress
+import re
+import zoneinfo
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.units import interval_text
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.units import can_convert
+
+
+def rule_violations(config: Config) -> Iterator[tuple[str, str]]:
+    """Key and reason of each rule that the configuration breaks."""
+    yield from _bad_urls(config)
+    yield from _bad_auth(config)
+    yield from _bad_mqtt(config)
+    yield from _bad_topics(config)
+    yield from _bad_mapping(config)
+    for call in config.polling.values():
+        yield from _bad_call(call)
+        yield from _bad_fields(call)
+
+
+def _bad_urls(config: Config) -> Iterator[tuple[str, str]]:
+    yield from _bad_url("api.base_url", config.api.base_url, config)
+    if config.api.auth.token_url:
+        yield from _bad_url("api.auth.token_url", config.api.auth.token_url, config)
+    if config.http.address()[1] > 65535:
+        yield "http.listen", f"expected a port up to 65535, got '{config.http.listen}'"
+
+
+def _bad_url(key: str, url: str, config: Config) -> Iterator[tuple[str, str]]:
+    scheme, host, clean = _url(url)
+    if not clean:
+        yield key, "expected an address without user, password, parameters and fragment"
+    elif scheme not in ("http", "https") or not host:
+        yield key, f"expected an address like https://api.oneweb.net, got '{url}'"
+    elif scheme == "http" and not config.api.allow_http and not _is_loopback(host):
+        ways = "use https, or set api.allow_http: true"
+        yield key, f"would send the credentials to {host} unencrypted; {ways}"
+    elif scheme == "http" and not config.api.allow_http and not _is_loopback(_proxy_host(config) or "localhost"):
+        yield key, "would send the credentials to api.proxy unencrypted; use https, or set api.allow_http: true"
+
+
+def _proxy_host(config: Config) -> str | None:
+    try:
+        return urlsplit(config.api.proxy or "").hostname
+    except ValueError:
+        return None
+
+
+def _url(url: str) -> tuple[str, str, bool]:
+    """Scheme, host, and whether there is nothing in the URL but these, a port and a path."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "", "", "@" not in url
+    clean = "@" not in parts.netloc and not parts.query and not parts.fragment
+    return parts.scheme, "" if port == 0 else parts.hostname or "", clean
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _bad_auth(config: Config) -> Iterator[tuple[str, str]]:
+    auth = config.api.auth
+    if auth.style == "oauth2_client_credentials" and not auth.token_url:
+        yield "api.auth.token_url", "expected an address, because auth.style is oauth2_client_credentials"
+    for key in ("client_id_header", "client_secret_header"):
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", getattr(auth, key)):
+            yield f"api.auth.{key}", "expected the name of an HTTP header"
+    for key in ("client_id", "client_secret"):
+        if not getattr(config.api, key).isprintable():
+            yield f"api.{key}", "expected a text without line ends and control characters"
+
+
+def _bad_mqtt(config: Config) -> Iterator[tuple[str, str]]:
+    mqtt = config.mqtt
+    yield from _bad_host(mqtt.host)
+    for key in ("username", "password"):
+        if not (getattr(mqtt, key) or "").isprintable():
+            yield f"mqtt.{key}", "expected a text without line ends and control characters"
+    if mqtt.password and not mqtt.tls.enabled and not mqtt.allow_plain_password and not _is_loopback(mqtt.host):
+        ways = "set mqtt.tls.enabled: true, or mqtt.allow_plain_password: true"
+        yield "mqtt.password", f"would go to {mqtt.host} unencrypted; {ways}"
+    if mqtt.password and not mqtt.username and mqtt.protocol == "3.1.1":
+        yield "mqtt.username", "expected a name, because MQTT 3.1.1 has no password without one"
+    if mqtt.tls.key_file and not mqtt.tls.cert_file:
+        yield "mqtt.tls.cert_file", "expected a file name, because mqtt.tls.key_file is set"
+
+
+def _bad_host(host: str) -> Iterator[tuple[str, str]]:
+    """A host with a port behind it, which an IPv6 address only resembles."""
+    name, _, port = host.rpartition(":")
+    if port.isdecimal() and name and (":" not in name or name.endswith("]")):
+        yield "mqtt.host", f"expected a host name or an address without a port, got '{host}'; set mqtt.port: {port}"
+    elif ":" in host and not _is_ipv6(host):
+        yield "mqtt.host", f"expected a host name or an address, got '{host}'"
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).version == 6
+    except ValueError:
+        return False
+
+
+MAX_BASE_BYTES = 1024
+"""So that every topic below fits into MQTT's 65,535 bytes, and none comes near what brokers allow."""
+
+
+def _bad_topics(config: Config) -> Iterator[tuple[str, str]]:
+    discovery = config.homeassistant.discovery_prefix
+    for key, topic in (
+        ("mqtt.base_topic", config.mqtt.base_topic),
+        ("homeassistant.discovery_prefix", discovery),
+    ):
+        if not topic or re.search(r"[+#\0]|^[$/]|/$|//", topic):
+            yield key, f"expected a topic without '+', '#', a leading '$' and empty levels, got '{topic}'"
+        elif len(topic.encode()) > MAX_BASE_BYTES:
+            yield key, f"expected a topic of at most {MAX_BASE_BYTES} bytes, got {len(topic.encode())}"
+    base = config.mqtt.base_topic
+    if config.homeassistant.enabled and f"{discovery}/".startswith(f"{base}/"):
+        yield "homeassistant.discovery_prefix", f"expected a topic that is not below mqtt.base_topic '{base}'"
+
+
+def _bad_mapping(config: Config) -> Iterator[tuple[str, str]]:
+    try:
+        zoneinfo.ZoneInfo(config.mapping.timezone)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        yield (
+            "mapping.timezone",
+            f"expected a time zone like UTC or Europe/Berlin, got '{config.mapping.timezone}'",
+        )
+    for name, texts in config.mapping.roles.items():
+        if any(not text or re.search(r"[\[\],|{}]", text) for text in texts):
+            yield f"mapping.roles.{name}", "expected names without brackets, braces, ',' and '|'"
+
+
+_ID_PLACEHOLDERS = {"user_terminals": "{ut_id}", "products": "{product_id}"}
+
+
+def _bad_call(call: Call) -> Iterator[tuple[str, str]]:
+    key = f"polling.{call.id}"
+    for each, place in _ID_PLACEHOLDERS.items():
+        if place in call.path and call.for_each != each:
+            yield f"{key}.for_each", f"expected {each}, because the path has {place}"
+        if call.for_each == each and not any(place in said for said in (call.path, *call.query.values())):
+            yield f"{key}.path", f"expected {place} in it or in the query, because for_each is {each}"
+    if call.window and call.lateness and call.window.length < 2 * call.lateness:
+        least = interval_text(2 * call.lateness)
+        yield (
+            f"{key}.window.length",
+            f"expected at least twice the lateness ({least}), or nothing new would be seen",
+        )
+
+
+_TAKEN = {"time", "ts", "report", "corrected", "replayed", "cycle_started"}
+_KEYS = {"terminal": "imei", "product": "product_id", "organization": "organization_id", "site": "site_id"}
+
+
+def _bad_fields(call: Call) -> Iterator[tuple[str, str]]:
+    taken = _TAKEN | {_KEYS.get(call.entity, "bucket_id")}
+    for field in call.fields:
+        key = f"polling.{call.id}.map.{field.name}"
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", field.name):
+            yield key, "expected a field name of lower-case letters, digits and '_'"
+        elif field.name in taken:
+            yield key, "this name is the bridge's own; choose another"
+        elif field.raw_unit and field.type != "number":
+            yield f"{key}.type", f"expected number, because the field has the unit '{field.raw_unit}'"
+        elif not can_convert(field.raw_unit, field.unit):
+            yield f"{key}.unit", f"expected a unit that can be converted to {field.unit}, got '{field.raw_unit}'"

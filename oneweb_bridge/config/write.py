@@ -1,0 +1,65 @@
+"""A configuration as YAML in the file's own form, with the secrets masked."""
+
+from typing import Any, get_args
+
+import msgspec
+import yaml
+
+from oneweb_bridge.config.calls import map_form
+from oneweb_bridge.config.schema import CallForm, Config, Secret, key_types, meta, without_none
+from oneweb_bridge.decode.catalogue import CALLS, Call, Field
+
+_MASK = "***"
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """The complete configuration in the file's own form, secrets masked."""
+    return {name: _to_file_form(getattr(config, name), kind) for name, kind in key_types(Config).items()}
+
+
+def dump_yaml(config: Config) -> str:
+    """`effective` as YAML, which `parse` reads."""
+    return yaml_text(effective(config))
+
+
+def yaml_text(tree: dict[str, Any]) -> str:
+    """A tree of plain values as YAML, in its own order."""
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _to_file_form(value: Any, kind: Any) -> Any:
+    kind, _ = without_none(kind)
+    extra = meta(kind).extra or {}
+    if value is None:
+        return None
+    if kind is Secret:
+        return _MASK if value else ""
+    if isinstance(value, Call):
+        return _written_call(value)
+    if isinstance(value, msgspec.Struct):
+        return {name: _to_file_form(getattr(value, name), inner) for name, inner in key_types(kind).items()}
+    if isinstance(value, dict):
+        return {name: _to_file_form(entry, get_args(kind)[1]) for name, entry in value.items()}
+    if "text" in extra:
+        return extra["text"](value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _written_call(call: Call) -> dict[str, Any]:
+    known = key_types(CallForm)
+    plain = {name: None if name == "map" else _to_file_form(getattr(call, name), known[name]) for name in known}
+    defaults = {field.name: field for field in CALLS[call.id].fields}
+    present = {field.name: _written_field(field, defaults.get(field.name)) for field in call.fields}
+    return plain | {"window": plain["window"] or "none", "map": dict.fromkeys(defaults) | present}
+
+
+def _written_field(field: Field, default: Field | None) -> Any:
+    """The shortest form that gives this field: paths alone, when nothing else is unlike the catalogue."""
+    form = map_form(field)
+    base = map_form(default or Field(field.name, ()))
+    path = field.paths[0] if len(field.paths) == 1 else list(field.paths)
+    other = {name: said for name, said in form.items() if name != "path" and said != base[name]}
+    # A unit makes a number of a field that says no type.
+    if "unit" in other:
+        other["type"] = field.type
+    return {"path": path} | other if other else path
