@@ -138,7 +138,7 @@ async def _trimmed(count: int) -> Trimmed:
             physical = written() - physical
             async with database.open_connection(path) as db:
                 await db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                await db.execute("INSERT INTO cursor VALUES ('mqtt', ?)", (count,))
+                await db.execute("INSERT INTO cursor (output, seq) VALUES ('mqtt', ?)", (count,))
                 grown = path.stat().st_size - size
                 state = parse("", {}).state
                 history = msgspec.structs.replace(state.history, max_size=path.stat().st_size // 2)

@@ -41,6 +41,7 @@ class BridgeParts(msgspec.Struct):
     """What a running bridge is made of. `config` is replaced when it is read again."""
 
     config: Config
+    path: Path
     store: store.Store
     api: api.ApiClient
     poller: Poller
@@ -51,14 +52,15 @@ class BridgeParts(msgspec.Struct):
 @contextlib.asynccontextmanager
 async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None = None) -> AsyncIterator[BridgeParts]:
     """Everything up to the outputs. Raises StoreError."""
+    path = Path(config.state.path)
     async with (
-        store.open_store(Path(config.state.path), clock) as opened,
+        store.open_store(path, clock) as opened,
         api.open_api(config.api, masks, clock) as connection,
     ):
         poller = Poller(PollRunner(opened, connection, config, clock), opened, connection, config, clock)
         await poller.load()
         tree = TopicTree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)
-        yield BridgeParts(config, opened, connection, poller, tree, rfc3339(clock.now()))
+        yield BridgeParts(config, path, opened, connection, poller, tree, rfc3339(clock.now()))
 
 
 async def run(
@@ -72,8 +74,8 @@ async def run(
     """The bridge, until it is cancelled. `reloads` brings new configurations, `masks` hide secrets in the log too."""
     async with (
         open_bridge(config, clock, masks) as parts,
-        journal.open_journal(parts.store.path, OUTPUT, clock=clock) as rows,
-        announcements.open_devices(parts.store.path, parts.store.steady.now) as known,
+        journal.open_journal(parts.path, OUTPUT, clock=clock) as rows,
+        announcements.open_devices(parts.path, parts.store.steady.now) as known,
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
         announcer = Announcer(known, parts.tree, config)
@@ -86,7 +88,7 @@ async def run(
             on_lost=announcer.forgotten,
             discovery_prefix=lambda: parts.config.homeassistant.discovery_prefix,
         )
-        publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.changed, handles)
+        publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, handles)
         modern = config.mqtt.protocol == "5"
         executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern, announce=announcer.again)
         watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
@@ -150,7 +152,7 @@ def _keep_identity(config: Config, running: Config) -> Config:
 
 async def keep_house(parts: BridgeParts, outputs: tuple[str, ...]) -> None:
     await housekeeping.housekeeping_loop(
-        parts.store.path,
+        parts.path,
         lambda: parts.config.state,
         outputs,
         parts.poller.alert,

@@ -129,6 +129,27 @@ TABLE = (
         "test_housekeeping.py",
     ),
     Mutant(
+        "what one output drops is no loss of another",
+        "store/housekeeping.py",
+        "execute(_COUNT_DROPPED, (output, count, low))",
+        'execute(_COUNT_DROPPED, ("mqtt", count, low))',
+        "test_housekeeping.py",
+    ),
+    Mutant(
+        "a restore of one output leaves that of another",
+        "store/journal.py",
+        "SET restore_from = NULL WHERE output = ?",
+        "SET restore_from = NULL WHERE output <> ?",
+        "test_journal.py",
+    ),
+    Mutant(
+        "each reader of the journal has a wake-up of its own",
+        "store/growth.py",
+        "        for event in self._events:\n",
+        "        for event in list(self._events)[:1]:\n",
+        "test_store.py -k wakes",
+    ),
+    Mutant(
         "cursor never goes back",
         "store/journal.py",
         "ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)",

@@ -98,6 +98,7 @@ def made_old(path: Path) -> None:
             ALTER TABLE newest DROP COLUMN letters; PRAGMA user_version = 1;
             ALTER TABLE call DROP COLUMN polled; ALTER TABLE call DROP COLUMN succeeded;
             ALTER TABLE call DROP COLUMN values_held;
+            ALTER TABLE cursor DROP COLUMN dropped; ALTER TABLE cursor DROP COLUMN restore_from;
             DELETE FROM meta WHERE name = 'steady';"""
         )
 

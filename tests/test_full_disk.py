@@ -164,13 +164,13 @@ async def test_journal_is_trimmed_again_soon_where_the_disk_was_full(
     async def alert(_: Alert) -> None:
         pass
 
-    async with bench(tmp_path, 1) as made:
+    async with bench(tmp_path, 1):
         pauses = Pauses(3)
         monkeypatch.setattr(housekeeping, "trim", refuse)
         monkeypatch.setattr("asyncio.sleep", pauses.sleep)
         with pytest.raises(asyncio.CancelledError):
             await housekeeping.housekeeping_loop(
-                made.store.path,
+                tmp_path / "bridge.db",
                 lambda: parse("", {}).state,
                 ("mqtt",),
                 alert,

@@ -115,6 +115,18 @@ async def test_backlog_that_is_too_old_is_dropped_counted_and_alerted(house: Hou
     assert alert.message.startswith("3 messages")
 
 
+async def test_drop_of_one_output_is_no_loss_of_another(house: House) -> None:
+    """Where one output is behind, only that one counts what it never sent, and has topics to restore."""
+    await house.say(9, "metric", "metric", "metric")
+    await house.say(1, "metric")
+    await house.rows.advance(4)
+    async with journal.open_journal(house.path, "sparkplug") as other:
+        await other.advance(1)
+        await house.trim(("mqtt", "sparkplug"))
+        assert (await other.counts(), await other.restore_from()) == ((2, 0), 1)
+        assert (await house.rows.counts(), await house.rows.restore_from()) == ((0, 0), None)
+
+
 async def test_second_drop_is_added_and_restores_from_the_first(house: House) -> None:
     """Drops add up as numbers, and the place to restore from stays the oldest one."""
     await house.say(20, "metric", times=8)

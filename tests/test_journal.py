@@ -113,9 +113,9 @@ async def test_row_set_aside_is_counted_once(db: Store, rows: Journal, path: Pat
         assert await other.counts() == (0, 0)
 
 
-async def test_dropped_rows_are_counted_as_a_number(db: Store, rows: Journal) -> None:
-    """The count of dropped rows is a number, not a text: 9 and 10 more are what they are."""
-    await db._db.execute("INSERT INTO meta VALUES ('dropped', '10')")
+async def test_dropped_rows_are_counted_for_each_output(db: Store, rows: Journal) -> None:
+    """What another output never sent does not count for this one."""
+    await db._db.execute("INSERT INTO cursor VALUES ('mqtt', 0, 10, NULL), ('other', 0, 7, NULL)")
     assert await rows.counts() == (10, 0)
 
 
@@ -197,12 +197,14 @@ async def test_clears_are_found_and_what_is_alive_besides(db: Store, rows: Journ
     assert await rows.newest_between(0, 9) == []
 
 
-async def test_restoring_is_noted_until_it_is_done(db: Store, rows: Journal) -> None:
-    """After rows were dropped the place to restore from is known, until somebody says that it is done."""
-    await db._db.execute("INSERT INTO meta VALUES ('restore_from', '17')")
-    assert await rows.restore_from() == 17
-    await rows.restored()
-    assert await rows.restore_from() is None
+async def test_restore_is_noted_for_each_output_until_it_is_done(db: Store, rows: Journal, path: Path) -> None:
+    """After rows were dropped each output knows the row to restore from, until it has restored."""
+    await db._db.execute("INSERT INTO cursor VALUES ('mqtt', 20, 3, 17), ('other', 20, 3, 16)")
+    async with journal.open_journal(path, "other") as other:
+        assert await rows.restore_from() == 17
+        await rows.clear_restore_from()
+        assert await rows.restore_from() is None
+        assert await other.restore_from() == 16
 
 
 # --- history --------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class Bench:
             on_lost=self._lost,
         )
         tree = TopicTree(self.base, instance or self.instance, self.store.journal_id, self.store.earlier)
-        made = publisher.Publisher(self.settings, tree, self.rows, self.store.changed, handles)
+        made = publisher.Publisher(self.settings, tree, self.rows, self.store.growth, handles)
         task = asyncio.create_task(made.run())
         try:
             yield made

@@ -211,7 +211,7 @@ async def _use_journal(rows: journal.Journal) -> None:
     await rows.alive("T")
     await rows.later("T", 0)
     await rows.restore_from()
-    await rows.restored()
+    await rows.clear_restore_from()
     await rows.history(("terminal", "T"), 0, 9)
     await rows.history(None, 0, 9)
 

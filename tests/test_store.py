@@ -111,20 +111,25 @@ async def test_failed_commit_leaves_nothing(path: Path) -> None:
     async with store.open_store(path) as db:
         broken = batch_of("a", 2)
         broken.newest.append(NewestSampleWrite("terminal", "traffic", "T", 1, 2**70, b"{}", 0))
-        with pytest.raises(OverflowError):
+        with db.growth.subscribe() as journal_grew, pytest.raises(OverflowError):
             await db.commit(broken)
+        assert not journal_grew.is_set()
         assert await db.count("terminal") == 0
-        assert not db.changed.is_set()
         assert await db.commit(batch_of("b", 1)) == 1
 
 
-async def test_commit_wakes_its_readers(path: Path) -> None:
-    """Who waits for news hears of a commit that says something, and of no other."""
+async def test_commit_wakes_every_reader_of_the_journal(path: Path) -> None:
+    """Each reader is woken by a commit that appends rows, and by no other; clearing its wake-up is its own affair."""
     async with store.open_store(path) as db:
-        await db.commit(Batch(puts=[put("T")]))
-        assert not db.changed.is_set()
-        await db.commit(batch_of("a", 1))
-        assert db.changed.is_set()
+        with db.growth.subscribe() as first, db.growth.subscribe() as second:
+            await db.commit(Batch(puts=[put("T")]))
+            assert not first.is_set()
+            await db.commit(batch_of("a", 1))
+            assert first.is_set()
+            first.clear()
+            assert second.is_set()
+        await db.commit(batch_of("b", 1))
+        assert not first.is_set()
 
 
 def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
@@ -287,6 +292,19 @@ async def test_older_schema_becomes_the_newest(path: Path, version: int) -> None
     async with store.open_store(fresh):
         pass
     assert shape(path) == shape(fresh)
+
+
+async def test_dropped_rows_of_an_older_database_belong_to_the_broker(path: Path) -> None:
+    """Before there were several outputs, what was dropped and has to be restored was that of the output `mqtt`."""
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.executescript((SCHEMAS / "3.sql").read_text())
+        raw.executescript("INSERT INTO meta VALUES ('journal', 'abcd'), ('dropped', '12'), ('restore_from', '7')")
+        raw.executescript("INSERT INTO cursor VALUES ('mqtt', 20), ('console', 3); PRAGMA user_version = 3")
+    async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
+        assert (await rows.cursor(), await rows.counts(), await rows.restore_from()) == (20, (12, 0), 7)
+        async with journal.open_journal(path, "console") as other:
+            assert (await other.cursor(), await other.counts(), await other.restore_from()) == (3, (0, 0), None)
+    assert counted(path, "SELECT count(*) FROM meta WHERE name IN ('dropped', 'restore_from')") == 0
 
 
 async def test_database_of_something_else_is_refused(path: Path) -> None:
@@ -616,6 +634,7 @@ async def test_memory_of_a_call_never_polled_is_empty(path: Path) -> None:
     """What was never polled is remembered as such, and stored without a word to the journal."""
     async with store.open_store(path) as db:
         assert await db.load_call_progress("sites") == CallProgress(id="sites")
-        await db.remember(CallProgress(id="sites", failures=3))
+        with db.growth.subscribe() as journal_grew:
+            await db.remember(CallProgress(id="sites", failures=3))
+        assert not journal_grew.is_set()
         assert (await db.load_call_progress("sites")).failures == 3
-        assert not db.changed.is_set()

@@ -14,27 +14,29 @@ import msgspec
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.store.growth import JournalGrowth
 from oneweb_bridge.store.journal import Journal
 
 OUTPUT = "console"
 
 
-async def drain(journal: Journal, tree: TopicTree, changed: asyncio.Event, write: Callable[[Message], None]) -> None:
+async def drain(journal: Journal, tree: TopicTree, growth: JournalGrowth, write: Callable[[Message], None]) -> None:
     """Writes every message of the journal, and goes on as it grows. Never returns."""
     at = await journal.cursor()
-    while True:
-        changed.clear()
-        rows = await journal.after(at)
-        for row in rows:
-            for message in tree.messages(row):
-                write(message)
-            at = row.seq
-        if rows:
-            await journal.advance(at)
-        else:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(5.0):
-                    await changed.wait()
+    with growth.subscribe() as journal_grew:
+        while True:
+            journal_grew.clear()
+            rows = await journal.after(at)
+            for row in rows:
+                for message in tree.messages(row):
+                    write(message)
+                at = row.seq
+            if rows:
+                await journal.advance(at)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(5.0):
+                        await journal_grew.wait()
 
 
 def json_line(message: Message) -> str:

@@ -61,11 +61,11 @@ async def run_without_broker(config: Config, write: Callable[[Message], None]) -
     """Polls as `app.run` does, and gives each message that would be published to `write`. Never returns."""
     async with (
         app.open_bridge(config) as parts,
-        journal.open_journal(parts.store.path, console.OUTPUT) as rows,
+        journal.open_journal(parts.path, console.OUTPUT) as rows,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(parts.poller.run(), name="poller")
-        group.create_task(console.drain(rows, parts.tree, parts.store.changed, write), name="console")
+        group.create_task(console.drain(rows, parts.tree, parts.store.growth, write), name="console")
         group.create_task(app.keep_house(parts, (console.OUTPUT,)), name="housekeeping")
 
 

@@ -9,7 +9,7 @@ import math
 import secrets
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
@@ -24,6 +24,7 @@ from oneweb_bridge.mqtt.session import CommandMessage, ForeignInstance, Publishe
 from oneweb_bridge.mqtt.suspects import Suspects
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.growth import JournalGrowth
 from oneweb_bridge.store.journal import Journal
 
 _log = logging.getLogger("oneweb_bridge.publisher")
@@ -87,13 +88,14 @@ class Publisher:
     """`run` keeps a connection until it is cancelled."""
 
     def __init__(
-        self, settings: Mqtt, tree: TopicTree, journal: Journal, changed: asyncio.Event, handles: PublisherCallbacks
+        self, settings: Mqtt, tree: TopicTree, journal: Journal, growth: JournalGrowth, handles: PublisherCallbacks
     ) -> None:
         self.settings = settings
         self.instance = tree.instance
         self.tree = tree
         self.journal = journal
-        self.changed = changed
+        self._growth = growth
+        self.journal_grew = asyncio.Event()
         self.handles = handles
         self.connected_since: float | None = None
         self.problem: str | None = "not connected yet"
@@ -115,6 +117,10 @@ class Publisher:
 
     async def run(self) -> None:
         """Connects, and connects again with growing pauses. Never returns."""
+        with self._growth.subscribe() as self.journal_grew:
+            await self._reconnect_loop()
+
+    async def _reconnect_loop(self) -> NoReturn:
         wait = FIRST_RECONNECT_S
         while True:
             started, pause, longest = time.monotonic(), 0.0, MAX_RECONNECT_S

@@ -99,7 +99,7 @@ class Owner(Protocol):
     instance: str
     tree: TopicTree
     journal: Journal
-    changed: asyncio.Event
+    journal_grew: asyncio.Event
     handles: PublisherCallbacks
     cursor: int
     connected_since: float | None
@@ -249,7 +249,7 @@ class Session:
             await self._owner.handles.on_lost(low)
         # Before the head, by which it is recognised: what is not told now is told by the next session.
         await self._tell_restored()
-        await self._journal.restored()
+        await self._journal.clear_restore_from()
         await self._publish_head_and_wait(cursor)
 
     def _full_size(self, link: MqttConnection) -> int:
@@ -407,7 +407,7 @@ class Session:
             async with self.pausing:
                 await self._idle()
                 await self._restore(low, self._window.prefix)
-                await self._journal.restored()
+                await self._journal.clear_restore_from()
 
     async def republish(self) -> int:
         """Every retained topic again, between two rows of the journal."""
@@ -653,7 +653,7 @@ class Session:
         """Reads the journal ahead of the window, page by page, without ever waiting for a page to be finished."""
         at = self._window.prefix
         while True:
-            self._owner.changed.clear()
+            self._owner.journal_grew.clear()
             async with self.pausing:
                 rows = await self._journal.after(at, PAGE_ROWS)
                 for row in rows:
@@ -666,7 +666,7 @@ class Session:
             if not rows:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(5.0):
-                        await self._owner.changed.wait()
+                        await self._owner.journal_grew.wait()
             while self._window.rows > MAX_ROWS_AHEAD - PAGE_ROWS:
                 await self.next_answer()
 

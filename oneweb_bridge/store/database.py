@@ -19,7 +19,7 @@ from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable, named_errors
 
-VERSION = 3
+VERSION = 4
 """`user_version` of the schema that this program writes."""
 
 MIGRATIONS: dict[int, str] = {
@@ -79,6 +79,16 @@ CREATE TABLE owed (
     PRIMARY KEY (output, topic)
 );
 CREATE INDEX owed_tries ON owed (output, tries, topic);
+""",
+    3: """
+ALTER TABLE cursor ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE cursor ADD COLUMN restore_from INTEGER;
+INSERT OR IGNORE INTO cursor (output, seq) SELECT 'mqtt', 0 FROM meta WHERE name IN ('dropped', 'restore_from');
+UPDATE cursor SET
+    dropped = coalesce((SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'dropped'), 0),
+    restore_from = (SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'restore_from')
+WHERE output = 'mqtt';
+DELETE FROM meta WHERE name IN ('dropped', 'restore_from');
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""

@@ -160,7 +160,7 @@ async def _drop_backlog(db: aiosqlite.Connection, outputs: tuple[str, ...], befo
         dropped += await _drop_lanes(db, output, cursor, before, classes)
         last = await _last_waiting(db, cursor, before)
         if last > cursor:
-            await _drop(db, _MOVE_CURSOR, (output, last), last - cursor, cursor)
+            await _drop(db, output, (_MOVE_CURSOR, (output, last)), count=last - cursor, low=cursor)
             dropped += last - cursor
     return dropped
 
@@ -172,7 +172,7 @@ async def _drop_lanes(db: aiosqlite.Connection, output: str, cursor: int, before
         last = await _last_waiting(db, seq, before)
         if last > seq:
             count = await _count_of_class(db, name, seq, min(last, cursor), classes)
-            await _drop(db, _MOVE_LANE, (last, output, name), count, seq)
+            await _drop(db, output, (_MOVE_LANE, (last, output, name)), count=count, low=seq)
             dropped += count
     return dropped
 
@@ -206,29 +206,26 @@ async def _count_of_class(db: aiosqlite.Connection, name: str, low: int, high: i
 
 
 _CURSOR = "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?"
-_MOVE_CURSOR = "INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)"
+_MOVE_CURSOR = (
+    "INSERT INTO cursor (output, seq) VALUES (?, ?) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)"
+)
 _MOVE_LANE = "UPDATE lane SET seq = max(seq, ?) WHERE output = ? AND class = ?"
 
 
-async def _drop(db: aiosqlite.Connection, move: str, parameters: tuple[object, ...], count: int, low: int) -> None:
-    """Moves a position, counts what was dropped, and notes from where its retained topics are to be restored."""
-    try:
-        await db.execute("BEGIN IMMEDIATE")
-        await db.execute(move, parameters)
-        await db.execute(
-            """INSERT INTO meta VALUES ('dropped', ?)
-               ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + CAST(excluded.value AS INTEGER)""",
-            (str(count),),
-        )
-        await db.execute(
-            """INSERT INTO meta VALUES ('restore_from', ?)
-               ON CONFLICT (name) DO UPDATE SET value = min(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))""",
-            (str(low),),
-        )
-        await db.execute("COMMIT")
-    except BaseException:
-        await asyncio.shield(db.rollback())
-        raise
+_Move = tuple[str, tuple[object, ...]]
+"""The statement that moves a position, and its parameters."""
+_COUNT_DROPPED = """
+INSERT INTO cursor (output, seq, dropped, restore_from) VALUES (?, 0, ?, ?)
+ON CONFLICT (output) DO UPDATE SET dropped = dropped + excluded.dropped,
+restore_from = min(coalesce(restore_from, excluded.restore_from), excluded.restore_from)
+"""
+
+
+async def _drop(db: aiosqlite.Connection, output: str, move: _Move, *, count: int, low: int) -> None:
+    """Moves a position of an output, counts what it drops, and notes from where it has to restore retained topics."""
+    async with database.transaction(db, asyncio.Lock()):
+        await db.execute(*move)
+        await db.execute(_COUNT_DROPPED, (output, count, low))
 
 
 async def _one(db: aiosqlite.Connection, sql: str, parameters: tuple[object, ...]) -> int:

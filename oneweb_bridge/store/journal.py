@@ -24,7 +24,8 @@ PAGE_ROWS = 500
 """Rows read at a time."""
 
 _MOVE_CURSOR = """
-INSERT INTO cursor VALUES (?, ?) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)
+INSERT INTO cursor (output, seq) VALUES (?, ?)
+ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)
 """
 _ROW = "seq, at, entity, id, what, name, ts, body"
 
@@ -154,8 +155,8 @@ class Journal:
         )
 
     async def counts(self) -> tuple[int, int]:
-        """How many rows were dropped unpublished and how many were set aside, ever."""
-        dropped = await self._one("SELECT coalesce(max(value), 0) FROM meta WHERE name = 'dropped'")
+        """How many rows of this output were dropped unpublished and how many were set aside, ever."""
+        dropped = await self._one("SELECT coalesce(max(dropped), 0) FROM cursor WHERE output = ?", (self._output,))
         return dropped, await self._one("SELECT count(*) FROM dead WHERE output = ?", (self._output,))
 
     async def waiting(self) -> int:
@@ -239,12 +240,12 @@ class Journal:
 
     async def restore_from(self) -> int | None:
         """The row behind which dropped rows left retained topics to be restored; None when there is nothing to do."""
-        rows = await self._rows("SELECT value FROM meta WHERE name = 'restore_from'")
-        return int(rows[0][0]) if rows else None
+        rows = await self._rows("SELECT restore_from FROM cursor WHERE output = ?", (self._output,))
+        return rows[0][0] if rows else None
 
-    async def restored(self) -> None:
-        """Notes that the retained topics are right again."""
-        await self._execute("DELETE FROM meta WHERE name = 'restore_from'")
+    async def clear_restore_from(self) -> None:
+        """Notes that this output has restored what dropped rows left."""
+        await self._execute("UPDATE cursor SET restore_from = NULL WHERE output = ?", (self._output,))
 
     # ── history ────────────────────────────────────────────────────────────────────────────────
 

@@ -108,10 +108,13 @@ CREATE TABLE journal (
 );
 CREATE INDEX journal_history ON journal (id, ts);
 
--- How far each output has got.
+-- How far each output has got. `dropped` counts the rows that it never sent because they waited too long; `restore_from`
+-- is the row after which such rows left retained topics that are still to be restored.
 CREATE TABLE cursor (
     output TEXT PRIMARY KEY,
-    seq INTEGER NOT NULL
+    seq INTEGER NOT NULL,
+    dropped INTEGER NOT NULL DEFAULT 0,
+    restore_from INTEGER
 );
 
 -- Rows that an output set aside because they were always refused.

@@ -27,6 +27,7 @@ from oneweb_bridge.model.records import (
 from oneweb_bridge.model.value_types import merge_value_types
 from oneweb_bridge.store import database, staging
 from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.growth import JournalGrowth
 from oneweb_bridge.store.staging import StagedRow, Staging
 
 SLICE = 1000
@@ -125,7 +126,7 @@ class Store:
         self.path = path
         self.steady = steady
         self.journal_id, self.earlier = ids
-        self.changed = asyncio.Event()
+        self.growth = JournalGrowth()
         self.problem: str | None = None
         """Why the last transaction could not be written; None when it was."""
         self._db = db
@@ -152,7 +153,7 @@ class Store:
                 await self._write_memory(memory)
             await self._many("DELETE FROM poll_request WHERE number = ?", [(number,) for number in ended])
         if batch.entries:
-            self.changed.set()
+            self.growth.notify()
         return head + len(batch.entries)
 
     @contextlib.asynccontextmanager
