@@ -193,7 +193,7 @@ def _interval(text: str) -> str:
 def _loaded(options: argparse.Namespace, masks: Masks) -> Config:
     """The configuration; the log speaks as it says, and hides its secrets and all that `masks` knew before."""
     found = load(options.config, os.environ)
-    masks.learn(*secrets_of(found.api), found.mqtt.password)
+    masks.learn(*secrets_of(found.api), found.mqtt.password, found.console.token)
     logs.set_up(_log_settings(options, found.log), masks)
     return found
 

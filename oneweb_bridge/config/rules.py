@@ -6,7 +6,7 @@ import zoneinfo
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.schema import Config, Console
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.units import can_convert
@@ -19,6 +19,7 @@ def rule_violations(config: Config) -> Iterator[tuple[str, str]]:
     yield from _bad_mqtt(config)
     yield from _bad_topics(config)
     yield from _bad_mapping(config)
+    yield from _bad_console(config.console)
     for call in config.polling.values():
         yield from _bad_call(call)
         yield from _bad_fields(call)
@@ -70,6 +71,40 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+MIN_TOKEN_CHARS = 16
+
+
+def _bad_console(console: Console) -> Iterator[tuple[str, str]]:
+    if console.token and len(console.token) < MIN_TOKEN_CHARS:
+        yield "console.token", f"expected at least {MIN_TOKEN_CHARS} characters"
+    elif console.token and not (console.token.isascii() and console.token.isprintable() and " " not in console.token):
+        yield "console.token", "expected ASCII characters without spaces, so that it can stand in an HTTP header"
+    for name in console.hosts:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name):
+            yield "console.hosts", f"expected host names without port and path, got '{name}'"
+    for text in console.trusted_proxies:
+        if not _is_network(text):
+            yield "console.trusted_proxies", f"expected addresses and networks like 10.0.0.0/8, got '{text}'"
+    if console.ingress is not None and not _is_address(console.ingress):
+        yield "console.ingress", f"expected an address like 172.30.32.2, got '{console.ingress}'"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _bad_auth(config: Config) -> Iterator[tuple[str, str]]:

@@ -252,6 +252,22 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return host.strip("[]"), int(port)
 
 
+Networks = Annotated[tuple[str, ...], _kind("a list of addresses and networks like [10.0.0.0/8]", _listed, list)]
+Names = Annotated[tuple[str, ...], _kind("a list of host names like [bridge.example.net]", _listed, list)]
+
+
+class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may use the web console. Without a token only this host may."""
+
+    enabled: Flag = True
+    token: Secret | None = None
+    read_only: Flag = False
+    hosts: Names = ()
+    trusted_proxies: Networks = ()
+    ingress: str | None = None
+    session: PositiveDuration = 43_200.0
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and in which form."""
 
@@ -274,6 +290,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state: State = State()
     homeassistant: HomeAssistant = HomeAssistant()
     http: Http = Http()
+    console: Console = Console()
     log: Log = Log()
 
 
