@@ -30,6 +30,9 @@ from oneweb_bridge.polling.intake import PollRunner
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import announcements, housekeeping, journal, store
 from oneweb_bridge.web import health
+from oneweb_bridge.web.access import rules_of
+from oneweb_bridge.web.console import Console
+from oneweb_bridge.web.server import serve_http
 
 _log = logging.getLogger("oneweb_bridge.app")
 OUTPUT = "mqtt"
@@ -92,7 +95,8 @@ async def run(
         modern = config.mqtt.protocol == "5"
         executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern, announce=announcer.again)
         watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
-        async with _serve_health(watch, config), asyncio.TaskGroup() as group:
+        console = Console(rules_of(config), clock, __version__, config.instance)
+        async with _serve_http(watch, console, config), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
@@ -100,24 +104,31 @@ async def run(
             group.create_task(keep_house(parts, (OUTPUT,)), name="housekeeping")
             group.create_task(systemd.keep_watchdog(watch.alive), name="watchdog")
             if reloads is not None:
-                group.create_task(_reload_loop(parts, publisher, announcer, reloads), name="configuration")
+                group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
 
 
 @contextlib.asynccontextmanager
-async def _serve_health(watch: health.Health, config: Config) -> AsyncIterator[None]:
-    """Health is a convenience: where its port is taken, the bridge says so and goes on without it."""
+async def _serve_http(watch: health.Health, console: Console, config: Config) -> AsyncIterator[None]:
+    """HTTP is a convenience: where its port is taken, the bridge says so and goes on without it."""
     host, port = config.http.address()
     async with contextlib.AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(health.serve_health(watch, (host, port)))
+            console.port = await stack.enter_async_context(serve_http(watch, (host, port), console))
         except OSError as error:
             _log.error(
-                "http.listen: %s:%s cannot be used (%s); there is no health endpoint", host, port, error.strerror
+                "http.listen: %s:%s cannot be used (%s); there is neither health endpoint nor console",
+                host,
+                port,
+                error.strerror,
             )
+        else:
+            console.reconfigure(config)
         yield
 
 
-async def _reload_loop(parts: BridgeParts, publisher: Publisher, announcer: Announcer, reloads: Reloads) -> None:
+async def _reload_loop(
+    parts: BridgeParts, publisher: Publisher, announcer: Announcer, console: Console, reloads: Reloads
+) -> None:
     """Puts each new configuration in force: intervals, credentials, limits; what commands set stays over it."""
     while True:
         config = await reloads.get()
@@ -135,6 +146,7 @@ async def _reload_loop(parts: BridgeParts, publisher: Publisher, announcer: Anno
         await parts.poller.use(config)
         publisher.use(config.mqtt, anew=prefix)
         announcer.use(config)
+        console.reconfigure(config)
         if credentials:
             parts.poller.sign_in_again()
         _log.info("the configuration was read again")

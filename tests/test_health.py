@@ -23,7 +23,7 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.status import Info, JournalState
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.errors import StoreUnavailable
-from oneweb_bridge.web import health
+from oneweb_bridge.web import health, server
 from tests import harness
 from tests.campaign import is_at_rest
 
@@ -214,7 +214,7 @@ async def test_request_that_hangs_does_not_fail_the_stop() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     async with aiohttp.ClientSession() as session:
-        async with health.serve_health(watch, ("127.0.0.1", port)):
+        async with server.serve_http(watch, ("127.0.0.1", port)):
             asking = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/readyz"))
             await asked.wait()
         ended = True

@@ -42,13 +42,17 @@ PURE = frozenset(
         "homeassistant.discovery",
         "homeassistant.entities",
         "commands.decode",
+        "web.access",
+        "web.assets",
+        "web.gate",
+        "web.sessions",
         "encoding",
     ]
 )
 """Modules that decide: no I/O, no clock, no chance, and nothing imported but one another."""
 
 LIBRARIES = {
-    "aiohttp": {"api.client", "web.connections", "web.health"},
+    "aiohttp": {"api.client", "web.connections", "web.console", "web.health", "web.server"},
     "aiomqtt": {
         "mqtt.link",
         "mqtt.session",

@@ -119,6 +119,14 @@ def _reason_for_off(config: Config, host: str) -> str | None:
     )
 
 
+def address_of(config: Config, port: int | None = None) -> str:
+    """The console's address on this host."""
+    host, configured_port = config.http.address()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- read here, not listened on
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{configured_port if port is None else port}/"
+
+
 # ── the visitor ────────────────────────────────────────────────────────────────────────────────
 
 
@@ -230,7 +238,7 @@ def needs_sign_in(facts: RequestFacts) -> bool:
 
 def is_data(path: str) -> bool:
     """Whether the rules for data hold for a path."""
-    return path == FLEET_METRICS or path == DATA or path.startswith(f"{DATA}/")
+    return path in (FLEET_METRICS, DATA) or path.startswith(f"{DATA}/")
 
 
 def refuse_other_site(facts: RequestFacts, visitor: Visitor) -> Refusal | None:

@@ -24,6 +24,8 @@ DESCRIPTOR_SHARE = 4
 """At most one of so many descriptors of the process is a connection of a client."""
 MAX_IDLE_S = 10.0
 """Seconds from the connection, or its last answer, to the end of its next request's header."""
+MAX_WRITE_S = 30.0
+"""Seconds that a client may take to read an answer."""
 SWEEP_S = 1.0
 ACCEPT_PAUSE_S = 1.0
 """Seconds without accepting after the system had no descriptor, or no memory, for a connection."""
@@ -81,8 +83,12 @@ class Connections:
     def cut_idle(self, longer_than: float) -> None:
         """Cuts the connections that have been idle for longer than so many seconds."""
         self._forget_closed()
-        limit = time.monotonic() - longer_than
-        for transport in [transport for transport, since in self._idle.items() if since <= limit]:
+        now = time.monotonic()
+        for transport in [
+            transport
+            for transport, since in self._idle.items()
+            if since <= now - max(longer_than, MAX_WRITE_S if longer_than and _is_read_slowly(transport) else 0.0)
+        ]:
             self._cut(transport)
 
     async def sweep_loop(self) -> None:
@@ -99,6 +105,11 @@ class Connections:
     def _cut(self, transport: asyncio.Transport) -> None:
         del self._idle[transport]
         transport.abort()
+
+
+def _is_read_slowly(transport: asyncio.Transport) -> bool:
+    """Whether a client has not read all of its answer yet: then it is not idle."""
+    return transport.get_write_buffer_size() > 0
 
 
 async def accept_loop(
@@ -128,14 +139,14 @@ async def accept_loop(
 @contextlib.asynccontextmanager
 async def accept_connections(
     address: tuple[str, int], make_protocol: Callable[[], asyncio.Protocol], held: Connections
-) -> AsyncIterator[None]:
-    """Listens on every address of the host while the block runs. Raises OSError when one is taken."""
+) -> AsyncIterator[int]:
+    """Listens on every address of the host while the block runs. Gives the port. Raises OSError when it is taken."""
     async with contextlib.AsyncExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in await _listen(address)]
         tasks = [asyncio.create_task(accept_loop(one, make_protocol, held), name="http accept") for one in listeners]
         tasks.append(asyncio.create_task(held.sweep_loop(), name="http idle"))
         try:
-            yield
+            yield listeners[0].getsockname()[1]
         finally:
             for task in tasks:
                 task.cancel()

@@ -1,9 +1,7 @@
 """Health and metrics over HTTP, read-only, for load balancers, containers and Prometheus. No ids in it."""
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import msgspec
 from aiohttp import web
@@ -16,14 +14,11 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.status import Info
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.errors import StoreUnavailable
-from oneweb_bridge.web.connections import MAX_IDLE_S, Connections, accept_connections, max_connections
 
 STUCK_AFTER_S = 30.0
 """Seconds without progress of the event loop's own tasks after which the process counts as stuck."""
 MAX_READY_BACKLOG = 100_000
 """Rows waiting above which the journal's part of /readyz says no."""
-CLOSING = 1.0
-"""Seconds that requests under way have at the end."""
 PREFIX = "oneweb_bridge"
 METRICS = {
     "": "version, contract and instance of this bridge",
@@ -94,6 +89,10 @@ class Health:
         good = parts.api and parts.broker and parts.journal
         return web.Response(body=encode(parts), status=200 if good else 503, content_type="application/json")
 
+    def routes(self) -> list[web.RouteDef]:
+        """The endpoints."""
+        return [web.get("/healthz", self.healthz), web.get("/readyz", self.readyz), web.get("/metrics", self.metrics)]
+
     async def metrics(self, _: web.Request) -> web.Response:
         """The same and the state of each call in Prometheus' text form; of the journal what can be read."""
         info = await self._known()
@@ -157,24 +156,3 @@ class _PrecomputedMetrics(Collector):
 
     def collect(self) -> list[Metric]:
         return self._metrics
-
-
-@contextlib.asynccontextmanager
-async def serve_health(health: Health, address: tuple[str, int]) -> AsyncIterator[None]:
-    """The endpoints on `address` while the block runs. Raises OSError when it is taken."""
-    held = Connections(max_connections())
-    site = web.Application(middlewares=[held.middleware])
-    site.add_routes(
-        [web.get("/healthz", health.healthz), web.get("/readyz", health.readyz), web.get("/metrics", health.metrics)]
-    )
-    runner = web.AppRunner(site, access_log=None, keepalive_timeout=MAX_IDLE_S, shutdown_timeout=CLOSING)
-    await runner.setup()
-    try:
-        assert runner.server is not None  # noqa: S101 -- made by setup
-        async with accept_connections(address, runner.server, held):
-            yield
-    finally:
-        # A request that hangs is no reason to fail: it ends with the process.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * CLOSING):
-                await runner.cleanup()
