@@ -1690,6 +1690,77 @@ TABLE = (
         "",
         "test_repeated_hour.py -k cannot_be_told",
     ),
+    # ── the console ────────────────────────────────────────────────────────────────────────────
+    Mutant(
+        "console: a name that is not its own is refused",
+        "web/access.py",
+        "if visitor.is_ingress or is_known_name(name, rules):",
+        "if True:",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: Origin must be its own address",
+        "web/access.py",
+        'if "origin" in facts.headers and not visitor.is_ingress and not _is_own_origin(facts):',
+        "if False:",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: a page of another site is refused",
+        "web/access.py",
+        'if "sec-fetch-site" in facts.headers and facts.header("sec-fetch-site") not in allowed:',
+        "if False:",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: a token is compared",
+        "web/access.py",
+        'return rules.token is not None and hmac.compare_digest(given.encode(errors="replace"), rules.token.encode())',
+        "return rules.token is not None",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: without a token only this host gets in",
+        "web/gate.py",
+        "            return visitor.is_this_host\n",
+        "            return True\n",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: a proxy on this host is not this host",
+        "web/access.py",
+        "is_loopback_name(name) and not _has_proxy_header(facts.headers)",
+        "is_loopback_name(name)",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: guessing ends",
+        "web/gate.py",
+        "        self._guesses.add(visitor.key, now)\n",
+        "",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: a command needs the header of its own",
+        "web/access.py",
+        'if facts.header(CONSOLE_HEADER) != "1" and not has_right_bearer:',
+        "if False:",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: the ingress path alone signs nobody in",
+        "web/access.py",
+        "if address is not None and address == rules.ingress and _INGRESS_PATH.fullmatch(ingress_path):",
+        "if address is not None and _INGRESS_PATH.fullmatch(ingress_path):",
+        "test_console_access.py",
+    ),
+    Mutant(
+        "console: its token is masked in the log",
+        "cli/main.py",
+        "found.mqtt.password, found.console.token)",
+        "found.mqtt.password)",
+        "test_console_access.py",
+    ),
 )
 
 

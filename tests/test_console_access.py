@@ -1,13 +1,18 @@
 """Who may ask the console for what: the access table, guessing, sessions, and the form of requests and answers."""
 
+import argparse
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oneweb_bridge.config.read import ConfigError, parse
+from oneweb_bridge.cli import main as command_line
+from oneweb_bridge.config.file_reader import ConfigError
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.read import parse
 from oneweb_bridge.web import access
 from oneweb_bridge.web.sessions import MAX_ADDRESSES, RecentTimes, Sessions
 from tests.consoles import COMMAND, TOKEN, Answer, Visits, visited
@@ -460,6 +465,15 @@ def test_wrong_settings_are_refused_by_name(text: str, key: str) -> None:
         parse(f"console: {{{text}}}", {})
     assert "fifteen" not in str(refusal.value)
     assert "spaces in" not in str(refusal.value)
+
+
+def test_token_is_one_of_the_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command prints the token: it is masked like every other secret."""
+    monkeypatch.setattr(command_line.logs, "set_up", lambda *_: None)
+    path, masks = tmp_path / "bridge.yaml", Masks()
+    path.write_text(f"console: {{token: {TOKEN}}}")
+    command_line._loaded(argparse.Namespace(config=path, log_level=None, log_format=None), masks)
+    assert masks.text(f"echo {TOKEN}") == "echo ***"
 
 
 async def test_slow_body_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
