@@ -469,7 +469,7 @@ def test_wrong_settings_are_refused_by_name(text: str, key: str) -> None:
 
 def test_token_is_one_of_the_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No command prints the token: it is masked like every other secret."""
-    monkeypatch.setattr(command_line.logs, "set_up", lambda *_: None)
+    monkeypatch.setattr("oneweb_bridge.cli.logs.set_up", lambda *_: None)
     path, masks = tmp_path / "bridge.yaml", Masks()
     path.write_text(f"console: {{token: {TOKEN}}}")
     command_line._loaded(argparse.Namespace(config=path, log_level=None, log_format=None), masks)
