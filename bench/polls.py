@@ -13,7 +13,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from bench.clock import Clock
 from oneweb_bridge import simulator
-from oneweb_bridge.api.client import Answer, ApiClient
+from oneweb_bridge.api.answers import Answer
+from oneweb_bridge.api.client import ApiClient
 from oneweb_bridge.clock import Clock as WallClock
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import parse

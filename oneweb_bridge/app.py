@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from oneweb_bridge import CONTRACT, __version__, systemd
-from oneweb_bridge.api import client as api
+from oneweb_bridge.api.client import ApiClient, open_api
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.commands.executor import Executor, Inbox
 from oneweb_bridge.config.masks import Masks
@@ -46,7 +46,7 @@ class BridgeParts(msgspec.Struct):
     config: Config
     path: Path
     store: store.Store
-    api: api.ApiClient
+    api: ApiClient
     poller: Poller
     tree: TopicTree
     started_at: str
@@ -58,7 +58,7 @@ async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None
     path = Path(config.state.path)
     async with (
         store.open_store(path, clock) as opened,
-        api.open_api(config.api, masks, clock) as connection,
+        open_api(config.api, masks, clock) as connection,
     ):
         poller = Poller(PollRunner(opened, connection, config, clock), opened, connection, config, clock)
         await poller.load()
@@ -142,7 +142,7 @@ async def _reload_loop(
         credentials = config.api != parts.config.api
         prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
         parts.config = config
-        parts.api.use(config.api)
+        parts.api.reconfigure(config.api)
         await parts.poller.use(config)
         publisher.use(config.mqtt, anew=prefix)
         announcer.use(config)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from oneweb_bridge.api import client
+from oneweb_bridge.api.client import open_api
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
@@ -111,7 +111,7 @@ async def seen(row: Row, directory: Path, lines: str | None = None) -> Seen:
 async def polled(simulator: Simulator, found: Config, path: Path, calls: Iterable[str]) -> None:
     """Two polls of each call, with some time between them."""
     clock = Clock(simulator.world.clock.now, simulator.world.clock.now, "a boot")
-    async with store.open_store(path, clock) as kept, client.open_api(found.api) as connection:
+    async with store.open_store(path, clock) as kept, open_api(found.api) as connection:
         await connection.hello()
         intake = PollRunner(kept, connection, found, clock)
         for pause in (STEP, 0.0):

@@ -861,11 +861,13 @@ TABLE = (
         "    if False:",
         "test_api_faults.py -k requested",
     ),
-    Mutant("redirect on the same server", "api/client.py", "    if there != here:", "    if False:", "test_api.py"),
+    Mutant(
+        "redirect on the same server", "api/answers.py", "    if not is_same_server:", "    if False:", "test_api.py"
+    ),
     Mutant("api.max_body", "api/client.py", "if size > self._settings.max_body:", "if False:", "test_api.py"),
     Mutant(
         "headers in several lines",
-        "api/client.py",
+        "api/answers.py",
         "return self.headers.getall(name, [])",
         "return self.headers.getall(name, [])[:1]",
         "test_api_faults.py -k several_lines",
@@ -914,9 +916,9 @@ TABLE = (
     ),
     Mutant(
         "JSON that calls itself a page",
-        "api/client.py",
-        "(answer.media_type in _PAGES and begin not in _JSON_BEGINS)",
-        "answer.media_type in _PAGES",
+        "api/answers.py",
+        "(answer.media_type in _HTML_TYPES and first_byte not in _JSON_BEGINS)",
+        "answer.media_type in _HTML_TYPES",
         "test_api.py -k page",
     ),
     Mutant(
@@ -951,7 +953,7 @@ TABLE = (
         "requests in flight over a reload",
         "api/client.py",
         "self._in_flight.resize(settings.rate_limit.max_in_flight)",
-        "self._in_flight = Turns(settings.rate_limit.max_in_flight)",
+        "self._in_flight = PrioritySemaphore(settings.rate_limit.max_in_flight)",
         "test_api.py -k reload",
     ),
     Mutant(
@@ -980,7 +982,7 @@ TABLE = (
     ),
     Mutant(
         "a token that another request has renewed",
-        "api/client.py",
+        "api/auth.py",
         "        if self._token is token:\n",
         "        if True:\n",
         "test_api.py -k renewed_stays",
@@ -1010,7 +1012,7 @@ TABLE = (
     Mutant(
         "polls at a time over a reload",
         "polling/poller.py",
-        "        self._turns.resize(config.api.rate_limit.max_in_flight)\n",
+        "        self._permits.resize(config.api.rate_limit.max_in_flight)\n",
         "",
         "test_api_faults.py -k reload",
     ),
@@ -1337,14 +1339,14 @@ TABLE = (
     Mutant(
         "a poll request moves a queued call to the front",
         "polling/poller.py",
-        "        self._turns.hurry(call)\n",
+        "        self._permits.make_urgent(call)\n",
         "",
         "test_poller.py -k queued",
     ),
     Mutant(
         "polls at once after SIGHUP",
         "polling/poller.py",
-        "        self._turns.resize(config.api.rate_limit.max_in_flight)\n",
+        "        self._permits.resize(config.api.rate_limit.max_in_flight)\n",
         "",
         "test_poller.py -k sighup",
     ),
@@ -1468,7 +1470,7 @@ TABLE = (
         "test_vanishing.py",
     ),
     # ── doors ──────────────────────────────────────────────────────────────────────────────────
-    Mutant("secrets in logs", "cli/logs.py", "said = self._masks.text(said)", "pass", "test_logs.py"),
+    Mutant("secrets in logs", "cli/logs.py", "said = self._masks.mask_text(said)", "pass", "test_logs.py"),
     Mutant(
         "a line that repeats is counted",
         "cli/repeats.py",
@@ -1534,9 +1536,9 @@ TABLE = (
     ),
     Mutant(
         "secrets in errors of the API",
-        "api/client.py",
-        "self.masks.text(found).split()",
-        "found.split()",
+        "api/answers.py",
+        "masks.mask_text(message).split()",
+        "message.split()",
         "test_api.py",
     ),
     # ── clocks ─────────────────────────────────────────────────────────────────────────────────
@@ -1558,7 +1560,7 @@ TABLE = (
     ),
     Mutant(
         "clocks: a Date before 2019 is none",
-        "api/client.py",
+        "api/answers.py",
         "return date if date >= EARLIEST else None",
         "return date",
         "test_bounds.py -k before_2019",

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from oneweb_bridge.api import client
+from oneweb_bridge.api.client import ApiClient, open_api
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
@@ -62,7 +62,7 @@ class Bench:
     """One bridge without its poller. `skew` is how wrong the host's clock is, in seconds."""
 
     def __init__(
-        self, simulator: Simulator, opened: store.Store, connection: client.ApiClient, clock: HostClock, **changes: Any
+        self, simulator: Simulator, opened: store.Store, connection: ApiClient, clock: HostClock, **changes: Any
     ) -> None:
         self.sim = simulator
         self.store = opened
@@ -124,7 +124,7 @@ class Bench:
             "missing": await self.rows("SELECT kind, id, missing FROM record WHERE missing > 0 ORDER BY 1, 2"),
         }
 
-    async def iter_staged(self) -> int:
+    async def count_staged(self) -> int:
         """How many rows wait for the end of a listing."""
         return int((await self.store._staging._rows("SELECT count(*) FROM staged", ()))[0][0])
 
@@ -165,7 +165,7 @@ async def opened(directory: Path, simulator: Simulator, boot: str = "a boot", **
     clock = HostClock(simulator, boot)
     async with (
         store.open_store(directory / "bridge.db", clock) as found,
-        client.open_api(settings, clock=clock) as connection,
+        open_api(settings, clock=clock) as connection,
     ):
         # What a crash of the machine leaves is examined elsewhere; here it would cost most of the time.
         await found._db.execute("PRAGMA synchronous = OFF")

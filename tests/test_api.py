@@ -19,8 +19,10 @@ import stamina
 from aiohttp import web
 from aioresponses import aioresponses
 
-from oneweb_bridge.api import client as api
-from oneweb_bridge.api.client import ApiClient, ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.api import auth as api_auth
+from oneweb_bridge.api.answers import Answer
+from oneweb_bridge.api.client import ApiClient, open_api
+from oneweb_bridge.api.errors import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.simulator import Simulator
 from oneweb_bridge.simulator.options import Options
@@ -82,7 +84,7 @@ def answers(*replies: dict[str, Any]) -> Handler:
 
 @contextlib.asynccontextmanager
 async def client(url: str, **changes: Any) -> AsyncIterator[ApiClient]:
-    async with api.open_api(configured(url, api=changes).api) as connection:
+    async with open_api(configured(url, api=changes).api) as connection:
         yield connection
 
 
@@ -108,7 +110,8 @@ def oauth(url: str = "http://127.0.0.1:9", **more: Any) -> dict[str, Any]:
 def clocks_ahead(monkeypatch: pytest.MonkeyPatch, seconds: float, host: float = 0.0) -> None:
     """Lets the client believe that so much time has passed, and that the host's clock was set forward by `host`."""
     ahead = SimpleNamespace(monotonic=lambda: time.monotonic() + seconds, time=lambda: time.time() + seconds + host)
-    monkeypatch.setattr("oneweb_bridge.api.client.time", ahead)
+    for module in ("client", "auth"):
+        monkeypatch.setattr(f"oneweb_bridge.api.{module}.time", ahead)
 
 
 def skip_pauses(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
@@ -287,7 +290,7 @@ async def test_new_credentials_need_a_new_token() -> None:
     ):
         await connection.get(TERMINALS)
         wrong = {**oauth(simulator.url), "client_secret": "wrong"}
-        connection.use(configured(simulator.url, api=wrong).api)
+        connection.reconfigure(configured(simulator.url, api=wrong).api)
         assert isinstance(await failure(connection, TERMINALS), Unauthorized)
 
 
@@ -498,7 +501,7 @@ async def test_budget_of_the_hour_is_kept_over_a_reload(monkeypatch: pytest.Monk
     async with against(answers({}), rate_limit=limit) as (server, connection):
         for _ in range(3):
             await connection.get("/x")
-        connection.use(configured(server.url, api={"rate_limit": limit}).api)
+        connection.reconfigure(configured(server.url, api={"rate_limit": limit}).api)
         error = await failure(connection)
         assert isinstance(error, RateLimited)
         assert 3590 < error.pause <= 3602
@@ -522,7 +525,7 @@ async def test_reload_never_lets_more_be_in_flight() -> None:
     """Requests under way count when the configuration is read again, also with fewer or more allowed at once."""
     now, highest, gate = 0, 0, asyncio.Event()
 
-    async def count(*asked: Any) -> api.Answer:
+    async def count(*asked: Any) -> Answer:
         nonlocal now, highest
         now += 1
         highest = max(highest, now)
@@ -531,11 +534,11 @@ async def test_reload_never_lets_more_be_in_flight() -> None:
         return await send(*asked)
 
     async with against(answers({}), rate_limit={"max_in_flight": 2, "min_interval": "0s"}) as (server, connection):
-        send, connection._sent = connection._sent, count  # type: ignore[assignment, method-assign]  # to see when it starts
+        send, connection._send_request = connection._send_request, count  # type: ignore[assignment, method-assign]  # to see when it starts
         tasks = [asyncio.create_task(connection.get("/x")) for _ in range(3)]
         for most in (1, 2, 1, 2):
             limit = {"max_in_flight": most, "min_interval": "0s"}
-            connection.use(configured(server.url, api={"rate_limit": limit}).api)
+            connection.reconfigure(configured(server.url, api={"rate_limit": limit}).api)
             tasks.append(asyncio.create_task(connection.get("/x")))
             for _ in range(50):
                 await asyncio.sleep(0)
@@ -593,13 +596,13 @@ async def test_requests_keep_their_distance() -> None:
     """Requests start at least api.rate_limit.min_interval apart, however many are wanted at once."""
     starts: list[float] = []
 
-    async def note(*asked: Any) -> api.Answer:
+    async def note(*asked: Any) -> Answer:
         starts.append(asyncio.get_running_loop().time())
         return await send(*asked)
 
     limit = {"max_in_flight": 8, "min_interval": "50ms"}
     async with against(answers({}), rate_limit=limit) as (_, connection):
-        send, connection._sent = connection._sent, note  # type: ignore[assignment, method-assign]  # to see when it starts
+        send, connection._send_request = connection._send_request, note  # type: ignore[assignment, method-assign]  # to see when it starts
         await asyncio.gather(*(connection.get("/x") for _ in range(8)))
     assert min(later - before for before, later in itertools.pairwise(starts)) > 0.035
 
@@ -626,13 +629,13 @@ async def test_no_more_requests_than_allowed_are_in_flight(most: int) -> None:
 
 MEMORY = """
 import asyncio, resource, sys
-from oneweb_bridge.api import client as api
-from oneweb_bridge.api.client import BadAnswer
+from oneweb_bridge.api.client import open_api
+from oneweb_bridge.api.errors import BadAnswer
 from tests.polls import configured
 
 async def main():
     settings = configured(sys.argv[1], api={"max_body": sys.argv[2]}).api
-    async with api.open_api(settings) as connection:
+    async with open_api(settings) as connection:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             await connection.get("/resourceInventory/v3/userTerminal")
@@ -760,7 +763,7 @@ async def test_web_page_is_a_bad_answer(body: str, content_type: str) -> None:
         error = await failure(connection)
     assert isinstance(error, BadAnswer)
     assert "web page instead of JSON" in str(error)
-    assert error.piece == body.encode()
+    assert error.excerpt == body.encode()
 
 
 async def test_wrong_content_type_is_taken_when_the_body_is_json() -> None:
@@ -863,7 +866,7 @@ async def test_error_never_tells_a_credential(style: str, status: int) -> None:
         async with client(server.url, auth=auth, client_id="id-" + SECRET, client_secret="s-" + SECRET) as connection:
             with pytest.raises(ApiError) as caught:
                 await connection.get("/x", {"q": SECRET})
-            secrets = {SECRET, api._basic(connection._settings).removeprefix("Basic ")}
+            secrets = {SECRET, api_auth._basic(connection._settings).removeprefix("Basic ")}
     assert not [secret for secret in secrets if secret in f"{caught.value} {caught.value!r}"]
 
 

@@ -17,7 +17,7 @@ import stamina
 from aiohttp import web
 
 from oneweb_bridge import app
-from oneweb_bridge.api.client import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.api.errors import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.decode.fields import _CONVERTERS
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.simulator import Shape
@@ -161,7 +161,7 @@ async def test_bad_answer_is_told_and_changes_nothing(bad: Bad, tmp_path: Path) 
             assert type(caught.value) is bad.error
             assert "demo-secret" not in str(caught.value)
             assert await opened.holdings() == before
-            assert await opened.staged() == 0
+            assert await opened.count_staged() == 0
             assert await opened.news() == []
             told.mend()
             await opened.poll(call)
@@ -307,7 +307,7 @@ async def test_trickle_is_ended_by_the_deadline(call: str, tmp_path: Path) -> No
             async with asyncio.timeout(0.4):
                 await opened.poll(call)
         assert await opened.holdings() == before
-        assert await opened.staged() == 0
+        assert await opened.count_staged() == 0
         told.mend()
         await opened.poll(call)
         assert told.is_told(await opened.news())
@@ -546,7 +546,7 @@ async def test_reload_changes_how_many_calls_poll_at_once(tmp_path: Path) -> Non
     async with app.open_bridge(configured("http://127.0.0.1:9", state=state)) as parts:
         changed = configured("http://127.0.0.1:9", state=state, api={"rate_limit": {"max_in_flight": 3}})
         await parts.poller.use(changed)
-        assert parts.poller._turns._free == 3
+        assert parts.poller._permits._free == 3
 
 
 async def test_call_of_a_failing_host_waits_as_long_as_the_host_is_left_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import stamina
 
-from oneweb_bridge.api.client import _date
+from oneweb_bridge.api.answers import parse_date
 from oneweb_bridge.decode.bounds import EARLIEST, Bounds
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import KnownSamples
@@ -113,7 +113,7 @@ async def test_clock_of_the_api_that_is_wrong_keeps_nothing_out(
     """Where the API's clock is a year off and the host's is right, samples go out; right again, nothing is missing."""
     async with bench(tmp_path) as b:
         with monkeypatch.context() as wrong:
-            wrong.setattr("oneweb_bridge.api.client._date", lambda _: NOW + skew)
+            wrong.setattr("oneweb_bridge.api.client.parse_date", lambda _: NOW + skew)
             await b.api.hello()
             await shown(b, ("a", NOW, 1.0))
             assert await heard(b) == [("metric", "a", NOW)]
@@ -210,5 +210,5 @@ async def test_time_that_is_not_believed_is_alerted_once(tmp_path: Path) -> None
 @pytest.mark.parametrize("date", ["Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 31 Dec 2018 23:59:59 GMT", "", None])
 def test_date_of_an_answer_from_before_2019_tells_no_time(date: str | None) -> None:
     """A server that has lost its clock moves no window: the host's own time is used."""
-    assert _date(date) is None
-    assert _date("Tue, 01 Jan 2019 00:00:00 GMT") == EARLIEST
+    assert parse_date(date) is None
+    assert parse_date("Tue, 01 Jan 2019 00:00:00 GMT") == EARLIEST

@@ -473,7 +473,7 @@ def test_token_is_one_of_the_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path, masks = tmp_path / "bridge.yaml", Masks()
     path.write_text(f"console: {{token: {TOKEN}}}")
     command_line._loaded(argparse.Namespace(config=path, log_level=None, log_format=None), masks)
-    assert masks.text(f"echo {TOKEN}") == "echo ***"
+    assert masks.mask_text(f"echo {TOKEN}") == "echo ***"
 
 
 async def test_slow_body_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from oneweb_bridge.api import client, fetch
+from oneweb_bridge.api import fetch
+from oneweb_bridge.api.client import open_api
+from oneweb_bridge.api.errors import NotFound
 from oneweb_bridge.api.listing import ListingPage
 from oneweb_bridge.decode.pages import decode_record
 from oneweb_bridge.polling.intake import compile_call
@@ -69,7 +71,7 @@ async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = 
     found = fidelity.config_of(lines, url)
     plan = compile_call(found.polling[call], found)
     errand = fetch.FetchRequest(call=plan.call, glance=plan.glance, salt=plan.salt, for_each=ids)
-    async with client.open_api(found.api) as connection:
+    async with open_api(found.api) as connection:
         return [page async for page in fetch.fetch_pages(connection, errand)]
 
 
@@ -110,5 +112,5 @@ async def test_an_id_that_the_api_does_not_know_fails_no_other() -> None:
     async with serving(answer) as url:
         pages = await polled(url, lines, "ut_traffic", ("9", "1", "2"))
         assert [id for page in pages for id in page.ids] == ["1", "2"]
-        with pytest.raises(client.NotFound):
+        with pytest.raises(NotFound):
             await polled(url, lines, "ut_traffic", ("9",))

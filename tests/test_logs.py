@@ -32,7 +32,7 @@ def record(message: str, *arguments: object, error: BaseException | None = None,
 
 def written(said: Any, *secrets: str, as_json: bool = False) -> str:
     masks = Masks()
-    masks.learn(*secrets)
+    masks.add_secrets(*secrets)
     return logs._Formatter(masks, as_json=as_json).format(said)
 
 
@@ -119,7 +119,7 @@ def test_set_up_writes_to_standard_error(form: Any, restored: None, monkeypatch:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stderr", out)
     masks = Masks()
-    masks.learn("s3cret")
+    masks.add_secrets("s3cret")
     logs.set_up(Log(level="info", format=form), masks)
     logging.getLogger("oneweb_bridge.poller").debug("hidden")
     logging.getLogger("oneweb_bridge.poller").info("shown s3cret")
@@ -146,7 +146,7 @@ def test_set_up_again_changes_the_level(restored: None, monkeypatch: pytest.Monk
 def test_last_words_of_a_bug_are_masked(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A traceback that ends the process goes through the log, so that a secret in its text is hidden."""
     out, masks = io.StringIO(), Masks()
-    masks.learn("s3cret-word")
+    masks.add_secrets("s3cret-word")
     monkeypatch.setattr(sys, "stderr", out)
     logs.set_up(Log(), masks)
     try:

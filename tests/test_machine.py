@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from oneweb_bridge.api.client import Answer, ApiError, Unavailable
+from oneweb_bridge.api.answers import Answer
+from oneweb_bridge.api.errors import ApiError, Unavailable
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.config.masks import PASSING, Masks, basic_credentials, secrets_of
+from oneweb_bridge.config.masks import MAX_TEMPORARY, Masks, basic_credentials, secrets_of
 from oneweb_bridge.config.schema import Api, Secret
 
 ODD = [
@@ -44,7 +44,7 @@ WAYS: dict[str, Callable[[str], str]] = {
 
 def masks_of(*secrets: str) -> Masks:
     masks = Masks()
-    masks.learn(*secrets)
+    masks.add_secrets(*secrets)
     return masks
 
 
@@ -53,13 +53,13 @@ def masks_of(*secrets: str) -> Masks:
 def test_every_form_of_a_secret_is_hidden(way: str, secret: str) -> None:
     """However a secret is written, in text and in bytes, nothing of it is left."""
     written = WAYS[way](secret)
-    said = masks_of(secret).text(f"before {written} after")
+    said = masks_of(secret).mask_text(f"before {written} after")
 
     assert "***" in said
     assert written.strip('"').strip("'") not in said
     assert said.startswith("before ")
     assert said.endswith(" after")
-    assert masks_of(secret).piece(f"before {written} after".encode()) == said.encode()
+    assert masks_of(secret).mask_bytes(f"before {written} after".encode()) == said.encode()
 
 
 @given(st.lists(st.text(min_size=4, max_size=12), max_size=4), st.text(max_size=40))
@@ -67,26 +67,26 @@ def test_no_learnt_secret_survives(secrets: list[str], around: str) -> None:
     """Whatever the secrets are and wherever they stand, none is in the text afterwards, but for stars themselves."""
     masks = masks_of(*secrets)
     for secret in secrets:
-        said = masks.text(around + secret + around)
+        said = masks.mask_text(around + secret + around)
         assert secret not in said or set(secret) <= set("*") or secret in "***"
 
 
 def test_former_secrets_stay_hidden() -> None:
     """What was a secret before a rotation is hidden afterwards too."""
     masks = masks_of("former-secret")
-    masks.learn("newer-secret")
+    masks.add_secrets("newer-secret")
 
-    assert masks.text("former-secret newer-secret") == "*** ***"
+    assert masks.mask_text("former-secret newer-secret") == "*** ***"
 
 
 def test_tokens_of_a_year_take_no_room() -> None:
     """Tokens come every hour and pass: the newest are hidden, and what is remembered is bounded. Lasting ones stay."""
     masks = masks_of("lasting-secret")
-    for number in range(PASSING + 5):
-        masks.learn(f"token-number-{number:04}-x", passing=True)
+    for number in range(MAX_TEMPORARY + 5):
+        masks.add_secrets(f"token-number-{number:04}-x", temporary=True)
 
-    assert masks.text("token-number-0024-x lasting-secret") == "*** ***"
-    assert len(masks._passing) == PASSING
+    assert masks.mask_text("token-number-0024-x lasting-secret") == "*** ***"
+    assert len(masks._temporary) == MAX_TEMPORARY
 
 
 def test_credentials_are_hidden_as_they_are_sent() -> None:
@@ -104,12 +104,12 @@ def test_credentials_are_hidden_as_they_are_sent() -> None:
         "pr%2Fxy-pass",
         basic_credentials("me", "pr/xy-pass"),
     ):
-        assert masks.text(f"a {secret} b") == "a *** b", secret
+        assert masks.mask_text(f"a {secret} b") == "a *** b", secret
 
 
 def test_short_secrets_and_none_hide_nothing() -> None:
     """A password of a letter or none is not looked for, or every line would be stars."""
     masks = masks_of("a", "", "abc")
-    masks.learn(None)
+    masks.add_secrets(None)
 
-    assert masks.text("a bad abc") == "a bad abc"
+    assert masks.mask_text("a bad abc") == "a bad abc"

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.api import client, headers, rate_limits
+from oneweb_bridge.api import answers, auth, headers, rate_limits
 from oneweb_bridge.commands import decode as commands
 from oneweb_bridge.decode import record_hashes
 from oneweb_bridge.decode.border import Unreadable
@@ -240,7 +240,7 @@ def test_any_header_is_a_number_or_none(text: str, now: float) -> None:
     """Totals, dates and pauses of an answer are finite numbers of 64 bits, or as if they were not said."""
     pause = rate_limits.requested_pause([text], [text], now)
     assert pause is None or math.isfinite(pause)
-    for number in (headers.whole_number([text]), headers.whole_length([f"items 0-1/{text}"]), client._date(text)):
+    for number in (headers.whole_number([text]), headers.whole_length([f"items 0-1/{text}"]), answers.parse_date(text)):
         assert number is None or 0 <= number < 2**63
 
 
@@ -249,7 +249,7 @@ def test_any_life_of_a_token_is_bounded() -> None:
     for kind, value in VALUES.items():
         body = f'{{"access_token": "x", "expires_in": {value}}}'.encode()
         with contextlib.suppress(msgspec.DecodeError):
-            lasts = msgspec.json.decode(body, type=client._TokenAnswer, strict=False).lasts()
+            lasts = msgspec.json.decode(body, type=auth.TokenAnswer, strict=False).lifetime()
             assert 1 <= lasts <= 86400, kind
 
 

@@ -10,7 +10,8 @@ import pytest
 import stamina
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from oneweb_bridge.api.client import Answer, NotFound
+from oneweb_bridge.api.answers import Answer
+from oneweb_bridge.api.errors import NotFound
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from tests.polls import Bench, bench

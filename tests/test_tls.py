@@ -17,7 +17,8 @@ from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import MQTTErrorCode
 
 from oneweb_bridge import tls
-from oneweb_bridge.api import client as api
+from oneweb_bridge.api.client import ApiClient, open_api
+from oneweb_bridge.api.errors import Unavailable
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Mqtt, Tls
 from oneweb_bridge.demo import mosquitto as broker
@@ -315,15 +316,15 @@ async def api_server(made: Path, server: str) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def asking(url: str, ca_file: Path | None) -> AsyncIterator[api.ApiClient]:
+async def asking(url: str, ca_file: Path | None) -> AsyncIterator[ApiClient]:
     named = {"ca_file": str(ca_file)} if ca_file else {}
     given: dict[str, Any] = {"base_url": url, "client_id": "i", "client_secret": "s", **named}
-    async with api.open_api(parse(str({"api": given}), {}).api) as connection:
+    async with open_api(parse(str({"api": given}), {}).api) as connection:
         yield connection
 
 
-async def complaint(connection: api.ApiClient) -> str:
-    with pytest.raises(api.Unavailable) as caught:
+async def complaint(connection: ApiClient) -> str:
+    with pytest.raises(Unavailable) as caught:
         await connection.request("POST", "/x")
     return str(caught.value)
 

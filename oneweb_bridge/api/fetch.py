@@ -14,7 +14,9 @@ from urllib.parse import quote
 import msgspec
 
 from oneweb_bridge.api import headers, paging
-from oneweb_bridge.api.client import Answer, ApiClient, BadAnswer, NotFound
+from oneweb_bridge.api.answers import Answer
+from oneweb_bridge.api.client import ApiClient
+from oneweb_bridge.api.errors import BadAnswer, NotFound
 from oneweb_bridge.api.listing import ListingPage, digest
 from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import aiomqtt
 
-from oneweb_bridge.api import client
+from oneweb_bridge.api.client import open_api
+from oneweb_bridge.api.errors import ApiError, Unauthorized
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
@@ -39,16 +40,16 @@ async def _check_api(config: Config, masks: Masks | None) -> tuple[bool, str]:
     url = config.api.base_url
     try:
         require_credentials(config)
-        async with client.open_api(config.api, masks) as connection:
+        async with open_api(config.api, masks) as connection:
             await connection.hello()
     except ConfigError as error:
         return False, f"sign-in: {error}"
-    except client.Unauthorized as error:
+    except Unauthorized as error:
         return (
             False,
             f"sign-in: {error}. Check api.client_id and api.client_secret, and that they belong to {url}",
         )
-    except client.ApiError as error:
+    except ApiError as error:
         return (
             False,
             f"sign-in: {error}. Check api.base_url, api.proxy and api.ca_file, and the way to the Internet",

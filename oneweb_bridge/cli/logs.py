@@ -26,7 +26,7 @@ class _Formatter(logging.Formatter):
         said = record.getMessage()
         if record.exc_info:
             said = f"{said}\n{self.formatException(record.exc_info)}"
-        said = self._masks.text(said)
+        said = self._masks.mask_text(said)
         name = record.name.removeprefix("oneweb_bridge.")
         when = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
         if self._as_json:

@@ -193,14 +193,14 @@ def _interval(text: str) -> str:
 def _loaded(options: argparse.Namespace, masks: Masks) -> Config:
     """The configuration; the log speaks as it says, and hides its secrets and all that `masks` knew before."""
     found = load(options.config, os.environ)
-    masks.learn(*secrets_of(found.api), found.mqtt.password, found.console.token)
+    masks.add_secrets(*secrets_of(found.api), found.mqtt.password, found.console.token)
     logs.set_up(_log_settings(options, found.log), masks)
     return found
 
 
 def _printing(masks: Masks) -> Callable[[str], None]:
     """Prints lines without secrets: they may quote what the API or the broker has said."""
-    return lambda line: print(masks.text(line))
+    return lambda line: print(masks.mask_text(line))
 
 
 def _log_settings(options: argparse.Namespace, settings: Log) -> Log:

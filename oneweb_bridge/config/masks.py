@@ -16,9 +16,9 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from oneweb_bridge.config.schema import Api
 
 HIDDEN = "***"
-SHORTEST = 4
+MIN_SECRET_CHARS = 4
 """Characters of the shortest secret that is looked for; shorter ones stand in half of all words."""
-PASSING = 20
+MAX_TEMPORARY = 20
 """How many tokens are remembered: each is good for an hour or so."""
 
 
@@ -27,31 +27,31 @@ class Masks:
 
     def __init__(self) -> None:
         self._lasting: set[str] = set()
-        self._passing: deque[set[str]] = deque(maxlen=PASSING)
+        self._temporary: deque[set[str]] = deque(maxlen=MAX_TEMPORARY)
         self._text = re.compile(r"(?!)")
         self._bytes = re.compile(rb"(?!)")
 
-    def learn(self, *secrets: str | None, passing: bool = False) -> None:
-        """Hides these as well from now on; of those that pass, the newest alone."""
-        fresh = {form for secret in secrets if secret for form in _encodings(secret) if len(form) >= SHORTEST}
-        if fresh <= self._lasting.union(*self._passing):
+    def add_secrets(self, *secrets: str | None, temporary: bool = False) -> None:
+        """Hides these as well from now on; of temporary ones the newest alone."""
+        forms = {form for secret in secrets if secret for form in _encodings(secret) if len(form) >= MIN_SECRET_CHARS}
+        if forms <= self._lasting.union(*self._temporary):
             return
-        if passing:
-            self._passing.append(fresh)
+        if temporary:
+            self._temporary.append(forms)
         else:
-            self._lasting |= fresh
+            self._lasting |= forms
         # The longest come first: of a secret that begins with another one nothing may be left.
-        ordered = sorted(self._lasting.union(*self._passing), key=len, reverse=True)
+        ordered = sorted(self._lasting.union(*self._temporary), key=len, reverse=True)
         self._text = re.compile("|".join(re.escape(form) for form in ordered))
         self._bytes = re.compile(b"|".join(re.escape(form.encode()) for form in ordered))
 
-    def text(self, said: str) -> str:
+    def mask_text(self, text: str) -> str:
         """The same text without secrets."""
-        return self._text.sub(HIDDEN, said)
+        return self._text.sub(HIDDEN, text)
 
-    def piece(self, said: bytes) -> bytes:
+    def mask_bytes(self, text: bytes) -> bytes:
         """The same bytes without secrets."""
-        return self._bytes.sub(HIDDEN.encode(), said)
+        return self._bytes.sub(HIDDEN.encode(), text)
 
 
 def secrets_of(api: Api) -> Iterator[str]:

@@ -14,8 +14,9 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
-from oneweb_bridge.api import client
-from oneweb_bridge.api.client import ApiClient
+from oneweb_bridge.api.answers import Answer
+from oneweb_bridge.api.client import ApiClient, open_api
+from oneweb_bridge.api.errors import ApiError, NotFound, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.api.headers import next_pages, whole_number
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
@@ -68,13 +69,13 @@ async def _signed_in(
     if config.api.auth.style == "basic":
         ways.append((headers, {"api": {"auth": {"style": "headers"}}}))
     for settings, changes in ways:
-        async with client.open_api(settings, masks) as connection:
+        async with open_api(settings, masks) as connection:
             try:
                 await connection.hello()
-            except client.Unauthorized as error:
+            except Unauthorized as error:
                 _say(write, "sign-in", f"refused with auth.style {settings.auth.style}: {error}")
                 continue
-            except client.ApiError as error:
+            except ApiError as error:
                 advice = "Check api.base_url, api.hello.path, api.proxy and api.ca_file"
                 _say(write, "sign-in", f"failed: {error}. {advice}")
                 break
@@ -128,7 +129,7 @@ class Look:
             asked = {name: said.replace(each, id) for name, said in asked.items()}
         try:
             answer = await self._patiently(path, asked, call.empty_status)
-        except client.ApiError as error:
+        except ApiError as error:
             return Reply(ended=_ended(error), said=str(error), params=asked)
         try:
             check_size(answer.body)
@@ -147,11 +148,11 @@ class Look:
             time=answer.time,
         )
 
-    async def _patiently(self, path: str, asked: Mapping[str, str], empty_status: Collection[int]) -> client.Answer:
+    async def _patiently(self, path: str, asked: Mapping[str, str], empty_status: Collection[int]) -> Answer:
         """The answer, after one pause where the API asks for one that people would wait for."""
         try:
             return await self._api.get(path, asked, empty_status)
-        except client.RateLimited as error:
+        except RateLimited as error:
             if error.pause > _PATIENCE:
                 raise
             await asyncio.sleep(error.pause)
@@ -262,15 +263,15 @@ def _rest(call: Call, reply: Reply) -> dict[str, str]:
 
 
 _PATIENCE = 90.0
-_ENDS: tuple[tuple[type[client.ApiError], Ended], ...] = (
-    (client.Unauthorized, "refused"),
-    (client.RateLimited, "busy"),
-    (client.Unavailable, "away"),
-    (client.NotFound, "unknown"),
+_ENDS: tuple[tuple[type[ApiError], Ended], ...] = (
+    (Unauthorized, "refused"),
+    (RateLimited, "busy"),
+    (Unavailable, "away"),
+    (NotFound, "unknown"),
 )
 
 
-def _ended(error: client.ApiError) -> Ended:
+def _ended(error: ApiError) -> Ended:
     for kind, ended in _ENDS:
         if isinstance(error, kind):
             return ended
@@ -282,7 +283,7 @@ def _save(seen: list[Evidence], directory: Path, write: Write, masks: Masks) -> 
     samples = redaction.samples([(e.call.id, e.reply.body) for e in seen if e.reply.ended == "ok"])
     for call, body in samples.items():
         said = msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
-        (directory / f"{call}.json").write_bytes(masks.piece(said))
+        (directory / f"{call}.json").write_bytes(masks.mask_bytes(said))
     advice = "ids, names and positions are replaced; look at them before you send them"
     write("")
     _say(write, "saved", f"{len(samples)} samples in {directory}: {advice}")

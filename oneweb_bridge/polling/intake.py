@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.api import fetch
-from oneweb_bridge.api.client import ApiClient, NotFound
+from oneweb_bridge.api.client import ApiClient
+from oneweb_bridge.api.errors import NotFound
 from oneweb_bridge.api.listing import Listing, ListingPage, PageCache, Problems, SkippableHashes, UnreadableValues
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import filters

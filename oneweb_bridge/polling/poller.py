@@ -13,8 +13,9 @@ from typing import Literal
 
 import msgspec
 
-from oneweb_bridge.api.client import ApiClient, ApiError, BadAnswer, RateLimited, Unauthorized, Unavailable
-from oneweb_bridge.api.turns import Turns
+from oneweb_bridge.api.client import ApiClient
+from oneweb_bridge.api.errors import ApiError, BadAnswer, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.api.priority_semaphore import PrioritySemaphore
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.config.units import interval_text
@@ -98,7 +99,7 @@ class Poller:
         self._api = api
         self._config = config
         self._clock = clock
-        self._turns = Turns(config.api.rate_limit.max_in_flight)
+        self._permits = PrioritySemaphore(config.api.rate_limit.max_in_flight)
         self._settings: dict[tuple[str, str], str] = {}
         self._signed_in = asyncio.Event()
         self._hello_wanted = asyncio.Event()
@@ -122,7 +123,7 @@ class Poller:
         """Takes a configuration; stored settings stay in force over it."""
         self._config = config
         self._intake.use(config)
-        self._turns.resize(config.api.rate_limit.max_in_flight)
+        self._permits.resize(config.api.rate_limit.max_in_flight)
         await self._put_in_force()
 
     async def _put_in_force(self) -> None:
@@ -166,7 +167,7 @@ class Poller:
         wish = Wish(asyncio.get_running_loop().create_future(), number)
         slot.wishes.append(wish)
         slot.poked.set()
-        self._turns.hurry(call)
+        self._permits.make_urgent(call)
         return wish.done, self._api.pause
 
     async def change(
@@ -226,7 +227,7 @@ class Poller:
     async def _keep(self, slot: CallRuntime) -> None:
         while True:
             await self._until_due(slot)
-            async with self._turns.turn(slot.call, hurry=bool(slot.wishes)):
+            async with self._permits.acquire(slot.call, urgent=bool(slot.wishes)):
                 if slot.wishes or (slot.enabled and time.monotonic() >= slot.due):
                     await self._poll(slot)
             self.progress = time.monotonic()
@@ -320,7 +321,7 @@ class Poller:
             polled=polled,
             released=slot.memory.released or slot.released,
         )
-        slot.error = self._api.masks.text(_error_sentence(error, self._config.api.timeout.poll))
+        slot.error = self._api.masks.mask_text(_error_sentence(error, self._config.api.timeout.poll))
         slot.status, wait, alerts = self._reaction(slot, error)
         if isinstance(error, StoreUnavailable):
             slot.refusals += 1
@@ -347,7 +348,9 @@ class Poller:
         alerts: list[Alert] | None = None
         match error:
             case BadAnswer():
-                self._store.write_bad_answer(slot.call, self._api.masks.piece(error.piece)[:MAX_BAD_ANSWER_BYTES])
+                self._store.write_bad_answer(
+                    slot.call, self._api.masks.mask_bytes(error.excerpt)[:MAX_BAD_ANSWER_BYTES]
+                )
                 alerts = [Alert(kind="bad_answer", call=slot.call, message=message)]
             case Unavailable():
                 wait = max(wait, error.pause)
@@ -452,7 +455,7 @@ class Poller:
         now = rfc3339(self._clock.now())
         before = self.api_state
         since = before.since if before.state == state else now
-        error = None if error is None else self._api.masks.text(error)
+        error = None if error is None else self._api.masks.mask_text(error)
         self.api_state = ApiState(state, since, now if hello else before.hello_at, error)
 
     # ── what the bridge says of itself ─────────────────────────────────────────────────────────

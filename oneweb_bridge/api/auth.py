@@ -1,0 +1,132 @@
+"""The credentials of each request: Basic, headers, or an OAuth2 token that is renewed before it ends."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+from urllib.parse import urljoin
+
+import msgspec
+
+from oneweb_bridge.api.answers import Answer, Request, message_in, without_query
+from oneweb_bridge.api.errors import ApiError, BadAnswer, NotFound, Unauthorized
+from oneweb_bridge.config.masks import Masks, basic_credentials
+from oneweb_bridge.config.schema import Api as ApiSettings
+
+PostForm = Callable[[Request, dict[str, str], dict[str, str]], Awaitable[Answer]]
+"""Sends a request with these headers and this form, within the limits of the API."""
+
+DEFAULT_TOKEN_LIFE_S = 3600.0
+MAX_TOKEN_LIFE_S = 86400.0
+
+
+class Token(msgspec.Struct, frozen=True):
+    """An OAuth2 access token and the monotonic time when it ends. Source: RFC 6749."""
+
+    value: str
+    ends: float
+
+
+class TokenAnswer(msgspec.Struct, frozen=True):
+    """The members of a token's answer that are used. Source: RFC 6749, section 5.1."""
+
+    access_token: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
+    expires_in: float | None = None
+
+    def lifetime(self) -> float:
+        """For how many seconds the token is used: a little less than it is valid, also when that is short."""
+        valid_for = DEFAULT_TOKEN_LIFE_S if self.expires_in is None else min(self.expires_in, MAX_TOKEN_LIFE_S)
+        return max(1.0, valid_for - min(30.0, valid_for / 10))
+
+
+class SignIn:
+    """Gives each request its credentials. One for all requests, so that they share one token and its renewal."""
+
+    def __init__(
+        self, settings: ApiSettings, masks: Masks, post_form: PostForm, check_status: Callable[[Answer], Answer]
+    ) -> None:
+        self._settings = settings
+        self._masks = masks
+        self._post_form = post_form
+        self._check_status = check_status
+        self._token: Token | None = None
+        self._lock = asyncio.Lock()
+        self._failure: tuple[float, ApiError] | None = None
+
+    def reconfigure(self, settings: ApiSettings) -> None:
+        """Takes new credentials for the requests to come."""
+        self._settings = settings
+        self._token = None
+
+    @property
+    def has_token(self) -> bool:
+        return self._token is not None
+
+    def discard(self, token: Token) -> None:
+        """Drops a token that was refused, unless another request has a new one already."""
+        if self._token is token:
+            self._token = None
+
+    async def headers(self) -> tuple[dict[str, str], Token | None]:
+        """The headers with the credentials, and the token in them, if there is one. Raises ApiError."""
+        settings, auth = self._settings, self._settings.auth
+        match auth.style:
+            case "basic":
+                return {"Authorization": _basic(settings)}, None
+            case "headers":
+                return {
+                    auth.client_id_header: str(settings.client_id),
+                    auth.client_secret_header: str(settings.client_secret),
+                }, None
+            case "oauth2_client_credentials":
+                token = await self._access_token()
+                return {"Authorization": f"Bearer {token.value}"}, token
+
+    async def _access_token(self) -> Token:
+        requested_at = time.monotonic()
+        async with self._lock:
+            if self._token is None or time.monotonic() >= self._token.ends:
+                # Those who waited here while the last try failed share its failure, and do not try again each.
+                if self._failure is not None and self._failure[0] >= requested_at:
+                    raise self._failure[1]
+                self._token = await self._renew_token()
+            return self._token
+
+    async def _renew_token(self) -> Token:
+        try:
+            return await self._fetch_token()
+        except ApiError as error:
+            self._failure = time.monotonic(), error
+            raise
+
+    async def _fetch_token(self) -> Token:
+        url, headers, form = self._token_request()
+        answer = await self._post_form(Request("POST", url), headers, form)
+        if answer.status in (400, 401, 403):
+            message = message_in(answer.body, self._masks)
+            raise Unauthorized(f"{without_query(url)} gave no token: it answered {answer.status}{message}")
+        try:
+            body = self._check_status(answer).body
+            granted = msgspec.json.decode(body, type=TokenAnswer, strict=False)
+        except NotFound as error:
+            raise BadAnswer(f"{error}; api.auth.token_url may be wrong") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise BadAnswer(f"{without_query(url)} gave no token that can be read") from None
+        self._masks.add_secrets(granted.access_token, temporary=True)
+        return Token(granted.access_token, time.monotonic() + granted.lifetime())
+
+    def _token_request(self) -> tuple[str, dict[str, str], dict[str, str]]:
+        """Address, headers and form of the request for a token. Source: RFC 6749, section 4.4.2."""
+        settings, auth = self._settings, self._settings.auth
+        form, headers = {"grant_type": "client_credentials"}, {}
+        if auth.scope:
+            form["scope"] = auth.scope
+        if auth.token_auth == "basic":  # noqa: S105 -- the name of a style
+            headers["Authorization"] = _basic(settings)
+        else:
+            form |= {"client_id": str(settings.client_id), "client_secret": str(settings.client_secret)}
+        return urljoin(settings.base_url + "/", auth.token_url or ""), headers, form
+
+
+def _basic(settings: ApiSettings) -> str:
+    return f"Basic {basic_credentials(settings.client_id, settings.client_secret)}"
