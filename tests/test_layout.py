@@ -47,6 +47,9 @@ PURE = frozenset(
         "web.gate",
         "web.sessions",
         "encoding",
+        "trends.bins",
+        "trends.chunks",
+        "trends.series",
     ]
 )
 """Modules that decide: no I/O, no clock, no chance, and nothing imported but one another."""
@@ -75,6 +78,8 @@ LIBRARIES = {
         "store.backup",
         "store.database",
         "store.errors",
+        "store.sample_rows",
+        "trends.file",
     },
     "yaml": {"config.read", "config.write", "explore.findings", "explore.report"},
     "stamina": {"api.client"},
@@ -204,7 +209,9 @@ def test_library_has_its_owners_alone(library: str) -> None:
         ("polling.poller", "mqtt store.journal commands"),
         ("polling.intake", "mqtt store.journal polling.poller"),
         ("api.client", "store mqtt polling decode.pages"),
-        ("store.housekeeping", "mqtt polling store.store"),
+        ("store.housekeeping", "mqtt polling store.store trends"),
+        ("trends.fold", "mqtt polling api store.store"),
+        ("trends.items", "mqtt polling api store.store"),
     ],
 )
 def test_nobody_calls_against_the_arrow(module: str, strangers: str) -> None:

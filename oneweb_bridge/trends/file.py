@@ -1,0 +1,258 @@
+"""`trends.db`: chunks of every sample, what each day amounts to, and how far the journal is folded.
+
+A transaction is whole or not there at all, so a kill at any moment loses no sample and doubles none: what was not
+committed is still pending, and folding it again gives the same chunks.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from oneweb_bridge.store import database
+from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.trends.bins import Day
+from oneweb_bridge.trends.chunks import USAGE, StreamKey
+
+VERSION = 1
+PAGE_BYTES = 8192
+"""So that a chunk of a usual day, 1 kB or less, stands whole in a page. Source: SQLite, fileformat2.html, 1.6."""
+DELETE_ROWS = 2000
+"""Rows deleted in one transaction."""
+_decode_days = msgspec.json.Decoder(dict[str, Day]).decode
+
+
+class Scan(msgspec.Struct, frozen=True):
+    """How far a journal was looked through: rows up to `seq` are folded, but for what is pending."""
+
+    journal_id: str = ""
+    seq: int = 0
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A day of a stream as it is written: `body` in full, `days` what it amounts to, and for usage its products."""
+
+    stream: StreamKey
+    body: bytes
+    days: bytes
+    product_ids: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def open_trends(path: Path, *, read_only: bool = False) -> Iterator["TrendsFile"]:
+    """The trends in `path`, for one thread at a time; made where they are missing, unless `read_only`.
+
+    Raises StoreError where the file cannot be used, and sqlite3.DatabaseError where it is damaged.
+    """
+    if not read_only:
+        database.create_private(path)
+    uri = database.uri_of(path, read_only=read_only)
+    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
+        db.execute("PRAGMA busy_timeout = 10000")
+        if not read_only:
+            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA journal_size_limit = 67108864")
+        _migrate(db, path, read_only=read_only)
+        yield TrendsFile(db)
+
+
+def _migrate(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise StoreError(f"{path} was written by a newer oneweb-bridge (trends {version}, known {VERSION}): upgrade")
+    if version == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] > 0:
+        raise StoreError(f"{path} is a database of something else: choose another trends.path")
+    if version == 0 and not read_only:
+        text = files("oneweb_bridge.trends").joinpath("schema.sql").read_text()
+        db.executescript(f"BEGIN IMMEDIATE;\n{text}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+
+
+class TrendsFile:
+    """Made by `open_trends`."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def interrupt(self) -> None:
+        """Ends the statement that runs in another thread; it raises there."""
+        self._db.interrupt()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.rollback()
+            raise
+
+    # ── folding ────────────────────────────────────────────────────────────────────────────────
+
+    def scan(self) -> Scan:
+        """How far which journal was looked through."""
+        rows = self._db.execute("SELECT value FROM meta WHERE name = 'scan'").fetchall()
+        return msgspec.json.decode(rows[0][0], type=Scan) if rows else Scan()
+
+    def note_pending(self, found: Sequence[tuple[int, str, int]], scan: Scan) -> None:
+        """Notes days and ids with new samples, each from its first row on, and the scan behind them."""
+        with self._transaction():
+            self._db.executemany(
+                """INSERT INTO pending VALUES (?, ?, ?)
+                   ON CONFLICT (day, id) DO UPDATE SET seq = min(seq, excluded.seq)""",
+                found,
+            )
+            value = msgspec.json.encode(scan).decode()
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('scan', ?)", (value,))
+
+    def next_pending(self, before_day: int, through_seq: int, limit: int) -> tuple[int, dict[str, int]]:
+        """A day and ids of it that wait to be folded, each with its first row; no ids where there is nothing to do.
+
+        Of days before `before_day`, and of rows up to `through_seq` whatever their day.
+        """
+        row = self._db.execute(
+            """SELECT min(day) FROM (SELECT min(day) AS day FROM pending WHERE day < ?
+               UNION ALL SELECT min(day) FROM pending WHERE seq <= ?)""",
+            (before_day, through_seq),
+        ).fetchone()
+        if row[0] is None:
+            return 0, {}
+        sql = "SELECT id, seq FROM pending WHERE day = ? AND (day < ? OR seq <= ?) ORDER BY id LIMIT ?"
+        return row[0], dict(self._db.execute(sql, (row[0], before_day, through_seq, limit)).fetchall())
+
+    def write_day(self, day: int, ids: Sequence[str], chunks: Sequence[Chunk]) -> None:
+        """Stores the chunks of a day and notes that nothing of these ids is pending there: all or nothing."""
+        with self._transaction():
+            self._write_chunks(day, chunks)
+            self._end_pending(day, ids)
+
+    def _write_chunks(self, day: int, chunks: Sequence[Chunk]) -> None:
+        numbers = [self._number(chunk.stream) for chunk in chunks]
+        self._db.executemany(
+            "INSERT OR REPLACE INTO fine VALUES (?, ?, ?)",
+            [(number, day, chunk.body) for number, chunk in zip(numbers, chunks, strict=True)],
+        )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO days VALUES (?, ?, ?)",
+            [(number, day, chunk.days.decode()) for number, chunk in zip(numbers, chunks, strict=True)],
+        )
+        self._db.executemany(
+            "INSERT OR IGNORE INTO bucket_product VALUES (?, ?)",
+            [(p, number) for number, chunk in zip(numbers, chunks, strict=True) for p in chunk.product_ids],
+        )
+
+    def _end_pending(self, day: int, ids: Sequence[str]) -> None:
+        self._db.executemany("DELETE FROM pending WHERE day = ? AND id = ?", [(day, id) for id in ids])
+
+    def _number(self, stream: StreamKey) -> int:
+        """The number of a stream, which it gets here where it is new."""
+        number = self.find_stream(stream)
+        if number is not None:
+            return number
+        sql = "INSERT INTO stream (entity, id, report) VALUES (?, ?, ?)"
+        return int(self._db.execute(sql, (stream.entity, stream.id, stream.report)).lastrowid or 0)
+
+    def folded_through(self) -> int:
+        """The last row of the journal up to which every sample is in a chunk."""
+        first = self._db.execute("SELECT min(seq) FROM pending").fetchone()[0]
+        return self.scan().seq if first is None else int(first) - 1
+
+    # ── reading ────────────────────────────────────────────────────────────────────────────────
+
+    def find_stream(self, stream: StreamKey) -> int | None:
+        """The number of a stream; None where nothing was folded of it."""
+        row = self._db.execute(
+            "SELECT stream FROM stream WHERE entity = ? AND id = ? AND report = ?",
+            (stream.entity, stream.id, stream.report),
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def streams_of(self, entity: str, id: str) -> list[StreamKey]:
+        """The streams of a terminal or product, with the buckets that belonged to it, or of a usage bucket."""
+        rows = self._db.execute(
+            """SELECT entity, id, report FROM stream WHERE entity = ? AND id = ? UNION
+               SELECT entity, id, report FROM stream WHERE ? = 'product' AND stream IN
+               (SELECT stream FROM bucket_product WHERE product_id = ?)""",
+            (entity, id, entity, id),
+        )
+        return [StreamKey(*row) for row in rows]
+
+    def products_of_bucket(self, bucket: str) -> list[str]:
+        """The products to which a bucket belonged at any time."""
+        rows = self._db.execute(
+            """SELECT product_id FROM bucket_product JOIN stream USING (stream)
+               WHERE entity = ? AND id = ? AND report = ?""",
+            (USAGE, bucket, USAGE),
+        )
+        return [row[0] for row in rows]
+
+    def pending_of(self, id: str) -> list[tuple[int, int]]:
+        """The days of a journal's id that wait to be folded, each with its first row."""
+        return self._db.execute("SELECT day, seq FROM pending WHERE id = ? ORDER BY day", (id,)).fetchall()
+
+    def fine(self, stream: int, first_day: int, last_day: int) -> Iterator[tuple[int, bytes]]:
+        """Days and chunks of a stream, oldest first."""
+        sql = "SELECT day, body FROM fine WHERE stream = ? AND day BETWEEN ? AND ? ORDER BY day"
+        yield from self._db.execute(sql, (stream, first_day, last_day))
+
+    def last_fine_days(self, stream: int, through_day: int) -> list[int]:
+        """The two newest days of a stream at full resolution up to a day, newest first."""
+        sql = "SELECT day FROM fine WHERE stream = ? AND day <= ? ORDER BY day DESC LIMIT 2"
+        return [row[0] for row in self._db.execute(sql, (stream, through_day))]
+
+    def fine_of_day(self, day: int, streams: Sequence[StreamKey]) -> dict[StreamKey, bytes]:
+        """The chunks of a day that there are already."""
+        found = {}
+        for stream in streams:
+            row = self._db.execute(
+                """SELECT body FROM fine WHERE day = ? AND stream =
+                   (SELECT stream FROM stream WHERE entity = ? AND id = ? AND report = ?)""",
+                (day, stream.entity, stream.id, stream.report),
+            ).fetchone()
+            if row is not None:
+                found[stream] = row[0]
+        return found
+
+    def kept_days(self, stream: int, first_day: int, last_day: int) -> Iterator[tuple[int, dict[str, Day]]]:
+        """What the days of a stream amount to that are not kept at full resolution any more."""
+        sql = """SELECT day, body FROM days AS kept WHERE stream = ? AND day BETWEEN ? AND ? AND NOT EXISTS
+                 (SELECT 1 FROM fine WHERE fine.stream = kept.stream AND fine.day = kept.day) ORDER BY day"""
+        for day, body in self._db.execute(sql, (stream, first_day, last_day)):
+            yield day, _decode_days(body)
+
+    def span_of(self, stream: int) -> tuple[int, int] | None:
+        """The first and the last day of which anything is kept of a stream."""
+        row = self._db.execute("SELECT min(day), max(day) FROM days WHERE stream = ?", (stream,)).fetchone()
+        return None if row[0] is None else (row[0], row[1])
+
+    # ── bounds ─────────────────────────────────────────────────────────────────────────────────
+
+    def used_bytes(self) -> int:
+        """Bytes of the file that are in use; free pages are used again before it grows."""
+        pages, free, size = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+    def delete_fine(self, before_day: int) -> int:
+        """Deletes some chunks of days before a day, oldest first. Returns how many; 0 when there are none left."""
+        return self._delete("fine", before_day)
+
+    def delete_days(self, before_day: int) -> int:
+        """The same for what days amount to."""
+        return self._delete("days", before_day)
+
+    def _delete(self, table: str, before_day: int) -> int:
+        sql = f"""DELETE FROM {table} WHERE (stream, day) IN
+                  (SELECT stream, day FROM {table} WHERE day < ? ORDER BY day LIMIT ?)"""
+        return self._db.execute(sql, (before_day, DELETE_ROWS)).rowcount
+
+    def oldest_fine_day(self) -> int | None:
+        """The oldest day at full resolution."""
+        row = self._db.execute("SELECT min(day) FROM fine").fetchone()
+        return None if row[0] is None else int(row[0])

@@ -1,0 +1,219 @@
+"""Reading: the samples of a stream from chunks and journal, merged by time, each once with its newest values.
+
+What is folded comes from the chunks, what is not yet from the journal, so an answer is the same before and after
+folding and trimming. Either file alone does: without trends all comes from the journal.
+
+Not async, and for one thread at a time. A read that another thread interrupts raises StoreUnavailable.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from oneweb_bridge.model.records import Row
+from oneweb_bridge.store.errors import StoreError, named_errors
+from oneweb_bridge.store.sample_rows import SampleRows, open_sample_rows
+from oneweb_bridge.trends.bins import Day, period_of
+from oneweb_bridge.trends.chunks import (
+    CORRECTED,
+    DAY_MS,
+    USAGE,
+    Samples,
+    StreamKey,
+    decode_chunk,
+    join,
+    merge,
+    read_documents,
+)
+from oneweb_bridge.trends.file import TrendsFile, open_trends
+from oneweb_bridge.trends.series import Found, Series, SeriesQuery, Span, build_series
+
+PERIOD_SPAN_MS = 7 * DAY_MS
+"""Before the end of a span with too few samples to tell their period."""
+
+
+@contextlib.contextmanager
+def open_history(database: Path, trends: Path | None) -> Iterator["History"]:
+    """The history in the journal of `database` and in `trends`. Raises StoreError where neither can be read.
+
+    Trends that are not there, not wanted (None) or no trends are as empty ones.
+    """
+    with contextlib.ExitStack() as stack:
+        file = None if trends is None else _open_if_there(stack, trends)
+        try:
+            rows = stack.enter_context(open_sample_rows(database))
+        except StoreError:
+            if file is None:
+                raise
+            rows = None
+        with named_errors():
+            yield History(rows, file)
+
+
+def _open_if_there(stack: contextlib.ExitStack, trends: Path) -> TrendsFile | None:
+    return stack.enter_context(open_trends(trends, read_only=True)) if trends.exists() else None
+
+
+class History:
+    """Made by `open_history`."""
+
+    def __init__(self, rows: SampleRows | None, file: TrendsFile | None) -> None:
+        self._rows = rows
+        self._file = file
+        self._owners: dict[str, set[str]] = {}
+        """Bucket -> ids under which the journal was seen to have rows of it."""
+
+    def interrupt(self) -> None:
+        """Ends the read that runs in another thread."""
+        for source in (self._rows, self._file):
+            if source is not None:
+                source.interrupt()
+
+    def streams(self, entity: str, id: str) -> list[StreamKey]:
+        """The streams of a terminal or product (those of its buckets too) or of a usage bucket, in a fixed order."""
+        found = set() if self._file is None else set(self._file.streams_of(entity, id))
+        if self._rows is not None:
+            for owner in self._journal_ids(entity, id):
+                below = [StreamKey(*key) for key in self._rows.streams_of(owner)]
+                found.update(below)
+                self._note_owner(owner, below)
+        own = [s for s in found if (s.entity, s.id) == (entity, id)]
+        buckets = [s for s in found if s.entity == USAGE and entity == "product"]
+        return sorted({*own, *buckets})
+
+    def read_samples(self, stream: StreamKey, span: Span, names: Sequence[str] | None = None) -> Samples:
+        """The samples of a span at full resolution, with these columns alone where `names` are given.
+
+        For their values: what `document` needs besides is in `read_days`.
+        """
+        return join([samples for _, samples in self.read_days(stream, span, names)])
+
+    def read_days(
+        self, stream: StreamKey, span: Span, names: Sequence[str] | None = None
+    ) -> Iterator[tuple[int, Samples]]:
+        """The same, one day (since the epoch) after the other; days without samples are left out.
+
+        Raises ChunkError.
+        """
+        # In this order: what is folded and trimmed after the journal was read is in the chunks that are read then.
+        unfolded = self._unfolded(stream, span)
+        folded = self._folded(stream, span)
+        for day in sorted(unfolded.keys() | folded.keys()):
+            body, rows = folded.get(day), unfolded.get(day)
+            samples = Samples() if body is None else decode_chunk(body, day, names if rows is None else None)
+            if rows is not None:
+                samples = merge(stream, samples, read_documents(stream, rows))
+            samples = samples.between(span.since, span.until)
+            if samples.ts:
+                yield day, samples
+
+    def last_before(self, stream: StreamKey, moment: int) -> Samples:
+        """The newest sample before a moment, or none."""
+        days = {(row_ts // DAY_MS) for row_ts in self._last_unfolded(stream, moment)}
+        number = None if self._file is None else self._file.find_stream(stream)
+        if self._file is not None and number is not None:
+            days.update(self._file.last_fine_days(number, (moment - 1) // DAY_MS))
+        for day in sorted(days, reverse=True):
+            samples = self.read_samples(stream, Span(day * DAY_MS, min(moment, (day + 1) * DAY_MS)))
+            if samples.ts:
+                return samples.picked([len(samples.ts) - 1])
+        return Samples()
+
+    def kept_days(self, stream: StreamKey, span: Span) -> dict[int, dict[str, Day]]:
+        """What the days of a span amount to that are not kept at full resolution any more."""
+        number = None if self._file is None else self._file.find_stream(stream)
+        if self._file is None or number is None:
+            return {}
+        return dict(self._file.kept_days(number, *span.days()))
+
+    def read_series(self, query: SeriesQuery) -> Series:
+        """The lines of a query: see `build_series`."""
+        names = None if query.names is None else [*query.names, CORRECTED]
+        samples = self.read_samples(query.stream, query.span, names)
+        is_rate = query.show_as == "rate"
+        found = Found(
+            samples=samples,
+            before=self.last_before(query.stream, query.span.since) if is_rate else Samples(),
+            period=self.period(query.stream, query.span, samples),
+            kept=self.kept_days(query.stream, query.span),
+        )
+        return build_series(query, found)
+
+    def period(self, stream: StreamKey, span: Span, samples: Samples) -> float | None:
+        """The period in ms of the samples of a span; of the 7 days before its end where there are too few."""
+        period = period_of(samples.ts)
+        if period is None:
+            period = period_of(self.read_samples(stream, Span(span.until - PERIOD_SPAN_MS, span.until), ()).ts)
+        return period
+
+    def events(self, id: str, span: Span) -> Iterator[Row]:
+        """Events, component lists and presence of an id in the journal, by time and then as they came."""
+        return iter(()) if self._rows is None else self._rows.events_of(id, span.since, span.until)
+
+    def known_span(self, entity: str, id: str) -> Span | None:
+        """The span in which anything is known of an entity; None where nothing is."""
+        spans = [] if self._rows is None else [self._rows.span_of(owner) for owner in self._journal_ids(entity, id)]
+        edges = [(begin, end + 1) for span in spans if span is not None for begin, end in [span]]
+        for stream in [] if self._file is None else self._file.streams_of(entity, id):
+            number = self._file.find_stream(stream) if self._file is not None else None
+            days = self._file.span_of(number) if self._file is not None and number is not None else None
+            edges += [] if days is None else [(days[0] * DAY_MS, (days[1] + 1) * DAY_MS)]
+        return Span(min(a for a, _ in edges), max(b for _, b in edges)) if edges else None
+
+    # ── what is folded, and what is not ────────────────────────────────────────────────────────
+
+    def _journal_ids(self, entity: str, id: str) -> list[str]:
+        """The ids under which the journal has rows of an entity: usage stands under its product."""
+        if entity != USAGE:
+            return [id]
+        ids = {id} | self._owners.get(id, set())
+        ids |= set() if self._file is None else set(self._file.products_of_bucket(id))
+        product = None if self._rows is None else self._rows.product_of_bucket(id)
+        return sorted(ids if product is None else ids | {product})
+
+    def _note_owner(self, owner: str, streams: Sequence[StreamKey]) -> None:
+        for stream in streams:
+            if stream.entity == USAGE:
+                self._owners.setdefault(stream.id, set()).add(owner)
+
+    def _unfolded(self, stream: StreamKey, span: Span) -> dict[int, list[tuple[int, bytes]]]:
+        """Times and payloads, by day, of the rows of the journal that may be in no chunk."""
+        found: dict[int, list[tuple[int, bytes]]] = {}
+        if self._rows is None:
+            return found
+        key = (stream.entity, stream.id, stream.report)
+        for id in self._journal_ids(stream.entity, stream.id):
+            new, pending = self._positions(id)
+            # Those of a day that waits came before the new ones.
+            for part, (first, end) in [
+                *((span.within(day), (first, new)) for day, first in pending),
+                (span, (new, None)),
+            ]:
+                for ts, body in self._rows.samples_of(key, id, part.since, part.until, seqs=(first, end)):
+                    found.setdefault(ts // DAY_MS, []).append((ts, body))
+        return found
+
+    def _positions(self, id: str) -> tuple[int, list[tuple[int, int]]]:
+        """The first row behind those that were looked through, and the days of an id that wait, with their first."""
+        if self._file is None:
+            return 0, []
+        # Read in this order: a day that is noted between the two is then found by either.
+        pending = self._file.pending_of(id)
+        scan = self._file.scan()
+        is_of_journal = self._rows is not None and scan.journal_id == self._rows.journal_id()
+        return (scan.seq + 1, pending) if is_of_journal else (0, [])
+
+    def _last_unfolded(self, stream: StreamKey, moment: int) -> list[int]:
+        """The times of the newest row before a moment under each id of a stream, folded or not."""
+        if self._rows is None:
+            return []
+        key = (stream.entity, stream.id, stream.report)
+        found = [self._rows.last_before(key, id, moment) for id in self._journal_ids(stream.entity, stream.id)]
+        return [ts for ts in found if ts is not None]
+
+    def _folded(self, stream: StreamKey, span: Span) -> dict[int, bytes]:
+        """The chunks of a span by day."""
+        number = None if self._file is None else self._file.find_stream(stream)
+        if self._file is None or number is None:
+            return {}
+        return dict(self._file.fine(number, *span.days()))

@@ -1,0 +1,335 @@
+"""The trends and the journal together: every sample once, at its time, before and after folding and trimming."""
+
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneweb_bridge.clock import Clock
+from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.model.records import Batch, Entry
+from oneweb_bridge.store import store
+from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.trends.chunks import DAY_MS, StreamKey
+from oneweb_bridge.trends.file import open_trends
+from oneweb_bridge.trends.fold import FoldRules, Moment, Outcome, fold_trends
+from oneweb_bridge.trends.items import Selection, iter_bins, iter_items, last_of_each
+from oneweb_bridge.trends.reading import open_history
+from oneweb_bridge.trends.series import Indicator, SeriesQuery, Span
+
+TODAY = 20_000
+BEGIN = TODAY * DAY_MS
+HOUR = 3_600_000
+RULES = FoldRules(
+    keep=730 * 86400.0, keep_daily=3650 * 86400.0, max_size=10**9, counters={"traffic": frozenset({"tx_bytes"})}
+)
+EVER = Span(0, 1 << 50)
+SIGNAL = StreamKey("terminal", "T", "signal_quality")
+
+
+def sample(ts: int, id: str = "T", what: Any = "history", **values: Any) -> Entry:
+    """A sample of the signal quality as the bridge journals it."""
+    body = encode({"imei": id, "report": "signal_quality", "time": rfc3339(ts), "ts": ts, **values})
+    return Entry("terminal", id, what, "signal_quality", ts, body)
+
+
+def traffic(ts: int, tx: int) -> Entry:
+    """A sample of a counter."""
+    body = encode({"imei": "T", "report": "traffic", "time": rfc3339(ts), "ts": ts, "tx_bytes": tx})
+    return Entry("terminal", "T", "history", "traffic", ts, body)
+
+
+def usage(ts: int, used: float, *, product: str | None = "P", bucket: str = "B") -> Entry:
+    """A usage bucket, under its product where it has one."""
+    owner = {} if product is None else {"product_id": product}
+    body = encode({"bucket_id": bucket, "used_gb": used, **owner, "time": rfc3339(ts), "ts": ts})
+    if product is None:
+        return Entry("usage", bucket, "usage", "", ts, body)
+    return Entry("product", product, "usage", bucket, ts, body)
+
+
+def changed(ts: int) -> Entry:
+    """An event."""
+    body = encode({"changed": {"state": {"from": "online", "to": "offline"}}, "record": {}, "initial": False})
+    return Entry("terminal", "T", "changed", "", ts, body)
+
+
+class Past:
+    """A journal and its trends."""
+
+    def __init__(self, db: store.Store, directory: Path) -> None:
+        self.db = db
+        self.path = directory / "bridge.db"
+        self.trends = directory / "bridge.trends.db"
+        self.is_known = False
+
+    async def write(self, *entries: Entry) -> None:
+        await self.db.commit(Batch(entries=list(entries)))
+
+    def fold(self, now: int = BEGIN + DAY_MS + 4 * HOUR, *, through: int = 0, steady: int = 1 << 50) -> Outcome:
+        """Folds what is over at some time; the journal counts as long enough to wait for that."""
+        moment = Moment(api=now, steady=steady, through=through)
+        outcome = fold_trends(self.path, self.trends, RULES, moment, is_known=self.is_known, stop=threading.Event())
+        self.is_known = True
+        return outcome
+
+    def trim(self, seq: int = 1 << 50) -> None:
+        """Takes away rows as housekeeping does."""
+        with sqlite3.connect(self.path) as db:
+            db.execute("DELETE FROM journal WHERE seq <= ?", (seq,))
+        db.close()
+
+    def shown(self, entity: str = "terminal", id: str = "T", report: str | None = None) -> list[bytes]:
+        """The bodies that `history` gives."""
+        with open_history(self.path, self.trends) as history:
+            return [item.body for item in iter_items(history, Selection(entity, id, EVER, report))]
+
+    def chunks(self) -> int:
+        """How many chunks there are."""
+        with open_trends(self.trends, read_only=True) as file:
+            return sum(len(list(file.fine(number, 0, 1 << 40))) for number in range(1, 50))
+
+
+@pytest.fixture
+async def past(tmp_path: Path) -> AsyncIterator[Past]:
+    async with store.open_store(tmp_path / "bridge.db", Clock(lambda: 2.0, lambda: 2.0, "a boot")) as db:
+        yield Past(db, tmp_path)
+
+
+# ── the same before and after ──────────────────────────────────────────────────────────────────
+
+
+async def test_history_is_the_same_before_and_after_folding_and_trimming(past: Past) -> None:
+    """The same bytes in the same order: from the journal, with chunks beside it, and from chunks alone."""
+    await past.write(
+        sample(BEGIN + 2 * HOUR, sinr_db=9.0),
+        sample(BEGIN + HOUR, rsrp_dbm=-100.0, sinr_db=8.0),
+        traffic(BEGIN + HOUR, 10),
+        sample(BEGIN + 2 * HOUR, sinr_db=7.5, corrected=True),
+        sample(BEGIN - HOUR, sinr_db=1.0),
+        sample(BEGIN + 30 * HOUR, sinr_db=2.0),
+    )
+    before = past.shown()
+    assert [b'"sinr_db":7.5' in body for body in before].count(True) == 1
+    assert len(before) == 5
+    outcome = past.fold()
+    assert (outcome.error, outcome.lost, outcome.ids) == ("", "", 2)
+    assert past.shown() == before
+    past.trim(outcome.folded_through)
+    assert past.shown() == before
+
+
+async def test_day_is_folded_when_it_is_over_for_three_hours(past: Past) -> None:
+    """Not before, so that what is late is folded once; and then everything of it."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    assert past.fold(BEGIN + DAY_MS + 3 * HOUR - 1).ids == 0
+    assert past.fold(BEGIN + DAY_MS + 3 * HOUR).ids == 1
+
+
+async def test_day_that_is_not_over_is_folded_where_the_journal_is_short(past: Past) -> None:
+    """A journal whose oldest row is younger than 36 h cannot wait for the end of the day."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    assert past.fold(BEGIN + HOUR, steady=2000 + 36 * HOUR).ids == 0
+    assert past.fold(BEGIN + HOUR, steady=2000 + 36 * HOUR - 1).ids == 1
+
+
+async def test_row_that_is_about_to_be_trimmed_is_folded_first(past: Past) -> None:
+    """Whether its day is over or not; rows behind it wait."""
+    await past.write(sample(BEGIN, sinr_db=1.0), sample(BEGIN, id="U", sinr_db=1.0))
+    outcome = past.fold(BEGIN + HOUR, through=1)
+    assert (outcome.ids, outcome.folded_through) == (1, 1)
+    past.trim(1)
+    assert len(past.shown()) == 1
+
+
+async def test_late_and_corrected_samples_end_at_their_place(past: Past) -> None:
+    """What comes for a day that is folded and trimmed makes that day again, and is seen at once."""
+    await past.write(sample(BEGIN + HOUR, sinr_db=1.0), sample(BEGIN + 3 * HOUR, sinr_db=3.0))
+    past.trim(past.fold().folded_through)
+    await past.write(sample(BEGIN + 2 * HOUR, sinr_db=2.0), sample(BEGIN + 3 * HOUR, sinr_db=4.0, corrected=True))
+    expected = [b"1.0}", b"2.0}", b'4.0,"corrected":true}']
+    for _ in range(3):
+        assert [body.endswith(end) for body, end in zip(past.shown(), expected, strict=True)] == [True] * 3
+        past.trim(past.fold().folded_through)
+    assert past.chunks() == 1
+
+
+async def test_folding_twice_changes_nothing(past: Past) -> None:
+    """The same rows again give the same chunks, also from a journal with another id."""
+    await past.write(sample(BEGIN, sinr_db=1.0), usage(BEGIN, 1.0), usage(BEGIN, 2.0))
+    past.fold()
+    before = past.shown(), past.shown("product", "P")
+    with sqlite3.connect(past.path) as db:
+        db.execute("UPDATE meta SET value = 'another' WHERE name = 'journal'")
+    db.close()
+    assert past.fold().ids == 2
+    assert (past.shown(), past.shown("product", "P")) == before
+
+
+# ── usage ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_usage_is_a_stream_of_its_bucket(past: Past) -> None:
+    """A product shows its buckets while they are its own; the bucket shows all, also those without a product."""
+    await past.write(
+        usage(BEGIN, 1.0, product=None),
+        usage(BEGIN + HOUR, 2.0, product="P"),
+        usage(BEGIN + 2 * HOUR, 3.0, product="Q"),
+    )
+    for _ in range(2):
+        assert [b'"used_gb":2.0' in body for body in past.shown("product", "P")] == [True]
+        assert [b'"used_gb":3.0' in body for body in past.shown("product", "Q")] == [True]
+        past.trim(past.fold().folded_through)
+    assert len(past.shown("usage", "B")) == 3
+
+
+# ── what can happen to the file ────────────────────────────────────────────────────────────────
+
+
+async def test_trends_that_are_gone_are_told_and_made_anew(past: Past) -> None:
+    """From what the journal still has."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    assert past.fold().lost == ""
+    past.trends.unlink()
+    outcome = past.fold()
+    assert outcome.lost == f"{past.trends} is gone"
+    assert (outcome.error, len(past.shown())) == ("", 1)
+
+
+async def test_damaged_trends_are_moved_away_and_made_anew(past: Past) -> None:
+    """They are kept beside the new ones, for people."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    past.trends.write_bytes(b"this is no database" * 1000)
+    outcome = past.fold()
+    assert "is damaged" in outcome.lost
+    assert (outcome.error, len(past.shown())) == ("", 1)
+    assert (past.trends.parent / f"{past.trends.name}.damaged").read_bytes().startswith(b"this is no")
+
+
+async def test_chunk_that_cannot_be_read_is_made_anew(past: Past) -> None:
+    """One bad chunk costs that chunk alone."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    past.fold()
+    with sqlite3.connect(past.trends) as db:
+        db.execute("UPDATE fine SET body = x'00'")
+    db.close()
+    await past.write(sample(BEGIN + HOUR, sinr_db=2.0))
+    outcome = past.fold()
+    assert (outcome.unreadable, outcome.error) == (1, "")
+    assert len(past.shown()) == 1
+
+
+async def test_trends_that_cannot_be_written_are_an_error_in_words(past: Past) -> None:
+    """Nothing is raised: the bridge goes on, and what is not folded stays in the journal."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    past.trends.mkdir()
+    outcome = past.fold()
+    assert "cannot be opened" in outcome.error
+    assert outcome.folded_through == 0
+
+
+async def test_newer_trends_are_left_alone(past: Past) -> None:
+    """A file that a newer program wrote is neither read nor replaced."""
+    with sqlite3.connect(past.trends) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    assert "newer oneweb-bridge" in past.fold().error
+    with pytest.raises(StoreError, match="newer"):
+        past.shown()
+
+
+async def test_history_does_with_either_file_alone(past: Past) -> None:
+    """The journal alone, or the trends alone."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    with open_history(past.path, None) as history:
+        assert len(list(iter_items(history, Selection("terminal", "T", EVER)))) == 1
+    past.fold()
+    with open_history(past.path.with_name("none.db"), past.trends) as history:
+        assert len(list(iter_items(history, Selection("terminal", "T", EVER)))) == 1
+    with pytest.raises(StoreError), open_history(past.path.with_name("none.db"), past.trends.with_name("none")):
+        pass
+
+
+async def test_old_days_keep_their_summary_alone(past: Past) -> None:
+    """Full resolution goes after `keep`, or where the file is too large, oldest first; a day's bins stay longer."""
+    await past.write(*(sample(BEGIN + d * DAY_MS + h * HOUR, sinr_db=float(h)) for d in range(3) for h in range(4)))
+    past.fold(BEGIN + 4 * DAY_MS)
+    past.trim()
+    moment = Moment(api=BEGIN + 4 * DAY_MS, steady=1 << 50)
+    rules = FoldRules(keep=2 * 86400.0, keep_daily=3 * 86400.0, max_size=10**9)
+    fold_trends(past.path, past.trends, rules, moment, is_known=True, stop=threading.Event())
+    with open_history(past.path, past.trends) as history:
+        found = list(iter_bins(history, Selection("terminal", "T", EVER), DAY_MS))
+        assert [(item.ts, item.bins["sinr_db"].mean) for item in found] == [
+            (BEGIN + DAY_MS, 1.5),
+            (BEGIN + 2 * DAY_MS, 1.5),
+        ]
+        series = history.read_series(SeriesQuery(stream=SIGNAL, span=Span(BEGIN, BEGIN + 4 * DAY_MS)))
+        assert (series.source, series.step, series.t) == ("days", 86400.0, [BEGIN + DAY_MS, BEGIN + 2 * DAY_MS])
+        assert len(history.read_samples(SIGNAL, EVER).ts) == 4
+    rules = FoldRules(keep=9e9, keep_daily=9e9, max_size=1)
+    fold_trends(past.path, past.trends, rules, moment, is_known=True, stop=threading.Event())
+    with open_history(past.path, past.trends) as history:
+        assert history.read_samples(SIGNAL, EVER).ts == []
+
+
+# ── what is read ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_items_are_by_time_samples_before_events(past: Past) -> None:
+    """By time; of one moment samples first, in the order of the catalogue, whether folded or not."""
+    await past.write(changed(BEGIN), traffic(BEGIN, 1), sample(BEGIN, sinr_db=1.0), changed(BEGIN - 1))
+    for _ in range(2):
+        with open_history(past.path, past.trends) as history:
+            kinds = [item.kind for item in iter_items(history, Selection("terminal", "T", EVER))]
+        assert kinds == ["changed", "signal_quality", "traffic", "changed"]
+        past.fold()
+
+
+async def test_last_sample_of_each_interval_goes_out_as_it_was(past: Past) -> None:
+    """Thinned out, each report by itself, without events."""
+    await past.write(*(sample(BEGIN + m * 60_000, sinr_db=float(m)) for m in range(0, 150, 10)), changed(BEGIN))
+    with open_history(past.path, past.trends) as history:
+        items = list(last_of_each(iter_items(history, Selection("terminal", "T", EVER)), HOUR))
+    assert [(item.ts - BEGIN) // 60_000 for item in items] == [50, 110, 140]
+
+
+async def test_series_are_samples_or_bins(past: Past) -> None:
+    """Up to so many points the samples as they are, then bins; gaps and corrections are told."""
+    minutes = [*range(0, 100, 10), *range(200, 300, 10)]
+    await past.write(*(sample(BEGIN + m * 60_000, sinr_db=float(m)) for m in minutes))
+    await past.write(sample(BEGIN, sinr_db=5.0, corrected=True))
+    span = Span(BEGIN, BEGIN + 5 * HOUR)
+    with open_history(past.path, past.trends) as history:
+        series = history.read_series(SeriesQuery(stream=SIGNAL, span=span, indicators={"sinr_db": Indicator("dB")}))
+        assert (series.step, series.source, series.period) == (None, "samples", 600.0)
+        assert series.gaps == [(BEGIN + 90 * 60_000, BEGIN + 200 * 60_000)]
+        assert series.corrected == [0]
+        (line,) = series.series
+        assert (line.name, line.unit, line.kind, line.v) == ("sinr_db", "dB", "gauge", [5.0, *map(float, minutes[1:])])
+        series = history.read_series(SeriesQuery(stream=SIGNAL, span=span, points=10))
+    assert (series.step, series.source, series.corrected) == (1800.0, "bins", [])
+    assert [(t - BEGIN) // 60_000 for t in series.t] == [0, 30, 60, 90, 180, 210, 240, 270]
+    assert series.series[0].count == [3, 3, 3, 1, 1, 3, 3, 3]
+
+
+async def test_counter_is_shown_as_rate_raw_or_total(past: Past) -> None:
+    """Its neighbour may lie before the span and in a chunk that is trimmed from the journal."""
+    await past.write(*(traffic(BEGIN + i * 600_000, tx) for i, tx in enumerate([0, 600, 1200, 100, 700, 1300])))
+    past.trim(past.fold().folded_through)
+    stream, span = StreamKey("terminal", "T", "traffic"), Span(BEGIN + 600_000, BEGIN + HOUR)
+    known = {"tx_bytes": Indicator("B", "cumulative")}
+    with open_history(past.path, past.trends) as history:
+        lines = [
+            history.read_series(SeriesQuery(stream=stream, span=span, show_as=way, indicators=known)).series[0]
+            for way in ("rate", "raw", "total")
+        ]
+    assert [line.v for line in lines] == [
+        [1.0, 1.0, None, 1.0, 1.0],
+        [600, 1200, 100, 700, 1300],
+        [0, 600, 600, 1200, 1800],
+    ]
+    assert [line.unit for line in lines] == ["B/s", "B", "B"]
