@@ -1,0 +1,413 @@
+"""What was found in the answers of a call, compared with what was expected. Pure.
+
+A poll counts its records and samples into an `AnswerCounts`; slices and pages are merged by counting into the same
+one. `judge_answer` makes of it the coverage that is published and the findings that are alerted. `explore` counts and
+judges with the same functions.
+
+Records that did not change since the last poll are not decoded. `RecordNotes` remembers of each stored record what it
+lacked, and which of its values were implausible, when it was decoded last.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Literal
+
+import msgspec
+
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.expectations import (
+    COMPONENTS,
+    LIMIT_FACTORS,
+    LIMITS,
+    MAX_RATIO,
+    RANGES,
+    STEADY,
+    TIME,
+    Alternatives,
+    Expectation,
+    expectation_of,
+)
+from oneweb_bridge.model.records import Fields
+
+GENERAL_SHARE = 0.75
+"""A field that nearly all records have is told when fewer than this share of them have it."""
+MIN_RECORDS = 4
+"""Fewer records than this say nothing about a share."""
+MAX_IMPLAUSIBLE = 3
+"""As many implausible values of a field are not told, unless they are half of all."""
+SUDDEN_RATIO = 100.0
+"""A usual magnitude that changes by more than this from one poll to the next is another unit."""
+LACKING_SAMPLES = 5
+"""Samples in a row that lack a field which others had, until it counts as missing."""
+MAX_NAMED = 8
+"""Most members or ids that a sentence names."""
+
+FindingKind = Literal["missing", "partial", "implausible", "sudden", "rows", "ids"]
+Limits = Mapping[str, float]
+"""Field of a product's record -> its value, of those that limit samples and usage."""
+NO_LIMITS: Limits = {}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something unexpected in a call's answers, in one sentence. `about` tells it from others of the call.
+
+    `incomplete`: what the call is for was not there, so that its status is not ok.
+    """
+
+    kind: FindingKind
+    about: str
+    message: str
+    incomplete: bool = False
+
+
+class FieldCoverage(msgspec.Struct, frozen=True):
+    """How many fields were expected, how many of them were found, and which were in no record."""
+
+    expected: int
+    found: int
+    missing: tuple[str, ...] = ()
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What follows from one or more polls of a call."""
+
+    coverage: FieldCoverage
+    findings: tuple[Finding, ...] = ()
+
+
+class _Values(msgspec.Struct):
+    """Of the numbers of one field: how many there were, how many were implausible, and their mean magnitude."""
+
+    count: int = 0
+    implausible: int = 0
+    example: str = ""
+    positive: int = 0
+    log_sum: float = 0.0
+
+
+class AnswerCounts(msgspec.Struct):
+    """What was counted in one poll. `records` are records, or samples of a report.
+
+    `rows` are measurements that were not empty, `unread_rows` those of them of which no field could be read.
+    """
+
+    records: int = 0
+    lacking: Counter[str] = msgspec.field(default_factory=Counter)
+    values: dict[str, _Values] = {}
+    rows: int = 0
+    unread_rows: int = 0
+    unread_members: dict[str, int] = {}
+    """Members of the answer that no field reads -> in how many of the records that were looked at."""
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """The expectation of a call, made ready for counting."""
+
+    call: Call
+    expectation: Expectation
+    each: tuple[Alternatives, ...]
+    single: frozenset[str]
+    """Fields without an alternative: looked for all at once, because that is quicker."""
+    ranged: tuple[tuple[str, float, float], ...]
+    limited: tuple[str, ...]
+
+    @classmethod
+    def of(cls, call: Call) -> "Expected":
+        """Of a call as it is configured."""
+        expectation, names = expectation_of(call), [field.name for field in call.fields]
+        return cls(
+            call=call,
+            expectation=expectation,
+            each=expectation.fields(),
+            single=frozenset(group[0] for group in expectation.fields() if len(group) == 1),
+            ranged=tuple((name, RANGES[name].low, RANGES[name].high) for name in names if name in RANGES),
+            limited=tuple(name for name in names if name in LIMITS),
+        )
+
+
+class RecordNote(msgspec.Struct, frozen=True, gc=False):
+    """What one record lacks of what is expected, and which of its values are implausible."""
+
+    lacking: tuple[str, ...] = ()
+    implausible: tuple[tuple[str, float], ...] = ()
+
+
+_NOTHING = RecordNote()
+
+
+def note_of(expected: Expected, fields: Fields, limits: Limits = NO_LIMITS) -> RecordNote:
+    """What a record, or the values of a sample, lack of what is expected, and which values are implausible."""
+    lacking = _lacking(expected, fields)
+    implausible = _implausible(expected, fields, limits)
+    return RecordNote(lacking, implausible) if lacking or implausible else _NOTHING
+
+
+def _lacking(expected: Expected, fields: Fields) -> tuple[str, ...]:
+    if len(expected.single) == len(expected.each) and expected.single <= fields.keys():
+        return ()
+    return tuple(group[0] for group in expected.each if not any(name in fields for name in group))
+
+
+def _implausible(expected: Expected, fields: Fields, limits: Limits) -> tuple[tuple[str, float], ...]:
+    found = [
+        (name, value)
+        for name, low, high in expected.ranged
+        if isinstance(value := fields.get(name), (int, float)) and not low <= value <= high
+    ]
+    if limits and fields.get("is_shared") is not True:
+        found += [(name, value) for name in expected.limited if (value := _above_limit(fields, name, limits))]
+    return tuple(found)
+
+
+def _above_limit(fields: Fields, name: str, limits: Limits) -> float:
+    """A value that is many times what its product allows, or 0."""
+    value, limit = fields.get(name), limits.get(LIMITS[name])
+    if not limit or not isinstance(value, (int, float)):
+        return 0
+    return value if value > MAX_RATIO * limit * LIMIT_FACTORS[name] else 0
+
+
+class RecordNotes:
+    """The notes of a call's stored records, in RAM. What is remembered of a record holds until it is decoded again."""
+
+    def __init__(self) -> None:
+        self._notes: dict[str, RecordNote] = {}
+        self._noted: set[str] = set()
+        self.complete = False
+        """Whether every stored record was looked at since the bridge started."""
+
+    def note(self, id: str, note: RecordNote) -> None:
+        """Takes over the note of a record that was just decoded."""
+        self._noted.add(id)
+        if note is _NOTHING:
+            self._notes.pop(id, None)
+        else:
+            self._notes[id] = note
+
+    def has_noted(self, id: str) -> bool:
+        """Whether a record was noted in this poll."""
+        return id in self._noted
+
+    def count(self, counts: AnswerCounts, listed: AbstractSet[str]) -> None:
+        """Counts all records of a listing, and forgets those that are not listed any more."""
+        self._notes = {id: note for id, note in self._notes.items() if id in listed or id in self._noted}
+        for note in self._notes.values():
+            _count_note(counts, note)
+        self._noted.clear()
+
+
+def _count_note(counts: AnswerCounts, note: RecordNote) -> None:
+    counts.lacking.update(note.lacking)
+    for name, value in note.implausible:
+        values = counts.values.setdefault(name, _Values())
+        values.implausible += 1
+        values.example = values.example or f"{value:.9g}"
+
+
+def count_values(counts: AnswerCounts, expected: Expected, fields: Fields) -> None:
+    """Counts the numbers of one record or sample, and their magnitude."""
+    for name, _, _ in expected.ranged:
+        value = fields.get(name)
+        if isinstance(value, (int, float)):
+            values = counts.values.setdefault(name, _Values())
+            values.count += 1
+            if value > 0:
+                values.positive += 1
+                values.log_sum += math.log10(value)
+
+
+def count_sample(
+    counts: AnswerCounts, expected: Expected, values: Fields, *, timed: bool, limits: Limits = NO_LIMITS
+) -> None:
+    """Counts one sample of a report."""
+    counts.records += 1
+    note = note_of(expected, values, limits)
+    # A time is no value of a sample.
+    if note is not _NOTHING:
+        _count_note(counts, RecordNote(tuple(n for n in note.lacking if n != TIME), note.implausible))
+    if not timed:
+        counts.lacking[TIME] += 1
+    count_values(counts, expected, values)
+
+
+def fields_of_components(components: Fields) -> Fields:
+    """The record of a terminal's components as coverage looks at it: it has components, or it has none."""
+    return {COMPONENTS: True} if components else {}
+
+
+# ── judging ────────────────────────────────────────────────────────────────────────────────────
+
+
+class CallHistory(msgspec.Struct):
+    """What is remembered of a call's answers from poll to poll, in RAM."""
+
+    found: set[str] = set()
+    """Fields that were found at some time."""
+    lacking: dict[str, int] = {}
+    """Field -> samples in a row that lack it."""
+    magnitudes: dict[str, float] = {}
+    """Field -> the mean decimal logarithm of its values in the last poll that had enough of them."""
+
+
+def judge_answer(expected: Expected, counts: AnswerCounts, history: CallHistory | None = None) -> Judgement | None:
+    """What follows from the counts of a poll; None where it brought nothing that could be judged."""
+    history = CallHistory() if history is None else history
+    if not counts.records and not counts.unread_rows:
+        return None
+    missing = _missing(expected, counts, history)
+    findings = [
+        *_row_findings(expected.call, counts),
+        *(_missing_finding(expected.call, name, counts) for name in missing),
+        *_partial_findings(expected, counts, missing),
+        *_implausible_findings(expected.call, counts),
+        *_sudden_findings(expected.call, counts, history),
+    ]
+    total = len(expected.each)
+    return Judgement(FieldCoverage(total, total - len(missing), tuple(missing)), tuple(findings))
+
+
+def _missing(expected: Expected, counts: AnswerCounts, history: CallHistory) -> list[str]:
+    """The expected fields that no record has. A report may bring few samples, so what was found before needs more."""
+    is_report = expected.call.reads == "report"
+    missing = []
+    for group in expected.each:
+        name = group[0]
+        lacking = counts.records if counts.records == 0 else counts.lacking[name]
+        if lacking < counts.records:
+            history.found.add(name)
+            history.lacking.pop(name, None)
+            continue
+        history.lacking[name] = history.lacking.get(name, 0) + counts.records
+        if not is_report or name not in history.found or history.lacking[name] >= LACKING_SAMPLES:
+            missing.append(name)
+    return missing
+
+
+def _row_findings(call: Call, counts: AnswerCounts) -> Iterable[Finding]:
+    if counts.unread_rows > max(MAX_IMPLAUSIBLE, counts.rows // 10) or 2 * counts.unread_rows >= max(counts.rows, 1):
+        yield Finding(
+            "rows",
+            "rows",
+            f"{counts.unread_rows} of {counts.rows} rows of the answer gave no sample, because no indicator of "
+            f"{call.id} is in them{_unread(counts)}; look at polling.{call.id}.measurements, indicators and map",
+            incomplete=counts.records == 0,
+        )
+
+
+def _missing_finding(call: Call, name: str, counts: AnswerCounts) -> Finding:
+    what = f"none of {counts.records} {_noun(call)} has"
+    if name == TIME:
+        advice = f"look at polling.{call.id}.timestamp; the time of the poll is used"
+        return Finding("missing", name, f"{what} a time that can be read{_unread(counts)}; {advice}", incomplete=True)
+    advice = f"say in polling.{call.id}.map where {name} stands, or {name}: null if this API does not have it"
+    return Finding("missing", name, f"{what} the field {name}{_unread(counts)}; {advice}", incomplete=True)
+
+
+def _partial_findings(expected: Expected, counts: AnswerCounts, missing: Iterable[str]) -> Iterable[Finding]:
+    if counts.records < MIN_RECORDS:
+        return
+    for group in expected.expectation.general:
+        name = group[0]
+        found = counts.records - counts.lacking[name]
+        if name not in missing and found < GENERAL_SHARE * counts.records:
+            message = f"only {found} of {counts.records} {_noun(expected.call)} have {_described(name)}"
+            yield Finding("partial", name, message)
+
+
+def _implausible_findings(call: Call, counts: AnswerCounts) -> Iterable[Finding]:
+    for name, values in counts.values.items():
+        total = max(values.count, values.implausible)
+        many = values.implausible > max(MAX_IMPLAUSIBLE, total // 100) or 2 * values.implausible >= total
+        if values.implausible and many:
+            range_ = RANGES[name]
+            limit = f" or {MAX_RATIO} times what the product allows" if name in LIMITS else ""
+            message = (
+                f"{values.implausible} values of {name} cannot be, such as {values.example}: expected "
+                f"{range_.low:g} to {range_.high:g}{limit}; the unit or the path in polling.{call.id}.map.{name} "
+                "may be wrong"
+            )
+            yield Finding("implausible", name, message)
+
+
+def _sudden_findings(call: Call, counts: AnswerCounts, history: CallHistory) -> Iterable[Finding]:
+    """Fields whose values are suddenly many times greater or smaller than those of the poll before."""
+    for name, values in counts.values.items():
+        if name not in STEADY or values.positive < LACKING_SAMPLES:
+            continue
+        magnitude = values.log_sum / values.positive
+        before = history.magnitudes.setdefault(name, magnitude)
+        ratio = 10 ** min(abs(magnitude - before), 30)
+        if ratio < SUDDEN_RATIO:
+            history.magnitudes[name] = magnitude
+            continue
+        way = "greater" if magnitude > before else "smaller"
+        message = (
+            f"the values of {name} are suddenly {ratio:.0f} times {way} than before; their unit may have changed, see "
+            f"polling.{call.id}.map.{name}"
+        )
+        yield Finding("sudden", name, message)
+
+
+def _noun(call: Call) -> str:
+    return "samples" if call.reads == "report" else "records"
+
+
+def _described(name: str) -> str:
+    return "a time" if name == TIME else f"the field {name}"
+
+
+def _unread(counts: AnswerCounts) -> str:
+    """The members that no field reads, most frequent first, as the end of a sentence."""
+    names = sorted(counts.unread_members, key=lambda name: (-counts.unread_members[name], name))
+    if not names:
+        return ""
+    more = ", …" if len(names) > MAX_NAMED else ""
+    return f" (members that no field reads: {', '.join(names[:MAX_NAMED])}{more})"
+
+
+# ── ids ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class UnmatchedIds(msgspec.Struct, frozen=True):
+    """Ids of a report or of usage that match no record: how many of all, two examples, and the field that has them."""
+
+    count: int
+    total: int
+    examples: tuple[str, ...]
+    lasting: int = 0
+    """How many of them the inventory did not list although it was listed after they first came."""
+    matching_field: str = ""
+
+
+def is_told(unmatched: UnmatchedIds) -> bool:
+    """Whether ids that match nothing are told: many at once, or some that a later listing did not know either."""
+    return unmatched.lasting > 0 or unmatched.count > max(MAX_IMPLAUSIBLE, unmatched.total // 10)
+
+
+def ids_finding(call: Call, entity: str, unmatched: UnmatchedIds) -> Finding:
+    """The finding about ids that match no record."""
+    field = unmatched.matching_field
+    advice = f"; they are in the field {field}: set polling.{call.id}.match: {field}" if field else ""
+    return Finding(
+        "ids",
+        "ids",
+        f"{unmatched.count} of {unmatched.total} ids match no {entity} known, such as "
+        f"{' and '.join(unmatched.examples[:2])}; they are kept aside{advice}",
+        incomplete=True,
+    )
+
+
+
+def summary(findings: Iterable[Finding]) -> str | None:
+    """What makes a call incomplete, in one sentence; None when nothing does."""
+    found = [finding for finding in findings if finding.incomplete]
+    if not found:
+        return None
+    missing = [finding.about for finding in found if finding.kind == "missing"]
+    if len(missing) > 1:
+        names = f"no record has {', '.join(missing)}"
+        others = [finding.message for finding in found if finding.kind != "missing"]
+        return "; ".join([*others, names])
+    return "; ".join(finding.message for finding in found)
