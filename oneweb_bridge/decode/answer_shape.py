@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.paths import folded, top_member
+from oneweb_bridge.decode.paths import fold_name, top_member
 
 DAY_MS = 86_400_000
 LEARNING_MS = 3_600_000
@@ -125,7 +125,7 @@ def note_shape(shape: AnswerShape, outline: Outline, call: Call, now: int) -> li
     """Brings what is remembered forward by what was just seen, and returns what of it is news."""
     read = {name for path in _paths(call) if (name := top_member(path))}
     is_learning = now - shape.since < LEARNING_MS
-    changes = list(_vanished(shape, outline, now))
+    changes = list(_vanished(shape, outline))
     for path, seen in outline.items():
         parent = _parent(path)
         share = 1.0 if parent is None or parent not in outline else min(1.0, seen.count / outline[parent].count)
@@ -164,7 +164,7 @@ def _type_change(path: str, member: Member, seen: _Seen) -> Iterator[Change]:
         member.type = "|".join(sorted(before | seen.types))
 
 
-def _vanished(shape: AnswerShape, outline: Outline, now: int) -> Iterator[Change]:
+def _vanished(shape: AnswerShape, outline: Outline) -> Iterator[Change]:
     for path, member in shape.members.items():
         parent = _parent(path)
         is_rare = member.share < USUAL_SHARE
@@ -189,17 +189,16 @@ def _paths(call: Call) -> Iterator[str]:
 
 def unread_members(outline: Outline, call: Call) -> dict[str, int]:
     """Top-level members of the records that no field of the call reads -> in how many of the records they are."""
-    read = {folded(name) for path in _paths(call) if (name := top_member(path))}
+    read = {fold_name(name) for path in _paths(call) if (name := top_member(path))}
     return {
         path: seen.count
         for path, seen in outline.items()
-        if path and "." not in path and "[" not in path and folded(path) not in read and not path.startswith("@")
+        if path and "." not in path and "[" not in path and fold_name(path) not in read and not path.startswith("@")
     }
 
 
 def is_same(shape: AnswerShape, stored: Mapping[str, Member]) -> bool:
     """Whether nothing but times and counts differs from what was stored."""
     return shape.members.keys() == stored.keys() and all(
-        member.type == stored[path].type and member.told == stored[path].told
-        for path, member in shape.members.items()
+        member.type == stored[path].type and member.told == stored[path].told for path, member in shape.members.items()
     )

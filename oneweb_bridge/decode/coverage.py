@@ -399,7 +399,6 @@ def ids_finding(call: Call, entity: str, unmatched: UnmatchedIds) -> Finding:
     )
 
 
-
 def summary(findings: Iterable[Finding]) -> str | None:
     """What makes a call incomplete, in one sentence; None when nothing does."""
     found = [finding for finding in findings if finding.incomplete]

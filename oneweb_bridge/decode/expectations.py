@@ -95,9 +95,7 @@ RANGES: dict[str, Range] = {
     "rsrp_dbm": Range(-140, -30),
     "rssi_dbm": Range(-140, -10),
     "sinr_db": Range(-30, 60),
-    **{
-        f"{side}_{way}_bytes": Range(0, _MAX_BYTES) for side in ("cnx", "mgmt", "wan") for way in ("tx", "rx")
-    },
+    **{f"{side}_{way}_bytes": Range(0, _MAX_BYTES) for side in ("cnx", "mgmt", "wan") for way in ("tx", "rx")},
     **{f"{name}_{way}_bps": Range(0, 1e10) for name in ("be", "ef", "af") for way in ("downlink", "uplink")},
     "allowance_gb": Range(0, _MAX_GB),
     "overage_increment_gb": Range(0, _MAX_GB),

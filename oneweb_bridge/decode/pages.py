@@ -15,11 +15,18 @@ import msgspec
 
 from oneweb_bridge.decode.border import BadPage, at_border
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.listings import (
+    BadList,
+    contradiction,
+    find_lists,
+    is_keyed_by_id,
+    listed_member,
+    records_by_id,
+)
 from oneweb_bridge.decode.paths import compile_path
 from oneweb_bridge.decode.sizes import MAX_MADE_BYTES, MAX_RECORDS, MAX_VALUES, TooMuch, check_depth, check_size
 
 Raw = msgspec.Raw
-_ENVELOPES = ("items", "data", "results")
 
 
 class SplitPage(msgspec.Struct, frozen=True):
@@ -44,8 +51,16 @@ def split_clean_page(body: bytes, selector: str | None = None) -> SplitPage:
         return SplitPage(records, len(records))
     except TooMuch as error:
         raise BadPage(f"{_TOO_LARGE}{error}") from None
+    except BadList as error:
+        raise BadPage(f"{error}{_lists_in(body)}") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadPage(f"the answer is not valid JSON: {error}") from None
+
+
+def _lists_in(body: bytes) -> str:
+    """The end of a sentence about a list that is not there: which lists are."""
+    found = find_lists(_loaded(body))
+    return f"; the lists that are there: {', '.join(found)}" if found else "; there is no list of objects in it"
 
 
 def value_at(body: bytes, path: str) -> Any:
@@ -125,15 +140,35 @@ _raw_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def _unwrapped(body: bytes) -> list[Raw]:
+    """The records of an answer that is no list itself. Raises BadList where they are not in it."""
+    if body == b"null":
+        return []
     if body[:1] != b"{":
         raise BadPage(f"the answer is {_shown(body)}, expected a JSON list")
     members = _raw_object(body)
-    for name in _ENVELOPES:
-        if bytes(members.get(name, b"")).lstrip()[:1] == b"[":
-            return _raw_list(members[name])
+    name = listed_member(members, lambda raw: _KINDS.get(bytes(raw).lstrip()[:1], dict))
+    if name is not None:
+        return _not_contradicted(_raw_list_or_null(members[name]), name, members)
     if "id" in members or {"columns", "rows"} <= members.keys():
         return [Raw(body)]
-    raise BadPage("the answer is an object without a list in items, data or results, and without an id")
+    answer = _loaded(body)
+    if is_keyed_by_id(answer):
+        return [Raw(msgspec.json.encode(record)) for record in records_by_id(answer)]
+    raise BadList("the answer is an object without a list in items, data or results, and without an id")
+
+
+_KINDS: dict[bytes, type | None] = {b"[": list, b"n": None}
+
+
+def _raw_list_or_null(raw: Raw) -> list[Raw]:
+    return [] if bytes(raw).strip() == b"null" else _raw_list(raw)
+
+
+def _not_contradicted(records: list[Any], name: str, members: dict[str, Any]) -> list[Any]:
+    """The records, unless there are none although the rest of the answer says that there are. Raises BadPage."""
+    if not records and (reason := contradiction(_loaded(msgspec.json.encode(members)))):
+        raise BadPage(f"the list '{name}' is empty, but {reason}")
+    return records
 
 
 def _shown(body: bytes) -> str:
@@ -145,7 +180,10 @@ def _split_nested(body: bytes, selector: str) -> SplitPage:
     names = [name.lstrip(".") for name in selector.removeprefix("$").split("[*]")]
     if names.pop():
         raise BadPage(f"the selector '{selector}' does not end with [*]")
-    level: list[Any] = [_loaded(body)]
+    answer = _loaded(body)
+    if answer is None:
+        return SplitPage([], 0)
+    level: list[Any] = [answer]
     counts = []
     for name in names:
         level = _below(level, name)
@@ -154,16 +192,29 @@ def _split_nested(body: bytes, selector: str) -> SplitPage:
 
 
 def _below(level: list[Any], name: str) -> list[Any]:
-    """The records of the next level, each with the members that it takes over. Raises TooMuch."""
+    """The records of the next level, each with the members that it takes over. Raises TooMuch, and BadList."""
     found: list[Any] = []
     members = 0
+    is_there = not level or not name
     for outer in level:
+        is_there = is_there or _has(outer, name)
         for inner in _inner(outer, name):
             members += len(inner) if isinstance(inner, dict) else 1
             if members > MAX_VALUES:
                 raise TooMuch(f"more than {MAX_VALUES} values, with those that records take over")
             found.append(inner)
+    if not is_there:
+        raise BadList(f"there is no list at '{name}', where `records` says")
     return found
+
+
+def _has(outer: Any, path: str) -> bool:
+    """Whether the member at a path is there, whatever it is."""
+    for name in path.split("."):
+        if not isinstance(outer, dict) or name not in outer:
+            return False
+        outer = outer[name]
+    return True
 
 
 def _made(records: Iterable[Raw]) -> list[Raw]:
@@ -197,11 +248,11 @@ def _inner(outer: Any, path: str) -> Iterator[Any]:
 
 
 def _top(answer: Any) -> list[Any]:
-    if answer is None:
-        raise BadPage("the answer is null, expected a JSON list")
     if isinstance(answer, dict):
-        lists = [answer[name] for name in _ENVELOPES if isinstance(answer.get(name), list)]
-        return lists[0] if lists else [answer]
+        name = listed_member(answer, lambda value: None if value is None else type(value))
+        if name is not None:
+            return _not_contradicted(answer[name] or [], name, answer)
+        return records_by_id(answer) if is_keyed_by_id(answer) else [answer]
     return answer if isinstance(answer, list) else [answer]
 
 

@@ -1,0 +1,60 @@
+"""Where the records of an answer stand, and when an answer without any is an empty listing."""
+
+import json
+
+import pytest
+
+from oneweb_bridge.decode.border import BadPage
+from oneweb_bridge.decode.pages import split_page
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["[]", "null", '{"items": null}', '{"items": []}', '{"Items": null}', '{"data": null, "meta": {"total": 0}}'],
+)
+def test_an_empty_list_null_and_a_member_that_is_there_are_an_empty_listing(body: str) -> None:
+    assert split_page(body.encode()).records == []
+
+
+@pytest.mark.parametrize("selector", ["$.data.terminals[*]", "$.data[*]"])
+def test_a_selected_member_that_is_there_and_empty_is_an_empty_listing(selector: str) -> None:
+    for empty in (None, []):
+        body = {"data": {"terminals": empty}} if "terminals" in selector else {"data": empty}
+        assert split_page(json.dumps(body).encode(), selector).records == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "selector", "expected"),
+    [
+        ({"payload": {"userTerminals": [{"id": 1}]}}, "$.terminals[*]", ("'terminals'", "$.payload.userTerminals[*] (1)")),
+        ([{"id": 1, "counters": [{"a": 1}]}], "$[*].bucket[*]", ("'bucket'", "$[*].counters[*] (1)")),
+        ({"payload": {"userTerminals": [{"id": 1}]}}, None, ("items, data or results", "$.payload.userTerminals[*] (1)")),
+        ({"message": "hello"}, "$.terminals[*]", ("'terminals'", "no list of objects")),
+    ],
+)  # fmt: skip
+def test_a_list_that_is_not_where_it_should_be_fails_and_names_those_that_are_there(
+    answer: object, selector: str | None, expected: tuple[str, ...]
+) -> None:
+    with pytest.raises(BadPage) as error:
+        split_page(json.dumps(answer).encode(), selector)
+    assert all(text in str(error.value) for text in expected), str(error.value)
+
+
+def test_a_bucket_that_some_reports_do_not_have_is_no_error() -> None:
+    page = split_page(b'[{"id": 1}, {"id": 2, "bucket": [{"id": 3}]}]', "$[*].bucket[*]")
+    assert len(page.records) == 1
+
+
+@pytest.mark.parametrize("rest", ['"total": 25', '"meta": {"totalCount": 25}', '"errors": [{"code": 1}]'])
+@pytest.mark.parametrize("empty", ["[]", "null"])
+def test_an_empty_list_that_the_rest_of_the_answer_contradicts_fails(rest: str, empty: str) -> None:
+    with pytest.raises(BadPage, match="is empty, but"):
+        split_page(f'{{"items": {empty}, {rest}}}'.encode())
+
+
+def test_an_object_keyed_by_ids_is_a_list_of_its_entries() -> None:
+    page = split_page(b'{"359235170006117": {"rsrp": -40}, "359235170006118": [{"timestamp": 1}]}')
+    assert [json.loads(bytes(raw)) for raw in page.records] == [
+        {"rsrp": -40, "id": "359235170006117"},
+        {"id": "359235170006118", "measurement": [{"timestamp": 1}]},
+    ]
