@@ -23,15 +23,18 @@ def test_a_selected_member_that_is_there_and_empty_is_an_empty_listing(selector:
         assert split_page(json.dumps(body).encode(), selector).records == []
 
 
+NESTED = {"payload": {"userTerminals": [{"id": 1}]}}
+
+
 @pytest.mark.parametrize(
     ("answer", "selector", "expected"),
     [
-        ({"payload": {"userTerminals": [{"id": 1}]}}, "$.terminals[*]", ("'terminals'", "$.payload.userTerminals[*] (1)")),
+        (NESTED, "$.terminals[*]", ("'terminals'", "$.payload.userTerminals[*] (1)")),
         ([{"id": 1, "counters": [{"a": 1}]}], "$[*].bucket[*]", ("'bucket'", "$[*].counters[*] (1)")),
-        ({"payload": {"userTerminals": [{"id": 1}]}}, None, ("items, data or results", "$.payload.userTerminals[*] (1)")),
+        (NESTED, None, ("items, data or results", "$.payload.userTerminals[*] (1)")),
         ({"message": "hello"}, "$.terminals[*]", ("'terminals'", "no list of objects")),
     ],
-)  # fmt: skip
+)
 def test_a_list_that_is_not_where_it_should_be_fails_and_names_those_that_are_there(
     answer: object, selector: str | None, expected: tuple[str, ...]
 ) -> None:
