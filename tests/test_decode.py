@@ -931,7 +931,7 @@ def walked_through(call: Call, body: bytes) -> None:
     for raw in records:
         try:
             id = key(raw)
-            kept(raw)
+            list(kept([raw]))
             decoded = decode_record(raw)
             found: object = sample(id, decoded).samples if call.reads == "report" else read(id, decoded)
         except Unreadable:
@@ -1004,7 +1004,7 @@ def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, said: str) -
             before, after = (read("X", r).fields for r in (record, changed))
         except Unreadable:
             continue
-        if [*map(bytes, kept(one))] == [*map(bytes, kept(other))]:
+        if [*map(bytes, *kept([one]))] == [*map(bytes, *kept([other]))]:
             assert {k: v for k, v in before.items() if k not in volatile} == {
                 k: v for k, v in after.items() if k not in volatile
             }

@@ -5,6 +5,7 @@ from typing import Any
 
 import hypothesis
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ def test_page_in_one_piece_is_seen_as_record_by_record(call: str, records: list[
     if whole is not None:
         raws = [msgspec.Raw(json.dumps(record).encode()) for record in records]
         keys = [seen.key(raw) for raw in raws]
-        assert whole == (keys, [salt.hash(key, seen.parts(raw)) for key, raw in zip(keys, raws, strict=True)])
+        assert whole == (keys, salt.hashes(keys, seen.parts(raws)))
 
 
 def test_page_with_an_odd_key_is_looked_at_record_by_record() -> None:
@@ -77,3 +78,17 @@ def test_remembered_page_is_taken_at_its_word_for_a_time_only() -> None:
     again = Listing(Bounds(1 << 62))
     again.pass_over(shown, earlier)
     assert (again.known, again.ids, again.familiar.span(shown.digest)) == (2, {"a", "b"}, (10, 20))
+
+
+@pytest.mark.parametrize("state", ["resource_state", "ResourceState", "resource-state"])
+def test_what_is_hashed_follows_the_names_of_the_answer(state: str) -> None:
+    """A state in snake_case is hashed too, in one piece and record by record; else its change would not be noticed."""
+    id = "Id" if state[0].isupper() else "id"
+    before, after = ({id: "1", state: "online"}, {id: "1", state: "offline"})
+    hasher, salt = record_hashes.record_hasher(POLLING["user_terminals"]), Salt.of("a")
+    whole = [hasher.page(body(record), salt) for record in (before, after)]
+    assert whole[0] is not None
+    assert whole[0] != whole[1]
+    raws = [msgspec.Raw(json.dumps(record).encode()) for record in (before, after)]
+    assert [salt.hashes(["1"], hasher.parts([raw])) for raw in raws] == [found[1] for found in whole if found]
+    assert {hasher.key(raw) for raw in raws} == {"1"}

@@ -84,7 +84,7 @@ def read_page(call: Call, body: bytes) -> dict[str, object]:
     found: dict[str, object] = {}
     for raw in records:
         with contextlib.suppress(Unreadable):
-            id, _ = readers.look.key(raw), readers.look.parts(raw)
+            id, _ = readers.look.key(raw), list(readers.look.parts([raw]))
             decoded = decode_record(raw)
             if call.reads == "report":
                 found[id] = publish_samples(call, readers.sample(id, decoded))

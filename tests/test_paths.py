@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.config.read import parse
-from oneweb_bridge.decode.paths import BadPath, compile_path, compile_paths, fold_name, top_member
+from oneweb_bridge.decode.paths import (
+    MAX_MEMBERS,
+    BadPath,
+    compile_path,
+    compile_paths,
+    fold_name,
+    top_member,
+    written_names,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -163,3 +171,35 @@ def test_any_text_is_a_path_or_refused(text: str) -> None:
     except BadPath:
         return
     step({"id": [1, {"id": 2}]})
+
+
+@pytest.mark.parametrize(
+    "name", ["resource_state", "ResourceState", "resource-state", "resourcestate", "RESOURCE_STATE"]
+)
+def test_a_member_in_another_style_is_the_same_member(name: str) -> None:
+    assert compile_path("resourceState")({"x": 1, name: "online"}) == "online"
+    assert compile_path("place.resourceState")({"Place": {name: "online"}}) == "online"
+    assert (
+        compile_path("relatedParty[partyRole=Customer].id")(
+            {"related_party": [{"party_role": "partner", "id": 1}, {"PartyRole": "customer", "Id": 2}]}
+        )
+        == 2
+    )
+
+
+def test_the_very_name_goes_before_another_style() -> None:
+    assert compile_path("resourceState")({"resource_state": "offline", "resourceState": "online"}) == "online"
+
+
+def test_a_table_of_data_is_not_searched_for_other_styles() -> None:
+    table = {f"row {number}": number for number in range(MAX_MEMBERS)} | {"resource_state": "online"}
+    assert compile_path("resourceState")(table) is None
+
+
+def test_names_that_an_answer_does_not_have_follow_the_style_of_the_others() -> None:
+    names = ["id", "resourceState", "terminationDate", "name"]
+    assert written_names(names, ["id", "resource_state", "name"]) == (
+        ("resourceState", "resource_state"),
+        ("terminationDate", "termination_date"),
+    )
+    assert written_names(names, ["id", "name"]) == ()

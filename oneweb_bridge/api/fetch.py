@@ -321,4 +321,4 @@ def _hashes(ids: Iterable[str], raws: Iterable[msgspec.Raw], errand: FetchReques
     """The hashes of records one by one; samples have none, because they are compared by their times."""
     if errand.call.reads == "report":
         return []
-    return errand.salt.hashes(ids, map(errand.glance.parts, raws))
+    return errand.salt.hashes(ids, errand.glance.parts(list(raws)))

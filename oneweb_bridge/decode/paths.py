@@ -8,13 +8,14 @@
     product[*].id                 every element (only where a list is wanted)
     name[:0]                      the first part of a text like main.UT or 3592…/main/UT, cut at . / : | and spaces
 
-Texts are compared without regard to case, spaces, `_` and `-`; `a|b` matches either. An object
+Texts are compared without regard to case, spaces, `_` and `-`; `a|b` matches either. A member that is not there
+under its very name is looked for in the same way, so that resource_state is resourceState. An object
 where a list is expected counts as a list of one, and a list where an object is expected gives its
 first element, because both happen in TM Forum APIs. What is not there is None, never an error.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -104,20 +105,72 @@ def _step(name: str, index: str) -> Getter:
 
 
 def _member(name: str) -> Getter:
+    folded = fold_name(name)
+
     def member(value: Any) -> Any:
         if type(value) is dict:
-            return value.get(name)
+            found = value.get(name)
+            return _variant(value, name, folded) if found is None else found
         if type(value) is list and value:
-            return _get(value[0], name)
+            return _get(value[0], name, folded)
         if isinstance(value, _Every):
-            return _Every(found for entry in value if (found := _get(entry, name)) is not None)
+            return _Every(found for entry in value if (found := _get(entry, name, folded)) is not None)
         return None
 
     return member
 
 
-def _get(value: Any, name: str) -> Any:
-    return value.get(name) if type(value) is dict else None
+def _get(value: Any, name: str, folded: str) -> Any:
+    if type(value) is not dict:
+        return None
+    found = value.get(name)
+    return _variant(value, name, folded) if found is None else found
+
+
+MAX_MEMBERS = 200
+"""An object with more members is a table of data, and its members are looked for by their very names alone."""
+
+
+def _variant(value: dict[str, Any], name: str, folded: str) -> Any:
+    """The value of the member that is written otherwise: in snake_case, camelCase, PascalCase or kebab-case."""
+    other = variant_of(value, name, folded)
+    return None if other is None else value[other]
+
+
+def variant_of(members: Iterable[str], name: str, folded: str) -> str | None:
+    """The first of these names that means the same as `name` and is another text."""
+    shortest, longest, first = len(folded), 2 * len(name), folded[:1]
+    for count, other in enumerate(members):
+        if count >= MAX_MEMBERS:
+            return None
+        # Most names differ in their length or first letter, which is quicker to see.
+        is_similar = shortest <= len(other) <= longest and other[0].casefold() == first and other != name
+        if is_similar and fold_name(other) == folded:
+            return other
+    return None
+
+
+def written_names(names: Sequence[str], members: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """How an answer with these members writes names that it does not have as they are.
+
+    One that it does not have at all is taken to be written in the style of the others: it may be in other records.
+    """
+    missing = [name for name in names if name not in members]
+    found = {name: other for name in missing if (other := variant_of(members, name, fold_name(name)))}
+    style = next((style for style in _STYLES if found and all(style(n) == other for n, other in found.items())), None)
+    if style is not None:
+        found |= {name: style(name) for name in missing if name not in found}
+    return tuple(found.items())
+
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_STYLES: tuple[Callable[[str], str], ...] = (
+    lambda name: _HUMP.sub("_", name).lower(),
+    lambda name: _HUMP.sub("-", name).lower(),
+    lambda name: name[:1].upper() + name[1:],
+    str.upper,
+    str.lower,
+)
 
 
 class _Every(list[Any]):
@@ -149,13 +202,13 @@ def _part(position: int) -> Getter:
 
 def _matching(conditions: str) -> Getter:
     wanted = [
-        (name.strip(), frozenset(fold_name(word) for word in words.split("|")))
+        (name.strip(), fold_name(name), frozenset(fold_name(word) for word in words.split("|")))
         for name, _, words in (condition.partition("=") for condition in conditions.split(","))
     ]
 
     def matching(value: Any) -> Any:
         for entry in _as_list(value):
-            if type(entry) is dict and all(_is(entry.get(name), words) for name, words in wanted):
+            if type(entry) is dict and all(_is(_get(entry, name, folded), words) for name, folded, words in wanted):
                 return entry
         return None
 

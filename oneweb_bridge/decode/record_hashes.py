@@ -10,7 +10,8 @@ A page whose records all have a plain key is looked at in one piece, because tha
 than splitting it; any other page record by record.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from operator import itemgetter
 from typing import Any
@@ -21,7 +22,7 @@ from oneweb_bridge.decode import values
 from oneweb_bridge.decode.border import Unreadable, at_border
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.pages import NO_CHARACTER, ROWS, decode_record, merges_rows
-from oneweb_bridge.decode.paths import compile_path, top_member
+from oneweb_bridge.decode.paths import compile_path, top_member, written_names
 
 Raw = msgspec.Raw
 Parts = Sequence[bytes | Raw]
@@ -55,22 +56,73 @@ class Salt(msgspec.Struct, frozen=True):
 class RecordHasher(msgspec.Struct, frozen=True):
     """How a call's records are looked at.
 
-    `key` gives the key of one record, or raises Unreadable; `parts` what is hashed of it; `page` the
+    `key` gives the key of one record, or raises Unreadable; `parts` what is hashed of each of some; `page` the
     keys and the hashes of all records of a page, or None when it must be looked at record by record.
     """
 
     key: Callable[[Raw], str]
-    parts: Callable[[Raw], Parts]
+    parts: Callable[[Sequence[Raw]], Iterable[Parts]]
     page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
 
 
 def record_hasher(call: Call) -> RecordHasher:
-    """How the records of a call are looked at."""
-    plain = _plain_key_member(call)
+    """How the records of a call are looked at.
+
+    Members are looked for as an answer writes them: its first record shows whether that is resourceState or
+    resource_state, and what is hashed follows it.
+    """
+    plain, known = _plain_key_member(call), dict[tuple[tuple[str, str], ...], _Columns]()
+    names = [*_members(call, plain), *([plain] if plain else [])]
+
+    def columns_for(first: Iterable[str]) -> _Columns:
+        written = written_names(names, list(first))
+        if written not in known:
+            known[written] = _columns(call, plain, dict(written))
+        return known[written]
+
+    def parts(raws: Sequence[Raw]) -> Iterable[Parts]:
+        return map(columns_for(_members_of(raws[0])).parts, raws) if raws else ()
+
+    def page(body: bytes, salt: Salt) -> tuple[list[str], list[bytes]] | None:
+        return columns_for(_members_of_first(body)).page(body, salt)
+
+    return RecordHasher(key_reader(call), parts, page)
+
+
+def _members_of(raw: Raw) -> Iterable[str]:
+    try:
+        return _raw_object(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+
+
+def _members_of_first(body: bytes) -> Iterable[str]:
+    """The members of the first record of a list; none where it is too long to be one."""
+    try:
+        first, _ = _json.raw_decode(body[1:_FIRST_BYTES].decode(errors="ignore").lstrip())
+    except (ValueError, RecursionError):
+        return ()
+    return first if isinstance(first, dict) else ()
+
+
+_raw_object = msgspec.json.Decoder(dict[str, Raw]).decode
+_json = json.JSONDecoder()
+_FIRST_BYTES = 65536
+
+
+class _Columns(msgspec.Struct, frozen=True):
+    """The hashed members of a call's records, under the names that an answer gives them."""
+
+    parts: Callable[[Raw], Parts]
+    page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
+
+
+def _columns(call: Call, plain: str | None, written: Mapping[str, str]) -> _Columns:
     names = _members(call, plain)
     columns = [(f"m{i}", Raw, msgspec.field(default=Raw(b""))) for i in range(len(names))]
-    rename = {f"m{i}": name for i, name in enumerate(names)}
-    return RecordHasher(key_reader(call), _hashed_members(columns, rename), _page_of(call, plain, columns, rename))
+    rename = {f"m{i}": written.get(name, name) for i, name in enumerate(names)}
+    key = None if plain is None else written.get(plain, plain)
+    return _Columns(_hashed_members(columns, rename), _page_of(call, key, columns, rename))
 
 
 def _plain_key_member(call: Call) -> str | None:
@@ -145,10 +197,10 @@ def key_reader(call: Call) -> Callable[[Raw], str]:
 
 def _plain_key(name: str) -> Callable[[Raw], str]:
     key_struct = msgspec.defstruct("Key", [("key", str | int | None, None)], rename={"key": name}, gc=False)
-    decode = msgspec.json.Decoder(key_struct).decode
+    decode, find = msgspec.json.Decoder(key_struct).decode, compile_path(name)
 
     def key(raw: Raw) -> str:
-        found = values.parse_text(decode(raw).key)  # type: ignore[attr-defined]  # the struct is made at run time
+        found = values.parse_text(find(decode_record(raw)))
         if not found:
             raise Unreadable(f"a record without {name}")
         return found
