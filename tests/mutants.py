@@ -1150,8 +1150,8 @@ TABLE = (
     Mutant(
         "a number without bounds costs its own bucket alone",
         "decode/pages.py",
-        "level: list[Any] = [_loaded(body)]",
-        "level: list[Any] = [msgspec.json.decode(body)]",
+        "answer = _loaded(body)\n    if answer is None:",
+        "answer = msgspec.json.decode(body)\n    if answer is None:",
         "test_outside.py -k any_field_costs_no_other_record[usage_consumption]",
     ),
     Mutant(

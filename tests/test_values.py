@@ -224,6 +224,11 @@ def test_number_that_overflows_in_its_unit_is_odd(name: str, number: float) -> N
         ("", None),
         ("N/A", None),
         ("-", None),
+        ("5,5", (5.5, "")),
+        ("-40,25 dBm", (-40.25, "dBm")),
+        ("0,125", (0.125, "")),
+        ("1.234,5 GB", (1234.5, "GB")),
+        ("1,234.5 GB", (1234.5, "GB")),
     ],
 )
 def test_amount_reads_numbers_and_units(said: object, expected: tuple[float, str] | None) -> None:
@@ -234,7 +239,20 @@ def test_amount_reads_numbers_and_units(said: object, expected: tuple[float, str
 @pytest.mark.parametrize(
     "said",
     [
-        *(True, "many", "5,5", "1,000 GB", "12:30", "1.2.3", "1e999", float("nan"), float("-inf"), 10**400, -(10**400)),
+        *(
+            True,
+            "many",
+            "1,000 GB",
+            "62.47,6.02",
+            "1,23,456.7",
+            "12:30",
+            "1.2.3",
+            "1e999",
+            float("nan"),
+            float("-inf"),
+            10**400,
+            -(10**400),
+        ),
         *(2**63, -(2**63) - 1, str(2**63), "1" * 401, "1" + 4000 * " " + "_"),
     ],
 )

@@ -13,7 +13,7 @@ import msgspec
 
 from oneweb_bridge.decode import units, values
 from oneweb_bridge.decode.catalogue import Field
-from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name
+from oneweb_bridge.decode.paths import compile_path, compile_paths, fold_name
 from oneweb_bridge.model.records import Fields
 
 
@@ -54,10 +54,20 @@ def field_setter(field: Field, rules: DecodeRules, labels: Sequence[str] = ()) -
 
     def put(record: Any, fields: Fields) -> None:
         found = find(record)
+        if type(found) is dict:
+            found = value_in(found)
         if found is not None and (value := convert(found)) is not None:
             fields[name] = value
 
     return put
+
+
+def value_in(value: dict[str, Any]) -> Any:
+    """The value that an object stands for, such as {"value": "online"}; the object itself where it has none."""
+    return next((value[name] for name in _VALUE_MEMBERS if name in value), value)
+
+
+_VALUE_MEMBERS = ("value", "amount", "state", "status")
 
 
 def _converter(field: Field, rules: DecodeRules) -> values.Reader:
@@ -76,7 +86,7 @@ _CONVERTERS: dict[str, values.Reader] = {
 
 
 def _put_number(field: Field, rules: DecodeRules, labels: Sequence[str]) -> PutField:
-    sources = [(compile_path(path), _unit_step(path)) for path in field.paths]
+    sources = [(compile_path(path), unit_finder(field, path)) for path in field.paths]
     words = [compile_path(path) for path in labels]
     nulls = [parent for path in field.paths if (parent := _null_step(path))]
     no_limit = rules.no_limit()
@@ -93,8 +103,12 @@ def _put_number(field: Field, rules: DecodeRules, labels: Sequence[str]) -> PutF
             return
         for find, find_unit in sources:
             found = find(record)
-            if found is not None and (number := values.parse_quantity(found)) is not None:
-                unit = stated_unit(find_unit(record)) if find_unit else ""
+            if found is None:
+                continue
+            unit = find_unit(record)
+            if type(found) is dict:
+                found, unit = value_in(found), unit_in(found) or unit
+            if (number := values.parse_quantity(found)) is not None:
                 fields[field.name] = convert_number(field, number[0], unit or number[1])
                 if field.unlimited:
                     fields[field.unlimited] = False
@@ -131,11 +145,39 @@ def convert_number(field: Field, number: values.Number, unit: str) -> values.Num
     return values.round_as_published(field.name, found)
 
 
-def _unit_step(path: str) -> Getter | None:
-    for ending, unit in ((".value", ".unit"), (".amount", ".units")):
-        if path.endswith(ending):
-            return compile_path(path.removesuffix(ending) + unit)
-    return None
+UNIT_MEMBERS = ("unit", "units", "uom", "unitOfMeasure", "unitOfMeasurement", "indicatorUnit")
+"""Members that name the unit of the value beside them."""
+_PAIRED = ("value", "amount")
+"""Members of an object that is one value with its unit. Beside another the unit counts where it can be the value's."""
+
+
+def unit_in(value: dict[str, Any]) -> str:
+    """The unit that an object names; "" where it names none. Raises Unparseable for one that is no text."""
+    for name in UNIT_MEMBERS:
+        if (unit := value.get(name)) is not None:
+            return stated_unit(unit)
+    return ""
+
+
+def unit_finder(field: Field, path: str) -> Callable[[Any], str]:
+    """A function to the unit that stands beside the value at a path; "" where there is none."""
+    above, _, name = path.rpartition(".")
+    if "]" in name:
+        return lambda _: ""
+    parent, is_paired, own = compile_path(above) if above else None, name in _PAIRED, f"{name}Unit"
+
+    def find_unit(record: Any) -> str:
+        beside = record if parent is None else parent(record)
+        if type(beside) is list and beside:
+            beside = beside[0]
+        if type(beside) is not dict:
+            return ""
+        if is_paired:
+            return unit_in(beside)
+        unit = stated_unit(beside[own]) if own in beside else unit_in(beside)
+        return unit if units.can_convert(unit, field.unit) else ""
+
+    return find_unit
 
 
 def _null_step(path: str) -> Callable[[Any], bool] | None:

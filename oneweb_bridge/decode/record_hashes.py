@@ -21,6 +21,7 @@ import msgspec
 from oneweb_bridge.decode import values
 from oneweb_bridge.decode.border import Unreadable, at_border
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.fields import UNIT_MEMBERS
 from oneweb_bridge.decode.pages import NO_CHARACTER, ROWS, decode_record, merges_rows
 from oneweb_bridge.decode.paths import compile_path, top_member, written_names
 
@@ -134,7 +135,10 @@ def _members(call: Call, plain: str | None) -> list[str]:
     """The members of a record that can cause an event, but for a key that is hashed anyway."""
     paths = [path for field in call.fields if not field.volatile for path in field.paths]
     rows = (ROWS,) if merges_rows(call) else ()
-    return sorted({name for path in (*paths, *call.key, *rows) if (name := top_member(path)) and name != plain})
+    is_flat = any(field.type == "number" and path == top_member(path) for field in call.fields for path in field.paths)
+    beside = UNIT_MEMBERS if is_flat else ()
+    names = {name for path in (*paths, *call.key, *rows, *beside) if (name := top_member(path))}
+    return sorted(names - {plain})
 
 
 def _hashed_members(columns: list[Any], rename: dict[str, str]) -> Callable[[Raw], Parts]:

@@ -3,7 +3,7 @@
 Its measurements stand in a list, and the values of one measurement in members or in a list of indicators.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,8 +13,15 @@ from oneweb_bridge.decode import units, values
 from oneweb_bridge.decode.border import Unreadable, at_border
 from oneweb_bridge.decode.catalogue import Call, Field
 from oneweb_bridge.decode.fields import DecodeRules, PutField, convert_number, field_setter, put_fields, stated_unit
-from oneweb_bridge.decode.paths import compile_path, compile_paths, fold_name
+from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name, top_member
 from oneweb_bridge.decode.repeated_hour import Known, resolve_times
+from oneweb_bridge.decode.report_forms import (
+    IndicatorValue,
+    SeriesPoint,
+    indicators_of,
+    other_indicators,
+    other_measurements,
+)
 from oneweb_bridge.model.records import Fields, Sample
 
 
@@ -26,6 +33,10 @@ class Measured(msgspec.Struct):
     odd: dict[str, str] = {}
     unsure: int = 0
     """How many times may mean another hour; see `repeated_hour`."""
+    rows: int = 0
+    """How many measurements were not empty."""
+    unread_rows: int = 0
+    """How many of them have no value that any field or indicator reads."""
 
 
 class Sampler(Protocol):
@@ -39,17 +50,19 @@ def sample_decoder(call: Call, rules: DecodeRules) -> Sampler:
 
     Measurements of one time are one sample, so that a row for each indicator is as good as a row for all.
     """
-    find = compile_path(call.measurements) if call.measurements else lambda entry: [entry]
+    find = _measurement_finder(call)
     stamp, zone = compile_paths(call.timestamp), rules.zone()
     put_values, has_summer_time = _measurement_reader(call, rules), rules.timezone != "UTC"
 
     @at_border
-    def measure(measurement: Any, odd: dict[str, str]) -> tuple[tuple[int, int] | None, Fields]:
+    def measure(measurement: Any, found: Measured) -> tuple[tuple[int, int] | None, Fields]:
         fields: Fields = {}
-        said = stamp(measurement)
-        first = values.parse_time(said, zone)
-        second = values.parse_time(said, zone, fold=1) if has_summer_time else first
-        put_values(measurement, fields, odd)
+        time = measurement.time if isinstance(measurement, SeriesPoint) else stamp(measurement)
+        first = values.parse_time(time, zone)
+        second = values.parse_time(time, zone, fold=1) if has_summer_time else first
+        has_content = put_values(measurement, fields, found.odd)
+        found.rows += bool(fields) or has_content
+        found.unread_rows += has_content and not fields
         return None if first is None or second is None else (first, second), fields
 
     @at_border
@@ -57,9 +70,12 @@ def sample_decoder(call: Call, rules: DecodeRules) -> Sampler:
         rows: list[tuple[tuple[int, int] | None, Fields]] = []
         found = Measured()
         labels: Fields = {"product_name": entry["name"]} if _has_name(call, entry) else {}
-        for measurement in find(entry) or ():
+        measurements = find(entry)
+        if measurements is None:
+            found.rows = found.unread_rows = 1
+        for measurement in measurements or ():
             try:
-                time, fields = measure(measurement, found.odd)
+                time, fields = measure(measurement, found)
             except Unreadable as error:
                 found.set_aside.append(error)
                 continue
@@ -76,31 +92,91 @@ def sample_decoder(call: Call, rules: DecodeRules) -> Sampler:
     return sample
 
 
+def _known_names(call: Call) -> frozenset[str]:
+    return frozenset(fold_name(path) for field in call.fields for path in field.paths)
+
+
+def _measurement_finder(call: Call) -> Callable[[Any], Sequence[Any] | None]:
+    """A function to the measurements of an entry; None where it has none in any form that is known."""
+    if not call.measurements:
+        return lambda entry: [entry]
+    get, names = compile_path(call.measurements), _known_names(call)
+    member = top_member(call.measurements) or ""
+    has_member = compile_path(member) if member else get
+
+    def find(entry: Any) -> Sequence[Any] | None:
+        found = get(entry)
+        if found:
+            return found if isinstance(found, list) else [found]
+        # An empty list and null say that there is no measurement; a member that is not there says nothing.
+        if has_member(entry) is not None or (isinstance(entry, dict) and member in entry):
+            return []
+        return other_measurements(entry, names) or None
+
+    return find
+
+
 def _has_name(call: Call, entry: Any) -> bool:
     return call.entity == "product" and isinstance(entry, dict) and isinstance(entry.get("name"), str)
 
 
-_PutValues = Callable[[Any, Fields, dict[str, str]], None]
+_PutValues = Callable[[Any, Fields, dict[str, str]], bool]
 
 
 def _measurement_reader(call: Call, rules: DecodeRules) -> _PutValues:
-    """A function that puts the values of one measurement into fields; in its last argument, which it could not read."""
-    if call.indicators is None:
-        puts = [(field.name, field_setter(field, rules)) for field in call.fields]
-        return lambda measurement, fields, odd: put_fields(puts, measurement, fields, odd)
+    """A function that puts the values of one measurement into fields; in its last argument, which it could not read.
 
-    find = compile_path(call.indicators)
+    It returns whether there was anything in the measurement to be read.
+    """
+    if call.indicators is None:
+        return _flat_reader(call, rules)
+    # What a list is of is looked at here, so that an object in its place is not taken for a list of one.
+    find, names = compile_path(call.indicators.removesuffix("[*]")), _known_names(call)
+    member = top_member(call.indicators) or ""
     known = {
         fold_name(path): [(field.name, partial(_put_known, field))] for field in call.fields for path in field.paths
     }
 
-    def put_values(measurement: Any, fields: Fields, odd: dict[str, str]) -> None:
-        for indicator in find(measurement) or ():
-            if isinstance(indicator, dict) and isinstance(name := indicator.get("name"), str):
-                puts = known.get(fold_name(name)) if len(name) <= values.MAX_NAME_CHARS else []
-                put_fields(_puts_of_unknown(name) if puts is None else puts, indicator, fields, odd)
+    def put_values(measurement: Any, fields: Fields, odd: dict[str, str]) -> bool:
+        indicators, is_known_form = _indicators(measurement, find, member, names)
+        has_value = False
+        for indicator in indicators:
+            has_value = has_value or indicator.value is not None
+            name = indicator.name
+            puts = known.get(fold_name(name)) if len(name) <= values.MAX_NAME_CHARS else []
+            put_fields(_puts_of_unknown(name) if puts is None else puts, indicator, fields, odd)
+        return has_value or not is_known_form
 
     return put_values
+
+
+def _flat_reader(call: Call, rules: DecodeRules) -> _PutValues:
+    """The same for a measurement with a member for each field."""
+    puts = [(field.name, field_setter(field, rules)) for field in call.fields]
+    members = [name for field in call.fields for path in field.paths if (name := top_member(path))]
+
+    def put_values(measurement: Any, fields: Fields, odd: dict[str, str]) -> bool:
+        put_fields(puts, measurement, fields, odd)
+        is_dict = isinstance(measurement, dict)
+        return not is_dict or not any(name in measurement and measurement[name] is None for name in members)
+
+    return put_values
+
+
+def _indicators(
+    measurement: Any, find: Getter, member: str, known: frozenset[str]
+) -> tuple[Iterable[IndicatorValue], bool]:
+    """The indicators of a measurement, and whether they stand in a form that is known."""
+    if isinstance(measurement, SeriesPoint):
+        return (measurement.indicator,), True
+    found = find(measurement)
+    if found:
+        indicators = indicators_of(found)
+        return indicators, bool(indicators)
+    if isinstance(measurement, dict) and member in measurement:
+        return (), True
+    indicators = other_indicators(measurement, known)
+    return indicators, bool(indicators)
 
 
 def _puts_of_unknown(name: str) -> list[tuple[str, PutField]]:
@@ -109,24 +185,24 @@ def _puts_of_unknown(name: str) -> list[tuple[str, PutField]]:
     return [] if field_name in RESERVED else [(field_name, partial(_put_unknown, name))]
 
 
-def _put_known(field: Field, indicator: dict[str, Any], fields: Fields) -> None:
-    value = indicator.get("value")
+def _put_known(field: Field, indicator: IndicatorValue, fields: Fields) -> None:
+    value = indicator.value
     if field.type != "number":
         if (found := values.parse_text(value)) is not None:
             fields[field.name] = found
         return
     number = values.parse_quantity(value)
     if number is not None:
-        unit = stated_unit(indicator.get("indicatorUnit")) or number[1]
+        unit = stated_unit(indicator.unit) or number[1]
         fields[field.name] = convert_number(field, number[0], unit)
 
 
-def _put_unknown(name: str, indicator: dict[str, Any], fields: Fields) -> None:
+def _put_unknown(name: str, indicator: IndicatorValue, fields: Fields) -> None:
     """A numeric indicator with the ending of its unit; anything else is left out."""
-    value = indicator.get("value")
+    value = indicator.value
     number = values.parse_quantity(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     if number is not None:
-        unit = stated_unit(indicator.get("indicatorUnit"))
+        unit = stated_unit(indicator.unit)
         field_name, wanted = units.name_unknown_indicator(name, unit)
         fields[field_name] = values.round_as_published(field_name, units.convert(number[0], unit, wanted))
 

@@ -159,7 +159,10 @@ def _in_range(ts: int) -> int:
 
 
 def parse_quantity(value: object) -> tuple[Number, str] | None:
-    """A number and the unit that was written behind it, if any: 500, "500", "500 GB". An integer stays one."""
+    """A number and the unit that was written behind it, if any: 500, "500", "500 GB". An integer stays one.
+
+    A comma is read where it can mean one thing only: 12,5 and 1.234,5 and 1,234.5 but not 1,234.
+    """
     if value is None:
         return None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -169,12 +172,35 @@ def parse_quantity(value: object) -> tuple[Number, str] | None:
     said = _short(value, "a number")
     if said.casefold() in _NOT_KNOWN:
         return None
-    found = _NUMBER.fullmatch(said)
+    found = _NUMBER.fullmatch(_without_comma(said) if "," in said else said)
     if found is None:
         raise Unparseable(f"expected a number, got {describe(value)}")
     digits = found[1].replace(" ", "")
     whole = digits.lstrip("+-").isdecimal()
     return _bounded(int(digits) if whole else float(digits)), found[2] or ""
+
+
+def _without_comma(text: str) -> str:
+    """A number with commas as one without; as it is where nobody can tell what its comma means."""
+    match = _WITH_COMMA.fullmatch(text)
+    if match is None:
+        return text
+    sign, digits, rest = match.groups()
+    comma_first, _, point_last = digits.rpartition(".")
+    if "," in comma_first and "," not in point_last:
+        whole, fraction, mark = comma_first, point_last, ","
+    else:
+        whole, _, fraction = digits.rpartition(",")
+        mark = "."
+        if "." not in whole and len(fraction) == 3 and whole != "0":
+            return text
+    groups = whole.split(mark)
+    if "," in whole.replace(mark, "") or any(len(group) != 3 for group in groups[1:]):
+        return text
+    return f"{sign}{''.join(groups)}.{fraction}{rest}"
+
+
+_WITH_COMMA = re.compile(r"([-+]?)(\d[\d.,]*\d)((?:[^\d.,].*)?)", re.DOTALL)
 
 
 def _bounded(number: Number) -> Number:

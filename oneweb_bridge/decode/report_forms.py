@@ -1,0 +1,140 @@
+"""The forms in which a report may hold its measurements and their indicators, besides the configured one. Pure.
+
+A form is tried only where the configured member is not there at all. What none of them understands is counted by the
+caller as a row that gave no sample.
+
+    {"timestamp": …, "kpiName": "rsrp", "kpiValue": -40}          an indicator for each row
+    {"timestamp": …, "rsrp": -40, "sinr": {"value": 10.2}}        a member for each indicator
+    {"timestamp": …, "kpis": [{"metric": "rsrp", "val": -40}]}    a list under another name
+    {"rsrp": [["2025-06-17T13:40:07Z", -40], …]}                  a series for each indicator
+    {"series": [{"name": "rsrp", "points": [{"time": …, "value": -40}]}]}
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from oneweb_bridge.decode.fields import UNIT_MEMBERS
+from oneweb_bridge.decode.paths import fold_name
+
+MAX_NAME_CHARS = 100
+
+
+class IndicatorValue(NamedTuple):
+    """One value of a measurement under the API's own name of it, and the unit that stands beside it."""
+
+    name: str
+    value: Any
+    unit: Any = None
+
+
+class SeriesPoint(NamedTuple):
+    """One element of a series: a measurement with one indicator."""
+
+    time: Any
+    indicator: IndicatorValue
+
+
+_NAMES = ("name", "kpiname", "indicatorname", "metricname", "countername", "metric", "kpi", "indicator", "counter")
+_VALUES = ("value", "kpivalue", "indicatorvalue", "metricvalue", "countervalue", "val")
+_TIMES = ("timestamp", "time", "datetime", "measuredat", "measurementtime", "sampletime", "ts", "t")
+_UNITS = ("indicatorunit", *map(fold_name, UNIT_MEMBERS), "kpiunit")
+
+
+def _pick(record: dict[str, Any], folded_names: Iterable[str]) -> Any:
+    """The value of the first of these members, in whatever style they are written; None where there is none."""
+    folded = {fold_name(name): value for name, value in record.items() if len(name) <= MAX_NAME_CHARS}
+    return next((folded[name] for name in folded_names if folded.get(name) is not None), None)
+
+
+def _has_any(record: Any, folded_names: Iterable[str]) -> bool:
+    return isinstance(record, dict) and not {
+        fold_name(name) for name in record if len(name) <= MAX_NAME_CHARS
+    }.isdisjoint(folded_names)
+
+
+def indicator_of(record: Any) -> IndicatorValue | None:
+    """A named value, such as {"name": "rsrp", "value": -40, "indicatorUnit": "dBm"}; None where it has no name."""
+    if not isinstance(record, dict):
+        return None
+    name, value = record.get("name"), record.get("value")
+    if isinstance(name, str) and "value" in record:
+        unit = record.get("indicatorUnit")
+        return IndicatorValue(name, value, _pick(record, _UNITS) if unit is None else unit)
+    name = _pick(record, _NAMES)
+    if not isinstance(name, str) or not _has_any(record, _VALUES):
+        return None
+    return IndicatorValue(name, _pick(record, _VALUES), _pick(record, _UNITS))
+
+
+def indicators_of(value: Any) -> list[IndicatorValue]:
+    """The indicators of a list of named values, or of an object with a member for each of them."""
+    if isinstance(value, dict) and not _has_any(value, (*_NAMES, *_VALUES)):
+        return list(_members(value, None))
+    elements = value if isinstance(value, list) else [value]
+    return [found for element in elements if (found := indicator_of(element)) is not None]
+
+
+def other_indicators(measurement: Any, known: Collection[str]) -> list[IndicatorValue]:
+    """The indicators of a measurement that has no list of them where it should be; `known` are their folded names."""
+    if not isinstance(measurement, dict):
+        return []
+    itself = indicator_of(measurement)
+    if itself is not None:
+        return [itself]
+    for inner in measurement.values():
+        if isinstance(inner, list) and (found := [one for e in inner if (one := indicator_of(e)) is not None]):
+            return found
+    found = list(_members(measurement, known))
+    return found or [one for inner in measurement.values() if isinstance(inner, dict) for one in _members(inner, known)]
+
+
+def _members(record: dict[str, Any], known: Collection[str] | None) -> Iterator[IndicatorValue]:
+    """The members of an object that are indicators; with `known` those of these names alone."""
+    unit = _pick(record, _UNITS) if known is None else None
+    for name, value in record.items():
+        if len(name) > MAX_NAME_CHARS or (known is not None and fold_name(name) not in known):
+            continue
+        if isinstance(value, dict):
+            if _has_any(value, _VALUES):
+                yield IndicatorValue(name, _pick(value, _VALUES), _pick(value, _UNITS))
+        elif not isinstance(value, list) and fold_name(name) not in _UNITS:
+            yield IndicatorValue(name, value, unit)
+
+
+def other_measurements(entry: Any, known: Collection[str]) -> list[Any]:
+    """The measurements of an entry that has none where they should be: objects, or points of series."""
+    if not isinstance(entry, dict):
+        return []
+    for record in (entry, *(inner for inner in entry.values() if isinstance(inner, dict))):
+        if points := list(_series(record, known)):
+            return points
+        for inner in record.values():
+            if isinstance(inner, list) and inner and all(_has_any(element, _TIMES) for element in inner):
+                return inner
+    return [entry] if _has_any(entry, _TIMES) or _has_any(entry, known) else []
+
+
+def _series(record: dict[str, Any], known: Collection[str]) -> Iterator[SeriesPoint]:
+    for name, value in record.items():
+        if not isinstance(value, list) or not value or len(name) > MAX_NAME_CHARS:
+            continue
+        if fold_name(name) in known:
+            yield from _points(name, value, None)
+            continue
+        for element in value:
+            series_name = _pick(element, _NAMES) if isinstance(element, dict) else None
+            if isinstance(series_name, str) and isinstance(element, dict) and not _has_any(element, _VALUES):
+                for points in element.values():
+                    if isinstance(points, list):
+                        yield from _points(series_name, points, _pick(element, _UNITS))
+
+
+def _points(name: str, points: Iterable[Any], unit: Any) -> Iterator[SeriesPoint]:
+    """The points of a series: pairs of time and value, or objects with both."""
+    for point in points:
+        if isinstance(point, list) and len(point) == 2:
+            yield SeriesPoint(point[0], IndicatorValue(name, point[1], unit))
+        elif _has_any(point, _TIMES) and _has_any(point, _VALUES):
+            yield SeriesPoint(
+                _pick(point, _TIMES), IndicatorValue(name, _pick(point, _VALUES), _pick(point, _UNITS) or unit)
+            )
