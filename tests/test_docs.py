@@ -182,11 +182,13 @@ def rows(what: str) -> Iterator[Row]:
         "metric": (("terminal", "presence"), ("terminal", "REPORT"), ("product", "throughput")),
         "history": (("terminal", "REPORT"), ("product", "throughput")),
         "usage": (("product", "BUCKET"), ("usage", "")),
+        "forecast": (("product", "BUCKET"), ("usage", "")),
         "clear": (("product", "BUCKET"), ("usage", "")),
         "alert": (("bridge", ""),),
     }
     for entity, name in entities.get(what, tuple((e, "") for e in ("terminal", "product", "organization", "site"))):
-        yield Row(1, 1, entity, "ID", what, name, 1, event)  # type: ignore[arg-type]  # it is one of What
+        body = b'["forecast"]' if what == "clear" else event
+        yield Row(1, 1, entity, "ID", what, name, 1, body)  # type: ignore[arg-type]  # it is one of What
 
 
 def topic_classes() -> list[str]:

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from oneweb_bridge.simulator import Options, Simulator, serve
+from oneweb_bridge.simulator.usage_kinds import KINDS
 
 START = "2025-06-17T14:15:00Z"
 TERMINALS = "/resourceInventory/v3/userTerminal"
@@ -475,6 +476,31 @@ def test_usage_grows_within_the_cycle_and_starts_anew() -> None:
     assert usage.used(0, 1_748_736_000 + 30 * 86400 + 60) < 1 < june[-1]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_kind_of_usage_grows_with_each_hour_by_the_same_seed(kind: str) -> None:
+    """Each kind only ever adds, says the same whoever asks first, and uses about its share in a month."""
+    usage, other = (Simulator(Options(start=START, speed=0, usage=kind)).world.usage for _ in range(2))
+    hours = [1_748_736_000 + hour * 3600 for hour in range(0, 30 * 24, 5)]
+    june = [usage.used(0, at) for at in hours]
+
+    assert june == sorted(june)
+    assert [other.used(0, at) for at in reversed(hours)] == june[::-1]
+    assert 30 < june[-1] < 1500
+
+
+def test_kinds_of_usage_are_dealt_out_to_products() -> None:
+    """With two kinds both are played: offices use little on a weekend, what is steady does not."""
+    usage = Simulator(Options(start=START, speed=0, usage="office,steady")).world.usage
+    monday, saturday = 1_749_427_200, 1_749_859_200
+    weekends = {
+        round(usage.used(i, saturday + 86400) - usage.used(i, saturday), 3)
+        < 0.5 * (usage.used(i, monday + 86400) - usage.used(i, monday))
+        for i in range(10)
+    }
+
+    assert weekends == {True, False}
+
+
 async def test_rollover_on_request_starts_a_cycle(api: Client) -> None:
     """After cycle_rollover every bucket is valid from that moment and nearly unused."""
     api.simulator.fault("cycle_rollover")
@@ -503,6 +529,7 @@ async def test_ledger_holds_what_was_answered(tmp_path: Path) -> None:
         {"default_limit": 0},
         {"cycle": 0.5},
         {"port": 70000},
+        {"usage": "office,nobody"},
     ],
 )
 def test_wrong_option_is_one_sentence(wrong: dict[str, Any]) -> None:

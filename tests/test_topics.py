@@ -175,6 +175,8 @@ def test_changed_components_are_a_change_of_the_terminal() -> None:
         ("metric", "product", "P", "throughput", "oneweb/product/P/metric/throughput", True),
         ("usage", "product", "P", "a b", "oneweb/product/P/usage/a_x20b", True),
         ("usage", "usage", "B_1", "", "oneweb/usage/B__1", True),
+        ("forecast", "product", "P", "a b", "oneweb/product/P/forecast/a_x20b", True),
+        ("forecast", "usage", "B_1", "", "oneweb/forecast/B__1", True),
         ("state", "call", "sites", "state", "oneweb/bridge/polling/sites/state", True),
         ("state", "terminal", "T", "relations", "oneweb/terminal/T/relations", True),
         ("alert", "bridge", "", "bad_answer", "oneweb/bridge/alert", False),
@@ -183,7 +185,7 @@ def test_changed_components_are_a_change_of_the_terminal() -> None:
 def test_row_goes_to_its_topic_as_it_is(  # noqa: PLR0917 -- a row of a table
     what: RowType, entity: str, id: str, name: str, topic: str, retain: bool
 ) -> None:
-    """Samples, usage, states and alerts are published byte for byte as they stand in the journal."""
+    """Samples, usage, forecasts, states and alerts are published byte for byte as they stand in the journal."""
     (found,) = TREE.messages(row(what, b'{"a":70.0}', entity=entity, id=id, name=name))
     assert (found.topic, found.payload, found.retain, found.content_type) == (
         topic,
@@ -200,6 +202,26 @@ def test_row_goes_to_its_topic_as_it_is(  # noqa: PLR0917 -- a row of a table
 def test_clear_empties_the_topic_of_a_bucket(entity: str, id: str, name: str, topic: str) -> None:
     """A bucket that is gone or moved has its retained topic cleared."""
     assert shown(TREE.messages(row("clear", [], entity=entity, id=id, name=name))) == [(topic, None, True)]
+
+
+def test_forecast_is_cleared_with_its_usage_topic() -> None:
+    """A bucket that had a forecast is cleared on both topics, by one row."""
+    gone = row("clear", ["forecast"], entity="product", id="P", name="B")
+
+    assert shown(TREE.messages(gone)) == [
+        ("oneweb/product/P/usage/B", None, True),
+        ("oneweb/product/P/forecast/B", None, True),
+    ]
+    assert shown(TREE.messages(row("clear", ["forecast"], entity="usage", id="B"))) == [
+        ("oneweb/usage/B", None, True),
+        ("oneweb/forecast/B", None, True),
+    ]
+
+
+def test_forecasts_are_a_class_of_their_own() -> None:
+    """Access rules may refuse them, whatever product and bucket."""
+    assert TREE.class_of("oneweb/product/P/forecast/B") == "oneweb/product/+/forecast/+"
+    assert TREE.class_of("oneweb/forecast/B") == "oneweb/forecast/+"
 
 
 def test_row_gives_the_same_bytes_whenever_it_is_sent() -> None:
@@ -296,10 +318,11 @@ def test_replayed_usage_without_a_product_does_not_name_one() -> None:
         row("state", {}, entity="call", id="sites", name="state"),
         row("alert", {}),
         row("clear", [], entity="usage"),
+        row("forecast", {"bucket_id": "B"}, entity="product", id="P", name="B"),
     ],
 )
 def test_what_is_no_news_is_not_replayed(silent: Row) -> None:
-    """States, alerts, clears and the first component list are not replayed."""
+    """States, alerts, clears, forecasts and the first component list are not replayed."""
     assert TREE.replayed(silent) is None
 
 
@@ -316,12 +339,14 @@ def test_what_is_no_news_is_not_replayed(silent: Row) -> None:
         row("state", {"call": "sites"}, entity="call", id="sites", name="state"),
         row("usage", {"bucket_id": "B 1", "product_id": "P"}, entity="product", id="P", name="B 1"),
         row("usage", {"bucket_id": "B 1"}, entity="usage", id="B 1"),
+        row("forecast", {"bucket_id": "B 1", "product_id": "P"}, entity="product", id="P", name="B 1"),
+        row("forecast", {"bucket_id": "B 1"}, entity="usage", id="B 1"),
     ],
 )
 def test_restored_record_is_the_message_that_was_published(published: Row) -> None:
     """What is restored from the stored record has the topic and the bytes of what the row published."""
     body = json.loads(published.body)
-    stored: Any = {"state": published.body, "usage": published.body}.get(published.what)
+    stored: Any = published.body if published.what in ("state", "usage", "forecast") else None
     kind: Any = published.entity
     if published.what == "components":
         kind, stored = "components", encode(body["components"])
@@ -329,9 +354,9 @@ def test_restored_record_is_the_message_that_was_published(published: Row) -> No
         stored = encode(body["record"])
     elif published.name == "relations":
         kind = "relations"
-    elif published.what == "usage":
-        kind = "usage"
-    id = published.name if kind == "usage" and published.name else published.id
+    elif published.what in ("usage", "forecast"):
+        kind = published.what
+    id = published.name if kind in ("usage", "forecast") and published.name else published.id
     assert TREE.retained(kind, id, stored) == TREE.messages(published)[-1]
 
 

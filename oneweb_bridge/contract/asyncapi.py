@@ -19,6 +19,7 @@ from oneweb_bridge.decode.records import KEYS
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.homeassistant import discovery
 from oneweb_bridge.model import status as payloads
+from oneweb_bridge.model.forecast import Forecast
 from oneweb_bridge.mqtt.topics import EVENT_TYPE, TopicTree
 from oneweb_bridge.polling.samples import PRESENCE
 
@@ -81,6 +82,7 @@ def document(config: Config, version: str) -> Schema:
         *_record_rows(tree, config),
         *_report_rows(tree, config),
         *_usage_rows(tree, config),
+        *_forecast_rows(tree),
         *_polling_rows(tree, config),
         *_request_rows(tree),
         *_discovery_rows(tree, config, version),
@@ -230,6 +232,15 @@ def _usage_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
         yield ChannelSpec(key=key, address=address, about=about, retain=retain, said=said)
 
 
+def _forecast_rows(tree: TopicTree) -> Iterator[ChannelSpec]:
+    about, bucket = "when the allowance of a usage bucket runs out, with a band", "{bucket_id}"
+    for key, address in (
+        ("productForecast", _channel_address(tree, "product", "forecast", bucket)),
+        ("forecast", _channel_address(tree, "forecast")),
+    ):
+        yield ChannelSpec(key=key, address=address, about=about, retain=True, said=_single_payload("Forecast", about))
+
+
 def _polling_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
     calls = list(config.polling)
     above = f"{tree.base}/bridge/polling"
@@ -338,6 +349,7 @@ def _shared(config: Config) -> dict[str, Schema]:
         payloads.Result,
         payloads.Response,
         payloads.Relations,
+        Forecast,
     )
     taken: tuple[type[msgspec.Struct], ...] = (commands.SetPayload, commands.PollPayload, *commands.PAYLOADS.values())
     records = {entity.capitalize(): schemas.record(call) for entity, call in _records(config).items()}

@@ -18,6 +18,7 @@ KEYS: dict[RecordKind, str] = {
     "organization": "organization_id",
     "site": "site_id",
     "usage": "bucket_id",
+    "forecast": "bucket_id",
     "relations": "imei",
     "call": "call",
 }

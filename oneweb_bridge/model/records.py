@@ -13,10 +13,14 @@ Value = str | int | float | bool | list[str]
 Fields = dict[str, Value]
 """A flat record: snake_case names, no nulls; what is not known is absent."""
 
-RecordKind = Literal["terminal", "components", "product", "organization", "site", "usage", "relations", "call"]
-"""Kinds of stored records; `usage`, `relations` and `call` cause no events."""
+RecordKind = Literal[
+    "terminal", "components", "product", "organization", "site", "usage", "forecast", "relations", "call"
+]
+"""Kinds of stored records; `usage`, `forecast`, `relations` and `call` cause no events."""
 
-RowType = Literal["added", "changed", "removed", "components", "state", "metric", "history", "usage", "clear", "alert"]
+RowType = Literal[
+    "added", "changed", "removed", "components", "state", "metric", "history", "usage", "forecast", "clear", "alert"
+]
 """What a journal row says; `topics.messages` turns each into its messages."""
 
 FormerJournalIds = tuple[tuple[str, int], ...]

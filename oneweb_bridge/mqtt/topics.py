@@ -118,7 +118,7 @@ class TopicTree:
         levels = topic.removeprefix(f"{self.base}/").split("/")
         if levels[0] != "bridge":
             levels[1:2] = "+"
-            if levels[2:3] == ["usage"]:
+            if levels[2:3] in (["usage"], ["forecast"]):
                 levels[3:] = "+"
         elif len(levels) > 3:
             levels[2] = "+"
@@ -137,19 +137,21 @@ class TopicTree:
                 return [Message(self.of(row.entity, row.id, "history", row.name), row.body, retain=False)]
             case "state":
                 return [Message(self.of(row.entity, row.id, row.name), row.body, retain=True)]
-            case "usage":
-                return [Message(self._usage(row), row.body, retain=True)]
+            case "usage" | "forecast":
+                return [Message(self._of_bucket(row, row.what), row.body, retain=True)]
             case "clear":
-                return [Message(self._usage(row), b"", retain=True)]
+                names = ("usage", *msgspec.json.decode(row.body, type=list[str]))
+                return [Message(self._of_bucket(row, name), b"", retain=True) for name in names]
             case "alert":
                 return [Message(self.alert, row.body, retain=False)]
             case "added" | "changed" | "removed" | "components":
                 return self._event_messages(row)
 
-    def _usage(self, row: Row) -> str:
+    def _of_bucket(self, row: Row, name: str) -> str:
+        """The topic `usage` or `forecast` of the bucket of a row."""
         if row.entity == "usage":
-            return self.of("usage", row.id)
-        return self.of("product", row.id, "usage", encode_id(row.name))
+            return self.of(name, row.id)
+        return self.of("product", row.id, name, encode_id(row.name))
 
     def _event_messages(self, row: Row) -> list[Message]:
         said = _decode_event_body(row.body)
@@ -219,16 +221,16 @@ class TopicTree:
                 return self._components(id, doc)
             case "relations":
                 return Message(self.of("terminal", id, "relations"), doc, retain=True)
-            case "usage":
+            case "usage" | "forecast":
                 product = msgspec.json.decode(doc, type=_Bucket).product_id
-                topic = self.of("usage", id) if product is None else self.of("product", product, "usage", encode_id(id))
+                topic = self.of(kind, id) if product is None else self.of("product", product, kind, encode_id(id))
                 return Message(topic, doc, retain=True)
             case _:
                 return Message(self.of(kind, id, "state"), doc, retain=True)
 
     def owner(self, kind: RecordKind, id: str, doc: bytes) -> str:
-        """The id that the journal rows of a stored record carry: usage is told under its product."""
-        product = msgspec.json.decode(doc, type=_Bucket).product_id if kind == "usage" else None
+        """The id that the journal rows of a stored record carry: usage and forecast come under their product."""
+        product = msgspec.json.decode(doc, type=_Bucket).product_id if kind in ("usage", "forecast") else None
         return id if product is None else product
 
     def metric(self, entity: str, report: str, id: str, doc: bytes) -> Message:

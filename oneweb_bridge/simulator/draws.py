@@ -33,6 +33,9 @@ class About:
     FIXED = 20
     LEVEL = 21
     DROPPED = 22
+    DAY = 23
+    VOYAGE = 24
+    TREND = 25
 
 
 def mix(*keys: int) -> int:

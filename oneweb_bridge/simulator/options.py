@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from .clock import parse_rfc3339
+from .usage_kinds import KINDS, kinds_of
 
 MOST, LONGEST = 1e6, 1e9
 """The largest factor or number of items, and the longest time in seconds."""
@@ -123,6 +124,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1.0
     lateness_scale: Annotated[float, "factor on how late measurements become visible"] = 1.0
     cycle: Annotated[float | None, "seconds of a bill cycle; without it, calendar months in UTC"] = None
+    usage: Annotated[
+        str,
+        "how data are used: smooth, or kinds with commas that products take in turn (office, steady, vessel, bursty, "
+        "shift, growth, walk)",
+    ] = "smooth"
     keep: Annotated[float, "seconds of history that reports reach back"] = 7 * 86400.0
     default_limit: Annotated[int, "items of a page when no limit is asked for"] = 100
     max_limit: Annotated[int, "largest page"] = 1000
@@ -142,6 +148,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             ("report_period must be above 0, at most 1000000", not 0 < self.report_period <= MOST),
             ("lateness_scale must be from 0 to 1000000", not 0 <= self.lateness_scale <= MOST),
             ("cycle must be from 1 to 1000000000 seconds", self.cycle is not None and not 1 <= self.cycle <= LONGEST),
+            (f"usage must be smooth, or some of {', '.join(KINDS)}, with commas", not _is_usage(self.usage)),
             ("keep must be above 0, at most 1000000000 seconds", not 0 < self.keep <= LONGEST),
             ("token_ttl must be above 0, at most 1000000000 seconds", not 0 < self.token_ttl <= LONGEST),
             ("max_limit must be from 1 to 1000000", not 1 <= self.max_limit <= MOST),
@@ -161,6 +168,14 @@ def _is_time(text: str | None) -> bool:
         return text is None or parse_rfc3339(text) > 0
     except ValueError:
         return False
+
+
+def _is_usage(text: str) -> bool:
+    try:
+        kinds_of(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _paths_are_absolute(shape: Shape) -> bool:

@@ -10,11 +10,13 @@ from .clock import rfc3339
 from .draws import About, between
 from .fleet import EXTRA_PRODUCTS, PUBLIC_HOST, Fleet
 from .options import Options
-from .plans import Plan, plan_of
+from .plans import PLANS, Plan, plan_of
+from .usage_kinds import amount_between, kinds_of
 
 Json = dict[str, Any]
 
-_MONTH = 30 * 86400.0
+_DAY = 86400.0
+_MONTH = 30 * _DAY
 _EFFECTIVE_STEP = 15.0  # the reports are made anew every 15 s
 _POOL = 20  # terminals whose pooled products share a sub-pool
 
@@ -43,6 +45,7 @@ class Usage:
         self._fleet = fleet
         self._changes = changes
         self._length = options.cycle
+        self._kinds = kinds_of(options.usage)
         self._href = PUBLIC_HOST + options.shape.usage_path + "/"
         self._product_href = PUBLIC_HOST + options.shape.product_path + "/"
 
@@ -84,6 +87,9 @@ class Usage:
         plan, seed = plan_of(index), self._fleet.seed
         length = self._length or _MONTH
         rate = (plan.allowance or 800) * between(0.3, 1.4, seed, About.USAGE, index) / length
+        if self._kinds:
+            kind = self._kinds[(index + index // len(PLANS)) % len(self._kinds)]
+            return round(rate * _DAY * amount_between(kind, (seed, index), begin, at), 3)
         wave = min(86400.0, length / 4) / (2 * math.pi)
         phase = between(0, 2 * math.pi, seed, About.USAGE, index, 1)
         waves = math.cos(begin / wave + phase) - math.cos(at / wave + phase)
