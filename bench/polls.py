@@ -20,7 +20,7 @@ from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.records import Batch, Entry, RecordWrite
-from oneweb_bridge.polling.intake import PollRunner
+from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.store import store
 
 PAGE = 1000

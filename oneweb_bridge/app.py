@@ -26,7 +26,7 @@ from oneweb_bridge.model.status import Cost, Info, JournalState
 from oneweb_bridge.mqtt.publisher import Publisher
 from oneweb_bridge.mqtt.session import PublisherCallbacks
 from oneweb_bridge.mqtt.topics import TopicTree
-from oneweb_bridge.polling.intake import PollRunner
+from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import announcements, housekeeping, journal, store
 from oneweb_bridge.web import health
@@ -143,7 +143,7 @@ async def _reload_loop(
         prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
         parts.config = config
         parts.api.reconfigure(config.api)
-        await parts.poller.use(config)
+        await parts.poller.reconfigure(config)
         publisher.use(config.mqtt, anew=prefix)
         announcer.use(config)
         console.reconfigure(config)
@@ -190,7 +190,7 @@ async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
         instance=parts.config.instance,
         started_at=parts.started_at,
         api=poller.api_state,
-        journal=JournalState(head, published, backlog, dropped, dead, await rows.count_owed(), parts.store.problem),
+        journal=JournalState(head, published, backlog, dropped, dead, await rows.count_owed(), parts.store.write_error),
         calls={
             call: Cost(round(slot.interval), round(slot.effective), round(costs[call]))
             for call, slot in poller.slots.items()

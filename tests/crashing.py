@@ -25,8 +25,12 @@ from aiosqlite.context import contextmanager
 
 from oneweb_bridge.cli import main as cli
 from oneweb_bridge.mqtt import link, publisher, session
-from oneweb_bridge.polling import intake
-from oneweb_bridge.store import announcements, database, journal, store
+from oneweb_bridge.polling.missing_records import MissingRecords
+from oneweb_bridge.polling.poll_records import RecordsPoll
+from oneweb_bridge.store import announcements, database, journal, slices
+from oneweb_bridge.store.batch_writer import BatchWriter
+from oneweb_bridge.store.commands import CommandTables
+from oneweb_bridge.store.staging import Staging
 
 
 class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,15 +59,15 @@ class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 Point = tuple[type, str, str]
 POINTS: dict[str, Point] = {
-    "between_slices": (intake.PollRunner, "_commit_records", "after"),
-    "staging": (store.Store, "stage", "after"),
-    "removing": (store.Store, "_remove", "after"),
-    "after_removal": (intake.PollRunner, "_commit_removed", "after"),
+    "between_slices": (RecordsPoll, "_commit_slice", "after"),
+    "staging": (Staging, "add", "after"),
+    "removing": (BatchWriter, "_remove", "after"),
+    "after_removal": (MissingRecords, "_commit_removed", "after"),
     "after_publish": (link.MqttConnection, "send", "after"),
     "after_puback": (journal.Journal, "advance", "before"),
     "after_cursor": (journal.Journal, "advance", "after"),
     "restoring": (session.Session, "_room_for_loose", "after"),
-    "after_command": (store.Store, "store_command", "after"),
+    "after_command": (CommandTables, "store_command", "after"),
     "announcing": (announcements.Devices, "note", "before"),
 }
 """Where it kills itself: before or after a function."""
@@ -125,7 +129,7 @@ def _instead_of_execute(make: Callable[[Execute], Execute]) -> None:
 
 def _hook_commit(point: str, crash: Crash) -> None:
     """Around COMMIT: of any transaction, or of the one that stores a command."""
-    change, storing = store.Store.store_command, [point != "storing_command"]
+    change, storing = CommandTables.store_command, [point != "storing_command"]
 
     def make(real: Execute) -> Execute:
         async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
@@ -140,13 +144,13 @@ def _hook_commit(point: str, crash: Crash) -> None:
 
         return execute
 
-    async def changing(self: store.Store, *arguments: Any) -> None:
+    async def changing(self: CommandTables, *arguments: Any) -> None:
         storing[0] = True
         await change(self, *arguments)
 
     _instead_of_execute(make)
     if point == "storing_command":
-        store.Store.store_command = changing  # type: ignore[method-assign,assignment]
+        CommandTables.store_command = changing  # type: ignore[method-assign,assignment]
 
 
 def _hook_migration(point: str, crash: Crash) -> None:
@@ -217,7 +221,7 @@ def _bend_the_clock(accident: Accident) -> None:
 def prepare(accident: Accident) -> None:
     """Puts the accident into the program. Raises AttributeError when what it hooks into is gone."""
     if accident.slice:
-        store.SLICE = intake.SLICE = accident.slice  # type: ignore[attr-defined]
+        slices.SLICE = accident.slice
     if accident.quick:
         publisher.FIRST_RECONNECT_S, publisher.MAX_RECONNECT_S = 0.2, 1.0
     if accident.info_every:

@@ -22,7 +22,7 @@ from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.polling.intake import PollRunner
+from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.simulator import Options, Shape, Simulator, serve
 from oneweb_bridge.store import store
 from tests.harness import merged
@@ -118,9 +118,9 @@ async def polled(simulator: Simulator, found: Config, path: Path, calls: Iterabl
             for call in CALLS:
                 if call in calls:
                     outcome = await intake.poll(call)
-                    await kept.remember(outcome.memory)
+                    await kept.progress.save(outcome.progress)
                     assert not outcome.alerts, (call, outcome.alerts)
-            await intake.relate()
+            await intake.update_relations()
             simulator.advance(pause)
 
 

@@ -16,7 +16,8 @@ from oneweb_bridge.api.client import ApiClient, open_api
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.polling.intake import PollOutcome, PollRunner
+from oneweb_bridge.polling.poll_context import PollOutcome
+from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.simulator import Options, Simulator, serve
 from oneweb_bridge.store import store
 from tests import harness
@@ -70,7 +71,7 @@ class Bench:
         self.clock = clock
         self._read = 0
         self._changes = changes
-        self.intake = PollRunner(opened, connection, configured(simulator.url, **changes), clock)
+        self.runner = PollRunner(opened, connection, configured(simulator.url, **changes), clock)
 
     @property
     def skew(self) -> float:
@@ -84,12 +85,12 @@ class Bench:
     def configure(self, **changes: Any) -> None:
         """Puts another configuration in force, as SIGHUP does."""
         self._changes = harness.merged(self._changes, changes)
-        self.intake.use(configured(self.sim.url, **self._changes))
+        self.runner.reconfigure(configured(self.sim.url, **self._changes))
 
     async def poll(self, call: str, *more: str) -> PollOutcome:
         """Polls calls one after the other, and remembers each as the poller does. Returns the last outcome."""
-        outcome = await self.intake.poll(call)
-        await self.store.remember(outcome.memory)
+        outcome = await self.runner.poll(call)
+        await self.store.progress.save(outcome.progress)
         return await self.poll(*more) if more else outcome
 
     async def later(self, seconds: float) -> None:
@@ -99,7 +100,7 @@ class Bench:
 
     async def rows(self, sql: str, *values: Any) -> list[Any]:
         """What the database holds."""
-        return await self.store._rows(sql, values)
+        return await self.store._connections.rows(sql, values)
 
     async def news(self) -> list[Said]:
         """The journal's rows since the last look."""
@@ -126,7 +127,7 @@ class Bench:
 
     async def count_staged(self) -> int:
         """How many rows wait for the end of a listing."""
-        return int((await self.store._staging._rows("SELECT count(*) FROM staged", ()))[0][0])
+        return int((await self.store.staging._rows("SELECT count(*) FROM staged", ()))[0][0])
 
     async def record(self, kind: str, id: str) -> dict[str, Any]:
         """The announced record."""
@@ -168,6 +169,6 @@ async def opened(directory: Path, simulator: Simulator, boot: str = "a boot", **
         open_api(settings, clock=clock) as connection,
     ):
         # What a crash of the machine leaves is examined elsewhere; here it would cost most of the time.
-        await found._db.execute("PRAGMA synchronous = OFF")
+        await found._connections._writer.execute("PRAGMA synchronous = OFF")
         await connection.hello()
         yield Bench(simulator, found, connection, clock, **changes)

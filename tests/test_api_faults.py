@@ -455,12 +455,12 @@ async def test_state_of_a_call_says_the_reason_and_recovers(tmp_path: Path) -> N
         config = configured(simulator.url, state={"path": str(tmp_path / "bridge.db")})
         async with app.open_bridge(config) as parts, asyncio.timeout(20):
             running = asyncio.create_task(parts.poller.run())
-            failed, _ = parts.poller.wish(TERMINALS)
+            failed, _ = parts.poller.request_poll(TERMINALS)
             bad = await failed
-            mended, _ = parts.poller.wish(TERMINALS)
+            mended, _ = parts.poller.request_poll(TERMINALS)
             good = await mended
             running.cancel()
-            rows = await parts.store._rows(
+            rows = await parts.store._connections.rows(
                 "SELECT body FROM journal WHERE what IN ('alert', 'state') AND CAST(body AS TEXT) LIKE ?",
                 ("%web page%",),
             )
@@ -476,7 +476,7 @@ async def test_value_nobody_can_read_is_not_known_and_told_once(tmp_path: Path) 
     async with bench(tmp_path, **changes) as opened:
         good = {"id": "SC-1", "name": "n", "terminationDate": "2030-01-01T00:00:00Z"}
         bad = good | {"terminationDate": "0001-01-01T00:00:00Z"}
-        poller = Poller(opened.intake, opened.store, opened.api, configured(opened.sim.url, **changes), opened.clock)
+        poller = Poller(opened.runner, opened.store, opened.api, configured(opened.sim.url, **changes), opened.clock)
         await poller.load()
         told = []
         for record, name in ((good, "n"), (bad, "n"), (bad, "n"), (bad, "m"), (good, "m"), (bad, "m")):
@@ -494,7 +494,7 @@ async def test_value_nobody_can_read_is_not_known_and_told_once(tmp_path: Path) 
             [("changed", lost), ("value_unreadable", None)],
         ]
         opened.sim.fault("status", status=200, body=json.dumps([bad | {"name": "m"}]), count=1)
-        outcome = await opened.intake.poll("products")
+        outcome = await opened.runner.poll("products")
         assert outcome.problems.values == {"termination_date": 1}
         assert outcome.alerts[0].message == (
             "termination_date could not be read in 1 records and counts as not known there; "
@@ -545,7 +545,7 @@ async def test_reload_changes_how_many_calls_poll_at_once(tmp_path: Path) -> Non
     state = {"path": str(tmp_path / "bridge.db")}
     async with app.open_bridge(configured("http://127.0.0.1:9", state=state)) as parts:
         changed = configured("http://127.0.0.1:9", state=state, api={"rate_limit": {"max_in_flight": 3}})
-        await parts.poller.use(changed)
+        await parts.poller.reconfigure(changed)
         assert parts.poller._permits._free == 3
 
 

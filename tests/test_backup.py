@@ -141,7 +141,7 @@ async def test_backup_to_an_impossible_place_is_a_sentence(tmp_path: Path, name:
         with pytest.raises(backup.BackupError, match=r"name (another file|a file)"):
             backup.write_backup(path, tmp_path / name, force=True)
         assert sorted(tmp_path.iterdir()) == before
-        assert await db.count("site") == 3
+        assert await db.records.count("site") == 3
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ async def test_restored_database_uses_no_event_id_twice(tmp_path: Path, way: str
             if way == "backup":
                 backup.write_backup(path, copy)
             else:
-                await made.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                await made.store._connections._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 shutil.copy(path, copy)
             await made.store.commit(sites(10, 5))
             await published(made, recorder)
@@ -273,7 +273,7 @@ async def test_plain_copy_that_is_restored_twice_uses_no_event_id_twice(tmp_path
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
-            await made.store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            await made.store._connections._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             shutil.copy(path, copy)
             await made.store.commit(sites(10, 5))
             await published(made, recorder)

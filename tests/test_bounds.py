@@ -117,7 +117,7 @@ async def test_clock_of_the_api_that_is_wrong_keeps_nothing_out(
             await b.api.hello()
             await shown(b, ("a", NOW, 1.0))
             assert await heard(b) == [("metric", "a", NOW)]
-            await b.store.remember((await b.intake.poll(SIGNAL)).memory)
+            await b.store.progress.save((await b.runner.poll(SIGNAL)).progress)
         await b.later(HOUR / 1000)
         await shown(b, ("a", NOW + HOUR - MINUTE, 1.0), ("a", NOW + HOUR, 2.0))
         assert {entry for entry in await heard(b) if entry[1] == "a"} >= {
@@ -159,15 +159,15 @@ async def test_what_a_wrong_time_has_left_in_the_database_heals(tmp_path: Path) 
     async with bench(tmp_path) as b:
         await shown(b, ("a", NOW - HOUR, 1.0), ("a", NOW, 2.0))
         poisoned = NOW + 10 * YEAR
-        await b.store._db.execute("UPDATE newest SET ts = ?", (poisoned,))
-        await b.store._db.execute("INSERT INTO seen SELECT stream, ?, 1 FROM newest", (poisoned,))
-        await b.store._db.execute("UPDATE call SET window_end = ?, horizon = ?", (poisoned, poisoned))
+        await b.store._connections._writer.execute("UPDATE newest SET ts = ?", (poisoned,))
+        await b.store._connections._writer.execute("INSERT INTO seen SELECT stream, ?, 1 FROM newest", (poisoned,))
+        await b.store._connections._writer.execute("UPDATE call SET window_end = ?, horizon = ?", (poisoned, poisoned))
         await b.news()
         await b.later(HOUR / 1000)
         samples = [("a", NOW - HOUR, 1.0), ("a", NOW, 2.0), ("a", NOW + HOUR // 2, 3.0), ("a", NOW + HOUR, 4.0)]
         await shown(b, *samples)
         assert await heard(b) == [("history", "a", NOW + HOUR // 2), ("metric", "a", NOW + HOUR)]
-        memory = await b.store.load_call_progress(SIGNAL)
+        memory = await b.store.progress.load(SIGNAL)
         assert memory.window_end <= NOW + HOUR + MINUTE
         assert memory.horizon <= NOW + HOUR
 
@@ -198,7 +198,7 @@ async def test_sample_without_a_time_never_goes_back(
 async def test_time_that_is_not_believed_is_alerted_once(tmp_path: Path) -> None:
     """However often it comes, one alert of the call says so."""
     async with bench(tmp_path) as b:
-        poller = Poller(b.intake, b.store, b.api, configured(b.sim.url), b.clock)
+        poller = Poller(b.runner, b.store, b.api, configured(b.sim.url), b.clock)
         await poller.load()
         b.sim.fault("status", status=200, body=report(("a", NOW + YEAR, 1.0)), path="signalQuality")
         for _ in range(3):

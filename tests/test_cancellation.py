@@ -12,7 +12,7 @@ import pytest
 
 from oneweb_bridge.model.records import Batch, RecordWrite
 from oneweb_bridge.store import announcements, journal, store
-from oneweb_bridge.store.store import Setting
+from oneweb_bridge.store.commands import Setting
 
 Work = Callable[[int], Coroutine[Any, Any, Any]]
 
@@ -55,7 +55,7 @@ async def test_cancelled_settings_come_with_their_mark(path: Path) -> None:
         async def change(number: int) -> None:
             call = f"c{number}"
             settings = [Setting(call, name, "1", "mqtt") for name in ("interval", "enabled")]
-            await db.store_command(settings, (call, "mark"))
+            await db.commands.store_command(settings, (call, "mark"))
 
         done = await cancelled_at_random(change, 80, 1)
     marked = {row[0] for row in read(path, "SELECT topic FROM command")}
@@ -101,7 +101,7 @@ async def test_cancelled_counts_are_whole(path: Path) -> None:
         await db.commit(Batch(puts=[RecordWrite("site", id, b"{}") for id in ids]))
 
         async def miss(number: int) -> None:
-            await db.count_missing("site", ids, number)
+            await db.records.count_missing("site", ids, number)
 
         done = await cancelled_at_random(miss, 80, 4)
     counts = {row[0] for row in read(path, "SELECT missing FROM record")}

@@ -15,7 +15,7 @@ from oneweb_bridge import clock as clock_module
 from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
 from oneweb_bridge.config.schema import State
 from oneweb_bridge.model.records import Alert, Batch, Entry
-from oneweb_bridge.polling import poller
+from oneweb_bridge.polling import call_states
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.housekeeping import trim
@@ -76,7 +76,7 @@ async def dropped(db: store.Store, path: Path, max_backlog: float) -> list[str]:
         alerts.append(found.kind)
 
     state = State(path=str(path), max_backlog=max_backlog)
-    await trim(db._db, state, ("mqtt",), alert, db.steady.now())
+    await trim(db._connections._writer, state, ("mqtt",), alert, db.steady.now())
     return alerts
 
 
@@ -180,9 +180,9 @@ async def test_ages_of_an_older_version_begin_anew(step: int, path: Path, time: 
     async with store.open_store(path, time.clock()) as db:
         assert db.steady.now() == START * 1000
         assert await dropped(db, path, 60) == []
-        assert (await db.load_call_progress("sites")).held_since == START * 1000
-        assert [row[2] for row in await db.missing_counts_after("site", "")] == [START * 1000]
-        assert (await db.presence(["t"]))["t"] <= START * 1000
+        assert (await db.progress.load("sites")).held_since == START * 1000
+        assert [row[2] for row in await db.records.missing_counts_after("site", "")] == [START * 1000]
+        assert (await db.records.presence_times(["t"]))["t"] <= START * 1000
         time.pass_by(61)
         assert await dropped(db, path, 60) == ["backlog_dropped"]
 
@@ -194,7 +194,7 @@ SITES, TERMINALS = "sites", "user_terminals"
 
 async def loaded(b: Bench) -> Poller:
     """A poller that does not run: the test makes its polls."""
-    found = Poller(b.intake, b.store, b.api, configured(b.sim.url, **b._changes), b.clock)
+    found = Poller(b.runner, b.store, b.api, configured(b.sim.url, **b._changes), b.clock)
     await found.load()
     return found
 
@@ -238,14 +238,14 @@ async def test_after_a_start_of_the_machine_nothing_is_fresh_and_all_is_due(tmp_
 
 async def test_fresh_goes_false_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a poll the state says so by itself, once."""
-    monkeypatch.setattr(poller, "FRESH_CHECK_S", 0.005)
+    monkeypatch.setattr(call_states, "FRESH_CHECK_S", 0.005)
     async with bench(tmp_path) as b:
         found = await loaded(b)
         slot = found.slots[SITES]
         await found._poll(slot)
         b.sim.advance(3 * slot.effective + 1)
         await b.news()
-        task = asyncio.create_task(found._keep_fresh())
+        task = asyncio.create_task(found._states.retry_loop())
         said: list[bool] = []
         async with asyncio.timeout(20):
             while not said:

@@ -105,7 +105,7 @@ def test_unreadable_field_is_not_known_any_more() -> None:
 
 def test_set_in_another_order_is_the_same() -> None:
     """A list whose order means nothing causes no event when only its order differs, and keeps the announced one."""
-    rule = msgspec.structs.replace(TERMINALS, sets=frozenset({"product_ids"}))
+    rule = msgspec.structs.replace(TERMINALS, unordered=frozenset({"product_ids"}))
     before = stored(product_ids=["b", "a"], state="x")
     assert one(rule, before, terminal(product_ids=["a", "b"], state="x")).entries == []
     (said,) = bodies(one(rule, before, terminal(product_ids=["a", "b"], state="y")))
@@ -439,7 +439,7 @@ def test_bucket_that_moves_is_cleared_at_its_old_product() -> None:
 
 def test_removal_says_the_last_that_was_known() -> None:
     """A removed record's event has the last known record and names the topics that are cleared after it."""
-    batch = diff.removed("terminal", {"T": stored(state="x")}, {"T": ["state", "metric/traffic"]}, 7)
+    batch = diff.remove("terminal", {"T": stored(state="x")}, {"T": ["state", "metric/traffic"]}, 7)
     assert batch.removed == [("terminal", "T")]
     assert (batch.entries[0].what, batch.entries[0].ts) == ("removed", 7)
     assert bodies(batch) == [{"record": {"imei": "T", "state": "x"}, "clears": ["state", "metric/traffic"]}]
@@ -449,13 +449,13 @@ def test_removal_says_the_last_that_was_known() -> None:
 def test_removed_bucket_is_cleared_without_an_event() -> None:
     """A usage bucket that is gone clears its topic, and there is no event."""
     known = StoredRecord(encode({"bucket_id": "B", "product_id": "P"}))
-    batch = diff.removed("usage", {"B": known}, {}, 7)
+    batch = diff.remove("usage", {"B": known}, {}, 7)
     assert [(e.entity, e.id, e.what, e.name) for e in batch.entries] == [("product", "P", "clear", "B")]
 
 
 def test_removed_product_touches_its_terminal() -> None:
     """The terminal of a removed product has its relations worked out again, without that product."""
-    batch = diff.removed("product", {"P": StoredRecord(encode({"product_id": "P", "imei": "T"}))}, {}, 7)
+    batch = diff.remove("product", {"P": StoredRecord(encode({"product_id": "P", "imei": "T"}))}, {}, 7)
     assert (batch.stale, batch.links) == (["T"], [("product", "P", ())])
 
 

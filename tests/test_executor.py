@@ -77,7 +77,7 @@ class Answers:
 @contextlib.asynccontextmanager
 async def executing(b: Bench, tmp_path: Path) -> AsyncIterator[tuple[Inbox, Answers]]:
     """An executor at work over a poller that does not poll."""
-    poller, inbox = Poller(b.intake, b.store, b.api, configured(b.sim.url), b.clock), Inbox()
+    poller, inbox = Poller(b.runner, b.store, b.api, configured(b.sim.url), b.clock), Inbox()
     await poller.load()
     async with journal.open_journal(tmp_path / "bridge.db", "mqtt", read_only=True) as rows:
         answers = Answers(rows)
@@ -120,7 +120,7 @@ async def test_no_command_ends_the_executor(tmp_path: Path) -> None:
             assert len(message.topic) < 300
             assert "\x01" not in message.topic
             assert not message.retain
-        settings = await b.store.settings()
+        settings = await b.store.commands.settings()
         assert {setting.name for setting in settings} <= {"enabled", "interval"}
 
 
@@ -141,7 +141,9 @@ async def test_polls_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.M
         assert "3 polls and requests are under way" in refused["error"]
         assert changed["status"] == "ok"
         # Of live polls of one topic the newest is kept over a restart.
-        assert [(request.call, request.sender) for request in await b.store.poll_requests()] == [("sites", "2")]
+        assert [(request.call, request.sender) for request in await b.store.commands.poll_requests()] == [
+            ("sites", "2")
+        ]
 
 
 async def test_what_a_decoder_raises_refuses_the_command(
@@ -158,7 +160,7 @@ async def test_what_a_decoder_raises_refuses_the_command(
             inbox.put(CommandMessage("oneweb/bridge/polling/sites/set", b'{"enabled": true}', retain=True))
             while not answers.sent:
                 await asyncio.sleep(0.01)
-            assert await b.store.last_command_identity("oneweb/bridge/polling/sites/set") is None
+            assert await b.store.commands.last_command_identity("oneweb/bridge/polling/sites/set") is None
 
     assert json.loads(answers.sent[0].payload)["status"] == "error"
     assert [record.levelname for record in caplog.records if record.exc_info] == ["DEBUG"]

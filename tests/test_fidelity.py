@@ -14,7 +14,7 @@ from oneweb_bridge.api.client import open_api
 from oneweb_bridge.api.errors import NotFound
 from oneweb_bridge.api.listing import ListingPage
 from oneweb_bridge.decode.pages import decode_record
-from oneweb_bridge.polling.intake import compile_call
+from oneweb_bridge.polling.compiled_call import compile_call
 from tests import fidelity
 from tests.fidelity_table import ROWS
 
@@ -70,7 +70,7 @@ async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = 
     """What one fetch of a call gives."""
     found = fidelity.config_of(lines, url)
     plan = compile_call(found.polling[call], found)
-    errand = fetch.FetchRequest(call=plan.call, glance=plan.glance, salt=plan.salt, for_each=ids)
+    errand = fetch.FetchRequest(call=plan.call, glance=plan.hasher, salt=plan.salt, for_each=ids)
     async with open_api(found.api) as connection:
         return [page async for page in fetch.fetch_pages(connection, errand)]
 
@@ -93,7 +93,9 @@ async def test_flat_component_rows_of_a_terminal_make_one_record_across_pages() 
     found = fidelity.config_of(lines, url)
     plan = compile_call(found.polling["user_terminal_components"], found)
     readings = [
-        plan.read(id, decode_record(raw)) for page in pages for id, raw in zip(page.ids, page.raws(), strict=True)
+        plan.decode_record(id, decode_record(raw))
+        for page in pages
+        for id, raw in zip(page.ids, page.raws(), strict=True)
     ]
     assert {reading.id: reading.fields for reading in readings} == {
         imei: {f"main/{kind}": f"{kind}-{imei}" for kind in ("UT", "SSM", "CNX")} for imei in ("1", "2", "3")

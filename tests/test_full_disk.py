@@ -13,7 +13,7 @@ from oneweb_bridge import app
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.model.records import Alert
 from oneweb_bridge.mqtt import publisher
-from oneweb_bridge.polling import poller, schedule
+from oneweb_bridge.polling import call_states, poller, schedule
 from oneweb_bridge.simulator import Options, serve
 from oneweb_bridge.store import housekeeping
 from oneweb_bridge.store.errors import StoreUnavailable
@@ -90,12 +90,14 @@ async def test_alert_that_could_not_be_stored_comes_later(tmp_path: Path, monkey
     async with built(tmp_path) as parts:
         with monkeypatch.context() as full:
             full.setattr(parts.store, "commit", failing(parts.store.commit))
-            for number in range(poller.MOST_ALERTS + 5):
+            for number in range(call_states.MAX_WAITING_ALERTS + 5):
                 await parts.poller.alert(Alert(kind="test", message=f"n{number}"))
         await parts.poller.alert(Alert(kind="test", message="last"))
-        rows = await parts.store._rows("SELECT CAST(body AS TEXT) FROM journal WHERE what = 'alert' ORDER BY seq")
+        rows = await parts.store._connections.rows(
+            "SELECT CAST(body AS TEXT) FROM journal WHERE what = 'alert' ORDER BY seq"
+        )
         messages = [row[0].split('"message":"')[1].split('"')[0] for row in rows]
-        assert messages == [*(f"n{n}" for n in range(6, poller.MOST_ALERTS + 5)), "last"]
+        assert messages == [*(f"n{n}" for n in range(6, call_states.MAX_WAITING_ALERTS + 5)), "last"]
 
 
 async def test_relations_that_could_not_be_stored_are_tried_again(
@@ -112,9 +114,9 @@ async def test_relations_that_could_not_be_stored_are_tried_again(
                 raise error
             done.set()
 
-        monkeypatch.setattr(parts.poller._intake, "relate", relate)
-        task = asyncio.create_task(parts.poller._keep_relations())
-        parts.poller._related.set()
+        monkeypatch.setattr(parts.poller._runner, "update_relations", relate)
+        task = asyncio.create_task(parts.poller._relations_loop())
+        parts.poller._relations_wanted.set()
         async with asyncio.timeout(10):
             await done.wait()
         task.cancel()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.api import listing
-from oneweb_bridge.api.listing import Listing, ListingPage, PageCache, SkippableHashes
+from oneweb_bridge.api.listing import ListingPage, PageCache, RecordListing, SkippableHashes
 from oneweb_bridge.decode import record_hashes
 from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.decode.catalogue import CALLS
@@ -60,24 +60,24 @@ def page(*ids: str, hashes: list[bytes] | None = None) -> ListingPage:
     )
 
 
-def test_page_is_remembered_only_when_nothing_of_it_is_new() -> None:
-    """One record that must be decoded, or that was shown before, and the whole page is looked at the next time."""
-    settled = SkippableHashes({b"a", b"b"}, since=10, until=20)
+def test_page_is_cached_only_when_none_of_its_records_must_be_decoded() -> None:
+    """One record that must be decoded, or that was listed before, and the whole page is read the next time."""
+    skippable = SkippableHashes({b"a", b"b"}, since=10, until=20)
     for shown, rows in ((page("a", "b"), 0), (page("a", "c"), 1), (page("a", "a"), 0)):
-        found = Listing(Bounds(1 << 62))
-        assert len(found.unsettled(shown, settled)) == rows
-        remembered = found.familiar.ids(shown.digest, 15)
-        assert remembered == (["a", "b"] if shown.ids == ["a", "b"] else None)
+        found = RecordListing(Bounds(1 << 62))
+        assert len(found.records_to_decode(shown, skippable)) == rows
+        cached = found.cache.ids(shown.digest, 15)
+        assert cached == (["a", "b"] if shown.ids == ["a", "b"] else None)
 
 
-def test_remembered_page_is_taken_at_its_word_for_a_time_only() -> None:
-    """Neither when a presence is due again, nor when the clock went back, nor for ever by being passed over."""
+def test_cached_page_expires() -> None:
+    """It is not used when a presence is due again or the clock went back, and being used does not make it last."""
     earlier, shown = PageCache(), page("a", "b")
-    earlier.keep(shown, 10, 20)
+    earlier.remember_page(shown, 10, 20)
     assert [earlier.ids(shown.digest, now) for now in (9, 10, 19, 20)] == [None, ["a", "b"], ["a", "b"], None]
-    again = Listing(Bounds(1 << 62))
-    again.pass_over(shown, earlier)
-    assert (again.known, again.ids, again.familiar.span(shown.digest)) == (2, {"a", "b"}, (10, 20))
+    again = RecordListing(Bounds(1 << 62))
+    again.add_cached_page(shown, earlier)
+    assert (again.listed_and_stored, again.ids, again.cache.validity(shown.digest)) == (2, {"a", "b"}, (10, 20))
 
 
 @pytest.mark.parametrize("state", ["resource_state", "ResourceState", "resource-state"])

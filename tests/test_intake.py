@@ -14,11 +14,12 @@ import stamina
 
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.model.records import Batch, OnlineTerminal, RecordKind
-from oneweb_bridge.polling.intake import PollOutcome
+from oneweb_bridge.polling.missing_records import MissingRecords
+from oneweb_bridge.polling.poll_context import PollOutcome
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.polling.samples import StoppedReports, StopThreshold, find_stopped, newly_stopped
 from oneweb_bridge.simulator.clock import parse_rfc3339
-from oneweb_bridge.store.store import CallProgress
+from oneweb_bridge.store.call_progress import CallProgress
 from tests.polls import RECORDS, Bench, Said, bench, configured, fleet, opened
 
 TERMINALS, COMPONENTS, USAGE, SIGNAL = (
@@ -30,7 +31,7 @@ TERMINALS, COMPONENTS, USAGE, SIGNAL = (
 REPORTS = tuple(call for call in CALLS if CALLS[call].reads == "report")
 KIND = {"user_terminals": "terminal", "products": "product", "organizations": "organization", "sites": "site"}
 THINGS = {"user_terminals": "terminals", "products": "products", "organizations": "organizations", "sites": "sites"}
-SLICES_OF_THREE = ("oneweb_bridge.polling.intake.SLICE", "oneweb_bridge.store.store.SLICE")
+SLICE = "oneweb_bridge.store.slices.SLICE"
 MINUTE, HOUR = 60, 3600
 
 
@@ -126,7 +127,7 @@ async def gone(b: Bench, call: str, polls: int = 3) -> None:
 
 async def manager(b: Bench) -> Poller:
     """A poller over the bench, whose polls the test makes itself."""
-    poller = Poller(b.intake, b.store, b.api, configured(b.sim.url, **b._changes), b.clock)
+    poller = Poller(b.runner, b.store, b.api, configured(b.sim.url, **b._changes), b.clock)
     await poller.load()
     return poller
 
@@ -185,7 +186,7 @@ async def test_held_records_that_come_back_were_never_gone(tmp_path: Path) -> No
             for id in lost:
                 b.sim.fleet("restore", id=id)
             assert await managed_poll(b, poller, TERMINALS) == []
-            assert poller.slots[TERMINALS].memory.held_since == 0
+            assert poller.slots[TERMINALS].progress.held_since == 0
 
 
 async def test_empty_listing_goes_by_release_alone(tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ async def test_listing_of_nothing_but_ids_tells_nothing(call: str, tmp_path: Pat
         b.sim.clear_faults()
         assert await managed_poll(b, poller, call) == []
         assert poller.slots[call].status == "ok"
-        assert not poller.slots[call].memory.is_holding()
+        assert not poller.slots[call].progress.is_holding()
         assert (await b.holdings())["record"] == before
 
 
@@ -312,10 +313,10 @@ async def test_released_components_are_not_released_for_ever(tmp_path: Path) -> 
         await managed_poll(b, poller, TERMINALS)
         await managed_poll(b, poller, COMPONENTS)
         slot = poller.slots[COMPONENTS]
-        slot.memory = msgspec.structs.replace(slot.memory, values_held='{"main/UT":1}')
+        slot.progress = msgspec.structs.replace(slot.progress, values_held='{"main/UT":1}')
         assert await poller.release(COMPONENTS) == 1
         await managed_poll(b, poller, COMPONENTS)
-        assert (slot.memory.released, slot.memory.is_holding()) == (False, False)
+        assert (slot.progress.released, slot.progress.is_holding()) == (False, False)
 
 
 # --- initial and remapped -------------------------------------------------------------------------
@@ -339,11 +340,11 @@ def crash_after(b: Bench, slices: int) -> None:
     """Lets the bridge die at the commit that follows so many."""
     commit, left = b.store.commit, [slices]
 
-    async def dying(batch: Batch, memory: CallProgress | None = None, ended: Sequence[int] = ()) -> int:
+    async def dying(batch: Batch, progress: CallProgress | None = None, ended: Sequence[int] = ()) -> int:
         if not left[0]:
             raise Crash
         left[0] -= 1
-        return await commit(batch, memory, ended)
+        return await commit(batch, progress, ended)
 
     b.store.commit = dying  # type: ignore[method-assign]  # the fault of this story
 
@@ -353,8 +354,7 @@ async def test_initial_holds_over_a_crash_between_slices(
     slices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A first listing that was stored in part is ended by the next one, as initial; nothing comes twice."""
-    for name in SLICES_OF_THREE:
-        monkeypatch.setattr(name, 3)
+    monkeypatch.setattr(SLICE, 3)
     async with fleet() as sim:
         async with opened(tmp_path, sim) as b:
             crash_after(b, slices)
@@ -394,8 +394,7 @@ async def test_remapped_marks_the_first_listing_after_a_change_of_mapping(tmp_pa
 
 async def test_remapped_holds_over_a_crash_between_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the listing after a change of mapping is cut by a crash, the rest of it is `remapped` too."""
-    for name in SLICES_OF_THREE:
-        monkeypatch.setattr(name, 3)
+    monkeypatch.setattr(SLICE, 3)
     async with bench(tmp_path) as b:
         await b.poll(TERMINALS)
         await b.news()
@@ -645,8 +644,7 @@ async def test_samples_go_out_exactly_once_over_a_whole_story(seed: int, tmp_pat
 
 async def test_samples_survive_a_crash_between_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash in the middle of a report loses nothing and repeats nothing."""
-    for name in SLICES_OF_THREE:
-        monkeypatch.setattr(name, 3)
+    monkeypatch.setattr(SLICE, 3)
     ledger = tmp_path / "ledger.jsonl"
     async with bench(tmp_path, {"ledger": str(ledger)}) as b:
         await b.poll(SIGNAL)
@@ -732,7 +730,7 @@ async def test_window_goes_by_the_clock_of_the_api(skew: float, tmp_path: Path) 
         await b.later(HOUR)
         outcome = await b.poll(SIGNAL)
         assert asked(b, "signalQuality")[1:] == [(begin, None)]
-        assert outcome.memory.window_end == b.sim.world.clock.now() * 1000
+        assert outcome.progress.window_end == b.sim.world.clock.now() * 1000
         told = {(one.id, one.ts) for one in await b.news()}
         assert told >= measured(b, "signalQuality", first - 40 * MINUTE)
 
@@ -750,7 +748,7 @@ async def test_wrong_clock_before_the_first_answer_skips_nothing(
         b.sim.fault("status", status=500, path="signalQuality", after=1)
         with pytest.raises(Exception, match="500"):
             await b.poll(SIGNAL)
-        assert (await b.store.load_call_progress(SIGNAL)).window_end <= (first + HOUR) * 1000
+        assert (await b.store.progress.load(SIGNAL)).window_end <= (first + HOUR) * 1000
         monkeypatch.undo()
         b.skew = 0
         b.sim.clear_faults()
@@ -882,7 +880,7 @@ async def related(b: Bench, *calls: str) -> dict[str, dict[str, Any]]:
     """Polls, works the relations out, and returns those that were told since."""
     await b.news()
     await b.poll(*calls)
-    await b.intake.relate()
+    await b.runner.update_relations()
     return {one.id: one.body for one in await b.news() if one.name == "relations"}
 
 
@@ -1001,15 +999,15 @@ async def test_poll_during_a_removal_brings_no_topic_back(
         b.sim.fleet("remove", id=id)
         await gone(b, TERMINALS, 2)
         b.sim.fleet("restore", id=id)
-        among, remove = b.store.among, b.intake._remove
+        existing_ids, decide = b.store.records.existing_ids, MissingRecords.decide
         at_removal, polls = asyncio.Event(), list[asyncio.Task[PollOutcome]]()
 
         async def removing(*args: Any) -> None:
             at_removal.set()
-            await remove(*args)
+            await decide(*args)
 
-        async def among_then_removal(table: str, kind: RecordKind, ids: Sequence[str]) -> set[str]:
-            found = await among(table, kind, ids)
+        async def existing_ids_then_removal(table: Any, kind: RecordKind, ids: Sequence[str]) -> set[str]:
+            found = await existing_ids(table, kind, ids)
             if table == "removed" and id in ids and not polls:
                 b.sim.fleet("remove", id=id)
                 polls.append(asyncio.create_task(b.poll(TERMINALS)))
@@ -1019,8 +1017,8 @@ async def test_poll_during_a_removal_brings_no_topic_back(
                     await b.rows("SELECT 1")
             return found
 
-        monkeypatch.setattr(b.intake, "_remove", removing)
-        monkeypatch.setattr(b.store, "among", among_then_removal)
+        monkeypatch.setattr(MissingRecords, "decide", removing)
+        monkeypatch.setattr(b.store.records, "existing_ids", existing_ids_then_removal)
         await b.poll(call)
         await asyncio.gather(*polls)
         last = [one.what for one in await b.news() if one.id == id][-1]
@@ -1079,9 +1077,9 @@ def test_terminal_that_comes_online_is_given_time() -> None:
 def test_report_with_long_steps_is_given_three_of_them() -> None:
     """An hourly report that is polled every 10 min is not late because it is hourly."""
     hourly = [OnlineTerminal("a", 0, -60), OnlineTerminal("b", 120, 60), OnlineTerminal("c", 120, 60)]
-    assert PATIENCE.with_steps(hourly) == 220
-    assert PATIENCE.with_steps([OnlineTerminal("a", 5), OnlineTerminal("b", 5)]) == 70
-    assert PATIENCE.with_steps([]) == 70
+    assert PATIENCE.max_age(hourly) == 220
+    assert PATIENCE.max_age([OnlineTerminal("a", 5), OnlineTerminal("b", 5)]) == 70
+    assert PATIENCE.max_age([]) == 70
 
 
 async def silence(b: Bench, *imeis: str) -> None:

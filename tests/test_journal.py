@@ -10,6 +10,7 @@ from oneweb_bridge.clock import Clock
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Batch, Entry, NewestSampleWrite, RecordWrite, SeenSample
 from oneweb_bridge.store import journal, store
+from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.journal import PAGE_ROWS, Journal
 from oneweb_bridge.store.store import Store
@@ -75,9 +76,9 @@ async def test_empty_journal_has_neither_head_nor_cursor(rows: Journal) -> None:
 async def test_head_stays_when_rows_are_deleted(db: Store, rows: Journal) -> None:
     """The head is the last row that was ever written, the oldest is the first that is still there."""
     await db.commit(Batch(entries=[entry() for _ in range(5)]))
-    await db._db.execute("DELETE FROM journal WHERE seq < 4")
+    await db._connections._writer.execute("DELETE FROM journal WHERE seq < 4")
     assert (await rows.head(), await rows.oldest()) == (5, 4)
-    await db._db.execute("DELETE FROM journal")
+    await db._connections._writer.execute("DELETE FROM journal")
     assert (await rows.head(), await rows.oldest()) == (5, 0)
 
 
@@ -115,15 +116,15 @@ async def test_row_set_aside_is_counted_once(db: Store, rows: Journal, path: Pat
 
 async def test_dropped_rows_are_counted_for_each_output(db: Store, rows: Journal) -> None:
     """What another output never sent does not count for this one."""
-    await db._db.execute("INSERT INTO cursor VALUES ('mqtt', 0, 10, NULL), ('other', 0, 7, NULL)")
+    await db._connections._writer.execute("INSERT INTO cursor VALUES ('mqtt', 0, 10, NULL), ('other', 0, 7, NULL)")
     assert await rows.counts() == (10, 0)
 
 
 async def test_reader_sees_only_what_is_committed(db: Store, rows: Journal) -> None:
     """A reader has a connection of its own and never sees half a transaction."""
     await db.commit(Batch(entries=[entry()]))
-    async with db._transaction():
-        await db._append(1, [entry()])
+    async with db._connections.transaction() as transaction:
+        await BatchWriter(transaction, Batch(entries=[entry()]), now=1, wall_time=1).write()
         assert await rows.head() == 1
         assert len(await rows.after(0)) == 1
     assert len(await rows.after(0)) == 2
@@ -199,7 +200,7 @@ async def test_clears_are_found_and_what_is_alive_besides(db: Store, rows: Journ
 
 async def test_restore_is_noted_for_each_output_until_it_is_done(db: Store, rows: Journal, path: Path) -> None:
     """After rows were dropped each output knows the row to restore from, until it has restored."""
-    await db._db.execute("INSERT INTO cursor VALUES ('mqtt', 20, 3, 17), ('other', 20, 3, 16)")
+    await db._connections._writer.execute("INSERT INTO cursor VALUES ('mqtt', 20, 3, 17), ('other', 20, 3, 16)")
     async with journal.open_journal(path, "other") as other:
         assert await rows.restore_from() == 17
         await rows.clear_restore_from()

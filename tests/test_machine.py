@@ -37,7 +37,7 @@ from oneweb_bridge.mqtt.session import Session
 from oneweb_bridge.mqtt.suspects import Suspects
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.mqtt.window import Outgoing, SendWindow
-from oneweb_bridge.polling.intake import PollRunner
+from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.store import journal, store
 
 TERMINALS, QUALITY = "user_terminals", "ut_signal_quality"
@@ -226,12 +226,12 @@ class Bridge(RuleBasedStateMachine):
         clock = self.clocks.machine()
         self.store = await self.stack.enter_async_context(store.open_store(path, clock))
         self.rows = await self.stack.enter_async_context(journal.open_journal(path, "mqtt"))
-        for db in (self.store._db, self.rows._db):
+        for db in (self.store._connections._writer, self.rows._db):
             await db.execute("PRAGMA synchronous = OFF")
         self.tree = TopicTree("oneweb", "main", self.store.journal_id, self.store.earlier)
         settings = configured(self.name_path)
         api: Any = self.fleet
-        self.intake = PollRunner(self.store, api, settings, clock)
+        self.polls = PollRunner(self.store, api, settings, clock)
         await self._connect(8)
 
     async def _connect(self, size: int) -> None:
@@ -351,7 +351,7 @@ class Bridge(RuleBasedStateMachine):
     @rule(path=st.sampled_from(["name", "serialNumber"]))
     def remap(self, path: str) -> None:
         self.name_path = path
-        self.intake.use(configured(path))
+        self.polls.reconfigure(configured(path))
 
     # ── polls ──────────────────────────────────────────────────────────────────────────────────
 
@@ -362,12 +362,12 @@ class Bridge(RuleBasedStateMachine):
         self.run(self._poll_terminals(steps))
 
     async def _poll_terminals(self, steps: int | None) -> None:
-        memory = await self.store.load_call_progress(TERMINALS)
+        memory = await self.store.progress.load(TERMINALS)
         ended, now = await self._polled(TERMINALS, steps), self.clocks.steady()
         rows = [row for row in await self._new_rows() if row.what in ("added", "changed", "removed")]
         whole = not self.fleet.breaks("") or ended == "cancelled"
         listed = {} if self.fleet.breaks("") else self._listed()
-        after = await self.store.load_call_progress(TERMINALS)
+        after = await self.store.progress.load(TERMINALS)
         told = self._fold_told(rows, listed, initial=not memory.complete, whole=whole)
         if ended == "failed":
             assert not told
@@ -455,7 +455,7 @@ class Bridge(RuleBasedStateMachine):
 
         Since when stands as it was first noted, in steady time.
         """
-        for id, count, since in await self.store.missing_counts_after("terminal", ""):
+        for id, count, since in await self.store.records.missing_counts_after("terminal", ""):
             before, first = self.missing.get(id, (0, 0))
             assert count in {before, before + 1, 0}
             assert since == (0 if count == 0 else first if before > 0 else now)
@@ -466,8 +466,8 @@ class Bridge(RuleBasedStateMachine):
         """Polls as the poller does. Says whether it was done, has failed, or was cancelled at some await."""
 
         async def whole() -> None:
-            outcome = await self.intake.poll(call)
-            await self.store.remember(outcome.memory)
+            outcome = await self.polls.poll(call)
+            await self.store.progress.save(outcome.progress)
 
         task = asyncio.ensure_future(whole())
         if steps is not None:
@@ -550,8 +550,8 @@ class Bridge(RuleBasedStateMachine):
         """An operator lets held removals go."""
 
         async def released() -> None:
-            memory = await self.store.load_call_progress(TERMINALS)
-            await self.store.remember(msgspec.structs.replace(memory, released=True))
+            memory = await self.store.progress.load(TERMINALS)
+            await self.store.progress.save(msgspec.structs.replace(memory, released=True))
 
         self.run(released())
 

@@ -103,7 +103,7 @@ def publish_samples(call: Call, measured: Measured) -> list[Sample]:
 
 def publish_record(reading: DecodedRecord) -> DecodedRecord:
     """The record as it is compared, stored and published."""
-    rule = diff.CompareRule(kind=reading.kind, volatile=frozenset(), sets=frozenset({"product_ids"}))
+    rule = diff.CompareRule(kind=reading.kind, volatile=frozenset(), unordered=frozenset({"product_ids"}))
     batch = diff.compare(rule, {}, [diff.ListedRecord(reading, b"")], {})
     sent(batch.entries)
     for put in batch.puts:
@@ -192,7 +192,7 @@ async def test_poll_of_everything_is_stored_and_published(call: str, tmp_path: P
         for body in (good, bad, bad, good):
             b.sim.fault("status", status=200, body=body, count=1)
             outcome = await b.poll(call)
-            await b.intake.relate()
+            await b.runner.update_relations()
             rows = await b.rows("SELECT entity, id, what, name, ts, body FROM journal WHERE seq > ?", b._read)
             sent([Entry(*row) for row in rows])
             kinds = {alert.kind for alert in outcome.alerts}

@@ -104,7 +104,7 @@ async def test_everything_is_restored_where_rows_behind_the_head_are_gone(tmp_pa
         await published(made, port)
         head = {"journal": made.store.journal_id, "instance": "main", "seq": 4}
         await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
-        await made.store._db.execute("DELETE FROM journal WHERE seq <= 8")
+        await made.store._connections._writer.execute("DELETE FROM journal WHERE seq <= 8")
         async with harness.recording(port, "oneweb/site/#") as recorder:
             await recorder.quiet(0.3)
             known = len(recorder.messages)

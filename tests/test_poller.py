@@ -13,11 +13,13 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Alert
-from oneweb_bridge.polling import intake, poller
-from oneweb_bridge.polling.intake import PollOutcome
-from oneweb_bridge.polling.poller import Poller, PollResult
+from oneweb_bridge.polling import compiled_call, poller
+from oneweb_bridge.polling.call_runtime import PollResult
+from oneweb_bridge.polling.poll_context import PollOutcome
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store.call_progress import CallProgress
+from oneweb_bridge.store.connections import OpenTransaction
 from oneweb_bridge.store.errors import StoreUnavailable
-from oneweb_bridge.store.store import CallProgress
 from tests.polls import Bench, bench, configured
 
 SITES, PRODUCTS, TERMINALS = "sites", "products", "user_terminals"
@@ -30,7 +32,7 @@ def config_of(b: Bench, **changes: Any) -> Config:
 
 async def loaded(b: Bench, **changes: Any) -> Poller:
     """A poller that does not run: the test makes its polls."""
-    found = Poller(b.intake, b.store, b.api, config_of(b, **changes), b.clock)
+    found = Poller(b.runner, b.store, b.api, config_of(b, **changes), b.clock)
     await found.load()
     return found
 
@@ -43,14 +45,14 @@ class Gate:
         self.heard = asyncio.Event()
         self._open = asyncio.Semaphore(0)
         self._store = b.store
-        b.intake.poll = self.poll  # type: ignore[method-assign]  # the stage of this story
+        b.runner.poll = self.poll  # type: ignore[method-assign]  # the stage of this story
 
     async def poll(self, call: str) -> PollOutcome:
-        memory = await self._store.load_call_progress(call)
+        memory = await self._store.progress.load(call)
         self.begun.append(call)
         self.heard.set()
         await self._open.acquire()
-        return PollOutcome(memory=memory)
+        return PollOutcome(progress=memory)
 
     def let_end(self, count: int = 100) -> None:
         """Lets so many polls end, those under way and those to come."""
@@ -88,21 +90,22 @@ async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypa
     async with bench(tmp_path) as b:
         found = await loaded(b)
         await b.poll(SITES, SITES)
-        pages, plans = dict(b.intake._familiar), b.intake._plans
+        caches = b.runner._context.page_caches
+        pages, plans = dict(caches._caches), b.runner._plans
         compiled: list[str] = []
-        monkeypatch.setattr(intake, "compile_call", lambda call, _: compiled.append(call.id))
+        monkeypatch.setattr(compiled_call, "compile_call", lambda call, _: compiled.append(call.id))
         await b.news()
 
         await found.change([SITES], CHANGES, "mqtt", None)
-        await found.use(config_of(b, api={"client_secret": "another"}))
+        await found.reconfigure(config_of(b, api={"client_secret": "another"}))
 
         assert pages
-        assert pages == b.intake._familiar
-        assert (compiled, b.intake._plans) == ([], plans)
+        assert pages == caches._caches
+        assert (compiled, b.runner._plans) == ([], plans)
         assert [(row.what, row.id) for row in await b.news()] == [("state", SITES)]
-        await found.use(config_of(b, location_threshold="1m"))
+        await found.reconfigure(config_of(b, location_threshold="1m"))
         assert len(compiled) == 12
-        assert not b.intake._familiar
+        assert not caches._caches
 
 
 async def test_set_on_all_is_checked_as_a_whole(tmp_path: Path) -> None:
@@ -117,11 +120,11 @@ async def test_set_on_all_is_checked_as_a_whole(tmp_path: Path) -> None:
             await found.change(list(found.slots), {"interval": 10.0, "enabled": True}, "mqtt", ("all", "mark"))
 
         assert before == {call: slot.interval for call, slot in found.slots.items()}
-        assert await b.store.settings() == []
-        assert await b.store.last_command_identity("all") is None
+        assert await b.store.commands.settings() == []
+        assert await b.store.commands.last_command_identity("all") is None
         await found.change(list(found.slots), {"interval": 3600.0, "enabled": True}, "mqtt", ("all", "mark"))
         assert {slot.interval for slot in found.slots.values()} == {3600.0}
-        assert len(await b.store.settings()) == 24
+        assert len(await b.store.commands.settings()) == 24
 
 
 async def test_set_that_cannot_be_stored_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,13 +132,13 @@ async def test_set_that_cannot_be_stored_changes_nothing(tmp_path: Path, monkeyp
     async with bench(tmp_path) as b:
         found = await loaded(b)
         before = found.slots[SITES].interval
-        monkeypatch.setattr(b.store, "_write_command", refuse)
+        monkeypatch.setattr(b.store.commands, "_write_identity", refuse)
         with pytest.raises(StoreUnavailable):
             await found.change([SITES], CHANGES, "mqtt", ("t", "m"))
-        await found.use(config_of(b))
+        await found.reconfigure(config_of(b))
 
         assert found.slots[SITES].interval == before
-        assert await b.store.settings() == []
+        assert await b.store.commands.settings() == []
 
 
 async def refuse(*_: Any) -> None:
@@ -146,18 +149,18 @@ async def test_release_survives_a_poll_that_is_under_way(tmp_path: Path) -> None
     """Removals that are released while a poll runs go with the next one, though that poll stores its progress last."""
     async with bench(tmp_path) as b:
         for call in (SITES, PRODUCTS):
-            await b.store.remember(CallProgress(id=call, held_since=1))
+            await b.store.progress.save(CallProgress(id=call, held_since=1))
         found, gate = await loaded(b), Gate(b)
         async with running(found):
-            first = found.wish(SITES)
+            first = found.request_poll(SITES)
             await gate.until_begun(1)
             assert await found.release(None) == 2
             gate.begun.clear()
             gate.let_end()
             await ended(first)
 
-            assert (await b.store.load_call_progress(SITES)).released
-            assert (await b.store.load_call_progress(PRODUCTS)).released
+            assert (await b.store.progress.load(SITES)).released
+            assert (await b.store.progress.load(PRODUCTS)).released
             await gate.until_begun(2)
 
 
@@ -171,7 +174,7 @@ async def test_poll_request_for_a_queued_call_goes_first(tmp_path: Path) -> None
         async with running(found):
             await gate.until_begun(1)
             waiting = [call for call, slot in found.slots.items() if slot.enabled and call not in gate.begun]
-            wish = found.wish(waiting[-1])
+            wish = found.request_poll(waiting[-1])
             gate.let_end()
             await ended(wish)
             assert gate.begun[1] == waiting[-1]
@@ -184,7 +187,7 @@ async def test_sighup_changes_how_many_poll_at_once(tmp_path: Path) -> None:
         async with running(found):
             await gate.until_begun(1)
             assert len(gate.begun) == 1
-            await found.use(config_of(b, api={"rate_limit": {"max_in_flight": 3}}))
+            await found.reconfigure(config_of(b, api={"rate_limit": {"max_in_flight": 3}}))
             await gate.until_begun(3)
             assert len(gate.begun) == 3
 
@@ -195,8 +198,8 @@ async def test_poll_request_is_stored_until_its_poll_has_ended(tmp_path: Path) -
         found, gate = await loaded(b, polling={call: {"enabled": False} for call in CALLS}), Gate(b)
 
         async def asked() -> tuple[Awaitable[PollResult], float]:
-            (number,) = await b.store.add_poll_requests("topic", [SITES], None, ("topic", "mark"))
-            return found.wish(SITES, number)
+            (number,) = await b.store.commands.add_poll_requests("topic", [SITES], None, ("topic", "mark"))
+            return found.request_poll(SITES, number)
 
         async with running(found):
             first = await asked()
@@ -204,10 +207,10 @@ async def test_poll_request_is_stored_until_its_poll_has_ended(tmp_path: Path) -
             second = await asked()
             gate.let_end(1)
             await ended(first)
-            assert len(await b.store.poll_requests()) == 1
+            assert len(await b.store.commands.poll_requests()) == 1
             gate.let_end(1)
             await ended(second)
-            assert await b.store.poll_requests() == []
+            assert await b.store.commands.poll_requests() == []
             assert gate.begun == [SITES, SITES]
 
 
@@ -222,27 +225,27 @@ async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pyt
 
         async def poll(call: str) -> PollOutcome:
             memory = CallProgress(id=call, window_end=77)
-            return PollOutcome(memory=memory, alerts=[Alert(kind="set_aside", call=call, message="two records")])
+            return PollOutcome(progress=memory, alerts=[Alert(kind="set_aside", call=call, message="two records")])
 
-        monkeypatch.setattr(b.intake, "poll", poll)
-        (number,) = await b.store.add_poll_requests("topic", [SITES], None, None)
-        found.wish(SITES, number)
+        monkeypatch.setattr(b.runner, "poll", poll)
+        (number,) = await b.store.commands.add_poll_requests("topic", [SITES], None, None)
+        found.request_poll(SITES, number)
         written: list[int] = []
-        store_whole = b.store._transaction
+        store_whole = b.store._connections.transaction
 
         @contextlib.asynccontextmanager
-        async def counted() -> AsyncIterator[None]:
-            async with store_whole():
-                yield
+        async def counted() -> AsyncIterator[OpenTransaction]:
+            async with store_whole() as transaction:
+                yield transaction
             written.append(1)
 
-        monkeypatch.setattr(b.store, "_transaction", counted)
+        monkeypatch.setattr(b.store._connections, "transaction", counted)
         await found._poll(found.slots[SITES])
 
         assert len(written) == 2
         assert [row.what for row in await b.news()] == ["state", "alert", "state"]
-        assert (await b.store.load_call_progress(SITES)).window_end == 77
-        assert await b.store.poll_requests() == []
+        assert (await b.store.progress.load(SITES)).window_end == 77
+        assert await b.store.commands.poll_requests() == []
 
 
 async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,10 +256,10 @@ async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkey
 
         async def poll(call: str) -> PollOutcome:
             return PollOutcome(
-                memory=CallProgress(id=call, window_end=77), alerts=[Alert(kind="a", call=call, message="m")]
+                progress=CallProgress(id=call, window_end=77), alerts=[Alert(kind="a", call=call, message="m")]
             )
 
-        monkeypatch.setattr(b.intake, "poll", poll)
+        monkeypatch.setattr(b.runner, "poll", poll)
         commit, left = b.store.commit, [1]
 
         async def full(*given: Any) -> int:
@@ -266,13 +269,13 @@ async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkey
             return await commit(*given)
 
         monkeypatch.setattr(b.store, "commit", full)
-        wish = found.wish(SITES)
+        wish = found.request_poll(SITES)
         await found._poll(slot)
         (failed,) = await ended(wish)
         monkeypatch.setattr(b.store, "commit", commit)
 
         assert "disk is full" in (failed.error or "")
-        assert (slot.status, slot.memory.window_end, slot.memory.failures) == ("failed", 0, 1)
+        assert (slot.status, slot.progress.window_end, slot.progress.failures) == ("failed", 0, 1)
         await b.news()
         await found._poll(slot)
         assert [row.what for row in await b.news()] == ["state", "alert", "state"]
@@ -288,9 +291,9 @@ async def test_interval_is_counted_from_the_begin_of_the_last_poll(
 
         async def slow(call: str) -> PollOutcome:
             now[0] += 250.0
-            return PollOutcome(memory=CallProgress(id=call))
+            return PollOutcome(progress=CallProgress(id=call))
 
-        monkeypatch.setattr(b.intake, "poll", slow)
+        monkeypatch.setattr(b.runner, "poll", slow)
         await found._poll(found.slots[SITES])
 
         assert found.slots[SITES].due == 1000.0 + 600.0
@@ -305,7 +308,7 @@ async def test_last_poll_is_the_failed_one(
         found = await loaded(b)
         slot = found.slots[SITES]
         await found._poll(slot)
-        good = slot.memory
+        good = slot.progress
         await b.later(1000)
         b.sim.fault("html", path="geographicSite", count=5)
         commit, left = b.store.commit, [1 if disk_fails_at_its_begin else 0]
@@ -318,7 +321,7 @@ async def test_last_poll_is_the_failed_one(
 
         monkeypatch.setattr(b.store, "commit", full)
         await found._poll(slot)
-        stored = await b.store.load_call_progress(SITES)
+        stored = await b.store.progress.load(SITES)
 
         assert slot.status == "failed"
         assert found.state(slot).last_poll == rfc3339(stored.last_poll)

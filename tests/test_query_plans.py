@@ -28,6 +28,10 @@ from oneweb_bridge.model.records import (
     Waiting,
 )
 from oneweb_bridge.store import announcements, database, housekeeping, journal, staging, store
+from oneweb_bridge.store.call_progress import CallProgress, ProgressTable
+from oneweb_bridge.store.commands import CommandTables, Setting
+from oneweb_bridge.store.records import Records, Relations
+from oneweb_bridge.store.samples import Samples
 
 WHOLE_TABLES = {
     "SELECT imei FROM stale LIMIT ?": "the table is the work that is left, and a slice of it is taken",
@@ -41,7 +45,17 @@ WHOLE_TABLES = {
 }
 """The beginning of a statement that reads a whole table -> why that is meant."""
 
-OWNERS = (store.Store, journal.Journal, announcements.Devices, staging.Staging)
+OWNERS = (
+    store.Store,
+    Records,
+    Relations,
+    Samples,
+    ProgressTable,
+    CommandTables,
+    journal.Journal,
+    announcements.Devices,
+    staging.Staging,
+)
 
 
 @contextlib.asynccontextmanager
@@ -90,7 +104,7 @@ async def test_every_statement_finds_its_rows_by_an_index(tmp_path: Path, monkey
         await _use_everything(path, seen)
         statements, temporary = set(seen["statements"]), set(seen["temporary"])
     assert methods - seen["methods"] == set(), "call it in _use_everything"
-    async with database.open_connection(path) as db, staging.opened() as staged:
+    async with database.open_connection(path) as db, staging.open_staging() as staged:
         scans = [scan for sql in statements for scan in await _scans(db, sql)]
         scans += [scan for sql in temporary for scan in await _scans(staged._db, sql)]
     unknown = [f"{step}: {sql}" for sql, step in scans if not any(sql.startswith(known) for known in WHOLE_TABLES)]
@@ -135,34 +149,34 @@ async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
 
 
 async def _use_store(db: store.Store) -> None:
-    await db.commit(_batch(), store.CallProgress(id="user_terminals"))
+    await db.commit(_batch(), CallProgress(id="user_terminals"))
     await db.commit(Batch(removed=[("site", "S")]))
     await db.commit(Batch(puts=[RecordWrite("site", "S", b"{}", b"h")]))
     await db.commit(Batch(same=[(b"h", "terminal", "T")], presence=[("T", 5)], all_stale=True, related=["T"]))
-    await db.remember(store.CallProgress(id="sites"))
-    await db.count_missing("site", ["S"], 1)
-    await db.load_call_progress("sites")
-    await db.skippable_hashes("terminal", 0)
-    await db.presence(["T"])
-    await db.load("terminal", ["T"])
-    await db.count("terminal")
-    await db.missing_counts_after("terminal", "")
-    await db.reports_of("terminal", ["T", "U"])
-    await db.past("traffic", ["T"])
-    await db.newest_sample("traffic", 9)
-    await db.newest_samples_of_online("traffic", ["online"], 9)
-    await db.among("record", "terminal", ["T"])
-    await db.among("removed", "terminal", ["T"])
-    await db.delete_seen_samples("traffic", 1)
-    await db.stale()
-    await db.linked_terminals(["P"])
-    await db.linked_products(["T"])
-    await db.store_command([store.Setting("sites", "interval", "5", "mqtt")], ("topic", "mark"))
-    await db.settings()
-    await db.last_command_identity("topic")
-    await db.add_poll_requests("topic", ["sites"], None, ("topic", "mark"))
-    await db.poll_requests()
-    await db.release_removals(["sites"])
+    await db.progress.save(CallProgress(id="sites"))
+    await db.records.count_missing("site", ["S"], 1)
+    await db.progress.load("sites")
+    await db.records.skippable_hashes("terminal", 0)
+    await db.records.presence_times(["T"])
+    await db.records.load("terminal", ["T"])
+    await db.records.count("terminal")
+    await db.records.missing_counts_after("terminal", "")
+    await db.samples.reports_of("terminal", ["T", "U"])
+    await db.samples.known_samples("traffic", ["T"])
+    await db.samples.newest_sample("traffic", 9)
+    await db.samples.newest_samples_of_online("traffic", ["online"], 9)
+    await db.records.existing_ids("record", "terminal", ["T"])
+    await db.records.existing_ids("removed", "terminal", ["T"])
+    await db.samples.delete_seen_samples("traffic", 1)
+    await db.relations.stale_terminals()
+    await db.relations.linked_terminals(["P"])
+    await db.relations.linked_products(["T"])
+    await db.commands.store_command([Setting("sites", "interval", "5", "mqtt")], ("topic", "mark"))
+    await db.commands.settings()
+    await db.commands.last_command_identity("topic")
+    await db.commands.add_poll_requests("topic", ["sites"], None, ("topic", "mark"))
+    await db.commands.poll_requests()
+    await db.progress.release(["sites"])
 
 
 def _batch() -> Batch:
@@ -178,11 +192,11 @@ def _batch() -> Batch:
 
 
 async def _use_staging(db: store.Store) -> None:
-    await db.delete_staged("sites")
-    await db.stage("sites", [(1, "S", b"", b"")])
-    assert [part async for part in db.iter_staged("sites")]
-    await db.latest_staged("sites", ["S"])
-    await db.staged_ids("sites")
+    await db.staging.clear("sites")
+    await db.staging.add("sites", [(1, "S", b"", b"")])
+    assert [part async for part in db.staging.iter_slices("sites")]
+    await db.staging.newest_times("sites", ["S"])
+    await db.staging.ids("sites")
 
 
 async def _use_journal(rows: journal.Journal) -> None:

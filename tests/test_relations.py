@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Fields, StoredRecord
-from oneweb_bridge.polling.relations import compare, join_relations, wanted_ids
+from oneweb_bridge.polling.relations import compare, join_relations, named_ids
 
 TERMINAL: Fields = {
     "imei": "T",
@@ -70,9 +70,9 @@ def test_site_comes_from_the_product_when_the_terminal_has_none() -> None:
     assert join_relations("T", {"imei": "T"}, [PRODUCT], {"S2": {"name": "n"}}, {})["site"] == {"id": "S2", "name": "n"}
 
 
-def test_wanted_ids_are_all_that_relations_name() -> None:
+def test_named_ids_are_all_that_relations_name() -> None:
     """Every site and organization that a relation may name is loaded for it."""
-    sites, organizations = wanted_ids({"T": TERMINAL}, {"P1": PRODUCT})
+    sites, organizations = named_ids({"T": TERMINAL}, {"P1": PRODUCT})
     assert (sites, organizations) == ({"S1", "S2"}, {"A1", "A2", "A3"})
 
 
@@ -89,7 +89,7 @@ RECORD: Any = st.fixed_dictionaries(
 def test_relations_name_only_ids_that_are_loaded(terminal: Fields, products: list[Fields]) -> None:
     """No id in a relation is missing among those whose records were looked up, and no name is empty."""
     owned = [{**product, "product_id": f"P{i}"} for i, product in enumerate(products)]
-    sites, organizations = wanted_ids({"T": terminal}, {f"P{i}": product for i, product in enumerate(owned)})
+    sites, organizations = named_ids({"T": terminal}, {f"P{i}": product for i, product in enumerate(owned)})
     found: Any = join_relations("T", terminal, owned, {}, {})
     for name, known in (("site", sites), ("distribution_partner", organizations), ("end_customer", organizations)):
         if name in found:

@@ -15,18 +15,25 @@ def absent(count: int, missing: int = 3, since: int = 0) -> list[MissingRecord]:
     return [MissingRecord(f"T{i}", missing, since) for i in range(count)]
 
 
-def verdict(
-    gone: list[MissingRecord],
+def decided(
+    missing: list[MissingRecord],
     *,
     stored: int = 20,
     listed: int = 10,
     held_since: int = 0,
     released: bool = False,
     now: int = HOUR,
-    timed: bool = True,
+    needs_time: bool = True,
 ) -> RemovalDecision:
     return decide(
-        RULE, gone, stored=stored, listed=listed, held_since=held_since, released=released, now=now, timed=timed
+        RULE,
+        missing,
+        stored=stored,
+        listed=listed,
+        held_since=held_since,
+        released=released,
+        now=now,
+        needs_time=needs_time,
     )
 
 
@@ -36,13 +43,13 @@ def verdict(
 )
 def test_record_is_gone_after_some_listings_and_some_time(missing: int, since: int, gone: bool) -> None:
     """A record goes after `after_missing` complete listings without it AND `after_time` since it was first missed."""
-    assert bool(verdict(absent(1, missing, since)).gone) is gone
+    assert bool(decided(absent(1, missing, since)).removed) is gone
 
 
 def test_usage_goes_by_listings_alone() -> None:
     """A usage bucket is cleared after so many complete listings, whatever the time between them."""
-    assert verdict(absent(1, 3, HOUR), timed=False).gone == ("T0",)
-    assert verdict(absent(1, 2, HOUR), timed=False).gone == ()
+    assert decided(absent(1, 3, HOUR), needs_time=False).removed == ("T0",)
+    assert decided(absent(1, 2, HOUR), needs_time=False).removed == ()
 
 
 @pytest.mark.parametrize(
@@ -50,54 +57,54 @@ def test_usage_goes_by_listings_alone() -> None:
 )
 def test_many_removals_at_once_are_held(count: int, stored: int, held: bool) -> None:
     """More removals at once than the greater of count and share are held as a whole."""
-    found = verdict(absent(count), stored=stored)
-    assert (found.held, len(found.gone)) == (("many", 0) if held else ("", count))
+    found = decided(absent(count), stored=stored)
+    assert (found.held, len(found.removed)) == (("many", 0) if held else ("", count))
     assert found.held_since == (HOUR if held else 0)
 
 
 def test_held_removals_go_after_a_time() -> None:
     """What is held keeps the time since when, and goes after `hold_for`."""
-    first = verdict(absent(9))
-    later = verdict(absent(9), held_since=first.held_since, now=HOUR + DAY - 1)
+    first = decided(absent(9))
+    later = decided(absent(9), held_since=first.held_since, now=HOUR + DAY - 1)
     assert (later.held, later.held_since) == ("many", HOUR)
-    last = verdict(absent(9), held_since=first.held_since, now=HOUR + DAY)
-    assert (len(last.gone), last.held_since) == (9, 0)
+    last = decided(absent(9), held_since=first.held_since, now=HOUR + DAY)
+    assert (len(last.removed), last.held_since) == (9, 0)
 
 
 def test_held_removals_go_at_once_when_released() -> None:
     """An operator's release lets many go at once."""
-    assert len(verdict(absent(9), released=True).gone) == 9
+    assert len(decided(absent(9), released=True).removed) == 9
 
 
 @given(st.integers(0, 10**13), st.integers(0, 10**13))
 def test_empty_listing_is_never_let_go_by_time(held_since: int, now: int) -> None:
     """An empty listing after a non-empty one is held however long, and is not counted as missing anything."""
-    found = verdict(absent(20), listed=0, held_since=held_since, now=now)
-    assert (found.held, found.gone, found.count) == ("empty", (), False)
+    found = decided(absent(20), listed=0, held_since=held_since, now=now)
+    assert (found.held, found.removed, found.count) == ("empty", (), False)
 
 
 def test_empty_listing_of_nothing_is_nothing() -> None:
     """An empty listing where nothing was known is complete and holds nothing."""
-    assert verdict([], stored=0, listed=0) == RemovalDecision()
+    assert decided([], stored=0, listed=0) == RemovalDecision()
 
 
 def test_released_empty_listing_goes_at_once() -> None:
     """`release` lets the removals of an empty listing go at once, although such listings were never counted."""
-    found = verdict(absent(20, missing=1, since=HOUR), listed=0, held_since=HOUR, released=True)
-    assert len(found.gone) == 20
+    found = decided(absent(20, missing=1, since=HOUR), listed=0, held_since=HOUR, released=True)
+    assert len(found.removed) == 20
 
 
 def test_time_of_an_empty_listing_does_not_count_for_many() -> None:
     """Many removals are held for `hold_for` also when the listing was empty for long before."""
     held_since = 0
     for hour in range(1, 49):
-        held_since = verdict(absent(20, 3), listed=0, held_since=held_since, now=hour * HOUR).held_since
-    assert verdict(absent(19, 3), listed=1, held_since=held_since, now=49 * HOUR).held == "many"
+        held_since = decided(absent(20, 3), listed=0, held_since=held_since, now=hour * HOUR).held_since
+    assert decided(absent(19, 3), listed=1, held_since=held_since, now=49 * HOUR).held == "many"
 
 
 def test_complete_listing_ends_the_hold() -> None:
     """A listing that shows everything again leaves nothing held."""
-    assert verdict([], held_since=HOUR) == RemovalDecision()
+    assert decided([], held_since=HOUR) == RemovalDecision()
 
 
 @given(
@@ -112,11 +119,11 @@ def test_only_what_is_due_goes_and_never_too_many(
     """Whatever is let go was missing long enough, and never more at once than the rule allows unreleased."""
     gone = [MissingRecord(f"T{i}", missing, since) for i, (missing, since) in enumerate(away)]
     stored = len(gone) + more
-    found = verdict(gone, stored=stored, listed=listed, released=released, now=2 * HOUR)
+    found = decided(gone, stored=stored, listed=listed, released=released, now=2 * HOUR)
     if not released:
         due = {a.id for a in gone if a.missing >= 3 and 2 * HOUR - a.since >= 900_000}
-        assert set(found.gone) <= due
-        assert len(found.gone) <= max(5, int(0.1 * stored))
-        assert listed or not found.gone
-    assert set(found.gone) <= {a.id for a in gone}
-    assert not (found.held and found.gone)
+        assert set(found.removed) <= due
+        assert len(found.removed) <= max(5, int(0.1 * stored))
+        assert listed or not found.removed
+    assert set(found.removed) <= {a.id for a in gone}
+    assert not (found.held and found.removed)

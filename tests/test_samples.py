@@ -47,7 +47,7 @@ class Memory:
                 entity="terminal",
                 past=self.loaded(),
                 latest=latest,
-                gone=self.gone,
+                removed=self.gone,
                 horizon=self.horizon,
                 now=now,
             )

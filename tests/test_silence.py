@@ -212,6 +212,6 @@ async def test_window_that_a_wrong_clock_has_left_ahead_loses_nothing(tmp_path: 
         vendor = Vendor(b, ("a", "b"))
         await vendor.costs(HOUR)
         ahead = round((vendor.now() + 3650 * DAY) * 1000)
-        await b.store._db.execute("UPDATE call SET window_end = ?", (ahead,))
+        await b.store._connections._writer.execute("UPDATE call SET window_end = ?", (ahead,))
         await vendor.costs(8 * HOUR, 8 * HOUR)
         assert await vendor.published() == vendor.expected()

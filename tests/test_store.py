@@ -25,8 +25,13 @@ from oneweb_bridge.model.records import (
     StoredRecord,
 )
 from oneweb_bridge.store import database, journal, store
+from oneweb_bridge.store.batch_writer import BatchWriter
+from oneweb_bridge.store.call_progress import CallProgress
+from oneweb_bridge.store.commands import Setting
+from oneweb_bridge.store.connections import OpenTransaction
 from oneweb_bridge.store.errors import StoreError
-from oneweb_bridge.store.store import SLICE, CallProgress, Setting, Store
+from oneweb_bridge.store.slices import SLICE
+from oneweb_bridge.store.store import Store
 from tests.rounds_bridge import made_old
 from tests.test_cancellation import cancelled_at_random
 
@@ -114,7 +119,7 @@ async def test_failed_commit_leaves_nothing(path: Path) -> None:
         with db.growth.subscribe() as journal_grew, pytest.raises(OverflowError):
             await db.commit(broken)
         assert not journal_grew.is_set()
-        assert await db.count("terminal") == 0
+        assert await db.records.count("terminal") == 0
         assert await db.commit(batch_of("b", 1)) == 1
 
 
@@ -138,13 +143,14 @@ def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
         import asyncio, os
         from pathlib import Path
         from oneweb_bridge.store import store
+        from oneweb_bridge.store.batch_writer import BatchWriter
         from tests.test_store import batch_of
 
         async def main():
             async with store.open_store(Path({str(path)!r})) as db:
                 await db.commit(batch_of("a", 5))
-                async with db._transaction():
-                    await db._append(5, batch_of("b", 5).entries)
+                async with db._connections.transaction() as transaction:
+                    await BatchWriter(transaction, batch_of("b", 5), now=1, wall_time=1).write()
                     os.kill(os.getpid(), 9)
 
         asyncio.run(main())
@@ -159,29 +165,29 @@ async def test_reads_do_not_see_what_is_uncommitted(path: Path) -> None:
     """While a task writes, others read what was committed before, whether the write then succeeds or fails."""
     async with store.open_store(path) as db:
         await db.commit(batch_of("a", 1))
-        async with failing(db):
-            await db._write_records(1, batch_of("b", 1))
-            assert await db.load("terminal", ["b-0"]) == {}
-            assert await db.count("terminal") == 1
+        async with failing(db) as transaction:
+            await BatchWriter(transaction, batch_of("b", 1), now=1, wall_time=1).write()
+            assert await db.records.load("terminal", ["b-0"]) == {}
+            assert await db.records.count("terminal") == 1
         await db.commit(batch_of("c", 1))
-        assert await db.count("terminal") == 2
+        assert await db.records.count("terminal") == 2
 
 
 @contextlib.asynccontextmanager
-async def failing(db: Store) -> AsyncIterator[None]:
+async def failing(db: Store) -> AsyncIterator[OpenTransaction]:
     """A transaction that is rolled back at its end."""
     with contextlib.suppress(InterruptedError):
-        async with db._transaction():
-            yield
+        async with db._connections.transaction() as transaction:
+            yield transaction
             raise InterruptedError
 
 
 async def test_rollback_of_another_task_keeps_what_is_unstaged_away(path: Path) -> None:
     """Old staged rows do not come back into the next listing because another task's transaction was rolled back."""
     async with store.open_store(path) as db:
-        await db.stage("x", [(1, "old", b"", b"")])
+        await db.staging.add("x", [(1, "old", b"", b"")])
         async with failing(db):
-            await db.delete_staged("x")
+            await db.staging.clear("x")
         assert await collected(db, "x") == []
 
 
@@ -191,7 +197,7 @@ async def test_cancelled_staging_leaves_whole_pages_only(path: Path, seed: int) 
     async with store.open_store(path) as db:
 
         async def stage(number: int) -> None:
-            await db.stage(f"c{number}", [(at, "a", b"", b"") for at in range(4)])
+            await db.staging.add(f"c{number}", [(at, "a", b"", b"") for at in range(4)])
 
         done = await cancelled_at_random(stage, 60, seed)
         sizes = {number: len(await collected(db, f"c{number}")) for number in range(181)}
@@ -287,7 +293,7 @@ async def test_older_schema_becomes_the_newest(path: Path, version: int) -> None
         raw.commit()
     async with store.open_store(path) as db:
         assert db.journal_id == "abcd"
-        assert await db.among("record", "site", ["s"]) == {"s"}
+        assert await db.records.existing_ids("record", "site", ["s"]) == {"s"}
     fresh = path.with_name("fresh.db")
     async with store.open_store(fresh):
         pass
@@ -394,8 +400,8 @@ async def test_two_connections_keep_the_write_ahead_log(path: Path) -> None:
 async def test_transactions_are_written_out(path: Path) -> None:
     """The store writes ahead and waits for the disk, so that a commit survives a power cut."""
     async with store.open_store(path) as db:
-        assert await database.pragma(db._db, "synchronous") == 2
-        assert (await db._rows("PRAGMA journal_mode"))[0][0] == "wal"
+        assert await database.pragma(db._connections._writer, "synchronous") == 2
+        assert (await db._connections.rows("PRAGMA journal_mode"))[0][0] == "wal"
 
 
 # --- over a restart -------------------------------------------------------------------------------
@@ -420,18 +426,18 @@ async def test_restart_keeps_everything(path: Path) -> None:
         await db.commit(batch_of("T", 2), memory)
         await db.commit(sample_batch(9))
         await db.commit(Batch(links=[("terminal", "T-0", (("P", "T-0"),))], stale=["T-0"], presence=[("T-1", 77)]))
-        await db.store_command([Setting("sites", "interval", "300.0", "mqtt")], ("topic", "mark"))
-        await db.count_missing("terminal", ["T-1"], 44)
+        await db.commands.store_command([Setting("sites", "interval", "300.0", "mqtt")], ("topic", "mark"))
+        await db.records.count_missing("terminal", ["T-1"], 44)
     async with store.open_store(path) as db:
-        assert await db.load_call_progress("sites") == memory
-        assert await db.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"kept")}
-        assert await db.missing_counts_after("terminal", "T-0") == [("T-1", 1, 44)]
-        assert await db.presence(["T-0", "T-1", "T-2"]) == {"T-0": 0, "T-1": 77}
-        assert await db.past("traffic", ["T"]) == {"T": KnownSamples(9, 7, {9: 7})}
-        assert await db.linked_products(["T-0"]) == {"T-0": ["P"]}
-        assert await db.stale() == ["T-0"]
-        assert await db.settings() == [Setting("sites", "interval", "300.0", "mqtt")]
-        assert await db.last_command_identity("topic") == "mark"
+        assert await db.progress.load("sites") == memory
+        assert await db.records.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"kept")}
+        assert await db.records.missing_counts_after("terminal", "T-0") == [("T-1", 1, 44)]
+        assert await db.records.presence_times(["T-0", "T-1", "T-2"]) == {"T-0": 0, "T-1": 77}
+        assert await db.samples.known_samples("traffic", ["T"]) == {"T": KnownSamples(9, 7, {9: 7})}
+        assert await db.relations.linked_products(["T-0"]) == {"T-0": ["P"]}
+        assert await db.relations.stale_terminals() == ["T-0"]
+        assert await db.commands.settings() == [Setting("sites", "interval", "300.0", "mqtt")]
+        assert await db.commands.last_command_identity("topic") == "mark"
         assert await db.commit(batch_of("next", 1)) == 4
 
 
@@ -439,7 +445,7 @@ async def test_journal_numbers_are_never_used_again(path: Path) -> None:
     """Also when the journal was emptied, the next row has the next number, or a cursor would wait for ever."""
     async with store.open_store(path) as db:
         await db.commit(batch_of("a", 3))
-        await db._db.execute("DELETE FROM journal")
+        await db._connections._writer.execute("DELETE FROM journal")
     async with store.open_store(path) as db:
         assert await db.commit(batch_of("b", 1)) == 4
     assert counted(path, "SELECT seq FROM journal") == 4
@@ -452,11 +458,11 @@ async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
     """A record that is the same gets a new hash and is not missing any more; what was announced stays."""
     async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
         await db.commit(batch_of("T", 1))
-        await db.count_missing("terminal", ["T-0"], 10)
+        await db.records.count_missing("terminal", ["T-0"], 10)
         await db.commit(Batch(same=[(b"k2", "terminal", "T-0")]))
-        assert await db.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"k2")}
+        assert await db.records.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"k2")}
         assert await rows.records_between(0, 9) == [(1, "terminal", "T-0", b'{"imei":"T-0"}')]
-        assert await db.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
+        assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
 async def test_settled_are_those_that_need_no_look(path: Path) -> None:
@@ -465,10 +471,10 @@ async def test_settled_are_those_that_need_no_look(path: Path) -> None:
         ids = ["here", "missing", "due"]
         puts = [msgspec.structs.replace(put(id), hash=id.encode()) for id in ids]
         await db.commit(Batch(puts=puts, presence=[("here", 90), ("missing", 95), ("due", 50)]))
-        await db.count_missing("terminal", ["missing"], 1)
-        assert await db.skippable_hashes("terminal", 50) == ({b"here"}, 90)
-        assert await db.skippable_hashes("terminal", 49) == ({b"here", b"due"}, 50)
-        assert await db.skippable_hashes("site", -1) == (set(), 1 << 62)
+        await db.records.count_missing("terminal", ["missing"], 1)
+        assert await db.records.skippable_hashes("terminal", 50) == ({b"here"}, 90)
+        assert await db.records.skippable_hashes("terminal", 49) == ({b"here", b"due"}, 50)
+        assert await db.records.skippable_hashes("site", -1) == (set(), 1 << 62)
 
 
 async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:
@@ -476,10 +482,10 @@ async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:
     async with store.open_store(path) as db:
         await db.commit(batch_of("T", 1))
         for now in (10, 20, 30):
-            await db.count_missing("terminal", ["T-0"], now)
-        assert await db.missing_counts_after("terminal", "") == [("T-0", 3, 10)]
+            await db.records.count_missing("terminal", ["T-0"], now)
+        assert await db.records.missing_counts_after("terminal", "") == [("T-0", 3, 10)]
         await db.commit(Batch(puts=[put("T-0")]))
-        assert await db.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
+        assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
 async def test_removed_terminal_takes_what_is_its_own(path: Path) -> None:
@@ -491,14 +497,19 @@ async def test_removed_terminal_takes_what_is_its_own(path: Path) -> None:
         await db.commit(sample_batch(9))
         await db.commit(Batch(stale=["T"]))
         await db.commit(Batch(removed=[("terminal", "T")], entries=[entry(what="removed")]))
-        assert [await db.count(kind) for kind in ("terminal", "components", "relations", "site")] == [0, 0, 0, 1]
-        assert await db.among("removed", "terminal", ["T", "U"]) == {"T"}
-        assert await db.reports_of("terminal", ["T"]) == {}
+        assert [await db.records.count(kind) for kind in ("terminal", "components", "relations", "site")] == [
+            0,
+            0,
+            0,
+            1,
+        ]
+        assert await db.records.existing_ids("removed", "terminal", ["T", "U"]) == {"T"}
+        assert await db.samples.reports_of("terminal", ["T"]) == {}
         assert await rows.newest_between(0, 99) == []
-        assert (await db.past("traffic", ["T"]))["T"].seen == {9: 7}
-        assert await db.stale() == []
+        assert (await db.samples.known_samples("traffic", ["T"]))["T"].seen == {9: 7}
+        assert await db.relations.stale_terminals() == []
         await db.commit(Batch(puts=[put("T")]))
-        assert await db.among("removed", "terminal", ["T"]) == set()
+        assert await db.records.existing_ids("removed", "terminal", ["T"]) == set()
 
 
 async def test_ids_come_in_slices_and_all(path: Path) -> None:
@@ -506,11 +517,11 @@ async def test_ids_come_in_slices_and_all(path: Path) -> None:
     ids = [f"T{i:05}" for i in range(SLICE + 5)]
     async with store.open_store(path) as db:
         await db.commit(Batch(puts=[put(id) for id in reversed(ids)]))
-        first = await db.missing_counts_after("terminal", "")
-        rest = await db.missing_counts_after("terminal", first[-1][0])
+        first = await db.records.missing_counts_after("terminal", "")
+        rest = await db.records.missing_counts_after("terminal", first[-1][0])
         assert [id for id, _, _ in (*first, *rest)] == ids
         assert len(first) == SLICE
-        assert await db.count("terminal") == len(ids)
+        assert await db.records.count("terminal") == len(ids)
 
 
 async def test_any_text_is_an_id(path: Path) -> None:
@@ -518,7 +529,7 @@ async def test_any_text_is_an_id(path: Path) -> None:
     ids = ["", "ä/ö", "a'b\"c", "%", "\n", "x" * 5000, "null\0byte", "🛰"]
     async with store.open_store(path) as db:
         await db.commit(Batch(entries=[entry(id) for id in ids], puts=[put(id, entry=i) for i, id in enumerate(ids)]))
-        assert set(await db.load("terminal", ids)) == set(ids)
+        assert set(await db.records.load("terminal", ids)) == set(ids)
 
 
 # --- samples --------------------------------------------------------------------------------------
@@ -534,9 +545,9 @@ async def test_past_is_what_was_seen(path: Path) -> None:
             )
         )
         await db.commit(sample_batch(7, -70))
-        found = await db.past("traffic", ["T", "late", "nobody"])
+        found = await db.samples.known_samples("traffic", ["T", "late", "nobody"])
         assert found == {"T": KnownSamples(7, -70, {3: 30, 5: 50, 7: -70}), "late": KnownSamples(-1, 0, {1: 10})}
-        assert await db.past("signal_quality", ["T"]) == {}
+        assert await db.samples.known_samples("signal_quality", ["T"]) == {}
 
 
 async def test_forgotten_samples_are_the_old_ones(path: Path) -> None:
@@ -545,8 +556,8 @@ async def test_forgotten_samples_are_the_old_ones(path: Path) -> None:
         for ts in (3, 5, 6, 7):
             await db.commit(sample_batch(ts, ts * 10))
         await db.commit(sample_batch(2, 20, id="old"))
-        await db.delete_seen_samples("traffic", 6)
-        assert await db.past("traffic", ["T", "old"]) == {
+        await db.samples.delete_seen_samples("traffic", 6)
+        assert await db.samples.known_samples("traffic", ["T", "old"]) == {
             "T": KnownSamples(7, 70, {6: 60, 7: 70}),
             "old": KnownSamples(2, 20, {2: 20}),
         }
@@ -556,33 +567,33 @@ async def test_forgotten_samples_are_the_old_ones(path: Path) -> None:
 
 
 async def collected(db: Store, call: str) -> list[tuple[int, str, bytes, bytes]]:
-    return [row async for part in db.iter_staged(call) for row in part]
+    return [row async for part in db.staging.iter_slices(call) for row in part]
 
 
 async def test_staged_rows_come_oldest_first_across_ids(path: Path) -> None:
     """What is staged comes by time, then id, then as it came, in slices, and each call has its own."""
     rows = [(5, "b", b"", b"1"), (5, "a", b"", b"2"), (3, "b", b"", b"3"), (5, "a", b"", b"4")]
     async with store.open_store(path) as db:
-        await db.stage("x", rows)
-        await db.stage("y", [(1, "z", b"", b"")])
-        await db.stage("x", [])
+        await db.staging.add("x", rows)
+        await db.staging.add("y", [(1, "z", b"", b"")])
+        await db.staging.add("x", [])
         assert [row[3] for row in await collected(db, "x")] == [b"3", b"2", b"4", b"1"]
-        assert await db.latest_staged("x", ["a", "b", "c"]) == {"a": 5, "b": 5}
-        await db.delete_staged("x")
+        assert await db.staging.newest_times("x", ["a", "b", "c"]) == {"a": 5, "b": 5}
+        await db.staging.clear("x")
         assert (await collected(db, "x"), len(await collected(db, "y"))) == ([], 1)
 
 
 async def test_staged_rows_come_in_slices(path: Path) -> None:
     """No slice is larger than one transaction may be."""
     async with store.open_store(path) as db:
-        await db.stage("x", [(i, "a", b"", b"") for i in range(SLICE * 2 + 1)])
-        assert [len(part) async for part in db.iter_staged("x")] == [SLICE, SLICE, 1]
+        await db.staging.add("x", [(i, "a", b"", b"") for i in range(SLICE * 2 + 1)])
+        assert [len(part) async for part in db.staging.iter_slices("x")] == [SLICE, SLICE, 1]
 
 
 async def test_staged_rows_do_not_survive_a_restart(path: Path) -> None:
     """A listing that was not complete when the bridge ended is not there afterwards."""
     async with store.open_store(path) as db:
-        await db.stage("x", [(1, "a", b"", b"")])
+        await db.staging.add("x", [(1, "a", b"", b"")])
     async with store.open_store(path) as db:
         assert await collected(db, "x") == []
 
@@ -594,21 +605,21 @@ async def test_links_are_what_either_side_says(path: Path) -> None:
     """A product belongs to a terminal as long as one of the two says so; each side replaces only what it said."""
     async with store.open_store(path) as db:
         await db.commit(Batch(links=[("terminal", "T", (("P1", "T"), ("P2", "T"))), ("product", "P1", (("P1", "T"),))]))
-        assert await db.linked_products(["T"]) == {"T": ["P1", "P2"]}
+        assert await db.relations.linked_products(["T"]) == {"T": ["P1", "P2"]}
         await db.commit(Batch(links=[("terminal", "T", ())]))
-        assert await db.linked_products(["T"]) == {"T": ["P1"]}
+        assert await db.relations.linked_products(["T"]) == {"T": ["P1"]}
         await db.commit(Batch(links=[("product", "P1", (("P1", "U"),))]))
-        assert await db.linked_products(["T", "U"]) == {"U": ["P1"]}
-        assert await db.linked_terminals(["P1"]) == ["U"]
+        assert await db.relations.linked_products(["T", "U"]) == {"U": ["P1"]}
+        assert await db.relations.linked_terminals(["P1"]) == ["U"]
 
 
 async def test_all_terminals_can_be_stale(path: Path) -> None:
     """A new name of a site concerns every terminal, and each is worked off once."""
     async with store.open_store(path) as db:
         await db.commit(Batch(puts=[put("T"), put("U"), put("S", kind="site")], stale=["T"], all_stale=True))
-        assert sorted(await db.stale()) == ["T", "U"]
+        assert sorted(await db.relations.stale_terminals()) == ["T", "U"]
         await db.commit(Batch(related=["T"]))
-        assert await db.stale() == ["U"]
+        assert await db.relations.stale_terminals() == ["U"]
 
 
 # --- settings -------------------------------------------------------------------------------------
@@ -619,22 +630,22 @@ async def test_setting_is_replaced_and_dropped(path: Path) -> None:
     async with store.open_store(path) as db:
 
         async def change(value: str, mark: str) -> Iterable[tuple[str, str]]:
-            await db.store_command([Setting("sites", "interval", value, "mqtt")], ("t", mark))
-            assert await db.last_command_identity("t") == mark
-            return [(s.name, s.value) for s in await db.settings()]
+            await db.commands.store_command([Setting("sites", "interval", value, "mqtt")], ("t", mark))
+            assert await db.commands.last_command_identity("t") == mark
+            return [(s.name, s.value) for s in await db.commands.settings()]
 
         assert await change("300", "m1") == [("interval", "300")]
         assert await change("60", "m2") == [("interval", "60")]
         assert await change("", "m3") == []
-        assert await db.last_command_identity("other") is None
-        await db.store_command([], None)
+        assert await db.commands.last_command_identity("other") is None
+        await db.commands.store_command([], None)
 
 
 async def test_memory_of_a_call_never_polled_is_empty(path: Path) -> None:
     """What was never polled is remembered as such, and stored without a word to the journal."""
     async with store.open_store(path) as db:
-        assert await db.load_call_progress("sites") == CallProgress(id="sites")
+        assert await db.progress.load("sites") == CallProgress(id="sites")
         with db.growth.subscribe() as journal_grew:
-            await db.remember(CallProgress(id="sites", failures=3))
+            await db.progress.save(CallProgress(id="sites", failures=3))
         assert not journal_grew.is_set()
-        assert (await db.load_call_progress("sites")).failures == 3
+        assert (await db.progress.load("sites")).failures == 3

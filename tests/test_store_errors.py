@@ -15,14 +15,14 @@ async def test_full_disk_makes_the_store_unavailable_until_there_is_room(tmp_pat
     """What cannot be written is an error that says to try again, and nothing of it is stored."""
     path = tmp_path / "bridge.db"
     async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
-        await database.pragma(db._db, "max_page_count = 1")
+        await database.pragma(db._connections._writer, "max_page_count = 1")
         with pytest.raises(StoreUnavailable, match="disk is full"):
             await db.commit(batch_of("a" * 100_000, 9))
-        assert "disk is full" in (db.problem or "")
+        assert "disk is full" in (db.write_error or "")
         assert await rows.after(0) == []
-        await database.pragma(db._db, "max_page_count = 1000000")
+        await database.pragma(db._connections._writer, "max_page_count = 1000000")
         await db.commit(batch_of("a", 1))
-        assert (db.problem, len(await rows.after(0))) == (None, 1)
+        assert (db.write_error, len(await rows.after(0))) == (None, 1)
 
 
 async def test_locked_database_makes_a_journal_unavailable(tmp_path: Path) -> None:

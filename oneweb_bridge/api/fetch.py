@@ -38,13 +38,13 @@ _log = logging.getLogger("oneweb_bridge.fetch")
 class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be fetched: a call, the parameters of its window, and the ids it is asked for one by one.
 
-    `familiar` gives the keys of a page, by its digest, that need not even be looked at.
+    `cached_ids` gives the keys of a page, by its digest, whose records are all as they are stored.
     """
 
     call: Call
     glance: RecordHasher
     salt: Salt
-    familiar: Callable[[bytes], list[str] | None] = lambda _: None
+    cached_ids: Callable[[bytes], list[str] | None] = lambda _: None
     params: Mapping[str, str] = {}
     for_each: tuple[str, ...] | None = None
 
@@ -286,8 +286,8 @@ def _hash_whole_page(answer: Answer, errand: FetchRequest) -> ListingPage | None
     if errand.call.reads == "report" or merges_rows(errand.call):
         return None
     seen_as = digest(answer.body)
-    if (ids := errand.familiar(seen_as)) is not None:
-        return ListingPage(ids, [], 0, answer.time, digest=seen_as, familiar=True)
+    if (ids := errand.cached_ids(seen_as)) is not None:
+        return ListingPage(ids, [], 0, answer.time, digest=seen_as, from_cache=True)
     body = clean_body(answer.body)
     seen = errand.glance.page(body, errand.salt)
     if seen is None or not seen[0]:

@@ -1,8 +1,8 @@
-"""A listing while its pages come: what it has shown so far, and which of it somebody must look at. Pure.
+"""A listing while its pages arrive: ids so far, unreadable records, records to decode. Pure.
 
-A page of which every record was found to be as it is stored is remembered by the digest of its bytes.
-When it comes again, nothing of it is looked at. Such a memory lasts for one more listing, and not
-beyond the time at which the presence of a terminal on it is due again.
+A page whose records are all as they are stored is cached by the digest of its bytes: when it comes
+again in the next listing, nothing of it is decoded or hashed. It is valid until the presence of a
+terminal on it is due.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ class ListingPage(msgspec.Struct, frozen=True):
     """One page of a listing: the keys of its records, their hashes and, when asked for, the records undecoded.
 
     `body` is given where it has not been split yet. `time` is the API's clock in ms when it answered.
-    `familiar`: all is as it is stored, and there are no hashes. `reason` says why the first of the
-    unreadable records is.
+    `from_cache`: all records are as they are stored, and there are no hashes. `reason` says why the
+    first of the unreadable records is.
     """
 
     ids: list[str]
@@ -33,7 +33,7 @@ class ListingPage(msgspec.Struct, frozen=True):
     body: bytes = b""
     records: list[msgspec.Raw] = []
     digest: bytes = b""
-    familiar: bool = False
+    from_cache: bool = False
     reason: str = ""
 
     def raws(self) -> list[msgspec.Raw]:
@@ -44,7 +44,7 @@ class ListingPage(msgspec.Struct, frozen=True):
 class Problems:
     """What could not be read: how many records or samples were set aside, and which fields' values, each with why.
 
-    `values` counts the ids whose value of a field nobody could read.
+    `values` counts the ids whose value of a field is unparseable.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Problems:
         self.first = self.first or reason
 
     def add_values(self, id: str, names: Sequence[str], reasons: Sequence[str] = ()) -> None:
-        """Counts the fields of one id that have no readable value. No more than MAX_FIELDS different ones are named."""
+        """Counts the unparseable fields of one id. At most MAX_FIELDS different ones are named."""
         for name, reason in zip_longest(names, reasons, fillvalue=""):
             if name in self.values or len(self.values) < MAX_FIELDS:
                 self.values[name] = self.values.get(name, 0) + 1
@@ -71,7 +71,7 @@ MAX_FIELDS = 50
 
 
 class UnreadableValues:
-    """Which fields of which stored records came in a form nobody could read when they were decoded last.
+    """The unparseable fields of stored records, from when each was decoded last.
 
     A record that did not change is not decoded again, and its values are no more readable than before.
     """
@@ -105,12 +105,12 @@ StagedRow = tuple[int, str, bytes, bytes]
 
 
 def digest(body: bytes) -> bytes:
-    """16 bytes by which a page is known again."""
+    """16 bytes that are equal only for equal pages."""
     return blake2b(body, digest_size=16).digest()
 
 
 class SkippableHashes(msgspec.Struct, frozen=True):
-    """The hashes of stored records that need no look when they come with the same one; from and to in steady ms."""
+    """Hashes of stored records that may be skipped when listed unchanged, and how long that holds, in steady ms."""
 
     hashes: AbstractSet[bytes]
     since: int
@@ -118,85 +118,104 @@ class SkippableHashes(msgspec.Struct, frozen=True):
 
 
 class PageCache:
-    """The pages of one call's last listing of which nothing has to be looked at. Times in steady ms."""
+    """Pages of the last listing, by digest, whose records were all unchanged. Times in steady ms."""
 
     def __init__(self) -> None:
         self._pages: dict[bytes, tuple[int, int, bytes]] = {}
 
+    def __len__(self) -> int:
+        return len(self._pages)
+
     def ids(self, digest: bytes, now: int) -> list[str] | None:
-        """The keys of a page that may be taken at its word now; None of any other."""
+        """The keys of a page that need not be decoded now; None of any other."""
         since, until, ids = self._pages.get(digest, (0, 0, b""))
         return msgspec.msgpack.decode(ids, type=list[str]) if since <= now < until else None
 
-    def span(self, digest: bytes) -> tuple[int, int]:
-        """From when to when a page is remembered."""
+    def validity(self, digest: bytes) -> tuple[int, int]:
+        """From when to when a cached page may be used."""
         return self._pages[digest][:2]
 
-    def keep(self, page: ListingPage, since: int, until: int) -> None:
-        """Remembers a page of which every record is as it is stored."""
+    def remember_page(self, page: ListingPage, since: int, until: int) -> None:
+        """Caches a page whose records are all as they are stored."""
         self._pages[page.digest] = (since, until, msgspec.msgpack.encode(page.ids))
 
 
 class Listing:
-    """What a listing has shown so far: the ids, how many are stored, what could not be read or believed.
+    """One listing while its pages arrive: the ids so far, and what could not be read or believed."""
 
-    `begin` is where the window begins that was asked for, in ms; `unsure` how many times may mean another hour.
-    """
-
-    def __init__(self, bounds: Bounds, horizon: int = 0, problems: Problems | None = None) -> None:
+    def __init__(self, bounds: Bounds, problems: Problems | None = None) -> None:
+        self.bounds = bounds
         self.ids: set[str] = set()
-        self.shown = 0
-        self.known = 0
-        self.staged_count = 0
+        self.listed_count = 0
         self.problems = problems or Problems()
         self.not_believed = 0
-        self.unsure = 0
-        self.begin = 0
         self.unpaged = False
         self.time: int | None = None
-        self.oldest = 1 << 62
-        self.bounds = bounds
-        self.horizon = horizon
-        self.familiar = PageCache()
+        """The API's clock in ms when it answered first."""
 
-    def note(self, page: ListingPage) -> None:
-        """Takes over what a page says besides its records."""
-        self.shown += len(page.ids)
+    def note_page(self, page: ListingPage) -> None:
+        """Takes over all of a page but its records."""
+        self.listed_count += len(page.ids)
         if page.unreadable:
             self.problems.add_set_aside(page.reason, page.unreadable)
         self.unpaged = self.unpaged or page.unpaged
         self.time = self.time or page.time
 
-    def unseen(self, ids: Sequence[str]) -> Sequence[int]:
-        """Where the ids stand that were not shown before; those that were count as unreadable."""
+    def first_positions(self, ids: Sequence[str]) -> Sequence[int]:
+        """Positions of ids that this listing has not had yet. A repeated id counts as unreadable."""
         if len(set(ids)) == len(ids) and self.ids.isdisjoint(ids):
             self.ids.update(ids)
             return range(len(ids))
-        fresh = []
-        for at, id in enumerate(ids):
+        positions = []
+        for position, id in enumerate(ids):
             if id in self.ids:
                 self.problems.add_set_aside(f"{id} is listed twice")
             else:
                 self.ids.add(id)
-                fresh.append(at)
-        return fresh
+                positions.append(position)
+        return positions
 
-    def all_stored(self, stored: int) -> bool:
-        """Whether every stored record was shown, without looking at each."""
-        return self.known == stored
 
-    def pass_over(self, page: ListingPage, earlier: PageCache) -> None:
-        """Takes a familiar page at its word."""
-        self.known += len(self.unseen(page.ids))
-        self.familiar.keep(page, *earlier.span(page.digest))
+class RecordListing(Listing):
+    """A listing of records: which of them must be decoded, and how many are stored already."""
 
-    def unsettled(self, page: ListingPage, settled: SkippableHashes) -> list[StagedRow]:
-        """The records of a page that must be decoded. A page without any is remembered."""
-        unseen = self.unseen(page.ids)
-        wanted = [at for at in unseen if page.hashes[at] not in settled.hashes]
-        self.known += len(unseen) - len(wanted)
+    def __init__(self, bounds: Bounds) -> None:
+        super().__init__(bounds)
+        self.listed_and_stored = 0
+        self.staged_count = 0
+        self.cache = PageCache()
+        """Pages of this listing, for the next one."""
+
+    def has_all(self, stored: int) -> bool:
+        """Whether each of the `stored` records was listed, without comparing ids."""
+        return self.listed_and_stored == stored
+
+    def add_cached_page(self, page: ListingPage, earlier: PageCache) -> None:
+        """Counts the records of a page whose bytes equal a page of the last listing, without decoding them."""
+        self.listed_and_stored += len(self.first_positions(page.ids))
+        self.cache.remember_page(page, *earlier.validity(page.digest))
+
+    def records_to_decode(self, page: ListingPage, skippable: SkippableHashes) -> list[StagedRow]:
+        """The records of a page that must be decoded. A page without any is cached."""
+        positions = self.first_positions(page.ids)
+        wanted = [position for position in positions if page.hashes[position] not in skippable.hashes]
+        self.listed_and_stored += len(positions) - len(wanted)
         self.staged_count += len(wanted)
-        if page.digest and not wanted and len(unseen) == len(page.ids):
-            self.familiar.keep(page, settled.since, settled.until)
+        if page.digest and not wanted and len(positions) == len(page.ids):
+            self.cache.remember_page(page, skippable.since, skippable.until)
         raws = page.raws() if wanted else []
-        return [(0, page.ids[at], page.hashes[at], bytes(raws[at])) for at in wanted]
+        return [(0, page.ids[position], page.hashes[position], bytes(raws[position])) for position in wanted]
+
+
+class ReportListing(Listing):
+    """A listing of samples in one time window. Times in ms."""
+
+    def __init__(self, bounds: Bounds, begin: int, horizon: int, problems: Problems) -> None:
+        super().__init__(bounds, problems)
+        self.begin = begin
+        """Where the window begins that was asked for; 0 where it is open."""
+        self.horizon = horizon
+        self.oldest = 1 << 62
+        """The oldest sample, of each id without its newest one."""
+        self.unsure = 0
+        """How many times may mean another hour."""

@@ -16,9 +16,11 @@ from oneweb_bridge.model.status import CallState, Response, Result
 from oneweb_bridge.mqtt.publisher import Publisher
 from oneweb_bridge.mqtt.session import CommandMessage
 from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
-from oneweb_bridge.polling.poller import Poller, PollResult
+from oneweb_bridge.polling.call_runtime import PollResult
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store.commands import PollRequest
 from oneweb_bridge.store.errors import StoreUnavailable
-from oneweb_bridge.store.store import PollRequest, Store
+from oneweb_bridge.store.store import Store
 
 _log = logging.getLogger("oneweb_bridge.commands")
 MOST_WAITING = 1000
@@ -102,11 +104,11 @@ class Executor:
     async def _resume_polls(self, group: asyncio.TaskGroup) -> None:
         """Asks again for the polls that waited when the bridge ended, and answers their commands."""
         asked_for: dict[tuple[str, str | None], list[PollRequest]] = {}
-        for request in await self._store.poll_requests():
+        for request in await self._store.commands.poll_requests():
             if request.call in self._poller.slots:
                 asked_for.setdefault((request.topic, request.sender), []).append(request)
         for (topic, sender), requests in asked_for.items():
-            wishes = [self._poller.wish(request.call, request.number)[0] for request in requests]
+            wishes = [self._poller.request_poll(request.call, request.number)[0] for request in requests]
             address = parse_command_topic(topic, self._publisher.tree.base)
             if address is not None:
                 incoming, command = CommandMessage(topic, b"", retain=False), Poll(address.name, sender)
@@ -147,14 +149,14 @@ class Executor:
         remembers = address.kind == "polling" and (incoming.retain or not self._modern)
         # A wish may be repeated when somebody else had changed it meanwhile; a retained poll runs once, ever.
         kept = incoming.retain and not (incoming.again and isinstance(command, Set))
-        if remembers and kept and await self._store.last_command_identity(incoming.topic) == mark[1]:
+        if remembers and kept and await self._store.commands.last_command_identity(incoming.topic) == mark[1]:
             await self._ignore(command, incoming, address)
             return
         await self._do(command, incoming, address, mark if remembers else None, group)
 
     async def _ignore(self, command: commands.Command, incoming: CommandMessage, address: CommandTopic) -> None:
         """Answers a retained command that has come before: it was obeyed, or it is a poll that still waits."""
-        waits = any(r.remembered and r.topic == incoming.topic for r in await self._store.poll_requests())
+        waits = any(r.remembered and r.topic == incoming.topic for r in await self._store.commands.poll_requests())
         if waits:
             self._answer(incoming, address, command.id, note="this retained poll waits for its turn already")
         else:
@@ -209,8 +211,8 @@ class Executor:
         """Stores what is asked for, so that it runs after a restart too, and asks the poller for it."""
         slots = self._poller.slots
         calls = [c for c in slots if slots[c].enabled] if command.call == ALL else [command.call]
-        numbers = await self._store.add_poll_requests(incoming.topic, calls, command.id, mark)
-        wishes = [self._poller.wish(call, number) for call, number in zip(calls, numbers, strict=True)]
+        numbers = await self._store.commands.add_poll_requests(incoming.topic, calls, command.id, mark)
+        wishes = [self._poller.request_poll(call, number) for call, number in zip(calls, numbers, strict=True)]
         pause = max((pause for _, pause in wishes), default=0.0)
         if pause > 0:
             at = rfc3339(self._clock.now() + round(pause * 1000))

@@ -1,6 +1,6 @@
-"""Records before, records after: what has changed, and what the journal is to say of it. No clock, no world.
+"""Compares stored and listed records; returns what to store and which events to append. Pure.
 
-What comes here has another hash than the stored record (see `glance`), which decides nothing yet:
+A listed record comes here when its hash differs from that of the stored one. That decides nothing yet:
 it is compared field by field.
 """
 
@@ -35,7 +35,7 @@ _RELATION_FIELDS: dict[RecordKind, tuple[str, ...]] = {
 
 
 class CompareRule(msgspec.Struct, frozen=True, kw_only=True):
-    """How one listing is compared. `threshold` in metres; times in ms; the lists in `sets` have no order."""
+    """How one listing is compared. `threshold` in metres; times in ms; the lists in `unordered` have no order."""
 
     kind: RecordKind
     volatile: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ class CompareRule(msgspec.Struct, frozen=True, kw_only=True):
     initial: bool = False
     remapped: bool = False
     now: int = 0
-    sets: frozenset[str] = frozenset()
+    unordered: frozenset[str] = frozenset()
 
 
 class ListedRecord(msgspec.Struct, frozen=True, gc=False):
@@ -56,17 +56,17 @@ class ListedRecord(msgspec.Struct, frozen=True, gc=False):
 def compare(
     rule: CompareRule,
     before: Mapping[str, StoredRecord],
-    fresh: Sequence[ListedRecord],
-    context: Mapping[str, StoredRecord],
+    listed: Sequence[ListedRecord],
+    terminals: Mapping[str, StoredRecord],
 ) -> Batch:
-    """What one slice of a complete listing changes. `context` has the terminals of components."""
+    """What one slice of a complete listing changes. `terminals` are those that components belong to."""
     batch = Batch()
-    for record in fresh:
+    for record in listed:
         stored = before.get(record.reading.id)
         if rule.kind == "usage":
             _usage(rule, stored, record, batch)
         elif rule.kind == "components":
-            _components(rule, stored, record, context.get(record.reading.id), batch)
+            _components(rule, stored, record, terminals.get(record.reading.id), batch)
         else:
             _record(rule, stored, record, batch)
     return batch
@@ -75,33 +75,33 @@ def compare(
 # ── terminals, products, organizations, sites ──────────────────────────────────────────────────
 
 
-def _record(rule: CompareRule, stored: StoredRecord | None, fresh: ListedRecord, batch: Batch) -> None:
-    reading = fresh.reading
+def _record(rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord, batch: Batch) -> None:
+    reading = listed.reading
     before = fields_of(stored)
     after = fields_to_publish(before, reading, rule)
     changed = changes(before, after, rule.volatile)
     if stored is not None and not changed:
-        batch.same.append((fresh.hash, rule.kind, reading.id))
+        batch.same.append((listed.hash, rule.kind, reading.id))
     else:
         doc = encode(after)
-        batch.puts.append(RecordWrite(rule.kind, reading.id, doc, fresh.hash, len(batch.entries)))
+        batch.puts.append(RecordWrite(rule.kind, reading.id, doc, listed.hash, len(batch.entries)))
         batch.entries.append(_event(rule, reading.id, doc, None if stored is None else changed))
         _mark_relations_stale(rule.kind, reading.id, before, after, batch)
 
 
 def fields_of(stored: StoredRecord | None) -> Fields:
-    """The announced fields of a stored record; none of one that is not stored."""
-    found: Fields = msgspec.json.decode(stored.doc) if stored else {}
-    return found
+    """The published fields of a stored record; none of one that is not stored."""
+    fields: Fields = msgspec.json.decode(stored.doc) if stored else {}
+    return fields
 
 
 def fields_to_publish(before: Fields, reading: DecodedRecord, rule: CompareRule) -> Fields:
-    """The fields to announce: a set in another order stays as it was, and so does a position that barely moved.
+    """The fields to publish: an unordered list in another order, and a position within `threshold`, stay as they are.
 
-    What could not be read is not among them, because what is not known is absent.
+    Unparseable fields are not among them, because what is not known is absent.
     """
     after = dict(reading.fields)
-    for name in rule.sets & before.keys():
+    for name in rule.unordered & before.keys():
         if sorted(_list(before[name])) == after.get(name):
             after[name] = before[name]
     if not moved(before, after, rule.threshold):
@@ -122,10 +122,10 @@ def moved(before: Fields, after: Fields, threshold: float) -> bool:
     return max(distance(before, after), height) > threshold
 
 
-def distance(one: Fields, other: Fields) -> float:
+def distance(start: Fields, end: Fields) -> float:
     """Great-circle distance in metres on a sphere of the Earth's mean radius. Source: haversine formula."""
     lat1, lon1, lat2, lon2 = (
-        math.radians(_float(fields[name])) for fields in (one, other) for name in ("latitude", "longitude")
+        math.radians(_float(fields[name])) for fields in (start, end) for name in ("latitude", "longitude")
     )
     half = math.sin((lat2 - lat1) / 2) ** 2 + math.cos(lat1) * math.cos(lat2) * math.sin((lon2 - lon1) / 2) ** 2
     return 2 * 6_371_008.8 * math.asin(math.sqrt(min(1.0, half)))
@@ -146,16 +146,16 @@ def changes(before: Fields, after: Fields, volatile: frozenset[str]) -> dict[str
 
 def _event(rule: CompareRule, id: str, doc: bytes, changed: dict[str, dict[str, Value | None]] | None) -> Entry:
     what = "added" if changed is None else "changed"
-    said: dict[str, object] = {} if changed is None else {"changed": changed}
-    said |= {"record": msgspec.Raw(doc), "initial": rule.initial}
+    body: dict[str, object] = {} if changed is None else {"changed": changed}
+    body |= {"record": msgspec.Raw(doc), "initial": rule.initial}
     if rule.remapped:
-        said["remapped"] = True
-    return Entry(rule.kind, id, what, "", rule.now, encode(said))  # type: ignore[arg-type]  # both are Whats
+        body["remapped"] = True
+    return Entry(rule.kind, id, what, "", rule.now, encode(body))  # type: ignore[arg-type]  # both are Whats
 
 
 def _mark_relations_stale(kind: RecordKind, id: str, before: Fields, after: Fields, batch: Batch) -> None:
-    same = all(before.get(name) == after.get(name) for name in _RELATION_FIELDS.get(kind, ()))
-    if same and ((before and after) or kind in _LINKED):
+    unchanged = all(before.get(name) == after.get(name) for name in _RELATION_FIELDS.get(kind, ()))
+    if unchanged and ((before and after) or kind in _LINKED):
         return
     if kind == "terminal":
         batch.stale.append(id)
@@ -176,38 +176,38 @@ def _list(value: Value | None) -> list[str]:
 
 
 def _components(
-    rule: CompareRule, stored: StoredRecord | None, fresh: ListedRecord, terminal: StoredRecord | None, batch: Batch
+    rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord, terminal: StoredRecord | None, batch: Batch
 ) -> None:
-    reading = fresh.reading
+    reading = listed.reading
     before, after = fields_of(stored), dict(reading.fields)
     changed = changes(before, after, frozenset())
     if not after or (stored is not None and not changed):
         # An empty list means that the API does not know, not that a terminal lost its firmware.
         if stored is not None:
-            batch.same.append((fresh.hash, "components", reading.id))
+            batch.same.append((listed.hash, "components", reading.id))
         return
     doc = encode(after)
-    said: dict[str, object] = {"components": msgspec.Raw(doc)}
+    body: dict[str, object] = {"components": msgspec.Raw(doc)}
     if stored is not None:
-        said["changed"] = {f"components.{name}": change for name, change in changed.items()}
-        said["record"] = msgspec.Raw(terminal.doc) if terminal else {"imei": reading.id}
-        said["initial"] = False
+        body["changed"] = {f"components.{name}": change for name, change in changed.items()}
+        body["record"] = msgspec.Raw(terminal.doc) if terminal else {"imei": reading.id}
+        body["initial"] = False
         if rule.remapped:
-            said["remapped"] = True
-    batch.puts.append(RecordWrite("components", reading.id, doc, fresh.hash, len(batch.entries)))
-    batch.entries.append(Entry("terminal", reading.id, "components", "", rule.now, encode(said)))
+            body["remapped"] = True
+    batch.puts.append(RecordWrite("components", reading.id, doc, listed.hash, len(batch.entries)))
+    batch.entries.append(Entry("terminal", reading.id, "components", "", rule.now, encode(body)))
 
 
 # ── usage ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _usage(rule: CompareRule, stored: StoredRecord | None, fresh: ListedRecord, batch: Batch) -> None:
-    reading = fresh.reading
+def _usage(rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord, batch: Batch) -> None:
+    reading = listed.reading
     before = fields_of(stored)
     after = fields_to_publish(before, reading, msgspec.structs.replace(rule, threshold=0.0))
     ignored = rule.volatile | {"time", "ts", "cycle_started"}
     if stored is not None and not changes(before, after, ignored):
-        batch.same.append((fresh.hash, "usage", reading.id))
+        batch.same.append((listed.hash, "usage", reading.id))
         return
     effective = parse_time(after.get("effective_date"))
     ts = rule.now if effective is None else effective
@@ -219,12 +219,12 @@ def _usage(rule: CompareRule, stored: StoredRecord | None, fresh: ListedRecord, 
     if "product_id" in after and _bucket_outline(before) != _bucket_outline(after):
         batch.reshaped.append(("product", str(after["product_id"])))
     doc = encode(after)
-    batch.puts.append(RecordWrite("usage", reading.id, doc, fresh.hash, len(batch.entries)))
+    batch.puts.append(RecordWrite("usage", reading.id, doc, listed.hash, len(batch.entries)))
     batch.entries.append(_usage_entry(after, reading.id, "usage", ts, doc))
 
 
 def _bucket_outline(bucket: Fields) -> tuple[object, ...]:
-    """What a bucket has, apart from the amounts, which differ in every poll."""
+    """Which fields a bucket has, without its amounts, which differ in every poll."""
     names = sorted(bucket.keys() - {"cycle_started"})
     return names, bucket.get("product_id"), bucket.get("bucket_name"), bool(bucket.get("entitlement_gb"))
 
@@ -248,17 +248,19 @@ def _usage_entry(fields: Fields, bucket: str, what: str, ts: int, body: bytes) -
 # ── removal ────────────────────────────────────────────────────────────────────────────────────
 
 
-def removed(kind: RecordKind, gone: Mapping[str, StoredRecord], topics: Mapping[str, Sequence[str]], now: int) -> Batch:
-    """The end of records: the last that is known of each, and which of its topics are cleared."""
+def remove(
+    kind: RecordKind, removed: Mapping[str, StoredRecord], topics: Mapping[str, Sequence[str]], now: int
+) -> Batch:
+    """The removal of records: the last that is known of each, and which of its topics are cleared."""
     batch = Batch()
-    for id, stored in gone.items():
+    for id, stored in removed.items():
         batch.removed.append((kind, id))
         fields = fields_of(stored)
         if kind == "usage":
             batch.entries.append(_usage_entry(fields, id, "clear", now, encode([])))
             continue
-        said = {"record": msgspec.Raw(stored.doc), "clears": list(topics.get(id, ()))}
-        batch.entries.append(Entry(kind, id, "removed", "", now, encode(said)))
+        body = {"record": msgspec.Raw(stored.doc), "clears": list(topics.get(id, ()))}
+        batch.entries.append(Entry(kind, id, "removed", "", now, encode(body)))
         _mark_relations_stale(kind, id, fields, {}, batch)
     if kind == "terminal":
         batch.stale.clear()

@@ -1,7 +1,7 @@
 """What belongs to a terminal, joined from the records of the other calls. Pure.
 
-All joins are soft: the lists are polled at different times, so an id without a record is normal,
-and then what the terminal or its product itself says of it counts.
+All joins are soft: the calls are polled at different times, so an id without a record is normal,
+and then the name counts that the terminal or its product itself carries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def join_relations(
 ) -> dict[str, object]:
     """The relations of one terminal: ids, and names where they are known."""
     ids = {*_texts(terminal.get("product_ids")), *(str(product["product_id"]) for product in products)}
-    said: dict[str, object] = {"imei": imei, "product_ids": sorted(ids)}
+    joined: dict[str, object] = {"imei": imei, "product_ids": sorted(ids)}
     sources = {
         "site": _carried_reference(terminal, "site_id", "") or _first(products, "site_id", ""),
         _PARTNER: _carried_reference(terminal, "party_id", "party_name")
@@ -31,15 +31,16 @@ def join_relations(
         _CUSTOMER: _first(products, f"{_CUSTOMER}_id", f"{_CUSTOMER}_name")
         or _carried_reference(terminal, f"{_CUSTOMER}_id", f"{_CUSTOMER}_name"),
     }
-    for name, found in sources.items():
-        if found is not None:
-            records = sites if name == "site" else organizations
-            known = records.get(found[0], {}).get("name") or found[1]
-            said[name] = {"id": found[0], "name": known} if known else {"id": found[0]}
-    return said
+    for member, reference in sources.items():
+        if reference is not None:
+            id, carried_name = reference
+            records = sites if member == "site" else organizations
+            name = records.get(id, {}).get("name") or carried_name
+            joined[member] = {"id": id, "name": name} if name else {"id": id}
+    return joined
 
 
-def wanted_ids(terminals: Mapping[str, Fields], products: Mapping[str, Fields]) -> tuple[set[str], set[str]]:
+def named_ids(terminals: Mapping[str, Fields], products: Mapping[str, Fields]) -> tuple[set[str], set[str]]:
     """The sites and the organizations whose names the relations of these terminals need."""
     records = [*terminals.values(), *products.values()]
     sites = {str(record["site_id"]) for record in records if "site_id" in record}
@@ -50,17 +51,17 @@ def wanted_ids(terminals: Mapping[str, Fields], products: Mapping[str, Fields]) 
 def compare(
     imeis: Sequence[str],
     terminals: Mapping[str, Fields],
-    related: Mapping[str, dict[str, object]],
+    joined: Mapping[str, dict[str, object]],
     before: Mapping[str, StoredRecord],
     now: int,
 ) -> Batch:
-    """What to store and say of the relations of `imeis`; terminals that are gone have none."""
+    """What to store and to publish of the relations of `imeis`; removed terminals have none."""
     batch = Batch(related=list(imeis))
     for imei in imeis:
         if imei not in terminals:
             continue
-        doc = encode(related[imei])
-        if imei not in before or fields_of(before[imei]) != related[imei]:
+        doc = encode(joined[imei])
+        if imei not in before or fields_of(before[imei]) != joined[imei]:
             batch.puts.append(RecordWrite("relations", imei, doc, entry=len(batch.entries)))
             batch.entries.append(Entry("terminal", imei, "state", "relations", now, doc))
     return batch
@@ -72,7 +73,7 @@ def _carried_reference(fields: Fields, id_name: str, name: str) -> tuple[str, st
 
 
 def _first(products: Sequence[Fields], id_name: str, name: str) -> tuple[str, str] | None:
-    return next((found for product in products if (found := _carried_reference(product, id_name, name))), None)
+    return next((ref for product in products if (ref := _carried_reference(product, id_name, name))), None)
 
 
 def _texts(value: object) -> list[str]:

@@ -1,8 +1,10 @@
-"""Samples before, samples after: each goes out exactly once, and a topic never goes back in time. Pure.
+"""Decides which samples are new or corrected and to which topic each goes. Pure.
 
-The newest sample of a report and id goes to its `metric` topic, every other one to `history`. What
-was seen before is known by its time and the hash of its values; the same time with other values is
-a correction.
+Each is published exactly once, and a topic never goes back in time.
+
+The newest sample of a report and id goes to its `metric` topic, every other one to `history`. A
+sample is known by its time and the hash of its values; the same time with other values is a
+correction.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +31,7 @@ from oneweb_bridge.model.value_types import value_types
 
 
 def believable(past: KnownSamples, latest: int) -> KnownSamples:
-    """What is known, without samples of a time that is not believed now: a wrong clock may have let them in."""
+    """The known samples without those of a time that is not believed now: a wrong clock may have let them in."""
     seen = {ts: hash_ for ts, hash_ in past.seen.items() if ts <= latest}
     if past.ts <= latest:
         return KnownSamples(past.ts, past.hash, seen)
@@ -38,17 +40,17 @@ def believable(past: KnownSamples, latest: int) -> KnownSamples:
 
 
 class SampleContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What one slice of samples is judged against.
+    """What one slice of samples is compared with.
 
-    `past` has the ids that are known and is brought forward as samples go out; `latest` is the
-    newest time of each id in the whole answer; ids in `gone` have no metric topic. Samples older
-    than `horizon` cannot be told from those that went out long ago. Times in ms.
+    `past` has the known samples of each id, and is brought forward as samples are published; `latest` is
+    the newest time of each id in the whole answer; `removed` ids have no metric topic. Samples older than
+    `horizon` cannot be told from those that were published long ago. Times in ms.
     """
 
     entity: str
     past: dict[str, KnownSamples]
     latest: Mapping[str, int]
-    gone: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
     horizon: int = 0
     now: int = 0
 
@@ -61,7 +63,7 @@ def hash_of(values: Fields) -> int:
 def classify_sample(
     past: KnownSamples | None, ts: int | None, hash_: int, horizon: int
 ) -> Literal["new", "corrected", "known"]:
-    """Whether a sample has to go out, and as what."""
+    """Classifies a sample as new, corrected or known (published before)."""
     if past is None:
         return "new"
     if ts is None:
@@ -76,10 +78,10 @@ def batch_new_samples(samples: Iterable[Sample], context: SampleContext) -> Batc
     batch = Batch()
     for sample in samples:
         past = context.past.get(sample.id)
-        said = classify_sample(past, sample.ts, hash_of(sample.values), context.horizon)
-        if said != "known":
+        classification = classify_sample(past, sample.ts, hash_of(sample.values), context.horizon)
+        if classification != "known":
             past = context.past.setdefault(sample.id, KnownSamples()) if past is None else past
-            _publish(sample, past, context, batch, corrected=said == "corrected")
+            _publish(sample, past, context, batch, corrected=classification == "corrected")
     return batch
 
 
@@ -88,18 +90,18 @@ def _publish(sample: Sample, past: KnownSamples, context: SampleContext, batch: 
     # One without a time gets that of the poll; a clock that was set back must not put it behind the one before.
     ts = max(context.now, past.ts + 1) if sample.ts is None else sample.ts
     newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts)
-    gone = sample.id in context.gone
+    is_removed = sample.id in context.removed
     doc = sample_payload(sample, context.entity, ts, corrected=corrected)
-    if corrected or gone or not newest:
+    if corrected or is_removed or not newest:
         batch.entries.append(Entry(context.entity, sample.id, "history", sample.report, ts, doc))
-    if newest and gone:
+    if newest and is_removed:
         # It counts as the newest known, so that nothing older follows it when its topic is back.
         batch.newest.append(NewestSampleWrite(context.entity, sample.report, sample.id, ts, hash_))
     elif newest:
         index = len(batch.entries)
         batch.entries.append(Entry(context.entity, sample.id, "metric", sample.report, ts, doc))
-        known = value_types(sample.values)
-        batch.newest.append(NewestSampleWrite(context.entity, sample.report, sample.id, ts, hash_, doc, index, known))
+        types = value_types(sample.values)
+        batch.newest.append(NewestSampleWrite(context.entity, sample.report, sample.id, ts, hash_, doc, index, types))
     if newest:
         past.ts, past.hash = ts, hash_
     batch.seen.append(SeenSample(context.entity, sample.report, sample.id, ts, hash_))
@@ -108,13 +110,13 @@ def _publish(sample: Sample, past: KnownSamples, context: SampleContext, batch: 
 
 def sample_payload(sample: Sample, entity: str, ts: int, *, corrected: bool = False) -> bytes:
     """The payload of a sample: its key, its time, its values."""
-    said: dict[str, object] = {"imei" if entity == "terminal" else "product_id": sample.id}
+    payload: dict[str, object] = {"imei" if entity == "terminal" else "product_id": sample.id}
     if sample.report != PRESENCE:
-        said["report"] = sample.report
-    said |= {"time": rfc3339(ts), "ts": ts, **sample.labels, **sample.values}
+        payload["report"] = sample.report
+    payload |= {"time": rfc3339(ts), "ts": ts, **sample.labels, **sample.values}
     if corrected:
-        said["corrected"] = True
-    return encode(said)
+        payload["corrected"] = True
+    return encode(payload)
 
 
 # ── reports that stop ──────────────────────────────────────────────────────────────────────────
@@ -126,42 +128,42 @@ class StopThreshold(msgspec.Struct, frozen=True):
     lateness: int
     interval: int
 
-    def with_steps(self, online: Iterable[OnlineTerminal]) -> int:
-        """How old a newest sample may be: the lateness and three intervals, or steps of the report where longer."""
-        steps = [one.newest - one.before for one in online if one.before >= 0]
+    def max_age(self, online: Iterable[OnlineTerminal]) -> int:
+        """Age in ms above which a report has stopped: lateness, and three times the longer of interval and step."""
+        steps = [terminal.newest - terminal.before for terminal in online if terminal.before >= 0]
         return self.lateness + 3 * max(self.interval, median_high(steps) if steps else 0)
 
 
 class StoppedReports(msgspec.Struct):
-    """What is remembered from poll to poll: since when each terminal is online, and whose silence was told."""
+    """State between polls: since when each terminal is online, and whose stopped report was alerted."""
 
     since: dict[str, int] | None = None
-    told: set[str] = set()
+    alerted: set[str] = set()
 
 
 def find_stopped(online: Sequence[OnlineTerminal], since: Mapping[str, int], oldest: int) -> list[str]:
     """The terminals without a sample newer than `oldest` though online since then, while at least half have one."""
-    late = [one.id for one in online if one.newest < oldest]
-    fresh = len(online) - len(late)
-    if fresh == 0 or 2 * fresh < len(online) - 1:
+    late = [terminal.id for terminal in online if terminal.newest < oldest]
+    on_time = len(online) - len(late)
+    if on_time == 0 or 2 * on_time < len(online) - 1:
         return []
     return [id for id in late if since.get(id, 0) <= oldest]
 
 
 def newly_stopped(
-    attention: StoppedReports, online: Sequence[OnlineTerminal], patience: StopThreshold, now: int
+    reports: StoppedReports, online: Sequence[OnlineTerminal], threshold: StopThreshold, now: int
 ) -> list[str]:
-    """The terminals whose report has stopped and was not told of since it last went on. Brings `attention` forward.
+    """The terminals whose report has stopped and was not alerted since it last went on. Brings `reports` forward.
 
-    One that has just come back online is given the same patience; at the first look all count as online for long.
+    One that has just come back online is given the same time; at the first poll all count as online for long.
     """
-    known = attention.since
-    attention.since = {one.id: 0 if known is None else known.get(one.id, now) for one in online}
-    oldest = now - patience.with_steps(online)
-    attention.told -= {one.id for one in online if one.newest >= oldest}
-    silent = [id for id in find_stopped(online, attention.since, oldest) if id not in attention.told]
-    attention.told.update(silent)
-    return silent
+    before = reports.since
+    reports.since = {terminal.id: 0 if before is None else before.get(terminal.id, now) for terminal in online}
+    oldest = now - threshold.max_age(online)
+    reports.alerted -= {terminal.id for terminal in online if terminal.newest >= oldest}
+    stopped = [id for id in find_stopped(online, reports.since, oldest) if id not in reports.alerted]
+    reports.alerted.update(stopped)
+    return stopped
 
 
 # ── presence ───────────────────────────────────────────────────────────────────────────────────
@@ -169,8 +171,8 @@ def newly_stopped(
 PRESENCE = "presence"
 """The sample that terminals themselves are: when they were first and last seen."""
 
-PRESENCE_EVERY = 3_600_000
-"""Presence goes out at most this often per terminal, in ms."""
+PRESENCE_INTERVAL_MS = 3_600_000
+"""Presence is published at most this often per terminal."""
 
 
 def presence_of(reading: DecodedRecord) -> Sample | None:

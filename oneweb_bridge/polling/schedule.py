@@ -7,7 +7,7 @@ FIRST_STORE_RETRY, LONGEST_STORE_RETRY, MOST_STORE_RETRIES = 1.0, 5.0, 10
 UNAUTHORIZED_RETRY_S = 900.0
 """After 401 or 403: nothing but a change of credentials helps, so ask seldom."""
 SCHEDULED_SHARE = 0.9
-"""The share of what the limiter allows that scheduled polls may use; the rest is for retries and wishes."""
+"""Share of what the limiter allows that scheduled polls may use; the rest is for retries and requested polls."""
 
 
 def first_wait(age: float | None, interval: float) -> float:

@@ -14,7 +14,8 @@ import msgspec
 
 from oneweb_bridge.model.records import Fields
 from oneweb_bridge.store import database
-from oneweb_bridge.store.store import MARK_DIRTY
+from oneweb_bridge.store.database import placeholders
+from oneweb_bridge.store.device_marks import MARK_DIRTY
 
 CLEARED_HASH = b"gone"
 """The hash of a device that was cleared: remembered for a day, because a broker may forget that it was."""
@@ -56,7 +57,7 @@ async def open_devices(path: Path, now: Callable[[], int]) -> AsyncIterator["Dev
 
 
 class Devices:
-    """Made by `opened`. Every method is one transaction or a few reads."""
+    """Made by `open_devices`. Every method is one transaction or a few reads."""
 
     def __init__(self, db: aiosqlite.Connection, now: Callable[[], int]) -> None:
         self._db = db
@@ -73,7 +74,7 @@ class Devices:
     async def mark_all(self, fingerprint: str, own: Iterable[tuple[str, str]]) -> None:
         """Marks every device that there is or was, and those of the bridge's `own`, under new settings."""
         now = self._now()
-        async with self._transaction():
+        async with database.transaction(self._db, self._lock):
             # The bridge's own come first, without a pause: all others hang on them.
             await self._db.executemany(MARK_DIRTY, [(kind, id, 0) for kind, id in own])
             await self._db.execute(f"UPDATE discovery SET {_MARKED}", (now,))
@@ -90,7 +91,7 @@ class Devices:
         What was cleared since then is cleared again, unless everything is forgotten.
         """
         gone = CLEARED_HASH if seq == 0 else b""
-        async with self._transaction():
+        async with database.transaction(self._db, self._lock):
             cursor = await self._db.execute(
                 f"UPDATE discovery SET {_MARKED}, hash = x'' WHERE topic <> '' AND seq >= ? AND hash <> ?",
                 (self._now(), seq, gone),
@@ -100,7 +101,7 @@ class Devices:
     async def drop_unsent(self) -> None:
         """Forgets the marks of devices that nothing was sent of."""
         if await self._rows("SELECT 1 FROM discovery WHERE topic = '' LIMIT 1"):
-            async with self._transaction():
+            async with database.transaction(self._db, self._lock):
                 await self._db.execute("DELETE FROM discovery WHERE topic = ''")
 
     async def dirty(self, pause: float, limit: int, skip: Iterable[tuple[str, str]] = ()) -> list[DirtyDevice]:
@@ -130,7 +131,7 @@ class Devices:
     async def note(self, sent: Sequence[DeviceUpdate], seq: int) -> None:
         """Stores what became of dirty devices with the journal published to `seq`. What was marked meanwhile stays."""
         now = self._now()
-        async with self._transaction():
+        async with database.transaction(self._db, self._lock):
             for one in sent:
                 await self._note(one, now, seq)
             await self._db.execute(
@@ -182,7 +183,7 @@ class Devices:
         """Each of the reports that has a newest sample of this id, with the letters of its values."""
         rows = await self._rows(
             f"""SELECT report, letters FROM newest WHERE id = ? AND seq > 0 AND letters <> ''
-                AND report IN ({", ".join("?" * len(reports))}) ORDER BY report""",
+                AND report IN ({placeholders(reports)}) ORDER BY report""",
             (id, *reports),
         )
         return [(row[0], row[1]) for row in rows]
@@ -210,11 +211,6 @@ class Devices:
             (product_id,),
         )
         return [(row[0], msgspec.json.decode(row[1])) for row in rows]
-
-    @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        async with database.transaction(self._db, self._lock):
-            yield
 
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return await database.fetch_all(self._db, sql, parameters)

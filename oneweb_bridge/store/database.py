@@ -317,6 +317,11 @@ async def renew_copy(db: aiosqlite.Connection) -> None:
         await db.execute("DELETE FROM meta WHERE name IN ('copied', 'places')")
 
 
+def placeholders(values: Sequence[object]) -> str:
+    """As many question marks as there are values, for `IN (…)`."""
+    return ", ".join("?" * len(values))
+
+
 async def pragma(db: aiosqlite.Connection, name: str) -> int:
     """The integer value of a pragma."""
     async with db.execute(f"PRAGMA {name}") as cursor:

@@ -11,7 +11,8 @@ from typing import Any
 
 import aiosqlite
 
-from oneweb_bridge.store import database
+from oneweb_bridge.store import database, slices
+from oneweb_bridge.store.database import placeholders
 
 StagedRow = tuple[int, str, bytes, bytes]
 """Time in ms, id, hash and body."""
@@ -30,7 +31,7 @@ CREATE INDEX staged_id ON staged (call, id, ts);
 
 
 @contextlib.asynccontextmanager
-async def opened() -> AsyncIterator["Staging"]:
+async def open_staging() -> AsyncIterator["Staging"]:
     """An empty staging table that is gone with the block."""
     async with database.temporary() as db:
         await db.executescript(_SCHEMA)
@@ -38,7 +39,7 @@ async def opened() -> AsyncIterator["Staging"]:
 
 
 class Staging:
-    """Made by `opened`. Every method that writes is one transaction."""
+    """Made by `open_staging`. Every method that writes is one transaction."""
 
     def __init__(self, db: aiosqlite.Connection) -> None:
         self._db = db
@@ -50,7 +51,7 @@ class Staging:
             await self._db.execute("DELETE FROM staged WHERE call = ?", (call,))
 
     async def add(self, call: str, rows: Sequence[StagedRow]) -> None:
-        """Adds rows of a call."""
+        """Adds rows of a call, to wait until its listing is complete."""
         if not rows:
             return
         async with database.transaction(self._db, self._lock):
@@ -59,29 +60,28 @@ class Staging:
                 [(call, *row) for row in rows],
             )
 
-    async def slices(self, call: str, size: int) -> AsyncIterator[list[StagedRow]]:
-        """Yields the rows of a call, oldest time first and then by id, `size` at a time."""
+    async def iter_slices(self, call: str) -> AsyncIterator[list[StagedRow]]:
+        """Yields the rows of a call in slices, oldest time first and then by id."""
         numbers = [
             row[0]
             for row in await self._rows("SELECT number FROM staged WHERE call = ? ORDER BY ts, id, number", (call,))
         ]
-        for start in range(0, len(numbers), size):
-            part = numbers[start : start + size]
+        for part in slices.slices_of(numbers):
             rows = await self._rows(
-                f"SELECT ts, id, hash, body FROM staged WHERE number IN ({_placeholders(part)}) "
-                "ORDER BY ts, id, number",
+                f"SELECT ts, id, hash, body FROM staged WHERE number IN ({placeholders(part)}) ORDER BY ts, id, number",
                 part,
             )
             yield [(row[0], row[1], row[2], row[3]) for row in rows]
 
-    async def ids(self, call: str) -> list[str]:
-        """The ids of which a row of a call is staged."""
-        return [row[0] for row in await self._rows("SELECT DISTINCT id FROM staged WHERE call = ?", (call,))]
+    async def ids(self, call: str) -> list[Sequence[str]]:
+        """The ids of which a row of a call is staged, in slices."""
+        rows = await self._rows("SELECT DISTINCT id FROM staged WHERE call = ?", (call,))
+        return list(slices.slices_of([row[0] for row in rows]))
 
-    async def latest(self, call: str, ids: Sequence[str]) -> dict[str, int]:
+    async def newest_times(self, call: str, ids: Sequence[str]) -> dict[str, int]:
         """The newest time that is staged of each id, in ms."""
         rows = await self._rows(
-            f"SELECT id, max(ts) FROM staged WHERE call = ? AND id IN ({_placeholders(ids)}) GROUP BY id",
+            f"SELECT id, max(ts) FROM staged WHERE call = ? AND id IN ({placeholders(ids)}) GROUP BY id",
             (call, *ids),
         )
         return {row[0]: row[1] for row in rows}
@@ -89,7 +89,3 @@ class Staging:
     async def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
         async with self._lock:
             return await database.fetch_all(self._db, sql, parameters)
-
-
-def _placeholders(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))

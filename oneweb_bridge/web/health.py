@@ -134,12 +134,12 @@ class Health:
                 "call_fresh": float(state.fresh),
                 "call_interval_seconds": slot.effective,
                 "call_duration_seconds": (state.duration_ms or 0) / 1000,
-                "call_failures": slot.memory.failures,
+                "call_failures": slot.progress.failures,
                 "call_records": state.records,
             }
             # What has never happened has no time, least of all 1970.
-            if slot.memory.last_success:
-                told[call]["call_last_success_timestamp_seconds"] = slot.memory.last_success / 1000
+            if slot.progress.last_success:
+                told[call]["call_last_success_timestamp_seconds"] = slot.progress.last_success / 1000
         for name in (name for name in METRICS if name.startswith("call_")):
             family = GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], labels=["call"])
             for call, values in told.items():

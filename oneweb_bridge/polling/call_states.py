@@ -1,0 +1,141 @@
+"""The states of calls and the alerts, as the journal has them.
+
+The state of a call is a record like any other: compared, committed and published through the journal.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from oneweb_bridge.clock import Clock
+from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.model.records import Alert, Batch, Entry, RecordWrite
+from oneweb_bridge.model.status import Alarm, CallState
+from oneweb_bridge.polling import schedule
+from oneweb_bridge.polling.call_runtime import CallRuntime
+from oneweb_bridge.store.call_progress import CallProgress
+from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.store import Store
+
+_log = logging.getLogger("oneweb_bridge.poller")
+
+FRESH_CHECK_S = 2.0
+"""Seconds between two looks whether `fresh` has gone false, or something is still to be stored."""
+ONCE_PER_RUN = frozenset(("unpaged", "time_not_believed"))
+"""Raised once per call and run: not every record is decoded in each poll, so a poll without it proves nothing."""
+MAX_WAITING_ALERTS = 100
+"""Alerts that wait until they can be stored."""
+
+
+class CallStates:
+    """Stores states and alerts; what cannot be stored now is tried again by `retry_loop`."""
+
+    def __init__(self, calls: Mapping[str, CallRuntime], store: Store, clock: Clock) -> None:
+        self._calls = calls
+        self._store = store
+        self._clock = clock
+        self._waiting_alerts: list[Entry] = []
+
+    def state(self, call: CallRuntime, wait: float | None = None) -> CallState:
+        """The state of a call, whose next poll is `wait` seconds from now, or when it is due."""
+        progress = call.progress
+        left = wait if wait is not None else max(0.0, call.due - time.monotonic())
+        is_scheduled = call.enabled and not call.running
+        return CallState(
+            call=call.call,
+            enabled=call.enabled,
+            interval=round(call.interval),
+            status=call.status,
+            fresh=self._is_fresh(call),
+            last_poll=rfc3339(progress.last_poll) if progress.last_poll else None,
+            last_success=rfc3339(progress.last_success) if progress.last_success else None,
+            duration_ms=call.duration_ms,
+            records=call.records,
+            events=call.events,
+            samples=call.samples,
+            next_poll=rfc3339(self._clock.now() + round(left * 1000)) if is_scheduled else None,
+            error=call.error,
+        )
+
+    def _is_fresh(self, call: CallRuntime) -> bool:
+        return schedule.is_fresh(self._store.steady.age(call.progress.succeeded), call.effective, call.lateness)
+
+    # ── states ─────────────────────────────────────────────────────────────────────────────────
+
+    async def store_end_of_poll(self, call: CallRuntime, wait: float, alerts: Sequence[Alert] | None) -> None:
+        """Stores how a poll ended, in one transaction: state, progress, new alerts, and the requests it has served.
+
+        An alert is published once, until a poll came to its end without it; None leaves the alerts as they are.
+        """
+        new = [alert for alert in alerts or () if (alert.kind, alert.about) not in call.alerted]
+        batch, doc = Batch(entries=[self._alert_entry(alert) for alert in new]), encode(self.state(call, wait))
+        self._add_state(batch, call, doc)
+        ended = call.ended
+        await self._store.commit(batch, call.progress, tuple(ended))
+        call.stored_state, call.ended = doc, call.ended - ended
+        if alerts is not None:
+            kept = {key for key in call.alerted if key[0] in ONCE_PER_RUN}
+            call.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
+        for alert in new:
+            _log.warning("%s: %s", call.call, alert.message)
+
+    async def store_changed(self, calls: Iterable[CallRuntime], progress: CallProgress | None = None) -> None:
+        """Stores the states that differ from the stored ones, in one transaction. Raises StoreUnavailable."""
+        docs = {call: doc for call in calls if (doc := encode(self.state(call))) != call.stored_state}
+        if not docs:
+            return
+        batch, ended = Batch(), frozenset(n for call in docs if not call.running for n in call.ended)
+        for call, doc in docs.items():
+            self._add_state(batch, call, doc)
+            call.stored_state = b""
+        try:
+            await self._store.commit(batch, progress, tuple(ended))
+        except StoreUnavailable as error:
+            _log.error("%s: the state could not be stored: %s", ", ".join(call.call for call in docs), error)
+            raise
+        for call, doc in docs.items():
+            call.stored_state, call.ended = doc, call.ended - ended
+
+    async def publish(self, *calls: CallRuntime) -> None:
+        """Stores the states that have changed; what cannot be stored is tried again soon."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.store_changed(calls)
+
+    def _add_state(self, batch: Batch, call: CallRuntime, doc: bytes) -> None:
+        batch.puts.append(RecordWrite("call", call.call, doc, entry=len(batch.entries)))
+        batch.entries.append(Entry("call", call.call, "state", "state", self._clock.now(), doc))
+
+    # ── alerts ─────────────────────────────────────────────────────────────────────────────────
+
+    async def alert(self, alert: Alert) -> None:
+        """Appends an alert to the journal; one that cannot be stored is tried again soon."""
+        self._waiting_alerts.append(self._alert_entry(alert))
+        await self._store_waiting_alerts()
+
+    def _alert_entry(self, alert: Alert) -> Entry:
+        now = self._clock.now()
+        body = encode(Alarm(time=rfc3339(now), kind=alert.kind, message=alert.message, call=alert.call))
+        return Entry("bridge", "", "alert", alert.kind, now, body)
+
+    async def _store_waiting_alerts(self) -> None:
+        """Stores the alerts that wait. Of more than `MAX_WAITING_ALERTS` the oldest are dropped."""
+        waiting, self._waiting_alerts = self._waiting_alerts[-MAX_WAITING_ALERTS:], []
+        if not waiting:
+            return
+        try:
+            await self._store.commit(Batch(entries=waiting))
+        except StoreUnavailable as error:
+            self._waiting_alerts = waiting + self._waiting_alerts
+            _log.error("%d alerts could not be stored: %s", len(waiting), error)
+
+    async def retry_loop(self) -> None:
+        """Lets `fresh` go false by the clock, without a poll, and stores what could not be stored. Never returns."""
+        while True:
+            await asyncio.sleep(FRESH_CHECK_S)
+            await self._store_waiting_alerts()
+            for call in self._calls.values():
+                stored = call.stored_state
+                if not stored or (b'"fresh":true' in stored and not self._is_fresh(call)):
+                    await self.publish(call)

@@ -1,0 +1,136 @@
+"""What all polls share, and what each of them gives."""
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+
+import msgspec
+
+from oneweb_bridge.api import fetch
+from oneweb_bridge.api.client import ApiClient
+from oneweb_bridge.api.listing import ListingPage, PageCache, Problems, UnreadableValues
+from oneweb_bridge.clock import Clock
+from oneweb_bridge.config import filters
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.decode.border import Unreadable
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.model.records import Alert, KnownSamples, RecordKind
+from oneweb_bridge.polling import samples
+from oneweb_bridge.polling.compiled_call import CompiledCall
+from oneweb_bridge.store.call_progress import CallProgress
+from oneweb_bridge.store.store import Store
+
+_log = logging.getLogger("oneweb_bridge.intake")
+
+
+class PollOutcome(msgspec.Struct, kw_only=True):
+    """What one complete poll brought, and what of it could not be read.
+
+    `progress` is to be stored together with the call's new state.
+    """
+
+    progress: CallProgress
+    records: int = 0
+    events: int = 0
+    samples: int = 0
+    held: str = ""
+    """What is held, in a sentence."""
+    unpaged: bool = False
+    alerts: list[Alert] = []
+    problems: Problems = msgspec.field(default_factory=Problems)
+
+
+class PageCaches:
+    """The cached pages of each call's last listing."""
+
+    def __init__(self) -> None:
+        self._caches: dict[str, PageCache] = {}
+        self.version = 0
+        """Another one since what was cached before does not hold any more."""
+
+    def take(self, call: str) -> PageCache:
+        """The cached pages of a call, which are kept for one poll only."""
+        return self._caches.pop(call, PageCache())
+
+    def keep(self, call: str, cache: PageCache, version: int) -> None:
+        """Keeps the pages of a listing that began under a version, unless that is over."""
+        if version == self.version:
+            self._caches[call] = cache
+
+    def clear(self) -> None:
+        """Drops all pages, also those that polls under way are collecting."""
+        self.version += 1
+        self._caches.clear()
+
+
+class PollContext:
+    """The store, the API, the clock and the configuration in force, as polls use them."""
+
+    def __init__(self, store: Store, api: ApiClient, config: Config, clock: Clock) -> None:
+        self.store = store
+        self.api = api
+        self.config = config
+        self.page_caches = PageCaches()
+        self.unreadable: defaultdict[str, UnreadableValues] = defaultdict(UnreadableValues)
+        self.stopped: defaultdict[str, samples.StoppedReports] = defaultdict(samples.StoppedReports)
+        self.slice_lock = asyncio.Lock()
+        """Held from the look at which records there are to the commit that relies on it: no removal comes between."""
+        self._clock = clock
+
+    def now(self) -> int:
+        """The time of an event, in ms."""
+        return self._clock.now()
+
+    async def pages(
+        self,
+        plan: CompiledCall,
+        params: Mapping[str, str],
+        cache: PageCache | None = None,
+        ids: tuple[str, ...] | None = None,
+    ) -> AsyncGenerator[ListingPage, None]:
+        """The pages of a whole listing, of all ids or of some that come separately. Raises ApiError."""
+        request = fetch.FetchRequest(
+            call=plan.call,
+            glance=plan.hasher,
+            salt=plan.salt,
+            params=params,
+            for_each=await self._for_each_ids(plan.call) if ids is None else ids,
+            cached_ids=lambda digest: None if cache is None else cache.ids(digest, self.store.steady.now()),
+        )
+        async with contextlib.aclosing(fetch.fetch_pages(self.api, request)) as pages:
+            async for page in pages:
+                yield page
+
+    async def _for_each_ids(self, call: Call) -> tuple[str, ...] | None:
+        if call.for_each is None:
+            return None
+        kind: RecordKind = "terminal" if call.for_each == "user_terminals" else "product"
+        return tuple([id async for id, _, _ in self.stored_ids(kind)])
+
+    async def stored_ids(self, kind: RecordKind) -> AsyncIterator[tuple[str, int, int]]:
+        """All stored ids of a kind, each with how often and since when it is missing."""
+        after = ""
+        while rows := await self.store.records.missing_counts_after(kind, after):
+            for row in rows:
+                yield row
+            after = rows[-1][0]
+
+    async def ids_passing_filter(self, kind: RecordKind, ids: Sequence[str]) -> set[str]:
+        """The ids whose record was not removed and, with a filter, is published."""
+        if filters.active(self.config.filter):
+            return await self.store.records.existing_ids("record", kind, ids)
+        return set(ids) - await self.store.records.existing_ids("removed", kind, ids)
+
+    async def known_samples(self, report: str, ids: Sequence[str]) -> dict[str, KnownSamples]:
+        """The known samples of ids, as far as their times are believed now."""
+        latest = self.api.bounds().latest
+        known = await self.store.samples.known_samples(report, ids)
+        return {id: samples.believable(past, latest) for id, past in known.items()}
+
+
+def set_aside(call: Call, id: str, error: Unreadable, problems: Problems) -> None:
+    """Counts what could not be read of an id; where exactly is logged."""
+    problems.add_set_aside(f"{id}: {error}")
+    _log.debug("%s: something of %s is set aside: %s", call.id, id, error, exc_info=error)

@@ -1,0 +1,241 @@
+"""One poll of a call whose answer is records."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from oneweb_bridge.api.listing import PageCache, Problems, RecordListing, SkippableHashes
+from oneweb_bridge.config import filters
+from oneweb_bridge.decode.border import Unreadable
+from oneweb_bridge.decode.bounds import Bounds
+from oneweb_bridge.decode.pages import decode_record
+from oneweb_bridge.decode.values import parse_time
+from oneweb_bridge.encoding import encode
+from oneweb_bridge.model.records import Batch, DecodedRecord, StoredRecord
+from oneweb_bridge.polling import diff, removal, samples, vanishing
+from oneweb_bridge.polling.alerts import not_believed_alerts, unreadable_alerts, values_held_alert
+from oneweb_bridge.polling.compiled_call import CompiledCall
+from oneweb_bridge.polling.diff import ListedRecord
+from oneweb_bridge.polling.missing_records import MissingRecords
+from oneweb_bridge.polling.poll_context import PollContext, PollOutcome, set_aside
+from oneweb_bridge.store.call_progress import CallProgress
+from oneweb_bridge.store.slices import slices_of
+from oneweb_bridge.store.staging import StagedRow
+
+
+class RecordsPoll:
+    """One poll: `run` stages what must be decoded, and commits it once the listing is complete."""
+
+    def __init__(self, context: PollContext, plan: CompiledCall, progress: CallProgress) -> None:
+        self._context = context
+        self._store = context.store
+        self._plan = plan
+        self._progress = progress
+        self._outcome = PollOutcome(progress=progress)
+        self._listing = RecordListing(context.api.bounds())
+        self._unreadable = context.unreadable[plan.call.id]
+        self._held: vanishing.HeldFields = {}
+
+    async def run(self) -> PollOutcome:
+        """The whole poll. Raises ApiError."""
+        call, listing, outcome, caches = self._plan.call, self._listing, self._outcome, self._context.page_caches
+        # Taken, not read: whatever goes wrong from here on, the next poll compares every page.
+        cache, version = caches.take(call.id), caches.version
+        await self._stage_listing(cache)
+        # From here on the listing is known to be complete.
+        await self._decide_held_values()
+        async for staged in self._store.staging.iter_slices(call.id):
+            async with self._context.slice_lock:
+                await self._commit_slice(staged)
+        await MissingRecords(self._context, self._plan, listing).decide(self._progress, outcome)
+        self._unreadable.add_to(listing.problems, listing.ids)
+        outcome.records, outcome.unpaged, outcome.problems = len(listing.ids), listing.unpaged, listing.problems
+        outcome.alerts += unreadable_alerts(call.id, outcome.problems)
+        outcome.alerts += not_believed_alerts(call.id, listing.not_believed)
+        outcome.progress = msgspec.structs.replace(outcome.progress, complete=True, remapped=False)
+        caches.keep(call.id, listing.cache, version)
+        return outcome
+
+    # ── while pages come ───────────────────────────────────────────────────────────────────────
+
+    async def _stage_listing(self, cache: PageCache) -> None:
+        """Stages the records that must be decoded once the listing is complete."""
+        skippable: SkippableHashes | None = None
+        async with contextlib.aclosing(self._context.pages(self._plan, {}, cache)) as pages:
+            async for page in pages:
+                self._listing.note_page(page)
+                if page.from_cache:
+                    self._listing.add_cached_page(page, cache)
+                    continue
+                skippable = skippable or await self._skippable_hashes()
+                rows = await asyncio.to_thread(self._listing.records_to_decode, page, skippable)
+                for part in slices_of(rows):
+                    await self._store.staging.add(self._plan.call.id, part)
+
+    async def _skippable_hashes(self) -> SkippableHashes:
+        kind, now = self._plan.kind, self._store.steady.now()
+        presence_after = now - samples.PRESENCE_INTERVAL_MS if kind == "terminal" else -1
+        hashes, oldest = await self._store.records.skippable_hashes(kind, presence_after)
+        until = min(now, oldest) if kind == "terminal" else now
+        return SkippableHashes(hashes, now, until + samples.PRESENCE_INTERVAL_MS)
+
+    # ── once the listing is complete ───────────────────────────────────────────────────────────
+
+    async def _decide_held_values(self) -> None:
+        """Decides which fields keep their values because these vanished from many records of the listing at once."""
+        plan, progress, rule = self._plan, self._progress, self._context.config.removal
+        held: dict[str, int] = msgspec.json.decode(progress.values_held)
+        stored = await self._store.records.count(plan.kind)
+        counts: Counter[str] = Counter()
+        # As few records as may lose a value at once are not counted, and a change of the mapping is a decision.
+        if self._listing.staged_count > removal.max_at_once(rule, stored) and stored and not progress.remapped:
+            async for staged in self._store.staging.iter_slices(plan.call.id):
+                listed = await asyncio.to_thread(_decode_staged, plan, staged, Problems())
+                before = await self._load_stored(listed)
+                counts += await asyncio.to_thread(_count_vanished, plan, before, listed)
+        if self._listing.listed_count:
+            now = self._store.steady.now()
+            held = vanishing.decide(rule, counts, stored=stored, held=held, released=progress.released, now=now)
+            if held:
+                named = {name: counts[name] for name in sorted(held)}
+                self._outcome.alerts.append(alert := values_held_alert(plan.call.id, plan.kind, named))
+                self._outcome.held = alert.message
+        self._outcome.progress = msgspec.structs.replace(progress, values_held=encode(held).decode())
+        self._held = held
+
+    async def _commit_slice(self, staged: list[StagedRow]) -> None:
+        plan, listing = self._plan, self._listing
+        listed = await asyncio.to_thread(_decode_staged, plan, staged, listing.problems)
+        for record in listed:
+            self._unreadable.note(record.reading)
+        unbelieved = _drop_unbelieved_times(plan, [record.reading for record in listed], listing.bounds)
+        listing.not_believed += len(unbelieved)
+        listed = await self._apply_filter(await self._restore_held_values(listed))
+        ids = [record.reading.id for record in listed]
+        before = await self._load_stored(listed)
+        listing.listed_and_stored += len(before)
+        terminals = await self._store.records.load("terminal", ids) if plan.kind == "components" else {}
+        batch = await asyncio.to_thread(diff.compare, self._rule(), before, listed, terminals)
+        if plan.kind == "product":
+            products = [id for side, id, _ in batch.links if side == "product"]
+            batch.stale.extend(await self._store.relations.linked_terminals(products))
+        if plan.kind == "terminal":
+            batch.extend(await self._presence([record.reading for record in listed], set(unbelieved)))
+        self._outcome.events += sum(_is_event(entry.what, entry.body) for entry in batch.entries)
+        self._outcome.samples += sum(entry.what in ("metric", "usage") for entry in batch.entries)
+        await self._store.commit(batch)
+
+    def _rule(self) -> diff.CompareRule:
+        progress = self._outcome.progress
+        return diff.CompareRule(
+            kind=self._plan.kind,
+            volatile=self._plan.volatile,
+            threshold=self._context.config.location_threshold,
+            initial=not progress.complete,
+            remapped=progress.remapped,
+            now=self._context.now(),
+            unordered=self._plan.unordered,
+        )
+
+    async def _load_stored(self, listed: Sequence[ListedRecord]) -> dict[str, StoredRecord]:
+        return await self._store.records.load(self._plan.kind, [record.reading.id for record in listed])
+
+    async def _restore_held_values(self, listed: list[ListedRecord]) -> list[ListedRecord]:
+        """Puts the values that are held back into the records that lost them."""
+        if not self._held:
+            return listed
+        before = await self._load_stored(listed)
+        return await asyncio.to_thread(_with_held_values, self._plan, before, listed, self._held)
+
+    async def _apply_filter(self, listed: list[ListedRecord]) -> list[ListedRecord]:
+        """Returns the records that pass `filter`; takes the others out of the listing, so that they count as missing.
+
+        Components of terminals that are not stored do not pass either.
+        """
+        passing = await self._ids_passing(listed)
+        self._listing.ids.difference_update(record.reading.id for record in listed if record.reading.id not in passing)
+        return [record for record in listed if record.reading.id in passing]
+
+    async def _ids_passing(self, listed: Sequence[ListedRecord]) -> set[str]:
+        rule, kind = self._context.config.filter, self._plan.kind
+        if kind == "components":
+            return await self._context.ids_passing_filter("terminal", [record.reading.id for record in listed])
+        if kind == "usage":
+            products = {record.reading.id: str(record.reading.fields.get("product_id", "")) for record in listed}
+            passing = await self._context.ids_passing_filter("product", list(set(products.values())))
+            return {id for id, product in products.items() if product in passing or not filters.active(rule)}
+        return {r.reading.id for r in listed if filters.wanted(rule, kind, r.reading.fields)}
+
+    async def _presence(self, readings: Sequence[DecodedRecord], unbelieved: set[str]) -> Batch:
+        """Presence that is due; of the ids whose times are not believed it stays so, until there is one to publish."""
+        now = self._store.steady.now()
+        published = await self._store.records.presence_times([reading.id for reading in readings])
+        due = [r for r in readings if now - published.get(r.id, 0) >= samples.PRESENCE_INTERVAL_MS]
+        context = samples.SampleContext(
+            entity="terminal",
+            past=await self._context.known_samples(samples.PRESENCE, [reading.id for reading in due]),
+            latest={},
+            # Presence has nothing late: what is not newer is known.
+            horizon=1 << 62,
+            now=self._context.now(),
+        )
+        presence = [sample for reading in due if (sample := samples.presence_of(reading)) is not None]
+        batch = samples.batch_new_samples(presence, context)
+        batch.presence = [(reading.id, now) for reading in due if reading.id not in unbelieved]
+        return batch
+
+
+def _decode_staged(plan: CompiledCall, staged: list[StagedRow], problems: Problems) -> list[ListedRecord]:
+    """The records that can be read; what cannot is set aside, and the others go on."""
+    listed = []
+    for _, id, hash_, body in staged:
+        try:
+            listed.append(ListedRecord(plan.decode_record(id, decode_record(body)), hash_))
+        except Unreadable as error:
+            set_aside(plan.call, id, error, problems)
+    return listed
+
+
+def _count_vanished(
+    plan: CompiledCall, before: Mapping[str, StoredRecord], listed: Sequence[ListedRecord]
+) -> Counter[str]:
+    """From how many stored records each field vanished."""
+    pairs = ((diff.fields_of(before.get(record.reading.id)), record.reading.fields) for record in listed)
+    return vanishing.count_vanished(plan.traits, pairs)
+
+
+def _with_held_values(
+    plan: CompiledCall,
+    before: Mapping[str, StoredRecord],
+    listed: Sequence[ListedRecord],
+    held: vanishing.HeldFields,
+) -> list[ListedRecord]:
+    """The records with their held values. Without a hash, so that they are decoded again in each listing."""
+    records = []
+    for record in listed:
+        stored = diff.fields_of(before.get(record.reading.id))
+        fields = vanishing.keep_held(plan.traits, stored, record.reading.fields, held)
+        if fields is None:
+            records.append(record)
+        else:
+            records.append(ListedRecord(msgspec.structs.replace(record.reading, fields=fields), b""))
+    return records
+
+
+def _drop_unbelieved_times(plan: CompiledCall, readings: Sequence[DecodedRecord], bounds: Bounds) -> list[str]:
+    """Takes out of records the times of a measurement that are not believed. Returns the id of each such time."""
+    ids = []
+    for reading in readings:
+        for name in plan.measurement_times:
+            ts = parse_time(reading.fields.get(name))
+            if ts is not None and not bounds.has(ts):
+                del reading.fields[name]
+                ids.append(reading.id)
+    return ids
+
+
+def _is_event(what: str, body: bytes) -> bool:
+    return what in ("added", "changed", "removed") or (what == "components" and b'"changed":' in body)

@@ -1,0 +1,62 @@
+"""One poll of one call: fetch, read, compare, commit.
+
+Pages are compared with the stored hashes as they come, and what differs is staged. Only a listing
+that is proved complete is decoded, compared and committed, in slices, so that nothing ever holds a
+whole listing and no other writer waits long. What decides is pure and runs off the event loop.
+"""
+
+import msgspec
+
+from oneweb_bridge.api.client import ApiClient
+from oneweb_bridge.clock import Clock
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.polling import relation_updates
+from oneweb_bridge.polling.compiled_call import CompiledCall, compile_calls, compiled_settings
+from oneweb_bridge.polling.poll_context import PollContext, PollOutcome
+from oneweb_bridge.polling.poll_records import RecordsPoll
+from oneweb_bridge.polling.poll_report import SKIPPED, ReportPoll
+from oneweb_bridge.store.call_progress import CallProgress
+from oneweb_bridge.store.store import Store
+
+
+class PollRunner:
+    """Runs polls. What is compiled of the calls and cached of their pages stays until their configuration changes."""
+
+    def __init__(self, store: Store, api: ApiClient, config: Config, clock: Clock) -> None:
+        self._store = store
+        self._context = PollContext(store, api, config, clock)
+        self._plans = compile_calls(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Takes a new configuration for the polls to come. What was compiled stays where nothing of it has changed."""
+        before, self._context.config = self._context.config, config
+        if compiled_settings(before) != compiled_settings(config):
+            self._plans = compile_calls(config)
+            self._context.page_caches.clear()
+
+    async def poll(self, call: str) -> PollOutcome:
+        """One whole poll. Raises ApiError; then nothing that was published before is withdrawn."""
+        plan = self._plans[call]
+        # What a cancelled poll could not delete must not be taken for a part of this listing.
+        await self._store.staging.clear(call)
+        try:
+            progress = await self._load_progress(plan)
+            if plan.call.reads == "report":
+                return await ReportPoll(self._context, plan, progress).run()
+            return await RecordsPoll(self._context, plan, progress).run()
+        finally:
+            await self._store.staging.clear(call)
+            await self._store.staging.clear(call + SKIPPED)
+
+    async def _load_progress(self, plan: CompiledCall) -> CallProgress:
+        """The call's progress, with a change of its mapping stored before anything is compared under it."""
+        progress = await self._store.progress.load(plan.call.id)
+        if progress.fingerprint != plan.fingerprint:
+            remapped = progress.remapped or (progress.complete and progress.fingerprint != "")
+            progress = msgspec.structs.replace(progress, fingerprint=plan.fingerprint, remapped=remapped)
+            await self._store.progress.save(progress)
+        return progress
+
+    async def update_relations(self) -> None:
+        """Recomputes the relations of all terminals that need it, and publishes those that changed."""
+        await relation_updates.update_relations(self._context)

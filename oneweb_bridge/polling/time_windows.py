@@ -1,0 +1,84 @@
+"""Which time windows of a report to ask for, and how their bounds are written. Pure. Times in ms since the epoch."""
+
+from collections.abc import Mapping
+
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.encoding import rfc3339
+
+WindowBounds = tuple[int | None, int | None]
+"""Begin and end of a time window; None is open."""
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+def time_windows(call: Call, window_end: int, newest: int, clocks: tuple[int, int]) -> list[WindowBounds]:
+    """The windows to ask for, oldest first: bounded steps, then an open one. `newest` is -1 for no sample.
+
+    `clocks` are the earlier of the host's and the API's time, by which steps are counted, and the API's own.
+    """
+    earlier, now = clocks
+    if call.window is None or (window_end == 0 and newest < 0 and not call.window.required):
+        return [(None, None)]
+    length, lateness = round(call.window.length * 1000), round(call.lateness * 1000)
+    start = (window_end or (newest if newest >= 0 else now - length)) - lateness
+    if 0 <= newest < start:
+        # What was delayed may all come at once. As long as that costs no request more, it is asked for now; a longer
+        # silence is made up for when it ends.
+        steps = max(1, -(-(earlier - start) // length))
+        start = newest - lateness if earlier - (newest - lateness) <= steps * length else start
+    start = max(start, earlier - round(call.window.keep * 1000))
+    windows: list[WindowBounds] = []
+    while earlier - start > length:
+        windows.append((start, start + length))
+        start += length
+    return [*windows, (start, now if call.window.required else None)]
+
+
+def skipped_windows(
+    call: Call, newest: Mapping[str, int], first: int, earlier: int
+) -> list[tuple[WindowBounds, tuple[str, ...] | None]]:
+    """The steps from the newest sample of each id, or of all (""), to `first`; an id without a sample has none.
+
+    Each comes with the ids that it is of; None stands for all.
+    """
+    if call.window is None:
+        return []
+    oldest = earlier - round(call.window.keep * 1000)
+    begins = {id: ts - round(call.lateness * 1000) for id, ts in newest.items() if oldest <= ts < first}
+    begin = max(min(begins.values(), default=first), oldest)
+    windows: list[tuple[WindowBounds, tuple[str, ...] | None]] = []
+    while begin < first:
+        end = min(begin + round(call.window.length * 1000), first)
+        ids = tuple(id for id, ts in begins.items() if ts < end)
+        windows.append(((begin, end), ids if call.for_each else None))
+        begin = end
+    return windows
+
+
+def horizon_after(call: Call, before: int, start: int | None, oldest: int, newest: int) -> int:
+    """The time before which seen samples may be forgotten: the API does not show them, and nothing later is missing.
+
+    It was neither asked for nor in the answer, and lies before the newest sample known: no clock has a say in this.
+    """
+    if newest < 0:
+        return before
+    known = newest - round(call.lateness * 1000)
+    return max(before, min(start or 0, oldest, known), known - 7 * DAY)
+
+
+def window_params(call: Call, window: WindowBounds) -> dict[str, str]:
+    """The parameters of a request for a window."""
+    start, end = window
+    if call.window is None or start is None:
+        return {}
+    params = {call.window.start_param: format_time(call.window.format, start)}
+    if end is not None:
+        params[call.window.end_param] = format_time(call.window.format, end)
+    return params
+
+
+def format_time(format_: str, ts: int) -> str:
+    """A time as the API wants it: `rfc3339`, `epoch_ms`, or seconds."""
+    if format_ == "rfc3339":
+        return rfc3339(ts)
+    return str(ts if format_ == "epoch_ms" else ts // 1000)

@@ -1,0 +1,164 @@
+"""Writes one batch: its journal rows, its records and samples, and which devices and relations they concern."""
+
+from collections.abc import Sequence
+
+from oneweb_bridge.model.records import Batch, NewestSampleWrite, RecordKind
+from oneweb_bridge.model.value_types import merge_value_types
+from oneweb_bridge.store.connections import OpenTransaction
+from oneweb_bridge.store.database import placeholders
+from oneweb_bridge.store.device_marks import MARK_DIRTY
+
+_DEVICE_CHANGING = ("added", "changed", "removed", "components", "clear")
+"""Types of rows after which a device of Home Assistant must be built anew."""
+
+
+class BatchWriter:
+    """A batch that is being written in an open transaction. `now` is steady, `wall_time` the clock's, both in ms."""
+
+    def __init__(self, transaction: OpenTransaction, batch: Batch, *, now: int, wall_time: int) -> None:
+        self._transaction = transaction
+        self._batch = batch
+        self._now = now
+        self._wall_time = wall_time
+        self._head = 0
+
+    async def write(self) -> int:
+        """Writes all of it. Returns the number of the journal's last row."""
+        rows = await self._transaction.rows("SELECT seq FROM sqlite_sequence WHERE name = 'journal'")
+        self._head = int(rows[0][0]) if rows else 0
+        await self._append_entries()
+        await self._write_records()
+        await self._write_samples()
+        await self._write_relations()
+        await self._mark_changed_devices()
+        return self._head + len(self._batch.entries)
+
+    def _seq_of(self, entry: int | None) -> int:
+        """The row number of an entry of the batch; 0 for none."""
+        return 0 if entry is None else self._head + entry + 1
+
+    async def _append_entries(self) -> None:
+        await self._transaction.execute_many(
+            "INSERT INTO journal (seq, at, entity, id, what, name, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (self._seq_of(index), self._now, e.entity, e.id, e.what, e.name, e.ts, e.body)
+                for index, e in enumerate(self._batch.entries)
+            ],
+        )
+
+    # ── records ────────────────────────────────────────────────────────────────────────────────
+
+    async def _write_records(self) -> None:
+        batch, transaction = self._batch, self._transaction
+        await transaction.execute_many(
+            """INSERT INTO record (kind, id, doc, hash, seq) VALUES (?, ?, ?, ?, ?)
+               ON CONFLICT (kind, id) DO UPDATE SET doc = excluded.doc, hash = excluded.hash, missing = 0,
+               missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END""",
+            [(put.kind, put.id, put.doc.decode(), put.hash, self._seq_of(put.entry)) for put in batch.puts],
+        )
+        if batch.puts and await transaction.rows("SELECT 1 FROM removed LIMIT 1"):
+            await transaction.execute_many(
+                "DELETE FROM removed WHERE kind = ? AND id = ?", [(put.kind, put.id) for put in batch.puts]
+            )
+        await transaction.execute_many(
+            "UPDATE record SET hash = ?, missing = 0, missing_since = 0 WHERE kind = ? AND id = ?",
+            batch.same,
+        )
+        await transaction.execute_many(
+            "UPDATE record SET presence_at = ? WHERE kind = 'terminal' AND id = ?",
+            [(at, id) for id, at in batch.presence],
+        )
+        if batch.removed:
+            await self._remove(batch.removed)
+
+    async def _remove(self, removed: Sequence[tuple[RecordKind, str]]) -> None:
+        transaction = self._transaction
+        await transaction.execute_many("DELETE FROM record WHERE kind = ? AND id = ?", removed)
+        await transaction.execute_many(
+            "INSERT OR REPLACE INTO removed VALUES (?, ?, ?)", [(kind, id, self._wall_time) for kind, id in removed]
+        )
+        # Keep the seen samples of a removed id, or the API's repeats would be published as new.
+        await transaction.execute_many(
+            "UPDATE newest SET doc = '', seq = 0, letters = '' WHERE entity = ? AND id = ?", removed
+        )
+        terminals = [id for kind, id in removed if kind == "terminal"]
+        for kind in ("components", "relations"):
+            await transaction.execute_many(
+                "DELETE FROM record WHERE kind = ? AND id = ?", [(kind, id) for id in terminals]
+            )
+        await transaction.execute_many("DELETE FROM stale WHERE imei = ?", [(id,) for id in terminals])
+
+    # ── samples ────────────────────────────────────────────────────────────────────────────────
+
+    async def _write_samples(self) -> None:
+        batch, transaction = self._batch, self._transaction
+        value_types = await self._new_value_types(batch.newest)
+        await transaction.execute_many(
+            "INSERT OR IGNORE INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, -1, 0, '', 0)",
+            [(sample.entity, sample.report, sample.id) for sample in batch.seen],
+        )
+        await transaction.execute_many(
+            """INSERT INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, ?, ?, ?, ?)
+               ON CONFLICT (report, id) DO UPDATE SET ts = excluded.ts, hash = excluded.hash,
+               doc = excluded.doc, seq = excluded.seq""",
+            [(n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), self._seq_of(n.entry)) for n in batch.newest],
+        )
+        await transaction.execute_many(
+            "UPDATE newest SET letters = ? WHERE report = ? AND id = ?",
+            [(types, report, id) for (_, report, id), types in value_types.items()],
+        )
+        await self._mark_dirty([(entity, id) for entity, _, id in value_types])
+        await transaction.execute_many(
+            """INSERT OR REPLACE INTO seen (stream, ts, hash)
+               SELECT stream, ?, ? FROM newest WHERE report = ? AND id = ?""",
+            [(sample.ts, sample.hash, sample.report, sample.id) for sample in batch.seen],
+        )
+
+    async def _new_value_types(self, newest: Sequence[NewestSampleWrite]) -> dict[tuple[str, str, str], str]:
+        """The value types of each entity, report and id of which one of these samples brings a new one."""
+        stored: dict[tuple[str, str], str] = {}
+        for report in {n.report for n in newest}:
+            ids = list({n.id for n in newest if n.report == report})
+            rows = await self._transaction.rows(
+                f"SELECT id, letters FROM newest WHERE report = ? AND id IN ({placeholders(ids)})", (report, *ids)
+            )
+            stored |= {(report, row[0]): row[1] for row in rows}
+        new: dict[tuple[str, str, str], str] = {}
+        for n in newest:
+            before = new.get((n.entity, n.report, n.id), stored.get((n.report, n.id), ""))
+            if n.letters != before and not set(n.letters.split()) <= set(before.split()):
+                merged = merge_value_types(before, n.letters)
+                if merged != before:
+                    new[n.entity, n.report, n.id] = merged
+        return new
+
+    # ── what follows from them ─────────────────────────────────────────────────────────────────
+
+    async def _write_relations(self) -> None:
+        batch, transaction = self._batch, self._transaction
+        await transaction.execute_many("DELETE FROM stale WHERE imei = ?", [(imei,) for imei in batch.related])
+        for side, column in (("terminal", "imei"), ("product", "product_id")):
+            sources = [(side, id) for said_by, id, _ in batch.links if said_by == side]
+            await transaction.execute_many(f"DELETE FROM product_link WHERE said_by = ? AND {column} = ?", sources)
+        await transaction.execute_many(
+            "INSERT OR IGNORE INTO product_link VALUES (?, ?, ?)",
+            [(*link, said_by) for said_by, _, links in batch.links for link in links],
+        )
+        await transaction.execute_many("INSERT OR IGNORE INTO stale VALUES (?)", [(imei,) for imei in batch.stale])
+        if batch.all_stale:
+            await transaction.execute("INSERT OR IGNORE INTO stale SELECT id FROM record WHERE kind = 'terminal'")
+
+    async def _mark_changed_devices(self) -> None:
+        """Marks the devices that the batch changes dirty, with the change itself: both or neither."""
+        devices = {
+            (entry.entity, entry.id)
+            for entry in self._batch.entries
+            if entry.entity in ("terminal", "product") and entry.what in _DEVICE_CHANGING
+        }
+        devices |= {
+            ("product", product) for side, _, links in self._batch.links if side == "terminal" for product, _ in links
+        }
+        await self._mark_dirty(sorted(devices.union(self._batch.reshaped)))
+
+    async def _mark_dirty(self, devices: Sequence[tuple[str, str]]) -> None:
+        await self._transaction.execute_many(MARK_DIRTY, [(kind, id, self._now) for kind, id in devices])
