@@ -29,6 +29,7 @@ from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import announcements, housekeeping, journal, store
+from oneweb_bridge.trends.task import Clocks, Folder, open_folder
 from oneweb_bridge.web import health
 from oneweb_bridge.web.access import rules_of
 from oneweb_bridge.web.console import Console
@@ -79,6 +80,7 @@ async def run(
         open_bridge(config, clock, masks) as parts,
         journal.open_journal(parts.path, OUTPUT, clock=clock) as rows,
         announcements.open_devices(parts.path, parts.store.steady.now) as known,
+        open_trends_folder(parts) as folder,
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
         announcer = Announcer(known, parts.tree, config)
@@ -101,7 +103,8 @@ async def run(
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
             group.create_task(announcer.run(publisher), name="discovery")
-            group.create_task(keep_house(parts, (OUTPUT,)), name="housekeeping")
+            group.create_task(folder.run(), name="trends")
+            group.create_task(keep_house(parts, (OUTPUT,), folder.fold_through), name="housekeeping")
             group.create_task(systemd.keep_watchdog(watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
@@ -132,12 +135,8 @@ async def _reload_loop(
     """Puts each new configuration in force: intervals, credentials, limits; what commands set stays over it."""
     while True:
         config = await reloads.get()
-        if (config.instance, config.state.path, config.mqtt.base_topic) != (
-            parts.config.instance,
-            parts.config.state.path,
-            parts.config.mqtt.base_topic,
-        ):
-            _log.warning("instance, state.path and mqtt.base_topic take effect with a restart only")
+        if _identity(config) != _identity(parts.config):
+            _log.warning("instance, state.path, trends.path and mqtt.base_topic take effect with a restart only")
             config = _keep_identity(config, parts.config)
         credentials = config.api != parts.config.api
         prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
@@ -152,17 +151,28 @@ async def _reload_loop(
         _log.info("the configuration was read again")
 
 
+def _identity(config: Config) -> tuple[str | None, ...]:
+    """What a bridge keeps as long as it runs."""
+    return config.instance, config.state.path, config.trends.path, config.mqtt.base_topic
+
+
 def _keep_identity(config: Config, running: Config) -> Config:
-    """The new configuration under the name, database and base topic that the bridge was started with."""
+    """The new configuration under the name, files and base topic that the bridge was started with."""
     return replace(
         config,
         instance=running.instance,
         state=replace(config.state, path=running.state.path),
+        trends=replace(config.trends, path=running.trends.path),
         mqtt=replace(config.mqtt, base_topic=running.mqtt.base_topic),
     )
 
 
-async def keep_house(parts: BridgeParts, outputs: tuple[str, ...]) -> None:
+def open_trends_folder(parts: BridgeParts) -> contextlib.AbstractAsyncContextManager[Folder]:
+    """What folds samples into the trends, by the API's clock. Raises StoreError."""
+    return open_folder(lambda: parts.config, parts.poller.alert, Clocks(parts.api.now, parts.store.steady.now))
+
+
+async def keep_house(parts: BridgeParts, outputs: tuple[str, ...], fold: housekeeping.Fold) -> None:
     await housekeeping.housekeeping_loop(
         parts.path,
         lambda: parts.config.state,
@@ -170,6 +180,7 @@ async def keep_house(parts: BridgeParts, outputs: tuple[str, ...]) -> None:
         parts.poller.alert,
         now=parts.store.steady.now,
         classes=parts.tree.classes,
+        fold=fold,
     )
 
 

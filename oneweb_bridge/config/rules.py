@@ -19,10 +19,19 @@ def rule_violations(config: Config) -> Iterator[tuple[str, str]]:
     yield from _bad_mqtt(config)
     yield from _bad_topics(config)
     yield from _bad_mapping(config)
+    yield from _bad_trends(config)
     yield from _bad_console(config.console)
     for call in config.polling.values():
         yield from _bad_call(call)
         yield from _bad_fields(call)
+
+
+def _bad_trends(config: Config) -> Iterator[tuple[str, str]]:
+    if config.trends.path == config.state.path:
+        yield "trends.path", f"expected another file than state.path, got '{config.trends.path}'"
+    if config.trends.keep_daily < config.trends.keep:
+        least = interval_text(config.trends.keep)
+        yield "trends.keep_daily", f"expected at least trends.keep ({least}), because days outlast their samples"
 
 
 def _bad_urls(config: Config) -> Iterator[tuple[str, str]]:

@@ -187,6 +187,16 @@ class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_backlog: Duration = 604_800.0
 
 
+class Trends(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long and how much is kept of every sample, in a file of its own. Without `path` it is beside the database."""
+
+    enabled: Flag = True
+    path: Annotated[str, Meta(min_length=1, description="a file name")] | None = None
+    keep: PositiveDuration = 63_072_000.0
+    keep_daily: PositiveDuration = 315_360_000.0
+    max_size: Size = 4_000_000_000
+
+
 class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How values of the API are understood, for all calls."""
 
@@ -288,6 +298,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     location_threshold: Length = 100.0
     removal: Removal = Removal()
     state: State = State()
+    trends: Trends = Trends()
     homeassistant: HomeAssistant = HomeAssistant()
     http: Http = Http()
     console: Console = Console()

@@ -9,7 +9,7 @@ MAX_DURATION_S = 100 * 366 * 86400.0
 MAX_SIZE_BYTES = (1 << 63) - 1
 MAX_LENGTH_M = 1e9
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z%]*)", re.ASCII)
-_DURATIONS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 0.001}
+_DURATIONS = {"y": 31_536_000.0, "d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 0.001}
 _ISO_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.ASCII)
 """ISO 8601 without years, months and weeks, which Home Assistant and Java write."""
 _ISO_FACTORS = (86400.0, 3600.0, 60.0, 1.0)
@@ -21,7 +21,10 @@ _SHARES = {"%": 0.01, "": 1.0}
 
 
 def parse_duration(said: object) -> float:
-    """Seconds from `30s`, `5m`, `5min`, `6h`, `1d`, `250ms`, `PT5M` or a number. Raises ValueError with a sentence."""
+    """Seconds from `30s`, `5m`, `5min`, `6h`, `1d`, `2y` (of 365 days), `250ms`, `PT5M` or a number.
+
+    Raises ValueError with a sentence.
+    """
     expected = "a duration like 30s or 5m, at most 100 years"
     parts = _ISO_DURATION.fullmatch(said.strip()) if isinstance(said, str) and len(said) <= MAX_QUANTITY_CHARS else None
     if parts is None or parts[0][-1] in "PT":
@@ -69,7 +72,7 @@ def _shortened(said: object) -> str:
 
 def interval_text(seconds: float) -> str:
     """The shortest exact form of a duration: 300 -> 5m. `parse_duration` reads it back."""
-    for unit in ("d", "h", "m", "s"):
+    for unit in ("y", "d", "h", "m", "s"):
         if seconds and seconds % _DURATIONS[unit] == 0:
             return f"{round(seconds / _DURATIONS[unit])}{unit}"
     millis = round(seconds * 1000)

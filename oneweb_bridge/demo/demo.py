@@ -62,11 +62,13 @@ async def run_without_broker(config: Config, write: Callable[[Message], None]) -
     async with (
         app.open_bridge(config) as parts,
         journal.open_journal(parts.path, console.OUTPUT) as rows,
+        app.open_trends_folder(parts) as folder,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(parts.poller.run(), name="poller")
         group.create_task(console.drain(rows, parts.tree, parts.store.growth, write), name="console")
-        group.create_task(app.keep_house(parts, (console.OUTPUT,)), name="housekeeping")
+        group.create_task(folder.run(), name="trends")
+        group.create_task(app.keep_house(parts, (console.OUTPUT,), folder.fold_through), name="housekeeping")
 
 
 async def _change_fleet_loop(fake: simulator.Simulator) -> None:

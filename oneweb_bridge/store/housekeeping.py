@@ -26,6 +26,9 @@ ScanPositions = dict[str, int]
 """How far the journal has been looked through for each group of kinds, so that it is not looked through again."""
 Classes = Callable[[Row], Collection[str]]
 """The classes of topics on which a row has messages."""
+Fold = Callable[[int], Awaitable[int]]
+"""Brings the samples up to a row into the trends; returns the row up to which all are there, maybe an earlier one."""
+TRENDS = "trends"
 TRIM_INTERVAL_S = 60.0
 RETRY = 5.0
 """Seconds until it is tried again where the database could not be written."""
@@ -44,15 +47,16 @@ async def housekeeping_loop(
     *,
     now: Callable[[], int],
     classes: Classes,
+    fold: Fold | None = None,
 ) -> None:
-    """Trims the journal every minute; `now` gives steady time. Never returns."""
+    """Trims the journal every minute; `now` gives steady time. No sample goes before `fold` has it. Never returns."""
     marks: ScanPositions = {}
     async with database.open_connection(path) as db:
         while True:
             pause = TRIM_INTERVAL_S
             try:
                 with named_errors():
-                    await trim(db, settings(), outputs, alert, now(), marks=marks, classes=classes)
+                    await trim(db, settings(), outputs, alert, now(), marks=marks, classes=classes, fold=fold)
             except StoreUnavailable as error:
                 _log.warning("the journal could not be trimmed: %s", error)
                 # A script that failed in its middle would hold up every other writer.
@@ -71,6 +75,7 @@ async def trim(
     *,
     marks: ScanPositions | None = None,
     classes: Classes = lambda _: (),
+    fold: Fold | None = None,
 ) -> int:
     """Deletes what is older than configured, and the oldest rows while the file is too large. Returns how many.
 
@@ -82,6 +87,8 @@ async def trim(
         sentence = f"{dropped} messages older than state.max_backlog were dropped unsent"
         await alert(Alert(kind="backlog_dropped", message=sentence))
     published = await _published(db, outputs)
+    overdue = await last_before(db, now - round(state.max_backlog * 1000), 0, published)
+    trends = _Folding(db, fold, overdue, alert)
     deleted = 0
     for kinds, keep_ms in (
         (_EVENTS, state.history.events * 1000),
@@ -89,8 +96,50 @@ async def trim(
         (_SHORT_LIVED, min(_DAY, state.history.events * 1000)),
     ):
         last = await last_before(db, now - round(keep_ms), 0, published)
+        if kinds == _SAMPLES and last > marks.get(kinds, 0):
+            last = await trends.deletable(last)
         deleted += await _delete_older(db, kinds, last, marks)
-    while await _used(db) > state.history.max_size and (count := await _delete_oldest(db, published)):
+    if await _used(db) > state.history.max_size:
+        deleted += await _delete_down_to(db, state.history.max_size, await trends.deletable(published))
+    return deleted
+
+
+class _Folding:
+    """What may be deleted of samples: what is in the trends, and what has waited for them for `state.max_backlog`."""
+
+    def __init__(
+        self, db: aiosqlite.Connection, fold: Fold | None, overdue: int, alert: Callable[[Alert], Awaitable[None]]
+    ) -> None:
+        self._db = db
+        self._fold = fold
+        self._overdue = overdue
+        self._alert = alert
+
+    async def deletable(self, last: int) -> int:
+        """The last row up to `last` that may be deleted. Samples that the trends will never have are counted."""
+        folded = last if self._fold is None else await self._fold(last)
+        if folded >= last:
+            return last
+        lost = await self._count_lost(folded, min(last, self._overdue))
+        if lost:
+            sentence = f"{lost} samples waited for the trends longer than state.max_backlog and are trimmed without"
+            await self._alert(Alert(kind="trends_behind", message=sentence))
+        return max(folded, min(last, self._overdue))
+
+    async def _count_lost(self, folded: int, last: int) -> int:
+        """How many samples in the rows (folded, last] were not counted yet; they are now."""
+        counted = await _one(self._db, _CURSOR, (TRENDS,))
+        sql = f"SELECT count(*) FROM journal WHERE seq > ? AND seq <= ? AND what IN {_SAMPLES}"
+        lost = await _one(self._db, sql, (max(folded, counted), last))
+        if lost:
+            await self._db.execute(_DROP_UNFOLDED, (TRENDS, last, lost))
+        return lost
+
+
+async def _delete_down_to(db: aiosqlite.Connection, max_size: int, last: int) -> int:
+    """Deletes the oldest rows up to `last` until the file is small enough. Returns how many."""
+    deleted = 0
+    while await _used(db) > max_size and (count := await _delete_oldest(db, last)):
         deleted += count
         await asyncio.sleep(0.01)
     return deleted
@@ -209,6 +258,10 @@ _CURSOR = "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?"
 _MOVE_CURSOR = (
     "INSERT INTO cursor (output, seq) VALUES (?, ?) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)"
 )
+_DROP_UNFOLDED = """
+INSERT INTO cursor (output, seq, dropped) VALUES (?, ?, ?) ON CONFLICT (output) DO UPDATE
+SET seq = max(seq, excluded.seq), dropped = dropped + excluded.dropped
+"""
 _MOVE_LANE = "UPDATE lane SET seq = max(seq, ?) WHERE output = ? AND class = ?"
 
 

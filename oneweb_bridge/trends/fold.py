@@ -72,9 +72,9 @@ class Outcome(msgspec.Struct, kw_only=True):
     folded_through: int = 0
     ids: int = 0
     unreadable: int = 0
-    """Chunks that could not be read and were made anew from the rows of the journal."""
+    """Chunks that could not be read and were made again from the rows of the journal."""
     lost: str = ""
-    """Why the trends begin anew; empty where they did not."""
+    """Why the trends begin again; empty where they did not."""
     error: str = ""
     """Why the pass ended before its time; empty where it did not."""
 
@@ -84,7 +84,7 @@ def fold_trends(
 ) -> Outcome:
     """One pass, until all is folded or `stop` is set. Never raises for what is wrong with the trends' file.
 
-    A damaged file is moved away and made anew from what the journal has. `is_known`: samples were folded before.
+    A damaged file is moved away and made again from what the journal has. `is_known`: samples were folded before.
     """
     outcome = Outcome()
     if is_known and not trends.exists():
