@@ -203,7 +203,7 @@ async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
         api=poller.api_state,
         journal=JournalState(head, published, backlog, dropped, dead, await rows.count_owed(), parts.store.write_error),
         calls={
-            call: Cost(round(slot.interval), round(slot.effective), round(costs[call]))
-            for call, slot in poller.slots.items()
+            call: Cost(round(runtime.interval), round(runtime.effective), round(costs[call]))
+            for call, runtime in poller.calls.items()
         },
     )

@@ -391,8 +391,8 @@ TABLE = (
     Mutant(
         "full disk: the API is not asked for what cannot be kept",
         "polling/poller.py",
-        "            await self._states.store_changed([slot], slot.progress)\n",
-        "            await self._states.publish(slot)\n",
+        "            await self._states.store_changed([runtime], runtime.progress)\n",
+        "            await self._states.publish(runtime)\n",
         "test_full_disk.py -k does_not_ask",
     ),
     Mutant(
@@ -1308,8 +1308,8 @@ TABLE = (
     Mutant(
         "request budget: of all calls together",
         "polling/request_budget.py",
-        "        for id in calls:\n            configured, call",
-        "        for id in calls[:1]:\n            configured, call",
+        "        for id in calls:\n            configured, runtime",
+        "        for id in calls[:1]:\n            configured, runtime",
         "test_poller.py -k whole",
     ),
     Mutant(
@@ -1336,8 +1336,8 @@ TABLE = (
     Mutant(
         "a poll request stays until its own poll has ended",
         "polling/poller.py",
-        "slot.ended |= {poll.number for poll in requested if poll.number is not None}",
-        "slot.ended |= {poll.number for poll in requested + slot.requested if poll.number is not None}",
+        "runtime.ended |= {poll.number for poll in requested if poll.number is not None}",
+        "runtime.ended |= {poll.number for poll in requested + runtime.requested if poll.number is not None}",
         "test_poller.py -k stored_until",
     ),
     Mutant(
@@ -1364,15 +1364,15 @@ TABLE = (
     Mutant(
         "a release survives the poll under way",
         "polling/poller.py",
-        "            released=outcome.progress.released or slot.released,\n",
+        "            released=outcome.progress.released or runtime.released,\n",
         "",
         "test_poller.py -k release",
     ),
     Mutant(
         "interval counted from the begin of the last poll",
         "polling/poller.py",
-        "schedule.next_wait(slot.effective, time.monotonic() - started)",
-        "schedule.next_wait(slot.effective, 0.0)",
+        "schedule.next_wait(runtime.effective, time.monotonic() - started)",
+        "schedule.next_wait(runtime.effective, 0.0)",
         "test_poller.py -k counted_from",
     ),
     Mutant(
@@ -1549,7 +1549,7 @@ TABLE = (
     Mutant(
         "clocks: fresh goes false by the clock",
         "polling/call_states.py",
-        " or (b'\"fresh\":true' in stored and not self._is_fresh(call))",
+        " or (b'\"fresh\":true' in stored and not self._is_fresh(runtime))",
         "",
         "test_clock.py -k fresh_goes_false",
     ),

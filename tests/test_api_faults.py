@@ -481,7 +481,7 @@ async def test_value_nobody_can_read_is_not_known_and_told_once(tmp_path: Path) 
         told = []
         for record, name in ((good, "n"), (bad, "n"), (bad, "n"), (bad, "m"), (good, "m"), (bad, "m")):
             opened.sim.fault("status", status=200, body=json.dumps([record | {"name": name}]), count=1)
-            await poller._poll(poller.slots["products"])
+            await poller._poll(poller.calls["products"])
             news = [one for one in await opened.news() if one.what in ("changed", "alert")]
             told.append([(one.name or one.what, one.body.get("changed", {}).get("termination_date")) for one in news])
         lost, found = {"from": good["terminationDate"], "to": None}, {"from": None, "to": good["terminationDate"]}
@@ -553,5 +553,5 @@ async def test_call_of_a_failing_host_waits_as_long_as_the_host_is_left_alone(tm
     """A poll that was not made because the host fails comes when the host is asked again, not sooner."""
     config = configured("http://127.0.0.1:9", state={"path": str(tmp_path / "bridge.db")})
     async with app.open_bridge(config) as parts:
-        slot = parts.poller.slots[TERMINALS]
-        assert parts.poller._reaction(slot, Unavailable("it failed before", 28.0))[1] >= 28.0
+        runtime = parts.poller.calls[TERMINALS]
+        assert parts.poller._reaction(runtime, Unavailable("it failed before", 28.0))[1] >= 28.0

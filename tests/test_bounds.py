@@ -202,7 +202,7 @@ async def test_time_that_is_not_believed_is_alerted_once(tmp_path: Path) -> None
         await poller.load()
         b.sim.fault("status", status=200, body=report(("a", NOW + YEAR, 1.0)), path="signalQuality")
         for _ in range(3):
-            await poller._poll(poller.slots[SIGNAL])
+            await poller._poll(poller.calls[SIGNAL])
         alerts = [row.body for row in await b.news() if row.what == "alert"]
         assert [(alert["kind"], alert["call"]) for alert in alerts] == [("time_not_believed", SIGNAL)]
 

@@ -205,22 +205,22 @@ async def test_freshness_and_the_first_wait_do_not_follow_the_wall_clock(step: f
     async with fleet() as simulator:
         async with opened(tmp_path, simulator) as b:
             found = await loaded(b)
-            slot = found.slots[SITES]
-            await found._poll(slot)
+            runtime = found.calls[SITES]
+            await found._poll(runtime)
             b.skew += step
-            assert found.state(slot).fresh
-            b.sim.advance(3 * slot.effective - 1)
-            assert found.state(slot).fresh
+            assert found.state(runtime).fresh
+            b.sim.advance(3 * runtime.effective - 1)
+            assert found.state(runtime).fresh
             b.sim.advance(2)
-            assert not found.state(slot).fresh
-            await found._poll(slot)
-            b.sim.advance(slot.effective / 4)
+            assert not found.state(runtime).fresh
+            await found._poll(runtime)
+            b.sim.advance(runtime.effective / 4)
         async with opened(tmp_path, simulator) as b:
             b.skew = -step
             again = await loaded(b)
-            left = again.slots[SITES].due - monotonic()
-            assert left == pytest.approx(0.75 * again.slots[SITES].interval, abs=60)
-            assert again.state(again.slots[SITES]).fresh
+            left = again.calls[SITES].due - monotonic()
+            assert left == pytest.approx(0.75 * again.calls[SITES].interval, abs=60)
+            assert again.state(again.calls[SITES]).fresh
 
 
 async def test_after_a_start_of_the_machine_nothing_is_fresh_and_all_is_due(tmp_path: Path) -> None:
@@ -228,12 +228,12 @@ async def test_after_a_start_of_the_machine_nothing_is_fresh_and_all_is_due(tmp_
     async with fleet() as simulator:
         async with opened(tmp_path, simulator) as b:
             found = await loaded(b)
-            await found._poll(found.slots[SITES])
+            await found._poll(found.calls[SITES])
         async with opened(tmp_path, simulator, boot="another") as b:
             found = await loaded(b)
-            state = found.state(found.slots[SITES])
+            state = found.state(found.calls[SITES])
             assert (state.fresh, state.last_success is not None) == (False, True)
-            assert found.slots[SITES].due <= monotonic()
+            assert found.calls[SITES].due <= monotonic()
 
 
 async def test_fresh_goes_false_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,9 +241,9 @@ async def test_fresh_goes_false_by_the_clock(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(call_states, "FRESH_CHECK_S", 0.005)
     async with bench(tmp_path) as b:
         found = await loaded(b)
-        slot = found.slots[SITES]
-        await found._poll(slot)
-        b.sim.advance(3 * slot.effective + 1)
+        runtime = found.calls[SITES]
+        await found._poll(runtime)
+        b.sim.advance(3 * runtime.effective + 1)
         await b.news()
         task = asyncio.create_task(found._states.retry_loop())
         said: list[bool] = []

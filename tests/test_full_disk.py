@@ -52,17 +52,17 @@ async def test_poll_that_cannot_be_stored_does_not_ask_and_tries_again_soon(
 ) -> None:
     """While nothing can be written the API is left alone, and the call is due within seconds all the time."""
     async with built(tmp_path) as parts:
-        slot, requests = parts.poller.slots[TERMINALS], parts.api.requests
+        runtime, requests = parts.poller.calls[TERMINALS], parts.api.requests
         with monkeypatch.context() as full:
             full.setattr(parts.store, "commit", failing(parts.store.commit))
             for _ in range(12):
-                await parts.poller._poll(slot)
-                assert slot.status == "failed"
-                assert "disk is full" in (slot.error or "")
-                assert slot.due - time.monotonic() <= schedule.LONGEST_STORE_RETRY
+                await parts.poller._poll(runtime)
+                assert runtime.status == "failed"
+                assert "disk is full" in (runtime.error or "")
+                assert runtime.due - time.monotonic() <= schedule.LONGEST_STORE_RETRY
             assert parts.api.requests == requests
-        await parts.poller._poll(slot)
-        assert (slot.status, slot.records, slot.refusals) == ("ok", 8, 0)
+        await parts.poller._poll(runtime)
+        assert (runtime.status, runtime.records, runtime.refusals) == ("ok", 8, 0)
 
 
 async def test_poll_that_is_stored_in_part_tries_again_soon_but_not_for_ever(
@@ -70,12 +70,12 @@ async def test_poll_that_is_stored_in_part_tries_again_soon_but_not_for_ever(
 ) -> None:
     """Where the API was asked in vain the pauses are short at first, and then those of any other failure."""
     async with built(tmp_path) as parts:
-        slot = parts.poller.slots[TERMINALS]
+        runtime = parts.poller.calls[TERMINALS]
         real = parts.store.commit
         for turn in range(schedule.MOST_STORE_RETRIES + 3):
             monkeypatch.setattr(parts.store, "commit", failing(real, allowed=1))
-            await parts.poller._poll(slot)
-            is_soon = slot.due - time.monotonic() <= 2 * schedule.LONGEST_STORE_RETRY
+            await parts.poller._poll(runtime)
+            is_soon = runtime.due - time.monotonic() <= 2 * schedule.LONGEST_STORE_RETRY
             assert is_soon is (turn < schedule.MOST_STORE_RETRIES)
 
 

@@ -162,10 +162,10 @@ async def test_poller_that_stands_still_is_told(tmp_path: Path, monkeypatch: pyt
 async def test_poll_that_does_not_end_is_told(tmp_path: Path) -> None:
     """A poll that still runs a minute after its deadline makes /healthz say 503, though other tasks go on."""
     async with watched(tmp_path) as (found, poller):
-        slot = poller.slots["sites"]
-        slot.running, slot.begun = True, time.monotonic() - 600.0 - 55.0
+        runtime = poller.calls["sites"]
+        runtime.running, runtime.begun = True, time.monotonic() - 600.0 - 55.0
         assert await alive(found) == (True, 200)
-        slot.begun -= 10.0
+        runtime.begun -= 10.0
         assert await alive(found) == (False, 503)
 
 

@@ -135,7 +135,7 @@ async def manager(b: Bench) -> Poller:
 async def managed_poll(b: Bench, poller: Poller, call: str, seconds: float = 10 * MINUTE) -> list[Said]:
     """One poll through the poller, some time later: what it said besides the state of the call."""
     await b.later(seconds)
-    await poller._poll(poller.slots[call])
+    await poller._poll(poller.calls[call])
     return [one for one in await b.news() if one.what not in ("state", "metric", "history")]
 
 
@@ -151,10 +151,10 @@ async def test_many_removals_are_held_and_alerted_once(tmp_path: Path) -> None:
         assert [[one.what for one in news] for news in said] == [[], [], ["alert"], [], [], []]
         assert said[2][0].body["kind"] == "removal_held"
         assert "6 terminal records are missing at once" in said[2][0].body["message"]
-        assert poller.slots[TERMINALS].status == "held"
+        assert poller.calls[TERMINALS].status == "held"
         news = await managed_poll(b, poller, TERMINALS, 24 * HOUR)
         assert [(one.what, one.id) for one in news] == [("removed", id) for id in sorted(lost)]
-        assert poller.slots[TERMINALS].status == "ok"
+        assert poller.calls[TERMINALS].status == "ok"
 
 
 async def test_held_removals_go_when_released(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ async def test_held_records_that_come_back_were_never_gone(tmp_path: Path) -> No
             for id in lost:
                 b.sim.fleet("restore", id=id)
             assert await managed_poll(b, poller, TERMINALS) == []
-            assert poller.slots[TERMINALS].progress.held_since == 0
+            assert poller.calls[TERMINALS].progress.held_since == 0
 
 
 async def test_empty_listing_goes_by_release_alone(tmp_path: Path) -> None:
@@ -235,12 +235,12 @@ async def test_listing_of_nothing_but_ids_tells_nothing(call: str, tmp_path: Pat
         assert alert["kind"] == "values_held"
         assert f"name ({count})" in alert["message"]
         assert "request/release" in alert["message"]
-        assert (poller.slots[call].status, poller.slots[call].error) == ("held", alert["message"])
+        assert (poller.calls[call].status, poller.calls[call].error) == ("held", alert["message"])
         assert (await b.holdings())["record"] == before
         b.sim.clear_faults()
         assert await managed_poll(b, poller, call) == []
-        assert poller.slots[call].status == "ok"
-        assert not poller.slots[call].progress.is_holding()
+        assert poller.calls[call].status == "ok"
+        assert not poller.calls[call].progress.is_holding()
         assert (await b.holdings())["record"] == before
 
 
@@ -274,7 +274,7 @@ async def test_held_values_go_when_released(tmp_path: Path) -> None:
         news = await managed_poll(b, poller, TERMINALS)
         assert {one.what for one in news} == {"changed"}
         assert [one.body["changed"]["state"]["to"] for one in news] == [None] * 12
-        assert (poller.slots[TERMINALS].status, await poller.release(None)) == ("ok", 0)
+        assert (poller.calls[TERMINALS].status, await poller.release(None)) == ("ok", 0)
         spoil(b, TERMINALS, "nulls")
         assert [one.what for one in await managed_poll(b, poller, TERMINALS)] == ["alert"]
 
@@ -312,11 +312,11 @@ async def test_released_components_are_not_released_for_ever(tmp_path: Path) -> 
         poller = await manager(b)
         await managed_poll(b, poller, TERMINALS)
         await managed_poll(b, poller, COMPONENTS)
-        slot = poller.slots[COMPONENTS]
-        slot.progress = msgspec.structs.replace(slot.progress, values_held='{"main/UT":1}')
+        runtime = poller.calls[COMPONENTS]
+        runtime.progress = msgspec.structs.replace(runtime.progress, values_held='{"main/UT":1}')
         assert await poller.release(COMPONENTS) == 1
         await managed_poll(b, poller, COMPONENTS)
-        assert (slot.progress.released, slot.progress.is_holding()) == (False, False)
+        assert (runtime.progress.released, runtime.progress.is_holding()) == (False, False)
 
 
 # --- initial and remapped -------------------------------------------------------------------------

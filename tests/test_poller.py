@@ -112,18 +112,18 @@ async def test_set_on_all_is_checked_as_a_whole(tmp_path: Path) -> None:
     """A change of all calls that breaks the budget only together is refused, and nothing of it is stored."""
     async with bench(tmp_path) as b:
         found = await loaded(b, api={"rate_limit": {"max_requests_per_hour": 500}})
-        before = {call: slot.interval for call, slot in found.slots.items()}
+        before = {call: runtime.interval for call, runtime in found.calls.items()}
 
         await found.change([SITES], {"interval": 10.0}, "mqtt", ("one", "fits"))
         await found.change([SITES], {"interval": None}, "mqtt", ("one", "back"))
         with pytest.raises(ValueError, match="requests an hour"):
-            await found.change(list(found.slots), {"interval": 10.0, "enabled": True}, "mqtt", ("all", "mark"))
+            await found.change(list(found.calls), {"interval": 10.0, "enabled": True}, "mqtt", ("all", "mark"))
 
-        assert before == {call: slot.interval for call, slot in found.slots.items()}
+        assert before == {call: runtime.interval for call, runtime in found.calls.items()}
         assert await b.store.commands.settings() == []
         assert await b.store.commands.last_command_identity("all") is None
-        await found.change(list(found.slots), {"interval": 3600.0, "enabled": True}, "mqtt", ("all", "mark"))
-        assert {slot.interval for slot in found.slots.values()} == {3600.0}
+        await found.change(list(found.calls), {"interval": 3600.0, "enabled": True}, "mqtt", ("all", "mark"))
+        assert {runtime.interval for runtime in found.calls.values()} == {3600.0}
         assert len(await b.store.commands.settings()) == 24
 
 
@@ -131,13 +131,13 @@ async def test_set_that_cannot_be_stored_changes_nothing(tmp_path: Path, monkeyp
     """What the disk does not take is not in force either."""
     async with bench(tmp_path) as b:
         found = await loaded(b)
-        before = found.slots[SITES].interval
+        before = found.calls[SITES].interval
         monkeypatch.setattr(b.store.commands, "_write_identity", refuse)
         with pytest.raises(StoreUnavailable):
             await found.change([SITES], CHANGES, "mqtt", ("t", "m"))
         await found.reconfigure(config_of(b))
 
-        assert found.slots[SITES].interval == before
+        assert found.calls[SITES].interval == before
         assert await b.store.commands.settings() == []
 
 
@@ -173,7 +173,7 @@ async def test_poll_request_for_a_queued_call_goes_first(tmp_path: Path) -> None
         found, gate = await loaded(b), Gate(b)
         async with running(found):
             await gate.until_begun(1)
-            waiting = [call for call, slot in found.slots.items() if slot.enabled and call not in gate.begun]
+            waiting = [call for call, runtime in found.calls.items() if runtime.enabled and call not in gate.begun]
             wish = found.request_poll(waiting[-1])
             gate.let_end()
             await ended(wish)
@@ -240,7 +240,7 @@ async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pyt
             written.append(1)
 
         monkeypatch.setattr(b.store._connections, "transaction", counted)
-        await found._poll(found.slots[SITES])
+        await found._poll(found.calls[SITES])
 
         assert len(written) == 2
         assert [row.what for row in await b.news()] == ["state", "alert", "state"]
@@ -252,7 +252,7 @@ async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkey
     """Progress that the disk does not take is not said to be made, and its alert comes with the next poll."""
     async with bench(tmp_path) as b:
         found = await loaded(b)
-        slot = found.slots[SITES]
+        runtime = found.calls[SITES]
 
         async def poll(call: str) -> PollOutcome:
             return PollOutcome(
@@ -270,14 +270,14 @@ async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkey
 
         monkeypatch.setattr(b.store, "commit", full)
         wish = found.request_poll(SITES)
-        await found._poll(slot)
+        await found._poll(runtime)
         (failed,) = await ended(wish)
         monkeypatch.setattr(b.store, "commit", commit)
 
         assert "disk is full" in (failed.error or "")
-        assert (slot.status, slot.progress.window_end, slot.progress.failures) == ("failed", 0, 1)
+        assert (runtime.status, runtime.progress.window_end, runtime.progress.failures) == ("failed", 0, 1)
         await b.news()
-        await found._poll(slot)
+        await found._poll(runtime)
         assert [row.what for row in await b.news()] == ["state", "alert", "state"]
 
 
@@ -294,9 +294,9 @@ async def test_interval_is_counted_from_the_begin_of_the_last_poll(
             return PollOutcome(progress=CallProgress(id=call))
 
         monkeypatch.setattr(b.runner, "poll", slow)
-        await found._poll(found.slots[SITES])
+        await found._poll(found.calls[SITES])
 
-        assert found.slots[SITES].due == 1000.0 + 600.0
+        assert found.calls[SITES].due == 1000.0 + 600.0
 
 
 @pytest.mark.parametrize("disk_fails_at_its_begin", [False, True])
@@ -306,9 +306,9 @@ async def test_last_poll_is_the_failed_one(
     """`last_poll` is when the last poll began, also when it failed, and after a restart the pause counts from there."""
     async with bench(tmp_path) as b:
         found = await loaded(b)
-        slot = found.slots[SITES]
-        await found._poll(slot)
-        good = slot.progress
+        runtime = found.calls[SITES]
+        await found._poll(runtime)
+        good = runtime.progress
         await b.later(1000)
         b.sim.fault("html", path="geographicSite", count=5)
         commit, left = b.store.commit, [1 if disk_fails_at_its_begin else 0]
@@ -320,11 +320,11 @@ async def test_last_poll_is_the_failed_one(
             return await commit(*given)
 
         monkeypatch.setattr(b.store, "commit", full)
-        await found._poll(slot)
+        await found._poll(runtime)
         stored = await b.store.progress.load(SITES)
 
-        assert slot.status == "failed"
-        assert found.state(slot).last_poll == rfc3339(stored.last_poll)
+        assert runtime.status == "failed"
+        assert found.state(runtime).last_poll == rfc3339(stored.last_poll)
         assert stored.last_poll - good.last_poll == 1_000_000
         assert stored.polled > good.polled
         assert (stored.last_success, stored.failures) == (good.last_success, 1)

@@ -105,7 +105,7 @@ class Executor:
         """Asks again for the polls that waited when the bridge ended, and answers their commands."""
         asked_for: dict[tuple[str, str | None], list[PollRequest]] = {}
         for request in await self._store.commands.poll_requests():
-            if request.call in self._poller.slots:
+            if request.call in self._poller.calls:
                 asked_for.setdefault((request.topic, request.sender), []).append(request)
         for (topic, sender), requests in asked_for.items():
             wishes = [self._poller.request_poll(request.call, request.number)[0] for request in requests]
@@ -191,13 +191,13 @@ class Executor:
     async def _set(
         self, command: Set, incoming: CommandMessage, address: CommandTopic, mark: tuple[str, str] | None
     ) -> None:
-        calls = list(self._poller.slots) if command.call == ALL else [command.call]
+        calls = list(self._poller.calls) if command.call == ALL else [command.call]
         try:
             await self._poller.change(calls, command.changes, "mqtt", mark)
         except ValueError as error:
             self._answer(incoming, address, command.id, error=str(error))
             return
-        state = None if command.call == ALL else self._poller.state(self._poller.slots[command.call])
+        state = None if command.call == ALL else self._poller.state(self._poller.calls[command.call])
         self._answer(incoming, address, command.id, state=state)
 
     async def _poll(
@@ -209,8 +209,8 @@ class Executor:
         group: asyncio.TaskGroup,
     ) -> None:
         """Stores what is asked for, so that it runs after a restart too, and asks the poller for it."""
-        slots = self._poller.slots
-        calls = [c for c in slots if slots[c].enabled] if command.call == ALL else [command.call]
+        enabled = [call for call, runtime in self._poller.calls.items() if runtime.enabled]
+        calls = enabled if command.call == ALL else [command.call]
         numbers = await self._store.commands.add_poll_requests(incoming.topic, calls, command.id, mark)
         wishes = [self._poller.request_poll(call, number) for call, number in zip(calls, numbers, strict=True)]
         pause = max((pause for _, pause in wishes), default=0.0)

@@ -38,74 +38,76 @@ class CallStates:
         self._clock = clock
         self._waiting_alerts: list[Entry] = []
 
-    def state(self, call: CallRuntime, wait: float | None = None) -> CallState:
+    def state(self, runtime: CallRuntime, wait: float | None = None) -> CallState:
         """The state of a call, whose next poll is `wait` seconds from now, or when it is due."""
-        progress = call.progress
-        left = wait if wait is not None else max(0.0, call.due - time.monotonic())
-        is_scheduled = call.enabled and not call.running
+        progress = runtime.progress
+        left = wait if wait is not None else max(0.0, runtime.due - time.monotonic())
+        is_scheduled = runtime.enabled and not runtime.running
         return CallState(
-            call=call.call,
-            enabled=call.enabled,
-            interval=round(call.interval),
-            status=call.status,
-            fresh=self._is_fresh(call),
+            call=runtime.call,
+            enabled=runtime.enabled,
+            interval=round(runtime.interval),
+            status=runtime.status,
+            fresh=self._is_fresh(runtime),
             last_poll=rfc3339(progress.last_poll) if progress.last_poll else None,
             last_success=rfc3339(progress.last_success) if progress.last_success else None,
-            duration_ms=call.duration_ms,
-            records=call.records,
-            events=call.events,
-            samples=call.samples,
+            duration_ms=runtime.duration_ms,
+            records=runtime.records,
+            events=runtime.events,
+            samples=runtime.samples,
             next_poll=rfc3339(self._clock.now() + round(left * 1000)) if is_scheduled else None,
-            error=call.error,
+            error=runtime.error,
         )
 
-    def _is_fresh(self, call: CallRuntime) -> bool:
-        return schedule.is_fresh(self._store.steady.age(call.progress.succeeded), call.effective, call.lateness)
+    def _is_fresh(self, runtime: CallRuntime) -> bool:
+        return schedule.is_fresh(
+            self._store.steady.age(runtime.progress.succeeded), runtime.effective, runtime.lateness
+        )
 
     # ── states ─────────────────────────────────────────────────────────────────────────────────
 
-    async def store_end_of_poll(self, call: CallRuntime, wait: float, alerts: Sequence[Alert] | None) -> None:
+    async def store_end_of_poll(self, runtime: CallRuntime, wait: float, alerts: Sequence[Alert] | None) -> None:
         """Stores how a poll ended, in one transaction: state, progress, new alerts, and the requests it has served.
 
         An alert is published once, until a poll came to its end without it; None leaves the alerts as they are.
         """
-        new = [alert for alert in alerts or () if (alert.kind, alert.about) not in call.alerted]
-        batch, doc = Batch(entries=[self._alert_entry(alert) for alert in new]), encode(self.state(call, wait))
-        self._add_state(batch, call, doc)
-        ended = call.ended
-        await self._store.commit(batch, call.progress, tuple(ended))
-        call.stored_state, call.ended = doc, call.ended - ended
+        new = [alert for alert in alerts or () if (alert.kind, alert.about) not in runtime.alerted]
+        batch, doc = Batch(entries=[self._alert_entry(alert) for alert in new]), encode(self.state(runtime, wait))
+        self._add_state(batch, runtime, doc)
+        ended = runtime.ended
+        await self._store.commit(batch, runtime.progress, tuple(ended))
+        runtime.stored_state, runtime.ended = doc, runtime.ended - ended
         if alerts is not None:
-            kept = {key for key in call.alerted if key[0] in ONCE_PER_RUN}
-            call.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
+            kept = {key for key in runtime.alerted if key[0] in ONCE_PER_RUN}
+            runtime.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
         for alert in new:
-            _log.warning("%s: %s", call.call, alert.message)
+            _log.warning("%s: %s", runtime.call, alert.message)
 
-    async def store_changed(self, calls: Iterable[CallRuntime], progress: CallProgress | None = None) -> None:
+    async def store_changed(self, runtimes: Iterable[CallRuntime], progress: CallProgress | None = None) -> None:
         """Stores the states that differ from the stored ones, in one transaction. Raises StoreUnavailable."""
-        docs = {call: doc for call in calls if (doc := encode(self.state(call))) != call.stored_state}
+        docs = {runtime: doc for runtime in runtimes if (doc := encode(self.state(runtime))) != runtime.stored_state}
         if not docs:
             return
-        batch, ended = Batch(), frozenset(n for call in docs if not call.running for n in call.ended)
-        for call, doc in docs.items():
-            self._add_state(batch, call, doc)
-            call.stored_state = b""
+        batch, ended = Batch(), frozenset(n for runtime in docs if not runtime.running for n in runtime.ended)
+        for runtime, doc in docs.items():
+            self._add_state(batch, runtime, doc)
+            runtime.stored_state = b""
         try:
             await self._store.commit(batch, progress, tuple(ended))
         except StoreUnavailable as error:
-            _log.error("%s: the state could not be stored: %s", ", ".join(call.call for call in docs), error)
+            _log.error("%s: the state could not be stored: %s", ", ".join(runtime.call for runtime in docs), error)
             raise
-        for call, doc in docs.items():
-            call.stored_state, call.ended = doc, call.ended - ended
+        for runtime, doc in docs.items():
+            runtime.stored_state, runtime.ended = doc, runtime.ended - ended
 
-    async def publish(self, *calls: CallRuntime) -> None:
+    async def publish(self, *runtimes: CallRuntime) -> None:
         """Stores the states that have changed; what cannot be stored is tried again soon."""
         with contextlib.suppress(StoreUnavailable):
-            await self.store_changed(calls)
+            await self.store_changed(runtimes)
 
-    def _add_state(self, batch: Batch, call: CallRuntime, doc: bytes) -> None:
-        batch.puts.append(RecordWrite("call", call.call, doc, entry=len(batch.entries)))
-        batch.entries.append(Entry("call", call.call, "state", "state", self._clock.now(), doc))
+    def _add_state(self, batch: Batch, runtime: CallRuntime, doc: bytes) -> None:
+        batch.puts.append(RecordWrite("call", runtime.call, doc, entry=len(batch.entries)))
+        batch.entries.append(Entry("call", runtime.call, "state", "state", self._clock.now(), doc))
 
     # ── alerts ─────────────────────────────────────────────────────────────────────────────────
 
@@ -135,7 +137,7 @@ class CallStates:
         while True:
             await asyncio.sleep(FRESH_CHECK_S)
             await self._store_waiting_alerts()
-            for call in self._calls.values():
-                stored = call.stored_state
-                if not stored or (b'"fresh":true' in stored and not self._is_fresh(call)):
-                    await self.publish(call)
+            for runtime in self._calls.values():
+                stored = runtime.stored_state
+                if not stored or (b'"fresh":true' in stored and not self._is_fresh(runtime)):
+                    await self.publish(runtime)

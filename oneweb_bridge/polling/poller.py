@@ -41,7 +41,7 @@ class Poller:
     """`run` polls until it is cancelled. Everything else may be called meanwhile, from the same loop."""
 
     def __init__(self, runner: PollRunner, store: Store, api: ApiClient, config: Config, clock: Clock = SYSTEM) -> None:
-        self.slots: dict[str, CallRuntime] = {}
+        self.calls: dict[str, CallRuntime] = {}
         self.progress = time.monotonic()
         """When something moved last."""
         self._runner = runner
@@ -52,8 +52,8 @@ class Poller:
         self._permits = PrioritySemaphore(config.api.rate_limit.max_in_flight)
         self._settings: dict[tuple[str, str], str] = {}
         self._relations_wanted = asyncio.Event()
-        self._states = CallStates(self.slots, store, clock)
-        self._budget = RequestBudget(self.slots, config)
+        self._states = CallStates(self.calls, store, clock)
+        self._budget = RequestBudget(self.calls, config)
         self._sign_in = SignIn(api, config, clock, self._wake_all)
 
     @property
@@ -65,14 +65,14 @@ class Poller:
         """Requests an hour that each call costs at its effective interval."""
         return self._budget.costs()
 
-    def state(self, slot: CallRuntime) -> CallState:
+    def state(self, runtime: CallRuntime) -> CallState:
         """The state of a call, as it is published."""
-        return self._states.state(slot)
+        return self._states.state(runtime)
 
     def stuck(self) -> bool:
         """Whether a poll has not ended long after its deadline."""
         limit = self._config.api.timeout.poll + 60.0
-        return any(slot.running and time.monotonic() - slot.begun > limit for slot in self.slots.values())
+        return any(runtime.running and time.monotonic() - runtime.begun > limit for runtime in self.calls.values())
 
     async def alert(self, alert: Alert) -> None:
         """Appends an alert to the journal; one that cannot be stored is tried again soon."""
@@ -83,12 +83,12 @@ class Poller:
     async def load(self) -> None:
         """Reads the progress of each call, and the settings that commands have stored."""
         for call in self._config.polling:
-            self.slots[call] = CallRuntime(call, await self._store.progress.load(call))
+            self.calls[call] = CallRuntime(call, await self._store.progress.load(call))
         self._settings = {(s.call, s.name): s.value for s in await self._store.commands.settings()}
         self._take_settings()
-        for slot in self.slots.values():
-            age = self._store.steady.age(slot.progress.polled)
-            slot.due = time.monotonic() + schedule.first_wait(age, slot.interval)
+        for runtime in self.calls.values():
+            age = self._store.steady.age(runtime.progress.polled)
+            runtime.due = time.monotonic() + schedule.first_wait(age, runtime.interval)
         await self.reconfigure(self._config)
 
     async def reconfigure(self, config: Config) -> None:
@@ -123,23 +123,27 @@ class Poller:
 
     async def _put_in_force(self) -> None:
         """Takes the file's intervals and switches, and over them what commands have stored; publishes what changed."""
-        before = {slot: slot.schedule for slot in self.slots.values()}
+        before = {runtime: runtime.schedule for runtime in self.calls.values()}
         self._take_settings()
         await self._stretch_intervals()
-        for slot in self.slots.values():
-            slot.set_resting_status()
-        changed = [slot for slot in self.slots.values() if not slot.stored_state or slot.schedule != before[slot]]
+        for runtime in self.calls.values():
+            runtime.set_resting_status()
+        changed = [
+            runtime
+            for runtime in self.calls.values()
+            if not runtime.stored_state or runtime.schedule != before[runtime]
+        ]
         await self._states.publish(*changed)
-        for slot in changed:
-            slot.wake.set()
+        for runtime in changed:
+            runtime.wake.set()
 
     def _take_settings(self) -> None:
-        for call, slot in self.slots.items():
+        for call, runtime in self.calls.items():
             configured = self._config.polling[call]
-            slot.lateness = configured.lateness
+            runtime.lateness = configured.lateness
             enabled, interval = self._settings.get((call, "enabled")), self._settings.get((call, "interval"))
-            slot.enabled = configured.enabled if enabled is None else msgspec.json.decode(enabled, type=bool)
-            slot.set_interval(configured.interval if interval is None else msgspec.json.decode(interval, type=float))
+            runtime.enabled = configured.enabled if enabled is None else msgspec.json.decode(enabled, type=bool)
+            runtime.set_interval(configured.interval if interval is None else msgspec.json.decode(interval, type=float))
 
     async def _stretch_intervals(self) -> None:
         if (alert := self._budget.stretch_intervals()) is not None:
@@ -152,32 +156,34 @@ class Poller:
 
         `number` is that of the poll request in the store, which is deleted with the poll that ends.
         """
-        slot = self.slots[call]
+        runtime = self.calls[call]
         poll = RequestedPoll(asyncio.get_running_loop().create_future(), number)
-        slot.requested.append(poll)
-        slot.wake.set()
+        runtime.requested.append(poll)
+        runtime.wake.set()
         self._permits.make_urgent(call)
         return poll.done, self._api.pause
 
     async def release(self, call: str | None) -> int:
         """Releases what is held with the next poll, which is requested at once. Returns how many calls were held."""
-        held = [slot for slot in self.slots.values() if slot.progress.is_holding() and call in (None, slot.call)]
+        held = [
+            runtime for runtime in self.calls.values() if runtime.progress.is_holding() and call in (None, runtime.call)
+        ]
         if held:
-            await self._store.progress.release([slot.call for slot in held])
-        for slot in held:
+            await self._store.progress.release([runtime.call for runtime in held])
+        for runtime in held:
             # A poll under way has read its progress before, and would store it without this.
-            slot.released = True
-            slot.progress = msgspec.structs.replace(slot.progress, released=True)
-            self.request_poll(slot.call)
+            runtime.released = True
+            runtime.progress = msgspec.structs.replace(runtime.progress, released=True)
+            self.request_poll(runtime.call)
         return len(held)
 
     def sign_in_again(self) -> None:
         """Asks hello at once: the credentials have changed."""
         self._sign_in.request()
-        for slot in self.slots.values():
-            if slot.status == "unauthorized":
-                slot.due = time.monotonic()
-                slot.wake.set()
+        for runtime in self.calls.values():
+            if runtime.status == "unauthorized":
+                runtime.due = time.monotonic()
+                runtime.wake.set()
 
     # ── tasks ──────────────────────────────────────────────────────────────────────────────────
 
@@ -188,32 +194,32 @@ class Poller:
             group.create_task(self._relations_loop(), name="relations")
             group.create_task(self._states.retry_loop(), name="fresh")
             group.create_task(self._heartbeat_loop(), name="heartbeat")
-            for slot in self.slots.values():
-                group.create_task(self._poll_loop(slot), name=f"poll {slot.call}")
+            for runtime in self.calls.values():
+                group.create_task(self._poll_loop(runtime), name=f"poll {runtime.call}")
 
-    async def _poll_loop(self, slot: CallRuntime) -> None:
+    async def _poll_loop(self, runtime: CallRuntime) -> None:
         while True:
-            await self._wait_until_due(slot)
-            async with self._permits.acquire(slot.call, urgent=bool(slot.requested)):
-                if slot.requested or (slot.enabled and time.monotonic() >= slot.due):
-                    await self._poll(slot)
+            await self._wait_until_due(runtime)
+            async with self._permits.acquire(runtime.call, urgent=bool(runtime.requested)):
+                if runtime.requested or (runtime.enabled and time.monotonic() >= runtime.due):
+                    await self._poll(runtime)
             self.progress = time.monotonic()
 
-    async def _wait_until_due(self, slot: CallRuntime) -> None:
+    async def _wait_until_due(self, runtime: CallRuntime) -> None:
         """Returns when the call should be polled: it is due and signed in, or a poll is requested."""
-        while not slot.requested:
-            slot.wake.clear()
-            left = slot.due - time.monotonic()
-            is_scheduled = slot.enabled and self._sign_in.is_signed_in
+        while not runtime.requested:
+            runtime.wake.clear()
+            left = runtime.due - time.monotonic()
+            is_scheduled = runtime.enabled and self._sign_in.is_signed_in
             if is_scheduled and left <= 0:
                 return
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, MAX_SLEEP_S) if is_scheduled else None):
-                    await slot.wake.wait()
+                    await runtime.wake.wait()
 
     def _wake_all(self) -> None:
-        for slot in self.slots.values():
-            slot.wake.set()
+        for runtime in self.calls.values():
+            runtime.wake.set()
 
     async def _heartbeat_loop(self) -> None:
         """Notes that the event loop turns, also while no poll is due."""
@@ -234,126 +240,129 @@ class Poller:
 
     # ── one poll ───────────────────────────────────────────────────────────────────────────────
 
-    async def _poll(self, slot: CallRuntime) -> None:
-        if slot.requested:
+    async def _poll(self, runtime: CallRuntime) -> None:
+        if runtime.requested:
             self._api.ask_at_once()
-        if self._api.pause > 0 and slot.requested:
+        if self._api.pause > 0 and runtime.requested:
             await asyncio.sleep(self._api.pause)
         # All that were requested until now are this poll.
-        requested, slot.requested = slot.requested, []
+        requested, runtime.requested = runtime.requested, []
         started, requests = time.monotonic(), self._api.requests
-        slot.running, slot.begun, slot.status, slot.error = True, started, "polling", None
-        slot.released = False
-        slot.progress = msgspec.structs.replace(
-            slot.progress, last_poll=self._clock.now(), polled=self._store.steady.now()
+        runtime.running, runtime.begun, runtime.status, runtime.error = True, started, "polling", None
+        runtime.released = False
+        runtime.progress = msgspec.structs.replace(
+            runtime.progress, last_poll=self._clock.now(), polled=self._store.steady.now()
         )
         try:
             # Where this cannot be written, the API is not asked for what could not be kept.
-            await self._states.store_changed([slot], slot.progress)
+            await self._states.store_changed([runtime], runtime.progress)
             if requested and not self._sign_in.is_signed_in:
                 await self._sign_in.sign_in()
             async with asyncio.timeout(self._config.api.timeout.poll):
-                outcome = await self._runner.poll(slot.call)
-            await self._note_cost(slot, requests)
-            self._note_success(slot, outcome, started)
-            wait = schedule.next_wait(slot.effective, time.monotonic() - started)
-            await self._end_poll(slot, requested, wait, outcome.alerts)
-            self._log_success(slot, outcome)
+                outcome = await self._runner.poll(runtime.call)
+            await self._note_cost(runtime, requests)
+            self._note_success(runtime, outcome, started)
+            wait = schedule.next_wait(runtime.effective, time.monotonic() - started)
+            await self._end_poll(runtime, requested, wait, outcome.alerts)
+            self._log_success(runtime, outcome)
         except (ApiError, TimeoutError, StoreUnavailable) as error:
-            await self._note_cost(slot, requests)
-            await self._end_failed_poll(slot, requested, error, has_asked=self._api.requests > requests)
+            await self._note_cost(runtime, requests)
+            await self._end_failed_poll(runtime, requested, error, has_asked=self._api.requests > requests)
         finally:
-            slot.running = False
-        slot.answer(requested, self.state(slot))
+            runtime.running = False
+        runtime.answer(requested, self.state(runtime))
 
-    async def _note_cost(self, slot: CallRuntime, requests_before: int) -> None:
-        slot.requests = max(1.0, float(self._api.requests - requests_before))
+    async def _note_cost(self, runtime: CallRuntime, requests_before: int) -> None:
+        runtime.requests = max(1.0, float(self._api.requests - requests_before))
         await self._stretch_intervals()
 
-    def _note_success(self, slot: CallRuntime, outcome: PollOutcome, started: float) -> None:
-        slot.progress = msgspec.structs.replace(
+    def _note_success(self, runtime: CallRuntime, outcome: PollOutcome, started: float) -> None:
+        runtime.progress = msgspec.structs.replace(
             outcome.progress,
-            last_poll=slot.progress.last_poll,
-            polled=slot.progress.polled,
+            last_poll=runtime.progress.last_poll,
+            polled=runtime.progress.polled,
             last_success=self._clock.now(),
             succeeded=self._store.steady.now(),
             failures=0,
-            released=outcome.progress.released or slot.released,
+            released=outcome.progress.released or runtime.released,
         )
-        slot.refusals = 0
-        slot.status = "held" if outcome.held else "ok"
-        slot.error = outcome.held or None
-        slot.records, slot.events, slot.samples = outcome.records, outcome.events, outcome.samples
-        slot.duration_ms = round((time.monotonic() - started) * 1000)
+        runtime.refusals = 0
+        runtime.status = "held" if outcome.held else "ok"
+        runtime.error = outcome.held or None
+        runtime.records, runtime.events, runtime.samples = outcome.records, outcome.events, outcome.samples
+        runtime.duration_ms = round((time.monotonic() - started) * 1000)
 
-    def _log_success(self, slot: CallRuntime, outcome: PollOutcome) -> None:
-        if outcome.unpaged and ("unpaged", "") not in slot.alerted:
-            slot.alerted.add(("unpaged", ""))
+    def _log_success(self, runtime: CallRuntime, outcome: PollOutcome) -> None:
+        if outcome.unpaged and ("unpaged", "") not in runtime.alerted:
+            runtime.alerted.add(("unpaged", ""))
             _log.info(
                 "%s: the server does not page; polling.%s.page.style: none saves a request",
-                slot.call,
-                slot.call,
+                runtime.call,
+                runtime.call,
             )
         self._sign_in.note_reached("ok", None)
         self._relations_wanted.set()
         log = _log.info if outcome.events or outcome.samples else _log.debug
-        log("%s: %d records, %d events, %d samples", slot.call, slot.records, slot.events, slot.samples)
+        log("%s: %d records, %d events, %d samples", runtime.call, runtime.records, runtime.events, runtime.samples)
 
     async def _end_failed_poll(
-        self, slot: CallRuntime, requested: list[RequestedPoll], error: Exception, *, has_asked: bool
+        self, runtime: CallRuntime, requested: list[RequestedPoll], error: Exception, *, has_asked: bool
     ) -> None:
         """Notes that a poll failed, and ends it.
 
         It may have committed some slices, so the call's progress is loaded again instead of keeping our copy.
         """
-        failures, last_poll, polled = slot.progress.failures + 1, slot.progress.last_poll, slot.progress.polled
+        failures, last_poll, polled = runtime.progress.failures + 1, runtime.progress.last_poll, runtime.progress.polled
         with contextlib.suppress(StoreUnavailable):
-            slot.progress = await self._store.progress.load(slot.call)
-        slot.progress = msgspec.structs.replace(
-            slot.progress,
+            runtime.progress = await self._store.progress.load(runtime.call)
+        runtime.progress = msgspec.structs.replace(
+            runtime.progress,
             failures=failures,
             last_poll=last_poll,
             polled=polled,
-            released=slot.progress.released or slot.released,
+            released=runtime.progress.released or runtime.released,
         )
-        slot.error = self._api.masks.mask_text(_error_sentence(error, self._config.api.timeout.poll))
-        slot.status, wait, alerts = self._reaction(slot, error)
+        runtime.error = self._api.masks.mask_text(_error_sentence(error, self._config.api.timeout.poll))
+        runtime.status, wait, alerts = self._reaction(runtime, error)
         if isinstance(error, StoreUnavailable):
-            slot.refusals += 1
-            retry = schedule.store_retry(slot.refusals, asked_api=has_asked)
+            runtime.refusals += 1
+            retry = schedule.store_retry(runtime.refusals, asked_api=has_asked)
             wait = wait if retry is None else min(wait, retry)
-        _log.warning("%s: %s; next try in %s", slot.call, slot.error, interval_text(round(wait)))
+        _log.warning("%s: %s; next try in %s", runtime.call, runtime.error, interval_text(round(wait)))
         try:
-            await self._end_poll(slot, requested, wait, alerts)
+            await self._end_poll(runtime, requested, wait, alerts)
         except StoreUnavailable as not_stored:
-            slot.stored_state = b""
-            _log.error("%s: its state could not be stored: %s", slot.call, not_stored)
+            runtime.stored_state = b""
+            _log.error("%s: its state could not be stored: %s", runtime.call, not_stored)
 
-    def _reaction(self, slot: CallRuntime, error: Exception) -> tuple[Status, float, list[Alert] | None]:
+    def _reaction(self, runtime: CallRuntime, error: Exception) -> tuple[Status, float, list[Alert] | None]:
         """What follows from a failure: the status, seconds until the next try, and the alerts; None for no change."""
-        message, wait = slot.error or "", schedule.backoff(slot.progress.failures, slot.effective, random.random())
+        message, wait = (
+            runtime.error or "",
+            schedule.backoff(runtime.progress.failures, runtime.effective, random.random()),
+        )
         match error:
             case Unauthorized():
                 self._sign_in.request()
-                alert = Alert(kind="unauthorized", call=slot.call, message=message)
+                alert = Alert(kind="unauthorized", call=runtime.call, message=message)
                 return "unauthorized", schedule.UNAUTHORIZED_RETRY_S, [alert]
             case RateLimited():
                 return "rate_limited", error.pause, None
             case BadAnswer():
                 excerpt = self._api.masks.mask_bytes(error.excerpt)[:MAX_BAD_ANSWER_BYTES]
-                self._store.bad_answers.write(slot.call, excerpt)
-                return "failed", wait, [Alert(kind="bad_answer", call=slot.call, message=message)]
+                self._store.bad_answers.write(runtime.call, excerpt)
+                return "failed", wait, [Alert(kind="bad_answer", call=runtime.call, message=message)]
             case Unavailable():
                 self._sign_in.note_reached("unreachable", message)
                 return "failed", max(wait, error.pause), None
         return "failed", wait, None
 
     async def _end_poll(
-        self, slot: CallRuntime, requested: list[RequestedPoll], wait: float, alerts: list[Alert] | None
+        self, runtime: CallRuntime, requested: list[RequestedPoll], wait: float, alerts: list[Alert] | None
     ) -> None:
-        slot.running, slot.due = False, time.monotonic() + wait
-        slot.ended |= {poll.number for poll in requested if poll.number is not None}
-        await self._states.store_end_of_poll(slot, wait, alerts)
+        runtime.running, runtime.due = False, time.monotonic() + wait
+        runtime.ended |= {poll.number for poll in requested if poll.number is not None}
+        await self._states.store_end_of_poll(runtime, wait, alerts)
 
 
 def _error_sentence(error: Exception, deadline: float) -> str:

@@ -23,8 +23,8 @@ class RequestBudget:
             return
         before, after = self._configured_intervals(), self._configured_intervals()
         for id in calls:
-            configured, call = self.config.polling[id], self._calls[id]
-            interval, enabled = changes.get("interval", call.interval), changes.get("enabled", call.enabled)
+            configured, runtime = self.config.polling[id], self._calls[id]
+            interval, enabled = changes.get("interval", runtime.interval), changes.get("enabled", runtime.enabled)
             after.pop(id, None)
             if configured.enabled if enabled is None else enabled:
                 after[id] = configured.interval if interval is None else float(interval)
@@ -42,8 +42,8 @@ class RequestBudget:
             allowed = min(allowed, float(limit.max_requests_per_hour))
         configured = self._configured_intervals()
         intervals = schedule.stretch_intervals(configured, self._requests(), allowed)
-        for id, call in self._calls.items():
-            call.effective = intervals.get(id, call.interval)
+        for id, runtime in self._calls.items():
+            runtime.effective = intervals.get(id, runtime.interval)
         factor = max((intervals[id] / configured[id] for id in configured), default=1.0)
         self._stretching, before = factor > 1.0, self._stretching
         if before or not self._stretching:
@@ -57,11 +57,12 @@ class RequestBudget:
     def costs(self) -> dict[str, float]:
         """Requests an hour that each call costs at its effective interval; 0 for one that is disabled."""
         return {
-            id: 3600.0 / call.effective * call.requests if call.enabled else 0.0 for id, call in self._calls.items()
+            id: 3600.0 / runtime.effective * runtime.requests if runtime.enabled else 0.0
+            for id, runtime in self._calls.items()
         }
 
     def _configured_intervals(self) -> dict[str, float]:
-        return {id: call.interval for id, call in self._calls.items() if call.enabled}
+        return {id: runtime.interval for id, runtime in self._calls.items() if runtime.enabled}
 
     def _requests(self) -> dict[str, float]:
-        return {id: call.requests for id, call in self._calls.items()}
+        return {id: runtime.requests for id, runtime in self._calls.items()}

@@ -127,19 +127,19 @@ class Health:
 
     def _calls(self) -> Iterator[Metric]:
         told: dict[str, dict[str, float]] = {}
-        for call, slot in self._poller.slots.items():
-            state = self._poller.state(slot)
+        for call, runtime in self._poller.calls.items():
+            state = self._poller.state(runtime)
             told[call] = {
                 "call_enabled": float(state.enabled),
                 "call_fresh": float(state.fresh),
-                "call_interval_seconds": slot.effective,
+                "call_interval_seconds": runtime.effective,
                 "call_duration_seconds": (state.duration_ms or 0) / 1000,
-                "call_failures": slot.progress.failures,
+                "call_failures": runtime.progress.failures,
                 "call_records": state.records,
             }
             # What has never happened has no time, least of all 1970.
-            if slot.progress.last_success:
-                told[call]["call_last_success_timestamp_seconds"] = slot.progress.last_success / 1000
+            if runtime.progress.last_success:
+                told[call]["call_last_success_timestamp_seconds"] = runtime.progress.last_success / 1000
         for name in (name for name in METRICS if name.startswith("call_")):
             family = GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], labels=["call"])
             for call, values in told.items():
