@@ -9,6 +9,7 @@ the registry and written with the hashes of the files; where it was not, the tar
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import subprocess
@@ -23,6 +24,7 @@ FOLDER = Path(__file__).parent.parent / "oneweb_bridge/web/static/vendor"
 LIST = FOLDER / "vendor.toml"
 # A degree of the map path has ten units: 0.1 degrees is half a pixel on a map that is 1800 pixels wide.
 UNITS_PER_DEGREE = 10
+WIDTH, HEIGHT = 360 * UNITS_PER_DEGREE, 180 * UNITS_PER_DEGREE
 
 
 def main(arguments: list[str]) -> int:
@@ -92,7 +94,7 @@ def make_land(topology: dict[str, Any]) -> str:
     arcs = [place_arc(arc, topology["transform"]) for arc in topology["arcs"]]
     polygons = [polygon for shape in topology["objects"]["land"]["geometries"] for polygon in shape["arcs"]]
     rings = [join_arcs(ring, arcs) for polygon in polygons for ring in polygon]
-    path = "".join(write_ring(ring) for ring in rings)
+    path = "".join(write_ring(part) for ring in rings for part in cut_at_edge(ring))
     about = "// Land outline of Natural Earth 1:110m, made from world-atlas by deploy/vendor.py."
     return f'{about}\nexport const LAND = "{path}";\n'
 
@@ -115,6 +117,26 @@ def join_arcs(ring: list[int], arcs: list[list[tuple[int, int]]]) -> list[tuple[
         arc = arcs[number] if number >= 0 else arcs[~number][::-1]
         points += [point for i, point in enumerate(arc) if not points or i or point != points[-1]]
     return [point for i, point in enumerate(points) if i == 0 or point != points[i - 1]]
+
+
+def cut_at_edge(ring: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Returns the parts of a ring over the date line, each within the map; a ring around a pole gets its edge."""
+    parts: list[list[tuple[int, int]]] = [[ring[0]]]
+    for (x, y), (next_x, next_y) in itertools.pairwise([*ring, ring[0]]):
+        if abs(next_x - x) > WIDTH / 2:
+            edge, other_edge = (WIDTH, 0) if next_x < x else (0, WIDTH)
+            share = abs(edge - x) / (abs(edge - x) + abs(next_x - other_edge) or 1)
+            crossing = round(y + share * (next_y - y))
+            parts[-1].append((edge, crossing))
+            parts.append([(other_edge, crossing)])
+        parts[-1].append((next_x, next_y))
+    if len(parts) == 1:
+        return [ring]
+    parts[0] = parts.pop() + parts[0][1:]
+    if len(parts) == 1:
+        bottom = HEIGHT if parts[0][0][1] > HEIGHT / 2 else 0
+        parts[0] += [(parts[0][-1][0], bottom), (parts[0][0][0], bottom)]
+    return parts
 
 
 def write_ring(points: list[tuple[int, int]]) -> str:

@@ -45,3 +45,15 @@ def test_land_is_joined_from_arcs_in_both_directions() -> None:
         "objects": {"land": {"geometries": [{"arcs": [[[0, -2]]]}]}},
     }
     assert '"M1800,900l10,0 0-10-10,0 0,10z"' in SCRIPT["make_land"](topology)
+
+
+def test_land_is_cut_at_the_date_line() -> None:
+    """A ring over the date line becomes a part at each edge of the map, and one around the pole reaches its bottom."""
+    cut = SCRIPT["cut_at_edge"]
+    assert cut([(3590, 100), (10, 100), (10, 120), (3590, 120)]) == [
+        [(3600, 120), (3590, 120), (3590, 100), (3600, 100)],
+        [(0, 100), (10, 100), (10, 120), (0, 120)],
+    ]
+    around_pole = cut([(0, 1700), (1200, 1710), (2400, 1720), (3600, 1700)])
+    assert (3600, 1800) in around_pole[0]
+    assert (0, 1800) in around_pole[0]

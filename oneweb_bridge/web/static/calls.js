@@ -1,0 +1,50 @@
+/** The calls of the polling manager, loaded once and kept true by the live stream. */
+import { get } from "./api.js";
+import { generation, subscribe } from "./live.js";
+import { createStore } from "./store.js";
+
+/** As `GET calls`, with `error`; null until it is known. */
+export const calls = createStore(null);
+
+let loading = null;
+let timer = 0;
+
+export function loadCalls() {
+  loading ??= load();
+  return loading;
+}
+
+async function load() {
+  try {
+    calls.set({ ...(await get("calls")), error: null });
+  } catch (error) {
+    calls.set((old) => ({ calls: [], held: [], ...old, error }));
+  }
+}
+
+/** Sources, costs and what is held are not in a call's state: they are asked for after something changed. */
+export function reloadCalls() {
+  if (loading && !timer) timer = setTimeout(() => { timer = 0; loading = load(); }, 500);
+}
+
+/** Takes over a call's state, whoever says it. */
+export function applyCallState(name, state) {
+  calls.set((old) => old && { ...old, calls: old.calls.map((call) => (call.call === name ? merge(call, state) : call)) });
+}
+
+// A member that is absent in the state is not known any more; what only `GET calls` says stays.
+function merge(old, state) {
+  const { effective_interval, requests_per_hour, source, lateness } = old;
+  return { effective_interval, requests_per_hour, source, lateness, ...state };
+}
+
+generation.subscribe(reloadCalls);
+subscribe((name, data) => {
+  if (name === "connected") reloadCalls();
+  if (name === "state" && data.call) {
+    const old = calls.get()?.calls.find((call) => call.call === data.call);
+    if (data.body) applyCallState(data.call, data.body);
+    if (old && (old.interval !== data.body?.interval || old.enabled !== data.body?.enabled || data.body?.status === "held" || old.status === "held")) reloadCalls();
+  }
+  if (name === "alert" && data.kind?.startsWith("removal")) reloadCalls();
+});

@@ -1,0 +1,132 @@
+/** The Polling Manager: what is polled, how often, how it went; switches, intervals, Poll. */
+import { post, session } from "./api.js";
+import { applyCallState, calls, loadCalls, reloadCalls } from "./calls.js";
+import { duration, interval, number, plural, UNKNOWN } from "./format.js";
+import { html, useEffect, useRef, useState } from "./html.js";
+import { subscribe } from "./live.js";
+import { useStore } from "./store.js";
+import { Ago, Message, Page, StaleSign } from "./ui.js";
+
+export function PollingPage() {
+  const data = useStore(calls);
+  const { read_only: readOnly } = useStore(session);
+  useEffect(() => { loadCalls(); }, []);
+  const [all, send] = useCommand("all");
+  return html`<${Page} name="polling" title="Polling Manager" ready=${data !== null} heading=${data && html`<${Cost} data=${data} />`}>
+    ${data?.error && html`<${Message} kind="bad">${data.error.message}<//>`}
+    ${data && !readOnly && html`<div class="tools"><button disabled=${all.waiting} onClick=${() => send("poll")}>Poll all</button>
+      ${all.error && html`<span class="error" role="alert">${all.error}</span>`}</div>`}
+    ${data?.held?.map((held) => html`<${Held} key=${held.call} held=${held} readOnly=${readOnly} />`)}
+    ${data && html`<div class="scroll"><table class="calls"><thead><tr>
+      ${["Call", "On", "Interval", "Status", "Last poll", "Records", "Next", "Cost", "Poll"].map((label) => html`<th scope="col">${label}</th>`)}
+    </tr></thead><tbody>
+      ${data.calls.map((call) => html`<${CallRow} key=${call.call} call=${call} readOnly=${readOnly} />`)}
+    </tbody></table></div>`}
+  <//>`;
+}
+
+function Cost({ data }) {
+  const words = data.limit ? `requests/h ${number(data.requests_per_hour)} of ${number(data.limit)}` : `${number(data.requests_per_hour)} requests/h, no limit`;
+  return html`<p class="counts">${words}</p>`;
+}
+
+/** Records that are missing from too many places at once wait for somebody who says that this is right. */
+function Held({ held, readOnly }) {
+  const [state, setState] = useState({});
+  const release = async () => {
+    setState({ waiting: true });
+    try {
+      const answer = await post("requests/release", { call: held.call });
+      setState({ error: answer?.error });
+      reloadCalls();
+    } catch (refused) {
+      setState({ error: refused.message });
+    }
+  };
+  return html`<div class="message" data-kind="warn">
+    <span>${held.call}: ${plural(held.count, "record")} missing at once, held since <${Ago} time=${held.since} />, published as they were. </span>
+    ${!readOnly && html`<button disabled=${state.waiting} aria-label=${`Release ${held.call}`} onClick=${release}>Release</button>`}
+    ${state.error && html`<span class="error" role="alert">${state.error}</span>`}
+  </div>`;
+}
+
+/** Sends commands for a call, and keeps what came of the last one until its result is there. */
+function useCommand(call) {
+  const [state, setState] = useState({ waiting: false, error: null });
+  const expected = useRef(null);
+  const finish = (result) => {
+    if (result.state) applyCallState(result.state.call, result.state);
+    setState({ waiting: false, error: result.status === "error" ? result.error : null, note: result.note });
+  };
+  useEffect(() => subscribe((name, data) => {
+    if (name === "result" && data.call === call && data.body.id === expected.current) finish(data.body);
+  }), []);
+  const send = async (command, body = {}) => {
+    setState({ waiting: true, error: null });
+    try {
+      const answer = await post(`calls/${call}/${command}`, body);
+      // Where the poll takes long there is only an id yet: the result comes over the live stream.
+      if (answer.status === undefined) expected.current = answer.id;
+      else finish(answer);
+      if (command === "set") reloadCalls();
+      return answer.status !== "error";
+    } catch (refused) {
+      setState({ waiting: false, error: refused.message });
+      return false;
+    }
+  };
+  return [state, send, () => setState({ waiting: false, error: null })];
+}
+
+function CallRow({ call, readOnly }) {
+  const name = call.call;
+  const [polling, sendPoll] = useCommand(name);
+  const [setting, sendSetting, clear] = useCommand(name);
+  const status = polling.waiting ? "polling" : call.status;
+  const error = setting.error ?? polling.error ?? call.error;
+  const stored = ["enabled", "interval"].filter((key) => (call.source?.[key] ?? "file") !== "file");
+  const back = () => sendSetting("set", Object.fromEntries(stored.map((key) => [key, null])));
+  return html`<tr data-testid="call-row" data-call=${name}>
+    <th scope="row">${name}
+      ${stored.length > 0 && html`<span class="source">${describeSource(call.source, stored)}
+        ${!readOnly && html`<button class="link" aria-label=${`${name} back to the file`} onClick=${back}>back to the file</button>`}</span>`}
+    </th>
+    <td data-label="On"><input type="checkbox" role="switch" class="switch" aria-label=${`${name} on`} checked=${call.enabled}
+      disabled=${readOnly} onChange=${(event) => sendSetting("set", { enabled: event.target.checked })} /></td>
+    <td data-label="Interval"><${IntervalField} call=${call} readOnly=${readOnly} invalid=${setting.error !== null} send=${sendSetting} clear=${clear} /></td>
+    <td data-label="Status"><span class="call-status" data-testid="call-status" data-status=${status}>${status}</span>
+      ${call.enabled && !call.fresh && call.last_success && html`<${StaleSign} />`}</td>
+    <td data-label="Last poll"><${Ago} time=${call.last_poll} /><${Took} ms=${call.duration_ms} /></td>
+    <td data-label="Records" title="records listed; events and samples that they gave">${number(call.records)}
+      <span class="muted small"> ${plural(call.events ?? 0, "event")}, ${plural(call.samples ?? 0, "sample")}</span></td>
+    <td data-label="Next">${call.enabled ? html`<${Ago} time=${call.next_poll} />` : UNKNOWN}</td>
+    <td data-label="Cost" class="number" title="requests an hour">${number(call.requests_per_hour)}/h</td>
+    <td>${!readOnly && html`<button aria-label=${`Poll ${name}`} disabled=${polling.waiting} onClick=${() => sendPoll("poll")}>Poll</button>`}</td>
+  </tr>
+  ${(error || polling.note) && html`<tr class="why" data-why=${name}><td colspan="9" id=${`why-${name}`}>
+    <span class=${setting.error || call.status !== "ok" ? "error" : "muted"} role="status">${error ?? polling.note}</span></td></tr>`}`;
+}
+
+const Took = ({ ms }) => ms !== undefined && html`<span class="muted small"> took ${duration(ms)}</span>`;
+
+function describeSource(source, stored) {
+  const words = { mqtt: "over MQTT", console: "here" };
+  return `${stored.map((key) => (key === "enabled" ? "switch" : key)).join(" and ")} set ${words[source[stored[0]]] ?? source[stored[0]]}`;
+}
+
+/** The interval as it is typed: Enter sends it, Escape takes it back. */
+function IntervalField({ call, readOnly, invalid, send, clear }) {
+  const [text, setText] = useState(null);
+  const shown = interval(call.interval);
+  const key = async (event) => {
+    if (event.key === "Escape") { setText(null); clear(); }
+    if (event.key !== "Enter") return;
+    const wish = event.target.value.trim();
+    if (await send("set", { interval: /^\d+$/.test(wish) ? Number(wish) : wish })) setText(null);
+  };
+  const stretched = call.effective_interval > call.interval;
+  return html`<input class="interval" type="text" aria-label=${`${call.call} interval`} value=${text ?? shown} readonly=${readOnly}
+      aria-invalid=${invalid} aria-describedby=${invalid ? `why-${call.call}` : undefined} spellcheck="false" autocomplete="off"
+      onInput=${(event) => setText(event.target.value)} onKeyDown=${key} onBlur=${() => !invalid && setText(null)} />
+    ${stretched && html`<span class="muted small" title="stretched, so that all calls fit the limit"> every ${duration(call.effective_interval * 1000)}</span>`}`;
+}
