@@ -117,7 +117,7 @@ async def transaction(rows: int, clock: Clock) -> None:
                 await opened.commit(
                     Batch(
                         entries=[Entry("site", id, "changed", "", 1, body) for id in ids],
-                        puts=[RecordWrite("site", id, doc, b"k" * 16, n) for n, id in enumerate(ids)],
+                        writes=[RecordWrite("site", id, doc, b"k" * 16, n) for n, id in enumerate(ids)],
                     )
                 )
             clock.stop()

@@ -1005,7 +1005,7 @@ TABLE = (
     Mutant(
         "what records take over",
         "decode/pages.py",
-        "if size > MAX_MADE_BYTES or len(found) >= MAX_RECORDS:",
+        "if size > MAX_MADE_BYTES or len(checked) >= MAX_RECORDS:",
         "if False:",
         "test_sizes.py",
     ),
@@ -1043,7 +1043,7 @@ TABLE = (
         "api/listing.py",
         "            if id in self.ids:",
         "            if False:",
-        "test_intake.py test_glance.py",
+        "test_intake.py test_record_hashes.py",
     ),
     Mutant(
         "what cannot be read removes nothing",
@@ -1100,20 +1100,22 @@ TABLE = (
         "test_topics.py",
     ),
     # ── what is announced ──────────────────────────────────────────────────────────────────────
-    Mutant("salted hashes", "decode/record_hashes.py", "(salt, key.encode()", '(b"", key.encode()', "test_glance.py"),
+    Mutant(
+        "salted hashes", "decode/record_hashes.py", "(salt, key.encode()", '(b"", key.encode()', "test_record_hashes.py"
+    ),
     Mutant(
         "a page with something new is not remembered",
         "api/listing.py",
         "if page.digest and not wanted and",
         "if page.digest and",
-        "test_glance.py",
+        "test_record_hashes.py",
     ),
     Mutant(
         "a remembered page is looked at again in time",
         "api/listing.py",
         "if since <= now < until else None",
         "if until else None",
-        "test_glance.py",
+        "test_record_hashes.py",
     ),
     Mutant(
         "a missing record is looked at when it comes back",
@@ -1147,7 +1149,7 @@ TABLE = (
     Mutant(
         "an unreadable value that did not change is still unreadable",
         "api/listing.py",
-        "            self._fields[reading.id] = reading.odd\n",
+        "            self._fields[reading.id] = reading.unparseable\n",
         "            pass\n",
         "test_api_faults.py -k not_known_and_told",
     ),
@@ -1165,7 +1167,7 @@ TABLE = (
         "seq",
         "test_outside.py -k head",
     ),
-    Mutant("a set is published sorted", "decode/values.py", "sorted(set(found))", "found", "test_values.py"),
+    Mutant("a set is published sorted", "decode/values.py", "sorted(set(parsed))", "parsed", "test_values.py"),
     Mutant(
         "whole numbers stay whole",
         "decode/values.py",
@@ -1197,7 +1199,7 @@ TABLE = (
     Mutant(
         "an unknown unit is refused",
         "decode/units.py",
-        "    if not can_convert(unit, wanted):",
+        "    if not can_convert(unit, target):",
         "    if False:",
         "test_units.py",
     ),

@@ -110,7 +110,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def record(kind: Any, id: str, key: str, **fields: Any) -> Batch:
     """A record that is new or has changed."""
     doc = encode({key: id, **fields})
-    return Batch(entries=[Entry(kind, id, "changed", "", 5, doc)], puts=[RecordWrite(kind, id, doc, entry=0)])
+    return Batch(entries=[Entry(kind, id, "changed", "", 5, doc)], writes=[RecordWrite(kind, id, doc, entry=0)])
 
 
 def terminal(imei: str, **fields: Any) -> Batch:
@@ -119,7 +119,7 @@ def terminal(imei: str, **fields: Any) -> Batch:
 
 def product(id: str, **fields: Any) -> Batch:
     found = record("product", id, "product_id", status="active", **fields)
-    found.links.append(("product", id, tuple((id, imei) for imei in [fields.get("imei")] if imei)))
+    found.product_links.append(("product", id, tuple((id, imei) for imei in [fields.get("imei")] if imei)))
     return found
 
 
@@ -250,7 +250,7 @@ async def test_removed_device_is_cleared_once(bench: Bench) -> None:
         first = await bench.told()
         assert first.count("homeassistant/device/oneweb_main_terminal_1/config") == 1
         for _ in range(3):
-            await db.commit(Batch(reshaped=[("terminal", "1")]))
+            await db.commit(Batch(dirty_devices=[("terminal", "1")]))
             await bench.announcer.again()
             assert "homeassistant/device/oneweb_main_terminal_1/config" not in await bench.told()
 
@@ -293,7 +293,7 @@ async def test_filter_decides_what_is_announced(bench: Bench) -> None:
         for imei in ("1", "2"):
             await db.commit(terminal(imei))
             await db.commit(product(f"P{imei}"))
-            link = Batch(links=[("terminal", imei, ((f"P{imei}", imei),))])
+            link = Batch(product_links=[("terminal", imei, ((f"P{imei}", imei),))])
             await db.commit(link)
         await bench.told()
         bench.use(filter=Filter(imeis=("2",)))

@@ -35,7 +35,7 @@ def sites(first: int, count: int) -> Batch:
         doc = json.dumps({"site_id": f"s{number}"}).encode()
         body = b'{"record":' + doc + b',"initial":true}'
         batch.entries.append(Entry("site", f"s{number}", "added", "", number, body))
-        batch.puts.append(RecordWrite("site", f"s{number}", doc, entry=len(batch.entries) - 1))
+        batch.writes.append(RecordWrite("site", f"s{number}", doc, entry=len(batch.entries) - 1))
     return batch
 
 

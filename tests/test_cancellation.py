@@ -82,7 +82,7 @@ async def test_cancelled_advances_never_go_back(path: Path) -> None:
 async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
     """All devices are marked together with the settings under which they were, or none."""
     async with store.open_store(path) as db, announcements.open_devices(path, db.steady.now) as known:
-        await db.commit(Batch(puts=[RecordWrite("terminal", f"t{n}", b"{}") for n in range(5)]))
+        await db.commit(Batch(writes=[RecordWrite("terminal", f"t{n}", b"{}") for n in range(5)]))
 
         async def mark(number: int) -> None:
             await known.mark_all(str(number), [("bridge", "")])
@@ -98,7 +98,7 @@ async def test_cancelled_counts_are_whole(path: Path) -> None:
     """All records of a listing are counted as missing, or none."""
     async with store.open_store(path) as db:
         ids = [f"s{n}" for n in range(5)]
-        await db.commit(Batch(puts=[RecordWrite("site", id, b"{}") for id in ids]))
+        await db.commit(Batch(writes=[RecordWrite("site", id, b"{}") for id in ids]))
 
         async def miss(number: int) -> None:
             await db.records.count_missing("site", ids, number)

@@ -466,7 +466,7 @@ def test_records_are_those_of_the_contract(call: str) -> None:
     """Each sample file gives exactly these records: every field that the API sends, and none that it does not know."""
     found = readings(POLLING[call], body_of(call))
     assert RECORDS[call] == {reading.id: reading.fields for reading in found}
-    assert [reading.odd for reading in found] == [()] * len(found)
+    assert [reading.unparseable for reading in found] == [()] * len(found)
 
 
 @pytest.mark.parametrize("call", RECORDS)
@@ -486,7 +486,7 @@ def test_samples_are_those_of_the_contract(call: str) -> None:
     key, sample = record_hashes.key_reader(row), sample_decoder(row, DecodeRules())
     found = [sample(key(raw), decode_record(raw)) for raw in split_page(body_of(call)).records]
     assert SAMPLES[call] == [(one.id, one.ts, one.values) for entry in found for one in entry.samples]
-    assert not any(entry.set_aside or entry.odd for entry in found)
+    assert not any(entry.set_aside or entry.unparseable for entry in found)
     assert {one.report for entry in found for one in entry.samples} == {row.report}
 
 
@@ -668,7 +668,7 @@ def test_what_is_not_known_is_absent(said: object) -> None:
     record = {"characteristic": [{"name": "allowance", "value": said}, {"name": "minAntennaGain", "value": said}]}
     reading = read_one("products", record)
     assert reading.fields == {"product_id": "X"}
-    assert reading.odd == ()
+    assert reading.unparseable == ()
     entry = {"measurement": [{"timestamp": 1750167607, "performanceIndicator": [{"name": "sinr", "value": said}]}]}
     assert sampled(POLLING["ut_signal_quality"], entry) == ([], 0)
 
@@ -704,7 +704,7 @@ def test_number_of_a_characteristic_is_in_the_unit_of_its_name(
 def test_odd_field_is_named_and_the_others_count(record: object, odd: tuple[str, ...]) -> None:
     """A field in a form nobody can read is named in `odd` and left out; the rest of the record is read."""
     reading = read_one("user_terminals", record)
-    assert reading.odd == odd
+    assert reading.unparseable == odd
     assert reading.fields["name"] == "n"
     assert not set(odd) & set(reading.fields)
 
@@ -822,7 +822,7 @@ def test_unreadable_measurement_is_counted_and_the_others_go_on() -> None:
     bad_value = good | {"performanceIndicator": [indicator("sinr", {"v": 1})]}
     found = sample_decoder(POLLING["ut_signal_quality"], DecodeRules())("X", measured(bad_time, good, bad_value))
     assert (len(found.samples), len(found.set_aside)) == (1, 1)
-    assert found.odd == {"sinr_db": "expected a number, got an object"}
+    assert found.unparseable == {"sinr_db": "expected a number, got an object"}
 
 
 def test_measurements_of_one_time_are_one_sample() -> None:
@@ -926,7 +926,7 @@ def walked_through(call: Call, body: bytes) -> None:
         records = expand_tables(call, page.records)
     except BadPage:
         return
-    key, kept = record_hashes.key_reader(call), record_hashes.record_hasher(call).parts
+    key, kept = record_hashes.key_reader(call), record_hashes.record_hasher(call).hashed_members
     read, sample = record_decoder(call, DecodeRules()), sample_decoder(call, DecodeRules())
     for raw in records:
         try:
@@ -991,7 +991,7 @@ def test_member_of_any_bytes_is_a_value_or_none(body: bytes, name: str) -> None:
 def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, said: str) -> None:
     """Equal kept bytes mean equal fields: what can cause an event is always in them."""
     row = POLLING[call]
-    kept, read = record_hashes.record_hasher(row).parts, record_decoder(row, DecodeRules())
+    kept, read = record_hashes.record_hasher(row).hashed_members, record_decoder(row, DecodeRules())
     records = [decode_record(raw) for raw in split_page(body_of(call), row.records).records]
     volatile = {field.name for field in row.fields if field.volatile}
     record = records[at % len(records)]

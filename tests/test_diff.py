@@ -24,8 +24,8 @@ def fresh(reading: DecodedRecord) -> ListedRecord:
     return ListedRecord(reading, b"k" * 16)
 
 
-def terminal(id: str = "T", odd: tuple[str, ...] = (), **fields: Any) -> DecodedRecord:
-    return DecodedRecord("terminal", id, {"imei": id, **fields}, odd)
+def terminal(id: str = "T", unparseable: tuple[str, ...] = (), **fields: Any) -> DecodedRecord:
+    return DecodedRecord("terminal", id, {"imei": id, **fields}, unparseable)
 
 
 def one(
@@ -51,7 +51,7 @@ TERMINALS = CompareRule(kind="terminal", volatile=frozenset({"last_seen"}), now=
 def test_new_record_is_added_with_its_record() -> None:
     """A record that was not there is added, stored with its hash, and its entry is the one that publishes it."""
     batch = one(TERMINALS, None, terminal(state="online"))
-    (entry,), (put,) = batch.entries, batch.puts
+    (entry,), (put,) = batch.entries, batch.writes
     assert (entry.entity, entry.id, entry.what, entry.ts) == ("terminal", "T", "added", 1000)
     assert json.loads(entry.body) == {"record": {"imei": "T", "state": "online"}, "initial": False}
     assert (json.loads(put.doc), put.hash, put.entry) == ({"imei": "T", "state": "online"}, b"k" * 16, 0)
@@ -85,8 +85,8 @@ def test_change_names_from_and_to_and_carries_the_record_after() -> None:
 def test_volatile_field_causes_nothing() -> None:
     """A record that differs in volatile fields alone is the same: no entry, no put, only a new hash."""
     batch = one(TERMINALS, stored(last_seen="a"), terminal(last_seen="b"))
-    assert (batch.entries, batch.puts) == ([], [])
-    assert batch.same == [(b"k" * 16, "terminal", "T")]
+    assert (batch.entries, batch.writes) == ([], [])
+    assert batch.unchanged == [(b"k" * 16, "terminal", "T")]
 
 
 def test_volatile_field_goes_with_the_next_event_outside_the_chain() -> None:
@@ -98,7 +98,7 @@ def test_volatile_field_goes_with_the_next_event_outside_the_chain() -> None:
 
 def test_unreadable_field_is_not_known_any_more() -> None:
     """What nobody could read is absent, and that is a change like any other: the old value is not kept in silence."""
-    (said,) = bodies(one(TERMINALS, stored(state="online", name="n"), terminal(odd=("state",), name="n")))
+    (said,) = bodies(one(TERMINALS, stored(state="online", name="n"), terminal(unparseable=("state",), name="n")))
     assert said["changed"] == {"state": {"from": "online", "to": None}}
     assert said["record"] == {"imei": "T", "name": "n"}
 
@@ -129,7 +129,7 @@ def test_creeping_position_is_announced_against_the_last_announced_one() -> None
     for step in range(1, 31):
         batch = one(TERMINALS, known, terminal(**(HERE | {"latitude": 60.0 + 12 * step * METRE})))
         events += len(batch.entries)
-        known = StoredRecord(batch.puts[0].doc) if batch.puts else known
+        known = StoredRecord(batch.writes[0].doc) if batch.writes else known
     assert events == 3
 
 
@@ -201,11 +201,11 @@ def story(told: Iterable[tuple[Fields, Fields, set[str]]]) -> tuple[list[Any], F
     """All events of one terminal, and its stored record at the end."""
     events: list[Any] = []
     known: StoredRecord | None = None
-    for values, place, odd in told:
-        shown: Any = {name: value for name, value in (values | place).items() if name not in odd}
-        batch = one(TERMINALS, known, terminal(odd=tuple(sorted(odd)), **shown))
+    for values, place, unparseable in told:
+        shown: Any = {name: value for name, value in (values | place).items() if name not in unparseable}
+        batch = one(TERMINALS, known, terminal(unparseable=tuple(sorted(unparseable)), **shown))
         events += zip([entry.what for entry in batch.entries], bodies(batch), strict=True)
-        for put in batch.puts:
+        for put in batch.writes:
             assert put.entry == 0
             known = StoredRecord(put.doc)
     return events, diff.fields_of(known)
@@ -247,8 +247,8 @@ def test_repeated_listing_says_nothing_new(told: list[tuple[Fields, Fields, set[
 def test_change_of_a_terminal_touches_its_relations_and_links() -> None:
     """A terminal that changed says which products it has, and its relations are stale."""
     batch = one(TERMINALS, None, terminal(product_ids=["P1", "P2"]))
-    assert batch.stale == ["T"]
-    assert batch.links == [("terminal", "T", (("P1", "T"), ("P2", "T")))]
+    assert batch.stale_relations == ["T"]
+    assert batch.product_links == [("terminal", "T", (("P1", "T"), ("P2", "T")))]
 
 
 JOINED = {
@@ -269,10 +269,10 @@ def test_relations_are_stale_when_what_they_are_made_of_changes(kind: Any, name:
     rule = CompareRule(kind=kind, volatile=frozenset(), now=1000)
     same = {"imei": "T", "name": "a"}
     before = StoredRecord(encode({**same, name: "old"}))
-    assert one(rule, before, DecodedRecord(kind, "X", {**same, name: "new"})).stale
-    assert one(rule, before, DecodedRecord(kind, "X", dict(same))).stale
+    assert one(rule, before, DecodedRecord(kind, "X", {**same, name: "new"})).stale_relations
+    assert one(rule, before, DecodedRecord(kind, "X", dict(same))).stale_relations
     renamed = one(rule, before, DecodedRecord(kind, "X", {"imei": "T", "name": "b", name: "old"}))
-    assert (renamed.stale, renamed.links, len(renamed.puts)) == ([], [], 1)
+    assert (renamed.stale_relations, renamed.product_links, len(renamed.writes)) == ([], [], 1)
 
 
 def test_product_that_moves_touches_both_terminals() -> None:
@@ -280,10 +280,10 @@ def test_product_that_moves_touches_both_terminals() -> None:
     rule = CompareRule(kind="product")
     before = StoredRecord(encode({"product_id": "P", "imei": "T1"}))
     batch = one(rule, before, DecodedRecord("product", "P", {"product_id": "P", "imei": "T2"}))
-    assert batch.stale == ["T1", "T2"]
-    assert batch.links == [("product", "P", (("P", "T2"),))]
+    assert batch.stale_relations == ["T1", "T2"]
+    assert batch.product_links == [("product", "P", (("P", "T2"),))]
     batch = one(rule, before, DecodedRecord("product", "P", {"product_id": "P"}))
-    assert (batch.stale, batch.links) == (["T1"], [("product", "P", ())])
+    assert (batch.stale_relations, batch.product_links) == (["T1"], [("product", "P", ())])
 
 
 @pytest.mark.parametrize("kind", ["site", "organization"])
@@ -307,7 +307,7 @@ def test_first_component_list_is_no_event() -> None:
     """The first component list of a terminal is published without an event."""
     batch = one(COMPONENTS, None, parts(UT="1"))
     assert bodies(batch) == [{"components": {"main/UT": "1"}}]
-    assert batch.puts[0].entry == 0
+    assert batch.writes[0].entry == 0
 
 
 def test_change_of_components_is_named_per_component() -> None:
@@ -331,7 +331,7 @@ def test_change_of_components_is_named_per_component() -> None:
 def test_empty_component_list_removes_nothing() -> None:
     """An empty list means that the API does not know, so what is known stays."""
     batch = one(COMPONENTS, StoredRecord(encode({"main/UT": "1"})), parts())
-    assert (batch.entries, batch.puts) == ([], [])
+    assert (batch.entries, batch.writes) == ([], [])
     assert one(COMPONENTS, None, parts()) == Batch()
 
 
@@ -353,7 +353,7 @@ def test_component_events_replayed_give_the_components(told: list[dict[str, str]
                     assert replayed.pop(part, None) == change["from"]
                     if change["to"] is not None:
                         replayed[part] = change["to"]
-        known = StoredRecord(batch.puts[0].doc) if batch.puts else known
+        known = StoredRecord(batch.writes[0].doc) if batch.writes else known
     assert (replayed or {}) == diff.fields_of(known)
 
 
@@ -391,17 +391,17 @@ def test_usage_tells_which_products_have_other_values(change: Fields, reshaped: 
     """Amounts that move are no other values; a value that comes, a name, or another product is."""
     known: Fields = {"product_id": "P", "bucket_name": "Data", "used_gb": 3.0, "entitlement_gb": 10.0}
     first = diff.compare(USAGE, {}, [fresh(bucket(**known))], {})
-    stored = {"B": StoredRecord(first.puts[0].doc)}
+    stored = {"B": StoredRecord(first.writes[0].doc)}
 
-    assert first.reshaped == [("product", "P")]
-    assert diff.compare(USAGE, stored, [fresh(bucket(**{**known, **change}))], {}).reshaped == reshaped
+    assert first.dirty_devices == [("product", "P")]
+    assert diff.compare(USAGE, stored, [fresh(bucket(**{**known, **change}))], {}).dirty_devices == reshaped
 
 
 def test_usage_goes_out_again_only_when_a_value_differs() -> None:
     """A later effective date alone is no news; a changed value is, and is no event."""
-    before = one(USAGE, None, bucket(used_gb=1.0, effective_date="2025-06-17T14:15:00Z")).puts[0].doc
+    before = one(USAGE, None, bucket(used_gb=1.0, effective_date="2025-06-17T14:15:00Z")).writes[0].doc
     same = one(USAGE, StoredRecord(before), bucket(used_gb=1.0, effective_date="2025-06-17T14:45:00Z"))
-    assert (same.entries, len(same.same)) == ([], 1)
+    assert (same.entries, len(same.unchanged)) == ([], 1)
     other = one(USAGE, StoredRecord(before), bucket(used_gb=1.5, effective_date="2025-06-17T14:45:00Z"))
     assert [entry.what for entry in other.entries] == ["usage"]
 
@@ -410,9 +410,9 @@ def test_usage_goes_out_again_only_when_a_value_differs() -> None:
 def test_first_sample_of_a_cycle_says_so_once(name: str) -> None:
     """The first sample of a later bill cycle carries `cycle_started`; the next one, and a correction, do not."""
     first = one(USAGE, None, bucket(used_gb=9.0, **{name: "2025-06-01T00:00:00Z"}))
-    second = one(USAGE, StoredRecord(first.puts[0].doc), bucket(used_gb=0.1, **{name: "2025-07-01T00:00:00Z"}))
-    third = one(USAGE, StoredRecord(second.puts[0].doc), bucket(used_gb=0.2, **{name: "2025-07-01T00:00:00Z"}))
-    back = one(USAGE, StoredRecord(third.puts[0].doc), bucket(used_gb=9.0, **{name: "2025-06-01T00:00:00Z"}))
+    second = one(USAGE, StoredRecord(first.writes[0].doc), bucket(used_gb=0.1, **{name: "2025-07-01T00:00:00Z"}))
+    third = one(USAGE, StoredRecord(second.writes[0].doc), bucket(used_gb=0.2, **{name: "2025-07-01T00:00:00Z"}))
+    back = one(USAGE, StoredRecord(third.writes[0].doc), bucket(used_gb=9.0, **{name: "2025-06-01T00:00:00Z"}))
     assert [b.get("cycle_started") for batch in (first, second, third, back) for b in bodies(batch)] == [
         None,
         True,
@@ -423,13 +423,13 @@ def test_first_sample_of_a_cycle_says_so_once(name: str) -> None:
 
 def test_bucket_that_moves_is_cleared_at_its_old_product() -> None:
     """A bucket that moved to another product is cleared there first, and then published at the new one."""
-    before = one(USAGE, None, bucket(product_id="P1")).puts[0].doc
+    before = one(USAGE, None, bucket(product_id="P1")).writes[0].doc
     batch = one(USAGE, StoredRecord(before), bucket(product_id="P2"))
     assert [(e.entity, e.id, e.what, e.name) for e in batch.entries] == [
         ("product", "P1", "clear", "B"),
         ("product", "P2", "usage", "B"),
     ]
-    assert batch.puts[0].entry == 1
+    assert batch.writes[0].entry == 1
     batch = one(USAGE, StoredRecord(before), bucket())
     assert [(e.entity, e.id, e.what) for e in batch.entries] == [("product", "P1", "clear"), ("usage", "B", "usage")]
 
@@ -443,7 +443,7 @@ def test_removal_says_the_last_that_was_known() -> None:
     assert batch.removed == [("terminal", "T")]
     assert (batch.entries[0].what, batch.entries[0].ts) == ("removed", 7)
     assert bodies(batch) == [{"record": {"imei": "T", "state": "x"}, "clears": ["state", "metric/traffic"]}]
-    assert (batch.links, batch.stale) == ([("terminal", "T", ())], [])
+    assert (batch.product_links, batch.stale_relations) == ([("terminal", "T", ())], [])
 
 
 def test_removed_bucket_is_cleared_without_an_event() -> None:
@@ -456,11 +456,11 @@ def test_removed_bucket_is_cleared_without_an_event() -> None:
 def test_removed_product_touches_its_terminal() -> None:
     """The terminal of a removed product has its relations worked out again, without that product."""
     batch = diff.remove("product", {"P": StoredRecord(encode({"product_id": "P", "imei": "T"}))}, {}, 7)
-    assert (batch.stale, batch.links) == (["T"], [("product", "P", ())])
+    assert (batch.stale_relations, batch.product_links) == (["T"], [("product", "P", ())])
 
 
 def test_batches_joined_keep_their_entries() -> None:
     """A batch put behind another one still points at its own entries."""
     first, second = one(TERMINALS, None, terminal("A")), one(TERMINALS, None, terminal("B"))
     first.extend(second)
-    assert [first.entries[put.entry or 0].id for put in first.puts] == [put.id for put in first.puts] == ["A", "B"]
+    assert [first.entries[put.entry or 0].id for put in first.writes] == [put.id for put in first.writes] == ["A", "B"]

@@ -70,7 +70,7 @@ async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = 
     """What one fetch of a call gives."""
     found = fidelity.config_of(lines, url)
     plan = compile_call(found.polling[call], found)
-    errand = fetch.FetchRequest(call=plan.call, glance=plan.hasher, salt=plan.salt, for_each=ids)
+    errand = fetch.FetchRequest(call=plan.call, hasher=plan.hasher, salt=plan.salt, for_each=ids)
     async with open_api(found.api) as connection:
         return [page async for page in fetch.fetch_pages(connection, errand)]
 

@@ -112,14 +112,14 @@ class Bridge:
 
     def _store(self, made: Forecasts) -> None:
         self.days |= made.days
-        self.before |= {put.id: msgspec.json.decode(put.doc, type=Forecast) for put in made.batch.puts}
+        self.before |= {put.id: msgspec.json.decode(put.doc, type=Forecast) for put in made.batch.writes}
         self.messages += [alert.message for alert in made.alerts]
 
 
 def test_forecast_goes_into_journal_and_records_together() -> None:
     """One entry for each bucket, with the record that keeps its topic right, on the product's topic or its own."""
     made = Bridge(Bucket("B", product_id="P")).poll(5, 5.0)
-    (entry,), (put,) = made.batch.entries, made.batch.puts
+    (entry,), (put,) = made.batch.entries, made.batch.writes
 
     assert (entry.entity, entry.id, entry.what, entry.name) == ("product", "P", "forecast", "B")
     assert (put.kind, put.id, put.entry, put.doc) == ("forecast", "B", 0, entry.body)

@@ -155,7 +155,7 @@ async def filled(db: Store) -> None:
     await db.commit(
         Batch(
             entries=[entry(what="added"), entry(), entry("S", "added", entity="site")],
-            puts=[
+            writes=[
                 RecordWrite("terminal", "T", b'{"imei":"T"}', entry=0),
                 RecordWrite("site", "S", b'{"site_id":"S"}', entry=2),
             ],
@@ -180,7 +180,7 @@ async def test_retained_content_is_found_by_the_row_that_published_it(db: Store,
 async def test_retained_content_moves_with_its_newest_row(db: Store, rows: Journal) -> None:
     """A record that was published again is found under its newest row alone."""
     await filled(db)
-    await db.commit(Batch(entries=[entry(what="changed")], puts=[RecordWrite("terminal", "T", b'{"x":1}', entry=0)]))
+    await db.commit(Batch(entries=[entry(what="changed")], writes=[RecordWrite("terminal", "T", b'{"x":1}', entry=0)]))
     assert [seq for seq, *_ in await rows.records_between(0, 9)] == [3, 4]
     assert await rows.records_between(3, 4) == [(4, "terminal", "T", b'{"x":1}')]
 

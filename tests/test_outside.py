@@ -27,7 +27,7 @@ from oneweb_bridge.decode.catalogue import CALLS, Call
 from oneweb_bridge.decode.fields import DecodeRules
 from oneweb_bridge.decode.pages import clean_body, decode_record, expand_tables, split_page
 from oneweb_bridge.decode.records import record_decoder
-from oneweb_bridge.decode.samples import Measured, Sampler, sample_decoder
+from oneweb_bridge.decode.samples import Measured, SampleDecoder, sample_decoder
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model import heads
 from oneweb_bridge.model.records import DecodedRecord, Entry, Row, Sample
@@ -60,9 +60,9 @@ def sent(entries: list[Entry]) -> None:
 class Readers(msgspec.Struct, frozen=True):
     """The functions that read one call."""
 
-    look: record_hashes.RecordHasher
+    hasher: record_hashes.RecordHasher
     read: Callable[[str, Any], DecodedRecord]
-    sample: Sampler
+    sample: SampleDecoder
 
 
 @functools.cache
@@ -80,11 +80,11 @@ def read_page(call: Call, body: bytes) -> dict[str, object]:
     """What is read of a page, by key, and published; as a poll does it."""
     records = expand_tables(call, split_page(body, call.records).records)
     readers = readers_of(call.id)
-    readers.look.page(clean_body(body), record_hashes.Salt.of("x"))
+    readers.hasher.hash_page(clean_body(body), record_hashes.Salt.of("x"))
     found: dict[str, object] = {}
     for raw in records:
         with contextlib.suppress(Unreadable):
-            id, _ = readers.look.key(raw), list(readers.look.parts([raw]))
+            id, _ = readers.hasher.key(raw), list(readers.hasher.hashed_members([raw]))
             decoded = decode_record(raw)
             if call.reads == "report":
                 found[id] = publish_samples(call, readers.sample(id, decoded))
@@ -106,7 +106,7 @@ def publish_record(reading: DecodedRecord) -> DecodedRecord:
     rule = diff.CompareRule(kind=reading.kind, volatile=frozenset(), unordered=frozenset({"product_ids"}))
     batch = diff.compare(rule, {}, [diff.ListedRecord(reading, b"")], {})
     sent(batch.entries)
-    for put in batch.puts:
+    for put in batch.writes:
         assert json.loads(put.doc) is not None
     return reading
 

@@ -23,7 +23,7 @@ def large_site(size: int) -> Batch:
     """A site whose retained record is so large."""
     doc = json.dumps({"site_id": "large", "name": "x" * size}).encode()
     entry = Entry("site", "large", "state", "state", 1, doc)
-    return Batch(entries=[entry], puts=[RecordWrite("site", "large", doc, entry=0)])
+    return Batch(entries=[entry], writes=[RecordWrite("site", "large", doc, entry=0)])
 
 
 async def forget_head(port: int) -> None:
@@ -203,7 +203,7 @@ def events(first: int, count: int, ids: int) -> Batch:
         record = {"imei": imei, "number": number}
         body = json.dumps({"changed": {"number": {"from": number - ids, "to": number}}, "record": record}).encode()
         batch.entries.append(Entry("terminal", imei, "changed", "", number, body))
-        batch.puts.append(RecordWrite("terminal", imei, json.dumps(record).encode(), entry=number - first))
+        batch.writes.append(RecordWrite("terminal", imei, json.dumps(record).encode(), entry=number - first))
     return batch
 
 
@@ -512,7 +512,9 @@ async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
                 # Others of its class, so that there is something to compare with.
                 doc = json.dumps({"site_id": f"n{number}"}).encode()
                 entry = Entry("site", f"n{number}", "state", "state", 1, doc)
-                await made.store.commit(Batch(entries=[entry], puts=[RecordWrite("site", f"n{number}", doc, entry=0)]))
+                await made.store.commit(
+                    Batch(entries=[entry], writes=[RecordWrite("site", f"n{number}", doc, entry=0)])
+                )
                 await asyncio.sleep(0.1)
                 if await made.rows.count_owed():
                     break

@@ -115,7 +115,7 @@ def test_every_pattern_is_linear() -> None:
 @pytest.mark.parametrize("text", ["1" + 1_000_000 * " " + "_", "1 " * 500_000, "a" * 1_000_000, "1" * 1_000_000])
 def test_value_of_a_megabyte_is_no_value(text: str) -> None:
     """A text that is too long to be a number, a time or a name is not looked at."""
-    for read in (values.parse_quantity, values.parse_time, values.word):
+    for read in (values.parse_quantity, values.parse_time, values.parse_word):
         with pytest.raises(values.Unparseable):
             read(text)
     assert values.snake(text) == ""

@@ -275,7 +275,7 @@ async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> No
         for number in range(100):
             doc = json.dumps({"site_id": f"s{number}"}).encode()
             batch.entries.append(Entry("site", f"s{number}", "state", "state", number, doc))
-            batch.puts.append(RecordWrite("site", f"s{number}", doc, entry=number))
+            batch.writes.append(RecordWrite("site", f"s{number}", doc, entry=number))
         await made.store.commit(batch)
         async with made.publishing():
             await made.drained()
@@ -319,7 +319,7 @@ def sites(count: int) -> Batch:
     for number in range(count):
         doc = json.dumps({"site_id": f"s{number}"}).encode()
         batch.entries.append(Entry("site", f"s{number}", "state", "state", number, doc))
-        batch.puts.append(RecordWrite("site", f"s{number}", doc, entry=number))
+        batch.writes.append(RecordWrite("site", f"s{number}", doc, entry=number))
     return batch
 
 

@@ -151,8 +151,10 @@ async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
 async def _use_store(db: store.Store) -> None:
     await db.commit(_batch(), CallProgress(id="user_terminals"))
     await db.commit(Batch(removed=[("site", "S")]))
-    await db.commit(Batch(puts=[RecordWrite("site", "S", b"{}", b"h")]))
-    await db.commit(Batch(same=[(b"h", "terminal", "T")], presence=[("T", 5)], all_stale=True, related=["T"]))
+    await db.commit(Batch(writes=[RecordWrite("site", "S", b"{}", b"h")]))
+    await db.commit(
+        Batch(unchanged=[(b"h", "terminal", "T")], presence=[("T", 5)], all_stale=True, relations_done=["T"])
+    )
     await db.progress.save(CallProgress(id="sites"))
     await db.records.count_missing("site", ["S"], 1)
     await db.progress.load("sites")
@@ -183,11 +185,11 @@ def _batch() -> Batch:
     doc = encode({"name": "x", "state": "online"})
     return Batch(
         entries=[Entry("terminal", "T", "added", "", 5, b"{}"), Entry("terminal", "T", "metric", "traffic", 5, doc)],
-        puts=[RecordWrite("terminal", "T", doc, b"h", 0), RecordWrite("product", "P", doc, b"h")],
+        writes=[RecordWrite("terminal", "T", doc, b"h", 0), RecordWrite("product", "P", doc, b"h")],
         newest=[NewestSampleWrite("terminal", "traffic", "T", 5, 7, doc, 1, "a=n")],
         seen=[SeenSample("terminal", "traffic", "T", 5, 7)],
-        links=[("terminal", "T", (("P", "T"),)), ("product", "P", (("P", "T"),))],
-        stale=["T"],
+        product_links=[("terminal", "T", (("P", "T"),)), ("product", "P", (("P", "T"),))],
+        stale_relations=["T"],
     )
 
 

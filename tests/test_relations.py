@@ -104,12 +104,12 @@ def test_changed_relations_are_said_and_stored() -> None:
     """New and changed relations are a state of the terminal, without an event; unchanged ones are silent."""
     related: dict[str, dict[str, object]] = {"T": {"imei": "T", "product_ids": ["P"]}}
     batch = compare(["T"], {"T": {"imei": "T"}}, related, {}, 7)
-    (entry,), (put,) = batch.entries, batch.puts
+    (entry,), (put,) = batch.entries, batch.writes
     assert (entry.entity, entry.id, entry.what, entry.name, entry.ts) == ("terminal", "T", "state", "relations", 7)
     assert json.loads(entry.body) == json.loads(put.doc) == related["T"]
-    assert (put.kind, put.entry, batch.related) == ("relations", 0, ["T"])
+    assert (put.kind, put.entry, batch.relations_done) == ("relations", 0, ["T"])
     again = compare(["T"], {"T": {"imei": "T"}}, related, {"T": StoredRecord(put.doc)}, 8)
-    assert (again.entries, again.puts, again.related) == ([], [], ["T"])
+    assert (again.entries, again.writes, again.relations_done) == ([], [], ["T"])
     other = compare(["T"], {"T": {"imei": "T"}}, related, {"T": StoredRecord(encode({"imei": "T"}))}, 8)
     assert len(other.entries) == 1
 
@@ -117,4 +117,4 @@ def test_changed_relations_are_said_and_stored() -> None:
 def test_terminal_that_is_gone_has_no_relations() -> None:
     """A terminal that was removed meanwhile is worked off without a word."""
     batch = compare(["T"], {}, {}, {}, 7)
-    assert (batch.entries, batch.puts, batch.related) == ([], [], ["T"])
+    assert (batch.entries, batch.writes, batch.relations_done) == ([], [], ["T"])

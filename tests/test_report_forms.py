@@ -42,7 +42,7 @@ def test_a_report_is_read_in_every_common_form(entry: dict[str, Any]) -> None:
     """What DataMiner, TMF and time-series databases call a report gives the same sample, without configuration."""
     found = decoded(entry)
     assert [(sample.ts, sample.values) for sample in found.samples] == [(TS, SIGNAL)]
-    assert (found.unread_rows, found.odd) == (0, {})
+    assert (found.unread_rows, found.unparseable) == (0, {})
 
 
 def test_an_empty_list_of_measurements_or_indicators_is_no_row() -> None:
@@ -79,4 +79,4 @@ def test_the_unit_beside_a_value_is_used(member: str) -> None:
 def test_a_unit_that_contradicts_the_mapping_is_told() -> None:
     indicator = {"name": "cnxTx", "value": 5, "unit": "dBm"}
     found = decoded({"measurement": [{"timestamp": TIME, "performanceIndicator": [indicator]}]}, "ut_traffic")
-    assert list(found.odd) == ["cnx_tx_bytes"]
+    assert list(found.unparseable) == ["cnx_tx_bytes"]

@@ -47,7 +47,7 @@ def put(id: str, doc: object = None, entry: int | None = None, kind: RecordKind 
 def batch_of(name: str, size: int) -> Batch:
     """A batch of so many records, each with its entry."""
     ids = [f"{name}-{i}" for i in range(size)]
-    return Batch(entries=[entry(id) for id in ids], puts=[put(id, entry=i) for i, id in enumerate(ids)])
+    return Batch(entries=[entry(id) for id in ids], writes=[put(id, entry=i) for i, id in enumerate(ids)])
 
 
 def sample_batch(ts: int, hash_: int = 7, id: str = "T") -> Batch:
@@ -127,7 +127,7 @@ async def test_commit_wakes_every_reader_of_the_journal(path: Path) -> None:
     """Each reader is woken by a commit that appends rows, and by no other; clearing its wake-up is its own affair."""
     async with store.open_store(path) as db:
         with db.growth.subscribe() as first, db.growth.subscribe() as second:
-            await db.commit(Batch(puts=[put("T")]))
+            await db.commit(Batch(writes=[put("T")]))
             assert not first.is_set()
             await db.commit(batch_of("a", 1))
             assert first.is_set()
@@ -425,7 +425,9 @@ async def test_restart_keeps_everything(path: Path) -> None:
     async with store.open_store(path) as db:
         await db.commit(batch_of("T", 2), memory)
         await db.commit(sample_batch(9))
-        await db.commit(Batch(links=[("terminal", "T-0", (("P", "T-0"),))], stale=["T-0"], presence=[("T-1", 77)]))
+        await db.commit(
+            Batch(product_links=[("terminal", "T-0", (("P", "T-0"),))], stale_relations=["T-0"], presence=[("T-1", 77)])
+        )
         await db.commands.store_command([Setting("sites", "interval", "300.0", "mqtt")], ("topic", "mark"))
         await db.records.count_missing("terminal", ["T-1"], 44)
     async with store.open_store(path) as db:
@@ -459,7 +461,7 @@ async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
     async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
         await db.commit(batch_of("T", 1))
         await db.records.count_missing("terminal", ["T-0"], 10)
-        await db.commit(Batch(same=[(b"k2", "terminal", "T-0")]))
+        await db.commit(Batch(unchanged=[(b"k2", "terminal", "T-0")]))
         assert await db.records.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"k2")}
         assert await rows.records_between(0, 9) == [(1, "terminal", "T-0", b'{"imei":"T-0"}')]
         assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
@@ -470,7 +472,7 @@ async def test_settled_are_those_that_need_no_look(path: Path) -> None:
     async with store.open_store(path) as db:
         ids = ["here", "missing", "due"]
         puts = [msgspec.structs.replace(put(id), hash=id.encode()) for id in ids]
-        await db.commit(Batch(puts=puts, presence=[("here", 90), ("missing", 95), ("due", 50)]))
+        await db.commit(Batch(writes=puts, presence=[("here", 90), ("missing", 95), ("due", 50)]))
         await db.records.count_missing("terminal", ["missing"], 1)
         assert await db.records.skippable_hashes("terminal", 50) == ({b"here"}, 90)
         assert await db.records.skippable_hashes("terminal", 49) == ({b"here", b"due"}, 50)
@@ -484,7 +486,7 @@ async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:
         for now in (10, 20, 30):
             await db.records.count_missing("terminal", ["T-0"], now)
         assert await db.records.missing_counts_after("terminal", "") == [("T-0", 3, 10)]
-        await db.commit(Batch(puts=[put("T-0")]))
+        await db.commit(Batch(writes=[put("T-0")]))
         assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
@@ -492,10 +494,10 @@ async def test_removed_terminal_takes_what_is_its_own(path: Path) -> None:
     """With a terminal go its components, its relations and its newest samples; what was seen of them is remembered."""
     async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
         await db.commit(
-            Batch(puts=[put("T"), put("T", kind="components"), put("T", kind="relations"), put("T", kind="site")])
+            Batch(writes=[put("T"), put("T", kind="components"), put("T", kind="relations"), put("T", kind="site")])
         )
         await db.commit(sample_batch(9))
-        await db.commit(Batch(stale=["T"]))
+        await db.commit(Batch(stale_relations=["T"]))
         await db.commit(Batch(removed=[("terminal", "T")], entries=[entry(what="removed")]))
         assert [await db.records.count(kind) for kind in ("terminal", "components", "relations", "site")] == [
             0,
@@ -508,7 +510,7 @@ async def test_removed_terminal_takes_what_is_its_own(path: Path) -> None:
         assert await rows.newest_between(0, 99) == []
         assert (await db.samples.known_samples("traffic", ["T"]))["T"].seen == {9: 7}
         assert await db.relations.stale_terminals() == []
-        await db.commit(Batch(puts=[put("T")]))
+        await db.commit(Batch(writes=[put("T")]))
         assert await db.records.existing_ids("removed", "terminal", ["T"]) == set()
 
 
@@ -516,7 +518,7 @@ async def test_ids_come_in_slices_and_all(path: Path) -> None:
     """Ids are read slice by slice in their order, each once."""
     ids = [f"T{i:05}" for i in range(SLICE + 5)]
     async with store.open_store(path) as db:
-        await db.commit(Batch(puts=[put(id) for id in reversed(ids)]))
+        await db.commit(Batch(writes=[put(id) for id in reversed(ids)]))
         first = await db.records.missing_counts_after("terminal", "")
         rest = await db.records.missing_counts_after("terminal", first[-1][0])
         assert [id for id, _, _ in (*first, *rest)] == ids
@@ -528,7 +530,7 @@ async def test_any_text_is_an_id(path: Path) -> None:
     """Ids are opaque: whatever the API calls a thing is stored and found again."""
     ids = ["", "ä/ö", "a'b\"c", "%", "\n", "x" * 5000, "null\0byte", "🛰"]
     async with store.open_store(path) as db:
-        await db.commit(Batch(entries=[entry(id) for id in ids], puts=[put(id, entry=i) for i, id in enumerate(ids)]))
+        await db.commit(Batch(entries=[entry(id) for id in ids], writes=[put(id, entry=i) for i, id in enumerate(ids)]))
         assert set(await db.records.load("terminal", ids)) == set(ids)
 
 
@@ -604,11 +606,13 @@ async def test_staged_rows_do_not_survive_a_restart(path: Path) -> None:
 async def test_links_are_what_either_side_says(path: Path) -> None:
     """A product belongs to a terminal as long as one of the two says so; each side replaces only what it said."""
     async with store.open_store(path) as db:
-        await db.commit(Batch(links=[("terminal", "T", (("P1", "T"), ("P2", "T"))), ("product", "P1", (("P1", "T"),))]))
+        await db.commit(
+            Batch(product_links=[("terminal", "T", (("P1", "T"), ("P2", "T"))), ("product", "P1", (("P1", "T"),))])
+        )
         assert await db.relations.linked_products(["T"]) == {"T": ["P1", "P2"]}
-        await db.commit(Batch(links=[("terminal", "T", ())]))
+        await db.commit(Batch(product_links=[("terminal", "T", ())]))
         assert await db.relations.linked_products(["T"]) == {"T": ["P1"]}
-        await db.commit(Batch(links=[("product", "P1", (("P1", "U"),))]))
+        await db.commit(Batch(product_links=[("product", "P1", (("P1", "U"),))]))
         assert await db.relations.linked_products(["T", "U"]) == {"U": ["P1"]}
         assert await db.relations.linked_terminals(["P1"]) == ["U"]
 
@@ -616,9 +620,11 @@ async def test_links_are_what_either_side_says(path: Path) -> None:
 async def test_all_terminals_can_be_stale(path: Path) -> None:
     """A new name of a site concerns every terminal, and each is worked off once."""
     async with store.open_store(path) as db:
-        await db.commit(Batch(puts=[put("T"), put("U"), put("S", kind="site")], stale=["T"], all_stale=True))
+        await db.commit(
+            Batch(writes=[put("T"), put("U"), put("S", kind="site")], stale_relations=["T"], all_stale=True)
+        )
         assert sorted(await db.relations.stale_terminals()) == ["T", "U"]
-        await db.commit(Batch(related=["T"]))
+        await db.commit(Batch(relations_done=["T"]))
         assert await db.relations.stale_terminals() == ["U"]
 
 

@@ -42,7 +42,7 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     call: Call
-    glance: RecordHasher
+    hasher: RecordHasher
     salt: Salt
     cached_ids: Callable[[bytes], list[str] | None] = lambda _: None
     params: Mapping[str, str] = {}
@@ -289,7 +289,7 @@ def _hash_whole_page(answer: Answer, errand: FetchRequest) -> ListingPage | None
     if (ids := errand.cached_ids(seen_as)) is not None:
         return ListingPage(ids, [], 0, answer.time, digest=seen_as, from_cache=True)
     body = clean_body(answer.body)
-    seen = errand.glance.page(body, errand.salt)
+    seen = errand.hasher.hash_page(body, errand.salt)
     if seen is None or not seen[0]:
         return None
     check_count(len(seen[0]))
@@ -300,7 +300,7 @@ def _hash_each_record(records: list[msgspec.Raw], answer: Answer, errand: FetchR
     call, ids, readable, reason = errand.call, [], [], ""
     for raw in records:
         try:
-            ids.append(errand.glance.key(raw))
+            ids.append(errand.hasher.key(raw))
             readable.append(raw)
         except Unreadable as error:
             reason = reason or str(error)
@@ -321,4 +321,4 @@ def _hashes(ids: Iterable[str], raws: Iterable[msgspec.Raw], errand: FetchReques
     """The hashes of records one by one; samples have none, because they are compared by their times."""
     if errand.call.reads == "report":
         return []
-    return errand.salt.hashes(ids, errand.glance.parts(list(raws)))
+    return errand.salt.hashes(ids, errand.hasher.hashed_members(list(raws)))

@@ -83,11 +83,11 @@ class UnreadableValues:
 
     def note(self, reading: DecodedRecord) -> None:
         """Takes over what was just decoded."""
-        if reading.odd:
-            self._fields[reading.id] = reading.odd
+        if reading.unparseable:
+            self._fields[reading.id] = reading.unparseable
         else:
             self._fields.pop(reading.id, None)
-        for name, reason in zip(reading.odd, reading.reasons, strict=False):
+        for name, reason in zip(reading.unparseable, reading.reasons, strict=False):
             first = self._first.get(name, (reading.id, ""))[0]
             if first == reading.id or name not in self._fields.get(first, ()):
                 self._first[name] = reading.id, reason

@@ -1,4 +1,4 @@
-"""The border between the API's answers and the bridge: what is wrong with one record ends here. Pure.
+"""The border between the API's answers and the bridge: an error in one record costs that record alone. Pure.
 
 Whatever goes wrong while one record or one sample is decoded sets that one aside, because an error
 that left here would end the process, and be there again after each restart.
@@ -17,7 +17,7 @@ class BadPage(ValueError):
 
 
 class Unreadable(ValueError):
-    """A record or a sample that cannot be used at all; the text says why, and its cause is the error behind it."""
+    """A whole record or sample that cannot be used. The text is the reason, `__cause__` the error behind it."""
 
 
 Arguments = ParamSpec("Arguments")
@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 
 
 def at_border(decode: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """`decode` of one record or one sample, which raises Unreadable and nothing else. The one place that does this."""
+    """Makes `decode` of one record or sample raise Unreadable and nothing else."""
 
     def decode_at_border(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
             return decode(*args, **kwargs)
         except Unreadable:
             raise
-        # What comes from outside may be anything, and nobody can imagine all of it: see the top of the module.
+        # An answer may hold anything, and no list of errors is complete: see the top of the module.
         except Exception as error:
             raise Unreadable(_reason(error)) from error
 
@@ -40,7 +40,7 @@ def at_border(decode: Callable[Arguments, Result]) -> Callable[Arguments, Result
 
 
 def _reason(error: Exception) -> str:
-    """A short sentence about an error; the fields that it was noted with come first."""
+    """A short sentence about an error, beginning with the field names in its notes."""
     fields = "".join(f"{name}: " for name in getattr(error, "__notes__", ()))
     kind = "" if isinstance(error, (values.Unparseable, msgspec.MsgspecError)) else f"{type(error).__name__}: "
     return f"{fields}{kind}{error}"[:MAX_REASON_CHARS]

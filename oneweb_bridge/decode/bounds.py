@@ -1,9 +1,9 @@
-"""Which times from outside are believed. Pure. Times in ms since the epoch.
+"""Bounds of the times that the bridge believes. Pure. Times in ms since the epoch.
 
-A time that tells when something was measured, seen or updated is believed from 2019 on, when the first satellite of
-the constellation was launched, to a little ahead of now. What is beyond is told, and kept out of everything that is
-remembered: one terminal that was "last seen" in 2036 would otherwise never be seen again. Plain dates, such as that
-of an activation or the end of a contract, are published as they are: nothing is decided by them.
+A time at which something was measured, seen or updated is believed from 2019 on, when the first satellite of the
+constellation was launched, to a little ahead of now. A time outside is alerted and not stored: one terminal that was
+"last seen" in 2036 would otherwise never be seen again. Plain dates, such as that of an activation or the end of a
+contract, are published as they are: nothing is decided by them.
 """
 
 import msgspec

@@ -1,4 +1,4 @@
-"""The table of API calls: what to ask, how often, and where each published field stands in the answer.
+"""The table of API calls: path, interval, and where each published field stands in the answer. Pure.
 
 A new API call is one more row of `CALLS`. Whatever a real deployment may do differently is a value
 of the row that `polling.<call>` in the configuration replaces; nothing here is known to the code
@@ -13,7 +13,7 @@ import msgspec
 FieldType = Literal["text", "word", "time", "number", "bool", "words", "set"]
 Reads = Literal["record", "components", "report", "usage"]
 READING = 2
-"""To be raised when the same answer is read into other values by a new version: then all records are looked at once."""
+"""Part of every mapping fingerprint. Raise it when a new version decodes the same answer into other values."""
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -54,9 +54,9 @@ class PageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TimeWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which time span of samples to ask for. `length` bounds one request, `keep` how far the API remembers.
+    """The time window that a report is requested for. `length` bounds one request, `keep` is the API's retention.
 
-    An API where a span is `required` is never asked without begin and end: the first poll asks for `length`.
+    Where a window is `required`, no request goes without begin and end: the first poll requests `length`.
     """
 
     start_param: str = "startDateTime"
@@ -254,15 +254,15 @@ USAGE = (
 _CLASSES = {"ef": "expeditedForwarding", "af": "assuredForwarding", "be": "bestEffort"}
 
 THROUGHPUT = tuple(
-    _gauge(f"{short}_{way}_bps", f"{long}{way.capitalize()}", "bps", "Mbps")
+    _gauge(f"{short}_{direction}_bps", f"{long}{direction.capitalize()}", "bps", "Mbps")
     for short, long in _CLASSES.items()
-    for way in ("uplink", "downlink")
+    for direction in ("uplink", "downlink")
 )
 
 TRAFFIC = tuple(
-    _counter(f"{side}_{way}_bytes", f"{side}{way.capitalize()}")
+    _counter(f"{side}_{direction}_bytes", f"{side}{direction.capitalize()}")
     for side in ("cnx", "mgmt", "wan")
-    for way in ("tx", "rx")
+    for direction in ("tx", "rx")
 )
 
 _PERFORMANCE = "/performanceMonitoring/v2"

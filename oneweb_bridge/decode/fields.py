@@ -18,7 +18,7 @@ from oneweb_bridge.model.records import Fields
 
 
 class DecodeRules(msgspec.Struct, frozen=True):
-    """What holds for all calls: the zone of times without offset, and the words for "no limit"."""
+    """Rules for all calls: the zone of times without offset, and the words for "no limit"."""
 
     timezone: str = "UTC"
     unlimited: tuple[str, ...] = ("Unlimited", "-1")
@@ -30,36 +30,39 @@ class DecodeRules(msgspec.Struct, frozen=True):
         return frozenset(word if word == "-1" else fold_name(word) for word in self.unlimited)
 
 
-PutField = Callable[[Any, Fields], None]
+SetField = Callable[[Any, Fields], None]
 
 
-def put_fields(puts: Sequence[tuple[str, PutField]], record: Any, fields: Fields, odd: dict[str, str]) -> None:
-    """Puts every field that can be read; in `odd`, which could not be, and why."""
-    for name, put in puts:
+def set_fields(
+    setters: Sequence[tuple[str, SetField]], record: Any, fields: Fields, unparseable: dict[str, str]
+) -> None:
+    """Sets every field that can be parsed, and adds the names of the others with the reason to `unparseable`."""
+    for name, set_field in setters:
         try:
-            put(record, fields)
+            set_field(record, fields)
         except values.Unparseable as error:
-            odd[name] = str(error)
+            unparseable[name] = str(error)
         except Exception as error:
             # The border sets the record aside, and says which field it was.
             error.add_note(name)
             raise
 
 
-def field_setter(field: Field, rules: DecodeRules, labels: Sequence[str] = ()) -> PutField:
+def field_setter(field: Field, rules: DecodeRules, labels: Sequence[str] = ()) -> SetField:
+    """A function that sets one field from a record; `labels` are the paths of texts that may mean "no limit"."""
     if field.type == "number":
-        return _put_number(field, rules, labels)
+        return _number_setter(field, rules, labels)
     find, name = compile_paths(field.paths), field.name
     convert = _converter(field, rules)
 
-    def put(record: Any, fields: Fields) -> None:
-        found = find(record)
-        if type(found) is dict:
-            found = value_in(found)
-        if found is not None and (value := convert(found)) is not None:
-            fields[name] = value
+    def set_field(record: Any, fields: Fields) -> None:
+        value = find(record)
+        if type(value) is dict:
+            value = value_in(value)
+        if value is not None and (parsed := convert(value)) is not None:
+            fields[name] = parsed
 
-    return put
+    return set_field
 
 
 def value_in(value: dict[str, Any]) -> Any:
@@ -72,49 +75,49 @@ _VALUE_MEMBERS = ("value", "amount", "state", "status")
 
 def _converter(field: Field, rules: DecodeRules) -> values.Reader:
     if field.type == "time":
-        return values.time_text(rules.zone())
+        return values.time_reader(rules.zone())
     return _CONVERTERS[field.type]
 
 
 _CONVERTERS: dict[str, values.Reader] = {
     "text": values.parse_text,
-    "word": values.word,
+    "word": values.parse_word,
     "bool": values.parse_flag,
     "words": values.parse_texts,
-    "set": values.texts,
+    "set": values.parse_text_set,
 }
 
 
-def _put_number(field: Field, rules: DecodeRules, labels: Sequence[str]) -> PutField:
+def _number_setter(field: Field, rules: DecodeRules, labels: Sequence[str]) -> SetField:
     sources = [(compile_path(path), unit_finder(field, path)) for path in field.paths]
-    words = [compile_path(path) for path in labels]
-    nulls = [parent for path in field.paths if (parent := _null_step(path))]
+    label_steps = [compile_path(path) for path in labels]
+    null_checks = [parent for path in field.paths if (parent := _null_step(path))]
     no_limit = rules.no_limit()
 
-    def unlimited(record: Any) -> bool:
-        said = [step(record) for step in words] + [find(record) for find, _ in sources]
-        if any(_is_word(value, no_limit) for value in said if value is not None):
+    def is_unlimited(record: Any) -> bool:
+        given = [step(record) for step in label_steps] + [find(record) for find, _ in sources]
+        if any(_is_word(candidate, no_limit) for candidate in given if candidate is not None):
             return True
-        return "null" in no_limit and any(is_null(record) for is_null in nulls)
+        return "null" in no_limit and any(is_null(record) for is_null in null_checks)
 
-    def put(record: Any, fields: Fields) -> None:
-        if field.unlimited and unlimited(record):
+    def set_number(record: Any, fields: Fields) -> None:
+        if field.unlimited and is_unlimited(record):
             fields[field.unlimited] = True
             return
         for find, find_unit in sources:
-            found = find(record)
-            if found is None:
+            value = find(record)
+            if value is None:
                 continue
             unit = find_unit(record)
-            if type(found) is dict:
-                found, unit = value_in(found), unit_in(found) or unit
-            if (number := values.parse_quantity(found)) is not None:
+            if type(value) is dict:
+                value, unit = value_in(value), unit_in(value) or unit
+            if (number := values.parse_quantity(value)) is not None:
                 fields[field.name] = convert_number(field, number[0], unit or number[1])
                 if field.unlimited:
                     fields[field.unlimited] = False
                 return
 
-    return put
+    return set_number
 
 
 def _is_word(value: Any, no_limit: frozenset[str]) -> bool:
@@ -125,7 +128,7 @@ def _is_word(value: Any, no_limit: frozenset[str]) -> bool:
 
 
 def stated_unit(value: Any) -> str:
-    """The unit that stands beside a number; "" where there is none. Raises Odd when nobody can read it."""
+    """The unit that stands beside a number; "" where there is none. Raises Unparseable."""
     if type(value) is str and value in units.UNITS:
         return value
     unit = (values.parse_text(value) or "").strip()
@@ -133,16 +136,17 @@ def stated_unit(value: Any) -> str:
 
 
 _NO_UNIT = ("na", "1")
-"""What TMF628 and SI write where there is no unit."""
+"""Units of a number without unit in TMF628 and SI."""
 _DEGREES = {"latitude": 90, "longitude": 360}
-"""Field of a position -> the most that it can be, to either side."""
+"""Field of a position -> its largest amount. Longitudes up to 360 come from APIs that count from 0."""
 
 
 def convert_number(field: Field, number: values.Number, unit: str) -> values.Number:
-    found = units.convert(number, unit or field.raw_unit, field.unit)
-    if abs(found) > _DEGREES.get(field.name, math.inf):
-        raise values.Unparseable(f"expected a {field.name}, got {found:.9g}")
-    return values.round_as_published(field.name, found)
+    """A number of `unit` in the unit and JSON type that the field is published in. Raises Unparseable."""
+    converted = units.convert(number, unit or field.raw_unit, field.unit)
+    if abs(converted) > _DEGREES.get(field.name, math.inf):
+        raise values.Unparseable(f"expected a {field.name}, got {converted:.9g}")
+    return values.round_as_published(field.name, converted)
 
 
 UNIT_MEMBERS = ("unit", "units", "uom", "unitOfMeasure", "unitOfMeasurement", "indicatorUnit")
@@ -187,7 +191,7 @@ def _null_step(path: str) -> Callable[[Any], bool] | None:
     parent = compile_path(above)
 
     def is_null(record: Any) -> bool:
-        found = parent(record)
-        return isinstance(found, dict) and found.get(name, 0) is None
+        container = parent(record)
+        return isinstance(container, dict) and container.get(name, 0) is None
 
     return is_null

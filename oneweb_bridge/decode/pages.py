@@ -42,7 +42,7 @@ def split_page(body: bytes, selector: str | None = None) -> SplitPage:
 
 
 def split_clean_page(body: bytes, selector: str | None = None) -> SplitPage:
-    """The same for a body that was checked before."""
+    """`split_page` for a body that `clean_body` returned."""
     try:
         if selector is not None and selector != "$[*]":
             return _split_nested(body, selector)
@@ -59,8 +59,8 @@ def split_clean_page(body: bytes, selector: str | None = None) -> SplitPage:
 
 def _lists_in(body: bytes) -> str:
     """The end of a sentence about a list that is not there: which lists are."""
-    found = find_lists(_loaded(body))
-    return f"; the lists that are there: {', '.join(found)}" if found else "; there is no list of objects in it"
+    lists = find_lists(_loaded(body))
+    return f"; the lists that are there: {', '.join(lists)}" if lists else "; there is no list of objects in it"
 
 
 def value_at(body: bytes, path: str) -> Any:
@@ -69,13 +69,13 @@ def value_at(body: bytes, path: str) -> Any:
         check_size(body)
         check_depth(body)
         return compile_path(path)(msgspec.json.decode(body))
-    # Also UnicodeDecodeError, of a body that nobody has checked.
+    # Also UnicodeDecodeError: this body was not cleaned.
     except (ValueError, RecursionError):
         return None
 
 
 def clean_body(body: bytes) -> bytes:
-    """A body that is text and has whole characters in it. Raises BadPage."""
+    """The body as valid UTF-8 of whole characters, without a byte order mark. Raises BadPage."""
     body = body.removeprefix(b"\xef\xbb\xbf").strip()
     if not body:
         raise BadPage("the answer is empty, expected a JSON list")
@@ -89,7 +89,7 @@ def clean_body(body: bytes) -> bytes:
         except UnicodeDecodeError:
             raise BadPage("the answer is not UTF-8, expected a JSON list") from None
     # Half a surrogate pair is legal JSON and no text. In one record it must not cost the whole listing.
-    # One letter is looked for first, because that is many times quicker than two, and mostly there is none.
+    # A backslash alone is searched first: that is many times quicker, and most pages have none.
     halves = b"\\" in body and (b"\\ud" in body or b"\\uD" in body)
     return _ESCAPE.sub(_whole, body) if halves else body
 
@@ -115,7 +115,7 @@ _TOO_LARGE = "the answer is too large, ask for less with page.limit, or window.l
 
 
 def _loaded(body: bytes | Raw) -> Any:
-    """JSON as Python objects; a number that has no bounds stays as it is written, and costs its own record alone."""
+    """JSON as Python objects; a number that is too large stays raw, so that it costs its own record alone."""
     check_depth(bytes(body))
     try:
         return msgspec.json.decode(body)
@@ -144,7 +144,7 @@ def _unwrapped(body: bytes) -> list[Raw]:
     if body == b"null":
         return []
     if body[:1] != b"{":
-        raise BadPage(f"the answer is {_shown(body)}, expected a JSON list")
+        raise BadPage(f"the answer is {_excerpt(body)}, expected a JSON list")
     members = _raw_object(body)
     name = listed_member(members, lambda raw: _KINDS.get(bytes(raw).lstrip()[:1], dict))
     if name is not None:
@@ -171,12 +171,12 @@ def _not_contradicted(records: list[Any], name: str, members: dict[str, Any]) ->
     return records
 
 
-def _shown(body: bytes) -> str:
+def _excerpt(body: bytes) -> str:
     return repr(body[:20].decode(errors="replace"))
 
 
 def _split_nested(body: bytes, selector: str) -> SplitPage:
-    """Records below others: each takes over the members of those above it, in `parent` those it has itself."""
+    """Nested records: each takes over its parents' members; under `parent` those whose names it uses itself."""
     names = [name.lstrip(".") for name in selector.removeprefix("$").split("[*]")]
     if names.pop():
         raise BadPage(f"the selector '{selector}' does not end with [*]")
@@ -193,7 +193,7 @@ def _split_nested(body: bytes, selector: str) -> SplitPage:
 
 def _below(level: list[Any], name: str) -> list[Any]:
     """The records of the next level, each with the members that it takes over. Raises TooMuch, and BadList."""
-    found: list[Any] = []
+    inners: list[Any] = []
     members = 0
     is_there = not level or not name
     for outer in level:
@@ -202,10 +202,10 @@ def _below(level: list[Any], name: str) -> list[Any]:
             members += len(inner) if isinstance(inner, dict) else 1
             if members > MAX_VALUES:
                 raise TooMuch(f"more than {MAX_VALUES} values, with those that records take over")
-            found.append(inner)
+            inners.append(inner)
     if not is_there:
         raise BadList(f"there is no list at '{name}', where `records` says")
-    return found
+    return inners
 
 
 def _has(outer: Any, path: str) -> bool:
@@ -218,19 +218,19 @@ def _has(outer: Any, path: str) -> bool:
 
 
 def _made(records: Iterable[Raw]) -> list[Raw]:
-    """Records that were made out of a page, while they are not far longer than a page may be. Raises TooMuch."""
-    found: list[Raw] = []
+    """The list of records made from a page. Raises TooMuch when they are far longer than a page may be."""
+    checked: list[Raw] = []
     size = 0
     for record in records:
         size += len(memoryview(record))
-        if size > MAX_MADE_BYTES or len(found) >= MAX_RECORDS:
+        if size > MAX_MADE_BYTES or len(checked) >= MAX_RECORDS:
             raise TooMuch(f"more than {MAX_RECORDS} records, or {MAX_MADE_BYTES} bytes with what they take over")
-        found.append(record)
-    return found
+        checked.append(record)
+    return checked
 
 
 PARENT = "parent"
-"""The member of a record below others that has what those above it say under names that it uses itself."""
+"""The member of a nested record with its parents' members under names that it uses itself."""
 
 
 def _inner(outer: Any, path: str) -> Iterator[Any]:
@@ -238,11 +238,11 @@ def _inner(outer: Any, path: str) -> Iterator[Any]:
         yield from _top(outer)
         return
     *parents, name = path.split(".")
-    found = outer
+    parent_value = outer
     for parent in parents:
-        found = found.get(parent) if isinstance(found, dict) else None
-    inner = found.get(name) if isinstance(found, dict) else None
-    inherited = {k: v for k, v in found.items() if k != name} if isinstance(found, dict) else {}
+        parent_value = parent_value.get(parent) if isinstance(parent_value, dict) else None
+    inner = parent_value.get(name) if isinstance(parent_value, dict) else None
+    inherited = {k: v for k, v in parent_value.items() if k != name} if isinstance(parent_value, dict) else {}
     for record in inner if isinstance(inner, list) else [] if inner is None else [inner]:
         yield _with_parent_members(inherited, record) if isinstance(record, dict) else record
 
@@ -283,7 +283,7 @@ def merge_rows(rows: Sequence[Raw]) -> Raw:
 
 
 ROWS = "rows"
-"""The member of a gathered record that paths reach its rows by."""
+"""The member of a merged record that has its rows."""
 
 
 def _rows(table: Raw) -> Iterator[Raw]:

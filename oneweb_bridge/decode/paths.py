@@ -1,4 +1,4 @@
-"""The small language in which the configuration says where a value stands in the API's JSON.
+"""The language of paths: where a value stands in the API's JSON. Pure.
 
     name                          a member
     place.id                      a member of a member
@@ -11,7 +11,7 @@
 Texts are compared without regard to case, spaces, `_` and `-`; `a|b` matches either. A member that is not there
 under its very name is looked for in the same way, so that resource_state is resourceState. An object
 where a list is expected counts as a list of one, and a list where an object is expected gives its
-first element, because both happen in TM Forum APIs. What is not there is None, never an error.
+first element, because both happen in TM Forum APIs. A missing value is None, never an error.
 """
 
 import re
@@ -20,8 +20,8 @@ from functools import lru_cache
 from typing import Any
 
 Getter = Callable[[Any], Any]
-LONGEST_NAME = 200
-"""Longer texts are no names, and are never compared or remembered as such."""
+MAX_NAME_CHARS = 200
+"""Longest text that is compared as a name, so that none fills the cache."""
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\*|:?\d+|[^\]]+=[^\]]*)\]")
 
 
@@ -47,8 +47,8 @@ def compile_path(path: str) -> Getter:
         first, second = steps
 
         def two(value: Any) -> Any:
-            found = first(value)
-            return None if found is None else second(found)
+            inner = first(value)
+            return None if inner is None else second(inner)
 
         return two
 
@@ -70,9 +70,9 @@ def compile_paths(paths: Iterable[str]) -> Getter:
 
     def first(value: Any) -> Any:
         for step in steps:
-            found = step(value)
-            if found is not None:
-                return found
+            result = step(value)
+            if result is not None:
+                return result
         return None
 
     return first
@@ -96,7 +96,7 @@ def _step(name: str, index: str) -> Getter:
     if name:
         return _member(name)
     if index == "*":
-        return _every
+        return _all_elements
     if index.isdecimal():
         return _element(int(index))
     if index[1:].isdecimal() and index[0] == ":":
@@ -109,12 +109,12 @@ def _member(name: str) -> Getter:
 
     def member(value: Any) -> Any:
         if type(value) is dict:
-            found = value.get(name)
-            return _variant(value, name, folded) if found is None else found
+            inner = value.get(name)
+            return _variant(value, name, folded) if inner is None else inner
         if type(value) is list and value:
             return _get(value[0], name, folded)
-        if isinstance(value, _Every):
-            return _Every(found for entry in value if (found := _get(entry, name, folded)) is not None)
+        if isinstance(value, _AllElements):
+            return _AllElements(inner for entry in value if (inner := _get(entry, name, folded)) is not None)
         return None
 
     return member
@@ -123,8 +123,8 @@ def _member(name: str) -> Getter:
 def _get(value: Any, name: str, folded: str) -> Any:
     if type(value) is not dict:
         return None
-    found = value.get(name)
-    return _variant(value, name, folded) if found is None else found
+    inner = value.get(name)
+    return _variant(value, name, folded) if inner is None else inner
 
 
 MAX_MEMBERS = 200
@@ -156,11 +156,13 @@ def written_names(names: Sequence[str], members: Sequence[str]) -> tuple[tuple[s
     One that it does not have at all is taken to be written in the style of the others: it may be in other records.
     """
     missing = [name for name in names if name not in members]
-    found = {name: other for name in missing if (other := variant_of(members, name, fold_name(name)))}
-    style = next((style for style in _STYLES if found and all(style(n) == other for n, other in found.items())), None)
+    written = {name: other for name in missing if (other := variant_of(members, name, fold_name(name)))}
+    style = next(
+        (style for style in _STYLES if written and all(style(n) == other for n, other in written.items())), None
+    )
     if style is not None:
-        found |= {name: style(name) for name in missing if name not in found}
-    return tuple(found.items())
+        written |= {name: style(name) for name in missing if name not in written}
+    return tuple(written.items())
 
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -173,12 +175,12 @@ _STYLES: tuple[Callable[[str], str], ...] = (
 )
 
 
-class _Every(list[Any]):
-    """A list whose members are asked for each of its elements."""
+class _AllElements(list[Any]):
+    """A list of which a further step is taken for each element."""
 
 
-def _every(value: Any) -> Any:
-    return _Every(_as_list(value))
+def _all_elements(value: Any) -> Any:
+    return _AllElements(_as_list(value))
 
 
 def _element(position: int) -> Getter:
@@ -189,34 +191,36 @@ def _element(position: int) -> Getter:
     return element
 
 
-_CUTS = re.compile(r"[./:|\s]+")
+_PART_SEPARATORS = re.compile(r"[./:|\s]+")
 
 
 def _part(position: int) -> Getter:
     def part(value: Any) -> Any:
-        parts = _CUTS.split(value) if isinstance(value, str) else []
+        parts = _PART_SEPARATORS.split(value) if isinstance(value, str) else []
         return parts[position] if position < len(parts) else None
 
     return part
 
 
 def _matching(conditions: str) -> Getter:
-    wanted = [
-        (name.strip(), fold_name(name), frozenset(fold_name(word) for word in words.split("|")))
-        for name, _, words in (condition.partition("=") for condition in conditions.split(","))
+    expected = [
+        (name.strip(), fold_name(name), frozenset(fold_name(word) for word in names.split("|")))
+        for name, _, names in (condition.partition("=") for condition in conditions.split(","))
     ]
 
     def matching(value: Any) -> Any:
         for entry in _as_list(value):
-            if type(entry) is dict and all(_is(_get(entry, name, folded), words) for name, folded, words in wanted):
+            if type(entry) is dict and all(
+                _equals_any(_get(entry, name, folded), names) for name, folded, names in expected
+            ):
                 return entry
         return None
 
     return matching
 
 
-def _is(value: Any, words: frozenset[str]) -> bool:
-    return type(value) is str and len(value) <= LONGEST_NAME and fold_name(value) in words
+def _equals_any(value: Any, names: frozenset[str]) -> bool:
+    return type(value) is str and len(value) <= MAX_NAME_CHARS and fold_name(value) in names
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,13 +1,13 @@
-"""Looking at records without decoding them: which they are, and whether somebody has to look closer. Pure.
+"""Keys and hashes of records from their raw JSON. Pure.
 
-Most records did not change since the last poll. The bytes of those members that can cause an event
-are hashed, with the key and a salt that is the fingerprint of the call's mapping, so that a
-corrected field path takes effect at once. Members that may change without an event, such as the time
-a terminal was last seen, are left out. An equal hash means equal fields; a different one decides
-nothing: such a record is decoded and compared field by field.
+Most records did not change since the last poll: one with the stored hash is unchanged and is not decoded.
+The bytes of those members that can cause an event are hashed, with the key and a salt made of the mapping
+fingerprint, so that a corrected field path takes effect at once. Members that may change without an event,
+such as the time a terminal was last seen, are left out. A different hash decides nothing: that record is
+decoded and compared field by field.
 
-A page whose records all have a plain key is looked at in one piece, because that costs no more
-than splitting it; any other page record by record.
+A page whose records all have a plain key is hashed as a whole, because that costs no more than splitting
+it; any other page record by record.
 """
 
 import json
@@ -27,13 +27,13 @@ from oneweb_bridge.decode.paths import compile_path, top_member, written_names
 
 Raw = msgspec.Raw
 Parts = Sequence[bytes | Raw]
-_BEHIND_KEY = itemgetter(slice(1, None))
+_WITHOUT_KEY = itemgetter(slice(1, None))
 MAX_WHOLE_PAGE_BYTES = 12_000_000
-"""Bytes of a page that is looked at in one piece: nobody else runs meanwhile, and it takes memory."""
+"""Largest page that is hashed as a whole: no other task runs meanwhile, and it takes memory."""
 
 
 class Salt(msgspec.Struct, frozen=True):
-    """The mapping's fingerprint in the form that hashes take it."""
+    """The mapping fingerprint as a salt of the record hashes."""
 
     salt: bytes
 
@@ -42,7 +42,7 @@ class Salt(msgspec.Struct, frozen=True):
         return cls(blake2b(fingerprint.encode(), digest_size=16).digest())
 
     def hash(self, key: str, parts: Iterable[bytes | Raw]) -> bytes:
-        """16 bytes that are equal only for an equal key and equal parts, of which JSON has no NUL."""
+        """16 bytes that are equal only for an equal key and equal parts; JSON never has the NUL between them."""
         return self.hashes((key,), (parts,))[0]
 
     def hashes(self, keys: Iterable[str], parts: Iterable[Iterable[bytes | Raw]]) -> list[bytes]:
@@ -55,22 +55,22 @@ class Salt(msgspec.Struct, frozen=True):
 
 
 class RecordHasher(msgspec.Struct, frozen=True):
-    """How a call's records are looked at.
+    """Reads the keys and hashes of one call's records.
 
-    `key` gives the key of one record, or raises Unreadable; `parts` what is hashed of each of some; `page` the
-    keys and the hashes of all records of a page, or None when it must be looked at record by record.
+    `key` gives the key of one record, or raises Unreadable; `hashed_members` the hashed bytes of each; `hash_page` the
+    keys and hashes of all records of a page, or None when it must be hashed record by record.
     """
 
     key: Callable[[Raw], str]
-    parts: Callable[[Sequence[Raw]], Iterable[Parts]]
-    page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
+    hashed_members: Callable[[Sequence[Raw]], Iterable[Parts]]
+    hash_page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
 
 
 def record_hasher(call: Call) -> RecordHasher:
-    """How the records of a call are looked at.
+    """The hasher of a call's records.
 
-    Members are looked for as an answer writes them: its first record shows whether that is resourceState or
-    resource_state, and what is hashed follows it.
+    Members are read under the names that the answer uses: its first record shows whether that is resourceState or
+    resource_state.
     """
     plain, known = _plain_key_member(call), dict[tuple[tuple[str, str], ...], _Columns]()
     names = [*_members(call, plain), *([plain] if plain else [])]
@@ -81,13 +81,13 @@ def record_hasher(call: Call) -> RecordHasher:
             known[written] = _columns(call, plain, dict(written))
         return known[written]
 
-    def parts(raws: Sequence[Raw]) -> Iterable[Parts]:
-        return map(columns_for(_members_of(raws[0])).parts, raws) if raws else ()
+    def hashed_members(raws: Sequence[Raw]) -> Iterable[Parts]:
+        return map(columns_for(_members_of(raws[0])).hashed_members, raws) if raws else ()
 
-    def page(body: bytes, salt: Salt) -> tuple[list[str], list[bytes]] | None:
-        return columns_for(_members_of_first(body)).page(body, salt)
+    def hash_page(body: bytes, salt: Salt) -> tuple[list[str], list[bytes]] | None:
+        return columns_for(_members_of_first(body)).hash_page(body, salt)
 
-    return RecordHasher(key_reader(call), parts, page)
+    return RecordHasher(key_reader(call), hashed_members, hash_page)
 
 
 def _members_of(raw: Raw) -> Iterable[str]:
@@ -114,8 +114,8 @@ _FIRST_BYTES = 65536
 class _Columns(msgspec.Struct, frozen=True):
     """The hashed members of a call's records, under the names that an answer gives them."""
 
-    parts: Callable[[Raw], Parts]
-    page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
+    hashed_members: Callable[[Raw], Parts]
+    hash_page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
 
 
 def _columns(call: Call, plain: str | None, written: Mapping[str, str]) -> _Columns:
@@ -123,16 +123,16 @@ def _columns(call: Call, plain: str | None, written: Mapping[str, str]) -> _Colu
     columns = [(f"m{i}", Raw, msgspec.field(default=Raw(b""))) for i in range(len(names))]
     rename = {f"m{i}": written.get(name, name) for i, name in enumerate(names)}
     key = None if plain is None else written.get(plain, plain)
-    return _Columns(_hashed_members(columns, rename), _page_of(call, key, columns, rename))
+    return _Columns(_hashed_members(columns, rename), _page_hasher(call, key, columns, rename))
 
 
 def _plain_key_member(call: Call) -> str | None:
-    """The member that is the whole key, if the key is one."""
+    """The member that is the whole key; None when the key is a path or has several parts."""
     return call.key[0] if len(call.key) == 1 and top_member(call.key[0]) == call.key[0] else None
 
 
 def _members(call: Call, plain: str | None) -> list[str]:
-    """The members of a record that can cause an event, but for a key that is hashed anyway."""
+    """The members of a record that can cause an event, without a plain key, which is hashed anyway."""
     paths = [path for field in call.fields if not field.volatile for path in field.paths]
     rows = (ROWS,) if merges_rows(call) else ()
     is_flat = any(field.type == "number" and path == top_member(path) for field in call.fields for path in field.paths)
@@ -144,16 +144,16 @@ def _members(call: Call, plain: str | None) -> list[str]:
 def _hashed_members(columns: list[Any], rename: dict[str, str]) -> Callable[[Raw], Parts]:
     decode = msgspec.json.Decoder(msgspec.defstruct("Parts", columns, rename=rename, gc=False)).decode
 
-    def parts(raw: Raw) -> Parts:
+    def hashed_members(raw: Raw) -> Parts:
         try:
             return msgspec.structs.astuple(decode(raw))
         except (msgspec.DecodeError, RecursionError):
             return (raw,)
 
-    return parts
+    return hashed_members
 
 
-def _page_of(
+def _page_hasher(
     call: Call, plain: str | None, columns: list[Any], rename: dict[str, str]
 ) -> Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]:
     if plain is None or call.records not in (None, "$[*]") or merges_rows(call):
@@ -162,7 +162,7 @@ def _page_of(
     decode: Any = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type]  # made at run time
     astuple = msgspec.structs.astuple
 
-    def page(body: bytes, salt: Salt) -> tuple[list[str], list[bytes]] | None:
+    def hash_page(body: bytes, salt: Salt) -> tuple[list[str], list[bytes]] | None:
         if body[:1] != b"[" or len(body) > MAX_WHOLE_PAGE_BYTES:
             return None
         try:
@@ -170,13 +170,13 @@ def _page_of(
         except (msgspec.DecodeError, RecursionError):
             return None
         keys = [row.key for row in rows]
-        # Nearly every key is a plain text; whatever is not goes the long way.
+        # Other keys (numbers, non-ASCII) are read and checked record by record.
         if not all(keys) or not "".join(keys).isascii():
             return None
-        # Tuples are not kept, or the garbage collector would look through all of them again and again.
-        return keys, salt.hashes(keys, map(_BEHIND_KEY, map(astuple, rows)))
+        # No list of tuples is kept: the garbage collector would scan it again and again.
+        return keys, salt.hashes(keys, map(_WITHOUT_KEY, map(astuple, rows)))
 
-    return page
+    return hash_page
 
 
 # ── keys ───────────────────────────────────────────────────────────────────────────────────────
@@ -204,30 +204,30 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
     decode, find = msgspec.json.Decoder(key_struct).decode, compile_path(name)
 
     def key(raw: Raw) -> str:
-        found = values.parse_text(find(decode_record(raw)))
-        if not found:
+        key_text = values.parse_text(find(decode_record(raw)))
+        if not key_text:
             raise Unreadable(f"a record without {name}")
-        return found
+        return key_text
 
-    safe = _as_unreadable(key)
+    checked_key = _as_unreadable(key)
 
-    def quick(raw: Raw) -> str:
+    def plain_key(raw: Raw) -> str:
         try:
-            found = decode(raw).key  # type: ignore[attr-defined]  # the struct is made at run time
+            key_text = decode(raw).key  # type: ignore[attr-defined]  # the struct is made at run time
         except (msgspec.DecodeError, RecursionError):
-            return safe(raw)
-        # Nearly every key is a plain text; whatever is not goes the long way.
-        return found if type(found) is str and found.isascii() and found else safe(raw)
+            return checked_key(raw)
+        # Other keys (numbers, non-ASCII) are read and checked in full.
+        return key_text if type(key_text) is str and key_text.isascii() and key_text else checked_key(raw)
 
-    return quick
+    return plain_key
 
 
 def _as_unreadable(key: Callable[[Raw], str]) -> Callable[[Raw], str]:
     @at_border
-    def safe(raw: Raw) -> str:
-        found = key(raw)
-        if NO_CHARACTER in found:
+    def checked_key(raw: Raw) -> str:
+        key_text = key(raw)
+        if NO_CHARACTER in key_text:
             raise Unreadable("a record whose key has half a character in it")
-        return found
+        return key_text
 
-    return safe
+    return checked_key

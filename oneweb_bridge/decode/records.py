@@ -6,7 +6,7 @@ from typing import Any, get_args
 from oneweb_bridge.decode import values
 from oneweb_bridge.decode.border import at_border
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.fields import DecodeRules, field_setter, put_fields
+from oneweb_bridge.decode.fields import DecodeRules, field_setter, set_fields
 from oneweb_bridge.decode.pages import ROWS, merges_rows
 from oneweb_bridge.decode.paths import compile_paths
 from oneweb_bridge.model.records import DecodedRecord, Fields, RecordKind
@@ -26,46 +26,46 @@ KEYS: dict[RecordKind, str] = {
 
 
 def record_decoder(call: Call, rules: DecodeRules) -> Callable[[str, Any], DecodedRecord]:
-    """A function from a record's key and its decoded JSON to what the bridge keeps of it."""
+    """A function from a record's key and its decoded JSON to its fields. It raises Unreadable."""
     if call.reads == "components":
-        return _components_reader(call)
+        return _components_decoder(call)
     kind: RecordKind = "usage" if call.reads == "usage" else call.entity
     paths = {field.name: field.paths for field in call.fields}
-    puts = [(field.name, field_setter(field, rules, paths.get(field.unlimited_label, ()))) for field in call.fields]
+    setters = [(field.name, field_setter(field, rules, paths.get(field.unlimited_label, ()))) for field in call.fields]
     key = KEYS[kind]
 
     @at_border
     def read(id: str, record: Any) -> DecodedRecord:
         fields: Fields = {key: id}
-        odd: dict[str, str] = {}
-        put_fields(puts, record, fields, odd)
+        unparseable: dict[str, str] = {}
+        set_fields(setters, record, fields, unparseable)
         if call.derive == "organization_kind":
             fields.setdefault("kind", "end_customer" if "parent_id" in fields else "distribution_partner")
-        return DecodedRecord(kind, id, fields, tuple(odd), tuple(odd.values()))
+        return DecodedRecord(kind, id, fields, tuple(unparseable), tuple(unparseable.values()))
 
     return read
 
 
-def _components_reader(call: Call) -> Callable[[str, Any], DecodedRecord]:
+def _components_decoder(call: Call) -> Callable[[str, Any], DecodedRecord]:
     find = {field.name: compile_paths(field.paths) for field in call.fields}
 
     @at_border
     def read(id: str, record: Any) -> DecodedRecord:
         parts = find["components"](record) if "components" in find else None
-        found: Fields = {}
+        versions: Fields = {}
         for part in _parts(parts, record, call):
             partition, type_, version = (
                 values.parse_text(find[name](part)) for name in ("partition", "type", "version")
             )
             if type_ and version is not None:
-                found[f"{(partition or 'main').casefold()}/{type_}"] = version
-        return DecodedRecord("components", id, found)
+                versions[f"{(partition or 'main').casefold()}/{type_}"] = version
+        return DecodedRecord("components", id, versions)
 
     return read
 
 
 def _parts(parts: Any, record: Any, call: Call) -> Iterable[Any]:
-    """The components of a terminal, wherever they stand: in a list, in a map, or each in a row of its own."""
+    """The components of a terminal: from a list, from a map, or each from a row of its own."""
     if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
         maps = call.explode == "map" or all(isinstance(value, dict) for value in parts[0].values())
         parts = parts[0] if maps and parts[0] else parts
@@ -79,9 +79,9 @@ def _parts(parts: Any, record: Any, call: Call) -> Iterable[Any]:
 def _partitions(table: dict[str, Any]) -> list[Any]:
     """The forms {"main": {"UT": "2.0.3"}} and {"UT": "2.0.3"} as a list of partition, type and version."""
     return [
-        {"partition": partition if types is said else None, "type": type_, "version": version}
-        for partition, said in table.items()
-        for types in (said if isinstance(said, dict) else {partition: said},)
+        {"partition": partition if types is entry else None, "type": type_, "version": version}
+        for partition, entry in table.items()
+        for types in (entry if isinstance(entry, dict) else {partition: entry},)
         for type_, version in types.items()
     ]
 

@@ -1,9 +1,9 @@
-"""The hour that comes twice: which of two moments a local time without an offset means. Pure. Times in ms.
+"""Decides which of two moments a local time without an offset means in the hour that comes twice. Pure. Times in ms.
 
-At the end of summer time a clock shows one hour twice, so a time of it has two readings. What decides, in this order:
-what cannot be, because the moment has not come yet; the order of the rows, which runs through both hours; the window
-that was asked for; and what is known already: the API does not lose the newest sample, and shows again what it has
-shown. Where several readings are left, the earliest is taken, and counted as not sure.
+At the end of summer time a clock shows one hour twice, so a time in it has two readings. These rules decide, in this
+order: a moment that has not come yet is excluded; the rows run through both hours in order; the times lie in the
+requested window; the API does not lose the newest stored sample, and returns again the samples that it returned
+before. Where several readings are left, the earliest is taken, and counted as unsure.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,7 +16,7 @@ Readings = tuple[int, int]
 
 
 class Known(msgspec.Struct, frozen=True):
-    """Of one id: the window that was asked for, what is believed, its newest sample (-1: none), and what was seen."""
+    """Of one id: begin of the requested window, latest believed time, newest sample (-1: none), times seen before."""
 
     begin: int = 0
     latest: int = 1 << 62
@@ -25,29 +25,29 @@ class Known(msgspec.Struct, frozen=True):
 
 
 def resolve_times(times: Sequence[Readings], known: Known) -> tuple[list[int], int]:
-    """The moments of the rows of one id, in their order, and how many of them are not sure."""
+    """The moments of the rows of one id, in their order, and how many of them are unsure."""
     possible = [_possible(readings, known) for readings in times]
     if all(first == second for first, second in possible):
         return [first for first, _ in possible], 0
-    falls = sum(one > other for (one, _), (other, _) in pairwise(possible))
-    rises = sum(one < other for (one, _), (other, _) in pairwise(possible))
+    falls = sum(before > after for (before, _), (after, _) in pairwise(possible))
+    rises = sum(before < after for (before, _), (after, _) in pairwise(possible))
     step = -1 if falls > rises else 1
     moments, unsure = list[int](), 0
     for run in _runs(possible[::step]):
-        found, count = _resolve_run(run, known)
-        moments += found
+        run_moments, count = _resolve_run(run, known)
+        moments += run_moments
         unsure += count
     return moments[::step], unsure
 
 
 def _possible(readings: Readings, known: Known) -> Readings:
-    """The readings that can be. In spring, where an hour is missing, the later one is before the earlier: no choice."""
+    """The possible readings. In spring, in the missing hour, the later one is before the earlier: no choice."""
     first, second = readings
     return (first, first) if second <= first or second > known.latest else readings
 
 
 def _runs(times: Sequence[Readings]) -> Iterator[list[Readings]]:
-    """Rows in rising order; where it falls and no hour can be the reason, something else begins: another indicator."""
+    """Rows in rising order. A fall that the repeated hour cannot explain begins the rows of another indicator."""
     run: list[Readings] = []
     for readings in times:
         if run and readings[1] < run[-1][0]:
@@ -61,25 +61,25 @@ def _resolve_run(run: list[Readings], known: Known) -> tuple[list[int], int]:
     doubtful = [at for at, (first, second) in enumerate(run) if first != second]
     if not doubtful:
         return [first for first, _ in run], 0
-    # The first hour comes before the second: all that may be is where the one ends.
+    # The first hour comes before the second, so each choice is one border between them.
     choices = [[readings[at >= border] for at, readings in enumerate(run)] for border in (*doubtful, len(run))]
     rising = [choice for choice in choices if choice == sorted(choice)]
-    asked = _best(rising, lambda choice: sum(ts >= known.begin for ts in choice))
-    newest = [choice for choice in asked if max(choice) >= known.newest] or asked
+    in_window = _best(rising, lambda choice: sum(ts >= known.begin for ts in choice))
+    newest = [choice for choice in in_window if max(choice) >= known.newest] or in_window
     complete = _best(newest, lambda choice: -_count_lacking(choice, known))
     left = _best(complete, lambda choice: sum(ts in known.seen for ts in choice))
-    # The last choice is that of the first hour alone.
+    # The last choice puts all rows into the first hour.
     chosen = left[-1] if left else choices[-1]
     others = left or choices
-    # Of a row that is known by both its readings nothing is at stake.
+    # A row whose readings were both seen cannot be wrong: it is published already.
     doubtful = [at for at in doubtful if not all(ts in known.seen for ts in run[at])]
     return chosen, sum(any(choice[at] != chosen[at] for choice in others) for at in doubtful)
 
 
 def _count_lacking(choice: list[int], known: Known) -> int:
-    """How many samples that were shown before are not among the rows, though they lie between them."""
-    shown, first, last = set(choice), min(choice), max(choice)
-    return sum(first <= ts <= last and ts not in shown for ts in known.seen)
+    """How many seen samples are not among the rows, though they lie between them."""
+    listed, first, last = set(choice), min(choice), max(choice)
+    return sum(first <= ts <= last and ts not in listed for ts in known.seen)
 
 
 def _best(choices: list[list[int]], score: Callable[[list[int]], int]) -> list[list[int]]:

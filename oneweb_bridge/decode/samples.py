@@ -12,7 +12,7 @@ import msgspec
 from oneweb_bridge.decode import units, values
 from oneweb_bridge.decode.border import Unreadable, at_border
 from oneweb_bridge.decode.catalogue import Call, Field
-from oneweb_bridge.decode.fields import DecodeRules, PutField, convert_number, field_setter, put_fields, stated_unit
+from oneweb_bridge.decode.fields import DecodeRules, SetField, convert_number, field_setter, set_fields, stated_unit
 from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name, top_member
 from oneweb_bridge.decode.repeated_hour import Known, resolve_times
 from oneweb_bridge.decode.report_forms import (
@@ -26,68 +26,68 @@ from oneweb_bridge.model.records import Fields, Sample
 
 
 class Measured(msgspec.Struct):
-    """Of one entry of a report: the samples, oldest first, what was set aside, and which values nobody could read."""
+    """One decoded entry of a report: samples, oldest first; unreadable measurements; unparseable values."""
 
     samples: list[Sample] = []
     set_aside: list[Unreadable] = []
-    odd: dict[str, str] = {}
+    unparseable: dict[str, str] = {}
     unsure: int = 0
-    """How many times may mean another hour; see `repeated_hour`."""
+    """How many times may mean another moment; see `repeated_hour`."""
     rows: int = 0
     """How many measurements were not empty."""
     unread_rows: int = 0
-    """How many of them have no value that any field or indicator reads."""
+    """How many of them have no value that a field or indicator reads."""
 
 
-class Sampler(Protocol):
-    """From one entry of a report, and what is known of its id, to its samples."""
+class SampleDecoder(Protocol):
+    """Decodes one entry of a report, given what is known of its id."""
 
     def __call__(self, id: str, entry: Any, known: Known = ...) -> Measured: ...
 
 
-def sample_decoder(call: Call, rules: DecodeRules) -> Sampler:
-    """A function from one entry of a report to its samples. It raises Unreadable when nothing of it can be used.
+def sample_decoder(call: Call, rules: DecodeRules) -> SampleDecoder:
+    """A function from one entry of a report to its samples. It raises Unreadable when nothing in it can be used.
 
     Measurements of one time are one sample, so that a row for each indicator is as good as a row for all.
     """
     find = _measurement_finder(call)
-    stamp, zone = compile_paths(call.timestamp), rules.zone()
-    put_values, has_summer_time = _measurement_reader(call, rules), rules.timezone != "UTC"
+    find_time, zone = compile_paths(call.timestamp), rules.zone()
+    set_values, has_summer_time = _measurement_decoder(call, rules), rules.timezone != "UTC"
 
     @at_border
-    def measure(measurement: Any, found: Measured) -> tuple[tuple[int, int] | None, Fields]:
+    def measure(measurement: Any, measured: Measured) -> tuple[tuple[int, int] | None, Fields]:
         fields: Fields = {}
-        time = measurement.time if isinstance(measurement, SeriesPoint) else stamp(measurement)
+        time = measurement.time if isinstance(measurement, SeriesPoint) else find_time(measurement)
         first = values.parse_time(time, zone)
         second = values.parse_time(time, zone, fold=1) if has_summer_time else first
-        has_content = put_values(measurement, fields, found.odd)
-        found.rows += bool(fields) or has_content
-        found.unread_rows += has_content and not fields
+        has_content = set_values(measurement, fields, measured.unparseable)
+        measured.rows += bool(fields) or has_content
+        measured.unread_rows += has_content and not fields
         return None if first is None or second is None else (first, second), fields
 
     @at_border
     def sample(id: str, entry: Any, known: Known = Known()) -> Measured:  # noqa: B008 -- it is frozen
         rows: list[tuple[tuple[int, int] | None, Fields]] = []
-        found = Measured()
+        measured = Measured()
         labels: Fields = {"product_name": entry["name"]} if _has_name(call, entry) else {}
         measurements = find(entry)
         if measurements is None:
-            found.rows = found.unread_rows = 1
+            measured.rows = measured.unread_rows = 1
         for measurement in measurements or ():
             try:
-                time, fields = measure(measurement, found)
+                time, fields = measure(measurement, measured)
             except Unreadable as error:
-                found.set_aside.append(error)
+                measured.set_aside.append(error)
                 continue
             if fields:
                 rows.append((time, fields))
-        moments, found.unsure = resolve_times([time for time, _ in rows if time is not None], known)
+        moments, measured.unsure = resolve_times([time for time, _ in rows if time is not None], known)
         by_time, resolved = dict[int | None, Fields](), iter(moments)
         for time, fields in rows:
             by_time.setdefault(None if time is None else next(resolved), {}).update(fields)
         times = sorted(by_time, key=lambda ts: ts or 0)
-        found.samples.extend(Sample(call.report, id, ts, by_time[ts], labels) for ts in times)
-        return found
+        measured.samples.extend(Sample(call.report, id, ts, by_time[ts], labels) for ts in times)
+        return measured
 
     return sample
 
@@ -97,7 +97,7 @@ def _known_names(call: Call) -> frozenset[str]:
 
 
 def _measurement_finder(call: Call) -> Callable[[Any], Sequence[Any] | None]:
-    """A function to the measurements of an entry; None where it has none in any form that is known."""
+    """A function to the measurements of an entry. It returns None for an entry in no known form."""
     if not call.measurements:
         return lambda entry: [entry]
     get, names = compile_path(call.measurements), _known_names(call)
@@ -105,10 +105,10 @@ def _measurement_finder(call: Call) -> Callable[[Any], Sequence[Any] | None]:
     has_member = compile_path(member) if member else get
 
     def find(entry: Any) -> Sequence[Any] | None:
-        found = get(entry)
-        if found:
-            return found if isinstance(found, list) else [found]
-        # An empty list and null say that there is no measurement; a member that is not there says nothing.
+        listed = get(entry)
+        if listed:
+            return listed if isinstance(listed, list) else [listed]
+        # An empty list and null mean that there is no measurement; a missing member may mean another form.
         if has_member(entry) is not None or (isinstance(entry, dict) and member in entry):
             return []
         return other_measurements(entry, names) or None
@@ -120,58 +120,58 @@ def _has_name(call: Call, entry: Any) -> bool:
     return call.entity == "product" and isinstance(entry, dict) and isinstance(entry.get("name"), str)
 
 
-_PutValues = Callable[[Any, Fields, dict[str, str]], bool]
+_SetValues = Callable[[Any, Fields, dict[str, str]], bool]
 
 
-def _measurement_reader(call: Call, rules: DecodeRules) -> _PutValues:
-    """A function that puts the values of one measurement into fields; in its last argument, which it could not read.
+def _measurement_decoder(call: Call, rules: DecodeRules) -> _SetValues:
+    """A function that sets the values of one measurement, and adds unparseable ones to its last argument.
 
-    It returns whether there was anything in the measurement to be read.
+    It returns whether the measurement had any value.
     """
     if call.indicators is None:
-        return _flat_reader(call, rules)
-    # What a list is of is looked at here, so that an object in its place is not taken for a list of one.
+        return _flat_decoder(call, rules)
+    # Without `[*]`, so that an object in place of the list is not read as a list of one.
     find, names = compile_path(call.indicators.removesuffix("[*]")), _known_names(call)
     member = top_member(call.indicators) or ""
-    known = {
-        fold_name(path): [(field.name, partial(_put_known, field))] for field in call.fields for path in field.paths
+    known_setters = {
+        fold_name(path): [(field.name, partial(_set_known, field))] for field in call.fields for path in field.paths
     }
 
-    def put_values(measurement: Any, fields: Fields, odd: dict[str, str]) -> bool:
+    def set_values(measurement: Any, fields: Fields, unparseable: dict[str, str]) -> bool:
         indicators, is_known_form = _indicators(measurement, find, member, names)
         has_value = False
         for indicator in indicators:
             has_value = has_value or indicator.value is not None
             name = indicator.name
-            puts = known.get(fold_name(name)) if len(name) <= values.MAX_NAME_CHARS else []
-            put_fields(_puts_of_unknown(name) if puts is None else puts, indicator, fields, odd)
+            setters = known_setters.get(fold_name(name)) if len(name) <= values.MAX_NAME_CHARS else []
+            set_fields(_setters_of_unknown(name) if setters is None else setters, indicator, fields, unparseable)
         return has_value or not is_known_form
 
-    return put_values
+    return set_values
 
 
-def _flat_reader(call: Call, rules: DecodeRules) -> _PutValues:
-    """The same for a measurement with a member for each field."""
-    puts = [(field.name, field_setter(field, rules)) for field in call.fields]
+def _flat_decoder(call: Call, rules: DecodeRules) -> _SetValues:
+    """`_measurement_decoder` for measurements with a member for each field."""
+    setters = [(field.name, field_setter(field, rules)) for field in call.fields]
     members = [name for field in call.fields for path in field.paths if (name := top_member(path))]
 
-    def put_values(measurement: Any, fields: Fields, odd: dict[str, str]) -> bool:
-        put_fields(puts, measurement, fields, odd)
+    def set_values(measurement: Any, fields: Fields, unparseable: dict[str, str]) -> bool:
+        set_fields(setters, measurement, fields, unparseable)
         is_dict = isinstance(measurement, dict)
         return not is_dict or not any(name in measurement and measurement[name] is None for name in members)
 
-    return put_values
+    return set_values
 
 
 def _indicators(
     measurement: Any, find: Getter, member: str, known: frozenset[str]
 ) -> tuple[Iterable[IndicatorValue], bool]:
-    """The indicators of a measurement, and whether they stand in a form that is known."""
+    """The indicators of a measurement, and whether they came in a known form."""
     if isinstance(measurement, SeriesPoint):
         return (measurement.indicator,), True
-    found = find(measurement)
-    if found:
-        indicators = indicators_of(found)
+    value = find(measurement)
+    if value:
+        indicators = indicators_of(value)
         return indicators, bool(indicators)
     if isinstance(measurement, dict) and member in measurement:
         return (), True
@@ -179,17 +179,17 @@ def _indicators(
     return indicators, bool(indicators)
 
 
-def _puts_of_unknown(name: str) -> list[tuple[str, PutField]]:
-    """How an indicator that nobody told us of gets under its own name; not at all where that is taken."""
+def _setters_of_unknown(name: str) -> list[tuple[str, SetField]]:
+    """Publishes an indicator that the catalogue does not know under its own name, unless that is reserved."""
     field_name = values.snake(name)
-    return [] if field_name in RESERVED else [(field_name, partial(_put_unknown, name))]
+    return [] if field_name in RESERVED else [(field_name, partial(_set_unknown, name))]
 
 
-def _put_known(field: Field, indicator: IndicatorValue, fields: Fields) -> None:
+def _set_known(field: Field, indicator: IndicatorValue, fields: Fields) -> None:
     value = indicator.value
     if field.type != "number":
-        if (found := values.parse_text(value)) is not None:
-            fields[field.name] = found
+        if (text := values.parse_text(value)) is not None:
+            fields[field.name] = text
         return
     number = values.parse_quantity(value)
     if number is not None:
@@ -197,14 +197,14 @@ def _put_known(field: Field, indicator: IndicatorValue, fields: Fields) -> None:
         fields[field.name] = convert_number(field, number[0], unit)
 
 
-def _put_unknown(name: str, indicator: IndicatorValue, fields: Fields) -> None:
+def _set_unknown(name: str, indicator: IndicatorValue, fields: Fields) -> None:
     """A numeric indicator with the ending of its unit; anything else is left out."""
     value = indicator.value
     number = values.parse_quantity(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     if number is not None:
         unit = stated_unit(indicator.unit)
-        field_name, wanted = units.name_unknown_indicator(name, unit)
-        fields[field_name] = values.round_as_published(field_name, units.convert(number[0], unit, wanted))
+        field_name, published_unit = units.name_unknown_indicator(name, unit)
+        fields[field_name] = values.round_as_published(field_name, units.convert(number[0], unit, published_unit))
 
 
 RESERVED = frozenset(("imei", "product_id", "report", "time", "ts", "corrected", "replayed", ""))

@@ -1,8 +1,8 @@
 """Units: which can be converted into each other, and how. Pure.
 
-Letters decide, as in SI, IEC 80000-13 and UCUM: `b` and `bit` are bits, `B` and `By` are bytes, `k` is
-a thousand and `Ki` 1024. `mb` is therefore no megabyte, and no unit at all that anybody means. Words
-(`bytes`, `percent`) are taken as they are commonly written.
+Upper and lower case count, as in SI, IEC 80000-13 and UCUM: `b` and `bit` are bits, `B` and `By` are bytes,
+`k` is a thousand and `Ki` 1024. `mb` is therefore no megabyte and no unit. Words (`bytes`, `percent`) are
+read as they are commonly written.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from oneweb_bridge.decode.values import Unparseable, describe, snake
 
 
 class Unit(NamedTuple):
-    """What a unit measures, how many of the smallest unit of its kind it is, and in which unit we publish it."""
+    """Dimension, size in the smallest unit of that dimension, and the unit that the bridge publishes instead."""
 
     dimension: str
     factor: int
@@ -27,21 +27,21 @@ _BIT_WORDS = ("bits", "Bit", "Bits")
 def _data_units() -> dict[str, Unit]:
     """Amounts of data and, with `/s` or `ps` behind them, rates; the smallest are a bit and a bit per second."""
     prefixes = _DECIMAL | _BINARY
-    found = {
+    amounts = {
         f"{prefix}{symbol}": Unit("data", bits * factor, published)
         for symbol, bits, published in (("bit", 1, "bit"), ("b", 1, "bit"), ("B", 8, "B"), ("By", 8, "B"))
         for prefix, factor in prefixes.items()
     }
-    found |= {word: Unit("data", 8, "B") for word in _BYTE_WORDS} | {
+    amounts |= {word: Unit("data", 8, "B") for word in _BYTE_WORDS} | {
         word: Unit("data", 1, "bit") for word in _BIT_WORDS
     }
-    rates = {f"{name}/s": Unit("rate", unit.factor, "bps") for name, unit in found.items()}
+    rates = {f"{name}/s": Unit("rate", unit.factor, "bps") for name, unit in amounts.items()}
     rates |= {
         f"{prefix}{symbol}ps": Unit("rate", bits * factor, "bps")
         for symbol, bits in (("b", 1), ("B", 8))
         for prefix, factor in prefixes.items()
     }
-    return found | rates
+    return amounts | rates
 
 
 UNITS: dict[str, Unit] = {
@@ -66,7 +66,7 @@ UNITS: dict[str, Unit] = {
     "block": Unit("block", 1, "block"),
     "blocks": Unit("block", 1, "block"),
 }
-"""Every unit that is known, by the letters in which the API may write it."""
+"""Every known unit, by the text in which the API may write it."""
 
 _ENDINGS = {
     "B": "bytes",
@@ -85,26 +85,26 @@ _ENDINGS = {
 
 
 def dimension_of(unit: str) -> str:
-    """What a unit measures: the same text for all that can be converted into each other; of an unknown one, itself."""
+    """The dimension of a unit, equal for all that can be converted into each other; an unknown unit is its own."""
     known = UNITS.get(unit)
     return known.dimension if known else unit
 
 
-def can_convert(unit: str, wanted: str) -> bool:
-    """Whether a number of `unit` can be expressed in `wanted`."""
-    if unit == wanted or not unit or not wanted:
+def can_convert(unit: str, target: str) -> bool:
+    """Whether a number of `unit` can be expressed in `target`."""
+    if unit == target or not unit or not target:
         return True
-    given, target = UNITS.get(unit), UNITS.get(wanted)
-    return given is not None and target is not None and given.dimension == target.dimension
+    source_unit, target_unit = UNITS.get(unit), UNITS.get(target)
+    return source_unit is not None and target_unit is not None and source_unit.dimension == target_unit.dimension
 
 
-def convert(number: int | float, unit: str, wanted: str) -> int | float:  # noqa: PYI041 -- an int stays one
-    """`number` of `unit` expressed in `wanted`, a whole number exactly. Raises Odd when that cannot be."""
-    if unit == wanted or not unit or not wanted:
+def convert(number: int | float, unit: str, target: str) -> int | float:  # noqa: PYI041 -- an int stays one
+    """`number` of `unit` expressed in `target`, a whole number exactly. Raises Unparseable for another dimension."""
+    if unit == target or not unit or not target:
         return number
-    if not can_convert(unit, wanted):
-        raise Unparseable(f"expected a number in {wanted}, got the unit {describe(unit)}")
-    factor, divisor = UNITS[unit].factor, UNITS[wanted].factor
+    if not can_convert(unit, target):
+        raise Unparseable(f"expected a number in {target}, got the unit {describe(unit)}")
+    factor, divisor = UNITS[unit].factor, UNITS[target].factor
     if isinstance(number, int) and number * factor % divisor == 0:
         return number * factor // divisor
     return number * factor / divisor
@@ -114,7 +114,7 @@ def name_unknown_indicator(name: str, unit: str) -> tuple[str, str]:
     """Field name and published unit of an indicator that the catalogue does not know."""
     known = UNITS.get(unit)
     published_unit = known.published if known else unit
-    ending, plain = _ENDINGS.get(published_unit, ""), snake(name)
-    if not ending or plain.endswith("_" + ending):
-        return plain, published_unit
-    return f"{plain}_{ending}", published_unit
+    ending, plain_name = _ENDINGS.get(published_unit, ""), snake(name)
+    if not ending or plain_name.endswith("_" + ending):
+        return plain_name, published_unit
+    return f"{plain_name}_{ending}", published_unit

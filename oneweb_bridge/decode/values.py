@@ -1,7 +1,6 @@
-"""Single values: from what the API sent to what the bridge publishes.
+"""Parsers of single values: from decoded JSON to the published value. Pure.
 
-Every reader takes a decoded JSON value and returns the published value, or None when nothing is
-known, and raises Odd when something is there that it cannot read.
+A parser returns None for an unknown value, and raises Unparseable for one that it cannot read.
 """
 
 import math
@@ -18,7 +17,7 @@ Number = int | float
 INTEGER_SUFFIXES = ("_bytes", "_bps", "_blocks")
 """Endings of numeric fields that are published as integers; all others are floats."""
 MAX_VALUE_CHARS = 100
-"""Longest text that is read as a number or a time; a longer one is neither, and no pattern is tried on it."""
+"""Longest text that is parsed as a number or a time; a longer one is neither, and no pattern is tried on it."""
 MAX_NAME_CHARS = 100
 """Longest name that becomes the name of a field."""
 
@@ -26,17 +25,17 @@ _INT64 = 2**63
 _NOT_KNOWN = frozenset(("", "n/a", "na", "null", "none", "-"))
 _NUMBER = re.compile(r"([-+]?\d+(?: +\d+)*(?:\.\d+)?(?:[eE][-+]?\d+)?) *((?:[^\W\d_]|[%\u00b0]).*)?")
 _AS_PUBLISHED = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ", re.ASCII)
-"""A time whose text, once it is known to be one, need not be made anew."""
+"""A time whose text is published unchanged once it was parsed."""
 _END_OF_TIME = 253402300800000
 """The year 10000 in ms since the epoch."""
 
 
 class Unparseable(ValueError):
-    """A value that came in a form nobody can read; the text says which and what was expected."""
+    """A value that cannot be parsed. The text names the value and the expected form."""
 
 
 def is_int64(number: int) -> bool:
-    """Whether a whole number has a place in signed 64 bits, as SQLite and every reader of JSON need it."""
+    """Whether a whole number fits into signed 64 bits, which SQLite and every reader of JSON need."""
     return -_INT64 <= number < _INT64
 
 
@@ -62,12 +61,12 @@ def parse_flag(value: object) -> bool | None:
     raise Unparseable(f"expected true or false, got {describe(value)}")
 
 
-def word(value: object) -> str | None:
+def parse_word(value: object) -> str | None:
     """A text in snake_case."""
-    found = parse_text(value)
-    if found is not None and len(found) > MAX_NAME_CHARS:
+    text = parse_text(value)
+    if text is not None and len(text) > MAX_NAME_CHARS:
         raise Unparseable(f"expected a word, got {describe(value)}")
-    return snake(found or "") or None
+    return snake(text or "") or None
 
 
 def parse_texts(value: object) -> list[str] | None:
@@ -76,26 +75,26 @@ def parse_texts(value: object) -> list[str] | None:
         return None
     if not isinstance(value, list):
         value = [value]
-    found = [parse_text(entry) for entry in value]
-    return [entry for entry in found if entry]
+    parsed = [parse_text(entry) for entry in value]
+    return [entry for entry in parsed if entry]
 
 
-def texts(value: object) -> list[str] | None:
-    """A set of texts: in the order of their letters, each once, because the API's order means nothing."""
-    found = parse_texts(value)
-    return None if found is None else sorted(set(found))
+def parse_text_set(value: object) -> list[str] | None:
+    """A set of texts: sorted, each once, because the API's order means nothing."""
+    parsed = parse_texts(value)
+    return None if parsed is None else sorted(set(parsed))
 
 
 def parse_time(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
     """A time in ms since the epoch, from RFC 3339 or an epoch in s or ms; `zone` is for times without offset.
 
-    Of the hour that such a zone has twice, `fold` 1 means the second.
+    In the hour that such a zone has twice, `fold` 1 means the second.
     """
     if isinstance(value, str):
-        value = _short(value, "a time")
+        value = _bounded_text(value, "a time")
         if value.casefold() in _NOT_KNOWN:
             return None
-        return _epoch(int(value)) if value.isdecimal() else _in_range(_parsed(value, zone, fold))
+        return _epoch(int(value)) if value.isdecimal() else _in_range(_parse_time_text(value, zone, fold))
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -103,22 +102,22 @@ def parse_time(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
     return _epoch(value)
 
 
-def _parsed(said: str, zone: tzinfo, fold: int) -> int:
+def _parse_time_text(text: str, zone: tzinfo, fold: int) -> int:
     """The time of a text. Source: RFC 3339."""
     try:
         try:
-            parsed, more = datetime.fromisoformat(said), 0
+            parsed, more = datetime.fromisoformat(text), 0
         except ValueError:
-            parsed, more = _rare(said)
+            parsed, more = _parse_unusual_time(text)
         aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone, fold=fold)
         return round(aware.timestamp() * 1000) + more
     except (ValueError, OverflowError):
-        raise Unparseable(f"expected a time like 2025-06-17T13:40:07Z, got {describe(said)}") from None
+        raise Unparseable(f"expected a time like 2025-06-17T13:40:07Z, got {describe(text)}") from None
 
 
-def _rare(said: str) -> tuple[datetime, int]:
+def _parse_unusual_time(text: str) -> tuple[datetime, int]:
     """A time in lower case, in second 60 or with a zone behind its offset (RFC 9557), and the ms to add to it."""
-    time, bracket, _ = said.partition("[")
+    time, bracket, _ = text.partition("[")
     leap = time[16:19] == ":60"
     parsed = datetime.fromisoformat((f"{time[:17]}59{time[19:]}" if leap else time).upper())
     if bracket and parsed.tzinfo is None:
@@ -126,15 +125,15 @@ def _rare(said: str) -> tuple[datetime, int]:
     return parsed, 1000 if leap else 0
 
 
-def _short(value: str, what: str) -> str:
-    """A text without the spaces around it. Raises Odd when it is too long to be anything."""
+def _bounded_text(value: str, what: str) -> str:
+    """A text without the spaces around it. Raises Unparseable when it is longer than any number or time."""
     if len(value) > MAX_VALUE_CHARS:
         raise Unparseable(f"expected {what}, got {describe(value)}")
     return value.strip()
 
 
-def time_text(zone: tzinfo) -> Reader:
-    """A reader of times that are published as text."""
+def time_reader(zone: tzinfo) -> Reader:
+    """A parser of times that are published as text."""
 
     def read(value: object) -> str | None:
         ts = parse_time(value, zone)
@@ -169,15 +168,15 @@ def parse_quantity(value: object) -> tuple[Number, str] | None:
         return _bounded(value), ""
     if not isinstance(value, str):
         raise Unparseable(f"expected a number, got {describe(value)}")
-    said = _short(value, "a number")
-    if said.casefold() in _NOT_KNOWN:
+    text = _bounded_text(value, "a number")
+    if text.casefold() in _NOT_KNOWN:
         return None
-    found = _NUMBER.fullmatch(_without_comma(said) if "," in said else said)
-    if found is None:
+    match = _NUMBER.fullmatch(_without_comma(text) if "," in text else text)
+    if match is None:
         raise Unparseable(f"expected a number, got {describe(value)}")
-    digits = found[1].replace(" ", "")
+    digits = match[1].replace(" ", "")
     whole = digits.lstrip("+-").isdecimal()
-    return _bounded(int(digits) if whole else float(digits)), found[2] or ""
+    return _bounded(int(digits) if whole else float(digits)), match[2] or ""
 
 
 def _without_comma(text: str) -> str:
@@ -213,7 +212,7 @@ def _bounded(number: Number) -> Number:
 
 
 def round_as_published(name: str, number: Number) -> Number:
-    """The JSON type that the contract gives a number of this name. Raises Odd for what overflowed in its unit."""
+    """The number in the JSON type that the contract gives its name. Raises Unparseable for one that overflowed."""
     if not math.isfinite(number):
         raise Unparseable("expected a number that is finite in its unit")
     if name.endswith(INTEGER_SUFFIXES):
@@ -226,19 +225,19 @@ _NOT_SNAKE = re.compile(r"[^a-z0-9]+")
 
 
 def snake(name: str) -> str:
-    """An indicator's name as a field name: packetLoss -> packet_loss. Nothing of a name that is too long to be one."""
+    """An indicator's name as a field name: packetLoss -> packet_loss; "" for one of more than MAX_NAME_CHARS."""
     if len(name) > MAX_NAME_CHARS:
         return ""
     return _NOT_SNAKE.sub("_", _HUMPS.sub("_", name).casefold()).strip("_")
 
 
 def describe(value: object) -> str:
-    """A value for the sentence that says what came, in at most 45 characters."""
+    """A value as it stands in an error, in at most 45 characters."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
         return "a list"
     if isinstance(value, int) and not is_int64(value):
         return "a number that is too large"
-    shown = str(value)
-    return f"'{shown[:40]}…'" if len(shown) > 40 else f"'{shown}'"
+    text = str(value)
+    return f"'{text[:40]}…'" if len(text) > 40 else f"'{text}'"

@@ -1,7 +1,7 @@
-"""What the parts hand each other: values, and no behaviour that needs a clock or the world.
+"""Value types that the packages hand each other. Pure.
 
-A *record* is the current flat view of one entity, a *sample* one measurement, an *entry* what is
-about to be appended to the journal and a *row* what stands there. A *message* is what goes to MQTT.
+A *record* is the current flat view of one entity, a *sample* one measurement, an *entry* what will be
+appended to the journal, and a *row* what stands there. A *message* is what is published over MQTT.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ import msgspec
 
 Value = str | int | float | bool | list[str]
 Fields = dict[str, Value]
-"""A flat record: snake_case names, no nulls; what is not known is absent."""
+"""A flat record: snake_case names, no nulls; an unknown value is absent."""
 
 RecordKind = Literal[
     "terminal", "components", "product", "organization", "site", "usage", "forecast", "relations", "call"
@@ -21,7 +21,7 @@ RecordKind = Literal[
 RowType = Literal[
     "added", "changed", "removed", "components", "state", "metric", "history", "usage", "forecast", "clear", "alert"
 ]
-"""What a journal row says; `topics.messages` turns each into its messages."""
+"""What a journal row is about; `topics.messages_of_row` makes its messages."""
 
 FormerJournalIds = tuple[tuple[str, int], ...]
 """The ids that a journal had before the present one, each with the last row that carries it."""
@@ -30,12 +30,12 @@ Status = Literal["waiting", "polling", "ok", "failed", "disabled", "unauthorized
 
 
 class DecodedRecord(msgspec.Struct, frozen=True, gc=False):
-    """One record as the API showed it. `odd` names fields that came in a form nobody can read, `reasons` says why."""
+    """One record as the API listed it. `unparseable` names the fields that no parser reads, `reasons` says why."""
 
     kind: RecordKind
     id: str
     fields: Fields
-    odd: tuple[str, ...] = ()
+    unparseable: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
 
 
@@ -50,10 +50,10 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """What is about to be appended to the journal.
+    """A row before it is appended to the journal.
 
     `entity` and `id` name the topic's owner, `name` the report, bucket or call, `ts` the time in ms
-    that history is asked for by, and `body` is JSON whose form depends on `what`.
+    by which history is read, and `body` is JSON whose form depends on `what`.
     """
 
     entity: str
@@ -65,7 +65,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An entry with its place in the journal. `at` is when it was written, in steady ms (see clock.py)."""
+    """An entry with its number in the journal. `at` is when it was written, in steady ms (see clock.py)."""
 
     seq: int
     at: int
@@ -80,7 +80,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One MQTT message, QoS 1. `topic` is complete; an empty payload on a retained topic clears it.
 
-    `correlation` tells the sender of a request which answer this is.
+    `correlation` is that of the request which this message answers.
     """
 
     topic: str
@@ -114,7 +114,7 @@ class Debt(msgspec.Struct, frozen=True):
 
 
 class StoredRecord(msgspec.Struct, frozen=True, gc=False):
-    """What the store knows of one record. `doc` is the announced record as JSON."""
+    """One record as stored. `doc` is the last published record as JSON."""
 
     doc: bytes
     hash: bytes = b""
@@ -148,7 +148,7 @@ class NewestSampleWrite(msgspec.Struct, frozen=True, gc=False):
 
 
 class SeenSample(msgspec.Struct, frozen=True, gc=False):
-    """A sample that has gone out."""
+    """A sample that was published."""
 
     entity: str
     report: str
@@ -158,45 +158,57 @@ class SeenSample(msgspec.Struct, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, kw_only=True):
-    """Everything that one transaction stores: both the records and what is to be said of them, or neither."""
+    """Everything that one transaction writes: the records and the journal entries about them, or neither."""
 
     entries: list[Entry] = []
-    puts: list[RecordWrite] = []
-    same: list[tuple[bytes, RecordKind, str]] = []
+    writes: list[RecordWrite] = []
+    unchanged: list[tuple[bytes, RecordKind, str]] = []
     presence: list[tuple[str, int]] = []
     removed: list[tuple[RecordKind, str]] = []
     newest: list[NewestSampleWrite] = []
     seen: list[SeenSample] = []
-    links: list[tuple[str, str, tuple[tuple[str, str], ...]]] = []
-    stale: list[str] = []
+    product_links: list[tuple[str, str, tuple[tuple[str, str], ...]]] = []
+    stale_relations: list[str] = []
     all_stale: bool = False
-    related: list[str] = []
-    reshaped: list[tuple[str, str]] = []
-    """Terminals and products that have other values than before, so that readers may have to be told."""
+    relations_done: list[str] = []
+    dirty_devices: list[tuple[str, str]] = []
+    """Terminals and products whose reports have other values than before, so that discovery must compare them."""
 
     def extend(self, other: "Batch") -> None:
-        """Takes over another batch's entries, and what belongs to them, behind its own."""
+        """Appends another batch: its entries behind the own ones, and what refers to them moved with them."""
         offset = len(self.entries)
         self.entries.extend(other.entries)
-        self.puts.extend(_shift_entries(other.puts, offset))
+        self.writes.extend(_shift_entries(other.writes, offset))
         self.newest.extend(_shift_entries(other.newest, offset))
-        for name in ("same", "presence", "removed", "seen", "links", "stale", "related", "reshaped"):
+        for name in _APPENDED:
             getattr(self, name).extend(getattr(other, name))
         self.all_stale = self.all_stale or other.all_stale
 
 
+_APPENDED = (
+    "unchanged",
+    "presence",
+    "removed",
+    "seen",
+    "product_links",
+    "stale_relations",
+    "relations_done",
+    "dirty_devices",
+)
+"""Members of a batch that refer to no entry."""
+
 _Published = TypeVar("_Published", RecordWrite, NewestSampleWrite)
 
 
-def _shift_entries(parts: Iterable[_Published], offset: int) -> list[_Published]:
-    """What names its entry, after that entry has moved by `offset` places."""
-    return [p if p.entry is None else msgspec.structs.replace(p, entry=p.entry + offset) for p in parts]
+def _shift_entries(writes: Iterable[_Published], offset: int) -> list[_Published]:
+    """Writes that name their entry by its index, after the entries moved by `offset`."""
+    return [p if p.entry is None else msgspec.structs.replace(p, entry=p.entry + offset) for p in writes]
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """Something an operator should look at. `call` is None when it concerns the bridge itself.
 
-    Alerts of one kind that are `about` different things are each told.
+    Alerts of one kind with different `about` are each published.
     """
 
     kind: str

@@ -106,7 +106,7 @@ class CallStates:
             await self.store_changed(runtimes)
 
     def _add_state(self, batch: Batch, runtime: CallRuntime, doc: bytes) -> None:
-        batch.puts.append(RecordWrite("call", runtime.call, doc, entry=len(batch.entries)))
+        batch.writes.append(RecordWrite("call", runtime.call, doc, entry=len(batch.entries)))
         batch.entries.append(Entry("call", runtime.call, "state", "state", self._clock.now(), doc))
 
     # ── alerts ─────────────────────────────────────────────────────────────────────────────────

@@ -11,7 +11,7 @@ from oneweb_bridge.decode import record_hashes
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.fields import DecodeRules
 from oneweb_bridge.decode.records import record_decoder
-from oneweb_bridge.decode.samples import Sampler, sample_decoder
+from oneweb_bridge.decode.samples import SampleDecoder, sample_decoder
 from oneweb_bridge.model.records import DecodedRecord, RecordKind
 from oneweb_bridge.polling import vanishing
 
@@ -25,7 +25,7 @@ class CompiledCall(msgspec.Struct, frozen=True, kw_only=True):
     salt: record_hashes.Salt
     hasher: record_hashes.RecordHasher
     decode_record: Callable[[str, Any], DecodedRecord]
-    decode_samples: Sampler
+    decode_samples: SampleDecoder
     volatile: frozenset[str]
     measurement_times: tuple[str, ...]
     """The fields that tell when something was seen or updated: the volatile times."""

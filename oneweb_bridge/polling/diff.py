@@ -81,10 +81,10 @@ def _record(rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord
     after = fields_to_publish(before, reading, rule)
     changed = changes(before, after, rule.volatile)
     if stored is not None and not changed:
-        batch.same.append((listed.hash, rule.kind, reading.id))
+        batch.unchanged.append((listed.hash, rule.kind, reading.id))
     else:
         doc = encode(after)
-        batch.puts.append(RecordWrite(rule.kind, reading.id, doc, listed.hash, len(batch.entries)))
+        batch.writes.append(RecordWrite(rule.kind, reading.id, doc, listed.hash, len(batch.entries)))
         batch.entries.append(_event(rule, reading.id, doc, None if stored is None else changed))
         _mark_relations_stale(rule.kind, reading.id, before, after, batch)
 
@@ -158,12 +158,14 @@ def _mark_relations_stale(kind: RecordKind, id: str, before: Fields, after: Fiel
     if unchanged and ((before and after) or kind in _LINKED):
         return
     if kind == "terminal":
-        batch.stale.append(id)
-        batch.links.append(("terminal", id, tuple((product, id) for product in _list(after.get("product_ids")))))
+        batch.stale_relations.append(id)
+        batch.product_links.append(
+            ("terminal", id, tuple((product, id) for product in _list(after.get("product_ids"))))
+        )
     elif kind == "product":
         imeis = [str(fields["imei"]) for fields in (before, after) if "imei" in fields]
-        batch.stale.extend(imeis)
-        batch.links.append(("product", id, tuple((id, imei) for imei in imeis[-1:] if "imei" in after)))
+        batch.stale_relations.extend(imeis)
+        batch.product_links.append(("product", id, tuple((id, imei) for imei in imeis[-1:] if "imei" in after)))
     elif kind in _LINKED:
         batch.all_stale = True
 
@@ -184,7 +186,7 @@ def _components(
     if not after or (stored is not None and not changed):
         # An empty list means that the API does not know, not that a terminal lost its firmware.
         if stored is not None:
-            batch.same.append((listed.hash, "components", reading.id))
+            batch.unchanged.append((listed.hash, "components", reading.id))
         return
     doc = encode(after)
     body: dict[str, object] = {"components": msgspec.Raw(doc)}
@@ -194,7 +196,7 @@ def _components(
         body["initial"] = False
         if rule.remapped:
             body["remapped"] = True
-    batch.puts.append(RecordWrite("components", reading.id, doc, listed.hash, len(batch.entries)))
+    batch.writes.append(RecordWrite("components", reading.id, doc, listed.hash, len(batch.entries)))
     batch.entries.append(Entry("terminal", reading.id, "components", "", rule.now, encode(body)))
 
 
@@ -207,7 +209,7 @@ def _usage(rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord,
     after = fields_to_publish(before, reading, msgspec.structs.replace(rule, threshold=0.0))
     ignored = rule.volatile | {"time", "ts", "cycle_started"}
     if stored is not None and not changes(before, after, ignored):
-        batch.same.append((listed.hash, "usage", reading.id))
+        batch.unchanged.append((listed.hash, "usage", reading.id))
         return
     effective = parse_time(after.get("effective_date"))
     ts = rule.now if effective is None else effective
@@ -217,9 +219,9 @@ def _usage(rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord,
     if stored is not None and before.get("product_id") != after.get("product_id"):
         batch.entries.append(_usage_entry(before, reading.id, "clear", rule.now, encode([])))
     if "product_id" in after and _bucket_outline(before) != _bucket_outline(after):
-        batch.reshaped.append(("product", str(after["product_id"])))
+        batch.dirty_devices.append(("product", str(after["product_id"])))
     doc = encode(after)
-    batch.puts.append(RecordWrite("usage", reading.id, doc, listed.hash, len(batch.entries)))
+    batch.writes.append(RecordWrite("usage", reading.id, doc, listed.hash, len(batch.entries)))
     batch.entries.append(_usage_entry(after, reading.id, "usage", ts, doc))
 
 
@@ -263,5 +265,5 @@ def remove(
         batch.entries.append(Entry(kind, id, "removed", "", now, encode(body)))
         _mark_relations_stale(kind, id, fields, {}, batch)
     if kind == "terminal":
-        batch.stale.clear()
+        batch.stale_relations.clear()
     return batch

@@ -70,7 +70,7 @@ class MissingRecords:
         stored = await self._store.records.load(self._kind, ids)
         batch = diff.remove(self._kind, stored, await self._retained_topics(ids), self._context.now())
         if self._kind == "product":
-            batch.stale.extend(await self._store.relations.linked_terminals(ids))
+            batch.stale_relations.extend(await self._store.relations.linked_terminals(ids))
         outcome.events += 0 if self._kind == "usage" else len(stored)
         self._context.page_caches.clear()
         await self._store.commit(batch)

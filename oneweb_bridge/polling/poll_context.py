@@ -93,7 +93,7 @@ class PollContext:
         """The pages of a whole listing, of all ids or of some that come separately. Raises ApiError."""
         request = fetch.FetchRequest(
             call=plan.call,
-            glance=plan.hasher,
+            hasher=plan.hasher,
             salt=plan.salt,
             params=params,
             for_each=await self._for_each_ids(plan.call) if ids is None else ids,

@@ -120,8 +120,8 @@ class RecordsPoll:
         terminals = await self._store.records.load("terminal", ids) if plan.kind == "components" else {}
         batch = await asyncio.to_thread(diff.compare, self._rule(), before, listed, terminals)
         if plan.kind == "product":
-            products = [id for side, id, _ in batch.links if side == "product"]
-            batch.stale.extend(await self._store.relations.linked_terminals(products))
+            products = [id for side, id, _ in batch.product_links if side == "product"]
+            batch.stale_relations.extend(await self._store.relations.linked_terminals(products))
         if plan.kind == "terminal":
             batch.extend(await self._presence([record.reading for record in listed], set(unbelieved)))
         self._outcome.events += sum(_is_event(entry.what, entry.body) for entry in batch.entries)

@@ -214,7 +214,7 @@ def _new_samples(
             continue
         for reason in decoded.set_aside:
             set_aside(plan.call, id, reason, listing.problems)
-        listing.problems.add_values(id, list(decoded.odd), list(decoded.odd.values()))
+        listing.problems.add_values(id, list(decoded.unparseable), list(decoded.unparseable.values()))
         believed = [s for s in decoded.samples if s.ts is None or listing.bounds.has(s.ts)]
         listing.not_believed += len(decoded.samples) - len(believed)
         listing.unsure += decoded.unsure

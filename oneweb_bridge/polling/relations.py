@@ -56,13 +56,13 @@ def compare(
     now: int,
 ) -> Batch:
     """What to store and to publish of the relations of `imeis`; removed terminals have none."""
-    batch = Batch(related=list(imeis))
+    batch = Batch(relations_done=list(imeis))
     for imei in imeis:
         if imei not in terminals:
             continue
         doc = encode(joined[imei])
         if imei not in before or fields_of(before[imei]) != joined[imei]:
-            batch.puts.append(RecordWrite("relations", imei, doc, entry=len(batch.entries)))
+            batch.writes.append(RecordWrite("relations", imei, doc, entry=len(batch.entries)))
             batch.entries.append(Entry("terminal", imei, "state", "relations", now, doc))
     return batch
 

@@ -54,15 +54,15 @@ class BatchWriter:
             """INSERT INTO record (kind, id, doc, hash, seq) VALUES (?, ?, ?, ?, ?)
                ON CONFLICT (kind, id) DO UPDATE SET doc = excluded.doc, hash = excluded.hash, missing = 0,
                missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END""",
-            [(put.kind, put.id, put.doc.decode(), put.hash, self._seq_of(put.entry)) for put in batch.puts],
+            [(put.kind, put.id, put.doc.decode(), put.hash, self._seq_of(put.entry)) for put in batch.writes],
         )
-        if batch.puts and await transaction.rows("SELECT 1 FROM removed LIMIT 1"):
+        if batch.writes and await transaction.rows("SELECT 1 FROM removed LIMIT 1"):
             await transaction.execute_many(
-                "DELETE FROM removed WHERE kind = ? AND id = ?", [(put.kind, put.id) for put in batch.puts]
+                "DELETE FROM removed WHERE kind = ? AND id = ?", [(put.kind, put.id) for put in batch.writes]
             )
         await transaction.execute_many(
             "UPDATE record SET hash = ?, missing = 0, missing_since = 0 WHERE kind = ? AND id = ?",
-            batch.same,
+            batch.unchanged,
         )
         await transaction.execute_many(
             "UPDATE record SET presence_at = ? WHERE kind = 'terminal' AND id = ?",
@@ -136,15 +136,17 @@ class BatchWriter:
 
     async def _write_relations(self) -> None:
         batch, transaction = self._batch, self._transaction
-        await transaction.execute_many("DELETE FROM stale WHERE imei = ?", [(imei,) for imei in batch.related])
+        await transaction.execute_many("DELETE FROM stale WHERE imei = ?", [(imei,) for imei in batch.relations_done])
         for side, column in (("terminal", "imei"), ("product", "product_id")):
-            sources = [(side, id) for said_by, id, _ in batch.links if said_by == side]
+            sources = [(side, id) for said_by, id, _ in batch.product_links if said_by == side]
             await transaction.execute_many(f"DELETE FROM product_link WHERE said_by = ? AND {column} = ?", sources)
         await transaction.execute_many(
             "INSERT OR IGNORE INTO product_link VALUES (?, ?, ?)",
-            [(*link, said_by) for said_by, _, links in batch.links for link in links],
+            [(*link, said_by) for said_by, _, links in batch.product_links for link in links],
         )
-        await transaction.execute_many("INSERT OR IGNORE INTO stale VALUES (?)", [(imei,) for imei in batch.stale])
+        await transaction.execute_many(
+            "INSERT OR IGNORE INTO stale VALUES (?)", [(imei,) for imei in batch.stale_relations]
+        )
         if batch.all_stale:
             await transaction.execute("INSERT OR IGNORE INTO stale SELECT id FROM record WHERE kind = 'terminal'")
 
@@ -156,9 +158,12 @@ class BatchWriter:
             if entry.entity in ("terminal", "product") and entry.what in _DEVICE_CHANGING
         }
         devices |= {
-            ("product", product) for side, _, links in self._batch.links if side == "terminal" for product, _ in links
+            ("product", product)
+            for side, _, links in self._batch.product_links
+            if side == "terminal"
+            for product, _ in links
         }
-        await self._mark_dirty(sorted(devices.union(self._batch.reshaped)))
+        await self._mark_dirty(sorted(devices.union(self._batch.dirty_devices)))
 
     async def _mark_dirty(self, devices: Sequence[tuple[str, str]]) -> None:
         await self._transaction.execute_many(MARK_DIRTY, [(kind, id, self._now) for kind, id in devices])

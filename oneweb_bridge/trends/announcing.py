@@ -123,7 +123,7 @@ def _for_member(made: Forecast, bucket: Bucket, owner: Owner, price: Price) -> F
 
 def _append(forecast: Forecast, batch: Batch) -> None:
     doc = encode(forecast)
-    batch.puts.append(RecordWrite("forecast", forecast.bucket_id, doc, entry=len(batch.entries)))
+    batch.writes.append(RecordWrite("forecast", forecast.bucket_id, doc, entry=len(batch.entries)))
     if forecast.product_id is None:
         entry = Entry("usage", forecast.bucket_id, "forecast", "", forecast.ts, doc)
     else:

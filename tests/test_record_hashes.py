@@ -37,20 +37,20 @@ def test_hash_depends_on_the_mapping_the_key_and_the_parts() -> None:
 def test_page_in_one_piece_is_seen_as_record_by_record(call: str, records: list[dict[str, str]]) -> None:
     """The quick way and the long way give the same keys and the same parts, or the quick one gives up."""
     seen = record_hashes.record_hasher(POLLING[call])
-    whole, salt = seen.page(body(*records), Salt.of("a")), Salt.of("a")
+    whole, salt = seen.hash_page(body(*records), Salt.of("a")), Salt.of("a")
     if whole is not None:
         raws = [msgspec.Raw(json.dumps(record).encode()) for record in records]
         keys = [seen.key(raw) for raw in raws]
-        assert whole == (keys, salt.hashes(keys, seen.parts(raws)))
+        assert whole == (keys, salt.hashes(keys, seen.hashed_members(raws)))
 
 
 def test_page_with_an_odd_key_is_looked_at_record_by_record() -> None:
     """A key that is no plain text, or none at all, is for the long way, which counts what it cannot read."""
-    assert TERMINALS.page(body({"id": "1"}, {"id": "2"}), Salt.of("a")) is not None
+    assert TERMINALS.hash_page(body({"id": "1"}, {"id": "2"}), Salt.of("a")) is not None
     for odd in ({"id": 3}, {"id": ""}, {"id": "é"}, {"id": None}, {}, 7):
-        assert TERMINALS.page(body({"id": "1"}, odd), Salt.of("a")) is None
-    assert TERMINALS.page(b'{"id": "1"}', Salt.of("a")) is None
-    assert TERMINALS.page(b'[{"id": "1"}', Salt.of("a")) is None
+        assert TERMINALS.hash_page(body({"id": "1"}, odd), Salt.of("a")) is None
+    assert TERMINALS.hash_page(b'{"id": "1"}', Salt.of("a")) is None
+    assert TERMINALS.hash_page(b'[{"id": "1"}', Salt.of("a")) is None
 
 
 def page(*ids: str, hashes: list[bytes] | None = None) -> ListingPage:
@@ -86,9 +86,9 @@ def test_what_is_hashed_follows_the_names_of_the_answer(state: str) -> None:
     id = "Id" if state[0].isupper() else "id"
     before, after = ({id: "1", state: "online"}, {id: "1", state: "offline"})
     hasher, salt = record_hashes.record_hasher(POLLING["user_terminals"]), Salt.of("a")
-    whole = [hasher.page(body(record), salt) for record in (before, after)]
+    whole = [hasher.hash_page(body(record), salt) for record in (before, after)]
     assert whole[0] is not None
     assert whole[0] != whole[1]
     raws = [msgspec.Raw(json.dumps(record).encode()) for record in (before, after)]
-    assert [salt.hashes(["1"], hasher.parts([raw])) for raw in raws] == [found[1] for found in whole if found]
+    assert [salt.hashes(["1"], hasher.hashed_members([raw])) for raw in raws] == [found[1] for found in whole if found]
     assert {hasher.key(raw) for raw in raws} == {"1"}
