@@ -117,8 +117,8 @@ TABLE = (
     Mutant(
         "what waits of a class is never trimmed",
         "store/housekeeping.py",
-        "return min([*found, *lanes, head])",
-        "return min([*found, head])",
+        "return min([*cursors, *lanes, head])",
+        "return min([*cursors, head])",
         "test_housekeeping.py",
     ),
     Mutant(
@@ -821,7 +821,7 @@ TABLE = (
     Mutant(
         "what is not published is never trimmed",
         "store/housekeeping.py",
-        "return min([*found, *lanes, head])",
+        "return min([*cursors, *lanes, head])",
         "return head",
         "test_housekeeping.py",
     ),

@@ -85,7 +85,7 @@ async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
         await db.commit(Batch(writes=[RecordWrite("terminal", f"t{n}", b"{}") for n in range(5)]))
 
         async def mark(number: int) -> None:
-            await known.mark_all(str(number), [("bridge", "")])
+            await known.mark_all_dirty(str(number), [("bridge", "")])
 
         await cancelled_at_random(mark, 80, 3)
         assert await known.fingerprint() == "240"

@@ -234,14 +234,14 @@ async def _use_journal(rows: journal.Journal) -> None:
 
 async def _use_devices(known: announcements.Devices) -> None:
     await known.fingerprint()
-    await known.mark_all("x", [("bridge", "")])
+    await known.mark_all_dirty("x", [("bridge", "")])
     for device in await known.dirty(-1.0, 10):
-        await known.note([announcements.DeviceUpdate(device=device, topic="t", hash=b"1", fresh=True)], 1)
+        await known.note([announcements.DeviceUpdate(device=device, topic="t", hash=b"1", was_sent=True)], 1)
         await known.note([announcements.DeviceUpdate(device=device, topic="")], 1)
-    await known.forget(1)
-    await known.drop_unsent()
+    await known.mark_sent_since(1)
+    await known.delete_unsent()
     await known.record("terminal", "T")
-    await known.letters(["traffic"], "T")
+    await known.value_types(["traffic"], "T")
     await known.terminals_named("x")
     await known.buckets("P")
     await known.terminals_of("P")

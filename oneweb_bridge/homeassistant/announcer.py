@@ -77,12 +77,12 @@ class Announcer:
 
     async def forgotten(self, seq: int) -> None:
         """The broker has lost what it was given since the journal was published to `seq`: noted durably."""
-        count = await self._devices.forget(seq)
+        count = await self._devices.mark_sent_since(seq)
         _log.info("%d devices are announced again: the broker has lost them", count)
 
     async def again(self) -> int:
         """Announces every device again, soon. Returns how many."""
-        return await self._devices.forget()
+        return await self._devices.mark_sent_since()
 
     async def run(self, outlet: MessageSink) -> None:
         """Announces what changes. Never returns."""
@@ -102,10 +102,10 @@ class Announcer:
             config, print_ = self._config, self._fingerprint()
             if print_ != await self._devices.fingerprint():
                 own = [("bridge", ""), *(("call", call) for call in config.polling)]
-                await self._devices.mark_all(print_, own)
+                await self._devices.mark_all_dirty(print_, own)
             self._changed = self._config is not config
         if self._born is not None and time.monotonic() >= self._born:
-            count = await self._devices.forget()
+            count = await self._devices.mark_sent_since()
             self._born = None
             _log.info("%d devices are announced again: Home Assistant has started", count)
 
@@ -124,7 +124,7 @@ class Announcer:
         now = time.monotonic()
         self._refused = {key: at for key, at in self._refused.items() if at > now}
         if not self._config.homeassistant.enabled:
-            await self._devices.drop_unsent()
+            await self._devices.delete_unsent()
         while now >= self._resumes and (dirty := await self._devices.dirty(PAUSE, CHUNK, self._refused)):
             if not await self._announce(dirty, outlet):
                 return
@@ -155,7 +155,7 @@ class Announcer:
             told = not device.topic or device.hash == CLEARED_HASH
             cleared = [] if told else [discovery.message(device.topic, None)]
             return DeviceUpdate(
-                device=device, topic=device.topic, hash=CLEARED_HASH if device.topic else b"", fresh=not told
+                device=device, topic=device.topic, hash=CLEARED_HASH if device.topic else b"", was_sent=not told
             ), cleared
         topic = discovery.topic(self._setup, device.kind, device.id)  # type: ignore[arg-type]  # it is one of Device
         moved = [discovery.message(device.topic, None)] if device.topic not in ("", topic) else []
@@ -169,9 +169,9 @@ class Announcer:
             topic=topic,
             hash=hash_,
             entities=entities,
-            fresh=not same,
+            was_sent=not same,
             # An entity that is gone is named once more, and then not any more.
-            again=not same and not before.keys() <= entities.keys(),
+            stays_dirty=not same and not before.keys() <= entities.keys(),
         )
         return sent, [] if same else [*moved, message]
 
@@ -223,4 +223,6 @@ class Announcer:
 
     async def _shapes(self, entity: str, id: str) -> list[discovery.ReportValues]:
         reports = [call.report for call in self._config.polling.values() if call.report and call.entity == entity]
-        return [discovery.parse_value_types(report, said) for report, said in await self._devices.letters(reports, id)]
+        return [
+            discovery.parse_value_types(report, said) for report, said in await self._devices.value_types(reports, id)
+        ]

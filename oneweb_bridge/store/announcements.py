@@ -1,6 +1,6 @@
-"""The table of devices that Home Assistant is to be told of: which are dirty, what is known of them, what was sent.
+"""The `discovery` table: which devices of Home Assistant are dirty, and what was last sent of each.
 
-Has a connection of its own, so that reading never waits for a poll that is writing.
+It has a connection of its own, so that reading never waits for a poll that is writing.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from oneweb_bridge.store.database import placeholders
 from oneweb_bridge.store.device_marks import MARK_DIRTY
 
 CLEARED_HASH = b"gone"
-"""The hash of a device that was cleared: remembered for a day, because a broker may forget that it was."""
-REMEMBERED = 86_400_000
+"""The hash of a device that was cleared: kept for a day, because the broker may lose its state."""
+CLEARED_RETENTION_MS = 86_400_000
 KINDS = ("bridge", "call", "terminal", "product")
-"""In the order in which they are sent: each hangs on one before it."""
+"""In the order in which they are sent: each refers to one before it by `via_device`."""
 
 
 class DirtyDevice(msgspec.Struct, frozen=True):
@@ -36,17 +36,14 @@ class DirtyDevice(msgspec.Struct, frozen=True):
 
 
 class DeviceUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a dirty device; without a topic nothing was ever retained of it.
-
-    `fresh`: something was sent. `again`: it stays dirty.
-    """
+    """What became of a dirty device; without a topic nothing was ever retained of it."""
 
     device: DirtyDevice
     topic: str
     hash: bytes = b""
     entities: dict[str, str] = {}
-    fresh: bool = False
-    again: bool = False
+    was_sent: bool = False
+    stays_dirty: bool = False
 
 
 @contextlib.asynccontextmanager
@@ -64,18 +61,18 @@ class Devices:
         self._now = now
         self._lock = asyncio.Lock()
 
-    # ── marks ──────────────────────────────────────────────────────────────────────────────────
+    # ── dirty devices ────────────────────────────────────────────────────────────────────────────
 
     async def fingerprint(self) -> str:
-        """Under which settings the devices were marked last."""
+        """The fingerprint of the settings under which all devices were marked dirty last."""
         rows = await self._rows("SELECT value FROM meta WHERE name = 'discovery'")
         return rows[0][0] if rows else ""
 
-    async def mark_all(self, fingerprint: str, own: Iterable[tuple[str, str]]) -> None:
-        """Marks every device that there is or was, and those of the bridge's `own`, under new settings."""
+    async def mark_all_dirty(self, fingerprint: str, own: Iterable[tuple[str, str]]) -> None:
+        """Marks every device that there is or was, and those of the bridge's `own`, dirty under new settings."""
         now = self._now()
         async with database.transaction(self._db, self._lock):
-            # The bridge's own come first, without a pause: all others hang on them.
+            # The bridge's own come first, without a pause: all others refer to them.
             await self._db.executemany(MARK_DIRTY, [(kind, id, 0) for kind, id in own])
             await self._db.execute(f"UPDATE discovery SET {_MARKED}", (now,))
             await self._db.execute(
@@ -85,32 +82,32 @@ class Devices:
             )
             await self._db.execute("INSERT OR REPLACE INTO meta VALUES ('discovery', ?)", (fingerprint,))
 
-    async def forget(self, seq: int = 0) -> int:
-        """Marks what was sent since the journal was published to `seq`, to be sent again. Returns how many.
+    async def mark_sent_since(self, seq: int = 0) -> int:
+        """Marks devices dirty that were sent when the cursor was at `seq` or later. Returns how many.
 
-        What was cleared since then is cleared again, unless everything is forgotten.
+        Devices that were cleared since then are cleared again, except with 0: then the broker has none of them.
         """
-        gone = CLEARED_HASH if seq == 0 else b""
+        except_hash = CLEARED_HASH if seq == 0 else b""
         async with database.transaction(self._db, self._lock):
             cursor = await self._db.execute(
                 f"UPDATE discovery SET {_MARKED}, hash = x'' WHERE topic <> '' AND seq >= ? AND hash <> ?",
-                (self._now(), seq, gone),
+                (self._now(), seq, except_hash),
             )
         return cursor.rowcount
 
-    async def drop_unsent(self) -> None:
-        """Forgets the marks of devices that nothing was sent of."""
+    async def delete_unsent(self) -> None:
+        """Deletes the devices of which nothing was ever sent."""
         if await self._rows("SELECT 1 FROM discovery WHERE topic = '' LIMIT 1"):
             async with database.transaction(self._db, self._lock):
                 await self._db.execute("DELETE FROM discovery WHERE topic = ''")
 
     async def dirty(self, pause: float, limit: int, skip: Iterable[tuple[str, str]] = ()) -> list[DirtyDevice]:
-        """The next devices that were marked, and last sent, that many seconds ago: those that others need first."""
-        skipped, found = set(skip), list[DirtyDevice]()
+        """The next dirty devices, those first to which others refer: marked, and last sent, at least `pause` s ago."""
+        skipped, devices = set(skip), list[DirtyDevice]()
         for kind in KINDS:
-            if len(found) < limit:
-                found += await self._dirty(kind, pause, limit - len(found), skipped)
-        return found
+            if len(devices) < limit:
+                devices += await self._dirty(kind, pause, limit - len(devices), skipped)
+        return devices
 
     async def _dirty(self, kind: str, pause: float, limit: int, skipped: set[tuple[str, str]]) -> list[DirtyDevice]:
         now = self._now()
@@ -122,65 +119,65 @@ class Devices:
                ORDER BY marked_at LIMIT ?""",
             (kind, before, now, before, now, limit + len(skipped)),
         )
-        found = [
+        devices = [
             DirtyDevice(kind, id, mark, topic, hash_, msgspec.json.decode(entities, type=dict[str, str]))
             for kind, id, mark, topic, hash_, entities in rows
         ]
-        return [device for device in found if (device.kind, device.id) not in skipped][:limit]
+        return [device for device in devices if (device.kind, device.id) not in skipped][:limit]
 
-    async def note(self, sent: Sequence[DeviceUpdate], seq: int) -> None:
-        """Stores what became of dirty devices with the journal published to `seq`. What was marked meanwhile stays."""
+    async def note(self, updates: Sequence[DeviceUpdate], seq: int) -> None:
+        """Stores what became of dirty devices while the cursor was at `seq`. Those marked meanwhile stay dirty."""
         now = self._now()
         async with database.transaction(self._db, self._lock):
-            for one in sent:
-                await self._note(one, now, seq)
+            for update in updates:
+                await self._note(update, now, seq)
             await self._db.execute(
                 f"DELETE FROM discovery WHERE hash = x'{CLEARED_HASH.hex()}' AND mark = done AND sent_at < ?",
-                (now - REMEMBERED,),
+                (now - CLEARED_RETENTION_MS,),
             )
 
-    async def _note(self, one: DeviceUpdate, now: int, seq: int) -> None:
-        device = one.device
+    async def _note(self, update: DeviceUpdate, now: int, seq: int) -> None:
+        device = update.device
         await self._db.execute(
             """UPDATE discovery SET done = ?, marked_at = ?, topic = ?, hash = ?, entities = ?,
                sent_at = CASE WHEN ? THEN ? ELSE sent_at END, seq = CASE WHEN ? THEN ? ELSE seq END
                WHERE kind = ? AND id = ?""",
             (
-                device.mark - one.again,
+                device.mark - update.stays_dirty,
                 now,
-                one.topic,
-                one.hash,
-                msgspec.json.encode(one.entities).decode(),
-                one.fresh,
+                update.topic,
+                update.hash,
+                msgspec.json.encode(update.entities).decode(),
+                update.was_sent,
                 now,
-                one.fresh,
+                update.was_sent,
                 seq,
                 device.kind,
                 device.id,
             ),
         )
-        if not one.topic and not one.again:
+        if not update.topic and not update.stays_dirty:
             await self._db.execute(
                 "DELETE FROM discovery WHERE kind = ? AND id = ? AND mark = done", (device.kind, device.id)
             )
-        if device.kind == "terminal" and (device.hash in (b"", CLEARED_HASH)) != (one.hash in (b"", CLEARED_HASH)):
+        if device.kind == "terminal" and (device.hash in (b"", CLEARED_HASH)) != (update.hash in (b"", CLEARED_HASH)):
             # Its products are reached through it, or not any more.
             products = await self._rows("SELECT DISTINCT product_id FROM product_link WHERE imei = ?", (device.id,))
             await self._db.executemany(MARK_DIRTY, [("product", row[0], now) for row in products])
-        if device.kind == "terminal" and one.fresh:
-            # The first of two that are called the same has to take its IMEI into its name; a third one finds it done.
+        if device.kind == "terminal" and update.was_sent:
+            # The first of two with the same name has to take its IMEI into its name; of a third, both have done so.
             others = await self._rows(_NAMESAKES, (device.id, device.id))
             await self._db.executemany(MARK_DIRTY, [("terminal", row[0], now) for row in others if len(others) == 1])
 
-    # ── what is known ──────────────────────────────────────────────────────────────────────────
+    # ── what they are made of ────────────────────────────────────────────────────────────────────
 
     async def record(self, kind: str, id: str) -> Fields | None:
-        """The announced record of one id."""
+        """The published record of one id."""
         rows = await self._rows("SELECT doc FROM record WHERE kind = ? AND id = ?", (kind, id))
         return msgspec.json.decode(rows[0][0]) if rows else None
 
-    async def letters(self, reports: Sequence[str], id: str) -> list[tuple[str, str]]:
-        """Each of the reports that has a newest sample of this id, with the letters of its values."""
+    async def value_types(self, reports: Sequence[str], id: str) -> list[tuple[str, str]]:
+        """The reports that have a newest sample of this id, each with the types of its values."""
         rows = await self._rows(
             f"""SELECT report, letters FROM newest WHERE id = ? AND seq > 0 AND letters <> ''
                 AND report IN ({placeholders(reports)}) ORDER BY report""",
@@ -189,7 +186,7 @@ class Devices:
         return [(row[0], row[1]) for row in rows]
 
     async def terminals_named(self, name: str) -> int:
-        """Whether none, one, or two and more terminals have a name."""
+        """How many terminals have a name: 0, 1, or 2 for more."""
         rows = await self._rows(
             """SELECT 1 FROM record WHERE kind = 'terminal' AND json_extract(doc, '$.name') = ? LIMIT 2""", (name,)
         )
@@ -204,7 +201,7 @@ class Devices:
         return [msgspec.json.decode(row[0]) for row in rows]
 
     async def terminals_of(self, product_id: str) -> list[tuple[str, Fields]]:
-        """The terminals of a product that have a record; what the product itself says comes first."""
+        """The terminals of a product that have a record; that which the product itself names comes first."""
         rows = await self._rows(
             """SELECT l.imei, r.doc FROM product_link l JOIN record r ON r.kind = 'terminal' AND r.id = l.imei
                WHERE l.product_id = ? ORDER BY l.said_by, l.imei""",
@@ -217,8 +214,8 @@ class Devices:
 
 
 _NAMESAKES = """
-SELECT other.id FROM record one JOIN record other ON other.kind = 'terminal' AND other.id <> ?
-AND json_extract(other.doc, '$.name') = json_extract(one.doc, '$.name')
-WHERE one.kind = 'terminal' AND one.id = ? AND json_extract(one.doc, '$.name') <> '' LIMIT 2
+SELECT other.id FROM record this JOIN record other ON other.kind = 'terminal' AND other.id <> ?
+AND json_extract(other.doc, '$.name') = json_extract(this.doc, '$.name')
+WHERE this.kind = 'terminal' AND this.id = ? AND json_extract(this.doc, '$.name') <> '' LIMIT 2
 """
 _MARKED = "marked_at = CASE WHEN mark = done THEN ? ELSE marked_at END, mark = mark + 1"

@@ -16,10 +16,10 @@ from oneweb_bridge.store import database
 from oneweb_bridge.store.errors import StoreError
 
 PAGES = 1024
-"""Pages copied in one step: a few MB, so that progress is seen and Ctrl-C is heard."""
+"""Pages copied in one step: a few MB, so that progress is shown and Ctrl-C takes effect."""
 
 Progress = Callable[[int, int], None]
-"""Hears how many pages are copied, and of how many."""
+"""Is called with how many pages are copied, and of how many."""
 
 
 class BackupError(Exception):
@@ -53,8 +53,8 @@ def _check_target(source: Path, target: Path, *, force: bool) -> None:
         raise BackupError(f"{target} exists already: name another file, or say --force to replace it")
 
 
-def _same_file(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
+def _same_file(path: Path, other: Path) -> bool:
+    return path.exists() and other.exists() and path.samefile(other)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,7 @@ UNION ALL SELECT 'journal', :id
 
 
 COPIED = "INSERT OR REPLACE INTO meta VALUES ('copied', '')"
-"""Marks a copy: each time one of it is opened as the bridge's database, its journal gets a new id."""
+"""Marks a copy: each time it is opened as the bridge's database, its journal gets a new id."""
 
 
 @contextlib.contextmanager
@@ -215,10 +215,10 @@ def create_private(path: Path) -> None:
 
 def uri_of(path: Path, *, read_only: bool) -> str:
     """The address of a database file for SQLite. Raises StoreError when it cannot be opened."""
-    # Looked at before, because aiosqlite leaves a thread behind where it cannot open a file.
-    wanted = os.R_OK if read_only else os.R_OK | os.W_OK
+    # Checked before, because aiosqlite leaves a thread behind where it cannot open a file.
+    access = os.R_OK if read_only else os.R_OK | os.W_OK
     try:
-        is_usable = stat.S_ISREG(path.stat().st_mode) and os.access(path, wanted)
+        is_usable = stat.S_ISREG(path.stat().st_mode) and os.access(path, access)
     except FileNotFoundError:
         if read_only:
             raise StoreError(f"{path} does not exist: run the bridge first, or name its state.path") from None
@@ -266,9 +266,9 @@ def new_journal_id() -> str:
 async def journal_ids(db: aiosqlite.Connection) -> tuple[str, tuple[tuple[str, int], ...]]:
     """The journal's id, and those it had before, each with the last row that carries it."""
     rows = await db.execute_fetchall("SELECT name, value FROM meta WHERE name IN ('journal', 'earlier')")
-    found: dict[str, str] = {name: value for name, value in rows}  # noqa: C416 -- a Row is no pair for mypy
-    earlier = msgspec.json.decode(found.get("earlier", "[]"), type=tuple[tuple[str, int], ...])
-    return found.get("journal", ""), earlier
+    values: dict[str, str] = {name: value for name, value in rows}  # noqa: C416 -- a Row is no pair for mypy
+    earlier = msgspec.json.decode(values.get("earlier", "[]"), type=tuple[tuple[str, int], ...])
+    return values.get("journal", ""), earlier
 
 
 async def steady_time(db: aiosqlite.Connection, clock: Clock) -> SteadyTime:
@@ -305,9 +305,9 @@ async def _rows(db: aiosqlite.Connection, sql: str) -> list[Any]:
 
 
 async def renew_copy(db: aiosqlite.Connection) -> None:
-    """Gives the journal of a restored copy an id that nobody has had, also when the same copy is restored again.
+    """Gives the journal of a restored copy an id of its own, also when the same copy is restored again.
 
-    Where the original was published is the original's, so the copy forgets it.
+    Where the original was published is the original's, so the copy drops it.
     """
     if not await _rows(db, "SELECT 1 FROM meta WHERE name = 'copied'"):
         return

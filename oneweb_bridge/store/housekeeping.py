@@ -1,6 +1,6 @@
-"""What keeps the database within its bounds: old rows go in small slices, so that no poll ever waits for it.
+"""Deletes journal rows by age and size, 500 at a time, so that no other writer waits.
 
-A row that an output has not sent yet is kept, whatever its age, up to `state.max_backlog`; what is
+A row that an output has not published yet is kept, whatever its age, up to `state.max_backlog`; what is
 dropped then is counted and alerted, and its retained topics are restored from the records.
 """
 
@@ -23,7 +23,7 @@ SLICE = 500
 SCAN_ROWS = 5000
 """Rows looked at in one read."""
 ScanPositions = dict[str, int]
-"""How far the journal has been looked through for each group of kinds, so that it is not looked through again."""
+"""Up to which row the journal has been scanned for each group of row types, so that it is not scanned again."""
 Classes = Callable[[Row], Collection[str]]
 """The classes of topics on which a row has messages."""
 Fold = Callable[[int], Awaitable[int]]
@@ -35,7 +35,7 @@ RETRY = 5.0
 _EVENTS = "('added', 'changed', 'removed', 'components')"
 _SAMPLES = "('metric', 'history', 'usage')"
 _SHORT_LIVED = "('state', 'alert', 'clear')"
-"""Rows that are of no use once they are published, but for a broker that forgets."""
+"""Row types deleted within a day once they are published; needed only to restore a broker that lost its state."""
 _DAY = 86_400_000
 
 
@@ -50,13 +50,13 @@ async def housekeeping_loop(
     fold: Fold | None = None,
 ) -> None:
     """Trims the journal every minute; `now` gives steady time. No sample goes before `fold` has it. Never returns."""
-    marks: ScanPositions = {}
+    positions: ScanPositions = {}
     async with database.open_connection(path) as db:
         while True:
             pause = TRIM_INTERVAL_S
             try:
                 with named_errors():
-                    await trim(db, settings(), outputs, alert, now(), marks=marks, classes=classes, fold=fold)
+                    await trim(db, settings(), outputs, alert, now(), positions=positions, classes=classes, fold=fold)
             except StoreUnavailable as error:
                 _log.warning("the journal could not be trimmed: %s", error)
                 # A script that failed in its middle would hold up every other writer.
@@ -73,7 +73,7 @@ async def trim(
     alert: Callable[[Alert], Awaitable[None]],
     now: int,
     *,
-    marks: ScanPositions | None = None,
+    positions: ScanPositions | None = None,
     classes: Classes = lambda _: (),
     fold: Fold | None = None,
 ) -> int:
@@ -81,7 +81,7 @@ async def trim(
 
     `now` is steady time, as that of the rows.
     """
-    marks = {} if marks is None else marks
+    positions = {} if positions is None else positions
     dropped = await _drop_backlog(db, outputs, now - round(state.max_backlog * 1000), classes)
     if dropped:
         sentence = f"{dropped} messages older than state.max_backlog were dropped unsent"
@@ -96,9 +96,9 @@ async def trim(
         (_SHORT_LIVED, min(_DAY, state.history.events * 1000)),
     ):
         last = await last_before(db, now - round(keep_ms), 0, published)
-        if kinds == _SAMPLES and last > marks.get(kinds, 0):
+        if kinds == _SAMPLES and last > positions.get(kinds, 0):
             last = await trends.deletable(last)
-        deleted += await _delete_older(db, kinds, last, marks)
+        deleted += await _delete_older(db, kinds, last, positions)
     if await _used(db) > state.history.max_size:
         deleted += await _delete_down_to(db, state.history.max_size, await trends.deletable(published))
     return deleted
@@ -128,9 +128,9 @@ class _Folding:
 
     async def _count_lost(self, folded: int, last: int) -> int:
         """How many samples in the rows (folded, last] were not counted yet; they are now."""
-        counted = await _one(self._db, _CURSOR, (TRENDS,))
+        counted = await _fetch_int(self._db, _CURSOR, (TRENDS,))
         sql = f"SELECT count(*) FROM journal WHERE seq > ? AND seq <= ? AND what IN {_SAMPLES}"
-        lost = await _one(self._db, sql, (max(folded, counted), last))
+        lost = await _fetch_int(self._db, sql, (max(folded, counted), last))
         if lost:
             await self._db.execute(_DROP_UNFOLDED, (TRENDS, last, lost))
         return lost
@@ -146,30 +146,31 @@ async def _delete_down_to(db: aiosqlite.Connection, max_size: int, last: int) ->
 
 
 async def _published(db: aiosqlite.Connection, outputs: tuple[str, ...]) -> int:
-    """Everything up to this row has been sent by every output."""
-    found = [await _one(db, _CURSOR, (name,)) for name in outputs]
-    head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
-    # What waits because its class of topics is refused is behind the cursor, and not sent.
+    """The row up to which every output has published everything."""
+    cursors = [await _fetch_int(db, _CURSOR, (name,)) for name in outputs]
+    head = await _fetch_int(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+    # What waits because its class of topics is refused is behind the cursor, and not published.
     lanes = [
-        await _one(db, "SELECT coalesce(min(seq), ?) FROM lane WHERE output = ?", (head, name)) for name in outputs
+        await _fetch_int(db, "SELECT coalesce(min(seq), ?) FROM lane WHERE output = ?", (head, name))
+        for name in outputs
     ]
-    return min([*found, *lanes, head])
+    return min([*cursors, *lanes, head])
 
 
-async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, marks: ScanPositions) -> int:
-    """Deletes the rows of some kinds up to `last`: looks first, without holding up a writer, then deletes."""
-    deleted, at = 0, marks.get(kinds, 0)
+async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, positions: ScanPositions) -> int:
+    """Deletes the rows of some types up to `last`: finds them first, without holding up a writer, then deletes."""
+    deleted, at = 0, positions.get(kinds, 0)
     while at < last:
         # Rows that are kept for longer lie between, so a step is bounded by what it looks at.
         end = min(at + SCAN_ROWS, last)
         sql = f"SELECT seq FROM journal WHERE seq > ? AND seq <= ? AND what IN {kinds}"
-        found = [row[0] for row in await db.execute_fetchall(sql, (at, end))]
-        for start in range(0, len(found), SLICE):
-            part = found[start : start + SLICE]
+        seqs = [row[0] for row in await db.execute_fetchall(sql, (at, end))]
+        for start in range(0, len(seqs), SLICE):
+            part = seqs[start : start + SLICE]
             await db.execute(f"DELETE FROM journal WHERE seq IN ({', '.join('?' * len(part))})", part)
             await asyncio.sleep(0.01)
-        deleted += len(found)
-        at = marks[kinds] = end
+        deleted += len(seqs)
+        at = positions[kinds] = end
     return deleted
 
 
@@ -202,10 +203,10 @@ async def _used(db: aiosqlite.Connection) -> int:
 
 
 async def _drop_backlog(db: aiosqlite.Connection, outputs: tuple[str, ...], before: int, classes: Classes) -> int:
-    """Passes over what was written before some moment and is not sent yet. Returns how many messages that are."""
+    """Drops unpublished rows written before some moment. Returns how many messages that are."""
     dropped = 0
     for output in outputs:
-        cursor = await _one(db, _CURSOR, (output,))
+        cursor = await _fetch_int(db, _CURSOR, (output,))
         dropped += await _drop_lanes(db, output, cursor, before, classes)
         last = await _last_waiting(db, cursor, before)
         if last > cursor:
@@ -215,7 +216,7 @@ async def _drop_backlog(db: aiosqlite.Connection, outputs: tuple[str, ...], befo
 
 
 async def _drop_lanes(db: aiosqlite.Connection, output: str, cursor: int, before: int, classes: Classes) -> int:
-    """The same for classes of topics that the broker refuses; rows behind the cursor count there."""
+    """Drops what waits because the broker refuses its class of topics. Returns how many messages that are."""
     dropped = 0
     for name, seq in await db.execute_fetchall("SELECT class, seq FROM lane WHERE output = ?", (output,)):
         last = await _last_waiting(db, seq, before)
@@ -228,14 +229,14 @@ async def _drop_lanes(db: aiosqlite.Connection, output: str, cursor: int, before
 
 async def _last_waiting(db: aiosqlite.Connection, seq: int, before: int) -> int:
     """The last row behind `seq` that was written before some moment, or `seq`."""
-    first = await _one(
+    first = await _fetch_int(
         db,
         "SELECT coalesce(min(at), ?) FROM (SELECT at FROM journal WHERE seq > ? ORDER BY seq LIMIT 1)",
         (before, seq),
     )
     if first >= before:
         return seq
-    head = await _one(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+    head = await _fetch_int(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
     return await last_before(db, before, seq, head)
 
 
@@ -281,7 +282,7 @@ async def _drop(db: aiosqlite.Connection, output: str, move: _Move, *, count: in
         await db.execute(_COUNT_DROPPED, (output, count, low))
 
 
-async def _one(db: aiosqlite.Connection, sql: str, parameters: tuple[object, ...]) -> int:
+async def _fetch_int(db: aiosqlite.Connection, sql: str, parameters: tuple[object, ...]) -> int:
     async with db.execute(sql, parameters) as cursor:
         row = await cursor.fetchone()
     return int(row[0]) if row else 0

@@ -1,6 +1,6 @@
-"""Where a listing waits until it is proved complete: a private temporary database, on disk but without its fsync.
+"""Stages a listing until it is proved complete: in a private temporary database, on disk but without its fsync.
 
-It is apart from the bridge's database, so that keeping a page never holds up who writes records, and a
+It is apart from the bridge's database, so that staging a page never holds up who writes records, and a
 transaction that is rolled back there takes nothing from here.
 """
 
@@ -32,7 +32,7 @@ CREATE INDEX staged_id ON staged (call, id, ts);
 
 @contextlib.asynccontextmanager
 async def open_staging() -> AsyncIterator["Staging"]:
-    """An empty staging table that is gone with the block."""
+    """An empty staging table that is deleted at the end of the block."""
     async with database.temporary() as db:
         await db.executescript(_SCHEMA)
         yield Staging(db)
