@@ -1415,7 +1415,7 @@ TABLE = (
     Mutant(
         "quantities are bounded",
         "config/units.py",
-        "if number is None or not 0 <= number <= most:",
+        "if number is None or not 0 <= number <= maximum:",
         "if number is None or number < 0:",
         "test_config.py -k quantity",
     ),

@@ -1,4 +1,4 @@
-"""The calls of the API: the catalogue's rows with what the file sets over them, and what their mapping hashes to."""
+"""The calls in force: those of the catalogue with the keys of the file over them; and their mapping fingerprints."""
 
 import hashlib
 import re
@@ -12,26 +12,27 @@ from oneweb_bridge.config.file_reader import FileReader, describe, merge_trees
 from oneweb_bridge.config.schema import ROLES, CallForm, Config, MapForm, Mapping, key_types, without_none
 from oneweb_bridge.decode.catalogue import CALLS, READING, Call, Field
 from oneweb_bridge.decode.paths import BadPath, compile_path
+from oneweb_bridge.decode.units import ENDINGS
 
 
-def with_catalogue(said: Any, file: FileReader) -> dict[str, Any]:
-    """All calls in the file's form: the catalogue's rows with what the file says over them."""
-    said = {} if said is None else said
-    if not isinstance(said, dict):
-        raise file.refusal("polling", f"expected calls with their keys, got {describe(said)}")
-    file.known(said, list(CALLS), "polling")
-    return {id: _override_call(row, said.get(id), file) for id, row in CALLS.items()}
+def with_catalogue(raw: Any, file: FileReader) -> dict[str, Any]:
+    """All calls in the file's form: those of the catalogue with the keys of the file over them."""
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise file.refusal("polling", f"expected calls with their keys, got {describe(raw)}")
+    file.check_keys(raw, list(CALLS), "polling")
+    return {id: _override_call(row, raw.get(id), file) for id, row in CALLS.items()}
 
 
-def _override_call(row: Call, said: Any, file: FileReader) -> dict[str, Any]:
+def _override_call(row: Call, raw: Any, file: FileReader) -> dict[str, Any]:
     key = f"polling.{row.id}"
-    said = {} if said is None else said
-    if not isinstance(said, dict):
-        raise file.refusal(key, f"expected keys with values, got {describe(said)}")
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise file.refusal(key, f"expected keys with values, got {describe(raw)}")
     known = key_types(CallForm)
-    file.known(said, list(known), key)
-    base = {name: _plain(getattr(row, name)) for name in known if name != "map"}
-    given = {name: entry for name, entry in said.items() if entry is not None or without_none(known[name])[1]}
+    file.check_keys(raw, list(known), key)
+    base = {name: _to_builtins(getattr(row, name)) for name in known if name != "map"}
+    given = {name: entry for name, entry in raw.items() if entry is not None or without_none(known[name])[1]}
     if isinstance(given.get("window"), str):
         if given["window"] != "none":
             raise file.refusal(f"{key}.window", f"expected none or keys with values, got {describe(given['window'])}")
@@ -42,17 +43,17 @@ def _override_call(row: Call, said: Any, file: FileReader) -> dict[str, Any]:
     return overlaid | {"query": query, "map": _override_map(row, given.get("map", {}), file)}
 
 
-def _plain(value: Any) -> Any:
+def _to_builtins(value: Any) -> Any:
     return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value
 
 
-def _override_map(row: Call, said: Any, file: FileReader) -> Any:
-    """The map of a call with its short forms written out; a wrong form is left for the kinds to refuse."""
+def _override_map(row: Call, raw: Any, file: FileReader) -> Any:
+    """The map of a call with its short forms written out; a wrong form stays, and is refused when it is read."""
     base: dict[str, Any] = {field.name: map_form(field) for field in row.fields}
-    if not isinstance(said, dict):
-        return said
-    file.known((name for name, entry in said.items() if entry is None), list(base), f"polling.{row.id}.map")
-    for name, entry in said.items():
+    if not isinstance(raw, dict):
+        return raw
+    file.check_keys((name for name, entry in raw.items() if entry is None), list(base), f"polling.{row.id}.map")
+    for name, entry in raw.items():
         over = {"path": entry} if isinstance(entry, str | list) else entry
         if isinstance(over, dict) and over.get("unit") and not over.get("type"):
             over = {**over, "type": "number"}
@@ -65,49 +66,49 @@ def map_form(field: Field) -> dict[str, Any]:
 
 
 def build_config(config: Config, file: FileReader) -> Config:
-    """The configuration with a normalised address, all roles, and the forms of the calls made into calls."""
+    """The configuration with a normalised address, all roles, and each `CallForm` made into a `Call`."""
     mapping = replace(config.mapping, roles=ROLES | config.mapping.roles)
     forms: Iterable[tuple[str, Any]] = config.polling.items()
-    polling = {id: _call(CALLS[id], form, mapping, file) for id, form in forms}
+    polling = {id: _build_call(CALLS[id], form, mapping, file) for id, form in forms}
     api = replace(config.api, base_url=config.api.base_url.rstrip("/"))
     return replace(config, api=api, mapping=mapping, polling=polling)
 
 
-def _call(row: Call, form: CallForm, mapping: Mapping, file: FileReader) -> Call:
+def _build_call(row: Call, form: CallForm, mapping: Mapping, file: FileReader) -> Call:
     key = f"polling.{row.id}"
-    checked = _Paths(mapping.roles, file)
+    checker = _PathChecker(mapping.roles, file)
     known = {field.name: field for field in row.fields}
-    same = {name: getattr(form, name) for name in key_types(CallForm) if name not in ("map", *_PATHS)}
+    same = {name: getattr(form, name) for name in key_types(CallForm) if name not in ("map", *_PATH_KEYS)}
     fields = tuple(
-        _field(known.get(name), name, entry, checked.all(entry.path, f"{key}.map.{name}"))
+        _build_field(known.get(name), name, entry, checker.check_all(entry.path, f"{key}.map.{name}"))
         for name, entry in form.map.items()
         if entry is not None
     )
-    found = {name: checked.any(getattr(form, name), f"{key}.{name}") for name in _PATHS}
-    checked.one(form.page.cursor_path, f"{key}.page.cursor_path")
-    call = replace(row, **same, **found, fields=fields)
+    paths = {name: checker.check_any(getattr(form, name), f"{key}.{name}") for name in _PATH_KEYS}
+    checker.check(form.page.cursor_path, f"{key}.page.cursor_path")
+    call = replace(row, **same, **paths, fields=fields)
     return _swap_coordinates(row, call) if mapping.coordinate_order == "lat_lon" else call
 
 
-_PATHS = ("records", "key", "measurements", "timestamp", "indicators")
+_PATH_KEYS = ("records", "key", "measurements", "timestamp", "indicators")
 
 
-class _Paths(msgspec.Struct, frozen=True):
-    """Puts the roles into paths, and refuses those that cannot be read."""
+class _PathChecker(msgspec.Struct, frozen=True):
+    """Replaces the roles in paths by their names, and refuses paths that cannot be compiled."""
 
     roles: dict[str, tuple[str, ...]]
     file: FileReader
 
-    def any(self, said: str | tuple[str, ...] | None, key: str) -> str | tuple[str, ...] | None:
-        if isinstance(said, tuple):
-            return self.all(said, key)
-        return None if said is None else self.one(said, key)
+    def check_any(self, text: str | tuple[str, ...] | None, key: str) -> str | tuple[str, ...] | None:
+        if isinstance(text, tuple):
+            return self.check_all(text, key)
+        return None if text is None else self.check(text, key)
 
-    def all(self, said: Iterable[str], key: str) -> tuple[str, ...]:
-        return tuple(self.one(path, key) for path in said)
+    def check_all(self, text: Iterable[str], key: str) -> tuple[str, ...]:
+        return tuple(self.check(path, key) for path in text)
 
-    def one(self, said: str, key: str) -> str:
-        path = re.sub(r"\{(\w*)\}", lambda found: self._role(found[1], key), said)
+    def check(self, text: str, key: str) -> str:
+        path = re.sub(r"\{(\w*)\}", lambda match: self._role(match[1], key), text)
         try:
             compile_path(path)
         except BadPath as bad:
@@ -120,23 +121,20 @@ class _Paths(msgspec.Struct, frozen=True):
         return "|".join(self.roles[name])
 
 
-_UNITS = ("B", "bps", "Mbps", "GB", "%", "dBm", "dB", "dB/K", "ms", "s", "m", "deg")
-_ENDINGS = dict(
-    zip(("bytes", "bps", "mbps", "gb", "pct", "dbm", "db", "dbk", "ms", "s", "m", "deg"), _UNITS, strict=True)
-)
-"""Ending of a field's name -> the unit that it is published in."""
+_UNIT_OF_ENDING = {ending: unit for unit, ending in ENDINGS.items() if ending != "bits"}
+"""Ending of a field's name -> the unit that it is published in. A field x_bits keeps the API's unit."""
 
 
-def _field(known: Field | None, name: str, form: MapForm, paths: tuple[str, ...]) -> Field:
+def _build_field(known: Field | None, name: str, form: MapForm, paths: tuple[str, ...]) -> Field:
     unit = known.unit if known else ""
     if form.type == "number" and not unit:
-        unit = _ENDINGS.get(name.rpartition("_")[2], form.unit)
+        unit = _UNIT_OF_ENDING.get(name.rpartition("_")[2], form.unit)
     field = known or Field(name, ())
     return replace(field, paths=paths, type=form.type, unit=unit, raw_unit=form.unit, kind=form.kind)
 
 
 def _swap_coordinates(row: Call, call: Call) -> Call:
-    """The terminals' coordinates the other way round, unless the file maps them in its own way."""
+    """Swaps the paths of a terminal's latitude and longitude, unless the file maps them itself."""
     pair = ("latitude", "longitude")
     paths = {field.name: field.paths for field in call.fields if field.name in pair}
     if row.id != "user_terminals" or paths != {field.name: field.paths for field in row.fields if field.name in pair}:
@@ -146,8 +144,8 @@ def _swap_coordinates(row: Call, call: Call) -> Call:
 
 
 def mapping_fingerprint(call: Call, mapping: Mapping) -> str:
-    """16 hex digits that differ whenever the same answer of the API would be read into other values."""
-    reads = (
+    """16 hex digits that differ whenever the same answer of the API would be decoded into other values."""
+    decoding = (
         call.fields,
         call.records,
         call.explode,
@@ -156,5 +154,5 @@ def mapping_fingerprint(call: Call, mapping: Mapping) -> str:
         call.timestamp,
         call.indicators,
     )
-    means = (mapping.timezone, mapping.unlimited, mapping.coordinate_order)
-    return hashlib.sha256(msgspec.json.encode((READING, reads, means))).hexdigest()[:16]
+    rules = (mapping.timezone, mapping.unlimited, mapping.coordinate_order)
+    return hashlib.sha256(msgspec.json.encode((READING, decoding, rules))).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Which records are published at all, after `filter` in the configuration. Pure."""
+"""Decides by `filter` in the configuration which records are published. Pure."""
 
 from collections.abc import Iterable
 
@@ -25,7 +25,7 @@ def active(rule: Filter) -> bool:
 
 
 def wanted(rule: Filter, kind: RecordKind, fields: Fields) -> bool:
-    """Whether a record passes every list that speaks of its kind; an empty list lets all pass."""
+    """Whether a record passes every list that applies to its kind; an empty list lets all pass."""
     return all(
         _passes(allowed, names.get(kind, ()), fields)
         for allowed, names in (

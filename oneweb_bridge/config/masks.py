@@ -1,8 +1,8 @@
-"""Secrets that this process has known, in every form in which they may be written, and what hides them.
+"""Replaces secrets by `***`, plain and in every encoding in which they may be echoed.
 
-A former secret is not forgotten: after a rotation it may still be good somewhere, and whoever echoes
-it may do so later. Where text or bytes of others leave the bridge they pass through here: the
-log, what is kept of an answer, errors in topics, and what commands print.
+A former secret stays masked: after a rotation it may still be valid somewhere, and an API may echo it
+later. Texts and bytes from outside pass through here before they leave the bridge: to the log, to the
+file of a bad answer, to errors in topics, and to what commands print.
 """
 
 import base64
@@ -17,13 +17,13 @@ from oneweb_bridge.config.schema import Api
 
 HIDDEN = "***"
 MIN_SECRET_CHARS = 4
-"""Characters of the shortest secret that is looked for; shorter ones stand in half of all words."""
+"""Characters of the shortest secret that is masked; shorter ones stand in half of all words."""
 MAX_TEMPORARY = 20
-"""How many tokens are remembered: each is good for an hour or so."""
+"""How many tokens are masked: each is valid for an hour or so."""
 
 
 class Masks:
-    """What hides all secrets that it has learnt."""
+    """Masks all secrets that were added to it."""
 
     def __init__(self) -> None:
         self._lasting: set[str] = set()
@@ -32,7 +32,7 @@ class Masks:
         self._bytes = re.compile(rb"(?!)")
 
     def add_secrets(self, *secrets: str | None, temporary: bool = False) -> None:
-        """Hides these as well from now on; of temporary ones the newest alone."""
+        """Masks these as well from now on; of temporary ones only the newest MAX_TEMPORARY."""
         forms = {form for secret in secrets if secret for form in _encodings(secret) if len(form) >= MIN_SECRET_CHARS}
         if forms <= self._lasting.union(*self._temporary):
             return
@@ -40,22 +40,22 @@ class Masks:
             self._temporary.append(forms)
         else:
             self._lasting |= forms
-        # The longest come first: of a secret that begins with another one nothing may be left.
+        # The longest come first: nothing may be left of a secret that begins with another one.
         ordered = sorted(self._lasting.union(*self._temporary), key=len, reverse=True)
         self._text = re.compile("|".join(re.escape(form) for form in ordered))
         self._bytes = re.compile(b"|".join(re.escape(form.encode()) for form in ordered))
 
     def mask_text(self, text: str) -> str:
-        """The same text without secrets."""
+        """The text with its secrets replaced."""
         return self._text.sub(HIDDEN, text)
 
     def mask_bytes(self, text: bytes) -> bytes:
-        """The same bytes without secrets."""
+        """The bytes with their secrets replaced."""
         return self._bytes.sub(HIDDEN.encode(), text)
 
 
 def secrets_of(api: Api) -> Iterator[str]:
-    """What must stay secret of the API's settings: credentials and proxy, as they are and as they are sent."""
+    """The secrets in the API's settings: credentials and proxy, plain and as they are sent."""
     yield from (api.client_secret, api.client_id)
     if api.client_secret:
         yield basic_credentials(api.client_id, api.client_secret)
@@ -72,7 +72,7 @@ def basic_credentials(name: str, password: str) -> str:
 
 
 def _encodings(secret: str) -> Iterator[str]:
-    """A secret as it stands in JSON, in addresses and forms, in HTML, in Python's own words, and in base64."""
+    """A secret as it stands in JSON, in URLs and forms, in HTML, in a Python repr, and in base64."""
     yield from (secret, secret.strip())
     for escaped in (json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret), ascii(secret)):
         yield escaped[1:-1]
@@ -80,7 +80,7 @@ def _encodings(secret: str) -> Iterator[str]:
         yield escaped[1:-1].replace("/", "\\/")
     for quoted in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
         yield quoted
-        yield re.sub(r"%..", lambda found: found[0].lower(), quoted)
+        yield re.sub(r"%..", lambda match: match[0].lower(), quoted)
     yield from (html.escape(secret), html.escape(secret, quote=False))
     yield base64.b64encode(secret.encode()).decode().rstrip("=")
     yield base64.urlsafe_b64encode(secret.encode()).decode().rstrip("=")

@@ -24,7 +24,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "production": {"api": {"base_url": "https://api.oneweb.net"}},
     "training": {"api": {"base_url": "https://api.oneweb.training"}},
 }
-"""What differs per profile, in the file's own form. What the file says otherwise than production wins."""
+"""Keys that differ per profile, in the file's own form. A key that the file changes from production's value wins."""
 _FROM_ENVIRONMENT = {"client_id": "${ONEWEB_CLIENT_ID:-}", "client_secret": "${ONEWEB_CLIENT_SECRET:-}"}
 
 
@@ -57,12 +57,12 @@ def parse(
     directory: Path = Path(),
     secrets_directory: Path | None = None,
 ) -> Config:
-    """The configuration that `text` says; secrets' files may be in either directory. Raises ConfigError."""
+    """The configuration in `text`; files of secrets may be in either directory. Raises ConfigError."""
     file = FileReader(name, directory, secrets_directory)
-    tree = _with_environment(_tree(text, name))
-    tree = _with_profile(file.substituted(tree, environ, ""))
+    tree = _with_environment(_parse_yaml(text, name))
+    tree = _with_profile(file.substitute(tree, environ, ""))
     tree["polling"] = with_catalogue(tree.get("polling"), file)
-    read: Config = file.struct(tree, Config, "")
+    read: Config = file.read_section(tree, Config, "")
     config = build_config(read, file)
     for key, why in rule_violations(config):
         raise file.refusal(key, why)
@@ -70,7 +70,7 @@ def parse(
 
 
 def require_credentials(config: Config) -> None:
-    """Raises ConfigError that says how to give the credentials, when one of them is missing."""
+    """Raises ConfigError when a credential is missing; its text says how to give it."""
     for key, variable in (("client_id", "ONEWEB_CLIENT_ID"), ("client_secret", "ONEWEB_CLIENT_SECRET")):
         if not getattr(config.api, key):
             raise ConfigError(
@@ -98,14 +98,16 @@ class _Loader(yaml.SafeLoader):
         return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
 
 
-def _tree(text: str, name: str) -> dict[str, Any]:
+def _parse_yaml(text: str, name: str) -> dict[str, Any]:
     try:
         tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
         # An alias to a list that it stands in has no end, which this notices.
         msgspec.json.encode(tree)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line if error.problem_mark else 0
-        raise ConfigError(f"{name}: line {line + 1}: {_problem(error, text.splitlines()[line:][:1])}") from None
+        raise ConfigError(
+            f"{name}: line {line + 1}: {_describe_yaml_error(error, text.splitlines()[line:][:1])}"
+        ) from None
     except yaml.YAMLError:
         raise ConfigError(f"{name}: expected a YAML file, and it has characters that YAML forbids") from None
     except ValueError:
@@ -118,14 +120,14 @@ def _tree(text: str, name: str) -> dict[str, Any]:
     return tree or {}
 
 
-def _problem(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
-    """What is wrong, without the text that stands there: it may be a password that begins with '*' or '!'."""
-    said = error.problem or "is not YAML"
-    if said.startswith(("found undefined", "could not determine")):
+def _describe_yaml_error(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
+    """What is wrong, without the text in that place: it may be a password that begins with '*' or '!'."""
+    problem = error.problem or "is not YAML"
+    if problem.startswith(("found undefined", "could not determine")):
         return "a text that begins with '*', '&' or '!' must be in quotes"
     if "${" in "".join(lines):
-        return f"{said}; inside braces and brackets, '${{NAME}}' must be in quotes"
-    return said
+        return f"{problem}; inside braces and brackets, '${{NAME}}' must be in quotes"
+    return problem
 
 
 def _with_environment(tree: dict[str, Any]) -> dict[str, Any]:
@@ -133,22 +135,26 @@ def _with_environment(tree: dict[str, Any]) -> dict[str, Any]:
     api = tree.get("api") or {}
     if not isinstance(api, dict):
         return tree
-    absent = {key: said for key, said in _FROM_ENVIRONMENT.items() if not {key, f"{key}_file"} & api.keys()}
-    return {**tree, "api": api | absent}
+    missing = {key: reference for key, reference in _FROM_ENVIRONMENT.items() if not {key, f"{key}_file"} & api.keys()}
+    return {**tree, "api": api | missing}
 
 
 def _with_profile(tree: dict[str, Any]) -> dict[str, Any]:
     profile = PROFILES.get(str(tree.get("profile")), {})
-    merged: dict[str, Any] = merge_trees(profile, _without(tree, PROFILES["production"]))
+    merged: dict[str, Any] = merge_trees(profile, _without_defaults(tree, PROFILES["production"]))
     return merged
 
 
-def _without(tree: Any, base: Any) -> Any:
-    """`tree` without what `base` says as well, which a complete file repeats and a profile may yet change."""
+def _without_defaults(tree: Any, base: Any) -> Any:
+    """`tree` without values that equal `base`: a complete file repeats them, and a profile may still change them."""
     if not isinstance(tree, dict) or not isinstance(base, dict):
         return tree
-    return {name: _without(entry, base.get(name)) for name, entry in tree.items() if not _same(entry, base.get(name))}
+    return {
+        name: _without_defaults(entry, base.get(name))
+        for name, entry in tree.items()
+        if not _is_default(entry, base.get(name))
+    }
 
 
-def _same(said: Any, default: Any) -> bool:
-    return isinstance(default, str) and isinstance(said, str) and said.rstrip("/") in ("", default)
+def _is_default(text: Any, default: Any) -> bool:
+    return isinstance(default, str) and isinstance(text, str) and text.rstrip("/") in ("", default)

@@ -1,4 +1,4 @@
-"""What no single key of the configuration can say: rules over several keys, addresses, topics and paths. Pure."""
+"""Rules of the configuration that no type can express: over several keys, addresses, topics and paths. Pure."""
 
 import ipaddress
 import re
@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from oneweb_bridge.config.schema import Config, Console
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.fields import RESERVED_MEMBERS
+from oneweb_bridge.decode.records import KEYS
 from oneweb_bridge.decode.units import can_convert
 
 
@@ -49,8 +51,8 @@ def _bad_url(key: str, url: str, config: Config) -> Iterator[tuple[str, str]]:
     elif scheme not in ("http", "https") or not host:
         yield key, f"expected an address like https://api.oneweb.net, got '{url}'"
     elif scheme == "http" and not config.api.allow_http and not _is_loopback(host):
-        ways = "use https, or set api.allow_http: true"
-        yield key, f"would send the credentials to {host} unencrypted; {ways}"
+        remedy = "use https, or set api.allow_http: true"
+        yield key, f"would send the credentials to {host} unencrypted; {remedy}"
     elif scheme == "http" and not config.api.allow_http and not _is_loopback(_proxy_host(config) or "localhost"):
         yield key, "would send the credentials to api.proxy unencrypted; use https, or set api.allow_http: true"
 
@@ -63,7 +65,7 @@ def _proxy_host(config: Config) -> str | None:
 
 
 def _url(url: str) -> tuple[str, str, bool]:
-    """Scheme, host, and whether there is nothing in the URL but these, a port and a path."""
+    """Scheme, host, and whether the URL has nothing but these, a port and a path."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -135,8 +137,8 @@ def _bad_mqtt(config: Config) -> Iterator[tuple[str, str]]:
         if not (getattr(mqtt, key) or "").isprintable():
             yield f"mqtt.{key}", "expected a text without line ends and control characters"
     if mqtt.password and not mqtt.tls.enabled and not mqtt.allow_plain_password and not _is_loopback(mqtt.host):
-        ways = "set mqtt.tls.enabled: true, or mqtt.allow_plain_password: true"
-        yield "mqtt.password", f"would go to {mqtt.host} unencrypted; {ways}"
+        remedy = "set mqtt.tls.enabled: true, or mqtt.allow_plain_password: true"
+        yield "mqtt.password", f"would go to {mqtt.host} unencrypted; {remedy}"
     if mqtt.password and not mqtt.username and mqtt.protocol == "3.1.1":
         yield "mqtt.username", "expected a name, because MQTT 3.1.1 has no password without one"
     if mqtt.tls.key_file and not mqtt.tls.cert_file:
@@ -144,7 +146,7 @@ def _bad_mqtt(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _bad_host(host: str) -> Iterator[tuple[str, str]]:
-    """A host with a port behind it, which an IPv6 address only resembles."""
+    """Refuses a host with a port behind it; an IPv6 address only looks like one."""
     name, _, port = host.rpartition(":")
     if port.isdecimal() and name and (":" not in name or name.endswith("]")):
         yield "mqtt.host", f"expected a host name or an address without a port, got '{host}'; set mqtt.port: {port}"
@@ -196,30 +198,26 @@ _ID_PLACEHOLDERS = {"user_terminals": "{ut_id}", "products": "{product_id}"}
 
 def _bad_call(call: Call) -> Iterator[tuple[str, str]]:
     key = f"polling.{call.id}"
-    for each, place in _ID_PLACEHOLDERS.items():
-        if place in call.path and call.for_each != each:
-            yield f"{key}.for_each", f"expected {each}, because the path has {place}"
-        if call.for_each == each and not any(place in said for said in (call.path, *call.query.values())):
-            yield f"{key}.path", f"expected {place} in it or in the query, because for_each is {each}"
+    for each, placeholder in _ID_PLACEHOLDERS.items():
+        if placeholder in call.path and call.for_each != each:
+            yield f"{key}.for_each", f"expected {each}, because the path has {placeholder}"
+        if call.for_each == each and not any(placeholder in text for text in (call.path, *call.query.values())):
+            yield f"{key}.path", f"expected {placeholder} in it or in the query, because for_each is {each}"
     if call.window and call.lateness and call.window.length < 2 * call.lateness:
-        least = interval_text(2 * call.lateness)
+        minimum = interval_text(2 * call.lateness)
         yield (
             f"{key}.window.length",
-            f"expected at least twice the lateness ({least}), or nothing new would be seen",
+            f"expected at least twice the lateness ({minimum}), or nothing new would be seen",
         )
 
 
-_TAKEN = {"time", "ts", "report", "corrected", "replayed", "cycle_started"}
-_KEYS = {"terminal": "imei", "product": "product_id", "organization": "organization_id", "site": "site_id"}
-
-
 def _bad_fields(call: Call) -> Iterator[tuple[str, str]]:
-    taken = _TAKEN | {_KEYS.get(call.entity, "bucket_id")}
+    reserved = RESERVED_MEMBERS | {"cycle_started", KEYS[call.entity]}
     for field in call.fields:
         key = f"polling.{call.id}.map.{field.name}"
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", field.name):
             yield key, "expected a field name of lower-case letters, digits and '_'"
-        elif field.name in taken:
+        elif field.name in reserved:
             yield key, "this name is the bridge's own; choose another"
         elif field.raw_unit and field.type != "number":
             yield f"{key}.type", f"expected number, because the field has the unit '{field.raw_unit}'"

@@ -14,6 +14,8 @@ import msgspec
 from msgspec import Meta
 
 from oneweb_bridge.config.units import (
+    MAX_INTERVAL_S,
+    MIN_INTERVAL_S,
     interval_text,
     length_text,
     parse_duration,
@@ -37,48 +39,52 @@ class Secret(str):
         return "'***'"
 
 
-def _flag(said: object) -> object:
+def _read_flag(raw: object) -> object:
     # YAML 1.1 has these words, and people who write configuration know them.
-    return {"yes": True, "on": True, "no": False, "off": False}.get(str(said).strip().casefold(), said)
+    return {"yes": True, "on": True, "no": False, "off": False}.get(str(raw).strip().casefold(), raw)
 
 
-def _protocol(said: object) -> str:
-    return str(said).removesuffix(".0")
+def _read_protocol(raw: object) -> str:
+    return str(raw).removesuffix(".0")
 
 
-def _listed(said: object) -> object:
-    return [said] if isinstance(said, str) else said
+def _to_list(raw: object) -> object:
+    return [raw] if isinstance(raw, str) else raw
 
 
-def _numbers(said: object) -> object:
-    texts = said if isinstance(said, (list, tuple)) else [said]
+def _to_numbers(raw: object) -> object:
+    texts = raw if isinstance(raw, (list, tuple)) else [raw]
     return [int(text) if isinstance(text, str) and text.isdecimal() else text for text in texts]
 
 
-def _unlisted(said: tuple[object, ...]) -> object:
-    return said[0] if len(said) == 1 else list(said)
+def _list_or_single(entries: tuple[object, ...]) -> object:
+    return entries[0] if len(entries) == 1 else list(entries)
 
 
-def _kind(expected: str, parse: Callable[[object], object], text: Callable[[Any], object], **bounds: Any) -> Meta:
+def _annotate(expected: str, parse: Callable[[object], object], text: Callable[[Any], object], **bounds: Any) -> Meta:
     return Meta(description=expected, extra={"parse": parse, "text": text}, **bounds)
 
 
-_LIKE = "a duration like 30s or 5m, at most 100 years"
-Duration = Annotated[float, _kind(_LIKE, parse_duration, interval_text, ge=0)]
-PositiveDuration = Annotated[float, _kind(_LIKE, parse_duration, interval_text, gt=0)]
-Interval = Annotated[float, _kind("a duration from 10s to 7d", parse_duration, interval_text, ge=10, le=604800)]
-Size = Annotated[int, _kind("a size like 64kB or 4GB", parse_size, size_text, gt=0)]
-Length = Annotated[float, _kind("a length like 100m or 1km", parse_length, length_text, ge=0)]
-Share = Annotated[float, _kind("a share like 10% or 0.1", parse_share, share_text, ge=0, le=1)]
-Flag = Annotated[bool, _kind("true or false", _flag, bool)]
+_DURATION_TEXT = "a duration like 30s or 5m, at most 100 years"
+Duration = Annotated[float, _annotate(_DURATION_TEXT, parse_duration, interval_text, ge=0)]
+PositiveDuration = Annotated[float, _annotate(_DURATION_TEXT, parse_duration, interval_text, gt=0)]
+Interval = Annotated[
+    float, _annotate("a duration from 10s to 7d", parse_duration, interval_text, ge=MIN_INTERVAL_S, le=MAX_INTERVAL_S)
+]
+Size = Annotated[int, _annotate("a size like 64kB or 4GB", parse_size, size_text, gt=0)]
+Length = Annotated[float, _annotate("a length like 100m or 1km", parse_length, length_text, ge=0)]
+Share = Annotated[float, _annotate("a share like 10% or 0.1", parse_share, share_text, ge=0, le=1)]
+Flag = Annotated[bool, _annotate("true or false", _read_flag, bool)]
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT, description="a whole number from 1 to 1000000000")]
 Number = Annotated[int, Meta(ge=0, le=MAX_COUNT, description="a whole number from 0 to 1000000000")]
 InFlight = Annotated[int, Meta(ge=1, le=65535, description="a whole number from 1 to 65535")]
-Statuses = Annotated[tuple[Literal[204, 404], ...], _kind("a list of 204 and 404, or one of them", _numbers, _unlisted)]
-Words = Annotated[tuple[str, ...], Meta(description="a list of texts like [a, b]")]
-Paths = Annotated[tuple[str, ...], _kind("a path or a list of paths", _listed, _unlisted, min_length=1)]
-Roles = Annotated[tuple[str, ...], _kind("a role's name or a list of them", _listed, list, min_length=1)]
+Statuses = Annotated[
+    tuple[Literal[204, 404], ...], _annotate("a list of 204 and 404, or one of them", _to_numbers, _list_or_single)
+]
+Texts = Annotated[tuple[str, ...], Meta(description="a list of texts like [a, b]")]
+Paths = Annotated[tuple[str, ...], _annotate("a path or a list of paths", _to_list, _list_or_single, min_length=1)]
+Roles = Annotated[tuple[str, ...], _annotate("a role's name or a list of them", _to_list, list, min_length=1)]
 FileName = Annotated[str, Meta(min_length=1, description="a file name", extra={"file": True})]
 Instance = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1 to 64 letters, digits, '_' or '-'")]
 Host = Annotated[str, Meta(min_length=1, pattern=r"^[^\s/]+\Z", description="a host name or an address")]
@@ -106,7 +112,7 @@ class Auth(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the bridge allows itself, whatever the API allows; and how long it obeys one that asks for a pause."""
+    """The bridge's own limits of requests, whatever the API allows, and the longest pause that a 429 may impose."""
 
     max_in_flight: Count = 1
     min_interval: Duration = 0.25
@@ -150,7 +156,7 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 KEEPALIVE = 30
-"""Seconds without a message after which the broker is asked whether it is still there."""
+"""MQTT Keep Alive in seconds."""
 
 
 class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -158,7 +164,7 @@ class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     host: Host = "localhost"
     port: Port = 1883
-    protocol: Annotated[Literal["5", "3.1.1"], _kind('"5" or "3.1.1"', _protocol, str)] = "5"
+    protocol: Annotated[Literal["5", "3.1.1"], _annotate('"5" or "3.1.1"', _read_protocol, str)] = "5"
     transport: Literal["tcp", "websockets"] = "tcp"
     path: UrlPath = "/mqtt"
     base_topic: str = "oneweb"
@@ -172,7 +178,7 @@ class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long and how much the journal keeps of what is published."""
+    """Retention of published journal rows: seconds for events and samples, bytes for all."""
 
     events: Duration = 2_592_000.0
     samples: Duration = 604_800.0
@@ -198,12 +204,12 @@ class Trends(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How values of the API are understood, for all calls."""
+    """How values of the API are decoded, for all calls."""
 
     coordinate_order: Literal["lon_lat", "lat_lon"] = "lon_lat"
     timezone: str = "UTC"
-    online_states: Words = ("online",)
-    unlimited: Words = ("Unlimited", "-1")
+    online_states: Texts = ("online",)
+    unlimited: Texts = ("Unlimited", "-1")
     roles: dict[str, Roles] = msgspec.field(default_factory=lambda: dict(ROLES))
 
 
@@ -217,9 +223,9 @@ ROLES: dict[str, tuple[str, ...]] = {
 class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is published; empty means all."""
 
-    organizations: Words = ()
-    sites: Words = ()
-    imeis: Words = ()
+    organizations: Texts = ()
+    sites: Texts = ()
+    imeis: Texts = ()
 
 
 class HoldAbove(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -262,8 +268,8 @@ class Http(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return host.strip("[]"), int(port)
 
 
-Networks = Annotated[tuple[str, ...], _kind("a list of addresses and networks like [10.0.0.0/8]", _listed, list)]
-Names = Annotated[tuple[str, ...], _kind("a list of host names like [bridge.example.net]", _listed, list)]
+Networks = Annotated[tuple[str, ...], _annotate("a list of addresses and networks like [10.0.0.0/8]", _to_list, list)]
+Names = Annotated[tuple[str, ...], _annotate("a list of host names like [bridge.example.net]", _to_list, list)]
 
 
 class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -306,7 +312,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class MapForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One field of `polling.<call>.map` as the file says it; `unit` is the API's."""
+    """One field of `polling.<call>.map` as it stands in the file; `unit` is the API's."""
 
     path: Paths
     type: FieldType = "text"
@@ -315,7 +321,7 @@ class MapForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class CallForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`polling.<call>` as the file says it."""
+    """`polling.<call>` as it stands in the file."""
 
     enabled: Flag
     interval: Interval
@@ -341,31 +347,31 @@ _FILE_TYPES: dict[type, dict[str, Any]] = {
     PageSettings: {"limit": Count, "max_pages": Count, "first_page": Number},
     TimeWindow: {"length": PositiveDuration, "keep": PositiveDuration, "required": Flag},
 }
-"""Kinds of keys whose struct says less than the file does."""
+"""Types of the keys whose struct allows more than the file does."""
 
 
 @functools.cache
 def key_types(struct: type) -> dict[str, Any]:
-    """Key -> kind of one struct, in the file's order."""
+    """Key -> annotated type of one struct, in the file's order."""
     return get_type_hints(struct, include_extras=True) | _FILE_TYPES.get(struct, {})
 
 
 def without_none(kind: Any) -> tuple[Any, bool]:
-    """The kind itself, and whether null is allowed besides."""
+    """The type without None, and whether null is allowed."""
     if get_origin(kind) not in (Union, types.UnionType):
         return kind, False
-    (rest,) = (member for member in get_args(kind) if member is not type(None))
-    return rest, True
+    (inner,) = (member for member in get_args(kind) if member is not type(None))
+    return inner, True
 
 
 def meta(kind: Any) -> Meta:
-    """What the annotations of a kind say; an empty one for a bare type."""
-    found = [note for note in getattr(kind, "__metadata__", ()) if isinstance(note, Meta)]
-    return found[0] if found else Meta(extra={})
+    """The `Meta` of an annotated type; an empty one for a bare type."""
+    notes = [note for note in getattr(kind, "__metadata__", ()) if isinstance(note, Meta)]
+    return notes[0] if notes else Meta(extra={})
 
 
 def expected(kind: Any) -> str:
-    """What is expected of a kind, in words."""
+    """The words for what a type expects."""
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     return meta(kind).description or "a text"

@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping as Table
 
 MAX_QUANTITY_CHARS = 64
-"""Longest text that is read as a number with a unit."""
+"""Longest text that is parsed as a number with a unit."""
 MAX_DURATION_S = 100 * 366 * 86400.0
+MIN_INTERVAL_S, MAX_INTERVAL_S = 10.0, 604_800.0
+"""Bounds of the interval of a call, in the file and in commands."""
 MAX_SIZE_BYTES = (1 << 63) - 1
 MAX_LENGTH_M = 1e9
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z%]*)", re.ASCII)
@@ -20,53 +22,53 @@ _LENGTHS = {"km": 1000.0, "m": 1.0, "": 1.0}
 _SHARES = {"%": 0.01, "": 1.0}
 
 
-def parse_duration(said: object) -> float:
+def parse_duration(raw: object) -> float:
     """Seconds from `30s`, `5m`, `5min`, `6h`, `1d`, `2y` (of 365 days), `250ms`, `PT5M` or a number.
 
     Raises ValueError with a sentence.
     """
     expected = "a duration like 30s or 5m, at most 100 years"
-    parts = _ISO_DURATION.fullmatch(said.strip()) if isinstance(said, str) and len(said) <= MAX_QUANTITY_CHARS else None
+    parts = _ISO_DURATION.fullmatch(raw.strip()) if isinstance(raw, str) and len(raw) <= MAX_QUANTITY_CHARS else None
     if parts is None or parts[0][-1] in "PT":
-        return _quantity(said, _DURATIONS, expected, MAX_DURATION_S)
+        return _parse_quantity(raw, _DURATIONS, expected, MAX_DURATION_S)
     seconds = sum(float(part or 0) * factor for part, factor in zip(parts.groups(), _ISO_FACTORS, strict=True))
-    return _quantity(seconds, _DURATIONS, expected, MAX_DURATION_S)
+    return _parse_quantity(seconds, _DURATIONS, expected, MAX_DURATION_S)
 
 
-def parse_size(said: object) -> int:
+def parse_size(raw: object) -> int:
     """Bytes from `64kB`, `256MB`, `4GB`, `64KiB` or a number of bytes. Raises ValueError with a sentence."""
-    return round(_quantity(said, _SIZES, "a size like 64kB or 4GB", MAX_SIZE_BYTES))
+    return round(_parse_quantity(raw, _SIZES, "a size like 64kB or 4GB", MAX_SIZE_BYTES))
 
 
-def parse_length(said: object) -> float:
+def parse_length(raw: object) -> float:
     """Metres from `100m`, `1km` or a number of metres. Raises ValueError with a sentence."""
-    return _quantity(said, _LENGTHS, "a length like 100m or 1km", MAX_LENGTH_M)
+    return _parse_quantity(raw, _LENGTHS, "a length like 100m or 1km", MAX_LENGTH_M)
 
 
-def parse_share(said: object) -> float:
+def parse_share(raw: object) -> float:
     """A share from `10%` or `0.1`. Raises ValueError with a sentence."""
-    return round(_quantity(said, _SHARES, "a share like 10% or 0.1", 1.0), 12)
+    return round(_parse_quantity(raw, _SHARES, "a share like 10% or 0.1", 1.0), 12)
 
 
-def _quantity(said: object, units: Table[str, float], expected: str, most: float) -> float:
-    """The number in `said`, in the unit of the bridge: from 0 to `most`, never infinite. Raises ValueError alone."""
+def _parse_quantity(raw: object, units: Table[str, float], expected: str, maximum: float) -> float:
+    """The number in `raw`, in the unit of the bridge: from 0 to `maximum`, never infinite. Raises only ValueError."""
     number: float | None = None
-    if isinstance(said, (int, float)) and not isinstance(said, bool):
-        number = said
-    elif isinstance(said, str) and len(said) <= MAX_QUANTITY_CHARS:
-        match = _QUANTITY.fullmatch(said.strip())
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        number = raw
+    elif isinstance(raw, str) and len(raw) <= MAX_QUANTITY_CHARS:
+        match = _QUANTITY.fullmatch(raw.strip())
         number = float(match[1]) * units[match[2]] if match and match[2] in units else None
-    # Compared before it is converted: an integer may have any size.
-    if number is None or not 0 <= number <= most:
-        raise ValueError(f"expected {expected}, got {_shortened(said)}")
+    # Compared before the conversion to float, which fails for an integer of any size.
+    if number is None or not 0 <= number <= maximum:
+        raise ValueError(f"expected {expected}, got {_shortened(raw)}")
     return float(number)
 
 
-def _shortened(said: object) -> str:
-    """A value as it stands in an error; a long one is cut."""
-    if isinstance(said, int) and not isinstance(said, bool) and abs(said) >= 10**20:
+def _shortened(raw: object) -> str:
+    """A value as an error shows it; a long one is cut."""
+    if isinstance(raw, int) and not isinstance(raw, bool) and abs(raw) >= 10**20:
         return "a number of more than 20 digits"
-    text = str(said)
+    text = str(raw)
     return f"'{text[:40]}…'" if len(text) > 40 else f"'{text}'"
 
 

@@ -9,7 +9,7 @@ from oneweb_bridge.config.calls import map_form
 from oneweb_bridge.config.schema import CallForm, Config, Secret, key_types, meta, without_none
 from oneweb_bridge.decode.catalogue import CALLS, Call, Field
 
-_MASK = "***"
+MASK = "***"
 
 
 def effective(config: Config) -> dict[str, Any]:
@@ -33,9 +33,9 @@ def _to_file_form(value: Any, kind: Any) -> Any:
     if value is None:
         return None
     if kind is Secret:
-        return _MASK if value else ""
+        return MASK if value else ""
     if isinstance(value, Call):
-        return _written_call(value)
+        return _call_to_file_form(value)
     if isinstance(value, msgspec.Struct):
         return {name: _to_file_form(getattr(value, name), inner) for name, inner in key_types(kind).items()}
     if isinstance(value, dict):
@@ -45,21 +45,21 @@ def _to_file_form(value: Any, kind: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _written_call(call: Call) -> dict[str, Any]:
+def _call_to_file_form(call: Call) -> dict[str, Any]:
     known = key_types(CallForm)
     plain = {name: None if name == "map" else _to_file_form(getattr(call, name), known[name]) for name in known}
     defaults = {field.name: field for field in CALLS[call.id].fields}
-    present = {field.name: _written_field(field, defaults.get(field.name)) for field in call.fields}
+    present = {field.name: _field_to_file_form(field, defaults.get(field.name)) for field in call.fields}
     return plain | {"window": plain["window"] or "none", "map": dict.fromkeys(defaults) | present}
 
 
-def _written_field(field: Field, default: Field | None) -> Any:
-    """The shortest form that gives this field: paths alone, when nothing else is unlike the catalogue."""
+def _field_to_file_form(field: Field, default: Field | None) -> Any:
+    """The shortest form that gives this field: its paths alone, when the rest is as in the catalogue."""
     form = map_form(field)
     base = map_form(default or Field(field.name, ()))
     path = field.paths[0] if len(field.paths) == 1 else list(field.paths)
-    other = {name: said for name, said in form.items() if name != "path" and said != base[name]}
-    # A unit makes a number of a field that says no type.
-    if "unit" in other:
-        other["type"] = field.type
-    return {"path": path} | other if other else path
+    changed = {name: value for name, value in form.items() if name != "path" and value != base[name]}
+    # A unit without a type means number, so the type is written with it.
+    if "unit" in changed:
+        changed["type"] = field.type
+    return {"path": path} | changed if changed else path

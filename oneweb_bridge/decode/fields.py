@@ -30,6 +30,8 @@ class DecodeRules(msgspec.Struct, frozen=True):
         return frozenset(word if word == "-1" else fold_name(word) for word in self.unlimited)
 
 
+RESERVED_MEMBERS = frozenset(("report", "time", "ts", "corrected", "replayed"))
+"""Members that the bridge itself adds to payloads; no field may have these names."""
 SetField = Callable[[Any, Fields], None]
 
 

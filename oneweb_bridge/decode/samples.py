@@ -12,7 +12,15 @@ import msgspec
 from oneweb_bridge.decode import units, values
 from oneweb_bridge.decode.border import Unreadable, at_border
 from oneweb_bridge.decode.catalogue import Call, Field
-from oneweb_bridge.decode.fields import DecodeRules, SetField, convert_number, field_setter, set_fields, stated_unit
+from oneweb_bridge.decode.fields import (
+    RESERVED_MEMBERS,
+    DecodeRules,
+    SetField,
+    convert_number,
+    field_setter,
+    set_fields,
+    stated_unit,
+)
 from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name, top_member
 from oneweb_bridge.decode.repeated_hour import Known, resolve_times
 from oneweb_bridge.decode.report_forms import (
@@ -207,5 +215,5 @@ def _set_unknown(name: str, indicator: IndicatorValue, fields: Fields) -> None:
         fields[field_name] = values.round_as_published(field_name, units.convert(number[0], unit, published_unit))
 
 
-RESERVED = frozenset(("imei", "product_id", "report", "time", "ts", "corrected", "replayed", ""))
+RESERVED = RESERVED_MEMBERS | {"imei", "product_id", ""}
 """Names that an unknown indicator must not take, because they belong to every sample."""

@@ -68,10 +68,12 @@ UNITS: dict[str, Unit] = {
 }
 """Every known unit, by the text in which the API may write it."""
 
-_ENDINGS = {
+ENDINGS = {
     "B": "bytes",
     "bit": "bits",
     "bps": "bps",
+    "Mbps": "mbps",
+    "GB": "gb",
     "%": "pct",
     "dBm": "dbm",
     "dB": "db",
@@ -81,7 +83,7 @@ _ENDINGS = {
     "m": "m",
     "deg": "deg",
 }
-"""Unit in which an unknown indicator is published -> ending of its field's name."""
+"""Unit in which a number is published -> ending of its field's name."""
 
 
 def dimension_of(unit: str) -> str:
@@ -114,7 +116,7 @@ def name_unknown_indicator(name: str, unit: str) -> tuple[str, str]:
     """Field name and published unit of an indicator that the catalogue does not know."""
     known = UNITS.get(unit)
     published_unit = known.published if known else unit
-    ending, plain_name = _ENDINGS.get(published_unit, ""), snake(name)
+    ending, plain_name = ENDINGS.get(published_unit, ""), snake(name)
     if not ending or plain_name.endswith("_" + ending):
         return plain_name, published_unit
     return f"{plain_name}_{ending}", published_unit
