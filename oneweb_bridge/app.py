@@ -28,11 +28,12 @@ from oneweb_bridge.mqtt.session import PublisherCallbacks
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.poller import Poller
-from oneweb_bridge.store import announcements, housekeeping, journal, store
+from oneweb_bridge.store import announcements, housekeeping, journal, query_thread, store
 from oneweb_bridge.trends.task import Clocks, Folder, open_folder
 from oneweb_bridge.web import health
 from oneweb_bridge.web.access import rules_of
 from oneweb_bridge.web.console import Console
+from oneweb_bridge.web.data import DataRoutes, Sources
 from oneweb_bridge.web.server import serve_http
 
 _log = logging.getLogger("oneweb_bridge.app")
@@ -81,6 +82,7 @@ async def run(
         journal.open_journal(parts.path, OUTPUT, clock=clock) as rows,
         announcements.open_devices(parts.path, parts.store.steady.now) as known,
         open_trends_folder(parts) as folder,
+        query_thread.open_query_thread(parts.path) as queries,
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
         announcer = Announcer(known, parts.tree, config)
@@ -98,6 +100,17 @@ async def run(
         executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern, announce=announcer.again)
         watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         console = Console(rules_of(config), clock, __version__, config.instance)
+        sources = Sources(
+            queries=queries,
+            poller=parts.poller,
+            tree=parts.tree,
+            health=watch,
+            info=info,
+            config=lambda: parts.config,
+            clock=clock,
+            steady=parts.store.steady,
+        )
+        console.add(*DataRoutes(sources).routes())
         async with _serve_http(watch, console, config), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")

@@ -67,15 +67,15 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 async def test_rows_are_kept_as_long_as_their_kind_says(house: House) -> None:
-    """Events, samples and what only passes through each have their own time, and go when it is over."""
-    await house.say(31, "added", "metric", "state")
+    """Events with alerts, samples and what only passes through have their own time, and go when it is over."""
+    await house.say(31, "added", "metric", "state", "alert")
     await house.say(29, "changed", "history", "alert")
     await house.say(8, "removed", "usage", "clear")
     await house.say(6, "components", "metric", "state")
     await house.say(0.5, "changed", "metric", "state")
     await house.rows.advance(99)
     assert await house.trim() == 8
-    assert await house.left() == ["changed", "removed", "components", "metric", "changed", "metric", "state"]
+    assert await house.left() == ["changed", "alert", "removed", "components", "metric", "changed", "metric", "state"]
     assert house.alerts == []
 
 

@@ -49,9 +49,12 @@ PURE = frozenset(
         "homeassistant.entities",
         "commands.decode",
         "web.access",
+        "web.advice",
         "web.assets",
         "web.gate",
+        "web.payloads",
         "web.sessions",
+        "web.tree",
         "encoding",
         "trends.bins",
         "trends.chunks",
@@ -61,7 +64,7 @@ PURE = frozenset(
 """Modules that decide: no I/O, no clock, no chance, and nothing imported but one another."""
 
 LIBRARIES = {
-    "aiohttp": {"api.client", "web.connections", "web.console", "web.health", "web.server"},
+    "aiohttp": {"api.client", "web.answers", "web.connections", "web.console", "web.data", "web.health", "web.server"},
     "aiomqtt": {
         "mqtt.link",
         "mqtt.session",
@@ -84,6 +87,7 @@ LIBRARIES = {
         "store.backup",
         "store.database",
         "store.errors",
+        "store.reading",
         "store.sample_rows",
         "trends.file",
     },

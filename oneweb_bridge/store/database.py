@@ -89,6 +89,7 @@ UPDATE cursor SET
     restore_from = (SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'restore_from')
 WHERE output = 'mqtt';
 DELETE FROM meta WHERE name IN ('dropped', 'restore_from');
+CREATE INDEX journal_events ON journal (seq) WHERE what IN ('added', 'changed', 'removed', 'components');
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""

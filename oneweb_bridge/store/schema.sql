@@ -107,6 +107,8 @@ CREATE TABLE journal (
     body BLOB NOT NULL
 );
 CREATE INDEX journal_history ON journal (id, ts);
+-- The console goes back through events, which are few among samples.
+CREATE INDEX journal_events ON journal (seq) WHERE what IN ('added', 'changed', 'removed', 'components');
 
 -- How far each output has got. `dropped` counts the rows that it never sent because they waited too long; `restore_from`
 -- is the row after which such rows left retained topics that are still to be restored.

@@ -6,46 +6,24 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import TypeVar
 
-import msgspec
 from aiohttp import web
 
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.encoding import encode
 from oneweb_bridge.web import access, assets
 from oneweb_bridge.web.access import Refusal, RequestFacts, Rules, Visitor
+from oneweb_bridge.web.answers import BadRequest, decode_body, json_response, refuse
 from oneweb_bridge.web.gate import AccessGate, Admission
+from oneweb_bridge.web.payloads import SessionState, SignIn
 
 _log = logging.getLogger("oneweb_bridge.console")
 BODY_TIMEOUT_S = 30.0
 """Seconds that a client may take to send a body."""
 IMMUTABLE = "public, max-age=31536000, immutable"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Body = TypeVar("Body")
 _ADMISSION = web.RequestKey("admission", Admission)
 _FACTS = web.RequestKey("facts", RequestFacts)
-
-
-class SessionState(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Whether this visitor is signed in, and below which path the console is. Version and instance need a sign-in."""
-
-    signed_in: bool
-    read_only: bool
-    version: str | None = None
-    instance: str | None = None
-    base: str
-
-
-class SignIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a visitor signs in with."""
-
-    token: str
-
-
-class BadRequest(Exception):
-    """The sentence for a request whose path, query or body is not what was expected."""
 
 
 class Console:
@@ -235,27 +213,6 @@ def facts_of(request: web.Request) -> RequestFacts:
         has_body=request.body_exists,
         body_bytes=request.content_length,
     )
-
-
-async def decode_body(request: web.Request, form: type[Body]) -> Body:
-    """The body of a request as a struct; an empty one as an empty object. Raises BadRequest."""
-    try:
-        return msgspec.json.decode(await request.read() or b"{}", type=form)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"body: {error}") from None
-
-
-def json_response(value: object, status: int = 200) -> web.Response:
-    """A value as JSON."""
-    return web.Response(body=encode(value), status=status, content_type="application/json")
-
-
-def refuse(refusal: Refusal) -> web.Response:
-    """A refusal as it is sent: its status and its sentence."""
-    response = json_response({"error": refusal.error}, refusal.status)
-    if refusal.retry_after_s is not None:
-        response.headers["Retry-After"] = str(refusal.retry_after_s)
-    return response
 
 
 _SENTENCES = {

@@ -1,0 +1,206 @@
+"""What the console reads of the database. Each method is one statement, so that no transaction stays open.
+
+Not async: all of it runs in the thread of `query_thread`, on a read-only connection of its own.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge.model.records import FormerJournalIds, Row
+from oneweb_bridge.store.database import uri_of
+from oneweb_bridge.store.errors import named_errors
+
+MAX_IDS = 500
+"""Ids that one statement names."""
+MAX_RECENT_ALERTS = 500
+MAX_RELATED = 5000
+"""Records that one answer lists beside its own."""
+_ROW = "seq, at, entity, id, what, name, ts, body"
+_EVENTS = "what IN ('added', 'changed', 'removed', 'components')"
+"""As the index `journal_events` has it: SQLite uses a partial index for the same words alone."""
+_IS_EVENT = "(what <> 'components' OR json_extract(CAST(body AS TEXT), '$.changed') IS NOT NULL)"
+"""The first components of a terminal are no event."""
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events are asked for: those before a row, of an entity, an id, a kind. None means all."""
+
+    before: int | None = None
+    limit: int = 100
+    entity: str | None = None
+    id: str | None = None
+    kind: str | None = None
+
+
+class StoredSetting(msgspec.Struct, frozen=True):
+    """Where a setting of a call comes from."""
+
+    call: str
+    name: str
+    source: str
+
+
+@contextlib.contextmanager
+def open_queries(path: Path) -> Iterator["Queries"]:
+    """The queries on the database at `path`. Raises StoreError and StoreUnavailable."""
+    with named_errors():
+        connection = sqlite3.connect(
+            uri_of(path, read_only=True), uri=True, isolation_level=None, check_same_thread=False
+        )
+    with contextlib.closing(connection):
+        connection.execute("PRAGMA busy_timeout = 5000")
+        yield Queries(connection)
+
+
+class Queries:
+    """Made by `open_queries`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def interrupt(self) -> None:
+        """Ends the query that runs in another thread."""
+        self._connection.interrupt()
+
+    def _iterate(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
+        return self._connection.execute(sql, parameters)
+
+    # ── the journal ────────────────────────────────────────────────────────────────────────────
+
+    def journal_ids(self) -> tuple[str, FormerJournalIds]:
+        """The journal's id, and those it had before, each with the last row that carries it."""
+        values = dict(self._iterate("SELECT name, value FROM meta WHERE name IN ('journal', 'earlier')"))
+        former: FormerJournalIds = msgspec.json.decode(values.get("earlier", "[]"), type=tuple[tuple[str, int], ...])
+        return values.get("journal", ""), former
+
+    def head(self) -> int:
+        """The number of the last row that was ever written."""
+        (row,) = self._iterate("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
+        return int(row[0])
+
+    def oldest(self) -> int:
+        """The number of the oldest row that is still there; 0 when there is none."""
+        (row,) = self._iterate("SELECT coalesce(min(seq), 0) FROM journal")
+        return int(row[0])
+
+    def rows_after(self, seq: int, limit: int) -> list[Row]:
+        """The next rows behind `seq`."""
+        sql = f"SELECT {_ROW} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [Row(*row) for row in self._iterate(sql, (seq, limit))]
+
+    def events(self, wanted: EventFilter) -> list[Row]:
+        """Rows that carry an event, newest first."""
+        conditions: list[str] = [_EVENTS, _IS_EVENT]
+        values: list[str | int] = []
+        # The plus keeps SQLite from going through all rows before `seq` instead of those of the id.
+        index = "" if wanted.id is not None else "INDEXED BY journal_events"
+        if wanted.before is not None:
+            conditions.append("seq < ?" if index else "+seq < ?")
+            values.append(wanted.before)
+        for column, value in (("id", wanted.id), ("entity", wanted.entity)):
+            if value is not None:
+                conditions.append(f"{column} = ?")
+                values.append(value)
+        if wanted.kind is not None:
+            conditions.append("CASE what WHEN 'components' THEN 'changed' ELSE what END = ?")
+            values.append(wanted.kind)
+        sql = f"SELECT {_ROW} FROM journal {index} WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
+        return [Row(*row) for row in self._iterate(sql, (*values, wanted.limit))]
+
+    def alerts(self, before: int | None, kind: str | None, limit: int) -> list[Row]:
+        """Alerts, newest first."""
+        sql = (
+            f"SELECT {_ROW} FROM journal WHERE id = '' AND what = 'alert' AND +seq < ? AND name = coalesce(?, name) "
+            "ORDER BY seq DESC LIMIT ?"
+        )
+        return [Row(*row) for row in self._iterate(sql, (1 << 62 if before is None else before, kind, limit))]
+
+    def alerts_since(self, ts: int) -> list[Row]:
+        """Alerts since a time in ms, newest first."""
+        sql = f"SELECT {_ROW} FROM journal WHERE id = '' AND what = 'alert' AND ts >= ? ORDER BY seq DESC LIMIT ?"
+        return [Row(*row) for row in self._iterate(sql, (ts, MAX_RECENT_ALERTS))]
+
+    # ── records and samples ────────────────────────────────────────────────────────────────────
+
+    def all_records(self, kind: str) -> Iterator[tuple[str, str]]:
+        """Id and document of every record of a kind, by id."""
+        return self._iterate("SELECT id, doc FROM record WHERE kind = ? ORDER BY id", (kind,))
+
+    def records(self, kind: str, ids: Iterable[str]) -> dict[str, str]:
+        """The documents of those of some ids that are stored."""
+        wanted = list(ids)
+        found: dict[str, str] = {}
+        for start in range(0, len(wanted), MAX_IDS):
+            part = wanted[start : start + MAX_IDS]
+            places = ", ".join("?" * len(part))
+            sql = f"SELECT id, doc FROM record WHERE kind = ? AND id IN ({places}) ORDER BY id"
+            found.update(self._iterate(sql, (kind, *part)))
+        return found
+
+    def record(self, kind: str, id: str) -> str | None:
+        """The document of one record."""
+        return self.records(kind, [id]).get(id)
+
+    def buckets_of(self, product_ids: Iterable[str]) -> dict[str, str]:
+        """The usage buckets of products, by bucket id."""
+        found: dict[str, str] = {}
+        for product_id in product_ids:
+            sql = (
+                "SELECT id, doc FROM record WHERE kind = 'usage' AND json_extract(doc, '$.product_id') = ? ORDER BY id"
+            )
+            found.update(self._iterate(sql, (product_id,)))
+        return found
+
+    def newest_of(self, entity: str, id: str) -> dict[str, str]:
+        """The newest sample of each report of an id."""
+        sql = "SELECT report, doc FROM newest WHERE id = ? AND entity = ? AND seq > 0 ORDER BY report"
+        return dict(self._iterate(sql, (id, entity)))
+
+    def all_newest(self, entity: str) -> Iterator[tuple[str, str, int, str]]:
+        """Id, report, time and document of every newest sample of an entity, by id."""
+        sql = "SELECT id, report, ts, doc FROM newest WHERE entity = ? AND seq > 0 ORDER BY id, report"
+        return self._iterate(sql, (entity,))
+
+    def newest_times(self) -> Iterator[tuple[str, int]]:
+        """Id and time of the newest sample of any report of every terminal."""
+        return self._iterate("SELECT id, max(ts) FROM newest WHERE entity = 'terminal' AND seq > 0 GROUP BY id")
+
+    def newest_values(self, report: str) -> Iterator[tuple[str, int, str]]:
+        """Id, time and document of the newest sample of a report, of every id."""
+        return self._iterate("SELECT id, ts, doc FROM newest WHERE report = ? AND seq > 0", (report,))
+
+    def terminals_of_product(self, product_id: str) -> list[str]:
+        """The terminals that a product belongs to."""
+        sql = "SELECT DISTINCT imei FROM product_link WHERE product_id = ? ORDER BY imei"
+        return [row[0] for row in self._iterate(sql, (product_id,))]
+
+    def products_of_terminal(self, imei: str) -> list[str]:
+        """The products of a terminal."""
+        sql = "SELECT DISTINCT product_id FROM product_link WHERE imei = ? ORDER BY product_id"
+        return [row[0] for row in self._iterate(sql, (imei,))]
+
+    def records_by_member(self, kind: str, member: str, value: str) -> dict[str, str]:
+        """The records of a kind of which a member, given by its path, has a value."""
+        sql = "SELECT id, doc FROM record WHERE kind = ? AND json_extract(doc, ?) = ? ORDER BY id LIMIT ?"
+        return dict(self._iterate(sql, (kind, f"$.{member}", value, MAX_RELATED)))
+
+    # ── calls ──────────────────────────────────────────────────────────────────────────────────
+
+    def settings(self) -> list[StoredSetting]:
+        """Where the settings come from that commands have made."""
+        return [StoredSetting(*row) for row in self._iterate("SELECT call, name, source FROM setting")]
+
+    def count_missing(self, kind: str) -> int:
+        """How many records of a kind the last complete listings did not contain."""
+        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ? AND missing > 0", (kind,))
+        return int(row[0])
+
+    def count_held_values(self, kind: str) -> int:
+        """How many records of a kind keep values that the API does not show any more: those without a hash."""
+        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ? AND hash = x''", (kind,))
+        return int(row[0])

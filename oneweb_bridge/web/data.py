@@ -1,0 +1,193 @@
+"""The routes that read: what they ask of the database, and in which form they answer."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from oneweb_bridge.clock import Clock, SteadyTime
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.model.status import Info
+from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store.errors import StoreDamaged, StoreUnavailable
+from oneweb_bridge.store.query_thread import QueryThread
+from oneweb_bridge.store.reading import EventFilter, Queries
+from oneweb_bridge.web import calls, fleet, views
+from oneweb_bridge.web.access import DATA, Refusal
+from oneweb_bridge.web.answers import BadRequest, json_response, refuse
+from oneweb_bridge.web.health import Health
+from oneweb_bridge.web.payloads import BridgeAnswer, CallsAnswer, Readiness
+
+RECENT_MS = 86_400_000
+FLEET_AGE_S = 1.0
+MAX_PAGE = 500
+PAGE = 100
+KINDS = ("added", "changed", "removed")
+ENTITIES = ("terminal", "product", "organization", "site")
+RETRY_AFTER_S = 5
+_READERS: dict[str, Callable[[Queries, str], Any]] = {
+    "terminals": views.read_terminal,
+    "products": views.read_product,
+    "organizations": views.read_organization,
+    "sites": views.read_site,
+}
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """What the console shows of a running bridge."""
+
+    queries: QueryThread
+    poller: Poller
+    tree: TopicTree
+    health: Health
+    info: Callable[[], Awaitable[Info]]
+    config: Callable[[], Config]
+    clock: Clock
+    steady: SteadyTime
+
+
+class DataRoutes:
+    """Everything that the console shows, read when it is asked for."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._queries = sources.queries
+        self._fleet: tuple[float, fleet.EncodedFleet] | None = None
+        self._fleet_lock = asyncio.Lock()
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes."""
+        routes = [
+            web.get(f"{DATA}/bridge", self._send_bridge),
+            web.get(f"{DATA}/fleet", self._send_fleet),
+            web.get(f"{DATA}/{{kind:terminals|products|organizations|sites}}/{{id:.*}}", self._send_record),
+            web.get(f"{DATA}/tree", self._send_tree),
+            web.get(f"{DATA}/calls", self._send_calls),
+            web.get(f"{DATA}/events", self._send_events),
+            web.get(f"{DATA}/alerts", self._send_alerts),
+        ]
+        return [web.RouteDef(r.method, r.path, answers_unavailable(r.handler), r.kwargs) for r in routes]
+
+    async def bridge(self) -> BridgeAnswer:
+        """State, readiness and recent alerts. Raises StoreUnavailable."""
+        rows = await self._queries.run(lambda queries: queries.alerts_since(self._sources.clock.now() - RECENT_MS))
+        ready = await self._sources.health.parts()
+        return BridgeAnswer(
+            info=await self._sources.info(),
+            ready=Readiness(api=ready.api, broker=ready.broker, journal=ready.journal),
+            alerts=views.alert_entries(rows),
+        )
+
+    async def _send_bridge(self, request: web.Request) -> web.StreamResponse:
+        read_query(request)
+        return json_response(await self.bridge())
+
+    async def _send_fleet(self, request: web.Request) -> web.StreamResponse:
+        read_query(request)
+        # Who comes while it is made waits for it; nobody has it made twice within a second.
+        async with self._fleet_lock:
+            if self._fleet is None or time.monotonic() - self._fleet[0] >= FLEET_AGE_S:
+                self._fleet = time.monotonic(), await self._queries.run(fleet.encode_fleet)
+        encoded = self._fleet[1]
+        response = web.Response(body=encoded.body, content_type="application/json")
+        if "gzip" in request.headers.get("Accept-Encoding", "").casefold():
+            response = web.Response(body=encoded.compressed, content_type="application/json")
+            response.headers["Content-Encoding"] = "gzip"
+        response.headers["Vary"] = "Accept-Encoding"
+        return response
+
+    async def _send_record(self, request: web.Request) -> web.StreamResponse:
+        read_query(request)
+        kind, id = request.match_info["kind"], request.match_info["id"]
+        answer = await self._queries.run(lambda queries: _READERS[kind](queries, id))
+        if answer is None:
+            return refuse(Refusal(404, f"there is no record of this id among the {kind}"))
+        return json_response(answer)
+
+    async def _send_tree(self, request: web.Request) -> web.StreamResponse:
+        read_query(request)
+        return json_response(await self._queries.run(views.read_tree))
+
+    async def _send_calls(self, request: web.Request) -> web.StreamResponse:
+        read_query(request)
+        holding = calls.holding_calls(self._sources.poller)
+        stored = await self._queries.run(lambda queries: calls.read_stored_calls(queries, holding))
+        return json_response(self._calls(stored))
+
+    def _calls(self, stored: calls.StoredCalls) -> CallsAnswer:
+        limit = calls.hourly_limit(self._sources.config().api.rate_limit)
+        return calls.calls_answer(self._sources.poller, stored, limit, self._sources.clock, self._sources.steady)
+
+    async def _send_events(self, request: web.Request) -> web.StreamResponse:
+        query = read_query(request, "before", "limit", "entity", "id", "kind")
+        wanted = EventFilter(
+            before=_number(query, "before", None, 1, 1 << 62),
+            limit=_number(query, "limit", PAGE, 1, MAX_PAGE) or PAGE,
+            entity=_choice(query, "entity", ENTITIES),
+            id=query.get("id"),
+            kind=_choice(query, "kind", KINDS),
+        )
+        return json_response(
+            await self._queries.run(lambda queries: views.read_events(queries, self._sources.tree, wanted))
+        )
+
+    async def _send_alerts(self, request: web.Request) -> web.StreamResponse:
+        query = read_query(request, "before", "limit", "kind")
+        before, limit = _number(query, "before", None, 1, 1 << 62), _number(query, "limit", PAGE, 1, MAX_PAGE) or PAGE
+        kind = query.get("kind")
+        return json_response(await self._queries.run(lambda queries: views.read_alerts(queries, before, kind, limit)))
+
+
+def answers_unavailable(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
+    """A route that says 503 while the database cannot be read."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except StoreUnavailable as error:
+            return refuse(Refusal(503, f"the database cannot be read now: {error}", RETRY_AFTER_S))
+        except StoreDamaged:
+            return refuse(Refusal(503, "the database is damaged: stop the bridge and put a backup in its place"))
+
+    return answer
+
+
+# ── queries ────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_query(request: web.Request, *known: str) -> Mapping[str, str]:
+    """The parameters of a request, each once. Raises BadRequest for another one."""
+    for name in request.query:
+        if name not in known:
+            expected = f"expected one of {', '.join(known)}" if known else "expected none"
+            raise BadRequest(f"unknown parameter {name[:40]!r}: {expected}")
+        if len(request.query.getall(name)) > 1:
+            raise BadRequest(f"{name}: expected once")
+    return dict(request.query)
+
+
+def _number(query: Mapping[str, str], name: str, default: int | None, least: int, most: int) -> int | None:
+    text = query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+        raise BadRequest(f"{name}: expected a whole number from {least} to {most}")
+    return int(text)
+
+
+def _choice(query: Mapping[str, str], name: str, known: tuple[str, ...]) -> str | None:
+    value = query.get(name)
+    if value is not None and value not in known:
+        raise BadRequest(f"{name}: expected one of {', '.join(known)}")
+    return value
+
+
+def decode_seq(text: str) -> tuple[str, int] | None:
+    """Journal and row of what `fleet` and `live` give; None for another text."""
+    journal, _, seq = text.rpartition(":")
+    is_number = seq.isascii() and seq.isdecimal() and len(seq) < 20
+    return (journal, int(seq)) if journal and is_number else None

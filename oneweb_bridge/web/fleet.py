@@ -1,0 +1,187 @@
+"""The table of the fleet: for each terminal a row of its newest values, from records, samples, usage and forecasts."""
+
+import gzip
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from oneweb_bridge.decode.values import parse_time
+from oneweb_bridge.encoding import encode
+from oneweb_bridge.store.reading import Queries
+from oneweb_bridge.web.payloads import FLEET_COLUMNS, Cell, FleetAnswer
+
+SIGNAL, AVAILABILITY = "signal_quality", "link_availability"
+COMPRESSION = 3
+"""At 10 000 terminals a third of the time of level 6, and a tenth larger."""
+
+
+class _Terminal(msgspec.Struct, gc=False):
+    name: Any = None
+    state: Any = None
+    last_seen: Any = None
+    latitude: Any = None
+    longitude: Any = None
+    product_ids: list[str] = []
+
+
+class _Reference(msgspec.Struct, frozen=True, gc=False):
+    id: str | None = None
+    name: str | None = None
+
+
+_NOWHERE = _Reference()
+
+
+class _Relations(msgspec.Struct, gc=False):
+    product_ids: list[str] | None = None
+    site: _Reference = _NOWHERE
+    end_customer: _Reference = _NOWHERE
+    distribution_partner: _Reference = _NOWHERE
+
+
+class _Named(msgspec.Struct, gc=False):
+    name: Any = None
+
+
+class _Bucket(msgspec.Struct, gc=False):
+    bucket_id: str = ""
+    product_id: str | None = None
+    used_gb: float | None = None
+    entitlement_gb: float | None = None
+    remaining_unlimited: bool = False
+    overage_blocks: Any = None
+
+    def used_pct(self) -> float | None:
+        """Per cent of the entitlement that is used; None where it is not known, or there is no limit."""
+        if self.remaining_unlimited or self.used_gb is None or not self.entitlement_gb:
+            return None
+        return round(100 * self.used_gb / self.entitlement_gb, 2)
+
+
+class _Forecast(msgspec.Struct, gc=False):
+    status: str | None = None
+    exhausted_p50: str | None = None
+
+
+class _Signal(msgspec.Struct, gc=False):
+    sinr_db: Any = None
+
+
+class _Availability(msgspec.Struct, gc=False):
+    link_availability_pct: Any = None
+
+
+class FleetParts(msgspec.Struct):
+    """What the rows are joined from, by id."""
+
+    relations: dict[str, _Relations]
+    products: dict[str, Any]
+    buckets: dict[str, tuple[float | None, _Bucket]]
+    forecasts: dict[str, _Forecast]
+    seen: dict[str, int]
+    signal: dict[str, tuple[int, Any]]
+    availability: dict[str, tuple[int, Any]]
+
+
+class EncodedFleet(msgspec.Struct, frozen=True):
+    """The answer as it is sent, plain and compressed."""
+
+    body: bytes
+    compressed: bytes
+
+
+def encode_fleet(queries: Queries) -> EncodedFleet:
+    """The fleet's answer in its bytes."""
+    body = encode(read_fleet(queries))
+    return EncodedFleet(body, gzip.compress(body, COMPRESSION, mtime=0))
+
+
+def read_fleet(queries: Queries) -> FleetAnswer:
+    """The fleet's table. What is committed while it is read may be in it, and comes again from `seq` on."""
+    seq = f"{queries.journal_ids()[0]}:{queries.head()}"
+    parts = _read_parts(queries)
+    decode = msgspec.json.Decoder(_Terminal).decode
+    rows = [_row(imei, decode(doc), parts) for imei, doc in queries.all_records("terminal")]
+    return FleetAnswer(seq=seq, columns=list(FLEET_COLUMNS), rows=rows)
+
+
+def _read_parts(queries: Queries) -> FleetParts:
+    relations = msgspec.json.Decoder(_Relations).decode
+    named = msgspec.json.Decoder(_Named).decode
+    forecast = msgspec.json.Decoder(_Forecast).decode
+    signal, availability = msgspec.json.Decoder(_Signal).decode, msgspec.json.Decoder(_Availability).decode
+    return FleetParts(
+        relations={id: relations(doc) for id, doc in queries.all_records("relations")},
+        products={id: named(doc).name for id, doc in queries.all_records("product")},
+        buckets=_fullest_buckets(queries),
+        forecasts={id: forecast(doc) for id, doc in queries.all_records("forecast")},
+        seen=dict(queries.newest_times()),
+        signal={id: (ts, signal(doc).sinr_db) for id, ts, doc in queries.newest_values(SIGNAL)},
+        availability={
+            id: (ts, availability(doc).link_availability_pct) for id, ts, doc in queries.newest_values(AVAILABILITY)
+        },
+    )
+
+
+def _fullest_buckets(queries: Queries) -> dict[str, tuple[float | None, _Bucket]]:
+    """Of each product the bucket that is used up most, with its per cent; the first where none has a limit."""
+    decode = msgspec.json.Decoder(_Bucket).decode
+    found: dict[str, tuple[float | None, _Bucket]] = {}
+    for id, doc in queries.all_records("usage"):
+        bucket = decode(doc)
+        bucket.bucket_id = id
+        if bucket.product_id is None:
+            continue
+        before, used_pct = found.get(bucket.product_id), bucket.used_pct()
+        if before is None or (used_pct is not None and (before[0] is None or used_pct > before[0])):
+            found[bucket.product_id] = used_pct, bucket
+    return found
+
+
+_NO_RELATIONS = _Relations()
+_NO_FORECAST = _Forecast()
+_NO_SAMPLE: tuple[int | None, Any] = (None, None)
+
+
+def _row(imei: str, terminal: _Terminal, parts: FleetParts) -> list[Cell]:
+    relations = parts.relations.get(imei, _NO_RELATIONS)
+    product_ids = terminal.product_ids if relations.product_ids is None else relations.product_ids
+    used_pct, bucket = _fullest(product_ids, parts)
+    product_id = bucket.product_id if bucket is not None else next(iter(product_ids), None)
+    forecast = _NO_FORECAST if bucket is None else parts.forecasts.get(bucket.bucket_id, _NO_FORECAST)
+    sinr_ts, sinr = parts.signal.get(imei, _NO_SAMPLE)
+    availability_ts, availability = parts.availability.get(imei, _NO_SAMPLE)
+    last_seen = parse_time(terminal.last_seen)
+    return [
+        imei,
+        terminal.name,
+        terminal.state,
+        max(filter(None, (last_seen, parts.seen.get(imei))), default=None),
+        sinr,
+        sinr_ts,
+        availability,
+        availability_ts,
+        None if bucket is None else bucket.bucket_id,
+        used_pct,
+        None if bucket is None else bucket.overage_blocks,
+        forecast.status,
+        parse_time(forecast.exhausted_p50),
+        product_id,
+        None if product_id is None else parts.products.get(product_id),
+        *_flat(relations.site),
+        *_flat(relations.end_customer),
+        *_flat(relations.distribution_partner),
+        terminal.latitude,
+        terminal.longitude,
+    ]
+
+
+def _fullest(product_ids: list[str], parts: FleetParts) -> tuple[float | None, _Bucket | None]:
+    candidates = [parts.buckets[id] for id in product_ids if id in parts.buckets]
+    return max(candidates, key=lambda candidate: -1.0 if candidate[0] is None else candidate[0], default=(None, None))
+
+
+def _flat(reference: _Reference) -> Iterator[str | None]:
+    yield reference.id
+    yield reference.name

@@ -1,0 +1,386 @@
+"""What the console's routes answer, compared with what the simulated API has and what the bridge publishes."""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.encoding import encode
+from oneweb_bridge.model.records import Batch, Entry, NewestSampleWrite, RecordWrite
+from oneweb_bridge.model.status import Alarm
+from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.store import store
+from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.query_thread import open_query_thread
+from oneweb_bridge.store.reading import EventFilter, Queries, open_queries
+from oneweb_bridge.web import fleet, views
+from oneweb_bridge.web.advice import ADVICE
+from oneweb_bridge.web.payloads import FLEET_COLUMNS, TreeNode
+from oneweb_bridge.web.tree import Organization, Reference, Site, Terminal, build_tree
+from tests import harness
+from tests.campaign import is_at_rest
+
+
+class Api:
+    """The console's API of a running bridge."""
+
+    def __init__(self, session: aiohttp.ClientSession, port: int) -> None:
+        self._session = session
+        self.url = f"http://127.0.0.1:{port}"
+
+    async def get(self, path: str, status: int = 200) -> Any:
+        async with self._session.get(f"{self.url}/api/v1/{path}") as answer:
+            assert answer.status == status, await answer.text()
+            return await answer.json()
+
+
+@contextlib.asynccontextmanager
+async def asking(world: harness.World, recorder: harness.Recorder) -> AsyncIterator[Api]:
+    """The API of a bridge that has published everything."""
+    http = mosquitto.free_port()
+    async with harness.running(world.config(http={"listen": f"127.0.0.1:{http}"})), aiohttp.ClientSession() as session:
+        await recorder.until(lambda: is_at_rest(recorder))
+        yield Api(session, http)
+
+
+async def test_answers_are_what_is_published(world: harness.World) -> None:
+    """Records, relations, samples, usage, events and calls are those of the topics; ids that are not there are 404."""
+    async with harness.recording(world.port) as recorder, asking(world, recorder) as api:
+        said = recorder.retained
+        fleet_answer = await api.get("fleet")
+        assert fleet_answer["columns"] == list(FLEET_COLUMNS)
+        rows = {row[0]: dict(zip(FLEET_COLUMNS, row, strict=True)) for row in fleet_answer["rows"]}
+        imeis = {record["id"] for record in world.api.truth("terminals")}
+        assert set(rows) == imeis
+        for imei, row in rows.items():
+            record = said[f"oneweb/terminal/{imei}/state"]
+            assert (row["name"], row["state"], row["latitude"]) == (
+                record["name"],
+                record["state"],
+                record.get("latitude"),
+            )
+            relations = said[f"oneweb/terminal/{imei}/relations"]
+            assert row["site"] == relations.get("site", {}).get("name")
+            assert row["end_customer_id"] == relations.get("end_customer", {}).get("id")
+
+        imei = min(imei for imei in imeis if rows[imei]["bucket_id"])
+        terminal = await api.get(f"terminals/{imei}")
+        assert terminal["record"] == said[f"oneweb/terminal/{imei}/state"]
+        assert terminal["relations"] == said[f"oneweb/terminal/{imei}/relations"]
+        assert terminal["components"] == said[f"oneweb/terminal/{imei}/components"]["components"]
+        assert [product["product_id"] for product in terminal["products"]] == terminal["relations"]["product_ids"]
+        product = await api.get(f"products/{rows[imei]['product_id']}")
+        assert product["record"] == said[f"oneweb/product/{rows[imei]['product_id']}/state"]
+        assert product["terminal"] == terminal["record"]
+        assert rows[imei]["bucket_id"] in [bucket["bucket_id"] for bucket in product["buckets"]]
+        site = await api.get(f"sites/{rows[imei]['site_id']}")
+        assert imei in [record["imei"] for record in site["terminals"]]
+        organization = await api.get(f"organizations/{rows[imei]['end_customer_id']}")
+        assert organization["record"]["organization_id"] == rows[imei]["end_customer_id"]
+        for kind in ("terminals", "products", "organizations", "sites"):
+            assert "no record" in (await api.get(f"{kind}/nobody%2Fhere", 404))["error"]
+
+        tree = await api.get("tree")
+        assert sum(root["terminals"] for root in tree["roots"]) == len(imeis)
+
+        events = await api.get("events?limit=500")
+        published = [event for topic, event, _ in recorder.messages if "/event/" in topic]
+        assert {event["id"] for event in events["events"]} <= {event["id"] for event in published}
+        known = {event["id"]: event for event in published}
+        assert all(event == known[event["id"]] for event in events["events"])
+
+        calls = await api.get("calls")
+        assert {call["call"] for call in calls["calls"]} == set(harness.QUICK)
+        assert calls["requests_per_hour"] == pytest.approx(sum(c["requests_per_hour"] for c in calls["calls"]), abs=12)
+        assert calls["held"] == []
+        assert {(c["source"]["enabled"], c["source"]["interval"]) for c in calls["calls"]} == {("file", "file")}
+
+        bridge = await api.get("bridge")
+        assert bridge["ready"] == {"api": True, "broker": True, "journal": True}
+        assert bridge["info"]["instance"] == "main"
+        for path in ("bridge?x=1", "fleet?seq=1", "events?limit=0", "events?limit=501", "events?kind=state"):
+            assert (await api.get(path, 400))["error"]
+        for path in ("events?before=x", "events?limit=1&limit=2", "events?entity=call", "alerts?entity=terminal"):
+            assert (await api.get(path, 400))["error"]
+
+
+# ── from a database that a test fills ──────────────────────────────────────────────────────────
+
+
+@contextlib.asynccontextmanager
+async def filled(path: Path, *batches: Batch) -> AsyncIterator[Queries]:
+    """The queries on a database that holds these batches."""
+    async with store.open_store(path) as opened:
+        for batch in batches:
+            await opened.commit(batch)
+        with open_queries(path) as queries:
+            yield queries
+
+
+def records(kind: Any, **docs: dict[str, Any]) -> Batch:
+    return Batch(puts=[RecordWrite(kind, id, encode(doc)) for id, doc in docs.items()])
+
+
+def sample(report: str, id: str, ts: int, **values: Any) -> Batch:
+    entries = [Entry("terminal", id, "metric", report, ts, b"{}")]
+    return Batch(entries=entries, newest=[NewestSampleWrite("terminal", report, id, ts, 0, encode(values), 0)])
+
+
+async def row_of(queries: Queries, imei: str = "1") -> dict[str, Any]:
+    rows = [dict(zip(FLEET_COLUMNS, row, strict=True)) for row in fleet.read_fleet(queries).rows]
+    return next(row for row in rows if row["imei"] == imei)
+
+
+async def test_fleet_joins_what_is_known(tmp_path: Path) -> None:
+    """A row has the newest of all: the fullest bucket of its products, its forecast, and the last sign of life."""
+    relations = {
+        "imei": "1",
+        "product_ids": ["P0", "P1", "P2"],
+        "site": {"id": "S"},
+        "end_customer": {"id": "C", "name": "Cu"},
+    }
+    async with filled(
+        tmp_path / "bridge.db",
+        records("terminal", **{"1": {"imei": "1", "name": "Skua", "last_seen": "2025-06-17T13:00:00.000Z"}, "2": {}}),
+        records("relations", **{"1": relations}),
+        records("product", P0={"name": "none used"}, P1={"name": "half"}, P2={"name": "most"}),
+        records(
+            "usage",
+            a={"product_id": "P1", "used_gb": 50.0, "entitlement_gb": 100.0},
+            b={"product_id": "P2", "used_gb": 10.0, "entitlement_gb": 30.0},
+            c={"product_id": "P2", "used_gb": 200.005, "entitlement_gb": 300.0, "overage_blocks": 2},
+            d={"product_id": "P0", "used_gb": 900.0, "entitlement_gb": 1.0, "remaining_unlimited": True},
+        ),
+        records("forecast", c={"status": "ok", "exhausted_p50": "2026-11-27T00:00:00Z"}),
+        sample("signal_quality", "1", 1_750_167_607_000, sinr_db=10.2),
+        sample("link_availability", "1", 1_750_000_000_000, link_availability_pct=99.5),
+    ) as queries:
+        row = await row_of(queries)
+        assert {name: value for name, value in row.items() if value is not None} == {
+            "imei": "1",
+            "name": "Skua",
+            "seen_ts": 1_750_167_607_000,
+            "sinr_db": 10.2,
+            "sinr_ts": 1_750_167_607_000,
+            "link_availability_pct": 99.5,
+            "availability_ts": 1_750_000_000_000,
+            "bucket_id": "c",
+            "used_pct": 66.67,
+            "overage_blocks": 2,
+            "forecast_status": "ok",
+            "exhausted_ts": 1_795_737_600_000,
+            "product_id": "P2",
+            "product": "most",
+            "site_id": "S",
+            "end_customer_id": "C",
+            "end_customer": "Cu",
+        }
+        assert [value for value in (await row_of(queries, "2")).values() if value is not None] == ["2"]
+        assert json.loads(fleet.encode_fleet(queries).body)["seq"] == f"{queries.journal_ids()[0]}:2"
+
+
+async def test_fleet_shows_the_first_product_of_a_terminal_without_limits(tmp_path: Path) -> None:
+    """An unlimited bucket is shown without a per cent, and a product without one as well."""
+    async with filled(
+        tmp_path / "bridge.db",
+        records("terminal", **{"1": {"product_ids": ["P1"]}, "2": {"product_ids": ["P2", "P1"]}, "3": {}}),
+        records("usage", a={"product_id": "P1", "used_gb": 5.0, "remaining_unlimited": True, "entitlement_gb": 1.0}),
+        records("product", P2={"name": "Plan"}),
+    ) as queries:
+        first, second = await row_of(queries), await row_of(queries, "2")
+        assert (first["product_id"], first["bucket_id"], first["used_pct"]) == ("P1", "a", None)
+        assert (second["product_id"], second["bucket_id"], second["product"]) == ("P1", "a", None)
+        assert (await row_of(queries, "3"))["product_id"] is None
+
+
+async def test_events_are_paged_from_the_newest(tmp_path: Path) -> None:
+    """Pages follow one another without a gap or an overlap, filters hold, and a first component list is no event."""
+    entries = []
+    for number in range(20):
+        entries.append(Entry("terminal", "1", "metric", "traffic", number, b'{"x":1}'))
+        entries.append(
+            Entry("site" if number % 2 else "terminal", "12"[number % 2], "changed", "", number, b'{"changed":{}}')
+        )
+    entries.append(Entry("terminal", "1", "components", "", 99, b'{"components":{}}'))
+    entries.append(Entry("terminal", "1", "components", "", 100, b'{"components":{},"changed":{"components.a":{}}}'))
+    entries.append(Entry("terminal", "1", "removed", "", 101, b'{"record":{}}'))
+    async with filled(tmp_path / "bridge.db", Batch(entries=entries)) as queries:
+        tree = TopicTree("oneweb", "main", *queries.journal_ids())
+
+        def pages(**wanted: Any) -> list[int]:
+            found, before = [], None
+            while True:
+                answer = views.read_events(queries, tree, EventFilter(**wanted, limit=4, before=before))
+                found += [int(msgspec.json.decode(event)["id"].rpartition(":")[2]) for event in answer.events]
+                before = answer.next
+                if before is None:
+                    return found
+
+        every = pages()
+        assert every == sorted(every, reverse=True)
+        assert len(every) == 22
+        assert 41 not in every
+        assert pages(kind="removed") == [43]
+        assert pages(kind="changed") == every[1:]
+        assert len(pages(entity="site")) == len(pages(id="2")) == len(pages(entity="site", id="2")) == 10
+        assert pages(entity="product") == pages(id="3") == []
+
+
+async def test_event_index_is_used(tmp_path: Path) -> None:
+    """Going back through events reads no samples, and all other queries find their rows by an index."""
+    seen: set[str] = set()
+    async with filled(tmp_path / "bridge.db") as queries:
+        queries._connection.set_trace_callback(seen.add)
+        tree = TopicTree("oneweb", "main", *queries.journal_ids())
+        views.read_events(queries, tree, EventFilter(before=5, kind="added"))
+        views.read_events(queries, tree, EventFilter(before=5, id="1"))
+        views.read_alerts(queries, 5, "x", 1)
+        queries.alerts_since(1)
+        queries.rows_after(1, 1)
+        queries.oldest()
+        fleet.read_fleet(queries)
+        views.read_tree(queries)
+        queries.buckets_of(["P"])
+        queries.records("terminal", ["1"])
+        queries.newest_of("terminal", "1")
+        queries.products_of_terminal("1")
+        queries.terminals_of_product("1")
+        queries.count_missing("terminal")
+        queries.count_held_values("terminal")
+        queries._connection.set_trace_callback(None)
+        plans = {
+            sql: " / ".join(row[3] for row in queries._iterate(f"EXPLAIN QUERY PLAN {sql}"))
+            for sql in seen
+            if "meta" not in sql
+        }
+    scans = {sql: plan for sql, plan in plans.items() if "SCAN" in plan}
+    assert all("newest" in sql or "sqlite_sequence" in sql for sql in scans), scans
+    assert any("SCAN journal USING INDEX journal_events" in plan or "journal_events" in plan for plan in plans.values())
+
+
+async def test_alerts_have_advice(tmp_path: Path) -> None:
+    """Alerts come newest first, filtered by kind, each with what to do about it."""
+    alerts = [
+        Entry("bridge", "", "alert", kind, ts, encode(Alarm("2025-06-17T14:15:02.113Z", kind, "message", call)))
+        for ts, kind, call in ((1, "removal_held", "sites"), (2, "topics_accepted", None), (3, "removal_held", None))
+    ]
+    async with filled(tmp_path / "bridge.db", Batch(entries=alerts)) as queries:
+        first = views.read_alerts(queries, None, None, 2)
+        assert [(a.seq, a.kind, a.call) for a in first.alerts] == [
+            (3, "removal_held", None),
+            (2, "topics_accepted", None),
+        ]
+        assert (first.next, first.alerts[1].advice) == (2, None)
+        last = views.read_alerts(queries, first.next, None, 2)
+        assert ([a.call for a in last.alerts], last.next) == (["sites"], None)
+        assert last.alerts[0].advice == ADVICE["removal_held"]
+        assert len(views.read_alerts(queries, None, "removal_held", 5).alerts) == 2
+        assert [row.seq for row in queries.alerts_since(2)] == [3, 2]
+
+
+def test_advice_is_that_of_the_documentation() -> None:
+    """What the console advises is what docs/operating.md says, for every kind of alert."""
+    text = (Path(__file__).parent.parent / "docs/operating.md").read_text()
+    table = re.findall(
+        r"^\| `([a-z_]+)` \| .* \| (.*) \|$", text[text.index("## Alerts") : text.index("Also worth")], re.MULTILINE
+    )
+    documented = {kind: re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", advice).replace("`", "") for kind, advice in table}
+    assert {kind: advice for kind, advice in documented.items() if advice != "nothing"} == ADVICE
+
+
+# ── the tree ───────────────────────────────────────────────────────────────────────────────────
+
+
+def outline(nodes: list[TreeNode]) -> list[Any]:
+    """Nodes as `kind id count`, with those below."""
+    return [[f"{node.kind} {node.id} {node.terminals}", *outline(node.children)] for node in nodes]
+
+
+def test_tree_counts_each_terminal_once() -> None:
+    """A terminal counts under its owner and up its parents; what has no place stands at the root; the roots add up."""
+    organizations = {
+        "partner": Organization("Partner"),
+        "b": Organization("Beta", "partner"),
+        "a": Organization("Alpha", "partner"),
+        "lost": Organization("Lost", "nobody"),
+    }
+    sites = {"s": Site("Shared"), "empty": Site("Empty", "b"), "stray": Site("Stray", "nobody")}
+    terminals = [
+        Terminal("online", Reference("s", "Shared"), Reference("a")),
+        Terminal("offline", Reference("s"), Reference("b")),
+        Terminal("online", None, Reference("a")),
+        Terminal("online", None, Reference("unknown", "Unknown")),
+        Terminal(None, Reference("new", "New"), None),
+        Terminal("online", None, None),
+    ]
+    roots = build_tree(organizations, sites, terminals)
+    assert outline(roots) == [
+        ["organization lost 0"],
+        [
+            "organization partner 3",
+            ["organization a 2", ["site s 1"], ["none  1"]],
+            ["organization b 1", ["site empty 0"], ["site s 1"]],
+        ],
+        ["organization unknown 1", ["none  1"]],
+        ["site new 1"],
+        ["site stray 0"],
+        ["none  1"],
+    ]
+    assert roots[1].states == {"online": 2, "offline": 1}
+    assert roots[3].states == {"unknown": 1}
+    assert sum(root.terminals for root in roots) == len(terminals)
+
+
+def test_tree_ends_where_parents_go_round() -> None:
+    """Organizations that are one another's parents are shown, and their terminals counted once."""
+    organizations = {
+        "a": Organization(None, "c"),
+        "b": Organization(None, "a"),
+        "c": Organization(None, "b"),
+        "d": Organization(None, "d"),
+    }
+    roots = build_tree(organizations, {}, [Terminal("online", None, Reference("b"))])
+    assert outline(roots) == [
+        ["organization a 1", ["organization b 1", ["organization c 0"], ["none  1"]]],
+        ["organization d 0"],
+    ]
+
+
+# ── the thread ─────────────────────────────────────────────────────────────────────────────────
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+
+async def test_long_query_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query that takes too long ends with an error, also when its asker has gone; the next one is answered."""
+    monkeypatch.setattr("oneweb_bridge.store.query_thread.QUERY_TIMEOUT_S", 0.1)
+    async with store.open_store(tmp_path / "bridge.db"), open_query_thread(tmp_path / "bridge.db") as thread:
+        with pytest.raises(StoreUnavailable, match="took longer"):
+            await thread.run(endless)
+        assert await thread.run(Queries.head) == 0
+        monkeypatch.setattr("oneweb_bridge.store.query_thread.QUERY_TIMEOUT_S", 60.0)
+        asked = asyncio.create_task(thread.run(endless))
+        queued = asyncio.create_task(thread.run(Queries.head))
+        await asyncio.sleep(0)
+        asked.cancel()
+        assert await queued == 0
+        await asyncio.gather(asked, return_exceptions=True)
+
+
+def endless(queries: Queries) -> Any:
+    return list(queries._iterate(ENDLESS))
+
+
+async def test_reader_cannot_write(tmp_path: Path) -> None:
+    """The console's connection is read-only."""
+    async with store.open_store(tmp_path / "bridge.db"), open_query_thread(tmp_path / "bridge.db") as thread:
+        with pytest.raises(StoreUnavailable, match="readonly"):
+            await thread.run(lambda queries: list(queries._iterate("DELETE FROM setting")))
