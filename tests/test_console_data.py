@@ -126,7 +126,7 @@ async def filled(path: Path, *batches: Batch) -> AsyncIterator[Queries]:
 
 
 def records(kind: Any, **docs: dict[str, Any]) -> Batch:
-    return Batch(puts=[RecordWrite(kind, id, encode(doc)) for id, doc in docs.items()])
+    return Batch(writes=[RecordWrite(kind, id, encode(doc)) for id, doc in docs.items()])
 
 
 def sample(report: str, id: str, ts: int, **values: Any) -> Batch:

@@ -6,7 +6,8 @@ from oneweb_bridge.clock import Clock, SteadyTime
 from oneweb_bridge.config.schema import RateLimit
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import rfc3339
-from oneweb_bridge.polling.poller import CallRuntime, Poller
+from oneweb_bridge.polling.call_runtime import CallRuntime
+from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.reading import Queries, StoredSetting
 from oneweb_bridge.web.payloads import CallEntry, CallsAnswer, HeldEntry, SettingSources, Source
 
