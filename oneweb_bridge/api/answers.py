@@ -1,6 +1,6 @@
 """One HTTP request to the API, its answer, and what can be read from the answer alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
@@ -11,12 +11,19 @@ from oneweb_bridge.api.errors import BadAnswer
 from oneweb_bridge.api.headers import origin, resolve
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.decode.bounds import EARLIEST
+from oneweb_bridge.decode.paths import fold_name
 
 MAX_REDIRECTS = 3
 _HTML_TYPES = frozenset(("text/html", "application/xhtml+xml"))
 _JSON_BEGINS = frozenset((b"[", b"{", b'"', b""))
-_MESSAGE_MEMBERS = ("message", "reason", "error", "description")
+_MESSAGE_MEMBERS = frozenset(
+    [
+        *("message", "reason", "error", "description", "detail", "details", "title", "cause", "exception"),
+        *("errordescription", "errormessage", "faultstring", "errors", "fault", "moreinfo"),
+    ]
+)
 _MAX_MESSAGE_CHARS = 200
+_MAX_MESSAGE_DEPTH = 4
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -76,15 +83,33 @@ def describe_refusal(answer: Answer, masks: Masks) -> str:
 
 
 def message_in(body: bytes, masks: Masks) -> str:
-    """The message of an error body in parentheses: one short line without secrets; "" when the body is not JSON."""
+    """The message of an error body in parentheses: one short line without secrets; "" when the body is not JSON.
+
+    Of several the longest, because the others are mostly the name of the status.
+    """
     try:
         decoded = msgspec.json.decode(body[:65536])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
-    members = [decoded.get(name) for name in _MESSAGE_MEMBERS] if isinstance(decoded, dict) else []
-    message = next((text for text in members if isinstance(text, str)), "")
+    message = max(_messages(decoded, 0), key=len, default="")
     line = " ".join(masks.mask_text(message).split())[:_MAX_MESSAGE_CHARS]
     return f" ({line})" if line else ""
+
+
+def _messages(body: object, depth: int) -> Iterator[str]:
+    """The texts in an error body that are for people."""
+    if depth > _MAX_MESSAGE_DEPTH:
+        return
+    if isinstance(body, list):
+        for element in body[:3]:
+            yield from _messages(element, depth + 1)
+    elif isinstance(body, dict):
+        for name, value in body.items():
+            if len(name) <= _MAX_MESSAGE_CHARS and fold_name(name) in _MESSAGE_MEMBERS:
+                if isinstance(value, str):
+                    yield value[:_MAX_MESSAGE_CHARS]
+                else:
+                    yield from _messages(value, depth + 1)
 
 
 def parse_date(header: str | None) -> int | None:

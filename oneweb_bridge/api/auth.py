@@ -1,9 +1,9 @@
 """The credentials of each request: Basic, headers, or an OAuth2 token that is renewed before it ends."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated
 from urllib.parse import urljoin
 
 import msgspec
@@ -12,6 +12,7 @@ from oneweb_bridge.api.answers import Answer, Request, message_in, without_query
 from oneweb_bridge.api.errors import ApiError, BadAnswer, NotFound, Unauthorized
 from oneweb_bridge.config.masks import Masks, basic_credentials
 from oneweb_bridge.config.schema import Api as ApiSettings
+from oneweb_bridge.decode.paths import fold_name
 
 PostForm = Callable[[Request, dict[str, str], dict[str, str]], Awaitable[Answer]]
 """Sends a request with these headers and this form, within the limits of the API."""
@@ -28,15 +29,39 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class TokenAnswer(msgspec.Struct, frozen=True):
-    """The members of a token's answer that are used. Source: RFC 6749, section 5.1."""
+    """A token and for how many seconds it is valid, where the answer says so."""
 
-    access_token: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z")]
+    access_token: str
     expires_in: float | None = None
 
     def lifetime(self) -> float:
         """For how many seconds the token is used: a little less than it is valid, also when that is short."""
         valid_for = DEFAULT_TOKEN_LIFE_S if self.expires_in is None else min(self.expires_in, MAX_TOKEN_LIFE_S)
         return max(1.0, valid_for - min(30.0, valid_for / 10))
+
+
+_TOKEN_MEMBERS = ("accesstoken", "token", "bearertoken")
+_WRAPPERS = ("token", "accesstoken", "data", "result", "response")
+_TOKEN = re.compile(r"[!-~]+")
+
+
+def parse_token(body: bytes) -> TokenAnswer:
+    """The token in an answer: `access_token` of RFC 6749, section 5.1, or what else it is called. Raises ValueError."""
+    answer = msgspec.json.decode(body)
+    for _ in range(3):
+        if not isinstance(answer, dict):
+            break
+        members = {fold_name(name): value for name, value in answer.items() if len(name) <= MAX_NAME_CHARS}
+        token = next((members[name] for name in _TOKEN_MEMBERS if isinstance(members.get(name), str)), None)
+        if token is not None:
+            if not _TOKEN.fullmatch(token):
+                break
+            return TokenAnswer(token, msgspec.convert(members.get("expiresin"), float | None, strict=False))
+        answer = next((members[name] for name in _WRAPPERS if isinstance(members.get(name), dict)), None)
+    raise ValueError("no token in the answer")
+
+
+MAX_NAME_CHARS = 100
 
 
 class SignIn:
@@ -107,10 +132,11 @@ class SignIn:
             raise Unauthorized(f"{without_query(url)} gave no token: it answered {answer.status}{message}")
         try:
             body = self._check_status(answer).body
-            granted = msgspec.json.decode(body, type=TokenAnswer, strict=False)
+            granted = parse_token(body)
         except NotFound as error:
             raise BadAnswer(f"{error}; api.auth.token_url may be wrong") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Bad JSON and a text that is no UTF-8 are a ValueError too.
+        except (ValueError, RecursionError):
             raise BadAnswer(f"{without_query(url)} gave no token that can be read") from None
         self._masks.add_secrets(granted.access_token, temporary=True)
         return Token(granted.access_token, time.monotonic() + granted.lifetime())

@@ -22,7 +22,7 @@ from oneweb_bridge.api.answers import (
     without_query,
 )
 from oneweb_bridge.api.auth import SignIn, Token
-from oneweb_bridge.api.errors import BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
+from oneweb_bridge.api.errors import ApiError, BadAnswer, NotFound, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.api.headers import to_utf8
 from oneweb_bridge.api.priority_semaphore import PrioritySemaphore
 from oneweb_bridge.api.rate_limits import Host, Pace, requested_pause
@@ -157,7 +157,8 @@ class ApiClient:
     async def _follow_redirects(self, request: Request, empty_status: Collection[int]) -> Answer:
         for redirects in range(MAX_REDIRECTS + 1):
             answer = await self._retry_with_new_token(request)
-            if answer.status in empty_status:
+            # 204 is an answer without content, which is a listing without records.
+            if answer.status == 204 or answer.status in empty_status:
                 self._host.answered()
                 return replace(answer, status=200, body=b"[]")
             if answer.status not in _REDIRECTS:
@@ -277,17 +278,22 @@ class ApiClient:
             raise RateLimited(refusal, self._host.refused(now, pause, random.uniform(1.0, 1.1)))
         if status >= 500 or status == 408:
             self._host.failed(now)
-            raise Unavailable(refusal)
+            raise _with_status(Unavailable(refusal), status)
         self._host.answered()
         if status in (401, 403):
-            raise Unauthorized(refusal)
-        raise (NotFound if status == 404 else BadAnswer)(refusal, answer.body)
+            raise _with_status(Unauthorized(refusal), status)
+        raise _with_status((NotFound if status == 404 else BadAnswer)(refusal, answer.body), status)
 
     def _requested_pause(self, answer: Answer) -> float | None:
         """Seconds for which a 429 or 503 asks to be left alone, where it says so."""
         now = self._clock.wall() if answer.time is None else answer.time / 1000
         resets = answer.lines("x-ratelimit-reset") if answer.status == 429 else []
         return requested_pause(answer.lines("Retry-After"), resets, now)
+
+
+def _with_status(error: ApiError, status: int) -> ApiError:
+    error.status = status
+    return error
 
 
 def _worth_retrying(error: Exception) -> bool:

@@ -15,6 +15,9 @@ MAX_EXCERPT_BYTES = 65536
 class ApiError(Exception):
     """Why the API could not be asked, in a sentence that names the address without its query."""
 
+    status: int | None = None
+    """The status of the answer, where there was one."""
+
 
 class Unauthorized(ApiError):
     """The credentials are not accepted, or not for this call."""

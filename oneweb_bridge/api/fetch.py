@@ -13,10 +13,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from oneweb_bridge.api import headers, paging
+from oneweb_bridge.api import headers, paging, report_jobs
 from oneweb_bridge.api.answers import Answer
 from oneweb_bridge.api.client import ApiClient
-from oneweb_bridge.api.errors import BadAnswer, NotFound
+from oneweb_bridge.api.errors import ApiError, BadAnswer
 from oneweb_bridge.api.listing import ListingPage, digest
 from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call
@@ -26,6 +26,7 @@ from oneweb_bridge.decode.pages import (
     expand_tables,
     merge_rows,
     merges_rows,
+    split_answer_about,
     split_page,
     value_at,
 )
@@ -76,8 +77,11 @@ async def _gathered(
 
 
 class _Target(msgspec.Struct, frozen=True):
+    """What one request asks for; `id` where it is about one terminal or product."""
+
     path: str
     query: dict[str, str]
+    id: str | None = None
 
 
 def _targets(errand: FetchRequest) -> list[_Target]:
@@ -89,6 +93,7 @@ def _targets(errand: FetchRequest) -> list[_Target]:
         _Target(
             _fill_placeholder(path, quote(id, safe="")),
             {name: _fill_placeholder(said, id) for name, said in query.items()},
+            id,
         )
         for id in errand.for_each
     ]
@@ -99,67 +104,64 @@ def _fill_placeholder(text: str, id: str) -> str:
 
 
 async def fetch_with_get(api: ApiClient, errand: FetchRequest) -> AsyncGenerator[ListingPage, None]:
-    """Plain GETs. An id of many that the API does not know has nothing to show; all of them mean a wrong path."""
-    targets, unknown = _targets(errand), 0
+    """Plain GETs. Where there is one for each id, an id that is refused or not known costs its own rows alone."""
+    targets, refusals = _targets(errand), _Refusals()
     for target in targets:
         try:
             ask = functools.partial(api.get, empty_status=errand.call.empty_status)
             async with contextlib.aclosing(_pages(api, ask, errand, target)) as pages:
                 async for page in pages:
                     yield page
-        except NotFound:
-            unknown += 1
-            if unknown == len(targets):
-                raise
+            refusals.in_a_row = 0
+        except ApiError as error:
+            refusals.add(error, target.id, len(targets))
+    if refusals.count:
+        yield ListingPage([], [], 0, None, unanswered=refusals.count, reason=refusals.first)
+
+
+MAX_REFUSALS_IN_A_ROW = 3
+"""After so many server errors one after the other it is the server that fails, not what is known of an id."""
+
+
+class _Refusals:
+    """The ids of a call that were refused while others were not."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = ""
+        self.in_a_row = 0
+
+    def add(self, error: ApiError, id: str | None, requests: int) -> None:
+        """Counts a refusal, or raises it again where it is not about one id: refused for all, or a failing server."""
+        status = error.status or 0
+        if id is None or not (status in (403, 404) or status >= 500):
+            raise error
+        self.count += 1
+        self.in_a_row += status >= 500
+        if self.count == requests or self.in_a_row > MAX_REFUSALS_IN_A_ROW:
+            raise error
+        self.first = self.first or f"{id}: {error}"
 
 
 async def fetch_requested_report(api: ApiClient, errand: FetchRequest) -> AsyncGenerator[ListingPage, None]:
-    """A report that has to be requested: POST the wish, ask until it is ready, then read it like any listing."""
+    """A report that has to be requested: POST the request, ask until it is ready, then read it like any listing.
+
+    An answer to the POST that is the report itself is read at once.
+    """
     for target in _targets(errand):
         answer = await api.request("POST", target.path, body=msgspec.json.encode(target.query))
-        made = _Target(_report_url(answer, api.url(target.path)), {})
-        ask = functools.partial(_wait_until_ready, api, errand.call)
+        if report_jobs.is_report(answer):
+            page, _ = await asyncio.to_thread(_read_page, answer, errand, target.id)
+            yield page
+            continue
+        made = _Target(report_jobs.report_url(answer, api.url(target.path)), {}, target.id)
+        ask = functools.partial(report_jobs.wait_until_ready, api, errand.call)
         async with contextlib.aclosing(_pages(api, ask, errand, made)) as pages:
             async for page in pages:
                 yield page
 
 
 FETCH_METHODS: dict[str, Step] = {"get": fetch_with_get, "request": fetch_requested_report}
-_LOOKS, _FIRST_PAUSE, _LONGEST_PAUSE = 60, 0.1, 5.0
-
-
-async def _wait_until_ready(api: ApiClient, call: Call, path: str, params: Mapping[str, str]) -> Answer:
-    """The answer as soon as there is one, asked for in growing steps."""
-    for look in range(_LOOKS):
-        answer = await api.get(path, params, call.empty_status)
-        if answer.status != 202 and not _still_working(answer):
-            return answer
-        await asyncio.sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**look))
-    raise BadAnswer(f"{path}: the requested report was not ready after {_LOOKS} looks")
-
-
-def _report_url(answer: Answer, url: str) -> str:
-    """Where a requested report will be; never on another server, which would be given the credentials."""
-    url = answer.url or url
-    place = answer.headers.get("Location")
-    if place is None:
-        id = value_at(answer.body, "id")
-        if not isinstance(id, (str, int)):
-            raise BadAnswer(f"{url}: the requested report has neither a Location header nor an id", answer.body)
-        place = f"{url}/{quote(str(id), safe='')}"
-    try:
-        place = headers.resolve(url, place)
-        elsewhere = headers.origin(place) != headers.origin(url)
-    except ValueError:
-        raise BadAnswer(f"{url}: the requested report has no readable address", answer.body) from None
-    if elsewhere:
-        raise BadAnswer(f"{url}: the requested report is on another server, which is not asked")
-    return place
-
-
-def _still_working(answer: Answer) -> bool:
-    state = value_at(answer.body, "status")
-    return isinstance(state, str) and state.casefold() in ("pending", "inprogress", "acknowledged", "running")
 
 
 async def _pages(
@@ -170,7 +172,7 @@ async def _pages(
         answer = await ask_for(ask.url or path, {} if ask.url else {**target.query, **ask.params})
         if answer.status == 202:
             raise BadAnswer(f"{path}: the answer is still being made; fetch: request may be what is needed")
-        page, count = await asyncio.to_thread(_read_page, answer, errand)
+        page, count = await asyncio.to_thread(_read_page, answer, errand, target.id)
         try:
             used = listing.took(_page_result(answer, errand.call, page, count))
         except paging.Incomplete as error:
@@ -201,7 +203,8 @@ class _RowMerger:
             raise BadAnswer(f"{path}: rows of one listing that belong together have more than {MAX_MADE_BYTES} bytes")
         unpaged, time = self._sum.unpaged or page.unpaged, self._sum.time or page.time
         unreadable, reason = self._sum.unreadable + page.unreadable, self._sum.reason or page.reason
-        self._sum = ListingPage([], [], unreadable, time, unpaged, reason=reason)
+        unanswered = self._sum.unanswered + page.unanswered
+        self._sum = ListingPage([], [], unreadable, time, unpaged, reason=reason, unanswered=unanswered)
 
     def slices(self) -> Iterator[list[str]]:
         """The keys in slices; one at least, so that an empty listing is told."""
@@ -211,7 +214,7 @@ class _RowMerger:
 
     def page(self, ids: list[str]) -> ListingPage:
         """A page with one record for each key."""
-        page, self._sum = self._sum, msgspec.structs.replace(self._sum, unreadable=0)
+        page, self._sum = self._sum, msgspec.structs.replace(self._sum, unreadable=0, unanswered=0)
         records, unreadable, reason = {}, page.unreadable, page.reason
         for id in ids:
             try:
@@ -268,13 +271,13 @@ def _next_cursor(answer: Answer, call: Call, count: int) -> tuple[str | None, st
     return None, f"its cursor '{call.page.cursor_path}' is neither a text nor a number"
 
 
-def _read_page(answer: Answer, errand: FetchRequest) -> tuple[ListingPage, int]:
-    """One page, and how many items the server counts in it. Raises BadAnswer."""
+def _read_page(answer: Answer, errand: FetchRequest, id: str | None = None) -> tuple[ListingPage, int]:
+    """One page, and how many items the server counts in it; `id` is what it was requested for. Raises BadAnswer."""
     call = errand.call
     try:
         if (seen := _hash_whole_page(answer, errand)) is not None:
             return seen, len(seen.ids)
-        page = split_page(answer.body, call.records)
+        page = split_page(answer.body, call.records) if id is None else split_answer_about(id, answer.body, call)
         records = expand_tables(call, page.records)
     except BadPage as error:
         raise BadAnswer(f"{call.path}: {error}", answer.body) from None

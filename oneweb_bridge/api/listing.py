@@ -22,7 +22,7 @@ class ListingPage(msgspec.Struct, frozen=True):
 
     `body` is given where it has not been split yet. `time` is the API's clock in ms when it answered.
     `from_cache`: all records are as they are stored, and there are no hashes. `reason` says why the
-    first of the unreadable records is.
+    first of the unreadable records is, or why the first of the `unanswered` requests for one id was refused.
     """
 
     ids: list[str]
@@ -35,6 +35,7 @@ class ListingPage(msgspec.Struct, frozen=True):
     digest: bytes = b""
     from_cache: bool = False
     reason: str = ""
+    unanswered: int = 0
 
     def raws(self) -> list[msgspec.Raw]:
         """The records in the order of their keys."""
@@ -50,6 +51,8 @@ class Problems:
     def __init__(self) -> None:
         self.set_aside = 0
         self.first = ""
+        self.unanswered = 0
+        self.first_refusal = ""
         self.values: dict[str, int] = {}
         self.reasons: dict[str, str] = {}
 
@@ -158,6 +161,9 @@ class Listing:
         self.listed_count += len(page.ids)
         if page.unreadable:
             self.problems.add_set_aside(page.reason, page.unreadable)
+        if page.unanswered:
+            self.problems.unanswered += page.unanswered
+            self.problems.first_refusal = self.problems.first_refusal or page.reason
         self.unpaged = self.unpaged or page.unpaged
         self.time = self.time or page.time
 

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from oneweb_bridge.decode.paths import fold_name
+from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.paths import compile_path, fold_name, top_member
 
 ENVELOPES = ("items", "data", "results")
 """Members that hold the list of an answer."""
@@ -66,6 +67,19 @@ def records_by_id(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         {**value, "id": value.get("id", id)} if isinstance(value, dict) else {"id": id, "measurement": value}
         for id, value in answer.items()
     ]
+
+
+def about_id(id: str, records: list[Any], call: Call) -> list[Any]:
+    """Records of an answer about one id, with the key that they do not have, or with a link to their product."""
+    if call.reads == "usage":
+        return [record if not isinstance(record, dict) else {"product": [{"id": id}], **record} for record in records]
+    key, find = call.key[0], compile_path(call.key[0])
+    if len(call.key) > 1 or top_member(key) != key:
+        return records
+    keyless = [record for record in records if isinstance(record, dict) and find(record) is None]
+    if call.reads == "report" and len(keyless) > 1 and len(keyless) == len(records):
+        return [{key: id, "measurement": records}]
+    return [{**record, key: id} if record in keyless else record for record in records]
 
 
 def find_lists(answer: Any) -> list[str]:

@@ -17,6 +17,7 @@ from oneweb_bridge.decode.border import BadPage, at_border
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.listings import (
     BadList,
+    about_id,
     contradiction,
     find_lists,
     is_keyed_by_id,
@@ -39,6 +40,25 @@ class SplitPage(msgspec.Struct, frozen=True):
 def split_page(body: bytes, selector: str | None = None) -> SplitPage:
     """The records of one page. Raises BadPage when the body is not a list of records."""
     return split_clean_page(clean_body(body), selector)
+
+
+def split_answer_about(id: str, body: bytes, call: Call) -> SplitPage:
+    """The records of an answer that was requested for one id, which takes the place of a key that they do not have.
+
+    Rows without a key are the measurements of a report. Raises BadPage.
+    """
+    body = clean_body(body)
+    try:
+        page = split_clean_page(body, call.records)
+    except BadPage:
+        # Without an id in the request, an object without an id is no record.
+        if call.records is not None or body[:1] != b"{" or not isinstance(answer := _loaded(body), dict):
+            raise
+        if find_lists(answer) and call.reads != "report":
+            raise
+        page = SplitPage([Raw(body)], 1)
+    records = [_loaded(raw) for raw in page.records]
+    return SplitPage([Raw(msgspec.json.encode(record)) for record in about_id(id, records, call)], page.count)
 
 
 def split_clean_page(body: bytes, selector: str | None = None) -> SplitPage:

@@ -16,6 +16,9 @@ def unreadable_alerts(call: str, problems: Problems) -> list[Alert]:
             f"{problems.set_aside} records could not be read and were left as they were; the first: {problems.first}"
         )
         alerts.append(Alert(kind="set_aside", call=call, message=message))
+    if problems.unanswered:
+        message = f"{problems.unanswered} ids were refused and gave no rows; the first: {problems.first_refusal}"
+        alerts.append(Alert(kind="answer_unexpected", call=call, about="refused", message=message))
     for name, count in problems.values.items():
         message = (
             f"{name} could not be read in {count} records and counts as not known there; "

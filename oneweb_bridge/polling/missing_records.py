@@ -31,7 +31,8 @@ class MissingRecords:
             return
         listing, now = self._listing, self._store.steady.now()
         stored = await self._store.records.count(self._kind)
-        missing = [] if listing.problems.set_aside else await self._missing(stored, now)
+        is_partial = listing.problems.set_aside or listing.problems.unanswered
+        missing = [] if is_partial else await self._missing(stored, now)
         decision = removal.decide(
             self._context.config.removal,
             missing,
