@@ -1048,8 +1048,8 @@ TABLE = (
     Mutant(
         "what cannot be read removes nothing",
         "polling/missing_records.py",
-        "missing = [] if listing.problems.set_aside else await",
-        "missing = await",
+        "is_partial = listing.problems.set_aside or",
+        "is_partial =",
         "test_api_faults.py -k without_key",
     ),
     # ── removal ────────────────────────────────────────────────────────────────────────────────
