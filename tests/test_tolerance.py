@@ -38,7 +38,7 @@ async def pages(
     async with against(handler) as (server, connection):
         row = configured(server.url, polling={call: chosen}).polling[call]
         hasher, salt = record_hashes.record_hasher(row), record_hashes.Salt.of("a")
-        request = FetchRequest(call=row, glance=hasher, salt=salt, for_each=ids)
+        request = FetchRequest(call=row, hasher=hasher, salt=salt, for_each=ids)
         return [page async for page in fetch_pages(connection, request)]
 
 
