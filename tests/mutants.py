@@ -855,8 +855,36 @@ TABLE = (
         "next page on the same server", "api/paging.py", "        if elsewhere:", "        if False:", "test_paging.py"
     ),
     Mutant(
-        "requested report on the same server",
+        "a list that is not there is no empty listing",
+        "decode/pages.py",
+        "    if not is_there:",
+        "    if False:",
+        "test_listings.py",
+    ),
+    Mutant(
+        "an empty list is not contradicted",
+        "decode/pages.py",
+        "    if not records and (reason :=",
+        "    if False and (reason :=",
+        "test_listings.py",
+    ),
+    Mutant(
+        "hashes follow the names of the answer",
+        "decode/record_hashes.py",
+        'rename = {f"m{i}": written.get(name, name)',
+        'rename = {f"m{i}": name',
+        "test_glance.py -k names_of_the_answer",
+    ),
+    Mutant(
+        "a refused id is told",
         "api/fetch.py",
+        "        self.count += 1\n",
+        "        self.count += 0\n",
+        "test_tolerance.py",
+    ),
+    Mutant(
+        "requested report on the same server",
+        "api/report_jobs.py",
         "    if elsewhere:",
         "    if False:",
         "test_api_faults.py -k requested",
@@ -931,7 +959,7 @@ TABLE = (
     Mutant(
         "empty_status",
         "api/client.py",
-        "if answer.status in empty_status:",
+        "if answer.status == 204 or answer.status in empty_status:",
         "if False:",
         "test_api_faults.py -k empty_span",
     ),
