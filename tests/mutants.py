@@ -873,7 +873,7 @@ TABLE = (
         "decode/record_hashes.py",
         'rename = {f"m{i}": written.get(name, name)',
         'rename = {f"m{i}": name',
-        "test_glance.py -k names_of_the_answer",
+        "test_record_hashes.py -k names_of_the_answer",
     ),
     Mutant(
         "a refused id is told",
