@@ -416,7 +416,9 @@ TABLE = (
         "",
         "test_full_disk.py -k relations",
     ),
-    Mutant("full disk: trimming is tried soon", "store/housekeeping.py", "pause = RETRY", "pass", "test_full_disk.py"),
+    Mutant(
+        "full disk: trimming is tried soon", "store/housekeeping.py", "pause = RETRY_S", "pass", "test_full_disk.py"
+    ),
     Mutant(
         "full disk: the broker is tried soon",
         "mqtt/publisher.py",

@@ -59,7 +59,7 @@ async def test_poll_that_cannot_be_stored_does_not_ask_and_tries_again_soon(
                 await parts.poller._poll(runtime)
                 assert runtime.status == "failed"
                 assert "disk is full" in (runtime.error or "")
-                assert runtime.due - time.monotonic() <= schedule.LONGEST_STORE_RETRY
+                assert runtime.due - time.monotonic() <= schedule.MAX_STORE_RETRY_S
             assert parts.api.requests == requests
         await parts.poller._poll(runtime)
         assert (runtime.status, runtime.records, runtime.refusals) == ("ok", 8, 0)
@@ -72,11 +72,11 @@ async def test_poll_that_is_stored_in_part_tries_again_soon_but_not_for_ever(
     async with built(tmp_path) as parts:
         runtime = parts.poller.calls[TERMINALS]
         real = parts.store.commit
-        for turn in range(schedule.MOST_STORE_RETRIES + 3):
+        for turn in range(schedule.MAX_STORE_RETRIES + 3):
             monkeypatch.setattr(parts.store, "commit", failing(real, allowed=1))
             await parts.poller._poll(runtime)
-            is_soon = runtime.due - time.monotonic() <= 2 * schedule.LONGEST_STORE_RETRY
-            assert is_soon is (turn < schedule.MOST_STORE_RETRIES)
+            is_soon = runtime.due - time.monotonic() <= 2 * schedule.MAX_STORE_RETRY_S
+            assert is_soon is (turn < schedule.MAX_STORE_RETRIES)
 
 
 @pytest.mark.parametrize(("asked", "pauses"), [(False, [1, 2, 4, 5, 5]), (True, [1, 2, 4, 8, 10])])
@@ -180,4 +180,4 @@ async def test_journal_is_trimmed_again_soon_where_the_disk_was_full(
                 classes=lambda _: (),
             )
         monkeypatch.undo()
-        assert pauses.seconds == [housekeeping.RETRY] * 3
+        assert pauses.seconds == [housekeeping.RETRY_S] * 3

@@ -6,15 +6,13 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from oneweb_bridge.config.units import MAX_QUANTITY_CHARS, parse_duration
+from oneweb_bridge.config.units import MAX_INTERVAL_S, MAX_QUANTITY_CHARS, MIN_INTERVAL_S, parse_duration
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.mqtt.topics import CommandTopic
 
 MAX_COMMAND_BYTES = 4096
 """Longest payload of a command in bytes."""
-SHORTEST, LONGEST = 10.0, 604800.0
-"""Bounds of an interval in seconds."""
 ALL = "all"
 
 RequestName = Literal["republish", "replay", "release", "purge"]
@@ -218,7 +216,7 @@ def parse_interval(value: float | str) -> float:
         seconds = parse_duration(value)
     except ValueError as error:
         raise ValueError(f"interval: {error}") from None
-    if not SHORTEST <= seconds <= LONGEST:
+    if not MIN_INTERVAL_S <= seconds <= MAX_INTERVAL_S:
         raise ValueError(f"interval: expected 10 s to 7 d, got {value!r}")
     return seconds
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, TimeWindow
-from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.explore.evidence import Reply, Span, located
+from oneweb_bridge.polling.time_windows import format_time
 
 _NAMES = (
     ("from", "to"),
@@ -44,13 +44,7 @@ def attempts(call: Call, now: int, before: Span | None) -> Iterator[Try]:
 def _try(window: TimeWindow, change: dict[str, Any], begin: int, end: int) -> Try:
     said = msgspec.structs.asdict(window) | change
     names = (said["start_param"], said["end_param"])
-    return Try({name: _written(said["format"], ts) for name, ts in zip(names, (begin, end), strict=True)}, change)
-
-
-def _written(format_: str, ts: int) -> str:
-    if format_ == "rfc3339":
-        return rfc3339(ts)
-    return str(ts if format_ == "epoch_ms" else ts // 1000)
+    return Try({name: format_time(said["format"], ts) for name, ts in zip(names, (begin, end), strict=True)}, change)
 
 
 def verdict(plain: Reply, asked: Reply) -> Literal["works", "unheard", "rejected", "refused"]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from oneweb_bridge.config.units import MAX_INTERVAL_S, MIN_INTERVAL_S
 from oneweb_bridge.decode.catalogue import Call, Field
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.homeassistant import entities as ha
@@ -24,7 +25,6 @@ Device = Literal["bridge", "call", "terminal", "product"]
 MANUFACTURER = "Eutelsat OneWeb"
 LONGEST_NAME = 100
 """Characters of a device's name."""
-SHORTEST_INTERVAL, LONGEST_INTERVAL = 10, 604_800
 """Bounds of an interval in seconds, as commands take it."""
 
 
@@ -128,7 +128,7 @@ def bridge(setup: DiscoverySettings) -> dict[str, Any]:
 def call(setup: DiscoverySettings, id: str) -> dict[str, Any]:
     """One API call of the polling manager, with its switch, its interval and its button."""
     topics = f"{setup.tree.base}/bridge/polling/{id}"
-    state, bounds = f"{topics}/state", (SHORTEST_INTERVAL, LONGEST_INTERVAL)
+    state, bounds = f"{topics}/state", (round(MIN_INTERVAL_S), round(MAX_INTERVAL_S))
     status, problem = ha.member_expression("status"), ["failed", "unauthorized", "rate_limited", "held"]
     entities = {
         "enabled": ha.switch("Enabled", state, "enabled", f"{topics}/enabled/set"),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 FIRST_BACKOFF_S = 15.0
-FIRST_STORE_RETRY, LONGEST_STORE_RETRY, MOST_STORE_RETRIES = 1.0, 5.0, 10
+FIRST_STORE_RETRY_S, MAX_STORE_RETRY_S, MAX_STORE_RETRIES = 1.0, 5.0, 10
 UNAUTHORIZED_RETRY_S = 900.0
 """After 401 or 403: nothing but a change of credentials helps, so ask seldom."""
 SCHEDULED_SHARE = 0.9
@@ -26,10 +26,10 @@ def store_retry(refusals: int, *, asked_api: bool) -> float | None:
     Short, because nobody tells when a disk has room again. A poll that had asked the API costs requests, so after some
     of them there is no short pause any more: None.
     """
-    wait = FIRST_STORE_RETRY * 2.0 ** min(refusals - 1, 16)
+    wait = FIRST_STORE_RETRY_S * 2.0 ** min(refusals - 1, 16)
     if not asked_api:
-        return min(wait, LONGEST_STORE_RETRY)
-    return min(wait, 2 * LONGEST_STORE_RETRY) if refusals <= MOST_STORE_RETRIES else None
+        return min(wait, MAX_STORE_RETRY_S)
+    return min(wait, 2 * MAX_STORE_RETRY_S) if refusals <= MAX_STORE_RETRIES else None
 
 
 def backoff(failures: int, interval: float, chance: float) -> float:

@@ -30,7 +30,7 @@ Fold = Callable[[int], Awaitable[int]]
 """Brings the samples up to a row into the trends; returns the row up to which all are there, maybe an earlier one."""
 TRENDS = "trends"
 TRIM_INTERVAL_S = 60.0
-RETRY = 5.0
+RETRY_S = 5.0
 """Seconds until it is tried again where the database could not be written."""
 _EVENTS = "('added', 'changed', 'removed', 'components', 'alert')"
 _SAMPLES = "('metric', 'history', 'usage')"
@@ -62,7 +62,7 @@ async def housekeeping_loop(
                 # A script that failed in its middle would hold up every other writer.
                 await db.rollback()
                 # It may be what makes room.
-                pause = RETRY
+                pause = RETRY_S
             await asyncio.sleep(pause)
 
 
