@@ -1,6 +1,7 @@
 """The assembly: build everything, run it in one group of tasks, stop cleanly.
 
-Stopping is a crash with manners: the journal makes any exit safe.
+Stopping needs no cleanup: unpublished rows are in the journal, so the bridge publishes `offline`, closes its
+connections and exits.
 """
 
 import asyncio
@@ -16,15 +17,15 @@ from msgspec.structs import replace
 from oneweb_bridge import CONTRACT, __version__, systemd
 from oneweb_bridge.api.client import ApiClient, open_api
 from oneweb_bridge.clock import SYSTEM, Clock
-from oneweb_bridge.commands.executor import Executor, Inbox
+from oneweb_bridge.commands.executor import BrokerRequests, Executor, Inbox
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.records import Alert, Message
 from oneweb_bridge.model.status import Cost, Info, JournalState
+from oneweb_bridge.mqtt.context import PublisherCallbacks
 from oneweb_bridge.mqtt.publisher import Publisher
-from oneweb_bridge.mqtt.session import PublisherCallbacks
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.poller import Poller
@@ -86,18 +87,26 @@ async def run(
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
         announcer = Announcer(known, parts.tree, config)
-        handles = PublisherCallbacks(
+        callbacks = PublisherCallbacks(
             on_command=inbox.put,
             info=info,
             alert=partial(_alert, parts),
             on_sent=on_sent,
-            on_birth=announcer.birth,
-            on_lost=announcer.forgotten,
+            on_birth=announcer.on_birth,
+            on_lost=announcer.on_broker_state_lost,
             discovery_prefix=lambda: parts.config.homeassistant.discovery_prefix,
         )
-        publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, handles)
-        modern = config.mqtt.protocol == "5"
-        executor = Executor(inbox, parts.poller, parts.store, publisher, clock, modern=modern, announce=announcer.again)
+        publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, callbacks)
+        executor = Executor(
+            inbox,
+            parts.poller,
+            parts.store,
+            _requests(publisher, announcer),
+            clock,
+            base=parts.tree.base,
+            is_mqtt5=config.mqtt.protocol == "5",
+            answer_to=publisher.answer_to,
+        )
         watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         console = Console(rules_of(config), clock, __version__, config.instance)
         sources = Sources(
@@ -121,6 +130,15 @@ async def run(
             group.create_task(systemd.keep_watchdog(watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
+
+
+def _requests(publisher: Publisher, announcer: Announcer) -> BrokerRequests:
+    return BrokerRequests(
+        republish=publisher.republish,
+        republish_discovery=announcer.republish_all,
+        replay=publisher.replay,
+        purge=publisher.purge,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -156,8 +174,8 @@ async def _reload_loop(
         parts.config = config
         parts.api.reconfigure(config.api)
         await parts.poller.reconfigure(config)
-        publisher.use(config.mqtt, anew=prefix)
-        announcer.use(config)
+        publisher.reconfigure(config.mqtt, reconnect=prefix)
+        announcer.reconfigure(config)
         console.reconfigure(config)
         if credentials:
             parts.poller.sign_in_again()

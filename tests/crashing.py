@@ -24,7 +24,7 @@ import msgspec
 from aiosqlite.context import contextmanager
 
 from oneweb_bridge.cli import main as cli
-from oneweb_bridge.mqtt import link, publisher, session
+from oneweb_bridge.mqtt import link, probing, publisher, sender, session
 from oneweb_bridge.polling.missing_records import MissingRecords
 from oneweb_bridge.polling.poll_records import RecordsPoll
 from oneweb_bridge.store import announcements, database, journal, slices
@@ -66,7 +66,7 @@ POINTS: dict[str, Point] = {
     "after_publish": (link.MqttConnection, "send", "after"),
     "after_puback": (journal.Journal, "advance", "before"),
     "after_cursor": (journal.Journal, "advance", "after"),
-    "restoring": (session.Session, "_room_for_loose", "after"),
+    "restoring": (sender.Sender, "wait_for_free_window", "after"),
     "after_command": (CommandTables, "store_command", "after"),
     "announcing": (announcements.Devices, "note", "before"),
 }
@@ -227,7 +227,7 @@ def prepare(accident: Accident) -> None:
     if accident.info_every:
         session.INFO_INTERVAL_S = accident.info_every
     if accident.probe_patience:
-        session.PROBE_TIMEOUT_S = accident.probe_patience
+        probing.PROBE_TIMEOUT_S = accident.probe_patience
     if accident.at in POINTS:
         _hook(*POINTS[accident.at], Crash(accident.nth))
     elif accident.at in WITHIN:

@@ -34,7 +34,7 @@ class Outlet:
         self.refuses: set[str] = set()
         self.connected = True
 
-    async def announce(self, messages: Sequence[Message]) -> list[bool] | None:
+    async def publish_messages(self, messages: Sequence[Message]) -> list[bool] | None:
         """Takes messages, as the publisher does."""
         if not self.connected:
             return None
@@ -87,23 +87,23 @@ class Bench:
         before = len(self.outlet.sent)
         for _ in range(20):
             count = len(self.outlet.sent)
-            self.now += announcer.PAUSE
-            await self.announcer._mark()
+            self.now += announcer.PAUSE_S
+            await self.announcer._mark_due()
             await self.announcer._reconcile(self.outlet)
             if count == len(self.outlet.sent) and count > before:
                 break
         return self.outlet.sent[before:]
 
-    def use(self, **changes: Any) -> None:
+    def reconfigure(self, **changes: Any) -> None:
         """Another configuration of Home Assistant."""
         config = msgspec.structs.replace(self.config.homeassistant, **changes)
         self.config = msgspec.structs.replace(self.config, homeassistant=config)
-        self.announcer.use(self.config)
+        self.announcer.reconfigure(self.config)
 
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr(announcer, "PACE", 0.0)
+    monkeypatch.setattr(announcer, "CHUNK_INTERVAL_S", 0.0)
     return Bench(tmp_path)
 
 
@@ -188,12 +188,12 @@ async def test_no_device_is_told_twice_in_quick_succession(bench: Bench) -> None
         for number in range(5):
             await db.commit(terminal("1", name=f"N{number}"))
             await bench.announcer._reconcile(bench.outlet)
-            bench.now += announcer.PAUSE / 10
+            bench.now += announcer.PAUSE_S / 10
         assert bench.outlet.names("terminal") == {}
-        bench.now += announcer.PAUSE
+        bench.now += announcer.PAUSE_S
         await bench.announcer._reconcile(bench.outlet)
         await db.commit(terminal("1", name="last"))
-        bench.now += announcer.PAUSE / 2
+        bench.now += announcer.PAUSE_S / 2
         await bench.announcer._reconcile(bench.outlet)
         assert bench.outlet.names("terminal") == {"1": "N4"}
         assert len(await bench.told()) == 1
@@ -202,12 +202,12 @@ async def test_no_device_is_told_twice_in_quick_succession(bench: Bench) -> None
 
 async def test_birth_announces_everything_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """When Home Assistant has started, each device is announced again, once."""
-    monkeypatch.setattr(announcer, "BIRTH_WAIT", (0.0, 0.0))
+    monkeypatch.setattr(announcer, "BIRTH_DELAY_S", (0.0, 0.0))
     async with bench.opened() as db:
         await db.commit(terminal("1"))
         before = await bench.told()
-        bench.announcer.birth()
-        bench.announcer.birth()
+        bench.announcer.on_birth()
+        bench.announcer.on_birth()
 
         assert sorted(await bench.told()) == sorted(before)
 
@@ -220,9 +220,9 @@ async def test_forgetful_broker_is_told_what_it_lost(bench: Bench) -> None:
         bench.outlet.cursor = 50
         await db.commit(terminal("2"))
         await bench.told()
-        await bench.announcer.forgotten(40)
+        await bench.announcer.on_broker_state_lost(40)
         assert [topic.split("_")[-1] for topic in await bench.told()] == ["2/config"]
-        await bench.announcer.forgotten(0)
+        await bench.announcer.on_broker_state_lost(0)
         assert len(await bench.told()) == OWN + 2
 
 
@@ -251,7 +251,7 @@ async def test_removed_device_is_cleared_once(bench: Bench) -> None:
         assert first.count("homeassistant/device/oneweb_main_terminal_1/config") == 1
         for _ in range(3):
             await db.commit(Batch(dirty_devices=[("terminal", "1")]))
-            await bench.announcer.again()
+            await bench.announcer.republish_all()
             assert "homeassistant/device/oneweb_main_terminal_1/config" not in await bench.told()
 
 
@@ -263,10 +263,10 @@ async def test_forgetful_broker_gets_no_ghost(bench: Bench) -> None:
         ghost = dict(bench.outlet.retained)
         await db.commit(removed("terminal", "1"))
         (topic,) = await bench.told()
-        await bench.announcer.again()
+        await bench.announcer.republish_all()
         assert topic not in await bench.told()
         bench.outlet.retained = ghost
-        await bench.announcer.forgotten(5)
+        await bench.announcer.on_broker_state_lost(5)
         await bench.told()
         assert topic not in bench.outlet.retained
         await db.commit(terminal("1"))
@@ -296,11 +296,11 @@ async def test_filter_decides_what_is_announced(bench: Bench) -> None:
             link = Batch(product_links=[("terminal", imei, ((f"P{imei}", imei),))])
             await db.commit(link)
         await bench.told()
-        bench.use(filter=Filter(imeis=("2",)))
+        bench.reconfigure(filter=Filter(imeis=("2",)))
         await bench.told()
         assert set(bench.outlet.names("terminal")) == {"2"}
         assert set(bench.outlet.names("product")) == {"P2"}
-        bench.use(filter=Filter())
+        bench.reconfigure(filter=Filter())
         await bench.told()
         assert set(bench.outlet.names("terminal")) == {"1", "2"}
 
@@ -310,7 +310,7 @@ async def test_switched_off_clears_everything(bench: Bench) -> None:
     async with bench.opened() as db:
         await db.commit(terminal("1"))
         await bench.told()
-        bench.use(enabled=False)
+        bench.reconfigure(enabled=False)
         await bench.told()
         assert bench.outlet.retained == {}
         await db.commit(terminal("2"))
@@ -323,7 +323,7 @@ async def test_another_prefix_moves_everything(bench: Bench) -> None:
     async with bench.opened() as db:
         await db.commit(terminal("1"))
         await bench.told()
-        bench.use(discovery_prefix="ha")
+        bench.reconfigure(discovery_prefix="ha")
         await bench.told()
 
         assert len(bench.outlet.retained) == OWN + 1
@@ -372,7 +372,7 @@ async def test_broker_that_refuses_all_is_left_alone(bench: Bench) -> None:
     """Where nothing is accepted, no more than one chunk is tried for a while."""
     bench.outlet.refuses.add("homeassistant")
     async with bench.opened():
-        assert len(await bench.told()) == announcer.CHUNK
+        assert len(await bench.told()) == announcer.CHUNK_DEVICES
 
 
 async def test_without_a_connection_everything_waits(bench: Bench) -> None:
@@ -386,7 +386,7 @@ async def test_without_a_connection_everything_waits(bench: Bench) -> None:
 
 async def test_run_announces_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task announces what there is, without being asked."""
-    monkeypatch.setattr(announcer, "PAUSE", 0.0)
+    monkeypatch.setattr(announcer, "PAUSE_S", 0.0)
     async with bench.opened():
         task = asyncio.create_task(bench.announcer.run(bench.outlet))
         async with asyncio.timeout(10):

@@ -120,7 +120,7 @@ TREE = topics.TopicTree("oneweb", "main", "journal")
 
 
 def command_topics() -> list[str]:
-    found = [name.replace("polling/+", "polling/{call}") for name in TREE.commands()]
+    found = [name.replace("polling/+", "polling/{call}") for name in TREE.command_filters()]
     return [
         *(name for name in found if not name.endswith("+")),
         *(f"oneweb/bridge/{way}/{name}" for way in ("request", "response") for name in commands.REQUESTS),
@@ -196,8 +196,12 @@ def topic_classes() -> list[str]:
     found = {TREE.status, TREE.info, TREE.head, TREE.probe}
     for what in get_args(RowType):
         for row in rows(what):
-            found |= {pattern(message.topic, row.entity) for message in TREE.messages(row)}
-            if what in ("usage", "metric") and row.entity == "product" and (again := TREE.replayed(row)) is not None:
+            found |= {pattern(message.topic, row.entity) for message in TREE.messages_of_row(row)}
+            if (
+                what in ("usage", "metric")
+                and row.entity == "product"
+                and (again := TREE.replay_message(row)) is not None
+            ):
                 found.add(pattern(again.topic, row.entity))
     return sorted(found)
 
@@ -219,7 +223,7 @@ def test_topic_class_is_documented(topic: str) -> None:
 def test_every_kind_of_row_leads_to_a_documented_topic() -> None:
     """The list of topic classes above is complete: no kind of row is without one."""
     for what in get_args(RowType):
-        assert any(TREE.messages(row) for row in rows(what)), what
+        assert any(TREE.messages_of_row(row) for row in rows(what)), what
 
 
 @pytest.mark.parametrize("name", ["docs/topics.md", "docs/commands.md"])
@@ -336,7 +340,7 @@ def alert_kinds() -> set[str]:
 def kinds_of(node: ast.Call) -> Iterator[str]:
     name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
     given = [word.value for word in node.keywords if word.arg == "kind"] if name in ("Alert", "Alarm") else []
-    given += node.args[:1] if name == "alert" else []
+    given += node.args[:1] if name in ("alert", "_alert") else []
     yield from (str(value.value) for value in given if isinstance(value, ast.Constant))
 
 

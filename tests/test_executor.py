@@ -7,16 +7,17 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from oneweb_bridge.commands import decode, executor
-from oneweb_bridge.commands.executor import Executor, Inbox
+from oneweb_bridge.commands.executor import BrokerRequests, Executor, Inbox
+from oneweb_bridge.encoding import encode
+from oneweb_bridge.model.command import Answer, CommandMessage
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.publisher import Publisher
-from oneweb_bridge.mqtt.session import CommandMessage
+from oneweb_bridge.model.status import Response, Result
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import journal
 from tests.polls import Bench, bench, configured
@@ -54,16 +55,25 @@ BARE_TOPICS = (*MEMBERS, "polling/sites/enabled/set", "polling/sites/interval/se
 
 
 class Answers:
-    """A publisher that keeps what is answered, and looks into the journal as the real one does."""
+    """Keeps what is answered, and looks into the journal for a replay as the publisher does."""
 
     def __init__(self, rows: journal.Journal) -> None:
-        self.tree = SimpleNamespace(base="oneweb")
         self.sent: list[Message] = []
         self._rows = rows
 
-    def reply(self, message: Message, to: CommandMessage | None) -> None:
-        assert to is not None
-        self.sent.append(message)
+    def command(self, topic: str, payload: bytes, *, retain: bool = False) -> CommandMessage:
+        """A command whose answer is kept."""
+        return CommandMessage(topic, payload, retain, self.answer_to(topic))
+
+    def answer_to(self, topic: str) -> Answer:
+        """The way back to the sender of a command on a topic."""
+
+        def answer(answer: Result | Response) -> None:
+            to = TopicTree("oneweb", "main", "").answer_topic(topic)
+            assert to is not None
+            self.sent.append(Message(to, encode(answer), retain=False))
+
+        return answer
 
     async def replay(self, whose: tuple[str, str] | None, report: str | None, since: int, until: int) -> int:
         return len(await self._rows.history(whose, since, until)) + (report is None)
@@ -81,8 +91,14 @@ async def executing(b: Bench, tmp_path: Path) -> AsyncIterator[tuple[Inbox, Answ
     await poller.load()
     async with journal.open_journal(tmp_path / "bridge.db", "mqtt", read_only=True) as rows:
         answers = Answers(rows)
+        requests = BrokerRequests(
+            republish=answers.republish,
+            republish_discovery=answers.republish,
+            replay=answers.replay,
+            purge=answers.purge,
+        )
         obeying = Executor(
-            inbox, poller, b.store, cast("Publisher", answers), b.clock, modern=True, announce=answers.republish
+            inbox, poller, b.store, requests, b.clock, base="oneweb", is_mqtt5=True, answer_to=answers.answer_to
         )
         task = asyncio.create_task(obeying.run())
         try:
@@ -105,10 +121,10 @@ async def test_no_command_ends_the_executor(tmp_path: Path) -> None:
     """Every kind of value in every member of every command is answered; after all of them a good one is obeyed."""
     async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(60):
         for topic, payload in payloads():
-            inbox.put(CommandMessage(f"oneweb/bridge/{topic}", payload, retain=False))
+            inbox.put(answers.command(f"oneweb/bridge/{topic}", payload))
             while not inbox.empty():
                 await asyncio.sleep(0)
-        inbox.put(CommandMessage("oneweb/bridge/request/purge", b'{"id": "the end"}', retain=False))
+        inbox.put(answers.command("oneweb/bridge/request/purge", b'{"id": "the end"}', retain=False))
         while not any(b"the end" in message.payload for message in answers.sent):
             await asyncio.sleep(0.01)
 
@@ -130,9 +146,9 @@ async def test_polls_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.M
     async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
         for number in range(4):
             inbox.put(
-                CommandMessage("oneweb/bridge/polling/sites/poll", f'{{"id": "{number}"}}'.encode(), retain=False)
+                answers.command("oneweb/bridge/polling/sites/poll", f'{{"id": "{number}"}}'.encode(), retain=False)
             )
-        inbox.put(CommandMessage("oneweb/bridge/polling/sites/set", b'{"interval": 60}', retain=False))
+        inbox.put(answers.command("oneweb/bridge/polling/sites/set", b'{"interval": 60}', retain=False))
         while len(answers.sent) < 2:
             await asyncio.sleep(0.01)
 
@@ -157,7 +173,7 @@ async def test_what_a_decoder_raises_refuses_the_command(
     monkeypatch.setattr(decode, "_set", broken)
     with caplog.at_level(logging.DEBUG, "oneweb_bridge.commands"):
         async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
-            inbox.put(CommandMessage("oneweb/bridge/polling/sites/set", b'{"enabled": true}', retain=True))
+            inbox.put(answers.command("oneweb/bridge/polling/sites/set", b'{"enabled": true}', retain=True))
             while not answers.sent:
                 await asyncio.sleep(0.01)
             assert await b.store.commands.last_command_identity("oneweb/bridge/polling/sites/set") is None

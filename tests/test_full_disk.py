@@ -12,7 +12,7 @@ import pytest
 from oneweb_bridge import app
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.model.records import Alert
-from oneweb_bridge.mqtt import publisher
+from oneweb_bridge.mqtt import cursor, publisher
 from oneweb_bridge.polling import call_states, poller, schedule
 from oneweb_bridge.simulator import Options, serve
 from oneweb_bridge.store import housekeeping
@@ -143,7 +143,7 @@ async def test_broker_is_tried_soon_where_the_disk_was_at_fault(
     async with bench(tmp_path, 1) as made:
         pauses = Pauses(8)
 
-        async def refuse(_: object) -> None:
+        async def refuse(*_: object) -> None:
             raise FULL
 
         monkeypatch.setattr(publisher.Publisher, "_connect", refuse)
@@ -152,7 +152,7 @@ async def test_broker_is_tried_soon_where_the_disk_was_at_fault(
             with pytest.raises(asyncio.CancelledError):
                 await running.run()
         monkeypatch.undo()
-        assert max(pauses.seconds) <= 1.2 * publisher.LONGEST_STORE_WAIT
+        assert max(pauses.seconds) <= 1.2 * cursor.MAX_STORE_RETRY_S
 
 
 async def test_journal_is_trimmed_again_soon_where_the_disk_was_full(

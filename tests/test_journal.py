@@ -192,8 +192,8 @@ async def test_clears_are_found_and_what_is_alive_besides(db: Store, rows: Journ
     await db.commit(Batch(entries=removed, removed=[("terminal", "T")]))
     assert [(row.seq, row.what) for row in await rows.clearing_between(0, 9)] == [(4, "removed"), (5, "clear")]
     assert [row.seq for row in await rows.clearing_between(4, 9)] == [5]
-    assert await rows.alive("T") == ([], [])
-    assert await rows.alive("S") == ([("site", "S", b'{"site_id":"S"}')], [])
+    assert await rows.retained_of("T") == ([], [])
+    assert await rows.retained_of("S") == ([("site", "S", b'{"site_id":"S"}')], [])
     assert await rows.records_between(0, 9) == [(3, "site", "S", b'{"site_id":"S"}')]
     assert await rows.newest_between(0, 9) == []
 

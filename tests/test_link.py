@@ -314,7 +314,7 @@ async def test_subscription_that_is_refused_is_an_error(codes: tuple[int, ...], 
 
     async with linked("5", respond) as (link, _, _):
         with pytest.raises(aiomqtt.MqttError, match=words):
-            await link.listen("a", "b")
+            await link.subscribe_to("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,11 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.resend import messages_to_restore
-from oneweb_bridge.mqtt.session import Session
-from oneweb_bridge.mqtt.suspects import Suspects
+from oneweb_bridge.mqtt.handshake import Handshake
+from oneweb_bridge.mqtt.lane import Outgoing
+from oneweb_bridge.mqtt.retained import messages_to_restore
 from oneweb_bridge.mqtt.topics import TopicTree
-from oneweb_bridge.mqtt.window import Outgoing, SendWindow
+from oneweb_bridge.mqtt.window import SendWindow
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.store import journal, store
 
@@ -239,21 +239,14 @@ class Bridge(RuleBasedStateMachine):
         positions = await self.rows.positions()
         cursor = positions.cursor
         self.window = SendWindow(size, positions, self.tree.class_of)
-        owner: Any = SimpleNamespace(
-            tree=self.tree,
-            journal=self.rows,
-            instance="main",
-            handles=SimpleNamespace(discovery_prefix=lambda: "homeassistant"),
-            cursor=0,
-            suspects=Suspects(),
-            was_connected=False,
-        )
-        session = Session(owner)
-        said = self.broker.retained.get(self.tree.head)
-        session._head.set_result(json.loads(said) if said else None)
-        low = await session._behind(cursor)
+        context: Any = SimpleNamespace(tree=self.tree, journal=self.rows, instance="main", has_published=False)
+        unused: Any = None
+        handshake = Handshake(context, unused, unused)
+        if (head := self.broker.retained.get(self.tree.head)) is not None:
+            handshake.on_head(head)
+        low = await handshake.restore_start(cursor)
         if low < cursor:
-            async for found in messages_to_restore(self.tree, self.rows, low, cursor, self.window.position_of):
+            async for found in messages_to_restore(self.tree, self.rows, low, cursor, self.window.lanes.position_of):
                 self.broker.take(found.message)
         self._say_head(cursor)
         self.at = cursor
@@ -282,7 +275,7 @@ class Bridge(RuleBasedStateMachine):
         self.broker.retained.clear()
         for row in self.run(self._all_rows()):
             if row.seq <= seq:
-                for message in self.tree.messages(row):
+                for message in self.tree.messages_of_row(row):
                     if message.retain and message.payload:
                         self.broker.retained[message.topic] = message.payload
                     elif message.retain:
@@ -560,25 +553,25 @@ class Bridge(RuleBasedStateMachine):
     @rule(count=st.integers(1, 6))
     def offer(self, count: int) -> None:
         for row in self.run(self.rows.after(self.at, count)):
-            self.window.offer(row.seq, self.tree.messages(row))
+            self.window.offer_row(row.seq, self.tree.messages_of_row(row))
             self.at = row.seq
 
     @rule(count=st.integers(1, 6))
     def read_classes(self, count: int) -> None:
         """What waits because its class was refused is read from the journal again."""
-        for lane in self.window.lanes_to_read(10):
+        for lane in self.window.lanes.to_read(10):
             for row in self.run(self.rows.after(lane.read, count)):
-                if lane.closing is None and not self.window.is_level(lane):
-                    own = [m for m in self.tree.messages(row) if self.tree.class_of(m.topic) == lane.name]
+                if lane.closing is None and not self.window.lanes.is_level(lane):
+                    own = [m for m in self.tree.messages_of_row(row) if self.tree.class_of(m.topic) == lane.name]
                     self.window.offer_to_lane(lane.name, row.seq, own)
 
     @rule()
     def try_again(self) -> None:
         """The pauses of all that was refused are over."""
-        for lane in list(self.window.lanes.values()):
+        for lane in list(self.window.lanes.by_class.values()):
             for slip in list(lane.paused):
-                self.window.again(slip)
-            self.window.try_lane(lane.name)
+                self.window.requeue(slip)
+            self.window.lanes.allow_trial(lane.name)
 
     @precondition(lambda self: self.flying)
     @rule()
@@ -592,7 +585,7 @@ class Bridge(RuleBasedStateMachine):
     @rule()
     def send(self) -> None:
         """What is sent the broker may have, also when its answer is never heard."""
-        while (slip := self.window.take()) is not None:
+        while (slip := self.window.next_to_send()) is not None:
             assert self.window.in_flight <= self.window.size
             self.flying.append(slip)
             self.broker.take(slip.message)
@@ -634,7 +627,7 @@ class Bridge(RuleBasedStateMachine):
         positions = self.window.positions()
         self.run(self.rows.save(positions))
         if heard:
-            self.window.committed(positions)
+            self.window.cursor_written(positions)
             self._say_head(positions.cursor)
 
     @rule()
@@ -658,13 +651,13 @@ class Bridge(RuleBasedStateMachine):
         last = {topic: said[-1][0] for topic, said in expected.items() if said[-1][1] and said[-1][0]}
         assert {t: p for t, p in self.broker.retained.items() if t != self.tree.head} == last
         stored = self.run(self.rows.records_between(0, 1 << 62))
-        assert {self.tree.retained(kind, id, doc).payload for _, kind, id, doc in stored} <= set(last.values())
+        assert {self.tree.record_message(kind, id, doc).payload for _, kind, id, doc in stored} <= set(last.values())
 
     def _expected(self) -> dict[str, list[tuple[bytes, bool]]]:
         """What the journal says on each topic, in its order: payload and whether it is retained."""
         found: dict[str, list[tuple[bytes, bool]]] = defaultdict(list)
         for row in self.run(self._all_rows()):
-            for message in self.tree.messages(row):
+            for message in self.tree.messages_of_row(row):
                 found[message.topic].append((message.payload, message.retain))
         return found
 
@@ -685,7 +678,7 @@ class Bridge(RuleBasedStateMachine):
         positions = self.run(self.rows.positions())
         assert positions.cursor >= self.cursor
         for row in self.run(self._all_rows()):
-            for message in self.tree.messages(row):
+            for message in self.tree.messages_of_row(row):
                 waiting = positions.waiting.get(self.tree.class_of(message.topic))
                 if row.seq <= (positions.cursor if waiting is None else waiting.seq):
                     assert (row.seq, message.topic) in self.accepted

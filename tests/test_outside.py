@@ -51,7 +51,7 @@ def records_of(call: str) -> list[Any]:
 def sent(entries: list[Entry]) -> None:
     """Everything that is published of entries: legal topics, and JSON that is read again as it was."""
     for seq, entry in enumerate(entries, 1):
-        for message in TREE.messages(Row(seq, 0, *msgspec.structs.astuple(entry))):
+        for message in TREE.messages_of_row(Row(seq, 0, *msgspec.structs.astuple(entry))):
             assert message.topic.isprintable()
             if message.payload:
                 check_publishable(json.loads(message.payload))

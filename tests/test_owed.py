@@ -13,7 +13,7 @@ import pytest
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Batch, Entry, Message, RecordWrite
-from oneweb_bridge.mqtt import publisher, refusals, session, suspects
+from oneweb_bridge.mqtt import cursor, publisher, refusals, suspects
 from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection
 from tests import harness
 from tests.test_publisher import ALL, Bench, bench, counts, guarded_broker, of_sites, samples, sites, terminal_messages
@@ -78,7 +78,7 @@ async def test_replay_and_discovery_pass_what_fits(tmp_path: Path) -> None:
                 Message("homeassistant/a", b"x" * 9000, retain=True),
                 Message("homeassistant/b", b"{}", retain=True),
             ]
-            assert await running.announce(pair) == [False, True]
+            assert await running.publish_messages(pair) == [False, True]
             assert running.connected_since == since
     assert [alert.split(":")[0] for alert in made.alerts] == ["message_too_large"] * 2
 
@@ -121,27 +121,28 @@ async def test_head_is_not_said_while_topics_are_restored(tmp_path: Path) -> Non
         await harness.until_retained(port, "oneweb/bridge/head", lambda said: said["seq"] == 3)
         current = running._session
         assert current is not None
-        async with current.pausing:
-            running.cursor = 4
-            current._say_head()
+        writer = current._cursor
+        async with writer._drain_lock:
+            writer.cursor = 4
+            writer.publish_head()
             assert current._window.state() == "idle"
-        current._say_head()
+        writer.publish_head()
         assert current._window.state() == "busy"
 
 
 async def test_what_was_acknowledged_last_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that ends notes what the broker has acknowledged, though its cursor had no time to."""
 
-    async def never(_: session.Session) -> None:
+    async def never(_: cursor.CursorWriter) -> None:
         return
 
-    monkeypatch.setattr(session.Session, "_commit", never)
+    monkeypatch.setattr(cursor.CursorWriter, "cursor_loop", never)
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(3, 3))
         async with harness.recording(port, "oneweb/terminal/#") as recorder, made.publishing() as running:
             await recorder.until(lambda: len(made.sent) == 3)
-            running.use(running.settings, anew=True)
+            running.reconfigure(running.settings, reconnect=True)
             async with asyncio.timeout(20):
                 while await made.rows.cursor() != 3:
                     await asyncio.sleep(0.02)
@@ -153,8 +154,8 @@ async def test_what_was_acknowledged_last_is_not_repeated(tmp_path: Path, monkey
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses."""
-    monkeypatch.setattr(refusals, "FIRST_RETRY", 0.02)
-    monkeypatch.setattr(refusals, "FIRST_PAYMENT", 0.1)
+    monkeypatch.setattr(refusals, "FIRST_RETRY_S", 0.02)
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT_S", 0.1)
 
 
 class Rules:
@@ -269,10 +270,10 @@ async def test_class_that_waits_survives_the_process(tmp_path: Path) -> None:
                 await recorder.until(lambda: len(numbers(recorder, "/state")) == 30)
         async with bench(tmp_path, port) as made:
             await made.store.commit(events(30, 30, 10))
-            async with made.publishing() as running:
+            async with made.publishing():
                 await recorder.until(lambda: len(numbers(recorder, "/state")) == 60)
                 async with asyncio.timeout(20):
-                    while running.refusals < 9:
+                    while made.refusals < 9:
                         await asyncio.sleep(0.02)
             assert made.alerts == []
         await rules.say()
@@ -286,11 +287,11 @@ async def test_class_that_waits_survives_the_process(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 async def test_alerts_that_are_denied_make_no_alerts(tmp_path: Path) -> None:
     """The class of alerts waits like any other, and nothing tells of it but the log."""
-    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing() as running:
+    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing():
         await rules.say("oneweb/bridge/alert")
         await made.store.commit(Batch(entries=[Entry("bridge", "", "alert", "", 1, b'{"kind":"x"}')]))
         async with asyncio.timeout(20):
-            while running.refusals < 10:
+            while made.refusals < 10:
                 await asyncio.sleep(0.02)
         assert made.alerts == []
         await rules.say()
@@ -335,8 +336,8 @@ async def test_debt_is_paid_at_the_next_start(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 async def test_newer_row_that_is_accepted_settles_the_debt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next row of the topic makes it right; nothing older follows."""
-    monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
-    monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT_S", 1000.0)
+    monkeypatch.setattr(refusals, "MAX_PAYMENT_S", 1000.0)
     async with (
         ruled_broker(tmp_path) as (port, rules),
         bench(tmp_path, port) as made,
@@ -381,28 +382,28 @@ async def test_short_refusal_of_another_topic_is_not_given_up_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A topic that was given up is given up more quickly again; another one of its class is not."""
-    monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
-    monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
-    monkeypatch.setattr(refusals, "FIRST_RETRY", 0.1)
-    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing() as running:
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT_S", 1000.0)
+    monkeypatch.setattr(refusals, "MAX_PAYMENT_S", 1000.0)
+    monkeypatch.setattr(refusals, "FIRST_RETRY_S", 0.1)
+    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing():
         await rules.say("oneweb/terminal/t0/#")
         await made.store.commit(samples(8, 4))
         await made.drained()
-        refused_before = running.refusals
+        refused_before = made.refusals
         await rules.say("oneweb/terminal/t0/#", "oneweb/terminal/t1/#")
         await made.store.commit(Batch(entries=samples(2, 2).entries[1:]))
         async with asyncio.timeout(20):
-            while running.refusals == refused_before:
+            while made.refusals == refused_before:
                 await asyncio.sleep(0.01)
             # Others of its class pass meanwhile.
             await made.store.commit(Batch(entries=samples(4, 4).entries[2:]))
-            while running.refusals < refused_before + 2:
+            while made.refusals < refused_before + 2:
                 await asyncio.sleep(0.01)
         await rules.say()
         await made.drained()
     assert [alert.split(" ")[4].split("/")[2] for alert in made.alerts] == ["t0", "t0"]
     assert len([message for message in made.sent if "/t1/" in message.topic]) == 3
-    assert refused_before == refusals.TRIES + 1
+    assert refused_before == refusals.MAX_TRIES + 1
 
 
 # ── what breaks the connection ─────────────────────────────────────────────────────────────────────
@@ -451,7 +452,7 @@ async def test_message_that_breaks_the_connection_is_found_and_the_others_go_on(
 ) -> None:
     """Two connections find it; then everything else passes, and it follows when the broker takes it."""
     monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.1)
-    monkeypatch.setattr(suspects, "FIRST_PAUSE", 0.5)
+    monkeypatch.setattr(suspects, "FIRST_PAUSE_S", 0.5)
     port = mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(port),
@@ -463,7 +464,7 @@ async def test_message_that_breaks_the_connection_is_found_and_the_others_go_on(
         await made.store.commit(samples(30, 30))
         async with made.publishing():
             await recorder.until(lambda: len({said["site_id"] for said in of_sites(recorder, 0)}) == 29)
-            assert breaker.broken <= 1 + refusals.BREAKS
+            assert breaker.broken <= 1 + refusals.MAX_BREAKS
             async with asyncio.timeout(20):
                 while len({message.topic for message in made.sent}) < 59:
                     await asyncio.sleep(0.02)
@@ -476,7 +477,7 @@ async def test_message_that_breaks_the_connection_is_found_and_the_others_go_on(
 async def test_what_breaks_the_connection_is_found_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second connection sends one message at a time, the oldest first; other classes pass on the third."""
     monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.1)
-    monkeypatch.setattr(suspects, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(suspects, "FIRST_PAUSE_S", 1000.0)
     port = mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(port),
@@ -489,7 +490,7 @@ async def test_what_breaks_the_connection_is_found_by_two(tmp_path: Path, monkey
         async with made.publishing() as running:
             await recorder.until(lambda: terminal_messages(recorder) >= 60)
             assert breaker.broken == 2
-            assert list(running.suspects.blamed) == ["oneweb/site/s5/state"]
+            assert list(running._suspects.blamed) == ["oneweb/site/s5/state"]
 
 
 async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
@@ -497,9 +498,9 @@ async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
 ) -> None:
     """Where others of its class pass it is set aside after some connections, and is owed."""
     monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.05)
-    monkeypatch.setattr(suspects, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(refusals, "FIRST_PAYMENT", 1000.0)
-    monkeypatch.setattr(refusals, "LONGEST_PAYMENT", 1000.0)
+    monkeypatch.setattr(suspects, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT_S", 1000.0)
+    monkeypatch.setattr(refusals, "MAX_PAYMENT_S", 1000.0)
     port = mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(port),
@@ -523,6 +524,6 @@ async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
                     await asyncio.sleep(0.02)
             breaker.needle = b""
             await made.drained()
-            assert running.suspects.blamed.keys() <= {"oneweb/site/s5/state"}
+            assert running._suspects.blamed.keys() <= {"oneweb/site/s5/state"}
     assert await counts(tmp_path) == (0, 1)
     assert "broke each time" in made.alerts[-1]

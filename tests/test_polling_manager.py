@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 from oneweb_bridge import app, simulator
 from oneweb_bridge.config.read import load
 from oneweb_bridge.demo import mosquitto
-from oneweb_bridge.mqtt import publisher, session
+from oneweb_bridge.mqtt import look, publisher
 from tests import harness
 from tests.campaign import is_at_rest
 
@@ -278,7 +278,7 @@ async def test_retained_poll_runs_once_through_fifty_reconnects(
     """The same retained trigger is obeyed once, however often the broker redelivers it to a new connection."""
     monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.01)
     monkeypatch.setattr(publisher, "MAX_RECONNECT_S", 0.01)
-    monkeypatch.setattr(session, "MIN_TWIN_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(look, "MIN_TWIN_TIMEOUT_S", 0.01)
     connections: list[publisher.Publisher] = []
     ends = iter(range(50))
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import logging
 import math
 import re
 import signal
@@ -20,11 +21,14 @@ from oneweb_bridge.commands.executor import Inbox
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.command import CommandMessage
 from oneweb_bridge.model.records import Batch, Entry, Message, Positions, RecordWrite
-from oneweb_bridge.mqtt import publisher, refusals, session
+from oneweb_bridge.model.status import Response
+from oneweb_bridge.mqtt import cursor, drain, look, probing, publisher, refusals, sender, twins
+from oneweb_bridge.mqtt.context import PublisherCallbacks
+from oneweb_bridge.mqtt.lane import Outgoing
 from oneweb_bridge.mqtt.link import MqttConnection, Rejected, TakenOver
 from oneweb_bridge.mqtt.topics import TopicTree
-from oneweb_bridge.mqtt.window import Outgoing
 from oneweb_bridge.store import journal, store
 from tests import harness, proxy
 
@@ -48,10 +52,11 @@ class Bench:
         self.alerts: list[str] = []
         self.sent: list[Message] = []
         self.lost: list[int] = []
+        self.refusals = 0
         self.base, self.instance = "oneweb", "main"
-        self.on_command: Callable[[session.CommandMessage], None] = lambda _: None
+        self.on_command: Callable[[CommandMessage], None] = lambda _: None
 
-    def _command(self, incoming: session.CommandMessage) -> None:
+    def _command(self, incoming: CommandMessage) -> None:
         self.on_command(incoming)
 
     async def _alert(self, kind: str, message: str) -> None:
@@ -72,7 +77,7 @@ class Bench:
     @contextlib.asynccontextmanager
     async def publishing(self, instance: str | None = None) -> AsyncIterator[publisher.Publisher]:
         """A publisher while the block runs."""
-        handles = session.PublisherCallbacks(
+        callbacks = PublisherCallbacks(
             on_command=self._command,
             info=self._info,
             alert=self._alert,
@@ -80,19 +85,34 @@ class Bench:
             on_lost=self._lost,
         )
         tree = TopicTree(self.base, instance or self.instance, self.store.journal_id, self.store.earlier)
-        made = publisher.Publisher(self.settings, tree, self.rows, self.store.growth, handles)
+        made = publisher.Publisher(self.settings, tree, self.rows, self.store.growth, callbacks)
         task = asyncio.create_task(made.run())
+        log, counter = logging.getLogger("oneweb_bridge.publisher"), RefusalCounter(self)
+        log.addHandler(counter)
         try:
             yield made
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            log.removeHandler(counter)
 
     async def drained(self, patience: float = 30.0) -> None:
         """Waits until the cursor stands at the end of the journal, and nothing waits."""
         async with asyncio.timeout(patience):
             while await self.rows.positions() != Positions(await self.rows.head()):
                 await asyncio.sleep(0.02)
+
+
+class RefusalCounter(logging.Handler):
+    """Counts the refusals of the broker."""
+
+    def __init__(self, counted: Bench) -> None:
+        super().__init__()
+        self._bench = counted
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Counts a record, if it tells of a refusal."""
+        self._bench.refusals += record.msg.startswith("broker refuses")
 
 
 @contextlib.asynccontextmanager
@@ -141,10 +161,10 @@ async def test_stop_publishes_the_head_of_all_that_was_acknowledged(
 ) -> None:
     """A stop between an acknowledgement and its head leaves none behind: by the head a restored backup is seen."""
 
-    async def never(_: session.Session) -> None:
+    async def never(_: cursor.CursorWriter) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(session.Session, "_commit", never)
+    monkeypatch.setattr(cursor.CursorWriter, "cursor_loop", never)
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
         await made.store.commit(samples(12, 12))
@@ -197,14 +217,14 @@ async def counts(directory: Path) -> tuple[int, int]:
 
 async def test_everything_denied_sets_nothing_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When nothing of the journal passes, the access rules are wrong, and no row is given up."""
-    monkeypatch.setattr(refusals, "FIRST_RETRY", 0.001)
-    monkeypatch.setattr(refusals, "LONGEST_RETRY", 0.05)
+    monkeypatch.setattr(refusals, "FIRST_RETRY_S", 0.001)
+    monkeypatch.setattr(refusals, "MAX_RETRY_S", 0.05)
     acl = "topic deny oneweb/terminal/#\n" + ALL
     async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made:
         await made.store.commit(samples(5, 5))
-        async with made.publishing() as running:
+        async with made.publishing():
             async with asyncio.timeout(20):
-                while running.refusals < 40:
+                while made.refusals < 40:
                     await asyncio.sleep(0.02)
 
     assert await counts(tmp_path) == (0, 0)
@@ -212,7 +232,7 @@ async def test_everything_denied_sets_nothing_aside(tmp_path: Path, monkeypatch:
 
 async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that takes but does not deliver is given nothing of the journal, on 3.1.1 too."""
-    monkeypatch.setattr(session, "PROBE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(probing, "PROBE_TIMEOUT_S", 1.0)
     acl = "topic write oneweb/#\ntopic read oneweb/bridge/head\n"
     for protocol in ("5", "3.1.1"):
         directory = tmp_path / protocol
@@ -221,7 +241,7 @@ async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path, mon
             await made.store.commit(samples(5, 5))
             async with made.publishing() as running:
                 async with asyncio.timeout(20):
-                    while "did not deliver" not in str(running.problem):
+                    while "did not deliver" not in str(running.last_error):
                         await asyncio.sleep(0.05)
 
             assert await made.rows.cursor() == 0
@@ -374,7 +394,7 @@ async def test_clear_is_not_repeated_on_a_topic_with_rows_waiting(tmp_path: Path
 
 async def test_broker_that_answers_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that takes and does not answer is noticed, long before the keepalive would."""
-    monkeypatch.setattr(session, "STALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(sender, "STALL_TIMEOUT_S", 1.0)
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port) as process, bench(tmp_path, port) as made, made.publishing() as running:
         await made.store.commit(samples(1, 1))
@@ -384,7 +404,7 @@ async def test_broker_that_answers_nothing_is_given_up(tmp_path: Path, monkeypat
             process.send_signal(signal.SIGSTOP)
             try:
                 await made.store.commit(samples(3, 3))
-                while "did not acknowledge" not in str(running.problem):
+                while "did not acknowledge" not in str(running.last_error):
                     await asyncio.sleep(0.05)
             finally:
                 process.send_signal(signal.SIGCONT)
@@ -446,13 +466,13 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
     port = mosquitto.free_port()
     empty = 0
 
-    def counting(self: session.Session) -> None:
+    def counting(self: sender.Sender) -> None:
         nonlocal empty
         real(self)
-        empty += self._window.in_flight == 0 and self._window.rows > 0
+        empty += self.window.in_flight == 0 and self.window.unfinished_rows > 0
 
-    real = session.Session._pump
-    monkeypatch.setattr(session.Session, "_pump", counting)
+    real = sender.Sender.pump
+    monkeypatch.setattr(sender.Sender, "pump", counting)
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await made.store.commit(samples(1000, 1000))
         await made.store.commit(samples(1000, 1000))
@@ -464,18 +484,18 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
 
 async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next page is read while the one before is under way: the window does not run dry between two."""
-    monkeypatch.setattr(session, "PAGE_ROWS", 20)
-    monkeypatch.setattr(session, "MAX_ROWS_AHEAD", 60)
+    monkeypatch.setattr(drain, "PAGE_ROWS", 20)
+    monkeypatch.setattr(drain, "MAX_ROWS_AHEAD", 60)
     port = mosquitto.free_port()
     dry = 0
 
-    def counting(self: session.Session) -> None:
+    def counting(self: sender.Sender) -> None:
         nonlocal dry
         real(self)
-        dry += self._window.rows == 0 and 0 < self._window.prefix < 990
+        dry += self.window.unfinished_rows == 0 and 0 < self.window.finished_seq < 990
 
-    real = session.Session._pump
-    monkeypatch.setattr(session.Session, "_pump", counting)
+    real = sender.Sender.pump
+    monkeypatch.setattr(sender.Sender, "pump", counting)
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port, window=10) as made:
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
@@ -487,7 +507,7 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One PUBACK that never comes, while others do: the connection is given up, and its row comes with the next."""
-    monkeypatch.setattr(session, "STALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(sender, "STALL_TIMEOUT_S", 0.5)
     monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.1)
     port = mosquitto.free_port()
     kept_back: list[str] = []
@@ -504,14 +524,14 @@ async def test_message_without_an_answer_ends_even_a_busy_connection(
         async with made.publishing() as running, asyncio.timeout(30):
             while "did not acknowledge a message on oneweb/terminal/t0/" not in caplog.text:
                 # What is busy is another topic; the row that waits holds up the cursor only.
-                await running.announce([Message("oneweb/site/busy/state", b"{}", retain=True)])
+                await running.publish_messages([Message("oneweb/site/busy/state", b"{}", retain=True)])
                 await asyncio.sleep(0.01)
             await made.drained()
 
 
 async def test_each_probe_has_a_word_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A late copy of an earlier probe does not prove a later one."""
-    monkeypatch.setattr(session, "PROBE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(probing, "PROBE_INTERVAL_S", 0.05)
     port = mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(port),
@@ -548,8 +568,7 @@ async def test_answers_to_response_topics_take_part_in_the_window(
             while running.connected_since is None:
                 await asyncio.sleep(0.02)
         for number in range(50):
-            asked = session.CommandMessage("oneweb/bridge/request/purge", b"{}", False, f"answers/{number}", b"c")
-            running.reply(Message("oneweb/bridge/response/purge", b"{}", retain=False), asked)
+            running.answer_to("oneweb/bridge/request/purge", f"answers/{number}", b"c")(Response(status="ok"))
         await heard.until(lambda: len(heard.messages) == 50)
 
     assert most == 3
@@ -561,7 +580,7 @@ async def test_message_that_mqtt_has_no_room_for_is_refused_alone(tmp_path: Path
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         async with asyncio.timeout(20):
             while (
-                accepted := await running.announce([Message(f"oneweb/{'x' * 65_536}", b"{}", retain=False)])
+                accepted := await running.publish_messages([Message(f"oneweb/{'x' * 65_536}", b"{}", retain=False)])
             ) is None:
                 await asyncio.sleep(0.02)
         await made.store.commit(samples(3, 3))
@@ -599,12 +618,12 @@ async def test_answer_with_correlation_data_over_the_limit_is_not_sent(tmp_path:
         await connected(running)
         since = running.connected_since
         for size in (100, 4000, 200):
-            asked = session.CommandMessage("oneweb/bridge/request/purge", b"{}", False, "answers", b"c" * size)
-            running.reply(Message("oneweb/bridge/response/purge", b'{"x": "%d"}' % size, retain=False), asked)
+            answer = running.answer_to("oneweb/bridge/request/purge", "answers", b"c" * size)
+            answer(Response(status="ok", count=size))
         await heard.until(lambda: len(heard.on("oneweb/bridge/response/purge")) == 3)
         answers = await heard.until(lambda: len(said := heard.on("answers")) == 2 and said)
         assert running.connected_since == since
-    assert [answer["x"] for answer in answers] == ["100", "200"]
+    assert [answer["count"] for answer in answers] == [100, 200]
 
 
 async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broker(tmp_path: Path) -> None:
@@ -626,7 +645,7 @@ async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broke
 
 async def test_retained_commands_of_unknown_calls_are_not_remembered(tmp_path: Path) -> None:
     """What a connection remembers of retained commands does not grow with the names that their senders think of."""
-    heard: list[session.CommandMessage] = []
+    heard: list[CommandMessage] = []
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         made.on_command = heard.append
@@ -637,13 +656,15 @@ async def test_retained_commands_of_unknown_calls_are_not_remembered(tmp_path: P
             while len(heard) < 4:
                 await asyncio.sleep(0.02)
             assert running._session is not None
-            assert running._session._kept == {f"oneweb/bridge/polling/{name}/set" for name in ("sites", "all")}
+            assert running._session._receiver._topics_with_retained == {
+                f"oneweb/bridge/polling/{name}/set" for name in ("sites", "all")
+            }
 
 
 def test_commands_that_wait_are_bounded_in_bytes() -> None:
     """What waits holds no more than its bound, however few commands it is; what was taken out makes room."""
     inbox, size = Inbox(), 1_000_000
-    command = session.CommandMessage("oneweb/bridge/polling/sites/set", b"", False, None, b"c" * size)
+    command = CommandMessage("oneweb/bridge/polling/sites/set", b"", False, reply_bytes=size)
     for _ in range(6):
         inbox.put(command)
     assert inbox.dropped == 3
@@ -710,7 +731,7 @@ async def test_stranger_never_gives_a_will(tmp_path: Path, monkeypatch: pytest.M
                 while len(gate.wills) < 3:
                     await asyncio.sleep(0.02)
             gate.sever()
-            assert "'other'" in str(running.problem)
+            assert "'other'" in str(running.last_error)
 
     assert not any(gate.wills)
     assert heard.on("oneweb/bridge/status") == [{"state": "online"}]
@@ -733,7 +754,7 @@ async def test_broker_without_retain_or_qos_1_gets_a_sentence(
     try:
         async with bench(tmp_path, port, protocol=protocol) as made, made.publishing() as running:
             async with asyncio.timeout(20):
-                while words not in str(running.problem):
+                while words not in str(running.last_error):
                     await asyncio.sleep(0.05)
     finally:
         process.terminate()
@@ -759,7 +780,7 @@ async def test_proof_of_retained_messages_leaves_none(tmp_path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def twins(directory: Path, port: int, **changes: Any) -> AsyncIterator[tuple[Bench, Bench]]:
+async def twin_benches(directory: Path, port: int, **changes: Any) -> AsyncIterator[tuple[Bench, Bench]]:
     """Two benches with databases of their own for one broker: what they publish as has one client id."""
     for name in "ab":
         (directory / name).mkdir()
@@ -772,12 +793,12 @@ async def test_twin_that_comes_later_looks_and_stays_away(
     tmp_path: Path, protocol: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes nobody's connection and stays away for as long as the other answers, which alerts; then it comes."""
-    monkeypatch.setattr(publisher, "GIVE_WAY", 0.2)
-    monkeypatch.setattr(publisher, "LONGEST_ABSENCE", 0.5)
+    monkeypatch.setattr(twins, "GIVE_WAY_S", 0.2)
+    monkeypatch.setattr(twins, "MAX_ABSENCE_S", 0.5)
     port = mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(port),
-        twins(tmp_path, port, protocol=protocol) as (first, second),
+        twin_benches(tmp_path, port, protocol=protocol) as (first, second),
         second.publishing_later() as later,
     ):
         async with first.publishing() as older:
@@ -785,9 +806,9 @@ async def test_twin_that_comes_later_looks_and_stays_away(
             since = older.connected_since
             newer = await later()
             async with asyncio.timeout(20):
-                while newer._take_overs._in_a_row < 3:
+                while newer._twins.take_overs._in_a_row < 3:
                     await asyncio.sleep(0.02)
-            assert "'oneweb-bridge-main'" in str(newer.problem)
+            assert "'oneweb-bridge-main'" in str(newer.last_error)
             assert older.connected_since == since
             assert newer.connected_since is None
             kept = await harness.retained(port, "oneweb/bridge/status")
@@ -800,7 +821,7 @@ async def test_twin_that_comes_later_looks_and_stays_away(
 
 async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a bridge left that lost its power says online for a while; nobody answers, and the next one connects."""
-    monkeypatch.setattr(session, "MIN_TWIN_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(look, "MIN_TWIN_TIMEOUT_S", 0.2)
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
         await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
@@ -830,7 +851,10 @@ async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None
         await connected(running)
         before = len(heard.on("oneweb/bridge/probe"))
         silent = [{"instance": "other", "process": "x", "asks": True}, {}, {"instance": "main", "asks": True}]
-        silent += [{"instance": "main", "process": running.process, "asks": True}, {"instance": "main", "process": "x"}]
+        silent += [
+            {"instance": "main", "process": running._process, "asks": True},
+            {"instance": "main", "process": "x"},
+        ]
         asks = {"instance": "main", "process": "x", "asks": True}
         for members in (*silent, asks):
             await harness.said(port, "oneweb/bridge/probe", json.dumps({"time": NOON, "nonce": "n", **members}))
@@ -839,7 +863,7 @@ async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None
 
     answers = [said for said in heard.on("oneweb/bridge/probe")[before:] if said["nonce"] != "n"]
     assert [(said["instance"], said["process"], "asks" in said) for said in answers] == [
-        ("main", running.process, False)
+        ("main", running._process, False)
     ]
     assert len(made.alerts) == 1
 
@@ -872,17 +896,15 @@ async def test_look_that_the_broker_rejects_has_the_client_id_of_the_bridge(
     """Some brokers let a user in with a single client id."""
     monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.01)
     suffixes: list[str] = []
-    real = publisher.Publisher._linked
+    real = publisher.Publisher._link
 
-    def linked(
-        self: publisher.Publisher, made: session.Session, will: Message | None, suffix: str = ""
-    ) -> MqttConnection:
+    def link(self: publisher.Publisher, will: Message | None, suffix: str = "") -> MqttConnection:
         suffixes.append(suffix)
         if suffix:
             raise Rejected("Client identifier not valid")
-        return real(self, made, will, suffix)
+        return real(self, will, suffix)
 
-    monkeypatch.setattr(publisher.Publisher, "_linked", linked)
+    monkeypatch.setattr(publisher.Publisher, "_link", link)
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         await connected(running)
@@ -899,13 +921,13 @@ async def test_end_that_a_twin_causes_is_told_where_the_broker_says_so(
         await connected(running)
         assert running._session is not None
         pauses: list[float] = []
-        real = publisher.TakeOvers.pause
+        real = twins.TakeOvers.pause
 
-        def noting(self: publisher.TakeOvers) -> float:
+        def noting(self: twins.TakeOvers) -> float:
             pauses.append(real(self))
             return pauses[-1]
 
-        monkeypatch.setattr(publisher.TakeOvers, "pause", noting)
+        monkeypatch.setattr(twins.TakeOvers, "pause", noting)
         link: Any = running._session._link
         link._end = TakenOver("Session taken over")
         link._disconnected.set_exception(aiomqtt.MqttError("ended"))
@@ -914,7 +936,7 @@ async def test_end_that_a_twin_causes_is_told_where_the_broker_says_so(
                 await asyncio.sleep(0.02)
 
         assert running._accepted_at == -math.inf
-    assert pauses == [publisher.GIVE_WAY]
+    assert pauses == [twins.GIVE_WAY_S]
     assert [alert.split(":")[0] for alert in made.alerts] == ["client_id_taken"]
 
 
@@ -924,8 +946,8 @@ def test_twins_take_over_seldom(*, tells: bool) -> None:
 
     With a broker that `tells` why, who is thrown out pauses; else it comes back after a second and sees the head.
     """
-    twins = [publisher.TakeOvers(), publisher.TakeOvers()]
-    lost, since, due = [-3601.0, -publisher.GIVE_WAY], -3600.0, [math.inf, 0.0]
+    bridges = [twins.TakeOvers(), twins.TakeOvers()]
+    lost, since, due = [-3601.0, -twins.GIVE_WAY_S], -3600.0, [math.inf, 0.0]
     online: int | None = 0
     head, take_overs = 0, []
     while (now := min(due)) < 7200:
@@ -933,11 +955,11 @@ def test_twins_take_over_seldom(*, tells: bool) -> None:
         due[comes] = math.inf
         if online is not None:
             take_overs.append(now)
-            twins[online].note_connection(now - since, since - lost[online])
-            lost[online], due[online] = now, now + (twins[online].pause() if tells else 1.0)
+            bridges[online].note_connection(now - since, since - lost[online])
+            lost[online], due[online] = now, now + (bridges[online].pause() if tells else 1.0)
         online = None
-        if head != comes and now > 0 and twins[comes].gives_way:
-            due[comes] = now + twins[comes].pause()
+        if head != comes and now > 0 and bridges[comes].gives_way:
+            due[comes] = now + bridges[comes].pause()
         else:
             since, online, head = now, comes, comes
 
@@ -954,7 +976,7 @@ async def test_goodbye_is_said_only_by_who_was_there(tmp_path: Path) -> None:
         async with made.publishing() as running, asyncio.timeout(20):
             # As if it had just looked: its next connection has a will.
             running._accepted_at = time.monotonic()
-            while running._session is None or not running._session._nonce:
+            while running._session is None or not running._session._prober._nonce:
                 await asyncio.sleep(0.02)
         kept = await harness.retained(port, "oneweb/bridge/status")
 
@@ -966,12 +988,13 @@ async def test_busy_connection_is_judged_by_its_oldest_message(tmp_path: Path) -
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         await connected(running)
-        tried = session.Session(running)
-        for packet_id, age in ((1, session.STALL_TIMEOUT_S + 1), (2, 0.0)):
-            waiting = Outgoing(Message(f"t/{packet_id}", b"{}", retain=False), packet_id, None, None, None)
+        assert running._session is not None
+        tried = running._session.sender
+        for packet_id, age in ((70_001, sender.STALL_TIMEOUT_S + 1), (70_002, 0.0)):
+            waiting = Outgoing(Message(f"t/{packet_id}", b"{}", retain=False), packet_id, None, None)
             waiting.sent_at = time.monotonic() - age
-            tried._slips[packet_id] = waiting
-        with pytest.raises(aiomqtt.MqttError, match="t/1"):
-            tried._check_stall()
-        del tried._slips[1]
-        tried._check_stall()
+            tried._in_flight[packet_id] = waiting
+        with pytest.raises(aiomqtt.MqttError, match="t/70001"):
+            tried.check_stall()
+        del tried._in_flight[70_001]
+        tried.check_stall()

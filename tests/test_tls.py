@@ -143,7 +143,7 @@ async def round_trip(given: Mqtt, patience: float = 10.0) -> None:
     """Connects, and has ten messages back that are longer than a record of TLS. Raises what a connection raises."""
     wanted = [b"%d" % number * 30_000 for number in range(10)]
     async with MqttConnection(given, "tls-test", will=Message("will", b"{}", retain=False)) as link:
-        await link.listen("tls/test")
+        await link.subscribe_to("tls/test")
         for payload in wanted:
             link.send(Message("tls/test", payload, retain=False))
         async with asyncio.timeout(patience):

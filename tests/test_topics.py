@@ -18,7 +18,6 @@ from oneweb_bridge.mqtt.topics import (
     MAX_LEVEL,
     MAX_RESPONSE_TOPIC_BYTES,
     TopicTree,
-    decode_level,
     encode_id,
     response_topic_problem,
 )
@@ -27,6 +26,23 @@ TREE = TopicTree("oneweb", "site-a", "4f1c")
 TS = 1750169702113
 TEXT = st.text(max_size=80) | st.text("_xhe0-", max_size=80) | st.text("ab_x", min_size=20, max_size=70)
 LEGAL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def decode_level(level: str) -> str | None:
+    """The id of a topic level, as the contract says it; None when it was too long to keep whole."""
+    if level == "_e":
+        return ""
+    raw, rest = bytearray(), level
+    while rest:
+        if rest.startswith("__"):
+            raw, rest = raw + b"_", rest[2:]
+        elif rest.startswith("_x"):
+            raw, rest = raw + bytes.fromhex(rest[2:4]), rest[4:]
+        elif rest.startswith("_"):
+            return None
+        else:
+            raw, rest = raw + rest[0].encode(), rest[1:]
+    return raw.decode()
 
 
 def row(what: RowType, body: object, *, entity: str = "terminal", id: str = "T", name: str = "") -> Row:
@@ -108,7 +124,7 @@ def test_cut_of_a_long_id_is_before_an_escape(id: str) -> None:
 def test_changed_is_an_event_and_then_the_state() -> None:
     """A change is published as the CloudEvent of the contract, followed by the retained record."""
     data = {"changed": {"state": {"from": "online", "to": "offline"}}, "record": {"imei": "T"}, "initial": False}
-    event, state = TREE.messages(row("changed", data))
+    event, state = TREE.messages_of_row(row("changed", data))
     assert (event.topic, event.retain, event.content_type) == ("oneweb/terminal/T/event/changed", False, EVENT_TYPE)
     assert json.loads(event.payload) == {
         "specversion": "1.0",
@@ -128,7 +144,7 @@ def test_changed_is_an_event_and_then_the_state() -> None:
 @pytest.mark.parametrize("entity", ["terminal", "product", "organization", "site"])
 def test_added_is_an_event_and_the_state(entity: str) -> None:
     """Each kind of record has its own branch of the tree."""
-    found = shown(TREE.messages(row("added", {"record": {"a": 1}, "initial": True}, entity=entity, id="a/b")))
+    found = shown(TREE.messages_of_row(row("added", {"record": {"a": 1}, "initial": True}, entity=entity, id="a/b")))
     assert [(topic, retain) for topic, _, retain in found] == [
         (f"oneweb/{entity}/a_x2fb/event/added", False),
         (f"oneweb/{entity}/a_x2fb/state", True),
@@ -139,7 +155,9 @@ def test_added_is_an_event_and_the_state(entity: str) -> None:
 
 def test_removed_is_an_event_and_then_clears() -> None:
     """A removed record's event carries the last record, and its retained topics are cleared after it."""
-    found = shown(TREE.messages(row("removed", {"record": {"imei": "T"}, "clears": ["state", "metric/traffic"]})))
+    found = shown(
+        TREE.messages_of_row(row("removed", {"record": {"imei": "T"}, "clears": ["state", "metric/traffic"]}))
+    )
     assert found[0][0] == "oneweb/terminal/T/event/removed"
     assert found[0][1]["data"] == {"record": {"imei": "T"}}
     assert found[1:] == [("oneweb/terminal/T/state", None, True), ("oneweb/terminal/T/metric/traffic", None, True)]
@@ -147,7 +165,7 @@ def test_removed_is_an_event_and_then_clears() -> None:
 
 def test_first_components_are_published_without_an_event() -> None:
     """The first component list of a terminal is a retained message alone."""
-    assert shown(TREE.messages(row("components", {"components": {"main/UT": "1"}}))) == [
+    assert shown(TREE.messages_of_row(row("components", {"components": {"main/UT": "1"}}))) == [
         ("oneweb/terminal/T/components", {"imei": "T", "components": {"main/UT": "1"}}, True)
     ]
 
@@ -160,7 +178,7 @@ def test_changed_components_are_a_change_of_the_terminal() -> None:
         "record": {"imei": "T"},
         "initial": False,
     }
-    event, components = shown(TREE.messages(row("components", said)))
+    event, components = shown(TREE.messages_of_row(row("components", said)))
     assert event[0] == "oneweb/terminal/T/event/changed"
     assert event[1]["type"] == "net.oneweb.terminal.changed"
     assert event[1]["data"] == {name: part for name, part in said.items() if name != "components"}
@@ -186,7 +204,7 @@ def test_row_goes_to_its_topic_as_it_is(  # noqa: PLR0917 -- a row of a table
     what: RowType, entity: str, id: str, name: str, topic: str, retain: bool
 ) -> None:
     """Samples, usage, forecasts, states and alerts are published byte for byte as they stand in the journal."""
-    (found,) = TREE.messages(row(what, b'{"a":70.0}', entity=entity, id=id, name=name))
+    (found,) = TREE.messages_of_row(row(what, b'{"a":70.0}', entity=entity, id=id, name=name))
     assert (found.topic, found.payload, found.retain, found.content_type) == (
         topic,
         b'{"a":70.0}',
@@ -201,18 +219,18 @@ def test_row_goes_to_its_topic_as_it_is(  # noqa: PLR0917 -- a row of a table
 )
 def test_clear_empties_the_topic_of_a_bucket(entity: str, id: str, name: str, topic: str) -> None:
     """A bucket that is gone or moved has its retained topic cleared."""
-    assert shown(TREE.messages(row("clear", [], entity=entity, id=id, name=name))) == [(topic, None, True)]
+    assert shown(TREE.messages_of_row(row("clear", [], entity=entity, id=id, name=name))) == [(topic, None, True)]
 
 
 def test_forecast_is_cleared_with_its_usage_topic() -> None:
     """A bucket that had a forecast is cleared on both topics, by one row."""
     gone = row("clear", ["forecast"], entity="product", id="P", name="B")
 
-    assert shown(TREE.messages(gone)) == [
+    assert shown(TREE.messages_of_row(gone)) == [
         ("oneweb/product/P/usage/B", None, True),
         ("oneweb/product/P/forecast/B", None, True),
     ]
-    assert shown(TREE.messages(row("clear", ["forecast"], entity="usage", id="B"))) == [
+    assert shown(TREE.messages_of_row(row("clear", ["forecast"], entity="usage", id="B"))) == [
         ("oneweb/usage/B", None, True),
         ("oneweb/forecast/B", None, True),
     ]
@@ -227,7 +245,9 @@ def test_forecasts_are_a_class_of_their_own() -> None:
 def test_row_gives_the_same_bytes_whenever_it_is_sent() -> None:
     """The same row becomes the same messages, so that a repeat is an exact one."""
     body = {"record": {"imei": "T"}, "initial": False}
-    assert TREE.messages(row("added", body)) == TopicTree("oneweb", "site-a", "4f1c").messages(row("added", body))
+    assert TREE.messages_of_row(row("added", body)) == TopicTree("oneweb", "site-a", "4f1c").messages_of_row(
+        row("added", body)
+    )
 
 
 ROWS = [
@@ -251,10 +271,10 @@ ROWS = [
 
 def test_topic_with_a_message_has_none_below_it() -> None:
     """No topic is the beginning of another one, also with those of commands, so that levels can be folders."""
-    topics = {m.topic for r in ROWS for m in TREE.messages(r)}
+    topics = {m.topic for r in ROWS for m in TREE.messages_of_row(r)}
     topics |= {TREE.status, TREE.info, TREE.head, TREE.probe}
-    topics |= {m.topic for r in ROWS if (m := TREE.replayed(r)) is not None}
-    topics |= {name.replace("+", "sites", 1) for name in TREE.commands()}
+    topics |= {m.topic for r in ROWS if (m := TREE.replay_message(r)) is not None}
+    topics |= {name.replace("+", "sites", 1) for name in TREE.command_filters()}
     for one in topics:
         assert not any(other.startswith(f"{one}/") for other in topics), one
 
@@ -262,7 +282,7 @@ def test_topic_with_a_message_has_none_below_it() -> None:
 def test_every_payload_is_an_object_or_clears() -> None:
     """Every payload is a JSON object, and only retained topics are emptied."""
     for r in ROWS:
-        for m in TREE.messages(r):
+        for m in TREE.messages_of_row(r):
             assert (not m.payload and m.retain) or isinstance(json.loads(m.payload), dict)
 
 
@@ -271,7 +291,7 @@ def test_every_payload_is_an_object_or_clears() -> None:
 
 def test_replayed_row_is_marked_and_never_retained() -> None:
     """Events go to their event topic and samples to `history`, each with `replayed`, never to a retained topic."""
-    found = [m for r in ROWS if (m := TREE.replayed(r)) is not None]
+    found = [m for r in ROWS if (m := TREE.replay_message(r)) is not None]
     assert all(json.loads(m.payload)["replayed"] is True for m in found)
     assert not any(m.retain for m in found)
     assert all({"event", "history"} & set(m.topic.split("/")) for m in found)
@@ -281,16 +301,16 @@ def test_replayed_row_is_marked_and_never_retained() -> None:
 def test_replayed_event_is_the_same_event(what: RowType) -> None:
     """A replayed event has the id, time and content of the first time."""
     body = {"changed": {}, "record": {"imei": "T"}, "initial": False}
-    again = TREE.replayed(row(what, body))
+    again = TREE.replay_message(row(what, body))
     assert again is not None
-    first = json.loads(TREE.messages(row(what, body))[0].payload)
+    first = json.loads(TREE.messages_of_row(row(what, body))[0].payload)
     assert json.loads(again.payload) == first | {"replayed": True}
-    assert again.topic == TREE.messages(row(what, body))[0].topic
+    assert again.topic == TREE.messages_of_row(row(what, body))[0].topic
 
 
 def test_replayed_metric_goes_to_history() -> None:
     """A sample that was a metric is replayed as history, with its values."""
-    found = TREE.replayed(row("metric", {"imei": "T", "sinr_db": 10.0}, name="signal_quality"))
+    found = TREE.replay_message(row("metric", {"imei": "T", "sinr_db": 10.0}, name="signal_quality"))
     assert found is not None
     assert shown([found]) == [
         ("oneweb/terminal/T/history/signal_quality", {"imei": "T", "sinr_db": 10.0, "replayed": True}, False)
@@ -300,14 +320,14 @@ def test_replayed_metric_goes_to_history() -> None:
 
 def test_replayed_usage_of_a_product_goes_to_its_history() -> None:
     """Usage is replayed to the product's history, all buckets on one topic."""
-    found = TREE.replayed(row("usage", {"bucket_id": "B"}, entity="product", id="P", name="B"))
+    found = TREE.replay_message(row("usage", {"bucket_id": "B"}, entity="product", id="P", name="B"))
     assert found is not None
     assert found.topic == "oneweb/product/P/history/usage"
 
 
 def test_replayed_usage_without_a_product_does_not_name_one() -> None:
     """A bucket without a product must not be replayed below a product that does not exist."""
-    found = TREE.replayed(row("usage", {"bucket_id": "B"}, entity="usage", id="B"))
+    found = TREE.replay_message(row("usage", {"bucket_id": "B"}, entity="usage", id="B"))
     assert found is None or not found.topic.startswith("oneweb/product/")
 
 
@@ -323,7 +343,7 @@ def test_replayed_usage_without_a_product_does_not_name_one() -> None:
 )
 def test_what_is_no_news_is_not_replayed(silent: Row) -> None:
     """States, alerts, clears, forecasts and the first component list are not replayed."""
-    assert TREE.replayed(silent) is None
+    assert TREE.replay_message(silent) is None
 
 
 # --- what is retained -----------------------------------------------------------------------------
@@ -357,13 +377,13 @@ def test_restored_record_is_the_message_that_was_published(published: Row) -> No
     elif published.what in ("usage", "forecast"):
         kind = published.what
     id = published.name if kind in ("usage", "forecast") and published.name else published.id
-    assert TREE.retained(kind, id, stored) == TREE.messages(published)[-1]
+    assert TREE.record_message(kind, id, stored) == TREE.messages_of_row(published)[-1]
 
 
 def test_restored_metric_is_the_message_that_was_published() -> None:
     """The newest sample is restored as it was published."""
     published = row("metric", {"imei": "T"}, name="traffic")
-    assert [TREE.metric("terminal", "traffic", "T", published.body)] == TREE.messages(published)
+    assert [TREE.sample_message("terminal", "traffic", "T", published.body)] == TREE.messages_of_row(published)
 
 
 # --- the rest -------------------------------------------------------------------------------------
@@ -378,7 +398,7 @@ def test_tree_has_the_topics_of_the_contract() -> None:
         "a/b/bridge/head",
         "a/b/bridge/probe",
     )
-    assert list(tree.commands()) == [
+    assert list(tree.command_filters()) == [
         "a/b/bridge/polling/+/set",
         "a/b/bridge/polling/+/enabled/set",
         "a/b/bridge/polling/+/interval/set",

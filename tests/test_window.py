@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.model.records import Message, Positions, Waiting
-from oneweb_bridge.mqtt.window import DOUBT, TRIAL, WINDOWS_BEYOND_CURSOR, Outgoing, SendWindow
+from oneweb_bridge.mqtt.lane import DOUBT, TRIAL, Outgoing
+from oneweb_bridge.mqtt.window import WINDOWS_BEYOND_CURSOR, SendWindow
 
 
 def message(topic: str, said: str = "x") -> Message:
@@ -22,7 +23,7 @@ def window_of(size: int, cursor: int = 0) -> SendWindow:
 
 def taken(window: SendWindow) -> list[Outgoing]:
     found = []
-    while (slip := window.take()) is not None:
+    while (slip := window.next_to_send()) is not None:
         found.append(slip)
     return found
 
@@ -35,7 +36,7 @@ def test_window_sends_rows_in_order_up_to_its_size() -> None:
     """Messages go in the order of their rows, at most `size` of them at once."""
     window = window_of(2)
     for seq in (1, 2, 3):
-        window.offer(seq, [message(f"t{seq}")])
+        window.offer_row(seq, [message(f"t{seq}")])
     assert topics(taken(window)) == ["t1", "t2"]
     assert window.in_flight == 2
 
@@ -44,7 +45,7 @@ def test_stopped_rows_wait_and_other_messages_go() -> None:
     """At the end of a connection only what has no row is sent, and an answer makes no room for a row."""
     window = window_of(2)
     for seq in (1, 2, 3):
-        window.offer(seq, [message(f"t{seq}")])
+        window.offer_row(seq, [message(f"t{seq}")])
     in_flight = taken(window)
     window.stop_rows()
     window.offer_unjournaled(message("status"))
@@ -57,7 +58,7 @@ def test_acknowledgement_makes_room_at_once() -> None:
     """There is no barrier: one answer lets the next message go."""
     window = window_of(2)
     for seq in (1, 2, 3):
-        window.offer(seq, [message(f"t{seq}")])
+        window.offer_row(seq, [message(f"t{seq}")])
     first, _ = taken(window)
     window.acknowledge(first)
     assert topics(taken(window)) == ["t3"]
@@ -67,65 +68,65 @@ def test_cursor_follows_the_longest_run_of_finished_rows() -> None:
     """The cursor may move over a row only when it and all before it were acknowledged, in whatever order."""
     window = window_of(9)
     for seq in (4, 7, 9):
-        window.offer(seq, [message(f"a{seq}"), message(f"b{seq}")])
+        window.offer_row(seq, [message(f"a{seq}"), message(f"b{seq}")])
     slips = taken(window)
     for slip in (slips[2], slips[3], slips[0]):
         window.acknowledge(slip)
-        assert window.prefix == 0
+        assert window.finished_seq == 0
     window.acknowledge(slips[1])
-    assert window.prefix == 7
+    assert window.finished_seq == 7
     window.acknowledge(slips[4])
     window.acknowledge(slips[5])
-    assert window.prefix == 9
+    assert window.finished_seq == 9
 
 
 def test_topic_waits_for_the_durable_cursor() -> None:
     """The next message of a topic goes only when the one before it is behind the durable cursor."""
     window = window_of(5)
-    window.offer(1, [message("t", "1")])
-    window.offer(2, [message("t", "2")])
+    window.offer_row(1, [message("t", "1")])
+    window.offer_row(2, [message("t", "2")])
     (first,) = taken(window)
     window.acknowledge(first)
     assert taken(window) == []
-    window.committed(Positions(1))
+    window.cursor_written(Positions(1))
     assert [slip.message.payload for slip in taken(window)] == [b"2"]
 
 
 def test_row_without_messages_is_finished_with_those_before_it() -> None:
     """A row that says nothing moves the cursor, and nothing is sent for it."""
     window = window_of(5)
-    window.offer(1, [])
-    assert window.prefix == 1
-    window.offer(2, [message("t")])
-    window.offer(3, [])
-    assert window.prefix == 1
+    window.offer_row(1, [])
+    assert window.finished_seq == 1
+    window.offer_row(2, [message("t")])
+    window.offer_row(3, [])
+    assert window.finished_seq == 1
     window.acknowledge(taken(window)[0])
-    assert window.prefix == 3
-    assert window.rows == 0
+    assert window.finished_seq == 3
+    assert window.unfinished_rows == 0
 
 
 def test_messages_of_a_row_go_in_their_order() -> None:
     """An event whose topic is busy holds back what it causes on other topics."""
     window = window_of(5)
-    window.offer(1, [message("event", "1")])
-    window.offer(2, [message("event", "2"), message("state", "2")])
+    window.offer_row(1, [message("event", "1")])
+    window.offer_row(2, [message("event", "2"), message("state", "2")])
     (first,) = taken(window)
     window.acknowledge(first)
     assert taken(window) == []
-    window.committed(Positions(1))
+    window.cursor_written(Positions(1))
     assert topics(taken(window)) == ["event", "state"]
 
 
 def test_message_without_a_row_goes_first_and_is_heard_of() -> None:
     """A message that has no row goes before the journal, and its sender hears whether it was accepted."""
     window, heard = window_of(1), list[bool]()
-    window.offer(1, [message("t")])
+    window.offer_row(1, [message("t")])
     window.offer_unjournaled(message("status"), heard.append)
     (slip,) = taken(window)
     assert slip.message.topic == "status"
     window.acknowledge(slip)
     assert heard == [True]
-    assert window.prefix == 0
+    assert window.finished_seq == 0
     assert topics(taken(window)) == ["t"]
 
 
@@ -142,37 +143,37 @@ def test_refused_message_without_a_row_is_heard_of_and_frees_its_topic() -> None
 def test_refused_message_waits_in_a_lane_and_the_cursor_goes_on() -> None:
     """A refused message is not counted as delivered: its class has a position of its own, and the others pass."""
     window = window_of(3)
-    window.offer(1, [message("bad1")])
-    window.offer(2, [message("good1")])
+    window.offer_row(1, [message("bad1")])
+    window.offer_row(2, [message("good1")])
     bad, good = taken(window)
     window.acknowledge(good)
     window.refuse(bad)
     assert window.positions() == Positions(2, {"bad": Waiting(0, 1)})
-    window.again(bad)
+    window.requeue(bad)
     assert taken(window) == [bad]
     window.acknowledge(bad)
     assert window.positions() == Positions(2)
-    window.committed(Positions(2))
-    assert (window.state(), window.lanes) == ("idle", {})
+    window.cursor_written(Positions(2))
+    assert (window.state(), window.lanes.by_class) == ("idle", {})
 
 
 def test_row_of_a_class_that_waits_follows_in_its_order() -> None:
     """What comes later of a class that waits is left to its lane, and read from the journal again for it."""
     window = window_of(9)
-    window.offer(1, [message("bad1", "1")])
+    window.offer_row(1, [message("bad1", "1")])
     (bad,) = taken(window)
     window.refuse(bad)
-    window.offer(2, [message("bad1", "2"), message("good1")])
+    window.offer_row(2, [message("bad1", "2"), message("good1")])
     (good,) = taken(window)
     assert good.message.topic == "good1"
     window.acknowledge(good)
     assert window.positions() == Positions(2, {"bad": Waiting(0, 2)})
-    (lane,) = window.lanes_to_read(9)
+    (lane,) = window.lanes.to_read(9)
     window.offer_to_lane("bad", lane.read + 1, [message("bad1", "2")])
-    window.again(bad)
+    window.requeue(bad)
     window.acknowledge(taken(window)[0])
     assert window.positions() == Positions(2, {"bad": Waiting(1, 1)})
-    window.committed(window.positions())
+    window.cursor_written(window.positions())
     assert [slip.message.payload for slip in taken(window)] == [b"2"]
 
 
@@ -187,18 +188,18 @@ def test_class_that_is_refused_as_a_whole_tries_one_and_another() -> None:
     """A trial is the oldest message, and where that is refused one other: the latest, which tells most."""
     window = window_of(20)
     for seq in range(1, 10):
-        window.offer(seq, [message(f"bad{seq}")])
-    window.offer(10, [message("good1")])
+        window.offer_row(seq, [message(f"bad{seq}")])
+    window.offer_row(10, [message("good1")])
     refuse_all(window)
     assert taken(window) == []
-    (lane, _) = window.lanes.values()
+    (lane, _) = window.lanes.by_class.values()
     assert (lane.doubted, lane.rounds, lane.waits_for_trial) == (True, 1, True)
-    window.try_lane("bad")
+    window.lanes.allow_trial("bad")
     (oldest,) = refuse_all(window)
     (latest,) = refuse_all(window)
     assert (oldest.seq, latest.seq, taken(window)) == (1, 9, [])
     assert (lane.rounds, lane.waits_for_trial) == (2, True)
-    window.try_lane("bad")
+    window.lanes.allow_trial("bad")
     window.acknowledge(taken(window)[0])
     assert [slip.seq for slip in taken(window)] == [2, 3, 4, 5, 6, 7, 8, 9]
 
@@ -207,14 +208,14 @@ def test_few_refusals_do_not_doubt_a_class() -> None:
     """Fewer than `DOUBT` refusals pause the refused alone, and others of the class pass."""
     window = window_of(20)
     for seq in range(1, DOUBT + 5):
-        window.offer(seq, [message(f"t{seq}")])
+        window.offer_row(seq, [message(f"t{seq}")])
     slips = taken(window)
     for slip in slips[: DOUBT - 1]:
         window.refuse(slip)
     for slip in slips[DOUBT - 1 :]:
         window.acknowledge(slip)
     assert all(slip.refused_alone for slip in slips[: DOUBT - 1])
-    (lane,) = window.lanes.values()
+    (lane,) = window.lanes.by_class.values()
     assert not lane.doubted
 
 
@@ -222,9 +223,9 @@ def test_class_that_is_accepted_again_begins_anew() -> None:
     """Where a message passes that was refused before, the refusals of the others count no longer."""
     window = window_of(20)
     for seq in range(1, 10):
-        window.offer(seq, [message(f"t{seq}")])
+        window.offer_row(seq, [message(f"t{seq}")])
     slips = refuse_all(window)
-    window.try_lane("t")
+    window.lanes.allow_trial("t")
     window.acknowledge(taken(window)[0])
     assert [slip.tries for slip in slips[1:]] == [0] * 8
 
@@ -235,7 +236,7 @@ def test_cursor_does_not_pass_the_place_of_a_closing_lane() -> None:
     window.offer_to_lane("a", 1, [message("a1")])
     window.acknowledge(taken(window)[0])
     window.offer_to_lane("a", 2, [message("a2")])
-    window.offer(3, [message("a3")])
+    window.offer_row(3, [message("a3")])
     for slip in taken(window):
         if slip.message.topic == "a3":
             window.acknowledge(slip)
@@ -245,13 +246,13 @@ def test_cursor_does_not_pass_the_place_of_a_closing_lane() -> None:
 def test_class_begins_to_wait_again_before_it_is_level() -> None:
     """A class that is refused again while its lane is closing keeps everything, and the cursor does not lie."""
     window = window_of(20)
-    window.offer(1, [message("a1", "1")])
+    window.offer_row(1, [message("a1", "1")])
     window.refuse(taken(window)[0])
-    (lane,) = window.lanes.values()
-    window.again(next(iter(lane.paused)))
+    (lane,) = window.lanes.by_class.values()
+    window.requeue(next(iter(lane.paused)))
     window.acknowledge(taken(window)[0])
     assert lane.closing == 1
-    window.offer(2, [message("a2", "2")])
+    window.offer_row(2, [message("a2", "2")])
     window.refuse(taken(window)[0])
     assert window.positions() == Positions(2, {"a": Waiting(1, 1)})
 
@@ -260,17 +261,17 @@ def test_what_is_blamed_waits_and_others_of_its_class_pass() -> None:
     """A topic that broke connections is withheld until it is let go, also when its class does not wait yet."""
     window = SendWindow(9, Positions(0), lambda topic: topic[0], {"t1": 3})
     for seq in (1, 2):
-        window.offer(seq, [message(f"t{seq}")])
-        for lane in window.lanes_to_read(9):
+        window.offer_row(seq, [message(f"t{seq}")])
+        for lane in window.lanes.to_read(9):
             window.offer_to_lane("t", lane.read + 1, [message(f"t{lane.read + 1}")])
     (other,) = taken(window)
     assert other.message.topic == "t2"
     window.acknowledge(other)
     window.let_go("t1")
-    slip = window.blamed_slip("t1")
+    slip = window.blamed_message("t1")
     assert slip is not None
     assert (slip.tries, slip.refused_alone) == (3, True)
-    window.again(slip)
+    window.requeue(slip)
     assert taken(window) == [slip]
 
 
@@ -278,11 +279,11 @@ def test_state_says_what_is_left() -> None:
     """Busy while something is under way, uncommitted while only the cursor is behind, and then idle."""
     window = window_of(1)
     assert window.state() == "idle"
-    window.offer(1, [message("t")])
+    window.offer_row(1, [message("t")])
     assert window.state() == "busy"
     window.acknowledge(taken(window)[0])
     assert window.state() == "uncommitted"
-    window.committed(Positions(1))
+    window.cursor_written(Positions(1))
     assert window.state() == "idle"
 
 
@@ -290,7 +291,7 @@ def test_acknowledged_reach_is_bounded() -> None:
     """Without a commit, no more than `REACH` windows are sent ahead, so that a crash repeats little."""
     window = window_of(3)
     for seq in range(1, 50):
-        window.offer(seq, [message(f"t{seq}")])
+        window.offer_row(seq, [message(f"t{seq}")])
     sent = 0
     while slips := taken(window):
         sent += len(slips)
@@ -305,15 +306,15 @@ def test_row_of_many_messages_passes_any_window(size: int, count: int) -> None:
     """A row of up to twelve messages, also on one topic of another row, goes through a window of any size."""
     window, sent = window_of(size), 0
     for seq in (1, 2, 3):
-        window.offer(seq, [message(f"t{n}") for n in range(count)])
+        window.offer_row(seq, [message(f"t{n}") for n in range(count)])
     for _ in range(200):
         slips = taken(window)
         sent += len(slips)
         for slip in slips:
             window.acknowledge(slip)
         if not slips and window.state() != "idle":
-            assert window.prefix > 0
-            window.committed(Positions(window.prefix))
+            assert window.finished_seq > 0
+            window.cursor_written(Positions(window.finished_seq))
     assert (sent, window.state()) == (3 * count, "idle")
 
 
@@ -321,11 +322,11 @@ def test_commit_frees_only_what_is_behind_the_cursor() -> None:
     """What was acknowledged while an older cursor was being written waits for the next one."""
     window = window_of(5)
     for seq, topic in enumerate("abab", 1):
-        window.offer(seq, [message(topic, str(seq))])
+        window.offer_row(seq, [message(topic, str(seq))])
     first, second = taken(window)
     window.acknowledge(first)
     window.acknowledge(second)
-    window.committed(Positions(1))
+    window.cursor_written(Positions(1))
     assert [slip.message.payload for slip in taken(window)] == [b"3"]
 
 
@@ -384,17 +385,17 @@ class Bridge:
     def offer(self) -> None:
         if self.at < len(self.rows):
             self.at += 1
-            self.window.offer(self.at, self.messages(self.at))
+            self.window.offer_row(self.at, self.messages(self.at))
 
     def read(self, most: int = 9) -> None:
         """The classes that wait are read on, a row each."""
-        for lane in self.window.lanes_to_read(most):
+        for lane in self.window.lanes.to_read(most):
             seq = lane.read + 1
             own = [one for one in self.messages(seq) if one.topic[0] == lane.name]
             self.window.offer_to_lane(lane.name, seq, own)
 
     def take(self) -> bool:
-        slip = self.window.take()
+        slip = self.window.next_to_send()
         if slip is None:
             return False
         self.flying.append(slip)
@@ -424,14 +425,14 @@ class Bridge:
 
     def retry(self) -> None:
         """Pauses are over: refused messages, and one trial of each class that is refused as a whole."""
-        for lane in list(self.window.lanes.values()):
+        for lane in list(self.window.lanes.by_class.values()):
             for slip in list(lane.paused):
-                self.window.again(slip)
-            self.window.try_lane(lane.name)
+                self.window.requeue(slip)
+            self.window.lanes.allow_trial(lane.name)
 
     def set_aside(self) -> None:
         """One that was refused while others of its class passed is set aside."""
-        for lane in list(self.window.lanes.values()):
+        for lane in list(self.window.lanes.by_class.values()):
             for slip in [slip for slip in lane.paused if slip.refused_alone]:
                 self.window.withhold(slip)
                 self.window.set_aside(slip)
@@ -452,7 +453,7 @@ class Bridge:
                 assert seq > behind or (seq, topic) in self.answered | self.given_up, (seq, topic, self.durable)
 
     def commit(self) -> None:
-        self.window.committed(self.durable)
+        self.window.cursor_written(self.durable)
 
     def step(self, what: str, at: int) -> None:
         if what in ("ack", "refuse"):

@@ -1,8 +1,6 @@
 """`oneweb-bridge check`: step by step, whether the bridge could work, and what to do where it could not."""
 
-import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,16 +8,13 @@ import aiomqtt
 
 from oneweb_bridge.api.client import open_api
 from oneweb_bridge.api.errors import ApiError, Unauthorized
-from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
-from oneweb_bridge.model.records import Message
-from oneweb_bridge.model.status import Probe
-from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection, describe_connection_error
+from oneweb_bridge.mqtt.link import MqttConnection, describe_connection_error
+from oneweb_bridge.mqtt.probing import read_until_probe
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
@@ -88,25 +83,16 @@ async def _identity(config: Config) -> Identity:
 
 async def _probe(config: Config) -> Head | None:
     """Publishes a probe and reads it back. Returns the head. Raises TimeoutError when the probe does not come."""
-    tree = TopicTree(config.mqtt.base_topic, config.instance, "")
-    topic, head = tree.probe, None
-    nonce = secrets.token_hex(8)
-    refusals: list[str] = []
+    tree, heads = TopicTree(config.mqtt.base_topic, config.instance, ""), list[Head | None]()
 
-    def on_answer(_: int, code: int, reason: str) -> None:
-        if code >= FIRST_REFUSAL_CODE:
-            refusals.append(reason)
+    async def subscribe(link: MqttConnection) -> None:
+        await link.subscribe_to(tree.head, tree.probe)
 
-    async with MqttConnection(config.mqtt, f"oneweb-bridge-check-{nonce[:8]}", on_answer) as link:
-        await link.listen(tree.head, topic)
-        link.send(Message(topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False))
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
-            async for message in link.messages:
-                if str(message.topic) == tree.head:
-                    head = read_head(bytes(message.payload))
-                    continue
-                if nonce.encode() in bytes(message.payload):
-                    return head
-                if refusals:
-                    raise aiomqtt.MqttError(f"the broker refuses {topic}: {refusals[0]}")
-    return head
+    def on_message(message: aiomqtt.Message) -> None:
+        if str(message.topic) == tree.head:
+            heads.append(read_head(bytes(message.payload)))
+
+    await read_until_probe(
+        config.mqtt, "oneweb-bridge-check", tree.probe, subscribe, on_message, timeout=PROBE_TIMEOUT_S
+    )
+    return heads[-1] if heads else None

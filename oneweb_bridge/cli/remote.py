@@ -60,7 +60,7 @@ async def _retained(config: Config) -> dict[str, Any]:
     said: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
     try:
         async with MqttConnection(config.mqtt, name) as link:
-            await link.listen(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
+            await link.subscribe_to(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     async for message in link.messages:
@@ -82,7 +82,7 @@ async def command(config: Config, asked: list[CommandToSend], write: Callable[[s
     name = f"oneweb-bridge-command-{secrets.token_hex(4)}"
     try:
         async with MqttConnection(config.mqtt, name) as link:
-            await link.listen(tree.status, f"{tree.base}/bridge/polling/+/result")
+            await link.subscribe_to(tree.status, f"{tree.base}/bridge/polling/+/result")
             return await _send_and_print_results(link, tree, asked, _patience(config, asked), write)
     except (aiomqtt.MqttError, OSError) as error:
         reason = describe_connection_error(error)

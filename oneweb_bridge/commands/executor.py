@@ -1,20 +1,20 @@
-"""Commands to deeds: the only way back against the arrow. Obeys each retained command once, and answers."""
+"""Executes commands, each retained one once, and answers them: the only way back against the arrow."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal
 
-import aiomqtt
+import msgspec
 
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.commands import decode as commands
 from oneweb_bridge.commands.decode import ALL, BadCommand, Poll, Request, Set
-from oneweb_bridge.encoding import encode, rfc3339
-from oneweb_bridge.model.records import Alert, Message
+from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.model.command import Answer, CommandMessage
+from oneweb_bridge.model.records import Alert
 from oneweb_bridge.model.status import CallState, Response, Result
-from oneweb_bridge.mqtt.publisher import Publisher
-from oneweb_bridge.mqtt.session import CommandMessage
+from oneweb_bridge.mqtt.publisher import NotConnected
 from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
 from oneweb_bridge.polling.call_runtime import PollResult
 from oneweb_bridge.polling.poller import Poller
@@ -27,8 +27,6 @@ MOST_WAITING = 1000
 MOST_WAITING_BYTES = 4_000_000
 MAX_UNDER_WAY = 1000
 """Polls and requests that are asked for and not answered yet."""
-MAX_NAME_CHARS = 128
-"""Longest name of an unknown call or request that an answer goes to; a topic has 65535 bytes at most."""
 MAX_LOGGED_CHARS = 256
 
 
@@ -42,7 +40,7 @@ class Inbox:
 
     def put(self, incoming: CommandMessage) -> None:
         """Queues a command."""
-        size = _size(incoming)
+        size = incoming.size
         if self._queue.full() or self._bytes + size > MOST_WAITING_BYTES:
             self.dropped += 1
         else:
@@ -56,13 +54,21 @@ class Inbox:
     async def get(self) -> CommandMessage:
         """The next command."""
         incoming = await self._queue.get()
-        self._bytes -= _size(incoming)
+        self._bytes -= incoming.size
         return incoming
 
 
-def _size(incoming: CommandMessage) -> int:
-    """About how many bytes a command holds that its sender has chosen."""
-    return sum(map(len, (incoming.topic, incoming.payload, incoming.reply_to or "", incoming.correlation or b"")))
+class BrokerRequests(msgspec.Struct, frozen=True, kw_only=True):
+    """What `request/…` commands ask of the outputs. Each returns how many messages it published.
+
+    Each may raise NotConnected. `replay` is given entity and id, or None for all, the report, and the time window in
+    ms.
+    """
+
+    republish: Callable[[], Awaitable[int]]
+    republish_discovery: Callable[[], Awaitable[int]]
+    replay: Callable[[tuple[str, str] | None, str | None, int, int], Awaitable[int]]
+    purge: Callable[[], Awaitable[int]]
 
 
 class Executor:
@@ -73,19 +79,21 @@ class Executor:
         inbox: Inbox,
         poller: Poller,
         store: Store,
-        publisher: Publisher,
+        requests: BrokerRequests,
         clock: Clock,
         *,
-        modern: bool,
-        announce: Callable[[], Awaitable[int]],
+        base: str,
+        is_mqtt5: bool,
+        answer_to: Callable[[str], Answer],
     ) -> None:
         self._inbox = inbox
         self._poller = poller
         self._store = store
-        self._publisher = publisher
+        self._requests = requests
         self._clock = clock
-        self._modern = modern
-        self._announce = announce
+        self._is_mqtt5 = is_mqtt5
+        self._base = base
+        self._answer_to = answer_to
         self._replaying = False
         self._told_dropped = 0
         self._under_way: set[asyncio.Task[None]] = set()
@@ -96,7 +104,7 @@ class Executor:
             await self._resume_polls(group)
             while True:
                 incoming = await self._inbox.get()
-                address = parse_command_topic(incoming.topic, self._publisher.tree.base)
+                address = parse_command_topic(incoming.topic, self._base)
                 if address is not None:
                     await self._obey_or_say_why_not(incoming, address, group)
                 await self._tell_dropped()
@@ -109,9 +117,12 @@ class Executor:
                 asked_for.setdefault((request.topic, request.sender), []).append(request)
         for (topic, sender), requests in asked_for.items():
             wishes = [self._poller.request_poll(request.call, request.number)[0] for request in requests]
-            address = parse_command_topic(topic, self._publisher.tree.base)
+            address = parse_command_topic(topic, self._base)
             if address is not None:
-                incoming, command = CommandMessage(topic, b"", retain=False), Poll(address.name, sender)
+                incoming, command = (
+                    CommandMessage(topic, b"", False, self._answer_to(topic)),
+                    Poll(address.name, sender),
+                )
                 self._start(group, self._answer_polls(wishes, command, incoming, address), "poll result")
 
     async def _tell_dropped(self) -> None:
@@ -146,9 +157,9 @@ class Executor:
                 _log.debug("while it was decoded:", exc_info=error.__cause__)
             return
         mark = (incoming.topic, commands.command_identity(incoming.payload, command.id))
-        remembers = address.kind == "polling" and (incoming.retain or not self._modern)
+        remembers = address.kind == "polling" and (incoming.retain or not self._is_mqtt5)
         # A wish may be repeated when somebody else had changed it meanwhile; a retained poll runs once, ever.
-        kept = incoming.retain and not (incoming.again and isinstance(command, Set))
+        kept = incoming.retain and not (incoming.follows_retained and isinstance(command, Set))
         if remembers and kept and await self._store.commands.last_command_identity(incoming.topic) == mark[1]:
             await self._ignore(command, incoming, address)
             return
@@ -230,7 +241,7 @@ class Executor:
     async def _request(self, command: Request, incoming: CommandMessage, address: CommandTopic) -> None:
         try:
             count = await self._requested(command)
-        except (BadCommand, aiomqtt.MqttError) as error:
+        except (BadCommand, NotConnected) as error:
             self._answer(incoming, address, command.id, error=str(error))
         except StoreUnavailable as error:
             self._answer(incoming, address, command.id, error=_not_stored(error))
@@ -240,15 +251,15 @@ class Executor:
     async def _requested(self, command: Request) -> int:
         match command.name:
             case "republish" if command.what == "discovery":
-                return await self._announce()
+                return await self._requests.republish_discovery()
             case "republish":
-                return await self._publisher.republish() + await self._announce()
+                return await self._requests.republish() + await self._requests.republish_discovery()
             case "release":
                 return await self._poller.release(command.call)
             case "replay":
                 return await self._replay(command)
             case "purge":
-                return await self._publisher.purge()
+                return await self._requests.purge()
 
     async def _replay(self, command: Request) -> int:
         """One at a time: a second replay would only make both slower."""
@@ -264,7 +275,7 @@ class Executor:
         whose = whose if command.product_id is None else ("product", command.product_id)
         self._replaying = True
         try:
-            return await self._publisher.replay(whose, command.report, since, until)
+            return await self._requests.replay(whose, command.report, since, until)
         finally:
             self._replaying = False
 
@@ -281,11 +292,10 @@ class Executor:
     ) -> None:
         status: Literal["ok", "error"] = "ok" if error is None else "error"
         unused = incoming.reply_problem
-        base, level = self._publisher.tree.base, _topic_level(address.name)
-        said: Result | Response = Response(id=id, status=status, error=error, count=count, response_topic_error=unused)
-        topic = f"{base}/bridge/response/{level}"
+        if error is not None:
+            _log.warning("%s: %s", incoming.topic[:MAX_LOGGED_CHARS], error)
         if address.verb:
-            said = Result(
+            result = Result(
                 id=id,
                 command=address.verb,
                 status=status,
@@ -294,16 +304,10 @@ class Executor:
                 response_topic_error=unused,
                 state=state,
             )
-            topic = f"{base}/bridge/polling/{level}/result"
-        if error is not None:
-            _log.warning("%s: %s", incoming.topic[:MAX_LOGGED_CHARS], error)
-        self._publisher.reply(Message(topic, encode(said), retain=False), incoming)
+            incoming.answer(result)
+        else:
+            incoming.answer(Response(id=id, status=status, error=error, count=count, response_topic_error=unused))
 
 
 def _not_stored(error: StoreUnavailable) -> str:
     return f"the database could not be read or written: {error}; nothing was changed, try again"
-
-
-def _topic_level(name: str) -> str:
-    """The name of a call or a request, also of an unknown one, as a topic level that any broker takes."""
-    return name if len(name) <= MAX_NAME_CHARS and name.isprintable() else "unknown"

@@ -146,7 +146,7 @@ def _server(config: Config, tree: TopicTree) -> Schema:
 
 def _channel_address(tree: TopicTree, entity: str, *below: str) -> str:
     """The address of something that belongs to one id."""
-    above = tree.of(entity, "0").removesuffix("0")
+    above = tree.topic_of(entity, "0").removesuffix("0")
     return "/".join((f"{above}{{{KEYS[entity]}}}", *below))  # type: ignore[index]  # it is a Kind
 
 

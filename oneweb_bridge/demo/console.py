@@ -28,7 +28,7 @@ async def drain(journal: Journal, tree: TopicTree, growth: JournalGrowth, write:
             journal_grew.clear()
             rows = await journal.after(at)
             for row in rows:
-                for message in tree.messages(row):
+                for message in tree.messages_of_row(row):
                     write(message)
                 at = row.seq
             if rows:

@@ -24,24 +24,26 @@ from oneweb_bridge.store.errors import StoreUnavailable
 
 _log = logging.getLogger("oneweb_bridge.announcer")
 
-PAUSE = 2.0
+PAUSE_S = 2.0
 """Seconds between a change and its announcement, and between two announcements of a device."""
-LOOK = 0.5
-CHUNK = 10
-PACE = 0.2
+LOOK_INTERVAL_S = 0.5
+CHUNK_DEVICES = 10
+CHUNK_INTERVAL_S = 0.2
 """Seconds between two chunks of devices: a large fleet comes at 50 devices a second, beside everything else."""
-REFUSED_PAUSE = 300.0
+REFUSED_PAUSE_S = 300.0
 """Seconds until a device that the broker refused is tried again, and all of them where it took none."""
-BIRTH_WAIT = (1.0, 5.0)
+BIRTH_DELAY_S = (1.0, 5.0)
 """Shortest and longest wait after Home Assistant's birth message; many bridges hear it at once."""
 
 
 class MessageSink(Protocol):
     """Where messages go. `cursor` says how far the journal is published."""
 
-    cursor: int
+    @property
+    def cursor(self) -> int:
+        """The journal row up to which everything is published."""
 
-    async def announce(self, messages: Sequence[Message]) -> list[bool] | None:
+    async def publish_messages(self, messages: Sequence[Message]) -> list[bool] | None:
         """Sends messages. Returns which the broker accepted; None when there is no connection, or it broke."""
 
 
@@ -52,12 +54,12 @@ class Announcer:
         self._devices = devices
         self._tree = tree
         self._refused: dict[tuple[str, str], float] = {}
-        self._resumes = 0.0
-        self._born: float | None = None
+        self._paused_until = 0.0
+        self._republish_at: float | None = None
         self._changed = True
-        self.use(config)
+        self.reconfigure(config)
 
-    def use(self, config: Config) -> None:
+    def reconfigure(self, config: Config) -> None:
         """Takes a new configuration; what it changes is announced or cleared."""
         self._config = config
         self._setup = discovery.DiscoverySettings(
@@ -70,33 +72,33 @@ class Announcer:
         )
         self._changed = True
 
-    def birth(self) -> None:
+    def on_birth(self) -> None:
         """Home Assistant has started: everything is announced again, shortly."""
-        if self._born is None:
-            self._born = time.monotonic() + random.uniform(*BIRTH_WAIT)
+        if self._republish_at is None:
+            self._republish_at = time.monotonic() + random.uniform(*BIRTH_DELAY_S)
 
-    async def forgotten(self, seq: int) -> None:
+    async def on_broker_state_lost(self, seq: int) -> None:
         """The broker has lost what it was given since the journal was published to `seq`: noted durably."""
         count = await self._devices.mark_sent_since(seq)
         _log.info("%d devices are announced again: the broker has lost them", count)
 
-    async def again(self) -> int:
+    async def republish_all(self) -> int:
         """Announces every device again, soon. Returns how many."""
         return await self._devices.mark_sent_since()
 
-    async def run(self, outlet: MessageSink) -> None:
+    async def run(self, sink: MessageSink) -> None:
         """Announces what changes. Never returns."""
         while True:
             try:
-                await self._mark()
-                await self._reconcile(outlet)
+                await self._mark_due()
+                await self._reconcile(sink)
             except StoreUnavailable as error:
                 _log.error("devices could not be announced: %s", error)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK_INTERVAL_S)
 
     # ── what is to be looked at ────────────────────────────────────────────────────────────────
 
-    async def _mark(self) -> None:
+    async def _mark_due(self) -> None:
         # Each wish is dropped only after it is on the disk, where a failed write would lose it.
         if self._changed:
             config, print_ = self._config, self._fingerprint()
@@ -104,9 +106,9 @@ class Announcer:
                 own = [("bridge", ""), *(("call", call) for call in config.polling)]
                 await self._devices.mark_all_dirty(print_, own)
             self._changed = self._config is not config
-        if self._born is not None and time.monotonic() >= self._born:
+        if self._republish_at is not None and time.monotonic() >= self._republish_at:
             count = await self._devices.mark_sent_since()
-            self._born = None
+            self._republish_at = None
             _log.info("%d devices are announced again: Home Assistant has started", count)
 
     def _fingerprint(self) -> str:
@@ -119,38 +121,38 @@ class Announcer:
 
     # ── bringing it about ──────────────────────────────────────────────────────────────────────
 
-    async def _reconcile(self, outlet: MessageSink) -> None:
+    async def _reconcile(self, sink: MessageSink) -> None:
         """One pass over the dirty devices. Ends early when the connection is lost or nothing is accepted."""
         now = time.monotonic()
         self._refused = {key: at for key, at in self._refused.items() if at > now}
         if not self._config.homeassistant.enabled:
             await self._devices.delete_unsent()
-        while now >= self._resumes and (dirty := await self._devices.dirty(PAUSE, CHUNK, self._refused)):
-            if not await self._announce(dirty, outlet):
+        while now >= self._paused_until and (dirty := await self._devices.dirty(PAUSE_S, CHUNK_DEVICES, self._refused)):
+            if not await self._announce(dirty, sink):
                 return
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(CHUNK_INTERVAL_S)
 
-    async def _announce(self, dirty: Sequence[DirtyDevice], outlet: MessageSink) -> bool:
+    async def _announce(self, dirty: Sequence[DirtyDevice], sink: MessageSink) -> bool:
         """Brings some devices to what they should be. Returns whether the others may follow."""
-        plans = [await self._plan(device) for device in dirty]
+        plans = [await self._plan_update(device) for device in dirty]
         messages = [message for plan, said in plans for message in said]
-        accepted = await outlet.announce(messages) if messages else []
+        accepted = await sink.publish_messages(messages) if messages else []
         if accepted is None:
             return False
         refused = {message.topic for message, ok in zip(messages, accepted, strict=True) if not ok}
         noted = [plan for plan, said in plans if refused.isdisjoint(message.topic for message in said)]
-        later = time.monotonic() + REFUSED_PAUSE
+        later = time.monotonic() + REFUSED_PAUSE_S
         for plan, _ in plans:
             if plan not in noted:
                 self._refused[plan.device.kind, plan.device.id] = later
-        await self._devices.note(noted, outlet.cursor)
+        await self._devices.note(noted, sink.cursor)
         if not noted:
-            self._resumes = later
+            self._paused_until = later
         return bool(noted)
 
-    async def _plan(self, device: DirtyDevice) -> tuple[DeviceUpdate, list[Message]]:
+    async def _plan_update(self, device: DirtyDevice) -> tuple[DeviceUpdate, list[Message]]:
         """What is to be sent of a device, and what to note when it was."""
-        payload = await self._wanted(device)
+        payload = await self._payload_of(device)
         if payload is None or not payload["components"]:
             told = not device.topic or device.hash == CLEARED_HASH
             cleared = [] if told else [discovery.message(device.topic, None)]
@@ -175,7 +177,7 @@ class Announcer:
         )
         return sent, [] if same else [*moved, message]
 
-    async def _wanted(self, device: DirtyDevice) -> dict[str, object] | None:
+    async def _payload_of(self, device: DirtyDevice) -> dict[str, object] | None:
         """The payload of a device, or None when it is not to be announced."""
         if not self._config.homeassistant.enabled:
             return None

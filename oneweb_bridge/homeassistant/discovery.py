@@ -186,7 +186,9 @@ def product(setup: DiscoverySettings, known: Product) -> dict[str, Any]:
     """A product with its throughput and its usage. Many products share the name of a plan, so each carries its id."""
     entities: Entities = {}
     if "status" in known.record:
-        status = ha.text("Status", setup.tree.of("product", known.product_id, "state"), ha.member_expression("status"))
+        status = ha.text(
+            "Status", setup.tree.topic_of("product", known.product_id, "state"), ha.member_expression("status")
+        )
         entities |= _available(setup, "products", {"status": status})
     for shape in known.shapes:
         entities |= _report_entities(setup, "product", known.product_id, shape)
@@ -245,7 +247,7 @@ def _connected(setup: DiscoverySettings) -> dict[str, str]:
 
 
 def _terminal_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
-    state, found = setup.tree.of("terminal", known.imei, "state"), Entities()
+    state, found = setup.tree.topic_of("terminal", known.imei, "state"), Entities()
     if "state" in known.record:
         online = f"{ha.member_expression('state')} in [{', '.join(ha.quoted(word) for word in setup.online)}]"
         found["connectivity"] = ha.binary(
@@ -254,12 +256,12 @@ def _terminal_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
         found["state"] = ha.text("State", state, ha.member_expression("state"))
     if "latitude" in known.record and "longitude" in known.record:
         found["position"] = ha.tracker("Position", state, setup.accuracy)
-    found["changes"] = ha.events("Changes", setup.tree.of("terminal", known.imei, "event", "+"))
+    found["changes"] = ha.events("Changes", setup.tree.topic_of("terminal", known.imei, "event", "+"))
     return _available(setup, "user_terminals", found)
 
 
 def _component_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
-    state = setup.tree.of("terminal", known.imei, "components")
+    state = setup.tree.topic_of("terminal", known.imei, "components")
     found = {
         f"component_{encode_id(name)}": ha.text(
             f"Firmware {_cut(name, 60)}",
@@ -275,7 +277,7 @@ def _component_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
 def _available(setup: DiscoverySettings, call: str, found: Entities) -> Entities:
     """Available as long as the bridge is connected and the call that feeds the entities succeeds."""
     template = "{{ 'online' if value_json.get('fresh') else 'offline' }}"
-    fresh = [_connected(setup), {"topic": setup.tree.of("call", call, "state"), "value_template": template}]
+    fresh = [_connected(setup), {"topic": setup.tree.topic_of("call", call, "state"), "value_template": template}]
     return {key: {**entity, "availability": fresh} for key, entity in found.items()}
 
 
@@ -311,7 +313,7 @@ def _report_entities(setup: DiscoverySettings, entity: str, id: str, shape: Repo
     if call is None:
         return {}
     fields = {field.name: field for field in call.fields}
-    state = setup.tree.of(entity, id, "metric", shape.report)
+    state = setup.tree.topic_of(entity, id, "metric", shape.report)
     found = {
         f"{shape.report}_{name}": _measured(name, letter, state, fields.get(name))
         for name, letter in sorted(shape.letters.items())
@@ -350,7 +352,7 @@ _CYCLE = {
 
 def _usage_entities(setup: DiscoverySettings, product_id: str, bucket: Fields, suffix: str) -> Entities:
     id = encode_id(str(bucket["bucket_id"]))
-    state = setup.tree.of("product", product_id, "usage", id)
+    state = setup.tree.topic_of("product", product_id, "usage", id)
     found = {name: ha.number(title + suffix, state, name) for name, title in _USAGE.items() if name in bucket}
     if "used_gb" in found and "valid_from" in bucket:
         # A correction may lower what was used, which a counter that only grows may not.

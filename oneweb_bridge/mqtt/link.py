@@ -2,7 +2,7 @@
 
 aiomqtt ignores the reason code of a PUBACK, so a publish that an ACL denies looks delivered, and it
 ignores the limits that the broker announces. `Link` looks at both. It also sends without a task and
-an event per message: `send` returns at once, and `on_answer` hears the broker's answer. Both go past
+an event per message: `send` returns at once, and `on_puback` hears the broker's answer. Both go past
 the outer layers of paho, which write each PUBLISH by itself and make five objects and three reads of each
 PUBACK; a test breaks when a new aiomqtt or paho changes what is used here. A new Link is made for each
 connection, because paho would send later whatever an old one still had queued.
@@ -96,7 +96,7 @@ class MqttConnection(aiomqtt.Client):
         self,
         settings: Mqtt,
         identifier: str,
-        on_answer: OnPuback = lambda *_: None,
+        on_puback: OnPuback = lambda *_: None,
         *,
         will: Message | None = None,
         on_message: OnMessage | None = None,
@@ -104,8 +104,8 @@ class MqttConnection(aiomqtt.Client):
         """`on_message` is given each message at once; without it they wait in `messages`, however many come."""
         self.receive_maximum = 65535
         self.maximum_packet_size = packets.MAX_REMAINING_LENGTH
-        self.modern = settings.protocol == "5"
-        self._on_answer = on_answer
+        self.is_mqtt5 = settings.protocol == "5"
+        self._on_puback = on_puback
         self._on_received = on_message
         self._end: aiomqtt.MqttError | None = None
         self._properties_of: dict[str, Properties] = {}
@@ -115,9 +115,9 @@ class MqttConnection(aiomqtt.Client):
             username=settings.username,
             password=settings.password,
             identifier=identifier,
-            protocol=aiomqtt.ProtocolVersion.V5 if self.modern else aiomqtt.ProtocolVersion.V311,
-            clean_session=None if self.modern else True,
-            clean_start=True if self.modern else MQTT_CLEAN_START_FIRST_ONLY,
+            protocol=aiomqtt.ProtocolVersion.V5 if self.is_mqtt5 else aiomqtt.ProtocolVersion.V311,
+            clean_session=None if self.is_mqtt5 else True,
+            clean_start=True if self.is_mqtt5 else MQTT_CLEAN_START_FIRST_ONLY,
             will=None if will is None else self._will(will),
             transport=settings.transport,
             websocket_path=settings.path,
@@ -126,7 +126,7 @@ class MqttConnection(aiomqtt.Client):
             max_inflight_messages=settings.window + 20,
             tls_context=_tls_context(settings),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            properties=_limits(settings) if self.modern else None,
+            properties=_limits(settings) if self.is_mqtt5 else None,
             logger=_log,
         )
         self._client.connect_timeout = CONNECT_TIMEOUT_S
@@ -134,6 +134,10 @@ class MqttConnection(aiomqtt.Client):
         self._outgoing: list[bytes] = []
         self._read, self._at = b"", 0
         self._take_over()
+
+    def hand_over(self, on_puback: OnPuback, on_message: OnMessage) -> None:
+        """From now on, these are given the broker's answers and messages."""
+        self._on_puback, self._on_received = on_puback, on_message
 
     def _will(self, will: Message) -> aiomqtt.Will:
         properties = self.properties(will.content_type)
@@ -264,14 +268,14 @@ class MqttConnection(aiomqtt.Client):
 
     def properties(self, content_type: str) -> Properties | None:
         """Content type and payload format of a message, so that Node-RED parses it unasked; none on 3.1.1."""
-        if not self.modern:
+        if not self.is_mqtt5:
             return None
         if content_type not in self._properties_of:
             self._properties_of[content_type] = _Packed(content_type)
         return self._properties_of[content_type]
 
     def send(self, message: Message) -> int:
-        """Sends a message with QoS 1 and returns its packet id; `on_answer` hears the rest.
+        """Sends a message with QoS 1 and returns its packet id; `on_puback` hears the rest.
 
         Raises MqttError, and ValueError for a message that MQTT has no room for.
         What is sent before the event loop goes on leaves in one piece.
@@ -288,7 +292,7 @@ class MqttConnection(aiomqtt.Client):
 
     def _packed_properties(self, message: Message) -> bytes:
         """An empty message, which clears a topic, has none: it is no JSON, and Node-RED would refuse it as such."""
-        if not self.modern:
+        if not self.is_mqtt5:
             return b""
         properties = self.properties(message.content_type) if message.payload else None
         if properties is None:
@@ -340,7 +344,7 @@ class MqttConnection(aiomqtt.Client):
         if answer is None or answer.packet_id not in self._sent:
             return False
         self._sent.discard(answer.packet_id)
-        self._on_answer(
+        self._on_puback(
             answer.packet_id, answer.code, _reason_name(answer) if answer.code >= FIRST_REFUSAL_CODE else ""
         )
         return True
@@ -355,16 +359,16 @@ class MqttConnection(aiomqtt.Client):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
-    async def leave(self, *filters: str) -> None:
+    async def unsubscribe_from(self, *filters: str) -> None:
         """Subscribes no longer. Raises MqttError."""
         before = cancel_count()
         await self.unsubscribe(list(filters))
         raise_if_cancelled_since(before)
 
-    async def listen(self, *filters: str) -> None:
+    async def subscribe_to(self, *filters: str) -> None:
         """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
         before = cancel_count()
-        if self.modern:
+        if self.is_mqtt5:
             options = SubscribeOptions(qos=1, retainAsPublished=True)
             codes = await self.subscribe([(name, options) for name in filters])
         else:

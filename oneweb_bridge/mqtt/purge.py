@@ -1,20 +1,16 @@
 """Which retained topics below the base belong to nobody: left by an older database, another base or another program."""
 
-import asyncio
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import aiomqtt
 import msgspec
 
-from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.config.schema import Mqtt
-from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.heads import is_former, read_head
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.model.status import Probe
 from oneweb_bridge.mqtt.link import MqttConnection
+from oneweb_bridge.mqtt.probing import read_until_probe
 from oneweb_bridge.mqtt.topics import TopicTree, parse_command_topic
 from oneweb_bridge.store.journal import Journal
 
@@ -23,7 +19,7 @@ _log = logging.getLogger("oneweb_bridge.publisher")
 READ_TIMEOUT_S = 30.0
 
 
-Announce = Callable[[Sequence[Message]], Awaitable[list[bool]]]
+PublishMessages = Callable[[Sequence[Message]], Awaitable[list[bool]]]
 """Publishes messages within the send window, and returns which the broker accepted. Raises MqttError."""
 
 
@@ -45,7 +41,7 @@ async def _without_owned(topics: set[str], tree: TopicTree, journal: Journal) ->
 
 
 async def clear_old_bases(
-    settings: Mqtt, tree: TopicTree, journal: Journal, announce: Announce, *, is_requested: bool
+    settings: Mqtt, tree: TopicTree, journal: Journal, publish_messages: PublishMessages, *, is_requested: bool
 ) -> int:
     """Clears what this database left retained below base topics that it had before. Returns how many topics.
 
@@ -68,16 +64,16 @@ async def clear_old_bases(
         else:
             # One base may lie below the other.
             topics = await _without_owned({t for t in kept.topics if old.may_own(t)}, tree, journal)
-            count += await _clear_base(old, topics, announce)
+            count += await _clear_base(old, topics, publish_messages)
         await journal.forget_base(base)
     return count
 
 
-async def _clear_base(old: TopicTree, topics: Sequence[str], announce: Announce) -> int:
+async def _clear_base(old: TopicTree, topics: Sequence[str], publish_messages: PublishMessages) -> int:
     """Clears topics of an old base, the head last."""
     others = [topic for topic in topics if topic != old.head]
     for part in (others, [old.head]):
-        if not all(await announce([Message(topic, b"", retain=True) for topic in part])):
+        if not all(await publish_messages([Message(topic, b"", retain=True) for topic in part])):
             raise aiomqtt.MqttError(
                 f"the broker refuses to clear topics below {old.base}: let this user write there in its access rules"
             )
@@ -93,28 +89,27 @@ class _Retained(msgspec.Struct):
 
 
 async def _read_retained(settings: Mqtt, base: str, probe_topic: str) -> _Retained:
-    """What is retained below a base, by a connection of its own that is told it at subscription."""
-    nonce = secrets.token_hex(8)
+    """What is retained below a base, read by a connection of its own when it subscribes. Raises MqttError."""
     kept, prefix = _Retained(set(), {}), f"{base}/bridge/"
-    probe = Message(probe_topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False)
-    async with MqttConnection(settings, f"oneweb-bridge-purge-{nonce[:8]}") as link:
+
+    async def subscribe(link: MqttConnection) -> None:
         await link.subscribe(f"{base}/#", qos=1)
         if not probe_topic.startswith(f"{base}/"):
             await link.subscribe(probe_topic, qos=1)
-        # The broker sends what is retained before what is published later.
-        link.send(probe)
-        try:
-            async with asyncio.timeout(READ_TIMEOUT_S):
-                async for message in link.messages:
-                    topic = str(message.topic)
-                    if nonce.encode() in bytes(message.payload):
-                        return kept
-                    if message.retain:
-                        kept.topics.add(topic)
-                    if message.retain and topic.startswith(prefix):
-                        kept.bridge[topic] = bytes(message.payload)
-        except TimeoutError:
-            raise aiomqtt.MqttError(f"the broker did not deliver {probe_topic} in {READ_TIMEOUT_S:.0f} s") from None
+
+    def on_message(message: aiomqtt.Message) -> None:
+        topic = str(message.topic)
+        if message.retain:
+            kept.topics.add(topic)
+        if message.retain and topic.startswith(prefix):
+            kept.bridge[topic] = bytes(message.payload)
+
+    try:
+        await read_until_probe(
+            settings, "oneweb-bridge-purge", probe_topic, subscribe, on_message, timeout=READ_TIMEOUT_S
+        )
+    except TimeoutError:
+        raise aiomqtt.MqttError(f"the broker did not deliver {probe_topic} in {READ_TIMEOUT_S:.0f} s") from None
     return kept
 
 
@@ -122,10 +117,10 @@ async def _owned(tree: TopicTree, journal: Journal) -> AsyncIterator[str]:
     at, end = 0, 1 << 62
     while records := await journal.records_between(at, end):
         for seq, kind, id, doc in records:
-            yield tree.retained(kind, id, doc).topic
+            yield tree.record_message(kind, id, doc).topic
             at = seq
     at = 0
     while newest := await journal.newest_between(at, end):
         for seq, entity, report, id, doc in newest:
-            yield tree.metric(entity, report, id, doc).topic
+            yield tree.sample_message(entity, report, id, doc).topic
             at = seq

@@ -1,89 +1,90 @@
-"""What a span of the journal left retained, with its newest content: for a broker that may have lost it.
+"""Publishes once more: retained topics that the broker may have lost, or history on request."""
 
-A topic that has rows waiting is not among it: those rows bring what is newest.
-"""
+import asyncio
+from collections.abc import Iterable
 
-from collections.abc import AsyncIterator, Callable
-
-import msgspec
-
-from oneweb_bridge.model.records import Debt, Message, Row
-from oneweb_bridge.mqtt.topics import TopicTree
-from oneweb_bridge.store.journal import Journal
-
-Done = Callable[[str], int]
-"""Up to which row everything of a topic is done."""
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt.context import ConnectionContext
+from oneweb_bridge.mqtt.cursor import CursorWriter
+from oneweb_bridge.mqtt.refusals import Refusals
+from oneweb_bridge.mqtt.retained import messages_to_restore
+from oneweb_bridge.mqtt.sender import Sender
 
 
-class Retained(msgspec.Struct, frozen=True):
-    """What a topic is to say, and what names it where it stays owed."""
+class Resend:
+    """Of one connection. Holds `drain_lock` while it restores, so that nothing newer of a topic comes between."""
 
-    message: Message
-    id: str
-    name: str
+    def __init__(
+        self,
+        context: ConnectionContext,
+        sender: Sender,
+        refusals: Refusals,
+        cursor: CursorWriter,
+        drain_lock: asyncio.Lock,
+    ) -> None:
+        self._journal = context.journal
+        self._tree = context.tree
+        self._sender = sender
+        self._refusals = refusals
+        self._cursor = cursor
+        self._drain_lock = drain_lock
 
-    def debt(self) -> Debt:
-        """The topic as one that is owed."""
-        return Debt(self.message.topic, self.id, self.name)
+    async def restore(self, after_seq: int, through_seq: int) -> int:
+        """Publishes again what rows in (after_seq, through_seq] left retained, with its newest content.
+
+        Returns how many topics.
+        """
+        count = 0
+        position_of = self._sender.window.lanes.position_of
+        async for topic in messages_to_restore(self._tree, self._journal, after_seq, through_seq, position_of):
+            await self._sender.wait_for_free_window()
+            count += await self._refusals.restore(topic)
+        await self._sender.wait_until_answered()
+        return count
+
+    async def restore_dropped(self) -> None:
+        """Restores the topics of rows that were dropped since this connection began."""
+        after_seq = await self._journal.restore_from()
+        if after_seq is not None:
+            async with self._drain_lock:
+                await self._sender.wait_until_idle()
+                await self.restore(after_seq, self._sender.window.finished_seq)
+                await self._journal.clear_restore_from()
+
+    async def republish(self) -> int:
+        """Publishes every retained topic again, between two rows of the journal. Returns how many."""
+        async with self._drain_lock:
+            await self._sender.wait_until_idle()
+            count = await self.restore(0, self._sender.window.finished_seq)
+        self._cursor.publish_head()
+        self._sender.pump()
+        return count
+
+    async def replay(self, whose: tuple[str, str] | None, report: str | None, since: int, until: int) -> int:
+        """Sends the journal's rows of a time window once more, marked as replayed, while live rows go on.
+
+        Returns how many.
+        """
+        batch, count, after = self._sender.batch(), 0, 0
+        while rows := await self._journal.history(whose, since, until, after):
+            after = rows[-1].seq
+            for row in rows:
+                message = self._tree.replay_message(row) if _is_of_report(row.what, row.name, report) else None
+                if message is not None and await self._sender.is_small_enough(message):
+                    await batch.send(message)
+                    count += 1
+        await batch.wait_until_answered()
+        return count
+
+    async def clear(self, topics: Iterable[str]) -> None:
+        """Clears retained topics that the bridge does not own."""
+        for topic in topics:
+            await self._sender.wait_for_free_window()
+            self._sender.send(Message(topic, b"", retain=True))
+        await self._sender.wait_until_answered()
 
 
-async def messages_to_restore(
-    tree: TopicTree, journal: Journal, low: int, cursor: int, done: Done
-) -> AsyncIterator[Retained]:
-    """The clears, records and newest samples that rows in (low, cursor] left, each as it is to be now."""
-    async for seq, found in _retained(tree, journal, low, cursor):
-        if seq <= done(found.message.topic):
-            yield found
-
-
-async def _retained(tree: TopicTree, journal: Journal, low: int, cursor: int) -> AsyncIterator[tuple[int, Retained]]:
-    at = low
-    while rows := await journal.clearing_between(at, cursor):
-        for row in rows:
-            newer = await _topics_with_newer(tree, journal, row)
-            for message in tree.messages(row):
-                if message.retain and message.topic not in newer:
-                    yield row.seq, Retained(message, row.id, row.name)
-        at = rows[-1].seq
-    at = low
-    while records := await journal.records_between(at, cursor):
-        for seq, kind, id, doc in records:
-            yield seq, Retained(tree.retained(kind, id, doc), tree.owner(kind, id, doc), id)
-        at = records[-1][0]
-    at = low
-    while newest := await journal.newest_between(at, cursor):
-        for seq, entity, report, id, doc in newest:
-            yield seq, Retained(tree.metric(entity, report, id, doc), id, report)
-        at = newest[-1][0]
-
-
-async def _topics_with_newer(tree: TopicTree, journal: Journal, row: Row) -> set[str]:
-    """The topics of a row's id that have something newer to say, or will have once the journal is drained."""
-    topics = set(await _current(tree, journal, row.id))
-    return topics | await _later(tree, journal, row.id, row.seq)
-
-
-async def _current(tree: TopicTree, journal: Journal, id: str) -> dict[str, Message]:
-    """What the topics of one id say now."""
-    records, newest = await journal.alive(id)
-    messages = [tree.retained(kind, id, doc) for kind, id, doc in records]
-    messages += [tree.metric(entity, report, id, doc) for entity, report, id, doc in newest]
-    return {message.topic: message for message in messages}
-
-
-async def _later(tree: TopicTree, journal: Journal, id: str, seq: int) -> set[str]:
-    """The topics of rows of one id behind row `seq`."""
-    topics: set[str] = set()
-    while later := await journal.later(id, seq):
-        topics |= {message.topic for row in later for message in tree.messages(row)}
-        seq = later[-1].seq
-    return topics
-
-
-async def pay(tree: TopicTree, journal: Journal, debt: Debt, done: Done) -> Message | None:
-    """What a topic that is owed is to say now; None where rows are waiting that will say it."""
-    messages = await _current(tree, journal, debt.id) | await _current(tree, journal, debt.name)
-    # Looked at after the content: what is committed between is found waiting.
-    if debt.topic in await _later(tree, journal, debt.id, done(debt.topic)):
-        return None
-    return messages.get(debt.topic, Message(debt.topic, b"", retain=True))
+def _is_of_report(what: str, name: str, report: str | None) -> bool:
+    if report is None:
+        return True
+    return what == "usage" if report == "usage" else name == report and what in ("metric", "history")

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-FIRST_PAUSE = 2.0
-LONGEST_PAUSE = 300.0
-SEARCH = 500
+from oneweb_bridge.model.backoff import nth_pause
+
+FIRST_PAUSE_S = 2.0
+MAX_PAUSE_S = 300.0
+SEARCH_ANSWERS = 500
 """Answers after which the search for what broke the connection ends: what was under way has come again by then."""
-RECENT = 1.0
+RECENT_S = 1.0
 """Seconds between a refusal and the end of the connection within which the one is taken for the cause of the other."""
 
 
@@ -42,10 +44,10 @@ class Suspects:
             return
         alone = unanswered[0] if self.topics and unanswered else None
         self.culprit = refused or next((topic for topic in unanswered if topic in self.blamed), alone)
-        self.topics, self._left = set() if self.culprit else set(unanswered), SEARCH
+        self.topics, self._left = set() if self.culprit else set(unanswered), SEARCH_ANSWERS
         if self.culprit:
             before = self.blamed.get(self.culprit, Blame(0, now))
-            pause = min(FIRST_PAUSE * 2.0**before.count, LONGEST_PAUSE)
+            pause = nth_pause(FIRST_PAUSE_S, MAX_PAUSE_S, before.count)
             self.blamed[self.culprit] = Blame(before.count + 1, now + pause)
 
     def answered(self, topic: str, *, accepted: bool) -> None:

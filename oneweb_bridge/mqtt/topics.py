@@ -14,6 +14,8 @@ from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.records import FormerJournalIds, Message, RecordKind, Row
 
 EVENT_TYPE = "application/cloudevents+json"
+MAX_NAME_CHARS = 128
+"""Longest name of an unknown call or request that an answer goes to; a topic has 65535 bytes at most."""
 MAX_LEVEL = 64
 """Longest encoded id in bytes; a longer one keeps its beginning and gets a hash."""
 
@@ -45,26 +47,6 @@ def _shortened_id(parts: list[str], most: int = 40) -> str:
     return "".join(kept)
 
 
-def decode_level(level: str) -> str | None:
-    """The id of a topic level, or None when it was too long to keep whole."""
-    if level == "_e":
-        return ""
-    raw, at = bytearray(), 0
-    while at < len(level):
-        if level[at] != "_":
-            raw += level[at].encode()
-            at += 1
-        elif level.startswith("__", at):
-            raw += b"_"
-            at += 2
-        elif level.startswith("_x", at):
-            raw.append(int(level[at + 2 : at + 4], 16))
-            at += 4
-        else:
-            return None
-    return raw.decode()
-
-
 _ENTITIES = frozenset(("terminal", "product", "organization", "site", "usage", "forecast"))
 """First levels below the base that carry retained messages."""
 
@@ -84,10 +66,10 @@ _decode_event_body = msgspec.json.Decoder(_EventBody).decode
 class TopicTree:
     """All topics below one base, for one journal and one source of events.
 
-    The journal's id may be renewed; the rows that carry an `earlier` one keep it.
+    The journal's id may be renewed; rows that carry a former one keep it.
     """
 
-    def __init__(self, base: str, instance: str, journal_id: str, earlier: FormerJournalIds = ()) -> None:
+    def __init__(self, base: str, instance: str, journal_id: str, former_journal_ids: FormerJournalIds = ()) -> None:
         self.base = base
         self.status = f"{base}/bridge/status"
         self.info = f"{base}/bridge/info"
@@ -96,16 +78,20 @@ class TopicTree:
         self.alert = f"{base}/bridge/alert"
         self.instance = instance
         self.journal_id = journal_id
-        self.earlier = earlier
+        self.former_journal_ids = former_journal_ids
+
+    def rename_journal(self, journal_id: str, former_journal_ids: FormerJournalIds) -> None:
+        """The journal has got a new id, which the events of the rows after those of `former_journal_ids` carry."""
+        self.journal_id, self.former_journal_ids = journal_id, former_journal_ids
 
     def event_id(self, seq: int) -> str:
         """The id of the event of a row: the same whenever the row is sent."""
-        for id, until in self.earlier:
+        for id, until in self.former_journal_ids:
             if seq <= until:
                 return f"{id}:{seq}"
         return f"{self.journal_id}:{seq}"
 
-    def of(self, entity: str, id: str, *below: str) -> str:
+    def topic_of(self, entity: str, id: str, *below: str) -> str:
         """The topic of something that belongs to one id."""
         if entity == "call":
             return f"{self.base}/bridge/polling/{id}/{'/'.join(below)}"
@@ -126,17 +112,17 @@ class TopicTree:
 
     def classes(self, row: Row) -> set[str]:
         """The classes of topics on which a row has messages."""
-        return {self.class_of(message.topic) for message in self.messages(row)}
+        return {self.class_of(message.topic) for message in self.messages_of_row(row)}
 
-    def messages(self, row: Row) -> list[Message]:
+    def messages_of_row(self, row: Row) -> list[Message]:
         """What a journal row becomes, in the order in which it is published."""
         match row.what:
             case "metric":
-                return [Message(self.of(row.entity, row.id, "metric", row.name), row.body, retain=True)]
+                return [Message(self.topic_of(row.entity, row.id, "metric", row.name), row.body, retain=True)]
             case "history":
-                return [Message(self.of(row.entity, row.id, "history", row.name), row.body, retain=False)]
+                return [Message(self.topic_of(row.entity, row.id, "history", row.name), row.body, retain=False)]
             case "state":
-                return [Message(self.of(row.entity, row.id, row.name), row.body, retain=True)]
+                return [Message(self.topic_of(row.entity, row.id, row.name), row.body, retain=True)]
             case "usage" | "forecast":
                 return [Message(self._of_bucket(row, row.what), row.body, retain=True)]
             case "clear":
@@ -150,34 +136,36 @@ class TopicTree:
     def _of_bucket(self, row: Row, name: str) -> str:
         """The topic `usage` or `forecast` of the bucket of a row."""
         if row.entity == "usage":
-            return self.of(name, row.id)
-        return self.of("product", row.id, name, encode_id(row.name))
+            return self.topic_of(name, row.id)
+        return self.topic_of("product", row.id, name, encode_id(row.name))
 
     def _event_messages(self, row: Row) -> list[Message]:
-        said = _decode_event_body(row.body)
+        body = _decode_event_body(row.body)
         if row.what == "components":
-            messages = [self._components(row.id, said.components)]
-            return messages if not bytes(said.changed) else [self._event(row, self._without_components(row)), *messages]
+            messages = [self._components(row.id, body.components)]
+            return messages if not bytes(body.changed) else [self._event(row, self._without_components(row)), *messages]
         if row.what == "removed":
-            clears = [Message(self.of(row.entity, row.id, *name.split("/")), b"", retain=True) for name in said.clears]
-            return [self._event(row, encode({"record": said.record})), *clears]
+            clears = [
+                Message(self.topic_of(row.entity, row.id, *name.split("/")), b"", retain=True) for name in body.clears
+            ]
+            return [self._event(row, encode({"record": body.record})), *clears]
         return [
             self._event(row, row.body),
-            Message(self.of(row.entity, row.id, "state"), bytes(said.record), retain=True),
+            Message(self.topic_of(row.entity, row.id, "state"), bytes(body.record), retain=True),
         ]
 
     def _without_components(self, row: Row) -> bytes:
-        said: dict[str, msgspec.Raw] = msgspec.json.decode(row.body, type=dict[str, msgspec.Raw])
-        return encode({name: part for name, part in said.items() if name != "components"})
+        body: dict[str, msgspec.Raw] = msgspec.json.decode(row.body, type=dict[str, msgspec.Raw])
+        return encode({name: part for name, part in body.items() if name != "components"})
 
     def _components(self, imei: str, doc: bytes | msgspec.Raw) -> Message:
         payload = encode({"imei": imei, "components": msgspec.Raw(doc)})
-        return Message(self.of("terminal", imei, "components"), payload, retain=True)
+        return Message(self.topic_of("terminal", imei, "components"), payload, retain=True)
 
     def _event(self, row: Row, data: bytes, *, replayed: bool = False) -> Message:
         """A CloudEvents 1.0 event in structured mode; its id is the same whenever the row is sent again."""
         what = "changed" if row.what == "components" else row.what
-        said: dict[str, object] = {
+        body: dict[str, object] = {
             "specversion": "1.0",
             "id": self.event_id(row.seq),
             "source": f"/oneweb-bridge/{self.instance}",
@@ -189,10 +177,12 @@ class TopicTree:
             "data": msgspec.Raw(data),
         }
         if replayed:
-            said["replayed"] = True
-        return Message(self.of(row.entity, row.id, "event", what), encode(said), retain=False, content_type=EVENT_TYPE)
+            body["replayed"] = True
+        return Message(
+            self.topic_of(row.entity, row.id, "event", what), encode(body), retain=False, content_type=EVENT_TYPE
+        )
 
-    def replayed(self, row: Row) -> Message | None:
+    def replay_message(self, row: Row) -> Message | None:
         """A row once more, marked as such and never to a retained topic; None when it is no news."""
         match row.what:
             case "added" | "changed" | "removed":
@@ -202,7 +192,7 @@ class TopicTree:
                 return self._event(row, self._without_components(row), replayed=True)
             case "metric" | "history":
                 return Message(
-                    self.of(row.entity, row.id, "history", row.name), _with_replayed_flag(row.body), retain=False
+                    self.topic_of(row.entity, row.id, "history", row.name), _with_replayed_flag(row.body), retain=False
                 )
             case "usage" if row.entity == "usage":
                 return Message(
@@ -210,32 +200,36 @@ class TopicTree:
                 )
             case "usage":
                 return Message(
-                    self.of("product", row.id, "history", "usage"), _with_replayed_flag(row.body), retain=False
+                    self.topic_of("product", row.id, "history", "usage"), _with_replayed_flag(row.body), retain=False
                 )
         return None
 
-    def retained(self, kind: RecordKind, id: str, doc: bytes) -> Message:
+    def record_message(self, kind: RecordKind, id: str, doc: bytes) -> Message:
         """The retained message of a stored record, as it was published last."""
         match kind:
             case "components":
                 return self._components(id, doc)
             case "relations":
-                return Message(self.of("terminal", id, "relations"), doc, retain=True)
+                return Message(self.topic_of("terminal", id, "relations"), doc, retain=True)
             case "usage" | "forecast":
                 product = msgspec.json.decode(doc, type=_Bucket).product_id
-                topic = self.of(kind, id) if product is None else self.of("product", product, kind, encode_id(id))
+                topic = (
+                    self.topic_of(kind, id)
+                    if product is None
+                    else self.topic_of("product", product, kind, encode_id(id))
+                )
                 return Message(topic, doc, retain=True)
             case _:
-                return Message(self.of(kind, id, "state"), doc, retain=True)
+                return Message(self.topic_of(kind, id, "state"), doc, retain=True)
 
-    def owner(self, kind: RecordKind, id: str, doc: bytes) -> str:
+    def row_id_of(self, kind: RecordKind, id: str, doc: bytes) -> str:
         """The id that the journal rows of a stored record carry: usage and forecast come under their product."""
         product = msgspec.json.decode(doc, type=_Bucket).product_id if kind in ("usage", "forecast") else None
         return id if product is None else product
 
-    def metric(self, entity: str, report: str, id: str, doc: bytes) -> Message:
+    def sample_message(self, entity: str, report: str, id: str, doc: bytes) -> Message:
         """The retained message of the newest sample."""
-        return Message(self.of(entity, id, "metric", report), doc, retain=True)
+        return Message(self.topic_of(entity, id, "metric", report), doc, retain=True)
 
     def may_own(self, topic: str) -> bool:
         """Whether a topic has the form of one that a bridge keeps retained below this base."""
@@ -246,7 +240,19 @@ class TopicTree:
             return topic in (self.status, self.info, self.head) or (rest[:1] == ["polling"] and rest[2:] == ["state"])
         return first in _ENTITIES and len(rest) > 0
 
-    def commands(self) -> Iterable[str]:
+    def answer_topic(self, command_topic: str) -> str | None:
+        """Where the result of a command is published; None for a topic that is no command's."""
+        address = parse_command_topic(command_topic, self.base)
+        if address is None:
+            return None
+        # The name of an unknown call or request is whatever its sender likes.
+        is_level = len(address.name) <= MAX_NAME_CHARS and address.name.isprintable()
+        level = address.name if is_level else "unknown"
+        if address.kind == "polling":
+            return f"{self.base}/bridge/polling/{level}/result"
+        return f"{self.base}/bridge/response/{level}"
+
+    def command_filters(self) -> Iterable[str]:
         """The filters of all incoming topics below the base."""
         calls = f"{self.base}/bridge/polling/+"
         return (

@@ -55,15 +55,15 @@ class Journal:
 
     async def head(self) -> int:
         """The number of the last row that was ever written."""
-        return await self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
+        return await self._fetch_int("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
 
     async def oldest(self) -> int:
         """The number of the oldest row that is still there; 0 when there is none."""
-        return await self._one("SELECT coalesce(min(seq), 0) FROM journal")
+        return await self._fetch_int("SELECT coalesce(min(seq), 0) FROM journal")
 
     async def cursor(self) -> int:
         """How far this output has got."""
-        return await self._one("SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (self._output,))
+        return await self._fetch_int("SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (self._output,))
 
     async def advance(self, seq: int) -> None:
         """Notes durably that everything up to `seq` is done; never goes back."""
@@ -156,12 +156,14 @@ class Journal:
 
     async def counts(self) -> tuple[int, int]:
         """How many rows of this output were dropped unpublished and how many were set aside, ever."""
-        dropped = await self._one("SELECT coalesce(max(dropped), 0) FROM cursor WHERE output = ?", (self._output,))
-        return dropped, await self._one("SELECT count(*) FROM dead WHERE output = ?", (self._output,))
+        dropped = await self._fetch_int(
+            "SELECT coalesce(max(dropped), 0) FROM cursor WHERE output = ?", (self._output,)
+        )
+        return dropped, await self._fetch_int("SELECT count(*) FROM dead WHERE output = ?", (self._output,))
 
     async def waiting(self) -> int:
         """About how many messages wait because the broker refuses their class."""
-        return await self._one("SELECT coalesce(sum(waiting), 0) FROM lane WHERE output = ?", (self._output,))
+        return await self._fetch_int("SELECT coalesce(sum(waiting), 0) FROM lane WHERE output = ?", (self._output,))
 
     # ── what is owed ───────────────────────────────────────────────────────────────────────────
 
@@ -185,7 +187,7 @@ class Journal:
 
     async def count_owed(self) -> int:
         """How many topics are owed."""
-        return await self._one("SELECT count(*) FROM owed WHERE output = ?", (self._output,))
+        return await self._fetch_int("SELECT count(*) FROM owed WHERE output = ?", (self._output,))
 
     async def count_tries(self, topics: Sequence[str]) -> None:
         """Notes that these topics were tried again in vain."""
@@ -222,7 +224,9 @@ class Journal:
         )
         return [Row(*row) for row in rows]
 
-    async def alive(self, id: str) -> tuple[list[tuple[RecordKind, str, bytes]], list[tuple[str, str, str, bytes]]]:
+    async def retained_of(
+        self, id: str
+    ) -> tuple[list[tuple[RecordKind, str, bytes]], list[tuple[str, str, str, bytes]]]:
         """What is retained now of one id: its records, and its newest samples."""
         # Records are found by kind and id only, so all kinds are named.
         kinds = get_args(RecordKind)
@@ -232,7 +236,7 @@ class Journal:
         newest = await self._rows("SELECT entity, report, id, doc FROM newest WHERE id = ? AND seq > 0", (id,))
         return [(r[0], r[1], r[2].encode()) for r in records], [(n[0], n[1], n[2], n[3].encode()) for n in newest]
 
-    async def later(self, id: str, seq: int) -> list[Row]:
+    async def rows_of_id_after(self, id: str, seq: int) -> list[Row]:
         """The next rows of one id behind `seq`."""
         # The plus keeps SQLite from going through all rows behind `seq` instead of those of the id.
         sql = f"SELECT {_ROW} FROM journal WHERE id = ? AND +seq > ? ORDER BY seq LIMIT ?"
@@ -276,5 +280,5 @@ class Journal:
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         return await database.fetch_all(self._db, sql, parameters)
 
-    async def _one(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+    async def _fetch_int(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return int((await self._rows(sql, parameters))[0][0])

@@ -162,7 +162,7 @@ def read_events(queries: Queries, tree: TopicTree, wanted: EventFilter) -> Event
 
 def event_of(tree: TopicTree, row: Row) -> bytes | None:
     """The event of a row as it is published; None for a row without one."""
-    messages = [message for message in tree.messages(row) if message.content_type == EVENT_TYPE]
+    messages = [message for message in tree.messages_of_row(row) if message.content_type == EVENT_TYPE]
     return messages[0].payload if messages else None
 
 

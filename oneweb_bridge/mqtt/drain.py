@@ -1,0 +1,59 @@
+"""Reads the journal ahead of the send window, page by page, without ever waiting for a page to be finished."""
+
+import asyncio
+import contextlib
+
+from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt.context import ConnectionContext
+from oneweb_bridge.mqtt.refusals import Refusals
+from oneweb_bridge.mqtt.sender import Sender
+from oneweb_bridge.store.journal import PAGE_ROWS
+
+MAX_ROWS_AHEAD = 1000
+"""Rows that may be read ahead of the first unfinished one."""
+LOOK_INTERVAL_S = 5.0
+"""Seconds after which the journal is read again, though nothing woke the drain: another process may have written."""
+
+
+class Drain:
+    """Of one connection. Holds `drain_lock` while it offers rows, so that no row comes into a restore."""
+
+    def __init__(
+        self, context: ConnectionContext, sender: Sender, refusals: Refusals, drain_lock: asyncio.Lock
+    ) -> None:
+        self._context = context
+        self._sender = sender
+        self._window = sender.window
+        self._refusals = refusals
+        self._drain_lock = drain_lock
+
+    async def drain_loop(self) -> None:
+        """Offers the rows after the cursor to the window, and goes on as the journal grows. Never returns."""
+        journal, journal_grew = self._context.journal, self._context.journal_grew
+        seq = self._window.finished_seq
+        while True:
+            journal_grew.clear()
+            async with self._drain_lock:
+                rows = await journal.after(seq, PAGE_ROWS)
+                for row in rows:
+                    await self._offer_row(row.seq, self._context.tree.messages_of_row(row))
+                    seq = row.seq
+                if self._window.lanes:
+                    self._refusals.read_waiting()
+            self._sender.pump()
+            if not rows:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_INTERVAL_S):
+                        await journal_grew.wait()
+            while self._window.unfinished_rows > MAX_ROWS_AHEAD - PAGE_ROWS:
+                await self._sender.wait_for_change()
+
+    async def _offer_row(self, seq: int, messages: list[Message]) -> None:
+        """Offers a row without what is too large; where a class waits, that is left to who reads for it."""
+        window = self._window
+        fitting = [message for message in messages if self._sender.too_large(message) is None]
+        if len(fitting) < len(messages):
+            own = [message for message in messages if window.lanes.left_to(message.topic) is None]
+            fitting = [message for message in messages if message not in own]
+            fitting += await self._refusals.fitting(seq, own)
+        window.offer_row(seq, fitting)

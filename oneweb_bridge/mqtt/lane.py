@@ -1,0 +1,200 @@
+"""Messages of the send window, and rows of them with a position of their own. Pure, and not shared."""
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from heapq import heapify, heappush
+
+from oneweb_bridge.model.records import Message
+
+DOUBT = 5
+"""Refusals without an acceptance between, after which a class of topics counts as refused as a whole."""
+TRIAL = 2
+"""Messages of a doubted lane that go after a pause: the oldest, and one other."""
+
+OnAnswer = Callable[[bool], None]
+"""Given whether the broker accepted a message."""
+
+
+class Outgoing:
+    """A message given to the window: queued, in flight, or acknowledged but not behind the cursor.
+
+    `sent_at` is the sender's: seconds of a monotonic clock.
+    """
+
+    __slots__ = (
+        "accepted_before",
+        "first_in_topic",
+        "in_flight",
+        "is_finished",
+        "lane",
+        "message",
+        "next_in_row",
+        "on_answer",
+        "order",
+        "predecessor_sent",
+        "row",
+        "sent_at",
+        "tries",
+    )
+
+    def __init__(
+        self,
+        message: Message,
+        order: int,
+        row: "OutgoingRow | None",
+        lane: "Lane | None",
+        on_answer: OnAnswer | None = None,
+    ) -> None:
+        self.message = message
+        self.order = order
+        self.row = row
+        self.lane = lane
+        self.on_answer = on_answer
+        self.tries = 0
+        self.sent_at = 0.0
+        self.accepted_before = 0
+        self.next_in_row: Outgoing | None = None
+        self.predecessor_sent = True
+        self.first_in_topic = False
+        self.in_flight = False
+        self.is_finished = False
+
+    @property
+    def seq(self) -> int:
+        """The journal row of the message; 0 when it has none."""
+        return self.row.seq if self.row else 0
+
+    @property
+    def refused_alone(self) -> bool:
+        """Whether others of its class were accepted since it was first refused."""
+        return self.lane is not None and self.tries > 0 and self.lane.accepted > self.accepted_before
+
+
+Ready = tuple[int, int, Outgoing]
+"""An entry of a heap of messages that may go."""
+
+
+def ready(outgoing: Outgoing) -> Ready:
+    """Messages without a row go first, then the lowest row: everything else waits for it."""
+    return outgoing.seq, outgoing.order, outgoing
+
+
+class OutgoingRow:
+    """The messages of one journal row. `unfinished` counts those that are neither acknowledged nor set aside."""
+
+    __slots__ = ("messages", "seq", "unfinished")
+
+    def __init__(self, seq: int, messages: Iterable[Outgoing] = ()) -> None:
+        self.seq = seq
+        self.messages = list(messages)
+        self.unfinished = 0
+
+
+class Lane:
+    """Rows with a position of their own. `name` is the class of topics; that of the main lane is empty.
+
+    Everything up to `finished_seq` is finished, everything up to `cursor` is noted durably; `read` is the last row
+    known.
+    """
+
+    def __init__(self, name: str, finished_seq: int, read: int) -> None:
+        self.name = name
+        self.finished_seq = finished_seq
+        self.read = read
+        self.cursor = finished_seq
+        self.rows: deque[OutgoingRow] = deque()
+        self.finished: deque[OutgoingRow] = deque()
+        self.ready: list[Ready] = []
+        self.paused: set[Outgoing] = set()
+        self.in_flight = 0
+        self.uncommitted = 0
+        """Messages that are acknowledged but not behind the durable cursor."""
+        self.accepted = 0
+        self.skipped = 0
+        """Messages of the class that the main lane has passed over, and that are not read again yet."""
+        self.refusals = 0
+        """Refusals since a message was accepted."""
+        self.doubted = False
+        self.rounds = 0
+        """Trials that failed since the lane is doubted."""
+        self.trial = 0
+        """Messages that may still go in this trial."""
+        self.closing: int | None = None
+
+    @property
+    def waits_for_trial(self) -> bool:
+        """Whether nothing goes until the next trial."""
+        return self.doubted and not self.trial and not self.in_flight and bool(self.rows)
+
+    def count(self) -> int:
+        """About how many messages wait."""
+        return self.skipped + sum(row.unfinished for row in self.rows)
+
+    def pop_finished_rows(self) -> None:
+        """Moves `finished_seq` over the rows that are finished."""
+        while self.rows and self.rows[0].unfinished == 0:
+            row = self.rows.popleft()
+            self.finished_seq = max(self.finished_seq, row.seq)
+            self.finished.append(row)
+        if not self.rows:
+            self.finished_seq = max(self.finished_seq, self.read)
+
+    def pop_committed(self, seq: int) -> list[Outgoing]:
+        """The messages of finished rows up to `seq`, which is noted durably now."""
+        self.cursor = max(self.cursor, seq)
+        committed: list[Outgoing] = []
+        while self.finished and self.finished[0].seq <= seq:
+            committed += self.finished.popleft().messages
+        self.uncommitted -= len(committed)
+        return committed
+
+    # ── refused ────────────────────────────────────────────────────────────────────────────────
+
+    def pause(self, outgoing: Outgoing) -> None:
+        """A message was refused; after too many refusals in a row the class is doubted."""
+        if outgoing.tries == 1:
+            outgoing.accepted_before = self.accepted
+        self.paused.add(outgoing)
+        if not outgoing.refused_alone:
+            self.refusals += 1
+            if self.refusals >= DOUBT and not self.doubted:
+                self.doubted, self.rounds, self.trial = True, 0, 0
+
+    def requeue(self, outgoing: Outgoing) -> None:
+        """Puts a refused message back, after its pause."""
+        if outgoing in self.paused:
+            self.paused.discard(outgoing)
+            heappush(self.ready, ready(outgoing))
+
+    def end_trial(self, withheld: Collection[str]) -> None:
+        """A message of a doubted lane was refused: all wait for the next trial, unless this one goes on."""
+        for outgoing in [outgoing for outgoing in self.paused if outgoing.message.topic not in withheld]:
+            self.requeue(outgoing)
+        if self.trial and len(self.ready) < TRIAL:
+            self.trial = 0
+        if not self.trial and not self.in_flight:
+            self.rounds += 1
+
+    def next_of_trial(self) -> Outgoing | None:
+        """The next message of a trial: first the oldest, then the one that was tried least, the latest of those."""
+        if not self.trial or self.in_flight or not self.ready:
+            return None
+        entry = min(self.ready)
+        if self.trial < TRIAL:
+            entry = min(self.ready, key=lambda other: (other[2].tries, -other[0], -other[1]))
+        self.trial -= 1
+        self.ready.remove(entry)
+        heapify(self.ready)
+        return entry[2]
+
+    def end_doubt(self, *, was_refused: bool) -> None:
+        """A message was accepted. Had it been refused before, then the tries of all of them begin anew."""
+        self.doubted, self.rounds, self.trial = False, 0, 0
+        if was_refused:
+            for row in self.rows:
+                for outgoing in row.messages:
+                    outgoing.tries = 0
+
+    def has_refused(self) -> bool:
+        """Whether messages are refused, one by one or as a class."""
+        return self.doubted or any(outgoing.tries for row in self.rows for outgoing in row.messages)
