@@ -1,4 +1,4 @@
-"""What the tests of single polls need: the simulated API, the store and the intake, and a clock that stands still.
+"""What the tests of single polls need: the simulated API, the store and the poll runner, and a clock that stands still.
 
 There is no poller here: a test says when which call is polled, and what it brought is read from the journal.
 """
@@ -112,7 +112,7 @@ class Bench:
 
     async def events(self) -> list[tuple[str, str]]:
         """Which record events came since the last look: what and whose."""
-        return [(one.what, one.id) for one in await self.news() if one.what in ("added", "changed", "removed")]
+        return [(row.what, row.id) for row in await self.news() if row.what in ("added", "changed", "removed")]
 
     async def holdings(self) -> dict[str, list[Any]]:
         """Everything that is known of the API's objects, to be compared before and after."""
@@ -131,10 +131,9 @@ class Bench:
 
     async def record(self, kind: str, id: str) -> dict[str, Any]:
         """The announced record."""
-        found: dict[str, Any] = json.loads(
-            (await self.rows("SELECT doc FROM record WHERE kind = ? AND id = ?", kind, id))[0][0]
-        )
-        return found
+        rows = await self.rows("SELECT doc FROM record WHERE kind = ? AND id = ?", kind, id)
+        fields: dict[str, Any] = json.loads(rows[0][0])
+        return fields
 
     def ids(self, kind: str) -> list[str]:
         """The ids that the API lists now."""
@@ -152,8 +151,8 @@ async def fleet(**options: Any) -> AsyncIterator[Simulator]:
 @contextlib.asynccontextmanager
 async def bench(directory: Path, options: dict[str, Any] | None = None, **changes: Any) -> AsyncIterator[Bench]:
     """A bench at a fleet of its own; `changes` are those of the configuration."""
-    async with fleet(**(options or {})) as simulator, opened(directory, simulator, **changes) as found:
-        yield found
+    async with fleet(**(options or {})) as simulator, opened(directory, simulator, **changes) as opened_bench:
+        yield opened_bench
 
 
 @contextlib.asynccontextmanager
@@ -165,10 +164,10 @@ async def opened(directory: Path, simulator: Simulator, boot: str = "a boot", **
     settings = configured(simulator.url, **changes).api
     clock = HostClock(simulator, boot)
     async with (
-        store.open_store(directory / "bridge.db", clock) as found,
+        store.open_store(directory / "bridge.db", clock) as opened_store,
         open_api(settings, clock=clock) as connection,
     ):
         # What a crash of the machine leaves is examined elsewhere; here it would cost most of the time.
-        await found._connections._writer.execute("PRAGMA synchronous = OFF")
+        await opened_store._connections._writer.execute("PRAGMA synchronous = OFF")
         await connection.hello()
-        yield Bench(simulator, found, connection, clock, **changes)
+        yield Bench(simulator, opened_store, connection, clock, **changes)

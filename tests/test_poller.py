@@ -32,13 +32,13 @@ def config_of(b: Bench, **changes: Any) -> Config:
 
 async def loaded(b: Bench, **changes: Any) -> Poller:
     """A poller that does not run: the test makes its polls."""
-    found = Poller(b.runner, b.store, b.api, config_of(b, **changes), b.clock)
-    await found.load()
-    return found
+    manager = Poller(b.runner, b.store, b.api, config_of(b, **changes), b.clock)
+    await manager.load()
+    return manager
 
 
 class Gate:
-    """Polls that begin and wait until they are let go, in place of the intake's."""
+    """Polls that begin and wait until they are let go, in place of the runner's."""
 
     def __init__(self, b: Bench) -> None:
         self.begun: list[str] = []
@@ -48,11 +48,11 @@ class Gate:
         b.runner.poll = self.poll  # type: ignore[method-assign]  # the stage of this story
 
     async def poll(self, call: str) -> PollOutcome:
-        memory = await self._store.progress.load(call)
+        progress = await self._store.progress.load(call)
         self.begun.append(call)
         self.heard.set()
         await self._open.acquire()
-        return PollOutcome(progress=memory)
+        return PollOutcome(progress=progress)
 
     def let_end(self, count: int = 100) -> None:
         """Lets so many polls end, those under way and those to come."""
@@ -67,9 +67,9 @@ class Gate:
 
 
 @contextlib.asynccontextmanager
-async def running(found: Poller) -> AsyncIterator[None]:
+async def running(manager: Poller) -> AsyncIterator[None]:
     """The poller's tasks while the block runs."""
-    task = asyncio.create_task(found.run())
+    task = asyncio.create_task(manager.run())
     try:
         yield
     finally:
@@ -88,7 +88,7 @@ async def ended(*waits: tuple[Awaitable[PollResult], float]) -> list[PollResult]
 async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interval that a command changes leaves the plans and what is known of pages; a new mapping does not."""
     async with bench(tmp_path) as b:
-        found = await loaded(b)
+        manager = await loaded(b)
         await b.poll(SITES, SITES)
         caches = b.runner._context.page_caches
         pages, plans = dict(caches._caches), b.runner._plans
@@ -96,14 +96,14 @@ async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypa
         monkeypatch.setattr(compiled_call, "compile_call", lambda call, _: compiled.append(call.id))
         await b.news()
 
-        await found.change([SITES], CHANGES, "mqtt", None)
-        await found.reconfigure(config_of(b, api={"client_secret": "another"}))
+        await manager.change([SITES], CHANGES, "mqtt", None)
+        await manager.reconfigure(config_of(b, api={"client_secret": "another"}))
 
         assert pages
         assert pages == caches._caches
         assert (compiled, b.runner._plans) == ([], plans)
         assert [(row.what, row.id) for row in await b.news()] == [("state", SITES)]
-        await found.reconfigure(config_of(b, location_threshold="1m"))
+        await manager.reconfigure(config_of(b, location_threshold="1m"))
         assert len(compiled) == 12
         assert not caches._caches
 
@@ -111,33 +111,33 @@ async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypa
 async def test_set_on_all_is_checked_as_a_whole(tmp_path: Path) -> None:
     """A change of all calls that breaks the budget only together is refused, and nothing of it is stored."""
     async with bench(tmp_path) as b:
-        found = await loaded(b, api={"rate_limit": {"max_requests_per_hour": 500}})
-        before = {call: runtime.interval for call, runtime in found.calls.items()}
+        manager = await loaded(b, api={"rate_limit": {"max_requests_per_hour": 500}})
+        before = {call: runtime.interval for call, runtime in manager.calls.items()}
 
-        await found.change([SITES], {"interval": 10.0}, "mqtt", ("one", "fits"))
-        await found.change([SITES], {"interval": None}, "mqtt", ("one", "back"))
+        await manager.change([SITES], {"interval": 10.0}, "mqtt", ("one", "fits"))
+        await manager.change([SITES], {"interval": None}, "mqtt", ("one", "back"))
         with pytest.raises(ValueError, match="requests an hour"):
-            await found.change(list(found.calls), {"interval": 10.0, "enabled": True}, "mqtt", ("all", "mark"))
+            await manager.change(list(manager.calls), {"interval": 10.0, "enabled": True}, "mqtt", ("all", "mark"))
 
-        assert before == {call: runtime.interval for call, runtime in found.calls.items()}
+        assert before == {call: runtime.interval for call, runtime in manager.calls.items()}
         assert await b.store.commands.settings() == []
         assert await b.store.commands.last_command_identity("all") is None
-        await found.change(list(found.calls), {"interval": 3600.0, "enabled": True}, "mqtt", ("all", "mark"))
-        assert {runtime.interval for runtime in found.calls.values()} == {3600.0}
+        await manager.change(list(manager.calls), {"interval": 3600.0, "enabled": True}, "mqtt", ("all", "mark"))
+        assert {runtime.interval for runtime in manager.calls.values()} == {3600.0}
         assert len(await b.store.commands.settings()) == 24
 
 
 async def test_set_that_cannot_be_stored_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the disk does not take is not in force either."""
     async with bench(tmp_path) as b:
-        found = await loaded(b)
-        before = found.calls[SITES].interval
+        manager = await loaded(b)
+        before = manager.calls[SITES].interval
         monkeypatch.setattr(b.store.commands, "_write_identity", refuse)
         with pytest.raises(StoreUnavailable):
-            await found.change([SITES], CHANGES, "mqtt", ("t", "m"))
-        await found.reconfigure(config_of(b))
+            await manager.change([SITES], CHANGES, "mqtt", ("t", "m"))
+        await manager.reconfigure(config_of(b))
 
-        assert found.calls[SITES].interval == before
+        assert manager.calls[SITES].interval == before
         assert await b.store.commands.settings() == []
 
 
@@ -150,11 +150,11 @@ async def test_release_survives_a_poll_that_is_under_way(tmp_path: Path) -> None
     async with bench(tmp_path) as b:
         for call in (SITES, PRODUCTS):
             await b.store.progress.save(CallProgress(id=call, held_since=1))
-        found, gate = await loaded(b), Gate(b)
-        async with running(found):
-            first = found.request_poll(SITES)
+        manager, gate = await loaded(b), Gate(b)
+        async with running(manager):
+            first = manager.request_poll(SITES)
             await gate.until_begun(1)
-            assert await found.release(None) == 2
+            assert await manager.release(None) == 2
             gate.begun.clear()
             gate.let_end()
             await ended(first)
@@ -170,24 +170,24 @@ async def test_release_survives_a_poll_that_is_under_way(tmp_path: Path) -> None
 async def test_poll_request_for_a_queued_call_goes_first(tmp_path: Path) -> None:
     """A call that waits for its turn on its schedule goes before all others as soon as somebody asks for it."""
     async with bench(tmp_path) as b:
-        found, gate = await loaded(b), Gate(b)
-        async with running(found):
+        manager, gate = await loaded(b), Gate(b)
+        async with running(manager):
             await gate.until_begun(1)
-            waiting = [call for call, runtime in found.calls.items() if runtime.enabled and call not in gate.begun]
-            wish = found.request_poll(waiting[-1])
+            waiting = [call for call, runtime in manager.calls.items() if runtime.enabled and call not in gate.begun]
+            requested = manager.request_poll(waiting[-1])
             gate.let_end()
-            await ended(wish)
+            await ended(requested)
             assert gate.begun[1] == waiting[-1]
 
 
 async def test_sighup_changes_how_many_poll_at_once(tmp_path: Path) -> None:
     """api.rate_limit.max_in_flight of a configuration that is read again holds for the polls, too."""
     async with bench(tmp_path) as b:
-        found, gate = await loaded(b), Gate(b)
-        async with running(found):
+        manager, gate = await loaded(b), Gate(b)
+        async with running(manager):
             await gate.until_begun(1)
             assert len(gate.begun) == 1
-            await found.reconfigure(config_of(b, api={"rate_limit": {"max_in_flight": 3}}))
+            await manager.reconfigure(config_of(b, api={"rate_limit": {"max_in_flight": 3}}))
             await gate.until_begun(3)
             assert len(gate.begun) == 3
 
@@ -195,13 +195,13 @@ async def test_sighup_changes_how_many_poll_at_once(tmp_path: Path) -> None:
 async def test_poll_request_is_stored_until_its_poll_has_ended(tmp_path: Path) -> None:
     """What is asked for while a poll runs is a poll of its own, and stays stored until that one has ended."""
     async with bench(tmp_path) as b:
-        found, gate = await loaded(b, polling={call: {"enabled": False} for call in CALLS}), Gate(b)
+        manager, gate = await loaded(b, polling={call: {"enabled": False} for call in CALLS}), Gate(b)
 
         async def asked() -> tuple[Awaitable[PollResult], float]:
             (number,) = await b.store.commands.add_poll_requests("topic", [SITES], None, ("topic", "mark"))
-            return found.request_poll(SITES, number)
+            return manager.request_poll(SITES, number)
 
-        async with running(found):
+        async with running(manager):
             first = await asked()
             await gate.until_begun(1)
             second = await asked()
@@ -220,16 +220,16 @@ async def test_poll_request_is_stored_until_its_poll_has_ended(tmp_path: Path) -
 async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """State, progress, alerts and the request of a poll that ended are stored together; its begin before that."""
     async with bench(tmp_path) as b:
-        found = await loaded(b)
+        manager = await loaded(b)
         await b.news()
 
         async def poll(call: str) -> PollOutcome:
-            memory = CallProgress(id=call, window_end=77)
-            return PollOutcome(progress=memory, alerts=[Alert(kind="set_aside", call=call, message="two records")])
+            progress = CallProgress(id=call, window_end=77)
+            return PollOutcome(progress=progress, alerts=[Alert(kind="set_aside", call=call, message="two records")])
 
         monkeypatch.setattr(b.runner, "poll", poll)
         (number,) = await b.store.commands.add_poll_requests("topic", [SITES], None, None)
-        found.request_poll(SITES, number)
+        manager.request_poll(SITES, number)
         written: list[int] = []
         store_whole = b.store._connections.transaction
 
@@ -240,7 +240,7 @@ async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pyt
             written.append(1)
 
         monkeypatch.setattr(b.store._connections, "transaction", counted)
-        await found._poll(found.calls[SITES])
+        await manager._poll(manager.calls[SITES])
 
         assert len(written) == 2
         assert [row.what for row in await b.news()] == ["state", "alert", "state"]
@@ -251,8 +251,8 @@ async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pyt
 async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress that the disk does not take is not said to be made, and its alert comes with the next poll."""
     async with bench(tmp_path) as b:
-        found = await loaded(b)
-        runtime = found.calls[SITES]
+        manager = await loaded(b)
+        runtime = manager.calls[SITES]
 
         async def poll(call: str) -> PollOutcome:
             return PollOutcome(
@@ -269,15 +269,15 @@ async def test_poll_whose_end_cannot_be_stored_has_failed(tmp_path: Path, monkey
             return await commit(*given)
 
         monkeypatch.setattr(b.store, "commit", full)
-        wish = found.request_poll(SITES)
-        await found._poll(runtime)
-        (failed,) = await ended(wish)
+        requested = manager.request_poll(SITES)
+        await manager._poll(runtime)
+        (failed,) = await ended(requested)
         monkeypatch.setattr(b.store, "commit", commit)
 
         assert "disk is full" in (failed.error or "")
         assert (runtime.status, runtime.progress.window_end, runtime.progress.failures) == ("failed", 0, 1)
         await b.news()
-        await found._poll(runtime)
+        await manager._poll(runtime)
         assert [row.what for row in await b.news()] == ["state", "alert", "state"]
 
 
@@ -286,7 +286,7 @@ async def test_interval_is_counted_from_the_begin_of_the_last_poll(
 ) -> None:
     """A poll that takes long shortens the pause after it: begins are an interval apart."""
     async with bench(tmp_path) as b:
-        found, now = await loaded(b, polling={SITES: {"interval": "10m"}}), [1000.0]
+        manager, now = await loaded(b, polling={SITES: {"interval": "10m"}}), [1000.0]
         monkeypatch.setattr(poller, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
         async def slow(call: str) -> PollOutcome:
@@ -294,9 +294,9 @@ async def test_interval_is_counted_from_the_begin_of_the_last_poll(
             return PollOutcome(progress=CallProgress(id=call))
 
         monkeypatch.setattr(b.runner, "poll", slow)
-        await found._poll(found.calls[SITES])
+        await manager._poll(manager.calls[SITES])
 
-        assert found.calls[SITES].due == 1000.0 + 600.0
+        assert manager.calls[SITES].due == 1000.0 + 600.0
 
 
 @pytest.mark.parametrize("disk_fails_at_its_begin", [False, True])
@@ -305,9 +305,9 @@ async def test_last_poll_is_the_failed_one(
 ) -> None:
     """`last_poll` is when the last poll began, also when it failed, and after a restart the pause counts from there."""
     async with bench(tmp_path) as b:
-        found = await loaded(b)
-        runtime = found.calls[SITES]
-        await found._poll(runtime)
+        manager = await loaded(b)
+        runtime = manager.calls[SITES]
+        await manager._poll(runtime)
         good = runtime.progress
         await b.later(1000)
         b.sim.fault("html", path="geographicSite", count=5)
@@ -320,11 +320,11 @@ async def test_last_poll_is_the_failed_one(
             return await commit(*given)
 
         monkeypatch.setattr(b.store, "commit", full)
-        await found._poll(runtime)
+        await manager._poll(runtime)
         stored = await b.store.progress.load(SITES)
 
         assert runtime.status == "failed"
-        assert found.state(runtime).last_poll == rfc3339(stored.last_poll)
+        assert manager.state(runtime).last_poll == rfc3339(stored.last_poll)
         assert stored.last_poll - good.last_poll == 1_000_000
         assert stored.polled > good.polled
         assert (stored.last_success, stored.failures) == (good.last_success, 1)

@@ -1,4 +1,4 @@
-"""When a record that the API does not list any more is gone."""
+"""When a record that the API does not list any more is removed."""
 
 import pytest
 from hypothesis import given
@@ -38,12 +38,12 @@ def decided(
 
 
 @pytest.mark.parametrize(
-    ("missing", "since", "gone"),
+    ("missing", "since", "is_removed"),
     [(1, 0, False), (2, 0, False), (3, 0, True), (3, HOUR - 899_999, False), (3, HOUR - 900_000, True), (99, 0, True)],
 )
-def test_record_is_gone_after_some_listings_and_some_time(missing: int, since: int, gone: bool) -> None:
+def test_record_is_removed_after_some_listings_and_some_time(missing: int, since: int, is_removed: bool) -> None:
     """A record goes after `after_missing` complete listings without it AND `after_time` since it was first missed."""
-    assert bool(decided(absent(1, missing, since)).removed) is gone
+    assert bool(decided(absent(1, missing, since)).removed) is is_removed
 
 
 def test_usage_goes_by_listings_alone() -> None:
@@ -57,9 +57,9 @@ def test_usage_goes_by_listings_alone() -> None:
 )
 def test_many_removals_at_once_are_held(count: int, stored: int, held: bool) -> None:
     """More removals at once than the greater of count and share are held as a whole."""
-    found = decided(absent(count), stored=stored)
-    assert (found.held, len(found.removed)) == (("many", 0) if held else ("", count))
-    assert found.held_since == (HOUR if held else 0)
+    decision = decided(absent(count), stored=stored)
+    assert (decision.held, len(decision.removed)) == (("many", 0) if held else ("", count))
+    assert decision.held_since == (HOUR if held else 0)
 
 
 def test_held_removals_go_after_a_time() -> None:
@@ -79,8 +79,8 @@ def test_held_removals_go_at_once_when_released() -> None:
 @given(st.integers(0, 10**13), st.integers(0, 10**13))
 def test_empty_listing_is_never_let_go_by_time(held_since: int, now: int) -> None:
     """An empty listing after a non-empty one is held however long, and is not counted as missing anything."""
-    found = decided(absent(20), listed=0, held_since=held_since, now=now)
-    assert (found.held, found.removed, found.count) == ("empty", (), False)
+    decision = decided(absent(20), listed=0, held_since=held_since, now=now)
+    assert (decision.held, decision.removed, decision.count) == ("empty", (), False)
 
 
 def test_empty_listing_of_nothing_is_nothing() -> None:
@@ -90,8 +90,8 @@ def test_empty_listing_of_nothing_is_nothing() -> None:
 
 def test_released_empty_listing_goes_at_once() -> None:
     """`release` lets the removals of an empty listing go at once, although such listings were never counted."""
-    found = decided(absent(20, missing=1, since=HOUR), listed=0, held_since=HOUR, released=True)
-    assert len(found.removed) == 20
+    decision = decided(absent(20, missing=1, since=HOUR), listed=0, held_since=HOUR, released=True)
+    assert len(decision.removed) == 20
 
 
 def test_time_of_an_empty_listing_does_not_count_for_many() -> None:
@@ -117,13 +117,13 @@ def test_only_what_is_due_goes_and_never_too_many(
     away: list[tuple[int, int]], more: int, listed: int, released: bool
 ) -> None:
     """Whatever is let go was missing long enough, and never more at once than the rule allows unreleased."""
-    gone = [MissingRecord(f"T{i}", missing, since) for i, (missing, since) in enumerate(away)]
-    stored = len(gone) + more
-    found = decided(gone, stored=stored, listed=listed, released=released, now=2 * HOUR)
+    missing = [MissingRecord(f"T{i}", missing, since) for i, (missing, since) in enumerate(away)]
+    stored = len(missing) + more
+    decision = decided(missing, stored=stored, listed=listed, released=released, now=2 * HOUR)
     if not released:
-        due = {a.id for a in gone if a.missing >= 3 and 2 * HOUR - a.since >= 900_000}
-        assert set(found.removed) <= due
-        assert len(found.removed) <= max(5, int(0.1 * stored))
-        assert listed or not found.removed
-    assert set(found.removed) <= {a.id for a in gone}
-    assert not (found.held and found.removed)
+        due = {a.id for a in missing if a.missing >= 3 and 2 * HOUR - a.since >= 900_000}
+        assert set(decision.removed) <= due
+        assert len(decision.removed) <= max(5, int(0.1 * stored))
+        assert listed or not decision.removed
+    assert set(decision.removed) <= {a.id for a in missing}
+    assert not (decision.held and decision.removed)

@@ -80,8 +80,8 @@ async def test_commit_stores_records_and_entries_together(path: Path) -> None:
     ):
         assert await db.commit(batch_of("a", 3)) == 3
         assert await db.commit(batch_of("b", 2)) == 5
-        found = await rows.after(0)
-        assert [(row.seq, row.at, row.id) for row in found] == [
+        journal_rows = await rows.after(0)
+        assert [(row.seq, row.at, row.id) for row in journal_rows] == [
             (1, 12500, "a-0"),
             (2, 12500, "a-1"),
             (3, 12500, "a-2"),
@@ -89,7 +89,7 @@ async def test_commit_stores_records_and_entries_together(path: Path) -> None:
             (5, 12500, "b-1"),
         ]
         records = await rows.records_between(0, 99)
-        assert [(seq, id) for seq, _, id, _ in records] == [(row.seq, row.id) for row in found]
+        assert [(seq, id) for seq, _, id, _ in records] == [(row.seq, row.id) for row in journal_rows]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -294,10 +294,10 @@ async def test_older_schema_becomes_the_newest(path: Path, version: int) -> None
     async with store.open_store(path) as db:
         assert db.journal_id == "abcd"
         assert await db.records.existing_ids("record", "site", ["s"]) == {"s"}
-    fresh = path.with_name("fresh.db")
-    async with store.open_store(fresh):
+    new = path.with_name("new.db")
+    async with store.open_store(new):
         pass
-    assert shape(path) == shape(fresh)
+    assert shape(path) == shape(new)
 
 
 async def test_dropped_rows_of_an_older_database_belong_to_the_broker(path: Path) -> None:
@@ -345,7 +345,7 @@ async def test_damaged_database_is_a_store_error(path: Path, cut: int) -> None:
             pass
 
 
-async def test_place_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+async def test_unwritable_path_raises_store_error(tmp_path: Path) -> None:
     """A directory that is not there, and a directory in place of the file, are said in a sentence."""
     (tmp_path / "folder").mkdir()
     for place in (tmp_path / "nowhere" / "bridge.db", tmp_path / "folder"):
@@ -409,7 +409,7 @@ async def test_transactions_are_written_out(path: Path) -> None:
 
 async def test_restart_keeps_everything(path: Path) -> None:
     """Records, samples, links, settings, marks, memories and the journal's numbers are there after a restart."""
-    memory = CallProgress(
+    progress = CallProgress(
         id="sites",
         fingerprint="f",
         complete=True,
@@ -423,7 +423,7 @@ async def test_restart_keeps_everything(path: Path) -> None:
         failures=6,
     )
     async with store.open_store(path) as db:
-        await db.commit(batch_of("T", 2), memory)
+        await db.commit(batch_of("T", 2), progress)
         await db.commit(sample_batch(9))
         await db.commit(
             Batch(product_links=[("terminal", "T-0", (("P", "T-0"),))], stale_relations=["T-0"], presence=[("T-1", 77)])
@@ -431,7 +431,7 @@ async def test_restart_keeps_everything(path: Path) -> None:
         await db.commands.store_command([Setting("sites", "interval", "300.0", "mqtt")], ("topic", "mark"))
         await db.records.count_missing("terminal", ["T-1"], 44)
     async with store.open_store(path) as db:
-        assert await db.progress.load("sites") == memory
+        assert await db.progress.load("sites") == progress
         assert await db.records.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"kept")}
         assert await db.records.missing_counts_after("terminal", "T-0") == [("T-1", 1, 44)]
         assert await db.records.presence_times(["T-0", "T-1", "T-2"]) == {"T-0": 0, "T-1": 77}
@@ -467,7 +467,7 @@ async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
         assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
-async def test_settled_are_those_that_need_no_look(path: Path) -> None:
+async def test_skippable_hashes_leave_out_missing_records_and_due_presence(path: Path) -> None:
     """Neither a record that is missing, nor a terminal whose presence is due, is passed over."""
     async with store.open_store(path) as db:
         ids = ["here", "missing", "due"]
@@ -490,7 +490,7 @@ async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:
         assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
-async def test_removed_terminal_takes_what_is_its_own(path: Path) -> None:
+async def test_removing_a_terminal_deletes_components_relations_and_newest_samples(path: Path) -> None:
     """With a terminal go its components, its relations and its newest samples; what was seen of them is remembered."""
     async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
         await db.commit(
@@ -547,8 +547,8 @@ async def test_past_is_what_was_seen(path: Path) -> None:
             )
         )
         await db.commit(sample_batch(7, -70))
-        found = await db.samples.known_samples("traffic", ["T", "late", "nobody"])
-        assert found == {"T": KnownSamples(7, -70, {3: 30, 5: 50, 7: -70}), "late": KnownSamples(-1, 0, {1: 10})}
+        known = await db.samples.known_samples("traffic", ["T", "late", "nobody"])
+        assert known == {"T": KnownSamples(7, -70, {3: 30, 5: 50, 7: -70}), "late": KnownSamples(-1, 0, {1: 10})}
         assert await db.samples.known_samples("signal_quality", ["T"]) == {}
 
 
@@ -647,8 +647,8 @@ async def test_setting_is_replaced_and_dropped(path: Path) -> None:
         await db.commands.store_command([], None)
 
 
-async def test_memory_of_a_call_never_polled_is_empty(path: Path) -> None:
-    """What was never polled is remembered as such, and stored without a word to the journal."""
+async def test_progress_of_a_call_never_polled_is_empty(path: Path) -> None:
+    """A call that was never polled has no progress, and progress is saved without a row of the journal."""
     async with store.open_store(path) as db:
         assert await db.progress.load("sites") == CallProgress(id="sites")
         with db.growth.subscribe() as journal_grew:

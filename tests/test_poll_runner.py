@@ -53,18 +53,18 @@ async def test_record_is_removed_after_three_listings_and_a_quarter_of_an_hour(c
     """At a poll every 5 min the fourth listing without it removes a record: three are too soon by the clock."""
     async with bench(tmp_path) as b:
         await b.poll(*RECORDS)
-        gone = b.ids(THINGS[call])[1]
-        last = await b.record(KIND[call], gone)
+        lost = b.ids(THINGS[call])[1]
+        last = await b.record(KIND[call], lost)
         await b.news()
-        b.sim.fleet("remove", id=gone)
+        b.sim.fleet("remove", id=lost)
         for _ in range(3):
             await b.poll(call)
             assert await b.events() == []
             await b.later(5 * MINUTE)
         outcome = await b.poll(call)
-        (event,) = [one for one in await b.news() if one.what == "removed"]
-        assert (event.id, event.body["record"], outcome.events) == (gone, last, 1)
-        assert gone not in [row[0] for row in await b.rows("SELECT id FROM record WHERE kind = ?", KIND[call])]
+        (event,) = [row for row in await b.news() if row.what == "removed"]
+        assert (event.id, event.body["record"], outcome.events) == (lost, last, 1)
+        assert lost not in [row[0] for row in await b.rows("SELECT id FROM record WHERE kind = ?", KIND[call])]
 
 
 async def test_record_is_not_removed_before_three_listings(tmp_path: Path) -> None:
@@ -106,19 +106,19 @@ async def test_removed_record_that_comes_back_is_added_again(tmp_path: Path) -> 
         await b.poll(TERMINALS, COMPONENTS)
         prodigal = b.ids("terminals")[0]
         b.sim.fleet("remove", id=prodigal)
-        await gone(b, TERMINALS)
+        await poll_until_removed(b, TERMINALS)
         await b.news()
         b.sim.fleet("restore", id=prodigal)
         b.sim.fleet("rename", id=prodigal, name="Back again")
         await b.poll(TERMINALS, COMPONENTS)
-        news = [one for one in await b.news() if one.what in ("added", "components")]
-        assert [(one.what, one.id) for one in news] == [("added", prodigal), ("components", prodigal)]
+        news = [row for row in await b.news() if row.what in ("added", "components")]
+        assert [(row.what, row.id) for row in news] == [("added", prodigal), ("components", prodigal)]
         assert news[0].body["record"]["name"] == "Back again"
         assert news[0].body["initial"] is False
         assert "changed" not in news[1].body
 
 
-async def gone(b: Bench, call: str, polls: int = 3) -> None:
+async def poll_until_removed(b: Bench, call: str, polls: int = 3) -> None:
     """Polls until what is missing is due to go."""
     for _ in range(polls):
         await b.poll(call)
@@ -136,7 +136,7 @@ async def managed_poll(b: Bench, poller: Poller, call: str, seconds: float = 10 
     """One poll through the poller, some time later: what it said besides the state of the call."""
     await b.later(seconds)
     await poller._poll(poller.calls[call])
-    return [one for one in await b.news() if one.what not in ("state", "metric", "history")]
+    return [row for row in await b.news() if row.what not in ("state", "metric", "history")]
 
 
 async def test_many_removals_are_held_and_alerted_once(tmp_path: Path) -> None:
@@ -147,13 +147,13 @@ async def test_many_removals_are_held_and_alerted_once(tmp_path: Path) -> None:
         lost = b.ids("terminals")[:6]
         for id in lost:
             b.sim.fleet("remove", id=id)
-        said = [await managed_poll(b, poller, TERMINALS) for _ in range(6)]
-        assert [[one.what for one in news] for news in said] == [[], [], ["alert"], [], [], []]
-        assert said[2][0].body["kind"] == "removal_held"
-        assert "6 terminal records are missing at once" in said[2][0].body["message"]
+        polls = [await managed_poll(b, poller, TERMINALS) for _ in range(6)]
+        assert [[row.what for row in news] for news in polls] == [[], [], ["alert"], [], [], []]
+        assert polls[2][0].body["kind"] == "removal_held"
+        assert "6 terminal records are missing at once" in polls[2][0].body["message"]
         assert poller.calls[TERMINALS].status == "held"
         news = await managed_poll(b, poller, TERMINALS, 24 * HOUR)
-        assert [(one.what, one.id) for one in news] == [("removed", id) for id in sorted(lost)]
+        assert [(row.what, row.id) for row in news] == [("removed", id) for id in sorted(lost)]
         assert poller.calls[TERMINALS].status == "ok"
 
 
@@ -166,10 +166,10 @@ async def test_held_removals_go_when_released(tmp_path: Path) -> None:
         for wave in (ids[:6], ids[6:12]):
             for id in wave:
                 b.sim.fleet("remove", id=id)
-            assert "alert" in [one.what for _ in range(3) for one in await managed_poll(b, poller, TERMINALS)]
+            assert "alert" in [row.what for _ in range(3) for row in await managed_poll(b, poller, TERMINALS)]
             assert await poller.release(None) == 1
             news = await managed_poll(b, poller, TERMINALS)
-            assert {(one.what, one.id) for one in news} == {("removed", id) for id in wave}
+            assert {(row.what, row.id) for row in news} == {("removed", id) for id in wave}
             assert await poller.release(None) == 0
 
 
@@ -182,7 +182,7 @@ async def test_held_records_that_come_back_were_never_gone(tmp_path: Path) -> No
         for _ in range(2):
             for id in lost:
                 b.sim.fleet("remove", id=id)
-            assert [one.what for _ in range(5) for one in await managed_poll(b, poller, TERMINALS)] == ["alert"]
+            assert [row.what for _ in range(5) for row in await managed_poll(b, poller, TERMINALS)] == ["alert"]
             for id in lost:
                 b.sim.fleet("restore", id=id)
             assert await managed_poll(b, poller, TERMINALS) == []
@@ -197,11 +197,11 @@ async def test_empty_listing_goes_by_release_alone(tmp_path: Path) -> None:
         ids = b.ids("terminals")
         for id in ids:
             b.sim.fleet("remove", id=id)
-        said = [one for _ in range(4) for one in await managed_poll(b, poller, TERMINALS, 10 * 24 * HOUR)]
-        assert [one.what for one in said] == ["alert"]
-        assert "the listing is empty where 8 terminal records were known" in said[0].body["message"]
+        rows = [row for _ in range(4) for row in await managed_poll(b, poller, TERMINALS, 10 * 24 * HOUR)]
+        assert [row.what for row in rows] == ["alert"]
+        assert "the listing is empty where 8 terminal records were known" in rows[0].body["message"]
         await poller.release(TERMINALS)
-        assert len([one for one in await managed_poll(b, poller, TERMINALS) if one.what == "removed"]) == 8
+        assert len([row for row in await managed_poll(b, poller, TERMINALS) if row.what == "removed"]) == 8
 
 
 # --- values that vanish ---------------------------------------------------------------------------
@@ -228,9 +228,9 @@ async def test_listing_of_nothing_but_ids_tells_nothing(call: str, tmp_path: Pat
         await managed_poll(b, poller, call)
         before = (await b.holdings())["record"]
         spoil(b, call, "nulls")
-        said = [await managed_poll(b, poller, call) for _ in range(3)]
-        assert [[one.what for one in news] for news in said] == [["alert"], [], []]
-        alert = said[0][0].body
+        polls = [await managed_poll(b, poller, call) for _ in range(3)]
+        assert [[row.what for row in news] for news in polls] == [["alert"], [], []]
+        alert = polls[0][0].body
         count = len(b.ids(THINGS[call]))
         assert alert["kind"] == "values_held"
         assert f"name ({count})" in alert["message"]
@@ -253,14 +253,14 @@ async def test_only_the_field_that_vanished_is_held(tmp_path: Path) -> None:
         renamed = b.ids("terminals")[0]
         b.sim.fleet("rename", id=renamed, name="Another name")
         news = await managed_poll(b, poller, TERMINALS)
-        assert [one.what for one in news] == ["changed", "alert"]
+        assert [row.what for row in news] == ["changed", "alert"]
         assert set(news[0].body["changed"]) == {"name"}
         assert news[0].body["record"]["state"] in ("online", "offline")
         assert "state (12)" in news[1].body["message"]
         assert await managed_poll(b, poller, TERMINALS) == []
         # What else vanishes meanwhile is told anew.
         spoil(b, TERMINALS, "nulls")
-        assert [one.body["kind"] for one in await managed_poll(b, poller, TERMINALS)] == ["values_held"]
+        assert [row.body["kind"] for row in await managed_poll(b, poller, TERMINALS)] == ["values_held"]
 
 
 async def test_held_values_go_when_released(tmp_path: Path) -> None:
@@ -272,11 +272,11 @@ async def test_held_values_go_when_released(tmp_path: Path) -> None:
         await managed_poll(b, poller, TERMINALS)
         assert await poller.release(None) == 1
         news = await managed_poll(b, poller, TERMINALS)
-        assert {one.what for one in news} == {"changed"}
-        assert [one.body["changed"]["state"]["to"] for one in news] == [None] * 12
+        assert {row.what for row in news} == {"changed"}
+        assert [row.body["changed"]["state"]["to"] for row in news] == [None] * 12
         assert (poller.calls[TERMINALS].status, await poller.release(None)) == ("ok", 0)
         spoil(b, TERMINALS, "nulls")
-        assert [one.what for one in await managed_poll(b, poller, TERMINALS)] == ["alert"]
+        assert [row.what for row in await managed_poll(b, poller, TERMINALS)] == ["alert"]
 
 
 async def test_held_values_go_after_a_time_also_over_a_restart(tmp_path: Path) -> None:
@@ -327,13 +327,13 @@ async def test_initial_is_the_first_listing_of_each_call(tmp_path: Path) -> None
     async with bench(tmp_path) as b:
         for call in RECORDS:
             await b.poll(call)
-            assert {one.body["initial"] for one in await b.news() if one.what == "added"} == {True}
+            assert {row.body["initial"] for row in await b.news() if row.what == "added"} == {True}
         (new,) = b.sim.fleet("add")["ids"]
         await b.poll(*RECORDS)
-        added = [one for one in await b.news() if one.what == "added"]
-        assert {one.entity for one in added} == {"terminal", "product"}
-        assert new in [one.id for one in added]
-        assert {one.body["initial"] for one in added} == {False}
+        added = [row for row in await b.news() if row.what == "added"]
+        assert {row.entity for row in added} == {"terminal", "product"}
+        assert new in [row.id for row in added]
+        assert {row.body["initial"] for row in added} == {False}
 
 
 def crash_after(b: Bench, slices: int) -> None:
@@ -360,16 +360,16 @@ async def test_initial_holds_over_a_crash_between_slices(
             crash_after(b, slices)
             with pytest.raises(Crash):
                 await b.poll(TERMINALS)
-            before = [one.id for one in await b.news() if one.what == "added"]
+            before = [row.id for row in await b.news() if row.what == "added"]
         async with opened(tmp_path, sim) as b:
             await b.poll(TERMINALS)
-            added = [one for one in await b.news() if one.what == "added"]
+            added = [row for row in await b.news() if row.what == "added"]
             assert len(before) == 3 * slices
-            assert sorted(one.id for one in added) == sorted(b.ids("terminals"))
-            assert {one.body["initial"] for one in added} == {True}
+            assert sorted(row.id for row in added) == sorted(b.ids("terminals"))
+            assert {row.body["initial"] for row in added} == {True}
             sim.fleet("add")
             await b.poll(TERMINALS)
-            assert [one.body["initial"] for one in await b.news() if one.what == "added"] == [False]
+            assert [row.body["initial"] for row in await b.news() if row.what == "added"] == [False]
 
 
 NICKNAMED = {"map": {"nickname": {"path": "name"}}}
@@ -382,12 +382,12 @@ async def test_remapped_marks_the_first_listing_after_a_change_of_mapping(tmp_pa
         await b.news()
         b.configure(polling={TERMINALS: NICKNAMED})
         await b.poll(TERMINALS, "sites")
-        news = [one for one in await b.news() if one.what == "changed"]
-        assert sorted(one.id for one in news) == sorted(b.ids("terminals"))
-        assert all(one.body["remapped"] is True and set(one.body["changed"]) == {"nickname"} for one in news)
+        news = [row for row in await b.news() if row.what == "changed"]
+        assert sorted(row.id for row in news) == sorted(b.ids("terminals"))
+        assert all(row.body["remapped"] is True and set(row.body["changed"]) == {"nickname"} for row in news)
         b.sim.fleet("rename", id=news[0].id, name="Other")
         await b.poll(TERMINALS)
-        (change,) = [one.body for one in await b.news() if one.what == "changed"]
+        (change,) = [row.body for row in await b.news() if row.what == "changed"]
         assert "remapped" not in change
         assert change["changed"]["nickname"]["to"] == "Other"
 
@@ -405,9 +405,9 @@ async def test_remapped_holds_over_a_crash_between_slices(tmp_path: Path, monkey
             await b.poll(TERMINALS)
         b.store.commit = commit  # type: ignore[method-assign]  # the end of the fault
         await b.poll(TERMINALS)
-        news = [one for one in await b.news() if one.what == "changed"]
-        assert sorted(one.id for one in news) == sorted(b.ids("terminals"))
-        assert {one.body.get("remapped") for one in news} == {True}
+        news = [row for row in await b.news() if row.what == "changed"]
+        assert sorted(row.id for row in news) == sorted(b.ids("terminals"))
+        assert {row.body.get("remapped") for row in news} == {True}
 
 
 async def test_corrected_path_takes_a_field_away(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ async def test_corrected_path_takes_a_field_away(tmp_path: Path) -> None:
             await b.news()
             b.configure(polling={TERMINALS: {"map": fields}})
             await b.poll(TERMINALS)
-            changes = [one.body["changed"]["name"] for one in await b.news() if one.what == "changed"]
+            changes = [row.body["changed"]["name"] for row in await b.news() if row.what == "changed"]
             assert [change[end] for change in changes] == [None] * 8
 
 
@@ -430,17 +430,17 @@ async def test_components_tell_changes_by_component(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.poll(TERMINALS)
         assert (await b.poll(COMPONENTS)).events == 0
-        first = [one for one in await b.news() if one.what == "components"]
+        first = [row for row in await b.news() if row.what == "components"]
         assert len(first) == 8
-        assert not [one for one in first if "changed" in one.body]
+        assert not [row for row in first if "changed" in row.body]
         id = first[0].id
         before = first[0].body["components"]["main/SSM"]
         b.sim.fleet("firmware", id=id, type="SSM", version="SSMv9")
         assert (await b.poll(COMPONENTS)).events == 1
-        (said,) = await b.news()
-        assert said.body["changed"] == {"components.main/SSM": {"from": before, "to": "SSMv9"}}
-        assert said.body["record"] == await b.record("terminal", id)
-        assert said.body["components"]["main/SSM"] == "SSMv9"
+        (row,) = await b.news()
+        assert row.body["changed"] == {"components.main/SSM": {"from": before, "to": "SSMv9"}}
+        assert row.body["record"] == await b.record("terminal", id)
+        assert row.body["components"]["main/SSM"] == "SSMv9"
 
 
 @pytest.mark.parametrize("unknown", [{"component": []}, {}, {"component": None}, {"component": {}}])
@@ -469,7 +469,7 @@ async def test_position_is_told_beyond_the_threshold_from_what_was_announced(tmp
         for _ in range(4):
             b.sim.fleet("move", id=id, metres=40.0)
             await b.poll(TERMINALS)
-            told.append([sorted(one.body["changed"]) for one in await b.news() if one.what == "changed"])
+            told.append([sorted(row.body["changed"]) for row in await b.news() if row.what == "changed"])
         assert told == [[], [], [["latitude"]], []]
         assert (await b.record("terminal", id))["latitude"] == pytest.approx(
             before["latitude"] + 120 / 111_320, abs=1e-5
@@ -480,14 +480,14 @@ async def test_volatile_fields_are_never_told(tmp_path: Path) -> None:
     """last_seen and last_update differ in every listing: no event, no row but presence, and that once an hour."""
     async with bench(tmp_path) as b:
         await b.poll(TERMINALS, "products")
-        seen = {one.id: one.body["last_seen"] for one in await b.news() if one.name == "presence"}
+        seen = {row.id: row.body["last_seen"] for row in await b.news() if row.name == "presence"}
         assert len(seen) >= 7
         counts = []
         for _ in range(12):
             await b.later(10 * MINUTE)
             await b.poll(TERMINALS, "products")
             news = await b.news()
-            assert {(one.what, one.name) for one in news} <= {("metric", "presence")}
+            assert {(row.what, row.name) for row in news} <= {("metric", "presence")}
             counts.append(len(news))
         assert [number for number, count in enumerate(counts, 1) if count] == [6, 12]
 
@@ -499,9 +499,9 @@ async def test_usage_is_told_when_a_value_differs(tmp_path: Path) -> None:
     """The same values at another effective date are no row; other values are one, and never an event."""
     async with bench(tmp_path) as b:
         await b.poll(USAGE)
-        buckets = {one.name: one for one in await b.news()}
+        buckets = {row.name: row for row in await b.news()}
         assert buckets.keys() == {report["bucket"][0]["id"] for report in b.sim.truth("usage")}
-        assert {one.what for one in buckets.values()} == {"usage"}
+        assert {row.what for row in buckets.values()} == {"usage"}
         frozen = b.sim.truth("usage")
         for report in frozen:
             id = report["bucket"][0]["id"]
@@ -513,10 +513,10 @@ async def test_usage_is_told_when_a_value_differs(tmp_path: Path) -> None:
         bucket["bucketBalance"][0]["remainingValueName"] = "another label"
         b.sim.fleet("set", id=bucket["id"], attributes={"bucket": [bucket]})
         assert (await b.poll(USAGE)).events == 0
-        (said,) = await b.news()
-        assert (said.what, said.name, said.body["remaining_label"]) == ("usage", bucket["id"], "another label")
-        assert said.body["time"] == "2025-06-17T15:00:00.000Z"
-        assert "cycle_started" not in said.body
+        (row,) = await b.news()
+        assert (row.what, row.name, row.body["remaining_label"]) == ("usage", bucket["id"], "another label")
+        assert row.body["time"] == "2025-06-17T15:00:00.000Z"
+        assert "cycle_started" not in row.body
 
 
 async def test_new_bill_cycle_is_marked_once(tmp_path: Path) -> None:
@@ -531,7 +531,7 @@ async def test_new_bill_cycle_is_marked_once(tmp_path: Path) -> None:
             await b.poll(USAGE)
             news = await b.news()
             assert len(news) == len(b.sim.truth("usage"))
-            assert {one.body.get("cycle_started") for one in news} == {started}
+            assert {row.body.get("cycle_started") for row in news} == {started}
 
 
 async def test_bucket_that_moves_clears_its_old_topic(tmp_path: Path) -> None:
@@ -544,7 +544,7 @@ async def test_bucket_that_moves_clears_its_old_topic(tmp_path: Path) -> None:
         moved = json.loads(json.dumps(bucket).replace(old, "SC-410000000001"))
         b.sim.fleet("set", id=bucket["id"], attributes={"bucket": [moved]})
         await b.poll(USAGE)
-        news = [(one.what, one.id) for one in await b.news() if one.name == bucket["id"]]
+        news = [(row.what, row.id) for row in await b.news() if row.name == bucket["id"]]
         assert news == [("clear", old), ("usage", "SC-410000000001")]
 
 
@@ -558,7 +558,7 @@ async def test_bucket_that_is_missing_is_cleared_without_event(tmp_path: Path) -
         for _ in range(3):
             await b.news()
             assert (await b.poll(USAGE)).events == 0
-            rows.append([(one.what, one.name) for one in await b.news()])
+            rows.append([(row.what, row.name) for row in await b.news()])
         assert rows == [[], [], [("clear", bucket["id"])]]
 
 
@@ -567,16 +567,20 @@ async def test_bucket_that_is_missing_is_cleared_without_event(tmp_path: Path) -
 
 def shown(ledger: Path) -> dict[tuple[str, str, int], list[Any]]:
     """What the API has shown of each measurement: its values, and each correction, in the order of the answers."""
-    found: dict[tuple[str, str, int], list[Any]] = defaultdict(list)
+    measurements: dict[tuple[str, str, int], list[Any]] = defaultdict(list)
     for line in ledger.read_text().splitlines():
         for item in json.loads(line)["items"]:
             for measurement in item.get("measurement", ()):
-                indicators = [(one["name"], one["value"]) for one in measurement["performanceIndicator"]]
+                indicators = [
+                    (indicator["name"], indicator["value"]) for indicator in measurement["performanceIndicator"]
+                ]
                 values = {name: value for name, value in indicators if value is not None}
-                versions = found[item["report"], item["id"], round(parse_rfc3339(measurement["timestamp"]) * 1000)]
+                versions = measurements[
+                    item["report"], item["id"], round(parse_rfc3339(measurement["timestamp"]) * 1000)
+                ]
                 if values and (not versions or versions[-1] != values):
                     versions.append(values)
-    return {key: versions for key, versions in found.items() if versions}
+    return {key: versions for key, versions in measurements.items() if versions}
 
 
 NAMES = {"linkAvailability": "link_availability", "signalQuality": "signal_quality", "resourceState": "resource_state"}
@@ -584,17 +588,17 @@ NAMES = {"linkAvailability": "link_availability", "signalQuality": "signal_quali
 
 def told_samples(news: Iterable[Said]) -> dict[tuple[str, str, int], list[tuple[str, bool, Any]]]:
     """What went out of each measurement, in its order: where to, whether corrected, and the values."""
-    found: dict[tuple[str, str, int], list[tuple[str, bool, Any]]] = defaultdict(list)
-    for one in news:
-        if one.what in ("metric", "history") and one.name != "presence":
-            body = dict(one.body)
+    published: dict[tuple[str, str, int], list[tuple[str, bool, Any]]] = defaultdict(list)
+    for row in news:
+        if row.what in ("metric", "history") and row.name != "presence":
+            body = dict(row.body)
             kept = {
                 n: v
                 for n, v in body.items()
                 if n not in ("time", "ts", "imei", "product_id", "product_name", "report", "corrected")
             }
-            found[one.name, one.id, one.ts].append((one.what, body.get("corrected", False), kept))
-    return found
+            published[row.name, row.id, row.ts].append((row.what, body.get("corrected", False), kept))
+    return published
 
 
 def check_exactly_once(news: list[Said], ledger: Path) -> int:
@@ -617,10 +621,10 @@ def check_exactly_once(news: list[Said], ledger: Path) -> int:
         assert len(versions) == len(wanted[key]), f"{key}: {rows} of {wanted[key]}"
         corrections += len(versions) - 1
     newest: dict[tuple[str, str], int] = {}
-    for one in news:
-        if one.what == "metric" and one.name != "presence":
-            assert one.ts >= newest.get((one.name, one.id), 0), "a metric went back in time"
-            newest[one.name, one.id] = one.ts
+    for row in news:
+        if row.what == "metric" and row.name != "presence":
+            assert row.ts >= newest.get((row.name, row.id), 0), "a metric went back in time"
+            newest[row.name, row.id] = row.ts
     return corrections
 
 
@@ -661,7 +665,7 @@ async def test_samples_survive_a_crash_between_slices(tmp_path: Path, monkeypatc
 
 def asked(b: Bench, path: str) -> list[tuple[float | None, float | None]]:
     """The windows that a report was asked for, in their order."""
-    queries = [one["query"] for one in b.sim.requests()["last"] if one["path"].endswith(path)]
+    queries = [request["query"] for request in b.sim.requests()["last"] if request["path"].endswith(path)]
     return [
         tuple(parse_rfc3339(q[name]) if name in q else None for name in ("startDateTime", "endDateTime"))  # type: ignore[misc]
         for q in queries
@@ -700,9 +704,9 @@ async def test_outage_is_made_up_for_in_bounded_steps(tmp_path: Path) -> None:
         # The failed step is asked for again, from what was stored; the steps before it are not.
         resumed = begin + 12 * HOUR - 40 * MINUTE
         assert spans[-2:] == [(resumed, resumed + 6 * HOUR), (resumed + 6 * HOUR, None)]
-        told = [(one.id, one.ts) for one in await b.news()]
+        told = [(row.id, row.ts) for row in await b.news()]
         assert len(told) == len(set(told))
-        assert {one for one in told if one[1] >= begin * 1000} == measured(b, "signalQuality", begin)
+        assert {sample for sample in told if sample[1] >= begin * 1000} == measured(b, "signalQuality", begin)
         times = [ts for _, ts in told[8:]]
         assert times == sorted(times)
 
@@ -731,7 +735,7 @@ async def test_window_goes_by_the_clock_of_the_api(skew: float, tmp_path: Path) 
         outcome = await b.poll(SIGNAL)
         assert asked(b, "signalQuality")[1:] == [(begin, None)]
         assert outcome.progress.window_end == b.sim.world.clock.now() * 1000
-        told = {(one.id, one.ts) for one in await b.news()}
+        told = {(row.id, row.ts) for row in await b.news()}
         assert told >= measured(b, "signalQuality", first - 40 * MINUTE)
 
 
@@ -754,7 +758,7 @@ async def test_wrong_clock_before_the_first_answer_skips_nothing(
         b.sim.clear_faults()
         await b.later(HOUR)
         await b.poll(SIGNAL)
-        told = {(one.id, one.ts) for one in await b.news()}
+        told = {(row.id, row.ts) for row in await b.news()}
         assert told >= measured(b, "signalQuality", first - 40 * MINUTE)
 
 
@@ -770,7 +774,7 @@ def passes(rule: str, value: str, thing: dict[str, Any], owner: list[dict[str, A
     """Whether a terminal or product passes a filter of one value."""
     if rule == "organizations":
         return value in parties(thing)
-    return value in [one["id"] for one in (owner if rule == "imeis" else place)]
+    return value in [terminal["id"] for terminal in (owner if rule == "imeis" else place)]
 
 
 def passing(b: Bench, rule: str, value: str) -> tuple[set[str], set[str]]:
@@ -787,8 +791,12 @@ EVERYTHING = (*RECORDS, COMPONENTS, *REPORTS, USAGE)
 async def test_filter_holds_for_everything_that_is_published(rule: str, tmp_path: Path) -> None:
     """Records, components, samples and usage of what does not pass are never told, nor stored."""
     async with fleet(terminals=20) as sim:
-        one = sim.truth("terminals")[3]
-        value = {"imeis": one["id"], "sites": one["place"]["id"], "organizations": one["relatedParty"][-1]["id"]}[rule]
+        terminal = sim.truth("terminals")[3]
+        value = {
+            "imeis": terminal["id"],
+            "sites": terminal["place"]["id"],
+            "organizations": terminal["relatedParty"][-1]["id"],
+        }[rule]
         async with opened(tmp_path, sim, filter={rule: [value]}) as b:
             await b.poll(*EVERYTHING)
             await b.later(2 * HOUR)
@@ -813,7 +821,7 @@ async def test_record_that_leaves_the_filter_is_removed(tmp_path: Path) -> None:
             await b.poll(TERMINALS)
             assert moving["id"] in [id for _, id in await b.events()]
             sim.fleet("set", id=moving["id"], attributes={"place": {"id": "SITE-elsewhere"}})
-            await gone(b, TERMINALS)
+            await poll_until_removed(b, TERMINALS)
             assert await b.events() == [("removed", moving["id"])]
             sim.fleet("set", id=moving["id"], attributes={"place": moving["place"]})
             await b.poll(TERMINALS)
@@ -823,16 +831,16 @@ async def test_record_that_leaves_the_filter_is_removed(tmp_path: Path) -> None:
 async def test_filter_that_changes_takes_effect_on_records_that_did_not(tmp_path: Path) -> None:
     """A wider filter adds what was kept back; a narrower one removes what is not wanted any more."""
     async with bench(tmp_path) as b:
-        one, two = b.ids("terminals")[:2]
-        b.configure(filter={"imeis": [one]})
+        first, second = b.ids("terminals")[:2]
+        b.configure(filter={"imeis": [first]})
         await b.poll(TERMINALS)
-        assert await b.events() == [("added", one)]
-        b.configure(filter={"imeis": [one, two]})
+        assert await b.events() == [("added", first)]
+        b.configure(filter={"imeis": [first, second]})
         await b.poll(TERMINALS)
-        assert await b.events() == [("added", two)]
-        b.configure(filter={"imeis": [two]})
-        await gone(b, TERMINALS)
-        assert await b.events() == [("removed", one)]
+        assert await b.events() == [("added", second)]
+        b.configure(filter={"imeis": [second]})
+        await poll_until_removed(b, TERMINALS)
+        assert await b.events() == [("removed", first)]
 
 
 # --- odd ids --------------------------------------------------------------------------------------
@@ -849,7 +857,7 @@ async def test_ids_that_differ_by_case_alone_are_two(tmp_path: Path) -> None:
         await b.poll(TERMINALS)
         assert await b.events() == [("changed", "utX-1")]
         b.sim.fleet("remove", id="UTx-1")
-        await gone(b, TERMINALS)
+        await poll_until_removed(b, TERMINALS)
         assert await b.events() == [("removed", "UTx-1")]
         assert await b.record("components", "utX-1")
 
@@ -881,13 +889,13 @@ async def related(b: Bench, *calls: str) -> dict[str, dict[str, Any]]:
     await b.news()
     await b.poll(*calls)
     await b.runner.update_relations()
-    return {one.id: one.body for one in await b.news() if one.name == "relations"}
+    return {row.id: row.body for row in await b.news() if row.name == "relations"}
 
 
 def expected_relations(b: Bench, terminal: dict[str, Any]) -> dict[str, Any]:
     """The relations of a terminal, worked out from the truth."""
     sites = {site["id"]: site["name"] for site in b.sim.truth("sites")}
-    names = {one["id"]: one["tradingName"] for one in b.sim.truth("organizations")}
+    names = {organization["id"]: organization["tradingName"] for organization in b.sim.truth("organizations")}
     products = [p["id"] for p in b.sim.truth("products") if terminal["id"] in [r["id"] for r in p["realizingResource"]]]
     partner, customer = (
         next(p["id"] for p in terminal["relatedParty"] if p["role"] == role)
@@ -906,8 +914,8 @@ def expected_relations(b: Bench, terminal: dict[str, Any]) -> dict[str, Any]:
 async def test_relations_join_the_names_of_all_calls(order: tuple[str, ...], tmp_path: Path) -> None:
     """In whatever order the lists are polled, each terminal's relations have the ids and names that they show."""
     async with bench(tmp_path) as b:
-        found = await related(b, *order)
-        assert found == {t["id"]: expected_relations(b, t) for t in b.sim.truth("terminals")}
+        relations = await related(b, *order)
+        assert relations == {t["id"]: expected_relations(b, t) for t in b.sim.truth("terminals")}
         assert await related(b, *order) == {}
 
 
@@ -919,8 +927,8 @@ async def test_relations_follow_a_new_name(name: str, tmp_path: Path) -> None:
         id = before[b.ids("terminals")[0]][name]["id"]
         b.sim.fleet("rename", id=id, name="A new name")
         after = await related(b, "sites", "organizations")
-        assert after.keys() == {imei for imei, said in before.items() if said[name]["id"] == id}
-        assert {said[name]["name"] for said in after.values()} == {"A new name"}
+        assert after.keys() == {imei for imei, relation in before.items() if relation[name]["id"] == id}
+        assert {relation[name]["name"] for relation in after.values()} == {"A new name"}
 
 
 async def test_relations_follow_a_product_to_another_terminal(tmp_path: Path) -> None:
@@ -946,10 +954,10 @@ async def test_dangling_links_are_shown_as_far_as_known(tmp_path: Path) -> None:
         b.sim.fleet(
             "set", id=product["id"], attributes={"realizingResource": [{"id": "a stranger"}], "relatedParty": []}
         )
-        found = await related(b, *RECORDS)
-        assert found.keys() == set(b.ids("terminals"))
-        assert found[first["id"]]["site"] == {"id": "SITE-none"}
-        assert "distribution_partner" not in found[first["id"]]
+        relations = await related(b, *RECORDS)
+        assert relations.keys() == set(b.ids("terminals"))
+        assert relations[first["id"]]["site"] == {"id": "SITE-none"}
+        assert "distribution_partner" not in relations[first["id"]]
         b.sim.fleet("add", id="a stranger")
         after = await related(b, TERMINALS)
         assert product["id"] in after["a stranger"]["product_ids"]
@@ -962,8 +970,8 @@ async def test_relations_go_with_their_terminal(tmp_path: Path) -> None:
         await related(b, *RECORDS)
         id = b.ids("terminals")[0]
         b.sim.fleet("remove", id=id)
-        await gone(b, TERMINALS)
-        (event,) = [one for one in await b.news() if one.what == "removed"]
+        await poll_until_removed(b, TERMINALS)
+        (event,) = [row for row in await b.news() if row.what == "removed"]
         assert {"state", "components", "relations", "metric/presence", "metric/signal_quality"} == set(
             event.body["clears"]
         )
@@ -978,14 +986,14 @@ async def test_sample_of_a_removed_terminal_goes_to_history_alone(tmp_path: Path
         await b.poll(TERMINALS, SIGNAL)
         id = b.ids("terminals")[0]
         b.sim.fleet("remove", id=id)
-        await gone(b, TERMINALS)
+        await poll_until_removed(b, TERMINALS)
         b.sim.fleet("restore", id=id)
         await b.news()
         await b.poll(SIGNAL)
-        late = [one for one in await b.news() if one.id == id]
-        assert {one.what for one in late} == {"history"}
+        late = [row for row in await b.news() if row.id == id]
+        assert {row.what for row in late} == {"history"}
         sql = "SELECT ts, doc, seq, letters FROM newest WHERE id = ? AND report = 'signal_quality'"
-        assert await b.rows(sql, id) == [(max(one.body["ts"] for one in late), "", 0, "")]
+        assert await b.rows(sql, id) == [(max(row.body["ts"] for row in late), "", 0, "")]
 
 
 @pytest.mark.parametrize("call", [SIGNAL, COMPONENTS])
@@ -997,7 +1005,7 @@ async def test_poll_during_a_removal_brings_no_topic_back(
         await b.poll(TERMINALS)
         id = b.ids("terminals")[0]
         b.sim.fleet("remove", id=id)
-        await gone(b, TERMINALS, 2)
+        await poll_until_removed(b, TERMINALS, 2)
         b.sim.fleet("restore", id=id)
         existing_ids, decide = b.store.records.existing_ids, MissingRecords.decide
         at_removal, polls = asyncio.Event(), list[asyncio.Task[PollOutcome]]()
@@ -1007,7 +1015,7 @@ async def test_poll_during_a_removal_brings_no_topic_back(
             await decide(*args)
 
         async def existing_ids_then_removal(table: Any, kind: RecordKind, ids: Sequence[str]) -> set[str]:
-            found = await existing_ids(table, kind, ids)
+            existing = await existing_ids(table, kind, ids)
             if table == "removed" and id in ids and not polls:
                 b.sim.fleet("remove", id=id)
                 polls.append(asyncio.create_task(b.poll(TERMINALS)))
@@ -1015,13 +1023,13 @@ async def test_poll_during_a_removal_brings_no_topic_back(
                 # As many round trips to the database as a removal that does not wait needs, and more.
                 for _ in range(50):
                     await b.rows("SELECT 1")
-            return found
+            return existing
 
         monkeypatch.setattr(MissingRecords, "decide", removing)
         monkeypatch.setattr(b.store.records, "existing_ids", existing_ids_then_removal)
         await b.poll(call)
         await asyncio.gather(*polls)
-        last = [one.what for one in await b.news() if one.id == id][-1]
+        last = [row.what for row in await b.news() if row.id == id][-1]
         assert last == "removed"
         assert await b.rows("SELECT report FROM newest WHERE id = ? AND seq > 0", id) == []
         assert await b.rows("SELECT kind FROM record WHERE id = ?", id) == []
@@ -1091,11 +1099,13 @@ async def silence(b: Bench, *imeis: str) -> None:
 
 async def alerts(b: Bench, polls: int, minutes: float = 10) -> list[str]:
     """The alerts of so many polls of the report."""
-    said = []
+    messages = []
     for _ in range(polls):
         await b.later(minutes * MINUTE)
-        said += [alert.message for alert in (await b.poll(TERMINALS, SIGNAL)).alerts if alert.kind == "report_stopped"]
-    return said
+        messages += [
+            alert.message for alert in (await b.poll(TERMINALS, SIGNAL)).alerts if alert.kind == "report_stopped"
+        ]
+    return messages
 
 
 async def test_report_that_has_stopped_for_some_terminals_is_alerted_once(tmp_path: Path) -> None:
@@ -1106,9 +1116,9 @@ async def test_report_that_has_stopped_for_some_terminals_is_alerted_once(tmp_pa
         for _ in range(2):
             await silence(b, *silent)
             assert await alerts(b, 6) == []
-            (said,) = await alerts(b, 6)
-            assert said.startswith("the report signal_quality has stopped for 4 terminals that are online")
-            assert said.endswith(": " + ", ".join(silent[:3]) + ", …")
+            (message,) = await alerts(b, 6)
+            assert message.startswith("the report signal_quality has stopped for 4 terminals that are online")
+            assert message.endswith(": " + ", ".join(silent[:3]) + ", …")
             for imei in silent:
                 b.sim.fleet("set_state", id=imei, state="online")
             assert await alerts(b, 8) == []
