@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from oneweb_bridge import CONTRACT, __version__, systemd
 from oneweb_bridge.api.client import ApiClient, open_api
 from oneweb_bridge.clock import SYSTEM, Clock
-from oneweb_bridge.commands.executor import BrokerRequests, Executor, Inbox
+from oneweb_bridge.commands.executor import BrokerRequests, Executor
+from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
@@ -57,7 +58,7 @@ class BridgeParts(msgspec.Struct):
 
 @contextlib.asynccontextmanager
 async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None = None) -> AsyncIterator[BridgeParts]:
-    """Everything up to the outputs. Raises StoreError."""
+    """Store, API, poller and topics; everything but the outputs. Raises StoreError."""
     path = Path(config.state.path)
     async with (
         store.open_store(path, clock) as opened,
@@ -77,16 +78,16 @@ async def run(
     reloads: Reloads | None = None,
     masks: Masks | None = None,
 ) -> None:
-    """The bridge, until it is cancelled. `reloads` brings new configurations, `masks` hide secrets in the log too."""
+    """Runs the bridge until it is cancelled. `reloads` brings new configurations; `masks` gets the API's secrets."""
     async with (
         open_bridge(config, clock, masks) as parts,
         journal.open_journal(parts.path, OUTPUT, clock=clock) as rows,
-        announcements.open_devices(parts.path, parts.store.steady.now) as known,
+        announcements.open_devices(parts.path, parts.store.steady.now) as devices,
         open_trends_folder(parts) as folder,
         query_thread.open_query_thread(parts.path) as queries,
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
-        announcer = Announcer(known, parts.tree, config)
+        announcer = Announcer(devices, parts.tree, config)
         callbacks = PublisherCallbacks(
             on_command=inbox.put,
             info=info,
@@ -107,27 +108,27 @@ async def run(
             is_mqtt5=config.mqtt.protocol == "5",
             answer_to=publisher.answer_to,
         )
-        watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
+        health_watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         console = Console(rules_of(config), clock, __version__, config.instance)
         sources = Sources(
             queries=queries,
             poller=parts.poller,
             tree=parts.tree,
-            health=watch,
+            health=health_watch,
             info=info,
             config=lambda: parts.config,
             clock=clock,
             steady=parts.store.steady,
         )
         console.add(*DataRoutes(sources).routes())
-        async with _serve_http(watch, console, config), asyncio.TaskGroup() as group:
+        async with _serve_http(health_watch, console, config), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
             group.create_task(announcer.run(publisher), name="discovery")
             group.create_task(folder.run(), name="trends")
             group.create_task(keep_house(parts, (OUTPUT,), folder.fold_through), name="housekeeping")
-            group.create_task(systemd.keep_watchdog(watch.alive), name="watchdog")
+            group.create_task(systemd.keep_watchdog(health_watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
 
@@ -143,7 +144,7 @@ def _requests(publisher: Publisher, announcer: Announcer) -> BrokerRequests:
 
 @contextlib.asynccontextmanager
 async def _serve_http(watch: health.Health, console: Console, config: Config) -> AsyncIterator[None]:
-    """HTTP is a convenience: where its port is taken, the bridge says so and goes on without it."""
+    """Serves HTTP. Where its port cannot be used, the bridge logs that and goes on without it."""
     host, port = config.http.address()
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -163,27 +164,27 @@ async def _serve_http(watch: health.Health, console: Console, config: Config) ->
 async def _reload_loop(
     parts: BridgeParts, publisher: Publisher, announcer: Announcer, console: Console, reloads: Reloads
 ) -> None:
-    """Puts each new configuration in force: intervals, credentials, limits; what commands set stays over it."""
+    """Applies each new configuration: intervals, credentials, limits. Settings that commands stored stay above it."""
     while True:
         config = await reloads.get()
         if _identity(config) != _identity(parts.config):
             _log.warning("instance, state.path, trends.path and mqtt.base_topic take effect with a restart only")
             config = _keep_identity(config, parts.config)
-        credentials = config.api != parts.config.api
-        prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
+        new_api_settings = config.api != parts.config.api
+        new_prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
         parts.config = config
         parts.api.reconfigure(config.api)
         await parts.poller.reconfigure(config)
-        publisher.reconfigure(config.mqtt, reconnect=prefix)
+        publisher.reconfigure(config.mqtt, reconnect=new_prefix)
         announcer.reconfigure(config)
         console.reconfigure(config)
-        if credentials:
+        if new_api_settings:
             parts.poller.sign_in_again()
         _log.info("the configuration was read again")
 
 
 def _identity(config: Config) -> tuple[str | None, ...]:
-    """What a bridge keeps as long as it runs."""
+    """The keys that need a restart."""
     return config.instance, config.state.path, config.trends.path, config.mqtt.base_topic
 
 
@@ -199,7 +200,7 @@ def _keep_identity(config: Config, running: Config) -> Config:
 
 
 def open_trends_folder(parts: BridgeParts) -> contextlib.AbstractAsyncContextManager[Folder]:
-    """What folds samples into the trends, by the API's clock. Raises StoreError."""
+    """The task that folds samples into the trends, by the API's clock. Raises StoreError."""
     return open_folder(lambda: parts.config, parts.poller.alert, Clocks(parts.api.now, parts.store.steady.now))
 
 
@@ -221,10 +222,10 @@ async def _alert(parts: BridgeParts, kind: str, message: str) -> None:
 
 
 async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
-    """What `bridge/info` says: version, the API, the journal, and what each call costs."""
+    """The payload of `bridge/info`: version, the API, the journal, and requests per hour of each call."""
     head, published = await rows.head(), await rows.cursor()
     backlog = head - published + await rows.waiting()
-    dropped, dead = await rows.counts()
+    dropped, set_aside = await rows.counts()
     poller, costs = parts.poller, parts.poller.costs()
     return Info(
         version=__version__,
@@ -232,7 +233,9 @@ async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
         instance=parts.config.instance,
         started_at=parts.started_at,
         api=poller.api_state,
-        journal=JournalState(head, published, backlog, dropped, dead, await rows.count_owed(), parts.store.write_error),
+        journal=JournalState(
+            head, published, backlog, dropped, set_aside, await rows.count_owed(), parts.store.write_error
+        ),
         calls={
             call: Cost(round(runtime.interval), round(runtime.effective), round(costs[call]))
             for call, runtime in poller.calls.items()

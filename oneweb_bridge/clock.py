@@ -1,4 +1,4 @@
-"""The program's clocks: one that people read, and those that ages are measured with.
+"""The clocks of the bridge: wall time for people, steady time for ages and durations.
 
 The wall clock may be wrong, and may be set at any moment: it gives the times that are published, and nothing is
 decided by it alone. What lasts (a hold, a backlog, freshness) is measured in *steady time*, milliseconds that only
@@ -23,7 +23,7 @@ def _elapsed() -> float:
 
 
 def _boot() -> str:
-    """What is the same until the machine is started again; empty where the system does not say. Source: random(4)."""
+    """The id of this start of the machine; empty where the system has none. Source: random(4)."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip() if hasattr(time, "CLOCK_BOOTTIME") else ""
     except (OSError, ValueError):
@@ -31,7 +31,7 @@ def _boot() -> str:
 
 
 class Clock:
-    """What everybody asks. `wall` gives seconds since the epoch, `elapsed` seconds since the machine's start `boot`."""
+    """The bridge's clock. `wall` gives seconds since the epoch, `elapsed` seconds since the machine's start `boot`."""
 
     def __init__(
         self,
@@ -87,5 +87,5 @@ def anchor_of(clock: Clock, before: Anchor | None, latest: int) -> Anchor:
         return Anchor(clock.boot, elapsed, latest)
     if before.boot == clock.boot and clock.boot and elapsed >= before.elapsed:
         return before
-    # One more, so that all that was noted before lies before it.
+    # One more, so that everything noted before has a smaller time.
     return Anchor(clock.boot, elapsed, max(before.steady, latest) + 1)

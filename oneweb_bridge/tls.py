@@ -1,11 +1,11 @@
-"""TLS: contexts made of files that may be renewed at any time, and what its errors mean to people."""
+"""TLS contexts from files that may be renewed at any time, and sentences for TLS errors."""
 
 import ssl
 from pathlib import Path
 
 from oneweb_bridge.files import refusal_of
 
-OLDEST = ssl.TLSVersion.TLSv1_2
+MIN_VERSION = ssl.TLSVersion.TLSv1_2
 
 
 class BadFile(OSError):
@@ -13,7 +13,7 @@ class BadFile(OSError):
 
 
 class TrustedCas:
-    """Whom a client trusts: the system's certificates, or those of `ca_file`, which is read again once it has changed.
+    """A TLS context for the system's CAs or `ca_file`, built anew when the file changes.
 
     `key` is the name of the file's key in the configuration.
     """
@@ -21,26 +21,26 @@ class TrustedCas:
     def __init__(self, key: str, ca_file: str | None) -> None:
         self._key = key
         self._file = ca_file
-        self._seen: tuple[int, ...] | None = None
+        self._loaded_version: tuple[int, ...] | None = None
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
         """The context to connect with. Raises BadFile."""
-        seen = self._look()
-        if self._context is None or seen != self._seen:
+        version = self._file_version()
+        if self._context is None or version != self._loaded_version:
             self._context = client_context(self._key.removesuffix(".ca_file"), self._file)
             self._context.set_alpn_protocols(["http/1.1"])
-            self._seen = seen
+            self._loaded_version = version
         return self._context
 
-    def _look(self) -> tuple[int, ...] | None:
+    def _file_version(self) -> tuple[int, ...] | None:
         if self._file is None:
             return None
         try:
-            found = Path(self._file).stat()
+            status = Path(self._file).stat()
         except (OSError, ValueError) as error:
             raise BadFile(f"{self._key}: {self._file} cannot be read: {refusal_of(error)}") from None
-        return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+        return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
 
 
 def client_context(
@@ -58,7 +58,7 @@ def client_context(
         context = ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
         raise BadFile(f"{section}.ca_file: {ca_file} has no certificate in PEM form") from None
-    context.minimum_version = OLDEST
+    context.minimum_version = MIN_VERSION
     if cert_file:
         _load_client_certificate(context, section, cert_file, key_file)
     if insecure:
@@ -77,18 +77,18 @@ def _check_readable(key: str, file: str | None) -> None:
 
 def _load_client_certificate(context: ssl.SSLContext, section: str, cert_file: str, key_file: str | None) -> None:
     try:
-        # Without an answer OpenSSL would ask for the password of a key at the terminal, and wait.
+        # Without a password OpenSSL would ask for one at the terminal, and wait.
         context.load_cert_chain(cert_file, key_file, password="")
     except ssl.SSLError as error:
-        place = f"{section}.cert_file: {cert_file}"
+        subject = f"{section}.cert_file: {cert_file}"
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise BadFile(f"{place} does not belong to the key in {key_file or 'it'}") from None
+            raise BadFile(f"{subject} does not belong to the key in {key_file or 'it'}") from None
         raise BadFile(
-            f"{place} and {key_file or 'itself'}: expected a certificate and its key, in PEM form, without a password"
+            f"{subject} and {key_file or 'itself'}: expected a certificate and its key, in PEM form, without a password"
         ) from None
 
 
-_VERDICTS = {
+_VERIFY_ERRORS = {
     9: "its certificate is not valid yet, or the clock of this host is wrong",
     10: "its certificate has expired",
     18: "its certificate is signed by nobody but itself; name it or its CA in ca_file",
@@ -128,7 +128,7 @@ def describe_tls_error(error: BaseException | None) -> str | None:
     while error is not None and (hasattr(error, "os_error") or not isinstance(error, ssl.SSLError)):
         error = getattr(error, "os_error", None) or error.__cause__ or error.__context__
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _VERDICTS.get(error.verify_code, f"its certificate is not accepted: {error.verify_message}")
+        return _VERIFY_ERRORS.get(error.verify_code, f"its certificate is not accepted: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
         return _REFUSALS.get(error.reason or "", f"TLS failed: {error.reason or 'for no stated reason'}")
     return None

@@ -488,8 +488,8 @@ TABLE = (
     ),
     Mutant(
         "commands that wait are bounded in bytes",
-        "commands/executor.py",
-        " or self._bytes + size > MOST_WAITING_BYTES",
+        "commands/inbox.py",
+        " or self._bytes + size > MAX_WAITING_BYTES",
         "",
         "test_publisher.py -k bounded_in_bytes",
     ),
@@ -838,14 +838,20 @@ TABLE = (
     Mutant(
         "completeness: the total stays",
         "api/paging.py",
-        "if self._total is not None and got.total != self._total:",
+        "if self._total is not None and result.total != self._total:",
         "if False:",
         "test_paging.py",
     ),
     Mutant(
-        "completeness: nothing twice", "api/paging.py", "        if again:\n", "        if False:\n", "test_paging.py"
+        "completeness: nothing twice",
+        "api/paging.py",
+        "        if repeated:\n",
+        "        if False:\n",
+        "test_paging.py",
     ),
-    Mutant("completeness: no page twice", "api/paging.py", "if place in self._visited:", "if False:", "test_paging.py"),
+    Mutant(
+        "completeness: no page twice", "api/paging.py", "if position in self._visited:", "if False:", "test_paging.py"
+    ),
     Mutant(
         "completeness: an end",
         "api/paging.py",
@@ -887,7 +893,7 @@ TABLE = (
     Mutant(
         "requested report on the same server",
         "api/report_jobs.py",
-        "    if elsewhere:",
+        "    if is_elsewhere:",
         "    if False:",
         "test_api_faults.py -k requested",
     ),
@@ -912,29 +918,29 @@ TABLE = (
     Mutant(
         "completeness: a next page that is not followed",
         "api/paging.py",
-        '        if got.next_links:\n            raise Incomplete("an answer names a next',
+        '        if result.next_links:\n            raise Incomplete("an answer names a next',
         '        if False:\n            raise Incomplete("an answer names a next',
         "test_paging.py",
     ),
     Mutant(
         "completeness: what cannot be read is no end",
         "api/paging.py",
-        "if self._total is None and got.doubt:",
+        "if self._total is None and result.doubt:",
         "if False:",
         "test_paging.py test_api_faults.py -k end",
     ),
     Mutant(
         "completeness: a part alone is no end",
         "api/paging.py",
-        "if self._total is None and got.is_part and self._pages == 1:",
+        "if self._total is None and result.is_part and self._pages == 1:",
         "if False:",
         "test_paging.py",
     ),
     Mutant(
         "completeness: a server that names a next page does page",
         "api/paging.py",
-        "return again and not got.next_links",
-        "return again",
+        "return is_repeated and not result.next_links",
+        "return is_repeated",
         "test_paging.py",
     ),
     Mutant(
@@ -1006,8 +1012,8 @@ TABLE = (
     Mutant(
         "a failing host is asked by one at a time",
         "api/rate_limits.py",
-        "        self._back_off(now)\n\n    def answered",
-        "        pass\n\n    def answered",
+        "        self._back_off(now)\n\n    def note_success",
+        "        pass\n\n    def note_success",
         "test_limits.py",
     ),
     Mutant(
@@ -1053,7 +1059,7 @@ TABLE = (
         'return "failed", wait, None',
         "test_api_faults.py -k failing_host",
     ),
-    Mutant("systemd that does not read", "systemd.py", "out.setblocking(False)", "pass", "test_notify.py"),
+    Mutant("systemd that does not read", "systemd.py", "sender.setblocking(False)", "pass", "test_notify.py"),
     Mutant(
         "the name at a reload",
         "app.py",
@@ -1312,14 +1318,14 @@ TABLE = (
     Mutant(
         "a retained command is obeyed once",
         "commands/executor.py",
-        "if remembers and kept and await",
+        "if has_identity and runs_once and await",
         "if False and await",
         "test_polling_manager.py -k retained",
     ),
     Mutant(
         "a live command does not touch the memory",
         "commands/executor.py",
-        "(incoming.retain or not self._is_mqtt5)",
+        "(message.retain or not self._is_mqtt5)",
         "True",
         "test_polling_manager.py -k retained",
     ),
@@ -1431,7 +1437,7 @@ TABLE = (
     Mutant(
         "polls and requests under way are bounded",
         "commands/executor.py",
-        "if len(self._under_way) >= MAX_UNDER_WAY and",
+        "if len(self._running) >= MAX_RUNNING and",
         "if False and",
         "test_executor.py -k bounded",
     ),

@@ -18,7 +18,7 @@ from oneweb_bridge.commands.decode import (
     Request,
     Set,
     command_identity,
-    decode,
+    decode_command,
     is_no_command,
     time_range,
 )
@@ -29,11 +29,13 @@ CALL = "user_terminals"
 
 
 def obeyed(verb: Any, payload: bytes | str, call: str = CALL) -> Command:
-    return decode(CommandTopic("polling", call, verb), payload if isinstance(payload, bytes) else payload.encode())
+    return decode_command(
+        CommandTopic("polling", call, verb), payload if isinstance(payload, bytes) else payload.encode()
+    )
 
 
 def requested(name: str, payload: str = "{}") -> Command:
-    return decode(CommandTopic("request", name), payload.encode())
+    return decode_command(CommandTopic("request", name), payload.encode())
 
 
 # --- topics ---------------------------------------------------------------------------------------
@@ -409,7 +411,7 @@ def test_any_payload_is_a_command_or_refused(address: CommandTopic, payload: byt
     """No payload on any command topic fails in another way than BadCommand, with a sentence of bearable length."""
     said, id = "nothing", None
     try:
-        decode(address, payload)
+        decode_command(address, payload)
     except BadCommand as error:
         said, id = str(error), error.id
     assert 0 < len(said) < 600
@@ -436,6 +438,6 @@ def test_mark_is_the_id_where_there_is_one() -> None:
 def test_id_of_a_command_for_nobody_is_repeated(address: CommandTopic) -> None:
     """The answer to a command for a call or a request that does not exist has the sender's id."""
     with pytest.raises(BadCommand) as refused:
-        decode(address, b'{"id": "mine"}')
+        decode_command(address, b'{"id": "mine"}')
 
     assert refused.value.id == "mine"

@@ -167,7 +167,7 @@ def test_command_lines_are_obeyed() -> None:
     assert len(found) > 10
     for address, payload in found:
         if not commands.is_no_command(address, payload, retain=False):
-            commands.decode(address, payload)
+            commands.decode_command(address, payload)
 
 
 # ── topics and payloads ────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from oneweb_bridge.commands import decode, executor
-from oneweb_bridge.commands.executor import BrokerRequests, Executor, Inbox
+from oneweb_bridge.commands.executor import BrokerRequests, Executor
+from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.command import Answer, CommandMessage
 from oneweb_bridge.model.records import Message
@@ -142,7 +143,7 @@ async def test_no_command_ends_the_executor(tmp_path: Path) -> None:
 
 async def test_polls_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where so many polls and requests wait already, a further one is refused; a `set` is obeyed all the same."""
-    monkeypatch.setattr(executor, "MAX_UNDER_WAY", 3)
+    monkeypatch.setattr(executor, "MAX_RUNNING", 3)
     async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
         for number in range(4):
             inbox.put(
@@ -170,7 +171,7 @@ async def test_what_a_decoder_raises_refuses_the_command(
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(decode, "_set", broken)
+    monkeypatch.setattr(decode, "_decode_set", broken)
     with caplog.at_level(logging.DEBUG, "oneweb_bridge.commands"):
         async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
             inbox.put(answers.command("oneweb/bridge/polling/sites/set", b'{"enabled": true}', retain=True))

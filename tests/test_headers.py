@@ -91,7 +91,7 @@ def test_long_link_header_takes_no_long_time() -> None:
 )
 def test_total_is_a_number_or_unknown(lines: list[str], expected: int | None) -> None:
     """A total that cannot be read, or that two lines say differently, counts as none."""
-    assert headers.whole_number(lines) == expected
+    assert headers.agreed_number(lines) == expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_total_is_a_number_or_unknown(lines: list[str], expected: int | None) ->
 )
 def test_content_range_counts_records(lines: list[str], expected: int | None) -> None:
     """The complete length of a Content-Range in a unit of records is a total; one in bytes is not."""
-    assert headers.whole_length(lines) == expected
+    assert headers.record_count(lines) == expected
 
 
 NOW = 1750167607.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.api.rate_limits import FIRST_PAUSE_S, HOUR, MAX_DELAY_S, MIN_PAUSE_S, Host, Pace, requested_pause
+from oneweb_bridge.api.rate_limits import FIRST_PAUSE_S, HOUR_S, MAX_DELAY_S, MIN_PAUSE_S, Host, Pace, requested_pause
 from oneweb_bridge.config.schema import RateLimit
 
 NOW = 1750167607.0
@@ -21,7 +21,7 @@ def starts_of(pace: Pace, begin: float, end: float) -> list[float]:
     """When requests start, if one is wanted all the time."""
     now, found = begin, []
     while now < end:
-        wait = pace.start(now)
+        wait = pace.try_start(now)
         if wait == 0:
             found.append(now)
         now += wait
@@ -30,9 +30,9 @@ def starts_of(pace: Pace, begin: float, end: float) -> list[float]:
 
 def test_no_hour_has_more_requests_than_allowed() -> None:
     """Of a budget of 100 an hour, 100 go at once, and no window of 3600 s ever has one more."""
-    starts = starts_of(Pace(RateLimit(min_interval=0.25, max_requests_per_hour=100)), 17.3, 5 * HOUR)
-    assert len([start for start in starts if start < 17.3 + HOUR]) == 100
-    assert all(later - before >= HOUR for before, later in zip(starts, starts[100:], strict=False))
+    starts = starts_of(Pace(RateLimit(min_interval=0.25, max_requests_per_hour=100)), 17.3, 5 * HOUR_S)
+    assert len([start for start in starts if start < 17.3 + HOUR_S]) == 100
+    assert all(later - before >= HOUR_S for before, later in zip(starts, starts[100:], strict=False))
     assert len(starts) > 400
 
 
@@ -45,7 +45,7 @@ def test_budget_holds_when_it_changes(changes: list[tuple[int | None, float]]) -
         pace.limit = RateLimit(min_interval=60, max_requests_per_hour=allowed)
         for start in starts_of(pace, now, now + lasts):
             starts.append(start)
-            assert allowed is None or len([s for s in starts if s > start - HOUR]) <= allowed
+            assert allowed is None or len([s for s in starts if s > start - HOUR_S]) <= allowed
         now += lasts
 
 
@@ -64,8 +64,8 @@ def test_count_of_the_hour_takes_little_memory() -> None:
     """Ever so many requests are counted in an entry a second."""
     pace = Pace(RateLimit(min_interval=0.0))
     for at in range(200_000):
-        pace.start(at / 10)
-    assert len(pace._counts) <= HOUR + 2
+        pace.try_start(at / 10)
+    assert len(pace._counts) <= HOUR_S + 2
 
 
 # --- what the answers ask for ---------------------------------------------------------------------
@@ -103,32 +103,32 @@ def test_pause_is_what_the_answer_says(retry_lines: list[str], reset_lines: list
 )
 def test_pause_is_obeyed_up_to_its_limit(wait: float, expected: float) -> None:
     """What the API asks for is obeyed, hours of it up to max_pause, and never less than a second."""
-    assert Host(MAX_PAUSE).refused(0.0, wait) == expected
+    assert Host(MAX_PAUSE).note_refusal(0.0, wait) == expected
 
 
 def test_pause_without_a_word_grows() -> None:
     """Refusals that do not say how long double the pause each time, up to max_pause; an answer ends that."""
     host, now, pauses = Host(MAX_PAUSE), 0.0, []
     for _ in range(9):
-        pauses.append(host.refused(now, None))
+        pauses.append(host.note_refusal(now, None))
         now += pauses[-1]
     assert pauses[:4] == [60, 120, 240, 480]
     assert pauses[-1] == MAX_PAUSE
-    host.answered()
-    assert host.refused(now, None) == FIRST_PAUSE_S
+    host.note_success()
+    assert host.note_refusal(now, None) == FIRST_PAUSE_S
 
 
 def test_refusals_at_the_same_time_count_once() -> None:
     """Four requests in flight that are refused together do not make the pause sixteen times longer."""
     host = Host(MAX_PAUSE)
-    assert [host.refused(0.1 * n, None) for n in range(4)] == [FIRST_PAUSE_S] * 4
+    assert [host.note_refusal(0.1 * n, None) for n in range(4)] == [FIRST_PAUSE_S] * 4
 
 
 def test_host_that_says_at_once_and_refuses_again_is_asked_less() -> None:
     """Retry-After: 0 for ever does not make a request each second."""
     host, now = Host(MAX_PAUSE), 0.0
     for _ in range(20):
-        now += host.refused(now, 0.0)
+        now += host.note_refusal(now, 0.0)
     assert now > 600
 
 
@@ -139,10 +139,10 @@ def test_host_that_fails_is_asked_less_and_less() -> None:
     """After as many failures as one request tries, the host is left alone for longer and longer; an answer ends it."""
     host, delays = Host(MAX_PAUSE), []
     for _ in range(9):
-        host.failed(0.0)
+        host.note_failure(0.0)
         delays.append(host.delay(0.0))
     assert delays == [0, 0, 2, 4, 8, 16, MAX_DELAY_S, MAX_DELAY_S, MAX_DELAY_S]
-    host.answered()
+    host.note_success()
     assert host.delay(0.0) == 0
 
 
@@ -150,9 +150,9 @@ def test_host_that_fails_gets_one_request_at_a_time() -> None:
     """While one request looks whether a failing host is back, the others wait."""
     host = Host(MAX_PAUSE)
     for _ in range(4):
-        host.failed(0.0)
+        host.note_failure(0.0)
     assert host.delay(5.0) == 0
-    host.start(5.0)
+    host.note_start(5.0)
     assert host.delay(5.0) > 0
 
 
@@ -160,7 +160,7 @@ def test_poll_at_once_does_not_wait_for_a_failing_host() -> None:
     """What an operator wants now goes now; what the host asked for holds all the same."""
     host = Host(MAX_PAUSE)
     for _ in range(9):
-        host.failed(0.0)
-    host.refused(0.0, 100.0)
+        host.note_failure(0.0)
+    host.note_refusal(0.0, 100.0)
     host.ask_at_once()
     assert (host.delay(0.0), host.pause(0.0)) == (0, 100)

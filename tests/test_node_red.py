@@ -94,7 +94,7 @@ def test_buttons_send_what_the_bridge_understands() -> None:
         (end,) = button["wires"][0]
         address = parse_command_topic(found[end]["topic"], "oneweb")
         assert address is not None
-        commands.decode(address, button["payload"].encode())
+        commands.decode_command(address, button["payload"].encode())
 
 
 @each

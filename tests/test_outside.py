@@ -204,7 +204,7 @@ async def test_poll_of_everything_is_stored_and_published(call: str, tmp_path: P
         assert [one for one in last if one.what == "removed"] == []
 
 
-async def test_whole_number_is_the_same_from_the_api_to_the_broker(tmp_path: Path) -> None:
+async def test_agreed_number_is_the_same_from_the_api_to_the_broker(tmp_path: Path) -> None:
     """2^53 + 1 bytes are published, stored, compared and read again as 2^53 + 1 bytes."""
     async with bench(tmp_path) as b:
         await b.poll("user_terminals")
@@ -240,7 +240,11 @@ def test_any_header_is_a_number_or_none(text: str, now: float) -> None:
     """Totals, dates and pauses of an answer are finite numbers of 64 bits, or as if they were not said."""
     pause = rate_limits.requested_pause([text], [text], now)
     assert pause is None or math.isfinite(pause)
-    for number in (headers.whole_number([text]), headers.whole_length([f"items 0-1/{text}"]), answers.parse_date(text)):
+    for number in (
+        headers.agreed_number([text]),
+        headers.record_count([f"items 0-1/{text}"]),
+        answers.parse_date(text),
+    ):
         assert number is None or 0 <= number < 2**63
 
 
@@ -270,7 +274,7 @@ def obey(topic: str, payload: bytes) -> None:
     commands.is_no_command(address, payload, retain=True)
     sentence, command = "", None
     try:
-        command = commands.decode(address, payload)
+        command = commands.decode_command(address, payload)
     except commands.BadCommand as bad:
         sentence = str(bad)
     if isinstance(command, commands.Request):

@@ -21,11 +21,11 @@ def listed(page: PageSettings, server: Server) -> tuple[list[str], Paging]:
     """What a poll gets: the ids of all pages that may be used, and the paging at its end."""
     paging, found = Paging(page, URL), list[str]()
     for asked in count():
-        if paging.ask is None:
+        if paging.next_request is None:
             return found, paging
         assert asked < 200, "the listing does not end"
-        got = server(paging.ask)
-        if paging.took(got):
+        got = server(paging.next_request)
+        if paging.accept_page(got):
             found += got.ids
     raise AssertionError
 

@@ -17,7 +17,7 @@ import aiomqtt
 import msgspec
 import pytest
 
-from oneweb_bridge.commands.executor import Inbox
+from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.demo import mosquitto

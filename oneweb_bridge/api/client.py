@@ -159,7 +159,7 @@ class ApiClient:
             answer = await self._retry_with_new_token(request)
             # 204 is an answer without content, which is a listing without records.
             if answer.status == 204 or answer.status in empty_status:
-                self._host.answered()
+                self._host.note_success()
                 return replace(answer, status=200, body=b"[]")
             if answer.status not in _REDIRECTS:
                 return self._check_status(answer)
@@ -208,7 +208,7 @@ class ApiClient:
     async def _wait_for_pace(self, url: str) -> None:
         """Waits until one more request may start. Raises RateLimited when the budget of the hour is used up."""
         async with self._pace_lock:
-            while (wait := self._pace.start(time.monotonic())) > 0:
+            while (wait := self._pace.try_start(time.monotonic())) > 0:
                 if (pause := self._pace.hour_wait(time.monotonic())) > MAX_WAIT_S:
                     key = f"api.rate_limit.max_requests_per_hour, {self._pace.limit.max_requests_per_hour}"
                     raise RateLimited(f"{without_query(url)} was not asked: {key}, is used up for {pause:.0f} s", pause)
@@ -222,7 +222,7 @@ class ApiClient:
 
     async def _exchange(self, request: Request, headers: dict[str, str], form: dict[str, str] | None = None) -> Answer:
         """The answer to a request that may start now. Raises Unavailable, and BadAnswer when it is too long."""
-        self._host.start(time.monotonic())
+        self._host.note_start(time.monotonic())
         try:
             async with self._session.request(
                 request.method,
@@ -237,7 +237,7 @@ class ApiClient:
             ) as response:
                 return await self._read(response, request.url)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._host.failed(time.monotonic())
+            self._host.note_failure(time.monotonic())
             raise Unavailable(
                 f"{without_query(request.url)} cannot be reached: {_describe_http_error(error)}"
             ) from None
@@ -267,7 +267,7 @@ class ApiClient:
         """The answer when its status is a success. Raises ApiError for any other."""
         status, now = answer.status, time.monotonic()
         if status in _SUCCESSES:
-            self._host.answered()
+            self._host.note_success()
             if is_web_page(answer):
                 where = without_query(answer.url)
                 raise BadAnswer(f"{where} answered with a web page instead of JSON", answer.body)
@@ -275,11 +275,11 @@ class ApiClient:
         pause = self._requested_pause(answer)
         refusal = describe_refusal(answer, self.masks)
         if status == 429 or (status == 503 and pause is not None):
-            raise RateLimited(refusal, self._host.refused(now, pause, random.uniform(1.0, 1.1)))
+            raise RateLimited(refusal, self._host.note_refusal(now, pause, random.uniform(1.0, 1.1)))
         if status >= 500 or status == 408:
-            self._host.failed(now)
+            self._host.note_failure(now)
             raise _with_status(Unavailable(refusal), status)
-        self._host.answered()
+        self._host.note_success()
         if status in (401, 403):
             raise _with_status(Unauthorized(refusal), status)
         raise _with_status((NotFound if status == 404 else BadAnswer)(refusal, answer.body), status)

@@ -1,7 +1,6 @@
-"""The fetch step of a call: which requests make its listing, and the records page by page.
+"""Fetches the listing of a call: sends its requests, and gives the records page by page.
 
-A step is a function from `Errand` to pages; `STEPS` names them, and `polling.<call>.fetch` chooses.
-A new way of asking is one more step, and nothing else changes.
+A fetch method turns a `FetchRequest` into pages; `polling.<call>.fetch` selects one of FETCH_METHODS.
 """
 
 import asyncio
@@ -37,9 +36,9 @@ _log = logging.getLogger("oneweb_bridge.fetch")
 
 
 class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be fetched: a call, the parameters of its window, and the ids it is asked for one by one.
+    """A call with the parameters of its window and, for `for_each`, the ids that are requested one by one.
 
-    `cached_ids` gives the keys of a page, by its digest, whose records are all as they are stored.
+    `cached_ids` gives, by the digest of a page whose records are all unchanged, its keys.
     """
 
     call: Call
@@ -50,52 +49,52 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     for_each: tuple[str, ...] | None = None
 
 
-Step = Callable[[ApiClient, FetchRequest], AsyncGenerator[ListingPage, None]]
+FetchMethod = Callable[[ApiClient, FetchRequest], AsyncGenerator[ListingPage, None]]
 SendGet = Callable[[str, Mapping[str, str]], Awaitable[Answer]]
 
 
-async def fetch_pages(api: ApiClient, errand: FetchRequest) -> AsyncGenerator[ListingPage, None]:
-    """The pages of a whole listing by the call's own step. Raises ApiError, and BadAnswer when incomplete.
+async def fetch_pages(api: ApiClient, request: FetchRequest) -> AsyncGenerator[ListingPage, None]:
+    """The pages of a whole listing by the call's fetch method. Raises ApiError, and BadAnswer when incomplete.
 
-    Where rows of one key make a record together, they are held until the last of them is there.
+    Where several rows make one record, they are held until the listing is complete.
     """
-    pages = FETCH_METHODS[errand.call.fetch](api, errand)
-    async with contextlib.aclosing(_gathered(pages, errand) if merges_rows(errand.call) else pages) as wanted:
-        async for page in wanted:
+    pages = FETCH_METHODS[request.call.fetch](api, request)
+    async with contextlib.aclosing(_with_merged_rows(pages, request) if merges_rows(request.call) else pages) as source:
+        async for page in source:
             yield page
 
 
-async def _gathered(
-    pages: AsyncGenerator[ListingPage, None], errand: FetchRequest
+async def _with_merged_rows(
+    pages: AsyncGenerator[ListingPage, None], request: FetchRequest
 ) -> AsyncGenerator[ListingPage, None]:
-    rows = _RowMerger(errand)
+    merger = _RowMerger(request)
     async with contextlib.aclosing(pages):
         async for page in pages:
-            rows.take(page)
-    for ids in rows.slices():
-        yield await asyncio.to_thread(rows.page, ids)
+            merger.add(page)
+    for ids in merger.slices():
+        yield await asyncio.to_thread(merger.merged_page, ids)
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """What one request asks for; `id` where it is about one terminal or product."""
+    """Path and query of one request; `id` where it is about one terminal or product."""
 
     path: str
     query: dict[str, str]
     id: str | None = None
 
 
-def _targets(errand: FetchRequest) -> list[_Target]:
-    """What to ask for: the call's path and query once, or once for each id."""
-    path, query = errand.call.path, {**errand.call.query, **errand.params}
-    if errand.for_each is None:
+def _targets(request: FetchRequest) -> list[_Target]:
+    """Path and query of each request: the call's once, or once for each id."""
+    path, query = request.call.path, {**request.call.query, **request.params}
+    if request.for_each is None:
         return [_Target(path, query)]
     return [
         _Target(
             _fill_placeholder(path, quote(id, safe="")),
-            {name: _fill_placeholder(said, id) for name, said in query.items()},
+            {name: _fill_placeholder(text, id) for name, text in query.items()},
             id,
         )
-        for id in errand.for_each
+        for id in request.for_each
     ]
 
 
@@ -103,13 +102,13 @@ def _fill_placeholder(text: str, id: str) -> str:
     return text.replace("{ut_id}", id).replace("{product_id}", id)
 
 
-async def fetch_with_get(api: ApiClient, errand: FetchRequest) -> AsyncGenerator[ListingPage, None]:
-    """Plain GETs. Where there is one for each id, an id that is refused or not known costs its own rows alone."""
-    targets, refusals = _targets(errand), _Refusals()
+async def fetch_with_get(api: ApiClient, request: FetchRequest) -> AsyncGenerator[ListingPage, None]:
+    """Plain GETs. With `for_each`, an id that is refused or unknown costs its own rows alone."""
+    targets, refusals = _targets(request), _Refusals()
     for target in targets:
         try:
-            ask = functools.partial(api.get, empty_status=errand.call.empty_status)
-            async with contextlib.aclosing(_pages(api, ask, errand, target)) as pages:
+            send_get = functools.partial(api.get, empty_status=request.call.empty_status)
+            async with contextlib.aclosing(_pages(api, send_get, request, target)) as pages:
                 async for page in pages:
                     yield page
             refusals.in_a_row = 0
@@ -143,63 +142,65 @@ class _Refusals:
         self.first = self.first or f"{id}: {error}"
 
 
-async def fetch_requested_report(api: ApiClient, errand: FetchRequest) -> AsyncGenerator[ListingPage, None]:
-    """A report that has to be requested: POST the request, ask until it is ready, then read it like any listing.
+async def fetch_requested_report(api: ApiClient, request: FetchRequest) -> AsyncGenerator[ListingPage, None]:
+    """POSTs a report request, polls its URL until it is ready, then reads its pages.
 
     An answer to the POST that is the report itself is read at once.
     """
-    for target in _targets(errand):
+    for target in _targets(request):
         answer = await api.request("POST", target.path, body=msgspec.json.encode(target.query))
         if report_jobs.is_report(answer):
-            page, _ = await asyncio.to_thread(_read_page, answer, errand, target.id)
+            page, _ = await asyncio.to_thread(_read_page, answer, request, target.id)
             yield page
             continue
-        made = _Target(report_jobs.report_url(answer, api.url(target.path)), {}, target.id)
-        ask = functools.partial(report_jobs.wait_until_ready, api, errand.call)
-        async with contextlib.aclosing(_pages(api, ask, errand, made)) as pages:
+        report_target = _Target(report_jobs.report_url(answer, api.url(target.path)), {}, target.id)
+        send_get = functools.partial(report_jobs.wait_until_ready, api, request.call)
+        async with contextlib.aclosing(_pages(api, send_get, request, report_target)) as pages:
             async for page in pages:
                 yield page
 
 
-FETCH_METHODS: dict[str, Step] = {"get": fetch_with_get, "request": fetch_requested_report}
+FETCH_METHODS: dict[str, FetchMethod] = {"get": fetch_with_get, "request": fetch_requested_report}
 
 
 async def _pages(
-    api: ApiClient, ask_for: SendGet, errand: FetchRequest, target: _Target
+    api: ApiClient, send_get: SendGet, request: FetchRequest, target: _Target
 ) -> AsyncGenerator[ListingPage, None]:
-    path, listing = target.path, paging.Paging(errand.call.page, api.url(target.path))
-    while (ask := listing.ask) is not None:
-        answer = await ask_for(ask.url or path, {} if ask.url else {**target.query, **ask.params})
+    path, page_requests = target.path, paging.Paging(request.call.page, api.url(target.path))
+    while (next_request := page_requests.next_request) is not None:
+        answer = await send_get(
+            next_request.url or path, {} if next_request.url else {**target.query, **next_request.params}
+        )
         if answer.status == 202:
             raise BadAnswer(f"{path}: the answer is still being made; fetch: request may be what is needed")
-        page, count = await asyncio.to_thread(_read_page, answer, errand, target.id)
+        page, count = await asyncio.to_thread(_read_page, answer, request, target.id)
         try:
-            used = listing.took(_page_result(answer, errand.call, page, count))
+            is_used = page_requests.accept_page(_page_result(answer, request.call, page, count))
         except paging.Incomplete as error:
-            text = f"{path}: the listing is not complete: {error}{_advice(error, answer, errand.call)}"
+            text = f"{path}: the listing is not complete: {error}{_total_header_advice(error, answer, request.call)}"
             raise BadAnswer(text, answer.body) from None
-        if used:
-            yield msgspec.structs.replace(page, unpaged=listing.unpaged)
-        elif listing.unpaged:
+        if is_used:
+            yield msgspec.structs.replace(page, unpaged=page_requests.unpaged)
+        elif page_requests.unpaged:
             yield ListingPage([], [], page.unreadable, page.time, unpaged=True, reason=page.reason)
 
 
 class _RowMerger:
-    """The rows of a listing by their key, in the order in which the keys were seen."""
+    """Collects the rows of a listing by key, in the order of the first row of each key."""
 
-    def __init__(self, errand: FetchRequest) -> None:
-        self._errand = errand
+    def __init__(self, request: FetchRequest) -> None:
+        self._request = request
         self._rows: dict[str, list[msgspec.Raw]] = {}
         self._size = 0
         self._sum = ListingPage([], [], 0, None)
 
-    def take(self, page: ListingPage) -> None:
-        """Keeps the rows of one page."""
+    def add(self, page: ListingPage) -> None:
+        """Adds the rows of one page. Raises BadAnswer when they are too many bytes."""
         for id, raw in zip(page.ids, page.raws(), strict=True):
             self._rows.setdefault(id, []).append(raw)
             self._size += len(memoryview(raw))
         if self._size > MAX_MADE_BYTES:
-            path = self._errand.call.path
+            path = self._request.call.path
             raise BadAnswer(f"{path}: rows of one listing that belong together have more than {MAX_MADE_BYTES} bytes")
         unpaged, time = self._sum.unpaged or page.unpaged, self._sum.time or page.time
         unreadable, reason = self._sum.unreadable + page.unreadable, self._sum.reason or page.reason
@@ -207,12 +208,12 @@ class _RowMerger:
         self._sum = ListingPage([], [], unreadable, time, unpaged, reason=reason, unanswered=unanswered)
 
     def slices(self) -> Iterator[list[str]]:
-        """The keys in slices; one at least, so that an empty listing is told."""
+        """The keys in slices; at least one slice, so that an empty listing has a page too."""
         ids = list(self._rows)
-        for start in range(0, len(ids) or 1, _SLICE):
-            yield ids[start : start + _SLICE]
+        for start in range(0, len(ids) or 1, SLICE_RECORDS):
+            yield ids[start : start + SLICE_RECORDS]
 
-    def page(self, ids: list[str]) -> ListingPage:
+    def merged_page(self, ids: list[str]) -> ListingPage:
         """A page with one record for each key."""
         page, self._sum = self._sum, msgspec.structs.replace(self._sum, unreadable=0, unanswered=0)
         records, unreadable, reason = {}, page.unreadable, page.reason
@@ -221,17 +222,17 @@ class _RowMerger:
                 records[id] = merge_rows(self._rows.pop(id))
             except Unreadable as error:
                 unreadable, reason = unreadable + 1, reason or f"{id}: {error}"
-                _log.debug("%s: %s is set aside", self._errand.call.id, id, exc_info=error)
-        hashes = _hashes(records, records.values(), self._errand)
+                _log.debug("%s: %s is set aside", self._request.call.id, id, exc_info=error)
+        hashes = _hashes(records, records.values(), self._request)
         return msgspec.structs.replace(
             page, ids=list(records), hashes=hashes, records=list(records.values()), unreadable=unreadable, reason=reason
         )
 
 
-_SLICE = 1000
+SLICE_RECORDS = 1000
 
 
-def _advice(error: paging.Incomplete, answer: Answer, call: Call) -> str:
+def _total_header_advice(error: paging.Incomplete, answer: Answer, call: Call) -> str:
     if not error.about_total:
         return ""
     if not answer.lines(call.page.total_header):
@@ -247,12 +248,12 @@ def _page_result(answer: Answer, call: Call, page: ListingPage, count: int) -> p
     cursor, doubt = _next_cursor(answer, call, count) if call.page.style == "cursor" else (None, "")
     if not readable and call.page.style == "link_next":
         doubt = "its Link header cannot be read"
-    total = headers.whole_number(answer.lines(call.page.total_header))
+    total = headers.agreed_number(answer.lines(call.page.total_header))
     return paging.PageResult(
         count=count,
-        # Rows of one key may stand on several pages; what may not come twice is the row.
-        ids=list(dict.fromkeys(seen.hex() for seen in page.hashes)) if merges_rows(call) else page.ids,
-        total=headers.whole_length(answer.lines("Content-Range")) if total is None else total,
+        # Rows of one key may stand on several pages, but no row may come twice.
+        ids=list(dict.fromkeys(row_hash.hex() for row_hash in page.hashes)) if merges_rows(call) else page.ids,
+        total=headers.record_count(answer.lines("Content-Range")) if total is None else total,
         next_links=following,
         next_cursor=cursor,
         is_part=answer.status == 206,
@@ -261,7 +262,7 @@ def _page_result(answer: Answer, call: Call, page: ListingPage, count: int) -> p
 
 
 def _next_cursor(answer: Answer, call: Call, count: int) -> tuple[str | None, str]:
-    """The cursor of the next page, and why this answer cannot say that there is none."""
+    """The cursor of the next page; where there is none, why this answer does not prove the end."""
     cursor = value_at(answer.body, call.page.cursor_path)
     if cursor is None or cursor is False or cursor == "":
         proves_end = answer.body.lstrip()[:1] == b"{" or count < call.page.limit
@@ -271,39 +272,39 @@ def _next_cursor(answer: Answer, call: Call, count: int) -> tuple[str | None, st
     return None, f"its cursor '{call.page.cursor_path}' is neither a text nor a number"
 
 
-def _read_page(answer: Answer, errand: FetchRequest, id: str | None = None) -> tuple[ListingPage, int]:
+def _read_page(answer: Answer, request: FetchRequest, id: str | None = None) -> tuple[ListingPage, int]:
     """One page, and how many items the server counts in it; `id` is what it was requested for. Raises BadAnswer."""
-    call = errand.call
+    call = request.call
     try:
-        if (seen := _hash_whole_page(answer, errand)) is not None:
-            return seen, len(seen.ids)
+        if (hashed := _hash_whole_page(answer, request)) is not None:
+            return hashed, len(hashed.ids)
         page = split_page(answer.body, call.records) if id is None else split_answer_about(id, answer.body, call)
         records = expand_tables(call, page.records)
     except BadPage as error:
         raise BadAnswer(f"{call.path}: {error}", answer.body) from None
-    return _hash_each_record(records, answer, errand), page.count
+    return _hash_each_record(records, answer, request), page.count
 
 
-def _hash_whole_page(answer: Answer, errand: FetchRequest) -> ListingPage | None:
-    """A page of records that is known by its bytes, or looked at in one piece; None when neither can be."""
-    if errand.call.reads == "report" or merges_rows(errand.call):
+def _hash_whole_page(answer: Answer, request: FetchRequest) -> ListingPage | None:
+    """A page that is cached by its digest, or hashed as a whole; None when it must be hashed record by record."""
+    if request.call.reads == "report" or merges_rows(request.call):
         return None
-    seen_as = digest(answer.body)
-    if (ids := errand.cached_ids(seen_as)) is not None:
-        return ListingPage(ids, [], 0, answer.time, digest=seen_as, from_cache=True)
+    page_digest = digest(answer.body)
+    if (ids := request.cached_ids(page_digest)) is not None:
+        return ListingPage(ids, [], 0, answer.time, digest=page_digest, from_cache=True)
     body = clean_body(answer.body)
-    seen = errand.hasher.hash_page(body, errand.salt)
-    if seen is None or not seen[0]:
+    hashed = request.hasher.hash_page(body, request.salt)
+    if hashed is None or not hashed[0]:
         return None
-    check_count(len(seen[0]))
-    return ListingPage(*seen, 0, answer.time, body=body, digest=seen_as)
+    check_count(len(hashed[0]))
+    return ListingPage(*hashed, 0, answer.time, body=body, digest=page_digest)
 
 
-def _hash_each_record(records: list[msgspec.Raw], answer: Answer, errand: FetchRequest) -> ListingPage:
-    call, ids, readable, reason = errand.call, [], [], ""
+def _hash_each_record(records: list[msgspec.Raw], answer: Answer, request: FetchRequest) -> ListingPage:
+    call, ids, readable, reason = request.call, [], [], ""
     for raw in records:
         try:
-            ids.append(errand.hasher.key(raw))
+            ids.append(request.hasher.key(raw))
             readable.append(raw)
         except Unreadable as error:
             reason = reason or str(error)
@@ -314,14 +315,14 @@ def _hash_each_record(records: list[msgspec.Raw], answer: Answer, errand: FetchR
             f"{call.path}: none of {unreadable} records has a readable {' and '.join(call.key)}", answer.body
         )
     if merges_rows(call):
-        hashes = [errand.salt.hash(id, (raw,)) for id, raw in zip(ids, readable, strict=True)]
+        hashes = [request.salt.hash(id, (raw,)) for id, raw in zip(ids, readable, strict=True)]
     else:
-        hashes = _hashes(ids, readable, errand)
+        hashes = _hashes(ids, readable, request)
     return ListingPage(ids, hashes, unreadable, answer.time, records=readable, reason=reason)
 
 
-def _hashes(ids: Iterable[str], raws: Iterable[msgspec.Raw], errand: FetchRequest) -> list[bytes]:
-    """The hashes of records one by one; samples have none, because they are compared by their times."""
-    if errand.call.reads == "report":
+def _hashes(ids: Iterable[str], raws: Iterable[msgspec.Raw], request: FetchRequest) -> list[bytes]:
+    """The hashes of records; samples have none, because they are compared by their times."""
+    if request.call.reads == "report":
         return []
-    return errand.salt.hashes(ids, errand.hasher.hashed_members(list(raws)))
+    return request.salt.hashes(ids, request.hasher.hashed_members(list(raws)))

@@ -1,7 +1,7 @@
-"""The headers of an answer as their standards have them, and its text as UTF-8. Pure.
+"""Parses the headers of an answer by their standards, and decodes its text to UTF-8. Pure.
 
-A header may stand in several lines, so all of these take the values of all lines. No library that
-is kept up reads Link headers by the standard's own algorithm, so it is written out here.
+A header may stand in several lines, so all functions take the values of all lines. No maintained
+library parses Link headers by the standard's own algorithm, so it is written out here.
 Source: RFC 9110 (HTTP), RFC 8288 appendix B (Link), RFC 3986 (addresses), RFC 8259 (JSON).
 """
 
@@ -17,11 +17,11 @@ import msgspec
 _SPACE = " \t"
 _PORTS = {"http": 80, "https": 443}
 _CHARSETS = ("iso8859", "cp125", "utf-16", "utf-32")
-"""Encodings that are taken at their word. Some others take very long to read, or are no encodings of text."""
+"""Encodings that a header may name. Some others take very long to decode, or are no encodings of text."""
 
 
 class Link(msgspec.Struct, frozen=True):
-    """A link to `target`, which may be relative, with its relations in lower case. `anchor`: what it is a link of."""
+    """A link to `target`, which may be relative, with its relations in lower case. `anchor`: the page it belongs to."""
 
     target: str
     relations: frozenset[str]
@@ -30,18 +30,18 @@ class Link(msgspec.Struct, frozen=True):
 
 def links(lines: Sequence[str]) -> tuple[list[Link], bool]:
     """The links of all Link headers, and whether every header follows the grammar to its end."""
-    found: list[Link] = []
-    whole = True
+    all_links: list[Link] = []
+    is_complete = True
     for line in lines:
         try:
-            found.extend(_Scanner(line).links())
+            all_links.extend(_Scanner(line).links())
         except ValueError:
-            whole = False
-    return found, whole
+            is_complete = False
+    return all_links, is_complete
 
 
 class _Scanner:
-    """Reads one Link header from its begin to its end. Source: RFC 8288 appendix B.2 to B.4."""
+    """Parses one Link header. Source: RFC 8288 appendix B.2 to B.4."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -51,7 +51,7 @@ class _Scanner:
         """Raises ValueError where the header does not follow the grammar; the links before count."""
         while self._peek_after(_SPACE + ","):
             self._expect("<")
-            target = self._until(">")
+            target = self._take_until(">")
             self._expect(">")
             parameters = dict(reversed(list(self._parameters())))  # of equal names the first counts
             yield Link(target.strip(), frozenset(parameters.get("rel", "").lower().split()), parameters.get("anchor"))
@@ -62,12 +62,12 @@ class _Scanner:
         while self._peek_after(_SPACE) == ";":
             self._at += 1
             self._peek_after(_SPACE)
-            name = self._until("=;,").strip(_SPACE).lower()
+            name = self._take_until("=;,").strip(_SPACE).lower()
             value = ""
             if self._peek_after(_SPACE) == "=":
                 self._at += 1
                 quoted = self._peek_after(_SPACE) == '"'
-                value = self._quoted() if quoted else self._until(";,").strip(_SPACE)
+                value = self._quoted() if quoted else self._take_until(";,").strip(_SPACE)
             yield name, value
 
     def _quoted(self) -> str:
@@ -82,7 +82,7 @@ class _Scanner:
             self._at += 1
         return char
 
-    def _until(self, ends: str) -> str:
+    def _take_until(self, ends: str) -> str:
         start = self._at
         while (char := self._text[self._at : self._at + 1]) and char not in ends:
             self._at += 1
@@ -101,16 +101,16 @@ class _Scanner:
 
 def next_pages(lines: Sequence[str], url: str) -> tuple[list[str], bool]:
     """The addresses of the pages after the one at `url`, and whether every Link header can be read."""
-    found, whole = links(lines)
+    all_links, is_complete = links(lines)
     targets = []
-    for link in found:
+    for link in all_links:
         if "next" in link.relations:
             try:
                 if link.anchor is None or resolve(url, link.anchor) == resolve(url, ""):
                     targets.append(resolve(url, link.target))
             except ValueError:
-                whole = False
-    return list(dict.fromkeys(targets)), whole
+                is_complete = False
+    return list(dict.fromkeys(targets)), is_complete
 
 
 def resolve(base: str, reference: str) -> str:
@@ -127,19 +127,19 @@ def origin(url: str) -> tuple[str, str, str, int | None]:
     return parts.scheme, parts.netloc.rpartition("@")[0], parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
 
 
-def whole_number(lines: Sequence[str]) -> int | None:
-    """The number that all lines say, or None where they say none, or different ones."""
-    found = {text.strip() for line in lines for text in line.split(",")}
-    text = found.pop() if len(found) == 1 else ""
+def agreed_number(lines: Sequence[str]) -> int | None:
+    """The number in which all lines agree, or None where they have none, or different ones."""
+    numbers = {text.strip() for line in lines for text in line.split(",")}
+    text = numbers.pop() if len(numbers) == 1 else ""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else None
 
 
-def whole_length(lines: Sequence[str]) -> int | None:
+def record_count(lines: Sequence[str]) -> int | None:
     """The number of records that a Content-Range counts, or None when it counts none, or bytes."""
     if len(lines) != 1:
         return None
-    unit, _, rest = lines[0].strip().partition(" ")
-    return None if unit.lower() == "bytes" else whole_number([rest.partition("/")[2]])
+    unit, _, counted = lines[0].strip().partition(" ")
+    return None if unit.lower() == "bytes" else agreed_number([counted.partition("/")[2]])
 
 
 def retry_after(lines: Sequence[str], now: float) -> float | None:
@@ -159,9 +159,9 @@ def _seconds(text: str, now: float) -> float | None:
 
 
 def to_utf8(body: bytes, charset: str | None) -> bytes:
-    """JSON text in UTF-8 and without a mark at its begin; a body that nobody can read stays as it is.
+    """JSON text in UTF-8 without a byte order mark; a body in an unknown encoding stays as it is.
 
-    JSON is UTF-8, whatever the header says: the header counts only where the body is no UTF-8.
+    JSON is UTF-8, whatever the header says: the header counts only where the body is not UTF-8.
     """
     if body.isascii() and 0 not in body[:4]:
         return body
@@ -177,18 +177,18 @@ def to_utf8(body: bytes, charset: str | None) -> bytes:
 
 
 def is_utf8(body: bytes) -> bool:
-    """Whether a body is UTF-8. It is read in pieces, because as one text it can take four times its memory."""
+    """Whether a body is UTF-8. It is decoded in chunks, because one text can take four times its memory."""
     decoder, view = codecs.getincrementaldecoder("utf-8")(), memoryview(body)
     try:
-        for start in range(0, len(view), _PIECE):
-            decoder.decode(view[start : start + _PIECE])
+        for start in range(0, len(view), CHUNK_BYTES):
+            decoder.decode(view[start : start + CHUNK_BYTES])
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True
 
 
-_PIECE = 1_000_000
+CHUNK_BYTES = 1_000_000
 
 
 def _charset(name: str | None) -> str:

@@ -1,9 +1,9 @@
-"""How a listing comes in pages, and when it is complete. Pure: answers in, the next question out.
+"""Decides which page to request next, and whether the listing is complete. Pure.
 
-A listing is complete or it is nothing, because what it lacks would be taken for removed. It is
+An incomplete listing is not used, because a record missing in it would count as removed. A listing is
 complete when its totals agree, when the page behind the last one is empty, or when a well-formed
-answer names no next page; nothing in it comes twice, and no answer says that there is more. A server
-that does not page at all is recognised and said so in `unpaged`.
+answer names no next page; nothing in it comes twice, and no answer says that there is more. `unpaged`
+is true for a server that does not page at all.
 Source: TMF630 (offset, limit, X-Total-Count, 206), RFC 8288 (Link), RFC 9110 (Content-Range).
 """
 
@@ -15,11 +15,11 @@ from oneweb_bridge.api import headers
 from oneweb_bridge.decode.catalogue import PageSettings
 
 MAX_RECORDS = 1_000_000
-"""Records of a listing, above which it is given up: their ids are held until its end."""
+"""Largest listing: its ids are held in RAM until its end."""
 
 
 class Incomplete(Exception):
-    """The pages of a listing do not make a whole; the text says why. `about_total`: its total is the reason."""
+    """The pages are no complete listing; the text says why. `about_total`: because of its total."""
 
     def __init__(self, message: str, *, about_total: bool = False) -> None:
         super().__init__(message)
@@ -34,9 +34,9 @@ class PageRequest(msgspec.Struct, frozen=True):
 
 
 class PageResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One answered page: how many items, with which ids, and what its headers and body say of the others.
+    """One page: its number of items, their ids, and what headers and body say about the other pages.
 
-    `is_part`: its status says that it is not all. `doubt`: why it cannot say that there is no next page.
+    `is_part`: its status is 206. `doubt`: why it does not prove that there is no next page.
     """
 
     count: int
@@ -49,7 +49,7 @@ class PageResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paging:
-    """The state of one listing. `ask` is the next request, or None when the listing is complete."""
+    """The state of one listing. `next_request` is None when the listing is complete."""
 
     def __init__(self, page: PageSettings, url: str) -> None:
         self.unpaged = False
@@ -62,29 +62,29 @@ class Paging:
         self._first: tuple[str, ...] = ()
         self._ids: set[str] = set()
         self._visited: set[str] = set()
-        self.ask: PageRequest | None = self._first_ask()
+        self.next_request: PageRequest | None = self._first_request()
 
-    def took(self, got: PageResult) -> bool:
-        """Goes on to the next page. False when this page must not be used. Raises Incomplete."""
+    def accept_page(self, result: PageResult) -> bool:
+        """Takes one page and sets `next_request`. False when the page must not be used. Raises Incomplete."""
         self._pages += 1
-        self._check_total(got)
-        if self._is_first_again(got):
-            self.unpaged, self.ask = True, None
+        self._check_total(result)
+        if self._is_first_page_again(result):
+            self.unpaged, self.next_request = True, None
             return False
-        self._check_repeats(got)
-        self._received += got.count
+        self._check_repeats(result)
+        self._received += result.count
         if self._pages == 1:
-            self._first = tuple(got.ids)
-        self.ask = self._next_ask(got)
-        if self.ask is None:
-            self._check_whole(got)
+            self._first = tuple(result.ids)
+        self.next_request = self._request_after(result)
+        if self.next_request is None:
+            self._check_whole(result)
         elif len(self._ids) > MAX_RECORDS:
             raise Incomplete(f"the listing has more than {MAX_RECORDS} records")
         elif self._pages >= self._page.max_pages:
             raise Incomplete(f"the listing has more than {self._page.max_pages} pages")
         return True
 
-    def _first_ask(self) -> PageRequest:
+    def _first_request(self) -> PageRequest:
         page = self._page
         match page.style:
             case "offset_limit":
@@ -96,61 +96,61 @@ class Paging:
             case "none" | "link_next":
                 return PageRequest()
 
-    def _next_ask(self, got: PageResult) -> PageRequest | None:
+    def _request_after(self, result: PageResult) -> PageRequest | None:
         page = self._page
         match page.style:
-            case "offset_limit" if self._more(got):
+            case "offset_limit" if self._has_more(result):
                 return PageRequest({page.offset_param: str(self._received), page.limit_param: str(page.limit)})
-            case "page_size" if self._more(got):
+            case "page_size" if self._has_more(result):
                 number = page.first_page + self._pages
                 return PageRequest({page.page_param: str(number), page.size_param: str(page.limit)})
-            case "link_next" if got.next_links:
-                if len(got.next_links) > 1:
+            case "link_next" if result.next_links:
+                if len(result.next_links) > 1:
                     raise Incomplete("an answer names several next pages")
-                return PageRequest(url=self._same_origin(got.next_links[0]))
-            case "cursor" if got.next_cursor:
-                self._visit(got.next_cursor)
-                return PageRequest({page.limit_param: str(page.limit), page.cursor_param: got.next_cursor})
+                return PageRequest(url=self._same_origin(result.next_links[0]))
+            case "cursor" if result.next_cursor:
+                self._visit(result.next_cursor)
+                return PageRequest({page.limit_param: str(page.limit), page.cursor_param: result.next_cursor})
         return None
 
-    def _more(self, got: PageResult) -> bool:
+    def _has_more(self, result: PageResult) -> bool:
         if self._total is not None:
-            self.unpaged = self._pages == 1 and self._page.limit < got.count == self._total
-            return got.count > 0 and (self._received < self._total or bool(got.next_links))
-        return got.count > 0
+            self.unpaged = self._pages == 1 and self._page.limit < result.count == self._total
+            return result.count > 0 and (self._received < self._total or bool(result.next_links))
+        return result.count > 0
 
-    def _check_total(self, got: PageResult) -> None:
-        if got.total is None:
+    def _check_total(self, result: PageResult) -> None:
+        if result.total is None:
             return
-        if self._total is not None and got.total != self._total:
-            text = f"the total changed from {self._total} to {got.total} while the pages were read"
+        if self._total is not None and result.total != self._total:
+            text = f"the total changed from {self._total} to {result.total} while the pages were read"
             raise Incomplete(text, about_total=True)
-        self._total = got.total
+        self._total = result.total
 
-    def _is_first_again(self, got: PageResult) -> bool:
-        """Whether a server shows the same again because it knows no pages. A full page proves nothing."""
-        if self._page.style not in ("offset_limit", "page_size") or got.count == self._page.limit:
+    def _is_first_page_again(self, result: PageResult) -> bool:
+        """Whether the server returned the first page again because it does not page. A full page proves nothing."""
+        if self._page.style not in ("offset_limit", "page_size") or result.count == self._page.limit:
             return False
-        again = self._pages == 2 and self._total is None and got.count > 0 and tuple(got.ids) == self._first
-        return again and not got.next_links
+        is_repeated = self._pages == 2 and self._total is None and result.count > 0 and tuple(result.ids) == self._first
+        return is_repeated and not result.next_links
 
-    def _check_repeats(self, got: PageResult) -> None:
-        again = self._ids.intersection(got.ids)
-        if again:
-            raise Incomplete(f"page {self._pages} shows {min(again)!r} again")
-        self._ids.update(got.ids)
+    def _check_repeats(self, result: PageResult) -> None:
+        repeated = self._ids.intersection(result.ids)
+        if repeated:
+            raise Incomplete(f"page {self._pages} shows {min(repeated)!r} again")
+        self._ids.update(result.ids)
 
-    def _check_whole(self, got: PageResult) -> None:
+    def _check_whole(self, result: PageResult) -> None:
         if self._total is not None and self._received != self._total:
             text = f"the server says {self._total} records and showed {self._received}"
             raise Incomplete(text, about_total=True)
-        if got.count == 0 and self._page.style in ("offset_limit", "page_size"):
+        if result.count == 0 and self._page.style in ("offset_limit", "page_size"):
             return
-        if got.next_links:
+        if result.next_links:
             raise Incomplete("an answer names a next page that page.style does not follow")
-        if self._total is None and got.doubt:
-            raise Incomplete(f"nothing says that there is no next page: {got.doubt}")
-        if self._total is None and got.is_part and self._pages == 1:
+        if self._total is None and result.doubt:
+            raise Incomplete(f"nothing says that there is no next page: {result.doubt}")
+        if self._total is None and result.is_part and self._pages == 1:
             raise Incomplete("the server says with status 206 that this is a part, and names no next page")
 
     def _same_origin(self, link: str) -> str:
@@ -164,7 +164,7 @@ class Paging:
         self._visit(url)
         return url
 
-    def _visit(self, place: str) -> None:
-        if place in self._visited:
+    def _visit(self, position: str) -> None:
+        if position in self._visited:
             raise Incomplete("the next page is one that was read before")
-        self._visited.add(place)
+        self._visited.add(position)

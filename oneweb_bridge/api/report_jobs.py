@@ -1,4 +1,4 @@
-"""A report that has to be requested first: where it will be, and when it is ready.
+"""Reports that have to be requested first: their URL, and when they are ready.
 
 Source: TMF630 and TMF628, which call what is requested a job or a task with a `state` or a `status`.
 """
@@ -18,7 +18,7 @@ from oneweb_bridge.decode.listings import listed_member
 from oneweb_bridge.decode.pages import value_at
 from oneweb_bridge.decode.paths import fold_name
 
-MAX_LOOKS = 60
+MAX_CHECKS = 60
 FIRST_PAUSE_S = 0.1
 MAX_PAUSE_S = 5.0
 _WORKING = frozenset(
@@ -29,20 +29,20 @@ _STATES = ("state", "status", "jobState", "jobStatus")
 
 
 async def wait_until_ready(api: ApiClient, call: Call, path: str, params: Mapping[str, str]) -> Answer:
-    """The answer as soon as there is one, asked for in growing steps. Raises ApiError, also where the job failed."""
-    for look in range(MAX_LOOKS):
+    """The answer of a requested report once it is ready, polled with growing pauses. Raises ApiError."""
+    for check in range(MAX_CHECKS):
         answer = await api.get(path, params, call.empty_status)
         states = _job_states(answer)
         if states & _FAILED:
             raise BadAnswer(f"{path}: the requested report failed{message_in(answer.body, api.masks)}", answer.body)
         if answer.status != 202 and not states & _WORKING:
             return answer
-        await asyncio.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**look))
-    raise BadAnswer(f"{path}: the requested report was not ready after {MAX_LOOKS} looks")
+        await asyncio.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**check))
+    raise BadAnswer(f"{path}: the requested report was not ready after {MAX_CHECKS} checks")
 
 
 def _job_states(answer: Answer) -> set[str]:
-    """What the answer says of its job, under `state` or `status`; nothing where it is a report."""
+    """The states of the job in an answer, under `state` or `status`; none where it is a report."""
     if is_report(answer):
         return set()
     states = [value_at(answer.body, name) for name in _STATES]
@@ -69,19 +69,19 @@ def is_report(answer: Answer) -> bool:
 
 
 def report_url(answer: Answer, url: str) -> str:
-    """Where a requested report will be; never on another server, which would be given the credentials."""
+    """The URL of a requested report. Raises BadAnswer for another server, which would get the credentials."""
     url = answer.url or url
-    place = answer.headers.get("Location")
-    if place is None:
+    location = answer.headers.get("Location")
+    if location is None:
         id = value_at(answer.body, "id")
         if not isinstance(id, (str, int)):
             raise BadAnswer(f"{url}: the requested report has neither a Location header nor an id", answer.body)
-        place = f"{url}/{quote(str(id), safe='')}"
+        location = f"{url}/{quote(str(id), safe='')}"
     try:
-        place = headers.resolve(url, place)
-        elsewhere = headers.origin(place) != headers.origin(url)
+        location = headers.resolve(url, location)
+        is_elsewhere = headers.origin(location) != headers.origin(url)
     except ValueError:
         raise BadAnswer(f"{url}: the requested report has no readable address", answer.body) from None
-    if elsewhere:
+    if is_elsewhere:
         raise BadAnswer(f"{url}: the requested report is on another server, which is not asked")
-    return place
+    return location

@@ -1,4 +1,4 @@
-"""What comes in on the command topics: payload to command, and the sentence that says why not. Pure."""
+"""Decodes payloads of the command topics. What is wrong is a BadCommand of one sentence. Pure."""
 
 import contextlib
 from hashlib import sha256
@@ -20,7 +20,7 @@ REQUESTS: tuple[RequestName, ...] = ("republish", "replay", "release", "purge")
 
 
 class BadCommand(ValueError):
-    """A command that cannot be obeyed; the text says what was expected. `id` is the sender's, if it was readable."""
+    """A command that cannot be executed; the text says what was expected. `id` is the sender's, if it is readable."""
 
     def __init__(self, message: str, id: str | None = None) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class BadCommand(ValueError):
 
 
 class Set(msgspec.Struct, frozen=True):
-    """A wish that lasts: each name with its value, or None to go back to the configuration file."""
+    """Settings to store: each name with its value, or None to go back to the configuration file."""
 
     call: str
     changes: dict[str, bool | float | None]
@@ -43,7 +43,7 @@ class Poll(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that the bridge does once. Which members mean something depends on `name`."""
+    """A bridge request. Which members it uses depends on `name`."""
 
     name: RequestName
     id: str | None = None
@@ -112,43 +112,43 @@ PAYLOADS: dict[RequestName, type[msgspec.Struct]] = {
 }
 
 
-def is_no_command(address: CommandTopic, payload: bytes, *, retain: bool) -> bool:
-    """Whether a payload is no command at all: clearing a retained message, or an empty wish."""
-    return not payload.strip() and (retain or address.verb != "poll")
+def is_no_command(topic: CommandTopic, payload: bytes, *, retain: bool) -> bool:
+    """Whether a payload is no command: an empty one, which on `poll` clears a retained message or polls."""
+    return not payload.strip() and (retain or topic.verb != "poll")
 
 
-def decode(address: CommandTopic, payload: bytes) -> Command:
-    """The command of a payload. Raises BadCommand, and nothing else: it comes from outside, and may come again."""
+def decode_command(topic: CommandTopic, payload: bytes) -> Command:
+    """The command of a payload. Raises only BadCommand: a retained payload that raised more would come again."""
     try:
-        return _decode(address, payload)
+        return _decode(topic, payload)
     except BadCommand:
         raise
     except Exception as error:
         raise BadCommand(f"the payload cannot be read ({type(error).__name__}), see docs/commands.md") from error
 
 
-def _decode(address: CommandTopic, payload: bytes) -> Command:
+def _decode(topic: CommandTopic, payload: bytes) -> Command:
     if len(payload) > MAX_COMMAND_BYTES:
         raise BadCommand(f"the payload has {len(payload)} bytes, expected at most {MAX_COMMAND_BYTES}")
-    if address.kind == "request":
-        return _request(address.name, payload)
-    if address.name != ALL and address.name not in CALLS:
+    if topic.kind == "request":
+        return _decode_request(topic.name, payload)
+    if topic.name != ALL and topic.name not in CALLS:
         expected = f"expected one of {', '.join(CALLS)}"
-        raise BadCommand(f"there is no call {address.name[:64]!r}, {expected}", id_of(payload))
-    match address.verb:
+        raise BadCommand(f"there is no call {topic.name[:64]!r}, {expected}", id_of(payload))
+    match topic.verb:
         case "poll":
-            found = _typed(payload.strip() or b"{}", PollPayload)
-            return Poll(address.name, found.id)
+            decoded = _decode_payload(payload.strip() or b"{}", PollPayload)
+            return Poll(topic.name, decoded.id)
         case "set":
-            return _set(address.name, _typed(payload, SetPayload))
+            return _decode_set(topic.name, _decode_payload(payload, SetPayload))
         case _:
-            return Set(address.name, {address.verb: _bare(address.verb, payload)})
+            return Set(topic.name, {topic.verb: _decode_bare_value(topic.verb, payload)})
 
 
 Form = TypeVar("Form", bound=msgspec.Struct)
 
 
-def _typed(payload: bytes, form: type[Form]) -> Form:
+def _decode_payload(payload: bytes, form: type[Form]) -> Form:
     try:
         return msgspec.json.decode(payload, type=form)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -157,37 +157,37 @@ def _typed(payload: bytes, form: type[Form]) -> Form:
 
 
 def id_of(payload: bytes) -> str | None:
-    """The `id` of a payload that could not be read otherwise, so that the sender knows which one it was."""
+    """The `id` of a payload that could not be decoded, so that the sender knows which answer this is."""
     try:
-        found = msgspec.json.decode(payload)
+        decoded = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    id = found.get("id") if isinstance(found, dict) else None
+    id = decoded.get("id") if isinstance(decoded, dict) else None
     return id[:256] if isinstance(id, str) else None
 
 
-def _set(call: str, payload: SetPayload) -> Set:
+def _decode_set(call: str, payload: SetPayload) -> Set:
     changes: dict[str, bool | float | None] = {}
     if payload.enabled is not msgspec.UNSET:
-        changes["enabled"] = None if payload.enabled is None else _switch(payload.enabled, payload.id)
+        changes["enabled"] = None if payload.enabled is None else _parse_switch(payload.enabled, payload.id)
     if payload.interval is not msgspec.UNSET:
-        changes["interval"] = None if payload.interval is None else _interval(payload.interval, payload.id)
+        changes["interval"] = None if payload.interval is None else _parse_interval(payload.interval, payload.id)
     if not changes:
         raise BadCommand("expected enabled, interval, or both", payload.id)
     return Set(call, changes, payload.id)
 
 
-def _bare(name: str, payload: bytes) -> bool | float | None:
+def _decode_bare_value(name: str, payload: bytes) -> bool | float | None:
     try:
-        said = payload.decode().strip()
+        text = payload.decode().strip()
     except UnicodeDecodeError:
         raise BadCommand("expected a text in UTF-8") from None
-    said = said.strip('"')
-    if said == "null":
+    text = text.strip('"')
+    if text == "null":
         return None
     if name == "interval":
-        return _interval(said, None)
-    return _switch(said, None)
+        return _parse_interval(text, None)
+    return _parse_switch(text, None)
 
 
 _SWITCHES = {
@@ -196,16 +196,16 @@ _SWITCHES = {
 }
 
 
-def _switch(value: bool | int | str, id: str | None) -> bool:
+def _parse_switch(value: bool | int | str, id: str | None) -> bool:
     text = str(value).strip()[:41]
     if text.casefold() not in _SWITCHES:
         raise BadCommand(f"enabled: expected true, false, ON, OFF, yes, no, 1 or 0, got {text[:40]!r}", id)
     return _SWITCHES[text.casefold()]
 
 
-def _interval(said: float | str, id: str | None) -> float:
+def _parse_interval(raw: float | str, id: str | None) -> float:
     try:
-        return parse_interval(said)
+        return parse_interval(raw)
     except ValueError as error:
         raise BadCommand(str(error), id) from None
 
@@ -221,43 +221,43 @@ def parse_interval(value: float | str) -> float:
     return seconds
 
 
-def _request(name: str, payload: bytes) -> Request:
+def _decode_request(name: str, payload: bytes) -> Request:
     if name not in PAYLOADS:
         expected = f"expected one of {', '.join(REQUESTS)}"
         raise BadCommand(f"there is no request {name[:64]!r}, {expected}", id_of(payload))
-    found = _typed(payload, PAYLOADS[name])
-    if getattr(found, "call", None) not in (None, *CALLS):
-        raise BadCommand(f"there is no call {found.call[:64]!r}", id_of(payload))  # type: ignore[attr-defined]
-    return Request(name=name, **msgspec.structs.asdict(found))
+    decoded = _decode_payload(payload, PAYLOADS[name])
+    if getattr(decoded, "call", None) not in (None, *CALLS):
+        raise BadCommand(f"there is no call {decoded.call[:64]!r}", id_of(payload))  # type: ignore[attr-defined]
+    return Request(name=name, **msgspec.structs.asdict(decoded))
 
 
 def command_identity(payload: bytes, id: str | None) -> str:
-    """What is remembered of a command: its id, else its content."""
+    """How a redelivered command is recognised: its id, else the hash of its payload."""
     return f"id:{id}" if id is not None else f"sha256:{sha256(payload).hexdigest()}"
 
 
 MAX_TIME_MS = 253_402_300_800_000
 """The end of the year 9999 in ms since the epoch, beyond which no time can be written."""
 EPOCH_FROM = 1e9
-"""Numbers from here on are times since the epoch; smaller ones say how many seconds ago."""
+"""Numbers from here on are seconds since the epoch; smaller ones are seconds before now."""
 
 
 def time_range(since: str | float | None, until: str | float | None, now: float) -> tuple[int, int]:
-    """What `since` and `until` ask for, in ms since the epoch, the end not included. Raises ValueError.
+    """The times of `since` and `until` in ms since the epoch, the end not included. Raises ValueError.
 
-    None stands for the beginning and the end of everything; `now` is in seconds.
+    None means from the first or to the last; `now` is in seconds.
     """
-    begin = 0 if since is None else _instant("since", since, now)
-    end = MAX_TIME_MS if until is None else _instant("until", until, now)
+    begin = 0 if since is None else _parse_instant("since", since, now)
+    end = MAX_TIME_MS if until is None else _parse_instant("until", until, now)
     if end <= begin:
         raise ValueError("until: expected a time after since")
     return begin, end
 
 
-def _instant(name: str, value: str | float, now: float) -> int:
-    """A time in ms since the epoch, from a time or from how long ago."""
+def _parse_instant(name: str, value: str | float, now: float) -> int:
+    """A time in ms since the epoch, from a time or a duration before now. Raises ValueError."""
     try:
-        return _moment(value, now)
+        return _to_ms(value, now)
     except (ValueError, ArithmeticError):
         raise ValueError(
             f"{name}: expected a time like 2025-06-17T13:40:07Z, or how long ago like 24h, between 1970 and 9999, "
@@ -265,7 +265,7 @@ def _instant(name: str, value: str | float, now: float) -> int:
         ) from None
 
 
-def _moment(value: str | float, now: float) -> int:
+def _to_ms(value: str | float, now: float) -> int:
     if isinstance(value, str):
         if len(value) > MAX_QUANTITY_CHARS:
             raise ValueError
@@ -280,7 +280,7 @@ def _moment(value: str | float, now: float) -> int:
 
 
 def _bounded(ms: float) -> int:
-    """Compared before it is rounded: infinity has no integer, and SQLite none beyond 64 bits."""
+    """The time in ms. Compared before it is rounded: infinity has no integer. Raises ValueError."""
     if not 0 <= ms < MAX_TIME_MS:
         raise ValueError
     return round(ms)

@@ -8,8 +8,20 @@ from typing import Any, Literal
 import msgspec
 
 from oneweb_bridge.clock import Clock
-from oneweb_bridge.commands import decode as commands
-from oneweb_bridge.commands.decode import ALL, BadCommand, Poll, Request, Set
+from oneweb_bridge.commands.decode import (
+    ALL,
+    BadCommand,
+    Command,
+    Poll,
+    Request,
+    Set,
+    command_identity,
+    decode_command,
+    id_of,
+    is_no_command,
+    time_range,
+)
+from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.command import Answer, CommandMessage
 from oneweb_bridge.model.records import Alert
@@ -23,39 +35,9 @@ from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.store import Store
 
 _log = logging.getLogger("oneweb_bridge.commands")
-MOST_WAITING = 1000
-MOST_WAITING_BYTES = 4_000_000
-MAX_UNDER_WAY = 1000
-"""Polls and requests that are asked for and not answered yet."""
+MAX_RUNNING = 1000
+"""Polls and requests that are started and not answered yet."""
 MAX_LOGGED_CHARS = 256
-
-
-class Inbox:
-    """Commands that wait to be obeyed, up to a number and a size. What does not fit is dropped and counted."""
-
-    def __init__(self) -> None:
-        self.dropped = 0
-        self._queue: asyncio.Queue[CommandMessage] = asyncio.Queue(MOST_WAITING)
-        self._bytes = 0
-
-    def put(self, incoming: CommandMessage) -> None:
-        """Queues a command."""
-        size = incoming.size
-        if self._queue.full() or self._bytes + size > MOST_WAITING_BYTES:
-            self.dropped += 1
-        else:
-            self._bytes += size
-            self._queue.put_nowait(incoming)
-
-    def empty(self) -> bool:
-        """Whether nothing waits."""
-        return self._queue.empty()
-
-    async def get(self) -> CommandMessage:
-        """The next command."""
-        incoming = await self._queue.get()
-        self._bytes -= incoming.size
-        return incoming
 
 
 class BrokerRequests(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +54,7 @@ class BrokerRequests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Executor:
-    """`run` obeys what comes into the inbox, in order. Long work goes on in tasks of its own."""
+    """`run` executes the commands of the inbox in order. Polls and requests go on in tasks of their own."""
 
     def __init__(
         self,
@@ -95,160 +77,166 @@ class Executor:
         self._base = base
         self._answer_to = answer_to
         self._replaying = False
-        self._told_dropped = 0
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._alerted_dropped = 0
+        self._running: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Obeys commands until it is cancelled."""
+        """Executes commands until it is cancelled."""
         async with asyncio.TaskGroup() as group:
             await self._resume_polls(group)
             while True:
-                incoming = await self._inbox.get()
-                address = parse_command_topic(incoming.topic, self._base)
-                if address is not None:
-                    await self._obey_or_say_why_not(incoming, address, group)
-                await self._tell_dropped()
+                message = await self._inbox.get()
+                topic = parse_command_topic(message.topic, self._base)
+                if topic is not None:
+                    await self._handle(message, topic, group)
+                await self._alert_dropped()
 
     async def _resume_polls(self, group: asyncio.TaskGroup) -> None:
-        """Asks again for the polls that waited when the bridge ended, and answers their commands."""
-        asked_for: dict[tuple[str, str | None], list[PollRequest]] = {}
+        """Requests again the polls that waited when the bridge ended, and answers their commands."""
+        waiting: dict[tuple[str, str | None], list[PollRequest]] = {}
         for request in await self._store.commands.poll_requests():
             if request.call in self._poller.calls:
-                asked_for.setdefault((request.topic, request.sender), []).append(request)
-        for (topic, sender), requests in asked_for.items():
-            wishes = [self._poller.request_poll(request.call, request.number)[0] for request in requests]
-            address = parse_command_topic(topic, self._base)
-            if address is not None:
-                incoming, command = (
-                    CommandMessage(topic, b"", False, self._answer_to(topic)),
-                    Poll(address.name, sender),
+                waiting.setdefault((request.topic, request.sender), []).append(request)
+        for (topic_name, sender), requests in waiting.items():
+            results = [self._poller.request_poll(request.call, request.number)[0] for request in requests]
+            topic = parse_command_topic(topic_name, self._base)
+            if topic is not None:
+                message, command = (
+                    CommandMessage(topic_name, b"", False, self._answer_to(topic_name)),
+                    Poll(topic.name, sender),
                 )
-                self._start(group, self._answer_polls(wishes, command, incoming, address), "poll result")
+                self._start(group, self._answer_polls(results, command, message, topic), "poll result")
 
-    async def _tell_dropped(self) -> None:
+    async def _alert_dropped(self) -> None:
         """Alerts once per flood that commands were dropped."""
         dropped = self._inbox.dropped
-        if dropped > self._told_dropped and self._inbox.empty():
-            count, self._told_dropped = dropped - self._told_dropped, dropped
-            said = f"{count} commands came faster than they could be obeyed and were dropped"
-            await self._poller.alert(Alert(kind="commands_dropped", message=said))
+        if dropped > self._alerted_dropped and self._inbox.empty():
+            count, self._alerted_dropped = dropped - self._alerted_dropped, dropped
+            text = f"{count} commands came faster than they could be obeyed and were dropped"
+            await self._poller.alert(Alert(kind="commands_dropped", message=text))
 
-    async def _obey_or_say_why_not(
-        self, incoming: CommandMessage, address: CommandTopic, group: asyncio.TaskGroup
-    ) -> None:
+    async def _handle(self, message: CommandMessage, topic: CommandTopic, group: asyncio.TaskGroup) -> None:
         try:
-            await self._obey(incoming, address, group)
+            await self._check_and_execute(message, topic, group)
         except StoreUnavailable as error:
-            self._answer(incoming, address, commands.id_of(incoming.payload), error=_not_stored(error))
+            self._publish_result(message, topic, id_of(message.payload), error=_store_error_text(error))
 
-    async def _obey(self, incoming: CommandMessage, address: CommandTopic, group: asyncio.TaskGroup) -> None:
-        if commands.is_no_command(address, incoming.payload, retain=incoming.retain):
+    async def _check_and_execute(self, message: CommandMessage, topic: CommandTopic, group: asyncio.TaskGroup) -> None:
+        if is_no_command(topic, message.payload, retain=message.retain):
             return
-        if address.kind == "request" and incoming.retain:
-            self._answer(
-                incoming, address, None, error="ignored: a retained request is not obeyed, publish it without retain"
+        if topic.kind == "request" and message.retain:
+            self._publish_result(
+                message, topic, None, error="ignored: a retained request is not obeyed, publish it without retain"
             )
             return
         try:
-            command = commands.decode(address, incoming.payload)
+            command = decode_command(topic, message.payload)
         except BadCommand as error:
-            self._answer(incoming, address, error.id, error=str(error))
+            self._publish_result(message, topic, error.id, error=str(error))
             if error.__cause__ is not None:
                 _log.debug("while it was decoded:", exc_info=error.__cause__)
             return
-        mark = (incoming.topic, commands.command_identity(incoming.payload, command.id))
-        remembers = address.kind == "polling" and (incoming.retain or not self._is_mqtt5)
-        # A wish may be repeated when somebody else had changed it meanwhile; a retained poll runs once, ever.
-        kept = incoming.retain and not (incoming.follows_retained and isinstance(command, Set))
-        if remembers and kept and await self._store.commands.last_command_identity(incoming.topic) == mark[1]:
-            await self._ignore(command, incoming, address)
+        identity = (message.topic, command_identity(message.payload, command.id))
+        has_identity = topic.kind == "polling" and (message.retain or not self._is_mqtt5)
+        # A setting may be repeated when it was changed meanwhile; a retained poll runs once, ever.
+        runs_once = message.retain and not (message.follows_retained and isinstance(command, Set))
+        if has_identity and runs_once and await self._was_executed(identity):
+            await self._refuse_repeated(command, message, topic)
             return
-        await self._do(command, incoming, address, mark if remembers else None, group)
+        await self._execute(command, message, topic, identity if has_identity else None, group)
 
-    async def _ignore(self, command: commands.Command, incoming: CommandMessage, address: CommandTopic) -> None:
-        """Answers a retained command that has come before: it was obeyed, or it is a poll that still waits."""
-        waits = any(r.remembered and r.topic == incoming.topic for r in await self._store.commands.poll_requests())
+    async def _was_executed(self, identity: tuple[str, str]) -> bool:
+        topic, command = identity
+        return await self._store.commands.last_command_identity(topic) == command
+
+    async def _refuse_repeated(self, command: Command, message: CommandMessage, topic: CommandTopic) -> None:
+        """Answers a retained command that came before: it was executed, or it is a poll that still waits."""
+        waits = any(r.remembered and r.topic == message.topic for r in await self._store.commands.poll_requests())
         if waits:
-            self._answer(incoming, address, command.id, note="this retained poll waits for its turn already")
+            self._publish_result(message, topic, command.id, note="this retained poll waits for its turn already")
         else:
-            self._answer(incoming, address, command.id, error="ignored: this retained command was obeyed before")
+            self._publish_result(message, topic, command.id, error="ignored: this retained command was obeyed before")
 
-    async def _do(
+    async def _execute(
         self,
-        command: commands.Command,
-        incoming: CommandMessage,
-        address: CommandTopic,
-        mark: tuple[str, str] | None,
+        command: Command,
+        message: CommandMessage,
+        topic: CommandTopic,
+        identity: tuple[str, str] | None,
         group: asyncio.TaskGroup,
     ) -> None:
-        if len(self._under_way) >= MAX_UNDER_WAY and not isinstance(command, Set):
-            error = f"{MAX_UNDER_WAY} polls and requests are under way: wait for their answers"
-            self._answer(incoming, address, command.id, error=error)
+        if len(self._running) >= MAX_RUNNING and not isinstance(command, Set):
+            error = f"{MAX_RUNNING} polls and requests are under way: wait for their answers"
+            self._publish_result(message, topic, command.id, error=error)
             return
         match command:
             case Set():
-                await self._set(command, incoming, address, mark)
+                await self._set(command, message, topic, identity)
             case Poll():
-                await self._poll(command, incoming, address, mark, group)
+                await self._poll(command, message, topic, identity, group)
             case Request():
-                self._start(group, self._request(command, incoming, address), f"request {command.name}")
+                self._start(group, self._answer_request(command, message, topic), f"request {command.name}")
 
     def _start(self, group: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Starts what takes its time. How much may be under way is bounded, because each holds memory."""
+        """Starts a task. MAX_RUNNING bounds them, because each holds memory."""
         task = group.create_task(work, name=name)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _set(
-        self, command: Set, incoming: CommandMessage, address: CommandTopic, mark: tuple[str, str] | None
+        self, command: Set, message: CommandMessage, topic: CommandTopic, identity: tuple[str, str] | None
     ) -> None:
         calls = list(self._poller.calls) if command.call == ALL else [command.call]
         try:
-            await self._poller.change(calls, command.changes, "mqtt", mark)
+            await self._poller.change(calls, command.changes, "mqtt", identity)
         except ValueError as error:
-            self._answer(incoming, address, command.id, error=str(error))
+            self._publish_result(message, topic, command.id, error=str(error))
             return
         state = None if command.call == ALL else self._poller.state(self._poller.calls[command.call])
-        self._answer(incoming, address, command.id, state=state)
+        self._publish_result(message, topic, command.id, state=state)
 
     async def _poll(
         self,
         command: Poll,
-        incoming: CommandMessage,
-        address: CommandTopic,
-        mark: tuple[str, str] | None,
+        message: CommandMessage,
+        topic: CommandTopic,
+        identity: tuple[str, str] | None,
         group: asyncio.TaskGroup,
     ) -> None:
-        """Stores what is asked for, so that it runs after a restart too, and asks the poller for it."""
+        """Stores the poll request, so that it runs after a restart too, and hands it to the poller."""
         enabled = [call for call, runtime in self._poller.calls.items() if runtime.enabled]
         calls = enabled if command.call == ALL else [command.call]
-        numbers = await self._store.commands.add_poll_requests(incoming.topic, calls, command.id, mark)
-        wishes = [self._poller.request_poll(call, number) for call, number in zip(calls, numbers, strict=True)]
-        pause = max((pause for _, pause in wishes), default=0.0)
+        numbers = await self._store.commands.add_poll_requests(message.topic, calls, command.id, identity)
+        requested = [self._poller.request_poll(call, number) for call, number in zip(calls, numbers, strict=True)]
+        pause = max((pause for _, pause in requested), default=0.0)
         if pause > 0:
             at = rfc3339(self._clock.now() + round(pause * 1000))
-            self._answer(incoming, address, command.id, note=f"the API asked to be left alone: the poll runs at {at}")
-        self._start(group, self._answer_polls([w for w, _ in wishes], command, incoming, address), "poll result")
+            self._publish_result(
+                message, topic, command.id, note=f"the API asked to be left alone: the poll runs at {at}"
+            )
+        self._start(
+            group, self._answer_polls([result for result, _ in requested], command, message, topic), "poll result"
+        )
 
     async def _answer_polls(
-        self, wishes: list[Awaitable[PollResult]], command: Poll, incoming: CommandMessage, address: CommandTopic
+        self, polls: list[Awaitable[PollResult]], command: Poll, message: CommandMessage, topic: CommandTopic
     ) -> None:
-        ends = [await wish for wish in wishes]
-        error = next((end.error for end in ends if end.error), None)
-        state = ends[0].state if len(ends) == 1 and command.call != ALL else None
-        self._answer(incoming, address, command.id, error=error, state=state)
+        results = [await poll for poll in polls]
+        error = next((result.error for result in results if result.error), None)
+        state = results[0].state if len(results) == 1 and command.call != ALL else None
+        self._publish_result(message, topic, command.id, error=error, state=state)
 
-    async def _request(self, command: Request, incoming: CommandMessage, address: CommandTopic) -> None:
+    async def _answer_request(self, command: Request, message: CommandMessage, topic: CommandTopic) -> None:
         try:
-            count = await self._requested(command)
+            count = await self._run_request(command)
         except (BadCommand, NotConnected) as error:
-            self._answer(incoming, address, command.id, error=str(error))
+            self._publish_result(message, topic, command.id, error=str(error))
         except StoreUnavailable as error:
-            self._answer(incoming, address, command.id, error=_not_stored(error))
+            self._publish_result(message, topic, command.id, error=_store_error_text(error))
         else:
-            self._answer(incoming, address, command.id, count=count)
+            self._publish_result(message, topic, command.id, count=count)
 
-    async def _requested(self, command: Request) -> int:
+    async def _run_request(self, command: Request) -> int:
         match command.name:
             case "republish" if command.what == "discovery":
                 return await self._requests.republish_discovery()
@@ -262,13 +250,13 @@ class Executor:
                 return await self._requests.purge()
 
     async def _replay(self, command: Request) -> int:
-        """One at a time: a second replay would only make both slower."""
+        """Replays history. Raises BadCommand while another replay runs: two would only make both slower."""
         if self._replaying:
             raise BadCommand("another replay is under way, expected one at a time", command.id)
         if command.imei is not None and command.product_id is not None:
             raise BadCommand("expected imei or product_id, not both", command.id)
         try:
-            since, until = commands.time_range(command.since, command.until, self._clock.wall())
+            since, until = time_range(command.since, command.until, self._clock.wall())
         except ValueError as error:
             raise BadCommand(str(error), command.id) from None
         whose = None if command.imei is None else ("terminal", command.imei)
@@ -279,10 +267,10 @@ class Executor:
         finally:
             self._replaying = False
 
-    def _answer(
+    def _publish_result(
         self,
-        incoming: CommandMessage,
-        address: CommandTopic,
+        message: CommandMessage,
+        topic: CommandTopic,
         id: str | None,
         *,
         error: str | None = None,
@@ -291,23 +279,23 @@ class Executor:
         note: str | None = None,
     ) -> None:
         status: Literal["ok", "error"] = "ok" if error is None else "error"
-        unused = incoming.reply_problem
+        reply_problem = message.reply_problem
         if error is not None:
-            _log.warning("%s: %s", incoming.topic[:MAX_LOGGED_CHARS], error)
-        if address.verb:
+            _log.warning("%s: %s", message.topic[:MAX_LOGGED_CHARS], error)
+        if topic.verb:
             result = Result(
                 id=id,
-                command=address.verb,
+                command=topic.verb,
                 status=status,
                 error=error,
                 note=note,
-                response_topic_error=unused,
+                response_topic_error=reply_problem,
                 state=state,
             )
-            incoming.answer(result)
+            message.answer(result)
         else:
-            incoming.answer(Response(id=id, status=status, error=error, count=count, response_topic_error=unused))
+            message.answer(Response(id=id, status=status, error=error, count=count, response_topic_error=reply_problem))
 
 
-def _not_stored(error: StoreUnavailable) -> str:
+def _store_error_text(error: StoreUnavailable) -> str:
     return f"the database could not be read or written: {error}; nothing was changed, try again"

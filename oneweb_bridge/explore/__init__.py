@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from oneweb_bridge.api.answers import Answer
 from oneweb_bridge.api.client import ApiClient, open_api
 from oneweb_bridge.api.errors import ApiError, NotFound, RateLimited, Unauthorized, Unavailable
-from oneweb_bridge.api.headers import next_pages, whole_number
+from oneweb_bridge.api.headers import agreed_number, next_pages
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
 from oneweb_bridge.config.schema import Config
@@ -143,7 +143,7 @@ class Look:
             ended="ok",
             params=asked,
             body=body,
-            total=whole_number(answer.lines(call.page.total_header)),
+            total=agreed_number(answer.lines(call.page.total_header)),
             next_page=next(iter(next_pages(answer.lines("Link"), answer.url)[0]), None),
             time=answer.time,
         )

@@ -1,0 +1,36 @@
+"""The queue between the MQTT connection and the executor of commands."""
+
+import asyncio
+
+from oneweb_bridge.model.command import CommandMessage
+
+MAX_WAITING = 1000
+MAX_WAITING_BYTES = 4_000_000
+
+
+class Inbox:
+    """A queue of commands, bounded in number and bytes. A command that does not fit is dropped and counted."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._queue: asyncio.Queue[CommandMessage] = asyncio.Queue(MAX_WAITING)
+        self._bytes = 0
+
+    def put(self, message: CommandMessage) -> None:
+        """Queues a command."""
+        size = message.size
+        if self._queue.full() or self._bytes + size > MAX_WAITING_BYTES:
+            self.dropped += 1
+        else:
+            self._bytes += size
+            self._queue.put_nowait(message)
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return self._queue.empty()
+
+    async def get(self) -> CommandMessage:
+        """The next command."""
+        message = await self._queue.get()
+        self._bytes -= message.size
+        return message
