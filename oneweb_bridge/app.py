@@ -31,6 +31,7 @@ from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import announcements, housekeeping, journal, query_thread, store
+from oneweb_bridge.trends.forecaster import Forecaster
 from oneweb_bridge.trends.task import Clocks, Folder, open_folder
 from oneweb_bridge.web import health
 from oneweb_bridge.web.access import rules_of
@@ -52,6 +53,7 @@ class BridgeParts(msgspec.Struct):
     store: store.Store
     api: ApiClient
     poller: Poller
+    forecaster: Forecaster
     tree: TopicTree
     started_at: str
 
@@ -64,10 +66,12 @@ async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None
         store.open_store(path, clock) as opened,
         open_api(config.api, masks, clock) as connection,
     ):
-        poller = Poller(PollRunner(opened, connection, config, clock), opened, connection, config, clock)
+        forecaster = Forecaster(opened, config.forecast, clock)
+        runner = PollRunner(opened, connection, config, clock, forecaster.update)
+        poller = Poller(runner, opened, connection, config, clock)
         await poller.load()
         tree = TopicTree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)
-        yield BridgeParts(config, path, opened, connection, poller, tree, rfc3339(clock.now()))
+        yield BridgeParts(config, path, opened, connection, poller, forecaster, tree, rfc3339(clock.now()))
 
 
 async def run(
@@ -174,6 +178,7 @@ async def _reload_loop(
         new_prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
         parts.config = config
         parts.api.reconfigure(config.api)
+        parts.forecaster.reconfigure(config.forecast)
         await parts.poller.reconfigure(config)
         publisher.reconfigure(config.mqtt, reconnect=new_prefix)
         announcer.reconfigure(config)

@@ -89,7 +89,9 @@ async def crashed_migrating(directory: Path, seed: int) -> Verdict:
 def made_old(path: Path) -> None:
     """Takes from a database what the migrations since version 1 brought."""
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript("DROP INDEX newest_id; DROP INDEX journal_events; DROP TABLE lane; DROP TABLE owed;")
+        db.executescript(
+            "DROP INDEX newest_id; DROP INDEX journal_events; DROP TABLE lane; DROP TABLE owed; DROP TABLE usage_days;"
+        )
         db.executescript(
             """DROP TABLE poll_request; DROP TABLE discovery;
             DROP INDEX record_settled; DROP INDEX record_name; DROP INDEX record_bucket;

@@ -17,6 +17,7 @@ from oneweb_bridge.trends.allowances import (
     share_of,
     subject_of,
 )
+from oneweb_bridge.trends.usage_days import UsageDays
 
 DECEMBER = 1_796_083_200_000
 """2026-12-01T00:00:00Z."""
@@ -41,6 +42,9 @@ def pool(*members: dict[str, Any], ts: int = 1, **common: Any) -> Share:
         ({"used_gb": 100.0}, {"allowance_unlimited": True}, True, None),
         ({"used_gb": 100.0}, {"allowance_gb": 300.0}, False, 300.0),
         ({"used_gb": 100.0}, {}, False, None),
+        ({"entitlement_gb": 0.0, "used_gb": 5.0}, {"allowance_gb": 300.0}, False, None),
+        ({"entitlement_gb": -1.0, "used_gb": 5.0}, {"allowance_gb": 300.0}, False, 300.0),
+        ({"entitlement_gb": 1e300, "used_gb": 5.0}, {}, False, None),
     ],
 )
 def test_limit_comes_from_the_bucket_then_from_the_product(
@@ -130,7 +134,7 @@ def test_allowance_takes_blocks_and_their_size_from_any_member() -> None:
         member(5, bucket_id="B1", overage_blocks=2, product=sized, **fields),
         member(7, bucket_id="B2", overage_blocks=1, **fields),
     ]
-    allowance = allowance_of(share_of(members), members, reached=4)
+    allowance = allowance_of(share_of(members), members, UsageDays(ts=7, reached=4))
 
     assert (allowance.blocks, allowance.increment, allowance.reached, allowance.ts) == (2, 15.0, 4, 7)
 

@@ -187,7 +187,7 @@ def rows(what: str) -> Iterator[Row]:
         "alert": (("bridge", ""),),
     }
     for entity, name in entities.get(what, tuple((e, "") for e in ("terminal", "product", "organization", "site"))):
-        body = b'["forecast"]' if what == "clear" else event
+        body = b'["usage", "forecast"]' if what == "clear" else event
         yield Row(1, 1, entity, "ID", what, name, 1, body)  # type: ignore[arg-type]  # it is one of What
 
 

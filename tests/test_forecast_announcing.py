@@ -96,7 +96,12 @@ class Bridge:
         """A poll at the begin of a day of the cycle with `rate` GB used on each day so far."""
         ts, owners = (DAY + day) * DAY_MS, list[OwnerUse]()
         for owner in sorted({owner_of(bucket) for bucket in self.buckets}):
-            used = {"used_gb": rate * day, "remaining_gb": max(0.0, 300.0 - rate * day), "valid_until": until}
+            used = {
+                "used_gb": rate * day,
+                "remaining_gb": max(0.0, 300.0 - rate * day),
+                "valid_from": until,
+                "valid_until": until,
+            }
             members = [
                 Member(msgspec.structs.replace(bucket, entitlement_gb=300.0, **used), ts, self.product)
                 for bucket in self.buckets
@@ -104,14 +109,15 @@ class Bridge:
             ]
             kept = self.days.get(owner, UsageDays())
             full = tuple((DAY + n, rate) for n in range(day))
-            days = msgspec.structs.replace(kept, ts=ts, used=rate * day, days=full)
-            owners.append(OwnerUse(owner, members, days, self.before))
+            stored = msgspec.structs.replace(kept, ts=ts - 1, used=rate * day, cycle=until, limit=300.0, days=full)
+            owners.append(OwnerUse(owner, members, stored, before=self.before))
         made = make_forecasts([owners], price or Price())
         self._store(made)
         return made
 
     def _store(self, made: Forecasts) -> None:
-        self.days |= made.days
+        for write in made.batch.usage_days:
+            self.days[Owner(write.kind, write.id)] = msgspec.json.decode(write.body, type=UsageDays)
         self.before |= {put.id: msgspec.json.decode(put.doc, type=Forecast) for put in made.batch.writes}
         self.messages += [alert.message for alert in made.alerts]
 

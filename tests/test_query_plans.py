@@ -25,6 +25,7 @@ from oneweb_bridge.model.records import (
     Positions,
     RecordWrite,
     SeenSample,
+    UsageDaysWrite,
     Waiting,
 )
 from oneweb_bridge.store import announcements, database, housekeeping, journal, staging, store
@@ -32,6 +33,7 @@ from oneweb_bridge.store.call_progress import CallProgress, ProgressTable
 from oneweb_bridge.store.commands import CommandTables, Setting
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
+from oneweb_bridge.store.usage_days import UsageDaysTable
 
 WHOLE_TABLES = {
     "SELECT imei FROM stale LIMIT ?": "the table is the work that is left, and a slice of it is taken",
@@ -52,6 +54,7 @@ OWNERS = (
     Samples,
     ProgressTable,
     CommandTables,
+    UsageDaysTable,
     journal.Journal,
     announcements.Devices,
     staging.Staging,
@@ -163,6 +166,10 @@ async def _use_store(db: store.Store) -> None:
     await db.records.load("terminal", ["T"])
     await db.records.count("terminal")
     await db.records.missing_counts_after("terminal", "")
+    await db.records.docs_after("usage", "")
+    await db.commit(Batch(usage_days=[UsageDaysWrite("pool", "A", b"{}"), UsageDaysWrite("pool", "B")]))
+    await db.usage_days.load("pool", ["A"])
+    await db.usage_days.owners_after("", "")
     await db.samples.reports_of("terminal", ["T", "U"])
     await db.samples.known_samples("traffic", ["T"])
     await db.samples.newest_sample("traffic", 9)

@@ -224,14 +224,13 @@ def test_clear_empties_the_topic_of_a_bucket(entity: str, id: str, name: str, to
 
 def test_forecast_is_cleared_with_its_usage_topic() -> None:
     """A bucket that had a forecast is cleared on both topics, by one row."""
-    gone = row("clear", ["forecast"], entity="product", id="P", name="B")
+    gone = row("clear", ["usage", "forecast"], entity="product", id="P", name="B")
 
     assert shown(TREE.messages_of_row(gone)) == [
         ("oneweb/product/P/usage/B", None, True),
         ("oneweb/product/P/forecast/B", None, True),
     ]
     assert shown(TREE.messages_of_row(row("clear", ["forecast"], entity="usage", id="B"))) == [
-        ("oneweb/usage/B", None, True),
         ("oneweb/forecast/B", None, True),
     ]
 

@@ -18,6 +18,7 @@ from oneweb_bridge.config.units import (
     MIN_INTERVAL_S,
     interval_text,
     length_text,
+    parse_amount,
     parse_duration,
     parse_length,
     parse_share,
@@ -85,6 +86,8 @@ Statuses = Annotated[
 Texts = Annotated[tuple[str, ...], Meta(description="a list of texts like [a, b]")]
 Paths = Annotated[tuple[str, ...], _annotate("a path or a list of paths", _to_list, _list_or_single, min_length=1)]
 Roles = Annotated[tuple[str, ...], _annotate("a role's name or a list of them", _to_list, list, min_length=1)]
+Amount = Annotated[float, _annotate("an amount like 90 or 89.5, at most 1000000000", parse_amount, float, ge=0)]
+Currency = Annotated[str, Meta(pattern=r"^[A-Za-z]{1,16}\Z", description="a currency like EUR, 1 to 16 letters")]
 FileName = Annotated[str, Meta(min_length=1, description="a file name", extra={"file": True})]
 Instance = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1 to 64 letters, digits, '_' or '-'")]
 Host = Annotated[str, Meta(min_length=1, pattern=r"^[^\s/]+\Z", description="a host name or an address")]
@@ -284,6 +287,14 @@ class Console(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     session: PositiveDuration = 43_200.0
 
 
+class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The forecast of allowances; the price of an overage block is published as it is."""
+
+    enabled: Flag = True
+    overage_price: Amount | None = None
+    overage_currency: Currency | None = None
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and in which form."""
 
@@ -308,6 +319,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     homeassistant: HomeAssistant = HomeAssistant()
     http: Http = Http()
     console: Console = Console()
+    forecast: ForecastSettings = ForecastSettings()
     log: Log = Log()
 
 

@@ -10,6 +10,7 @@ MIN_INTERVAL_S, MAX_INTERVAL_S = 10.0, 604_800.0
 """Bounds of the interval of a call, in the file and in commands."""
 MAX_SIZE_BYTES = (1 << 63) - 1
 MAX_LENGTH_M = 1e9
+MAX_AMOUNT = 1e9
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z%]*)", re.ASCII)
 _DURATIONS = {"y": 31_536_000.0, "d": 86400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "": 1.0, "ms": 0.001}
 _ISO_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?", re.ASCII)
@@ -48,6 +49,11 @@ def parse_length(raw: object) -> float:
 def parse_share(raw: object) -> float:
     """A share from `10%` or `0.1`. Raises ValueError with a sentence."""
     return round(_parse_quantity(raw, _SHARES, "a share like 10% or 0.1", 1.0), 12)
+
+
+def parse_amount(raw: object) -> float:
+    """An amount of money from `90` or `89.5`, without a currency. Raises ValueError with a sentence."""
+    return _parse_quantity(raw, {"": 1.0}, "an amount like 90 or 89.5, at most 1000000000", MAX_AMOUNT)
 
 
 def _parse_quantity(raw: object, units: Table[str, float], expected: str, maximum: float) -> float:

@@ -132,8 +132,11 @@ def _plain_key_member(call: Call) -> str | None:
 
 
 def _members(call: Call, plain: str | None) -> list[str]:
-    """The members of a record that can cause an event, without a plain key, which is hashed anyway."""
-    paths = [path for field in call.fields if not field.volatile for path in field.paths]
+    """The members of a record that can cause an event, without a plain key, which is hashed anyway.
+
+    Of usage the effective date counts too: a forecast needs to know that a bucket shows the same at a later time.
+    """
+    paths = [path for field in call.fields if not field.volatile or call.reads == "usage" for path in field.paths]
     rows = (ROWS,) if merges_rows(call) else ()
     is_flat = any(field.type == "number" and path == top_member(path) for field in call.fields for path in field.paths)
     beside = UNIT_MEMBERS if is_flat else ()

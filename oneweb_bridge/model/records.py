@@ -157,6 +157,14 @@ class SeenSample(msgspec.Struct, frozen=True, gc=False):
     hash: int
 
 
+class UsageDaysWrite(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of the use of a bucket or a pool to store, as JSON; empty: nothing is kept of it any more."""
+
+    kind: str
+    id: str
+    body: bytes = b""
+
+
 class Batch(msgspec.Struct, kw_only=True):
     """Everything that one transaction writes: the records and the journal entries about them, or neither."""
 
@@ -171,6 +179,7 @@ class Batch(msgspec.Struct, kw_only=True):
     stale_relations: list[str] = []
     all_stale: bool = False
     relations_done: list[str] = []
+    usage_days: list[UsageDaysWrite] = []
     dirty_devices: list[tuple[str, str]] = []
     """Terminals and products whose reports have other values than before, so that discovery must compare them."""
 
@@ -193,6 +202,7 @@ _APPENDED = (
     "product_links",
     "stale_relations",
     "relations_done",
+    "usage_days",
     "dirty_devices",
 )
 """Members of a batch that refer to no entry."""

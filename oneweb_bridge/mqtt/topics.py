@@ -126,7 +126,7 @@ class TopicTree:
             case "usage" | "forecast":
                 return [Message(self._of_bucket(row, row.what), row.body, retain=True)]
             case "clear":
-                names = ("usage", *msgspec.json.decode(row.body, type=list[str]))
+                names = msgspec.json.decode(row.body, type=list[str]) or ["usage"]
                 return [Message(self._of_bucket(row, name), b"", retain=True) for name in names]
             case "alert":
                 return [Message(self.alert, row.body, retain=False)]

@@ -57,16 +57,16 @@ def compare(
     rule: CompareRule,
     before: Mapping[str, StoredRecord],
     listed: Sequence[ListedRecord],
-    terminals: Mapping[str, StoredRecord],
+    context: Mapping[str, StoredRecord],
 ) -> Batch:
-    """What one slice of a complete listing changes. `terminals` are those that components belong to."""
+    """What a slice of a complete listing changes. `context`: the terminals of components, or the forecasts of usage."""
     batch = Batch()
     for record in listed:
         stored = before.get(record.reading.id)
         if rule.kind == "usage":
-            _usage(rule, stored, record, batch)
+            _usage(rule, stored, record, context.get(record.reading.id), batch)
         elif rule.kind == "components":
-            _components(rule, stored, record, terminals.get(record.reading.id), batch)
+            _components(rule, stored, record, context.get(record.reading.id), batch)
         else:
             _record(rule, stored, record, batch)
     return batch
@@ -203,7 +203,9 @@ def _components(
 # ── usage ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _usage(rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord, batch: Batch) -> None:
+def _usage(
+    rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord, forecast: StoredRecord | None, batch: Batch
+) -> None:
     reading = listed.reading
     before = fields_of(stored)
     after = fields_to_publish(before, reading, msgspec.structs.replace(rule, threshold=0.0))
@@ -211,18 +213,23 @@ def _usage(rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord,
     if stored is not None and not changes(before, after, ignored):
         batch.unchanged.append((listed.hash, "usage", reading.id))
         return
-    effective = parse_time(after.get("effective_date"))
-    ts = rule.now if effective is None else effective
+    ts = effective_date(after, rule.now)
     after |= {"time": rfc3339(ts), "ts": ts}
     if stored is not None and cycle_started(before, after):
         after["cycle_started"] = True
     if stored is not None and before.get("product_id") != after.get("product_id"):
-        batch.entries.append(_usage_entry(before, reading.id, "clear", rule.now, encode([])))
+        _clear_usage(before, reading.id, rule.now, batch, has_forecast=forecast is not None)
     if "product_id" in after and _bucket_outline(before) != _bucket_outline(after):
         batch.dirty_devices.append(("product", str(after["product_id"])))
     doc = encode(after)
     batch.writes.append(RecordWrite("usage", reading.id, doc, listed.hash, len(batch.entries)))
     batch.entries.append(_usage_entry(after, reading.id, "usage", ts, doc))
+
+
+def effective_date(bucket: Fields, now: int) -> int:
+    """The time of a bucket's report in ms; `now` where the API does not say it."""
+    effective = parse_time(bucket.get("effective_date"))
+    return now if effective is None else effective
 
 
 def _bucket_outline(bucket: Fields) -> tuple[object, ...]:
@@ -238,6 +245,14 @@ def cycle_started(before: Fields, after: Fields) -> bool:
         if old is not None and new is not None and old != new:
             return (parse_time(new) or 0) > (parse_time(old) or 0)
     return False
+
+
+def _clear_usage(fields: Fields, bucket: str, now: int, batch: Batch, *, has_forecast: bool) -> None:
+    """Clears the topic of a bucket, and with it that of its forecast."""
+    names = ["usage", "forecast"] if has_forecast else ["usage"]
+    batch.entries.append(_usage_entry(fields, bucket, "clear", now, encode(names)))
+    if has_forecast:
+        batch.removed.append(("forecast", bucket))
 
 
 def _usage_entry(fields: Fields, bucket: str, what: str, ts: int, body: bytes) -> Entry:
@@ -259,7 +274,7 @@ def remove(
         batch.removed.append((kind, id))
         fields = fields_of(stored)
         if kind == "usage":
-            batch.entries.append(_usage_entry(fields, id, "clear", now, encode([])))
+            _clear_usage(fields, id, now, batch, has_forecast="forecast" in topics.get(id, ()))
             continue
         body = {"record": msgspec.Raw(stored.doc), "clears": list(topics.get(id, ()))}
         batch.entries.append(Entry(kind, id, "removed", "", now, encode(body)))

@@ -79,7 +79,7 @@ class MissingRecords:
     async def _retained_topics(self, ids: Sequence[str]) -> dict[str, list[str]]:
         """The retained topics of each record, below its own."""
         if self._kind == "usage":
-            return {}
+            return {id: ["forecast"] for id in await self._store.records.existing_ids("record", "forecast", ids)}
         topics: dict[str, list[str]] = {id: ["state"] for id in ids}
         others: tuple[RecordKind, ...] = ("components", "relations") if self._kind == "terminal" else ()
         for other in others:

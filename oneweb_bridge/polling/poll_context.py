@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -65,13 +65,18 @@ class PageCaches:
         self._caches.clear()
 
 
+OnUsage = Callable[[Mapping[str, int]], Awaitable[None]]
+"""Called once a poll of usage has stored all, with the buckets that it compared, each with its effective date in ms."""
+
+
 class PollContext:
     """The store, the API, the clock and the configuration in force, as polls use them."""
 
-    def __init__(self, store: Store, api: ApiClient, config: Config, clock: Clock) -> None:
+    def __init__(self, store: Store, api: ApiClient, config: Config, clock: Clock, on_usage: OnUsage) -> None:
         self.store = store
         self.api = api
         self.config = config
+        self.on_usage = on_usage
         self.page_caches = PageCaches()
         self.unreadable: defaultdict[str, UnreadableValues] = defaultdict(UnreadableValues)
         self.stopped: defaultdict[str, samples.StoppedReports] = defaultdict(samples.StoppedReports)

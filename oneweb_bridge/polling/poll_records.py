@@ -14,7 +14,7 @@ from oneweb_bridge.decode.bounds import Bounds
 from oneweb_bridge.decode.pages import decode_record
 from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Batch, DecodedRecord, StoredRecord
+from oneweb_bridge.model.records import Batch, DecodedRecord, RecordKind, StoredRecord
 from oneweb_bridge.polling import diff, removal, samples, vanishing
 from oneweb_bridge.polling.alerts import not_believed_alerts, unreadable_alerts, values_held_alert
 from oneweb_bridge.polling.compiled_call import CompiledCall
@@ -24,6 +24,9 @@ from oneweb_bridge.polling.poll_context import PollContext, PollOutcome, set_asi
 from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.slices import slices_of
 from oneweb_bridge.store.staging import StagedRow
+
+_COMPARED_WITH: dict[RecordKind, RecordKind] = {"components": "terminal", "usage": "forecast"}
+"""The records of the same ids that are needed besides when records of a kind are compared."""
 
 
 class RecordsPoll:
@@ -38,6 +41,8 @@ class RecordsPoll:
         self._listing = RecordListing(context.api.bounds())
         self._unreadable = context.unreadable[plan.call.id]
         self._held: vanishing.HeldFields = {}
+        self._effective: dict[str, int] = {}
+        """The effective date of each usage bucket that was compared."""
 
     async def run(self) -> PollOutcome:
         """The whole poll. Raises ApiError."""
@@ -51,6 +56,8 @@ class RecordsPoll:
             async with self._context.slice_lock:
                 await self._commit_slice(staged)
         await MissingRecords(self._context, self._plan, listing).decide(self._progress, outcome)
+        if self._effective:
+            await self._context.on_usage(self._effective)
         self._unreadable.add_to(listing.problems, listing.ids)
         outcome.records, outcome.unpaged, outcome.problems = len(listing.ids), listing.unpaged, listing.problems
         outcome.alerts += unreadable_alerts(call.id, outcome.problems)
@@ -117,8 +124,10 @@ class RecordsPoll:
         ids = [record.reading.id for record in listed]
         before = await self._load_stored(listed)
         listing.listed_and_stored += len(before)
-        terminals = await self._store.records.load("terminal", ids) if plan.kind == "components" else {}
-        batch = await asyncio.to_thread(diff.compare, self._rule(), before, listed, terminals)
+        other = _COMPARED_WITH.get(plan.kind)
+        context = {} if other is None else await self._store.records.load(other, ids)
+        rule = self._rule()
+        batch = await asyncio.to_thread(diff.compare, rule, before, listed, context)
         if plan.kind == "product":
             products = [id for side, id, _ in batch.product_links if side == "product"]
             batch.stale_relations.extend(await self._store.relations.linked_terminals(products))
@@ -127,6 +136,8 @@ class RecordsPoll:
         self._outcome.events += sum(_is_event(entry.what, entry.body) for entry in batch.entries)
         self._outcome.samples += sum(entry.what in ("metric", "usage") for entry in batch.entries)
         await self._store.commit(batch)
+        if plan.kind == "usage":
+            self._effective |= {r.reading.id: diff.effective_date(r.reading.fields, rule.now) for r in listed}
 
     def _rule(self) -> diff.CompareRule:
         progress = self._outcome.progress

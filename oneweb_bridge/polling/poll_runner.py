@@ -5,6 +5,8 @@ that is proved complete is decoded, compared and committed, in slices, so that n
 whole listing and no other writer waits long. What decides is pure and runs off the event loop.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from oneweb_bridge.api.client import ApiClient
@@ -12,19 +14,25 @@ from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.polling import relation_updates
 from oneweb_bridge.polling.compiled_call import CompiledCall, compile_calls, compiled_settings
-from oneweb_bridge.polling.poll_context import PollContext, PollOutcome
+from oneweb_bridge.polling.poll_context import OnUsage, PollContext, PollOutcome
 from oneweb_bridge.polling.poll_records import RecordsPoll
 from oneweb_bridge.polling.poll_report import SKIPPED, ReportPoll
 from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.store import Store
 
 
+async def ignore_usage(_dates: Mapping[str, int]) -> None:
+    """Where nobody wants to know which buckets were polled."""
+
+
 class PollRunner:
     """Runs polls. What is compiled of the calls and cached of their pages stays until their configuration changes."""
 
-    def __init__(self, store: Store, api: ApiClient, config: Config, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, api: ApiClient, config: Config, clock: Clock, on_usage: OnUsage = ignore_usage
+    ) -> None:
         self._store = store
-        self._context = PollContext(store, api, config, clock)
+        self._context = PollContext(store, api, config, clock, on_usage)
         self._plans = compile_calls(config)
 
     def reconfigure(self, config: Config) -> None:

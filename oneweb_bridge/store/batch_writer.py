@@ -29,6 +29,7 @@ class BatchWriter:
         await self._append_entries()
         await self._write_records()
         await self._write_samples()
+        await self._write_usage_days()
         await self._write_relations()
         await self._mark_changed_devices()
         return self._head + len(self._batch.entries)
@@ -131,6 +132,17 @@ class BatchWriter:
                 if merged != before:
                     new[n.entity, n.report, n.id] = merged
         return new
+
+    async def _write_usage_days(self) -> None:
+        writes, transaction = self._batch.usage_days, self._transaction
+        await transaction.execute_many(
+            "INSERT OR REPLACE INTO usage_days VALUES (?, ?, ?)",
+            [(write.kind, write.id, write.body.decode()) for write in writes if write.body],
+        )
+        await transaction.execute_many(
+            "DELETE FROM usage_days WHERE kind = ? AND id = ?",
+            [(write.kind, write.id) for write in writes if not write.body],
+        )
 
     # ── what follows from them ─────────────────────────────────────────────────────────────────
 

@@ -90,6 +90,12 @@ UPDATE cursor SET
 WHERE output = 'mqtt';
 DELETE FROM meta WHERE name IN ('dropped', 'restore_from');
 CREATE INDEX journal_events ON journal (seq) WHERE what IN ('added', 'changed', 'removed', 'components');
+CREATE TABLE usage_days (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (kind, id)
+);
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""

@@ -34,7 +34,7 @@ RETRY_S = 5.0
 """Seconds until it is tried again where the database could not be written."""
 _EVENTS = "('added', 'changed', 'removed', 'components', 'alert')"
 _SAMPLES = "('metric', 'history', 'usage')"
-_SHORT_LIVED = "('state', 'clear')"
+_SHORT_LIVED = "('state', 'clear', 'forecast')"
 """Row types deleted within a day once they are published; needed only to restore a broker that lost its state."""
 _DAY = 86_400_000
 

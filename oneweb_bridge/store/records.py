@@ -22,6 +22,13 @@ class Records:
         )
         return {row[0]: StoredRecord(row[1].encode(), row[2]) for row in rows}
 
+    async def docs_after(self, kind: RecordKind, after: str) -> list[tuple[str, bytes]]:
+        """The next slice of stored records in the order of their ids, each with its id."""
+        rows = await self._connections.rows(
+            "SELECT id, doc FROM record WHERE kind = ? AND id > ? ORDER BY id LIMIT ?", (kind, after, slices.SLICE)
+        )
+        return [(row[0], row[1].encode()) for row in rows]
+
     async def count(self, kind: RecordKind) -> int:
         """How many records of a kind are stored."""
         return int((await self._connections.rows("SELECT count(*) FROM record WHERE kind = ?", (kind,)))[0][0])

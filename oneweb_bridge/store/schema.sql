@@ -172,6 +172,14 @@ CREATE TABLE call (
     values_held TEXT NOT NULL DEFAULT '{}'
 );
 
+-- What the forecast keeps of the use of a bucket or a pool, as JSON: amounts of days, and the newest report.
+CREATE TABLE usage_days (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (kind, id)
+);
+
 -- What commands have set, in force over the configuration file. `value` is JSON.
 CREATE TABLE setting (
     call TEXT NOT NULL,

@@ -20,6 +20,7 @@ from oneweb_bridge.store.growth import JournalGrowth
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
 from oneweb_bridge.store.staging import Staging
+from oneweb_bridge.store.usage_days import UsageDaysTable
 
 
 @contextlib.asynccontextmanager
@@ -50,6 +51,7 @@ class Store:
         self.records = Records(connections)
         self.relations = Relations(connections)
         self.samples = Samples(connections)
+        self.usage_days = UsageDaysTable(connections)
         self.progress = ProgressTable(connections)
         self.commands = CommandTables(connections)
         self.bad_answers = BadAnswers(path)

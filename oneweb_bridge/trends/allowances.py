@@ -6,11 +6,11 @@ import msgspec
 
 from oneweb_bridge.decode.values import Unparseable, parse_time
 from oneweb_bridge.trends.forecast import Allowance
-from oneweb_bridge.trends.usage_days import UsageReport
+from oneweb_bridge.trends.usage_days import UsageDays, UsageReport
 
 
 class Bucket(msgspec.Struct, frozen=True):
-    """The members of a published usage bucket that a forecast needs."""
+    """The members of a published usage bucket that a forecast needs; `ts` is when one of its values differed last."""
 
     bucket_id: str
     product_id: str | None = None
@@ -27,6 +27,7 @@ class Bucket(msgspec.Struct, frozen=True):
     valid_from: str | None = None
     valid_until: str | None = None
     entitlement_renew: str | None = None
+    ts: int = 0
 
 
 class ProductAllowance(msgspec.Struct, frozen=True):
@@ -74,31 +75,43 @@ class Share(msgspec.Struct, frozen=True):
     unlimited: bool
 
 
+MAX_GB = 1e12
+
+
+def known(amount: float | None) -> float | None:
+    """An amount of data in GB; None of one that cannot be one, with which nothing is to be reckoned."""
+    return amount if amount is not None and 0.0 <= amount <= MAX_GB else None
+
+
 def share_of(members: Sequence[Member]) -> Share:
     """What the members of an owner say together; what concerns the pool is taken from the one that is newest."""
     newest = max(members, key=lambda member: (member.ts, member.bucket.bucket_id))
     bucket = newest.bucket
     unlimited, limit = _limit(newest, members)
     if not bucket.is_shared:
-        return Share(newest, bucket.used_gb, limit, unlimited)
+        return Share(newest, known(bucket.used_gb), limit, unlimited)
     return Share(newest, _pool_use(bucket, limit, members), limit, unlimited)
 
 
 def _limit(newest: Member, members: Sequence[Member]) -> tuple[bool, float | None]:
-    """Whether there is no limit, and the limit in GB; neither where none is known. A bucket goes before its product."""
+    """Whether there is no limit, and the limit in GB; neither where none is known. A bucket goes before its product.
+
+    An allowance of 0 is none that could be used up.
+    """
     bucket = newest.bucket
     if bucket.remaining_unlimited:
         return True, None
-    if bucket.entitlement_gb is not None:
-        return False, bucket.entitlement_gb
-    if bucket.used_gb is not None and bucket.remaining_gb is not None:
-        return False, bucket.used_gb + bucket.remaining_gb
+    entitlement, used, remaining = (known(gb) for gb in (bucket.entitlement_gb, bucket.used_gb, bucket.remaining_gb))
+    if entitlement is not None:
+        return False, entitlement or None
+    if used is not None and remaining is not None:
+        return False, used + remaining or None
     products = [member.product for member in members]
     if any(product.allowance_unlimited for product in products):
         return True, None
     # Products that share an allowance bring their parts of it.
-    parts = [product.allowance_gb for product in products if product.allowance_gb is not None]
-    return False, sum(parts) if parts and len(parts) == len(products) else None
+    parts = [part for product in products if (part := known(product.allowance_gb)) is not None]
+    return False, sum(parts) or None if len(parts) == len(products) else None
 
 
 def _pool_use(bucket: Bucket, limit: float | None, members: Sequence[Member]) -> float | None:
@@ -107,11 +120,12 @@ def _pool_use(bucket: Bucket, limit: float | None, members: Sequence[Member]) ->
     A remaining amount of 0 says only that the limit was reached. Whether members show their own use or the pool's is
     not documented; what goes beyond the limit tells.
     """
-    uses = [member.bucket.used_gb for member in members if member.bucket.used_gb is not None]
-    if limit is None or bucket.remaining_gb is None:
+    uses = [used for member in members if (used := known(member.bucket.used_gb)) is not None]
+    remaining = known(bucket.remaining_gb)
+    if limit is None or remaining is None:
         return sum(uses) if uses else None
-    if bucket.remaining_gb > 0.0 or not uses:
-        return max(0.0, limit - bucket.remaining_gb)
+    if remaining > 0.0 or not uses:
+        return max(0.0, limit - remaining)
     largest = max(uses)
     return largest if largest >= limit else max(limit, sum(uses))
 
@@ -125,22 +139,22 @@ def report_of(share: Share) -> UsageReport | None:
     return UsageReport(share.newest.ts, share.used, cycle, share.limit)
 
 
-def allowance_of(share: Share, members: Iterable[Member], reached: int | None) -> Allowance:
-    """The share as what is forecast. `reached` is when its limit was reached."""
-    bucket, sizes = share.newest.bucket, [share.newest.product.overage_increment_gb]
+def allowance_of(share: Share, members: Iterable[Member], days: UsageDays) -> Allowance:
+    """The share as what is forecast, at its newest report. `days` is what is known of its use, that report included."""
+    bucket, sizes = share.newest.bucket, [known(share.newest.product.overage_increment_gb)]
     blocks = bucket.overage_blocks
     for member in members:
-        sizes.append(member.product.overage_increment_gb)
+        sizes.append(known(member.product.overage_increment_gb))
         blocks = max(blocks, member.bucket.overage_blocks)
     return Allowance(
-        ts=share.newest.ts,
+        ts=max(share.newest.ts, days.ts),
         used=share.used,
         limit=share.limit,
         unlimited=share.unlimited,
         cycle_end=cycle_end(bucket),
-        increment=next((size for size in sizes if size is not None), None),
+        increment=next((size for size in sizes if size), None),
         blocks=blocks,
-        reached=reached,
+        reached=days.reached,
     )
 
 

@@ -11,10 +11,10 @@ import msgspec
 from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.forecast import Forecast
-from oneweb_bridge.model.records import Alert, Batch, Entry, RecordWrite
-from oneweb_bridge.trends.allowances import Bucket, Member, Owner, allowance_of, share_of
+from oneweb_bridge.model.records import Alert, Batch, Entry, RecordWrite, UsageDaysWrite
+from oneweb_bridge.trends.allowances import Bucket, Member, Owner, allowance_of, report_of, share_of
 from oneweb_bridge.trends.forecast import DAY_MS, make_forecast
-from oneweb_bridge.trends.usage_days import UsageDays
+from oneweb_bridge.trends.usage_days import UsageDays, UsageReport, is_worth_storing, note_report
 
 MIN_PAUSE_MS = 3_600_000
 """Least time between two forecasts that say the same in other figures."""
@@ -70,43 +70,80 @@ class Price(msgspec.Struct, frozen=True):
 
 
 class OwnerUse(msgspec.Struct, frozen=True):
-    """A bucket or a pool with its newest members and what is kept of its use; `before` is published of the members."""
+    """A bucket or a pool with its newest members, and what is known of its use before they are added.
+
+    `stored` is what is stored of it, `shown` a newer report that was not worth storing, `before` is what was published
+    last for each member.
+    """
 
     owner: Owner
     members: Sequence[Member]
-    days: UsageDays
-    before: Mapping[str, Forecast]
+    stored: UsageDays = UsageDays()
+    shown: UsageReport | None = None
+    before: Mapping[str, Forecast] = {}
 
 
 class Forecasts(msgspec.Struct):
-    """What a poll of usage publishes and keeps: entries and records, the states of use, and alerts."""
+    """What a poll of usage gives: what is stored and published, alerts, and reports that were not worth storing."""
 
     batch: Batch
-    days: dict[Owner, UsageDays]
     alerts: list[Alert]
+    shown: dict[Owner, UsageReport | None]
 
 
 def make_forecasts(subjects: Iterable[Sequence[OwnerUse]], price: Price) -> Forecasts:
     """The forecasts that are due. Each subject comes with all of its owners: it is alerted about once."""
-    made = Forecasts(Batch(), {}, [])
+    made = Forecasts(Batch(), [], {})
     for owners in subjects:
-        latest = [(use, _publish(use, price, made.batch)) for use in owners]
-        after = {use.owner: _alerted(use, published) for use, published in latest}
-        made.days |= {use.owner: msgspec.structs.replace(use.days, alerted=after[use.owner]) for use in owners}
-        made.alerts += _alerts(latest, after)
+        latest = [_publish(use, price, made.batch) for use in owners]
+        alerted = {update.use.owner: _alerted(update) for update in latest}
+        for update in latest:
+            _keep(update, alerted[update.use.owner], made)
+        made.alerts += _alerts(latest, alerted)
     return made
 
 
-def _publish(use: OwnerUse, price: Price, batch: Batch) -> Forecast | None:
-    """Appends the forecasts of an owner's members that are due. Returns one of them, or None."""
-    allowance = allowance_of(share_of(use.members), use.members, use.days.reached)
-    made, published = make_forecast("", use.days.days, allowance), None
+class _Update(msgspec.Struct, frozen=True):
+    """An owner after its newest report, and a forecast that was published of it, if one was."""
+
+    use: OwnerUse
+    report: UsageReport | None
+    days: UsageDays
+    published: Forecast | None
+
+
+def _publish(use: OwnerUse, price: Price, batch: Batch) -> _Update:
+    """Appends the forecasts of an owner's members that are due."""
+    share = share_of(use.members)
+    report = report_of(share)
+    days = use.stored if report is None else note_report(use.stored, use.shown, report)
+    made, published = make_forecast("", days.days, allowance_of(share, use.members, days)), None
     for member in use.members:
         forecast = _for_member(made, member.bucket, use.owner, price)
-        if is_due(use.before.get(forecast.bucket_id), forecast):
+        before = use.before.get(forecast.bucket_id)
+        if is_due(before, forecast):
             _append(forecast, batch)
             published = forecast
-    return published
+            if forecast.product_id is not None and _outline(before) != _outline(forecast):
+                batch.dirty_devices.append(("product", forecast.product_id))
+    return _Update(use, report, days, published)
+
+
+def _outline(forecast: Forecast | None) -> tuple[object, ...]:
+    """What readers of a forecast have to be told when it changes: of what there are figures."""
+    return () if forecast is None else (forecast.product_id, forecast.status, forecast.overage_p50_blocks is None)
+
+
+def _keep(update: _Update, alerted: str, made: Forecasts) -> None:
+    """Stores what is known of the use, or keeps the report in mind where nothing but its time is new."""
+    owner, days = update.use.owner, msgspec.structs.replace(update.days, alerted=alerted)
+    if update.report is None:
+        return
+    if is_worth_storing(update.use.stored, days):
+        made.batch.usage_days.append(UsageDaysWrite(owner.kind, owner.id, encode(days)))
+        made.shown[owner] = None
+    else:
+        made.shown[owner] = update.report
 
 
 def _for_member(made: Forecast, bucket: Bucket, owner: Owner, price: Price) -> Forecast:
@@ -134,22 +171,24 @@ def _append(forecast: Forecast, batch: Batch) -> None:
 # ── alerts ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _alerted(use: OwnerUse, published: Forecast | None) -> str:
+def _alerted(update: _Update) -> str:
     """The end of the cycle for which the alert stands after what was published; without data it stands as before."""
+    published = update.published
     if published is None or published.status == "not_enough_data":
-        return use.days.alerted
+        return update.use.stored.alerted
     return (published.cycle_end or "") if published.exhausted_p50 is not None else ""
 
 
-def _alerts(latest: Sequence[tuple[OwnerUse, Forecast | None]], after: Mapping[Owner, str]) -> list[Alert]:
+def _alerts(latest: Sequence[_Update], alerted: Mapping[Owner, str]) -> list[Alert]:
     """The alert that an allowance will not last, once in a cycle, and that it will after all."""
-    standing = {use.days.alerted for use, _ in latest} - {""}
-    for use, published in latest:
-        if published is not None and after[use.owner] and after[use.owner] not in standing:
-            return [_alert(use, published)]
-    for use, published in latest:
-        if published is not None and use.days.alerted and not any(after.values()):
-            return [_alert(use, published)]
+    standing = {update.use.stored.alerted for update in latest} - {""}
+    for update in latest:
+        until = alerted[update.use.owner]
+        if update.published is not None and until and until not in standing:
+            return [_alert(update.use, update.published)]
+    for update in latest:
+        if update.published is not None and update.use.stored.alerted and not any(alerted.values()):
+            return [_alert(update.use, update.published)]
     return []
 
 

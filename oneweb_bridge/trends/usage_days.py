@@ -75,6 +75,17 @@ def add_report(past: UsageDays, report: UsageReport) -> UsageDays:
     )
 
 
+def note_report(stored: UsageDays, shown: UsageReport | None, report: UsageReport) -> UsageDays:
+    """What is stored with one more report, and with one before it that only `shown` has: it was not worth storing."""
+    return add_report(stored if shown is None else add_report(stored, shown), report)
+
+
+def is_worth_storing(stored: UsageDays, days: UsageDays) -> bool:
+    """Whether more than the time of the newest report has changed, or that is of another day."""
+    same = msgspec.structs.replace(days, ts=stored.ts) == stored
+    return not same or days.ts // DAY_MS != stored.ts // DAY_MS
+
+
 def _cross_midnights(past: UsageDays, ts: int, rise: float) -> tuple[float | None, tuple[tuple[int, float], ...]]:
     """The use at the begin of the day of `ts`, and the full days, those among them that have ended since."""
     gap = ts - past.ts
