@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from tests import harness
+from tests.past import Past, open_past
 
 # How long an example takes says how busy the machine is, and nothing of the program.
 hypothesis.settings.register_profile(
@@ -43,3 +44,10 @@ def abandoned_sockets() -> Iterator[None]:
     """Paho leaves the socket of a handshake that failed to be collected: now, and not within the next test."""
     yield
     gc.collect()
+
+
+@pytest.fixture
+async def past(tmp_path: Path) -> AsyncIterator[Past]:
+    """A journal and its trends."""
+    async with open_past(tmp_path) as found:
+        yield found

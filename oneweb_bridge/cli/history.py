@@ -1,105 +1,123 @@
-"""`oneweb-bridge history`: samples and events from the journal, for people, spreadsheets and scripts."""
+"""`oneweb-bridge history`: samples and events from the journal and the trends, for people, spreadsheets and scripts."""
 
-import csv
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.commands.decode import time_range
-from oneweb_bridge.encoding import rfc3339
-from oneweb_bridge.model.records import Row
-from oneweb_bridge.store import journal
+from oneweb_bridge.config.units import parse_duration
+from oneweb_bridge.trends.items import BinItem, Item, Selection, iter_bins, iter_items
+from oneweb_bridge.trends.lines import (
+    CSV_BINS_HEAD,
+    CSV_HEAD,
+    csv_lines,
+    csv_lines_of_bins,
+    json_line,
+    json_line_of_bins,
+    table_line,
+    table_lines_of_bins,
+)
+from oneweb_bridge.trends.reading import History, open_history
+from oneweb_bridge.trends.series import Span
 
 Form = Literal["table", "csv", "json"]
-_EVENTS = ("added", "changed", "removed", "components")
-_OWN = ("imei", "product_id", "bucket_id", "report", "time", "ts")
+Progress = Callable[[float], None]
+"""Hears which part of the span is read, from 0 to 1."""
+MIN_EVERY_S = 60.0
+MAX_BINS = 500_000
+"""More intervals than anybody reads: 2 years have 210 240 of 5 minutes."""
+OLDEST_MS = 1_546_300_800_000
+"""2019-01-01, before which no sample is believed: see docs/guarantees.md."""
+DAY_MS = 86_400_000
 
 
 class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked: a terminal or a product, perhaps one report, and a span of time."""
+    """What is asked: a terminal or a product, perhaps one report, a span of time, and perhaps intervals of it."""
 
     imei: str | None = None
     product: str | None = None
     report: str | None = None
     since: str = "24h"
     until: str | None = None
+    every: str | None = None
+
+    def selection(self) -> Selection:
+        """What it selects. Raises ValueError for a span that is none."""
+        span = Span(*time_range(self.since, self.until, SYSTEM.wall()))
+        if self.imei is None:
+            return Selection("product", self.product or "", span, self.report)
+        return Selection("terminal", self.imei, span, self.report)
+
+    def every_ms(self, span: Span) -> int | None:
+        """The length of an interval in ms. Raises ValueError for one that is too short for this span."""
+        if self.every is None:
+            return None
+        try:
+            seconds = parse_duration(self.every)
+        except ValueError as error:
+            raise ValueError(f"every: {error}") from None
+        if seconds < MIN_EVERY_S:
+            raise ValueError(f"every: expected at least 1m, got {self.every[:40]!r}")
+        every = round(seconds * 1000)
+        known = min(span.until, SYSTEM.now() + DAY_MS) - max(span.since, OLDEST_MS)
+        if known > every * MAX_BINS:
+            raise ValueError(
+                f"every: expected at most {MAX_BINS} intervals, got {known // every}: choose longer ones, "
+                "or a shorter span with --since and --until"
+            )
+        return every
 
 
-async def print_history(path: Path, question: HistoryQuery, form: Form, write: Callable[[str], None]) -> None:
-    """Writes everything that answers the question, oldest row first, without holding it. Raises ValueError."""
-    since, until = time_range(question.since, question.until, SYSTEM.wall())
-    whose = ("product", question.product or "") if question.imei is None else ("terminal", question.imei)
-    lines = _WRITERS[form]()
-    async with journal.open_journal(path, "history", read_only=True) as rows:
-        after = 0
-        while page := await rows.history(whose, since, until, after):
-            for row in page:
-                if _asked_for(row, question.report):
-                    lines.write(row, write)
-            after = page[-1].seq
+def print_history(
+    files: tuple[Path, Path], query: HistoryQuery, form: Form, write: Callable[[str], None], progress: Progress
+) -> None:
+    """Writes everything that answers the query, oldest first, without holding it. `files`: database and trends.
+
+    Raises ValueError for a query that cannot be answered, and StoreError.
+    """
+    chosen = query.selection()
+    every = query.every_ms(chosen.span)
+    with open_history(*files) as history:
+        if every is None:
+            _write(_until_end(iter_items(history, chosen), history, chosen, progress), _ITEMS[form], write)
+        else:
+            _write(_until_end(iter_bins(history, chosen, every), history, chosen, progress), _BINS[form], write)
 
 
-def _asked_for(row: Row, report: str | None) -> bool:
-    if report is None:
-        return True
-    return row.what == "usage" if report == "usage" else row.name == report and row.what in ("metric", "history")
+def _until_end(
+    items: Iterator[Item] | Iterator[BinItem], history: History, chosen: Selection, progress: Progress
+) -> Iterator[Item | BinItem]:
+    """The same items; tells how far they are."""
+    known = history.known_span(chosen.entity, chosen.id) or chosen.span
+    begin, end = max(known.since, chosen.span.since), min(known.until, chosen.span.until)
+    for item in items:
+        progress(min(1.0, max(0.0, (item.ts - begin) / max(end - begin, 1))))
+        yield item
 
 
-def _said(row: Row) -> dict[str, Any]:
-    """What a row says beside whose it is and when."""
-    body: dict[str, Any] = msgspec.json.decode(row.body)
-    if row.what in ("metric", "history", "usage"):
-        return {name: value for name, value in body.items() if name not in _OWN}
-    if row.what == "components" and "changed" not in body:
-        return {}
-    changed = body.get("changed", {})
-    return {name: f"{_shown(change['from'])} → {_shown(change['to'])}" for name, change in changed.items()}
+def _write(
+    items: Iterator[Item | BinItem], form: tuple[str, Callable[..., object]], write: Callable[[str], None]
+) -> None:
+    head, lines_of = form
+    for item in items:
+        if head:
+            write(head)
+            head = ""
+        lines = lines_of(item)
+        for line in [lines] if isinstance(lines, str) else lines:  # type: ignore[attr-defined]  # a text or several
+            write(line)
 
 
-def _shown(value: Any) -> str:
-    return "(none)" if value is None else str(value)
-
-
-def _kind(row: Row) -> str:
-    if row.what in _EVENTS:
-        return "changed" if row.what == "components" else row.what
-    return "usage" if row.what == "usage" else row.name
-
-
-class _Table:
-    def write(self, row: Row, write: Callable[[str], None]) -> None:
-        said = "  ".join(f"{name}={value}" for name, value in _said(row).items())
-        write(f"{rfc3339(row.ts)}  {_kind(row):18}  {said}".rstrip())
-
-
-class _JsonLines:
-    def write(self, row: Row, write: Callable[[str], None]) -> None:
-        said = {"time": rfc3339(row.ts), "ts": row.ts, "kind": _kind(row), "data": msgspec.Raw(row.body)}
-        write(msgspec.json.encode(said).decode())
-
-
-class _Csv:
-    """One line per value, because reports differ in their columns."""
-
-    def __init__(self) -> None:
-        self._begun = False
-
-    def write(self, row: Row, write: Callable[[str], None]) -> None:
-        if not self._begun:
-            self._begun = True
-            write("time,id,kind,name,value")
-        for name, value in _said(row).items() or [("", "")]:
-            out = io.StringIO()
-            csv.writer(out, lineterminator="").writerow((rfc3339(row.ts), row.id, _kind(row), name, value))
-            write(out.getvalue())
-
-
-_WRITERS: dict[Form, Callable[[], _Table | _JsonLines | _Csv]] = {
-    "table": _Table,
-    "csv": _Csv,
-    "json": _JsonLines,
+_ITEMS: dict[Form, tuple[str, Callable[..., object]]] = {
+    "table": ("", table_line),
+    "csv": (CSV_HEAD, csv_lines),
+    "json": ("", json_line),
+}
+_BINS: dict[Form, tuple[str, Callable[..., object]]] = {
+    "table": ("", table_lines_of_bins),
+    "csv": (CSV_BINS_HEAD, csv_lines_of_bins),
+    "json": ("", json_line_of_bins),
 }

@@ -17,6 +17,7 @@ import msgspec
 
 from oneweb_bridge import __version__
 from oneweb_bridge.cli import logs
+from oneweb_bridge.cli.progress import show_percent
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks, secrets_of
 from oneweb_bridge.config.read import load, require_credentials
@@ -24,7 +25,7 @@ from oneweb_bridge.config.schema import Config, Log
 from oneweb_bridge.config.units import parse_duration
 from oneweb_bridge.config.write import dump_yaml, yaml_text
 from oneweb_bridge.files import refusal_of
-from oneweb_bridge.store.errors import StoreDamaged, StoreError
+from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 
 DONE, FAILED, WRONG = 0, 1, 2
 CANCEL_AGAIN_S = 4.0
@@ -148,13 +149,14 @@ def _add_poll_and_set(commands: Any) -> None:
 
 
 def _add_history(commands: Any) -> None:
-    history = _add(commands, "history", _history, "prints samples and events from the journal")
+    history = _add(commands, "history", _history, "prints samples and events from the journal and the trends")
     whose = history.add_mutually_exclusive_group(required=True)
     whose.add_argument("--imei", metavar="I")
     whose.add_argument("--product", metavar="P")
     history.add_argument("--report", metavar="R", help="only this report, for example signal_quality")
     history.add_argument("--since", default="24h", metavar="T", help="a time, or a duration before now (default 24h)")
     history.add_argument("--until", metavar="T", help="a time, or a duration before now")
+    history.add_argument("--every", metavar="D", help="min, mean, max and count of each interval, for example 1h")
     form = history.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true")
     form.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -360,26 +362,19 @@ def _set(options: argparse.Namespace) -> int:
 
 def _history(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import history as past
+    from oneweb_bridge.trends.task import path_of
 
     found = _loaded(options, Masks())
     form: past.Form = "csv" if options.csv else "json" if options.json else "table"
+    given = ("imei", "product", "report", "since", "until", "every")
+    query = past.HistoryQuery(**{name: getattr(options, name) for name in given})
     try:
-        asyncio.run(
-            past.print_history(
-                Path(found.state.path),
-                past.HistoryQuery(
-                    imei=options.imei,
-                    product=options.product,
-                    report=options.report,
-                    since=options.since,
-                    until=options.until,
-                ),
-                form,
-                print,
-            )
-        )
+        with show_percent("of the span read", shown=sys.stderr.isatty() and not sys.stdout.isatty()) as progress:
+            past.print_history((Path(found.state.path), path_of(found)), query, form, print, progress)
     except ValueError as error:
         return _refuse(f"history: {error}", WRONG)
+    except (StoreUnavailable, StoreDamaged) as error:
+        return _refuse(f"history: the database or the trends cannot be read ({error}): try again", FAILED)
     return DONE
 
 

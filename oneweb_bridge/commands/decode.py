@@ -1,6 +1,7 @@
 """Decodes payloads of the command topics. What is wrong is a BadCommand of one sentence. Pure."""
 
 import contextlib
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Literal, TypeVar
 
@@ -8,7 +9,6 @@ import msgspec
 
 from oneweb_bridge.config.units import MAX_INTERVAL_S, MAX_QUANTITY_CHARS, MIN_INTERVAL_S, parse_duration
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.mqtt.topics import CommandTopic
 
 MAX_COMMAND_BYTES = 4096
@@ -238,6 +238,7 @@ def command_identity(payload: bytes, id: str | None) -> str:
 
 MAX_TIME_MS = 253_402_300_800_000
 """The end of the year 9999 in ms since the epoch, beyond which no time can be written."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_FROM = 1e9
 """Numbers from here on are seconds since the epoch; smaller ones are seconds before now."""
 
@@ -260,8 +261,8 @@ def _parse_instant(name: str, value: str | float, now: float) -> int:
         return _to_ms(value, now)
     except (ValueError, ArithmeticError):
         raise ValueError(
-            f"{name}: expected a time like 2025-06-17T13:40:07Z, or how long ago like 24h, between 1970 and 9999, "
-            f"got {str(value)[:40]!r}"
+            f"{name}: expected a time like 2025-06-17T13:40:07Z, with its zone, or how long ago like 24h, "
+            f"in the years 1 to 9999, got {str(value)[:40]!r}"
         ) from None
 
 
@@ -273,10 +274,19 @@ def _to_ms(value: str | float, now: float) -> int:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return _bounded((now - parse_duration(value)) * 1000)
-        return _bounded(parse_time(value) or -1)
+        return _bounded(_time_of(value))
     if value < EPOCH_FROM:
         return _bounded((now - parse_duration(value)) * 1000)
     return _bounded(value if value >= 1e11 else value * 1000)
+
+
+def _time_of(text: str) -> int:
+    """The time of a text in ms since the epoch. What lies before the epoch counts as the epoch: nothing is older."""
+    moment = datetime.fromisoformat(text.upper())
+    if moment.tzinfo is None:
+        # Whoever leaves the zone out means one of two, and would get hours that were not asked for.
+        raise ValueError
+    return max(0, round((moment - EPOCH) / timedelta(milliseconds=1)))
 
 
 def _bounded(ms: float) -> int:

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.store.errors import StoreError, named_errors
 from oneweb_bridge.store.sample_rows import SampleRows, open_sample_rows
@@ -18,6 +19,7 @@ from oneweb_bridge.trends.chunks import (
     CORRECTED,
     DAY_MS,
     USAGE,
+    ChunkError,
     Samples,
     StreamKey,
     decode_chunk,
@@ -91,21 +93,31 @@ class History:
     def read_days(
         self, stream: StreamKey, span: Span, names: Sequence[str] | None = None
     ) -> Iterator[tuple[int, Samples]]:
-        """The same, one day (since the epoch) after the other; days without samples are left out.
-
-        Raises ChunkError.
-        """
+        """The same, one day (since the epoch) after the other; days without samples are left out."""
         # In this order: what is folded and trimmed after the journal was read is in the chunks that are read then.
         unfolded = self._unfolded(stream, span)
         folded = self._folded(stream, span)
         for day in sorted(unfolded.keys() | folded.keys()):
             body, rows = folded.get(day), unfolded.get(day)
-            samples = Samples() if body is None else decode_chunk(body, day, names if rows is None else None)
+            samples = self._decode(stream, day, body, names if rows is None else None)
             if rows is not None:
                 samples = merge(stream, samples, read_documents(stream, rows))
             samples = samples.between(span.since, span.until)
             if samples.ts:
                 yield day, samples
+
+    @staticmethod
+    def _decode(stream: StreamKey, day: int, body: bytes | None, names: Sequence[str] | None) -> Samples:
+        if body is None:
+            return Samples()
+        try:
+            return decode_chunk(body, day, names)
+        except ChunkError as error:
+            date = rfc3339(day * DAY_MS)[:10]
+            raise StoreError(
+                f"the trends of {stream.report} of {stream.id} on {date} cannot be read ({error}): "
+                "put a backup of the trends in their place, or ask for other days"
+            ) from None
 
     def last_before(self, stream: StreamKey, moment: int) -> Samples:
         """The newest sample before a moment, or none."""

@@ -1,0 +1,159 @@
+"""`oneweb-bridge history`: the forms of its lines, and sentences for what cannot be asked."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oneweb_bridge.cli import main as cli
+from oneweb_bridge.cli.history import HistoryQuery, print_history
+from oneweb_bridge.clock import Clock
+from oneweb_bridge.model.records import Batch, Entry
+from oneweb_bridge.store import store
+from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.trends.chunks import DAY_MS
+from tests.past import BEGIN, HOUR, Past, changed, sample, traffic, usage
+
+SPAN = {"since": "0001-01-01T00:00:00Z", "until": "9999-12-31T23:59:59Z"}
+
+
+def printed(past: Past, form: Any = "table", **query: Any) -> list[str]:
+    """The lines of a query over everything."""
+    lines: list[str] = []
+    given = {"imei": "T", **SPAN, **query}
+    print_history((past.path, past.trends), HistoryQuery(**given), form, lines.append, lambda _: None)
+    return lines
+
+
+async def test_lines_are_the_same_before_and_after_folding(past: Past) -> None:
+    """A table, CSV and JSON lines: a sample with its values, an event with what changed."""
+    await past.write(
+        sample(BEGIN, sinr_db=1.0, mode="=cmd()"), changed(BEGIN + 1), sample(BEGIN, sinr_db=2.0, mode="=cmd()")
+    )
+    for _ in range(2):
+        table, as_csv, as_json = (printed(past, form) for form in ("table", "csv", "json"))
+        assert table == [
+            "2024-10-04T00:00:00.000Z  signal_quality      sinr_db=2.0  mode==cmd()  corrected=True",
+            "2024-10-04T00:00:00.001Z  changed             state=online → offline",
+        ]
+        assert as_csv == [
+            "time,id,kind,name,value",
+            "2024-10-04T00:00:00.000Z,T,signal_quality,sinr_db,2.0",
+            "2024-10-04T00:00:00.000Z,T,signal_quality,mode,'=cmd()",
+            "2024-10-04T00:00:00.000Z,T,signal_quality,corrected,True",
+            "2024-10-04T00:00:00.001Z,T,changed,state,online → offline",
+        ]
+        first, second = (json.loads(line) for line in as_json)
+        assert list(first) == ["time", "ts", "kind", "data"]
+        assert (first["kind"], first["ts"], first["data"]["sinr_db"]) == ("signal_quality", BEGIN, 2.0)
+        assert second["data"]["changed"] == {"state": {"from": "online", "to": "offline"}}
+        past.fold()
+    assert printed(past, report="traffic") == []
+    assert len(printed(past, report="signal_quality")) == 1
+
+
+async def test_intervals_have_min_mean_max_and_count(past: Past) -> None:
+    """Of raw values, counters too; numbers only, no events."""
+    await past.write(*(sample(BEGIN + m * 60_000, sinr_db=float(m), s="x") for m in (0, 30, 90)))
+    await past.write(traffic(BEGIN + 1, 5), changed(BEGIN))
+    for _ in range(2):
+        assert [json.loads(line) for line in printed(past, "json", every="1h")] == [
+            {
+                "time": "2024-10-04T00:00:00.000Z",
+                "ts": BEGIN,
+                "kind": "signal_quality",
+                "every": 3600,
+                "data": {"sinr_db": {"min": 0.0, "mean": 15.0, "max": 30.0, "count": 2}},
+            },
+            {
+                "time": "2024-10-04T00:00:00.000Z",
+                "ts": BEGIN,
+                "kind": "traffic",
+                "every": 3600,
+                "data": {"tx_bytes": {"min": 5, "mean": 5.0, "max": 5, "count": 1}},
+            },
+            {
+                "time": "2024-10-04T01:00:00.000Z",
+                "ts": BEGIN + HOUR,
+                "kind": "signal_quality",
+                "every": 3600,
+                "data": {"sinr_db": {"min": 90.0, "mean": 90.0, "max": 90.0, "count": 1}},
+            },
+        ]
+        assert printed(past, "csv", every="7d", report="signal_quality") == [
+            "time,id,kind,name,min,mean,max,count",
+            "2024-10-03T00:00:00.000Z,T,signal_quality,sinr_db,0.0,40.0,90.0,3",
+        ]
+        past.fold()
+
+
+async def test_usage_of_a_product_is_shown(past: Past) -> None:
+    """Its buckets, under its own id."""
+    await past.write(usage(BEGIN, 1.5))
+    for _ in range(2):
+        lines = printed(past, "csv", imei=None, product="P", report="usage")
+        assert lines[1:] == ["2024-10-04T00:00:00.000Z,P,usage,used_gb,1.5"]
+        past.fold()
+
+
+async def test_first_component_list_is_no_event(tmp_path: Path) -> None:
+    """It was not published as one; later ones show what changed, without what the row has for the bridge."""
+    body = b'{"components":{"a":"2"},"changed":{"components.a":{"from":"1","to":"2"}},"record":{"imei":"T"}}'
+    entries = [
+        Entry("terminal", "T", "components", "", BEGIN, b'{"components":{"a":"1"}}'),
+        Entry("terminal", "T", "components", "", BEGIN + 1, body),
+        Entry("terminal", "T", "removed", "", BEGIN + 2, b'{"record":{"imei":"T"},"clears":["state"]}'),
+    ]
+    async with store.open_store(tmp_path / "bridge.db", Clock(lambda: 2.0, lambda: 2.0, "a boot")) as db:
+        await db.commit(Batch(entries=entries))
+        lines = [json.loads(line) for line in printed(Past(db, tmp_path), "json")]
+    assert [line["kind"] for line in lines] == ["changed", "removed"]
+    assert list(lines[0]["data"]) == ["changed", "record"]
+    assert lines[1]["data"] == {"record": {"imei": "T"}}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--every", "0"),
+        ("--every", "59s"),
+        ("--every", "soon"),
+        ("--every", "1m", "--since", "2022-01-01T00:00:00Z", "--until", "2025-01-01T00:00:00Z"),
+        ("--every", "1m", "--since", "0001-01-01T00:00:00Z", "--until", "9999-12-31T00:00:00Z"),
+        ("--since", "2025-06-17T13:40:07"),
+        ("--until", "2025-06-17"),
+        ("--since", "2025-06-17T13:40:07Z", "--until", "2025-06-17T13:40:07Z"),
+        ("--since", "0000-01-01T00:00:00Z"),
+        ("--until", "0001-01-01T00:00:00Z"),
+    ],
+)
+def test_what_cannot_be_asked_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: tuple[str, ...]
+) -> None:
+    """Exit 2, and one sentence that names the option, also where there is no database."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["history", "--imei", "T", *wrong]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("oneweb-bridge: history: ")
+    assert len(err.splitlines()) == 1
+    assert wrong[0].strip("-") in err or "until" in err
+
+
+async def test_years_of_days_are_asked_for_from_year_1_to_9999(past: Past) -> None:
+    """The longest span there is has few intervals of a day."""
+    await past.write(sample(BEGIN, sinr_db=1.0), sample(BEGIN + 3 * DAY_MS, sinr_db=2.0))
+    assert len(printed(past, "csv", every="1d")) == 3
+
+
+async def test_chunk_that_cannot_be_read_is_a_sentence(past: Past) -> None:
+    """It names the report, the id and the day."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    past.fold()
+    with sqlite3.connect(past.trends) as db:
+        db.execute("UPDATE fine SET body = x'00'")
+    db.close()
+    with pytest.raises(StoreError, match="signal_quality of T on 2024-10-04 cannot be read"):
+        printed(past)
