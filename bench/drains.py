@@ -12,8 +12,8 @@ from bench import floor
 from bench.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.model.records import Batch, Entry
+from oneweb_bridge.mqtt.context import PublisherCallbacks
 from oneweb_bridge.mqtt.publisher import Publisher
-from oneweb_bridge.mqtt.session import PublisherCallbacks
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal, store
 
