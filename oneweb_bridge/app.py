@@ -32,7 +32,8 @@ from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import announcements, housekeeping, journal, query_thread, store
 from oneweb_bridge.trends.forecaster import Forecaster
-from oneweb_bridge.trends.task import Clocks, Folder, open_folder
+from oneweb_bridge.trends.replay import ReplayQuery, read_pages
+from oneweb_bridge.trends.task import Clocks, Folder, open_folder, path_of
 from oneweb_bridge.web import health
 from oneweb_bridge.web.access import rules_of
 from oneweb_bridge.web.console import Console
@@ -106,7 +107,7 @@ async def run(
             inbox,
             parts.poller,
             parts.store,
-            _requests(publisher, announcer),
+            _requests(publisher, announcer, parts.path, path_of(config)),
             clock,
             base=parts.tree.base,
             is_mqtt5=config.mqtt.protocol == "5",
@@ -137,11 +138,15 @@ async def run(
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
 
 
-def _requests(publisher: Publisher, announcer: Announcer) -> BrokerRequests:
+def _requests(publisher: Publisher, announcer: Announcer, database: Path, trends: Path) -> BrokerRequests:
+    async def replay(query: ReplayQuery) -> int:
+        async with contextlib.aclosing(read_pages(database, trends, query)) as pages:
+            return await publisher.replay(pages)
+
     return BrokerRequests(
         republish=publisher.republish,
         republish_discovery=announcer.republish_all,
-        replay=publisher.replay,
+        replay=replay,
         purge=publisher.purge,
     )
 

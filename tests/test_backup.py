@@ -366,7 +366,7 @@ async def test_replay_of_a_restored_database_has_the_old_ids(tmp_path: Path) -> 
         async with bench(tmp_path, port) as made, made.publishing() as running:
             await recorder.until(lambda: running.connected_since is not None)
             before = len(recorder.messages)
-            assert await running.replay(None, None, 0, 1 << 62) == 3
+            assert await running.replay(made.pages()) == 3
             await recorder.until(lambda: replayed_ids(recorder, before) == known)
 
     assert made.alerts == []

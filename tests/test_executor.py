@@ -20,7 +20,7 @@ from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Response, Result
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poller import Poller
-from oneweb_bridge.store import journal
+from oneweb_bridge.trends.replay import ReplayQuery, read_pages
 from tests.polls import Bench, bench, configured
 
 VALUES: tuple[str, ...] = (
@@ -48,7 +48,7 @@ MEMBERS = {
     "polling/all/set": ("enabled", "interval", "id"),
     "polling/sites/poll": ("id", "source"),
     "request/republish": ("what", "id"),
-    "request/replay": ("since", "until", "imei", "product_id", "report", "id"),
+    "request/replay": ("since", "until", "imei", "product_id", "report", "every", "id"),
     "request/release": ("call", "id"),
     "request/purge": ("id",),
 }
@@ -58,9 +58,9 @@ BARE_TOPICS = (*MEMBERS, "polling/sites/enabled/set", "polling/sites/interval/se
 class Answers:
     """Keeps what is answered, and looks into the journal for a replay as the publisher does."""
 
-    def __init__(self, rows: journal.Journal) -> None:
+    def __init__(self, directory: Path) -> None:
         self.sent: list[Message] = []
-        self._rows = rows
+        self._directory = directory
 
     def command(self, topic: str, payload: bytes, *, retain: bool = False) -> CommandMessage:
         """A command whose answer is kept."""
@@ -76,8 +76,9 @@ class Answers:
 
         return answer
 
-    async def replay(self, whose: tuple[str, str] | None, report: str | None, since: int, until: int) -> int:
-        return len(await self._rows.history(whose, since, until)) + (report is None)
+    async def replay(self, query: ReplayQuery) -> int:
+        pages = read_pages(self._directory / "bridge.db", self._directory / "bridge.trends.db", query)
+        return sum([len(page) async for page in pages])
 
     async def republish(self) -> int:
         return 0
@@ -90,24 +91,23 @@ async def executing(b: Bench, tmp_path: Path) -> AsyncIterator[tuple[Inbox, Answ
     """An executor at work over a poller that does not poll."""
     poller, inbox = Poller(b.runner, b.store, b.api, configured(b.sim.url), b.clock), Inbox()
     await poller.load()
-    async with journal.open_journal(tmp_path / "bridge.db", "mqtt", read_only=True) as rows:
-        answers = Answers(rows)
-        requests = BrokerRequests(
-            republish=answers.republish,
-            republish_discovery=answers.republish,
-            replay=answers.replay,
-            purge=answers.purge,
-        )
-        obeying = Executor(
-            inbox, poller, b.store, requests, b.clock, base="oneweb", is_mqtt5=True, answer_to=answers.answer_to
-        )
-        task = asyncio.create_task(obeying.run())
-        try:
-            yield inbox, answers
-            assert not task.done() or task.result() is None
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    answers = Answers(tmp_path)
+    requests = BrokerRequests(
+        republish=answers.republish,
+        republish_discovery=answers.republish,
+        replay=answers.replay,
+        purge=answers.purge,
+    )
+    obeying = Executor(
+        inbox, poller, b.store, requests, b.clock, base="oneweb", is_mqtt5=True, answer_to=answers.answer_to
+    )
+    task = asyncio.create_task(obeying.run())
+    try:
+        yield inbox, answers
+        assert not task.done() or task.result() is None
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def payloads() -> Iterator[tuple[str, bytes]]:

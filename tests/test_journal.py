@@ -206,30 +206,3 @@ async def test_restore_is_noted_for_each_output_until_it_is_done(db: Store, rows
         await rows.clear_restore_from()
         assert await rows.restore_from() is None
         assert await other.restore_from() == 16
-
-
-# --- history --------------------------------------------------------------------------------------
-
-
-async def test_history_is_by_owner_and_own_time(db: Store, rows: Journal) -> None:
-    """History has the events and samples of one id whose own time is in [since, until), in journal order."""
-    told = [
-        entry(ts=10),
-        entry(what="history", ts=5),
-        entry("U", ts=10),
-        entry("T", entity="product", ts=10),
-        entry(what="changed", ts=20),
-        entry(what="state", ts=10),
-        entry(what="alert", ts=10),
-        entry(what="clear", ts=10),
-        entry(what="components", ts=19),
-    ]
-    await db.commit(Batch(entries=told))
-
-    async def found(since: int, until: int, after: int = 0) -> list[int]:
-        return [row.seq for row in await rows.history(("terminal", "T"), since, until, after)]
-
-    assert await found(0, 99) == [1, 2, 5, 9]
-    assert await found(10, 20) == [1, 9]
-    assert await found(0, 99, after=2) == [5, 9]
-    assert [row.seq for row in await rows.history(None, 10, 11)] == [1, 3, 4]

@@ -22,7 +22,7 @@ from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.command import CommandMessage
-from oneweb_bridge.model.records import Batch, Entry, Message, Positions, RecordWrite
+from oneweb_bridge.model.records import Batch, Entry, Message, Positions, RecordWrite, Row
 from oneweb_bridge.model.status import Response
 from oneweb_bridge.mqtt import cursor, drain, look, probing, publisher, refusals, sender, twins
 from oneweb_bridge.mqtt.context import PublisherCallbacks
@@ -95,6 +95,10 @@ class Bench:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             log.removeHandler(counter)
+
+    async def pages(self) -> AsyncIterator[list[Row]]:
+        """Every row, for a replay."""
+        yield await self.rows.after(0, 10**6)
 
     async def drained(self, patience: float = 30.0) -> None:
         """Waits until the cursor stands at the end of the journal, and nothing waits."""

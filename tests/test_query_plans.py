@@ -235,8 +235,6 @@ async def _use_journal(rows: journal.Journal) -> None:
     await rows.rows_of_id_after("T", 0)
     await rows.restore_from()
     await rows.clear_restore_from()
-    await rows.history(("terminal", "T"), 0, 9)
-    await rows.history(None, 0, 9)
 
 
 async def _use_devices(known: announcements.Devices) -> None:

@@ -1,15 +1,18 @@
 """The trends and the journal together: every sample once, at its time, before and after folding and trimming."""
 
+import contextlib
 import sqlite3
 import threading
 
 import pytest
 
+from oneweb_bridge.model.records import Batch, NewestSampleWrite, Row
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.trends.chunks import DAY_MS, StreamKey
 from oneweb_bridge.trends.fold import FoldRules, Moment, fold_trends
 from oneweb_bridge.trends.items import Selection, iter_bins, iter_items, last_of_each
 from oneweb_bridge.trends.reading import open_history
+from oneweb_bridge.trends.replay import ReplayQuery, iter_pages, read_pages
 from oneweb_bridge.trends.series import Indicator, SeriesQuery, Span
 from tests.past import BEGIN, EVER, HOUR, SIGNAL, Past, changed, sample, traffic, usage
 
@@ -247,3 +250,55 @@ async def test_counter_is_shown_as_rate_raw_or_total(past: Past) -> None:
         [0, 600, 600, 1200, 1800],
     ]
     assert [line.unit for line in lines] == ["B/s", "B", "B"]
+
+
+# ── what is replayed ───────────────────────────────────────────────────────────────────────────
+
+
+def replayed(
+    past: Past, owner: tuple[str, str] | None, *, every: int | None = None, report: str | None = None
+) -> list[Row]:
+    """The rows that `request/replay` sends."""
+    query = ReplayQuery(owner=owner, report=report, span=EVER, every_ms=every)
+    return [row for page in iter_pages(past.path, past.trends, query) for row in page]
+
+
+async def test_replay_reaches_as_far_back_as_the_trends(past: Past) -> None:
+    """Each sample once, as it was, of one or of everybody; then the events that the journal still has."""
+    newest = [NewestSampleWrite("terminal", "signal_quality", id, 5, 7, b"{}", None, "sinr_db=n") for id in ("T", "U")]
+    entries = [sample(BEGIN + h * HOUR, id, sinr_db=float(h)) for h in (0, 1, 25) for id in ("T", "U")]
+    await past.db.commit(Batch(entries=[*entries, changed(BEGIN)], newest=newest))
+    for _ in range(2):
+        everybody = replayed(past, None)
+        assert [(row.id, row.ts - BEGIN) for row in everybody if row.what == "history"] == [
+            *(("T", 0), ("T", HOUR), ("U", 0), ("U", HOUR)),
+            *(("T", 25 * HOUR), ("U", 25 * HOUR)),
+        ]
+        assert {row.body for row in everybody if row.what == "history"} == {entry.body for entry in entries}
+        assert [row.what for row in replayed(past, ("terminal", "U"))] == ["history"] * 3
+        assert replayed(past, None, report="traffic") == []
+        past.trim(past.fold().folded_through - 1)
+    assert [row.what for row in replayed(past, None)].count("changed") == 1
+
+
+async def test_replay_thins_out_to_the_last_sample_of_each_interval(past: Past) -> None:
+    """As it was, whatever the interval has to do with days; events are left out."""
+    newest = [NewestSampleWrite("terminal", "signal_quality", "T", 5, 7, b"{}", None, "sinr_db=n")]
+    await past.db.commit(Batch(entries=[changed(BEGIN), *(sample(BEGIN + h * HOUR) for h in range(40))], newest=newest))
+    five = 5 * HOUR
+    expected = sorted({(BEGIN + h * HOUR) // five: BEGIN + h * HOUR for h in range(40)}.values())
+    for _ in range(2):
+        assert [row.ts for row in replayed(past, None, every=five)] == expected
+        assert [row.ts for row in replayed(past, ("terminal", "T"), every=five)] == expected
+        past.fold()
+
+
+async def test_replay_is_read_in_pages_and_can_be_ended(past: Past) -> None:
+    """Pages of a bounded size, in a thread; one that is ended leaves nothing open."""
+    await past.write(*(sample(BEGIN + m * 1000) for m in range(1200)))
+    query = ReplayQuery(owner=("terminal", "T"), report=None, span=EVER)
+    sizes = [len(page) async for page in read_pages(past.path, past.trends, query)]
+    assert sizes == [500, 500, 200]
+    async with contextlib.aclosing(read_pages(past.path, past.trends, query)) as pages:
+        assert len(await anext(pages)) == 500
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("replay")]

@@ -7,8 +7,7 @@ from typing import Literal
 import msgspec
 
 from oneweb_bridge.clock import SYSTEM
-from oneweb_bridge.commands.decode import time_range
-from oneweb_bridge.config.units import parse_duration
+from oneweb_bridge.commands.decode import parse_every, time_range
 from oneweb_bridge.trends.items import BinItem, Item, Selection, iter_bins, iter_items
 from oneweb_bridge.trends.lines import (
     CSV_BINS_HEAD,
@@ -26,7 +25,6 @@ from oneweb_bridge.trends.series import Span
 Form = Literal["table", "csv", "json"]
 Progress = Callable[[float], None]
 """Hears which part of the span is read, from 0 to 1."""
-MIN_EVERY_S = 60.0
 MAX_BINS = 500_000
 """More intervals than anybody reads: 2 years have 210 240 of 5 minutes."""
 OLDEST_MS = 1_546_300_800_000
@@ -55,13 +53,7 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
         """The length of an interval in ms. Raises ValueError for one that is too short for this span."""
         if self.every is None:
             return None
-        try:
-            seconds = parse_duration(self.every)
-        except ValueError as error:
-            raise ValueError(f"every: {error}") from None
-        if seconds < MIN_EVERY_S:
-            raise ValueError(f"every: expected at least 1m, got {self.every[:40]!r}")
-        every = round(seconds * 1000)
+        every = parse_every(self.every)
         known = min(span.until, SYSTEM.now() + DAY_MS) - max(span.since, OLDEST_MS)
         if known > every * MAX_BINS:
             raise ValueError(

@@ -54,6 +54,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     imei: str | None = None
     product_id: str | None = None
     report: str | None = None
+    every: str | float | None = None
 
 
 Command = Set | Poll | Request
@@ -89,6 +90,7 @@ class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     imei: str | None = None
     product_id: str | None = None
     report: str | None = None
+    every: str | float | None = None
 
 
 class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -253,6 +255,20 @@ def time_range(since: str | float | None, until: str | float | None, now: float)
     if end <= begin:
         raise ValueError("until: expected a time after since")
     return begin, end
+
+
+MIN_EVERY_S = 60.0
+
+
+def parse_every(value: str | float) -> int:
+    """The length in ms of the intervals in which values are thinned out. Raises ValueError with a sentence."""
+    try:
+        seconds = parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"every: {error}") from None
+    if seconds < MIN_EVERY_S:
+        raise ValueError(f"every: expected at least 1m, got {str(value)[:40]!r}")
+    return round(seconds * 1000)
 
 
 def _parse_instant(name: str, value: str | float, now: float) -> int:

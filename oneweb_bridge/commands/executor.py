@@ -19,6 +19,7 @@ from oneweb_bridge.commands.decode import (
     decode_command,
     id_of,
     is_no_command,
+    parse_every,
     time_range,
 )
 from oneweb_bridge.commands.inbox import Inbox
@@ -31,8 +32,10 @@ from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
 from oneweb_bridge.polling.call_runtime import PollResult
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.commands import PollRequest
-from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.errors import StoreError, StoreUnavailable
 from oneweb_bridge.store.store import Store
+from oneweb_bridge.trends.replay import ReplayQuery
+from oneweb_bridge.trends.series import Span
 
 _log = logging.getLogger("oneweb_bridge.commands")
 MAX_RUNNING = 1000
@@ -43,13 +46,12 @@ MAX_LOGGED_CHARS = 256
 class BrokerRequests(msgspec.Struct, frozen=True, kw_only=True):
     """What `request/…` commands ask of the outputs. Each returns how many messages it published.
 
-    Each may raise NotConnected. `replay` is given entity and id, or None for all, the report, and the time window in
-    ms.
+    Each may raise NotConnected, and `replay` StoreError and StoreUnavailable.
     """
 
     republish: Callable[[], Awaitable[int]]
     republish_discovery: Callable[[], Awaitable[int]]
-    replay: Callable[[tuple[str, str] | None, str | None, int, int], Awaitable[int]]
+    replay: Callable[[ReplayQuery], Awaitable[int]]
     purge: Callable[[], Awaitable[int]]
 
 
@@ -256,16 +258,26 @@ class Executor:
         if command.imei is not None and command.product_id is not None:
             raise BadCommand("expected imei or product_id, not both", command.id)
         try:
-            since, until = time_range(command.since, command.until, self._clock.wall())
+            query = self._replay_query(command)
         except ValueError as error:
             raise BadCommand(str(error), command.id) from None
-        whose = None if command.imei is None else ("terminal", command.imei)
-        whose = whose if command.product_id is None else ("product", command.product_id)
         self._replaying = True
         try:
-            return await self._requests.replay(whose, command.report, since, until)
+            return await self._requests.replay(query)
+        except StoreError as error:
+            raise BadCommand(str(error), command.id) from None
         finally:
             self._replaying = False
+
+    def _replay_query(self, command: Request) -> ReplayQuery:
+        """What a command asks for. Raises ValueError."""
+        owner = None if command.imei is None else ("terminal", command.imei)
+        return ReplayQuery(
+            owner=owner if command.product_id is None else ("product", command.product_id),
+            report=command.report,
+            span=Span(*time_range(command.since, command.until, self._clock.wall())),
+            every_ms=None if command.every is None else parse_every(command.every),
+        )
 
     def _publish_result(
         self,

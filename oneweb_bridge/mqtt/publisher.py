@@ -9,7 +9,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.model.command import Answer
-from oneweb_bridge.model.records import Message
+from oneweb_bridge.model.records import Message, Row
 from oneweb_bridge.model.status import Connection, Response, Result
 from oneweb_bridge.mqtt.context import ConnectionContext, ConnectionRecord, ForeignInstance, PublisherCallbacks
 from oneweb_bridge.mqtt.cursor import MAX_STORE_RETRY_S
@@ -232,13 +232,10 @@ class Publisher:
         with _named_errors():
             return await self._connected().resend.republish()
 
-    async def replay(self, whose: tuple[str, str] | None, report: str | None, since: int, until: int) -> int:
-        """Sends what the journal has of one entity and id, or of all, once more. Returns how many.
-
-        Raises NotConnected.
-        """
+    async def replay(self, pages: AsyncIterator[list[Row]]) -> int:
+        """Sends rows once more, to `event` and `history` topics. Returns how many. Raises NotConnected."""
         with _named_errors():
-            return await self._connected().resend.replay(whose, report, since, until)
+            return await self._connected().resend.replay(pages)
 
     async def purge(self) -> int:
         """Clears the retained topics below the base that are not the bridge's, and all below its earlier bases.

@@ -1,9 +1,9 @@
 """Publishes once more: retained topics that the broker may have lost, or history on request."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 
-from oneweb_bridge.model.records import Message
+from oneweb_bridge.model.records import Message, Row
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.cursor import CursorWriter
 from oneweb_bridge.mqtt.refusals import Refusals
@@ -60,16 +60,12 @@ class Resend:
         self._sender.pump()
         return count
 
-    async def replay(self, whose: tuple[str, str] | None, report: str | None, since: int, until: int) -> int:
-        """Sends the journal's rows of a time window once more, marked as replayed, while live rows go on.
-
-        Returns how many.
-        """
-        batch, count, after = self._sender.batch(), 0, 0
-        while rows := await self._journal.history(whose, since, until, after):
-            after = rows[-1].seq
+    async def replay(self, pages: AsyncIterator[list[Row]]) -> int:
+        """Sends rows once more, marked as replayed, while live rows go on. Returns how many."""
+        batch, count = self._sender.batch(), 0
+        async for rows in pages:
             for row in rows:
-                message = self._tree.replay_message(row) if _is_of_report(row.what, row.name, report) else None
+                message = self._tree.replay_message(row)
                 if message is not None and await self._sender.is_small_enough(message):
                     await batch.send(message)
                     count += 1
@@ -82,9 +78,3 @@ class Resend:
             await self._sender.wait_for_free_window()
             self._sender.send(Message(topic, b"", retain=True))
         await self._sender.wait_until_answered()
-
-
-def _is_of_report(what: str, name: str, report: str | None) -> bool:
-    if report is None:
-        return True
-    return what == "usage" if report == "usage" else name == report and what in ("metric", "history")

@@ -251,23 +251,6 @@ class Journal:
         """Notes that this output has restored what dropped rows left."""
         await self._execute("UPDATE cursor SET restore_from = NULL WHERE output = ?", (self._output,))
 
-    # ── history ────────────────────────────────────────────────────────────────────────────────
-
-    async def history(self, whose: tuple[str, str] | None, since: int, until: int, after: int = 0) -> list[Row]:
-        """The next rows behind row `after` of one entity and id, or of all, whose own time is in [since, until)."""
-        conditions = [
-            "seq > ?",
-            "ts >= ?",
-            "ts < ?",
-            "what IN ('added','changed','removed','components','metric','history','usage')",
-        ]
-        values: list[Any] = [after, since, until]
-        if whose is not None:
-            conditions += ["entity = ?", "id = ?"]
-            values += whose
-        sql = f"SELECT {_ROW} FROM journal WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?"
-        return [Row(*row) for row in await self._rows(sql, (*values, PAGE_ROWS))]
-
     def _transaction(self) -> AbstractAsyncContextManager[None]:
         return database.transaction(self._db, self._lock)
 

@@ -20,6 +20,8 @@ _STREAM = """iif(what = 'usage', 'usage', entity),
              iif(what = 'usage', 'usage', name)"""
 """Entity, id and report of a sample's stream."""
 MAX_SEQ = (1 << 63) - 1
+PAGE_ROWS = 500
+"""Rows read in one statement, so that none stays open while others are sent."""
 
 
 @contextlib.contextmanager
@@ -95,16 +97,33 @@ class SampleRows:
         sql = f"SELECT DISTINCT {_STREAM} FROM journal WHERE id = ? AND {_SAMPLES}"
         return self._db.execute(sql, (id,)).fetchall()
 
-    def events_of(self, id: str, since: int, until: int) -> Iterator[Row]:
-        """Events, component lists and presence of an id, by time and then as they came."""
-        sql = f"""SELECT {_ROW} FROM journal WHERE id = ? AND ts >= ? AND ts < ?
+    def events_of(self, entity: str, id: str, since: int, until: int) -> Iterator[Row]:
+        """Events, component lists and presence of an entity, by time and then as they came."""
+        sql = f"""SELECT {_ROW} FROM journal WHERE id = ? AND entity = ? AND ts >= ? AND ts < ?
                   AND ({_EVENTS} OR (name = 'presence' AND what IN ('metric', 'history'))) ORDER BY ts, seq"""
-        return (Row(*row) for row in self._db.execute(sql, (id, since, until)))
+        return (Row(*row) for row in self._db.execute(sql, (id, entity, since, until)).fetchall())
 
-    def ids_between(self, since: int, until: int) -> list[str]:
-        """The ids that have rows of these times."""
-        sql = "SELECT DISTINCT id FROM journal WHERE ts >= ? AND ts < ? ORDER BY id"
-        return [row[0] for row in self._db.execute(sql, (since, until))]
+    def all_events(self, since: int, until: int) -> Iterator[Row]:
+        """Events, component lists and presence of everybody, as they came."""
+        sql = f"""SELECT {_ROW} FROM journal WHERE seq > ? AND ts >= ? AND ts < ?
+                  AND ({_EVENTS} OR (name = 'presence' AND what IN ('metric', 'history'))) ORDER BY seq LIMIT ?"""
+        seq = 0
+        while rows := self._db.execute(sql, (seq, since, until, PAGE_ROWS)).fetchall():
+            yield from (Row(*row) for row in rows)
+            seq = rows[-1][0]
+
+    def all_streams(self) -> list[tuple[str, str, str]]:
+        """Entity, id and report of every stream that is known."""
+        return self._db.execute(
+            """SELECT entity, id, report FROM newest WHERE report <> 'presence'
+               UNION SELECT 'usage', id, 'usage' FROM record WHERE kind = 'usage'
+               UNION SELECT 'usage', id, 'usage' FROM removed WHERE kind = 'usage'"""
+        ).fetchall()
+
+    def sample_span(self) -> tuple[int, int] | None:
+        """The times of the oldest and the newest sample there may be; None without a row."""
+        row = self._db.execute("SELECT min(ts), max(ts) FROM journal").fetchone()
+        return None if row[0] is None else (row[0], row[1])
 
     def span_of(self, id: str) -> tuple[int, int] | None:
         """The times of the first and the last row of an id; None without one."""

@@ -182,6 +182,15 @@ class TrendsFile:
         )
         return [StreamKey(*row) for row in rows]
 
+    def all_streams(self) -> list[StreamKey]:
+        """Every stream."""
+        return [StreamKey(*row) for row in self._db.execute("SELECT entity, id, report FROM stream")]
+
+    def fine_span(self) -> tuple[int, int] | None:
+        """The first and the last day at full resolution."""
+        row = self._db.execute("SELECT (SELECT min(day) FROM fine), (SELECT max(day) FROM fine)").fetchone()
+        return None if row[0] is None else (row[0], row[1])
+
     def products_of_bucket(self, bucket: str) -> list[str]:
         """The products to which a bucket belonged at any time."""
         rows = self._db.execute(
@@ -251,8 +260,3 @@ class TrendsFile:
         sql = f"""DELETE FROM {table} WHERE (stream, day) IN
                   (SELECT stream, day FROM {table} WHERE day < ? ORDER BY day LIMIT ?)"""
         return self._db.execute(sql, (before_day, DELETE_ROWS)).rowcount
-
-    def oldest_fine_day(self) -> int | None:
-        """The oldest day at full resolution."""
-        row = self._db.execute("SELECT min(day) FROM fine").fetchone()
-        return None if row[0] is None else int(row[0])

@@ -202,6 +202,6 @@ def trim_trends(file: TrendsFile, rules: FoldRules, today: int) -> None:
         while delete(today - int(keep // 86_400)):
             pass
     while file.used_bytes() > rules.max_size:
-        oldest = file.oldest_fine_day()
-        if oldest is None or not file.delete_fine(oldest + 1):
+        days = file.fine_span()
+        if days is None or not file.delete_fine(days[0] + 1):
             return

@@ -102,7 +102,7 @@ class _EventBody(msgspec.Struct):
 
 
 def _event_items(history: History, chosen: Selection) -> Iterator[_Entry]:
-    for row in history.events(chosen.id, chosen.span):
+    for row in history.events(chosen.entity, chosen.id, chosen.span):
         is_presence = row.what in ("metric", "history")
         if is_presence or (chosen.report is None and is_event(row)):
             kind = row.name if is_presence else "changed" if row.what == "components" else row.what

@@ -138,6 +138,23 @@ class History:
             return {}
         return dict(self._file.kept_days(number, *span.days()))
 
+    def all_streams(self) -> list[StreamKey]:
+        """Every stream, in a fixed order."""
+        found = set() if self._file is None else set(self._file.all_streams())
+        return sorted(found.union(() if self._rows is None else (StreamKey(*key) for key in self._rows.all_streams())))
+
+    def all_events(self, span: Span) -> Iterator[Row]:
+        """Events, component lists and presence of everybody in the journal, as they came."""
+        return iter(()) if self._rows is None else self._rows.all_events(span.since, span.until)
+
+    def sample_span(self) -> Span | None:
+        """The span outside of which there is no sample of anybody; None without any."""
+        rows = None if self._rows is None else self._rows.sample_span()
+        days = None if self._file is None else self._file.fine_span()
+        edges = [] if rows is None else [(rows[0], rows[1] + 1)]
+        edges += [] if days is None else [(days[0] * DAY_MS, (days[1] + 1) * DAY_MS)]
+        return Span(min(a for a, _ in edges), max(b for _, b in edges)) if edges else None
+
     def read_series(self, query: SeriesQuery) -> Series:
         """The lines of a query: see `build_series`."""
         names = None if query.names is None else [*query.names, CORRECTED]
@@ -158,9 +175,9 @@ class History:
             period = period_of(self.read_samples(stream, Span(span.until - PERIOD_SPAN_MS, span.until), ()).ts)
         return period
 
-    def events(self, id: str, span: Span) -> Iterator[Row]:
-        """Events, component lists and presence of an id in the journal, by time and then as they came."""
-        return iter(()) if self._rows is None else self._rows.events_of(id, span.since, span.until)
+    def events(self, entity: str, id: str, span: Span) -> Iterator[Row]:
+        """Events, component lists and presence of an entity in the journal, by time and then as they came."""
+        return iter(()) if self._rows is None else self._rows.events_of(entity, id, span.since, span.until)
 
     def known_span(self, entity: str, id: str) -> Span | None:
         """The span in which anything is known of an entity; None where nothing is."""
