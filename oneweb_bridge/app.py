@@ -38,7 +38,9 @@ from oneweb_bridge.web import health
 from oneweb_bridge.web.access import rules_of
 from oneweb_bridge.web.console import Console
 from oneweb_bridge.web.data import DataRoutes, Sources
+from oneweb_bridge.web.live import LiveStream
 from oneweb_bridge.web.server import serve_http
+from oneweb_bridge.web.streaming import LiveRoute
 
 _log = logging.getLogger("oneweb_bridge.app")
 OUTPUT = "mqtt"
@@ -125,7 +127,9 @@ async def run(
             clock=clock,
             steady=parts.store.steady,
         )
-        console.add(*DataRoutes(sources).routes())
+        data = DataRoutes(sources)
+        live = LiveStream(queries, parts.tree, parts.store.growth, data.bridge)
+        console.add(*data.routes(), *LiveRoute(live, console.headers, console.is_still_signed_in).routes())
         async with _serve_http(health_watch, console, config), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")
@@ -133,6 +137,7 @@ async def run(
             group.create_task(announcer.run(publisher), name="discovery")
             group.create_task(folder.run(), name="trends")
             group.create_task(keep_house(parts, (OUTPUT,), folder.fold_through), name="housekeeping")
+            group.create_task(live.run(), name="live")
             group.create_task(systemd.keep_watchdog(health_watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")

@@ -1,7 +1,7 @@
 """A console on a real listener, whose visitors come from wherever a test says."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -61,8 +61,16 @@ class Visits:
 
 
 @contextlib.asynccontextmanager
-async def visited(patch: pytest.MonkeyPatch, text: str = "", listen: str = "127.0.0.1:8480") -> AsyncIterator[Visits]:
-    """A console with a few routes, and the configuration `console: {text}`. Peers are what the tests' header says."""
+async def visited(
+    patch: pytest.MonkeyPatch,
+    text: str = "",
+    listen: str = "127.0.0.1:8480",
+    routes: Callable[[console.Console], list[web.RouteDef]] | None = None,
+) -> AsyncIterator[Visits]:
+    """A console with `routes`, else with a few that answer anything, configured as `console: {text}`.
+
+    Peers are what the tests' header says.
+    """
 
     def facts_of(request: web.Request) -> access.RequestFacts:
         facts = real_facts_of(request)
@@ -84,13 +92,17 @@ async def visited(patch: pytest.MonkeyPatch, text: str = "", listen: str = "127.
         visits = Visits(0, session)
         clock = Clock(lambda: visits.at, lambda: visits.at, "boot")
         visits.console = console.Console(access.rules_of(config), clock, "1.2.3", "main")
-        visits.console.add(
-            web.get("/api/v1/bridge", _answer),
-            web.post("/api/v1/calls/{call}/poll", _answer),
-            web.get("/api/v1/live", _answer),
-        )
+        visits.console.add(*(_answer_anything if routes is None else routes)(visits.console))
         async with serve_http(Health.__new__(Health), ("127.0.0.1", 0), visits.console) as visits.port:
             yield visits
+
+
+def _answer_anything(_: console.Console) -> list[web.RouteDef]:
+    return [
+        web.get("/api/v1/bridge", _answer),
+        web.post("/api/v1/calls/{call}/poll", _answer),
+        web.get("/api/v1/live", _answer),
+    ]
 
 
 async def _answer(_: web.Request) -> web.Response:

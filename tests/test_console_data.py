@@ -28,6 +28,8 @@ from oneweb_bridge.web.tree import Organization, Reference, Site, Terminal, buil
 from tests import harness
 from tests.campaign import is_at_rest
 
+TREE = TopicTree("oneweb", "main", "journal")
+
 
 class Api:
     """The console's API of a running bridge."""
@@ -135,7 +137,7 @@ def sample(report: str, id: str, ts: int, **values: Any) -> Batch:
 
 
 async def row_of(queries: Queries, imei: str = "1") -> dict[str, Any]:
-    rows = [dict(zip(FLEET_COLUMNS, row, strict=True)) for row in fleet.read_fleet(queries).rows]
+    rows = [dict(zip(FLEET_COLUMNS, row, strict=True)) for row in fleet.read_fleet(queries, TREE).rows]
     return next(row for row in rows if row["imei"] == imei)
 
 
@@ -184,7 +186,7 @@ async def test_fleet_joins_what_is_known(tmp_path: Path) -> None:
             "end_customer": "Cu",
         }
         assert [value for value in (await row_of(queries, "2")).values() if value is not None] == ["2"]
-        assert json.loads(fleet.encode_fleet(queries).body)["seq"] == f"{queries.journal_ids()[0]}:2"
+        assert json.loads(fleet.encode_fleet(queries, TREE).body)["seq"] == "journal:2"
 
 
 async def test_fleet_shows_the_first_product_of_a_terminal_without_limits(tmp_path: Path) -> None:
@@ -246,7 +248,7 @@ async def test_event_index_is_used(tmp_path: Path) -> None:
         queries.alerts_since(1)
         queries.rows_after(1, 1)
         queries.oldest()
-        fleet.read_fleet(queries)
+        fleet.read_fleet(queries, TREE)
         views.read_tree(queries)
         queries.buckets_of(["P"])
         queries.records("terminal", ["1"])

@@ -55,6 +55,7 @@ PURE = frozenset(
         "web.advice",
         "web.assets",
         "web.gate",
+        "web.live_messages",
         "web.payloads",
         "web.sessions",
         "web.tree",
@@ -67,7 +68,16 @@ PURE = frozenset(
 """Modules that decide: no I/O, no clock, no chance, and nothing imported but one another."""
 
 LIBRARIES = {
-    "aiohttp": {"api.client", "web.answers", "web.connections", "web.console", "web.data", "web.health", "web.server"},
+    "aiohttp": {
+        "api.client",
+        "web.answers",
+        "web.connections",
+        "web.console",
+        "web.data",
+        "web.health",
+        "web.server",
+        "web.streaming",
+    },
     "aiomqtt": {
         "mqtt.link",
         "mqtt.session",

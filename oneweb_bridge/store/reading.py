@@ -88,6 +88,10 @@ class Queries:
         (row,) = self._iterate("SELECT coalesce(min(seq), 0) FROM journal")
         return int(row[0])
 
+    def has_row(self, seq: int) -> bool:
+        """Whether a row is still kept."""
+        return any(True for _ in self._iterate("SELECT 1 FROM journal WHERE seq = ?", (seq,)))
+
     def rows_after(self, seq: int, limit: int) -> list[Row]:
         """The next rows behind `seq`."""
         sql = f"SELECT {_ROW} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"

@@ -100,6 +100,10 @@ class Console:
         except web.HTTPException as error:
             return _refuse_as_aiohttp_does(error)
 
+    def is_still_signed_in(self, request: web.Request) -> bool:
+        """Whether a long answer may go on: its session may have ended, or the token have changed."""
+        return self.gate.is_signed_in(request[_FACTS], self._clock.elapsed())
+
     def headers(self, request: web.Request) -> Mapping[str, str]:
         """The headers of an answer that a route itself begins to send."""
         return self._headers(request[_FACTS], request[_ADMISSION].visitor)

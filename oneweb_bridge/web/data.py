@@ -91,7 +91,7 @@ class DataRoutes:
         # Who comes while it is made waits for it; nobody has it made twice within a second.
         async with self._fleet_lock:
             if self._fleet is None or time.monotonic() - self._fleet[0] >= FLEET_AGE_S:
-                self._fleet = time.monotonic(), await self._queries.run(fleet.encode_fleet)
+                self._fleet = time.monotonic(), await self._read_fleet()
         encoded = self._fleet[1]
         response = web.Response(body=encoded.body, content_type="application/json")
         if "gzip" in request.headers.get("Accept-Encoding", "").casefold():
@@ -99,6 +99,9 @@ class DataRoutes:
             response.headers["Content-Encoding"] = "gzip"
         response.headers["Vary"] = "Accept-Encoding"
         return response
+
+    async def _read_fleet(self) -> fleet.EncodedFleet:
+        return await self._queries.run(lambda queries: fleet.encode_fleet(queries, self._sources.tree))
 
     async def _send_record(self, request: web.Request) -> web.StreamResponse:
         read_query(request)
@@ -184,10 +187,3 @@ def _choice(query: Mapping[str, str], name: str, known: tuple[str, ...]) -> str 
     if value is not None and value not in known:
         raise BadRequest(f"{name}: expected one of {', '.join(known)}")
     return value
-
-
-def decode_seq(text: str) -> tuple[str, int] | None:
-    """Journal and row of what `fleet` and `live` give; None for another text."""
-    journal, _, seq = text.rpartition(":")
-    is_number = seq.isascii() and seq.isdecimal() and len(seq) < 20
-    return (journal, int(seq)) if journal and is_number else None

@@ -8,6 +8,7 @@ import msgspec
 
 from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.reading import Queries
 from oneweb_bridge.web.payloads import FLEET_COLUMNS, Cell, FleetAnswer
 
@@ -91,15 +92,15 @@ class EncodedFleet(msgspec.Struct, frozen=True):
     compressed: bytes
 
 
-def encode_fleet(queries: Queries) -> EncodedFleet:
+def encode_fleet(queries: Queries, tree: TopicTree) -> EncodedFleet:
     """The fleet's answer in its bytes."""
-    body = encode(read_fleet(queries))
+    body = encode(read_fleet(queries, tree))
     return EncodedFleet(body, gzip.compress(body, COMPRESSION, mtime=0))
 
 
-def read_fleet(queries: Queries) -> FleetAnswer:
+def read_fleet(queries: Queries, tree: TopicTree) -> FleetAnswer:
     """The fleet's table. What is committed while it is read may be in it, and comes again from `seq` on."""
-    seq = f"{queries.journal_ids()[0]}:{queries.head()}"
+    seq = tree.event_id(queries.head())
     parts = _read_parts(queries)
     decode = msgspec.json.Decoder(_Terminal).decode
     rows = [_row(imei, decode(doc), parts) for imei, doc in queries.all_records("terminal")]

@@ -57,6 +57,12 @@ class AccessGate:
             return guessing or Refusal(401, self._sign_in_sentence())
         return access.refuse_form(facts, has_right_bearer=has_right_bearer) or Admission(visitor, is_signed_in)
 
+    def is_signed_in(self, facts: RequestFacts, now: float) -> bool:
+        """Whether a request that was admitted would be signed in now too."""
+        visitor, bearer = access.visitor_of(facts, self.rules), access.bearer_of(facts)
+        is_right = bearer is not None and access.is_right_token(bearer, self.rules)
+        return is_right or self._is_known(facts, visitor, now)
+
     def _refuse_anywhere(self, facts: RequestFacts, visitor: Visitor, now: float) -> Refusal | None:
         if self.rules.off is not None:
             return Refusal(404, self.rules.off)
