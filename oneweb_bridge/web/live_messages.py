@@ -86,16 +86,9 @@ def _newest_samples(rows: Iterable[Row]) -> dict[tuple[str, str, str], int]:
 
 def _parts_of(tree: TopicTree, row: Row) -> Iterable[tuple[str, bytes]]:
     match row.what:
-        case "added" | "changed":
-            yield _state(row, "state", _decode_event_body(row.body).record)
-            yield "event", _event(tree, row)
-        case "removed":
-            yield _state(row, "state", _NULL)
-            yield "event", _event(tree, row)
-        case "components":
-            components = encode({"imei": row.id, "components": _decode_event_body(row.body).components})
-            yield _state(row, "components", Raw(components))
-            if (event := _event(tree, row)) != b"":
+        case "added" | "changed" | "removed" | "components":
+            yield _state_of_event(row)
+            if (event := event_of(tree, row)) is not None:
                 yield "event", event
         case "state" if row.entity == "call":
             yield "state", encode(_CallState(row.id, Raw(row.body)))
@@ -110,13 +103,25 @@ def _parts_of(tree: TopicTree, row: Row) -> Iterable[tuple[str, bytes]]:
             yield row.what, row.body
 
 
+def _state_of_event(row: Row) -> tuple[str, bytes]:
+    body = _decode_event_body(row.body)
+    match row.what:
+        case "removed":
+            return _state(row, "state", _NULL)
+        case "components":
+            return _state(row, "components", Raw(encode({"imei": row.id, "components": body.components})))
+        case _:
+            return _state(row, "state", body.record)
+
+
 def _state(row: Row, what: str, body: Raw) -> tuple[str, bytes]:
     return "state", encode(_State(row.entity, row.id, what, body))
 
 
-def _event(tree: TopicTree, row: Row) -> bytes:
-    """The event of a row as it is published; empty for the first components of a terminal, which are none."""
-    return next((message.payload for message in tree.messages(row) if message.content_type == EVENT_TYPE), b"")
+def event_of(tree: TopicTree, row: Row) -> bytes | None:
+    """The event of a row as it is published; None for a row without one, like the first components of a terminal."""
+    events = (m.payload for m in tree.messages_of_row(row) if m.content_type == EVENT_TYPE)
+    return next(events, None)
 
 
 def _fleet_values(row: Row) -> dict[str, Any]:

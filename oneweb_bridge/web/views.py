@@ -11,9 +11,10 @@ from msgspec import Raw
 
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.model.status import Alarm
-from oneweb_bridge.mqtt.topics import EVENT_TYPE, TopicTree
+from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.reading import EventFilter, Queries
 from oneweb_bridge.web.advice import ADVICE
+from oneweb_bridge.web.live_messages import event_of
 from oneweb_bridge.web.payloads import (
     AlertEntry,
     AlertsAnswer,
@@ -158,12 +159,6 @@ def read_events(queries: Queries, tree: TopicTree, wanted: EventFilter) -> Event
     page = rows[: wanted.limit]
     events = [_raw(event) for row in page if (event := event_of(tree, row)) is not None]
     return EventsAnswer(events=events, next=page[-1].seq if len(rows) > len(page) else None)
-
-
-def event_of(tree: TopicTree, row: Row) -> bytes | None:
-    """The event of a row as it is published; None for a row without one."""
-    messages = [message for message in tree.messages_of_row(row) if message.content_type == EVENT_TYPE]
-    return messages[0].payload if messages else None
 
 
 def read_alerts(queries: Queries, before: int | None, kind: str | None, limit: int) -> AlertsAnswer:
