@@ -208,7 +208,7 @@ class LiveStream:
 
 
 def resume_position(queries: Queries, tree: TopicTree, since: str) -> int | str:
-    """The row behind which a stream goes on, or the reason why it cannot: then everything is to be loaded anew."""
+    """The row behind which a stream goes on, or the reason why it cannot: then everything is to be loaded again."""
     seq = since.rpartition(":")[2]
     if not (seq.isascii() and seq.isdecimal() and len(seq) < 19) or tree.event_id(int(seq)) != since:
         return "this is another journal"
