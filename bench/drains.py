@@ -48,8 +48,8 @@ async def ours(port: int, count: int, topics: int, clock: Clock) -> None:
             for start in range(0, count, 1000):
                 await opened.commit(Batch(entries=[entry(n, topics) for n in range(start, min(start + 1000, count))]))
             settings = msgspec.structs.replace(parse("", {}).mqtt, host="127.0.0.1", port=port)
-            handles = PublisherCallbacks(on_command=lambda _: None, info=_nothing, alert=_no_alert)
-            made = Publisher(settings, TopicTree("oneweb", "main", opened.journal_id), rows, opened.growth, handles)
+            callbacks = PublisherCallbacks(on_command=lambda _: None, info=_nothing, alert=_no_alert)
+            made = Publisher(settings, TopicTree("oneweb", "main", opened.journal_id), rows, opened.growth, callbacks)
             clock.start()
             task = asyncio.create_task(made.run())
             while made.cursor < count:

@@ -83,6 +83,7 @@ LIBRARIES = {
         "mqtt.session",
         "mqtt.publisher",
         "mqtt.purge",
+        "mqtt.broker_errors",
         "mqtt.probing",
         "mqtt.sender",
         "mqtt.look",
@@ -90,7 +91,7 @@ LIBRARIES = {
         "cli.remote",
         "cli.check",
     },
-    "paho": {"mqtt.link"},
+    "paho": {"mqtt.link", "mqtt.paho_io", "mqtt.broker_errors"},
     "aiosqlite": {
         "store.database",
         "store.connections",

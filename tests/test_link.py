@@ -17,7 +17,8 @@ from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt import packets
-from oneweb_bridge.mqtt.link import MqttConnection, Received, TakenOver
+from oneweb_bridge.mqtt.broker_errors import TakenOver
+from oneweb_bridge.mqtt.link import MqttConnection, Received
 
 pytestmark = pytest.mark.filterwarnings("error")
 CONNACK = {"5": b"\x20\x03\x00\x00\x00", "3.1.1": b"\x20\x02\x00\x00"}
@@ -125,14 +126,14 @@ async def test_what_is_sent_at_once_is_written_whole(protocol: str, monkeypatch:
 
     payloads = [b"", b"{}", b"x" * 127, b"y" * 20_000, b"z" * 3_000_000]
     async with linked(protocol, respond) as (link, made, _):
-        real = link._paho_send
+        real = link._io._paho_send
 
         def counting(buf: bytes | bytearray) -> int:
             nonlocal writes
             writes += 1
             return real(buf)
 
-        monkeypatch.setattr(link, "_paho_send", counting)
+        monkeypatch.setattr(link._io, "_paho_send", counting)
         small = payloads[:4]
         mids = [link.send(Message(f"t/{n}", payload, retain=n % 2 == 1)) for n, payload in enumerate(small)]
         await until(lambda: len(made.packets) == len(small))
@@ -186,14 +187,14 @@ async def test_link_with_nothing_to_write_does_not_watch_for_room(monkeypatch: p
             writer.write(b"\x90\x04" + packets[-1][1:3] + b"\x00\x01")
 
     async with linked("5", respond) as (link, made, _):
-        real = link._write
+        real = link._io.write
 
         def counting() -> None:
             nonlocal writes
             writes += 1
             real()
 
-        monkeypatch.setattr(link, "_write", counting)
+        monkeypatch.setattr(link._io, "write", counting)
         for number in range(20):
             wanted = len(made.packets) + 2
             link.send(Message("t", b"{}", retain=False))

@@ -14,7 +14,8 @@ from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Batch, Entry, Message, RecordWrite
 from oneweb_bridge.mqtt import cursor, publisher, refusals, suspects
-from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection
+from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
+from oneweb_bridge.mqtt.link import MqttConnection
 from tests import harness
 from tests.test_publisher import ALL, Bench, bench, counts, guarded_broker, of_sites, samples, sites, terminal_messages
 

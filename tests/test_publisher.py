@@ -25,9 +25,10 @@ from oneweb_bridge.model.command import CommandMessage
 from oneweb_bridge.model.records import Batch, Entry, Message, Positions, RecordWrite, Row
 from oneweb_bridge.model.status import Response
 from oneweb_bridge.mqtt import cursor, drain, look, probing, publisher, refusals, sender, twins
+from oneweb_bridge.mqtt.broker_errors import Rejected, TakenOver
 from oneweb_bridge.mqtt.context import PublisherCallbacks
 from oneweb_bridge.mqtt.lane import Outgoing
-from oneweb_bridge.mqtt.link import MqttConnection, Rejected, TakenOver
+from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal, store
 from tests import harness, proxy
@@ -557,7 +558,7 @@ async def test_answers_to_response_topics_take_part_in_the_window(
     def counting(self: MqttConnection, message: Message) -> int:
         nonlocal most
         mid = real(self, message)
-        most = max(most, len(self._sent))
+        most = max(most, len(self._io._sent))
         return mid
 
     real = MqttConnection.send

@@ -23,7 +23,8 @@ from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Mqtt, Tls
 from oneweb_bridge.demo import mosquitto as broker
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.link import MqttConnection, describe_connection_error
+from oneweb_bridge.mqtt.broker_errors import describe_connection_error
+from oneweb_bridge.mqtt.link import MqttConnection
 
 SERVERS = {
     "good": ("subjectAltName=DNS:localhost,IP:127.0.0.1", "-days 2"),

@@ -13,7 +13,8 @@ from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
-from oneweb_bridge.mqtt.link import MqttConnection, describe_connection_error
+from oneweb_bridge.mqtt.broker_errors import describe_connection_error
+from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.probing import read_until_probe
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal

@@ -13,7 +13,8 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt.link import MqttConnection, describe_connection_error
+from oneweb_bridge.mqtt.broker_errors import describe_connection_error
+from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.topics import TopicTree
 
 ANSWER_TIMEOUT_S = 5.0

@@ -1,11 +1,9 @@
-"""One connection to the broker: aiomqtt, and the two things that it does not tell.
+"""One MQTT connection: aiomqtt, plus the reason code of each PUBACK and the broker's limits, which aiomqtt hides.
 
-aiomqtt ignores the reason code of a PUBACK, so a publish that an ACL denies looks delivered, and it
-ignores the limits that the broker announces. `Link` looks at both. It also sends without a task and
-an event per message: `send` returns at once, and `on_puback` hears the broker's answer. Both go past
-the outer layers of paho, which write each PUBLISH by itself and make five objects and three reads of each
-PUBACK; a test breaks when a new aiomqtt or paho changes what is used here. A new Link is made for each
-connection, because paho would send later whatever an old one still had queued.
+aiomqtt ignores the reason code of a PUBACK, so a publish that an ACL denies looks delivered, and it ignores the
+limits that the broker announces. It also makes a task and an event for each message; `send` returns at once, and
+`on_puback` is given the broker's answer. A test breaks when a new aiomqtt or paho changes what is used here. A new
+MqttConnection is made for each connection, because paho would send later whatever an old one still had queued.
 """
 
 import asyncio
@@ -15,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import aiomqtt
 import msgspec
@@ -31,12 +29,18 @@ from oneweb_bridge import tls
 from oneweb_bridge.config.schema import KEEPALIVE, Mqtt
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt import packets
+from oneweb_bridge.mqtt.broker_errors import (
+    FIRST_REFUSAL_CODE,
+    NO_QOS,
+    Rejected,
+    TakenOver,
+    why_unusable,
+    with_broker_words,
+)
+from oneweb_bridge.mqtt.paho_io import OnPuback, PahoIo
 
 CONNECT_TIMEOUT_S = 2.0
 """paho connects in a thread that a cancellation does not end, so this bounds how long an exit takes."""
-FIRST_REFUSAL_CODE = 0x80
-"""Reason codes from here on mean that the broker did not take the message. Source: MQTT 5, 2.4."""
-
 MAX_BESIDE_PAYLOAD = 200_000
 """Bytes of a message beside its payload: a topic, a response topic and correlation data may have 65535 each."""
 
@@ -45,9 +49,6 @@ SESSION_TAKEN_OVER = 0x8E
 
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only; it does not last and is set again after each read that needs it."""
-
-OnPuback = Callable[[int, int, str], None]
-"""Packet id, reason code and its name, with the broker's own words where it gave some."""
 
 _log = logging.getLogger("oneweb_bridge.mqtt")
 
@@ -63,14 +64,6 @@ class Received(msgspec.Struct, frozen=True):
 
 
 OnMessage = Callable[[Received], None]
-
-
-class TakenOver(aiomqtt.MqttError):
-    """The broker ended the connection because another client connected with the same client id."""
-
-
-class Rejected(aiomqtt.MqttError):
-    """The broker refused the connection, or closed it instead of an answer."""
 
 
 class _Packed(Properties):
@@ -105,7 +98,6 @@ class MqttConnection(aiomqtt.Client):
         self.receive_maximum = 65535
         self.maximum_packet_size = packets.MAX_REMAINING_LENGTH
         self.is_mqtt5 = settings.protocol == "5"
-        self._on_puback = on_puback
         self._on_received = on_message
         self._end: aiomqtt.MqttError | None = None
         self._properties_of: dict[str, Properties] = {}
@@ -130,14 +122,13 @@ class MqttConnection(aiomqtt.Client):
             logger=_log,
         )
         self._client.connect_timeout = CONNECT_TIMEOUT_S
-        self._sent: set[int] = set()
-        self._outgoing: list[bytes] = []
-        self._read, self._at = b"", 0
-        self._take_over()
+        self._io = PahoIo(
+            self._client, self._loop, on_puback, on_lost=self._fail_pending_connect, on_broken=self._on_broken
+        )
 
     def hand_over(self, on_puback: OnPuback, on_message: OnMessage) -> None:
         """From now on, these are given the broker's answers and messages."""
-        self._on_puback, self._on_received = on_puback, on_message
+        self._io.on_puback, self._on_received = on_puback, on_message
 
     def _will(self, will: Message) -> aiomqtt.Will:
         properties = self.properties(will.content_type)
@@ -158,7 +149,7 @@ class MqttConnection(aiomqtt.Client):
 
     async def _abandon(self, connecting: "asyncio.Future[Self]") -> None:
         """Waits for the attempt to end, which a thread of paho may delay by CONNECT_TIMEOUT, and closes the socket."""
-        self._lost(None)
+        self._fail_pending_connect(None)
         while not connecting.done():
             # A second request to stop does not make the thread any faster; the first one is raised afterwards.
             with contextlib.suppress(asyncio.CancelledError):
@@ -186,61 +177,7 @@ class MqttConnection(aiomqtt.Client):
         cause = self._disconnected.exception()
         raise self._end or aiomqtt.MqttError("the connection to the broker was lost") from cause
 
-    def _take_over(self) -> None:
-        """Puts four of paho's inner steps on a shorter way; what they promise stays."""
-        client = self._client
-        self._paho_puback, self._paho_recv, self._paho_send, self._paho_read = (
-            client._handle_pubackcomp,
-            client._sock_recv,
-            client._sock_send,
-            client.loop_read,
-        )
-        client._handle_pubackcomp = self._puback  # type: ignore[method-assign]
-        client._sock_recv = self._recv  # type: ignore[method-assign]
-        client._sock_send = self._send  # type: ignore[method-assign]
-        client.loop_read = self._loop_read  # type: ignore[method-assign]
-
-    def _recv(self, bufsize: int) -> bytes:
-        """Bytes of the connection, read in large pieces: paho asks for each packet in three small ones."""
-        if self._at >= len(self._read):
-            self._read, self._at = self._received(), 0
-        found = self._read[self._at : self._at + bufsize]
-        self._at += len(found)
-        return found
-
-    def _received(self) -> bytes:
-        try:
-            found = self._paho_recv(65536)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            self._lost(error)
-            raise
-        if not found:
-            self._lost(None)
-        return found
-
-    def _send(self, buf: bytes | bytearray) -> int:
-        """Writes to the connection. The first write may be in the thread of paho's `connect`."""
-        try:
-            return self._paho_send(buf)
-        except BlockingIOError:
-            raise
-        except OSError as error:
-            self._loop.call_soon_threadsafe(self._lost, self._last_words(error))
-            raise
-
-    def _last_words(self, error: OSError) -> OSError:
-        """Why a connection that takes no more bytes was refused: what the broker wrote before it closed."""
-        try:
-            self._paho_recv(1)
-        except BlockingIOError:
-            return error
-        except OSError as told:
-            return told
-        return error
-
-    def _lost(self, cause: OSError | None) -> None:
+    def _fail_pending_connect(self, cause: OSError | None) -> None:
         """Ends the wait for the broker's welcome: with TLS 1.3 it refuses a certificate after the handshake."""
         if self._connected.done():
             return
@@ -248,23 +185,9 @@ class MqttConnection(aiomqtt.Client):
         error.__cause__ = cause
         self._connected.set_exception(error)
 
-    def _loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
-        """Handles everything that was read, because the event loop only tells of what is still unread."""
-        while True:
-            code = self._paho_read(max_packets)
-            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._complete()
-            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._at >= len(self._read):
-                return code
-
-    def _complete(self) -> None:
-        """Completes the whole PUBACKs that come next in what was read, up to the first packet that is for paho."""
-        read = self._read
-        while self._at + 4 <= len(read) and read[self._at] == packets.PUBACK:
-            body = packets.find_packet_end(read, self._at)
-            if body is None or not self._answered(read[body[0] : body[1]]):
-                return
-            self._at = body[1]
+    def _on_broken(self, error: Exception) -> None:
+        if not self._disconnected.done():
+            self._disconnected.set_exception(error)
 
     def properties(self, content_type: str) -> Properties | None:
         """Content type and payload format of a message, so that Node-RED parses it unasked; none on 3.1.1."""
@@ -282,13 +205,9 @@ class MqttConnection(aiomqtt.Client):
         """
         if self._client._sock is None:
             raise aiomqtt.MqttCodeError(MQTTErrorCode.MQTT_ERR_NO_CONN, "Could not publish message")
-        mid = self._free_id()
-        packet = packets.encode_publish(mid, message, self._packed_properties(message))
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(packet)
-        self._sent.add(mid)
-        return mid
+        packet_id = self._io.free_packet_id()
+        self._io.send(packet_id, packets.encode_publish(packet_id, message, self._packed_properties(message)))
+        return packet_id
 
     def _packed_properties(self, message: Message) -> bytes:
         """An empty message, which clears a topic, has none: it is no JSON, and Node-RED would refuse it as such."""
@@ -300,54 +219,6 @@ class MqttConnection(aiomqtt.Client):
         if message.correlation is not None:
             properties = _Packed(message.content_type, message.correlation)
         return properties.pack()  # type: ignore[no-untyped-call,no-any-return]  # paho
-
-    def _free_id(self) -> int:
-        """A packet id that no message on its way has; paho shares them with its subscriptions."""
-        while (mid := self._client._mid_generate()) in self._sent:
-            pass
-        return mid
-
-    def _flush(self) -> None:
-        """Hands all that was sent to paho as if it were one packet: one write instead of one for each message."""
-        whole, self._outgoing = b"".join(self._outgoing), []
-        packet: Any = {
-            "command": packets.PUBLISH,
-            "mid": 0,
-            "qos": 1,
-            "pos": 0,
-            "to_process": len(whole),
-            "packet": whole,
-            "info": None,
-        }
-        self._client._out_packet.append(packet)
-        self._write()
-
-    def _write(self) -> None:
-        try:
-            self._client.loop_write()
-        except Exception as error:  # noqa: BLE001  # whatever it is, this connection is broken
-            if not self._disconnected.done():
-                self._disconnected.set_exception(error)
-
-    def _puback(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
-        """Completes a PUBACK that paho has read, if it is for a message that `send` sent."""
-        if self._answered(bytes(self._client._in_packet["packet"])):
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
-        return self._paho_puback(cmd)
-
-    def _answered(self, packet: bytes) -> bool:
-        """Tells of the answer to a message of `send`, without the four objects that paho makes of it.
-
-        Source: MQTT 5, 3.4.
-        """
-        answer = packets.decode_puback(packet)
-        if answer is None or answer.packet_id not in self._sent:
-            return False
-        self._sent.discard(answer.packet_id)
-        self._on_puback(
-            answer.packet_id, answer.code, _reason_name(answer) if answer.code >= FIRST_REFUSAL_CODE else ""
-        )
-        return True
 
     def set_tcp_quickack(self) -> None:
         """Makes the kernel acknowledge what was read at once, when nothing that is sent would carry it.
@@ -394,7 +265,7 @@ class MqttConnection(aiomqtt.Client):
         if properties is not None:
             self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
             self.maximum_packet_size = getattr(properties, "MaximumPacketSize", self.maximum_packet_size)
-            problem = _unusable(reason_code, properties)
+            problem = why_unusable(reason_code, properties)
             if problem is not None and not self._connected.done():
                 kind = Rejected if reason_code.value >= FIRST_REFUSAL_CODE else aiomqtt.MqttError
                 self._connected.set_exception(kind(problem))
@@ -410,7 +281,7 @@ class MqttConnection(aiomqtt.Client):
     ) -> None:
         if flags.is_disconnect_packet_from_server and self._end is None:
             kind = TakenOver if reason_code.value == SESSION_TAKEN_OVER else aiomqtt.MqttError
-            self._end = kind(f"the broker ended the connection: {_with_words(str(reason_code), properties)}")
+            self._end = kind(f"the broker ended the connection: {with_broker_words(str(reason_code), properties)}")
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def _on_socket_register_write(self, client: Paho, userdata: Any, sock: Any) -> None:  # noqa: ARG002  # aiomqtt's
@@ -420,7 +291,7 @@ class MqttConnection(aiomqtt.Client):
             current: Any = client.socket()
             # What waited may have been written since, and then nobody would take the writer away again.
             if current is sock and sock.fileno() >= 0 and client.want_write():
-                self._loop.add_writer(sock.fileno(), self._write)
+                self._loop.add_writer(sock.fileno(), self._io.write)
 
         # paho may call this from the thread in which it connects.
         self._loop.call_soon_threadsafe(register)
@@ -431,7 +302,7 @@ class MqttConnection(aiomqtt.Client):
             if self._on_received is None:
                 super()._on_message(client, userdata, message)
             else:
-                self._on_received(_received(message))
+                self._on_received(_from_paho(message))
         except Exception as error:  # noqa: BLE001  # it comes again after each restart when it is retained
             topic = packets.shown(message._topic.decode(errors="replace"))
             _log.error("a message on %s was set aside: %s", topic, error)
@@ -448,7 +319,7 @@ def _limits(settings: Mqtt) -> Properties:
     return limits
 
 
-def _received(message: Any) -> Received:
+def _from_paho(message: Any) -> Received:
     """A message of paho. Raises UnicodeDecodeError for a topic that is no text."""
     properties = message.properties
     return Received(
@@ -458,32 +329,6 @@ def _received(message: Any) -> Received:
         getattr(properties, "ResponseTopic", None),
         getattr(properties, "CorrelationData", None),
     )
-
-
-NO_RETAIN = (
-    "the broker does not keep retained messages, which most topics of the bridge are: allow them in its "
-    "configuration (mosquitto: retain_available true)"
-)
-NO_QOS = (
-    "the broker grants QoS 0 only, and the bridge needs QoS 1, so that nothing is lost: allow it in its "
-    "configuration (mosquitto: max_qos 1)"
-)
-
-
-def _unusable(reason_code: ReasonCode, properties: Properties) -> str | None:
-    """Why a broker that answered CONNECT cannot be used, where aiomqtt would not say it. Source: MQTT 5, 3.2.2.3."""
-    if reason_code.value >= FIRST_REFUSAL_CODE:
-        words = _with_words(str(reason_code), properties)
-        return f"[code:{reason_code.value}] {words}" if hasattr(properties, "ReasonString") else None
-    if getattr(properties, "RetainAvailable", 1) == 0:
-        return NO_RETAIN
-    return NO_QOS if getattr(properties, "MaximumQoS", 2) == 0 else None
-
-
-def _with_words(name: str, properties: Properties | None) -> str:
-    """The name of a reason code, and what the broker said besides."""
-    words = packets.shown(getattr(properties, "ReasonString", ""))
-    return f"{name}: {words}" if words else name
 
 
 def cancel_count() -> int:
@@ -501,15 +346,6 @@ def raise_if_cancelled_since(before: int) -> None:
         raise asyncio.CancelledError
 
 
-def _reason_name(answer: packets.Puback) -> str:
-    """The name of a PUBACK's reason code, and what the broker said besides."""
-    try:
-        name = str(ReasonCode(PacketTypes.PUBACK, identifier=answer.code))
-    except KeyError:
-        name = f"reason code {answer.code}"
-    return f"{name}: {answer.reason}" if answer.reason else name
-
-
 def _reason_number(code: int | ReasonCode) -> int:
     return code if isinstance(code, int) else int(code.value)
 
@@ -520,16 +356,3 @@ def _tls_context(settings: Mqtt) -> ssl.SSLContext | None:
     if not chosen.enabled:
         return None
     return tls.client_context("mqtt.tls", chosen.ca_file, chosen.cert_file, chosen.key_file, insecure=chosen.insecure)
-
-
-def describe_connection_error(error: BaseException) -> str:
-    """Why a connection failed, for people."""
-    if (refusal := tls.describe_tls_error(error)) is not None:
-        return refusal
-    if isinstance(error, aiomqtt.MqttCodeError) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, asyncio.TimeoutError):
-        return "no answer in time"
-    if isinstance(error.__context__, ConnectionResetError):
-        return "it reset the connection; check whether TLS is spoken on this port (mqtt.tls.enabled)"
-    return " ".join(str(error).split()) or type(error).__name__

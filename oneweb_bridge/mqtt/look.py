@@ -11,10 +11,11 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Message, Positions
 from oneweb_bridge.model.status import Connection
 from oneweb_bridge.mqtt import probing
+from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE, NO_RETAIN
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.handshake import Handshake
 from oneweb_bridge.mqtt.lane import Outgoing
-from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, NO_RETAIN, MqttConnection, Received
+from oneweb_bridge.mqtt.link import MqttConnection, Received
 from oneweb_bridge.mqtt.probing import Prober
 from oneweb_bridge.mqtt.sender import Sender
 from oneweb_bridge.mqtt.twins import TwinConnected

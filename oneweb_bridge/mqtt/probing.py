@@ -15,8 +15,9 @@ from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Probe
+from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
 from oneweb_bridge.mqtt.context import ConnectionContext
-from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection
+from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.sender import Sender
 
 PROBE_INTERVAL_S = 60.0

@@ -22,9 +22,10 @@ from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.model.command import Answer
 from oneweb_bridge.model.records import Message, Row
 from oneweb_bridge.model.status import Connection, Response, Result
+from oneweb_bridge.mqtt.broker_errors import Rejected, TakenOver, describe_connection_error
 from oneweb_bridge.mqtt.context import ConnectionContext, ConnectionRecord, ForeignInstance, PublisherCallbacks
 from oneweb_bridge.mqtt.cursor import MAX_STORE_RETRY_S
-from oneweb_bridge.mqtt.link import MqttConnection, Rejected, TakenOver, describe_connection_error
+from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.look import Look
 from oneweb_bridge.mqtt.purge import stray_topics
 from oneweb_bridge.mqtt.session import Session

@@ -251,17 +251,18 @@ class Refusals:
 
     async def payment_loop(self) -> None:
         """Tries again what is owed, with growing pauses. Never returns."""
-        wait = FIRST_PAYMENT_S
+        failed_passes = 0
         while True:
             self._new_debt.clear()
             if self._owed:
-                wait = FIRST_PAYMENT_S if await self._pay() else min(wait * 2, MAX_PAYMENT_S)
+                failed_passes = 0 if await self._pay() else failed_passes + 1
+            pause = nth_pause(FIRST_PAYMENT_S, MAX_PAYMENT_S, failed_passes)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait if self._owed else None):
+                async with asyncio.timeout(pause if self._owed else None):
                     await self._new_debt.wait()
-                    wait = FIRST_PAYMENT_S
             if self._new_debt.is_set():
-                await asyncio.sleep(wait)
+                failed_passes = 0
+                await asyncio.sleep(FIRST_PAYMENT_S)
 
     async def _pay(self) -> int:
         """One pass over what is owed, as long as the broker takes some of it. Returns how many topics are right now."""

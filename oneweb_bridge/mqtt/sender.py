@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 import aiomqtt
 
 from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.lane import OnAnswer, Outgoing
-from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection
+from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.window import SendWindow
 
 STALL_TIMEOUT_S = 30.0

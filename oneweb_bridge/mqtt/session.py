@@ -15,12 +15,13 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import Place
 from oneweb_bridge.model.records import Message, Positions
 from oneweb_bridge.model.status import Connection
+from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
 from oneweb_bridge.mqtt.context import ConnectionContext, ConnectionRecord
 from oneweb_bridge.mqtt.cursor import CursorWriter
 from oneweb_bridge.mqtt.drain import Drain
 from oneweb_bridge.mqtt.handshake import Handshake
 from oneweb_bridge.mqtt.lane import Outgoing
-from oneweb_bridge.mqtt.link import FIRST_REFUSAL_CODE, MqttConnection
+from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.probing import Prober
 from oneweb_bridge.mqtt.purge import clear_old_bases
 from oneweb_bridge.mqtt.receiver import Receiver

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from oneweb_bridge.mqtt.link import TakenOver
+from oneweb_bridge.mqtt.broker_errors import TakenOver
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 

@@ -1,0 +1,165 @@
+"""Reads and writes PUBLISH and PUBACK past the outer layers of paho.
+
+paho writes each PUBLISH by itself, and makes five objects and three reads of each PUBACK. Here what is sent in one
+turn of the event loop leaves in one write, and all PUBACKs of one read are completed at once.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.enums import MQTTErrorCode
+
+from oneweb_bridge.mqtt import packets
+from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE, reason_name
+
+OnPuback = Callable[[int, int, str], None]
+"""Packet id, reason code and its name, with the broker's own words where it gave some."""
+
+
+class PahoIo:
+    """Of one client of paho. `on_lost` is called when the socket ends, `on_broken` when paho cannot write."""
+
+    def __init__(
+        self,
+        client: Paho,
+        loop: asyncio.AbstractEventLoop,
+        on_puback: OnPuback,
+        *,
+        on_lost: Callable[[OSError | None], None],
+        on_broken: Callable[[Exception], None],
+    ) -> None:
+        self.on_puback = on_puback
+        self._client = client
+        self._loop = loop
+        self._on_lost = on_lost
+        self._on_broken = on_broken
+        self._sent: set[int] = set()
+        self._outgoing: list[bytes] = []
+        self._read, self._at = b"", 0
+        self._replace_paho_methods()
+
+    def send(self, packet_id: int, packet: bytes) -> None:
+        """Sends a PUBLISH; `on_puback` is given its answer. It leaves before the event loop goes on."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(packet)
+        self._sent.add(packet_id)
+
+    def _replace_paho_methods(self) -> None:
+        """Replaces four private methods of paho: `_handle_pubackcomp`, `_sock_recv`, `_sock_send`, `loop_read`."""
+        client = self._client
+        self._paho_puback, self._paho_recv, self._paho_send, self._paho_read = (
+            client._handle_pubackcomp,
+            client._sock_recv,
+            client._sock_send,
+            client.loop_read,
+        )
+        client._handle_pubackcomp = self._on_puback_packet  # type: ignore[method-assign]
+        client._sock_recv = self._recv  # type: ignore[method-assign]
+        client._sock_send = self._send  # type: ignore[method-assign]
+        client.loop_read = self._loop_read  # type: ignore[method-assign]
+
+    def _recv(self, bufsize: int) -> bytes:
+        """Bytes of the connection, read in large pieces: paho asks for each packet in three small ones."""
+        if self._at >= len(self._read):
+            self._read, self._at = self._read_socket(), 0
+        piece = self._read[self._at : self._at + bufsize]
+        self._at += len(piece)
+        return piece
+
+    def _read_socket(self) -> bytes:
+        try:
+            piece = self._paho_recv(65536)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._on_lost(error)
+            raise
+        if not piece:
+            self._on_lost(None)
+        return piece
+
+    def _send(self, buf: bytes | bytearray) -> int:
+        """Writes to the connection. The first write may be in the thread of paho's `connect`."""
+        try:
+            return self._paho_send(buf)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._loop.call_soon_threadsafe(self._on_lost, self._more_specific_error(error))
+            raise
+
+    def _more_specific_error(self, error: OSError) -> OSError:
+        """The error of a read where there is one: it names the TLS alert that the failed write does not."""
+        try:
+            self._paho_recv(1)
+        except BlockingIOError:
+            return error
+        except OSError as read_error:
+            return read_error
+        return error
+
+    def _loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Handles everything that was read, because the event loop only tells of what is still unread."""
+        while True:
+            code = self._paho_read(max_packets)
+            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._complete_pubacks()
+            if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._at >= len(self._read):
+                return code
+
+    def _complete_pubacks(self) -> None:
+        """Completes the whole PUBACKs that come next in what was read, up to the first packet that is for paho."""
+        read = self._read
+        while self._at + 4 <= len(read) and read[self._at] == packets.PUBACK:
+            body = packets.find_packet_end(read, self._at)
+            if body is None or not self._handle_puback(read[body[0] : body[1]]):
+                return
+            self._at = body[1]
+
+    def free_packet_id(self) -> int:
+        """A packet id that no message on its way has; paho shares them with its subscriptions."""
+        while (mid := self._client._mid_generate()) in self._sent:
+            pass
+        return mid
+
+    def _flush(self) -> None:
+        """Hands all that was sent to paho as if it were one packet: one write instead of one for each message."""
+        whole, self._outgoing = b"".join(self._outgoing), []
+        packet: Any = {
+            "command": packets.PUBLISH,
+            "mid": 0,
+            "qos": 1,
+            "pos": 0,
+            "to_process": len(whole),
+            "packet": whole,
+            "info": None,
+        }
+        self._client._out_packet.append(packet)
+        self.write()
+
+    def write(self) -> None:
+        try:
+            self._client.loop_write()
+        except Exception as error:  # noqa: BLE001  # whatever it is, this connection is broken
+            self._on_broken(error)
+
+    def _on_puback_packet(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        """Completes a PUBACK that paho has read, if it is for a message that `send` sent."""
+        if self._handle_puback(bytes(self._client._in_packet["packet"])):
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._paho_puback(cmd)
+
+    def _handle_puback(self, packet: bytes) -> bool:
+        """Hands on the answer to a message of `send`, without the four objects that paho makes of it.
+
+        Source: MQTT 5, 3.4.
+        """
+        answer = packets.decode_puback(packet)
+        if answer is None or answer.packet_id not in self._sent:
+            return False
+        self._sent.discard(answer.packet_id)
+        self.on_puback(answer.packet_id, answer.code, reason_name(answer) if answer.code >= FIRST_REFUSAL_CODE else "")
+        return True
