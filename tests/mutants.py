@@ -233,7 +233,7 @@ TABLE = (
         ":",
         "test_link.py -k watch",
     ),
-    Mutant("a signal to stop is repeated", "cli/main.py", "each.cancel()", "pass", "test_cli.py -k forgets"),
+    Mutant("a signal to stop is repeated", "cli/main.py", "running.cancel()", "pass", "test_cli.py -k forgets"),
     Mutant(
         "PUBACK: its reason is read",
         "mqtt/packets.py",
@@ -1512,7 +1512,7 @@ TABLE = (
         "test_vanishing.py",
     ),
     # ── doors ──────────────────────────────────────────────────────────────────────────────────
-    Mutant("secrets in logs", "cli/logs.py", "said = self._masks.mask_text(said)", "pass", "test_logs.py"),
+    Mutant("secrets in logs", "cli/logs.py", "text = self._masks.mask_text(text)", "pass", "test_logs.py"),
     Mutant(
         "a line that repeats is counted",
         "cli/repeats.py",
@@ -1530,7 +1530,7 @@ TABLE = (
     Mutant(
         "the last count waits for no other line",
         "cli/repeats.py",
-        "            self._write_counts(until=self._clock() - MINUTE_S)\n",
+        "            self._write_counts(first_written_by=self._clock() - MINUTE_S)\n",
         "",
         "test_logs.py",
     ),
@@ -1829,8 +1829,8 @@ TABLE = (
     Mutant(
         "console: its token is masked in the log",
         "cli/main.py",
-        "found.mqtt.password, found.console.token)",
-        "found.mqtt.password)",
+        "config.mqtt.password, config.console.token)",
+        "config.mqtt.password)",
         "test_console_access.py",
     ),
 )

@@ -472,7 +472,7 @@ def test_token_is_one_of_the_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("oneweb_bridge.cli.logs.set_up", lambda *_: None)
     path, masks = tmp_path / "bridge.yaml", Masks()
     path.write_text(f"console: {{token: {TOKEN}}}")
-    command_line._loaded(argparse.Namespace(config=path, log_level=None, log_format=None), masks)
+    command_line._load_config(argparse.Namespace(config=path, log_level=None, log_format=None), masks)
     assert masks.mask_text(f"echo {TOKEN}") == "echo ***"
 
 

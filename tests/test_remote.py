@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge.cli.remote import _decoded, _result_line, _take, table
+from oneweb_bridge.cli.remote import _add_message, _decode_object, _result_line, table
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.mqtt.topics import TopicTree
 
@@ -56,7 +56,7 @@ def test_payload_that_is_no_object_is_empty(payload: Any) -> None:
     """A payload that cannot be read, or is no JSON object, says nothing."""
     found: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
     for topic in (TREE.status, TREE.info, "oneweb/bridge/polling/sites/state"):
-        _take(found, topic, payload, TREE)
+        _add_message(found, topic, payload, TREE)
 
-    assert _decoded(payload) == {}
+    assert _decode_object(payload) == {}
     assert len(table(found)) == 3 + ("sites" in CALLS)

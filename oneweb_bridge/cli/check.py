@@ -1,4 +1,4 @@
-"""`oneweb-bridge check`: step by step, whether the bridge could work, and what to do where it could not."""
+"""`oneweb-bridge check`: tries sign-in and broker, and prints for each what to do where it fails."""
 
 import contextlib
 from collections.abc import Callable
@@ -24,12 +24,12 @@ PROBE_TIMEOUT_S = 5.0
 
 
 async def check(config: Config, write: Callable[[str], None], masks: Masks | None = None) -> bool:
-    """Writes one line per step. True when all went well. `masks` learn the token that the API may give."""
+    """Writes one line per step. True when all went well. `masks` gets the API's tokens."""
     write("ok      configuration: valid")
     results = [await _check_api(config, masks), await _check_broker(config)]
-    for good, said in results:
-        write(f"{'ok    ' if good else 'FAILED'}  {said}")
-    return all(good for good, _ in results)
+    for is_good, line in results:
+        write(f"{'ok    ' if is_good else 'FAILED'}  {line}")
+    return all(is_good for is_good, _ in results)
 
 
 async def _check_api(config: Config, masks: Masks | None) -> tuple[bool, str]:
@@ -74,7 +74,7 @@ async def _check_broker(config: Config) -> tuple[bool, str]:
 
 
 async def _identity(config: Config) -> Identity:
-    """What the database knows of itself; of one that cannot be read, or is not there yet, nothing."""
+    """The identity in the database; an empty one where it cannot be read, or does not exist yet."""
     path = Path(config.state.path)
     with contextlib.suppress(StoreError, StoreUnavailable, StoreDamaged):
         async with journal.open_journal(path, "mqtt", read_only=True) as rows:

@@ -1,4 +1,4 @@
-"""The log: one line per record, whatever an id contains, never a secret, and no line again and again."""
+"""The log: one line per record whatever an id contains, secrets masked, repeated lines counted."""
 
 import json
 import logging
@@ -23,29 +23,29 @@ class _Formatter(logging.Formatter):
         self._masks = masks
 
     def format(self, record: logging.LogRecord) -> str:
-        said = record.getMessage()
+        text = record.getMessage()
         if record.exc_info:
-            said = f"{said}\n{self.formatException(record.exc_info)}"
-        said = self._masks.mask_text(said)
+            text = f"{text}\n{self.formatException(record.exc_info)}"
+        text = self._masks.mask_text(text)
         name = record.name.removeprefix("oneweb_bridge.")
         when = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
         if self._as_json:
-            return json.dumps({"time": when, "level": record.levelname.lower(), "logger": name, "message": said})
-        lines = said if record.exc_info else said.translate(_CONTROL)
+            return json.dumps({"time": when, "level": record.levelname.lower(), "logger": name, "message": text})
+        lines = text if record.exc_info else text.translate(_CONTROL)
         return f"{when} {record.levelname.lower():7} {name}: {lines}"
 
 
 def set_up(settings: Log, masks: Masks) -> None:
-    """Directs all logging to standard error in the form of `settings`, without what `masks` hide."""
+    """Directs all logging to standard error in the form of `settings`, its secrets masked."""
     handler = CountingHandler(sys.stderr)
     handler.setFormatter(_Formatter(masks, as_json=settings.format == "json"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("oneweb_bridge").setLevel(settings.level.upper())
     logging.getLogger("oneweb_bridge.mqtt").setLevel(logging.WARNING)
     logging.getLogger("stamina").setLevel(logging.ERROR)
-    sys.excepthook = _tell_bug
+    sys.excepthook = _log_bug
 
 
-def _tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """The last words of a process that ends by a bug go through the log, because they may quote anything."""
+def _log_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Writes an unhandled error to the log, which masks secrets: its text may quote anything."""
     logging.getLogger("oneweb_bridge").critical("this is a bug, please report it", exc_info=(kind, error, trace))

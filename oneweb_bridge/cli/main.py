@@ -1,4 +1,4 @@
-"""The command `oneweb-bridge`. What a user can cause is one sentence and an exit code, never a traceback."""
+"""The command `oneweb-bridge`. An error that a user can cause is one sentence and an exit code, never a traceback."""
 
 import argparse
 import asyncio
@@ -29,10 +29,10 @@ from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailabl
 
 DONE, FAILED, WRONG = 0, 1, 2
 CANCEL_AGAIN_S = 4.0
-"""Seconds after a signal to stop, and again after each of them, until whatever still runs is told once more."""
+"""Seconds after a signal to stop, and between further tries, until tasks that still run are cancelled again."""
 THREAD_SWITCH_S = 0.0005
 MAX_TERMINALS = 400_000
-"""The largest fleet that the simulator plays."""
+"""The largest simulated fleet."""
 
 _log = logging.getLogger("oneweb_bridge.cli")
 
@@ -40,17 +40,17 @@ _log = logging.getLogger("oneweb_bridge.cli")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # What others read, and names from anywhere, must not depend on a locale; argv may hold bytes that are no text.
+        # The output must not depend on a locale, whatever names are in it; argv may hold bytes that are no text.
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
         code: int = options.act(options)
     except ConfigError as error:
-        return _refuse(str(error), WRONG)
+        return _print_error(str(error), WRONG)
     except StoreError as error:
-        return _refuse(str(error), FAILED)
+        return _print_error(str(error), FAILED)
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing more may be written, not even at exit.
+        # The reader of our output has closed it; nothing more may be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _refuse(sentence: str, code: int) -> int:
-    print(f"oneweb-bridge: {sentence}", file=sys.stderr)
+def _print_error(text: str, code: int) -> int:
+    print(f"oneweb-bridge: {text}", file=sys.stderr)
     return code
 
 
@@ -192,16 +192,16 @@ def _interval(text: str) -> str:
     return text
 
 
-def _loaded(options: argparse.Namespace, masks: Masks) -> Config:
-    """The configuration; the log speaks as it says, and hides its secrets and all that `masks` knew before."""
-    found = load(options.config, os.environ)
-    masks.add_secrets(*secrets_of(found.api), found.mqtt.password, found.console.token)
-    logs.set_up(_log_settings(options, found.log), masks)
-    return found
+def _load_config(options: argparse.Namespace, masks: Masks) -> Config:
+    """The configuration, after logging was set up by it. Its secrets are added to `masks`. Raises ConfigError."""
+    config = load(options.config, os.environ)
+    masks.add_secrets(*secrets_of(config.api), config.mqtt.password, config.console.token)
+    logs.set_up(_log_settings(options, config.log), masks)
+    return config
 
 
-def _printing(masks: Masks) -> Callable[[str], None]:
-    """Prints lines without secrets: they may quote what the API or the broker has said."""
+def _masked_print(masks: Masks) -> Callable[[str], None]:
+    """A function that prints lines without secrets: they may quote the API or the broker."""
     return lambda line: print(masks.mask_text(line))
 
 
@@ -209,22 +209,22 @@ def _log_settings(options: argparse.Namespace, settings: Log) -> Log:
     return Log(level=options.log_level or settings.level, format=options.log_format or settings.format)
 
 
-def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], None] | None = None) -> int:
-    """Runs until the work ends or a signal asks to stop; then it has its time to say goodbye."""
+def _run_until_signal(work: Coroutine[Any, Any, None], on_hangup: Callable[[], None] | None = None) -> int:
+    """Runs until the work ends or a signal cancels it. Then it may still publish `offline` and close connections."""
 
     async def supervised() -> None:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
 
-        def insist() -> None:
+        def cancel_all() -> None:
             # On Python 3.11 a task group forgets that it was cancelled when one of its tasks fails just then.
-            for each in asyncio.all_tasks(loop):
-                each.cancel()
-            loop.call_later(CANCEL_AGAIN_S, insist)
+            for running in asyncio.all_tasks(loop):
+                running.cancel()
+            loop.call_later(CANCEL_AGAIN_S, cancel_all)
 
         def stop() -> None:
             task.cancel()
-            loop.call_later(CANCEL_AGAIN_S, insist)
+            loop.call_later(CANCEL_AGAIN_S, cancel_all)
 
         if on_hangup is not None:
             loop.add_signal_handler(signal.SIGHUP, on_hangup)
@@ -239,8 +239,8 @@ def _until_signalled(work: Coroutine[Any, Any, None], on_hangup: Callable[[], No
 
 
 def tune_interpreter() -> None:
-    """Makes the event loop wait less: for other threads, and for the search for garbage in what stays anyway."""
-    # A thread that waits for the interpreter waits this long, and every answer of SQLite is such a wait.
+    """Shortens the thread switch interval, and exempts start-up objects from garbage collection."""
+    # A thread waits this long for the interpreter, and every answer of SQLite is such a wait.
     sys.setswitchinterval(THREAD_SWITCH_S)
     gc.collect()
     gc.freeze()
@@ -253,25 +253,27 @@ def _run(options: argparse.Namespace) -> int:
     from oneweb_bridge import app
 
     masks = Masks()
-    found = _loaded(options, masks)
-    require_credentials(found)
+    config = _load_config(options, masks)
+    require_credentials(config)
     reloads: asyncio.Queue[Config] = asyncio.Queue()
 
-    def read_again() -> None:
+    def reload() -> None:
         try:
-            again = _loaded(options, masks)
-            require_credentials(again)
+            new_config = _load_config(options, masks)
+            require_credentials(new_config)
         except ConfigError as error:
             _log.error("%s; the configuration stays as it was", error)
             return
-        reloads.put_nowait(again)
+        reloads.put_nowait(new_config)
 
     try:
-        return _until_signalled(app.run(found, masks=masks, reloads=reloads), read_again)
+        return _run_until_signal(app.run(config, masks=masks, reloads=reloads), reload)
     except* StoreError as group:
-        return_code = _refuse(str(group.exceptions[0]), FAILED)
+        return_code = _print_error(str(group.exceptions[0]), FAILED)
     except* StoreDamaged:
-        return_code = _refuse(f"{found.state.path} is damaged: move it away, or put a backup in its place", FAILED)
+        return_code = _print_error(
+            f"{config.state.path} is damaged: move it away, or put a backup in its place", FAILED
+        )
     return return_code
 
 
@@ -280,30 +282,30 @@ def _demo(options: argparse.Namespace) -> int:
 
     logs.set_up(_log_settings(options, Log(level="warning")), Masks())
     try:
-        return _until_signalled(demo.run_for(options.duration, options.terminals, options.speed))
+        return _run_until_signal(demo.run_for(options.duration, options.terminals, options.speed))
     except OSError as error:
-        return _refuse(f"demo: {error.filename or 'its temporary files'}: {refusal_of(error)}", FAILED)
+        return _print_error(f"demo: {error.filename or 'its temporary files'}: {refusal_of(error)}", FAILED)
 
 
 def _check(options: argparse.Namespace) -> int:
-    from oneweb_bridge.cli import check as checking
+    from oneweb_bridge.cli.check import check
 
     masks = Masks()
-    found = _loaded(options, masks)
-    return DONE if asyncio.run(checking.check(found, _printing(masks), masks)) else FAILED
+    config = _load_config(options, masks)
+    return DONE if asyncio.run(check(config, _masked_print(masks), masks)) else FAILED
 
 
 def _explore(options: argparse.Namespace) -> int:
     from oneweb_bridge import explore
 
     masks = Masks()
-    found = _loaded(options, masks)
+    config = _load_config(options, masks)
     try:
-        return DONE if asyncio.run(explore.explore(found, _printing(masks), options.save, masks)) else FAILED
+        return DONE if asyncio.run(explore.explore(config, _masked_print(masks), options.save, masks)) else FAILED
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _refuse(f"explore: {error.filename or options.save or ''}: {refusal_of(error)}", FAILED)
+        return _print_error(f"explore: {error.filename or options.save or ''}: {refusal_of(error)}", FAILED)
 
 
 def _simulate(options: argparse.Namespace) -> int:
@@ -311,9 +313,9 @@ def _simulate(options: argparse.Namespace) -> int:
 
     logs.set_up(_log_settings(options, Log()), Masks())
     try:
-        return _until_signalled(simulator.run(_simulator_options(options)))
+        return _run_until_signal(simulator.run(_simulator_options(options)))
     except (ValueError, msgspec.ValidationError, OSError) as error:
-        return _refuse(f"simulate: {error}", WRONG)
+        return _print_error(f"simulate: {error}", WRONG)
 
 
 def _simulator_options(options: argparse.Namespace) -> Any:
@@ -334,67 +336,69 @@ def _status(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import remote
 
     masks = Masks()
-    found = _loaded(options, masks)
-    return DONE if asyncio.run(remote.status(found, _printing(masks), as_json=options.json)) else FAILED
+    config = _load_config(options, masks)
+    return DONE if asyncio.run(remote.status(config, _masked_print(masks), as_json=options.json)) else FAILED
 
 
 def _poll(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import remote
 
     masks = Masks()
-    found = _loaded(options, masks)
-    asked: list[remote.CommandToSend] = [(call, "poll", {}) for call in options.calls]
-    return DONE if asyncio.run(remote.command(found, asked, _printing(masks))) else FAILED
+    config = _load_config(options, masks)
+    requests: list[remote.CommandToSend] = [(call, "poll", {}) for call in options.calls]
+    return DONE if asyncio.run(remote.command(config, requests, _masked_print(masks))) else FAILED
 
 
 def _set(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import remote
 
     masks = Masks()
-    found = _loaded(options, masks)
+    config = _load_config(options, masks)
     changes: dict[str, object] = {} if options.interval is None else {"interval": options.interval}
     if options.enable or options.disable:
         changes["enabled"] = bool(options.enable)
     if not changes:
-        return _refuse("set: expected --enable, --disable or --interval", WRONG)
-    return DONE if asyncio.run(remote.command(found, [(options.call, "set", changes)], _printing(masks))) else FAILED
+        return _print_error("set: expected --enable, --disable or --interval", WRONG)
+    return (
+        DONE if asyncio.run(remote.command(config, [(options.call, "set", changes)], _masked_print(masks))) else FAILED
+    )
 
 
 def _history(options: argparse.Namespace) -> int:
-    from oneweb_bridge.cli import history as past
+    from oneweb_bridge.cli import history
     from oneweb_bridge.trends.task import path_of
 
-    found = _loaded(options, Masks())
-    form: past.Form = "csv" if options.csv else "json" if options.json else "table"
+    config = _load_config(options, Masks())
+    form: history.Form = "csv" if options.csv else "json" if options.json else "table"
     given = ("imei", "product", "report", "since", "until", "every")
-    query = past.HistoryQuery(**{name: getattr(options, name) for name in given})
+    query = history.HistoryQuery(**{name: getattr(options, name) for name in given})
     try:
         with show_percent("of the span read", shown=sys.stderr.isatty() and not sys.stdout.isatty()) as progress:
-            past.print_history((Path(found.state.path), path_of(found)), query, form, print, progress)
+            history.print_history((Path(config.state.path), path_of(config)), query, form, print, progress)
     except ValueError as error:
-        return _refuse(f"history: {error}", WRONG)
+        return _print_error(f"history: {error}", WRONG)
     except (StoreUnavailable, StoreDamaged) as error:
-        return _refuse(f"history: the database or the trends cannot be read ({error}): try again", FAILED)
+        return _print_error(f"history: the database or the trends cannot be read ({error}): try again", FAILED)
     return DONE
 
 
 def _backup(options: argparse.Namespace) -> int:
     from oneweb_bridge.store import backup
 
-    found, shown = _loaded(options, Masks()), sys.stderr.isatty()
+    config, is_terminal = _load_config(options, Masks()), sys.stderr.isatty()
 
     def progress(done: int, of: int) -> None:
-        if shown:
+        if is_terminal:
             print(f"\r{100 * done // max(of, 1)} % of the database copied", end="", file=sys.stderr, flush=True)
 
     try:
-        size = backup.write_backup(Path(found.state.path), options.file, force=options.force, progress=progress)
+        size = backup.write_backup(Path(config.state.path), options.file, force=options.force, progress=progress)
     except backup.BackupError as error:
-        return _refuse(f"backup: {error}", FAILED)
+        return _print_error(f"backup: {error}", FAILED)
     finally:
-        if shown:
+        if is_terminal:
             print(file=sys.stderr)
-    # A name that is not text is shown as far as it is.
+    # The file name may hold bytes that are no text.
     print(f"{os.fsencode(options.file).decode(errors='replace')}: {size / 1e6:.1f} MB")
     return DONE
 

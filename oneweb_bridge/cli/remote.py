@@ -36,55 +36,55 @@ CommandToSend = tuple[str, str, dict[str, object]]
 
 
 class Unreachable(Exception):
-    """The bridge cannot be asked; the text says why."""
+    """The bridge cannot be reached; the text says why."""
 
 
 async def status(config: Config, write: Callable[[str], None], *, as_json: bool) -> bool:
-    """Writes the polling manager's table. False when the bridge cannot be asked or is offline."""
+    """Writes the table of calls. False when the bridge cannot be reached or is offline."""
     try:
-        said = await _retained(config)
+        bridge = await _read_retained(config)
     except Unreachable as error:
         write(f"oneweb-bridge: {error}")
         return False
     if as_json:
-        write(msgspec.json.encode(said).decode())
+        write(msgspec.json.encode(bridge).decode())
     else:
-        for line in table(said):
+        for line in table(bridge):
             write(line)
-    return bool(said["bridge"] == "online")
+    return bool(bridge["bridge"] == "online")
 
 
-async def _retained(config: Config) -> dict[str, Any]:
-    """What the bridge's own retained topics say."""
+async def _read_retained(config: Config) -> dict[str, Any]:
+    """The bridge's status, info and call states, from its retained topics. Raises Unreachable."""
     tree = TopicTree(config.mqtt.base_topic, config.instance, "")
     name = f"oneweb-bridge-status-{secrets.token_hex(4)}"
-    said: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
+    bridge: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
     try:
         async with MqttConnection(config.mqtt, name) as link:
             await link.subscribe_to(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     async for message in link.messages:
-                        _take(said, str(message.topic), message.payload, tree)
-                        if len(said["calls"]) == len(CALLS) and said["info"]:
+                        _add_message(bridge, str(message.topic), message.payload, tree)
+                        if len(bridge["calls"]) == len(CALLS) and bridge["info"]:
                             break
     except (aiomqtt.MqttError, OSError) as error:
         raise Unreachable(
             f"the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {describe_connection_error(error)}"
         ) from None
-    if not said["calls"]:
+    if not bridge["calls"]:
         raise Unreachable(f"no bridge has published below {tree.base} at {config.mqtt.host}:{config.mqtt.port}")
-    return said
+    return bridge
 
 
-async def command(config: Config, asked: list[CommandToSend], write: Callable[[str], None]) -> bool:
+async def command(config: Config, commands: list[CommandToSend], write: Callable[[str], None]) -> bool:
     """Sends (call, verb, payload) and writes one line per result. False when one failed or did not come."""
     tree = TopicTree(config.mqtt.base_topic, config.instance, "")
     name = f"oneweb-bridge-command-{secrets.token_hex(4)}"
     try:
         async with MqttConnection(config.mqtt, name) as link:
             await link.subscribe_to(tree.status, f"{tree.base}/bridge/polling/+/result")
-            return await _send_and_print_results(link, tree, asked, _patience(config, asked), write)
+            return await _send_and_print_results(link, tree, commands, _answer_timeout(config, commands), write)
     except (aiomqtt.MqttError, OSError) as error:
         reason = describe_connection_error(error)
         write(f"oneweb-bridge: the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {reason}")
@@ -94,49 +94,49 @@ async def command(config: Config, asked: list[CommandToSend], write: Callable[[s
 async def _send_and_print_results(
     link: MqttConnection,
     tree: TopicTree,
-    asked: list[CommandToSend],
-    patience: float,
+    commands: list[CommandToSend],
+    timeout: float,
     write: Callable[[str], None],
 ) -> bool:
     waiting: dict[str, str] = {}
-    for call, verb, payload in asked:
+    for call, verb, payload in commands:
         id = secrets.token_hex(8)
         waiting[id] = call
         topic = f"{tree.base}/bridge/polling/{call}/{verb}"
         link.send(Message(topic, msgspec.json.encode({**payload, "id": id}), retain=False))
-    good = True
+    is_good = True
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(timeout):
             async for message in link.messages:
-                found = _decoded(message.payload)
-                if str(message.topic) == tree.status and found.get("state") == "offline":
+                result = _decode_object(message.payload)
+                if str(message.topic) == tree.status and result.get("state") == "offline":
                     write("oneweb-bridge: the bridge is offline")
                     return False
-                call = waiting.get(str(found.get("id")), "")
+                call = waiting.get(str(result.get("id")), "")
                 if not call:
                     continue
-                if "note" in found:
-                    write(f"{call}: {found['note']}")
+                if "note" in result:
+                    write(f"{call}: {result['note']}")
                     continue
-                del waiting[str(found["id"])]
-                good = good and found.get("status") == "ok"
-                write(_result_line(call, found))
+                del waiting[str(result["id"])]
+                is_good = is_good and result.get("status") == "ok"
+                write(_result_line(call, result))
                 if not waiting:
-                    return good
+                    return is_good
     late = ", ".join(waiting.values())
-    write(f"oneweb-bridge: no result for {late} in {interval_text(patience)}; is the bridge running?")
+    write(f"oneweb-bridge: no result for {late} in {interval_text(timeout)}; is the bridge running?")
     return False
 
 
-def _patience(config: Config, asked: list[CommandToSend]) -> float:
-    """A poll may take its time; anything else is answered at once."""
-    return config.api.timeout.poll if any(verb == "poll" for _, verb, _ in asked) else 10.0
+def _answer_timeout(config: Config, commands: list[CommandToSend]) -> float:
+    """Seconds to wait for results: a poll may take long, anything else is answered at once."""
+    return config.api.timeout.poll if any(verb == "poll" for _, verb, _ in commands) else 10.0
 
 
-def _result_line(call: str, found: dict[str, Any]) -> str:
-    if found.get("status") != "ok":
-        return f"{call}: {found.get('error', 'failed')}"
-    state = _object(found.get("state"))
+def _result_line(call: str, result: dict[str, Any]) -> str:
+    if result.get("status") != "ok":
+        return f"{call}: {result.get('error', 'failed')}"
+    state = _as_object(result.get("state"))
     if not state:
         return f"{call}: ok"
     counts = ", ".join(f"{state[name]} {name}" for name in ("records", "events", "samples") if name in state)
@@ -145,41 +145,41 @@ def _result_line(call: str, found: dict[str, Any]) -> str:
 
 
 def _duration(seconds: object) -> str:
-    """Seconds as people say them, 6h instead of 21600; empty where it is no number."""
+    """Seconds in short form, 6h instead of 21600; empty for anything but a number."""
     return interval_text(seconds) if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) else ""
 
 
-def _object(value: object) -> dict[str, Any]:
-    """A JSON object; anything else that stands in its place, as an empty one: anybody may publish there."""
+def _as_object(value: object) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else, because any client may publish there."""
     return value if isinstance(value, dict) else {}
 
 
-def _decoded(payload: Any) -> dict[str, Any]:
+def _decode_object(payload: Any) -> dict[str, Any]:
     try:
-        found = msgspec.json.decode(payload)
+        decoded = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
         return {}
-    return _object(found)
+    return _as_object(decoded)
 
 
-def _take(said: dict[str, Any], topic: str, payload: Any, tree: TopicTree) -> None:
-    found = _decoded(payload)
+def _add_message(bridge: dict[str, Any], topic: str, payload: Any, tree: TopicTree) -> None:
+    payload_object = _decode_object(payload)
     if topic == tree.status:
-        said["bridge"] = found.get("state", "offline")
+        bridge["bridge"] = payload_object.get("state", "offline")
     elif topic == tree.info:
-        said["info"] = found
+        bridge["info"] = payload_object
     else:
-        said["calls"][topic.split("/")[-2]] = found
+        bridge["calls"][topic.split("/")[-2]] = payload_object
 
 
-def table(said: dict[str, Any]) -> list[str]:
-    """The table for a terminal, with what is known of the bridge above it."""
-    info = said["info"]
-    api, journal = _object(info.get("api")), _object(info.get("journal"))
-    head = f"bridge {said['bridge']}, API {api.get('state', 'unknown')}, backlog {journal.get('backlog', 'unknown')}"
-    costs = {call: _object(cost) for call, cost in _object(info.get("calls")).items()}
+def table(bridge: dict[str, Any]) -> list[str]:
+    """The lines of the table, below a line about the bridge."""
+    info = bridge["info"]
+    api, journal = _as_object(info.get("api")), _as_object(info.get("journal"))
+    head = f"bridge {bridge['bridge']}, API {api.get('state', 'unknown')}, backlog {journal.get('backlog', 'unknown')}"
+    costs = {call: _as_object(cost) for call, cost in _as_object(info.get("calls")).items()}
     per_hour = sum(n for cost in costs.values() if isinstance(n := cost.get("requests_per_hour"), int))
-    calls = [said["calls"][call] for call in CALLS if call in said["calls"]]
+    calls = [bridge["calls"][call] for call in CALLS if call in bridge["calls"]]
     rows = [COLUMNS, *(tuple(_cell(call, name, costs) for name in COLUMNS) for call in calls)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

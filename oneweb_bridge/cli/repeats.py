@@ -3,7 +3,7 @@
 A fault that happens a thousand times a second must not fill the disk. Within a minute an equal
 warning or error (logger, level and text) is written once, and lines that come from one place in the
 code up to a bound, whatever their texts. The rest is counted, and the count is written when the
-minute is over. Information may stand there again at once: a connection that comes back must be seen.
+minute is over. Records of level info are written each time: a connection that comes back must be visible.
 """
 
 import logging
@@ -18,7 +18,7 @@ MAX_LINES_PER_SOURCE = 60
 
 
 class _Repeated:
-    """What was written `written` times since a time, and came again `more` times after that."""
+    """A record that was written `written` times since a time, and counted `more` times after that."""
 
     __slots__ = ("more", "record", "since", "written")
 
@@ -42,7 +42,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
     def emit(self, record: logging.LogRecord) -> None:
         """Writes a line, or counts it. The handler's lock is held."""
         now = self._clock()
-        self._write_counts(until=now - MINUTE_S)
+        self._write_counts(first_written_by=now - MINUTE_S)
         if self._is_new(record, now):
             super().emit(record)
 
@@ -50,7 +50,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
         """Writes what was counted."""
         self.acquire()
         try:
-            self._write_counts(until=self._clock())
+            self._write_counts(first_written_by=self._clock())
             if self._timer is not None:
                 self._timer.cancel()
         finally:
@@ -72,15 +72,15 @@ class CountingHandler(logging.StreamHandler[TextIO]):
             self._texts[text] = _Repeated(now, record)
         return True
 
-    def _write_counts(self, until: float) -> None:
-        """Forgets what was first written at `until` or before, and writes how often it came again."""
-        for table, words in ((self._texts, "this came {} times more"), (self._sources, "{} more lines like this")):
-            # The oldest stand first: each is put in once, at its time.
-            while table and (repeated := table[key := next(iter(table))]).since <= until:
+    def _write_counts(self, first_written_by: float) -> None:
+        """Writes the counts of records first written at `first_written_by` or before, and drops them."""
+        for table, text in ((self._texts, "this came {} times more"), (self._sources, "{} more lines like this")):
+            # Dictionaries keep their order, so the oldest come first.
+            while table and (repeated := table[key := next(iter(table))]).since <= first_written_by:
                 del table[key]
-                # Whoever ends may have closed the stream before the log.
+                # At exit the stream may be closed before the log.
                 if repeated.more and not self.stream.closed:
-                    super().emit(_counted(repeated.record, words.format(repeated.more)))
+                    super().emit(_counted(repeated.record, text.format(repeated.more)))
 
     def _start_timer(self) -> None:
         if self._timer is None:
@@ -92,7 +92,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
         self.acquire()
         try:
             self._timer = None
-            self._write_counts(until=self._clock() - MINUTE_S)
+            self._write_counts(first_written_by=self._clock() - MINUTE_S)
             if any(repeated.more for table in (self._texts, self._sources) for repeated in table.values()):
                 self._start_timer()
         finally:

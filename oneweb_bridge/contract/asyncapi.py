@@ -1,6 +1,6 @@
-"""The AsyncAPI 3.0 document of all topics, made of the tables that publish. Pure.
+"""The AsyncAPI 3.0 document of all topics, made from the tables that publish. Pure.
 
-A new call in the catalogue appears by itself: its fields in a schema, its report in the parameter.
+A new call of the catalogue appears in it without further code: its fields in a schema, its report in the parameter.
 Source: AsyncAPI 3.0.0, MQTT bindings 0.2.0.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from oneweb_bridge.commands import decode as commands
+from oneweb_bridge.commands import decode
 from oneweb_bridge.config.schema import KEEPALIVE, Config
 from oneweb_bridge.contract import schemas
 from oneweb_bridge.contract.schemas import Schema, ref
@@ -18,7 +18,7 @@ from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.records import KEYS
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.homeassistant import discovery
-from oneweb_bridge.model import status as payloads
+from oneweb_bridge.model import status
 from oneweb_bridge.model.forecast import Forecast
 from oneweb_bridge.mqtt.topics import EVENT_TYPE, TopicTree
 from oneweb_bridge.polling.samples import PRESENCE
@@ -62,12 +62,12 @@ class PayloadSpec(msgspec.Struct, frozen=True):
 
 
 class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One class of topics: its address, its payloads by key, and for what comes in the channel of the answer."""
+    """One class of topics: its address, its payloads by key, and for commands the channel of the answer."""
 
     key: str
     address: str
     about: str
-    said: dict[str, PayloadSpec]
+    payloads: dict[str, PayloadSpec]
     retain: bool = False
     incoming: bool = False
     reply: str = ""
@@ -77,33 +77,39 @@ class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True):
 def document(config: Config, version: str) -> Schema:
     """The whole document, for one configuration and version of the bridge."""
     tree = TopicTree(config.mqtt.base_topic, config.instance, "")
-    rows = [
-        *_bridge_rows(tree),
-        *_record_rows(tree, config),
-        *_report_rows(tree, config),
-        *_usage_rows(tree, config),
-        *_forecast_rows(tree),
-        *_polling_rows(tree, config),
-        *_request_rows(tree),
-        *_discovery_rows(tree, config, version),
+    channels = [
+        *_bridge_channels(tree),
+        *_record_channels(tree, config),
+        *_report_channels(tree, config),
+        *_usage_channels(tree, config),
+        *_forecast_channels(tree),
+        *_polling_channels(tree, config),
+        *_request_channels(tree),
+        *_discovery_channels(tree, config, version),
     ]
     shared = _shared(config)
-    messages = {said.name: said for row in rows for said in row.said.values()}
-    asking = {said.name for row in rows if row.reply for said in row.said.values()}
-    found: Schema = {
+    messages = {payload.name: payload for channel in channels for payload in channel.payloads.values()}
+    with_reply = {payload.name for channel in channels if channel.reply for payload in channel.payloads.values()}
+    parts: Schema = {
         "asyncapi": "3.0.0",
         "info": _about(version),
         "defaultContentType": JSON,
         "servers": {"broker": _server(config, tree)},
-        "channels": {row.key: _channel(row) for row in rows},
-        "operations": {f"{'receive' if row.incoming else 'send'}{_upper(row.key)}": _operation(row) for row in rows},
+        "channels": {channel.key: _channel(channel) for channel in channels},
+        "operations": {
+            f"{'receive' if channel.incoming else 'send'}{_upper_first(channel.key)}": _operation(channel)
+            for channel in channels
+        },
         "components": {
-            "schemas": shared | {said.name: said.schema for said in messages.values() if said.schema is not None},
-            "messages": {name: _message(said, shared, asks=name in asking) for name, said in messages.items()},
+            "schemas": shared
+            | {payload.name: payload.schema for payload in messages.values() if payload.schema is not None},
+            "messages": {
+                name: _message(payload, shared, has_reply=name in with_reply) for name, payload in messages.items()
+            },
         },
     }
     # A copy of each part, so that YAML needs no anchors.
-    copied: Schema = msgspec.json.decode(encode(found))
+    copied: Schema = msgspec.json.decode(encode(parts))
     return copied
 
 
@@ -124,7 +130,7 @@ def _about(version: str) -> Schema:
 def _server(config: Config, tree: TopicTree) -> Schema:
     mqtt = config.mqtt
     plain, secure = ("mqtt", "secure-mqtt") if mqtt.transport == "tcp" else ("ws", "wss")
-    will = {"topic": tree.status, "qos": 1, "retain": True, "message": encode(payloads.Connection("offline")).decode()}
+    will = {"topic": tree.status, "qos": 1, "retain": True, "message": encode(status.Connection("offline")).decode()}
     binding = {
         "clientId": f"oneweb-bridge-{config.instance}",
         "cleanSession": True,
@@ -145,7 +151,7 @@ def _server(config: Config, tree: TopicTree) -> Schema:
 
 
 def _channel_address(tree: TopicTree, entity: str, *below: str) -> str:
-    """The address of something that belongs to one id."""
+    """The address of a topic that belongs to one id."""
     above = tree.topic_of(entity, "0").removesuffix("0")
     return "/".join((f"{above}{{{KEYS[entity]}}}", *below))  # type: ignore[index]  # it is a Kind
 
@@ -154,7 +160,7 @@ def _single_payload(name: str, about: str, **more: Any) -> dict[str, PayloadSpec
     return {name: PayloadSpec(name, about, **more)}
 
 
-def _bridge_rows(tree: TopicTree) -> Iterator[ChannelSpec]:
+def _bridge_channels(tree: TopicTree) -> Iterator[ChannelSpec]:
     for key, address, name, retain, about in (
         ("bridgeStatus", tree.status, "Connection", True, "online or offline; also the will"),
         ("bridgeInfo", tree.info, "Info", True, "version, API, journal and cost of the calls; at most every 10 s"),
@@ -162,37 +168,43 @@ def _bridge_rows(tree: TopicTree) -> Iterator[ChannelSpec]:
         ("bridgeProbe", tree.probe, "Probe", False, "published and read back at connect"),
         ("bridgeAlert", tree.alert, "Alarm", False, "a problem that needs attention"),
     ):
-        yield ChannelSpec(key=key, address=address, about=about, retain=retain, said=_single_payload(name, about))
+        yield ChannelSpec(key=key, address=address, about=about, retain=retain, payloads=_single_payload(name, about))
 
 
 def _records(config: Config) -> dict[str, Call]:
     return {call.entity: call for call in config.polling.values() if call.reads == "record"}
 
 
-def _record_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
+def _record_channels(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
     for entity, call in _records(config).items():
         name, about = entity.capitalize(), f"the {entity} as it was last published"
-        said = _single_payload(name, about, schema=schemas.record(call))
+        payload = _single_payload(name, about, schema=schemas.record(call))
         yield ChannelSpec(
-            key=f"{entity}State", address=_channel_address(tree, entity, "state"), about=about, retain=True, said=said
+            key=f"{entity}State",
+            address=_channel_address(tree, entity, "state"),
+            about=about,
+            retain=True,
+            payloads=payload,
         )
         for what in EVENTS:
             event = schemas.event(call, what, name, f"/oneweb-bridge/{tree.instance}")
             about = f"a {entity} was {what}" if what != "changed" else f"a {entity} has changed"
-            said = _single_payload(f"{name}{what.capitalize()}", about, schema=event, content_type=EVENT_TYPE)
+            payload = _single_payload(f"{name}{what.capitalize()}", about, schema=event, content_type=EVENT_TYPE)
             key = f"{entity}{what.capitalize()}"
-            yield ChannelSpec(key=key, address=_channel_address(tree, entity, "event", what), about=about, said=said)
+            yield ChannelSpec(
+                key=key, address=_channel_address(tree, entity, "event", what), about=about, payloads=payload
+            )
     further: tuple[tuple[str, str, str, Schema | None], ...] = (
         ("components", "Components", "firmware of a terminal", schemas.components()),
         ("relations", "Relations", "site, partner, customer and products of a terminal", None),
     )
     for below, name, about, schema in further:
-        said = _single_payload(name, about, schema=schema)
+        payload = _single_payload(name, about, schema=schema)
         address = _channel_address(tree, "terminal", below)
-        yield ChannelSpec(key=f"terminal{name}", address=address, about=about, retain=True, said=said)
+        yield ChannelSpec(key=f"terminal{name}", address=address, about=about, retain=True, payloads=payload)
 
 
-def _report_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
+def _report_channels(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
     for entity in ("terminal", "product"):
         reports = {
             call.report: PayloadSpec(_pascal(call.report), call.about, schema=schemas.sample(call))
@@ -202,18 +214,18 @@ def _report_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
         if entity == "terminal":
             seen = schemas.presence(_records(config)["terminal"])
             reports[PRESENCE] = PayloadSpec("Presence", "when a terminal was last seen, at most hourly", schema=seen)
-        past = reports if entity == "terminal" else {**reports, "usage": _usage(config)}
-        for below, said, about in (
+        history = reports if entity == "terminal" else {**reports, "usage": _usage(config)}
+        for below, payload, about in (
             ("metric", reports, "the newest sample"),
-            ("history", past, "every other sample: late, backfilled, corrected or replayed"),
+            ("history", history, "every other sample: late, backfilled, corrected or replayed"),
         ):
             yield ChannelSpec(
                 key=f"{entity}{below.capitalize()}",
                 address=_channel_address(tree, entity, below, "{report}"),
                 about=about,
                 retain=below == "metric",
-                said=said,
-                values={"report": list(said)},
+                payloads=payload,
+                values={"report": list(payload)},
             )
 
 
@@ -222,26 +234,28 @@ def _usage(config: Config) -> PayloadSpec:
     return PayloadSpec("Usage", call.about, schema=schemas.usage(call))
 
 
-def _usage_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
-    said, bucket = {"Usage": _usage(config)}, "{bucket_id}"
+def _usage_channels(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
+    payload, bucket = {"Usage": _usage(config)}, "{bucket_id}"
     for key, address, about, retain in (
         ("productUsage", _channel_address(tree, "product", "usage", bucket), "the usage bucket of a product", True),
         ("usage", _channel_address(tree, "usage"), "a usage bucket without a product", True),
         ("usageHistory", f"{tree.base}/history/usage/{bucket}", "a usage bucket without a product, replayed", False),
     ):
-        yield ChannelSpec(key=key, address=address, about=about, retain=retain, said=said)
+        yield ChannelSpec(key=key, address=address, about=about, retain=retain, payloads=payload)
 
 
-def _forecast_rows(tree: TopicTree) -> Iterator[ChannelSpec]:
+def _forecast_channels(tree: TopicTree) -> Iterator[ChannelSpec]:
     about, bucket = "when the allowance of a usage bucket runs out, with a band", "{bucket_id}"
     for key, address in (
         ("productForecast", _channel_address(tree, "product", "forecast", bucket)),
         ("forecast", _channel_address(tree, "forecast")),
     ):
-        yield ChannelSpec(key=key, address=address, about=about, retain=True, said=_single_payload("Forecast", about))
+        yield ChannelSpec(
+            key=key, address=address, about=about, retain=True, payloads=_single_payload("Forecast", about)
+        )
 
 
-def _polling_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
+def _polling_channels(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
     calls = list(config.polling)
     above = f"{tree.base}/bridge/polling"
     about = "the state of a call"
@@ -250,12 +264,12 @@ def _polling_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
         address=f"{above}/{{call}}/state",
         about=about,
         retain=True,
-        said=_single_payload("CallState", about),
+        payloads=_single_payload("CallState", about),
         values={"call": calls},
     )
     flag = {"type": "string", "enum": ["true", "false", "ON", "OFF", "null"]}
     span = {"type": "string", "pattern": r"^(null|\d+(\.\d+)? ?(ms|s|m|h|d)?)$", "examples": ["5m"]}
-    for verb, said, about in (
+    for verb, payload, about in (
         (
             "set",
             _single_payload("SetPayload", "enabled, interval, or both"),
@@ -278,41 +292,41 @@ def _polling_rows(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
             address=f"{above}/{{call}}/{verb}",
             about=f"{about}; may be retained",
             incoming=True,
-            said=said,
+            payloads=payload,
             reply="pollingResult",
-            values={"call": [*calls, commands.ALL]},
+            values={"call": [*calls, decode.ALL]},
         )
     about = "the answer to a command, also on its response topic"
     yield ChannelSpec(
-        key="pollingResult", address=f"{above}/{{call}}/result", about=about, said=_single_payload("Result", about)
+        key="pollingResult", address=f"{above}/{{call}}/result", about=about, payloads=_single_payload("Result", about)
     )
 
 
-def _request_rows(tree: TopicTree) -> Iterator[ChannelSpec]:
-    for name in commands.REQUESTS:
-        form = commands.PAYLOADS[name]
+def _request_channels(tree: TopicTree) -> Iterator[ChannelSpec]:
+    for name in decode.REQUESTS:
+        form = decode.PAYLOADS[name]
         about = str(form.__doc__)
         yield ChannelSpec(
-            key=f"request{_upper(name)}",
+            key=f"request{_upper_first(name)}",
             address=f"{tree.base}/bridge/request/{name}",
             about=about,
             incoming=True,
-            said=_single_payload(form.__name__, about),
+            payloads=_single_payload(form.__name__, about),
             reply="response",
         )
     about = "the answer to a request, also on its response topic"
     address = f"{tree.base}/bridge/response/{{request}}"
-    yield ChannelSpec(key="response", address=address, about=about, said=_single_payload("Response", about))
+    yield ChannelSpec(key="response", address=address, about=about, payloads=_single_payload("Response", about))
 
 
-def _discovery_rows(tree: TopicTree, config: Config, version: str) -> Iterator[ChannelSpec]:
+def _discovery_channels(tree: TopicTree, config: Config, version: str) -> Iterator[ChannelSpec]:
     if not config.homeassistant.enabled:
         return
     prefix = config.homeassistant.discovery_prefix
     setup = discovery.DiscoverySettings(
         tree=tree, prefix=prefix, version=version, online=(), accuracy=0, calls=config.polling
     )
-    said = _single_payload("Discovery", "a device of Home Assistant with its entities", schema=schemas.discovery())
+    payload = _single_payload("Discovery", "a device of Home Assistant with its entities", schema=schemas.discovery())
     kinds: tuple[tuple[discovery.Device, str], ...] = (
         ("bridge", ""),
         ("call", "{call}"),
@@ -326,13 +340,13 @@ def _discovery_rows(tree: TopicTree, config: Config, version: str) -> Iterator[C
             address=address,
             about=f"announces a {kind} to Home Assistant",
             retain=True,
-            said=said,
+            payloads=payload,
             values={"call": list(config.polling)} if kind == "call" else {},
         )
-    words = {"type": "string", "enum": ["online", "offline"]}
-    birth = _single_payload("Birth", "Home Assistant has started or ended", content_type=TEXT, schema=words)
+    states = {"type": "string", "enum": ["online", "offline"]}
+    birth = _single_payload("Birth", "Home Assistant has started or ended", content_type=TEXT, schema=states)
     about = "Home Assistant has started: everything is announced again"
-    yield ChannelSpec(key="homeAssistantStatus", address=f"{prefix}/status", about=about, incoming=True, said=birth)
+    yield ChannelSpec(key="homeAssistantStatus", address=f"{prefix}/status", about=about, incoming=True, payloads=birth)
 
 
 # ── parts of the document ──────────────────────────────────────────────────────────────────────
@@ -341,78 +355,80 @@ def _discovery_rows(tree: TopicTree, config: Config, version: str) -> Iterator[C
 def _shared(config: Config) -> dict[str, Schema]:
     """Schemas that others refer to, and those of structs."""
     structs: tuple[type[msgspec.Struct], ...] = (
-        payloads.Connection,
-        payloads.Info,
-        payloads.Head,
-        payloads.Probe,
-        payloads.Alarm,
-        payloads.Result,
-        payloads.Response,
-        payloads.Relations,
+        status.Connection,
+        status.Info,
+        status.Head,
+        status.Probe,
+        status.Alarm,
+        status.Result,
+        status.Response,
+        status.Relations,
         Forecast,
     )
-    taken: tuple[type[msgspec.Struct], ...] = (commands.SetPayload, commands.PollPayload, *commands.PAYLOADS.values())
+    commands_: tuple[type[msgspec.Struct], ...] = (decode.SetPayload, decode.PollPayload, *decode.PAYLOADS.values())
     records = {entity.capitalize(): schemas.record(call) for entity, call in _records(config).items()}
     return {
         **schemas.of_structs(structs),
-        **schemas.of_structs(taken, nullable=True),
+        **schemas.of_structs(commands_, nullable=True),
         **schemas.changes(),
         **records,
     }
 
 
-def _channel(row: ChannelSpec) -> Schema:
-    names = re.findall(r"{(\w+)}", row.address)
-    found: Schema = {"address": row.address, "description": row.about}
-    found["messages"] = {key: {"$ref": f"#/components/messages/{said.name}"} for key, said in row.said.items()}
+def _channel(channel: ChannelSpec) -> Schema:
+    names = re.findall(r"{(\w+)}", channel.address)
+    schema: Schema = {"address": channel.address, "description": channel.about}
+    schema["messages"] = {
+        key: {"$ref": f"#/components/messages/{payload.name}"} for key, payload in channel.payloads.items()
+    }
     if names:
-        found["parameters"] = {name: _parameter(name, row.values.get(name)) for name in names}
-    return found
+        schema["parameters"] = {name: _parameter(name, channel.values.get(name)) for name in names}
+    return schema
 
 
 def _parameter(name: str, values: list[str] | None) -> Schema:
-    about, shown = PARAMETERS[f"any_{name}" if values is None and f"any_{name}" in PARAMETERS else name]
+    about, example = PARAMETERS[f"any_{name}" if values is None and f"any_{name}" in PARAMETERS else name]
     if values is not None:
-        return {"description": about, "enum": values, "examples": [shown if shown in values else values[0]]}
-    return {"description": about, "examples": [shown]}
+        return {"description": about, "enum": values, "examples": [example if example in values else values[0]]}
+    return {"description": about, "examples": [example]}
 
 
-def _operation(row: ChannelSpec) -> Schema:
-    channel = f"#/channels/{row.key}"
-    found: Schema = {
-        "action": "receive" if row.incoming else "send",
-        "channel": {"$ref": channel},
-        "summary": row.about,
-        "messages": [{"$ref": f"{channel}/messages/{key}"} for key in row.said],
+def _operation(channel: ChannelSpec) -> Schema:
+    channel_ref = f"#/channels/{channel.key}"
+    schema: Schema = {
+        "action": "receive" if channel.incoming else "send",
+        "channel": {"$ref": channel_ref},
+        "summary": channel.about,
+        "messages": [{"$ref": f"{channel_ref}/messages/{key}"} for key in channel.payloads],
     }
     binding: Schema = {"qos": 1, "bindingVersion": BINDING}
-    found["bindings"] = {"mqtt": binding if row.incoming else {**binding, "retain": row.retain}}
-    if row.reply:
-        name = "Result" if row.reply == "pollingResult" else "Response"
-        answer = f"#/channels/{row.reply}"
-        found["reply"] = {"channel": {"$ref": answer}, "messages": [{"$ref": f"{answer}/messages/{name}"}]}
-    return found
+    schema["bindings"] = {"mqtt": binding if channel.incoming else {**binding, "retain": channel.retain}}
+    if channel.reply:
+        name = "Result" if channel.reply == "pollingResult" else "Response"
+        answer = f"#/channels/{channel.reply}"
+        schema["reply"] = {"channel": {"$ref": answer}, "messages": [{"$ref": f"{answer}/messages/{name}"}]}
+    return schema
 
 
-def _message(said: PayloadSpec, shared: dict[str, Schema], *, asks: bool) -> Schema:
-    schema = shared[said.name] if said.schema is None else said.schema
-    binding: Schema = {"payloadFormatIndicator": 1, "contentType": said.content_type, "bindingVersion": BINDING}
-    if asks:
+def _message(payload: PayloadSpec, shared: dict[str, Schema], *, has_reply: bool) -> Schema:
+    schema = shared[payload.name] if payload.schema is None else payload.schema
+    binding: Schema = {"payloadFormatIndicator": 1, "contentType": payload.content_type, "bindingVersion": BINDING}
+    if has_reply:
         binding["responseTopic"] = {"type": "string", "description": "MQTT 5: where the answer goes too"}
         binding["correlationData"] = {"type": "string", "format": "binary", "description": "repeated in that answer"}
     return {
-        "name": said.name,
-        "summary": said.about,
-        "contentType": said.content_type,
-        "payload": ref(said.name),
+        "name": payload.name,
+        "summary": payload.about,
+        "contentType": payload.content_type,
+        "payload": ref(payload.name),
         "bindings": {"mqtt": binding},
-        "examples": [{"payload": COMMANDS.get(said.name) or schemas.example(schema, shared)}],
+        "examples": [{"payload": COMMANDS.get(payload.name) or schemas.example(schema, shared)}],
     }
 
 
-def _upper(key: str) -> str:
+def _upper_first(key: str) -> str:
     return key[:1].upper() + key[1:]
 
 
 def _pascal(name: str) -> str:
-    return "".join(map(_upper, name.split("_")))
+    return "".join(map(_upper_first, name.split("_")))

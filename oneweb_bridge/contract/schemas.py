@@ -1,7 +1,7 @@
-"""JSON Schema of every payload, made of the catalogue's fields and of the structs that are published. Pure.
+"""JSON Schema of every payload, made from the catalogue's fields and the published structs. Pure.
 
-Each property carries its unit in `x-unit` and an example, and the example of a payload is put
-together from those. A property without one is a mark that stands in few messages, and is left out.
+Each property carries its unit in `x-unit` and an example; the example of a payload consists of those.
+A property without one is a flag of few messages, and is left out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -46,7 +46,7 @@ EXAMPLES: dict[str, Any] = {
     "overage_blocks": 0,
     "address_country": "NA",
 }
-"""What a field may look like; one that is not here gets an example of its type."""
+"""Field -> an example of its value; other fields get an example of their type."""
 
 _BY_TYPE: dict[str, Any] = {"time": "2025-06-17T14:15:02Z", "number": 12.5, "bool": False, "words": [], "set": []}
 _BEFORE: dict[str, Any] = {"state": "offline", "status": "suspended", "name": "Skerry Net"}
@@ -62,27 +62,27 @@ _TYPES: dict[str, Schema] = {
 CHANGES = {name: f"ChangeOf{name.capitalize()}" for name in _TYPES}
 """Type -> the schema of a change of such a field."""
 
-_EXACT: Schema = {**_TYPES["time"], "pattern": TIME.replace(r"(\.\d{3})?", r"\.\d{3}")}
-_STAMP: Schema = {
-    "time": {**_EXACT, "examples": ["2025-06-17T14:15:02.113Z"]},
+_EXACT_TIME: Schema = {**_TYPES["time"], "pattern": TIME.replace(r"(\.\d{3})?", r"\.\d{3}")}
+_TIME_MEMBERS: Schema = {
+    "time": {**_EXACT_TIME, "examples": ["2025-06-17T14:15:02.113Z"]},
     "ts": {**_TYPES["integer"], "x-unit": "ms", "examples": [1750169702113]},
 }
 
 
-def _mark(about: str) -> Schema:
+def _flag(about: str) -> Schema:
     return {"type": "boolean", "const": True, "description": about}
 
 
-CORRECTED = _mark("the API returned other values for this time before")
-REPLAYED = _mark("sent again by request/replay; may be older than the message before")
-REMAPPED = _mark("from the first listing after a change of the mapping")
-CYCLE_STARTED = _mark("the first message of a new bill cycle")
+CORRECTED = _flag("the API returned other values for this time before")
+REPLAYED = _flag("sent again by request/replay; may be older than the message before")
+REMAPPED = _flag("from the first listing after a change of the mapping")
+CYCLE_STARTED = _flag("the first message of a new bill cycle")
 
 
-def obj(properties: Schema, required: Iterable[str], about: str = "", **more: Any) -> Schema:
+def object_schema(properties: Schema, required: Iterable[str], about: str = "", **more: Any) -> Schema:
     """An object that has no other members, unless `more` says so."""
-    said: Schema = {"type": "object"} | ({"description": about} if about else {})
-    return said | {"required": list(required), "properties": properties, "additionalProperties": False} | more
+    schema: Schema = {"type": "object"} | ({"description": about} if about else {})
+    return schema | {"required": list(required), "properties": properties, "additionalProperties": False} | more
 
 
 def ref(name: str) -> Schema:
@@ -101,29 +101,29 @@ def type_of(field: Field) -> str:
 
 
 def properties(fields: Iterable[Field]) -> Schema:
-    """The properties of flat fields, with the flags of those that may be without limit."""
-    found: Schema = {}
+    """The properties of flat fields, with the flags of those that may be unlimited."""
+    schemas: Schema = {}
     for field in fields:
-        found[field.name] = _property(field)
+        schemas[field.name] = _property(field)
         if field.unlimited:
             about = f"true: there is no limit, and {field.name} is absent"
-            found[field.unlimited] = {**_TYPES["bool"], "description": about, "examples": [False]}
-    return found
+            schemas[field.unlimited] = {**_TYPES["bool"], "description": about, "examples": [False]}
+    return schemas
 
 
 def _property(field: Field) -> Schema:
     kind = type_of(field)
     example = EXAMPLES.get(field.name, _BY_TYPE.get(field.type, field.name.replace("_", " ")))
-    said = dict(_TYPES[kind])
+    schema = dict(_TYPES[kind])
     if field.unit:
-        said["x-unit"] = field.unit
+        schema["x-unit"] = field.unit
     if field.volatile:
-        said["description"] = "volatile: never causes a message"
+        schema["description"] = "volatile: never causes a message"
     if field.kind != "gauge":
-        said["description"] = {"cumulative": "counter: grows, and falls when it is reset", "delta": "since the last"}[
+        schema["description"] = {"cumulative": "counter: grows, and falls when it is reset", "delta": "since the last"}[
             field.kind
         ]
-    return said | {"examples": [round(example) if kind == "integer" else example]}
+    return schema | {"examples": [round(example) if kind == "integer" else example]}
 
 
 def _key(call: Call) -> Schema:
@@ -134,7 +134,7 @@ def _key(call: Call) -> Schema:
 def record(call: Call) -> Schema:
     """A record; only its key is always there."""
     key = _key(call)
-    return obj({**key, **properties(call.fields)}, key, call.about)
+    return object_schema({**key, **properties(call.fields)}, key, call.about)
 
 
 def components() -> Schema:
@@ -146,33 +146,37 @@ def components() -> Schema:
         "examples": [{"main/SSM": "SSM_5.0.86", "main/UT": "OW-IESA_2.0.0.27"}],
     }
     imei = {"type": "string", "description": "key", "examples": [EXAMPLES["imei"]]}
-    return obj({"imei": imei, "components": versions}, ("imei", "components"), "firmware of each component")
+    return object_schema({"imei": imei, "components": versions}, ("imei", "components"), "firmware of each component")
 
 
 def sample(call: Call) -> Schema:
-    """A sample of a report; where the API names its indicators, it may have numbers that nobody told us of."""
+    """A sample of a report; where the API names indicators, it may have numbers that the catalogue does not know."""
     report = {"type": "string", "const": call.report}
     labels = {"product_name": {"type": "string", "examples": ["OneWeb Maritime"]}} if call.entity == "product" else {}
-    said = {**_key(call), "report": report, **_STAMP, **labels, **properties(call.fields)}
+    members = {**_key(call), "report": report, **_TIME_MEMBERS, **labels, **properties(call.fields)}
     unknown: Schema = {"additionalProperties": False}
     if call.indicators is not None:
-        whole = f"({'|'.join(INTEGER_SUFFIXES)})$"
-        unknown = {"patternProperties": {whole: _TYPES["integer"]}, "additionalProperties": _TYPES["float"]}
-    marks = {"corrected": CORRECTED, "replayed": REPLAYED}
-    return obj({**said, **marks}, [*_key(call), "report", "time", "ts"], call.about, **unknown)
+        integer_names = f"({'|'.join(INTEGER_SUFFIXES)})$"
+        unknown = {"patternProperties": {integer_names: _TYPES["integer"]}, "additionalProperties": _TYPES["float"]}
+    flags = {"corrected": CORRECTED, "replayed": REPLAYED}
+    return object_schema({**members, **flags}, [*_key(call), "report", "time", "ts"], call.about, **unknown)
 
 
 def presence(call: Call) -> Schema:
-    """When a terminal was seen, made of its record."""
+    """The presence report: when a terminal was seen, made from its record."""
     seen = properties(field for field in call.fields if field.name in ("first_seen", "last_seen"))
-    marks = {"corrected": CORRECTED, "replayed": REPLAYED}
-    return obj({**_key(call), **_STAMP, **seen, **marks}, [*_key(call), "time", "ts"], "when a terminal was last seen")
+    flags = {"corrected": CORRECTED, "replayed": REPLAYED}
+    return object_schema(
+        {**_key(call), **_TIME_MEMBERS, **seen, **flags}, [*_key(call), "time", "ts"], "when a terminal was last seen"
+    )
 
 
 def usage(call: Call) -> Schema:
     """A usage bucket at its effective date."""
-    marks = {"cycle_started": CYCLE_STARTED, "replayed": REPLAYED}
-    return obj({**_key(call), **properties(call.fields), **_STAMP, **marks}, [*_key(call), "time", "ts"], call.about)
+    flags = {"cycle_started": CYCLE_STARTED, "replayed": REPLAYED}
+    return object_schema(
+        {**_key(call), **properties(call.fields), **_TIME_MEMBERS, **flags}, [*_key(call), "time", "ts"], call.about
+    )
 
 
 # ── events ─────────────────────────────────────────────────────────────────────────────────────
@@ -180,12 +184,12 @@ def usage(call: Call) -> Schema:
 
 def changes() -> dict[str, Schema]:
     """The schemas of a change, one for each type; null stands for absent."""
-    return {CHANGES[name]: _change(said) for name, said in _TYPES.items()}
+    return {CHANGES[name]: _change(schema) for name, schema in _TYPES.items()}
 
 
-def _change(said: Schema) -> Schema:
-    nullable = {**said, "type": [said["type"], "null"]}
-    return obj({"from": nullable, "to": nullable}, ("from", "to"), "null stands for absent")
+def _change(schema: Schema) -> Schema:
+    nullable = {**schema, "type": [schema["type"], "null"]}
+    return object_schema({"from": nullable, "to": nullable}, ("from", "to"), "null stands for absent")
 
 
 def event(call: Call, what: str, name: str, source: str) -> Schema:
@@ -196,7 +200,7 @@ def event(call: Call, what: str, name: str, source: str) -> Schema:
         about = "from the first complete listing of the call"
         data |= {"initial": {"type": "boolean", "description": about, "examples": [False]}, "remapped": REMAPPED}
     required = [member for member in data if member != "remapped"]
-    said = {
+    members = {
         "specversion": {"type": "string", "const": "1.0"},
         "id": {"type": "string", "pattern": r"^[0-9a-f]+:\d+$", "examples": ["1bf44f91fcc37727:388"]},
         "source": {"type": "string", "const": source},
@@ -206,24 +210,26 @@ def event(call: Call, what: str, name: str, source: str) -> Schema:
             "description": "the id of the record",
             "examples": [EXAMPLES.get(KEYS[call.entity])],
         },
-        **_STAMP,
+        **_TIME_MEMBERS,
         "datacontenttype": {"type": "string", "const": "application/json"},
-        "data": obj(data, required),
+        "data": object_schema(data, required),
     }
-    return obj({**said, "replayed": REPLAYED}, said, f"a {call.entity} was {what}" if what != "changed" else "")
+    return object_schema(
+        {**members, "replayed": REPLAYED}, members, f"a {call.entity} was {what}" if what != "changed" else ""
+    )
 
 
 def _changed(call: Call) -> Schema:
-    kept = [field for field in call.fields if not field.volatile]
-    said = {field.name: ref(CHANGES[type_of(field)]) for field in kept}
-    said |= {field.unlimited: ref(CHANGES["bool"]) for field in kept if field.unlimited}
-    shown = next((name for name in _BEFORE if name in said), "")
+    fields = [field for field in call.fields if not field.volatile]
+    members = {field.name: ref(CHANGES[type_of(field)]) for field in fields}
+    members |= {field.unlimited: ref(CHANGES["bool"]) for field in fields if field.unlimited}
+    example_name = next((name for name in _BEFORE if name in members), "")
     more: Schema = {"minProperties": 1}
-    if shown:
-        more["examples"] = [{shown: {"from": _BEFORE[shown], "to": EXAMPLES[shown]}}]
+    if example_name:
+        more["examples"] = [{example_name: {"from": _BEFORE[example_name], "to": EXAMPLES[example_name]}}]
     if call.entity == "terminal":
         more["patternProperties"] = {r"^components\.": ref(CHANGES["text"])}
-    return obj(said, (), "each field that differs", **more)
+    return object_schema(members, (), "each field that differs", **more)
 
 
 # ── Home Assistant ─────────────────────────────────────────────────────────────────────────────
@@ -232,7 +238,7 @@ _TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
 
 
 def discovery() -> Schema:
-    """A device of Home Assistant with its entities. Home Assistant's own schemas say what each platform takes."""
+    """A device of Home Assistant with its entities. Each platform's keys are in Home Assistant's own schemas."""
     device = {"identifiers": {**_TEXTS, "examples": [["oneweb_main_bridge"]]}}
     topics = {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}}
     entity = {
@@ -248,62 +254,64 @@ def discovery() -> Schema:
         "value_template": "{{ value_json.get('version') }}",
         "unique_id": "oneweb_main_bridge_version",
     }
-    said = {
-        "device": obj(device, device, additionalProperties={"type": "string"}),
-        "origin": obj({"name": {"type": "string", "examples": ["oneweb-bridge"]}}, ("name",))
+    members = {
+        "device": object_schema(device, device, additionalProperties={"type": "string"}),
+        "origin": object_schema({"name": {"type": "string", "examples": ["oneweb-bridge"]}}, ("name",))
         | {"additionalProperties": {"type": "string"}},
         "availability": topics,
         "availability_mode": {"type": "string", "const": "all"},
         "components": {"type": "object", "additionalProperties": entity, "examples": [{"version": version}]},
     }
-    return obj(said, ("device", "origin", "components"), "a device of Home Assistant with its entities")
+    return object_schema(members, ("device", "origin", "components"), "a device of Home Assistant with its entities")
 
 
 # ── structs ────────────────────────────────────────────────────────────────────────────────────
 
 
 def of_structs(types: Iterable[type[msgspec.Struct]], *, nullable: bool = False) -> dict[str, Schema]:
-    """The schemas of structs and all that they are made of. What is None is not sent, unless `nullable`."""
-    _, found = msgspec.json.schema_components(types, ref_template=REF + "{name}")
-    return {name: _struct(said, nullable=nullable) for name, said in found.items()}
+    """The schemas of structs and of their members. A None is not sent, unless `nullable`."""
+    _, schemas = msgspec.json.schema_components(types, ref_template=REF + "{name}")
+    return {name: _struct(schema, nullable=nullable) for name, schema in schemas.items()}
 
 
-def _struct(said: Schema, *, nullable: bool) -> Schema:
-    members = {name: _member(inner, nullable=nullable) for name, inner in said.get("properties", {}).items()}
-    kept = {name: value for name, value in said.items() if name != "title"}
-    return {**kept, "properties": members, "additionalProperties": False}
+def _struct(schema: Schema, *, nullable: bool) -> Schema:
+    members = {name: _member(inner, nullable=nullable) for name, inner in schema.get("properties", {}).items()}
+    other_members = {name: value for name, value in schema.items() if name != "title"}
+    return {**other_members, "properties": members, "additionalProperties": False}
 
 
-def _member(said: Schema, *, nullable: bool) -> Schema:
-    plain = {name: value for name, value in said.items() if name != "default"}
-    choices = plain.get("anyOf")
+def _member(schema: Schema, *, nullable: bool) -> Schema:
+    without_default = {name: value for name, value in schema.items() if name != "default"}
+    choices = without_default.get("anyOf")
     if nullable or not choices:
-        return plain
-    kept = [choice for choice in choices if choice != {"type": "null"}]
-    return kept[0] if len(kept) == 1 else {**plain, "anyOf": kept}
+        return without_default
+    not_null = [choice for choice in choices if choice != {"type": "null"}]
+    return not_null[0] if len(not_null) == 1 else {**without_default, "anyOf": not_null}
 
 
 # ── examples ───────────────────────────────────────────────────────────────────────────────────
 
 
-def example(said: Schema, shared: Mapping[str, Schema]) -> Any:
-    """A payload for a schema, put together from the examples in it."""
-    if "$ref" in said:
-        return example(shared[said["$ref"].removeprefix(REF)], shared)
-    for shown in (said.get("examples"), said.get("enum"), [said["const"]] if "const" in said else None):
-        if shown:
-            return shown[0]
-    if said.get("type") != "object":
+def example(schema: Schema, shared: Mapping[str, Schema]) -> Any:
+    """A payload for a schema, made from the examples in it."""
+    if "$ref" in schema:
+        return example(shared[schema["$ref"].removeprefix(REF)], shared)
+    for examples in (schema.get("examples"), schema.get("enum"), [schema["const"]] if "const" in schema else None):
+        if examples:
+            return examples[0]
+    if schema.get("type") != "object":
         return None
-    found = {name: example(inner, shared) for name, inner in said.get("properties", {}).items() if _shown(inner)}
-    inner = said.get("additionalProperties")
-    if not found and isinstance(inner, dict) and "$ref" in inner:
-        found = {"user_terminals": example(inner, shared)}
-    return found
+    members = {
+        name: example(inner, shared) for name, inner in schema.get("properties", {}).items() if _is_in_examples(inner)
+    }
+    inner = schema.get("additionalProperties")
+    if not members and isinstance(inner, dict) and "$ref" in inner:
+        members = {"user_terminals": example(inner, shared)}
+    return members
 
 
-def _shown(said: Schema) -> bool:
-    """Marks that stand in few messages are not shown."""
-    if said.get("type") == "boolean" and said.get("const") is True:
+def _is_in_examples(schema: Schema) -> bool:
+    """Flags of few messages are left out of examples."""
+    if schema.get("type") == "boolean" and schema.get("const") is True:
         return False
-    return "$ref" in said or bool({"examples", "const", "enum"} & said.keys()) or said.get("type") == "object"
+    return "$ref" in schema or bool({"examples", "const", "enum"} & schema.keys()) or schema.get("type") == "object"

@@ -1,7 +1,4 @@
-"""The journal on a terminal or in a pipe: another reader with a cursor of its own.
-
-It serves where there is no broker: every message that would be published, as one line of JSON.
-"""
+"""Prints the messages of the journal, with a cursor of its own: as lines for people, or as JSON."""
 
 import asyncio
 import contextlib
@@ -21,18 +18,18 @@ OUTPUT = "console"
 
 
 async def drain(journal: Journal, tree: TopicTree, growth: JournalGrowth, write: Callable[[Message], None]) -> None:
-    """Writes every message of the journal, and goes on as it grows. Never returns."""
-    at = await journal.cursor()
+    """Writes every message of the journal and of the rows that follow. Never returns."""
+    published_seq = await journal.cursor()
     with growth.subscribe() as journal_grew:
         while True:
             journal_grew.clear()
-            rows = await journal.after(at)
+            rows = await journal.after(published_seq)
             for row in rows:
                 for message in tree.messages_of_row(row):
                     write(message)
-                at = row.seq
+                published_seq = row.seq
             if rows:
-                await journal.advance(at)
+                await journal.advance(published_seq)
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(5.0):
@@ -46,31 +43,31 @@ def json_line(message: Message) -> str:
 
 
 def short_line(message: Message, width: int = 150) -> str:
-    """A message as people like to see it go by: topic, then the beginning of the payload."""
+    """A message as a line for people: topic, then the beginning of the payload."""
     sign = "●" if message.retain else "→"
     line = f"{sign} {message.topic} {message.payload.decode() or '(cleared)'}"
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
 class ThrottledPrinter:
-    """Writes lines for people, and says how many there were instead of showing all in a burst."""
+    """Prints lines for people, at most `max_lines` a second; the rest is counted."""
 
-    def __init__(self, out: TextIO = sys.stdout, most: int = 40) -> None:
+    def __init__(self, out: TextIO = sys.stdout, max_lines: int = 40) -> None:
         self._out = out
-        self._most = most
-        self._shown = 0
+        self._max_lines = max_lines
+        self._printed = 0
         self._second = 0.0
         self._skipped = 0
 
     def write(self, message: Message) -> None:
-        """Shows a message, unless the second is already full."""
+        """Prints a message, or counts it when this second has `max_lines` already."""
         now = asyncio.get_running_loop().time()
         if now - self._second >= 1.0:
             if self._skipped:
                 print(f"  … and {self._skipped} more", file=self._out, flush=True)
-            self._second, self._shown, self._skipped = now, 0, 0
-        if self._shown < self._most:
-            self._shown += 1
+            self._second, self._printed, self._skipped = now, 0, 0
+        if self._printed < self._max_lines:
+            self._printed += 1
             print(short_line(message), file=self._out, flush=True)
         else:
             self._skipped += 1

@@ -46,15 +46,15 @@ def free_port() -> int:
 @contextlib.asynccontextmanager
 async def run_mosquitto(port: int, config: Path | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
     """A mosquitto on `port`, until the end of the block. Raises NoBroker."""
-    found = find_mosquitto()
-    if found is None:
+    program = find_mosquitto()
+    if program is None:
         raise NoBroker("mosquitto is not installed: apt-get install mosquitto")
     try:
         process = await asyncio.create_subprocess_exec(
-            found, "-c", str(config or demo_config_path()), "-p", str(port), stderr=asyncio.subprocess.DEVNULL
+            program, "-c", str(config or demo_config_path()), "-p", str(port), stderr=asyncio.subprocess.DEVNULL
         )
     except OSError as error:
-        raise NoBroker(f"{found} cannot be started ({error.strerror})") from None
+        raise NoBroker(f"{program} cannot be started ({error.strerror})") from None
     try:
         await _reachable(process, port)
         yield process

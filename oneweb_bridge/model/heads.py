@@ -1,6 +1,6 @@
-"""Who publishes below a base topic, by the head that the broker has there. Pure.
+"""Decides by the broker's head which bridge publishes below a base topic. Pure.
 
-The head names a journal and an instance. It is this database's own when the instance is the configured one, or when
+The head names a journal and an instance. It is this bridge's own when the instance is the configured one, or when
 the journal is this database's and it has published there under that name before.
 """
 
@@ -20,7 +20,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """What a database knows of itself: its journal's ids, and where it was published under which name."""
+    """The identity of a database: its journal's ids, and the base topics and names under which it was published."""
 
     journal_id: str = ""
     earlier: FormerJournalIds = ()
@@ -36,11 +36,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Head = Mapping[str, Any]
-"""The payload of a head, as far as it is a JSON object."""
+"""The payload of a head: a JSON object."""
 
 
 def read_head(payload: bytes) -> Head | None:
-    """A head's payload; None when there is none, or it is no head."""
+    """The head in a payload; None when it has no JSON object."""
     try:
         head = msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -49,7 +49,7 @@ def read_head(payload: bytes) -> Head | None:
 
 
 def _with_bounds(head: Head) -> Head:
-    """The members that are looked at: texts, and a row's number that has a place in SQLite."""
+    """The used members: texts, and a row's number that fits into SQLite."""
     texts = {name: head[name] for name in ("journal", "instance") if head.get(name) is not None}
     seq = head.get("seq")
     return {
@@ -59,24 +59,24 @@ def _with_bounds(head: Head) -> Head:
 
 
 NO_TEXT = "(no text)"
-"""Stands for whatever is no name at all; no instance can have it as its name."""
+"""Replaces anything but a text; no instance can have this name."""
 
 
 def owner_of(head: Head | None, here: Place, identity: Identity) -> Literal["nobody", "this", "another"]:
-    """Who publishes at a place, for a database that is about to."""
+    """Which bridge publishes at `here`, for the database with `identity`."""
     if head is None or (head.get("instance") is None and not identity.knows(head.get("journal"))):
         return "nobody"
     return "this" if head.get("instance") == here.instance or is_former(head, here.base, identity) else "another"
 
 
 def is_former(head: Head, base: str, identity: Identity) -> bool:
-    """Whether this database itself has published the head, be it under a name that it had before."""
+    """Whether this database itself published the head, also under a former name."""
     before = Place(base, str(head.get("instance")))
     return identity.knows(head.get("journal")) and before in identity.places
 
 
 def foreign_sentence(head: Head, topic: str, here: Place) -> str:
-    """What to tell people about a base topic that another bridge uses."""
+    """The error about a base topic that another bridge uses."""
     return (
         f"{topic} belongs to the bridge instance {str(head.get('instance'))[:64]!r}, this one is "
         f"{here.instance!r}: give this one its own mqtt.base_topic, or clear that topic if the other is gone"

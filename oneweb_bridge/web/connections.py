@@ -43,7 +43,7 @@ def max_connections() -> int:
 
 
 class Connections:
-    """The open connections: those that are idle with the time since when, and those with a request under way."""
+    """The open connections: idle ones with the monotonic time since when, and those with a running request."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -71,7 +71,7 @@ class Connections:
         self._changed.set()
 
     async def make_room(self) -> None:
-        """Returns when there is room for one more connection: the one idle longest is cut for it."""
+        """Returns when one more connection is allowed: the one idle longest is cut for it."""
         while len(self._idle) + len(self._busy) >= self._limit:
             self._forget_closed()
             if self._idle:
@@ -143,7 +143,10 @@ async def accept_connections(
     """Listens on every address of the host while the block runs. Gives the port. Raises OSError when it is taken."""
     async with contextlib.AsyncExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in await _listen(address)]
-        tasks = [asyncio.create_task(accept_loop(one, make_protocol, held), name="http accept") for one in listeners]
+        tasks = [
+            asyncio.create_task(accept_loop(listener, make_protocol, held), name="http accept")
+            for listener in listeners
+        ]
         tasks.append(asyncio.create_task(held.sweep_loop(), name="http idle"))
         try:
             yield listeners[0].getsockname()[1]
@@ -155,14 +158,16 @@ async def accept_connections(
 
 async def _listen(address: tuple[str, int]) -> list[socket.socket]:
     host, port = address
-    found = await asyncio.get_running_loop().getaddrinfo(
+    addresses = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
     listeners: list[socket.socket] = []
     problem: OSError | None = None
-    for family, place in dict.fromkeys((family, place[:2]) for family, _, _, _, place in found):
+    for family, socket_address in dict.fromkeys(
+        (family, socket_address[:2]) for family, _, _, _, socket_address in addresses
+    ):
         try:
-            listeners.append(socket.create_server(place, family=family, backlog=BACKLOG))
+            listeners.append(socket.create_server(socket_address, family=family, backlog=BACKLOG))
         except OSError as error:
             problem = error
     # "localhost" may have an address of a protocol that this host has not: one address is enough.

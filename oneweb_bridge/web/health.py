@@ -94,7 +94,7 @@ class Health:
         return [web.get("/healthz", self.healthz), web.get("/readyz", self.readyz), web.get("/metrics", self.metrics)]
 
     async def metrics(self, _: web.Request) -> web.Response:
-        """The same and the state of each call in Prometheus' text form; of the journal what can be read."""
+        """Readiness and the state of each call as Prometheus text; the journal's metrics only while it can be read."""
         info = await self._known()
         registry = CollectorRegistry()
         registry.register(_PrecomputedMetrics([*self._bridge(self._parts(info)), *self._journal(info), *self._calls()]))
@@ -113,8 +113,8 @@ class Health:
     def _journal(self, info: Info | None) -> Iterator[Metric]:
         if info is None:
             return
-        told = {"version": info.version, "contract": str(info.contract), "instance": info.instance}
-        yield InfoMetricFamily(PREFIX, METRICS[""], value=told)
+        labels = {"version": info.version, "contract": str(info.contract), "instance": info.instance}
+        yield InfoMetricFamily(PREFIX, METRICS[""], value=labels)
         journal = info.journal
         for name, value in (
             ("journal_head", journal.head),
@@ -126,10 +126,10 @@ class Health:
             yield CounterMetricFamily(f"{PREFIX}_{name}", METRICS[f"{name}_total"], value)
 
     def _calls(self) -> Iterator[Metric]:
-        told: dict[str, dict[str, float]] = {}
+        values_by_call: dict[str, dict[str, float]] = {}
         for call, runtime in self._poller.calls.items():
             state = self._poller.state(runtime)
-            told[call] = {
+            values_by_call[call] = {
                 "call_enabled": float(state.enabled),
                 "call_fresh": float(state.fresh),
                 "call_interval_seconds": runtime.effective,
@@ -137,19 +137,19 @@ class Health:
                 "call_failures": runtime.progress.failures,
                 "call_records": state.records,
             }
-            # What has never happened has no time, least of all 1970.
+            # A call without a success has no time; 0 would be 1970.
             if runtime.progress.last_success:
-                told[call]["call_last_success_timestamp_seconds"] = runtime.progress.last_success / 1000
+                values_by_call[call]["call_last_success_timestamp_seconds"] = runtime.progress.last_success / 1000
         for name in (name for name in METRICS if name.startswith("call_")):
             family = GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], labels=["call"])
-            for call, values in told.items():
+            for call, values in values_by_call.items():
                 if name in values:
                     family.add_metric([call], values[name])
             yield family
 
 
 class _PrecomputedMetrics(Collector):
-    """What was found out beforehand, because a registry cannot wait."""
+    """A collector with precomputed metrics, because `collect` cannot await."""
 
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics

@@ -1,4 +1,4 @@
-"""The container's health check: asks /healthz at the address where the bridge of a configuration listens.
+"""The container's health check: requests /healthz at the address where the bridge of a configuration listens.
 
 `python -m oneweb_bridge.web.healthcheck FILE`: exit 0 while the bridge makes progress, else 1 with a sentence.
 """
@@ -13,11 +13,11 @@ from oneweb_bridge.config.read import load
 
 TIMEOUT_S = 4.0
 _ANY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- asked, not listened on
-"""Addresses that mean all of this machine -> the one to ask."""
+"""Addresses that mean all of this machine -> the one to connect to."""
 
 
 def main(arguments: list[str]) -> int:
-    """Asks once. Returns the exit code."""
+    """Sends one request. Returns the exit code."""
     try:
         listen, port = load(Path(arguments[0]) if arguments else None, os.environ).http.address()
         connection = http.client.HTTPConnection(_ANY.get(listen, listen), port, timeout=TIMEOUT_S)
