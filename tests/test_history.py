@@ -157,3 +157,30 @@ async def test_chunk_that_cannot_be_read_is_a_sentence(past: Past) -> None:
     db.close()
     with pytest.raises(StoreError, match="signal_quality of T on 2024-10-04 cannot be read"):
         printed(past)
+
+
+# ── backup ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_backup_takes_the_trends_too(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside the copy of the database and named after it, both or none; restored, nothing is missing or doubled."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bridge.yaml").write_text("state: {path: bridge.db}\n")
+    await past.write(sample(BEGIN, sinr_db=1.0), sample(BEGIN + HOUR, sinr_db=2.0))
+    past.trim(past.fold().folded_through)
+    await past.write(sample(BEGIN + 2 * HOUR, sinr_db=3.0))
+    before = past.shown()
+    (tmp_path / "taken.trends.db").write_text("")
+    assert cli.main(["backup", "taken.db"]) == 1
+    assert "taken.trends.db exists already" in capsys.readouterr().err
+    assert not (tmp_path / "taken.db").exists()
+    assert cli.main(["backup", "bridge.trends.db", "--force"]) == 1
+    assert cli.main(["backup", "copy.db"]) == 0
+    assert capsys.readouterr().out.count(" MB") == 2
+    copy = Past(past.db, tmp_path)
+    copy.path, copy.trends = tmp_path / "copy.db", tmp_path / "copy.trends.db"
+    assert (copy.trends.stat().st_mode & 0o777, copy.shown()) == (0o600, before)
+    assert copy.fold().error == ""
+    assert copy.shown() == before

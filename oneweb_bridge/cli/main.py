@@ -80,7 +80,12 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="as JSON, for scripts")
     _add_poll_and_set(commands)
     _add_history(commands)
-    backup = _add(commands, "backup", _backup, "makes a consistent copy of the database, also while the bridge runs")
+    backup = _add(
+        commands,
+        "backup",
+        _backup,
+        "makes a consistent copy of the database and the trends, also while the bridge runs",
+    )
     backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist without --force")
     backup.add_argument("--force", action="store_true", help="replaces FILE when it exists")
     _add(commands, "config", _config, "prints the effective configuration, secrets masked")
@@ -384,22 +389,27 @@ def _history(options: argparse.Namespace) -> int:
 
 def _backup(options: argparse.Namespace) -> int:
     from oneweb_bridge.store import backup
+    from oneweb_bridge.trends.task import beside, path_of
 
     config, is_terminal = _load_config(options, Masks()), sys.stderr.isatty()
 
     def progress(done: int, of: int) -> None:
         if is_terminal:
-            print(f"\r{100 * done // max(of, 1)} % of the database copied", end="", file=sys.stderr, flush=True)
+            print(f"\r{100 * done // max(of, 1)} % of the file copied", end="", file=sys.stderr, flush=True)
 
+    sources = [backup.Source(Path(config.state.path), options.file)]
+    if (trends := path_of(config)).exists():
+        sources.append(backup.Source(trends, beside(options.file), is_marked=False))
     try:
-        size = backup.write_backup(Path(config.state.path), options.file, force=options.force, progress=progress)
+        sizes = backup.write_backups(sources, force=options.force, progress=progress)
     except backup.BackupError as error:
         return _print_error(f"backup: {error}", FAILED)
     finally:
         if is_terminal:
             print(file=sys.stderr)
-    # The file name may hold bytes that are no text.
-    print(f"{os.fsencode(options.file).decode(errors='replace')}: {size / 1e6:.1f} MB")
+    for source, size in zip(sources, sizes, strict=True):
+        # The file name may hold bytes that are no text.
+        print(f"{os.fsencode(source.target).decode(errors='replace')}: {size / 1e6:.1f} MB")
     return DONE
 
 

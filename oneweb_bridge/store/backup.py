@@ -8,8 +8,10 @@ come again with other content, but its journal gets a new id then, so no event i
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+import msgspec
 
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store import database
@@ -26,25 +28,56 @@ class BackupError(Exception):
     """The copy could not be made; the text says why and what to do."""
 
 
+class Source(msgspec.Struct, frozen=True):
+    """A file to copy, and the copy. The database's copy is marked, so that its journal gets a new id."""
+
+    path: Path
+    target: Path
+    is_marked: bool = True
+
+
 def write_backup(source: Path, target: Path, *, force: bool = False, progress: Progress = lambda *_: None) -> int:
     """Copies the database to a new private file, whole or not at all. Returns its bytes.
 
     Raises StoreError for the source and BackupError for the target; a file that exists is replaced with `force` only.
     """
+    return write_backups([Source(source, target)], force=force, progress=progress)[0]
+
+
+def write_backups(sources: Sequence[Source], *, force: bool = False, progress: Progress = lambda *_: None) -> list[int]:
+    """The same for several files, in this order: all of them or none. Returns the bytes of each."""
+    for source in sources:
+        with _named_by(source.target):
+            _check_target([other.path for other in sources], source.target, force=force)
+    with contextlib.ExitStack() as stack:
+        parts = []
+        for source in sources:
+            with _named_by(source.target):
+                part = source.target.with_name(f"{source.target.name}.part")
+                stack.enter_context(_new_file(part))
+                _copy(source, part, progress)
+                parts.append(part)
+        for source, part in zip(sources, parts, strict=True):
+            with _named_by(source.target):
+                part.replace(source.target)
+    for source in sources:
+        with _named_by(source.target):
+            _fsync_directory(source.target.parent)
+    return [source.target.stat().st_size for source in sources]
+
+
+@contextlib.contextmanager
+def _named_by(target: Path) -> Iterator[None]:
+    """Turns what the system says of a copy into a BackupError."""
     try:
-        _check_target(source, target, force=force)
-        part = target.with_name(f"{target.name}.part")
-        with _new_file(part):
-            _copy(source, part, progress)
-            part.replace(target)
-        _fsync_directory(target.parent)
-        return target.stat().st_size
+        yield
     except (OSError, ValueError) as error:
         raise BackupError(f"{target} cannot be written ({refusal_of(error)}): name a file elsewhere") from None
 
 
-def _check_target(source: Path, target: Path, *, force: bool) -> None:
-    taken = [source, *(source.with_name(source.name + suffix) for suffix in ("-wal", "-shm", ".lock"))]
+def _check_target(sources: Sequence[Path], target: Path, *, force: bool) -> None:
+    suffixes = ("", "-wal", "-shm", ".lock")
+    taken = [source.with_name(source.name + suffix) for source in sources for suffix in suffixes]
     if any(target.absolute() == path.absolute() or _same_file(target, path) for path in taken):
         raise BackupError(f"{target} belongs to the running database: name another file")
     if target.is_dir():
@@ -70,15 +103,15 @@ def _new_file(part: Path) -> Iterator[None]:
         part.unlink(missing_ok=True)
 
 
-def _copy(source: Path, part: Path, progress: Progress) -> None:
+def _copy(source: Source, part: Path, progress: Progress) -> None:
     """Copies page by page within one read transaction, and marks the copy."""
-    with _open_source(source) as read:
+    with _open_source(source.path) as read:
         try:
             with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as write:
                 read.backup(write, pages=PAGES, progress=lambda _, left, all_: progress(all_ - left, all_))
-                _finish_copy(write)
+                _finish_copy(write, is_marked=source.is_marked)
         except sqlite3.DatabaseError as error:
-            raise BackupError(f"{source} could not be copied to {part.parent} ({error})") from None
+            raise BackupError(f"{source.path} could not be copied to {part.parent} ({error})") from None
 
 
 @contextlib.contextmanager
@@ -97,11 +130,12 @@ def _open_source(source: Path) -> Iterator[sqlite3.Connection]:
         yield read
 
 
-def _finish_copy(copy: sqlite3.Connection) -> None:
+def _finish_copy(copy: sqlite3.Connection, *, is_marked: bool) -> None:
     """One file without a log beside it, marked as a copy."""
     copy.execute("PRAGMA journal_mode = DELETE")
     copy.execute("PRAGMA synchronous = FULL")
-    copy.execute(database.COPIED)
+    if is_marked:
+        copy.execute(database.COPIED)
 
 
 def _fsync_directory(directory: Path) -> None:
