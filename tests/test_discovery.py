@@ -128,6 +128,57 @@ def test_product_counts_within_its_cycle() -> None:
     assert names == amounts | {"valid_from", "valid_until", "status"}
 
 
+FORECAST: Fields = {"bucket_id": "1409-19", "product_id": PRODUCT_ID, "status": "not_enough_data"}
+
+
+def forecast_entities(record: Fields, *buckets: Fields, **forecasts: Fields) -> dict[str, Any]:
+    """The entities of forecasts of a product, by what is behind the bucket's id."""
+    known = Product(product_id=PRODUCT_ID, record=record, buckets=buckets or [BUCKET], forecasts=forecasts)
+    found: dict[str, Any] = discovery.product(SETUP, known)["components"]
+    return {key: entity for key, entity in found.items() if key.startswith("forecast_")}
+
+
+def test_forecast_has_its_entities_with_the_band_as_attributes() -> None:
+    """When it is exhausted, how probably, what is used at the end, and how many blocks, from the forecast's topic."""
+    found = forecast_entities({"overage_increment_gb": 30.0}, **{"1409-19": FORECAST})
+    state = f"oneweb/product/{PRODUCT_ID}/forecast/1409-19"
+
+    assert {key.removeprefix("forecast_1409-19_"): entity["name"] for key, entity in found.items()} == {
+        "exhausted": "Allowance exhausted",
+        "probability": "Exhaustion probability",
+        "used_at_end": "Usage at end of cycle",
+        "overage": "Overage blocks expected",
+    }
+    assert {entity["state_topic"] for entity in found.values()} == {state}
+    assert {entity["json_attributes_topic"] for entity in found.values()} == {state}
+    exhausted, at_end = found["forecast_1409-19_exhausted"], found["forecast_1409-19_used_at_end"]
+    assert exhausted["device_class"] == "timestamp"
+    assert "'exhausted_p10'" in exhausted["json_attributes_template"]
+    assert (at_end["device_class"], at_end["unit_of_measurement"]) == ("data_size", "GB")
+    assert found["forecast_1409-19_probability"]["unit_of_measurement"] == "%"
+    assert "entity_category" not in exhausted
+
+
+def test_forecast_says_nothing_of_what_there_is_not() -> None:
+    """No entity for an unlimited allowance or without a forecast, none for blocks whose size is not known."""
+    unlimited: Fields = {**FORECAST, "status": "unlimited"}
+
+    assert forecast_entities({}) == {}
+    assert forecast_entities({}, **{"1409-19": unlimited}) == {}
+    assert len(forecast_entities({}, **{"1409-19": FORECAST})) == 3
+
+
+def test_forecasts_of_two_buckets_are_told_apart() -> None:
+    """As their usage is."""
+    two = [BUCKET, {**BUCKET, "bucket_id": "1409-20", "bucket_name": "Voice"}]
+    found = forecast_entities({}, *two, **{"1409-19": FORECAST, "1409-20": {**FORECAST, "bucket_id": "1409-20"}})
+
+    assert {entity["name"] for entity in found.values() if "probability" in entity["name"]} == {
+        "Exhaustion probability (Data)",
+        "Exhaustion probability (Voice)",
+    }
+
+
 def test_product_without_a_terminal_hangs_on_the_bridge() -> None:
     """A product whose terminal is not announced is reached through the bridge, and has no share of an unknown whole."""
     bucket = {name: value for name, value in BUCKET.items() if name not in ("entitlement_gb", "remaining_gb")}

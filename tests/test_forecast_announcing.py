@@ -71,6 +71,7 @@ def test_first_report_of_a_day_is_published() -> None:
     """Once a UTC day it is said where it stands, by the time of the reports."""
     assert not is_due(said(), said(NOON + 12 * HOUR - 1))
     assert is_due(said(), said(NOON + 12 * HOUR))
+    assert is_due(said(NOON + 365 * 24 * HOUR), said()), "the one before had a wrong time"
 
 
 def test_nothing_is_published_again_after_a_restart() -> None:

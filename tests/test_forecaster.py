@@ -241,9 +241,7 @@ async def test_new_cycle_takes_the_end_of_the_next_one(tmp_path: Path) -> None:
     assert all((said.used_gb or 0.0) < 20.0 for said in found)
 
 
-async def test_nothing_is_kept_in_mind_that_could_not_be_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_forecasts_go_on_after_a_disk_that_was_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full: the poll fails, and the next one forecasts as if nothing had been."""
     async with bench(tmp_path) as b:
         commit = b.store.commit

@@ -249,6 +249,7 @@ async def _use_devices(known: announcements.Devices) -> None:
     await known.value_types(["traffic"], "T")
     await known.terminals_named("x")
     await known.buckets("P")
+    await known.forecasts(["B", "C"])
     await known.terminals_of("P")
 
 

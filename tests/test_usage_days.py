@@ -75,6 +75,14 @@ def test_older_report_changes_nothing() -> None:
     assert add_report(known, UsageReport(BEGIN + HOUR, 99.0)) == known
 
 
+def test_report_of_a_wrong_time_does_not_stop_the_days() -> None:
+    """After a report a year ahead the next right ones count again; days of before stay."""
+    found = after([(0, 0.0), (24, 5.0), (48, 10.0), (365 * 24, 11.0), (60, 12.0), (72, 14.0), (96, 20.0)])
+
+    assert found.days == ((DAY, 5.0), (DAY + 1, 5.0), (DAY + 3, 6.0))
+    assert found.ts == BEGIN + 96 * HOUR
+
+
 def test_no_more_days_are_kept_than_are_used() -> None:
     """After 56 full days the oldest goes."""
     found = after([(24 * day, float(day)) for day in range(MAX_DAYS + 5)])

@@ -214,12 +214,14 @@ class Announcer:
         if not filters.wanted(rule, "product", {**linked, **record}):
             return None
         announced = (imei for imei, terminal in terminals if filters.wanted(rule, "terminal", terminal))
+        buckets = await self._devices.buckets(product_id)
         known = discovery.Product(
             product_id=product_id,
             record=record,
             imei=next(announced, None),
             shapes=await self._shapes("product", product_id),
-            buckets=await self._devices.buckets(product_id),
+            buckets=buckets,
+            forecasts=await self._devices.forecasts([str(bucket["bucket_id"]) for bucket in buckets]),
         )
         return discovery.product(self._setup, known)
 

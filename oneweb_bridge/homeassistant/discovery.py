@@ -57,13 +57,14 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Product(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a product; `imei` is its terminal where that is announced, `buckets` its usage."""
+    """What is known of a product: its terminal where that is announced, its usage, and the forecasts by bucket."""
 
     product_id: str
     record: Fields
     imei: str | None = None
     shapes: Sequence[ReportValues] = ()
     buckets: Sequence[Fields] = ()
+    forecasts: Mapping[str, Fields] = {}
 
 
 def identifier(setup: DiscoverySettings, kind: Device, id: str = "") -> str:
@@ -195,6 +196,7 @@ def product(setup: DiscoverySettings, known: Product) -> dict[str, Any]:
     suffixes = _bucket_suffixes(known.buckets)
     for bucket, suffix in zip(known.buckets, suffixes, strict=True):
         entities |= _usage_entities(setup, known.product_id, bucket, suffix)
+        entities |= _forecast_entities(setup, known, str(bucket["bucket_id"]), suffix)
     via = identifier(setup, "bridge") if known.imei is None else identifier(setup, "terminal", known.imei)
     device = {
         "name": device_name(str(known.record.get("name", "")), "OneWeb product", known.product_id, always=True),
@@ -362,6 +364,40 @@ def _usage_entities(setup: DiscoverySettings, product_id: str, bucket: Fields, s
         found["used_pct"] = ha.number(f"Data used share{suffix}", state, "used_pct", value=_SHARE)
     found |= {name: ha.time(title + suffix, state, name) for name, title in _CYCLE.items() if name in bucket}
     return _available(setup, "usage_consumption", {f"usage_{id}_{name}": entity for name, entity in found.items()})
+
+
+def _forecast_entities(setup: DiscoverySettings, known: Product, bucket_id: str, suffix: str) -> Entities:
+    """What is forecast of a bucket, each with its band as attributes; nothing of one that has no limit."""
+    forecast = known.forecasts.get(bucket_id)
+    if forecast is None or forecast.get("status") == "unlimited":
+        return {}
+    id = encode_id(bucket_id)
+    state = setup.tree.topic_of("product", known.product_id, "forecast", id)
+    found = {
+        "exhausted": (
+            ha.time(f"Allowance exhausted{suffix}", state, "exhausted_p50", diagnostic=False),
+            _band("exhausted_{}"),
+        ),
+        "probability": (ha.number(f"Exhaustion probability{suffix}", state, "exhaustion_probability_pct"), ()),
+        "used_at_end": (
+            ha.number(f"Usage at end of cycle{suffix}", state, "used_at_end_p50_gb"),
+            _band("used_at_end_{}_gb"),
+        ),
+    }
+    if "overage_increment_gb" in known.record:
+        blocks = ha.number(f"Overage blocks expected{suffix}", state, "overage_p50_blocks")
+        found["overage"] = blocks, (*_band("overage_{}_blocks"), "overage_price", "overage_currency")
+    common = ("status", "confidence", "cycle_end", "shared_allowance_id")
+    entities = {
+        f"forecast_{id}_{name}": ha.with_attributes(entity, state, (*band, *common))
+        for name, (entity, band) in found.items()
+    }
+    return _available(setup, "usage_consumption", entities)
+
+
+def _band(member: str) -> tuple[str, ...]:
+    """The ends of a band."""
+    return member.format("p10"), member.format("p90")
 
 
 _SHARE = (

@@ -8,6 +8,7 @@ would call an error, so a template looks first.
 Source: Home Assistant, MQTT integration, the platforms' schemas (2026.2).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 Entity = dict[str, Any]
@@ -56,11 +57,18 @@ def text(name: str, state: str, value: str, *, diagnostic: bool = False) -> Enti
     return sensor(name, state, template, diagnostic=diagnostic)
 
 
-def time(name: str, state: str, member: str) -> Entity:
+def time(name: str, state: str, member: str, *, diagnostic: bool = True) -> Entity:
     """A sensor of an instant."""
-    return sensor(
-        name, state, f"{_assign_v(member_expression(member))}{{{{ v }}}}", device_class="timestamp", diagnostic=True
-    )
+    template = f"{_assign_v(member_expression(member))}{{{{ v }}}}"
+    return sensor(name, state, template, device_class="timestamp", diagnostic=diagnostic)
+
+
+def with_attributes(entity: Entity, state: str, members: Sequence[str]) -> Entity:
+    """The entity with those of these members of the messages on `state` that are there as its attributes."""
+    listed = ", ".join(quoted(member) for member in members)
+    shown = f"dict(value_json.items() | selectattr(0, 'in', [{listed}]))"
+    template = f"{{{{ ({shown} if value_json is defined else {{}}) | tojson }}}}"
+    return entity | {"json_attributes_topic": state, "json_attributes_template": template}
 
 
 def binary(name: str, state: str, true: str, known: str, *, diagnostic: bool = False, **said: Any) -> Entity:

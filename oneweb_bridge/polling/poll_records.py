@@ -42,7 +42,7 @@ class RecordsPoll:
         self._unreadable = context.unreadable[plan.call.id]
         self._held: vanishing.HeldFields = {}
         self._effective: dict[str, int] = {}
-        """The effective date of each usage bucket that was compared."""
+        """The effective date of each usage bucket that was compared; the API's time of one that has none."""
 
     async def run(self) -> PollOutcome:
         """The whole poll. Raises ApiError."""
@@ -126,8 +126,7 @@ class RecordsPoll:
         listing.listed_and_stored += len(before)
         other = _COMPARED_WITH.get(plan.kind)
         context = {} if other is None else await self._store.records.load(other, ids)
-        rule = self._rule()
-        batch = await asyncio.to_thread(diff.compare, rule, before, listed, context)
+        batch = await asyncio.to_thread(diff.compare, self._rule(), before, listed, context)
         if plan.kind == "product":
             products = [id for side, id, _ in batch.product_links if side == "product"]
             batch.stale_relations.extend(await self._store.relations.linked_terminals(products))
@@ -137,7 +136,8 @@ class RecordsPoll:
         self._outcome.samples += sum(entry.what in ("metric", "usage") for entry in batch.entries)
         await self._store.commit(batch)
         if plan.kind == "usage":
-            self._effective |= {r.reading.id: diff.effective_date(r.reading.fields, rule.now) for r in listed}
+            now = self._context.api.now()
+            self._effective |= {r.reading.id: diff.effective_date(r.reading.fields, now) for r in listed}
 
     def _rule(self) -> diff.CompareRule:
         progress = self._outcome.progress

@@ -200,6 +200,14 @@ class Devices:
         )
         return [msgspec.json.decode(row[0]) for row in rows]
 
+    async def forecasts(self, bucket_ids: Sequence[str]) -> dict[str, Fields]:
+        """The forecast of each of these buckets that has one."""
+        rows = await self._rows(
+            f"SELECT id, doc FROM record WHERE kind = 'forecast' AND id IN ({database.placeholders(bucket_ids)})",
+            bucket_ids,
+        )
+        return {row[0]: msgspec.json.decode(row[1]) for row in rows}
+
     async def terminals_of(self, product_id: str) -> list[tuple[str, Fields]]:
         """The terminals of a product that have a record; that which the product itself names comes first."""
         rows = await self._rows(

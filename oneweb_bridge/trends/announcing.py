@@ -28,7 +28,7 @@ def is_due(before: Forecast | None, after: Forecast) -> bool:
     """Whether a forecast is to be published after the one that was published last."""
     if before is None or _identity(before) != _identity(after):
         return True
-    if after.ts // DAY_MS > before.ts // DAY_MS:
+    if after.ts // DAY_MS != before.ts // DAY_MS:
         return True
     return after.ts - before.ts >= MIN_PAUSE_MS and has_moved(before, after)
 
@@ -130,8 +130,8 @@ def _publish(use: OwnerUse, price: Price, batch: Batch) -> _Update:
 
 
 def _outline(forecast: Forecast | None) -> tuple[object, ...]:
-    """What readers of a forecast have to be told when it changes: of what there are figures."""
-    return () if forecast is None else (forecast.product_id, forecast.status, forecast.overage_p50_blocks is None)
+    """What readers of a forecast have to be told when it changes: whether there will ever be figures."""
+    return () if forecast is None else (forecast.product_id, forecast.status == "unlimited")
 
 
 def _keep(update: _Update, alerted: str, made: Forecasts) -> None:

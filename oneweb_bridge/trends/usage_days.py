@@ -56,7 +56,12 @@ def starts_cycle(past: UsageDays, report: UsageReport) -> bool:
 
 
 def add_report(past: UsageDays, report: UsageReport) -> UsageDays:
-    """What is known with one more report; one that is older than the newest changes nothing."""
+    """What is known with one more report; one that is older than the newest changes nothing.
+
+    One that is older by more than the longest gap means that the newest had a wrong time: what is behind it goes.
+    """
+    if report.ts < past.ts - MAX_GAP_MS:
+        past = _without_later(past, report.ts)
     if report.ts < past.ts:
         return past
     started = starts_cycle(past, report)
@@ -84,6 +89,12 @@ def is_worth_storing(stored: UsageDays, days: UsageDays) -> bool:
     """Whether more than the time of the newest report has changed, or that is of another day."""
     same = msgspec.structs.replace(days, ts=stored.ts) == stored
     return not same or days.ts // DAY_MS != stored.ts // DAY_MS
+
+
+def _without_later(past: UsageDays, ts: int) -> UsageDays:
+    """What is known without the newest report, and without days from that of `ts` on."""
+    days = tuple((day, amount) for day, amount in past.days if day < ts // DAY_MS)
+    return UsageDays(total=past.total, days=days, alerted=past.alerted)
 
 
 def _cross_midnights(past: UsageDays, ts: int, rise: float) -> tuple[float | None, tuple[tuple[int, float], ...]]:

@@ -192,6 +192,26 @@ async def test_usage_over_80_percent_is_told_once(scene: Scene) -> None:
             assert known["bucket_name"] in html.unescape(page)
 
 
+async def test_usage_has_its_forecast_beside_it(scene: Scene) -> None:
+    """The table says what is expected at the end and when the data are used up, and nothing once it is cleared."""
+    await scene.load("usage.json")
+    port, usage, forecast = scene.world.port, "oneweb/product/SC-1/usage/B-1", "oneweb/product/SC-1/forecast/B-1"
+    bucket = {"product_id": "SC-1", "bucket_id": "B-1", "entitlement_gb": 300.0, "used_gb": 200.0}
+    figures = {"status": "ok", "used_gb": 200.0, "entitlement_gb": 300.0, "used_at_end_p50_gb": 341.7}
+    dates = {"exhausted_p10": "2026-11-25T00:00:00Z", "exhausted_p50": "2026-11-27T00:00:00Z"}
+    await harness.said(port, usage, json.dumps(bucket), retain=True)
+    for said, cells in (
+        (figures | dates, "<td>342</td><td>2026-11-27 (2026-11-25 to after the cycle)</td>"),
+        (figures | {"exhaustion_probability_pct": 12.5}, "<td>342</td><td>12.5 % in this cycle</td>"),
+        (figures | dates | {"used_gb": 310.0}, "<td>342</td><td>since 2026-11-27</td>"),
+        ({"status": "not_enough_data"}, ">66.7</td><td></td><td></td>"),
+        (figures | dates, "<td>342</td>"),
+        (None, ">66.7</td><td></td><td></td>"),
+    ):
+        await harness.said(port, forecast, json.dumps(said) if said else "", retain=True)
+        await scene.node_red.until(lambda page, cells=cells: cells in page, "/oneweb/usage")  # type: ignore[misc]
+
+
 async def test_all_flows_live_together(scene: Scene) -> None:
     """All four work beside each other with one broker, and every node of theirs comes with Node-RED itself."""
     names = sorted(path.name for path in FLOWS.glob("*.json"))
