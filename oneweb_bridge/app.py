@@ -34,13 +34,12 @@ from oneweb_bridge.store import announcements, housekeeping, journal, query_thre
 from oneweb_bridge.trends.forecaster import Forecaster
 from oneweb_bridge.trends.replay import ReplayQuery, read_pages
 from oneweb_bridge.trends.task import Clocks, Folder, open_folder, path_of
-from oneweb_bridge.web import health
+from oneweb_bridge.web import assembly, health
 from oneweb_bridge.web.access import rules_of
+from oneweb_bridge.web.command_routes import CommandQueue
 from oneweb_bridge.web.console import Console
-from oneweb_bridge.web.data import DataRoutes, Sources
-from oneweb_bridge.web.live import LiveStream
+from oneweb_bridge.web.data import Sources
 from oneweb_bridge.web.server import serve_http
-from oneweb_bridge.web.streaming import LiveRoute
 
 _log = logging.getLogger("oneweb_bridge.app")
 OUTPUT = "mqtt"
@@ -105,16 +104,6 @@ async def run(
             discovery_prefix=lambda: parts.config.homeassistant.discovery_prefix,
         )
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, callbacks)
-        executor = Executor(
-            inbox,
-            parts.poller,
-            parts.store,
-            _requests(publisher, announcer, parts.path, path_of(config)),
-            clock,
-            base=parts.tree.base,
-            is_mqtt5=config.mqtt.protocol == "5",
-            answer_to=publisher.answer_to,
-        )
         health_watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         console = Console(rules_of(config), clock, __version__, config.instance)
         sources = Sources(
@@ -127,9 +116,19 @@ async def run(
             clock=clock,
             steady=parts.store.steady,
         )
-        data = DataRoutes(sources)
-        live = LiveStream(queries, parts.tree, parts.store.growth, data.bridge)
-        console.add(*data.routes(), *LiveRoute(live, console.headers, console.is_still_signed_in).routes())
+        live = assembly.add_reading(console, sources, parts.store.growth)
+        executor = Executor(
+            inbox,
+            parts.poller,
+            parts.store,
+            _requests(publisher, announcer, parts.path, path_of(config)),
+            clock,
+            base=parts.tree.base,
+            is_mqtt5=config.mqtt.protocol == "5",
+            answer_to=publisher.answer_to,
+            on_answer=partial(assembly.tell_answer, live),
+        )
+        assembly.add_commands(console, _command_queue(inbox, executor, publisher))
         async with _serve_http(health_watch, console, config), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")
@@ -141,6 +140,16 @@ async def run(
             group.create_task(systemd.keep_watchdog(health_watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
+
+
+def _command_queue(inbox: Inbox, executor: Executor, publisher: Publisher) -> CommandQueue:
+    return CommandQueue(
+        base=publisher.tree.base,
+        refusal_of=executor.refusal_of,
+        has_room=inbox.has_room,
+        put=inbox.put,
+        answer_to=publisher.answer_to,
+    )
 
 
 def _requests(publisher: Publisher, announcer: Announcer, database: Path, trends: Path) -> BrokerRequests:

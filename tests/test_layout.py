@@ -71,6 +71,7 @@ LIBRARIES = {
     "aiohttp": {
         "api.client",
         "web.answers",
+        "web.command_routes",
         "web.connections",
         "web.console",
         "web.data",

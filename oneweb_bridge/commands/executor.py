@@ -24,7 +24,7 @@ from oneweb_bridge.commands.decode import (
 )
 from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.encoding import rfc3339
-from oneweb_bridge.model.command import Answer, CommandMessage
+from oneweb_bridge.model.command import Answer, CommandMessage, CommandRefusal
 from oneweb_bridge.model.records import Alert
 from oneweb_bridge.model.status import CallState, Response, Result
 from oneweb_bridge.mqtt.publisher import NotConnected
@@ -41,6 +41,7 @@ _log = logging.getLogger("oneweb_bridge.commands")
 MAX_RUNNING = 1000
 """Polls and requests that are started and not answered yet."""
 MAX_LOGGED_CHARS = 256
+_ANOTHER_REPLAY = "another replay is under way, expected one at a time"
 
 
 class BrokerRequests(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +70,7 @@ class Executor:
         base: str,
         is_mqtt5: bool,
         answer_to: Callable[[str], Answer],
+        on_answer: Callable[[CommandTopic, Result | Response], None] = lambda *_: None,
     ) -> None:
         self._inbox = inbox
         self._poller = poller
@@ -78,6 +80,7 @@ class Executor:
         self._is_mqtt5 = is_mqtt5
         self._base = base
         self._answer_to = answer_to
+        self._on_answer = on_answer
         self._replaying = False
         self._alerted_dropped = 0
         self._running: set[asyncio.Task[None]] = set()
@@ -139,7 +142,8 @@ class Executor:
                 _log.debug("while it was decoded:", exc_info=error.__cause__)
             return
         identity = (message.topic, command_identity(message.payload, command.id))
-        has_identity = topic.kind == "polling" and (message.retain or not self._is_mqtt5)
+        may_come_again = message.retain or (not self._is_mqtt5 and message.source == "mqtt")
+        has_identity = topic.kind == "polling" and may_come_again
         # A setting may be repeated when it was changed meanwhile; a retained poll runs once, ever.
         runs_once = message.retain and not (message.follows_retained and isinstance(command, Set))
         if has_identity and runs_once and await self._was_executed(identity):
@@ -188,14 +192,16 @@ class Executor:
     async def _set(
         self, command: Set, message: CommandMessage, topic: CommandTopic, identity: tuple[str, str] | None
     ) -> None:
-        calls = list(self._poller.calls) if command.call == ALL else [command.call]
         try:
-            await self._poller.change(calls, command.changes, "mqtt", identity)
+            await self._poller.change(self._calls_of(command), command.changes, message.source, identity)
         except ValueError as error:
             self._publish_result(message, topic, command.id, error=str(error))
             return
         state = None if command.call == ALL else self._poller.state(self._poller.calls[command.call])
         self._publish_result(message, topic, command.id, state=state)
+
+    def _calls_of(self, command: Set) -> list[str]:
+        return list(self._poller.calls) if command.call == ALL else [command.call]
 
     async def _poll(
         self,
@@ -254,13 +260,8 @@ class Executor:
     async def _replay(self, command: Request) -> int:
         """Replays history. Raises BadCommand while another replay runs: two would only make both slower."""
         if self._replaying:
-            raise BadCommand("another replay is under way, expected one at a time", command.id)
-        if command.imei is not None and command.product_id is not None:
-            raise BadCommand("expected imei or product_id, not both", command.id)
-        try:
-            query = self._replay_query(command)
-        except ValueError as error:
-            raise BadCommand(str(error), command.id) from None
+            raise BadCommand(_ANOTHER_REPLAY, command.id)
+        query = self._replay_query(command)
         self._replaying = True
         try:
             return await self._requests.replay(query)
@@ -270,14 +271,19 @@ class Executor:
             self._replaying = False
 
     def _replay_query(self, command: Request) -> ReplayQuery:
-        """What a command asks for. Raises ValueError."""
+        """What a command asks for. Raises BadCommand."""
+        if command.imei is not None and command.product_id is not None:
+            raise BadCommand("expected imei or product_id, not both", command.id)
         owner = None if command.imei is None else ("terminal", command.imei)
-        return ReplayQuery(
-            owner=owner if command.product_id is None else ("product", command.product_id),
-            report=command.report,
-            span=Span(*time_range(command.since, command.until, self._clock.wall())),
-            every_ms=None if command.every is None else parse_every(command.every),
-        )
+        try:
+            return ReplayQuery(
+                owner=owner if command.product_id is None else ("product", command.product_id),
+                report=command.report,
+                span=Span(*time_range(command.since, command.until, self._clock.wall())),
+                every_ms=None if command.every is None else parse_every(command.every),
+            )
+        except ValueError as error:
+            raise BadCommand(str(error), command.id) from None
 
     def _publish_result(
         self,
@@ -304,9 +310,34 @@ class Executor:
                 response_topic_error=reply_problem,
                 state=state,
             )
-            message.answer(result)
+            self._answer(message, topic, result)
         else:
-            message.answer(Response(id=id, status=status, error=error, count=count, response_topic_error=reply_problem))
+            response = Response(id=id, status=status, error=error, count=count, response_topic_error=reply_problem)
+            self._answer(message, topic, response)
+
+    def _answer(self, message: CommandMessage, topic: CommandTopic, answer: Result | Response) -> None:
+        message.answer(answer)
+        self._on_answer(topic, answer)
+
+    def refusal_of(self, topic_name: str, payload: bytes) -> CommandRefusal | None:
+        """Why a command would be refused now; None when it can be queued."""
+        topic = parse_command_topic(topic_name, self._base)
+        if topic is None or (topic.kind == "polling" and topic.name not in (ALL, *self._poller.calls)):
+            return CommandRefusal("unknown_call", "there is no such call")
+        try:
+            command = decode_command(topic, payload)
+            if isinstance(command, Request) and command.name == "replay":
+                self._replay_query(command)
+                if self._replaying:
+                    return CommandRefusal("busy", _ANOTHER_REPLAY)
+        except BadCommand as error:
+            return CommandRefusal("invalid", str(error))
+        try:
+            if isinstance(command, Set):
+                self._poller.check_budget(self._calls_of(command), command.changes)
+        except ValueError as error:
+            return CommandRefusal("over_budget", str(error))
+        return None
 
 
 def _store_error_text(error: StoreUnavailable) -> str:

@@ -1,4 +1,4 @@
-"""The queue between the MQTT connection and the executor of commands."""
+"""The queue between the MQTT connection, or the console, and the executor of commands."""
 
 import asyncio
 
@@ -18,12 +18,15 @@ class Inbox:
 
     def put(self, message: CommandMessage) -> None:
         """Queues a command."""
-        size = message.size
-        if self._queue.full() or self._bytes + size > MAX_WAITING_BYTES:
-            self.dropped += 1
-        else:
-            self._bytes += size
+        if self.has_room(message):
+            self._bytes += message.size
             self._queue.put_nowait(message)
+        else:
+            self.dropped += 1
+
+    def has_room(self, message: CommandMessage) -> bool:
+        """Whether a command would be queued."""
+        return not self._queue.full() and self._bytes + message.size <= MAX_WAITING_BYTES
 
     def empty(self) -> bool:
         """Whether nothing waits."""

@@ -1,6 +1,7 @@
 """A command as it came in, from whatever side, and the way back to whoever sent it."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
@@ -8,6 +9,17 @@ from oneweb_bridge.model.status import Response, Result
 
 Answer = Callable[[Result | Response], None]
 """Sends an answer to where the command came from; does nothing where that is gone."""
+
+
+CommandSource = Literal["mqtt", "console"]
+"""Where a command comes from; it is stored with the settings that it makes."""
+
+
+class CommandRefusal(msgspec.Struct, frozen=True):
+    """Why a command is not executed: what the sender did wrong, or what stands against it now; and in a sentence."""
+
+    reason: Literal["invalid", "unknown_call", "over_budget", "busy"]
+    error: str
 
 
 def _discard(_: Result | Response) -> None:
@@ -29,6 +41,7 @@ class CommandMessage(msgspec.Struct, frozen=True):
     follows_retained: bool = False
     reply_problem: str | None = None
     reply_bytes: int = 0
+    source: CommandSource = "mqtt"
 
     @property
     def size(self) -> int:

@@ -98,6 +98,10 @@ class Poller:
         self._permits.resize(config.api.rate_limit.max_in_flight)
         await self._put_in_force()
 
+    def check_budget(self, calls: Sequence[str], changes: Mapping[str, bool | float | None]) -> None:
+        """Raises ValueError when these changes break the request budget."""
+        self._budget.check(calls, changes)
+
     async def change(
         self,
         calls: Sequence[str],
@@ -109,7 +113,7 @@ class Poller:
 
         Raises ValueError when it breaks the request budget, and StoreUnavailable; then nothing is changed.
         """
-        self._budget.check(calls, changes)
+        self.check_budget(calls, changes)
         settings = [
             Setting(call, name, "" if value is None else encode(value).decode(), source)
             for call in calls

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw
 
-from oneweb_bridge.model.status import CallState, Info
+from oneweb_bridge.model.status import CallState, Info, Response, Result
 
 Ms = Annotated[int, Meta(description="time in milliseconds since the epoch")]
 Seq = Annotated[int, Meta(description="row of the journal", ge=0)]
@@ -204,3 +204,23 @@ class CallsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     requests_per_hour: int
     limit: int | None
     held: list[HeldEntry]
+
+
+class CommandAccepted(msgspec.Struct, frozen=True):
+    """A command that is under way: its result comes with the live stream, under this id."""
+
+    id: str
+
+
+class CallResult(msgspec.Struct, frozen=True):
+    """The answer to a command for a call."""
+
+    call: str
+    body: Result
+
+
+class RequestResult(msgspec.Struct, frozen=True):
+    """The answer to a request."""
+
+    request: str
+    body: Response
