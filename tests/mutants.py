@@ -489,7 +489,7 @@ TABLE = (
     Mutant(
         "commands that wait are bounded in bytes",
         "commands/inbox.py",
-        " or self._bytes + size > MAX_WAITING_BYTES",
+        " and self._bytes + message.size <= MAX_WAITING_BYTES",
         "",
         "test_publisher.py -k bounded_in_bytes",
     ),
@@ -1374,7 +1374,7 @@ TABLE = (
     Mutant(
         "a live command does not touch the memory",
         "commands/executor.py",
-        "(message.retain or not self._is_mqtt5)",
+        'message.retain or (not self._is_mqtt5 and message.source == "mqtt")',
         "True",
         "test_polling_manager.py -k retained",
     ),
@@ -1874,6 +1874,27 @@ TABLE = (
         "if not self._is_signed_in(request):",
         "if False:",
         "test_console_live.py",
+    ),
+    Mutant(
+        "console: a refused command is not queued",
+        "web/command_routes.py",
+        "if refusal is not None:",
+        "if False:",
+        "test_console_commands.py -k queued",
+    ),
+    Mutant(
+        "console: a command is stored with its source",
+        "web/command_routes.py",
+        'source="console"',
+        'source="mqtt"',
+        "test_console_commands.py -k late",
+    ),
+    Mutant(
+        "console: nothing is changed where it is read-only",
+        "web/access.py",
+        "if rules.read_only and facts.method not in READING and facts.path != SESSION:",
+        "if False:",
+        "test_console_access.py",
     ),
     Mutant(
         "console: its token is masked in the log",
