@@ -8,7 +8,8 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test test-homeassistant test-nodered check format vendor lock soak mutants bench audit sbom asyncapi dist clean
+.PHONY: help demo test test-console test-homeassistant test-nodered image check format vendor lock soak mutants bench audit
+.PHONY: sbom asyncapi dist clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -27,6 +28,16 @@ test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 test-nodered:  ## tests of the flows in deploy/node-red with a real Node-RED, which npm installs
 	@sh deploy/setup.sh nodered
 	@$(PYTHON) -m pytest -n 0 -m nodered tests/nodered $(ARGS)
+
+test-console:  ## tests of the console's page in a real Chromium, which apt-get installs: make test-console ARGS='-k fleet'
+	$(SETUP) test
+	$(SETUP) console
+	@$(PYTHON) -m pytest -n 0 -m browser tests/console $(ARGS)
+
+image:  ## draws docs/images/console.png anew, with the same Chromium
+	$(SETUP) test
+	$(SETUP) console
+	@$(PYTHON) -m tests.console.image docs/images/console.png
 
 test-homeassistant:  ## tests with a real Home Assistant, which is first installed into .venv-homeassistant (minutes)
 	$(SETUP) test

@@ -5,6 +5,7 @@
 #   sh deploy/setup.sh test     .venv with the tools too; mosquitto and its clients, or exit 1
 #   sh deploy/setup.sh check    .venv with the tools
 #   sh deploy/setup.sh nodered  as test, and .node with a Node-RED and the Node.js that it needs, both from npm
+#   sh deploy/setup.sh console  a Chromium with fonts from apt-get, and playwright and axe in .venv; or says what is missing
 #   sh deploy/setup.sh homeassistant   .venv-homeassistant with a real Home Assistant, or exit 1
 #   sh deploy/setup.sh lock     makes both lock files anew from pyproject.toml
 #   sh deploy/setup.sh tools    build/tools with pip-audit and cyclonedx-py, away from what the bridge runs with
@@ -166,6 +167,25 @@ install_nodered() {
     echo "$wanted" >.node/installed
 }
 
+# --- Chromium --------------------------------------------------------------------------------------------------
+
+playwright=1.65.2   # drives Debian's Chromium
+axe=0.1.8           # brings axe-core 4.12.1
+
+# Without a Chromium the tests of the page are skipped, and say so: it is nothing that pip or npm could bring.
+install_console() {
+    if ! have chromium; then
+        may_apt && apt_install chromium fonts-dejavu-core fonts-noto-core ||
+            say "no chromium, so the tests of the console's page will be skipped: install it with 'apt-get install chromium fonts-noto-core'"
+    fi
+    wanted="playwright==$playwright axe-playwright-python==$axe"
+    case "$(cat .venv/installed 2>/dev/null)" in *"$wanted"*) return 0 ;; esac
+    say "installing $wanted"
+    # shellcheck disable=SC2086  # a list of words
+    pip .venv/bin/python install --prefer-binary $wanted || fail "pip could not install $wanted: it needs the network, or the proxy or mirror that your pip is configured for."
+    echo "$wanted" >>.venv/installed
+}
+
 # --- lock files ------------------------------------------------------------------------------------------------
 
 # Made with the oldest Python that is supported, whose closure holds what newer ones do without.
@@ -247,6 +267,7 @@ install_homeassistant() {
 
 case "${1-}" in
     homeassistant) install_homeassistant ;;
+    console) install_console ;;
     demo)  # what the tests need includes what the demo needs
         if grep -qs '^requirements-dev.lock' .venv/installed; then install_locked requirements-dev.lock
         else install_locked requirements.lock; fi
@@ -256,5 +277,5 @@ case "${1-}" in
     nodered) install_locked requirements-dev.lock; mosquitto_or_fail; install_nodered ;;
     lock)  lock ;;
     tools) tools ;;
-    *)     echo "usage: sh deploy/setup.sh demo|test|check|nodered|homeassistant|lock|tools" >&2; exit 2 ;;
+    *)     echo "usage: sh deploy/setup.sh demo|test|check|nodered|console|homeassistant|lock|tools" >&2; exit 2 ;;
 esac

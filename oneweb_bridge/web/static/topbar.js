@@ -17,7 +17,7 @@ export function TopBar() {
   return html`<header class="top">
     <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
     <div class="top-row">
-      <a class="brand" href="#/"><${Logo} /><span>OneWeb bridge</span></a>
+      <a class="brand" href="#/" aria-label="OneWeb bridge"><${Logo} /><span>OneWeb bridge</span></a>
       ${known.signed_in && html`<${Search} />`}
       <${Status} />
     </div>

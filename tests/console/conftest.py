@@ -1,0 +1,143 @@
+"""One Chromium and one bridge for all tests of the page; a browser context of its own for each."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from oneweb_bridge.demo import mosquitto
+from tests import harness
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
+
+ARGUMENTS = (
+    "--no-sandbox",  # as root Chromium refuses to start with its sandbox
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+TIMEOUT_MS = 15_000
+TRIES = 600
+
+
+class Console:
+    """A bridge with its console, and the world around it."""
+
+    def __init__(self, world: harness.World, directory: Path, **changes: Any) -> None:
+        self.world = world
+        port = mosquitto.free_port()
+        self.url = f"http://127.0.0.1:{port}/"
+        self.config = harness.bridge_yaml(
+            directory, world.api.url, world.port, http={"listen": f"127.0.0.1:{port}"}, **changes
+        )
+
+    async def get(self, path: str, **headers: str) -> Any:
+        """What the API answers to a script on this host."""
+        address = f"{self.url}api/v1/{path}"
+        async with aiohttp.ClientSession() as session, session.get(address, headers=headers) as answer:
+            return await answer.json()
+
+    async def until_polled(self, process: harness.Process, **headers: str) -> None:
+        """Waits until every enabled call was polled once."""
+        calls: list[Any] = []
+        for _ in range(TRIES):
+            try:
+                calls = (await self.get("calls", **headers))["calls"]
+            except aiohttp.ClientError:
+                assert process.returncode is None, process.text()
+            if calls and all(call.get("last_success") or not call["enabled"] for call in calls):
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"not all calls were polled: {calls}\n{process.text()[-2000:]}")
+
+
+class Tab:
+    """A page of the browser, what it asked for, and what it complained of."""
+
+    def __init__(self, page: "Page", url: str) -> None:
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    async def open(self, address: str = "", name: str | None = None) -> None:
+        """Opens the page at `#/address`, and waits until its data are drawn."""
+        await self.page.goto(f"{self.url}#/{address}")
+        await self.ready(name or address.partition("?")[0].partition("/")[0] or "fleet")
+
+    async def ready(self, name: str) -> None:
+        """Waits until the page of this name has drawn its data."""
+        await self.page.wait_for_selector(f"main[data-page={name}][data-ready]")
+
+    async def until(self, script: str, argument: Any = None) -> None:
+        """Waits until the script is true in the page."""
+        await self.page.wait_for_function(script, arg=argument)
+
+    @property
+    def other_hosts(self) -> list[str]:
+        """The requests that did not go to the console."""
+        return [address for address in self.requests if not address.startswith((self.url, "data:", "blob:"))]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator["Browser"]:
+    """Debian's Chromium, or a skip that says how to get it."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no chromium: `sh deploy/setup.sh console` installs it")
+    playwright = pytest.importorskip("playwright.async_api", reason="no playwright: `sh deploy/setup.sh console`")
+    async with playwright.async_playwright() as started:
+        launched = await started.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield launched
+        await launched.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def console(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Console]:
+    """A fleet of eight, polled completely."""
+    directory = tmp_path_factory.mktemp("console")
+    async with harness.world(directory, terminals=8, start=None, speed=1.0) as world:
+        console = Console(world, directory)
+        async with harness.running(console.config) as process:
+            await console.until_polled(process)
+            yield console
+
+
+OpenTab = Callable[..., Awaitable[Tab]]
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_tab(browser: "Browser") -> AsyncIterator[OpenTab]:
+    """Makes tabs with a context of their own. At the end none may have complained or asked another host."""
+    tabs: list[Tab] = []
+
+    async def make(url: str, width: int = 1280, height: int = 800, **options: Any) -> Tab:
+        context = await browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(TIMEOUT_MS)
+        tabs.append(Tab(await context.new_page(), url))
+        return tabs[-1]
+
+    yield make
+    for tab in tabs:
+        await tab.page.context.close()
+        assert tab.complaints == []
+        assert tab.other_hosts == []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tab(open_tab: OpenTab, console: Console) -> Tab:
+    """A tab on a desk."""
+    return await open_tab(console.url)

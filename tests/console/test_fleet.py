@@ -1,0 +1,172 @@
+"""The fleet of 10 000: sorted, filtered and scrolled with few rows drawn, and true while values change."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.console import fleets
+from tests.console.conftest import Console, Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+ROWS = fleets.make_rows(10_000)
+MAX_DRAWN_ROWS = 80
+HEADS = {
+    "Name": "name",
+    "State": "state",
+    "SINR dB": "sinr_db",
+    "Avail. %": "link_availability_pct",
+    "Usage of allowance": "used_pct",
+    "Exhausted": "exhausted_ts",
+    "Seen": "seen_ts",
+}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fleet(tab: Tab, console: Console) -> Tab:
+    """The page with a fleet of 10 000."""
+    answer = json.dumps(fleets.make_answer(ROWS, (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.open()
+    return tab
+
+
+async def shown(tab: Tab) -> list[str]:
+    """The ids of the rows that are drawn, from top to bottom."""
+    ids: list[str] = await tab.page.evaluate(
+        "[...document.querySelectorAll('[data-testid=fleet-row]')]"
+        ".sort((a, b) => a.ariaRowIndex - b.ariaRowIndex).map(row => row.dataset.id)"
+    )
+    return ids
+
+
+def expected(column: str, *, descending: bool = False) -> list[str]:
+    """The ids in the order of a column: what is missing last, equal values by their ids."""
+    known = [row for row in ROWS if row[column] is not None]
+    known.sort(key=lambda row: row["imei"])
+    known.sort(key=lambda row: row[column], reverse=descending)
+    return [row["imei"] for row in known] + [row["imei"] for row in ROWS if row[column] is None]
+
+
+@pytest.mark.parametrize("head", [head for head in HEADS if head != "Name"])
+async def test_head_sorts_up_and_down_with_missing_last(fleet: Tab, head: str) -> None:
+    """A click sorts upwards, a second one downwards; the address says so; what is not known comes last."""
+    column = HEADS[head]
+    cell = fleet.page.get_by_role("columnheader", name=head, exact=True)
+    for direction, sort in (("ascending", column), ("descending", f"-{column}")):
+        await cell.get_by_role("button").click()
+        await fleet.page.locator(f"[data-head={column}][aria-sort={direction}]").wait_for()
+        assert (await shown(fleet))[:20] == expected(column, descending=direction == "descending")[:20]
+        assert f"sort={sort}" in fleet.page.url
+    order = expected(column, descending=True)
+    await fleet.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    await fleet.page.locator(f"[data-id='{order[-1]}']").wait_for()
+    assert (await shown(fleet))[-20:] == order[-20:]
+
+
+async def test_names_are_sorted_as_people_do(fleet: Tab) -> None:
+    """Vessel 9 comes before Vessel 10."""
+    await fleet.page.get_by_role("searchbox", name="Search").fill("vessel 101")
+    await fleet.page.locator("[role=table][aria-rowcount='12']").wait_for()
+    rows = fleet.page.locator("[data-testid=fleet-row] [data-column=name] a")
+    assert (await rows.all_inner_texts())[:3] == ["Vessel 101", "Vessel 1010", "Vessel 1011"]
+
+
+async def test_few_rows_are_drawn(fleet: Tab) -> None:
+    """Wherever the page is scrolled to, the screen is full and no more than 80 rows are there."""
+    table = fleet.page.get_by_role("table", name="Terminals")
+    assert await table.get_attribute("aria-rowcount") in {"10000", "10001"}
+    for part in (0, 0.31, 0.77, 1):
+        await fleet.page.evaluate("part => scrollTo(0, part * document.documentElement.scrollHeight)", part)
+        await fleet.until(
+            "() => [...document.querySelectorAll('[data-testid=fleet-row]')]"
+            ".some(row => Math.abs(row.getBoundingClientRect().top - innerHeight / 2) < 45)"
+        )
+        assert await fleet.page.get_by_test_id("fleet-row").count() <= MAX_DRAWN_ROWS
+
+
+async def test_filters_stand_in_the_address(fleet: Tab) -> None:
+    """A filtered view can be sent: who opens its address sees the same rows."""
+    await fleet.page.get_by_role("combobox", name="State").select_option("offline")
+    await fleet.page.get_by_role("combobox", name="Customer").select_option(label="Customer 3")
+    await fleet.page.get_by_role("searchbox", name="Search").fill("site 8")
+    wanted = [
+        row["imei"]
+        for row in ROWS
+        if row["state"] == "offline" and row["end_customer"] == "Customer 3" and "site 8" in row["site"].lower()
+    ]
+    assert wanted
+    table = fleet.page.locator(f"[role=table][aria-rowcount='{len(wanted) + 1}']")
+    await table.wait_for()
+    address = fleet.page.url
+    assert all(part in address for part in ("state=offline", "customer=ACC-3", "q=site"))
+    await fleet.page.goto("about:blank")
+    await fleet.page.goto(address)
+    await table.wait_for()
+    assert sorted(await shown(fleet)) == sorted(wanted)
+
+
+async def test_search_leads_to_the_fleet_from_every_page(fleet: Tab) -> None:
+    """The key / goes to the field, and what is typed filters the fleet."""
+    await fleet.open("alerts")
+    await fleet.page.keyboard.press("/")
+    await fleet.page.keyboard.type("359235170000042")
+    await fleet.ready("fleet")
+    await fleet.page.locator("[role=table][aria-rowcount='2']").wait_for()
+    assert await fleet.page.get_by_role("searchbox", name="Search").input_value() == "359235170000042"
+
+
+async def test_hostile_names_are_text(fleet: Tab) -> None:
+    """Markup, formulas, 10 kB and marks of direction are shown as they are, and none makes the page wider."""
+    await fleet.page.evaluate("window.alert = () => { window.alerted = true; }")
+    for row in ROWS[: len(fleets.HOSTILE)]:
+        await fleet.page.get_by_role("searchbox", name="Search").fill(row["imei"])
+        link = fleet.page.locator(f"[data-id='{row['imei']}'] [data-column=name] a")
+        await link.wait_for()
+        assert (await link.text_content() or "").startswith(row["name"][:40])
+    assert await fleet.page.evaluate("window.alerted") is None
+    assert await fleet.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert await fleet.page.locator("main img, main script").count() == 0
+
+
+async def test_csv_has_the_rows_and_no_formulas(fleet: Tab) -> None:
+    """The button writes the rows that are shown; a cell that a spreadsheet would compute gets an apostrophe."""
+    await fleet.page.get_by_role("combobox", name="State").select_option("online")
+    async with fleet.page.expect_download() as waiting:
+        await fleet.page.get_by_role("button", name="CSV").click()
+    download = await waiting.value
+    text = Path(await download.path()).read_text(encoding="utf-8")
+    cells = list(csv.DictReader(io.StringIO(text, newline="")))
+    online = {row["imei"]: row for row in ROWS if row["state"] == "online"}
+    assert {cell["imei"] for cell in cells} == set(online)
+    names = {cell["imei"]: cell["name"] for cell in cells}
+    assert names[ROWS[1]["imei"]] == f"'{fleets.HOSTILE[1]}"
+    assert next(cell for cell in cells if online[cell["imei"]]["sinr_db"] is None)["sinr_db"] == ""
+    assert {float(cell["sinr_db"]) for cell in cells if cell["sinr_db"].startswith("-")}
+
+
+async def test_value_changes_in_place(tab: Tab, console: Console) -> None:
+    """A sample that comes is shown in its row, without a reload, and neither scroll nor focus move."""
+    real = await console.get("fleet")
+    rows = fleets.make_rows(300)
+    imei = real["rows"][0][0]
+    rows[150] |= {"imei": imei, "name": "Vessel 150", "sinr_db": -99.0, "sinr_ts": 0}
+    answer: dict[str, Any] = fleets.make_answer(rows, real["seq"])
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(json=answer))
+    await tab.open("?sort=sinr_db&q=vessel")
+    link = tab.page.locator(f"[data-id='{imei}'] a")
+    await link.wait_for()
+    await tab.page.evaluate("scrollTo(0, 60)")
+    await link.focus()
+    await tab.until(
+        "imei => !document.querySelector(`[data-id='${imei}'] [data-column=sinr_db]`).innerText.includes('99')", imei
+    )
+    assert await tab.page.evaluate("scrollY") == 60
+    assert await link.evaluate("link => document.activeElement === link")
+    assert (await shown(tab))[0] == imei
+    assert len([address for address in tab.requests if address.endswith("/api/v1/fleet")]) == 1

@@ -1,0 +1,111 @@
+"""Every page on a desk and on phones: drawn, within its width, without a complaint, from this host alone."""
+
+import gzip
+import re
+from urllib.parse import quote
+
+import pytest
+
+from tests.console.conftest import Console, OpenTab, Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+WIDTHS = {"desk": (1280, 800), "phone": (390, 844), "narrow": (320, 700)}
+MAX_FIRST_PAGE_BYTES = 80_000
+
+
+async def addresses(console: Console) -> dict[str, str]:
+    """An address of each page, by its name."""
+    fleet = await console.get("fleet")
+    rows = [dict(zip(fleet["columns"], row, strict=True)) for row in fleet["rows"]]
+    row = next(row for row in rows if row["product_id"])
+    plain = ("organizations", "map", "polling", "events", "alerts", "setup")
+    return {
+        "fleet": "",
+        "terminal": f"terminal/{row['imei']}",
+        "product": f"product/{quote(row['product_id'])}",
+        **{name: name for name in plain},
+    }
+
+
+@pytest.mark.parametrize("size", WIDTHS)
+async def test_page_is_drawn_within_its_width(console: Console, open_tab: OpenTab, size: str) -> None:
+    """Each page has one heading and its navigation, and nothing is wider than the screen."""
+    width, height = WIDTHS[size]
+    tab = await open_tab(console.url, width, height)
+    for name, address in (await addresses(console)).items():
+        await tab.open(address, name)
+        assert await tab.page.locator("h1").count() == 1
+        assert await tab.page.evaluate("document.documentElement.scrollWidth") <= width, name
+        for link in ("Fleet", "Organizations", "Map", "Polling Manager", "Events", "Alerts"):
+            assert await tab.page.get_by_role("navigation").get_by_role("link", name=link, exact=True).count() == 1
+
+
+async def test_files_have_their_version_in_the_address(tab: Tab) -> None:
+    """Page and modules are asked for with `?v=`, by way of the import map, so that a browser keeps them for ever."""
+    await tab.open()
+    await tab.open("polling")
+    files = [address for address in tab.requests if "/static/" in address]
+    assert any("polling.js" in address for address in files)
+    assert [address for address in files if not re.search(r"\?v=[0-9a-f]+$", address)] == []
+
+
+async def test_first_page_is_light(tab: Tab) -> None:
+    """What a browser loads before the fleet is there weighs less than 80 kB."""
+    bodies: list[bytes] = []
+
+    async def keep(response: object) -> None:
+        if "/api/" not in response.url:  # type: ignore[attr-defined]  # playwright's types are not always here
+            bodies.append(await response.body())  # type: ignore[attr-defined]  # as above
+
+    tab.page.on("response", keep)
+    await tab.open()
+    await tab.page.wait_for_load_state("load")
+    assert len(bodies) > 10
+    assert sum(len(gzip.compress(body, 9)) for body in bodies) <= MAX_FIRST_PAGE_BYTES
+
+
+async def test_page_without_network_says_so_and_comes_back(tab: Tab) -> None:
+    """A page that is open stays, says that the connection is lost, and goes on by itself."""
+    await tab.open()
+    connection = tab.page.get_by_test_id("connection")
+    await connection.and_(tab.page.locator("[data-state=live]")).wait_for()
+    await tab.page.context.set_offline(True)
+    await connection.and_(tab.page.locator("[data-state=lost]")).wait_for()
+    assert await tab.page.get_by_test_id("fleet-row").count() == 8
+    await tab.page.get_by_role("link", name="Map", exact=True).click()
+    await tab.page.get_by_text("The bridge cannot be reached").wait_for()
+    await tab.page.context.set_offline(False)
+    await connection.and_(tab.page.locator("[data-state=live]")).wait_for()
+    await tab.ready("map")
+    tab.complaints = [said for said in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in said]
+
+
+async def test_script_from_outside_is_refused(tab: Tab) -> None:
+    """Trusted Types: nothing makes a script from a text, not even a test."""
+    await tab.open()
+    with pytest.raises(Exception, match="TrustedScript"):
+        await tab.page.add_script_tag(content="window.foreign = 1")
+    assert await tab.page.evaluate("window.foreign") is None
+    assert any("TrustedScript" in said for said in tab.complaints)
+    tab.complaints.clear()
+
+
+async def test_unknown_address_leads_to_the_fleet(tab: Tab) -> None:
+    await tab.open("nothing/here", "none")
+    await tab.page.get_by_role("link", name="go to the fleet").click()
+    await tab.ready("fleet")
+
+
+async def test_times_are_shown_in_utc_or_local(console: Console, open_tab: OpenTab) -> None:
+    """A switch chooses the zone; the choice is kept over a reload."""
+    tab = await open_tab(console.url, timezone_id="Asia/Tokyo")
+    await tab.open()
+    seen = tab.page.locator("[data-column=seen_ts] time").first
+    in_utc = await seen.get_attribute("title")
+    await tab.page.get_by_role("button", name="UTC").click()
+    await tab.until("title => document.querySelector('[data-column=seen_ts] time').title !== title", in_utc)
+    assert "local" in (await seen.get_attribute("title") or "")
+    await tab.page.reload()
+    await tab.ready("fleet")
+    assert "local" in (await seen.get_attribute("title") or "")

@@ -1,0 +1,104 @@
+"""The Polling Manager: each deed arrives as over MQTT, with its result on the result topic; by keyboard alone too."""
+
+import pytest
+
+from tests import harness
+from tests.console.conftest import Console, Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def until_state(console: Console, call: str, **wanted: object) -> None:
+    """Waits until the retained state of a call has these members."""
+    topic = f"oneweb/bridge/polling/{call}/state"
+    await harness.until_retained(console.world.port, topic, lambda state: wanted.items() <= state.items())
+
+
+async def test_switch_arrives_as_over_mqtt(console: Console, tab: Tab) -> None:
+    """Off and on again by the switch; the row says that it was set here, and a button takes it back to the file."""
+    await tab.open("polling")
+    row = tab.page.locator("[data-call=sites]")
+    async with harness.recording(console.world.port, "oneweb/bridge/polling/sites/result") as results:
+        await row.get_by_role("switch", name="sites on").click()
+        await row.get_by_test_id("call-status").and_(tab.page.get_by_text("disabled")).wait_for()
+        await until_state(console, "sites", enabled=False, status="disabled")
+        await results.until(lambda: results.on("oneweb/bridge/polling/sites/result"))
+    await row.get_by_role("button", name="sites back to the file").click()
+    await until_state(console, "sites", enabled=True)
+    await row.get_by_role("button", name="sites back to the file").wait_for(state="detached")
+    assert await row.get_by_role("switch", name="sites on").is_checked()
+
+
+async def test_interval_is_typed_with_a_unit(console: Console, tab: Tab) -> None:
+    """Enter sends; what is refused is told in the row, with the focus where it was; Escape takes it back."""
+    await tab.open("polling")
+    field = tab.page.get_by_role("textbox", name="organizations interval")
+    await field.fill("7m")
+    await field.press("Enter")
+    await until_state(console, "organizations", interval=420)
+    await field.fill("1s")
+    await field.press("Enter")
+    await tab.page.locator("[aria-label='organizations interval'][aria-invalid=true]").wait_for()
+    assert "10" in await tab.page.locator("[data-why=organizations]").inner_text()
+    assert await field.evaluate("field => document.activeElement === field")
+    await field.press("Escape")
+    await tab.page.locator("[aria-label='organizations interval'][aria-invalid=false]").wait_for()
+    assert await field.input_value() == "7m"
+    await tab.page.get_by_role("button", name="organizations back to the file").click()
+    await until_state(console, "organizations", interval=10)
+    tab.complaints = [said for said in tab.complaints if "400" not in said]
+
+
+async def test_poll_button_polls(console: Console, tab: Tab) -> None:
+    """The row shows the new poll, and the result topic has its result."""
+    await tab.open("polling")
+    topic = "oneweb/bridge/polling/products/result"
+    row = tab.page.locator("[data-call=products]")
+    async with harness.recording(console.world.port, topic) as results:
+        await row.get_by_role("button", name="Poll products").click()
+        (result, *_) = await results.until(lambda: results.on(topic))
+    assert result["status"] == "ok"
+    await row.get_by_test_id("call-status").and_(tab.page.get_by_text("ok")).wait_for()
+
+
+async def test_change_over_mqtt_is_shown(console: Console, tab: Tab) -> None:
+    """What another sets over MQTT stands in the row at once, with its source."""
+    await tab.open("polling")
+    await harness.said(console.world.port, "oneweb/bridge/polling/ut_traffic/interval/set", "13m")
+    await tab.until("() => document.querySelector(\"[aria-label='ut_traffic interval']\").value === '13m'")
+    await tab.page.locator("[data-call=ut_traffic]").get_by_text("set over MQTT").wait_for()
+    await harness.said(console.world.port, "oneweb/bridge/polling/ut_traffic/interval/set", "null")
+    await tab.until("() => document.querySelector(\"[aria-label='ut_traffic interval']\").value === '10s'")
+
+
+async def test_whole_page_is_used_by_keyboard(console: Console, tab: Tab) -> None:
+    """From the top with Tab and Enter: skip the bar, poll all, switch a call off and on, set its interval."""
+    await tab.open("polling")
+    await tab.page.keyboard.press("Tab")
+    await tab.page.keyboard.press("Enter")
+    await tab.page.keyboard.press("Tab")
+    assert await focused(tab) == "Poll all"
+    await tab.page.keyboard.press("Tab")
+    assert await focused(tab) == "user_terminals on"
+    await tab.page.keyboard.press("Space")
+    await until_state(console, "user_terminals", enabled=False)
+    await tab.page.locator("[data-call=user_terminals] [data-status=disabled]").wait_for()
+    await tab.page.locator("[aria-label='user_terminals on']").focus()
+    await tab.page.keyboard.press("Space")
+    await until_state(console, "user_terminals", enabled=True)
+    await tab.page.keyboard.press("Tab")
+    assert await focused(tab) == "user_terminals interval"
+    await tab.page.keyboard.press("Control+a")
+    await tab.page.keyboard.type("11s")
+    await tab.page.keyboard.press("Enter")
+    await until_state(console, "user_terminals", interval=11)
+    await tab.page.keyboard.press("Tab")
+    assert await focused(tab) == "Poll user_terminals"
+    await tab.page.get_by_role("button", name="user_terminals back to the file").press("Enter")
+    await until_state(console, "user_terminals", interval=10)
+
+
+async def focused(tab: Tab) -> str:
+    """The name of what has the focus."""
+    name: str = await tab.page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.innerText")
+    return name

@@ -1,0 +1,78 @@
+"""A terminal and a product: what is drawn is what the API said."""
+
+import pytest
+
+from tests.console.conftest import Console, Tab
+from tests.console.test_pages import addresses
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def test_chart_says_what_the_series_says(console: Console, tab: Tab) -> None:
+    """Each report has a canvas, a summary in words, and a table with each sample, unrounded, at its time."""
+    address = (await addresses(console))["terminal"]
+    imei = address.removeprefix("terminal/")
+    await tab.open(address, "terminal")
+    chart = tab.page.locator("[data-testid=chart][data-report=signal_quality]")
+    assert await chart.locator("canvas").count() == 1
+    summary = await chart.get_by_test_id("chart-summary").inner_text()
+    assert "SINR: now" in summary
+    series = await console.get(f"series?entity=terminal&id={imei}&report=signal_quality")
+    await chart.get_by_role("button", name="Table").click()
+    rows = (
+        await chart.get_by_test_id("chart-table")
+        .locator("tbody tr")
+        .evaluate_all(
+            "rows => rows.map(row => [Date.parse(row.querySelector('time').dateTime),"
+            " row.querySelector('[data-name=sinr_db]')?.value ?? null])"
+        )
+    )
+    (sinr,) = (line for line in series["series"] if line["name"] == "sinr_db")
+    wanted = dict(zip(series["t"], sinr["v"], strict=True))
+    drawn = {time: value if value is None else float(value) for time, value in rows}
+    assert drawn
+    assert drawn.items() <= wanted.items()
+
+
+async def test_span_is_chosen_by_buttons(console: Console, tab: Tab) -> None:
+    """24 h at first; a button changes it, and the address says so."""
+    await tab.open((await addresses(console))["terminal"], "terminal")
+    assert await tab.page.get_by_role("button", name="24h").get_attribute("aria-pressed") == "true"
+    for span in ("1h", "2y"):
+        await tab.page.get_by_role("button", name=span, exact=True).click()
+        await tab.page.locator(f"button[aria-pressed=true]:text-is('{span}')").wait_for()
+        await tab.ready("terminal")
+        assert f"span={span}" in tab.page.url
+
+
+async def test_chart_without_samples_says_so(console: Console, tab: Tab) -> None:
+    address = (await addresses(console))["terminal"]
+    await tab.open(f"{address}?from=2021-01-01T00:00:00.000Z&to=2021-01-02T00:00:00.000Z", "terminal")
+    chart = tab.page.locator("[data-testid=chart][data-report=signal_quality]")
+    assert await chart.get_by_test_id("chart-summary").inner_text() == "no samples in this span"
+
+
+async def test_record_components_and_events_are_shown(console: Console, tab: Tab) -> None:
+    """Every field of the record, each component, and the events of this terminal."""
+    address = (await addresses(console))["terminal"]
+    said = await console.get(address.replace("terminal/", "terminals/"))
+    await tab.open(address, "terminal")
+    assert await tab.page.locator("h1").inner_text() == said["record"]["name"]
+    text = await tab.page.locator("main").inner_text()
+    assert all(value in text for name, value in said["record"].items() if name in {"serial_number", "manufacturer"})
+    assert all(version in text for version in said["components"].values())
+    await tab.page.get_by_test_id("event").first.wait_for()
+
+
+async def test_product_shows_usage_and_forecast(console: Console, tab: Tab) -> None:
+    """Used of how much, when it runs out in words, and the reports of usage as a table."""
+    address = (await addresses(console))["product"]
+    said = await console.get(address.replace("product/", "products/"))
+    await tab.open(address, "product")
+    bucket = said["buckets"][0]
+    chart = tab.page.locator(f"[data-bucket='{bucket['bucket_id']}']")
+    assert "GB" in await chart.inner_text()
+    assert await chart.get_by_test_id("forecast").inner_text()
+    await chart.get_by_role("button", name="Table").click()
+    last = chart.get_by_test_id("chart-table").locator("data").last
+    assert float(await last.get_attribute("value") or "nan") <= bucket["used_gb"]
