@@ -123,7 +123,7 @@ async def test_search_leads_to_the_fleet_from_every_page(fleet: Tab) -> None:
 
 async def test_hostile_names_are_text(fleet: Tab) -> None:
     """Markup, formulas, 10 kB and marks of direction are shown as they are, and none makes the page wider."""
-    await fleet.page.evaluate("window.alert = () => { window.alerted = true; }")
+    await fleet.page.evaluate("() => { window.alert = () => { window.alerted = true; }; }")
     for row in ROWS[: len(fleets.HOSTILE)]:
         await fleet.page.get_by_role("searchbox", name="Search").fill(row["imei"])
         link = fleet.page.locator(f"[data-id='{row['imei']}'] [data-column=name] a")

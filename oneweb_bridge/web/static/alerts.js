@@ -6,12 +6,18 @@ import { html } from "./html.js";
 import { Ago, Message, Page } from "./ui.js";
 
 export function AlertsPage() {
-  const { entries, next, error, ready, more } = usePages("alerts", "alerts", 100, (name, alert) => name === "alert" && { ...alert, id: `${alert.time} ${alert.kind} ${alert.message}` });
+  const { entries, next, error, ready, more } = usePages(
+    "alerts",
+    "alerts",
+    100,
+    (name, alert) => name === "alert" && { ...alert, id: `${alert.time} ${alert.kind} ${alert.message}` },
+  );
   const groups = groupAlerts(entries);
   return html`<${Page} name="alerts" title="Alerts" ready=${ready}>
     ${error && html`<${Message} kind="bad">${error.message}<//>`}
     ${ready && !error && groups.length === 0 && html`<${Message}>No alerts: nothing that an operator should look at has happened.<//>`}
-    <ul class="alerts">${groups.map((group) => html`<${Group} key=${`${group.kind} ${group.call}`} group=${group} />`)}</ul>
+    <ul class="alerts">${groups.map((group) => html`<${Group} key=${`${group.kind} ${group.call}`}
+        group=${group} />`)}</ul>
     <${More} next=${next} more=${more} count=${entries.length} />
   <//>`;
 }
@@ -40,6 +46,8 @@ function Group({ group }) {
       <span class="small muted">${open ? "open" : "past"}</span></h2>
     <p><bdi>${group.message}</bdi></p>
     ${group.advice && html`<p class="advice"><b>What to do:</b> ${group.advice}</p>`}
-    <p class="muted small">${group.count > 1 && html`since <${Ago} time=${group.since} />, `}${group.count > 1 ? "last " : ""}<${Ago} time=${group.time} />, ${plural(group.count, "time")}</p>
+    <p class="muted small">${group.count > 1 && html`since <${Ago}
+        time=${group.since} />, `}${group.count > 1 ? "last " : ""}<${Ago}
+        time=${group.time} />, ${plural(group.count, "time")}</p>
   </li>`;
 }

@@ -26,7 +26,9 @@ const loaded = { fleet: FleetPage };
 function App() {
   const known = useStore(session);
   const { page, id } = useStore(route);
-  useEffect(() => { scrollTo(0, 0); }, [page, id]);
+  useEffect(() => {
+    scrollTo(0, 0);
+  }, [page, id]);
   useEffect(() => {
     // The pages with the fleet start the stream themselves, behind what they have loaded.
     if (known?.signed_in && page !== "fleet" && page !== "map") start();
@@ -44,11 +46,16 @@ function Shown({ page, id }) {
   const line = useStore(connection);
   useEffect(() => {
     if (component || !PAGES[page]) return;
-    const keep = (module) => { loaded[page] = module; setComponent(() => module); };
+    const keep = (module) => {
+      loaded[page] = module;
+      setComponent(() => module);
+    };
     PAGES[page]().then(keep, () => setFailed(true));
   }, [page, line]);
   if (component) return html`<${component} id=${id} />`;
-  if (!PAGES[page]) return html`<${Page} name="none" title="No such page" ready><${Message}>There is no page at this address: <a href="#/">go to the fleet</a>.<//><//>`;
+  if (!PAGES[page])
+    return html`<${Page} name="none" title="No such page" ready><${Message}>There is no page at this address: <a
+        href="#/">go to the fleet</a>.<//><//>`;
   return html`<${Page} name=${page} title="Loading …" ready=${false}>
     ${failed && html`<${Message} kind="bad">The bridge cannot be reached; the page goes on by itself when it is there again.<//>`}<//>`;
 }

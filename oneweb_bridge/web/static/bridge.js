@@ -1,5 +1,5 @@
 /** The state of the bridge, as the top bar and some pages show it. */
-import { get } from "./api.js";
+import { get, session } from "./api.js";
 import { subscribe } from "./live.js";
 import { createStore } from "./store.js";
 
@@ -14,6 +14,8 @@ subscribe((name, data) => {
   if (name === "alert") load();
   if (name === "event" || name === "sample") lastEvent.set((old) => Math.max(old ?? 0, data.ts));
 });
+
+session.subscribe((known) => known?.signed_in && !bridge.get() && load());
 
 async function load() {
   try {

@@ -13,8 +13,18 @@ export function Burndown({ bucket, product, forecast, onReady }) {
   useStore(zone);
   const [open, setOpen] = useState(false);
   const id = bucket.bucket_id;
-  const path = withQuery("series", { entity: "usage", id, report: "usage", names: "used_gb", since: `${HISTORY_DAYS}d`, points: 10000 });
-  const { data, error, ready } = useResource(path, (name, message) => name === "state" && message.what === "usage" && message.body?.bucket_id === id);
+  const path = withQuery("series", {
+    entity: "usage",
+    id,
+    report: "usage",
+    names: "used_gb",
+    since: `${HISTORY_DAYS}d`,
+    points: 10000,
+  });
+  const { data, error, ready } = useResource(
+    path,
+    (name, message) => name === "state" && message.what === "usage" && message.body?.bucket_id === id,
+  );
   useEffect(() => onReady(id, ready), [id, ready]);
   const cycle = useMemo(() => readCycle(bucket, forecast, data), [bucket, forecast, data]);
   const { columns, lines } = useMemo(() => prepare(cycle, forecast), [cycle, forecast]);
@@ -23,14 +33,19 @@ export function Burndown({ bucket, product, forecast, onReady }) {
   return html`<section class="card chart" data-testid="chart" data-report="usage" data-bucket=${id}>
     <header><h2><bdi>${bucket.bucket_name ?? id}</bdi></h2><span class="spacer"></span>
       <button aria-expanded=${open} onClick=${() => setOpen(!open)}>Table</button></header>
-    <p class="headline"><${UsageBar} percent=${cycle.limit ? (100 * bucket.used_gb) / cycle.limit : null} blocks=${bucket.overage_blocks} unlimited=${unlimited} />
+    <p class="headline"><${UsageBar} percent=${cycle.limit ? (100 * bucket.used_gb) / cycle.limit : null}
+        blocks=${bucket.overage_blocks} unlimited=${unlimited} />
       <span>${describeUsage(bucket, cycle)}</span></p>
     <p data-testid="forecast">${describeForecast(forecast, product)}</p>
     ${bucket.is_shared && html`<p class="muted">Shared allowance <bdi>${bucket.shared_allowance_name ?? bucket.shared_allowance_id ?? ""}</bdi>: the forecast is that of all its members together.</p>`}
     ${error && html`<p class="error">${error.message}</p>`}
-    ${cycle.used.length > 0 ? html`<${Chart} columns=${columns} lines=${lines} range=${range} height=${240} label="Burn-down, described beside it" />
+    ${
+      cycle.used.length > 0
+        ? html`<${Chart} columns=${columns} lines=${lines} range=${range} height=${240}
+            label="Burn-down, described beside it" />
         <${Legend} lines=${lines} /><${Days} cycle=${cycle} range=${range} />`
-      : html`<canvas class="no-samples" width="1" height="1" aria-hidden="true"></canvas>`}
+        : html`<canvas class="no-samples" width="1" height="1" aria-hidden="true"></canvas>`
+    }
     <p class="muted" data-testid="chart-summary">${describeSamples(cycle, data)}</p>
     ${open && html`<${UsageTable} cycle=${cycle} />`}
   </section>`;
@@ -38,7 +53,9 @@ export function Burndown({ bucket, product, forecast, onReady }) {
 
 /** The present cycle and those before it: `used` as `[ms, GB]`, `begin`, `end`, `limit`. A fall begins a new cycle. */
 function readCycle(bucket, forecast, data) {
-  const points = (data?.t ?? []).map((time, i) => [time, (data.series[0].v ?? data.series[0].max)[i]]).filter(([, value]) => value !== null);
+  const points = (data?.t ?? [])
+    .map((time, i) => [time, (data.series[0].v ?? data.series[0].max)[i]])
+    .filter(([, value]) => value !== null);
   const cycles = [[]];
   points.forEach(([time, value], i) => {
     if (i > 0 && value < points[i - 1][1] - 1e-9) cycles.push([]);
@@ -46,9 +63,17 @@ function readCycle(bucket, forecast, data) {
   });
   const used = cycles.pop();
   const begin = toMs(bucket.valid_from) ?? used[0]?.[0] ?? now() - 30 * DAY;
-  const end = toMs(forecast?.cycle_end) ?? toMs(bucket.valid_until) ?? toMs(bucket.entitlement_renew) ?? begin + 30 * DAY;
-  const limit = bucket.entitlement_gb ?? (bucket.remaining_gb === undefined ? null : bucket.used_gb + bucket.remaining_gb);
-  return { used: used.filter(([time]) => time >= begin), earlier: cycles.slice(-EARLIER_CYCLES).filter((part) => part.length > 1), begin, end: Math.max(end, begin + DAY), limit };
+  const end =
+    toMs(forecast?.cycle_end) ?? toMs(bucket.valid_until) ?? toMs(bucket.entitlement_renew) ?? begin + 30 * DAY;
+  const limit =
+    bucket.entitlement_gb ?? (bucket.remaining_gb === undefined ? null : bucket.used_gb + bucket.remaining_gb);
+  return {
+    used: used.filter(([time]) => time >= begin),
+    earlier: cycles.slice(-EARLIER_CYCLES).filter((part) => part.length > 1),
+    begin,
+    end: Math.max(end, begin + DAY),
+    limit,
+  };
 }
 
 function prepare(cycle, forecast) {
@@ -59,10 +84,23 @@ function prepare(cycle, forecast) {
     tables.push([points.map(([time]) => time / 1000), points.map(([, value]) => value)]);
     lines.push({ unit: "GB", fromZero: true, ...line });
   };
-  for (const part of cycle.earlier) add(shift(part, cycle), { label: "earlier cycle", color: color("muted"), width: 0.8 });
+  for (const part of cycle.earlier)
+    add(shift(part, cycle), { label: "earlier cycle", color: color("muted"), width: 0.8 });
   if (cycle.limit) {
-    add([[cycle.begin, 0], [cycle.end, cycle.limit]], { label: "even pace", color: color("muted"), dash: [4, 4], width: 1 });
-    add([[cycle.begin, cycle.limit], [cycle.end, cycle.limit]], { label: "entitlement", color: lineColor(1), width: 1.5 });
+    add(
+      [
+        [cycle.begin, 0],
+        [cycle.end, cycle.limit],
+      ],
+      { label: "even pace", color: color("muted"), dash: [4, 4], width: 1 },
+    );
+    add(
+      [
+        [cycle.begin, cycle.limit],
+        [cycle.end, cycle.limit],
+      ],
+      { label: "entitlement", color: lineColor(1), width: 1.5 },
+    );
   }
   const last = cycle.used.at(-1);
   if (last && forecast?.status === "ok" && last[0] < cycle.end) {
@@ -75,20 +113,47 @@ function prepare(cycle, forecast) {
   return { columns: tables.length ? globalThis.uPlot.join(tables) : [[]], lines };
 }
 
-const shift = (points, cycle) => points.map(([time, value]) => [time - points[0][0] + cycle.begin, value]).filter(([time]) => time <= cycle.end);
+const shift = (points, cycle) =>
+  points.map(([time, value]) => [time - points[0][0] + cycle.begin, value]).filter(([time]) => time <= cycle.end);
 
 function Legend({ lines }) {
   const shown = lines.filter((line, i) => !line.hidden && lines.findIndex(({ label }) => label === line.label) === i);
-  const words = { used: "line-1 thick", expected: "line-1 dashed", "even pace": "muted dashed", entitlement: "line-2", "earlier cycle": "muted" };
-  return html`<div class="legend small">${shown.map(({ label }) => html`<span key=${label}><i aria-hidden="true" class=${`stroke ${words[label]}`}></i>${label}</span>`)}</div>`;
+  const words = {
+    used: "line-1 thick",
+    expected: "line-1 dashed",
+    "even pace": "muted dashed",
+    entitlement: "line-2",
+    "earlier cycle": "muted",
+  };
+  return html`<div class="legend small">${shown.map(({ label }) => html`<span key=${label}><i aria-hidden="true"
+      class=${`stroke ${words[label]}`}></i>${label}</span>`)}</div>`;
 }
 
 /** What was used on each day of the cycle, in UTC, as bars. */
 function Days({ cycle, range }) {
   const amounts = useMemo(() => perDay(cycle), [cycle]);
-  const columns = useMemo(() => [amounts.map(([time]) => (time + DAY / 2) / 1000), amounts.map(([, value]) => value)], [amounts]);
-  const lines = useMemo(() => [{ label: "used on this day", unit: "GB", color: lineColor(0), fill: `${lineColor(0)}66`, fromZero: true, paths: globalThis.uPlot.paths.bars({ size: [0.7, 24] }) }], []);
-  return amounts.length > 1 && html`<h3 class="small">Used on each day</h3><${Chart} columns=${columns} lines=${lines} range=${range} height=${120} label="Used on each day, in the table" />`;
+  const columns = useMemo(
+    () => [amounts.map(([time]) => (time + DAY / 2) / 1000), amounts.map(([, value]) => value)],
+    [amounts],
+  );
+  const lines = useMemo(
+    () => [
+      {
+        label: "used on this day",
+        unit: "GB",
+        color: lineColor(0),
+        fill: `${lineColor(0)}66`,
+        fromZero: true,
+        paths: globalThis.uPlot.paths.bars({ size: [0.7, 24] }),
+      },
+    ],
+    [],
+  );
+  return (
+    amounts.length > 1 &&
+    html`<h3 class="small">Used on each day</h3><${Chart} columns=${columns} lines=${lines} range=${range}
+        height=${120} label="Used on each day, in the table" />`
+  );
 }
 
 function perDay(cycle) {
@@ -115,9 +180,11 @@ function describeForecast(forecast, product) {
   const { exhausted_p10: early, exhausted_p50: middle, exhausted_p90: late } = forecast;
   const reached = middle && Date.parse(middle) <= now();
   const between = early && late && !reached ? ` (${day(Date.parse(early))} – ${day(Date.parse(late))})` : "";
-  const words = middle ? `Exhausted ${reached ? dayAndTime(Date.parse(middle)) : day(Date.parse(middle))}${between}.`
+  const words = middle
+    ? `Exhausted ${reached ? dayAndTime(Date.parse(middle)) : day(Date.parse(middle))}${between}.`
     : `It lasts until the end of the cycle${early ? `; in one case of ten it is exhausted by ${day(Date.parse(early))}` : ""}.`;
-  return html`<b>${words}</b> ${describeBlocks(forecast, product)} <span class="muted">Confidence ${forecast.confidence}.</span>`;
+  return html`<b>${words}</b> ${describeBlocks(forecast, product)} <span
+      class="muted">Confidence ${forecast.confidence}.</span>`;
 }
 
 function describeBlocks(forecast, product) {
@@ -137,6 +204,8 @@ function describeSamples(cycle, data) {
 function UsageTable({ cycle }) {
   return html`<div class="chart-table" tabindex="0" role="region" aria-label="Values"><table data-testid="chart-table">
     <thead><tr><th scope="col">Time</th><th scope="col">Used (GB)</th></tr></thead>
-    <tbody>${cycle.used.map(([time, value]) => html`<tr key=${time}><td><time datetime=${iso(time)}>${fullTime(time)}</time></td>
-      <td><data data-name="used_gb" value=${String(value)}>${value}</data></td></tr>`)}</tbody></table></div>`;
+    <tbody>${cycle.used.map(
+      ([time, value]) => html`<tr key=${time}><td><time datetime=${iso(time)}>${fullTime(time)}</time></td>
+      <td><data data-name="used_gb" value=${String(value)}>${value}</data></td></tr>`,
+    )}</tbody></table></div>`;
 }

@@ -24,12 +24,18 @@ async function load() {
 
 /** Sources, costs and what is held are not in a call's state: they are asked for after something changed. */
 export function reloadCalls() {
-  if (loading && !timer) timer = setTimeout(() => { timer = 0; loading = load(); }, 500);
+  if (loading && !timer)
+    timer = setTimeout(() => {
+      timer = 0;
+      loading = load();
+    }, 500);
 }
 
 /** Takes over a call's state, whoever says it. */
 export function applyCallState(name, state) {
-  calls.set((old) => old && { ...old, calls: old.calls.map((call) => (call.call === name ? merge(call, state) : call)) });
+  calls.set(
+    (old) => old && { ...old, calls: old.calls.map((call) => (call.call === name ? merge(call, state) : call)) },
+  );
 }
 
 // A member that is absent in the state is not known any more; what only `GET calls` says stays.
@@ -44,7 +50,14 @@ subscribe((name, data) => {
   if (name === "state" && data.call) {
     const old = calls.get()?.calls.find((call) => call.call === data.call);
     if (data.body) applyCallState(data.call, data.body);
-    if (old && (old.interval !== data.body?.interval || old.enabled !== data.body?.enabled || data.body?.status === "held" || old.status === "held")) reloadCalls();
+    if (
+      old &&
+      (old.interval !== data.body?.interval ||
+        old.enabled !== data.body?.enabled ||
+        data.body?.status === "held" ||
+        old.status === "held")
+    )
+      reloadCalls();
   }
   if (name === "alert" && data.kind?.startsWith("removal")) reloadCalls();
 });

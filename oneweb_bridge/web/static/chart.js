@@ -8,7 +8,10 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const look = createStore(0);
 const changed = () => look.set((count) => count + 1);
 dark.addEventListener("change", changed);
-addEventListener("resize", () => { clearTimeout(changed.timer); changed.timer = setTimeout(changed, 150); });
+addEventListener("resize", () => {
+  clearTimeout(changed.timer);
+  changed.timer = setTimeout(changed, 150);
+});
 
 export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 export const lineColor = (index) => color(`line-${(index % 6) + 1}`);
@@ -23,7 +26,11 @@ export function Chart({ columns, lines, label, height = 200, range, zoom, back, 
   const drawn = useStore(look);
   const shownZone = useStore(zone);
   useEffect(() => {
-    const chart = new globalThis.uPlot(chartOptions(place.current, { lines, height, range, zoom, mark }), columns, place.current);
+    const chart = new globalThis.uPlot(
+      chartOptions(place.current, { lines, height, range, zoom, mark }),
+      columns,
+      place.current,
+    );
     const canvas = place.current.querySelector("canvas");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", label);
@@ -43,13 +50,32 @@ function chartOptions(place, { lines, height, range, zoom, mark }) {
     legend: { show: false },
     cursor: { drag: { x: Boolean(zoom), y: false, setScale: false }, points: { size: 6 } },
     select: { show: Boolean(zoom) },
-    scales: { x: { time: true, range: range && (() => range) }, ...Object.fromEntries(units.map((unit) => [unit, scaleRange(lines, unit)])) },
-    axes: [timeAxis(), ...units.slice(0, 2).map((unit, i) => valueAxis(unit, i, lines.some((line) => line.unit === unit && line.mirrored)))],
+    scales: {
+      x: { time: true, range: range && (() => range) },
+      ...Object.fromEntries(units.map((unit) => [unit, scaleRange(lines, unit)])),
+    },
+    axes: [
+      timeAxis(),
+      ...units.slice(0, 2).map((unit, i) =>
+        valueAxis(
+          unit,
+          i,
+          lines.some((line) => line.unit === unit && line.mirrored),
+        ),
+      ),
+    ],
     series: [{}, ...lines.map(seriesOptions)],
     bands: lines.flatMap((line, i) => (line.band ? [{ series: [i + 1, i + 2], fill: line.band }] : [])),
     hooks: {
-      setSelect: [(chart) => zoom && chart.select.width > 4 && zoom(
-        1000 * chart.posToVal(chart.select.left, "x"), 1000 * chart.posToVal(chart.select.left + chart.select.width, "x"))],
+      setSelect: [
+        (chart) =>
+          zoom &&
+          chart.select.width > 4 &&
+          zoom(
+            1000 * chart.posToVal(chart.select.left, "x"),
+            1000 * chart.posToVal(chart.select.left + chart.select.width, "x"),
+          ),
+      ],
       drawClear: mark ? [mark] : [],
       ready: [(chart) => addTooltip(chart, lines)],
     },
@@ -58,7 +84,13 @@ function chartOptions(place, { lines, height, range, zoom, mark }) {
 
 function scaleRange(lines, unit) {
   const zeroBased = lines.some((line) => line.unit === unit && line.fromZero);
-  return { range: (chart, min, max) => globalThis.uPlot.rangeNum(zeroBased ? Math.min(0, min) : min, max ?? 1, { min: { pad: zeroBased ? 0 : 0.1 }, max: { pad: 0.1 } }) };
+  return {
+    range: (chart, min, max) =>
+      globalThis.uPlot.rangeNum(zeroBased ? Math.min(0, min) : min, max ?? 1, {
+        min: { pad: zeroBased ? 0 : 0.1 },
+        max: { pad: 0.1 },
+      }),
+  };
 }
 
 function seriesOptions(line) {
@@ -66,7 +98,7 @@ function seriesOptions(line) {
     label: line.label,
     scale: line.unit,
     stroke: line.hidden ? undefined : line.color,
-    width: line.hidden ? 0 : line.width ?? 1.5,
+    width: line.hidden ? 0 : (line.width ?? 1.5),
     dash: line.dash,
     fill: line.fill,
     paths: line.paths,
@@ -76,7 +108,13 @@ function seriesOptions(line) {
 }
 
 function timeAxis() {
-  return { stroke: color("muted"), grid: { stroke: color("grid"), width: 1 }, ticks: { stroke: color("grid"), width: 1 }, font: font(), values: TIMES };
+  return {
+    stroke: color("muted"),
+    grid: { stroke: color("grid"), width: 1 },
+    ticks: { stroke: color("grid"), width: 1 },
+    font: font(),
+    values: TIMES,
+  };
 }
 
 // The day stands below the first time of it.
@@ -100,7 +138,11 @@ function valueAxis(unit, index, mirrored) {
     ticks: { stroke: color("grid"), width: 1 },
     values: (chart, splits) => {
       const scale = scaleOf(unit, Math.max(...splits.map(Math.abs)));
-      return splits.map((value, i) => number((mirrored ? Math.abs(value) : value) / scale.factor, 3) + (i === splits.length - 1 ? ` ${scale.unit}` : ""));
+      return splits.map(
+        (value, i) =>
+          number((mirrored ? Math.abs(value) : value) / scale.factor, 3) +
+          (i === splits.length - 1 ? ` ${scale.unit}` : ""),
+      );
     },
   };
 }
@@ -113,7 +155,9 @@ function addTooltip(chart, lines) {
   box.className = "tooltip";
   box.hidden = true;
   chart.over.append(box);
-  chart.over.addEventListener("mouseleave", () => { box.hidden = true; });
+  chart.over.addEventListener("mouseleave", () => {
+    box.hidden = true;
+  });
   const show = () => {
     const { idx, left, top } = chart.cursor;
     box.hidden = idx === null || idx === undefined || left < 0;

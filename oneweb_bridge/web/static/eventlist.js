@@ -1,6 +1,6 @@
 /** Events as they were published, newest first: loaded page by page, new ones on top. */
 import { get, withQuery } from "./api.js";
-import { fieldValue, plural, UNKNOWN } from "./format.js";
+import { fieldValue, plural, shorten, UNKNOWN } from "./format.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { generation, subscribe } from "./live.js";
 import { address } from "./router.js";
@@ -17,32 +17,58 @@ export function usePages(path, member, limit, take) {
   const load = async (before) => {
     try {
       const answer = await get(withQuery(path, { before, limit }));
-      setState((old) => ({ path, entries: before ? [...old.entries, ...answer[member]] : answer[member], next: answer.next, error: null }));
+      setState((old) => ({
+        path,
+        entries: before ? [...old.entries, ...answer[member]] : answer[member],
+        next: answer.next,
+        error: null,
+      }));
     } catch (error) {
       setState((old) => ({ ...old, path, error }));
     }
   };
-  useEffect(() => { load(); }, [path, count]);
-  useEffect(() => subscribe((name, data) => {
-    const added = take(name, data);
-    if (added) setState((old) => (old.entries.some((entry) => entry.id === added.id) ? old : { ...old, entries: [added, ...old.entries] }));
-  }), [path]);
+  useEffect(() => {
+    load();
+  }, [path, count]);
+  useEffect(
+    () =>
+      subscribe((name, data) => {
+        const added = take(name, data);
+        if (added)
+          setState((old) =>
+            old.entries.some((entry) => entry.id === added.id) ? old : { ...old, entries: [added, ...old.entries] },
+          );
+      }),
+    [path],
+  );
   return { ...state, ready: state.path === path, more: () => state.next !== null && load(state.next) };
 }
 
 export function EventList({ filter, limit, fits = () => true, paused = false, onReady }) {
   const { entity, id, kind } = filter;
   const path = withQuery("events", { entity, id, kind });
-  const concerns = (event) => (!entity || entityOf(event) === entity) && (!id || event.subject === id) && (!kind || kindOf(event) === kind);
-  const { entries, next, error, ready, more } = usePages(path, "events", limit, (name, event) => name === "event" && concerns(event) && event);
+  const concerns = (event) =>
+    (!entity || entityOf(event) === entity) && (!id || event.subject === id) && (!kind || kindOf(event) === kind);
+  const { entries, next, error, ready, more } = usePages(
+    path,
+    "events",
+    limit,
+    (name, event) => name === "event" && concerns(event) && event,
+  );
   const frozen = useRef(null);
   if (!paused) frozen.current = null;
   else frozen.current ??= entries.length;
-  const shown = useMemo(() => entries.slice(paused ? entries.length - frozen.current : 0).filter(fits), [entries, paused, fits]);
-  useEffect(() => { if (ready) onReady?.(); }, [ready]);
+  const shown = useMemo(
+    () => entries.slice(paused ? entries.length - frozen.current : 0).filter(fits),
+    [entries, paused, fits],
+  );
+  useEffect(() => {
+    if (ready) onReady?.();
+  }, [ready]);
   if (error) return html`<${Message} kind="bad">${error.message}<//>`;
   if (!ready) return html`<p class="muted">Loading …</p>`;
-  return html`${paused && entries.length > frozen.current && html`<p class="muted" role="status">${plural(entries.length - frozen.current, "new event")} while paused</p>`}
+  return html`${paused && entries.length > frozen.current && html`<p class="muted"
+      role="status">${plural(entries.length - frozen.current, "new event")} while paused</p>`}
     ${shown.length === 0 && html`<p class="muted">No events${next ? " of these so far" : ": they come with the first difference between two polls"}.</p>`}
     <ol class="events">${shown.map((event) => html`<${EventRow} key=${event.id} event=${event} named=${!id} />`)}</ol>
     <${More} next=${next} more=${more} count=${entries.length} />`;
@@ -53,7 +79,12 @@ export function More({ next, more, count }) {
   const button = useRef(null);
   useEffect(() => {
     if (!button.current) return undefined;
-    const observer = new IntersectionObserver((seen) => { if (seen.some((entry) => entry.isIntersecting)) more(); }, { rootMargin: "200px" });
+    const observer = new IntersectionObserver(
+      (seen) => {
+        if (seen.some((entry) => entry.isIntersecting)) more();
+      },
+      { rootMargin: "200px" },
+    );
     observer.observe(button.current);
     return () => observer.disconnect();
   }, [count, next]);
@@ -68,11 +99,12 @@ function EventRow({ event, named }) {
   const link = page ? address(page, event.subject) : address("organizations", "", { kind: entity, id: event.subject });
   return html`<li data-testid="event" data-id=${event.id} data-kind=${kind}>
     <${Ago} time=${event.ts ?? event.time} />
-    ${named && html`<span class="muted">${entity}</span> <a href=${link}><bdi>${shorten(record.name ?? event.subject)}</bdi></a>`}
+    ${named && html`<span class="muted">${entity}</span> <a
+        href=${link}><bdi>${shorten(record.name ?? event.subject, 120)}</bdi></a>`}
     <span class="what">${kind}${initial ? " (first listing)" : ""}${kind === "changed" ? ": " : ""}
-      ${Object.entries(changed).map(([name, { from, to }], i) => html`${i > 0 && ", "}<span key=${name}><b>${name}</b> <bdi>${worded(name, from)}</bdi> → <bdi>${worded(name, to)}</bdi></span>`)}</span>
+      ${Object.entries(changed).map(([name, { from, to }], i) => html`${i > 0 && ", "}<span
+          key=${name}><b>${name}</b> <bdi>${worded(name, from)}</bdi> → <bdi>${worded(name, to)}</bdi></span>`)}</span>
   </li>`;
 }
 
-const shorten = (text) => (String(text).length > 120 ? `${String(text).slice(0, 119)}…` : String(text));
-const worded = (name, value) => (value === null || value === undefined ? UNKNOWN : shorten(fieldValue(name, value)));
+const worded = (name, value) => (value === null || value === undefined ? UNKNOWN : shorten(String(fieldValue(name, value)), 120));

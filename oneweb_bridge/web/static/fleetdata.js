@@ -47,16 +47,27 @@ function publish(error) {
 
 // What a message does not say by itself (a new terminal, another product) is asked for, but not with each message.
 function reloadLater() {
-  if (!timer && loading) timer = setTimeout(() => { loading = load(); }, byImei.size ? RELOAD_MS : RELOAD_EMPTY_MS);
+  if (!timer && loading)
+    timer = setTimeout(
+      () => {
+        loading = load();
+      },
+      byImei.size ? RELOAD_MS : RELOAD_EMPTY_MS,
+    );
 }
 
-generation.subscribe(() => { if (loading) loading = load(); });
+generation.subscribe(() => {
+  if (loading) loading = load();
+});
 
 let scheduled = false;
 subscribe((name, data) => {
   if (!fleet.get() || !apply(name, data) || scheduled) return;
   scheduled = true;
-  queueMicrotask(() => { scheduled = false; publish(null); });
+  queueMicrotask(() => {
+    scheduled = false;
+    publish(null);
+  });
 });
 
 /** Takes a message over; true where a row changed. A row that changed is a new object. */
@@ -83,7 +94,13 @@ function applyTerminal({ id, what, body }) {
   if (!byImei.has(id)) return reloadLater() ?? false;
   if (what === "state") {
     const { name = null, state = null, latitude = null, longitude = null } = body;
-    return patch(id, { name, state, latitude, longitude, seen_ts: Math.max(byImei.get(id).seen_ts ?? 0, toMs(body.last_seen) ?? 0) });
+    return patch(id, {
+      name,
+      state,
+      latitude,
+      longitude,
+      seen_ts: Math.max(byImei.get(id).seen_ts ?? 0, toMs(body.last_seen) ?? 0),
+    });
   }
   if (what !== "relations" || body === null) return false;
   if ((body.product_ids ?? []).includes(byImei.get(id).product_id) === false) reloadLater();
@@ -119,13 +136,16 @@ function patch(imei, changes) {
 
 /** The rows that the filters of an address leave. */
 export function filterRows(rows, { q, state, customer, site }) {
-  const words = (q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+  const text = (q ?? "").trim().toLowerCase();
   return rows.filter(
     (row) =>
       (!state || row.state === state) &&
-      (!customer || row.end_customer_id === customer || row.end_customer === customer || row.distribution_partner_id === customer) &&
+      (!customer ||
+        row.end_customer_id === customer ||
+        row.end_customer === customer ||
+        row.distribution_partner_id === customer) &&
       (!site || row.site_id === site || row.site === site) &&
-      words.every((word) => searchText(row).includes(word)),
+      (!text || searchText(row).includes(text)),
   );
 }
 
@@ -133,7 +153,16 @@ const texts = new WeakMap();
 
 function searchText(row) {
   if (!texts.has(row)) {
-    const parts = [row.imei, row.name, row.product_id, row.product, row.site_id, row.site, row.end_customer, row.distribution_partner];
+    const parts = [
+      row.imei,
+      row.name,
+      row.product_id,
+      row.product,
+      row.site_id,
+      row.site,
+      row.end_customer,
+      row.distribution_partner,
+    ];
     texts.set(row, parts.filter(Boolean).join("\n").toLowerCase());
   }
   return texts.get(row);

@@ -12,7 +12,16 @@ const HOUR = 60 * MINUTE;
 export const DAY = 24 * HOUR;
 
 const UNITS = {
-  dbm: "dBm", db: "dB", pct: "%", ms: "ms", m: "m", gb: "GB", mbps: "Mbit/s", dbk: "dB/K", bytes: "B", bps: "bit/s",
+  dbm: "dBm",
+  db: "dB",
+  pct: "%",
+  ms: "ms",
+  m: "m",
+  gb: "GB",
+  mbps: "Mbit/s",
+  dbk: "dB/K",
+  bytes: "B",
+  bps: "bit/s",
   blocks: "blocks",
 };
 const ACRONYMS = new Set("imei imsi id ip sinr rsrp rssi cnx wan mgmt ef af be".split(" "));
@@ -34,7 +43,14 @@ function pattern(options) {
   };
 }
 
-const formatFull = pattern({ year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const formatFull = pattern({
+  year: "numeric",
+  month: "short",
+  day: "numeric",
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+});
 const formatClock = pattern({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const formatShort = pattern({ hour: "2-digit", minute: "2-digit" });
 const formatDate = pattern({ day: "numeric", month: "short" });
@@ -57,7 +73,12 @@ export function relative(ms, now) {
 
 /** `40 min`: the largest unit that gives at least 1; of hours and days below 3 the next one too. */
 export function duration(ms) {
-  const units = [[DAY, "d"], [HOUR, "h"], [MINUTE, "min"], [1000, "s"]];
+  const units = [
+    [DAY, "d"],
+    [HOUR, "h"],
+    [MINUTE, "min"],
+    [1000, "s"],
+  ];
   const index = units.findIndex(([size]) => ms >= size);
   if (index < 0) return ms > 0 && ms < 1000 ? `${Math.round(ms)} ms` : "0 s";
   const [size, name] = units[index];
@@ -69,7 +90,11 @@ export function duration(ms) {
 
 /** An interval in seconds as it is typed: `5m`, `300s`, `6h`. */
 export function interval(seconds) {
-  for (const [size, name] of [[86400, "d"], [3600, "h"], [60, "m"]]) {
+  for (const [size, name] of [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "m"],
+  ]) {
     if (seconds >= size && seconds % size === 0) return `${seconds / size}${name}`;
   }
   return `${seconds}s`;
@@ -78,7 +103,10 @@ export function interval(seconds) {
 /** A number with at most so many digits behind the point, in groups of three. */
 export function number(value, digits = 2) {
   if (value === null || value === undefined || !Number.isFinite(value)) return UNKNOWN;
-  return value.toLocaleString("en-GB", { maximumFractionDigits: digits }).replaceAll(",", "\u2009").replace("-", "\u2212");
+  return value
+    .toLocaleString("en-GB", { maximumFractionDigits: digits })
+    .replaceAll(",", "\u2009")
+    .replace("-", "\u2212");
 }
 
 export const fixed = (value, digits) =>
@@ -87,7 +115,13 @@ export const fixed = (value, digits) =>
 /** The factor and name of a unit that suits the largest value: bytes and bits get a prefix. */
 export function scaleOf(unit, largest) {
   if (!/^(B|B\/s|bit\/s|bps)$/.test(unit ?? "")) return { factor: 1, unit: unit ?? "" };
-  const steps = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
+  const steps = [
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "k"],
+    [1, ""],
+  ];
   const [factor, prefix] = steps.find(([size]) => Math.abs(largest) >= size) ?? steps[4];
   return { factor, unit: prefix + (unit === "bps" ? "bit/s" : unit) };
 }
@@ -103,7 +137,7 @@ export function describeField(name) {
   const words = name.split("_");
   const unit = words.length > 1 ? UNITS[words.at(-1)] : undefined;
   if (unit) words.pop();
-  const named = words.map((word) => (WORDS[word] ?? (ACRONYMS.has(word) ? word.toUpperCase() : word)));
+  const named = words.map((word) => WORDS[word] ?? (ACRONYMS.has(word) ? word.toUpperCase() : word));
   const label = named.join(" ");
   return { label: label.charAt(0).toUpperCase() + label.slice(1), unit: unit ?? "" };
 }
@@ -122,3 +156,6 @@ export function fieldValue(name, value) {
 const isTime = (text) => /^\d{4}-\d\d-\d\dT\d\d:\d\d/.test(text) && !Number.isNaN(Date.parse(text));
 
 export const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
+
+/** A name that may be of any length. */
+export const shorten = (text, length = 60) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);

@@ -1,7 +1,7 @@
 /** All terminals on a map, with a grid where they are dense, and the same as a list. */
 import { compareText, filterRows, fleet, loadFleet } from "./fleetdata.js";
-import { FleetFilters } from "./fleet.js";
-import { plural } from "./format.js";
+import { FleetFilters } from "./filters.js";
+import { plural, shorten } from "./format.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { toMap, useLand } from "./mapthumb.js";
 import { address, route } from "./router.js";
@@ -15,33 +15,48 @@ const LISTED = 200;
 export function MapPage() {
   const data = useStore(fleet);
   const { query } = useStore(route);
-  useEffect(() => { loadFleet(); }, []);
+  useEffect(() => {
+    loadFleet();
+  }, []);
   const [view, setView] = useState(WORLD);
   const [chosen, setChosen] = useState(null);
   const [width, setWidth] = useState(900);
   const unit = view.width / width;
-  const placed = useMemo(() => filterRows(data?.rows ?? [], query).filter((row) => row.latitude !== null && row.longitude !== null), [data?.version, query]);
+  const placed = useMemo(
+    () => filterRows(data?.rows ?? [], query).filter((row) => row.latitude !== null && row.longitude !== null),
+    [data?.version, query],
+  );
   const cells = useMemo(() => gather(placed, view, CELL_PX * unit), [placed, view, unit]);
   const listed = useMemo(() => listRows(placed, chosen), [placed, chosen]);
   const where = chosen ? "here" : "on the map";
-  return html`<${Page} name="map" title="Map" ready=${data !== null} heading=${data && html`<p class="counts" role="status">${plural(placed.length, "terminal")} on the map</p>`}>
-    ${data && html`<div class="tools"><${FleetFilters} rows=${data.rows} query=${query} /></div>
+  return html`<${Page} name="map" title="Map" ready=${data !== null} heading=${data && html`<p class="counts"
+      role="status">${plural(placed.length, "terminal")} on the map</p>`}>
+    ${
+      data &&
+      html`<div class="tools"><${FleetFilters} rows=${data.rows} query=${query} /></div>
     ${data.error && html`<${Message} kind="bad">${data.error.message}<//>`}
     ${!data.error && placed.length === 0 && html`<${Message}>No terminal with a position: it comes with the call user_terminals.<//>`}
     <div class="map-page">
-      <${Land} unit=${unit} onWidth=${setWidth} view=${view} setView=${setView} cells=${cells} onChoose=${setChosen} chosen=${chosen} />
+      <${Land} unit=${unit} onWidth=${setWidth} view=${view} setView=${setView} cells=${cells} onChoose=${setChosen}
+          chosen=${chosen} />
       <section class="card map-list" aria-label="Terminals"><h2>${plural(chosen ? listed.all : placed.length, "terminal")} ${where}
         ${chosen && html`<button class="link" onClick=${() => setChosen(null)}>all</button>`}</h2>
-        <ul>${listed.rows.map((row) => html`<li key=${row.imei}><a href=${address("terminal", row.imei)}><bdi>${(row.name ?? row.imei).slice(0, 60)}</bdi></a><${State} state=${row.state} /></li>`)}</ul>
+        <ul>${listed.rows.map((row) => html`<li key=${row.imei}><a
+            href=${address("terminal", row.imei)}><bdi>${shorten(row.name ?? row.imei)}</bdi></a><${State}
+            state=${row.state} /></li>`)}</ul>
         ${listed.all > LISTED && html`<p class="muted small">and ${listed.all - LISTED} more: filter, or choose a dot</p>`}
       </section>
-    </div>`}
+    </div>`
+    }
   <//>`;
 }
 
 function listRows(rows, chosen) {
   const found = chosen ? rows.filter((row) => chosen.has(row.imei)) : rows;
-  return { all: found.length, rows: [...found].sort((a, b) => compareText(a.name ?? a.imei, b.name ?? b.imei)).slice(0, LISTED) };
+  return {
+    all: found.length,
+    rows: [...found].sort((a, b) => compareText(a.name ?? a.imei, b.name ?? b.imei)).slice(0, LISTED),
+  };
 }
 
 /** Terminals of one field of a grid become one dot, at their middle; `size` is that of a field. */
@@ -49,7 +64,8 @@ function gather(rows, view, size) {
   const cells = new Map();
   for (const row of rows) {
     const [x, y] = toMap(row.longitude, row.latitude);
-    if (x < view.x - size || x > view.x + view.width + size || y < view.y - size || y > view.y + view.height + size) continue;
+    if (x < view.x - size || x > view.x + view.width + size || y < view.y - size || y > view.y + view.height + size)
+      continue;
     const key = `${Math.floor(x / size)} ${Math.floor(y / size)}`;
     const cell = cells.get(key) ?? { key, x: 0, y: 0, rows: [], offline: 0 };
     cell.x += x;
@@ -58,7 +74,11 @@ function gather(rows, view, size) {
     cell.offline += row.state !== "online";
     cells.set(key, cell);
   }
-  const dots = [...cells.values()].map((cell) => ({ ...cell, x: cell.x / cell.rows.length, y: cell.y / cell.rows.length }));
+  const dots = [...cells.values()].map((cell) => ({
+    ...cell,
+    x: cell.x / cell.rows.length,
+    y: cell.y / cell.rows.length,
+  }));
   return mergeNear(dots, size);
 }
 
@@ -80,7 +100,8 @@ function Land({ unit, onWidth, view, setView, cells, onChoose, chosen }) {
   const land = useLand();
   const svg = useRef(null);
   const drag = useRef(null);
-  const zoom = (factor, centre = [view.x + view.width / 2, view.y + view.height / 2]) => setView(zoomed(view, factor, centre));
+  const zoom = (factor, centre = [view.x + view.width / 2, view.y + view.height / 2]) =>
+    setView(zoomed(view, factor, centre));
   const wheel = (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
@@ -99,18 +120,33 @@ function Land({ unit, onWidth, view, setView, cells, onChoose, chosen }) {
   const move = (event) => {
     if (!drag.current) return;
     const [x, y] = pointOf(svg.current, drag.current.view, event);
-    setView(inside({ ...drag.current.view, x: drag.current.view.x + drag.current.x - x, y: drag.current.view.y + drag.current.y - y }));
+    setView(
+      inside({
+        ...drag.current.view,
+        x: drag.current.view.x + drag.current.x - x,
+        y: drag.current.view.y + drag.current.y - y,
+      }),
+    );
   };
   const press = (event) => {
     const [x, y] = pointOf(svg.current, view, event);
     drag.current = { x, y, view };
   };
-  const choose = (cell) => (cell.rows.length > 1 && view.width > 40 ? zoom(0.4, [cell.x, cell.y]) : onChoose(new Set(cell.rows.map((row) => row.imei))));
+  const choose = (cell) =>
+    cell.rows.length > 1 && view.width > 40
+      ? zoom(0.4, [cell.x, cell.y])
+      : onChoose(new Set(cell.rows.map((row) => row.imei)));
   return html`<div class="map card">
-    <svg ref=${svg} viewBox=${`${view.x} ${view.y} ${view.width} ${view.height}`} role="img" aria-label="World map with the terminals, which the list beside it names"
-        onPointerDown=${press} onPointerMove=${move} onPointerUp=${() => { drag.current = null; }} onPointerLeave=${() => { drag.current = null; }}>
+    <svg ref=${svg} viewBox=${`${view.x} ${view.y} ${view.width} ${view.height}`} role="img"
+        aria-label="World map with the terminals, which the list beside it names"
+        onPointerDown=${press} onPointerMove=${move} onPointerUp=${() => {
+          drag.current = null;
+        }} onPointerLeave=${() => {
+          drag.current = null;
+        }}>
       <path class="land" d=${land} />
-      ${cells.map((cell) => html`<${Dot} key=${cell.key} cell=${cell} unit=${unit} chosen=${chosen && cell.rows.some((row) => chosen.has(row.imei))} onClick=${() => choose(cell)} />`)}
+      ${cells.map((cell) => html`<${Dot} key=${cell.key} cell=${cell} unit=${unit}
+          chosen=${chosen && cell.rows.some((row) => chosen.has(row.imei))} onClick=${() => choose(cell)} />`)}
     </svg>
     <div class="map-buttons">
       <button aria-label="Zoom in" onClick=${() => zoom(0.5)}>+</button>
@@ -124,7 +160,10 @@ function Dot({ cell, unit, chosen, onClick }) {
   const count = cell.rows.length;
   const radius = unit * (count === 1 ? 6 : 8.5 + 3 * Math.log10(count));
   const state = cell.offline === 0 ? "online" : cell.offline === count ? "offline" : "mixed";
-  const title = count === 1 ? `${cell.rows[0].name ?? cell.rows[0].imei}: ${cell.rows[0].state ?? "–"}` : `${count} terminals, ${cell.offline} offline`;
+  const title =
+    count === 1
+      ? `${cell.rows[0].name ?? cell.rows[0].imei}: ${cell.rows[0].state ?? "–"}`
+      : `${count} terminals, ${cell.offline} offline`;
   return html`<g class="dot" data-state=${state} data-chosen=${chosen ? "" : undefined} onClick=${onClick}>
     <title>${title}</title>
     <circle cx=${cell.x} cy=${cell.y} r=${radius} stroke-width=${unit * 1.5} />
@@ -135,13 +174,21 @@ function Dot({ cell, unit, chosen, onClick }) {
 
 function pointOf(svg, view, event) {
   const box = svg.getBoundingClientRect();
-  return [view.x + ((event.clientX - box.left) / box.width) * view.width, view.y + ((event.clientY - box.top) / box.height) * view.height];
+  return [
+    view.x + ((event.clientX - box.left) / box.width) * view.width,
+    view.y + ((event.clientY - box.top) / box.height) * view.height,
+  ];
 }
 
 function zoomed(view, factor, [x, y]) {
   const width = Math.min(WORLD.width, Math.max(12, view.width * factor));
   const share = width / view.width;
-  return inside({ x: x - (x - view.x) * share, y: y - (y - view.y) * share, width, height: (width * WORLD.height) / WORLD.width });
+  return inside({
+    x: x - (x - view.x) * share,
+    y: y - (y - view.y) * share,
+    width,
+    height: (width * WORLD.height) / WORLD.width,
+  });
 }
 
 function inside(view) {

@@ -12,7 +12,14 @@ let outline = null;
 export function useLand() {
   const [land, setLand] = useState(outline);
   useEffect(() => {
-    if (!outline) import("./vendor/land.js").then(({ LAND }) => { outline = LAND; setLand(LAND); }, () => null);
+    if (!outline)
+      import("./vendor/land.js").then(
+        ({ LAND }) => {
+          outline = LAND;
+          setLand(LAND);
+        },
+        () => null,
+      );
   }, []);
   return land;
 }
@@ -21,7 +28,9 @@ export function MapThumb({ latitude, longitude, imei }) {
   const land = useLand();
   if (latitude === undefined || longitude === undefined) return null;
   const [x, y] = toMap(longitude, latitude);
-  return html`<a class="thumb" href=${address("map", "", { q: imei })} aria-label=${`On the map: ${latitude.toFixed(2)}°, ${longitude.toFixed(2)}°`}>
-    <svg viewBox=${`${x - 800} ${y - 400} 1600 800`} aria-hidden="true"><path class="land" d=${land} /><circle cx=${x} cy=${y} r="32" /></svg>
+  return html`<a class="thumb" href=${address("map", "", { q: imei })}
+      aria-label=${`On the map: ${latitude.toFixed(2)}°, ${longitude.toFixed(2)}°`}>
+    <svg viewBox=${`${x - 800} ${y - 400} 1600 800`} aria-hidden="true"><path class="land" d=${land} /><circle cx=${x}
+        cy=${y} r="32" /></svg>
   </a>`;
 }

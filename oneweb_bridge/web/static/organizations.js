@@ -1,5 +1,5 @@
 /** The tree: partners, customers, sites, with how many of their terminals are online; and the record of a node. */
-import { plural } from "./format.js";
+import { plural, shorten } from "./format.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { RecordTable } from "./record.js";
 import { address, route, setQuery } from "./router.js";
@@ -8,7 +8,10 @@ import { Message, Page, State, useResource } from "./ui.js";
 
 export function OrganizationsPage() {
   const { query } = useStore(route);
-  const { data, error, ready } = useResource("tree", (name, message) => name === "state" && message.what !== "usage" && Boolean(message.entity));
+  const { data, error, ready } = useResource(
+    "tree",
+    (name, message) => name === "state" && message.what !== "usage" && Boolean(message.entity),
+  );
   return html`<${Page} name="organizations" title="Organizations" ready=${ready}>
     ${error && html`<${Message} kind="bad">${error.message}<//>`}
     ${data && data.roots.length === 0 && html`<${Message}>No organizations yet: they come with the calls organizations and user_terminals.<//>`}
@@ -30,14 +33,23 @@ function visible(nodes, open, level = 1, parent = "") {
 
 /** Keys as in every tree: up, down, right opens, left closes, Home, End, Enter chooses. */
 function Tree({ roots, chosen }) {
-  const [open, setOpen] = useState(() => new Set(roots.length < 30 ? roots.map((node) => `/${node.kind}:${node.id ?? ""}`) : []));
+  const [open, setOpen] = useState(
+    () => new Set(roots.length < 30 ? roots.map((node) => `/${node.kind}:${node.id ?? ""}`) : []),
+  );
   const entries = visible(roots, open);
   const [focus, setFocus] = useState(entries[0].path);
   const focused = entries.some(({ path }) => path === focus) ? focus : entries[0].path;
   const items = useRef(new Map());
   const moved = useRef(false);
-  useEffect(() => { if (moved.current) items.current.get(focused)?.focus(); }, [focused]);
-  const toggle = (path) => setOpen((old) => { const next = new Set(old); if (!next.delete(path)) next.add(path); return next; });
+  useEffect(() => {
+    if (moved.current) items.current.get(focused)?.focus();
+  }, [focused]);
+  const toggle = (path) =>
+    setOpen((old) => {
+      const next = new Set(old);
+      if (!next.delete(path)) next.add(path);
+      return next;
+    });
   const choose = ({ node }) => node.id && setQuery({ kind: node.kind, id: node.id });
   const key = (event) => {
     const at = entries.findIndex(({ path }) => path === focused);
@@ -60,22 +72,40 @@ function Tree({ roots, chosen }) {
     if (typeof next === "string" && next) setFocus(next);
   };
   return html`<ul role="tree" aria-label="Organizations" class="tree" onKeyDown=${key}>
-    ${entries.map((entry) => html`<${TreeItem} key=${entry.path} entry=${entry} isOpen=${open.has(entry.path)} focused=${entry.path === focused}
+    ${entries.map(
+      (
+        entry,
+      ) => html`<${TreeItem} key=${entry.path} entry=${entry} isOpen=${open.has(entry.path)}
+          focused=${entry.path === focused}
       chosen=${chosen.id === entry.node.id && chosen.kind === entry.node.kind} items=${items.current}
-      onClick=${() => { setFocus(entry.path); choose(entry); if (entry.node.children.length) toggle(entry.path); }} />`)}
+      onClick=${() => {
+        setFocus(entry.path);
+        choose(entry);
+        if (entry.node.children.length) toggle(entry.path);
+      }} />`,
+    )}
   </ul>`;
 }
 
 function TreeItem({ entry, isOpen, focused, chosen, items, onClick }) {
   const { node, path, level, place, size } = entry;
   const branches = node.children.length > 0;
-  return html`<li role="treeitem" aria-level=${level} aria-setsize=${size} aria-posinset=${place} aria-expanded=${branches ? isOpen : undefined}
-      aria-selected=${Boolean(chosen)} tabindex=${focused ? 0 : -1} data-kind=${node.kind} data-id=${node.id} style=${{ "--level": level }} onClick=${onClick}
+  return html`<li role="treeitem" aria-level=${level} aria-setsize=${size} aria-posinset=${place}
+      aria-expanded=${branches ? isOpen : undefined}
+      aria-selected=${Boolean(chosen)} tabindex=${focused ? 0 : -1} data-kind=${node.kind} data-id=${node.id}
+          style=${{ "--level": level }} onClick=${onClick}
       ref=${(element) => (element ? items.set(path, element) : items.delete(path))}>
     <span class="twist" aria-hidden="true">${branches ? (isOpen ? "▾" : "▸") : ""}</span>
-    <bdi>${node.kind === "none" ? "Without a site" : (node.name ?? node.id).slice(0, 100)}</bdi>
+    <bdi>${node.kind === "none" ? "Without a site" : shorten(node.name ?? node.id, 100)}</bdi>
     ${node.kind === "site" && html`<span class="muted small">site</span>`}
-    <span class="states">${Object.entries(node.states).sort().reverse().map(([state, count]) => html`<span key=${state} class="state" data-state=${state}><i aria-hidden="true"></i><span class="hidden">${state} </span>${count}</span>`)}</span>
+    <span class="states">${Object.entries(node.states)
+      .sort()
+      .reverse()
+      .map(
+        ([state, count]) =>
+          html`<span key=${state} class="state" data-state=${state}><i aria-hidden="true"></i><span
+              class="hidden">${state} </span>${count}</span>`,
+      )}</span>
   </li>`;
 }
 
@@ -85,10 +115,16 @@ function Details({ kind, id }) {
   if (error) return html`<section class="card"><p class="muted">${error.message}</p></section>`;
   if (!data || !ready) return html`<section class="card"><p class="muted">Loading …</p></section>`;
   const filter = kind === "site" ? { site: id } : { customer: id };
-  return html`<section class="card details"><h2><bdi>${(data.record.name ?? id).slice(0, 200)}</bdi></h2>
-    <p><a href=${address("fleet", "", filter)}>its terminals in the fleet</a> · <a href=${address("map", "", filter)}>on the map</a></p>
+  return html`<section class="card details"><h2><bdi>${shorten(data.record.name ?? id, 200)}</bdi></h2>
+    <p><a href=${address("fleet", "", filter)}>its terminals in the fleet</a> · <a
+        href=${address("map", "", filter)}>on the map</a></p>
     <${RecordTable} record=${data.record} />
-    ${data.terminals && html`<h3>${plural(data.terminals.length, "terminal")}</h3><ul class="plain">${data.terminals.slice(0, 100).map((terminal) => html`<li key=${terminal.imei}>
-      <a href=${address("terminal", terminal.imei)}><bdi>${(terminal.name ?? terminal.imei).slice(0, 60)}</bdi></a> <${State} state=${terminal.state} /></li>`)}</ul>`}
+    ${
+      data.terminals &&
+      html`<h3>${plural(data.terminals.length, "terminal")}</h3><ul class="plain">${data.terminals.slice(0, 100).map(
+        (terminal) => html`<li key=${terminal.imei}>
+      <a href=${address("terminal", terminal.imei)}><bdi>${shorten(terminal.name ?? terminal.imei)}</bdi></a> <${State} state=${terminal.state} /></li>`,
+      )}</ul>`
+    }
   </section>`;
 }

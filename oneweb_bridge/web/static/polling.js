@@ -10,23 +10,36 @@ import { Ago, Message, Page, StaleSign } from "./ui.js";
 export function PollingPage() {
   const data = useStore(calls);
   const { read_only: readOnly } = useStore(session);
-  useEffect(() => { loadCalls(); }, []);
+  useEffect(() => {
+    loadCalls();
+  }, []);
   const [all, send] = useCommand("all");
-  return html`<${Page} name="polling" title="Polling Manager" ready=${data !== null} heading=${data && html`<${Cost} data=${data} />`}>
+  return html`<${Page} name="polling" title="Polling Manager" ready=${data !== null} heading=${data && html`<${Cost}
+      data=${data} />`}>
     ${data?.error && html`<${Message} kind="bad">${data.error.message}<//>`}
-    ${data && !readOnly && html`<div class="tools"><button disabled=${all.waiting} onClick=${() => send("poll")}>Poll all</button>
-      ${all.error && html`<span class="error" role="alert">${all.error}</span>`}</div>`}
+    ${
+      data &&
+      !readOnly &&
+      html`<div class="tools"><button disabled=${all.waiting} onClick=${() => send("poll")}>Poll all</button>
+      ${all.error && html`<span class="error" role="alert">${all.error}</span>`}</div>`
+    }
     ${data?.held?.map((held) => html`<${Held} key=${held.call} held=${held} readOnly=${readOnly} />`)}
-    ${data && html`<div class="scroll"><table class="calls"><thead><tr>
-      ${["Call", "On", "Interval", "Status", "Last poll", "Records", "Next", "Cost", "Poll"].map((label) => html`<th scope="col">${label}</th>`)}
+    ${
+      data &&
+      html`<div class="scroll"><table class="calls"><thead><tr>
+      ${["Call", "On", "Interval", "Status", "Last poll", "Records", "Next", "Cost", "Poll"].map((label) => html`<th
+          scope="col">${label}</th>`)}
     </tr></thead><tbody>
       ${data.calls.map((call) => html`<${CallRow} key=${call.call} call=${call} readOnly=${readOnly} />`)}
-    </tbody></table></div>`}
+    </tbody></table></div>`
+    }
   <//>`;
 }
 
 function Cost({ data }) {
-  const words = data.limit ? `requests/h ${number(data.requests_per_hour)} of ${number(data.limit)}` : `${number(data.requests_per_hour)} requests/h, no limit`;
+  const words = data.limit
+    ? `requests/h ${number(data.requests_per_hour)} of ${number(data.limit)}`
+    : `${number(data.requests_per_hour)} requests/h, no limit`;
   return html`<p class="counts">${words}</p>`;
 }
 
@@ -44,8 +57,10 @@ function Held({ held, readOnly }) {
     }
   };
   return html`<div class="message" data-kind="warn">
-    <span>${held.call}: ${plural(held.count, "record")} missing at once, held since <${Ago} time=${held.since} />, published as they were. </span>
-    ${!readOnly && html`<button disabled=${state.waiting} aria-label=${`Release ${held.call}`} onClick=${release}>Release</button>`}
+    <span>${held.call}: ${plural(held.count, "record")} missing at once, held since <${Ago}
+        time=${held.since} />, published as they were. </span>
+    ${!readOnly && html`<button disabled=${state.waiting} aria-label=${`Release ${held.call}`}
+        onClick=${release}>Release</button>`}
     ${state.error && html`<span class="error" role="alert">${state.error}</span>`}
   </div>`;
 }
@@ -58,9 +73,13 @@ function useCommand(call) {
     if (result.state) applyCallState(result.state.call, result.state);
     setState({ waiting: false, error: result.status === "error" ? result.error : null, note: result.note });
   };
-  useEffect(() => subscribe((name, data) => {
-    if (name === "result" && data.call === call && data.body.id === expected.current) finish(data.body);
-  }), []);
+  useEffect(
+    () =>
+      subscribe((name, data) => {
+        if (name === "result" && data.call === call && data.body.id === expected.current) finish(data.body);
+      }),
+    [],
+  );
   const send = async (command, body = {}) => {
     setState({ waiting: true, error: null });
     try {
@@ -88,12 +107,18 @@ function CallRow({ call, readOnly }) {
   const back = () => sendSetting("set", Object.fromEntries(stored.map((key) => [key, null])));
   return html`<tr data-testid="call-row" data-call=${name}>
     <th scope="row">${name}
-      ${stored.length > 0 && html`<span class="source">${describeSource(call.source, stored)}
-        ${!readOnly && html`<button class="link" aria-label=${`${name} back to the file`} onClick=${back}>back to the file</button>`}</span>`}
+      ${
+        stored.length > 0 &&
+        html`<span class="source">${describeSource(call.source, stored)}
+        ${!readOnly && html`<button class="link" aria-label=${`${name} back to the file`}
+            onClick=${back}>back to the file</button>`}</span>`
+      }
     </th>
-    <td data-label="On"><input type="checkbox" role="switch" class="switch" aria-label=${`${name} on`} checked=${call.enabled}
+    <td data-label="On"><input type="checkbox" role="switch" class="switch" aria-label=${`${name} on`}
+        checked=${call.enabled}
       disabled=${readOnly} onChange=${(event) => sendSetting("set", { enabled: event.target.checked })} /></td>
-    <td data-label="Interval"><${IntervalField} call=${call} readOnly=${readOnly} invalid=${setting.error !== null} send=${sendSetting} clear=${clear} /></td>
+    <td data-label="Interval"><${IntervalField} call=${call} readOnly=${readOnly} invalid=${setting.error !== null}
+        send=${sendSetting} clear=${clear} /></td>
     <td data-label="Status"><span class="call-status" data-testid="call-status" data-status=${status}>${status}</span>
       ${call.enabled && !call.fresh && call.last_success && html`<${StaleSign} />`}</td>
     <td data-label="Last poll"><${Ago} time=${call.last_poll} /><${Took} ms=${call.duration_ms} /></td>
@@ -101,10 +126,15 @@ function CallRow({ call, readOnly }) {
       <span class="muted small"> ${plural(call.events ?? 0, "event")}, ${plural(call.samples ?? 0, "sample")}</span></td>
     <td data-label="Next">${call.enabled ? html`<${Ago} time=${call.next_poll} />` : UNKNOWN}</td>
     <td data-label="Cost" class="number" title="requests an hour">${number(call.requests_per_hour)}/h</td>
-    <td>${!readOnly && html`<button aria-label=${`Poll ${name}`} disabled=${polling.waiting} onClick=${() => sendPoll("poll")}>Poll</button>`}</td>
+    <td>${!readOnly && html`<button aria-label=${`Poll ${name}`} disabled=${polling.waiting}
+        onClick=${() => sendPoll("poll")}>Poll</button>`}</td>
   </tr>
-  ${(error || polling.note) && html`<tr class="why" data-why=${name}><td colspan="9" id=${`why-${name}`}>
-    <span class=${setting.error || call.status !== "ok" ? "error" : "muted"} role="status">${error ?? polling.note}</span></td></tr>`}`;
+  ${
+    (error || polling.note) &&
+    html`<tr class="why" data-why=${name}><td colspan="9" id=${`why-${name}`}>
+    <span class=${setting.error || call.status !== "ok" ? "error" : "muted"}
+        role="status">${error ?? polling.note}</span></td></tr>`
+  }`;
 }
 
 const Took = ({ ms }) => ms !== undefined && html`<span class="muted small"> took ${duration(ms)}</span>`;
@@ -119,14 +149,20 @@ function IntervalField({ call, readOnly, invalid, send, clear }) {
   const [text, setText] = useState(null);
   const shown = interval(call.interval);
   const key = async (event) => {
-    if (event.key === "Escape") { setText(null); clear(); }
+    if (event.key === "Escape") {
+      setText(null);
+      clear();
+    }
     if (event.key !== "Enter") return;
     const wish = event.target.value.trim();
     if (await send("set", { interval: /^\d+$/.test(wish) ? Number(wish) : wish })) setText(null);
   };
   const stretched = call.effective_interval > call.interval;
-  return html`<input class="interval" type="text" aria-label=${`${call.call} interval`} value=${text ?? shown} readonly=${readOnly}
-      aria-invalid=${invalid} aria-describedby=${invalid ? `why-${call.call}` : undefined} spellcheck="false" autocomplete="off"
+  return html`<input class="interval" type="text" aria-label=${`${call.call} interval`} value=${text ?? shown}
+      readonly=${readOnly}
+      aria-invalid=${invalid} aria-describedby=${invalid ? `why-${call.call}` : undefined} spellcheck="false"
+          autocomplete="off"
       onInput=${(event) => setText(event.target.value)} onKeyDown=${key} onBlur=${() => !invalid && setText(null)} />
-    ${stretched && html`<span class="muted small" title="stretched, so that all calls fit the limit"> every ${duration(call.effective_interval * 1000)}</span>`}`;
+    ${stretched && html`<span class="muted small"
+        title="stretched, so that all calls fit the limit"> every ${duration(call.effective_interval * 1000)}</span>`}`;
 }

@@ -10,26 +10,36 @@ import { Message, Page, State, useResource } from "./ui.js";
 
 export function ProductPage({ id }) {
   const { query } = useStore(route);
-  const concerns = (name, message) => [message?.id, message?.subject, message?.product_id, message?.body?.product_id].includes(id);
+  const concerns = (name, message) =>
+    [message?.id, message?.subject, message?.product_id, message?.body?.product_id].includes(id);
   const { data, error, ready } = useResource(`products/${encodeURIComponent(id)}`, concerns);
   const buckets = data?.buckets ?? [];
   const reports = data?.samples?.throughput ? ["throughput"] : [];
   const [drawn, onReady] = useDrawn([...reports, ...buckets.map((bucket) => bucket.bucket_id)]);
-  if (error && !data) return html`<${Page} name="product" title=${id} ready><${Message} kind="bad">${error.message}<//><//>`;
+  if (error && !data)
+    return html`<${Page} name="product" title=${id} ready><${Message} kind="bad">${error.message}<//><//>`;
   if (!data) return html`<${Page} name="product" title=${id} ready=${false} />`;
   const { record, terminal } = data;
-  const limits = { "plan, down": 1e6 * (record.max_bandwidth_downlink_mbps ?? 0), "plan, up": -1e6 * (record.max_bandwidth_uplink_mbps ?? 0) };
-  return html`<${Page} name="product" title=${record.name ?? id} ready=${ready && drawn} heading=${html`<${State} state=${record.status} />`}>
+  const limits = {
+    "plan, down": 1e6 * (record.max_bandwidth_downlink_mbps ?? 0),
+    "plan, up": -1e6 * (record.max_bandwidth_uplink_mbps ?? 0),
+  };
+  return html`<${Page} name="product" title=${record.name ?? id} ready=${ready && drawn} heading=${html`<${State}
+      state=${record.status} />`}>
     <p class="facts"><span>Product <code>${id}</code></span>
-      ${terminal && html`<span>terminal <a href=${address("terminal", terminal.imei)}><bdi>${terminal.name ?? terminal.imei}</bdi></a></span>`}
+      ${terminal && html`<span>terminal <a
+          href=${address("terminal", terminal.imei)}><bdi>${terminal.name ?? terminal.imei}</bdi></a></span>`}
       ${record.end_customer_name && html`<span>customer <bdi>${record.end_customer_name}</bdi></span>`}
     </p>
     ${buckets.length === 0 && html`<${Message}>No usage yet: it comes with the call usage_consumption.<//>`}
-    ${buckets.map((bucket) => html`<${Burndown} key=${bucket.bucket_id} bucket=${bucket} product=${record} onReady=${onReady}
-      forecast=${data.forecasts?.find((forecast) => forecast.bucket_id === bucket.bucket_id)} />`)}
+    ${buckets.map(
+      (bucket) => html`<${Burndown} key=${bucket.bucket_id} bucket=${bucket} product=${record} onReady=${onReady}
+      forecast=${data.forecasts?.find((forecast) => forecast.bucket_id === bucket.bucket_id)} />`,
+    )}
     <${SpanButtons} query=${query} />
     ${reports.length === 0 && html`<${Message}>No throughput yet: it comes with the call product_throughput.<//>`}
-    ${reports.map((report) => html`<${TrendChart} key=${report} entity="product" id=${id} report=${report} query=${query} onReady=${onReady} limits=${limits} />`)}
+    ${reports.map((report) => html`<${TrendChart} key=${report} entity="product" id=${id} report=${report}
+        query=${query} onReady=${onReady} limits=${limits} />`)}
     <section class="card"><h2>Record</h2><${RecordTable} record=${record} /></section>
   <//>`;
 }

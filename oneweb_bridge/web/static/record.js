@@ -9,7 +9,9 @@ export function RecordTable({ record }) {
   useStore(zone);
   const names = Object.keys(record).filter((name) => !["time", "ts"].includes(name));
   return html`<table class="record"><tbody>
-    ${names.map((name) => html`<tr key=${name}><th scope="row" title=${name}>${describeField(name).label}</th><td><${Value} text=${fieldValue(name, record[name])} /></td></tr>`)}
+    ${names.map((name) => html`<tr key=${name}><th scope="row"
+        title=${name}>${describeField(name).label}</th><td><${Value}
+        text=${fieldValue(name, record[name])} /></td></tr>`)}
   </tbody></table>`;
 }
 

@@ -8,7 +8,9 @@ import { Ago, Page } from "./ui.js";
 export function SetupPage() {
   const state = useStore(bridge);
   const polled = useStore(calls);
-  useEffect(() => { loadCalls(); }, []);
+  useEffect(() => {
+    loadCalls();
+  }, []);
   const api = state?.info?.api;
   const enabled = polled?.calls.filter((call) => call.enabled) ?? [];
   const done = enabled.filter((call) => call.status === "ok");
@@ -19,12 +21,15 @@ export function SetupPage() {
     <ol class="steps">
       <${Step} done=${accepted} title="Give the bridge the credentials of the OneWeb API">
         <p>Put client id and secret into the environment as <code>ONEWEB_CLIENT_ID</code> and <code>ONEWEB_CLIENT_SECRET</code>, or into <code>bridge.yaml</code> as <code>api.client_id</code> and <code>api.client_secret_file</code>; then restart the bridge. They are never typed into this page.</p>
-        ${api && html`<p class=${accepted ? "good" : "error"}>${accepted ? html`The API accepted them <${Ago} time=${api.hello_at} />.` : api.error ?? `The API is ${api.state}.`}</p>`}
+        ${api && html`<p class=${accepted ? "good" : "error"}>${accepted ? html`The API accepted them <${Ago}
+            time=${api.hello_at} />.` : (api.error ?? `The API is ${api.state}.`)}</p>`}
       <//>
       <${Step} done=${complete} title="See what your API answers">
         <p>Run <code>oneweb-bridge explore --write bridge.yaml</code>: it asks each API once, read-only, and writes the lines that your deployment needs. What the calls found so far:</p>
-        <table class="record"><tbody>${enabled.map((call) => html`<tr key=${call.call}><th scope="row">${call.call}</th>
-          <td><span class="call-status" data-status=${call.status}>${call.status}</span> ${call.error ?? (call.last_success ? `${call.records} records` : "")}</td></tr>`)}</tbody></table>
+        <table class="record"><tbody>${enabled.map(
+          (call) => html`<tr key=${call.call}><th scope="row">${call.call}</th>
+          <td><span class="call-status" data-status=${call.status}>${call.status}</span> ${call.error ?? (call.last_success ? `${call.records} records` : "")}</td></tr>`,
+        )}</tbody></table>
       <//>
       <${Step} done=${state?.ready?.broker === true} title="Let it run">
         <p>${state?.ready?.broker ? "The broker takes what the bridge publishes." : html`The broker is not reached: <code>oneweb-bridge check</code> says why.`} The <a href="#/polling">Polling Manager</a> shows each call, and polls at once.</p>

@@ -21,7 +21,8 @@ export function SignInPage() {
     <form class="card sign-in" onSubmit=${submit}>
       <label for="token">Token</label>
       <input id="token" class="secret" type="text" autocomplete="off" autocapitalize="off" spellcheck="false"
-        aria-invalid=${error !== null} aria-describedby="token-error" value=${token} onInput=${(event) => setToken(event.target.value)} />
+        aria-invalid=${error !== null} aria-describedby="token-error" value=${token}
+            onInput=${(event) => setToken(event.target.value)} />
       <p id="token-error" class="error" role="alert">${error}</p>
       <button class="primary">Sign in</button>
       <p class="muted">It is <code>console.token</code> in the bridge's configuration.</p>

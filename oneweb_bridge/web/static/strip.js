@@ -25,9 +25,11 @@ export function StateStrip({ data, span, title }) {
       scheme.removeEventListener("change", draw);
     };
   }, [data, begin, end]);
-  return html`<canvas class="strip" ref=${canvas} height=${HEIGHT} role="img" aria-label=${`${title}, described below`}></canvas>
+  return html`<canvas class="strip" ref=${canvas} height=${HEIGHT} role="img"
+      aria-label=${`${title}, described below`}></canvas>
     <div class="strip-axis muted small"><span>${dayAndTime(begin)}</span><span>${dayAndTime(end)}</span></div>
-    <div class="legend small">${words.map((word) => html`<span key=${word}><i class=${`swatch ${stateColor(word, words)}`} aria-hidden="true"></i>${word}</span>`)}</div>`;
+    <div class="legend small">${words.map((word) => html`<span key=${word}><i
+        class=${`swatch ${stateColor(word, words)}`} aria-hidden="true"></i>${word}</span>`)}</div>`;
 }
 
 function stateColor(word, words) {
@@ -45,7 +47,7 @@ function drawStrip(canvas, data, words, begin, end) {
   context.fillStyle = color("grid");
   context.fillRect(0, 0, canvas.width, canvas.height);
   data.t.forEach((time, i) => {
-    const until = gapAfter.has(time) ? time : data.t[i + 1] ?? time;
+    const until = gapAfter.has(time) ? time : (data.t[i + 1] ?? time);
     const value = data.series[0].v[i];
     if (value === null) return;
     context.fillStyle = color(stateColor(value, words));

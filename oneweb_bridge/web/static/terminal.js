@@ -13,14 +13,19 @@ const REPORTS = ["signal_quality", "link_availability", "traffic", "link_metrics
 export function TerminalPage({ id }) {
   const { query } = useStore(route);
   const path = `terminals/${encodeURIComponent(id)}`;
-  const { data, error, ready } = useResource(path, (name, message) => message?.id === id || message?.subject === id || concernsProduct(data, message));
+  const { data, error, ready } = useResource(
+    path,
+    (name, message) => message?.id === id || message?.subject === id || concernsProduct(data, message),
+  );
   const reports = REPORTS.filter((report) => data?.samples?.[report]);
   const [drawn, onReady] = useDrawn(reports);
-  if (error && !data) return html`<${Page} name="terminal" title=${id} ready><${Message} kind="bad">${error.message}<//><//>`;
+  if (error && !data)
+    return html`<${Page} name="terminal" title=${id} ready><${Message} kind="bad">${error.message}<//><//>`;
   if (!data) return html`<${Page} name="terminal" title=${id} ready=${false} />`;
   const { record } = data;
   const relations = data.relations ?? {};
-  return html`<${Page} name="terminal" title=${record.name ?? id} ready=${ready && drawn} heading=${html`<${State} state=${record.state} />`}>
+  return html`<${Page} name="terminal" title=${record.name ?? id} ready=${ready && drawn} heading=${html`<${State}
+      state=${record.state} />`}>
     <div class="subtitle">
       <div><p class="facts"><span>IMEI <code>${id}</code></span><span>seen <${Ago} time=${newest(data)} /></span></p>
         <${Chain} relations=${relations} /></div>
@@ -28,7 +33,8 @@ export function TerminalPage({ id }) {
     </div>
     <${SpanButtons} query=${query} />
     ${reports.length === 0 && html`<${Message}>No samples yet: none of this terminal's reports came since the start; the Polling Manager says when they are polled.<//>`}
-    <div class="charts">${reports.map((report) => html`<${TrendChart} key=${report} entity="terminal" id=${id} report=${report} query=${query} onReady=${onReady} />`)}</div>
+    <div class="charts">${reports.map((report) => html`<${TrendChart} key=${report} entity="terminal" id=${id}
+        report=${report} query=${query} onReady=${onReady} />`)}</div>
     <div class="columns">
       <${Products} data=${data} />
       <section class="card"><h2>Record</h2><${RecordTable} record=${record} /></section>
@@ -42,7 +48,8 @@ export function TerminalPage({ id }) {
 export function useDrawn(reports) {
   const [ready, setReady] = useState({});
   const onReady = (report, isReady) => {
-    if (ready[report] !== isReady) queueMicrotask(() => setReady((old) => (old[report] === isReady ? old : { ...old, [report]: isReady })));
+    if (ready[report] !== isReady)
+      queueMicrotask(() => setReady((old) => (old[report] === isReady ? old : { ...old, [report]: isReady })));
   };
   return [reports.every((report) => ready[report]), onReady];
 }
@@ -60,34 +67,50 @@ function newest({ record, samples }) {
 /** Site, customer and partner, as far as they are known. */
 function Chain({ relations }) {
   const links = [
-    ["site", relations.site], ["organization", relations.end_customer], ["organization", relations.distribution_partner],
+    ["site", relations.site],
+    ["organization", relations.end_customer],
+    ["organization", relations.distribution_partner],
   ].filter(([, party]) => party);
   if (!links.length) return null;
-  return html`<p class="chain">${links.map(([kind, party], i) => html`${i > 0 && html`<span aria-hidden="true"> ▸ </span>`}<a
-    href=${address("organizations", "", { kind, id: party.id })}><bdi>${party.name ?? party.id}</bdi></a>`)}</p>`;
+  return html`<p class="chain">${links.map(
+    ([kind, party], i) => html`${i > 0 && html`<span aria-hidden="true"> ▸ </span>`}<a
+    href=${address("organizations", "", { kind, id: party.id })}><bdi>${party.name ?? party.id}</bdi></a>`,
+  )}</p>`;
 }
 
 function Products({ data }) {
   const { products = [], buckets = [] } = data;
   return html`<section class="card"><h2>Products</h2>
     ${products.length === 0 && html`<p class="muted">No product names this terminal.</p>`}
-    ${products.map((product) => html`<div class="product" key=${product.product_id}>
+    ${products.map(
+      (product) => html`<div class="product" key=${product.product_id}>
       <a href=${address("product", product.product_id)}><bdi>${product.name ?? product.product_id}</bdi></a>
       <span class="muted small"> ${product.product_id} · ${product.status ?? "–"}</span>
-      ${buckets.filter((bucket) => bucket.product_id === product.product_id).map((bucket) => html`<div class="bucket" key=${bucket.bucket_id}>
-        <span><bdi>${bucket.bucket_name ?? bucket.bucket_id}</bdi></span><${UsageBar} percent=${percentOf(bucket)} blocks=${bucket.overage_blocks} unlimited=${bucket.remaining_unlimited} /></div>`)}
-    </div>`)}
+      ${buckets
+        .filter((bucket) => bucket.product_id === product.product_id)
+        .map(
+          (bucket) => html`<div class="bucket" key=${bucket.bucket_id}>
+        <span><bdi>${bucket.bucket_name ?? bucket.bucket_id}</bdi></span><${UsageBar} percent=${percentOf(bucket)}
+            blocks=${bucket.overage_blocks} unlimited=${bucket.remaining_unlimited} /></div>`,
+        )}
+    </div>`,
+    )}
   </section>`;
 }
 
 export const percentOf = (bucket) =>
-  bucket.entitlement_gb && bucket.used_gb !== undefined && !bucket.remaining_unlimited ? (100 * bucket.used_gb) / bucket.entitlement_gb : null;
+  bucket.entitlement_gb && bucket.used_gb !== undefined && !bucket.remaining_unlimited
+    ? (100 * bucket.used_gb) / bucket.entitlement_gb
+    : null;
 
 function Components({ components }) {
   const names = Object.keys(components ?? {}).sort();
   return html`<section class="card"><h2>Components</h2>
-    ${names.length === 0 ? html`<p class="muted">No components yet: they come with the call user_terminal_components.</p>`
-      : html`<table class="record"><tbody>${names.map((name) => html`<tr key=${name}><th scope="row">${name}</th><td><bdi>${components[name]}</bdi></td></tr>`)}</tbody></table>`}
+    ${
+      names.length === 0
+        ? html`<p class="muted">No components yet: they come with the call user_terminal_components.</p>`
+        : html`<table class="record"><tbody>${names.map((name) => html`<tr key=${name}><th
+            scope="row">${name}</th><td><bdi>${components[name]}</bdi></td></tr>`)}</tbody></table>`
+    }
   </section>`;
 }
-

@@ -8,8 +8,12 @@ import { address, go, route, setQuery } from "./router.js";
 import { readSetting, useStore, writeSetting } from "./store.js";
 
 const LINKS = [
-  ["fleet", "Fleet"], ["organizations", "Organizations"], ["map", "Map"], ["polling", "Polling Manager"],
-  ["events", "Events"], ["alerts", "Alerts"],
+  ["fleet", "Fleet"],
+  ["organizations", "Organizations"],
+  ["map", "Map"],
+  ["polling", "Polling Manager"],
+  ["events", "Events"],
+  ["alerts", "Alerts"],
 ];
 
 export function TopBar() {
@@ -45,7 +49,8 @@ function Navigation() {
     if (current) strip.current.scrollLeft = current.offsetLeft - 60;
   }, [page]);
   return html`<nav aria-label="Pages" ref=${strip}>
-    ${LINKS.map(([name, label]) => html`<a key=${name} href=${address(name)} aria-current=${page === name ? "page" : undefined}>${label}</a>`)}
+    ${LINKS.map(([name, label]) => html`<a key=${name} href=${address(name)}
+        aria-current=${page === name ? "page" : undefined}>${label}</a>`)}
     ${open > 0 && html`<a class="badge" href="#/alerts" aria-label=${`${open} in the last 24 hours`}>${open}</a>`}
   </nav>`;
 }
@@ -57,7 +62,8 @@ function Search() {
   const filters = page === "fleet" || page === "map";
   useEffect(() => {
     const focus = (event) => {
-      if (event.key !== "/" || event.ctrlKey || event.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
+      if (event.key !== "/" || event.ctrlKey || event.metaKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName))
+        return;
       event.preventDefault();
       field.current.focus();
     };
@@ -65,8 +71,10 @@ function Search() {
     return () => removeEventListener("keydown", focus);
   }, []);
   const search = (text) => (filters ? setQuery({ q: text }) : go(address("fleet", "", { q: text })));
-  return html`<input ref=${field} class="search" type="search" aria-label="Search" placeholder="IMEI, name, product, site   ( / )"
-    autocomplete="off" spellcheck="false" value=${filters ? query.q ?? "" : ""} onInput=${(event) => search(event.target.value)} />`;
+  return html`<input ref=${field} class="search" type="search" aria-label="Search"
+      placeholder="IMEI, name, product, site   ( / )"
+    autocomplete="off" spellcheck="false" value=${filters ? (query.q ?? "") : ""}
+        onInput=${(event) => search(event.target.value)} />`;
 }
 
 function Status() {
@@ -77,13 +85,17 @@ function Status() {
   const event = useStore(lastEvent);
   const api = state?.info?.api;
   return html`<div class="status">
-    ${known.signed_in && html`
+    ${
+      known.signed_in &&
+      html`
       <${Light} name="API" good=${api ? api.state === "ok" : null} title=${api && (api.error ?? api.state)} />
       <${Light} name="broker" good=${state?.ready?.broker ?? null} />
       <span class="fact" title="rows of the journal that the broker has not acknowledged yet">backlog ${number(state?.info?.journal?.backlog)}</span>
       <span class="fact" title=${event ? `last event: ${fullTime(event)}` : "no event since the page was opened"}
         >${event ? clockTime(event) : UNKNOWN}</span>
-      <span class="light" role="status" data-testid="connection" data-state=${line} data-good=${line === "live"}><i aria-hidden="true"></i>${line}</span>`}
+      <span class="light" role="status" data-testid="connection" data-state=${line} data-good=${line === "live"}><i
+          aria-hidden="true"></i>${line}</span>`
+    }
     <button class="quiet" title="Times in UTC or in the time of this browser"
       onClick=${() => zone.set(shownZone === "UTC" ? "local" : "UTC")}>${shownZone === "UTC" ? "UTC" : "Local time"}</button>
     ${known.signed_in && readSetting("token", false) && html`<${SignOut} />`}
@@ -91,7 +103,8 @@ function Status() {
 }
 
 const Light = ({ name, good, title }) => html`<span class="light" data-good=${good} title=${title}
-  ><i aria-hidden="true"></i>${name}<span class="hidden"> ${good === null ? "unknown" : good ? "ok" : "not ok"}</span></span>`;
+  ><i aria-hidden="true"></i>${name}<span
+      class="hidden"> ${good === null ? "unknown" : good ? "ok" : "not ok"}</span></span>`;
 
 function SignOut() {
   const signOut = async () => {

@@ -8,10 +8,23 @@ import { useStore } from "./store.js";
 import { StateStrip } from "./strip.js";
 import { useResource } from "./ui.js";
 
-const SPANS = { "1h": DAY / 24, "6h": DAY / 4, "24h": DAY, "7d": 7 * DAY, "30d": 30 * DAY, "90d": 90 * DAY, "1y": 365 * DAY, "2y": 730 * DAY };
+const SPANS = {
+  "1h": DAY / 24,
+  "6h": DAY / 4,
+  "24h": DAY,
+  "7d": 7 * DAY,
+  "30d": 30 * DAY,
+  "90d": 90 * DAY,
+  "1y": 365 * DAY,
+  "2y": 730 * DAY,
+};
 const TITLES = {
-  signal_quality: "Signal quality", link_availability: "Link availability", traffic: "Traffic", link_metrics: "Link metrics",
-  resource_state: "State", throughput: "Throughput",
+  signal_quality: "Signal quality",
+  link_availability: "Link availability",
+  traffic: "Traffic",
+  link_metrics: "Link metrics",
+  resource_state: "State",
+  throughput: "Throughput",
 };
 
 /** The span of an address: `{since, until, length}`; with a span by name both ends move with the time. */
@@ -27,7 +40,8 @@ export function SpanButtons({ query }) {
   const span = spanOf(query);
   const choose = (name) => setQuery({ span: name === "24h" ? "" : name, from: "", to: "" }, false);
   return html`<div class="spans" role="group" aria-label="Span">
-    ${Object.keys(SPANS).map((name) => html`<button key=${name} aria-pressed=${span.name === name} onClick=${() => choose(name)}>${name}</button>`)}
+    ${Object.keys(SPANS).map((name) => html`<button key=${name} aria-pressed=${span.name === name}
+        onClick=${() => choose(name)}>${name}</button>`)}
     <${FromTo} span=${span} />
   </div>`;
 }
@@ -35,7 +49,8 @@ export function SpanButtons({ query }) {
 /** Any span, by two dates and times in the zone that is shown. */
 function FromTo({ span }) {
   const utc = useStore(zone) === "UTC";
-  const written = (ms) => new Date(ms - (utc ? 0 : new Date(ms).getTimezoneOffset() * 60000)).toISOString().slice(0, 16);
+  const written = (ms) =>
+    new Date(ms - (utc ? 0 : new Date(ms).getTimezoneOffset() * 60000)).toISOString().slice(0, 16);
   const read = (text) => Date.parse(text + (utc ? "Z" : ""));
   const [from, to] = span.from ? [span.from, span.to] : [now() - span.length, now()];
   const change = (event) => {
@@ -63,8 +78,12 @@ export function TrendChart({ entity, id, report, query, onReady, limits = {} }) 
   const title = TITLES[report] ?? describeField(report).label;
   return html`<section class="card chart" data-testid="chart" data-report=${report}>
     <header><h2>${title}</h2>
-      ${counters && html`<span role="group" aria-label="Counters as" class="toggle">
-        ${["rate", "total"].map((kind) => html`<button key=${kind} aria-pressed=${as === kind} onClick=${() => setAs(kind)}>${kind === "rate" ? "Rate" : "Total"}</button>`)}</span>`}
+      ${
+        counters &&
+        html`<span role="group" aria-label="Counters as" class="toggle">
+        ${["rate", "total"].map((kind) => html`<button key=${kind} aria-pressed=${as === kind}
+            onClick=${() => setAs(kind)}>${kind === "rate" ? "Rate" : "Total"}</button>`)}</span>`
+      }
       <span class="spacer"></span>
       <a class="button" href=${API + withQuery("series.csv", parameters)} download=${`${id}-${report}.csv`}>CSV</a>
       <button aria-expanded=${open} onClick=${() => setOpen(!open)}>Table</button>
@@ -77,7 +96,8 @@ export function TrendChart({ entity, id, report, query, onReady, limits = {} }) 
 }
 
 function Trend({ data, span, title, limits }) {
-  if (!data.t.length) return html`<canvas class="no-samples" width="1" height="1" aria-hidden="true"></canvas>
+  if (!data.t.length)
+    return html`<canvas class="no-samples" width="1" height="1" aria-hidden="true"></canvas>
     <p class="muted" data-testid="chart-summary">no samples in this span</p>`;
   const summary = html`<${Summary} data=${data} />`;
   if (data.series[0].kind === "text") return html`<${StateStrip} data=${data} span=${span} title=${title} />${summary}`;
@@ -92,30 +112,47 @@ function Lines({ data, span, title, limits }) {
   const zoom = (from, to) => setQuery({ from: iso(from), to: iso(to), span: "" }, false);
   const back = () => history.back();
   const mark = (chart) => shadeNotYet(chart, data.lateness);
-  return html`<${Chart} columns=${columns} lines=${lines} label=${`${title}, described below`} range=${range} zoom=${zoom} back=${span.from ? back : null} mark=${mark} />`;
+  return html`<${Chart} columns=${columns} lines=${lines} label=${`${title}, described below`} range=${range}
+      zoom=${zoom} back=${span.from ? back : null} mark=${mark} />`;
 }
 
 /** Columns and lines of a chart. What goes up is drawn below zero; `limits` are drawn as dashed lines. */
 function prepare(data, limits) {
-  const breaks = data.gaps.map(([from, to]) => (from + to) / 2).filter((time) => time > data.t[0] && time < data.t.at(-1));
+  const breaks = data.gaps
+    .map(([from, to]) => (from + to) / 2)
+    .filter((time) => time > data.t[0] && time < data.t.at(-1));
   const times = [...data.t, ...breaks].sort((a, b) => a - b);
   const places = new Map(data.t.map((time, i) => [time, i]));
   const columns = [times.map((time) => time / 1000)];
   const lines = [];
   const add = (line, values, sign) => {
     lines.push(line);
-    columns.push(times.map((time) => (places.has(time) && values[places.get(time)] !== null ? sign * values[places.get(time)] : null)));
+    columns.push(
+      times.map((time) =>
+        places.has(time) && values[places.get(time)] !== null ? sign * values[places.get(time)] : null,
+      ),
+    );
   };
-  data.series.filter((series) => series.kind !== "text").forEach((series, i) => {
-    const sign = series.name.includes("_uplink_") ? -1 : 1;
-    const line = { label: describeField(series.name).label, unit: series.unit ?? "", color: lineColor(i), fromZero: /^(B|bit|bps)/.test(series.unit ?? ""), mirrored: series.name.includes("link_bps") };
-    if (series.v) return add(line, series.v, sign);
-    add({ ...line, hidden: true, band: `${line.color}38` }, sign > 0 ? series.max : series.min, sign);
-    add({ ...line, hidden: true }, sign > 0 ? series.min : series.max, sign);
-    return add(line, series.mean, sign);
-  });
+  data.series
+    .filter((series) => series.kind !== "text")
+    .forEach((series, i) => {
+      const sign = series.name.includes("_uplink_") ? -1 : 1;
+      const line = {
+        label: describeField(series.name).label,
+        unit: series.unit ?? "",
+        color: lineColor(i),
+        fromZero: /^(B|bit|bps)/.test(series.unit ?? ""),
+        mirrored: series.name.includes("link_bps"),
+      };
+      if (series.v) return add(line, series.v, sign);
+      add({ ...line, hidden: true, band: `${line.color}38` }, sign > 0 ? series.max : series.min, sign);
+      add({ ...line, hidden: true }, sign > 0 ? series.min : series.max, sign);
+      return add(line, series.mean, sign);
+    });
   for (const [label, value] of Object.entries(limits)) {
-    if (value) lines.push({ label, unit: lines[0].unit, color: color("muted"), dash: [6, 5], width: 1, mirrored: true }) && columns.push(times.map(() => value));
+    if (value)
+      lines.push({ label, unit: lines[0].unit, color: color("muted"), dash: [6, 5], width: 1, mirrored: true }) &&
+        columns.push(times.map(() => value));
   }
   return { columns, lines };
 }
@@ -135,9 +172,16 @@ function shadeNotYet(chart, lateness) {
 function Summary({ data }) {
   const numbers = data.series.filter((series) => series.kind !== "text");
   return html`<div data-testid="chart-summary" class="summary">
-    ${numbers.map((series, i) => html`<span key=${series.name} class="of-line"><i aria-hidden="true" class=${`swatch line-${(i % 6) + 1}`}></i>
-      ${describeSeries(series)}</span> `)}
-    ${data.series.filter((series) => series.kind === "text").map((series) => html`<span key=${series.name}>${describeStates(series, data.t)}</span> `)}
+    ${numbers.map(
+      (
+        series,
+        i,
+      ) => html`<span key=${series.name} class="of-line"><i aria-hidden="true"
+          class=${`swatch line-${(i % 6) + 1}`}></i>
+      ${describeSeries(series)}</span> `,
+    )}
+    ${data.series.filter((series) => series.kind === "text").map((series) => html`<span
+        key=${series.name}>${describeStates(series, data.t)}</span> `)}
     <span class="muted">${describeSamples(data)}</span>
   </div>`;
 }
@@ -170,9 +214,13 @@ function describeStates(series, times) {
 }
 
 function describeSamples(data) {
-  const what = data.step ? `${plural(data.t.length, "interval")} of ${duration(1000 * data.step)}` : plural(data.t.length, "sample");
+  const what = data.step
+    ? `${plural(data.t.length, "interval")} of ${duration(1000 * data.step)}`
+    : plural(data.t.length, "sample");
   const longest = Math.max(0, ...data.gaps.map(([from, to]) => to - from));
-  const gaps = data.gaps.length ? `, ${plural(data.gaps.length, "gap")} (${data.gaps.length > 1 ? "the longest " : ""}${duration(longest)} without samples)` : "";
+  const gaps = data.gaps.length
+    ? `, ${plural(data.gaps.length, "gap")} (${data.gaps.length > 1 ? "the longest " : ""}${duration(longest)} without samples)`
+    : "";
   const corrected = data.corrected.length ? `, ${data.corrected.length} corrected` : "";
   const late = data.lateness ? ` Newest are up to ${duration(1000 * data.lateness)} late.` : "";
   return `${what}${gaps}${corrected}; newest ${duration(Math.max(0, now() - data.t.at(-1)))} ago.${late}`;
@@ -181,11 +229,14 @@ function describeSamples(data) {
 /** A row for each point, unrounded. */
 function ChartTable({ data }) {
   return html`<div class="chart-table" tabindex="0" role="region" aria-label="Values"><table data-testid="chart-table">
-    <thead><tr><th scope="col">Time</th>${data.series.map((series) => html`<th scope="col" key=${series.name}>${describeField(series.name).label}${series.unit && ` (${series.unit})`}</th>`)}</tr></thead>
-    <tbody>${data.t.map((time, i) => html`<tr key=${time}>
+    <thead><tr><th scope="col">Time</th>${data.series.map((series) => html`<th scope="col"
+        key=${series.name}>${describeField(series.name).label}${series.unit && ` (${series.unit})`}</th>`)}</tr></thead>
+    <tbody>${data.t.map(
+      (time, i) => html`<tr key=${time}>
       <td><time datetime=${iso(time)}>${fullTime(time)}</time></td>
       ${data.series.map((series) => html`<td key=${series.name}><${Cell} series=${series} i=${i} /></td>`)}
-    </tr>`)}</tbody></table></div>`;
+    </tr>`,
+    )}</tbody></table></div>`;
 }
 
 function Cell({ series, i }) {

@@ -49,7 +49,8 @@ export function UsageBar({ percent, blocks, unlimited }) {
   return html`<span class="usage" data-level=${level}>
     <span class="bar" aria-hidden="true"><i style=${{ width: `${Math.min(percent, 100)}%` }}></i></span>
     <span>${Math.round(percent)}${"\u202f"}%</span>
-    ${blocks !== null && blocks !== undefined && html`<span class=${blocks ? "blocks" : "blocks none"} title="overage blocks">+${blocks}</span>`}
+    ${blocks !== null && blocks !== undefined && html`<span class=${blocks ? "blocks" : "blocks none"}
+        title="overage blocks">+${blocks}</span>`}
   </span>`;
 }
 
@@ -70,7 +71,8 @@ export function useResource(path, concerns = null) {
       try {
         setState({ path, data: await get(path, controller.signal), error: null });
       } catch (error) {
-        if (error.name !== "AbortError") setState((old) => ({ path, data: old.path === path ? old.data : null, error }));
+        if (error.name !== "AbortError")
+          setState((old) => ({ path, data: old.path === path ? old.data : null, error }));
       }
     };
     load.current();
@@ -80,9 +82,16 @@ export function useResource(path, concerns = null) {
     let timer = 0;
     const stop = subscribe((name, data) => {
       const again = name === "connected" || concerns?.(name, data);
-      if (again && !timer) timer = setTimeout(() => { timer = 0; load.current?.(); }, 1000);
+      if (again && !timer)
+        timer = setTimeout(() => {
+          timer = 0;
+          load.current?.();
+        }, 1000);
     });
-    return () => { stop(); clearTimeout(timer); };
+    return () => {
+      stop();
+      clearTimeout(timer);
+    };
   }, [path]);
   const current = state.path === path;
   return { data: state.data, error: current ? state.error : null, ready: current, reload: () => load.current?.() };

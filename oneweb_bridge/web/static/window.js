@@ -9,7 +9,8 @@ export function useWindow(body, count) {
   const [scroll, setScroll] = useState(0);
   const height = useRowHeight();
   useLayoutEffect(() => {
-    const measure = () => body.current && setScroll(Math.max(0, Math.floor(-body.current.getBoundingClientRect().top / height)));
+    const measure = () =>
+      body.current && setScroll(Math.max(0, Math.floor(-body.current.getBoundingClientRect().top / height)));
     measure();
     addEventListener("scroll", measure, { passive: true });
     addEventListener("resize", measure);

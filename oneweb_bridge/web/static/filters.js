@@ -1,0 +1,35 @@
+/** The filters of fleet and map, which stand in the address. */
+import { choices, filterRows } from "./fleetdata.js";
+import { shorten } from "./format.js";
+import { html, useMemo } from "./html.js";
+import { setQuery } from "./router.js";
+
+export function FleetFilters({ rows, query }) {
+  const states = [...new Set(rows.map((row) => row.state).filter(Boolean))].sort();
+  const customers = useMemo(() => choices(rows, "end_customer_id", "end_customer"), [rows.length]);
+  const sites = useMemo(
+    () => choices(filterRows(rows, { customer: query.customer }), "site_id", "site"),
+    [rows.length, query.customer],
+  );
+  return html`
+    <${Choice} label="State" name="state" value=${query.state} options=${states.map((state) => [state, state])} />
+    <${Choice} label="Customer" name="customer" value=${query.customer} options=${customers} />
+    <${Choice} label="Site" name="site" value=${query.site} options=${sites} />
+    ${
+      (query.q || query.state || query.customer || query.site) &&
+      html`<button class="quiet"
+      onClick=${() => setQuery({ q: "", state: "", customer: "", site: "" })}>Clear</button>`
+    }`;
+}
+
+/** A selection whose value stands in the address; a name there is as good as an id. */
+export function Choice({ label, name, value = "", options }) {
+  const chosen = options.find((option) => option.includes(value))?.[0] ?? value;
+  const missing = chosen && !options.some(([id]) => id === chosen);
+  return html`<label class="choice"><span>${label}</span>
+    <select aria-label=${label} value=${chosen} onChange=${(event) => setQuery({ [name]: event.target.value }, false)}>
+      <option value="">all</option>
+      ${missing && html`<option value=${chosen}>${chosen}</option>`}
+      ${options.map(([id, text]) => html`<option key=${id} value=${id}>${shorten(text)}</option>`)}
+    </select></label>`;
+}

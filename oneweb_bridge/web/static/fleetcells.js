@@ -1,0 +1,111 @@
+/** The columns of the fleet's table, and how their cells are drawn. */
+import { now } from "./api.js";
+import { calls } from "./calls.js";
+import { day, fixed, fullTime, shorten, UNKNOWN } from "./format.js";
+import { html } from "./html.js";
+import { address } from "./router.js";
+import { Ago, StaleSign, State, UsageBar } from "./ui.js";
+
+/** Columns that can be shown: name of the fleet's column, head, width as in a grid, and how a cell is drawn. */
+export const COLUMNS = [
+  { name: "name", label: "Name", width: "minmax(11rem, 2fr)", cell: (row) => html`<${NameCell} row=${row} />` },
+  {
+    name: "state",
+    label: "State",
+    width: "minmax(5.5rem, .7fr)",
+    cell: (row) => html`<${State} state=${row.state} />`,
+  },
+  {
+    name: "sinr_db",
+    label: "SINR dB",
+    width: "minmax(5.5rem, .6fr)",
+    number: true,
+    cell: (row) => measured(row.sinr_db, 1, row, "sinr_ts"),
+  },
+  {
+    name: "link_availability_pct",
+    label: "Avail. %",
+    width: "minmax(5.5rem, .6fr)",
+    number: true,
+    cell: (row) => measured(row.link_availability_pct, 2, row, "availability_ts"),
+  },
+  {
+    name: "used_pct",
+    label: "Usage of allowance",
+    width: "minmax(11.5rem, 1.2fr)",
+    cell: (row) =>
+      html`<${UsageBar} percent=${row.used_pct} blocks=${row.overage_blocks}
+          unlimited=${row.forecast_status === "unlimited"} />`,
+  },
+  {
+    name: "exhausted_ts",
+    label: "Exhausted",
+    width: "minmax(6.5rem, .7fr)",
+    cell: (row) => html`<${Exhausted} row=${row} />`,
+  },
+  {
+    name: "seen_ts",
+    label: "Seen",
+    width: "minmax(6.5rem, .7fr)",
+    cell: (row) => html`<${Ago} time=${row.seen_ts} />`,
+  },
+  { name: "imei", label: "IMEI", width: "minmax(9.5rem, .8fr)", optional: true, cell: (row) => row.imei },
+  {
+    name: "end_customer",
+    label: "Customer",
+    width: "minmax(9rem, 1fr)",
+    optional: true,
+    cell: (row) => row.end_customer ?? UNKNOWN,
+  },
+  {
+    name: "site",
+    label: "Site",
+    width: "minmax(9rem, 1fr)",
+    optional: true,
+    cell: (row) => row.site ?? row.site_id ?? UNKNOWN,
+  },
+  {
+    name: "distribution_partner",
+    label: "Partner",
+    width: "minmax(9rem, 1fr)",
+    optional: true,
+    cell: (row) => row.distribution_partner ?? UNKNOWN,
+  },
+  {
+    name: "product",
+    label: "Product",
+    width: "minmax(9rem, 1fr)",
+    optional: true,
+    cell: (row) => row.product ?? row.product_id ?? UNKNOWN,
+  },
+];
+const CALL_OF = { sinr_ts: "ut_signal_quality", availability_ts: "ut_link_availability" };
+
+const NameCell = ({
+  row,
+}) => html`<a href=${address("terminal", row.imei)} title=${row.imei}><bdi>${shorten(row.name ?? row.imei)}</bdi></a>
+  <span class="below"><bdi>${shorten(row.end_customer ?? row.site ?? row.imei)}</bdi></span>`;
+
+// Reports have a period of their own, which is not known here; where a call is polled more often, this is assumed.
+const PERIOD_S = 300;
+const maxAge = (call) => 1000 * (3 * Math.max(call.effective_interval, PERIOD_S) + call.lateness);
+
+/** A value that is grey when it is older than three intervals of its call and the lateness of its report. */
+function measured(value, digits, row, timeColumn) {
+  const time = row[timeColumn];
+  if (value === null) return UNKNOWN;
+  const call = calls.get()?.calls.find(({ call: name }) => name === CALL_OF[timeColumn]);
+  const stale = call?.lateness !== undefined && now() - time > maxAge(call);
+  return html`<span class=${stale ? "stale" : ""}
+      title=${time ? fullTime(time) : undefined}>${fixed(value, digits)}${stale && html`<${StaleSign} />`}</span>`;
+}
+
+function Exhausted({ row }) {
+  if (row.exhausted_ts === null) {
+    if (row.used_pct >= 100) return html`<span class="bad">exhausted</span>`;
+    return html`<span class="unknown" title=${row.forecast_status === "not_enough_data" ? "not enough data" : undefined}>${UNKNOWN}</span>`;
+  }
+  if (row.exhausted_ts <= now()) return html`<span class="bad" title=${fullTime(row.exhausted_ts)}>exhausted</span>`;
+  return html`<time datetime=${new Date(row.exhausted_ts).toISOString()}
+      title=${fullTime(row.exhausted_ts)}>${day(row.exhausted_ts)}</time>`;
+}
