@@ -57,8 +57,8 @@ function Held({ held, readOnly }) {
     }
   };
   return html`<div class="message" data-kind="warn">
-    <span>${held.call}: ${plural(held.count, "record")} missing at once, held since <${Ago}
-        time=${held.since} />, published as they were. </span>
+    <span>${held.call}: ${plural(held.count, "record")} or their values went missing at once
+      ${held.since && html` (<${Ago} time=${held.since} />)`}, and are held: published as they were. </span>
     ${!readOnly && html`<button disabled=${state.waiting} aria-label=${`Release ${held.call}`}
         onClick=${release}>Release</button>`}
     ${state.error && html`<span class="error" role="alert">${state.error}</span>`}
