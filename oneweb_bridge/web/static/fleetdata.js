@@ -17,10 +17,10 @@ let columns = [];
 let loading = null;
 let timer = 0;
 
-/** Loads the fleet where that did not happen yet. */
+/** Loads the fleet where that did not happen yet; else the stream goes on where it was, as after a new sign-in. */
 export function loadFleet() {
-  loading ??= load();
-  return loading;
+  if (loading) start();
+  else loading = load();
 }
 
 async function load() {
@@ -35,6 +35,7 @@ async function load() {
     publish(null);
     start(answer.seq);
   } catch (error) {
+    if (error.status === 401) loading = null;
     fleet.set((old) => ({ rows: [], version: 0, ...old, error }));
     start();
     reloadLater();
