@@ -51,10 +51,10 @@ async def test_tree_is_walked_by_keyboard(tab: Tab) -> None:
     await tab.page.keyboard.press("ArrowLeft" if was_open == "true" else "ArrowRight")
     await tab.until("was => document.querySelector('[role=treeitem]').getAttribute('aria-expanded') !== was", was_open)
     await tab.page.keyboard.press("End")
-    assert await tab.page.evaluate(
-        "document.activeElement === [...document.querySelectorAll('[role=treeitem]')].at(-1)"
-    )
+    last = "[...document.querySelectorAll('[role=treeitem]')].at(-1)"
+    await tab.until(f"() => document.activeElement === {last}")
     await tab.page.keyboard.press("Home")
+    await tab.until("() => document.activeElement === document.querySelector('[role=treeitem]')")
     await tab.page.keyboard.press("Enter")
     await tab.page.get_by_role("treeitem", selected=True).wait_for()
     await tab.page.get_by_role("link", name="its terminals in the fleet").wait_for()
