@@ -21,6 +21,7 @@ class BatchWriter:
         self._now = now
         self._wall_time = wall_time
         self._head = 0
+        self._dirty_devices: set[tuple[str, str]] = set()
 
     async def write(self) -> int:
         """Writes all of it. Returns the number of the journal's last row."""
@@ -93,45 +94,45 @@ class BatchWriter:
 
     async def _write_samples(self) -> None:
         batch, transaction = self._batch, self._transaction
-        value_types = await self._new_value_types(batch.newest)
+        value_types = await self._merge_value_types(batch.newest)
+        await transaction.execute_many(
+            """INSERT INTO newest (entity, report, id, ts, hash, doc, seq, letters) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+               ON CONFLICT (report, id) DO UPDATE SET ts = excluded.ts, hash = excluded.hash,
+               doc = excluded.doc, seq = excluded.seq, letters = excluded.letters""",
+            [
+                (n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), self._seq_of(n.entry), types)
+                for n in batch.newest
+                for types in [value_types.get((n.report, n.id), "")]
+            ],
+        )
+        # Those that were just written have their row, which gives what was seen its stream.
+        written = {(n.entity, n.report, n.id) for n in batch.newest}
         await transaction.execute_many(
             "INSERT OR IGNORE INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, -1, 0, '', 0)",
-            [(sample.entity, sample.report, sample.id) for sample in batch.seen],
+            [key for s in batch.seen if (key := (s.entity, s.report, s.id)) not in written],
         )
-        await transaction.execute_many(
-            """INSERT INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, ?, ?, ?, ?)
-               ON CONFLICT (report, id) DO UPDATE SET ts = excluded.ts, hash = excluded.hash,
-               doc = excluded.doc, seq = excluded.seq""",
-            [(n.entity, n.report, n.id, n.ts, n.hash, n.doc.decode(), self._seq_of(n.entry)) for n in batch.newest],
-        )
-        await transaction.execute_many(
-            "UPDATE newest SET letters = ? WHERE report = ? AND id = ?",
-            [(types, report, id) for (_, report, id), types in value_types.items()],
-        )
-        await self._mark_dirty([(entity, id) for entity, _, id in value_types])
         await transaction.execute_many(
             """INSERT OR REPLACE INTO seen (stream, ts, hash)
                SELECT stream, ?, ? FROM newest WHERE report = ? AND id = ?""",
             [(sample.ts, sample.hash, sample.report, sample.id) for sample in batch.seen],
         )
 
-    async def _new_value_types(self, newest: Sequence[NewestSampleWrite]) -> dict[tuple[str, str, str], str]:
-        """The value types of each entity, report and id of which one of these samples brings a new one."""
-        stored: dict[tuple[str, str], str] = {}
+    async def _merge_value_types(self, newest: Sequence[NewestSampleWrite]) -> dict[tuple[str, str], str]:
+        """The value types of each report and id with those of new samples; notes the devices that have other ones."""
+        types: dict[tuple[str, str], str] = {}
         for report in {n.report for n in newest}:
             ids = list({n.id for n in newest if n.report == report})
             rows = await self._transaction.rows(
                 f"SELECT id, letters FROM newest WHERE report = ? AND id IN ({placeholders(ids)})", (report, *ids)
             )
-            stored |= {(report, row[0]): row[1] for row in rows}
-        new: dict[tuple[str, str, str], str] = {}
+            types |= {(report, row[0]): row[1] for row in rows}
         for n in newest:
-            before = new.get((n.entity, n.report, n.id), stored.get((n.report, n.id), ""))
+            before = types.get((n.report, n.id), "")
             if n.letters != before and not set(n.letters.split()) <= set(before.split()):
-                merged = merge_value_types(before, n.letters)
+                types[n.report, n.id] = merged = merge_value_types(before, n.letters)
                 if merged != before:
-                    new[n.entity, n.report, n.id] = merged
-        return new
+                    self._dirty_devices.add((n.entity, n.id))
+        return types
 
     async def _write_usage_days(self) -> None:
         writes, transaction = self._batch.usage_days, self._transaction
@@ -164,18 +165,14 @@ class BatchWriter:
 
     async def _mark_changed_devices(self) -> None:
         """Marks the devices that the batch changes dirty, with the change itself: both or neither."""
-        devices = {
+        batch = self._batch
+        devices = self._dirty_devices.union(batch.dirty_devices)
+        devices |= {
             (entry.entity, entry.id)
-            for entry in self._batch.entries
+            for entry in batch.entries
             if entry.entity in ("terminal", "product") and entry.what in _DEVICE_CHANGING
         }
         devices |= {
-            ("product", product)
-            for side, _, links in self._batch.product_links
-            if side == "terminal"
-            for product, _ in links
+            ("product", product) for side, _, links in batch.product_links if side == "terminal" for product, _ in links
         }
-        await self._mark_dirty(sorted(devices.union(self._batch.dirty_devices)))
-
-    async def _mark_dirty(self, devices: Sequence[tuple[str, str]]) -> None:
-        await self._transaction.execute_many(MARK_DIRTY, [(kind, id, self._now) for kind, id in devices])
+        await self._transaction.execute_many(MARK_DIRTY, [(kind, id, self._now) for kind, id in sorted(devices)])
