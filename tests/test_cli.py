@@ -181,7 +181,7 @@ async def work():
         group.create_task(forgets(2))
 
 cli.INSIST = 0.2
-raise SystemExit(cli._until_signalled(work()))
+raise SystemExit(cli._run_until_signal(work()))
 """
 
 

@@ -263,9 +263,9 @@ def test_no_answer_breaks_the_judges(bodies: dict[str, Any]) -> None:
     config = parse("", {})
     seen = []
     for id, call in config.polling.items():
-        reply = evidence.Reply(ended="ok", body=bodies.get(id), time=1_750_169_700_000)
-        seen.append(evidence.Evidence(call=call, reply=reply, found=evidence.located(reply.body)))
-    verdict = findings.judged(seen, config, {})
+        reply = evidence.Reply(outcome="ok", body=bodies.get(id), time=1_750_169_700_000)
+        seen.append(evidence.Evidence(call=call, reply=reply, listed=evidence.find_list(reply.body)))
+    verdict = findings.judge_all(seen, config, {})
     assert list(report.lines(seen, verdict))
 
 
@@ -275,9 +275,9 @@ def test_no_answer_breaks_the_judges(bodies: dict[str, Any]) -> None:
 def judged(call: str, body: Any, lines: str = "") -> list[Finding]:
     """The findings for one answer of one call, alone."""
     config = parse(lines, {})
-    reply = evidence.Reply(ended="ok", body=body, time=1_750_169_700_000)
-    seen = evidence.Evidence(call=config.polling[call], reply=reply, found=evidence.located(body))
-    return findings.judged([seen], config, {}).calls[0].findings
+    reply = evidence.Reply(outcome="ok", body=body, time=1_750_169_700_000)
+    seen = evidence.Evidence(call=config.polling[call], reply=reply, listed=evidence.find_list(body))
+    return findings.judge_all([seen], config, {}).calls[0].findings
 
 
 def test_a_latitude_beyond_the_pole_is_a_longitude() -> None:
@@ -327,7 +327,7 @@ def test_components_in_records_of_their_own_are_rows() -> None:
 )
 def test_names_that_mean_the_same_are_alike(ours: str, theirs: str) -> None:
     """Abbreviations and synonyms are the same words."""
-    assert guesses.words(ours) == guesses.words(theirs)
+    assert guesses.words_of(ours) == guesses.words_of(theirs)
 
 
 async def test_a_report_that_has_to_be_requested_is_not_asked() -> None:
@@ -356,10 +356,10 @@ def test_words_that_several_calls_use_go_together() -> None:
         "usage_consumption": [{"id": "1", "bucket": [{"bucketBalance": [{"remainingValue": {"amount": None}}]}]}],
     }
     seen = [
-        evidence.Evidence(call=call, reply=evidence.Reply(ended="ok", body=bodies.get(id, [])))
+        evidence.Evidence(call=call, reply=evidence.Reply(outcome="ok", body=bodies.get(id, [])))
         for id, call in config.polling.items()
     ]
     for one in seen:
-        one.found = evidence.located(one.reply.body)
-    changes = findings.judged(seen, config, {}).changes
+        one.listed = evidence.find_list(one.reply.body)
+    changes = findings.judge_all(seen, config, {}).changes
     assert changes["mapping"]["unlimited"] == ["Unlimited", "-1", "No cap", "null"]

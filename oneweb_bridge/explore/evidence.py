@@ -1,4 +1,4 @@
-"""What the API answered to a look at one call, and where the records are in it. Pure."""
+"""The answers of the API to the requests for one call, and the list of records in them. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -6,21 +6,21 @@ from typing import Any, Literal
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.listings import ENVELOPES
 
-Ended = Literal["ok", "refused", "unknown", "rejected", "away", "busy", "odd", "skipped"]
+Outcome = Literal["ok", "refused", "unknown", "rejected", "away", "busy", "odd", "skipped"]
 """How a request ended: refused is 401 and 403, unknown 404, rejected 400 and the like, away no connection or 5xx.
-Skipped was not sent, because it would not only read."""
+Skipped was not sent, because it is a POST."""
 
 Tree = dict[str, Any]
 """A piece of bridge.yaml."""
-_ENVELOPES = ("items", "data", "results")
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one request. `said` says in a sentence why there is none; `time` is the API's clock in ms."""
+    """The answer to one request. `error` is the sentence why there is none; `time` is the API's clock in ms."""
 
-    ended: Ended
-    said: str = ""
+    outcome: Outcome
+    error: str = ""
     params: Mapping[str, str] = {}
     body: Any = None
     total: int | None = None
@@ -29,22 +29,22 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paging(msgspec.Struct, frozen=True):
-    """What was found out about pages: how to say it, and the keys of `page` to change. `how` "" means not known."""
+    """The style of the pages, the keys of `page` to change, and a sentence. `how` "" means not known."""
 
     how: str = ""
     change: dict[str, Any] = {}
-    said: str = ""
+    text: str = ""
 
 
 class Span(msgspec.Struct, frozen=True):
-    """What was found out about time parameters. `change` is of `window`; `works` None means not tried."""
+    """Whether time parameters work, and the change of `window`. `works` None means not tried."""
 
     works: bool | None = None
     change: dict[str, Any] = {}
 
 
 class Evidence(msgspec.Struct, kw_only=True):
-    """All that was seen of one call. `changes` are keys of the call that had to be changed to see it."""
+    """All answers of one call. `changes` are keys of the call that had to be changed to get them."""
 
     call: Call
     reply: Reply
@@ -52,33 +52,33 @@ class Evidence(msgspec.Struct, kw_only=True):
     paging: Paging = Paging()
     span: Span = Span()
     changes: dict[str, Any] = {}
-    found: "Found | None" = None
+    listed: "FoundList | None" = None
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """The list in an answer: its items, how the answer holds it, and the selector that the configuration needs."""
+class FoundList(msgspec.Struct, frozen=True, kw_only=True):
+    """The list in an answer: its items, its place in words, and the selector that the configuration needs."""
 
     items: list[Any]
     shape: str
     records: str | None = None
 
 
-def located(body: Any) -> Found | None:
+def find_list(body: Any) -> FoundList | None:
     """The list of records in an answer, or None when there is none."""
     if isinstance(body, list):
-        return Found(items=body, shape="a bare list")
+        return FoundList(items=body, shape="a bare list")
     if not isinstance(body, dict):
         return None
-    for name in _ENVELOPES:
+    for name in ENVELOPES:
         if isinstance(body.get(name), list):
-            return Found(items=body[name], shape=f"a list in '{name}'")
+            return FoundList(items=body[name], shape=f"a list in '{name}'")
     if "id" in body or {"columns", "rows"} <= body.keys():
-        return Found(items=[body], shape="one object")
+        return FoundList(items=[body], shape="one object")
     lists = sorted(_lists(body, (), 3), key=lambda pair: -len(pair[1]))
     if not lists:
         return None
     path = ".".join(lists[0][0])
-    return Found(items=lists[0][1], shape=f"a list in '{path}'", records=f"{path}[*]")
+    return FoundList(items=lists[0][1], shape=f"a list in '{path}'", records=f"{path}[*]")
 
 
 def _lists(body: dict[str, Any], above: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
@@ -89,21 +89,21 @@ def _lists(body: dict[str, Any], above: tuple[str, ...], depth: int) -> Iterator
             yield from _lists(below, (*above, name), depth - 1)
 
 
-def place(body: Any, entries: list[Any]) -> Any:
+def replace_items(body: Any, items: list[Any]) -> Any:
     """The same answer with other entries in its list."""
     if isinstance(body, list):
-        return entries
-    found = located(body)
-    if not isinstance(body, dict) or found is None or found.shape == "one object":
+        return items
+    listed = find_list(body)
+    if not isinstance(body, dict) or listed is None or listed.shape == "one object":
         return body
-    return {name: _placed(below, found.items, entries) for name, below in body.items()}
+    return {name: _replace_in(below, listed.items, items) for name, below in body.items()}
 
 
-def _placed(below: Any, items: list[Any], entries: list[Any]) -> Any:
+def _replace_in(below: Any, items: list[Any], entries: list[Any]) -> Any:
     if below is items:
         return entries
     if isinstance(below, dict):
-        return {name: _placed(inner, items, entries) for name, inner in below.items()}
+        return {name: _replace_in(inner, items, entries) for name, inner in below.items()}
     return below
 
 

@@ -1,8 +1,8 @@
-"""What the answers to `explore` mean: what is as the configuration says, what is not, and what to change. Pure.
+"""Finds out from the answers to `explore` where the API differs from the configuration, and what to change. Pure.
 
-Each judge looks at one kind of call and gives findings: a sentence, and the change of bridge.yaml that
-meets it. In the end everything is read again with all changes, by the bridge's own readers: what is shown
-as found is what would be published.
+Each judge examines one kind of call and gives findings: a sentence, and the change of bridge.yaml for it.
+At the end all answers are decoded again with all changes, by the bridge's own decoders: the counted fields
+are those that would be published.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from oneweb_bridge.config.file_reader import ConfigError
+from oneweb_bridge.config.file_reader import ConfigError, merge_trees
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.config.write import effective
@@ -26,18 +26,18 @@ from oneweb_bridge.decode.pages import decode_record, expand_tables, merge_rows,
 from oneweb_bridge.decode.records import KEYS, record_decoder
 from oneweb_bridge.decode.samples import Measured, sample_decoder
 from oneweb_bridge.explore import judge_components, judge_records, judge_reports, judge_usage
-from oneweb_bridge.explore.evidence import Evidence, Tree, located
+from oneweb_bridge.explore.evidence import Evidence, Tree, find_list
 from oneweb_bridge.explore.judge_components import component_places, has_components
 from oneweb_bridge.explore.judge_reports import report_places
-from oneweb_bridge.explore.judging import Context, Finding, merged, polling, unknown_members
+from oneweb_bridge.explore.judging import Context, Finding, polling, unknown_members
 from oneweb_bridge.explore.zones import zone_finding
 from oneweb_bridge.model.records import Fields, Sample
 
-__all__ = ["Judged", "Verdict", "component_places", "has_components", "judged", "report_places"]
+__all__ = ["CallFindings", "ExploreResult", "component_places", "has_components", "judge_all", "report_places"]
 
 
-class Judged(msgspec.Struct, kw_only=True):
-    """What is to be said of one call. `fields` counts the records, or samples, that have each field."""
+class CallFindings(msgspec.Struct, kw_only=True):
+    """The result for one call. `fields` counts the records, or samples, that have each field."""
 
     call: str
     findings: list[Finding] = []
@@ -49,30 +49,32 @@ class Judged(msgspec.Struct, kw_only=True):
     period: int = 0
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """All calls, what concerns none of them alone, and everything to change."""
+class ExploreResult(msgspec.Struct, frozen=True):
+    """The results of all calls, the findings about all of them, and all changes together."""
 
-    calls: list[Judged]
+    calls: list[CallFindings]
     findings: list[Finding]
     changes: Tree
 
 
-def judged(seen: Sequence[Evidence], config: Config, changes: Tree) -> Verdict:
-    """What the evidence means. `changes` were needed to sign in."""
+def judge_all(seen: Sequence[Evidence], config: Config, changes: Tree) -> ExploreResult:
+    """The result of all evidence. `changes` were needed to sign in."""
     context, known = Context.of(seen, config), effective(config)
-    calls = [Judged(call=e.call.id, findings=list(_news(_findings(e, context), known))) for e in seen]
+    calls = [
+        CallFindings(call=e.call.id, findings=list(_not_yet_configured(_findings(e, context), known))) for e in seen
+    ]
     zone = zone_finding(context)
     general = [Finding("the credentials go in headers", changes)] if changes else []
     general += [zone] if zone is not None else []
     for finding in [*general, *(finding for call in calls for finding in call.findings)]:
-        changes = _united(changes, finding.change)
-    final = _changed(config, changes)
+        changes = _with_change(changes, finding.change)
+    final = _apply_changes(config, changes)
     for evidence, call in zip(seen, calls, strict=True):
         _count(evidence, final.polling[call.call], final, call)
         call.findings += [f for f in (_lateness(evidence, call, context),) if f is not None]
         for finding in call.findings:
-            changes = _united(changes, finding.change)
-    return Verdict(calls, general, changes)
+            changes = _with_change(changes, finding.change)
+    return ExploreResult(calls, general, changes)
 
 
 _JUDGES = {
@@ -84,63 +86,66 @@ _JUDGES = {
 
 
 def _findings(seen: Evidence, context: Context) -> list[Finding]:
-    if seen.reply.ended != "ok":
+    if seen.reply.outcome != "ok":
         return []
-    if seen.found is None:
+    if seen.listed is None:
         return [Finding("the answer has no list of records: set `records` to its path")]
-    found = []
-    if seen.found.records is not None:
-        below = ".bucket[*]" if any(isinstance(i, dict) and "bucket" in i for i in seen.found.items) else ""
-        change = polling(seen, records=seen.found.records + below)
-        found.append(Finding(f"the records are in {seen.found.shape}", change))
+    findings = []
+    if seen.listed.records is not None:
+        below = ".bucket[*]" if any(isinstance(i, dict) and "bucket" in i for i in seen.listed.items) else ""
+        change = polling(seen, records=seen.listed.records + below)
+        findings.append(Finding(f"the records are in {seen.listed.shape}", change))
     if seen.paging.change:
-        found.append(Finding(seen.paging.said, polling(seen, page=seen.paging.change)))
+        findings.append(Finding(seen.paging.text, polling(seen, page=seen.paging.change)))
     if seen.span.works is False:
-        found.append(Finding("time parameters are not heard", polling(seen, window="none")))
+        findings.append(Finding("time parameters are not heard", polling(seen, window="none")))
     elif seen.span.change:
-        found.append(Finding("other time parameters", polling(seen, window=seen.span.change)))
-    return found + _JUDGES[seen.call.reads](seen, context)
+        findings.append(Finding("other time parameters", polling(seen, window=seen.span.change)))
+    return findings + _JUDGES[seen.call.reads](seen, context)
 
 
-def _news(findings: Iterable[Finding], known: Tree) -> Iterator[Finding]:
-    """The findings without changes that are in force already; those of which nothing is left are left out."""
+def _not_yet_configured(findings: Iterable[Finding], known: Tree) -> Iterator[Finding]:
+    """The findings without changes that are in force already. A finding that loses all its changes is left out."""
     for finding in findings:
-        change = _unlike(finding.change, known)
+        change = _different_keys(finding.change, known)
         if change or not finding.change:
             yield Finding(finding.text, change)
 
 
-def _unlike(change: Tree, known: Any) -> Tree:
-    found: Tree = {}
-    for name, said in change.items():
-        there = known.get(name) if isinstance(known, dict) else None
-        below = _unlike(said, there) if isinstance(said, dict) and isinstance(there, dict) else said
-        if said != there and below != {}:
-            found[name] = below if name != "query" else said
-    return found
+def _different_keys(change: Tree, known: Any) -> Tree:
+    different: Tree = {}
+    for name, value in change.items():
+        configured = known.get(name) if isinstance(known, dict) else None
+        below = (
+            _different_keys(value, configured) if isinstance(value, dict) and isinstance(configured, dict) else value
+        )
+        if value != configured and below != {}:
+            different[name] = below if name != "query" else value
+    return different
 
 
-def _united(changes: Tree, change: Tree) -> Tree:
-    """Changes with one more. Words of the mapping that several calls found go together."""
+def _with_change(changes: Tree, change: Tree) -> Tree:
+    """The changes with one more. Texts of the mapping that several calls need are joined."""
     before, after = changes.get("mapping", {}), change.get("mapping", {})
-    both = {name: _words(before.get(name), said) for name, said in after.items()}
-    return merged(changes, change | ({"mapping": both} if both else {}))
+    both = {name: _join_texts(before.get(name), value) for name, value in after.items()}
+    joined: Tree = merge_trees(changes, change | ({"mapping": both} if both else {}))
+    return joined
 
 
-def _words(before: Any, after: Any) -> Any:
+def _join_texts(before: Any, after: Any) -> Any:
     if isinstance(before, list) and isinstance(after, list):
         return list(dict.fromkeys([*before, *after]))
     if isinstance(before, dict) and isinstance(after, dict):
-        return {name: _words(before.get(name), said) for name, said in after.items()}
+        return {name: _join_texts(before.get(name), value) for name, value in after.items()}
     return after
 
 
-def _changed(config: Config, changes: Tree) -> Config:
-    """The configuration with the changes; without them where they do not go together with what is configured."""
+def _apply_changes(config: Config, changes: Tree) -> Config:
+    """The configuration with the changes; without them where the result would be refused."""
     if not changes:
         return config
     try:
-        return parse(yaml.safe_dump(merged(effective(config), changes)), {})
+        return parse(yaml.safe_dump(merge_trees(effective(config), changes)), {})
     except ConfigError:
         return config
 
@@ -148,25 +153,25 @@ def _changed(config: Config, changes: Tree) -> Config:
 # ── what would be read ─────────────────────────────────────────────────────────────────────────
 
 
-def _count(seen: Evidence, call: Call, config: Config, into: Judged) -> None:
+def _count(seen: Evidence, call: Call, config: Config, result: CallFindings) -> None:
     rules = DecodeRules(config.mapping.timezone, tuple(config.mapping.unlimited))
     rows = _rows(seen, call)
     if call.reads == "report":
         sample = sample_decoder(call, rules)
-        samples = [found for id, record in rows for found in _samples(sample, id, record)]
+        samples = [measurement for id, record in rows for measurement in _samples(sample, id, record)]
         fields = [sample.values for sample in samples]
-        into.newest, into.period = _newest(samples), _period(samples)
+        result.newest, result.period = _newest(samples), _period(samples)
     else:
         read = record_decoder(call, rules)
         fields = [_fields(read, id, record) for id, record in rows]
-    into.records = len(fields)
+    result.records = len(fields)
     known = {field.name for field in call.fields}
     counted = Counter(name for record in fields for name in record)
     strange = [name for name in counted if name not in known] if call.reads == "report" else []
-    into.fields = {name: count for name, count in counted.items() if name not in strange}
+    result.fields = {name: count for name, count in counted.items() if name not in strange}
     if call.reads != "components":
-        into.missing = [field.name for field in call.fields if fields and field.name not in counted]
-    into.unknown = [f"{name} (value)" for name in strange] + unknown_members(call, [record for _, record in rows])
+        result.missing = [field.name for field in call.fields if fields and field.name not in counted]
+    result.unknown = [f"{name} (value)" for name in strange] + unknown_members(call, [record for _, record in rows])
 
 
 def _fields(read: Any, id: str, record: Any) -> Fields:
@@ -198,9 +203,9 @@ def _period(samples: Iterable[Sample]) -> int:
 
 
 def _rows(seen: Evidence, call: Call) -> list[tuple[str, Any]]:
-    """Key and record of each record in the answer, as the configuration reads it."""
+    """Key and decoded JSON of each record in the answer, by the configuration."""
     body = (seen.windowed or seen.reply).body
-    if seen.reply.ended != "ok" or located(body) is None:
+    if seen.reply.outcome != "ok" or find_list(body) is None:
         return []
     key, by_key = record_hashes.key_reader(call), dict[str, list[msgspec.Raw]]()
     try:
@@ -217,7 +222,7 @@ def _rows(seen: Evidence, call: Call) -> list[tuple[str, Any]]:
     return rows
 
 
-def _lateness(seen: Evidence, call: Judged, context: Context) -> Finding | None:
+def _lateness(seen: Evidence, call: CallFindings, context: Context) -> Finding | None:
     """A report that comes much later than configured needs more lateness, and spans that reach back further."""
     if call.newest is None or not context.now or not call.period:
         return None

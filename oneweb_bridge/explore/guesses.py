@@ -52,40 +52,40 @@ class Name(msgspec.Struct, frozen=True):
     unit: str = ""
 
 
-def words(name: str) -> frozenset[str]:
+def words_of(name: str) -> frozenset[str]:
     """The words of a name in one spelling, without units: EF_UL and expeditedForwardingUplink give the same."""
     plain = snake(name)
-    for phrase, meant in _PHRASES.items():
-        plain = re.sub(rf"(?<![a-z0-9]){phrase}(?![a-z0-9])", meant, plain)
-    found = frozenset(_SYNONYMS.get(word, word) for word in plain.split("_"))
-    return found - _UNITS or found
+    for phrase, replacement in _PHRASES.items():
+        plain = re.sub(rf"(?<![a-z0-9]){phrase}(?![a-z0-9])", replacement, plain)
+    all_words = frozenset(_SYNONYMS.get(word, word) for word in plain.split("_"))
+    return all_words - _UNITS or all_words
 
 
 def likeness(ours: Iterable[str], theirs: str) -> float:
     """From 0 to 1: how much a name of the API is like any of the names of a field."""
-    said = words(theirs)
-    return max(_alike(words(name), said) for name in ours)
+    their_words = words_of(theirs)
+    return max(_likeness_of_words(words_of(name), their_words) for name in ours)
 
 
-def _alike(ours: frozenset[str], theirs: frozenset[str]) -> float:
+def _likeness_of_words(ours: frozenset[str], theirs: frozenset[str]) -> float:
     shared = len(ours & theirs) / len(ours | theirs)
     spelled = difflib.SequenceMatcher(None, "_".join(sorted(ours)), "_".join(sorted(theirs))).ratio()
     return max(shared, spelled - 0.35)
 
 
-def matched(ours: Mapping[str, tuple[tuple[str, ...], str]], theirs: Iterable[Name]) -> dict[str, str]:
+def match_names(ours: Mapping[str, tuple[tuple[str, ...], str]], theirs: Iterable[Name]) -> dict[str, str]:
     """Field -> name of the API, each at most once. `ours` has the names and the unit of each field."""
     theirs = list(theirs)
     scored = sorted(
         ((_score(names, unit, other), field, other.name) for field, (names, unit) in ours.items() for other in theirs),
         reverse=True,
     )
-    found: dict[str, str] = {}
+    chosen: dict[str, str] = {}
     for score, field, name in scored:
-        if score >= _GOOD_ENOUGH and field not in found and name not in found.values():
-            found[field] = name
-    found |= _left_over(ours, theirs, found)
-    return {field: found[field] for field in ours if field in found}
+        if score >= _GOOD_ENOUGH and field not in chosen and name not in chosen.values():
+            chosen[field] = name
+    chosen |= _left_over(ours, theirs, chosen)
+    return {field: chosen[field] for field in ours if field in chosen}
 
 
 def _score(names: tuple[str, ...], unit: str, other: Name) -> float:
@@ -96,13 +96,15 @@ def _score(names: tuple[str, ...], unit: str, other: Name) -> float:
 
 
 def _left_over(
-    ours: Mapping[str, tuple[tuple[str, ...], str]], theirs: list[Name], found: Mapping[str, str]
+    ours: Mapping[str, tuple[tuple[str, ...], str]], theirs: list[Name], chosen: Mapping[str, str]
 ) -> dict[str, str]:
     """Of each unit, the one field and the one name that nothing else has claimed."""
     more = {}
     for unit in {dimension_of(unit) for _, unit in ours.values() if unit}:
-        fields = [field for field, (_, own) in ours.items() if field not in found and own and dimension_of(own) == unit]
-        names = [o.name for o in theirs if o.name not in found.values() and o.unit and dimension_of(o.unit) == unit]
+        fields = [
+            field for field, (_, own) in ours.items() if field not in chosen and own and dimension_of(own) == unit
+        ]
+        names = [o.name for o in theirs if o.name not in chosen.values() and o.unit and dimension_of(o.unit) == unit]
         if len(fields) == len(names) == 1:
             more[fields[0]] = names[0]
     return more

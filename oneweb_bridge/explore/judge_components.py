@@ -18,7 +18,7 @@ def component_places(call: Call) -> Iterator[tuple[str, dict[str, str]]]:
     """Path and query of where else components may be."""
     if "fields" in call.query:
         yield call.path, {**call.query, "fields": _ELSEWHERE}
-        yield call.path, {name: said for name, said in call.query.items() if name != "fields"}
+        yield call.path, {name: value for name, value in call.query.items() if name != "fields"}
     base = call.path.rpartition("/")[0]
     for path in _PATHS:
         yield base + path, {}
@@ -31,16 +31,16 @@ def has_components(items: list[Any]) -> bool:
 
 def judge(seen: Evidence, _: Context) -> list[Finding]:
     """How components come, unless it is as configured."""
-    items = [item for item in seen.found.items if isinstance(item, dict)] if seen.found else []
+    items = [item for item in seen.listed.items if isinstance(item, dict)] if seen.listed else []
     form = next((form for item in items if (form := _form(item)) is not None), None)
     if form is None:
         return [Finding("no components: neither in the terminals nor at a path that was tried")]
-    said, change = form
-    if "resource" in said and "query" in seen.changes:
-        name = said.partition(" ")[0]
+    text, change = form
+    if "resource" in text and "query" in seen.changes:
+        name = text.partition(" ")[0]
         seen.changes["query"] = {**seen.changes["query"], "fields": f"id,{name}"}
     change = {**seen.changes, **change}
-    return [Finding(f"components are in {said}", polling(seen, **change))] if change else []
+    return [Finding(f"components are in {text}", polling(seen, **change))] if change else []
 
 
 def _form(item: dict[str, Any]) -> tuple[str, Tree] | None:
@@ -49,9 +49,9 @@ def _form(item: dict[str, Any]) -> tuple[str, Tree] | None:
         return "records of their own", {"explode": "rows"}
     for name, value in item.items():
         for read in (_listed, _mapped, _related, _named):
-            found = read(name, value)
-            if found is not None:
-                return found
+            form = read(name, value)
+            if form is not None:
+                return form
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from oneweb_bridge.decode.catalogue import Field
 from oneweb_bridge.decode.paths import compile_path, fold_name
 from oneweb_bridge.explore.evidence import Evidence
-from oneweb_bridge.explore.guesses import Name, matched
+from oneweb_bridge.explore.guesses import Name, match_names
 from oneweb_bridge.explore.judging import (
     Context,
     Finding,
@@ -27,14 +27,14 @@ _CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
 def judge(seen: Evidence, context: Context) -> list[Finding]:
     """Everything that is unlike the configuration in the records of one call."""
     items = context.items.get(seen.call.id, [])
-    found = [*_characteristics(seen, items), *_plain(seen, items)]
+    findings = [*_characteristics(seen, items), *_plain(seen, items)]
     if seen.call.id in ("user_terminals", "products"):
-        found += _roles(context, items)
+        findings += _roles(context, items)
     if seen.call.id == "user_terminals":
-        found += [*_order(context, items), *_site_ids(seen, context, items)]
+        findings += [*_order(context, items), *_site_ids(seen, context, items)]
     if seen.call.id == "products":
-        found += [*_unlimited(seen, context, items), *_link(seen, context, items)]
-    return found
+        findings += [*_unlimited(seen, context, items), *_link(seen, context, items)]
+    return findings
 
 
 # ── characteristics ────────────────────────────────────────────────────────────────────────────
@@ -42,18 +42,18 @@ def judge(seen: Evidence, context: Context) -> list[Finding]:
 
 def _characteristics(seen: Evidence, items: list[Any]) -> list[Finding]:
     """Characteristics under other names than the configured ones."""
-    wanted = {field.name: names for field in seen.call.fields if (names := _named(field))}
-    for member in sorted({member for names in wanted.values() for member, _ in names}):
-        shown = _shown(member, items)
-        known = {fold_name(name) for names in wanted.values() for _, name in names}
+    configured = {field.name: names for field in seen.call.fields if (names := _named(field))}
+    for member in sorted({member for names in configured.values() for member, _ in names}):
+        listed = _listed_characteristics(member, items)
+        known = {fold_name(name) for names in configured.values() for _, name in names}
         missing = {
-            field.name: ((field.name, *(name for _, name in wanted[field.name])), field.raw_unit)
+            field.name: ((field.name, *(name for _, name in configured[field.name])), field.raw_unit)
             for field in seen.call.fields
-            if field.name in wanted
-            and not any(fold_name(name) in map(fold_name, shown) for _, name in wanted[field.name])
+            if field.name in configured
+            and not any(fold_name(name) in map(fold_name, listed) for _, name in configured[field.name])
         }
-        others = [Name(name, unit) for name, unit in shown.items() if fold_name(name) not in known]
-        pairs = matched(missing, others)
+        others = [Name(name, unit) for name, unit in listed.items() if fold_name(name) not in known]
+        pairs = match_names(missing, others)
         if pairs:
             change = {field: f"{member}[name={name}].value" for field, name in pairs.items()}
             return [Finding("characteristics have other names (guessed)", polling(seen, map=change))]
@@ -62,18 +62,18 @@ def _characteristics(seen: Evidence, items: list[Any]) -> list[Finding]:
 
 def _named(field: Field) -> list[tuple[str, str]]:
     """Member and name of each characteristic that a field is read from; none of a field that is a fallback."""
-    found = [_CHARACTERISTIC.fullmatch(path) for path in field.paths]
-    return [(match[1], match[2]) for match in found if match] if all(found) else []
+    matches = [_CHARACTERISTIC.fullmatch(path) for path in field.paths]
+    return [(match[1], match[2]) for match in matches if match] if all(matches) else []
 
 
-def _shown(member: str, items: list[Any]) -> dict[str, str]:
+def _listed_characteristics(member: str, items: list[Any]) -> dict[str, str]:
     """Name and unit of all characteristics that the items show."""
-    shown: dict[str, str] = {}
-    for one in (one for item in items for one in objects(item.get(member))):
-        name, unit = one.get("name"), one.get("unit")
+    units: dict[str, str] = {}
+    for characteristic in (characteristic for item in items for characteristic in objects(item.get(member))):
+        name, unit = characteristic.get("name"), characteristic.get("unit")
         if isinstance(name, str):
-            shown[name] = shown.get(name) or (unit if isinstance(unit, str) else "")
-    return shown
+            units[name] = units.get(name) or (unit if isinstance(unit, str) else "")
+    return units
 
 
 # ── plain members ──────────────────────────────────────────────────────────────────────────────
@@ -88,8 +88,8 @@ def _plain(seen: Evidence, items: list[Any]) -> list[Finding]:
         for field in seen.call.fields
         if all(_PLAIN.fullmatch(path) for path in field.paths) and not has_any(items, field.paths)
     }
-    others = [Name(said.partition(" ")[0]) for said in unknown_members(seen.call, items) if "(text)" in said]
-    pairs = matched(missing, others) if items else {}
+    others = [Name(text.partition(" ")[0]) for text in unknown_members(seen.call, items) if "(text)" in text]
+    pairs = match_names(missing, others) if items else {}
     return [Finding("members have other names (guessed)", polling(seen, map=dict(pairs)))] if pairs else []
 
 
@@ -108,15 +108,15 @@ def _roles(context: Context, items: list[Any]) -> list[Finding]:
         if kinds and not {fold_name(text) for text in texts} & {fold_name(role) for role in kinds}:
             guess = _role(ours, kinds)
             roles |= {ours: [guess]} if guess else {}
-    said = ", ".join(sorted(kinds))
-    return [Finding(f"parties have other roles: {said}", {"mapping": {"roles": roles}})] if roles else []
+    text = ", ".join(sorted(kinds))
+    return [Finding(f"parties have other roles: {text}", {"mapping": {"roles": roles}})] if roles else []
 
 
 def _role(ours: str, kinds: Mapping[str, Counter[str]]) -> str | None:
     by_kind = {role: counted[ours] / counted.total() for role, counted in kinds.items() if counted[ours]}
     if by_kind:
         return max(by_kind, key=lambda role: by_kind[role])
-    return matched({ours: ((ours,), "")}, [Name(role) for role in kinds]).get(ours)
+    return match_names({ours: ((ours,), "")}, [Name(role) for role in kinds]).get(ours)
 
 
 # ── positions and sites ────────────────────────────────────────────────────────────────────────
@@ -134,8 +134,8 @@ def _order(context: Context, items: list[Any]) -> list[Finding]:
     if not votes or sum(votes) * 2 <= len(votes):
         return []
     other = "lon_lat" if context.config.mapping.coordinate_order == "lat_lon" else "lat_lon"
-    said = f"the coordinates of {sum(votes)} of {len(votes)} terminals fit the other way round"
-    return [Finding(said, {"mapping": {"coordinate_order": other}})]
+    text = f"the coordinates of {sum(votes)} of {len(votes)} terminals fit the other way round"
+    return [Finding(text, {"mapping": {"coordinate_order": other}})]
 
 
 def _number(item: Any, paths: tuple[str, ...]) -> float | None:
@@ -147,8 +147,8 @@ def _is_swapped(latitude: float | None, longitude: float | None, item: Any, cont
         return None
     if abs(latitude) > 90 or abs(longitude) > 90:
         return abs(latitude) > 90
-    place = compile_path("place")(item)
-    ids = [str(compile_path(name)(place)) for name in ("id", "externalId")] if place else []
+    site = compile_path("place")(item)
+    ids = [str(compile_path(name)(site)) for name in ("id", "externalId")] if site else []
     site = next((context.sites[id] for id in ids if id in context.sites), None)
     if site is None:
         return None
@@ -178,14 +178,14 @@ def _unlimited(seen: Evidence, context: Context, items: list[Any]) -> list[Findi
     renamed = pairs[0].change["polling"][seen.call.id]["map"] if pairs else {}
     field = next((field for field in seen.call.fields if field.unlimited), None)
     paths = field.paths if field else ()
-    said = set(_no_limits(items, (renamed[field.name],) if field and field.name in renamed else paths))
-    return unlimited_finding(said, context)
+    texts = set(_no_limits(items, (renamed[field.name],) if field and field.name in renamed else paths))
+    return unlimited_finding(texts, context)
 
 
-def unlimited_finding(said: set[str], context: Context) -> list[Finding]:
+def unlimited_finding(texts: set[str], context: Context) -> list[Finding]:
     """What to say of words for "no limit"."""
     known = {fold_name(word) for word in context.config.mapping.unlimited if word != "-1"}
-    new = sorted(word for word in said if fold_name(word) not in known and word != "-1")
+    new = sorted(word for word in texts if fold_name(word) not in known and word != "-1")
     if not new:
         return []
     change = {"mapping": {"unlimited": [*context.config.mapping.unlimited, *new]}}
@@ -196,9 +196,9 @@ def _no_limits(items: list[Any], paths: tuple[str, ...]) -> Iterator[str]:
     for path in paths:
         above = compile_path(path.rpartition(".")[0])
         for item in items:
-            found = above(item)
-            if isinstance(found, dict) and "value" in found:
-                value = found["value"]
+            holder = above(item)
+            if isinstance(holder, dict) and "value" in holder:
+                value = holder["value"]
                 if value is None:
                     yield "null"
                 elif isinstance(value, str) and not re.search(r"\d", value) and value.casefold() not in ("n/a", ""):
@@ -211,5 +211,5 @@ def _link(seen: Evidence, context: Context, items: list[Any]) -> list[Finding]:
     if not items or field is None or has_any(items, field.paths):
         return []
     linked = any(item.get("product") for item in context.items.get("user_terminals", ()))
-    said = "the terminals name their products, which is enough" if linked else "and no terminal names a product"
-    return [Finding(f"no product names its terminal; {said}")]
+    text = "the terminals name their products, which is enough" if linked else "and no terminal names a product"
+    return [Finding(f"no product names its terminal; {text}")]

@@ -7,8 +7,8 @@ import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, Field
 from oneweb_bridge.decode.paths import fold_name
-from oneweb_bridge.explore.evidence import Evidence, Tree, located
-from oneweb_bridge.explore.guesses import Name, matched
+from oneweb_bridge.explore.evidence import Evidence, Tree, find_list
+from oneweb_bridge.explore.guesses import Name, match_names
 from oneweb_bridge.explore.judging import Context, Finding, is_time, number_of, objects, polling
 
 _TIMES = ("timestamp", "time", "dateTime", "date", "measuredAt", "startTime", "ts")
@@ -18,7 +18,7 @@ _NOT_VALUES = frozenset(("id", "imei", "name", "report", "granularity", "href", 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
     """How a report holds its samples, and the change that reads them. `samples` are flat, or hold `indicators`."""
 
-    said: str
+    text: str
     change: Tree
     samples: list[dict[str, Any]]
     indicators: str | None
@@ -55,12 +55,12 @@ def judge(seen: Evidence, context: Context) -> list[Finding]:
 
 
 def _in_samples(seen: Evidence, _: Context) -> list[Finding]:
-    found = located((seen.windowed or seen.reply).body)
+    found = find_list((seen.windowed or seen.reply).body)
     items = [item for item in found.items if isinstance(item, dict)] if found else []
     form = _form(seen.call, items)
     if form is None:
         return []
-    findings = [Finding(form.said, polling(seen, **form.change))] if form.change else []
+    findings = [Finding(form.text, polling(seen, **form.change))] if form.change else []
     values = list(_values(form))
     # A path names a flat member exactly; indicators are matched in any spelling.
     names = _names(seen.call, values, fold_name if form.indicators else str)
@@ -109,7 +109,7 @@ def _nested(call: Call, items: list[dict[str, Any]], name: str) -> Form:
     indicators = indicators or "performanceIndicator"
     change = _different(call, measurements=f"{name}[*]", indicators=f"{indicators}[*]", **_timestamp(call, samples))
     return Form(
-        said=f"samples are in {name}, values in {indicators}", change=change, samples=samples, indicators=indicators
+        text=f"samples are in {name}, values in {indicators}", change=change, samples=samples, indicators=indicators
     )
 
 
@@ -117,18 +117,18 @@ def _are_indicators(entries: Any) -> bool:
     return isinstance(entries, list) and bool(entries) and all(isinstance(e, dict) and "name" in e for e in entries)
 
 
-def _flat(call: Call, samples: list[dict[str, Any]], said: str, explode: str, measurements: str | None) -> Form:
+def _flat(call: Call, samples: list[dict[str, Any]], text: str, explode: str, measurements: str | None) -> Form:
     change = _different(call, explode=explode, measurements=measurements, indicators=None, **_timestamp(call, samples))
-    return Form(said=said, change=change, samples=samples, indicators=None)
+    return Form(text=text, change=change, samples=samples, indicators=None)
 
 
 def _timestamp(call: Call, samples: list[dict[str, Any]]) -> Tree:
-    found = next((name for sample in samples if (name := _time_of(sample))), None)
-    return {} if found is None or found in call.timestamp else {"timestamp": found}
+    member = next((name for sample in samples if (name := _time_of(sample))), None)
+    return {} if member is None or member in call.timestamp else {"timestamp": member}
 
 
 def _different(call: Call, **keys: Any) -> Tree:
-    return {name: said for name, said in keys.items() if getattr(call, name) != said}
+    return {name: value for name, value in keys.items() if getattr(call, name) != value}
 
 
 # ── names ──────────────────────────────────────────────────────────────────────────────────────
@@ -139,24 +139,24 @@ def _values(form: Form) -> Iterator[Value]:
         if form.indicators is None:
             time = _time_of(sample)
             yield from (Value(n, v) for n, v in sample.items() if n != time and n not in _NOT_VALUES)
-        for one in objects(sample.get(form.indicators or "")):
-            if isinstance(one.get("name"), str):
-                said = [one.get(name) for name in ("indicatorUnit", "collectionType")]
-                unit, collection = (text if isinstance(text, str) and text != "na" else "" for text in said)
-                yield Value(one["name"], one.get("value"), unit, collection)
+        for indicator in objects(sample.get(form.indicators or "")):
+            if isinstance(indicator.get("name"), str):
+                texts = [indicator.get(name) for name in ("indicatorUnit", "collectionType")]
+                unit, collection = (text if isinstance(text, str) and text != "na" else "" for text in texts)
+                yield Value(indicator["name"], indicator.get("value"), unit, collection)
 
 
 def _names(call: Call, values: list[Value], spelled: Callable[[str], str]) -> dict[str, str]:
     """Field -> name of the API, for fields whose own names do not come."""
-    shown = {spelled(value.name) for value in values}
+    listed = {spelled(value.name) for value in values}
     known = {spelled(path) for field in call.fields for path in field.paths}
     missing = {
         field.name: ((field.name, *field.paths), field.raw_unit)
         for field in call.fields
-        if not any(spelled(path) in shown for path in field.paths)
+        if not any(spelled(path) in listed for path in field.paths)
     }
     others = {value.name: Name(value.name, value.unit) for value in values if spelled(value.name) not in known}
-    return matched(missing, others.values())
+    return match_names(missing, others.values())
 
 
 # ── units ──────────────────────────────────────────────────────────────────────────────────────
@@ -197,12 +197,12 @@ def _units(seen: Evidence, values: list[Value], names: Mapping[str, str]) -> lis
 
 def _map(seen: Evidence, change: Tree, names: Mapping[str, str]) -> Tree:
     """A change of the map in its long form, which has the path too where that has changed."""
-    return polling(seen, map={n: ({"path": names[n]} if n in names else {}) | said for n, said in change.items()})
+    return polling(seen, map={n: ({"path": names[n]} if n in names else {}) | keys for n, keys in change.items()})
 
 
 def _of(field: Field, values: list[Value], names: Mapping[str, str]) -> list[Value]:
-    wanted = {fold_name(names[field.name])} if field.name in names else {fold_name(path) for path in field.paths}
-    return [value for value in values if fold_name(value.name) in wanted]
+    folded_names = {fold_name(names[field.name])} if field.name in names else {fold_name(path) for path in field.paths}
+    return [value for value in values if fold_name(value.name) in folded_names]
 
 
 def _unit(field: Field, own: list[Value]) -> str:

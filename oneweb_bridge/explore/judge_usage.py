@@ -6,7 +6,7 @@ from typing import Any
 from oneweb_bridge.decode.catalogue import Field
 from oneweb_bridge.decode.paths import fold_name
 from oneweb_bridge.explore.evidence import Evidence, Tree
-from oneweb_bridge.explore.guesses import Name, matched
+from oneweb_bridge.explore.guesses import Name, match_names
 from oneweb_bridge.explore.judge_records import unlimited_finding
 from oneweb_bridge.explore.judging import Context, Finding, objects, polling
 
@@ -21,13 +21,13 @@ def judge(seen: Evidence, context: Context) -> list[Finding]:
         return []
     if any("counterType" in item for item in items):
         change = _rows(seen)
-        found = [Finding("each counter is a record of its own", polling(seen, **change))]
-        return found + _limits(items, context)
+        findings = [Finding("each counter is a record of its own", polling(seen, **change))]
+        return findings + _limits(items, context)
     buckets = [bucket for item in items for bucket in objects(item.get("bucket", item))]
-    found = []
+    findings = []
     if not any("bucket" in item for item in items) and seen.call.records is not None:
-        found.append(Finding("each record is a bucket", polling(seen, records=seen.found and seen.found.records)))
-    return [*found, *_types(seen, buckets), *_pool(seen, buckets), *_limits(_balances(buckets), context)]
+        findings.append(Finding("each record is a bucket", polling(seen, records=seen.listed and seen.listed.records)))
+    return [*findings, *_types(seen, buckets), *_pool(seen, buckets), *_limits(_balances(buckets), context)]
 
 
 def _balances(buckets: list[Any]) -> list[Any]:
@@ -45,7 +45,7 @@ def _rows(seen: Evidence) -> Tree:
         for field in seen.call.fields
         if moved[field.name] != (field.paths[0] if len(field.paths) == 1 else list(field.paths))
     }
-    return {"records": seen.found.records if seen.found else None, "explode": "rows", "map": paths}
+    return {"records": seen.listed.records if seen.listed else None, "explode": "rows", "map": paths}
 
 
 _MOVES = (
@@ -72,23 +72,23 @@ def _moved(field: Field) -> Any:
 
 def _types(seen: Evidence, buckets: list[Any]) -> list[Finding]:
     """Counter types under other names."""
-    shown: dict[str, str] = {}
-    for counter in (one for bucket in buckets for one in objects(bucket.get("bucketCounter", ()))):
+    listed: dict[str, str] = {}
+    for counter in (counter_ for bucket in buckets for counter_ in objects(bucket.get("bucketCounter", ()))):
         kind, value = counter.get("counterType"), counter.get("value")
         if isinstance(kind, str):
             units = value.get("units") if isinstance(value, dict) else ""
-            shown[kind] = units if isinstance(units, str) else ""
-    wanted = {match for field in seen.call.fields for path in field.paths for match in _TYPE.findall(path)}
+            listed[kind] = units if isinstance(units, str) else ""
+    configured = {match for field in seen.call.fields for path in field.paths for match in _TYPE.findall(path)}
     missing = {
-        kind: ((_COUNTERS.get(kind, kind),), "") for kind in wanted if fold_name(kind) not in map(fold_name, shown)
+        kind: ((_COUNTERS.get(kind, kind),), "") for kind in configured if fold_name(kind) not in map(fold_name, listed)
     }
-    others = [Name(kind) for kind in shown if fold_name(kind) not in map(fold_name, wanted)]
-    names = matched(missing, others) if shown else {}
+    others = [Name(kind) for kind in listed if fold_name(kind) not in map(fold_name, configured)]
+    names = match_names(missing, others) if listed else {}
     if not names:
         return []
     change: Tree = {}
     for field in seen.call.fields:
-        paths = [_TYPE.sub(lambda found: f"counterType={names.get(found[1], found[1])}", path) for path in field.paths]
+        paths = [_TYPE.sub(lambda match: f"counterType={names.get(match[1], match[1])}", path) for path in field.paths]
         if tuple(paths) != field.paths:
             change[field.name] = paths[0] if len(paths) == 1 else paths
     return [Finding("counters have other types (guessed)", polling(seen, map=change))]
@@ -98,8 +98,12 @@ def _pool(seen: Evidence, buckets: list[Any]) -> list[Finding]:
     """A sub-pool among the relationships of a bucket instead of in sharedAllowance."""
     if any("sharedAllowance" in bucket for bucket in buckets):
         return []
-    related = [one for bucket in buckets for one in objects(bucket.get("bucketRelationship", ()))]
-    kinds = [one["relationshipType"] for one in related if isinstance(one.get("relationshipType"), str) and "id" in one]
+    related = [relationship for bucket in buckets for relationship in objects(bucket.get("bucketRelationship", ()))]
+    kinds = [
+        relationship["relationshipType"]
+        for relationship in related
+        if isinstance(relationship.get("relationshipType"), str) and "id" in relationship
+    ]
     kind = next((kind for kind in kinds if "pool" in kind.casefold() or "share" in kind.casefold()), None)
     if kind is None:
         return []
@@ -114,11 +118,11 @@ def _pool(seen: Evidence, buckets: list[Any]) -> list[Finding]:
 
 def _limits(balances: list[Any], context: Context) -> list[Finding]:
     """An amount of null in a balance without a label is no limit."""
-    said = {
+    texts = {
         "null"
         for balance in balances
         if isinstance(value := balance.get("remainingValue"), dict)
         and value.get("amount", 0) is None
         and not balance.get("remainingValueName")
     }
-    return unlimited_finding(said, context)
+    return unlimited_finding(texts, context)

@@ -20,15 +20,6 @@ class Finding(msgspec.Struct, frozen=True):
     change: Tree = {}
 
 
-def merged(base: Tree, over: Tree) -> Tree:
-    """`base` with the members of `over`, at any depth."""
-    found = dict(base)
-    for name, said in over.items():
-        below = found.get(name)
-        found[name] = merged(below, said) if isinstance(said, dict) and isinstance(below, dict) else said
-    return found
-
-
 def polling(seen: Evidence, **keys: Any) -> Tree:
     """A change of keys of a call."""
     return {"polling": {seen.call.id: keys}}
@@ -47,7 +38,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, seen: Iterable[Evidence], config: Config) -> "Context":
         """The context of all that was seen."""
         seen = list(seen)
-        items = {e.call.id: [item for item in e.found.items if isinstance(item, dict)] for e in seen if e.found}
+        items = {e.call.id: [item for item in e.listed.items if isinstance(item, dict)] for e in seen if e.listed}
         now = max((e.reply.time for e in seen if e.reply.time is not None), default=0)
         kinds = {str(org.get("id")): _kind(org) for org in items.get("organizations", ())}
         sites = {str(site.get("id")): point for site in items.get("sites", ()) if (point := _point(site, config))}
@@ -55,8 +46,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _kind(organization: Mapping[str, Any]) -> str:
-    said = fold_name(str(organization.get("type", "")))
-    if "customer" in said or "user" in said:
+    type_name = fold_name(str(organization.get("type", "")))
+    if "customer" in type_name or "user" in type_name:
         return "end_customer"
     parent = organization.get("organizationParentRelationship")
     return "other" if parent else "distribution_partner"
@@ -84,14 +75,14 @@ def values_at(items: Iterable[Any], paths: Sequence[str]) -> Iterator[Any]:
     """What the items have at the first of the paths that gives something."""
     steps = [compile_path(path) for path in paths]
     for item in items:
-        found = next((value for step in steps if (value := step(item)) is not None), None)
-        if found is not None:
-            yield found
+        value = next((value for step in steps if (value := step(item)) is not None), None)
+        if value is not None:
+            yield value
 
 
 def objects(value: Any) -> list[dict[str, Any]]:
     """The objects in a list; an object alone is a list of one."""
-    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
+    return [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
 
 
 def has_any(items: Iterable[Any], paths: Sequence[str]) -> bool:
@@ -136,9 +127,11 @@ def unknown_members(call: Call, records: Iterable[Any]) -> list[str]:
     if call.reads == "report":
         paths += [path for path in (call.measurements, call.indicators, *call.timestamp) if path]
     known = {name for path in paths if (name := top_member(path))} | _EXPECTED
-    found: dict[str, str] = {}
+    members: dict[str, str] = {}
     for record in records:
         for name, value in record.items() if isinstance(record, dict) else ():
             if name not in known and not name.startswith("@") and value is not None:
-                found.setdefault(name, next((said for kind, said in _KINDS if isinstance(value, kind)), "?"))
-    return [f"{name} ({said})" for name, said in sorted(found.items())]
+                members.setdefault(
+                    name, next((type_name for kind, type_name in _KINDS if isinstance(value, kind)), "?")
+                )
+    return [f"{name} ({type_name})" for name, type_name in sorted(members.items())]

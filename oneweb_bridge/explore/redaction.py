@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.explore.evidence import located, place
+from oneweb_bridge.explore.evidence import find_list, replace_items
 
-SHOWN = 3
+SAMPLE_RECORDS = 3
 """How many records of each call are in a sample."""
 
 _WORDS = re.compile(r"[A-Za-z0-9]+|[^\W_]+")
@@ -62,16 +62,16 @@ _PATH_WORDS = frozenset(
 def samples(bodies: Iterable[tuple[str, Any]], chance: random.Random | None = None) -> dict[str, Any]:
     """Call -> a sample of its answer that can be shown."""
     cut = {call: _cut(body) for call, body in bodies}
-    taken = {word.casefold() for body in cut.values() for text in _texts(body) for word in _WORDS.findall(text)}
-    mask = _Mask(chance or random.SystemRandom(), taken)
-    return {call: mask.value(body, "") for call, body in cut.items()}
+    used_words = {word.casefold() for body in cut.values() for text in _texts(body) for word in _WORDS.findall(text)}
+    mask = _Mask(chance or random.SystemRandom(), used_words)
+    return {call: mask.mask_value(body, "") for call, body in cut.items()}
 
 
 def _cut(body: Any) -> Any:
-    found = located(body)
-    if found is None:
-        return body if not isinstance(body, list) else body[:SHOWN]
-    return place(body, found.items[:SHOWN])
+    listed = find_list(body)
+    if listed is None:
+        return body if not isinstance(body, list) else body[:SAMPLE_RECORDS]
+    return replace_items(body, listed.items[:SAMPLE_RECORDS])
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -89,18 +89,18 @@ def _texts(value: Any) -> Iterator[str]:
 class _Mask:
     """Replaces values. The same word always becomes the same."""
 
-    def __init__(self, chance: random.Random, taken: set[str]) -> None:
+    def __init__(self, chance: random.Random, used_words: set[str]) -> None:
         self._chance = chance
-        self._taken = taken
+        self._used_words = used_words
         self._words: dict[str, str] = {}
         self._numbers: dict[float, float] = {}
 
-    def value(self, value: Any, name: str) -> Any:
+    def mask_value(self, value: Any, name: str) -> Any:
         """One value; `name` is the member that it stands in."""
         if isinstance(value, dict):
             return {self._key(member): self._member(member, below, value) for member, below in value.items()}
         if isinstance(value, list):
-            return [self.value(entry, name) for entry in value]
+            return [self.mask_value(entry, name) for entry in value]
         if isinstance(value, str):
             return self._text(value, name)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -116,26 +116,28 @@ class _Mask:
         if name == "name" and isinstance(value, str) and "value" in around:
             return value
         if name == "rows" and isinstance(around.get("columns"), list):
-            return [[self.value(v, str(c)) for c, v in zip(around["columns"], row, strict=False)] for row in value]
-        return self.value(value, name)
+            return [[self.mask_value(v, str(c)) for c, v in zip(around["columns"], row, strict=False)] for row in value]
+        return self.mask_value(value, name)
 
     def _text(self, text: str, name: str) -> str:
         if name in _VOCABULARY or name.startswith("@") or _TIME.fullmatch(text) or text.casefold() in _KEPT_WORDS:
             return text
         if name.casefold() not in _IDS and _AMOUNT.fullmatch(text) and name.casefold() not in _POSITIONS:
             return text
-        kept = _PATH_WORDS if "://" in text else frozenset[str]()
-        return _WORDS.sub(lambda found: found[0] if found[0] in kept else self._word(found[0]), text)
+        kept_words = _PATH_WORDS if "://" in text else frozenset[str]()
+        return _WORDS.sub(lambda match: match[0] if match[0] in kept_words else self._word(match[0]), text)
 
     def _word(self, word: str) -> str:
-        found = self._words.get(word)
-        if found is None:
-            found = next(made for made in self._made(word) if made.casefold() not in self._taken)
-            self._words[word] = found
-            self._taken.add(found.casefold())
-        return found
+        replacement = self._words.get(word)
+        if replacement is None:
+            replacement = next(
+                candidate for candidate in self._random_words(word) if candidate.casefold() not in self._used_words
+            )
+            self._words[word] = replacement
+            self._used_words.add(replacement.casefold())
+        return replacement
 
-    def _made(self, word: str) -> Iterator[str]:
+    def _random_words(self, word: str) -> Iterator[str]:
         """Words of the same form; longer ones when those are used up."""
         for attempt in range(1_000_000):
             form = word + "0" * (attempt // 200)

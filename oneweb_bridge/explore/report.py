@@ -1,4 +1,4 @@
-"""How `explore` says what it found: short, aligned, and quiet about what is as expected. Pure."""
+"""The output of `explore`: short, aligned, and without what is as expected. Pure."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -6,62 +6,62 @@ from typing import Any
 
 import yaml
 
+from oneweb_bridge.config.file_reader import merge_trees
 from oneweb_bridge.explore.evidence import Evidence, Tree
-from oneweb_bridge.explore.findings import Judged, Verdict
-from oneweb_bridge.explore.judging import merged
+from oneweb_bridge.explore.findings import CallFindings, ExploreResult
 
 _WIDTH, _INDENT = 110, " " * 14
 
 
-def lines(seen: Sequence[Evidence], verdict: Verdict) -> Iterator[str]:
-    """What is printed, line by line, up to the snippet that can be pasted."""
-    for evidence, call in zip(seen, verdict.calls, strict=True):
+def lines(seen: Sequence[Evidence], result: ExploreResult) -> Iterator[str]:
+    """The printed lines, ending with the changes to paste."""
+    for evidence, call in zip(seen, result.calls, strict=True):
         yield ""
         yield from _call(evidence, call)
-    for finding in verdict.findings:
+    for finding in result.findings:
         yield ""
         yield from entry("all calls", finding.text)
         yield from _snippet(finding.change)
     yield ""
-    if verdict.changes:
+    if result.changes:
         yield "All of it, to be pasted into bridge.yaml (keys that are there already: change them, do not repeat them):"
         yield ""
-        yield from snippet(verdict.changes).splitlines()
+        yield from snippet(result.changes).splitlines()
     else:
         yield "Nothing to change in bridge.yaml."
 
 
 def snippet(changes: Tree) -> str:
     """Changes as YAML that bridge.yaml takes: on one line what fits there, below the names of calls."""
-    return "\n".join(_written(changes, 0)) + "\n"
+    return "\n".join(_yaml_lines(changes, 0)) + "\n"
 
 
-def _written(changes: Tree, depth: int) -> Iterator[str]:
-    for name, said in changes.items():
+def _yaml_lines(changes: Tree, depth: int) -> Iterator[str]:
+    for name, value in changes.items():
         head = f"{'  ' * depth}{_flow(name)}:"
-        long = len(head) + len(_flow(said)) > _WIDTH - len(_INDENT) - 4
-        if isinstance(said, dict) and (depth == 0 or long):
+        long = len(head) + len(_flow(value)) > _WIDTH - len(_INDENT) - 4
+        if isinstance(value, dict) and (depth == 0 or long):
             yield head
-            yield from _written(said, depth + 1)
-        elif isinstance(said, list) and long:
+            yield from _yaml_lines(value, depth + 1)
+        elif isinstance(value, list) and long:
             yield head
-            yield from (f"{'  ' * depth}  - {_flow(entry)}" for entry in said)
+            yield from (f"{'  ' * depth}  - {_flow(entry)}" for entry in value)
         else:
-            yield f"{head} {_flow(said)}"
+            yield f"{head} {_flow(value)}"
 
 
-def _flow(said: Any) -> str:
-    text = yaml.safe_dump(said, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10_000)
+def _flow(value: Any) -> str:
+    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, allow_unicode=True, width=10_000)
     return text.removesuffix("...\n").strip()
 
 
-def _call(seen: Evidence, call: Judged) -> Iterator[str]:
+def _call(seen: Evidence, call: CallFindings) -> Iterator[str]:
     name = f"{call.call}{'' if seen.call.enabled else ' (not enabled)'}"
-    if seen.reply.ended == "skipped":
+    if seen.reply.outcome == "skipped":
         yield from entry(name, "not asked: fetch: request sends a POST, and explore only reads")
         return
-    if seen.reply.ended != "ok":
-        yield from entry(name, f"NOT REACHED: {seen.reply.said}. {_advice(seen)}")
+    if seen.reply.outcome != "ok":
+        yield from entry(name, f"NOT REACHED: {seen.reply.error}. {_advice(seen)}")
         return
     yield from entry(name, _came(seen, call))
     if call.fields:
@@ -71,17 +71,17 @@ def _call(seen: Evidence, call: Judged) -> Iterator[str]:
     if call.unknown:
         yield from entry("  unknown", ", ".join(call.unknown))
     if not seen.paging.change and seen.paging.how == "":
-        yield from entry("  pages", seen.paging.said or "not tried")
+        yield from entry("  pages", seen.paging.text or "not tried")
     change: Tree = {}
     for finding in call.findings:
         yield from entry("  differs", finding.text)
-        change = merged(change, finding.change)
+        change = merge_trees(change, finding.change)
     yield from _snippet(change)
 
 
-def _came(seen: Evidence, call: Judged) -> str:
-    items = len(seen.found.items) if seen.found else 0
-    parts = [f"{items} items in {seen.found.shape}" if seen.found else "no list of records"]
+def _came(seen: Evidence, call: CallFindings) -> str:
+    items = len(seen.listed.items) if seen.listed else 0
+    parts = [f"{items} items in {seen.listed.shape}" if seen.listed else "no list of records"]
     if seen.reply.total is not None:
         parts.append(f"{seen.reply.total} in all")
     if seen.paging.how:
@@ -96,17 +96,17 @@ def _minutes(milliseconds: int) -> str:
     return f"{minutes} min" if minutes < 180 else f"{minutes / 60:.1f} h"
 
 
-def _fields(call: Judged) -> str:
+def _fields(call: CallFindings) -> str:
     """The fields that all records have as a number, the others one by one."""
     everywhere = [name for name, count in call.fields.items() if count == call.records]
     some = [f"{name} {count}" for name, count in call.fields.items() if count < call.records]
-    said = f"{len(everywhere)} in all {call.records} {'samples' if call.newest else 'records'}"
-    return said + (f"; in some: {', '.join(some)}" if some else "")
+    text = f"{len(everywhere)} in all {call.records} {'samples' if call.newest else 'records'}"
+    return text + (f"; in some: {', '.join(some)}" if some else "")
 
 
 def _advice(seen: Evidence) -> str:
     key = f"polling.{seen.call.id}"
-    match seen.reply.ended:
+    match seen.reply.outcome:
         case "refused":
             return "The credentials are good, but not for this API: ask OneWeb for a contract, or set enabled: false"
         case "unknown":
@@ -121,13 +121,13 @@ def _advice(seen: Evidence) -> str:
             return f"Check {key}.path and api.proxy: something else than the API may have answered"
 
 
-def entry(name: str, said: str) -> Iterator[str]:
+def entry(name: str, text: str) -> Iterator[str]:
     """One entry, its text in a column of its own; a long name has a line for itself."""
     head = f"{name:<14}"
     if len(name) >= len(_INDENT):
         yield name
         head = _INDENT
-    yield from textwrap.wrap(said, _WIDTH, initial_indent=head, subsequent_indent=_INDENT, break_on_hyphens=False)
+    yield from textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=_INDENT, break_on_hyphens=False)
 
 
 def _snippet(change: Any) -> Iterator[str]:

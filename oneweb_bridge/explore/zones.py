@@ -10,7 +10,7 @@ from oneweb_bridge.decode.values import Unparseable, parse_time
 from oneweb_bridge.explore.judging import Context, Finding
 
 _BARE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?")
-_FRESH = (("user_terminals", "lastSeenDate"), ("usage_consumption", "effectiveDate"))
+_CURRENT_TIMES = (("user_terminals", "lastSeenDate"), ("usage_consumption", "effectiveDate"))
 _QUARTER = 900_000
 
 
@@ -20,7 +20,7 @@ def zone_finding(context: Context) -> Finding | None:
     if not bare or not context.now:
         return None
     zone = ZoneInfo(context.config.mapping.timezone)
-    ahead = round((max(parse_time(said, zone) or 0 for said in bare) - context.now) / _QUARTER) * _QUARTER
+    ahead = round((max(parse_time(text, zone) or 0 for text in bare) - context.now) / _QUARTER) * _QUARTER
     if ahead == 0:
         return None
     # The configured zone is already counted in; what is left over comes on top of it.
@@ -29,22 +29,22 @@ def zone_finding(context: Context) -> Finding | None:
     if hours != int(hours) or abs(hours) > 12:
         return Finding(f"times have no offset and are {hours:g} hours ahead of UTC: set mapping.timezone to their zone")
     name = f"Etc/GMT{-int(hours):+d}" if hours else "UTC"
-    said = (
+    text = (
         f"times have no offset and are {hours:+g} hours from UTC (better a zone with summer time, like Europe/Berlin)"
     )
-    return Finding(said, {"mapping": {"timezone": name}})
+    return Finding(text, {"mapping": {"timezone": name}})
 
 
 def _newest(context: Context) -> Iterator[str]:
     """The newest time without offset of each list whose times are near the clock."""
-    for call, member in _FRESH:
-        said = [item[member] for item in context.items.get(call, ()) if _is_bare(item.get(member))]
-        if said:
-            yield max(said)
+    for call, member in _CURRENT_TIMES:
+        times = [item[member] for item in context.items.get(call, ()) if _is_bare(item.get(member))]
+        if times:
+            yield max(times)
 
 
-def _is_bare(said: Any) -> bool:
+def _is_bare(value: Any) -> bool:
     try:
-        return isinstance(said, str) and _BARE.fullmatch(said) is not None and parse_time(said) is not None
+        return isinstance(value, str) and _BARE.fullmatch(value) is not None and parse_time(value) is not None
     except Unparseable:
         return False
