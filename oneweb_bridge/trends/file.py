@@ -6,6 +6,7 @@ committed is still pending, and folding it again gives the same chunks.
 
 import contextlib
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,8 +19,6 @@ from oneweb_bridge.trends.bins import Day
 from oneweb_bridge.trends.chunks import USAGE, StreamKey
 
 VERSION = 1
-PAGE_BYTES = 8192
-"""So that a chunk of a usual day, 1 kB or less, stands whole in a page. Source: SQLite, fileformat2.html, 1.6."""
 DELETE_ROWS = 2000
 """Rows deleted in one transaction."""
 _decode_days = msgspec.json.Decoder(dict[str, Day]).decode
@@ -33,11 +32,10 @@ class Scan(msgspec.Struct, frozen=True):
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """A day of a stream as it is written: `body` in full, `days` what it amounts to, and for usage its products."""
+    """A day of a stream as it is written, and for usage its products."""
 
     stream: StreamKey
     body: bytes
-    days: bytes
     product_ids: tuple[str, ...] = ()
 
 
@@ -53,7 +51,6 @@ def open_trends(path: Path, *, read_only: bool = False) -> Iterator["TrendsFile"
     with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
         db.execute("PRAGMA busy_timeout = 10000")
         if not read_only:
-            db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
@@ -136,10 +133,6 @@ class TrendsFile:
         self._db.executemany(
             "INSERT OR REPLACE INTO fine VALUES (?, ?, ?)",
             [(number, day, chunk.body) for number, chunk in zip(numbers, chunks, strict=True)],
-        )
-        self._db.executemany(
-            "INSERT OR REPLACE INTO days VALUES (?, ?, ?)",
-            [(number, day, chunk.days.decode()) for number, chunk in zip(numbers, chunks, strict=True)],
         )
         self._db.executemany(
             "INSERT OR IGNORE INTO bucket_product VALUES (?, ?)",
@@ -232,11 +225,13 @@ class TrendsFile:
         sql = """SELECT day, body FROM days AS kept WHERE stream = ? AND day BETWEEN ? AND ? AND NOT EXISTS
                  (SELECT 1 FROM fine WHERE fine.stream = kept.stream AND fine.day = kept.day) ORDER BY day"""
         for day, body in self._db.execute(sql, (stream, first_day, last_day)):
-            yield day, _decode_days(body)
+            yield day, _decode_days(zlib.decompress(body))
 
     def span_of(self, stream: int) -> tuple[int, int] | None:
         """The first and the last day of which anything is kept of a stream."""
-        row = self._db.execute("SELECT min(day), max(day) FROM days WHERE stream = ?", (stream,)).fetchone()
+        sql = """SELECT min(day), max(day) FROM (SELECT day FROM days WHERE stream = ?
+                 UNION ALL SELECT day FROM fine WHERE stream = ?)"""
+        row = self._db.execute(sql, (stream, stream)).fetchone()
         return None if row[0] is None else (row[0], row[1])
 
     # ── bounds ─────────────────────────────────────────────────────────────────────────────────
@@ -248,15 +243,29 @@ class TrendsFile:
         )
         return int((pages - free) * size)
 
-    def delete_fine(self, before_day: int) -> int:
-        """Deletes some chunks of days before a day, oldest first. Returns how many; 0 when there are none left."""
-        return self._delete("fine", before_day)
+    def oldest_fine(self, before_day: int) -> list[tuple[int, StreamKey, int, bytes]]:
+        """Number, stream, day and chunk of some days before a day, oldest first."""
+        rows = self._db.execute(
+            """SELECT stream, entity, id, report, day, body FROM fine JOIN stream USING (stream)
+               WHERE day < ? ORDER BY day LIMIT ?""",
+            (before_day, DELETE_ROWS),
+        )
+        return [(number, StreamKey(entity, id, report), day, body) for number, entity, id, report, day, body in rows]
+
+    def replace_fine(self, summaries: Sequence[tuple[int, int, bytes | None]]) -> None:
+        """Deletes chunks by stream number and day, and keeps what each day amounts to, where there is anything."""
+        with self._transaction():
+            # What is there already is of more samples than what came so late that its day had been summarized.
+            self._db.executemany(
+                "INSERT OR IGNORE INTO days VALUES (?, ?, ?)",
+                [summary for summary in summaries if summary[2] is not None],
+            )
+            self._db.executemany(
+                "DELETE FROM fine WHERE stream = ? AND day = ?", [(stream, day) for stream, day, _ in summaries]
+            )
 
     def delete_days(self, before_day: int) -> int:
-        """The same for what days amount to."""
-        return self._delete("days", before_day)
-
-    def _delete(self, table: str, before_day: int) -> int:
-        sql = f"""DELETE FROM {table} WHERE (stream, day) IN
-                  (SELECT stream, day FROM {table} WHERE day < ? ORDER BY day LIMIT ?)"""
+        """Deletes some summaries of days before a day, oldest first. Returns how many."""
+        sql = """DELETE FROM days WHERE (stream, day) IN
+                 (SELECT stream, day FROM days WHERE day < ? ORDER BY day LIMIT ?)"""
         return self._db.execute(sql, (before_day, DELETE_ROWS)).rowcount

@@ -6,6 +6,7 @@ reports are late; at once where the journal is too short to wait, and where a ro
 for a day that is folded makes it pending again, so late and corrected samples end at their place.
 """
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import Event
@@ -158,7 +159,7 @@ class FoldingPass:
         chunks = []
         for stream, payloads in streams.items():
             samples = _decode_or_count(before.get(stream), day, self._outcome)
-            chunks.append(make_chunk(stream, day, samples, payloads, self._rules.counters_of(stream)))
+            chunks.append(make_chunk(stream, day, samples, payloads))
         self._file.write_day(day, list(firsts), chunks)
         self._outcome.ids += len(firsts)
         return True
@@ -181,14 +182,11 @@ def _decode_or_count(body: bytes | None, day: int, outcome: Outcome) -> Samples:
         return Samples()
 
 
-def make_chunk(
-    stream: StreamKey, day: int, before: Samples, documents: Iterable[tuple[int, bytes]], counters: frozenset[str]
-) -> Chunk:
+def make_chunk(stream: StreamKey, day: int, before: Samples, documents: Iterable[tuple[int, bytes]]) -> Chunk:
     """The chunk of a day: what was in it before, and the payloads that came since."""
     samples = merge(stream, before, read_documents(stream, documents))
-    days = encode(summarize_day(samples.ts, samples.columns, counters))
     products = _products(samples) if stream.entity == USAGE else ()
-    return Chunk(stream, encode_chunk(samples, day), days, products)
+    return Chunk(stream, encode_chunk(samples, day), products)
 
 
 def _products(samples: Samples) -> tuple[str, ...]:
@@ -197,11 +195,31 @@ def _products(samples: Samples) -> tuple[str, ...]:
 
 
 def trim_trends(file: TrendsFile, rules: FoldRules, today: int) -> None:
-    """Deletes what is older than configured, and the oldest full resolution while the file is too large."""
-    for delete, keep in ((file.delete_fine, rules.keep), (file.delete_days, rules.keep_daily)):
-        while delete(today - int(keep // 86_400)):
-            pass
+    """Brings the file within its bounds: old chunks become what their day amounts to, and old days go.
+
+    While the file is too large, the oldest chunks go the same way, whatever their age.
+    """
+    while _summarize_oldest(file, rules, today - int(rules.keep // 86_400)):
+        pass
+    while file.delete_days(today - int(rules.keep_daily // 86_400)):
+        pass
     while file.used_bytes() > rules.max_size:
         days = file.fine_span()
-        if days is None or not file.delete_fine(days[0] + 1):
+        if days is None or not _summarize_oldest(file, rules, days[0] + 1):
             return
+
+
+def _summarize_oldest(file: TrendsFile, rules: FoldRules, before_day: int) -> bool:
+    """Replaces some chunks of days before a day, oldest first. Returns whether there were any."""
+    chunks = file.oldest_fine(before_day)
+    summaries = []
+    for number, stream, day, body in chunks:
+        try:
+            samples = decode_chunk(body, day)
+        except ChunkError:
+            # It was told when it was found; what cannot be read has nothing to keep.
+            samples = Samples()
+        summary = summarize_day(samples.ts, samples.columns, rules.counters_of(stream))
+        summaries.append((number, day, zlib.compress(encode(summary)) if summary else None))
+    file.replace_fine(summaries)
+    return bool(chunks)

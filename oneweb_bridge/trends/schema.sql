@@ -31,11 +31,11 @@ CREATE TABLE fine (
 ) WITHOUT ROWID;
 CREATE INDEX fine_day ON fine (day);
 
--- What a day of a stream amounts to (see bins.Day), as JSON.
+-- What a day of a stream amounts to (see bins.Day) that is not kept at full resolution any more: zlib of JSON.
 CREATE TABLE days (
     stream INTEGER NOT NULL,
     day INTEGER NOT NULL,
-    body TEXT NOT NULL,
+    body BLOB NOT NULL,
     PRIMARY KEY (stream, day)
 ) WITHOUT ROWID;
 CREATE INDEX days_day ON days (day);
