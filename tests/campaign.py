@@ -28,6 +28,12 @@ KINDS: dict[str, Kind] = {
     },
     "crash restoring": Kind(rounds_bridge.crashed_restoring, 1.0, "kill -9 while retained topics are restored"),
     "crash migrating": Kind(rounds_bridge.crashed_migrating, 0.5, "kill -9 within and after a migration"),
+    **{
+        f"crash {point}": Kind(
+            partial(rounds_bridge.crashed_folding, point), 0.5, f"kill -9 within folding, at the point {point}"
+        )
+        for point in ("folding_scan", "folding_chunks", "folding_end", "after_fold")
+    },
     "crash removing": Kind(
         partial(rounds_bridge.crashed_removing, "removing"), 0.5, "kill -9 within the transaction of a removal"
     ),

@@ -86,6 +86,19 @@ async def crashed_migrating(directory: Path, seed: int) -> Verdict:
         return await stage.verdict()
 
 
+async def crashed_folding(point: str, directory: Path, seed: int) -> Verdict:
+    """Kill -9 while samples are folded into the trends at the start; the pass at the next start does it again."""
+    async with set_up(directory, seed) as stage:
+        await stage.start()
+        await stage.wait_until_at_rest()
+        await stage.kill()
+        await stage.start({"at": point})
+        await stage.crashed(point)
+        stage.mended()
+        await stage.start()
+        return await stage.verdict()
+
+
 def made_old(path: Path) -> None:
     """Takes from a database what the migrations since version 1 brought."""
     with contextlib.closing(sqlite3.connect(path)) as db:

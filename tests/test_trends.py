@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from oneweb_bridge.trends.items import Selection, iter_bins, iter_items, last_of
 from oneweb_bridge.trends.reading import open_history
 from oneweb_bridge.trends.replay import ReplayQuery, iter_pages, read_pages
 from oneweb_bridge.trends.series import Indicator, SeriesQuery, Span
+from tests import fold_rounds
 from tests.past import BEGIN, EVER, HOUR, SIGNAL, Past, changed, sample, traffic, usage
 
 # ── the same before and after ──────────────────────────────────────────────────────────────────
@@ -156,6 +158,11 @@ async def test_newer_trends_are_left_alone(past: Past) -> None:
     assert "newer oneweb-bridge" in past.fold().error
     with pytest.raises(StoreError, match="newer"):
         past.shown()
+
+
+async def test_kills_within_folding_lose_and_double_nothing(tmp_path: Path) -> None:
+    """At each step; `python -m tests.fold_rounds 100` plays more."""
+    assert await fold_rounds.campaign(len(fold_rounds.FOLDING_POINTS), 1, tmp_path) == []
 
 
 async def test_history_does_with_either_file_alone(past: Past) -> None:
