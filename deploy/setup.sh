@@ -40,17 +40,18 @@ apt_install() {
     root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get "$@" >>"$log" 2>&1 </dev/null
 }
 
-# Only the program is wanted. The package also brings a service on port 1883 that would start at once and at every
-# boot: under systemd a mask that lives in /run for the time of the installation stops the first, `disable` the
-# second; without systemd RUNLEVEL=1 (above) tells invoke-rc.d to start nothing. Nothing outside this package is touched,
-# and a mosquitto that was there before is left as it is, because then nothing is installed.
-install_mosquitto() {
-    if ! have mosquitto && [ -d /run/systemd/system ]; then
-        root systemctl --runtime mask mosquitto.service >>"$log" 2>&1 || true
-        cleanup="$cleanup; root systemctl --runtime unmask mosquitto.service >/dev/null 2>&1 || true"
+# Only the program is wanted. Its package also brings a service (mosquitto on port 1883, nginx on 80) that would start at
+# once and at every boot: under systemd a mask that lives in /run for the time of the installation stops the first,
+# `disable` the second; without systemd RUNLEVEL=1 (above) tells invoke-rc.d to start nothing. Nothing outside this package
+# is touched, and a program that was there before is left as it is, because then nothing is installed.
+install_without_service() {   # the service, then packages
+    service=$1; shift
+    if ! have "$service" && [ -d /run/systemd/system ]; then
+        root systemctl --runtime mask "$service.service" >>"$log" 2>&1 || true
+        cleanup="$cleanup; root systemctl --runtime unmask $service.service >/dev/null 2>&1 || true"
         apt_install "$@" || return 1
-        root systemctl --runtime unmask mosquitto.service >>"$log" 2>&1 || true
-        root systemctl disable mosquitto.service >>"$log" 2>&1 || true
+        root systemctl --runtime unmask "$service.service" >>"$log" 2>&1 || true
+        root systemctl disable "$service.service" >>"$log" 2>&1 || true
     else
         apt_install "$@"
     fi
@@ -59,7 +60,7 @@ install_mosquitto() {
 mosquitto_if_possible() {
     ! have mosquitto || return 0
     may_apt || return 0                              # the demo says itself what is missing, and goes on without
-    install_mosquitto mosquitto || say "mosquitto could not be installed, going on without"
+    install_without_service mosquitto mosquitto || say "mosquitto could not be installed, going on without"
 }
 
 mosquitto_or_fail() {
@@ -70,7 +71,7 @@ mosquitto_or_fail() {
     sentence="The tests need a real broker: install it with 'apt-get install mosquitto mosquitto-clients' (or your system's packages of Eclipse Mosquitto), then run this again."
     may_apt || fail "$sentence"
     # shellcheck disable=SC2086  # a list of words
-    install_mosquitto $missing || fail "$sentence"
+    install_without_service mosquitto $missing || fail "$sentence"
     have mosquitto && have mosquitto_sub || fail "$sentence"
 }
 
@@ -172,11 +173,14 @@ install_nodered() {
 playwright=1.65.2   # drives Debian's Chromium
 axe=0.1.8           # brings axe-core 4.12.1
 
-# Without a Chromium the tests of the page are skipped, and say so: it is nothing that pip or npm could bring.
+# Without a Chromium, or an nginx, the tests of the page are skipped, and say so: it is nothing that pip or npm could bring.
 install_console() {
     if ! have chromium; then
         may_apt && apt_install chromium fonts-dejavu-core fonts-noto-core ||
             say "no chromium, so the tests of the console's page will be skipped: install it with 'apt-get install chromium fonts-noto-core'"
+    fi
+    if ! have nginx; then
+        may_apt && install_without_service nginx nginx-light || say "no nginx, so the tests behind a proxy will be skipped: install it with 'apt-get install nginx-light'"
     fi
     wanted="playwright==$playwright axe-playwright-python==$axe"
     case "$(cat .venv/installed 2>/dev/null)" in *"$wanted"*) return 0 ;; esac
