@@ -863,6 +863,27 @@ TABLE = (
         "next page on the same server", "api/paging.py", "        if elsewhere:", "        if False:", "test_paging.py"
     ),
     Mutant(
+        "a field that no record has is missing",
+        "decode/coverage.py",
+        "            missing.append(name)",
+        "            pass",
+        "test_coverage.py",
+    ),
+    Mutant(
+        "what was not decoded since a restart is counted",
+        "polling/poll_records.py",
+        "        if not memory.notes.complete:",
+        "        if False:",
+        "test_coverage.py -k restart",
+    ),
+    Mutant(
+        "the end of a finding is told",
+        "polling/call_states.py",
+        "        if about not in holding",
+        "        if False",
+        "test_coverage.py -k over",
+    ),
+    Mutant(
         "a list that is not there is no empty listing",
         "decode/pages.py",
         "    if not is_there:",

@@ -31,6 +31,7 @@ PURE = frozenset(
         "api.listing",
         "polling.diff",
         "polling.samples",
+        "polling.answer_watch",
         "polling.removal",
         "polling.vanishing",
         "polling.relations",

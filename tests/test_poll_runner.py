@@ -229,10 +229,11 @@ async def test_listing_of_nothing_but_ids_tells_nothing(call: str, tmp_path: Pat
         before = (await b.holdings())["record"]
         spoil(b, call, "nulls")
         polls = [await managed_poll(b, poller, call) for _ in range(3)]
-        assert [[row.what for row in news] for news in polls] == [["alert"], [], []]
-        alert = polls[0][0].body
+        assert {row.what for news in polls for row in news} == {"alert"}
+        assert not any(news for news in polls[1:])
+        (alert,) = (row.body for row in polls[0] if row.body["kind"] == "values_held")
+        assert {row.body["kind"] for row in polls[0]} == {"values_held", "answer_unexpected"}
         count = len(b.ids(THINGS[call]))
-        assert alert["kind"] == "values_held"
         assert f"name ({count})" in alert["message"]
         assert "request/release" in alert["message"]
         assert (poller.calls[call].status, poller.calls[call].error) == ("held", alert["message"])
@@ -272,11 +273,14 @@ async def test_held_values_go_when_released(tmp_path: Path) -> None:
         await managed_poll(b, poller, TERMINALS)
         assert await poller.release(None) == 1
         news = await managed_poll(b, poller, TERMINALS)
+        changed = [row for row in news if row.what == "changed"]
+        assert [row.body["changed"]["state"]["to"] for row in changed] == [None] * 12
         assert {row.what for row in news} == {"changed"}
-        assert [row.body["changed"]["state"]["to"] for row in news] == [None] * 12
-        assert (poller.calls[TERMINALS].status, await poller.release(None)) == ("ok", 0)
+        # That no record has a state any more was alerted when the values were held.
+        assert (poller.calls[TERMINALS].status, await poller.release(None)) == ("incomplete", 0)
         spoil(b, TERMINALS, "nulls")
-        assert [row.what for row in await managed_poll(b, poller, TERMINALS)] == ["alert"]
+        alerts = [row.body["kind"] for row in await managed_poll(b, poller, TERMINALS)]
+        assert set(alerts) == {"values_held", "answer_unexpected"}
 
 
 async def test_held_values_go_after_a_time_also_over_a_restart(tmp_path: Path) -> None:
@@ -445,15 +449,16 @@ async def test_components_tell_changes_by_component(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("unknown", [{"component": []}, {}, {"component": None}, {"component": {}}])
 async def test_empty_component_list_means_not_known(unknown: dict[str, Any], tmp_path: Path) -> None:
-    """A terminal whose list is empty, null or absent keeps the components that were known, and nothing is said."""
+    """A terminal whose list is empty, null or absent keeps those that were known; that none has any is told."""
     async with bench(tmp_path) as b:
         await b.poll(TERMINALS, COMPONENTS)
         before = await b.holdings()
         await b.news()
         body = json.dumps([{"id": id, **unknown} for id in b.ids("terminals")])
         b.sim.fault("status", status=200, body=body, headers={"X-Total-Count": "8"}, count=1)
-        assert (await b.poll(COMPONENTS)).alerts == []
-        await b.poll(COMPONENTS)
+        outcome = await b.poll(COMPONENTS)
+        assert ("answer_unexpected", "missing components") in {(a.kind, a.about) for a in outcome.alerts}
+        assert not (await b.poll(COMPONENTS)).incomplete
         assert await b.news() == []
         assert await b.holdings() == before
 
@@ -873,7 +878,9 @@ async def test_id_that_stands_twice_in_a_page_counts_once(call: str, tmp_path: P
         for _ in range(4):
             b.sim.fault("status", status=200, body=twice, path="userTerminal", count=1, headers={"X-Total-Count": "8"})
             outcome = await b.poll(call)
-            assert [alert.kind for alert in outcome.alerts] == ["set_aside"]
+            kinds = [alert.kind for alert in outcome.alerts]
+            # Ids alone are no report, which is told as well.
+            assert kinds == (["set_aside"] if call == TERMINALS else ["set_aside", "answer_unexpected"])
             await b.later(10 * MINUTE)
         if call == TERMINALS:
             assert await b.events() == [("changed", things[0]["id"])]

@@ -34,6 +34,7 @@ from oneweb_bridge.store.commands import CommandTables, Setting
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
 from oneweb_bridge.store.usage_days import UsageDaysTable
+from oneweb_bridge.store.shapes import AnswerShapes
 
 WHOLE_TABLES = {
     "SELECT imei FROM stale LIMIT ?": "the table is the work that is left, and a slice of it is taken",
@@ -53,6 +54,7 @@ OWNERS = (
     Relations,
     Samples,
     ProgressTable,
+    AnswerShapes,
     CommandTables,
     UsageDaysTable,
     journal.Journal,
@@ -159,6 +161,7 @@ async def _use_store(db: store.Store) -> None:
         Batch(unchanged=[(b"h", "terminal", "T")], presence=[("T", 5)], all_stale=True, relations_done=["T"])
     )
     await db.progress.save(CallProgress(id="sites"))
+    await db.shapes.save("sites", await db.shapes.load("sites", 0))
     await db.records.count_missing("site", ["S"], 1)
     await db.progress.load("sites")
     await db.records.skippable_hashes("terminal", 0)

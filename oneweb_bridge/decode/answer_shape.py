@@ -197,8 +197,13 @@ def unread_members(outline: Outline, call: Call) -> dict[str, int]:
     }
 
 
-def is_same(shape: AnswerShape, stored: Mapping[str, Member]) -> bool:
-    """Whether nothing but times and counts differs from what was stored."""
+def is_same(shape: AnswerShape, stored: Mapping[str, Member], now: int) -> bool:
+    """Whether nothing but counts differs from what was stored, and that not for long."""
     return shape.members.keys() == stored.keys() and all(
-        member.type == stored[path].type and member.told == stored[path].told for path, member in shape.members.items()
+        (member.type, member.told) == (stored[path].type, stored[path].told) and now - stored[path].last < SAVE_AFTER_MS
+        for path, member in shape.members.items()
     )
+
+
+SAVE_AFTER_MS = 3_600_000
+"""How old the stored times of a shape may be."""

@@ -130,7 +130,7 @@ def call(setup: DiscoverySettings, id: str) -> dict[str, Any]:
     """One API call of the polling manager, with its switch, its interval and its button."""
     topics = f"{setup.tree.base}/bridge/polling/{id}"
     state, bounds = f"{topics}/state", (round(MIN_INTERVAL_S), round(MAX_INTERVAL_S))
-    status, problem = ha.member_expression("status"), ["failed", "unauthorized", "rate_limited", "held"]
+    status, problem = ha.member_expression("status"), ["failed", "incomplete", "unauthorized", "rate_limited", "held"]
     entities = {
         "enabled": ha.switch("Enabled", state, "enabled", f"{topics}/enabled/set"),
         "interval": ha.duration("Interval", state, "interval", f"{topics}/interval/set", bounds),
@@ -251,7 +251,8 @@ def _connected(setup: DiscoverySettings) -> dict[str, str]:
 def _terminal_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
     state, found = setup.tree.topic_of("terminal", known.imei, "state"), Entities()
     if "state" in known.record:
-        online = f"{ha.member_expression('state')} in [{', '.join(ha.quoted(word) for word in setup.online)}]"
+        words = ", ".join(ha.quoted(word.casefold()) for word in setup.online)
+        online = f"{ha.member_expression('state')} | string | lower in [{words}]"
         found["connectivity"] = ha.binary(
             "Connectivity", state, online, f"{ha.member_expression('state')} is string", device_class="connectivity"
         )

@@ -26,7 +26,7 @@ RowType = Literal[
 FormerJournalIds = tuple[tuple[str, int], ...]
 """The ids that a journal had before the present one, each with the last row that carries it."""
 
-Status = Literal["waiting", "polling", "ok", "failed", "disabled", "unauthorized", "rate_limited", "held"]
+Status = Literal["waiting", "polling", "ok", "incomplete", "failed", "disabled", "unauthorized", "rate_limited", "held"]
 
 
 class DecodedRecord(msgspec.Struct, frozen=True, gc=False):

@@ -116,6 +116,14 @@ class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):
     ) = None
 
 
+class Coverage(msgspec.Struct, frozen=True):
+    """Which of the fields that an answer of a call should have were in at least one record."""
+
+    expected: Annotated[int, _integer("fields that are expected", 11)]
+    found: Annotated[int, _integer("those that were in a record", 11)]
+    missing: Annotated[list[str], _text("those that were in none", [])]
+
+
 class CallState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The state of one call: whether it is enabled, its interval, its last poll and its next one."""
 
@@ -132,6 +140,7 @@ class CallState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     samples: Annotated[int, _integer("samples that it gave", 0)]
     next_poll: Annotated[str, _time("when the next poll is due")] | None = None
     error: Annotated[str, _text("what went wrong")] | None = None
+    coverage: Coverage | None = None
 
 
 class Result(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from oneweb_bridge.model.records import Status
-from oneweb_bridge.model.status import CallState
+from oneweb_bridge.model.status import CallState, Coverage
 from oneweb_bridge.store.call_progress import CallProgress
 
 
@@ -41,6 +41,8 @@ class CallRuntime:
         """Requests that its last poll cost."""
         self.records = self.events = self.samples = 0
         self.duration_ms: int | None = None
+        self.coverage: Coverage | None = None
+        """What the last poll found of what was expected."""
         self.wake = asyncio.Event()
         self.requested: list[RequestedPoll] = []
         self.ended: frozenset[int] = frozenset()
@@ -53,6 +55,8 @@ class CallRuntime:
         """The state as it is in the journal; empty when it has to be stored again."""
         self.alerted: set[tuple[str, str]] = set()
         """Kind and subject of the alerts that its last poll raised."""
+        self.findings: dict[str, str] = {}
+        """Subject of each alert `answer_unexpected` that holds -> its message."""
         self.refusals = 0
         """Polls in a row that ended because the database could not be written."""
 

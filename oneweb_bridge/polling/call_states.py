@@ -29,6 +29,22 @@ MAX_WAITING_ALERTS = 100
 """Alerts that wait until they can be stored."""
 
 
+FINDING = "answer_unexpected"
+"""The alert that is also published when it is over."""
+
+
+def _resolved(runtime: CallRuntime, alerts: Sequence[Alert] | None) -> list[Alert]:
+    """An alert for each finding that the last poll had and this one has not."""
+    if alerts is None:
+        return []
+    holding = {alert.about for alert in alerts if alert.kind == FINDING}
+    return [
+        Alert(kind=FINDING, call=runtime.call, about=about, message=f"as expected again; it was: {message}")
+        for about, message in runtime.findings.items()
+        if about not in holding
+    ]
+
+
 class CallStates:
     """Stores states and alerts; what cannot be stored now is tried again by `retry_loop`."""
 
@@ -57,6 +73,7 @@ class CallStates:
             samples=runtime.samples,
             next_poll=rfc3339(self._clock.now() + round(left * 1000)) if is_scheduled else None,
             error=runtime.error,
+            coverage=runtime.coverage,
         )
 
     def _is_fresh(self, runtime: CallRuntime) -> bool:
@@ -70,8 +87,10 @@ class CallStates:
         """Stores how a poll ended, in one transaction: state, progress, new alerts, and the requests it has served.
 
         An alert is published once, until a poll came to its end without it; None leaves the alerts as they are.
+        That an answer is as expected again is published too.
         """
         new = [alert for alert in alerts or () if (alert.kind, alert.about) not in runtime.alerted]
+        new += _resolved(runtime, alerts)
         batch, doc = Batch(entries=[self._alert_entry(alert) for alert in new]), encode(self.state(runtime, wait))
         self._add_state(batch, runtime, doc)
         ended = runtime.ended
@@ -80,6 +99,7 @@ class CallStates:
         if alerts is not None:
             kept = {key for key in runtime.alerted if key[0] in ONCE_PER_RUN}
             runtime.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
+            runtime.findings = {alert.about: alert.message for alert in alerts if alert.kind == FINDING}
         for alert in new:
             _log.warning("%s: %s", runtime.call, alert.message)
 

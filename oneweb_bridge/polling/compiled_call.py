@@ -9,11 +9,15 @@ from oneweb_bridge.config.calls import mapping_fingerprint
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode import record_hashes
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.coverage import Expected
 from oneweb_bridge.decode.fields import DecodeRules
 from oneweb_bridge.decode.records import record_decoder
 from oneweb_bridge.decode.samples import SampleDecoder, sample_decoder
 from oneweb_bridge.model.records import DecodedRecord, RecordKind
 from oneweb_bridge.polling import vanishing
+
+DECODING = 1
+"""To be raised when more forms of an answer are read: all records are compared once; the mapping is the same."""
 
 
 class CompiledCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +36,7 @@ class CompiledCall(msgspec.Struct, frozen=True, kw_only=True):
     unordered: frozenset[str]
     """The fields whose lists have no order."""
     traits: vanishing.Traits
+    expected: Expected
 
 
 def compile_call(call: Call, config: Config) -> CompiledCall:
@@ -41,7 +46,7 @@ def compile_call(call: Call, config: Config) -> CompiledCall:
     kind: RecordKind = {"components": "components", "usage": "usage"}.get(call.reads, call.entity)  # type: ignore[assignment]
     volatile = frozenset(field.name for field in call.fields if field.volatile)
     # Another threshold or filter makes every record be compared again, but is no change of the mapping.
-    salted = f"{fingerprint} {config.location_threshold} {config.filter}"
+    salted = f"{fingerprint} {DECODING} {config.location_threshold} {config.filter}"
     return CompiledCall(
         call=call,
         kind=kind,
@@ -58,6 +63,7 @@ def compile_call(call: Call, config: Config) -> CompiledCall:
             no_limit={field.name: field.unlimited for field in call.fields if field.unlimited},
             derived={"parent_id": "kind"} if call.derive == "organization_kind" else {},
         ),
+        expected=Expected.of(call),
     )
 
 

@@ -14,11 +14,15 @@ from oneweb_bridge.api.listing import ListingPage, PageCache, Problems, Unreadab
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config import filters
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.decode.answer_shape import is_same
 from oneweb_bridge.decode.border import Unreadable
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.coverage import FieldCoverage, Finding, summarize
 from oneweb_bridge.model.records import Alert, KnownSamples, RecordKind
 from oneweb_bridge.polling import samples
+from oneweb_bridge.polling.answer_watch import AnswerMemory, AnswerWatch, finding_alerts
 from oneweb_bridge.polling.compiled_call import CompiledCall
+from oneweb_bridge.polling.product_limits import ProductLimits
 from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.store import Store
 
@@ -38,6 +42,9 @@ class PollOutcome(msgspec.Struct, kw_only=True):
     held: str = ""
     """What is held, in a sentence."""
     unpaged: bool = False
+    coverage: FieldCoverage | None = None
+    incomplete: str = ""
+    """What the answer lacks of what the call is for, in a sentence."""
     alerts: list[Alert] = []
     problems: Problems = msgspec.field(default_factory=Problems)
 
@@ -79,6 +86,8 @@ class PollContext:
         self.on_usage = on_usage
         self.page_caches = PageCaches()
         self.unreadable: defaultdict[str, UnreadableValues] = defaultdict(UnreadableValues)
+        self.answers: defaultdict[str, AnswerMemory] = defaultdict(AnswerMemory)
+        self.product_limits = ProductLimits(store)
         self.stopped: defaultdict[str, samples.StoppedReports] = defaultdict(samples.StoppedReports)
         self.slice_lock = asyncio.Lock()
         """Held from the look at which records there are to the commit that relies on it: no removal comes between."""
@@ -107,6 +116,30 @@ class PollContext:
         async with contextlib.aclosing(fetch.fetch_pages(self.api, request)) as pages:
             async for page in pages:
                 yield page
+
+    async def watch(self, plan: CompiledCall) -> AnswerWatch:
+        """Counts what a poll finds. The shape of the call's answers is read from the store at its first poll."""
+        memory = self.answers[plan.call.id]
+        if memory.shape is None:
+            memory.shape = await self.store.shapes.load(plan.call.id, self.store.steady.now())
+            memory.stored_shape = dict(memory.shape.members)
+        return AnswerWatch(plan.expected, plan.kind, memory)
+
+    async def conclude(
+        self, plan: CompiledCall, watch: AnswerWatch, outcome: PollOutcome, findings: Sequence[Finding] = ()
+    ) -> None:
+        """Puts into the outcome what the poll lacked and what changed in the shape of the answers."""
+        now, call = self.store.steady.now(), plan.call.id
+        judgement = watch.judge(findings)
+        if judgement is not None:
+            outcome.coverage = judgement.coverage
+            outcome.incomplete = summarize(judgement.findings) or ""
+            outcome.alerts += finding_alerts(call, judgement.findings)
+        outcome.alerts += watch.shape_alerts(now)
+        memory = self.answers[call]
+        if memory.shape is not None and not is_same(memory.shape, memory.stored_shape, now):
+            await self.store.shapes.save(call, memory.shape)
+            memory.stored_shape = {path: msgspec.structs.replace(m) for path, m in memory.shape.members.items()}
 
     async def _for_each_ids(self, call: Call) -> tuple[str, ...] | None:
         if call.for_each is None:

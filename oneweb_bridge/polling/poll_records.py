@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from oneweb_bridge.api.listing import PageCache, Problems, RecordListing, SkippableHashes
+from oneweb_bridge.api.listing import ListingPage, PageCache, Problems, RecordListing, SkippableHashes
 from oneweb_bridge.config import filters
 from oneweb_bridge.decode.border import Unreadable
 from oneweb_bridge.decode.bounds import Bounds
+from oneweb_bridge.decode.coverage import NO_LIMITS, Limits
 from oneweb_bridge.decode.pages import decode_record
 from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode
@@ -43,12 +44,16 @@ class RecordsPoll:
         self._held: vanishing.HeldFields = {}
         self._effective: dict[str, int] = {}
         """The effective date of each usage bucket that was compared; the API's time of one that has none."""
+        self._limits: Mapping[str, Limits] = {}
 
     async def run(self) -> PollOutcome:
         """The whole poll. Raises ApiError."""
         call, listing, outcome, caches = self._plan.call, self._listing, self._outcome, self._context.page_caches
         # Taken, not read: whatever goes wrong from here on, the next poll compares every page.
         cache, version = caches.take(call.id), caches.version
+        self._watch = await self._context.watch(self._plan)
+        if self._plan.kind == "usage":
+            self._limits = await self._context.product_limits.load()
         await self._stage_listing(cache)
         # From here on the listing is known to be complete.
         await self._decide_held_values()
@@ -62,6 +67,7 @@ class RecordsPoll:
         outcome.records, outcome.unpaged, outcome.problems = len(listing.ids), listing.unpaged, listing.problems
         outcome.alerts += unreadable_alerts(call.id, outcome.problems)
         outcome.alerts += not_believed_alerts(call.id, listing.not_believed)
+        await self._conclude_watch()
         outcome.progress = msgspec.structs.replace(outcome.progress, complete=True, remapped=False)
         caches.keep(call.id, listing.cache, version)
         return outcome
@@ -78,9 +84,13 @@ class RecordsPoll:
                     self._listing.add_cached_page(page, cache)
                     continue
                 skippable = skippable or await self._skippable_hashes()
-                rows = await asyncio.to_thread(self._listing.records_to_decode, page, skippable)
+                rows = await asyncio.to_thread(self._records_to_decode, page, skippable)
                 for part in slices_of(rows):
                     await self._store.staging.add(self._plan.call.id, part)
+
+    def _records_to_decode(self, page: ListingPage, skippable: SkippableHashes) -> list[StagedRow]:
+        self._watch.look_at_page(page)
+        return self._listing.records_to_decode(page, skippable)
 
     async def _skippable_hashes(self) -> SkippableHashes:
         kind, now = self._plan.kind, self._store.steady.now()
@@ -117,7 +127,7 @@ class RecordsPoll:
         plan, listing = self._plan, self._listing
         listed = await asyncio.to_thread(_decode_staged, plan, staged, listing.problems)
         for record in listed:
-            self._unreadable.note(record.reading)
+            self._note_record(record.reading)
         unbelieved = _drop_unbelieved_times(plan, [record.reading for record in listed], listing.bounds)
         listing.not_believed += len(unbelieved)
         listed = await self._apply_filter(await self._restore_held_values(listed))
@@ -138,6 +148,23 @@ class RecordsPoll:
         if plan.kind == "usage":
             now = self._context.api.now()
             self._effective |= {r.reading.id: diff.effective_date(r.reading.fields, now) for r in listed}
+
+    def _note_record(self, reading: DecodedRecord) -> None:
+        self._unreadable.note(reading)
+        self._watch.note_record(reading, self._limits.get(str(reading.fields.get("product_id", "")), NO_LIMITS))
+        if self._plan.kind == "product":
+            self._context.product_limits.note(reading.id, reading.fields)
+
+    async def _conclude_watch(self) -> None:
+        """Compares what the listing had with what was expected, records that were not decoded as they are stored."""
+        memory = self._context.answers[self._plan.call.id]
+        if not memory.notes.complete:
+            for ids in slices_of([id for id in self._listing.ids if not memory.notes.has_noted(id)]):
+                for id, record in (await self._store.records.load(self._plan.kind, ids)).items():
+                    self._watch.note_stored(id, diff.fields_of(record))
+            memory.notes.complete = True
+        self._watch.count_listing(self._listing.ids, self._listing.listed_count)
+        await self._context.conclude(self._plan, self._watch, self._outcome)
 
     def _rule(self) -> diff.CompareRule:
         progress = self._outcome.progress

@@ -10,6 +10,7 @@ from oneweb_bridge.api.errors import NotFound
 from oneweb_bridge.api.listing import ListingPage, ReportListing
 from oneweb_bridge.config import filters
 from oneweb_bridge.decode.border import Unreadable
+from oneweb_bridge.decode.coverage import NO_LIMITS, Limits
 from oneweb_bridge.decode.pages import decode_record
 from oneweb_bridge.decode.repeated_hour import Known
 from oneweb_bridge.model.records import Alert, Batch, KnownSamples, Sample
@@ -48,11 +49,14 @@ class ReportPoll:
         self._plan = plan
         self._call = plan.call
         self._outcome = PollOutcome(progress=progress)
+        self._limits: Mapping[str, Limits] = {}
 
     async def run(self) -> PollOutcome:
         """The whole poll. Raises ApiError; the windows before the one that failed are committed."""
         call, outcome = self._call, self._outcome
         newest = await self._newest_sample()
+        self._watch = await self._context.watch(self._plan)
+        self._limits = await self._context.product_limits.load() if self._plan.kind == "product" else {}
         outcome.progress = self._believed_progress(newest)
         clocks = self._api.earlier(), self._api.now()
         windows = time_windows(call, outcome.progress.window_end, newest, clocks)
@@ -62,6 +66,7 @@ class ReportPoll:
                 await self._store.progress.save(outcome.progress)
         outcome.progress = msgspec.structs.replace(outcome.progress, complete=True, remapped=False)
         outcome.alerts += unreadable_alerts(call.id, outcome.problems)
+        await self._context.conclude(self._plan, self._watch, outcome)
         if self._plan.kind == "terminal":
             outcome.alerts += await self._stopped_alerts()
         return outcome
@@ -157,14 +162,40 @@ class ReportPoll:
     async def _stage_new_samples(self, page: ListingPage, listing: ReportListing, place: str) -> None:
         listing.note_page(page)
         raws = page.raws()
+        await asyncio.to_thread(self._watch.look_at_page, page)
         for positions in slices_of(listing.first_positions(page.ids)):
             part = {page.ids[position]: raws[position] for position in positions}
             known = await self._context.known_samples(self._call.report, list(part))
             published = await self._published_ids(list(part))
             wanted = {id: raw for id, raw in part.items() if id in published}
-            await self._store.staging.add(
-                place, await asyncio.to_thread(_new_samples, self._plan, wanted, known, listing)
-            )
+            await self._store.staging.add(place, await asyncio.to_thread(self._new_samples, wanted, known, listing))
+
+    def _new_samples(
+        self, records: Mapping[str, msgspec.Raw], known: Mapping[str, KnownSamples], listing: ReportListing
+    ) -> list[StagedRow]:
+        """The samples that are not known yet, as rows to stage. What cannot be read is counted in the listing."""
+        rows = []
+        for id, raw in records.items():
+            past = known.get(id)
+            try:
+                decoded = self._plan.decode_samples(id, decode_record(raw), _known_of(listing, past))
+            except Unreadable as error:
+                set_aside(self._call, id, error, listing.problems)
+                continue
+            self._watch.count_samples(decoded, self._limits.get(id, NO_LIMITS))
+            for reason in decoded.set_aside:
+                set_aside(self._call, id, reason, listing.problems)
+            listing.problems.add_values(id, list(decoded.unparseable), list(decoded.unparseable.values()))
+            believed = [s for s in decoded.samples if s.ts is None or listing.bounds.has(s.ts)]
+            listing.not_believed += len(decoded.samples) - len(believed)
+            listing.unsure += decoded.unsure
+            listing.oldest = min([listing.oldest, *(s.ts for s in believed[:-1] if s.ts is not None)])
+            rows += [
+                (sample.ts or 0, id, b"", msgspec.msgpack.encode(sample))
+                for sample in believed
+                if samples.classify_sample(past, sample.ts, samples.hash_of(sample.values), listing.horizon) != "known"
+            ]
+        return rows
 
     async def _published_ids(self, ids: Sequence[str]) -> set[str]:
         """The ids that pass the filter."""
@@ -195,36 +226,6 @@ class ReportPoll:
 def _batch_staged_samples(staged: list[StagedRow], context: samples.SampleContext) -> Batch:
     decode = msgspec.msgpack.Decoder(Sample).decode
     return samples.batch_new_samples([decode(row[3]) for row in staged], context)
-
-
-def _new_samples(
-    plan: CompiledCall,
-    records: Mapping[str, msgspec.Raw],
-    known: Mapping[str, KnownSamples],
-    listing: ReportListing,
-) -> list[StagedRow]:
-    """The samples that are not known yet, as rows to stage. What cannot be read is counted in the listing."""
-    rows = []
-    for id, raw in records.items():
-        past = known.get(id)
-        try:
-            decoded = plan.decode_samples(id, decode_record(raw), _known_of(listing, past))
-        except Unreadable as error:
-            set_aside(plan.call, id, error, listing.problems)
-            continue
-        for reason in decoded.set_aside:
-            set_aside(plan.call, id, reason, listing.problems)
-        listing.problems.add_values(id, list(decoded.unparseable), list(decoded.unparseable.values()))
-        believed = [s for s in decoded.samples if s.ts is None or listing.bounds.has(s.ts)]
-        listing.not_believed += len(decoded.samples) - len(believed)
-        listing.unsure += decoded.unsure
-        listing.oldest = min([listing.oldest, *(s.ts for s in believed[:-1] if s.ts is not None)])
-        rows += [
-            (sample.ts or 0, id, b"", msgspec.msgpack.encode(sample))
-            for sample in believed
-            if samples.classify_sample(past, sample.ts, samples.hash_of(sample.values), listing.horizon) != "known"
-        ]
-    return rows
 
 
 def _known_of(listing: ReportListing, past: KnownSamples | None) -> Known:

@@ -41,6 +41,7 @@ class PollRunner:
         if compiled_settings(before) != compiled_settings(config):
             self._plans = compile_calls(config)
             self._context.page_caches.clear()
+            self._context.answers.clear()
 
     async def poll(self, call: str) -> PollOutcome:
         """One whole poll. Raises ApiError; then nothing that was published before is withdrawn."""

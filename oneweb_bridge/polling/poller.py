@@ -17,7 +17,7 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Alert, Status
-from oneweb_bridge.model.status import ApiState, CallState
+from oneweb_bridge.model.status import ApiState, CallState, Coverage
 from oneweb_bridge.polling import schedule
 from oneweb_bridge.polling.call_runtime import CallRuntime, PollResult, RequestedPoll
 from oneweb_bridge.polling.call_states import FRESH_CHECK_S, CallStates
@@ -291,10 +291,12 @@ class Poller:
             released=outcome.progress.released or runtime.released,
         )
         runtime.refusals = 0
-        runtime.status = "held" if outcome.held else "ok"
-        runtime.error = outcome.held or None
+        runtime.status = "held" if outcome.held else "incomplete" if outcome.incomplete else "ok"
+        runtime.error = outcome.held or outcome.incomplete or None
         runtime.records, runtime.events, runtime.samples = outcome.records, outcome.events, outcome.samples
         runtime.duration_ms = round((time.monotonic() - started) * 1000)
+        if (found := outcome.coverage) is not None:
+            runtime.coverage = Coverage(found.expected, found.found, list(found.missing))
 
     def _log_success(self, runtime: CallRuntime, outcome: PollOutcome) -> None:
         if outcome.unpaged and ("unpaged", "") not in runtime.alerted:

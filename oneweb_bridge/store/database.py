@@ -96,6 +96,20 @@ CREATE TABLE usage_days (
     body TEXT NOT NULL,
     PRIMARY KEY (kind, id)
 );
+CREATE TABLE answer_shape (
+    call TEXT PRIMARY KEY,
+    shape TEXT NOT NULL
+);
+CREATE TABLE unmatched (
+    call TEXT NOT NULL,
+    id TEXT NOT NULL,
+    ts INTEGER NOT NULL,
+    kept_at INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (call, id, ts)
+) WITHOUT ROWID;
+CREATE INDEX unmatched_kept ON unmatched (call, kept_at);
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""

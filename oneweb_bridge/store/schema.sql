@@ -180,6 +180,25 @@ CREATE TABLE usage_days (
     PRIMARY KEY (kind, id)
 );
 
+-- The shape of each call's answers, as JSON: paths and types, with steady times; no values.
+CREATE TABLE answer_shape (
+    call TEXT PRIMARY KEY,
+    shape TEXT NOT NULL
+);
+
+-- What reports, usage and components had of ids that match no record: kept aside until the inventory knows the id.
+-- `ts` is of the sample, 0 of a record; `kept_at` is when it came first, in steady time.
+CREATE TABLE unmatched (
+    call TEXT NOT NULL,
+    id TEXT NOT NULL,
+    ts INTEGER NOT NULL,
+    kept_at INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (call, id, ts)
+) WITHOUT ROWID;
+CREATE INDEX unmatched_kept ON unmatched (call, kept_at);
+
 -- What commands have set, in force over the configuration file. `value` is JSON.
 CREATE TABLE setting (
     call TEXT NOT NULL,

@@ -19,6 +19,7 @@ from oneweb_bridge.store.connections import Connections
 from oneweb_bridge.store.growth import JournalGrowth
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
+from oneweb_bridge.store.shapes import AnswerShapes
 from oneweb_bridge.store.staging import Staging
 from oneweb_bridge.store.usage_days import UsageDaysTable
 
@@ -53,6 +54,7 @@ class Store:
         self.samples = Samples(connections)
         self.usage_days = UsageDaysTable(connections)
         self.progress = ProgressTable(connections)
+        self.shapes = AnswerShapes(connections)
         self.commands = CommandTables(connections)
         self.bad_answers = BadAnswers(path)
         self._connections = connections

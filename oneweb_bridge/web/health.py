@@ -39,16 +39,21 @@ METRICS = {
     "call_duration_seconds": "duration of the last successful poll",
     "call_failures": "failures since the last success",
     "call_records": "records in the last listing",
+    "call_fields_missing": "expected fields that were in no record of the last answer",
 }
 """Name without the prefix -> what it is. Base units; labels by call, never by an id."""
 
 
-class Readiness(msgspec.Struct, frozen=True):
-    """What readiness is made of. Each part is True when it is well."""
+class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What readiness is made of. Each part is True when it is well.
+
+    `incomplete` names the calls whose answers lack something that was expected; they do not make it unready.
+    """
 
     api: bool
     broker: bool
     journal: bool
+    incomplete: list[str] = []
 
 
 class Health:
@@ -76,7 +81,12 @@ class Health:
 
     def _parts(self, info: Info | None) -> Readiness:
         written = info is not None and info.journal.error is None and info.journal.backlog < MAX_READY_BACKLOG
-        return Readiness(api=self._poller.api_state.state == "ok", broker=self._connected(), journal=written)
+        return Readiness(
+            api=self._poller.api_state.state == "ok",
+            broker=self._connected(),
+            journal=written,
+            incomplete=[call for call, runtime in self._poller.calls.items() if runtime.status == "incomplete"],
+        )
 
     async def healthz(self, _: web.Request) -> web.Response:
         """200 while the process makes progress, else 503."""
@@ -137,6 +147,8 @@ class Health:
                 "call_failures": runtime.progress.failures,
                 "call_records": state.records,
             }
+            if state.coverage is not None:
+                values_by_call[call]["call_fields_missing"] = len(state.coverage.missing)
             # A call without a success has no time; 0 would be 1970.
             if runtime.progress.last_success:
                 values_by_call[call]["call_last_success_timestamp_seconds"] = runtime.progress.last_success / 1000
