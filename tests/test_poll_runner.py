@@ -239,7 +239,8 @@ async def test_listing_of_nothing_but_ids_tells_nothing(call: str, tmp_path: Pat
         assert (poller.calls[call].status, poller.calls[call].error) == ("held", alert["message"])
         assert (await b.holdings())["record"] == before
         b.sim.clear_faults()
-        assert await managed_poll(b, poller, call) == []
+        over = [row.body["message"] for row in await managed_poll(b, poller, call)]
+        assert all(message.startswith("as expected again") for message in over)
         assert poller.calls[call].status == "ok"
         assert not poller.calls[call].progress.is_holding()
         assert (await b.holdings())["record"] == before
@@ -254,14 +255,17 @@ async def test_only_the_field_that_vanished_is_held(tmp_path: Path) -> None:
         renamed = b.ids("terminals")[0]
         b.sim.fleet("rename", id=renamed, name="Another name")
         news = await managed_poll(b, poller, TERMINALS)
-        assert [row.what for row in news] == ["changed", "alert"]
+        assert [row.what for row in news] == ["changed", "alert", "alert"]
         assert set(news[0].body["changed"]) == {"name"}
         assert news[0].body["record"]["state"] in ("online", "offline")
         assert "state (12)" in news[1].body["message"]
+        assert "none of 12 records has the field state" in news[2].body["message"]
         assert await managed_poll(b, poller, TERMINALS) == []
         # What else vanishes meanwhile is told anew.
         spoil(b, TERMINALS, "nulls")
-        assert [row.body["kind"] for row in await managed_poll(b, poller, TERMINALS)] == ["values_held"]
+        kinds = [row.body["kind"] for row in await managed_poll(b, poller, TERMINALS)]
+        assert kinds.count("values_held") == 1
+        assert set(kinds) == {"values_held", "answer_unexpected"}
 
 
 async def test_held_values_go_when_released(tmp_path: Path) -> None:

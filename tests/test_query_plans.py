@@ -33,8 +33,8 @@ from oneweb_bridge.store.call_progress import CallProgress, ProgressTable
 from oneweb_bridge.store.commands import CommandTables, Setting
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
-from oneweb_bridge.store.usage_days import UsageDaysTable
 from oneweb_bridge.store.shapes import AnswerShapes
+from oneweb_bridge.store.usage_days import UsageDaysTable
 
 WHOLE_TABLES = {
     "SELECT imei FROM stale LIMIT ?": "the table is the work that is left, and a slice of it is taken",

@@ -10,7 +10,7 @@ lacked, and which of its values were implausible, when it was decoded last.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Literal
 
@@ -41,8 +41,6 @@ SUDDEN_RATIO = 100.0
 """A usual magnitude that changes by more than this from one poll to the next is another unit."""
 LACKING_SAMPLES = 5
 """Samples in a row that lack a field which others had, until it counts as missing."""
-MAX_SINGLE = 3
-"""Of more missing fields than this, all are told in one finding."""
 MAX_NAMED = 8
 """Most members or ids that a sentence names."""
 
@@ -261,7 +259,7 @@ def judge_answer(expected: Expected, counts: AnswerCounts, history: CallHistory 
     missing = _missing(expected, counts, history)
     findings = [
         *_row_findings(expected.call, counts),
-        *_missing_findings(expected.call, missing, counts),
+        *(_missing_finding(expected.call, name, counts) for name in missing),
         *_partial_findings(expected, counts, missing),
         *_implausible_findings(expected.call, counts),
         *_sudden_findings(expected.call, counts, history),
@@ -296,17 +294,6 @@ def _row_findings(call: Call, counts: AnswerCounts) -> Iterable[Finding]:
             f"{call.id} is in them{_unread(counts)}; look at polling.{call.id}.measurements, indicators and map",
             incomplete=counts.records == 0,
         )
-
-
-def _missing_findings(call: Call, missing: Sequence[str], counts: AnswerCounts) -> Iterable[Finding]:
-    """One finding for each field, or one for all where there are many."""
-    if len(missing) <= MAX_SINGLE:
-        return [_missing_finding(call, name, counts) for name in missing]
-    message = (
-        f"none of {counts.records} {_noun(call)} has the fields {', '.join(missing)}{_unread(counts)}; say in "
-        f"polling.{call.id}.map where they stand, or null for each that this API does not have"
-    )
-    return [Finding("missing", "fields", message, incomplete=True)]
 
 
 def _missing_finding(call: Call, name: str, counts: AnswerCounts) -> Finding:
@@ -415,6 +402,13 @@ def ids_finding(call: Call, entity: str, unmatched: UnmatchedIds) -> Finding:
 def summarize(findings: Iterable[Finding]) -> str | None:
     """What makes a call incomplete, in one sentence; None when nothing does."""
     found = [finding for finding in findings if finding.incomplete]
-    if not found:
-        return None
-    return "; ".join(finding.message for finding in found)
+    missing = [finding for finding in found if finding.kind == "missing"]
+    parts = [finding.message for finding in found if finding.kind != "missing"]
+    if len(missing) > 1:
+        parts.append(f"no record has {', '.join(finding.about for finding in missing)}; {ADVICE}")
+    else:
+        parts += [finding.message for finding in missing]
+    return "; ".join(parts) or None
+
+
+ADVICE = "oneweb-bridge explore shows where they may stand"
