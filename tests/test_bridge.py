@@ -91,6 +91,7 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
                 await recorder.until(lambda: recorder.on("oneweb/bridge/head"), 30)
                 after = await harness.retained(port, *ENTITIES)
                 assert before == after
+                assert {topic.split("/")[3] for topic in before} >= {"state", "usage", "forecast"}
                 assert not [topic for topic in recorder.topics() if "/event/" in topic]
         finally:
             await bridge.kill()
