@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from paho.mqtt.client import topic_matches_sub
 
 from oneweb_bridge.cli import main
 from oneweb_bridge.commands import decode as commands
@@ -218,6 +219,16 @@ def pattern(topic: str, entity: str) -> str:
 def test_topic_class_is_documented(topic: str) -> None:
     """Every topic that the bridge publishes has a row in the table of all topics."""
     assert f"\n| `{topic}`" in section(page("docs/topics.md"), "All topics")
+
+
+@pytest.mark.parametrize("topic", topic_classes())
+def test_bridge_may_write_the_topic(topic: str) -> None:
+    """The access rules that are shipped let the bridge publish on every topic that it publishes on."""
+    rules = page("mosquitto/acl").partition("\nuser bridge\n")[2].partition("\nuser ")[0]
+    allowed = re.findall(r"^topic write (\S+)$", rules, re.MULTILINE)
+
+    for entity in ("terminal", "product", "organization", "site"):
+        assert any(topic_matches_sub(rule, topic.replace("{entity}", entity)) for rule in allowed)
 
 
 def test_every_kind_of_row_leads_to_a_documented_topic() -> None:

@@ -78,6 +78,7 @@ EVERYTHING = (
     *(f"/terminal/ /history/{report}" for report in REPORTS),
     "/product/ /history/throughput",
     "oneweb/usage/",
+    "oneweb/forecast/",
     "oneweb/bridge/alert",
 )
 """Parts of topics that must have been heard before the commands are given."""
