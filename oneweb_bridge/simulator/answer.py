@@ -8,7 +8,7 @@ import msgspec
 Json = dict[str, Any]
 
 
-class Asked(msgspec.Struct, frozen=True):
+class SimulatedRequest(msgspec.Struct, frozen=True):
     """A request. Header names are compared without case by the mapping itself."""
 
     method: str

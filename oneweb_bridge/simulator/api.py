@@ -3,11 +3,11 @@
 from typing import Any
 
 from . import faults, shapes
-from .answer import Answer, Asked, bad_request, method_not_allowed, not_found
+from .answer import Answer, SimulatedRequest, bad_request, method_not_allowed, not_found
 from .clock import parse_rfc3339
 from .faults import Fault
 from .options import Options
-from .paging import page_asked, paged
+from .paging import paged, requested_page
 from .reports import TERMINAL_REPORTS
 from .world import Collection, Window, World
 
@@ -34,28 +34,28 @@ class Api:
         if self._shape.components == "own_path":
             self._inventories[self._shape.component_path] = "components"
 
-    def answer(self, asked: Asked, fault: Fault | None = None) -> Answer:
+    def answer(self, request: SimulatedRequest, fault: Fault | None = None) -> Answer:
         """The answer to a request, bent by a fault if it is of that kind. Refused when it is an error."""
-        if asked.path == self._shape.hello_path:
-            _only_get(asked)
+        if request.path == self._shape.hello_path:
+            _only_get(request)
             return Answer(200, {"message": "Hello OneWeb"})
-        if asked.path.startswith(self._shape.performance_base + "/"):
-            return self._performance(asked, asked.path[len(self._shape.performance_base) + 1 :], fault)
+        if request.path.startswith(self._shape.performance_base + "/"):
+            return self._performance(request, request.path[len(self._shape.performance_base) + 1 :], fault)
         for path, kind in self._inventories.items():
-            if asked.path == path or asked.path.startswith(path + "/"):
-                _only_get(asked)
-                return self._inventory(asked, kind, asked.path[len(path) + 1 :] or None, fault)
+            if request.path == path or request.path.startswith(path + "/"):
+                _only_get(request)
+                return self._inventory(request, kind, request.path[len(path) + 1 :] or None, fault)
         raise not_found()
 
     # inventories
 
-    def _inventory(self, asked: Asked, kind: str, key: str | None, fault: Fault | None) -> Answer:
-        wanted = self._wanted(asked)
-        return self._listing(asked, kind, self._collection(kind, wanted), key, wanted=wanted, fault=fault)
+    def _inventory(self, request: SimulatedRequest, kind: str, key: str | None, fault: Fault | None) -> Answer:
+        wanted = self._wanted(request)
+        return self._listing(request, kind, self._collection(kind, wanted), key, wanted=wanted, fault=fault)
 
-    def _wanted(self, asked: Asked) -> frozenset[str]:
+    def _wanted(self, request: SimulatedRequest) -> frozenset[str]:
         """The attributes that `fields` asks for; none means all."""
-        text = asked.query.get("fields", "") if self._shape.fields else ""
+        text = request.query.get("fields", "") if self._shape.fields else ""
         return frozenset(name.strip() for name in text.split(",") if name.strip())
 
     def _collection(self, kind: str, wanted: frozenset[str]) -> Collection:
@@ -77,7 +77,7 @@ class Api:
 
     def _listing(
         self,
-        asked: Asked,
+        request: SimulatedRequest,
         kind: str,
         collection: Collection,
         key: str | None,
@@ -88,40 +88,40 @@ class Api:
         """One page, or an array of one."""
         at = self._world.clock.now()
         if key is not None:
-            found = collection.find(key, at)
-            if found is None:
+            item = collection.find(key, at)
+            if item is None:
                 raise not_found()
-            items, total = [found], 1
-            page = page_asked(Asked("GET", asked.path, {}, {}, asked.url), self._options)
+            items, total = [item], 1
+            page = requested_page(SimulatedRequest("GET", request.path, {}, {}, request.url), self._options)
         else:
-            page = faults.bend_page(fault, page_asked(asked, self._options))
+            page = faults.bend_page(fault, requested_page(request, self._options))
             total = len(collection.members(at))
             items = collection.slice(page.offset, total if page.end is None else page.end, at)
         count = len(items)
         items = faults.bend_items(fault, items, self._world.chance)
-        shown = shapes.shaped(kind, items, self._shape, wanted)
+        shaped_items = shapes.shaped(kind, items, self._shape, wanted)
         has_next = page.offset + count < total
         has_next, total = faults.bend_ends(fault, page, has_next, total)
-        answer = paged(asked, self._options, page, shown, count=count, total=total, has_next=has_next)
+        answer = paged(request, self._options, page, shaped_items, count=count, total=total, has_next=has_next)
         return faults.bend_links(fault, answer)
 
     # performance
 
-    def _performance(self, asked: Asked, rest: str, fault: Fault | None) -> Answer:
+    def _performance(self, request: SimulatedRequest, rest: str, fault: Fault | None) -> Answer:
         if self._shape.report_request == "post_first":
-            return self._requested_report(asked, rest, fault)
-        _only_get(asked)
-        report, key, ids = self._report_named(asked, rest)
-        return self._report(asked, report, key, ids, fault)
+            return self._requested_report(request, rest, fault)
+        _only_get(request)
+        report, key, ids = self._report_named(request, rest)
+        return self._report(request, report, key, ids, fault)
 
-    def _report_named(self, asked: Asked, rest: str) -> tuple[str, str | None, list[str]]:
+    def _report_named(self, request: SimulatedRequest, rest: str) -> tuple[str, str | None, list[str]]:
         """Which report a path means, of which single id, and which ids it is narrowed to."""
-        ids = [one for one in asked.query.get("id", "").split(",") if one]
+        ids = [id for id in request.query.get("id", "").split(",") if id]
         parts = rest.split("/")
         if self._shape.reports == "parameter":
             if parts != ["performanceReport"]:
                 raise not_found()
-            return self._known(asked.query.get("report", ""), None), None, ids
+            return self._known(request.query.get("report", ""), None), None, ids
         if self._shape.report_scope == "per_terminal" and len(parts) == 3 and not self._is_report(parts[1]):
             return self._known(parts[2], parts[0]), parts[1], ids
         if len(parts) not in (2, 3):
@@ -142,24 +142,26 @@ class Api:
             raise bad_request() if owner is None else not_found()
         return report
 
-    def _report(self, asked: Asked, report: str, key: str | None, ids: list[str], fault: Fault | None) -> Answer:
-        collection = self._world.performance(report, self._window(asked))
+    def _report(
+        self, request: SimulatedRequest, report: str, key: str | None, ids: list[str], fault: Fault | None
+    ) -> Answer:
+        collection = self._world.performance(report, self._window(request))
         if ids and key is None:
             collection = self._narrowed(collection, ids)
-        return self._listing(asked, "report", collection, key, wanted=self._wanted(asked), fault=fault)
+        return self._listing(request, "report", collection, key, wanted=self._wanted(request), fault=fault)
 
     def _narrowed(self, collection: Collection, ids: list[str]) -> Collection:
         """The same reports of some ids only; unknown ids are passed over."""
-        asked_for = {collection.index_of(one) for one in ids}
+        positions = {collection.index_of(id) for id in ids}
 
         def members(at: float) -> list[int]:
-            return [index for index in collection.members(at) if index in asked_for]
+            return [index for index in collection.members(at) if index in positions]
 
         return Collection(members, collection.build, collection.index_of)
 
-    def _window(self, asked: Asked) -> Window | None:
+    def _window(self, request: SimulatedRequest) -> Window | None:
         """The half-open window asked for; one end may be left open."""
-        start, end = asked.query.get(self._shape.start_parameter), asked.query.get(self._shape.end_parameter)
+        start, end = request.query.get(self._shape.start_parameter), request.query.get(self._shape.end_parameter)
         if start is None and end is None:
             if self._shape.window_required:
                 raise bad_request()
@@ -178,13 +180,13 @@ class Api:
         except (ValueError, OverflowError):
             raise bad_request() from None
 
-    def _requested_report(self, asked: Asked, rest: str, fault: Fault | None) -> Answer:
+    def _requested_report(self, request: SimulatedRequest, rest: str, fault: Fault | None) -> Answer:
         """POST performanceReport, then GET its id: the first time it is not ready yet, then it is there."""
         if rest == "performanceReport":
-            if asked.method != "POST":
+            if request.method != "POST":
                 raise method_not_allowed()
-            return self._accept(asked)
-        _only_get(asked)
+            return self._accept(request)
+        _only_get(request)
         prefix, _, number = rest.partition("/")
         if prefix != "performanceReport" or number not in self._requested:
             raise not_found()
@@ -192,22 +194,22 @@ class Api:
         if looks == 0:
             self._requested[number] = report, query, 1
             return Answer(202, {"id": number, "status": "inProgress"})
-        ids = [one for one in query.get("id", "").split(",") if one]
-        merged = Asked("GET", asked.path, {**query, **asked.query}, asked.headers, asked.url)
+        ids = [id for id in query.get("id", "").split(",") if id]
+        merged = SimulatedRequest("GET", request.path, {**query, **request.query}, request.headers, request.url)
         return self._report(merged, report, None, ids, fault)
 
-    def _accept(self, asked: Asked) -> Answer:
-        query = shapes.string_members(asked.body)
+    def _accept(self, request: SimulatedRequest) -> Answer:
+        query = shapes.string_members(request.body)
         if query is None:
             raise bad_request()
         report = self._known(query.pop("report", ""), None)
-        self._window(Asked("GET", asked.path, query, {}, asked.url))
+        self._window(SimulatedRequest("GET", request.path, query, {}, request.url))
         number = f"PR-{len(self._requested) + 1:06d}"
         self._requested[number] = report, query, 0
         headers = {"Location": f"{self._shape.performance_base}/performanceReport/{number}"}
         return Answer(202, {"id": number, "status": "acknowledged"}, headers)
 
 
-def _only_get(asked: Asked) -> None:
-    if asked.method not in ("GET", "HEAD"):
+def _only_get(request: SimulatedRequest) -> None:
+    if request.method not in ("GET", "HEAD"):
         raise method_not_allowed()

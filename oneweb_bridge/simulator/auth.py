@@ -6,7 +6,7 @@ import hmac
 import time
 from urllib.parse import parse_qs
 
-from .answer import Answer, Asked, Refused
+from .answer import Answer, Refused, SimulatedRequest
 from .draws import mix
 from .options import Options
 
@@ -26,21 +26,21 @@ class Gate:
         self._options = options
         self._tokens: dict[str, float] = {}
 
-    def check(self, asked: Asked) -> None:
+    def check(self, request: SimulatedRequest) -> None:
         """Refused with 401 unless the request carries the right credentials in the right style."""
         if self._options.auth == "oauth2":
-            self._check_token(asked)
+            self._check_token(request)
             return
-        given = _basic(asked) if self._options.auth == "basic" else _two_headers(asked)
+        given = _basic(request) if self._options.auth == "basic" else _two_headers(request)
         if given is None:
             raise self._refused("Client ID is not present")
         if not self._is_client(*given):
             raise self._refused("Invalid client id or secret")
 
-    def grant(self, asked: Asked) -> Answer:
+    def grant(self, request: SimulatedRequest) -> Answer:
         """The answer of the token endpoint, for credentials in a Basic header or in the form."""
-        form = {name: values[0] for name, values in parse_qs(asked.body.decode("utf-8", "replace")).items()}
-        given = _basic(asked) or (form.get("client_id", ""), form.get("client_secret", ""))
+        form = {name: values[0] for name, values in parse_qs(request.body.decode("utf-8", "replace")).items()}
+        given = _basic(request) or (form.get("client_id", ""), form.get("client_secret", ""))
         if not self._is_client(*given):
             raise Refused(401, {"error": "invalid_client"}, {"WWW-Authenticate": _CHALLENGES["basic"]})
         if form.get("grant_type") != "client_credentials":
@@ -56,8 +56,8 @@ class Gate:
         """No token that was granted is good any more."""
         self._tokens.clear()
 
-    def _check_token(self, asked: Asked) -> None:
-        scheme, _, token = asked.headers.get("Authorization", "").partition(" ")
+    def _check_token(self, request: SimulatedRequest) -> None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise self._refused("Client ID is not present")
         if self._tokens.get(token, 0) <= time.monotonic():
@@ -98,8 +98,8 @@ class Quota:
         return headers
 
 
-def _basic(asked: Asked) -> tuple[str, str] | None:
-    scheme, _, encoded = asked.headers.get("Authorization", "").partition(" ")
+def _basic(request: SimulatedRequest) -> tuple[str, str] | None:
+    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None
     try:
@@ -109,6 +109,6 @@ def _basic(asked: Asked) -> tuple[str, str] | None:
     return client_id, secret
 
 
-def _two_headers(asked: Asked) -> tuple[str, str] | None:
-    client_id = asked.headers.get("client_id")
-    return None if client_id is None else (client_id, asked.headers.get("client_secret", ""))
+def _two_headers(request: SimulatedRequest) -> tuple[str, str] | None:
+    client_id = request.headers.get("client_id")
+    return None if client_id is None else (client_id, request.headers.get("client_secret", ""))

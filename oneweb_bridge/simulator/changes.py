@@ -72,11 +72,11 @@ class Changes:
 
     def state_at(self, index: int, at: float) -> tuple[float, str] | None:
         """The requested state that holds at a time, and since when."""
-        asked = self.states.get(index)
-        if not asked:
+        ordered = self.states.get(index)
+        if not ordered:
             return None
-        position = bisect_right(asked, (at, "\uffff"))
-        return asked[position - 1] if position else None
+        position = bisect_right(ordered, (at, "\uffff"))
+        return ordered[position - 1] if position else None
 
     def reset_before(self, index: int, at: float) -> float:
         """When the counters of a terminal were last reset on request; 0 if never."""
@@ -87,10 +87,10 @@ class Changes:
         """How often a measurement was corrected by now; `reach` is how far a correction looks back."""
         return sum(
             1
-            for one in self.corrections
-            if one.report in (None, report)
-            and one.index in (None, index)
-            and one.at - reach < measured <= one.at <= now
+            for correction in self.corrections
+            if correction.report in (None, report)
+            and correction.index in (None, index)
+            and correction.at - reach < measured <= correction.at <= now
         )
 
     def apply_to(self, kind: str, index: int, built: dict[str, Any]) -> dict[str, Any]:

@@ -52,12 +52,12 @@ async def _obey(simulator: Simulator, request: web.Request) -> Any:  # noqa: PLR
 async def _truth(simulator: Simulator, kind: str) -> list[Any]:
     """All objects as of one time, without keeping other requests waiting."""
     at = simulator.world.clock.now()
-    shown: list[Any] = []
+    items: list[Any] = []
     while True:
-        part = simulator.truth(kind, len(shown), len(shown) + _CHUNK, at)
-        shown.extend(part)
+        part = simulator.truth(kind, len(items), len(items) + _CHUNK, at)
+        items.extend(part)
         if len(part) < _CHUNK:
-            return shown
+            return items
         await asyncio.sleep(0)
 
 

@@ -190,7 +190,8 @@ def _unknown_indicator(item: Json, _fault: Fault) -> Json:
         "indicatorType": "float",
     }
     measured = [
-        {**one, "performanceIndicator": [*one["performanceIndicator"], new]} for one in item.get("measurement", ())
+        {**measurement, "performanceIndicator": [*measurement["performanceIndicator"], new]}
+        for measurement in item.get("measurement", ())
     ]
     return {**item, "measurement": measured} if measured else item
 

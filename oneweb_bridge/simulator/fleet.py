@@ -109,9 +109,9 @@ class Fleet:
 
     def terminal_name(self, index: int) -> str:
         """Unique in the fleet."""
-        asked = self.changes.names.get(("terminals", index))
-        if asked is not None:
-            return asked
+        ordered = self.changes.names.get(("terminals", index))
+        if ordered is not None:
+            return ordered
         if self.is_moving(index):
             return f"{pick(SHIPS, self.seed, About.FIXED, index)} {index + 1}"
         return f"Terminal {self.town(self.site_of(index)).name} {index + 1}"
@@ -147,9 +147,9 @@ class Fleet:
 
     def site_name(self, site: int) -> str:
         """The name, as it was set or invented."""
-        asked = self.changes.names.get(("sites", site))
-        if asked is not None:
-            return asked
+        ordered = self.changes.names.get(("sites", site))
+        if ordered is not None:
+            return ordered
         suffix = f" {site // len(TOWNS) + 1}" if site >= len(TOWNS) else ""
         return f"{self.town(site).name} {pick(PURPOSES, self.seed, About.ADDRESS, site)}{suffix}"
 
@@ -180,16 +180,16 @@ class Fleet:
             (self.partners, ahead, 151 - self.partners),
             (ahead, self.organization_count(), 201 - ahead),
         ):
-            found = _number(organization_id, "ACC-", shift, last, self.organization_id)
-            if found is not None and found >= first:
-                return found
+            number = _number(organization_id, "ACC-", shift, last, self.organization_id)
+            if number is not None and number >= first:
+                return number
         return None
 
     def organization_name(self, number: int) -> str:
         """The trading name, as it was set or invented."""
-        asked = self.changes.names.get(("organizations", number))
-        if asked is not None:
-            return asked
+        ordered = self.changes.names.get(("organizations", number))
+        if ordered is not None:
+            return ordered
         if number < self.partners:
             return PARTNERS[(number + self.seed) % len(PARTNERS)]
         if number < self.partners + self.subdistributors:

@@ -108,13 +108,13 @@ class Inventory:
 
     def _location(self, index: int, at: float) -> Json | None:
         """GeoJSON with the position when it was last seen; some terminals never found out where they are."""
-        asked = index in self._changes.positions
-        if index % 40 == 17 and not asked:
+        is_placed = index in self._changes.positions
+        if index % 40 == 17 and not is_placed:
             return None
-        if index % 40 == 18 and not asked:
+        if index % 40 == 18 and not is_placed:
             return {"type": "FeatureCollection", "features": []}
         geometry: Json | None = None
-        if index % 40 != 22 or asked:
+        if index % 40 != 22 or is_placed:
             latitude, longitude, elevation = self._life.position_seen(index, at)
             height = [] if elevation is None else [elevation]
             geometry = {"type": "Point", "coordinates": [longitude, latitude, *height]}

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from .answer import Answer, Asked
+from .answer import Answer, SimulatedRequest
 from .clock import rfc3339
 
 
@@ -17,15 +17,15 @@ class Ledger:
         # One unbuffered write per line: a kill loses none.
         self._file = None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
-    def write(self, asked: Asked, answer: Answer, at: float, complete: bool) -> None:
+    def write(self, request: SimulatedRequest, answer: Answer, at: float, complete: bool) -> None:
         """Note a page that was answered, in the form it had on the wire."""
         if self._file is None or answer.status not in (200, 206) or answer.items is None:
             return
         line: dict[str, Any] = {
             "at": rfc3339(at),
             "wall": time.time(),
-            "path": asked.path,
-            "query": dict(asked.query),
+            "path": request.path,
+            "query": dict(request.query),
             "status": answer.status,
             "offset": answer.offset,
             "total": answer.total,

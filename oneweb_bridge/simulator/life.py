@@ -43,9 +43,9 @@ class Life:
 
     def state(self, index: int, at: float) -> str:
         """`online`, `offline`, or what was asked for."""
-        asked = self.changes.state_at(index, at)
-        if asked:
-            return asked[1]
+        ordered = self.changes.state_at(index, at)
+        if ordered:
+            return ordered[1]
         return "offline" if self._outage(index, self.changes.story_time(at)) else "online"
 
     def is_online(self, index: int, at: float) -> bool:
@@ -55,13 +55,13 @@ class Life:
     def last_online(self, index: int, at: float) -> float | None:
         """`at` if it is online then, else when it was last; None if it never was."""
         for _ in range(20):
-            asked = self.changes.state_at(index, at)
-            if asked is None:
+            ordered = self.changes.state_at(index, at)
+            if ordered is None:
                 outage = self._outage(index, self.changes.story_time(at))
                 return at if outage is None else outage if outage > 0 else None
-            if asked[1] == "online":
+            if ordered[1] == "online":
                 return at
-            at = asked[0] - 0.001
+            at = ordered[0] - 0.001
         return at
 
     def last_seen(self, index: int, at: float) -> float:
@@ -71,9 +71,9 @@ class Life:
 
     def condition(self, index: int, at: float) -> tuple[str, float]:
         """State and time last seen."""
-        asked, online = self.changes.state_at(index, at), self.last_online(index, at)
-        told = asked[1] if asked else "online" if online == at else "offline"
-        return told, self._seen(index, online)
+        ordered, online = self.changes.state_at(index, at), self.last_online(index, at)
+        state = ordered[1] if ordered else "online" if online == at else "offline"
+        return state, self._seen(index, online)
 
     def position_seen(self, index: int, at: float) -> Position:
         """Where it was when it was last seen; in a frozen span, when it was last seen before."""
@@ -116,9 +116,9 @@ class Life:
 
     def position(self, index: int, at: float) -> Position:
         """Where a terminal was at a time: on its round, or within some metres of its mount."""
-        asked = self.changes.positions.get(index)
-        if asked:
-            return Position(*asked)
+        ordered = self.changes.positions.get(index)
+        if ordered:
+            return Position(*ordered)
         home = self.home(self.fleet.site_of(index))
         story = self.changes.story_time(at)
         if self.fleet.is_moving(index) and self._lively:

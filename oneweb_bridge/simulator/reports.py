@@ -123,10 +123,10 @@ class Reports:
         return round(report.offset * self._scale + own) % self.period(report)
 
     def _visible_from(self, report: Report, index: int, time: int) -> float:
-        shown = time + self.lateness(report)
+        visible_at = time + self.lateness(report)
         if draw(self._seed, About.LATE, index, time, round(report.offset)) < _LATE:
-            shown += self.period(report) * between(1, 3, self._seed, About.LATE, index, time, 1)
-        return shown
+            visible_at += self.period(report) * between(1, 3, self._seed, About.LATE, index, time, 1)
+        return visible_at
 
     def _exists(self, report: Report, index: int, time: int) -> bool:
         return report.speaks_of_offline or self._life.is_online(index, time)
@@ -245,15 +245,15 @@ class Reports:
 
     def _reset_before(self, index: int, pair: int, at: float) -> float:
         """The last reset of a pair of counters: one in each slot, or one that was asked for."""
-        asked = self._changes.reset_before(index, at) if self._changes.resets else 0.0
+        ordered = self._changes.reset_before(index, at) if self._changes.resets else 0.0
         slot = _RESET_PERIODS * 600 * self._scale
         if self._options.liveliness == 0:
-            return max(asked, float(self._fleet.started(index)))
+            return max(ordered, float(self._fleet.started(index)))
         number = math.floor(at / slot)
         reset = (number + draw(self._seed, About.RESET, index, pair, number)) * slot
         if reset > at:
             reset = (number - 1 + draw(self._seed, About.RESET, index, pair, number - 1)) * slot
-        return max(asked, reset)
+        return max(ordered, reset)
 
     def _throughput(self, index: int, time: int, version: int) -> list[Json]:
         """Mbps per traffic class; a class that a product lacks is absent, and some have no values."""
@@ -267,8 +267,8 @@ class Reports:
                 load = draw(self._seed, About.VALUE, index, time, version, number, most)
                 value = round(most * load**3, 6) if is_up and traffic_class == "bestEffort" else 0.0
                 name = f"{traffic_class}{direction}"
-                shown = None if traffic_class == "assuredForwarding" else value
-                built.append(_indicator(name, shown, "Mbps", "gauge", "float"))
+                published = None if traffic_class == "assuredForwarding" else value
+                built.append(_indicator(name, published, "Mbps", "gauge", "float"))
         return built
 
 

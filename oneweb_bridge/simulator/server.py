@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from .answer import Answer, Asked, Refused, method_not_allowed
+from .answer import Answer, Refused, SimulatedRequest, method_not_allowed
 from .auth import TOKEN_PATH
+from .broken_answers import replacement, send_cut, send_slowly, spoiled
 from .clock import http_date
 from .control import PREFIX, control
 from .faults import REPLACING, SPOILING, Fault
 from .options import Options
 from .simulator import Simulator
-from .wreckage import replacement, send_cut, send_slowly, spoiled
 
 _WORTH_COMPRESSING = 1024
 _UNREADABLE = ("cut", "truncated", "not_utf8")
@@ -52,47 +52,47 @@ class _Handler:
         """Answer one request."""
         if request.path.startswith(PREFIX + "/"):
             return await control(self._simulator, request)
-        asked = await _asked(request)
+        simulated = await _simulated_request(request)
         fault = self._simulator.faults.take(request.path_qs)
         if fault is not None and fault.kind in REPLACING:
-            return await self._replaced(request, asked, fault)
-        answer = self._answer(asked, fault)
+            return await self._replaced(request, simulated, fault)
+        answer = self._answer(simulated, fault)
         is_harmed = fault is not None and fault.kind in SPOILING and answer.status in (200, 206)
-        self._remember(asked, answer, not (is_harmed and fault is not None and fault.kind in _UNREADABLE))
+        self._note_answer(simulated, answer, not (is_harmed and fault is not None and fault.kind in _UNREADABLE))
         return await self._send(request, answer, fault if is_harmed else None)
 
-    def _answer(self, asked: Asked, fault: Fault | None) -> Answer:
+    def _answer(self, simulated: SimulatedRequest, fault: Fault | None) -> Answer:
         """Gate first, then quota, then the API: a path is not even looked at without credentials."""
         simulator = self._simulator
         rates: dict[str, str] = {}
         try:
-            if asked.path == TOKEN_PATH and simulator.options.auth == "oauth2":
-                if asked.method != "POST":
+            if simulated.path == TOKEN_PATH and simulator.options.auth == "oauth2":
+                if simulated.method != "POST":
                     raise method_not_allowed()
-                return simulator.gate.grant(asked)
-            simulator.gate.check(asked)
+                return simulator.gate.grant(simulated)
+            simulator.gate.check(simulated)
             rates = simulator.quota.spend()
-            answer = simulator.api.answer(asked, fault)
+            answer = simulator.api.answer(simulated, fault)
         except Refused as refused:
             answer = refused.answer
         answer.headers = {**rates, **answer.headers}
         return answer
 
-    def _remember(self, asked: Asked, answer: Answer, complete: bool) -> None:
+    def _note_answer(self, simulated: SimulatedRequest, answer: Answer, complete: bool) -> None:
         simulator = self._simulator
-        simulator.note(asked, answer.status)
-        simulator.ledger.write(asked, answer, simulator.world.clock.now(), complete)
+        simulator.note(simulated, answer.status)
+        simulator.ledger.write(simulated, answer, simulator.world.clock.now(), complete)
 
-    async def _replaced(self, request: web.Request, asked: Asked, fault: Fault) -> web.StreamResponse:
+    async def _replaced(self, request: web.Request, simulated: SimulatedRequest, fault: Fault) -> web.StreamResponse:
         """Play a fault that needs no true answer."""
         if fault.kind == "hang":
-            self._simulator.note(asked, 0)
+            self._simulator.note(simulated, 0)
             await asyncio.sleep(fault.seconds)
             return _hung_up(request)
         status, body, headers = replacement(fault, request.path_qs)
         is_listing = fault.kind == "empty_list"
         answer = Answer(status, None, headers, [] if is_listing else None, 0, 0 if is_listing else None)
-        self._remember(asked, answer, complete=True)
+        self._note_answer(simulated, answer, complete=True)
         return web.Response(status=status, body=body, headers={**self._date(), **headers})
 
     async def _send(self, request: web.Request, answer: Answer, fault: Fault | None) -> web.StreamResponse:
@@ -119,9 +119,11 @@ class _Handler:
         return {"Date": http_date(self._simulator.world.clock.now())}
 
 
-async def _asked(request: web.Request) -> Asked:
+async def _simulated_request(request: web.Request) -> SimulatedRequest:
     url = str(request.url.with_query(None))
-    return Asked(request.method, request.path, dict(request.query), request.headers, url, await request.read())
+    return SimulatedRequest(
+        request.method, request.path, dict(request.query), request.headers, url, await request.read()
+    )
 
 
 def _hung_up(request: web.Request) -> web.Response:

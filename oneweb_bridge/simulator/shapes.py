@@ -153,7 +153,7 @@ def _with_roles(item: Json, shape: Shape) -> Json:
 
 def _product(item: Json, shape: Shape) -> list[Json]:
     item = _with_roles(item, shape)
-    named = [_characteristic(one, shape) for one in item.get("characteristic", ())]
+    named = [_characteristic(characteristic, shape) for characteristic in item.get("characteristic", ())]
     if shape.product_link != "realizing_resource":
         terminals = item.pop("realizingResource", [])
         if shape.product_link == "characteristic":
@@ -166,10 +166,17 @@ def _product(item: Json, shape: Shape) -> list[Json]:
     return [item]
 
 
-def _characteristic(one: Json, shape: Shape) -> Json:
-    if one["value"] == "Unlimited":
-        one = {**one, "value": {"text": "Unlimited", "null": None, "minus_one": "-1"}[shape.unlimited]}
-    return {**one, "name": CHARACTERISTICS[one["name"]]} if shape.names == "other" else one
+def _characteristic(characteristic: Json, shape: Shape) -> Json:
+    if characteristic["value"] == "Unlimited":
+        characteristic = {
+            **characteristic,
+            "value": {"text": "Unlimited", "null": None, "minus_one": "-1"}[shape.unlimited],
+        }
+    return (
+        {**characteristic, "name": CHARACTERISTICS[characteristic["name"]]}
+        if shape.names == "other"
+        else characteristic
+    )
 
 
 # usage
@@ -216,25 +223,25 @@ def _counter_rows(report: Json, bucket: Json) -> list[Json]:
 def _report(item: Json, shape: Shape) -> list[Json]:
     measured = [
         {
-            "timestamp": _timestamp(one["timestamp"], shape),
-            "performanceIndicator": _indicators(one["performanceIndicator"], shape),
+            "timestamp": _timestamp(measurement["timestamp"], shape),
+            "performanceIndicator": _indicators(measurement["performanceIndicator"], shape),
         }
-        for one in item["measurement"]
+        for measurement in item["measurement"]
     ]
     if shape.indicators == "list":
         return [{**item, "measurement": measured}]
     flat = [
         {
-            "timestamp": one["timestamp"],
-            **{each["name"]: each["value"] for each in one["performanceIndicator"]},
+            "timestamp": measurement["timestamp"],
+            **{each["name"]: each["value"] for each in measurement["performanceIndicator"]},
         }
-        for one in measured
+        for measurement in measured
     ]
     if shape.indicators == "flat":
         return [{**item, "measurement": flat}]
     rest = {name: value for name, value in item.items() if name != "measurement"}
-    columns = list(dict.fromkeys(["timestamp", *(name for one in flat for name in one)]))
-    return [{**rest, "columns": columns, "rows": [[one.get(name) for name in columns] for one in flat]}]
+    columns = list(dict.fromkeys(["timestamp", *(name for measurement in flat for name in measurement)]))
+    return [{**rest, "columns": columns, "rows": [[measurement.get(name) for name in columns] for measurement in flat]}]
 
 
 def _timestamp(text: str, shape: Shape) -> Any:
@@ -242,21 +249,21 @@ def _timestamp(text: str, shape: Shape) -> Any:
 
 
 def _indicators(indicators: list[Json], shape: Shape) -> list[Json]:
-    by_name = {one["name"]: one for one in indicators}
+    by_name = {indicator["name"]: indicator for indicator in indicators}
     if shape.signal == "swapped" and "rsrp" in by_name and "rssi" in by_name:
         levels = by_name["rsrp"]["value"], by_name["rssi"]["value"]
         by_name["rssi"], by_name["rsrp"] = (
             {**by_name[name], "value": level} for name, level in zip(("rssi", "rsrp"), levels, strict=True)
         )
-    return [_indicator(by_name[one["name"]], shape) for one in indicators]
+    return [_indicator(by_name[indicator["name"]], shape) for indicator in indicators]
 
 
-def _indicator(one: Json, shape: Shape) -> Json:
-    name, value = one["name"], one["value"]
-    changed = dict(one)
-    if shape.throughput_unit == "bps" and one["indicatorUnit"] == "Mbps":
+def _indicator(indicator: Json, shape: Shape) -> Json:
+    name, value = indicator["name"], indicator["value"]
+    changed = dict(indicator)
+    if shape.throughput_unit == "bps" and indicator["indicatorUnit"] == "Mbps":
         changed |= {"value": None if value is None else round(value * 1e6), "indicatorUnit": "bps"}
-    if shape.traffic_unit == "MB" and one["indicatorUnit"] == "B":
+    if shape.traffic_unit == "MB" and indicator["indicatorUnit"] == "B":
         changed |= {"value": value / 1e6, "indicatorUnit": "MB", "indicatorType": "float"}
     if shape.link_metrics == "other" and name in LINK_METRICS:
         other, unit, factor = LINK_METRICS[name]

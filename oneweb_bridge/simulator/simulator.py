@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from .answer import Asked
+from .answer import SimulatedRequest
 from .api import Api
 from .auth import Gate, Quota
 from .clock import rfc3339
@@ -88,11 +88,11 @@ class Simulator:
         """How often each path was asked for, and the last 100 requests without their credentials."""
         return {"counts": dict(self._counts), "total": self._counts.total(), "last": list(self._last)}
 
-    def note(self, asked: Asked, status: int) -> None:
+    def note(self, request: SimulatedRequest, status: int) -> None:
         """Remember a request; status 0 is one that was never answered."""
-        query = {name: value for name, value in asked.query.items() if "secret" not in name and "token" not in name}
-        self._counts[asked.path] += 1
-        self._last.append({"method": asked.method, "path": asked.path, "query": query, "status": status})
+        query = {name: value for name, value in request.query.items() if "secret" not in name and "token" not in name}
+        self._counts[request.path] += 1
+        self._last.append({"method": request.method, "path": request.path, "query": query, "status": status})
 
 
 def _converted(members: Json) -> Fault:

@@ -78,8 +78,8 @@ class Usage:
     def cycle(self, at: float) -> Cycle:
         """The cycle around a time, begun anew by the last rollover that was asked for."""
         cycle = cycle_at(at, self._length)
-        asked = max((when for when in self._changes.rollovers if when <= at), default=0.0)
-        return Cycle(max(cycle.begin, asked), cycle.end)
+        rollover = max((when for when in self._changes.rollovers if when <= at), default=0.0)
+        return Cycle(max(cycle.begin, rollover), cycle.end)
 
     def used(self, index: int, at: float) -> float:
         """GB used since the cycle began; grows, faster by day."""
@@ -131,7 +131,7 @@ class Usage:
         common = {"consumptionPeriod": period, "product": product, "user": user}
         built["bucketBalance"] = [_balance(used, entitlement, period)]
         counted = [*_global_counters(used, entitlement, plan), *shares]
-        built["bucketCounter"] = [_counter(*one, common) for one in counted]
+        built["bucketCounter"] = [_counter(*counter, common) for counter in counted]
         if plan.is_pooled:
             built["sharedAllowance"] = self._sub_pool(index)
         return built

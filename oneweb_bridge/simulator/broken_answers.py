@@ -101,8 +101,8 @@ async def send_slowly(
 
 def _big(size: int) -> bytes:
     """Valid JSON of about that size: an array of objects."""
-    one = b'{"id":"' + b"9" * 80 + b'"},'
-    return b"[" + (one * (size // len(one) + 1))[:-1] + b"]"
+    record = b'{"id":"' + b"9" * 80 + b'"},'
+    return b"[" + (record * (size // len(record) + 1))[:-1] + b"]"
 
 
 def _bomb(size: int) -> bytes:
