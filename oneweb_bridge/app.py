@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from oneweb_bridge import CONTRACT, __version__, systemd
 from oneweb_bridge.api.client import ApiClient, open_api
 from oneweb_bridge.clock import SYSTEM, Clock
+from oneweb_bridge.commands.decode import time_range
 from oneweb_bridge.commands.executor import BrokerRequests, Executor
 from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.config.masks import Masks
@@ -115,6 +116,9 @@ async def run(
             config=lambda: parts.config,
             clock=clock,
             steady=parts.store.steady,
+            database=parts.path,
+            trends=path_of(config),
+            time_range=time_range,
         )
         live = assembly.add_reading(console, sources, parts.store.growth)
         executor = Executor(

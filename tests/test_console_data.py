@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -42,6 +43,11 @@ class Api:
         async with self._session.get(f"{self.url}/api/v1/{path}") as answer:
             assert answer.status == status, await answer.text()
             return await answer.json()
+
+    async def text(self, path: str) -> str:
+        async with self._session.get(f"{self.url}/api/v1/{path}") as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.text()
 
 
 @contextlib.asynccontextmanager
@@ -112,6 +118,78 @@ async def test_answers_are_what_is_published(world: harness.World) -> None:
             assert (await api.get(path, 400))["error"]
         for path in ("events?before=x", "events?limit=1&limit=2", "events?entity=call", "alerts?entity=terminal"):
             assert (await api.get(path, 400))["error"]
+
+
+async def test_series_are_the_samples_that_were_published(world: harness.World) -> None:
+    """Each sample that was published stands once in the lines, and in the CSV as `history` writes it."""
+    async with harness.recording(world.port) as recorder, asking(world, recorder) as api:
+        imei = world.api.truth("terminals")[0]["id"]
+        where = {"entity": "terminal", "id": imei, "report": "signal_quality", "since": "2025-06-01T00:00:00Z"}
+        below = f"oneweb/terminal/{imei}"
+        published = {
+            sample["ts"]: sample
+            for kind in ("metric", "history")
+            for sample in recorder.on(f"{below}/{kind}/signal_quality")
+        }
+        until = {**where, "until": str(max(published) + 1)}
+        series = await api.get(f"series?{urlencode(until)}")
+        assert series["t"] == sorted(published)
+        assert (series["source"], series["lateness"]) == ("samples", 120.0)
+        lines = {line["name"]: line for line in series["series"]}
+        assert {name: line["unit"] for name, line in lines.items()} == {
+            "rsrp_dbm": "dBm",
+            "rssi_dbm": "dBm",
+            "sinr_db": "dB",
+        }
+        for name, line in lines.items():
+            assert line["v"] == [published[ts].get(name) for ts in series["t"]]
+        traffic = await api.get(f"series?{urlencode({**until, 'report': 'traffic', 'names': 'cnx_tx_bytes'})}")
+        assert [(line["name"], line["unit"], line["kind"]) for line in traffic["series"]] == [
+            ("cnx_tx_bytes", "B/s", "cumulative")
+        ]
+        assert await api.text(f"series.csv?{urlencode(until)}") == await history(world, imei, until)
+        some = (await api.text(f"series.csv?{urlencode({**until, 'names': 'sinr_db'})}")).splitlines()
+        assert len(some) == 1 + len(published)
+        bucket = (await api.get(f"terminals/{imei}"))["buckets"][0]["bucket_id"]
+        names = {**until, "entity": "usage", "id": bucket, "report": "usage", "names": "used_gb", "until": "0s"}
+        usage = await api.get(f"series?{urlencode(names)}")
+        assert len(usage["t"]) >= 1
+
+        for changes, status in (
+            ({"id": "nobody"}, 404),
+            ({"report": "throughput"}, 400),
+            ({"report": "nothing"}, 400),
+            ({"entity": "site"}, 400),
+            ({"names": "sinr_db,volume"}, 400),
+            ({"points": "9"}, 400),
+            ({"points": "10001"}, 400),
+            ({"as": "mean"}, 400),
+            ({"since": "yesterday"}, 400),
+            ({"until": "2024-01-01T00:00:00Z"}, 400),
+            ({"id": ""}, 400),
+        ):
+            for name in ("series", "series.csv") if "names" not in changes else ("series",):
+                assert (await api.get(f"{name}?{urlencode({**where, **changes})}", status))["error"]
+
+
+async def history(world: harness.World, imei: str, where: dict[str, str]) -> str:
+    """What `history --csv` prints of the same span."""
+    code, out, _ = await harness.command(
+        "history",
+        "-c",
+        str(world.directory / "bridge.yaml"),
+        "--imei",
+        imei,
+        "--report",
+        where["report"],
+        "--since",
+        where["since"],
+        "--until",
+        where["until"],
+        "--csv",
+    )
+    assert code == 0
+    return out
 
 
 # ── from a database that a test fills ──────────────────────────────────────────────────────────

@@ -77,6 +77,7 @@ LIBRARIES = {
         "web.console",
         "web.data",
         "web.health",
+        "web.series_routes",
         "web.server",
         "web.streaming",
     },

@@ -26,8 +26,12 @@ async def decode_body(request: web.Request, form: type[Body]) -> Body:
 
 
 def json_response(value: object, status: int = 200) -> web.Response:
-    """A value as JSON; a long one is compressed where the client takes that, in a thread of its own."""
-    body = encode(value)
+    """A value as JSON."""
+    return json_bytes_response(encode(value), status)
+
+
+def json_bytes_response(body: bytes, status: int = 200) -> web.Response:
+    """JSON that is encoded; where it is long and the client takes that, it is compressed in a thread of its own."""
     response = web.Response(
         body=body, status=status, content_type="application/json", zlib_executor_size=COMPRESS_FROM_BYTES
     )

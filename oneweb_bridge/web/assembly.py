@@ -8,6 +8,7 @@ from oneweb_bridge.web.console import Console
 from oneweb_bridge.web.data import DataRoutes, Sources
 from oneweb_bridge.web.live import LiveStream
 from oneweb_bridge.web.payloads import CallResult, RequestResult
+from oneweb_bridge.web.series_routes import SeriesRoutes
 from oneweb_bridge.web.streaming import LiveRoute
 
 
@@ -15,7 +16,10 @@ def add_reading(console: Console, sources: Sources, growth: JournalGrowth) -> Li
     """Adds the routes that give data. Returns the live stream, which is still to be run."""
     data = DataRoutes(sources)
     live = LiveStream(sources.queries, sources.tree, growth, data.bridge)
-    console.add(*data.routes(), *LiveRoute(live, console.headers, console.is_still_signed_in).routes())
+    series = SeriesRoutes(sources, console.headers)
+    console.add(
+        *data.routes(), *series.routes(), *LiveRoute(live, console.headers, console.is_still_signed_in).routes()
+    )
     return live
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.status import Info
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poller import Poller
-from oneweb_bridge.store.errors import StoreDamaged, StoreUnavailable
+from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from oneweb_bridge.store.query_thread import QueryThread
 from oneweb_bridge.store.reading import EventFilter, Queries
 from oneweb_bridge.web import calls, fleet, views
@@ -37,6 +38,10 @@ _READERS: dict[str, Callable[[Queries, str], Any]] = {
 }
 
 
+TimeRange = Callable[[str | float | None, str | float | None, float], tuple[int, int]]
+"""Understands `since` and `until`, given the seconds since the epoch; gives ms. Raises ValueError."""
+
+
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
     """What the console shows of a running bridge."""
 
@@ -48,6 +53,9 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     config: Callable[[], Config]
     clock: Clock
     steady: SteadyTime
+    database: Path
+    trends: Path
+    time_range: TimeRange
 
 
 class DataRoutes:
@@ -128,11 +136,11 @@ class DataRoutes:
     async def _send_events(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, "before", "limit", "entity", "id", "kind")
         wanted = EventFilter(
-            before=_number(query, "before", None, 1, 1 << 62),
-            limit=_number(query, "limit", PAGE, 1, MAX_PAGE) or PAGE,
-            entity=_choice(query, "entity", ENTITIES),
+            before=read_number(query, "before", None, 1, 1 << 62),
+            limit=read_number(query, "limit", PAGE, 1, MAX_PAGE) or PAGE,
+            entity=read_choice(query, "entity", ENTITIES),
             id=query.get("id"),
-            kind=_choice(query, "kind", KINDS),
+            kind=read_choice(query, "kind", KINDS),
         )
         return json_response(
             await self._queries.run(lambda queries: views.read_events(queries, self._sources.tree, wanted))
@@ -140,7 +148,10 @@ class DataRoutes:
 
     async def _send_alerts(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, "before", "limit", "kind")
-        before, limit = _number(query, "before", None, 1, 1 << 62), _number(query, "limit", PAGE, 1, MAX_PAGE) or PAGE
+        before, limit = (
+            read_number(query, "before", None, 1, 1 << 62),
+            read_number(query, "limit", PAGE, 1, MAX_PAGE) or PAGE,
+        )
         kind = query.get("kind")
         return json_response(await self._queries.run(lambda queries: views.read_alerts(queries, before, kind, limit)))
 
@@ -153,6 +164,8 @@ def answers_unavailable(handler: Callable[[web.Request], Awaitable[web.StreamRes
             return await handler(request)
         except StoreUnavailable as error:
             return refuse(Refusal(503, f"the database cannot be read now: {error}", RETRY_AFTER_S))
+        except StoreError as error:
+            return refuse(Refusal(503, str(error)))
         except StoreDamaged:
             return refuse(Refusal(503, "the database is damaged: stop the bridge and put a backup in its place"))
 
@@ -173,7 +186,8 @@ def read_query(request: web.Request, *known: str) -> Mapping[str, str]:
     return dict(request.query)
 
 
-def _number(query: Mapping[str, str], name: str, default: int | None, least: int, most: int) -> int | None:
+def read_number(query: Mapping[str, str], name: str, default: int | None, least: int, most: int) -> int | None:
+    """A parameter that is a whole number within bounds. Raises BadRequest."""
     text = query.get(name)
     if text is None:
         return default
@@ -182,7 +196,8 @@ def _number(query: Mapping[str, str], name: str, default: int | None, least: int
     return int(text)
 
 
-def _choice(query: Mapping[str, str], name: str, known: tuple[str, ...]) -> str | None:
+def read_choice(query: Mapping[str, str], name: str, known: tuple[str, ...]) -> str | None:
+    """A parameter that is one of a few words; None without it. Raises BadRequest."""
     value = query.get(name)
     if value is not None and value not in known:
         raise BadRequest(f"{name}: expected one of {', '.join(known)}")
