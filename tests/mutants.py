@@ -1329,6 +1329,20 @@ TABLE = (
         "test_poll_runner.py -k removed_terminal",
     ),
     Mutant(
+        "a sample with other values marks its device",
+        "store/batch_writer.py",
+        "                    self._dirty_devices.add((n.entity, n.id))\n",
+        "                    pass\n",
+        "test_announcer.py",
+    ),
+    Mutant(
+        "a sample that is not the newest has a stream",
+        "store/batch_writer.py",
+        "(s.entity, s.report, s.id)) not in written]",
+        "(s.entity, s.report, s.id)) in written]",
+        "test_store.py",
+    ),
+    Mutant(
         "what was seen of a removed id stays",
         "store/batch_writer.py",
         "UPDATE newest SET doc = '', seq = 0, letters = '' WHERE",

@@ -69,7 +69,9 @@ class Vendor:
         end = parse_rfc3339(params["endDateTime"]) if "endDateTime" in params else math.inf
         ids = (of,) if of in self.ids else self.ids
         if of in self.unknown:
-            raise NotFound(f"{path} answered 404")
+            error = NotFound(f"{path} answered 404")
+            error.status = 404
+            raise error
         if params.get("offset", "0") == "0":
             self.asked.append((begin, end, of))
         first = params.get("offset", "0") == "0"
