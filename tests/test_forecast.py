@@ -31,8 +31,10 @@ def made(amounts: list[tuple[int, float]], **changes: Any) -> Forecast:
     return make_forecast("B", amounts, Allowance(**(known | {"increment": 30.0} | changes)))
 
 
-def figures(said: Forecast) -> list[float]:
-    return [value for value in (said.used_at_end_p10_gb, said.used_at_end_p50_gb, said.used_at_end_p90_gb) if value]
+def figures(result: Forecast) -> list[float]:
+    return [
+        value for value in (result.used_at_end_p10_gb, result.used_at_end_p50_gb, result.used_at_end_p90_gb) if value
+    ]
 
 
 # ── what is said ───────────────────────────────────────────────────────────────────────────────
@@ -40,14 +42,14 @@ def figures(said: Forecast) -> list[float]:
 
 def test_equal_days_go_on_as_they_are() -> None:
     """Ten days of 10 GB, 21 to go: about 310 GB at the end, exhausted on the day before the last, at most one block."""
-    said = made(level(10))
+    result = made(level(10))
 
-    assert said.status == "ok"
-    assert said.used_at_end_p50_gb == pytest.approx(310, abs=5)
-    assert str(said.exhausted_p50).startswith(("2025-12-30", "2025-12-31"))
-    assert said.overage_p50_blocks == 1
-    assert (said.days_used, said.used_gb, said.entitlement_gb) == (10.0, 100.0, 300.0)
-    assert (said.cycle_end, said.time) == ("2026-01-01T00:00:00Z", "2025-12-11T00:00:00.000Z")
+    assert result.status == "ok"
+    assert result.used_at_end_p50_gb == pytest.approx(310, abs=5)
+    assert str(result.exhausted_p50).startswith(("2025-12-30", "2025-12-31"))
+    assert result.overage_p50_blocks == 1
+    assert (result.days_used, result.used_gb, result.entitlement_gb) == (10.0, 100.0, 300.0)
+    assert (result.cycle_end, result.time) == ("2026-01-01T00:00:00Z", "2025-12-11T00:00:00.000Z")
 
 
 def test_band_has_its_order_and_narrows() -> None:
@@ -63,11 +65,11 @@ def test_band_has_its_order_and_narrows() -> None:
 def test_date_and_use_at_the_end_agree() -> None:
     """A date is there exactly when the quantile of the use at the end reaches the allowance, blocks too."""
     for limit in range(150, 500, 10):
-        said = made(level(10), limit=float(limit))
-        low, middle, high = figures(said)
-        dates = (said.exhausted_p90, said.exhausted_p50, said.exhausted_p10)
+        result = made(level(10), limit=float(limit))
+        low, middle, high = figures(result)
+        dates = (result.exhausted_p90, result.exhausted_p50, result.exhausted_p10)
         assert [date is not None for date in dates] == [use >= limit for use in (low, middle, high)]
-        blocks = (said.overage_p10_blocks, said.overage_p50_blocks, said.overage_p90_blocks)
+        blocks = (result.overage_p10_blocks, result.overage_p50_blocks, result.overage_p90_blocks)
         assert blocks == tuple(max(0, math.ceil((use - limit) / 30)) for use in (low, middle, high))
 
 
@@ -109,12 +111,12 @@ def test_forecast_is_the_same_for_the_same_past() -> None:
 def test_exhausted_allowance_says_since_when() -> None:
     """What is used up has one date, in the past, and is certain; blocks go on growing."""
     reached = (MONDAY + 9) * DAY_MS
-    said = made(level(10), used=310.0, reached=reached, blocks=1)
+    result = made(level(10), used=310.0, reached=reached, blocks=1)
 
-    assert said.exhausted_p10 == said.exhausted_p50 == said.exhausted_p90 == "2025-12-10T00:00:00Z"
-    assert said.exhaustion_probability_pct == 100.0
-    assert said.overage_p10_blocks is not None
-    assert said.overage_p10_blocks > 1
+    assert result.exhausted_p10 == result.exhausted_p50 == result.exhausted_p90 == "2025-12-10T00:00:00Z"
+    assert result.exhaustion_probability_pct == 100.0
+    assert result.overage_p10_blocks is not None
+    assert result.overage_p10_blocks > 1
 
 
 def test_blocks_are_never_fewer_than_are_used() -> None:
@@ -123,18 +125,18 @@ def test_blocks_are_never_fewer_than_are_used() -> None:
 
 
 def test_no_blocks_without_their_size() -> None:
-    """Without an overage increment nothing is said of blocks."""
-    said = made(level(10), increment=None)
+    """Without an overage increment nothing is result of blocks."""
+    result = made(level(10), increment=None)
 
-    assert (said.overage_p10_blocks, said.overage_p50_blocks, said.overage_p90_blocks) == (None, None, None)
+    assert (result.overage_p10_blocks, result.overage_p50_blocks, result.overage_p90_blocks) == (None, None, None)
 
 
 def test_days_without_use_say_little() -> None:
-    """Three days of nothing: nothing more is expected, and it is said how little that means."""
-    said = made(level(3, 0.0))
+    """Three days of nothing: nothing more is expected, and it is result how little that means."""
+    result = made(level(3, 0.0))
 
-    assert figures(said) == [100.0, 100.0, 100.0]
-    assert (said.exhausted_p10, said.exhaustion_probability_pct, said.confidence) == (None, 0.0, "low")
+    assert figures(result) == [100.0, 100.0, 100.0]
+    assert (result.exhausted_p10, result.exhaustion_probability_pct, result.confidence) == (None, 0.0, "low")
 
 
 @pytest.mark.parametrize(
@@ -155,11 +157,11 @@ def test_without_enough_data_only_that_is_said(
     amounts: list[tuple[int, float]], changes: dict[str, Any], status: str
 ) -> None:
     """No figures without three full days, an allowance, a use or an end to come, and none of an unlimited one."""
-    said = made(amounts, **changes)
+    result = made(amounts, **changes)
 
-    assert said.status == status
-    assert (said.used_at_end_p50_gb is not None) == (status == "ok")
-    assert (said.confidence is not None) == (status == "ok")
+    assert result.status == status
+    assert (result.used_at_end_p50_gb is not None) == (status == "ok")
+    assert (result.confidence is not None) == (status == "ok")
 
 
 @given(
@@ -177,18 +179,18 @@ def test_any_past_gives_a_band_in_its_order(
         day += 1 + gap
         amounts.append((day, amount))
     now = (day + 1) * DAY_MS
-    found = look_ahead(fit(amounts), used, limit, (now, now + ahead))
+    outlook = look_ahead(fit(amounts), used, limit, (now, now + ahead))
 
-    assert used <= found.used_at_end.p10 <= found.used_at_end.p50 <= found.used_at_end.p90 < math.inf
-    assert 0.0 <= found.probability_pct <= 100.0
-    dates = [date for date in found.exhausted if date is not None]
+    assert used <= outlook.used_at_end.p10 <= outlook.used_at_end.p50 <= outlook.used_at_end.p90 < math.inf
+    assert 0.0 <= outlook.probability_pct <= 100.0
+    dates = [date for date in outlook.exhausted if date is not None]
     assert dates == sorted(dates)
     assert all(now <= date <= now + ahead for date in dates)
 
 
 @given(st.floats(-4.0, 4.0), st.floats(2.0, 60.0))
 def test_stretched_quantile_is_undone(z: float, days: float) -> None:
-    """The probability is found by the same stretch as the quantiles."""
+    """The probability is outlook by the same stretch as the quantiles."""
     stretch, unstretch = forecast._stretch, forecast._unstretch
 
     assert unstretch(stretch(z, days), days) == pytest.approx(z, abs=1e-6)

@@ -21,7 +21,7 @@ NOON = DAY * DAY_MS + 12 * HOUR
 END = "2026-01-01T00:00:00Z"
 
 
-def said(ts: int = NOON, **changes: Any) -> Forecast:
+def forecast_at(ts: int = NOON, **changes: Any) -> Forecast:
     figures: dict[str, Any] = {
         "status": "ok",
         "cycle_end": END,
@@ -45,7 +45,7 @@ def said(ts: int = NOON, **changes: Any) -> Forecast:
 )
 def test_other_status_or_cycle_is_published_at_once(changes: dict[str, Any]) -> None:
     """Even a minute after the last one."""
-    assert is_due(said(), said(NOON + 60_000, **changes))
+    assert is_due(forecast_at(), forecast_at(NOON + 60_000, **changes))
 
 
 @pytest.mark.parametrize(
@@ -63,21 +63,21 @@ def test_other_status_or_cycle_is_published_at_once(changes: dict[str, Any]) -> 
 )
 def test_figures_are_published_when_they_have_moved(changes: dict[str, Any], due: bool) -> None:
     """p50 by more than 1 % of the entitlement, a date by more than 6 hours, blocks; at most once an hour."""
-    assert is_due(said(), said(NOON + HOUR, **changes)) is due
-    assert not is_due(said(), said(NOON + HOUR - 1, **changes))
+    assert is_due(forecast_at(), forecast_at(NOON + HOUR, **changes)) is due
+    assert not is_due(forecast_at(), forecast_at(NOON + HOUR - 1, **changes))
 
 
 def test_first_report_of_a_day_is_published() -> None:
-    """Once a UTC day it is said where it stands, by the time of the reports."""
-    assert not is_due(said(), said(NOON + 12 * HOUR - 1))
-    assert is_due(said(), said(NOON + 12 * HOUR))
-    assert is_due(said(NOON + 365 * 24 * HOUR), said()), "the one before had a wrong time"
+    """Once a UTC day it is stated where it stands, by the time of the reports."""
+    assert not is_due(forecast_at(), forecast_at(NOON + 12 * HOUR - 1))
+    assert is_due(forecast_at(), forecast_at(NOON + 12 * HOUR))
+    assert is_due(forecast_at(NOON + 365 * 24 * HOUR), forecast_at()), "the one before had a wrong time"
 
 
 def test_nothing_is_published_again_after_a_restart() -> None:
     """What was published last comes from the records: the same report gives nothing."""
-    assert is_due(None, said())
-    assert not is_due(said(), said())
+    assert is_due(None, forecast_at())
+    assert not is_due(forecast_at(), forecast_at())
 
 
 # ── a poll ─────────────────────────────────────────────────────────────────────────────────────

@@ -52,7 +52,7 @@ async def forecasts(b: Bench) -> dict[str, Forecast]:
 
 async def published(b: Bench) -> list[dict[str, Any]]:
     """The forecasts that came since the last look."""
-    return [said.body for said in await b.news() if said.what == "forecast"]
+    return [each.body for each in await b.news() if each.what == "forecast"]
 
 
 def usage(sim: Simulator) -> dict[str, dict[str, Any]]:
@@ -63,31 +63,31 @@ def usage(sim: Simulator) -> dict[str, dict[str, Any]]:
 async def test_every_bucket_has_a_forecast_from_the_first_poll_on(tmp_path: Path) -> None:
     """Before three full days there are no figures; what has no limit says so at once."""
     async with bench(tmp_path) as b:
-        found = await forecasts(b)
+        by_bucket = await forecasts(b)
         stored = {row[0]: json.loads(row[1]) for row in await b.rows("SELECT id, doc FROM record WHERE kind = 'usage'")}
 
-        assert found.keys() == usage(b.sim).keys()
-        for id, said in found.items():
+        assert by_bucket.keys() == usage(b.sim).keys()
+        for id, each in by_bucket.items():
             unlimited = stored[id]["remaining_unlimited"]
-            assert said.status == ("unlimited" if unlimited else "not_enough_data")
-            assert said.used_at_end_p50_gb is None
-            assert said.time == stored[id]["time"]
-            assert said.product_id == stored[id]["product_id"]
+            assert each.status == ("unlimited" if unlimited else "not_enough_data")
+            assert each.used_at_end_p50_gb is None
+            assert each.time == stored[id]["time"]
+            assert each.product_id == stored[id]["product_id"]
 
 
 async def test_figures_come_with_the_third_full_day(tmp_path: Path) -> None:
     """From then on there is a band around what will be used, and the price of a block is beside it."""
     async with bench(tmp_path) as b:
         await watch(b, 2.75)
-        assert {said.status for said in (await forecasts(b)).values()} == {"unlimited", "not_enough_data"}
+        assert {each.status for each in (await forecasts(b)).values()} == {"unlimited", "not_enough_data"}
         await watch(b, 0.5)
-        found = {id: said for id, said in (await forecasts(b)).items() if said.status != "unlimited"}
+        by_bucket = {id: each for id, each in (await forecasts(b)).items() if each.status != "unlimited"}
 
-    assert found
-    for said in found.values():
-        assert (said.status, said.days_used) == ("ok", 3.0)
-        assert (said.cycle_end, said.overage_price, said.overage_currency) == ("2025-12-01T00:00:00Z", 90.0, "EUR")
-        band = (said.used_gb, said.used_at_end_p10_gb, said.used_at_end_p50_gb, said.used_at_end_p90_gb)
+    assert by_bucket
+    for each in by_bucket.values():
+        assert (each.status, each.days_used) == ("ok", 3.0)
+        assert (each.cycle_end, each.overage_price, each.overage_currency) == ("2025-12-01T00:00:00Z", 90.0, "EUR")
+        band = (each.used_gb, each.used_at_end_p10_gb, each.used_at_end_p50_gb, each.used_at_end_p90_gb)
         assert list(band) == sorted(band, key=lambda use: use or 0.0)
 
 
@@ -96,10 +96,10 @@ async def test_forecast_holds_against_what_comes(tmp_path: Path) -> None:
     kinds = "office,steady,vessel,bursty,shift,growth,walk"
     async with bench(tmp_path, usage=kinds, terminals=100) as b:
         await watch(b, 15, 12 * HOUR)
-        found = {id: said for id, said in (await forecasts(b)).items() if said.status == "ok"}
+        by_bucket = {id: each for id, each in (await forecasts(b)).items() if each.status == "ok"}
         b.sim.advance(15 * DAY - 15)
         used = {id: bucket["bucketCounter"][0]["value"]["amount"] for id, bucket in usage(b.sim).items()}
-    bands = [(said.used_at_end_p10_gb or 0, used[id], said.used_at_end_p90_gb or 0) for id, said in found.items()]
+    bands = [(each.used_at_end_p10_gb or 0, used[id], each.used_at_end_p90_gb or 0) for id, each in by_bucket.items()]
     held = sum(low <= truth <= high for low, truth, high in bands)
 
     assert len(bands) > 40
@@ -119,7 +119,7 @@ async def test_quiet_bucket_has_days_of_nothing(tmp_path: Path) -> None:
         await b.poll("usage_consumption")
         await b.news()
         await watch(b, 5)
-        shown = [said for said in await b.news() if said.what == "usage" and said.name == id]
+        shown = [each for each in await b.news() if each.what == "usage" and each.name == id]
         days = json.loads((await b.rows("SELECT body FROM usage_days WHERE id = ?", id))[0][0])["days"]
 
     assert shown == []
@@ -139,19 +139,21 @@ async def test_pool_is_forecast_as_one(tmp_path: Path) -> None:
     """The members of a pool have the same figures, those of the pool, each on its own topic."""
     async with bench(tmp_path) as b:
         await watch(b, 4)
-        found = await forecasts(b)
+        by_bucket = await forecasts(b)
         shared = {id: bucket["sharedAllowance"]["id"] for id, bucket in usage(b.sim).items() if bucket["isShared"]}
-        pools = {pool: [found[id] for id, other in shared.items() if other == pool] for pool in set(shared.values())}
+        pools = {
+            pool: [by_bucket[id] for id, other in shared.items() if other == pool] for pool in set(shared.values())
+        }
         left = {id: bucket["bucketBalance"][0]["remainingValue"]["amount"] for id, bucket in usage(b.sim).items()}
 
     assert max(len(members) for members in pools.values()) > 1
     for pool, members in pools.items():
-        same = {msgspec.structs.replace(said, bucket_id="", product_id=None) for said in members}
+        same = {msgspec.structs.replace(each, bucket_id="", product_id=None) for each in members}
         assert len(same) == 1
-        (said,) = same
-        assert said.shared_allowance_id == pool
-        assert said.used_gb == pytest.approx(float(said.entitlement_gb or 0) - left[members[0].bucket_id], abs=0.01)
-    assert all(found[id].shared_allowance_id is None for id in found.keys() - shared.keys())
+        (each,) = same
+        assert each.shared_allowance_id == pool
+        assert each.used_gb == pytest.approx(float(each.entitlement_gb or 0) - left[members[0].bucket_id], abs=0.01)
+    assert all(by_bucket[id].shared_allowance_id is None for id in by_bucket.keys() - shared.keys())
 
 
 async def test_restart_alone_publishes_nothing(tmp_path: Path) -> None:
@@ -173,8 +175,8 @@ async def test_restart_alone_publishes_nothing(tmp_path: Path) -> None:
             assert await published(b) == []
             assert await forecasts(b) == before
             await watch(b, 0.5)
-            assert {said.days_used for said in (await forecasts(b)).values()} == {4.0} | {
-                said.days_used + 1 for said in before.values() if said.status == "unlimited"
+            assert {each.days_used for each in (await forecasts(b)).values()} == {4.0} | {
+                each.days_used + 1 for each in before.values() if each.status == "unlimited"
             }
 
 
@@ -189,9 +191,9 @@ async def test_forecast_is_cleared_with_its_usage(tmp_path: Path) -> None:
         b.sim.world.changes.revision += 1
         await b.news()
         await watch(b, 1.5)
-        clears = [said for said in await b.news() if said.what == "clear"]
+        clears = [each for each in await b.news() if each.what == "clear"]
 
-        assert [(said.entity, said.id, said.name, said.body) for said in clears] == [
+        assert [(each.entity, each.id, each.name, each.body) for each in clears] == [
             ("product", product, id, ["usage", "forecast"])
         ]
         assert id not in await forecasts(b)
@@ -202,14 +204,15 @@ async def test_forecasts_that_are_switched_off_are_cleared(tmp_path: Path) -> No
     """With the next poll of usage nothing of them is retained; the usage stays."""
     async with bench(tmp_path) as b:
         count = len(await forecasts(b))
-        with_forecasts(b, ForecastSettings(enabled=False))
+        forecaster = with_forecasts(b)
+        forecaster.reconfigure(ForecastSettings(enabled=False))
         await b.news()
         await watch(b, 0.25)
         news = await b.news()
         await watch(b, 0.25)
 
-        assert [said.body for said in news if said.what == "clear"] == [["forecast"]] * count
-        assert [said for said in await b.news() if said.what in ("clear", "forecast")] == []
+        assert [each.body for each in news if each.what == "clear"] == [["forecast"]] * count
+        assert [each for each in await b.news() if each.what in ("clear", "forecast")] == []
         assert await forecasts(b) == {}
 
 
@@ -218,7 +221,7 @@ async def test_alert_is_in_the_journal_once_a_cycle(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.news()
         await watch(b, 29)
-        alerts = [said.body for said in await b.news() if said.what == "alert"]
+        alerts = [each.body for each in await b.news() if each.what == "alert"]
         exhausted = {s.shared_allowance_id or s.product_id for s in (await forecasts(b)).values() if s.exhausted_p50}
 
     assert exhausted
@@ -233,12 +236,12 @@ async def test_new_cycle_takes_the_end_of_the_next_one(tmp_path: Path) -> None:
     """When a cycle starts the forecast is of the new one, with the days of the last one."""
     async with bench(tmp_path) as b:
         await watch(b, 30.25)
-        found = [said for said in (await forecasts(b)).values() if said.status == "ok"]
+        by_bucket = [each for each in (await forecasts(b)).values() if each.status == "ok"]
 
-    assert found
-    assert {said.cycle_end for said in found} == {"2026-01-01T00:00:00Z"}
-    assert {said.days_used for said in found} == {30.0}
-    assert all((said.used_gb or 0.0) < 20.0 for said in found)
+    assert by_bucket
+    assert {each.cycle_end for each in by_bucket} == {"2026-01-01T00:00:00Z"}
+    assert {each.days_used for each in by_bucket} == {30.0}
+    assert all((each.used_gb or 0.0) < 20.0 for each in by_bucket)
 
 
 async def test_forecasts_go_on_after_a_disk_that_was_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,4 +261,4 @@ async def test_forecasts_go_on_after_a_disk_that_was_full(tmp_path: Path, monkey
         monkeypatch.undo()
         await watch(b, 3.25)
 
-        assert {said.days_used for said in (await forecasts(b)).values()} == {3.0}
+        assert {each.days_used for each in (await forecasts(b)).values()} == {3.0}

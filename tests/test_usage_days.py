@@ -25,17 +25,17 @@ def after(reports: Iterable[tuple[float, float]], **common: Any) -> UsageDays:
 
 def test_full_days_lie_between_reports() -> None:
     """The first and the last day are not full; the use at midnight is interpolated."""
-    found = after([(18, 5.0), (30, 17.0), (54, 41.0), (60, 44.0)], cycle="a")
+    days = after([(18, 5.0), (30, 17.0), (54, 41.0), (60, 44.0)], cycle="a")
 
     # At 24 h 11 GB, at 48 h 35 GB.
-    assert found.days == ((DAY + 1, 24.0),)
+    assert days.days == ((DAY + 1, 24.0),)
 
 
 def test_reports_of_midnight_make_days_by_themselves() -> None:
     """A report of midnight is an edge, without a neighbour to interpolate with."""
-    found = after([(0, 1.0), (24, 5.0), (48, 7.0)])
+    days = after([(0, 1.0), (24, 5.0), (48, 7.0)])
 
-    assert found.days == ((DAY, 4.0), (DAY + 1, 2.0))
+    assert days.days == ((DAY, 4.0), (DAY + 1, 2.0))
 
 
 def test_day_with_a_long_gap_is_not_full() -> None:
@@ -46,9 +46,9 @@ def test_day_with_a_long_gap_is_not_full() -> None:
 
 def test_quiet_days_are_zeros() -> None:
     """A bucket that shows the same for a week has days of nothing, no slope to its next use."""
-    found = after([*((hours, 7.0) for hours in range(0, 8 * 24 + 1, 12)), (8 * 24 + 6, 9.0)])
+    days = after([*((hours, 7.0) for hours in range(0, 8 * 24 + 1, 12)), (8 * 24 + 6, 9.0)])
 
-    assert found.days == tuple((DAY + day, 0.0) for day in range(8))
+    assert days.days == tuple((DAY + day, 0.0) for day in range(8))
 
 
 def test_new_cycle_goes_on_counting() -> None:
@@ -77,25 +77,25 @@ def test_older_report_changes_nothing() -> None:
 
 def test_report_of_a_wrong_time_does_not_stop_the_days() -> None:
     """After a report a year ahead the next right ones count again; days of before stay."""
-    found = after([(0, 0.0), (24, 5.0), (48, 10.0), (365 * 24, 11.0), (60, 12.0), (72, 14.0), (96, 20.0)])
+    days = after([(0, 0.0), (24, 5.0), (48, 10.0), (365 * 24, 11.0), (60, 12.0), (72, 14.0), (96, 20.0)])
 
-    assert found.days == ((DAY, 5.0), (DAY + 1, 5.0), (DAY + 3, 6.0))
-    assert found.ts == BEGIN + 96 * HOUR
+    assert days.days == ((DAY, 5.0), (DAY + 1, 5.0), (DAY + 3, 6.0))
+    assert days.ts == BEGIN + 96 * HOUR
 
 
 def test_no_more_days_are_kept_than_are_used() -> None:
     """After 56 full days the oldest goes."""
-    found = after([(24 * day, float(day)) for day in range(MAX_DAYS + 5)])
+    days = after([(24 * day, float(day)) for day in range(MAX_DAYS + 5)])
 
-    assert len(found.days) == MAX_DAYS
-    assert found.days[-1][0] == DAY + MAX_DAYS + 3
+    assert len(days.days) == MAX_DAYS
+    assert days.days[-1][0] == DAY + MAX_DAYS + 3
 
 
 def test_limit_is_reached_between_two_reports() -> None:
     """The time is interpolated, and stays as more is used."""
-    found = after([(0, 290.0), (10, 310.0), (20, 320.0)], limit=300.0)
+    days = after([(0, 290.0), (10, 310.0), (20, 320.0)], limit=300.0)
 
-    assert found.reached == BEGIN + 5 * HOUR
+    assert days.reached == BEGIN + 5 * HOUR
 
 
 def test_limit_that_was_reached_before_the_first_report() -> None:
@@ -105,11 +105,11 @@ def test_limit_that_was_reached_before_the_first_report() -> None:
 
 def test_limit_that_is_raised_is_not_reached_any_more() -> None:
     """After more was bought nothing is reached; when that is used up too, it has its own time."""
-    found = after([(0, 290.0), (10, 310.0)], limit=300.0)
-    found = add_report(found, UsageReport(BEGIN + 12 * HOUR, 310.0, limit=320.0))
-    assert found.reached is None
-    found = add_report(found, UsageReport(BEGIN + 14 * HOUR, 330.0, limit=320.0))
-    assert found.reached == BEGIN + 13 * HOUR
+    days = after([(0, 290.0), (10, 310.0)], limit=300.0)
+    days = add_report(days, UsageReport(BEGIN + 12 * HOUR, 310.0, limit=320.0))
+    assert days.reached is None
+    days = add_report(days, UsageReport(BEGIN + 14 * HOUR, 330.0, limit=320.0))
+    assert days.reached == BEGIN + 13 * HOUR
 
 
 def test_new_cycle_has_reached_nothing() -> None:
@@ -127,16 +127,16 @@ def test_days_add_up_to_what_was_used(steps: list[tuple[float, float]]) -> None:
     for wait, amount in steps:
         hours, used = hours + wait, used + amount
         reports.append((hours, used))
-    found = after(reports)
+    days = after(reports)
 
-    assert all(amount >= 0.0 for _, amount in found.days)
-    assert sum(amount for _, amount in found.days) <= used - reports[0][1] + 1e-3
-    assert [day for day, _ in found.days] == sorted({day for day, _ in found.days})
+    assert all(amount >= 0.0 for _, amount in days.days)
+    assert sum(amount for _, amount in days.days) <= used - reports[0][1] + 1e-3
+    assert [day for day, _ in days.days] == sorted({day for day, _ in days.days})
 
 
 @pytest.mark.parametrize("hours", [1, 6, 24])
 def test_days_do_not_depend_on_how_often_is_asked(hours: int) -> None:
     """Steady use gives the same days, asked each hour or once a day."""
-    found = after([(hour, hour * 0.5) for hour in range(0, 97, hours)])
+    days = after([(hour, hour * 0.5) for hour in range(0, 97, hours)])
 
-    assert found.days == tuple((DAY + day, 12.0) for day in range(4))
+    assert days.days == tuple((DAY + day, 12.0) for day in range(4))

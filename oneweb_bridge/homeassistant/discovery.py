@@ -374,7 +374,7 @@ def _forecast_entities(setup: DiscoverySettings, known: Product, bucket_id: str,
         return {}
     id = encode_id(bucket_id)
     state = setup.tree.topic_of("product", known.product_id, "forecast", id)
-    found = {
+    sensors = {
         "exhausted": (
             ha.time(f"Allowance exhausted{suffix}", state, "exhausted_p50", diagnostic=False),
             _band("exhausted_{}"),
@@ -387,11 +387,11 @@ def _forecast_entities(setup: DiscoverySettings, known: Product, bucket_id: str,
     }
     if "overage_increment_gb" in known.record:
         blocks = ha.number(f"Overage blocks expected{suffix}", state, "overage_p50_blocks")
-        found["overage"] = blocks, (*_band("overage_{}_blocks"), "overage_price", "overage_currency")
+        sensors["overage"] = blocks, (*_band("overage_{}_blocks"), "overage_price", "overage_currency")
     common = ("status", "confidence", "cycle_end", "shared_allowance_id")
     entities = {
         f"forecast_{id}_{name}": ha.with_attributes(entity, state, (*band, *common))
-        for name, (entity, band) in found.items()
+        for name, (entity, band) in sensors.items()
     }
     return _available(setup, "usage_consumption", entities)
 

@@ -78,7 +78,7 @@ class Share(msgspec.Struct, frozen=True):
 MAX_GB = 1e12
 
 
-def known(amount: float | None) -> float | None:
+def valid_amount(amount: float | None) -> float | None:
     """An amount of data in GB; None of one that cannot be one, with which nothing is to be reckoned."""
     return amount if amount is not None and 0.0 <= amount <= MAX_GB else None
 
@@ -89,7 +89,7 @@ def share_of(members: Sequence[Member]) -> Share:
     bucket = newest.bucket
     unlimited, limit = _limit(newest, members)
     if not bucket.is_shared:
-        return Share(newest, known(bucket.used_gb), limit, unlimited)
+        return Share(newest, valid_amount(bucket.used_gb), limit, unlimited)
     return Share(newest, _pool_use(bucket, limit, members), limit, unlimited)
 
 
@@ -101,7 +101,9 @@ def _limit(newest: Member, members: Sequence[Member]) -> tuple[bool, float | Non
     bucket = newest.bucket
     if bucket.remaining_unlimited:
         return True, None
-    entitlement, used, remaining = (known(gb) for gb in (bucket.entitlement_gb, bucket.used_gb, bucket.remaining_gb))
+    entitlement, used, remaining = (
+        valid_amount(gb) for gb in (bucket.entitlement_gb, bucket.used_gb, bucket.remaining_gb)
+    )
     if entitlement is not None:
         return False, entitlement or None
     if used is not None and remaining is not None:
@@ -110,7 +112,7 @@ def _limit(newest: Member, members: Sequence[Member]) -> tuple[bool, float | Non
     if any(product.allowance_unlimited for product in products):
         return True, None
     # Products that share an allowance bring their parts of it.
-    parts = [part for product in products if (part := known(product.allowance_gb)) is not None]
+    parts = [part for product in products if (part := valid_amount(product.allowance_gb)) is not None]
     return False, sum(parts) or None if len(parts) == len(products) else None
 
 
@@ -120,8 +122,8 @@ def _pool_use(bucket: Bucket, limit: float | None, members: Sequence[Member]) ->
     A remaining amount of 0 says only that the limit was reached. Whether members show their own use or the pool's is
     not documented; what goes beyond the limit tells.
     """
-    uses = [used for member in members if (used := known(member.bucket.used_gb)) is not None]
-    remaining = known(bucket.remaining_gb)
+    uses = [used for member in members if (used := valid_amount(member.bucket.used_gb)) is not None]
+    remaining = valid_amount(bucket.remaining_gb)
     if limit is None or remaining is None:
         return sum(uses) if uses else None
     if remaining > 0.0 or not uses:
@@ -141,10 +143,10 @@ def report_of(share: Share) -> UsageReport | None:
 
 def allowance_of(share: Share, members: Iterable[Member], days: UsageDays) -> Allowance:
     """The share as what is forecast, at its newest report. `days` is what is known of its use, that report included."""
-    bucket, sizes = share.newest.bucket, [known(share.newest.product.overage_increment_gb)]
+    bucket, sizes = share.newest.bucket, [valid_amount(share.newest.product.overage_increment_gb)]
     blocks = bucket.overage_blocks
     for member in members:
-        sizes.append(known(member.product.overage_increment_gb))
+        sizes.append(valid_amount(member.product.overage_increment_gb))
         blocks = max(blocks, member.bucket.overage_blocks)
     return Allowance(
         ts=max(share.newest.ts, days.ts),

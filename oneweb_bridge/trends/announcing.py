@@ -72,14 +72,14 @@ class Price(msgspec.Struct, frozen=True):
 class OwnerUse(msgspec.Struct, frozen=True):
     """A bucket or a pool with its newest members, and what is known of its use before they are added.
 
-    `stored` is what is stored of it, `shown` a newer report that was not worth storing, `before` is what was published
-    last for each member.
+    `unstored` is a report newer than what is stored, and was not worth storing; `before` has the forecasts that were
+    published last, by member.
     """
 
     owner: Owner
     members: Sequence[Member]
     stored: UsageDays = UsageDays()
-    shown: UsageReport | None = None
+    unstored: UsageReport | None = None
     before: Mapping[str, Forecast] = {}
 
 
@@ -88,19 +88,19 @@ class Forecasts(msgspec.Struct):
 
     batch: Batch
     alerts: list[Alert]
-    shown: dict[Owner, UsageReport | None]
+    unstored: dict[Owner, UsageReport | None]
 
 
 def make_forecasts(subjects: Iterable[Sequence[OwnerUse]], price: Price) -> Forecasts:
     """The forecasts that are due. Each subject comes with all of its owners: it is alerted about once."""
-    made = Forecasts(Batch(), [], {})
+    forecasts = Forecasts(Batch(), [], {})
     for owners in subjects:
-        latest = [_publish(use, price, made.batch) for use in owners]
+        latest = [_publish(use, price, forecasts.batch) for use in owners]
         alerted = {update.use.owner: _alerted(update) for update in latest}
         for update in latest:
-            _keep(update, alerted[update.use.owner], made)
-        made.alerts += _alerts(latest, alerted)
-    return made
+            _keep(update, alerted[update.use.owner], forecasts)
+        forecasts.alerts += _alerts(latest, alerted)
+    return forecasts
 
 
 class _Update(msgspec.Struct, frozen=True):
@@ -116,10 +116,10 @@ def _publish(use: OwnerUse, price: Price, batch: Batch) -> _Update:
     """Appends the forecasts of an owner's members that are due."""
     share = share_of(use.members)
     report = report_of(share)
-    days = use.stored if report is None else note_report(use.stored, use.shown, report)
-    made, published = make_forecast("", days.days, allowance_of(share, use.members, days)), None
+    days = use.stored if report is None else note_report(use.stored, use.unstored, report)
+    owner_forecast, published = make_forecast("", days.days, allowance_of(share, use.members, days)), None
     for member in use.members:
-        forecast = _for_member(made, member.bucket, use.owner, price)
+        forecast = _for_member(owner_forecast, member.bucket, use.owner, price)
         before = use.before.get(forecast.bucket_id)
         if is_due(before, forecast):
             _append(forecast, batch)
@@ -130,26 +130,26 @@ def _publish(use: OwnerUse, price: Price, batch: Batch) -> _Update:
 
 
 def _outline(forecast: Forecast | None) -> tuple[object, ...]:
-    """What readers of a forecast have to be told when it changes: whether there will ever be figures."""
+    """What Home Assistant's device of the product depends on: whether there will ever be figures."""
     return () if forecast is None else (forecast.product_id, forecast.status == "unlimited")
 
 
-def _keep(update: _Update, alerted: str, made: Forecasts) -> None:
+def _keep(update: _Update, alerted: str, forecasts: Forecasts) -> None:
     """Stores what is known of the use, or keeps the report in mind where nothing but its time is new."""
     owner, days = update.use.owner, msgspec.structs.replace(update.days, alerted=alerted)
     if update.report is None:
         return
     if is_worth_storing(update.use.stored, days):
-        made.batch.usage_days.append(UsageDaysWrite(owner.kind, owner.id, encode(days)))
-        made.shown[owner] = None
+        forecasts.batch.usage_days.append(UsageDaysWrite(owner.kind, owner.id, encode(days)))
+        forecasts.unstored[owner] = None
     else:
-        made.shown[owner] = update.report
+        forecasts.unstored[owner] = update.report
 
 
-def _for_member(made: Forecast, bucket: Bucket, owner: Owner, price: Price) -> Forecast:
-    priced = made.overage_p50_blocks is not None
+def _for_member(owner_forecast: Forecast, bucket: Bucket, owner: Owner, price: Price) -> Forecast:
+    priced = owner_forecast.overage_p50_blocks is not None
     return msgspec.structs.replace(
-        made,
+        owner_forecast,
         bucket_id=bucket.bucket_id,
         product_id=bucket.product_id,
         shared_allowance_id=owner.id if owner.kind == "pool" else None,

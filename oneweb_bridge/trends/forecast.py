@@ -232,7 +232,7 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
 def make_forecast(bucket_id: str, amounts: Amounts, allowance: Allowance) -> Forecast:
     """The forecast of a bucket, or of a pool for one of its members, without the ids that go with it."""
     amounts = amounts[-MAX_DAYS:]
-    known = Forecast(
+    base = Forecast(
         bucket_id=bucket_id,
         time=rfc3339(allowance.ts),
         ts=allowance.ts,
@@ -244,14 +244,14 @@ def make_forecast(bucket_id: str, amounts: Amounts, allowance: Allowance) -> For
         entitlement_gb=None if allowance.limit is None else _rounded(allowance.limit),
     )
     used, limit, end = allowance.used, allowance.limit, allowance.cycle_end
-    if known.status != "ok" or used is None or limit is None or end is None:
-        return known
+    if base.status != "ok" or used is None or limit is None or end is None:
+        return base
     model = fit(amounts)
     outlook = look_ahead(model, used, limit, (allowance.ts, end))
     if used >= limit:
         at = allowance.ts if allowance.reached is None else allowance.reached
         outlook = Outlook(outlook.used_at_end, (at, at, at), 100.0)
-    return _with_outlook(known, outlook, allowance, sure=model.level > 0.0)
+    return _with_outlook(base, outlook, allowance, has_level=model.level > 0.0)
 
 
 def _status(amounts: Amounts, allowance: Allowance) -> ForecastStatus:
@@ -263,12 +263,12 @@ def _status(amounts: Amounts, allowance: Allowance) -> ForecastStatus:
     return "ok" if len(amounts) >= MIN_DAYS and 0 < ahead <= MAX_AHEAD_DAYS * DAY_MS else "not_enough_data"
 
 
-def _with_outlook(known: Forecast, outlook: Outlook, allowance: Allowance, *, sure: bool) -> Forecast:
+def _with_outlook(base: Forecast, outlook: Outlook, allowance: Allowance, *, has_level: bool) -> Forecast:
     at_end, dates = outlook.used_at_end, [_to_minute(at) for at in outlook.exhausted]
     blocks = [_blocks(allowance, use) for use in (at_end.p10, at_end.p50, at_end.p90)]
     return msgspec.structs.replace(
-        known,
-        confidence=_confidence(at_end) if sure else "low",
+        base,
+        confidence=_confidence(at_end) if has_level else "low",
         used_at_end_p10_gb=_rounded(at_end.p10),
         used_at_end_p50_gb=_rounded(at_end.p50),
         used_at_end_p90_gb=_rounded(at_end.p90),

@@ -42,7 +42,7 @@ class Forecaster:
         self._store = store
         self._clock = clock
         self._settings = settings
-        self._shown: dict[Owner, UsageReport] = {}
+        self._unstored: dict[Owner, UsageReport] = {}
         """The newest report of each owner of which nothing but the time is newer than what is stored."""
 
     def reconfigure(self, settings: ForecastSettings) -> None:
@@ -55,7 +55,7 @@ class Forecaster:
             await self._clear_all()
             return
         subjects = await self._load_subjects()
-        for chunk in _chunks(subject for subject in subjects if _is_shown(subject, dates)):
+        for chunk in _chunks(subject for subject in subjects if _has_report(subject, dates)):
             await self._update_chunk(chunk, dates)
         await self._forget_others({owner for subject in subjects for owner in subject})
 
@@ -74,35 +74,35 @@ class Forecaster:
             after = docs[-1][0]
 
     async def _update_chunk(self, chunk: Sequence[_Owners], dates: Mapping[str, int]) -> None:
-        known = await self._load_known(chunk)
+        context = await self._load_context(chunk)
         price = Price(self._settings.overage_price, self._settings.overage_currency)
 
         def make() -> Forecasts:
-            return make_forecasts((known.uses_of(subject, dates) for subject in chunk), price)
+            return make_forecasts((context.uses_of(subject, dates) for subject in chunk), price)
 
-        made = await asyncio.to_thread(make)
-        made.batch.entries += [self._alert_entry(alert) for alert in made.alerts]
-        if made.batch.entries or made.batch.usage_days:
-            await self._store.commit(made.batch)
-        self._keep_in_mind(made.shown)
-        for alert in made.alerts:
+        forecasts = await asyncio.to_thread(make)
+        forecasts.batch.entries += [self._alert_entry(alert) for alert in forecasts.alerts]
+        if forecasts.batch.entries or forecasts.batch.usage_days:
+            await self._store.commit(forecasts.batch)
+        self._update_unstored(forecasts.unstored)
+        for alert in forecasts.alerts:
             _log.warning("%s", alert.message)
 
-    async def _load_known(self, chunk: Sequence[_Owners]) -> "_Known":
+    async def _load_context(self, chunk: Sequence[_Owners]) -> "_Context":
         buckets = [bucket for subject in chunk for shared in subject.values() for bucket in shared]
-        return _Known(
+        return _Context(
             products=await self._load_docs("product", [b.product_id for b in buckets if b.product_id is not None]),
             forecasts=await self._load_docs("forecast", [bucket.bucket_id for bucket in buckets]),
             days=await self._load_days([owner for subject in chunk for owner in subject]),
-            shown=self._shown,
+            unstored=self._unstored,
         )
 
-    def _keep_in_mind(self, shown: Mapping[Owner, UsageReport | None]) -> None:
-        for owner, report in shown.items():
+    def _update_unstored(self, unstored: Mapping[Owner, UsageReport | None]) -> None:
+        for owner, report in unstored.items():
             if report is None:
-                self._shown.pop(owner, None)
+                self._unstored.pop(owner, None)
             else:
-                self._shown[owner] = report
+                self._unstored[owner] = report
 
     def _alert_entry(self, alert: Alert) -> Entry:
         now = self._clock.now()
@@ -116,22 +116,22 @@ class Forecaster:
         return docs
 
     async def _load_days(self, owners: Sequence[Owner]) -> dict[Owner, bytes]:
-        found: dict[Owner, bytes] = {}
+        stored: dict[Owner, bytes] = {}
         for kind in sorted({owner.kind for owner in owners}):
             for part in slices_of([owner.id for owner in owners if owner.kind == kind]):
                 bodies = await self._store.usage_days.load(kind, part)
-                found |= {Owner(kind, id): body for id, body in bodies.items()}
-        return found
+                stored |= {Owner(kind, id): body for id, body in bodies.items()}
+        return stored
 
     async def _forget_others(self, owners: set[Owner]) -> None:
         """Deletes what is kept of the use of buckets and pools that are gone."""
         kind = id = ""
-        while known := await self._store.usage_days.owners_after(kind, id):
-            gone = [UsageDaysWrite(*key) for key in known if Owner(*key) not in owners]
-            if gone:
-                await self._store.commit(Batch(usage_days=gone))
-            kind, id = known[-1]
-        self._shown = {owner: report for owner, report in self._shown.items() if owner in owners}
+        while stored := await self._store.usage_days.owners_after(kind, id):
+            deletions = [UsageDaysWrite(*key) for key in stored if Owner(*key) not in owners]
+            if deletions:
+                await self._store.commit(Batch(usage_days=deletions))
+            kind, id = stored[-1]
+        self._unstored = {owner: report for owner, report in self._unstored.items() if owner in owners}
 
     async def _clear_all(self) -> None:
         """Clears the forecasts that are still retained from before they were switched off."""
@@ -158,7 +158,7 @@ def _decode_buckets(docs: Iterable[tuple[str, bytes]]) -> list[Bucket]:
     return buckets
 
 
-def _is_shown(subject: _Owners, dates: Mapping[str, int]) -> bool:
+def _has_report(subject: _Owners, dates: Mapping[str, int]) -> bool:
     return any(bucket.bucket_id in dates for shared in subject.values() for bucket in shared)
 
 
@@ -175,13 +175,13 @@ def _chunks(subjects: Iterable[_Owners]) -> Iterator[list[_Owners]]:
         yield chunk
 
 
-class _Known(msgspec.Struct, frozen=True):
+class _Context(msgspec.Struct, frozen=True):
     """What is known of the buckets of some subjects: documents by id, and newest reports that are not stored."""
 
     products: Mapping[str, bytes]
     forecasts: Mapping[str, bytes]
     days: Mapping[Owner, bytes]
-    shown: Mapping[Owner, UsageReport]
+    unstored: Mapping[Owner, UsageReport]
 
     def uses_of(self, subject: _Owners, dates: Mapping[str, int]) -> list[OwnerUse]:
         """The owners of a subject; a bucket without an effective date in this poll is as it was published last."""
@@ -190,7 +190,7 @@ class _Known(msgspec.Struct, frozen=True):
                 owner,
                 [Member(bucket, dates.get(bucket.bucket_id, bucket.ts), self._product(bucket)) for bucket in buckets],
                 _decode_days(self.days[owner]) if owner in self.days else UsageDays(),
-                self.shown.get(owner),
+                self.unstored.get(owner),
                 self._published(buckets),
             )
             for owner, buckets in subject.items()

@@ -64,8 +64,8 @@ def add_report(past: UsageDays, report: UsageReport) -> UsageDays:
         past = _without_later(past, report.ts)
     if report.ts < past.ts:
         return past
-    started = starts_cycle(past, report)
-    rise = 0.0 if past.ts < 0 else report.used if started else report.used - past.used
+    is_new_cycle = starts_cycle(past, report)
+    rise = 0.0 if past.ts < 0 else report.used if is_new_cycle else report.used - past.used
     edge, days = _cross_midnights(past, report.ts, rise)
     return UsageDays(
         ts=report.ts,
@@ -75,14 +75,14 @@ def add_report(past: UsageDays, report: UsageReport) -> UsageDays:
         edge=edge,
         days=days[-MAX_DAYS:],
         limit=report.limit,
-        reached=_reached(past, report, started=started),
+        reached=_reached(past, report, is_new_cycle=is_new_cycle),
         alerted=past.alerted,
     )
 
 
-def note_report(stored: UsageDays, shown: UsageReport | None, report: UsageReport) -> UsageDays:
-    """What is stored with one more report, and with one before it that only `shown` has: it was not worth storing."""
-    return add_report(stored if shown is None else add_report(stored, shown), report)
+def note_report(stored: UsageDays, unstored: UsageReport | None, report: UsageReport) -> UsageDays:
+    """What is stored with one more report, and with one before it, `unstored`, that was not worth storing."""
+    return add_report(stored if unstored is None else add_report(stored, unstored), report)
 
 
 def is_worth_storing(stored: UsageDays, days: UsageDays) -> bool:
@@ -113,14 +113,14 @@ def _cross_midnights(past: UsageDays, ts: int, rise: float) -> tuple[float | Non
     return edge, days
 
 
-def _reached(past: UsageDays, report: UsageReport, *, started: bool) -> int | None:
+def _reached(past: UsageDays, report: UsageReport, *, is_new_cycle: bool) -> int | None:
     """When the limit was reached: between two reports, or with the first one that is known of this cycle and limit."""
     limit = report.limit
     if limit is None or report.used < limit:
         return None
-    if past.reached is not None and not started and past.limit == limit:
+    if past.reached is not None and not is_new_cycle and past.limit == limit:
         return past.reached
-    before = 0.0 if started else past.used
+    before = 0.0 if is_new_cycle else past.used
     if past.ts < 0 or before >= limit:
         return report.ts
     return past.ts + round((report.ts - past.ts) * (limit - before) / (report.used - before))
