@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -222,6 +223,24 @@ def test_backtest_is_better_with_history_and_later(lines: dict[str, backtest.Jud
 
     assert all(later < earlier for earlier, later in pairwise(errors))
     assert lines["with 56 days of history"].loss < lines["first cycle"].loss
+
+
+def test_documentation_has_the_figures_of_the_backtest(lines: dict[str, backtest.Judgement]) -> None:
+    """What docs/trends.md says of how good the forecast is, was measured with this code."""
+    page = (Path(backtest.__file__).parent.parent / "docs" / "trends.md").read_text(encoding="utf-8")
+
+    assert "\n".join(backtest.table(list(lines.values()))) in page
+
+
+def test_backtest_command_writes_table_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m bench.forecast --write PAGE` prints the table and puts it, with a plot beside it, into the page."""
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{backtest.BEGIN}\n{backtest.END}\n")
+
+    assert backtest.main(["--products", "1", "--write", str(page)]) == 0
+    assert "| all | 56 |" in capsys.readouterr().out
+    assert "(forecast.svg)" in page.read_text()
+    assert (tmp_path / "forecast.svg").read_text().startswith("<svg")
 
 
 def test_backtest_page_and_picture(lines: dict[str, backtest.Judgement]) -> None:
