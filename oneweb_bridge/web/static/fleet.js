@@ -12,34 +12,33 @@ import { csvCell, download, Message, Page, useNow } from "./ui.js";
 import { useWindow } from "./window.js";
 
 export function FleetPage() {
-  const data = useStore(fleet);
-  const { query } = useStore(route);
-  useEffect(() => {
-    loadFleet();
-    loadCalls();
-  }, []);
-  useNow();
-  useStore(calls);
-  useStore(zone);
-  const [shown, setShown] = useState(
-    readSetting(
-      "columns",
-      COLUMNS.filter((column) => !column.optional).map((column) => column.name),
-    ),
-  );
-  const order = useOrder(data, query);
-  if (data?.rows.length === 0 && !data.error) return html`<${NoTerminals} />`;
-  const offline = order.filter((row) => row.state !== "online").length;
-  const counts =
-    data && html`<p class="counts" role="status">${plural(order.length, "terminal")} · ${offline} offline</p>`;
-  const change = (columns) => {
-    setShown(columns);
-    writeSetting("columns", columns);
-  };
-  return html`<${Page} name="fleet" title="Fleet" heading=${counts} ready=${data !== null}>
+    const data = useStore(fleet);
+    const { query } = useStore(route);
+    useEffect(() => {
+        loadFleet();
+        loadCalls();
+    }, []);
+    // Ages, staleness and times in the cells depend on these: when one changes, all rows are drawn anew.
+    const looks = [useNow(), useStore(calls), useStore(zone)];
+    const [shown, setShown] = useState(
+        readSetting(
+            "columns",
+            COLUMNS.filter((column) => !column.optional).map((column) => column.name),
+        ),
+    );
+    const order = useOrder(data, query);
+    if (data?.rows.length === 0 && !data.error) return html`<${NoTerminals} />`;
+    const offline = order.filter((row) => row.state !== "online").length;
+    const counts =
+        data && html`<p class="counts" role="status">${plural(order.length, "terminal")} · ${offline} offline</p>`;
+    const change = (columns) => {
+        setShown(columns);
+        writeSetting("columns", columns);
+    };
+    return html`<${Page} name="fleet" title="Fleet" heading=${counts} ready=${data !== null}>
     ${
-      data &&
-      html`<div class="tools">
+        data &&
+        html`<div class="tools">
       <${FleetFilters} rows=${data.rows} query=${query} />
       <span class="spacer"></span>
       <${ColumnChoice} shown=${shown} onChange=${change} />
@@ -47,44 +46,47 @@ export function FleetPage() {
     </div>`
     }
     ${data?.error && html`<${Message} kind="bad">${data.error.message}<//>`}
-    ${data && html`<${FleetTable} rows=${order} query=${query}
-        columns=${COLUMNS.filter((column) => shown.includes(column.name))} />`}
+    ${
+        data &&
+        html`<${FleetTable} rows=${order} query=${query} looks=${looks}
+        columns=${COLUMNS.filter((column) => shown.includes(column.name))} />`
+    }
   <//>`;
 }
 
 /** The page while there are no terminals: a sentence where all is well, else the steps of the set-up. */
 function NoTerminals() {
-  const [SetupPage, setSetupPage] = useState(null);
-  const api = useStore(bridge)?.info?.api;
-  const listing = useStore(calls)?.calls.find((call) => call.call === "user_terminals");
-  const sentence = api?.state === "ok" && listing && explainEmpty(listing);
-  useEffect(() => {
-    if (!sentence)
-      import("./setup.js").then(
-        (module) => setSetupPage(() => module.SetupPage),
-        () => null,
-      );
-  }, [sentence]);
-  if (SetupPage && !sentence) return html`<${SetupPage} />`;
-  return html`<${Page} name="fleet" title="Fleet"
+    const [SetupPage, setSetupPage] = useState(null);
+    const api = useStore(bridge)?.info?.api;
+    const listing = useStore(calls)?.calls.find((call) => call.call === "user_terminals");
+    const sentence = api?.state === "ok" && listing && explainEmpty(listing);
+    useEffect(() => {
+        if (!sentence)
+            import("./setup.js").then(
+                (module) => setSetupPage(() => module.SetupPage),
+                () => null,
+            );
+    }, [sentence]);
+    if (SetupPage && !sentence) return html`<${SetupPage} />`;
+    return html`<${Page} name="fleet" title="Fleet"
       ready=${Boolean(sentence)}>${sentence && html`<${Message}>${sentence}<//>`}<//>`;
 }
 
 function explainEmpty(listing) {
-  if (listing.status === "ok")
-    return "No terminals: the API lists none, or none passes the filter of the configuration.";
-  if (!listing.enabled) return "No terminals yet: user_terminals is disabled; switch it on in the Polling Manager.";
-  return ["waiting", "polling"].includes(listing.status)
-    ? "No terminals yet: user_terminals was not polled since the start; they come with its first poll."
-    : null;
+    if (listing.status === "ok")
+        return "No terminals: the API lists none, or none passes the filter of the configuration.";
+    if (!listing.enabled) return "No terminals yet: user_terminals is disabled; switch it on in the Polling Manager.";
+    return ["waiting", "polling"].includes(listing.status)
+        ? "No terminals yet: user_terminals was not polled since the start; they come with its first poll."
+        : null;
 }
 
 function ColumnChoice({ shown, onChange }) {
-  const toggle = (name) =>
-    onChange(shown.includes(name) ? shown.filter((column) => column !== name) : [...shown, name]);
-  return html`<details class="menu"><summary>Columns</summary><div>
+    const toggle = (name) =>
+        onChange(shown.includes(name) ? shown.filter((column) => column !== name) : [...shown, name]);
+    return html`<details class="menu"><summary>Columns</summary><div>
     ${COLUMNS.slice(1).map(
-      ({ name, label }) => html`<label key=${name}>
+        ({ name, label }) => html`<label key=${name}>
       <input type="checkbox" checked=${shown.includes(name)} onChange=${() => toggle(name)} /> ${label}</label>`,
     )}
   </div></details>`;
@@ -95,75 +97,106 @@ function ColumnChoice({ shown, onChange }) {
  * was sorted, until somebody sorts anew.
  */
 function useOrder(data, query) {
-  const sort = query.sort ?? "name";
-  const places = useRef({ sort: null, keys: new Map() });
-  return useMemo(() => {
-    if (!data) return [];
-    if (places.current.sort !== sort) places.current = { sort, keys: new Map() };
-    const { keys } = places.current;
-    const column = sort.replace(/^-/, "");
-    for (const row of data.rows) if (!keys.has(row.imei)) keys.set(row.imei, sortKey(row, column));
-    return filterRows(data.rows, query).sort(comparison(keys, sort.startsWith("-") ? -1 : 1));
-  }, [data?.version, query.q, query.state, query.customer, query.site, sort]);
+    const sort = query.sort ?? "name";
+    const places = useRef({ sort: null, keys: new Map() });
+    return useMemo(() => {
+        if (!data) return [];
+        if (places.current.sort !== sort) places.current = { sort, keys: new Map() };
+        const { keys } = places.current;
+        const column = sort.replace(/^-/, "");
+        for (const row of data.rows) if (!keys.has(row.imei)) keys.set(row.imei, sortKey(row, column));
+        return sortRows(filterRows(data.rows, query), keys, sort.startsWith("-") ? -1 : 1);
+    }, [data?.version, query.q, query.state, query.customer, query.site, sort]);
 }
 
 const sortKey = (row, column) => row[column] ?? (column === "name" ? row.imei : null);
 
 /** What is missing comes last in both directions; equal values are in the order of their ids. */
-function comparison(keys, direction) {
-  return (a, b) => {
-    const x = keys.get(a.imei);
-    const y = keys.get(b.imei);
-    if (x === null || y === null) return (x === null) - (y === null) || (a.imei < b.imei ? -1 : 1);
-    const order = typeof x === "string" ? compareText(x, y) : x - y;
-    return direction * order || (a.imei < b.imei ? -1 : 1);
-  };
+function sortRows(rows, keys, direction) {
+    const entries = rows.map((row) => ({ row, key: keys.get(row.imei), id: row.imei }));
+    entries.sort((a, b) => {
+        if (a.key === b.key) return a.id < b.id ? -1 : 1;
+        if (a.key === null || b.key === null) return a.key === null ? 1 : -1;
+        return (
+            direction * (typeof a.key === "string" ? compareText(a.key, b.key) : a.key - b.key) ||
+            (a.id < b.id ? -1 : 1)
+        );
+    });
+    return entries.map((entry) => entry.row);
 }
 
-function FleetTable({ rows, query, columns }) {
-  const sort = query.sort ?? "name";
-  const body = useRef(null);
-  const { first, last, height, total } = useWindow(body, rows.length);
-  const grid = { gridTemplateColumns: columns.map((column) => column.width).join(" ") };
-  return html`<div role="table" class="fleet" aria-label="Terminals" aria-rowcount=${rows.length + 1}>
+function FleetTable({ rows, query, columns, looks }) {
+    const sort = query.sort ?? "name";
+    const body = useRef(null);
+    const { first, last, height, total } = useWindow(body, rows.length);
+    const grid = { gridTemplateColumns: columns.map((column) => column.width).join(" ") };
+    const draw = useDrawnRows([...looks, height, grid.gridTemplateColumns]);
+    return html`<div role="table" class="fleet" aria-label="Terminals" aria-rowcount=${rows.length + 1}>
     <div role="rowgroup" class="fleet-head"><div role="row" class="fleet-row" aria-rowindex="1" style=${grid}>
       ${columns.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort} />`)}
     </div></div>
     <div role="rowgroup" class="fleet-body" ref=${body} style=${{ height: `${total}px` }}>
-      ${rows.slice(first, last).map((row, i) => html`<${FleetRow} key=${row.imei} row=${row} index=${first + i}
-          height=${height} columns=${columns} grid=${grid} />`)}
+      ${draw(
+          rows.slice(first, last),
+          first,
+          (row, index) => html`<${FleetRow} key=${row.imei} row=${row} index=${index}
+          height=${height} columns=${columns} grid=${grid} />`,
+      )}
     </div>
     ${rows.length === 0 && html`<${Message}>No terminal passes these filters.<//>`}
   </div>`;
 }
 
+/** Keeps what is drawn of rows that did not change: what is the same object costs nothing to draw again. */
+function useDrawnRows(looks) {
+    const drawn = useRef(null);
+    useMemo(() => {
+        drawn.current = new Map();
+    }, looks);
+    return (rows, first, drawRow) => {
+        const old = drawn.current;
+        drawn.current = new Map();
+        return rows.map((row, i) => {
+            const known = old.get(row.imei);
+            const entry =
+                known?.row === row && known.index === first + i
+                    ? known
+                    : { row, index: first + i, node: drawRow(row, first + i) };
+            drawn.current.set(row.imei, entry);
+            return entry.node;
+        });
+    };
+}
+
 function Head({ column, sort }) {
-  const sorted = sort === column.name ? "ascending" : sort === `-${column.name}` ? "descending" : "none";
-  const click = () => setQuery({ sort: sorted === "ascending" ? `-${column.name}` : column.name });
-  return html`<div role="columnheader" data-head=${column.name} aria-sort=${sorted}
+    const sorted = sort === column.name ? "ascending" : sort === `-${column.name}` ? "descending" : "none";
+    const click = () => setQuery({ sort: sorted === "ascending" ? `-${column.name}` : column.name });
+    return html`<div role="columnheader" data-head=${column.name} aria-sort=${sorted}
       class=${column.number ? "number" : ""}>
     <button onClick=${click}>${column.label}<span class="arrow" aria-hidden="true"
       >${{ ascending: "▲", descending: "▼", none: "" }[sorted]}</span></button></div>`;
 }
 
 function FleetRow({ row, index, height, columns, grid }) {
-  const open = (event) => {
-    if (!event.target.closest("a")) go(address("terminal", row.imei));
-  };
-  return html`<div role="row" class="fleet-row" data-testid="fleet-row" data-id=${row.imei} aria-rowindex=${index + 2}
+    const open = (event) => {
+        if (!event.target.closest("a")) go(address("terminal", row.imei));
+    };
+    return html`<div role="row" class="fleet-row" data-testid="fleet-row" data-id=${row.imei} aria-rowindex=${index + 2}
       style=${{ ...grid, top: `${index * height}px`, height: `${height}px` }} onClick=${open}>
-    ${columns.map((column) => html`<div role="cell" key=${column.name} data-column=${column.name}
-        class=${column.number ? "number" : ""}>${column.cell(row)}</div>`)}
+    ${columns.map(
+        (column) => html`<div role="cell" key=${column.name} data-column=${column.name}
+        class=${column.number ? "number" : ""}>${column.cell(row)}</div>`,
+    )}
   </div>`;
 }
 
 /** The rows that are shown, with all columns of the fleet. */
 function fleetCsv(rows) {
-  if (!rows.length) return "";
-  const names = Object.keys(rows[0]);
-  return (
-    [names, ...rows.map((row) => names.map((name) => row[name]))]
-      .map((cells) => cells.map(csvCell).join(","))
-      .join("\r\n") + "\r\n"
-  );
+    if (!rows.length) return "";
+    const names = Object.keys(rows[0]);
+    return (
+        [names, ...rows.map((row) => names.map((name) => row[name]))]
+            .map((cells) => cells.map(csvCell).join(","))
+            .join("\r\n") + "\r\n"
+    );
 }

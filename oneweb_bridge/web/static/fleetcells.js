@@ -4,7 +4,7 @@ import { calls } from "./calls.js";
 import { day, fixed, fullTime, shorten, UNKNOWN } from "./format.js";
 import { html } from "./html.js";
 import { address } from "./router.js";
-import { Ago, StaleSign, State, UsageBar } from "./ui.js";
+import { drawAgo, StaleSign, State, UsageBar } from "./ui.js";
 
 /** Columns that can be shown: name of the fleet's column, head, width as in a grid, and how a cell is drawn. */
 export const COLUMNS = [
@@ -47,7 +47,7 @@ export const COLUMNS = [
     name: "seen_ts",
     label: "Seen",
     width: "minmax(6.5rem, .7fr)",
-    cell: (row) => html`<${Ago} time=${row.seen_ts} />`,
+    cell: (row) => drawAgo(row.seen_ts),
   },
   { name: "imei", label: "IMEI", width: "minmax(9.5rem, .8fr)", optional: true, cell: (row) => row.imei },
   {

@@ -25,12 +25,17 @@ export function Page({ name, title, heading, ready, children }) {
 
 /** How long ago, with the full time as title. A stale value is grey and has a clock sign. */
 export function Ago({ time, stale = false }) {
-  const present = useNow();
+  useNow();
   useStore(zone);
+  return drawAgo(time, stale);
+}
+
+/** The same without a clock of its own, for who draws many of them and draws them anew. */
+export function drawAgo(time, stale = false) {
   const ms = toMs(time);
   if (ms === null) return html`<span class="unknown">${UNKNOWN}</span>`;
   return html`<time class=${stale ? "stale" : ""} datetime=${iso(ms)} title=${fullTime(ms)}
-    >${relative(ms, present)}${stale && html`<${StaleSign} />`}</time>`;
+    >${relative(ms, now())}${stale && html`<${StaleSign} />`}</time>`;
 }
 
 export const StaleSign = () => html`<span class="stale-sign" role="img" aria-label="stale"> ◷</span>`;
