@@ -16,6 +16,7 @@ async def draw(console: Console, tab: Tab, path: Path) -> None:
     """Writes the fleet's page as it is at 1280 x 720, light, once usage and signal quality are known."""
     await tab.open("?sort=-used_pct")
     await tab.until("() => /\\d/.test(document.querySelector('[data-column=used_pct]').innerText)")
+    await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
     await tab.page.screenshot(path=path)
 
 

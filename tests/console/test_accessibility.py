@@ -18,13 +18,13 @@ def axe_source() -> str:
     return next(Path(package.__file__).parent.rglob("axe.min.js")).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("dark", 390)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
 async def test_axe_finds_nothing(console: Console, open_tab: OpenTab, scheme: str, width: int) -> None:
     """No violation of WCAG 2.2 AA and of axe's best practice, with a table opened too."""
     tab = await open_tab(console.url, width, color_scheme=scheme, reduced_motion="reduce")
     source = axe_source()
     for name, address in (await addresses(console)).items():
-        await tab.open(address, name)
+        await tab.open(f"{address}?span=1h", name)
         if name == "terminal":
             await tab.page.get_by_role("button", name="Table").first.click()
         await tab.page.evaluate(source)

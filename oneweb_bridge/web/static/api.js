@@ -58,12 +58,12 @@ function noteClock(date) {
   clockOffset = Math.abs(offset) > 5000 ? offset : 0;
 }
 
-/** An address below the API with the parameters that are set. */
+/** An address below the API with the parameters that are set, added to those that it has. */
 export function withQuery(path, parameters) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
     if (value !== undefined && value !== null && value !== "") query.set(name, value);
   }
   const text = query.toString();
-  return text ? `${path}?${text}` : path;
+  return text ? path + (path.includes("?") ? "&" : "?") + text : path;
 }

@@ -104,7 +104,7 @@ function CallRow({ call, readOnly }) {
   const status = polling.waiting ? "polling" : call.status;
   const error = setting.error ?? polling.error ?? call.error;
   const stored = ["enabled", "interval"].filter((key) => (call.source?.[key] ?? "file") !== "file");
-  const back = () => sendSetting("set", Object.fromEntries(stored.map((key) => [key, null])));
+  const back = () => sendSetting("set", { enabled: null, interval: null });
   return html`<tr data-testid="call-row" data-call=${name}>
     <th scope="row">${name}
       ${
