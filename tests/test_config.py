@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from oneweb_bridge.config.calls import mapping_fingerprint
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.read import PROFILES, load, parse, require_credentials
-from oneweb_bridge.config.schema import Config, MapForm, Secret, key_types, without_none
+from oneweb_bridge.config.schema import AUTO, Config, MapForm, Secret, key_types, without_none
 from oneweb_bridge.config.units import interval_text, parse_duration, parse_length, parse_share, parse_size
 from oneweb_bridge.config.write import dump_yaml, effective, yaml_text
 from oneweb_bridge.decode.catalogue import CALLS, Field
@@ -125,7 +125,7 @@ def test_defaults_are_the_contract() -> None:
         "localhost",
         1883,
         "5",
-        20,
+        AUTO,
     )
     assert (config.api.max_body, config.mqtt.max_payload, config.state.history.max_size) == (
         64 * 10**6,
@@ -478,7 +478,8 @@ MISTAKES = {
     "api: {timeout: {read: 0}}": "api.timeout.read: expected a duration like 30s or 5m, at most 100 years, got '0'",
     "mqtt: {port: 0}": "mqtt.port: expected a port from 1 to 65535, got '0'",
     "mqtt: {port: 70000}": "mqtt.port: expected a port from 1 to 65535, got '70000'",
-    "mqtt: {window: 1.5}": "mqtt.window: expected a whole number from 1 to 65535, got '1.5'",
+    "mqtt: {window: 0}": "mqtt.window: expected auto or a whole number from 1 to 65535, got '0'",
+    "mqtt: {window: 1.5}": "mqtt.window: expected auto or a whole number from 1 to 65535, got '1.5'",
     "mqtt: {protocol: 4}": 'mqtt.protocol: expected "5" or "3.1.1", got \'4\'',
     "mqtt: {tls: {enabled: maybe}}": "mqtt.tls.enabled: expected true or false, got 'maybe'",
     "mqtt: {host: 'broker:1883'}": "mqtt.host: expected a host name or an address without a port, got 'broker:1883'",

@@ -244,7 +244,11 @@ class Bridge(RuleBasedStateMachine):
         handshake = Handshake(context, unused, unused)
         if (head := self.broker.retained.get(self.tree.head)) is not None:
             handshake.on_head(head)
-        low = await handshake.restore_start(cursor)
+        known = await handshake.compare_head(cursor)
+        cursor, low = known.cursor, known.restore_start
+        if cursor > positions.cursor:
+            self.window.skip_to(cursor)
+        await self.rows.clear_head_bound()
         if low < cursor:
             async for found in messages_to_restore(self.tree, self.rows, low, cursor, self.window.lanes.position_of):
                 self.broker.take(found.message)

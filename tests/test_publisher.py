@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import re
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +20,7 @@ import pytest
 
 from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.config.read import parse
-from oneweb_bridge.config.schema import Mqtt
+from oneweb_bridge.config.schema import AUTO, Mqtt
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.command import CommandMessage
 from oneweb_bridge.model.records import Batch, Entry, Message, Positions, RecordWrite, Row
@@ -278,6 +279,19 @@ async def test_broker_packet_limit_is_respected(tmp_path: Path) -> None:
     assert len(made.sent) == 3
 
 
+@pytest.mark.parametrize(("announced", "window", "size"), [(150, AUTO, 100), (30, AUTO, 30), (150, 120, 120)])
+async def test_window_is_as_large_as_the_broker_allows(tmp_path: Path, announced: int, window: int, size: int) -> None:
+    """`auto` takes the broker's Receive Maximum, 100 at most; a number is taken as it is."""
+    async with (
+        guarded_broker(tmp_path, ALL, f"max_inflight_messages {announced}") as port,
+        bench(tmp_path, port, window=window) as made,
+        made.publishing() as running,
+    ):
+        await connected(running)
+        assert running._session is not None
+        assert running._session._window.size == size
+
+
 async def test_window_never_exceeds_the_receive_maximum(tmp_path: Path) -> None:
     """The window is the smaller of mqtt.window and what the broker announces."""
     async with (
@@ -464,6 +478,58 @@ async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
     assert {"_in_packet", "_out_packet", "_sock"} <= vars(client).keys()
     queued = re.findall(r'"(\w+)":', inspect.getsource(client._packet_queue))
     assert queued == ["command", "mid", "qos", "pos", "to_process", "packet", "info"]
+
+
+@pytest.mark.parametrize("restarts_in_between", [False, True])
+async def test_cursor_that_a_power_loss_set_back_goes_to_the_head(tmp_path: Path, *, restarts_in_between: bool) -> None:
+    """Where the broker's head is ahead of the cursor and the journal had those rows, they are not published again."""
+    port = mosquitto.free_port()
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "oneweb/terminal/#") as heard:
+        async with bench(tmp_path, port) as made:
+            journal_id = made.store.journal_id
+            await made.store.commit(samples(40, 40))
+            async with made.publishing():
+                await made.drained()
+            await made.rows._db.execute("UPDATE cursor SET seq = 10")
+        if restarts_in_between:
+            async with bench(tmp_path, port) as made:
+                await made.store.commit(samples(1, 1))
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(samples(1, 1))
+            async with made.publishing():
+                await made.drained()
+            await heard.quiet(0.3)
+            assert (await made.rows.identity()).journal_id == journal_id
+
+    assert made.alerts == []
+    assert terminal_messages(heard) == 41 + restarts_in_between
+
+
+async def test_copy_that_grew_before_it_was_published_is_no_power_loss(tmp_path: Path) -> None:
+    """Rows of a restored copy have the numbers of others that its original published: none of them is passed over."""
+    port, path, copy = mosquitto.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "oneweb/terminal/#") as heard:
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(samples(10, 10))
+            async with made.publishing():
+                await made.drained()
+            await made.store._connections._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            shutil.copy(path, copy)
+            await made.store.commit(samples(5, 5))
+            async with made.publishing():
+                await made.drained()
+        path.write_bytes(copy.read_bytes())
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        for _ in range(2):
+            async with bench(tmp_path, port) as made:
+                await made.store.commit(samples(8, 8))
+        known = terminal_messages(heard)
+        async with bench(tmp_path, port) as made, made.publishing():
+            await made.drained()
+            await heard.until(lambda: terminal_messages(heard) >= known + 16)
+
+    assert [alert.split(":")[0] for alert in made.alerts] == ["database_restored"]
 
 
 async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,9 @@ async def _use_journal(rows: journal.Journal) -> None:
     await rows.rows_of_id_after("T", 0)
     await rows.restore_from()
     await rows.clear_restore_from()
+    await rows.flush_cursor()
+    await rows.head_bound()
+    await rows.clear_head_bound()
 
 
 async def _use_devices(known: announcements.Devices) -> None:

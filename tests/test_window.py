@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from oneweb_bridge.model.records import Message, Positions, Waiting
 from oneweb_bridge.mqtt.lane import DOUBT, TRIAL, Outgoing
-from oneweb_bridge.mqtt.window import WINDOWS_BEYOND_CURSOR, SendWindow
+from oneweb_bridge.mqtt.window import MAX_REPEATED_MESSAGES, SendWindow
 
 
 def message(topic: str, said: str = "x") -> Message:
@@ -287,17 +287,70 @@ def test_state_says_what_is_left() -> None:
     assert window.state() == "idle"
 
 
+def test_cursor_is_awaited_by_a_topic_with_a_next_message() -> None:
+    """Of two messages on one topic the second waits for the cursor, also when it is offered later; others do not."""
+    for is_offered_later in (False, True):
+        window = window_of(5)
+        window.offer_row(1, [message("t", "1")])
+        if not is_offered_later:
+            window.offer_row(2, [message("t", "2")])
+        window.acknowledge(taken(window)[0])
+        assert window.is_cursor_awaited() is not is_offered_later
+        if is_offered_later:
+            window.offer_row(2, [message("t", "2")])
+            assert window.is_cursor_awaited()
+        window.cursor_written(Positions(1))
+        assert not window.is_cursor_awaited()
+
+
+def test_cursor_is_not_awaited_where_writing_it_would_help_nobody() -> None:
+    """A topic that waits behind an unfinished row of others is not helped by a cursor that cannot pass it."""
+    window = window_of(5)
+    window.offer_row(1, [message("slow")])
+    window.offer_row(2, [message("t", "2")])
+    window.offer_row(3, [message("t", "3")])
+    slow, second = taken(window)
+    window.acknowledge(second)
+    assert not window.is_cursor_awaited()
+    window.acknowledge(slow)
+    assert window.is_cursor_awaited()
+
+
+@pytest.mark.parametrize(("size", "room"), [(20, 90), (100, 50), (500, 1)])
+def test_cursor_is_awaited_before_the_window_is_blocked(size: int, room: int) -> None:
+    """It is written while messages flow: when half of what may be acknowledged beyond it is."""
+    window = window_of(size)
+    for seq in range(1, 300):
+        window.offer_row(seq, [message(f"t{seq}")])
+    in_flight: list[Outgoing] = []
+    for _ in range(room):
+        assert not window.is_cursor_awaited()
+        in_flight += taken(window)
+        window.acknowledge(in_flight.pop(0))
+    assert window.is_cursor_awaited()
+
+
+def test_window_that_skips_begins_after_that_row() -> None:
+    """What another process has published is finished, and topics behind it are free."""
+    window = window_of(5, cursor=10)
+    window.skip_to(40)
+    assert (window.finished_seq, window.durable, window.state()) == (40, Positions(40), "idle")
+    window.offer_row(41, [message("t")])
+    window.acknowledge(taken(window)[0])
+    assert window.positions() == Positions(41)
+
+
 def test_acknowledged_reach_is_bounded() -> None:
-    """Without a commit, no more than `REACH` windows are sent ahead, so that a crash repeats little."""
+    """Without a commit, no more than MAX_REPEATED_MESSAGES are sent ahead, so that a crash repeats no more."""
     window = window_of(3)
-    for seq in range(1, 50):
+    for seq in range(1, 400):
         window.offer_row(seq, [message(f"t{seq}")])
     sent = 0
     while slips := taken(window):
         sent += len(slips)
         for slip in slips[::-1]:
             window.acknowledge(slip)
-    assert sent == 3 * WINDOWS_BEYOND_CURSOR
+    assert sent == MAX_REPEATED_MESSAGES
 
 
 @pytest.mark.parametrize("size", [1, 2, 20])
@@ -373,7 +426,7 @@ class Bridge:
         self.connect()
 
     def connect(self) -> None:
-        self.window = SendWindow(self.size, self.durable, lambda topic: topic[0])
+        self.window = SendWindow(self.size, self.durable, lambda topic: topic[0], max_repeated=2 * self.size)
         self.at = self.durable.cursor
         self.written = self.durable
         self.flying: list[Outgoing] = []
@@ -517,7 +570,7 @@ def test_every_row_is_delivered_and_little_is_repeated(
     delivered = {(seq, topic) for topic, said in bridge.delivered.items() for seq in said}
     assert delivered | bridge.given_up == expected
     longest = max(len(row) for row in rows)
-    assert bridge.repeats <= bridge.losses * (size * WINDOWS_BEYOND_CURSOR + (longest + TRIAL) * (len(CLASSES) + 1))
+    assert bridge.repeats <= bridge.losses * (2 * size + (longest + TRIAL) * (len(CLASSES) + 1))
 
 
 @given(ROWS)

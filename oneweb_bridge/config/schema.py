@@ -49,6 +49,20 @@ def _read_protocol(raw: object) -> str:
     return str(raw).removesuffix(".0")
 
 
+AUTO = 0
+"""What `mqtt.window: auto` is as a number."""
+
+
+def _read_window(raw: object) -> object:
+    if str(raw).strip() == str(AUTO):
+        raise ValueError
+    return AUTO if str(raw).strip().casefold() == "auto" else raw
+
+
+def _window_text(window: int) -> object:
+    return window or "auto"
+
+
 def _to_list(raw: object) -> object:
     return [raw] if isinstance(raw, str) else raw
 
@@ -79,7 +93,9 @@ Flag = Annotated[bool, _annotate("true or false", _read_flag, bool)]
 Port = Annotated[int, Meta(ge=1, le=65535, description="a port from 1 to 65535")]
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT, description="a whole number from 1 to 1000000000")]
 Number = Annotated[int, Meta(ge=0, le=MAX_COUNT, description="a whole number from 0 to 1000000000")]
-InFlight = Annotated[int, Meta(ge=1, le=65535, description="a whole number from 1 to 65535")]
+InFlight = Annotated[
+    int, _annotate("auto or a whole number from 1 to 65535", _read_window, _window_text, ge=AUTO, le=65535)
+]
 Statuses = Annotated[
     tuple[Literal[204, 404], ...], _annotate("a list of 204 and 404, or one of them", _to_numbers, _list_or_single)
 ]
@@ -176,7 +192,7 @@ class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     password: Secret | None = None
     allow_plain_password: Flag = False
     tls: Tls = Tls()
-    window: InFlight = 20
+    window: InFlight = AUTO
     max_payload: Size = 64_000
 
 

@@ -1,7 +1,13 @@
-"""Notes durably how far the journal is published, and publishes it as the broker's `head`."""
+"""Notes how far the journal is published, and publishes it as the broker's `head`.
+
+The cursor is written when somebody waits for it (see `SendWindow.is_cursor_awaited`), and otherwise CURSOR_INTERVAL_S
+after it has moved. A cursor that is written survives any crash of this process; it is flushed to the disk once in
+FLUSH_INTERVAL_S, and when the drain has come to rest, so a power loss repeats at most what was acknowledged since.
+"""
 
 import asyncio
 import logging
+import time
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.backoff import BackOff
@@ -14,6 +20,12 @@ from oneweb_bridge.store.errors import StoreUnavailable
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
+CURSOR_INTERVAL_S = 0.1
+"""Seconds after which a cursor that has moved is written, though nobody waits for it."""
+FLUSH_INTERVAL_S = 1.0
+"""Seconds after which a cursor that was written is flushed to the disk."""
+HEAD_INTERVAL_S = 0.1
+"""Seconds between two heads."""
 FIRST_RETRY_S = 0.1
 """Seconds before a cursor that the disk did not take is written again; each further pause is twice as long."""
 MAX_STORE_RETRY_S = 5.0
@@ -40,21 +52,65 @@ class CursorWriter:
         self._refusals = refusals
         self._drain_lock = drain_lock
         self._to_note = to_note
+        self._timer: asyncio.TimerHandle | None = None
+        self._unflushed_since: float | None = None
         self._published_head: int | None = None
         self._is_head_under_way = False
+        self._head_due_at = 0.0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def on_progress(self) -> None:
+        """Messages were answered or sent: the cursor is written now, soon, or not at all."""
+        if self._to_note.is_set():
+            return
+        if self._window.is_cursor_awaited():
+            self._to_note.set()
+        elif self._timer is None and self._window.has_moved():
+            self._wake_later()
+
+    def _wake_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(CURSOR_INTERVAL_S, self._to_note.set)
 
     async def cursor_loop(self) -> None:
-        """Notes the positions whenever they have changed and no other write is under way. Never returns."""
-        while True:
-            self._to_note.clear()
-            positions = self._window.positions()
-            if self._is_to_be_noted(positions):
-                await self._save_until_written(positions)
-                self._on_written(positions)
-                self.publish_head()
-                self._sender.pump()
-            else:
+        """Writes and flushes the cursor when it is due. Never returns."""
+        try:
+            while True:
+                self._to_note.clear()
+                self._cancel_timer()
+                await self._note_positions()
                 await self._to_note.wait()
+        finally:
+            self._cancel_timer()
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _note_positions(self) -> None:
+        positions = self._window.positions()
+        is_at_rest = not self._is_to_be_noted(positions)
+        if not is_at_rest:
+            await self._save_until_written(positions)
+            self._on_written(positions)
+            self.publish_head()
+            self._sender.pump()
+        if self._unflushed_since is not None:
+            if is_at_rest or time.monotonic() - self._unflushed_since >= FLUSH_INTERVAL_S:
+                await self._flush()
+            # It comes to rest when nothing has moved until then.
+            self._wake_later()
+
+    async def _flush(self) -> None:
+        try:
+            await self._journal.flush_cursor()
+            self._unflushed_since = None
+        except StoreUnavailable as error:
+            _log.warning("the journal's cursor could not be flushed to the disk: %s", error)
+            self._unflushed_since = time.monotonic()
 
     def _is_to_be_noted(self, positions: Positions) -> bool:
         return positions != self._window.durable or bool(self._refusals.paid)
@@ -77,28 +133,41 @@ class CursorWriter:
 
     async def _save(self, positions: Positions) -> None:
         if positions.waiting or self._window.durable.waiting or self._refusals.paid:
+            # Flushed at once: else a head could tell the next connection of rows of which a class still waits.
             await self._journal.save(positions, self._refusals.paid)
+            self._unflushed_since = None
         else:
             await self._journal.advance(positions.cursor)
+            if self._unflushed_since is None:
+                self._unflushed_since = time.monotonic()
 
     async def save_last(self) -> None:
-        """Notes the positions once. What cannot be written now is repeated by the next connection."""
+        """Notes the positions once, flushed. What cannot be written now is repeated by the next connection."""
         positions = self._window.positions()
-        if self._is_to_be_noted(positions):
-            try:
+        try:
+            if self._is_to_be_noted(positions):
                 await self._save(positions)
-            except StoreUnavailable as error:
-                _log.warning("the journal's cursor could not be written at the end: %s", error)
-            else:
                 self._on_written(positions)
+            if self._unflushed_since is not None:
+                await self._journal.flush_cursor()
+                self._unflushed_since = None
+        except StoreUnavailable as error:
+            _log.warning("the journal's cursor could not be written at the end: %s", error)
 
     # ── the head ───────────────────────────────────────────────────────────────────────────────
 
     def publish_head(self) -> None:
-        """Publishes how far the broker is known to be: one head at a time, and never while topics are restored."""
-        seq = self.cursor
+        """Publishes how far the broker is known to be: one head at a time, and never while topics are restored.
+
+        Where the last one is younger than HEAD_INTERVAL_S, it is published when that has passed.
+        """
         if self._is_head_under_way or self._drain_lock.locked() or not self._is_head_behind():
             return
+        if (delay := self._head_due_at - time.monotonic()) > 0:
+            if self._head_timer is None:
+                self._head_timer = asyncio.get_running_loop().call_later(delay, self._publish_due_head)
+            return
+        seq = self.cursor
 
         def done(accepted: bool) -> None:
             self._is_head_under_way = False
@@ -107,7 +176,18 @@ class CursorWriter:
                 self.publish_head()
 
         self._is_head_under_way = True
+        self._head_due_at = time.monotonic() + HEAD_INTERVAL_S
         self._window.offer_unjournaled(self._head_message(seq), done)
+
+    def _publish_due_head(self) -> None:
+        self._head_timer = None
+        self.publish_head()
+        self._sender.pump()
+
+    def begin_at(self, cursor: int) -> None:
+        """The broker is known to have all rows up to `cursor`, which is ahead of what was noted here."""
+        self.cursor = cursor
+        self._window.skip_to(cursor)
 
     def _is_head_behind(self) -> bool:
         """Whether a head was published on this connection, and the cursor has moved since."""

@@ -17,27 +17,45 @@ class TopicFence:
         self.withheld = set(withheld)
         self.unjournaled: list[Ready] = []
         """The messages without a row that may go."""
-        self._waiting: dict[str, deque[Outgoing]] = {}
+        self._queues: dict[str, deque[Outgoing]] = {}
+        """Of each topic the message that holds it, and those that wait behind it."""
+        self._awaited: dict[str, Outgoing] = {}
+        """Finished messages whose topic has a next one: it waits for the durable cursor to pass them."""
 
     def enqueue(self, outgoing: Outgoing) -> None:
         """Takes a message behind those of its topic."""
         topic = outgoing.message.topic
-        if topic in self._waiting:
-            self._waiting[topic].append(outgoing)
-        else:
-            self._waiting[topic] = deque()
+        queue = self._queues.get(topic)
+        if queue is None:
+            self._queues[topic] = deque((outgoing,))
             outgoing.first_in_topic = True
             self._make_ready(outgoing)
+            return
+        queue.append(outgoing)
+        if queue[0].is_finished:
+            self._awaited[topic] = queue[0]
+
+    def finish(self, outgoing: Outgoing) -> None:
+        """The message was acknowledged or set aside: its topic waits for the cursor alone."""
+        outgoing.is_finished = True
+        if len(self._queues[outgoing.message.topic]) > 1:
+            self._awaited[outgoing.message.topic] = outgoing
 
     def free_topic(self, outgoing: Outgoing) -> None:
         """The message is done with: the next one of its topic may go."""
-        queue = self._waiting[outgoing.message.topic]
+        topic = outgoing.message.topic
+        queue = self._queues[topic]
+        queue.popleft()
+        self._awaited.pop(topic, None)
         if queue:
-            following = queue.popleft()
-            following.first_in_topic = True
-            self._make_ready(following)
+            queue[0].first_in_topic = True
+            self._make_ready(queue[0])
         else:
-            del self._waiting[outgoing.message.topic]
+            del self._queues[topic]
+
+    def is_cursor_awaited(self) -> bool:
+        """Whether a topic has a next message that may go as soon as the cursor is written."""
+        return any(o.lane is not None and o.seq <= o.lane.finished_seq for o in self._awaited.values())
 
     def let_next_go(self, outgoing: Outgoing) -> None:
         """Lets what follows in the row go: this one has gone before it, or waits in a lane."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiomqtt
+import msgspec
 
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.encoding import encode, rfc3339
@@ -20,6 +21,13 @@ from oneweb_bridge.mqtt.purge import stray_topics
 from oneweb_bridge.mqtt.sender import Sender
 
 _log = logging.getLogger("oneweb_bridge.publisher")
+
+
+class HeadComparison(msgspec.Struct, frozen=True):
+    """The row up to which everything is published, and that after which retained topics are to be restored."""
+
+    cursor: int
+    restore_start: int
 
 
 class Handshake:
@@ -62,16 +70,29 @@ class Handshake:
         await self._sender.publish_and_wait(Message(tree.alert, encode(alert), retain=False))
         return ForeignInstance(sentence)
 
-    async def restore_start(self, cursor: int) -> int:
-        """The row after which the broker may have lost what was retained; `cursor` when nothing is lost.
+    async def compare_head(self, cursor: int) -> HeadComparison:
+        """Compares the broker's head with the cursor. Raises ForeignInstance.
 
-        Raises ForeignInstance.
+        A head of this journal may be ahead of the cursor, because a power loss set the cursor back. Where the journal
+        has had those rows since before this process began, the cursor goes there.
         """
+        head = self.head
+        if head is not None:
+            await self.refuse_foreign_instance()
+            seq = head.get("seq")
+            is_ours = head.get("journal") == self._context.tree.journal_id
+            if isinstance(seq, int) and is_ours and cursor < seq <= await self._context.journal.head_bound():
+                await self._context.journal.advance(seq)
+                _log.info("the broker has rows up to %d: the journal goes on there instead of at %d", seq, cursor)
+                cursor = seq
+        return HeadComparison(cursor, await self._restore_start(cursor))
+
+    async def _restore_start(self, cursor: int) -> int:
+        """The row after which the broker may have lost what was retained; `cursor` when nothing is lost."""
         tree, journal, head = self._context.tree, self._context.journal, self.head
         dropped = await journal.restore_from()
         if head is None:
             return 0
-        await self.refuse_foreign_instance()
         seq = head.get("seq")
         if not isinstance(seq, int):
             return 0

@@ -108,6 +108,10 @@ class Lanes:
                 self.main.accepted += lane.accepted
         return committed
 
+    def skip_to(self, seq: int) -> None:
+        """Lets the main lane begin after row `seq`."""
+        self.main.finished_seq = self.main.read = self.main.cursor = seq
+
     def close_if_level(self, lane: Lane) -> None:
         """A lane that is as far as the main one, and in which nothing is refused, takes nothing more."""
         if lane.closing is None and lane.read == self.main.read and not (lane.rows and lane.has_refused()):

@@ -47,6 +47,9 @@ MAX_BESIDE_PAYLOAD = 200_000
 SESSION_TAKEN_OVER = 0x8E
 """Why a broker ends a connection when another client comes with the same client id. Source: MQTT 5, 3.14.2.1."""
 
+MAX_INFLIGHT_MESSAGES = 65535
+"""Of paho, which must not hold messages back: the send window does."""
+
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux only; it does not last and is set again after each read that needs it."""
 
@@ -115,7 +118,7 @@ class MqttConnection(aiomqtt.Client):
             websocket_path=settings.path,
             timeout=10.0,
             keepalive=KEEPALIVE,
-            max_inflight_messages=settings.window + 20,
+            max_inflight_messages=MAX_INFLIGHT_MESSAGES,
             tls_context=_tls_context(settings),
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             properties=_limits(settings) if self.is_mqtt5 else None,

@@ -30,16 +30,25 @@ OnAnswered = Callable[[Outgoing, int, str], None]
 
 
 class Sender:
-    """Of one connection. `window` decides what goes next; `on_answered` decides what an answer means."""
+    """Of one connection. `window` decides what goes next; `on_answered` decides what an answer means.
+
+    `on_progress` is called after each batch of answers or messages.
+    """
 
     def __init__(
-        self, context: ConnectionContext, link: MqttConnection, window: SendWindow, on_answered: OnAnswered
+        self,
+        context: ConnectionContext,
+        link: MqttConnection,
+        window: SendWindow,
+        on_answered: OnAnswered,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.window = window
         self.link = link
         self._max_payload = context.settings.max_payload
         self._context = context
         self._on_answered = on_answered
+        self._on_progress = on_progress
         self._in_flight: dict[int, Outgoing] = {}
         self._window_changed = asyncio.Event()
         self._failure: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
@@ -73,6 +82,7 @@ class Sender:
             has_sent = True
         if not has_sent:
             self.link.set_tcp_quickack()
+        self._on_progress()
         self._window_changed.set()
 
     def on_puback(self, packet_id: int, code: int, reason: str) -> None:

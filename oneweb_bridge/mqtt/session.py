@@ -35,6 +35,8 @@ from oneweb_bridge.store.errors import StoreUnavailable
 _log = logging.getLogger("oneweb_bridge.publisher")
 
 INFO_INTERVAL_S = 10.0
+MAX_AUTO_WINDOW = 100
+"""Messages in flight with `mqtt.window: auto`, where the broker's Receive Maximum allows them."""
 OFFLINE_TIMEOUT_S = 2.0
 """Seconds that the messages at the end of a connection may take."""
 
@@ -50,7 +52,7 @@ class Session:
         # The connections before this one may have broken because of a message: then one at a time.
         size = 1 if context.suspects.topics else self._full_window()
         self._window = SendWindow(size, positions, context.tree.class_of, context.suspects.counts())
-        self.sender = Sender(context, link, self._window, self._on_answered)
+        self.sender = Sender(context, link, self._window, self._on_answered, self._on_progress)
         self._to_note, drain_lock = asyncio.Event(), asyncio.Lock()
         self._refusals = Refusals(context, self.sender, drain_lock, self._to_note, self._restore_dropped)
         self._cursor = CursorWriter(context, self.sender, self._refusals, drain_lock, self._to_note)
@@ -68,7 +70,7 @@ class Session:
         return self._cursor.cursor
 
     def _full_window(self) -> int:
-        return min(self._context.settings.window, self._link.receive_maximum)
+        return min(self._context.settings.window or MAX_AUTO_WINDOW, self._link.receive_maximum)
 
     async def run(self) -> None:
         """Everything that one connection does. Ends with an exception group when it is lost."""
@@ -104,7 +106,9 @@ class Session:
         context, tree = self._context, self._context.tree
         await self._refusals.load()
         await self._handshake.prove_delivery()
-        restore_start = await self._handshake.restore_start(self.cursor)
+        known = await self._handshake.compare_head(self.cursor)
+        if known.cursor > self.cursor:
+            self._cursor.begin_at(known.cursor)
         await context.journal.note_place(Place(tree.base, context.instance))
         self._prober.answers_twins = True
         await self.sender.publish_and_wait(Message(tree.status, encode(Connection("online")), retain=True))
@@ -112,11 +116,12 @@ class Session:
         _log.info("broker %s:%s: connected", context.settings.host, context.settings.port)
         self._info = encode(await context.callbacks.info())
         await self.sender.publish_and_wait(Message(tree.info, self._info, retain=True))
-        if restore_start < self.cursor:
-            await self._restore_lost(restore_start)
+        if known.restore_start < self.cursor:
+            await self._restore_lost(known.restore_start)
         # Before the head, by which it is recognised: what is not alerted now is alerted by the next session.
         await self._handshake.alert_restored_backup()
         await context.journal.clear_restore_from()
+        await context.journal.clear_head_bound()
         await self._cursor.publish_head_and_wait()
 
     async def _restore_lost(self, after_seq: int) -> None:
@@ -163,7 +168,9 @@ class Session:
             self._accept(outgoing)
         else:
             self._refuse(outgoing, reason)
-        self._to_note.set()
+
+    def _on_progress(self) -> None:
+        self._cursor.on_progress()
 
     def _accept(self, outgoing: Outgoing) -> None:
         lane = outgoing.lane

@@ -6,9 +6,9 @@ Five promises meet here.
   behind the durable cursor, makes its next one wait: otherwise a crash would give 1, 2, 1, 2.
 - *A row's messages go in their order*, so that an event comes before what it causes on other topics.
 - *The cursor moves over what was acknowledged.* It follows the longest run of finished rows.
-- *A crash repeats little.* At most a window is in flight, and at most as much again is acknowledged
-  but not yet behind the cursor. Only the messages of the first unfinished row may go beyond that,
-  because everything else waits for it.
+- *A crash repeats little.* At most MAX_REPEATED_MESSAGES are in flight, or acknowledged but not yet behind
+  the cursor. Only the messages of the first unfinished row may go beyond that, because everything else
+  waits for it.
 - *What is refused holds up nobody else* (see lanes.py).
 
 There is no barrier anywhere: whatever is acknowledged makes room at once. Publishing in chunks, each
@@ -24,9 +24,9 @@ from oneweb_bridge.mqtt.fence import TopicFence
 from oneweb_bridge.mqtt.lane import Lane, OnAnswer, Outgoing, OutgoingRow
 from oneweb_bridge.mqtt.lanes import Lanes
 
-WINDOWS_BEYOND_CURSOR = 2
-"""How many windows of messages may be ahead of the durable cursor: one in flight, and one that was
-acknowledged while the cursor was being written. With one alone, the broker idles during each write."""
+MAX_REPEATED_MESSAGES = 200
+"""How many messages may come again after a crash: those in flight, and those that were acknowledged but are not yet
+behind the durable cursor."""
 
 
 class SendWindow:
@@ -41,8 +41,10 @@ class SendWindow:
         positions: Positions,
         class_of: Callable[[str], str],
         withhold: Mapping[str, int] | None = None,
+        max_repeated: int = MAX_REPEATED_MESSAGES,
     ) -> None:
         self.size = size
+        self._max_repeated = max_repeated
         self.in_flight = 0
         self.durable = positions
         self._tries = dict(withhold or {})
@@ -127,7 +129,7 @@ class SendWindow:
         if not lane.ready:
             return None
         first = lane.ready[0][2]
-        is_full = self.in_flight + self._uncommitted() >= self.size * WINDOWS_BEYOND_CURSOR or (
+        is_full = self.in_flight + self._uncommitted() >= self._max_repeated or (
             bool(lane.name) and lane.in_flight + lane.uncommitted >= self.size
         )
         if is_full and (first.row is not lane.rows[0] or lane.finished_seq > lane.cursor):
@@ -217,6 +219,30 @@ class SendWindow:
         """What may be noted durably now."""
         return self.lanes.positions()
 
+    def has_moved(self) -> bool:
+        """Whether a position may have moved since it was noted."""
+        return bool(self.lanes) or self._main.finished_seq > self._main.cursor
+
+    def is_cursor_awaited(self) -> bool:
+        """Whether somebody waits for the positions to be noted. To be asked when all that may be sent has been.
+
+        That is the next message of a topic, where the window has nothing else to send; or the window: it is blocked
+        when as much is acknowledged but not noted as it leaves room for, so half of that counts as waiting, and the
+        cursor is written while messages flow.
+        """
+        if not any(lane.finished_seq > lane.cursor for lane in self.lanes.all()):
+            return False
+        room = max(1, (self._max_repeated - self.size) // 2)
+        has_nothing_to_send = self.in_flight < self.size
+        if self._uncommitted() >= room or (has_nothing_to_send and self._fence.is_cursor_awaited()):
+            return True
+        return any(2 * lane.uncommitted >= self.size for lane in self.lanes.by_class.values())
+
+    def skip_to(self, seq: int) -> None:
+        """Begins after row `seq`, which another process has published up to. Only before rows are offered."""
+        self.lanes.skip_to(seq)
+        self.durable = Positions(seq, self.durable.waiting)
+
     def cursor_written(self, positions: Positions) -> None:
         """These positions are durable now: topics behind them may have their next message."""
         self.durable = positions
@@ -245,7 +271,7 @@ class SendWindow:
         row, lane = outgoing.row, outgoing.lane
         if row is None or lane is None:
             return
-        outgoing.is_finished = True
+        self._fence.finish(outgoing)
         lane.uncommitted += 1
         row.unfinished -= 1
         if row.unfinished == 0:

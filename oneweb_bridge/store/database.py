@@ -156,8 +156,13 @@ def _take_lock(descriptor: int, path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_connection(path: Path, *, read_only: bool = False) -> AsyncIterator[aiosqlite.Connection]:
-    """A connection in which every transaction is written out. Raises StoreError."""
+async def open_connection(
+    path: Path, *, read_only: bool = False, flushes: bool = True
+) -> AsyncIterator[aiosqlite.Connection]:
+    """A connection in which every transaction is flushed to the disk, unless `flushes` is False. Raises StoreError.
+
+    What is not flushed survives a crash of the process, but a power loss only once another commit was flushed.
+    """
     uri = uri_of(path, read_only=read_only)
     try:
         db = await aiosqlite.connect(uri, uri=True, isolation_level=None)
@@ -165,7 +170,7 @@ async def open_connection(path: Path, *, read_only: bool = False) -> AsyncIterat
         raise StoreError(f"{path} cannot be opened ({error}): choose another state.path") from None
     try:
         with explained(path):
-            await _prepare_database(db, read_only=read_only)
+            await _prepare_database(db, read_only=read_only, flushes=flushes)
         yield db
     finally:
         await db.close()
@@ -251,13 +256,13 @@ def uri_of(path: Path, *, read_only: bool) -> str:
     return f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
 
 
-async def _prepare_database(db: aiosqlite.Connection, *, read_only: bool) -> None:
+async def _prepare_database(db: aiosqlite.Connection, *, read_only: bool, flushes: bool) -> None:
     await db.execute("PRAGMA busy_timeout = 10000")
     await pragma(db, "schema_version")  # reads the file, so that one that is no database is found out here
     if read_only:
         return
     await db.execute("PRAGMA journal_mode = WAL")
-    await db.execute("PRAGMA synchronous = FULL")
+    await db.execute(f"PRAGMA synchronous = {'FULL' if flushes else 'NORMAL'}")
     await db.execute("PRAGMA journal_size_limit = 67108864")
 
 
@@ -341,6 +346,13 @@ async def renew_copy(db: aiosqlite.Connection) -> None:
 def placeholders(values: Sequence[object]) -> str:
     """As many question marks as there are values, for `IN (…)`."""
     return ", ".join("?" * len(values))
+
+
+NOTE_HEAD_BOUND = """
+INSERT OR IGNORE INTO meta
+SELECT 'head_bound', coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'
+"""
+"""Notes the last row before this process appends any; see `Journal.head_bound`."""
 
 
 async def pragma(db: aiosqlite.Connection, name: str) -> int:

@@ -36,14 +36,20 @@ async def open_journal(
 ) -> AsyncIterator["Journal"]:
     """The journal in `path` for one output. Raises StoreError."""
     async with database.open_connection(path, read_only=read_only) as db:
-        yield Journal(db, output, clock)
+        if read_only:
+            yield Journal(db, db, output, clock)
+            return
+        async with database.open_connection(path, flushes=False) as cursor_db:
+            yield Journal(db, cursor_db, output, clock)
 
 
 class Journal:
     """Made by `opened`."""
 
-    def __init__(self, db: aiosqlite.Connection, output: str, clock: Clock) -> None:
+    def __init__(self, db: aiosqlite.Connection, cursor_db: aiosqlite.Connection, output: str, clock: Clock) -> None:
+        """`cursor_db` is the connection by which the cursor is written: its commits are not flushed to the disk."""
         self._db = db
+        self._cursor_db = cursor_db
         self._output = output
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -66,8 +72,18 @@ class Journal:
         return await self._fetch_int("SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (self._output,))
 
     async def advance(self, seq: int) -> None:
-        """Notes durably that everything up to `seq` is done; never goes back."""
-        await self._execute(_MOVE_CURSOR, (self._output, seq))
+        """Notes that everything up to `seq` is done; never goes back.
+
+        It survives any crash of this process, and a power loss once it is flushed.
+        """
+        async with self._lock:
+            with named_errors():
+                await self._cursor_db.execute(_MOVE_CURSOR, (self._output, seq))
+
+    async def flush_cursor(self) -> None:
+        """Flushes to the disk what was noted of the cursor."""
+        # A commit flushes all before it, but only one that changes something: an equal row would not be written.
+        await self._execute("INSERT OR REPLACE INTO cursor SELECT * FROM cursor WHERE output = ?", (self._output,))
 
     async def positions(self) -> Positions:
         """How far this output has got, and the classes of topics that wait."""
@@ -241,6 +257,20 @@ class Journal:
         # The plus keeps SQLite from going through all rows behind `seq` instead of those of the id.
         sql = f"SELECT {_ROW} FROM journal WHERE id = ? AND +seq > ? ORDER BY seq LIMIT ?"
         return [Row(*row) for row in await self._rows(sql, (id, seq, PAGE_ROWS))]
+
+    async def head_bound(self) -> int:
+        """The last row that a broker's head may name of this journal, though the cursor is behind it.
+
+        It is the last row that was there before the database was opened, and stays over restarts until a head was
+        compared: of a copy that is put in the place of its original, later rows have the numbers of others.
+        """
+        return await self._fetch_int(
+            "SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM meta WHERE name = 'head_bound'"
+        )
+
+    async def clear_head_bound(self) -> None:
+        """Notes that the broker's head was compared: from now on it is not ahead of the cursor."""
+        await self._execute("DELETE FROM meta WHERE name = 'head_bound'")
 
     async def restore_from(self) -> int | None:
         """The row behind which dropped rows left retained topics to be restored; None when there is nothing to do."""

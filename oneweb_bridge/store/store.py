@@ -33,6 +33,7 @@ async def open_store(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"
             with database.explained(path):
                 await database.migrate(writer, path)
                 await database.renew_copy(writer)
+                await writer.execute(database.NOTE_HEAD_BOUND)
                 steady = await database.steady_time(writer, clock)
                 ids = await database.journal_ids(writer)
             async with database.open_connection(path, read_only=True) as reader, staging.open_staging() as staged:
