@@ -185,7 +185,7 @@ async def test_rows_that_nobody_understands_are_incomplete(fleet_of_25: Bench) -
     """A report that changed its form is not an ok poll with 0 samples."""
     await spoil(fleet_of_25, SIGNAL, renamed("value", "reading"))
     outcome = await fleet_of_25.poll(SIGNAL)
-    assert (outcome.samples, outcome.coverage and outcome.coverage.found) == (0, 0)
+    assert (outcome.samples, outcome.coverage and outcome.coverage.seen) == (0, 0)
     assert "rows of the answer gave no sample" in outcome.incomplete
 
 

@@ -46,7 +46,7 @@ class Member(msgspec.Struct, array_like=True):
     share: float = 1.0
     absent: float = 0.0
     """In how many objects it was expected since it was seen last."""
-    told: bool = False
+    alerted: bool = False
     """Whether its absence was told."""
 
 
@@ -137,9 +137,9 @@ def note_shape(shape: AnswerShape, outline: Outline, call: Call, now: int) -> li
                     changes.append(Change(f"new {path}", f"its records have a new member, {path}"))
             continue
         changes += _type_change(path, member, seen)
-        if member.told:
+        if member.alerted:
             changes.append(Change(f"back {path}", f"the member {path} is in its records again"))
-        member.last, member.absent, member.told = now, 0.0, False
+        member.last, member.absent, member.alerted = now, 0.0, False
         member.share = round(0.9 * member.share + 0.1 * share, 3)
     return changes
 
@@ -168,11 +168,11 @@ def _vanished(shape: AnswerShape, outline: Outline) -> Iterator[Change]:
     for path, member in shape.members.items():
         parent = _parent(path)
         is_rare = member.share < USUAL_SHARE
-        if path in outline or parent is None or parent not in outline or member.told or is_rare:
+        if path in outline or parent is None or parent not in outline or member.alerted or is_rare:
             continue
         member.absent += outline[parent].count * member.share
         if member.last - member.first >= DAY_MS and member.absent >= MANY / member.share:
-            member.told = True
+            member.alerted = True
             yield Change(f"gone {path}", f"the member {path}, which was there for a day, is in no record any more")
 
 
@@ -200,7 +200,8 @@ def unread_members(outline: Outline, call: Call) -> dict[str, int]:
 def is_same(shape: AnswerShape, stored: Mapping[str, Member], now: int) -> bool:
     """Whether nothing but counts differs from what was stored, and that not for long."""
     return shape.members.keys() == stored.keys() and all(
-        (member.type, member.told) == (stored[path].type, stored[path].told) and now - stored[path].last < SAVE_AFTER_MS
+        (member.type, member.alerted) == (stored[path].type, stored[path].alerted)
+        and now - stored[path].last < SAVE_AFTER_MS
         for path, member in shape.members.items()
     )
 

@@ -66,7 +66,7 @@ class FieldCoverage(msgspec.Struct, frozen=True):
     """How many fields were expected, how many of them were found, and which were in no record."""
 
     expected: int
-    found: int
+    seen: int
     missing: tuple[str, ...] = ()
 
 
@@ -151,14 +151,14 @@ def _lacking(expected: Expected, fields: Fields) -> tuple[str, ...]:
 
 
 def _implausible(expected: Expected, fields: Fields, limits: Limits) -> tuple[tuple[str, float], ...]:
-    found = [
+    implausible = [
         (name, value)
         for name, low, high in expected.ranged
         if isinstance(value := fields.get(name), (int, float)) and not low <= value <= high
     ]
     if limits and fields.get("is_shared") is not True:
-        found += [(name, value) for name in expected.limited if (value := _above_limit(fields, name, limits))]
-    return tuple(found)
+        implausible += [(name, value) for name in expected.limited if (value := _above_limit(fields, name, limits))]
+    return tuple(implausible)
 
 
 def _above_limit(fields: Fields, name: str, limits: Limits) -> float:
@@ -243,7 +243,7 @@ def fields_of_components(components: Fields) -> Fields:
 class CallHistory(msgspec.Struct):
     """What is remembered of a call's answers from poll to poll, in RAM."""
 
-    found: set[str] = set()
+    seen: set[str] = set()
     """Fields that were found at some time."""
     lacking: dict[str, int] = {}
     """Field -> samples in a row that lack it."""
@@ -276,11 +276,11 @@ def _missing(expected: Expected, counts: AnswerCounts, history: CallHistory) -> 
         name = group[0]
         lacking = counts.records if counts.records == 0 else counts.lacking[name]
         if lacking < counts.records:
-            history.found.add(name)
+            history.seen.add(name)
             history.lacking.pop(name, None)
             continue
         history.lacking[name] = history.lacking.get(name, 0) + counts.records
-        if not is_report or name not in history.found or history.lacking[name] >= LACKING_SAMPLES:
+        if not is_report or name not in history.seen or history.lacking[name] >= LACKING_SAMPLES:
             missing.append(name)
     return missing
 
@@ -310,9 +310,9 @@ def _partial_findings(expected: Expected, counts: AnswerCounts, missing: Iterabl
         return
     for group in expected.expectation.general:
         name = group[0]
-        found = counts.records - counts.lacking[name]
-        if name not in missing and found < GENERAL_SHARE * counts.records:
-            message = f"only {found} of {counts.records} {_noun(expected.call)} have {_described(name)}"
+        count = counts.records - counts.lacking[name]
+        if name not in missing and count < GENERAL_SHARE * counts.records:
+            message = f"only {count} of {counts.records} {_noun(expected.call)} have {_described(name)}"
             yield Finding("partial", name, message)
 
 
@@ -401,9 +401,9 @@ def ids_finding(call: Call, entity: str, unmatched: UnmatchedIds) -> Finding:
 
 def summarize(findings: Iterable[Finding]) -> str | None:
     """What makes a call incomplete, in one sentence; None when nothing does."""
-    found = [finding for finding in findings if finding.incomplete]
-    missing = [finding for finding in found if finding.kind == "missing"]
-    parts = [finding.message for finding in found if finding.kind != "missing"]
+    incomplete = [finding for finding in findings if finding.incomplete]
+    missing = [finding for finding in incomplete if finding.kind == "missing"]
+    parts = [finding.message for finding in incomplete if finding.kind != "missing"]
     if len(missing) > 1:
         parts.append(f"no record has {', '.join(finding.about for finding in missing)}; {ADVICE}")
     else:

@@ -84,12 +84,12 @@ def about_id(id: str, records: list[Any], call: Call) -> list[Any]:
 
 def find_lists(answer: Any) -> list[str]:
     """The lists of objects in an answer as values for `records`, each with its length; the first MAX_LISTS of them."""
-    found = []
+    lists = []
     for path, records in _lists(answer, "$", 0):
-        found.append(f"{path}[*] ({len(records)})")
-        if len(found) == MAX_LISTS:
+        lists.append(f"{path}[*] ({len(records)})")
+        if len(lists) == MAX_LISTS:
             break
-    return found
+    return lists
 
 
 def _lists(value: Any, path: str, depth: int) -> Iterator[tuple[str, list[Any]]]:

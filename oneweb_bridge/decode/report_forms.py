@@ -71,7 +71,7 @@ def indicators_of(value: Any) -> list[IndicatorValue]:
     if isinstance(value, dict) and not _has_any(value, (*_NAMES, *_VALUES)):
         return list(_members(value, None))
     elements = value if isinstance(value, list) else [value]
-    return [found for element in elements if (found := indicator_of(element)) is not None]
+    return [indicator for element in elements if (indicator := indicator_of(element)) is not None]
 
 
 def other_indicators(measurement: Any, known: Collection[str]) -> list[IndicatorValue]:
@@ -82,10 +82,14 @@ def other_indicators(measurement: Any, known: Collection[str]) -> list[Indicator
     if itself is not None:
         return [itself]
     for inner in measurement.values():
-        if isinstance(inner, list) and (found := [one for e in inner if (one := indicator_of(e)) is not None]):
-            return found
-    found = list(_members(measurement, known))
-    return found or [one for inner in measurement.values() if isinstance(inner, dict) for one in _members(inner, known)]
+        if isinstance(inner, list) and (
+            indicators := [indicator for e in inner if (indicator := indicator_of(e)) is not None]
+        ):
+            return indicators
+    indicators = list(_members(measurement, known))
+    return indicators or [
+        indicator for inner in measurement.values() if isinstance(inner, dict) for indicator in _members(inner, known)
+    ]
 
 
 def _members(record: dict[str, Any], known: Collection[str] | None) -> Iterator[IndicatorValue]:

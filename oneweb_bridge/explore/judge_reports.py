@@ -47,16 +47,16 @@ def report_places(call: Call) -> Iterator[Tree]:
 
 def judge(seen: Evidence, context: Context) -> list[Finding]:
     """What is unlike the configuration in a report."""
-    asked = (
+    other_path = (
         "one by one: raise the interval, requests grow with the fleet" if "for_each" in seen.changes else "elsewhere"
     )
-    moved = [Finding(f"the report is asked for {asked}", polling(seen, **seen.changes))] if seen.changes else []
+    moved = [Finding(f"the report is asked for {other_path}", polling(seen, **seen.changes))] if seen.changes else []
     return moved + _in_samples(seen, context)
 
 
 def _in_samples(seen: Evidence, _: Context) -> list[Finding]:
-    found = find_list((seen.windowed or seen.reply).body)
-    items = [item for item in found.items if isinstance(item, dict)] if found else []
+    listed = find_list((seen.windowed or seen.reply).body)
+    items = [item for item in listed.items if isinstance(item, dict)] if listed else []
     form = _form(seen.call, items)
     if form is None:
         return []
@@ -178,7 +178,7 @@ def _units(seen: Evidence, values: list[Value], names: Mapping[str, str]) -> lis
         for field in seen.call.fields
         if field.unit in kinds and (field.name in silent or field.name in guess)
     }
-    found = (
+    findings = (
         [
             Finding(
                 f"values have no unit and look like {', '.join(sorted(set(kinds.values())))}", _map(seen, change, names)
@@ -192,7 +192,7 @@ def _units(seen: Evidence, values: list[Value], names: Mapping[str, str]) -> lis
         for name, own in by_field.items()
         if any(value.collection.casefold() == "delta" for value in own)
     }
-    return found + ([Finding("traffic is the amount of each interval", _map(seen, deltas, names))] if deltas else [])
+    return findings + ([Finding("traffic is the amount of each interval", _map(seen, deltas, names))] if deltas else [])
 
 
 def _map(seen: Evidence, change: Tree, names: Mapping[str, str]) -> Tree:

@@ -133,7 +133,7 @@ class RecordWrite(msgspec.Struct, frozen=True, gc=False):
 class NewestSampleWrite(msgspec.Struct, frozen=True, gc=False):
     """The newest sample of a report and id to store, with its payload and the index of the entry that retains it.
 
-    Without both it is of an id that is gone and has no topic. `letters` names its values, each with what it is: a
+    Without both it is of an id that is gone and has no topic. `value_types` has the name of each value with its type: a
     number, a text or a bool.
     """
 
@@ -144,7 +144,7 @@ class NewestSampleWrite(msgspec.Struct, frozen=True, gc=False):
     hash: int
     doc: bytes = b""
     entry: int | None = None
-    letters: str = ""
+    value_types: str = ""
 
 
 class SeenSample(msgspec.Struct, frozen=True, gc=False):

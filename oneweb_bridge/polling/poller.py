@@ -296,7 +296,7 @@ class Poller:
         runtime.records, runtime.events, runtime.samples = outcome.records, outcome.events, outcome.samples
         runtime.duration_ms = round((time.monotonic() - started) * 1000)
         if (found := outcome.coverage) is not None:
-            runtime.coverage = Coverage(found.expected, found.found, list(found.missing))
+            runtime.coverage = Coverage(found.expected, found.seen, list(found.missing))
 
     def _log_success(self, runtime: CallRuntime, outcome: PollOutcome) -> None:
         if outcome.unpaged and ("unpaged", "") not in runtime.alerted:

@@ -98,33 +98,33 @@ class World:
 
     def _terminals(self, at: float) -> Sequence[int]:
         away = tuple(index for index in self.fleet.wanderers() if not self.life.is_present(index, at))
-        gone = self.changes.removed.get("terminals", set()).union(away)
+        removed = self.changes.removed.get("terminals", set()).union(away)
         added = [addition.index for addition in self.changes.additions]
         key = (self.changes.revision, away)
         return self._remember(
             "terminals",
             key,
-            lambda: [index for index in [*range(self.fleet.size), *added] if index not in gone],
+            lambda: [index for index in [*range(self.fleet.size), *added] if index not in removed],
         )
 
     def _products(self, _at: float) -> Sequence[int]:
-        gone = self.changes.removed.get("products", set())
+        removed = self.changes.removed.get("products", set())
         added = [addition.index for addition in self.changes.additions]
         extras = range(EXTRA_PRODUCTS, EXTRA_PRODUCTS + self.fleet.extras)
 
         def make() -> list[int]:
             served = [index for index in [*range(self.fleet.size), *added] if not self.fleet.is_spare(index)]
-            return [index for index in [*served, *extras] if index not in gone]
+            return [index for index in [*served, *extras] if index not in removed]
 
         return self._remember("products", self.changes.revision, make)
 
     def _metered(self, at: float) -> Sequence[int]:
-        gone = self.changes.removed.get("usage", set())
+        removed = self.changes.removed.get("usage", set())
         products = self._products(at)
         return self._remember(
             "usage",
             self.changes.revision,
-            lambda: [index for index in products if plan_of(index).is_metered and index not in gone],
+            lambda: [index for index in products if plan_of(index).is_metered and index not in removed],
         )
 
     def _organizations(self, _at: float) -> Sequence[int]:
@@ -134,8 +134,8 @@ class World:
         return self._without("sites", self.fleet.sites)
 
     def _without(self, kind: str, count: int) -> Sequence[int]:
-        gone = self.changes.removed.get(kind)
-        return [number for number in range(count) if number not in gone] if gone else range(count)
+        removed = self.changes.removed.get(kind)
+        return [number for number in range(count) if number not in removed] if removed else range(count)
 
     def _usage_index(self, key: str) -> int | None:
         """Whose a report id (or a bucket id) is; any effective date will do."""

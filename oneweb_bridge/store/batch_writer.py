@@ -128,8 +128,8 @@ class BatchWriter:
             types |= {(report, row[0]): row[1] for row in rows}
         for n in newest:
             before = types.get((n.report, n.id), "")
-            if n.letters != before and not set(n.letters.split()) <= set(before.split()):
-                types[n.report, n.id] = merged = merge_value_types(before, n.letters)
+            if n.value_types != before and not set(n.value_types.split()) <= set(before.split()):
+                types[n.report, n.id] = merged = merge_value_types(before, n.value_types)
                 if merged != before:
                     self._dirty_devices.add((n.entity, n.id))
         return types

@@ -128,16 +128,16 @@ def _read_parts(queries: Queries) -> FleetParts:
 def _fullest_buckets(queries: Queries) -> dict[str, tuple[float | None, _Bucket]]:
     """Of each product the bucket that is used up most, with its per cent; the first where none has a limit."""
     decode = msgspec.json.Decoder(_Bucket).decode
-    found: dict[str, tuple[float | None, _Bucket]] = {}
+    fullest: dict[str, tuple[float | None, _Bucket]] = {}
     for id, doc in queries.all_records("usage"):
         bucket = decode(doc)
         bucket.bucket_id = id
         if bucket.product_id is None:
             continue
-        before, used_pct = found.get(bucket.product_id), bucket.used_pct()
+        before, used_pct = fullest.get(bucket.product_id), bucket.used_pct()
         if before is None or (used_pct is not None and (before[0] is None or used_pct > before[0])):
-            found[bucket.product_id] = used_pct, bucket
-    return found
+            fullest[bucket.product_id] = used_pct, bucket
+    return fullest
 
 
 _NO_RELATIONS = _Relations()

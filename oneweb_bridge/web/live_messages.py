@@ -63,15 +63,15 @@ def format_message(event: str, data: bytes, id: str | None = None) -> bytes:
 def messages_of(tree: TopicTree, rows: Sequence[Row]) -> list[LiveMessage]:
     """The messages of a batch of rows in their order; of several samples of a report and id the newest alone."""
     newest = _newest_samples(rows)
-    found: list[LiveMessage] = []
+    messages: list[LiveMessage] = []
     for row in rows:
         if row.what in ("metric", "history") and newest[row.entity, row.name, row.id] != row.seq:
             continue
         parts = list(_parts_of(tree, row))
         for number, (event, data) in enumerate(parts, 1):
             id = tree.event_id(row.seq) if number == len(parts) else None
-            found.append(LiveMessage(row.seq, format_message(event, data, id)))
-    return found
+            messages.append(LiveMessage(row.seq, format_message(event, data, id)))
+    return messages
 
 
 def _newest_samples(rows: Iterable[Row]) -> dict[tuple[str, str, str], int]:
