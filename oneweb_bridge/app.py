@@ -7,7 +7,7 @@ connections and exits.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -95,15 +95,7 @@ async def run(
     ):
         inbox, info = Inbox(), partial(_info, parts, rows)
         announcer = Announcer(devices, parts.tree, config)
-        callbacks = PublisherCallbacks(
-            on_command=inbox.put,
-            info=info,
-            alert=partial(_alert, parts),
-            on_sent=on_sent,
-            on_birth=announcer.on_birth,
-            on_lost=announcer.on_broker_state_lost,
-            discovery_prefix=lambda: parts.config.homeassistant.discovery_prefix,
-        )
+        callbacks = _publisher_callbacks(parts, inbox, announcer, info, on_sent)
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, callbacks)
         health_watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         console = Console(rules_of(config), clock, __version__, config.instance)
@@ -144,6 +136,24 @@ async def run(
             group.create_task(systemd.keep_watchdog(health_watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
+
+
+def _publisher_callbacks(
+    parts: BridgeParts,
+    inbox: Inbox,
+    announcer: Announcer,
+    info: Callable[[], Awaitable[Info]],
+    on_sent: Callable[[Message], None],
+) -> PublisherCallbacks:
+    return PublisherCallbacks(
+        on_command=inbox.put,
+        info=info,
+        alert=partial(_alert, parts),
+        on_sent=on_sent,
+        on_birth=announcer.on_birth,
+        on_lost=announcer.on_broker_state_lost,
+        discovery_prefix=lambda: parts.config.homeassistant.discovery_prefix,
+    )
 
 
 def _command_queue(inbox: Inbox, executor: Executor, publisher: Publisher) -> CommandQueue:

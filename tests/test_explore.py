@@ -17,7 +17,7 @@ from oneweb_bridge import explore
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.explore import evidence, findings, guesses, redaction, report
-from oneweb_bridge.explore.judging import Finding
+from oneweb_bridge.explore.context import Finding
 from oneweb_bridge.simulator import serve
 from tests import fidelity
 from tests.fidelity_table import ROWS

@@ -4,6 +4,9 @@ Imports inside functions and those for types alone count as well.
 """
 
 import ast
+import functools
+import re
+import statistics
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -128,6 +131,25 @@ FORBIDDEN = {
     "time",
 }
 MAX_TOP_MODULES = 8
+MAX_FILE_LINES = 450
+MAX_CLASS_METHODS, MAX_CLASS_LINES = 25, 300
+MAX_MEDIAN_FUNCTION_LINES, MAX_FUNCTION_LINES = 10, 60
+
+TO_SPLIT = {"mqtt.window.SendWindow", "trends.file.TrendsFile", "polling.poller.Poller", "store.journal.Journal"}
+"""Classes that are too large. None may be added: a class that has a reason says so with "Large because" at its top."""
+
+RETIRED = frozenset(
+    (
+        *("again", "anew", "asked", "errand", "familiar", "found", "glance", "heard", "heir", "hurry", "judged"),
+        *("judging", "letters", "loose", "odd", "one", "poked", "reshaped", "said", "settled", "slip", "told"),
+        *("verdict", "wish", "wishes", "wreckage"),
+    )
+)
+"""Words that may name nothing: pictures and riddles, or words that stood for several things. See CONTRIBUTING.md."""
+RETIRED_TO_COME = ("homeassistant", "mqtt", "polling", "store", "trends")
+"""Packages in which some of them are left."""
+DATA_NAMES = {("model.status", "found")}
+"""Where such a word is data: members of published payloads."""
 
 
 def name_of(path: Path) -> str:
@@ -147,6 +169,7 @@ def is_pure(name: str) -> bool:
     return name in PURE or f"{name.rpartition('.')[0]}.*" in PURE or f"{name}.*" in PURE
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -196,6 +219,94 @@ def reached(module: str) -> set[str]:
 def test_newcomer_sees_few_modules_at_the_top() -> None:
     """The top of the package is the list of packages, and a handful of modules that all of them use."""
     assert len(list(ROOT.glob("*.py"))) <= MAX_TOP_MODULES
+
+
+def definitions(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and name of everything that a file names: functions, classes, arguments, variables, attributes, aliases."""
+    for node in ast.walk(tree_of(path)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node.lineno, name
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield node.lineno, name
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                yield from ((node.lineno, alias.asname) for alias in aliases if alias.asname)
+
+
+def retired_names(path: Path, module: str) -> list[str]:
+    """The retired words that name something in a file, each as line and name."""
+    return [
+        f"{module}:{line} {name}"
+        for line, name in definitions(path)
+        if name.strip("_").casefold() in RETIRED and (module, name) not in DATA_NAMES
+    ]
+
+
+@pytest.mark.parametrize("package", sorted({name.partition(".")[0] for name in MODULES} - {*RETIRED_TO_COME}))
+def test_retired_words_name_nothing(package: str) -> None:
+    """Names say what a thing is in the words of the field; those that were riddles do not come back."""
+    modules = {name: path for name, path in MODULES.items() if name.partition(".")[0] == package}
+    assert [name for module, path in modules.items() for name in retired_names(path, module)] == []
+
+
+def test_modules_are_not_called_by_retired_words() -> None:
+    """Also no module and no package has such a name."""
+    assert {name for name in MODULES if RETIRED & set(name.split("."))} == set()
+
+
+def test_files_are_short() -> None:
+    """A file can be read in one go."""
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > MAX_FILE_LINES} == {}
+
+
+def is_large(node: ast.ClassDef) -> bool:
+    """Whether a class has more methods or lines than one should have, without giving a reason."""
+    methods = sum(isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)) for part in node.body)
+    lines = (node.end_lineno or 0) - node.lineno + 1
+    has_reason = "Large because" in (ast.get_docstring(node) or "")
+    return not has_reason and (methods > MAX_CLASS_METHODS or lines > MAX_CLASS_LINES)
+
+
+def test_classes_are_small_or_say_why_not() -> None:
+    """A class is one idea: where it is large it says why, and the list of those to split only becomes shorter."""
+    large = {
+        f"{name}.{node.name}"
+        for name, path in MODULES.items()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ClassDef) and is_large(node)
+    }
+    assert large == TO_SPLIT
+
+
+def test_functions_are_short() -> None:
+    """Ten lines are usual, sixty the limit."""
+    lengths = {
+        f"{name}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for name, path in MODULES.items()
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    assert statistics.median(lengths.values()) <= MAX_MEDIAN_FUNCTION_LINES
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+MODULE_OF_PAGE = re.compile(r"`(?:oneweb_bridge/)?((?:[a-z_]+/)*[a-z_]+)(?:\.py|/)`")
+LAYERS_OF_PAGE = re.compile(r"^cli > .*$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_page_names_modules_that_exist(page: str) -> None:
+    """Every package, file and layer of the bridge that a page for developers names is there."""
+    text = (ROOT.parent / page).read_text(encoding="utf-8")
+    outside = {"dist", "oneweb", "__init__", *(path.name for path in ROOT.parent.iterdir())}
+    names = {name for name in MODULE_OF_PAGE.findall(text) if name.partition("/")[0] not in outside}
+    layers = {name for line in LAYERS_OF_PAGE.findall(text) for name in re.findall(r"[a-z_]+", line)}
+
+    assert {name for name in names if name.replace("/", ".") not in MODULES} == set()
+    assert {name for name in layers if name not in MODULES} == set()
 
 
 def test_every_package_has_its_layer() -> None:

@@ -26,10 +26,10 @@ from oneweb_bridge.decode.pages import decode_record, expand_tables, merge_rows,
 from oneweb_bridge.decode.records import KEYS, record_decoder
 from oneweb_bridge.decode.samples import Measured, sample_decoder
 from oneweb_bridge.explore import judge_components, judge_records, judge_reports, judge_usage
+from oneweb_bridge.explore.context import Context, Finding, polling, unknown_members
 from oneweb_bridge.explore.evidence import Evidence, Tree, find_list
 from oneweb_bridge.explore.judge_components import component_places, has_components
 from oneweb_bridge.explore.judge_reports import report_places
-from oneweb_bridge.explore.judging import Context, Finding, polling, unknown_members
 from oneweb_bridge.explore.zones import zone_finding
 from oneweb_bridge.model.records import Fields, Sample
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.paths import compile_path
+from oneweb_bridge.explore.context import Context, Finding, polling
 from oneweb_bridge.explore.evidence import Evidence, Tree
-from oneweb_bridge.explore.judging import Context, Finding, polling
 
 _PARTS = ("partition", "type", "version")
 _ELSEWHERE = "id,component,resourceRelationship,resourceCharacteristic"

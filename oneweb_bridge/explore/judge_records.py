@@ -8,9 +8,7 @@ from typing import Any
 
 from oneweb_bridge.decode.catalogue import Field
 from oneweb_bridge.decode.paths import compile_path, fold_name
-from oneweb_bridge.explore.evidence import Evidence
-from oneweb_bridge.explore.guesses import Name, match_names
-from oneweb_bridge.explore.judging import (
+from oneweb_bridge.explore.context import (
     Context,
     Finding,
     has_any,
@@ -20,6 +18,8 @@ from oneweb_bridge.explore.judging import (
     unknown_members,
     values_at,
 )
+from oneweb_bridge.explore.evidence import Evidence
+from oneweb_bridge.explore.guesses import Name, match_names
 
 _CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
 

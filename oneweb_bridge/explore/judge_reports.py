@@ -7,9 +7,9 @@ import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, Field
 from oneweb_bridge.decode.paths import fold_name
+from oneweb_bridge.explore.context import Context, Finding, is_time, number_of, objects, polling
 from oneweb_bridge.explore.evidence import Evidence, Tree, find_list
 from oneweb_bridge.explore.guesses import Name, match_names
-from oneweb_bridge.explore.judging import Context, Finding, is_time, number_of, objects, polling
 
 _TIMES = ("timestamp", "time", "dateTime", "date", "measuredAt", "startTime", "ts")
 _NOT_VALUES = frozenset(("id", "imei", "name", "report", "granularity", "href", "unit"))

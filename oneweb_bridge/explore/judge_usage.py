@@ -5,10 +5,10 @@ from typing import Any
 
 from oneweb_bridge.decode.catalogue import Field
 from oneweb_bridge.decode.paths import fold_name
+from oneweb_bridge.explore.context import Context, Finding, objects, polling
 from oneweb_bridge.explore.evidence import Evidence, Tree
 from oneweb_bridge.explore.guesses import Name, match_names
 from oneweb_bridge.explore.judge_records import unlimited_finding
-from oneweb_bridge.explore.judging import Context, Finding, objects, polling
 
 _COUNTERS = {"usage": "usage", "entitlement": "entitlement", "overage": "overage block"}
 _TYPE = re.compile(r"counterType=([^\],]+)")

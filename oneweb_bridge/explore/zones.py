@@ -7,7 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from oneweb_bridge.decode.values import Unparseable, parse_time
-from oneweb_bridge.explore.judging import Context, Finding
+from oneweb_bridge.explore.context import Context, Finding
 
 _BARE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?")
 _CURRENT_TIMES = (("user_terminals", "lastSeenDate"), ("usage_consumption", "effectiveDate"))

@@ -49,7 +49,10 @@ class Numbering:
 
 
 class Fleet:
-    """Identities, names and relations."""
+    """Identities, names and relations of all simulated objects.
+
+    Large because each kind of object has an id, a name and its way back from the id, and all share the same counts.
+    """
 
     def __init__(self, options: Options, changes: Changes) -> None:
         self.seed = mix(options.seed)
