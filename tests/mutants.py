@@ -1437,7 +1437,7 @@ TABLE = (
         "store/batch_writer.py",
         "UPDATE newest SET doc = '', seq = 0, letters = '' WHERE",
         "DELETE FROM newest WHERE",
-        "test_poll_runner.py -k removed test_store.py",
+        "test_poll_runner.py -k remov test_store.py",
     ),
     Mutant(
         "forecast: at most once an hour",
