@@ -57,7 +57,7 @@ def test_terminal_has_everything_that_is_sent_of_it() -> None:
     """A terminal's device names it, its firmware and its bridge, and has an entity for each value that is known."""
     components: Fields = {"main/SSM": "SSM_5", "main/UT": "UT_2", "factory/UT": "UT_1"}
     said = discovery.terminal(
-        SETUP, Terminal(imei=IMEI, record=RECORD, components=components, shapes=[SIGNAL, TRAFFIC])
+        SETUP, Terminal(imei=IMEI, record=RECORD, components=components, reports=[SIGNAL, TRAFFIC])
     )
 
     assert said["device"] == {
@@ -78,8 +78,8 @@ def test_terminal_has_everything_that_is_sent_of_it() -> None:
         "component_factory_x2fUT": "sensor",
         "component_main_x2fSSM": "sensor",
         "component_main_x2fUT": "sensor",
-        **{f"signal_quality_{name}": "sensor" for name in SIGNAL.letters},
-        **{f"traffic_{name}": "sensor" for name in TRAFFIC.letters},
+        **{f"signal_quality_{name}": "sensor" for name in SIGNAL.types},
+        **{f"traffic_{name}": "sensor" for name in TRAFFIC.types},
     }
     assert all(c["entity_category"] == "diagnostic" for k, c in said["components"].items() if k.startswith("component"))
 
@@ -107,7 +107,7 @@ def test_number_has_the_unit_that_home_assistant_knows(
     shape: ReportValues, key: str, unit: str | None, device_class: str | None, state_class: str
 ) -> None:
     """Units and classes follow the end of a name; only counters only grow; a unit that is not known is left out."""
-    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record={}, shapes=[shape]))["components"][key]
+    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record={}, reports=[shape]))["components"][key]
 
     assert said.get("unit_of_measurement") == unit
     assert said.get("device_class") == device_class
@@ -202,7 +202,7 @@ def test_call_can_be_switched_set_and_polled() -> None:
 
 def test_one_message_makes_a_fleet_unavailable() -> None:
     """Every entity of a terminal hangs on the bridge's status and on the state of the call that feeds it."""
-    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD, components={"main/UT": "1"}, shapes=[SIGNAL]))
+    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD, components={"main/UT": "1"}, reports=[SIGNAL]))
 
     def fed_by(key: str) -> list[str]:
         return [entry["topic"] for entry in said["components"][key]["availability"]]
@@ -264,7 +264,7 @@ def test_any_terminal_is_a_valid_device(
         "longitude": 2.0,
     }
     shapes = [ReportValues("signal_quality", shape), ReportValues("nobody_knows", shape)]
-    known = Terminal(imei=imei, record=record, components=components, shapes=shapes, shared_name=shared)
+    known = Terminal(imei=imei, record=record, components=components, reports=shapes, shared_name=shared)
 
     checked(discovery.terminal(SETUP, known), discovery.topic(SETUP, "terminal", imei))
 

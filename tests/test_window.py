@@ -306,11 +306,12 @@ def test_cursor_is_awaited_by_a_topic_with_a_next_message() -> None:
 def test_cursor_is_not_awaited_where_writing_it_would_help_nobody() -> None:
     """A topic that waits behind an unfinished row of others is not helped by a cursor that cannot pass it."""
     window = window_of(5)
-    window.offer_row(1, [message("slow")])
-    window.offer_row(2, [message("t", "2")])
-    window.offer_row(3, [message("t", "3")])
-    slow, second = taken(window)
-    window.acknowledge(second)
+    for seq, topic in enumerate(("first", "slow", "t", "t"), 1):
+        window.offer_row(seq, [message(topic, str(seq))])
+    first, slow, third = taken(window)
+    window.acknowledge(first)
+    window.acknowledge(third)
+    assert window.has_moved()
     assert not window.is_cursor_awaited()
     window.acknowledge(slow)
     assert window.is_cursor_awaited()

@@ -1,4 +1,4 @@
-"""Tells Home Assistant of the devices: brings what is retained on the discovery topics to what it should be.
+"""Publishes discovery: compares each dirty device with what was last sent, and sends it when it differs.
 
 A device is sent a little after it was marked, only when its content differs from what was sent, and
 never twice in quick succession: Home Assistant drops parts of a message that comes while it is
@@ -116,8 +116,8 @@ class Announcer:
         config = self._config
         calls = [(call.id, call.report, call.fields) for call in config.polling.values()]
         place = (self._tree.base, self._tree.instance)
-        said = (config.homeassistant, config.mapping.online_states, config.location_threshold, place, calls)
-        return blake2b(repr((__version__, CONTRACT, said)).encode(), digest_size=16).hexdigest()
+        inputs = (config.homeassistant, config.mapping.online_states, config.location_threshold, place, calls)
+        return blake2b(repr((__version__, CONTRACT, inputs)).encode(), digest_size=16).hexdigest()
 
     # ── bringing it about ──────────────────────────────────────────────────────────────────────
 
@@ -135,12 +135,12 @@ class Announcer:
     async def _announce(self, dirty: Sequence[DirtyDevice], sink: MessageSink) -> bool:
         """Brings some devices to what they should be. Returns whether the others may follow."""
         plans = [await self._plan_update(device) for device in dirty]
-        messages = [message for plan, said in plans for message in said]
+        messages = [message for _, planned in plans for message in planned]
         accepted = await sink.publish_messages(messages) if messages else []
         if accepted is None:
             return False
         refused = {message.topic for message, ok in zip(messages, accepted, strict=True) if not ok}
-        noted = [plan for plan, said in plans if refused.isdisjoint(message.topic for message in said)]
+        noted = [plan for plan, planned in plans if refused.isdisjoint(message.topic for message in planned)]
         later = time.monotonic() + REFUSED_PAUSE_S
         for plan, _ in plans:
             if plan not in noted:
@@ -154,10 +154,10 @@ class Announcer:
         """What is to be sent of a device, and what to note when it was."""
         payload = await self._payload_of(device)
         if payload is None or not payload["components"]:
-            told = not device.topic or device.hash == CLEARED_HASH
-            cleared = [] if told else [discovery.message(device.topic, None)]
+            is_cleared = not device.topic or device.hash == CLEARED_HASH
+            cleared = [] if is_cleared else [discovery.message(device.topic, None)]
             return DeviceUpdate(
-                device=device, topic=device.topic, hash=CLEARED_HASH if device.topic else b"", was_sent=not told
+                device=device, topic=device.topic, hash=CLEARED_HASH if device.topic else b"", was_sent=not is_cleared
             ), cleared
         topic = discovery.topic(self._setup, device.kind, device.id)  # type: ignore[arg-type]  # it is one of Device
         moved = [discovery.message(device.topic, None)] if device.topic not in ("", topic) else []
@@ -199,7 +199,7 @@ class Announcer:
             imei=imei,
             record=record,
             components=await self._devices.record("components", imei) or {},
-            shapes=await self._shapes("terminal", imei),
+            reports=await self._report_values("terminal", imei),
             shared_name=await self._devices.terminals_named(str(record.get("name", ""))) > 1,
         )
         return discovery.terminal(self._setup, known)
@@ -219,14 +219,14 @@ class Announcer:
             product_id=product_id,
             record=record,
             imei=next(announced, None),
-            shapes=await self._shapes("product", product_id),
+            reports=await self._report_values("product", product_id),
             buckets=buckets,
             forecasts=await self._devices.forecasts([str(bucket["bucket_id"]) for bucket in buckets]),
         )
         return discovery.product(self._setup, known)
 
-    async def _shapes(self, entity: str, id: str) -> list[discovery.ReportValues]:
+    async def _report_values(self, entity: str, id: str) -> list[discovery.ReportValues]:
         reports = [call.report for call in self._config.polling.values() if call.report and call.entity == entity]
         return [
-            discovery.parse_value_types(report, said) for report, said in await self._devices.value_types(reports, id)
+            discovery.parse_value_types(report, types) for report, types in await self._devices.value_types(reports, id)
         ]

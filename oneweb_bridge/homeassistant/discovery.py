@@ -40,10 +40,10 @@ class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReportValues(msgspec.Struct, frozen=True):
-    """Which values a report of one id has, by name, each with its letter: number, text or bool."""
+    """The values that a report of one id has: name to type, `n` for a number, `t` for a text, `b` for a bool."""
 
     report: str
-    letters: Mapping[str, str]
+    types: Mapping[str, str]
 
 
 class Terminal(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class Terminal(msgspec.Struct, frozen=True, kw_only=True):
     imei: str
     record: Fields
     components: Fields = {}
-    shapes: Sequence[ReportValues] = ()
+    reports: Sequence[ReportValues] = ()
     shared_name: bool = False
 
 
@@ -62,7 +62,7 @@ class Product(msgspec.Struct, frozen=True, kw_only=True):
     product_id: str
     record: Fields
     imei: str | None = None
-    shapes: Sequence[ReportValues] = ()
+    reports: Sequence[ReportValues] = ()
     buckets: Sequence[Fields] = ()
     forecasts: Mapping[str, Fields] = {}
 
@@ -165,8 +165,8 @@ _STATUSES = [*Status.__args__]  # type: ignore[attr-defined]  # a Literal has it
 def terminal(setup: DiscoverySettings, known: Terminal) -> dict[str, Any]:
     """A terminal with what is measured of it."""
     entities = {**_terminal_entities(setup, known), **_component_entities(setup, known)}
-    for shape in known.shapes:
-        entities |= _report_entities(setup, "terminal", known.imei, shape)
+    for report in known.reports:
+        entities |= _report_entities(setup, "terminal", known.imei, report)
     name = device_name(str(known.record.get("name", "")), "OneWeb terminal", known.imei, always=known.shared_name)
     device = {
         "name": name,
@@ -174,12 +174,12 @@ def terminal(setup: DiscoverySettings, known: Terminal) -> dict[str, Any]:
         "model": "User terminal",
         "via_device": identifier(setup, "bridge"),
     }
-    said = {
+    versions = {
         "serial_number": known.record.get("serial_number"),
         "hw_version": known.record.get("hardware_version"),
         "sw_version": firmware(known.components),
     }
-    device |= {member: _short(value) for member, value in said.items() if value}
+    device |= {member: _short(value) for member, value in versions.items() if value}
     return _payload(setup, identifier(setup, "terminal", known.imei), device, entities)
 
 
@@ -191,8 +191,8 @@ def product(setup: DiscoverySettings, known: Product) -> dict[str, Any]:
             "Status", setup.tree.topic_of("product", known.product_id, "state"), ha.member_expression("status")
         )
         entities |= _available(setup, "products", {"status": status})
-    for shape in known.shapes:
-        entities |= _report_entities(setup, "product", known.product_id, shape)
+    for report in known.reports:
+        entities |= _report_entities(setup, "product", known.product_id, report)
     suffixes = _bucket_suffixes(known.buckets)
     for bucket, suffix in zip(known.buckets, suffixes, strict=True):
         entities |= _usage_entities(setup, known.product_id, bucket, suffix)
@@ -249,23 +249,23 @@ def _connected(setup: DiscoverySettings) -> dict[str, str]:
 
 
 def _terminal_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
-    state, found = setup.tree.topic_of("terminal", known.imei, "state"), Entities()
+    state, entities = setup.tree.topic_of("terminal", known.imei, "state"), Entities()
     if "state" in known.record:
         words = ", ".join(ha.quoted(word.casefold()) for word in setup.online)
         online = f"{ha.member_expression('state')} | string | lower in [{words}]"
-        found["connectivity"] = ha.binary(
+        entities["connectivity"] = ha.binary(
             "Connectivity", state, online, f"{ha.member_expression('state')} is string", device_class="connectivity"
         )
-        found["state"] = ha.text("State", state, ha.member_expression("state"))
+        entities["state"] = ha.text("State", state, ha.member_expression("state"))
     if "latitude" in known.record and "longitude" in known.record:
-        found["position"] = ha.tracker("Position", state, setup.accuracy)
-    found["changes"] = ha.events("Changes", setup.tree.topic_of("terminal", known.imei, "event", "+"))
-    return _available(setup, "user_terminals", found)
+        entities["position"] = ha.tracker("Position", state, setup.accuracy)
+    entities["changes"] = ha.events("Changes", setup.tree.topic_of("terminal", known.imei, "event", "+"))
+    return _available(setup, "user_terminals", entities)
 
 
 def _component_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
     state = setup.tree.topic_of("terminal", known.imei, "components")
-    found = {
+    entities = {
         f"component_{encode_id(name)}": ha.text(
             f"Firmware {_cut(name, 60)}",
             state,
@@ -274,14 +274,14 @@ def _component_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
         )
         for name in sorted(known.components)
     }
-    return _available(setup, "user_terminal_components", found)
+    return _available(setup, "user_terminal_components", entities)
 
 
-def _available(setup: DiscoverySettings, call: str, found: Entities) -> Entities:
+def _available(setup: DiscoverySettings, call: str, entities: Entities) -> Entities:
     """Available as long as the bridge is connected and the call that feeds the entities succeeds."""
     template = "{{ 'online' if value_json.get('fresh') else 'offline' }}"
     fresh = [_connected(setup), {"topic": setup.tree.topic_of("call", call, "state"), "value_template": template}]
-    return {key: {**entity, "availability": fresh} for key, entity in found.items()}
+    return {key: {**entity, "availability": fresh} for key, entity in entities.items()}
 
 
 # ── reports ────────────────────────────────────────────────────────────────────────────────────
@@ -311,31 +311,31 @@ _NAMES = {
 """Names of the fields that are known; another one is named after itself."""
 
 
-def _report_entities(setup: DiscoverySettings, entity: str, id: str, shape: ReportValues) -> Entities:
-    call = next((row for row in setup.calls.values() if row.report == shape.report), None)
+def _report_entities(setup: DiscoverySettings, entity: str, id: str, report: ReportValues) -> Entities:
+    call = next((row for row in setup.calls.values() if row.report == report.report), None)
     if call is None:
         return {}
     fields = {field.name: field for field in call.fields}
-    state = setup.tree.topic_of(entity, id, "metric", shape.report)
-    found = {
-        f"{shape.report}_{name}": _measured(name, letter, state, fields.get(name))
-        for name, letter in sorted(shape.letters.items())
+    state = setup.tree.topic_of(entity, id, "metric", report.report)
+    entities = {
+        f"{report.report}_{name}": _measured(name, value_type, state, fields.get(name))
+        for name, value_type in sorted(report.types.items())
     }
-    return _available(setup, call.id, found)
+    return _available(setup, call.id, entities)
 
 
-def _measured(name: str, letter: str, state: str, field: Field | None) -> Entity:
+def _measured(name: str, value_type: str, state: str, field: Field | None) -> Entity:
     title = _NAMES.get(name, _cut(name.replace("_", " ").capitalize(), 60))
-    if letter == "b":
+    if value_type == "b":
         return ha.binary(title, state, ha.member_expression(name), f"{ha.member_expression(name)} is boolean")
-    if letter == "t":
+    if value_type == "t":
         return ha.text(title, state, ha.member_expression(name), diagnostic=name == "resource_state")
     return ha.number(title, state, name, grows=field is not None and field.kind == "cumulative")
 
 
-def parse_value_types(report: str, said: str) -> ReportValues:
-    """The shape of a report from what `value_types` made of them."""
-    return ReportValues(report, {name: letter for name, _, letter in (part.partition("=") for part in said.split())})
+def parse_value_types(report: str, text: str) -> ReportValues:
+    """The values of a report from the text that `value_types` made of them."""
+    return ReportValues(report, {name: kind for name, _, kind in (part.partition("=") for part in text.split())})
 
 
 # ── usage ──────────────────────────────────────────────────────────────────────────────────────
@@ -356,15 +356,15 @@ _CYCLE = {
 def _usage_entities(setup: DiscoverySettings, product_id: str, bucket: Fields, suffix: str) -> Entities:
     id = encode_id(str(bucket["bucket_id"]))
     state = setup.tree.topic_of("product", product_id, "usage", id)
-    found = {name: ha.number(title + suffix, state, name) for name, title in _USAGE.items() if name in bucket}
-    if "used_gb" in found and "valid_from" in bucket:
+    entities = {name: ha.number(title + suffix, state, name) for name, title in _USAGE.items() if name in bucket}
+    if "used_gb" in entities and "valid_from" in bucket:
         # A correction may lower what was used, which a counter that only grows may not.
         reset = f"{{{{ {ha.member_expression('valid_from')} or '' if value_json is defined else '' }}}}"
-        found["used_gb"] |= {"state_class": "total", "last_reset_value_template": reset}
+        entities["used_gb"] |= {"state_class": "total", "last_reset_value_template": reset}
     if "used_gb" in bucket and bucket.get("entitlement_gb"):
-        found["used_pct"] = ha.number(f"Data used share{suffix}", state, "used_pct", value=_SHARE)
-    found |= {name: ha.time(title + suffix, state, name) for name, title in _CYCLE.items() if name in bucket}
-    return _available(setup, "usage_consumption", {f"usage_{id}_{name}": entity for name, entity in found.items()})
+        entities["used_pct"] = ha.number(f"Data used share{suffix}", state, "used_pct", value=_SHARE)
+    entities |= {name: ha.time(title + suffix, state, name) for name, title in _CYCLE.items() if name in bucket}
+    return _available(setup, "usage_consumption", {f"usage_{id}_{name}": entity for name, entity in entities.items()})
 
 
 def _forecast_entities(setup: DiscoverySettings, known: Product, bucket_id: str, suffix: str) -> Entities:

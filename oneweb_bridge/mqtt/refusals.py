@@ -208,14 +208,14 @@ class Refusals:
 
     async def fitting(self, seq: int, messages: list[Message]) -> list[Message]:
         """Those messages of a row that are not too large. The others are set aside, unless a lane will see to them."""
-        found = []
+        fitting = []
         for message in messages:
             reason = self._sender.too_large(message)
             if reason is None:
-                found.append(message)
+                fitting.append(message)
             else:
                 await self.set_aside(seq, message, reason)
-        return found
+        return fitting
 
     # ── what is owed ───────────────────────────────────────────────────────────────────────────
 
