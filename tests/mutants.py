@@ -37,6 +37,77 @@ class Mutant(msgspec.Struct, frozen=True):
 TABLE = (
     # ── a topic never goes back, nothing is lost ───────────────────────────────────────────────
     Mutant(
+        "trends: nothing is trimmed before it is folded",
+        "store/housekeeping.py",
+        "folded = last if self._fold is None else await self._fold(last)",
+        "folded = last",
+        "test_trends_task.py",
+    ),
+    Mutant(
+        "trends: a late sample makes its day pending again",
+        "trends/fold.py",
+        "after = max(scan.seq, head if oldest is None else oldest[0] - 1)",
+        "after = head if scan.seq else 0",
+        "test_trends.py",
+    ),
+    Mutant(
+        "trends: nothing ends pending before its chunks are written",
+        "trends/file.py",
+        "        with self._transaction():\n            self._write_chunks(day, chunks)\n",
+        "        self._end_pending(day, ids)\n        with self._transaction():\n"
+        "            self._write_chunks(day, chunks)\n",
+        "test_trends.py",
+    ),
+    Mutant(
+        "trends: a day waits until it is over",
+        "trends/fold.py",
+        "return (self._moment.api - SETTLE_MS) // DAY_MS",
+        "return MAX_DAY",
+        "test_trends.py",
+    ),
+    Mutant(
+        "trends: the later sample of a time counts",
+        "trends/chunks.py",
+        "rows[ts] = _corrected(stream, rows[ts], members) if ts in rows else members",
+        "rows.setdefault(ts, members)",
+        "test_trends.py",
+    ),
+    Mutant(
+        "trends: no rate at a reset",
+        "trends/bins.py",
+        "value >= before[1] and ",
+        "",
+        "test_chunks.py",
+    ),
+    Mutant(
+        "trends: no rate over a gap",
+        "trends/bins.py",
+        " and not is_gap(t - before[0], period)",
+        "",
+        "test_chunks.py",
+    ),
+    Mutant(
+        "trends: what is pending is read from the journal",
+        "trends/reading.py",
+        "(span.within(day), (first, new)) for day, first in pending",
+        "(span.within(day), (first, new)) for day, first in pending[:0]",
+        "test_trends.py",
+    ),
+    Mutant(
+        "trends: a damaged file is moved away",
+        "trends/fold.py",
+        "        except StoreDamaged as error:\n            outcome.lost",
+        "        except ZeroDivisionError as error:\n            outcome.lost",
+        "test_trends.py",
+    ),
+    Mutant(
+        "history: a text that is a formula",
+        "trends/lines.py",
+        "text.startswith(_FORMULA)",
+        'text.startswith("\\0")',
+        "test_history.py",
+    ),
+    Mutant(
         "fence: a topic waits for its message in flight",
         "mqtt/fence.py",
         "        queue.append(outgoing)\n",

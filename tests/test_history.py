@@ -4,6 +4,7 @@ import json
 import sqlite3
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -184,3 +185,60 @@ async def test_backup_takes_the_trends_too(
     assert (copy.trends.stat().st_mode & 0o777, copy.shown()) == (0o600, before)
     assert copy.fold().error == ""
     assert copy.shown() == before
+
+
+# ── plot ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def write_a_day(past: Past) -> None:
+    """Numbers with a gap, a counter with a reset, and a text."""
+    minutes = [*range(0, 600, 10), *range(800, 1400, 10)]
+    entries = [sample(BEGIN + m * 60_000, sinr_db=m / 100, mode="a" if m < 300 else "<b>") for m in minutes]
+    await past.write(*entries, *(traffic(BEGIN + m * 60_000, m % 700) for m in minutes))
+
+
+async def test_plot_draws_in_the_terminal(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A chart for each indicator, a strip for each text, within the width of the terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "90")
+    (tmp_path / "bridge.yaml").write_text("state: {path: bridge.db}\n")
+    await write_a_day(past)
+    past.fold()
+    span = ("--imei", "T", "--since", SPAN["since"])
+    assert cli.main(["history", *span, "--plot"]) == 0
+    out = capsys.readouterr().out
+    assert "sinr_db: now 13.9, min 0, max 13.9" in out
+    assert "█ a, ▒ <b>" in out
+    assert "tx_bytes: now" in out
+    assert max(map(len, out.splitlines())) <= 90
+    assert cli.main(["history", *span, "--plot", "--every", "1h"]) == 0
+    assert "sinr_db: now 13.85" in capsys.readouterr().out
+    assert cli.main(["history", "--imei", "nobody", "--plot"]) == 0
+    assert capsys.readouterr().out == "no samples in this span\n"
+
+
+async def test_plot_draws_into_a_file(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SVG and PNG; another ending, an empty span or a place that cannot be written is a sentence."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bridge.yaml").write_text("state: {path: bridge.db}\n")
+    await write_a_day(past)
+    span = ("history", "--imei", "T", "--since", SPAN["since"])
+    assert cli.main([*span, "--plot", "a.svg"]) == 0
+    root = ET.parse(tmp_path / "a.svg").getroot()
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "mode: <b>" in texts
+    # A gap cuts the line: two pieces of the signal, and of the counter one more for its resets.
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) > 4
+    assert cli.main([*span, "--plot", "a.png", "--every", "1h"]) == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr() == ("", "")
+    for arguments, code in (((*span, "--plot", "a.gif"), 2), ((*span, "--plot", "no/a.svg"), 1)):
+        assert cli.main(list(arguments)) == code
+    assert cli.main(["history", "--imei", "nobody", "--plot", "b.svg"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 3)
+    assert not (tmp_path / "b.svg").exists()

@@ -116,6 +116,8 @@ LIBRARIES = {
     },
     "yaml": {"config.read", "config.write", "explore.findings", "explore.report"},
     "stamina": {"api.client"},
+    "plotille": {"cli.plot"},
+    "PIL": {"cli.picture"},
 }
 """Library -> the modules that may import it: one owner for each resource."""
 

@@ -7,6 +7,7 @@ import gc
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -165,6 +166,9 @@ def _add_history(commands: Any) -> None:
     form = history.add_mutually_exclusive_group()
     form.add_argument("--csv", action="store_true")
     form.add_argument("--json", action="store_true", help="one JSON object per line")
+    form.add_argument(
+        "--plot", nargs="?", const="", metavar="FILE", help="draws charts, here or into FILE.svg or FILE.png"
+    )
 
 
 def _terminals(text: str) -> int:
@@ -378,12 +382,30 @@ def _history(options: argparse.Namespace) -> int:
     given = ("imei", "product", "report", "since", "until", "every")
     query = history.HistoryQuery(**{name: getattr(options, name) for name in given})
     try:
+        if options.plot is not None:
+            return _plot(config, query, Path(options.plot) if options.plot else None)
         with show_percent("of the span read", shown=sys.stderr.isatty() and not sys.stdout.isatty()) as progress:
             history.print_history((Path(config.state.path), path_of(config)), query, form, print, progress)
     except ValueError as error:
         return _print_error(f"history: {error}", WRONG)
     except (StoreUnavailable, StoreDamaged) as error:
         return _print_error(f"history: the database or the trends cannot be read ({error}): try again", FAILED)
+    return DONE
+
+
+def _plot(config: Config, query: Any, file: Path | None) -> int:
+    from oneweb_bridge.cli import plot
+
+    try:
+        is_drawn = plot.plot_history(config, query, file, min(200, shutil.get_terminal_size().columns), print)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _print_error(f"history: {file} cannot be written ({refusal_of(error)}): name another file", FAILED)
+    if not is_drawn and file is not None:
+        return _print_error(f"history: no samples in this span, so {file} was not written", FAILED)
+    if not is_drawn:
+        print("no samples in this span")
     return DONE
 
 

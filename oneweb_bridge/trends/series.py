@@ -54,7 +54,10 @@ class Indicator(msgspec.Struct, frozen=True):
 
 
 class SeriesQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which lines are wanted. `names` None: all indicators; `show_as` is for counters; `indicators` what is known."""
+    """Which lines are wanted. `names` None: all indicators; `show_as` is for counters; `indicators` what is known.
+
+    With `step_ms` bins of this length, however many samples there are.
+    """
 
     stream: StreamKey
     span: Span
@@ -63,6 +66,7 @@ class SeriesQuery(msgspec.Struct, frozen=True, kw_only=True):
     show_as: ShowAs = "rate"
     indicators: Mapping[str, Indicator] = {}
     lateness: float = 0.0
+    step_ms: int | None = None
 
 
 class Line(msgspec.Struct, kw_only=True):
@@ -120,7 +124,7 @@ def build_series(query: SeriesQuery, found: Found) -> Series:
         gaps=gaps,
     )
     lines = [Line(name=name, unit=_unit(name, query, kinds), kind=kinds[name]) for name in names]
-    if len(samples.ts) <= query.points and not found.kept:
+    if len(samples.ts) <= query.points and not found.kept and (query.step_ms is None or len(texts) == len(names)):
         return _as_they_are(answer, query, found, lines)
     if len(texts) == len(names):
         columns = [samples.columns.get(name, [None] * len(samples.ts)) for name in names]
@@ -172,7 +176,7 @@ def _as_they_are(answer: Series, query: SeriesQuery, found: Found, lines: Sequen
 
 
 def _in_bins(answer: Series, query: SeriesQuery, found: Found, lines: Sequence[Line]) -> Series:
-    step = DAY_MS if found.kept else choose_step(query.span.until - query.span.since, query.points)
+    step = DAY_MS if found.kept else query.step_ms or choose_step(query.span.until - query.span.since, query.points)
     answer.step, answer.source = step / 1000, "days" if found.kept else "bins"
     spans = list(intervals(found.samples.ts, step))
     answer.t = sorted({begin for begin, _, _ in spans} | {day * DAY_MS for day in found.kept})
