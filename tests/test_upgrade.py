@@ -74,13 +74,13 @@ def restore(path: Path) -> None:
 
 
 INSTEAD = {
-    ("record", "hash"): "iif(kind = 'usage', x'', hash)",
+    ("record", "hash"): "length(hash)",
     ("discovery", "mark"): "mark > done",
 }
 """What may differ -> what is compared instead.
 
-The hash of usage covers the effective date since then, because a forecast needs it: such a record is read once, and
-nothing comes of it. A mark counts how often a device was marked dirty.
+Where more of an answer is read or hashed than before, all records are compared once, and nothing comes of it. A mark
+counts how often a device was marked dirty.
 """
 
 
