@@ -423,6 +423,3 @@ CALLS: dict[str, Call] = {
     )
 }
 """The twelve calls of the polling manager, in the order in which they are first polled."""
-
-REPORTS: dict[str, str] = {row.report: row.id for row in CALLS.values() if row.report}
-"""Report name in topics -> call."""
