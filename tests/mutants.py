@@ -1045,6 +1045,27 @@ TABLE = (
         "test_coverage.py -k over",
     ),
     Mutant(
+        "ids that match nothing get no topic",
+        "polling/poll_report.py",
+        "                kept = {id: part.pop(id) for id in unmatched}",
+        "                kept = {id: part[id] for id in unmatched}",
+        "test_id_matching.py",
+    ),
+    Mutant(
+        "what was kept aside is published when its id is known",
+        "polling/poll_runner.py",
+        "            await self._publish_kept(plan, outcome)",
+        "            pass",
+        "test_id_matching.py",
+    ),
+    Mutant(
+        "usage of an unknown product gets no topic",
+        "polling/poll_records.py",
+        "        kept = {id for id, owner in owners.items() if owner in unmatched}",
+        "        kept = set[str]()",
+        "test_id_matching.py",
+    ),
+    Mutant(
         "a list that is not there is no empty listing",
         "decode/pages.py",
         "    if not is_there:",

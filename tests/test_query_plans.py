@@ -34,12 +34,15 @@ from oneweb_bridge.store.commands import CommandTables, Setting
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
 from oneweb_bridge.store.shapes import AnswerShapes
+from oneweb_bridge.store.unmatched import UnmatchedTable
 from oneweb_bridge.store.usage_days import UsageDaysTable
 
 WHOLE_TABLES = {
     "SELECT imei FROM stale LIMIT ?": "the table is the work that is left, and a slice of it is taken",
     "SELECT 1 FROM removed LIMIT 1": "the first row answers",
     "SELECT call, name, value, source FROM setting": "the table has a few rows, and all are wanted",
+    "SELECT CASE WHEN j.path = '$' THEN j.key": "a finding names the field that has its ids, once",
+    "SELECT j.atom, r.id FROM record r, json_tree(r.doc) j": "only a call with `match` needs the field of all records",
     "SELECT seq FROM sqlite_sequence": "the table has one row",
     "SELECT number, topic, call, remembered, sender FROM poll_request": "all polls that wait are read, at a start",
     "UPDATE discovery SET marked_at = CASE WHEN mark = done THEN ? ELSE marked_at END, mark = mark + 1": (
@@ -55,6 +58,7 @@ OWNERS = (
     Samples,
     ProgressTable,
     AnswerShapes,
+    UnmatchedTable,
     CommandTables,
     UsageDaysTable,
     journal.Journal,
@@ -162,6 +166,13 @@ async def _use_store(db: store.Store) -> None:
     )
     await db.progress.save(CallProgress(id="sites"))
     await db.shapes.save("sites", await db.shapes.load("sites", 0))
+    await db.unmatched.keep("ut_traffic", [(1, "x", b"", b"")])
+    await db.unmatched.load("ut_traffic", await db.unmatched.ids_after("ut_traffic", ""))
+    await db.unmatched.count_kept_before("ut_traffic", 1)
+    await db.unmatched.trim("ut_traffic", 1)
+    await db.unmatched.delete("ut_traffic", ["x"])
+    await db.unmatched.field_with("terminal", ["x"])
+    await db.unmatched.ids_by_field("terminal", "serial_number")
     await db.records.count_missing("site", ["S"], 1)
     await db.progress.load("sites")
     await db.records.skippable_hashes("terminal", 0)

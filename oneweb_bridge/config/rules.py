@@ -203,6 +203,10 @@ def _bad_call(call: Call) -> Iterator[tuple[str, str]]:
             yield f"{key}.for_each", f"expected {each}, because the path has {placeholder}"
         if call.for_each == each and not any(placeholder in text for text in (call.path, *call.query.values())):
             yield f"{key}.path", f"expected {placeholder} in it or in the query, because for_each is {each}"
+    if call.match and call.reads not in ("report", "usage"):
+        yield f"{key}.match", "expected nothing, because only the ids of reports and of usage are matched"
+    elif call.match and not re.fullmatch(r"[a-z][a-z0-9_]*", call.match):
+        yield f"{key}.match", f"expected a field of the inventory's records like serial_number, got '{call.match}'"
     if call.window and call.lateness and call.window.length < 2 * call.lateness:
         minimum = interval_text(2 * call.lateness)
         yield (

@@ -365,6 +365,7 @@ class CallForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     empty_status: Statuses
     for_each: Literal["user_terminals", "products"] | None
     fetch: Literal["get", "request"]
+    match: Annotated[str, Meta(description="a field of the inventory's records like serial_number")]
     measurements: str | None
     timestamp: Paths
     indicators: str | None

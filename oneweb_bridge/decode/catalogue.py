@@ -74,6 +74,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One API call. Times in seconds. `records` None means: find the list in the answer.
 
     An answer with one of `empty_status` stands for an empty list.
+    `match` names the field of the inventory's records that the ids of a report, or the products of usage, stand in.
     `explode` says how several values stand in one record: in a list, in a map of maps, as a table of
     `columns` and `rows`, or not at all: then `rows` of one key make one record (see `pages.merges_rows`).
     """
@@ -97,6 +98,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     empty_status: tuple[int, ...] = ()
     for_each: Literal["user_terminals", "products"] | None = None
     fetch: Literal["get", "request"] = "get"
+    match: str = ""
     derive: Literal["", "organization_kind"] = ""
     measurements: str | None = "measurement[*]"
     timestamp: tuple[str, ...] = ("timestamp",)

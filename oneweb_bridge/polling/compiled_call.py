@@ -46,7 +46,7 @@ def compile_call(call: Call, config: Config) -> CompiledCall:
     kind: RecordKind = {"components": "components", "usage": "usage"}.get(call.reads, call.entity)  # type: ignore[assignment]
     volatile = frozenset(field.name for field in call.fields if field.volatile)
     # Another threshold or filter makes every record be compared again, but is no change of the mapping.
-    salted = f"{fingerprint} {DECODING} {config.location_threshold} {config.filter}"
+    salted = f"{fingerprint} {DECODING} {config.location_threshold} {config.filter} {call.match}".rstrip()
     return CompiledCall(
         call=call,
         kind=kind,

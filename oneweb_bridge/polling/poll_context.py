@@ -22,6 +22,7 @@ from oneweb_bridge.model.records import Alert, KnownSamples, RecordKind
 from oneweb_bridge.polling import samples
 from oneweb_bridge.polling.answer_watch import AnswerMemory, AnswerWatch, finding_alerts
 from oneweb_bridge.polling.compiled_call import CompiledCall
+from oneweb_bridge.polling.id_matching import IdMatcher, InventoryCalls
 from oneweb_bridge.polling.product_limits import ProductLimits
 from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.store import Store
@@ -88,6 +89,7 @@ class PollContext:
         self.unreadable: defaultdict[str, UnreadableValues] = defaultdict(UnreadableValues)
         self.answers: defaultdict[str, AnswerMemory] = defaultdict(AnswerMemory)
         self.product_limits = ProductLimits(store)
+        self.inventory = InventoryCalls()
         self.stopped: defaultdict[str, samples.StoppedReports] = defaultdict(samples.StoppedReports)
         self.slice_lock = asyncio.Lock()
         """Held from the look at which records there are to the commit that relies on it: no removal comes between."""
@@ -124,6 +126,12 @@ class PollContext:
             memory.shape = await self.store.shapes.load(plan.call.id, self.store.steady.now())
             memory.stored_shape = dict(memory.shape.members)
         return AnswerWatch(plan.expected, plan.kind, memory)
+
+    async def matcher(self, call: Call) -> IdMatcher:
+        """Matches the ids of one poll with the inventory."""
+        matcher = IdMatcher(self.store, self.config, self.inventory, call)
+        await matcher.begin()
+        return matcher
 
     async def conclude(
         self, plan: CompiledCall, watch: AnswerWatch, outcome: PollOutcome, findings: Sequence[Finding] = ()

@@ -18,8 +18,10 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Batch, DecodedRecord, RecordKind, StoredRecord
 from oneweb_bridge.polling import diff, removal, samples, vanishing
 from oneweb_bridge.polling.alerts import not_believed_alerts, unreadable_alerts, values_held_alert
+from oneweb_bridge.polling.answer_watch import AnswerMemory, AnswerWatch
 from oneweb_bridge.polling.compiled_call import CompiledCall
 from oneweb_bridge.polling.diff import ListedRecord
+from oneweb_bridge.polling.id_matching import matched_kind
 from oneweb_bridge.polling.missing_records import MissingRecords
 from oneweb_bridge.polling.poll_context import PollContext, PollOutcome, set_aside
 from oneweb_bridge.store.call_progress import CallProgress
@@ -52,6 +54,7 @@ class RecordsPoll:
         # Taken, not read: whatever goes wrong from here on, the next poll compares every page.
         cache, version = caches.take(call.id), caches.version
         self._watch = await self._context.watch(self._plan)
+        self._matcher = await self._context.matcher(call)
         if self._plan.kind == "usage":
             self._limits = await self._context.product_limits.load()
         await self._stage_listing(cache)
@@ -130,7 +133,7 @@ class RecordsPoll:
             self._note_record(record.reading)
         unbelieved = _drop_unbelieved_times(plan, [record.reading for record in listed], listing.bounds)
         listing.not_believed += len(unbelieved)
-        listed = await self._apply_filter(await self._restore_held_values(listed))
+        listed = await self._apply_filter(await self._keep_unmatched(staged, await self._restore_held_values(listed)))
         ids = [record.reading.id for record in listed]
         before = await self._load_stored(listed)
         listing.listed_and_stored += len(before)
@@ -164,7 +167,7 @@ class RecordsPoll:
                     self._watch.note_stored(id, diff.fields_of(record))
             memory.notes.complete = True
         self._watch.count_listing(self._listing.ids, self._listing.listed_count)
-        await self._context.conclude(self._plan, self._watch, self._outcome)
+        await self._context.conclude(self._plan, self._watch, self._outcome, await self._matcher.findings())
 
     def _rule(self) -> diff.CompareRule:
         progress = self._outcome.progress
@@ -187,6 +190,44 @@ class RecordsPoll:
             return listed
         before = await self._load_stored(listed)
         return await asyncio.to_thread(_with_held_values, self._plan, before, listed, self._held)
+
+    async def _keep_unmatched(self, staged: list[StagedRow], listed: list[ListedRecord]) -> list[ListedRecord]:
+        """Returns the records whose terminal or product is known; what belongs to others is kept aside, undecoded."""
+        if matched_kind(self._plan.call) is None:
+            return listed
+        owners = {record.reading.id: self._owner_of(record.reading) for record in listed}
+        unmatched = await self._matcher.unmatched(owner for owner in owners.values() if owner)
+        kept = {id for id, owner in owners.items() if owner in unmatched}
+        if kept:
+            await self._store.unmatched.keep(self._plan.call.id, [row for row in staged if row[1] in kept])
+            self._listing.ids -= kept
+        return [record for record in listed if record.reading.id not in kept]
+
+    def _owner_of(self, reading: DecodedRecord) -> str:
+        """The id of the terminal of components, or of the product of usage, which its own field has then."""
+        if self._plan.kind == "components":
+            return reading.id
+        product = str(reading.fields.get("product_id", ""))
+        if product:
+            reading.fields["product_id"] = product = self._matcher.record_id(product)
+        return product
+
+    async def publish_kept(self) -> int:
+        """Commits the records that were kept aside, are not stored since, and belong to a known one now."""
+        call, after, count = self._plan.call.id, "", 0
+        self._watch = AnswerWatch(self._plan.expected, self._plan.kind, AnswerMemory())
+        self._matcher = await self._context.matcher(self._plan.call)
+        while ids := await self._store.unmatched.ids_after(call, after):
+            after = ids[-1]
+            stored = await self._store.records.existing_ids("record", self._plan.kind, ids)
+            rows = [row for row in await self._store.unmatched.load(call, ids) if row[1] not in stored]
+            if rows:
+                async with self._context.slice_lock:
+                    await self._commit_slice(rows)
+            published = await self._store.records.existing_ids("record", self._plan.kind, ids)
+            await self._store.unmatched.delete(call, sorted(published))
+            count += len(published - stored)
+        return count
 
     async def _apply_filter(self, listed: list[ListedRecord]) -> list[ListedRecord]:
         """Returns the records that pass `filter`; takes the others out of the listing, so that they count as missing.

@@ -37,6 +37,8 @@ from oneweb_bridge.store.staging import StagedRow
 
 SKIPPED = " missed"
 """Where windows that were skipped are staged, beside the call's own rows."""
+KEPT = " kept"
+"""Where samples are staged that were kept aside."""
 
 
 class ReportPoll:
@@ -56,6 +58,7 @@ class ReportPoll:
         call, outcome = self._call, self._outcome
         newest = await self._newest_sample()
         self._watch = await self._context.watch(self._plan)
+        self._matcher = await self._context.matcher(self._call)
         self._limits = await self._context.product_limits.load() if self._plan.kind == "product" else {}
         outcome.progress = self._believed_progress(newest)
         clocks = self._api.earlier(), self._api.now()
@@ -66,7 +69,7 @@ class ReportPoll:
                 await self._store.progress.save(outcome.progress)
         outcome.progress = msgspec.structs.replace(outcome.progress, complete=True, remapped=False)
         outcome.alerts += unreadable_alerts(call.id, outcome.problems)
-        await self._context.conclude(self._plan, self._watch, outcome)
+        await self._context.conclude(self._plan, self._watch, outcome, await self._matcher.findings())
         if self._plan.kind == "terminal":
             outcome.alerts += await self._stopped_alerts()
         return outcome
@@ -164,7 +167,12 @@ class ReportPoll:
         raws = page.raws()
         await asyncio.to_thread(self._watch.look_at_page, page)
         for positions in slices_of(listing.first_positions(page.ids)):
-            part = {page.ids[position]: raws[position] for position in positions}
+            part = {self._matcher.record_id(page.ids[position]): raws[position] for position in positions}
+            unmatched = await self._matcher.unmatched(part)
+            if unmatched:
+                kept = {id: part.pop(id) for id in unmatched}
+                rows = await asyncio.to_thread(self._new_samples, kept, {}, listing)
+                await self._store.unmatched.keep(self._call.id, rows)
             known = await self._context.known_samples(self._call.report, list(part))
             published = await self._published_ids(list(part))
             wanted = {id: raw for id, raw in part.items() if id in published}
@@ -202,6 +210,30 @@ class ReportPoll:
         if not filters.active(self._context.config.filter):
             return set(ids)
         return await self._store.records.existing_ids("record", self._plan.kind, ids)
+
+    async def publish_kept(self) -> int:
+        """Commits the samples that were kept aside and whose ids match a record now. Returns how many there were."""
+        self._matcher = await self._context.matcher(self._call)
+        place, after = self._call.id + KEPT, ""
+        await self._store.staging.clear(place)
+        while ids := await self._store.unmatched.ids_after(self._call.id, after):
+            after = ids[-1]
+            unmatched = await self._matcher.unmatched(map(self._matcher.record_id, ids))
+            matched = [id for id in ids if self._matcher.record_id(id) not in unmatched]
+            rows = await self._store.unmatched.load(self._call.id, matched)
+            await self._store.staging.add(place, [self._with_record_id(row) for row in rows])
+            await self._commit_staged(place)
+            await self._store.staging.clear(place)
+            await self._store.unmatched.delete(self._call.id, matched)
+        return self._outcome.samples
+
+    def _with_record_id(self, row: StagedRow) -> StagedRow:
+        ts, id, hash_, body = row
+        record_id = self._matcher.record_id(id)
+        if record_id == id:
+            return row
+        sample = msgspec.structs.replace(msgspec.msgpack.decode(body, type=Sample), id=record_id)
+        return ts, record_id, hash_, msgspec.msgpack.encode(sample)
 
     async def _commit_staged(self, place: str) -> None:
         async for staged in self._store.staging.iter_slices(place):

@@ -5,20 +5,25 @@ that is proved complete is decoded, compared and committed, in slices, so that n
 whole listing and no other writer waits long. What decides is pure and runs off the event loop.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from oneweb_bridge.api.client import ApiClient
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.decode.expectations import INVENTORY
 from oneweb_bridge.polling import relation_updates
 from oneweb_bridge.polling.compiled_call import CompiledCall, compile_calls, compiled_settings
+from oneweb_bridge.polling.id_matching import matched_kind
 from oneweb_bridge.polling.poll_context import OnUsage, PollContext, PollOutcome
 from oneweb_bridge.polling.poll_records import RecordsPoll
 from oneweb_bridge.polling.poll_report import SKIPPED, ReportPoll
 from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.store import Store
+
+_log = logging.getLogger("oneweb_bridge.intake")
 
 
 async def ignore_usage(_dates: Mapping[str, int]) -> None:
@@ -50,12 +55,39 @@ class PollRunner:
         await self._store.staging.clear(call)
         try:
             progress = await self._load_progress(plan)
-            if plan.call.reads == "report":
-                return await ReportPoll(self._context, plan, progress).run()
-            return await RecordsPoll(self._context, plan, progress).run()
+            outcome = await self._new_poll(plan, progress).run()
+            await self._publish_kept(plan, outcome)
+            return outcome
         finally:
-            await self._store.staging.clear(call)
-            await self._store.staging.clear(call + SKIPPED)
+            for place in (call, call + SKIPPED):
+                await self._store.staging.clear(place)
+
+    def _new_poll(self, plan: CompiledCall, progress: CallProgress) -> ReportPoll | RecordsPoll:
+        poll = ReportPoll if plan.call.reads == "report" else RecordsPoll
+        return poll(self._context, plan, progress)
+
+    async def _publish_kept(self, plan: CompiledCall, outcome: PollOutcome) -> None:
+        """Publishes what was kept aside of the polled call, or of all whose ids this listing of the inventory knows."""
+        waiting = [other for other in self._plans.values() if await self._has_kept(other, plan)]
+        if waiting and plan.call.id in INVENTORY.values():
+            # From now on its ids are known, which the poller would store only after this.
+            await self._store.progress.save(outcome.progress)
+        for other in waiting:
+            count = await self._new_poll(other, await self._load_progress(other)).publish_kept()
+            if count:
+                _log.info("%s: %d samples or records of ids that are known now are published", other.call.id, count)
+
+    async def _has_kept(self, plan: CompiledCall, polled: CompiledCall) -> bool:
+        """Whether something is kept aside of a call, whose ids the call that was polled may make known."""
+        kind = matched_kind(plan.call)
+        if kind is None or not (plan is polled or INVENTORY[kind] == polled.call.id):
+            return False
+        return bool(await self._store.unmatched.ids_after(plan.call.id, ""))
+
+    def follow_calls(self, is_enabled: Callable[[str], bool], is_expected: Callable[[str], bool]) -> None:
+        """Takes from the manager of the calls which are enabled, and which will be listed soon."""
+        self._context.inventory.is_enabled = is_enabled
+        self._context.inventory.is_expected = is_expected
 
     async def _load_progress(self, plan: CompiledCall) -> CallProgress:
         """The call's progress, with a change of its mapping stored before anything is compared under it."""

@@ -54,6 +54,7 @@ class Poller:
         self._relations_wanted = asyncio.Event()
         self._states = CallStates(self.calls, store, clock)
         self._budget = RequestBudget(self.calls, config)
+        runner.follow_calls(lambda call: self.calls[call].enabled, self._is_listed_soon)
         self._sign_in = SignIn(api, config, clock, self._wake_all)
 
     @property
@@ -64,6 +65,11 @@ class Poller:
     def costs(self) -> dict[str, float]:
         """Requests an hour that each call costs at its effective interval."""
         return self._budget.costs()
+
+    def _is_listed_soon(self, call: str) -> bool:
+        """Whether a call that has not listed anything yet will: it is enabled, and has not failed."""
+        runtime = self.calls[call]
+        return runtime.enabled and runtime.progress.failures == 0
 
     def state(self, runtime: CallRuntime) -> CallState:
         """The state of a call, as it is published."""

@@ -21,6 +21,7 @@ from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
 from oneweb_bridge.store.shapes import AnswerShapes
 from oneweb_bridge.store.staging import Staging
+from oneweb_bridge.store.unmatched import UnmatchedTable
 from oneweb_bridge.store.usage_days import UsageDaysTable
 
 
@@ -56,6 +57,7 @@ class Store:
         self.usage_days = UsageDaysTable(connections)
         self.progress = ProgressTable(connections)
         self.shapes = AnswerShapes(connections)
+        self.unmatched = UnmatchedTable(connections)
         self.commands = CommandTables(connections)
         self.bad_answers = BadAnswers(path)
         self._connections = connections
