@@ -164,7 +164,7 @@ def renamed(before: str, after: str) -> Callable[[Any], Any]:
     ("call", "change", "missing"),
     [
         (TERMINALS, renamed("resourceState", "operationalStatus"), ("state",)),
-        ("products", renamed("realizingResource", "resource"), ("imei",)),
+        ("products", renamed("maxBandwidthUplink", "up"), ("max_bandwidth_uplink_mbps",)),
         (SIGNAL, renamed("timestamp", "measured"), ("time",)),
     ],
 )

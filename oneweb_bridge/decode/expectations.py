@@ -54,7 +54,8 @@ EXPECTATIONS: dict[str, Expectation] = {
     "products": Expectation(
         general=_each("name"),
         common=(
-            *_each("status", "imei", "end_customer_id", "distribution_partner_id"),
+            # Not its terminal: some APIs have that link at the terminal alone.
+            *_each("status", "end_customer_id", "distribution_partner_id"),
             ("allowance_gb", "allowance_unlimited"),
             *_each("max_bandwidth_downlink_mbps", "max_bandwidth_uplink_mbps"),
         ),
