@@ -66,6 +66,7 @@ PURE = frozenset(
         "encoding",
         "trends.bins",
         "trends.chunks",
+        "trends.indicators",
         "trends.series",
     ]
 )

@@ -10,13 +10,14 @@ import pytest
 from oneweb_bridge.model.records import Batch, NewestSampleWrite, Row
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.trends.chunks import DAY_MS, StreamKey
+from oneweb_bridge.trends.file import TrendsFile
 from oneweb_bridge.trends.fold import FoldRules, Moment, fold_trends
 from oneweb_bridge.trends.items import Selection, iter_bins, iter_items, last_of_each
 from oneweb_bridge.trends.reading import open_history
 from oneweb_bridge.trends.replay import ReplayQuery, iter_pages, read_pages
 from oneweb_bridge.trends.series import Indicator, SeriesQuery, Span
 from tests import fold_rounds
-from tests.past import BEGIN, EVER, HOUR, SIGNAL, Past, changed, sample, traffic, usage
+from tests.past import BEGIN, EVER, HOUR, SIGNAL, TODAY, Past, changed, sample, traffic, usage
 
 # ── the same before and after ──────────────────────────────────────────────────────────────────
 
@@ -148,6 +149,44 @@ async def test_trends_that_cannot_be_written_are_an_error_in_words(past: Past) -
     outcome = past.fold()
     assert "cannot be opened" in outcome.error
     assert outcome.folded_through == 0
+
+
+async def test_full_disk_is_an_error_in_words_and_heals(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not written stays pending, and is folded when there is room again."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+
+    def refuse(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(TrendsFile, "_write_chunks", refuse)
+    outcome = past.fold()
+    assert (outcome.error, outcome.folded_through) == ("database or disk is full", 0)
+    assert len(past.shown()) == 1
+    monkeypatch.undo()
+    assert (past.fold().error, past.fold().folded_through) == ("", 1)
+    past.trim(1)
+    assert len(past.shown()) == 1
+
+
+async def test_reading_goes_by_the_index_of_ids_and_times(past: Past) -> None:
+    """No read of one id goes through the journal: with millions of rows that would take seconds."""
+    await past.write(sample(BEGIN, sinr_db=1.0))
+    statements: list[str] = []
+    with open_history(past.path, past.trends) as history:
+        assert history._rows is not None
+        history._rows._db.set_trace_callback(statements.append)
+        list(iter_items(history, Selection("terminal", "T", EVER)))
+        history.last_before(SIGNAL, BEGIN + 1)
+        list(history._rows.samples_of_day(TODAY, {"T": 1}))
+    with sqlite3.connect(past.path) as db:
+        plans = {s: db.execute(f"EXPLAIN QUERY PLAN {s}").fetchall() for s in statements if "WHERE id = " in s}
+    db.close()
+    assert len(plans) >= 4
+    for statement, plan in plans.items():
+        assert any("USING INDEX journal_" in str(step) or "USING COVERING INDEX" in str(step) for step in plan), (
+            statement,
+            plan,
+        )
 
 
 async def test_newer_trends_are_left_alone(past: Past) -> None:

@@ -15,9 +15,10 @@ from oneweb_bridge.cli.picture import Axis, Curve, Panel, Strip, write_picture
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.trends.chunks import CORRECTED, USAGE, StreamKey
+from oneweb_bridge.trends.indicators import indicators_of
 from oneweb_bridge.trends.items import Selection, chosen_streams
 from oneweb_bridge.trends.reading import History, open_history
-from oneweb_bridge.trends.series import Indicator, Line, Series, SeriesQuery, Span
+from oneweb_bridge.trends.series import Line, Series, SeriesQuery, Span
 from oneweb_bridge.trends.task import path_of
 
 FILE_POINTS = 2000
@@ -73,16 +74,6 @@ def _panels(
             panels += _panels_of(stream, series)
             times += [series.t[0], series.t[-1]]
     return panels, times
-
-
-def indicators_of(config: Config, stream: StreamKey) -> dict[str, Indicator]:
-    """Unit and kind of the indicators of a stream, as the configuration has them."""
-    calls = [c for c in config.polling.values() if c.report == stream.report or (c.reads == "usage" == stream.report)]
-    return {
-        field.name: Indicator(field.unit, field.kind if field.type == "number" else "text")
-        for call in calls
-        for field in call.fields
-    }
 
 
 def _panels_of(stream: StreamKey, series: Series) -> list[Panel]:
