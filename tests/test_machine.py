@@ -574,7 +574,7 @@ class Bridge(RuleBasedStateMachine):
         """The pauses of all that was refused are over."""
         for lane in list(self.window.lanes.by_class.values()):
             for slip in list(lane.paused):
-                self.window.requeue(slip)
+                self.window.lanes.requeue(slip)
             self.window.lanes.allow_trial(lane.name)
 
     @precondition(lambda self: self.flying)

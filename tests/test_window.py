@@ -149,7 +149,7 @@ def test_refused_message_waits_in_a_lane_and_the_cursor_goes_on() -> None:
     window.acknowledge(good)
     window.refuse(bad)
     assert window.positions() == Positions(2, {"bad": Waiting(0, 1)})
-    window.requeue(bad)
+    window.lanes.requeue(bad)
     assert taken(window) == [bad]
     window.acknowledge(bad)
     assert window.positions() == Positions(2)
@@ -170,7 +170,7 @@ def test_row_of_a_class_that_waits_follows_in_its_order() -> None:
     assert window.positions() == Positions(2, {"bad": Waiting(0, 2)})
     (lane,) = window.lanes.to_read(9)
     window.offer_to_lane("bad", lane.read + 1, [message("bad1", "2")])
-    window.requeue(bad)
+    window.lanes.requeue(bad)
     window.acknowledge(taken(window)[0])
     assert window.positions() == Positions(2, {"bad": Waiting(1, 1)})
     window.cursor_written(window.positions())
@@ -249,7 +249,7 @@ def test_class_begins_to_wait_again_before_it_is_level() -> None:
     window.offer_row(1, [message("a1", "1")])
     window.refuse(taken(window)[0])
     (lane,) = window.lanes.by_class.values()
-    window.requeue(next(iter(lane.paused)))
+    window.lanes.requeue(next(iter(lane.paused)))
     window.acknowledge(taken(window)[0])
     assert lane.closing == 1
     window.offer_row(2, [message("a2", "2")])
@@ -267,11 +267,11 @@ def test_what_is_blamed_waits_and_others_of_its_class_pass() -> None:
     (other,) = taken(window)
     assert other.message.topic == "t2"
     window.acknowledge(other)
-    window.let_go("t1")
-    slip = window.blamed_message("t1")
+    window.lanes.let_go("t1")
+    slip = window.lanes.blamed_message("t1")
     assert slip is not None
     assert (slip.tries, slip.refused_alone) == (3, True)
-    window.requeue(slip)
+    window.lanes.requeue(slip)
     assert taken(window) == [slip]
 
 
@@ -481,14 +481,14 @@ class Bridge:
         """Pauses are over: refused messages, and one trial of each class that is refused as a whole."""
         for lane in list(self.window.lanes.by_class.values()):
             for slip in list(lane.paused):
-                self.window.requeue(slip)
+                self.window.lanes.requeue(slip)
             self.window.lanes.allow_trial(lane.name)
 
     def set_aside(self) -> None:
         """One that was refused while others of its class passed is set aside."""
         for lane in list(self.window.lanes.by_class.values()):
             for slip in [slip for slip in lane.paused if slip.refused_alone]:
-                self.window.withhold(slip)
+                self.window.lanes.withhold(slip)
                 self.window.set_aside(slip)
                 self.given_up.add((slip.seq, slip.message.topic))
 

@@ -85,6 +85,25 @@ class Lanes:
         if lane is not None and lane.waits_for_trial:
             lane.trial = TRIAL
 
+    def requeue(self, outgoing: Outgoing) -> None:
+        """Puts a refused message back, after its pause."""
+        if outgoing.lane is not None:
+            outgoing.lane.requeue(outgoing)
+
+    def withhold(self, outgoing: Outgoing) -> None:
+        """Keeps a refused message from being sent, because it is going to be set aside."""
+        if outgoing.lane is not None:
+            outgoing.lane.paused.discard(outgoing)
+
+    def blamed_message(self, topic: str) -> Outgoing | None:
+        """The message that is withheld on a topic."""
+        paused = (outgoing for lane in self.all() for outgoing in lane.paused)
+        return next((outgoing for outgoing in paused if outgoing.message.topic == topic), None)
+
+    def let_go(self, topic: str) -> None:
+        """Withholds a topic no longer; what is paused on it goes when it is put back."""
+        self._fence.withheld.discard(topic)
+
     def positions(self) -> Positions:
         """What may be noted durably now: a class that waits is noted together with the cursor that has passed it."""
         lanes = self.by_class.values()

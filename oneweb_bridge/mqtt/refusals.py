@@ -118,25 +118,25 @@ class Refusals:
         if outgoing.refused_alone and outgoing.tries >= tries:
             await self._set_aside(outgoing, reason)
         else:
-            self._window.requeue(outgoing)
+            self._window.lanes.requeue(outgoing)
             self._sender.pump()
 
     async def _retry_blamed(self, topic: str, until: float) -> None:
         """Sets aside what broke connections again and again while others of its class pass, or tries it again."""
         while time.monotonic() < until:
-            outgoing = self._window.blamed_message(topic)
+            outgoing = self._window.lanes.blamed_message(topic)
             if outgoing is None or outgoing.tries < MAX_BREAKS or not outgoing.refused_alone:
                 await self._sender.wait_for_change(max(0.0, until - time.monotonic()))
             else:
                 await self._set_aside(outgoing, "the connection broke each time")
-        outgoing = self._window.blamed_message(topic)
-        self._window.let_go(topic)
+        outgoing = self._window.lanes.blamed_message(topic)
+        self._window.lanes.let_go(topic)
         if outgoing is not None:
-            self._window.requeue(outgoing)
+            self._window.lanes.requeue(outgoing)
         self._sender.pump()
 
     async def _set_aside(self, outgoing: Outgoing, reason: str) -> None:
-        self._window.withhold(outgoing)
+        self._window.lanes.withhold(outgoing)
         await self.set_aside(outgoing.seq, outgoing.message, reason)
         self._window.set_aside(outgoing)
         self._to_note.set()

@@ -192,25 +192,6 @@ class SendWindow:
         if lane.doubted:
             lane.end_trial(self._fence.withheld)
 
-    def requeue(self, outgoing: Outgoing) -> None:
-        """Puts a refused message back, after its pause."""
-        if outgoing.lane is not None:
-            outgoing.lane.requeue(outgoing)
-
-    def withhold(self, outgoing: Outgoing) -> None:
-        """Keeps a refused message from being sent, because it is going to be set aside."""
-        if outgoing.lane is not None:
-            outgoing.lane.paused.discard(outgoing)
-
-    def blamed_message(self, topic: str) -> Outgoing | None:
-        """The message that is withheld on a topic."""
-        paused = (outgoing for lane in self.lanes.all() for outgoing in lane.paused)
-        return next((outgoing for outgoing in paused if outgoing.message.topic == topic), None)
-
-    def let_go(self, topic: str) -> None:
-        """Withholds a topic no longer; what is paused on it goes when it is put back."""
-        self._fence.withheld.discard(topic)
-
     def set_aside(self, outgoing: Outgoing) -> None:
         """Counts a refused message as finished, because it was set aside."""
         self._finish(outgoing)
