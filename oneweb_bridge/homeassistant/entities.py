@@ -32,9 +32,9 @@ UNITS: tuple[tuple[str, str, str | None, int], ...] = (
 """The end of a name -> unit, device class and decimals in Home Assistant. A unit that is not here is left out."""
 
 
-def sensor(name: str, state: str, template: str, *, diagnostic: bool = False, **said: Any) -> Entity:
+def sensor(name: str, state: str, template: str, *, diagnostic: bool = False, **members: Any) -> Entity:
     """A sensor whose state is what `template` makes of the messages on `state`."""
-    entity = {"platform": "sensor", "name": name, "state_topic": state, "value_template": template, **said}
+    entity = {"platform": "sensor", "name": name, "state_topic": state, "value_template": template, **members}
     return _with_category(entity, "diagnostic" if diagnostic else "")
 
 
@@ -43,12 +43,12 @@ def number(name: str, state: str, member: str, *, grows: bool = False, value: st
     template = (
         f"{_assign_v(value or member_expression(member))}{{{{ v if v is number and v is not boolean else none }}}}"
     )
-    said: Entity = {"state_class": "total_increasing" if grows else "measurement"}
+    keys: Entity = {"state_class": "total_increasing" if grows else "measurement"}
     unit = next((row for row in UNITS if member.endswith(row[0])), None)
     if unit is not None:
-        _, said["unit_of_measurement"], device_class, said["suggested_display_precision"] = unit
-        said |= {"device_class": device_class} if device_class else {}
-    return sensor(name, state, template, **said)
+        _, keys["unit_of_measurement"], device_class, keys["suggested_display_precision"] = unit
+        keys |= {"device_class": device_class} if device_class else {}
+    return sensor(name, state, template, **keys)
 
 
 def text(name: str, state: str, value: str, *, diagnostic: bool = False) -> Entity:
@@ -71,10 +71,10 @@ def with_attributes(entity: Entity, state: str, members: Sequence[str]) -> Entit
     return entity | {"json_attributes_topic": state, "json_attributes_template": template}
 
 
-def binary(name: str, state: str, true: str, known: str, *, diagnostic: bool = False, **said: Any) -> Entity:
+def binary(name: str, state: str, true: str, known: str, *, diagnostic: bool = False, **members: Any) -> Entity:
     """A binary sensor: on where the expression `true` holds, off where not, unknown where `known` does not."""
     template = f"{{{{ ('ON' if {true} else 'OFF') if value_json is defined and {known} else none }}}}"
-    entity = {"platform": "binary_sensor", "name": name, "state_topic": state, "value_template": template, **said}
+    entity = {"platform": "binary_sensor", "name": name, "state_topic": state, "value_template": template, **members}
     return _with_category(entity, "diagnostic" if diagnostic else "")
 
 
@@ -132,7 +132,7 @@ def tracker(name: str, state: str, accuracy: int) -> Entity:
 
 def events(name: str, state: str) -> Entity:
     """What was added, changed or removed, as an event; one that was replayed on request is no news."""
-    said = (
+    members = (
         "{'event_type': value_json['type'].split('.') | last, 'time': value_json['time'], "
         "'changed': value_json.get('data', {}).get('changed', {}).keys() | list}"
     )
@@ -141,7 +141,7 @@ def events(name: str, state: str) -> Entity:
         "name": name,
         "state_topic": state,
         "event_types": ["added", "changed", "removed"],
-        "value_template": f"{{{{ {said} | tojson if value_json is defined and not value_json.get('replayed') }}}}",
+        "value_template": f"{{{{ {members} | tojson if value_json is defined and not value_json.get('replayed') }}}}",
     }
     return _with_category(entity)
 
