@@ -113,6 +113,7 @@ async def test_trends_that_are_gone_are_told_and_made_anew(past: Past) -> None:
     """From what the journal still has."""
     await past.write(sample(BEGIN, sinr_db=1.0))
     assert past.fold().lost == ""
+    past.trends.with_name(f"{past.trends.name}-wal").write_bytes(b"the log of the file that is gone")
     past.trends.unlink()
     outcome = past.fold()
     assert outcome.lost == f"{past.trends} is gone"
@@ -123,6 +124,8 @@ async def test_damaged_trends_are_moved_away_and_made_anew(past: Past) -> None:
     """They are kept beside the new ones, for people."""
     await past.write(sample(BEGIN, sinr_db=1.0))
     past.trends.write_bytes(b"this is no database" * 1000)
+    with pytest.raises(StoreError, match=r"bridge\.trends\.db is damaged"):
+        past.shown()
     outcome = past.fold()
     assert "is damaged" in outcome.lost
     assert (outcome.error, len(past.shown())) == ("", 1)
@@ -145,9 +148,12 @@ async def test_chunk_that_cannot_be_read_is_made_anew(past: Past) -> None:
 async def test_trends_that_cannot_be_written_are_an_error_in_words(past: Past) -> None:
     """Nothing is raised: the bridge goes on, and what is not folded stays in the journal."""
     await past.write(sample(BEGIN, sinr_db=1.0))
+    past.trends.touch()
+    assert len(past.shown()) == 1
+    past.trends.unlink()
     past.trends.mkdir()
     outcome = past.fold()
-    assert "cannot be opened" in outcome.error
+    assert "cannot be opened as a database: choose another trends.path" in outcome.error
     assert outcome.folded_through == 0
 
 

@@ -45,9 +45,7 @@ def open_trends(path: Path, *, read_only: bool = False) -> Iterator["TrendsFile"
 
     Raises StoreError where the file cannot be used, and sqlite3.DatabaseError where it is damaged.
     """
-    if not read_only:
-        database.create_private(path)
-    uri = database.uri_of(path, read_only=read_only)
+    uri = _prepared_uri(path, read_only=read_only)
     with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
         db.execute("PRAGMA busy_timeout = 10000")
         if not read_only:
@@ -56,6 +54,20 @@ def open_trends(path: Path, *, read_only: bool = False) -> Iterator["TrendsFile"
             db.execute("PRAGMA journal_size_limit = 67108864")
         _migrate(db, path, read_only=read_only)
         yield TrendsFile(db)
+
+
+def _prepared_uri(path: Path, *, read_only: bool) -> str:
+    """The address of the file, which is made where it is missing and to be written. Raises StoreError."""
+    try:
+        if not read_only and not path.exists():
+            # The log of a file that was removed would be taken for that of the new one.
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        if not read_only:
+            database.create_private(path)
+        return database.uri_of(path, read_only=read_only)
+    except StoreError as error:
+        raise StoreError(str(error).replace("state.path", "trends.path")) from None
 
 
 def _migrate(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
@@ -78,6 +90,10 @@ class TrendsFile:
     def interrupt(self) -> None:
         """Ends the statement that runs in another thread; it raises there."""
         self._db.interrupt()
+
+    def is_empty(self) -> bool:
+        """Whether nothing was ever written to it, not even its tables."""
+        return bool(self._db.execute("PRAGMA user_version").fetchone()[0] == 0)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Row
-from oneweb_bridge.store.errors import StoreError, named_errors
+from oneweb_bridge.store.errors import StoreDamaged, StoreError, named_errors
 from oneweb_bridge.store.sample_rows import SampleRows, open_sample_rows
 from oneweb_bridge.trends.bins import Day, period_of
 from oneweb_bridge.trends.chunks import (
@@ -53,7 +53,14 @@ def open_history(database: Path, trends: Path | None) -> Iterator["History"]:
 
 
 def _open_if_there(stack: contextlib.ExitStack, trends: Path) -> TrendsFile | None:
-    return stack.enter_context(open_trends(trends, read_only=True)) if trends.exists() else None
+    if not trends.exists():
+        return None
+    try:
+        with named_errors():
+            file = stack.enter_context(open_trends(trends, read_only=True))
+            return None if file.is_empty() else file
+    except StoreDamaged as error:
+        raise StoreError(f"{trends} is damaged ({error}): move it away, or put a backup in its place") from None
 
 
 class History:
