@@ -22,6 +22,7 @@ from oneweb_bridge.commands.executor import BrokerRequests, Executor
 from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.contract import openapi
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.records import Alert, Message
@@ -111,6 +112,7 @@ async def run(
             database=parts.path,
             trends=path_of(config),
             time_range=time_range,
+            openapi=lambda: openapi.document(parts.config, __version__),
         )
         live = assembly.add_reading(console, sources, parts.store.growth)
         executor = Executor(

@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     backup.add_argument("--force", action="store_true", help="replaces FILE when it exists")
     _add(commands, "config", _config, "prints the effective configuration, secrets masked")
     _add(commands, "asyncapi", _asyncapi, "prints the AsyncAPI 3.0 document of the topics")
+    _add(commands, "openapi", _openapi, "prints the OpenAPI 3.1 document of the console's API")
     return top
 
 
@@ -444,4 +445,11 @@ def _asyncapi(options: argparse.Namespace) -> int:
     from oneweb_bridge.contract import asyncapi
 
     print(yaml_text(asyncapi.document(load(options.config, os.environ), __version__)), end="")
+    return DONE
+
+
+def _openapi(options: argparse.Namespace) -> int:
+    from oneweb_bridge.contract import openapi
+
+    print(yaml_text(openapi.document(load(options.config, os.environ), __version__)), end="")
     return DONE

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -15,6 +16,8 @@ from oneweb_bridge.web.answers import decode_body, json_response, refuse
 from oneweb_bridge.web.data import read_query
 from oneweb_bridge.web.payloads import CommandAccepted
 
+VERBS = ("set", "poll")
+REQUESTS = ("republish", "replay", "release", "purge")
 ANSWER_TIMEOUT_S = 30.0
 RETRY_AFTER_S = 5
 _STATUSES = {"invalid": 400, "unknown_call": 404, "over_budget": 409, "busy": 409}
@@ -39,16 +42,16 @@ class CommandRoutes:
     def routes(self) -> list[web.RouteDef]:
         """The routes."""
         return [
-            web.post(f"{DATA}/calls/{{call:[^/]+}}/{{verb:set|poll}}", self._send_call_command),
-            web.post(f"{DATA}/requests/{{name:republish|replay|release|purge}}", self._send_request),
+            *(web.post(f"{DATA}/calls/{{call}}/{verb}", partial(self._send_call_command, verb)) for verb in VERBS),
+            *(web.post(f"{DATA}/requests/{name}", partial(self._send_request, name)) for name in REQUESTS),
         ]
 
-    async def _send_call_command(self, request: web.Request) -> web.StreamResponse:
-        call, verb = request.match_info["call"], request.match_info["verb"]
+    async def _send_call_command(self, verb: str, request: web.Request) -> web.StreamResponse:
+        call = request.match_info["call"]
         return await self._send(request, f"{self._queue.base}/bridge/polling/{call}/{verb}")
 
-    async def _send_request(self, request: web.Request) -> web.StreamResponse:
-        return await self._send(request, f"{self._queue.base}/bridge/request/{request.match_info['name']}")
+    async def _send_request(self, name: str, request: web.Request) -> web.StreamResponse:
+        return await self._send(request, f"{self._queue.base}/bridge/request/{name}")
 
     async def _send(self, request: web.Request, topic: str) -> web.StreamResponse:
         read_query(request)

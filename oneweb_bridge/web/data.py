@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from oneweb_bridge.store.query_thread import QueryThread
 from oneweb_bridge.store.reading import EventFilter, Queries
-from oneweb_bridge.web import calls, fleet, views
-from oneweb_bridge.web.access import DATA, Refusal
-from oneweb_bridge.web.answers import BadRequest, json_response, refuse
+from oneweb_bridge.web import calls, fleet, fleet_metrics, views
+from oneweb_bridge.web.access import DATA, FLEET_METRICS, Refusal
+from oneweb_bridge.web.answers import COMPRESS_FROM_BYTES, BadRequest, json_response, refuse
 from oneweb_bridge.web.health import Health
 from oneweb_bridge.web.payloads import BridgeAnswer, CallsAnswer, Readiness
 
@@ -56,6 +57,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     database: Path
     trends: Path
     time_range: TimeRange
+    openapi: Callable[[], Mapping[str, Any]]
 
 
 class DataRoutes:
@@ -72,11 +74,13 @@ class DataRoutes:
         routes = [
             web.get(f"{DATA}/bridge", self._send_bridge),
             web.get(f"{DATA}/fleet", self._send_fleet),
-            web.get(f"{DATA}/{{kind:terminals|products|organizations|sites}}/{{id:.*}}", self._send_record),
+            *(web.get(f"{DATA}/{kind}/{{id:.*}}", partial(self._send_record, kind)) for kind in _READERS),
             web.get(f"{DATA}/tree", self._send_tree),
             web.get(f"{DATA}/calls", self._send_calls),
             web.get(f"{DATA}/events", self._send_events),
             web.get(f"{DATA}/alerts", self._send_alerts),
+            web.get(f"{DATA}/openapi.json", self._send_openapi),
+            web.get(FLEET_METRICS, self._send_fleet_metrics),
         ]
         return [web.RouteDef(r.method, r.path, answers_unavailable(r.handler), r.kwargs) for r in routes]
 
@@ -111,9 +115,9 @@ class DataRoutes:
     async def _read_fleet(self) -> fleet.EncodedFleet:
         return await self._queries.run(lambda queries: fleet.encode_fleet(queries, self._sources.tree))
 
-    async def _send_record(self, request: web.Request) -> web.StreamResponse:
+    async def _send_record(self, kind: str, request: web.Request) -> web.StreamResponse:
         read_query(request)
-        kind, id = request.match_info["kind"], request.match_info["id"]
+        id = request.match_info["id"]
         answer = await self._queries.run(lambda queries: _READERS[kind](queries, id))
         if answer is None:
             return refuse(Refusal(404, f"there is no record of this id among the {kind}"))
@@ -154,6 +158,20 @@ class DataRoutes:
         )
         kind = query.get("kind")
         return json_response(await self._queries.run(lambda queries: views.read_alerts(queries, before, kind, limit)))
+
+    async def _send_fleet_metrics(self, request: web.Request) -> web.StreamResponse:
+        read_query(request)
+        now = self._sources.clock.now()
+        body = await self._queries.run(lambda queries: b"".join(fleet_metrics.write_metrics(queries, now)))
+        response = web.Response(
+            body=body, headers={"Content-Type": fleet_metrics.CONTENT_TYPE}, zlib_executor_size=COMPRESS_FROM_BYTES
+        )
+        response.enable_compression()
+        return response
+
+    async def _send_openapi(self, request: web.Request) -> web.StreamResponse:
+        read_query(request)
+        return json_response(self._sources.openapi())
 
 
 def answers_unavailable(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:
