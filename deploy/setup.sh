@@ -173,7 +173,7 @@ install_nodered() {
 playwright=1.65.2   # drives Debian's Chromium
 axe=0.1.8           # brings axe-core 4.12.1
 
-# Without a Chromium, or an nginx, the tests of the page are skipped, and say so: it is nothing that pip or npm could bring.
+# Without a Chromium, an nginx or a Prometheus their tests are skipped, and say so: it is nothing that pip or npm could bring.
 install_console() {
     if ! have chromium; then
         may_apt && apt_install chromium fonts-dejavu-core fonts-noto-core ||
@@ -181,6 +181,9 @@ install_console() {
     fi
     if ! have nginx; then
         may_apt && install_without_service nginx nginx-light || say "no nginx, so the tests behind a proxy will be skipped: install it with 'apt-get install nginx-light'"
+    fi
+    if ! have prometheus; then
+        may_apt && install_without_service prometheus prometheus || say "no prometheus, so its test will be skipped: install it with 'apt-get install prometheus'"
     fi
     wanted="playwright==$playwright axe-playwright-python==$axe"
     case "$(cat .venv/installed 2>/dev/null)" in *"$wanted"*) return 0 ;; esac

@@ -71,7 +71,8 @@ def _labels(queries: Queries) -> tuple[dict[str, str], dict[str, str]]:
     """The labels of each terminal, and the terminal of each product."""
     terminals, relations = msgspec.json.Decoder(_Terminal).decode, msgspec.json.Decoder(_Relations).decode
     related = {imei: relations(doc) for imei, doc in queries.all_records("relations")}
-    labels, imeis = {}, {}
+    labels: dict[str, str] = {}
+    imeis: dict[str, str] = {}
     for imei, doc in queries.all_records("terminal"):
         own = related.get(imei, _NO_RELATIONS)
         name = terminals(doc).name
