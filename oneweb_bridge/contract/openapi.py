@@ -365,14 +365,14 @@ def _refusal(code: int) -> Schema:
 def _schemas(config: Config) -> dict[str, Schema]:
     answers = schemas.of_structs(_STRUCTS, nullable=True)
     published = schemas.of_structs(_STRUCTS)
-    found = {name: schema if name in _NULLABLE else published[name] for name, schema in answers.items()}
+    structs = {name: schema if name in _NULLABLE else published[name] for name, schema in answers.items()}
     for name, members in _DOCUMENTS.items():
-        found[name]["properties"] |= members
+        structs[name]["properties"] |= members
     usage = _calls(config)["usage"]
     records = {
         entity.capitalize(): schemas.record(call) for entity, call in _calls(config).items() if entity != "usage"
     }
-    return {**found, **schemas.of_structs(_BODIES, nullable=True), **records, "Usage": schemas.usage(usage)}
+    return {**structs, **schemas.of_structs(_BODIES, nullable=True), **records, "Usage": schemas.usage(usage)}
 
 
 def _calls(config: Config) -> dict[str, Call]:

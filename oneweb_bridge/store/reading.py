@@ -138,13 +138,13 @@ class Queries:
     def records(self, kind: str, ids: Iterable[str]) -> dict[str, str]:
         """The documents of those of some ids that are stored."""
         wanted = list(ids)
-        found: dict[str, str] = {}
+        documents: dict[str, str] = {}
         for start in range(0, len(wanted), MAX_IDS):
             part = wanted[start : start + MAX_IDS]
             places = ", ".join("?" * len(part))
             sql = f"SELECT id, doc FROM record WHERE kind = ? AND id IN ({places}) ORDER BY id"
-            found.update(self._iterate(sql, (kind, *part)))
-        return found
+            documents.update(self._iterate(sql, (kind, *part)))
+        return documents
 
     def record(self, kind: str, id: str) -> str | None:
         """The document of one record."""
@@ -152,13 +152,13 @@ class Queries:
 
     def buckets_of(self, product_ids: Iterable[str]) -> dict[str, str]:
         """The usage buckets of products, by bucket id."""
-        found: dict[str, str] = {}
+        documents: dict[str, str] = {}
         for product_id in product_ids:
             sql = (
                 "SELECT id, doc FROM record WHERE kind = 'usage' AND json_extract(doc, '$.product_id') = ? ORDER BY id"
             )
-            found.update(self._iterate(sql, (product_id,)))
-        return found
+            documents.update(self._iterate(sql, (product_id,)))
+        return documents
 
     def newest_of(self, entity: str, id: str) -> dict[str, str]:
         """The newest sample of each report of an id."""
