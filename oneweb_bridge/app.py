@@ -37,7 +37,7 @@ from oneweb_bridge.trends.forecaster import Forecaster
 from oneweb_bridge.trends.replay import ReplayQuery, read_pages
 from oneweb_bridge.trends.task import Clocks, Folder, open_folder, path_of
 from oneweb_bridge.web import assembly, health
-from oneweb_bridge.web.access import rules_of
+from oneweb_bridge.web.access import address_of, rules_of
 from oneweb_bridge.web.command_routes import CommandQueue
 from oneweb_bridge.web.console import Console
 from oneweb_bridge.web.data import Sources
@@ -85,8 +85,12 @@ async def run(
     on_sent: Callable[[Message], None] = lambda _: None,
     reloads: Reloads | None = None,
     masks: Masks | None = None,
+    on_console: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Runs the bridge until it is cancelled. `reloads` brings new configurations; `masks` gets the API's secrets."""
+    """Runs the bridge until it is cancelled. `reloads` brings new configurations; `masks` gets the API's secrets.
+
+    `on_console` hears the address of the console as soon as it answers there.
+    """
     async with (
         open_bridge(config, clock, masks) as parts,
         journal.open_journal(parts.path, OUTPUT, clock=clock) as rows,
@@ -127,7 +131,7 @@ async def run(
             on_answer=partial(assembly.tell_answer, live),
         )
         assembly.add_commands(console, _command_queue(inbox, executor, publisher))
-        async with _serve_http(health_watch, console, config), asyncio.TaskGroup() as group:
+        async with _serve_http(health_watch, console, config, on_console), asyncio.TaskGroup() as group:
             group.create_task(parts.poller.run(), name="poller")
             group.create_task(publisher.run(), name="publisher")
             group.create_task(executor.run(), name="commands")
@@ -182,7 +186,9 @@ def _requests(publisher: Publisher, announcer: Announcer, database: Path, trends
 
 
 @contextlib.asynccontextmanager
-async def _serve_http(watch: health.Health, console: Console, config: Config) -> AsyncIterator[None]:
+async def _serve_http(
+    watch: health.Health, console: Console, config: Config, on_console: Callable[[str], None]
+) -> AsyncIterator[None]:
     """Serves HTTP. Where its port cannot be used, the bridge logs that and goes on without it."""
     host, port = config.http.address()
     async with contextlib.AsyncExitStack() as stack:
@@ -197,6 +203,8 @@ async def _serve_http(watch: health.Health, console: Console, config: Config) ->
             )
         else:
             console.reconfigure(config)
+            if console.gate.rules.off is None:
+                on_console(address_of(config, console.port))
         yield
 
 

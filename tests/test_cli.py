@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from oneweb_bridge import simulator
@@ -23,7 +24,27 @@ async def test_check_says_ok_for_each_step(world: harness.World) -> None:
     code, out, err = await harness.command("check", "-c", str(world.config()))
 
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()] == ["ok", "ok", "ok"]
+    assert [line.split()[0] for line in out.splitlines()] == ["ok", "ok", "ok", "note"]
+    assert "http.listen leaves the port open" in out
+
+
+async def test_console_is_found_where_it_answers(world: harness.World) -> None:
+    """`check` and `status --open` say where the console is, and why it cannot be reached."""
+    http = mosquitto.free_port()
+    config = world.config(http={"listen": f"127.0.0.1:{http}"})
+    code, out, err = await harness.command("status", "--open", "-c", str(config))
+    assert (code, out) == (1, "")
+    assert "nothing answers" in err
+    async with harness.recording(world.port) as recorder, harness.running(config):
+        await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "online"})
+        code, out, _ = await harness.command("status", "--open", "-c", str(config))
+        assert (code, out) == (0, f"http://127.0.0.1:{http}/\n")
+        _, out, _ = await harness.command("check", "-c", str(config))
+        assert f"ok      console: http://127.0.0.1:{http}/ answers" in out
+        assert "X-Forwarded-For" in out
+    open_to_all = world.config(http={"listen": "0.0.0.0:8480"})
+    code, _, err = await harness.command("status", "--open", "-c", str(open_to_all))
+    assert (code, "console.token" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +234,10 @@ async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
     assert process.stdout is not None
     try:
         async with asyncio.timeout(15):
+            first = (await process.stdout.readline()).decode().split()
+            assert first[0] == "Console:"
+            async with aiohttp.ClientSession() as session, session.get(first[1]) as page:
+                assert (page.status, page.content_type) == (200, "text/html")
             while not (
                 found := re.search(
                     rb"mosquitto_sub -h 127\.0\.0\.1 -p (\d+) -t 'oneweb/#' -v", await process.stdout.readline()

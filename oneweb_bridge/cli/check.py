@@ -1,5 +1,6 @@
 """`oneweb-bridge check`: tries sign-in and broker, and prints for each what to do where it fails."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import aiomqtt
 
 from oneweb_bridge.api.client import open_api
 from oneweb_bridge.api.errors import ApiError, Unauthorized
+from oneweb_bridge.cli.console_address import look_for_console
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
@@ -24,11 +26,16 @@ PROBE_TIMEOUT_S = 5.0
 
 
 async def check(config: Config, write: Callable[[str], None], masks: Masks | None = None) -> bool:
-    """Writes one line per step. True when all went well. `masks` gets the API's tokens."""
+    """Writes one line per step. True when all went well. `masks` gets the API's tokens.
+
+    The console is no reason to fail: a bridge that does not run yet has none.
+    """
     write("ok      configuration: valid")
     results = [await _check_api(config, masks), await _check_broker(config)]
     for is_good, line in results:
         write(f"{'ok    ' if is_good else 'FAILED'}  {line}")
+    console = await asyncio.to_thread(look_for_console, config)
+    write(f"{'ok    ' if console.is_answering else 'note  '}  {console.sentence}")
     return all(is_good for is_good, _ in results)
 
 

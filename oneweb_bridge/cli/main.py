@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_simulate(commands)
     status = _add(commands, "status", _status, "prints the table of all calls")
-    status.add_argument("--json", action="store_true", help="as JSON, for scripts")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON, for scripts")
+    form.add_argument("--open", action="store_true", help="prints the address of the web console instead")
     _add_poll_and_set(commands)
     _add_history(commands)
     backup = _add(
@@ -90,8 +93,10 @@ def parser() -> argparse.ArgumentParser:
     backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist without --force")
     backup.add_argument("--force", action="store_true", help="replaces FILE when it exists")
     _add(commands, "config", _config, "prints the effective configuration, secrets masked")
-    _add(commands, "asyncapi", _asyncapi, "prints the AsyncAPI 3.0 document of the topics")
-    _add(commands, "openapi", _openapi, "prints the OpenAPI 3.1 document of the console's API")
+    _add(commands, "asyncapi", partial(_print_document, "asyncapi"), "prints the AsyncAPI 3.0 document of the topics")
+    _add(
+        commands, "openapi", partial(_print_document, "openapi"), "prints the OpenAPI 3.1 document of the console's API"
+    )
     return top
 
 
@@ -320,33 +325,27 @@ def _explore(options: argparse.Namespace) -> int:
 
 def _simulate(options: argparse.Namespace) -> int:
     from oneweb_bridge import simulator
+    from oneweb_bridge.cli.simulator_options import simulator_options
 
     logs.set_up(_log_settings(options, Log()), Masks())
     try:
-        return _run_until_signal(simulator.run(_simulator_options(options)))
+        return _run_until_signal(simulator.run(simulator_options(vars(options))))
     except (ValueError, msgspec.ValidationError, OSError) as error:
         return _print_error(f"simulate: {error}", WRONG)
 
 
-def _simulator_options(options: argparse.Namespace) -> Any:
-    from oneweb_bridge.simulator import Options, Shape
-
-    given = {
-        field.name: getattr(options, field.name) for field in msgspec.structs.fields(Options) if field.name != "shape"
-    }
-    pairs = [pair.partition("=") for pair in options.shape]
-    for name, sign, _ in pairs:
-        if not sign or name not in Shape.__struct_fields__:
-            raise ValueError(f"--shape: expected NAME=VALUE, and '{name[:40]}' is no NAME that --help lists")
-    shape = msgspec.convert({name: value for name, _, value in pairs}, Shape, strict=False)
-    return msgspec.structs.replace(msgspec.convert(given, Options, strict=False), shape=shape)
-
-
 def _status(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import remote
+    from oneweb_bridge.cli.console_address import look_for_console
 
     masks = Masks()
     config = _load_config(options, masks)
+    if options.open:
+        console = look_for_console(config)
+        if not console.is_answering:
+            return _print_error(f"status: {console.sentence}", FAILED)
+        print(console.address)
+        return DONE
     return DONE if asyncio.run(remote.status(config, _masked_print(masks), as_json=options.json)) else FAILED
 
 
@@ -441,15 +440,9 @@ def _config(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _asyncapi(options: argparse.Namespace) -> int:
-    from oneweb_bridge.contract import asyncapi
+def _print_document(name: str, options: argparse.Namespace) -> int:
+    from oneweb_bridge.contract import asyncapi, openapi
 
-    print(yaml_text(asyncapi.document(load(options.config, os.environ), __version__)), end="")
-    return DONE
-
-
-def _openapi(options: argparse.Namespace) -> int:
-    from oneweb_bridge.contract import openapi
-
-    print(yaml_text(openapi.document(load(options.config, os.environ), __version__)), end="")
+    document = {"asyncapi": asyncapi.document, "openapi": openapi.document}[name]
+    print(yaml_text(document(load(options.config, os.environ), __version__)), end="")
     return DONE

@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from oneweb_bridge import app, simulator
 from oneweb_bridge.config.read import parse
-from oneweb_bridge.config.schema import Config, Secret
+from oneweb_bridge.config.schema import Config, Http, Secret
 from oneweb_bridge.decode.catalogue import CALLS, Call
 from oneweb_bridge.demo import console, mosquitto
 from oneweb_bridge.model.records import Message
@@ -47,11 +49,10 @@ async def run(terminals: int, speed: float) -> None:
             port = mosquitto.free_port()
             config = configuration(fake.url, port, Path(directory))
             try:
-                async with mosquitto.run_mosquitto(port):
-                    _say_where(terminals, port, fake.url)
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(_change_fleet_loop(fake), name="story")
-                        await app.run(config, on_sent=console.ThrottledPrinter().write)
+                async with mosquitto.run_mosquitto(port), asyncio.TaskGroup() as group:
+                    group.create_task(_change_fleet_loop(fake), name="story")
+                    where = partial(_say_where, terminals, port, fake.url)
+                    await app.run(config, on_sent=console.ThrottledPrinter().write, on_console=where)
             except mosquitto.NoBroker as error:
                 print(f"{error}. Without a broker, this is what would be published:", file=sys.stderr)
                 await run_without_broker(config, lambda message: print(console.json_line(message), flush=True))
@@ -107,8 +108,21 @@ def configuration(api_url: str, port: int, directory: Path) -> Config:
         state=msgspec.structs.replace(config.state, path=str(directory / "demo.db")),
         polling={id: _quick(call) for id, call in config.polling.items()},
         removal=msgspec.structs.replace(config.removal, after_time=20.0),
-        http=msgspec.structs.replace(config.http, listen="127.0.0.1:0"),
+        http=msgspec.structs.replace(config.http, listen=_listen_address()),
     )
+
+
+def _listen_address() -> str:
+    """The usual address of the console, or a free port where that is taken."""
+    host, port = Http().address()
+    with socket.socket() as probe:
+        # As the server will: a port that has just been left is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            port = 0
+    return f"{host}:{port}"
 
 
 def _quick(call: Call) -> Call:
@@ -117,8 +131,10 @@ def _quick(call: Call) -> Call:
     )
 
 
-def _say_where(terminals: int, port: int, api_url: str) -> None:
+def _say_where(terminals: int, port: int, api_url: str, console_address: str) -> None:
+    """Prints where everything is; the first line is the console's address, because that is where people look first."""
     print(
+        f"Console: {console_address}\n\n"
         f"{terminals} simulated terminals at {api_url}, broker on 127.0.0.1:{port}.\n"
         "Everything, in another terminal:\n\n"
         f"    mosquitto_sub -h 127.0.0.1 -p {port} -t 'oneweb/#' -v\n\n"
