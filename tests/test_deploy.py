@@ -166,6 +166,8 @@ def test_addon_has_what_the_supervisor_asks_for() -> None:
     assert re.fullmatch(r"[a-z0-9_]+", said["slug"])
     assert re.fullmatch(r"http://\[HOST\]:\[PORT:8480\]/healthz", said["watchdog"])
     assert "8480/tcp" in said["ports"]
+    assert (said["ingress"], said["ingress_port"]) == (True, 8480)
+    assert read(ADDON / "bridge.yaml")["console"] == {"ingress": "172.30.32.2"}
     assert not said.keys() & {"privileged", "full_access", "host_network", "hassio_api", "docker_api", "devices"}
     assert all(re.fullmatch(ELEMENT, kind) for kind in said["schema"].values())
     assert said["options"].keys() <= said["schema"].keys()

@@ -13,7 +13,8 @@ ADVICE = {
         "oneweb-bridge explore; check map.<field> of the call, above all its type and unit. After a restart a"
         " value counts again when its record changes"
     ),
-    "answer_unexpected": "ask OneWeb about the id that it names; nothing of this call is removed meanwhile",
+    "answer_unexpected": "do what the message says; oneweb-bridge explore shows the answer beside the mapping",
+    "shape_changed": "ask OneWeb what changed; adapt map of the call if a field was read from there",
     "time_not_believed": (
         "ask OneWeb about it. When the clock of this machine or of the API is far behind, set it: the next "
         "polls then bring the data"
