@@ -104,20 +104,7 @@ async def run(
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, callbacks)
         health_watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         console = Console(rules_of(config), clock, __version__, config.instance)
-        sources = Sources(
-            queries=queries,
-            poller=parts.poller,
-            tree=parts.tree,
-            health=health_watch,
-            info=info,
-            config=lambda: parts.config,
-            clock=clock,
-            steady=parts.store.steady,
-            database=parts.path,
-            trends=path_of(config),
-            time_range=time_range,
-            openapi=lambda: openapi.document(parts.config, __version__),
-        )
+        sources = _console_sources(parts, queries, health_watch, info, clock)
         live = assembly.add_reading(console, sources, parts.store.growth)
         executor = Executor(
             inbox,
@@ -142,6 +129,29 @@ async def run(
             group.create_task(systemd.keep_watchdog(health_watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
+
+
+def _console_sources(
+    parts: BridgeParts,
+    queries: query_thread.QueryThread,
+    watch: health.Health,
+    info: Callable[[], Awaitable[Info]],
+    clock: Clock,
+) -> Sources:
+    return Sources(
+        queries=queries,
+        poller=parts.poller,
+        tree=parts.tree,
+        health=watch,
+        info=info,
+        config=lambda: parts.config,
+        clock=clock,
+        steady=parts.store.steady,
+        database=parts.path,
+        trends=path_of(parts.config),
+        time_range=time_range,
+        openapi=lambda: openapi.document(parts.config, __version__),
+    )
 
 
 def _publisher_callbacks(
