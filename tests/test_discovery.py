@@ -325,3 +325,15 @@ def test_value_of_two_types_is_a_text() -> None:
     assert merge_value_types(number, text) == "a=t b=b"
     assert merge_value_types(merge_value_types(number, text), number) == "a=t b=b"
     assert merge_value_types("", number) == number
+
+
+def test_a_state_in_capitals_is_the_same_state() -> None:
+    """An API that says ONLINE has no fleet of terminals that are off."""
+    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD))
+    template = said["components"]["connectivity"]["value_template"]
+    assert "value_json.get('state') | string | lower in ['online']" in template
+
+
+def test_an_incomplete_call_is_a_problem() -> None:
+    template = discovery.call(SETUP, "sites")["components"]["problem"]["value_template"]
+    assert "'incomplete'" in template

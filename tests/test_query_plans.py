@@ -42,6 +42,7 @@ WHOLE_TABLES = {
     "SELECT 1 FROM removed LIMIT 1": "the first row answers",
     "SELECT call, name, value, source FROM setting": "the table has a few rows, and all are wanted",
     "SELECT CASE WHEN j.path = '$' THEN j.key": "a finding names the field that has its ids, once",
+    "SELECT DISTINCT call FROM unmatched": "read once, at the first poll",
     "SELECT j.atom, r.id FROM record r, json_tree(r.doc) j": "only a call with `match` needs the field of all records",
     "SELECT seq FROM sqlite_sequence": "the table has one row",
     "SELECT number, topic, call, remembered, sender FROM poll_request": "all polls that wait are read, at a start",
@@ -169,6 +170,8 @@ async def _use_store(db: store.Store) -> None:
     await db.unmatched.keep("ut_traffic", [(1, "x", b"", b"")])
     await db.unmatched.load("ut_traffic", await db.unmatched.ids_after("ut_traffic", ""))
     await db.unmatched.count_kept_before("ut_traffic", 1)
+    await db.unmatched.calls()
+    db.unmatched.note_empty("ut_link_metrics")
     await db.unmatched.trim("ut_traffic", 1)
     await db.unmatched.delete("ut_traffic", ["x"])
     await db.unmatched.field_with("terminal", ["x"])

@@ -41,6 +41,8 @@ SUDDEN_RATIO = 100.0
 """A usual magnitude that changes by more than this from one poll to the next is another unit."""
 LACKING_SAMPLES = 5
 """Samples in a row that lack a field which others had, until it counts as missing."""
+MAX_MAGNITUDES = 200
+"""Values of a field in one poll whose magnitude is looked at."""
 MAX_NAMED = 8
 """Most members or ids that a sentence names."""
 
@@ -109,7 +111,9 @@ class Expected(msgspec.Struct, frozen=True):
     expectation: Expectation
     each: tuple[Alternatives, ...]
     single: frozenset[str]
-    """Fields without an alternative: looked for all at once, because that is quicker."""
+    """Fields without an alternative, but for the time: looked for all at once, because that is quicker."""
+    is_simple: bool
+    """Whether there are no others."""
     ranged: tuple[tuple[str, float, float], ...]
     limited: tuple[str, ...]
 
@@ -121,7 +125,8 @@ class Expected(msgspec.Struct, frozen=True):
             call=call,
             expectation=expectation,
             each=expectation.fields(),
-            single=frozenset(group[0] for group in expectation.fields() if len(group) == 1),
+            single=frozenset(group[0] for group in expectation.fields() if len(group) == 1) - {TIME},
+            is_simple=all(len(group) == 1 for group in expectation.fields()),
             ranged=tuple((name, RANGES[name].low, RANGES[name].high) for name in names if name in RANGES),
             limited=tuple(name for name in names if name in LIMITS),
         )
@@ -145,9 +150,11 @@ def note_of(expected: Expected, fields: Fields, limits: Limits = NO_LIMITS) -> R
 
 
 def _lacking(expected: Expected, fields: Fields) -> tuple[str, ...]:
-    if len(expected.single) == len(expected.each) and expected.single <= fields.keys():
+    if expected.is_simple and expected.single <= fields.keys():
         return ()
-    return tuple(group[0] for group in expected.each if not any(name in fields for name in group))
+    lacking = (group[0] for group in expected.each if not any(name in fields for name in group))
+    # A time is no field of a sample, and counted where it is read.
+    return tuple(name for name in lacking if name != TIME)
 
 
 def _implausible(expected: Expected, fields: Fields, limits: Limits) -> tuple[tuple[str, float], ...]:
@@ -211,9 +218,11 @@ def count_values(counts: AnswerCounts, expected: Expected, fields: Fields) -> No
     for name, _, _ in expected.ranged:
         value = fields.get(name)
         if isinstance(value, (int, float)):
-            values = counts.values.setdefault(name, _Values())
+            values = counts.values.get(name)
+            if values is None:
+                values = counts.values[name] = _Values()
             values.count += 1
-            if value > 0:
+            if value > 0 and values.positive < MAX_MAGNITUDES:
                 values.positive += 1
                 values.log_sum += math.log10(value)
 
@@ -224,9 +233,8 @@ def count_sample(
     """Counts one sample of a report."""
     counts.records += 1
     note = note_of(expected, values, limits)
-    # A time is no value of a sample.
     if note is not _NOTHING:
-        _count_note(counts, RecordNote(tuple(n for n in note.lacking if n != TIME), note.implausible))
+        _count_note(counts, note)
     if not timed:
         counts.lacking[TIME] += 1
     count_values(counts, expected, values)

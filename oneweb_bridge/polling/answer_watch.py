@@ -19,9 +19,9 @@ from oneweb_bridge.decode.pages import decode_record
 from oneweb_bridge.decode.samples import Measured
 from oneweb_bridge.model.records import Alert, DecodedRecord, Fields, RecordKind
 
-FIRST_PAGE_SAMPLE = 20
-LATER_PAGE_SAMPLE = 2
-MAX_SAMPLE = 60
+FIRST_PAGE_SAMPLE = 10
+LATER_PAGE_SAMPLE = 1
+MAX_SAMPLE = 20
 """Records of a poll whose shape is looked at: enough to see a change, and no cost beside the poll itself."""
 MAX_SAMPLE_BYTES = 65536
 """Bytes of the beginning of a page in which these records are looked for."""
@@ -54,8 +54,14 @@ class AnswerWatch:
         self._kind = kind
         self._memory = memory
         self._sample: list[Any] = []
+        self._outline: answer_shape.Outline = {}
 
     # ── while pages come ───────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether more records are wanted for the shape."""
+        return len(self._sample) < MAX_SAMPLE
 
     def look_at_page(self, page: ListingPage) -> None:
         """Takes some records of a page for its shape."""
@@ -91,8 +97,8 @@ class AnswerWatch:
 
     def judge(self, findings: Iterable[Finding] = ()) -> Judgement | None:
         """What follows from the poll; where it brought nothing that could be judged, what followed from the last."""
-        outline = answer_shape.outline_of(self._sample)
-        self.counts.unread_members = answer_shape.unread_members(outline, self._expected.call)
+        self._outline = answer_shape.outline_of(self._sample)
+        self.counts.unread_members = answer_shape.unread_members(self._outline, self._expected.call)
         judgement = coverage.judge_answer(self._expected, self.counts, self._memory.history)
         if judgement is not None:
             self._memory.judgement = judgement
@@ -104,8 +110,8 @@ class AnswerWatch:
         shape = self._memory.shape
         if shape is None or not self._sample:
             return []
-        outline, call = answer_shape.outline_of(self._sample), self._expected.call
-        changes = answer_shape.note_shape(shape, outline, call, now)
+        call = self._expected.call
+        changes = answer_shape.note_shape(shape, self._outline, call, now)
         return [
             Alert(kind="shape_changed", call=call.id, about=change.about, message=f"{call.path}: {change.message}")
             for change in changes

@@ -165,7 +165,8 @@ class ReportPoll:
     async def _stage_new_samples(self, page: ListingPage, listing: ReportListing, place: str) -> None:
         listing.note_page(page)
         raws = page.raws()
-        await asyncio.to_thread(self._watch.look_at_page, page)
+        if self._watch.is_looking:
+            await asyncio.to_thread(self._watch.look_at_page, page)
         for positions in slices_of(listing.first_positions(page.ids)):
             part = {self._matcher.record_id(page.ids[position]): raws[position] for position in positions}
             unmatched = await self._matcher.unmatched(part)

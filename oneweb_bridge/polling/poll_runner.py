@@ -68,21 +68,17 @@ class PollRunner:
 
     async def _publish_kept(self, plan: CompiledCall, outcome: PollOutcome) -> None:
         """Publishes what was kept aside of the polled call, or of all whose ids this listing of the inventory knows."""
-        waiting = [other for other in self._plans.values() if await self._has_kept(other, plan)]
+        kept = await self._store.unmatched.calls()
+        waiting = [other for other in self._plans.values() if other.call.id in kept and _concerns(plan, other)]
         if waiting and plan.call.id in INVENTORY.values():
             # From now on its ids are known, which the poller would store only after this.
             await self._store.progress.save(outcome.progress)
         for other in waiting:
             count = await self._new_poll(other, await self._load_progress(other)).publish_kept()
+            if not await self._store.unmatched.ids_after(other.call.id, ""):
+                self._store.unmatched.note_empty(other.call.id)
             if count:
                 _log.info("%s: %d samples or records of ids that are known now are published", other.call.id, count)
-
-    async def _has_kept(self, plan: CompiledCall, polled: CompiledCall) -> bool:
-        """Whether something is kept aside of a call, whose ids the call that was polled may make known."""
-        kind = matched_kind(plan.call)
-        if kind is None or not (plan is polled or INVENTORY[kind] == polled.call.id):
-            return False
-        return bool(await self._store.unmatched.ids_after(plan.call.id, ""))
 
     def follow_calls(self, is_enabled: Callable[[str], bool], is_expected: Callable[[str], bool]) -> None:
         """Takes from the manager of the calls which are enabled, and which will be listed soon."""
@@ -101,3 +97,9 @@ class PollRunner:
     async def update_relations(self) -> None:
         """Recomputes the relations of all terminals that need it, and publishes those that changed."""
         await relation_updates.update_relations(self._context)
+
+
+def _concerns(polled: CompiledCall, plan: CompiledCall) -> bool:
+    """Whether what is kept aside of a call may be known after a poll: its own, or that of its inventory."""
+    kind = matched_kind(plan.call)
+    return kind is not None and (plan is polled or INVENTORY[kind] == polled.call.id)

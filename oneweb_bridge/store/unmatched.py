@@ -17,12 +17,27 @@ class UnmatchedTable:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._calls: set[str] | None = None
+        """The calls of which something may be kept, so that a poll need not look; None until it was read."""
+
+    async def calls(self) -> frozenset[str]:
+        """The calls of which something may be kept."""
+        if self._calls is None:
+            self._calls = {row[0] for row in await self._connections.rows("SELECT DISTINCT call FROM unmatched")}
+        return frozenset(self._calls)
+
+    def note_empty(self, call: str) -> None:
+        """Notes that nothing is kept of a call any more."""
+        if self._calls is not None:
+            self._calls.discard(call)
 
     async def keep(self, call: str, rows: Sequence[StagedRow]) -> None:
         """Keeps rows; of one that is there already the newer content, and the time since when it is kept."""
         if not rows:
             return
         now = self._connections.steady.now()
+        if self._calls is not None:
+            self._calls.add(call)
         async with self._connections.transaction() as transaction:
             await transaction.execute_many(
                 """INSERT INTO unmatched (call, id, ts, kept_at, hash, body) VALUES (?, ?, ?, ?, ?, ?)
