@@ -46,7 +46,7 @@ class Samples:
         return -1 if rows[0][0] is None else int(rows[0][0])
 
     async def newest_samples_of_online(self, report: str, states: Sequence[str], latest: int) -> list[OnlineTerminal]:
-        """The newest sample time up to `latest`, and the one before, of each terminal in one of `states`, in any case."""
+        """The newest sample time up to `latest`, and the one before, of terminals in one of `states`, in any case."""
         rows = await self._connections.rows(
             f"""SELECT n.id, n.ts, (SELECT max(s.ts) FROM seen s WHERE s.stream = n.stream AND s.ts < n.ts)
                 FROM newest n JOIN record r ON r.kind = 'terminal' AND r.id = n.id
