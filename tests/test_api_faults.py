@@ -553,4 +553,4 @@ async def test_call_of_a_failing_host_waits_as_long_as_the_host_is_left_alone(tm
     config = configured("http://127.0.0.1:9", state={"path": str(tmp_path / "bridge.db")})
     async with app.open_bridge(config) as parts:
         runtime = parts.poller.calls[TERMINALS]
-        assert parts.poller._reaction(runtime, Unavailable("it failed before", 28.0))[1] >= 28.0
+        assert parts.poller._cycle._reaction(runtime, Unavailable("it failed before", 28.0))[1] >= 28.0

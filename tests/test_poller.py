@@ -13,7 +13,7 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Alert
-from oneweb_bridge.polling import compiled_call, poller
+from oneweb_bridge.polling import compiled_call, poll_cycle
 from oneweb_bridge.polling.call_runtime import PollResult
 from oneweb_bridge.polling.poll_context import PollOutcome
 from oneweb_bridge.polling.poller import Poller
@@ -287,7 +287,7 @@ async def test_interval_is_counted_from_the_begin_of_the_last_poll(
     """A poll that takes long shortens the pause after it: begins are an interval apart."""
     async with bench(tmp_path) as b:
         manager, now = await loaded(b, polling={SITES: {"interval": "10m"}}), [1000.0]
-        monkeypatch.setattr(poller, "time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr(poll_cycle, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
         async def slow(call: str) -> PollOutcome:
             now[0] += 250.0

@@ -3,25 +3,22 @@
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 
 import msgspec
 
 from oneweb_bridge.api.client import ApiClient
-from oneweb_bridge.api.errors import ApiError, BadAnswer, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.api.priority_semaphore import PrioritySemaphore
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Alert, Status
-from oneweb_bridge.model.status import ApiState, CallState, Coverage
+from oneweb_bridge.model.records import Alert
+from oneweb_bridge.model.status import ApiState, CallState
 from oneweb_bridge.polling import schedule
 from oneweb_bridge.polling.call_runtime import CallRuntime, PollResult, RequestedPoll
 from oneweb_bridge.polling.call_states import FRESH_CHECK_S, CallStates
-from oneweb_bridge.polling.poll_context import PollOutcome
+from oneweb_bridge.polling.poll_cycle import PollCycle
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.request_budget import RequestBudget
 from oneweb_bridge.polling.sign_in import SignIn
@@ -31,8 +28,6 @@ from oneweb_bridge.store.store import Store
 
 _log = logging.getLogger("oneweb_bridge.poller")
 
-MAX_BAD_ANSWER_BYTES = 2000
-"""Bytes of a bad answer that are kept for the operator."""
 MAX_SLEEP_S = 3600.0
 """A call that is due later looks again after this."""
 
@@ -48,7 +43,6 @@ class Poller:
         self._store = store
         self._api = api
         self._config = config
-        self._clock = clock
         self._permits = PrioritySemaphore(config.api.rate_limit.max_in_flight)
         self._settings: dict[tuple[str, str], str] = {}
         self._relations_wanted = asyncio.Event()
@@ -56,6 +50,9 @@ class Poller:
         self._budget = RequestBudget(self.calls, config)
         runner.follow_calls(lambda call: self.calls[call].enabled, self._is_listed_soon)
         self._sign_in = SignIn(api, config, clock, self._wake_all)
+        self._cycle = PollCycle(
+            runner, store, api, config, clock, states=self._states, budget=self._budget, sign_in=self._sign_in
+        )
 
     @property
     def api_state(self) -> ApiState:
@@ -99,7 +96,7 @@ class Poller:
 
     async def reconfigure(self, config: Config) -> None:
         """Takes a configuration; stored settings stay in force over it."""
-        self._config = self._budget.config = self._sign_in.config = config
+        self._config = self._budget.config = self._sign_in.config = self._cycle.config = config
         self._runner.reconfigure(config)
         self._permits.resize(config.api.rate_limit.max_in_flight)
         await self._put_in_force()
@@ -135,7 +132,7 @@ class Poller:
         """Takes the file's intervals and switches, and over them what commands have stored; publishes what changed."""
         before = {runtime: runtime.schedule for runtime in self.calls.values()}
         self._take_settings()
-        await self._stretch_intervals()
+        await self._cycle.stretch_intervals()
         for runtime in self.calls.values():
             runtime.set_resting_status()
         changed = [
@@ -154,10 +151,6 @@ class Poller:
             enabled, interval = self._settings.get((call, "enabled")), self._settings.get((call, "interval"))
             runtime.enabled = configured.enabled if enabled is None else msgspec.json.decode(enabled, type=bool)
             runtime.set_interval(configured.interval if interval is None else msgspec.json.decode(interval, type=float))
-
-    async def _stretch_intervals(self) -> None:
-        if (alert := self._budget.stretch_intervals()) is not None:
-            await self.alert(alert)
 
     # ── what operators ask for ─────────────────────────────────────────────────────────────────
 
@@ -215,6 +208,10 @@ class Poller:
                     await self._poll(runtime)
             self.progress = time.monotonic()
 
+    async def _poll(self, runtime: CallRuntime) -> None:
+        if await self._cycle.run(runtime):
+            self._relations_wanted.set()
+
     async def _wait_until_due(self, runtime: CallRuntime) -> None:
         """Returns when the call should be polled: it is due and signed in, or a poll is requested."""
         while not runtime.requested:
@@ -247,139 +244,3 @@ class Poller:
                 _log.error("relations could not be stored: %s", error)
                 await asyncio.sleep(FRESH_CHECK_S)
                 self._relations_wanted.set()
-
-    # ── one poll ───────────────────────────────────────────────────────────────────────────────
-
-    async def _poll(self, runtime: CallRuntime) -> None:
-        if runtime.requested:
-            self._api.ask_at_once()
-        if self._api.pause > 0 and runtime.requested:
-            await asyncio.sleep(self._api.pause)
-        # All that were requested until now are this poll.
-        requested, runtime.requested = runtime.requested, []
-        started, requests = time.monotonic(), self._api.requests
-        runtime.running, runtime.begun, runtime.status, runtime.error = True, started, "polling", None
-        runtime.released = False
-        runtime.progress = msgspec.structs.replace(
-            runtime.progress, last_poll=self._clock.now(), polled=self._store.steady.now()
-        )
-        try:
-            # Where this cannot be written, the API is not asked for what could not be kept.
-            await self._states.store_changed([runtime], runtime.progress)
-            if requested and not self._sign_in.is_signed_in:
-                await self._sign_in.sign_in()
-            async with asyncio.timeout(self._config.api.timeout.poll):
-                outcome = await self._runner.poll(runtime.call)
-            await self._note_cost(runtime, requests)
-            self._note_success(runtime, outcome, started)
-            wait = schedule.next_wait(runtime.effective, time.monotonic() - started)
-            await self._end_poll(runtime, requested, wait, outcome.alerts)
-            self._log_success(runtime, outcome)
-        except (ApiError, TimeoutError, StoreUnavailable) as error:
-            await self._note_cost(runtime, requests)
-            await self._end_failed_poll(runtime, requested, error, has_asked=self._api.requests > requests)
-        finally:
-            runtime.running = False
-        runtime.answer(requested, self.state(runtime))
-
-    async def _note_cost(self, runtime: CallRuntime, requests_before: int) -> None:
-        runtime.requests = max(1.0, float(self._api.requests - requests_before))
-        await self._stretch_intervals()
-
-    def _note_success(self, runtime: CallRuntime, outcome: PollOutcome, started: float) -> None:
-        runtime.progress = msgspec.structs.replace(
-            outcome.progress,
-            last_poll=runtime.progress.last_poll,
-            polled=runtime.progress.polled,
-            last_success=self._clock.now(),
-            succeeded=self._store.steady.now(),
-            failures=0,
-            released=outcome.progress.released or runtime.released,
-        )
-        runtime.refusals = 0
-        runtime.status = "held" if outcome.held else "incomplete" if outcome.incomplete else "ok"
-        runtime.error = outcome.held or outcome.incomplete or None
-        runtime.records, runtime.events, runtime.samples = outcome.records, outcome.events, outcome.samples
-        runtime.duration_ms = round((time.monotonic() - started) * 1000)
-        if (found := outcome.coverage) is not None:
-            runtime.coverage = Coverage(found.expected, found.seen, list(found.missing))
-
-    def _log_success(self, runtime: CallRuntime, outcome: PollOutcome) -> None:
-        if outcome.unpaged and ("unpaged", "") not in runtime.alerted:
-            runtime.alerted.add(("unpaged", ""))
-            _log.info(
-                "%s: the server does not page; polling.%s.page.style: none saves a request",
-                runtime.call,
-                runtime.call,
-            )
-        self._sign_in.note_reached("ok", None)
-        self._relations_wanted.set()
-        log = _log.info if outcome.events or outcome.samples else _log.debug
-        log("%s: %d records, %d events, %d samples", runtime.call, runtime.records, runtime.events, runtime.samples)
-
-    async def _end_failed_poll(
-        self, runtime: CallRuntime, requested: list[RequestedPoll], error: Exception, *, has_asked: bool
-    ) -> None:
-        """Notes that a poll failed, and ends it.
-
-        It may have committed some slices, so the call's progress is loaded again instead of keeping our copy.
-        """
-        failures, last_poll, polled = runtime.progress.failures + 1, runtime.progress.last_poll, runtime.progress.polled
-        with contextlib.suppress(StoreUnavailable):
-            runtime.progress = await self._store.progress.load(runtime.call)
-        runtime.progress = msgspec.structs.replace(
-            runtime.progress,
-            failures=failures,
-            last_poll=last_poll,
-            polled=polled,
-            released=runtime.progress.released or runtime.released,
-        )
-        runtime.error = self._api.masks.mask_text(_error_sentence(error, self._config.api.timeout.poll))
-        runtime.status, wait, alerts = self._reaction(runtime, error)
-        if isinstance(error, StoreUnavailable):
-            runtime.refusals += 1
-            retry = schedule.store_retry(runtime.refusals, asked_api=has_asked)
-            wait = wait if retry is None else min(wait, retry)
-        _log.warning("%s: %s; next try in %s", runtime.call, runtime.error, interval_text(round(wait)))
-        try:
-            await self._end_poll(runtime, requested, wait, alerts)
-        except StoreUnavailable as not_stored:
-            runtime.stored_state = b""
-            _log.error("%s: its state could not be stored: %s", runtime.call, not_stored)
-
-    def _reaction(self, runtime: CallRuntime, error: Exception) -> tuple[Status, float, list[Alert] | None]:
-        """What follows from a failure: the status, seconds until the next try, and the alerts; None for no change."""
-        message, wait = (
-            runtime.error or "",
-            schedule.backoff(runtime.progress.failures, runtime.effective, random.random()),
-        )
-        match error:
-            case Unauthorized():
-                self._sign_in.request()
-                alert = Alert(kind="unauthorized", call=runtime.call, message=message)
-                return "unauthorized", schedule.UNAUTHORIZED_RETRY_S, [alert]
-            case RateLimited():
-                return "rate_limited", error.pause, None
-            case BadAnswer():
-                excerpt = self._api.masks.mask_bytes(error.excerpt)[:MAX_BAD_ANSWER_BYTES]
-                self._store.bad_answers.write(runtime.call, excerpt)
-                return "failed", wait, [Alert(kind="bad_answer", call=runtime.call, message=message)]
-            case Unavailable():
-                self._sign_in.note_reached("unreachable", message)
-                return "failed", max(wait, error.pause), None
-        return "failed", wait, None
-
-    async def _end_poll(
-        self, runtime: CallRuntime, requested: list[RequestedPoll], wait: float, alerts: list[Alert] | None
-    ) -> None:
-        runtime.running, runtime.due = False, time.monotonic() + wait
-        runtime.ended |= {poll.number for poll in requested if poll.number is not None}
-        await self._states.store_end_of_poll(runtime, wait, alerts)
-
-
-def _error_sentence(error: Exception, deadline: float) -> str:
-    if isinstance(error, StoreUnavailable):
-        return f"the database could not be written: {error}"
-    if isinstance(error, TimeoutError):
-        return f"the poll took longer than api.timeout.poll, {interval_text(deadline)}"
-    return str(error)
