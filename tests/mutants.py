@@ -1066,6 +1066,13 @@ TABLE = (
         "test_id_matching.py",
     ),
     Mutant(
+        "a member that is gone is told",
+        "decode/answer_shape.py",
+        "            member.told = True\n            yield Change(f\"gone",
+        "            member.told = True\n            if False: yield Change(f\"gone",
+        "test_answer_shape.py",
+    ),
+    Mutant(
         "a list that is not there is no empty listing",
         "decode/pages.py",
         "    if not is_there:",

@@ -149,7 +149,8 @@ def _is_news(shape: AnswerShape, path: str, read: set[str]) -> bool:
     parent = _parent(path)
     if parent is None or re.split(r"[.\[]", path)[0] in read:
         return False
-    return parent in shape.members and shape.members[parent].first < shape.members[path].first
+    first = shape.members[path].first
+    return any(member.first < first and _parent(sibling) == parent for sibling, member in shape.members.items())
 
 
 def _type_change(path: str, member: Member, seen: _Seen) -> Iterator[Change]:
