@@ -20,6 +20,8 @@ session.subscribe((known) => known?.signed_in && !bridge.get() && load());
 async function load() {
   try {
     bridge.set(await get("bridge"));
+    const { events } = lastEvent.get() === null ? await get("events?limit=1") : { events: [] };
+    if (events.length) lastEvent.set((old) => Math.max(old ?? 0, events[0].ts));
   } catch {
     // It comes again with the next connection, or when it changes.
   }

@@ -5,7 +5,7 @@ import { createStore, useStore } from "./store.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 /** Grows when colours or sizes change, so that charts are drawn anew. */
-const look = createStore(0);
+export const look = createStore(0);
 const changed = () => look.set((count) => count + 1);
 dark.addEventListener("change", changed);
 addEventListener("resize", () => {
@@ -83,13 +83,14 @@ function chartOptions(place, { lines, height, range, zoom, mark }) {
 }
 
 function scaleRange(lines, unit) {
-  const zeroBased = lines.some((line) => line.unit === unit && line.fromZero);
+  const fromZero = lines.some((line) => line.unit === unit && line.fromZero);
   return {
-    range: (chart, min, max) =>
-      globalThis.uPlot.rangeNum(zeroBased ? Math.min(0, min) : min, max ?? 1, {
-        min: { pad: zeroBased ? 0 : 0.1 },
-        max: { pad: 0.1 },
-      }),
+    range: (chart, min, max) => {
+      if (min === null) return [0, 1];
+      const [low, high] = fromZero ? [Math.min(0, min), Math.max(0, max)] : [min, max];
+      const margin = (high - low) * 0.08 || Math.abs(high) * 0.05 || 1;
+      return [fromZero && low === 0 ? 0 : low - margin, high + margin];
+    },
   };
 }
 
@@ -103,7 +104,7 @@ function seriesOptions(line) {
     fill: line.fill,
     paths: line.paths,
     spanGaps: false,
-    points: { show: line.hidden ? false : undefined, size: 4 },
+    points: { show: line.hidden ? false : line.points, size: 4 },
   };
 }
 
@@ -131,7 +132,7 @@ function valueAxis(unit, index, mirrored) {
   return {
     scale: unit,
     side: index === 0 ? 3 : 1,
-    size: 64,
+    size: 78,
     stroke: color("muted"),
     font: font(),
     grid: { show: index === 0, stroke: color("grid"), width: 1 },

@@ -25,7 +25,7 @@ const UNITS = {
   blocks: "blocks",
 };
 const ACRONYMS = new Set("imei imsi id ip sinr rsrp rssi cnx wan mgmt ef af be".split(" "));
-const WORDS = { tx: "sent", rx: "received", mgmt: "management", nr: "number" };
+const WORDS = { ids: "IDs", tx: "sent", rx: "received", mgmt: "management", nr: "number" };
 
 /** Milliseconds of a time that is RFC 3339 or already milliseconds; null where there is none. */
 export function toMs(time) {

@@ -51,6 +51,7 @@ function drawStrip(canvas, data, words, begin, end) {
     const value = data.series[0].v[i];
     if (value === null) return;
     context.fillStyle = color(stateColor(value, words));
-    context.fillRect(x(time), 0, Math.max(x(until) - x(time), ratio), canvas.height);
+    const left = Math.floor(x(time));
+    context.fillRect(left, 0, Math.max(Math.ceil(x(until)) - left, ratio), canvas.height);
   });
 }

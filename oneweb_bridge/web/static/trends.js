@@ -1,6 +1,6 @@
 /** Trends of one terminal or product: spans, and a chart with summary and table for each report. */
 import { API, now, withQuery } from "./api.js";
-import { Chart, lineColor, color } from "./chart.js";
+import { Chart, color, lineColor, look } from "./chart.js";
 import { DAY, dayAndTime, describeField, duration, fullTime, iso, number, plural, scaleOf, zone } from "./format.js";
 import { html, useEffect, useMemo, useState } from "./html.js";
 import { setQuery } from "./router.js";
@@ -18,6 +18,8 @@ const SPANS = {
   "1y": 365 * DAY,
   "2y": 730 * DAY,
 };
+/** Up to so many samples each has a point; beyond it only those without neighbours. */
+const MAX_POINTS_DRAWN = 50;
 const TITLES = {
   signal_quality: "Signal quality",
   link_availability: "Link availability",
@@ -100,15 +102,17 @@ function Trend({ data, span, title, limits }) {
     return html`<canvas class="no-samples" width="1" height="1" aria-hidden="true"></canvas>
     <p class="muted" data-testid="chart-summary">no samples in this span</p>`;
   const summary = html`<${Summary} data=${data} />`;
-  if (data.series[0].kind === "text") return html`<${StateStrip} data=${data} span=${span} title=${title} />${summary}`;
+  if (data.series.every((series) => series.kind === "text")) return html`<${StateStrip} data=${data} span=${span} title=${title} />${summary}`;
   return html`<${Lines} data=${data} span=${span} title=${title} limits=${limits} />${summary}`;
 }
 
 /** Lines with a break in each gap; with bins the mean, and the band from minimum to maximum. */
 function Lines({ data, span, title, limits }) {
-  const { columns, lines } = useMemo(() => prepare(data, limits), [data]);
+  const drawn = useStore(look);
   const end = span.to ?? now();
-  const range = [(span.from ?? end - span.length) / 1000, end / 1000];
+  const begin = span.from ?? end - span.length;
+  const range = [begin / 1000, end / 1000];
+  const { columns, lines } = useMemo(() => prepare(data, limits, [begin, end]), [data, drawn]);
   const zoom = (from, to) => setQuery({ from: iso(from), to: iso(to), span: "" }, false);
   const back = () => history.back();
   const mark = (chart) => shadeNotYet(chart, data.lateness);
@@ -117,11 +121,12 @@ function Lines({ data, span, title, limits }) {
 }
 
 /** Columns and lines of a chart. What goes up is drawn below zero; `limits` are drawn as dashed lines. */
-function prepare(data, limits) {
+function prepare(data, limits, ends) {
   const breaks = data.gaps
     .map(([from, to]) => (from + to) / 2)
     .filter((time) => time > data.t[0] && time < data.t.at(-1));
-  const times = [...data.t, ...breaks].sort((a, b) => a - b);
+  const limited = Object.entries(limits).filter(([, value]) => value);
+  const times = [...new Set([...data.t, ...breaks, ...(limited.length ? ends : [])])].sort((a, b) => a - b);
   const places = new Map(data.t.map((time, i) => [time, i]));
   const columns = [times.map((time) => time / 1000)];
   const lines = [];
@@ -143,16 +148,17 @@ function prepare(data, limits) {
         color: lineColor(i),
         fromZero: /^(B|bit|bps)/.test(series.unit ?? ""),
         mirrored: series.name.includes("link_bps"),
+        points: data.t.length < MAX_POINTS_DRAWN || undefined,
       };
       if (series.v) return add(line, series.v, sign);
       add({ ...line, hidden: true, band: `${line.color}38` }, sign > 0 ? series.max : series.min, sign);
       add({ ...line, hidden: true }, sign > 0 ? series.min : series.max, sign);
       return add(line, series.mean, sign);
     });
-  for (const [label, value] of Object.entries(limits)) {
-    if (value)
-      lines.push({ label, unit: lines[0].unit, color: color("muted"), dash: [6, 5], width: 1, mirrored: true }) &&
-        columns.push(times.map(() => value));
+  for (const [label, value] of limited) {
+    const line = { label, unit: lines[0].unit, color: color("muted"), dash: [6, 5], width: 1 };
+    lines.push({ ...line, mirrored: true, points: false });
+    columns.push(times.map(() => value));
   }
   return { columns, lines };
 }
@@ -180,7 +186,7 @@ function Summary({ data }) {
           class=${`swatch line-${(i % 6) + 1}`}></i>
       ${describeSeries(series)}</span> `,
     )}
-    ${data.series.filter((series) => series.kind === "text").map((series) => html`<span
+    ${numbers.length === 0 && data.series.map((series) => html`<span
         key=${series.name}>${describeStates(series, data.t)}</span> `)}
     <span class="muted">${describeSamples(data)}</span>
   </div>`;
