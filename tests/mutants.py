@@ -2127,6 +2127,42 @@ TABLE = (
         "config.mqtt.password)",
         "test_console_access.py",
     ),
+    # ── the console's page, with a Chromium ─────────────────────────────────────────────────────
+    Mutant(
+        "page: only the rows in view are drawn",
+        "web/static/window.js",
+        "Math.min(MAX_ROWS - 2 * MARGIN_ROWS, Math.ceil(innerHeight / height) + 1)",
+        "count",
+        "-m browser console/test_fleet.py -k few_rows",
+    ),
+    Mutant(
+        "page: a cell is no formula for a spreadsheet",
+        "web/static/ui.js",
+        "if (/^[=+\\-@\\t\\r]/.test(text) && !isNumber(text)) text = `'${text}`;",
+        "",
+        "-m browser console/test_fleet.py -k csv",
+    ),
+    Mutant(
+        "page: what is missing comes last in both directions",
+        "web/static/fleet.js",
+        "if (a.key === null || b.key === null) return a.key === null ? 1 : -1;",
+        "",
+        "-m browser console/test_fleet.py -k sorts",
+    ),
+    Mutant(
+        "page: a value that changes does not move its row",
+        "web/static/fleet.js",
+        "if (!keys.has(row.imei)) keys.set(",
+        "keys.set(",
+        "-m browser console/test_fleet.py -k in_place",
+    ),
+    Mutant(
+        "page: a hidden page has no stream",
+        "web/static/live.js",
+        "if (document.hidden) close();",
+        "if (document.hidden) return;",
+        "-m browser console/test_live.py -k hidden",
+    ),
 )
 
 

@@ -109,7 +109,7 @@ async def browser() -> AsyncIterator["Browser"]:
 async def console(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Console]:
     """A fleet of eight, polled completely."""
     directory = tmp_path_factory.mktemp("console")
-    async with harness.world(directory, terminals=8, start=None, speed=1.0) as world:
+    async with harness.world(directory, terminals=8, start=None, report_period=0.02) as world:
         console = Console(world, directory)
         async with harness.running(console.config) as process:
             await console.until_polled(process)

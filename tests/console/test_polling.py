@@ -71,6 +71,16 @@ async def test_change_over_mqtt_is_shown(console: Console, tab: Tab) -> None:
     await tab.until("() => document.querySelector(\"[aria-label='ut_traffic interval']\").value === '10s'")
 
 
+async def test_read_only_page_has_no_buttons(tab: Tab) -> None:
+    """Where commands are refused the page offers none, and still shows everything."""
+    session = {"signed_in": True, "read_only": True, "version": "1", "instance": "main", "base": "/"}
+    await tab.page.route("**/api/v1/session", lambda route: route.fulfill(json=session))
+    await tab.open("polling")
+    assert await tab.page.get_by_test_id("call-row").count() == 12
+    assert await tab.page.locator("main").get_by_role("button").count() == 0
+    assert await tab.page.get_by_role("switch", disabled=False).count() == 0
+
+
 async def test_whole_page_is_used_by_keyboard(console: Console, tab: Tab) -> None:
     """From the top with Tab and Enter: skip the bar, poll all, switch a call off and on, set its interval."""
     await tab.open("polling")
