@@ -2121,6 +2121,13 @@ TABLE = (
         "test_console_access.py",
     ),
     Mutant(
+        "console: the inline script is named by its hash",
+        "web/assets.py",
+        "inline = f\" 'sha256-{script_hash}'\" if script_hash else \"\"",
+        "inline = \"\"",
+        "test_console_files.py -k version",
+    ),
+    Mutant(
         "console: its token is masked in the log",
         "cli/main.py",
         "config.mqtt.password, config.console.token)",
