@@ -2123,8 +2123,8 @@ TABLE = (
     Mutant(
         "console: the inline script is named by its hash",
         "web/assets.py",
-        "inline = f\" 'sha256-{script_hash}'\" if script_hash else \"\"",
-        "inline = \"\"",
+        'inline = f" \'sha256-{script_hash}\'" if script_hash else ""',
+        'inline = ""',
         "test_console_files.py -k version",
     ),
     Mutant(
