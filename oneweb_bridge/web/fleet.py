@@ -1,12 +1,11 @@
 """The table of the fleet: for each terminal a row of its newest values, from records, samples, usage and forecasts."""
 
 import gzip
-from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.reading import Queries
@@ -153,12 +152,12 @@ def _row(imei: str, terminal: _Terminal, parts: FleetParts) -> list[Cell]:
     forecast = _NO_FORECAST if bucket is None else parts.forecasts.get(bucket.bucket_id, _NO_FORECAST)
     sinr_ts, sinr = parts.signal.get(imei, _NO_SAMPLE)
     availability_ts, availability = parts.availability.get(imei, _NO_SAMPLE)
-    last_seen = parse_time(terminal.last_seen)
+    last_seen = _to_ms(terminal.last_seen)
     return [
         imei,
         terminal.name,
         terminal.state,
-        max(filter(None, (last_seen, parts.seen.get(imei))), default=None),
+        _later(last_seen, parts.seen.get(imei)),
         sinr,
         sinr_ts,
         availability,
@@ -167,22 +166,34 @@ def _row(imei: str, terminal: _Terminal, parts: FleetParts) -> list[Cell]:
         used_pct,
         None if bucket is None else bucket.overage_blocks,
         forecast.status,
-        parse_time(forecast.exhausted_p50),
+        _to_ms(forecast.exhausted_p50),
         product_id,
         None if product_id is None else parts.products.get(product_id),
-        *_flat(relations.site),
-        *_flat(relations.end_customer),
-        *_flat(relations.distribution_partner),
+        relations.site.id,
+        relations.site.name,
+        relations.end_customer.id,
+        relations.end_customer.name,
+        relations.distribution_partner.id,
+        relations.distribution_partner.name,
         terminal.latitude,
         terminal.longitude,
     ]
 
 
+def _later(one: int | None, other: int | None) -> int | None:
+    return one or other if one is None or other is None else max(one, other)
+
+
+def _to_ms(text: Any) -> int | None:
+    """A time as it is published, in ms; None where a field of that name is mapped to something else."""
+    try:
+        return round(datetime.fromisoformat(text).timestamp() * 1000)
+    except (TypeError, ValueError):
+        return None
+
+
 def _fullest(product_ids: list[str], parts: FleetParts) -> tuple[float | None, _Bucket | None]:
     candidates = [parts.buckets[id] for id in product_ids if id in parts.buckets]
+    if len(candidates) == 1:
+        return candidates[0]
     return max(candidates, key=lambda candidate: -1.0 if candidate[0] is None else candidate[0], default=(None, None))
-
-
-def _flat(reference: _Reference) -> Iterator[str | None]:
-    yield reference.id
-    yield reference.name
