@@ -133,6 +133,7 @@ class Stage(msgspec.Struct):
     stream: LiveStream
     visits: Visits
     session: aiohttp.ClientSession
+    task: asyncio.Task[None]
 
     async def write(self, *kinds: str) -> int:
         entries = [Entry("bridge", "", "alert", kind, 5, json.dumps({"kind": kind}).encode()) for kind in kinds]
@@ -189,7 +190,7 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
         task = asyncio.create_task(stream.run())
         async with visited(monkeypatch, routes=routes) as visits:
-            yield Stage(opened, stream, visits, session)
+            yield Stage(opened, stream, visits, session, task)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -302,6 +303,17 @@ async def test_stream_ends_with_its_session(stage: Stage) -> None:
         await stage.write("secret")
         async with asyncio.timeout(10):
             assert b"secret" not in await ear.answer.content.read()
+
+
+async def test_streams_end_with_the_bridge(stage: Stage) -> None:
+    """Where the bridge stops, its streams do not hold it up: they are cut at once."""
+    async with stage.listening() as ear:
+        await ear.until(lambda ear: ear.text)
+        stage.task.cancel()
+        with contextlib.suppress(aiohttp.ClientError):
+            async with asyncio.timeout(10):
+                await ear.answer.content.read()
+    assert not stage.stream._listeners
 
 
 async def test_head_of_the_stream_ends(stage: Stage) -> None:

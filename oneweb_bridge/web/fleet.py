@@ -180,8 +180,8 @@ def _row(imei: str, terminal: _Terminal, parts: FleetParts) -> list[Cell]:
     ]
 
 
-def _later(one: int | None, other: int | None) -> int | None:
-    return one or other if one is None or other is None else max(one, other)
+def _later(first: int | None, second: int | None) -> int | None:
+    return first or second if first is None or second is None else max(first, second)
 
 
 def _to_ms(text: Any) -> int | None:

@@ -46,7 +46,7 @@ class Listener:
 
     def __init__(self, abort: Callable[[], None]) -> None:
         self.through = 0
-        self._abort = abort
+        self.abort = abort
         self._waiting: deque[LiveMessage] = deque()
         self._wake = asyncio.Event()
 
@@ -54,7 +54,7 @@ class Listener:
         """Queues messages behind those that wait; too many end the connection."""
         if len(self._waiting) + len(messages) > MAX_BEHIND:
             self._waiting.clear()
-            self._abort()
+            self.abort()
         else:
             self._waiting.extend(messages)
             self._wake.set()
@@ -90,11 +90,16 @@ class LiveStream:
         self._told_bridge = b""
 
     async def run(self) -> None:
-        """Gives what is new to the listeners, at most twice a second. Never returns."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._wake_loop(), name="live wake")
-            group.create_task(self._batch_loop(), name="live rows")
-            group.create_task(self._bridge_loop(), name="live bridge")
+        """Gives what is new to the listeners, at most twice a second. Never returns; with it the streams end."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._wake_loop(), name="live wake")
+                group.create_task(self._batch_loop(), name="live rows")
+                group.create_task(self._bridge_loop(), name="live bridge")
+        finally:
+            # The server would wait for them, and they have nothing more to say.
+            for listener in list(self._listeners):
+                listener.abort()
 
     async def _wake_loop(self) -> None:
         with self._growth.subscribe() as grown:
