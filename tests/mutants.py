@@ -1031,6 +1031,13 @@ TABLE = (
         "test_coverage.py",
     ),
     Mutant(
+        "a page without records loads no hashes",
+        "polling/poll_records.py",
+        "                if not page.ids:\n",
+        "                if False:\n",
+        "test_poll_runner.py -k needs_no_stored_hashes",
+    ),
+    Mutant(
         "what was not decoded since a restart is counted",
         "polling/poll_records.py",
         "        if not memory.notes.complete:",

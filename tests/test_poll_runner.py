@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -889,6 +890,21 @@ async def test_id_that_stands_twice_in_a_page_counts_once(call: str, tmp_path: P
         if call == TERMINALS:
             assert await b.events() == [("changed", things[0]["id"])]
             assert (await b.record("terminal", things[0]["id"]))["name"] == "First"
+        assert (await b.holdings())["missing"] == []
+
+
+async def test_page_without_records_needs_no_stored_hashes(tmp_path: Path) -> None:
+    """Where the API names no total, an empty page ends a listing whose other pages were recognised by their digest."""
+    page = {"limit": 4, "total_header": ""}
+    async with bench(tmp_path, polling={TERMINALS: {"page": page}}) as b:
+        await b.poll(TERMINALS, TERMINALS)
+        assert await b.events() == [("added", id) for id in sorted(b.ids("terminals"))]
+        b.store.records.skippable_hashes = AsyncMock()  # type: ignore[method-assign]
+        requests = b.sim.requests()["total"]
+        assert (await b.poll(TERMINALS)).records == 8
+        assert b.sim.requests()["total"] == requests + 3
+        b.store.records.skippable_hashes.assert_not_called()
+        assert await b.events() == []
         assert (await b.holdings())["missing"] == []
 
 

@@ -86,6 +86,9 @@ class RecordsPoll:
                 if page.from_cache:
                     self._listing.add_cached_page(page, cache)
                     continue
+                if not page.ids:
+                    # Such as the last page where the API names no total: there is nothing to compare with all hashes.
+                    continue
                 skippable = skippable or await self._skippable_hashes()
                 rows = await asyncio.to_thread(self._records_to_decode, page, skippable)
                 for part in slices_of(rows):
