@@ -2,10 +2,14 @@
 
 import json
 
+import msgspec
 import pytest
 
 from oneweb_bridge.decode.border import BadPage
-from oneweb_bridge.decode.pages import split_page
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.decode.fields import DecodeRules
+from oneweb_bridge.decode.pages import expand_tables, split_answer_about, split_page
+from oneweb_bridge.decode.records import record_decoder
 
 
 @pytest.mark.parametrize(
@@ -61,3 +65,32 @@ def test_an_object_keyed_by_ids_is_a_list_of_its_entries() -> None:
         {"rsrp": -40, "id": "359235170006117"},
         {"id": "359235170006118", "measurement": [{"timestamp": 1}]},
     ]
+
+
+def test_a_state_beside_the_resource_is_the_same_as_within_it() -> None:
+    """What a record is wrapped in goes, and what stands beside it stays; a site is no wrapper of a terminal."""
+    call = CALLS["user_terminals"]
+    wrapped = b'{"resource": {"id": "1", "name": "A"}, "resourceState": "online"}'
+    (raw,) = expand_tables(call, [msgspec.Raw(wrapped)])
+    assert json.loads(bytes(raw)) == {"id": "1", "name": "A", "resourceState": "online"}
+    by_imei = msgspec.Raw(b'{"imei": "1", "place": {"id": "SITE-1"}, "product": {"id": "SC-1"}}')
+    assert expand_tables(call, [by_imei]) == [by_imei]
+
+
+@pytest.mark.parametrize("state", ['"online"', '{"value": "online"}', '{"state": "online"}'])
+def test_a_state_in_an_object_of_its_own_is_read(state: str) -> None:
+    record = json.loads(f'{{"id": "1", "resourceState": {state}}}')
+    read = record_decoder(CALLS["user_terminals"], DecodeRules())("1", record)
+    assert read.fields == {"imei": "1", "state": "online"}
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"a": 1e999}', b"[{]", b"17", b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}", b""]
+)
+def test_an_unreadable_answer_about_one_id_is_a_bad_page(body: bytes) -> None:
+    """Nothing but BadPage leaves: any other error would end the process."""
+    for call in ("ut_signal_quality", "user_terminal_components", "usage_consumption"):
+        try:
+            split_answer_about("1", body, CALLS[call])
+        except BadPage:
+            continue

@@ -69,6 +69,38 @@ def records_by_id(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+_WRAPPERS: dict[str, frozenset[str]] = {
+    entity: frozenset(("resource", "item", "entity", "node", *own))
+    for entity, own in {
+        "terminal": ("terminal", "userterminal"),
+        "product": ("product",),
+        "organization": ("organization", "party"),
+        "site": ("site", "geographicsite"),
+        "usage": ("bucket",),
+    }.items()
+}
+"""Entity of a call -> members that may hold a record whose state stands beside it. A site is none of a terminal."""
+
+
+def wrapper_of(record: Any, call: Call) -> str | None:
+    """The member that holds the record itself, such as {"resource": {"id": …}, "resourceState": …}; None for none."""
+    if not isinstance(record, dict) or len(call.key) != 1 or top_member(call.key[0]) != call.key[0]:
+        return None
+    find = compile_path(call.key[0])
+    if find(record) is not None:
+        return None
+    names = [name for name in record if len(name) <= MAX_NAME_CHARS and fold_name(name) in _WRAPPERS[call.entity]]
+    held = [name for name in names if isinstance(record[name], dict) and find(record[name]) is not None]
+    return held[0] if len(held) == 1 else None
+
+
+def without_wrapper(record: Any, wrapper: str) -> Any:
+    """The record in a member, with what stands beside that."""
+    if not isinstance(record, dict) or not isinstance(record.get(wrapper), dict):
+        return record
+    return {name: value for name, value in record.items() if name != wrapper} | record[wrapper]
+
+
 def about_id(id: str, records: list[Any], call: Call) -> list[Any]:
     """Records of an answer about one id, with the key that they do not have, or with a link to their product."""
     if call.reads == "usage":

@@ -23,6 +23,8 @@ from oneweb_bridge.decode.listings import (
     is_keyed_by_id,
     listed_member,
     records_by_id,
+    without_wrapper,
+    wrapper_of,
 )
 from oneweb_bridge.decode.paths import compile_path
 from oneweb_bridge.decode.sizes import MAX_MADE_BYTES, MAX_RECORDS, MAX_VALUES, TooMuch, check_depth, check_size
@@ -51,14 +53,25 @@ def split_answer_about(id: str, body: bytes, call: Call) -> SplitPage:
     try:
         page = split_clean_page(body, call.records)
     except BadPage:
-        # Without an id in the request, an object without an id is no record.
-        if call.records is not None or body[:1] != b"{" or not isinstance(answer := _loaded(body), dict):
-            raise
-        if find_lists(answer) and call.reads != "report":
+        if not _is_one_record(body, call):
             raise
         page = SplitPage([Raw(body)], 1)
-    records = [_loaded(raw) for raw in page.records]
-    return SplitPage([Raw(msgspec.json.encode(record)) for record in about_id(id, records, call)], page.count)
+    try:
+        records = about_id(id, [_loaded(raw) for raw in page.records], call)
+        return SplitPage([Raw(msgspec.json.encode(record)) for record in records], page.count)
+    except TooMuch as error:
+        raise BadPage(f"{_TOO_LARGE}{error}") from None
+
+
+def _is_one_record(body: bytes, call: Call) -> bool:
+    """Whether an answer about one id is a record without that id, which is no listing otherwise."""
+    if call.records is not None or body[:1] != b"{":
+        return False
+    try:
+        answer = _loaded(body)
+    except (TooMuch, ValueError, RecursionError):
+        return False
+    return call.reads == "report" or not find_lists(answer)
 
 
 def split_clean_page(body: bytes, selector: str | None = None) -> SplitPage:
@@ -282,11 +295,27 @@ def _with_parent_members(inherited: dict[str, Any], record: dict[str, Any]) -> d
 
 
 def expand_tables(call: Call, records: list[Raw]) -> list[Raw]:
-    """Column tables as one object per row; anything else as it is."""
+    """Column tables as one object per row, and records without what they are wrapped in; others as they are."""
     if call.explode != "columns":
-        return records
+        return _without_wrappers(records, call)
     try:
         return _made(row for table in records for row in _rows(table))
+    except TooMuch as error:
+        raise BadPage(f"{_TOO_LARGE}{error}") from None
+
+
+def _without_wrappers(records: list[Raw], call: Call) -> list[Raw]:
+    """Records that the first one shows to be wrapped, without what they are wrapped in; others as they are."""
+    try:
+        wrapper = wrapper_of(_loaded(records[0]), call) if records else None
+    except (TooMuch, ValueError, RecursionError):
+        # What is wrong with the first record is no matter of the page.
+        return records
+    if wrapper is None:
+        return records
+    decoded = (_loaded(raw) for raw in records)
+    try:
+        return _made(Raw(msgspec.json.encode(without_wrapper(record, wrapper))) for record in decoded)
     except TooMuch as error:
         raise BadPage(f"{_TOO_LARGE}{error}") from None
 
