@@ -292,7 +292,7 @@ async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
         started_at=parts.started_at,
         api=poller.api_state,
         journal=JournalState(
-            head, published, backlog, dropped, set_aside, await rows.count_owed(), parts.store.write_error
+            head, published, backlog, dropped, set_aside, await rows.owed.count(), parts.store.write_error
         ),
         calls={
             call: Cost(round(runtime.interval), round(runtime.effective), round(costs[call]))

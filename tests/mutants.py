@@ -201,7 +201,7 @@ TABLE = (
     Mutant(
         "head: rows of a copy are not those of its original",
         "mqtt/handshake.py",
-        "<= await self._context.journal.head_bound():",
+        "<= await self._context.journal.identity.head_bound():",
         "<= await self._context.journal.head():",
         "test_publisher.py -k grew_before",
     ),
@@ -236,8 +236,8 @@ TABLE = (
     Mutant(
         "lane: what waits is noted with the cursor that passed it",
         "store/journal.py",
-        "            await self._db.execute(_MOVE_CURSOR, (self._output, positions.cursor))\n",
-        "            await self._db.execute(_MOVE_CURSOR, (self._output, positions.cursor))\n            return\n",
+        "(_MOVE_CURSOR, (self._output, positions.cursor))\n",
+        "(_MOVE_CURSOR, (self._output, positions.cursor))\n            return\n",
         "test_machine.py test_owed.py",
     ),
     Mutant(
@@ -454,7 +454,7 @@ TABLE = (
     Mutant(
         "a topic with rows waiting is not restored",
         "mqtt/retained.py",
-        "while later := await journal.rows_of_id_after(id, seq):",
+        "while later := await journal.retained.rows_of_id_after(id, seq):",
         "while later := []:",
         "test_publisher.py -k waiting",
     ),
@@ -748,8 +748,8 @@ TABLE = (
     Mutant(
         "a class that is refused is told once",
         "store/journal.py",
-        "        return count > 0\n\n    async def renew",
-        "        return True\n\n    async def renew",
+        "        return count > 0\n\n    async def set_aside",
+        "        return True\n\n    async def set_aside",
         "test_owed.py -k survives",
     ),
     Mutant(

@@ -180,9 +180,9 @@ async def test_journal_can_be_renewed_again_and_again(tmp_path: Path) -> None:
     path = tmp_path / "bridge.db"
     async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
         first = db.journal_id
-        second, earlier = await rows.renew(3)
+        second, earlier = await rows.identity.renew(3)
         assert earlier == ((first, 3),)
-        third, earlier = await rows.renew(8)
+        third, earlier = await rows.identity.renew(8)
     async with store.open_store(path) as db:
         assert (db.journal_id, db.earlier) == (third, ((first, 3), (second, 8)))
     assert len({first, second, third}) == 3
@@ -331,10 +331,10 @@ async def test_restore_under_another_name_leaves_the_first_bridge_alone(tmp_path
     """A restored copy forgets where its original was published: with another instance it is another bridge."""
     path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
     async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
-        await rows.note_place(Place("oneweb", "main"))
+        await rows.identity.note_place(Place("oneweb", "main"))
         backup.write_backup(path, copy)
     async with store.open_store(copy), journal.open_journal(copy, "mqtt") as rows:
-        assert (await rows.identity()).places == ()
+        assert (await rows.identity.read()).places == ()
 
 
 async def test_renamed_instance_goes_on(tmp_path: Path) -> None:

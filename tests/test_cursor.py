@@ -147,7 +147,7 @@ async def test_cursor_is_written_by_a_connection_that_does_not_flush(tmp_path: P
     path = tmp_path / "bridge.db"
     log = path.with_name("bridge.db-wal")
     async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
-        modes = [await database.pragma(db, "synchronous") for db in (rows._db, rows._cursor_db)]
+        modes = [await database.pragma(db, "synchronous") for db in (rows._connection.db, rows._cursor_db)]
         await rows.advance(7)
         before = log.stat().st_size
         await rows.flush_cursor()

@@ -197,4 +197,4 @@ async def test_records_are_never_trimmed(house: House) -> None:
         pass
     await house.trim(history=History(max_size=1))
     assert await house.left() == []
-    assert await house.rows.records_between(0, 9) == [(1, "terminal", "T", b"{}")]
+    assert await house.rows.retained.records_between(0, 9) == [(1, "terminal", "T", b"{}")]

@@ -12,7 +12,8 @@ from oneweb_bridge.model.records import Batch, Entry, NewestSampleWrite, RecordW
 from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.errors import StoreError
-from oneweb_bridge.store.journal import PAGE_ROWS, Journal
+from oneweb_bridge.store.journal import Journal
+from oneweb_bridge.store.output_connection import PAGE_ROWS
 from oneweb_bridge.store.store import Store
 
 
@@ -168,21 +169,21 @@ async def filled(db: Store) -> None:
 async def test_retained_content_is_found_by_the_row_that_published_it(db: Store, rows: Journal) -> None:
     """Records and newest samples are found by the rows in (low, high] that published them last."""
     await filled(db)
-    assert await rows.records_between(0, 3) == [
+    assert await rows.retained.records_between(0, 3) == [
         (1, "terminal", "T", b'{"imei":"T"}'),
         (3, "site", "S", b'{"site_id":"S"}'),
     ]
-    assert await rows.records_between(1, 2) == []
-    assert await rows.newest_between(1, 2) == [(2, "terminal", "traffic", "T", b'{"ts":5}')]
-    assert await rows.newest_between(2, 3) == []
+    assert await rows.retained.records_between(1, 2) == []
+    assert await rows.retained.newest_between(1, 2) == [(2, "terminal", "traffic", "T", b'{"ts":5}')]
+    assert await rows.retained.newest_between(2, 3) == []
 
 
 async def test_retained_content_moves_with_its_newest_row(db: Store, rows: Journal) -> None:
     """A record that was published again is found under its newest row alone."""
     await filled(db)
     await db.commit(Batch(entries=[entry(what="changed")], writes=[RecordWrite("terminal", "T", b'{"x":1}', entry=0)]))
-    assert [seq for seq, *_ in await rows.records_between(0, 9)] == [3, 4]
-    assert await rows.records_between(3, 4) == [(4, "terminal", "T", b'{"x":1}')]
+    assert [seq for seq, *_ in await rows.retained.records_between(0, 9)] == [3, 4]
+    assert await rows.retained.records_between(3, 4) == [(4, "terminal", "T", b'{"x":1}')]
 
 
 async def test_clears_are_found_and_what_is_alive_besides(db: Store, rows: Journal) -> None:
@@ -190,12 +191,12 @@ async def test_clears_are_found_and_what_is_alive_besides(db: Store, rows: Journ
     await filled(db)
     removed = [entry(what="removed"), entry("P", "clear", entity="product", name="B")]
     await db.commit(Batch(entries=removed, removed=[("terminal", "T")]))
-    assert [(row.seq, row.what) for row in await rows.clearing_between(0, 9)] == [(4, "removed"), (5, "clear")]
-    assert [row.seq for row in await rows.clearing_between(4, 9)] == [5]
-    assert await rows.retained_of("T") == ([], [])
-    assert await rows.retained_of("S") == ([("site", "S", b'{"site_id":"S"}')], [])
-    assert await rows.records_between(0, 9) == [(3, "site", "S", b'{"site_id":"S"}')]
-    assert await rows.newest_between(0, 9) == []
+    assert [(row.seq, row.what) for row in await rows.retained.clearing_between(0, 9)] == [(4, "removed"), (5, "clear")]
+    assert [row.seq for row in await rows.retained.clearing_between(4, 9)] == [5]
+    assert await rows.retained.of_id("T") == ([], [])
+    assert await rows.retained.of_id("S") == ([("site", "S", b'{"site_id":"S"}')], [])
+    assert await rows.retained.records_between(0, 9) == [(3, "site", "S", b'{"site_id":"S"}')]
+    assert await rows.retained.newest_between(0, 9) == []
 
 
 async def test_restore_is_noted_for_each_output_until_it_is_done(db: Store, rows: Journal, path: Path) -> None:

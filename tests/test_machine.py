@@ -226,7 +226,7 @@ class Bridge(RuleBasedStateMachine):
         clock = self.clocks.machine()
         self.store = await self.stack.enter_async_context(store.open_store(path, clock))
         self.rows = await self.stack.enter_async_context(journal.open_journal(path, "mqtt"))
-        for db in (self.store._connections._writer, self.rows._db):
+        for db in (self.store._connections._writer, self.rows._connection.db):
             await db.execute("PRAGMA synchronous = OFF")
         self.tree = TopicTree("oneweb", "main", self.store.journal_id, self.store.earlier)
         settings = configured(self.name_path)
@@ -248,7 +248,7 @@ class Bridge(RuleBasedStateMachine):
         cursor, low = known.cursor, known.restore_start
         if cursor > positions.cursor:
             self.window.skip_to(cursor)
-        await self.rows.clear_head_bound()
+        await self.rows.identity.clear_head_bound()
         if low < cursor:
             async for found in messages_to_restore(self.tree, self.rows, low, cursor, self.window.lanes.position_of):
                 self.broker.take(found.message)
@@ -654,7 +654,7 @@ class Bridge(RuleBasedStateMachine):
         }
         last = {topic: said[-1][0] for topic, said in expected.items() if said[-1][1] and said[-1][0]}
         assert {t: p for t, p in self.broker.retained.items() if t != self.tree.head} == last
-        stored = self.run(self.rows.records_between(0, 1 << 62))
+        stored = self.run(self.rows.retained.records_between(0, 1 << 62))
         assert {self.tree.record_message(kind, id, doc).payload for _, kind, id, doc in stored} <= set(last.values())
 
     def _expected(self) -> dict[str, list[tuple[bytes, bool]]]:

@@ -33,7 +33,7 @@ async def publish_below(directory: Path, port: int, base: str, recorder: harness
 async def until_cleared(made: Bench) -> None:
     """Waits until the database knows of one base only."""
     async with asyncio.timeout(20):
-        while (await made.rows.identity()).old_bases(made.base):
+        while (await made.rows.identity.read()).old_bases(made.base):
             await asyncio.sleep(0.02)
 
 
@@ -97,7 +97,7 @@ async def test_crash_while_clearing_leaves_the_rest_to_the_next_start(tmp_path: 
             tree = TopicTree(NEW, "main", made.store.journal_id)
             with pytest.raises(aiomqtt.MqttError, match="lost with"):
                 await purge.clear_old_bases(made.settings, tree, made.rows, break_off, is_requested=False)
-            assert (await made.rows.identity()).old_bases(NEW) == [OLD]
+            assert (await made.rows.identity.read()).old_bases(NEW) == [OLD]
             assert await kept(port)
             async with made.publishing():
                 await until_cleared(made)
@@ -117,7 +117,7 @@ async def test_refused_clear_keeps_the_base_known(tmp_path: Path) -> None:
             tree = TopicTree(NEW, "main", made.store.journal_id)
             with pytest.raises(aiomqtt.MqttError, match="access rules"):
                 await purge.clear_old_bases(made.settings, tree, made.rows, refuse, is_requested=False)
-            assert (await made.rows.identity()).old_bases(NEW) == [OLD]
+            assert (await made.rows.identity.read()).old_bases(NEW) == [OLD]
 
 
 async def test_old_base_is_left_to_purge_where_that_is_configured(tmp_path: Path) -> None:

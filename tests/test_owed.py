@@ -312,11 +312,11 @@ async def test_retained_topic_that_was_set_aside_is_owed_until_it_is_right(tmp_p
         await rules.say("oneweb/terminal/t0/state")
         await made.store.commit(events(0, 20, 10))
         await made.drained()
-        assert await made.rows.count_owed() == 1
+        assert await made.rows.owed.count() == 1
         await rules.say()
         await harness.until_retained(port, "oneweb/terminal/t0/state", lambda said: said["number"] == 10, 20)
         async with asyncio.timeout(20):
-            while await made.rows.count_owed():
+            while await made.rows.owed.count():
                 await asyncio.sleep(0.02)
     assert await counts(tmp_path) == (0, 2)
 
@@ -350,12 +350,12 @@ async def test_newer_row_that_is_accepted_settles_the_debt(tmp_path: Path, monke
         await made.store.commit(events(0, 10, 10))
         await made.drained()
         async with asyncio.timeout(20):
-            while await made.rows.count_owed() != 1:
+            while await made.rows.owed.count() != 1:
                 await asyncio.sleep(0.02)
         await rules.say()
         await made.store.commit(events(10, 10, 10))
         async with asyncio.timeout(20):
-            while await made.rows.count_owed():
+            while await made.rows.owed.count():
                 await asyncio.sleep(0.02)
         await recorder.until(lambda: numbers(recorder, "/t0/"))
     assert numbers(recorder, "/t0/") == [10]
@@ -372,7 +372,7 @@ async def test_owed_clear_is_sent(tmp_path: Path) -> None:
         await made.store.commit(Batch(entries=[gone], removed=[("terminal", "t0")]))
         await made.store.commit(events(11, 9, 10))
         await made.drained()
-        assert await made.rows.count_owed() == 1
+        assert await made.rows.owed.count() == 1
         await rules.say()
         async with asyncio.timeout(20):
             while "oneweb/terminal/t0/state" in await harness.retained(port):
@@ -519,10 +519,10 @@ async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
                     Batch(entries=[entry], writes=[RecordWrite("site", f"n{number}", doc, entry=0)])
                 )
                 await asyncio.sleep(0.1)
-                if await made.rows.count_owed():
+                if await made.rows.owed.count():
                     break
             async with asyncio.timeout(30):
-                while not await made.rows.count_owed():
+                while not await made.rows.owed.count():
                     await asyncio.sleep(0.02)
             breaker.needle = b""
             await made.drained()

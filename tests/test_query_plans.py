@@ -31,7 +31,10 @@ from oneweb_bridge.model.records import (
 from oneweb_bridge.store import announcements, database, housekeeping, journal, staging, store
 from oneweb_bridge.store.call_progress import CallProgress, ProgressTable
 from oneweb_bridge.store.commands import CommandTables, Setting
+from oneweb_bridge.store.journal_identity import JournalIdentity
+from oneweb_bridge.store.owed_topics import OwedTopics
 from oneweb_bridge.store.records import Records, Relations
+from oneweb_bridge.store.retained_content import RetainedContent
 from oneweb_bridge.store.samples import Samples
 from oneweb_bridge.store.shapes import AnswerShapes
 from oneweb_bridge.store.unmatched import UnmatchedTable
@@ -63,6 +66,9 @@ OWNERS = (
     CommandTables,
     UsageDaysTable,
     journal.Journal,
+    JournalIdentity,
+    OwedTopics,
+    RetainedContent,
     announcements.Devices,
     staging.Staging,
 )
@@ -231,30 +237,30 @@ async def _use_journal(rows: journal.Journal) -> None:
     await rows.oldest()
     await rows.cursor()
     await rows.advance(1)
-    await rows.renew(1)
+    await rows.identity.renew(1)
     await rows.set_aside(1, "topic", "reason")
     await rows.counts()
-    await rows.identity()
-    await rows.note_place(Place("oneweb", "main"))
-    await rows.forget_base("oneweb")
+    await rows.identity.read()
+    await rows.identity.note_place(Place("oneweb", "main"))
+    await rows.identity.forget_base("oneweb")
     await rows.positions()
     await rows.save(Positions(1, {"class": Waiting(0, 3)}), {"topic"})
-    await rows.mark_told("class", told=True)
+    await rows.set_alerted("class", alerted=True)
     await rows.waiting()
-    await rows.owe(Debt("topic", "T", "state"), "reason")
-    await rows.owed(1, ["other"])
-    await rows.count_owed()
-    await rows.count_tries(["topic"])
-    await rows.records_between(0, 9)
-    await rows.newest_between(0, 9)
-    await rows.clearing_between(0, 9)
-    await rows.retained_of("T")
-    await rows.rows_of_id_after("T", 0)
+    await rows.owed.add(Debt("topic", "T", "state"), "reason")
+    await rows.owed.next_debts(1, ["other"])
+    await rows.owed.count()
+    await rows.owed.count_tries(["topic"])
+    await rows.retained.records_between(0, 9)
+    await rows.retained.newest_between(0, 9)
+    await rows.retained.clearing_between(0, 9)
+    await rows.retained.of_id("T")
+    await rows.retained.rows_of_id_after("T", 0)
     await rows.restore_from()
     await rows.clear_restore_from()
     await rows.flush_cursor()
-    await rows.head_bound()
-    await rows.clear_head_bound()
+    await rows.identity.head_bound()
+    await rows.identity.clear_head_bound()
 
 
 async def _use_devices(known: announcements.Devices) -> None:

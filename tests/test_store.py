@@ -88,7 +88,7 @@ async def test_commit_stores_records_and_entries_together(path: Path) -> None:
             (4, 12500, "b-0"),
             (5, 12500, "b-1"),
         ]
-        records = await rows.records_between(0, 99)
+        records = await rows.retained.records_between(0, 99)
         assert [(seq, id) for seq, _, id, _ in records] == [(row.seq, row.id) for row in journal_rows]
 
 
@@ -463,7 +463,7 @@ async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
         await db.records.count_missing("terminal", ["T-0"], 10)
         await db.commit(Batch(unchanged=[(b"k2", "terminal", "T-0")]))
         assert await db.records.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"k2")}
-        assert await rows.records_between(0, 9) == [(1, "terminal", "T-0", b'{"imei":"T-0"}')]
+        assert await rows.retained.records_between(0, 9) == [(1, "terminal", "T-0", b'{"imei":"T-0"}')]
         assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
@@ -507,7 +507,7 @@ async def test_removing_a_terminal_deletes_components_relations_and_newest_sampl
         ]
         assert await db.records.existing_ids("removed", "terminal", ["T", "U"]) == {"T"}
         assert await db.samples.reports_of("terminal", ["T"]) == {}
-        assert await rows.newest_between(0, 99) == []
+        assert await rows.retained.newest_between(0, 99) == []
         assert (await db.samples.known_samples("traffic", ["T"]))["T"].seen == {9: 7}
         assert await db.relations.stale_terminals() == []
         await db.commit(Batch(writes=[put("T")]))

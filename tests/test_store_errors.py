@@ -29,7 +29,7 @@ async def test_locked_database_makes_a_journal_unavailable(tmp_path: Path) -> No
     """A cursor that cannot be written now is no error of SQLite's, but one that says to try again."""
     path = tmp_path / "bridge.db"
     async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
-        await database.pragma(rows._db, "busy_timeout = 0")
+        await database.pragma(rows._connection.db, "busy_timeout = 0")
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreUnavailable, match="locked"):

@@ -85,7 +85,7 @@ async def _identity(config: Config) -> Identity:
     path = Path(config.state.path)
     with contextlib.suppress(StoreError, StoreUnavailable, StoreDamaged):
         async with journal.open_journal(path, "mqtt", read_only=True) as rows:
-            return await rows.identity()
+            return await rows.identity.read()
     return Identity()
 
 

@@ -55,7 +55,7 @@ class Handshake:
     async def refuse_foreign_instance(self) -> None:
         """Raises ForeignInstance for the head of another instance, and TakenOver to give way to a twin."""
         context, head = self._context, self.head
-        here, identity = Place(context.tree.base, context.instance), await context.journal.identity()
+        here, identity = Place(context.tree.base, context.instance), await context.journal.identity.read()
         if head is not None and owner_of(head, here, identity) == "another":
             raise await self._foreign_instance(head, here)
         # Since this process published its own head, somebody else has published another under the same name.
@@ -81,7 +81,7 @@ class Handshake:
             await self.refuse_foreign_instance()
             seq = head.get("seq")
             is_ours = head.get("journal") == self._context.tree.journal_id
-            if isinstance(seq, int) and is_ours and cursor < seq <= await self._context.journal.head_bound():
+            if isinstance(seq, int) and is_ours and cursor < seq <= await self._context.journal.identity.head_bound():
                 await self._context.journal.advance(seq)
                 _log.info("the broker has rows up to %d: the journal goes on there instead of at %d", seq, cursor)
                 cursor = seq
@@ -123,7 +123,7 @@ class Handshake:
             last = max(former.values(), default=0)
             known, is_older = last or cursor or seq, cursor > last
         if is_older:
-            tree.rename_journal(*await self._context.journal.renew(cursor))
+            tree.rename_journal(*await self._context.journal.identity.renew(cursor))
         if seq <= known:
             return None
         return (

@@ -49,7 +49,7 @@ async def clear_old_bases(
     online: this may be a copy of that one's database. The head goes last, so that a crash leaves the rest to the next
     connection. Raises MqttError.
     """
-    count, identity = 0, await journal.identity()
+    count, identity = 0, await journal.identity.read()
     for base in identity.old_bases(tree.base):
         old = TopicTree(base, tree.instance, tree.journal_id)
         kept = await _read_retained(settings, base, tree.probe)
@@ -65,7 +65,7 @@ async def clear_old_bases(
             # One base may lie below the other.
             topics = await _without_owned({t for t in kept.topics if old.may_own(t)}, tree, journal)
             count += await _clear_base(old, topics, publish_messages)
-        await journal.forget_base(base)
+        await journal.identity.forget_base(base)
     return count
 
 
@@ -115,12 +115,12 @@ async def _read_retained(settings: Mqtt, base: str, probe_topic: str) -> _Retain
 
 async def _owned(tree: TopicTree, journal: Journal) -> AsyncIterator[str]:
     at, end = 0, 1 << 62
-    while records := await journal.records_between(at, end):
+    while records := await journal.retained.records_between(at, end):
         for seq, kind, id, doc in records:
             yield tree.record_message(kind, id, doc).topic
             at = seq
     at = 0
-    while newest := await journal.newest_between(at, end):
+    while newest := await journal.retained.newest_between(at, end):
         for seq, entity, report, id, doc in newest:
             yield tree.sample_message(entity, report, id, doc).topic
             at = seq

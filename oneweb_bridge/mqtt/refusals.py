@@ -18,7 +18,7 @@ from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.lane import Lane, Outgoing
 from oneweb_bridge.mqtt.retained import Retained, message_of_debt
 from oneweb_bridge.mqtt.sender import Sender
-from oneweb_bridge.store.journal import PAGE_ROWS
+from oneweb_bridge.store.output_connection import PAGE_ROWS
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
@@ -74,7 +74,7 @@ class Refusals:
 
     async def load(self) -> None:
         """Reads what is owed, and begins with the classes that wait."""
-        while debts := await self._journal.owed(PAGE_ROWS, self._owed):
+        while debts := await self._journal.owed.next_debts(PAGE_ROWS, self._owed):
             self._owed.update(debt.topic for debt in debts)
         for topic, blame in self._suspects.blamed.items():
             self._sender.spawn(self._retry_blamed(topic, blame.until), "mqtt blamed")
@@ -163,7 +163,7 @@ class Refusals:
     async def _try_class(self, lane: Lane) -> None:
         """After a growing pause, lets one of a class that is refused as a whole go, to see whether it still is."""
         wait = nth_pause(FIRST_RETRY_S, MAX_RETRY_S, lane.rounds)
-        if lane.rounds >= ALERT_AFTER_TRIALS and await self._journal.mark_told(lane.name, told=True):
+        if lane.rounds >= ALERT_AFTER_TRIALS and await self._journal.set_alerted(lane.name, alerted=True):
             reason = self._reasons.get(lane.name, "refused")
             await self._alert(
                 "topics_refused",
@@ -176,7 +176,7 @@ class Refusals:
         self._sender.pump()
 
     async def _alert_accepted(self, lane: Lane) -> None:
-        if await self._journal.mark_told(lane.name, told=False):
+        if await self._journal.set_alerted(lane.name, alerted=False):
             sentence = f"the broker accepts messages on {lane.name} again: about {lane.count()} that waited follow"
             await self._alert("topics_accepted", sentence, about=lane.name)
 
@@ -223,7 +223,7 @@ class Refusals:
         self.paid.discard(debt.topic)
         self._owed.add(debt.topic)
         self._new_debt.set()
-        return await self._journal.owe(debt, reason)
+        return await self._journal.owed.add(debt, reason)
 
     async def restore(self, retained: Retained) -> bool:
         """Sends what was retained again; where that cannot be, it is owed. Returns whether it was sent."""
@@ -268,11 +268,11 @@ class Refusals:
         """One pass over what is owed, as long as the broker takes some of it. Returns how many topics are right now."""
         tried: set[str] = set()
         paid = 0
-        while debts := await self._journal.owed(MAX_PAYMENTS_AT_ONCE, tried | self.paid):
+        while debts := await self._journal.owed.next_debts(MAX_PAYMENTS_AT_ONCE, tried | self.paid):
             tried.update(debt.topic for debt in debts)
             answers = [await self._pay_one(debt) for debt in debts]
             accepted = [answer is not None and await answer for answer in answers]
-            await self._journal.count_tries([d.topic for d, ok in zip(debts, accepted, strict=True) if not ok])
+            await self._journal.owed.count_tries([d.topic for d, ok in zip(debts, accepted, strict=True) if not ok])
             if not any(accepted):
                 break
             paid += sum(accepted)

@@ -40,7 +40,7 @@ async def _retained(
     tree: TopicTree, journal: Journal, after_seq: int, through_seq: int
 ) -> AsyncIterator[tuple[int, Retained]]:
     seq = after_seq
-    while rows := await journal.clearing_between(seq, through_seq):
+    while rows := await journal.retained.clearing_between(seq, through_seq):
         for row in rows:
             newer = await _topics_with_newer(tree, journal, row)
             for message in tree.messages_of_row(row):
@@ -48,12 +48,12 @@ async def _retained(
                     yield row.seq, Retained(message, row.id, row.name)
         seq = rows[-1].seq
     seq = after_seq
-    while records := await journal.records_between(seq, through_seq):
+    while records := await journal.retained.records_between(seq, through_seq):
         for seq, kind, id, doc in records:
             yield seq, Retained(tree.record_message(kind, id, doc), tree.row_id_of(kind, id, doc), id)
         seq = records[-1][0]
     seq = after_seq
-    while newest := await journal.newest_between(seq, through_seq):
+    while newest := await journal.retained.newest_between(seq, through_seq):
         for seq, entity, report, id, doc in newest:
             yield seq, Retained(tree.sample_message(entity, report, id, doc), id, report)
         seq = newest[-1][0]
@@ -67,7 +67,7 @@ async def _topics_with_newer(tree: TopicTree, journal: Journal, row: Row) -> set
 
 async def _messages_now(tree: TopicTree, journal: Journal, id: str) -> dict[str, Message]:
     """What the topics of one id say now."""
-    records, newest = await journal.retained_of(id)
+    records, newest = await journal.retained.of_id(id)
     messages = [tree.record_message(kind, id, doc) for kind, id, doc in records]
     messages += [tree.sample_message(entity, report, id, doc) for entity, report, id, doc in newest]
     return {message.topic: message for message in messages}
@@ -76,7 +76,7 @@ async def _messages_now(tree: TopicTree, journal: Journal, id: str) -> dict[str,
 async def _topics_of_rows_after(tree: TopicTree, journal: Journal, id: str, seq: int) -> set[str]:
     """The topics of rows of one id behind row `seq`."""
     topics: set[str] = set()
-    while later := await journal.rows_of_id_after(id, seq):
+    while later := await journal.retained.rows_of_id_after(id, seq):
         topics |= {message.topic for row in later for message in tree.messages_of_row(row)}
         seq = later[-1].seq
     return topics

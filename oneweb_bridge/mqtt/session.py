@@ -109,7 +109,7 @@ class Session:
         known = await self._handshake.compare_head(self.cursor)
         if known.cursor > self.cursor:
             self._cursor.begin_at(known.cursor)
-        await context.journal.note_place(Place(tree.base, context.instance))
+        await context.journal.identity.note_place(Place(tree.base, context.instance))
         self._prober.answers_twins = True
         await self.sender.publish_and_wait(Message(tree.status, encode(Connection("online")), retain=True))
         self.connected_at = time.monotonic()
@@ -121,7 +121,7 @@ class Session:
         # Before the head, by which it is recognised: what is not alerted now is alerted by the next session.
         await self._handshake.alert_restored_backup()
         await context.journal.clear_restore_from()
-        await context.journal.clear_head_bound()
+        await context.journal.identity.clear_head_bound()
         await self._cursor.publish_head_and_wait()
 
     async def _restore_lost(self, after_seq: int) -> None:

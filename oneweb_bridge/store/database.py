@@ -352,7 +352,7 @@ NOTE_HEAD_BOUND = """
 INSERT OR IGNORE INTO meta
 SELECT 'head_bound', coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'
 """
-"""Notes the last row before this process appends any; see `Journal.head_bound`."""
+"""Notes the last row before this process appends any; see `JournalIdentity.head_bound`."""
 
 
 async def pragma(db: aiosqlite.Connection, name: str) -> int:
