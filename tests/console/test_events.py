@@ -41,9 +41,9 @@ async def test_events_are_loaded_by_scrolling(tab: Tab) -> None:
     rows = tab.page.locator("[data-testid=event][data-id^='journal:']")
     assert await rows.count() == PAGE
     assert await rows.first.get_attribute("data-id") == f"journal:{ALL}"
-    for _ in range(2):
+    for count in (2 * PAGE, ALL):
         await tab.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-    await tab.until(f"() => document.querySelectorAll(\"[data-id^='journal:']\").length === {ALL}")
+        await tab.until(f"() => document.querySelectorAll(\"[data-id^='journal:']\").length === {count}")
     await tab.page.get_by_role("textbox", name="Field").fill("name")
     await tab.page.keyboard.press("Enter")
     await tab.until(f"() => document.querySelectorAll(\"[data-id^='journal:']\").length === {ALL // 3}")
