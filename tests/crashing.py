@@ -31,7 +31,7 @@ from oneweb_bridge.store import announcements, database, journal, slices
 from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.commands import CommandTables
 from oneweb_bridge.store.staging import Staging
-from oneweb_bridge.trends.file import TrendsFile
+from oneweb_bridge.trends.pending import PendingDays
 
 
 class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,10 +70,10 @@ POINTS: dict[str, Point] = {
     "restoring": (sender.Sender, "wait_for_free_window", "after"),
     "after_command": (CommandTables, "store_command", "after"),
     "announcing": (announcements.Devices, "note", "before"),
-    "folding_scan": (TrendsFile, "note_pending", "after"),
-    "folding_chunks": (TrendsFile, "_write_chunks", "after"),
-    "folding_end": (TrendsFile, "_end_pending", "after"),
-    "after_fold": (TrendsFile, "write_day", "after"),
+    "folding_scan": (PendingDays, "note", "after"),
+    "folding_chunks": (PendingDays, "_write_chunks", "after"),
+    "folding_end": (PendingDays, "_end_pending", "after"),
+    "after_fold": (PendingDays, "write_day", "after"),
 }
 """Where it kills itself: before or after a function."""
 WITHIN = ("before_commit", "after_commit", "storing_command", "migrating", "after_migration")

@@ -67,7 +67,7 @@ def folded_through(past: Past) -> int:
         return 0
     try:
         with open_trends(past.trends) as file:
-            return file.folded_through()
+            return file.pending.folded_through()
     except Exception as error:
         raise AssertionError(f"the trends cannot be opened after a kill: {error}") from error
 

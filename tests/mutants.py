@@ -52,9 +52,9 @@ TABLE = (
     ),
     Mutant(
         "trends: nothing ends pending before its chunks are written",
-        "trends/file.py",
-        "        with self._transaction():\n            self._write_chunks(day, chunks)\n",
-        "        self._end_pending(day, ids)\n        with self._transaction():\n"
+        "trends/pending.py",
+        "        with transaction(self._db):\n            self._write_chunks(day, chunks)\n",
+        "        self._end_pending(day, ids)\n        with transaction(self._db):\n"
         "            self._write_chunks(day, chunks)\n",
         "test_trends.py",
     ),

@@ -10,9 +10,9 @@ import pytest
 from oneweb_bridge.model.records import Batch, NewestSampleWrite, Row
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.trends.chunks import DAY_MS, StreamKey
-from oneweb_bridge.trends.file import TrendsFile
 from oneweb_bridge.trends.fold import FoldRules, Moment, fold_trends
 from oneweb_bridge.trends.items import Selection, iter_bins, iter_items, last_of_each
+from oneweb_bridge.trends.pending import PendingDays
 from oneweb_bridge.trends.reading import open_history
 from oneweb_bridge.trends.replay import ReplayQuery, iter_pages, read_pages
 from oneweb_bridge.trends.series import Indicator, SeriesQuery, Span
@@ -164,7 +164,7 @@ async def test_full_disk_is_an_error_in_words_and_heals(past: Past, monkeypatch:
     def refuse(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(TrendsFile, "_write_chunks", refuse)
+    monkeypatch.setattr(PendingDays, "_write_chunks", refuse)
     outcome = past.fold()
     assert (outcome.error, outcome.folded_through) == ("database or disk is full", 0)
     assert len(past.shown()) == 1

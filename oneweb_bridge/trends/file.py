@@ -17,26 +17,12 @@ from oneweb_bridge.store import database
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.trends.bins import Day
 from oneweb_bridge.trends.chunks import USAGE, StreamKey
+from oneweb_bridge.trends.pending import PendingDays, find_stream, transaction
 
 VERSION = 1
 DELETE_ROWS = 2000
 """Rows deleted in one transaction."""
 _decode_days = msgspec.json.Decoder(dict[str, Day]).decode
-
-
-class Scan(msgspec.Struct, frozen=True):
-    """How far a journal was looked through: rows up to `seq` are folded, but for what is pending."""
-
-    journal_id: str = ""
-    seq: int = 0
-
-
-class Chunk(msgspec.Struct, frozen=True):
-    """A day of a stream as it is written, and for usage its products."""
-
-    stream: StreamKey
-    body: bytes
-    product_ids: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -82,10 +68,11 @@ def _migrate(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
 
 
 class TrendsFile:
-    """Made by `open_trends`."""
+    """Chunks and days, to read and to keep within bounds; `pending` is what folding writes. Made by `open_trends`."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
+        self.pending = PendingDays(db)
 
     def interrupt(self) -> None:
         """Ends the statement that runs in another thread; it raises there."""
@@ -95,91 +82,11 @@ class TrendsFile:
         """Whether nothing was ever written to it, not even its tables."""
         return bool(self._db.execute("PRAGMA user_version").fetchone()[0] == 0)
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.rollback()
-            raise
-
-    # ── folding ────────────────────────────────────────────────────────────────────────────────
-
-    def scan(self) -> Scan:
-        """How far which journal was looked through."""
-        rows = self._db.execute("SELECT value FROM meta WHERE name = 'scan'").fetchall()
-        return msgspec.json.decode(rows[0][0], type=Scan) if rows else Scan()
-
-    def note_pending(self, found: Sequence[tuple[int, str, int]], scan: Scan) -> None:
-        """Notes days and ids with new samples, each from its first row on, and the scan behind them."""
-        with self._transaction():
-            self._db.executemany(
-                """INSERT INTO pending VALUES (?, ?, ?)
-                   ON CONFLICT (day, id) DO UPDATE SET seq = min(seq, excluded.seq)""",
-                found,
-            )
-            value = msgspec.json.encode(scan).decode()
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('scan', ?)", (value,))
-
-    def next_pending(self, before_day: int, through_seq: int, limit: int) -> tuple[int, dict[str, int]]:
-        """A day and ids of it that wait to be folded, each with its first row; no ids where there is nothing to do.
-
-        Of days before `before_day`, and of rows up to `through_seq` whatever their day.
-        """
-        row = self._db.execute(
-            """SELECT min(day) FROM (SELECT min(day) AS day FROM pending WHERE day < ?
-               UNION ALL SELECT min(day) FROM pending WHERE seq <= ?)""",
-            (before_day, through_seq),
-        ).fetchone()
-        if row[0] is None:
-            return 0, {}
-        sql = "SELECT id, seq FROM pending WHERE day = ? AND (day < ? OR seq <= ?) ORDER BY id LIMIT ?"
-        return row[0], dict(self._db.execute(sql, (row[0], before_day, through_seq, limit)).fetchall())
-
-    def write_day(self, day: int, ids: Sequence[str], chunks: Sequence[Chunk]) -> None:
-        """Stores the chunks of a day and notes that nothing of these ids is pending there: all or nothing."""
-        with self._transaction():
-            self._write_chunks(day, chunks)
-            self._end_pending(day, ids)
-
-    def _write_chunks(self, day: int, chunks: Sequence[Chunk]) -> None:
-        numbers = [self._number(chunk.stream) for chunk in chunks]
-        self._db.executemany(
-            "INSERT OR REPLACE INTO fine VALUES (?, ?, ?)",
-            [(number, day, chunk.body) for number, chunk in zip(numbers, chunks, strict=True)],
-        )
-        self._db.executemany(
-            "INSERT OR IGNORE INTO bucket_product VALUES (?, ?)",
-            [(p, number) for number, chunk in zip(numbers, chunks, strict=True) for p in chunk.product_ids],
-        )
-
-    def _end_pending(self, day: int, ids: Sequence[str]) -> None:
-        self._db.executemany("DELETE FROM pending WHERE day = ? AND id = ?", [(day, id) for id in ids])
-
-    def _number(self, stream: StreamKey) -> int:
-        """The number of a stream, which it gets here where it is new."""
-        number = self.find_stream(stream)
-        if number is not None:
-            return number
-        sql = "INSERT INTO stream (entity, id, report) VALUES (?, ?, ?)"
-        return int(self._db.execute(sql, (stream.entity, stream.id, stream.report)).lastrowid or 0)
-
-    def folded_through(self) -> int:
-        """The last row of the journal up to which every sample is in a chunk."""
-        first = self._db.execute("SELECT min(seq) FROM pending").fetchone()[0]
-        return self.scan().seq if first is None else int(first) - 1
-
     # ── reading ────────────────────────────────────────────────────────────────────────────────
 
     def find_stream(self, stream: StreamKey) -> int | None:
         """The number of a stream; None where nothing was folded of it."""
-        row = self._db.execute(
-            "SELECT stream FROM stream WHERE entity = ? AND id = ? AND report = ?",
-            (stream.entity, stream.id, stream.report),
-        ).fetchone()
-        return None if row is None else int(row[0])
+        return find_stream(self._db, stream)
 
     def streams_of(self, entity: str, id: str) -> list[StreamKey]:
         """The streams of a terminal or product, with the buckets that belonged to it, or of a usage bucket."""
@@ -208,10 +115,6 @@ class TrendsFile:
             (USAGE, bucket, USAGE),
         )
         return [row[0] for row in rows]
-
-    def pending_of(self, id: str) -> list[tuple[int, int]]:
-        """The days of a journal's id that wait to be folded, each with its first row."""
-        return self._db.execute("SELECT day, seq FROM pending WHERE id = ? ORDER BY day", (id,)).fetchall()
 
     def fine(self, stream: int, first_day: int, last_day: int) -> Iterator[tuple[int, bytes]]:
         """Days and chunks of a stream, oldest first."""
@@ -270,7 +173,7 @@ class TrendsFile:
 
     def replace_fine(self, summaries: Sequence[tuple[int, int, bytes | None]]) -> None:
         """Deletes chunks by stream number and day, and keeps what each day amounts to, where there is anything."""
-        with self._transaction():
+        with transaction(self._db):
             # What is there already is of more samples than what came so late that its day had been summarized.
             self._db.executemany(
                 "INSERT OR IGNORE INTO days VALUES (?, ?, ?)",

@@ -28,7 +28,8 @@ from oneweb_bridge.trends.chunks import (
     merge,
     read_documents,
 )
-from oneweb_bridge.trends.file import Chunk, Scan, TrendsFile, open_trends
+from oneweb_bridge.trends.file import TrendsFile, open_trends
+from oneweb_bridge.trends.pending import Chunk, Scan
 
 SLICE_IDS = 200
 """Ids folded in one transaction."""
@@ -117,7 +118,7 @@ def _run_pass(database: Path, trends: Path, rules: FoldRules, moment: Moment, ou
             pass
         while not stop.is_set() and folding.fold_slice():
             pass
-        outcome.folded_through = file.folded_through()
+        outcome.folded_through = file.pending.folded_through()
         if not stop.is_set():
             trim_trends(file, rules, moment.api // DAY_MS)
 
@@ -134,7 +135,7 @@ class FoldingPass:
 
     def scan_rows(self) -> bool:
         """Looks through the next rows of the journal. Returns whether there are more."""
-        rows, scan = self._rows, self._file.scan()
+        rows, scan = self._rows, self._file.pending.scan()
         journal_id, head, oldest = rows.journal_id(), rows.head(), rows.oldest()
         if scan.journal_id != journal_id or scan.seq > head:
             # Numbers of another journal mean other rows: all are looked through again, which folds nothing twice.
@@ -143,12 +144,12 @@ class FoldingPass:
             return False
         after = max(scan.seq, head if oldest is None else oldest[0] - 1)
         through = min(head, after + SCAN_ROWS)
-        self._file.note_pending(rows.find_new_days(after, through), Scan(journal_id, through))
+        self._file.pending.note(rows.find_new_days(after, through), Scan(journal_id, through))
         return through < head
 
     def fold_slice(self) -> bool:
         """Folds a day of some ids. Returns whether there was one left to fold."""
-        day, firsts = self._file.next_pending(self._first_open_day(), self._moment.through, SLICE_IDS)
+        day, firsts = self._file.pending.next_day(self._first_open_day(), self._moment.through, SLICE_IDS)
         if not firsts:
             return False
         documents: dict[tuple[str, str, str], list[tuple[int, bytes]]] = {}
@@ -160,7 +161,7 @@ class FoldingPass:
         for stream, payloads in streams.items():
             samples = _decode_or_count(before.get(stream), day, self._outcome)
             chunks.append(make_chunk(stream, day, samples, payloads))
-        self._file.write_day(day, list(firsts), chunks)
+        self._file.pending.write_day(day, list(firsts), chunks)
         self._outcome.ids += len(firsts)
         return True
 

@@ -234,8 +234,8 @@ class History:
         if self._file is None:
             return 0, []
         # Read in this order: a day that is noted between the two is then found by either.
-        pending = self._file.pending_of(id)
-        scan = self._file.scan()
+        pending = self._file.pending.days_of(id)
+        scan = self._file.pending.scan()
         is_of_journal = self._rows is not None and scan.journal_id == self._rows.journal_id()
         return (scan.seq + 1, pending) if is_of_journal else (0, [])
 
