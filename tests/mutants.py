@@ -1219,8 +1219,8 @@ TABLE = (
     Mutant(
         "429 without a word grows its pause",
         "api/rate_limits.py",
-        "growth = 2.0 ** min(self._refusals - 1, 30)",
-        "growth = 1.0",
+        "number = self._refusals - 1",
+        "number = 0",
         "test_limits.py",
     ),
     Mutant(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from oneweb_bridge.api.headers import retry_after
 from oneweb_bridge.config.schema import RateLimit
+from oneweb_bridge.model.backoff import nth_pause
 
 HOUR_S = 3600
 FIRST_PAUSE_S = 60.0
@@ -96,9 +97,12 @@ class Host:
         """
         if self.pause(now) == 0:
             self._refusals += 1
-        growth = 2.0 ** min(self._refusals - 1, 30)
-        # The pause grows also for a host that says "at once" and refuses again.
-        pause = FIRST_PAUSE_S * growth if wait is None else max(wait, min(MIN_PAUSE_S * growth, FIRST_PAUSE_S))
+        number = self._refusals - 1
+        if wait is None:
+            pause = nth_pause(FIRST_PAUSE_S, self.max_pause, number)
+        else:
+            # The pause grows also for a host that says "at once" and refuses again.
+            pause = max(wait, nth_pause(MIN_PAUSE_S, FIRST_PAUSE_S, number))
         pause = min(max(pause, MIN_PAUSE_S) * spread, self.max_pause)
         self.paused_until = max(self.paused_until, now + pause)
         return pause
@@ -110,7 +114,7 @@ class Host:
     def _back_off(self, now: float) -> None:
         beyond = self.failures - FAILURES_BEFORE_BACKOFF
         if beyond >= 0:
-            self._retry_at = now + min(FIRST_DELAY_S * 2.0 ** min(beyond, 30), MAX_DELAY_S)
+            self._retry_at = now + nth_pause(FIRST_DELAY_S, MAX_DELAY_S, beyond)
 
 
 def requested_pause(retry_lines: Sequence[str], reset_lines: Sequence[str], now: float) -> float | None:

@@ -17,6 +17,7 @@ from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.listings import listed_member
 from oneweb_bridge.decode.pages import value_at
 from oneweb_bridge.decode.paths import fold_name
+from oneweb_bridge.model.backoff import nth_pause
 
 MAX_CHECKS = 60
 FIRST_PAUSE_S = 0.1
@@ -37,7 +38,7 @@ async def wait_until_ready(api: ApiClient, call: Call, path: str, params: Mappin
             raise BadAnswer(f"{path}: the requested report failed{message_in(answer.body, api.masks)}", answer.body)
         if answer.status != 202 and not states & _WORKING:
             return answer
-        await asyncio.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**check))
+        await asyncio.sleep(nth_pause(FIRST_PAUSE_S, MAX_PAUSE_S, check))
     raise BadAnswer(f"{path}: the requested report was not ready after {MAX_CHECKS} checks")
 
 

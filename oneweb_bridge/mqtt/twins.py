@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from oneweb_bridge.model.backoff import nth_pause
 from oneweb_bridge.mqtt.broker_errors import TakenOver
 
 _log = logging.getLogger("oneweb_bridge.publisher")
@@ -53,7 +54,7 @@ class TakeOvers:
     def stay_away(self) -> float:
         """Seconds until the next look, where the other one is known to be there."""
         self._in_a_row += 1
-        return min(GIVE_WAY_S * 2.0 ** (self._in_a_row - 1), MAX_ABSENCE_S)
+        return nth_pause(GIVE_WAY_S, MAX_ABSENCE_S, self._in_a_row - 1)
 
 
 class Twins:

@@ -102,8 +102,8 @@ class AnswerWatch:
         judgement = coverage.judge_answer(self._expected, self.counts, self._memory.history)
         if judgement is not None:
             self._memory.judgement = judgement
-        found = self._memory.judgement
-        return None if found is None else msgspec.structs.replace(found, findings=(*found.findings, *findings))
+        latest = self._memory.judgement
+        return None if latest is None else msgspec.structs.replace(latest, findings=(*latest.findings, *findings))
 
     def shape_alerts(self, now: int) -> list[Alert]:
         """What changed in the shape of the answers since the polls before."""

@@ -96,14 +96,14 @@ class IdMatcher:
         if self._is_awaiting:
             return []
         examples = sorted(self._unmatched)[:MAX_EXAMPLES]
-        found = UnmatchedIds(
+        unmatched = UnmatchedIds(
             count=len(self._unmatched),
             total=self._total,
             examples=tuple(examples),
             lasting=await self._store.unmatched.count_kept_before(call, self._listed_at - LISTING_MS),
             matching_field=await self._matching_field(examples),
         )
-        return [ids_finding(self._call, self._kind, found)] if is_told(found) else []
+        return [ids_finding(self._call, self._kind, unmatched)] if is_told(unmatched) else []
 
     async def _matching_field(self, examples: Sequence[str]) -> str:
         """The field that has the ids. It is looked for once for the same ids, because all records are read."""

@@ -1,6 +1,9 @@
 """When a call is due. Pure: the time, and chance, come in as arguments. All times in seconds."""
 
+import math
 from collections.abc import Mapping
+
+from oneweb_bridge.model.backoff import nth_pause
 
 FIRST_BACKOFF_S = 15.0
 FIRST_STORE_RETRY_S, MAX_STORE_RETRY_S, MAX_STORE_RETRIES = 1.0, 5.0, 10
@@ -26,15 +29,16 @@ def store_retry(refusals: int, *, asked_api: bool) -> float | None:
     Short, because nobody tells when a disk has room again. A poll that had asked the API costs requests, so after some
     of them there is no short pause any more: None.
     """
-    wait = FIRST_STORE_RETRY_S * 2.0 ** min(refusals - 1, 16)
     if not asked_api:
-        return min(wait, MAX_STORE_RETRY_S)
-    return min(wait, 2 * MAX_STORE_RETRY_S) if refusals <= MAX_STORE_RETRIES else None
+        return nth_pause(FIRST_STORE_RETRY_S, MAX_STORE_RETRY_S, refusals - 1)
+    if refusals > MAX_STORE_RETRIES:
+        return None
+    return nth_pause(FIRST_STORE_RETRY_S, 2 * MAX_STORE_RETRY_S, refusals - 1)
 
 
 def backoff(failures: int, interval: float, chance: float) -> float:
     """How long to wait after the `failures`-th failure in a row: growing, spread, never above the interval."""
-    wait = FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 16)
+    wait = nth_pause(FIRST_BACKOFF_S, math.inf, failures - 1)
     return min(wait * (0.75 + 0.5 * chance), interval)
 
 

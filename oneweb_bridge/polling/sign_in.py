@@ -11,6 +11,7 @@ from oneweb_bridge.api.errors import ApiError, RateLimited, Unauthorized
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.model.status import ApiState
 from oneweb_bridge.polling import schedule
 
@@ -42,20 +43,21 @@ class SignIn:
 
     async def loop(self) -> None:
         """Signs in, and asks again at the interval of hello to tell how the API is. Never returns."""
-        wait = HELLO_RETRY_S[0]
+        pauses = BackOff(*HELLO_RETRY_S)
         while True:
             self._wanted.clear()
             try:
                 await self.sign_in()
-                pause, wait = self.config.api.hello.interval, HELLO_RETRY_S[0]
+                pause = self.config.api.hello.interval
+                pauses.reset()
             except Unauthorized as error:
                 _log.error("hello: %s; polling waits for other credentials", error)
                 pause = schedule.UNAUTHORIZED_RETRY_S
             except RateLimited as error:
                 pause = error.pause
             except ApiError as error:
-                _log.warning("hello: %s; next try in %.0f s", error, wait)
-                pause, wait = wait, min(wait * 2, HELLO_RETRY_S[1])
+                pause = pauses.pause()
+                _log.warning("hello: %s; next try in %.0f s", error, pause)
             await self._wait_until_due(pause)
 
     async def _wait_until_due(self, pause: float) -> None:

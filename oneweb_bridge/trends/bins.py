@@ -58,28 +58,28 @@ def rates(
 
     None at the first sample known, behind a gap, and where the counter fell: never negative.
     """
-    found: list[float | None] = []
+    speeds: list[float | None] = []
     for t, value in zip(ts, values, strict=True):
         if value is None:
-            found.append(None)
+            speeds.append(None)
             continue
         is_known = before is not None and value >= before[1] and t > before[0] and not is_gap(t - before[0], period)
-        found.append((value - before[1]) * 1000 / (t - before[0]) if before is not None and is_known else None)
+        speeds.append((value - before[1]) * 1000 / (t - before[0]) if before is not None and is_known else None)
         before = (t, value)
-    return found
+    return speeds
 
 
 def totals(values: Points) -> list[Number | None]:
     """The rises of a counter added up since its first value, which is 0; a fall adds nothing."""
-    found: list[Number | None] = []
+    sums: list[Number | None] = []
     total: Number = 0
     before: Number | None = None
     for value in values:
         if value is not None:
             total += max(value - before, 0) if before is not None else 0
             before = value
-        found.append(None if value is None else total)
-    return found
+        sums.append(None if value is None else total)
+    return sums
 
 
 # ── bins ───────────────────────────────────────────────────────────────────────────────────────
@@ -167,13 +167,13 @@ class Day(msgspec.Struct, frozen=True, array_like=True, gc=False):
 def summarize_day(ts: Sequence[int], columns: dict[str, list[Any]], counters: frozenset[str]) -> dict[str, Day]:
     """What is kept of a day of one stream, for each of its indicators that is a number."""
     period = period_of(ts)
-    found = {}
+    days = {}
     for name, column in columns.items():
         whole = summarize(column) if is_numeric(column) else None
         if whole is not None:
             counter = _counter_day(ts, column, period) if name in counters else None
-            found[name] = Day(whole.min, whole.mean, whole.max, whole.count, counter)
-    return found
+            days[name] = Day(whole.min, whole.mean, whole.max, whole.count, counter)
+    return days
 
 
 def _counter_day(ts: Sequence[int], column: Points, period: float | None) -> CounterDay:

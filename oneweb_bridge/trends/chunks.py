@@ -177,8 +177,8 @@ def join(parts: Sequence[Samples]) -> Samples:
     for name in _column_order([list(part.columns) for part in parts]):
         column: list[Any] = []
         for part in parts:
-            found = part.columns.get(name)
-            column.extend([None] * len(part.ts) if found is None else found)
+            values = part.columns.get(name)
+            column.extend([None] * len(part.ts) if values is None else values)
         whole.columns[name] = column
     return whole
 
@@ -189,12 +189,12 @@ def join(parts: Sequence[Samples]) -> Samples:
 def encode_chunk(samples: Samples, day: int) -> bytes:
     """The chunk of a day (days since the epoch) to which all samples belong."""
     begin = day * DAY_MS
-    said: dict[str, Any] = {"ts": _differences([ts - begin for ts in samples.ts])}
+    document: dict[str, Any] = {"ts": _differences([ts - begin for ts in samples.ts])}
     for name, column in samples.columns.items():
-        said[name] = _differences(column) if _is_integer(column) else column
+        document[name] = _differences(column) if _is_integer(column) else column
     if samples.orders:
-        said[_ORDERS] = {str(ts - begin): order for ts, order in samples.orders.items()}
-    return zlib.compress(encode(said), LEVEL)
+        document[_ORDERS] = {str(ts - begin): order for ts, order in samples.orders.items()}
+    return zlib.compress(encode(document), LEVEL)
 
 
 def decode_chunk(body: bytes, day: int, names: Iterable[str] | None = None) -> Samples:
@@ -224,11 +224,11 @@ def _differences(column: list[Any]) -> list[Any]:
     """The first integer, and then what is to be added to the one before; None stays."""
     if None not in column:
         return [*column[:1], *map(sub, column[1:], column)]
-    before, found = 0, []
+    before, differences = 0, []
     for value in column:
-        found.append(None if value is None else value - before)
+        differences.append(None if value is None else value - before)
         before = before if value is None else value
-    return found
+    return differences
 
 
 def _column(stored: list[Any]) -> list[Any]:
@@ -237,8 +237,8 @@ def _column(stored: list[Any]) -> list[Any]:
         return stored
     if None not in stored:
         return list(accumulate(stored))
-    before, found = 0, []
+    before, values = 0, []
     for step in stored:
         before += step or 0
-        found.append(None if step is None else before)
-    return found
+        values.append(None if step is None else before)
+    return values

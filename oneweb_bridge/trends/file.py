@@ -128,7 +128,7 @@ class TrendsFile:
 
     def fine_of_day(self, day: int, streams: Sequence[StreamKey]) -> dict[StreamKey, bytes]:
         """The chunks of a day that there are already."""
-        found = {}
+        chunks = {}
         for stream in streams:
             row = self._db.execute(
                 """SELECT body FROM fine WHERE day = ? AND stream =
@@ -136,8 +136,8 @@ class TrendsFile:
                 (day, stream.entity, stream.id, stream.report),
             ).fetchone()
             if row is not None:
-                found[stream] = row[0]
-        return found
+                chunks[stream] = row[0]
+        return chunks
 
     def kept_days(self, stream: int, first_day: int, last_day: int) -> Iterator[tuple[int, dict[str, Day]]]:
         """What the days of a stream amount to that are not kept at full resolution any more."""

@@ -113,7 +113,7 @@ def _move_away(trends: Path) -> Path:
 
 def _run_pass(database: Path, trends: Path, rules: FoldRules, moment: Moment, outcome: Outcome, stop: Event) -> None:  # noqa: PLR0917 -- as fold_trends
     with named_errors(), open_trends(trends) as file, open_sample_rows(database) as rows:
-        folding = FoldingPass(rows, file, rules, moment, outcome)
+        folding = FoldingPass(rows, file, moment, outcome)
         while not stop.is_set() and folding.scan_rows():
             pass
         while not stop.is_set() and folding.fold_slice():
@@ -126,10 +126,9 @@ def _run_pass(database: Path, trends: Path, rules: FoldRules, moment: Moment, ou
 class FoldingPass:
     """One pass over open files. Each method is one step, after which a kill loses nothing."""
 
-    def __init__(self, rows: SampleRows, file: TrendsFile, rules: FoldRules, moment: Moment, outcome: Outcome) -> None:
+    def __init__(self, rows: SampleRows, file: TrendsFile, moment: Moment, outcome: Outcome) -> None:
         self._rows = rows
         self._file = file
-        self._rules = rules
         self._moment = moment
         self._outcome = outcome
 
@@ -191,8 +190,8 @@ def make_chunk(stream: StreamKey, day: int, before: Samples, documents: Iterable
 
 
 def _products(samples: Samples) -> tuple[str, ...]:
-    found: Sequence[object] = samples.columns.get("product_id", [])
-    return tuple(sorted({product for product in found if isinstance(product, str)}))
+    products: Sequence[object] = samples.columns.get("product_id", [])
+    return tuple(sorted({product for product in products if isinstance(product, str)}))
 
 
 def trim_trends(file: TrendsFile, rules: FoldRules, today: int) -> None:

@@ -22,9 +22,3 @@ def indicators_of(config: Config, stream: StreamKey) -> dict[str, Indicator]:
     return {
         field.name: Indicator(field.unit, field.kind if field.type == "number" else "text") for field in call.fields
     }
-
-
-def lateness_of(config: Config, stream: StreamKey) -> float:
-    """Seconds after which the samples of a stream are visible in the API."""
-    call = call_of(config, stream)
-    return 0.0 if call is None else call.lateness

@@ -163,8 +163,8 @@ def _fine_parts(history: History, stream: StreamKey, chosen: Selection, every_ms
         at = 0
         for begin, group in groupby(samples.ts, lambda ts: ts - ts % every_ms):
             end = at + sum(1 for _ in group)
-            found = {name: summarize(column[at:end]) for name, column in columns.items()}
-            yield begin, {name: b for name, b in found.items() if b is not None}
+            bins = {name: summarize(column[at:end]) for name, column in columns.items()}
+            yield begin, {name: b for name, b in bins.items() if b is not None}
             at = end
 
 
@@ -185,8 +185,8 @@ def _kept_parts(history: History, stream: StreamKey, span: Span, every_ms: int) 
 
 def _combined(parts: Sequence[dict[str, Bin]]) -> dict[str, Bin]:
     names: Iterable[str] = dict.fromkeys(name for part in parts for name in part)
-    found = {name: combine([part[name] for part in parts if name in part]) for name in names}
-    return {name: b for name, b in found.items() if b is not None}
+    bins = {name: combine([part[name] for part in parts if name in part]) for name in names}
+    return {name: b for name, b in bins.items() if b is not None}
 
 
 # ── thinned out ────────────────────────────────────────────────────────────────────────────────

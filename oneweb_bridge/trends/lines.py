@@ -47,8 +47,8 @@ def table_line(item: Item) -> str:
 
 def table_lines_of_bins(item: BinItem) -> Iterator[str]:
     """A line for each indicator of an interval."""
-    for name, found in item.bins.items():
-        values = f"min={found.min} mean={found.mean:.6g} max={found.max} count={found.count}"
+    for name, summary in item.bins.items():
+        values = f"min={summary.min} mean={summary.mean:.6g} max={summary.max} count={summary.count}"
         yield f"{rfc3339(item.ts)}  {item.kind:18}  {name:20}  {values}"
 
 
@@ -63,12 +63,12 @@ def csv_lines(item: Item) -> Iterator[str]:
 
 def csv_lines_of_bins(item: BinItem) -> Iterator[str]:
     """A line for each indicator of an interval."""
-    for name, found in item.bins.items():
-        yield _csv_line((rfc3339(item.ts), item.id, item.kind, name, *_numbers(found)))
+    for name, summary in item.bins.items():
+        yield _csv_line((rfc3339(item.ts), item.id, item.kind, name, *_numbers(summary)))
 
 
-def _numbers(found: Bin) -> tuple[float, float, float, int]:
-    return found.min, found.mean, found.max, found.count
+def _numbers(summary: Bin) -> tuple[float, float, float, int]:
+    return summary.min, summary.mean, summary.max, summary.count
 
 
 def _csv_line(cells: tuple[Any, ...]) -> str:
@@ -104,5 +104,5 @@ def json_line(item: Item) -> str:
 def json_line_of_bins(item: BinItem) -> str:
     """The bins of an interval as one object; `every` in seconds."""
     every = round(item.every) if item.every == round(item.every) else item.every
-    data = {name: msgspec.to_builtins(found) for name, found in item.bins.items()}
+    data = {name: msgspec.to_builtins(summary) for name, summary in item.bins.items()}
     return encode({"time": rfc3339(item.ts), "ts": item.ts, "kind": item.kind, "every": every, "data": data}).decode()

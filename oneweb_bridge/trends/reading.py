@@ -28,7 +28,7 @@ from oneweb_bridge.trends.chunks import (
     read_documents,
 )
 from oneweb_bridge.trends.file import TrendsFile, open_trends
-from oneweb_bridge.trends.series import Found, Series, SeriesQuery, Span, build_series
+from oneweb_bridge.trends.series import Series, SeriesQuery, SeriesSource, Span, build_series
 
 PERIOD_SPAN_MS = 7 * DAY_MS
 """Before the end of a span with too few samples to tell their period."""
@@ -80,14 +80,14 @@ class History:
 
     def streams(self, entity: str, id: str) -> list[StreamKey]:
         """The streams of a terminal or product (those of its buckets too) or of a usage bucket, in a fixed order."""
-        found = set() if self._file is None else set(self._file.streams_of(entity, id))
+        streams = set() if self._file is None else set(self._file.streams_of(entity, id))
         if self._rows is not None:
             for owner in self._journal_ids(entity, id):
                 below = [StreamKey(*key) for key in self._rows.streams_of(owner)]
-                found.update(below)
+                streams.update(below)
                 self._note_owner(owner, below)
-        own = [s for s in found if (s.entity, s.id) == (entity, id)]
-        buckets = [s for s in found if s.entity == USAGE and entity == "product"]
+        own = [s for s in streams if (s.entity, s.id) == (entity, id)]
+        buckets = [s for s in streams if s.entity == USAGE and entity == "product"]
         return sorted({*own, *buckets})
 
     def read_samples(self, stream: StreamKey, span: Span, names: Sequence[str] | None = None) -> Samples:
@@ -147,8 +147,10 @@ class History:
 
     def all_streams(self) -> list[StreamKey]:
         """Every stream, in a fixed order."""
-        found = set() if self._file is None else set(self._file.all_streams())
-        return sorted(found.union(() if self._rows is None else (StreamKey(*key) for key in self._rows.all_streams())))
+        streams = set() if self._file is None else set(self._file.all_streams())
+        return sorted(
+            streams.union(() if self._rows is None else (StreamKey(*key) for key in self._rows.all_streams()))
+        )
 
     def all_events(self, span: Span) -> Iterator[Row]:
         """Events, component lists and presence of everybody in the journal, as they came."""
@@ -167,13 +169,13 @@ class History:
         names = None if query.names is None else [*query.names, CORRECTED]
         samples = self.read_samples(query.stream, query.span, names)
         is_rate = query.show_as == "rate"
-        found = Found(
+        source = SeriesSource(
             samples=samples,
             before=self.last_before(query.stream, query.span.since) if is_rate else Samples(),
             period=self.period(query.stream, query.span, samples),
             kept=self.kept_days(query.stream, query.span),
         )
-        return build_series(query, found)
+        return build_series(query, source)
 
     def period(self, stream: StreamKey, span: Span, samples: Samples) -> float | None:
         """The period in ms of the samples of a span; of the 7 days before its end where there are too few."""
@@ -214,9 +216,9 @@ class History:
 
     def _unfolded(self, stream: StreamKey, span: Span) -> dict[int, list[tuple[int, bytes]]]:
         """Times and payloads, by day, of the rows of the journal that may be in no chunk."""
-        found: dict[int, list[tuple[int, bytes]]] = {}
+        unfolded: dict[int, list[tuple[int, bytes]]] = {}
         if self._rows is None:
-            return found
+            return unfolded
         key = (stream.entity, stream.id, stream.report)
         for id in self._journal_ids(stream.entity, stream.id):
             new, pending = self._positions(id)
@@ -226,8 +228,8 @@ class History:
                 (span, (new, None)),
             ]:
                 for ts, body in self._rows.samples_of(key, id, part.since, part.until, seqs=(first, end)):
-                    found.setdefault(ts // DAY_MS, []).append((ts, body))
-        return found
+                    unfolded.setdefault(ts // DAY_MS, []).append((ts, body))
+        return unfolded
 
     def _positions(self, id: str) -> tuple[int, list[tuple[int, int]]]:
         """The first row behind those that were looked through, and the days of an id that wait, with their first."""
@@ -244,8 +246,8 @@ class History:
         if self._rows is None:
             return []
         key = (stream.entity, stream.id, stream.report)
-        found = [self._rows.last_before(key, id, moment) for id in self._journal_ids(stream.entity, stream.id)]
-        return [ts for ts in found if ts is not None]
+        times = [self._rows.last_before(key, id, moment) for id in self._journal_ids(stream.entity, stream.id)]
+        return [ts for ts in times if ts is not None]
 
     def _folded(self, stream: StreamKey, span: Span) -> dict[int, bytes]:
         """The chunks of a span by day."""

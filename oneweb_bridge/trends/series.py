@@ -98,7 +98,7 @@ class Series(msgspec.Struct, kw_only=True):
     corrected: list[int] = []
 
 
-class Found(msgspec.Struct, kw_only=True):
+class SeriesSource(msgspec.Struct, kw_only=True):
     """What was read for a query: the samples of the span and the one before it, the period in ms, and kept days."""
 
     samples: Samples
@@ -107,37 +107,37 @@ class Found(msgspec.Struct, kw_only=True):
     kept: Mapping[int, Mapping[str, Day]] = {}
 
 
-def build_series(query: SeriesQuery, found: Found) -> Series:
+def build_series(query: SeriesQuery, source: SeriesSource) -> Series:
     """The lines of a query. Text indicators are never put into bins: there they are left out beside numbers."""
-    samples = found.samples
-    gaps = find_gaps(samples.ts, found.period)
-    names = _names(query, found)
+    samples = source.samples
+    gaps = find_gaps(samples.ts, source.period)
+    names = _names(query, source)
     kinds = {name: _kind(name, query, samples) for name in names}
     texts = [name for name in names if kinds[name] == "text"]
     answer = Series(
         step=None,
         source="samples",
-        period=None if found.period is None else found.period / 1000,
+        period=None if source.period is None else source.period / 1000,
         lateness=query.lateness,
         t=[],
         series=[],
         gaps=gaps,
     )
     lines = [Line(name=name, unit=_unit(name, query, kinds), kind=kinds[name]) for name in names]
-    if len(samples.ts) <= query.points and not found.kept and (query.step_ms is None or len(texts) == len(names)):
-        return _as_they_are(answer, query, found, lines)
+    if len(samples.ts) <= query.points and not source.kept and (query.step_ms is None or len(texts) == len(names)):
+        return _as_they_are(answer, query, source, lines)
     if len(texts) == len(names):
         columns = [samples.columns.get(name, [None] * len(samples.ts)) for name in names]
         thinned = samples.picked(text_changes(samples.ts, columns, gaps))
-        return _as_they_are(answer, query, msgspec.structs.replace(found, samples=thinned), lines)
-    return _in_bins(answer, query, found, [line for line in lines if line.kind != "text"])
+        return _as_they_are(answer, query, msgspec.structs.replace(source, samples=thinned), lines)
+    return _in_bins(answer, query, source, [line for line in lines if line.kind != "text"])
 
 
-def _names(query: SeriesQuery, found: Found) -> list[str]:
+def _names(query: SeriesQuery, source: SeriesSource) -> list[str]:
     if query.names is not None:
         return list(query.names)
-    kept = [name for day in found.kept.values() for name in day]
-    return [name for name in dict.fromkeys([*found.samples.columns, *kept]) if name not in MARKS]
+    kept = [name for day in source.kept.values() for name in day]
+    return [name for name in dict.fromkeys([*source.samples.columns, *kept]) if name not in MARKS]
 
 
 def _kind(name: str, query: SeriesQuery, samples: Samples) -> Kind:
@@ -153,38 +153,38 @@ def _unit(name: str, query: SeriesQuery, kinds: Mapping[str, Kind]) -> str:
     return f"{unit}/s" if kinds[name] == "cumulative" and query.show_as == "rate" else unit
 
 
-def _shown(line: Line, query: SeriesQuery, found: Found) -> list[Any]:
+def _shown(line: Line, query: SeriesQuery, source: SeriesSource) -> list[Any]:
     """The values of a line at the times of the samples, as they are wanted."""
-    samples = found.samples
+    samples = source.samples
     column = samples.columns.get(line.name, [None] * len(samples.ts))
     if line.kind != "cumulative" or query.show_as == "raw":
         return column
     if query.show_as == "total":
         return totals(column)
-    value = found.before.columns.get(line.name, [None])[0]
-    before = None if value is None or not found.before.ts else (found.before.ts[0], value)
-    return rates(samples.ts, column, found.period, before)
+    value = source.before.columns.get(line.name, [None])[0]
+    before = None if value is None or not source.before.ts else (source.before.ts[0], value)
+    return rates(samples.ts, column, source.period, before)
 
 
-def _as_they_are(answer: Series, query: SeriesQuery, found: Found, lines: Sequence[Line]) -> Series:
+def _as_they_are(answer: Series, query: SeriesQuery, source: SeriesSource, lines: Sequence[Line]) -> Series:
     for line in lines:
-        line.v = _shown(line, query, found)
-    answer.t, answer.series = found.samples.ts, list(lines)
-    marks = found.samples.columns.get(CORRECTED, [])
+        line.v = _shown(line, query, source)
+    answer.t, answer.series = source.samples.ts, list(lines)
+    marks = source.samples.columns.get(CORRECTED, [])
     answer.corrected = [i for i, mark in enumerate(marks) if mark]
     return answer
 
 
-def _in_bins(answer: Series, query: SeriesQuery, found: Found, lines: Sequence[Line]) -> Series:
-    step = DAY_MS if found.kept else query.step_ms or choose_step(query.span.until - query.span.since, query.points)
-    answer.step, answer.source = step / 1000, "days" if found.kept else "bins"
-    spans = list(intervals(found.samples.ts, step))
-    answer.t = sorted({begin for begin, _, _ in spans} | {day * DAY_MS for day in found.kept})
+def _in_bins(answer: Series, query: SeriesQuery, source: SeriesSource, lines: Sequence[Line]) -> Series:
+    step = DAY_MS if source.kept else query.step_ms or choose_step(query.span.until - query.span.since, query.points)
+    answer.step, answer.source = step / 1000, "days" if source.kept else "bins"
+    spans = list(intervals(source.samples.ts, step))
+    answer.t = sorted({begin for begin, _, _ in spans} | {day * DAY_MS for day in source.kept})
     for line in lines:
-        shown = _shown(line, query, found)
+        shown = _shown(line, query, source)
         bins = {begin: summarize(shown[a:b]) for begin, a, b in spans}
-        if found.kept:
-            bins = _with_kept_days(line, query, found, bins)
+        if source.kept:
+            bins = _with_kept_days(line, query, source, bins)
         _fill(line, [bins.get(begin) for begin in answer.t])
     answer.series = list(lines)
     return answer
@@ -198,37 +198,39 @@ def _fill(line: Line, bins: Sequence[Bin | None]) -> None:
 
 
 def _with_kept_days(
-    line: Line, query: SeriesQuery, found: Found, bins: Mapping[int, Bin | None]
+    line: Line, query: SeriesQuery, source: SeriesSource, bins: Mapping[int, Bin | None]
 ) -> dict[int, Bin | None]:
     """Bins of days, those of days of which the summary alone is kept among them."""
     whole: dict[int, Bin | None] = dict(bins)
-    kept = {day * DAY_MS: summary[line.name] for day, summary in found.kept.items() if line.name in summary}
+    kept = {day * DAY_MS: summary[line.name] for day, summary in source.kept.items() if line.name in summary}
     if line.kind != "cumulative" or query.show_as == "raw":
         return whole | {begin: day.bin for begin, day in kept.items()}
     counters = {begin: day.counter for begin, day in kept.items() if day.counter is not None}
     if query.show_as == "rate":
         return whole | {begin: None if c.rate is None else Bin(*c.rate) for begin, c in counters.items()}
-    return _running_totals(line.name, found, counters)
+    return _running_totals(line.name, source, counters)
 
 
-def _running_totals(name: str, found: Found, counters: Mapping[int, CounterDay]) -> dict[int, Bin | None]:
+def _running_totals(name: str, source: SeriesSource, counters: Mapping[int, CounterDay]) -> dict[int, Bin | None]:
     """Bins of the rises added up over all days."""
-    column = found.samples.columns.get(name, [None] * len(found.samples.ts))
+    column = source.samples.columns.get(name, [None] * len(source.samples.ts))
     days = {
         begin: [value for _, value in group if value is not None]
-        for begin, group in groupby(zip(found.samples.ts, column, strict=True), lambda pair: pair[0] - pair[0] % DAY_MS)
+        for begin, group in groupby(
+            zip(source.samples.ts, column, strict=True), lambda pair: pair[0] - pair[0] % DAY_MS
+        )
     }
     total: Number = 0
     last: Number | None = None
-    found_bins: dict[int, Bin | None] = {}
+    bins: dict[int, Bin | None] = {}
     for begin in sorted(days.keys() | counters.keys()):
         counter = counters.get(begin) or _counter_of(days[begin])
         if counter is None:
             continue
         total += 0 if last is None else max(counter.first - last, 0)
-        found_bins[begin] = Bin(total, total + counter.mean_total, total + counter.rise, 1)
+        bins[begin] = Bin(total, total + counter.mean_total, total + counter.rise, 1)
         total, last = total + counter.rise, counter.last
-    return found_bins
+    return bins
 
 
 def _counter_of(values: Sequence[Number]) -> CounterDay | None:

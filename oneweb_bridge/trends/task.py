@@ -163,11 +163,11 @@ class Folder:
 
 def losses(outcome: Outcome) -> list[str]:
     """What an operator should know of what is lost."""
-    found = []
+    sentences = []
     if outcome.lost:
-        found.append(f"{outcome.lost}: the trends begin again with the samples that the journal still has")
+        sentences.append(f"{outcome.lost}: the trends begin again with the samples that the journal still has")
     if outcome.unreadable:
-        found.append(
+        sentences.append(
             f"{outcome.unreadable} chunks of the trends could not be read and were made again from the journal"
         )
-    return found
+    return sentences
