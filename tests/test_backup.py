@@ -103,7 +103,7 @@ async def test_backup_is_of_one_moment(tmp_path: Path) -> None:
 
         backup.PAGES, pages = 4, backup.PAGES
         try:
-            backup.write_backup(path, copy, progress=write_meanwhile)
+            backup.write_backups([backup.Source(path, copy)], progress=write_meanwhile)
         finally:
             backup.PAGES = pages
 
@@ -120,9 +120,9 @@ async def test_backup_replaces_nothing_unless_forced(tmp_path: Path) -> None:
         await db.commit(sites(0, 3))
         copy.write_text("mine")
         with pytest.raises(backup.BackupError, match="exists already"):
-            backup.write_backup(path, copy)
+            backup.write_backups([backup.Source(path, copy)])
         assert copy.read_text() == "mine"
-        backup.write_backup(path, copy, force=True)
+        backup.write_backups([backup.Source(path, copy)], force=True)
     assert_counts(copy, 3)
 
 
@@ -139,7 +139,7 @@ async def test_backup_to_an_impossible_place_is_a_sentence(tmp_path: Path, name:
         await db.commit(sites(0, 3))
         before = sorted(tmp_path.iterdir())
         with pytest.raises(backup.BackupError, match=r"name (another file|a file)"):
-            backup.write_backup(path, tmp_path / name, force=True)
+            backup.write_backups([backup.Source(path, tmp_path / name)], force=True)
         assert sorted(tmp_path.iterdir()) == before
         assert await db.records.count("site") == 3
 
@@ -165,7 +165,7 @@ async def test_copy_has_a_journal_id_of_its_own_once(tmp_path: Path) -> None:
     path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
     async with store.open_store(path) as db:
         await db.commit(sites(0, 5))
-        backup.write_backup(path, copy)
+        backup.write_backups([backup.Source(path, copy)])
         async with store.open_store(copy) as other:
             assert other.journal_id != db.journal_id
             assert other.earlier == ((db.journal_id, 5),)
@@ -223,7 +223,7 @@ async def test_restored_database_uses_no_event_id_twice(tmp_path: Path, way: str
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
             if way == "backup":
-                backup.write_backup(path, copy)
+                backup.write_backups([backup.Source(path, copy)])
             else:
                 await made.store._connections._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 shutil.copy(path, copy)
@@ -253,7 +253,7 @@ async def test_backup_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Pa
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 10))
             await published(made, recorder)
-            backup.write_backup(tmp_path / "bench.db", copy)
+            backup.write_backups([backup.Source(tmp_path / "bench.db", copy)])
         for turn in range(1, 4):
             restored(copy, tmp_path, "bench.db")
             async with bench(tmp_path, port) as made:
@@ -294,7 +294,7 @@ async def test_second_restore_is_told_as_the_first(tmp_path: Path) -> None:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 5))
             await published(made, recorder)
-            backup.write_backup(tmp_path / "bench.db", copy)
+            backup.write_backups([backup.Source(tmp_path / "bench.db", copy)])
         for turn, alerts in ((1, 0), (2, 1)):
             restored(copy, tmp_path, "bench.db")
             async with bench(tmp_path, port) as made:
@@ -310,7 +310,7 @@ async def test_alert_of_a_restore_counts_what_vanished(tmp_path: Path) -> None:
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 5))
             await published(made, recorder)
-            backup.write_backup(tmp_path / "bench.db", copy)
+            backup.write_backups([backup.Source(tmp_path / "bench.db", copy)])
             await made.store.commit(sites(5, 3))
             await published(made, recorder)
         restored(copy, tmp_path, "bench.db")
@@ -332,7 +332,7 @@ async def test_restore_under_another_name_leaves_the_first_bridge_alone(tmp_path
     path, copy = tmp_path / "bridge.db", tmp_path / "copy.db"
     async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
         await rows.identity.note_place(Place("oneweb", "main"))
-        backup.write_backup(path, copy)
+        backup.write_backups([backup.Source(path, copy)])
     async with store.open_store(copy), journal.open_journal(copy, "mqtt") as rows:
         assert (await rows.identity.read()).places == ()
 
@@ -360,7 +360,7 @@ async def test_replay_of_a_restored_database_has_the_old_ids(tmp_path: Path) -> 
         async with bench(tmp_path, port) as made:
             await made.store.commit(sites(0, 3))
             await published(made, recorder)
-            backup.write_backup(tmp_path / "bench.db", copy)
+            backup.write_backups([backup.Source(tmp_path / "bench.db", copy)])
         known = set(ids_heard(recorder))
         restored(copy, tmp_path, "bench.db")
         async with bench(tmp_path, port) as made, made.publishing() as running:

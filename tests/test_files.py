@@ -70,7 +70,7 @@ def back_up(place: Path) -> None:
     if not source.parent.is_dir():
         source = source.parent.parent / "source.db"
     asyncio.run(open_store(source))
-    backup.write_backup(source, place)
+    backup.write_backups([backup.Source(source, place)])
 
 
 def read_secret(place: Path) -> None:
@@ -84,7 +84,7 @@ def _quoted(place: Path) -> str:
 USES: dict[str, Callable[[Path], Any]] = {
     "state.path": lambda place: asyncio.run(open_store(place)),
     "state.path of history": lambda place: asyncio.run(read_journal(place)),
-    "state.path of backup": lambda place: backup.write_backup(place, Path("copy.db")),
+    "state.path of backup": lambda place: backup.write_backups([backup.Source(place, Path("copy.db"))]),
     "backup's target": back_up,
     "configuration": lambda place: load(place, {}),
     "a secret's file": read_secret,
@@ -168,7 +168,7 @@ async def test_disk_that_is_full_at_the_start_is_a_sentence(tmp_path: Path, monk
 def test_backup_of_the_root_is_refused(tmp_path: Path) -> None:
     """A target without a name of its own is refused as a directory."""
     with pytest.raises(BackupError, match="/ is a directory"):
-        backup.write_backup(tmp_path / "bridge.db", Path("/"))
+        backup.write_backups([backup.Source(tmp_path / "bridge.db", Path("/"))])
 
 
 @pytest.mark.parametrize("make", PLACES[2:5])

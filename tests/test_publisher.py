@@ -247,7 +247,7 @@ async def test_probe_that_does_not_come_back_stops_the_drain(tmp_path: Path, mon
             await made.store.commit(samples(5, 5))
             async with made.publishing() as running:
                 async with asyncio.timeout(20):
-                    while "did not deliver" not in str(running.last_error):
+                    while "did not deliver" not in str(running._last_error):
                         await asyncio.sleep(0.05)
 
             assert await made.rows.cursor() == 0
@@ -423,7 +423,7 @@ async def test_broker_that_answers_nothing_is_given_up(tmp_path: Path, monkeypat
             process.send_signal(signal.SIGSTOP)
             try:
                 await made.store.commit(samples(3, 3))
-                while "did not acknowledge" not in str(running.last_error):
+                while "did not acknowledge" not in str(running._last_error):
                     await asyncio.sleep(0.05)
             finally:
                 process.send_signal(signal.SIGCONT)
@@ -802,7 +802,7 @@ async def test_stranger_never_gives_a_will(tmp_path: Path, monkeypatch: pytest.M
                 while len(gate.wills) < 3:
                     await asyncio.sleep(0.02)
             gate.sever()
-            assert "'other'" in str(running.last_error)
+            assert "'other'" in str(running._last_error)
 
     assert not any(gate.wills)
     assert heard.on("oneweb/bridge/status") == [{"state": "online"}]
@@ -825,7 +825,7 @@ async def test_broker_without_retain_or_qos_1_gets_a_sentence(
     try:
         async with bench(tmp_path, port, protocol=protocol) as made, made.publishing() as running:
             async with asyncio.timeout(20):
-                while words not in str(running.last_error):
+                while words not in str(running._last_error):
                     await asyncio.sleep(0.05)
     finally:
         process.terminate()
@@ -879,7 +879,7 @@ async def test_twin_that_comes_later_looks_and_stays_away(
             async with asyncio.timeout(20):
                 while newer._twins.take_overs._in_a_row < 3:
                     await asyncio.sleep(0.02)
-            assert "'oneweb-bridge-main'" in str(newer.last_error)
+            assert "'oneweb-bridge-main'" in str(newer._last_error)
             assert older.connected_since == since
             assert newer.connected_since is None
             kept = await harness.retained(port, "oneweb/bridge/status")

@@ -90,11 +90,6 @@ class Publisher:
         return None if self._session is None else self._session.connected_at
 
     @property
-    def last_error(self) -> str | None:
-        """Why there is no connection; None while there is one."""
-        return self._last_error if self.connected_since is None else None
-
-    @property
     def cursor(self) -> int:
         """The journal row up to which everything is published and noted."""
         return self._last_connection.cursor if self._session is None else self._session.cursor

@@ -36,16 +36,11 @@ class Source(msgspec.Struct, frozen=True):
     is_marked: bool = True
 
 
-def write_backup(source: Path, target: Path, *, force: bool = False, progress: Progress = lambda *_: None) -> int:
-    """Copies the database to a new private file, whole or not at all. Returns its bytes.
-
-    Raises StoreError for the source and BackupError for the target; a file that exists is replaced with `force` only.
-    """
-    return write_backups([Source(source, target)], force=force, progress=progress)[0]
-
-
 def write_backups(sources: Sequence[Source], *, force: bool = False, progress: Progress = lambda *_: None) -> list[int]:
-    """The same for several files, in this order: all of them or none. Returns the bytes of each."""
+    """Copies files to new private ones, in this order: all of them whole, or none. Returns the bytes of each.
+
+    Raises StoreError for a source and BackupError for a target; a file that exists is replaced with `force` only.
+    """
     for source in sources:
         with _named_by(source.target):
             _check_target([other.path for other in sources], source.target, force=force)

@@ -78,7 +78,6 @@ class Visitor(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     base: str = "/"
     is_ingress: bool = False
-    is_proxied: bool = False
     is_secure: bool = False
     is_this_host: bool = False
 
@@ -141,7 +140,6 @@ def visitor_of(facts: RequestFacts, rules: Rules) -> Visitor:
         return Visitor(
             key=_limit_key(forwarded),
             base=_base_of(facts.header("x-forwarded-prefix")),
-            is_proxied=True,
             is_secure=facts.header("x-forwarded-proto").rpartition(",")[2].strip().casefold() == "https",
         )
     return Visitor(
