@@ -1386,6 +1386,20 @@ TABLE = (
         "test_diff.py",
     ),
     Mutant(
+        "a record in an unusual form is walked",
+        "decode/path_reader.py",
+        'self.lines.append(f"    {variable} = {call}")',
+        'self.lines.append("    pass")',
+        "test_path_reader.py -k every_shape",
+    ),
+    Mutant(
+        "of equal elements the first counts",
+        "decode/path_reader.py",
+        "by_text.setdefault(fold_name(text), entry)",
+        "by_text[fold_name(text)] = entry",
+        "test_path_reader.py",
+    ),
+    Mutant(
         "decoding is a border",
         "decode/border.py",
         "        except Exception as error:\n            raise Unreadable(_reason(error)) from error",

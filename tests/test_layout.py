@@ -164,6 +164,10 @@ OWN = {name: path for name, path in MODULES.items() if not name.startswith("simu
 """Those of the bridge itself: the simulator stands apart."""
 
 
+MAKES_CODE = "decode.path_reader"
+"""The one module that executes source: lines that it has written itself, with texts by their `repr` alone."""
+
+
 def is_pure(name: str) -> bool:
     """Whether a module is among those that decide."""
     return name in PURE or f"{name.rpartition('.')[0]}.*" in PURE or f"{name}.*" in PURE
@@ -382,7 +386,8 @@ def test_pure_module_has_neither_clock_nor_chance_nor_world(module: str) -> None
         if isinstance(node, ast.Attribute):
             assert node.attr not in ("now", "utcnow", "today") or not _is_clock(node), node.lineno
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id not in ("open", "print", "input", "exec", "eval"), node.lineno
+            may_execute = module == MAKES_CODE and node.func.id == "exec"
+            assert may_execute or node.func.id not in ("open", "print", "input", "exec", "eval"), node.lineno
 
 
 def _is_clock(node: ast.Attribute) -> bool:

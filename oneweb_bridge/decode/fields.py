@@ -13,7 +13,8 @@ import msgspec
 
 from oneweb_bridge.decode import units, values
 from oneweb_bridge.decode.catalogue import Field
-from oneweb_bridge.decode.paths import compile_path, compile_paths, fold_name
+from oneweb_bridge.decode.path_reader import PathTable
+from oneweb_bridge.decode.paths import fold_name
 from oneweb_bridge.model.records import Fields
 
 
@@ -36,12 +37,15 @@ SetField = Callable[[Any, Fields], None]
 
 
 def set_fields(
-    setters: Sequence[tuple[str, SetField]], record: Any, fields: Fields, unparseable: dict[str, str]
+    setters: Sequence[tuple[str, SetField]], source: Any, fields: Fields, unparseable: dict[str, str]
 ) -> None:
-    """Sets every field that can be parsed, and adds the names of the others with the reason to `unparseable`."""
+    """Sets every field that can be parsed, and adds the names of the others with the reason to `unparseable`.
+
+    `source` is what the setters read: the values at the paths of a record, or an indicator.
+    """
     for name, set_field in setters:
         try:
-            set_field(record, fields)
+            set_field(source, fields)
         except values.Unparseable as error:
             unparseable[name] = str(error)
         except Exception as error:
@@ -50,19 +54,25 @@ def set_fields(
             raise
 
 
-def field_setter(field: Field, rules: DecodeRules, labels: Sequence[str] = ()) -> SetField:
-    """A function that sets one field from a record; `labels` are the paths of texts that may mean "no limit"."""
+def field_setter(field: Field, rules: DecodeRules, paths: PathTable, labels: Sequence[str] = ()) -> SetField:
+    """A function that sets one field from the values at `paths`, to which it adds those of the field.
+
+    `labels` are the paths of texts that may mean "no limit".
+    """
     if field.type == "number":
-        return _number_setter(field, rules, labels)
-    find, name = compile_paths(field.paths), field.name
+        return _number_setter(field, rules, paths, labels)
+    positions, name = [paths.position(path) for path in field.paths], field.name
     convert = _converter(field, rules)
 
-    def set_field(record: Any, fields: Fields) -> None:
-        value = find(record)
-        if type(value) is dict:
-            value = value_in(value)
-        if value is not None and (parsed := convert(value)) is not None:
-            fields[name] = parsed
+    def set_field(path_values: Sequence[Any], fields: Fields) -> None:
+        for position in positions:
+            value = path_values[position]
+            if value is not None:
+                if type(value) is dict:
+                    value = value_in(value)
+                if value is not None and (parsed := convert(value)) is not None:
+                    fields[name] = parsed
+                return
 
     return set_field
 
@@ -90,27 +100,27 @@ _CONVERTERS: dict[str, values.Reader] = {
 }
 
 
-def _number_setter(field: Field, rules: DecodeRules, labels: Sequence[str]) -> SetField:
-    sources = [(compile_path(path), unit_finder(field, path)) for path in field.paths]
-    label_steps = [compile_path(path) for path in labels]
-    null_checks = [parent for path in field.paths if (parent := _null_step(path))]
+def _number_setter(field: Field, rules: DecodeRules, paths: PathTable, labels: Sequence[str]) -> SetField:
+    sources = [(paths.position(path), unit_finder(field, path, paths)) for path in field.paths]
+    candidates = [paths.position(path) for path in (*labels, *field.paths)]
+    null_checks = [is_null for path in field.paths if (is_null := _null_check(path, paths))]
     no_limit = rules.no_limit()
 
-    def is_unlimited(record: Any) -> bool:
-        given = [step(record) for step in label_steps] + [find(record) for find, _ in sources]
+    def is_unlimited(path_values: Sequence[Any]) -> bool:
+        given = [path_values[position] for position in candidates]
         if any(_is_word(candidate, no_limit) for candidate in given if candidate is not None):
             return True
-        return "null" in no_limit and any(is_null(record) for is_null in null_checks)
+        return "null" in no_limit and any(is_null(path_values) for is_null in null_checks)
 
-    def set_number(record: Any, fields: Fields) -> None:
-        if field.unlimited and is_unlimited(record):
+    def set_number(path_values: Sequence[Any], fields: Fields) -> None:
+        if field.unlimited and is_unlimited(path_values):
             fields[field.unlimited] = True
             return
-        for find, find_unit in sources:
-            value = find(record)
+        for position, find_unit in sources:
+            value = path_values[position]
             if value is None:
                 continue
-            unit = find_unit(record)
+            unit = find_unit(path_values)
             if type(value) is dict:
                 value, unit = value_in(value), unit_in(value) or unit
             if (number := values.parse_quantity(value)) is not None:
@@ -165,15 +175,15 @@ def unit_in(value: dict[str, Any]) -> str:
     return ""
 
 
-def unit_finder(field: Field, path: str) -> Callable[[Any], str]:
-    """A function to the unit that stands beside the value at a path; "" where there is none."""
+def unit_finder(field: Field, path: str, paths: PathTable) -> Callable[[Sequence[Any]], str]:
+    """A function from the values at `paths` to the unit that stands beside the value at `path`; "" where none does."""
     above, _, name = path.rpartition(".")
     if "]" in name:
         return lambda _: ""
-    parent, is_paired, own = compile_path(above) if above else None, name in _PAIRED, f"{name}Unit"
+    parent, is_paired, own = paths.position(above), name in _PAIRED, f"{name}Unit"
 
-    def find_unit(record: Any) -> str:
-        beside = record if parent is None else parent(record)
+    def find_unit(path_values: Sequence[Any]) -> str:
+        beside = path_values[parent]
         if type(beside) is list and beside:
             beside = beside[0]
         if type(beside) is not dict:
@@ -186,14 +196,14 @@ def unit_finder(field: Field, path: str) -> Callable[[Any], str]:
     return find_unit
 
 
-def _null_step(path: str) -> Callable[[Any], bool] | None:
+def _null_check(path: str, paths: PathTable) -> Callable[[Sequence[Any]], bool] | None:
     above, _, name = path.rpartition(".")
     if not above or name not in ("value", "amount"):
         return None
-    parent = compile_path(above)
+    parent = paths.position(above)
 
-    def is_null(record: Any) -> bool:
-        container = parent(record)
+    def is_null(path_values: Sequence[Any]) -> bool:
+        container = path_values[parent]
         return isinstance(container, dict) and container.get(name, 0) is None
 
     return is_null

@@ -17,7 +17,7 @@ first element, because both happen in TM Forum APIs. A missing value is None, ne
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 Getter = Callable[[Any], Any]
 MAX_NAME_CHARS = 200
@@ -40,7 +40,7 @@ _IGNORED = str.maketrans("", "", " _-\t")
 
 def compile_path(path: str) -> Getter:
     """A function from decoded JSON to the value at `path`, or None. Raises BadPath."""
-    steps = [_step(*part) for part in _parts(path)]
+    steps = [compile_step(step) for step in split_path(path)]
     if len(steps) == 1:
         return steps[0]
     if len(steps) == 2:
@@ -80,28 +80,37 @@ def compile_paths(paths: Iterable[str]) -> Getter:
 
 def top_member(path: str) -> str | None:
     """The top-level member that a path reads, or None when it does not begin with one."""
-    name = _parts(path)[0][0]
-    return name or None
+    return split_path(path)[0].member or None
 
 
-def _parts(path: str) -> list[tuple[str, str]]:
+class Step(NamedTuple):
+    """One step of a path: to a member, or to what stands between `[` and `]`."""
+
+    member: str
+    selector: str
+
+
+def split_path(path: str) -> list[Step]:
+    """The steps of a path. Raises BadPath."""
     text = path.removeprefix("$").lstrip(".")
-    parts = [(match[1] or "", match[2] or "") for match in _STEP.finditer(text)]
-    if not parts or sum(len(match[0]) for match in _STEP.finditer(text)) != len(text):
+    steps = [Step(match[1] or "", match[2] or "") for match in _STEP.finditer(text)]
+    if not steps or sum(len(match[0]) for match in _STEP.finditer(text)) != len(text):
         raise BadPath(f"'{path}' is not a path like place.id, product[0].id or relatedParty[role=X].id")
-    return parts
+    return steps
 
 
-def _step(name: str, index: str) -> Getter:
+def compile_step(step: Step) -> Getter:
+    """A function from a value to what stands one step further."""
+    name, selector = step
     if name:
         return _member(name)
-    if index == "*":
+    if selector == "*":
         return _all_elements
-    if index.isdecimal():
-        return _element(int(index))
-    if index[1:].isdecimal() and index[0] == ":":
-        return _part(int(index[1:]))
-    return _matching(index)
+    if selector.isdecimal():
+        return _element(int(selector))
+    if selector[1:].isdecimal() and selector[0] == ":":
+        return _part(int(selector[1:]))
+    return _matching(selector)
 
 
 def _member(name: str) -> Getter:
@@ -133,8 +142,24 @@ MAX_MEMBERS = 200
 
 def _variant(value: dict[str, Any], name: str, folded: str) -> Any:
     """The value of the member that is written otherwise: in snake_case, camelCase, PascalCase or kebab-case."""
-    other = variant_of(value, name, folded)
+    # Most objects of an answer have the same few sets of members, of which each is folded once.
+    candidates = value if len(value) > MAX_CACHED_MEMBERS else _names_by_folded(tuple(value)).get(folded, ())
+    other = variant_of(candidates, name, folded) if candidates else None
     return None if other is None else value[other]
+
+
+MAX_CACHED_MEMBERS = 64
+"""Members of the largest object whose folded names are cached, so that no answer fills the memory."""
+
+
+@lru_cache(maxsize=256)
+def _names_by_folded(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """The members of an object by their folded names, each list in the order of the object."""
+    by_folded: dict[str, list[str]] = {}
+    for name in names:
+        if len(name) <= MAX_NAME_CHARS:
+            by_folded.setdefault(fold_name(name), []).append(name)
+    return by_folded
 
 
 def variant_of(members: Iterable[str], name: str, folded: str) -> str | None:
@@ -144,7 +169,7 @@ def variant_of(members: Iterable[str], name: str, folded: str) -> str | None:
         if count >= MAX_MEMBERS:
             return None
         # Most names differ in their length or first letter, which is quicker to see.
-        is_similar = shortest <= len(other) <= longest and other[0].casefold() == first and other != name
+        is_similar = shortest <= len(other) <= longest and other[:1].casefold() == first and other != name
         if is_similar and fold_name(other) == folded:
             return other
     return None
@@ -202,18 +227,34 @@ def _part(position: int) -> Getter:
     return part
 
 
-def _matching(conditions: str) -> Getter:
-    expected = [
-        (name.strip(), fold_name(name), frozenset(fold_name(word) for word in names.split("|")))
-        for name, _, names in (condition.partition("=") for condition in conditions.split(","))
+class Condition(NamedTuple):
+    """`name=a|b`: the member that is compared, under its name and its folded name, and the folded texts."""
+
+    name: str
+    folded: str
+    texts: frozenset[str]
+
+
+def conditions_of(selector: str) -> list[Condition]:
+    """The conditions of a step like `[counterType=usage,level=global]`; none of any other step."""
+    pairs = (condition.partition("=") for condition in selector.split(",") if "=" in selector)
+    return [
+        Condition(name.strip(), fold_name(name), frozenset(fold_name(text) for text in texts.split("|")))
+        for name, _, texts in pairs
     ]
+
+
+def _matching(selector: str) -> Getter:
+    conditions = conditions_of(selector)
 
     def matching(value: Any) -> Any:
         for entry in _as_list(value):
-            if type(entry) is dict and all(
-                _equals_any(_get(entry, name, folded), names) for name, folded, names in expected
-            ):
-                return entry
+            if type(entry) is dict:
+                for name, folded, texts in conditions:
+                    if not _equals_any(_get(entry, name, folded), texts):
+                        break
+                else:
+                    return entry
         return None
 
     return matching

@@ -8,6 +8,7 @@ from oneweb_bridge.decode.border import at_border
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.fields import DecodeRules, field_setter, set_fields
 from oneweb_bridge.decode.pages import ROWS, merges_rows
+from oneweb_bridge.decode.path_reader import PathTable
 from oneweb_bridge.decode.paths import compile_paths
 from oneweb_bridge.model.records import DecodedRecord, Fields, RecordKind
 
@@ -30,15 +31,17 @@ def record_decoder(call: Call, rules: DecodeRules) -> Callable[[str, Any], Decod
     if call.reads == "components":
         return _components_decoder(call)
     kind: RecordKind = "usage" if call.reads == "usage" else call.entity
-    paths = {field.name: field.paths for field in call.fields}
-    setters = [(field.name, field_setter(field, rules, paths.get(field.unlimited_label, ()))) for field in call.fields]
-    key = KEYS[kind]
+    labels, paths, key = {field.name: field.paths for field in call.fields}, PathTable(), KEYS[kind]
+    setters = [
+        (field.name, field_setter(field, rules, paths, labels.get(field.unlimited_label, ()))) for field in call.fields
+    ]
+    read_paths = paths.reader()
 
     @at_border
     def read(id: str, record: Any) -> DecodedRecord:
         fields: Fields = {key: id}
         unparseable: dict[str, str] = {}
-        set_fields(setters, record, fields, unparseable)
+        set_fields(setters, read_paths(record), fields, unparseable)
         if call.derive == "organization_kind":
             fields.setdefault("kind", "end_customer" if "parent_id" in fields else "distribution_partner")
         return DecodedRecord(kind, id, fields, tuple(unparseable), tuple(unparseable.values()))

@@ -21,6 +21,7 @@ from oneweb_bridge.decode.fields import (
     set_fields,
     stated_unit,
 )
+from oneweb_bridge.decode.path_reader import PathTable
 from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name, top_member
 from oneweb_bridge.decode.repeated_hour import Known, resolve_times
 from oneweb_bridge.decode.report_forms import (
@@ -160,11 +161,13 @@ def _measurement_decoder(call: Call, rules: DecodeRules) -> _SetValues:
 
 def _flat_decoder(call: Call, rules: DecodeRules) -> _SetValues:
     """`_measurement_decoder` for measurements with a member for each field."""
-    setters = [(field.name, field_setter(field, rules)) for field in call.fields]
+    paths = PathTable()
+    setters = [(field.name, field_setter(field, rules, paths)) for field in call.fields]
+    read_paths = paths.reader()
     members = [name for field in call.fields for path in field.paths if (name := top_member(path))]
 
     def set_values(measurement: Any, fields: Fields, unparseable: dict[str, str]) -> bool:
-        set_fields(setters, measurement, fields, unparseable)
+        set_fields(setters, read_paths(measurement), fields, unparseable)
         is_dict = isinstance(measurement, dict)
         return not is_dict or not any(name in measurement and measurement[name] is None for name in members)
 
