@@ -7,9 +7,10 @@ connections and exits.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -22,7 +23,6 @@ from oneweb_bridge.commands.executor import BrokerRequests, Executor
 from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.contract import openapi
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.records import Alert, Message
@@ -150,8 +150,14 @@ def _console_sources(
         database=parts.path,
         trends=path_of(parts.config),
         time_range=time_range,
-        openapi=lambda: openapi.document(parts.config, __version__),
+        openapi=lambda: _openapi_document(parts),
     )
+
+
+def _openapi_document(parts: BridgeParts) -> Mapping[str, Any]:
+    from oneweb_bridge.contract import openapi  # noqa: PLC0415 -- its schemas take memory, and few ask for them
+
+    return openapi.document(parts.config, __version__)
 
 
 def _publisher_callbacks(

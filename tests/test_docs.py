@@ -22,7 +22,7 @@ from oneweb_bridge.decode.values import INTEGER_SUFFIXES
 from oneweb_bridge.model.records import Row, RowType, Status
 from oneweb_bridge.mqtt import topics
 from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
-from oneweb_bridge.web.health import METRICS
+from oneweb_bridge.web.bridge_metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "oneweb_bridge"

@@ -87,7 +87,7 @@ def test_shipped_files_use_metrics_that_there_are() -> None:
     """Rules and dashboard name no metric that neither the bridge nor its fleet has."""
     from oneweb_bridge.decode.catalogue import CALLS
     from oneweb_bridge.model.forecast import Forecast
-    from oneweb_bridge.web.health import METRICS
+    from oneweb_bridge.web.bridge_metrics import METRICS
 
     fields = {call.entity: call for call in CALLS.values()}["usage"].fields
     known = {f"oneweb_bridge_{name or 'info'}" for name in METRICS} | {AGE, "oneweb_terminal_state"}

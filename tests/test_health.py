@@ -23,7 +23,7 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.status import Info, JournalState
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.errors import StoreUnavailable
-from oneweb_bridge.web import health, server
+from oneweb_bridge.web import bridge_metrics, health, server
 from tests import harness
 from tests.campaign import is_at_rest
 
@@ -95,7 +95,7 @@ async def test_metrics_are_what_prometheus_expects(world: harness.World, session
             text = await answer.text()
 
     names = {sample.name for family in found.values() for sample in family.samples}
-    assert names == {f"oneweb_bridge_{name or 'info'}" for name in health.METRICS}
+    assert names == {f"oneweb_bridge_{name or 'info'}" for name in bridge_metrics.METRICS}
     assert all((family.type == "counter") is (family.name + "_total" in names) for family in found.values())
     labels = {(name, said) for f in found.values() for s in f.samples for name, said in s.labels.items()}
     assert {said for name, said in labels if name == "call"} == set(CALLS)

@@ -43,6 +43,8 @@ async def open_api(
     settings: ApiSettings, masks: Masks | None = None, clock: Clock = SYSTEM
 ) -> AsyncIterator["ApiClient"]:
     """The API with one HTTP session for all calls. `masks` gets its secrets, also the tokens that the API gives."""
+    # What is retried is logged here; stamina's own hooks would import what they find for metrics.
+    stamina.instrumentation.set_on_retry_hooks(())
     async with aiohttp.ClientSession(
         # `max_in_flight` bounds the connections; aiohttp's own limit could not change with it.
         connector=aiohttp.TCPConnector(limit=0),

@@ -42,7 +42,6 @@ def set_up(settings: Log, masks: Masks) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("oneweb_bridge").setLevel(settings.level.upper())
     logging.getLogger("oneweb_bridge.mqtt").setLevel(logging.WARNING)
-    logging.getLogger("stamina").setLevel(logging.ERROR)
     sys.excepthook = _log_bug
 
 

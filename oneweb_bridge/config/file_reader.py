@@ -1,6 +1,5 @@
 """Reads the tree of one configuration file section by section into values. What is wrong is a ConfigError."""
 
-import difflib
 import functools
 import re
 from collections.abc import Iterable
@@ -80,6 +79,8 @@ class FileReader(msgspec.Struct, frozen=True):
         """Raises ConfigError for an unknown key, with the nearest known one."""
         for name in raw:
             if name not in known:
+                import difflib  # noqa: PLC0415 -- half a megabyte, which a valid configuration never needs
+
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"expected one of {', '.join(known)}"
                 raise self.refusal(_join(key, name), f"unknown key; {hint}")

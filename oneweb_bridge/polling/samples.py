@@ -9,7 +9,6 @@ correction.
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from statistics import median_high
 from typing import Literal
 
 import msgspec
@@ -130,8 +129,9 @@ class StopThreshold(msgspec.Struct, frozen=True):
 
     def max_age(self, online: Iterable[OnlineTerminal]) -> int:
         """Age in ms above which a report has stopped: lateness, and three times the longer of interval and step."""
-        steps = [terminal.newest - terminal.before for terminal in online if terminal.before >= 0]
-        return self.lateness + 3 * max(self.interval, median_high(steps) if steps else 0)
+        steps = sorted(terminal.newest - terminal.before for terminal in online if terminal.before >= 0)
+        median_step = steps[len(steps) // 2] if steps else 0
+        return self.lateness + 3 * max(self.interval, median_step)
 
 
 class StoppedReports(msgspec.Struct):
