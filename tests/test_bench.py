@@ -97,7 +97,7 @@ def test_every_row_has_a_part() -> None:
     assert {number for part in run.parts(inside.Curves()) for number in part.numbers} == set(run.NUMBERS)
 
 
-@pytest.mark.parametrize("wrong", [["--rows", "13"], ["--rounds", "0"], ["--scale", "0"], ["--scale", "2"]])
+@pytest.mark.parametrize("wrong", [["--rows", "99"], ["--rounds", "0"], ["--scale", "0"], ["--scale", "2"]])
 def test_options_refuse_what_cannot_be_measured(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A row that does not exist, no round, no fleet, or more than the full one."""
     with pytest.raises(SystemExit):

@@ -122,8 +122,10 @@ def test_resolved_times_are_readings_and_sure_ones_are_right(offsets: list[int],
 
 async def shown(b: Bench, moments: Sequence[int]) -> Any:
     """Polls the report while the API shows these samples in local time, whatever is asked for."""
+    # Values differ from those an hour later, and are such that nothing else is told.
+    beside = [{"name": "rsrp", "value": -90}, {"name": "rssi", "value": -80}]
     rows = [
-        {"timestamp": local(ts), "performanceIndicator": [{"name": "sinr", "value": ts // MINUTE % 1000}]}
+        {"timestamp": local(ts), "performanceIndicator": [*beside, {"name": "sinr", "value": ts // MINUTE % 50}]}
         for ts in moments
     ]
     b.sim.fault("status", status=200, body=json.dumps([{"id": "a", "measurement": rows}]), path="signalQuality")
