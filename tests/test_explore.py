@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 
 from oneweb_bridge import explore
 from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.explore import evidence, findings, guesses, redaction, report
-from oneweb_bridge.explore.context import Finding
+from oneweb_bridge.explore import findings, guesses, pages, places, redaction, spans
+from oneweb_bridge.explore.context import Context, Finding
+from oneweb_bridge.explore.evidence import Evidence, Reply, find_list
+from oneweb_bridge.explore.reading import CallReading
+from oneweb_bridge.explore.report import NOTHING_TO_CHANGE
+from oneweb_bridge.explore.trials import with_change
+from oneweb_bridge.explore.writing import changed_text
+from oneweb_bridge.polling.time_windows import format_time
 from oneweb_bridge.simulator import serve
 from tests import fidelity
 from tests.fidelity_table import ROWS
@@ -39,16 +46,16 @@ TOGETHER: dict[str, dict[str, Any]] = {
 
 
 async def explored(row: fidelity.Row, save: Path | None = None, lines: str = "") -> tuple[bool, str]:
-    """What explore says of a row's API with the default configuration, or with `lines`."""
+    """Whether all is read in full, and what explore says of a row's API with the default configuration or `lines`."""
     said: list[str] = []
     async with serve(fidelity.options_of(row)) as simulator:
-        reachable = await explore.explore(fidelity.config_of(lines, simulator.url), said.append, save)
-    return reachable, "\n".join(said)
+        good = await explore.explore(fidelity.config_of(lines, simulator.url), said.append, save)
+    return good, "\n".join(said)
 
 
 def pasted(text: str) -> str:
     """The snippet at the end."""
-    return text.partition("do not repeat them):")[2]
+    return text.partition("do not repeat them):\n\n")[2].partition("\n\n")[0]
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +67,9 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> fidelity.Seen:
 @pytest.mark.parametrize("row", SEEN, ids=lambda row: row.row)
 async def test_the_lines_it_names_read_the_same_truth(row: fidelity.Row, truth: fidelity.Seen, tmp_path: Path) -> None:
     """The snippet that explore prints, and nothing else, reads the row's API as the default one."""
-    reachable, text = await explored(row)
-    assert reachable
+    good, text = await explored(row)
+    assert good is not bool(pasted(text))
+    assert good or "With these changes every enabled call is read in full" in text
     assert max(map(len, text.splitlines())) <= 110
     found = await fidelity.seen(row, tmp_path, pasted(text))
     assert not fidelity.differences(row, found, fidelity.expected(row, truth)), text
@@ -87,15 +95,17 @@ AGAIN = ("6 required", "8 columns", "10 unsaid", "13 characteristics", "16 curso
 async def test_once_the_lines_are_in_the_file_there_is_nothing_more_to_say(row: fidelity.Row) -> None:
     """A second look, with what the first has printed, finds nothing to change."""
     _, text = await explored(row)
-    _, again = await explored(row, lines=pasted(text))
-    assert "Nothing to change" in again, again
+    good, again = await explored(row, lines=pasted(text))
+    assert good, again
+    assert again.splitlines()[-1] == NOTHING_TO_CHANGE
 
 
 async def test_an_api_as_expected_needs_nothing() -> None:
     """Against the default API there is nothing to change, and each call has a line of its own."""
-    reachable, text = await explored(DEFAULT)
-    assert reachable
-    assert "Nothing to change" in text
+    good, text = await explored(DEFAULT)
+    assert good
+    assert text.splitlines()[-1] == NOTHING_TO_CHANGE
+    assert "12 terminals, 12 with a position, 12 with a state" in text
     assert "differs" not in text
     assert all(re.search(rf"^{call}\b", text, re.MULTILINE) for call in CALLS)
     assert max(map(len, text.splitlines())) <= 110
@@ -128,12 +138,14 @@ async def test_a_call_that_is_not_reached_says_what_to_do(fault: dict[str, Any],
     assert not good
     assert f"answered {fault['status']}" in text
     assert says in text
-    assert "12 items in a bare list" in text
+    assert "12 terminals, 12 with a position" in text
+    assert "1 call is not read in full: products." in text
+    assert NOTHING_TO_CHANGE not in text
 
 
 @pytest.mark.parametrize(
     ("fault", "says"),
-    [({"kind": "deep", "depth": 900}, "nested more than 100 deep"), ({"kind": "not_utf8"}, "not JSON")],
+    [({"kind": "deep", "depth": 900}, "nested more than 100 deep"), ({"kind": "not_utf8"}, "not UTF-8")],
 )
 async def test_an_answer_that_is_not_read_is_told(fault: dict[str, Any], says: str) -> None:
     """An answer that is nested too deep, or no text, is told of its call; the others go on."""
@@ -143,16 +155,16 @@ async def test_an_answer_that_is_not_read_is_told(fault: dict[str, Any], says: s
         assert not await explore.explore(fidelity.config_of("", simulator.url), said.append)
     text = " ".join(" ".join(said).split())
     assert says in text
-    assert "12 items in a bare list" in text
+    assert "12 terminals, 12 with a position" in text
 
 
 async def test_refused_credentials_end_it_with_both_ways_tried() -> None:
-    """Where neither Basic nor headers are accepted, both are named and no call is asked."""
+    """Where neither Basic nor headers are accepted, both are named, and the data calls refuse as well."""
     said: list[str] = []
     async with serve(fidelity.options_of(DEFAULT)) as simulator:
         config = fidelity.config_of("", simulator.url, api={"client_secret": "wrong"})
         assert not await explore.explore(config, said.append)
-        assert simulator.requests()["total"] == 2
+        assert simulator.requests()["total"] <= 6
     text = "\n".join(said)
     assert "auth.style basic" in text
     assert "auth.style headers" in text
@@ -168,7 +180,7 @@ async def test_the_command_prints_and_fails_like_a_command(tmp_path: Path) -> No
         path.write_text(yaml.safe_dump({"api": settings}))
         code, out, _ = await command("explore", "-c", str(path), "--save", str(tmp_path / "samples"))
         assert code == 0, out
-        assert {file.stem for file in (tmp_path / "samples").iterdir()} == set(CALLS)
+        assert {file.stem for file in (tmp_path / "samples").iterdir()} == {*CALLS, "explore"}
         path.write_text(yaml.safe_dump({"api": settings, "polling": {"sites": {"path": "/nowhere"}}}))
         code, out, err = await command("explore", "-c", str(path))
     assert code == 1
@@ -219,7 +231,7 @@ async def test_samples_show_no_id_name_position_or_credential(shape: dict[str, A
 async def test_samples_keep_form_and_joins(tmp_path: Path) -> None:
     """At most three records; an IMEI is 15 digits still, and the same terminal has the same id in every file."""
     await explored(DEFAULT, tmp_path)
-    sample = {file.stem: json.loads(file.read_text()) for file in tmp_path.iterdir()}
+    sample = {id: json.loads((tmp_path / f"{id}.json").read_text()) for id in CALLS}
     assert all(len(records) == 3 for records in sample.values())
     imeis = [terminal["id"] for terminal in sample["user_terminals"]]
     assert all(re.fullmatch(r"\d{15}", imei) for imei in imeis)
@@ -259,25 +271,36 @@ def test_redaction_takes_any_json(body: Any, seed: int) -> None:
 @hypothesis.settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(CALLS)), JSON, min_size=1))
 def test_no_answer_breaks_the_judges(bodies: dict[str, Any]) -> None:
-    """Any JSON in the place of an answer is judged and told without an error."""
+    """Any JSON in the place of an answer is judged without an error."""
     config = parse("", {})
-    seen = []
-    for id, call in config.polling.items():
-        reply = evidence.Reply(outcome="ok", body=bodies.get(id), time=1_750_169_700_000)
-        seen.append(evidence.Evidence(call=call, reply=reply, listed=evidence.find_list(reply.body)))
-    verdict = findings.judge_all(seen, config, {})
-    assert list(report.lines(seen, verdict))
+    seen = evidences(config, bodies)
+    context = Context.of(seen, config)
+    for evidence_ in seen:
+        findings.judge(evidence_, context)
+        reading = CallReading(outcome="odd", error="none of 1 records has a readable id")
+        list(findings.remedies(evidence_, reading, {"terminal": {"1": {"imsi": "2"}}}))
+        pages.evidence_of_more(evidence_.reply, 1, unpaged=True)
+        list(pages.page_changes(evidence_.call.page, evidence_.reply, 1, []))
+    findings.general(context)
 
 
 # ── single judgements ──────────────────────────────────────────────────────────────────────────
 
 
+def evidences(config: Config, bodies: dict[str, Any]) -> list[Evidence]:
+    """Evidence with these answers."""
+    seen = []
+    for id, call in config.polling.items():
+        reply = Reply(outcome="ok", body=bodies.get(id), time=1_750_169_700_000)
+        seen.append(Evidence(call=call, reply=reply, listed=find_list(reply.body)))
+    return seen
+
+
 def judged(call: str, body: Any, lines: str = "") -> list[Finding]:
     """The findings for one answer of one call, alone."""
     config = parse(lines, {})
-    reply = evidence.Reply(outcome="ok", body=body, time=1_750_169_700_000)
-    seen = evidence.Evidence(call=config.polling[call], reply=reply, listed=evidence.find_list(body))
-    return findings.judge_all([seen], config, {}).calls[0].findings
+    (seen,) = (e for e in evidences(config, {call: body}) if e.call.id == call)
+    return findings.judge(seen, Context.of([seen], config))
 
 
 def test_a_latitude_beyond_the_pole_is_a_longitude() -> None:
@@ -331,11 +354,11 @@ def test_names_that_mean_the_same_are_alike(ours: str, theirs: str) -> None:
 
 
 async def test_a_report_that_has_to_be_requested_is_not_asked() -> None:
-    """A look only reads: where the configuration says `fetch: request`, nothing is sent, and nothing has failed."""
+    """A look only reads: where the configuration says `fetch: request`, nothing is sent, and nothing is known of it."""
     said: list[str] = []
     lines = "polling: {ut_traffic: {fetch: request}}"
     async with serve(fidelity.options_of(DEFAULT)) as simulator:
-        assert await explore.explore(fidelity.config_of(lines, simulator.url), said.append)
+        assert not await explore.explore(fidelity.config_of(lines, simulator.url), said.append)
         assert not [path for path in simulator.requests()["counts"] if path.endswith("/traffic")]
     assert any("not asked" in line for line in said)
 
@@ -350,16 +373,200 @@ def test_a_map_by_id_is_redacted_too() -> None:
 
 def test_words_that_several_calls_use_go_together() -> None:
     """Another word for no limit in products, and null in usage: both stand in the list that is printed."""
-    config = parse("", {})
-    bodies: dict[str, Any] = {
-        "products": [{"id": "1", "characteristic": [{"name": "allowance", "value": "No cap"}]}],
-        "usage_consumption": [{"id": "1", "bucket": [{"bucketBalance": [{"remainingValue": {"amount": None}}]}]}],
-    }
-    seen = [
-        evidence.Evidence(call=call, reply=evidence.Reply(outcome="ok", body=bodies.get(id, [])))
-        for id, call in config.polling.items()
-    ]
-    for one in seen:
-        one.listed = evidence.find_list(one.reply.body)
-    changes = findings.judge_all(seen, config, {}).changes
+    product = [{"id": "1", "characteristic": [{"name": "allowance", "value": "No cap"}]}]
+    usage = [{"id": "1", "bucket": [{"bucketBalance": [{"remainingValue": {"amount": None}}]}]}]
+    changes: dict[str, Any] = {}
+    for call, body in (("products", product), ("usage_consumption", usage)):
+        for finding in judged(call, body):
+            changes = with_change(changes, finding.change)
     assert changes["mapping"]["unlimited"] == ["Unlimited", "-1", "No cap", "null"]
+
+
+# ── writing the file, and a folder in place of the API ─────────────────────────────────────────
+
+WRITTEN = ("6 required", "16 cursor", "20", "24")
+FILE = """\
+# My bridge.
+instance: main      # do not rename
+
+api:
+  base_url: {url}
+  client_id: "demo"
+  client_secret: 'demo-secret'
+  rate_limit: {{min_interval: 0s}}   # the simulator can take it
+
+polling:
+  user_terminals:
+    interval: 7m     # often enough
+mqtt: {{host: localhost}}
+"""
+
+
+@pytest.mark.parametrize("row", [row for row in SEEN if row.row in WRITTEN], ids=lambda row: row.row)
+async def test_what_is_written_is_read_in_full_the_next_time(row: fidelity.Row, tmp_path: Path) -> None:
+    """`--write` changes only what it must, keeps a copy, and a second look has nothing to change."""
+    path = tmp_path / "bridge.yaml"
+    async with serve(fidelity.options_of(row)) as simulator:
+        before = FILE.format(url=simulator.url)
+        path.write_text(before)
+        code, out, _ = await command("explore", "-c", str(path), "--write", str(path))
+        assert code == 0, out
+        assert out.splitlines()[-1] == "Every enabled call is read in full with the file as it is now."
+        assert path.with_name("bridge.yaml.before-explore").read_text() == before
+        after = path.read_text()
+        kept = [line for line in before.splitlines() if line not in after.splitlines()]
+        assert kept == []
+        code, out, _ = await command("explore", "-c", str(path))
+    assert code == 0, out
+    assert out.splitlines()[-1] == NOTHING_TO_CHANGE
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a: [1", "no YAML that can be changed"),
+        (b"- 1\n- 2\n", "no YAML of keys with values"),
+        (b"\xff\xfe", "no YAML file in UTF-8"),
+        (b"polling: {sites: &s {interval: 1h}, products: *s}\n", "has anchors"),
+        (None, "cannot be read"),
+    ],
+)
+async def test_a_file_that_cannot_be_changed_is_a_sentence(content: bytes | None, says: str, tmp_path: Path) -> None:
+    """It is known before anything is asked, and the file is as it was."""
+    path = tmp_path / "mine.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    config = fidelity.config_of("", "http://127.0.0.1:1")
+    with pytest.raises(explore.WriteRefused, match=says) as refusal:
+        await explore.explore(config, print, file=path)
+    assert "nothing was changed" in str(refusal.value)
+    assert list(tmp_path.iterdir()) == ([] if content is None else [path])
+    assert content is None or path.read_bytes() == content
+
+
+def test_a_change_keeps_the_rest_of_the_shipped_file() -> None:
+    """Of bridge.yaml, with all its comments, only the lines of the changed keys differ."""
+    text = (Path(__file__).parent.parent / "bridge.yaml").read_text()
+    changed = changed_text(text, {"polling": {"sites": {"path": "/sites"}}, "mapping": {"timezone": "UTC"}}, "x")
+    before, after = text.splitlines(), changed.splitlines()
+    assert len(before) == len(after)
+    assert [new for old, new in zip(before, after, strict=True) if old != new] == [
+        line for line in after if line.strip().startswith(("path: /sites", "timezone: UTC")) and line not in before
+    ]
+
+
+@pytest.mark.parametrize("row", [row for row in SEEN if row.row in ("6 names", "7 path", "16 link_next", "18", "24")])
+async def test_a_folder_gives_the_same_lines_as_the_api(row: fidelity.Row, tmp_path: Path) -> None:
+    """What `--save` wrote is enough to come to the same changes, without a network."""
+    _, live = await explored(row, tmp_path)
+    said: list[str] = []
+    config = fidelity.config_of("", "https://nowhere.invalid")
+    await explore.explore(config, said.append, source=tmp_path)
+    assert pasted("\n".join(said)) == pasted(live) != ""
+
+
+async def test_a_large_fleet_is_saved_in_part(tmp_path: Path) -> None:
+    """Of a long listing the first records are saved, and the folder is read as whole as they are."""
+    row = fidelity.Row(row="", differs="", options={"terminals": 70})
+    await explored(row, tmp_path)
+    said: list[str] = []
+    assert await explore.explore(fidelity.config_of("", "https://nowhere.invalid"), said.append, source=tmp_path)
+    assert "50 terminals, " in "\n".join(said)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "is empty"),
+        (b'{"version": 1, "program": "0.1.0", "now": 1, "exch', "is cut off"),
+        (b'{"version": 99}', "another version"),
+        (b"[]", "is no recording"),
+    ],
+)
+async def test_a_folder_that_is_no_recording_is_a_sentence(content: bytes | None, says: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "explore.json").write_bytes(content)
+    with pytest.raises(explore.RecordingError, match=says):
+        await explore.explore(fidelity.config_of("", "https://nowhere.invalid"), print, source=tmp_path)
+
+
+async def test_a_folder_that_is_not_there_is_a_sentence_of_the_command(tmp_path: Path) -> None:
+    code, _, err = await command("explore", "--from", str(tmp_path / "nothing"))
+    assert code == 2
+    assert "cannot be read" in err
+    assert "explore --save" in err
+
+
+# ── proof ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def more(body: Any, count: int, **reply: Any) -> str:
+    """Why an answer is not all."""
+    return pages.evidence_of_more(Reply(outcome="ok", body=body, **reply), count, unpaged=True)
+
+
+def test_only_evidence_says_that_there_is_more() -> None:
+    """Totals, cursors, links, and a full page; but not what happens to be in a record."""
+    assert more({"items": [], "meta": {"nextCursor": "abc"}}, 3) == "'meta.nextCursor' names a next page"
+    assert more({"items": [], "paging": {"total": 12}}, 5) == "'paging.total' says 12"
+    assert more({"items": [], "hasMore": True}, 5)
+    assert more([], 20).endswith("a usual size of a page")
+    assert more([], 7, next_page="http://x/?offset=7")
+    assert more([], 7, is_part=True)
+    assert more([], 7, totals=(("X-Total", 9),))
+    assert not more({"items": [], "meta": {"total": 7, "nextCursor": None}}, 7)
+    assert not more({"id": "1", "token": "x", "total": 99}, 7)
+
+
+def test_the_size_in_an_address_is_no_offset() -> None:
+    """A Link with per_page=20 after 20 records: it is page 2 that leads on."""
+    reply = Reply(outcome="ok", body=[], next_page="http://x/t?page=2&per_page=20")
+    changes = list(pages.page_changes(CALLS["sites"].page, reply, 20, []))
+    assert {"style": "page_size", "size_param": "per_page"} in changes
+    assert not [change for change in changes if change.get("offset_param") == "per_page"]
+
+
+def test_a_refusal_names_what_is_tried_first() -> None:
+    """The text of a 400 has the parameters and the form that the API wants."""
+    call = CALLS["ut_traffic"]
+    first, *_ = spans.changes_after_refusal(call, "parameter 'from' and 'to' are required", None)
+    assert first == {"start_param": "from", "end_param": "to", "required": True}
+    tried = list(spans.changes_after_refusal(call, "startDateTime must be a date (yyyy-MM-dd)", None))
+    formats = [change["format"] for change in tried if "format" in change]
+    assert formats[0] == "date"
+
+
+def test_other_paths_have_versions_plurals_and_other_services() -> None:
+    """The variants that are tried for a path that is not there."""
+    tried = places.other_paths("/geographicSiteManagement/v1/geographicSite", [])
+    for path in ("/geographicSiteManagement/v4/geographicSite", "/geographicSiteManagement/v1/geographicSites"):
+        assert path in tried
+    assert "/v1/geographicSite" in tried
+    assert "/geographicSiteManagement/v1/geographic-site" in tried
+    assert len(tried) <= places.MAX_PLACES
+    hints = [("/resourceInventory/v3/userTerminal", "/x/resourceInventory/v4/userTerminal")]
+    assert "/x/resourceInventory/v4/a" in places.other_paths("/resourceInventory/v3/a", hints)
+
+
+@pytest.mark.parametrize(
+    ("format_", "start", "end"),
+    [
+        ("rfc3339", "2025-06-17T13:40:07.250Z", "2025-06-17T13:40:07.250Z"),
+        ("rfc3339_s", "2025-06-17T13:40:07Z", "2025-06-17T13:40:07Z"),
+        ("rfc3339_offset", "2025-06-17T13:40:07+00:00", "2025-06-17T13:40:07+00:00"),
+        ("without_zone", "2025-06-17T13:40:07", "2025-06-17T13:40:07"),
+        ("date", "2025-06-17", "2025-06-18"),
+        ("epoch_s", "1750167607", "1750167607"),
+        ("epoch_ms", "1750167607250", "1750167607250"),
+    ],
+)
+def test_times_are_written_as_the_api_wants_them(format_: str, start: str, end: str) -> None:
+    """In UTC; the end of a window in dates is the day after."""
+    assert format_time(format_, 1_750_167_607_250) == start
+    assert format_time(format_, 1_750_167_607_250, is_end=True) == end
+
+
+def test_activation_is_not_termination() -> None:
+    """Names that are alike in their letters alone are no proposal."""
+    body = [{"id": "1", "activationDate": "2025-06-17T13:40:07Z"}]
+    assert not [f for f in judged("products", body) if "termination_date" in str(f.change)]

@@ -16,7 +16,7 @@ from oneweb_bridge.cli import main as cli
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import load, parse
-from oneweb_bridge.explore.evidence import Evidence
+from oneweb_bridge.explore import recording
 from oneweb_bridge.store import backup, database, journal, store
 from oneweb_bridge.store.backup import BackupError
 from oneweb_bridge.store.errors import StoreError
@@ -178,9 +178,8 @@ def test_samples_that_cannot_be_saved_are_a_sentence(
     """`explore --save` to a place that cannot be a directory says so, and exits with 1."""
     place = make(tmp_path)
 
-    async def explored(*_: object) -> bool:
-        evidence: list[Evidence] = []
-        explore._save(evidence, place, print, Masks())
+    async def explored(*_: object, **__: object) -> bool:
+        recording.save(place, recording.Explored([], {"sites": []}, "", 0), Masks())
         return True
 
     monkeypatch.setattr(explore, "explore", explored)

@@ -34,6 +34,7 @@ from oneweb_bridge.tls import TrustedCas, describe_tls_error
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _SUCCESSES = frozenset((200, 201, 202, 206))
+HttpSession = aiohttp.ClientSession
 MAX_WAIT_S = 10.0
 """The longest wait of a request for its host or its pace; where it would be longer, its poll comes later."""
 
@@ -43,6 +44,13 @@ async def open_api(
     settings: ApiSettings, masks: Masks | None = None, clock: Clock = SYSTEM
 ) -> AsyncIterator["ApiClient"]:
     """The API with one HTTP session for all calls. `masks` gets its secrets, also the tokens that the API gives."""
+    async with open_session() as session:
+        yield ApiClient(settings, session, masks or Masks(), clock)
+
+
+@contextlib.asynccontextmanager
+async def open_session() -> AsyncIterator[HttpSession]:
+    """The HTTP session of an `ApiClient`."""
     # What is retried is logged here; stamina's own hooks would import what they find for metrics.
     stamina.instrumentation.set_on_retry_hooks(())
     async with aiohttp.ClientSession(
@@ -52,7 +60,7 @@ async def open_api(
         trust_env=False,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield ApiClient(settings, session, masks or Masks(), clock)
+        yield session
 
 
 class ApiClient:

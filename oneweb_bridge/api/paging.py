@@ -108,6 +108,8 @@ class Paging:
                 if len(result.next_links) > 1:
                     raise Incomplete("an answer names several next pages")
                 return PageRequest(url=self._same_origin(result.next_links[0]))
+            case "cursor" if result.next_cursor and _is_address(result.next_cursor):
+                return PageRequest(url=self._same_origin(result.next_cursor))
             case "cursor" if result.next_cursor:
                 self._visit(result.next_cursor)
                 return PageRequest({page.limit_param: str(page.limit), page.cursor_param: result.next_cursor})
@@ -168,3 +170,8 @@ class Paging:
         if position in self._visited:
             raise Incomplete("the next page is one that was read before")
         self._visited.add(position)
+
+
+def _is_address(cursor: str) -> bool:
+    """Whether what stands where a cursor should be is the address of the next page."""
+    return cursor.startswith(("http://", "https://", "/"))

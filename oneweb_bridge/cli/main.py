@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge import __version__
-from oneweb_bridge.cli import logs
+from oneweb_bridge.cli import exploring, logs
 from oneweb_bridge.cli.progress import show_percent
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks, secrets_of
@@ -73,9 +73,8 @@ def parser() -> argparse.ArgumentParser:
     _add(commands, "run", _run, "runs the bridge until SIGTERM or SIGINT")
     _add_demo(commands)
     _add(commands, "check", _check, "validates the configuration, signs in, reaches the broker")
-    explore = _add(commands, "explore", _explore, "tries each API call, read-only, and prints what to change")
-    explore.add_argument(
-        "--save", type=Path, metavar="DIR", help="writes a sample of each answer, ids and names replaced"
+    exploring.add_options(
+        _add(commands, "explore", _explore, "reads each API call as the bridge will, and prints what to change")
     )
     _add_simulate(commands)
     status = _add(commands, "status", _status, "prints the table of all calls")
@@ -311,12 +310,12 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _explore(options: argparse.Namespace) -> int:
-    from oneweb_bridge import explore
-
     masks = Masks()
     config = _load_config(options, masks)
     try:
-        return DONE if asyncio.run(explore.explore(config, _masked_print(masks), options.save, masks)) else FAILED
+        return DONE if exploring.run(options, config, _masked_print(masks), masks) else FAILED
+    except exploring.Refused as error:
+        return _print_error(f"explore: {error}", WRONG)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -60,7 +60,15 @@ def parse(
     """The configuration in `text`; files of secrets may be in either directory. Raises ConfigError."""
     file = FileReader(name, directory, secrets_directory)
     tree = _with_environment(_parse_yaml(text, name))
-    tree = _with_profile(file.substitute(tree, environ, ""))
+    return _read_tree(_with_profile(file.substitute(tree, environ, "")), file)
+
+
+def read_values(tree: dict[str, Any]) -> Config:
+    """The configuration of a complete tree in the file's form, as `effective` gives it. Raises ConfigError."""
+    return _read_tree(tree, FileReader("bridge.yaml", Path(), None))
+
+
+def _read_tree(tree: dict[str, Any], file: FileReader) -> Config:
     tree["polling"] = with_catalogue(tree.get("polling"), file)
     read: Config = file.read_section(tree, Config, "")
     config = build_config(read, file)

@@ -53,6 +53,9 @@ class PageSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_pages: int = 10_000
 
 
+TimeFormat = Literal["rfc3339", "rfc3339_s", "rfc3339_offset", "without_zone", "date", "epoch_ms", "epoch_s"]
+
+
 class TimeWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The time window that a report is requested for. `length` bounds one request, `keep` is the API's retention.
 
@@ -61,7 +64,7 @@ class TimeWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     start_param: str = "startDateTime"
     end_param: str = "endDateTime"
-    format: Literal["rfc3339", "epoch_ms", "epoch_s"] = "rfc3339"
+    format: TimeFormat = "rfc3339"
     length: float = 21600.0
     keep: float = 604800.0
     required: bool = False

@@ -1,56 +1,72 @@
-"""`oneweb-bridge explore`: tries each API call with a few read-only requests and says what to change in bridge.yaml.
+"""`oneweb-bridge explore`: reads each API call as the bridge will, and says what to change in bridge.yaml.
 
-The requests are here, their evaluation in `findings`, the output in `report`.
+The requests are in `explorer` and `reading`, what the answers mean in `findings`, the output in `report`.
 """
 
-import asyncio
-import contextlib
+import re
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import msgspec
 from msgspec.structs import replace
 
-from oneweb_bridge.api.answers import Answer
-from oneweb_bridge.api.client import ApiClient, open_api
-from oneweb_bridge.api.errors import ApiError, NotFound, RateLimited, Unauthorized, Unavailable
-from oneweb_bridge.api.headers import agreed_number, next_pages
+from oneweb_bridge.api.errors import ApiError, Unauthorized
+from oneweb_bridge.config.file_reader import merge_trees
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.sizes import TooMuch, check_depth, check_size
-from oneweb_bridge.explore import findings, pages, redaction, report, spans
-from oneweb_bridge.explore.evidence import Evidence, FoundList, Outcome, Paging, Reply, Span, find_list
+from oneweb_bridge.explore import recording, report
+from oneweb_bridge.explore.client import ExploreApi, open_explore_api
+from oneweb_bridge.explore.evidence import Tree
+from oneweb_bridge.explore.explorer import Explorer, ExploreResult
+from oneweb_bridge.explore.recording import RecordingError
+from oneweb_bridge.explore.writing import BACKUP_SUFFIX, WriteRefused, check_writable, write_changes
+
+__all__ = ["RecordingError", "WriteRefused", "explore"]
 
 Write = Callable[[str], None]
 
 
-async def explore(config: Config, write: Write, save: Path | None = None, masks: Masks | None = None) -> bool:
-    """Writes what was found. True when all enabled calls could be reached. Raises ConfigError without credentials.
+async def explore(
+    config: Config,
+    write: Write,
+    save: Path | None = None,
+    masks: Masks | None = None,
+    *,
+    source: Path | None = None,
+    file: Path | None = None,
+) -> bool:
+    """Writes what is different. True when every enabled call is read in full with the file as it is in the end.
 
-    `masks` gets the tokens of the API, so that `write` can mask them.
+    `source` is a folder that takes the place of the API, `file` is the configuration file to change. `masks` gets the
+    tokens of the API, so that `write` can mask them. Raises ConfigError without credentials, RecordingError,
+    WriteRefused and OSError.
     """
-    require_credentials(config)
     masks = masks or Masks()
-    async with _sign_in(config, write, masks) as (connection, changes):
-        if connection is None:
+    if file is not None:
+        check_writable(file)
+    if source is not None:
+        opened = recording.open_recorded_api(config.api, masks, recording.load(source))
+    else:
+        require_credentials(config)
+        opened = open_explore_api(config.api, masks)
+    async with opened as api:
+        api.is_recording = save is not None and source is None
+        changes = await _sign_in(api, config, write)
+        if changes is None:
             return False
-        explorer = Explorer(connection)
-        evidences = []
-        for call in config.polling.values():
-            _show_progress(f"asking {call.id} …")
-            evidences.append(await explorer.explore_call(call))
+        api.freeze()
+        result = await Explorer(api, config, changes).explore(_show_progress)
         _show_progress("")
-    result = findings.judge_all(evidences, config, changes)
-    for line in report.lines(evidences, result):
+        for line in report.lines(result, (api.requests, api.tried)):
+            write(line)
+        if save is not None:
+            _save(result, api, save, write, masks)
+    written = file is not None and _write_file(file, result, write)
+    for line in report.last_line(result, written=written):
         write(line)
-    if save is not None:
-        _save(evidences, save, write, masks)
-    return all(evidence.reply.outcome in ("ok", "skipped") for evidence in evidences if evidence.call.enabled)
+    return report.is_good(result, written=written)
 
 
 def _show_progress(text: str) -> None:
@@ -59,231 +75,91 @@ def _show_progress(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-@contextlib.asynccontextmanager
-async def _sign_in(
-    config: Config, write: Write, masks: Masks
-) -> AsyncIterator[tuple[ApiClient | None, dict[str, Any]]]:
-    """A connection whose credentials were accepted, and the change that it took; None when they were not."""
-    headers = replace(config.api, auth=replace(config.api.auth, style="headers"))
-    attempts: list[tuple[Any, dict[str, Any]]] = [(config.api, {})]
-    if config.api.auth.style == "basic":
-        attempts.append((headers, {"api": {"auth": {"style": "headers"}}}))
-    for settings, changes in attempts:
-        async with open_api(settings, masks) as connection:
-            try:
-                await connection.hello()
-            except Unauthorized as error:
-                _write_entry(write, "sign-in", f"refused with auth.style {settings.auth.style}: {error}")
-                continue
-            except ApiError as error:
-                advice = "Check api.base_url, api.hello.path, api.proxy and api.ca_file"
-                _write_entry(write, "sign-in", f"failed: {error}. {advice}")
-                break
-            text = f"{settings.base_url} accepts the credentials (auth.style {settings.auth.style})"
-            _write_entry(write, "sign-in", text)
-            yield connection, changes
-            return
-    _write_entry(write, "", "nothing else was asked. Check api.client_id, api.client_secret and api.auth.style")
-    yield None, {}
-
-
 def _write_entry(write: Write, name: str, text: str) -> None:
     for line in report.entry(name, text):
         write(line)
 
 
-class Explorer:
-    """Explores one call after the other, trying first what worked for the calls before."""
+# ── signing in ─────────────────────────────────────────────────────────────────────────────────
 
-    def __init__(self, connection: ApiClient) -> None:
-        self._api = connection
-        self._page: dict[str, Any] = {}
-        self._unpaged = False
-        self._span: Span | None = None
-        self._ids: dict[str, str] = {}
 
-    async def explore_call(self, call: Call) -> Evidence:
-        """The answers to a few requests for one call."""
-        if call.fetch == "request":
-            return Evidence(call=call, reply=Reply(outcome="skipped"))
-        params = pages.first_params(replace(call.page, **self._page))
-        seen = Evidence(call=call, reply=await self._ask(call, params))
-        if call.reads == "report":
-            await self._try_windows(seen, params)
-            await self._try_other_paths(seen, params)
-        if call.reads == "components":
-            await self._try_other_places(seen, params)
-        seen.listed = find_list(seen.reply.body)
-        if seen.reply.outcome == "ok" and seen.listed is not None:
-            seen.paging = await self._paging(seen, seen.listed)
-            self._note_id(call, seen.listed)
-        return seen
+async def _sign_in(api: ExploreApi, config: Config, write: Write) -> Tree | None:
+    """The change that it took to be accepted, {} for none; None when the credentials are not accepted.
 
-    async def _ask(self, call: Call, params: Mapping[str, str], path: str = "") -> Reply:
-        params_ = {**call.query, **params}
-        path = path or call.path
-        each = {"user_terminals": "{ut_id}", "products": "{product_id}"}.get(call.for_each or "", "")
-        if each:
-            id = self._ids.get(call.for_each or "", "")
-            path = path.replace(each, quote(id, safe=""))
-            params_ = {name: value.replace(each, id) for name, value in params_.items()}
+    Where the sign-in check is refused, the calls for data are tried: some APIs have no such check, or elsewhere.
+    """
+    styles: list[tuple[Any, Tree]] = [(config.api, {})]
+    if config.api.auth.style == "basic":
+        headers = replace(config.api, auth=replace(config.api.auth, style="headers"))
+        styles.append((headers, {"api": {"auth": {"style": "headers"}}}))
+    for settings, changes in styles:
+        api.reconfigure(settings)
+        style = settings.auth.style
         try:
-            answer = await self._patiently(path, params_, call.empty_status)
+            await api.hello()
+        except Unauthorized as error:
+            _write_entry(write, "sign-in", f"refused with auth.style {style}: {error}")
+            if (path := await _accepting_path(api, config)) is not None:
+                text = f"but {path} accepts the credentials (auth.style {style}): it serves as the sign-in check"
+                _write_entry(write, "", text)
+                hello: Tree = {"api": {"hello": {"path": path}}}
+                both: Tree = merge_trees(changes, hello)
+                return both
+            continue
         except ApiError as error:
-            return Reply(outcome=_outcome_of(error), error=str(error), params=params_)
+            advice = "Check api.base_url, api.hello.path, api.proxy and api.ca_file"
+            _write_entry(write, "sign-in", f"failed: {error}. {advice}")
+            break
+        _write_entry(write, "sign-in", f"{settings.base_url} accepts the credentials (auth.style {style})")
+        return changes
+    _write_entry(write, "", _advice_after_refusal(api, config))
+    return None
+
+
+async def _accepting_path(api: ExploreApi, config: Config) -> str | None:
+    """The path of an enabled call for data that is answered although the sign-in check is not."""
+    for id in ("user_terminals", "products"):
+        call = config.polling[id]
         try:
-            check_size(answer.body)
-            check_depth(answer.body)
-            body = msgspec.json.decode(answer.body)
-        except TooMuch as error:
-            return Reply(outcome="odd", error=f"{path} answered with {error}: ask for less", params=params_)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Reply(outcome="odd", error=f"{path} answered with something that is not JSON", params=params_)
-        return Reply(
-            outcome="ok",
-            params=params_,
-            body=body,
-            total=agreed_number(answer.lines(call.page.total_header)),
-            next_page=next(iter(next_pages(answer.lines("Link"), answer.url)[0]), None),
-            time=answer.time,
-        )
-
-    async def _patiently(self, path: str, params: Mapping[str, str], empty_status: Collection[int]) -> Answer:
-        """The answer, after one pause where the API asks for at most MAX_PAUSE_S."""
-        try:
-            return await self._api.get(path, params, empty_status)
-        except RateLimited as error:
-            if error.pause > MAX_PAUSE_S:
-                raise
-            await asyncio.sleep(error.pause)
-        return await self._api.get(path, params, empty_status)
-
-    def _note_id(self, call: Call, listed: FoundList) -> None:
-        ids = [str(item["id"]) for item in listed.items if isinstance(item, dict) and item.get("id")]
-        self._ids.update({call.id: ids[0]} if ids else {})
-
-    # ── pages ──────────────────────────────────────────────────────────────────────────────────
-
-    async def _paging(self, seen: Evidence, listed: FoundList) -> Paging:
-        """Which pages the call has: the configured ones, those of the calls before, or others."""
-        call, reply, items = seen.call, seen.reply, listed.items
-        if call.reads == "usage" and not items:
-            return Paging()
-        extra = _other_params(call, reply)
-        page = replace(call.page, **self._page)
-        first = pages.first_attempt(page)
-        answer = await self._ask(call, {**extra, **first.params})
-        page_items = _items(answer)
-        proved = pages.change_proved_by(first, items, items, page_items) if items else None
-        if proved is not None:
-            return pages.conclude_paging(call.page, reply, len(items), (first, {**self._page, **proved}))
-        attempts: Iterable[pages.PageAttempt] = ()
-        cut = 0 < len(page_items) < len(items)
-        if len(items) >= 3 and not (self._unpaged and not cut):
-            attempts = pages.other_attempts(page, answer if cut else reply, len(page_items if cut else items))
-        for attempt in attempts:
-            answer_items = _items(await self._ask(call, {**extra, **attempt.params}))
-            change = pages.change_proved_by(attempt, items, page_items if cut else items, answer_items)
-            if change is not None:
-                self._page = change if attempt.how in ("offset_limit", "page_size") else self._page
-                return pages.conclude_paging(call.page, reply, len(items), (attempt, change))
-        paging = pages.conclude_paging(call.page, reply, len(items), None)
-        self._unpaged = self._unpaged or paging.how == "none"
-        return paging
-
-    # ── time ───────────────────────────────────────────────────────────────────────────────────
-
-    async def _try_windows(self, seen: Evidence, params: Mapping[str, str]) -> None:
-        """Requests a time window, with other parameters where the configured ones have no effect."""
-        call = seen.call
-        if call.window is None or seen.reply.outcome in ("refused", "unknown", "away", "busy"):
-            return
-        now, ignored = seen.reply.time or self._api.now(), set[tuple[str, ...]]()
-        for attempt in spans.attempts(call, now, self._span):
-            if tuple(attempt.params) in ignored:
-                continue
-            reply = await self._ask(call, {**params, **attempt.params})
-            window_result = spans.judge_window(seen.reply, reply)
-            if window_result == "unheard":
-                ignored.add(tuple(attempt.params))
-            if window_result == "works":
-                required = {"required": True} if seen.reply.outcome == "rejected" else {}
-                seen.span = Span(True, {**attempt.change, **required})
-                seen.windowed = reply
-                seen.reply = reply if required else seen.reply
-                self._span = Span(True, attempt.change)
-                return
-            if window_result == "refused":
-                return
-        # A report that cannot be fetched at all shows nothing, and no guess is tried for two reports.
-        self._span = Span(False) if seen.reply.outcome == "ok" else Span(None)
-        seen.span = self._span
-
-    async def _try_other_paths(self, seen: Evidence, params: Mapping[str, str]) -> None:
-        """Tries other paths for a report that is not at its own."""
-        call = seen.call
-        if seen.reply.outcome not in ("unknown", "rejected"):
-            return
-        for change in findings.report_places(call):
-            changed_call = replace(call, **change)
-            if changed_call.for_each and changed_call.for_each not in self._ids:
-                continue
-            tried = Evidence(call=changed_call, reply=await self._ask(changed_call, params))
-            await self._try_windows(tried, params)
-            if tried.reply.outcome == "ok" and find_list(tried.reply.body) is not None:
-                seen.call, seen.reply, seen.windowed, seen.span = changed_call, tried.reply, tried.windowed, tried.span
-                seen.changes = dict(change)
-                return
-
-    # ── components ─────────────────────────────────────────────────────────────────────────────
-
-    async def _try_other_places(self, seen: Evidence, params: Mapping[str, str]) -> None:
-        """Tries other places of the components: other attributes, all attributes, a path of their own."""
-        for path, query in findings.component_places(seen.call):
-            if findings.has_components(_items(seen.reply)):
-                return
-            changed_call = replace(seen.call, query=query)
-            reply = await self._ask(changed_call, params, path)
-            if reply.outcome == "ok" and findings.has_components(_items(reply)):
-                seen.reply = reply
-                seen.changes = ({"path": path} if path != seen.call.path else {}) | {"query": dict(query)}
-                seen.call = replace(changed_call, path=path)
+            await api.get(call.path, {call.page.limit_param: "1"})
+        except ApiError:
+            continue
+        return call.path
+    return None
 
 
-def _items(reply: Reply) -> list[Any]:
-    listed = find_list(reply.body) if reply.outcome == "ok" else None
-    return listed.items if listed else []
+def _advice_after_refusal(api: ExploreApi, config: Config) -> str:
+    scheme = api.challenge.partition(" ")[0]
+    advice = "Check api.client_id, api.client_secret and api.auth.style"
+    if scheme.casefold() == "bearer" and config.api.auth.style != "oauth2_client_credentials":
+        address = re.search(r'(?:token_url|token_endpoint|authorization_uri|token_uri)="?([^",\s]+)', api.challenge)
+        where = address[1] if address else "the address where OneWeb gives tokens"
+        advice = f"The API wants a token: set api.auth.style: oauth2_client_credentials and api.auth.token_url: {where}"
+    elif scheme:
+        advice += f" (the API asks for {scheme})"
+    return f"not signed in, so that no call was read and nothing is known of them. {advice}"
 
 
-def _other_params(call: Call, reply: Reply) -> dict[str, str]:
-    """The parameters of a request that belong neither to the call nor to its pages."""
-    page = call.page
-    known = {*call.query, page.limit_param, page.offset_param, page.page_param, page.size_param}
-    return {name: value for name, value in reply.params.items() if name not in known}
+# ── what is left behind ────────────────────────────────────────────────────────────────────────
 
 
-MAX_PAUSE_S = 90.0
-_ENDS: tuple[tuple[type[ApiError], Outcome], ...] = (
-    (Unauthorized, "refused"),
-    (RateLimited, "busy"),
-    (Unavailable, "away"),
-    (NotFound, "unknown"),
-)
-
-
-def _outcome_of(error: ApiError) -> Outcome:
-    for kind, ended in _ENDS:
-        if isinstance(error, kind):
-            return ended
-    return "rejected" if " answered 4" in str(error) else "odd"
-
-
-def _save(seen: list[Evidence], directory: Path, write: Write, masks: Masks) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    samples = redaction.samples([(e.call.id, e.reply.body) for e in seen if e.reply.outcome == "ok"])
-    for call, body in samples.items():
-        text = msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
-        (directory / f"{call}.json").write_bytes(masks.mask_bytes(text))
+def _save(result: ExploreResult, api: ExploreApi, directory: Path, write: Write, masks: Masks) -> None:
+    samples = {call.call.id: call.evidence.reply.body for call in result.calls if call.evidence.reply.outcome == "ok"}
+    count = recording.save(
+        directory, recording.Explored(api.exchanges, samples, api.url("/").rstrip("/"), result.now), masks
+    )
     advice = "ids, names and positions are replaced; look at them before you send them"
     write("")
-    _write_entry(write, "saved", f"{len(samples)} samples in {directory}: {advice}")
+    text = f"{count} samples in {directory}, and {recording.FILE} for `explore --from {directory}`: {advice}"
+    _write_entry(write, "saved", text)
+
+
+def _write_file(file: Path, result: ExploreResult, write: Write) -> bool:
+    """Puts the changes into the file. True where it has them now."""
+    difference = write_changes(file, result.changes)
+    write("")
+    for line in difference:
+        write(line)
+    if difference:
+        _write_entry(write, "written", f"{file}; what it was is in {file}{BACKUP_SUFFIX}")
+    return bool(result.changes)

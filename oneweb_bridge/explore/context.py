@@ -1,6 +1,7 @@
 """What the judges of `explore` share: findings, the context of all calls, and what the configuration reads. Pure."""
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,16 @@ from oneweb_bridge.explore.evidence import Evidence, Tree
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Something that is not as the configuration says: a sentence, and what to change, if that can be known."""
+    """Something that is not as the configuration says: a sentence, and what to change, if that can be known.
+
+    `must_improve`: the change is right only if more is read with it; else it is enough that no less is. Of findings
+    with the same `alternative` one is right, so that none is when several read better.
+    """
 
     text: str
     change: Tree = {}
+    must_improve: bool = True
+    alternative: str = ""
 
 
 def polling(seen: Evidence, **keys: Any) -> Tree:
@@ -123,10 +130,10 @@ _KINDS = ((bool, "bool"), (str, "text"), (int, "number"), (float, "number"), (li
 
 def unknown_members(call: Call, records: Iterable[Any]) -> list[str]:
     """Top-level members that nothing reads, with the type of what stands there."""
-    paths = [*call.key, *(path for field in call.fields for path in field.paths)]
+    paths = [*call.key, *re.split(r"\W+", call.records or ""), *(path for field in call.fields for path in field.paths)]
     if call.reads == "report":
         paths += [path for path in (call.measurements, call.indicators, *call.timestamp) if path]
-    known = {name for path in paths if (name := top_member(path))} | _EXPECTED
+    known = {name for path in paths if path and (name := top_member(path))} | _EXPECTED
     members: dict[str, str] = {}
     for record in records:
         for name, value in record.items() if isinstance(record, dict) else ():

@@ -17,40 +17,30 @@ Tree = dict[str, Any]
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one request. `error` is the sentence why there is none; `time` is the API's clock in ms."""
+    """The answer to one request. `error` is the sentence why there is none; `time` is the API's clock in ms.
+
+    `totals` are the headers that count records, `next_page` is the address in `Link`, `is_part` a status of 206.
+    """
 
     outcome: Outcome
     error: str = ""
     params: Mapping[str, str] = {}
     body: Any = None
-    total: int | None = None
+    totals: tuple[tuple[str, int], ...] = ()
     next_page: str | None = None
+    is_part: bool = False
     time: int | None = None
 
 
-class Paging(msgspec.Struct, frozen=True):
-    """The style of the pages, the keys of `page` to change, and a sentence. `how` "" means not known."""
-
-    how: str = ""
-    change: dict[str, Any] = {}
-    text: str = ""
-
-
-class Span(msgspec.Struct, frozen=True):
-    """Whether time parameters work, and the change of `window`. `works` None means not tried."""
-
-    works: bool | None = None
-    change: dict[str, Any] = {}
-
-
 class Evidence(msgspec.Struct, kw_only=True):
-    """All answers of one call. `changes` are keys of the call that had to be changed to get them."""
+    """The first answer of one call. `windowed` is that to time parameters, where it shows more.
+
+    `changes` are keys of the call that had to be changed to get them.
+    """
 
     call: Call
     reply: Reply
     windowed: Reply | None = None
-    paging: Paging = Paging()
-    span: Span = Span()
     changes: dict[str, Any] = {}
     listed: "FoundList | None" = None
 

@@ -61,6 +61,16 @@ def words_of(name: str) -> frozenset[str]:
     return all_words - _UNITS or all_words
 
 
+_COMMON = frozenset(("date", "time", "id", "name", "at", "state", "status", "type", "number", "code", "value", "text"))
+"""Words that say what a value is, and not what it is about."""
+
+
+def share_a_meaning(ours: Iterable[str], theirs: str) -> bool:
+    """Whether two names are about the same: activationDate is like terminationDate in its letters alone."""
+    their_words = words_of(theirs)
+    return any((words_of(name) - _COMMON) & their_words or words_of(name) == their_words for name in ours)
+
+
 def likeness(ours: Iterable[str], theirs: str) -> float:
     """From 0 to 1: how much a name of the API is like any of the names of a field."""
     their_words = words_of(theirs)

@@ -19,7 +19,7 @@ from oneweb_bridge.explore.context import (
     values_at,
 )
 from oneweb_bridge.explore.evidence import Evidence
-from oneweb_bridge.explore.guesses import Name, match_names
+from oneweb_bridge.explore.guesses import Name, match_names, share_a_meaning
 
 _CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
 
@@ -90,6 +90,7 @@ def _plain(seen: Evidence, items: list[Any]) -> list[Finding]:
     }
     others = [Name(text.partition(" ")[0]) for text in unknown_members(seen.call, items) if "(text)" in text]
     pairs = match_names(missing, others) if items else {}
+    pairs = {name: other for name, other in pairs.items() if share_a_meaning(missing[name][0], other)}
     return [Finding("members have other names (guessed)", polling(seen, map=dict(pairs)))] if pairs else []
 
 
@@ -109,7 +110,11 @@ def _roles(context: Context, items: list[Any]) -> list[Finding]:
             guess = _role(ours, kinds)
             roles |= {ours: [guess]} if guess else {}
     text = ", ".join(sorted(kinds))
-    return [Finding(f"parties have other roles: {text}", {"mapping": {"roles": roles}})] if roles else []
+    return (
+        [Finding(f"parties have other roles: {text}", {"mapping": {"roles": roles}}, must_improve=False)]
+        if roles
+        else []
+    )
 
 
 def _role(ours: str, kinds: Mapping[str, Counter[str]]) -> str | None:
@@ -135,7 +140,7 @@ def _order(context: Context, items: list[Any]) -> list[Finding]:
         return []
     other = "lon_lat" if context.config.mapping.coordinate_order == "lat_lon" else "lat_lon"
     text = f"the coordinates of {sum(votes)} of {len(votes)} terminals fit the other way round"
-    return [Finding(text, {"mapping": {"coordinate_order": other}})]
+    return [Finding(text, {"mapping": {"coordinate_order": other}}, must_improve=False)]
 
 
 def _number(item: Any, paths: tuple[str, ...]) -> float | None:
@@ -166,7 +171,7 @@ def _site_ids(seen: Evidence, context: Context, items: list[Any]) -> list[Findin
     if known["place.externalId"] <= known["place.id"] or configured[:1] == ("place.externalId",):
         return []
     change = polling(seen, map={"site_id": ["place.externalId", "place.id"]})
-    return [Finding("place.externalId has the ids of the sites, place.id has not", change)]
+    return [Finding("place.externalId has the ids of the sites, place.id has not", change, must_improve=False)]
 
 
 # ── products ───────────────────────────────────────────────────────────────────────────────────
@@ -189,7 +194,7 @@ def unlimited_finding(texts: set[str], context: Context) -> list[Finding]:
     if not new:
         return []
     change = {"mapping": {"unlimited": [*context.config.mapping.unlimited, *new]}}
-    return [Finding(f"no limit is said as {', '.join(new)}", change)]
+    return [Finding(f"no limit is said as {', '.join(new)}", change, must_improve=False)]
 
 
 def _no_limits(items: list[Any], paths: tuple[str, ...]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, Field
+from oneweb_bridge.decode.fields import UNIT_MEMBERS
 from oneweb_bridge.decode.paths import fold_name
 from oneweb_bridge.explore.context import Context, Finding, is_time, number_of, objects, polling
 from oneweb_bridge.explore.evidence import Evidence, Tree, find_list
@@ -47,11 +48,7 @@ def report_places(call: Call) -> Iterator[Tree]:
 
 def judge(seen: Evidence, context: Context) -> list[Finding]:
     """What is unlike the configuration in a report."""
-    other_path = (
-        "one by one: raise the interval, requests grow with the fleet" if "for_each" in seen.changes else "elsewhere"
-    )
-    moved = [Finding(f"the report is asked for {other_path}", polling(seen, **seen.changes))] if seen.changes else []
-    return moved + _in_samples(seen, context)
+    return _in_samples(seen, context)
 
 
 def _in_samples(seen: Evidence, _: Context) -> list[Finding]:
@@ -60,7 +57,9 @@ def _in_samples(seen: Evidence, _: Context) -> list[Finding]:
     form = _form(seen.call, items)
     if form is None:
         return []
-    findings = [Finding(form.text, polling(seen, **form.change))] if form.change else []
+    # Several rows of one id must be read as such, even where this answer has one of each.
+    is_certain = form.change.get("explode") in ("columns", "rows")
+    findings = [Finding(form.text, polling(seen, **form.change), not is_certain)] if form.change else []
     values = list(_values(form))
     # A path names a flat member exactly; indicators are matched in any spelling.
     names = _names(seen.call, values, fold_name if form.indicators else str)
@@ -141,7 +140,8 @@ def _values(form: Form) -> Iterator[Value]:
             yield from (Value(n, v) for n, v in sample.items() if n != time and n not in _NOT_VALUES)
         for indicator in objects(sample.get(form.indicators or "")):
             if isinstance(indicator.get("name"), str):
-                texts = [indicator.get(name) for name in ("indicatorUnit", "collectionType")]
+                units = [indicator[name] for name in ("indicatorUnit", *UNIT_MEMBERS) if name in indicator]
+                texts = [next(iter(units), ""), indicator.get("collectionType")]
                 unit, collection = (text if isinstance(text, str) and text != "na" else "" for text in texts)
                 yield Value(indicator["name"], indicator.get("value"), unit, collection)
 
@@ -165,34 +165,34 @@ def _names(call: Call, values: list[Value], spelled: Callable[[str], str]) -> di
 def _units(seen: Evidence, values: list[Value], names: Mapping[str, str]) -> list[Finding]:
     """Units that the API does not say, guessed by the values; and counters that are none."""
     by_field = {field.name: _of(field, values, names) for field in seen.call.fields}
-    guess = {
-        field.name: unit
-        for field in seen.call.fields
-        if (own := by_field[field.name]) and (unit := _unit(field, own)) and unit != field.raw_unit
-    }
+    by_unit: dict[str, Tree] = {}
+    for field in seen.call.fields:
+        own = by_field[field.name]
+        for unit in _likely_units(field, own):
+            by_unit.setdefault(unit, {})[field.name] = {"unit": unit}
     # Fields of one kind have one unit, also where a value is too small to show it.
-    kinds = {field.unit: guess[field.name] for field in seen.call.fields if field.name in guess}
-    silent = {name for name, own in by_field.items() if own and all(value.unit in ("", "1") for value in own)}
-    change: Tree = {
-        field.name: {"unit": kinds[field.unit]}
+    kinds = {
+        field.unit: field.raw_unit
         for field in seen.call.fields
-        if field.unit in kinds and (field.name in silent or field.name in guess)
+        if field.name in {n for c in by_unit.values() for n in c}
     }
-    findings = (
-        [
-            Finding(
-                f"values have no unit and look like {', '.join(sorted(set(kinds.values())))}", _map(seen, change, names)
-            )
-        ]
-        if change
-        else []
-    )
+    silent = {name for name, own in by_field.items() if own and all(value.unit in ("", "1") for value in own)}
+    for unit, change in by_unit.items():
+        change.update({f.name: {"unit": unit} for f in seen.call.fields if f.unit in kinds and f.name in silent})
+    alternative = "unit" if len(by_unit) > 1 else ""
+    findings = [
+        Finding(f"values have no unit and look like {unit}", _map(seen, change, names), bool(alternative), alternative)
+        for unit, change in by_unit.items()
+    ]
     deltas: Tree = {
         name: {"kind": "delta"}
         for name, own in by_field.items()
         if any(value.collection.casefold() == "delta" for value in own)
     }
-    return findings + ([Finding("traffic is the amount of each interval", _map(seen, deltas, names))] if deltas else [])
+    if deltas:
+        text = "traffic is the amount of each interval"
+        findings.append(Finding(text, _map(seen, deltas, names), must_improve=False))
+    return findings
 
 
 def _map(seen: Evidence, change: Tree, names: Mapping[str, str]) -> Tree:
@@ -205,25 +205,26 @@ def _of(field: Field, values: list[Value], names: Mapping[str, str]) -> list[Val
     return [value for value in values if fold_name(value.name) in folded_names]
 
 
-def _unit(field: Field, own: list[Value]) -> str:
-    """What the values of one field look like, where the API does not say their unit; "" for as configured."""
+def _likely_units(field: Field, own: list[Value]) -> list[str]:
+    """Which units the values of one field may have where the API does not say it; none for as configured."""
     numbers = [number for value in own if (number := number_of(value.value)) is not None]
     if any(value.unit not in ("", "1") for value in own) or not numbers or not field.raw_unit:
-        return ""
+        return []
     if field.raw_unit == "%":
         named = any(word in own[0].name.casefold() for word in ("ratio", "fraction"))
-        return "ratio" if named or own[0].unit == "1" else ""
+        return ["ratio"] if named or own[0].unit == "1" else []
     whole = all(number.is_integer() for number in numbers)
     if field.unit == "bps" and field.raw_unit == "Mbps" and whole and max(numbers) >= 1000:
-        return "bps"
+        return ["bps", "kbps"]
     if field.unit == "B" and field.raw_unit == "B" and not whole:
         return _volume(max(_decimals(number) for number in numbers))
-    return ""
+    return []
 
 
 def _decimals(number: float) -> int:
     return len(f"{number:.9f}".rstrip("0").partition(".")[2])
 
 
-def _volume(decimals: int) -> str:
-    return "kB" if decimals <= 3 else "MB" if decimals <= 6 else "GB"
+def _volume(decimals: int) -> list[str]:
+    """The unit in which a number of bytes has so many decimals; few decimals may be rounded."""
+    return [] if decimals <= 3 else ["MB"] if decimals <= 6 else ["GB"]

@@ -1,142 +1,141 @@
-"""Finds the page style of an API: which small requests to try, and what their answers prove. Pure."""
+"""Finds the page style of an API: what shows that there is more, and which styles to try. Pure.
 
-from collections.abc import Iterator, Sequence
+Nothing is concluded from one answer: a style is proposed when the whole listing, read with it, has more records.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import msgspec
-
 from oneweb_bridge.decode.catalogue import PageSettings
-from oneweb_bridge.explore.evidence import Paging, Reply, identity
+from oneweb_bridge.decode.paths import fold_name
+from oneweb_bridge.explore.evidence import Reply
 
-FIRST_LIMIT = 50
-"""Limit of records of the first request."""
+Change = dict[str, Any]
 
-_OFFSETS = (("start", "count"), ("startIndex", "count"), ("skip", "top"), ("offset", "size"))
+_OFFSETS = (("start", "count"), ("startIndex", "count"), ("skip", "top"), ("$skip", "$top"), ("offset", "size"))
 _PAGES = (("page", "size"), ("page", "pageSize"), ("pageNumber", "pageSize"), ("page", "limit"), ("page", "per_page"))
-_CURSORS = ("cursor", "next", "after", "pageToken", "continuationToken")
+_CURSORS = ("cursor", "next", "after", "pageToken", "page_token", "continuationToken", "token")
+_TOTALS = frozenset(
+    ("total", "totalcount", "totalelements", "totalitems", "totalresults", "totalrecords", "recordcount", "count")
+)
+_MORE = frozenset(("hasmore", "hasnext", "more", "moreresults", "istruncated"))
+FULL_PAGES = frozenset((5, 10, 20, 25, 30, 50, 100, 200, 250, 500, 1000, 2000, 5000))
+"""Sizes that pages usually have: a listing of just so many records may be the first page of a longer one."""
+LIMITS = (500, 200, 100, 50, 20, 10)
+MAX_DEPTH = 3
 
 
-class PageAttempt(msgspec.Struct, frozen=True):
-    """A small request that would show a page style: its parameters, and the change of `page` that it proves.
-
-    `expects` is the place in the listing at which its answer begins. A try of page numbers tells by it
-    whether the first page is 0 or 1.
-    """
-
-    params: dict[str, str]
-    change: dict[str, Any]
-    how: str
-    expects: tuple[int, ...] = (1,)
-
-
-def first_params(page: PageSettings) -> dict[str, str]:
-    """Parameters of the first request."""
-    return {page.limit_param: str(FIRST_LIMIT)} if page.style != "none" else {}
+def evidence_of_more(reply: Reply, count: int, *, unpaged: bool) -> str:
+    """Why an answer is not the whole listing although `count` records came in all; "" when nothing says so."""
+    for name, total in [*reply.totals, *_totals(reply.body)]:
+        if total > count:
+            return f"'{name}' says {total}"
+    if reply.is_part:
+        return "its status is 206"
+    if reply.next_page is not None:
+        return "its Link header names a next page"
+    if (cursor := next(_cursors(reply.body), None)) is not None:
+        return f"'{cursor[0]}' names a next page"
+    if (member := _says_more(reply.body)) is not None:
+        return f"'{member}' says that there is more"
+    return f"{count} is a usual size of a page" if unpaged and count in FULL_PAGES else ""
 
 
-def first_attempt(page: PageSettings) -> PageAttempt:
-    """Two records from behind the first, in the way that the configuration has."""
-    if page.style == "page_size":
-        return _page_attempt(page.page_param, page.size_param)
-    return _offset_attempt(page.offset_param, page.limit_param, {})
+def _totals(body: Any, above: str = "", depth: int = 0) -> Iterator[tuple[str, int]]:
+    for name, value in _members(body):
+        if fold_name(name) in _TOTALS and isinstance(value, int) and not isinstance(value, bool):
+            yield f"{above}{name}", value
+        elif depth < MAX_DEPTH:
+            yield from _totals(value, f"{above}{name}.", depth + 1)
 
 
-def other_attempts(page: PageSettings, reply: Reply, count: int) -> Iterator[PageAttempt]:
-    """What else to try. Signs in `reply`, which gave the first `count` records, come before guesses."""
-    cursor = _cursor(reply.body)
-    if cursor is not None:
-        path, value = cursor
-        for name in _CURSORS:
-            change = {"style": "cursor", "cursor_param": name, "cursor_path": path}
-            params = {page.limit_param: str(FIRST_LIMIT), name: value}
-            yield PageAttempt(params, _without_defaults(change), "cursor", (count,))
-    yield from _link_attempts(page, reply, count)
+def _says_more(body: Any, depth: int = 0) -> str | None:
+    for name, value in _members(body):
+        if fold_name(name) in _MORE and value is True:
+            return name
+        if depth < MAX_DEPTH and (inner := _says_more(value, depth + 1)) is not None:
+            return inner
+    return None
+
+
+def _members(body: Any) -> list[tuple[str, Any]]:
+    """The members of an object that is no record."""
+    if not isinstance(body, dict) or "id" in body:
+        return []
+    return [(name, value) for name, value in body.items() if len(name) < 60]
+
+
+def _cursors(body: Any, above: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Path and value of what looks like a cursor, or like the address of the next page."""
+    for name, value in _members(body):
+        folded, path = fold_name(name), f"{above}{name}"
+        if isinstance(value, str) and value and _is_cursor(folded, above):
+            yield path, value
+        elif isinstance(value, dict) and depth < MAX_DEPTH:
+            yield from _cursors(value, f"{path}.", depth + 1)
+
+
+def _is_cursor(folded: str, above: str) -> bool:
+    is_next = folded in ("next", "cursor", "after", "nextlink", "nextpage", "nexturl") or "next." in above.casefold()
+    return (is_next or folded.endswith(("cursor", "token"))) and not folded.startswith("prev")
+
+
+def page_changes(page: PageSettings, reply: Reply, count: int, hints: list[Change]) -> Iterator[Change]:
+    """Changes of `page` to try, those that the answer or another call points to before guesses."""
+    tried: list[Change] = []
+    for change in _candidates(reply, count, hints):
+        different = {name: value for name, value in change.items() if getattr(page, name) != value}
+        if different and different not in tried:
+            tried.append(different)
+            yield different
+
+
+def _candidates(reply: Reply, count: int, hints: list[Change]) -> Iterator[Change]:
+    yield from _cursor_changes(reply, count)
+    if reply.next_page is not None:
+        yield {"style": "link_next"}
+        yield from _changes_of_address(reply.next_page, reply.params, count)
+    yield from hints
     for offset, limit in _OFFSETS:
-        yield _offset_attempt(offset, limit, {"offset_param": offset, "limit_param": limit})
-    yield from (_page_attempt(number, size) for number, size in _PAGES)
+        yield {"style": "offset_limit", "offset_param": offset, "limit_param": limit}
+    for number, size in _PAGES:
+        for first in (1, 0):
+            yield {"style": "page_size", "page_param": number, "size_param": size, "first_page": first}
 
 
-def _page_attempt(number: str, size: str) -> PageAttempt:
-    change = {"style": "page_size", "page_param": number, "size_param": size}
-    return PageAttempt({number: "2", size: "2"}, _without_defaults(change), "page_size", (2, 4))
+def _cursor_changes(reply: Reply, count: int) -> Iterator[Change]:
+    for path, value in _cursors(reply.body):
+        if value.startswith(("http://", "https://", "/")):
+            yield {"style": "cursor", "cursor_path": path}
+            yield from _changes_of_address(value, reply.params, count)
+        else:
+            for name in dict.fromkeys((path.rpartition(".")[2], *_CURSORS)):
+                yield {"style": "cursor", "cursor_path": path, "cursor_param": name}
 
 
-def _offset_attempt(offset: str, limit: str, change: dict[str, Any]) -> PageAttempt:
-    return PageAttempt({offset: "1", limit: "2"}, _without_defaults(change), "offset_limit")
+def _changes_of_address(address: str, sent: Mapping[str, str], count: int) -> Iterator[Change]:
+    """The address of the next page shows the names of its parameters: which of them counts records or pages."""
+    params = dict(parse_qsl(urlsplit(address).query))
+    numbers = {name: int(value) for name, value in params.items() if re.fullmatch(r"\d{1,9}", value)}
+    sizes = [name for name in numbers if re.search(r"limit|size|count|per|top|max", name, re.IGNORECASE)]
+    for name, number in numbers.items():
+        if name in sizes or sent.get(name) == params[name]:
+            continue
+        limit = {"limit_param": sizes[0]} if sizes else {}
+        if number == count:
+            yield {"style": "offset_limit", "offset_param": name, **limit}
+        if number in (1, 2):
+            size = {"size_param": sizes[0]} if sizes else {}
+            yield {"style": "page_size", "page_param": name, **size, "first_page": number - 1}
 
 
-def _link_attempts(page: PageSettings, reply: Reply, count: int) -> Iterator[PageAttempt]:
-    """The next page's address shows the names of its parameters."""
-    link = reply.next_page
-    if link is None:
-        return
-    new = {name: value for name, value in parse_qsl(urlsplit(link).query) if name not in reply.params}
-    offsets = [name for name, value in new.items() if value == str(count)]
-    if page.offset_param in dict(parse_qsl(urlsplit(link).query)) and page.offset_param not in reply.params:
-        offsets = [page.offset_param, *offsets]
-    limits = [name for name, value in new.items() if value.isdecimal() and name not in offsets[:1]]
-    for offset in offsets[:1]:
-        limit = (limits or [page.limit_param])[0]
-        yield _offset_attempt(offset, limit, {"offset_param": offset, "limit_param": limit})
-    yield PageAttempt(new, {"style": "link_next"}, "link_next", (count,))
-
-
-def _cursor(body: Any) -> tuple[str, str] | None:
-    """Path and value of what looks like a cursor in an answer."""
-    if not isinstance(body, dict):
-        return None
-    for name, value in body.items():
-        folded = name.casefold().replace("_", "")
-        if isinstance(value, dict):
-            below = _cursor(value)
-            if below is not None:
-                return f"{name}.{below[0]}", below[1]
-        elif isinstance(value, str) and value and "://" not in value and _is_cursor(folded):
-            return name, value
-    return None
-
-
-def _is_cursor(folded: str) -> bool:
-    return folded in ("next", "cursor", "after") or folded.endswith(("cursor", "token"))
-
-
-def _without_defaults(change: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in change.items() if getattr(PageSettings(), name) != value}
-
-
-def change_proved_by(
-    attempt: PageAttempt, first: Sequence[Any], page_items: Sequence[Any], answer_items: Sequence[Any]
-) -> dict[str, Any] | None:
-    """The change of `page` that an answer to a try proves, or None when it proves nothing.
-
-    `first` is the listing from its begin, `shown` the part of it from which a cursor or link goes on.
-    """
-    before, after = [identity(item) for item in first], [identity(item) for item in answer_items]
-    if not after or after[0] == before[0]:
-        return None
-    if attempt.how in ("cursor", "link_next"):
-        return attempt.change if after[0] not in [identity(item) for item in page_items] else None
-    for expected in attempt.expects:
-        if after == before[expected : expected + len(after)] and len(after) <= 2:
-            zero = attempt.how == "page_size" and expected == 4
-            return attempt.change | ({"first_page": 0} if zero else {})
-    return None
-
-
-def conclude_paging(
-    page: PageSettings, reply: Reply, count: int, proved: tuple[PageAttempt, dict[str, Any]] | None
-) -> Paging:
-    """The conclusion about pages. `proved` is None when no attempt proved a style."""
-    if proved is not None:
-        attempt, change = proved
-        change = {name: value for name, value in change.items() if getattr(page, name) != value}
-        return Paging(attempt.how, change, f"pages by {attempt.how}")
-    if count < 3:
-        return Paging("", {}, "too few records to tell the page style")
-    if reply.total is not None and reply.total > count:
-        return Paging(
-            "", {}, f"the page style is not known: {count} of {reply.total} came, and nothing gave the others"
-        )
-    change = {} if page.style == "none" else {"style": "none"}
-    return Paging("none", change, "no pages: everything comes at once")
+def refusal_changes(page: PageSettings, text: str) -> Iterator[Change]:
+    """Changes of `page` to try where a request was refused: smaller pages, then no parameters of pages."""
+    named = [int(number) for number in re.findall(r"(?<![\w.-])\d{1,4}(?![\w.-])", text) if int(number) > 0]
+    limits = [*sorted((n for n in named if n < page.limit and n not in range(400, 600)), reverse=True), *LIMITS]
+    if page.style not in {"none", "link_next"}:
+        yield from ({"limit": limit} for limit in dict.fromkeys(limits) if limit < page.limit)
+    yield {"style": "page_size"}
+    yield {"style": "none"}

@@ -9,10 +9,15 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.explore.evidence import find_list, replace_items
 
+BASE_URL = "{base_url}"
+"""What stands for the API's address in a saved answer."""
+MIN_ID_CHARS = 5
+"""Shorter texts in a request are no ids."""
 SAMPLE_RECORDS = 3
 """How many records of each call are in a sample."""
 
@@ -61,17 +66,17 @@ _PATH_WORDS = frozenset(
 
 def samples(bodies: Iterable[tuple[str, Any]], chance: random.Random | None = None) -> dict[str, Any]:
     """Call -> a sample of its answer that can be shown."""
-    cut = {call: _cut(body) for call, body in bodies}
-    used_words = {word.casefold() for body in cut.values() for text in _texts(body) for word in _WORDS.findall(text)}
-    mask = _Mask(chance or random.SystemRandom(), used_words)
+    cut = {call: cut_records(body, SAMPLE_RECORDS) for call, body in bodies}
+    mask = Mask.of(cut.values(), chance)
     return {call: mask.mask_value(body, "") for call, body in cut.items()}
 
 
-def _cut(body: Any) -> Any:
+def cut_records(body: Any, count: int) -> Any:
+    """An answer with no more than so many of its records."""
     listed = find_list(body)
     if listed is None:
-        return body if not isinstance(body, list) else body[:SAMPLE_RECORDS]
-    return replace_items(body, listed.items[:SAMPLE_RECORDS])
+        return body if not isinstance(body, list) else body[:count]
+    return replace_items(body, listed.items[:count]) if len(listed.items) > count else body
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -86,14 +91,47 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-class _Mask:
-    """Replaces values. The same word always becomes the same."""
+class Mask:
+    """Replaces values. The same word always becomes the same. `base_url` is the beginning of addresses of the API."""
 
-    def __init__(self, chance: random.Random, used_words: set[str]) -> None:
+    def __init__(self, chance: random.Random, used_words: set[str], base_url: str = "") -> None:
         self._chance = chance
         self._used_words = used_words
+        self._base_url = base_url
+        self._texts: dict[str, str] = {}
         self._words: dict[str, str] = {}
         self._numbers: dict[float, float] = {}
+
+    @classmethod
+    def of(cls, bodies: Iterable[Any], chance: random.Random | None = None, base_url: str = "") -> "Mask":
+        """A mask whose words are none of those in the answers."""
+        used = {word.casefold() for body in bodies for text in _texts(body) for word in _WORDS.findall(text)}
+        return cls(chance or random.SystemRandom(), used, base_url)
+
+    def mask_address(self, address: str) -> str:
+        """An address: ids in its path and query are replaced, and the API's own host is left out."""
+        is_own = bool(self._base_url) and address.startswith(self._base_url)
+        parts = urlsplit(address.removeprefix(self._base_url) if is_own else address)
+        path = "/".join(self._segment(segment) for segment in parts.path.split("/"))
+        pairs = [(n, self.mask_parameter(v)) for n, v in parse_qsl(parts.query, keep_blank_values=True)]
+        query = urlencode(pairs, safe="*$:,")
+        host = "" if is_own or not parts.scheme else f"{parts.scheme}://{self._words_of(parts.netloc, _PATH_WORDS)}"
+        return f"{BASE_URL if is_own else host}{path}{'?' if query else ''}{query}"
+
+    def _segment(self, segment: str) -> str:
+        text = unquote(segment)
+        return self._texts.get(text) or (self._words_of(text, _PATH_WORDS) if re.search(r"\d{3}", text) else segment)
+
+    def mask_parameter(self, value: str) -> str:
+        """The value of a parameter: what came in an answer before, and what may be an id or a cursor, is replaced."""
+        if len(value) < MIN_ID_CHARS or _TIME.match(value) or re.fullmatch(r"\d{1,10}|\d{13}", value):
+            return value
+        is_opaque = re.search(r"\d{6}", value) or (len(value) > 15 and re.search(r"\d", value))
+        return self._texts.get(value) or (self._words_of(value, frozenset()) if is_opaque else value)
+
+    def mask_message(self, text: str) -> str:
+        """The text of a refusal, in which only what may be an id is replaced."""
+        return re.sub(r"[\w-]*\d{6}[\w-]*", lambda match: self._words_of(match[0], frozenset()), text)
 
     def mask_value(self, value: Any, name: str) -> Any:
         """One value; `name` is the member that it stands in."""
@@ -124,7 +162,19 @@ class _Mask:
             return text
         if name.casefold() not in _IDS and _AMOUNT.fullmatch(text) and name.casefold() not in _POSITIONS:
             return text
-        kept_words = _PATH_WORDS if "://" in text else frozenset[str]()
+        if name.casefold() in _POSITIONS and _AMOUNT.fullmatch(text):
+            return (
+                str(self._number(float(text), name))
+                if re.fullmatch(r"-?[\d.]+", text)
+                else self._words_of(text, frozenset())
+            )
+        if "://" in text or re.match(r"/\w", text):
+            return self.mask_address(text)
+        masked = self._words_of(text, frozenset())
+        self._texts[text] = masked
+        return masked
+
+    def _words_of(self, text: str, kept_words: frozenset[str]) -> str:
         return _WORDS.sub(lambda match: match[0] if match[0] in kept_words else self._word(match[0]), text)
 
     def _word(self, word: str) -> str:
@@ -152,16 +202,19 @@ class _Mask:
     def _number(self, value: float, name: str) -> float:
         folded = name.casefold()
         if folded in _POSITIONS:
-            if value not in self._numbers:
-                self._numbers[value] = self._position(value)
-            return self._numbers[value]
+            # What is near to each other stays so: it shows whether latitude and longitude are swapped.
+            if (whole := float(round(value))) not in self._numbers:
+                self._numbers[whole] = self._position(value)
+            return round(self._numbers[whole] + self._chance.uniform(-0.4, 0.4), len(str(value).partition(".")[2]))
         if folded in _IDS or (isinstance(value, int) and folded.endswith("id")):
-            return int(self._word(str(abs(int(value)))))
+            masked = int(self._word(str(abs(int(value)))))
+            self._texts[str(value)] = str(masked)
+            return masked
         return value
 
     def _position(self, value: float) -> float:
         """Another number with as many decimals, and beyond 90 exactly when the original is."""
         decimals = len(str(value).partition(".")[2])
-        low, high = (90.5, 179.5) if abs(value) > 90 else (0.5, 89.5)
+        low, high = (91.0, 179.0) if abs(value) > 90 else (1.0, 89.0)
         sign = -1 if value < 0 else 1
         return sign * round(self._chance.uniform(low, high), decimals)

@@ -1,34 +1,85 @@
-"""The output of `explore`: short, aligned, and without what is as expected. Pure."""
+"""The output of `explore`: what would be published, what to change, and how it ends. Pure."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
 from oneweb_bridge.config.file_reader import merge_trees
-from oneweb_bridge.explore.evidence import Evidence, Tree
-from oneweb_bridge.explore.findings import CallFindings, ExploreResult
+from oneweb_bridge.explore.context import unknown_members
+from oneweb_bridge.explore.evidence import Tree
+from oneweb_bridge.explore.explorer import ExploreResult
+from oneweb_bridge.explore.reaching import CallResult
+from oneweb_bridge.explore.reading import CallReading
+from oneweb_bridge.polling.id_matching import matched_kind
 
 _WIDTH, _INDENT = 110, " " * 14
+_NOUNS = {
+    "user_terminals": "terminals",
+    "user_terminal_components": "terminals",
+    "products": "products",
+    "organizations": "organizations",
+    "sites": "sites",
+    "usage_consumption": "buckets",
+}
+_SHOWN = {
+    "user_terminals": (("latitude", "a position"), ("state", "a state")),
+    "user_terminal_components": (("components", "components"),),
+    "products": (("imei", "a terminal"), ("allowance_gb", "an allowance"), ("status", "a status")),
+    "organizations": (("name", "a name"),),
+    "sites": (("name", "a name"), ("latitude", "a position")),
+    "usage_consumption": (("used_gb", "an amount used"), ("remaining_gb", "an amount left")),
+}
+"""Call -> the fields that its line counts, in words."""
 
 
-def lines(seen: Sequence[Evidence], result: ExploreResult) -> Iterator[str]:
-    """The printed lines, ending with the changes to paste."""
-    for evidence, call in zip(seen, result.calls, strict=True):
+def lines(result: ExploreResult, requests: tuple[int, int]) -> Iterator[str]:
+    """The printed lines without the last one. `requests` are those that were sent, and those only tried."""
+    for call in result.calls:
         yield ""
-        yield from _call(evidence, call)
+        yield from _call(call, result.now)
     for finding in result.findings:
         yield ""
         yield from entry("all calls", finding.text)
         yield from _snippet(finding.change)
     yield ""
+    yield from entry("requests", f"{requests[0]} were sent, {requests[1]} of them only to try changes")
     if result.changes:
+        yield ""
         yield "All of it, to be pasted into bridge.yaml (keys that are there already: change them, do not repeat them):"
         yield ""
         yield from snippet(result.changes).splitlines()
-    else:
-        yield "Nothing to change in bridge.yaml."
+
+
+NOTHING_TO_CHANGE = "Nothing to change in bridge.yaml."
+
+
+def is_good(result: ExploreResult, *, written: bool = False) -> bool:
+    """Whether every enabled call is read in full with the file as it is."""
+    return (written or not result.changes) and not unfinished(result)
+
+
+def unfinished(result: ExploreResult) -> list[str]:
+    """The enabled calls that are not read in full, even with all changes."""
+    return [call.call.id for call in result.calls if call.call.enabled and not call.is_whole]
+
+
+def last_line(result: ExploreResult, *, written: bool = False) -> Iterator[str]:
+    """How it ends: nothing to change, changes to make, or the calls that are not read in full."""
+    yield ""
+    names = unfinished(result)
+    if is_good(result, written=written):
+        yield NOTHING_TO_CHANGE if not written else "Every enabled call is read in full with the file as it is now."
+        return
+    changes = "make the changes above (`--write FILE` does it), run explore again" if result.changes else ""
+    if not names:
+        yield from textwrap.wrap(f"With these changes every enabled call is read in full: {changes}.", _WIDTH)
+        return
+    counted = f"{len(names)} call{'s are' if len(names) > 1 else ' is'} not read in full"
+    advice = f"{changes}, and look" if changes and not written else "look"
+    text = f"{counted}: {', '.join(names)}. What to do: {advice} at the lines of {'them' if len(names) > 1 else 'it'}."
+    yield from textwrap.wrap(text, _WIDTH, break_on_hyphens=False)
 
 
 def snippet(changes: Tree) -> str:
@@ -55,40 +106,78 @@ def _flow(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _call(seen: Evidence, call: CallFindings) -> Iterator[str]:
-    name = f"{call.call}{'' if seen.call.enabled else ' (not enabled)'}"
-    if seen.reply.outcome == "skipped":
-        yield from entry(name, "not asked: fetch: request sends a POST, and explore only reads")
+# ── one call ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _call(result: CallResult, now: int) -> Iterator[str]:
+    name, reading = f"{result.call.id}{'' if result.call.enabled else ' (not enabled)'}", result.reading
+    if reading.outcome == "skipped":
+        text = "not asked: fetch: request sends a POST, and explore only reads. `status` tells how the bridge reads it"
+        yield from entry(name, text)
         return
-    if seen.reply.outcome != "ok":
-        yield from entry(name, f"NOT REACHED: {seen.reply.error}. {_advice(seen)}")
-        return
-    yield from entry(name, _came(seen, call))
-    if call.fields:
-        yield from entry("  fields", _fields(call))
-    if call.missing:
-        yield from entry("  missing", ", ".join(call.missing))
-    if call.unknown:
-        yield from entry("  unknown", ", ".join(call.unknown))
-    if not seen.paging.change and seen.paging.how == "":
-        yield from entry("  pages", seen.paging.text or "not tried")
+    if reading.outcome != "ok":
+        heading = "NOT REACHED" if reading.outcome != "odd" else "NOT READ"
+        other = result.evidence.reply.error
+        also = f"; {other}" if other and other not in reading.error and reading.outcome == "odd" else ""
+        yield from entry(name, f"{heading}: {reading.error}{also}. {_advice(result)}")
+    else:
+        yield from entry(name, published(result, now))
+        unknown = unknown_members(result.call, result.evidence.listed.items if result.evidence.listed else [])
+        if result.call.reads == "report":
+            unknown = [*(f"{name} (value)" for name in reading.others), *unknown]
+        if unknown:
+            yield from entry("  unknown", ", ".join(unknown))
+    for sentence in _unexpected(result):
+        yield from entry("  NOT WHOLE", sentence)
     change: Tree = {}
-    for finding in call.findings:
+    for finding in result.findings:
         yield from entry("  differs", finding.text)
         change = merge_trees(change, finding.change)
     yield from _snippet(change)
 
 
-def _came(seen: Evidence, call: CallFindings) -> str:
-    items = len(seen.listed.items) if seen.listed else 0
-    parts = [f"{items} items in {seen.listed.shape}" if seen.listed else "no list of records"]
-    if seen.reply.total is not None:
-        parts.append(f"{seen.reply.total} in all")
-    if seen.paging.how:
-        parts.append(f"pages: {seen.paging.how}")
-    if call.newest is not None and seen.reply.time is not None:
-        parts.append(f"newest sample {_minutes(seen.reply.time - call.newest)} old")
-    return ", ".join(parts)
+def _unexpected(result: CallResult) -> Iterator[str]:
+    """Why a call that was reached is not read in full, each reason with what to do."""
+    reading = result.reading
+    yield from (finding.message for finding in reading.findings)
+    yield from reading.problems
+    yield from result.notes
+    if reading.outcome == "ok" and reading.coverage is None:
+        key = f"polling.{result.call.id}"
+        yield (
+            "nothing came, so that nothing could be checked: if there should be records, look at "
+            f"{key}.path, query and window, and at the rights of the credentials; "
+            f"if there are none, set {key}.enabled: false"
+        )
+
+
+def published(result: CallResult, now: int) -> str:
+    """What the bridge would publish of a call."""
+    reading = result.reading
+    text = _samples(result, now) if result.call.reads == "report" else _records(result.call.id, reading)
+    shape = result.evidence.listed.shape if result.evidence.listed else ""
+    parts = [text, *([f"in {shape}"] if shape not in ("", "a bare list") else [])]
+    if reading.for_some:
+        parts.append("asked for the first few ids alone")
+    return "; ".join(parts)
+
+
+def _records(id: str, reading: CallReading) -> str:
+    counted = [f"{reading.fields.get(field, 0)} with {words}" for field, words in _SHOWN.get(id, ())]
+    everywhere = sum(count == len(reading.records) for count in reading.fields.values())
+    rest = f"; {everywhere} fields in all, {len(reading.fields) - everywhere} in some" if reading.records else ""
+    return ", ".join([f"{len(reading.records)} {_NOUNS.get(id, 'records')}", *counted]) + rest
+
+
+def _samples(result: CallResult, now: int) -> str:
+    reading, kind = result.reading, matched_kind(result.call) or "terminal"
+    text = f"{reading.samples} samples for {len(reading.ids)} {kind}s"
+    fields = [f"{name} {count}" if count < reading.samples else name for name, count in sorted(reading.fields.items())]
+    if fields:
+        text += f" ({', '.join(fields)})"
+    if reading.newest is not None:
+        text += f", newest {_minutes(now - reading.newest)} old"
+    return text
 
 
 def _minutes(milliseconds: int) -> str:
@@ -96,29 +185,27 @@ def _minutes(milliseconds: int) -> str:
     return f"{minutes} min" if minutes < 180 else f"{minutes / 60:.1f} h"
 
 
-def _fields(call: CallFindings) -> str:
-    """The fields that all records have as a number, the others one by one."""
-    everywhere = [name for name, count in call.fields.items() if count == call.records]
-    some = [f"{name} {count}" for name, count in call.fields.items() if count < call.records]
-    text = f"{len(everywhere)} in all {call.records} {'samples' if call.newest else 'records'}"
-    return text + (f"; in some: {', '.join(some)}" if some else "")
-
-
-def _advice(seen: Evidence) -> str:
-    key = f"polling.{seen.call.id}"
-    match seen.reply.outcome:
+def _advice(result: CallResult) -> str:
+    key = f"polling.{result.call.id}"
+    match result.reading.outcome:
         case "refused":
             return "The credentials are good, but not for this API: ask OneWeb for a contract, or set enabled: false"
         case "unknown":
-            return f"Is {key}.path ({seen.call.path}) right for this API? Also api.base_url and {key}.for_each"
+            return (
+                f"Is {key}.path ({result.call.path}) right for this API? Other paths were tried without success; "
+                f"see also api.base_url and {key}.for_each"
+            )
         case "rejected":
-            return f"Are {key}.query and {key}.window right? A report may need {key}.for_each or fetch: request"
+            return (
+                f"Are {key}.query, {key}.page and {key}.window right? Others were tried without success; a report may "
+                f"need {key}.for_each or fetch: request"
+            )
         case "away":
             return "Try again; if it stays so, check api.base_url, api.proxy and api.timeout"
         case "busy":
             return "Try again when the pause is over, and set api.rate_limit.max_requests_per_hour"
         case _:
-            return f"Check {key}.path and api.proxy: something else than the API may have answered"
+            return f"Check {key}.path, records, key and page, and api.proxy: something else may have answered"
 
 
 def entry(name: str, text: str) -> Iterator[str]:

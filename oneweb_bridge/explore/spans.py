@@ -1,12 +1,13 @@
-"""Finds the time parameters of a report: which to try, and what the answers mean. Pure."""
+"""Finds the time parameters of a report: which to try, in which form, and what the answers mean. Pure."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, TimeWindow
-from oneweb_bridge.explore.evidence import Reply, Span, find_list
+from oneweb_bridge.explore.evidence import Reply, find_list
 from oneweb_bridge.polling.time_windows import format_time
 
 _NAMES = (
@@ -14,8 +15,9 @@ _NAMES = (
     ("startTime", "endTime"),
     ("start", "end"),
     ("startDate", "endDate"),
+    ("fromDate", "toDate"),
 )
-_FORMATS = ("rfc3339", "epoch_ms", "epoch_s")
+_FORMATS = ("rfc3339_s", "epoch_ms", "epoch_s", "date", "rfc3339_offset", "without_zone")
 HOUR = 3_600_000
 
 
@@ -26,27 +28,69 @@ class WindowAttempt(msgspec.Struct, frozen=True):
     change: dict[str, Any]
 
 
-def attempts(call: Call, now: int, before: Span | None) -> Iterator[WindowAttempt]:
-    """The configured parameters, then others; alone what worked for a report before, where one did. Times in ms."""
+def attempts(call: Call, now: int, hint: dict[str, Any] | None) -> Iterator[WindowAttempt]:
+    """The configured parameters, those that worked for another report, then others. Times in ms."""
     window = call.window or TimeWindow()
     begin = now - round(2000 * call.lateness) - 3 * HOUR
-    if before is not None:
-        if before.works is not False:
-            yield _try(window, before.change, begin, now)
-        return
+    if hint is not None:
+        yield _attempt(window, hint, begin, now)
     for start, end in ((window.start_param, window.end_param), *_NAMES):
-        for format_ in _FORMATS:
+        for format_ in ("rfc3339", "epoch_ms", "epoch_s"):
             change = {"start_param": start, "end_param": end, "format": format_}
-            changed = {name: value for name, value in change.items() if getattr(window, name) != value}
-            yield _try(window, changed, begin, now)
+            yield _attempt(window, _different(window, change), begin, now)
 
 
-def _try(window: TimeWindow, change: dict[str, Any], begin: int, end: int) -> WindowAttempt:
+def _attempt(window: TimeWindow, change: dict[str, Any], begin: int, end: int) -> WindowAttempt:
     settings = msgspec.structs.asdict(window) | change
-    names = (settings["start_param"], settings["end_param"])
-    return WindowAttempt(
-        {name: format_time(settings["format"], ts) for name, ts in zip(names, (begin, end), strict=True)}, change
-    )
+    first = format_time(settings["format"], begin)
+    last = format_time(settings["format"], end, is_end=True)
+    return WindowAttempt({settings["start_param"]: first, settings["end_param"]: last}, change)
+
+
+def _different(window: TimeWindow, change: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in change.items() if getattr(window, name) != value}
+
+
+def changes_after_refusal(call: Call, text: str, hint: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """Changes of `window` to try where time parameters, or their absence, were refused with this text.
+
+    What the text names comes first: parameters, a format, a shorter span.
+    """
+    window, shorter = call.window or TimeWindow(), {"length": "1h"}
+    if hint:
+        yield hint
+        yield {**hint, "required": True}
+    names = [*_named_parameters(text), (window.start_param, window.end_param)]
+    formats = sorted(_FORMATS, key=lambda format_: not re.search(_HINTS[format_], text, re.IGNORECASE))
+    for start, end in dict.fromkeys(names):
+        base = _different(window, {"start_param": start, "end_param": end})
+        yield {**base, "required": True}
+        yield {**base, "required": True, **shorter}
+        for format_ in formats:
+            yield {**base, "format": format_}
+            yield {**base, "format": format_, "required": True}
+    for start, end in _NAMES:
+        base = _different(window, {"start_param": start, "end_param": end})
+        for format_ in ("rfc3339", *formats[:2]):
+            yield {**base, **_different(window, {"format": format_}), "required": True}
+
+
+_HINTS = {
+    "rfc3339_s": r"HH:mm:ss'?Z|ISO|RFC|fraction",
+    "epoch_ms": r"milli|epoch",
+    "epoch_s": r"seconds|unix|epoch",
+    "date": r"yyyy-MM-dd(?!.?T)|\bdate\b",
+    "rfc3339_offset": r"offset|zone|\+00",
+    "without_zone": r"local|without",
+}
+
+
+def _named_parameters(text: str) -> list[tuple[str, str]]:
+    """Pairs of parameters that a refusal names: one that begins and one that ends."""
+    words = re.findall(r"[A-Za-z_][A-Za-z_.]{1,30}", text)
+    starts = [word for word in words if re.match(r"(from|start|begin|since)", word, re.IGNORECASE)]
+    ends = [word for word in words if re.match(r"(to$|to[A-Z_]|end|until)", word)]
+    return [(starts[0], ends[0])] if starts and ends else []
 
 
 def judge_window(plain: Reply, windowed: Reply) -> Literal["works", "unheard", "rejected", "refused"]:

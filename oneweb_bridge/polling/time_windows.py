@@ -73,12 +73,23 @@ def window_params(call: Call, window: WindowBounds) -> dict[str, str]:
         return {}
     params = {call.window.start_param: format_time(call.window.format, start)}
     if end is not None:
-        params[call.window.end_param] = format_time(call.window.format, end)
+        params[call.window.end_param] = format_time(call.window.format, end, is_end=True)
     return params
 
 
-def format_time(format_: str, ts: int) -> str:
-    """A time as the API wants it: `rfc3339`, `epoch_ms`, or seconds."""
-    if format_ == "rfc3339":
-        return rfc3339(ts)
-    return str(ts if format_ == "epoch_ms" else ts // 1000)
+def format_time(format_: str, ts: int, *, is_end: bool = False) -> str:
+    """A time as the API wants it, in UTC. The end of a window in dates is the day after, so that today is in it."""
+    match format_:
+        case "epoch_ms":
+            return str(ts)
+        case "epoch_s":
+            return str(ts // 1000)
+        case "rfc3339_s":
+            return rfc3339(ts)[:19] + "Z"
+        case "rfc3339_offset":
+            return rfc3339(ts)[:19] + "+00:00"
+        case "without_zone":
+            return rfc3339(ts)[:19]
+        case "date":
+            return rfc3339(ts + DAY if is_end else ts)[:10]
+    return rfc3339(ts)
