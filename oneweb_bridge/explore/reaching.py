@@ -179,12 +179,12 @@ class CallReacher:
         for attempt in spans.attempts(call, self._api.now(), self._window_hint):
             if tuple(attempt.params) in ignored:
                 continue
-            heard = spans.judge_window(plain, await self.ask(call, {**call.query, **attempt.params}))
-            if heard == "unheard":
+            effect = spans.judge_window(plain, await self.ask(call, {**call.query, **attempt.params}))
+            if effect == "unheard":
                 ignored.add(tuple(attempt.params))
-            if heard == "refused":
+            if effect == "refused":
                 return
-            if heard == "works":
+            if effect == "works":
                 change = {"window": attempt.change}
                 if not attempt.change or await self._accept(id, result, change, "other time parameters"):
                     self._window_hint = attempt.change
