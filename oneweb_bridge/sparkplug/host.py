@@ -1,0 +1,75 @@
+"""What a primary host's STATE messages mean, and when a rebirth that a host asks for is due. Pure.
+
+Source: Sparkplug 3.0.0, chapters 5.4, 5.9 and 6.4.27 (STATE).
+"""
+
+from typing import Literal
+
+import msgspec
+
+from oneweb_bridge.sparkplug.edge_node import NAMESPACE
+
+Change = Literal["nothing", "online", "offline"]
+
+
+def state_topic(host_id: str) -> str:
+    """Where a host says whether it is there, retained."""
+    return f"{NAMESPACE}/STATE/{host_id}"
+
+
+class _State(msgspec.Struct, frozen=True):
+    online: bool
+    timestamp: int
+
+
+class HostState(msgspec.Struct, frozen=True):
+    """Whether the primary host is there. `timestamp` is that of the newest STATE that was believed, in its own ms."""
+
+    online: bool = False
+    timestamp: int = -1
+
+    def after(self, payload: bytes) -> tuple["HostState", Change]:
+        """The state after a STATE message, and what it changes.
+
+        What is older than the last believed message, not JSON, or of another form (such as 2.2's text) changes
+        nothing.
+        """
+        try:
+            heard = msgspec.json.decode(payload, type=_State)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self, "nothing"
+        if heard.timestamp < self.timestamp or (heard.online and self.online):
+            return self, "nothing"
+        changed = heard.online != self.online
+        return HostState(heard.online, heard.timestamp), ("nothing" if not changed else _change_to(heard.online))
+
+
+def _change_to(online: bool) -> Change:
+    return "online" if online else "offline"
+
+
+MIN_REBIRTH_INTERVAL_S = 5.0
+"""Seconds after a birth within which requests are answered together, at their end."""
+MAX_REBIRTH_DELAY_S = 1.0
+
+
+class Rebirths(msgspec.Struct, frozen=True):
+    """When the node was born last, and when it must be born again (None: nobody asks). Monotonic seconds."""
+
+    born_at: float
+    due: float | None = None
+
+    def request(self, now: float) -> "Rebirths":
+        """After one more request. Requests while one waits change nothing."""
+        if self.due is not None:
+            return self
+        return msgspec.structs.replace(self, due=max(now, self.born_at + MIN_REBIRTH_INTERVAL_S))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a request waits for its rebirth; then no data may be sent."""
+        return self.due is not None
+
+    def is_due(self, now: float) -> bool:
+        """Whether the births have to be sent now."""
+        return self.due is not None and now >= self.due
