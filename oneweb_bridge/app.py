@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -25,8 +25,9 @@ from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.homeassistant.announcer import Announcer
+from oneweb_bridge.model.command import CommandMessage
 from oneweb_bridge.model.records import Alert, Message
-from oneweb_bridge.model.status import Cost, Info, JournalState
+from oneweb_bridge.model.status import Cost, Info, JournalState, Response, Result
 from oneweb_bridge.mqtt.context import PublisherCallbacks
 from oneweb_bridge.mqtt.publisher import Publisher
 from oneweb_bridge.mqtt.topics import TopicTree
@@ -42,6 +43,9 @@ from oneweb_bridge.web.command_routes import CommandQueue
 from oneweb_bridge.web.console import Console
 from oneweb_bridge.web.data import Sources
 from oneweb_bridge.web.server import serve_http
+
+if TYPE_CHECKING:
+    from oneweb_bridge.sparkplug.outlet import Outlet
 
 _log = logging.getLogger("oneweb_bridge.app")
 OUTPUT = "mqtt"
@@ -91,14 +95,16 @@ async def run(
 
     `on_console` hears the address of the console as soon as it answers there.
     """
+    inbox = Inbox()
     async with (
         open_bridge(config, clock, masks) as parts,
         journal.open_journal(parts.path, OUTPUT, clock=clock) as rows,
         announcements.open_devices(parts.path, parts.store.steady.now) as devices,
         open_trends_folder(parts) as folder,
         query_thread.open_query_thread(parts.path) as queries,
+        _open_sparkplug(parts, inbox, clock) as outlet,
     ):
-        inbox, info = Inbox(), partial(_info, parts, rows)
+        info = partial(_info, parts, rows)
         announcer = Announcer(devices, parts.tree, config)
         callbacks = _publisher_callbacks(parts, inbox, announcer, info, on_sent)
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, callbacks)
@@ -124,7 +130,9 @@ async def run(
             group.create_task(executor.run(), name="commands")
             group.create_task(announcer.run(publisher), name="discovery")
             group.create_task(folder.run(), name="trends")
-            group.create_task(keep_house(parts, (OUTPUT,), folder.fold_through), name="housekeeping")
+            group.create_task(keep_house(parts, partial(_outputs, outlet), folder.fold_through), name="housekeeping")
+            if outlet is not None:
+                group.create_task(outlet.run(), name="sparkplug")
             group.create_task(live.run(), name="live")
             group.create_task(systemd.keep_watchdog(health_watch.alive), name="watchdog")
             if reloads is not None:
@@ -231,7 +239,9 @@ async def _reload_loop(
     while True:
         config = await reloads.get()
         if _identity(config) != _identity(parts.config):
-            _log.warning("instance, state.path, trends.path and mqtt.base_topic take effect with a restart only")
+            _log.warning(
+                "instance, state.path, trends.path, mqtt.base_topic and sparkplug take effect with a restart only"
+            )
             config = _keep_identity(config, parts.config)
         new_api_settings = config.api != parts.config.api
         new_prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
@@ -247,19 +257,20 @@ async def _reload_loop(
         _log.info("the configuration was read again")
 
 
-def _identity(config: Config) -> tuple[str | None, ...]:
+def _identity(config: Config) -> tuple[object, ...]:
     """The keys that need a restart."""
-    return config.instance, config.state.path, config.trends.path, config.mqtt.base_topic
+    return config.instance, config.state.path, config.trends.path, config.mqtt.base_topic, config.sparkplug
 
 
 def _keep_identity(config: Config, running: Config) -> Config:
-    """The new configuration under the name, files and base topic that the bridge was started with."""
+    """The new configuration under the name, files, base topic and Sparkplug that the bridge was started with."""
     return replace(
         config,
         instance=running.instance,
         state=replace(config.state, path=running.state.path),
         trends=replace(config.trends, path=running.trends.path),
         mqtt=replace(config.mqtt, base_topic=running.mqtt.base_topic),
+        sparkplug=running.sparkplug,
     )
 
 
@@ -268,7 +279,47 @@ def open_trends_folder(parts: BridgeParts) -> contextlib.AbstractAsyncContextMan
     return open_folder(lambda: parts.config, parts.poller.alert, Clocks(parts.api.now, parts.store.steady.now))
 
 
-async def keep_house(parts: BridgeParts, outputs: tuple[str, ...], fold: housekeeping.Fold) -> None:
+@contextlib.asynccontextmanager
+async def _open_sparkplug(parts: BridgeParts, inbox: Inbox, clock: Clock) -> AsyncIterator["Outlet | None"]:
+    """The Sparkplug outlet; None where it is not enabled. Raises StoreError."""
+    if not parts.config.sparkplug.enabled:
+        yield None
+        return
+    # Its library is installed only where it is used.
+    from oneweb_bridge.sparkplug.outlet import open_outlet  # noqa: PLC0415
+    from oneweb_bridge.sparkplug.shared import EdgeCallbacks  # noqa: PLC0415
+
+    callbacks = EdgeCallbacks(
+        config=lambda: parts.config,
+        alert=partial(_alert, parts),
+        submit=partial(_submit, parts.tree.base, inbox),
+        is_api_connected=lambda: parts.poller.api_state.state == "ok",
+        poll_successes=lambda: {call: runtime.progress.succeeded for call, runtime in parts.poller.calls.items()},
+    )
+    async with open_outlet(parts.path, parts.store.growth, callbacks, clock, __version__) as outlet:
+        yield outlet
+
+
+def _submit(base: str, inbox: Inbox, address: str, payload: bytes, on_result: Callable[[Result], None]) -> str | None:
+    """Queues a command of Sparkplug, as if it had come on the topic of a call. Returns why it could not."""
+
+    def answer(result: Result | Response) -> None:
+        if isinstance(result, Result):
+            on_result(result)
+
+    message = CommandMessage(f"{base}/bridge/polling/{address}", payload, False, answer, source="sparkplug")
+    if not inbox.has_room(message):
+        return "too many commands wait: try again"
+    inbox.put(message)
+    return None
+
+
+def _outputs(outlet: "Outlet | None") -> tuple[str, ...]:
+    """The readers of the journal for which rows are kept."""
+    return (OUTPUT,) if outlet is None else (OUTPUT, *outlet.outputs())
+
+
+async def keep_house(parts: BridgeParts, outputs: Callable[[], tuple[str, ...]], fold: housekeeping.Fold) -> None:
     await housekeeping.housekeeping_loop(
         parts.path,
         lambda: parts.config.state,

@@ -105,7 +105,10 @@ def made_old(path: Path) -> None:
         db.executescript(
             "DROP INDEX newest_id; DROP INDEX journal_events; DROP TABLE lane; DROP TABLE owed; DROP TABLE usage_days;"
         )
-        db.executescript("DROP TABLE answer_shape; DROP TABLE unmatched;")
+        db.executescript(
+            "DROP TABLE answer_shape; DROP TABLE unmatched;"
+            "DROP TABLE edge_node; DROP TABLE edge_device; ALTER TABLE record DROP COLUMN event_at;"
+        )
         db.executescript(
             """DROP TABLE poll_request; DROP TABLE discovery;
             DROP INDEX record_settled; DROP INDEX record_name; DROP INDEX record_bucket;

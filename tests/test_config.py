@@ -42,12 +42,13 @@ def field(config: Config, call: str, name: str) -> Field:
 def key_paths(struct: type, above: str = "") -> Iterator[str]:
     """Every key that the file may have, with `<call>` for the name of a call."""
     for name, annotated in key_types(struct).items():
-        kind = without_none(annotated)[0]
+        kind, may_be_null = without_none(annotated)
         key = f"{above}{name}.<call>" if name == "polling" else f"{above}{name}"
         if get_origin(kind) is dict:
             kind = get_args(kind)[1]
         yield key
-        if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        # What is null by default is a block like another one.
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and not (may_be_null and name == "mqtt"):
             yield from key_paths(kind, f"{key}.")
 
 

@@ -174,7 +174,7 @@ async def test_journal_is_trimmed_again_soon_where_the_disk_was_full(
             await housekeeping.housekeeping_loop(
                 tmp_path / "bridge.db",
                 lambda: parse("", {}).state,
-                ("mqtt",),
+                lambda: ("mqtt",),
                 alert,
                 now=lambda: 0,
                 classes=lambda _: (),

@@ -12,7 +12,7 @@ from oneweb_bridge.api.errors import ApiError, Unauthorized
 from oneweb_bridge.cli.console_address import look_for_console
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import require_credentials
+from oneweb_bridge.config.read import require_credentials, require_sparkplug
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
@@ -32,6 +32,8 @@ async def check(config: Config, write: Callable[[str], None], masks: Masks | Non
     """
     write("ok      configuration: valid")
     results = [await _check_api(config, masks), await _check_broker(config)]
+    if config.sparkplug.enabled:
+        results.append(await _check_sparkplug(config))
     for is_good, line in results:
         write(f"{'ok    ' if is_good else 'FAILED'}  {line}")
     console = await asyncio.to_thread(look_for_console, config)
@@ -78,6 +80,22 @@ async def _check_broker(config: Config) -> tuple[bool, str]:
             f"broker: {where}: {describe_connection_error(error)}. Check mqtt.host, port, tls, username and password",
         )
     return True, f"broker: {where} takes and delivers messages below {config.mqtt.base_topic}"
+
+
+async def _check_sparkplug(config: Config) -> tuple[bool, str]:
+    """Whether the library is there, and the broker lets this user hear what hosts write."""
+    settings, mqtt = config.sparkplug, config.sparkplug.mqtt or config.mqtt
+    where, commands = f"{mqtt.host}:{mqtt.port}", f"spBv1.0/{settings.group_id}/NCMD/{settings.edge_node_id}"
+    try:
+        require_sparkplug(config)
+        async with MqttConnection(mqtt, "oneweb-bridge-check-sparkplug") as link:
+            await link.subscribe_to(commands)
+    except ConfigError as error:
+        return False, str(error)
+    except (aiomqtt.MqttError, OSError) as error:
+        key = "mqtt" if settings.mqtt is None else "sparkplug.mqtt"
+        return False, f"sparkplug: {where}: {describe_connection_error(error)}. Check {key} and the access rules"
+    return True, f"sparkplug: {where} lets Edge Node {settings.edge_node_id} of group {settings.group_id} connect"
 
 
 async def _identity(config: Config) -> Identity:

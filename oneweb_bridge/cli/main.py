@@ -22,7 +22,7 @@ from oneweb_bridge.cli import exploring, logs
 from oneweb_bridge.cli.progress import show_percent
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks, secrets_of
-from oneweb_bridge.config.read import load, require_credentials
+from oneweb_bridge.config.read import load, require_credentials, require_sparkplug
 from oneweb_bridge.config.schema import Config, Log
 from oneweb_bridge.config.units import parse_duration
 from oneweb_bridge.config.write import dump_yaml, yaml_text
@@ -269,6 +269,7 @@ def _run(options: argparse.Namespace) -> int:
     masks = Masks()
     config = _load_config(options, masks)
     require_credentials(config)
+    require_sparkplug(config)
     reloads: asyncio.Queue[Config] = asyncio.Queue()
 
     def reload() -> None:

@@ -7,6 +7,7 @@ zeros, and a value from the environment is never read as YAML. Whatever is wrong
 one sentence that names file, key and what was expected, and never a secret.
 """
 
+import importlib.util
 from collections.abc import Mapping as Table
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,22 @@ def require_credentials(config: Config) -> None:
                 f"api.{key} is empty: set {variable} in the environment, or api.{key} or api.{key}_file in "
                 "the configuration, to what the application in the OneWeb developer portal shows"
             )
+
+
+def require_sparkplug(config: Config) -> None:
+    """Raises ConfigError when Sparkplug is enabled and its library is not installed."""
+    if config.sparkplug.enabled and not _has_protobuf():
+        raise ConfigError(
+            "sparkplug.enabled: the library for it is not installed: "
+            'pip install "oneweb-bridge[sparkplug]", or set sparkplug.enabled: false'
+        )
+
+
+def _has_protobuf() -> bool:
+    try:
+        return importlib.util.find_spec("google.protobuf") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 class _Loader(yaml.SafeLoader):

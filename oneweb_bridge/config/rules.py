@@ -6,7 +6,7 @@ import zoneinfo
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from oneweb_bridge.config.schema import Config, Console
+from oneweb_bridge.config.schema import Config, Console, Mqtt, Sparkplug
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.fields import RESERVED_MEMBERS
@@ -18,7 +18,8 @@ def rule_violations(config: Config) -> Iterator[tuple[str, str]]:
     """Key and reason of each rule that the configuration breaks."""
     yield from _bad_urls(config)
     yield from _bad_auth(config)
-    yield from _bad_mqtt(config)
+    yield from _bad_mqtt("mqtt", config.mqtt)
+    yield from _bad_sparkplug(config.sparkplug)
     yield from _bad_topics(config)
     yield from _bad_mapping(config)
     yield from _bad_trends(config)
@@ -130,28 +131,33 @@ def _bad_auth(config: Config) -> Iterator[tuple[str, str]]:
             yield f"api.{key}", "expected a text without line ends and control characters"
 
 
-def _bad_mqtt(config: Config) -> Iterator[tuple[str, str]]:
-    mqtt = config.mqtt
-    yield from _bad_host(mqtt.host)
-    for key in ("username", "password"):
-        if not (getattr(mqtt, key) or "").isprintable():
-            yield f"mqtt.{key}", "expected a text without line ends and control characters"
+def _bad_mqtt(key: str, mqtt: Mqtt) -> Iterator[tuple[str, str]]:
+    yield from _bad_host(key, mqtt.host)
+    for name in ("username", "password"):
+        if not (getattr(mqtt, name) or "").isprintable():
+            yield f"{key}.{name}", "expected a text without line ends and control characters"
     if mqtt.password and not mqtt.tls.enabled and not mqtt.allow_plain_password and not _is_loopback(mqtt.host):
-        remedy = "set mqtt.tls.enabled: true, or mqtt.allow_plain_password: true"
-        yield "mqtt.password", f"would go to {mqtt.host} unencrypted; {remedy}"
+        remedy = f"set {key}.tls.enabled: true, or {key}.allow_plain_password: true"
+        yield f"{key}.password", f"would go to {mqtt.host} unencrypted; {remedy}"
     if mqtt.password and not mqtt.username and mqtt.protocol == "3.1.1":
-        yield "mqtt.username", "expected a name, because MQTT 3.1.1 has no password without one"
+        yield f"{key}.username", "expected a name, because MQTT 3.1.1 has no password without one"
     if mqtt.tls.key_file and not mqtt.tls.cert_file:
-        yield "mqtt.tls.cert_file", "expected a file name, because mqtt.tls.key_file is set"
+        yield f"{key}.tls.cert_file", f"expected a file name, because {key}.tls.key_file is set"
 
 
-def _bad_host(host: str) -> Iterator[tuple[str, str]]:
+def _bad_sparkplug(settings: Sparkplug) -> Iterator[tuple[str, str]]:
+    if settings.mqtt is not None:
+        yield from _bad_mqtt("sparkplug.mqtt", settings.mqtt)
+
+
+def _bad_host(key: str, host: str) -> Iterator[tuple[str, str]]:
     """Refuses a host with a port behind it; an IPv6 address only looks like one."""
     name, _, port = host.rpartition(":")
     if port.isdecimal() and name and (":" not in name or name.endswith("]")):
-        yield "mqtt.host", f"expected a host name or an address without a port, got '{host}'; set mqtt.port: {port}"
+        remedy = f"set {key}.port: {port}"
+        yield f"{key}.host", f"expected a host name or an address without a port, got '{host}'; {remedy}"
     elif ":" in host and not _is_ipv6(host):
-        yield "mqtt.host", f"expected a host name or an address, got '{host}'"
+        yield f"{key}.host", f"expected a host name or an address, got '{host}'"
 
 
 def _is_ipv6(host: str) -> bool:

@@ -311,6 +311,30 @@ class ForecastSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     overage_currency: Currency | None = None
 
 
+SparkplugId = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9._ -]{1,64}\Z", description="1 to 64 letters, digits, spaces, '-', '_' or '.'")
+]
+HostId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9.$%@!_^*-]{1,64}\Z",
+        description="1 to 64 letters, digits or characters of . $ % @ ! - _ ^ *",
+    ),
+]
+DevicesPerNode = Annotated[int, Meta(ge=1, le=2000, description="a whole number from 1 to 2000")]
+
+
+class Sparkplug(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The fleet as Sparkplug B Edge Nodes and Devices. Without `mqtt` over the same broker."""
+
+    enabled: Flag = False
+    group_id: SparkplugId = "OneWeb"
+    edge_node_id: SparkplugId = "oneweb-bridge"
+    devices_per_edge_node: DevicesPerNode = 500
+    primary_host_id: HostId | None = None
+    mqtt: Mqtt | None = None
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and in which form."""
 
@@ -336,6 +360,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     http: Http = Http()
     console: Console = Console()
     forecast: ForecastSettings = ForecastSettings()
+    sparkplug: Sparkplug = Sparkplug()
     log: Log = Log()
 
 

@@ -69,7 +69,7 @@ async def run_without_broker(config: Config, write: Callable[[Message], None]) -
         group.create_task(parts.poller.run(), name="poller")
         group.create_task(console.drain(rows, parts.tree, parts.store.growth, write), name="console")
         group.create_task(folder.run(), name="trends")
-        group.create_task(app.keep_house(parts, (console.OUTPUT,), folder.fold_through), name="housekeeping")
+        group.create_task(app.keep_house(parts, lambda: (console.OUTPUT,), folder.fold_through), name="housekeeping")
 
 
 async def _change_fleet_loop(fake: simulator.Simulator) -> None:

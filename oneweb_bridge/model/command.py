@@ -11,7 +11,7 @@ Answer = Callable[[Result | Response], None]
 """Sends an answer to where the command came from; does nothing where that is gone."""
 
 
-CommandSource = Literal["mqtt", "console"]
+CommandSource = Literal["mqtt", "console", "sparkplug"]
 """Where a command comes from; it is stored with the settings that it makes."""
 
 

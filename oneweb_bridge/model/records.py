@@ -80,7 +80,7 @@ class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One MQTT message, QoS 1. `topic` is complete; an empty payload on a retained topic clears it.
 
-    `correlation` is that of the request which this message answers.
+    `correlation` is that of the request which this message answers. Bytes that are no text have no content type.
     """
 
     topic: str

@@ -44,6 +44,8 @@ CONNECT_TIMEOUT_S = 2.0
 MAX_BESIDE_PAYLOAD = 200_000
 """Bytes of a message beside its payload: a topic, a response topic and correlation data may have 65535 each."""
 
+DISCONNECT_WITH_WILL = 0x04
+"""With this reason the broker publishes the will though the client disconnects. Source: MQTT 5, 3.14.2.1."""
 SESSION_TAKEN_OVER = 0x8E
 """Why a broker ends a connection when another client comes with the same client id. Source: MQTT 5, 3.14.2.1."""
 
@@ -134,7 +136,7 @@ class MqttConnection(aiomqtt.Client):
         self._io.on_puback, self._on_received = on_puback, on_message
 
     def _will(self, will: Message) -> aiomqtt.Will:
-        properties = self.properties(will.content_type)
+        properties = self.properties(will.content_type) if will.content_type else None
         return aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
 
     async def __aenter__(self) -> Self:
@@ -212,11 +214,33 @@ class MqttConnection(aiomqtt.Client):
         self._io.send(packet_id, packets.encode_publish(packet_id, message, self._packed_properties(message)))
         return packet_id
 
+    def send_unconfirmed(self, topic: str, payload: bytes) -> None:
+        """Sends bytes with QoS 0, not retained: nobody says whether they came. Raises MqttError, and ValueError."""
+        if self._client._sock is None:
+            raise aiomqtt.MqttCodeError(MQTTErrorCode.MQTT_ERR_NO_CONN, "Could not publish message")
+        properties = b"\0" if self.is_mqtt5 else b""
+        self._io.write_packet(packets.encode_unconfirmed_publish(topic, payload, properties))
+
+    @property
+    def has_sent_connect(self) -> bool:
+        """Whether CONNECT was sent, so that the broker may know of the will."""
+        return self._io.has_written
+
+    async def disconnect_with_will(self) -> None:
+        """Disconnects. On MQTT 5 the broker publishes the will then, on 3.1.1 it drops it. Source: MQTT 5, 3.14.2.1."""
+        if self._disconnected.done():
+            return
+        if self.is_mqtt5:
+            self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=DISCONNECT_WITH_WILL))
+        else:
+            self._client.disconnect()
+        await asyncio.wait({self._disconnected}, timeout=CONNECT_TIMEOUT_S)
+
     def _packed_properties(self, message: Message) -> bytes:
         """An empty message, which clears a topic, has none: it is no JSON, and Node-RED would refuse it as such."""
         if not self.is_mqtt5:
             return b""
-        properties = self.properties(message.content_type) if message.payload else None
+        properties = self.properties(message.content_type) if message.payload and message.content_type else None
         if properties is None:
             return b"\0"
         if message.correlation is not None:

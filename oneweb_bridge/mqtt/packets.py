@@ -1,4 +1,4 @@
-"""The two MQTT packets that the connection writes and reads itself: PUBLISH with QoS 1, and its PUBACK. Pure.
+"""The MQTT packets that the connection writes and reads itself: PUBLISH with QoS 0 and 1, and PUBACK. Pure.
 
 All lengths of MQTT that are not fixed are variable byte integers: seven bits a byte, the lowest first.
 `encode_length` and `decode_length` are the only places that know it. Source: MQTT 5, 1.5.5.
@@ -67,6 +67,16 @@ def encode_publish(packet_id: int, message: Message, properties: bytes) -> bytes
     start = bytes((PUBLISH | 0x02 | message.retain,)) + encode_length(size)
     numbers = len(topic).to_bytes(2, "big"), packet_id.to_bytes(2, "big")
     return b"".join((start, numbers[0], topic, numbers[1], properties, message.payload))
+
+
+def encode_unconfirmed_publish(topic: str, payload: bytes, properties: bytes) -> bytes:
+    """A PUBLISH with QoS 0, which nobody answers, not retained. Raises ValueError for one that cannot be."""
+    encoded = topic.encode()
+    size = 2 + len(encoded) + len(properties) + len(payload)
+    if len(encoded) > MAX_TOPIC_BYTES or size > MAX_REMAINING_LENGTH:
+        raise ValueError(f"{len(payload)} bytes on a topic of {len(encoded)} are more than MQTT has room for")
+    start = bytes((PUBLISH,)) + encode_length(size)
+    return b"".join((start, len(encoded).to_bytes(2, "big"), encoded, properties, payload))
 
 
 def find_packet_end(buffer: bytes, at: int) -> tuple[int, int] | None:

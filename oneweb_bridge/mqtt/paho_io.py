@@ -35,6 +35,8 @@ class PahoIo:
         self._loop = loop
         self._on_lost = on_lost
         self._on_broken = on_broken
+        self.has_written = False
+        """Whether anything was sent, of which CONNECT is the first."""
         self._sent: set[int] = set()
         self._outgoing: list[bytes] = []
         self._read, self._at = b"", 0
@@ -42,10 +44,14 @@ class PahoIo:
 
     def send(self, packet_id: int, packet: bytes) -> None:
         """Sends a PUBLISH; `on_puback` is given its answer. It leaves before the event loop goes on."""
+        self.write_packet(packet)
+        self._sent.add(packet_id)
+
+    def write_packet(self, packet: bytes) -> None:
+        """Sends a packet that has no answer. It leaves before the event loop goes on."""
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing.append(packet)
-        self._sent.add(packet_id)
 
     def _replace_paho_methods(self) -> None:
         """Replaces four private methods of paho: `_handle_pubackcomp`, `_sock_recv`, `_sock_send`, `loop_read`."""
@@ -83,6 +89,7 @@ class PahoIo:
 
     def _send(self, buf: bytes | bytearray) -> int:
         """Writes to the connection. The first write may be in the thread of paho's `connect`."""
+        self.has_written = True
         try:
             return self._paho_send(buf)
         except BlockingIOError:

@@ -35,13 +35,13 @@ class HostState(msgspec.Struct, frozen=True):
         nothing.
         """
         try:
-            heard = msgspec.json.decode(payload, type=_State)
+            message = msgspec.json.decode(payload, type=_State)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self, "nothing"
-        if heard.timestamp < self.timestamp or (heard.online and self.online):
+        if message.timestamp < self.timestamp or (message.online and self.online):
             return self, "nothing"
-        changed = heard.online != self.online
-        return HostState(heard.online, heard.timestamp), ("nothing" if not changed else _change_to(heard.online))
+        changed = message.online != self.online
+        return HostState(message.online, message.timestamp), ("nothing" if not changed else _change_to(message.online))
 
 
 def _change_to(online: bool) -> Change:

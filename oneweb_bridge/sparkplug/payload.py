@@ -25,25 +25,28 @@ class Aliased(msgspec.Struct, frozen=True, gc=False):
     quality: int | None = None
 
 
-def encode_birth(metrics: Iterable[Aliased], ts: int, seq: int, texts: Mapping[str, str]) -> bytes:
-    """NBIRTH or DBIRTH: each metric with name, alias, type, value and properties. `texts` documents some by name."""
-    payload = pb.Payload(timestamp=ts, seq=seq)
+def encode_birth(metrics: Iterable[Aliased], ts: int, texts: Mapping[str, str]) -> bytes:
+    """NBIRTH or DBIRTH without its `seq`: each metric with name, alias, type, value and properties.
+
+    `texts` documents some by name.
+    """
+    payload = pb.Payload(timestamp=ts)
     for aliased in metrics:
         entry, spec = payload.metrics.add(), aliased.metric.spec
         entry.name, entry.datatype = spec.name, spec.type
-        _fill(entry, aliased)
+        _fill(entry, aliased, ts)
         _add_properties(entry, spec, aliased.quality, texts.get(spec.name, ""))
     return payload.SerializeToString()
 
 
-def encode_data(metrics: Iterable[Aliased], ts: int, seq: int) -> bytes:
-    """NDATA or DDATA: each metric by its alias alone, or by its name where it has none."""
-    payload = pb.Payload(timestamp=ts, seq=seq)
+def encode_data(metrics: Iterable[Aliased], ts: int) -> bytes:
+    """NDATA or DDATA without its `seq`: each metric by its alias alone, or by its name where it has none."""
+    payload = pb.Payload(timestamp=ts)
     for aliased in metrics:
         entry = payload.metrics.add()
         if aliased.alias is None:
             entry.name = aliased.metric.spec.name
-        _fill(entry, aliased)
+        _fill(entry, aliased, ts)
         if aliased.historical:
             entry.is_historical = True
         if aliased.quality is not None:
@@ -51,9 +54,14 @@ def encode_data(metrics: Iterable[Aliased], ts: int, seq: int) -> bytes:
     return payload.SerializeToString()
 
 
-def encode_device_death(ts: int, seq: int) -> bytes:
-    """DDEATH: no metrics."""
-    return pb.Payload(timestamp=ts, seq=seq).SerializeToString()
+def encode_device_death(ts: int) -> bytes:
+    """DDEATH without its `seq`: no metrics."""
+    return pb.Payload(timestamp=ts).SerializeToString()
+
+
+def with_seq(body: bytes, seq: int) -> bytes:
+    """A payload with its `seq`, whose field comes behind all that are used here, so that it can be given last."""
+    return body + pb.Payload(seq=seq).SerializeToString()
 
 
 def encode_node_death(bd_seq: int, ts: int | None = None) -> bytes:
@@ -68,11 +76,11 @@ def encode_node_death(bd_seq: int, ts: int | None = None) -> bytes:
     return payload.SerializeToString()
 
 
-def _fill(entry: pb.Payload.Metric, aliased: Aliased) -> None:
-    """Alias, time and value of a metric."""
+def _fill(entry: pb.Payload.Metric, aliased: Aliased, ts: int) -> None:
+    """Alias, time and value of a metric. A null has the time of the payload."""
     if aliased.alias is not None:
         entry.alias = aliased.alias
-    entry.timestamp = aliased.metric.ts
+    entry.timestamp = ts if aliased.metric.value is None else aliased.metric.ts
     _set_value(entry, aliased.metric.spec.type, aliased.metric.value)
 
 
@@ -97,13 +105,16 @@ def _add_properties(entry: pb.Payload.Metric, spec: MetricSpec, quality: int | N
     if spec.unit:
         _add_property(entry, "engUnit", MetricType.STRING, spec.unit)
     _add_property(entry, "readOnly", MetricType.BOOLEAN, not spec.writable)
+    if spec.bounds is not None:
+        for key, bound in zip(("engLow", "engHigh"), spec.bounds, strict=True):
+            _add_property(entry, key, MetricType.DOUBLE, bound)
     if text:
         _add_property(entry, "Documentation", MetricType.STRING, text)
     if quality is not None:
         _add_property(entry, "Quality", MetricType.INT32, quality)
 
 
-def _add_property(entry: pb.Payload.Metric, key: str, kind: MetricType, value: str | int | bool) -> None:
+def _add_property(entry: pb.Payload.Metric, key: str, kind: MetricType, value: str | float | bool) -> None:
     entry.properties.keys.append(key)
     added = entry.properties.values.add()
     added.type = kind
@@ -112,6 +123,8 @@ def _add_property(entry: pb.Payload.Metric, key: str, kind: MetricType, value: s
             added.string_value = str(value)
         case MetricType.BOOLEAN:
             added.boolean_value = bool(value)
+        case MetricType.DOUBLE:
+            added.double_value = float(value)
         case _:
             added.int_value = int(value)
 

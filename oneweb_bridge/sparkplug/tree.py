@@ -6,10 +6,9 @@ Source: Sparkplug 3.0.0, chapters 5 and 6; the names are those of docs/sparkplug
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from enum import IntEnum
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -36,12 +35,16 @@ MetricValue = int | float | bool | str | None
 
 
 class MetricSpec(msgspec.Struct, frozen=True, gc=False):
-    """One metric of the tree: what a birth says of it. `unit` is the property `engUnit`, empty where there is none."""
+    """One metric of the tree: what a birth says of it. `unit` is the property `engUnit`, empty where there is none.
+
+    `bounds` are the properties `engLow` and `engHigh`, where its values have a range.
+    """
 
     name: str
     type: MetricType
     unit: str = ""
     writable: bool = False
+    bounds: tuple[float, float] | None = None
 
 
 class Metric(msgspec.Struct, frozen=True, gc=False):
@@ -167,6 +170,8 @@ BUCKET_NAMES = {
 """Field of a usage bucket -> metric below `Product/<product_id>/Usage/<bucket_id>/` or `Usage/<bucket_id>/`."""
 
 ONLINE = MetricSpec("Status/Online", MetricType.BOOLEAN)
+PRESENCE = ("first_seen", "last_seen")
+"""The fields of a terminal's record that samples of its presence bring forward."""
 SITE_NAME = MetricSpec("Site/Name", MetricType.STRING)
 NOT_METRICS = frozenset(("ts", "time", "report", "corrected", "cycle_started", "replayed", "remapped"))
 """Members of payloads that are no metrics: times, and marks of the message."""
@@ -205,7 +210,16 @@ def _spec(name: str, field: Field | None) -> MetricSpec:
         return MetricSpec(name, MetricType.STRING)
     whole = field.type == "number" and field.name.endswith(INTEGER_SUFFIXES)
     kind = MetricType.INT64 if whole else _TYPES.get(field.type, MetricType.STRING)
-    return MetricSpec(name, kind, field.unit)
+    return MetricSpec(name, kind, field.unit, bounds=_BOUNDS.get(field.name))
+
+
+_BOUNDS = {
+    "longitude": (-180.0, 180.0),
+    "latitude": (-90.0, 90.0),
+    "link_availability_pct": (0.0, 100.0),
+    "packet_loss_pct": (0.0, 100.0),
+}
+"""Field -> the range of its values."""
 
 
 def _specs(names: Mapping[str, str], fields: Mapping[str, Field]) -> dict[str, MetricSpec]:
@@ -234,14 +248,16 @@ def bucket_folder(product_id: str | None, bucket_id: str) -> str:
     return f"{'' if product_id is None else product_folder(product_id)}Usage/{encode_id(bucket_id)}/"
 
 
-@cache
 def _below(folder: str, spec: MetricSpec) -> MetricSpec:
-    return msgspec.structs.replace(spec, name=folder + spec.name)
+    return msgspec.structs.replace(spec, name=folder + spec.name) if folder else spec
+
+
+COMPONENTS = "Components/"
 
 
 def component_spec(component: str) -> MetricSpec:
     """The version of a component, like `main/SSM`."""
-    return MetricSpec("Components/" + "/".join(encode_id(part) for part in component.split("/")), MetricType.STRING)
+    return MetricSpec(COMPONENTS + "/".join(encode_id(part) for part in component.split("/")), MetricType.STRING)
 
 
 def other_spec(folder: str, field: str) -> MetricSpec:
@@ -249,23 +265,12 @@ def other_spec(folder: str, field: str) -> MetricSpec:
     return MetricSpec(f"{folder}Other/{_words(field)}", MetricType.STRING)
 
 
-def unknown_indicator_spec(folder: str, report: str, name: str, value: object) -> MetricSpec:
-    """An indicator that the catalogue does not know, in the folder of its report."""
+def unknown_indicator_spec(folder: str, report: str, name: str) -> MetricSpec:
+    """An indicator that the catalogue does not know, in the folder of its report; its name says its type."""
     ending = next((ending for ending in _UNITS if name.endswith(ending)), "")
     metric = f"{folder}{REPORT_FOLDERS.get(report, 'Other')}/{_words(name.removesuffix(ending) or name)}"
-    return MetricSpec(metric, _type_of(value), _UNITS.get(ending, ""))
-
-
-def _type_of(value: object) -> MetricType:
-    match value:
-        case bool():
-            return MetricType.BOOLEAN
-        case int():
-            return MetricType.INT64
-        case float():
-            return MetricType.DOUBLE
-        case _:
-            return MetricType.STRING
+    kind = MetricType.INT64 if name.endswith(INTEGER_SUFFIXES) else MetricType.DOUBLE
+    return MetricSpec(metric, kind, _UNITS.get(ending, ""))
 
 
 def _words(name: str) -> str:
@@ -282,7 +287,7 @@ def metric_value(spec: MetricSpec, value: Any) -> MetricValue:
         return None
     match spec.type:
         case MetricType.DATETIME:
-            return _milliseconds(value)
+            return milliseconds(value)
         case MetricType.STRING:
             return value if isinstance(value, str) else encode(value).decode()
         case MetricType.BOOLEAN:
@@ -293,7 +298,7 @@ def metric_value(spec: MetricSpec, value: Any) -> MetricValue:
             return int(value)
 
 
-def _milliseconds(value: object) -> int | None:
+def milliseconds(value: object) -> int | None:
     """An RFC 3339 time, as records carry it, in ms since the epoch."""
     try:
         return round(datetime.fromisoformat(str(value)).timestamp() * 1000)
@@ -305,11 +310,18 @@ def _metric(spec: MetricSpec, value: Any, ts: int) -> Metric:
     return Metric(spec, metric_value(spec, value), ts)
 
 
-def terminal_metrics(record: Mapping[str, Any], ts: int, online_states: frozenset[str]) -> Iterator[Metric]:
+def terminal_metrics(record: Mapping[str, Any], ts: int, online_states: Collection[str]) -> Iterator[Metric]:
     """All metrics of a terminal's record; what it lacks is null. `ts` is the time of the record's last event."""
     yield from _record_metrics("", TERMINAL_SPECS, record, ts)
     state = record.get("state")
     yield Metric(ONLINE, None if state is None else state in online_states, ts)
+
+
+def presence_metrics(presence: Mapping[str, Any]) -> Iterator[Metric]:
+    """When a terminal was seen, as a sample of its presence says it."""
+    for field in PRESENCE:
+        if field in presence:
+            yield _metric(TERMINAL_SPECS[field], presence[field], presence["ts"])
 
 
 def relations_metrics(relations: Mapping[str, Any], ts: int) -> Iterator[Metric]:
@@ -317,7 +329,7 @@ def relations_metrics(relations: Mapping[str, Any], ts: int) -> Iterator[Metric]
     yield _metric(SITE_NAME, (relations.get("site") or {}).get("name"), ts)
 
 
-def component_metrics(components: Mapping[str, str], ts: int) -> Iterator[Metric]:
+def component_metrics(components: Mapping[str, Any], ts: int) -> Iterator[Metric]:
     """The version of each component, as the record of a terminal's components has them."""
     for name, version in components.items():
         yield _metric(component_spec(name), version, ts)
@@ -328,9 +340,8 @@ def product_metrics(record: Mapping[str, Any], ts: int) -> Iterator[Metric]:
     yield from _record_metrics(product_folder(record["product_id"]), PRODUCT_SPECS, record, ts)
 
 
-def bucket_metrics(bucket: Mapping[str, Any], *, has_product: bool) -> Iterator[Metric]:
-    """All metrics of a usage bucket at the time of its message, below its product's folder where that is known."""
-    folder = bucket_folder(bucket["product_id"] if has_product else None, bucket["bucket_id"])
+def bucket_metrics(bucket: Mapping[str, Any], folder: str) -> Iterator[Metric]:
+    """All metrics of a usage bucket at the time of its message, below its folder."""
     yield from _record_metrics(folder, BUCKET_SPECS, bucket, bucket["ts"])
 
 
@@ -339,24 +350,44 @@ def _record_metrics(
 ) -> Iterator[Metric]:
     for field, spec in specs.items():
         yield _metric(_below(folder, spec), record.get(field), ts)
-    for field in record.keys() - specs.keys() - NOT_METRICS:
+    for field in sorted(record.keys() - specs.keys() - NOT_METRICS):
         yield _metric(other_spec(folder, field), record[field], ts)
 
 
-def report_specs(folder: str, *, of_products: bool) -> Iterator[MetricSpec]:
-    """The metrics that reports give a terminal or a product, whether or not there is a sample yet."""
-    for field, spec in REPORT_SPECS.items():
-        if (field in THROUGHPUT) == of_products:
-            yield _below(folder, spec)
+_INDICATORS: dict[str, tuple[str, ...]] = {
+    call.report: tuple(field.name for field in call.fields if field.name in REPORT_SPECS)
+    for call in catalogue.CALLS.values()
+    if call.report
+}
+"""Report -> the indicators of it that the tree has."""
+_NO_INDICATORS = NOT_METRICS | {"imei", "product_id", "product_name"}
+"""Members of samples beside their indicators."""
 
 
-def sample_metrics(sample: Mapping[str, Any], folder: str = "") -> Iterator[Metric]:
-    """The metrics of one sample at its own time; known indicators of its report that it lacks are null."""
-    report, ts = sample["report"], sample["ts"]
-    known = {field.name for call in catalogue.CALLS.values() if call.report == report for field in call.fields}
-    for field in REPORT_SPECS:
-        if field in known:
-            yield _metric(_below(folder, REPORT_SPECS[field]), sample.get(field), ts)
-    for field in sample.keys() - known - NOT_METRICS - {"imei", "product_id"}:
-        spec = unknown_indicator_spec(folder, report, field, sample[field])
-        yield _metric(spec, sample[field], ts)
+def indicator_specs(folder: str, report: str) -> list[MetricSpec]:
+    """The metrics of a report that the tree has."""
+    return [_below(folder, REPORT_SPECS[name]) for name in _INDICATORS.get(report, ())]
+
+
+def unknown_specs(folder: str, report: str, value_types: str) -> list[MetricSpec]:
+    """The metrics of the numbers (`name=n` each) of a report that the tree does not have."""
+    names = (part.rpartition("=") for part in value_types.split())
+    return [
+        unknown_indicator_spec(folder, report, name)
+        for name, _, kind in names
+        if kind == "n" and _is_unknown(report, name)
+    ]
+
+
+def _is_unknown(report: str, name: str) -> bool:
+    return name not in _INDICATORS.get(report, ()) and name not in _NO_INDICATORS
+
+
+def sample_metrics(report: str, sample: Mapping[str, Any], folder: str = "") -> Iterator[Metric]:
+    """The metrics of what one sample has, at its own time."""
+    known, ts = _INDICATORS.get(report, ()), sample["ts"]
+    for name, value in sample.items():
+        if name in known:
+            yield _metric(_below(folder, REPORT_SPECS[name]), value, ts)
+        elif name not in _NO_INDICATORS and isinstance(value, int | float):
+            yield _metric(unknown_indicator_spec(folder, report, name), value, ts)

@@ -39,6 +39,10 @@ class BatchWriter:
         """The row number of an entry of the batch; 0 for none."""
         return 0 if entry is None else self._head + entry + 1
 
+    def _time_of(self, entry: int | None) -> int:
+        """The time of an entry of the batch in ms; 0 for none."""
+        return 0 if entry is None else self._batch.entries[entry].ts
+
     async def _append_entries(self) -> None:
         await self._transaction.execute_many(
             "INSERT INTO journal (seq, at, entity, id, what, name, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -53,10 +57,14 @@ class BatchWriter:
     async def _write_records(self) -> None:
         batch, transaction = self._batch, self._transaction
         await transaction.execute_many(
-            """INSERT INTO record (kind, id, doc, hash, seq) VALUES (?, ?, ?, ?, ?)
+            """INSERT INTO record (kind, id, doc, hash, seq, event_at) VALUES (?, ?, ?, ?, ?, ?)
                ON CONFLICT (kind, id) DO UPDATE SET doc = excluded.doc, hash = excluded.hash, missing = 0,
-               missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END""",
-            [(put.kind, put.id, put.doc.decode(), put.hash, self._seq_of(put.entry)) for put in batch.writes],
+               missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END,
+               event_at = CASE WHEN excluded.seq > 0 THEN excluded.event_at ELSE event_at END""",
+            [
+                (put.kind, put.id, put.doc.decode(), put.hash, self._seq_of(put.entry), self._time_of(put.entry))
+                for put in batch.writes
+            ],
         )
         if batch.writes and await transaction.rows("SELECT 1 FROM removed LIMIT 1"):
             await transaction.execute_many(

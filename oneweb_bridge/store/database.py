@@ -110,6 +110,16 @@ CREATE TABLE unmatched (
     PRIMARY KEY (call, id, ts)
 ) WITHOUT ROWID;
 CREATE INDEX unmatched_kept ON unmatched (call, kept_at);
+ALTER TABLE record ADD COLUMN event_at INTEGER NOT NULL DEFAULT 0;
+UPDATE record SET event_at = coalesce((SELECT ts FROM journal WHERE journal.seq = record.seq), 0);
+CREATE TABLE edge_node (
+    number INTEGER PRIMARY KEY,
+    bd_seq INTEGER
+);
+CREATE TABLE edge_device (
+    device TEXT PRIMARY KEY,
+    number INTEGER NOT NULL
+) WITHOUT ROWID;
 """,
 }
 """Version -> the SQL that brings a database of that version to the next one."""

@@ -42,7 +42,7 @@ _DAY = 86_400_000
 async def housekeeping_loop(
     path: Path,
     settings: Callable[[], State],
-    outputs: tuple[str, ...],
+    outputs: Callable[[], tuple[str, ...]],
     alert: Callable[[Alert], Awaitable[None]],
     *,
     now: Callable[[], int],
@@ -56,7 +56,7 @@ async def housekeeping_loop(
             pause = TRIM_INTERVAL_S
             try:
                 with named_errors():
-                    await trim(db, settings(), outputs, alert, now(), positions=positions, classes=classes, fold=fold)
+                    await trim(db, settings(), outputs(), alert, now(), positions=positions, classes=classes, fold=fold)
             except StoreUnavailable as error:
                 _log.warning("the journal could not be trimmed: %s", error)
                 # A script that failed in its middle would hold up every other writer.

@@ -9,7 +9,8 @@ CREATE TABLE meta (
 );
 
 -- The announced view of each entity. `doc` is what was published last; `seq` is the journal row that did it;
--- `hash` is of those members of the API's record that can cause an event (see glance.py).
+-- `hash` is of those members of the API's record that can cause an event (see glance.py); `event_at` is the time of
+-- what published it, in ms since the epoch.
 CREATE TABLE record (
     kind TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -19,6 +20,7 @@ CREATE TABLE record (
     missing_since INTEGER NOT NULL DEFAULT 0,
     presence_at INTEGER NOT NULL DEFAULT 0,
     doc TEXT NOT NULL,
+    event_at INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (kind, id)
 );
 -- What a poll asks of every record is answered from here, without reading the documents.
@@ -227,3 +229,15 @@ CREATE TABLE poll_request (
     at INTEGER NOT NULL,
     UNIQUE (topic, call, remembered)
 );
+
+-- Sparkplug's Edge Nodes by their numbers: the `bdSeq` of the last CONNECT, before it was sent.
+CREATE TABLE edge_node (
+    number INTEGER PRIMARY KEY,
+    bd_seq INTEGER
+);
+
+-- Which Edge Node a Device of Sparkplug belongs to; it never changes while the Device exists.
+CREATE TABLE edge_device (
+    device TEXT PRIMARY KEY,
+    number INTEGER NOT NULL
+) WITHOUT ROWID;

@@ -1,0 +1,154 @@
+"""The Sparkplug outlet: which Devices there are, on which Edge Node each is, and a connection for each Edge Node.
+
+It reads the journal first and keeps the fleet up to date; the Edge Nodes read behind it, each with a cursor of its own.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+from oneweb_bridge.clock import Clock
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.sparkplug.api_watch import ApiWatch
+from oneweb_bridge.sparkplug.fleet import Fleet
+from oneweb_bridge.sparkplug.node import EdgeNodeRunner
+from oneweb_bridge.sparkplug.placement import Placement
+from oneweb_bridge.sparkplug.shared import EdgeCallbacks, NodeState, SharedState, edge_node_name
+from oneweb_bridge.store.edge_tables import EdgeTables, open_edge_tables, output_name
+from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.growth import JournalGrowth
+
+_log = logging.getLogger("oneweb_bridge.sparkplug")
+
+PAGE_ROWS = 1000
+LOOK_INTERVAL_S = 0.5
+"""Seconds between two looks at how the API is."""
+RETRY_S = 1.0
+"""Seconds until the database is read again where it could not be."""
+
+
+@contextlib.asynccontextmanager
+async def open_outlet(
+    path: Path, growth: JournalGrowth, callbacks: EdgeCallbacks, clock: Clock, version: str
+) -> AsyncIterator["Outlet"]:
+    """The outlet of the database at `path`. Raises StoreError."""
+    async with open_edge_tables(path) as tables:
+        yield Outlet(tables, growth, callbacks, clock, version)
+
+
+class Outlet:
+    """Made by `open_outlet`."""
+
+    def __init__(
+        self, tables: EdgeTables, growth: JournalGrowth, callbacks: EdgeCallbacks, clock: Clock, version: str
+    ) -> None:
+        self._tables = tables
+        self._growth = growth
+        watch = ApiWatch(CALLS, time.monotonic())
+        self._shared = SharedState(tables, callbacks, clock, version=version, watch=watch)
+        self._group: asyncio.TaskGroup
+        self._folded_ids: dict[str, str] = {}
+        self._has_warned = False
+
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the cursors that hold rows of the journal."""
+        return tuple(output_name(number) for number in self._shared.nodes) or (output_name(1),)
+
+    async def run(self) -> None:
+        """Keeps the Edge Nodes connected until it is cancelled."""
+        with self._growth.subscribe() as journal_grew:
+            async with asyncio.TaskGroup() as self._group:
+                await self._load()
+                self._group.create_task(self._watch_api(), name="sparkplug api")
+                await self._follow(journal_grew)
+
+    async def _load(self) -> None:
+        """Reads which Devices there are, and where they are; places those that are new."""
+        shared = self._shared
+        ids = await self._tables.fleet_ids()
+        shared.fleet = Fleet(ids.terminals, ids.products, ids.buckets)
+        shared.placement = Placement(await self._tables.devices(), shared.config.sparkplug.devices_per_edge_node)
+        shared.through = ids.head
+        for device in shared.placement.devices():
+            await shared.free(device)
+        await self._place(shared.fleet.devices(), ids.head)
+        numbers = {1, *(shared.placement.number_of(device) or 1 for device in shared.placement.devices())}
+        for number in sorted(numbers):
+            await self._start(number, ids.head)
+
+    async def _follow(self, journal_grew: asyncio.Event) -> None:
+        while True:
+            journal_grew.clear()
+            try:
+                while await self._read_page():
+                    pass
+            except StoreUnavailable as error:
+                _log.warning("the journal could not be read: %s", error)
+                await asyncio.sleep(RETRY_S)
+                continue
+            await journal_grew.wait()
+
+    async def _read_page(self) -> bool:
+        """Brings the fleet up to date with the next rows. Returns whether there may be more."""
+        shared = self._shared
+        head = await self._tables.head()
+        rows = await self._tables.rows_between(shared.through, head, PAGE_ROWS)
+        before = shared.through
+        changed = dict.fromkeys(device for row in rows for device in shared.fleet.apply(row))
+        await self._place((device for device in changed if shared.fleet.has(device)), before)
+        for device in changed:
+            number = shared.placement.number_of(device)
+            if number in shared.nodes:
+                shared.nodes[number].dirty[device] = None
+        shared.through = rows[-1].seq if len(rows) == PAGE_ROWS else max(head, before)
+        if shared.through > before:
+            shared.wake_all()
+        return shared.through < head
+
+    async def _place(self, devices: Iterable[str], cursor: int) -> None:
+        """Gives Devices that have none an Edge Node, noted on the disk; starts those that are needed."""
+        placement = self._shared.placement
+        new = [device for device in devices if placement.number_of(device) is None]
+        if not new:
+            return
+        placed = [(device, placement.place(device)) for device in new]
+        await self._tables.place_devices(placed)
+        self._warn_of_case(new)
+        for number in sorted({number for _, number in placed}):
+            await self._start(number, cursor)
+
+    async def _start(self, number: int, cursor: int) -> None:
+        """Connects an Edge Node that is not connected yet; the cursor of a new one begins at `cursor`."""
+        shared = self._shared
+        if number in shared.nodes:
+            return
+        await self._tables.add_node(number, cursor)
+        name = edge_node_name(shared.config.sparkplug.edge_node_id, number)
+        state = shared.nodes[number] = NodeState(number, name, await self._tables.cursor(number))
+        self._group.create_task(EdgeNodeRunner(shared, state).run(), name=f"sparkplug {name}")
+
+    def _warn_of_case(self, devices: list[str]) -> None:
+        for device in devices:
+            other = self._folded_ids.setdefault(device.casefold(), device)
+            if other != device and not self._has_warned:
+                self._has_warned = True
+                _log.warning(
+                    "Sparkplug: the Devices %s and %s differ in case only, which some hosts mix up", other, device
+                )
+
+    async def _watch_api(self) -> None:
+        """Looks how the API is; the Edge Nodes tell it. Never returns."""
+        shared, callbacks = self._shared, self._shared.callbacks
+        while True:
+            has_changed = shared.watch.look(
+                time.monotonic(),
+                shared.now(),
+                is_connected=callbacks.is_api_connected(),
+                successes=callbacks.poll_successes(),
+            )
+            if has_changed:
+                shared.wake_all()
+            await asyncio.sleep(LOOK_INTERVAL_S)

@@ -1,0 +1,123 @@
+"""Rows of the journal to data of one Edge Node: live, or history, in pieces that the broker's answer follows."""
+
+import msgspec
+
+from oneweb_bridge.model.records import Row
+from oneweb_bridge.polling.samples import PRESENCE
+from oneweb_bridge.sparkplug import content, node_metrics
+from oneweb_bridge.sparkplug.births import Births
+from oneweb_bridge.sparkplug.content import RowMetrics
+from oneweb_bridge.sparkplug.edge_node import EdgeNode, Reading
+from oneweb_bridge.sparkplug.shared import NodeState, SharedState
+from oneweb_bridge.sparkplug.tree import Metric
+from oneweb_bridge.sparkplug.wire import EdgeLink
+
+PAGE_ROWS = 500
+"""Rows after which the broker's answer is waited for, and the cursor moves."""
+
+
+class _DeviceData(msgspec.Struct):
+    """What a page has of one Device ('' for the node)."""
+
+    history: list[Metric] = []
+    live: list[Reading] = []
+
+
+class RowReader:
+    """Reads on from the cursor of an Edge Node."""
+
+    def __init__(self, shared: SharedState, state: NodeState, node: EdgeNode, births: Births, wire: EdgeLink) -> None:
+        self._shared = shared
+        self._state = state
+        self._node = node
+        self._births = births
+        self._wire = wire
+        self._pending: dict[str, _DeviceData] = {}
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there are rows that were not sent."""
+        return self._state.cursor < self._shared.through
+
+    async def send_page(self) -> None:
+        """Sends the next rows, and moves the cursor when the broker has read them. Raises MqttError."""
+        shared, state = self._shared, self._state
+        through = shared.through
+        rows = await shared.tables.rows_between(state.cursor, through, PAGE_ROWS)
+        for row in rows:
+            await self._take(row)
+        self._flush()
+        await self._wire.confirm()
+        state.cursor = rows[-1].seq if len(rows) == PAGE_ROWS else through
+        await shared.tables.advance(state.number, state.cursor)
+
+    async def _take(self, row: Row) -> None:
+        if row.entity == "call":
+            self._take_call(row)
+            return
+        fleet = self._shared.fleet
+        device = fleet.device_of(row)
+        if device is None or self._shared.placement.number_of(device) != self._state.number:
+            return
+        is_placed = row.entity == "product" and fleet.is_placed(row.id)
+        update = content.row_metrics(row, self._shared.config.mapping.online_states, is_placed=is_placed)
+        if update is None or (update.kind == "record" and self._births.includes(device, row)):
+            return
+        await self._make_complete(device, row, update)
+        if not self._node.has_born(device):
+            return
+        is_live = not self._births.includes(device, row)
+        if update.kind == "sample" and update.report != PRESENCE:
+            is_live = is_live and not self._node.has_later(device, update.metrics)
+        if update.kind == "history" or (update.kind == "sample" and not is_live):
+            self._data(device).history += [metric for metric in update.metrics if metric.value is not None]
+        elif is_live:
+            self._add_live(device, row, update)
+
+    async def _make_complete(self, device: str, row: Row, update: RowMetrics) -> None:
+        """Has a new birth of a Device whose last one lacks what a row says."""
+        if self._node.has_born(device) and content.is_complete(update, self._node.names(device)):
+            return
+        if self._births.is_made(device) and not self._node.has_born(device):
+            # Its birth is too large for the broker, which is alerted.
+            return
+        if update.kind != "record":
+            self._births.note_unknown(device, update.report, row.id, update.metrics)
+        self._flush()
+        await self._births.sync(device)
+
+    def _add_live(self, device: str, row: Row, update: RowMetrics) -> None:
+        last_seen = self._node.last_value(device, content.LAST_SEEN)
+        if update.kind == "sample":
+            unknown = self._births.unknown_of(device, update.report, row.id)
+            metrics = content.live_sample(update, unknown, last_seen)
+        else:
+            self._flush_live(device)
+            metrics = content.without_older_presence(update.metrics, last_seen)
+            metrics = self._node.changed(device, metrics + content.gone_metrics(update, self._node.names(device)))
+        self._data(device).live += [Reading(metric, self._births.quality(metric, update.call)) for metric in metrics]
+
+    def _take_call(self, row: Row) -> None:
+        if self._state.is_first and not self._births.includes("", row):
+            self._flush_live("")
+            self._data("").live += [Reading(metric) for metric in self._node.changed("", node_metrics.row_metrics(row))]
+
+    def _data(self, device: str) -> _DeviceData:
+        return self._pending.setdefault(device, _DeviceData())
+
+    def _flush_live(self, device: str) -> None:
+        """Sends what waits of a Device, so that what was sent last is known."""
+        if device in self._pending:
+            self._send(device, self._pending.pop(device))
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, {}
+        for device, data in pending.items():
+            self._send(device, data)
+
+    def _send(self, device: str, data: _DeviceData) -> None:
+        now = self._shared.now()
+        messages = self._node.history(device, data.history, now) if data.history else []
+        messages += self._node.live(device, data.live, now) if data.live else []
+        for message in messages:
+            self._wire.send(message)
