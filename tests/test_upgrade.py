@@ -99,13 +99,14 @@ async def test_database_of_an_earlier_version_causes_no_row_and_no_remapped(tmp_
     """The answers that it has polled before are as they were: nothing is published, and no mapping has changed."""
     path = tmp_path / "bridge.db"
     restore(path)
-    before = {table: rows_of(path, table, columns_of(path, table)) for table in ("record", "newest")}
+    columns = {table: columns_of(path, table) for table in ("record", "newest")}
+    before = {table: rows_of(path, table, columns[table]) for table in columns}
     rows = rows_of(path, "journal", ["seq"])
 
     await poll_all_calls(path, NOW + 60)
 
     assert rows_of(path, "journal", ["seq"]) == rows
-    assert before == {table: rows_of(path, table, columns_of(path, table)) for table in before}
+    assert before == {table: rows_of(path, table, columns[table]) for table in before}
     assert set(rows_of(path, "call", ["complete", "remapped"])) == {(1, 0)}
 
 
