@@ -16,13 +16,13 @@ PATH = CALLS["user_terminals"].path
 class Api:
     """The listing in `pages` of equal length but the last; all else that is asked for is answered as if it were hello.
 
-    `asked` is when the listing was first asked for since it was set to 0, `answered` when the last byte of its newest
+    `asked_at` is when the listing was first asked for since it was 0, `answered` when the last byte of its newest
     page had been handed to the system, both in seconds of `time.perf_counter`.
     """
 
     def __init__(self) -> None:
         self.url = ""
-        self.asked = self.answered = 0.0
+        self.asked_at = self.answered = 0.0
         self._pages: list[bytes] = [b"[]"]
         self._records = self._page = 0
 
@@ -34,7 +34,7 @@ class Api:
         """One page, and the times."""
         if request.path != PATH:
             return web.json_response({"hello": "world"})
-        self.asked = self.asked or time.perf_counter()
+        self.asked_at = self.asked_at or time.perf_counter()
         number = int(request.query.get("offset", "0")) // self._page
         body = self._pages[number] if number < len(self._pages) else b"[]"
         headers = {"Content-Type": "application/json", "X-Total-Count": str(self._records)}

@@ -22,15 +22,15 @@ import msgspec
 from bench import floor, polls
 from bench.answers import Api, api
 from bench.clock import Clock, quantile
-from bench.ear import Ear, hearing
 from bench.fleet import CALM, Run, running
 from bench.progress import say
 from bench.scope import Scope, spelled
+from bench.subscriber import Subscriber, subscribe
 from bench.table import Row
 from oneweb_bridge.store import store
 
 POLLS = 15
-"""Polls for each round that is asked for."""
+"""Polls for each round that is shown_api for."""
 LEAST = 20
 PATIENCE = 20.0
 TOPIC = "floor/one"
@@ -87,7 +87,7 @@ class Sender:
         assert struct.unpack("!H", acknowledged[2:])[0] == self._number
 
 
-async def _least(body: bytes, db: sqlite3.Connection, sender: Sender, ear: Ear) -> Least:
+async def _least(body: bytes, db: sqlite3.Connection, sender: Sender, subscriber: Subscriber) -> Least:
     clock, split = Clock(), Clock()
     clock.start()
     msgspec.json.decode(body)
@@ -102,24 +102,24 @@ async def _least(body: bytes, db: sqlite3.Connection, sender: Sender, ear: Ear) 
     )
     db.execute("COMMIT")
     committed = time.perf_counter()
-    ear.again()
+    subscriber.reset()
     sent = time.perf_counter()
     await sender.send(b"x" * 300)
-    await _heard(ear, {TOPIC})
-    return Least(1e3 * clock.wall, 1e3 * (committed - begun), 1e3 * (ear.last - sent), 1e3 * split.wall)
+    await _first_arrivals(subscriber, {TOPIC})
+    return Least(1e3 * clock.wall, 1e3 * (committed - begun), 1e3 * (subscriber.last - sent), 1e3 * split.wall)
 
 
-async def _heard(ear: Ear, topics: set[str]) -> dict[str, float]:
+async def _first_arrivals(subscriber: Subscriber, topics: set[str]) -> dict[str, float]:
     """When each of the topics had its first message. Raises AssertionError with what is missing."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        found: dict[str, float] = {}
-        for topic, at in ear.heard:
-            found.setdefault(topic, at)
-        if topics <= found.keys():
-            return {topic: found[topic] for topic in topics}
+        seen_at: dict[str, float] = {}
+        for topic, at in subscriber.arrivals:
+            seen_at.setdefault(topic, at)
+        if topics <= seen_at.keys():
+            return {topic: seen_at[topic] for topic in topics}
         await asyncio.sleep(0.002)
-    raise AssertionError(f"not heard in {PATIENCE:.0f} s: {sorted(topics - {t for t, _ in ear.heard})[:3]}")
+    raise AssertionError(f"not heard in {PATIENCE:.0f} s: {sorted(topics - {t for t, _ in subscriber.arrivals})[:3]}")
 
 
 # ── the bridge ─────────────────────────────────────────────────────────────────────────────────
@@ -147,32 +147,32 @@ class Fleet:
         return {f"oneweb/terminal/{imei}/{what}" for imei in imeis for what in ("event/changed", "state")}
 
 
-async def _one(run: Run, asked: Api, fleet: Fleet, ear: Ear) -> tuple[list[float], bytes]:
+async def _poll_once(run: Run, shown_api: Api, fleet: Fleet, subscriber: Subscriber) -> tuple[list[float], bytes]:
     """One poll: the delay of each message in ms, and the answer."""
     topics, body = fleet.changed(), fleet.body()
-    asked.show([body], len(fleet.things))
-    ear.again()
+    shown_api.show([body], len(fleet.things))
+    subscriber.reset()
     await run.tell("user_terminals", "poll")
-    heard = await _heard(ear, topics)
-    return [1e3 * (at - asked.answered) for at in heard.values()], body
+    received = await _first_arrivals(subscriber, topics)
+    return [1e3 * (at - shown_api.answered) for at in received.values()], body
 
 
 async def _measured(terminals: int, count: int) -> tuple[list[float], list[Least]]:
     fleet, delays, least = Fleet(terminals), [], []
     async with contextlib.AsyncExitStack() as stack:
-        asked = await stack.enter_async_context(api())
-        asked.show([fleet.body()], len(fleet.things))
-        run = await stack.enter_async_context(running(asked.url, polling=CALM, homeassistant={"enabled": False}))
+        shown_api = await stack.enter_async_context(api())
+        shown_api.show([fleet.body()], len(fleet.things))
+        run = await stack.enter_async_context(running(shown_api.url, polling=CALM, homeassistant={"enabled": False}))
         await run.poll("user_terminals")
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         db = stack.enter_context(_committing(directory))
         sender = await stack.enter_async_context(Sender(run.port))
-        ear = await stack.enter_async_context(hearing(run.port, "#", noting=True))
+        subscriber = await stack.enter_async_context(subscribe(run.port, "#", noting=True))
         for number in range(count):
-            found, body = await _one(run, asked, fleet, ear)
-            delays += found
+            parts, body = await _poll_once(run, shown_api, fleet, subscriber)
+            delays += parts
             await run.wait_until_at_rest()
-            least.append(await _least(body, db, sender, ear))
+            least.append(await _least(body, db, sender, subscriber))
             if number % POLLS == POLLS - 1:
                 say(f"delay: {number + 1} of {count} polls")
     return delays, least
@@ -182,13 +182,13 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
     """Row 9."""
     terminals = max(100, scope.of(1000))
     delays, least = await _measured(terminals, max(LEAST, POLLS * scope.rounds))
-    medians = {name: statistics.median(getattr(one, name) for one in least) for name in Least.__struct_fields__}
-    total, p99 = statistics.median(one.total for one in least), quantile(delays, 0.99)
+    medians = {name: statistics.median(getattr(part, name) for part in least) for name in Least.__struct_fields__}
+    total, p99 = statistics.median(part.total for part in least), quantile(delays, 0.99)
     split = total - medians["decode"] + medians["split"]
     note = (
         f"{spelled(len(delays))} messages of {len(least)} polls of {spelled(terminals)} terminals with 1 % changed and "
         f"every volatile field moved; median delay {statistics.median(delays):.1f} ms, longest {max(delays):.1f} ms; "
-        f"the floor's own p99 {quantile([one.total for one in least], 0.99):.1f} ms; "
+        f"the floor's own p99 {quantile([part.total for part in least], 0.99):.1f} ms; "
         f"{p99 / split:.2f} x where the floor splits and hashes ({medians['split']:.1f} ms) instead of decoding"
     )
     yield Row(

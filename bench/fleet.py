@@ -115,25 +115,25 @@ class Run:
         self.port = port
         self._client = client
 
-    async def tell(self, call: str, verb: str, **wish: Any) -> dict[str, Any]:
+    async def tell(self, call: str, verb: str, **members: Any) -> dict[str, Any]:
         """One command to its result."""
         name = os.urandom(4).hex()
-        said = msgspec.json.encode({"id": name, **wish})
-        await self._client.publish(f"oneweb/bridge/polling/{call}/{verb}", said, qos=1)
+        payload = msgspec.json.encode({"id": name, **members})
+        await self._client.publish(f"oneweb/bridge/polling/{call}/{verb}", payload, qos=1)
         async with asyncio.timeout(PATIENCE):
             async for message in self._client.messages:
-                found: dict[str, Any] = msgspec.json.decode(message.payload)
-                if found.get("id") == name and "note" not in found:
-                    return found
+                answer: dict[str, Any] = msgspec.json.decode(message.payload)
+                if answer.get("id") == name and "note" not in answer:
+                    return answer
         raise AssertionError
 
     async def poll(self, call: str) -> dict[str, Any]:
         """One poll, until all that came of it is published. Returns the call's state. Raises AssertionError."""
-        said = await self.tell(call, "poll")
-        if said["status"] != "ok":
-            raise AssertionError(f"{call}: {said.get('error')}")
+        answer = await self.tell(call, "poll")
+        if answer["status"] != "ok":
+            raise AssertionError(f"{call}: {answer.get('error')}")
         await self.wait_until_at_rest()
-        return dict(said["state"])
+        return dict(answer["state"])
 
     async def wait_until_at_rest(self) -> Standing:
         """Waits until two looks in a row find nothing that waits. Raises AssertionError with what does."""
@@ -149,16 +149,16 @@ class Run:
     async def usage_of(self, call: str) -> tuple[float, dict[str, Any]]:
         """CPU seconds of one poll, and the call's state."""
         before = self.usage.cpu
-        said = await self.poll(call)
-        return self.usage.cpu - before, said
+        answer = await self.poll(call)
+        return self.usage.cpu - before, answer
 
 
 @contextlib.asynccontextmanager
 async def connected(process: harness.Process, path: Path, port: int) -> AsyncIterator[Run]:
     """The bridge that was started, once it is online and signed in."""
     async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
-        await harness.until_retained(port, "oneweb/bridge/status", lambda said: said["state"] == "online", 30)
-        await harness.until_retained(port, "oneweb/bridge/info", lambda said: said["api"]["state"] == "ok", 30)
+        await harness.until_retained(port, "oneweb/bridge/status", lambda payload: payload["state"] == "online", 30)
+        await harness.until_retained(port, "oneweb/bridge/info", lambda payload: payload["api"]["state"] == "ok", 30)
         await client.subscribe("oneweb/bridge/polling/+/result", qos=1)
         yield Run(process, client, path, port)
 
@@ -240,14 +240,14 @@ def _announced(path: Path) -> None:
 
 
 async def _spent(run: Run, call: str, idle: float) -> Spent:
-    cpu, said = await run.usage_of(call)
+    cpu, answer = await run.usage_of(call)
     devices, announcing = standing(run.path).unannounced, 0.0
     if devices >= FEW:
         done, used = await _resting(run, ANNOUNCING)
         announcing = devices * max(0.0, used - idle * ANNOUNCING) / max(done, 1)
         _announced(run.path)
     say(f"cycle: {call} {cpu:.2f} CPU s, {devices} devices {announcing:.2f} CPU s")
-    return Spent(cpu, said["samples"], said["events"], devices, announcing)
+    return Spent(cpu, answer["samples"], answer["events"], devices, announcing)
 
 
 async def _cycle(run: Run, url: str) -> Cycle:
@@ -289,27 +289,27 @@ async def _idle_row() -> Row:
 
 async def _peak_row(run: Run, terminals: int, goal: float) -> Row:
     """The first snapshot of the inventory, and a poll in which nothing changed."""
-    cpu, said = await run.usage_of(CYCLE[0])
+    cpu, answer = await run.usage_of(CYCLE[0])
     first = run.usage.peak
     await run.poll(CYCLE[0])
     note = (
-        f"{spelled(said['records'])} records in pages of 1 000; {first:.0f} MiB after the first snapshot, which took "
+        f"{spelled(answer['records'])} records in pages of 1 000; {first:.0f} MiB after the first snapshot, which took "
         f"{cpu:.1f} CPU s, then a poll in which nothing changed; {run.usage.rss:.0f} MiB at its end"
     )
     what = f"peak RSS, {spelled(terminals)} terminals"
     return Row(number="7", what=what, goal=goal, unit="MiB", measured=run.usage.peak, note=note)
 
 
-def _cycle_row(terminals: int, goal: float | None, found: Cycle) -> Row:
-    devices, cpu = found.first
+def _cycle_row(terminals: int, goal: float | None, cycle: Cycle) -> Row:
+    devices, cpu = cycle.first
     samples, events, marked, announcing = (
-        sum(getattr(spent, name) for spent in found.calls.values())
+        sum(getattr(spent, name) for spent in cycle.calls.values())
         for name in ("samples", "events", "devices", "announcing")
     )
     note = (
         f"each call after its own interval: {spelled(samples)} samples, {spelled(events)} events; {spelled(marked)} "
-        f"devices looked at for Home Assistant, {announcing:.1f} CPU s of these; {100 * found.idle:.1f} % of a core "
-        f"while nothing is polled; peak RSS {found.peak:.0f} MiB; announcing a device for the first time, once, is not "
+        f"devices looked at for Home Assistant, {announcing:.1f} CPU s of these; {100 * cycle.idle:.1f} % of a core "
+        f"while nothing is polled; peak RSS {cycle.peak:.0f} MiB; announcing a device for the first time, once, is not "
         f"in it: {1000 * cpu / max(devices, 1):.1f} CPU ms. CPU s: "
     )
     return Row(
@@ -317,7 +317,7 @@ def _cycle_row(terminals: int, goal: float | None, found: Cycle) -> Row:
         what=f"full cycle of {spelled(terminals)} terminals",
         unit="% of a core",
         goal=goal,
-        measured=found.share,
-        bridge=f"{found.cpu:.1f} CPU s",
-        note=note + ", ".join(f"{call} {spent.cpu + spent.announcing:.2f}" for call, spent in found.calls.items()),
+        measured=cycle.share,
+        bridge=f"{cycle.cpu:.1f} CPU s",
+        note=note + ", ".join(f"{call} {spent.cpu + spent.announcing:.2f}" for call, spent in cycle.calls.items()),
     )

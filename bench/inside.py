@@ -151,17 +151,17 @@ async def _trimmed(count: int) -> Trimmed:
 
 async def trim_rows(scope: Scope) -> AsyncIterator[Row]:
     """Row 10: the longest commit of one row while the journal is trimmed to its cap; what a sample costs on disk."""
-    found = await _trimmed(max(1000, scope.of(400_000) // 1000 * 1000))
+    trimmed = await _trimmed(max(1000, scope.of(400_000) // 1000 * 1000))
     note = (
-        f"p99 {quantile(found.waits, 0.99):.1f} ms of {len(found.waits)} commits while {spelled(found.deleted)} rows "
-        f"were deleted"
+        f"p99 {quantile(trimmed.waits, 0.99):.1f} ms of {len(trimmed.waits)} commits while {spelled(trimmed.deleted)} "
+        f"rows were deleted"
     )
     what = "longest commit while the journal is trimmed"
-    yield Row(number="10", what=what, goal=50.0, unit="ms", measured=max(found.waits), note=note)
+    yield Row(number="10", what=what, goal=50.0, unit="ms", measured=max(trimmed.waits), note=note)
     sample = f"a sample of {len(BODY)} bytes"
-    yield Row(number="10", what=f"{sample}, in the database", unit="B", measured=found.on_disk)
+    yield Row(number="10", what=f"{sample}, in the database", unit="B", measured=trimmed.on_disk)
     note = "in slices of 1 000, as the system counts this process's writes; a checkpoint writes each page again"
-    yield Row(number="10", what=f"{sample}, written to the disk", unit="B", measured=found.written, note=note)
+    yield Row(number="10", what=f"{sample}, written to the disk", unit="B", measured=trimmed.written, note=note)
 
 
 async def _commits(opened: store.Store, until: "asyncio.Task[int]") -> list[float]:

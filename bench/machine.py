@@ -39,20 +39,20 @@ def machine() -> Machine:
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
-        packages={name: found for name in PACKAGES if (found := _version(name))},
-        mosquitto=_said(broker.find_mosquitto(), "-h").partition("\n")[0].removeprefix("mosquitto version "),
-        node_js=_said(str(HOME / "node"), "--version").strip().removeprefix("v"),
+        packages={name: version for name in PACKAGES if (version := _version(name))},
+        mosquitto=_output_of(broker.find_mosquitto(), "-h").partition("\n")[0].removeprefix("mosquitto version "),
+        node_js=_output_of(str(HOME / "node"), "--version").strip().removeprefix("v"),
         node_red=_node_red(),
     )
 
 
-def words(found: Machine) -> str:
+def words(machine: Machine) -> str:
     """The machine in a sentence."""
-    packages = ", ".join(f"{name} {number}" for name, number in found.packages.items())
+    packages = ", ".join(f"{name} {number}" for name, number in machine.packages.items())
     return (
-        f"{found.cpu}, {found.cores} cores, {found.memory} of memory, {found.kernel}; Python {found.python}, SQLite "
-        f"{found.sqlite}, {packages}; mosquitto {found.mosquitto or 'not installed'}, Node.js "
-        f"{found.node_js or 'not installed'}, Node-RED {found.node_red or 'not installed'}"
+        f"{machine.cpu}, {machine.cores} cores, {machine.memory} of memory, {machine.kernel}; Python {machine.python}, "
+        f"SQLite {machine.sqlite}, {packages}; mosquitto {machine.mosquitto or 'not installed'}, Node.js "
+        f"{machine.node_js or 'not installed'}, Node-RED {machine.node_red or 'not installed'}"
     )
 
 
@@ -65,8 +65,8 @@ def _line(path: str, name: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
-def _gib(said: str) -> str:
-    return f"{int(said.split(maxsplit=1)[0]) / 2**20:.0f} GiB" if said else "?"
+def _gib(line: str) -> str:
+    return f"{int(line.split(maxsplit=1)[0]) / 2**20:.0f} GiB" if line else "?"
 
 
 def _version(package: str) -> str:
@@ -76,7 +76,7 @@ def _version(package: str) -> str:
         return ""
 
 
-def _said(program: str | None, option: str) -> str:
+def _output_of(program: str | None, option: str) -> str:
     """What a program says of itself. Its exit code means nothing: mosquitto's help ends with 3."""
     if not program or not os.access(program, os.X_OK):
         return ""

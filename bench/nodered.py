@@ -27,9 +27,9 @@ import msgspec
 from bench import polls
 from bench.answers import PATH, Api, api
 from bench.clock import ratios
-from bench.ear import Ear, hearing
 from bench.progress import say
 from bench.scope import Scope, spelled
+from bench.subscriber import Subscriber, subscribe
 from bench.table import Row, of_rounds
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.demo import mosquitto
@@ -91,8 +91,8 @@ async def bridge(directory: Path, api_url: str, port: int) -> AsyncIterator[Brid
     calls["user_terminals"]["page"] = {"style": "none"}
     config = harness.bridge_yaml(directory, api_url, port, polling=calls, homeassistant={"enabled": False})
     async with harness.running(config) as process, aiomqtt.Client("127.0.0.1", port) as client:
-        await harness.until_retained(port, "oneweb/bridge/status", lambda said: said["state"] == "online", 30)
-        await harness.until_retained(port, "oneweb/bridge/info", lambda said: said["api"]["state"] == "ok", 30)
+        await harness.until_retained(port, "oneweb/bridge/status", lambda payload: payload["state"] == "online", 30)
+        await harness.until_retained(port, "oneweb/bridge/info", lambda payload: payload["api"]["state"] == "ok", 30)
         yield Bridge(process.pid, client)
 
 
@@ -165,41 +165,41 @@ def listings(terminals: int, scenarios: Sequence[str] = SCENARIOS) -> dict[str, 
     """Each scenario's answer."""
     things: list[dict[str, Any]] = [thing for page in polls.pages(terminals) for thing in msgspec.json.decode(page)]
     changed = {"first snapshot": things, "one record changed": things[:1], "1 % changed": things[::100]}
-    found = {}
+    seen_at = {}
     for scenario in scenarios:
         concerned = changed.get(scenario, things)
         for thing in concerned:
             thing["name"] = f"{thing['name']} ({scenario})"
-        found[scenario] = Answer(msgspec.json.encode(things), len(things), len(concerned))
-    return found
+        seen_at[scenario] = Answer(msgspec.json.encode(things), len(things), len(concerned))
+    return seen_at
 
 
 class Course:
-    """One peer of one round: its ear, and what was measured."""
+    """One peer of one round: its subscriber, and what was measured."""
 
-    def __init__(self, peer: Peer, ear: Ear, api: Api, records: int) -> None:
+    def __init__(self, peer: Peer, subscriber: Subscriber, api: Api, records: int) -> None:
         self.peer = peer
         self.idle = peer.usage.rss
-        self._ear = ear
+        self._subscriber = subscriber
         self._api = api
         self._records = records
 
     async def shot(self, body: bytes, least: int) -> Shot:
         """One poll that answers `body` and causes at least so many messages."""
-        self._ear.again()
+        self._subscriber.reset()
         self._api.show([body], self._records)
-        self._api.asked = 0.0
+        self._api.asked_at = 0.0
         before = self.peer.usage.cpu
         await self.peer.trigger()
         await self._over(least)
-        asked, ear = self._api.asked, self._ear
-        return Shot(ear.first - asked, ear.last - asked, self.peer.usage.cpu - before, ear.count)
+        begun, subscriber = self._api.asked_at, self._subscriber
+        return Shot(subscriber.first - begun, subscriber.last - begun, self.peer.usage.cpu - before, subscriber.count)
 
     async def _over(self, least: int, patience: float = 600.0) -> None:
         """Waits until as many messages have come, and then none for a while."""
         async with asyncio.timeout(patience):
-            while self._ear.count < least or time.perf_counter() - self._ear.last < QUIET:
-                assert not self._ear.lost, "the broker closed the subscriber's connection"
+            while self._subscriber.count < least or time.perf_counter() - self._subscriber.last < QUIET:
+                assert not self._subscriber.lost, "the broker closed the subscriber's connection"
                 await asyncio.sleep(QUIET / 4)
 
     def memory(self) -> Memory:
@@ -216,16 +216,16 @@ async def one_round(answers: dict[str, Answer], *, backwards: bool) -> tuple[Sho
     """All scenarios for both peers, each with its own broker."""
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        asked = await stack.enter_async_context(api())
+        shown_api = await stack.enter_async_context(api())
         records = next(iter(answers.values())).records
         courses = {}
         for name, made in PEERS.items():
             port = mosquitto.free_port()
             (directory / name).mkdir()
             await stack.enter_async_context(mosquitto.run_mosquitto(port))
-            peer = await stack.enter_async_context(made(directory / name, asked.url, port))
-            ear = await stack.enter_async_context(hearing(port, peer.topics))
-            courses[name] = Course(peer, ear, asked, records)
+            peer = await stack.enter_async_context(made(directory / name, shown_api.url, port))
+            subscriber = await stack.enter_async_context(subscribe(port, peer.topics))
+            courses[name] = Course(peer, subscriber, shown_api, records)
         order = sorted(courses, reverse=backwards)
         shots = {}
         for scenario, answer in answers.items():
@@ -236,11 +236,11 @@ async def one_round(answers: dict[str, Answer], *, backwards: bool) -> tuple[Sho
 
 async def measured(rounds: int, answers: dict[str, Answer]) -> tuple[list[Shots], list[dict[str, Memory]]]:
     """All rounds; who begins changes from round to round."""
-    found = []
+    rows = []
     for number in range(rounds):
-        found.append(await one_round(answers, backwards=number % 2 == 1))
+        rows.append(await one_round(answers, backwards=number % 2 == 1))
         say(f"Node-RED: round {number + 1} of {rounds}")
-    return [shots for shots, _ in found], [memory for _, memory in found]
+    return [shots for shots, _ in rows], [memory for _, memory in rows]
 
 
 # ── the rows ───────────────────────────────────────────────────────────────────────────────────
@@ -250,7 +250,7 @@ Of = Callable[[str], list[float]]
 """The figures of a peer, round by round."""
 
 
-def _said(of: Of, form: str) -> dict[str, str]:
+def _medians(of: Of, form: str) -> dict[str, str]:
     """The median of each peer."""
     return {name: f"{statistics.median(of(name)):{form}}" for name in PEERS}
 
@@ -264,8 +264,8 @@ def scenario_rows(shots: list[Shots], scenario: str, terminals: int) -> list[Row
     def each(name: str) -> list[float]:
         return [1e6 * cpu / count for cpu, count in zip(of("cpu")(name), of("messages")(name), strict=True)]
 
-    wall, cpu, first, count = of("wall"), of("cpu"), _said(of("first"), ".3f"), _said(of("messages"), ".0f")
-    seconds = {name: f"{_said(wall, '.3f')[name]} s, {_said(cpu, '.2f')[name]} CPU s" for name in PEERS}
+    wall, cpu, first, count = of("wall"), of("cpu"), _medians(of("first"), ".3f"), _medians(of("messages"), ".0f")
+    seconds = {name: f"{_medians(wall, '.3f')[name]} s, {_medians(cpu, '.2f')[name]} CPU s" for name in PEERS}
     what = f"{scenario} of {spelled(terminals)}"
     faster = Row(
         number="6",
@@ -280,8 +280,8 @@ def scenario_rows(shots: list[Shots], scenario: str, terminals: int) -> list[Row
         number="6",
         what=f"{what}: CPU per message",
         goal=1.0,
-        bridge=f"{_said(each, '.0f')['bridge']} us",
-        floor=f"Node-RED: {_said(each, '.0f')['flow']} us",
+        bridge=f"{_medians(each, '.0f')['bridge']} us",
+        floor=f"Node-RED: {_medians(each, '.0f')['flow']} us",
         note=f"{count['bridge']} messages, Node-RED {count['flow']}",
     )
     # Time is theirs over ours, so that more is better; CPU is shown the same way.
@@ -293,23 +293,23 @@ def scenario_rows(shots: list[Shots], scenario: str, terminals: int) -> list[Row
 
 def memory_rows(memories: list[dict[str, Memory]], terminals: int) -> list[Row]:
     """Resident memory, idle and at its highest."""
-    found = []
+    rows = []
     for what, goal in (("idle", 0.5), ("peak", 0.25)):
 
         def of(name: str, what: str = what) -> list[float]:
             return [getattr(memory[name], what) for memory in memories]
 
-        said = _said(of, ".0f")
+        texts = _medians(of, ".0f")
         row = Row(
             number="7",
             what=f"{what} RSS against Node-RED, {spelled(terminals)}",
             goal=goal,
-            bridge=f"{said['bridge']} MiB",
-            floor=f"Node-RED: {said['flow']} MiB",
+            bridge=f"{texts['bridge']} MiB",
+            floor=f"Node-RED: {texts['flow']} MiB",
             note="both read the listing as one answer",
         )
-        found.append(of_rounds(row, ratios(of("bridge"), of("flow"))))
-    return found
+        rows.append(of_rounds(row, ratios(of("bridge"), of("flow"))))
+    return rows
 
 
 async def rows(scope: Scope) -> AsyncIterator[Row]:

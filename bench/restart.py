@@ -48,7 +48,7 @@ SELECT :now, 'terminal', '35923517' || printf('%07d', i % 100000), 'metric', 'si
 class Start(msgspec.Struct, frozen=True):
     """One start: seconds to the first request of a poll and to its end; MiB at the most, and rows trimmed meanwhile."""
 
-    asked: float
+    first_request: float
     polled: float
     peak: float
     trimmed: int
@@ -140,7 +140,7 @@ async def _until(true: Callable[[], bool], what: str) -> None:
 def _has_asked(seen: Api, process: harness.Process) -> bool:
     if process.returncode is not None:
         raise AssertionError(f"the bridge ended: {process.text()[-1000:]}")
-    return seen.asked > 0
+    return seen.asked_at > 0
 
 
 def _has_polled(db: sqlite3.Connection) -> bool:
@@ -154,14 +154,14 @@ async def _start(config: Path, path: Path, seen: Api) -> Start:
     rows = _rows(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         _forget_poll(db)
-        seen.asked, begun = 0.0, time.perf_counter()
+        seen.asked_at, begun = 0.0, time.perf_counter()
         async with harness.running(config) as process:
             await _until(lambda: _has_asked(seen, process), "the first request of a poll")
             await _until(lambda: _has_polled(db), "the end of the first poll")
             polled = time.perf_counter() - begun
-            found = Start(seen.asked - begun, polled, process.peak_mib(), rows - _rows(path))
+            start = Start(seen.asked_at - begun, polled, process.peak_mib(), rows - _rows(path))
             await process.stop()
-    return found
+    return start
 
 
 async def _answers(run: Run, other: Run) -> list[float]:
@@ -234,4 +234,4 @@ def _start_rows(starts: list[Start], records: int, rows: int, cap: int) -> list[
     )
     begun = Row(number="10", what=f"{what}, to the first poll", goal=2.0, unit="s", note=note)
     peak = Row(number="10", what=f"peak RSS of that start, {spelled(records)} terminals", goal=160.0, unit="MiB")
-    return [of_rounds(begun, [s.asked for s in starts]), of_rounds(peak, [s.peak for s in starts])]
+    return [of_rounds(begun, [s.first_request for s in starts]), of_rounds(peak, [s.peak for s in starts])]

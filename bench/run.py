@@ -61,18 +61,18 @@ def parts(drawn: inside.Curves) -> list[Part]:
 
 async def measured(part: Part, scope: Scope) -> list[Row]:
     """The wanted rows of one part, also of one that ends in its middle."""
-    found: list[Row] = []
+    rows: list[Row] = []
     try:
         async with asyncio.timeout(part.limit):
             async for row in part.rows(scope):
                 if row.number in scope.rows:
-                    found.append(row)
+                    rows.append(row)
                     say(f"row {row.number}: {row.what}: {number(row.measured)} {row.unit} {row.trouble}")
     except TimeoutError as error:
-        found += _missing(part, scope, str(error) or f"not measured in {part.limit:.0f} s")
+        rows += _missing(part, scope, str(error) or f"not measured in {part.limit:.0f} s")
     except Exception as error:  # noqa: BLE001 -- whatever stops one part is told in its row, and stops no other
-        found += _missing(part, scope, f"{type(error).__name__}: {error}")
-    return found
+        rows += _missing(part, scope, f"{type(error).__name__}: {error}")
+    return rows
 
 
 def _missing(part: Part, scope: Scope, why: str) -> list[Row]:
@@ -85,13 +85,13 @@ def _missing(part: Part, scope: Scope, why: str) -> list[Row]:
 
 async def bench(scope: Scope, drawn: inside.Curves) -> list[Row]:
     """All wanted rows in the order of their numbers."""
-    found: list[Row] = []
+    rows: list[Row] = []
     for part in parts(drawn):
         if not scope.rows.isdisjoint(part.numbers):
             say(f"{part.what} (row {', '.join(part.numbers)})")
-            found += await measured(part, scope)
+            rows += await measured(part, scope)
             gc.collect()
-    return sorted(found, key=lambda row: NUMBERS.index(row.number))
+    return sorted(rows, key=lambda row: NUMBERS.index(row.number))
 
 
 # ── what is left behind ────────────────────────────────────────────────────────────────────────
@@ -141,23 +141,23 @@ def write(page: Path, report: Report, rows: list[Row], drawn: inside.Curves) -> 
     page.write_text(between_marks(page.read_text() if page.exists() else "", body))
 
 
-def _chosen(said: str) -> list[str]:
-    found = [name.strip() for name in said.split(",")]
-    if unknown := [name for name in found if name not in NUMBERS]:
+def _chosen(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in NUMBERS]:
         raise argparse.ArgumentTypeError(f"there is no row {unknown[0]}: expected some of {', '.join(NUMBERS)}")
-    return found
+    return names
 
 
-def _count(said: str) -> int:
-    if int(said) < 1:
+def _count(text: str) -> int:
+    if int(text) < 1:
         raise argparse.ArgumentTypeError("expected a number from 1")
-    return int(said)
+    return int(text)
 
 
-def _scale(said: str) -> float:
-    if not 0 < float(said) <= 1:
+def _scale(text: str) -> float:
+    if not 0 < float(text) <= 1:
         raise argparse.ArgumentTypeError("expected a number above 0, at most 1")
-    return float(said)
+    return float(text)
 
 
 def options(arguments: list[str]) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from tests import doors, harness
 
 LOOK_S = 0.1
 SNAPSHOT_TIMEOUT_S = 300.0
-UNHURRIED = {call: {**wish, "enabled": True} for call, wish in CALM.items()}
+UNHURRIED = {call: {**settings, "enabled": True} for call, settings in CALM.items()}
 """Every call once at the start, and then at its own interval."""
 
 

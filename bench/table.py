@@ -90,8 +90,8 @@ def cells(row: Row) -> tuple[str, ...]:
 
 def _notes(rows: Sequence[Row]) -> list[str]:
     """What does not fit into a column."""
-    said = [(row, " ".join(part for part in (row.trouble, row.note) if part)) for row in rows]
-    return [f"{row.number}, {row.what}: {text}" for row, text in said if text]
+    notes = [(row, " ".join(part for part in (row.trouble, row.note) if part)) for row in rows]
+    return [f"{row.number}, {row.what}: {text}" for row, text in notes if text]
 
 
 # ── the whole ──────────────────────────────────────────────────────────────────────────────────

@@ -52,13 +52,13 @@ def played(first_day: int, days: int, terminals: int) -> Iterator[Sample]:
         Options(terminals=terminals, seed=2, start=rfc3339((first_day + days + 2) * DAY_MS), keep=1e9)
     ).world
     window = (first_day * DAY_MS / 1000, (first_day + days) * DAY_MS / 1000)
-    found: list[Sample] = []
+    samples: list[Sample] = []
     for index, (api_name, report) in itertools.product(range(terminals), REPORTS.items()):
         shown = world.reports.terminal_report(TERMINAL_REPORTS[api_name], index, window, window[1] + 86_400)
         for measured in shown["measurement"]:
             ts = round(datetime.fromisoformat(measured["timestamp"]).timestamp() * 1000)
-            found.append((ts, report, index, dict(map(_value, measured["performanceIndicator"]))))
-    return iter(sorted(found, key=lambda sample: sample[:3]))
+            samples.append((ts, report, index, dict(map(_value, measured["performanceIndicator"]))))
+    return iter(sorted(samples, key=lambda sample: sample[:3]))
 
 
 def _value(indicator: dict[str, Any]) -> tuple[str, Any]:

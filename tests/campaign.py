@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from tests import harness, rounds_api, rounds_bridge, rounds_broker, rounds_disk
-from tests.stage import Verdict
+from tests.stage import RoundResult
 
-Run = Callable[[Path, int], Awaitable[Verdict]]
+Run = Callable[[Path, int], Awaitable[RoundResult]]
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -87,7 +87,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ledger: Sequence[Json]
-    heard: Sequence[tuple[str, bytes, bool]]
+    received: Sequence[tuple[str, bytes, bool]]
     retained: Mapping[str, Any] | None = None
     whole: bool = True
     removal: tuple[int, float, int] = (3, 900.0, 5)
@@ -127,16 +127,16 @@ class Tale(msgspec.Struct):
 def judge(story: Story) -> list[str]:
     """Every broken promise, named; empty when the bridge told the truth, all of it, and in order."""
     wrong, tales = _read(story)
-    found = listings(story.ledger)
-    _mark_accepted(found, _polls(story))
-    shown = {call: _shown(found, call, story.base) for call in _READERS}
+    listings_made = listings(story.ledger)
+    _mark_accepted(listings_made, _polls(story))
+    shown = {call: _shown(listings_made, call, story.base) for call in _READERS}
     entities = {entity for entity, _ in _READERS.values()}
     for place in sorted(tales.keys() | {place for places in shown.values() for place in places}):
         if place.split("/")[-2] in entities:
             wrong += _judge_record(story, place, tales.get(place, Tale()), shown)
-    wrong += _judge_samples(story, found)
-    usage = [(one.items, one.certain) for one in found if one.call == "usage_consumption"]
-    wrong += truth_usage.judge(usage, story.heard, story.base, whole=story.whole)
+    wrong += _judge_samples(story, listings_made)
+    usage = [(listing.items, listing.certain) for listing in listings_made if listing.call == "usage_consumption"]
+    wrong += truth_usage.judge(usage, story.received, story.base, whole=story.whole)
     return wrong + _judge_retained(story)
 
 
@@ -184,51 +184,53 @@ def _id(item: Json) -> str:
 
 def _polls(story: Story) -> list[tuple[str, float, float]]:
     """The polls that are known to have succeeded: call, begin and end."""
-    found = []
-    for topic, payload, _ in story.heard:
+    made = []
+    for topic, payload, _ in story.received:
         if topic.startswith(f"{story.base}/bridge/polling/") and topic.endswith("/state") and payload:
             state = json.loads(payload)
             if "last_success" in state and state.get("last_poll", "~") <= state["last_success"]:
-                found.append((state["call"], _seconds(state["last_poll"]), _seconds(state["last_success"])))
-    return found
+                made.append((state["call"], _seconds(state["last_poll"]), _seconds(state["last_success"])))
+    return made
 
 
 def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _mark_accepted(found: Sequence[Listing], polls: Iterable[tuple[str, float, float]]) -> None:
+def _mark_accepted(listings_made: Sequence[Listing], polls: Iterable[tuple[str, float, float]]) -> None:
     """Of several listings of one poll the last of each query is the one that was accepted."""
     by_call: dict[str, list[Listing]] = defaultdict(list)
-    for listing in found:
+    for listing in listings_made:
         by_call[listing.call].append(listing)
     for call, begin, end in set(polls):
-        within = [one for one in by_call[call] if one.began >= begin - _CLOCKS and one.ended <= end + _CLOCKS]
-        for listing in {one.query: one for one in within}.values():
+        within = [
+            listing for listing in by_call[call] if listing.began >= begin - _CLOCKS and listing.ended <= end + _CLOCKS
+        ]
+        for listing in {each.query: each for each in within}.values():
             listing.certain = True
 
 
-def _shown(found: Iterable[Listing], call: str, base: str) -> dict[str, list[Shown]]:
+def _shown(listings_made: Iterable[Listing], call: str, base: str) -> dict[str, list[Shown]]:
     """What each record of a call looked like in each complete listing, by the beginning of its topics."""
     entity, read = _READERS[call]
-    mine = [listing for listing in found if listing.call == call]
+    mine = [listing for listing in listings_made if listing.call == call]
     keys = {_id(item) for listing in mine for item in listing.items}
     story: dict[str, list[Shown]] = {f"{base}/{entity}/{truth.level(key)}": [] for key in keys}
     for listing in mine:
         by_id = {_id(item): item for item in listing.items}
         for key in keys:
             value = read(by_id[key]) if key in by_id else None
-            one = Shown(value, listing.certain, listing.ended)
-            _count_missing(story[f"{base}/{entity}/{truth.level(key)}"], one)
+            shown_now = Shown(value, listing.certain, listing.ended)
+            _count_missing(story[f"{base}/{entity}/{truth.level(key)}"], shown_now)
     return story
 
 
-def _count_missing(before: list[Shown], one: Shown) -> None:
-    if one.value is None:
+def _count_missing(before: list[Shown], shown_now: Shown) -> None:
+    if shown_now.value is None:
         last = before[-1] if before else None
-        one.missing = (last.missing if last else 0) + 1
-        one.missing_for = last.missing_for + one.at - last.at if last and last.missing else 0.0
-    before.append(one)
+        shown_now.missing = (last.missing if last else 0) + 1
+        shown_now.missing_for = last.missing_for + shown_now.at - last.at if last and last.missing else 0.0
+    before.append(shown_now)
 
 
 # ── what was heard ─────────────────────────────────────────────────────────────────────────────
@@ -240,20 +242,20 @@ def _read(story: Story) -> tuple[list[str], dict[str, Tale]]:
     ids: dict[str, bytes] = {}
     last: dict[str, bytes] = {}
     wrong: list[str] = []
-    for topic, payload, _ in story.heard:
+    for topic, payload, _ in story.received:
         if topic.startswith(f"{story.base}/bridge/"):
             continue
-        said = json.loads(payload) if payload else None
-        if isinstance(said, dict) and said.get("replayed"):
+        body = json.loads(payload) if payload else None
+        if isinstance(body, dict) and body.get("replayed"):
             continue
         place, kind = "/".join(topic.split("/")[:3]), "/".join(topic.split("/")[3:])
         repeated, last[topic] = last.get(topic) == payload, payload
-        if kind.startswith("event/") and said:
+        if kind.startswith("event/") and body:
             wrong += _take_event(tales[place], topic, payload, ids, repeated=repeated)
         elif kind == "state" and not repeated:
-            tales[place].states.append(said)
+            tales[place].states.append(body)
         elif kind == "components" and not repeated:
-            tales[place].components.append(said)
+            tales[place].components.append(body)
     return wrong, tales
 
 
@@ -303,15 +305,15 @@ def _missing(shown: dict[str, list[Shown]]) -> int:
     return sum(bool(story) and story[-1].value is None for story in shown.values())
 
 
-def _same_record(one: Json, other: Json, threshold: float = 102.0) -> bool:
+def _same_record(record: Json, other: Json, threshold: float = 102.0) -> bool:
     """Equal but for what is volatile, and for a position within the threshold (with 2 % for another formula)."""
     ignored = truth.VOLATILE | set(truth.POSITION)
-    if any(one.get(name) != other.get(name) for name in (one.keys() | other.keys()) - ignored):
+    if any(record.get(name) != other.get(name) for name in (record.keys() | other.keys()) - ignored):
         return False
-    if [name in one for name in truth.POSITION] != [name in other for name in truth.POSITION]:
+    if [name in record for name in truth.POSITION] != [name in other for name in truth.POSITION]:
         return False
-    height = abs(one.get("elevation_m", 0.0) - other.get("elevation_m", 0.0))
-    return "latitude" not in one or max(truth.metres(one, other), height) <= threshold
+    height = abs(record.get("elevation_m", 0.0) - other.get("elevation_m", 0.0))
+    return "latitude" not in record or max(truth.metres(record, other), height) <= threshold
 
 
 class _Walker:
@@ -338,34 +340,36 @@ class _Walker:
         """What was not announced, and what was announced and never shown."""
         wrong: list[str] = []
         made = {0}
-        for one in shown:
-            after = {n for n in made if self._may_stay(n, one)}
-            after |= {n + 1 for n in made if n + 1 < len(self._announced) and self._fits(n + 1, one)}
+        for listed in shown:
+            after = {n for n in made if self._may_stay(n, listed)}
+            after |= {n + 1 for n in made if n + 1 < len(self._announced) and self._fits(n + 1, listed)}
             if not after:
-                wrong.append(f"lost event: {self._place}: nothing told of {one.value!r:.300}")
-                after = {n for n in range(min(made), len(self._announced)) if self._fits(n, one)} or made
+                wrong.append(f"lost event: {self._place}: nothing told of {listed.value!r:.300}")
+                after = {n for n in range(min(made), len(self._announced)) if self._fits(n, listed)} or made
             made = after
         if max(made) + 1 < len(self._announced):
-            odd = self._announced[max(made) + 1]
-            wrong.append(f"phantom event: {self._place}: nothing showed {'a removal' if odd is None else odd!r:.300}")
+            phantom = self._announced[max(made) + 1]
+            wrong.append(
+                f"phantom event: {self._place}: nothing showed {'a removal' if phantom is None else phantom!r:.300}"
+            )
         return wrong + self._not_removed(shown, max(made), missing)
 
-    def _may_stay(self, number: int, one: Shown) -> bool:
+    def _may_stay(self, number: int, listed: Shown) -> bool:
         announced = self._announced[number]
-        if not one.certain or one.value is None or announced is UNKNOWN:
+        if not listed.certain or listed.value is None or announced is UNKNOWN:
             return True
-        return announced is not None and self._same(announced, one.value)
+        return announced is not None and self._same(announced, listed.value)
 
-    def _fits(self, number: int, one: Shown) -> bool:
+    def _fits(self, number: int, listed: Shown) -> bool:
         announced = self._announced[number]
         if announced is None:
-            return one.missing >= self._removal[0] and one.missing_for >= self._removal[1] - 1
-        return one.value is not None and (announced is UNKNOWN or self._same(announced, one.value))
+            return listed.missing >= self._removal[0] and listed.missing_for >= self._removal[1] - 1
+        return listed.value is not None and (announced is UNKNOWN or self._same(announced, listed.value))
 
     def _not_removed(self, shown: Sequence[Shown], number: int, missing: int) -> list[str]:
         """A record that is missing for long, with few others, and for certain, has a `removed`."""
         after, seconds, hold = self._removal
-        last = [one for one in shown[-after - 1 :] if one.certain and one.missing]
+        last = [listed for listed in shown[-after - 1 :] if listed.certain and listed.missing]
         gone = len(last) > after > 0 and last[-1].missing_for > seconds + 5 and missing <= hold
         if gone and self._announced[number] not in (None, UNKNOWN):
             return [f"lost event: {self._place}: nothing told of its removal"]
@@ -430,24 +434,26 @@ def _states_against(place: str, states: list[Value], values: list[Value], *, who
 def _judge_components(place: str, tale: Tale, shown: Sequence[Shown], start: Value) -> list[str]:
     """Components are told by their retained topic, and each change of it by an event of their terminal."""
     walker = _Walker(f"{place}/components", start, tale.components, lambda a, b: a == b, (0, 0.0, 0))
-    told = [event["data"]["changed"] for event in tale.events if _of_components(event)]
+    published = [event["data"]["changed"] for event in tale.events if _of_components(event)]
     wanted = [
         _parts_changed(before, after)
         for before, after in zip(tale.components, tale.components[1:], strict=False)
         if before is not None and after is not None
     ]
     wrong = walker.walk(shown)
-    wrong += [f"lost event: {place}: components changed by {one!r:.200}" for one in wanted if one not in told]
-    extra = [one for one in told if one not in wanted]
-    return wrong + [f"broken chain: {place}: an event says {one!r:.200} of its components" for one in extra]
+    wrong += [
+        f"lost event: {place}: components changed by {change!r:.200}" for change in wanted if change not in published
+    ]
+    extra = [change for change in published if change not in wanted]
+    return wrong + [f"broken chain: {place}: an event says {change!r:.200} of its components" for change in extra]
 
 
 def _parts_changed(before: Json, after: Json) -> Json:
-    one, other = before["components"], after["components"]
+    first, other = before["components"], after["components"]
     return {
-        f"components.{name}": {"from": one.get(name), "to": other.get(name)}
-        for name in one.keys() | other.keys()
-        if one.get(name) != other.get(name)
+        f"components.{name}": {"from": first.get(name), "to": other.get(name)}
+        for name in first.keys() | other.keys()
+        if first.get(name) != other.get(name)
     }
 
 
@@ -457,18 +463,18 @@ Version = tuple[str, str, int, str]
 """Topic's beginning, report, time in ms, and the values as sorted JSON."""
 
 
-def _judge_samples(story: Story, found: Iterable[Listing]) -> list[str]:
-    wrong, heard = _heard_samples(story)
+def _judge_samples(story: Story, listings_made: Iterable[Listing]) -> list[str]:
+    wrong, published = _heard_samples(story)
     possible: set[Version] = set()
     certain: set[Version] = set()
-    for listing in found:
+    for listing in listings_made:
         for version in _versions(listing, story.base):
             possible.add(version)
             if listing.certain:
                 certain.add(version)
-    wrong += [f"phantom sample: {version}" for version in sorted(heard - possible)]
+    wrong += [f"phantom sample: {version}" for version in sorted(published - possible)]
     if story.whole:
-        wrong += [f"sample missing: {version}" for version in sorted(certain - heard)]
+        wrong += [f"sample missing: {version}" for version in sorted(certain - published)]
     return wrong
 
 
@@ -480,7 +486,7 @@ def _versions(listing: Listing, base: str) -> Iterable[Version]:
     for item in listing.items:
         place = f"{base}/{entity}/{truth.level(_id(item))}"
         for measured in item.get("measurement", ()):
-            known = [one for one in measured["performanceIndicator"] if one["value"] is not None]
+            known = [indicator for indicator in measured["performanceIndicator"] if indicator["value"] is not None]
             if not known:
                 continue
             values = dict(_value(indicator, report) for indicator in known)
@@ -506,34 +512,34 @@ def _heard_samples(story: Story) -> tuple[list[str], set[Version]]:
     wrong: list[str] = []
     past: dict[str, list[Json]] = defaultdict(list)
     versions: dict[tuple[Version, bool], str] = {}
-    for topic, payload, _ in story.heard:
+    for topic, payload, _ in story.received:
         levels = topic.split("/")
         if len(levels) != 5 or levels[3] not in ("metric", "history") or not payload:
             continue
-        said = json.loads(payload)
-        if said.get("replayed") or (past[topic] and past[topic][-1] == said):
+        body = json.loads(payload)
+        if body.get("replayed") or (past[topic] and past[topic][-1] == body):
             continue
-        wrong += _out_of_order(topic, said, past[topic])
-        past[topic].append(said)
+        wrong += _out_of_order(topic, body, past[topic])
+        past[topic].append(body)
         if levels[4] == "presence":
             continue
-        values = {name: value for name, value in said.items() if name not in _OWN}
-        version = ("/".join(levels[:3]), levels[4], said["ts"], json.dumps(values, sort_keys=True))
-        corrected = bool(said.get("corrected"))
+        values = {name: value for name, value in body.items() if name not in _OWN}
+        version = ("/".join(levels[:3]), levels[4], body["ts"], json.dumps(values, sort_keys=True))
+        corrected = bool(body.get("corrected"))
         before = versions.setdefault((version, corrected), levels[3])
         if before != levels[3] and not corrected:
             wrong.append(f"sample twice: {topic} says again what {before} said: {version}")
     return wrong, {version for version, _ in versions}
 
 
-def _out_of_order(topic: str, said: Json, past: Sequence[Json]) -> list[str]:
-    if said in past:
+def _out_of_order(topic: str, body: Json, past: Sequence[Json]) -> list[str]:
+    if body in past:
         kind = "sample twice" if "/history/" in topic else "step back"
-        return [f"{kind}: {topic} went back to {said['time']}"]
-    if "/metric/" in topic and past and said["ts"] < past[-1]["ts"]:
-        return [f"step back: {topic} says {said['time']} after {past[-1]['time']}"]
-    if not topic.endswith("/presence") and not said.get("corrected") and any(p["ts"] == said["ts"] for p in past):
-        return [f"other bytes: {topic} says {said['time']} with other values, not marked as corrected"]
+        return [f"{kind}: {topic} went back to {body['time']}"]
+    if "/metric/" in topic and past and body["ts"] < past[-1]["ts"]:
+        return [f"step back: {topic} says {body['time']} after {past[-1]['time']}"]
+    if not topic.endswith("/presence") and not body.get("corrected") and any(p["ts"] == body["ts"] for p in past):
+        return [f"other bytes: {topic} says {body['time']} with other values, not marked as corrected"]
     return []
 
 
@@ -545,7 +551,7 @@ def _judge_retained(story: Story) -> list[str]:
     if story.retained is None:
         return []
     last: dict[str, Any] = {}
-    for topic, payload, retain in story.heard:
+    for topic, payload, retain in story.received:
         if retain and not topic.startswith(f"{story.base}/bridge/"):
             last[topic] = json.loads(payload) if payload else None
     given = {t: p for t, p in story.retained.items() if not t.startswith(f"{story.base}/bridge/")}

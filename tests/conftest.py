@@ -35,8 +35,8 @@ aioresponses.core.ClientResponse = _ClientResponse  # type: ignore[attr-defined]
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[harness.World]:
     """A broker, a simulated fleet of eight that stands still, and a directory."""
-    async with harness.world(tmp_path) as found:
-        yield found
+    async with harness.world(tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -49,5 +49,5 @@ def abandoned_sockets() -> Iterator[None]:
 @pytest.fixture
 async def past(tmp_path: Path) -> AsyncIterator[Past]:
     """A journal and its trends."""
-    async with open_past(tmp_path) as found:
-        yield found
+    async with open_past(tmp_path) as opened:
+        yield opened

@@ -103,15 +103,15 @@ def _hook(owner: type, name: str, when: str, crash: Crash) -> None:
         if when == "before":
             crash.pass_by()
             return await real(*arguments, **named)
-        found = await real(*arguments, **named)
+        result = await real(*arguments, **named)
         crash.pass_by()
-        return found
+        return result
 
     @functools.wraps(real)
     def now(*arguments: Any, **named: Any) -> Any:
-        found = real(*arguments, **named)
+        result = real(*arguments, **named)
         crash.pass_by()
-        return found
+        return result
 
     setattr(owner, name, later if inspect.iscoroutinefunction(real) else now)
 
@@ -142,10 +142,10 @@ def _hook_commit(point: str, crash: Crash) -> None:
                 return await real(self, sql, parameters)
             if point != "after_commit":
                 crash.pass_by()
-            found = await real(self, sql, parameters)
+            result = await real(self, sql, parameters)
             if point == "after_commit":
                 crash.pass_by()
-            return found
+            return result
 
         return execute
 

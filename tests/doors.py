@@ -155,10 +155,10 @@ def placed() -> Iterator[Place]:
 @contextlib.asynccontextmanager
 async def running(place: Place) -> AsyncIterator[asyncio.subprocess.Process]:
     """The broker of a place while the block runs, unless it is killed before."""
-    found = mosquitto.find_mosquitto()
-    assert found
+    program = mosquitto.find_mosquitto()
+    assert program
     with (place.home / "broker.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(found, "-c", str(place.config), stderr=log)
+        process = await asyncio.create_subprocess_exec(program, "-c", str(place.config), stderr=log)
     try:
         async with asyncio.timeout(10):
             while not await _answers(place.port):

@@ -52,13 +52,13 @@ async def write_some(past: Past, chance: random.Random, truth: Truth) -> None:
 
 def differences(past: Past, truth: Truth) -> list[str]:
     """Where the history is not what was written."""
-    found: list[tuple[tuple[str, int], float]] = []
+    samples: list[tuple[tuple[str, int], float]] = []
     for id in IDS:
         for body in past.shown(id=id):
             members = json.loads(body)
-            found.append(((id, members["ts"]), members["sinr_db"]))
-    wrong = [f"{len(found)} samples instead of {len(truth)}"] if len(found) != len(truth) else []
-    return wrong + [f"{key}: {value}, not {truth.get(key)}" for key, value in found if truth.get(key) != value]
+            samples.append(((id, members["ts"]), members["sinr_db"]))
+    wrong = [f"{len(samples)} samples instead of {len(truth)}"] if len(samples) != len(truth) else []
+    return wrong + [f"{key}: {value}, not {truth.get(key)}" for key, value in samples if truth.get(key) != value]
 
 
 def folded_through(past: Past) -> int:

@@ -38,11 +38,11 @@ QUICK: dict[str, Any] = {
 
 def merged(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """`base` with the members of `other`, at any depth."""
-    found = dict(base)
+    members = dict(base)
     for name, value in other.items():
-        below = found.get(name)
-        found[name] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-    return found
+        below = members.get(name)
+        members[name] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return members
 
 
 def bridge_yaml(directory: Path, api_url: str, port: int, **changes: Any) -> Path:
@@ -160,16 +160,16 @@ class Recorder:
         self.messages: list[tuple[str, Any, bool]] = []
         self.raw: list[tuple[str, bytes, bool]] = []
         self.retained: dict[str, Any] = {}
-        self.heard = asyncio.Event()
+        self.arrived = asyncio.Event()
 
     def take(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """Notes one message."""
-        said = _read(payload)
-        self.messages.append((topic, said, retain))
+        content = _read(payload)
+        self.messages.append((topic, content, retain))
         self.raw.append((topic, payload, retain))
         if retain:
-            self.retained.pop(topic, None) if said is None else self.retained.__setitem__(topic, said)
-        self.heard.set()
+            self.retained.pop(topic, None) if content is None else self.retained.__setitem__(topic, content)
+        self.arrived.set()
 
     def topics(self) -> set[str]:
         """All topics heard of so far."""
@@ -177,18 +177,18 @@ class Recorder:
 
     def on(self, topic: str) -> list[Any]:
         """The payloads of one topic in their order."""
-        return [said for name, said, _ in self.messages if name == topic]
+        return [content for name, content, _ in self.messages if name == topic]
 
     async def until(self, true: Callable[[], Any], patience: float = 20.0) -> Any:
         """Waits until something holds, looking after each message. Returns what it gave."""
         deadline = asyncio.get_running_loop().time() + patience
-        while not (found := true()):
-            self.heard.clear()
+        while not (result := true()):
+            self.arrived.clear()
             left = deadline - asyncio.get_running_loop().time()
             assert left > 0, f"not heard in {patience} s; last: {self.messages[-3:]!r:.2000}"
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.heard.wait(), left)
-        return found
+                await asyncio.wait_for(self.arrived.wait(), left)
+        return result
 
     async def quiet(self, seconds: float, patience: float = 60.0) -> None:
         """Waits until nothing but the bridge's own state has come for so long."""
@@ -233,26 +233,26 @@ async def recording(port: int, *filters: str) -> AsyncIterator[Recorder]:
 async def retained(port: int, *filters: str) -> dict[str, Any]:
     """What a new subscriber is given of `filters` (default: everything below oneweb)."""
     nonce = f"harness/{os.urandom(8).hex()}"
-    found: dict[str, Any] = {}
+    retained: dict[str, Any] = {}
     async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
         for name in (*(filters or ("oneweb/#",)), nonce):
             await client.subscribe(name, qos=1)
         await client.publish(nonce, b"", qos=1)
         async for message in client.messages:
             if str(message.topic) == nonce:
-                return found
-            found[str(message.topic)] = _read(bytes(message.payload))
-    return found
+                return retained
+            retained[str(message.topic)] = _read(bytes(message.payload))
+    return retained
 
 
 async def until_retained(port: int, topic: str, true: Callable[[Any], bool], patience: float = 10.0) -> None:
     """Waits until a retained topic says what is wanted."""
     async with asyncio.timeout(patience):
-        while not ((found := await retained(port, topic)) and true(found[topic])):
+        while not ((contents := await retained(port, topic)) and true(contents[topic])):
             await asyncio.sleep(0.02)
 
 
-async def said(port: int, topic: str, payload: bytes | str = b"", *, retain: bool = False) -> None:
+async def publish(port: int, topic: str, payload: bytes | str = b"", *, retain: bool = False) -> None:
     """Publishes one message as anybody could."""
     async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
         await client.publish(topic, payload, qos=1, retain=retain)
@@ -262,11 +262,13 @@ async def poll(port: int, call: str = "all") -> dict[str, Any]:
     """Has the bridge poll a call now, or all that are enabled, instead of waiting for its interval. The result."""
     topic, id = f"oneweb/bridge/polling/{call}", os.urandom(8).hex()
     async with recording(port, f"{topic}/result") as answers:
-        await said(port, f"{topic}/poll", json.dumps({"id": id}))
-        found: list[dict[str, Any]] = await answers.until(
-            lambda: [one for one in answers.on(f"{topic}/result") if one.get("id") == id and "note" not in one]
+        await publish(port, f"{topic}/poll", json.dumps({"id": id}))
+        results: list[dict[str, Any]] = await answers.until(
+            lambda: [
+                result for result in answers.on(f"{topic}/result") if result.get("id") == id and "note" not in result
+            ]
         )
-        return found[-1]
+        return results[-1]
 
 
 class World:

@@ -18,11 +18,13 @@ class Judge:
     """One document. `heard` has each channel and message that a judged topic was found to be."""
 
     def __init__(self, document: dict[str, Any]) -> None:
-        self.heard: set[tuple[str, str]] = set()
+        self.received: set[tuple[str, str]] = set()
         self._document = document
         self._addresses = {key: _pattern(channel) for key, channel in document["channels"].items()}
         operations = document["operations"].values()
-        self._operations = {one["channel"]["$ref"].removeprefix("#/channels/"): one for one in operations}
+        self._operations = {
+            operation["channel"]["$ref"].removeprefix("#/channels/"): operation for operation in operations
+        }
         self._validators: dict[str, Any] = {}
 
     def everything(self) -> set[tuple[str, str]]:
@@ -38,10 +40,10 @@ class Judge:
 
     def judge(self, topic: str, payload: bytes, *, retain: bool) -> list[str]:
         """What is wrong with one message; nothing when the document describes it."""
-        found = [(key, match) for key, regex in self._addresses.items() if (match := regex.fullmatch(topic))]
-        if len(found) != 1:
-            return [f"{topic}: {len(found)} channels"]
-        key, match = found[0]
+        matches = [(key, match) for key, regex in self._addresses.items() if (match := regex.fullmatch(topic))]
+        if len(matches) != 1:
+            return [f"{topic}: {len(matches)} channels"]
+        key, match = matches[0]
         operation = self._operations[key]
         if not payload:
             known = operation["bindings"]["mqtt"].get("retain") or operation["action"] == "receive"
@@ -50,10 +52,10 @@ class Judge:
             return [f"{topic}: retain is {retain}"]
         messages = self._document["channels"][key]["messages"]
         name = match.groupdict().get("report") or next(iter(messages))
-        self.heard.add((key, name))
+        self.received.add((key, name))
         message = self._document["components"]["messages"][messages[name]["$ref"].rpartition("/")[2]]
-        said = payload.decode() if message["contentType"] == "text/plain" else json.loads(payload)
-        return [f"{topic}: {error}" for error in self.errors(message["name"], said)]
+        content = payload.decode() if message["contentType"] == "text/plain" else json.loads(payload)
+        return [f"{topic}: {error}" for error in self.errors(message["name"], content)]
 
 
 def _pattern(channel: dict[str, Any]) -> re.Pattern[str]:

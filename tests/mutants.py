@@ -2211,14 +2211,14 @@ def test_files(mutant: Mutant) -> list[str]:
     return [f"tests/{word}" for word in mutant.tests.split() if word.endswith(".py")]
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True):
     """What the tests said: whether they ran at all, and the one that failed first."""
 
     ran: bool
     failed: str = ""
 
 
-def tried(mutant: Mutant | None, tests: str, tree: Path) -> Verdict:
+def tried(mutant: Mutant | None, tests: str, tree: Path) -> Outcome:
     """Runs tests in a copy of the tree, without the guard of a mutant."""
     if mutant is None:
         return _run(tests, tree)
@@ -2231,16 +2231,16 @@ def tried(mutant: Mutant | None, tests: str, tree: Path) -> Verdict:
         path.write_text(whole)
 
 
-def _run(tests: str, tree: Path) -> Verdict:
+def _run(tests: str, tree: Path) -> Outcome:
     words = [f"tests/{word}" if word.endswith(".py") else word for word in tests.split()]
     line = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *words]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         ended = subprocess.run(line, cwd=tree, env=environment, check=False, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        return Verdict(ran=True, failed="did not end")
+        return Outcome(ran=True, failed="did not end")
     failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", ended.stdout.decode(), re.MULTILINE)
-    return Verdict(ran=ended.returncode in (0, 1), failed=failed[1] if failed else "")
+    return Outcome(ran=ended.returncode in (0, 1), failed=failed[1] if failed else "")
 
 
 def campaign(chosen: Sequence[Mutant]) -> int:
@@ -2251,7 +2251,7 @@ def campaign(chosen: Sequence[Mutant]) -> int:
         for number in range(WORKERS):
             trees.put(Path(shutil.copytree(ROOT, Path(place) / str(number), ignore=_LEFT)))
 
-        def one(mutant: Mutant | None, tests: str) -> Verdict:
+        def try_in_free_tree(mutant: Mutant | None, tests: str) -> Outcome:
             tree = trees.get()
             try:
                 return tried(mutant, tests, tree)
@@ -2259,16 +2259,16 @@ def campaign(chosen: Sequence[Mutant]) -> int:
                 trees.put(tree)
 
         # A test that fails by itself would seem to notice everything.
-        sound = list(pool.map(lambda tests: one(None, tests), names := sorted({m.tests for m in chosen})))
-        for name, verdict in zip(names, sound, strict=True):
-            if verdict.failed or not verdict.ran:
-                print(f"with all guards in place {name} fails: {verdict.failed}")
+        sound = list(pool.map(lambda tests: try_in_free_tree(None, tests), names := sorted({m.tests for m in chosen})))
+        for name, outcome in zip(names, sound, strict=True):
+            if outcome.failed or not outcome.ran:
+                print(f"with all guards in place {name} fails: {outcome.failed}")
                 return 1
-        for mutant, verdict in zip(chosen, pool.map(lambda m: one(m, m.tests), chosen), strict=True):
-            caught = bool(verdict.ran and verdict.failed)
+        for mutant, outcome in zip(chosen, pool.map(lambda m: try_in_free_tree(m, m.tests), chosen), strict=True):
+            caught = bool(outcome.ran and outcome.failed)
             missed += not caught
-            said = "caught" if caught else "NOT CAUGHT" if verdict.ran else "DOES NOT RUN"
-            print(f"{mutant.guard:52} {said:11} {verdict.failed or mutant.tests}", flush=True)
+            word = "caught" if caught else "NOT CAUGHT" if outcome.ran else "DOES NOT RUN"
+            print(f"{mutant.guard:52} {word:11} {outcome.failed or mutant.tests}", flush=True)
     print(f"\n{len(chosen)} guards, {missed} not caught")
     return missed
 

@@ -26,7 +26,7 @@ START = "2025-06-17T14:15:00Z"
 RECORDS = ("user_terminals", "products", "organizations", "sites")
 
 
-class Said(msgspec.Struct, frozen=True):
+class JournalRow(msgspec.Struct, frozen=True):
     """One row of the journal, its body read."""
 
     entity: str
@@ -102,13 +102,15 @@ class Bench:
         """What the database holds."""
         return await self.store._connections.rows(sql, values)
 
-    async def news(self) -> list[Said]:
+    async def news(self) -> list[JournalRow]:
         """The journal's rows since the last look."""
         rows = await self.rows(
             "SELECT seq, entity, id, what, name, ts, body FROM journal WHERE seq > ? ORDER BY seq", self._read
         )
         self._read = rows[-1][0] if rows else self._read
-        return [Said(entity, id, what, name, ts, json.loads(body)) for _, entity, id, what, name, ts, body in rows]
+        return [
+            JournalRow(entity, id, what, name, ts, json.loads(body)) for _, entity, id, what, name, ts, body in rows
+        ]
 
     async def events(self) -> list[tuple[str, str]]:
         """Which record events came since the last look: what and whose."""

@@ -23,7 +23,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.recording import Line
 
-AGAIN = 0.05
+RETRY_S = 0.05
 """Seconds between two tries to reach the broker."""
 EXPIRY = 86_400
 """Seconds for which the broker keeps the session while the recorder is away."""
@@ -40,7 +40,7 @@ class Recorder:
         self._client = Client(CallbackAPIVersion.VERSION2, identifier, protocol=MQTTProtocolVersion.MQTTv5)
         self._client.on_connect = self._connected
         self._client.on_subscribe = lambda *_: self._write(Line(time.time(), note="subscribed"))
-        self._client.on_message = self._heard
+        self._client.on_message = self._on_message
         self._is_new = True
 
     def run(self) -> None:
@@ -55,7 +55,7 @@ class Recorder:
                 self._write(Line(time.time(), note="lost"))
             except OSError:
                 pass
-            time.sleep(AGAIN)
+            time.sleep(RETRY_S)
 
     def _write(self, line: Line) -> None:
         os.write(self._file, msgspec.json.encode(line) + b"\n")
@@ -72,7 +72,7 @@ class Recorder:
         self._is_new = False
         client.subscribe([(name, options) for name in self._filters])
 
-    def _heard(self, _client: Client, _: Any, message: MQTTMessage) -> None:
+    def _on_message(self, _client: Client, _: Any, message: MQTTMessage) -> None:
         # paho acknowledges after this has returned.
         self._write(Line(time.time(), message.topic, bytes(message.payload), message.retain, message.dup))
 

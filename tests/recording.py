@@ -34,20 +34,20 @@ class Taken(msgspec.Struct, frozen=True):
     retain: bool
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be judged. `sessions` counts how often the bridge connected, as far as it was heard of."""
 
-    heard: list[tuple[str, bytes, bool]]
+    received: list[tuple[str, bytes, bool]]
     forgotten: int
     repeats: int
     sessions: int
 
 
 class _Story:
-    """Puts together what a subscriber got; see `told`."""
+    """Puts together what a subscriber got; see `replay`."""
 
     def __init__(self, taken: Sequence[Taken], base: str) -> None:
-        self.heard: list[tuple[str, bytes, bool]] = []
+        self.received: list[tuple[str, bytes, bool]] = []
         self.forgotten = self.repeats = 0
         self.nonces: set[str] = set()
         self._taken = taken
@@ -63,30 +63,30 @@ class _Story:
 
     def hear(self, line: Line) -> None:
         """One message."""
-        said = (line.topic, line.payload)
+        content = (line.topic, line.payload)
         if line.topic == self._probe:
             self._hear_probe(msgspec.json.decode(line.payload))
-        elif self._back_at is not None and said in self._known:
+        elif self._back_at is not None and content in self._known:
             return
-        self.repeats += said in self._known and ("/event/" in line.topic or "/history/" in line.topic)
+        self.repeats += content in self._known and ("/event/" in line.topic or "/history/" in line.topic)
         self._take(line.topic, line.payload, retain=line.retain)
 
     def _hear_probe(self, probe: dict[str, Any]) -> None:
         self.nonces.add(probe["nonce"])
         if self._back_at is None or _seconds(probe.get("time", "1970-01-01T00:00:00Z")) < self._back_at:
             return
-        for one in self._taken:
-            if one.at < self._back_at and (one.topic, one.payload) not in self._known:
-                self._take(one.topic, one.payload, retain=one.retain)
+        for publish in self._taken:
+            if publish.at < self._back_at and (publish.topic, publish.payload) not in self._known:
+                self._take(publish.topic, publish.payload, retain=publish.retain)
                 self.forgotten += 1
         self._back_at = None
 
     def _take(self, topic: str, payload: bytes, *, retain: bool) -> None:
         self._known.add((topic, payload))
-        self.heard.append((topic, payload, retain))
+        self.received.append((topic, payload, retain))
 
 
-def told(lines: Iterable[Line], taken: Sequence[Taken] = (), base: str = "oneweb") -> Told:
+def replay(lines: Iterable[Line], taken: Sequence[Taken] = (), base: str = "oneweb") -> Replayed:
     """What a subscriber got, with what its broker forgot put where it was forgotten.
 
     When a broker comes back, it speaks from its own memory until the first probe that the bridge sends
@@ -100,7 +100,9 @@ def told(lines: Iterable[Line], taken: Sequence[Taken] = (), base: str = "oneweb
             story.note(line)
         else:
             story.hear(line)
-    return Told(heard=story.heard, forgotten=story.forgotten, repeats=story.repeats, sessions=len(story.nonces))
+    return Replayed(
+        received=story.received, forgotten=story.forgotten, repeats=story.repeats, sessions=len(story.nonces)
+    )
 
 
 def _seconds(text: str) -> float:
@@ -129,7 +131,7 @@ class Recording(harness.Recorder):
             if not line.note:
                 self.take(line.topic, line.payload, retain=line.retain)
         if data:
-            self.heard.set()
+            self.arrived.set()
 
     async def follow(self) -> None:
         """Reads the file as it grows, until it is cancelled."""

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from tests.stage import Stage, Verdict, set_up
+from tests.stage import RoundResult, Stage, set_up
 
 Faults = tuple[tuple[str, dict[str, Any]], ...]
 NONSENSE: Faults = (
@@ -32,8 +32,8 @@ LIES: Faults = (
 )
 STATUS: Faults = tuple(("status", {"status": status}) for status in (400, 404, 408, 500, 502, 503, 504))
 LIMITS: Faults = tuple(
-    ("status", {"status": 429, "headers": {"Retry-After": said}})
-    for said in ("0", "2", "-5", "Tue, 15 Nov 1994 08:12:31 GMT")
+    ("status", {"status": 429, "headers": {"Retry-After": text}})
+    for text in ("0", "2", "-5", "Tue, 15 Nov 1994 08:12:31 GMT")
 )
 FLOODS: Faults = (
     ("gzip_bomb", {"megabytes": 300.0}),
@@ -58,20 +58,20 @@ async def _troubled(stage: Stage, faults: Faults, turns: int = 8) -> None:
         stage.api.fleet("rename", id=stage.chance.choice(stage.api.truth("terminals"))["id"], name=f"{kind} was here")
 
 
-async def misbehaves(directory: Path, seed: int, faults: Faults) -> Verdict:
+async def misbehaves(directory: Path, seed: int, faults: Faults) -> RoundResult:
     """Answers of one sort are wrong again and again."""
     async with set_up(directory, seed) as stage:
         await stage.start(polling=PAGED)
         await stage.wait_until_at_rest()
         await _troubled(stage, faults)
         stage.mended()
-        verdict = await stage.verdict()
+        result = await stage.finish()
         removed = [topic for topic in stage.recorder.topics() if topic.endswith("/event/removed")]
         stage.expect(not removed, f"removed: {removed}")
-        return verdict
+        return result
 
 
-async def cut(directory: Path, seed: int) -> Verdict:
+async def cut(directory: Path, seed: int) -> RoundResult:
     """Bodies end at any byte: with their length said, in chunks, or with the end of the connection; or are short."""
     async with set_up(directory, seed) as stage:
         await stage.start(polling=PAGED)
@@ -86,10 +86,10 @@ async def cut(directory: Path, seed: int) -> Verdict:
             stage.api.fleet("rename", id=stage.chance.choice(stage.api.truth("terminals"))["id"], name=f"cut at {at}")
             await asyncio.sleep(stage.chance.uniform(0.1, 0.4))
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def down(directory: Path, seed: int) -> Verdict:
+async def down(directory: Path, seed: int) -> RoundResult:
     """The API is down for everybody; health and info say so, and afterwards everything is caught up."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -97,30 +97,30 @@ async def down(directory: Path, seed: int) -> Verdict:
         stage.api.fault("status", status=stage.chance.choice((500, 502, 503, 504)))
         await stage.until_ready("api", is_well=False)
         info = "oneweb/bridge/info"
-        told = await stage.until(
+        alert = await stage.until(
             lambda: stage.recorder.retained.get(info, {}).get("api", {}).get("state") == "unreachable", 25.0
         )
-        stage.expect(told, f"{info} does not say that the API is unreachable")
+        stage.expect(alert, f"{info} does not say that the API is unreachable")
         stage.mended()
-        verdict = await stage.verdict()
+        result = await stage.finish()
         await stage.until_ready("api", is_well=True)
-        return verdict
+        return result
 
 
-async def unauthorized(directory: Path, seed: int) -> Verdict:
+async def unauthorized(directory: Path, seed: int) -> RoundResult:
     """The API refuses the credentials for a while; that is told, nothing is removed, and a poll signs in again."""
     async with set_up(directory, seed) as stage:
         await stage.start()
         await stage.wait_until_at_rest()
         stage.api.fault("status", status=stage.chance.choice((401, 403)))
-        told = await stage.until(
+        alert = await stage.until(
             lambda: any(
-                said.get("status") == "unauthorized"
-                for topic, said in stage.recorder.retained.items()
+                state.get("status") == "unauthorized"
+                for topic, state in stage.recorder.retained.items()
                 if topic.startswith("oneweb/bridge/polling/")
             ),
             25.0,
         )
-        stage.expect(told, "no call says that it is unauthorized")
+        stage.expect(alert, "no call says that it is unauthorized")
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()

@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from tests import harness
-from tests.stage import Stage, Verdict, set_up
+from tests.stage import RoundResult, Stage, set_up
 
 NTH = {
     "before_commit": (2, 60),
@@ -23,7 +23,7 @@ NTH = {
 """From which to which pass of a point the process may be killed."""
 
 
-async def killed_at_random(directory: Path, seed: int) -> Verdict:
+async def killed_at_random(directory: Path, seed: int) -> RoundResult:
     """Kill -9 every few seconds while the fleet lives."""
     async with set_up(directory, seed, terminals=20) as stage:
         for _ in range(4):
@@ -33,10 +33,10 @@ async def killed_at_random(directory: Path, seed: int) -> Verdict:
             stage.api.advance(stage.chance.uniform(0, 60))
         stage.mended()
         await stage.start()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def crashed(point: str, directory: Path, seed: int) -> Verdict:
+async def crashed(point: str, directory: Path, seed: int) -> RoundResult:
     """Kill -9 at a named point of the pipeline, twice, in the life of a small fleet with several slices a poll."""
     async with set_up(directory, seed) as stage:
         for _ in range(2):
@@ -46,7 +46,7 @@ async def crashed(point: str, directory: Path, seed: int) -> Verdict:
             stage.api.advance(30)
         stage.mended()
         await stage.start()
-        return await stage.verdict()
+        return await stage.finish()
 
 
 def _stir(stage: Stage) -> None:
@@ -56,7 +56,7 @@ def _stir(stage: Stage) -> None:
         stage.api.fleet("firmware", id=terminal["id"], version=f"v{stage.chance.randint(1, 999)}")
 
 
-async def crashed_restoring(directory: Path, seed: int) -> Verdict:
+async def crashed_restoring(directory: Path, seed: int) -> RoundResult:
     """Kill -9 while the retained topics of a broker that forgot are restored."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -68,10 +68,10 @@ async def crashed_restoring(directory: Path, seed: int) -> Verdict:
         await stage.crashed("restoring")
         stage.mended()
         await stage.start()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def crashed_migrating(directory: Path, seed: int) -> Verdict:
+async def crashed_migrating(directory: Path, seed: int) -> RoundResult:
     """Kill -9 within and after the migration of a database of the first version."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -83,10 +83,10 @@ async def crashed_migrating(directory: Path, seed: int) -> Verdict:
             await stage.crashed(point)
         stage.mended()
         await stage.start()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def crashed_folding(point: str, directory: Path, seed: int) -> Verdict:
+async def crashed_folding(point: str, directory: Path, seed: int) -> RoundResult:
     """Kill -9 while samples are folded into the trends at the start; the pass at the next start does it again."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -96,7 +96,7 @@ async def crashed_folding(point: str, directory: Path, seed: int) -> Verdict:
         await stage.crashed(point)
         stage.mended()
         await stage.start()
-        return await stage.verdict()
+        return await stage.finish()
 
 
 def made_old(path: Path) -> None:
@@ -122,7 +122,7 @@ def made_old(path: Path) -> None:
         )
 
 
-async def crashed_removing(point: str, directory: Path, seed: int) -> Verdict:
+async def crashed_removing(point: str, directory: Path, seed: int) -> RoundResult:
     """Kill -9 within and after the transaction that removes a terminal."""
     removal = {"after_missing": 1, "after_time": "0s"}
     async with set_up(directory, seed) as stage:
@@ -137,32 +137,32 @@ async def crashed_removing(point: str, directory: Path, seed: int) -> Verdict:
         await stage.crashed(point, 40)
         stage.mended()
         await stage.start(removal=removal)
-        return await stage.verdict(removal=(1, 0.0, 5))
+        return await stage.finish(removal=(1, 0.0, 5))
 
 
-async def crashed_with_command(point: str, directory: Path, seed: int) -> Verdict:
+async def crashed_with_command(point: str, directory: Path, seed: int) -> RoundResult:
     """Kill -9 while a retained command is stored; it is obeyed once, and stays in force."""
     topic = "oneweb/bridge/polling/sites/set"
     async with set_up(directory, seed) as stage:
         await stage.start({"at": point})
         await stage.wait_until_at_rest()
-        await harness.said(stage.port, topic, json.dumps({"interval": 77, "id": "one"}), retain=True)
+        await harness.publish(stage.port, topic, json.dumps({"interval": 77, "id": "one"}), retain=True)
         await stage.crashed(point)
         stage.mended()
         await stage.start()
         state = "oneweb/bridge/polling/sites/state"
         came = await stage.until(lambda: stage.recorder.retained.get(state, {}).get("interval") == 77)
         stage.expect(came, "a retained command that was under way is not in force after the restart")
-        await harness.said(stage.port, "oneweb/bridge/polling/sites/interval/set", "55")
+        await harness.publish(stage.port, "oneweb/bridge/polling/sites/interval/set", "55")
         await stage.until(lambda: stage.recorder.retained.get(state, {}).get("interval") == 55)
         await stage.kill()
         await stage.start()
-        verdict = await stage.verdict()
+        result = await stage.finish()
         stage.expect(stage.recorder.retained[state]["interval"] == 55, "a retained command was obeyed twice")
-        return verdict
+        return result
 
 
-async def told_to_stop(directory: Path, seed: int) -> Verdict:
+async def told_to_stop(directory: Path, seed: int) -> RoundResult:
     """SIGTERM while polls and messages are under way, also a second one; it says offline and ends with 0."""
     async with set_up(directory, seed, terminals=40) as stage:
         for turn in range(4):
@@ -175,12 +175,12 @@ async def told_to_stop(directory: Path, seed: int) -> Verdict:
                 stage.bridge.signal(signal.SIGTERM)
             if is_on or turn % 2:
                 await stage.stop()
-                said = await stage.until(
+                state = await stage.until(
                     lambda: stage.recorder.retained.get("oneweb/bridge/status") == {"state": "offline"}, 5.0
                 )
-                stage.expect(said, "the status is not offline after SIGTERM")
+                stage.expect(state, "the status is not offline after SIGTERM")
             else:
                 await stage.kill()
         stage.mended()
         await stage.start()
-        return await stage.verdict()
+        return await stage.finish()

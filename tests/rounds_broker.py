@@ -9,12 +9,12 @@ from typing import Any
 import aiomqtt
 
 from tests import truth
-from tests.stage import Stage, Verdict, set_up
+from tests.stage import RoundResult, Stage, set_up
 
 ROW_TOPICS = ("oneweb/terminal/", "oneweb/product/", "oneweb/organization/", "oneweb/site/")
 
 
-async def restarted(directory: Path, seed: int) -> Verdict:
+async def restarted(directory: Path, seed: int) -> RoundResult:
     """The broker is stopped in order and started again, with and without persistence."""
     kept = bool(seed % 2)
     async with set_up(directory, seed, kept=kept) as stage:
@@ -25,10 +25,10 @@ async def restarted(directory: Path, seed: int) -> Verdict:
             await asyncio.sleep(stage.chance.uniform(0.0, 1.0))
             await stage.start_broker(kept=kept)
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def killed(directory: Path, seed: int, *, kept: bool) -> Verdict:
+async def killed(directory: Path, seed: int, *, kept: bool) -> RoundResult:
     """The broker is killed with -9, three times; what it had acknowledged and forgot is its own loss."""
     async with set_up(directory, seed, kept=kept) as stage:
         await stage.start()
@@ -38,10 +38,10 @@ async def killed(directory: Path, seed: int, *, kept: bool) -> Verdict:
             await asyncio.sleep(stage.chance.uniform(0.0, 1.0))
             await stage.start_broker(kept=kept)
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def away(directory: Path, seed: int, seconds: float) -> Verdict:
+async def away(directory: Path, seed: int, seconds: float) -> RoundResult:
     """The broker is away for long while the fleet lives; then everything comes, in order."""
     async with set_up(directory, seed, kept=True) as stage:
         await stage.start()
@@ -54,7 +54,7 @@ async def away(directory: Path, seed: int, seconds: float) -> Verdict:
         await stage.start_broker(kept=True)
         stage.mended()
         # The pause between two tries grows to a minute, and a fifth more.
-        return await stage.verdict(patience=80.0)
+        return await stage.finish(patience=80.0)
 
 
 def _change(stage: Stage) -> None:
@@ -69,7 +69,7 @@ async def _grown(stage: Stage) -> None:
             await asyncio.sleep(0.2)
 
 
-async def cut(directory: Path, seed: int) -> Verdict:
+async def cut(directory: Path, seed: int) -> RoundResult:
     """The connection is cut within a message, every few messages, a dozen times."""
     async with set_up(directory, seed, terminals=20) as stage:
         stage.proxy.cut_after = lambda: stage.chance.randint(5, 120)
@@ -79,10 +79,10 @@ async def cut(directory: Path, seed: int) -> Verdict:
                 stage.api.advance(1)
                 await asyncio.sleep(0.1)
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def half_open(directory: Path, seed: int) -> Verdict:
+async def half_open(directory: Path, seed: int) -> RoundResult:
     """The connection stays open, but nothing passes in either direction; that is noticed within 60 s."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -91,20 +91,20 @@ async def half_open(directory: Path, seed: int) -> Verdict:
         _change(stage)
         await stage.until_ready("broker", is_well=False, patience=60.0)
         stage.mended()
-        return await stage.verdict(patience=90.0)
+        return await stage.finish(patience=90.0)
 
 
-async def slow(directory: Path, seed: int) -> Verdict:
+async def slow(directory: Path, seed: int) -> RoundResult:
     """A link of a few kilobytes per second."""
     async with set_up(directory, seed, terminals=6) as stage:
         stage.proxy.rate = 20_000.0
         await stage.start()
         await asyncio.sleep(stage.chance.uniform(6.0, 12.0))
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def puback_late(directory: Path, seed: int) -> Verdict:
+async def puback_late(directory: Path, seed: int) -> RoundResult:
     """Every PUBACK is late; then the connection is cut with many of them on their way."""
     async with set_up(directory, seed) as stage:
         stage.proxy.late = stage.chance.choice((0.05, 0.3, 1.5))
@@ -113,10 +113,10 @@ async def puback_late(directory: Path, seed: int) -> Verdict:
         stage.proxy.sever()
         await asyncio.sleep(stage.chance.uniform(2.0, 4.0))
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def puback_withheld(directory: Path, seed: int) -> Verdict:
+async def puback_withheld(directory: Path, seed: int) -> RoundResult:
     """PUBACKs stop coming while the connection is alive; after 30 s the bridge makes another one."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -128,10 +128,10 @@ async def puback_withheld(directory: Path, seed: int) -> Verdict:
             while stage.proxy.connections == connections:
                 await asyncio.sleep(0.2)
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def puback_refused(directory: Path, seed: int) -> Verdict:
+async def puback_refused(directory: Path, seed: int) -> RoundResult:
     """PUBACKs with error codes: the bridge tries again, keeps the order, and lets the others pass."""
     async with set_up(directory, seed) as stage:
         share = stage.chance.uniform(0.05, 0.25)
@@ -146,13 +146,13 @@ async def puback_refused(directory: Path, seed: int) -> Verdict:
         await asyncio.sleep(stage.chance.uniform(4.0, 9.0))
         stage.expect("broker refuses" in stage.bridge.text(), "a refused message is not in the log")
         stage.mended()
-        return await stage.verdict(bounded=False)
+        return await stage.finish(bounded=False)
 
 
 ACL = "topic readwrite {allowed}\n"
 
 
-async def denied(directory: Path, seed: int, protocol: str) -> Verdict:
+async def denied(directory: Path, seed: int, protocol: str) -> RoundResult:
     """The broker's access rules let nothing through, silently on 3.1.1: nothing counts as delivered, and it is told."""
     rules = directory / "acl"
     _write_acl(rules, "oneweb/bridge/polling/#")
@@ -168,7 +168,7 @@ async def denied(directory: Path, seed: int, protocol: str) -> Verdict:
         _write_acl(rules, "#")
         stage.hang_up(signal.SIGHUP)
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
 def _write_acl(path: Path, allowed: str) -> None:
@@ -176,7 +176,7 @@ def _write_acl(path: Path, allowed: str) -> None:
     path.chmod(0o600 if os.geteuid() == 0 else 0o644)
 
 
-async def denied_in_part(directory: Path, seed: int) -> Verdict:
+async def denied_in_part(directory: Path, seed: int) -> RoundResult:
     """Access rules deny one class of topics on MQTT 5: its rows are set aside and told, the others flow."""
     rules = directory / "acl"
     rules.write_text("topic readwrite #\n\nuser bridge\ntopic readwrite #\ntopic deny oneweb/site/#\n")
@@ -185,17 +185,17 @@ async def denied_in_part(directory: Path, seed: int) -> Verdict:
         alerted = await stage.until(lambda: _alerts(stage, "row_set_aside"), 40)
         stage.expect(alerted, "no alert says that rows were set aside")
         stage.mended()
-        verdict = await stage.verdict(without=("oneweb/site/",), bounded=False)
+        result = await stage.finish(without=("oneweb/site/",), bounded=False)
         info = stage.recorder.retained["oneweb/bridge/info"]
         stage.expect(info["journal"]["dead"] > 0, f"info says {info['journal']}")
-        return verdict
+        return result
 
 
 def _alerts(stage: Stage, kind: str) -> list[Any]:
     return [alert for alert in stage.recorder.on("oneweb/bridge/alert") if alert["kind"] == kind]
 
 
-async def too_large(directory: Path, seed: int) -> Verdict:
+async def too_large(directory: Path, seed: int) -> RoundResult:
     """One record is larger than the broker takes: it is set aside and told, the others flow."""
     async with set_up(directory, seed, broker_conf="max_packet_size 8192\n") as stage:
         site = stage.api.truth("sites")[0]["id"]
@@ -204,10 +204,10 @@ async def too_large(directory: Path, seed: int) -> Verdict:
         alerted = await stage.until(lambda: _alerts(stage, "row_set_aside"), 40)
         stage.expect(alerted, "no alert says that a row was set aside")
         stage.mended()
-        return await stage.verdict(without=(f"oneweb/site/{truth.level(site)}",))
+        return await stage.finish(without=(f"oneweb/site/{truth.level(site)}",))
 
 
-async def taken_over(directory: Path, seed: int) -> Verdict:
+async def taken_over(directory: Path, seed: int) -> RoundResult:
     """Somebody else connects with the bridge's client id, again and again; the bridge comes back and loses nothing."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -222,4 +222,4 @@ async def taken_over(directory: Path, seed: int) -> Verdict:
             except aiomqtt.MqttError:
                 continue
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()

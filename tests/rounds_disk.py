@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import harness
-from tests.stage import Stage, Verdict, set_up
+from tests.stage import RoundResult, Stage, set_up
 
 
-async def commits_fail(directory: Path, seed: int) -> Verdict:
+async def commits_fail(directory: Path, seed: int) -> RoundResult:
     """A part of all commits ends with an I/O error; the bridge lives on, and trusts the disk alone."""
     flag = directory / "failing"
     async with set_up(directory, seed) as stage:
@@ -25,7 +25,7 @@ async def commits_fail(directory: Path, seed: int) -> Verdict:
         await _asked_for_more(stage, stage.chance.uniform(6.0, 12.0))
         flag.unlink()
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
 async def _asked_for_more(stage: Stage, seconds: float) -> None:
@@ -35,12 +35,14 @@ async def _asked_for_more(stage: Stage, seconds: float) -> None:
         for terminal in stage.api.truth("terminals"):
             stage.api.fleet("rename", id=terminal["id"], name=f"T{stage.chance.randint(1, 1 << 20)}" + "y" * 900)
         stage.api.advance(20)
-        await harness.said(stage.port, "oneweb/bridge/polling/all/poll")
-        await harness.said(stage.port, "oneweb/bridge/polling/sites/interval/set", f"{stage.chance.randint(60, 600)}")
+        await harness.publish(stage.port, "oneweb/bridge/polling/all/poll")
+        await harness.publish(
+            stage.port, "oneweb/bridge/polling/sites/interval/set", f"{stage.chance.randint(60, 600)}"
+        )
         await asyncio.sleep(0.7)
 
 
-async def disk_full(directory: Path, seed: int) -> Verdict:
+async def disk_full(directory: Path, seed: int) -> RoundResult:
     """There is no room for the database any more; health says so; then there is room again."""
     if seed % 2 and (place := _small_disk(directory)) is not None:
         with _mounted(place):
@@ -67,7 +69,7 @@ def _mounted(place: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(place)], check=True, capture_output=True)
 
 
-async def _full(directory: Path, seed: int, disk: Path | None) -> Verdict:
+async def _full(directory: Path, seed: int, disk: Path | None) -> RoundResult:
     flag = directory / "full"
     async with set_up(directory, seed) as stage:
         state = {} if disk is None else {"path": str(disk / "bridge.db")}
@@ -80,10 +82,10 @@ async def _full(directory: Path, seed: int, disk: Path | None) -> Verdict:
         await work
         filler.unlink()
         stage.mended()
-        verdict = await stage.verdict()
-        stage.expect(verdict.recovery <= 30.0, f"all was right only {verdict.recovery:.0f} s after the disk had room")
+        result = await stage.finish()
+        stage.expect(result.recovery <= 30.0, f"all was right only {result.recovery:.0f} s after the disk had room")
         await stage.until_ready("journal", is_well=True)
-        return verdict
+        return result
 
 
 def _fill(filler: Path, disk: Path | None) -> None:
@@ -92,7 +94,7 @@ def _fill(filler: Path, disk: Path | None) -> None:
             file.write(b"\0" * 65536)
 
 
-async def locked(directory: Path, seed: int) -> Verdict:
+async def locked(directory: Path, seed: int) -> RoundResult:
     """Another process holds the database's lock for longer than anybody waits."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -104,10 +106,10 @@ async def locked(directory: Path, seed: int) -> Verdict:
             await work
             other.execute("ROLLBACK")
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def corrupt(directory: Path, seed: int) -> Verdict:
+async def corrupt(directory: Path, seed: int) -> RoundResult:
     """The file is damaged, cut or replaced while the bridge is down: one sentence and exit code 1, no traceback."""
     async with set_up(directory, seed) as stage:
         await stage.start()
@@ -119,19 +121,19 @@ async def corrupt(directory: Path, seed: int) -> Verdict:
             pages[at : at + 200] = stage.chance.randbytes(200)
         for broken in (b"this is no database" * 500, b"\0" * len(whole), bytes(pages)):
             path.write_bytes(broken)
-            code, _, said = await harness.command("run", "-c", str(stage.config()))
-            last = said.strip().splitlines()[-1]
-            stage.expect(code == 1 and last.startswith("oneweb-bridge: "), f"exit code {code}: {said[-300:]}")
-            stage.expect("Traceback" not in said, f"a traceback: {said[-300:]}")
+            code, _, output = await harness.command("run", "-c", str(stage.config()))
+            last = output.strip().splitlines()[-1]
+            stage.expect(code == 1 and last.startswith("oneweb-bridge: "), f"exit code {code}: {output[-300:]}")
+            stage.expect("Traceback" not in output, f"a traceback: {output[-300:]}")
         for leftover in directory.glob("bridge.db-*"):
             leftover.unlink()
         path.write_bytes(whole)
         stage.mended()
         await stage.start()
-        return await stage.verdict()
+        return await stage.finish()
 
 
-async def clock_jumps(directory: Path, seed: int) -> Verdict:
+async def clock_jumps(directory: Path, seed: int) -> RoundResult:
     """The host's clock jumps a day ahead and hours back, and is right again."""
     async with set_up(directory, seed) as stage:
         clock = _Clock(directory)
@@ -142,13 +144,13 @@ async def clock_jumps(directory: Path, seed: int) -> Verdict:
             await _asked_for_more(stage, 2.5)
         clock.set(0)
         stage.mended()
-        verdict = await stage.verdict()
+        result = await stage.finish()
         removed = [topic for topic in stage.recorder.topics() if topic.endswith("/event/removed")]
         stage.expect(not removed, f"removed: {removed}")
-        return verdict
+        return result
 
 
-async def stopped_for_two_hours(directory: Path, seed: int) -> Verdict:
+async def stopped_for_two_hours(directory: Path, seed: int) -> RoundResult:
     """The process is stopped, and two hours later goes on: no burst of polls, nothing is removed too early."""
     async with set_up(directory, seed, report_period=1.0) as stage:
         clock = _Clock(directory)
@@ -162,11 +164,11 @@ async def stopped_for_two_hours(directory: Path, seed: int) -> Verdict:
         before = stage.api.requests()["total"]
         stage.bridge.signal(signal.SIGCONT)
         await asyncio.sleep(5.0)
-        asked = stage.api.requests()["total"] - before
-        stage.expect(asked < 60, f"{asked} requests in the 5 s after a stop of two hours")
+        requests = stage.api.requests()["total"] - before
+        stage.expect(requests < 60, f"{requests} requests in the 5 s after a stop of two hours")
         clock.set(0)
         stage.mended()
-        return await stage.verdict()
+        return await stage.finish()
 
 
 class _Clock:

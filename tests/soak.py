@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from tests.campaign import KINDS
-from tests.stage import Verdict
+from tests.stage import RoundResult
 
 FILE = Path("soak.json")
 BEGIN, END = "<!-- soak: written by make soak -->", "<!-- soak: end -->"
@@ -34,7 +34,7 @@ class Played(msgspec.Struct, frozen=True):
     kind: str
     seed: int
     seconds: float
-    verdict: Verdict
+    result: RoundResult
 
 
 class Soak(msgspec.Struct):
@@ -52,11 +52,13 @@ async def played(kind: str, seed: int) -> Played:
     with tempfile.TemporaryDirectory(prefix="oneweb-soak-") as directory:
         try:
             async with asyncio.timeout(480):
-                verdict = await KINDS[kind].run(Path(directory), seed)
+                result = await KINDS[kind].run(Path(directory), seed)
         except Exception as error:  # noqa: BLE001  # the other rounds go on, and the table says it
             where = traceback.extract_tb(error.__traceback__)[-1]
-            verdict = Verdict(findings=[f"not finished: {type(error).__name__} {error} at {where.name}:{where.lineno}"])
-    return Played(kind, seed, time.monotonic() - begun, verdict)
+            result = RoundResult(
+                findings=[f"not finished: {type(error).__name__} {error} at {where.name}:{where.lineno}"]
+            )
+    return Played(kind, seed, time.monotonic() - begun, result)
 
 
 async def campaign(soak: Soak, minutes: float, jobs: int) -> None:
@@ -69,9 +71,9 @@ async def campaign(soak: Soak, minutes: float, jobs: int) -> None:
             least = min(counts[kind] / KINDS[kind].weight for kind in KINDS)
             kind = chance.choice([kind for kind in KINDS if counts[kind] / KINDS[kind].weight <= least])
             counts[kind] += 1
-            one = await played(kind, chance.randrange(1 << 30))
-            soak.rounds.append(one)
-            tell(one)
+            done = await played(kind, chance.randrange(1 << 30))
+            soak.rounds.append(done)
+            tell(done)
 
     async with asyncio.TaskGroup() as group:
         for number in range(jobs):
@@ -79,16 +81,16 @@ async def campaign(soak: Soak, minutes: float, jobs: int) -> None:
     soak.seconds = time.monotonic() - begun
 
 
-def tell(one: Played) -> None:
+def tell(played: Played) -> None:
     """A line for a round, and one for each finding."""
-    verdict = one.verdict
-    said = "ok" if not verdict.findings else f"{len(verdict.findings)} VIOLATIONS"
+    result = played.result
+    outcome = "ok" if not result.findings else f"{len(result.findings)} VIOLATIONS"
     print(
-        f"{one.kind:24} seed {one.seed:10}  {one.seconds:6.1f} s  at rest after {verdict.recovery:5.1f} s  "
-        f"{verdict.messages:5} messages, {verdict.repeats:3} again, {verdict.memory:4.0f} MiB  {said}",
+        f"{played.kind:24} seed {played.seed:10}  {played.seconds:6.1f} s  at rest after {result.recovery:5.1f} s  "
+        f"{result.messages:5} messages, {result.repeats:3} again, {result.memory:4.0f} MiB  {outcome}",
         flush=True,
     )
-    for line in verdict.findings[:10]:
+    for line in result.findings[:10]:
         print(f"    {line[:600]}", flush=True)
 
 
@@ -106,27 +108,27 @@ def table(soak: Soak) -> list[str]:
     )
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for kind, about in KINDS.items():
-        found = [one.verdict for one in soak.rounds if one.kind == kind]
-        if not found:
+        results = [round_.result for round_ in soak.rounds if round_.kind == kind]
+        if not results:
             continue
-        times = [verdict.recovery for verdict in found]
+        times = [result.recovery for result in results]
         lines.append(
-            f"| {kind} | {about.fault} | {len(found)} | {statistics.median(times):.1f} s / {max(times):.1f} s "
-            f"| {sum(v.messages for v in found)} | {sum(v.repeats for v in found)} "
-            f"| {sum(v.forgotten for v in found)} | {sum(len(v.findings) for v in found)} |"
+            f"| {kind} | {about.fault} | {len(results)} | {statistics.median(times):.1f} s / {max(times):.1f} s "
+            f"| {sum(v.messages for v in results)} | {sum(v.repeats for v in results)} "
+            f"| {sum(v.forgotten for v in results)} | {sum(len(v.findings) for v in results)} |"
         )
     return lines
 
 
 def summary(soak: Soak) -> str:
     """The campaign in a sentence or two."""
-    verdicts = [one.verdict for one in soak.rounds]
+    results = [round_.result for round_ in soak.rounds]
     return (
-        f"Campaign of {soak.started}, seed {soak.seed}: {len(verdicts)} rounds of {len({o.kind for o in soak.rounds})} "
-        f"kinds in {soak.seconds / 60:.0f} minutes, {sum(v.messages for v in verdicts)} messages judged, "
-        f"{sum(len(v.findings) for v in verdicts)} violations. "
-        f"The bridge took at most {max((v.memory for v in verdicts), default=0):.0f} MiB of memory "
-        f"and {max((v.disk for v in verdicts), default=0) / 1e6:.0f} MB of disk."
+        f"Campaign of {soak.started}, seed {soak.seed}: {len(results)} rounds of {len({o.kind for o in soak.rounds})} "
+        f"kinds in {soak.seconds / 60:.0f} minutes, {sum(v.messages for v in results)} messages judged, "
+        f"{sum(len(v.findings) for v in results)} violations. "
+        f"The bridge took at most {max((v.memory for v in results), default=0):.0f} MiB of memory "
+        f"and {max((v.disk for v in results), default=0) / 1e6:.0f} MB of disk."
     )
 
 
@@ -156,7 +158,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.kind:
         soak.rounds.append(asyncio.run(played(options.kind, seed if options.seed is None else options.seed)))
         tell(soak.rounds[0])
-        return 1 if soak.rounds[0].verdict.findings else 0
+        return 1 if soak.rounds[0].result.findings else 0
     minutes, jobs = float(os.environ.get("SOAK_MINUTES") or 20), int(os.environ.get("SOAK_JOBS") or 3)
     print(f"SOAK_SEED={seed} SOAK_MINUTES={minutes:g} SOAK_JOBS={jobs}", flush=True)
     asyncio.run(campaign(soak, minutes, jobs))
@@ -164,7 +166,7 @@ def main(arguments: Sequence[str]) -> int:
     print("\n".join(["", *table(soak), "", summary(soak)]))
     if options.write:
         write(soak, options.write)
-    return 1 if any(one.verdict.findings for one in soak.rounds) else 0
+    return 1 if any(round_.result.findings for round_ in soak.rounds) else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
        ▲                                  │
        └── simulated API (ledger) ────────┴──▶ checker
 
-A round breaks something, mends it, and asks for a verdict: within `PATIENCE` all must be as if nothing had been.
+A round breaks something, mends it, and asks for a result: within `PATIENCE` all must be as if nothing had been.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ autosave_interval 1
 """What makes mosquitto survive a kill, as in mosquitto/production.conf."""
 
 
-class Verdict(msgspec.Struct, kw_only=True):
+class RoundResult(msgspec.Struct, kw_only=True):
     """The end of a round. `recovery` is the seconds from the end of the fault until all was right."""
 
     findings: list[str]
@@ -163,23 +163,23 @@ class Stage:
 
     async def ready(self) -> dict[str, Any]:
         """What /readyz says, with `status`; empty while nobody answers."""
-        return await self._asked("readyz")
+        return await self._fetch("readyz")
 
     async def backlog(self) -> float:
         """What /metrics says of the rows that wait; -1 while nobody answers."""
-        text = str((await self._asked("metrics")).get("text", ""))
+        text = str((await self._fetch("metrics")).get("text", ""))
         lines = [line for line in text.splitlines() if line.startswith("oneweb_bridge_journal_backlog ")]
         return float(lines[0].split()[1]) if lines else -1.0
 
-    async def _asked(self, what: str) -> dict[str, Any]:
+    async def _fetch(self, what: str) -> dict[str, Any]:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
                 session.get(f"http://127.0.0.1:{self.http}/{what}") as answer,
             ):
                 text = await answer.text()
-                said = json.loads(text) if text.startswith("{") else {"text": text}
-                return {**said, "status": answer.status}
+                members = json.loads(text) if text.startswith("{") else {"text": text}
+                return {**members, "status": answer.status}
         return {}
 
     async def until(self, true: Callable[[], Any], patience: float = PATIENCE) -> bool:
@@ -238,12 +238,12 @@ class Stage:
         id = f"rest-{self.chance.random()}"
         topic = "oneweb/bridge/polling/all/result"
         try:
-            await harness.said(self.port, "oneweb/bridge/polling/all/poll", json.dumps({"id": id}))
+            await harness.publish(self.port, "oneweb/bridge/polling/all/poll", json.dumps({"id": id}))
         except (aiomqtt.MqttError, OSError):
             return False
 
         def answers() -> list[Any]:
-            return [one for one in self.recorder.on(topic) if one.get("id") == id and "note" not in one]
+            return [result for result in self.recorder.on(topic) if result.get("id") == id and "note" not in result]
 
         if not await self.until(answers, 8.0) or answers()[-1]["status"] != "ok":
             return False
@@ -252,38 +252,40 @@ class Stage:
             await asyncio.sleep(0.05)
         return await self.backlog() == 0
 
-    async def verdict(
+    async def finish(
         self,
         *,
         without: tuple[str, ...] = (),
         whole: bool = True,
         bounded: bool = True,
         patience: float = PATIENCE,
-        **judging: Any,
-    ) -> Verdict:
+        **story_options: Any,
+    ) -> RoundResult:
         """What became of it. `without` names beginnings of topics that the broker was told to refuse."""
         await self.rest(patience)
         recovery = time.monotonic() - self.mended_at
         retained = await self._standing_still()
-        told = recording.told(self.recorder.lines, self.proxy.taken)
-        story = checker.Story(ledger=self.world.ledger, heard=told.heard, retained=retained, whole=whole, **judging)
-        found = checker.judge(story) + truth.differences(retained, truth.expected(self.api))
-        self.findings += [line for line in found if not any(part in line for part in without)]
-        if bounded and told.repeats > max(0, told.sessions - 1) * REPEATED:
-            self.findings.append(f"too many repeats: {told.repeats} in {told.sessions} connections")
+        replayed = recording.replay(self.recorder.lines, self.proxy.taken)
+        story = checker.Story(
+            ledger=self.world.ledger, received=replayed.received, retained=retained, whole=whole, **story_options
+        )
+        findings = checker.judge(story) + truth.differences(retained, truth.expected(self.api))
+        self.findings += [line for line in findings if not any(part in line for part in without)]
+        if bounded and replayed.repeats > max(0, replayed.sessions - 1) * REPEATED:
+            self.findings.append(f"too many repeats: {replayed.repeats} in {replayed.sessions} connections")
         self._weigh()
         self._look_for_secrets()
         disk = sum(path.stat().st_size for path in self.directory.glob("bridge.db*") if path.is_file())
         self.expect(self._memory < MOST_MEMORY, f"{self._memory:.0f} MiB of memory")
         self.expect(disk < MOST_DISK, f"{disk} bytes on disk")
         self.expect("Traceback" not in self.bridge.text(), f"a traceback: {self._log_end()}")
-        return Verdict(
+        return RoundResult(
             findings=self.findings,
             recovery=recovery,
-            repeats=told.repeats,
-            forgotten=told.forgotten,
-            sessions=told.sessions,
-            messages=len(told.heard),
+            repeats=replayed.repeats,
+            forgotten=replayed.forgotten,
+            sessions=replayed.sessions,
+            messages=len(replayed.received),
             memory=self._memory,
             disk=disk,
         )

@@ -100,16 +100,16 @@ def _levels(names: str, topic: str) -> dict[str, str]:
     return {name: level for name, level in pairs if name != "_"}
 
 
-def _point(name: str, tags: dict[str, str], rule: JsonV2, said: dict[str, Any]) -> Point:
+def _point(name: str, tags: dict[str, str], rule: JsonV2, payload: dict[str, Any]) -> Point:
     (part,) = rule.object
     assert part.path == "@this"
     kept = {
         member: value
-        for member, value in said.items()
+        for member, value in payload.items()
         if member not in part.excluded_keys and (not part.included_keys or member in part.included_keys)
     }
     # Without a wanted type, the parser takes a number as Go's float64.
     kept = {member: float(value) if type(value) is int else value for member, value in kept.items()}
     own = {member: str(kept.pop(member)) for member in part.tags if member in kept}
     assert rule.timestamp_format in ("", "unix_ms")
-    return Point(name, tags | own, kept, said[rule.timestamp_path] if rule.timestamp_path else None)
+    return Point(name, tags | own, kept, payload[rule.timestamp_path] if rule.timestamp_path else None)

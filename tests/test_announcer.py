@@ -53,9 +53,9 @@ class Outlet:
 
     def names(self, kind: str) -> dict[str, str]:
         """The names of the devices of one kind, by id."""
-        found = {topic.split("/")[2]: said["device"]["name"] for topic, said in self.retained.items()}
+        names = {topic.split("/")[2]: payload["device"]["name"] for topic, payload in self.retained.items()}
         start = f"oneweb_main_{kind}_"
-        return {id.removeprefix(start): name for id, name in found.items() if id.startswith(start)}
+        return {id.removeprefix(start): name for id, name in names.items() if id.startswith(start)}
 
 
 class Bench:
@@ -82,7 +82,7 @@ class Bench:
             self.announcer = Announcer(known, self.tree, self.config)
             yield self.store
 
-    async def told(self) -> list[str]:
+    async def sent_topics(self) -> list[str]:
         """The topics that are sent until nothing is left to be told, without the pauses in between."""
         before = len(self.outlet.sent)
         for _ in range(20):
@@ -118,14 +118,14 @@ def terminal(imei: str, **fields: Any) -> Batch:
 
 
 def product(id: str, **fields: Any) -> Batch:
-    found = record("product", id, "product_id", status="active", **fields)
-    found.product_links.append(("product", id, tuple((id, imei) for imei in [fields.get("imei")] if imei)))
-    return found
+    batch = record("product", id, "product_id", status="active", **fields)
+    batch.product_links.append(("product", id, tuple((id, imei) for imei in [fields.get("imei")] if imei)))
+    return batch
 
 
-def sample(imei: str, ts: int, letters: str) -> Batch:
+def sample(imei: str, ts: int, value_types: str) -> Batch:
     doc = encode({"imei": imei, "ts": ts})
-    newest = NewestSampleWrite("terminal", "signal_quality", imei, ts, ts, doc, 0, letters)
+    newest = NewestSampleWrite("terminal", "signal_quality", imei, ts, ts, doc, 0, value_types)
     return Batch(entries=[Entry("terminal", imei, "metric", "signal_quality", ts, doc)], newest=[newest])
 
 
@@ -138,20 +138,20 @@ async def test_everything_is_announced_once(bench: Bench) -> None:
     async with bench.opened() as db:
         await db.commit(product("P", imei="1"))
         await db.commit(terminal("1"))
-        sent = await bench.told()
+        sent = await bench.sent_topics()
 
         kinds = [topic.split("_")[2].partition("/")[0] for topic in sent]
         assert kinds == ["bridge", *["call"] * 12, "terminal", "product"]
-        assert await bench.told() == []
+        assert await bench.sent_topics() == []
 
 
 async def test_restart_announces_nothing_anew(bench: Bench) -> None:
     """What was announced before a restart is not announced again after it."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        assert len(await bench.told()) == OWN + 1
+        assert len(await bench.sent_topics()) == OWN + 1
     async with bench.opened():
-        assert await bench.told() == []
+        assert await bench.sent_topics() == []
 
 
 async def test_only_new_values_are_told(bench: Bench) -> None:
@@ -159,23 +159,23 @@ async def test_only_new_values_are_told(bench: Bench) -> None:
     async with bench.opened() as db:
         await db.commit(terminal("1"))
         await db.commit(sample("1", 1, "rsrp_dbm=n"))
-        await bench.told()
+        await bench.sent_topics()
         await db.commit(sample("1", 2, "rsrp_dbm=n"))
         assert await bench.announcer._devices.dirty(-1000.0, 10) == []
         await db.commit(sample("1", 3, "sinr_db=n"))
-        (topic,) = await bench.told()
+        (topic,) = await bench.sent_topics()
 
-        found = bench.outlet.retained[topic]["components"]
-        assert {"signal_quality_rsrp_dbm", "signal_quality_sinr_db"} <= set(found)
+        entities = bench.outlet.retained[topic]["components"]
+        assert {"signal_quality_rsrp_dbm", "signal_quality_sinr_db"} <= set(entities)
 
 
 async def test_value_that_is_gone_leaves_in_two_steps(bench: Bench) -> None:
     """An entity that is gone is named once more without anything but its platform, and then not any more."""
     async with bench.opened() as db:
         await db.commit(terminal("1", latitude=1.0, longitude=2.0))
-        await bench.told()
+        await bench.sent_topics()
         await db.commit(terminal("1"))
-        sent = await bench.told()
+        sent = await bench.sent_topics()
 
         assert len(sent) == 2
         assert "position" not in bench.outlet.retained[sent[0]]["components"]
@@ -184,7 +184,7 @@ async def test_value_that_is_gone_leaves_in_two_steps(bench: Bench) -> None:
 async def test_no_device_is_told_twice_in_quick_succession(bench: Bench) -> None:
     """Changes that come one after the other within the pause are told together, after it."""
     async with bench.opened() as db:
-        await bench.told()
+        await bench.sent_topics()
         for number in range(5):
             await db.commit(terminal("1", name=f"N{number}"))
             await bench.announcer._reconcile(bench.outlet)
@@ -196,7 +196,7 @@ async def test_no_device_is_told_twice_in_quick_succession(bench: Bench) -> None
         bench.now += announcer.PAUSE_S / 2
         await bench.announcer._reconcile(bench.outlet)
         assert bench.outlet.names("terminal") == {"1": "N4"}
-        assert len(await bench.told()) == 1
+        assert len(await bench.sent_topics()) == 1
         assert bench.outlet.names("terminal") == {"1": "last"}
 
 
@@ -205,25 +205,25 @@ async def test_birth_announces_everything_again(bench: Bench, monkeypatch: pytes
     monkeypatch.setattr(announcer, "BIRTH_DELAY_S", (0.0, 0.0))
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        before = await bench.told()
+        before = await bench.sent_topics()
         bench.announcer.on_birth()
         bench.announcer.on_birth()
 
-        assert sorted(await bench.told()) == sorted(before)
+        assert sorted(await bench.sent_topics()) == sorted(before)
 
 
 async def test_forgetful_broker_is_told_what_it_lost(bench: Bench) -> None:
     """Only what was sent since the broker's last known row is announced again."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        await bench.told()
+        await bench.sent_topics()
         bench.outlet.cursor = 50
         await db.commit(terminal("2"))
-        await bench.told()
+        await bench.sent_topics()
         await bench.announcer.on_broker_state_lost(40)
-        assert [topic.split("_")[-1] for topic in await bench.told()] == ["2/config"]
+        assert [topic.split("_")[-1] for topic in await bench.sent_topics()] == ["2/config"]
         await bench.announcer.on_broker_state_lost(0)
-        assert len(await bench.told()) == OWN + 2
+        assert len(await bench.sent_topics()) == OWN + 2
 
 
 async def test_device_is_removed_with_its_record(bench: Bench) -> None:
@@ -231,11 +231,11 @@ async def test_device_is_removed_with_its_record(bench: Bench) -> None:
     async with bench.opened() as db:
         await db.commit(terminal("1"))
         await db.commit(product("P", imei="1"))
-        await bench.told()
+        await bench.sent_topics()
         topic = "homeassistant/device/oneweb_main_product_P/config"
         assert bench.outlet.retained[topic]["device"]["via_device"] == "oneweb_main_terminal_1"
         await db.commit(removed("terminal", "1"))
-        await bench.told()
+        await bench.sent_topics()
 
         assert bench.outlet.names("terminal") == {}
         assert bench.outlet.retained[topic]["device"]["via_device"] == "oneweb_main_bridge"
@@ -245,32 +245,32 @@ async def test_removed_device_is_cleared_once(bench: Bench) -> None:
     """However often a device that is gone is marked again, its topic is cleared a single time."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        await bench.told()
+        await bench.sent_topics()
         await db.commit(removed("terminal", "1"))
-        first = await bench.told()
+        first = await bench.sent_topics()
         assert first.count("homeassistant/device/oneweb_main_terminal_1/config") == 1
         for _ in range(3):
             await db.commit(Batch(dirty_devices=[("terminal", "1")]))
             await bench.announcer.republish_all()
-            assert "homeassistant/device/oneweb_main_terminal_1/config" not in await bench.told()
+            assert "homeassistant/device/oneweb_main_terminal_1/config" not in await bench.sent_topics()
 
 
 async def test_forgetful_broker_gets_no_ghost(bench: Bench) -> None:
     """A removal that the broker forgot is told again; a birth is no reason to clear what is not there."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        await bench.told()
+        await bench.sent_topics()
         ghost = dict(bench.outlet.retained)
         await db.commit(removed("terminal", "1"))
-        (topic,) = await bench.told()
+        (topic,) = await bench.sent_topics()
         await bench.announcer.republish_all()
-        assert topic not in await bench.told()
+        assert topic not in await bench.sent_topics()
         bench.outlet.retained = ghost
         await bench.announcer.on_broker_state_lost(5)
-        await bench.told()
+        await bench.sent_topics()
         assert topic not in bench.outlet.retained
         await db.commit(terminal("1"))
-        await bench.told()
+        await bench.sent_topics()
         assert topic in bench.outlet.retained
 
 
@@ -278,11 +278,11 @@ async def test_first_of_two_namesakes_is_renamed(bench: Bench) -> None:
     """When a second terminal has a name, both carry their IMEI in it."""
     async with bench.opened() as db:
         await db.commit(terminal("1", name="same"))
-        await bench.told()
+        await bench.sent_topics()
         assert bench.outlet.names("terminal") == {"1": "same"}
         await db.commit(terminal("2", name="same"))
-        await bench.told()
-        await bench.told()
+        await bench.sent_topics()
+        await bench.sent_topics()
 
         assert bench.outlet.names("terminal") == {"1": "same 1", "2": "same 2"}
 
@@ -295,13 +295,13 @@ async def test_filter_decides_what_is_announced(bench: Bench) -> None:
             await db.commit(product(f"P{imei}"))
             link = Batch(product_links=[("terminal", imei, ((f"P{imei}", imei),))])
             await db.commit(link)
-        await bench.told()
+        await bench.sent_topics()
         bench.reconfigure(filter=Filter(imeis=("2",)))
-        await bench.told()
+        await bench.sent_topics()
         assert set(bench.outlet.names("terminal")) == {"2"}
         assert set(bench.outlet.names("product")) == {"P2"}
         bench.reconfigure(filter=Filter())
-        await bench.told()
+        await bench.sent_topics()
         assert set(bench.outlet.names("terminal")) == {"1", "2"}
 
 
@@ -309,12 +309,12 @@ async def test_switched_off_clears_everything(bench: Bench) -> None:
     """With `homeassistant.enabled: false` nothing stays retained, and changes leave nothing to do."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        await bench.told()
+        await bench.sent_topics()
         bench.reconfigure(enabled=False)
-        await bench.told()
+        await bench.sent_topics()
         assert bench.outlet.retained == {}
         await db.commit(terminal("2"))
-        assert await bench.told() == []
+        assert await bench.sent_topics() == []
         assert await bench.announcer._devices.dirty(-1000.0, 10) == []
 
 
@@ -322,9 +322,9 @@ async def test_another_prefix_moves_everything(bench: Bench) -> None:
     """Under another discovery prefix nothing stays below the old one."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        await bench.told()
+        await bench.sent_topics()
         bench.reconfigure(discovery_prefix="ha")
-        await bench.told()
+        await bench.sent_topics()
 
         assert len(bench.outlet.retained) == OWN + 1
         assert all(topic.startswith("ha/device/") for topic in bench.outlet.retained)
@@ -334,10 +334,10 @@ async def test_another_instance_moves_everything(bench: Bench) -> None:
     """Devices are named after the instance: after it was renamed none stays under the old name."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        await bench.told()
+        await bench.sent_topics()
     bench.tree = TopicTree("oneweb", "other", "journal")
     async with bench.opened():
-        await bench.told()
+        await bench.sent_topics()
 
         assert len(bench.outlet.retained) == OWN + 1
         assert all(topic.startswith("homeassistant/device/oneweb_other_") for topic in bench.outlet.retained)
@@ -347,10 +347,10 @@ async def test_another_base_topic_is_announced(bench: Bench) -> None:
     """Devices name the bridge's topics: after the base was renamed all are announced again."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))
-        await bench.told()
+        await bench.sent_topics()
     bench.tree = TopicTree("renamed", "main", "journal")
     async with bench.opened():
-        assert len(await bench.told()) == OWN + 1
+        assert len(await bench.sent_topics()) == OWN + 1
 
 
 async def test_refused_device_does_not_hold_up_the_others(bench: Bench) -> None:
@@ -359,12 +359,12 @@ async def test_refused_device_does_not_hold_up_the_others(bench: Bench) -> None:
     async with bench.opened() as db:
         for imei in ("1", "2"):
             await db.commit(terminal(imei))
-        sent = await bench.told()
+        sent = await bench.sent_topics()
         assert sum("terminal_1" in topic for topic in sent) == 1
         assert set(bench.outlet.names("terminal")) == {"2"}
         bench.outlet.refuses.clear()
         bench.announcer._refused.clear()
-        await bench.told()
+        await bench.sent_topics()
         assert set(bench.outlet.names("terminal")) == {"1", "2"}
 
 
@@ -372,16 +372,16 @@ async def test_broker_that_refuses_all_is_left_alone(bench: Bench) -> None:
     """Where nothing is accepted, no more than one chunk is tried for a while."""
     bench.outlet.refuses.add("homeassistant")
     async with bench.opened():
-        assert len(await bench.told()) == announcer.CHUNK_DEVICES
+        assert len(await bench.sent_topics()) == announcer.CHUNK_DEVICES
 
 
 async def test_without_a_connection_everything_waits(bench: Bench) -> None:
     """What could not be sent is sent when there is a connection again."""
     async with bench.opened():
         bench.outlet.connected = False
-        assert await bench.told() == []
+        assert await bench.sent_topics() == []
         bench.outlet.connected = True
-        assert len(await bench.told()) == OWN
+        assert len(await bench.sent_topics()) == OWN
 
 
 async def test_run_announces_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

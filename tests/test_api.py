@@ -44,17 +44,17 @@ class Server:
     """A small HTTP server that does what the simulator cannot. `asked` is what it heard."""
 
     def __init__(self, handler: Handler) -> None:
-        self.asked: list[web.Request] = []
+        self.requests: list[web.Request] = []
         self.url = ""
         self._handler = handler
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.asked.append(request)
+        self.requests.append(request)
         await request.read()
         return await self._handler(request)
 
     def paths(self) -> list[str]:
-        return [request.path for request in self.asked]
+        return [request.path for request in self.requests]
 
 
 @contextlib.asynccontextmanager
@@ -279,7 +279,7 @@ async def test_failing_token_endpoint_is_asked_once_by_all_who_wait() -> None:
         async with client(server.url, **settings) as connection:
             errors = await asyncio.gather(*(failure(connection) for _ in range(8)))
     assert all(isinstance(error, Unauthorized) for error in errors)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 async def test_new_credentials_need_a_new_token() -> None:
@@ -317,10 +317,10 @@ async def test_failure_of_the_server_is_tried_again(status: int) -> None:
     """A GET that fails by 5xx or 408 is asked up to three times; the third answer counts."""
     async with against(answers({"status": status}, {"status": status}, {})) as (server, connection):
         assert (await connection.get("/x")).body == b"[]"
-        assert len(server.asked) == connection.requests == 3
+        assert len(server.requests) == connection.requests == 3
     async with against(answers({"status": status})) as (server, connection):
         assert isinstance(await failure(connection), Unavailable)
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -332,14 +332,14 @@ async def test_refusal_is_not_tried_again(status: int, kind: type[ApiError]) -> 
         error = await failure(connection)
     assert type(error) is kind
     assert f"answered {status} (That is it)" in str(error)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 async def test_post_is_not_tried_again() -> None:
     """Only a GET may be repeated, because a POST may have had its effect."""
     async with against(answers({"status": 503})) as (server, connection):
         assert isinstance(await failure(connection, method="POST"), Unavailable)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ async def test_rate_limit_pauses_the_host(headers: dict[str, str], least: float,
         assert isinstance(other, RateLimited)
         assert "asked to be left alone" in str(other)
         assert other.pause == pytest.approx(connection.pause, abs=1)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_unavailable_that_says_when_pauses_the_host() -> None:
@@ -463,7 +463,7 @@ async def test_unavailable_that_says_when_pauses_the_host() -> None:
         assert isinstance(error, RateLimited)
         assert 30 <= error.pause <= 33
         assert isinstance(await failure(connection, "/another/call"), RateLimited)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_retry_obeys_a_pause_that_came_meanwhile() -> None:
@@ -471,7 +471,7 @@ async def test_retry_obeys_a_pause_that_came_meanwhile() -> None:
     too_many = {"status": 429, "headers": {"Retry-After": "30"}}
     async with against(answers({"status": 500}, too_many)) as (server, connection):
         assert isinstance(await failure(connection), RateLimited)
-        assert len(server.asked) == 2
+        assert len(server.requests) == 2
 
 
 async def test_failing_host_is_asked_by_one_call_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,13 +482,13 @@ async def test_failing_host_is_asked_by_one_call_at_a_time(monkeypatch: pytest.M
         for _ in range(3):
             let_pass(1000.0)
             await failure(connection)
-        asked = len(server.asked)
+        before = len(server.requests)
         for path in ("/a", "/b", "/c"):
             error = await failure(connection, path)
             assert isinstance(error, Unavailable)
             assert error.pause > 10
             assert "did not answer" in str(error)
-        assert len(server.asked) == asked
+        assert len(server.requests) == before
         connection.ask_at_once()
         server._handler = answers({})
         await connection.get("/a")
@@ -506,7 +506,7 @@ async def test_budget_of_the_hour_is_kept_over_a_reload(monkeypatch: pytest.Monk
         assert isinstance(error, RateLimited)
         assert 3590 < error.pause <= 3602
         assert r"api.rate_limit.max_requests_per_hour, 3, is used up" in str(error)
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
         clocks_ahead(monkeypatch, 3602)
         await connection.get("/x")
 
@@ -525,13 +525,13 @@ async def test_reload_never_lets_more_be_in_flight() -> None:
     """Requests under way count when the configuration is read again, also with fewer or more allowed at once."""
     now, highest, gate = 0, 0, asyncio.Event()
 
-    async def count(*asked: Any) -> Answer:
+    async def count(*arguments: Any) -> Answer:
         nonlocal now, highest
         now += 1
         highest = max(highest, now)
         await gate.wait()
         now -= 1
-        return await send(*asked)
+        return await send(*arguments)
 
     async with against(answers({}), rate_limit={"max_in_flight": 2, "min_interval": "0s"}) as (server, connection):
         send, connection._send_request = connection._send_request, count  # type: ignore[assignment, method-assign]  # to see when it starts
@@ -544,7 +544,7 @@ async def test_reload_never_lets_more_be_in_flight() -> None:
                 await asyncio.sleep(0)
         gate.set()
         await asyncio.gather(*tasks)
-        assert (highest, len(server.asked)) == (2, 7)
+        assert (highest, len(server.requests)) == (2, 7)
 
 
 async def test_pause_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -563,7 +563,7 @@ async def test_pause_holds_for_requests_that_wait_already() -> None:
     async with against(answers(too_many), rate_limit=limit) as (server, connection):
         errors = await asyncio.gather(*(failure(connection) for _ in range(4)))
         assert all(isinstance(error, RateLimited) for error in errors)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_shorter_pause_does_not_end_a_longer_one() -> None:
@@ -573,9 +573,9 @@ async def test_shorter_pause_does_not_end_a_longer_one() -> None:
 
     async def together(request: web.Request) -> web.StreamResponse:
         await gate.wait()
-        return await said(request)
+        return await reply(request)
 
-    gate, said = asyncio.Barrier(2), answers(*replies)
+    gate, reply = asyncio.Barrier(2), answers(*replies)
     async with against(together, rate_limit=limit) as (_, connection):
         await asyncio.gather(failure(connection), failure(connection))
         assert connection.pause > 90
@@ -596,9 +596,9 @@ async def test_requests_keep_their_distance() -> None:
     """Requests start at least api.rate_limit.min_interval apart, however many are wanted at once."""
     starts: list[float] = []
 
-    async def note(*asked: Any) -> Answer:
+    async def note(*arguments: Any) -> Answer:
         starts.append(asyncio.get_running_loop().time())
-        return await send(*asked)
+        return await send(*arguments)
 
     limit = {"max_in_flight": 8, "min_interval": "50ms"}
     async with against(answers({}), rate_limit=limit) as (_, connection):
@@ -653,8 +653,8 @@ async def grown_by(url: str, max_body: str) -> tuple[str, int]:
         sys.executable, "-c", textwrap.dedent(MEMORY), url, max_body, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await asyncio.wait_for(process.communicate(), 60)
-    said, grown = out.decode().splitlines()
-    return said, int(grown)
+    sentence, grown = out.decode().splitlines()
+    return sentence, int(grown)
 
 
 @pytest.mark.parametrize(("kind", "megabytes"), [("gzip_bomb", 300), ("big", 60)])
@@ -662,8 +662,8 @@ async def test_endless_body_does_not_fill_the_memory(kind: str, megabytes: int) 
     """The limit counts decoded bytes: a bomb of 300 MB, or 60 MB in clear, is a bad answer that costs no memory."""
     async with simulated() as (simulator, _):
         simulator.fault(kind, megabytes=megabytes)
-        said, grown = await grown_by(simulator.url, "16MB")
-    assert said.endswith("sent more than api.max_body, 16000000 bytes")
+        sentence, grown = await grown_by(simulator.url, "16MB")
+    assert sentence.endswith("sent more than api.max_body, 16000000 bytes")
     assert grown < 60
 
 
@@ -673,9 +673,9 @@ async def test_body_may_be_as_long_as_the_limit(packed: bool) -> None:
     body = b"[" + b" " * 99_998 + b"]"
 
     async def send(request: web.Request) -> web.StreamResponse:
-        said = body + b" " * int(request.query["more"])
+        padded = body + b" " * int(request.query["more"])
         headers = {"Content-Encoding": "gzip"} if packed else {}
-        return web.Response(body=gzip.compress(said) if packed else said, headers=headers)
+        return web.Response(body=gzip.compress(padded) if packed else padded, headers=headers)
 
     async with against(send, max_body=100_000) as (_, connection):
         assert (await connection.get("/x", {"more": "0"})).body == body
@@ -704,7 +704,7 @@ async def test_redirect_to_another_place_is_not_followed(location: str) -> None:
         for auth in ({"style": "basic"}, {"style": "headers"}, oauth(server.url)["auth"]):
             async with client(server.url, auth=auth) as connection:
                 assert isinstance(await failure(connection), BadAnswer)
-    assert other.asked == []
+    assert other.requests == []
 
 
 async def test_redirect_on_the_same_server_is_followed() -> None:
@@ -719,7 +719,7 @@ async def test_redirect_on_the_same_server_is_followed() -> None:
 
     async with serving(moved) as server, client(server.url.replace("127.0.0.1", "localhost")) as connection:
         assert (await connection.get("/x", {"a": "1"})).body == b'["/z", true]'
-    assert [request.path_qs for request in server.asked] == ["/x?a=1", "/y?a=2", "/z"]
+    assert [request.path_qs for request in server.requests] == ["/x?a=1", "/y?a=2", "/z"]
 
 
 async def test_see_other_after_a_post_is_a_get() -> None:
@@ -740,7 +740,7 @@ async def test_redirects_in_a_circle_end() -> None:
         error = await failure(connection)
         assert isinstance(error, BadAnswer)
         assert "one redirect after the other" in str(error)
-        assert len(server.asked) == 4
+        assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize(
@@ -850,10 +850,10 @@ def echoes(status: int) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         if request.path == "/oauth2/token" and status < 500:
             return web.json_response({"access_token": "tok-" + SECRET, "expires_in": 60})
-        told = [
+        messages = [
             text for name, text in request.headers.items() if name in ("Authorization", "client_id", "client_secret")
         ]
-        return web.json_response({"message": " ".join([*told, (await request.read()).decode()])}, status=status)
+        return web.json_response({"message": " ".join([*messages, (await request.read()).decode()])}, status=status)
 
     return handle
 

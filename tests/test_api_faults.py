@@ -23,7 +23,7 @@ from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.simulator import Shape
 from oneweb_bridge.simulator.options import Options
 from oneweb_bridge.simulator.server import serve
-from tests.polls import RECORDS, START, Bench, Said, bench, configured
+from tests.polls import RECORDS, START, Bench, JournalRow, bench, configured
 from tests.test_api import serving
 
 TERMINALS, SIGNAL = "user_terminals", "ut_signal_quality"
@@ -118,7 +118,7 @@ class Story:
         await self.bench.poll(*RECORDS, SIGNAL)
         await self.bench.later(1200)
         self.bench.sim.fleet("set_state", id=self.fickle, state="degraded")
-        self.known = {one.id: one.ts for one in await self.bench.news() if one.what == "metric"}
+        self.known = {row.id: row.ts for row in await self.bench.news() if row.what == "metric"}
 
     def spoil(self, kind: str, **members: Any) -> None:
         self.bench.sim.fault(kind, path=PATHS[self.call], **members)
@@ -128,19 +128,19 @@ class Story:
         self.bench.api._host.paused_until = 0.0
         self.bench.api.ask_at_once()
 
-    def is_told(self, news: list[Said]) -> bool:
+    def is_told(self, news: list[JournalRow]) -> bool:
         """Whether the news is exactly what has changed: one state, or the samples of two periods, each once.
 
         The window begins before what was known, so older samples, which the first poll did not show, may come too.
         """
         if self.call == TERMINALS:
-            return [(one.what, one.id) for one in news if one.what != "metric"] == [("changed", self.fickle)]
-        told = [(one.id, one.ts) for one in news]
-        newer = [(id, ts) for id, ts in told if ts > self.known[id]]
-        return len(told) == len(set(told)) and len(newer) == 2 * len(self.bench.ids("terminals"))
+            return [(row.what, row.id) for row in news if row.what != "metric"] == [("changed", self.fickle)]
+        published = [(row.id, row.ts) for row in news]
+        newer = [(id, ts) for id, ts in published if ts > self.known[id]]
+        return len(published) == len(set(published)) and len(newer) == 2 * len(self.bench.ids("terminals"))
 
 
-def story(place: Path, call: str, **options: Any) -> Any:
+def story_bench(place: Path, call: str, **options: Any) -> Any:
     settings = {"timeout": {"read": "200ms"}, "max_body": "20MB"}
     return bench(place, options, polling=PAGED, api=settings)
 
@@ -148,13 +148,13 @@ def story(place: Path, call: str, **options: Any) -> Any:
 @pytest.mark.parametrize("bad", BAD, ids=name_of)
 async def test_bad_answer_is_told_and_changes_nothing(bad: Bad, tmp_path: Path) -> None:
     """The error's class and sentence name the reason; nothing known is changed; the next poll tells what is new."""
-    async with story(tmp_path, TERMINALS) as opened:
-        told = Story(opened, TERMINALS)
-        await told.begin()
+    async with story_bench(tmp_path, TERMINALS) as opened:
+        story = Story(opened, TERMINALS)
+        await story.begin()
         for call in (TERMINALS, SIGNAL):
-            told.call = call
+            story.call = call
             before = await opened.holdings()
-            told.spoil(bad.kind, **bad.members)
+            story.spoil(bad.kind, **bad.members)
             with pytest.raises(bad.error, match=bad.reason) as caught:
                 await opened.poll(call)
             assert type(caught.value) is bad.error
@@ -162,9 +162,9 @@ async def test_bad_answer_is_told_and_changes_nothing(bad: Bad, tmp_path: Path) 
             assert await opened.holdings() == before
             assert await opened.count_staged() == 0
             assert await opened.news() == []
-            told.mend()
+            story.mend()
             await opened.poll(call)
-            assert told.is_told(await opened.news())
+            assert story.is_told(await opened.news())
 
 
 @pytest.mark.parametrize(("kind", "reason"), [("endless_next", "read before"), ("foreign_next", "on another server")])
@@ -173,16 +173,16 @@ async def test_bad_link_is_not_followed(kind: str, reason: str, tmp_path: Path) 
     paging = {"page": {"style": "link_next"}}
     options = {"shape": Shape(paging="link_next"), "default_limit": 3}
     async with bench(tmp_path, options, polling=dict.fromkeys(PATHS, paging)) as opened:
-        told = Story(opened, TERMINALS)
-        await told.begin()
+        story = Story(opened, TERMINALS)
+        await story.begin()
         before = await opened.holdings()
-        told.spoil(kind)
+        story.spoil(kind)
         with pytest.raises(BadAnswer, match=f"the listing is not complete: the next page is .*{reason}"):
             await opened.poll(TERMINALS)
         assert await opened.holdings() == before
-        told.mend()
+        story.mend()
         await opened.poll(TERMINALS)
-        assert told.is_told(await opened.news())
+        assert story.is_told(await opened.news())
 
 
 async def test_link_that_is_no_address_is_a_bad_answer(tmp_path: Path) -> None:
@@ -297,19 +297,19 @@ async def test_place_of_a_requested_report_on_another_server_is_not_asked(tmp_pa
 @pytest.mark.parametrize("call", [TERMINALS, SIGNAL])
 async def test_trickle_is_ended_by_the_deadline(call: str, tmp_path: Path) -> None:
     """A listing that comes by drops ends with the deadline of the poll, and leaves nothing staged."""
-    async with story(tmp_path, call) as opened:
-        told = Story(opened, call)
-        await told.begin()
+    async with story_bench(tmp_path, call) as opened:
+        story = Story(opened, call)
+        await story.begin()
         before = await opened.holdings()
-        told.spoil("slow", rate=500.0, after=1)
+        story.spoil("slow", rate=500.0, after=1)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.4):
                 await opened.poll(call)
         assert await opened.holdings() == before
         assert await opened.count_staged() == 0
-        told.mend()
+        story.mend()
         await opened.poll(call)
-        assert told.is_told(await opened.news())
+        assert story.is_told(await opened.news())
 
 
 @pytest.mark.parametrize("call", [TERMINALS, SIGNAL])
@@ -327,44 +327,44 @@ async def test_trickle_is_ended_by_the_deadline(call: str, tmp_path: Path) -> No
 )
 async def test_harmless_oddity_is_accepted(kind: str, members: dict[str, Any], call: str, tmp_path: Path) -> None:
     """A BOM, another type, numbers for IMEIs, unknown attributes, a server that recovers: the news is the news."""
-    async with story(tmp_path, call) as opened:
-        told = Story(opened, call)
-        await told.begin()
-        told.spoil(kind, **members)
+    async with story_bench(tmp_path, call) as opened:
+        story = Story(opened, call)
+        await story.begin()
+        story.spoil(kind, **members)
         outcome = await opened.poll(call)
         # That ids are numbers from now on is told, as any change of the shape is.
         assert {alert.kind for alert in outcome.alerts} == ({"shape_changed"} if kind == "number_imei" else set())
-        assert told.is_told([row for row in await opened.news() if row.what != "alert"])
-        told.mend()
+        assert story.is_told([row for row in await opened.news() if row.what != "alert"])
+        story.mend()
         await opened.poll(call)
         assert await opened.news() == []
 
 
 async def test_empty_list_is_held(tmp_path: Path) -> None:
     """[] where records were known removes nothing, however often it comes and however late."""
-    async with story(tmp_path, TERMINALS) as opened:
-        told = Story(opened, TERMINALS)
-        await told.begin()
+    async with story_bench(tmp_path, TERMINALS) as opened:
+        story = Story(opened, TERMINALS)
+        await story.begin()
         before = await opened.holdings()
-        told.spoil("empty_list")
+        story.spoil("empty_list")
         for _ in range(4):
             outcome = await opened.poll(TERMINALS)
             assert "the listing is empty" in outcome.held
             await opened.later(86_400)
         assert await opened.holdings() == before
         assert await opened.news() == []
-        told.mend()
+        story.mend()
         await opened.poll(TERMINALS)
-        assert told.is_told(await opened.news())
+        assert story.is_told(await opened.news())
 
 
 async def test_records_without_key_are_set_aside(tmp_path: Path) -> None:
     """Where some records have no key, the others count, an alert says how many, and none is taken for missing."""
-    async with story(tmp_path, TERMINALS) as opened:
-        told = Story(opened, TERMINALS)
-        await told.begin()
+    async with story_bench(tmp_path, TERMINALS) as opened:
+        story = Story(opened, TERMINALS)
+        await story.begin()
         before = await opened.holdings()
-        told.spoil("missing_key", share=0.6)
+        story.spoil("missing_key", share=0.6)
         for _ in range(4):
             outcome = await opened.poll(TERMINALS)
             await opened.later(600)
@@ -373,71 +373,71 @@ async def test_records_without_key_are_set_aside(tmp_path: Path) -> None:
         after = await opened.holdings()
         assert after["removed"] == after["missing"] == []
         assert {row[:2] for row in after["record"]} == {row[:2] for row in before["record"]}
-        told.mend()
+        story.mend()
         await opened.poll(TERMINALS)
-        assert [id for what, id in await opened.events() if what == "changed"] in ([told.fickle], [])
+        assert [id for what, id in await opened.events() if what == "changed"] in ([story.fickle], [])
 
 
 @pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000])
 async def test_record_with_a_value_nobody_can_read_is_set_aside(value: str, tmp_path: Path) -> None:
     """A number without bounds in one record costs that record alone."""
-    async with story(tmp_path, TERMINALS) as opened:
-        told = Story(opened, TERMINALS)
-        await told.begin()
+    async with story_bench(tmp_path, TERMINALS) as opened:
+        story = Story(opened, TERMINALS)
+        await story.begin()
         first = opened.sim.truth("terminals", 0, 1)[0]
         before = await opened.record("terminal", first["id"])
         text = json.dumps({**first, "newName": "VALUE"}).replace('"VALUE"', value)
-        told.spoil("status", status=200, body=f"[{text}]", count=1)
+        story.spoil("status", status=200, body=f"[{text}]", count=1)
         outcome = await opened.poll(TERMINALS)
         assert [(alert.kind, alert.message[:10]) for alert in outcome.alerts] == [("set_aside", "1 records ")]
-        assert told.is_told(await opened.news())
+        assert story.is_told(await opened.news())
         assert await opened.record("terminal", first["id"]) == before
-        told.mend()
+        story.mend()
         await opened.poll(TERMINALS)
         assert await opened.events() == []
 
 
 async def test_half_a_character_does_not_cost_the_listing(tmp_path: Path) -> None:
     """Half a surrogate pair in a name is shown as U+FFFD; the other records, and other escapes, are as they are."""
-    async with story(tmp_path, TERMINALS) as opened:
-        told = Story(opened, TERMINALS)
-        await told.begin()
+    async with story_bench(tmp_path, TERMINALS) as opened:
+        story = Story(opened, TERMINALS)
+        await story.begin()
         first = opened.sim.truth("terminals", 0, 1)[0]
         text = json.dumps({**first, "name": "NAME"}).replace("NAME", r"a\ud800 \ud83d\ude00 \\ud800")
-        told.spoil("status", status=200, body=f"[{text}]", count=1)
+        story.spoil("status", status=200, body=f"[{text}]", count=1)
         assert (await opened.poll(TERMINALS)).alerts == []
         assert (await opened.record("terminal", first["id"]))["name"] == "a\ufffd \U0001f600 \\ud800"
-        assert (await opened.record("terminal", told.fickle))["state"] == "degraded"
+        assert (await opened.record("terminal", story.fickle))["state"] == "degraded"
 
 
 async def test_null_location_is_a_position_not_known(tmp_path: Path) -> None:
     """A location that is null takes the position away, as a change to null; its return is a change too."""
-    async with story(tmp_path, TERMINALS) as opened:
-        told = Story(opened, TERMINALS)
+    async with story_bench(tmp_path, TERMINALS) as opened:
+        story = Story(opened, TERMINALS)
         # Of more records at once it would be held.
         opened.configure(removal={"hold_above": {"count": 8}})
-        await told.begin()
-        told.spoil("null_location", share=1.0)
+        await story.begin()
+        story.spoil("null_location", share=1.0)
         await opened.poll(TERMINALS)
-        gone = [one.body["changed"] for one in await opened.news() if one.what == "changed"]
+        gone = [row.body["changed"] for row in await opened.news() if row.what == "changed"]
         assert len(gone) == 8
         assert all(change["latitude"]["to"] is None for change in gone)
-        told.mend()
+        story.mend()
         await opened.poll(TERMINALS)
-        back = [one.body["changed"] for one in await opened.news() if one.what == "changed"]
+        back = [row.body["changed"] for row in await opened.news() if row.what == "changed"]
         assert [change["latitude"]["to"] for change in back] == [change["latitude"]["from"] for change in gone]
 
 
 async def test_unknown_indicator_is_passed_on(tmp_path: Path) -> None:
     """An indicator that nobody told the bridge of comes under its own name with its unit."""
-    async with story(tmp_path, SIGNAL) as opened:
-        told = Story(opened, SIGNAL)
-        await told.begin()
-        told.spoil("unknown_indicator", share=1.0)
+    async with story_bench(tmp_path, SIGNAL) as opened:
+        story = Story(opened, SIGNAL)
+        await story.begin()
+        story.spoil("unknown_indicator", share=1.0)
         await opened.poll(SIGNAL)
         news = await opened.news()
         assert news
-        assert all(21.5 in one.body.values() for one in news)
+        assert all(21.5 in row.body.values() for row in news)
 
 
 async def test_body_beyond_the_default_limit_is_refused(tmp_path: Path) -> None:
@@ -478,19 +478,19 @@ async def test_value_nobody_can_read_is_not_known_and_told_once(tmp_path: Path) 
         bad = good | {"terminationDate": "0001-01-01T00:00:00Z"}
         poller = Poller(opened.runner, opened.store, opened.api, configured(opened.sim.url, **changes), opened.clock)
         await poller.load()
-        told = []
+        published = []
         for record, name in ((good, "n"), (bad, "n"), (bad, "n"), (bad, "m"), (good, "m"), (bad, "m")):
             opened.sim.fault("status", status=200, body=json.dumps([record | {"name": name}]), count=1)
             await poller._poll(poller.calls["products"])
             news = [row for row in await opened.news() if row.what == "changed" or row.name == "value_unreadable"]
-            told.append([(row.name or row.what, row.body.get("changed", {}).get("termination_date")) for row in news])
-        lost, found = {"from": good["terminationDate"], "to": None}, {"from": None, "to": good["terminationDate"]}
-        assert told == [
+            published.append([(row.name or row.what, row.body.get("changed", {}).get("termination_date")) for row in news])
+        lost, back = {"from": good["terminationDate"], "to": None}, {"from": None, "to": good["terminationDate"]}
+        assert published == [
             [],
             [("changed", lost), ("value_unreadable", None)],
             [],
             [("changed", None)],
-            [("changed", found)],
+            [("changed", back)],
             [("changed", lost), ("value_unreadable", None)],
         ]
         opened.sim.fault("status", status=200, body=json.dumps([bad | {"name": "m"}]), count=1)

@@ -40,13 +40,13 @@ async def test_command_prints_the_document_of_its_configuration(tmp_path: Path) 
         "polling: {user_terminals: {map: {fan_rpm: {path: fan, type: number}}}}\n"
     )
     code, out, err = await harness.command("asyncapi", "-c", str(path))
-    said = yaml.safe_load(out)
+    document = yaml.safe_load(out)
 
     assert (code, err) == (0, "")
-    assert said["channels"]["bridgeStatus"]["address"] == "fleet/oneweb/bridge/status"
-    assert said["servers"]["broker"]["protocol"] == "secure-mqtt"
-    assert said["channels"]["discoveryCall"]["address"] == "homeassistant/device/oneweb_ship-7_call_{call}/config"
-    assert said["components"]["schemas"]["Terminal"]["properties"]["fan_rpm"]["type"] == "number"
+    assert document["channels"]["bridgeStatus"]["address"] == "fleet/oneweb/bridge/status"
+    assert document["servers"]["broker"]["protocol"] == "secure-mqtt"
+    assert document["channels"]["discoveryCall"]["address"] == "homeassistant/device/oneweb_ship-7_call_{call}/config"
+    assert document["components"]["schemas"]["Terminal"]["properties"]["fan_rpm"]["type"] == "number"
     assert "canary" not in out
 
 
@@ -61,10 +61,10 @@ def test_document_is_valid_by_the_official_schema() -> None:
 def test_references_resolve() -> None:
     """Every reference leads to a part of the document."""
     for pointer in references(DOCUMENT):
-        found: Any = DOCUMENT
+        place: Any = DOCUMENT
         for part in pointer.removeprefix("#/").split("/"):
-            assert part in found, pointer
-            found = found[part]
+            assert part in place, pointer
+            place = place[part]
 
 
 def references(part: Any) -> list[str]:
@@ -101,7 +101,7 @@ def objects(part: Any) -> list[dict[str, Any]]:
         return []
     own = [part] if part.get("type") == "object" else []
     below = [*part.get("properties", {}).values(), part.get("additionalProperties"), part.get("items")]
-    return own + [found for inner in below for found in objects(inner)]
+    return own + [inner_object for inner in below for inner_object in objects(inner)]
 
 
 def test_new_call_appears_by_itself() -> None:
@@ -117,21 +117,25 @@ def test_new_call_appears_by_itself() -> None:
         window=TimeWindow(),
         fields=(Field("fan_rpm", ("fan",), "number", "1/min", "1/min"),),
     )
-    said = asyncapi.document(replace(DEFAULTS, polling={**DEFAULTS.polling, "ut_fan": fan}), __version__)
+    document = asyncapi.document(replace(DEFAULTS, polling={**DEFAULTS.polling, "ut_fan": fan}), __version__)
 
-    assert "fan" in said["channels"]["terminalMetric"]["parameters"]["report"]["enum"]
-    assert "ut_fan" in said["channels"]["pollingState"]["parameters"]["call"]["enum"]
-    assert said["components"]["schemas"]["Fan"]["properties"]["fan_rpm"]["x-unit"] == "1/min"
+    assert "fan" in document["channels"]["terminalMetric"]["parameters"]["report"]["enum"]
+    assert "ut_fan" in document["channels"]["pollingState"]["parameters"]["call"]["enum"]
+    assert document["components"]["schemas"]["Fan"]["properties"]["fan_rpm"]["x-unit"] == "1/min"
 
 
 def test_every_field_of_the_catalogue_is_in_a_schema() -> None:
     """Each field of each call stands in the schema of its payload, with its unit."""
-    found = [said.get("properties", {}) for said in DOCUMENT["components"]["schemas"].values()]
+    properties = [schema.get("properties", {}) for schema in DOCUMENT["components"]["schemas"].values()]
     for call in CALLS.values():
         for field in call.fields if call.reads != "components" else ():
-            units = [said[field.name].get("x-unit", "") for said in found if "x-unit" in said.get(field.name, {})]
+            units = [
+                members[field.name].get("x-unit", "")
+                for members in properties
+                if "x-unit" in members.get(field.name, {})
+            ]
 
-            assert any(field.name in said for said in found), field.name
+            assert any(field.name in members for members in properties), field.name
             assert not field.unit or field.unit in units, field.name
 
 
@@ -172,15 +176,17 @@ def test_commands_have_their_replies() -> None:
     """Each command is an operation that the bridge receives, with the channel of its answer."""
     operations = DOCUMENT["operations"].values()
     received = [
-        one for one in operations if one["action"] == "receive" and "homeAssistant" not in one["channel"]["$ref"]
+        operation
+        for operation in operations
+        if operation["action"] == "receive" and "homeAssistant" not in operation["channel"]["$ref"]
     ]
 
     assert len(received) == 8
-    assert all("reply" in one for one in received)
-    for one in received:
-        (message,) = DOCUMENT["channels"][one["channel"]["$ref"].rpartition("/")[2]]["messages"]
+    assert all("reply" in operation for operation in received)
+    for operation in received:
+        (message,) = DOCUMENT["channels"][operation["channel"]["$ref"].rpartition("/")[2]]["messages"]
         assert "responseTopic" in DOCUMENT["components"]["messages"][message]["bindings"]["mqtt"]
-    assert all(one["bindings"]["mqtt"]["qos"] == 1 for one in operations)
+    assert all(operation["bindings"]["mqtt"]["qos"] == 1 for operation in operations)
 
 
 def test_server_has_the_will() -> None:

@@ -145,9 +145,10 @@ async def test_backup_to_an_impossible_place_is_a_sentence(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "does not exist"), ("no database " * 500, "cannot be read as the bridge's database")]
+    ("content", "sentence"),
+    [(None, "does not exist"), ("no database " * 500, "cannot be read as the bridge's database")],
 )
-async def test_backup_of_no_database_is_one_sentence(world: harness.World, content: str | None, said: str) -> None:
+async def test_backup_of_no_database_is_one_sentence(world: harness.World, content: str | None, sentence: str) -> None:
     """Without a database that can be read there is no copy: exit code 1 and one sentence."""
     if content is not None:
         (world.directory / "bridge.db").write_text(content)
@@ -155,7 +156,7 @@ async def test_backup_of_no_database_is_one_sentence(world: harness.World, conte
     code, out, err = await harness.command("backup", str(copy), "-c", str(world.config()))
 
     assert (code, out) == (1, "")
-    assert said in err
+    assert sentence in err
     assert len(err.strip().splitlines()) == 1
     assert not list(copy.parent.glob("copy.db*"))
 
@@ -193,12 +194,12 @@ async def test_journal_can_be_renewed_again_and_again(tmp_path: Path) -> None:
 
 def ids_heard(recorder: harness.Recorder) -> dict[str, str]:
     """The ids of all events that were heard, each with its payload; an id that has two is a broken promise."""
-    found: dict[str, str] = {}
+    states: dict[str, str] = {}
     for topic, payload, _ in recorder.raw:
         if "/event/" in topic:
-            said = payload.decode()
-            assert found.setdefault(json.loads(said)["id"], said) == said
-    return found
+            content = payload.decode()
+            assert states.setdefault(json.loads(content)["id"], content) == content
+    return states
 
 
 async def published(made: Bench, recorder: harness.Recorder) -> None:
@@ -208,8 +209,8 @@ async def published(made: Bench, recorder: harness.Recorder) -> None:
         await made.drained()
         await recorder.until(
             lambda: any(
-                topic == f"{made.base}/bridge/head" and said["seq"] == head
-                for topic, said, _ in recorder.messages[start:]
+                topic == f"{made.base}/bridge/head" and content["seq"] == head
+                for topic, content, _ in recorder.messages[start:]
             )
         )
 
@@ -235,8 +236,8 @@ async def test_restored_database_uses_no_event_id_twice(tmp_path: Path, way: str
             await made.store.commit(sites(20, 5))
             await published(made, recorder)
             assert [alert.split(":")[0] for alert in made.alerts] == ["database_restored"]
-            again = {topic for topic, _, _ in recorder.messages[before:] if topic.endswith("/state")}
-            assert again == {f"oneweb/site/s{n}/state" for n in (*range(10), *range(20, 25))}
+            repeated = {topic for topic, _, _ in recorder.messages[before:] if topic.endswith("/state")}
+            assert repeated == {f"oneweb/site/s{n}/state" for n in (*range(10), *range(20, 25))}
             assert made.lost == [0]
             async with made.publishing() as running:
                 await recorder.until(lambda: running.connected_since is not None)
@@ -260,7 +261,7 @@ async def test_backup_that_is_restored_twice_uses_no_event_id_twice(tmp_path: Pa
                 journals.add(made.store.journal_id)
                 await made.store.commit(sites(10 * turn, 5))
                 await published(made, recorder)
-            await harness.said(port, "oneweb/bridge/head", retain=True)
+            await harness.publish(port, "oneweb/bridge/head", retain=True)
 
     assert len(journals) == 3
     assert len(ids_heard(recorder)) == 25
@@ -374,7 +375,7 @@ async def test_replay_of_a_restored_database_has_the_old_ids(tmp_path: Path) -> 
 
 def replayed_ids(recorder: harness.Recorder, start: int) -> set[str]:
     """The ids of the events that were heard since a message."""
-    return {said["id"] for topic, said, _ in recorder.messages[start:] if "/event/" in topic}
+    return {event["id"] for topic, event, _ in recorder.messages[start:] if "/event/" in topic}
 
 
 async def test_lost_database_clears_nothing(tmp_path: Path) -> None:
@@ -391,7 +392,7 @@ async def test_lost_database_clears_nothing(tmp_path: Path) -> None:
             await made.store.commit(sites(0, 4))
             await published(made, recorder)
         later = recorder.messages[before:]
-        assert not [topic for topic, said, _ in later if said is None or topic.endswith("/removed")]
+        assert not [topic for topic, content, _ in later if content is None or topic.endswith("/removed")]
         assert "oneweb/site/s4/state" in await harness.retained(port)
 
     assert len(ids_heard(recorder)) == 9
@@ -425,7 +426,7 @@ async def test_bridge_goes_on_after_its_database_was(tmp_path: Path, way: str) -
                 assert await wrong(later, before, world) == []
         ids_heard(later)
         assert not [t for t in later.topics() if t.endswith("/event/removed")]
-        alerts = [said["kind"] for said in later.on("oneweb/bridge/alert")]
+        alerts = [alert["kind"] for alert in later.on("oneweb/bridge/alert")]
         assert alerts == (["database_restored"] if way == "restored" else [])
 
 
@@ -448,6 +449,8 @@ async def wrong(recorder: harness.Recorder, before: int, world: harness.World) -
     """What a subscriber may complain of that came when the retained topics were restored, which the head ends."""
     retained = await harness.retained(world.port)
     restored_at = next(i for i in range(before, len(recorder.raw)) if recorder.raw[i][0] == "oneweb/bridge/head")
-    heard: list[Any] = [one for one in recorder.raw[restored_at:] if not one[0].startswith("homeassistant/")]
-    story = checker.Story(ledger=world.ledger, heard=heard, retained=None, whole=False)
+    published: list[Any] = [
+        message for message in recorder.raw[restored_at:] if not message[0].startswith("homeassistant/")
+    ]
+    story = checker.Story(ledger=world.ledger, received=published, retained=None, whole=False)
     return truth.differences(retained, truth.expected(world.api)) + checker.judge(story)

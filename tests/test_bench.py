@@ -8,8 +8,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bench import floor, inside, plot, run
-from bench.ear import Ear
 from bench.scope import Scope, spelled
+from bench.subscriber import Subscriber
 from bench.table import BEGIN, END, Row, between_marks, markdown, of_rounds, plain, text
 
 SOME = Row(number="2", what="drain", goal=1.2, measured=1.1)
@@ -55,11 +55,11 @@ def test_page_keeps_what_stands_around_the_marks() -> None:
     """Writing again replaces the figures and nothing else; a page without marks gets them at its end."""
     once = between_marks("# Performance\n\nWords.\n", ["first"])
     page = once.replace(END, f"{END}\n\nMore words.")
-    again = between_marks(page, ["second"])
+    page_again = between_marks(page, ["second"])
 
     assert once.startswith("# Performance\n\nWords.\n\n" + BEGIN)
-    assert "first" not in again
-    assert again == page.replace("first", "second")
+    assert "first" not in page_again
+    assert page_again == page.replace("first", "second")
     assert between_marks("", ["first"]).startswith(BEGIN)
 
 
@@ -79,10 +79,10 @@ async def _endless(_: Scope) -> AsyncIterator[Row]:
 async def test_part_that_fails_is_told_and_keeps_its_rows(rows: run.Measure, limit: float, why: str) -> None:
     """What a part measured before it failed or hung stays, and a row with the reason stands for the rest."""
     part = run.Part(("2", "3"), "drains", limit, rows)
-    found = await run.measured(part, Scope(rows=frozenset({"2", "3"})))
+    measured = await run.measured(part, Scope(rows=frozenset({"2", "3"})))
 
-    assert found[0] == SOME
-    assert [(row.number, row.trouble) for row in found[1:]] == [("2", why), ("3", why)]
+    assert measured[0] == SOME
+    assert [(row.number, row.trouble) for row in measured[1:]] == [("2", why), ("3", why)]
 
 
 async def test_rows_that_are_not_wanted_are_not_shown() -> None:
@@ -114,10 +114,10 @@ def test_page_has_the_plot_beside_it(tmp_path: Path) -> None:
     )
     run.write(page, report, [SOME], curves)
 
-    said = page.read_text()
-    assert "`make bench`" in said
-    assert "some machine" in said
-    assert "(performance.svg)" in said
+    text = page.read_text()
+    assert "`make bench`" in text
+    assert "some machine" in text
+    assert "(performance.svg)" in text
     picture = ET.fromstring((tmp_path / "performance.svg").read_text())
     assert len(list(picture.iter("{http://www.w3.org/2000/svg}polyline"))) == 2
 
@@ -134,16 +134,16 @@ def test_ear_hears_every_message_however_it_is_cut() -> None:
     """Packets that come in pieces, or several at once, are each counted once, with their topic."""
     packets = floor.publish(b"a/b", 1, b"x" * 300) + b"\x90\x03\x00\x01\x00" + floor.publish(b"c", 2, b"")
     for size in (1, 7, len(packets)):
-        ear = Ear("#", noting=True)
+        subscriber = Subscriber("#", noting=True)
         for start in range(0, len(packets), size):
-            ear.data_received(packets[start : start + size])
+            subscriber.data_received(packets[start : start + size])
 
-        assert [topic for topic, _ in ear.heard] == ["a/b", "c"]
-        assert ear.count == 2
-        assert ear.ready.is_set()
+        assert [topic for topic, _ in subscriber.arrivals] == ["a/b", "c"]
+        assert subscriber.count == 2
+        assert subscriber.ready.is_set()
 
 
-@pytest.mark.parametrize(("count", "said"), [(8, "8"), (1000, "1 000"), (100_000, "100 000")])
-def test_numbers_are_spelled_in_groups(count: int, said: str) -> None:
+@pytest.mark.parametrize(("count", "text"), [(8, "8"), (1000, "1 000"), (100_000, "100 000")])
+def test_numbers_are_spelled_in_groups(count: int, text: str) -> None:
     """A fleet is easy to read."""
-    assert spelled(count) == said
+    assert spelled(count) == text

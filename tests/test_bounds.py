@@ -60,7 +60,7 @@ async def shown(b: Bench, *samples: tuple[str, int, float], call: str = SIGNAL) 
         b.sim.clear_faults()
 
 
-async def heard(b: Bench) -> list[tuple[str, str, int]]:
+async def published_samples(b: Bench) -> list[tuple[str, str, int]]:
     """The samples that went out since the last look: topic kind, id and time."""
     return [(row.what, row.id, row.ts) for row in await b.news() if row.what in ("metric", "history")]
 
@@ -83,13 +83,13 @@ async def test_sample_of_a_time_that_is_not_believed_is_told_and_left_out(wrong:
     """It goes nowhere and is not remembered, its neighbours go out, and the one after it is the newest."""
     async with bench(tmp_path) as b:
         outcome = await shown(b, ("a", NOW - HOUR, 1.0), ("a", wrong, 2.0), ("b", NOW, 3.0))
-        assert sorted(await heard(b)) == [("metric", "a", NOW - HOUR), ("metric", "b", NOW)]
+        assert sorted(await published_samples(b)) == [("metric", "a", NOW - HOUR), ("metric", "b", NOW)]
         assert kinds(outcome.alerts) == ["time_not_believed"]
         assert "1 times of measurement" in outcome.alerts[0].message
         remembered = await b.rows("SELECT ts FROM newest UNION SELECT ts FROM seen")
         assert sorted(row[0] for row in remembered) == [NOW - HOUR, NOW]
         outcome = await shown(b, ("a", NOW, 4.0))
-        assert await heard(b) == [("metric", "a", NOW)]
+        assert await published_samples(b) == [("metric", "a", NOW)]
         assert outcome.alerts == []
 
 
@@ -97,7 +97,7 @@ async def test_tolerance_is_a_setting(tmp_path: Path) -> None:
     """`api.clock_tolerance` says how far ahead a time may be."""
     async with bench(tmp_path, api={"clock_tolerance": "1d"}) as b:
         await shown(b, ("a", NOW + DAY, 1.0), ("b", NOW + DAY + 1, 1.0))
-        assert await heard(b) == [("metric", "a", NOW + DAY)]
+        assert await published_samples(b) == [("metric", "a", NOW + DAY)]
 
 
 @pytest.mark.parametrize("skew", [-YEAR, -30 * DAY, DAY])
@@ -106,7 +106,7 @@ async def test_clock_of_the_host_that_is_wrong_keeps_nothing_out(skew: int, tmp_
     async with bench(tmp_path) as b:
         b.skew = skew / 1000
         outcome = await shown(b, ("a", NOW, 1.0))
-        assert await heard(b) == [("metric", "a", NOW)]
+        assert await published_samples(b) == [("metric", "a", NOW)]
         assert outcome.alerts == []
 
 
@@ -120,11 +120,11 @@ async def test_clock_of_the_api_that_is_wrong_keeps_nothing_out(
             wrong.setattr("oneweb_bridge.api.client.parse_date", lambda _: NOW + skew)
             await b.api.hello()
             await shown(b, ("a", NOW, 1.0))
-            assert await heard(b) == [("metric", "a", NOW)]
+            assert await published_samples(b) == [("metric", "a", NOW)]
             await b.store.progress.save((await b.runner.poll(SIGNAL)).progress)
         await b.later(HOUR / 1000)
         await shown(b, ("a", NOW + HOUR - MINUTE, 1.0), ("a", NOW + HOUR, 2.0))
-        assert {entry for entry in await heard(b) if entry[1] == "a"} >= {
+        assert {entry for entry in await published_samples(b) if entry[1] == "a"} >= {
             ("history", "a", NOW + HOUR - MINUTE),
             ("metric", "a", NOW + HOUR),
         }
@@ -170,7 +170,7 @@ async def test_what_a_wrong_time_has_left_in_the_database_heals(tmp_path: Path) 
         await b.later(HOUR / 1000)
         samples = [("a", NOW - HOUR, 1.0), ("a", NOW, 2.0), ("a", NOW + HOUR // 2, 3.0), ("a", NOW + HOUR, 4.0)]
         await shown(b, *samples)
-        assert await heard(b) == [("history", "a", NOW + HOUR // 2), ("metric", "a", NOW + HOUR)]
+        assert await published_samples(b) == [("history", "a", NOW + HOUR // 2), ("metric", "a", NOW + HOUR)]
         memory = await b.store.progress.load(SIGNAL)
         assert memory.window_end <= NOW + HOUR + MINUTE
         assert memory.horizon <= NOW + HOUR
@@ -193,7 +193,7 @@ async def test_sample_without_a_time_never_goes_back(
         for turn in range(2):
             b.sim.fault("status", status=200, body=body.replace("1}", f"{turn}}}"), path="signalQuality")
             await b.poll(SIGNAL)
-            assert [what for what, _, _ in await heard(b)] == ["metric"]
+            assert [what for what, _, _ in await published_samples(b)] == ["metric"]
             b.sim.clear_faults()
             b.skew += step / 1000
             monkeypatch.setattr(b.api, "now", lambda: NOW + step)

@@ -41,8 +41,8 @@ async def test_removed_terminal_is_announced_then_cleared(world: harness.World) 
 
         order = [
             topic
-            for topic, said, _ in recorder.messages
-            if topic.startswith(mine) and (said is None or "event/removed" in topic)
+            for topic, content, _ in recorder.messages
+            if topic.startswith(mine) and (content is None or "event/removed" in topic)
         ]
         assert f"{mine}event/removed" == order[0]
         assert not [t for t in await harness.retained(world.port) if t.startswith(mine)]
@@ -106,7 +106,7 @@ async def test_restart_repeats_nothing(world: harness.World) -> None:
             await recorder.until(lambda: is_at_rest(recorder))
             await recorder.quiet(1.0)
             await bridge.stop()
-        heard = len([1 for topic, _, _ in recorder.messages if "/bridge/" not in topic])
+        received = len([1 for topic, _, _ in recorder.messages if "/bridge/" not in topic])
         async with harness.running(config):
             await recorder.until(
                 lambda: (
@@ -116,7 +116,7 @@ async def test_restart_repeats_nothing(world: harness.World) -> None:
             )
             await recorder.quiet(1.0)
 
-        assert heard == len([1 for topic, _, _ in recorder.messages if "/bridge/" not in topic])
+        assert received == len([1 for topic, _, _ in recorder.messages if "/bridge/" not in topic])
 
 
 async def test_unreachable_broker_and_api_are_waited_for(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ async def test_strange_ids_are_published_under_legal_topics(tmp_path: Path) -> N
         async with harness.recording(world.port) as recorder, harness.running(config):
             await recorder.until(lambda: wanted <= recorder.retained.keys())
 
-        found = {said["site_id"] for topic, said in recorder.retained.items() if topic in wanted}
-        assert set(STRANGE) == found
+        ids = {content["site_id"] for topic, content in recorder.retained.items() if topic in wanted}
+        assert set(STRANGE) == ids
 
 
 async def test_second_bridge_on_one_database_is_refused(world: harness.World) -> None:
@@ -195,7 +195,7 @@ async def test_second_bridge_on_one_database_is_refused(world: harness.World) ->
 async def test_foreign_instance_publishes_nothing(world: harness.World) -> None:
     """A bridge of another instance on the same base topic publishes no record, and says why."""
     head = {"journal": "0123456789abcdef", "instance": "other", "seq": 7}
-    await harness.said(world.port, "oneweb/bridge/head", json.dumps(head), retain=True)
+    await harness.publish(world.port, "oneweb/bridge/head", json.dumps(head), retain=True)
     async with harness.recording(world.port) as recorder, harness.running(world.config()) as bridge:
         async with asyncio.timeout(15):
             while "belongs to the bridge instance 'other'" not in bridge.text():

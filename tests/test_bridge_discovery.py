@@ -19,7 +19,7 @@ def terminals(recorder: harness.Recorder) -> set[str]:
 async def test_terminal_is_announced_and_removed_with_its_record(world: harness.World) -> None:
     """Every terminal has a device; one that is gone leaves nothing, and what others have put there stays."""
     foreign = "homeassistant/device/oneweb_other_bridge/config"
-    await harness.said(world.port, foreign, '{"device": {}}', retain=True)
+    await harness.publish(world.port, foreign, '{"device": {}}', retain=True)
     imeis = {terminal["id"] for terminal in world.api.truth("terminals")}
     gone = min(imeis)
     removal = {"after_missing": 1, "after_time": 0}
@@ -30,7 +30,7 @@ async def test_terminal_is_announced_and_removed_with_its_record(world: harness.
         await harness.poll(world.port, "user_terminals")
         await recorder.until(lambda: terminals(recorder) == imeis - {gone})
         async with harness.recording(world.port, "oneweb/bridge/response/#") as answers:
-            await harness.said(world.port, "oneweb/bridge/request/purge", "{}")
+            await harness.publish(world.port, "oneweb/bridge/request/purge", "{}")
             await answers.until(lambda: answers.on("oneweb/bridge/response/purge"))
         assert foreign in await harness.retained(world.port, DISCOVERY)
         assert len(await harness.retained(world.port, DISCOVERY)) == len(recorder.retained)
@@ -51,7 +51,7 @@ async def test_broker_that_forgot_is_told_of_every_device_again(world: harness.W
             await recorder.until(lambda: set(recorder.retained) == set(before), 60)
             assert await harness.retained(port, DISCOVERY) == before
             count = len(recorder.messages)
-            await harness.said(port, "oneweb/bridge/request/republish", '{"what": "discovery"}')
+            await harness.publish(port, "oneweb/bridge/request/republish", '{"what": "discovery"}')
             await recorder.until(lambda: len(recorder.messages) == count + len(before))
     finally:
         if bridge is not None:

@@ -8,7 +8,7 @@ import pytest
 from tests import crashing, recording, rounds_bridge, soak
 from tests.campaign import KINDS
 from tests.recording import Line, Taken
-from tests.stage import Verdict
+from tests.stage import RoundResult
 
 SHORT = (
     "crash after_commit",
@@ -27,9 +27,9 @@ SHORT = (
 @pytest.mark.parametrize("kind", SHORT)
 async def test_nothing_is_lost_or_invented_after(kind: str, tmp_path: Path) -> None:
     """After the fault all is as if it had not been: no event or sample lost, invented, out of order or changed."""
-    verdict = await KINDS[kind].run(tmp_path, 1)
+    result = await KINDS[kind].run(tmp_path, 1)
 
-    assert verdict.findings == []
+    assert result.findings == []
 
 
 def test_every_named_point_is_crashed_at() -> None:
@@ -43,7 +43,7 @@ def test_every_named_point_is_crashed_at() -> None:
 # ── what is judged ─────────────────────────────────────────────────────────────────────────────
 
 
-def said(at: float, number: int, topic: str = "oneweb/site/a/event/changed") -> Line:
+def line_of(at: float, number: int, topic: str = "oneweb/site/a/event/changed") -> Line:
     """A message."""
     return Line(at, topic, str(number).encode())
 
@@ -59,9 +59,9 @@ def taken(*lines: Line) -> list[Taken]:
     return [Taken(line.at, line.topic, line.payload, line.retain) for line in lines]
 
 
-def numbers(found: recording.Told) -> list[int]:
+def numbers(replayed: recording.Replayed) -> list[int]:
     """The numbers of the messages that are to be judged."""
-    return [int(payload) for topic, payload, _ in found.heard if "probe" not in topic]
+    return [int(payload) for topic, payload, _ in replayed.received if "probe" not in topic]
 
 
 CONNECTED, LOST, BACK = Line(0, note="connected"), Line(5, note="lost"), Line(7, note="connected")
@@ -69,36 +69,46 @@ CONNECTED, LOST, BACK = Line(0, note="connected"), Line(5, note="lost"), Line(7,
 
 def test_what_the_broker_forgot_is_put_where_it_was_forgotten() -> None:
     """An acknowledged message that a killed broker never delivered is judged as delivered, and counted."""
-    story = [CONNECTED, probe(1, "a"), said(2, 1), LOST, BACK, probe(8, "b"), said(9, 4)]
-    found = recording.told(story, taken(said(2, 1), said(3, 2), said(4, 3), said(9, 4)))
+    story = [CONNECTED, probe(1, "a"), line_of(2, 1), LOST, BACK, probe(8, "b"), line_of(9, 4)]
+    replayed = recording.replay(story, taken(line_of(2, 1), line_of(3, 2), line_of(4, 3), line_of(9, 4)))
 
-    assert numbers(found) == [1, 2, 3, 4]
-    assert (found.forgotten, found.sessions) == (2, 2)
+    assert numbers(replayed) == [1, 2, 3, 4]
+    assert (replayed.forgotten, replayed.sessions) == (2, 2)
 
 
 def test_what_was_lost_while_the_broker_lived_is_not_excused() -> None:
     """A message that was acknowledged and not heard is put in only where the broker was away."""
-    story = [CONNECTED, probe(1, "a"), said(2, 1), said(4, 3)]
-    found = recording.told(story, taken(said(2, 1), said(3, 2), said(4, 3)))
+    story = [CONNECTED, probe(1, "a"), line_of(2, 1), line_of(4, 3)]
+    replayed = recording.replay(story, taken(line_of(2, 1), line_of(3, 2), line_of(4, 3)))
 
-    assert numbers(found) == [1, 3]
+    assert numbers(replayed) == [1, 3]
 
 
 def test_what_was_never_acknowledged_is_not_excused() -> None:
     """A message that the broker did not acknowledge before it was killed is the bridge's to send again."""
-    story = [CONNECTED, probe(1, "a"), said(2, 1), LOST, BACK, probe(8, "b"), said(9, 3)]
-    found = recording.told(story, taken(said(2, 1), said(8.5, 2), said(9, 3)))
+    story = [CONNECTED, probe(1, "a"), line_of(2, 1), LOST, BACK, probe(8, "b"), line_of(9, 3)]
+    replayed = recording.replay(story, taken(line_of(2, 1), line_of(8.5, 2), line_of(9, 3)))
 
-    assert numbers(found) == [1, 3]
+    assert numbers(replayed) == [1, 3]
 
 
 def test_memory_of_the_broker_is_not_the_bridges_repeat() -> None:
     """What a broker repeats of its own queue, before the bridge speaks again, is left out; later repeats count."""
-    story = [CONNECTED, probe(1, "a"), said(2, 1), said(3, 2), LOST, BACK, said(7, 1), said(7, 2), probe(8, "b")]
-    found = recording.told([*story, said(9, 2)])
+    story = [
+        CONNECTED,
+        probe(1, "a"),
+        line_of(2, 1),
+        line_of(3, 2),
+        LOST,
+        BACK,
+        line_of(7, 1),
+        line_of(7, 2),
+        probe(8, "b"),
+    ]
+    replayed = recording.replay([*story, line_of(9, 2)])
 
-    assert numbers(found) == [1, 2, 2]
-    assert found.repeats == 1
+    assert numbers(replayed) == [1, 2, 2]
+    assert replayed.repeats == 1
 
 
 # ── the figures ────────────────────────────────────────────────────────────────────────────────
@@ -108,7 +118,10 @@ def test_figures_are_written_between_the_marks(tmp_path: Path) -> None:
     """`--write` replaces what stands between the marks of a page and nothing else."""
     page = tmp_path / "page.md"
     page.write_text(f"before\n{soak.BEGIN}\nold\n{soak.END}\nafter\n")
-    good, bad = Verdict(findings=[], recovery=2.0, messages=7), Verdict(findings=["lost event: x"], recovery=4.0)
+    good, bad = (
+        RoundResult(findings=[], recovery=2.0, messages=7),
+        RoundResult(findings=["lost event: x"], recovery=4.0),
+    )
     rounds = [soak.Played("cut", 1, 9.0, good), soak.Played("cut", 2, 9.0, bad)]
     soak.write(soak.Soak(seed=3, started="2026-01-01", seconds=60.0, rounds=rounds), page)
     text = page.read_text()

@@ -21,12 +21,12 @@ async def cancelled_at_random(work: Work, turns: int, seed: int) -> set[int]:
     """Starts three at a time and cancels some of them somewhere. Returns those that came to their end."""
     chance, done = random.Random(seed), set[int]()
 
-    async def one(number: int) -> None:
+    async def run_work(number: int) -> None:
         await work(number)
         done.add(number)
 
     for turn in range(turns):
-        tasks = [asyncio.create_task(one(turn * 3 + i)) for i in range(3)]
+        tasks = [asyncio.create_task(run_work(turn * 3 + i)) for i in range(3)]
         for _ in range(chance.randrange(8)):
             await asyncio.sleep(0 if chance.random() < 0.7 else chance.random() * 0.0006)
         for task in chance.sample(tasks, chance.randrange(4)):
@@ -34,7 +34,7 @@ async def cancelled_at_random(work: Work, turns: int, seed: int) -> set[int]:
         ends = await asyncio.gather(*tasks, return_exceptions=True)
         # Who was not cancelled must not feel it.
         assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError}
-    await one(turns * 3)
+    await run_work(turns * 3)
     return done
 
 
@@ -59,8 +59,8 @@ async def test_cancelled_settings_come_with_their_mark(path: Path) -> None:
 
         done = await cancelled_at_random(change, 80, 1)
     marked = {row[0] for row in read(path, "SELECT topic FROM command")}
-    found = read(path, "SELECT call, count(*) FROM setting GROUP BY call")
-    assert dict(found) == dict.fromkeys(marked, 2)
+    rows = read(path, "SELECT call, count(*) FROM setting GROUP BY call")
+    assert dict(rows) == dict.fromkeys(marked, 2)
     assert {f"c{number}" for number in done} <= marked
 
 

@@ -12,7 +12,7 @@ from tests import checker, truth, truth_usage
 BEGAN = 1_750_000_000.0
 TERMINALS = "/resourceInventory/v3/userTerminal"
 SIGNALS = "/performanceMonitoring/v2/userTerminal/signalQuality"
-Heard = list[tuple[str, bytes, bool]]
+Messages = list[tuple[str, bytes, bool]]
 Json = dict[str, Any]
 
 
@@ -55,7 +55,7 @@ class Bridge:
 
     def __init__(self) -> None:
         self.ledger: list[Json] = []
-        self.heard: Heard = []
+        self.received: Messages = []
         self.retained: Json = {}
         self._now = 50_000.0
         self._row = 0
@@ -64,17 +64,17 @@ class Bridge:
         self._newest: dict[str, str] = {}
         self._seen: set[tuple[str, str, float]] = set()
 
-    def say(self, topic: str, said: Any, *, retain: bool = False) -> None:
+    def say(self, topic: str, body: Any, *, retain: bool = False) -> None:
         """One message, heard once."""
-        self.heard.append((topic, b"" if said is None else json.dumps(said).encode(), retain))
+        self.received.append((topic, b"" if body is None else json.dumps(body).encode(), retain))
         if retain and not topic.startswith("oneweb/bridge/"):
-            self.retained.pop(topic, None) if said is None else self.retained.__setitem__(topic, said)
+            self.retained.pop(topic, None) if body is None else self.retained.__setitem__(topic, body)
 
     def event(self, id: str, kind: str, data: Json) -> None:
         """An event with the next row's id."""
         self._row += 1
-        said = {"id": f"j:{self._row}", "type": f"net.oneweb.terminal.{kind}", "time": stamp(self._now), "data": data}
-        self.say(f"oneweb/terminal/{id}/event/{kind}", said)
+        event = {"id": f"j:{self._row}", "type": f"net.oneweb.terminal.{kind}", "time": stamp(self._now), "data": data}
+        self.say(f"oneweb/terminal/{id}/event/{kind}", event)
 
     def show(self, path: str, items: list[Json], fields: str = "", pages: int = 1) -> None:
         """A listing in pages, as the ledger has it."""
@@ -109,7 +109,7 @@ class Bridge:
         """A poll of a report."""
         self.poll("ut_signal_quality", SIGNALS, list(items))
 
-    def usage(self, used: float, *, said: bool = True) -> None:
+    def usage(self, used: float, *, is_published: bool = True) -> None:
         """A poll of the usage of one bucket."""
         begun = self._now
         counter = {"counterType": "usage", "level": "global", "value": {"amount": used}}
@@ -123,7 +123,7 @@ class Bridge:
             "remaining_gb": 9.0,
             "remaining_unlimited": False,
         }
-        if said:
+        if is_published:
             at = {"time": stamp(self._now), "ts": round(self._now * 1000)}
             self.say("oneweb/product/p/usage/u", values | at, retain=True)
         state = {"call": "usage_consumption", "last_poll": stamp(begun), "last_success": stamp(self._now + 1)}
@@ -174,14 +174,14 @@ class Bridge:
     def _sample(self, id: str, at: str, value: float, *, newest: bool) -> None:
         corrected = any((id, at) == (i, t) for i, t, _ in self._seen)
         self._seen.add((id, at, value))
-        said = {"imei": id, "report": "signal_quality", "time": at, "ts": round(checker._seconds(at) * 1000)}
-        said |= {"sinr_db": float(value)} | ({"corrected": True} if corrected else {})
+        body = {"imei": id, "report": "signal_quality", "time": at, "ts": round(checker._seconds(at) * 1000)}
+        body |= {"sinr_db": float(value)} | ({"corrected": True} if corrected else {})
         newest = newest and at >= self._newest.get(id, "")
         if corrected or not newest:
-            self.say(f"oneweb/terminal/{id}/history/signal_quality", said)
+            self.say(f"oneweb/terminal/{id}/history/signal_quality", body)
         if newest:
             self._newest[id] = at
-            self.say(f"oneweb/terminal/{id}/metric/signal_quality", said, retain=True)
+            self.say(f"oneweb/terminal/{id}/metric/signal_quality", body, retain=True)
 
 
 T1, T2, T3, T4 = (f"2025-06-17T10:0{n}:00Z" for n in range(4))
@@ -210,53 +210,53 @@ def story() -> Bridge:
     return bridge
 
 
-def judged(bridge: Bridge, **changes: Any) -> list[str]:
+def findings_of(bridge: Bridge, **changes: Any) -> list[str]:
     """What the checker says of a story."""
     retained = changes.pop("retained", bridge.retained)
-    return checker.judge(checker.Story(ledger=bridge.ledger, heard=bridge.heard, retained=retained, **changes))
+    return checker.judge(checker.Story(ledger=bridge.ledger, received=bridge.received, retained=retained, **changes))
 
 
 def at(bridge: Bridge, topic: str, number: int = 0) -> int:
     """Where the n-th message of a topic is."""
     whole = topic if topic.startswith("oneweb/") else f"oneweb/terminal/{topic}"
-    return [place for place, (name, _, _) in enumerate(bridge.heard) if name == whole][number]
+    return [place for place, (name, _, _) in enumerate(bridge.received) if name == whole][number]
 
 
 def rewritten(bridge: Bridge, topic: str, number: int, change: Callable[[Json], None]) -> None:
     """Changes what one message says."""
     place = at(bridge, topic, number)
-    name, payload, retain = bridge.heard[place]
-    said = json.loads(payload)
-    change(said)
-    bridge.heard[place] = (name, json.dumps(said).encode(), retain)
+    name, payload, retain = bridge.received[place]
+    body = json.loads(payload)
+    change(body)
+    bridge.received[place] = (name, json.dumps(body).encode(), retain)
 
 
 def repeated(bridge: Bridge, topic: str, number: int, *, after: str | None = None) -> None:
     """Sends a message once more, at the end or right after the last of another topic."""
-    message = bridge.heard[at(bridge, topic, number)]
-    bridge.heard.insert(len(bridge.heard) if after is None else at(bridge, after, -1) + 1, message)
+    message = bridge.received[at(bridge, topic, number)]
+    bridge.received.insert(len(bridge.received) if after is None else at(bridge, after, -1) + 1, message)
 
 
 def test_true_story_is_found_true() -> None:
     """A bridge that does as it should is not accused."""
-    assert judged(story()) == []
+    assert findings_of(story()) == []
 
 
 def test_exact_repeat_is_no_fault() -> None:
     """1, 1, 2 may come: each message that is the last of its topic may be heard again."""
     bridge = story()
-    bridge.heard = [message for one in bridge.heard for message in (one, one)]
+    bridge.received = [message for sent in bridge.received for message in (sent, sent)]
 
-    assert judged(bridge) == []
+    assert findings_of(bridge) == []
 
 
 def test_replayed_messages_are_no_fault() -> None:
     """What is marked as replayed is outside of every order."""
     bridge = story()
-    _, payload, _ = bridge.heard[at(bridge, "a/event/added")]
-    bridge.heard.append(("oneweb/terminal/a/event/added", payload[:-1] + b', "replayed": true}', False))
+    _, payload, _ = bridge.received[at(bridge, "a/event/added")]
+    bridge.received.append(("oneweb/terminal/a/event/added", payload[:-1] + b', "replayed": true}', False))
 
-    assert judged(bridge) == []
+    assert findings_of(bridge) == []
 
 
 def test_listing_of_a_killed_bridge_may_be_told_or_not() -> None:
@@ -269,7 +269,7 @@ def test_listing_of_a_killed_bridge_may_be_told_or_not() -> None:
     for bridge in (silent, telling):
         bridge.terminals(terminal("a"))
 
-    assert judged(silent) == judged(telling) == []
+    assert findings_of(silent) == findings_of(telling) == []
 
 
 def test_recorder_that_came_late_is_no_fault() -> None:
@@ -277,12 +277,12 @@ def test_recorder_that_came_late_is_no_fault() -> None:
     bridge = story()
     place = at(bridge, "a/event/changed", 1)
     known: Json = {}
-    for topic, payload, retain in bridge.heard[:place]:
+    for topic, payload, retain in bridge.received[:place]:
         if retain:
             known[topic] = (topic, payload, True)
-    bridge.heard = [*known.values(), *bridge.heard[place:]]
+    bridge.received = [*known.values(), *bridge.received[place:]]
 
-    assert judged(bridge, whole=False) == []
+    assert findings_of(bridge, whole=False) == []
 
 
 def test_pages_make_a_listing_only_when_they_fit() -> None:
@@ -309,7 +309,7 @@ def lose(topic: str, number: int = 0) -> Plant:
     """Takes a message away."""
 
     def plant(bridge: Bridge) -> None:
-        bridge.heard.pop(at(bridge, topic, number))
+        bridge.received.pop(at(bridge, topic, number))
 
     return plant
 
@@ -319,7 +319,7 @@ def change(topic: str, number: int, edit: Callable[[Json], None]) -> Plant:
     return lambda bridge: rewritten(bridge, topic, number, edit)
 
 
-def again(topic: str, number: int = 0, after: str | None = None) -> Plant:
+def repeat_late(topic: str, number: int = 0, after: str | None = None) -> Plant:
     """Repeats a message too late."""
     return lambda bridge: repeated(bridge, topic, number, after=after)
 
@@ -328,18 +328,18 @@ def both(*plants: Plant) -> Plant:
     """Several at once."""
 
     def plant(bridge: Bridge) -> None:
-        for one in plants:
-            one(bridge)
+        for plant in plants:
+            plant(bridge)
 
     return plant
 
 
-def swap(one: str, other: str) -> Plant:
+def swap(left: str, right: str) -> Plant:
     """Exchanges two messages, given as topic and number."""
 
     def plant(bridge: Bridge) -> None:
-        first, second = (at(bridge, *_place(text)) for text in (one, other))
-        bridge.heard[first], bridge.heard[second] = bridge.heard[second], bridge.heard[first]
+        first, second = (at(bridge, *_place(text)) for text in (left, right))
+        bridge.received[first], bridge.received[second] = bridge.received[second], bridge.received[first]
 
     return plant
 
@@ -352,20 +352,20 @@ def _place(text: str) -> tuple[str, int]:
 def moved_to_history(bridge: Bridge) -> None:
     """A newest sample is said on both topics."""
     place = at(bridge, "a/metric/signal_quality", 1)
-    bridge.heard.insert(place, ("oneweb/terminal/a/history/signal_quality", bridge.heard[place][1], False))
+    bridge.received.insert(place, ("oneweb/terminal/a/history/signal_quality", bridge.received[place][1], False))
 
 
 def another_id(bridge: Bridge) -> None:
     """An event comes once more under another id."""
     repeated(bridge, "b/event/changed", -1)
-    said = json.loads(bridge.heard[-1][1])
-    bridge.heard[-1] = (bridge.heard[-1][0], json.dumps(said | {"id": "j:99"}).encode(), False)
+    body = json.loads(bridge.received[-1][1])
+    bridge.received[-1] = (bridge.received[-1][0], json.dumps(body | {"id": "j:99"}).encode(), False)
 
 
 def other_content(bridge: Bridge) -> None:
     """An event comes once more with another content."""
     repeated(bridge, "b/event/changed", -1)
-    rewritten(bridge, "b/event/changed", -1, lambda said: said["data"].update(initial=True))
+    rewritten(bridge, "b/event/changed", -1, lambda event: event["data"].update(initial=True))
 
 
 def invented(bridge: Bridge) -> None:
@@ -382,17 +382,17 @@ def early(bridge: Bridge) -> None:
 def set_value(*path: str, to: Any) -> Callable[[Json], None]:
     """An edit that sets one member."""
 
-    def edit(said: Json) -> None:
+    def edit(body: Json) -> None:
         for name in path[:-1]:
-            said = said[name]
-        said[path[-1]] = to
+            body = body[name]
+        body[path[-1]] = to
 
     return edit
 
 
 def event_of_components(bridge: Bridge) -> None:
     """The event that stands before a change of components is lost."""
-    bridge.heard.pop(at(bridge, "a/components", 1) - 1)
+    bridge.received.pop(at(bridge, "a/components", 1) - 1)
 
 
 def retained_gone(bridge: Bridge) -> None:
@@ -440,16 +440,16 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ),
     ("a middle event is lost", "broken chain", both(lose("b/event/changed", 0), lose("b/state", 1))),
     ("two events are exchanged", "broken order", swap("a/event/changed 0", "a/event/changed 1")),
-    ("an old event comes again", "step back", again("a/event/changed")),
-    ("an old state comes again", "step back", again("b/state")),
-    ("an old sample comes again", "step back", again(SIGNAL)),
+    ("an old event comes again", "step back", repeat_late("a/event/changed")),
+    ("an old state comes again", "step back", repeat_late("b/state")),
+    ("an old sample comes again", "step back", repeat_late(SIGNAL)),
     ("an older sample follows a newer one", "step back", swap(f"{SIGNAL} 1", f"{SIGNAL} 2")),
     ("an event has another id", "other id", another_id),
     ("an event has other bytes", "other bytes", other_content),
     (
         "a sample has other bytes",
         "other bytes",
-        both(again(SIGNAL, -1), change(SIGNAL, -1, set_value("sinr_db", to=9.0))),
+        both(repeat_late(SIGNAL, -1), change(SIGNAL, -1, set_value("sinr_db", to=9.0))),
     ),
     ("a state says something else", "wrong state", change("b/state", 1, set_value("name", to="?"))),
     ("a state is not said", "wrong state", lose("a/state", 1)),
@@ -463,7 +463,7 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("a correction is lost", "sample missing", both(lose(LATE, 1))),
     ("a sample has a wrong value", "sample missing", change(LATE, 0, set_value("sinr_db", to=9.5))),
     ("a sample is on both topics", "sample twice", moved_to_history),
-    ("a late sample comes again", "sample twice", again(LATE)),
+    ("a late sample comes again", "sample twice", repeat_late(LATE)),
     ("a sample is invented", "phantom sample", change(LATE, 0, set_value("sinr_db", to=9.5))),
     ("usage is lost", "sample missing", lose(USAGE, 0)),
     ("usage is invented", "phantom sample", change(USAGE, 1, set_value("used_gb", to=3.0))),
@@ -479,9 +479,9 @@ def test_planted_fault_is_named(name: str, kind: str, plant: Plant) -> None:
     """Each fault that is planted into a true story is found, under its name."""
     bridge = story()
     plant(bridge)
-    found = judged(bridge)
+    findings = findings_of(bridge)
 
-    assert [line for line in found if line.startswith(f"{kind}: ")], f"{name}: {found}"
+    assert [line for line in findings if line.startswith(f"{kind}: ")], f"{name}: {findings}"
 
 
 def test_every_kind_of_fault_was_planted() -> None:
@@ -490,4 +490,4 @@ def test_every_kind_of_fault_was_planted() -> None:
     for _, _, plant in PLANTS:
         bridge = story()
         plant(bridge)
-        assert {line.split(": ")[0] for line in judged(bridge)} <= set(checker.KINDS)
+        assert {line.split(": ")[0] for line in findings_of(bridge)} <= set(checker.KINDS)

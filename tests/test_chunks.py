@@ -101,17 +101,17 @@ def test_later_sample_of_a_time_replaces_the_earlier_and_is_marked() -> None:
     corrected = payload(BEGIN, a=2.0, corrected=True)
     assert through_chunk(TRAFFIC, [(BEGIN, first), (BEGIN, other)]) == [corrected]
     before = chunks.read_documents(TRAFFIC, [(BEGIN, first), (BEGIN, other)])
-    for again in ([first, other], [other], [corrected]):
-        after = chunks.read_documents(TRAFFIC, [(BEGIN, body) for body in again])
+    for documents in ([first, other], [other], [corrected]):
+        after = chunks.read_documents(TRAFFIC, [(BEGIN, body) for body in documents])
         merged = chunks.merge(TRAFFIC, before, after)
         assert chunks.document(TRAFFIC, merged, 0) == corrected
 
 
 def test_merge_is_the_union_by_time() -> None:
     """Late samples end at their place, whichever side they come from, with their own columns."""
-    odd = chunks.read_documents(TRAFFIC, [(BEGIN + t, payload(BEGIN + t, a=t)) for t in (1, 3, 5)])
+    samples_at_odd = chunks.read_documents(TRAFFIC, [(BEGIN + t, payload(BEGIN + t, a=t)) for t in (1, 3, 5)])
     even = chunks.read_documents(TRAFFIC, [(BEGIN + t, payload(BEGIN + t, b="x")) for t in (2, 4)])
-    merged = chunks.merge(TRAFFIC, odd, even)
+    merged = chunks.merge(TRAFFIC, samples_at_odd, even)
     assert [ts - BEGIN for ts in merged.ts] == [1, 2, 3, 4, 5]
     assert merged.columns == {"a": [1, None, 3, None, 5], "b": [None, "x", None, "x", None]}
     assert chunks.merge(TRAFFIC, merged, Samples()) == merged
@@ -159,18 +159,18 @@ def test_bins_equal_brute_force() -> None:
     ts = sorted(chance.sample(range(BEGIN - 2 * DAY_MS, BEGIN + DAY_MS, 1000), 400))
     values = [chance.choice([None, chance.uniform(-5, 5)]) for _ in ts]
     for step in bins.STEPS_MS:
-        found = {begin: bins.summarize(values[a:b]) for begin, a, b in bins.intervals(ts, step)}
+        by_begin = {begin: bins.summarize(values[a:b]) for begin, a, b in bins.intervals(ts, step)}
         assert sum(b - a for _, a, b in bins.intervals(ts, step)) == len(ts)
         for begin in range(BEGIN - 2 * DAY_MS, BEGIN + DAY_MS, step):
             inside = [v for t, v in zip(ts, values, strict=True) if begin <= t < begin + step and v is not None]
-            summary = found.pop(begin, None)
+            summary = by_begin.pop(begin, None)
             if not inside:
                 assert summary is None
                 continue
             assert summary is not None
             assert (summary.min, summary.max, summary.count) == (min(inside), max(inside), len(inside))
             assert math.isclose(summary.mean, sum(inside) / len(inside), abs_tol=1e-9)
-        assert found == {}
+        assert by_begin == {}
 
 
 def test_day_of_a_counter_keeps_its_rates_and_rises() -> None:

@@ -48,7 +48,7 @@ async def test_console_is_found_where_it_answers(world: harness.World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "sentence"),
     [
         ({"api": {"client_secret": "wrong-canary"}}, "Check api.client_id and api.client_secret"),
         ({"api": {"base_url": "http://127.0.0.1:9"}}, "Check api.base_url"),
@@ -57,7 +57,7 @@ async def test_console_is_found_where_it_answers(world: harness.World) -> None:
     ],
 )
 async def test_check_says_what_to_do_about_each_failure(
-    world: harness.World, changes: dict[str, dict[str, object]], said: str
+    world: harness.World, changes: dict[str, dict[str, object]], sentence: str
 ) -> None:
     """`check` exits 1 and its failing line says what to do, without the secret."""
     code, out, err = await harness.command("check", "-c", str(world.config(**changes)))
@@ -65,7 +65,7 @@ async def test_check_says_what_to_do_about_each_failure(
     assert code == 1
     failed = [line for line in out.splitlines() if line.startswith("FAILED")]
     assert len(failed) == 1
-    assert said in failed[0]
+    assert sentence in failed[0]
     assert "wrong-canary" not in out + err
 
 
@@ -239,13 +239,13 @@ async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
             async with aiohttp.ClientSession() as session, session.get(first[1]) as page:
                 assert (page.status, page.content_type) == (200, "text/html")
             while not (
-                found := re.search(
+                match := re.search(
                     rb"mosquitto_sub -h 127\.0\.0\.1 -p (\d+) -t 'oneweb/#' -v", await process.stdout.readline()
                 )
             ):
                 pass
         drained = asyncio.create_task(process.stdout.read())
-        async with harness.recording(int(found[1])) as recorder:
+        async with harness.recording(int(match[1])) as recorder:
             await recorder.until(lambda: is_at_rest(recorder), 15)
             states = [t for t in recorder.retained if re.fullmatch(r"oneweb/terminal/\d+/state", t)]
             assert len(states) in (24, 25)

@@ -72,8 +72,8 @@ async def dropped(db: store.Store, path: Path, max_backlog: float) -> list[str]:
     """What is alerted when the journal is trimmed now, with nothing published."""
     alerts: list[str] = []
 
-    async def alert(found: Alert) -> None:
-        alerts.append(found.kind)
+    async def alert(alert: Alert) -> None:
+        alerts.append(alert.kind)
 
     state = State(path=str(path), max_backlog=max_backlog)
     await trim(db._connections._writer, state, ("mqtt",), alert, db.steady.now())
@@ -128,11 +128,11 @@ async def test_what_was_noted_before_the_machine_started_has_no_known_age(path: 
         assert db.steady.age(noted) is None
         time.pass_by(7)
         assert db.steady.age(db.steady.began) == 7
-        again = db.steady.now()
+        later = db.steady.now()
     # The same start of the machine goes on, also when the bridge was stopped meanwhile.
     time.pass_by(10)
     async with store.open_store(path, time.clock()) as db:
-        assert db.steady.age(again) == 10
+        assert db.steady.age(later) == 10
 
 
 @pytest.mark.parametrize(
@@ -194,9 +194,9 @@ SITES, TERMINALS = "sites", "user_terminals"
 
 async def loaded(b: Bench) -> Poller:
     """A poller that does not run: the test makes its polls."""
-    found = Poller(b.runner, b.store, b.api, configured(b.sim.url, **b._changes), b.clock)
-    await found.load()
-    return found
+    poller = Poller(b.runner, b.store, b.api, configured(b.sim.url, **b._changes), b.clock)
+    await poller.load()
+    return poller
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -204,56 +204,56 @@ async def test_freshness_and_the_first_wait_do_not_follow_the_wall_clock(step: f
     """A success is as fresh as it is, and after a restart a call waits for the rest of its interval."""
     async with fleet() as simulator:
         async with opened(tmp_path, simulator) as b:
-            found = await loaded(b)
-            runtime = found.calls[SITES]
-            await found._poll(runtime)
+            progress = await loaded(b)
+            runtime = progress.calls[SITES]
+            await progress._poll(runtime)
             b.skew += step
-            assert found.state(runtime).fresh
+            assert progress.state(runtime).fresh
             b.sim.advance(3 * runtime.effective - 1)
-            assert found.state(runtime).fresh
+            assert progress.state(runtime).fresh
             b.sim.advance(2)
-            assert not found.state(runtime).fresh
-            await found._poll(runtime)
+            assert not progress.state(runtime).fresh
+            await progress._poll(runtime)
             b.sim.advance(runtime.effective / 4)
         async with opened(tmp_path, simulator) as b:
             b.skew = -step
-            again = await loaded(b)
-            left = again.calls[SITES].due - monotonic()
-            assert left == pytest.approx(0.75 * again.calls[SITES].interval, abs=60)
-            assert again.state(again.calls[SITES]).fresh
+            progress_again = await loaded(b)
+            left = progress_again.calls[SITES].due - monotonic()
+            assert left == pytest.approx(0.75 * progress_again.calls[SITES].interval, abs=60)
+            assert progress_again.state(progress_again.calls[SITES]).fresh
 
 
 async def test_after_a_start_of_the_machine_nothing_is_fresh_and_all_is_due(tmp_path: Path) -> None:
     """How long it was off is not known, so nothing old passes for fresh, and every call is polled."""
     async with fleet() as simulator:
         async with opened(tmp_path, simulator) as b:
-            found = await loaded(b)
-            await found._poll(found.calls[SITES])
+            progress = await loaded(b)
+            await progress._poll(progress.calls[SITES])
         async with opened(tmp_path, simulator, boot="another") as b:
-            found = await loaded(b)
-            state = found.state(found.calls[SITES])
+            progress = await loaded(b)
+            state = progress.state(progress.calls[SITES])
             assert (state.fresh, state.last_success is not None) == (False, True)
-            assert found.calls[SITES].due <= monotonic()
+            assert progress.calls[SITES].due <= monotonic()
 
 
 async def test_fresh_goes_false_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a poll the state says so by itself, once."""
     monkeypatch.setattr(call_states, "FRESH_CHECK_S", 0.005)
     async with bench(tmp_path) as b:
-        found = await loaded(b)
-        runtime = found.calls[SITES]
-        await found._poll(runtime)
+        progress = await loaded(b)
+        runtime = progress.calls[SITES]
+        await progress._poll(runtime)
         b.sim.advance(3 * runtime.effective + 1)
         await b.news()
-        task = asyncio.create_task(found._states.retry_loop())
-        said: list[bool] = []
+        task = asyncio.create_task(progress._states.retry_loop())
+        answers: list[bool] = []
         async with asyncio.timeout(20):
-            while not said:
+            while not answers:
                 await asyncio.sleep(0.005)
-                said = [row.body["fresh"] for row in await b.news() if row.what == "state" and row.id == SITES]
+                answers = [row.body["fresh"] for row in await b.news() if row.what == "state" and row.id == SITES]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        assert said == [False]
+        assert answers == [False]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -311,7 +311,7 @@ CLOCKS = {
 """How each clock is asked: of whom, and what."""
 
 
-def asked(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
+def clock_uses(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
     """Each use of a clock below a node: which, and in which function."""
     for node in ast.iter_child_nodes(tree):
         inner = node.name if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else function
@@ -321,18 +321,18 @@ def asked(tree: ast.AST, function: str = "") -> Iterator[tuple[str, str]]:
             yield from ((kind, inner) for kind, (who, what) in CLOCKS.items() if name in who and node.attr in what)
             if node.attr == "time" and isinstance(owner, ast.Call):
                 yield "monotonic", inner
-        yield from asked(node, inner)
+        yield from clock_uses(node, inner)
 
 
 def uses() -> set[tuple[str, str]]:
     """Every use of a clock in the package: where and which. What can be set is named by function, others by module."""
-    found = set()
+    uses = set()
     for path in PACKAGE.rglob("*.py"):
         module = path.parent.name if path.stem == "__init__" else path.stem
         if "simulator" not in path.parts and path.stem != "clock":
-            for kind, function in asked(ast.parse(path.read_text(encoding="utf-8"))):
-                found.add((f"{module}.{function}" if kind in ("wall", "API") else module, kind))
-    return found
+            for kind, function in clock_uses(ast.parse(path.read_text(encoding="utf-8"))):
+                uses.add((f"{module}.{function}" if kind in ("wall", "API") else module, kind))
+    return uses
 
 
 def test_every_use_of_a_clock_is_in_the_table() -> None:

@@ -423,12 +423,12 @@ WORDS = st.sampled_from(
 @given(ADDRESSES, st.binary(max_size=40) | st.lists(WORDS, max_size=8).map(b"".join))
 def test_any_payload_is_a_command_or_refused(address: CommandTopic, payload: bytes) -> None:
     """No payload on any command topic fails in another way than BadCommand, with a sentence of bearable length."""
-    said, id = "nothing", None
+    sentence, id = "nothing", None
     try:
         decode_command(address, payload)
     except BadCommand as error:
-        said, id = str(error), error.id
-    assert 0 < len(said) < 600
+        sentence, id = str(error), error.id
+    assert 0 < len(sentence) < 600
     assert id is None or len(id) <= 256
 
 
@@ -436,9 +436,9 @@ def test_any_payload_is_a_command_or_refused(address: CommandTopic, payload: byt
 
 
 @given(st.binary(max_size=20), st.binary(max_size=20))
-def test_mark_tells_contents_apart(one: bytes, other: bytes) -> None:
+def test_mark_tells_contents_apart(first: bytes, other: bytes) -> None:
     """Without an id a command is remembered by its content."""
-    assert (command_identity(one, None) == command_identity(other, None)) is (one == other)
+    assert (command_identity(first, None) == command_identity(other, None)) is (first == other)
 
 
 def test_mark_is_the_id_where_there_is_one() -> None:

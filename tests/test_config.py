@@ -35,8 +35,8 @@ def refused(text: str, environ: dict[str, str] | None = None, **where: Any) -> s
 
 
 def field(config: Config, call: str, name: str) -> Field:
-    (found,) = (field for field in config.polling[call].fields if field.name == name)
-    return found
+    (field,) = (field for field in config.polling[call].fields if field.name == name)
+    return field
 
 
 def key_paths(struct: type, above: str = "") -> Iterator[str]:
@@ -72,8 +72,8 @@ def test_shipped_file_is_complete() -> None:
     polling = tree["polling"]
     assert list(polling) == list(CALLS)
     for key in key_paths(Config):
-        found = [tree] if not key.startswith("polling.") else list(polling.values())
-        assert any(has(start, key.removeprefix("polling.<call>").removeprefix(".")) for start in found), key
+        places = [tree] if not key.startswith("polling.") else list(polling.values())
+        assert any(has(start, key.removeprefix("polling.<call>").removeprefix(".")) for start in places), key
 
 
 def has(tree: Any, key: str) -> bool:
@@ -86,8 +86,8 @@ def has(tree: Any, key: str) -> bool:
 
 def test_shipped_file_says_every_field() -> None:
     """The map of each call in bridge.yaml names all fields of the catalogue, in its order."""
-    for id, said in yaml.safe_load(SHIPPED)["polling"].items():
-        assert list(said["map"]) == [field.name for field in CALLS[id].fields]
+    for id, keys in yaml.safe_load(SHIPPED)["polling"].items():
+        assert list(keys["map"]) == [field.name for field in CALLS[id].fields]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -225,9 +225,10 @@ def test_variable_is_never_read_as_yaml(secret: str) -> None:
 
 def test_variable_that_is_not_set_names_key_and_variable() -> None:
     """An unset variable without default is refused with key and name."""
-    said = refused("mqtt: {password: '${MQTT_PASSWORD}'}")
+    sentence = refused("mqtt: {password: '${MQTT_PASSWORD}'}")
     assert (
-        said == "bridge.yaml: mqtt.password: the environment variable MQTT_PASSWORD is not set, and there is no default"
+        sentence
+        == "bridge.yaml: mqtt.password: the environment variable MQTT_PASSWORD is not set, and there is no default"
     )
 
 
@@ -240,9 +241,9 @@ def test_variable_can_be_escaped() -> None:
 
 def test_variable_of_a_wrong_form_is_not_shown() -> None:
     """A message does not show what came from the environment, which may be a secret in a wrong place."""
-    said = refused("mqtt: {port: '${P}'}", {"P": "hunter2"})
-    assert "hunter2" not in said
-    assert "mqtt.port: expected a port from 1 to 65535, got something else" in said
+    sentence = refused("mqtt: {port: '${P}'}", {"P": "hunter2"})
+    assert "hunter2" not in sentence
+    assert "mqtt.port: expected a port from 1 to 65535, got something else" in sentence
 
 
 SECRETS = ("api.client_id", "api.client_secret", "api.proxy", "mqtt.username", "mqtt.password")
@@ -253,28 +254,31 @@ def test_secret_may_stand_in_a_file(key: str, tmp_path: Path) -> None:
     """x_file gives x, relative to the configuration's directory, without the newline at its end."""
     section, name = key.split(".")
     (tmp_path / "word").write_text("pass: word \n")
-    said = {section: {f"{name}_file": "word"}}
-    config = parse(yaml.safe_dump(said), {}, directory=tmp_path)
+    tree = {section: {f"{name}_file": "word"}}
+    config = parse(yaml.safe_dump(tree), {}, directory=tmp_path)
     assert str(getattr(getattr(config, section), name)) == "pass: word "
 
 
 def test_secret_in_file_and_key_is_refused(tmp_path: Path) -> None:
     """Both x and x_file is an error; an empty x beside x_file is not."""
     (tmp_path / "id").write_text("me")
-    said = refused("api: {client_id: you, client_id_file: id}", directory=tmp_path)
-    assert said == "bridge.yaml: api.client_id_file: expected either client_id or client_id_file, got both"
+    sentence = refused("api: {client_id: you, client_id_file: id}", directory=tmp_path)
+    assert sentence == "bridge.yaml: api.client_id_file: expected either client_id or client_id_file, got both"
     text = "api: {client_id: '${ONEWEB_CLIENT_ID:-}', client_id_file: id}"
     assert parse(text, {}, directory=tmp_path).api.client_id == "me"
 
 
 def test_secret_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """A missing or binary file is named with its key, never with its content."""
-    said = refused("mqtt: {password_file: nix}", directory=tmp_path)
-    assert said == f"bridge.yaml: mqtt.password_file: the file {tmp_path}/nix cannot be read: No such file or directory"
+    sentence = refused("mqtt: {password_file: nix}", directory=tmp_path)
+    assert (
+        sentence
+        == f"bridge.yaml: mqtt.password_file: the file {tmp_path}/nix cannot be read: No such file or directory"
+    )
     (tmp_path / "odd").write_bytes(b"hunter2\xff")
-    said = refused("mqtt: {password_file: odd}", directory=tmp_path)
-    assert "not a text in UTF-8" in said
-    assert "hunter2" not in said
+    sentence = refused("mqtt: {password_file: odd}", directory=tmp_path)
+    assert "not a text in UTF-8" in sentence
+    assert "hunter2" not in sentence
 
 
 def test_secret_may_be_a_systemd_credential(tmp_path: Path) -> None:
@@ -284,8 +288,8 @@ def test_secret_may_be_a_systemd_credential(tmp_path: Path) -> None:
     etc.mkdir()
     (secrets / "secret").write_text("s3\n")
     environ = {"CREDENTIALS_DIRECTORY": str(secrets)}
-    for said in ("${CREDENTIALS_DIRECTORY}/secret", "secret"):
-        (etc / "bridge.yaml").write_text(f"api: {{client_secret_file: '{said}'}}")
+    for path in ("${CREDENTIALS_DIRECTORY}/secret", "secret"):
+        (etc / "bridge.yaml").write_text(f"api: {{client_secret_file: '{path}'}}")
         assert load(etc / "bridge.yaml", environ).api.client_secret == "s3"
 
 
@@ -322,7 +326,7 @@ def test_credentials_that_are_missing_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("value", "seconds"),
     [
         ("30s", 30),
         ("5m", 300),
@@ -338,13 +342,13 @@ def test_credentials_that_are_missing_are_asked_for() -> None:
         ("P2D", 172800),
     ],
 )
-def test_duration_is_read(said: object, seconds: float) -> None:
+def test_duration_is_read(value: object, seconds: float) -> None:
     """Durations come with a unit or as a number of seconds."""
-    assert parse_duration(said) == seconds
+    assert parse_duration(value) == seconds
 
 
 @pytest.mark.parametrize(
-    "said",
+    "value",
     [
         "soon",
         "",
@@ -364,10 +368,10 @@ def test_duration_is_read(said: object, seconds: float) -> None:
         [1],
     ],
 )
-def test_duration_of_another_form_is_refused(said: object) -> None:
+def test_duration_of_another_form_is_refused(value: object) -> None:
     """Anything else is a ValueError with what was expected."""
     with pytest.raises(ValueError, match="expected a duration like 30s or 5m"):
-        parse_duration(said)
+        parse_duration(value)
 
 
 @hypothesis.settings(deadline=None)
@@ -379,19 +383,19 @@ def test_duration_text_is_read_back(millis: int) -> None:
 
 def test_duration_text_is_short() -> None:
     """Durations are said in the largest unit that fits."""
-    said = [interval_text(seconds) for seconds in (300, 21600, 86400, 90, 0.25, 0, 0.0001)]
-    assert said == ["5m", "6h", "1d", "90s", "250ms", "0s", "0.0001s"]
+    texts = [interval_text(seconds) for seconds in (300, 21600, 86400, 90, 0.25, 0, 0.0001)]
+    assert texts == ["5m", "6h", "1d", "90s", "250ms", "0s", "0.0001s"]
 
 
 def test_sizes_lengths_and_shares_are_read() -> None:
     """Sizes are decimal unless binary is said; lengths are metres, shares percent or a fraction."""
     text = "{mqtt: {max_payload: %s}, location_threshold: %s, removal: {hold_above: {share: %s}}}"
-    for said, expected in (
+    for value, expected in (
         (("64kB", "1km", "10%"), (64_000, 1000.0, 0.1)),
         (("64KiB", "50 m", "0.25"), (65_536, 50.0, 0.25)),
         (("1000", "0", "0%"), (1000, 0.0, 0.0)),
     ):
-        config = parse(text % said, {})
+        config = parse(text % value, {})
         assert (
             config.mqtt.max_payload,
             config.location_threshold,
@@ -560,9 +564,9 @@ MISTAKES = {
 @pytest.mark.parametrize("text", MISTAKES)
 def test_mistake_is_one_sentence_with_file_key_and_expectation(text: str) -> None:
     """Whatever is wrong is told in one line that begins with file and key."""
-    said = refused(text, name="etc/b.yaml")
-    assert said.startswith(f"etc/b.yaml: {MISTAKES[text]}")
-    assert "\n" not in said
+    sentence = refused(text, name="etc/b.yaml")
+    assert sentence.startswith(f"etc/b.yaml: {MISTAKES[text]}")
+    assert "\n" not in sentence
 
 
 @hypothesis.settings(deadline=None, max_examples=40)
@@ -597,10 +601,10 @@ def test_empty_keys_have_their_default() -> None:
     assert parse(text, {}) == DEFAULTS
 
 
-@pytest.mark.parametrize("said", ["5", "5.0", '"5"'])
-def test_protocol_may_be_a_number(said: str) -> None:
+@pytest.mark.parametrize("text", ["5", "5.0", '"5"'])
+def test_protocol_may_be_a_number(text: str) -> None:
     """protocol: 5 is what "5" is."""
-    assert parse(f"mqtt: {{protocol: {said}}}", {}).mqtt.protocol == "5"
+    assert parse(f"mqtt: {{protocol: {text}}}", {}).mqtt.protocol == "5"
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.3.2.1", "[::1]", "a.localhost"])
@@ -800,15 +804,15 @@ polling:
 def test_dump_is_read_back_as_the_same_configuration(text: str) -> None:
     """What the config command prints, with the secrets put back, is the configuration that it came from."""
     config = parse(text, {})
-    again = parse(dump_yaml(config), {})
+    config_again = parse(dump_yaml(config), {})
     secrets = replace(
-        again.api,
+        config_again.api,
         client_id=config.api.client_id,
         client_secret=config.api.client_secret,
         proxy=config.api.proxy,
     )
-    broker = replace(again.mqtt, username=config.mqtt.username, password=config.mqtt.password)
-    assert replace(again, api=secrets, mqtt=broker) == config
+    broker = replace(config_again.mqtt, username=config.mqtt.username, password=config.mqtt.password)
+    assert replace(config_again, api=secrets, mqtt=broker) == config
 
 
 def test_dump_has_every_key_in_the_form_of_the_file() -> None:
@@ -848,8 +852,8 @@ FINGERPRINTS = {
 
 def test_fingerprint_of_each_call_is_that_of_the_version_before() -> None:
     """A refactoring changes no mapping fingerprint, or every stored record would be `remapped` at the upgrade."""
-    found = {id: mapping_fingerprint(call, DEFAULTS.mapping) for id, call in DEFAULTS.polling.items()}
-    assert found == FINGERPRINTS
+    fingerprints = {id: mapping_fingerprint(call, DEFAULTS.mapping) for id, call in DEFAULTS.polling.items()}
+    assert fingerprints == FINGERPRINTS
 
 
 def test_fingerprint_follows_the_reading() -> None:

@@ -65,7 +65,7 @@ async def cut(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-async def asked(port: int, path: str = "/") -> str:
+async def fetch_text(port: int, path: str = "/") -> str:
     """What the server says to a client of its own."""
     async with aiohttp.ClientSession() as session, session.get(f"http://{LOOPBACK}:{port}{path}") as answer:
         return await answer.text()
@@ -89,10 +89,10 @@ async def test_one_that_is_idle_longest_makes_room() -> None:
 async def test_request_under_way_is_not_cut_for_another() -> None:
     """While requests take all places the next client waits, and is answered when one of them ends."""
     async with serving(2) as server:
-        slow = [asyncio.create_task(asked(server.port, "/slow")) for _ in range(2)]
+        slow = [asyncio.create_task(fetch_text(server.port, "/slow")) for _ in range(2)]
         for _ in slow:
             await asyncio.wait_for(server.waiting.acquire(), 30)
-        quick = asyncio.create_task(asked(server.port))
+        quick = asyncio.create_task(fetch_text(server.port))
         done, _ = await asyncio.wait([*slow, quick], timeout=0.2)
         assert not done
         server.release.set()
@@ -146,7 +146,7 @@ async def test_accepting_pauses_where_descriptors_run_out(
     monkeypatch.setattr(asyncio, "sleep", sleeping)
     async with serving(10) as server:
         idle, writer = await connected(server.port)
-        assert await asked(server.port) == "now"
+        assert await fetch_text(server.port) == "now"
         assert await cut(idle)
         writer.close()
         assert (tries, pauses) == (6, 3)

@@ -136,12 +136,12 @@ async def test_access_table(monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
     """Each kind of visitor is answered as the table says, by page, data, command and live stream alike."""
     settings, listen, peer, headers, expected = row
     async with visited(monkeypatch, settings, listen) as visits:
-        found = [
+        codes = [
             await visits.ask(path, "POST" if what == "command" else "GET", peer=peer, headers={**COMMAND, **headers})
             for what, path in PATHS.items()
         ]
-    assert tuple(answer.status for answer in found) == expected
-    for answer in found:
+    assert tuple(answer.status for answer in codes) == expected
+    for answer in codes:
         assert answer.status == 200 or answer.json()["error"]
 
 

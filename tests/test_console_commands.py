@@ -38,7 +38,7 @@ class Desk:
         async with self._session.get(f"{self.url}/calls") as answer:
             return next(call for call in (await answer.json())["calls"] if call["call"] == name)
 
-    async def heard(self, topic: str, id: str) -> Any:
+    async def wait_for_answer(self, topic: str, id: str) -> Any:
         """The answer with an id, as it was published."""
         return await self.recorder.until(
             lambda: next((body for body in self.recorder.on(f"oneweb/bridge/{topic}") if body.get("id") == id), None)
@@ -70,12 +70,12 @@ async def test_commands_arrive_as_over_mqtt(world: harness.World, desk: Desk) ->
         result = await desk.post("calls/sites/set", {"interval": "5m", "enabled": False, "id": "mine"})
         assert (result["id"], result["command"], result["status"]) == ("mine", "set", "ok")
         assert (result["state"]["interval"], result["state"]["status"]) == (300, "disabled")
-        assert await desk.heard("polling/sites/result", "mine") == result
+        assert await desk.wait_for_answer("polling/sites/result", "mine") == result
         assert (await desk.call("sites"))["source"] == {"enabled": "console", "interval": "console"}
         await ear.until(lambda ear: any(m.event == "result" for m in ear.messages))
         assert [m.data for m in ear.messages if m.event == "result"] == [{"call": "sites", "body": result}]
 
-    await harness.said(world.port, f"{POLLING}/sites/enabled/set", "true")
+    await harness.publish(world.port, f"{POLLING}/sites/enabled/set", "true")
     await desk.recorder.until(lambda: desk.recorder.retained[f"{POLLING}/sites/state"]["enabled"])
     assert (await desk.call("sites"))["source"] == {"enabled": "mqtt", "interval": "console"}
     back = await desk.post("calls/sites/set", {"interval": None})
@@ -84,12 +84,12 @@ async def test_commands_arrive_as_over_mqtt(world: harness.World, desk: Desk) ->
 
     polled = await desk.post("calls/products/poll")
     assert (polled["status"], polled["state"]["status"]) == ("ok", "ok")
-    assert await desk.heard("polling/products/result", polled["id"]) == polled
+    assert await desk.wait_for_answer("polling/products/result", polled["id"]) == polled
     assert (await desk.post("calls/all/set", {"enabled": True, "id": "all"})).keys() == {"id", "command", "status"}
 
     released = await desk.post("requests/release", {"id": "go"})
     assert released == {"id": "go", "status": "ok", "count": 0}
-    assert await desk.heard("response/release", "go") == released
+    assert await desk.wait_for_answer("response/release", "go") == released
     replayed = await desk.post("requests/replay", {"since": "1h"})
     assert (replayed["status"], replayed["count"] > 0) == ("ok", True)
     assert (await desk.post("requests/republish"))["count"] > 20
@@ -98,8 +98,8 @@ async def test_commands_arrive_as_over_mqtt(world: harness.World, desk: Desk) ->
     failed = await desk.post("calls/sites/poll", {})
     assert (failed["status"], failed["state"]["status"]) == ("error", "failed")
 
-    await desk.heard("polling/sites/result", failed["id"])
-    heard = len(desk.recorder.on(f"{POLLING}/sites/result"))
+    await desk.wait_for_answer("polling/sites/result", failed["id"])
+    before = len(desk.recorder.on(f"{POLLING}/sites/result"))
     for path, body, status in (
         ("calls/nothing/set", {"enabled": True}, 404),
         ("calls/sites/set", {}, 400),
@@ -117,7 +117,7 @@ async def test_commands_arrive_as_over_mqtt(world: harness.World, desk: Desk) ->
         ("requests/explode", {}, 404),
     ):
         assert (await desk.post(path, body, status))["error"], path
-    assert len(desk.recorder.on(f"{POLLING}/sites/result")) == heard
+    assert len(desk.recorder.on(f"{POLLING}/sites/result")) == before
 
 
 # ── where an answer is late, or none can come ──────────────────────────────────────────────────
@@ -165,13 +165,13 @@ async def test_note_is_not_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a poll has to wait, its note is published and the request waits for the result."""
     queue = Queue()
     async with visited(monkeypatch, routes=queue.routes) as visits:
-        asked = asyncio.create_task(post(visits))
+        request = asyncio.create_task(post(visits))
         async with asyncio.timeout(10):
             while not queue.commands:
                 await asyncio.sleep(0.001)
         queue.commands[0].answer(Result(command="poll", status="ok", note="it waits"))
         queue.commands[0].answer(Result(command="poll", status="ok", id="x"))
-        assert (await asked).json() == {"id": "x", "command": "poll", "status": "ok"}
+        assert (await request).json() == {"id": "x", "command": "poll", "status": "ok"}
         assert len(queue.published) == 2
 
 

@@ -62,31 +62,31 @@ async def asking(world: harness.World, recorder: harness.Recorder) -> AsyncItera
 async def test_answers_are_what_is_published(world: harness.World) -> None:
     """Records, relations, samples, usage, events and calls are those of the topics; ids that are not there are 404."""
     async with harness.recording(world.port) as recorder, asking(world, recorder) as api:
-        said = recorder.retained
+        retained = recorder.retained
         fleet_answer = await api.get("fleet")
         assert fleet_answer["columns"] == list(FLEET_COLUMNS)
         rows = {row[0]: dict(zip(FLEET_COLUMNS, row, strict=True)) for row in fleet_answer["rows"]}
         imeis = {record["id"] for record in world.api.truth("terminals")}
         assert set(rows) == imeis
         for imei, row in rows.items():
-            record = said[f"oneweb/terminal/{imei}/state"]
+            record = retained[f"oneweb/terminal/{imei}/state"]
             assert (row["name"], row["state"], row["latitude"]) == (
                 record["name"],
                 record["state"],
                 record.get("latitude"),
             )
-            relations = said[f"oneweb/terminal/{imei}/relations"]
+            relations = retained[f"oneweb/terminal/{imei}/relations"]
             assert row["site"] == relations.get("site", {}).get("name")
             assert row["end_customer_id"] == relations.get("end_customer", {}).get("id")
 
         imei = min(imei for imei in imeis if rows[imei]["bucket_id"])
         terminal = await api.get(f"terminals/{imei}")
-        assert terminal["record"] == said[f"oneweb/terminal/{imei}/state"]
-        assert terminal["relations"] == said[f"oneweb/terminal/{imei}/relations"]
-        assert terminal["components"] == said[f"oneweb/terminal/{imei}/components"]["components"]
+        assert terminal["record"] == retained[f"oneweb/terminal/{imei}/state"]
+        assert terminal["relations"] == retained[f"oneweb/terminal/{imei}/relations"]
+        assert terminal["components"] == retained[f"oneweb/terminal/{imei}/components"]["components"]
         assert [product["product_id"] for product in terminal["products"]] == terminal["relations"]["product_ids"]
         product = await api.get(f"products/{rows[imei]['product_id']}")
-        assert product["record"] == said[f"oneweb/product/{rows[imei]['product_id']}/state"]
+        assert product["record"] == retained[f"oneweb/product/{rows[imei]['product_id']}/state"]
         assert product["terminal"] == terminal["record"]
         assert rows[imei]["bucket_id"] in [bucket["bucket_id"] for bucket in product["buckets"]]
         site = await api.get(f"sites/{rows[imei]['site_id']}")
@@ -296,13 +296,13 @@ async def test_events_are_paged_from_the_newest(tmp_path: Path) -> None:
         tree = TopicTree("oneweb", "main", *queries.journal_ids())
 
         def pages(**wanted: Any) -> list[int]:
-            found, before = [], None
+            answers, before = [], None
             while True:
                 answer = views.read_events(queries, tree, EventFilter(**wanted, limit=4, before=before))
-                found += [int(msgspec.json.decode(event)["id"].rpartition(":")[2]) for event in answer.events]
+                answers += [int(msgspec.json.decode(event)["id"].rpartition(":")[2]) for event in answer.events]
                 before = answer.next
                 if before is None:
-                    return found
+                    return answers
 
         every = pages()
         assert every == sorted(every, reverse=True)
@@ -447,12 +447,12 @@ async def test_long_query_is_interrupted(tmp_path: Path, monkeypatch: pytest.Mon
             await thread.run(endless)
         assert await thread.run(Queries.head) == 0
         monkeypatch.setattr("oneweb_bridge.store.query_thread.QUERY_TIMEOUT_S", 60.0)
-        asked = asyncio.create_task(thread.run(endless))
+        request = asyncio.create_task(thread.run(endless))
         queued = asyncio.create_task(thread.run(Queries.head))
         await asyncio.sleep(0)
-        asked.cancel()
+        request.cancel()
         assert await queued == 0
-        await asyncio.gather(asked, return_exceptions=True)
+        await asyncio.gather(request, return_exceptions=True)
 
 
 def endless(queries: Queries) -> Any:

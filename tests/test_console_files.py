@@ -75,8 +75,8 @@ async def test_browsers_keep_what_cannot_change(monkeypatch: pytest.MonkeyPatch)
         old = await visits.ask(f"/static/{name}?v=0123456789abcdef")
         assert old.headers["Cache-Control"] == "no-cache"
         for etag, status in ((file.etag, 304), (f'"x", {file.etag}', 304), ("*", 304), ('"x"', 200)):
-            again = await visits.ask(f"/static/{name}", headers={"If-None-Match": etag})
-            assert (again.status, again.body == b"") == (status, status == 304)
+            answer_again = await visits.ask(f"/static/{name}", headers={"If-None-Match": etag})
+            assert (answer_again.status, answer_again.body == b"") == (status, status == 304)
         page = await visits.ask("/")
         assert page.headers["Cache-Control"] == "no-cache"
         assert "sha256-" in page.headers["Content-Security-Policy"]

@@ -43,12 +43,12 @@ class Message(msgspec.Struct):
 
 def parse_messages(text: str) -> list[Message]:
     """The messages of a stream, without its comments."""
-    found = []
+    messages = []
     for part in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in part.splitlines() if not line.startswith((":", "retry")))
         if fields:
-            found.append(Message(fields["event"], json.loads(fields["data"]), fields.get("id")))
-    return found
+            messages.append(Message(fields["event"], json.loads(fields["data"]), fields.get("id")))
+    return messages
 
 
 # ── rows to messages ───────────────────────────────────────────────────────────────────────────
@@ -60,7 +60,7 @@ def row(
     return Row(seq, 0, entity, id, what, name, ts, json.dumps(body).encode())
 
 
-def told(*rows: Row) -> list[tuple[str, int, Any]]:
+def events_of(*rows: Row) -> list[tuple[str, int, Any]]:
     messages = parse_messages(b"".join(message.text for message in messages_of(TREE, rows)).decode())
     return [(message.event, message.seq, message.data) for message in messages]
 
@@ -71,32 +71,32 @@ def state(entity: str, id: str, what: str, body: Any) -> dict[str, Any]:
 
 def test_each_row_has_its_messages() -> None:
     """Of a row with two messages the state goes first and has no id; each message has the body that is published."""
-    (first, event) = told(row(7, "changed", record={"name": "Skua"}, changed={}))
+    (first, event) = events_of(row(7, "changed", record={"name": "Skua"}, changed={}))
     assert first == ("state", 0, state("terminal", "1", "state", {"name": "Skua"}))
     assert (event[0], event[1], event[2]["id"], event[2]["type"]) == ("event", 7, "j:7", "net.oneweb.terminal.changed")
-    (first, event) = told(row(8, "removed", "site", record={"name": "Skua"}, clears=["state"]))
+    (first, event) = events_of(row(8, "removed", "site", record={"name": "Skua"}, clears=["state"]))
     assert (first[1:], event[2]["type"]) == ((0, state("site", "1", "state", None)), "net.oneweb.site.removed")
-    assert told(row(9, "components", components={"a": "1"})) == [
+    assert events_of(row(9, "components", components={"a": "1"})) == [
         ("state", 9, state("terminal", "1", "components", {"imei": "1", "components": {"a": "1"}}))
     ]
     assert [
-        (name, seq) for name, seq, _ in told(row(9, "components", components={}, changed={"components.a": {}}))
+        (name, seq) for name, seq, _ in events_of(row(9, "components", components={}, changed={"components.a": {}}))
     ] == [
         ("state", 0),
         ("event", 9),
     ]
-    assert told(row(1, "state", name="relations", imei="1")) == [
+    assert events_of(row(1, "state", name="relations", imei="1")) == [
         ("state", 1, state("terminal", "1", "relations", {"imei": "1"}))
     ]
-    assert told(row(1, "state", "call", "sites", "state", status="ok")) == [
+    assert events_of(row(1, "state", "call", "sites", "state", status="ok")) == [
         ("state", 1, {"call": "sites", "body": {"status": "ok"}})
     ]
-    assert told(row(1, "usage", "product", "P", "b", used_gb=1.0)) == [
+    assert events_of(row(1, "usage", "product", "P", "b", used_gb=1.0)) == [
         ("state", 1, state("usage", "b", "usage", {"used_gb": 1.0}))
     ]
-    assert told(row(1, "clear", "product", "P", "b")) == [("state", 1, state("usage", "b", "usage", None))]
-    assert told(row(1, "alert", "bridge", "", "x", kind="x")) == [("alert", 1, {"kind": "x"})]
-    assert told(row(1, "forecast", "product", "P", "b", status="ok")) == [("forecast", 1, {"status": "ok"})]
+    assert events_of(row(1, "clear", "product", "P", "b")) == [("state", 1, state("usage", "b", "usage", None))]
+    assert events_of(row(1, "alert", "bridge", "", "x", kind="x")) == [("alert", 1, {"kind": "x"})]
+    assert events_of(row(1, "forecast", "product", "P", "b", status="ok")) == [("forecast", 1, {"status": "ok"})]
 
 
 def test_newest_sample_of_a_batch_goes_alone() -> None:
@@ -108,7 +108,7 @@ def test_newest_sample_of_a_batch_goes_alone() -> None:
         row(4, "metric", id="2", name="signal_quality", ts=8, sinr_db=4.0),
         row(5, "metric", name="traffic", ts=10, cnx_tx_bytes=6),
     )
-    assert told(*rows) == [
+    assert events_of(*rows) == [
         (
             "sample",
             1,
@@ -274,8 +274,8 @@ async def test_listeners_are_bounded_and_free_their_places(stage: Stage, monkeyp
             assert (third.answer.status, third.answer.headers["Retry-After"]) == (503, "5")
         async with asyncio.timeout(1.0):
             while True:
-                async with stage.listening() as again:
-                    if again.answer.status == 200:
+                async with stage.listening() as stream_again:
+                    if stream_again.answer.status == 200:
                         break
 
 
@@ -342,15 +342,15 @@ async def test_no_event_is_missed_or_twice_over_a_restart(world: harness.World) 
     http = mosquitto.free_port()
     config, url = world.config(http={"listen": f"127.0.0.1:{http}"}), f"http://127.0.0.1:{http}/api/v1"
     async with harness.running(config):
-        heard = await listen_until(url, None, 2)
-    last = next(message.id for message in reversed(heard) if message.id)
+        messages = await listen_until(url, None, 2)
+    last = next(message.id for message in reversed(messages) if message.id)
     world.api.fleet("set_state", id=world.api.truth("terminals")[-1]["id"], state="degraded")
     async with harness.running(config), aiohttp.ClientSession() as session:
-        heard += await listen_until(url, last, 1)
+        messages += await listen_until(url, last, 1)
         async with session.get(f"{url}/events", params={"limit": "500"}) as answer:
             every = [event["id"] for event in reversed((await answer.json())["events"])]
-    told = [message.data["id"] for message in heard if message.event == "event"]
-    begin = every.index(told[0])
-    assert told == every[begin : begin + len(told)]
-    seqs = [message.seq for message in heard if message.id]
+    ids = [message.data["id"] for message in messages if message.event == "event"]
+    begin = every.index(ids[0])
+    assert ids == every[begin : begin + len(ids)]
+    seqs = [message.seq for message in messages if message.id]
     assert seqs == sorted(seqs)

@@ -75,8 +75,8 @@ async def test_new_call_is_polled_and_published(printed_call: Call, tmp_path: Pa
 
 def state(recorder: harness.Recorder) -> dict[str, Any]:
     """The newest published state of the new call."""
-    found: dict[str, Any] = recorder.retained.get(f"oneweb/bridge/polling/{CALL}/state", {})
-    return found
+    state: dict[str, Any] = recorder.retained.get(f"oneweb/bridge/polling/{CALL}/state", {})
+    return state
 
 
 @asynccontextmanager
@@ -158,9 +158,9 @@ def targets() -> set[str]:
 
 def workflow() -> dict[str, Any]:
     # YAML 1.1 reads the key `on` as true.
-    found: dict[Any, Any] = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
-    assert set(found) == {"name", True, "permissions", "concurrency", "jobs"}
-    return {str(name): value for name, value in found.items()}
+    document: dict[Any, Any] = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
+    assert set(document) == {"name", True, "permissions", "concurrency", "jobs"}
+    return {str(name): value for name, value in document.items()}
 
 
 def test_workflow_runs_the_three_commands() -> None:
@@ -184,10 +184,10 @@ def test_workflow_tests_every_supported_python() -> None:
 
 def test_workflow_is_well_formed_and_has_no_rights() -> None:
     """Each job has a runner, a limit of time and only the right to read; each step is an action or a command."""
-    found = workflow()
+    document = workflow()
 
-    assert found["permissions"] == {}
-    for job in found["jobs"].values():
+    assert document["permissions"] == {}
+    for job in document["jobs"].values():
         assert set(job) <= {"runs-on", "timeout-minutes", "permissions", "strategy", "steps"}
         assert (job["permissions"], job["runs-on"]) == ({"contents": "read"}, "ubuntu-latest")
         assert job["timeout-minutes"] <= 60

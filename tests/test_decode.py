@@ -464,9 +464,9 @@ def test_samples_cover_every_call() -> None:
 @pytest.mark.parametrize("call", RECORDS)
 def test_records_are_those_of_the_contract(call: str) -> None:
     """Each sample file gives exactly these records: every field that the API sends, and none that it does not know."""
-    found = readings(POLLING[call], body_of(call))
-    assert RECORDS[call] == {reading.id: reading.fields for reading in found}
-    assert [reading.unparseable for reading in found] == [()] * len(found)
+    records = readings(POLLING[call], body_of(call))
+    assert RECORDS[call] == {reading.id: reading.fields for reading in records}
+    assert [reading.unparseable for reading in records] == [()] * len(records)
 
 
 @pytest.mark.parametrize("call", RECORDS)
@@ -484,10 +484,14 @@ def test_samples_are_those_of_the_contract(call: str) -> None:
     """Each report gives exactly these samples, stamped with the report's own time."""
     row = POLLING[call]
     key, sample = record_hashes.key_reader(row), sample_decoder(row, DecodeRules())
-    found = [sample(key(raw), decode_record(raw)) for raw in split_page(body_of(call)).records]
-    assert SAMPLES[call] == [(one.id, one.ts, one.values) for entry in found for one in entry.samples]
-    assert not any(entry.set_aside or entry.unparseable for entry in found)
-    assert {one.report for entry in found for one in entry.samples} == {row.report}
+    entries = [sample(key(raw), decode_record(raw)) for raw in split_page(body_of(call)).records]
+    assert SAMPLES[call] == [
+        (measured_sample.id, measured_sample.ts, measured_sample.values)
+        for entry in entries
+        for measured_sample in entry.samples
+    ]
+    assert not any(entry.set_aside or entry.unparseable for entry in entries)
+    assert {measured_sample.report for entry in entries for measured_sample in entry.samples} == {row.report}
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -594,8 +598,8 @@ def test_columns_become_one_record_for_each_row() -> None:
     """A column table is one object per row, with what stands beside the table."""
     call = replace(CALLS["ut_traffic"], explode="columns")
     table = msgspec.Raw(b'{"report":"r","columns":["id","x"],"rows":[["a",1],["b",2]]}')
-    found = [decode_record(raw) for raw in expand_tables(call, [table])]
-    assert found == [{"report": "r", "id": "a", "x": 1}, {"report": "r", "id": "b", "x": 2}]
+    decoded = [decode_record(raw) for raw in expand_tables(call, [table])]
+    assert decoded == [{"report": "r", "id": "a", "x": 1}, {"report": "r", "id": "b", "x": 2}]
 
 
 @pytest.mark.parametrize(
@@ -645,10 +649,10 @@ def test_key_of_several_paths_joins_them() -> None:
 # --- records --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("said", ["Unlimited", "unlimited", "UNLIMITED ", "-1", -1, -1.0])
-def test_unlimited_is_a_flag_without_a_number(said: object) -> None:
+@pytest.mark.parametrize("value", ["Unlimited", "unlimited", "UNLIMITED ", "-1", -1, -1.0])
+def test_unlimited_is_a_flag_without_a_number(value: object) -> None:
     """An allowance without limit is said by its flag, and no number stands for it."""
-    fields = read_one("products", {"characteristic": [{"name": "allowance", "value": said}]}).fields
+    fields = read_one("products", {"characteristic": [{"name": "allowance", "value": value}]}).fields
     assert fields["allowance_unlimited"] is True
     assert "allowance_gb" not in fields
 
@@ -662,14 +666,14 @@ def test_null_is_unlimited_where_the_configuration_says_so() -> None:
     assert "allowance_unlimited" not in read_one("products", {"characteristic": [{"name": "other"}]}, rules).fields
 
 
-@pytest.mark.parametrize("said", ["N/A", None, "", "-"])
-def test_what_is_not_known_is_absent(said: object) -> None:
+@pytest.mark.parametrize("value", ["N/A", None, "", "-"])
+def test_what_is_not_known_is_absent(value: object) -> None:
     """N/A and null are absent, never 0 and never a text, in records and in samples."""
-    record = {"characteristic": [{"name": "allowance", "value": said}, {"name": "minAntennaGain", "value": said}]}
+    record = {"characteristic": [{"name": "allowance", "value": value}, {"name": "minAntennaGain", "value": value}]}
     reading = read_one("products", record)
     assert reading.fields == {"product_id": "X"}
     assert reading.unparseable == ()
-    entry = {"measurement": [{"timestamp": 1750167607, "performanceIndicator": [{"name": "sinr", "value": said}]}]}
+    entry = {"measurement": [{"timestamp": 1750167607, "performanceIndicator": [{"name": "sinr", "value": value}]}]}
     assert sampled(POLLING["ut_signal_quality"], entry) == ([], 0)
 
 
@@ -693,7 +697,7 @@ def test_number_of_a_characteristic_is_in_the_unit_of_its_name(
 
 
 @pytest.mark.parametrize(
-    ("record", "odd"),
+    ("record", "unparseable"),
     [
         ({"name": "n", "resourceState": {"deep": 1}}, ("state",)),
         ({"name": "n", "startDate": "yesterday"}, ("start_time",)),
@@ -701,12 +705,12 @@ def test_number_of_a_characteristic_is_in_the_unit_of_its_name(
         ({"name": "n", "product": [{"id": {}}]}, ("product_ids",)),
     ],
 )
-def test_odd_field_is_named_and_the_others_count(record: object, odd: tuple[str, ...]) -> None:
+def test_odd_field_is_named_and_the_others_count(record: object, unparseable: tuple[str, ...]) -> None:
     """A field in a form nobody can read is named in `odd` and left out; the rest of the record is read."""
     reading = read_one("user_terminals", record)
-    assert reading.unparseable == odd
+    assert reading.unparseable == unparseable
     assert reading.fields["name"] == "n"
-    assert not set(odd) & set(reading.fields)
+    assert not set(unparseable) & set(reading.fields)
 
 
 @pytest.mark.parametrize("location", [None, {}, {"features": []}, {"features": [{"geometry": None}]}, []])
@@ -759,8 +763,8 @@ def measured(*measurements: object) -> dict[str, object]:
 
 
 def indicator(name: str, value: object, unit: str | None = None) -> dict[str, object]:
-    found: dict[str, object] = {"name": name, "value": value}
-    return found if unit is None else found | {"indicatorUnit": unit}
+    indicator_fields: dict[str, object] = {"name": name, "value": value}
+    return indicator_fields if unit is None else indicator_fields | {"indicatorUnit": unit}
 
 
 @pytest.mark.parametrize(
@@ -776,9 +780,9 @@ def indicator(name: str, value: object, unit: str | None = None) -> dict[str, ob
 def test_throughput_obeys_the_unit_of_the_indicator(value: object, unit: str | None, expected: int) -> None:
     """Whatever unit the API names, the field holds whole bits per second."""
     entry = measured({"timestamp": 1750167000, "performanceIndicator": [indicator("bestEffortUplink", value, unit)]})
-    (found,), _ = sampled(POLLING["product_throughput"], entry)
-    assert found.values == {"be_uplink_bps": expected}
-    assert type(found.values["be_uplink_bps"]) is int
+    (decoded,), _ = sampled(POLLING["product_throughput"], entry)
+    assert decoded.values == {"be_uplink_bps": expected}
+    assert type(decoded.values["be_uplink_bps"]) is int
 
 
 def test_unknown_indicator_has_its_own_name() -> None:
@@ -789,11 +793,11 @@ def test_unknown_indicator_has_its_own_name() -> None:
         indicator("mood", "good"),
         indicator("on", True),
     ]
-    (found,), _ = sampled(
+    (decoded,), _ = sampled(
         POLLING["ut_traffic"], measured({"timestamp": 1750167000, "performanceIndicator": indicators})
     )
-    assert found.values == {"board_temperature_deg": 41.0, "queue_bytes": 2000}
-    assert type(found.values["board_temperature_deg"]) is float
+    assert decoded.values == {"board_temperature_deg": 41.0, "queue_bytes": 2000}
+    assert type(decoded.values["board_temperature_deg"]) is float
 
 
 @pytest.mark.parametrize("name", ["imei", "report", "Time", "ts", "productId", "corrected", "replayed", "***"])
@@ -811,8 +815,8 @@ def test_samples_come_oldest_first() -> None:
             for at in (1750167300, 1750167000, 1750167600)
         )
     )
-    found, _ = sampled(POLLING["ut_signal_quality"], entry)
-    assert [sample.ts for sample in found] == [1750167000000, 1750167300000, 1750167600000]
+    samples, _ = sampled(POLLING["ut_signal_quality"], entry)
+    assert [sample.ts for sample in samples] == [1750167000000, 1750167300000, 1750167600000]
 
 
 def test_unreadable_measurement_is_counted_and_the_others_go_on() -> None:
@@ -820,23 +824,23 @@ def test_unreadable_measurement_is_counted_and_the_others_go_on() -> None:
     good = {"timestamp": 1750167000, "performanceIndicator": [indicator("sinr", 1)]}
     bad_time = good | {"timestamp": "yesterday"}
     bad_value = good | {"performanceIndicator": [indicator("sinr", {"v": 1})]}
-    found = sample_decoder(POLLING["ut_signal_quality"], DecodeRules())("X", measured(bad_time, good, bad_value))
-    assert (len(found.samples), len(found.set_aside)) == (1, 1)
-    assert found.unparseable == {"sinr_db": "expected a number, got an object"}
+    decoded = sample_decoder(POLLING["ut_signal_quality"], DecodeRules())("X", measured(bad_time, good, bad_value))
+    assert (len(decoded.samples), len(decoded.set_aside)) == (1, 1)
+    assert decoded.unparseable == {"sinr_db": "expected a number, got an object"}
 
 
 def test_measurements_of_one_time_are_one_sample() -> None:
     """Indicators of one time that come in several measurements are one sample, or each poll would see corrections."""
     parts = [indicator("rsrp", -40), indicator("sinr", 10.2)]
     entry = measured(*({"timestamp": 1750167000, "performanceIndicator": [part]} for part in parts))
-    found, _ = sampled(POLLING["ut_signal_quality"], entry)
-    assert [(sample.ts, sample.values) for sample in found] == [(1750167000000, {"rsrp_dbm": -40.0, "sinr_db": 10.2})]
+    samples, _ = sampled(POLLING["ut_signal_quality"], entry)
+    assert [(sample.ts, sample.values) for sample in samples] == [(1750167000000, {"rsrp_dbm": -40.0, "sinr_db": 10.2})]
 
 
 def test_measurement_without_a_time_has_none() -> None:
     """A measurement that has no time is a sample whose time the poll gives."""
-    (found,), _ = sampled(POLLING["ut_signal_quality"], measured({"performanceIndicator": [indicator("sinr", 1)]}))
-    assert found.ts is None
+    (decoded,), _ = sampled(POLLING["ut_signal_quality"], measured({"performanceIndicator": [indicator("sinr", 1)]}))
+    assert decoded.ts is None
 
 
 def test_flat_measurements_are_read_by_the_same_table() -> None:
@@ -848,8 +852,8 @@ def test_flat_measurements_are_read_by_the_same_table() -> None:
         timestamp=("at",),
         fields=(Field("sinr_db", ("quality.sinr",), "number", "dB", "dB"),),
     )
-    (found,), _ = sampled(call, {"id": "X", "at": 1750167000, "quality": {"sinr": "7"}})
-    assert (found.ts, found.values) == (1750167000000, {"sinr_db": 7.0})
+    (decoded,), _ = sampled(call, {"id": "X", "at": 1750167000, "quality": {"sinr": "7"}})
+    assert (decoded.ts, decoded.values) == (1750167000000, {"sinr_db": 7.0})
 
 
 def test_times_without_offset_stand_in_the_configured_zone() -> None:
@@ -859,8 +863,8 @@ def test_times_without_offset_stand_in_the_configured_zone() -> None:
         "2025-06-17T13:40:07Z"
     )
     entry = measured({"timestamp": "2025-06-17T15:40:07", "performanceIndicator": [indicator("sinr", 1)]})
-    (found,), _ = sampled(POLLING["ut_signal_quality"], entry, rules)
-    assert found.ts == 1750167607000
+    (decoded,), _ = sampled(POLLING["ut_signal_quality"], entry, rules)
+    assert decoded.ts == 1750167607000
 
 
 # --- whatever comes -------------------------------------------------------------------------------
@@ -933,10 +937,10 @@ def walked_through(call: Call, body: bytes) -> None:
             id = key(raw)
             list(kept([raw]))
             decoded = decode_record(raw)
-            found: object = sample(id, decoded).samples if call.reads == "report" else read(id, decoded)
+            decoded_again: object = sample(id, decoded).samples if call.reads == "report" else read(id, decoded)
         except Unreadable:
             continue
-        msgspec.json.encode(found)
+        msgspec.json.encode(decoded_again)
 
 
 @hypothesis.settings(max_examples=60)
@@ -988,7 +992,7 @@ def test_member_of_any_bytes_is_a_value_or_none(body: bytes, name: str) -> None:
 
 @hypothesis.settings(max_examples=60)
 @given(st.sampled_from(sorted(RECORDS)), st.integers(0, 4), st.text(max_size=5))
-def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, said: str) -> None:
+def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, text: str) -> None:
     """Equal kept bytes mean equal fields: what can cause an event is always in them."""
     row = POLLING[call]
     kept, read = record_hashes.record_hasher(row).hashed_members, record_decoder(row, DecodeRules())
@@ -998,13 +1002,13 @@ def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, said: str) -
     for name in list(record):
         if name == "id":
             continue
-        changed = record | {name: said}
-        one, other = (msgspec.Raw(msgspec.json.encode(r)) for r in (record, changed))
+        changed = record | {name: text}
+        first, other = (msgspec.Raw(msgspec.json.encode(r)) for r in (record, changed))
         try:
             before, after = (read("X", r).fields for r in (record, changed))
         except Unreadable:
             continue
-        if [*map(bytes, *kept([one]))] == [*map(bytes, *kept([other]))]:
+        if [*map(bytes, *kept([first]))] == [*map(bytes, *kept([other]))]:
             assert {k: v for k, v in before.items() if k not in volatile} == {
                 k: v for k, v in after.items() if k not in volatile
             }

@@ -109,8 +109,8 @@ def test_image_has_the_version_of_the_package() -> None:
 def composer() -> list[str] | None:
     """A client that can read compositions, where there is one."""
     for words in (["docker", "compose"], ["docker-compose"]):
-        found = shutil.which(words[0])
-        if found and subprocess.run([*words, "version"], capture_output=True, check=False).returncode == 0:
+        program = shutil.which(words[0])
+        if program and subprocess.run([*words, "version"], capture_output=True, check=False).returncode == 0:
             return words
     return None
 
@@ -159,18 +159,18 @@ ELEMENT = r"(str|bool|url|port|password|int|float|email|list\(.+\)|match\(.+\))\
 
 def test_addon_has_what_the_supervisor_asks_for() -> None:
     """Its description has the needed keys, no key that gives it rights, and option types that the Supervisor knows."""
-    said = read(ADDON / "config.yaml")
+    options = read(ADDON / "config.yaml")
 
-    assert {"name", "version", "slug", "description", "arch"} <= said.keys()
-    assert set(said["arch"]) <= {"amd64", "aarch64"}
-    assert re.fullmatch(r"[a-z0-9_]+", said["slug"])
-    assert re.fullmatch(r"http://\[HOST\]:\[PORT:8480\]/healthz", said["watchdog"])
-    assert "8480/tcp" in said["ports"]
-    assert (said["ingress"], said["ingress_port"]) == (True, 8480)
+    assert {"name", "version", "slug", "description", "arch"} <= options.keys()
+    assert set(options["arch"]) <= {"amd64", "aarch64"}
+    assert re.fullmatch(r"[a-z0-9_]+", options["slug"])
+    assert re.fullmatch(r"http://\[HOST\]:\[PORT:8480\]/healthz", options["watchdog"])
+    assert "8480/tcp" in options["ports"]
+    assert (options["ingress"], options["ingress_port"]) == (True, 8480)
     assert read(ADDON / "bridge.yaml")["console"] == {"ingress": "172.30.32.2"}
-    assert not said.keys() & {"privileged", "full_access", "host_network", "hassio_api", "docker_api", "devices"}
-    assert all(re.fullmatch(ELEMENT, kind) for kind in said["schema"].values())
-    assert said["options"].keys() <= said["schema"].keys()
+    assert not options.keys() & {"privileged", "full_access", "host_network", "hassio_api", "docker_api", "devices"}
+    assert all(re.fullmatch(ELEMENT, kind) for kind in options["schema"].values())
+    assert options["options"].keys() <= options["schema"].keys()
 
 
 def test_options_are_explained_and_used(program: ModuleType) -> None:
@@ -228,12 +228,12 @@ async def test_addon_asks_the_supervisor_for_the_broker(supervisor: str, program
 
 def test_broker_of_the_options_goes_before_the_addons(program: ModuleType) -> None:
     """A broker that the user names is taken as it is, and its password needs TLS; the add-on's is inside this host."""
-    found = program.environment({"mqtt_host": "broker.lan", "mqtt_password": "secret", "mqtt_tls": True}, SERVICE)
-    assert found == {"MQTT_HOST": "broker.lan", "MQTT_PASSWORD": "secret", "MQTT_TLS": "true"}
+    variables = program.environment({"mqtt_host": "broker.lan", "mqtt_password": "secret", "mqtt_tls": True}, SERVICE)
+    assert variables == {"MQTT_HOST": "broker.lan", "MQTT_PASSWORD": "secret", "MQTT_TLS": "true"}
 
-    found = program.environment({"client_id": "id"}, SERVICE)
-    assert found["MQTT_PASSWORD"] == "0071"
-    assert found["MQTT_ALLOW_PLAIN_PASSWORD"] == "true"
+    variables = program.environment({"client_id": "id"}, SERVICE)
+    assert variables["MQTT_PASSWORD"] == "0071"
+    assert variables["MQTT_ALLOW_PLAIN_PASSWORD"] == "true"
     assert "MQTT_HOST" not in program.environment({}, None)
 
 
@@ -248,8 +248,8 @@ async def test_addon_reaches_api_and_broker(world: harness.World, program: Modul
 
     plain = {"MQTT_HOST": "127.0.0.1", "ONEWEB_PROFILE": "training", "LOG_LEVEL": "debug"}
     code, out, err = await harness.command("config", "-c", str(ADDON / "bridge.yaml"), cwd=world.directory, **plain)
-    said = yaml.safe_load(out)
-    assert (said["log"]["level"], said["api"]["base_url"]) == ("debug", "https://api.oneweb.training"), err
+    document = yaml.safe_load(out)
+    assert (document["log"]["level"], document["api"]["base_url"]) == ("debug", "https://api.oneweb.training"), err
 
 
 # ── the rest ───────────────────────────────────────────────────────────────────────────────────
@@ -258,12 +258,12 @@ async def test_addon_reaches_api_and_broker(world: harness.World, program: Modul
 def test_variables_of_the_program_are_documented() -> None:
     """Each environment variable that the source or the add-on's bridge.yaml reads is in docs/configuration.md."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "oneweb_bridge").rglob("*.py"))
-    found = set(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', source)) | set(re.findall(r"\$\{([A-Z_]+):-\}", source))
-    found |= set(re.findall(r"\$\{(\w+)", (ADDON / "bridge.yaml").read_text()))
+    names = set(re.findall(r'environ(?:\.get\(|\[)"([A-Z_]+)"', source)) | set(re.findall(r"\$\{([A-Z_]+):-\}", source))
+    names |= set(re.findall(r"\$\{(\w+)", (ADDON / "bridge.yaml").read_text()))
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
 
-    assert {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "ONEWEB_CLIENT_ID"} <= found
-    for name in found - {"PATH"}:
+    assert {"CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "ONEWEB_CLIENT_ID"} <= names
+    for name in names - {"PATH"}:
         assert f"`{name}`" in page, name
 
 
@@ -297,9 +297,9 @@ def test_secrets_are_not_for_everybody() -> None:
 def test_healthcheck_of_the_image_reads_the_configuration_that_it_runs_with() -> None:
     """The image asks where the file that its command names says that the bridge listens."""
     text = (DEPLOY / "Dockerfile").read_text()
-    asked = re.search(r'"-m", "oneweb_bridge.web.healthcheck", "([^"]+)"', text)
-    assert asked
-    assert f'CMD ["run", "-c", "{asked[1]}"]' in text
+    match = re.search(r'"-m", "oneweb_bridge.web.healthcheck", "([^"]+)"', text)
+    assert match
+    assert f'CMD ["run", "-c", "{match[1]}"]' in text
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (None, 1)])
@@ -369,6 +369,6 @@ def test_telegraf_buffers_what_its_inputs_may_leave_unwritten() -> None:
     """The unacknowledged messages of all inputs fit into the buffer, so that a slow database makes it drop none."""
     config = tomllib.loads((DEPLOY / "telegraf" / "telegraf.conf").read_text(encoding="utf-8"))
     inputs = config["inputs"]["mqtt_consumer"]
-    unwritten = sum(one.get("max_undelivered_messages", 1000) for one in inputs)
+    unwritten = sum(plugin.get("max_undelivered_messages", 1000) for plugin in inputs)
     assert unwritten <= config["agent"]["metric_buffer_limit"]
-    assert all(one["persistent_session"] and one["qos"] == 1 for one in inputs)
+    assert all(plugin["persistent_session"] and plugin["qos"] == 1 for plugin in inputs)

@@ -56,11 +56,11 @@ BUCKET: dict[str, Any] = {
 def test_terminal_has_everything_that_is_sent_of_it() -> None:
     """A terminal's device names it, its firmware and its bridge, and has an entity for each value that is known."""
     components: Fields = {"main/SSM": "SSM_5", "main/UT": "UT_2", "factory/UT": "UT_1"}
-    said = discovery.terminal(
+    payload = discovery.terminal(
         SETUP, Terminal(imei=IMEI, record=RECORD, components=components, reports=[SIGNAL, TRAFFIC])
     )
 
-    assert said["device"] == {
+    assert payload["device"] == {
         "identifiers": [f"oneweb_main_terminal_{IMEI}"],
         "name": "Aurora UT1",
         "manufacturer": "Intellian",
@@ -70,7 +70,7 @@ def test_terminal_has_everything_that_is_sent_of_it() -> None:
         "hw_version": "B",
         "sw_version": "UT_2",
     }
-    assert discovery.platforms(said) == {
+    assert discovery.platforms(payload) == {
         "connectivity": "binary_sensor",
         "state": "sensor",
         "position": "device_tracker",
@@ -81,15 +81,17 @@ def test_terminal_has_everything_that_is_sent_of_it() -> None:
         **{f"signal_quality_{name}": "sensor" for name in SIGNAL.types},
         **{f"traffic_{name}": "sensor" for name in TRAFFIC.types},
     }
-    assert all(c["entity_category"] == "diagnostic" for k, c in said["components"].items() if k.startswith("component"))
+    assert all(
+        c["entity_category"] == "diagnostic" for k, c in payload["components"].items() if k.startswith("component")
+    )
 
 
 def test_what_is_not_sent_has_no_entity() -> None:
     """A terminal without state, position, firmware and samples has its events and nothing else."""
-    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record={"imei": IMEI}))
+    payload = discovery.terminal(SETUP, Terminal(imei=IMEI, record={"imei": IMEI}))
 
-    assert set(said["components"]) == {"changes"}
-    assert "sw_version" not in said["device"]
+    assert set(payload["components"]) == {"changes"}
+    assert "sw_version" not in payload["device"]
 
 
 @pytest.mark.parametrize(
@@ -107,23 +109,23 @@ def test_number_has_the_unit_that_home_assistant_knows(
     shape: ReportValues, key: str, unit: str | None, device_class: str | None, state_class: str
 ) -> None:
     """Units and classes follow the end of a name; only counters only grow; a unit that is not known is left out."""
-    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record={}, reports=[shape]))["components"][key]
+    entity = discovery.terminal(SETUP, Terminal(imei=IMEI, record={}, reports=[shape]))["components"][key]
 
-    assert said.get("unit_of_measurement") == unit
-    assert said.get("device_class") == device_class
-    assert said["state_class"] == state_class
+    assert entity.get("unit_of_measurement") == unit
+    assert entity.get("device_class") == device_class
+    assert entity["state_class"] == state_class
 
 
 def test_product_counts_within_its_cycle() -> None:
     """Usage is a total that begins anew with the bill cycle, because a correction may lower it."""
     known = Product(product_id=PRODUCT_ID, record={"name": "Plan", "status": "active"}, imei=IMEI, buckets=[BUCKET])
-    said = discovery.product(SETUP, known)
+    payload = discovery.product(SETUP, known)
 
-    assert said["device"]["via_device"] == f"oneweb_main_terminal_{IMEI}"
-    used = said["components"]["usage_1409-19_used_gb"]
+    assert payload["device"]["via_device"] == f"oneweb_main_terminal_{IMEI}"
+    used = payload["components"]["usage_1409-19_used_gb"]
     assert used["state_class"] == "total"
     assert "valid_from" in used["last_reset_value_template"]
-    names = {key.removeprefix("usage_1409-19_") for key in said["components"]}
+    names = {key.removeprefix("usage_1409-19_") for key in payload["components"]}
     amounts = {"used_gb", "remaining_gb", "entitlement_gb", "overage_blocks", "used_pct"}
     assert names == amounts | {"valid_from", "valid_until", "status"}
 
@@ -134,28 +136,28 @@ FORECAST: Fields = {"bucket_id": "1409-19", "product_id": PRODUCT_ID, "status": 
 def forecast_entities(record: Fields, *buckets: Fields, **forecasts: Fields) -> dict[str, Any]:
     """The entities of forecasts of a product, by what is behind the bucket's id."""
     known = Product(product_id=PRODUCT_ID, record=record, buckets=buckets or [BUCKET], forecasts=forecasts)
-    found: dict[str, Any] = discovery.product(SETUP, known)["components"]
-    return {key: entity for key, entity in found.items() if key.startswith("forecast_")}
+    entities_found: dict[str, Any] = discovery.product(SETUP, known)["components"]
+    return {key: entity for key, entity in entities_found.items() if key.startswith("forecast_")}
 
 
 def test_forecast_has_its_entities_with_the_band_as_attributes() -> None:
     """When it is exhausted, how probably, what is used at the end, and how many blocks, from the forecast's topic."""
-    found = forecast_entities({"overage_increment_gb": 30.0}, **{"1409-19": FORECAST})
+    entities_found = forecast_entities({"overage_increment_gb": 30.0}, **{"1409-19": FORECAST})
     state = f"oneweb/product/{PRODUCT_ID}/forecast/1409-19"
 
-    assert {key.removeprefix("forecast_1409-19_"): entity["name"] for key, entity in found.items()} == {
+    assert {key.removeprefix("forecast_1409-19_"): entity["name"] for key, entity in entities_found.items()} == {
         "exhausted": "Allowance exhausted",
         "probability": "Exhaustion probability",
         "used_at_end": "Usage at end of cycle",
         "overage": "Overage blocks expected",
     }
-    assert {entity["state_topic"] for entity in found.values()} == {state}
-    assert {entity["json_attributes_topic"] for entity in found.values()} == {state}
-    exhausted, at_end = found["forecast_1409-19_exhausted"], found["forecast_1409-19_used_at_end"]
+    assert {entity["state_topic"] for entity in entities_found.values()} == {state}
+    assert {entity["json_attributes_topic"] for entity in entities_found.values()} == {state}
+    exhausted, at_end = entities_found["forecast_1409-19_exhausted"], entities_found["forecast_1409-19_used_at_end"]
     assert exhausted["device_class"] == "timestamp"
     assert "'exhausted_p10'" in exhausted["json_attributes_template"]
     assert (at_end["device_class"], at_end["unit_of_measurement"]) == ("data_size", "GB")
-    assert found["forecast_1409-19_probability"]["unit_of_measurement"] == "%"
+    assert entities_found["forecast_1409-19_probability"]["unit_of_measurement"] == "%"
     assert "entity_category" not in exhausted
 
 
@@ -171,9 +173,11 @@ def test_forecast_says_nothing_of_what_there_is_not() -> None:
 def test_forecasts_of_two_buckets_are_told_apart() -> None:
     """As their usage is."""
     two = [BUCKET, {**BUCKET, "bucket_id": "1409-20", "bucket_name": "Voice"}]
-    found = forecast_entities({}, *two, **{"1409-19": FORECAST, "1409-20": {**FORECAST, "bucket_id": "1409-20"}})
+    entities_found = forecast_entities(
+        {}, *two, **{"1409-19": FORECAST, "1409-20": {**FORECAST, "bucket_id": "1409-20"}}
+    )
 
-    assert {entity["name"] for entity in found.values() if "probability" in entity["name"]} == {
+    assert {entity["name"] for entity in entities_found.values() if "probability" in entity["name"]} == {
         "Exhaustion probability (Data)",
         "Exhaustion probability (Voice)",
     }
@@ -182,30 +186,32 @@ def test_forecasts_of_two_buckets_are_told_apart() -> None:
 def test_product_without_a_terminal_hangs_on_the_bridge() -> None:
     """A product whose terminal is not announced is reached through the bridge, and has no share of an unknown whole."""
     bucket = {name: value for name, value in BUCKET.items() if name not in ("entitlement_gb", "remaining_gb")}
-    said = discovery.product(SETUP, Product(product_id=PRODUCT_ID, record={}, buckets=[bucket]))
+    payload = discovery.product(SETUP, Product(product_id=PRODUCT_ID, record={}, buckets=[bucket]))
 
-    assert said["device"]["via_device"] == "oneweb_main_bridge"
-    assert "usage_1409-19_used_pct" not in said["components"]
+    assert payload["device"]["via_device"] == "oneweb_main_bridge"
+    assert "usage_1409-19_used_pct" not in payload["components"]
 
 
 def test_call_can_be_switched_set_and_polled() -> None:
     """A call is a device with a switch and a number that are retained, and a button that is not."""
-    said = discovery.call(SETUP, "ut_traffic")["components"]
+    components = discovery.call(SETUP, "ut_traffic")["components"]
 
     base = "oneweb/bridge/polling/ut_traffic"
-    assert (said["enabled"]["command_topic"], said["enabled"]["retain"]) == (f"{base}/enabled/set", True)
-    assert (said["interval"]["command_topic"], said["interval"]["retain"]) == (f"{base}/interval/set", True)
-    assert said["poll"]["command_topic"] == f"{base}/poll"
-    assert "retain" not in said["poll"]
-    assert set(said) == {"enabled", "interval", "poll", "status", "last_poll", "last_success", "problem"}
+    assert (components["enabled"]["command_topic"], components["enabled"]["retain"]) == (f"{base}/enabled/set", True)
+    assert (components["interval"]["command_topic"], components["interval"]["retain"]) == (f"{base}/interval/set", True)
+    assert components["poll"]["command_topic"] == f"{base}/poll"
+    assert "retain" not in components["poll"]
+    assert set(components) == {"enabled", "interval", "poll", "status", "last_poll", "last_success", "problem"}
 
 
 def test_one_message_makes_a_fleet_unavailable() -> None:
     """Every entity of a terminal hangs on the bridge's status and on the state of the call that feeds it."""
-    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD, components={"main/UT": "1"}, reports=[SIGNAL]))
+    payload = discovery.terminal(
+        SETUP, Terminal(imei=IMEI, record=RECORD, components={"main/UT": "1"}, reports=[SIGNAL])
+    )
 
     def fed_by(key: str) -> list[str]:
-        return [entry["topic"] for entry in said["components"][key]["availability"]]
+        return [entry["topic"] for entry in payload["components"][key]["availability"]]
 
     for key, call in {
         "state": "user_terminals",
@@ -213,14 +219,14 @@ def test_one_message_makes_a_fleet_unavailable() -> None:
         "signal_quality_sinr_db": "ut_signal_quality",
     }.items():
         assert fed_by(key) == ["oneweb/bridge/status", f"oneweb/bridge/polling/{call}/state"]
-    assert said["availability_mode"] == "all"
+    assert payload["availability_mode"] == "all"
 
 
 def test_identifiers_of_instances_never_meet() -> None:
     """No device of one bridge has the identifier of a device of another, whatever they are called."""
-    one, other = setup_of("a"), setup_of("a_terminal")
+    first, other = setup_of("a"), setup_of("a_terminal")
 
-    assert discovery.identifier(one, "terminal", "bridge") != discovery.identifier(other, "bridge")
+    assert discovery.identifier(first, "terminal", "bridge") != discovery.identifier(other, "bridge")
 
 
 # ── whatever the API sends ─────────────────────────────────────────────────────────────────────
@@ -230,18 +236,18 @@ VALUES = st.one_of(WORDS, st.floats(allow_nan=False, allow_infinity=False), st.b
 SHAPES = st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,40}", fullmatch=True), st.sampled_from("ntb"), max_size=5)
 
 
-def checked(said: dict[str, Any], topic: str) -> None:
+def checked(payload: dict[str, Any], topic: str) -> None:
     """What Home Assistant asks of every device."""
     assert re.fullmatch(r"homeassistant/device/[A-Za-z0-9_-]+/config", topic)
-    assert set(said) == {"device", "origin", "availability", "availability_mode", "components"}
-    name = said["device"]["name"]
+    assert set(payload) == {"device", "origin", "availability", "availability_mode", "components"}
+    name = payload["device"]["name"]
     assert 0 < len(name) <= discovery.LONGEST_NAME
     assert name.isprintable()
-    unique = [entity["unique_id"] for entity in said["components"].values()]
+    unique = [entity["unique_id"] for entity in payload["components"].values()]
     assert len(set(unique)) == len(unique)
-    assert all(" " not in key and entity["name"] for key, entity in said["components"].items())
-    assert json.loads(discovery.message(topic, said).payload) == said
-    for entity in said["components"].values():
+    assert all(" " not in key and entity["name"] for key, entity in payload["components"].items())
+    assert json.loads(discovery.message(topic, payload).payload) == payload
+    for entity in payload["components"].values():
         for template in (value for key, value in entity.items() if key.endswith("_template")):
             # A cleared topic brings a message that is no JSON, which must not make an error there.
             assert "value_json is defined" in template
@@ -274,21 +280,21 @@ def test_any_terminal_is_a_valid_device(
 def test_any_product_is_a_valid_device(id: str, names: list[str], fields: dict[str, Any]) -> None:
     """Whatever a product and its buckets are called, its device is valid and its entities are told apart."""
     buckets = [{**fields, "bucket_id": f"{number}/{id}", "bucket_name": name} for number, name in enumerate(names)]
-    said = discovery.product(SETUP, Product(product_id=id, record={"name": id}, buckets=buckets))
+    payload = discovery.product(SETUP, Product(product_id=id, record={"name": id}, buckets=buckets))
 
-    checked(said, discovery.topic(SETUP, "product", id))
-    titles = [entity["name"] for entity in said["components"].values()]
+    checked(payload, discovery.topic(SETUP, "product", id))
+    titles = [entity["name"] for entity in payload["components"].values()]
     assert len(set(titles)) == len(titles)
 
 
 @settings(deadline=None)  # another process may have the core
-@given(one=st.tuples(WORDS, WORDS), other=st.tuples(WORDS, WORDS))
-def test_namesakes_are_told_apart(one: tuple[str, str], other: tuple[str, str]) -> None:
+@given(left=st.tuples(WORDS, WORDS), right=st.tuples(WORDS, WORDS))
+def test_namesakes_are_told_apart(left: tuple[str, str], right: tuple[str, str]) -> None:
     """Two terminals of one name have two identifiers, and short plain ids stand in their names."""
-    if one[0] != other[0]:
-        assert discovery.identifier(SETUP, "terminal", one[0]) != discovery.identifier(SETUP, "terminal", other[0])
+    if left[0] != right[0]:
+        assert discovery.identifier(SETUP, "terminal", left[0]) != discovery.identifier(SETUP, "terminal", right[0])
     first, second = (
-        discovery.device_name(one[1], "OneWeb terminal", imei, always=True) for imei in (IMEI, "359235170006125")
+        discovery.device_name(left[1], "OneWeb terminal", imei, always=True) for imei in (IMEI, "359235170006125")
     )
     assert first != second
     assert len(first) <= discovery.LONGEST_NAME
@@ -298,10 +304,10 @@ def test_namesakes_are_told_apart(one: tuple[str, str], other: tuple[str, str]) 
 @given(WORDS)
 def test_quoted_text_stays_within_its_quotes(text: str) -> None:
     """Any text is a literal that means itself, and cannot end the literal or the template."""
-    said = entities.quoted(text)
+    literal = entities.quoted(text)
 
-    assert ast.literal_eval(said) == text
-    assert not set("'\"{}%#\\\n") & set(re.sub(r"\\U[0-9a-f]{8}", "", said[1:-1]))
+    assert ast.literal_eval(literal) == text
+    assert not set("'\"{}%#\\\n") & set(re.sub(r"\\U[0-9a-f]{8}", "", literal[1:-1]))
 
 
 # ── what was there before ──────────────────────────────────────────────────────────────────────
@@ -309,11 +315,11 @@ def test_quoted_text_stays_within_its_quotes(text: str) -> None:
 
 def test_entity_that_is_gone_is_named_once_more() -> None:
     """An entity that was announced and is not any more is marked with its platform alone."""
-    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD))
-    before = {**discovery.platforms(said), "old": "sensor"}
+    payload = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD))
+    before = {**discovery.platforms(payload), "old": "sensor"}
 
-    assert discovery.with_removed_entities(said, before)["components"] == {
-        **said["components"],
+    assert discovery.with_removed_entities(payload, before)["components"] == {
+        **payload["components"],
         "old": {"platform": "sensor"},
     }
 
@@ -329,8 +335,8 @@ def test_value_of_two_types_is_a_text() -> None:
 
 def test_a_state_in_capitals_is_the_same_state() -> None:
     """An API that says ONLINE has no fleet of terminals that are off."""
-    said = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD))
-    template = said["components"]["connectivity"]["value_template"]
+    payload = discovery.terminal(SETUP, Terminal(imei=IMEI, record=RECORD))
+    template = payload["components"]["connectivity"]["value_template"]
     assert "value_json.get('state') | string | lower in ['online']" in template
 
 

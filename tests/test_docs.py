@@ -44,8 +44,8 @@ def page(name: str) -> str:
 
 def section(text: str, heading: str) -> str:
     """What stands below a heading, up to the next one of its level or above; nothing when there is no such heading."""
-    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", text, re.MULTILINE | re.DOTALL)
-    return found[2] if found else ""
+    match = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", text, re.MULTILINE | re.DOTALL)
+    return match[2] if match else ""
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -61,8 +61,8 @@ def mentions(text: str, word: str) -> bool:
 
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
-    (found,) = (a for a in main.parser()._actions if isinstance(a, argparse._SubParsersAction))
-    return dict(found.choices)
+    (action,) = (a for a in main.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(action.choices)
 
 
 @pytest.mark.parametrize("name", sorted(subcommands()))
@@ -84,20 +84,20 @@ def test_options_of_command_are_documented(name: str) -> None:
 
 def test_documented_commands_exist() -> None:
     """README and docs/commands.md describe no command that the program does not have."""
-    said = re.findall(r"^\| `oneweb-bridge (\w+)` \|", page("README.md"), re.MULTILINE)
-    said += re.findall(r"^### oneweb-bridge (\w+)$", page("docs/commands.md"), re.MULTILINE)
+    names = re.findall(r"^\| `oneweb-bridge (\w+)` \|", page("README.md"), re.MULTILINE)
+    names += re.findall(r"^### oneweb-bridge (\w+)$", page("docs/commands.md"), re.MULTILINE)
 
-    assert said
-    assert set() == set(said) - set(subcommands())
+    assert names
+    assert set() == set(names) - set(subcommands())
 
 
 def test_documented_options_exist() -> None:
     """The section of a command describes no option that the command does not have."""
     for name, parser in subcommands().items():
         options = {option for action in parser._actions for option in action.option_strings}
-        said = re.findall(r"`(--[a-z-]+)`", section(page("docs/commands.md"), f"oneweb-bridge {name}"))
+        documented = re.findall(r"`(--[a-z-]+)`", section(page("docs/commands.md"), f"oneweb-bridge {name}"))
 
-        assert set() == set(said) - options, name
+        assert set() == set(documented) - options, name
 
 
 def test_exit_codes_are_documented() -> None:
@@ -121,9 +121,9 @@ TREE = topics.TopicTree("oneweb", "main", "journal")
 
 
 def command_topics() -> list[str]:
-    found = [name.replace("polling/+", "polling/{call}") for name in TREE.command_filters()]
+    topics = [name.replace("polling/+", "polling/{call}") for name in TREE.command_filters()]
     return [
-        *(name for name in found if not name.endswith("+")),
+        *(name for name in topics if not name.endswith("+")),
         *(f"oneweb/bridge/{way}/{name}" for way in ("request", "response") for name in commands.REQUESTS),
         "oneweb/bridge/polling/{call}/result",
     ]
@@ -137,10 +137,10 @@ def test_command_topic_is_documented(topic: str) -> None:
 
 def test_every_verb_has_an_example() -> None:
     """Each verb of polling and each request has a line to copy."""
-    said = {(address.kind, address.verb or address.name) for address, _ in published()}
+    verbs = {(address.kind, address.verb or address.name) for address, _ in published()}
 
-    assert {("polling", verb) for verb in ("set", "enabled", "interval", "poll")} <= said
-    assert {("request", name) for name in commands.REQUESTS} <= said
+    assert {("polling", verb) for verb in ("set", "enabled", "interval", "poll")} <= verbs
+    assert {("request", name) for name in commands.REQUESTS} <= verbs
 
 
 def published() -> Iterator[tuple[CommandTopic, bytes]]:
@@ -163,10 +163,10 @@ def sent(line: str) -> tuple[CommandTopic, bytes]:
 
 def test_command_lines_are_obeyed() -> None:
     """Every mosquitto_pub line of the documentation is a command that the bridge understands."""
-    found = list(published())
+    topics = list(published())
 
-    assert len(found) > 10
-    for address, payload in found:
+    assert len(topics) > 10
+    for address, payload in topics:
         if not commands.is_no_command(address, payload, retain=False):
             commands.decode_command(address, payload)
 
@@ -194,17 +194,17 @@ def rows(what: str) -> Iterator[Row]:
 
 def topic_classes() -> list[str]:
     """Every topic class, as the journal's kinds of rows lead to it, and the bridge's own."""
-    found = {TREE.status, TREE.info, TREE.head, TREE.probe}
+    topics = {TREE.status, TREE.info, TREE.head, TREE.probe}
     for what in get_args(RowType):
         for row in rows(what):
-            found |= {pattern(message.topic, row.entity) for message in TREE.messages_of_row(row)}
+            topics |= {pattern(message.topic, row.entity) for message in TREE.messages_of_row(row)}
             if (
                 what in ("usage", "metric")
                 and row.entity == "product"
-                and (again := TREE.replay_message(row)) is not None
+                and (message := TREE.replay_message(row)) is not None
             ):
-                found.add(pattern(again.topic, row.entity))
-    return sorted(found)
+                topics.add(pattern(message.topic, row.entity))
+    return sorted(topics)
 
 
 def pattern(topic: str, entity: str) -> str:
@@ -240,10 +240,10 @@ def test_every_kind_of_row_leads_to_a_documented_topic() -> None:
 @pytest.mark.parametrize("name", ["docs/topics.md", "docs/commands.md"])
 def test_examples_are_payloads(name: str) -> None:
     """Every JSON example is one object, in one line as it is published."""
-    found = blocks(page(name), "json")
+    examples = blocks(page(name), "json")
 
-    assert found
-    for example in found:
+    assert examples
+    for example in examples:
         assert isinstance(json.loads(example), dict)
         assert example.count("\n") == 1
 
@@ -256,13 +256,13 @@ def test_status_of_a_call_is_documented(status: str) -> None:
 
 def test_id_examples_are_true() -> None:
     """The examples of encoded ids are what the code makes of them."""
-    found = re.findall(
+    pairs = re.findall(
         r"^\| `([^`]+)` \| `([^`]+)` \|$", section(page("docs/topics.md"), "Ids in topics"), re.MULTILINE
     )
-    found = [pair for pair in found if not pair[0].startswith("A-Z") and pair != ("_", "__")]
+    pairs = [pair for pair in pairs if not pair[0].startswith("A-Z") and pair != ("_", "__")]
 
-    assert len(found) >= 5
-    for id, level in found:
+    assert len(pairs) >= 5
+    for id, level in pairs:
         assert topics.encode_id(id) == level
     assert topics.encode_id("x" * 80) in page("docs/topics.md")
 
@@ -272,19 +272,19 @@ def test_id_examples_are_true() -> None:
 
 def field_rows(call: Call) -> dict[str, tuple[str, str]]:
     """The fields of a call's records or samples with type and unit, as the tables are to say them."""
-    found = {KEYS[call.entity]: ("text", "")}
+    rows = {KEYS[call.entity]: ("text", "")}
     if call.reads == "components":
-        return found | {"components": ("object", "")}
+        return rows | {"components": ("object", "")}
     if call.reads == "report":
-        found |= {"report": ("text", ""), "time": ("time", ""), "ts": ("integer", "ms")}
-        found |= {"product_name": ("text", "")} if call.entity == "product" else {}
+        rows |= {"report": ("text", ""), "time": ("time", ""), "ts": ("integer", "ms")}
+        rows |= {"product_name": ("text", "")} if call.entity == "product" else {}
     for field in call.fields:
-        found[field.name] = (type_of(field), field.unit)
+        rows[field.name] = (type_of(field), field.unit)
         if field.unlimited:
-            found[field.unlimited] = ("boolean", "")
+            rows[field.unlimited] = ("boolean", "")
     if call.reads == "usage":
-        found |= {"time": ("time", ""), "ts": ("integer", "ms"), "cycle_started": ("boolean", "")}
-    return found
+        rows |= {"time": ("time", ""), "ts": ("integer", "ms"), "cycle_started": ("boolean", "")}
+    return rows
 
 
 def type_of(field: Field) -> str:
@@ -296,9 +296,9 @@ def type_of(field: Field) -> str:
 @pytest.mark.parametrize("call", CALLS)
 def test_field_table_equals_the_catalogue(call: str) -> None:
     """The table of a call names every field with its type and unit, and no other."""
-    said = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*?) ?\|", section(page("docs/topics.md"), call), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*?) ?\|", section(page("docs/topics.md"), call), re.MULTILINE)
 
-    assert field_rows(CALLS[call]) == {name: (kind.strip(), unit.strip()) for name, kind, unit in said}
+    assert field_rows(CALLS[call]) == {name: (kind.strip(), unit.strip()) for name, kind, unit in rows}
 
 
 @pytest.mark.parametrize("call", [call for call in CALLS if call != "user_terminal_components"])
@@ -340,12 +340,12 @@ def test_configuration_key_is_documented(key: str) -> None:
 
 def alert_kinds() -> set[str]:
     """The kinds of all alerts, from the source: Alert(kind="…") and ….alert("…", …)."""
-    found = set()
+    kinds = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
-                found |= set(kinds_of(node))
-    return found
+                kinds |= set(kinds_of(node))
+    return kinds
 
 
 def kinds_of(node: ast.Call) -> Iterator[str]:
@@ -368,9 +368,9 @@ def test_alert_is_documented(kind: str) -> None:
 
 def test_documented_alerts_exist() -> None:
     """The table of alerts has no kind that nothing raises."""
-    said = set(re.findall(r"^\| `(\w+)` \|", section(page("docs/operating.md"), "Alerts"), re.MULTILINE))
+    kinds = set(re.findall(r"^\| `(\w+)` \|", section(page("docs/operating.md"), "Alerts"), re.MULTILINE))
 
-    assert set() == said - alert_kinds()
+    assert set() == kinds - alert_kinds()
 
 
 def test_health_is_documented() -> None:
@@ -384,8 +384,8 @@ def test_health_is_documented() -> None:
 
 
 def packages() -> list[str]:
-    found = [path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py")]
-    return sorted(name for name in found if name != ".")
+    packages = [path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py")]
+    return sorted(name for name in packages if name != ".")
 
 
 @pytest.mark.parametrize("name", packages())
@@ -462,7 +462,7 @@ def test_page_has_no_retired_phrase(path: Path) -> None:
     )
     text = re.sub(r"`[^`\n]*`", "", text)
 
-    assert [found[0] for phrase in RETIRED for found in [re.search(phrase, text)] if found] == []
+    assert [match[0] for phrase in RETIRED for match in [re.search(phrase, text)] if match] == []
 
 
 def test_pages_are_all_linked_from_readme() -> None:

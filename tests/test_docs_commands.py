@@ -36,7 +36,7 @@ async def test_printed_lines_are_obeyed(tmp_path: Path) -> None:
                     continue
                 await recorder.until(lambda before=before: answers(recorder) > before, 40)  # type: ignore[misc]
 
-    errors = [said for topic, said, _ in recorder.messages if is_answer(topic) and said["status"] == "error"]
+    errors = [answer for topic, answer, _ in recorder.messages if is_answer(topic) and answer["status"] == "error"]
     assert errors == []
     assert len(printed_lines()) >= 15
 

@@ -25,8 +25,8 @@ from tests.test_docs import command_topics, topic_classes
 @pytest.fixture(scope="module")
 def place() -> Iterator[doors.Place]:
     """A broker's folders, set up once for the tests of this module."""
-    with doors.placed() as found:
-        yield found
+    with doors.placed() as broker_setup:
+        yield broker_setup
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def _accepted(place: doors.Place, context: ssl.SSLContext) -> str:
     for side in (here, there, here, there):
         with contextlib.suppress(ssl.SSLWantReadError):
             side.do_handshake()
-    found: dict[str, Any] = here.getpeercert() or {}
-    return str(found["subjectAltName"][0][1])
+    certificate: dict[str, Any] = here.getpeercert() or {}
+    return str(certificate["subjectAltName"][0][1])
 
 
 # ── who gets in ────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +150,7 @@ async def test_role_publishes_what_it_may_and_nothing_else(door: doors.Place, ro
             await client.publish("end", b'{"role":"end"}', qos=1)
         await watcher.until(lambda: watcher.on("end"))
 
-    assert {said["class"] for _, said, _ in watcher.messages if said.get("role") == role} == MAY_PUBLISH[role]
+    assert {content["class"] for _, content, _ in watcher.messages if content.get("role") == role} == MAY_PUBLISH[role]
 
 
 @pytest.mark.parametrize("modern", [True, False], ids=["5", "3.1.1"])
@@ -158,14 +158,14 @@ async def test_role_publishes_what_it_may_and_nothing_else(door: doors.Place, ro
 async def test_role_hears_what_it_may_and_nothing_else(door: doors.Place, role: str, modern: bool) -> None:
     """However a role subscribes, by wildcards or topic by topic, it hears exactly the classes that it may read."""
     filters = ["#", "oneweb/#", "oneweb/bridge/+/+/set", *(filled(pattern) for pattern in ALL), "$SYS/#"]
-    async with doors.hearing(door, role, *filters, modern=modern) as heard, door.client(doors.WATCHER) as client:
+    async with doors.hearing(door, role, *filters, modern=modern) as recorder, door.client(doors.WATCHER) as client:
         for pattern in [*ALL, "oneweb/bridge/status"]:
             await client.publish(filled(pattern), json.dumps({"class": pattern}), qos=1)
         await client.publish("oneweb/bridge/status", b'{"class":"end"}', qos=1)
-        await heard.until(lambda: {"class": "end"} in heard.on("oneweb/bridge/status"))
+        await recorder.until(lambda: {"class": "end"} in recorder.on("oneweb/bridge/status"))
 
-    assert {topic for topic, _, _ in heard.messages if topic.startswith("$SYS")} == set()
-    assert {said["class"] for _, said, _ in heard.messages if "class" in said} - {"end"} == MAY_HEAR[role]
+    assert {topic for topic, _, _ in recorder.messages if topic.startswith("$SYS")} == set()
+    assert {content["class"] for _, content, _ in recorder.messages if "class" in content} - {"end"} == MAY_HEAR[role]
 
 
 # ── nothing lost, and no restart ───────────────────────────────────────────────────────────────
@@ -247,9 +247,9 @@ async def _renewed(place: doors.Place, broker: asyncio.subprocess.Process) -> No
 async def _serial(place: doors.Place) -> str:
     context = tls.client_context("test", str(place.files / "ca.crt"))
     _, writer = await asyncio.open_connection("127.0.0.1", place.port, ssl=context, server_hostname="localhost")
-    found: dict[str, Any] = writer.get_extra_info("peercert")
+    certificate: dict[str, Any] = writer.get_extra_info("peercert")
     writer.close()
-    return str(found["serialNumber"])
+    return str(certificate["serialNumber"])
 
 
 # ── the bridge itself through these doors ──────────────────────────────────────────────────────

@@ -131,8 +131,8 @@ async def test_no_command_ends_the_executor(tmp_path: Path) -> None:
 
         assert len(answers.sent) > 500
         for message in answers.sent:
-            said = json.loads(message.payload)
-            assert said["status"] in ("ok", "error")
+            answer = json.loads(message.payload)
+            assert answer["status"] in ("ok", "error")
             assert len(message.payload) < 5000
             assert len(message.topic) < 300
             assert "\x01" not in message.topic

@@ -66,6 +66,6 @@ def test_longer_list_lets_more_pass(organizations: list[str], sites: list[str], 
     rule = Filter(organizations=tuple(organizations), sites=tuple(sites), imeis=tuple(imeis))
     if wanted(rule, kind, RECORDS[kind]):
         for name in ("organizations", "sites", "imeis"):
-            said = {part: getattr(rule, part) for part in ("organizations", "sites", "imeis")}
-            if said[name]:
-                assert wanted(Filter(**(said | {name: (*said[name], "more")})), kind, RECORDS[kind])
+            parts = {part: getattr(rule, part) for part in ("organizations", "sites", "imeis")}
+            if parts[name]:
+                assert wanted(Filter(**(parts | {name: (*parts[name], "more")})), kind, RECORDS[kind])

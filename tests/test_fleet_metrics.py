@@ -37,12 +37,12 @@ async def metrics(path: Path, *batches: Batch) -> dict[str, dict[tuple[str, ...]
             text = b"".join(write_metrics(queries, NOW)).decode()
     families = list(text_string_to_metric_families(text))
     assert {family.type for family in families} == {"gauge"}
-    found: dict[str, dict[tuple[str, ...], float]] = {}
-    for one in (sample for family in families for sample in family.samples):
-        key = tuple(value for name, value in one.labels.items())
-        assert key not in found.get(one.name, {})
-        found.setdefault(one.name, {})[key] = one.value
-    return found
+    values: dict[str, dict[tuple[str, ...], float]] = {}
+    for sample_line in (sample for family in families for sample in family.samples):
+        key = tuple(value for name, value in sample_line.labels.items())
+        assert key not in values.get(sample_line.name, {})
+        values.setdefault(sample_line.name, {})[key] = sample_line.value
+    return values
 
 
 async def test_every_number_stands_once_with_its_labels(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ async def test_every_number_stands_once_with_its_labels(tmp_path: Path) -> None:
         record("usage", "b", product_id="P", used_gb=1.5, is_shared=True, overage_blocks=2, ts=NOW - 5000),
         record("forecast", "b", product_id="P", status="ok", exhausted_p50="2025-06-16T00:00:00Z", ts=1),
     ]
-    found = await metrics(
+    metrics_now = await metrics(
         tmp_path / "bridge.db",
         Batch(writes=records),
         sample("terminal", "1", "signal_quality", imei="1", sinr_db=9.5),
@@ -65,7 +65,7 @@ async def test_every_number_stands_once_with_its_labels(tmp_path: Path) -> None:
         sample("product", "Q", "throughput", be_downlink_bps=8, corrected=True),
     )
     own, product = ("1", EVIL, "C", "Nuuk"), ("1", EVIL, "C", "Nuuk", "P")
-    assert found == {
+    assert metrics_now == {
         "oneweb_sinr_db": {own: 9.5},
         "oneweb_resource_state": {(*own, "online"): 1.0},
         "oneweb_terminal_state": {(*own, "online"): 1.0},

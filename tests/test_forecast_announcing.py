@@ -140,12 +140,12 @@ def test_members_of_a_pool_get_the_figures_of_the_pool() -> None:
     shared: dict[str, Any] = {"is_shared": True, "shared_allowance_id": "POOL"}
     bridge = Bridge(Bucket("B1", product_id="P1", **shared), Bucket("B2", product_id="P2", **shared))
     bridge.poll(10, 12.0)
-    one, other = bridge.before["B1"], bridge.before["B2"]
+    first, other = bridge.before["B1"], bridge.before["B2"]
 
-    assert (one.product_id, other.product_id) == ("P1", "P2")
-    assert {one.shared_allowance_id, other.shared_allowance_id} == {"POOL"}
-    assert one.used_gb == 120.0
-    assert msgspec.structs.replace(one, bucket_id="B2", product_id="P2") == other
+    assert (first.product_id, other.product_id) == ("P1", "P2")
+    assert {first.shared_allowance_id, other.shared_allowance_id} == {"POOL"}
+    assert first.used_gb == 120.0
+    assert msgspec.structs.replace(first, bucket_id="B2", product_id="P2") == other
 
 
 def test_price_is_published_as_it_is() -> None:

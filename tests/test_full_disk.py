@@ -79,10 +79,10 @@ async def test_poll_that_is_stored_in_part_tries_again_soon_but_not_for_ever(
             assert is_soon is (turn < schedule.MAX_STORE_RETRIES)
 
 
-@pytest.mark.parametrize(("asked", "pauses"), [(False, [1, 2, 4, 5, 5]), (True, [1, 2, 4, 8, 10])])
-def test_pauses_after_a_store_error_grow_to_a_few_seconds(*, asked: bool, pauses: list[float]) -> None:
+@pytest.mark.parametrize(("asked_api", "pauses"), [(False, [1, 2, 4, 5, 5]), (True, [1, 2, 4, 8, 10])])
+def test_pauses_after_a_store_error_grow_to_a_few_seconds(*, asked_api: bool, pauses: list[float]) -> None:
     """The first comes after a second, and they stay short."""
-    assert [schedule.store_retry(n, asked_api=asked) for n in range(1, 6)] == pauses
+    assert [schedule.store_retry(n, asked_api=asked_api) for n in range(1, 6)] == pauses
 
 
 async def test_alert_that_could_not_be_stored_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

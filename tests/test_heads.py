@@ -51,7 +51,7 @@ def test_old_bases_are_told_once() -> None:
 
 def test_foreign_sentence_says_what_to_do() -> None:
     """It names the topic, both instances, and both ways out."""
-    said = foreign_sentence({"instance": "x" * 999}, "oneweb/bridge/head", HERE)
-    assert len(said) < 300
-    assert "mqtt.base_topic" in said
-    assert "clear that topic" in said
+    sentence = foreign_sentence({"instance": "x" * 999}, "oneweb/bridge/head", HERE)
+    assert len(sentence) < 300
+    assert "mqtt.base_topic" in sentence
+    assert "clear that topic" in sentence

@@ -30,22 +30,22 @@ from tests.campaign import is_at_rest
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as found:
-        yield found
+    async with aiohttp.ClientSession() as opened:
+        yield opened
 
 
 async def until_ready_says(session: aiohttp.ClientSession, port: int, patience: float = 40.0, **wanted: bool) -> None:
     """Waits until /readyz says this of its parts, with the status that belongs to it."""
-    said: Any = None
+    content: Any = None
     async with asyncio.timeout(patience):
-        while said != wanted:
+        while content != wanted:
             await asyncio.sleep(0.05)
             try:
                 async with session.get(f"http://127.0.0.1:{port}/readyz") as answer:
-                    said, status = await answer.json(), answer.status
+                    content, status = await answer.json(), answer.status
             except aiohttp.ClientConnectorError:
                 continue
-            assert status == (200 if all(said.values()) else 503)
+            assert status == (200 if all(content.values()) else 503)
 
 
 async def scraped(session: aiohttp.ClientSession, port: int) -> dict[str, Any]:
@@ -77,8 +77,8 @@ async def test_each_part_of_readiness_tells_the_truth(tmp_path: Path, session: a
                 await until_ready_says(session, http, api=True, broker=True, journal=True)
                 assert value((await scraped(session, http))["oneweb_bridge_ready"]) == 1
             await until_ready_says(session, http, api=True, broker=False, journal=True)
-            found = await scraped(session, http)
-            assert [value(found[f"oneweb_bridge_{name}"]) for name in ("ready", "api_up", "broker_up")] == [0, 1, 0]
+            families = await scraped(session, http)
+            assert [value(families[f"oneweb_bridge_{name}"]) for name in ("ready", "api_up", "broker_up")] == [0, 1, 0]
         await until_ready_says(session, http, api=False, broker=False, journal=True)
         async with session.get(f"http://127.0.0.1:{http}/healthz") as answer:
             assert (answer.status, await answer.json()) == (200, {"alive": True})
@@ -90,15 +90,15 @@ async def test_metrics_are_what_prometheus_expects(world: harness.World, session
     config = world.config(http={"listen": f"127.0.0.1:{http}"})
     async with harness.recording(world.port) as recorder, harness.running(config):
         await recorder.until(lambda: is_at_rest(recorder))
-        found = await scraped(session, http)
+        families = await scraped(session, http)
         async with session.get(f"http://127.0.0.1:{http}/metrics") as answer:
             text = await answer.text()
 
-    names = {sample.name for family in found.values() for sample in family.samples}
+    names = {sample.name for family in families.values() for sample in family.samples}
     assert names == {f"oneweb_bridge_{name or 'info'}" for name in bridge_metrics.METRICS}
-    assert all((family.type == "counter") is (family.name + "_total" in names) for family in found.values())
-    labels = {(name, said) for f in found.values() for s in f.samples for name, said in s.labels.items()}
-    assert {said for name, said in labels if name == "call"} == set(CALLS)
+    assert all((family.type == "counter") is (family.name + "_total" in names) for family in families.values())
+    labels = {(name, value) for f in families.values() for s in f.samples for name, value in s.labels.items()}
+    assert {value for name, value in labels if name == "call"} == set(CALLS)
     assert {name for name, _ in labels} == {"call", "version", "contract", "instance"}
     ids = {str(record["id"]) for kind in ("terminals", "products", "sites") for record in world.api.truth(kind)}
     assert ids
@@ -142,31 +142,31 @@ async def watched(directory: Path, backlog: int = 0) -> AsyncIterator[tuple[heal
         yield health.Health(parts.poller, lambda: True, info), parts.poller
 
 
-async def alive(found: health.Health) -> tuple[bool, int]:
+async def alive(checked: health.Health) -> tuple[bool, int]:
     """What /healthz says, and with which status."""
-    answer = await found.healthz(make_mocked_request("GET", "/healthz"))
+    answer = await checked.healthz(make_mocked_request("GET", "/healthz"))
     return b"true" in bytes(answer.body or b""), answer.status  # type: ignore[arg-type]  # it is bytes here
 
 
 async def test_poller_that_stands_still_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When no task of the poller has run for half a minute /healthz says 503, and 200 as soon as one runs again."""
-    async with watched(tmp_path) as (found, poller):
-        assert await alive(found) == (True, 200)
+    async with watched(tmp_path) as (watched_health, poller):
+        assert await alive(watched_health) == (True, 200)
         before = time.monotonic()
         monkeypatch.setattr(time, "monotonic", lambda: before + health.STUCK_AFTER_S + 1)
-        assert await alive(found) == (False, 503)
+        assert await alive(watched_health) == (False, 503)
         poller.progress = before + health.STUCK_AFTER_S
-        assert await alive(found) == (True, 200)
+        assert await alive(watched_health) == (True, 200)
 
 
 async def test_poll_that_does_not_end_is_told(tmp_path: Path) -> None:
     """A poll that still runs a minute after its deadline makes /healthz say 503, though other tasks go on."""
-    async with watched(tmp_path) as (found, poller):
+    async with watched(tmp_path) as (watched_health, poller):
         runtime = poller.calls["sites"]
         runtime.running, runtime.begun = True, time.monotonic() - 600.0 - 55.0
-        assert await alive(found) == (True, 200)
+        assert await alive(watched_health) == (True, 200)
         runtime.begun -= 10.0
-        assert await alive(found) == (False, 503)
+        assert await alive(watched_health) == (False, 503)
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ async def test_poll_that_does_not_end_is_told(tmp_path: Path) -> None:
 )
 async def test_backlog_above_the_bound_is_told(tmp_path: Path, backlog: int, good: bool) -> None:
     """The journal's part is well below the stated number of waiting rows, and not from there on."""
-    async with watched(tmp_path, backlog) as (found, _):
-        assert (await found.parts()).journal is good
+    async with watched(tmp_path, backlog) as (watched_health, _):
+        assert (await watched_health.parts()).journal is good
 
 
 async def test_metrics_go_on_while_the_database_cannot_be_read(tmp_path: Path) -> None:
@@ -185,11 +185,11 @@ async def test_metrics_go_on_while_the_database_cannot_be_read(tmp_path: Path) -
         raise StoreUnavailable("disk I/O error")
 
     async with watched(tmp_path) as (_, poller):
-        found = health.Health(poller, lambda: True, info)
-        answer = await found.metrics(make_mocked_request("GET", "/metrics"))
-        assert not (await found.parts()).journal
-    said = bytes(answer.body or b"").decode()  # type: ignore[arg-type]  # it is bytes here
-    names = {family.name.removeprefix("oneweb_bridge_") for family in text_string_to_metric_families(said)}
+        checked = health.Health(poller, lambda: True, info)
+        answer = await checked.metrics(make_mocked_request("GET", "/metrics"))
+        assert not (await checked.parts()).journal
+    text = bytes(answer.body or b"").decode()  # type: ignore[arg-type]  # it is bytes here
+    names = {family.name.removeprefix("oneweb_bridge_") for family in text_string_to_metric_families(text)}
     assert answer.status == 200
     assert {"ready", "api_up", "broker_up", "call_enabled", "progress_age_seconds"} <= names
     assert not [name for name in names if name.startswith("journal_") and name != "journal_backlog_limit"]
@@ -197,11 +197,11 @@ async def test_metrics_go_on_while_the_database_cannot_be_read(tmp_path: Path) -
 
 async def test_request_that_hangs_does_not_fail_the_stop() -> None:
     """A request that is still answered at the stop is cut off, and the stop is no failure."""
-    asked = asyncio.Event()
+    scraping = asyncio.Event()
 
     class Hanging(health.Health):
         async def readyz(self, _: web.Request) -> web.Response:
-            asked.set()
+            scraping.set()
             while True:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(3600 if not ended else 0)
@@ -216,7 +216,7 @@ async def test_request_that_hangs_does_not_fail_the_stop() -> None:
     async with aiohttp.ClientSession() as session:
         async with server.serve_http(watch, ("127.0.0.1", port)):
             asking = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/readyz"))
-            await asked.wait()
+            await scraping.wait()
         ended = True
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)

@@ -56,14 +56,14 @@ def now(houses: list[House]) -> float:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    path, found = tmp_path / "bridge.db", list[House]()
+    path, houses = tmp_path / "bridge.db", list[House]()
     async with (
-        store.open_store(path, Clock(lambda: now(found), lambda: now(found), "a boot")) as db,
+        store.open_store(path, Clock(lambda: now(houses), lambda: now(houses), "a boot")) as db,
         journal.open_journal(path, "mqtt") as rows,
         database.open_connection(path) as raw,
     ):
-        found.append(House(db, rows, raw, path))
-        yield found[0]
+        houses.append(House(db, rows, raw, path))
+        yield houses[0]
 
 
 async def test_rows_are_kept_as_long_as_their_kind_says(house: House) -> None:

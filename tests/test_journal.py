@@ -85,11 +85,11 @@ async def test_head_stays_when_rows_are_deleted(db: Store, rows: Journal) -> Non
 
 async def test_cursor_never_goes_back(rows: Journal) -> None:
     """A cursor moves forward, and an older number does not move it."""
-    found = []
+    cursors = []
     for seq in (3, 2, 7, 1):
         await rows.advance(seq)
-        found.append(await rows.cursor())
-    assert found == [3, 3, 7, 7]
+        cursors.append(await rows.cursor())
+    assert cursors == [3, 3, 7, 7]
 
 
 async def test_cursor_is_there_after_a_restart_and_each_output_has_its_own(path: Path) -> None:

@@ -209,14 +209,14 @@ def imports(path: Path) -> Iterator[str]:
 
 def own_imports(path: Path) -> set[str]:
     """The modules of the package that a file imports, by their names below it."""
-    found = set()
+    modules = set()
     for name in imports(path):
         first, _, rest = name.partition(".")
         while first == "oneweb_bridge" and rest and rest not in MODULES:
             rest = rest.rpartition(".")[0]
         if first == "oneweb_bridge" and rest:
-            found.add(rest)
-    return found
+            modules.add(rest)
+    return modules
 
 
 def libraries(path: Path) -> set[str]:
@@ -228,13 +228,13 @@ IMPORTS = {name: own_imports(path) for name, path in MODULES.items()}
 
 def reached(module: str) -> set[str]:
     """Everything that comes along when a module is imported."""
-    found: set[str] = set()
+    modules: set[str] = set()
     left = [module]
     while left:
-        for name in IMPORTS[left.pop()] - found:
-            found.add(name)
+        for name in IMPORTS[left.pop()] - modules:
+            modules.add(name)
             left.append(name)
-    return found
+    return modules
 
 
 def test_newcomer_sees_few_modules_at_the_top() -> None:
@@ -270,6 +270,14 @@ def test_retired_words_name_nothing(package: str) -> None:
     """Names say what a thing is in the words of the field; those that were riddles do not come back."""
     modules = {name: path for name, path in MODULES.items() if name.partition(".")[0] == package}
     assert [name for module, path in modules.items() for name in retired_names(path, module)] == []
+
+
+@pytest.mark.parametrize("directory", ["tests", "bench", "deploy"])
+def test_retired_words_name_nothing_beside_the_package(directory: str) -> None:
+    """The same holds for tests, measurements and deployment."""
+    paths = sorted((ROOT.parent / directory).rglob("*.py"))
+    assert paths
+    assert [name for path in paths for name in retired_names(path, str(path.relative_to(ROOT.parent)))] == []
 
 
 def test_modules_are_not_called_by_retired_words() -> None:

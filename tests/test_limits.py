@@ -19,13 +19,13 @@ MAX_PAUSE = 3600.0
 
 def starts_of(pace: Pace, begin: float, end: float) -> list[float]:
     """When requests start, if one is wanted all the time."""
-    now, found = begin, []
+    now, waits = begin, []
     while now < end:
         wait = pace.try_start(now)
         if wait == 0:
-            found.append(now)
+            waits.append(now)
         now += wait
-    return found
+    return waits
 
 
 def test_no_hour_has_more_requests_than_allowed() -> None:

@@ -72,7 +72,7 @@ async def linked(
     settings = Mqtt(host="127.0.0.1", port=port, protocol=protocol)
     will = Message("will", b"{}", retain=True)
     async with server:
-        async with MqttConnection(settings, "link-test", lambda *said: answers.append(said), will=will) as link:
+        async with MqttConnection(settings, "link-test", lambda *answer: answers.append(answer), will=will) as link:
             yield link, made, answers
         await asyncio.wait_for(made.left.wait(), 10)
 
@@ -99,9 +99,9 @@ async def test_answers_are_heard_however_they_are_cut(protocol: str, piece: int)
     async def respond(packets: list[bytes], writer: asyncio.StreamWriter) -> None:
         if len(packets) < count:
             return
-        said = [b"\x40" + bytes([2 + len(tail)]) + id + tail for id, tail in zip(ids(packets), tails, strict=True)]
-        said.insert(3, b"\xd0\x00")
-        stream = b"".join(said)
+        chunks = [b"\x40" + bytes([2 + len(tail)]) + id + tail for id, tail in zip(ids(packets), tails, strict=True)]
+        chunks.insert(3, b"\xd0\x00")
+        stream = b"".join(chunks)
         for at in range(0, len(stream), piece):
             writer.write(stream[at : at + piece])
             await writer.drain()
@@ -210,15 +210,15 @@ async def test_link_with_nothing_to_write_does_not_watch_for_room(monkeypatch: p
 
 def refusal(packet_id: bytes, code: int, reason: str, *more: tuple[str, str]) -> bytes:
     """A PUBACK with a reason string and user properties, as brokers write them."""
-    said = b"\x1f" + text(reason) if reason else b""
-    said += b"".join(b"\x26" + text(name) + text(value) for name, value in more)
-    body = packet_id + bytes((code,)) + packets.encode_length(len(said)) + said
+    properties = b"\x1f" + text(reason) if reason else b""
+    properties += b"".join(b"\x26" + text(name) + text(value) for name, value in more)
+    body = packet_id + bytes((code,)) + packets.encode_length(len(properties)) + properties
     return b"\x40" + packets.encode_length(len(body)) + body
 
 
-def text(said: str) -> bytes:
+def text(content: str) -> bytes:
     """A text as MQTT writes it."""
-    return len(said.encode()).to_bytes(2, "big") + said.encode()
+    return len(content.encode()).to_bytes(2, "big") + content.encode()
 
 
 SIZES = [*range(100, 135), *range(16_360, 16_400)]
@@ -231,11 +231,11 @@ def test_length_of_any_size_is_read_as_it_is_written(size: int) -> None:
     packet = refusal(b"\x01\x02", 0x97, "q" * size)
     for cut in {*range(1, 8), size // 2, len(packet) - 1}:
         assert packets.find_packet_end(packet[:cut], 0) is None
-    found = packets.find_packet_end(packet + b"\x40\x02\x00\x03", 0)
-    assert found is not None
-    answer = packets.decode_puback(packet[found[0] : found[1]])
+    end = packets.find_packet_end(packet + b"\x40\x02\x00\x03", 0)
+    assert end is not None
+    answer = packets.decode_puback(packet[end[0] : end[1]])
 
-    assert found[1] == len(packet)
+    assert end[1] == len(packet)
     assert answer == packets.Puback(0x0102, 0x97, "q" * min(size, packets.MAX_REASON_CHARACTERS))
 
 
@@ -274,14 +274,14 @@ async def test_long_refusals_are_heard_as_refusals(size: int, piece: int) -> Non
         pytest.skip("a piece of a byte each time is tried with the shorter ones")
     count = 5
 
-    async def respond(heard: list[bytes], writer: asyncio.StreamWriter) -> None:
-        if len(heard) < count:
+    async def respond(received: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if len(received) < count:
             return
-        said = [
+        packets_sent = [
             refusal(id, 0x97, "q" * size, ("node", "n1")) if number % 2 else b"\x40\x02" + id
-            for number, id in enumerate(ids(heard))
+            for number, id in enumerate(ids(received))
         ]
-        stream = b"".join(said)
+        stream = b"".join(packets_sent)
         for at in range(0, len(stream), piece):
             writer.write(stream[at : at + piece])
             await writer.drain()
@@ -310,8 +310,8 @@ def suback(packet: bytes, *codes: int) -> bytes:
 async def test_subscription_that_is_refused_is_an_error(codes: tuple[int, ...], words: str) -> None:
     """A SUBACK that refuses one filter, forgets it, or grants less than QoS 1, says which and what to do."""
 
-    async def respond(heard: list[bytes], writer: asyncio.StreamWriter) -> None:
-        writer.write(suback(heard[-1], *codes))
+    async def respond(received: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(suback(received[-1], *codes))
 
     async with linked("5", respond) as (link, _, _):
         with pytest.raises(aiomqtt.MqttError, match=words):
@@ -390,10 +390,10 @@ def publish(topic: bytes, payload: bytes = b"{}", properties: bytes = b"\0") -> 
 
 async def test_message_that_cannot_be_handled_is_set_aside(caplog: pytest.LogCaptureFixture) -> None:
     """A topic that is no UTF-8, and one whose handling fails, are told; the next message is handled."""
-    heard: list[Received] = []
+    received: list[Received] = []
 
     def on_message(message: Received) -> None:
-        heard.append(message)
+        received.append(message)
         if message.topic == "bad":
             raise KeyError(message.topic)
 
@@ -407,10 +407,10 @@ async def test_message_that_cannot_be_handled_is_set_aside(caplog: pytest.LogCap
     async with server:
         async with MqttConnection(Mqtt(host="127.0.0.1", port=port), "link-test", on_message=on_message) as link:
             link.send(Message("t", b"{}", retain=False))
-            await until(lambda: len(heard) == 2)
+            await until(lambda: len(received) == 2)
         await asyncio.wait_for(made.left.wait(), 10)
 
-    assert heard[1] == Received("good", b"1", False, "r", b"abc")
+    assert received[1] == Received("good", b"1", False, "r", b"abc")
     assert sum("was set aside" in record.message for record in caplog.records) == 2
 
 

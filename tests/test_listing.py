@@ -6,7 +6,7 @@ from oneweb_bridge.model.records import DecodedRecord
 
 def test_reason_is_that_of_the_record_that_is_named() -> None:
     """The sentence names one record and why its value could not be read, not another one's reason."""
-    unreadable, problems, again = UnreadableValues(), Problems(), Problems()
+    unreadable, problems, problems_again = UnreadableValues(), Problems(), Problems()
     for id, unit in (("a", "gb"), ("b", "furlong"), ("c", "ell")):
         unreadable.note(
             DecodedRecord("usage", id, {}, unparseable=("remaining_gb",), reasons=(f"got the unit {unit!r}",))
@@ -16,5 +16,8 @@ def test_reason_is_that_of_the_record_that_is_named() -> None:
 
     unreadable.note(DecodedRecord("usage", "a", {}))
     unreadable.note(DecodedRecord("usage", "b", {}, unparseable=("remaining_gb",), reasons=("got the unit 'mile'",)))
-    unreadable.add_to(again, {"a", "b", "c"})
-    assert (again.values, again.reasons) == ({"remaining_gb": 2}, {"remaining_gb": "b: got the unit 'mile'"})
+    unreadable.add_to(problems_again, {"a", "b", "c"})
+    assert (problems_again.values, problems_again.reasons) == (
+        {"remaining_gb": 2},
+        {"remaining_gb": "b: got the unit 'mile'"},
+    )

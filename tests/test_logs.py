@@ -17,7 +17,7 @@ from oneweb_bridge.config.schema import Log
 
 
 def record(message: str, *arguments: object, error: BaseException | None = None, name: str = "poller") -> Any:
-    found = logging.LogRecord(
+    made = logging.LogRecord(
         f"oneweb_bridge.{name}",
         logging.WARNING,
         __file__,
@@ -26,14 +26,14 @@ def record(message: str, *arguments: object, error: BaseException | None = None,
         arguments,
         (type(error), error, None) if error else None,
     )
-    found.created, found.msecs = 1750167607.05, 50.0
-    return found
+    made.created, made.msecs = 1750167607.05, 50.0
+    return made
 
 
-def written(said: Any, *secrets: str, as_json: bool = False) -> str:
+def written(message: Any, *secrets: str, as_json: bool = False) -> str:
     masks = Masks()
     masks.add_secrets(*secrets)
-    return logs._Formatter(masks, as_json=as_json).format(said)
+    return logs._Formatter(masks, as_json=as_json).format(message)
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_record_is_one_line_whatever_it_says(text: str, as_json: bool) -> None:
 @pytest.mark.parametrize("as_json", [False, True])
 def test_secret_is_never_written(as_json: bool) -> None:
     """A secret is masked wherever it stands: in the message, its arguments, or the text of an error."""
-    said = record("the token %s", "s3cret-word", error=ValueError("sent s3cret-word twice: s3cret-word"))
-    line = written(said, "s3cret-word", as_json=as_json)
+    logged = record("the token %s", "s3cret-word", error=ValueError("sent s3cret-word twice: s3cret-word"))
+    line = written(logged, "s3cret-word", as_json=as_json)
     assert "s3cret-word" not in line
     assert line.count("***") == 3
 
@@ -108,9 +108,9 @@ def test_tiny_secret_does_not_mask_the_log() -> None:
 
 def test_error_keeps_its_lines() -> None:
     """A traceback is more than one line in the text form, and one object in JSON."""
-    said = record("failed", error=ValueError("why"))
-    assert written(said).splitlines()[-1] == "ValueError: why"
-    assert "ValueError: why" in json.loads(written(said, as_json=True))["message"]
+    logged = record("failed", error=ValueError("why"))
+    assert written(logged).splitlines()[-1] == "ValueError: why"
+    assert "ValueError: why" in json.loads(written(logged, as_json=True))["message"]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
@@ -182,9 +182,9 @@ class LogUnderTest:
 
 @pytest.fixture
 def log() -> Iterator[LogUnderTest]:
-    found = LogUnderTest()
-    yield found
-    found.handler.close()
+    made = LogUnderTest()
+    yield made
+    made.handler.close()
 
 
 def test_line_that_repeats_is_counted_and_not_written_again(log: LogUnderTest) -> None:
@@ -250,8 +250,8 @@ def test_every_logger_is_bounded(restored: None, monkeypatch: pytest.MonkeyPatch
             logging.getLogger(name).error("out of system resource")
     assert len(out.getvalue().splitlines()) == 3
     logs.set_up(Log(), Masks())
-    said = [json.loads(line)["message"] for line in out.getvalue().splitlines()]
-    assert said[3:] == ["out of system resource (this came 99 times more within a minute)"] * 3
+    messages = [json.loads(line)["message"] for line in out.getvalue().splitlines()]
+    assert messages[3:] == ["out of system resource (this came 99 times more within a minute)"] * 3
 
 
 def test_count_for_a_closed_stream_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:

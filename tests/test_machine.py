@@ -134,7 +134,8 @@ class Fleet:
         if "signalQuality" not in path:
             return list(self.terminals.values())
         return [
-            {"id": id, "measurement": [_measured(*one) for one in found.items()]} for id, found in self.samples.items()
+            {"id": id, "measurement": [_measured(*value) for value in values.items()]}
+            for id, values in self.samples.items()
         ]
 
     async def get(self, path: str, params: Mapping[str, str], empty_status: Collection[int] = ()) -> Answer:
@@ -177,10 +178,10 @@ class Broker:
 
     def __init__(self) -> None:
         self.retained: dict[str, bytes] = {}
-        self.heard: dict[str, list[bytes]] = defaultdict(list)
+        self.received: dict[str, list[bytes]] = defaultdict(list)
 
     def take(self, message: Message) -> None:
-        self.heard[message.topic].append(message.payload)
+        self.received[message.topic].append(message.payload)
         if message.retain:
             self.retained.pop(message.topic, None)
             if message.payload:
@@ -250,15 +251,15 @@ class Bridge(RuleBasedStateMachine):
             self.window.skip_to(cursor)
         await self.rows.identity.clear_head_bound()
         if low < cursor:
-            async for found in messages_to_restore(self.tree, self.rows, low, cursor, self.window.lanes.position_of):
-                self.broker.take(found.message)
+            async for message in messages_to_restore(self.tree, self.rows, low, cursor, self.window.lanes.position_of):
+                self.broker.take(message.message)
         self._say_head(cursor)
         self.at = cursor
         self.flying: list[Outgoing] = []
 
     def _say_head(self, seq: int) -> None:
-        said = {"journal": self.tree.journal_id, "instance": "main", "seq": seq}
-        self.broker.take(Message(self.tree.head, json.dumps(said).encode(), retain=True))
+        head = {"journal": self.tree.journal_id, "instance": "main", "seq": seq}
+        self.broker.take(Message(self.tree.head, json.dumps(head).encode(), retain=True))
 
     @rule(
         size=st.sampled_from([1, 3, 8]),
@@ -285,14 +286,14 @@ class Bridge(RuleBasedStateMachine):
                     elif message.retain:
                         self.broker.retained.pop(message.topic, None)
         if self.tree.head in kept:
-            said = json.loads(kept[self.tree.head]) | {"seq": seq}
-            self.broker.retained[self.tree.head] = json.dumps(said).encode()
+            head = json.loads(kept[self.tree.head]) | {"seq": seq}
+            self.broker.retained[self.tree.head] = json.dumps(head).encode()
 
     async def _all_rows(self) -> list[Any]:
-        found: list[Any] = []
-        while page := await self.rows.after(found[-1].seq if found else 0):
-            found += page
-        return found
+        rows: list[Any] = []
+        while page := await self.rows.after(rows[-1].seq if rows else 0):
+            rows += page
+        return rows
 
     @rule(machine=st.sampled_from([False, False, True]))
     def restart(self, *, machine: bool) -> None:
@@ -365,12 +366,12 @@ class Bridge(RuleBasedStateMachine):
         whole = not self.fleet.breaks("") or ended == "cancelled"
         listed = {} if self.fleet.breaks("") else self._listed()
         after = await self.store.progress.load(TERMINALS)
-        told = self._fold_told(rows, listed, initial=not memory.complete, whole=whole)
+        expected = self._fold_told(rows, listed, initial=not memory.complete, whole=whole)
         if ended == "failed":
-            assert not told
+            assert not expected
             assert self.fleet.breaks("")
             return
-        gone = {id for what, id in told if what == "removed"}
+        gone = {id for what, id in expected if what == "removed"}
         self._judge_removals(gone, listed, memory, now, ended)
         if ended == "done":
             assert not self.fleet.breaks("")
@@ -395,35 +396,36 @@ class Bridge(RuleBasedStateMachine):
         items = list(self.fleet.terminals.values())
         shown = items[1:] if self.fleet.fault == "unreadable" else items
         return {
-            one["id"]: {"imei": one["id"], "state": one["resourceState"], "name": one[self.name_path]} for one in shown
+            listed["id"]: {"imei": listed["id"], "state": listed["resourceState"], "name": listed[self.name_path]}
+            for listed in shown
         }
 
     def _fold_told(
         self, rows: list[Any], listed: dict[str, Doc], *, initial: bool, whole: bool
     ) -> list[tuple[str, str]]:
         """Folds events into what is known. Each must follow from what was known, and from what was shown."""
-        told = []
+        published = []
         for row in rows:
             body = json.loads(row.body)
-            said = {name: body["record"].get(name) for name in ("imei", "state", "name")}
-            told.append((row.what, row.id))
+            record = {name: body["record"].get(name) for name in ("imei", "state", "name")}
+            published.append((row.what, row.id))
             if row.what == "removed":
-                assert self.known.pop(row.id) == said
+                assert self.known.pop(row.id) == record
                 assert row.id not in listed
                 continue
             assert whole
-            assert said == listed[row.id], "nothing is announced that the API did not say"
+            assert record == listed[row.id], "nothing is announced that the API did not say"
             assert body["initial"] == initial
             assert (row.what == "added") == (row.id not in self.known)
             before = self.known.get(row.id, {})
             if row.what == "changed":
-                changed = {n: c for n, c in body["changed"].items() if n in said}
-                expected = {n: {"from": before[n], "to": said[n]} for n in said if before[n] != said[n]}
+                changed = {n: c for n, c in body["changed"].items() if n in record}
+                expected = {n: {"from": before[n], "to": record[n]} for n in record if before[n] != record[n]}
                 assert changed == expected
                 assert expected or "serial_number" in body["changed"] or body.get("remapped")
-            self.known[row.id] = said
-        assert len(set(told)) == len(told)
-        return told
+            self.known[row.id] = record
+        assert len(set(published)) == len(published)
+        return published
 
     def _judge_removals(self, gone: set[str], listed: dict[str, Doc], memory: Any, now: int, ended: str) -> None:
         """What is removed was missing often and long enough, and not too much at once, unless it was let go."""
@@ -457,7 +459,7 @@ class Bridge(RuleBasedStateMachine):
             assert count in {before, before + 1, 0}
             assert since == (0 if count == 0 else first if before > 0 else now)
             self.missing[id] = (count, since)
-        self.missing = {id: found for id, found in self.missing.items() if id in self.known}
+        self.missing = {id: count for id, count in self.missing.items() if id in self.known}
 
     async def _polled(self, call: str, steps: int | None) -> str:
         """Polls as the poller does. Says whether it was done, has failed, or was cancelled at some await."""
@@ -488,19 +490,19 @@ class Bridge(RuleBasedStateMachine):
         ended = await self._polled(QUALITY, steps)
         rows = [row for row in await self._new_rows() if row.name == "signal_quality"]
         for row in rows:
-            said = json.loads(row.body)
-            before, value = self.versions[row.id], said["sinr_db"]
+            body = json.loads(row.body)
+            before, value = self.versions[row.id], body["sinr_db"]
             assert self.fleet.samples[row.id][row.ts] == value, "nothing is invented"
             newest = row.what == "metric"
             assert not newest or row.ts >= max(before, default=0), "a metric never goes back in time"
             if before.get(row.ts) == value:
                 # A correction of the newest goes to history and to metric.
                 assert newest
-                assert said.get("corrected")
-            assert bool(said.get("corrected")) == (row.ts in before)
+                assert body.get("corrected")
+            assert bool(body.get("corrected")) == (row.ts in before)
             before[row.ts] = value
         if ended == "done":
-            shown = [one["id"] for one in self.fleet.listing("signalQuality")]
+            shown = [entry["id"] for entry in self.fleet.listing("signalQuality")]
             shown = shown[1:] if self.fleet.fault == "unreadable" else shown
             assert all(self.versions[id] == self.fleet.samples[id] for id in shown), "no sample is lost"
         else:
@@ -573,8 +575,8 @@ class Bridge(RuleBasedStateMachine):
     def try_again(self) -> None:
         """The pauses of all that was refused are over."""
         for lane in list(self.window.lanes.by_class.values()):
-            for slip in list(lane.paused):
-                self.window.lanes.requeue(slip)
+            for outgoing in list(lane.paused):
+                self.window.lanes.requeue(outgoing)
             self.window.lanes.allow_trial(lane.name)
 
     @precondition(lambda self: self.flying)
@@ -582,31 +584,31 @@ class Bridge(RuleBasedStateMachine):
     def refuse_class(self) -> None:
         """Access rules were changed: everything that is under way of one class is refused."""
         name = self.tree.class_of(self.flying[0].message.topic)
-        for slip in [slip for slip in self.flying if self.tree.class_of(slip.message.topic) == name]:
-            self.flying.remove(slip)
-            self.window.refuse(slip)
+        for outgoing in [outgoing for outgoing in self.flying if self.tree.class_of(outgoing.message.topic) == name]:
+            self.flying.remove(outgoing)
+            self.window.refuse(outgoing)
 
     @rule()
     def send(self) -> None:
         """What is sent the broker may have, also when its answer is never heard."""
-        while (slip := self.window.next_to_send()) is not None:
+        while (outgoing := self.window.next_to_send()) is not None:
             assert self.window.in_flight <= self.window.size
-            self.flying.append(slip)
-            self.broker.take(slip.message)
+            self.flying.append(outgoing)
+            self.broker.take(outgoing.message)
 
     @precondition(lambda self: self.flying)
     @rule(at=st.integers(0, 9), accepted=st.sampled_from([True, True, True, False]))
     def answer(self, at: int, accepted: bool) -> None:
-        slip = self.flying.pop(at % len(self.flying))
+        outgoing = self.flying.pop(at % len(self.flying))
         if accepted:
-            self.window.acknowledge(slip)
-            self.accepted.add((slip.seq, slip.message.topic))
+            self.window.acknowledge(outgoing)
+            self.accepted.add((outgoing.seq, outgoing.message.topic))
         else:
-            self.window.refuse(slip)
+            self.window.refuse(outgoing)
 
     @rule(
         answers=st.lists(st.integers(0, 9), max_size=6),
-        noted=st.sampled_from(["no", "written", "heard"]),
+        noted=st.sampled_from(["no", "written", "answered"]),
         then=st.sampled_from(["goes on", "loses the connection", "dies"]),
     )
     def drain(self, answers: list[int], noted: str, then: str) -> None:
@@ -618,19 +620,19 @@ class Bridge(RuleBasedStateMachine):
                 self.answer(at, accepted=True)
                 self.send()
         if noted != "no":
-            self.commit(heard=noted == "heard")
+            self.commit(is_answered=noted == "answered")
             self.send()
         if then == "loses the connection":
             self.lose_connection(8, "nothing", 0)
         elif then == "dies":
             self.restart(machine=False)
 
-    @rule(heard=st.booleans())
-    def commit(self, heard: bool) -> None:
+    @rule(is_answered=st.booleans())
+    def commit(self, is_answered: bool) -> None:
         """The positions are written; the window hears of it, unless the process dies in between."""
         positions = self.window.positions()
         self.run(self.rows.save(positions))
-        if heard:
+        if is_answered:
             self.window.cursor_written(positions)
             self._say_head(positions.cursor)
 
@@ -644,36 +646,36 @@ class Bridge(RuleBasedStateMachine):
             self.send()
             while self.flying:
                 self.answer(0, accepted=True)
-            self.commit(heard=True)
+            self.commit(is_answered=True)
             if self.window.state() == "idle" and not self.window.lanes and self.at == self.run(self.rows.head()):
                 break
         assert self.run(self.rows.cursor()) == self.run(self.rows.head())
         expected = self._expected()
-        assert {t: self._reached(t, said) for t, said in expected.items()} == {
+        assert {t: self._reached(t, contents) for t, contents in expected.items()} == {
             t: len(s) - 1 for t, s in expected.items()
         }
-        last = {topic: said[-1][0] for topic, said in expected.items() if said[-1][1] and said[-1][0]}
+        last = {topic: contents[-1][0] for topic, contents in expected.items() if contents[-1][1] and contents[-1][0]}
         assert {t: p for t, p in self.broker.retained.items() if t != self.tree.head} == last
         stored = self.run(self.rows.retained.records_between(0, 1 << 62))
         assert {self.tree.record_message(kind, id, doc).payload for _, kind, id, doc in stored} <= set(last.values())
 
     def _expected(self) -> dict[str, list[tuple[bytes, bool]]]:
         """What the journal says on each topic, in its order: payload and whether it is retained."""
-        found: dict[str, list[tuple[bytes, bool]]] = defaultdict(list)
+        expected: dict[str, list[tuple[bytes, bool]]] = defaultdict(list)
         for row in self.run(self._all_rows()):
             for message in self.tree.messages_of_row(row):
-                found[message.topic].append((message.payload, message.retain))
-        return found
+                expected[message.topic].append((message.payload, message.retain))
+        return expected
 
-    def _reached(self, topic: str, said: list[tuple[bytes, bool]]) -> int:
+    def _reached(self, topic: str, contents: list[tuple[bytes, bool]]) -> int:
         """How far a topic was heard: each message is the last one again, or the one after it; none is left out."""
         at = -1
-        for payload in self.broker.heard[topic]:
-            if at >= 0 and said[at][0] == payload:
+        for payload in self.broker.received[topic]:
+            if at >= 0 and contents[at][0] == payload:
                 continue
             at += 1
-            assert at < len(said), f"{topic}: nothing was left to say"
-            assert said[at][0] == payload, f"{topic} went back, or left something out"
+            assert at < len(contents), f"{topic}: nothing was left to say"
+            assert contents[at][0] == payload, f"{topic} went back, or left something out"
         return at
 
     @invariant()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from oneweb_bridge.config.masks import MAX_TEMPORARY, Masks, basic_credentials, secrets_of
 from oneweb_bridge.config.schema import Api, Secret
 
-ODD = [
+SPECIAL = [
     "s3cret-word",
     'qu"ote\\back',
     "line\nend\ttab",
@@ -27,18 +27,18 @@ ODD = [
 WAYS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "JSON": json.dumps,
-    "JSON of this bridge": lambda said: msgspec.json.encode(said).decode(),
-    "JSON in JSON": lambda said: json.dumps({"a": said}),
-    "an address": lambda said: f"/x/{quote(said, safe='')}",
+    "JSON of this bridge": lambda text: msgspec.json.encode(text).decode(),
+    "JSON in JSON": lambda text: json.dumps({"a": text}),
+    "an address": lambda text: f"/x/{quote(text, safe='')}",
     "a path": quote,
-    "lower-case escapes": lambda said: re.sub("%..", lambda found: found[0].lower(), quote(said, safe="")),
-    "a form": lambda said: urlencode({"client_secret": said}),
+    "lower-case escapes": lambda text: re.sub("%..", lambda match: match[0].lower(), quote(text, safe="")),
+    "a form": lambda text: urlencode({"client_secret": text}),
     "plus signs": quote_plus,
     "HTML": html.escape,
     "Python's words": repr,
     "ASCII": ascii,
-    "base64": lambda said: base64.b64encode(said.encode()).decode(),
-    "base64 for addresses": lambda said: base64.urlsafe_b64encode(said.encode()).decode(),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 for addresses": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
 }
 
 
@@ -48,18 +48,18 @@ def masks_of(*secrets: str) -> Masks:
     return masks
 
 
-@pytest.mark.parametrize("secret", ODD)
+@pytest.mark.parametrize("secret", SPECIAL)
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_every_form_of_a_secret_is_hidden(way: str, secret: str) -> None:
     """However a secret is written, in text and in bytes, nothing of it is left."""
     written = WAYS[way](secret)
-    said = masks_of(secret).mask_text(f"before {written} after")
+    masked = masks_of(secret).mask_text(f"before {written} after")
 
-    assert "***" in said
-    assert written.strip('"').strip("'") not in said
-    assert said.startswith("before ")
-    assert said.endswith(" after")
-    assert masks_of(secret).mask_bytes(f"before {written} after".encode()) == said.encode()
+    assert "***" in masked
+    assert written.strip('"').strip("'") not in masked
+    assert masked.startswith("before ")
+    assert masked.endswith(" after")
+    assert masks_of(secret).mask_bytes(f"before {written} after".encode()) == masked.encode()
 
 
 @given(st.lists(st.text(min_size=4, max_size=12), max_size=4), st.text(max_size=40))
@@ -67,8 +67,8 @@ def test_no_learnt_secret_survives(secrets: list[str], around: str) -> None:
     """Whatever the secrets are and wherever they stand, none is in the text afterwards, but for stars themselves."""
     masks = masks_of(*secrets)
     for secret in secrets:
-        said = masks.mask_text(around + secret + around)
-        assert secret not in said or set(secret) <= set("*") or secret in "***"
+        masked = masks.mask_text(around + secret + around)
+        assert secret not in masked or set(secret) <= set("*") or secret in "***"
 
 
 def test_former_secrets_stay_hidden() -> None:

@@ -21,8 +21,8 @@ CORE = {
 
 
 def nodes(path: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return entries
 
 
 each = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -42,13 +42,13 @@ def test_flow_is_made_of_core_nodes(path: Path) -> None:
 @each
 def test_flow_is_wired_to_itself(path: Path) -> None:
     """Every wire ends at a node of the flow, and every MQTT node knows its broker."""
-    found = nodes(path)
-    known = {node["id"] for node in found}
+    all_nodes = nodes(path)
+    known = {node["id"] for node in all_nodes}
 
-    assert len(known) == len(found)
-    for node in found:
+    assert len(known) == len(all_nodes)
+    for node in all_nodes:
         assert {end for wire in node.get("wires", []) for end in wire} <= known
-        assert node.get("z", found[0]["id"]) == found[0]["id"]
+        assert node.get("z", all_nodes[0]["id"]) == all_nodes[0]["id"]
         assert node.get("broker") in known or not node["type"].startswith("mqtt ")
 
 
@@ -76,23 +76,23 @@ def test_flow_listens_where_the_bridge_publishes(path: Path) -> None:
     """Every topic that it subscribes to is one of the bridge, and it asks for JSON by content type."""
     published = [name.replace("/ID", "/{id}") for name in topic_classes()] + command_topics()
     published.append("oneweb/bridge/polling/{call}/state")
-    heard = [node for node in nodes(path) if node["type"] == "mqtt in"]
+    inputs = [node for node in nodes(path) if node["type"] == "mqtt in"]
 
-    assert heard
-    for node in heard:
+    assert inputs
+    for node in inputs:
         assert any(matches(node["topic"], name) for name in published), node["topic"]
         assert node["datatype"] == "auto-detect"
 
 
 def test_buttons_send_what_the_bridge_understands() -> None:
     """Every button leads to a command topic, with a payload that is a command there."""
-    found = {node["id"]: node for path in FILES for node in nodes(path)}
-    buttons = [node for node in found.values() if node["type"] == "inject"]
+    by_id = {node["id"]: node for path in FILES for node in nodes(path)}
+    buttons = [node for node in by_id.values() if node["type"] == "inject"]
 
     assert len(buttons) == 5
     for button in buttons:
         (end,) = button["wires"][0]
-        address = parse_command_topic(found[end]["topic"], "oneweb")
+        address = parse_command_topic(by_id[end]["topic"], "oneweb")
         assert address is not None
         commands.decode_command(address, button["payload"].encode())
 
@@ -100,17 +100,17 @@ def test_buttons_send_what_the_bridge_understands() -> None:
 @each
 def test_flow_is_documented(path: Path) -> None:
     """Its file, its page and its buttons are in the README beside it."""
-    said = (FLOWS / "README.md").read_text(encoding="utf-8")
+    text = (FLOWS / "README.md").read_text(encoding="utf-8")
     pages = [node["url"] for node in nodes(path) if node["type"] == "http in"]
 
-    assert f"\n| `{path.name}` |" in said
+    assert f"\n| `{path.name}` |" in text
     assert pages
-    assert all(f"`{page}`" in said for page in pages)
+    assert all(f"`{page}`" in text for page in pages)
 
 
 def test_documented_flows_exist() -> None:
     """The README names no flow that is not there."""
-    said = re.findall(r"^\| `([\w-]+\.json)` \|", (FLOWS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    names = re.findall(r"^\| `([\w-]+\.json)` \|", (FLOWS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert said
-    assert set(said) == {path.name for path in FILES}
+    assert names
+    assert set(names) == {path.name for path in FILES}

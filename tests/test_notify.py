@@ -29,9 +29,9 @@ async def test_systemd_hears_that_the_bridge_is_ready_and_alive(
         ear.bind(str(tmp_path / "socket"))
         ear.settimeout(5)
         watching = asyncio.create_task(watched_for(30))
-        heard = [await asyncio.to_thread(ear.recv, 100) for _ in range(3)]
+        received = [await asyncio.to_thread(ear.recv, 100) for _ in range(3)]
         watching.cancel()
-    assert heard == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+    assert received == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
 
 
 @pytest.mark.parametrize("kind", ["missing", "gone", "full", "long", "odd"])

@@ -47,9 +47,9 @@ async def test_renamed_base_is_cleared_after_the_new_one_is_complete(tmp_path: P
     others = {"oneweb/bridge/polling/sites/set", "oneweb/note", "oneweb/bridge/probe/x", "oneweb-b/site/x/state"}
     async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         for topic in others:
-            await harness.said(port, topic, "{}", retain=True)
+            await harness.publish(port, topic, "{}", retain=True)
         await publish_below(tmp_path, port, OLD, recorder)
-        await harness.said(port, "oneweb/site/vanished/state", "{}", retain=True)
+        await harness.publish(port, "oneweb/site/vanished/state", "{}", retain=True)
         start = len(recorder.messages)
         async with bench(tmp_path, port) as made:
             made.base = NEW
@@ -57,7 +57,7 @@ async def test_renamed_base_is_cleared_after_the_new_one_is_complete(tmp_path: P
                 await until_cleared(made)
                 assert await kept(port) == others - {"oneweb-b/site/x/state"}
                 assert len(await kept(port, NEW)) == 6
-        cleared = [topic for topic, said, retain in recorder.messages[start:] if retain and said is None]
+        cleared = [topic for topic, content, retain in recorder.messages[start:] if retain and content is None]
         assert cleared[-1] == "oneweb/bridge/head"
         order = [topic for topic, _, _ in recorder.messages[start:]]
         assert order.index(f"{NEW}/bridge/head") < order.index(cleared[0])
@@ -141,7 +141,7 @@ async def test_base_of_another_bridge_is_left_alone(tmp_path: Path, head: str | 
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
-        await harness.said(port, "oneweb/bridge/head", head or "", retain=True)
+        await harness.publish(port, "oneweb/bridge/head", head or "", retain=True)
         before = await kept(port)
         async with bench(tmp_path, port) as made:
             made.base = NEW
@@ -157,7 +157,7 @@ async def test_base_that_says_online_is_cleared_on_request_only(tmp_path: Path) 
     async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
         await publish_below(tmp_path, port, OLD, recorder)
         await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
-        await harness.said(port, "oneweb/bridge/status", '{"state": "online"}', retain=True)
+        await harness.publish(port, "oneweb/bridge/status", '{"state": "online"}', retain=True)
         async with bench(tmp_path, port) as made:
             made.base = NEW
             tree = TopicTree(NEW, "main", made.store.journal_id)
@@ -184,10 +184,10 @@ async def test_check_looks_at_the_head_as_run_does(tmp_path: Path) -> None:
             ("main", "nowhere.db", True),
         ):
             mqtt, state = f"{{host: 127.0.0.1, port: {port}}}", f"{{path: {tmp_path / path}}}"
-            found = parse(f"{{instance: {instance}, mqtt: {mqtt}, state: {state}}}", {})
-            good, said = await _check_broker(found)
+            config = parse(f"{{instance: {instance}, mqtt: {mqtt}, state: {state}}}", {})
+            good, sentence = await _check_broker(config)
             assert good is is_good
-            assert good or "belongs to the bridge instance 'main'" in said
+            assert good or "belongs to the bridge instance 'main'" in sentence
 
 
 @pytest.mark.parametrize(

@@ -128,9 +128,9 @@ async def test_answers_are_as_described(api: tuple[aiohttp.ClientSession, str]) 
                     method, url + path.format(**ids) + query, json=body if method == "post" else None
                 ) as answer,
             ):
-                said = await answer.json()
+                content = await answer.json()
             expected = operation["responses"][str(answer.status)]["content"]["application/json"]["schema"]
-            jsonschema.Draft202012Validator({**expected, "components": document["components"]}).validate(said)
+            jsonschema.Draft202012Validator({**expected, "components": document["components"]}).validate(content)
             tried.add((method, path, answer.status))
     assert {status for _, path, status in tried if not path.endswith("session")} == {200}
     assert len(tried) >= 15

@@ -44,8 +44,8 @@ TREE = topics.TopicTree("oneweb", "main", "j")
 
 
 def records_of(call: str) -> list[Any]:
-    found: list[Any] = json.loads(body_of(call))
-    return found
+    entries: list[Any] = json.loads(body_of(call))
+    return entries
 
 
 def sent(entries: list[Entry]) -> None:
@@ -81,24 +81,26 @@ def read_page(call: Call, body: bytes) -> dict[str, object]:
     records = expand_tables(call, split_page(body, call.records).records)
     readers = readers_of(call.id)
     readers.hasher.hash_page(clean_body(body), record_hashes.Salt.of("x"))
-    found: dict[str, object] = {}
+    members: dict[str, object] = {}
     for raw in records:
         with contextlib.suppress(Unreadable):
             id, _ = readers.hasher.key(raw), list(readers.hasher.hashed_members([raw]))
             decoded = decode_record(raw)
             if call.reads == "report":
-                found[id] = publish_samples(call, readers.sample(id, decoded))
+                members[id] = publish_samples(call, readers.sample(id, decoded))
             else:
-                found[id] = publish_record(readers.read(id, decoded))
-    return found
+                members[id] = publish_record(readers.read(id, decoded))
+    return members
 
 
 def publish_samples(call: Call, measured: Measured) -> list[Sample]:
     """The samples as they are staged, judged and published."""
-    again = msgspec.msgpack.decode(msgspec.msgpack.encode(measured.samples), type=list[Sample])
-    assert again == measured.samples
-    sent(samples.batch_new_samples(again, samples.SampleContext(entity=call.entity, past={}, latest={})).entries)
-    return again
+    samples_again = msgspec.msgpack.decode(msgspec.msgpack.encode(measured.samples), type=list[Sample])
+    assert samples_again == measured.samples
+    sent(
+        samples.batch_new_samples(samples_again, samples.SampleContext(entity=call.entity, past={}, latest={})).entries
+    )
+    return samples_again
 
 
 def publish_record(reading: DecodedRecord) -> DecodedRecord:
@@ -120,8 +122,8 @@ def test_any_value_in_any_field_costs_no_other_record(call: str) -> None:
     beside = json.dumps(other)
     for place in places(record):
         for kind, changed in zip(VALUES, with_values(record, place, VALUES.values()), strict=True):
-            found = read_page(row, f"[{changed}, {beside}]".encode())
-            assert {id: found.get(id) for id in alone} == alone, (place, kind)
+            result = read_page(row, f"[{changed}, {beside}]".encode())
+            assert {id: result.get(id) for id in alone} == alone, (place, kind)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -149,12 +151,12 @@ def test_any_values_in_several_fields_cost_no_other_record(call: str, data: st.D
         except (TypeError, KeyError, IndexError):
             continue
         tokens[token] = VALUES[data.draw(st.sampled_from(sorted(VALUES)))]
-    said = json.dumps(body)
+    text = json.dumps(body)
     for token, value in tokens.items():
-        said = said.replace(json.dumps(token), value)
+        text = text.replace(json.dumps(token), value)
     alone = read_page(row, json.dumps([other]).encode())
-    found = read_page(row, f"[{said}, {json.dumps(other)}]".encode())
-    assert {id: found.get(id) for id in alone} == alone
+    result = read_page(row, f"[{text}, {json.dumps(other)}]".encode())
+    assert {id: result.get(id) for id in alone} == alone
 
 
 OWN_ID = "put the id here"
@@ -201,7 +203,7 @@ async def test_poll_of_everything_is_stored_and_published(call: str, tmp_path: P
             last = await b.news()
         for doc, *_ in await b.rows("SELECT doc FROM record WHERE kind != 'call'"):
             check_publishable(json.loads(doc))
-        assert [one for one in last if one.what == "removed"] == []
+        assert [row_before for row_before in last if row_before.what == "removed"] == []
 
 
 async def test_agreed_number_is_the_same_from_the_api_to_the_broker(tmp_path: Path) -> None:
@@ -217,8 +219,8 @@ async def test_agreed_number_is_the_same_from_the_api_to_the_broker(tmp_path: Pa
             b.sim.fault("status", status=200, body=json.dumps([entry]), count=1)
             b.configure(polling={"ut_traffic": {"page": {"style": "none"}}})
             await b.poll("ut_traffic")
-            news = [one for one in await b.news() if one.what in ("metric", "history")]
-            assert [one.what for one in news if one.body[name] == 2**53 + 1] == expected
+            news = [news_row for news_row in await b.news() if news_row.what in ("metric", "history")]
+            assert [news_row.what for news_row in news if news_row.body[name] == 2**53 + 1] == expected
         ((doc,),) = await b.rows("SELECT doc FROM newest WHERE report = 'traffic' AND id = ?", entry["id"])
         assert json.loads(doc)[name] == 2**53 + 1
 

@@ -29,7 +29,7 @@ def large_site(size: int) -> Batch:
 
 async def forget_head(port: int) -> None:
     """Takes the head away, so that the next connection restores everything."""
-    await harness.said(port, "oneweb/bridge/head", retain=True)
+    await harness.publish(port, "oneweb/bridge/head", retain=True)
 
 
 async def published(made: Bench, port: int) -> None:
@@ -37,7 +37,7 @@ async def published(made: Bench, port: int) -> None:
     async with made.publishing():
         await made.drained()
         head = await made.rows.head()
-        await harness.until_retained(port, "oneweb/bridge/head", lambda said: said["seq"] == head)
+        await harness.until_retained(port, "oneweb/bridge/head", lambda head_now: head_now["seq"] == head)
 
 
 # ── size ───────────────────────────────────────────────────────────────────────────────────────────
@@ -56,7 +56,7 @@ async def test_restore_and_republish_pass_what_fits(tmp_path: Path) -> None:
         made.publishing() as running,
     ):
         await recorder.until(lambda: len(of_sites(recorder, 0)) == 5)
-        await harness.until_retained(port, "oneweb/bridge/head", lambda said: said["seq"] == 6)
+        await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 6)
         since = running.connected_since
         assert await running.republish() == 5
         await recorder.until(lambda: len(of_sites(recorder, 0)) == 10)
@@ -104,7 +104,7 @@ async def test_everything_is_restored_where_rows_behind_the_head_are_gone(tmp_pa
         await made.store.commit(sites(10))
         await published(made, port)
         head = {"journal": made.store.journal_id, "instance": "main", "seq": 4}
-        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        await harness.publish(port, "oneweb/bridge/head", json.dumps(head), retain=True)
         await made.store._connections._writer.execute("DELETE FROM journal WHERE seq <= 8")
         async with harness.recording(port, "oneweb/site/#") as recorder:
             await recorder.quiet(0.3)
@@ -119,7 +119,7 @@ async def test_head_is_not_said_while_topics_are_restored(tmp_path: Path) -> Non
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
         await made.store.commit(sites(3))
         await made.drained()
-        await harness.until_retained(port, "oneweb/bridge/head", lambda said: said["seq"] == 3)
+        await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 3)
         current = running._session
         assert current is not None
         writer = current._cursor
@@ -212,8 +212,8 @@ def events(first: int, count: int, ids: int) -> Batch:
 
 def numbers(recorder: harness.Recorder, part: str) -> list[int]:
     """The numbers in all that was heard on topics with a part, in order."""
-    found = [said for topic, said, _ in recorder.messages if part in topic]
-    return [(said.get("data", {}).get("record") or said)["number"] for said in found]
+    contents = [content for topic, content, _ in recorder.messages if part in topic]
+    return [(content.get("data", {}).get("record") or content)["number"] for content in contents]
 
 
 EVENTS = "oneweb/+/+/event/#"
@@ -314,7 +314,7 @@ async def test_retained_topic_that_was_set_aside_is_owed_until_it_is_right(tmp_p
         await made.drained()
         assert await made.rows.owed.count() == 1
         await rules.say()
-        await harness.until_retained(port, "oneweb/terminal/t0/state", lambda said: said["number"] == 10, 20)
+        await harness.until_retained(port, "oneweb/terminal/t0/state", lambda state: state["number"] == 10, 20)
         async with asyncio.timeout(20):
             while await made.rows.owed.count():
                 await asyncio.sleep(0.02)
@@ -332,7 +332,7 @@ async def test_debt_is_paid_at_the_next_start(tmp_path: Path) -> None:
                 await made.drained()
         await rules.say()
         async with bench(tmp_path, port) as made, made.publishing():
-            await harness.until_retained(port, "oneweb/terminal/t0/state", lambda said: said["number"] == 0)
+            await harness.until_retained(port, "oneweb/terminal/t0/state", lambda state: state["number"] == 0)
 
 
 @pytest.mark.usefixtures("quick")
@@ -465,15 +465,15 @@ async def test_message_that_breaks_the_connection_is_found_and_the_others_go_on(
         await made.store.commit(sites(30))
         await made.store.commit(samples(30, 30))
         async with made.publishing():
-            await recorder.until(lambda: len({said["site_id"] for said in of_sites(recorder, 0)}) == 29)
+            await recorder.until(lambda: len({site["site_id"] for site in of_sites(recorder, 0)}) == 29)
             assert breaker.broken <= 1 + refusals.MAX_BREAKS
             async with asyncio.timeout(20):
                 while len({message.topic for message in made.sent}) < 59:
                     await asyncio.sleep(0.02)
             breaker.needle = b""
             await made.drained()
-            await recorder.until(lambda: len({said["site_id"] for said in of_sites(recorder, 0)}) == 30)
-    assert {said["site_id"] for said in of_sites(recorder, 0)} == {f"s{number}" for number in range(30)}
+            await recorder.until(lambda: len({site["site_id"] for site in of_sites(recorder, 0)}) == 30)
+    assert {site["site_id"] for site in of_sites(recorder, 0)} == {f"s{number}" for number in range(30)}
 
 
 async def test_what_breaks_the_connection_is_found_by_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

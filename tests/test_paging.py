@@ -19,14 +19,14 @@ Server = Callable[[PageRequest], PageResult]
 
 def listed(page: PageSettings, server: Server) -> tuple[list[str], Paging]:
     """What a poll gets: the ids of all pages that may be used, and the paging at its end."""
-    paging, found = Paging(page, URL), list[str]()
-    for asked in count():
+    paging, ids = Paging(page, URL), list[str]()
+    for requests in count():
         if paging.next_request is None:
-            return found, paging
-        assert asked < 200, "the listing does not end"
+            return ids, paging
+        assert requests < 200, "the listing does not end"
         got = server(paging.next_request)
         if paging.accept_page(got):
-            found += got.ids
+            ids += got.ids
     raise AssertionError
 
 
@@ -38,12 +38,12 @@ class Things:
         self.page = page
         self.total = total
         self.most = most
-        self.asked: list[PageRequest] = []
+        self.asks: list[PageRequest] = []
 
     def __call__(self, ask: PageRequest) -> PageResult:
-        self.asked.append(ask)
+        self.asks.append(ask)
         page = self.page
-        params = ask.params or {name: said[0] for name, said in parse_qs(urlsplit(ask.url or "").query).items()}
+        params = ask.params or {name: values[0] for name, values in parse_qs(urlsplit(ask.url or "").query).items()}
         size = min(int(params.get(page.limit_param, params.get(page.size_param, page.limit))), self.most)
         match page.style:
             case "offset_limit":
@@ -76,8 +76,8 @@ def test_listing_of_any_size_comes_out_complete(
 ) -> None:
     """In every style, with and without a total, at every page size, all records come once and in order."""
     page = PageSettings(style=style, limit=limit, first_page=first)
-    found, paging = listed(page, Things(ids, page, total=total))
-    assert found == ids
+    listed_ids, paging = listed(page, Things(ids, page, total=total))
+    assert listed_ids == ids
     assert not paging.unpaged
 
 
@@ -85,8 +85,8 @@ def test_listing_of_any_size_comes_out_complete(
 def test_server_with_smaller_pages_is_followed(ids: list[str], limit: int, most: int) -> None:
     """A server that gives fewer than were asked for is read to its end all the same."""
     page = PageSettings(limit=limit)
-    found, _ = listed(page, Things(ids, page, most=most, total=False))
-    assert found == ids
+    listed_ids, _ = listed(page, Things(ids, page, most=most, total=False))
+    assert listed_ids == ids
 
 
 def test_page_of_pages_asks_as_the_configuration_says() -> None:
@@ -94,11 +94,11 @@ def test_page_of_pages_asks_as_the_configuration_says() -> None:
     page = PageSettings(style="page_size", limit=2, page_param="p", size_param="s", first_page=0)
     server = Things(["a", "b", "c"], page)
     listed(page, server)
-    assert [ask.params for ask in server.asked] == [{"p": "0", "s": "2"}, {"p": "1", "s": "2"}]
+    assert [ask.params for ask in server.asks] == [{"p": "0", "s": "2"}, {"p": "1", "s": "2"}]
     page = PageSettings(limit=2, offset_param="o", limit_param="l")
     server = Things(["a", "b", "c"], page)
     listed(page, server)
-    assert [ask.params for ask in server.asked] == [{"o": "0", "l": "2"}, {"o": "2", "l": "2"}]
+    assert [ask.params for ask in server.asks] == [{"o": "0", "l": "2"}, {"o": "2", "l": "2"}]
 
 
 # --- lies -----------------------------------------------------------------------------------------
@@ -109,8 +109,8 @@ def scripted(*pages: PageResult) -> Server:
     return lambda _: left.pop(0)
 
 
-def got(*ids: str, **said: Any) -> PageResult:
-    return PageResult(count=len(ids), ids=ids, **said)
+def got(*ids: str, **members: Any) -> PageResult:
+    return PageResult(count=len(ids), ids=ids, **members)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_missing_page_is_incomplete(style: Any, size: int, limit: int, data: st.
     server, missing = Things([f"T{i}" for i in range(size)], page), data.draw(st.integers(0, (size - 1) // limit))
 
     def holed(ask: PageRequest) -> PageResult:
-        found = server(ask)
-        return got(total=found.total) if len(server.asked) - 1 == missing else found
+        result = server(ask)
+        return got(total=result.total) if len(server.asks) - 1 == missing else result
 
     with pytest.raises(Incomplete):
         listed(page, holed)
@@ -178,10 +178,10 @@ def test_record_that_moves_between_pages_is_noticed(size: int, limit: int, data:
     server, at = Things(ids, page), data.draw(st.integers(0, limit - 1))
 
     def shifting(ask: PageRequest) -> PageResult:
-        found = server(ask)
-        if len(server.asked) == 1:
+        result = server(ask)
+        if len(server.asks) == 1:
             del server.ids[at]
-        return found
+        return result
 
     with pytest.raises(Incomplete):
         listed(page, shifting)
@@ -195,8 +195,8 @@ def test_record_that_moves_between_pages_is_noticed(size: int, limit: int, data:
 def test_server_that_gives_all_at_once_is_recognised(style: Any, total: bool) -> None:
     """A server that shows more than it was asked for, and the same again, does not page: that is its whole listing."""
     page, ids = PageSettings(style=style, limit=3), list("abcdefgh")
-    found, paging = listed(page, lambda _: got(*ids, total=len(ids) if total else None))
-    assert (found, paging.unpaged) == (ids, True)
+    listed_ids, paging = listed(page, lambda _: got(*ids, total=len(ids) if total else None))
+    assert (listed_ids, paging.unpaged) == (ids, True)
 
 
 @hypothesis.settings(max_examples=200)
@@ -210,10 +210,10 @@ def test_server_with_larger_pages_is_whole_or_nothing(size: int, limit: int, fix
         return got(*ids[start : start + fixed], total=size if total else None)
 
     try:
-        found, _ = listed(page, larger)
+        listed_ids, _ = listed(page, larger)
     except Incomplete:
         return
-    assert found == ids
+    assert listed_ids == ids
 
 
 def test_more_than_asked_for_but_less_than_the_total_is_no_listing() -> None:
@@ -225,8 +225,8 @@ def test_more_than_asked_for_but_less_than_the_total_is_no_listing() -> None:
 @pytest.mark.parametrize("style", ["offset_limit", "page_size"])
 def test_server_that_ignores_paging_is_recognised(style: Any) -> None:
     """The first page once more, and not a full one, is the whole listing of a server that does not page."""
-    found, paging = listed(PageSettings(style=style, limit=3), lambda _: got("a", "b"))
-    assert (found, paging.unpaged) == (["a", "b"], True)
+    ids, paging = listed(PageSettings(style=style, limit=3), lambda _: got("a", "b"))
+    assert (ids, paging.unpaged) == (["a", "b"], True)
 
 
 def test_full_page_that_comes_again_is_incomplete() -> None:
@@ -282,8 +282,8 @@ def test_answer_that_says_there_is_more_is_never_the_end(style: Any, pages: list
 )
 def test_proved_end_is_an_end(style: Any, pages: list[PageResult]) -> None:
     """A total that is reached, an empty page, or a last page behind others end a listing, whatever its status."""
-    found, _ = listed(PageSettings(style=style, limit=2), scripted(*pages))
-    assert found == [id for page in pages for id in page.ids]
+    ids, _ = listed(PageSettings(style=style, limit=2), scripted(*pages))
+    assert ids == [id for page in pages for id in page.ids]
 
 
 def test_listing_beyond_all_bounds_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,14 +44,14 @@ def written_patterns(module: str, tree: ast.Module) -> Iterator[Pattern]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        said = [(keyword.value, {"search"}) for keyword in node.keywords if keyword.arg == "pattern"]
+        uses = [(keyword.value, {"search"}) for keyword in node.keywords if keyword.arg == "pattern"]
         function = node.func
         if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "re":
             functions = used.get(names.get(node, ""), {"search"}) if function.attr == "compile" else {function.attr}
-            said += [(argument, functions) for argument in node.args[:1] if function.attr != "escape"]
-        for one, functions in said:
-            if isinstance(one, ast.Constant) and isinstance(one.value, (str, bytes)):
-                yield Pattern(module, one.value, frozenset(functions))
+            uses += [(argument, functions) for argument in node.args[:1] if function.attr != "escape"]
+        for argument, functions in uses:
+            if isinstance(argument, ast.Constant) and isinstance(argument.value, (str, bytes)):
+                yield Pattern(module, argument.value, frozenset(functions))
 
 
 def all_patterns() -> list[Pattern]:
@@ -66,8 +66,8 @@ def all_patterns() -> list[Pattern]:
 
 def mean_texts(pattern: str, length: int = LENGTH) -> Iterator[str]:
     """Long texts of the letters that a pattern is about, each with something before, and something that fits not."""
-    letters = dict.fromkeys([*re.sub(r"\\[a-zA-Z]|[()*+?{}^$|]", "", pattern).replace("\\", ""), *"1a "])
-    pumps = [*letters, *(f"{one}{other}" for one in '<" 1a.' for other in letters)]
+    characters = dict.fromkeys([*re.sub(r"\\[a-zA-Z]|[()*+?{}^$|]", "", pattern).replace("\\", ""), *"1a "])
+    pumps = [*characters, *(f"{first}{other}" for first in '<" 1a.' for other in characters)]
     for pump in pumps:
         for before in ("", "1", "<", '"', "+"):
             yield before + pump * (length // len(pump)) + "_\0"
@@ -80,15 +80,15 @@ def try_all() -> None:
         print(module, repr(pattern), *functions, flush=True)
         compiled: re.Pattern[Any] = re.compile(pattern)
         for text in mean_texts(pattern if isinstance(pattern, str) else pattern.decode()):
-            said: Any = text.encode() if isinstance(pattern, bytes) else text
-            compiled.fullmatch(said)
+            subject: Any = text.encode() if isinstance(pattern, bytes) else text
+            compiled.fullmatch(subject)
             if not functions <= ANCHORED:
-                compiled.search(said)
+                compiled.search(subject)
 
 
 def test_patterns_are_found() -> None:
     """The collection sees patterns of all kinds: compiled ones, those in a call, and those of a struct."""
-    found = {pattern.module for pattern in all_patterns()}
+    modules = {pattern.module for pattern in all_patterns()}
     assert {
         "decode/values.py",
         "decode/pages.py",
@@ -96,7 +96,7 @@ def test_patterns_are_found() -> None:
         "config/schema.py",
         "config/units.py",
         "explore/redaction.py",
-    } <= found
+    } <= modules
     assert len(all_patterns()) > 20
 
 

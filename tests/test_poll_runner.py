@@ -21,7 +21,7 @@ from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.polling.samples import StoppedReports, StopThreshold, find_stopped, newly_stopped
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from oneweb_bridge.store.call_progress import CallProgress
-from tests.polls import RECORDS, Bench, Said, bench, configured, fleet, opened
+from tests.polls import RECORDS, Bench, JournalRow, bench, configured, fleet, opened
 
 TERMINALS, COMPONENTS, USAGE, SIGNAL = (
     "user_terminals",
@@ -133,7 +133,7 @@ async def manager(b: Bench) -> Poller:
     return poller
 
 
-async def managed_poll(b: Bench, poller: Poller, call: str, seconds: float = 10 * MINUTE) -> list[Said]:
+async def managed_poll(b: Bench, poller: Poller, call: str, seconds: float = 10 * MINUTE) -> list[JournalRow]:
     """One poll through the poller, some time later: what it said besides the state of the call."""
     await b.later(seconds)
     await poller._poll(poller.calls[call])
@@ -474,13 +474,13 @@ async def test_position_is_told_beyond_the_threshold_from_what_was_announced(tmp
         await b.poll(TERMINALS)
         id = b.ids("terminals")[0]
         before = await b.record("terminal", id)
-        told = []
+        published = []
         await b.news()
         for _ in range(4):
             b.sim.fleet("move", id=id, metres=40.0)
             await b.poll(TERMINALS)
-            told.append([sorted(row.body["changed"]) for row in await b.news() if row.what == "changed"])
-        assert told == [[], [], [["latitude"]], []]
+            published.append([sorted(row.body["changed"]) for row in await b.news() if row.what == "changed"])
+        assert published == [[], [], [["latitude"]], []]
         assert (await b.record("terminal", id))["latitude"] == pytest.approx(
             before["latitude"] + 120 / 111_320, abs=1e-5
         )
@@ -596,7 +596,7 @@ def shown(ledger: Path) -> dict[tuple[str, str, int], list[Any]]:
 NAMES = {"linkAvailability": "link_availability", "signalQuality": "signal_quality", "resourceState": "resource_state"}
 
 
-def told_samples(news: Iterable[Said]) -> dict[tuple[str, str, int], list[tuple[str, bool, Any]]]:
+def told_samples(news: Iterable[JournalRow]) -> dict[tuple[str, str, int], list[tuple[str, bool, Any]]]:
     """What went out of each measurement, in its order: where to, whether corrected, and the values."""
     published: dict[tuple[str, str, int], list[tuple[str, bool, Any]]] = defaultdict(list)
     for row in news:
@@ -611,16 +611,16 @@ def told_samples(news: Iterable[Said]) -> dict[tuple[str, str, int], list[tuple[
     return published
 
 
-def check_exactly_once(news: list[Said], ledger: Path) -> int:
+def check_exactly_once(news: list[JournalRow], ledger: Path) -> int:
     """Every measurement shown went out once for each of its versions; returns how many were corrected."""
-    told = told_samples(news)
+    published = told_samples(news)
     wanted = {
         (NAMES.get(name, {"linkMetrics": "link_metrics"}.get(name, name)), id, ts): v
         for (name, id, ts), v in shown(ledger).items()
     }
-    assert told.keys() == wanted.keys()
+    assert published.keys() == wanted.keys()
     corrections = 0
-    for key, rows in told.items():
+    for key, rows in published.items():
         versions = [rows[0][2]]
         for what, corrected, values in rows[1:]:
             assert corrected
@@ -673,7 +673,7 @@ async def test_samples_survive_a_crash_between_slices(tmp_path: Path, monkeypatc
         check_exactly_once(await b.news(), ledger)
 
 
-def asked(b: Bench, path: str) -> list[tuple[float | None, float | None]]:
+def asked_windows(b: Bench, path: str) -> list[tuple[float | None, float | None]]:
     """The windows that a report was asked for, in their order."""
     queries = [request["query"] for request in b.sim.requests()["last"] if request["path"].endswith(path)]
     return [
@@ -709,15 +709,15 @@ async def test_outage_is_made_up_for_in_bounded_steps(tmp_path: Path) -> None:
             await b.poll(SIGNAL)
         b.sim.clear_faults()
         await b.poll(SIGNAL)
-        spans = asked(b, "signalQuality")
+        spans = asked_windows(b, "signalQuality")
         assert spans[:3] == [(None, None), (begin, begin + 6 * HOUR), (begin + 6 * HOUR, begin + 12 * HOUR)]
         # The failed step is asked for again, from what was stored; the steps before it are not.
         resumed = begin + 12 * HOUR - 40 * MINUTE
         assert spans[-2:] == [(resumed, resumed + 6 * HOUR), (resumed + 6 * HOUR, None)]
-        told = [(row.id, row.ts) for row in await b.news()]
-        assert len(told) == len(set(told))
-        assert {sample for sample in told if sample[1] >= begin * 1000} == measured(b, "signalQuality", begin)
-        times = [ts for _, ts in told[8:]]
+        published = [(row.id, row.ts) for row in await b.news()]
+        assert len(published) == len(set(published))
+        assert {sample for sample in published if sample[1] >= begin * 1000} == measured(b, "signalQuality", begin)
+        times = [ts for _, ts in published[8:]]
         assert times == sorted(times)
 
 
@@ -727,7 +727,7 @@ async def test_outage_longer_than_the_api_remembers_begins_where_it_does(tmp_pat
         await b.poll(SIGNAL)
         await b.later(30 * 24 * HOUR)
         await b.poll(SIGNAL)
-        spans = asked(b, "signalQuality")
+        spans = asked_windows(b, "signalQuality")
         assert len(spans) == 1 + 28
         assert spans[1][0] == pytest.approx(b.sim.world.clock.now() - 7 * 24 * HOUR, abs=30)
 
@@ -743,10 +743,10 @@ async def test_window_goes_by_the_clock_of_the_api(skew: float, tmp_path: Path) 
         b.skew = skew
         await b.later(HOUR)
         outcome = await b.poll(SIGNAL)
-        assert asked(b, "signalQuality")[1:] == [(begin, None)]
+        assert asked_windows(b, "signalQuality")[1:] == [(begin, None)]
         assert outcome.progress.window_end == b.sim.world.clock.now() * 1000
-        told = {(row.id, row.ts) for row in await b.news()}
-        assert told >= measured(b, "signalQuality", first - 40 * MINUTE)
+        published = {(row.id, row.ts) for row in await b.news()}
+        assert published >= measured(b, "signalQuality", first - 40 * MINUTE)
 
 
 async def test_wrong_clock_before_the_first_answer_skips_nothing(
@@ -768,8 +768,8 @@ async def test_wrong_clock_before_the_first_answer_skips_nothing(
         b.sim.clear_faults()
         await b.later(HOUR)
         await b.poll(SIGNAL)
-        told = {(row.id, row.ts) for row in await b.news()}
-        assert told >= measured(b, "signalQuality", first - 40 * MINUTE)
+        published = {(row.id, row.ts) for row in await b.news()}
+        assert published >= measured(b, "signalQuality", first - 40 * MINUTE)
 
 
 # --- filters --------------------------------------------------------------------------------------
@@ -812,13 +812,13 @@ async def test_filter_holds_for_everything_that_is_published(rule: str, tmp_path
             await b.later(2 * HOUR)
             await b.poll(*EVERYTHING)
             terminals, products = passing(b, rule, value)
-            told = defaultdict(set)
+            published = defaultdict(set)
             for row in await b.news():
-                told[row.entity].add(row.id)
-            assert told["terminal"] == terminals
-            assert told["product"] == products
-            assert told["site"] == ({value} if rule == "sites" else told["site"])
-            assert not told["usage"]
+                published[row.entity].add(row.id)
+            assert published["terminal"] == terminals
+            assert published["product"] == products
+            assert published["site"] == ({value} if rule == "sites" else published["site"])
+            assert not published["usage"]
             assert {row[0] for row in await b.rows("SELECT id FROM newest WHERE entity = 'terminal'")} == terminals
             assert {row[0] for row in await b.rows("SELECT id FROM newest WHERE entity = 'product'")} <= products
 
@@ -1102,11 +1102,11 @@ def test_terminal_that_comes_online_is_given_time() -> None:
     """Whose newest sample is old because it was offline is not told of before it had the same time online."""
     attention = StoppedReports()
     newly_stopped(attention, terminals_at(b=950, c=950), PATIENCE, 1000)
-    told = [
+    published = [
         newly_stopped(attention, terminals_at(a=10, b=now - 50, c=now - 50), PATIENCE, now)
         for now in (1010, 1070, 1080)
     ]
-    assert told == [[], [], ["a"]]
+    assert published == [[], [], ["a"]]
 
 
 def test_report_with_long_steps_is_given_three_of_them() -> None:

@@ -42,7 +42,7 @@ class Gate:
 
     def __init__(self, b: Bench) -> None:
         self.begun: list[str] = []
-        self.heard = asyncio.Event()
+        self.changed = asyncio.Event()
         self._open = asyncio.Semaphore(0)
         self._store = b.store
         b.runner.poll = self.poll  # type: ignore[method-assign]  # the stage of this story
@@ -50,7 +50,7 @@ class Gate:
     async def poll(self, call: str) -> PollOutcome:
         progress = await self._store.progress.load(call)
         self.begun.append(call)
-        self.heard.set()
+        self.changed.set()
         await self._open.acquire()
         return PollOutcome(progress=progress)
 
@@ -62,8 +62,8 @@ class Gate:
     async def until_begun(self, count: int) -> None:
         async with asyncio.timeout(20):
             while len(self.begun) < count:
-                self.heard.clear()
-                await self.heard.wait()
+                self.changed.clear()
+                await self.changed.wait()
 
 
 @contextlib.asynccontextmanager
@@ -197,14 +197,14 @@ async def test_poll_request_is_stored_until_its_poll_has_ended(tmp_path: Path) -
     async with bench(tmp_path) as b:
         manager, gate = await loaded(b, polling={call: {"enabled": False} for call in CALLS}), Gate(b)
 
-        async def asked() -> tuple[Awaitable[PollResult], float]:
+        async def request_poll() -> tuple[Awaitable[PollResult], float]:
             (number,) = await b.store.commands.add_poll_requests("topic", [SITES], None, ("topic", "mark"))
             return manager.request_poll(SITES, number)
 
         async with running(manager):
-            first = await asked()
+            first = await request_poll()
             await gate.until_begun(1)
-            second = await asked()
+            second = await request_poll()
             gate.let_end(1)
             await ended(first)
             assert len(await b.store.commands.poll_requests()) == 1

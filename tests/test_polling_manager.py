@@ -40,8 +40,8 @@ async def settled_bridge(
 
 def interval(recorder: harness.Recorder) -> int | None:
     """The interval of the sites call, as published last."""
-    found: int | None = recorder.retained.get(STATE, {}).get("interval")
-    return found
+    interval: int | None = recorder.retained.get(STATE, {}).get("interval")
+    return interval
 
 
 def polls(world: harness.World) -> int:
@@ -57,7 +57,7 @@ async def online_again(recorder: harness.Recorder, times: int) -> None:
 async def test_live_set_is_in_force_and_answered(world: harness.World) -> None:
     """A live `set` changes interval and enabled, the state says so, and the result carries id and state."""
     async with settled_bridge(world) as (recorder, _):
-        await harness.said(world.port, f"{CALL}/set", '{"interval": "90s", "enabled": false, "id": "c1"}')
+        await harness.publish(world.port, f"{CALL}/set", '{"interval": "90s", "enabled": false, "id": "c1"}')
         result = await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r.get("id") == "c1"])
 
         assert (result[0]["status"], result[0]["command"]) == ("ok", "set")
@@ -82,7 +82,7 @@ async def test_bare_values_set_one_thing(world: harness.World) -> None:
         for number, (topic, payload, expected) in enumerate(BARE_VALUES):
             before = {name: recorder.retained[STATE][name] for name in ("enabled", "interval")}
             assert not expected.items() <= before.items(), f"{topic} {payload} changes nothing"
-            await harness.said(world.port, f"{CALL}/{topic}", payload)
+            await harness.publish(world.port, f"{CALL}/{topic}", payload)
             await recorder.until(lambda number=number: len(recorder.on(f"{CALL}/result")) > number)  # type: ignore[misc]
             result = recorder.on(f"{CALL}/result")[number]
 
@@ -96,7 +96,7 @@ async def test_bare_values_set_one_thing(world: harness.World) -> None:
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 async def test_retained_set_before_the_first_start_lasts(world: harness.World, protocol: str) -> None:
     """An interval set with retain before the bridge first starts is in force, also after a restart."""
-    await harness.said(world.port, f"{CALL}/interval/set", "77", retain=True)
+    await harness.publish(world.port, f"{CALL}/interval/set", "77", retain=True)
     settings = world.config(polling=SLOW, mqtt={"protocol": protocol})
     for _ in range(2):
         async with harness.recording(world.port) as recorder, harness.running(settings) as bridge:
@@ -107,11 +107,11 @@ async def test_retained_set_before_the_first_start_lasts(world: harness.World, p
 async def test_retained_then_live_then_reconnects_leave_the_live_one_in_force(world: harness.World) -> None:
     """Retained A, live B: through restarts of the bridge the broker redelivers A, and B stays in force."""
     settings = world.config(polling=SLOW)
-    await harness.said(world.port, f"{CALL}/set", '{"interval": 111}', retain=True)
+    await harness.publish(world.port, f"{CALL}/set", '{"interval": 111}', retain=True)
     async with harness.recording(world.port) as recorder:
         async with harness.running(settings) as bridge:
             await recorder.until(lambda: interval(recorder) == 111)
-            await harness.said(world.port, f"{CALL}/set", '{"interval": 222}')
+            await harness.publish(world.port, f"{CALL}/set", '{"interval": 222}')
             await recorder.until(lambda: interval(recorder) == 222)
             await bridge.stop()
         for times in range(2, 4):
@@ -130,10 +130,10 @@ async def test_retained_a_then_b_then_a_while_away_ends_with_a(world: harness.Wo
     async with harness.recording(world.port) as recorder:
         async with harness.running(settings) as bridge:
             for value in (111, 222):
-                await harness.said(world.port, f"{CALL}/interval/set", str(value), retain=True)
+                await harness.publish(world.port, f"{CALL}/interval/set", str(value), retain=True)
                 await recorder.until(lambda value=value: interval(recorder) == value)  # type: ignore[misc]
             await bridge.stop()
-        await harness.said(world.port, f"{CALL}/interval/set", "111", retain=True)
+        await harness.publish(world.port, f"{CALL}/interval/set", "111", retain=True)
         async with harness.running(settings):
             await recorder.until(lambda: interval(recorder) == 111)
 
@@ -142,9 +142,9 @@ async def test_repeated_retained_wish_is_obeyed(world: harness.World) -> None:
     """A retained wish that is given again, after somebody else had changed the same thing, is in force again."""
     async with settled_bridge(world) as (recorder, _):
         for _ in range(2):
-            await harness.said(world.port, f"{CALL}/interval/set", "111", retain=True)
+            await harness.publish(world.port, f"{CALL}/interval/set", "111", retain=True)
             await recorder.until(lambda: interval(recorder) == 111)
-            await harness.said(world.port, f"{CALL}/set", '{"interval": 222}')
+            await harness.publish(world.port, f"{CALL}/set", '{"interval": 222}')
             await recorder.until(lambda: interval(recorder) == 222)
 
 
@@ -155,7 +155,7 @@ async def test_retained_poll_runs_once_ever(world: harness.World) -> None:
         async with harness.running(settings) as bridge:
             await recorder.until(lambda: is_at_rest(recorder))
             before = polls(world)
-            await harness.said(world.port, f"{CALL}/poll", '{"id": "once"}', retain=True)
+            await harness.publish(world.port, f"{CALL}/poll", '{"id": "once"}', retain=True)
             await recorder.until(lambda: recorder.on(f"{CALL}/result"))
             assert before + 1 == polls(world)
             await bridge.stop()
@@ -163,7 +163,7 @@ async def test_retained_poll_runs_once_ever(world: harness.World) -> None:
             ignored = await recorder.until(lambda: [r for r in recorder.on(f"{CALL}/result") if r["status"] == "error"])
             assert ignored[0]["id"] == "once"
             assert before + 1 == polls(world)
-            await harness.said(world.port, f"{CALL}/poll", '{"id": "once"}')
+            await harness.publish(world.port, f"{CALL}/poll", '{"id": "once"}')
             await recorder.until(lambda: polls(world) == before + 2)
 
 
@@ -190,11 +190,11 @@ async def test_poll_that_waits_runs_once_after_a_restart(world: harness.World, e
             await recorder.until(lambda: is_at_rest(recorder))
             before = polls(world)
             world.api.fault("hang", path="productinventory", seconds=30.0, count=3)
-            await harness.said(world.port, "oneweb/bridge/polling/products/poll")
+            await harness.publish(world.port, "oneweb/bridge/polling/products/poll")
             await recorder.until(
                 lambda: recorder.retained["oneweb/bridge/polling/products/state"]["status"] == "polling"
             )
-            await harness.said(world.port, f"{CALL}/poll", '{"id": "w"}', retain=retain)
+            await harness.publish(world.port, f"{CALL}/poll", '{"id": "w"}', retain=retain)
             await until_stored(world, "SELECT 1 FROM poll_request WHERE call = 'sites'")
             await (bridge.kill() if end == "kill" else bridge.stop())
         world.api.clear_faults()
@@ -203,7 +203,7 @@ async def test_poll_that_waits_runs_once_after_a_restart(world: harness.World, e
             async with harness.running(settings) as bridge:
                 await recorder.until(lambda: results()[:1] == ["ok"])
                 await online_again(recorder, times)
-                await harness.said(world.port, "oneweb/bridge/polling/products/poll", f'{{"id": "{times}"}}')
+                await harness.publish(world.port, "oneweb/bridge/polling/products/poll", f'{{"id": "{times}"}}')
                 await recorder.until(
                     lambda times=times: [  # type: ignore[misc]
                         r for r in recorder.on("oneweb/bridge/polling/products/result") if r.get("id") == str(times)
@@ -219,12 +219,12 @@ async def test_retained_poll_that_comes_again_while_it_waits_runs_once(world: ha
     async with settled_bridge(world) as (recorder, _):
         before = polls(world)
         world.api.fault("hang", path="productinventory", seconds=2.0, count=1)
-        await harness.said(world.port, "oneweb/bridge/polling/products/poll")
+        await harness.publish(world.port, "oneweb/bridge/polling/products/poll")
         await recorder.until(lambda: recorder.retained["oneweb/bridge/polling/products/state"]["status"] == "polling")
         for _ in range(2):
-            await harness.said(world.port, f"{CALL}/poll", '{"id": "twice"}', retain=True)
+            await harness.publish(world.port, f"{CALL}/poll", '{"id": "twice"}', retain=True)
         await recorder.until(lambda: any(r["status"] == "ok" and "state" in r for r in recorder.on(f"{CALL}/result")))
-        await harness.said(world.port, "oneweb/bridge/polling/products/poll", '{"id": "after"}')
+        await harness.publish(world.port, "oneweb/bridge/polling/products/poll", '{"id": "after"}')
         await recorder.until(
             lambda: [r for r in recorder.on("oneweb/bridge/polling/products/result") if r.get("id") == "after"]
         )
@@ -240,7 +240,7 @@ async def test_retained_poll_that_comes_again_while_it_waits_runs_once(world: ha
 async def test_set_on_all_that_is_killed_is_whole_or_not_at_all(world: harness.World, point: str, stored: int) -> None:
     """Killed while a retained `set` on all is stored, it holds for every call or for none, and in the end for every."""
     settings = world.config(polling=SLOW)
-    await harness.said(world.port, "oneweb/bridge/polling/all/set", '{"interval": "90s"}', retain=True)
+    await harness.publish(world.port, "oneweb/bridge/polling/all/set", '{"interval": "90s"}', retain=True)
     bridge = await harness.launched(("tests.crashing", json.dumps({"at": point})), settings)
     try:
         async with asyncio.timeout(20):
@@ -260,9 +260,9 @@ async def test_set_on_all_that_is_killed_is_whole_or_not_at_all(world: harness.W
 async def test_set_on_all_over_the_budget_changes_nothing(world: harness.World) -> None:
     """A `set` on all that would break max_requests_per_hour is refused with what all would cost."""
     async with settled_bridge(world, api={"rate_limit": {"max_requests_per_hour": 500}}) as (recorder, _):
-        await harness.said(world.port, "oneweb/bridge/polling/all/set", '{"interval": 60, "id": "all"}')
+        await harness.publish(world.port, "oneweb/bridge/polling/all/set", '{"interval": 60, "id": "all"}')
         result = await recorder.until(lambda: recorder.on("oneweb/bridge/polling/all/result"))
-        await harness.said(world.port, f"{CALL}/set", '{"interval": 3000}')
+        await harness.publish(world.port, f"{CALL}/set", '{"interval": 3000}')
         await recorder.until(lambda: interval(recorder) == 3000)
 
         assert (result[0]["id"], result[0]["status"]) == ("all", "error")
@@ -288,7 +288,7 @@ async def test_retained_poll_runs_once_through_fifty_reconnects(
             connections.append(self)
 
     monkeypatch.setattr(app, "Publisher", Remembered)
-    await harness.said(world.port, f"{CALL}/poll", '{"id": "fifty"}', retain=True)
+    await harness.publish(world.port, f"{CALL}/poll", '{"id": "fifty"}', retain=True)
     settings = load(world.config(polling=SLOW), {})
     async with harness.recording(world.port) as recorder:
         task = asyncio.create_task(app.run(settings))
@@ -335,9 +335,9 @@ async def test_live_setting_survives_a_broker_killed_with_its_retained_store(tmp
         path = harness.bridge_yaml(tmp_path, api.url, port, polling=SLOW)
         async with mosquitto.run_mosquitto(port, conf) as process, harness.recording(port) as recorder:
             bridge = await harness.started(path)
-            await harness.said(port, f"{CALL}/interval/set", "111", retain=True)
+            await harness.publish(port, f"{CALL}/interval/set", "111", retain=True)
             await recorder.until(lambda: interval(recorder) == 111)
-            await harness.said(port, f"{CALL}/interval/set", "222")
+            await harness.publish(port, f"{CALL}/interval/set", "222")
             await recorder.until(lambda: interval(recorder) == 222)
             async with asyncio.timeout(15):
                 while not saved(store / "mosquitto.db", b"interval/set"):
@@ -375,7 +375,7 @@ async def test_poll_all_polls_every_enabled_call(world: harness.World) -> None:
     """`all` polls each enabled call once, and answers on its own result topic."""
     async with settled_bridge(world) as (recorder, _):
         before = world.api.requests()["total"]
-        await harness.said(world.port, "oneweb/bridge/polling/all/poll")
+        await harness.publish(world.port, "oneweb/bridge/polling/all/poll")
         await recorder.until(lambda: recorder.on("oneweb/bridge/polling/all/result"))
 
         assert world.api.requests()["total"] >= before + 12
@@ -405,7 +405,7 @@ async def test_bad_command_is_refused_with_what_was_expected(world: harness.Worl
         for topic, payload, sentence in BAD_COMMANDS:
             results = f"oneweb/bridge/polling/{topic.split('/', maxsplit=1)[0]}/result"
             count = len(recorder.on(results))
-            await harness.said(world.port, f"oneweb/bridge/polling/{topic}", payload)
+            await harness.publish(world.port, f"oneweb/bridge/polling/{topic}", payload)
             await recorder.until(
                 lambda results=results, count=count: len(recorder.on(results)) > count  # type: ignore[misc]
             )
@@ -448,7 +448,7 @@ async def test_response_topic_of_the_bridge_itself_is_not_used(world: harness.Wo
             await asked_with(world.port, f"{CALL}/set", json.dumps({"interval": 60, "id": topic}), topic)
             await asked_with(world.port, "oneweb/bridge/request/release", json.dumps({"id": topic}), topic)
         released = await recorder.until(
-            lambda: len(found := recorder.on("oneweb/bridge/response/release")) == 3 and found
+            lambda: len(answers := recorder.on("oneweb/bridge/response/release")) == 3 and answers
         )
         await recorder.until(lambda: len(recorder.on("oneweb/bridge/response/mine")) == 2)
 
@@ -463,10 +463,10 @@ async def test_longest_request_name_is_answered_and_ends_nothing(world: harness.
     """A retained request whose name leaves no room for an answer's topic is refused, also at the next connect."""
     longest = "oneweb/bridge/request/"
     longest += "x" * (65_535 - len(longest))
-    await harness.said(world.port, longest, b"{}", retain=True)
+    await harness.publish(world.port, longest, b"{}", retain=True)
     async with settled_bridge(world) as (recorder, bridge):
         await recorder.until(lambda: recorder.on("oneweb/bridge/response/unknown"))
-        await harness.said(world.port, longest, b"{}")
+        await harness.publish(world.port, longest, b"{}")
         await recorder.until(lambda: len(recorder.on("oneweb/bridge/response/unknown")) >= 2, 5)
 
         assert bridge.returncode is None
@@ -475,9 +475,9 @@ async def test_longest_request_name_is_answered_and_ends_nothing(world: harness.
 async def test_null_goes_back_to_the_file(world: harness.World) -> None:
     """`{"interval": null}` gives up what commands have set."""
     async with settled_bridge(world) as (recorder, _):
-        await harness.said(world.port, f"{CALL}/set", '{"interval": 60}')
+        await harness.publish(world.port, f"{CALL}/set", '{"interval": 60}')
         await recorder.until(lambda: interval(recorder) == 60)
-        await harness.said(world.port, f"{CALL}/set", '{"interval": null}')
+        await harness.publish(world.port, f"{CALL}/set", '{"interval": null}')
         await recorder.until(lambda: interval(recorder) == 3600)
 
 
@@ -496,7 +496,7 @@ async def test_sighup_reads_intervals_again_and_keeps_what_commands_set(world: h
     settings = world.config(polling=SLOW)
     async with harness.recording(world.port) as recorder, running_with_quick_info(settings) as bridge:
         await recorder.until(lambda: is_at_rest(recorder))
-        await harness.said(world.port, f"{CALL}/set", '{"interval": 60}')
+        await harness.publish(world.port, f"{CALL}/set", '{"interval": 60}')
         await recorder.until(lambda: interval(recorder) == 60)
         tree = yaml.safe_load(settings.read_text())
         tree["polling"]["sites"]["interval"] = tree["polling"]["products"]["interval"] = "2h"
@@ -520,7 +520,7 @@ async def test_sighup_reads_intervals_again_and_keeps_what_commands_set(world: h
 async def test_request_budget_refuses_with_the_figure(world: harness.World) -> None:
     """An interval that would break max_requests_per_hour is refused with what it would cost."""
     async with settled_bridge(world, api={"rate_limit": {"max_requests_per_hour": 60}}) as (recorder, _):
-        await harness.said(world.port, f"{CALL}/set", '{"interval": 10}')
+        await harness.publish(world.port, f"{CALL}/set", '{"interval": 10}')
         result = await recorder.until(lambda: recorder.on(f"{CALL}/result"))
 
         assert result[0]["status"] == "error"
@@ -535,15 +535,15 @@ async def test_republish_sends_every_retained_topic_again(world: harness.World) 
         await recorder.quiet(0.5)
         owned = {t for t in recorder.retained if not t.startswith("oneweb/bridge/")}
         before = len(recorder.messages)
-        await harness.said(world.port, "oneweb/bridge/request/republish", '{"id": "r1"}')
+        await harness.publish(world.port, "oneweb/bridge/request/republish", '{"id": "r1"}')
         response = await recorder.until(lambda: recorder.on("oneweb/bridge/response/republish"))
         await recorder.quiet(0.5)
 
-        again = [topic for topic, _, _ in recorder.messages[before:] if not topic.startswith("oneweb/bridge/")]
+        repeated = [topic for topic, _, _ in recorder.messages[before:] if not topic.startswith("oneweb/bridge/")]
         assert (response[0]["id"], response[0]["status"]) == ("r1", "ok")
-        assert owned == set(again)
-        assert len(again) == len(set(again))
-        assert response[0]["count"] == len(again) + 12
+        assert owned == set(repeated)
+        assert len(repeated) == len(set(repeated))
+        assert response[0]["count"] == len(repeated) + 12
 
 
 async def test_replay_sends_history_marked_and_never_retained(world: harness.World) -> None:
@@ -552,12 +552,12 @@ async def test_replay_sends_history_marked_and_never_retained(world: harness.Wor
         await recorder.quiet(0.5)
         imei = world.api.truth("terminals")[0]["id"]
         before, retained = len(recorder.messages), dict(recorder.retained)
-        await harness.said(world.port, "oneweb/bridge/request/replay", json.dumps({"imei": imei, "id": "p1"}))
+        await harness.publish(world.port, "oneweb/bridge/request/replay", json.dumps({"imei": imei, "id": "p1"}))
         response = await recorder.until(lambda: recorder.on("oneweb/bridge/response/replay"))
 
         news = [m for m in recorder.messages[before:] if not m[0].startswith("oneweb/bridge/")]
         assert ("p1", "ok", len(news)) == (response[0]["id"], response[0]["status"], response[0]["count"])
-        assert all(said["replayed"] is True and not retain for _, said, retain in news)
+        assert all(content["replayed"] is True and not retain for _, content, retain in news)
         assert all(topic.startswith(f"oneweb/terminal/{imei}/") for topic, _, _ in news)
         assert {"event/added", "history/traffic"} <= {topic.split("/", 3)[3] for topic, _, _ in news}
         assert retained.keys() == recorder.retained.keys()
@@ -580,11 +580,11 @@ async def test_replay_of_an_impossible_time_is_refused(world: harness.World) -> 
     """No `since` or `until` ends the bridge: each is answered with what was expected."""
     async with settled_bridge(world) as (recorder, bridge):
         for payload in UNTIMELY:
-            await harness.said(world.port, "oneweb/bridge/request/replay", payload)
+            await harness.publish(world.port, "oneweb/bridge/request/replay", payload)
         answers = await recorder.until(
-            lambda: len(found := recorder.on("oneweb/bridge/response/replay")) == len(UNTIMELY) and found
+            lambda: len(answers := recorder.on("oneweb/bridge/response/replay")) == len(UNTIMELY) and answers
         )
-        await harness.said(world.port, f"{CALL}/poll")
+        await harness.publish(world.port, f"{CALL}/poll")
         await recorder.until(lambda: recorder.on(f"{CALL}/result"))
 
     assert {answer["status"] for answer in answers} == {"error"}
@@ -598,7 +598,7 @@ async def test_name_that_fits_no_topic_is_answered_on_another(world: harness.Wor
     async with settled_bridge(world) as (recorder, bridge):
         # The topic itself may have 65535 bytes; the answer's would be longer.
         for topic in ("request/" + "x" * 65_000, "polling/" + "x" * 65_000 + "/set", "request/nobody"):
-            await harness.said(world.port, f"oneweb/bridge/{topic}", "{}")
+            await harness.publish(world.port, f"oneweb/bridge/{topic}", "{}")
         await recorder.until(lambda: recorder.on("oneweb/bridge/response/nobody"))
 
         assert "there is no request 'xxx" in recorder.on("oneweb/bridge/response/unknown")[0]["error"]
@@ -609,12 +609,12 @@ async def test_name_that_fits_no_topic_is_answered_on_another(world: harness.Wor
 
 async def test_purge_clears_what_nobody_owns(world: harness.World) -> None:
     """`purge` clears a stray retained topic, and nothing that the bridge owns nor a retained command."""
-    await harness.said(world.port, "oneweb/terminal/123/state", '{"imei": "123"}', retain=True)
-    await harness.said(world.port, f"{CALL}/interval/set", "3600", retain=True)
+    await harness.publish(world.port, "oneweb/terminal/123/state", '{"imei": "123"}', retain=True)
+    await harness.publish(world.port, f"{CALL}/interval/set", "3600", retain=True)
     async with settled_bridge(world) as (recorder, _):
         await recorder.quiet(0.5)
         before = await harness.retained(world.port)
-        await harness.said(world.port, "oneweb/bridge/request/purge", '{"id": "u1"}')
+        await harness.publish(world.port, "oneweb/bridge/request/purge", '{"id": "u1"}')
         response = await recorder.until(lambda: recorder.on("oneweb/bridge/response/purge"))
         after = await harness.retained(world.port)
 
@@ -629,12 +629,12 @@ async def test_held_removals_go_when_released(world: harness.World) -> None:
     async with settled_bridge(world, **changes) as (recorder, _):
         sites = {t for t in recorder.retained if t.startswith("oneweb/site/")}
         world.api.fault("empty_list", path="geographicSite")
-        await harness.said(world.port, f"{CALL}/poll")
+        await harness.publish(world.port, f"{CALL}/poll")
         await recorder.until(lambda: recorder.retained[STATE]["status"] == "held")
         assert sites <= recorder.retained.keys()
 
         world.api.fault("empty_list", path="geographicSite")
-        await harness.said(world.port, "oneweb/bridge/request/release", '{"call": "sites"}')
+        await harness.publish(world.port, "oneweb/bridge/request/release", '{"call": "sites"}')
         await recorder.until(lambda: not [t for t in recorder.retained if t.startswith("oneweb/site/")])
         assert recorder.on("oneweb/bridge/response/release")[0]["count"] == 1
 

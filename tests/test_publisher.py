@@ -158,7 +158,7 @@ async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:
             await recorder.quiet(0.3)
 
     for terminal in range(20):
-        numbers = [said["number"] for said in recorder.on(f"oneweb/terminal/t{terminal}/metric/traffic")]
+        numbers = [sample["number"] for sample in recorder.on(f"oneweb/terminal/t{terminal}/metric/traffic")]
         assert [*range(terminal, 1000, 20)] * 2 == numbers
 
 
@@ -172,10 +172,10 @@ async def test_stop_publishes_the_head_of_all_that_was_acknowledged(
 
     monkeypatch.setattr(cursor.CursorWriter, "cursor_loop", never)
     port = mosquitto.free_port()
-    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port) as heard:
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
         await made.store.commit(samples(12, 12))
         async with made.publishing():
-            await heard.until(lambda: terminal_messages(heard) == 12)
+            await recorder.until(lambda: terminal_messages(recorder) == 12)
         assert await made.rows.cursor() == 12
         assert (await harness.retained(port))["oneweb/bridge/head"]["seq"] == 12
 
@@ -183,36 +183,44 @@ async def test_stop_publishes_the_head_of_all_that_was_acknowledged(
 async def test_stop_sends_no_more_rows(tmp_path: Path) -> None:
     """A stop in the middle of a long journal ends with the head of the last row that went out."""
     port = mosquitto.free_port()
-    async with mosquitto.run_mosquitto(port), bench(tmp_path, port, window=4) as made, harness.recording(port) as heard:
+    async with (
+        mosquitto.run_mosquitto(port),
+        bench(tmp_path, port, window=4) as made,
+        harness.recording(port) as recorder,
+    ):
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
-            await heard.until(lambda: terminal_messages(heard) > 10)
-        count = terminal_messages(heard)
-        await heard.until(lambda: heard.retained.get("oneweb/bridge/status") == {"state": "offline"})
+            await recorder.until(lambda: terminal_messages(recorder) > 10)
+        count = terminal_messages(recorder)
+        await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "offline"})
         head = (await harness.retained(port))["oneweb/bridge/head"]["seq"]
         assert head == await made.rows.cursor()
-        assert count <= head == terminal_messages(heard) < 1000
+        assert count <= head == terminal_messages(recorder) < 1000
 
 
 async def test_acl_denial_is_not_counted_as_delivered(tmp_path: Path) -> None:
     """On MQTT 5 a topic that the ACL denies makes its class wait until its row is set aside; the others go on."""
     acl = "topic deny oneweb/terminal/t0/#\n" + ALL
-    async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made, harness.recording(port) as heard:
+    async with (
+        guarded_broker(tmp_path, acl) as port,
+        bench(tmp_path, port) as made,
+        harness.recording(port) as recorder,
+    ):
         await made.store.commit(samples(12, 4))
         async with made.publishing():
-            await heard.until(lambda: terminal_messages(heard) == 3)
+            await recorder.until(lambda: terminal_messages(recorder) == 3)
             waiting = (await made.rows.positions()).waiting
-            assert [(name, found.seq) for name, found in waiting.items()] == [("oneweb/terminal/+/metric/traffic", 0)]
-            await heard.until(lambda: terminal_messages(heard) == 9)
+            assert [(name, lane.seq) for name, lane in waiting.items()] == [("oneweb/terminal/+/metric/traffic", 0)]
+            await recorder.until(lambda: terminal_messages(recorder) == 9)
             await made.drained()
 
     assert [alert.split(":")[0] for alert in made.alerts] == ["row_set_aside"] * 3
     assert await counts(tmp_path) == (0, 3)
 
 
-def terminal_messages(heard: harness.Recorder) -> int:
+def terminal_messages(recorder: harness.Recorder) -> int:
     """How many messages below oneweb/terminal were heard."""
-    return len([topic for topic, _, _ in heard.messages if "/terminal/" in topic])
+    return len([topic for topic, _, _ in recorder.messages if "/terminal/" in topic])
 
 
 async def counts(directory: Path) -> tuple[int, int]:
@@ -321,16 +329,16 @@ async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> No
             await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 100)
         if lowered:
             head = {"journal": made.store.journal_id, "instance": "main", "seq": 100 - lowered}
-            await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+            await harness.publish(port, "oneweb/bridge/head", json.dumps(head), retain=True)
         async with harness.recording(port) as recorder:
             await recorder.quiet(0.5)
             known = len(recorder.messages)
             async with made.publishing() as running:
                 await recorder.until(lambda: running.connected_since is not None)
                 await recorder.quiet(0.5)
-            again = [topic for topic, _, _ in recorder.messages[known:] if topic.startswith("oneweb/site/")]
+            repeated = [topic for topic, _, _ in recorder.messages[known:] if topic.startswith("oneweb/site/")]
 
-    assert lowered == len(again)
+    assert lowered == len(repeated)
 
 
 async def test_head_of_another_journal_restores_everything(tmp_path: Path) -> None:
@@ -342,7 +350,7 @@ async def test_head_of_another_journal_restores_everything(tmp_path: Path) -> No
             await made.drained()
             await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 10)
         head = {"journal": "another", "instance": "main", "seq": 9}
-        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        await harness.publish(port, "oneweb/bridge/head", json.dumps(head), retain=True)
         async with harness.recording(port) as recorder:
             await recorder.quiet(0.3)
             known = len(recorder.messages)
@@ -364,7 +372,7 @@ def sites(count: int) -> Batch:
 
 def of_sites(recorder: harness.Recorder, start: int) -> list[Any]:
     """What was heard of sites since a message."""
-    return [said for topic, said, _ in recorder.messages[start:] if topic.startswith("oneweb/site/")]
+    return [content for topic, content, _ in recorder.messages[start:] if topic.startswith("oneweb/site/")]
 
 
 async def test_record_that_lives_again_is_not_cleared_by_a_restore(tmp_path: Path) -> None:
@@ -379,7 +387,7 @@ async def test_record_that_lives_again_is_not_cleared_by_a_restore(tmp_path: Pat
             await made.drained()
             await harness.until_retained(port, "oneweb/bridge/head", lambda head: head["seq"] == 3)
         head = {"journal": made.store.journal_id, "instance": "main", "seq": 1}
-        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        await harness.publish(port, "oneweb/bridge/head", json.dumps(head), retain=True)
         async with harness.recording(port) as recorder:
             await recorder.quiet(0.3)
             known = len(recorder.messages)
@@ -402,7 +410,7 @@ async def test_clear_is_not_repeated_on_a_topic_with_rows_waiting(tmp_path: Path
         await made.store.commit(sites(1))
         await made.store.commit(Batch(entries=[gone], removed=[("site", "s0")]))
         head = {"journal": made.store.journal_id, "instance": "main", "seq": 1}
-        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        await harness.publish(port, "oneweb/bridge/head", json.dumps(head), retain=True)
         async with harness.recording(port, "oneweb/site/s0/state", "oneweb/bridge/head") as recorder, made.publishing():
             await recorder.until(
                 lambda: recorder.on("oneweb/bridge/head")[-1:] and recorder.retained["oneweb/bridge/head"]["seq"] == 4
@@ -433,11 +441,11 @@ async def test_answers_are_acknowledged_at_once_when_nothing_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When no message carries the acknowledgement of an answer, the kernel is asked for it (the 40 ms trap)."""
-    asked = 0
+    attempts = 0
 
     def counting(self: MqttConnection) -> None:
-        nonlocal asked
-        asked += 1
+        nonlocal attempts
+        attempts += 1
         real(self)
 
     real = MqttConnection.set_tcp_quickack
@@ -448,7 +456,7 @@ async def test_answers_are_acknowledged_at_once_when_nothing_is_sent(
         async with made.publishing():
             await made.drained()
 
-    assert asked > 50
+    assert attempts > 50
 
 
 async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
@@ -484,7 +492,7 @@ async def test_aiomqtt_and_paho_still_have_what_the_link_uses() -> None:
 async def test_cursor_that_a_power_loss_set_back_goes_to_the_head(tmp_path: Path, *, restarts_in_between: bool) -> None:
     """Where the broker's head is ahead of the cursor and the journal had those rows, they are not published again."""
     port = mosquitto.free_port()
-    async with mosquitto.run_mosquitto(port), harness.recording(port, "oneweb/terminal/#") as heard:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "oneweb/terminal/#") as recorder:
         async with bench(tmp_path, port) as made:
             journal_id = made.store.journal_id
             await made.store.commit(samples(40, 40))
@@ -498,17 +506,17 @@ async def test_cursor_that_a_power_loss_set_back_goes_to_the_head(tmp_path: Path
             await made.store.commit(samples(1, 1))
             async with made.publishing():
                 await made.drained()
-            await heard.quiet(0.3)
+            await recorder.quiet(0.3)
             assert (await made.rows.identity.read()).journal_id == journal_id
 
     assert made.alerts == []
-    assert terminal_messages(heard) == 41 + restarts_in_between
+    assert terminal_messages(recorder) == 41 + restarts_in_between
 
 
 async def test_copy_that_grew_before_it_was_published_is_no_power_loss(tmp_path: Path) -> None:
     """Rows of a restored copy have the numbers of others that its original published: none of them is passed over."""
     port, path, copy = mosquitto.free_port(), tmp_path / "bench.db", tmp_path / "copy.db"
-    async with mosquitto.run_mosquitto(port), harness.recording(port, "oneweb/terminal/#") as heard:
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "oneweb/terminal/#") as recorder:
         async with bench(tmp_path, port) as made:
             await made.store.commit(samples(10, 10))
             async with made.publishing():
@@ -524,10 +532,10 @@ async def test_copy_that_grew_before_it_was_published_is_no_power_loss(tmp_path:
         for _ in range(2):
             async with bench(tmp_path, port) as made:
                 await made.store.commit(samples(8, 8))
-        known = terminal_messages(heard)
+        known = terminal_messages(recorder)
         async with bench(tmp_path, port) as made, made.publishing():
             await made.drained()
-            await heard.until(lambda: terminal_messages(heard) >= known + 16)
+            await recorder.until(lambda: terminal_messages(recorder) >= known + 16)
 
     assert [alert.split(":")[0] for alert in made.alerts] == ["database_restored"]
 
@@ -607,10 +615,10 @@ async def test_each_probe_has_a_word_of_its_own(tmp_path: Path, monkeypatch: pyt
     async with (
         mosquitto.run_mosquitto(port),
         bench(tmp_path, port) as made,
-        harness.recording(port) as heard,
+        harness.recording(port) as recorder,
         made.publishing(),
     ):
-        probes = await heard.until(lambda: len(said := heard.on("oneweb/bridge/probe")) >= 4 and said)
+        probes = await recorder.until(lambda: len(probes := recorder.on("oneweb/bridge/probe")) >= 4 and probes)
 
     assert len({probe["nonce"] for probe in probes}) == len(probes)
 
@@ -632,7 +640,7 @@ async def test_answers_to_response_topics_take_part_in_the_window(
     async with (
         guarded_broker(tmp_path, ALL, "max_inflight_messages 3") as port,
         bench(tmp_path, port) as made,
-        harness.recording(port, "answers/#") as heard,
+        harness.recording(port, "answers/#") as recorder,
         made.publishing() as running,
     ):
         async with asyncio.timeout(20):
@@ -640,7 +648,7 @@ async def test_answers_to_response_topics_take_part_in_the_window(
                 await asyncio.sleep(0.02)
         for number in range(50):
             running.answer_to("oneweb/bridge/request/purge", f"answers/{number}", b"c")(Response(status="ok"))
-        await heard.until(lambda: len(heard.messages) == 50)
+        await recorder.until(lambda: len(recorder.messages) == 50)
 
     assert most == 3
 
@@ -683,7 +691,7 @@ async def test_answer_with_correlation_data_over_the_limit_is_not_sent(tmp_path:
     async with (
         guarded_broker(tmp_path, ALL, "max_packet_size 4000") as port,
         bench(tmp_path, port) as made,
-        harness.recording(port, "#") as heard,
+        harness.recording(port, "#") as recorder,
         made.publishing() as running,
     ):
         await connected(running)
@@ -691,40 +699,40 @@ async def test_answer_with_correlation_data_over_the_limit_is_not_sent(tmp_path:
         for size in (100, 4000, 200):
             answer = running.answer_to("oneweb/bridge/request/purge", "answers", b"c" * size)
             answer(Response(status="ok", count=size))
-        await heard.until(lambda: len(heard.on("oneweb/bridge/response/purge")) == 3)
-        answers = await heard.until(lambda: len(said := heard.on("answers")) == 2 and said)
+        await recorder.until(lambda: len(recorder.on("oneweb/bridge/response/purge")) == 3)
+        answers = await recorder.until(lambda: len(answers := recorder.on("answers")) == 2 and answers)
         assert running.connected_since == since
     assert [answer["count"] for answer in answers] == [100, 200]
 
 
 async def test_message_that_is_no_command_for_its_size_is_kept_back_by_the_broker(tmp_path: Path) -> None:
     """On MQTT 5 the broker knows the largest message that the bridge takes, retained ones too."""
-    heard: list[bytes] = []
+    received: list[bytes] = []
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
-        made.on_command = lambda incoming: heard.append(incoming.payload)
-        await harness.said(port, "oneweb/bridge/polling/sites/set", b"x" * 1_000_000, retain=True)
+        made.on_command = lambda incoming: received.append(incoming.payload)
+        await harness.publish(port, "oneweb/bridge/polling/sites/set", b"x" * 1_000_000, retain=True)
         async with made.publishing() as running, asyncio.timeout(20):
             await connected(running)
-            await harness.said(port, "oneweb/bridge/polling/products/set", b"x" * 1_000_000)
-            await harness.said(port, "oneweb/bridge/polling/products/set", b"x" * 65_536)
-            while not heard:
+            await harness.publish(port, "oneweb/bridge/polling/products/set", b"x" * 1_000_000)
+            await harness.publish(port, "oneweb/bridge/polling/products/set", b"x" * 65_536)
+            while not received:
                 await asyncio.sleep(0.02)
 
-    assert [len(payload) for payload in heard] == [65_536]
+    assert [len(payload) for payload in received] == [65_536]
 
 
 async def test_retained_commands_of_unknown_calls_are_not_remembered(tmp_path: Path) -> None:
     """What a connection remembers of retained commands does not grow with the names that their senders think of."""
-    heard: list[CommandMessage] = []
+    received: list[CommandMessage] = []
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
-        made.on_command = heard.append
+        made.on_command = received.append
         async with made.publishing() as running, asyncio.timeout(20):
             await connected(running)
             for name in ("sites", "all", "x" * 1000, "y" * 1000):
-                await harness.said(port, f"oneweb/bridge/polling/{name}/set", b"{}", retain=True)
-            while len(heard) < 4:
+                await harness.publish(port, f"oneweb/bridge/polling/{name}/set", b"{}", retain=True)
+            while len(received) < 4:
                 await asyncio.sleep(0.02)
             assert running._session is not None
             assert running._session._receiver._topics_with_retained == {
@@ -750,7 +758,7 @@ async def test_answer_to_a_retained_command_waits_in_the_window_of_its_connectio
     port = mosquitto.free_port()
     windows: list[object] = []
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
-        await harness.said(port, "oneweb/bridge/request/purge", b"{}", retain=True)
+        await harness.publish(port, "oneweb/bridge/request/purge", b"{}", retain=True)
         async with made.publishing() as running, asyncio.timeout(20):
             # The publisher's task has not begun yet.
             made.on_command = lambda _: windows.append(running._session and running._session._window)
@@ -795,9 +803,9 @@ async def test_stranger_never_gives_a_will(tmp_path: Path, monkeypatch: pytest.M
     port = mosquitto.free_port()
     head = {"journal": "another", "instance": "other", "seq": 9}
     async with mosquitto.run_mosquitto(port), proxy.between(port) as gate, bench(tmp_path, gate.port) as made:
-        await harness.said(port, "oneweb/bridge/head", json.dumps(head), retain=True)
-        await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
-        async with harness.recording(port, "oneweb/bridge/status") as heard, made.publishing() as running:
+        await harness.publish(port, "oneweb/bridge/head", json.dumps(head), retain=True)
+        await harness.publish(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
+        async with harness.recording(port, "oneweb/bridge/status") as recorder, made.publishing() as running:
             async with asyncio.timeout(20):
                 while len(gate.wills) < 3:
                     await asyncio.sleep(0.02)
@@ -805,7 +813,7 @@ async def test_stranger_never_gives_a_will(tmp_path: Path, monkeypatch: pytest.M
             assert "'other'" in str(running._last_error)
 
     assert not any(gate.wills)
-    assert heard.on("oneweb/bridge/status") == [{"state": "online"}]
+    assert recorder.on("oneweb/bridge/status") == [{"state": "online"}]
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -837,17 +845,17 @@ async def test_proof_of_retained_messages_leaves_none(tmp_path: Path) -> None:
     port = mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(port),
-        harness.recording(port) as heard,
+        harness.recording(port) as recorder,
         bench(tmp_path, port, protocol="3.1.1") as made,
         made.publishing() as running,
     ):
         await connected(running)
-        await heard.until(lambda: heard.retained.get("oneweb/bridge/status") == {"state": "online"})
+        await recorder.until(lambda: recorder.retained.get("oneweb/bridge/status") == {"state": "online"})
         kept = await harness.retained(port)
 
     assert kept["oneweb/bridge/status"] == {"state": "online"}
     assert "oneweb/bridge/probe" not in kept
-    assert [retain for topic, _, retain in heard.messages if topic == "oneweb/bridge/probe" and retain] == []
+    assert [retain for topic, _, retain in recorder.messages if topic == "oneweb/bridge/probe" and retain] == []
 
 
 @contextlib.asynccontextmanager
@@ -895,7 +903,7 @@ async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(look, "MIN_TWIN_TIMEOUT_S", 0.2)
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
-        await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
+        await harness.publish(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
         strange = (
             b"no JSON",
             b"[" * 9000,
@@ -904,7 +912,7 @@ async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch:
         )
         async with made.publishing() as running:
             for payload in strange:
-                await harness.said(port, "oneweb/bridge/probe", payload)
+                await harness.publish(port, "oneweb/bridge/probe", payload)
             await connected(running)
 
     assert made.alerts == []
@@ -915,12 +923,12 @@ async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None
     port = mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(port),
-        harness.recording(port, "oneweb/bridge/probe") as heard,
+        harness.recording(port, "oneweb/bridge/probe") as recorder,
         bench(tmp_path, port) as made,
         made.publishing() as running,
     ):
         await connected(running)
-        before = len(heard.on("oneweb/bridge/probe"))
+        before = len(recorder.on("oneweb/bridge/probe"))
         silent = [{"instance": "other", "process": "x", "asks": True}, {}, {"instance": "main", "asks": True}]
         silent += [
             {"instance": "main", "process": running._process, "asks": True},
@@ -928,12 +936,12 @@ async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None
         ]
         asks = {"instance": "main", "process": "x", "asks": True}
         for members in (*silent, asks):
-            await harness.said(port, "oneweb/bridge/probe", json.dumps({"time": NOON, "nonce": "n", **members}))
-        await heard.until(lambda: len(heard.on("oneweb/bridge/probe")) > before + len(silent) + 1)
-        await heard.quiet(0.3)
+            await harness.publish(port, "oneweb/bridge/probe", json.dumps({"time": NOON, "nonce": "n", **members}))
+        await recorder.until(lambda: len(recorder.on("oneweb/bridge/probe")) > before + len(silent) + 1)
+        await recorder.quiet(0.3)
 
-    answers = [said for said in heard.on("oneweb/bridge/probe")[before:] if said["nonce"] != "n"]
-    assert [(said["instance"], said["process"], "asks" in said) for said in answers] == [
+    answers = [probe for probe in recorder.on("oneweb/bridge/probe")[before:] if probe["nonce"] != "n"]
+    assert [(probe["instance"], probe["process"], "asks" in probe) for probe in answers] == [
         ("main", running._process, False)
     ]
     assert len(made.alerts) == 1
@@ -1043,7 +1051,7 @@ async def test_goodbye_is_said_only_by_who_was_there(tmp_path: Path) -> None:
     readable = ("readwrite harness/#", "write oneweb/#", "read oneweb/bridge/head", "read oneweb/bridge/status")
     acl = "".join(f"topic {rule}\n" for rule in readable)
     async with guarded_broker(tmp_path, acl) as port, bench(tmp_path, port) as made:
-        await harness.said(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
+        await harness.publish(port, "oneweb/bridge/status", b'{"state":"online"}', retain=True)
         async with made.publishing() as running, asyncio.timeout(20):
             # As if it had just looked: its next connection has a will.
             running._accepted_at = time.monotonic()

@@ -65,7 +65,7 @@ async def test_recipes_work_as_printed(tmp_path: Path) -> None:
             await recorder.until(lambda: any("/usage/" in topic for topic in recorder.retained))
             world.api.fault("status", status=503, path="partyManagement")
             failed = "oneweb/bridge/polling/organizations"
-            await harness.said(world.port, f"{failed}/poll", b"{}")
+            await harness.publish(world.port, f"{failed}/poll", b"{}")
             await recorder.until(lambda: "error" in recorder.retained[f"{failed}/state"])
             spare = [line for line in recipes if line != chosen]
             places = asyncio.Semaphore(8)
@@ -84,11 +84,11 @@ async def test_recipes_work_as_printed(tmp_path: Path) -> None:
     assert len(spare) >= 20
     assert (tmp_path / "history.csv").read_text().count("\n") > 10
     by_line = dict(zip(spare, answers, strict=True))
-    told = [out for line, (_, out, _) in by_line.items() if "polling/user_terminals/poll" in line]
-    assert told == ["ok: 8 records\n"]
-    answered = [said for topic, said, _ in recorder.messages if topic.endswith("/result") and failed not in topic]
-    assert {said["command"] for said in answered} == {"poll", "interval", "enabled"}
-    assert {said["status"] for said in answered} == {"ok"}
+    outputs = [out for line, (_, out, _) in by_line.items() if "polling/user_terminals/poll" in line]
+    assert outputs == ["ok: 8 records\n"]
+    answered = [answer for topic, answer, _ in recorder.messages if topic.endswith("/result") and failed not in topic]
+    assert {answer["command"] for answer in answered} == {"poll", "interval", "enabled"}
+    assert {answer["status"] for answer in answered} == {"ok"}
 
 
 def make_interesting(world: harness.World) -> None:
@@ -115,7 +115,7 @@ async def flipping(world: harness.World) -> None:
         for id in ids:
             world.api.fleet("flip", id=id)
             world.api.advance(30)
-            await harness.said(world.port, "oneweb/bridge/polling/user_terminals/poll", b"{}")
+            await harness.publish(world.port, "oneweb/bridge/polling/user_terminals/poll", b"{}")
             await asyncio.sleep(1)
 
 

@@ -47,16 +47,16 @@ def test_page_in_one_piece_is_seen_as_record_by_record(call: str, records: list[
 def test_page_with_an_odd_key_is_looked_at_record_by_record() -> None:
     """A key that is no plain text, or none at all, is for the long way, which counts what it cannot read."""
     assert TERMINALS.hash_page(body({"id": "1"}, {"id": "2"}), Salt.of("a")) is not None
-    for odd in ({"id": 3}, {"id": ""}, {"id": "é"}, {"id": None}, {}, 7):
-        assert TERMINALS.hash_page(body({"id": "1"}, odd), Salt.of("a")) is None
+    for unreadable in ({"id": 3}, {"id": ""}, {"id": "é"}, {"id": None}, {}, 7):
+        assert TERMINALS.hash_page(body({"id": "1"}, unreadable), Salt.of("a")) is None
     assert TERMINALS.hash_page(b'{"id": "1"}', Salt.of("a")) is None
     assert TERMINALS.hash_page(b'[{"id": "1"}', Salt.of("a")) is None
 
 
 def page(*ids: str, hashes: list[bytes] | None = None) -> ListingPage:
-    said = body(*({"id": id} for id in ids))
+    page = body(*({"id": id} for id in ids))
     return ListingPage(
-        list(ids), hashes or [id.encode() for id in ids], 0, None, body=said, digest=listing.digest(said)
+        list(ids), hashes or [id.encode() for id in ids], 0, None, body=page, digest=listing.digest(page)
     )
 
 
@@ -64,9 +64,9 @@ def test_page_is_cached_only_when_none_of_its_records_must_be_decoded() -> None:
     """One record that must be decoded, or that was listed before, and the whole page is read the next time."""
     skippable = SkippableHashes({b"a", b"b"}, since=10, until=20)
     for shown, rows in ((page("a", "b"), 0), (page("a", "c"), 1), (page("a", "a"), 0)):
-        found = RecordListing(Bounds(1 << 62))
-        assert len(found.records_to_decode(shown, skippable)) == rows
-        cached = found.cache.ids(shown.digest, 15)
+        listing = RecordListing(Bounds(1 << 62))
+        assert len(listing.records_to_decode(shown, skippable)) == rows
+        cached = listing.cache.ids(shown.digest, 15)
         assert cached == (["a", "b"] if shown.ids == ["a", "b"] else None)
 
 
@@ -75,9 +75,13 @@ def test_cached_page_expires() -> None:
     earlier, shown = PageCache(), page("a", "b")
     earlier.remember_page(shown, 10, 20)
     assert [earlier.ids(shown.digest, now) for now in (9, 10, 19, 20)] == [None, ["a", "b"], ["a", "b"], None]
-    again = RecordListing(Bounds(1 << 62))
-    again.add_cached_page(shown, earlier)
-    assert (again.listed_and_stored, again.ids, again.cache.validity(shown.digest)) == (2, {"a", "b"}, (10, 20))
+    listing_again = RecordListing(Bounds(1 << 62))
+    listing_again.add_cached_page(shown, earlier)
+    assert (listing_again.listed_and_stored, listing_again.ids, listing_again.cache.validity(shown.digest)) == (
+        2,
+        {"a", "b"},
+        (10, 20),
+    )
 
 
 @pytest.mark.parametrize("state", ["resource_state", "ResourceState", "resource-state"])
@@ -90,5 +94,5 @@ def test_what_is_hashed_follows_the_names_of_the_answer(state: str) -> None:
     assert whole[0] is not None
     assert whole[0] != whole[1]
     raws = [msgspec.Raw(json.dumps(record).encode()) for record in (before, after)]
-    assert [salt.hashes(["1"], hasher.hashed_members([raw])) for raw in raws] == [found[1] for found in whole if found]
+    assert [salt.hashes(["1"], hasher.hashed_members([raw])) for raw in raws] == [entry[1] for entry in whole if entry]
     assert {hasher.key(raw) for raw in raws} == {"1"}

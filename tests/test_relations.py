@@ -30,10 +30,10 @@ PRODUCT: Fields = {
 
 def test_relations_join_the_names_of_the_records() -> None:
     """Ids get the names that the site's and the organizations' own records carry."""
-    found = join_relations(
+    relations = join_relations(
         "T", TERMINAL, [PRODUCT], {"S1": {"name": "Harbour"}}, {"A1": {"name": "Partner"}, "A2": {"name": "C"}}
     )
-    assert found == {
+    assert relations == {
         "imei": "T",
         "product_ids": ["P1", "P2"],
         "site": {"id": "S1", "name": "Harbour"},
@@ -60,9 +60,9 @@ def test_relations_of_a_bare_terminal_are_few() -> None:
 
 def test_customer_comes_from_the_terminal_when_no_product_has_one() -> None:
     """The product says who pays; without one the terminal does."""
-    found = join_relations("T", TERMINAL, [], {}, {})
-    assert found["end_customer"] == {"id": "A3"}
-    assert found["product_ids"] == ["P2"]
+    relations = join_relations("T", TERMINAL, [], {}, {})
+    assert relations["end_customer"] == {"id": "A3"}
+    assert relations["product_ids"] == ["P2"]
 
 
 def test_site_comes_from_the_product_when_the_terminal_has_none() -> None:
@@ -90,11 +90,11 @@ def test_relations_name_only_ids_that_are_loaded(terminal: Fields, products: lis
     """No id in a relation is missing among those whose records were looked up, and no name is empty."""
     owned = [{**product, "product_id": f"P{i}"} for i, product in enumerate(products)]
     sites, organizations = named_ids({"T": terminal}, {f"P{i}": product for i, product in enumerate(owned)})
-    found: Any = join_relations("T", terminal, owned, {}, {})
+    relations: Any = join_relations("T", terminal, owned, {}, {})
     for name, known in (("site", sites), ("distribution_partner", organizations), ("end_customer", organizations)):
-        if name in found:
-            assert found[name]["id"] in known
-            assert found[name].get("name") != ""
+        if name in relations:
+            assert relations[name]["id"] in known
+            assert relations[name].get("name") != ""
 
 
 # --- what is said ---------------------------------------------------------------------------------
@@ -108,8 +108,8 @@ def test_changed_relations_are_said_and_stored() -> None:
     assert (entry.entity, entry.id, entry.what, entry.name, entry.ts) == ("terminal", "T", "state", "relations", 7)
     assert json.loads(entry.body) == json.loads(put.doc) == related["T"]
     assert (put.kind, put.entry, batch.relations_done) == ("relations", 0, ["T"])
-    again = compare(["T"], {"T": {"imei": "T"}}, related, {"T": StoredRecord(put.doc)}, 8)
-    assert (again.entries, again.writes, again.relations_done) == ([], [], ["T"])
+    batch_again = compare(["T"], {"T": {"imei": "T"}}, related, {"T": StoredRecord(put.doc)}, 8)
+    assert (batch_again.entries, batch_again.writes, batch_again.relations_done) == ([], [], ["T"])
     other = compare(["T"], {"T": {"imei": "T"}}, related, {"T": StoredRecord(encode({"imei": "T"}))}, 8)
     assert len(other.entries) == 1
 

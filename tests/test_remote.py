@@ -12,14 +12,14 @@ TREE = TopicTree("oneweb", "main", "")
 STATE = {"call": "sites", "enabled": True, "interval": 21600, "status": "ok", "records": 7, "events": 0, "samples": 0}
 
 
-def said(**calls: Any) -> dict[str, Any]:
+def status_of(**calls: Any) -> dict[str, Any]:
     info = {"calls": {"sites": {"interval": 21600, "effective_interval": 21600, "requests_per_hour": 2}}}
     return {"bridge": "online", "info": info, "calls": {"sites": STATE, **calls}}
 
 
 def test_table_says_intervals_as_people_do() -> None:
     """6h instead of 21600, and the one in force in parentheses where it differs."""
-    stretched = said(products=STATE | {"call": "products", "interval": 300})
+    stretched = status_of(products=STATE | {"call": "products", "interval": 300})
     stretched["info"]["calls"]["products"] = {"effective_interval": 450, "requests_per_hour": 8}
     head, _, _, products, sites = table(stretched)
 
@@ -42,10 +42,10 @@ STRANGE: tuple[Any, ...] = (None, True, 7, -1, 1e300, "text", [], [[]], {}, {"ca
 def test_strange_values_are_no_traceback(strange: Any) -> None:
     """Whatever stands in a member of what others may publish, the table and the line of a result are made."""
     for name in (*STATE, "last_poll", "next_poll", "error"):
-        assert table(said(sites=STATE | {name: strange}))
+        assert table(status_of(sites=STATE | {name: strange}))
         assert _result_line("sites", {"status": "ok", "state": STATE | {name: strange}})
     for name in ("api", "journal", "calls"):
-        assert table({**said(), "info": {name: strange}})
+        assert table({**status_of(), "info": {name: strange}})
     assert _result_line("sites", {"status": strange, "state": strange, "error": strange})
 
 
@@ -54,9 +54,9 @@ def test_strange_values_are_no_traceback(strange: Any) -> None:
 )
 def test_payload_that_is_no_object_is_empty(payload: Any) -> None:
     """A payload that cannot be read, or is no JSON object, says nothing."""
-    found: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
+    state: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
     for topic in (TREE.status, TREE.info, "oneweb/bridge/polling/sites/state"):
-        _add_message(found, topic, payload, TREE)
+        _add_message(state, topic, payload, TREE)
 
     assert _decode_object(payload) == {}
-    assert len(table(found)) == 3 + ("sites" in CALLS)
+    assert len(table(state)) == 3 + ("sites" in CALLS)

@@ -111,10 +111,10 @@ def test_resolved_times_are_readings_and_sure_ones_are_right(offsets: list[int],
     """Whatever rows there are, each gets one of its readings; rows every ten minutes through both hours are right."""
     moments = minutes(*(range(-180, 181, 10) if complete else sorted(offsets)))[::order]
     both = readings(moments)
-    found, unsure = resolve_times(both, Known())
-    assert all(ts in pair for ts, pair in zip(found, both, strict=True))
+    resolved, unsure = resolve_times(both, Known())
+    assert all(ts in pair for ts, pair in zip(resolved, both, strict=True))
     if complete:
-        assert (found, unsure) == (moments, 0)
+        assert (resolved, unsure) == (moments, 0)
 
 
 # --- whole polls ----------------------------------------------------------------------------------
@@ -152,9 +152,9 @@ async def test_each_sample_of_a_night_goes_out_once(shows: int, tmp_path: Path) 
             outcome = await shown(b, expected[-shows:])
             assert outcome.alerts == []
             await b.later(600)
-        said = [row for row in await b.news() if row.name == "signal_quality"]
-        assert sorted(row.ts for row in said) == expected
-        assert not any("corrected" in row.body for row in said)
+        rows = [row for row in await b.news() if row.name == "signal_quality"]
+        assert sorted(row.ts for row in rows) == expected
+        assert not any("corrected" in row.body for row in rows)
 
 
 async def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:

@@ -40,9 +40,9 @@ def decoded(entry: dict[str, Any], call: str = "ut_signal_quality") -> Measured:
 )
 def test_a_report_is_read_in_every_common_form(entry: dict[str, Any]) -> None:
     """What DataMiner, TMF and time-series databases call a report gives the same sample, without configuration."""
-    found = decoded(entry)
-    assert [(sample.ts, sample.values) for sample in found.samples] == [(TS, SIGNAL)]
-    assert (found.unread_rows, found.unparseable) == (0, {})
+    samples = decoded(entry)
+    assert [(sample.ts, sample.values) for sample in samples.samples] == [(TS, SIGNAL)]
+    assert (samples.unread_rows, samples.unparseable) == (0, {})
 
 
 def test_an_empty_list_of_measurements_or_indicators_is_no_row() -> None:
@@ -62,21 +62,21 @@ def test_an_empty_list_of_measurements_or_indicators_is_no_row() -> None:
 )
 def test_a_row_that_no_form_understands_is_counted(entry: dict[str, Any]) -> None:
     """Without this a report in an unknown form would be polled for ever, with status ok and no sample."""
-    found = decoded(entry)
-    assert (found.samples, found.rows, found.unread_rows) == ([], 1, 1)
+    samples = decoded(entry)
+    assert (samples.samples, samples.rows, samples.unread_rows) == ([], 1, 1)
 
 
 @pytest.mark.parametrize("member", ["unit", "uom", "units", "unitOfMeasure", "indicatorUnit"])
 def test_the_unit_beside_a_value_is_used(member: str) -> None:
     """A counter in kB is not published as a thousandth of itself, whatever the member with its unit is called."""
     indicator = {"name": "cnxTx", "value": 5, member: "kB"}
-    found = decoded({"measurement": [{"timestamp": TIME, "performanceIndicator": [indicator]}]}, "ut_traffic")
-    assert found.samples[0].values == {"cnx_tx_bytes": 5000}
+    samples = decoded({"measurement": [{"timestamp": TIME, "performanceIndicator": [indicator]}]}, "ut_traffic")
+    assert samples.samples[0].values == {"cnx_tx_bytes": 5000}
     flat = {"timestamp": TIME, "cnxTx": {"value": 5, member: "kB"}}
     assert decoded({"measurement": [flat]}, "ut_traffic").samples[0].values == {"cnx_tx_bytes": 5000}
 
 
 def test_a_unit_that_contradicts_the_mapping_is_told() -> None:
     indicator = {"name": "cnxTx", "value": 5, "unit": "dBm"}
-    found = decoded({"measurement": [{"timestamp": TIME, "performanceIndicator": [indicator]}]}, "ut_traffic")
-    assert list(found.unparseable) == ["cnx_tx_bytes"]
+    samples = decoded({"measurement": [{"timestamp": TIME, "performanceIndicator": [indicator]}]}, "ut_traffic")
+    assert list(samples.unparseable) == ["cnx_tx_bytes"]

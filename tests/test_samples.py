@@ -243,13 +243,13 @@ def test_every_sample_goes_out_exactly_once(answers: list[list[Sample]], slice_:
         for s in sorted(answer, key=lambda s: (s.ts or 0, s.id)):
             if shown[s.id, s.ts][-1:] != [s.values["sinr_db"]]:
                 shown[s.id, s.ts].append(s.values["sinr_db"])
-    told: dict[tuple[str, int | None], list[object]] = defaultdict(list)
+    published: dict[tuple[str, int | None], list[object]] = defaultdict(list)
     for entry in stored.entries:
         body = json.loads(entry.body)
         if entry.what == "history" or "corrected" not in body:
-            told[entry.id, entry.ts].append(body["sinr_db"])
-            assert bool(body.get("corrected")) is (len(told[entry.id, entry.ts]) > 1)
-    assert {key: values for key, values in shown.items() if values} == told
+            published[entry.id, entry.ts].append(body["sinr_db"])
+            assert bool(body.get("corrected")) is (len(published[entry.id, entry.ts]) > 1)
+    assert {key: values for key, values in shown.items() if values} == published
 
 
 @hypothesis.settings(max_examples=200)

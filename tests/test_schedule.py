@@ -54,17 +54,17 @@ def test_stretched_intervals_keep_the_budget(
     intervals: dict[str, float], requests: dict[str, float], allowed: float
 ) -> None:
     """At the effective intervals the calls cost no more than their share of what is allowed, and are never sooner."""
-    found = stretch_intervals(intervals, requests, allowed)
+    stretched = stretch_intervals(intervals, requests, allowed)
     assert (
-        requests_per_hour(found, requests)
+        requests_per_hour(stretched, requests)
         <= max(allowed * SCHEDULED_SHARE, requests_per_hour(intervals, requests)) * 1.000001
     )
     if requests_per_hour(intervals, requests) > allowed * SCHEDULED_SHARE:
-        assert requests_per_hour(found, requests) == pytest.approx(allowed * SCHEDULED_SHARE)
-        factors = [found[call] / interval for call, interval in intervals.items()]
+        assert requests_per_hour(stretched, requests) == pytest.approx(allowed * SCHEDULED_SHARE)
+        factors = [stretched[call] / interval for call, interval in intervals.items()]
         assert max(factors) == pytest.approx(min(factors))
     else:
-        assert found == intervals
+        assert stretched == intervals
 
 
 def test_stretching_without_a_limit_changes_nothing() -> None:

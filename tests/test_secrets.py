@@ -53,12 +53,12 @@ CANARIES = {
 }
 FORMS: dict[str, Callable[[str], str]] = {
     "plain": str,
-    "JSON": lambda said: json.dumps(said)[1:-1],
-    "UTF-8 JSON": lambda said: json.dumps(said, ensure_ascii=False)[1:-1],
-    "address": lambda said: quote(said, safe=""),
+    "JSON": lambda text: json.dumps(text)[1:-1],
+    "UTF-8 JSON": lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    "address": lambda text: quote(text, safe=""),
     "form": quote_plus,
     "HTML": html.escape,
-    "base64": lambda said: base64.b64encode(said.encode()).decode().rstrip("="),
+    "base64": lambda text: base64.b64encode(text.encode()).decode().rstrip("="),
 }
 
 
@@ -66,10 +66,10 @@ def leaks(produced: dict[str, bytes]) -> list[str]:
     """Where which canary stands in which form."""
     return [
         f"{place}: {name} as {form}"
-        for place, said in produced.items()
+        for place, content in produced.items()
         for name, canary in CANARIES.items()
         for form, written in FORMS.items()
-        if written(canary).encode() in said
+        if written(canary).encode() in content
     ]
 
 
@@ -77,8 +77,8 @@ def test_search_finds_every_canary_in_every_form() -> None:
     """The search itself misses nothing: each canary, in each form, is found where it was put."""
     for name, canary in CANARIES.items():
         for form, written in FORMS.items():
-            said = f"x{written(canary)}x".encode()
-            assert f"log: {name} as {form}" in leaks({"log": said})
+            text = f"x{written(canary)}x".encode()
+            assert f"log: {name} as {form}" in leaks({"log": text})
 
 
 # ── an API that cannot keep a secret ───────────────────────────────────────────────────────────
@@ -92,7 +92,7 @@ class Gossip:
 
     def __init__(self) -> None:
         self.url = ""
-        self.heard: set[str] = set()
+        self.headers_seen: set[str] = set()
         self.knows = {name: canary for name, canary in CANARIES.items() if name not in LATER | {"newer proxy's Basic"}}
         self._tokens = iter(["second token"])
 
@@ -102,7 +102,7 @@ class Gossip:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """One answer, by the end of the path."""
-        self.heard |= {name for name in ("Authorization", "Proxy-Authorization") if name in request.headers}
+        self.headers_seen |= {name for name in ("Authorization", "Proxy-Authorization") if name in request.headers}
         last = request.path.rpartition("/")[2]
         former = f"Bearer {CANARIES['second token']}"
         if last != "world" and request.headers.get("Authorization") == former:
@@ -113,7 +113,7 @@ class Gossip:
         return self._gossip(last)
 
     def _gossip(self, last: str) -> web.StreamResponse:  # noqa: PLR0911 - one for each kind of answer
-        echo = " ".join(written(said) for said in self.knows.values() for written in (str, FORMS["base64"]))
+        echo = " ".join(written(secret) for secret in self.knows.values() for written in (str, FORMS["base64"]))
         away = "/moved/" + "/".join(FORMS["address"](canary) for canary in self.knows.values())
         page = f"<html>{html.escape(echo)} {echo}</html>"
         match last:
@@ -163,23 +163,23 @@ class Secretive:
     """A bridge's configuration with a canary in every place, and the folders of what it may write."""
 
     def __init__(self, home: Path, url: str, port: int) -> None:
-        self.told, self.wrote = home / "told", home / "wrote"
-        self.told.mkdir()
+        self.etc, self.wrote = home / "etc", home / "wrote"
+        self.etc.mkdir()
         self.wrote.mkdir()
         self.port, self.url, self.http = port, url, mosquitto.free_port()
-        self.file = self.told / "bridge.yaml"
-        self.environment = {"ONEWEB_CLIENT_ID": CLIENT, "CREDENTIALS_DIRECTORY": str(self.told / "credentials")}
-        (self.told / "credentials").mkdir()
+        self.file = self.etc / "bridge.yaml"
+        self.environment = {"ONEWEB_CLIENT_ID": CLIENT, "CREDENTIALS_DIRECTORY": str(self.etc / "credentials")}
+        (self.etc / "credentials").mkdir()
         self.write("oauth2_client_credentials", SECRET, PASSWORD, PROXY_PASSWORD)
 
     def write(self, style: str, secret: str, password: str, proxy_password: str) -> None:
         """Writes the configuration anew. The password of the broker is a systemd credential, the secret a file."""
-        (self.told / "secret").write_text(secret + "\n", encoding="utf-8")
-        (self.told / "credentials" / "mqtt_password").write_text(password, encoding="utf-8")
+        (self.etc / "secret").write_text(secret + "\n", encoding="utf-8")
+        (self.etc / "credentials" / "mqtt_password").write_text(password, encoding="utf-8")
         proxy = self.url.replace("://", f"://me:{quote(proxy_password, safe='')}@")
         auth = {"style": style} | ({"token_url": f"{self.url}/token"} if style.startswith("oauth") else {})
         api = {"base_url": self.url, "client_secret_file": "secret", "proxy": proxy, "auth": auth}
-        said = {
+        tree = {
             "api": {**api, "rate_limit": {"min_interval": "1ms"}},
             "mqtt": {"host": "127.0.0.1", "port": self.port, "username": "me", "password_file": "mqtt_password"},
             "state": {"path": str(self.wrote / "bridge.db")},
@@ -187,7 +187,7 @@ class Secretive:
             "log": {"level": "debug"},
             "polling": {call: {"interval": "1h", "enabled": True} for call in harness.QUICK},
         }
-        self.file.write_text(yaml.safe_dump(said), encoding="utf-8")
+        self.file.write_text(yaml.safe_dump(tree), encoding="utf-8")
 
     async def command(self, *words: str) -> bytes:
         """What a command prints, on both of its outputs."""
@@ -228,7 +228,7 @@ async def test_no_canary_leaves_the_bridge(tmp_path: Path) -> None:
                 while bridge.text().count(": connected") < 2:
                     await asyncio.sleep(0.05)
             produced |= await told_by(secretive, bridge, "after: ", ["poll", *FAILING])
-            produced["MQTT"] = b"\n".join(f"{topic} ".encode() + said for topic, said, _ in recorder.raw)
+            produced["MQTT"] = b"\n".join(f"{topic} ".encode() + content for topic, content, _ in recorder.raw)
             produced["log"] = bridge.log.read_bytes()
             await bridge.stop()
         produced |= secretive.kept()
@@ -245,20 +245,20 @@ def has_failed(recorder: harness.Recorder) -> bool:
 async def told_by(secretive: Secretive, bridge: harness.Process, when: str, *more: list[str]) -> dict[str, bytes]:
     """What commands print, pages say and the system shows, while the bridge runs."""
     commands = [*more, ["config"], ["status"], ["status", "--json"]]
-    said = await asyncio.gather(*(secretive.command(*words) for words in commands))
-    found = {" ".join(words[:2]): printed for words, printed in zip(commands, said, strict=True)}
-    found |= await secretive.served() | {"cmdline": Path(f"/proc/{bridge.pid}/cmdline").read_bytes()}
-    return {f"{when}{name}": printed for name, printed in found.items()}
+    printed_by_command = await asyncio.gather(*(secretive.command(*words) for words in commands))
+    outputs = {" ".join(words[:2]): printed for words, printed in zip(commands, printed_by_command, strict=True)}
+    outputs |= await secretive.served() | {"cmdline": Path(f"/proc/{bridge.pid}/cmdline").read_bytes()}
+    return {f"{when}{name}": printed for name, printed in outputs.items()}
 
 
 def assert_it_was_worth_searching(gossip: Gossip, produced: dict[str, bytes]) -> None:
     """The secrets were sent, echoed, and masked where they would have stood: there was something to find."""
-    assert gossip.heard == {"Authorization", "Proxy-Authorization"}
+    assert gossip.headers_seen == {"Authorization", "Proxy-Authorization"}
     for place in ("log", "MQTT", "before: explore --save", "after: poll products", "after: status --json"):
         assert b"***" in produced[place], place
     answers = {Path(name).stem for name in produced if ".bad-answers" in name}
     assert {"products", "organizations", "sites", "ut_signal_quality"} <= answers
-    assert any(b"***" in said for name, said in produced.items() if ".bad-answers" in name)
+    assert any(b"***" in content for name, content in produced.items() if ".bad-answers" in name)
 
 
 # ── mistakes in the configuration ──────────────────────────────────────────────────────────────

@@ -36,7 +36,7 @@ class Vendor:
         self.begun = b.sim.world.clock.now() - 2 * HOUR
         self.ids = ids
         self.hung: dict[str, tuple[float, float]] = {}
-        self.asked: list[tuple[float, float, str]] = []
+        self.requests: list[tuple[float, float, str]] = []
         self.unknown: set[str] = set()
         self.late: dict[tuple[str, int], float] = {}
         b.api.get = self.get  # type: ignore[method-assign]  # what the API shows is all that is of interest here
@@ -73,7 +73,7 @@ class Vendor:
             error.status = 404
             raise error
         if params.get("offset", "0") == "0":
-            self.asked.append((begin, end, of))
+            self.requests.append((begin, end, of))
         first = params.get("offset", "0") == "0"
         body = [self._entry(id, begin, end) for id in ids] if first else []
         return Answer(200, json.dumps(body).encode(), CIMultiDictProxy(CIMultiDict()), round(self.now() * 1000))
@@ -90,9 +90,9 @@ class Vendor:
         """Polls for so long. Gives the number of requests of each poll."""
         for _ in range(round(seconds / every)):
             self.b.sim.advance(every)
-            before = len(self.asked)
+            before = len(self.requests)
             await self.b.poll(SIGNAL)
-            yield len(self.asked) - before
+            yield len(self.requests) - before
 
     async def costs(self, seconds: float, every: float = 10 * MINUTE) -> list[int]:
         """The requests of each poll of so long a time."""
@@ -100,11 +100,11 @@ class Vendor:
 
     async def published(self) -> dict[str, list[int]]:
         """The times of the samples that went out, of each id, in their order."""
-        found: dict[str, list[int]] = {id: [] for id in self.ids}
+        times: dict[str, list[int]] = {id: [] for id in self.ids}
         for row in await self.b.news():
             if row.what in ("metric", "history") and row.name == "signal_quality":
-                found[row.id].append(row.ts // 1000)
-        return found
+                times[row.id].append(row.ts // 1000)
+        return times
 
     def expected(self) -> dict[str, list[int]]:
         return {id: self.shown(id) for id in self.ids}
@@ -126,7 +126,7 @@ async def test_report_that_was_silent_loses_nothing(silence: int, required: bool
         assert cost <= math.ceil((silence + 2 * HOUR) / (6 * HOUR)) + 1
         published = await vendor.published()
         assert published == vendor.expected()
-        longest = max(end - begin for begin, end, _ in vendor.asked if end < math.inf) if required else 0
+        longest = max(end - begin for begin, end, _ in vendor.requests if end < math.inf) if required else 0
         assert longest <= 6 * HOUR
         # Once it goes on, all is as before.
         assert set(await vendor.costs(2 * HOUR)) == {1}
@@ -142,7 +142,7 @@ async def test_window_is_never_later_than_the_newest_sample(tmp_path: Path) -> N
         newest = max(max(times) for times in (await vendor.published()).values())
         vendor.hang(vendor.now(), vendor.now() + DAY)
         await vendor.costs(5 * HOUR)
-        assert max(begin for begin, _, _ in vendor.asked) <= newest
+        assert max(begin for begin, _, _ in vendor.requests) <= newest
 
 
 async def test_id_that_comes_separately_and_was_silent_loses_nothing(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ async def test_id_that_comes_separately_and_was_silent_loses_nothing(tmp_path: P
         assert set(await vendor.costs(20 * HOUR - HOUR, HOUR)) == {len(ids)}
         (cost,) = await vendor.costs(HOUR, HOUR)
         assert cost == len(ids) + 4
-        assert {of for _, end, of in vendor.asked if end < math.inf} == {ids[2]}
+        assert {of for _, end, of in vendor.requests if end < math.inf} == {ids[2]}
         assert await vendor.published() == vendor.expected()
         # One that the API does not know any more fails nobody's poll.
         vendor.unknown.add(ids[4])

@@ -83,8 +83,8 @@ def luhn_is_valid(imei: str) -> bool:
 
 def measured(entry: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return [
-        (one["timestamp"], {each["name"]: each["value"] for each in one["performanceIndicator"]})
-        for one in entry["measurement"]
+        (measurement["timestamp"], {each["name"]: each["value"] for each in measurement["performanceIndicator"]})
+        for measurement in entry["measurement"]
     ]
 
 
@@ -105,18 +105,18 @@ ALL = [
 @pytest.mark.parametrize("path", ALL)
 async def test_answer_is_the_same_for_the_same_seed_and_time(path: str) -> None:
     """Same seed, start and simulated time: the same bytes, however the time was reached."""
-    async with simulated(terminals=40) as once, simulated(terminals=40) as again:
+    async with simulated(terminals=40) as once, simulated(terminals=40) as repeated:
         for seconds in (100, 700, 2200):
             once.simulator.advance(seconds)
             await once.get(path)
-        again.simulator.advance(3000)
-        assert (await once.get(path)).body == (await again.get(path)).body
+        repeated.simulator.advance(3000)
+        assert (await once.get(path)).body == (await repeated.get(path)).body
 
 
 async def test_answer_differs_for_another_seed() -> None:
     """Another seed is another fleet."""
-    async with simulated(seed=1) as one, simulated(seed=2) as other:
-        assert (await one.get(TERMINALS)).body != (await other.get(TERMINALS)).body
+    async with simulated(seed=1) as first, simulated(seed=2) as other:
+        assert (await first.get(TERMINALS)).body != (await other.get(TERMINALS)).body
 
 
 def test_imeis_are_unique_and_valid() -> None:
@@ -133,21 +133,21 @@ async def test_fleet_joins_but_for_the_dangling_ids(api: Client) -> None:
     terminals = (await api.get(TERMINALS)).json
     sites = {site["id"] for site in (await api.get(SITES)).json}
     products = {product["id"]: product for product in (await api.get(PRODUCTS)).json}
-    organizations = {one["id"] for one in (await api.get(ORGANIZATIONS)).json}
-    assert 0 < sum(one["place"]["id"] not in sites for one in terminals) <= 2
-    assert all(link["id"] in products for one in terminals for link in one["product"])
-    assert all(party["id"] in organizations for one in terminals for party in one["relatedParty"])
-    assert any(not one["product"] for one in terminals)
+    organizations = {organization["id"] for organization in (await api.get(ORGANIZATIONS)).json}
+    assert 0 < sum(terminal["place"]["id"] not in sites for terminal in terminals) <= 2
+    assert all(link["id"] in products for terminal in terminals for link in terminal["product"])
+    assert all(party["id"] in organizations for terminal in terminals for party in terminal["relatedParty"])
+    assert any(not terminal["product"] for terminal in terminals)
     assert any(not product["realizingResource"] for product in products.values())
     assert "suspended" in {product["status"] for product in products.values()}
 
 
 async def test_organizations_have_three_levels(api: Client) -> None:
     """Below a distribution partner there is a sub-distributor with customers of its own."""
-    listed = {one["id"]: one for one in (await api.get(ORGANIZATIONS)).json}
+    listed = {organization["id"]: organization for organization in (await api.get(ORGANIZATIONS)).json}
     depths = set()
-    for one in listed.values():
-        depth, above = 0, one
+    for organization in listed.values():
+        depth, above = 0, organization
         while "organizationParentRelationship" in above:
             depth, above = depth + 1, listed[above["organizationParentRelationship"]["id"]]
         depths.add(depth)
@@ -157,13 +157,13 @@ async def test_organizations_have_three_levels(api: Client) -> None:
 async def test_terminals_show_the_odd_cases(api: Client) -> None:
     """Null location, no features, no geometry, no manufacturer, no hardware version: all in a fleet of 25."""
     terminals = (await api.get(TERMINALS)).json
-    locations = [one["location"] for one in terminals]
+    locations = [terminal["location"] for terminal in terminals]
     assert None in locations
     features = [location["features"] for location in locations if location]
     assert [] in features
     assert any(feature[0]["geometry"] is None for feature in features if feature)
-    assert any("manufacturer" not in one for one in terminals)
-    assert any("hardwareVersion" not in one for one in terminals)
+    assert any("manufacturer" not in terminal for terminal in terminals)
+    assert any("hardwareVersion" not in terminal for terminal in terminals)
 
 
 def test_states_flip_about_every_30_seconds_in_a_fleet_of_25() -> None:
@@ -172,7 +172,7 @@ def test_states_flip_about_every_30_seconds_in_a_fleet_of_25() -> None:
     for size, horizon, step in ((25, 7200, 5), (2000, 600, 60)):
         life = Simulator(Options(terminals=size, start=START)).world.life
         seen = [[life.state(index, 1_750_000_000 + at) for at in range(0, horizon, step)] for index in range(size)]
-        flips[size] = sum(one != next_ for row in seen for one, next_ in pairwise(row)) / horizon
+        flips[size] = sum(state != next_ for row in seen for state, next_ in pairwise(row)) / horizon
     assert 1 / 60 < flips[25] < 1 / 20
     assert 0.005 < flips[2000] * 300 / 2000 < 0.02
 
@@ -185,8 +185,8 @@ def test_nothing_changes_by_itself_without_liveliness() -> None:
     after = simulator.truth("terminals"), simulator.truth("components")
     assert before != after
     for listing in (*before, *after):
-        for one in listing:
-            one.pop("lastSeenDate", None)
+        for entry in listing:
+            entry.pop("lastSeenDate", None)
     assert before == after
 
 
@@ -195,8 +195,8 @@ def test_a_third_of_the_fleet_moves() -> None:
     life = Simulator(Options(terminals=30)).world.life
     moved = []
     for index in range(30):
-        one, other = life.position(index, 1_750_000_000), life.position(index, 1_750_000_060)
-        moved.append(abs(one.latitude - other.latitude) + abs(one.longitude - other.longitude))
+        first, other = life.position(index, 1_750_000_000), life.position(index, 1_750_000_060)
+        moved.append(abs(first.latitude - other.latitude) + abs(first.longitude - other.longitude))
     assert sum(way > 0.0005 for way in moved) == 10
 
 
@@ -283,7 +283,7 @@ async def test_pages_add_up_to_the_listing() -> None:
     """Pages by offset and limit hold every terminal once; totals say how many there are."""
     async with simulated(terminals=250) as api:
         pages = [await api.get(TERMINALS, offset=offset, limit=90) for offset in (0, 90, 180, 270)]
-    ids = [one["id"] for page in pages for one in page.json]
+    ids = [entry["id"] for page in pages for entry in page.json]
     assert [len(page.json) for page in pages[:2]] == [90, 90]
     assert {page.headers["x-total-count"] for page in pages} == {str(len(set(ids)))}
     assert len(ids) == len(set(ids)) >= 247
@@ -315,10 +315,10 @@ async def test_fields_keep_id_and_what_was_asked(api: Client) -> None:
 
 async def test_components_come_when_asked_for(api: Client) -> None:
     """A terminal shows its components when `fields` names them, and not otherwise."""
-    assert all("component" not in one for one in (await api.get(TERMINALS)).json)
+    assert all("component" not in terminal for terminal in (await api.get(TERMINALS)).json)
     listed = (await api.get(TERMINALS, fields="id,component")).json
     assert {part["type"] for part in listed[0]["component"]} >= {"AIM", "SSM", "UT"}
-    assert [] in [one["component"] for one in listed]
+    assert [] in [terminal["component"] for terminal in listed]
 
 
 async def test_body_is_compressed_when_accepted(api: Client) -> None:
@@ -382,9 +382,9 @@ async def test_window_grows_only_at_its_end_but_for_late_and_corrected() -> None
 
 async def test_report_narrows_to_ids(api: Client) -> None:
     """`id` takes several; the answer has just these."""
-    ids = [one["id"] for one in (await api.get(TERMINALS)).json[3:5]]
+    ids = [terminal["id"] for terminal in (await api.get(TERMINALS)).json[3:5]]
     listed = (await api.get(PERFORMANCE + "traffic", id=",".join(ids))).json
-    assert [one["id"] for one in listed] == ids
+    assert [terminal["id"] for terminal in listed] == ids
 
 
 async def test_offline_terminal_is_not_measured(api: Client) -> None:
@@ -404,8 +404,8 @@ async def test_traffic_counters_grow_but_for_resets() -> None:
     steps, falls = 0, 0
     for entry in entries:
         rows = [values for _, values in measured(entry)]
-        for one, after in pairwise(rows):
-            fallen = [name for name in one if after[name] < one[name]]
+        for row, after in pairwise(rows):
+            fallen = [name for name in row if after[name] < row[name]]
             falls, steps = falls + bool(fallen), steps + 1
             assert len(fallen) < 6
     assert 0 < falls < steps / 50
@@ -415,9 +415,9 @@ async def test_report_period_and_lateness_scale() -> None:
     """For a demo: a sample every 12 s that is visible after 24 s."""
     async with simulated(report_period=0.02, lateness_scale=0.01) as api:
         query = {"startDateTime": "2025-06-17T14:10:00Z"}
-        found = [measured(entry) for entry in (await api.get(PERFORMANCE + "signalQuality", **query)).json]
-        times = [datetime.fromisoformat(time) for time, _ in max(found, key=len)]
-    gaps = {one - before for before, one in pairwise(times)}
+        entries = [measured(entry) for entry in (await api.get(PERFORMANCE + "signalQuality", **query)).json]
+        times = [datetime.fromisoformat(time) for time, _ in max(entries, key=len)]
+    gaps = {time - before for before, time in pairwise(times)}
     assert min(gaps) == timedelta(seconds=12)
     assert datetime.fromisoformat(START) - times[-1] < timedelta(seconds=60)
 
@@ -443,14 +443,16 @@ def buckets(reports: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 async def test_unlimited_bucket_has_amount_zero(api: Client) -> None:
     """The label "Unlimited" comes with the amount 0 and without an entitlement."""
-    found = [
-        one
-        for one in buckets((await api.get(USAGE)).json).values()
-        if one["bucketBalance"][0]["remainingValueName"] == "Unlimited"
+    pool_buckets = [
+        bucket
+        for bucket in buckets((await api.get(USAGE)).json).values()
+        if bucket["bucketBalance"][0]["remainingValueName"] == "Unlimited"
     ]
-    assert found
-    assert {one["bucketBalance"][0]["remainingValue"]["amount"] for one in found} == {0.0}
-    assert all("entitlement" not in {each["counterType"] for each in one["bucketCounter"]} for one in found)
+    assert pool_buckets
+    assert {bucket["bucketBalance"][0]["remainingValue"]["amount"] for bucket in pool_buckets} == {0.0}
+    assert all(
+        "entitlement" not in {each["counterType"] for each in bucket["bucketCounter"]} for bucket in pool_buckets
+    )
 
 
 async def test_pool_is_shared_by_several_buckets(api: Client) -> None:
@@ -461,9 +463,9 @@ async def test_pool_is_shared_by_several_buckets(api: Client) -> None:
             pools.setdefault(bucket["sharedAllowance"]["id"], []).append(bucket)
     shared = max(pools.values(), key=len)
     assert len(shared) > 1
-    assert len({one["bucketBalance"][0]["remainingValue"]["amount"] for one in shared}) == 1
+    assert len({bucket["bucketBalance"][0]["remainingValue"]["amount"] for bucket in shared}) == 1
     whole = shared[0]["bucketCounter"][0]["value"]["amount"]
-    own = [one["bucketCounter"][-1]["value"]["amount"] for one in shared]
+    own = [bucket["bucketCounter"][-1]["value"]["amount"] for bucket in shared]
     assert sum(own) == pytest.approx(whole)
 
 
@@ -543,4 +545,4 @@ def test_hundred_thousand_terminals_are_paged_quickly() -> None:
     """A page of 1000 terminals out of 100 000 costs about the same wherever it lies."""
     world = Simulator(Options(terminals=100_000, start=START, speed=0)).world
     page = world.collections["terminals"].slice(98_000, 99_000, world.clock.now())
-    assert len({one["id"] for one in page}) == 1000
+    assert len({entry["id"] for entry in page}) == 1000

@@ -198,10 +198,10 @@ async def test_object_faults_bend_every_object(api: Client) -> None:
     """A missing key, null location, number as IMEI, attributes that nobody knows."""
     for kind in ("missing_key", "null_location", "number_imei", "unknown_attributes"):
         await fault(api, kind, share=1, count=1)
-    assert all("id" not in one for one in (await api.get(TERMINALS)).json)
-    assert all(one["location"] is None for one in (await api.get(TERMINALS)).json)
-    assert all(isinstance(one["imei"], int) for one in (await api.get(TERMINALS)).json)
-    assert all(one["newFlag"] for one in (await api.get(TERMINALS)).json)
+    assert all("id" not in terminal for terminal in (await api.get(TERMINALS)).json)
+    assert all(terminal["location"] is None for terminal in (await api.get(TERMINALS)).json)
+    assert all(isinstance(terminal["imei"], int) for terminal in (await api.get(TERMINALS)).json)
+    assert all(terminal["newFlag"] for terminal in (await api.get(TERMINALS)).json)
 
 
 async def test_unknown_indicator_is_added(api: Client) -> None:
@@ -257,7 +257,10 @@ async def test_corrected_changes_what_was_shown(api: Client) -> None:
     before = (await api.get(path)).json
     await fault(api, "corrected", report="signalQuality")
     after = (await api.get(path)).json
-    times = [[[one["timestamp"] for one in entry["measurement"]] for entry in listing] for listing in (before, after)]
+    times = [
+        [[measurement["timestamp"] for measurement in entry["measurement"]] for entry in listing]
+        for listing in (before, after)
+    ]
     assert times[0] == times[1]
     assert before != after
 
@@ -270,7 +273,7 @@ async def test_counter_reset_starts_at_zero(api: Client) -> None:
     api.simulator.advance(2400)
     entry = (await api.get(PERFORMANCE + "traffic", id=imei)).json[0]["measurement"][0]
     assert entry["timestamp"] > START
-    assert all(one["value"] < 1e10 for one in entry["performanceIndicator"])
+    assert all(indicator["value"] < 1e10 for indicator in entry["performanceIndicator"])
 
 
 @pytest.mark.parametrize(
@@ -287,15 +290,15 @@ async def test_wrong_fault_is_refused_in_a_sentence(api: Client, members: dict[s
 
 
 async def terminal(api: Client, imei: str) -> dict[str, Any]:
-    one: dict[str, Any] = (await api.get(f"{TERMINALS}/{imei}")).json[0]
-    return one
+    terminal: dict[str, Any] = (await api.get(f"{TERMINALS}/{imei}")).json[0]
+    return terminal
 
 
 async def test_added_terminals_are_listed(api: Client) -> None:
     """`add` makes terminals with new IMEIs, or with the one that is asked for."""
     added = (await control(api, "POST", "/fleet", op="add", count=3))["ids"]
     added += (await control(api, "POST", "/fleet", op="add", id="490154203237518"))["ids"]
-    listed = [one["id"] for one in (await api.get(TERMINALS)).json]
+    listed = [terminal["id"] for terminal in (await api.get(TERMINALS)).json]
     assert listed[-4:] == added
     assert added[-1] == "490154203237518"
 
@@ -304,7 +307,7 @@ async def test_removed_terminal_is_gone_until_restored(api: Client) -> None:
     """`remove` takes it from listing and single call, `restore` gives it back as it was."""
     third = (await api.get(TERMINALS)).json[2]
     await control(api, "POST", "/fleet", op="remove", id=third["id"])
-    assert third["id"] not in [one["id"] for one in (await api.get(TERMINALS)).json]
+    assert third["id"] not in [terminal["id"] for terminal in (await api.get(TERMINALS)).json]
     assert (await api.get(f"{TERMINALS}/{third['id']}")).status == 404
     await control(api, "POST", "/fleet", op="restore", id=third["id"])
     assert (await api.get(TERMINALS)).json[2] == third
@@ -339,8 +342,8 @@ async def test_names_and_status_change_as_asked(api: Client) -> None:
     after = await terminal(api, first["id"])
     assert (after["place"]["name"], after["relatedParty"][0]["name"]) == ("New quay", "New name")
     products = await control(api, "GET", "/truth?kind=products")
-    assert [one["status"] for one in products if one["id"] == product] == ["suspended"]
-    assert "New quay" in [one["name"] for one in await control(api, "GET", "/truth?kind=sites")]
+    assert [entry["status"] for entry in products if entry["id"] == product] == ["suspended"]
+    assert "New quay" in [site["name"] for site in await control(api, "GET", "/truth?kind=sites")]
 
 
 @pytest.mark.parametrize(
@@ -364,11 +367,13 @@ async def test_freeze_stops_the_story_and_not_the_clock(api: Client) -> None:
     after = (await api.get(TERMINALS)).json
     assert before != after
     assert (await api.get(PERFORMANCE + "resourceState")).body != report
-    for one in (*before, *after):
-        del one["lastSeenDate"]
+    for terminal in (*before, *after):
+        del terminal["lastSeenDate"]
     assert before == after
     await control(api, "POST", "/freeze", on=False)
-    assert [one["resourceState"] for one in (await api.get(TERMINALS)).json] != [one["resourceState"] for one in before]
+    assert [terminal["resourceState"] for terminal in (await api.get(TERMINALS)).json] != [
+        terminal["resourceState"] for terminal in before
+    ]
 
 
 @pytest.mark.parametrize("kind", ["terminals", "products", "organizations", "sites", "usage"])
@@ -388,10 +393,10 @@ async def test_requests_are_counted_without_credentials(api: Client) -> None:
     """Counts by path and the last requests with query and status; no credentials."""
     await api.get(TERMINALS, limit=3)
     await api.get("/nowhere", client_secret="demo-secret")
-    told = await control(api, "GET", "/requests")
-    assert told["counts"] == {TERMINALS: 1, "/nowhere": 1}
-    assert told["last"][0] == {"method": "GET", "path": TERMINALS, "query": {"limit": "3"}, "status": 200}
-    assert "demo-secret" not in json.dumps(told)
+    requests = await control(api, "GET", "/requests")
+    assert requests["counts"] == {TERMINALS: 1, "/nowhere": 1}
+    assert requests["last"][0] == {"method": "GET", "path": TERMINALS, "query": {"limit": "3"}, "status": 200}
+    assert "demo-secret" not in json.dumps(requests)
 
 
 async def test_time_moves_as_asked(api: Client) -> None:

@@ -81,7 +81,12 @@ BASE = "/performanceMonitoring/v2"
 
 
 def indicators(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [each for entry in entries for one in entry["measurement"] for each in one["performanceIndicator"]]
+    return [
+        each
+        for entry in entries
+        for measurement in entry["measurement"]
+        for each in measurement["performanceIndicator"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ async def test_reports_by_parameter_share_a_path() -> None:
     """Row 4: one path, and the report's name as a parameter."""
     async with simulated(shape=Shape(reports="parameter")) as api:
         listed = (await api.get(BASE + "/performanceReport", report="traffic")).json
-        assert {one["report"] for one in listed} == {"traffic"}
+        assert {entry["report"] for entry in listed} == {"traffic"}
         assert (await api.get(PERFORMANCE + "traffic")).status == 404
         assert (await api.get(BASE + "/performanceReport")).status == 400
 
@@ -119,7 +124,7 @@ async def test_report_is_requested_first() -> None:
         assert posted.headers["location"] == path
         assert (await api.get(path)).status == 202
         listed = (await api.get(path)).json
-        assert max(len(one["measurement"]) for one in listed) > 5
+        assert max(len(entry["measurement"]) for entry in listed) > 5
         assert (await api.ask("POST", BASE + "/performanceReport", json={"report": "none"})).status == 400
 
 
@@ -129,7 +134,7 @@ async def test_window_takes_the_chosen_parameters() -> None:
     async with simulated(shape=shape) as api:
         path = PERFORMANCE + "resourceState"
         reply = await api.get(path, **{"from": 1750161600000, "to": 1750165200000})
-        times = [one["timestamp"] for entry in reply.json for one in entry["measurement"]]
+        times = [measurement["timestamp"] for entry in reply.json for measurement in entry["measurement"]]
         assert {time[:14] for time in times} == {"2025-06-17T12:"}
         assert (await api.get(path)).status == 400
         assert (await api.get(path, **{"from": START})).status == 400
@@ -138,7 +143,7 @@ async def test_window_takes_the_chosen_parameters() -> None:
 async def test_timestamps_may_be_epoch_ms() -> None:
     """Row 6: measurements carry their time in milliseconds."""
     entries = await shaped(PERFORMANCE + "resourceState", timestamps="epoch_ms")
-    assert all(isinstance(one["timestamp"], int) for entry in entries for one in entry["measurement"])
+    assert all(isinstance(measurement["timestamp"], int) for entry in entries for measurement in entry["measurement"])
 
 
 async def test_reports_per_terminal_refuse_the_bulk() -> None:
@@ -148,7 +153,7 @@ async def test_reports_per_terminal_refuse_the_bulk() -> None:
         assert (await api.get(PERFORMANCE + "traffic")).status == 400
         assert (await api.get(PERFORMANCE + "traffic", id=f"{imei},{imei[:-1]}0")).status == 400
         by_path = (await api.get(f"{PERFORMANCE}{imei}/traffic")).json
-        assert [one["id"] for one in by_path] == [imei]
+        assert [entry["id"] for entry in by_path] == [imei]
         assert (await api.get(PERFORMANCE + "traffic", id=imei)).json == by_path
         assert (await api.get(f"{PERFORMANCE}359235170000000/traffic")).status == 404
 
@@ -165,22 +170,24 @@ async def test_indicators_flat_and_columns() -> None:
 
 async def test_names_may_be_others() -> None:
     """Row 9: other names for indicators and characteristics."""
-    names = {one["name"] for one in indicators(await shaped(PERFORMANCE + "signalQuality", names="other"))}
+    names = {indicator["name"] for indicator in indicators(await shaped(PERFORMANCE + "signalQuality", names="other"))}
     assert names == {"RSRP_dBm", "RSSI_dBm", "SINR"}
     products = await shaped(PRODUCTS, names="other")
-    assert "dataAllowance" in {one["name"] for one in products[0]["characteristic"]}
+    assert "dataAllowance" in {characteristic["name"] for characteristic in products[0]["characteristic"]}
 
 
 async def test_units_may_be_others() -> None:
     """Row 10: bps for Mbps, MB for B, or no unit at all, of the same amounts."""
     usual, bps = await shaped(THROUGHPUT), await shaped(THROUGHPUT, throughput_unit="bps")
-    for one, other in zip(indicators(usual), indicators(bps), strict=True):
+    for first, other in zip(indicators(usual), indicators(bps), strict=True):
         assert other["indicatorUnit"] == "bps"
-        assert other["value"] == (None if one["value"] is None else round(one["value"] * 1e6))
+        assert other["value"] == (None if first["value"] is None else round(first["value"] * 1e6))
     megabytes = indicators(await shaped(PERFORMANCE + "traffic", traffic_unit="MB"))
-    for one, other in zip(indicators(await shaped(PERFORMANCE + "traffic")), megabytes, strict=True):
-        assert (other["indicatorUnit"], other["value"]) == ("MB", one["value"] / 1e6)
-    assert all("indicatorUnit" not in one for one in indicators(await shaped(THROUGHPUT, indicator_unit=False)))
+    for first, other in zip(indicators(await shaped(PERFORMANCE + "traffic")), megabytes, strict=True):
+        assert (other["indicatorUnit"], other["value"]) == ("MB", first["value"] / 1e6)
+    assert all(
+        "indicatorUnit" not in indicator for indicator in indicators(await shaped(THROUGHPUT, indicator_unit=False))
+    )
 
 
 async def test_traffic_may_be_deltas() -> None:
@@ -188,21 +195,21 @@ async def test_traffic_may_be_deltas() -> None:
     query = {"startDateTime": "2025-06-17T12:00:00Z"}
     counters = await shaped(PERFORMANCE + "traffic", query=query)
     deltas = await shaped(PERFORMANCE + "traffic", query=query, traffic="delta")
-    for one, other in zip(counters, deltas, strict=True):
-        rows, steps = one["measurement"], other["measurement"]
+    for first, other in zip(counters, deltas, strict=True):
+        rows, steps = first["measurement"], other["measurement"]
         for before, after, step in zip(rows, rows[1:], steps[1:], strict=False):
             grown = after["performanceIndicator"][0]["value"] - before["performanceIndicator"][0]["value"]
             near = after["timestamp"][:13] == before["timestamp"][:13]
             if near and grown >= 0 and int(after["timestamp"][14:16]) - int(before["timestamp"][14:16]) == 10:
                 assert step["performanceIndicator"][0]["value"] == pytest.approx(grown, rel=0.2)
-    assert {one["collectionType"] for one in indicators(deltas)} == {"delta"}
+    assert {indicator["collectionType"] for indicator in indicators(deltas)} == {"delta"}
 
 
 async def test_signal_may_be_swapped() -> None:
     """Row 12: rsrp and rssi carry each other's values."""
     usual = indicators(await shaped(PERFORMANCE + "signalQuality"))
     swapped = indicators(await shaped(PERFORMANCE + "signalQuality", signal="swapped"))
-    assert [one["name"] for one in usual] == [one["name"] for one in swapped]
+    assert [entry["name"] for entry in usual] == [entry["name"] for entry in swapped]
     assert (usual[0]["value"], usual[1]["value"]) == (swapped[1]["value"], swapped[0]["value"])
 
 
@@ -236,7 +243,7 @@ async def collected(api: Client, page: Any) -> list[str]:
     reply = await api.get(TERMINALS, **page(None))
     while True:
         listed = reply.json if isinstance(reply.json, list) else reply.json["items"]
-        ids += [one["id"] for one in listed]
+        ids += [entry["id"] for entry in listed]
         following = page(reply)
         if following is None:
             return ids
@@ -249,8 +256,8 @@ async def test_every_page_style_gives_the_whole_listing() -> None:
     def by_link(reply: Reply | None) -> dict[str, Any] | None:
         if reply is None:
             return {"limit": 40}
-        found = re.search(r"cursor=(\w+)", reply.headers.get("link", ""))
-        return {"limit": 40, "cursor": found[1]} if found else None
+        match = re.search(r"cursor=(\w+)", reply.headers.get("link", ""))
+        return {"limit": 40, "cursor": match[1]} if match else None
 
     def by_cursor(reply: Reply | None) -> dict[str, Any] | None:
         if reply is None:
@@ -265,7 +272,7 @@ async def test_every_page_style_gives_the_whole_listing() -> None:
     def at_once(reply: Reply | None) -> dict[str, Any] | None:
         return None if reply else {"limit": 5}
 
-    found = []
+    pages = []
     for style, page in (
         ("link_next", by_link),
         ("cursor", by_cursor),
@@ -273,9 +280,9 @@ async def test_every_page_style_gives_the_whole_listing() -> None:
         ("none", at_once),
     ):
         async with simulated(terminals=130, shape=msgspec.convert({"paging": style}, Shape)) as api:
-            found.append(await collected(api, page))
-    assert len(found[0]) >= 129
-    assert found == [found[0]] * 4
+            pages.append(await collected(api, page))
+    assert len(pages[0]) >= 129
+    assert pages == [pages[0]] * 4
 
 
 async def test_unknown_cursor_is_400() -> None:
@@ -326,7 +333,7 @@ async def test_place_may_be_otherwise() -> None:
 async def test_roles_may_have_other_texts() -> None:
     """Row 20: distributor and customer."""
     for path in (TERMINALS, PRODUCTS):
-        roles = {party["role"] for one in await shaped(path, roles="other") for party in one["relatedParty"]}
+        roles = {party["role"] for entry in await shaped(path, roles="other") for party in entry["relatedParty"]}
         assert roles == {"distributor", "reseller", "customer"}
 
 
@@ -334,8 +341,8 @@ async def test_product_link_may_stand_elsewhere() -> None:
     """Row 21: in a characteristic, or at the terminal only."""
     named = await shaped(PRODUCTS, product_link="characteristic")
     assert named[0]["characteristic"][-1]["name"] == "imei"
-    for one in (*named, *await shaped(PRODUCTS, product_link="terminal_only")):
-        assert "realizingResource" not in one
+    for entry in (*named, *await shaped(PRODUCTS, product_link="terminal_only")):
+        assert "realizingResource" not in entry
 
 
 async def test_dates_may_be_missing() -> None:
@@ -351,26 +358,28 @@ async def test_dates_may_be_missing() -> None:
 async def test_unlimited_may_be_written_otherwise(form: str, text: str | None, amount: int | None) -> None:
     """Row 23: null or -1, in the product and in the bucket."""
     products = await shaped(PRODUCTS, unlimited=form)
-    values = [each["value"] for one in products for each in one["characteristic"] if each["name"] == "allowance"]
+    values = [
+        each["value"] for product in products for each in product["characteristic"] if each["name"] == "allowance"
+    ]
     assert text in values
     assert "Unlimited" not in values
-    balances = [one["bucket"][0]["bucketBalance"][0] for one in await shaped(USAGE, unlimited=form)]
-    assert amount in [one["remainingValue"]["amount"] for one in balances]
-    assert "Unlimited" not in [one["remainingValueName"] for one in balances]
+    balances = [entry["bucket"][0]["bucketBalance"][0] for entry in await shaped(USAGE, unlimited=form)]
+    assert amount in [balance["remainingValue"]["amount"] for balance in balances]
+    assert "Unlimited" not in [balance["remainingValueName"] for balance in balances]
 
 
 async def test_counters_may_have_other_types() -> None:
     """Row 24: other counter types, and the sub-pool as a relationship."""
-    found = [one["bucket"][0] for one in await shaped(USAGE, counters="other")]
-    types = {counter["counterType"] for bucket in found for counter in bucket["bucketCounter"]}
+    buckets = [entry["bucket"][0] for entry in await shaped(USAGE, counters="other")]
+    types = {counter["counterType"] for bucket in buckets for counter in bucket["bucketCounter"]}
     assert types == {"used", "allowance", "overageBlocks"}
-    assert all("sharedAllowance" not in bucket for bucket in found)
-    assert any("bucketRelationship" in bucket for bucket in found)
+    assert all("sharedAllowance" not in bucket for bucket in buckets)
+    assert any("bucketRelationship" in bucket for bucket in buckets)
 
 
 async def test_usage_rows_may_be_counters() -> None:
     """Row 25: one flat row per counter, with the bucket's id in each."""
-    whole = sum(len(one["bucket"][0]["bucketCounter"]) for one in await shaped(USAGE))
+    whole = sum(len(entry["bucket"][0]["bucketCounter"]) for entry in await shaped(USAGE))
     rows = await shaped(USAGE, usage_rows="counter")
     assert len(rows) == whole
     assert {"id", "counterType", "value", "remainingValue", "effectiveDate", "product"} <= set(rows[0])
@@ -378,8 +387,8 @@ async def test_usage_rows_may_be_counters() -> None:
 
 async def test_link_metrics_may_be_others() -> None:
     """Row 29: other indicators with other units."""
-    found = indicators(await shaped(PERFORMANCE + "linkMetrics", link_metrics="other"))
-    assert {(one["name"], one["indicatorUnit"]) for one in found} == {
+    metrics = indicators(await shaped(PERFORMANCE + "linkMetrics", link_metrics="other"))
+    assert {(metric["name"], metric["indicatorUnit"]) for metric in metrics} == {
         ("rtt", "ms"),
         ("delayVariation", "ms"),
         ("lossRatio", "1"),

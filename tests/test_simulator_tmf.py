@@ -32,7 +32,7 @@ def validator(file: str, definition: str) -> Any:
 def test_objects_follow_the_tmf_schema(kind: str, file: str, definition: str) -> None:
     """Every object of a fleet of 60 is valid by the TM Forum definition that the API is modelled on."""
     objects = Simulator(Options(terminals=60, start="2025-06-17T14:15:00Z", speed=0)).truth(kind)
-    problems = [error.message for one in objects for error in validator(file, definition).iter_errors(one)]
+    problems = [error.message for entry in objects for error in validator(file, definition).iter_errors(entry)]
     assert objects
     assert problems == []
 

@@ -111,9 +111,9 @@ def harness_folder() -> Any:
 
 @contextlib.asynccontextmanager
 async def started(config: Path, port: int) -> AsyncIterator[None]:
-    found = broker.find_mosquitto()
-    assert found
-    process = await asyncio.create_subprocess_exec(found, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
+    program = broker.find_mosquitto()
+    assert program
+    process = await asyncio.create_subprocess_exec(program, "-c", str(config), stderr=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(10):
             while not await reachable(port):
@@ -148,12 +148,12 @@ async def round_trip(given: Mqtt, patience: float = 10.0) -> None:
         for payload in wanted:
             link.send(Message("tls/test", payload, retain=False))
         async with asyncio.timeout(patience):
-            heard = []
+            received = []
             async for message in link.messages:
-                heard.append(bytes(message.payload))
-                if len(heard) == len(wanted):
+                received.append(bytes(message.payload))
+                if len(received) == len(wanted):
                     break
-    assert heard == wanted
+    assert received == wanted
 
 
 async def refusal(given: Mqtt) -> str:
@@ -193,10 +193,10 @@ async def through_websockets(made: Path, port: int) -> AsyncIterator[int]:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=made / "ca.crt")
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(made / "good.crt", made / "good.key")
-    listening = web.TCPSite(runner, "127.0.0.1", found := broker.free_port(), ssl_context=context)
+    listening = web.TCPSite(runner, "127.0.0.1", free_port := broker.free_port(), ssl_context=context)
     await listening.start()
     try:
-        yield found
+        yield free_port
     finally:
         await runner.cleanup()
 
@@ -216,7 +216,7 @@ async def test_broker_with_own_ca_and_client_certificate(made: Path, transport: 
 
 
 @pytest.mark.parametrize(
-    ("server", "files", "said"),
+    ("server", "files", "sentence"),
     [
         ("expired", {}, "its certificate has expired"),
         ("elsewhere", {}, "its certificate is for another name"),
@@ -225,23 +225,23 @@ async def test_broker_with_own_ca_and_client_certificate(made: Path, transport: 
     ],
 )
 async def test_broker_that_is_not_trusted_is_told_in_words(
-    made: Path, server: str, files: dict[str, str | None], said: str
+    made: Path, server: str, files: dict[str, str | None], sentence: str
 ) -> None:
     """An expired certificate, another name, an unknown CA: each is one sentence."""
     named = {key: name and str(made / name) for key, name in files.items()}
     async with mosquitto(made, server) as port:
-        found = await refusal(settings(made, port, tls=named))
-    assert said in found
-    assert "_ssl.c" not in found
+        error = await refusal(settings(made, port, tls=named))
+    assert sentence in error
+    assert "_ssl.c" not in error
 
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("newest", ["tlsv1.2", "tlsv1.3"])
 @pytest.mark.parametrize(
-    ("client", "said"), [("stranger", "client certificate (cert_file)"), (None, "client certificate")]
+    ("client", "sentence"), [("stranger", "client certificate (cert_file)"), (None, "client certificate")]
 )
 async def test_refused_client_certificate_is_told_in_words(
-    made: Path, newest: str, client: str | None, said: str, monkeypatch: pytest.MonkeyPatch, *, late: bool
+    made: Path, newest: str, client: str | None, sentence: str, monkeypatch: pytest.MonkeyPatch, *, late: bool
 ) -> None:
     """A client certificate of an unknown CA, and none where one is asked for: told at once, whatever the TLS.
 
@@ -258,7 +258,7 @@ async def test_refused_client_certificate_is_told_in_words(
         monkeypatch.setattr(MqttConnection, "_on_socket_open", lambda *_: None)
     own = {"cert_file": str(made / f"{client}.crt"), "key_file": str(made / f"{client}.key")} if client else {}
     async with mosquitto(made, "good", "require_certificate true", f"tls_version {newest}") as port:
-        assert said in await refusal(settings(made, port, tls=own))
+        assert sentence in await refusal(settings(made, port, tls=own))
 
 
 async def test_broker_without_tls_is_told_in_words(made: Path) -> None:
@@ -269,7 +269,7 @@ async def test_broker_without_tls_is_told_in_words(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "sentence"),
     [
         ({"ca_file": "no.crt"}, "mqtt.tls.ca_file: {made}/no.crt cannot be read: No such file or directory"),
         ({"ca_file": "ca.key"}, "mqtt.tls.ca_file: {made}/ca.key has no certificate in PEM form"),
@@ -279,11 +279,11 @@ async def test_broker_without_tls_is_told_in_words(made: Path) -> None:
         ({"cert_file": "client.crt", "key_file": "locked.key"}, "without a password"),
     ],
 )
-async def test_file_that_cannot_be_used_is_named(made: Path, files: dict[str, str], said: str) -> None:
+async def test_file_that_cannot_be_used_is_named(made: Path, files: dict[str, str], sentence: str) -> None:
     """A certificate or key that is missing, is something else, does not fit or has a password: key, file and why."""
     openssl(made, "ec -in client.key -aes128 -passout pass:geheim -out locked.key")
     named = {key: str(made / name) for key, name in files.items()}
-    assert said.format(made=made) in await refusal(settings(made, broker.free_port(), tls=named))
+    assert sentence.format(made=made) in await refusal(settings(made, broker.free_port(), tls=named))
 
 
 async def test_renewed_files_count_from_the_next_connection(made: Path, tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ async def complaint(connection: ApiClient) -> str:
 
 
 @pytest.mark.parametrize(
-    ("server", "ca", "said"),
+    ("server", "ca", "sentence"),
     [
         ("expired", "ca.crt", "its certificate has expired"),
         ("elsewhere", "ca.crt", "its certificate is for another name"),
@@ -341,12 +341,12 @@ async def complaint(connection: ApiClient) -> str:
         ("good", "ca.key", "ca.key has no certificate in PEM form"),
     ],
 )
-async def test_api_that_is_not_trusted_is_told_in_words(made: Path, server: str, ca: str | None, said: str) -> None:
+async def test_api_that_is_not_trusted_is_told_in_words(made: Path, server: str, ca: str | None, sentence: str) -> None:
     """An expired certificate, another name, an unknown CA, a CA file that cannot be used: each is one sentence."""
     async with api_server(made, server) as url, asking(url, made / ca if ca else None) as connection:
-        found = await complaint(connection)
-    assert said in found
-    assert "_ssl.c" not in found
+        error = await complaint(connection)
+    assert sentence in error
+    assert "_ssl.c" not in error
 
 
 async def test_renewed_ca_file_of_the_api_needs_no_restart(made: Path, tmp_path: Path) -> None:

@@ -60,18 +60,18 @@ ROW = {"timestamp": TIME, "rsrp": -40}
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
 async def test_a_refusal_of_one_id_costs_its_own_rows_and_is_told(status: int) -> None:
     """One terminal that belongs to somebody else does not end the poll of all others."""
-    found = await pages(by_id({IDS[0]: [{"id": IDS[0]}], IDS[1]: status, IDS[2]: [{"id": IDS[2]}]}))
-    assert [id for page in found for id in page.ids] == [IDS[0], IDS[2]]
-    assert sum(page.unanswered for page in found) == 1
-    assert any(IDS[1] in page.reason and str(status) in page.reason for page in found)
+    listed = await pages(by_id({IDS[0]: [{"id": IDS[0]}], IDS[1]: status, IDS[2]: [{"id": IDS[2]}]}))
+    assert [id for page in listed for id in page.ids] == [IDS[0], IDS[2]]
+    assert sum(page.unanswered for page in listed) == 1
+    assert any(IDS[1] in page.reason and str(status) in page.reason for page in listed)
 
 
 async def test_no_content_for_one_id_is_no_refusal() -> None:
     async def handle(request: web.Request) -> web.StreamResponse:
         return web.Response(status=204) if IDS[1] in request.path else web.json_response([{"id": IDS[0]}])
 
-    found = await pages(handle, ids=IDS[:2])
-    assert [(page.ids, page.unanswered) for page in found] == [([IDS[0]], 0), ([], 0)]
+    listed = await pages(handle, ids=IDS[:2])
+    assert [(page.ids, page.unanswered) for page in listed] == [([IDS[0]], 0), ([], 0)]
 
 
 async def test_a_refusal_of_every_id_is_one_of_the_call() -> None:
@@ -91,17 +91,17 @@ async def test_a_refusal_of_every_id_is_one_of_the_call() -> None:
 )
 async def test_an_id_that_the_body_does_not_have_is_that_of_the_request(body: Any) -> None:
     """An answer about one terminal need not repeat whose it is."""
-    found = await pages(by_id(dict.fromkeys(IDS, body)))
-    assert [id for page in found for id in page.ids] == list(IDS)
-    decoded = json.loads(bytes(found[0].raws()[0]))
+    listed = await pages(by_id(dict.fromkeys(IDS, body)))
+    assert [id for page in listed for id in page.ids] == list(IDS)
+    decoded = json.loads(bytes(listed[0].raws()[0]))
     assert decoded["id"] == IDS[0]
 
 
 async def test_usage_without_a_product_is_that_of_the_product_in_the_request() -> None:
     settings = {"path": "/usage/{product_id}", "for_each": "products"}
     body = [{"bucket": [{"id": "B1"}]}]
-    found = await pages(by_id({"SC-1": body}), "usage_consumption", ("SC-1",), **settings)
-    assert json.loads(bytes(found[0].raws()[0]))["product"] == [{"id": "SC-1"}]
+    listed = await pages(by_id({"SC-1": body}), "usage_consumption", ("SC-1",), **settings)
+    assert json.loads(bytes(listed[0].raws()[0]))["product"] == [{"id": "SC-1"}]
 
 
 def job(*looks: dict[str, Any]) -> Handler:
@@ -124,8 +124,8 @@ async def test_a_job_is_waited_for_by_state_or_status(member: str, monkeypatch: 
     """TMF's jobs have a state, others a status: acknowledged and inProgress are no report yet."""
     monkeypatch.setattr("oneweb_bridge.api.report_jobs.FIRST_PAUSE_S", 0.0)
     looks = ({"id": "J1", member: "acknowledged"}, {"id": "J1", member: "inProgress"}, {member: "completed", **REPORT})
-    found = await pages(job(*looks), ids=None, fetch="request")
-    assert [page.ids for page in found] == [[IDS[0]]]
+    listed = await pages(job(*looks), ids=None, fetch="request")
+    assert [page.ids for page in listed] == [[IDS[0]]]
 
 
 async def test_a_job_that_failed_fails_with_its_own_message() -> None:

@@ -102,10 +102,10 @@ def test_encoded_id_is_reversible(id: str) -> None:
 
 @hypothesis.settings(max_examples=400)
 @given(TEXT, TEXT, st.integers(1, 10))
-def test_encoded_ids_never_collide(one: str, other: str, times: int) -> None:
+def test_encoded_ids_never_collide(first: str, other: str, times: int) -> None:
     """Two ids have two levels, also long ones that begin alike, and ids that look like levels."""
-    for id in (other, one * times, encode_id(one), one + other, other + one):
-        assert (encode_id(one) == encode_id(id)) is (one == id)
+    for id in (other, first * times, encode_id(first), first + other, other + first):
+        assert (encode_id(first) == encode_id(id)) is (first == id)
 
 
 @given(TEXT)
@@ -144,23 +144,23 @@ def test_changed_is_an_event_and_then_the_state() -> None:
 @pytest.mark.parametrize("entity", ["terminal", "product", "organization", "site"])
 def test_added_is_an_event_and_the_state(entity: str) -> None:
     """Each kind of record has its own branch of the tree."""
-    found = shown(TREE.messages_of_row(row("added", {"record": {"a": 1}, "initial": True}, entity=entity, id="a/b")))
-    assert [(topic, retain) for topic, _, retain in found] == [
+    messages = shown(TREE.messages_of_row(row("added", {"record": {"a": 1}, "initial": True}, entity=entity, id="a/b")))
+    assert [(topic, retain) for topic, _, retain in messages] == [
         (f"oneweb/{entity}/a_x2fb/event/added", False),
         (f"oneweb/{entity}/a_x2fb/state", True),
     ]
-    assert found[0][1]["subject"] == "a/b"
-    assert found[0][1]["data"] == {"record": {"a": 1}, "initial": True}
+    assert messages[0][1]["subject"] == "a/b"
+    assert messages[0][1]["data"] == {"record": {"a": 1}, "initial": True}
 
 
 def test_removed_is_an_event_and_then_clears() -> None:
     """A removed record's event carries the last record, and its retained topics are cleared after it."""
-    found = shown(
+    messages = shown(
         TREE.messages_of_row(row("removed", {"record": {"imei": "T"}, "clears": ["state", "metric/traffic"]}))
     )
-    assert found[0][0] == "oneweb/terminal/T/event/removed"
-    assert found[0][1]["data"] == {"record": {"imei": "T"}}
-    assert found[1:] == [("oneweb/terminal/T/state", None, True), ("oneweb/terminal/T/metric/traffic", None, True)]
+    assert messages[0][0] == "oneweb/terminal/T/event/removed"
+    assert messages[0][1]["data"] == {"record": {"imei": "T"}}
+    assert messages[1:] == [("oneweb/terminal/T/state", None, True), ("oneweb/terminal/T/metric/traffic", None, True)]
 
 
 def test_first_components_are_published_without_an_event() -> None:
@@ -172,16 +172,16 @@ def test_first_components_are_published_without_an_event() -> None:
 
 def test_changed_components_are_a_change_of_the_terminal() -> None:
     """A change of firmware is a `changed` of its terminal, without the whole list in the event."""
-    said = {
+    expected = {
         "components": {"main/UT": "2"},
         "changed": {"components.main/UT": {"from": "1", "to": "2"}},
         "record": {"imei": "T"},
         "initial": False,
     }
-    event, components = shown(TREE.messages_of_row(row("components", said)))
+    event, components = shown(TREE.messages_of_row(row("components", expected)))
     assert event[0] == "oneweb/terminal/T/event/changed"
     assert event[1]["type"] == "net.oneweb.terminal.changed"
-    assert event[1]["data"] == {name: part for name, part in said.items() if name != "components"}
+    assert event[1]["data"] == {name: part for name, part in expected.items() if name != "components"}
     assert components == ("oneweb/terminal/T/components", {"imei": "T", "components": {"main/UT": "2"}}, True)
 
 
@@ -204,8 +204,8 @@ def test_row_goes_to_its_topic_as_it_is(  # noqa: PLR0917 -- a row of a table
     what: RowType, entity: str, id: str, name: str, topic: str, retain: bool
 ) -> None:
     """Samples, usage, forecasts, states and alerts are published byte for byte as they stand in the journal."""
-    (found,) = TREE.messages_of_row(row(what, b'{"a":70.0}', entity=entity, id=id, name=name))
-    assert (found.topic, found.payload, found.retain, found.content_type) == (
+    (message,) = TREE.messages_of_row(row(what, b'{"a":70.0}', entity=entity, id=id, name=name))
+    assert (message.topic, message.payload, message.retain, message.content_type) == (
         topic,
         b'{"a":70.0}',
         retain,
@@ -274,8 +274,8 @@ def test_topic_with_a_message_has_none_below_it() -> None:
     topics |= {TREE.status, TREE.info, TREE.head, TREE.probe}
     topics |= {m.topic for r in ROWS if (m := TREE.replay_message(r)) is not None}
     topics |= {name.replace("+", "sites", 1) for name in TREE.command_filters()}
-    for one in topics:
-        assert not any(other.startswith(f"{one}/") for other in topics), one
+    for topic in topics:
+        assert not any(other.startswith(f"{topic}/") for other in topics), topic
 
 
 def test_every_payload_is_an_object_or_clears() -> None:
@@ -290,44 +290,44 @@ def test_every_payload_is_an_object_or_clears() -> None:
 
 def test_replayed_row_is_marked_and_never_retained() -> None:
     """Events go to their event topic and samples to `history`, each with `replayed`, never to a retained topic."""
-    found = [m for r in ROWS if (m := TREE.replay_message(r)) is not None]
-    assert all(json.loads(m.payload)["replayed"] is True for m in found)
-    assert not any(m.retain for m in found)
-    assert all({"event", "history"} & set(m.topic.split("/")) for m in found)
+    messages = [m for r in ROWS if (m := TREE.replay_message(r)) is not None]
+    assert all(json.loads(m.payload)["replayed"] is True for m in messages)
+    assert not any(m.retain for m in messages)
+    assert all({"event", "history"} & set(m.topic.split("/")) for m in messages)
 
 
 @pytest.mark.parametrize("what", ["added", "changed", "removed"])
 def test_replayed_event_is_the_same_event(what: RowType) -> None:
     """A replayed event has the id, time and content of the first time."""
     body = {"changed": {}, "record": {"imei": "T"}, "initial": False}
-    again = TREE.replay_message(row(what, body))
-    assert again is not None
+    replayed = TREE.replay_message(row(what, body))
+    assert replayed is not None
     first = json.loads(TREE.messages_of_row(row(what, body))[0].payload)
-    assert json.loads(again.payload) == first | {"replayed": True}
-    assert again.topic == TREE.messages_of_row(row(what, body))[0].topic
+    assert json.loads(replayed.payload) == first | {"replayed": True}
+    assert replayed.topic == TREE.messages_of_row(row(what, body))[0].topic
 
 
 def test_replayed_metric_goes_to_history() -> None:
     """A sample that was a metric is replayed as history, with its values."""
-    found = TREE.replay_message(row("metric", {"imei": "T", "sinr_db": 10.0}, name="signal_quality"))
-    assert found is not None
-    assert shown([found]) == [
+    replayed = TREE.replay_message(row("metric", {"imei": "T", "sinr_db": 10.0}, name="signal_quality"))
+    assert replayed is not None
+    assert shown([replayed]) == [
         ("oneweb/terminal/T/history/signal_quality", {"imei": "T", "sinr_db": 10.0, "replayed": True}, False)
     ]
-    assert b"10.0" in found.payload
+    assert b"10.0" in replayed.payload
 
 
 def test_replayed_usage_of_a_product_goes_to_its_history() -> None:
     """Usage is replayed to the product's history, all buckets on one topic."""
-    found = TREE.replay_message(row("usage", {"bucket_id": "B"}, entity="product", id="P", name="B"))
-    assert found is not None
-    assert found.topic == "oneweb/product/P/history/usage"
+    replayed = TREE.replay_message(row("usage", {"bucket_id": "B"}, entity="product", id="P", name="B"))
+    assert replayed is not None
+    assert replayed.topic == "oneweb/product/P/history/usage"
 
 
 def test_replayed_usage_without_a_product_does_not_name_one() -> None:
     """A bucket without a product must not be replayed below a product that does not exist."""
-    found = TREE.replay_message(row("usage", {"bucket_id": "B"}, entity="usage", id="B"))
-    assert found is None or not found.topic.startswith("oneweb/product/")
+    replayed = TREE.replay_message(row("usage", {"bucket_id": "B"}, entity="usage", id="B"))
+    assert replayed is None or not replayed.topic.startswith("oneweb/product/")
 
 
 @pytest.mark.parametrize(

@@ -231,8 +231,8 @@ async def test_old_days_keep_their_summary_alone(past: Past) -> None:
     rules = FoldRules(keep=2 * 86400.0, keep_daily=3 * 86400.0, max_size=10**9)
     fold_trends(past.path, past.trends, rules, moment, is_known=True, stop=threading.Event())
     with open_history(past.path, past.trends) as history:
-        found = list(iter_bins(history, Selection("terminal", "T", EVER), DAY_MS))
-        assert [(item.ts, item.bins["sinr_db"].mean) for item in found] == [
+        binned = list(iter_bins(history, Selection("terminal", "T", EVER), DAY_MS))
+        assert [(item.ts, item.bins["sinr_db"].mean) for item in binned] == [
             (BEGIN + DAY_MS, 1.5),
             (BEGIN + 2 * DAY_MS, 1.5),
         ]

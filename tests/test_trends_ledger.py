@@ -27,16 +27,16 @@ Samples = dict[tuple[str, str, int], dict[str, Any]]
 def shown_by_the_api(path: Path) -> Samples:
     """What the API showed last of each sample."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    found: Samples = {}
+    samples: Samples = {}
     for listing in checker.listings(lines):
         for place, report, ts, values in checker._versions(listing, "oneweb"):
-            found[report, place.rpartition("/")[2], ts] = json.loads(values)
-    return found
+            samples[report, place.rpartition("/")[2], ts] = json.loads(values)
+    return samples
 
 
 def kept_by_the_bridge(b: polls.Bench, directory: Path) -> Samples:
     """What `history` shows, without marks."""
-    found: Samples = {}
+    samples: Samples = {}
     with open_history(directory / "bridge.db", directory / "bridge.trends.db") as history:
         for entity, id in [
             *(("terminal", id) for id in b.ids("terminals")),
@@ -46,10 +46,10 @@ def kept_by_the_bridge(b: polls.Bench, directory: Path) -> Samples:
                 if item.kind not in ("added", "changed", "removed", "usage", "presence"):
                     body = json.loads(item.body)
                     key = (item.kind, truth.level(id), item.ts)
-                    assert key not in found
+                    assert key not in samples
                     shared = ("imei", "product_id", "product_name", "report", "time", "ts", "corrected")
-                    found[key] = {n: v for n, v in body.items() if n not in shared}
-    return found
+                    samples[key] = {n: v for n, v in body.items() if n not in shared}
+    return samples
 
 
 def fold(b: polls.Bench, directory: Path) -> Outcome:

@@ -56,7 +56,7 @@ def test_moment_reads_what_was_written(ts: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "value",
     [
         "2025-06-17T13:40:07Z",
         "2025-06-17T13:40:07.000Z",
@@ -75,32 +75,32 @@ def test_moment_reads_what_was_written(ts: int) -> None:
         "1750167607000",
     ],
 )
-def test_moment_reads_every_form_of_a_time(said: object) -> None:
+def test_moment_reads_every_form_of_a_time(value: object) -> None:
     """RFC 3339 with any offset, without one, and an epoch in s or ms, as number or text, are the same time."""
-    assert parse_time(said) == 1750167607000
+    assert parse_time(value) == 1750167607000
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("text", "expected"),
     [
         ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
         ("2016-12-31T23:59:60.5Z", "2017-01-01T00:00:00.500Z"),
         ("2025-06-17T13:40:60+00:00", "2025-06-17T13:41:00Z"),
     ],
 )
-def test_second_60_is_the_first_of_the_next_minute(said: str, expected: str) -> None:
+def test_second_60_is_the_first_of_the_next_minute(text: str, expected: str) -> None:
     """A leap second, which has no place in a POSIX time, is published as the second behind it."""
-    assert values.time_reader(UTC)(said) == expected
+    assert values.time_reader(UTC)(text) == expected
 
 
-@pytest.mark.parametrize("said", [None, "", " ", "N/A", "n/a", "null", "-"])
-def test_moment_of_nothing_is_absent(said: object) -> None:
+@pytest.mark.parametrize("value", [None, "", " ", "N/A", "n/a", "null", "-"])
+def test_moment_of_nothing_is_absent(value: object) -> None:
     """A time that is not known is None, never the epoch."""
-    assert parse_time(said) is None
+    assert parse_time(value) is None
 
 
 @pytest.mark.parametrize(
-    "said",
+    "value",
     [
         True,
         [],
@@ -124,10 +124,10 @@ def test_moment_of_nothing_is_absent(said: object) -> None:
         " " * 5000,
     ],
 )
-def test_moment_of_nonsense_is_odd(said: object) -> None:
+def test_moment_of_nonsense_is_odd(value: object) -> None:
     """What is there and is no time between 1970 and 9999 is Odd, not a wrong time."""
     with pytest.raises(Unparseable):
-        parse_time(said)
+        parse_time(value)
 
 
 def test_moment_without_offset_stands_in_the_zone() -> None:
@@ -141,34 +141,34 @@ def test_moment_without_offset_stands_in_the_zone() -> None:
 def test_moment_is_the_time_that_the_zone_says(when: datetime, zone: str) -> None:
     """A local time of a zone is read as that zone's time, to the millisecond."""
     expected = when.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC).timestamp() * 1000
-    found = parse_time(when.isoformat(), ZoneInfo(zone))
-    assert found is not None
-    assert abs(expected - found) <= 1
+    moment = parse_time(when.isoformat(), ZoneInfo(zone))
+    assert moment is not None
+    assert abs(expected - moment) <= 1
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("value", "expected"),
     [("a", "a"), ("", ""), (5, "5"), (2.5, "2.5"), (True, "true"), (False, "false"), (None, None), ("N/A", None)],
 )
-def test_text_is_the_decimal_form_or_absent(said: object, expected: str | None) -> None:
+def test_text_is_the_decimal_form_or_absent(value: object, expected: str | None) -> None:
     """Numbers and flags become texts because ids come as either; N/A and null are absent."""
-    assert expected == parse_text(said)
+    assert expected == parse_text(value)
 
 
 @pytest.mark.parametrize("read", [parse_text, parse_flag, parse_quantity])
-@pytest.mark.parametrize("said", [{}, {"a": 1}, [1]])
-def test_structures_are_odd(read: Any, said: object) -> None:
+@pytest.mark.parametrize("value", [{}, {"a": 1}, [1]])
+def test_structures_are_odd(read: Any, value: object) -> None:
     """An object or a list where a single value belongs is Odd."""
     with pytest.raises(Unparseable):
-        read(said)
+        read(value)
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"), [(True, True), ("TRUE", True), (" false ", False), (False, False), (None, None)]
+    ("value", "expected"), [(True, True), ("TRUE", True), (" false ", False), (False, False), (None, None)]
 )
-def test_flag_reads_booleans_and_their_words(said: object, expected: bool | None) -> None:
+def test_flag_reads_booleans_and_their_words(value: object, expected: bool | None) -> None:
     """True and false are read as booleans and as words of any case."""
-    assert expected is parse_flag(said)
+    assert expected is parse_flag(value)
 
 
 def test_flag_of_a_number_is_odd() -> None:
@@ -193,10 +193,10 @@ def test_texts_are_a_set() -> None:
 
 def test_whole_number_stays_whole() -> None:
     """An integer that a float cannot hold is read and published to the last digit."""
-    for said in (2**53 + 1, str(2**53 + 1), -(2**63)):
-        number, _ = parse_quantity(said) or (0, "")
+    for value in (2**53 + 1, str(2**53 + 1), -(2**63)):
+        number, _ = parse_quantity(value) or (0, "")
         assert type(number) is int
-        assert round_as_published("wan_tx_bytes", number) == int(said)
+        assert round_as_published("wan_tx_bytes", number) == int(value)
 
 
 @pytest.mark.parametrize(("name", "number"), [("x_bytes", 1e300), ("x_bytes", 2**63), ("x", 1e308 * 10)])
@@ -207,7 +207,7 @@ def test_number_that_overflows_in_its_unit_is_odd(name: str, number: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("value", "expected"),
     [
         (500, (500.0, "")),
         (0, (0.0, "")),
@@ -231,13 +231,13 @@ def test_number_that_overflows_in_its_unit_is_odd(name: str, number: float) -> N
         ("1,234.5 GB", (1234.5, "GB")),
     ],
 )
-def test_amount_reads_numbers_and_units(said: object, expected: tuple[float, str] | None) -> None:
+def test_amount_reads_numbers_and_units(value: object, expected: tuple[float, str] | None) -> None:
     """A number, a numeric text and one with a unit behind it are read; what is not known is None, never 0."""
-    assert expected == parse_quantity(said)
+    assert expected == parse_quantity(value)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "value",
     [
         *(
             True,
@@ -256,14 +256,14 @@ def test_amount_reads_numbers_and_units(said: object, expected: tuple[float, str
         *(2**63, -(2**63) - 1, str(2**63), "1" * 401, "1" + 4000 * " " + "_"),
     ],
 )
-def test_amount_of_nonsense_is_odd(said: object) -> None:
+def test_amount_of_nonsense_is_odd(value: object) -> None:
     """What is no finite number of 64 bits is Odd: neither NaN nor an integer that nobody can store reaches JSON."""
     with pytest.raises(Unparseable):
-        parse_quantity(said)
+        parse_quantity(value)
 
 
 @given(ANYTHING)
-def test_readers_give_a_value_nothing_or_odd(said: object) -> None:
+def test_readers_give_a_value_nothing_or_odd(value: object) -> None:
     """Whatever comes, every reader returns its type or None, or raises Odd and nothing else."""
     kinds: list[tuple[Any, tuple[type, ...]]] = [
         (parse_text, (str,)),
@@ -275,19 +275,19 @@ def test_readers_give_a_value_nothing_or_odd(said: object) -> None:
     ]
     for read, types in kinds:
         try:
-            found = read(said)
+            parsed = read(value)
         except Unparseable:
             continue
-        assert found is None or type(found) in types
+        assert parsed is None or type(parsed) in types
 
 
 @given(ANYTHING)
-def test_odd_says_what_was_expected_in_a_short_line(said: object) -> None:
+def test_odd_says_what_was_expected_in_a_short_line(value: object) -> None:
     """The sentence of Odd names what was expected and does not carry a whole document."""
     said_of_it = []
     for read in (parse_text, parse_flag, parse_time, parse_quantity):
         try:
-            read(said)
+            read(value)
         except Unparseable as error:
             said_of_it.append(str(error))
     assert all(sentence.startswith("expected ") and len(sentence) < 140 for sentence in said_of_it)
@@ -337,28 +337,28 @@ def test_snake_makes_a_field_name(name: str, expected: str) -> None:
 @given(st.text(max_size=20))
 def test_snake_is_always_legal(name: str) -> None:
     """Whatever the API calls an indicator, its field name has only a-z, 0-9 and single inner underscores."""
-    found = snake(name)
-    assert set(found) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
-    assert "__" not in found
-    assert found == found.strip("_")
+    snake_name = snake(name)
+    assert set(snake_name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
+    assert "__" not in snake_name
+    assert snake_name == snake_name.strip("_")
 
 
 @pytest.mark.parametrize(
-    "said", ["2024-02-16T05:50:15Z", "1970-01-01T00:00:00Z", "2024-02-29T23:59:59Z", "9999-12-31T23:59:59Z"]
+    "text", ["2024-02-16T05:50:15Z", "1970-01-01T00:00:00Z", "2024-02-29T23:59:59Z", "9999-12-31T23:59:59Z"]
 )
-def test_time_that_is_as_published_stays(said: str) -> None:
+def test_time_that_is_as_published_stays(text: str) -> None:
     """A time in the published form is what its own moment would be written as."""
-    assert values.time_reader(UTC)(said) == said == short_time(values.parse_time(said) or 0)
+    assert values.time_reader(UTC)(text) == text == short_time(values.parse_time(text) or 0)
 
 
-@pytest.mark.parametrize("said", ["2024-W07-5T05:50:15Z", "2024-02-16 05:50:15Z"])
-def test_time_in_another_form_of_the_same_length_is_written_anew(said: str) -> None:
+@pytest.mark.parametrize("text", ["2024-W07-5T05:50:15Z", "2024-02-16 05:50:15Z"])
+def test_time_in_another_form_of_the_same_length_is_written_anew(text: str) -> None:
     """Twenty characters and a Z are not enough."""
-    assert len(said) == 20
-    assert values.time_reader(UTC)(said) == "2024-02-16T05:50:15Z"
+    assert len(text) == 20
+    assert values.time_reader(UTC)(text) == "2024-02-16T05:50:15Z"
 
 
-@pytest.mark.parametrize("said", ["2024-02-16T24:00:00Z", "\uff12024-02-16T05:50:15Z"])
-def test_time_that_only_looks_as_published_is_not_taken_as_it_is(said: str) -> None:
+@pytest.mark.parametrize("text", ["2024-02-16T24:00:00Z", "\uff12024-02-16T05:50:15Z"])
+def test_time_that_only_looks_as_published_is_not_taken_as_it_is(text: str) -> None:
     """Hour 24, which newer Pythons read as the next day, and digits of other scripts."""
-    assert values._AS_PUBLISHED.fullmatch(said) is None
+    assert values._AS_PUBLISHED.fullmatch(text) is None

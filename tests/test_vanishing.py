@@ -49,8 +49,8 @@ def test_value_has_vanished_where_there_was_one(before: Fields, after: Fields, v
 )
 def test_field_is_held_above_the_thresholds_of_removals(count: int, stored: int, held: bool) -> None:
     """More than the greater of count and share; another field that vanished from few records is not held."""
-    found = decide(RULE, {"state": count, "name": 1}, stored=stored, held={}, released=False, now=HOUR)
-    assert found == ({"state": HOUR} if held else {})
+    decision = decide(RULE, {"state": count, "name": 1}, stored=stored, held={}, released=False, now=HOUR)
+    assert decision == ({"state": HOUR} if held else {})
 
 
 def test_each_field_is_held_for_its_own_time() -> None:

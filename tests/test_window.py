@@ -12,8 +12,8 @@ from oneweb_bridge.mqtt.lane import DOUBT, TRIAL, Outgoing
 from oneweb_bridge.mqtt.window import MAX_REPEATED_MESSAGES, SendWindow
 
 
-def message(topic: str, said: str = "x") -> Message:
-    return Message(topic, said.encode(), retain=False)
+def message(topic: str, content: str = "x") -> Message:
+    return Message(topic, content.encode(), retain=False)
 
 
 def window_of(size: int, cursor: int = 0) -> SendWindow:
@@ -22,14 +22,14 @@ def window_of(size: int, cursor: int = 0) -> SendWindow:
 
 
 def taken(window: SendWindow) -> list[Outgoing]:
-    found = []
-    while (slip := window.next_to_send()) is not None:
-        found.append(slip)
-    return found
+    sent = []
+    while (outgoing := window.next_to_send()) is not None:
+        sent.append(outgoing)
+    return sent
 
 
 def topics(slips: list[Outgoing]) -> list[str]:
-    return [slip.message.topic for slip in slips]
+    return [outgoing.message.topic for outgoing in slips]
 
 
 def test_window_sends_rows_in_order_up_to_its_size() -> None:
@@ -49,8 +49,8 @@ def test_stopped_rows_wait_and_other_messages_go() -> None:
     in_flight = taken(window)
     window.stop_rows()
     window.offer_unjournaled(message("status"))
-    for slip in in_flight:
-        window.acknowledge(slip)
+    for outgoing in in_flight:
+        window.acknowledge(outgoing)
     assert topics(taken(window)) == ["status"]
 
 
@@ -70,8 +70,8 @@ def test_cursor_follows_the_longest_run_of_finished_rows() -> None:
     for seq in (4, 7, 9):
         window.offer_row(seq, [message(f"a{seq}"), message(f"b{seq}")])
     slips = taken(window)
-    for slip in (slips[2], slips[3], slips[0]):
-        window.acknowledge(slip)
+    for outgoing in (slips[2], slips[3], slips[0]):
+        window.acknowledge(outgoing)
         assert window.finished_seq == 0
     window.acknowledge(slips[1])
     assert window.finished_seq == 7
@@ -89,7 +89,7 @@ def test_topic_waits_for_the_durable_cursor() -> None:
     window.acknowledge(first)
     assert taken(window) == []
     window.cursor_written(Positions(1))
-    assert [slip.message.payload for slip in taken(window)] == [b"2"]
+    assert [outgoing.message.payload for outgoing in taken(window)] == [b"2"]
 
 
 def test_row_without_messages_is_finished_with_those_before_it() -> None:
@@ -119,25 +119,25 @@ def test_messages_of_a_row_go_in_their_order() -> None:
 
 def test_message_without_a_row_goes_first_and_is_heard_of() -> None:
     """A message that has no row goes before the journal, and its sender hears whether it was accepted."""
-    window, heard = window_of(1), list[bool]()
+    window, answers = window_of(1), list[bool]()
     window.offer_row(1, [message("t")])
-    window.offer_unjournaled(message("status"), heard.append)
-    (slip,) = taken(window)
-    assert slip.message.topic == "status"
-    window.acknowledge(slip)
-    assert heard == [True]
+    window.offer_unjournaled(message("status"), answers.append)
+    (outgoing,) = taken(window)
+    assert outgoing.message.topic == "status"
+    window.acknowledge(outgoing)
+    assert answers == [True]
     assert window.finished_seq == 0
     assert topics(taken(window)) == ["t"]
 
 
 def test_refused_message_without_a_row_is_heard_of_and_frees_its_topic() -> None:
     """A refusal tells the sender, and the next message of the topic goes."""
-    window, heard = window_of(1), list[bool]()
-    window.offer_unjournaled(message("t", "1"), heard.append)
-    window.offer_unjournaled(message("t", "2"), heard.append)
+    window, answers = window_of(1), list[bool]()
+    window.offer_unjournaled(message("t", "1"), answers.append)
+    window.offer_unjournaled(message("t", "2"), answers.append)
     window.refuse(taken(window)[0])
-    assert heard == [False]
-    assert [slip.message.payload for slip in taken(window)] == [b"2"]
+    assert answers == [False]
+    assert [outgoing.message.payload for outgoing in taken(window)] == [b"2"]
 
 
 def test_refused_message_waits_in_a_lane_and_the_cursor_goes_on() -> None:
@@ -174,13 +174,13 @@ def test_row_of_a_class_that_waits_follows_in_its_order() -> None:
     window.acknowledge(taken(window)[0])
     assert window.positions() == Positions(2, {"bad": Waiting(1, 1)})
     window.cursor_written(window.positions())
-    assert [slip.message.payload for slip in taken(window)] == [b"2"]
+    assert [outgoing.message.payload for outgoing in taken(window)] == [b"2"]
 
 
 def refuse_all(window: SendWindow) -> list[Outgoing]:
     slips = taken(window)
-    for slip in slips:
-        window.refuse(slip)
+    for outgoing in slips:
+        window.refuse(outgoing)
     return slips
 
 
@@ -201,7 +201,7 @@ def test_class_that_is_refused_as_a_whole_tries_one_and_another() -> None:
     assert (lane.rounds, lane.waits_for_trial) == (2, True)
     window.lanes.allow_trial("bad")
     window.acknowledge(taken(window)[0])
-    assert [slip.seq for slip in taken(window)] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert [outgoing.seq for outgoing in taken(window)] == [2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_few_refusals_do_not_doubt_a_class() -> None:
@@ -210,11 +210,11 @@ def test_few_refusals_do_not_doubt_a_class() -> None:
     for seq in range(1, DOUBT + 5):
         window.offer_row(seq, [message(f"t{seq}")])
     slips = taken(window)
-    for slip in slips[: DOUBT - 1]:
-        window.refuse(slip)
-    for slip in slips[DOUBT - 1 :]:
-        window.acknowledge(slip)
-    assert all(slip.refused_alone for slip in slips[: DOUBT - 1])
+    for outgoing in slips[: DOUBT - 1]:
+        window.refuse(outgoing)
+    for outgoing in slips[DOUBT - 1 :]:
+        window.acknowledge(outgoing)
+    assert all(outgoing.refused_alone for outgoing in slips[: DOUBT - 1])
     (lane,) = window.lanes.by_class.values()
     assert not lane.doubted
 
@@ -227,7 +227,7 @@ def test_class_that_is_accepted_again_begins_anew() -> None:
     slips = refuse_all(window)
     window.lanes.allow_trial("t")
     window.acknowledge(taken(window)[0])
-    assert [slip.tries for slip in slips[1:]] == [0] * 8
+    assert [outgoing.tries for outgoing in slips[1:]] == [0] * 8
 
 
 def test_cursor_does_not_pass_the_place_of_a_closing_lane() -> None:
@@ -237,9 +237,9 @@ def test_cursor_does_not_pass_the_place_of_a_closing_lane() -> None:
     window.acknowledge(taken(window)[0])
     window.offer_to_lane("a", 2, [message("a2")])
     window.offer_row(3, [message("a3")])
-    for slip in taken(window):
-        if slip.message.topic == "a3":
-            window.acknowledge(slip)
+    for outgoing in taken(window):
+        if outgoing.message.topic == "a3":
+            window.acknowledge(outgoing)
     assert window.positions() == Positions(2, {"a": Waiting(1, 1)})
 
 
@@ -268,11 +268,11 @@ def test_what_is_blamed_waits_and_others_of_its_class_pass() -> None:
     assert other.message.topic == "t2"
     window.acknowledge(other)
     window.lanes.let_go("t1")
-    slip = window.lanes.blamed_message("t1")
-    assert slip is not None
-    assert (slip.tries, slip.refused_alone) == (3, True)
-    window.lanes.requeue(slip)
-    assert taken(window) == [slip]
+    outgoing = window.lanes.blamed_message("t1")
+    assert outgoing is not None
+    assert (outgoing.tries, outgoing.refused_alone) == (3, True)
+    window.lanes.requeue(outgoing)
+    assert taken(window) == [outgoing]
 
 
 def test_state_says_what_is_left() -> None:
@@ -349,8 +349,8 @@ def test_acknowledged_reach_is_bounded() -> None:
     sent = 0
     while slips := taken(window):
         sent += len(slips)
-        for slip in slips[::-1]:
-            window.acknowledge(slip)
+        for outgoing in slips[::-1]:
+            window.acknowledge(outgoing)
     assert sent == MAX_REPEATED_MESSAGES
 
 
@@ -364,8 +364,8 @@ def test_row_of_many_messages_passes_any_window(size: int, count: int) -> None:
     for _ in range(200):
         slips = taken(window)
         sent += len(slips)
-        for slip in slips:
-            window.acknowledge(slip)
+        for outgoing in slips:
+            window.acknowledge(outgoing)
         if not slips and window.state() != "idle":
             assert window.finished_seq > 0
             window.cursor_written(Positions(window.finished_seq))
@@ -381,7 +381,7 @@ def test_commit_frees_only_what_is_behind_the_cursor() -> None:
     window.acknowledge(first)
     window.acknowledge(second)
     window.cursor_written(Positions(1))
-    assert [slip.message.payload for slip in taken(window)] == [b"3"]
+    assert [outgoing.message.payload for outgoing in taken(window)] == [b"3"]
 
 
 # --- any interleaving, with losses ----------------------------------------------------------------
@@ -431,7 +431,7 @@ class Bridge:
         self.at = self.durable.cursor
         self.written = self.durable
         self.flying: list[Outgoing] = []
-        self.heard: list[bool] = []
+        self.answers: list[bool] = []
 
     def messages(self, seq: int) -> list[Message]:
         return [message(topic_of(number), str(seq)) for number in self.rows[seq - 1]]
@@ -445,52 +445,52 @@ class Bridge:
         """The classes that wait are read on, a row each."""
         for lane in self.window.lanes.to_read(most):
             seq = lane.read + 1
-            own = [one for one in self.messages(seq) if one.topic[0] == lane.name]
+            own = [own_message for own_message in self.messages(seq) if own_message.topic[0] == lane.name]
             self.window.offer_to_lane(lane.name, seq, own)
 
     def take(self) -> bool:
-        slip = self.window.next_to_send()
-        if slip is None:
+        outgoing = self.window.next_to_send()
+        if outgoing is None:
             return False
-        self.flying.append(slip)
+        self.flying.append(outgoing)
         assert self.window.in_flight == len(self.flying) <= self.size
-        if slip.seq:
-            self.broker_has(slip)
+        if outgoing.seq:
+            self.broker_has(outgoing)
         return True
 
-    def broker_has(self, slip: Outgoing) -> None:
+    def broker_has(self, outgoing: Outgoing) -> None:
         """The worst broker keeps a message the moment that it is sent, also when its answer is lost."""
-        if slip.message.topic[0] in self.denied:
+        if outgoing.message.topic[0] in self.denied:
             return
-        said = self.delivered[slip.message.topic]
-        self.repeats += slip.seq in said and slip.tries == 0
-        said.append(slip.seq)
+        numbers = self.delivered[outgoing.message.topic]
+        self.repeats += outgoing.seq in numbers and outgoing.tries == 0
+        numbers.append(outgoing.seq)
 
     def answer(self, at: int, *, accepted: bool) -> None:
         if not self.flying:
             return
-        slip = self.flying.pop(at % len(self.flying))
-        delivered = slip.seq in self.delivered[slip.message.topic] or not slip.seq
+        outgoing = self.flying.pop(at % len(self.flying))
+        delivered = outgoing.seq in self.delivered[outgoing.message.topic] or not outgoing.seq
         if accepted and delivered:
-            self.window.acknowledge(slip)
-            self.answered.add((slip.seq, slip.message.topic))
+            self.window.acknowledge(outgoing)
+            self.answered.add((outgoing.seq, outgoing.message.topic))
         else:
-            self.window.refuse(slip)
+            self.window.refuse(outgoing)
 
     def retry(self) -> None:
         """Pauses are over: refused messages, and one trial of each class that is refused as a whole."""
         for lane in list(self.window.lanes.by_class.values()):
-            for slip in list(lane.paused):
-                self.window.lanes.requeue(slip)
+            for outgoing in list(lane.paused):
+                self.window.lanes.requeue(outgoing)
             self.window.lanes.allow_trial(lane.name)
 
     def set_aside(self) -> None:
         """One that was refused while others of its class passed is set aside."""
         for lane in list(self.window.lanes.by_class.values()):
-            for slip in [slip for slip in lane.paused if slip.refused_alone]:
-                self.window.lanes.withhold(slip)
-                self.window.set_aside(slip)
-                self.given_up.add((slip.seq, slip.message.topic))
+            for outgoing in [outgoing for outgoing in lane.paused if outgoing.refused_alone]:
+                self.window.lanes.withhold(outgoing)
+                self.window.set_aside(outgoing)
+                self.given_up.add((outgoing.seq, outgoing.message.topic))
 
     def write(self) -> None:
         """The positions are being written: they are durable now, and the window hears of it later."""
@@ -517,7 +517,7 @@ class Bridge:
         elif what == "give up":
             self.set_aside()
         elif what == "loose":
-            self.window.offer_unjournaled(message(topic_of(at % 13), "loose"), self.heard.append)
+            self.window.offer_unjournaled(message(topic_of(at % 13), "loose"), self.answers.append)
         elif what == "deny":
             self.denied.add(CLASSES[at % 3])
         elif what == "allow":
@@ -553,8 +553,8 @@ def test_topic_never_goes_back(rows: list[list[int]], size: int, steps: list[tup
     for what, at in steps:
         bridge.step(what, at)
     bridge.finish()
-    for said in bridge.delivered.values():
-        assert said == sorted(said)
+    for numbers in bridge.delivered.values():
+        assert numbers == sorted(numbers)
 
 
 @hypothesis.settings(max_examples=400)
@@ -568,7 +568,7 @@ def test_every_row_is_delivered_and_little_is_repeated(
         bridge.step(what, at)
     bridge.finish()
     expected = {(seq, topic_of(number)) for seq, row in enumerate(rows, 1) for number in row}
-    delivered = {(seq, topic) for topic, said in bridge.delivered.items() for seq in said}
+    delivered = {(seq, topic) for topic, numbers in bridge.delivered.items() for seq in numbers}
     assert delivered | bridge.given_up == expected
     longest = max(len(row) for row in rows)
     assert bridge.repeats <= bridge.losses * (2 * size + (longest + TRIAL) * (len(CLASSES) + 1))
@@ -580,4 +580,4 @@ def test_without_a_loss_nothing_is_sent_twice(rows: list[list[int]]) -> None:
     bridge = Bridge(rows, 1)
     bridge.finish()
     assert bridge.repeats == 0
-    assert sum(len(said) for said in bridge.delivered.values()) == sum(len(row) for row in rows)
+    assert sum(len(numbers) for numbers in bridge.delivered.values()) == sum(len(row) for row in rows)

@@ -83,13 +83,13 @@ def terminal(thing: dict[str, Any]) -> dict[str, Any]:
 
 def product(thing: dict[str, Any]) -> dict[str, Any]:
     """A product as its record."""
-    said = {c["name"]: c.get("value") for c in thing.get("characteristic", [])}
+    characteristics = {c["name"]: c.get("value") for c in thing.get("characteristic", [])}
     partner, customer = _party(thing, "Distribution Partner"), _party(thing, "End Customer")
-    allowance = said.get("allowance")
+    allowance = characteristics.get("allowance")
     unlimited = None if allowance is None else allowance in ("Unlimited", "-1")
 
     def number(name: str) -> float | None:
-        return None if said.get(name) in (None, "Unlimited", "-1") else float(said[name])
+        return None if characteristics.get(name) in (None, "Unlimited", "-1") else float(characteristics[name])
 
     return _known(
         product_id=thing["id"],
@@ -114,9 +114,9 @@ def product(thing: dict[str, Any]) -> dict[str, Any]:
         max_bandwidth_uplink_mbps=number("maxBandwidthUplink"),
         budgeted_amount_mbps=number("budgetedAmount"),
         min_antenna_gain_dbk=number("minAntennaGain"),
-        ip_static_address=said.get("ipStaticAddress"),
-        ip_addressing_type=said.get("ipAddressingType"),
-        service_grade=said.get("serviceGrade"),
+        ip_static_address=characteristics.get("ipStaticAddress"),
+        ip_addressing_type=characteristics.get("ipAddressingType"),
+        service_grade=characteristics.get("serviceGrade"),
     )
 
 
@@ -158,13 +158,13 @@ def site(thing: dict[str, Any]) -> dict[str, Any]:
 
 def components(thing: dict[str, Any]) -> dict[str, Any] | None:
     """The components of a terminal, or None when the API does not know any."""
-    found = {f"{part['partition'].lower()}/{part['type']}": part["version"] for part in thing.get("component") or []}
-    return {"imei": thing["id"], "components": found} if found else None
+    versions = {f"{part['partition'].lower()}/{part['type']}": part["version"] for part in thing.get("component") or []}
+    return {"imei": thing["id"], "components": versions} if versions else None
 
 
 def expected(api: Simulator, base: str = "oneweb") -> dict[str, dict[str, Any]]:
     """The retained records of the inventory: topic to payload. Relations, samples and usage are judged elsewhere."""
-    found: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     parts: dict[str, Any] | None
     for kind, read, entity, key in (
         ("terminals", terminal, "terminal", "imei"),
@@ -174,17 +174,17 @@ def expected(api: Simulator, base: str = "oneweb") -> dict[str, dict[str, Any]]:
     ):
         for thing in api.truth(kind):
             record = read(thing)
-            found[f"{base}/{entity}/{level(record[key])}/state"] = record
+            records[f"{base}/{entity}/{level(record[key])}/state"] = record
     for thing in api.truth("components"):
         if (parts := components(thing)) is not None:
-            found[f"{base}/terminal/{level(thing['id'])}/components"] = parts
-    return found
+            records[f"{base}/terminal/{level(thing['id'])}/components"] = parts
+    return records
 
 
-def metres(one: dict[str, Any], other: dict[str, Any]) -> float:
+def metres(first: dict[str, Any], other: dict[str, Any]) -> float:
     """A flat-earth distance, good enough for a few hundred metres."""
-    north = (one["latitude"] - other["latitude"]) * 111_195
-    east = (one["longitude"] - other["longitude"]) * 111_195 * math.cos(math.radians(one["latitude"]))
+    north = (first["latitude"] - other["latitude"]) * 111_195
+    east = (first["longitude"] - other["longitude"]) * 111_195 * math.cos(math.radians(first["latitude"]))
     return math.hypot(north, east)
 
 
@@ -244,10 +244,10 @@ def steps_back(messages: list[tuple[str, Any, bool]]) -> list[str]:
     """Topics on which an older message came after a newer one (1, 2, 1): only exact repeats may (1, 1, 2)."""
     wrong: list[str] = []
     order: dict[str, list[str]] = {}
-    for topic, said, _ in messages:
-        if (isinstance(said, dict) and said.get("replayed")) or "/bridge/" in topic:
+    for topic, content, _ in messages:
+        if (isinstance(content, dict) and content.get("replayed")) or "/bridge/" in topic:
             continue
-        text = repr(said)
+        text = repr(content)
         seen = order.setdefault(topic, [])
         if seen and text == seen[-1]:
             continue

@@ -10,7 +10,7 @@ PATH = "/usageConsumption/v3/usageConsumptionReport"
 Json = dict[str, Any]
 Version = tuple[str, str]
 """A topic, and what it says of the bucket as sorted JSON."""
-_SAID = (
+_PUBLISHED_FIELDS = (
     "bucket_id",
     "product_id",
     "used_gb",
@@ -27,27 +27,27 @@ def buckets(report: Json, base: str) -> Iterable[Version]:
     for bucket in report.get("bucket", ()):
         (balance,) = bucket["bucketBalance"]
         unlimited = balance["remainingValueName"] == "Unlimited"
-        said: Json = {"bucket_id": bucket["id"], "remaining_unlimited": unlimited}
+        record: Json = {"bucket_id": bucket["id"], "remaining_unlimited": unlimited}
         if not unlimited:
-            said["remaining_gb"] = float(balance["remainingValue"]["amount"])
+            record["remaining_gb"] = float(balance["remainingValue"]["amount"])
         for product in bucket.get("product", ())[:1]:
-            said["product_id"] = product["id"]
+            record["product_id"] = product["id"]
         for counter in bucket["bucketCounter"]:
             name, amount = _COUNTED[counter["counterType"]], counter["value"]["amount"]
             if counter["level"] == "global":
-                said[name] = int(amount) if name == "overage_blocks" else float(amount)
-        yield _version(said, base)
+                record[name] = int(amount) if name == "overage_blocks" else float(amount)
+        yield _version(record, base)
 
 
-def _version(said: Mapping[str, Any], base: str) -> Version:
-    place = f"{base}/usage/" if "product_id" not in said else f"{base}/product/{truth.level(said['product_id'])}/usage/"
-    known = {name: said[name] for name in _SAID if name in said}
-    return place + truth.level(str(said["bucket_id"])), json.dumps(known, sort_keys=True)
+def _version(body: Mapping[str, Any], base: str) -> Version:
+    place = f"{base}/usage/" if "product_id" not in body else f"{base}/product/{truth.level(body['product_id'])}/usage/"
+    known = {name: body[name] for name in _PUBLISHED_FIELDS if name in body}
+    return place + truth.level(str(body["bucket_id"])), json.dumps(known, sort_keys=True)
 
 
 def judge(
     shown: Iterable[tuple[Sequence[Json], bool]],
-    heard: Iterable[tuple[str, bytes, bool]],
+    messages: Iterable[tuple[str, bytes, bool]],
     base: str,
     *,
     whole: bool,
@@ -59,17 +59,17 @@ def judge(
         versions = {version for report in reports for version in buckets(report, base)}
         possible |= versions
         certain |= versions if accepted else set()
-    told: set[Version] = set()
+    published: set[Version] = set()
     newest: dict[str, int] = {}
     wrong: list[str] = []
-    for topic, payload, _ in heard:
+    for topic, payload, _ in messages:
         levels = topic.removeprefix(f"{base}/").split("/")
         if not payload or "usage" not in (levels[0], levels[-2]) or "history" in levels[:3]:
             continue
-        said = json.loads(payload)
-        told.add((topic, _version(said, base)[1]))
-        if said["ts"] < newest.get(topic, 0):
-            wrong.append(f"step back: {topic} says {said['time']} after a later one")
-        newest[topic] = said["ts"]
-    wrong += [f"phantom sample: {version}" for version in sorted(told - possible)]
-    return wrong + ([f"sample missing: {version}" for version in sorted(certain - told)] if whole else [])
+        body = json.loads(payload)
+        published.add((topic, _version(body, base)[1]))
+        if body["ts"] < newest.get(topic, 0):
+            wrong.append(f"step back: {topic} says {body['time']} after a later one")
+        newest[topic] = body["ts"]
+    wrong += [f"phantom sample: {version}" for version in sorted(published - possible)]
+    return wrong + ([f"sample missing: {version}" for version in sorted(certain - published)] if whole else [])

@@ -64,10 +64,10 @@ async def test_poll_button_polls(console: Console, tab: Tab) -> None:
 async def test_change_over_mqtt_is_shown(console: Console, tab: Tab) -> None:
     """What another sets over MQTT stands in the row at once, with its source."""
     await tab.open("polling")
-    await harness.said(console.world.port, "oneweb/bridge/polling/ut_traffic/interval/set", "13m")
+    await harness.publish(console.world.port, "oneweb/bridge/polling/ut_traffic/interval/set", "13m")
     await tab.until("() => document.querySelector(\"[aria-label='ut_traffic interval']\").value === '13m'")
     await tab.page.locator("[data-call=ut_traffic]").get_by_text("set over MQTT").wait_for()
-    await harness.said(console.world.port, "oneweb/bridge/polling/ut_traffic/interval/set", "null")
+    await harness.publish(console.world.port, "oneweb/bridge/polling/ut_traffic/interval/set", "null")
     await tab.until("() => document.querySelector(\"[aria-label='ut_traffic interval']\").value === '10s'")
 
 

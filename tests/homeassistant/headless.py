@@ -77,7 +77,7 @@ def rejected(payload: dict[str, Any]) -> list[str]:
         schemas.DEVICE_DISCOVERY_SCHEMA(payload)
     except vol.Invalid as error:
         return [str(error)]
-    found = []
+    problems = []
     for key, component in payload["components"].items():
         platform = importlib.import_module(f"homeassistant.components.mqtt.{component['platform']}")
         shared = {name: payload[name] for name in ("device", "origin", "availability", "availability_mode")}
@@ -85,10 +85,10 @@ def rejected(payload: dict[str, Any]) -> list[str]:
         try:
             known = platform.DISCOVERY_SCHEMA(entity)
         except vol.Invalid as error:
-            found.append(f"{key}: {error}")
+            problems.append(f"{key}: {error}")
         else:
-            found += [f"{key}: {name} is not known" for name in entity if name not in known]
-    return found
+            problems += [f"{key}: {name} is not known" for name in entity if name not in known]
+    return problems
 
 
 async def answer(hass: core.HomeAssistant, request: dict[str, Any]) -> Any:
@@ -108,18 +108,20 @@ async def answer(hass: core.HomeAssistant, request: dict[str, Any]) -> Any:
             start = now.replace(minute=now.minute - now.minute % 5, second=0, microsecond=0)
             recorder.get_instance(hass).queue_task(tasks.StatisticsTask(start, fire_events=False))
             await recorder.get_instance(hass).async_block_till_done()
-            found = await recorder.get_instance(hass).async_add_executor_job(statistics.list_statistic_ids, hass)
-            return {one["statistic_id"]: one["has_sum"] for one in found}
+            statistics_ids = await recorder.get_instance(hass).async_add_executor_job(
+                statistics.list_statistic_ids, hass
+            )
+            return {entry["statistic_id"]: entry["has_sum"] for entry in statistics_ids}
         case "devices":
-            found = dr.async_get(hass).devices.values()
-            names = {device.id: min(device.identifiers)[1] for device in found if device.identifiers}
+            devices = dr.async_get(hass).devices.values()
+            names = {device.id: min(device.identifiers)[1] for device in devices if device.identifiers}
             return {
                 names[device.id]: {
                     "name": device.name,
                     "via": names.get(device.via_device_id or ""),
                     "sw_version": device.sw_version,
                 }
-                for device in found
+                for device in devices
                 if device.id in names
             }
         case "call":
@@ -151,10 +153,10 @@ async def main(directory: Path, port: int) -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         try:
-            said = await answer(hass, json.loads(line))
+            reply = await answer(hass, json.loads(line))
         except Exception as error:  # noqa: BLE001 - the test is to see whatever went wrong
-            said = {"error": repr(error)}
-        print(json.dumps(said, default=str), flush=True)
+            reply = {"error": repr(error)}
+        print(json.dumps(reply, default=str), flush=True)
     await hass.async_stop()
 
 

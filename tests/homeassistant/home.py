@@ -20,13 +20,13 @@ class Home:
         self._process = process
         self._log = log
 
-    async def ask(self, what: str, **said: Any) -> Any:
+    async def ask(self, what: str, **arguments: Any) -> Any:
         """The answer to one request."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"ask": what, **said}).encode() + b"\n")
-        found = await self._line()
-        assert not (isinstance(found, dict) and set(found) == {"error"}), found
-        return found
+        self._process.stdin.write(json.dumps({"ask": what, **arguments}).encode() + b"\n")
+        line = await self._line()
+        assert not (isinstance(line, dict) and set(line) == {"error"}), line
+        return line
 
     async def _line(self) -> Any:
         assert self._process.stdout is not None
@@ -44,14 +44,16 @@ class Home:
     async def until(self, true: Callable[[dict[str, dict[str, Any]]], Any], patience: float = 60.0) -> Any:
         """Waits until something holds of the states. Returns what it gave."""
         async with asyncio.timeout(patience):
-            while not (found := true(await self.states())):
+            while not (states := true(await self.states())):
                 await asyncio.sleep(0.2)
-        return found
+        return states
 
-    async def call(self, unique: str, service: str, **said: Any) -> None:
+    async def call(self, unique: str, service: str, **arguments: Any) -> None:
         """Calls a service on one of the bridge's entities, as a user's finger does."""
         entity = (await self.ask("entities"))[unique]
-        await self.ask("call", domain=entity.partition(".")[0], service=service, data={"entity_id": entity, **said})
+        await self.ask(
+            "call", domain=entity.partition(".")[0], service=service, data={"entity_id": entity, **arguments}
+        )
 
     def complaints(self) -> list[str]:
         """Warnings and errors of its log."""

@@ -37,25 +37,25 @@ UNITS = {
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[harness.World]:
     """A fleet of 25 in which nothing happens by itself."""
-    async with harness.world(tmp_path, terminals=25, liveliness=0) as found:
-        yield found
+    async with harness.world(tmp_path, terminals=25, liveliness=0) as opened:
+        yield opened
 
 
 def kinds(states: dict[str, Any], *, ready: bool = True) -> dict[str, int]:
     """How many devices of each kind have entities, and whether none of them is unavailable."""
-    found: dict[str, set[str]] = {}
+    by_kind: dict[str, set[str]] = {}
     for unique, state in states.items():
         kind = unique.split("_")[2]
         mark = unique.split("_")[3] if kind in ("terminal", "product") else unique.rsplit("_", 1)[0]
         if not ready or state["state"] != "unavailable":
-            found.setdefault(kind, set()).add(mark)
-    return {kind: len(ids) for kind, ids in found.items()}
+            by_kind.setdefault(kind, set()).add(mark)
+    return {kind: len(ids) for kind, ids in by_kind.items()}
 
 
 def complete(states: dict[str, Any]) -> bool:
     """Whether the whole fleet is there, with whatever the simulated API sends."""
-    found = kinds(states)
-    enough = found.get("terminal") == 25 and found.get("product", 0) >= 20
+    by_kind = kinds(states)
+    enough = by_kind.get("terminal") == 25 and by_kind.get("product", 0) >= 20
     return enough and all(s["state"] != "unavailable" for s in states.values()) and len(states) > 900
 
 
@@ -78,11 +78,13 @@ async def wait_for_states(there: Home) -> dict[str, Any]:
 
 async def rejected(there: Home, port: int) -> tuple[list[str], dict[str, Any]]:
     """What Home Assistant's schemas have against the discovery of the bridge, and the discovery."""
-    found = await harness.retained(port, "homeassistant/#")
-    said = [
-        f"{topic}: {line}" for topic, payload in found.items() for line in await there.ask("validate", payload=payload)
+    configs = await harness.retained(port, "homeassistant/#")
+    sentences = [
+        f"{topic}: {line}"
+        for topic, payload in configs.items()
+        for line in await there.ask("validate", payload=payload)
     ]
-    return said, found
+    return sentences, configs
 
 
 async def test_fleet_is_at_home_in_home_assistant(fleet: harness.World) -> None:
@@ -91,8 +93,8 @@ async def test_fleet_is_at_home_in_home_assistant(fleet: harness.World) -> None:
     config = fleet.config(removal={"after_missing": 1, "after_time": 0})
     async with harness.running(config) as bridge, home.running(directory, fleet.port) as there:
         states = await wait_for_states(there)
-        said, discovery = await rejected(there, fleet.port)
-        assert said == []
+        sentences, discovery = await rejected(there, fleet.port)
+        assert sentences == []
         assert max(len(json.dumps(payload)) for payload in discovery.values()) < 32_000
         assert unknown(states) == []
         assert all(len(s["state"]) <= 255 and s["state"] not in ("True", "False", "nan") for s in states.values())
@@ -111,12 +113,12 @@ async def test_fleet_is_at_home_in_home_assistant(fleet: harness.World) -> None:
 async def devices_hang_together(there: Home, discovery: dict[str, Any]) -> None:
     """A product hangs on its terminal, a terminal and a call on the bridge; each carries what was said of it."""
     devices = await there.ask("devices")
-    said = {p["device"]["identifiers"][0]: p["device"] for p in discovery.values()}
-    assert set(devices) == set(said)
+    configured = {p["device"]["identifiers"][0]: p["device"] for p in discovery.values()}
+    assert set(devices) == set(configured)
     for id, device in devices.items():
-        assert device["via"] == said[id].get("via_device")
-        assert device["name"] == said[id]["name"]
-        assert device["sw_version"] == said[id].get("sw_version")
+        assert device["via"] == configured[id].get("via_device")
+        assert device["name"] == configured[id]["name"]
+        assert device["sw_version"] == configured[id].get("sw_version")
     assert sum("_terminal_" in (d["via"] or "") for d in devices.values()) >= 15
     assert sum(d["sw_version"] is not None for id, d in devices.items() if "_terminal_" in id) >= 20
 
@@ -124,9 +126,9 @@ async def devices_hang_together(there: Home, discovery: dict[str, Any]) -> None:
 def units_are_right(states: dict[str, Any]) -> None:
     """Each measured value has its unit, device class and state class."""
     for name, (unit, device_class, state_class) in UNITS.items():
-        found = [s for u, s in states.items() if "_terminal_" in u and u.endswith(f"_{name}")]
-        assert len(found) >= 15, name
-        for state in found:
+        matching = [s for u, s in states.items() if "_terminal_" in u and u.endswith(f"_{name}")]
+        assert len(matching) >= 15, name
+        for state in matching:
             attributes = state["attributes"]
             assert attributes["unit_of_measurement"] == unit
             assert attributes.get("device_class") == device_class
@@ -144,29 +146,29 @@ def units_are_right(states: dict[str, Any]) -> None:
 
 async def controls_work(there: Home, fleet: harness.World) -> None:
     """Switch, number and button change the bridge; the wishes of the first two are retained."""
-    async with harness.recording(fleet.port) as heard:
+    async with harness.recording(fleet.port) as recorder:
         await there.call(f"{CALL}_enabled", "turn_off")
-        await heard.until(lambda: heard.retained.get(STATE, {}).get("enabled") is False)
+        await recorder.until(lambda: recorder.retained.get(STATE, {}).get("enabled") is False)
         await there.until(lambda states: states[f"{CALL}_status"]["state"] == "disabled")
         assert states_of(await there.states(), "enabled") == "off"
         # Somebody else switches it on and off again between; Home Assistant's own wish must still work.
-        await harness.said(fleet.port, STATE.replace("/state", "/set"), '{"enabled": true}')
+        await harness.publish(fleet.port, STATE.replace("/state", "/set"), '{"enabled": true}')
         await there.until(lambda states: states_of(states, "enabled") == "on")
         await there.call(f"{CALL}_enabled", "turn_off")
         await there.until(lambda states: states_of(states, "enabled") == "off")
         await there.call(f"{CALL}_enabled", "turn_on")
         await there.until(lambda states: states_of(states, "enabled") == "on")
         await there.call(f"{CALL}_interval", "set_value", value=45)
-        await heard.until(lambda: heard.retained[STATE]["interval"] == 45)
+        await recorder.until(lambda: recorder.retained[STATE]["interval"] == 45)
         await there.until(lambda states: states_of(states, "interval") == "45")
-        wishes = await harness.retained(fleet.port, "oneweb/bridge/polling/+/+/set")
-        assert set(wishes) == {STATE.replace("/state", f"/{name}/set") for name in ("enabled", "interval")}
-        before = len(heard.on(STATE.replace("/state", "/result")))
+        set_commands = await harness.retained(fleet.port, "oneweb/bridge/polling/+/+/set")
+        assert set(set_commands) == {STATE.replace("/state", f"/{name}/set") for name in ("enabled", "interval")}
+        before = len(recorder.on(STATE.replace("/state", "/result")))
         await there.call(f"{CALL}_poll", "press")
-        await heard.until(lambda: len(heard.on(STATE.replace("/state", "/result"))) > before)
-        assert heard.on(STATE.replace("/state", "/result"))[-1]["status"] == "ok"
+        await recorder.until(lambda: len(recorder.on(STATE.replace("/state", "/result"))) > before)
+        assert recorder.on(STATE.replace("/state", "/result"))[-1]["status"] == "ok"
         await there.call("oneweb_main_bridge_republish", "press")
-        await heard.until(lambda: heard.on("oneweb/bridge/response/republish"))
+        await recorder.until(lambda: recorder.on("oneweb/bridge/response/republish"))
 
 
 def states_of(states: dict[str, Any], entity: str) -> str:
@@ -239,8 +241,8 @@ async def test_bad_names_are_valid_distinct_devices(tmp_path: Path) -> None:
         async with harness.running(world.config()), home.running(tmp_path / "ha", world.port) as there:
             await there.until(lambda states: kinds(states).get("terminal") == len(NAMES), 90)
             await asyncio.sleep(3)
-            said, discovery = await rejected(there, world.port)
-            assert said == []
+            sentences, discovery = await rejected(there, world.port)
+            assert sentences == []
             names = [device["name"] for device in (await there.ask("devices")).values()]
             assert len(names) == len(set(names)) == len(discovery)
             assert all(0 < len(name) <= 100 for name in names)

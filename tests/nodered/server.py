@@ -59,7 +59,7 @@ class NodeRed:
     def __init__(self, pid: int, url: str, log: Path, http: aiohttp.ClientSession) -> None:
         self.pid = pid
         self.url = url
-        self.heard: list[dict[str, Any]] = []
+        self.notices: list[dict[str, Any]] = []
         self._log = log
         self._http = http
 
@@ -89,24 +89,24 @@ class NodeRed:
 
     async def until(self, true: Callable[[str], Any], path: str, patience: float = 20.0) -> str:
         """Asks for a page until it says what is wanted, and returns it."""
-        said = ""
+        text = ""
         try:
             async with asyncio.timeout(patience):
-                while not true(said := await self.page(path)):
+                while not true(text := await self.page(path)):
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            raise AssertionError(f"{path} did not come to say it in {patience} s: {said:.3000}") from None
-        return said
+            raise AssertionError(f"{path} did not come to say it in {patience} s: {text:.3000}") from None
+        return text
 
-    async def until_heard(self, true: Callable[[dict[str, Any]], Any], patience: float = 20.0) -> dict[str, Any]:
+    async def until_notice(self, true: Callable[[dict[str, Any]], Any], patience: float = 20.0) -> dict[str, Any]:
         """Waits until a debug node has said what is wanted, and returns it."""
         try:
             async with asyncio.timeout(patience):
-                while not (found := [said for said in self.heard if true(said)]):
+                while not (matching := [notice for notice in self.notices if true(notice)]):
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise AssertionError(f"not heard in {patience} s; last: {self.heard[-3:]!r:.2000}") from None
-        return found[0]
+            raise AssertionError(f"not heard in {patience} s; last: {self.notices[-3:]!r:.2000}") from None
+        return matching[0]
 
     def text(self) -> str:
         """Its log so far."""
@@ -117,10 +117,12 @@ class NodeRed:
         async with self._http.ws_connect(f"{self.url}/comms") as socket:
             await socket.send_json({"subscribe": "debug"})
             async for message in socket:
-                said = json.loads(message.data)
-                each = said if isinstance(said, list) else [said]
+                packets = json.loads(message.data)
+                each = packets if isinstance(packets, list) else [packets]
                 # Warnings of Node-RED itself come the same way, and are of no node.
-                self.heard += [one["data"] for one in each if one.get("topic") == "debug" and "name" in one["data"]]
+                self.notices += [
+                    packet["data"] for packet in each if packet.get("topic") == "debug" and "name" in packet["data"]
+                ]
 
 
 def settings(port: int) -> dict[str, Any]:

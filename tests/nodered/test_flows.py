@@ -40,7 +40,9 @@ class Scene:
 
     def retained(self, beginning: str, end: str) -> list[Any]:
         """The retained payloads of a kind, as the broker has them."""
-        return [said for topic, said in self.recorder.retained.items() if topic.startswith(beginning) and end in topic]
+        return [
+            content for topic, content in self.recorder.retained.items() if topic.startswith(beginning) and end in topic
+        ]
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def terminals(scene: Scene) -> list[Any]:
 
 def online(scene: Scene) -> int:
     """How many of them are online."""
-    return sum(said["state"] == "online" for said in terminals(scene))
+    return sum(state["state"] == "online" for state in terminals(scene))
 
 
 async def test_fleet_table_shows_every_terminal(scene: Scene) -> None:
@@ -70,22 +72,27 @@ async def test_fleet_table_shows_every_terminal(scene: Scene) -> None:
     await scene.load("fleet.json")
     known, count = terminals(scene), online(scene)
 
-    page = html.unescape(await scene.node_red.until(lambda said: said.count("<tr>") == 9, "/oneweb/fleet"))
-    for said in known:
-        assert f"<td>{said['name']}</td><td>{said['imei']}</td>" in page
+    page = html.unescape(await scene.node_red.until(lambda text: text.count("<tr>") == 9, "/oneweb/fleet"))
+    for state in known:
+        assert f"<td>{state['name']}</td><td>{state['imei']}</td>" in page
     assert f"{count} of 8 terminals online" in page
-    assert any(f"<td>{said['site']['name']}</td>" in page for said in scene.retained("oneweb/terminal/", "/relations"))
-    assert any(f"<td>{said['sinr_db']:g}</td>" in page for said in scene.retained("oneweb/terminal/", "signal_quality"))
+    assert any(
+        f"<td>{relations['site']['name']}</td>" in page
+        for relations in scene.retained("oneweb/terminal/", "/relations")
+    )
+    assert any(
+        f"<td>{sample['sinr_db']:g}</td>" in page for sample in scene.retained("oneweb/terminal/", "signal_quality")
+    )
 
-    changed = next(said for said in known if said["state"] == "online")
+    changed = next(state for state in known if state["state"] == "online")
     scene.world.api.fleet("set_state", id=changed["imei"], state="offline")
-    await scene.node_red.until(lambda said: f"{count - 1} of 8 terminals online" in said, "/oneweb/fleet")
-    told = await scene.node_red.until_heard(lambda said: f'"online":{count - 1}' in said["msg"].replace(" ", ""))
-    assert told["name"] == "Online count"
+    await scene.node_red.until(lambda text: f"{count - 1} of 8 terminals online" in text, "/oneweb/fleet")
+    notice = await scene.node_red.until_notice(lambda notice: f'"online":{count - 1}' in notice["msg"].replace(" ", ""))
+    assert notice["name"] == "Online count"
 
     for part in ("state", "relations", "metric/signal_quality"):
-        await harness.said(scene.world.port, f"oneweb/terminal/{changed['imei']}/{part}", b"", retain=True)
-    await scene.node_red.until(lambda said: changed["imei"] not in said, "/oneweb/fleet")
+        await harness.publish(scene.world.port, f"oneweb/terminal/{changed['imei']}/{part}", b"", retain=True)
+    await scene.node_red.until(lambda text: changed["imei"] not in text, "/oneweb/fleet")
 
 
 async def test_fleet_table_forgets_what_the_bridge_removed(tmp_path: Path) -> None:
@@ -97,10 +104,10 @@ async def test_fleet_table_forgets_what_the_bridge_removed(tmp_path: Path) -> No
             scene = Scene(world, node_red, recorder)
             await scene.load("fleet.json", "calls.json")
             gone = terminals(scene)[0]["imei"]
-            await node_red.until(lambda said: gone in said, "/oneweb/fleet")
+            await node_red.until(lambda text: gone in text, "/oneweb/fleet")
 
             world.api.fleet("remove", id=gone)
-            await node_red.until(lambda said: gone not in said, "/oneweb/fleet", 60)
+            await node_red.until(lambda text: gone not in text, "/oneweb/fleet", 60)
             assert "[error]" not in node_red.text()
 
 
@@ -114,7 +121,7 @@ async def test_flows_carry_a_thousand_terminals(scene: Scene) -> None:
             sample = {"imei": imei, "sinr_db": 1.0}
             await client.publish(f"oneweb/terminal/{imei}/metric/signal_quality", json.dumps(sample), retain=True)
     await scene.load("fleet.json", "usage.json", "calls.json", "offline-alert.json")
-    await scene.node_red.until(lambda said: f"{online(scene)} of 1008 terminals online" in said, "/oneweb/fleet", 60)
+    await scene.node_red.until(lambda text: f"{online(scene)} of 1008 terminals online" in text, "/oneweb/fleet", 60)
     assert online(scene) >= 500
 
 
@@ -122,28 +129,28 @@ async def test_names_are_text_and_not_markup(scene: Scene) -> None:
     """A name with markup in it is shown as it is written."""
     await scene.load("fleet.json")
     record = {"imei": "1", "name": "<script>alert(1)</script>", "state": "online"}
-    await harness.said(scene.world.port, "oneweb/terminal/1/state", json.dumps(record), retain=True)
+    await harness.publish(scene.world.port, "oneweb/terminal/1/state", json.dumps(record), retain=True)
 
-    page = await scene.node_red.until(lambda said: "alert(1)" in said, "/oneweb/fleet")
+    page = await scene.node_red.until(lambda text: "alert(1)" in text, "/oneweb/fleet")
     assert "<script>" not in page
 
 
 async def test_alert_when_a_terminal_goes_offline(scene: Scene) -> None:
     """Going offline and coming back are one alert each; a repeated or replayed event, or another change, is none."""
     await scene.load("offline-alert.json")
-    await scene.node_red.until(lambda said: "Alerts" in said, "/oneweb/alerts")
-    changed = next(said for said in terminals(scene) if said["state"] == "online")
+    await scene.node_red.until(lambda text: "Alerts" in text, "/oneweb/alerts")
+    changed = next(state for state in terminals(scene) if state["state"] == "online")
     topic = f"oneweb/terminal/{changed['imei']}/event/changed"
 
     scene.world.api.fleet("set_state", id=changed["imei"], state="offline")
     text = f"{changed['name']} is offline"
-    await scene.node_red.until_heard(lambda said: said["name"] == "Alert" and text in said["msg"])
+    await scene.node_red.until_notice(lambda notice: notice["name"] == "Alert" and text in notice["msg"])
     event = (await scene.recorder.until(lambda: scene.recorder.on(topic)))[0]
-    await harness.said(scene.world.port, topic, json.dumps(event))
-    await harness.said(scene.world.port, topic, json.dumps(event | {"id": "x:1", "replayed": True}))
+    await harness.publish(scene.world.port, topic, json.dumps(event))
+    await harness.publish(scene.world.port, topic, json.dumps(event | {"id": "x:1", "replayed": True}))
 
     scene.world.api.fleet("set_state", id=changed["imei"], state="online")
-    page = await scene.node_red.until(lambda said: "is online again" in said, "/oneweb/alerts")
+    page = await scene.node_red.until(lambda text: "is online again" in text, "/oneweb/alerts")
     assert html.unescape(page).count(changed["name"]) == 2
 
 
@@ -151,23 +158,23 @@ async def test_alert_when_the_bridge_is_gone(scene: Scene) -> None:
     """The bridge's absence is an alert, and its return."""
     await scene.load("offline-alert.json")
     for state, text in (("offline", "nothing is known"), ("online", "the bridge is online again")):
-        await harness.said(scene.world.port, "oneweb/bridge/status", json.dumps({"state": state}), retain=True)
-        await scene.node_red.until_heard(lambda said, text=text: said["name"] == "Alert" and text in said["msg"])  # type: ignore[misc]
+        await harness.publish(scene.world.port, "oneweb/bridge/status", json.dumps({"state": state}), retain=True)
+        await scene.node_red.until_notice(lambda notice, text=text: notice["name"] == "Alert" and text in notice["msg"])  # type: ignore[misc]
 
 
 async def test_buttons_poll_and_change_an_interval(scene: Scene) -> None:
     """The buttons reach the bridge, the answer is shown, and the table has the new interval."""
     buttons = await scene.load("calls.json")
-    await scene.node_red.until(lambda said: "user_terminals" in said, "/oneweb/calls")
+    await scene.node_red.until(lambda text: "user_terminals" in text, "/oneweb/calls")
     state = "oneweb/bridge/polling/user_terminals/state"
 
     await scene.node_red.press(buttons["Poll the terminals now"])
-    await scene.node_red.until_heard(lambda said: said["msg"].startswith("user_terminals: poll ok"))
+    await scene.node_red.until_notice(lambda notice: notice["msg"].startswith("user_terminals: poll ok"))
     for button, interval in (("Terminals every minute", 60), ("Terminals every 5 minutes", 300)):
         await scene.node_red.press(buttons[button])
         await scene.recorder.until(lambda interval=interval: scene.recorder.retained[state]["interval"] == interval)  # type: ignore[misc]
         row = f"<td>user_terminals</td><td>true</td><td>{interval}</td>"
-        await scene.node_red.until(lambda said, row=row: row in said, "/oneweb/calls")  # type: ignore[misc]
+        await scene.node_red.until(lambda text, row=row: row in text, "/oneweb/calls")  # type: ignore[misc]
     await scene.node_red.press(buttons["Terminals as bridge.yaml says"])
     await scene.recorder.until(lambda: scene.recorder.retained[state]["interval"] == 10)
     await scene.node_red.press(buttons["Poll everything now"])
@@ -179,14 +186,14 @@ async def test_usage_over_80_percent_is_told_once(scene: Scene) -> None:
     await scene.load("usage.json")
     page, bucket = "", {"product_id": "SC-1", "bucket_id": "B-1", "bucket_name": "Monthly", "entitlement_gb": 300.0}
     for used, percent in ((200.0, "66.7"), (246.0, "82"), (250.0, "83.3")):
-        said = json.dumps(bucket | {"used_gb": used})
-        await harness.said(scene.world.port, "oneweb/product/SC-1/usage/B-1", said, retain=True)
+        payload = json.dumps(bucket | {"used_gb": used})
+        await harness.publish(scene.world.port, "oneweb/product/SC-1/usage/B-1", payload, retain=True)
         cell = f">{percent}</td>"
-        page = await scene.node_red.until(lambda said, cell=cell: cell in said, "/oneweb/usage")  # type: ignore[misc]
+        page = await scene.node_red.until(lambda text, cell=cell: cell in text, "/oneweb/usage")  # type: ignore[misc]
 
-    await scene.node_red.until_heard(lambda said: "SC-1: 82 % of 300 GB used (Monthly)" in said["msg"])
-    told = [said["msg"] for said in scene.node_red.heard if "SC-1" in said["msg"]]
-    assert len(told) == 1
+    await scene.node_red.until_notice(lambda notice: "SC-1: 82 % of 300 GB used (Monthly)" in notice["msg"])
+    messages = [notice["msg"] for notice in scene.node_red.notices if "SC-1" in notice["msg"]]
+    assert len(messages) == 1
     for known in scene.retained("oneweb/product/", "/usage/"):
         if known.get("entitlement_gb"):
             assert known["bucket_name"] in html.unescape(page)
@@ -199,8 +206,8 @@ async def test_usage_has_its_forecast_beside_it(scene: Scene) -> None:
     bucket = {"product_id": "SC-1", "bucket_id": "B-1", "entitlement_gb": 300.0, "used_gb": 200.0}
     figures = {"status": "ok", "used_gb": 200.0, "entitlement_gb": 300.0, "used_at_end_p50_gb": 341.7}
     dates = {"exhausted_p10": "2026-11-25T00:00:00Z", "exhausted_p50": "2026-11-27T00:00:00Z"}
-    await harness.said(port, usage, json.dumps(bucket), retain=True)
-    for said, cells in (
+    await harness.publish(port, usage, json.dumps(bucket), retain=True)
+    for payload, cells in (
         (figures | dates, "<td>342</td><td>2026-11-27 (2026-11-25 to after the cycle)</td>"),
         (figures | {"exhaustion_probability_pct": 12.5}, "<td>342</td><td>12.5 % in this cycle</td>"),
         (figures | dates | {"used_gb": 310.0}, "<td>342</td><td>since 2026-11-27</td>"),
@@ -208,7 +215,7 @@ async def test_usage_has_its_forecast_beside_it(scene: Scene) -> None:
         (figures | dates, "<td>342</td>"),
         (None, ">66.7</td><td></td><td></td>"),
     ):
-        await harness.said(port, forecast, json.dumps(said) if said else "", retain=True)
+        await harness.publish(port, forecast, json.dumps(payload) if payload else "", retain=True)
         await scene.node_red.until(lambda page, cells=cells: cells in page, "/oneweb/usage")  # type: ignore[misc]
 
 
@@ -217,7 +224,7 @@ async def test_all_flows_live_together(scene: Scene) -> None:
     names = sorted(path.name for path in FLOWS.glob("*.json"))
     await scene.load(*names)
     for page in ("fleet", "alerts", "calls", "usage"):
-        await scene.node_red.until(lambda said: "<table>" in said, f"/oneweb/{page}")
+        await scene.node_red.until(lambda text: "<table>" in text, f"/oneweb/{page}")
 
     modules = await scene.node_red.types()
     used = {node["type"] for name in names for node in json.loads((FLOWS / name).read_text())} - {"tab"}

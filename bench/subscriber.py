@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from bench import floor
 
 
-class Ear(asyncio.Protocol):
+class Subscriber(asyncio.Protocol):
     """Counts messages, and notes when each came where `noting`; it reads no more of them than their topic.
 
     It acknowledges at once what the broker sends: one that waits for more, as TCP may, keeps the broker's next message
@@ -19,7 +19,7 @@ class Ear(asyncio.Protocol):
     def __init__(self, topics: str, *, noting: bool = False) -> None:
         self.count = 0
         self.first = self.last = 0.0
-        self.heard: list[tuple[str, float]] = []
+        self.arrivals: list[tuple[str, float]] = []
         self.ready = asyncio.Event()
         self.lost = False
         self._noting = noting
@@ -31,19 +31,19 @@ class Ear(asyncio.Protocol):
         """Signs in and subscribes."""
         assert isinstance(transport, asyncio.Transport)
         self._socket = transport.get_extra_info("socket")
-        transport.write(floor.connect(f"ear-{id(self)}") + floor._packet(0x82, self._subscribe))
+        transport.write(floor.connect(f"subscriber-{id(self)}") + floor._packet(0x82, self._subscribe))
 
     def data_received(self, data: bytes) -> None:
         """Counts what is complete."""
         data, now, at, count = self._left + data, time.perf_counter(), 0, self.count
         if self._socket is not None and hasattr(socket, "TCP_QUICKACK"):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        while (found := _packet(data, at)) is not None:
-            body, end = found
+        while (packet := _packet(data, at)) is not None:
+            body, end = packet
             if data[at] >> 4 == 3:
                 count += 1
                 if self._noting:
-                    self.heard.append((_topic(data, body), now))
+                    self.arrivals.append((_topic(data, body), now))
             elif data[at] == 0x90:
                 self.ready.set()
             at = end
@@ -52,13 +52,13 @@ class Ear(asyncio.Protocol):
             self.first, self.last, self.count = self.first or now, now, count
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Notes that nothing more will be heard."""
+        """Notes that nothing more will come."""
         self.lost = True
 
-    def again(self) -> None:
+    def reset(self) -> None:
         """Counts from 0."""
         self.count, self.first, self.last = 0, 0.0, 0.0
-        self.heard.clear()
+        self.arrivals.clear()
 
 
 def _packet(data: bytes, at: int) -> tuple[int, int] | None:
@@ -79,12 +79,12 @@ def _topic(data: bytes, body: int) -> str:
 
 
 @contextlib.asynccontextmanager
-async def hearing(port: int, topics: str, *, noting: bool = False) -> AsyncIterator[Ear]:
+async def subscribe(port: int, topics: str, *, noting: bool = False) -> AsyncIterator[Subscriber]:
     """A subscriber to `topics`."""
-    ear = Ear(topics, noting=noting)
-    transport, _ = await asyncio.get_running_loop().create_connection(lambda: ear, "127.0.0.1", port)
+    subscriber = Subscriber(topics, noting=noting)
+    transport, _ = await asyncio.get_running_loop().create_connection(lambda: subscriber, "127.0.0.1", port)
     try:
-        await asyncio.wait_for(ear.ready.wait(), 10)
-        yield ear
+        await asyncio.wait_for(subscriber.ready.wait(), 10)
+        yield subscriber
     finally:
         transport.close()
