@@ -226,7 +226,7 @@ async def _warm(run: Run) -> None:
 
 async def _resting(run: Run, seconds: float) -> tuple[int, float]:
     """Devices that were looked at, and CPU seconds, while nothing was polled for so long."""
-    await asyncio.sleep(announcer.PAUSE)
+    await asyncio.sleep(announcer.PAUSE_S)
     before, cpu = standing(run.path), run.usage.cpu
     await asyncio.sleep(seconds)
     return before.unannounced - standing(run.path).unannounced, run.usage.cpu - cpu

@@ -111,7 +111,7 @@ async def _know(port: int, path: Path, seq: int) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db:
         name = db.execute("SELECT value FROM meta WHERE name = 'journal'").fetchone()[0]
     head = msgspec.json.encode({"journal": name, "instance": "main", "seq": seq})
-    await harness.said(port, "oneweb/bridge/head", head, retain=True)
+    await harness.publish(port, "oneweb/bridge/head", head, retain=True)
 
 
 def _rows(path: Path) -> int:

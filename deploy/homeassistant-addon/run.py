@@ -31,12 +31,12 @@ VARIABLES = {
 
 def environment(options: dict[str, Any], service: dict[str, Any] | None) -> dict[str, str]:
     """The variables. `service` is the broker that the Supervisor knows; one named in the options goes before it."""
-    found = {VARIABLES[name]: text(value) for name, value in options.items() if name in VARIABLES}
-    if found.get("MQTT_HOST") or service is None:
-        return found
+    variables = {VARIABLES[name]: text(value) for name, value in options.items() if name in VARIABLES}
+    if variables.get("MQTT_HOST") or service is None:
+        return variables
     broker = {"host": "MQTT_HOST", "port": "MQTT_PORT", "username": "MQTT_USERNAME", "password": "MQTT_PASSWORD"}
-    found |= {variable: text(service[name]) for name, variable in broker.items() if service.get(name) is not None}
-    return found | {"MQTT_TLS": text(bool(service.get("ssl"))), "MQTT_ALLOW_PLAIN_PASSWORD": "true"}
+    variables |= {variable: text(service[name]) for name, variable in broker.items() if service.get(name) is not None}
+    return variables | {"MQTT_TLS": text(bool(service.get("ssl"))), "MQTT_ALLOW_PLAIN_PASSWORD": "true"}
 
 
 def text(value: Any) -> str:
@@ -49,14 +49,14 @@ def mqtt_service(supervisor: str, token: str) -> dict[str, Any] | None:
     request = urllib.request.Request(f"{supervisor}/services/mqtt", headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - the Supervisor's own address
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
-            said: dict[str, Any] = json.load(answer)
+            reply: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as refusal:
         refusal.close()
         return None
     except (urllib.error.URLError, TimeoutError, ValueError):
         return None
-    found: dict[str, Any] | None = said.get("data") if said.get("result") == "ok" else None
-    return found or None
+    service: dict[str, Any] | None = reply.get("data") if reply.get("result") == "ok" else None
+    return service or None
 
 
 def main() -> None:
