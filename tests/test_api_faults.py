@@ -483,7 +483,9 @@ async def test_value_nobody_can_read_is_not_known_and_told_once(tmp_path: Path) 
             opened.sim.fault("status", status=200, body=json.dumps([record | {"name": name}]), count=1)
             await poller._poll(poller.calls["products"])
             news = [row for row in await opened.news() if row.what == "changed" or row.name == "value_unreadable"]
-            published.append([(row.name or row.what, row.body.get("changed", {}).get("termination_date")) for row in news])
+            published.append(
+                [(row.name or row.what, row.body.get("changed", {}).get("termination_date")) for row in news]
+            )
         lost, back = {"from": good["terminationDate"], "to": None}, {"from": None, "to": good["terminationDate"]}
         assert published == [
             [],

@@ -322,7 +322,7 @@ async def test_another_bridge_with_the_same_ids_is_alerted(world: harness.World)
     ):
         await until_settled(host)
         body = pb.Payload(timestamp=1, seq=0).SerializeToString()
-        await harness.said(world.port, f"spBv1.0/{GROUP}/NBIRTH/{EDGE}", body)
+        await harness.publish(world.port, f"spBv1.0/{GROUP}/NBIRTH/{EDGE}", body)
         alert = await topics.until(lambda: [a for a in topics.on("oneweb/bridge/alert") if a["kind"] == "sparkplug"])
         assert "sparkplug.edge_node_id" in alert[0]["message"]
         assert await bridge.stop() == 0
