@@ -464,7 +464,7 @@ def test_devices_keep_their_edge_node() -> None:
 
 
 def test_host_is_believed_in_the_order_of_its_times() -> None:
-    """Older words, other forms, and online while online change nothing."""
+    """Older words and other forms change nothing; an online while online makes everything before it old."""
     state, changes = HostState(), []
     for body in (
         b"OFFLINE",
@@ -474,12 +474,13 @@ def test_host_is_believed_in_the_order_of_its_times() -> None:
         b'{"online": false, "timestamp": 9}',
         b'{"online": "no", "timestamp": 12}',
         b'{"online": false, "timestamp": 10}',
+        b'{"online": false, "timestamp": 11}',
         b'{"online": true, "timestamp": 9}',
-        b'{"online": true, "timestamp": 10}',
+        b'{"online": true, "timestamp": 11}',
     ):
         state, change = state.after(body)
         changes.append(change)
-    assert changes == ["nothing", "nothing", "online", "nothing", "nothing", "nothing", "offline", "nothing", "online"]
+    assert changes == ["nothing"] * 2 + ["online"] + ["nothing"] * 4 + ["offline", "nothing", "online"]
 
 
 @pytest.mark.parametrize(("asked", "due"), [([100.0], 100.0), ([12.0, 13.0], 15.0), ([15.0], 15.0)])

@@ -59,6 +59,22 @@ def _sent(metric: Metric, before: _Sent | None) -> _Sent:
     return _Sent(metric.value, last if metric.value is None else max(metric.ts, last))
 
 
+def _by_time(readings: Iterable[Reading], ts: int) -> list[Reading]:
+    """The order of metrics in a payload. Source: operational-behavior-data-publish-nbirth-order, -dbirth-order."""
+    return sorted(readings, key=lambda reading: ts if reading.metric.value is None else reading.metric.ts)
+
+
+def _without_passed_nulls(readings: Iterable[Reading]) -> list[Reading]:
+    """Without a null that a later reading of its metric has replaced: it would have the payload's time, and win."""
+    given = list(readings)
+    newest = {reading.metric.spec.name: number for number, reading in enumerate(given)}
+    return [
+        reading
+        for number, reading in enumerate(given)
+        if reading.metric.value is not None or newest[reading.metric.spec.name] == number
+    ]
+
+
 class Topics(msgspec.Struct, frozen=True):
     """The topics of one Edge Node."""
 
@@ -184,7 +200,7 @@ class EdgeNode:
     ) -> EdgeMessage:
         aliased = [
             Aliased(reading.metric, self.aliases.of(device, reading.metric.spec), quality=reading.quality)
-            for reading in readings
+            for reading in _by_time(readings, ts)
         ]
         self._born[device] = {reading.metric.spec.name: _sent(reading.metric, None) for reading in readings}
         return self._message(verb, device, payload.encode_birth(aliased, ts, texts))
@@ -205,17 +221,21 @@ class EdgeNode:
     def live(self, device: str, readings: Iterable[Reading], ts: int) -> list[EdgeMessage]:
         """NDATA (device '') or DDATA of live values, oldest first. Raises NotBorn for what no birth has said.
 
-        The time of a metric never goes back: one that is older has the time that was sent before.
+        The time of a metric never goes back: one that is older has the time that was sent before. A null goes out
+        when the value before was none.
         """
         born = self._born_metrics(device)
-        ordered = []
-        for reading in sorted(readings, key=lambda reading: ts if reading.metric.value is None else reading.metric.ts):
+        timed = []
+        for reading in _by_time(_without_passed_nulls(readings), ts):
             metric = reading.metric
             sent = born.get(metric.spec.name)
             if sent is None:
                 raise NotBorn(device)
+            if metric.value is None and sent.value is None and reading.quality is None:
+                continue
             born[metric.spec.name] = sent = _sent(metric, sent)
-            ordered.append((msgspec.structs.replace(metric, ts=sent.ts), reading.quality))
+            timed.append(Reading(msgspec.structs.replace(metric, ts=sent.ts), reading.quality))
+        ordered = [(reading.metric, reading.quality) for reading in _by_time(timed, ts)]
         return self._data(device, ordered, ts, historical=False)
 
     def history(self, device: str, metrics: Iterable[Metric], ts: int) -> list[EdgeMessage]:

@@ -38,7 +38,7 @@ class HostState(msgspec.Struct, frozen=True):
             message = msgspec.json.decode(payload, type=_State)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return self, "nothing"
-        if message.timestamp < self.timestamp or (message.online and self.online):
+        if message.timestamp < self.timestamp:
             return self, "nothing"
         changed = message.online != self.online
         return HostState(message.online, message.timestamp), ("nothing" if not changed else _change_to(message.online))
