@@ -13,7 +13,7 @@ from bench.fleet import CALM, simulated, standing
 from bench.scope import Scope, spelled
 from bench.table import Row, of_rounds
 from oneweb_bridge.demo import mosquitto
-from tests import doors, harness
+from tests import broker_setup, harness
 
 LOOK_S = 0.1
 SNAPSHOT_TIMEOUT_S = 300.0
@@ -55,8 +55,8 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
     ratios: list[float] = []
     seconds: list[tuple[float, float]] = []
     written = count = 0
-    with doors.placed() as place:
-        async with mosquitto.run_mosquitto(port), doors.running(place) as process:
+    with broker_setup.placed() as place:
+        async with mosquitto.run_mosquitto(port), broker_setup.running(place) as process:
             for _ in range(min(scope.rounds, 3)):
                 async with simulated(terminals) as url:
                     demo, count = await snapshot(url, {"host": "127.0.0.1", "port": port})

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tests import harness, rounds_api, rounds_bridge, rounds_broker, rounds_disk
-from tests.stage import RoundResult
+from tests.fault_bench import RoundResult
 
 Run = Callable[[Path, int], Awaitable[RoundResult]]
 

@@ -238,7 +238,7 @@ TABLE = (
         "store/journal.py",
         "(_MOVE_CURSOR, (self._output, positions.cursor))\n",
         "(_MOVE_CURSOR, (self._output, positions.cursor))\n            return\n",
-        "test_machine.py test_owed.py",
+        "test_model_based.py test_owed.py",
     ),
     Mutant(
         "lane: the cursor waits for one that is closing",

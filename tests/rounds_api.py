@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from tests.stage import RoundResult, Stage, set_up
+from tests.fault_bench import RoundResult, Stage, set_up
 
 Faults = tuple[tuple[str, dict[str, Any]], ...]
 NONSENSE: Faults = (

@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from tests import harness
-from tests.stage import RoundResult, Stage, set_up
+from tests.fault_bench import RoundResult, Stage, set_up
 
 NTH = {
     "before_commit": (2, 60),

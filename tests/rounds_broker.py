@@ -9,7 +9,7 @@ from typing import Any
 import aiomqtt
 
 from tests import truth
-from tests.stage import RoundResult, Stage, set_up
+from tests.fault_bench import RoundResult, Stage, set_up
 
 ROW_TOPICS = ("oneweb/terminal/", "oneweb/product/", "oneweb/organization/", "oneweb/site/")
 

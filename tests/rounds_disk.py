@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import harness
-from tests.stage import RoundResult, Stage, set_up
+from tests.fault_bench import RoundResult, Stage, set_up
 
 
 async def commits_fail(directory: Path, seed: int) -> RoundResult:

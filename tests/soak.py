@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from tests.campaign import KINDS
-from tests.stage import RoundResult
+from tests.fault_bench import RoundResult
 
 FILE = Path("soak.json")
 BEGIN, END = "<!-- soak: written by make soak -->", "<!-- soak: end -->"

@@ -169,7 +169,7 @@ async def test_only_new_values_are_told(bench: Bench) -> None:
         assert {"signal_quality_rsrp_dbm", "signal_quality_sinr_db"} <= set(entities)
 
 
-async def test_value_that_is_gone_leaves_in_two_steps(bench: Bench) -> None:
+async def test_removed_entity_is_sent_once_as_platform_only(bench: Bench) -> None:
     """An entity that is gone is named once more without anything but its platform, and then not any more."""
     async with bench.opened() as db:
         await db.commit(terminal("1", latitude=1.0, longitude=2.0))
@@ -255,7 +255,7 @@ async def test_removed_device_is_cleared_once(bench: Bench) -> None:
             assert "homeassistant/device/oneweb_main_terminal_1/config" not in await bench.sent_topics()
 
 
-async def test_forgetful_broker_gets_no_ghost(bench: Bench) -> None:
+async def test_removed_device_is_cleared_again_after_broker_state_loss(bench: Bench) -> None:
     """A removal that the broker forgot is told again; a birth is no reason to clear what is not there."""
     async with bench.opened() as db:
         await db.commit(terminal("1"))

@@ -7,8 +7,8 @@ import pytest
 
 from tests import crashing, recording, rounds_bridge, soak
 from tests.campaign import KINDS
+from tests.fault_bench import RoundResult
 from tests.recording import Line, Taken
-from tests.stage import RoundResult
 
 SHORT = (
     "crash after_commit",

@@ -94,7 +94,7 @@ async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
     assert read(path, "SELECT mark FROM discovery WHERE kind = 'terminal'") == [(bridge // 2,)] * 5
 
 
-async def test_cancelled_counts_are_whole(path: Path) -> None:
+async def test_cancelled_count_missing_counts_all_or_none(path: Path) -> None:
     """All records of a listing are counted as missing, or none."""
     async with store.open_store(path) as db:
         ids = [f"s{n}" for n in range(5)]

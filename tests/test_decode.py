@@ -561,7 +561,7 @@ def test_split_refuses_what_is_no_list(body: bytes, selector: str | None) -> Non
         split_page(body, selector)
 
 
-def test_split_with_a_selector_hands_down_what_stands_above() -> None:
+def test_split_copies_parent_members_into_nested_records() -> None:
     """Nested records take over the members of their parents, as `parent` those they have too; the count is theirs."""
     body = b'[{"id":"r","date":"d","bucket":[{"id":"b1"},{"id":"b2","date":"own"}]},{"id":"s","bucket":{"id":"b3"}}]'
     page = split_page(body, "$[*].bucket[*]")
@@ -613,7 +613,7 @@ def test_columns_become_one_record_for_each_row() -> None:
         b'{"columns":[[]],"rows":[[1]]}',
     ],
 )
-def test_crooked_table_is_refused(table: bytes) -> None:
+def test_table_with_rows_of_wrong_length_raises_bad_page(table: bytes) -> None:
     """A table without columns, or with rows of another length, is BadPage."""
     with pytest.raises(BadPage):
         expand_tables(replace(CALLS["ut_traffic"], explode="columns"), [msgspec.Raw(table)])
@@ -978,7 +978,7 @@ def test_any_json_is_records_or_bad_page(call: str, records: list[Any], columns:
         max_size=4,
     ),
 )
-def test_wrecked_samples_are_records_or_bad_page(call: str, cuts: list[tuple[int, int, bytes]]) -> None:
+def test_damaged_answer_raises_only_bad_page_or_unreadable(call: str, cuts: list[tuple[int, int, bytes]]) -> None:
     """A real answer with pieces cut out and put in is read, refused or set aside, never more."""
     walked_through(POLLING[call], wreck(body_of(call), cuts))
 
@@ -992,7 +992,7 @@ def test_member_of_any_bytes_is_a_value_or_none(body: bytes, name: str) -> None:
 
 @hypothesis.settings(max_examples=60)
 @given(st.sampled_from(sorted(RECORDS)), st.integers(0, 4), st.text(max_size=5))
-def test_kept_bytes_differ_when_a_field_differs(call: str, at: int, text: str) -> None:
+def test_hashed_members_differ_when_a_field_differs(call: str, at: int, text: str) -> None:
     """Equal kept bytes mean equal fields: what can cause an event is always in them."""
     row = POLLING[call]
     kept, read = record_hashes.record_hasher(row).hashed_members, record_decoder(row, DecodeRules())

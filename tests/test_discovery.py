@@ -116,7 +116,7 @@ def test_number_has_the_unit_that_home_assistant_knows(
     assert entity["state_class"] == state_class
 
 
-def test_product_counts_within_its_cycle() -> None:
+def test_usage_sensor_is_a_total_reset_at_cycle_start() -> None:
     """Usage is a total that begins anew with the bill cycle, because a correction may lower it."""
     known = Product(product_id=PRODUCT_ID, record={"name": "Plan", "status": "active"}, imei=IMEI, buckets=[BUCKET])
     payload = discovery.product(SETUP, known)
@@ -222,7 +222,7 @@ def test_one_message_makes_a_fleet_unavailable() -> None:
     assert payload["availability_mode"] == "all"
 
 
-def test_identifiers_of_instances_never_meet() -> None:
+def test_device_identifiers_differ_between_instances() -> None:
     """No device of one bridge has the identifier of a device of another, whatever they are called."""
     first, other = setup_of("a"), setup_of("a_terminal")
 

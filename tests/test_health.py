@@ -60,7 +60,7 @@ def value(family: Any) -> float:
     return float(sample.value)
 
 
-async def test_each_part_of_readiness_tells_the_truth(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+async def test_readyz_reports_api_broker_and_journal_separately(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     """Neither there, then the broker, then the API, then the broker away, then the API away: /readyz says each."""
     port, api_port, http = mosquitto.free_port(), mosquitto.free_port(), mosquitto.free_port()
     config = harness.bridge_yaml(

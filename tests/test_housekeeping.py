@@ -156,7 +156,7 @@ async def test_what_waits_of_a_class_is_kept_and_then_dropped_like_a_backlog(hou
     assert await house.rows.cursor() == 6
 
 
-async def test_quiet_house_does_nothing(house: House) -> None:
+async def test_trim_deletes_nothing_from_a_young_published_journal(house: House) -> None:
     """An empty journal, and one that is young and published, are left alone without a word."""
     assert await house.trim() == 0
     await house.say(1, "metric")

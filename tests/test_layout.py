@@ -358,6 +358,17 @@ def test_every_package_has_its_layer() -> None:
     assert sorted(named) == sorted(top | {path.parent.name for path in ROOT.glob("*/__init__.py")})
 
 
+def test_pages_for_developers_name_every_package() -> None:
+    """The layers in docs/architecture.md are those that are held, and CONTRIBUTING.md says what each package has."""
+    contracts = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = " > ".join(layer for layer in contracts[0]["layers"] if layer != "simulator")
+    rows = re.findall(r"^\| `(\w+)/` \|", (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+
+    assert LAYERS_OF_PAGE.findall((ROOT.parent / "docs/architecture.md").read_text(encoding="utf-8")) == [layers]
+    assert packages - set(rows) == set()
+
+
 def test_pure_modules_are_there() -> None:
     """The list of pure modules names none that is gone."""
     assert {name for name in PURE if name.removesuffix(".*") not in MODULES} == set()

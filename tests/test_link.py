@@ -91,7 +91,7 @@ def ids(packets: list[bytes]) -> list[bytes]:
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 7, 1000])
-async def test_answers_are_heard_however_they_are_cut(protocol: str, piece: int) -> None:
+async def test_fragmented_pubacks_are_handled_once_and_in_order(protocol: str, piece: int) -> None:
     """PUBACKs in pieces of any size, several in one, between packets for paho: each is heard once, in order."""
     count = 6
     tails = [b"", b"\x00", b"\x10\x00", b"", b"\x87", b"\x00\x00"] if protocol == "5" else [b""] * count
@@ -178,7 +178,7 @@ async def test_message_that_mqtt_has_no_room_for_is_refused() -> None:
         await until(lambda: len(made.packets) == 1)
 
 
-async def test_link_with_nothing_to_write_does_not_watch_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_socket_writer_is_removed_when_nothing_is_left_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of our packets and one of paho's in one turn: once both are written, the event loop has its rest."""
     writes = 0
 

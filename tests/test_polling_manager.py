@@ -124,7 +124,7 @@ async def test_retained_then_live_then_reconnects_leave_the_live_one_in_force(wo
                 await bridge.stop()
 
 
-async def test_retained_a_then_b_then_a_while_away_ends_with_a(world: harness.World) -> None:
+async def test_retained_set_repeated_while_offline_is_obeyed(world: harness.World) -> None:
     """Retained A, retained B, bridge away, retained A again: A is in force."""
     settings = world.config(polling=SLOW)
     async with harness.recording(world.port) as recorder:

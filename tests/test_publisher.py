@@ -375,7 +375,7 @@ def of_sites(recorder: harness.Recorder, start: int) -> list[Any]:
     return [content for topic, content, _ in recorder.messages[start:] if topic.startswith("oneweb/site/")]
 
 
-async def test_record_that_lives_again_is_not_cleared_by_a_restore(tmp_path: Path) -> None:
+async def test_restore_skips_the_clear_of_a_record_that_came_back(tmp_path: Path) -> None:
     """A record that was removed and came back is restored, and the clear between is not repeated."""
     port = mosquitto.free_port()
     gone = Entry("site", "s0", "removed", "", 5, b'{"record":{"site_id":"s0"},"clears":["state"]}')
@@ -561,7 +561,9 @@ async def test_no_barrier_stalls_the_window(tmp_path: Path, monkeypatch: pytest.
     assert empty < 200
 
 
-async def test_page_of_the_journal_is_no_barrier(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drain_reads_the_next_page_before_the_last_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next page is read while the one before is under way: the window does not run dry between two."""
     monkeypatch.setattr(drain, "PAGE_ROWS", 20)
     monkeypatch.setattr(drain, "MAX_ROWS_AHEAD", 60)

@@ -34,7 +34,7 @@ def test_hash_depends_on_the_mapping_the_key_and_the_parts() -> None:
 
 @hypothesis.settings(max_examples=60)
 @given(st.sampled_from(sorted(CALLS)), st.lists(st.dictionaries(st.sampled_from(["id", "name", "x"]), st.text())))
-def test_page_in_one_piece_is_seen_as_record_by_record(call: str, records: list[dict[str, str]]) -> None:
+def test_hashing_a_whole_page_equals_hashing_each_record(call: str, records: list[dict[str, str]]) -> None:
     """The quick way and the long way give the same keys and the same parts, or the quick one gives up."""
     seen = record_hashes.record_hasher(POLLING[call])
     whole, salt = seen.hash_page(body(*records), Salt.of("a")), Salt.of("a")

@@ -1,4 +1,4 @@
-"""JSON Schema and AsyncAPI of everything that is published, made of the structs and tables that publish it.
+"""JSON Schema and AsyncAPI of all that is published, and OpenAPI of the console, made of the structs themselves.
 
-Pure, and used by the command line and the tests alone.
+Pure. Only the command line and `app`, which gives OpenAPI to the console, use it.
 """

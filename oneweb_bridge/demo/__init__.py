@@ -1,4 +1,5 @@
 """`oneweb-bridge demo`: simulator, broker and bridge without configuration, shown as it happens.
 
-Nothing outside of it needs it, but for the tests, which start the same broker.
+It may know every part of the bridge and the simulator. Only the command line and the tests know it, which start the
+same broker.
 """

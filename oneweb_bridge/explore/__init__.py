@@ -1,5 +1,6 @@
 """`oneweb-bridge explore`: reads each API call as the bridge will, and says what to change in bridge.yaml.
 
+It may know `api`, `decode`, `config` and how `polling` asks; it writes no file but those of `--save` and `--write`.
 The requests are in `explorer` and `reading`, what the answers mean in `findings`, the output in `report`.
 """
 

@@ -17,31 +17,33 @@ import pytest
 from bench import shipped
 from oneweb_bridge import tls
 from oneweb_bridge.simulator import Options, serve
-from tests import doors, harness
+from tests import broker_setup, harness
 from tests.campaign import is_at_rest
 from tests.test_docs import command_topics, topic_classes
 
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[doors.Place]:
+def place() -> Iterator[broker_setup.Place]:
     """A broker's folders, set up once for the tests of this module."""
-    with doors.placed() as broker_setup:
-        yield broker_setup
+    with broker_setup.placed() as made:
+        yield made
 
 
 @pytest.fixture
-async def door(place: doors.Place) -> AsyncIterator[doors.Place]:
+async def door(place: broker_setup.Place) -> AsyncIterator[broker_setup.Place]:
     """The same with the broker running."""
-    async with doors.running(place):
+    async with broker_setup.running(place):
         yield place
 
 
 # ── the commands of the README ─────────────────────────────────────────────────────────────────
 
 
-async def test_printed_commands_make_a_broker_that_can_be_tried(door: doors.Place) -> None:
+async def test_printed_commands_make_a_broker_that_can_be_tried(door: broker_setup.Place) -> None:
     """After the README's commands its last line, as printed, shows a message to a reader."""
-    line = doors.printed()[-1].replace("/etc/mosquitto", str(door.home)).replace("broker.example.org", "localhost")
+    line = (
+        broker_setup.printed()[-1].replace("/etc/mosquitto", str(door.home)).replace("broker.example.org", "localhost")
+    )
     words = shlex.split(line.replace("8883", str(door.port)).replace("$READER_PASSWORD", door.passwords["reader"]))
     process = await asyncio.create_subprocess_exec(
         *words, "-C", "1", cwd=door.files, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -53,7 +55,7 @@ async def test_printed_commands_make_a_broker_that_can_be_tried(door: doors.Plac
     assert out.decode().strip() == 'oneweb/bridge/status {"state":"online"}', err
 
 
-def test_keys_and_passwords_are_for_the_broker_alone(place: doors.Place) -> None:
+def test_keys_and_passwords_are_for_the_broker_alone(place: broker_setup.Place) -> None:
     """Nothing that the README's commands make can be read by others than owner and group."""
     modes = {path.name: path.stat().st_mode & 0o777 for path in place.files.iterdir()}
 
@@ -61,14 +63,14 @@ def test_keys_and_passwords_are_for_the_broker_alone(place: doors.Place) -> None
     assert {"acl", "passwd", "ca.crt", "server.crt", "server.key", "bridge.crt", "bridge.key"} <= modes.keys()
 
 
-def test_certificates_hold_against_the_strictest_check(place: doors.Place) -> None:
+def test_certificates_hold_against_the_strictest_check(place: broker_setup.Place) -> None:
     """The README's certificates are good for a client that checks every word of RFC 5280, as newer Pythons do."""
     context = tls.client_context("test", str(place.files / "ca.crt"))
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     assert _accepted(place, context) == "localhost"
 
 
-def _accepted(place: doors.Place, context: ssl.SSLContext) -> str:
+def _accepted(place: broker_setup.Place, context: ssl.SSLContext) -> str:
     """The name in the certificate that a server with the place's files shows, without a broker."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -88,7 +90,7 @@ def _accepted(place: doors.Place, context: ssl.SSLContext) -> str:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("abandoned_sockets")
 @pytest.mark.parametrize("wrong", ["no account", "wrong password", "unknown name", "no TLS", "unknown CA"])
-async def test_nobody_gets_in_without_account_and_tls(door: doors.Place, wrong: str) -> None:
+async def test_broker_refuses_clients_without_account_or_tls(door: broker_setup.Place, wrong: str) -> None:
     """Without an account, with a wrong password or name, without TLS or with another CA there is no connection."""
     given: dict[str, Any] = {
         "username": "reader",
@@ -139,14 +141,14 @@ def filled(pattern: str) -> str:
 
 
 @pytest.mark.parametrize("modern", [True, False], ids=["5", "3.1.1"])
-@pytest.mark.parametrize("role", doors.ROLES)
-async def test_role_publishes_what_it_may_and_nothing_else(door: doors.Place, role: str, modern: bool) -> None:
+@pytest.mark.parametrize("role", broker_setup.ROLES)
+async def test_role_publishes_what_it_may_and_nothing_else(door: broker_setup.Place, role: str, modern: bool) -> None:
     """Of one message to each class of topic, exactly those that the role may write arrive."""
-    async with doors.hearing(door, doors.WATCHER, "#") as watcher:
+    async with broker_setup.hearing(door, broker_setup.WATCHER, "#") as watcher:
         async with door.client(role, modern=modern) as client:
             for pattern in ALL:
                 await client.publish(filled(pattern), json.dumps({"role": role, "class": pattern}), qos=1)
-        async with door.client(doors.WATCHER) as client:
+        async with door.client(broker_setup.WATCHER) as client:
             await client.publish("end", b'{"role":"end"}', qos=1)
         await watcher.until(lambda: watcher.on("end"))
 
@@ -154,11 +156,14 @@ async def test_role_publishes_what_it_may_and_nothing_else(door: doors.Place, ro
 
 
 @pytest.mark.parametrize("modern", [True, False], ids=["5", "3.1.1"])
-@pytest.mark.parametrize("role", doors.ROLES)
-async def test_role_hears_what_it_may_and_nothing_else(door: doors.Place, role: str, modern: bool) -> None:
+@pytest.mark.parametrize("role", broker_setup.ROLES)
+async def test_role_hears_what_it_may_and_nothing_else(door: broker_setup.Place, role: str, modern: bool) -> None:
     """However a role subscribes, by wildcards or topic by topic, it hears exactly the classes that it may read."""
     filters = ["#", "oneweb/#", "oneweb/bridge/+/+/set", *(filled(pattern) for pattern in ALL), "$SYS/#"]
-    async with doors.hearing(door, role, *filters, modern=modern) as recorder, door.client(doors.WATCHER) as client:
+    async with (
+        broker_setup.hearing(door, role, *filters, modern=modern) as recorder,
+        door.client(broker_setup.WATCHER) as client,
+    ):
         for pattern in [*ALL, "oneweb/bridge/status"]:
             await client.publish(filled(pattern), json.dumps({"class": pattern}), qos=1)
         await client.publish("oneweb/bridge/status", b'{"class":"end"}', qos=1)
@@ -171,10 +176,10 @@ async def test_role_hears_what_it_may_and_nothing_else(door: doors.Place, role: 
 # ── nothing lost, and no restart ───────────────────────────────────────────────────────────────
 
 
-async def test_killed_broker_forgets_nothing_that_was_saved(place: doors.Place) -> None:
+async def test_killed_broker_forgets_nothing_that_was_saved(place: broker_setup.Place) -> None:
     """After kill -9 retained messages and what waits for an absent subscriber are there again, as of the last save."""
     wanted = [f"oneweb/terminal/{number}/state" for number in range(50)]
-    async with doors.running(place) as process:
+    async with broker_setup.running(place) as process:
         async with place.client("reader", modern=False, identifier="historian") as client:
             await client.subscribe("oneweb/terminal/+/state", qos=1)
         await _publish(place, wanted)
@@ -183,8 +188,8 @@ async def test_killed_broker_forgets_nothing_that_was_saved(place: doors.Place) 
         await _until_saved(place, wanted[-1].encode())
         process.kill()
         await process.wait()
-    async with doors.running(place):
-        async with doors.hearing(place, "operator", "oneweb/terminal/#", "oneweb/bridge/status") as recorder:
+    async with broker_setup.running(place):
+        async with broker_setup.hearing(place, "operator", "oneweb/terminal/#", "oneweb/bridge/status") as recorder:
             await recorder.until(lambda: set(wanted) <= recorder.topics())
         async with place.client("reader", modern=False, identifier="historian") as client, asyncio.timeout(10):
             queued: list[str] = []
@@ -196,22 +201,22 @@ async def test_killed_broker_forgets_nothing_that_was_saved(place: doors.Place) 
     assert queued == wanted
 
 
-async def _publish(place: doors.Place, topics: list[str]) -> None:
+async def _publish(place: broker_setup.Place, topics: list[str]) -> None:
     async with place.client("bridge") as client:
         for topic in topics:
             await client.publish(topic, b'{"last":"%s"}' % topic.encode(), qos=1, retain=True)
 
 
-async def _until_saved(place: doors.Place, last: bytes) -> None:
+async def _until_saved(place: broker_setup.Place, last: bytes) -> None:
     """Waits until the broker's file has a message in both of its places: as retained, and for the session."""
     async with asyncio.timeout(10):
         while not place.saved.exists() or last not in place.saved.read_bytes():
             await asyncio.sleep(0.05)
 
 
-async def test_fleet_does_not_make_the_broker_write_its_database_for_each_message(place: doors.Place) -> None:
+async def test_fleet_does_not_make_the_broker_write_its_database_for_each_message(place: broker_setup.Place) -> None:
     """What the broker writes to disk grows with the messages, not with their square."""
-    async with doors.running(place) as process:
+    async with broker_setup.running(place) as process:
         await _publish(place, [f"oneweb/terminal/{number}/state" for number in range(50)])
         few = shipped.written_bytes(process.pid)
         await _publish(place, [f"oneweb/terminal/{number}/state" for number in range(50, 1050)])
@@ -223,19 +228,19 @@ async def test_fleet_does_not_make_the_broker_write_its_database_for_each_messag
 
 def test_absent_subscriber_of_a_fleet_is_kept_messages_of_half_a_day() -> None:
     """At 1 000 terminals (some 35 000 samples an hour) neither bound of the queue is reached within half a day."""
-    lines = (doors.FOLDER / "production.conf").read_text(encoding="utf-8").splitlines()
+    lines = (broker_setup.FOLDER / "production.conf").read_text(encoding="utf-8").splitlines()
     given = dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
     assert int(given["max_queued_messages"]) >= 12 * 35_000
     assert int(given["max_queued_bytes"]) >= 12 * 35_000 * 350
 
 
-async def test_renewed_certificate_is_shown_after_a_reload(place: doors.Place) -> None:
+async def test_renewed_certificate_is_shown_after_a_reload(place: broker_setup.Place) -> None:
     """SIGHUP makes the broker show a renewed certificate to new connections."""
-    async with doors.running(place) as broker:
+    async with broker_setup.running(place) as broker:
         await _renewed(place, broker)
 
 
-async def _renewed(place: doors.Place, broker: asyncio.subprocess.Process) -> None:
+async def _renewed(place: broker_setup.Place, broker: asyncio.subprocess.Process) -> None:
     before = await _serial(place)
     place.certify("cert server renewed.example.org subjectAltName=DNS:localhost")
     broker.send_signal(signal.SIGHUP)
@@ -244,7 +249,7 @@ async def _renewed(place: doors.Place, broker: asyncio.subprocess.Process) -> No
             await asyncio.sleep(0.05)
 
 
-async def _serial(place: doors.Place) -> str:
+async def _serial(place: broker_setup.Place) -> str:
     context = tls.client_context("test", str(place.files / "ca.crt"))
     _, writer = await asyncio.open_connection("127.0.0.1", place.port, ssl=context, server_hostname="localhost")
     certificate: dict[str, Any] = writer.get_extra_info("peercert")
@@ -255,11 +260,11 @@ async def _serial(place: doors.Place) -> str:
 # ── the bridge itself through these doors ──────────────────────────────────────────────────────
 
 
-async def test_bridge_works_with_its_role_and_others_with_theirs(door: doors.Place, tmp_path: Path) -> None:
+async def test_bridge_works_with_its_role_and_others_with_theirs(door: broker_setup.Place, tmp_path: Path) -> None:
     """The role `bridge` is refused nothing, a reader hears tree and discovery, an operator's commands are obeyed."""
     async with (
         serve(Options(terminals=3, seed=2)) as api,
-        doors.hearing(door, "reader", "oneweb/#", "homeassistant/#") as reader,
+        broker_setup.hearing(door, "reader", "oneweb/#", "homeassistant/#") as reader,
     ):
         bridge, operator = (written(tmp_path, api.url, door, role) for role in ("bridge", "operator"))
         code, out, _ = await harness.command("check", "-c", str(bridge))
@@ -277,7 +282,7 @@ async def test_bridge_works_with_its_role_and_others_with_theirs(door: doors.Pla
     assert not [topic for topic in reader.topics() if topic.endswith(("/set", "/poll"))]
 
 
-def written(directory: Path, url: str, place: doors.Place, role: str) -> Path:
+def written(directory: Path, url: str, place: broker_setup.Place, role: str) -> Path:
     """A configuration with this role's account, its password in a file."""
     home = directory / role
     home.mkdir()

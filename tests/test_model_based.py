@@ -3,7 +3,7 @@
 The real reading, comparing, storing, journal, window, topics and the session's judgement of the head run over
 SQLite on disk. The API and the broker are figures here, because each step of theirs is chosen: which page is
 cut, at which await the bridge dies, which answer comes late.
-Once the quick profile is not enough: ONEWEB_BRIDGE_EXAMPLES=2000 pytest tests/test_machine.py.
+Once the quick profile is not enough: ONEWEB_BRIDGE_EXAMPLES=2000 pytest tests/test_model_based.py.
 """
 
 import asyncio
@@ -691,7 +691,7 @@ class Bridge(RuleBasedStateMachine):
         self.cursor = positions.cursor
 
 
-def test_any_story_keeps_the_promises() -> None:
+def test_no_sequence_of_faults_loses_or_reorders_messages() -> None:
     """Whatever happens in whatever order: nothing lost, nothing invented, no topic back."""
     run_state_machine_as_test(
         Bridge,

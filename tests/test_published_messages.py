@@ -135,7 +135,7 @@ def test_every_message_is_as_the_document_says(recorded: Recorded) -> None:
     assert judge.everything() - judge.received == set()
 
 
-def test_marks_were_heard(recorded: Recorded) -> None:
+def test_recorded_messages_cover_every_flag(recorded: Recorded) -> None:
     """The story has late, corrected and replayed samples, replayed events, refused commands, and both states."""
     payloads = b"\n".join(payload for _, payload, _ in recorded.raw)
     for mark in (
