@@ -108,6 +108,7 @@ LIBRARIES = {
         "mqtt.handshake",
         "cli.remote",
         "cli.check",
+        "sparkplug.births",
         "sparkplug.node",
         "sparkplug.session",
         "sparkplug.wire",

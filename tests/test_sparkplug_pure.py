@@ -191,14 +191,14 @@ def row(entity: str, what: RowType, id: str, body: object, *, name: str = "", se
 
 
 def test_live_sample_says_what_it_lacks() -> None:
-    """Of the newest sample, known and unknown indicators that it lacks are null; of history nothing is."""
+    """Known and unknown indicators that the newest sample lacks are null."""
     sample = row("terminal", "metric", "T", {"ts": NOW, "rsrp_dbm": -40.0}, name="signal_quality")
     update = content.row_metrics(sample, (), is_placed=False)
     assert update is not None
     unknown = [tree.unknown_indicator_spec("", "signal_quality", "lost_bytes")]
-    values = {m.spec.name: m.value for m in content.live_sample(update, unknown, None)}
-    assert values == {"Signal/RSRP": -40.0, "Signal/RSSI": None, "Signal/SINR": None, "Signal/Lost": None}
-    assert [m.spec.name for m in update.metrics] == ["Signal/RSRP"]
+    assert {m.spec.name: m.value for m in content.live_sample(update, None)} == {"Signal/RSRP": -40.0}
+    missing = content.missing_indicators(update, unknown)
+    assert {m.spec.name: m.value for m in missing} == {"Signal/RSSI": None, "Signal/SINR": None, "Signal/Lost": None}
 
 
 @pytest.mark.parametrize(

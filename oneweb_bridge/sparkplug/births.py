@@ -4,6 +4,8 @@ import asyncio
 import logging
 import time
 
+import aiomqtt
+
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.sparkplug import content, node_metrics
 from oneweb_bridge.sparkplug.content import SourcedMetric
@@ -32,9 +34,10 @@ class Births:
         self._wire = wire
         self._rows: dict[str, int] = {}
         """Device ('' for the node) -> the row up to which its birth is."""
+        self._versions: dict[str, int] = {}
+        """Device -> the version of the fleet of which its last birth or death was made."""
         self._stale: frozenset[str] = frozenset()
         self._unknown: dict[str, dict[tuple[str, str], dict[str, MetricSpec]]] = {}
-        self._alerted: set[str] = set()
 
     # ── what is born ───────────────────────────────────────────────────────────────────────────
 
@@ -69,6 +72,7 @@ class Births:
             del state.dirty[device]
             await shared.free(device)
         self._rows.clear()
+        self._versions.clear()
         self._stale = shared.watch.stale_calls
         await self._bear_node()
         for number, device in enumerate(shared.placement.devices_of(state.number), 1):
@@ -92,6 +96,10 @@ class Births:
             metrics.append(node_metrics.backlog_metric(shared.backlog(), now))
             metrics += node_metrics.polling_metrics(states, now)
         message = self._node.node_birth(metrics, now, node_metrics.TEXTS)
+        problem = self._wire.too_large(message)
+        if problem is not None:
+            await self._alert_once("", f"Sparkplug: NBIRTH cannot be sent: {problem}")
+            raise aiomqtt.MqttError(problem)
         self._state.own_births.append(message.payload)
         self.born_at = time.monotonic()
         self._wire.send(message)
@@ -100,8 +108,8 @@ class Births:
         """Tells of the Devices that have other parts than before, those first that lost some. Raises MqttError."""
         dirty = self._state.dirty
         for number, device in enumerate(list(dirty), 1):
-            dirty.pop(device, None)
-            await self.sync(device)
+            if dirty.pop(device, 0) > self._versions.get(device, -1):
+                await self.sync(device)
             if number % CHUNK == 0:
                 await self._pace()
 
@@ -132,13 +140,14 @@ class Births:
         return STALE if sourced.call in self._stale and sourced.metric.value is not None else None
 
     async def _alert_once(self, device: str, sentence: str) -> None:
-        if device not in self._alerted:
-            self._alerted.add(device)
+        if device not in self._state.alerted:
+            self._state.alerted.add(device)
             await self._shared.callbacks.alert("sparkplug", sentence)
 
     async def _read(self, device: str) -> tuple[list[SourcedMetric], int]:
         """All metrics of a Device, and the journal's last row when they were read."""
         parts = self._shared.fleet.parts_of(device)
+        self._versions[device] = self._shared.fleet_version
         stored = await self._shared.tables.device_content(parts.imei, parts.products, list(parts.buckets))
         unknown = self._unknown.setdefault(device, {})
         for stream, specs in content.find_unknown_indicators(stored).items():

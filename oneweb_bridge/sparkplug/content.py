@@ -203,13 +203,18 @@ def _sample_row(row: Row) -> RowMetrics | None:
     return RowMetrics(kind, CALL_OF_REPORT[row.name], metrics, row.name, folder)
 
 
-def live_sample(update: RowMetrics, unknown: Collection[MetricSpec], last_seen: object) -> list[Metric]:
-    """The metrics of a sample that is the newest: what it lacks is null, and presence never goes back."""
+def live_sample(update: RowMetrics, last_seen: object) -> list[Metric]:
+    """The metrics of a sample that is the newest; presence never goes back."""
     if update.report == PRESENCE:
         return [newer_presence(last_seen, metric) for metric in update.metrics]
+    return update.metrics
+
+
+def missing_indicators(update: RowMetrics, unknown: Collection[MetricSpec]) -> list[Metric]:
+    """What the newest sample lacks, as null."""
     names = {metric.spec.name for metric in update.metrics}
     specs = [*tree.indicator_specs(update.folder, update.report), *unknown]
-    return update.metrics + [Metric(spec, None, 0) for spec in specs if spec.name not in names]
+    return [Metric(spec, None, 0) for spec in specs if spec.name not in names]
 
 
 def gone_metrics(update: RowMetrics, born: Collection[str]) -> list[Metric]:

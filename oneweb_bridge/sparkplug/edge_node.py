@@ -125,10 +125,15 @@ class EdgeNode:
         """`max_payload` bounds data in bytes; a birth is one message, however large."""
         self.topics = Topics(group_id, edge_node_id)
         self.aliases = Aliases()
-        self._bd_seq, self._max_payload = bd_seq, max_payload
+        self._bd_seq = bd_seq
+        self._max_payload = max_payload
         self._seq = 0
         self._born: dict[str, dict[str, _Sent]] = {}
         """Device ('' for the node) -> the metrics of its last birth, with what was sent live last."""
+
+    def limit_payload(self, size: int) -> None:
+        """Data have at most `size` bytes from now on: the broker takes no more."""
+        self._max_payload = min(self._max_payload, size)
 
     # ── will and death ─────────────────────────────────────────────────────────────────────────
 

@@ -36,16 +36,25 @@ async def open_outlet(
 ) -> AsyncIterator["Outlet"]:
     """The outlet of the database at `path`. Raises StoreError."""
     async with open_edge_tables(path) as tables:
-        yield Outlet(tables, growth, callbacks, clock, version)
+        yield Outlet(tables, growth, callbacks, clock, version=version, numbers=await tables.numbers())
 
 
 class Outlet:
     """Made by `open_outlet`."""
 
     def __init__(
-        self, tables: EdgeTables, growth: JournalGrowth, callbacks: EdgeCallbacks, clock: Clock, version: str
+        self,
+        tables: EdgeTables,
+        growth: JournalGrowth,
+        callbacks: EdgeCallbacks,
+        clock: Clock,
+        *,
+        version: str,
+        numbers: Iterable[int] = (),
     ) -> None:
+        """`numbers` are those of the Edge Nodes that there are."""
         self._tables = tables
+        self._numbers = {1, *numbers}
         self._growth = growth
         watch = ApiWatch(CALLS, time.monotonic())
         self._shared = SharedState(tables, callbacks, clock, version=version, watch=watch)
@@ -55,7 +64,7 @@ class Outlet:
 
     def outputs(self) -> tuple[str, ...]:
         """The names of the cursors that hold rows of the journal."""
-        return tuple(output_name(number) for number in self._shared.nodes) or (output_name(1),)
+        return tuple(output_name(number) for number in self._shared.nodes or self._numbers)
 
     async def run(self) -> None:
         """Keeps the Edge Nodes connected until it is cancelled."""
@@ -74,10 +83,12 @@ class Outlet:
         shared.through = ids.head
         for device in shared.placement.devices():
             await shared.free(device)
-        await self._place(shared.fleet.devices(), ids.head)
-        numbers = {1, *(shared.placement.number_of(device) or 1 for device in shared.placement.devices())}
-        for number in sorted(numbers):
+        for number in sorted({1, *(shared.placement.number_of(device) or 1 for device in shared.placement.devices())}):
             await self._start(number, ids.head)
+        devices = [device for device in shared.fleet.devices() if shared.placement.number_of(device) is None]
+        await self._place(devices, ids.head)
+        self._mark_dirty(devices)
+        shared.wake_all()
 
     async def _follow(self, journal_grew: asyncio.Event) -> None:
         while True:
@@ -97,28 +108,47 @@ class Outlet:
         head = await self._tables.head()
         rows = await self._tables.rows_between(shared.through, head, PAGE_ROWS)
         before = shared.through
-        changed = dict.fromkeys(device for row in rows for device in shared.fleet.apply(row))
+        changes = [devices for row in rows if (devices := shared.fleet.apply(row))]
+        shared.fleet_version += 1
+        changed = dict.fromkeys(device for devices in changes for device in devices)
         await self._place((device for device in changed if shared.fleet.has(device)), before)
-        for device in changed:
-            number = shared.placement.number_of(device)
-            if number in shared.nodes:
-                shared.nodes[number].dirty[device] = None
+        self._mark_dirty(changed)
+        for devices in changes:
+            self._hand_over(devices)
         shared.through = rows[-1].seq if len(rows) == PAGE_ROWS else max(head, before)
         if shared.through > before:
             shared.wake_all()
         return shared.through < head
 
+    def _mark_dirty(self, devices: Iterable[str]) -> None:
+        for device in devices:
+            number = self._shared.placement.number_of(device)
+            if number in self._shared.nodes:
+                self._shared.nodes[number].dirty[device] = self._shared.fleet_version
+
+    def _hand_over(self, devices: list[str]) -> None:
+        """Where something moves from one Edge Node to another that is ahead, that one reads the rows between."""
+        numbers = {self._shared.placement.number_of(device) for device in devices}
+        nodes = [node for number, node in self._shared.nodes.items() if number in numbers]
+        lowest = min((node.cursor for node in nodes), default=0)
+        for node in nodes:
+            if node.cursor > lowest:
+                node.reread_from = min(lowest, lowest if node.reread_from is None else node.reread_from)
+
     async def _place(self, devices: Iterable[str], cursor: int) -> None:
         """Gives Devices that have none an Edge Node, noted on the disk; starts those that are needed."""
-        placement = self._shared.placement
+        shared, placement = self._shared, self._shared.placement
         new = [device for device in devices if placement.number_of(device) is None]
         if not new:
             return
         placed = [(device, placement.place(device)) for device in new]
         await self._tables.place_devices(placed)
         self._warn_of_case(new)
-        for number in sorted({number for _, number in placed}):
+        for number in sorted({number for _, number in placed} - shared.nodes.keys()):
+            # It may have been here before; what is behind its old cursor is of Devices that are gone.
             await self._start(number, cursor)
+            await self._tables.advance(number, cursor)
+            shared.nodes[number].cursor = max(shared.nodes[number].cursor, cursor)
 
     async def _start(self, number: int, cursor: int) -> None:
         """Connects an Edge Node that is not connected yet; the cursor of a new one begins at `cursor`."""

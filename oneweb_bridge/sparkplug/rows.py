@@ -37,12 +37,14 @@ class RowReader:
     @property
     def has_more(self) -> bool:
         """Whether there are rows that were not sent."""
-        return self._state.cursor < self._shared.through
+        return self._state.cursor < self._shared.through or self._state.reread_from is not None
 
     async def send_page(self) -> None:
         """Sends the next rows, and moves the cursor when the broker has read them. Raises MqttError."""
         shared, state = self._shared, self._state
         through = shared.through
+        if state.reread_from is not None:
+            state.cursor, state.reread_from = min(state.cursor, state.reread_from), None
         rows = await shared.tables.rows_between(state.cursor, through, PAGE_ROWS)
         for row in rows:
             await self._take(row)
@@ -89,8 +91,11 @@ class RowReader:
     def _add_live(self, device: str, row: Row, update: RowMetrics) -> None:
         last_seen = self._node.last_value(device, content.LAST_SEEN)
         if update.kind == "sample":
-            unknown = self._births.unknown_of(device, update.report, row.id)
-            metrics = content.live_sample(update, unknown, last_seen)
+            metrics = content.live_sample(update, last_seen)
+            missing = content.missing_indicators(update, self._births.unknown_of(device, update.report, row.id))
+            if missing:
+                self._flush_live(device)
+                metrics = metrics + self._node.changed(device, missing)
         else:
             self._flush_live(device)
             metrics = content.without_older_presence(update.metrics, last_seen)

@@ -86,7 +86,10 @@ class EdgeSession:
             state.host, change = state.host.after(message.payload)
             self._host_left = self._host_left or (change == "offline" and self._node.is_born)
         elif message.topic == self._node.topics.of("NCMD"):
-            self._commands.append(message.payload)
+            if message.retain:
+                self._refused.append("Sparkplug: a retained NCMD is not obeyed: publish it without retain")
+            else:
+                self._commands.append(message.payload)
         elif message.topic == self._node.topics.of("NBIRTH") and message.payload not in state.own_births:
             self._twin_seen = True
         state.wake.set()

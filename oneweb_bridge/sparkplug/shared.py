@@ -48,6 +48,8 @@ class SharedState:
         self.started_at = self.now()
         self.watch = watch
         self.fleet = Fleet()
+        self.fleet_version = 0
+        """Grows with each change of the fleet."""
         self.placement = Placement({}, 1)
         self.through = 0
         """The journal's row up to which `fleet` is brought forward; no Edge Node reads beyond it."""
@@ -100,8 +102,12 @@ class NodeState:
         self.cursor = cursor
         """The row up to which everything was sent, and the broker has answered something sent after it."""
         self.wake = asyncio.Event()
-        self.dirty: dict[str, None] = {}
-        """Devices with other parts than in their last birth, in the order in which they must be told."""
+        self.dirty: dict[str, int] = {}
+        """Devices whose parts have changed, in the order in which they must be told -> the version of the fleet."""
+        self.reread_from: int | None = None
+        """A row after which rows are to be read once more, because another Edge Node had not sent them."""
+        self.alerted: set[str] = set()
+        """Devices ('' for the node) whose birth is alerted as too large."""
         self.host = HostState()
         self.own_births: deque[bytes] = deque(maxlen=16)
         """The births of the node that this process has sent."""

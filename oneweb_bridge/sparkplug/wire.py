@@ -12,8 +12,8 @@ from oneweb_bridge.sparkplug.edge_node import EdgeMessage, EdgeNode
 
 DEATH_TIMEOUT_S = 2.0
 """Seconds that the messages at the end of a connection may take."""
-HEADROOM_BYTES = 128
-"""Bytes of a PUBLISH beside its topic and payload, at most."""
+HEADROOM_BYTES = 512
+"""Bytes of a PUBLISH beside its payload, at most: three ids of 64 characters, header and lengths."""
 
 
 class EdgeLink:
@@ -22,6 +22,8 @@ class EdgeLink:
     def __init__(self, link: MqttConnection, node: EdgeNode) -> None:
         self._link = link
         self._node = node
+        self._max_packet = max(0, link.maximum_packet_size - HEADROOM_BYTES)
+        node.limit_payload(self._max_packet)
         self._is_unconfirmed = False
         self._answers: dict[int, asyncio.Future[int]] = {}
 
@@ -45,9 +47,10 @@ class EdgeLink:
 
     def too_large(self, message: EdgeMessage) -> str | None:
         """Why a message may not be sent: MQTT 5 answers one over the broker's limit with the end of the connection."""
-        limit = max(0, self._link.maximum_packet_size - HEADROOM_BYTES - len(message.topic.encode()))
         size = len(message.payload)
-        return None if size <= limit else f"{size} bytes are more than the {limit} that the broker allows"
+        if size <= self._max_packet:
+            return None
+        return f"{size} bytes are more than the {self._max_packet} that the broker allows"
 
     def on_puback(self, packet_id: int, code: int, _reason: str) -> None:
         """The broker's answer to a message with QoS 1."""

@@ -1,0 +1,313 @@
+"""What becomes of rows of the journal: live or history, births when parts change, quality. With a real broker."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from oneweb_bridge.clock import SYSTEM
+from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.schema import Config
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.encoding import encode
+from oneweb_bridge.model.records import Batch, DecodedRecord, Entry, KnownSamples, RecordKind, RowType, Sample
+from oneweb_bridge.polling import diff, samples
+from oneweb_bridge.sparkplug import api_watch, outlet
+from oneweb_bridge.sparkplug.payload import GOOD, STALE
+from oneweb_bridge.sparkplug.shared import EdgeCallbacks
+from oneweb_bridge.store import store
+from oneweb_bridge.store.edge_tables import open_edge_tables
+from tests.test_sparkplug_outlet import EDGE, Host, listening, value_of
+
+NOW = 1_750_000_000_000
+
+
+class Stage(msgspec.Struct):
+    """A database, and the outlet that reads it."""
+
+    path: Path
+    port: int
+    db: store.Store
+    host: Host
+    config: Config
+    is_connected: bool = True
+    successes: dict[str, int] = {}
+    alerts: list[str] = []
+    past: dict[str, KnownSamples] = {}
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[outlet.Outlet]:
+        """The outlet while the block runs; it ends as with SIGTERM."""
+
+        async def alert(_kind: str, sentence: str) -> None:
+            self.alerts.append(sentence)
+
+        callbacks = EdgeCallbacks(
+            config=lambda: self.config,
+            alert=alert,
+            submit=lambda *_: None,
+            is_api_connected=lambda: self.is_connected,
+            poll_successes=lambda: self.successes,
+        )
+        async with outlet.open_outlet(self.path, self.db.growth, callbacks, SYSTEM, "1") as made:
+            task = asyncio.create_task(made.run())
+            try:
+                yield made
+            finally:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+    async def list_record(self, kind: RecordKind, id: str, ts: int = NOW, **fields: Any) -> None:
+        """A listing has a record."""
+        before = await self.db.records.load(kind, [id])
+        rule = diff.CompareRule(kind=kind, now=ts)
+        listed = [diff.ListedRecord(DecodedRecord(kind, id, fields), b"")]
+        await self.db.commit(diff.compare(rule, before, listed, {}))
+
+    async def terminal(self, imei: str, ts: int = NOW, **fields: Any) -> None:
+        await self.list_record("terminal", imei, ts, imei=imei, **fields)
+
+    async def product(self, id: str, ts: int = NOW, **fields: Any) -> None:
+        await self.list_record("product", id, ts, product_id=id, **fields)
+
+    async def remove(self, kind: RecordKind, id: str) -> None:
+        """A record is gone."""
+        await self.db.commit(diff.remove(kind, await self.db.records.load(kind, [id]), {}, NOW))
+
+    async def measure(self, imei: str, *values: tuple[int, float], **more: float) -> None:
+        """An answer of the report of signal quality."""
+        context = samples.SampleContext(
+            entity="terminal", past=self.past, latest={imei: max(ts for ts, _ in values)}, now=NOW
+        )
+        listed = [Sample("signal_quality", imei, ts, {"sinr_db": value, **more}) for ts, value in values]
+        await self.db.commit(samples.batch_new_samples(listed, context))
+
+    async def until_live(self, device: str, value: Any, name: str = "Signal/SINR") -> None:
+        """Until a live value is this."""
+        await self.host.until(lambda: self.host.live(device, name) == value)
+
+    def history(self, device: str, name: str = "Signal/SINR") -> list[tuple[int, Any]]:
+        """Times and values that came as history."""
+        return [
+            (metric.timestamp, value_of(metric))
+            for message in self.host.of("DDATA", device=device)
+            for metric in message.named(name)
+            if metric.is_historical
+        ]
+
+
+@pytest.fixture
+async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+    """With the terminal T, its product P and one sample."""
+    port, path = mosquitto.free_port(), tmp_path / "bridge.db"
+    text = f"sparkplug: {{enabled: true, devices_per_edge_node: 2}}\nmqtt: {{port: {port}, host: 127.0.0.1}}"
+    async with mosquitto.run_mosquitto(port), store.open_store(path) as db, listening(port) as host:
+        made = Stage(path, port, db, host, parse(text, {}))
+        await made.terminal("T", state="online")
+        await made.product("P", imei="T", name="plan")
+        await made.measure("T", (NOW, 1.0))
+        yield made
+
+
+async def test_newest_sample_is_live_and_all_others_are_history(stage: Stage) -> None:
+    """Late and corrected ones never move the live value; a correction of the newest is both, at its time."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        await stage.measure("T", (NOW + 1, 1.5), (NOW + 2, 2.0))
+        await stage.until_live("T", 2.0)
+        await stage.measure("T", (NOW - 5, 0.5))
+        await stage.measure("T", (NOW, 9.0))
+        await stage.measure("T", (NOW + 2, 2.5))
+        await stage.until_live("T", 2.5)
+    assert stage.history("T") == [(NOW + 1, 1.5), (NOW - 5, 0.5), (NOW, 9.0), (NOW + 2, 2.5)]
+    live = [
+        (metric.timestamp, value_of(metric))
+        for message in stage.host.messages
+        for metric in message.named("Signal/SINR")
+        if not metric.is_historical
+    ]
+    assert live == [(NOW, 1.0), (NOW + 2, 2.0), (NOW + 2, 2.5)]
+
+
+async def test_what_came_while_it_was_away_is_history_after_the_births(stage: Stage) -> None:
+    """Births have the current values; samples follow as history, oldest first; records with their last state."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+    for number in range(1, 4):
+        await stage.measure("T", (NOW + number, float(number)))
+        await stage.terminal("T", NOW + number, state=f"s{number}")
+    start = len(stage.host.messages)
+    async with stage.running():
+        await stage.host.until(lambda: len(stage.history("T")) == 3)
+        await stage.measure("T", (NOW + 9, 9.0))
+        await stage.until_live("T", 9.0)
+    later = [m for m in stage.host.messages[start:] if m.device == "T"]
+    assert [m.verb for m in later] == ["DBIRTH", "DDATA", "DDATA"]
+    assert [m.is_history for m in later] == [False, True, False]
+    assert [value_of(later[0].named(name)[0]) for name in ("Signal/SINR", "Status/State")] == [3.0, "s3"]
+    assert stage.history("T") == [(NOW + 1, 1.0), (NOW + 2, 2.0), (NOW + 3, 3.0)]
+
+
+async def test_records_are_reported_by_exception_and_samples_are_not(stage: Stage) -> None:
+    """Of a record what changed, at the time of its event; of a sample all, though it says the same as before."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        await stage.terminal("T", NOW + 5, state="offline", name="boat")
+        await stage.until_live("T", "boat", "Status/Name")
+        await stage.measure("T", (NOW + 7, 1.0))
+        await stage.host.until(lambda: len(stage.host.of("DDATA", device="T")) == 2)
+    record, sample = stage.host.of("DDATA", device="T")
+    assert {name: value_of(metric) for name, metric in record.metrics} == {
+        "Status/State": "offline",
+        "Status/Online": False,
+        "Status/Name": "boat",
+    }
+    assert {metric.timestamp for _, metric in record.metrics} == {NOW + 5}
+    assert [(name, metric.is_null) for name, metric in sample.metrics if name != "Signal/SINR"] == []
+
+
+async def test_product_takes_its_folder_along(stage: Stage) -> None:
+    """First a birth of the old Device without it, then one of the new Device with it."""
+    async with stage.running():
+        await stage.terminal("S")
+        await stage.host.until(lambda: stage.host.of("DBIRTH", device="S"))
+        start = len(stage.host.messages)
+        await stage.product("P", NOW + 1, imei="S", name="plan")
+        await stage.host.until(lambda: len(stage.host.messages) >= start + 2)
+    old, new = stage.host.messages[start : start + 2]
+    assert [(m.verb, m.device, bool(m.named("Product/P/Plan/Name"))) for m in (old, new)] == [
+        ("DBIRTH", "T", False),
+        ("DBIRTH", "S", True),
+    ]
+
+
+async def test_removed_terminal_dies_before_its_product_is_born(stage: Stage) -> None:
+    """And the product dies when its terminal is back; the place of the dead is free for others."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        await stage.remove("terminal", "T")
+        await stage.host.until(lambda: stage.host.of("DBIRTH", device="_product-P"))
+        await stage.terminal("T", NOW + 1)
+        await stage.host.until(lambda: len(stage.host.of("DBIRTH", device="T")) == 2)
+        await stage.host.until(lambda: stage.host.of("DDEATH", device="_product-P"))
+        order = [(m.verb, m.device) for m in stage.host.messages if m.device and m.verb != "DDATA"]
+        assert order == [
+            ("DBIRTH", "T"),
+            ("DDEATH", "T"),
+            ("DBIRTH", "_product-P"),
+            ("DDEATH", "_product-P"),
+            ("DBIRTH", "T"),
+        ]
+        await stage.terminal("S")
+        await stage.host.until(lambda: stage.host.of("DBIRTH", device="S"))
+
+
+async def test_devices_stay_on_their_edge_node(stage: Stage) -> None:
+    """The third goes to another one; after a restart, and with another limit, all are where they were."""
+    async with stage.running():
+        for imei in ("S", "R"):
+            await stage.terminal(imei)
+        await stage.host.until(lambda: stage.host.of("DBIRTH", f"{EDGE}-2", "R"))
+        await stage.host.until(lambda: stage.host.of("DBIRTH", EDGE, "S"))
+    stage.config = msgspec.structs.replace(
+        stage.config, sparkplug=msgspec.structs.replace(stage.config.sparkplug, devices_per_edge_node=1)
+    )
+    async with stage.running() as made:
+        await stage.host.until(lambda: len(stage.host.of("DBIRTH", f"{EDGE}-2", "R")) == 2)
+        await stage.host.until(lambda: len(stage.host.of("DBIRTH", EDGE, "S")) == 2)
+        assert made.outputs() == ("sparkplug-1", "sparkplug-2")
+        await stage.terminal("Q")
+        await stage.host.until(lambda: stage.host.of("DBIRTH", f"{EDGE}-3", "Q"))
+
+
+async def test_new_component_and_new_indicator_are_born_before_their_data(stage: Stage) -> None:
+    """A DBIRTH has them; the values are in it."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        await stage.list_record("components", "T", NOW + 1, **{"main/SSM": "5.0"})
+        await stage.until_live("T", "5.0", "Components/main/SSM")
+        await stage.measure("T", (NOW + 5, 2.0), lost_bytes=7)
+        await stage.until_live("T", 7, "Signal/Lost")
+        await stage.measure("T", (NOW + 6, 3.0))
+        await stage.until_live("T", None, "Signal/Lost")
+    births = stage.host.of("DBIRTH", device="T")
+    assert len(births) == 3
+    assert [bool(birth.named("Signal/Lost")) for birth in births] == [False, False, True]
+
+
+async def test_history_with_a_new_indicator_is_not_lost(stage: Stage) -> None:
+    """The indicator is born, null, and its value follows as history."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        await stage.measure("T", (NOW - 5, 2.0), lost_bytes=7)
+        await stage.host.until(lambda: stage.history("T", "Signal/Lost"))
+    assert stage.history("T", "Signal/Lost") == [(NOW - 5, 7)]
+    assert stage.history("T") == [(NOW - 5, 2.0)]
+    assert value_of(stage.host.of("DBIRTH", device="T")[-1].named("Signal/Lost")[0]) is None
+
+
+async def test_values_are_stale_while_the_api_is_away(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each value once more with Quality 500, in births too; with 192 after the first poll of its call."""
+    monkeypatch.setattr(api_watch, "STALE_AFTER_S", 0.0)
+    monkeypatch.setattr(outlet, "LOOK_INTERVAL_S", 0.01)
+    stage.successes |= dict.fromkeys(CALLS, 1)
+    async with stage.running():
+        await stage.until_live("", True, "API/Connected")
+        await stage.until_live("T", 1.0)
+        stage.is_connected = False
+        await stage.until_live("", False, "API/Connected")
+        stale = await stage.host.until(lambda: stage.host.of("DDATA", device="T"))
+        assert qualities(stale[0]) == {STALE}
+        assert value_of(stale[0].named("Signal/SINR")[0]) == 1.0
+        assert stale[0].named("Signal/SINR")[0].timestamp == NOW
+        await stage.terminal("S", state="online")
+        await stage.host.until(lambda: stage.host.of("DBIRTH", device="S"))
+        assert qualities(stage.host.of("DBIRTH", device="S")[0]) == {STALE, None}
+        stage.is_connected = True
+        await stage.until_live("", True, "API/Connected")
+        stage.successes["ut_signal_quality"] = 2
+        good = (await stage.host.until(lambda: stage.host.of("DDATA", device="T")[1:]))[0]
+        assert {name for name, _ in good.metrics} == {"Signal/SINR"}
+        assert qualities(good) == {GOOD}
+
+
+def qualities(message: Any) -> set[int | None]:
+    """The qualities of the metrics of a message."""
+    return {
+        dict(zip(metric.properties.keys, (v.int_value for v in metric.properties.values), strict=True)).get("Quality")
+        for _, metric in message.metrics
+    }
+
+
+async def test_usage_is_in_the_folder_of_its_product(stage: Stage) -> None:
+    """Or in the Device for usage, while the product is not known; that dies with its last bucket."""
+    bucket = {"bucket_id": "B", "product_id": "X", "used_gb": 1.5, "effective_date": "2025-06-15T00:00:00Z"}
+    async with stage.running():
+        await stage.list_record("usage", "B", NOW + 1, **bucket)
+        await stage.until_live("_usage", 1.5, "Usage/B/Used")
+        await stage.product("X", NOW + 2, imei="T")
+        await stage.until_live("T", 1.5, "Product/X/Usage/B/Used")
+        await stage.host.until(lambda: stage.host.of("DDEATH", device="_usage"))
+        await stage.list_record("usage", "B", NOW + 3, **bucket | {"used_gb": 2.5})
+        await stage.until_live("T", 2.5, "Product/X/Usage/B/Used")
+        await stage.remove("usage", "B")
+        await stage.host.until(lambda: not stage.host.of("DBIRTH", device="T")[-1].named("Product/X/Usage/B/Used"))
+
+
+async def test_rows_of_other_kinds_move_the_cursor(stage: Stage) -> None:
+    """What Sparkplug has no metric for does not hold the journal."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        what: RowType = "alert"
+        for _ in range(3):
+            await stage.db.commit(Batch(entries=[Entry("bridge", "", what, "x", NOW, encode({}))]))
+        await stage.measure("T", (NOW + 1, 2.0))
+        await stage.until_live("T", 2.0)
+    async with open_edge_tables(stage.path) as tables:
+        assert await tables.cursor(1) == await tables.head()
