@@ -1,4 +1,4 @@
-"""The queue between the MQTT connection, or the console, and the executor of commands."""
+"""The queue between the MQTT connection, or the console, and the executor of commands. It decides nothing."""
 
 import asyncio
 

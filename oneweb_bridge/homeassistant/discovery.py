@@ -25,7 +25,6 @@ Device = Literal["bridge", "call", "terminal", "product"]
 MANUFACTURER = "Eutelsat OneWeb"
 LONGEST_NAME = 100
 """Characters of a device's name."""
-"""Bounds of an interval in seconds, as commands take it."""
 
 
 class DiscoverySettings(msgspec.Struct, frozen=True, kw_only=True):

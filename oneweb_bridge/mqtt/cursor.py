@@ -1,4 +1,4 @@
-"""Notes how far the journal is published, and publishes it as the broker's `head`.
+"""Writes to the journal how far the window has come (`Lane.finished_seq`), and publishes it as the broker's `head`.
 
 The cursor is written when somebody waits for it (see `SendWindow.is_cursor_awaited`), and otherwise CURSOR_INTERVAL_S
 after it has moved. A cursor that is written survives any crash of this process; it is flushed to the disk once in

@@ -1,4 +1,7 @@
-"""Messages of the send window, and rows of them with a position of their own. Pure, and not shared."""
+"""Messages of the send window, and rows of them with a position of their own. Pure, and not shared.
+
+`Lane.pop_finished_rows` is where an acknowledgement moves a position.
+"""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable

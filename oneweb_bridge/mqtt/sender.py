@@ -30,7 +30,7 @@ OnAnswered = Callable[[Outgoing, int, str], None]
 
 
 class Sender:
-    """Of one connection. `window` decides what goes next; `on_answered` decides what an answer means.
+    """Of one connection. `window` decides what goes next; `on_answered` (of the session) gives an answer its effect.
 
     `on_progress` is called after each batch of answers or messages.
     """

@@ -1,6 +1,7 @@
 """One connection to the broker: prove that it delivers, restore, drain the journal, and receive commands.
 
-What a session has not brought behind the durable cursor is read from the journal again by the next one.
+What a session has not brought behind the durable cursor is read from the journal again by the next one. A PUBACK takes
+effect in `_on_answered`: `_accept` finishes the message in the window, `_refuse` gives it to the refusals.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The alerts that a poll may raise, with their sentences. Pure."""
+"""The sentences of alerts of polls. Pure. All kinds of alerts are in docs/operating.md."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
