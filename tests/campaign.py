@@ -8,6 +8,7 @@ import msgspec
 
 from tests import harness, rounds_api, rounds_bridge, rounds_broker, rounds_disk
 from tests.fault_bench import RoundResult
+from tests.sparkplug import rounds
 
 Run = Callable[[Path, int], Awaitable[RoundResult]]
 
@@ -88,6 +89,9 @@ KINDS: dict[str, Kind] = {
     "database locked": Kind(rounds_disk.locked, 0.5, "another process holds the database for 13 s"),
     "database corrupt": Kind(rounds_disk.corrupt, 0.5, "the file is damaged, empty, or something else"),
     "clock jumps": Kind(rounds_disk.clock_jumps, 1.0, "the clock jumps a day ahead and hours back"),
+    "sparkplug": Kind(
+        rounds.disturbed, 1.0, "with Sparkplug: kill -9, restarts of broker and host, cuts; ten in a round"
+    ),
     "stopped 2 h": Kind(rounds_disk.stopped_for_two_hours, 0.5, "the process is stopped for two hours"),
 }
 

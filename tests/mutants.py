@@ -2531,6 +2531,62 @@ TABLE = (
         "return self.due is not None and now >= self.due + 60.0",
         "sparkplug/test_checker.py",
     ),
+    Mutant(
+        "sparkplug wire: a bdSeq is used for one CONNECT",
+        "sparkplug/node.py",
+        "            if link.has_sent_connect:\n                self._bd_seq = None\n",
+        "            pass\n",
+        "sparkplug/test_scenarios.py",
+    ),
+    Mutant(
+        "sparkplug wire: births wait for the primary host",
+        "sparkplug/session.py",
+        "        await self._subscribe()\n        await self._wait_for_host()\n",
+        "        await self._subscribe()\n",
+        "sparkplug/test_scenarios.py",
+    ),
+    Mutant(
+        "sparkplug wire: NCMD is subscribed to",
+        "sparkplug/session.py",
+        'filters = [self._node.topics.of("NCMD"), *',
+        'filters = [self._node.topics.of("DCMD"), *',
+        "sparkplug/test_scenarios.py",
+    ),
+    Mutant(
+        "sparkplug wire: the end is NDEATH",
+        "sparkplug/wire.py",
+        "                    await self._publish_death(self._node.death())\n",
+        "",
+        "sparkplug/test_scenarios.py",
+    ),
+    Mutant(
+        "sparkplug wire: DISCONNECT has the broker send the will",
+        "sparkplug/wire.py",
+        "                    await self._link.disconnect_with_will()\n",
+        "",
+        "sparkplug/test_scenarios.py",
+    ),
+    Mutant(
+        "sparkplug wire: data wait for a rebirth that was asked for",
+        "sparkplug/session.py",
+        "            if not self._rebirths.is_waiting:\n",
+        "            if True:\n",
+        "sparkplug/test_scenarios.py",
+    ),
+    Mutant(
+        "sparkplug wire: a primary host that leaves ends the session",
+        "sparkplug/session.py",
+        "            if self._host_left:\n",
+        "            if False:\n",
+        "sparkplug/test_scenarios.py",
+    ),
+    Mutant(
+        "sparkplug wire: DDEATH of a Device that left",
+        "sparkplug/births.py",
+        "        if self._node.has_born(device):\n            self._wire.send(",
+        "        if False:\n            self._wire.send(",
+        "sparkplug/test_scenarios.py",
+    ),
 )
 
 

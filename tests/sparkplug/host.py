@@ -150,7 +150,7 @@ class Host:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def until(self, true: Callable[[], Any], patience: float = 20.0) -> Any:
+    async def until(self, true: Callable[[], Any], patience: float = 60.0) -> Any:
         """Waits until something holds, looking after each message. Returns what it gave."""
         async with asyncio.timeout(patience):
             while not (result := true()):

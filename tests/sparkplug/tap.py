@@ -40,7 +40,7 @@ class Tap:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def until(self, true: Callable[[], Any], patience: float = 20.0) -> Any:
+    async def until(self, true: Callable[[], Any], patience: float = 60.0) -> Any:
         """Waits until something holds, looking after each event. Returns what it gave."""
         async with asyncio.timeout(patience):
             while not (result := true()):
