@@ -76,6 +76,8 @@ _INDICATORS = {
 }
 _CLOCKS = 0.02
 """Seconds by which the ledger's clock and the bridge's rounded times may differ."""
+_LONGEST_POLL = 120.0
+"""Seconds that a poll of a round may take."""
 UNKNOWN: Json = {"?": "whatever was announced before the recorder came"}
 
 
@@ -92,6 +94,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = True
     removal: tuple[int, float, int] = (3, 900.0, 5)
     base: str = "oneweb"
+    unsure: Sequence[tuple[float, float]] = ()
+    """Times in which a complete listing may have been accepted and need not have been."""
 
 
 class Shown(msgspec.Struct):
@@ -128,16 +132,18 @@ def judge(story: Story) -> list[str]:
     """Every broken promise, named; empty when the bridge told the truth, all of it, and in order."""
     wrong, tales = _read(story)
     listings_made = listings(story.ledger)
-    _mark_accepted(listings_made, _polls(story))
+    _mark_accepted(listings_made, _polls(story), story.unsure)
     shown = {call: _shown(listings_made, call, story.base) for call in _READERS}
     entities = {entity for entity, _ in _READERS.values()}
     for place in sorted(tales.keys() | {place for places in shown.values() for place in places}):
         if place.split("/")[-2] in entities:
             wrong += _judge_record(story, place, tales.get(place, Tale()), shown)
-    wrong += _judge_samples(story, listings_made)
+    readable = listings(story.ledger, with_unreadable=True)
+    _mark_accepted(readable, _polls(story), story.unsure)
+    wrong += _judge_samples(story, readable)
     usage = [(listing.items, listing.certain) for listing in listings_made if listing.call == "usage_consumption"]
     wrong += truth_usage.judge(usage, story.received, story.base, whole=story.whole)
-    return wrong + _judge_retained(story)
+    return wrong + judge_retained(story)
 
 
 # ── the ledger ─────────────────────────────────────────────────────────────────────────────────
@@ -152,8 +158,12 @@ def _call_of(line: Json) -> str:
     return _INVENTORY.get(path, "")
 
 
-def listings(lines: Iterable[Json]) -> list[Listing]:
-    """The complete listings of a ledger in the order in which they ended; what does not make a whole is left out."""
+def listings(lines: Iterable[Json], *, with_unreadable: bool = False) -> list[Listing]:
+    """The complete listings of a ledger in the order in which they ended; what does not make a whole is left out.
+
+    One with items that have no id tells nothing of records, because it is not known which are missing. But the
+    samples of its other items count: with `with_unreadable` it is there, without the items that have no id.
+    """
     whole: list[Listing] = []
     begun: dict[tuple[str, str], Listing] = {}
     for line in lines:
@@ -169,6 +179,8 @@ def listings(lines: Iterable[Json]) -> list[Listing]:
         listing.ended = line["wall"]
         if len(listing.items) == listing.total:
             whole.append(begun.pop(key))
+    for listing in whole if with_unreadable else ():
+        listing.items = [item for item in listing.items if item.get("id") is not None]
     return [listing for listing in whole if len({_id(item) for item in listing.items}) == len(listing.items)]
 
 
@@ -197,17 +209,22 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-def _mark_accepted(listings_made: Sequence[Listing], polls: Iterable[tuple[str, float, float]]) -> None:
+def _mark_accepted(
+    listings_made: Sequence[Listing], polls: Iterable[tuple[str, float, float]], unsure: Sequence[tuple[float, float]]
+) -> None:
     """Of several listings of one poll the last of each query is the one that was accepted."""
     by_call: dict[str, list[Listing]] = defaultdict(list)
     for listing in listings_made:
         by_call[listing.call].append(listing)
     for call, begin, end in set(polls):
+        if end - begin > _LONGEST_POLL:
+            continue  # the bridge's clock was set meanwhile: what it says fits no listing
         within = [
             listing for listing in by_call[call] if listing.began >= begin - _CLOCKS and listing.ended <= end + _CLOCKS
         ]
         for listing in {each.query: each for each in within}.values():
-            listing.certain = True
+            is_unsure = any(listing.began < until and listing.ended > since for since, until in unsure)
+            listing.certain = listing.certain or not is_unsure
 
 
 def _shown(listings_made: Iterable[Listing], call: str, base: str) -> dict[str, list[Shown]]:
@@ -289,15 +306,21 @@ def _judge_record(story: Story, place: str, tale: Tale, shown: dict[str, dict[st
     call = next(call for call, (owner, _) in _READERS.items() if owner == entity)
     events = [event for event in tale.events if not _of_components(event)]
     values = [None if e["type"].endswith(".removed") else e["data"]["record"] for e in events]
-    start = None if story.whole else UNKNOWN
+    start = None if story.whole else _first_known(tale.states, values)
     walker = _Walker(place, start, values, _same_record, story.removal)
     wrong = walker.walk(shown[call].get(place, []), missing=_missing(shown[call]))
     wrong += _broken_order(place, tale.events) + _broken_chain(place, events, start)
     wrong += _states_against(place, tale.states, values, whole=story.whole)
     if entity == "terminal":
         parts = shown["user_terminal_components"].get(place, [])
-        wrong += _judge_components(place, tale, parts, start)
+        wrong += _judge_components(place, tale, parts, None if story.whole else UNKNOWN)
     return wrong
+
+
+def _first_known(states: Sequence[Value], values: Sequence[Value]) -> Value:
+    """What was retained before the first event: a recorder that came late, or a restored database, begins there."""
+    is_before = bool(states) and states[:1] != values[:1] and states[0] is not None
+    return states[0] if is_before else UNKNOWN
 
 
 def _missing(shown: dict[str, list[Shown]]) -> int:
@@ -546,7 +569,7 @@ def _out_of_order(topic: str, body: Json, past: Sequence[Json]) -> list[str]:
 # ── what is retained ───────────────────────────────────────────────────────────────────────────
 
 
-def _judge_retained(story: Story) -> list[str]:
+def judge_retained(story: Story) -> list[str]:
     """A new subscriber is given what was said last on each topic, and nothing else."""
     if story.retained is None:
         return []

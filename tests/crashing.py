@@ -7,6 +7,7 @@ is full, a clock that is wrong. What it hooks into is looked up by name: a funct
 launcher fail at once, and with it every test of that point.
 """
 
+import asyncio
 import functools
 import inspect
 import os
@@ -51,6 +52,8 @@ class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     fail_while: str = ""
     """While this file exists, `fail_share` of all writes fail with an I/O error."""
     fail_share: float = 0.3
+    slow_while: str = ""
+    """While this file exists, each write to the disk takes as many seconds as the file says."""
     full_while: str = ""
     """While this file exists, the database cannot grow."""
     clock: str = ""
@@ -196,6 +199,21 @@ def _let_writes_fail(accident: Accident) -> None:
     _instead_of_execute(make)
 
 
+def _let_writes_be_slow(accident: Accident) -> None:
+    """While the file exists, each commit takes its time, as on a disk that others keep busy."""
+    flag = Path(accident.slow_while)
+
+    def make(real: Execute) -> Execute:
+        async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
+            if sql == "COMMIT" and flag.exists():
+                await asyncio.sleep(float(flag.read_text() or 0))
+            return await real(self, sql, parameters)
+
+        return execute
+
+    _instead_of_execute(make)
+
+
 def _let_the_disk_be_full(accident: Accident) -> None:
     """While the file exists, no connection lets the database grow, as on a full disk."""
     flag = Path(accident.full_while)
@@ -242,6 +260,8 @@ def prepare(accident: Accident) -> None:
         raise AttributeError(f"no point {accident.at}")
     if accident.fail_while:
         _let_writes_fail(accident)
+    if accident.slow_while:
+        _let_writes_be_slow(accident)
     if accident.full_while:
         _let_the_disk_be_full(accident)
     if accident.clock:

@@ -508,6 +508,13 @@ TABLE = (
         "test_publisher.py -k instance test_heads.py",
     ),
     Mutant(
+        "devices that the broker lost do not wait for a pause of refused ones",
+        "homeassistant/announcer.py",
+        "        self._paused_until = 0.0\n        return count\n",
+        "        return count\n",
+        "test_announcer.py -k lost_its_state",
+    ),
+    Mutant(
         "a renamed instance moves its devices",
         "homeassistant/announcer.py",
         "place = (self._tree.base, self._tree.instance)",

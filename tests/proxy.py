@@ -39,6 +39,12 @@ class Proxy:
         self.late = 0.0
         """Seconds by which PUBACKs are late."""
         self.bend: Bend | None = None
+        self.refuse: Bend | None = None
+        """From a topic to the reason code with which its message is refused, without the broker seeing it."""
+        self.reason = ""
+        """The reason that such a refusal gives in words."""
+        self.garbles: Callable[[], bytes] | None = None
+        """What is put before a packet of the broker, which the bridge then cannot read."""
         self._target = target
         self._ends: set[asyncio.StreamWriter] = set()
 
@@ -50,7 +56,7 @@ class Proxy:
     def mend(self) -> None:
         """Lets everything through again."""
         self.is_open, self.swallows, self.rate, self.late = True, False, None, 0.0
-        self.cut_after = self.bend = None
+        self.cut_after = self.bend = self.refuse = self.garbles = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection through the proxy."""
@@ -67,7 +73,7 @@ class Proxy:
         self._ends |= ends
         way = _Connection(self)
         tasks = [
-            asyncio.create_task(way.up(reader, there_writer), name="proxy up"),
+            asyncio.create_task(way.up(reader, there_writer, writer), name="proxy up"),
             asyncio.create_task(way.down(there_reader, writer), name="proxy down"),
         ]
         try:
@@ -92,8 +98,8 @@ class _Connection:
         self._left = proxy.cut_after() if proxy.cut_after else None
         self._is_dead = False
 
-    async def up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """From the bridge to the broker."""
+    async def up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter) -> None:
+        """From the bridge to the broker; refusals go back."""
         async for packet in _packets(reader):
             kind = packet[0] >> 4
             if kind == CONNECT:
@@ -104,7 +110,21 @@ class _Connection:
                 writer.write(packet[: len(packet) // 2])
                 self._proxy.cuts += 1
                 return
-            await self._pass(packet, writer)
+            refusal = self._refusal(packet) if kind == PUBLISH else b""
+            await self._pass(refusal or packet, back if refusal else writer)
+
+    def _refusal(self, packet: bytes) -> bytes:
+        """The PUBACK that refuses a message, or nothing. Source: MQTT 5, 3.4."""
+        refuse = self._proxy.refuse
+        mid, message = _message(packet, modern=self._modern)
+        code = refuse(message.topic) if refuse and mid and self._modern else None
+        if code is None:
+            return b""
+        self._sent.pop(mid, None)
+        text = self._proxy.reason.encode()
+        words = b"\x1f" + len(text).to_bytes(2, "big") + text if text else b""
+        body = mid.to_bytes(2, "big") + bytes((code,)) + _length(len(words)) + words
+        return bytes((PUBACK << 4,)) + _length(len(body)) + body
 
     def _note(self, packet: bytes) -> bool:
         """Remembers a message. Returns False when the connection is to be cut within it."""
@@ -121,6 +141,8 @@ class _Connection:
         """From the broker to the bridge."""
         async with asyncio.TaskGroup() as late:
             async for packet in _packets(reader):
+                if self._proxy.garbles:
+                    await self._pass(self._proxy.garbles(), writer)
                 if packet[0] >> 4 != PUBACK:
                     await self._pass(packet, writer)
                     continue
@@ -175,6 +197,16 @@ async def _packets(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
                     break
             packet += await reader.readexactly(length)
             yield bytes(packet)
+
+
+def _length(number: int) -> bytes:
+    """A variable byte integer. Source: MQTT 5, 1.5.5."""
+    out = bytearray()
+    while True:
+        number, low = divmod(number, 128)
+        out.append(low | (0x80 if number else 0))
+        if not number:
+            return bytes(out)
 
 
 def _body_at(packet: bytes) -> int:

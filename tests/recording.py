@@ -6,7 +6,6 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -46,11 +45,13 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 class _Story:
     """Puts together what a subscriber got; see `replay`."""
 
-    def __init__(self, taken: Sequence[Taken], base: str) -> None:
+    def __init__(self, taken: Sequence[Taken], base: str, *, may_forget: bool) -> None:
         self.received: list[tuple[str, bytes, bool]] = []
         self.forgotten = self.repeats = 0
         self.nonces: set[str] = set()
-        self._taken = taken
+        self._taken = taken if may_forget else ()
+        # By the clock of this machine; that of the bridge, which the probe carries, may be wrong.
+        self._probed_at = {message.payload: message.at for message in taken if message.topic == f"{base}/bridge/probe"}
         self._probe = f"{base}/bridge/probe"
         self._known: set[tuple[str, bytes]] = set()
         self._back_at: float | None = None
@@ -65,15 +66,19 @@ class _Story:
         """One message."""
         content = (line.topic, line.payload)
         if line.topic == self._probe:
-            self._hear_probe(msgspec.json.decode(line.payload))
+            self._hear_probe(line.payload)
         elif self._back_at is not None and content in self._known:
             return
         self.repeats += content in self._known and ("/event/" in line.topic or "/history/" in line.topic)
         self._take(line.topic, line.payload, retain=line.retain)
 
-    def _hear_probe(self, probe: dict[str, Any]) -> None:
+    def _hear_probe(self, payload: bytes) -> None:
+        probe = msgspec.json.decode(payload)
         self.nonces.add(probe["nonce"])
-        if self._back_at is None or _seconds(probe.get("time", "1970-01-01T00:00:00Z")) < self._back_at:
+        sent_at = self._probed_at.get(payload)
+        if sent_at is None:
+            sent_at = _seconds(probe.get("time", "1970-01-01T00:00:00Z"))
+        if self._back_at is None or sent_at < self._back_at:
             return
         for publish in self._taken:
             if publish.at < self._back_at and (publish.topic, publish.payload) not in self._known:
@@ -86,15 +91,17 @@ class _Story:
         self.received.append((topic, payload, retain))
 
 
-def replay(lines: Iterable[Line], taken: Sequence[Taken] = (), base: str = "oneweb") -> Replayed:
+def replay(
+    lines: Iterable[Line], taken: Sequence[Taken] = (), base: str = "oneweb", *, may_forget: bool = True
+) -> Replayed:
     """What a subscriber got, with what its broker forgot put where it was forgotten.
 
     When a broker comes back, it speaks from its own memory until the first probe that the bridge sends
     after that: what it repeats then is not the bridge's doing. What it had acknowledged to the bridge
     before, and never gave to the subscriber, the broker has lost; it is put in at that place, in the
-    order in which it was sent, because the bridge had done its part.
+    order in which it was sent, because the bridge had done its part; without `may_forget` it is missing.
     """
-    story = _Story(taken, base)
+    story = _Story(taken, base, may_forget=may_forget)
     for line in lines:
         if line.note:
             story.note(line)

@@ -1,10 +1,9 @@
 """Rounds in which the API fails, lies, or floods, while the fleet changes. Nothing may be removed or invented."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
-from tests.fault_bench import RoundResult, Stage, set_up
+from tests.fault_bench import RoundResult, set_up
 
 Faults = tuple[tuple[str, dict[str, Any]], ...]
 NONSENSE: Faults = (
@@ -45,48 +44,6 @@ PAGED = {
     call: {"page": {"limit": 5}}
     for call in ("user_terminals", "products", "organizations", "sites", "ut_signal_quality")
 }
-
-
-async def _troubled(stage: Stage, faults: Faults, turns: int = 8) -> None:
-    """Faults one after the other, while the fleet lives and every call is asked."""
-    for _ in range(turns):
-        kind, details = stage.chance.choice(faults)
-        path = stage.chance.choice(("", "", "userTerminal", "product", "geographicSite", "performanceMonitoring"))
-        stage.api.fault(kind, count=stage.chance.randint(1, 5), path=path, **details)
-        await asyncio.sleep(stage.chance.uniform(0.4, 1.5))
-        stage.api.advance(stage.chance.uniform(0, 30))
-        stage.api.fleet("rename", id=stage.chance.choice(stage.api.truth("terminals"))["id"], name=f"{kind} was here")
-
-
-async def misbehaves(directory: Path, seed: int, faults: Faults) -> RoundResult:
-    """Answers of one sort are wrong again and again."""
-    async with set_up(directory, seed) as stage:
-        await stage.start(polling=PAGED)
-        await stage.wait_until_at_rest()
-        await _troubled(stage, faults)
-        stage.mended()
-        result = await stage.finish()
-        removed = [topic for topic in stage.recorder.topics() if topic.endswith("/event/removed")]
-        stage.expect(not removed, f"removed: {removed}")
-        return result
-
-
-async def cut(directory: Path, seed: int) -> RoundResult:
-    """Bodies end at any byte: with their length said, in chunks, or with the end of the connection; or are short."""
-    async with set_up(directory, seed) as stage:
-        await stage.start(polling=PAGED)
-        await stage.wait_until_at_rest()
-        for _ in range(30):
-            at = int(10 ** stage.chance.uniform(0, 3.7))
-            length = stage.chance.choice(("content", "chunked", "none", "short"))
-            if length == "short":
-                stage.api.fault("truncated", count=1, bytes=at)
-            else:
-                stage.api.fault("cut", count=1, bytes=at, length=length)
-            stage.api.fleet("rename", id=stage.chance.choice(stage.api.truth("terminals"))["id"], name=f"cut at {at}")
-            await asyncio.sleep(stage.chance.uniform(0.1, 0.4))
-        stage.mended()
-        return await stage.finish()
 
 
 async def down(directory: Path, seed: int) -> RoundResult:

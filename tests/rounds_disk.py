@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,20 +11,6 @@ from pathlib import Path
 
 from tests import harness
 from tests.fault_bench import RoundResult, Stage, set_up
-
-
-async def commits_fail(directory: Path, seed: int) -> RoundResult:
-    """A part of all commits ends with an I/O error; the bridge lives on, and trusts the disk alone."""
-    flag = directory / "failing"
-    async with set_up(directory, seed) as stage:
-        accident = {"fail_while": str(flag), "fail_share": stage.chance.uniform(0.1, 0.6), "seed": seed}
-        await stage.start(accident)
-        await stage.wait_until_at_rest()
-        flag.touch()
-        await _asked_for_more(stage, stage.chance.uniform(6.0, 12.0))
-        flag.unlink()
-        stage.mended()
-        return await stage.finish()
 
 
 async def _asked_for_more(stage: Stage, seconds: float) -> None:
@@ -92,21 +77,6 @@ def _fill(filler: Path, disk: Path | None) -> None:
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while disk is not None:
             file.write(b"\0" * 65536)
-
-
-async def locked(directory: Path, seed: int) -> RoundResult:
-    """Another process holds the database's lock for longer than anybody waits."""
-    async with set_up(directory, seed) as stage:
-        await stage.start()
-        await stage.wait_until_at_rest()
-        with contextlib.closing(sqlite3.connect(directory / "bridge.db", isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            work = asyncio.create_task(_asked_for_more(stage, 8.0))
-            await asyncio.sleep(stage.chance.uniform(12.0, 14.0))
-            await work
-            other.execute("ROLLBACK")
-        stage.mended()
-        return await stage.finish()
 
 
 async def corrupt(directory: Path, seed: int) -> RoundResult:

@@ -375,6 +375,19 @@ async def test_broker_that_refuses_all_is_left_alone(bench: Bench) -> None:
         assert len(await bench.sent_topics()) == announcer.CHUNK_DEVICES
 
 
+async def test_broker_that_lost_its_state_gets_devices_while_others_are_refused(bench: Bench) -> None:
+    """A pause after nothing but refusals is not one for devices that the broker had accepted and lost."""
+    async with bench.opened() as db:
+        await bench.sent_topics()
+        bench.outlet.refuses.add("terminal_1")
+        await db.commit(terminal("1"))
+        await bench.sent_topics()
+        bench.outlet.retained.clear()
+        await bench.announcer.on_broker_state_lost(0)
+        await bench.sent_topics()
+        assert len(bench.outlet.retained) == OWN
+
+
 async def test_without_a_connection_everything_waits(bench: Bench) -> None:
     """What could not be sent is sent when there is a connection again."""
     async with bench.opened():

@@ -5,8 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests import crashing, recording, rounds_bridge, soak
-from tests.campaign import KINDS
+from tests import crashing, recording, rounds_bridge
+from tests.campaign import report
+from tests.campaign.covering import Table
+from tests.campaign.kinds import KINDS
 from tests.fault_bench import RoundResult
 from tests.recording import Line, Taken
 
@@ -114,19 +116,18 @@ def test_memory_of_the_broker_is_not_the_bridges_repeat() -> None:
 # ── the figures ────────────────────────────────────────────────────────────────────────────────
 
 
-def test_figures_are_written_between_the_marks(tmp_path: Path) -> None:
+def test_figures_are_written_between_the_marks() -> None:
     """`--write` replaces what stands between the marks of a page and nothing else."""
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{soak.BEGIN}\nold\n{soak.END}\nafter\n")
+    begin, end = report.ROUNDS_MARKS
     good, bad = (
         RoundResult(findings=[], recovery=2.0, messages=7),
         RoundResult(findings=["lost event: x"], recovery=4.0),
     )
-    rounds = [soak.Played("cut", 1, 9.0, good), soak.Played("cut", 2, 9.0, bad)]
-    soak.write(soak.Soak(seed=3, started="2026-01-01", seconds=60.0, rounds=rounds), page)
-    text = page.read_text()
+    rounds = [report.Played("cut", 1, 9.0, good), report.Played("cut", 2, 9.0, bad)]
+    soak = report.Soak(seed=3, started="2026-01-01", table=Table(seed=3), seconds=60.0, rounds=rounds)
+    text = report.written(f"before\n{begin}\nold\n{end}\nafter\n", soak)
 
-    assert text.startswith(f"before\n{soak.BEGIN}\n")
-    assert text.endswith(f"{soak.END}\nafter\n")
+    assert text.startswith(f"before\n{begin}\n")
+    assert text.endswith(f"{end}\nafter\n")
     assert "old" not in text
     assert "| 2 | 3.0 s / 4.0 s | 7 | 0 | 0 | 1 |" in text

@@ -302,6 +302,23 @@ def test_pages_make_a_listing_only_when_they_fit() -> None:
         assert len(checker.listings(bridge.ledger)) == (not spoil), spoil
 
 
+def test_sample_beside_items_without_id_is_no_invention() -> None:
+    """Of a listing in which ids are missing, the samples of the others are told; if not, they are missed."""
+    for is_told in (True, False):
+        bridge = Bridge()
+        bridge.terminals(terminal("a"), terminal("b"), terminal("c"))
+        nameless = [{"measurement": measured(id, (T1, 1.0))["measurement"]} for id in ("b", "c")]
+        bridge.poll("ut_signal_quality", SIGNALS, [measured("a", (T1, 1.0)), *nameless], accepted=False)
+        begun = checker._seconds("2025-06-17T00:00:00Z")
+        if is_told:
+            bridge._samples([measured("a", (T1, 1.0))])
+        times = [line["wall"] - begun for line in bridge.ledger[-1:]]
+        state = {"call": "ut_signal_quality", "last_poll": stamp(times[0]), "last_success": stamp(times[0])}
+        bridge.say("oneweb/bridge/polling/ut_signal_quality/state", state, retain=True)
+
+        assert [line.split(":")[0] for line in findings_of(bridge)] == ([] if is_told else ["sample missing"])
+
+
 Plant = Callable[[Bridge], None]
 
 

@@ -191,6 +191,19 @@ async def test_text_faults_spoil_the_text(api: Client) -> None:
     assert len((await api.get(TERMINALS)).json) == 25
 
 
+async def test_date_fault_changes_the_header_alone(api: Client) -> None:
+    """The API's clock is a day behind, the answer is the same."""
+    right = await api.get(TERMINALS)
+    await fault(api, "date", seconds=-86_400.0)
+    wrong = await api.get(TERMINALS)
+
+    assert wrong.body == right.body
+    assert (right.headers["date"], wrong.headers["date"]) == (
+        "Tue, 17 Jun 2025 14:15:00 GMT",
+        "Mon, 16 Jun 2025 14:15:00 GMT",
+    )
+
+
 # faults that bend the answer
 
 

@@ -79,12 +79,18 @@ class Announcer:
 
     async def on_broker_state_lost(self, seq: int) -> None:
         """The broker has lost what it was given since the journal was published to `seq`: noted durably."""
-        count = await self._devices.mark_sent_since(seq)
+        count = await self._mark_sent_since(seq)
         _log.info("%d devices are announced again: the broker has lost them", count)
 
     async def republish_all(self) -> int:
         """Announces every device again, soon. Returns how many."""
-        return await self._devices.mark_sent_since()
+        return await self._mark_sent_since()
+
+    async def _mark_sent_since(self, seq: int = 0) -> int:
+        count = await self._devices.mark_sent_since(seq)
+        # The pause is for devices that the broker refuses; what it had accepted must not wait for its end.
+        self._paused_until = 0.0
+        return count
 
     async def run(self, sink: MessageSink) -> None:
         """Announces what changes. Never returns."""
@@ -107,7 +113,7 @@ class Announcer:
                 await self._devices.mark_all_dirty(print_, own)
             self._changed = self._config is not config
         if self._republish_at is not None and time.monotonic() >= self._republish_at:
-            count = await self._devices.mark_sent_since()
+            count = await self._mark_sent_since()
             self._republish_at = None
             _log.info("%d devices are announced again: Home Assistant has started", count)
 

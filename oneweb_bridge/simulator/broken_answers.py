@@ -3,9 +3,11 @@
 import asyncio
 import gzip
 import io
+from email.utils import parsedate_to_datetime
 
 from aiohttp import web
 
+from .clock import http_date
 from .faults import Fault
 
 _LOGIN_PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><form>Please sign in</form></body></html>"
@@ -55,6 +57,9 @@ def spoiled(fault: Fault, body: bytes, headers: dict[str, str]) -> tuple[bytes, 
             return b"\xef\xbb\xbf" + body, headers
         case "content_type":
             return body, {**headers, "Content-Type": fault.value}
+        case "date":
+            said = parsedate_to_datetime(headers["Date"]).timestamp()
+            return body, {**headers, "Date": http_date(said + fault.seconds)}
         case _:
             return body, headers
 

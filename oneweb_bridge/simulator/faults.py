@@ -33,7 +33,7 @@ Bending = Literal[
     "missing_key", "nulls", "null_location", "number_imei", "unknown_attributes", "unknown_indicator", "drop_items",
     "page_repeat", "page_missing", "total_changes", "endless_next", "foreign_next",
 ]  # fmt: skip
-Spoiling = Literal["cut", "truncated", "slow", "not_utf8", "bom", "content_type"]
+Spoiling = Literal["cut", "truncated", "slow", "not_utf8", "bom", "content_type", "date"]
 Story = Literal["corrected", "counter_reset", "cycle_rollover", "expire_tokens"]
 
 REPLACING: frozenset[str] = frozenset(Replacing.__args__)  # type: ignore[attr-defined]  # a Literal's values
@@ -64,7 +64,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     rate: float = 200.0
     """slow: bytes per second."""
     seconds: float = 3600.0
-    """hang: seconds until the connection is closed without an answer."""
+    """hang: seconds until the connection is closed without an answer; date: by which the Date header is ahead."""
     share: float = 0.5
     """drop_items, missing_key, nulls, null_location, number_imei: share of the objects that are hit."""
     key: str = "id"

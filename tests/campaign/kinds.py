@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests import harness, rounds_api, rounds_bridge, rounds_broker, rounds_disk
+from tests import rounds_api, rounds_bridge, rounds_broker, rounds_disk
+from tests.campaign.playing import alone
 from tests.fault_bench import RoundResult
 from tests.sparkplug import rounds
 
@@ -48,45 +49,37 @@ KINDS: dict[str, Kind] = {
         partial(rounds_bridge.crashed_with_command, "after_command"), 0.5, "kill -9 after a command was stored"
     ),
     "sigterm": Kind(rounds_bridge.told_to_stop, 1.0, "SIGTERM during polls and publishing, and a second one"),
-    "broker restart": Kind(rounds_broker.restarted, 1.0, "the broker stops in order and starts again"),
-    "broker kill, kept": Kind(partial(rounds_broker.killed, kept=True), 1.0, "kill -9 of a broker with persistence"),
+    "broker restart": Kind(alone("broker restarted", is_cold=True), 1.0, "the broker stops in order and starts again"),
+    "broker kill, kept": Kind(alone("broker killed", is_cold=True), 1.0, "kill -9 of a broker with persistence"),
     "broker kill, empty": Kind(
-        partial(rounds_broker.killed, kept=False), 1.0, "kill -9 of a broker without persistence"
+        alone("broker lost state", is_cold=True), 1.0, "kill -9 of a broker without persistence"
     ),
     "broker away": Kind(partial(rounds_broker.away, seconds=8.0), 1.0, "no broker for 8 s"),
     "broker away 5 min": Kind(partial(rounds_broker.away, seconds=300.0), 0.2, "no broker for 5 minutes"),
-    "cut": Kind(rounds_broker.cut, 1.0, "the connection is cut within messages, a dozen times"),
-    "half-open": Kind(rounds_broker.half_open, 0.3, "the connection swallows everything in both directions"),
-    "slow link": Kind(rounds_broker.slow, 1.0, "20 kB/s in each direction"),
-    "puback late": Kind(rounds_broker.puback_late, 1.0, "PUBACKs up to 1.5 s late, then a cut"),
-    "puback withheld": Kind(rounds_broker.puback_withheld, 0.3, "PUBACKs never come on a living connection"),
-    "puback refused": Kind(rounds_broker.puback_refused, 1.0, "PUBACKs with error codes"),
+    "cut": Kind(alone("link cut", is_cold=True), 1.0, "the connection is cut within messages, a dozen times"),
+    "half-open": Kind(alone("link half-open"), 0.3, "the connection swallows everything in both directions"),
+    "slow link": Kind(alone("link slow", is_cold=True), 1.0, "20 kB/s in each direction"),
+    "puback late": Kind(alone("puback late", is_cold=True), 1.0, "PUBACKs up to 1.5 s late, then a cut"),
+    "puback withheld": Kind(alone("puback withheld"), 0.3, "PUBACKs never come on a living connection"),
+    "puback refused": Kind(alone("some refused", is_cold=True), 1.0, "PUBACKs with error codes"),
     "acl, MQTT 5": Kind(partial(rounds_broker.denied, protocol="5"), 0.5, "access rules deny everything"),
     "acl, MQTT 3.1.1": Kind(
         partial(rounds_broker.denied, protocol="3.1.1"), 0.5, "the same, where the broker cannot say so"
     ),
     "acl in part": Kind(rounds_broker.denied_in_part, 0.5, "access rules deny one class of topics"),
     "too large": Kind(rounds_broker.too_large, 0.5, "a message over the broker's limit"),
-    "taken over": Kind(rounds_broker.taken_over, 0.5, "the same client id elsewhere"),
-    "api nonsense": Kind(
-        partial(rounds_api.misbehaves, faults=rounds_api.NONSENSE), 1.0, "HTML, null, NaN, depth, redirects"
-    ),
-    "api lies": Kind(
-        partial(rounds_api.misbehaves, faults=rounds_api.LIES), 1.0, "pages repeated, missing, half empty"
-    ),
-    "api status": Kind(partial(rounds_api.misbehaves, faults=rounds_api.STATUS), 1.0, "status codes 400 to 504"),
-    "api limits": Kind(
-        partial(rounds_api.misbehaves, faults=rounds_api.LIMITS), 0.5, "429 with nonsense in Retry-After"
-    ),
-    "api floods": Kind(
-        partial(rounds_api.misbehaves, faults=rounds_api.FLOODS), 1.0, "bombs, huge bodies, trickles, silence"
-    ),
-    "api cut": Kind(rounds_api.cut, 1.0, "bodies cut at any byte"),
+    "taken over": Kind(alone("taken over", is_cold=True), 0.5, "the same client id elsewhere"),
+    "api nonsense": Kind(alone("api nonsense"), 1.0, "HTML, null, NaN, depth, redirects"),
+    "api lies": Kind(alone("api lies"), 1.0, "pages repeated, missing, half empty"),
+    "api status": Kind(alone("api status"), 1.0, "status codes 400 to 504"),
+    "api limits": Kind(alone("api limits"), 0.5, "429 with nonsense in Retry-After"),
+    "api floods": Kind(alone("api floods"), 1.0, "bombs, huge bodies, trickles, silence"),
+    "api cut": Kind(alone("api cut"), 1.0, "bodies cut at any byte"),
     "api down": Kind(rounds_api.down, 0.5, "5xx for every request"),
     "api unauthorized": Kind(rounds_api.unauthorized, 0.5, "401 or 403 for every request"),
-    "commits fail": Kind(rounds_disk.commits_fail, 1.0, "I/O errors on commits"),
+    "commits fail": Kind(alone("commits fail"), 1.0, "I/O errors on commits"),
     "disk full": Kind(rounds_disk.disk_full, 1.0, "no room for the database"),
-    "database locked": Kind(rounds_disk.locked, 0.5, "another process holds the database for 13 s"),
+    "database locked": Kind(alone("database locked"), 0.5, "another process holds the database for 13 s"),
     "database corrupt": Kind(rounds_disk.corrupt, 0.5, "the file is damaged, empty, or something else"),
     "clock jumps": Kind(rounds_disk.clock_jumps, 1.0, "the clock jumps a day ahead and hours back"),
     "sparkplug": Kind(
@@ -94,11 +87,3 @@ KINDS: dict[str, Kind] = {
     ),
     "stopped 2 h": Kind(rounds_disk.stopped_for_two_hours, 0.5, "the process is stopped for two hours"),
 }
-
-
-def is_at_rest(recorder: harness.Recorder, calls: int = 12) -> bool:
-    """Whether every call has succeeded at least once, as far as the recorder heard."""
-    wanted = {
-        t: p for t, p in recorder.retained.items() if t.startswith("oneweb/bridge/polling/") and t.endswith("/state")
-    }
-    return len(wanted) == calls and all("last_success" in state for state in wanted.values())

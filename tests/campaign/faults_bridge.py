@@ -1,0 +1,104 @@
+"""Faults of the bridge's own process: it is killed, stopped, suspended, told to reload, and crashes at named points."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+from tests.campaign.fault import Fault
+from tests.campaign.scene import Part
+
+POINTS_OF_STORING = {"before_commit": (2, 40), "after_commit": (2, 40), "between_slices": (1, 6), "staging": (1, 6)}
+POINTS_OF_PUBLISHING = {
+    "after_publish": (5, 80),
+    "after_puback": (1, 15),
+    "after_cursor": (1, 15),
+    "announcing": (1, 2),
+}
+"""From which to which pass of a point the process may be killed."""
+
+
+@contextlib.asynccontextmanager
+async def killed(part: Part) -> AsyncIterator[None]:
+    """Kill -9 at the begin and at the end."""
+    async with part.scene.down(kill=True):
+        pass
+    await part.scene.until_running()
+    yield
+    async with part.scene.down(kill=True):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def stopped(part: Part) -> AsyncIterator[None]:
+    """SIGTERM at the begin; a moment later it is started again, and stopped once more at the end."""
+    async with part.scene.down():
+        await part.pause(0.2, 1.5)
+    await part.scene.until_running()
+    yield
+    async with part.scene.down():
+        pass
+
+
+@contextlib.asynccontextmanager
+async def suspended(part: Part) -> AsyncIterator[None]:
+    """SIGSTOP: the process gets no time, while everything around it goes on."""
+    async with part.scene.held():
+        with contextlib.suppress(ProcessLookupError):
+            part.stage.bridge.signal(signal.SIGSTOP)
+        yield
+        with contextlib.suppress(ProcessLookupError):
+            part.stage.bridge.signal(signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def reloaded(part: Part) -> AsyncIterator[None]:
+    """SIGHUP with other intervals at the begin, and with those of before at the end."""
+    part.scene.changes[part.fault] = {"polling": {"sites": {"interval": "33s"}}, "location_threshold": "90m"}
+    part.scene.reload(signal.SIGHUP)
+    yield
+    del part.scene.changes[part.fault]
+    part.scene.reload(signal.SIGHUP)
+
+
+@contextlib.asynccontextmanager
+async def crashing(part: Part, points: dict[str, tuple[int, int]]) -> AsyncIterator[None]:
+    """It is started anew, and kills itself at a point of the pipeline; alone, it must get there."""
+    point = part.chance.choice(sorted(points))
+    async with part.scene.down(kill=True):
+        part.scene.next_accident = {"at": point, "nth": part.chance.randint(*points[point])}
+    await part.scene.until_running()
+    pid = part.scene.expect_end()
+    for terminal in part.stage.api.truth("terminals"):
+        part.stage.api.fleet("firmware", id=terminal["id"], version=f"v{part.chance.randint(1, 999)}")
+    part.stage.api.advance(30)
+    yield
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(30 if part.scene.is_alone else 0.01):
+            while part.stage.bridge.pid == pid:
+                await asyncio.sleep(0.05)
+    part.expect(part.stage.bridge.pid != pid, f"it never came to {point}")
+    if part.stage.bridge.pid == pid:
+        async with part.scene.down(kill=True):
+            pass
+
+
+FAULTS: Sequence[Fault] = (
+    Fault(name="bridge killed", actor="bridge", about="kill -9, twice", hold=killed),
+    Fault(name="bridge stopped", actor="bridge", about="SIGTERM, twice", hold=stopped),
+    Fault(name="bridge suspended", actor="bridge", about="SIGSTOP for some seconds", hold=suspended, patience=90.0),
+    Fault(name="bridge reloaded", actor="bridge", about="SIGHUP with a changed configuration, and back", hold=reloaded),
+    Fault(
+        name="crash while storing",
+        actor="bridge",
+        about="kill -9 around a commit or while a listing is staged",
+        hold=partial(crashing, points=POINTS_OF_STORING),
+    ),
+    Fault(
+        name="crash while publishing",
+        actor="bridge",
+        about="kill -9 around a message, its PUBACK, the cursor or a device",
+        hold=partial(crashing, points=POINTS_OF_PUBLISHING),
+    ),
+)

@@ -1,0 +1,242 @@
+"""Where the faults of a timeline act: a stage whose bridge and broker have one owner each while several faults act.
+
+Only the supervisor starts the bridge, as a service manager does. A fault that needs it stopped takes `down`;
+whoever needs the broker away takes `broker_down`.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests import harness
+from tests.campaign.judging import Allowance
+from tests.fault_bench import Stage
+from tests.proxy import Bend
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fault needs from the beginning of its round."""
+
+    broker: str = ""
+    """Lines for mosquitto.conf."""
+    changes: dict[str, Any] = {}
+    """Of the bridge's configuration."""
+    fleet: dict[str, Any] = {}
+    """Options of the simulator."""
+    is_quick: bool = False
+    """Whether the bridge pauses shorter between two connections, so that a round sees more of them."""
+
+    def joined(self, other: "Setup") -> "Setup":
+        """Both."""
+        return Setup(
+            broker=self.broker + other.broker,
+            changes=harness.merged(self.changes, other.changes),
+            fleet=self.fleet | other.fleet,
+            is_quick=self.is_quick or other.is_quick,
+        )
+
+
+class Scene:
+    """The stage of one round, and what is in force on it."""
+
+    def __init__(self, stage: Stage, setup: Setup, seed: int, *, is_alone: bool) -> None:
+        self.stage = stage
+        self.seed = seed
+        self.is_alone = is_alone
+        self.allowances: list[Allowance] = []
+        self.changes: dict[str, dict[str, Any]] = {}
+        """Changes of the configuration, by fault."""
+        self.next_accident: dict[str, Any] = {}
+        """What the next start of the bridge has besides the files of faults."""
+        self.bends: dict[str, Bend] = {}
+        self.refusals: dict[str, Bend] = {}
+        self.is_removal_excluded = False
+        """Whether a fault says that nothing may be removed in its round, when it is alone."""
+        self._setup = setup
+        self._offsets: dict[str, float] = {}
+        self._bridge_lock, self._broker_lock = asyncio.Lock(), asyncio.Lock()
+        self._ended_by_us: set[int] = set()
+        self._ended_alone: list[str] = []
+        self.set_clock("", 0)
+        stage.proxy.bend = lambda topic: _first(self.bends, topic)
+        stage.proxy.refuse = lambda topic: _first(self.refusals, topic)
+
+    # ── the bridge ─────────────────────────────────────────────────────────────────────────────
+
+    def file(self, name: str) -> Path:
+        """A file by which a fault acts on the running bridge."""
+        return self.stage.directory / name
+
+    def set_clock(self, fault: str, offset: float) -> None:
+        """Makes the bridge's wall clock wrong by so many seconds, besides what other faults do."""
+        self._offsets[fault] = offset
+        fresh = self.file("clock.new")
+        fresh.write_text(str(sum(self._offsets.values())))
+        fresh.rename(self.file("clock"))
+
+    async def start(self) -> None:
+        """Starts the bridge with what is in force."""
+        accident: dict[str, Any] = {
+            "clock": str(self.file("clock")),
+            "fail_while": str(self.file("failing")),
+            "full_while": str(self.file("full")),
+            "slow_while": str(self.file("slow")),
+            "fail_share": 0.1 + self.seed % 6 / 10,
+            "seed": self.seed,
+            "quick": self._setup.is_quick or not self.is_alone,
+            "slice": 0 if self.is_alone else 5,
+        }
+        await self.stage.start(accident | self.next_accident, **self.configuration())
+        self.next_accident = {}
+
+    def configuration(self) -> dict[str, Any]:
+        """The changes of the configuration that are in force."""
+        found = self._setup.changes
+        for changes in self.changes.values():
+            found = harness.merged(found, changes)
+        return found
+
+    def reload(self, number: int) -> None:
+        """Writes the configuration that is in force, and has the running bridge read it."""
+        self.stage.config(**self.configuration())
+        with contextlib.suppress(ProcessLookupError):
+            self.stage.bridge.signal(number)
+
+    @contextlib.asynccontextmanager
+    async def down(self, *, kill: bool = False) -> AsyncIterator[None]:
+        """The bridge is not running within the block; the supervisor starts it after that."""
+        async with self._bridge_lock:
+            self._ended_by_us.add(self.stage.bridge.pid)
+            if kill:
+                await self.stage.kill()
+            elif self.stage.bridge.returncode is None:
+                await self._stop()
+            yield
+
+    async def _stop(self) -> None:
+        # A process that has only begun to start has no handler of the signal yet.
+        for _ in range(100):
+            if self.stage.bridge.returncode is not None or await self.stage.ready():
+                break
+            await asyncio.sleep(0.1)
+        try:
+            await self.stage.stop()
+        except TimeoutError:
+            self.stage.findings.append("not as promised: not ended 10 s after SIGTERM")
+            await self.stage.kill()
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Nobody else ends or starts the bridge within the block."""
+        async with self._bridge_lock:
+            yield
+
+    def expect_end(self) -> int:
+        """The process that runs now may end without a finding. Returns its pid."""
+        self._ended_by_us.add(self.stage.bridge.pid)
+        return self.stage.bridge.pid
+
+    async def supervise(self) -> None:
+        """Starts the bridge whenever it has ended, as a service manager does."""
+        while True:
+            await asyncio.sleep(0.05)
+            if self.stage.bridge.returncode is None:
+                continue
+            async with self._bridge_lock:
+                if self.stage.bridge.returncode is not None:
+                    await self._note_end()
+                    await self.start()
+
+    async def _note_end(self) -> None:
+        bridge = self.stage.bridge
+        if bridge.pid not in self._ended_by_us:
+            last = " | ".join(bridge.text().splitlines()[-3:])[-400:]
+            self._ended_alone.append(f"not as promised: ended by itself with {bridge.returncode}: {last}")
+            await asyncio.sleep(1.0)
+
+    async def until_running(self) -> None:
+        """Waits until the supervisor has started the bridge."""
+        while self._bridge_lock.locked() or self.stage.bridge.returncode is not None:
+            await asyncio.sleep(0.05)
+
+    def conclude(self) -> None:
+        """Makes findings of ends that no fault allows, and of removals where there may be none."""
+        removed = [topic for topic in self.stage.recorder.topics() if topic.endswith("/event/removed")]
+        self.stage.expect(not (self.is_alone and self.is_removal_excluded and removed), f"removed: {removed}")
+        if not any(allowance.may_end for allowance in self.allowances):
+            self.stage.findings += self._ended_alone
+
+    # ── the broker ─────────────────────────────────────────────────────────────────────────────
+
+    @contextlib.asynccontextmanager
+    async def broker_down(self, *, kill: bool = False, forgets: bool = False) -> AsyncIterator[None]:
+        """The broker is not running within the block; with `forgets` it starts again with nothing."""
+        async with self._broker_lock:
+            try:
+                await self.stage.stop_broker(kill=kill)
+                yield
+            finally:
+                if forgets:
+                    self.file("mosquitto.db").unlink(missing_ok=True)
+                await self.stage.start_broker(kept=True, more=self._setup.broker)
+
+    async def say(self, topic: str, payload: bytes | str = b"", *, retain: bool = False) -> None:
+        """Publishes as anybody could, if there is a broker."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(2):
+                await harness.publish(self.stage.port, topic, payload, retain=retain)
+
+    def allow(self, fault: str, **what: Any) -> None:
+        """Notes what this fault allows from now on."""
+        self.allowances.append(Allowance(fault=fault, **what))
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What one fault is given: the scene, its own name, and its own chance."""
+
+    scene: Scene
+    fault: str
+    chance: random.Random
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the round."""
+        return self.scene.stage
+
+    def pause(self, shortest: float, longest: float) -> Coroutine[Any, Any, None]:
+        """A wait of so many seconds."""
+        return asyncio.sleep(self.chance.uniform(shortest, longest))
+
+    def expect(self, good: Any, otherwise: str) -> None:
+        """A finding where something is not as this fault promises when it is alone."""
+        if self.scene.is_alone:
+            self.stage.expect(good, otherwise)
+
+
+@contextlib.asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs something beside the block, and ends it with the block. An error in it ends the round."""
+    task = asyncio.create_task(work, name="fault")
+    try:
+        yield
+    finally:
+        if not task.done():
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _first(bends: dict[str, Bend], topic: str) -> int | None:
+    """What the first fault wants that wants anything of this topic."""
+    return next((code for bend in list(bends.values()) if (code := bend(topic)) is not None), None)
+
+
+def now() -> float:
+    """Seconds of the wall clock of the machine that plays the round."""
+    return time.time()

@@ -1,0 +1,260 @@
+"""What the faults of a round allow, and no more: true stories are found true, planted faults within pairs are found."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from tests.campaign import catalogue
+from tests.campaign.judging import Allowance, Evidence, judge
+from tests.recording import Line, Taken
+from tests.test_checker import Bridge, measured, terminal, wall
+
+Json = dict[str, Any]
+EVER = (0.0, 1e12)
+
+
+class ConnectedBridge(Bridge):
+    """The bridge of the checker's tests, with the time of each message, and with faults around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.journal = "j"
+        self.lines: list[Line] = []
+        self.taken: list[Taken] = []
+        self.is_lossy = False
+        """Whether the broker loses what it acknowledges."""
+        self.connect()
+
+    def say(self, topic: str, body: Any, *, retain: bool = False) -> None:
+        """One message, acknowledged, and heard unless the broker loses it."""
+        if isinstance(body, dict) and str(body.get("id", "")).startswith("j:"):
+            body = body | {"id": f"{self.journal}:{body['id'][2:]}"}
+        super().say(topic, body, retain=retain)
+        _, payload, _ = self.received[-1]
+        self.taken.append(Taken(wall(self._now), topic, payload, retain))
+        if not self.is_lossy:
+            self.lines.append(Line(wall(self._now), topic, payload, retain))
+
+    def connect(self) -> None:
+        """The first message of a connection."""
+        self.say("oneweb/bridge/probe", {"nonce": f"n{len(self.lines)}"})
+
+    def restart_broker(self) -> None:
+        """The broker is away for a moment, and has what it had not lost."""
+        self._now += 5
+        self.lines.append(Line(wall(self._now), note="lost"))
+        self._now += 5
+        self.lines.append(Line(wall(self._now), note="connected"))
+        self.is_lossy = False
+        self._now += 5
+        self.connect()
+
+    def back_up(self) -> tuple[Json, Json]:
+        """What a backup has of the records and of what is retained."""
+        return copy.deepcopy(self._known), copy.deepcopy(self.retained)
+
+    def restore(self, backup: tuple[Json, Json], journal: str = "k") -> float:
+        """The bridge goes on with a backup, and publishes what is retained there. Returns when."""
+        self._now += 5
+        at = wall(self._now)
+        self._now += 5
+        self._known, known = copy.deepcopy(backup)
+        self.journal = journal
+        self.connect()
+        for topic, record in known.items():
+            self.say(topic, record, retain=True)
+        return at
+
+    def judged(self, *allowances: Allowance) -> list[str]:
+        """What is found."""
+        evidence = Evidence(lines=self.lines, taken=self.taken, ledger=self.ledger, retained=self.retained)
+        return judge(evidence, allowances)[1]
+
+
+def pair(*allowances: Allowance) -> list[Allowance]:
+    """Allowances of a round; each names a fault that there is."""
+    assert all(allowance.fault in catalogue.FAULTS for allowance in allowances)
+    return list(allowances)
+
+
+FORGETS = Allowance(fault="broker killed", forgets=True)
+REPEATS = Allowance(fault="some refused", repeats=True)
+TOO_LARGE = Allowance(fault="record too large", refused=("oneweb/terminal/a",))
+
+
+def kinds(findings: list[str]) -> set[str]:
+    """How the findings are called."""
+    return {finding.split(":")[0] for finding in findings}
+
+
+# ── a broker that forgets ──────────────────────────────────────────────────────────────────────
+
+
+def forgetful() -> ConnectedBridge:
+    """A broker that loses a change which it had acknowledged, and its retained topic comes again."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"), terminal("b"))
+    bridge.is_lossy = True
+    bridge.terminals(terminal("a", name="x"), terminal("b"))
+    bridge.restart_broker()
+    bridge.say("oneweb/terminal/a/state", bridge.retained["oneweb/terminal/a/state"], retain=True)
+    bridge.terminals(terminal("a", name="y"), terminal("b"))
+    return bridge
+
+
+def test_what_a_killed_broker_forgot_is_its_own_loss() -> None:
+    """Only the fault that kills the broker excuses it, whatever else was in force."""
+    assert forgetful().judged(*pair(FORGETS)) == []
+    assert forgetful().judged(*pair(FORGETS, REPEATS)) == []
+    assert "broken chain" in kinds(forgetful().judged(*pair(REPEATS)))
+    assert "broken chain" in kinds(forgetful().judged())
+
+
+def test_what_was_never_acknowledged_is_lost_beside_a_killed_broker_too() -> None:
+    """A change that the bridge never sent is not the broker's loss."""
+    bridge = forgetful()
+    del bridge.taken[[m.topic for m in bridge.taken].index("oneweb/terminal/a/event/changed")]
+
+    assert "broken chain" in kinds(bridge.judged(*pair(FORGETS, REPEATS)))
+
+
+# ── topics that the broker refuses ─────────────────────────────────────────────────────────────
+
+
+def silent(*ids: str) -> ConnectedBridge:
+    """The changes of these terminals are never told."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"), terminal("b"), terminal("ab"))
+    before, lines = copy.deepcopy(bridge.retained), len(bridge.lines)
+    bridge.terminals(terminal("a", name="x"), terminal("b", name="x"), terminal("ab", name="x"))
+    topics = tuple(f"oneweb/terminal/{id}/" for id in ids)
+    bridge.lines[lines:] = [line for line in bridge.lines[lines:] if not line.topic.startswith(topics)]
+    bridge.retained |= {topic: record for topic, record in before.items() if topic.startswith(topics)}
+    return bridge
+
+
+def test_refused_topics_excuse_themselves_and_no_others() -> None:
+    """A record too large excuses its own topics: neither another record's, nor one whose id begins alike."""
+    assert silent("a").judged(*pair(TOO_LARGE, FORGETS)) == []
+    assert "lost event" in kinds(silent("a").judged(*pair(FORGETS)))
+    assert "lost event" in kinds(silent("b").judged(*pair(TOO_LARGE, FORGETS)))
+    assert "lost event" in kinds(silent("ab").judged(*pair(TOO_LARGE, FORGETS)))
+
+
+# ── a filter for a while ───────────────────────────────────────────────────────────────────────
+
+
+def test_filter_excuses_its_time_and_no_other() -> None:
+    """What a filter hid need not be told; a change after it must be."""
+    bridge = silent("a")
+    since = bridge.ledger[-1]["wall"]
+    filtered = Allowance(fault="filter changed", unsure=((since - 1, since + 1),))
+    elsewhere = Allowance(fault="filter changed", unsure=((since + 5, since + 9),))
+
+    assert bridge.judged(*pair(filtered, FORGETS)) == []
+    assert "lost event" in kinds(bridge.judged(*pair(elsewhere, FORGETS)))
+
+
+def test_filter_excuses_no_invention() -> None:
+    """What no listing showed may not be told, in the time of a filter neither."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"))
+    bridge._records([terminal("ghost")])
+
+    assert "phantom event" in kinds(bridge.judged(*pair(Allowance(fault="filter changed", unsure=(EVER,)))))
+
+
+# ── a backup that is restored ──────────────────────────────────────────────────────────────────
+
+
+def restored(times: int = 1) -> tuple[ConnectedBridge, Allowance]:
+    """Changes before, between and after restores of one backup; each goes back to it, and catches up."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"), terminal("b"))
+    bridge.signals(measured("a", ("2025-06-17T10:00:00Z", 1.0)))
+    backup = bridge.back_up()
+    bridge.terminals(terminal("a", name="x"), terminal("b"))
+    at = []
+    for number in range(times):
+        at.append(bridge.restore(backup, f"k{number}"))
+        bridge.terminals(terminal("a", name="x"), terminal("b"))
+        bridge.terminals(terminal("a", name="x"), terminal("b", name=f"new {number}"))
+    return bridge, Allowance(fault="backup restored", restored_at=tuple(at), repeats=True)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_restored_backup_begins_anew(times: int) -> None:
+    """States go back and events come again under other ids: only a restore excuses that, each for itself."""
+    bridge, allowance = restored(times)
+
+    assert bridge.judged(*pair(allowance, FORGETS)) == []
+    assert bridge.judged(*pair(FORGETS, REPEATS)) != []
+
+
+def test_second_restore_is_not_excused_by_the_first() -> None:
+    """A database that goes back once more than it was restored is found."""
+    bridge, allowance = restored(2)
+    once = Allowance(fault="backup restored", restored_at=allowance.restored_at[:1], repeats=True)
+
+    assert bridge.judged(*pair(once)) != []
+
+
+def test_lost_event_after_a_restore_is_found() -> None:
+    """What is shown after the restore must be told."""
+    bridge, allowance = restored()
+    places = [at for at, line in enumerate(bridge.lines) if line.topic.startswith("oneweb/terminal/b/")][-2:]
+    for at in reversed(places):
+        del bridge.lines[at]
+
+    assert "lost event" in kinds(bridge.judged(*pair(allowance, FORGETS)))
+
+
+def test_invention_and_disorder_beside_a_restore_are_found() -> None:
+    """Before and after a restore nothing is invented, and the order of each journal holds."""
+    bridge, allowance = restored()
+    changed = [at for at, line in enumerate(bridge.lines) if line.topic.endswith("/event/changed")]
+    line = bridge.lines[changed[0]]
+    other = json.loads(line.payload)
+    other["data"]["record"]["name"] = "?"
+    bridge.lines[changed[0]] = Line(line.at, line.topic, json.dumps(other).encode())
+    assert "phantom event" in kinds(bridge.judged(*pair(allowance, FORGETS)))
+
+    bridge, allowance = restored()
+    bridge.terminals(terminal("a", name="y"), terminal("b", name="new 0"))
+    event = next(line for line in bridge.lines if line.payload.startswith(b'{"id": "k0:'))
+    bridge.lines.append(Line(bridge.lines[-1].at, event.topic, event.payload))
+    assert "step back" in kinds(bridge.judged(*pair(allowance, FORGETS)))
+
+
+# ── removals and repeats ───────────────────────────────────────────────────────────────────────
+
+
+def test_early_removal_is_allowed_by_its_fault_alone() -> None:
+    """Removals after one listing belong to the faults that configure them."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"), terminal("b"))
+    bridge.terminals(terminal("a"))
+    bridge.remove("b")
+
+    assert bridge.judged(*pair(Allowance(fault="records removed", removal=(1, 0.0, 5)), FORGETS)) == []
+    assert "phantom event" in kinds(bridge.judged(*pair(FORGETS, REPEATS)))
+
+
+def test_repeats_are_counted_unless_a_fault_makes_them() -> None:
+    """More repeats than fit into a window are found."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"))
+    event = next(line for line in bridge.lines if line.topic.endswith("/event/added"))
+    at = bridge.lines.index(event)
+    bridge.lines[at:at] = [event] * 3
+
+    assert "too many repeats" in bridge.judged(*pair(FORGETS))[0]
+    assert bridge.judged(*pair(REPEATS)) == []
+
+
+def test_allowance_of_no_fault_is_none() -> None:
+    """A fault by itself allows nothing."""
+    assert judge(Evidence(lines=(), taken=(), ledger=(), retained={}), [Allowance(fault="link cut")])[1] == []
+    assert "lost event" in kinds(silent("a").judged(*pair(Allowance(fault="link cut"), Allowance(fault="disk full"))))
