@@ -67,7 +67,7 @@ class ConnectedBridge(Bridge):
             self.say(topic, record, retain=True)
         return at
 
-    def judged(self, *allowances: Allowance) -> list[str]:
+    def findings_of(self, *allowances: Allowance) -> list[str]:
         """What is found."""
         evidence = Evidence(lines=self.lines, taken=self.taken, ledger=self.ledger, retained=self.retained)
         return judge(evidence, allowances)[1]
@@ -106,10 +106,10 @@ def forgetful() -> ConnectedBridge:
 
 def test_what_a_killed_broker_forgot_is_its_own_loss() -> None:
     """Only the fault that kills the broker excuses it, whatever else was in force."""
-    assert forgetful().judged(*pair(FORGETS)) == []
-    assert forgetful().judged(*pair(FORGETS, REPEATS)) == []
-    assert "broken chain" in kinds(forgetful().judged(*pair(REPEATS)))
-    assert "broken chain" in kinds(forgetful().judged())
+    assert forgetful().findings_of(*pair(FORGETS)) == []
+    assert forgetful().findings_of(*pair(FORGETS, REPEATS)) == []
+    assert "broken chain" in kinds(forgetful().findings_of(*pair(REPEATS)))
+    assert "broken chain" in kinds(forgetful().findings_of())
 
 
 def test_what_was_never_acknowledged_is_lost_beside_a_killed_broker_too() -> None:
@@ -117,7 +117,7 @@ def test_what_was_never_acknowledged_is_lost_beside_a_killed_broker_too() -> Non
     bridge = forgetful()
     del bridge.taken[[m.topic for m in bridge.taken].index("oneweb/terminal/a/event/changed")]
 
-    assert "broken chain" in kinds(bridge.judged(*pair(FORGETS, REPEATS)))
+    assert "broken chain" in kinds(bridge.findings_of(*pair(FORGETS, REPEATS)))
 
 
 # ── topics that the broker refuses ─────────────────────────────────────────────────────────────
@@ -137,10 +137,10 @@ def silent(*ids: str) -> ConnectedBridge:
 
 def test_refused_topics_excuse_themselves_and_no_others() -> None:
     """A record too large excuses its own topics: neither another record's, nor one whose id begins alike."""
-    assert silent("a").judged(*pair(TOO_LARGE, FORGETS)) == []
-    assert "lost event" in kinds(silent("a").judged(*pair(FORGETS)))
-    assert "lost event" in kinds(silent("b").judged(*pair(TOO_LARGE, FORGETS)))
-    assert "lost event" in kinds(silent("ab").judged(*pair(TOO_LARGE, FORGETS)))
+    assert silent("a").findings_of(*pair(TOO_LARGE, FORGETS)) == []
+    assert "lost event" in kinds(silent("a").findings_of(*pair(FORGETS)))
+    assert "lost event" in kinds(silent("b").findings_of(*pair(TOO_LARGE, FORGETS)))
+    assert "lost event" in kinds(silent("ab").findings_of(*pair(TOO_LARGE, FORGETS)))
 
 
 # ── a filter for a while ───────────────────────────────────────────────────────────────────────
@@ -153,8 +153,8 @@ def test_filter_excuses_its_time_and_no_other() -> None:
     filtered = Allowance(fault="filter changed", unsure=((since - 1, since + 1),))
     elsewhere = Allowance(fault="filter changed", unsure=((since + 5, since + 9),))
 
-    assert bridge.judged(*pair(filtered, FORGETS)) == []
-    assert "lost event" in kinds(bridge.judged(*pair(elsewhere, FORGETS)))
+    assert bridge.findings_of(*pair(filtered, FORGETS)) == []
+    assert "lost event" in kinds(bridge.findings_of(*pair(elsewhere, FORGETS)))
 
 
 def test_filter_excuses_no_invention() -> None:
@@ -163,7 +163,7 @@ def test_filter_excuses_no_invention() -> None:
     bridge.terminals(terminal("a"))
     bridge._records([terminal("ghost")])
 
-    assert "phantom event" in kinds(bridge.judged(*pair(Allowance(fault="filter changed", unsure=(EVER,)))))
+    assert "phantom event" in kinds(bridge.findings_of(*pair(Allowance(fault="filter changed", unsure=(EVER,)))))
 
 
 # ── a backup that is restored ──────────────────────────────────────────────────────────────────
@@ -189,8 +189,8 @@ def test_restored_backup_begins_anew(times: int) -> None:
     """States go back and events come again under other ids: only a restore excuses that, each for itself."""
     bridge, allowance = restored(times)
 
-    assert bridge.judged(*pair(allowance, FORGETS)) == []
-    assert bridge.judged(*pair(FORGETS, REPEATS)) != []
+    assert bridge.findings_of(*pair(allowance, FORGETS)) == []
+    assert bridge.findings_of(*pair(FORGETS, REPEATS)) != []
 
 
 def test_second_restore_is_not_excused_by_the_first() -> None:
@@ -198,7 +198,7 @@ def test_second_restore_is_not_excused_by_the_first() -> None:
     bridge, allowance = restored(2)
     once = Allowance(fault="backup restored", restored_at=allowance.restored_at[:1], repeats=True)
 
-    assert bridge.judged(*pair(once)) != []
+    assert bridge.findings_of(*pair(once)) != []
 
 
 def test_lost_event_after_a_restore_is_found() -> None:
@@ -208,7 +208,7 @@ def test_lost_event_after_a_restore_is_found() -> None:
     for at in reversed(places):
         del bridge.lines[at]
 
-    assert "lost event" in kinds(bridge.judged(*pair(allowance, FORGETS)))
+    assert "lost event" in kinds(bridge.findings_of(*pair(allowance, FORGETS)))
 
 
 def test_invention_and_disorder_beside_a_restore_are_found() -> None:
@@ -219,13 +219,13 @@ def test_invention_and_disorder_beside_a_restore_are_found() -> None:
     other = json.loads(line.payload)
     other["data"]["record"]["name"] = "?"
     bridge.lines[changed[0]] = Line(line.at, line.topic, json.dumps(other).encode())
-    assert "phantom event" in kinds(bridge.judged(*pair(allowance, FORGETS)))
+    assert "phantom event" in kinds(bridge.findings_of(*pair(allowance, FORGETS)))
 
     bridge, allowance = restored()
     bridge.terminals(terminal("a", name="y"), terminal("b", name="new 0"))
     event = next(line for line in bridge.lines if line.payload.startswith(b'{"id": "k0:'))
     bridge.lines.append(Line(bridge.lines[-1].at, event.topic, event.payload))
-    assert "step back" in kinds(bridge.judged(*pair(allowance, FORGETS)))
+    assert "step back" in kinds(bridge.findings_of(*pair(allowance, FORGETS)))
 
 
 # ── removals and repeats ───────────────────────────────────────────────────────────────────────
@@ -238,8 +238,8 @@ def test_early_removal_is_allowed_by_its_fault_alone() -> None:
     bridge.terminals(terminal("a"))
     bridge.remove("b")
 
-    assert bridge.judged(*pair(Allowance(fault="records removed", removal=(1, 0.0, 5)), FORGETS)) == []
-    assert "phantom event" in kinds(bridge.judged(*pair(FORGETS, REPEATS)))
+    assert bridge.findings_of(*pair(Allowance(fault="records removed", removal=(1, 0.0, 5)), FORGETS)) == []
+    assert "phantom event" in kinds(bridge.findings_of(*pair(FORGETS, REPEATS)))
 
 
 def test_repeats_are_counted_unless_a_fault_makes_them() -> None:
@@ -250,11 +250,13 @@ def test_repeats_are_counted_unless_a_fault_makes_them() -> None:
     at = bridge.lines.index(event)
     bridge.lines[at:at] = [event] * 3
 
-    assert "too many repeats" in bridge.judged(*pair(FORGETS))[0]
-    assert bridge.judged(*pair(REPEATS)) == []
+    assert "too many repeats" in bridge.findings_of(*pair(FORGETS))[0]
+    assert bridge.findings_of(*pair(REPEATS)) == []
 
 
 def test_allowance_of_no_fault_is_none() -> None:
     """A fault by itself allows nothing."""
     assert judge(Evidence(lines=(), taken=(), ledger=(), retained={}), [Allowance(fault="link cut")])[1] == []
-    assert "lost event" in kinds(silent("a").judged(*pair(Allowance(fault="link cut"), Allowance(fault="disk full"))))
+    assert "lost event" in kinds(
+        silent("a").findings_of(*pair(Allowance(fault="link cut"), Allowance(fault="disk full")))
+    )

@@ -58,8 +58,8 @@ def spoiled(fault: Fault, body: bytes, headers: dict[str, str]) -> tuple[bytes, 
         case "content_type":
             return body, {**headers, "Content-Type": fault.value}
         case "date":
-            said = parsedate_to_datetime(headers["Date"]).timestamp()
-            return body, {**headers, "Date": http_date(said + fault.seconds)}
+            right = parsedate_to_datetime(headers["Date"]).timestamp()
+            return body, {**headers, "Date": http_date(right + fault.seconds)}
         case _:
             return body, headers
 

@@ -95,9 +95,9 @@ async def too_large(part: Part) -> AsyncIterator[None]:
     part.stage.api.fleet("rename_site", id=site, name="x" * 20_000)
     yield
     if part.scene.is_alone:
-        alerts = part.stage.recorder
+        recorder = part.stage.recorder
         was_told = await part.stage.until(
-            lambda: [one for one in alerts.on("oneweb/bridge/alert") if one["kind"] == "row_set_aside"], 40
+            lambda: [alert for alert in recorder.on("oneweb/bridge/alert") if alert["kind"] == "row_set_aside"], 40
         )
         part.expect(was_told, "no alert says that a row was set aside")
     part.stage.api.fleet("rename_site", id=site, name="short again")

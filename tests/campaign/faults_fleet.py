@@ -48,7 +48,7 @@ async def degraded(part: Part) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def odd(part: Part) -> AsyncIterator[None]:
+async def renamed(part: Part) -> AsyncIterator[None]:
     """Names of any characters, for terminals, sites and organizations; they stay."""
     api = part.stage.api
     for kind, operation in (
@@ -101,7 +101,7 @@ FAULTS: Sequence[Fault] = (
     Fault(name="records removed", actor="fleet", about="two terminals leave for good", hold=removed, setup=EAGER),
     Fault(name="mass removal", actor="fleet", about="most terminals vanish, and come back", hold=vanished, setup=EAGER),
     Fault(name="mass degradation", actor="fleet", about="every terminal degrades and recovers", hold=degraded),
-    Fault(name="names odd", actor="fleet", about="names of any characters", hold=odd),
+    Fault(name="names odd", actor="fleet", about="names of any characters", hold=renamed),
     Fault(name="record huge", actor="fleet", about="a record over mqtt.max_payload", hold=huge),
     Fault(name="fleet grown", actor="fleet", about="sixty more terminals at once", hold=grown),
     Fault(

@@ -97,10 +97,10 @@ class Scene:
 
     def configuration(self) -> dict[str, Any]:
         """The changes of the configuration that are in force."""
-        found = self._setup.changes
+        merged = self._setup.changes
         for changes in self.changes.values():
-            found = harness.merged(found, changes)
-        return found
+            merged = harness.merged(merged, changes)
+        return merged
 
     def reload(self, number: int) -> None:
         """Writes the configuration that is in force, and has the running bridge read it."""
