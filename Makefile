@@ -8,7 +8,7 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test test-console test-homeassistant test-nodered image check format vendor lock soak mutants bench audit
+.PHONY: help demo test test-console test-homeassistant test-nodered test-sparkplug image check format vendor lock soak mutants bench audit
 .PHONY: sbom asyncapi dist clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -28,6 +28,10 @@ test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 test-nodered:  ## tests of the flows in deploy/node-red with a real Node-RED, which npm installs
 	@sh deploy/setup.sh nodered
 	@$(PYTHON) -m pytest -n 0 -m nodered tests/nodered $(ARGS)
+
+test-sparkplug:  ## decodes all Sparkplug payloads with npm's sparkplug-payload and with pysparkplug, which it installs
+	@sh deploy/setup.sh sparkplug
+	@$(PYTHON) -m pytest -n 0 -m decoders tests/sparkplug/decoders $(ARGS)
 
 test-console:  ## tests of the console's page in a real Chromium, which apt-get installs: make test-console ARGS='-k fleet'
 	$(SETUP) test
@@ -96,5 +100,5 @@ dist: asyncapi sbom  ## writes what a release attaches to dist/: the wheel, asyn
 	@$(PYTHON) -m pip --disable-pip-version-check -q wheel --no-deps --wheel-dir dist .
 
 clean:  ## removes everything that these commands made
-	@rm -rf .venv .venv-homeassistant .node .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .venv-homeassistant .node .sparkplug .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@
 #   sh deploy/setup.sh test     .venv with the tools too; mosquitto and its clients, or exit 1
 #   sh deploy/setup.sh check    .venv with the tools
 #   sh deploy/setup.sh nodered  as test, and .node with a Node-RED and the Node.js that it needs, both from npm
+#   sh deploy/setup.sh sparkplug   as test, and .sparkplug with two decoders of Sparkplug payloads, from npm and PyPI
 #   sh deploy/setup.sh console  a Chromium with fonts from apt-get, and playwright and axe in .venv; or says what is missing
 #   sh deploy/setup.sh homeassistant   .venv-homeassistant with a real Home Assistant, or exit 1
 #   sh deploy/setup.sh lock     makes both lock files anew from pyproject.toml
@@ -168,6 +169,27 @@ install_nodered() {
     echo "$wanted" >.node/installed
 }
 
+# --- Sparkplug decoders ----------------------------------------------------------------------------------------
+
+sparkplug_payload=1.0.3
+pysparkplug=0.6.1   # needs paho-mqtt 1, so it is in an environment of its own
+
+install_sparkplug() {
+    if ! have npm; then
+        may_apt && apt_install npm || fail "sparkplug-payload comes from npm: install it with 'apt-get install npm' (or your system's package), then run this again."
+    fi
+    wanted="sparkplug-payload@$sparkplug_payload pysparkplug==$pysparkplug"
+    [ "$wanted" != "$(cat .sparkplug/installed 2>/dev/null)" ] || return 0
+    say "installing $wanted into .sparkplug"
+    rm -rf .sparkplug
+    mkdir .sparkplug
+    npm install --prefix .sparkplug --no-save --no-package-lock --no-audit --no-fund --no-update-notifier --ignore-scripts "sparkplug-payload@$sparkplug_payload" >>"$log" 2>&1 ||
+        fail "npm could not install sparkplug-payload: it needs the network, or the proxy or registry that your npm is configured for."
+    .venv/bin/python -m venv .sparkplug/python >>"$log" 2>&1 || fail "The virtual environment .sparkplug/python could not be made."
+    pip .sparkplug/python/bin/python install "pysparkplug==$pysparkplug" || fail "pip could not install pysparkplug: it needs the network, or the proxy or mirror that your pip is configured for."
+    echo "$wanted" >.sparkplug/installed
+}
+
 # --- Chromium --------------------------------------------------------------------------------------------------
 
 playwright=1.65.2   # drives Debian's Chromium
@@ -282,7 +304,8 @@ case "${1-}" in
     test)  install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail ;;
     check) install_locked requirements-dev.lock ;;
     nodered) install_locked requirements-dev.lock; mosquitto_or_fail; install_nodered ;;
+    sparkplug) install_locked requirements-dev.lock; mosquitto_or_fail; install_sparkplug ;;
     lock)  lock ;;
     tools) tools ;;
-    *)     echo "usage: sh deploy/setup.sh demo|test|check|nodered|console|homeassistant|lock|tools" >&2; exit 2 ;;
+    *)     echo "usage: sh deploy/setup.sh demo|test|check|nodered|sparkplug|console|homeassistant|lock|tools" >&2; exit 2 ;;
 esac
