@@ -1838,9 +1838,23 @@ TABLE = (
     Mutant(
         "the connection idle longest makes room",
         "web/connections.py",
-        "                self._cut(next(iter(self._idle)))",
-        "                self._cut(next(reversed(self._idle)))",
+        "        return next(quiet, next(iter(self._idle)))",
+        "        return next(reversed(self._idle))",
         "test_connections.py -k idle",
+    ),
+    Mutant(
+        "what has ended makes room before what is open",
+        "web/connections.py",
+        "        self._forget_closed()\n        while",
+        "        while",
+        "test_connections.py -k closed",
+    ),
+    Mutant(
+        "a request that arrives is not cut off",
+        "web/connections.py",
+        "            if not (longer_than and _has_unread_bytes(transport)):\n                self._cut(transport)",
+        "            self._cut(transport)",
+        "test_connections.py -k arriving",
     ),
     Mutant(
         "idle connections are cut",

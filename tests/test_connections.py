@@ -86,6 +86,58 @@ async def test_one_that_is_idle_longest_makes_room() -> None:
             writer.close()
 
 
+async def test_closed_connections_cost_an_open_one_nothing() -> None:
+    """Those that have ended, as after each request of a proxy, make room enough: no open one is cut for the next."""
+    async with serving(3) as server:
+        for _ in range(2):
+            reader, writer = await connected(server.port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert b"now" in await asyncio.wait_for(reader.read(), 30)
+            writer.close()
+        reader, writer = await connected(server.port)
+        assert await asked(server.port) == "now"
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"now" in await asyncio.wait_for(reader.readuntil(b"now"), 30)
+        writer.close()
+
+
+class Transport(asyncio.Transport):
+    """One end of a connection that nobody reads; `is_cut` after it was."""
+
+    def __init__(self) -> None:
+        self.end, self.client = socket.socketpair()
+        super().__init__({"socket": self.end})
+        self.is_cut = False
+
+    def is_closing(self) -> bool:
+        return self.is_cut
+
+    def abort(self) -> None:
+        self.is_cut = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+async def test_arriving_request_is_not_cut_off() -> None:
+    """A connection that a request has just reached goes on, however idle it was: another makes room."""
+    held, asking, silent = connections.Connections(2), Transport(), Transport()
+    held.add(asking)
+    held.add(silent)
+    asking.client.send(b"GET / HTTP/1.1\r\n")
+    await held.make_room()
+    assert (asking.is_cut, silent.is_cut) == (False, True)
+    await asyncio.sleep(0.002)
+    held.cut_idle(longer_than=1e-9)
+    assert not asking.is_cut
+    asking.end.recv(100)
+    held.cut_idle(longer_than=1e-9)
+    assert asking.is_cut
+    for transport in (asking, silent):
+        transport.end.close()
+        transport.client.close()
+
+
 async def test_request_under_way_is_not_cut_for_another() -> None:
     """While requests take all places the next client waits, and is answered when one of them ends."""
     async with serving(2) as server:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import resource
+import select
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -72,13 +73,14 @@ class Connections:
 
     async def make_room(self) -> None:
         """Returns when one more connection is allowed: the one idle longest is cut for it."""
+        self._forget_closed()
         while len(self._idle) + len(self._busy) >= self._limit:
-            self._forget_closed()
             if self._idle:
-                self._cut(next(iter(self._idle)))
-            elif len(self._busy) >= self._limit:
+                self._cut(self._idle_longest())
+            else:
                 self._changed.clear()
                 await self._changed.wait()
+            self._forget_closed()
 
     def cut_idle(self, longer_than: float) -> None:
         """Cuts the connections that have been idle for longer than so many seconds."""
@@ -89,13 +91,19 @@ class Connections:
             for transport, since in self._idle.items()
             if since <= now - max(longer_than, MAX_WRITE_S if longer_than and _is_read_slowly(transport) else 0.0)
         ]:
-            self._cut(transport)
+            if not (longer_than and _has_unread_bytes(transport)):
+                self._cut(transport)
 
     async def sweep_loop(self) -> None:
         """Cuts what has been idle for too long. Never returns."""
         while True:
             await asyncio.sleep(SWEEP_S)
             self.cut_idle(MAX_IDLE_S)
+
+    def _idle_longest(self) -> asyncio.Transport:
+        """Where there is a choice, one on which neither a request nor an answer is under way."""
+        quiet = (t for t in self._idle if not _is_read_slowly(t) and not _has_unread_bytes(t))
+        return next(quiet, next(iter(self._idle)))
 
     def _forget_closed(self) -> None:
         for transport in [transport for transport in self._idle if transport.is_closing()]:
@@ -110,6 +118,13 @@ class Connections:
 def _is_read_slowly(transport: asyncio.Transport) -> bool:
     """Whether a client has not read all of its answer yet: then it is not idle."""
     return transport.get_write_buffer_size() > 0
+
+
+def _has_unread_bytes(transport: asyncio.Transport) -> bool:
+    """Whether a client has sent something that was not read yet: mostly a request, which a cut would lose."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def accept_loop(
