@@ -1843,13 +1843,6 @@ TABLE = (
         "test_connections.py -k idle",
     ),
     Mutant(
-        "what has ended makes room before what is open",
-        "web/connections.py",
-        "        self._forget_closed()\n        while",
-        "        while",
-        "test_connections.py -k closed",
-    ),
-    Mutant(
         "a request that arrives is not cut off",
         "web/connections.py",
         "            if not (longer_than and _has_unread_bytes(transport)):\n                self._cut(transport)",

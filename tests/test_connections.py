@@ -95,7 +95,7 @@ async def test_closed_connections_cost_an_open_one_nothing() -> None:
             assert b"now" in await asyncio.wait_for(reader.read(), 30)
             writer.close()
         reader, writer = await connected(server.port)
-        assert await asked(server.port) == "now"
+        assert await fetch_text(server.port) == "now"
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"now" in await asyncio.wait_for(reader.readuntil(b"now"), 30)
         writer.close()

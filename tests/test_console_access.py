@@ -327,7 +327,8 @@ async def test_guessing_ends_after_five_wrong_tokens(monkeypatch: pytest.MonkeyP
     async with visited(monkeypatch, WITH_TOKEN) as visits:
         cookie = await signed_in(visits)
         for _ in range(3):
-            assert await data_status(visits, WRONG, peer="192.0.2.7") == 401
+            refused = await visits.ask(PATHS["data"], headers=WRONG, peer="192.0.2.7")
+            assert (refused.status, "token is wrong" in refused.json()["error"]) == (401, True)
             visits.at += 1.0
         for _ in range(2):
             assert (await sign_in(visits, "wrong", peer="192.0.2.7")).status == 401
@@ -337,6 +338,7 @@ async def test_guessing_ends_after_five_wrong_tokens(monkeypatch: pytest.MonkeyP
             await sign_in(visits, peer="192.0.2.7"),
         ):
             assert (refused.status, refused.headers["Retry-After"]) == (429, "57")
+            assert "57 s" in refused.json()["error"]
         assert await data_status(visits, cookie, peer="192.0.2.7") == 200
         assert await data_status(visits, BEARER, peer="192.0.2.8") == 200
         assert (await visits.ask(access.SESSION, peer="192.0.2.7")).status == 200

@@ -15,6 +15,8 @@ from oneweb_bridge.web.sessions import (
     Sessions,
 )
 
+WRONG_SENTENCE = "this token is wrong: it is console.token of the configuration"
+
 
 class Admission(msgspec.Struct, frozen=True):
     """A request that may go on to its route."""
@@ -54,7 +56,7 @@ class AccessGate:
         has_right_bearer = self._has_right_bearer(facts, visitor, now)
         is_signed_in = has_right_bearer or self._is_known(facts, visitor, now)
         if not is_signed_in and access.needs_sign_in(facts):
-            return guessing or Refusal(401, self._sign_in_sentence())
+            return guessing or Refusal(401, self._sign_in_sentence(facts))
         return access.refuse_form(facts, has_right_bearer=has_right_bearer) or Admission(visitor, is_signed_in)
 
     def is_signed_in(self, facts: RequestFacts, now: float) -> bool:
@@ -74,9 +76,11 @@ class AccessGate:
         self._requests.add(visitor.key, now)
         return None
 
-    def _sign_in_sentence(self) -> str:
+    def _sign_in_sentence(self, facts: RequestFacts) -> str:
         if self.rules.token is None:
             return "only this host may ask while there is no console.token: set one, or open the console on this host"
+        if access.bearer_of(facts) is not None:
+            return WRONG_SENTENCE
         return "not signed in: sign in on the console's page, or send the token as 'Authorization: Bearer …'"
 
     def _has_right_bearer(self, facts: RequestFacts, visitor: Visitor, now: float) -> bool:
@@ -103,7 +107,8 @@ class AccessGate:
     def refuse_guessing(self, visitor: Visitor, now: float) -> Refusal | None:
         """429 while an address has sent too many wrong tokens."""
         if wait := self._guesses.wait(visitor.key, now):
-            return Refusal(429, "too many wrong tokens came from this address: wait", math.ceil(wait))
+            seconds = math.ceil(wait)
+            return Refusal(429, f"too many wrong tokens came from this address: wait {seconds} s", seconds)
         return None
 
     def sign_in(self, token: str, session: str, visitor: Visitor, now: float) -> Refusal | None:
@@ -112,7 +117,7 @@ class AccessGate:
         if guessing is not None:
             return guessing
         if not self._try_token(token, visitor, now):
-            return Refusal(401, "this token is wrong: it is console.token of the configuration")
+            return Refusal(401, WRONG_SENTENCE)
         self._sessions.add(session, now + self.rules.session_s)
         return None
 

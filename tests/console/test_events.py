@@ -72,7 +72,7 @@ async def test_alerts_say_what_to_do(tab: Tab) -> None:
             "time": f"2026-11-0{number}T00:00:00Z",
             "kind": "removal_held",
             "call": "user_terminals",
-            "message": "10 terminal records are missing at once",
+            "message": "10 terminal records are missing at once: 359235170000000 and others",
             "advice": "release them when they are really gone",
         }
         for number in (3, 2, 1)
@@ -83,4 +83,6 @@ async def test_alerts_say_what_to_do(tab: Tab) -> None:
     assert await card.count() == 1
     text = await card.inner_text()
     assert "3 times" in text
+    link = card.get_by_role("link", name="359235170000000")
+    assert await link.get_attribute("href") == "#/terminal/359235170000000"
     assert "release them when they are really gone" in text

@@ -70,6 +70,18 @@ async def test_head_sorts_up_and_down_with_missing_last(fleet: Tab, head: str) -
     assert (await shown(fleet))[-20:] == order[-20:]
 
 
+async def test_exhausted_without_a_forecast_is_sorted_as_exhausted(console: Console, tab: Tab) -> None:
+    """What is used up runs out first, also before there are days enough for a forecast."""
+    rows = fleets.make_rows(8)
+    rows[7] |= {"used_pct": 104.0, "exhausted_ts": None}
+    answer = json.dumps(fleets.make_answer(rows, (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.open("?sort=exhausted_ts")
+    first = tab.page.get_by_test_id("fleet-row").first
+    assert await first.get_attribute("data-id") == rows[7]["imei"]
+    assert await first.locator("[data-column=exhausted_ts]").inner_text() == "exhausted"
+
+
 async def test_names_are_sorted_as_people_do(fleet: Tab) -> None:
     """Vessel 9 comes before Vessel 10."""
     await fleet.page.get_by_role("searchbox", name="Search").fill("vessel 101")

@@ -3,6 +3,7 @@ import { now } from "./api.js";
 import { More, usePages } from "./eventlist.js";
 import { DAY, plural } from "./format.js";
 import { html } from "./html.js";
+import { address } from "./router.js";
 import { Ago, Message, Page } from "./ui.js";
 
 export function AlertsPage() {
@@ -39,14 +40,20 @@ function groupAlerts(alerts) {
   return [...groups.values()];
 }
 
+/** A sentence whose IMEIs lead to their terminals. */
+const linkTerminals = (sentence) =>
+  sentence
+    .split(/\b(\d{15})\b/)
+    .map((part, i) => (i % 2 ? html`<a href=${address("terminal", part)}>${part}</a>` : part));
+
 function Group({ group }) {
   const open = now() - Date.parse(group.time) < DAY;
   return html`<li class="card" data-testid="alert" data-kind=${group.kind} data-open=${open}>
     <h2>${group.kind.replaceAll("_", " ")}${group.call && html` <a class="small" href="#/polling">${group.call}</a>`}
       <span class="small muted">${open ? "open" : "past"}</span></h2>
-    <p><bdi>${group.message}</bdi></p>
+    <p><bdi>${linkTerminals(group.message)}</bdi></p>
     ${group.advice && html`<p class="advice"><b>What to do:</b> ${group.advice}</p>`}
-    <p class="muted small">${group.count > 1 && html`since <${Ago}
+    <p class="muted small">${group.count > 1 && html`first <${Ago}
         time=${group.since} />, `}${group.count > 1 ? "last " : ""}<${Ago}
         time=${group.time} />, ${plural(group.count, "time")}</p>
   </li>`;

@@ -111,7 +111,8 @@ function prepare(cycle, forecast) {
     }
     // Before the first report nothing is known, but that a cycle begins at zero.
     const start = cycle.used.length && cycle.used[0][0] - cycle.begin < 2 * DAY ? [[cycle.begin, 0]] : [];
-    add([...start, ...cycle.used], { label: "used", color: lineColor(0), width: 2.5 });
+    // The newest report has a dot: a few hours of a month are no line that anybody sees.
+    add([...start, ...cycle.used], { label: "used", color: lineColor(0), width: 2.5, dot: "newest" });
     return { columns: tables.length ? globalThis.uPlot.join(tables) : [[]], lines };
 }
 

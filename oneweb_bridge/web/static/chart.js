@@ -18,7 +18,7 @@ export const lineColor = (index) => color(`line-${(index % 6) + 1}`);
 
 /**
  * @param columns [times in s, values…], as uPlot takes them
- * @param lines `{label, unit, color, width, dash, fill, paths, band, hidden}` for each column of values
+ * @param lines `{label, unit, color, width, dash, fill, paths, band, hidden, dot}` for each column of values
  * @param options `{height, range, zoom, back, marks(context, chart), units}`
  */
 export function Chart({ columns, lines, label, height = 200, range, zoom, back, mark }) {
@@ -104,9 +104,15 @@ function seriesOptions(line) {
     fill: line.fill,
     paths: line.paths,
     spanGaps: false,
-    points: { show: line.hidden ? false : line.points, size: 4 },
+    points: line.dot === "newest" ? NEWEST : { show: line.hidden ? false : line.points, size: 4 },
   };
 }
+
+const NEWEST = {
+  show: true,
+  size: 8,
+  filter: (chart, i) => [chart.data[i].findLastIndex((value) => value !== null && value !== undefined)],
+};
 
 function timeAxis() {
   return {

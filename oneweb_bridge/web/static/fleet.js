@@ -3,7 +3,7 @@ import { bridge } from "./bridge.js";
 import { calls, loadCalls } from "./calls.js";
 import { compareText, filterRows, fleet, loadFleet } from "./fleetdata.js";
 import { FleetFilters } from "./filters.js";
-import { COLUMNS } from "./fleetcells.js";
+import { COLUMNS, isExhausted } from "./fleetcells.js";
 import { plural, zone } from "./format.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { address, go, route, setQuery } from "./router.js";
@@ -109,7 +109,10 @@ function useOrder(data, query) {
     }, [data?.version, query.q, query.state, query.customer, query.site, sort]);
 }
 
-const sortKey = (row, column) => row[column] ?? (column === "name" ? row.imei : null);
+function sortKey(row, column) {
+    if (column === "exhausted_ts" && isExhausted(row)) return row.exhausted_ts ?? -Infinity;
+    return row[column] ?? (column === "name" ? row.imei : null);
+}
 
 /** What is missing comes last in both directions; equal values are in the order of their ids. */
 function sortRows(rows, keys, direction) {

@@ -100,12 +100,16 @@ function measured(value, digits, row, timeColumn) {
       title=${time ? fullTime(time) : undefined}>${fixed(value, digits)}${stale && html`<${StaleSign} />`}</span>`;
 }
 
+/** Whether an allowance is used up; since when is not known where there is no forecast. */
+export const isExhausted = (row) => (row.exhausted_ts === null ? row.used_pct >= 100 : row.exhausted_ts <= now());
+
 function Exhausted({ row }) {
+  if (isExhausted(row)) {
+    return html`<span class="bad" title=${row.exhausted_ts ? fullTime(row.exhausted_ts) : undefined}>exhausted</span>`;
+  }
   if (row.exhausted_ts === null) {
-    if (row.used_pct >= 100) return html`<span class="bad">exhausted</span>`;
     return html`<span class="unknown" title=${row.forecast_status === "not_enough_data" ? "not enough data" : undefined}>${UNKNOWN}</span>`;
   }
-  if (row.exhausted_ts <= now()) return html`<span class="bad" title=${fullTime(row.exhausted_ts)}>exhausted</span>`;
   return html`<time datetime=${new Date(row.exhausted_ts).toISOString()}
       title=${fullTime(row.exhausted_ts)}>${day(row.exhausted_ts)}</time>`;
 }

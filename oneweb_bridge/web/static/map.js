@@ -1,7 +1,7 @@
 /** All terminals on a map, with a grid where they are dense, and the same as a list. */
 import { compareText, filterRows, fleet, loadFleet } from "./fleetdata.js";
 import { FleetFilters } from "./filters.js";
-import { plural, shorten } from "./format.js";
+import { number, plural, shorten } from "./format.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { toMap, useLand } from "./mapthumb.js";
 import { address, route } from "./router.js";
@@ -22,15 +22,14 @@ export function MapPage() {
   const [chosen, setChosen] = useState(null);
   const [width, setWidth] = useState(900);
   const unit = view.width / width;
-  const placed = useMemo(
-    () => filterRows(data?.rows ?? [], query).filter((row) => row.latitude !== null && row.longitude !== null),
-    [data?.version, query],
-  );
+  const rows = useMemo(() => filterRows(data?.rows ?? [], query), [data?.version, query]);
+  const placed = useMemo(() => rows.filter((row) => row.latitude !== null && row.longitude !== null), [rows]);
+  const elsewhere = rows.length - placed.length;
   const cells = useMemo(() => gather(placed, view, CELL_PX * unit), [placed, view, unit]);
   const listed = useMemo(() => listRows(placed, chosen), [placed, chosen]);
   const where = chosen ? "here" : "on the map";
   return html`<${Page} name="map" title="Map" ready=${data !== null} heading=${data && html`<p class="counts"
-      role="status">${plural(placed.length, "terminal")} on the map</p>`}>
+      role="status">${plural(placed.length, "terminal")} on the map${elsewhere > 0 && `, ${number(elsewhere)} without a position`}</p>`}>
     ${
       data &&
       html`<div class="tools"><${FleetFilters} rows=${data.rows} query=${query} /></div>
