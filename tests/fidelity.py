@@ -272,6 +272,22 @@ async def playing(row: Row) -> AsyncIterator[Simulator]:
 
 
 if __name__ == "__main__":
-    from tests.fidelity_table import ROWS
+    import asyncio
+    import tempfile
 
-    DOCUMENT.write_text(document(ROWS))
+    import stamina
+
+    from tests.fidelity_runs import Outcome, outcome_of, rounds_of, section
+    from tests.fidelity_table import ROWS
+    from tests.fidelity_variants import VARIANTS
+
+    async def outcomes() -> dict[str, Outcome]:
+        """What becomes of each variant."""
+        made = {}
+        for name, change in VARIANTS.items():
+            with tempfile.TemporaryDirectory() as directory:
+                made[name] = await outcome_of(change, Path(directory), rounds_of(name))
+        return made
+
+    with stamina.set_testing(True, attempts=1, cap=True):
+        DOCUMENT.write_text(f"{document(ROWS)}\n{section(asyncio.run(outcomes()))}")

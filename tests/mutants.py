@@ -2600,6 +2600,34 @@ TABLE = (
         "        if self._node.has_born(device):\n            self._wire.send(",
         "        if False:\n            self._wire.send(",
         "sparkplug/test_scenarios.py",
+    # ── explore ────────────────────────────────────────────────────────────────────────────────────
+    Mutant(
+        "explore: a page style is proposed when it proves the end",
+        "explore/trials.py",
+        'if after.outcome != "ok" or after.unpaged:',
+        'if after.outcome != "ok":',
+        "test_explore.py",
+    ),
+    Mutant(
+        "explore: what reads fewer fields is not proposed",
+        "explore/trials.py",
+        "    if any(after.fields.get(name, 0) < count for name, count in before.fields.items()):",
+        "    if after is None:",
+        "test_explore.py",
+    ),
+    Mutant(
+        "explore: it ends well only when every call is read in full",
+        "explore/report.py",
+        "return (written or not result.changes) and not unfinished(result)",
+        "return True",
+        "test_explore.py",
+    ),
+    Mutant(
+        "explore: a file with anchors is not changed",
+        "explore/writing.py",
+        "    if _has_anchors(text):",
+        "    if text is None:",
+        "test_explore.py",
     ),
 )
 

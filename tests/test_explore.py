@@ -12,12 +12,15 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from oneweb_bridge import explore
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.decode import coverage
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.explore import findings, guesses, pages, places, redaction, spans
+from oneweb_bridge.decode.coverage import FieldCoverage
+from oneweb_bridge.explore import findings, guesses, pages, places, redaction, spans, trials
 from oneweb_bridge.explore.context import Context, Finding
 from oneweb_bridge.explore.evidence import Evidence, Reply, find_list
 from oneweb_bridge.explore.reading import CallReading
@@ -570,3 +573,43 @@ def test_activation_is_not_termination() -> None:
     """Names that are alike in their letters alone are no proposal."""
     body = [{"id": "1", "activationDate": "2025-06-17T13:40:07Z"}]
     assert not [f for f in judged("products", body) if "termination_date" in str(f.change)]
+
+
+# ── comparing readings ─────────────────────────────────────────────────────────────────────────
+
+
+def reading(count: int, **fields: int) -> CallReading:
+    """Of so many records, so many have each field."""
+    records: dict[str, dict[str, Any]] = {str(n): {} for n in range(count)}
+    return CallReading(
+        outcome="ok", count=count, records=records, fields=fields, coverage=FieldCoverage(2, len(fields), ())
+    )
+
+
+def test_a_change_that_reads_less_is_not_proposed() -> None:
+    """Fewer records, a field less often, or something new that is unexpected: each is worse."""
+    before = reading(5, name=5, state=4)
+    assert trials.is_no_worse(before, before)
+    assert not trials.improves(before, before)
+    assert trials.improves(reading(5, name=5, state=5), before)
+    assert not trials.is_no_worse(reading(4, name=4, state=4), before)
+    assert not trials.is_no_worse(reading(5, name=4, state=5), before)
+    finding = coverage.Finding("implausible", "state", "x")
+    assert not trials.is_no_worse(replace(before, findings=(finding,)), before)
+    assert not trials.is_no_worse(replace(before, set_aside=1), before)
+
+
+def test_an_answer_that_is_read_for_nothing_is_no_improvement() -> None:
+    """From a failure to records of which no expected field is read is no way forward."""
+    failed = CallReading(outcome="odd", error="no list")
+    assert trials.improves(reading(5, name=5), failed)
+    assert not trials.improves(reading(5), failed)
+
+
+def test_pages_are_proved_by_their_end() -> None:
+    """More records with the first page again at the end may be a larger first page alone."""
+    before = replace(reading(3, name=3), unpaged=True)
+    assert trials.lists_more(reading(7, name=7), before)
+    assert trials.lists_more(reading(3, name=3), before)
+    assert not trials.lists_more(replace(reading(7, name=7), unpaged=True), before)
+    assert trials.lists_more_at_once(replace(reading(7, name=7), unpaged=True), before)

@@ -43,6 +43,12 @@ def _override_call(row: Call, raw: Any, file: FileReader) -> dict[str, Any]:
     return overlaid | {"query": query, "map": _override_map(row, given.get("map", {}), file)}
 
 
+def read_call(id: str, raw: dict[str, Any], config: Config, file: FileReader) -> Call:
+    """One call in the file's form, under the mapping of a configuration. Raises ConfigError."""
+    form = file.read_value(_override_call(CALLS[id], raw, file), CallForm, f"polling.{id}")
+    return _build_call(CALLS[id], form, config.mapping, file)
+
+
 def _to_builtins(value: Any) -> Any:
     return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else value
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from oneweb_bridge.config.calls import build_config, with_catalogue
+from oneweb_bridge.config.calls import build_config, read_call, with_catalogue
 from oneweb_bridge.config.file_reader import ConfigError, FileReader, describe, merge_trees
 from oneweb_bridge.config.rules import rule_violations
 from oneweb_bridge.config.schema import Config
@@ -69,10 +69,20 @@ def read_values(tree: dict[str, Any]) -> Config:
     return _read_tree(tree, FileReader("bridge.yaml", Path(), None))
 
 
+def with_call(config: Config, id: str, raw: dict[str, Any]) -> Config:
+    """A configuration with another call, given in the file's form. Raises ConfigError."""
+    file = FileReader("bridge.yaml", Path(), None)
+    changed = msgspec.structs.replace(config, polling=config.polling | {id: read_call(id, raw, config, file)})
+    return _checked(changed, file)
+
+
 def _read_tree(tree: dict[str, Any], file: FileReader) -> Config:
     tree["polling"] = with_catalogue(tree.get("polling"), file)
     read: Config = file.read_section(tree, Config, "")
-    config = build_config(read, file)
+    return _checked(build_config(read, file), file)
+
+
+def _checked(config: Config, file: FileReader) -> Config:
     for key, why in rule_violations(config):
         raise file.refusal(key, why)
     return config

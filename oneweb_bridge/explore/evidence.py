@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.listings import ENVELOPES
+from oneweb_bridge.decode.listings import ENVELOPES, is_keyed_by_id, records_by_id
 
 Outcome = Literal["ok", "refused", "unknown", "rejected", "away", "busy", "odd", "skipped"]
 """How a request ended: refused is 401 and 403, unknown 404, rejected 400 and the like, away no connection or 5xx.
@@ -62,6 +62,8 @@ def find_list(body: Any) -> FoundList | None:
     for name in ENVELOPES:
         if isinstance(body.get(name), list):
             return FoundList(items=body[name], shape=f"a list in '{name}'")
+    if is_keyed_by_id(body):
+        return FoundList(items=records_by_id(body), shape="an object by id")
     if "id" in body or {"columns", "rows"} <= body.keys():
         return FoundList(items=[body], shape="one object")
     lists = sorted(_lists(body, (), 3), key=lambda pair: -len(pair[1]))

@@ -136,7 +136,7 @@ class Explorer:
         if self._call(id).reads != "report":
             return None
         body = (result.evidence.windowed or result.evidence.reply).body
-        period = sample_period(self._configured(), id, body)
+        period = sample_period(self._trials.plan(id), body)
         return findings.lateness(self._call(id), result.reading, period, self._api.now())
 
     async def _try_finding(self, id: str, result: CallResult, finding: Finding) -> None:

@@ -27,7 +27,7 @@ _CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
 def judge(seen: Evidence, context: Context) -> list[Finding]:
     """Everything that is unlike the configuration in the records of one call."""
     items = context.items.get(seen.call.id, [])
-    findings = [*_characteristics(seen, items), *_plain(seen, items)]
+    findings = [*_characteristics(seen, items), *_plain(seen, items), *_positions(seen, items)]
     if seen.call.id in ("user_terminals", "products"):
         findings += _roles(context, items)
     if seen.call.id == "user_terminals":
@@ -79,6 +79,13 @@ def _listed_characteristics(member: str, items: list[Any]) -> dict[str, str]:
 # ── plain members ──────────────────────────────────────────────────────────────────────────────
 
 _PLAIN = re.compile(r"\w+")
+_ALIASES = {
+    "name": ("displayname", "label", "title", "terminalname", "commonname"),
+    "state": ("operationalstate", "operationalstatus", "connectivity", "connectionstate", "connectionstatus", "online"),
+    "status": ("lifecyclestatus", "lifecyclestate", "productstatus", "servicestatus"),
+    "last_seen": ("lastcontactdate", "lastcontact", "lastseen", "lastcommunication", "lastonline"),
+}
+"""Field -> other names of it that are no words of its own."""
 
 
 def _plain(seen: Evidence, items: list[Any]) -> list[Finding]:
@@ -90,8 +97,38 @@ def _plain(seen: Evidence, items: list[Any]) -> list[Finding]:
     }
     others = [Name(text.partition(" ")[0]) for text in unknown_members(seen.call, items) if "(text)" in text]
     pairs = match_names(missing, others) if items else {}
-    pairs = {name: other for name, other in pairs.items() if share_a_meaning(missing[name][0], other)}
+    aliases = {
+        name: other.name
+        for name in missing
+        for other in others
+        if fold_name(other.name) in _ALIASES.get(name, ()) and other.name not in pairs.values()
+    }
+    pairs = aliases | {name: other for name, other in pairs.items() if share_a_meaning(missing[name][0], other)}
     return [Finding("members have other names (guessed)", polling(seen, map=dict(pairs)))] if pairs else []
+
+
+_POSITIONS = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon", "lng", "long")}
+
+
+def _positions(seen: Evidence, items: list[Any]) -> list[Finding]:
+    """Latitude and longitude in members of their own, or in those of one object."""
+    fields = {field.name: field.paths for field in seen.call.fields if field.name in _POSITIONS}
+    if len(fields) < 2 or not items or any(has_any(items, paths) for paths in fields.values()):
+        return []
+    for above in (
+        "",
+        *(f"{name}." for name, value in items[0].items() if isinstance(value, dict) and name.isidentifier()),
+    ):
+        holder = items[0] if not above else items[0][above[:-1]]
+        pair = {
+            ours: f"{above}{name}"
+            for ours, names in _POSITIONS.items()
+            for name in holder
+            if name.isidentifier() and fold_name(name) in names
+        }
+        if len(pair) == len(_POSITIONS):
+            return [Finding("latitude and longitude are members of their own", polling(seen, map=dict(pair)))]
+    return []
 
 
 # ── roles ──────────────────────────────────────────────────────────────────────────────────────

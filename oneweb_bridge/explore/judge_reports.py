@@ -8,6 +8,7 @@ import msgspec
 from oneweb_bridge.decode.catalogue import Call, Field
 from oneweb_bridge.decode.fields import UNIT_MEMBERS
 from oneweb_bridge.decode.paths import fold_name
+from oneweb_bridge.decode.report_forms import indicator_of
 from oneweb_bridge.explore.context import Context, Finding, is_time, number_of, objects, polling
 from oneweb_bridge.explore.evidence import Evidence, Tree, find_list
 from oneweb_bridge.explore.guesses import Name, match_names
@@ -84,6 +85,10 @@ def _form(call: Call, items: list[dict[str, Any]]) -> Form | None:
                 return _nested(call, items, name)
     if any(_time_of(item) for item in items):
         ids = [item.get("id") for item in items]
+        if len(set(ids)) < len(ids) and any(indicator_of(item) for item in items):
+            change = _different(call, explode="rows", measurements="rows[*]", **_timestamp(call, items))
+            text = "each value of a sample is a record"
+            return Form(text=text, change=change, samples=[], indicators=call.indicators)
         if len(set(ids)) < len(ids):
             return _flat(call, items, "each sample is a flat record", "rows", "rows[*]")
         return _flat(call, items, "each record is one flat sample", "list", None)

@@ -23,6 +23,7 @@ _TOTALS = frozenset(
 _MORE = frozenset(("hasmore", "hasnext", "more", "moreresults", "istruncated"))
 FULL_PAGES = frozenset((5, 10, 20, 25, 30, 50, 100, 200, 250, 500, 1000, 2000, 5000))
 """Sizes that pages usually have: a listing of just so many records may be the first page of a longer one."""
+USUAL_SIZE = "is a usual size of a page"
 LIMITS = (500, 200, 100, 50, 20, 10)
 MAX_DEPTH = 3
 
@@ -40,7 +41,7 @@ def evidence_of_more(reply: Reply, count: int, *, unpaged: bool) -> str:
         return f"'{cursor[0]}' names a next page"
     if (member := _says_more(reply.body)) is not None:
         return f"'{member}' says that there is more"
-    return f"{count} is a usual size of a page" if unpaged and count in FULL_PAGES else ""
+    return f"{count} {USUAL_SIZE}" if unpaged and count in FULL_PAGES else ""
 
 
 def _totals(body: Any, above: str = "", depth: int = 0) -> Iterator[tuple[str, int]]:
@@ -80,6 +81,13 @@ def _cursors(body: Any, above: str = "", depth: int = 0) -> Iterator[tuple[str, 
 def _is_cursor(folded: str, above: str) -> bool:
     is_next = folded in ("next", "cursor", "after", "nextlink", "nextpage", "nexturl") or "next." in above.casefold()
     return (is_next or folded.endswith(("cursor", "token"))) and not folded.startswith("prev")
+
+
+PROBES = (
+    dict.fromkeys(("limit", "count", "size", "pageSize", "per_page", "top", "$top", "maxResults"), "1"),
+    dict.fromkeys(("offset", "start", "startIndex", "skip", "$skip"), "1") | dict.fromkeys(("page", "pageNumber"), "2"),
+)
+"""Parameters of two requests that a server which pages in any usual way answers otherwise."""
 
 
 def page_changes(page: PageSettings, reply: Reply, count: int, hints: list[Change]) -> Iterator[Change]:

@@ -5,12 +5,13 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from oneweb_bridge.api import headers
 from oneweb_bridge.api.answers import Answer
 from oneweb_bridge.api.errors import ApiError
 from oneweb_bridge.api.paging import Paging
-from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.catalogue import Call, PageSettings
 from oneweb_bridge.decode.sizes import TooMuch, check_depth, check_size
 from oneweb_bridge.explore import pages, places, spans
 from oneweb_bridge.explore.client import ExploreApi, TrialsUsedUp
@@ -18,7 +19,7 @@ from oneweb_bridge.explore.context import Finding
 from oneweb_bridge.explore.evidence import Evidence, Reply, Tree, find_list
 from oneweb_bridge.explore.judge_reports import report_places
 from oneweb_bridge.explore.reading import CallReading, outcome_of
-from oneweb_bridge.explore.trials import Trials, improves, is_no_worse, lists_more, with_change
+from oneweb_bridge.explore.trials import Trials, improves, is_no_worse, lists_more, lists_more_at_once, with_change
 from oneweb_bridge.polling.time_windows import time_windows, window_params
 
 IsRight = Callable[[CallReading, CallReading], bool]
@@ -58,7 +59,7 @@ class CallReacher:
 
     async def reach(self, id: str, result: CallResult) -> None:
         """Tries what lets the call be read where it is not, or not as a whole. Raises TrialsUsedUp."""
-        if result.reading.outcome == "unknown":
+        if result.reading.outcome == "unknown" and self._call(id).enabled:
             await self._try_other_paths(id, result)
         if result.reading.outcome == "rejected":
             await self._try_after_refusal(id, result)
@@ -136,15 +137,27 @@ class CallReacher:
         is_cut = reading.outcome == "odd" and "the listing is not complete" in reading.error
         has_read_on = reading.outcome == "ok" and reading.pages > 1
         more = "" if has_read_on else pages.evidence_of_more(reply, count, unpaged=reading.unpaged)
+        if not more and reading.unpaged:
+            more = await self._probe_pages(call, listed.items)
         if not (more or is_cut):
             return
-        for change in pages.page_changes(call.page, reply, count, self._page_hints):
-            if await self._accept(id, result, {"page": change}, "the listing comes in other pages", lists_more):
-                self._page_hints.insert(0, change)
-                return
+        for is_right in (lists_more, lists_more_at_once):
+            for change in pages.page_changes(call.page, reply, count, self._page_hints):
+                if await self._accept(id, result, {"page": change}, "the listing comes in other pages", is_right):
+                    self._page_hints.insert(0, change)
+                    return
         # Where a number of records is only usual for a page, and nothing that was tried shows more, that is all.
-        if not more.endswith("a usual size of a page") and not is_cut:
+        if not more.endswith(pages.USUAL_SIZE) and not is_cut:
             result.notes.append(f"only {count} records came, although {more}: set polling.{id}.page")
+
+    async def _probe_pages(self, call: Call, items: list[Any]) -> str:
+        """Whether parameters of pages under any usual name change what comes."""
+        for probe in pages.PROBES:
+            reply = await self.ask(replace(call, page=PageSettings(style="none")), {**call.query, **probe})
+            listed = find_list(reply.body)
+            if reply.outcome == "ok" and listed is not None and listed.items != items:
+                return "parameters of pages change what comes"
+        return ""
 
     async def first_reply(self, call: Call) -> Reply:
         """The first answer as the bridge asks for it."""

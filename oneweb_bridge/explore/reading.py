@@ -15,7 +15,6 @@ import msgspec
 from oneweb_bridge.api.errors import ApiError, NotFound, RateLimited, Unauthorized, Unavailable
 from oneweb_bridge.api.fetch import FetchRequest, fetch_pages
 from oneweb_bridge.api.listing import ListingPage, Problems
-from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.coverage import NO_LIMITS, FieldCoverage, Finding, UnmatchedIds, ids_finding, is_told
@@ -25,7 +24,7 @@ from oneweb_bridge.explore.client import ExploreApi, TrialsUsedUp
 from oneweb_bridge.explore.evidence import Outcome
 from oneweb_bridge.model.records import Fields, Sample
 from oneweb_bridge.polling.answer_watch import AnswerMemory, AnswerWatch, fields_of
-from oneweb_bridge.polling.compiled_call import CompiledCall, compile_call
+from oneweb_bridge.polling.compiled_call import CompiledCall
 from oneweb_bridge.polling.id_matching import matched_kind
 from oneweb_bridge.polling.time_windows import WindowBounds, time_windows, window_params
 
@@ -98,10 +97,9 @@ class CallReading(msgspec.Struct, frozen=True, kw_only=True):
         return texts
 
 
-async def read_call(api: ExploreApi, config: Config, id: str, inventory: Inventory) -> CallReading:
+async def read_call(api: ExploreApi, plan: CompiledCall, inventory: Inventory) -> CallReading:
     """Reads a call as the first two polls of the bridge would."""
-    plan = compile_call(config.polling[id], config)
-    reader, done = _Reader(plan, config, inventory, api), 0
+    reader, done = _Reader(plan, inventory, api), 0
     try:
         for window in _windows(plan.call, api.now()):
             await reader.read(window)
@@ -139,9 +137,8 @@ def outcome_of(error: ApiError) -> Outcome:
 class _Reader:
     """Decodes and counts the pages of one call."""
 
-    def __init__(self, plan: CompiledCall, config: Config, inventory: Inventory, api: ExploreApi) -> None:
+    def __init__(self, plan: CompiledCall, inventory: Inventory, api: ExploreApi) -> None:
         self._plan = plan
-        self._config = config
         self._inventory = inventory
         self._api = api
         self._watch = AnswerWatch(plan.expected, plan.kind, AnswerMemory())
@@ -283,9 +280,9 @@ class _Reader:
         return self._ids if self._plan.call.reads == "report" else set(self._records)
 
 
-def sample_period(config: Config, id: str, body: Any) -> int:
+def sample_period(plan: CompiledCall, body: Any) -> int:
     """The usual time in ms between two samples of one id in an answer; 0 when it cannot be known."""
-    plan, times = compile_call(config.polling[id], config), dict[str, list[int]]()
+    times: dict[str, list[int]] = {}
     with contextlib.suppress(BadPage):
         for raw in expand_tables(plan.call, split_page(msgspec.json.encode(body), plan.call.records).records):
             with contextlib.suppress(Unreadable):

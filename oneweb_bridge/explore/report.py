@@ -117,6 +117,7 @@ def _call(result: CallResult, now: int) -> Iterator[str]:
         return
     if reading.outcome != "ok":
         heading = "NOT REACHED" if reading.outcome != "odd" else "NOT READ"
+        heading = heading if result.call.enabled else heading.lower()
         other = result.evidence.reply.error
         also = f"; {other}" if other and other not in reading.error and reading.outcome == "odd" else ""
         yield from entry(name, f"{heading}: {reading.error}{also}. {_advice(result)}")

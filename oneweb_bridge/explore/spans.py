@@ -32,6 +32,7 @@ def attempts(call: Call, now: int, hint: dict[str, Any] | None) -> Iterator[Wind
     """The configured parameters, those that worked for another report, then others. Times in ms."""
     window = call.window or TimeWindow()
     begin = now - round(2000 * call.lateness) - 3 * HOUR
+    yield _attempt(window, {}, begin, now)
     if hint is not None:
         yield _attempt(window, hint, begin, now)
     for start, end in ((window.start_param, window.end_param), *_NAMES):
@@ -71,7 +72,7 @@ def changes_after_refusal(call: Call, text: str, hint: dict[str, Any] | None) ->
             yield {**base, "format": format_, "required": True}
     for start, end in _NAMES:
         base = _different(window, {"start_param": start, "end_param": end})
-        for format_ in ("rfc3339", *formats[:2]):
+        for format_ in dict.fromkeys(("rfc3339", formats[0], "epoch_s", "epoch_ms")):
             yield {**base, **_different(window, {"format": format_}), "required": True}
 
 

@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from oneweb_bridge.config.file_reader import ConfigError, merge_trees
-from oneweb_bridge.config.read import read_values
+from oneweb_bridge.config.read import read_values, with_call
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.config.write import effective
 from oneweb_bridge.decode.catalogue import Call
@@ -15,6 +15,7 @@ from oneweb_bridge.explore.client import MAX_TRIALS, ExploreApi, TrialsUsedUp
 from oneweb_bridge.explore.evidence import Tree
 from oneweb_bridge.explore.reading import CallReading, read_call
 from oneweb_bridge.model.records import Fields
+from oneweb_bridge.polling.compiled_call import CompiledCall, compile_call
 
 
 class Trials:
@@ -29,6 +30,7 @@ class Trials:
         self._config = config
         self._effective = effective(config)
         self._base = _without_default_paths(self._effective)
+        self._plans: dict[bytes, CompiledCall] = {}
         self._configs: dict[bytes, Config | None] = {}
 
     def config(self, changes: Tree | None = None) -> Config | None:
@@ -38,6 +40,14 @@ class Trials:
         if key not in self._configs:
             self._configs[key] = self._changed(changes)
         return self._configs[key]
+
+    def plan(self, id: str, config: Config | None = None) -> CompiledCall:
+        """A call compiled under a configuration, by default with the accepted changes."""
+        config = config or self.config() or self._config
+        key = msgspec.msgpack.encode((config.polling[id], config.mapping))
+        if key not in self._plans:
+            self._plans[key] = compile_call(config.polling[id], config)
+        return self._plans[key]
 
     def call(self, id: str) -> Call:
         """A call with the accepted changes."""
@@ -51,7 +61,14 @@ class Trials:
     def _changed(self, changes: Tree) -> Config | None:
         if not changes:
             return self._config
+        calls = [
+            id for id, keys in changes.get("polling", {}).items() if self.changes.get("polling", {}).get(id) != keys
+        ]
         try:
+            if len(calls) == 1 and self.changes != changes and _without_calls(changes) == _without_calls(self.changes):
+                # Of all calls only one is another: that alone is read anew.
+                call = merge_trees(self._base["polling"][calls[0]], changes["polling"][calls[0]])
+                return with_call(self.config() or self._config, calls[0], _texts(call))
             changed = read_values(_texts(merge_trees(self._base, changes)))
         except ConfigError:
             return None
@@ -62,7 +79,7 @@ class Trials:
     async def read(self, call: str, changes: Tree | None = None) -> CallReading | None:
         """What is read of a call with changes; None where they are not allowed. Raises TrialsUsedUp."""
         config = self.config(changes)
-        return None if config is None else await read_call(self.api, config, call, self.inventory)
+        return None if config is None else await read_call(self.api, self.plan(call, config), self.inventory)
 
     async def try_change(
         self, call: str, change: Tree, before: CallReading, is_right: Callable[[CallReading, CallReading], bool]
@@ -86,6 +103,10 @@ class Trials:
     def end(self) -> None:
         """From now on requests are those of the bridge itself."""
         self.api.trials = None
+
+
+def _without_calls(changes: Tree) -> Tree:
+    return {name: keys for name, keys in changes.items() if name != "polling"}
 
 
 def _without_default_paths(tree: Tree) -> Tree:
@@ -133,9 +154,18 @@ def _join_texts(before: Any, after: Any) -> Any:
 
 
 def lists_more(after: CallReading, before: CallReading) -> bool:
-    """Whether more records are listed, whatever is read of them; a server that does not page lists no more."""
-    is_mended = before.outcome == "ok" or not after.unpaged
-    return after.outcome == "ok" and after.count > before.count and is_mended
+    """Whether more records are listed, whatever is read of them, or as many with a page that proves the end.
+
+    A server that does not know the parameters answers with the first page again.
+    """
+    if after.outcome != "ok" or after.unpaged:
+        return False
+    return after.count > before.count or (before.unpaged and after.count == before.count)
+
+
+def lists_more_at_once(after: CallReading, before: CallReading) -> bool:
+    """Whether more records are listed, without a proof that they are all."""
+    return after.outcome == before.outcome == "ok" and after.count > before.count
 
 
 def is_no_worse(after: CallReading, before: CallReading) -> bool:
