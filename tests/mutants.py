@@ -2600,6 +2600,7 @@ TABLE = (
         "        if self._node.has_born(device):\n            self._wire.send(",
         "        if False:\n            self._wire.send(",
         "sparkplug/test_scenarios.py",
+    ),
     # ── explore ────────────────────────────────────────────────────────────────────────────────────
     Mutant(
         "explore: a page style is proposed when it proves the end",
