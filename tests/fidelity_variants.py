@@ -222,12 +222,12 @@ _set(
 
 def _short(request: Request) -> Any:
     window = rfc3339_window(required=True)(request)
-    if not isinstance(window, Reply) and window is not None and window[1] - window[0] > 2.6 * 3600:
-        return error(400, "the period must be at most 2 hours and a half")
+    if not isinstance(window, Reply) and window is not None and window[1] - window[0] > 4 * 3600:
+        return error(400, "the period must be at most 4 hours")
     return window
 
 
-_set("time: required, of at most two and a half hours", window=_short)
+_set("time: required, of at most four hours", window=_short)
 
 # ── ids ────────────────────────────────────────────────────────────────────────────────────────
 

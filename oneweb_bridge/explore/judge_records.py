@@ -96,14 +96,12 @@ def _plain(seen: Evidence, items: list[Any]) -> list[Finding]:
         if all(_PLAIN.fullmatch(path) for path in field.paths) and not has_any(items, field.paths)
     }
     others = [Name(text.partition(" ")[0]) for text in unknown_members(seen.call, items) if "(text)" in text]
-    pairs = match_names(missing, others) if items else {}
-    aliases = {
-        name: other.name
-        for name in missing
-        for other in others
-        if fold_name(other.name) in _ALIASES.get(name, ()) and other.name not in pairs.values()
-    }
-    pairs = aliases | {name: other for name, other in pairs.items() if share_a_meaning(missing[name][0], other)}
+    guesses = match_names(missing, others) if items else {}
+    pairs = {name: other for name, other in guesses.items() if share_a_meaning(missing[name][0], other)}
+    for name in missing:
+        alias = next((other.name for other in others if fold_name(other.name) in _ALIASES.get(name, ())), None)
+        if alias is not None and alias not in pairs.values():
+            pairs[name] = alias
     return [Finding("members have other names (guessed)", polling(seen, map=dict(pairs)))] if pairs else []
 
 

@@ -59,7 +59,7 @@ class CallReacher:
 
     async def reach(self, id: str, result: CallResult) -> None:
         """Tries what lets the call be read where it is not, or not as a whole. Raises TrialsUsedUp."""
-        if result.reading.outcome == "unknown" and self._call(id).enabled:
+        if result.reading.outcome == "unknown":
             await self._try_other_paths(id, result)
         if result.reading.outcome == "rejected":
             await self._try_after_refusal(id, result)
@@ -86,7 +86,9 @@ class CallReacher:
     def _other_places(self, call: Call) -> Iterator[Tree]:
         elsewhere = list(report_places(call)) if call.reads == "report" else []
         yield from (place for place in elsewhere if self._has_ids(place))
-        yield from ({"path": path} for path in places.other_paths(call.path, self._path_hints))
+        # For a call that the bridge does not poll, not so many requests are worth it.
+        if call.enabled:
+            yield from ({"path": path} for path in places.other_paths(call.path, self._path_hints))
 
     def _has_ids(self, place: Tree) -> bool:
         kind = {"user_terminals": "terminal", "products": "product"}.get(place.get("for_each", ""))

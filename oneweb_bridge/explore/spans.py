@@ -57,7 +57,7 @@ def changes_after_refusal(call: Call, text: str, hint: dict[str, Any] | None) ->
 
     What the text names comes first: parameters, a format, a shorter span.
     """
-    window, shorter = call.window or TimeWindow(), {"length": "1h"}
+    window, shorter = call.window or TimeWindow(), {"length": f"{max(60, round(call.lateness / 30))}m"}
     if hint:
         yield hint
         yield {**hint, "required": True}
