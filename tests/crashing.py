@@ -49,6 +49,8 @@ class Accident(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds between two looks whether the bridge's info has changed; 0 leaves it."""
     probe_patience: float = 0.0
     """Seconds until a probe that does not come back is given up; 0 leaves it."""
+    flushes_cursor: bool = True
+    """Whether the cursor is flushed to the disk for its own sake, and not only by what else is."""
     fail_while: str = ""
     """While this file exists, `fail_share` of all writes fail with an I/O error."""
     fail_share: float = 0.3
@@ -231,6 +233,14 @@ def _let_the_disk_be_full(accident: Accident) -> None:
     _instead_of_execute(make)
 
 
+def _flush_no_cursor() -> None:
+    async def flush_cursor(_: journal.Journal) -> None:
+        return
+
+    assert inspect.iscoroutinefunction(journal.Journal.flush_cursor)
+    journal.Journal.flush_cursor = flush_cursor  # type: ignore[method-assign,assignment]
+
+
 def _bend_the_clock(accident: Accident) -> None:
     """The wall clock is wrong by what the file says; the monotonic one is not, as in a real jump."""
     path, real = Path(accident.clock), time.time
@@ -251,6 +261,8 @@ def prepare(accident: Accident) -> None:
         session.INFO_INTERVAL_S = accident.info_every
     if accident.probe_patience:
         probing.PROBE_TIMEOUT_S = accident.probe_patience
+    if not accident.flushes_cursor:
+        _flush_no_cursor()
     if accident.at in POINTS:
         _hook(*POINTS[accident.at], Crash(accident.nth))
     elif accident.at in WITHIN:

@@ -192,6 +192,13 @@ TABLE = (
         "test_cursor.py -k does_not_flush",
     ),
     Mutant(
+        "the journal is flushed before it is published",
+        "store/database.py",
+        "{'FULL' if flushes else 'NORMAL'}",
+        "{'NORMAL' if flushes else 'NORMAL'}",
+        "test_power_loss.py",
+    ),
+    Mutant(
         "head: ahead of a cursor that a power loss set back",
         "mqtt/handshake.py",
         "isinstance(seq, int) and is_ours and cursor < seq",
