@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import delay, fleet, inside, nodered, plot, ratios, restart, shipped, trends
+from bench import delay, fleet, flushing, inside, nodered, plot, ratios, restart, shipped, trends
 from bench.machine import machine, words
 from bench.progress import say
 from bench.scope import Scope
@@ -26,7 +26,7 @@ from bench.table import Row, between_marks, markdown, number, plain, text
 from oneweb_bridge.cli.main import THREAD_SWITCH_S
 
 LAG = "lag"
-NUMBERS = (*(str(number) for number in range(1, 14)), LAG)
+NUMBERS = (*(str(number) for number in range(1, 16)), LAG)
 FILE = Path("build/bench.json")
 Measure = Callable[[Scope], AsyncIterator[Row]]
 
@@ -53,6 +53,7 @@ def parts(drawn: inside.Curves) -> list[Part]:
         Part((LAG, "10"), "start", 900, restart.rows),
         Part(("10",), "trimming", 300, inside.trim_rows),
         Part(("12",), "the shipped broker", 600, shipped.rows),
+        Part(("15",), "flushing", 900, flushing.rows),
         Part(("11",), "growth", 600, lambda scope: inside.growth_rows(scope, drawn)),
         Part(("13",), "the trends", 2400, trends.rows),
         Part((LAG,), "the event loop's lag", 300, inside.lag_rows),
