@@ -26,10 +26,10 @@ def entry(number: int, topics: int) -> Entry:
     return Entry("terminal", f"35923517{number % topics:07d}", "metric", "signal_quality", number, body)
 
 
-def messages(count: int, topics: int) -> list[tuple[bytes, bytes]]:
-    """The same as topic and payload."""
+def messages(count: int, topics: int) -> list[tuple[bytes, bytes, bool]]:
+    """The same as topic, payload and whether it is retained."""
     made = [entry(number, topics) for number in range(count)]
-    return [(f"oneweb/terminal/{e.id}/metric/signal_quality".encode(), e.body) for e in made]
+    return [(f"oneweb/terminal/{e.id}/metric/signal_quality".encode(), e.body, True) for e in made]
 
 
 async def _nothing() -> dict[str, object]:
@@ -68,8 +68,8 @@ async def bare(port: int, count: int, topics: int, clock: Clock) -> None:
         left = iter(messages(count, topics))
 
         async def work() -> None:
-            for topic, payload in left:
-                await client.publish(topic.decode(), payload, qos=1, retain=True, timeout=math.inf)
+            for topic, payload, retain in left:
+                await client.publish(topic.decode(), payload, qos=1, retain=retain, timeout=math.inf)
 
         clock.start()
         async with asyncio.TaskGroup() as group:

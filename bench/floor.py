@@ -22,12 +22,12 @@ def connect(name: str) -> bytes:
     return _packet(0x10, _field(b"MQTT") + b"\x04\x02\x00\x00" + _field(name.encode()))
 
 
-def publish(topic: bytes, mid: int, payload: bytes) -> bytes:
-    """A retained PUBLISH with QoS 1."""
-    return _packet(0x33, _field(topic) + struct.pack("!H", mid) + payload)
+def publish(topic: bytes, mid: int, payload: bytes, *, retain: bool = True) -> bytes:
+    """A PUBLISH with QoS 1."""
+    return _packet(0x33 if retain else 0x32, _field(topic) + struct.pack("!H", mid) + payload)
 
 
-async def drain(port: int, messages: list[tuple[bytes, bytes]], window: int = 1000) -> None:
+async def drain(port: int, messages: list[tuple[bytes, bytes, bool]], window: int = 1000) -> None:
     """Publishes all messages and returns with the last PUBACK."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(connect("floor"))
@@ -36,8 +36,8 @@ async def drain(port: int, messages: list[tuple[bytes, bytes]], window: int = 10
     while done < len(messages):
         batch = []
         while sent < len(messages) and sent - done < window:
-            topic, payload = messages[sent]
-            batch.append(publish(topic, sent % 65535 + 1, payload))
+            topic, payload, retain = messages[sent]
+            batch.append(publish(topic, sent % 65535 + 1, payload, retain=retain))
             sent += 1
         if batch:
             writer.write(b"".join(batch))

@@ -85,11 +85,11 @@ class Bridge:
 
 
 @contextlib.asynccontextmanager
-async def bridge(directory: Path, api_url: str, port: int) -> AsyncIterator[Bridge]:
-    """The real command with an empty database; nothing polls by itself."""
+async def bridge(directory: Path, api_url: str, port: int, **changes: Any) -> AsyncIterator[Bridge]:
+    """The real command with an empty database; nothing polls by itself. `changes` are those of its configuration."""
     calls: dict[str, Any] = {call: {"enabled": False} for call in CALLS}
     calls["user_terminals"]["page"] = {"style": "none"}
-    config = harness.bridge_yaml(directory, api_url, port, polling=calls, homeassistant={"enabled": False})
+    config = harness.bridge_yaml(directory, api_url, port, polling=calls, homeassistant={"enabled": False}, **changes)
     async with harness.running(config) as process, aiomqtt.Client("127.0.0.1", port) as client:
         await harness.until_retained(port, "oneweb/bridge/status", lambda payload: payload["state"] == "online", 30)
         await harness.until_retained(port, "oneweb/bridge/info", lambda payload: payload["api"]["state"] == "ok", 30)
@@ -253,6 +253,12 @@ Of = Callable[[str], list[float]]
 def _medians(of: Of, form: str) -> dict[str, str]:
     """The median of each peer."""
     return {name: f"{statistics.median(of(name)):{form}}" for name in PEERS}
+
+
+def median_of(shots: Sequence[Shot]) -> str:
+    """Seconds and CPU seconds of the median shot in words."""
+    wall, cpu = (statistics.median(getattr(shot, name) for shot in shots) for name in ("wall", "cpu"))
+    return f"{wall:.3f} s, {cpu:.2f} CPU s"
 
 
 def scenario_rows(shots: list[Shots], scenario: str, terminals: int) -> list[Row]:

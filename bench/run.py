@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import delay, fleet, flushing, inside, nodered, plot, ratios, restart, shipped, trends
+from bench import delay, fleet, flushing, inside, job, nodered, plot, ratios, restart, shipped, trends
 from bench.machine import machine, words
 from bench.progress import say
 from bench.scope import Scope
@@ -53,6 +53,7 @@ def parts(drawn: inside.Curves) -> list[Part]:
         Part((LAG, "10"), "start", 900, restart.rows),
         Part(("10",), "trimming", 300, inside.trim_rows),
         Part(("12",), "the shipped broker", 600, shipped.rows),
+        Part(("14",), "the floor of the job", 900, job.rows),
         Part(("15",), "flushing", 900, flushing.rows),
         Part(("11",), "growth", 600, lambda scope: inside.growth_rows(scope, drawn)),
         Part(("13",), "the trends", 2400, trends.rows),
