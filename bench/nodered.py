@@ -137,11 +137,16 @@ def _node(id: str, type: str, *to: str, **rest: Any) -> dict[str, Any]:
     return {"id": id, "type": type, "z": "tab", "name": "", "x": 0, "y": 0, "wires": [list(to)], **rest}
 
 
-@contextlib.asynccontextmanager
-async def nodered(directory: Path, api_url: str, port: int) -> AsyncIterator[Flow]:
+def nodered(directory: Path, api_url: str, port: int) -> contextlib.AbstractAsyncContextManager[Peer]:
     """A new Node-RED with the flow in it, connected to the broker."""
+    return run_flow(directory, flow(api_url, port))
+
+
+@contextlib.asynccontextmanager
+async def run_flow(directory: Path, nodes: server.Flow) -> AsyncIterator[Flow]:
+    """A new Node-RED with these nodes, connected to the broker."""
     async with server.running(directory) as node_red:
-        await node_red.deploy(flow(api_url, port))
+        await node_red.deploy(nodes)
         async with asyncio.timeout(30):
             while "Connected to broker" not in node_red.text():
                 await asyncio.sleep(0.05)
@@ -212,14 +217,16 @@ PEERS: dict[str, Made] = {"bridge": bridge, "flow": nodered}
 Shots = dict[tuple[str, str], Shot]
 
 
-async def one_round(answers: dict[str, Answer], *, backwards: bool) -> tuple[Shots, dict[str, Memory]]:
+async def one_round(
+    answers: dict[str, Answer], peers: dict[str, Made], *, backwards: bool
+) -> tuple[Shots, dict[str, Memory]]:
     """All scenarios for both peers, each with its own broker."""
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shown_api = await stack.enter_async_context(api())
         records = next(iter(answers.values())).records
         courses = {}
-        for name, made in PEERS.items():
+        for name, made in peers.items():
             port = mosquitto.free_port()
             (directory / name).mkdir()
             await stack.enter_async_context(mosquitto.run_mosquitto(port))
@@ -234,11 +241,13 @@ async def one_round(answers: dict[str, Answer], *, backwards: bool) -> tuple[Sho
         return shots, {name: course.memory() for name, course in courses.items()}
 
 
-async def measured(rounds: int, answers: dict[str, Answer]) -> tuple[list[Shots], list[dict[str, Memory]]]:
+async def measured(
+    rounds: int, answers: dict[str, Answer], peers: dict[str, Made] | None = None
+) -> tuple[list[Shots], list[dict[str, Memory]]]:
     """All rounds; who begins changes from round to round."""
     rows = []
     for number in range(rounds):
-        rows.append(await one_round(answers, backwards=number % 2 == 1))
+        rows.append(await one_round(answers, peers or PEERS, backwards=number % 2 == 1))
         say(f"Node-RED: round {number + 1} of {rounds}")
     return [shots for shots, _ in rows], [memory for _, memory in rows]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import delay, fleet, flushing, inside, job, nodered, plot, ratios, restart, shipped, trends
+from bench import delay, fleet, flushing, inside, job, nodered, plot, ratios, restart, same_messages, shipped, trends
 from bench.machine import machine, words
 from bench.progress import say
 from bench.scope import Scope
@@ -48,6 +48,7 @@ def parts(drawn: inside.Curves) -> list[Part]:
         Part(("4",), "the stall", 300, ratios.stall_row),
         Part(("5",), "transactions", 600, ratios.transaction_row),
         Part(("6", "7"), "against Node-RED", 1200, nodered.rows),
+        Part(("6",), "against Node-RED with the same messages", 900, same_messages.rows),
         Part(("7", "8"), "memory and a full cycle", 2700, fleet.rows),
         Part(("9",), "delay", 600, delay.rows),
         Part((LAG, "10"), "start", 900, restart.rows),

@@ -84,8 +84,8 @@ async def at_rest(port: int, database: Path) -> Standing:
         while True:
             now = standing(database)
             if now.head and now.head == now.cursor:
-                said = await harness.retained(port, "oneweb/bridge/head")
-                if said and said["oneweb/bridge/head"]["seq"] == now.cursor == standing(database).head:
+                payload = await harness.retained(port, "oneweb/bridge/head")
+                if payload and payload["oneweb/bridge/head"]["seq"] == now.cursor == standing(database).head:
                     return now
             await asyncio.sleep(0.05)
 
@@ -106,62 +106,62 @@ async def stopped_before_a_flush(made: harness.World, process: harness.Process, 
 
 async def polled_again(config: Path, port: int, database: Path) -> None:
     """Starts the command once more, with nothing examined, and lets it poll everything."""
-    await harness.until_retained(port, "oneweb/bridge/status", lambda said: said["state"] == "offline")
+    await harness.until_retained(port, "oneweb/bridge/status", lambda payload: payload["state"] == "offline")
     async with harness.running(config):
-        await harness.until_retained(port, "oneweb/bridge/status", lambda said: said["state"] == "online", 30)
+        await harness.until_retained(port, "oneweb/bridge/status", lambda payload: payload["state"] == "online", 30)
         await harness.poll(port)
         await at_rest(port, database)
 
 
-def events(heard: harness.Recorder) -> Counter[tuple[str, str]]:
-    """How often each event was heard: its topic and its own id."""
-    return Counter((topic, said["id"]) for topic, said, _ in heard.messages if "/event/" in topic)
+def events(recorder: harness.Recorder) -> Counter[tuple[str, str]]:
+    """How often each event was recorder: its topic and its own id."""
+    return Counter((topic, payload["id"]) for topic, payload, _ in recorder.messages if "/event/" in topic)
 
 
 async def test_cursor_that_is_lost_is_found_at_the_broker(tmp_path: Path, examined: flushes.Flushes) -> None:
     """A power loss takes the cursor back, the broker's head is further on: nothing is lost, and nothing comes again."""
     database = tmp_path / "bridge.db"
-    async with world(tmp_path, examined) as made, harness.recording(made.port, "oneweb/+/+/#") as heard:
+    async with world(tmp_path, examined) as made, harness.recording(made.port, "oneweb/+/+/#") as recorder:
         config = made.config(polling=UNHURRIED, mqtt={"window": WINDOW}, homeassistant={"enabled": False})
         process = await started(config, examined, flushes_cursor=False)
         try:
             before = await stopped_before_a_flush(made, process, examined.copies / database.name)
         finally:
             await process.kill()
-        retained, published = dict(heard.retained), events(heard)
+        retained, published = dict(recorder.retained), events(recorder)
         examined.lose_power(database)
         assert standing(database).head == before.head, "what was published is in the journal, flushed"
         assert standing(database).cursor < before.cursor
         await polled_again(config, made.port, database)
-        assert events(heard) == published
+        assert events(recorder) == published
         assert set(published.values()) == {1}
-        differing = [topic for topic, said in retained.items() if heard.retained.get(topic) != said]
+        differing = [topic for topic, payload in retained.items() if recorder.retained.get(topic) != payload]
         assert [topic for topic in differing if not topic.startswith("oneweb/bridge/")] == []
 
 
 async def test_power_loss_amid_a_first_snapshot_loses_nothing(tmp_path: Path, examined: flushes.Flushes) -> None:
     """Whatever the moment: each event comes, and only those again that neither cursor nor head had."""
     database = tmp_path / "bridge.db"
-    async with world(tmp_path, examined) as made, harness.recording(made.port, "oneweb/+/+/#") as heard:
+    async with world(tmp_path, examined) as made, harness.recording(made.port, "oneweb/+/+/#") as recorder:
         config = made.config(polling=UNHURRIED, mqtt={"window": WINDOW}, homeassistant={"enabled": False})
         process = await started(config, examined)
         try:
-            await heard.until(lambda: len(events(heard)) >= TERMINALS // 3)
+            await recorder.until(lambda: len(events(recorder)) >= TERMINALS // 3)
         finally:
             await process.kill()
-        await heard.quiet(0.2)
+        await recorder.quiet(0.2)
         head = (await harness.retained(made.port, "oneweb/bridge/head")).get("oneweb/bridge/head", {"seq": 0})["seq"]
         examined.lose_power(database)
         left = standing(database)
         assert head <= left.head, "a row is flushed before it is published"
         numbers = {(id, what): seq for seq, (_, id, what) in rows(database).items()}
-        before = events(heard)
+        before = events(recorder)
         await polled_again(config, made.port, database)
-        again = [topic.split("/") for (topic, _), count in events(heard).items() if count > 1]
-        assert len(again) <= MAX_REPEATS
-        assert all(numbers[id, what] > max(left.cursor, head) for _, _, id, _, what in again)
-        assert set(before) <= set(events(heard))
-        added = {topic.split("/")[2] for topic, _ in events(heard) if topic.startswith("oneweb/terminal/")}
+        repeated = [topic.split("/") for (topic, _), count in events(recorder).items() if count > 1]
+        assert len(repeated) <= MAX_REPEATS
+        assert all(numbers[id, what] > max(left.cursor, head) for _, _, id, _, what in repeated)
+        assert set(before) <= set(events(recorder))
+        added = {topic.split("/")[2] for topic, _ in events(recorder) if topic.startswith("oneweb/terminal/")}
         assert added == {thing["id"] for thing in made.api.truth("terminals")}
 
 
