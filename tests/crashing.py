@@ -251,6 +251,16 @@ def _bend_the_clock(accident: Accident) -> None:
     time.time = wrong
 
 
+def _kill_at(accident: Accident) -> None:
+    if accident.at in POINTS:
+        _hook(*POINTS[accident.at], Crash(accident.nth))
+    elif accident.at in WITHIN:
+        hook = _hook_migration if "migra" in accident.at else _hook_commit
+        hook(accident.at, Crash(accident.nth))
+    else:
+        raise AttributeError(f"no point {accident.at}")
+
+
 def prepare(accident: Accident) -> None:
     """Puts the accident into the program. Raises AttributeError when what it hooks into is gone."""
     if accident.slice:
@@ -263,13 +273,8 @@ def prepare(accident: Accident) -> None:
         probing.PROBE_TIMEOUT_S = accident.probe_patience
     if not accident.flushes_cursor:
         _flush_no_cursor()
-    if accident.at in POINTS:
-        _hook(*POINTS[accident.at], Crash(accident.nth))
-    elif accident.at in WITHIN:
-        hook = _hook_migration if "migra" in accident.at else _hook_commit
-        hook(accident.at, Crash(accident.nth))
-    elif accident.at:
-        raise AttributeError(f"no point {accident.at}")
+    if accident.at:
+        _kill_at(accident)
     if accident.fail_while:
         _let_writes_fail(accident)
     if accident.slow_while:
