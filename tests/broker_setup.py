@@ -181,7 +181,7 @@ async def _answers(port: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def hearing(place: Place, role: str, *filters: str, modern: bool = True) -> AsyncIterator[harness.Recorder]:
+async def record_as(place: Place, role: str, *filters: str, modern: bool = True) -> AsyncIterator[harness.Recorder]:
     """What a role hears of `filters`, which are subscribed to one by one."""
     recorder = harness.Recorder()
     client = place.client(role, modern=modern)
@@ -195,7 +195,7 @@ async def hearing(place: Place, role: str, *filters: str, modern: bool = True) -
             await client.subscribe(
                 name, options=SubscribeOptions(qos=1, retainAsPublished=True)
             ) if modern else await client.subscribe(name, 1)
-        task = asyncio.create_task(listen(), name="hearing")
+        task = asyncio.create_task(listen(), name="recording")
         try:
             yield recorder
         finally:

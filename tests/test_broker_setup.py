@@ -144,7 +144,7 @@ def filled(pattern: str) -> str:
 @pytest.mark.parametrize("role", broker_setup.ROLES)
 async def test_role_publishes_what_it_may_and_nothing_else(door: broker_setup.Place, role: str, modern: bool) -> None:
     """Of one message to each class of topic, exactly those that the role may write arrive."""
-    async with broker_setup.hearing(door, broker_setup.WATCHER, "#") as watcher:
+    async with broker_setup.record_as(door, broker_setup.WATCHER, "#") as watcher:
         async with door.client(role, modern=modern) as client:
             for pattern in ALL:
                 await client.publish(filled(pattern), json.dumps({"role": role, "class": pattern}), qos=1)
@@ -161,7 +161,7 @@ async def test_role_hears_what_it_may_and_nothing_else(door: broker_setup.Place,
     """However a role subscribes, by wildcards or topic by topic, it hears exactly the classes that it may read."""
     filters = ["#", "oneweb/#", "oneweb/bridge/+/+/set", *(filled(pattern) for pattern in ALL), "$SYS/#"]
     async with (
-        broker_setup.hearing(door, role, *filters, modern=modern) as recorder,
+        broker_setup.record_as(door, role, *filters, modern=modern) as recorder,
         door.client(broker_setup.WATCHER) as client,
     ):
         for pattern in [*ALL, "oneweb/bridge/status"]:
@@ -189,7 +189,7 @@ async def test_killed_broker_forgets_nothing_that_was_saved(place: broker_setup.
         process.kill()
         await process.wait()
     async with broker_setup.running(place):
-        async with broker_setup.hearing(place, "operator", "oneweb/terminal/#", "oneweb/bridge/status") as recorder:
+        async with broker_setup.record_as(place, "operator", "oneweb/terminal/#", "oneweb/bridge/status") as recorder:
             await recorder.until(lambda: set(wanted) <= recorder.topics())
         async with place.client("reader", modern=False, identifier="historian") as client, asyncio.timeout(10):
             queued: list[str] = []
@@ -264,7 +264,7 @@ async def test_bridge_works_with_its_role_and_others_with_theirs(door: broker_se
     """The role `bridge` is refused nothing, a reader hears tree and discovery, an operator's commands are obeyed."""
     async with (
         serve(Options(terminals=3, seed=2)) as api,
-        broker_setup.hearing(door, "reader", "oneweb/#", "homeassistant/#") as reader,
+        broker_setup.record_as(door, "reader", "oneweb/#", "homeassistant/#") as reader,
     ):
         bridge, operator = (written(tmp_path, api.url, door, role) for role in ("bridge", "operator"))
         code, out, _ = await harness.command("check", "-c", str(bridge))

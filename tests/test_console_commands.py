@@ -16,7 +16,7 @@ from oneweb_bridge.web.command_routes import CommandQueue, CommandRoutes
 from tests import harness
 from tests.campaign import is_at_rest
 from tests.consoles import COMMAND, Visits, visited
-from tests.test_console_live import Ear
+from tests.test_console_live import EventStream
 
 POLLING = "oneweb/bridge/polling"
 
@@ -45,9 +45,9 @@ class Desk:
         )
 
     @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[Ear]:
+    async def listening(self) -> AsyncIterator[EventStream]:
         async with self._session.get(f"{self.url}/live") as answer:
-            yield Ear(answer)
+            yield EventStream(answer)
 
 
 @pytest.fixture
@@ -65,15 +65,15 @@ async def desk(world: harness.World) -> AsyncIterator[Desk]:
 
 async def test_commands_arrive_as_over_mqtt(world: harness.World, desk: Desk) -> None:
     """Set, poll and requests give the result as it is on the result topic; a setting has its source and goes back."""
-    async with desk.listening() as ear:
-        await ear.until(lambda ear: ear.text)
+    async with desk.listening() as stream:
+        await stream.until(lambda stream: stream.text)
         result = await desk.post("calls/sites/set", {"interval": "5m", "enabled": False, "id": "mine"})
         assert (result["id"], result["command"], result["status"]) == ("mine", "set", "ok")
         assert (result["state"]["interval"], result["state"]["status"]) == (300, "disabled")
         assert await desk.wait_for_answer("polling/sites/result", "mine") == result
         assert (await desk.call("sites"))["source"] == {"enabled": "console", "interval": "console"}
-        await ear.until(lambda ear: any(m.event == "result" for m in ear.messages))
-        assert [m.data for m in ear.messages if m.event == "result"] == [{"call": "sites", "body": result}]
+        await stream.until(lambda stream: any(m.event == "result" for m in stream.messages))
+        assert [m.data for m in stream.messages if m.event == "result"] == [{"call": "sites", "body": result}]
 
     await harness.publish(world.port, f"{POLLING}/sites/enabled/set", "true")
     await desk.recorder.until(lambda: desk.recorder.retained[f"{POLLING}/sites/state"]["enabled"])

@@ -140,18 +140,18 @@ class Stage(msgspec.Struct):
         return await self.store.commit(Batch(entries=entries))
 
     @contextlib.asynccontextmanager
-    async def listening(self, since: str | None = None, **headers: str) -> AsyncIterator["Ear"]:
+    async def listening(self, since: str | None = None, **headers: str) -> AsyncIterator["EventStream"]:
         sent = {"X-Test-Peer": "127.0.0.1", **headers}
         query = {} if since is None else {"since": since}
         url = f"http://127.0.0.1:{self.visits.port}/api/v1/live"
         async with self.session.get(url, params=query, headers=sent) as answer:
-            yield Ear(answer)
+            yield EventStream(answer)
 
     def id(self, seq: int) -> str:
         return f"{self.store.journal_id}:{seq}"
 
 
-class Ear:
+class EventStream:
     """Reads one stream."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
@@ -162,14 +162,14 @@ class Ear:
     def messages(self) -> list[Message]:
         return parse_messages(self.text.rpartition("\n\n")[0])
 
-    async def until(self, true: Callable[["Ear"], Any]) -> "Ear":
+    async def until(self, true: Callable[["EventStream"], Any]) -> "EventStream":
         async with asyncio.timeout(30):
             while not true(self):
                 self.text += (await self.answer.content.readany()).decode()
         return self
 
     async def kinds(self, count: int) -> list[str]:
-        await self.until(lambda ear: len(ear.messages) >= count)
+        await self.until(lambda stream: len(stream.messages) >= count)
         return [message.data.get("kind", message.event) for message in self.messages]
 
 
@@ -198,15 +198,15 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 async def test_stream_begins_now_and_keeps_the_order(stage: Stage) -> None:
     """Without an id a stream has what is written from now on, in order; results stand behind their rows."""
     await stage.write("before")
-    async with stage.listening() as ear:
-        await ear.until(lambda ear: ear.text.startswith("retry: 2000\n\n"))
-        assert ear.answer.headers["Content-Type"] == "text/event-stream"
-        assert ear.answer.headers["Cache-Control"] == "no-store"
+    async with stage.listening() as stream:
+        await stream.until(lambda stream: stream.text.startswith("retry: 2000\n\n"))
+        assert stream.answer.headers["Content-Type"] == "text/event-stream"
+        assert stream.answer.headers["Cache-Control"] == "no-store"
         await stage.write("a", "b")
         await stage.write("c")
         stage.stream.tell("result", {"kind": "result"})
-        assert await ear.kinds(4) == ["a", "b", "c", "result"]
-        assert [message.id for message in ear.messages] == [stage.id(2), stage.id(3), stage.id(4), None]
+        assert await stream.kinds(4) == ["a", "b", "c", "result"]
+        assert [message.id for message in stream.messages] == [stage.id(2), stage.id(3), stage.id(4), None]
 
 
 async def test_stream_goes_on_behind_an_id(stage: Stage) -> None:
@@ -214,12 +214,12 @@ async def test_stream_goes_on_behind_an_id(stage: Stage) -> None:
     await stage.write(*"abcde")
     async with (
         stage.listening() as other,
-        stage.listening(stage.id(2)) as ear,
+        stage.listening(stage.id(2)) as stream,
         stage.listening(stage.id(1), **{"Last-Event-ID": stage.id(4)}) as late,
     ):
         await stage.write("f")
         await stage.write("g")
-        assert await ear.kinds(5) == ["c", "d", "e", "f", "g"]
+        assert await stream.kinds(5) == ["c", "d", "e", "f", "g"]
         assert await late.kinds(3) == ["e", "f", "g"]
         assert await other.kinds(2) == ["f", "g"]
 
@@ -234,10 +234,10 @@ async def test_snapshot_may_be_newer_than_the_stream(stage: Stage, monkeypatch: 
         await other.kinds(2)
         # The next batch is not due yet.
         seq = await stage.write("c")
-        async with stage.listening(stage.id(seq)) as ear:
+        async with stage.listening(stage.id(seq)) as stream:
             await stage.write("d")
             assert await other.kinds(4) == ["a", "b", "c", "d"]
-            assert await ear.kinds(1) == ["d"]
+            assert await stream.kinds(1) == ["d"]
 
 
 @pytest.mark.parametrize(
@@ -259,10 +259,10 @@ async def test_stream_that_cannot_go_on_says_so(
     async with stage.store._connections.transaction() as transaction:
         await transaction.execute("DELETE FROM journal WHERE seq < 3")
     monkeypatch.setattr(live, "MAX_RESUME_ROWS", 2 if "more" in reason else 10)
-    async with stage.listening(since.format(journal=stage.store.journal_id)) as ear:
+    async with stage.listening(since.format(journal=stage.store.journal_id)) as stream:
         await stage.write("new")
-        assert await ear.kinds(2) == ["reset", "new"]
-        reset = ear.messages[0]
+        assert await stream.kinds(2) == ["reset", "new"]
+        reset = stream.messages[0]
         assert (reason in reset.data["reason"], reset.id) == (True, stage.id(6))
 
 
@@ -285,34 +285,34 @@ async def test_slow_reader_is_closed_and_nobody_else(stage: Stage, monkeypatch: 
     reader, writer = await asyncio.open_connection("127.0.0.1", stage.visits.port, limit=1024)
     writer.write(b"GET /api/v1/live HTTP/1.1\r\nHost: localhost\r\nX-Test-Peer: 127.0.0.1\r\n\r\n")
     await reader.readuntil(b"\n\n")
-    async with stage.listening() as ear:
+    async with stage.listening() as stream:
         count = 0
         async with asyncio.timeout(30):
             while len(stage.stream._listeners) == 2:
                 await stage.write(*["x" * 50_000] * 20)
                 count += 20
-                await ear.kinds(count)
-        assert await ear.kinds(count) == ["x" * 50_000] * count
+                await stream.kinds(count)
+        assert await stream.kinds(count) == ["x" * 50_000] * count
     writer.close()
 
 
 async def test_stream_ends_with_its_session(stage: Stage) -> None:
     """When a token is set, a stream that was open without one ends with its next message."""
-    async with stage.listening() as ear:
+    async with stage.listening() as stream:
         stage.visits.console.reconfigure(parse(f"console: {{token: {TOKEN}}}", {}))
         await stage.write("secret")
         async with asyncio.timeout(10):
-            assert b"secret" not in await ear.answer.content.read()
+            assert b"secret" not in await stream.answer.content.read()
 
 
 async def test_streams_end_with_the_bridge(stage: Stage) -> None:
     """Where the bridge stops, its streams do not hold it up: they are cut at once."""
-    async with stage.listening() as ear:
-        await ear.until(lambda ear: ear.text)
+    async with stage.listening() as stream:
+        await stream.until(lambda stream: stream.text)
         stage.task.cancel()
         with contextlib.suppress(aiohttp.ClientError):
             async with asyncio.timeout(10):
-                await ear.answer.content.read()
+                await stream.answer.content.read()
     assert not stage.stream._listeners
 
 
@@ -331,9 +331,9 @@ async def listen_until(url: str, last: str | None, events: int) -> list[Message]
         while True:
             with contextlib.suppress(aiohttp.ClientConnectorError):
                 async with session.get(f"{url}/live", headers=headers) as answer:
-                    ear = Ear(answer)
-                    await ear.until(lambda ear: sum(m.event == "event" for m in ear.messages) >= events)
-                    return ear.messages
+                    stream = EventStream(answer)
+                    await stream.until(lambda stream: sum(m.event == "event" for m in stream.messages) >= events)
+                    return stream.messages
             await asyncio.sleep(0.02)
 
 

@@ -25,11 +25,11 @@ async def test_systemd_hears_that_the_bridge_is_ready_and_alive(
     """READY once, then WATCHDOG at half the time that systemd waits."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "socket"))
     monkeypatch.setenv("WATCHDOG_USEC", "20000")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(str(tmp_path / "socket"))
-        ear.settimeout(5)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "socket"))
+        receiver.settimeout(5)
         watching = asyncio.create_task(watched_for(30))
-        received = [await asyncio.to_thread(ear.recv, 100) for _ in range(3)]
+        received = [await asyncio.to_thread(receiver.recv, 100) for _ in range(3)]
         watching.cancel()
     assert received == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
 
@@ -42,11 +42,11 @@ async def test_socket_that_cannot_be_used_is_told_once(
     place = tmp_path / ("s" * 120 if kind == "long" else "socket")
     monkeypatch.setenv("NOTIFY_SOCKET", "vsock:2:1" if kind == "odd" else str(place))
     monkeypatch.setenv("WATCHDOG_USEC", "2000")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, caplog.at_level(logging.WARNING):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver, caplog.at_level(logging.WARNING):
         if kind in ("gone", "full"):
-            ear.bind(str(place))
+            receiver.bind(str(place))
         if kind == "gone":
-            ear.close()
+            receiver.close()
         await watched_for(0.3)
     assert [record.message for record in caplog.records if record.name == "oneweb_bridge.notify"] == [
         "systemd cannot be told how the bridge is, because its NOTIFY_SOCKET cannot be used"

@@ -28,8 +28,8 @@ def taken(window: SendWindow) -> list[Outgoing]:
     return sent
 
 
-def topics(slips: list[Outgoing]) -> list[str]:
-    return [outgoing.message.topic for outgoing in slips]
+def topics(outgoings: list[Outgoing]) -> list[str]:
+    return [outgoing.message.topic for outgoing in outgoings]
 
 
 def test_window_sends_rows_in_order_up_to_its_size() -> None:
@@ -69,14 +69,14 @@ def test_cursor_follows_the_longest_run_of_finished_rows() -> None:
     window = window_of(9)
     for seq in (4, 7, 9):
         window.offer_row(seq, [message(f"a{seq}"), message(f"b{seq}")])
-    slips = taken(window)
-    for outgoing in (slips[2], slips[3], slips[0]):
+    outgoings = taken(window)
+    for outgoing in (outgoings[2], outgoings[3], outgoings[0]):
         window.acknowledge(outgoing)
         assert window.finished_seq == 0
-    window.acknowledge(slips[1])
+    window.acknowledge(outgoings[1])
     assert window.finished_seq == 7
-    window.acknowledge(slips[4])
-    window.acknowledge(slips[5])
+    window.acknowledge(outgoings[4])
+    window.acknowledge(outgoings[5])
     assert window.finished_seq == 9
 
 
@@ -178,10 +178,10 @@ def test_row_of_a_class_that_waits_follows_in_its_order() -> None:
 
 
 def refuse_all(window: SendWindow) -> list[Outgoing]:
-    slips = taken(window)
-    for outgoing in slips:
+    outgoings = taken(window)
+    for outgoing in outgoings:
         window.refuse(outgoing)
-    return slips
+    return outgoings
 
 
 def test_class_that_is_refused_as_a_whole_tries_one_and_another() -> None:
@@ -209,12 +209,12 @@ def test_few_refusals_do_not_doubt_a_class() -> None:
     window = window_of(20)
     for seq in range(1, DOUBT + 5):
         window.offer_row(seq, [message(f"t{seq}")])
-    slips = taken(window)
-    for outgoing in slips[: DOUBT - 1]:
+    outgoings = taken(window)
+    for outgoing in outgoings[: DOUBT - 1]:
         window.refuse(outgoing)
-    for outgoing in slips[DOUBT - 1 :]:
+    for outgoing in outgoings[DOUBT - 1 :]:
         window.acknowledge(outgoing)
-    assert all(outgoing.refused_alone for outgoing in slips[: DOUBT - 1])
+    assert all(outgoing.refused_alone for outgoing in outgoings[: DOUBT - 1])
     (lane,) = window.lanes.by_class.values()
     assert not lane.doubted
 
@@ -224,10 +224,10 @@ def test_class_that_is_accepted_again_begins_anew() -> None:
     window = window_of(20)
     for seq in range(1, 10):
         window.offer_row(seq, [message(f"t{seq}")])
-    slips = refuse_all(window)
+    outgoings = refuse_all(window)
     window.lanes.allow_trial("t")
     window.acknowledge(taken(window)[0])
-    assert [outgoing.tries for outgoing in slips[1:]] == [0] * 8
+    assert [outgoing.tries for outgoing in outgoings[1:]] == [0] * 8
 
 
 def test_cursor_does_not_pass_the_place_of_a_closing_lane() -> None:
@@ -347,9 +347,9 @@ def test_acknowledged_reach_is_bounded() -> None:
     for seq in range(1, 400):
         window.offer_row(seq, [message(f"t{seq}")])
     sent = 0
-    while slips := taken(window):
-        sent += len(slips)
-        for outgoing in slips[::-1]:
+    while outgoings := taken(window):
+        sent += len(outgoings)
+        for outgoing in outgoings[::-1]:
             window.acknowledge(outgoing)
     assert sent == MAX_REPEATED_MESSAGES
 
@@ -362,11 +362,11 @@ def test_row_of_many_messages_passes_any_window(size: int, count: int) -> None:
     for seq in (1, 2, 3):
         window.offer_row(seq, [message(f"t{n}") for n in range(count)])
     for _ in range(200):
-        slips = taken(window)
-        sent += len(slips)
-        for outgoing in slips:
+        outgoings = taken(window)
+        sent += len(outgoings)
+        for outgoing in outgoings:
             window.acknowledge(outgoing)
-        if not slips and window.state() != "idle":
+        if not outgoings and window.state() != "idle":
             assert window.finished_seq > 0
             window.cursor_written(Positions(window.finished_seq))
     assert (sent, window.state()) == (3 * count, "idle")
