@@ -31,6 +31,7 @@ from oneweb_bridge.model.records import (
 from oneweb_bridge.store import announcements, database, housekeeping, journal, staging, store
 from oneweb_bridge.store.call_progress import CallProgress, ProgressTable
 from oneweb_bridge.store.commands import CommandTables, Setting
+from oneweb_bridge.store.edge_tables import EdgeTables, open_edge_tables
 from oneweb_bridge.store.journal_identity import JournalIdentity
 from oneweb_bridge.store.owed_topics import OwedTopics
 from oneweb_bridge.store.records import Records, Relations
@@ -48,6 +49,8 @@ WHOLE_TABLES = {
     "SELECT DISTINCT call FROM unmatched": "read once, at the first poll",
     "SELECT j.atom, r.id FROM record r, json_tree(r.doc) j": "only a call with `match` needs the field of all records",
     "SELECT seq FROM sqlite_sequence": "the table has one row",
+    "SELECT number FROM edge_node": "the table has a row for each connection, and all are wanted",
+    "SELECT device, number FROM edge_device": "all Devices are read at a start",
     "SELECT number, topic, call, remembered, sender FROM poll_request": "all polls that wait are read, at a start",
     "UPDATE discovery SET marked_at = CASE WHEN mark = done THEN ? ELSE marked_at END, mark = mark + 1": (
         "all devices are marked when the settings that they are made of change, or when a broker lost its state"
@@ -71,6 +74,7 @@ OWNERS = (
     RetainedContent,
     announcements.Devices,
     staging.Staging,
+    EdgeTables,
 )
 
 
@@ -152,6 +156,7 @@ async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
         store.open_store(path) as db,
         journal.open_journal(path, "mqtt") as rows,
         announcements.open_devices(path, db.steady.now) as known,
+        open_edge_tables(path) as edge,
         database.open_connection(path) as raw,
     ):
         # What opening a database does, and a migration, is done once for all of it.
@@ -160,6 +165,7 @@ async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
         await _use_staging(db)
         await _use_journal(rows)
         await _use_devices(known)
+        await _use_edge_tables(edge)
         await _use_housekeeping(raw)
         await db.commit(Batch(removed=[("terminal", "T"), ("product", "P")]))
 
@@ -229,6 +235,22 @@ async def _use_staging(db: store.Store) -> None:
     assert [part async for part in db.staging.iter_slices("sites")]
     await db.staging.newest_times("sites", ["S"])
     await db.staging.ids("sites")
+
+
+async def _use_edge_tables(edge: EdgeTables) -> None:
+    await edge.add_node(1, 0)
+    await edge.numbers()
+    await edge.next_bd_seq(1)
+    await edge.place_devices([("T", 1)])
+    await edge.devices()
+    await edge.free_device("T")
+    await edge.head()
+    await edge.rows_between(0, 9, 5)
+    await edge.cursor(1)
+    await edge.advance(1, 1)
+    await edge.fleet_ids()
+    await edge.device_content("T", ["P"], ["B"])
+    await edge.call_states()
 
 
 async def _use_journal(rows: journal.Journal) -> None:

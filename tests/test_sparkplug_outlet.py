@@ -12,8 +12,11 @@ import aiomqtt
 import msgspec
 import pytest
 
+from oneweb_bridge.cli import check
+from oneweb_bridge.config import read
 from oneweb_bridge.config.file_reader import ConfigError
-from oneweb_bridge.config.read import parse
+from oneweb_bridge.config.read import load, parse
+from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.sparkplug import sparkplug_b_pb2 as pb
 from tests import harness
 
@@ -140,6 +143,10 @@ def has_births(host: Host, count: int) -> bool:
     return len(host.of("NBIRTH")) >= count
 
 
+def has_live(host: Host, device: str, name: str, value: object) -> bool:
+    return bool(host.live(device, name) == value)
+
+
 def terminals(host: Host, edge: str = EDGE) -> set[str]:
     return {m.device for m in host.of("DBIRTH", edge) if not m.device.startswith("_")}
 
@@ -162,6 +169,22 @@ def test_ids_that_sparkplug_does_not_allow_are_refused(tmp_path: Path) -> None:
     assert parse("sparkplug: {group_id: Fleet 1._-, primary_host_id: ig$1}", {}).sparkplug.group_id == "Fleet 1._-"
 
 
+async def test_check_says_whether_sparkplug_can_be_used(world: harness.World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that is missing, with how to install it; a broker that cannot be reached; else the Edge Node."""
+    settings = load(config(world), {})
+    assert (await check._check_sparkplug(settings))[0]
+    away = msgspec.structs.replace(
+        settings.sparkplug, mqtt=msgspec.structs.replace(settings.mqtt, port=mosquitto.free_port())
+    )
+    is_good, line = await check._check_sparkplug(msgspec.structs.replace(settings, sparkplug=away))
+    assert not is_good
+    assert "sparkplug.mqtt" in line
+    monkeypatch.setattr(read, "_has_protobuf", lambda: False)
+    is_good, line = await check._check_sparkplug(settings)
+    assert not is_good
+    assert 'pip install "oneweb-bridge[sparkplug]"' in line
+
+
 async def test_fleet_appears_and_the_end_is_said(world: harness.World) -> None:
     """NBIRTH first, each Device born before its data, what the JSON topics say; at the end the same death twice."""
     async with listening(world.port) as host, harness.recording(world.port) as json_topics:
@@ -169,7 +192,14 @@ async def test_fleet_appears_and_the_end_is_said(world: harness.World) -> None:
             await until_settled(host)
             second = f"{EDGE}-2"
             await host.until(lambda: len(terminals(host) | terminals(host, second)) == 8)
-            assert len({m.device for m in host.of("DBIRTH")}) == 6
+            await host.until(lambda: len({m.device for m in host.of("DBIRTH")}) == 6)
+            for imei in terminals(host):
+                topic = f"oneweb/terminal/{imei}"
+                sample = await json_topics.until(partial(json_topics.retained.get, f"{topic}/metric/signal_quality"))
+                record = json_topics.retained[f"{topic}/state"]
+                await host.until(partial(has_live, host, imei, "Signal/SINR", sample["sinr_db"]))
+                assert host.live(imei, "Status/Name") == record["name"]
+                assert host.messages[[m.device for m in host.messages].index(imei)].verb == "DBIRTH"
             assert await bridge.stop() == 0
         await host.until(lambda: len(host.of("NDEATH")) == 2 and len(host.of("NDEATH", second)) == 2)
         for edge in (EDGE, second):
@@ -179,13 +209,6 @@ async def test_fleet_appears_and_the_end_is_said(world: harness.World) -> None:
             deaths = host.of("NDEATH", edge)
             assert deaths[0].payload == deaths[1].payload
             assert value_of(deaths[0].named("bdSeq")[0]) == value_of(mine[0].named("bdSeq")[0]) == 0
-        for imei in terminals(host):
-            record = json_topics.retained[f"oneweb/terminal/{imei}/state"]
-            assert host.live(imei, "Status/Name") == record["name"]
-            sample = json_topics.retained[f"oneweb/terminal/{imei}/metric/signal_quality"]
-            assert host.live(imei, "Signal/SINR") == sample["sinr_db"]
-            born = [m for m in host.messages if m.device == imei]
-            assert born[0].verb == "DBIRTH"
 
 
 async def test_writes_are_obeyed_and_answered(world: harness.World) -> None:

@@ -590,5 +590,8 @@ def test_quality_numbers_are_those_of_the_specification() -> None:
 def test_generated_module_is_of_the_schema_beside_it() -> None:
     """The descriptor has the messages and fields of sparkplug_b.proto."""
     text = (Path(pb.__file__).parent / "sparkplug_b.proto").read_text(encoding="utf-8")
-    for field in pb.Payload.Metric.DESCRIPTOR.fields:
+    messages = [pb.Payload.DESCRIPTOR, *pb.Payload.DESCRIPTOR.nested_types]
+    fields = [field for message in messages for field in message.fields]
+    assert len(fields) > 40
+    for field in fields:
         assert re.search(rf"\b{field.name}\s*=\s*{field.number}\b", text), field.name

@@ -12,7 +12,7 @@ from oneweb_bridge.sparkplug.shared import NodeState, SharedState
 from oneweb_bridge.sparkplug.tree import Metric
 from oneweb_bridge.sparkplug.wire import EdgeLink
 
-PAGE_ROWS = 500
+PAGE_ROWS = 2000
 """Rows after which the broker's answer is waited for, and the cursor moves."""
 
 
