@@ -131,7 +131,11 @@ class Mask:
 
     def mask_message(self, text: str) -> str:
         """The text of a refusal, in which only what may be an id is replaced."""
-        return re.sub(r"[\w-]*\d{6}[\w-]*", lambda match: self._words_of(match[0], frozenset()), text)
+        return re.sub(r"[\w-]+", self._mask_word, text)
+
+    def _mask_word(self, match: re.Match[str]) -> str:
+        word = match[0]
+        return self._words_of(word, frozenset()) if re.search(r"\d{6}", word) else word
 
     def mask_value(self, value: Any, name: str) -> Any:
         """One value; `name` is the member that it stands in."""

@@ -35,7 +35,7 @@ ADVICE = {
     "trends_behind": "look at the disk and at the rights of trends.path; nothing else is affected",
     "trends_lost": "if you did not remove it: look at the disk, stop the bridge and put a backup in its place",
     "commands_dropped": "find out who sends them",
-    "sparkplug": "see docs/sparkplug.md: find out who writes, or give each bridge its own ids",
+    "sparkplug": "find out who writes, or give each bridge its own ids; see docs/sparkplug.md",
     "database_restored": (
         "if you restored one and the alert counts topics that are left: request/purge after the next polls, "
         "see Restoring a backup. Otherwise find out who put an older database in place"
