@@ -222,9 +222,9 @@ TABLE = (
     Mutant(
         "head: ten times a second at most",
         "mqtt/cursor.py",
-        "if (delay := self._head_due_at - time.monotonic()) > 0:",
-        "if (delay := self._head_due_at - time.monotonic()) > 1e9:",
-        "test_cursor.py -k distance",
+        "HEAD_INTERVAL_S if self._drain_lock.locked() else self._head_due_at - time.monotonic()",
+        "HEAD_INTERVAL_S if self._drain_lock.locked() else 0.0",
+        "test_cursor.py",
     ),
     Mutant(
         "window: auto has a bound",
@@ -685,9 +685,16 @@ TABLE = (
     Mutant(
         "head published while restoring",
         "mqtt/cursor.py",
-        "if self._is_head_under_way or self._drain_lock.locked() or not",
-        "if self._is_head_under_way or not",
-        "test_owed.py -k head",
+        "HEAD_INTERVAL_S if self._drain_lock.locked() else self._head_due_at - time.monotonic()",
+        "self._head_due_at - time.monotonic()",
+        "test_owed.py test_cursor.py -k head",
+    ),
+    Mutant(
+        "head: what cannot be published while restoring is published afterwards",
+        "mqtt/cursor.py",
+        "        if delay > 0:\n            if self._head_timer is None:",
+        "        if delay > 0:\n            if not self._drain_lock.locked() and self._head_timer is None:",
+        "test_cursor.py -k restored",
     ),
     Mutant(
         "the cursor at close",

@@ -142,6 +142,21 @@ async def test_heads_have_a_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     writer._head_timer.cancel()
 
 
+async def test_head_follows_when_topics_are_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head that is due while the journal is held is published afterwards, though nothing moves any more."""
+    monkeypatch.setattr(cursor, "HEAD_INTERVAL_S", 0.01)
+    writing = Writing(0)
+    writer: Any = writing.writer
+    writer._published_head, writer.cursor = 0, 7
+    async with writer._drain_lock:
+        writer.publish_head()
+        assert writing.window.next_to_send() is None
+    async with asyncio.timeout(10):
+        while not writing._in_flight:
+            await asyncio.sleep(0.005)
+    assert b'"seq":7' in writing._in_flight[0].message.payload
+
+
 async def test_cursor_is_written_by_a_connection_that_does_not_flush(tmp_path: Path) -> None:
     """Its commits wait for a flush, which writes to the log although the cursor is the same; all others are flushed."""
     path = tmp_path / "bridge.db"

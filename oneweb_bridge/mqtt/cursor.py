@@ -159,11 +159,13 @@ class CursorWriter:
     def publish_head(self) -> None:
         """Publishes how far the broker is known to be: one head at a time, and never while topics are restored.
 
-        Where the last one is younger than HEAD_INTERVAL_S, it is published when that has passed.
+        Where the last one is younger than HEAD_INTERVAL_S, or topics are being restored, it is published later.
         """
-        if self._is_head_under_way or self._drain_lock.locked() or not self._is_head_behind():
+        if self._is_head_under_way or not self._is_head_behind():
             return
-        if (delay := self._head_due_at - time.monotonic()) > 0:
+        # The lock may be held for a moment only, and nothing else would ask for this head again.
+        delay = HEAD_INTERVAL_S if self._drain_lock.locked() else self._head_due_at - time.monotonic()
+        if delay > 0:
             if self._head_timer is None:
                 self._head_timer = asyncio.get_running_loop().call_later(delay, self._publish_due_head)
             return
