@@ -115,6 +115,7 @@ def composer() -> list[str] | None:
     return None
 
 
+# Docker is no package that `make test` could install and run for everybody.
 @pytest.mark.skipif(composer() is None, reason="no docker compose here; its files are read by the tests above")
 @pytest.mark.parametrize("names", COMPOSED, ids="+".join)
 def test_composition_is_accepted_by_compose(names: list[str]) -> None:
@@ -126,6 +127,7 @@ def test_composition_is_accepted_by_compose(names: list[str]) -> None:
 # ── systemd ────────────────────────────────────────────────────────────────────────────────────
 
 
+# Containers and macOS have no systemd, and need none to run the bridge.
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_unit_is_accepted_by_systemd(tmp_path: Path) -> None:
     """`systemd-analyze verify` has nothing to say of the unit, with programs that exist (a container has no kill)."""

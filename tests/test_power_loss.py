@@ -25,6 +25,7 @@ WINDOW = 20
 MAX_REPEATS = 200
 """Messages that come again at most after the process was killed; see docs/guarantees.md."""
 UNHURRIED: dict[str, Any] = {call: {"interval": "1h", "enabled": call == "user_terminals"} for call in harness.QUICK}
+# A write that was not flushed can only be taken back by standing between the program and its C library.
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD and /proc are Linux")
 
 
@@ -59,6 +60,7 @@ def examined() -> Iterator[flushes.Flushes]:
         with flushes.examined(keeps_copies=True) as made:
             yield made
     except flushes.NoCompiler as missing:
+        # The library is C, and a compiler is more than `make test` should install for three tests.
         pytest.skip(str(missing))
 
 

@@ -97,6 +97,7 @@ async def browser() -> AsyncIterator["Browser"]:
     """Debian's Chromium, or a skip that says how to get it."""
     chromium = shutil.which("chromium")
     if chromium is None:
+        # `make test-console` installs it, and .ci/run calls that: only a bare `pytest -m browser` comes here.
         pytest.skip("no chromium: `sh deploy/setup.sh console` installs it")
     playwright = pytest.importorskip("playwright.async_api", reason="no playwright: `sh deploy/setup.sh console`")
     async with playwright.async_playwright() as started:

@@ -49,6 +49,7 @@ async def nginx(folder: Path, bridge: str, prefix: str, headers: str) -> AsyncIt
     """The address of the console behind an nginx that takes the prefix off."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if program is None:
+        # As Chromium: `make test-console` installs it, so only a bare `pytest -m browser` comes here.
         pytest.skip("no nginx: `sh deploy/setup.sh console` installs it")
     port = mosquitto.free_port()
     config = folder / "nginx.conf"

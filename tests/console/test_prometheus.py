@@ -21,10 +21,11 @@ SHIPPED = Path(__file__).parent.parent.parent / "deploy/prometheus"
 
 def program(name: str) -> str:
     """Where one of Prometheus' programs is."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
+        # As Chromium: `make test-console` installs it, so only a bare `pytest -m browser` comes here.
         pytest.skip(f"no {name}: `sh deploy/setup.sh console` installs it")
-    return found
+    return path
 
 
 def test_shipped_files_are_good() -> None:

@@ -13,6 +13,7 @@ from tests import harness
 from tests.homeassistant import home
 from tests.homeassistant.home import Home
 
+# Home Assistant needs a Python of its own and minutes to install, which `make test-homeassistant` does.
 pytestmark = [pytest.mark.homeassistant, pytest.mark.skipif(not home.PYTHON.exists(), reason="no Home Assistant here")]
 
 CALL = "oneweb_main_call_ut_signal_quality"
