@@ -45,6 +45,7 @@ async def until_ready_says(session: aiohttp.ClientSession, port: int, patience: 
                     content, status = await answer.json(), answer.status
             except aiohttp.ClientConnectorError:
                 continue
+            assert content.pop("role") == "leader"
             assert status == (200 if all(content.values()) else 503)
 
 
@@ -61,7 +62,10 @@ def value(family: Any) -> float:
 
 
 async def test_readyz_reports_api_broker_and_journal_separately(tmp_path: Path, session: aiohttp.ClientSession) -> None:
-    """Neither there, then the broker, then the API, then the broker away, then the API away: /readyz says each."""
+    """Neither there, then the broker, then the API, then the broker away, then the API away: /readyz says each.
+
+    Both endpoints have the role `leader`, in every state: with SQLite there is no other process to wait for.
+    """
     port, api_port, http = mosquitto.free_port(), mosquitto.free_port(), mosquitto.free_port()
     config = harness.bridge_yaml(
         tmp_path,
@@ -81,7 +85,7 @@ async def test_readyz_reports_api_broker_and_journal_separately(tmp_path: Path, 
             assert [value(families[f"oneweb_bridge_{name}"]) for name in ("ready", "api_up", "broker_up")] == [0, 1, 0]
         await until_ready_says(session, http, api=False, broker=False, journal=True)
         async with session.get(f"http://127.0.0.1:{http}/healthz") as answer:
-            assert (answer.status, await answer.json()) == (200, {"alive": True})
+            assert (answer.status, await answer.json()) == (200, {"alive": True, "role": "leader"})
 
 
 async def test_metrics_are_what_prometheus_expects(world: harness.World, session: aiohttp.ClientSession) -> None:

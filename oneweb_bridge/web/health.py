@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import msgspec
 from aiohttp import web
@@ -17,12 +18,19 @@ MAX_READY_BACKLOG = 100_000
 """Rows waiting above which the journal's part of /readyz says no."""
 
 
+Role = Literal["leader", "standby"]
+"""`leader` polls and publishes; `standby` waits for another process to end, which none does with SQLite."""
+ROLE: Role = "leader"
+
+
 class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
     """What readiness is made of. Each part is True when it is well.
 
-    `incomplete` names the calls whose answers lack something that was expected; they do not make it unready.
+    `incomplete` names the calls whose answers lack something that was expected; they do not make it unready. `role`
+    is `leader` in a process that polls and publishes.
     """
 
+    role: Role
     api: bool
     broker: bool
     journal: bool
@@ -55,6 +63,7 @@ class Health:
     def _parts(self, info: Info | None) -> Readiness:
         written = info is not None and info.journal.error is None and info.journal.backlog < MAX_READY_BACKLOG
         return Readiness(
+            role=ROLE,
             api=self._poller.api_state.state == "ok",
             broker=self._connected(),
             journal=written,
@@ -64,7 +73,7 @@ class Health:
     async def healthz(self, _: web.Request) -> web.Response:
         """200 while the process makes progress, else 503."""
         good = self.alive()
-        return web.json_response({"alive": good}, status=200 if good else 503)
+        return web.json_response({"alive": good, "role": ROLE}, status=200 if good else 503)
 
     async def readyz(self, _: web.Request) -> web.Response:
         """200 when API, broker and journal are well, else 503; the body says which are."""
