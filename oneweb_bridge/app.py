@@ -27,7 +27,7 @@ from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.command import CommandMessage
 from oneweb_bridge.model.records import Alert, Message
-from oneweb_bridge.model.status import Cost, Info, JournalState, Response, Result
+from oneweb_bridge.model.status import Cost, Info, JournalState, Response, Result, ServerInUse
 from oneweb_bridge.mqtt.context import PublisherCallbacks
 from oneweb_bridge.mqtt.publisher import Publisher
 from oneweb_bridge.mqtt.topics import TopicTree
@@ -64,6 +64,8 @@ class BridgeParts(msgspec.Struct):
     forecaster: Forecaster
     tree: TopicTree
     started_at: str
+    server: ServerInUse | None = None
+    """The broker in use; None with a single one."""
 
 
 @contextlib.asynccontextmanager
@@ -106,7 +108,10 @@ async def run(
     ):
         info = partial(_info, parts, rows)
         announcer = Announcer(devices, parts.tree, config)
-        callbacks = _publisher_callbacks(parts, inbox, announcer, info, on_sent)
+        callbacks = replace(
+            _publisher_callbacks(parts, inbox, announcer, info, on_sent),
+            on_connected=partial(_note_server, parts, clock),
+        )
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, callbacks)
         health_watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         console = Console(rules_of(config), clock, __version__, config.instance)
@@ -184,6 +189,10 @@ def _publisher_callbacks(
         on_lost=announcer.on_broker_state_lost,
         discovery_prefix=lambda: parts.config.homeassistant.discovery_prefix,
     )
+
+
+def _note_server(parts: BridgeParts, clock: Clock, server: str) -> None:
+    parts.server = ServerInUse(server, rfc3339(clock.now())) if parts.config.mqtt.servers else None
 
 
 def _command_queue(inbox: Inbox, executor: Executor, publisher: Publisher) -> CommandQueue:
@@ -355,4 +364,5 @@ async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
             call: Cost(round(runtime.interval), round(runtime.effective), round(costs[call]))
             for call, runtime in poller.calls.items()
         },
+        broker=parts.server,
     )

@@ -37,6 +37,41 @@ class Mutant(msgspec.Struct, frozen=True):
 TABLE = (
     # ── a topic never goes back, nothing is lost ───────────────────────────────────────────────
     Mutant(
+        "servers: a pause comes when each was tried",
+        "mqtt/servers.py",
+        "return self._tried > 0",
+        "return False",
+        "test_servers.py",
+    ),
+    Mutant(
+        "servers: nothing is published elsewhere when the base is another bridge's",
+        "mqtt/publisher.py",
+        "if may_go_on and servers is self._servers:",
+        "if servers is self._servers:",
+        "test_servers.py",
+    ),
+    Mutant(
+        "servers: a head on a server that was not published to is no twin's",
+        "mqtt/publisher.py",
+        "has_published=server_name(self._servers.current) in self._published_to",
+        "has_published=bool(self._published_to)",
+        "test_servers.py",
+    ),
+    Mutant(
+        "servers: a command asks the broker to which the bridge came last",
+        "cli/locate.py",
+        "return max(traces, key=lambda pair: pair[0])[1]",
+        "return traces[0][1]",
+        "test_servers.py",
+    ),
+    Mutant(
+        "servers: a password goes to none of them unencrypted",
+        "config/rules.py",
+        "for host in (mqtt.host, *(split_server(server)[0] for server in mqtt.servers)):",
+        "for host in (mqtt.host,):",
+        "test_servers.py",
+    ),
+    Mutant(
         "trends: nothing is trimmed before it is folded",
         "store/housekeeping.py",
         "folded = last if self._fold is None else await self._fold(last)",

@@ -36,6 +36,7 @@ PURE = frozenset(
         "sparkplug.node_metrics",
         "config.units",
         "config.schema",
+        "config.servers",
         "config.rules",
         "config.masks",
         "config.filters",

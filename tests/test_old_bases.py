@@ -185,7 +185,7 @@ async def test_check_looks_at_the_head_as_run_does(tmp_path: Path) -> None:
         ):
             mqtt, state = f"{{host: 127.0.0.1, port: {port}}}", f"{{path: {tmp_path / path}}}"
             config = parse(f"{{instance: {instance}, mqtt: {mqtt}, state: {state}}}", {})
-            good, sentence = await _check_broker(config)
+            good, sentence = await _check_broker(config, config.mqtt)
             assert good is is_good
             assert good or "belongs to the bridge instance 'main'" in sentence
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge.cli.remote import _add_message, _decode_object, _result_line, table
+from oneweb_bridge.cli.locate import decode_object
+from oneweb_bridge.cli.remote import _add_message, _result_line, table
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.mqtt.topics import TopicTree
 
@@ -58,5 +59,5 @@ def test_payload_that_is_no_object_is_empty(payload: Any) -> None:
     for topic in (TREE.status, TREE.info, "oneweb/bridge/polling/sites/state"):
         _add_message(state, topic, payload, TREE)
 
-    assert _decode_object(payload) == {}
+    assert decode_object(payload) == {}
     assert len(table(state)) == 3 + ("sites" in CALLS)

@@ -172,15 +172,14 @@ def test_ids_that_sparkplug_does_not_allow_are_refused(tmp_path: Path) -> None:
 async def test_check_says_whether_sparkplug_can_be_used(world: harness.World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library that is missing, with how to install it; a broker that cannot be reached; else the Edge Node."""
     settings = load(config(world), {})
-    assert (await check._check_sparkplug(settings))[0]
-    away = msgspec.structs.replace(
-        settings.sparkplug, mqtt=msgspec.structs.replace(settings.mqtt, port=mosquitto.free_port())
-    )
-    is_good, line = await check._check_sparkplug(msgspec.structs.replace(settings, sparkplug=away))
+    assert (await check._check_sparkplug(settings, settings.mqtt))[0]
+    broker = msgspec.structs.replace(settings.mqtt, port=mosquitto.free_port())
+    away = msgspec.structs.replace(settings.sparkplug, mqtt=broker)
+    is_good, line = await check._check_sparkplug(msgspec.structs.replace(settings, sparkplug=away), broker)
     assert not is_good
     assert "sparkplug.mqtt" in line
     monkeypatch.setattr(read, "_has_protobuf", lambda: False)
-    is_good, line = await check._check_sparkplug(settings)
+    is_good, line = await check._check_sparkplug(settings, settings.mqtt)
     assert not is_good
     assert 'pip install "oneweb-bridge[sparkplug]"' in line
 

@@ -13,7 +13,8 @@ from oneweb_bridge.cli.console_address import look_for_console
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials, require_sparkplug
-from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.schema import Config, Mqtt
+from oneweb_bridge.config.servers import server_name, servers_of
 from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.link import MqttConnection
@@ -31,9 +32,10 @@ async def check(config: Config, write: Callable[[str], None], masks: Masks | Non
     The console is no reason to fail: a bridge that does not run yet has none.
     """
     write("ok      configuration: valid")
-    results = [await _check_api(config, masks), await _check_broker(config)]
+    results = [await _check_api(config, masks)]
+    results += [await _check_broker(config, server) for server in servers_of(config.mqtt)]
     if config.sparkplug.enabled:
-        results.append(await _check_sparkplug(config))
+        results += [await _check_sparkplug(config, server) for server in servers_of(_sparkplug_broker(config))]
     for is_good, line in results:
         write(f"{'ok    ' if is_good else 'FAILED'}  {line}")
     console = await asyncio.to_thread(look_for_console, config)
@@ -62,30 +64,33 @@ async def _check_api(config: Config, masks: Masks | None) -> tuple[bool, str]:
     return True, f"sign-in: {url} accepts the credentials"
 
 
-async def _check_broker(config: Config) -> tuple[bool, str]:
-    where = f"{config.mqtt.host}:{config.mqtt.port}"
+async def _check_broker(config: Config, server: Mqtt) -> tuple[bool, str]:
+    where = server_name(server)
+    prefix = f"{where}: " if config.mqtt.servers else ""
     here = Place(config.mqtt.base_topic, config.instance)
     try:
-        head = await _probe(config)
+        head = await _probe(config, server)
         if owner_of(head, here, await _identity(config)) == "another":
-            return False, f"broker: {foreign_sentence(head or {}, f'{here.base}/bridge/head', here)}"
+            return False, f"broker: {prefix}{foreign_sentence(head or {}, f'{here.base}/bridge/head', here)}"
     except TimeoutError:
         return False, (
             f"broker: {where} took a probe but did not deliver it. Let this user read and write "
             f"{config.mqtt.base_topic}/bridge/probe in the broker's access rules"
         )
     except (aiomqtt.MqttError, OSError) as error:
-        return (
-            False,
-            f"broker: {where}: {describe_connection_error(error)}. Check mqtt.host, port, tls, username and password",
-        )
+        keys = "mqtt.host, port, servers" if config.mqtt.servers else "mqtt.host, port"
+        return False, f"broker: {where}: {describe_connection_error(error)}. Check {keys}, tls, username and password"
     return True, f"broker: {where} takes and delivers messages below {config.mqtt.base_topic}"
 
 
-async def _check_sparkplug(config: Config) -> tuple[bool, str]:
+def _sparkplug_broker(config: Config) -> Mqtt:
+    return config.sparkplug.mqtt or config.mqtt
+
+
+async def _check_sparkplug(config: Config, mqtt: Mqtt) -> tuple[bool, str]:
     """Whether the library is there, and the broker lets this user hear what hosts write."""
-    settings, mqtt = config.sparkplug, config.sparkplug.mqtt or config.mqtt
-    where, commands = f"{mqtt.host}:{mqtt.port}", f"spBv1.0/{settings.group_id}/NCMD/{settings.edge_node_id}"
+    settings = config.sparkplug
+    where, commands = server_name(mqtt), f"spBv1.0/{settings.group_id}/NCMD/{settings.edge_node_id}"
     try:
         require_sparkplug(config)
         async with MqttConnection(mqtt, "oneweb-bridge-check-sparkplug") as link:
@@ -107,7 +112,7 @@ async def _identity(config: Config) -> Identity:
     return Identity()
 
 
-async def _probe(config: Config) -> Head | None:
+async def _probe(config: Config, server: Mqtt) -> Head | None:
     """Publishes a probe and reads it back. Returns the head. Raises TimeoutError when the probe does not come."""
     tree, heads = TopicTree(config.mqtt.base_topic, config.instance, ""), list[Head | None]()
 
@@ -118,7 +123,5 @@ async def _probe(config: Config) -> Head | None:
         if str(message.topic) == tree.head:
             heads.append(read_head(bytes(message.payload)))
 
-    await read_until_probe(
-        config.mqtt, "oneweb-bridge-check", tree.probe, subscribe, on_message, timeout=PROBE_TIMEOUT_S
-    )
+    await read_until_probe(server, "oneweb-bridge-check", tree.probe, subscribe, on_message, timeout=PROBE_TIMEOUT_S)
     return heads[-1] if heads else None

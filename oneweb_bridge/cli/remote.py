@@ -9,7 +9,9 @@ from typing import Any
 import aiomqtt
 import msgspec
 
-from oneweb_bridge.config.schema import Config
+from oneweb_bridge.cli.locate import Unreachable, as_object, decode_object, locate_broker
+from oneweb_bridge.config.schema import Config, Mqtt
+from oneweb_bridge.config.servers import server_name
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.model.records import Message
@@ -35,17 +37,16 @@ CommandToSend = tuple[str, str, dict[str, object]]
 """Call, verb and payload of a command."""
 
 
-class Unreachable(Exception):
-    """The bridge cannot be reached; the text says why."""
-
-
 async def status(config: Config, write: Callable[[str], None], *, as_json: bool) -> bool:
     """Writes the table of calls. False when the bridge cannot be reached or is offline."""
     try:
-        bridge = await _read_retained(config)
+        broker = await locate_broker(config)
+        bridge = await _read_retained(config, broker)
     except Unreachable as error:
         write(f"oneweb-bridge: {error}")
         return False
+    if config.mqtt.servers:
+        bridge["broker"] = server_name(broker)
     if as_json:
         write(msgspec.json.encode(bridge).decode())
     else:
@@ -54,13 +55,13 @@ async def status(config: Config, write: Callable[[str], None], *, as_json: bool)
     return bool(bridge["bridge"] == "online")
 
 
-async def _read_retained(config: Config) -> dict[str, Any]:
+async def _read_retained(config: Config, broker: Mqtt) -> dict[str, Any]:
     """The bridge's status, info and call states, from its retained topics. Raises Unreachable."""
     tree = TopicTree(config.mqtt.base_topic, config.instance, "")
     name = f"oneweb-bridge-status-{secrets.token_hex(4)}"
     bridge: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
     try:
-        async with MqttConnection(config.mqtt, name) as link:
+        async with MqttConnection(broker, name) as link:
             await link.subscribe_to(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -70,10 +71,10 @@ async def _read_retained(config: Config) -> dict[str, Any]:
                             break
     except (aiomqtt.MqttError, OSError) as error:
         raise Unreachable(
-            f"the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {describe_connection_error(error)}"
+            f"the broker {server_name(broker)} cannot be reached: {describe_connection_error(error)}"
         ) from None
     if not bridge["calls"]:
-        raise Unreachable(f"no bridge has published below {tree.base} at {config.mqtt.host}:{config.mqtt.port}")
+        raise Unreachable(f"no bridge has published below {tree.base} at {server_name(broker)}")
     return bridge
 
 
@@ -82,12 +83,17 @@ async def command(config: Config, commands: list[CommandToSend], write: Callable
     tree = TopicTree(config.mqtt.base_topic, config.instance, "")
     name = f"oneweb-bridge-command-{secrets.token_hex(4)}"
     try:
-        async with MqttConnection(config.mqtt, name) as link:
+        broker = await locate_broker(config)
+    except Unreachable as error:
+        write(f"oneweb-bridge: {error}")
+        return False
+    try:
+        async with MqttConnection(broker, name) as link:
             await link.subscribe_to(tree.status, f"{tree.base}/bridge/polling/+/result")
             return await _send_and_print_results(link, tree, commands, _answer_timeout(config, commands), write)
     except (aiomqtt.MqttError, OSError) as error:
         reason = describe_connection_error(error)
-        write(f"oneweb-bridge: the broker {config.mqtt.host}:{config.mqtt.port} cannot be reached: {reason}")
+        write(f"oneweb-bridge: the broker {server_name(broker)} cannot be reached: {reason}")
         return False
 
 
@@ -108,7 +114,7 @@ async def _send_and_print_results(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(timeout):
             async for message in link.messages:
-                result = _decode_object(message.payload)
+                result = decode_object(message.payload)
                 if str(message.topic) == tree.status and result.get("state") == "offline":
                     write("oneweb-bridge: the bridge is offline")
                     return False
@@ -136,7 +142,7 @@ def _answer_timeout(config: Config, commands: list[CommandToSend]) -> float:
 def _result_line(call: str, result: dict[str, Any]) -> str:
     if result.get("status") != "ok":
         return f"{call}: {result.get('error', 'failed')}"
-    state = _as_object(result.get("state"))
+    state = as_object(result.get("state"))
     if not state:
         return f"{call}: ok"
     counts = ", ".join(f"{state[name]} {name}" for name in ("records", "events", "samples") if name in state)
@@ -149,21 +155,8 @@ def _duration(seconds: object) -> str:
     return interval_text(seconds) if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) else ""
 
 
-def _as_object(value: object) -> dict[str, Any]:
-    """A JSON object; an empty one for anything else, because any client may publish there."""
-    return value if isinstance(value, dict) else {}
-
-
-def _decode_object(payload: Any) -> dict[str, Any]:
-    try:
-        decoded = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
-        return {}
-    return _as_object(decoded)
-
-
 def _add_message(bridge: dict[str, Any], topic: str, payload: Any, tree: TopicTree) -> None:
-    payload_object = _decode_object(payload)
+    payload_object = decode_object(payload)
     if topic == tree.status:
         bridge["bridge"] = payload_object.get("state", "offline")
     elif topic == tree.info:
@@ -175,9 +168,11 @@ def _add_message(bridge: dict[str, Any], topic: str, payload: Any, tree: TopicTr
 def table(bridge: dict[str, Any]) -> list[str]:
     """The lines of the table, below a line about the bridge."""
     info = bridge["info"]
-    api, journal = _as_object(info.get("api")), _as_object(info.get("journal"))
-    head = f"bridge {bridge['bridge']}, API {api.get('state', 'unknown')}, backlog {journal.get('backlog', 'unknown')}"
-    costs = {call: _as_object(cost) for call, cost in _as_object(info.get("calls")).items()}
+    api, journal = as_object(info.get("api")), as_object(info.get("journal"))
+    place = f" at {bridge['broker']}" if "broker" in bridge else ""
+    backlog = journal.get("backlog", "unknown")
+    head = f"bridge {bridge['bridge']}{place}, API {api.get('state', 'unknown')}, backlog {backlog}"
+    costs = {call: as_object(cost) for call, cost in as_object(info.get("calls")).items()}
     per_hour = sum(n for cost in costs.values() if isinstance(n := cost.get("requests_per_hour"), int))
     calls = [bridge["calls"][call] for call in CALLS if call in bridge["calls"]]
     rows = [COLUMNS, *(tuple(_cell(call, name, costs) for name in COLUMNS) for call in calls)]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from oneweb_bridge.config.schema import Config, Console, Mqtt, Sparkplug
+from oneweb_bridge.config.servers import split_server
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.fields import RESERVED_MEMBERS
@@ -133,16 +134,28 @@ def _bad_auth(config: Config) -> Iterator[tuple[str, str]]:
 
 def _bad_mqtt(key: str, mqtt: Mqtt) -> Iterator[tuple[str, str]]:
     yield from _bad_host(key, mqtt.host)
+    yield from _bad_servers(key, mqtt)
     for name in ("username", "password"):
         if not (getattr(mqtt, name) or "").isprintable():
             yield f"{key}.{name}", "expected a text without line ends and control characters"
-    if mqtt.password and not mqtt.tls.enabled and not mqtt.allow_plain_password and not _is_loopback(mqtt.host):
+    if mqtt.password and not mqtt.tls.enabled and not mqtt.allow_plain_password:
         remedy = f"set {key}.tls.enabled: true, or {key}.allow_plain_password: true"
-        yield f"{key}.password", f"would go to {mqtt.host} unencrypted; {remedy}"
+        for host in (mqtt.host, *(split_server(server)[0] for server in mqtt.servers)):
+            if not _is_loopback(host):
+                yield f"{key}.password", f"would go to {host} unencrypted; {remedy}"
     if mqtt.password and not mqtt.username and mqtt.protocol == "3.1.1":
         yield f"{key}.username", "expected a name, because MQTT 3.1.1 has no password without one"
     if mqtt.tls.key_file and not mqtt.tls.cert_file:
         yield f"{key}.tls.cert_file", f"expected a file name, because {key}.tls.key_file is set"
+
+
+def _bad_servers(key: str, mqtt: Mqtt) -> Iterator[tuple[str, str]]:
+    for server in mqtt.servers:
+        host, port = split_server(server)
+        if not 1 <= port <= 65535:
+            yield f"{key}.servers", f"expected a port from 1 to 65535, got '{server}'"
+        elif host.startswith("[") and not _is_ipv6(host):
+            yield f"{key}.servers", f"expected a host name or an address, got '{server}'"
 
 
 def _bad_sparkplug(settings: Sparkplug) -> Iterator[tuple[str, str]]:

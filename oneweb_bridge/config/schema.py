@@ -174,6 +174,12 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     insecure: Flag = False
 
 
+_HOST_AND_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})")
+Servers = Annotated[
+    tuple[Annotated[str, Meta(pattern=rf"^{_HOST_AND_PORT.pattern}\Z")], ...],
+    _annotate("a list of servers like [broker-b.example.net:1883, '[fd00::2]:1883']", _to_list, list),
+]
+
 KEEPALIVE = 30
 """MQTT Keep Alive in seconds."""
 
@@ -192,6 +198,7 @@ class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     password: Secret | None = None
     allow_plain_password: Flag = False
     tls: Tls = Tls()
+    servers: Servers = ()
     window: InFlight = AUTO
     max_payload: Size = 64_000
 

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.commands import decode
-from oneweb_bridge.config.schema import KEEPALIVE, Config
+from oneweb_bridge.config.schema import KEEPALIVE, Config, Mqtt
+from oneweb_bridge.config.servers import servers_of
 from oneweb_bridge.contract import schemas
 from oneweb_bridge.contract.schemas import Schema, ref
 from oneweb_bridge.decode.catalogue import Call
@@ -94,7 +95,7 @@ def document(config: Config, version: str) -> Schema:
         "asyncapi": "3.0.0",
         "info": _about(version),
         "defaultContentType": JSON,
-        "servers": {"broker": _server(config, tree)},
+        "servers": _servers(config, tree),
         "channels": {channel.key: _channel(channel) for channel in channels},
         "operations": {
             f"{'receive' if channel.incoming else 'send'}{_upper_first(channel.key)}": _operation(channel)
@@ -127,8 +128,16 @@ def _about(version: str) -> Schema:
     }
 
 
-def _server(config: Config, tree: TopicTree) -> Schema:
-    mqtt = config.mqtt
+def _servers(config: Config, tree: TopicTree) -> Schema:
+    """Name -> server: `broker`, and the others of `mqtt.servers` with a number behind."""
+    servers = servers_of(config.mqtt)
+    return {
+        "broker" if number == 1 else f"broker{number}": _server(config, tree, mqtt)
+        for number, mqtt in enumerate(servers, start=1)
+    }
+
+
+def _server(config: Config, tree: TopicTree, mqtt: Mqtt) -> Schema:
     plain, secure = ("mqtt", "secure-mqtt") if mqtt.transport == "tcp" else ("ws", "wss")
     will = {"topic": tree.status, "qos": 1, "retain": True, "message": encode(status.Connection("offline")).decode()}
     binding = {

@@ -70,8 +70,15 @@ class Cost(msgspec.Struct, frozen=True):
     requests_per_hour: Annotated[int, _integer("requests an hour at this interval", 12, "1/h")]
 
 
-class Info(msgspec.Struct, frozen=True):
-    """State of the bridge: version, API, journal, and the cost of each call."""
+class ServerInUse(msgspec.Struct, frozen=True):
+    """The broker that the bridge uses, of several that are configured."""
+
+    server: Annotated[str, _text("host and port", "broker-b.example.net:1883")]
+    since: Annotated[str, _time("when the bridge connected there")]
+
+
+class Info(msgspec.Struct, frozen=True, omit_defaults=True):
+    """State of the bridge: version, API, journal, and the cost of each call. `broker` only with several servers."""
 
     version: Annotated[str, _text("version of the bridge", "0.1.0")]
     contract: Annotated[int, _integer("version of topics and payloads", 1)]
@@ -80,6 +87,7 @@ class Info(msgspec.Struct, frozen=True):
     api: ApiState
     journal: JournalState
     calls: dict[CallName, Cost]
+    broker: ServerInUse | None = None
 
 
 class Head(msgspec.Struct, frozen=True):

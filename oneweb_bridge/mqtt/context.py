@@ -30,6 +30,8 @@ class PublisherCallbacks(msgspec.Struct, frozen=True, kw_only=True):
     alert: Callable[[str, str], Awaitable[None]]
     on_sent: Callable[[Message], None] = lambda _: None
     on_birth: Callable[[], None] = lambda: None
+    on_connected: Callable[[str], None] = lambda _: None
+    """Is given host:port of the server, before `info` is published there."""
     on_lost: Callable[[int], Awaitable[None]] = _ignore_loss
     discovery_prefix: Callable[[], str] = lambda: "homeassistant"
 

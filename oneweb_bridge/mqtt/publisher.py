@@ -17,6 +17,7 @@ import aiomqtt
 from aiomqtt.exceptions import MqttConnectError
 
 from oneweb_bridge.config.schema import Mqtt
+from oneweb_bridge.config.servers import server_name
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.model.command import Answer
@@ -28,6 +29,7 @@ from oneweb_bridge.mqtt.cursor import MAX_STORE_RETRY_S
 from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.look import Look
 from oneweb_bridge.mqtt.purge import stray_topics
+from oneweb_bridge.mqtt.servers import ServerList
 from oneweb_bridge.mqtt.session import Session
 from oneweb_bridge.mqtt.suspects import Suspects
 from oneweb_bridge.mqtt.topics import TopicTree
@@ -77,7 +79,9 @@ class Publisher:
         self._client_id = f"oneweb-bridge-{tree.instance}"
         self._twins = Twins(self._client_id, tree.instance, callbacks.alert)
         self._process = secrets.token_hex(8)
-        self._has_published = False
+        self._servers = ServerList(settings)
+        self._published_to: set[str] = set()
+        """The servers to which this process has published."""
         self._accepted_at = -math.inf
         self._last_error: str | None = "not connected yet"
         self._lost_at = time.monotonic() - GIVE_WAY_S
@@ -103,6 +107,7 @@ class Publisher:
         pauses = BackOff(FIRST_RECONNECT_S, MAX_RECONNECT_S)
         while True:
             started, shortest, longest = time.monotonic(), 0.0, MAX_RECONNECT_S
+            servers, may_go_on = self._servers, True
             try:
                 await self._connect(journal_grew)
             except* (aiomqtt.MqttError, OSError, TimeoutError, ForeignInstance) as group:
@@ -110,19 +115,35 @@ class Publisher:
                 if group.subgroup(TakenOver) is not None:
                     self._last_error, shortest = self._twins.sentence, self._pause_for_twin(group)
                 if group.subgroup((ForeignInstance, TakenOver)) is not None:
-                    self._accepted_at = -math.inf
+                    # Another broker would not make it right, and its subscribers would hear two bridges.
+                    self._accepted_at, may_go_on = -math.inf, False
             except* StoreUnavailable as group:
                 # The next session reads from the disk how far the journal is published.
                 self._last_error = f"the journal could not be read or written: {_first_error(group)}"
-                longest = MAX_STORE_RETRY_S
+                longest, may_go_on = MAX_STORE_RETRY_S, False
+            if time.monotonic() - started > HEALTHY_AFTER_S:
+                servers.begin_round()
             # Where it is known what broke the connection, the others need not wait for it.
             if time.monotonic() - started > HEALTHY_AFTER_S or self._suspects.culprit is not None:
                 pauses.reset()
             self._suspects.culprit = None
-            pause = max(shortest, pauses.pause(longest) * (0.8 + secrets.randbelow(400) / 1000))
-            host, port = self.settings.host, self.settings.port
-            _log.warning("broker %s:%s: %s; next try in %.0f s", host, port, self._last_error, pause)
-            await asyncio.sleep(pause)
+            failed, is_time_for_pause = server_name(servers.current), True
+            if may_go_on and servers is self._servers:
+                is_time_for_pause = self._go_to_next_server()
+            if is_time_for_pause:
+                pause = max(shortest, pauses.pause(longest) * (0.8 + secrets.randbelow(400) / 1000))
+                _log.warning("broker %s: %s; next try in %.0f s", failed, self._last_error, pause)
+                await asyncio.sleep(pause)
+            else:
+                next_server = server_name(self._servers.current)
+                _log.warning("broker %s: %s; the next server is %s", failed, self._last_error, next_server)
+
+    def _go_to_next_server(self) -> bool:
+        """Goes to the next server of the list. True when each was tried since the last pause, so that one is due."""
+        if self._servers.has_several():
+            # Who publishes there is not known yet.
+            self._accepted_at = -math.inf
+        return not self._servers.go_to_next()
 
     def _pause_for_twin(self, group: BaseExceptionGroup[Any]) -> float:
         if group.subgroup(TwinConnected) is not None:
@@ -159,14 +180,14 @@ class Publisher:
 
     def _context(self, journal_grew: asyncio.Event) -> ConnectionContext:
         return ConnectionContext(
-            settings=self.settings,
+            settings=self._servers.current,
             tree=self.tree,
             journal=self._journal,
             journal_grew=journal_grew,
             callbacks=self._callbacks,
             twins=self._twins,
             process=self._process,
-            has_published=self._has_published,
+            has_published=server_name(self._servers.current) in self._published_to,
             suspects=self._suspects,
             alerted_too_large=self._alerted_too_large,
             answer_to=self.answer_to,
@@ -180,7 +201,7 @@ class Publisher:
         self._twins.take_overs.note_connection(connection.lasted, now - connection.lasted - self._lost_at)
         self._short_in_a_row = self._short_in_a_row + 1 if connection.lasted < HEALTHY_AFTER_S else 0
         self._lost_at = self._accepted_at = now
-        self._has_published = True
+        self._published_to.add(server_name(self._servers.current))
 
     async def _look(self, context: ConnectionContext) -> None:
         """Looks under a client id of its own; where the broker refuses that one, the next time under the bridge's."""
@@ -193,7 +214,7 @@ class Publisher:
         self._accepted_at = time.monotonic()
 
     def _link(self, will: Message | None, suffix: str = "") -> MqttConnection:
-        return MqttConnection(self.settings, self._client_id + suffix, will=will)
+        return MqttConnection(self._servers.current, self._client_id + suffix, will=will)
 
     # ── what others ask of it ──────────────────────────────────────────────────────────────────
 
@@ -240,7 +261,7 @@ class Publisher:
         """
         with _named_errors():
             session = self._connected()
-            strays = await stray_topics(self.settings, self.tree, self._journal)
+            strays = await stray_topics(self._servers.current, self.tree, self._journal)
             await session.resend.clear(strays)
             return len(strays) + await session.clear_old_bases(is_requested=True)
 
@@ -249,6 +270,7 @@ class Publisher:
         has_changed, self.settings = reconnect or settings != self.settings, settings
         if has_changed:
             self._accepted_at = -math.inf
+            self._servers = ServerList(settings)
         if has_changed and self._session is not None:
             self._session.end("the configuration changed")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import aiomqtt
 
+from oneweb_bridge.config.servers import server_name
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import Place
 from oneweb_bridge.model.records import Message, Positions
@@ -114,7 +115,8 @@ class Session:
         self._prober.answers_twins = True
         await self.sender.publish_and_wait(Message(tree.status, encode(Connection("online")), retain=True))
         self.connected_at = time.monotonic()
-        _log.info("broker %s:%s: connected", context.settings.host, context.settings.port)
+        _log.info("broker %s: connected", server_name(context.settings))
+        context.callbacks.on_connected(server_name(context.settings))
         self._info = encode(await context.callbacks.info())
         await self.sender.publish_and_wait(Message(tree.info, self._info, retain=True))
         if known.restore_start < self.cursor:
@@ -126,9 +128,8 @@ class Session:
         await self._cursor.publish_head_and_wait()
 
     async def _restore_lost(self, after_seq: int) -> None:
-        settings = self._context.settings
         count = await self.resend.restore(after_seq, self.cursor)
-        _log.info("broker %s:%s: restored %d retained topics", settings.host, settings.port, count)
+        _log.info("broker %s: restored %d retained topics", server_name(self._context.settings), count)
         await self._context.callbacks.on_lost(after_seq)
 
     async def _restore_dropped(self) -> None:

@@ -42,7 +42,17 @@ class HostOffline(Exception):
 class EdgeSession:
     """Of one connection. `run` ends with an exception group when it is lost."""
 
-    def __init__(self, shared: SharedState, state: NodeState, link: MqttConnection, node: EdgeNode) -> None:
+    def __init__(
+        self,
+        shared: SharedState,
+        state: NodeState,
+        link: MqttConnection,
+        node: EdgeNode,
+        *,
+        host_timeout: float | None = None,
+    ) -> None:
+        """`host_timeout`: seconds to wait for the primary host; None waits for as long as the connection lasts."""
+        self._host_timeout = host_timeout
         self._shared = shared
         self._state = state
         self._link = link
@@ -102,9 +112,14 @@ class EdgeSession:
             await self._wire.subscribe(self._node.topics.of("NBIRTH"))
 
     async def _wait_for_host(self) -> None:
-        while self._state_topic is not None and not self._state.host.online:
-            self._state.wake.clear()
-            await self._state.wake.wait()
+        """Raises HostOffline when there is another server where the host may be, and it does not come here."""
+        try:
+            async with asyncio.timeout(self._host_timeout):
+                while self._state_topic is not None and not self._state.host.online:
+                    self._state.wake.clear()
+                    await self._state.wake.wait()
+        except TimeoutError:
+            raise HostOffline(self._state_topic) from None
         self._commands.clear()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────
