@@ -109,6 +109,7 @@ LIBRARIES = {
         "mqtt.handshake",
         "cli.remote",
         "cli.check",
+        "cli.locate",
         "sparkplug.births",
         "sparkplug.node",
         "sparkplug.session",

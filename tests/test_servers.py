@@ -115,7 +115,8 @@ async def test_next_broker_goes_on_where_a_lost_one_ended(tmp_path: Path) -> Non
     first, second = mosquitto.free_port(), mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(second) as other,
-        bench(tmp_path, first, servers=(f"127.0.0.1:{second}",)) as made,contextlib.AsyncExitStack() as stack
+        bench(tmp_path, first, servers=(f"127.0.0.1:{second}",)) as made,
+        contextlib.AsyncExitStack() as stack,
     ):
         process = await stack.enter_async_context(mosquitto.run_mosquitto(first))
         recorder = await stack.enter_async_context(harness.recording(first, "oneweb/site/#"))
