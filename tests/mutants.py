@@ -909,8 +909,8 @@ TABLE = (
     Mutant(
         "a look takes nobody's connection",
         "mqtt/publisher.py",
-        "MqttConnection(self.settings, self._client_id + suffix, will=will)",
-        "MqttConnection(self.settings, self._client_id, will=will)",
+        "MqttConnection(self._servers.current, self._client_id + suffix, will=will)",
+        "MqttConnection(self._servers.current, self._client_id, will=will)",
         "test_publisher.py -k stays_away",
     ),
     Mutant(

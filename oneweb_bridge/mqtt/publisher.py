@@ -120,7 +120,8 @@ class Publisher:
             except* StoreUnavailable as group:
                 # The next session reads from the disk how far the journal is published.
                 self._last_error = f"the journal could not be read or written: {_first_error(group)}"
-                longest, may_go_on = MAX_STORE_RETRY_S, False
+                longest = MAX_STORE_RETRY_S
+                may_go_on = False
             if time.monotonic() - started > HEALTHY_AFTER_S:
                 servers.begin_round()
             # Where it is known what broke the connection, the others need not wait for it.
