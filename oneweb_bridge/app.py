@@ -34,6 +34,7 @@ from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import announcements, housekeeping, journal, query_thread, store
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.trends.forecaster import Forecaster
 from oneweb_bridge.trends.replay import ReplayQuery, read_pages
 from oneweb_bridge.trends.task import Clocks, Folder, open_folder, path_of
@@ -76,12 +77,21 @@ async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None
         store.open_store(path, clock) as opened,
         open_api(config.api, masks, clock) as connection,
     ):
+        await _make_views(opened, config)
         forecaster = Forecaster(opened, config.forecast, clock)
         runner = PollRunner(opened, connection, config, clock, forecaster.update)
         poller = Poller(runner, opened, connection, config, clock)
         await poller.load()
         tree = TopicTree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)
         yield BridgeParts(config, path, opened, connection, poller, forecaster, tree, rfc3339(clock.now()))
+
+
+async def _make_views(opened: store.Store, config: Config) -> None:
+    """Makes the views for people; the bridge itself needs none, so a failure is logged."""
+    try:
+        await opened.make_views(config.polling)
+    except StoreUnavailable as error:
+        _log.error("the views for SQL could not be made (%s); the next start tries again", error)
 
 
 async def run(
@@ -258,6 +268,7 @@ async def _reload_loop(
         parts.api.reconfigure(config.api)
         parts.forecaster.reconfigure(config.forecast)
         await parts.poller.reconfigure(config)
+        await _make_views(parts.store, config)
         publisher.reconfigure(config.mqtt, reconnect=new_prefix)
         announcer.reconfigure(config)
         console.reconfigure(config)

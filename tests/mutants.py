@@ -37,6 +37,27 @@ class Mutant(msgspec.Struct, frozen=True):
 TABLE = (
     # ── a topic never goes back, nothing is lost ───────────────────────────────────────────────
     Mutant(
+        "views: the last values of a sample count",
+        "store/views.py",
+        "later.seq > sample.seq",
+        "later.seq < sample.seq",
+        "test_views.py",
+    ),
+    Mutant(
+        "views: an event keeps the id of its journal",
+        "store/views.py",
+        "AND json_extract(former.value, '$[1]') >= seq",
+        "AND json_extract(former.value, '$[1]') < seq",
+        "test_views.py",
+    ),
+    Mutant(
+        "views: a start with the same fields writes nothing",
+        "store/view_table.py",
+        'if present.get(name) != ("view", sql) and name not in foreign',
+        "if name not in foreign",
+        "test_views.py",
+    ),
+    Mutant(
         "servers: a pause comes when each was tried",
         "mqtt/servers.py",
         "return self._tried > 0",

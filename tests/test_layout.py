@@ -37,6 +37,7 @@ PURE = frozenset(
         "config.units",
         "config.schema",
         "config.servers",
+        "store.views",
         "config.rules",
         "config.masks",
         "config.filters",

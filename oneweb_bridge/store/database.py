@@ -18,6 +18,7 @@ import msgspec
 from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable, named_errors
+from oneweb_bridge.store.views import VIEWS
 
 VERSION = 4
 """`user_version` of the schema that this program writes."""
@@ -285,8 +286,12 @@ async def migrate(db: aiosqlite.Connection, path: Path) -> None:
         raise StoreError(f"{path} was written by a newer oneweb-bridge (schema {version}, known {VERSION}): upgrade")
     if version == 0 and await pragma(db, "page_count") > 1:
         raise StoreError(f"{path} is a database of something else: choose another state.path")
-    steps = [_schema()] if version == 0 else [MIGRATIONS[step] for step in range(version, VERSION)]
+    steps = [_schema()] if version == 0 else [*_DROP_VIEWS, *(MIGRATIONS[step] for step in range(version, VERSION))]
     await db.executescript(f"BEGIN IMMEDIATE;\n{''.join(steps)}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+
+
+_DROP_VIEWS = [f"DROP VIEW IF EXISTS {name};\n" for name in VIEWS]
+"""A table whose columns a view names cannot be altered; who opens the database makes the views again."""
 
 
 def _schema() -> str:

@@ -5,10 +5,11 @@ After a failed commit nothing in memory is trusted any more; it is read again fr
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from oneweb_bridge.clock import SYSTEM, Clock, SteadyTime
+from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.model.records import Batch, FormerJournalIds
 from oneweb_bridge.store import database, staging
 from oneweb_bridge.store.bad_answers import BadAnswers
@@ -23,6 +24,7 @@ from oneweb_bridge.store.shapes import AnswerShapes
 from oneweb_bridge.store.staging import Staging
 from oneweb_bridge.store.unmatched import UnmatchedTable
 from oneweb_bridge.store.usage_days import UsageDaysTable
+from oneweb_bridge.store.view_table import make_views
 
 
 @contextlib.asynccontextmanager
@@ -61,6 +63,10 @@ class Store:
         self.commands = CommandTables(connections)
         self.bad_answers = BadAnswers(path)
         self._connections = connections
+
+    async def make_views(self, calls: Mapping[str, Call]) -> None:
+        """Makes the views of `docs/sql.md`, where they are not what these calls give. Raises StoreUnavailable."""
+        await make_views(self._connections, calls)
 
     @property
     def steady(self) -> SteadyTime:
