@@ -14,6 +14,7 @@ import aiosqlite
 import pytest
 
 from oneweb_bridge.config.read import parse
+from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import Place
 from oneweb_bridge.model.records import (
@@ -159,6 +160,7 @@ async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
         open_edge_tables(path) as edge,
         database.open_connection(path) as raw,
     ):
+        await db.make_views(CALLS)
         # What opening a database does, and a migration, is done once for all of it.
         seen["statements"].clear()
         await _use_store(db)
