@@ -1,7 +1,10 @@
-"""Fixtures, and one mend of a test library."""
+"""Fixtures, the bound of a test, and one mend of a test library."""
 
+import asyncio
+import functools
 import gc
-from collections.abc import AsyncIterator, Iterator
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -19,6 +22,26 @@ hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
+
+
+# Far above what the slowest test takes on a busy machine. What waits longer waits for ever, and says here where.
+LONGEST_TEST = 240.0
+
+
+def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def run(*arguments: Any, **named: Any) -> None:
+        async with asyncio.timeout(LONGEST_TEST):
+            await test(*arguments, **named)
+
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each coroutine fails where it waits after `LONGEST_TEST`."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = _bounded(item.obj)
 
 
 class _ClientResponse(aiohttp.ClientResponse):
