@@ -7,7 +7,7 @@ connections and exits.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +102,12 @@ async def run(
     reloads: Reloads | None = None,
     masks: Masks | None = None,
     on_console: Callable[[str], None] = lambda _: None,
+    keep_watchdog: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] = systemd.keep_watchdog,
 ) -> None:
     """Runs the bridge until it is cancelled. `reloads` brings new configurations; `masks` gets the API's secrets.
 
-    `on_console` hears the address of the console as soon as it answers there.
+    `on_console` hears the address of the console as soon as it answers there. `keep_watchdog` tells the supervisor
+    whether the bridge is alive, and never returns.
     """
     inbox = Inbox()
     async with (
@@ -149,7 +151,7 @@ async def run(
             if outlet is not None:
                 group.create_task(outlet.run(), name="sparkplug")
             group.create_task(live.run(), name="live")
-            group.create_task(systemd.keep_watchdog(health_watch.alive), name="watchdog")
+            group.create_task(keep_watchdog(health_watch.alive), name="watchdog")
             if reloads is not None:
                 group.create_task(_reload_loop(parts, publisher, announcer, console, reloads), name="configuration")
 

@@ -188,7 +188,7 @@ async def test_simulate_serves_the_api_until_it_is_stopped(tmp_path: Path) -> No
 
 FORGETFUL = """
 import asyncio, contextlib
-from oneweb_bridge.cli import main as cli
+from oneweb_bridge.cli import running as cli
 
 async def forgets(often):
     print("ready", flush=True)
@@ -201,8 +201,8 @@ async def work():
     async with asyncio.TaskGroup() as group:
         group.create_task(forgets(2))
 
-cli.INSIST = 0.2
-raise SystemExit(cli._run_until_signal(work()))
+cli.CANCEL_AGAIN_S = 0.2
+raise SystemExit(cli.run_until_signal(work()))
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oneweb_bridge.cli import main as command_line
+from oneweb_bridge.cli import loading
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import parse
@@ -474,7 +474,7 @@ def test_token_is_one_of_the_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("oneweb_bridge.cli.logs.set_up", lambda *_: None)
     path, masks = tmp_path / "bridge.yaml", Masks()
     path.write_text(f"console: {{token: {TOKEN}}}")
-    command_line._load_config(argparse.Namespace(config=path, log_level=None, log_format=None), masks)
+    loading.load_config(argparse.Namespace(config=path, log_level=None, log_format=None), masks)
     assert masks.mask_text(f"echo {TOKEN}") == "echo ***"
 
 

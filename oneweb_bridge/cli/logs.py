@@ -4,11 +4,15 @@ import json
 import logging
 import sys
 import time
+from contextvars import ContextVar
 from types import TracebackType
 
 from oneweb_bridge.cli.repeats import CountingHandler
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Log
+
+INSTANCE: ContextVar[str] = ContextVar("instance", default="")
+"""The bridge whose task logs, in a process that has several; empty in one that has a single one."""
 
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
 
@@ -29,16 +33,26 @@ class _Formatter(logging.Formatter):
         text = self._masks.mask_text(text)
         name = record.name.removeprefix("oneweb_bridge.")
         when = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
+        instance = getattr(record, "instance", "")
         if self._as_json:
-            return json.dumps({"time": when, "level": record.levelname.lower(), "logger": name, "message": text})
+            line = {"time": when, "level": record.levelname.lower(), "logger": name, "message": text}
+            return json.dumps(line | ({"instance": instance} if instance else {}))
         lines = text if record.exc_info else text.translate(_CONTROL)
-        return f"{when} {record.levelname.lower():7} {name}: {lines}"
+        source = f"[{instance}] {name}" if instance else name
+        return f"{when} {record.levelname.lower():7} {source}: {lines}"
+
+
+def _add_instance(record: logging.LogRecord) -> bool:
+    """Notes whose line it is, while its task is known: a count of repeats is written later."""
+    record.instance = INSTANCE.get()
+    return True
 
 
 def set_up(settings: Log, masks: Masks) -> None:
     """Directs all logging to standard error in the form of `settings`, its secrets masked."""
     handler = CountingHandler(sys.stderr)
     handler.setFormatter(_Formatter(masks, as_json=settings.format == "json"))
+    handler.addFilter(_add_instance)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("oneweb_bridge").setLevel(settings.level.upper())
     logging.getLogger("oneweb_bridge.mqtt").setLevel(logging.WARNING)

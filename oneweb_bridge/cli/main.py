@@ -3,14 +3,12 @@
 import argparse
 import asyncio
 import contextlib
-import gc
 import io
 import logging
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +16,13 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge import __version__
-from oneweb_bridge.cli import exploring, logs
+from oneweb_bridge.cli import exploring, logs, running
+from oneweb_bridge.cli.loading import load_config, log_settings, masked_print, require_single_file
 from oneweb_bridge.cli.progress import show_percent
+from oneweb_bridge.cli.running import run_until_signal
 from oneweb_bridge.config.file_reader import ConfigError
-from oneweb_bridge.config.masks import Masks, secrets_of
-from oneweb_bridge.config.read import load, require_credentials, require_sparkplug
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.read import load
 from oneweb_bridge.config.schema import Config, Log
 from oneweb_bridge.config.units import parse_duration
 from oneweb_bridge.config.write import dump_yaml, yaml_text
@@ -30,9 +30,6 @@ from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 
 DONE, FAILED, WRONG = 0, 1, 2
-CANCEL_AGAIN_S = 4.0
-"""Seconds after a signal to stop, and between further tries, until tasks that still run are cancelled again."""
-THREAD_SWITCH_S = 0.0005
 MAX_TERMINALS = 400_000
 """The largest simulated fleet."""
 
@@ -46,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     options = parser().parse_args(arguments)
     try:
+        if getattr(options, "command", "run") != "run":
+            options.config = require_single_file(options.command, options.config)
         code: int = options.act(options)
     except ConfigError as error:
         return _print_error(str(error), WRONG)
@@ -104,7 +103,10 @@ def _add(
 ) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
     if configured:
-        command.add_argument("-c", "--config", type=Path, metavar="FILE", help="default: ./bridge.yaml if there is one")
+        more = "; a folder stands for its *.yaml; repeated for several bridges" if name == "run" else ""
+        about = f"default: ./bridge.yaml if there is one{more}"
+        command.add_argument("-c", "--config", type=Path, action="append", metavar="FILE", help=about)
+        command.set_defaults(command=name)
     command.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     command.add_argument("--log-format", choices=("text", "json"))
     command.set_defaults(act=act)
@@ -206,98 +208,19 @@ def _interval(text: str) -> str:
     return text
 
 
-def _load_config(options: argparse.Namespace, masks: Masks) -> Config:
-    """The configuration, after logging was set up by it. Its secrets are added to `masks`. Raises ConfigError."""
-    config = load(options.config, os.environ)
-    masks.add_secrets(*secrets_of(config.api), config.mqtt.password, config.console.token)
-    logs.set_up(_log_settings(options, config.log), masks)
-    return config
-
-
-def _masked_print(masks: Masks) -> Callable[[str], None]:
-    """A function that prints lines without secrets: they may quote the API or the broker."""
-    return lambda line: print(masks.mask_text(line))
-
-
-def _log_settings(options: argparse.Namespace, settings: Log) -> Log:
-    return Log(level=options.log_level or settings.level, format=options.log_format or settings.format)
-
-
-def _run_until_signal(work: Coroutine[Any, Any, None], on_hangup: Callable[[], None] | None = None) -> int:
-    """Runs until the work ends or a signal cancels it. Then it may still publish `offline` and close connections."""
-
-    async def supervised() -> None:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-
-        def cancel_all() -> None:
-            # On Python 3.11 a task group forgets that it was cancelled when one of its tasks fails just then.
-            for running in asyncio.all_tasks(loop):
-                running.cancel()
-            loop.call_later(CANCEL_AGAIN_S, cancel_all)
-
-        def stop() -> None:
-            task.cancel()
-            loop.call_later(CANCEL_AGAIN_S, cancel_all)
-
-        if on_hangup is not None:
-            loop.add_signal_handler(signal.SIGHUP, on_hangup)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    tune_interpreter()
-    asyncio.run(supervised())
-    return DONE
-
-
-def tune_interpreter() -> None:
-    """Shortens the thread switch interval, and exempts start-up objects from garbage collection."""
-    # A thread waits this long for the interpreter, and every answer of SQLite is such a wait.
-    sys.setswitchinterval(THREAD_SWITCH_S)
-    gc.collect()
-    gc.freeze()
-
-
 # ── the commands ───────────────────────────────────────────────────────────────────────────────
 
 
 def _run(options: argparse.Namespace) -> int:
-    from oneweb_bridge import app
-
-    masks = Masks()
-    config = _load_config(options, masks)
-    require_credentials(config)
-    require_sparkplug(config)
-    reloads: asyncio.Queue[Config] = asyncio.Queue()
-
-    def reload() -> None:
-        try:
-            new_config = _load_config(options, masks)
-            require_credentials(new_config)
-        except ConfigError as error:
-            _log.error("%s; the configuration stays as it was", error)
-            return
-        reloads.put_nowait(new_config)
-
-    try:
-        return _run_until_signal(app.run(config, masks=masks, reloads=reloads), reload)
-    except* StoreError as group:
-        return_code = _print_error(str(group.exceptions[0]), FAILED)
-    except* StoreDamaged:
-        return_code = _print_error(
-            f"{config.state.path} is damaged: move it away, or put a backup in its place", FAILED
-        )
-    return return_code
+    return running.run(options, _print_error)
 
 
 def _demo(options: argparse.Namespace) -> int:
     from oneweb_bridge.demo import demo
 
-    logs.set_up(_log_settings(options, Log(level="warning")), Masks())
+    logs.set_up(log_settings(options, Log(level="warning")), Masks())
     try:
-        return _run_until_signal(demo.run_for(options.duration, options.terminals, options.speed))
+        return run_until_signal(demo.run_for(options.duration, options.terminals, options.speed))
     except OSError as error:
         return _print_error(f"demo: {error.filename or 'its temporary files'}: {refusal_of(error)}", FAILED)
 
@@ -306,15 +229,15 @@ def _check(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli.check import check
 
     masks = Masks()
-    config = _load_config(options, masks)
-    return DONE if asyncio.run(check(config, _masked_print(masks), masks)) else FAILED
+    config = load_config(options, masks)
+    return DONE if asyncio.run(check(config, masked_print(masks), masks)) else FAILED
 
 
 def _explore(options: argparse.Namespace) -> int:
     masks = Masks()
-    config = _load_config(options, masks)
+    config = load_config(options, masks)
     try:
-        return DONE if exploring.run(options, config, _masked_print(masks), masks) else FAILED
+        return DONE if exploring.run(options, config, masked_print(masks), masks) else FAILED
     except exploring.Refused as error:
         return _print_error(f"explore: {error}", WRONG)
     except BrokenPipeError:
@@ -327,9 +250,9 @@ def _simulate(options: argparse.Namespace) -> int:
     from oneweb_bridge import simulator
     from oneweb_bridge.cli.simulator_options import simulator_options
 
-    logs.set_up(_log_settings(options, Log()), Masks())
+    logs.set_up(log_settings(options, Log()), Masks())
     try:
-        return _run_until_signal(simulator.run(simulator_options(vars(options))))
+        return run_until_signal(simulator.run(simulator_options(vars(options))))
     except (ValueError, msgspec.ValidationError, OSError) as error:
         return _print_error(f"simulate: {error}", WRONG)
 
@@ -339,37 +262,37 @@ def _status(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli.console_address import look_for_console
 
     masks = Masks()
-    config = _load_config(options, masks)
+    config = load_config(options, masks)
     if options.open:
         console = look_for_console(config)
         if not console.is_answering:
             return _print_error(f"status: {console.sentence}", FAILED)
         print(console.address)
         return DONE
-    return DONE if asyncio.run(remote.status(config, _masked_print(masks), as_json=options.json)) else FAILED
+    return DONE if asyncio.run(remote.status(config, masked_print(masks), as_json=options.json)) else FAILED
 
 
 def _poll(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import remote
 
     masks = Masks()
-    config = _load_config(options, masks)
+    config = load_config(options, masks)
     requests: list[remote.CommandToSend] = [(call, "poll", {}) for call in options.calls]
-    return DONE if asyncio.run(remote.command(config, requests, _masked_print(masks))) else FAILED
+    return DONE if asyncio.run(remote.command(config, requests, masked_print(masks))) else FAILED
 
 
 def _set(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import remote
 
     masks = Masks()
-    config = _load_config(options, masks)
+    config = load_config(options, masks)
     changes: dict[str, object] = {} if options.interval is None else {"interval": options.interval}
     if options.enable or options.disable:
         changes["enabled"] = bool(options.enable)
     if not changes:
         return _print_error("set: expected --enable, --disable or --interval", WRONG)
     return (
-        DONE if asyncio.run(remote.command(config, [(options.call, "set", changes)], _masked_print(masks))) else FAILED
+        DONE if asyncio.run(remote.command(config, [(options.call, "set", changes)], masked_print(masks))) else FAILED
     )
 
 
@@ -377,7 +300,7 @@ def _history(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import history
     from oneweb_bridge.trends.task import path_of
 
-    config = _load_config(options, Masks())
+    config = load_config(options, Masks())
     form: history.Form = "csv" if options.csv else "json" if options.json else "table"
     given = ("imei", "product", "report", "since", "until", "every")
     query = history.HistoryQuery(**{name: getattr(options, name) for name in given})
@@ -413,7 +336,7 @@ def _backup(options: argparse.Namespace) -> int:
     from oneweb_bridge.store import backup
     from oneweb_bridge.trends.task import beside, path_of
 
-    config, is_terminal = _load_config(options, Masks()), sys.stderr.isatty()
+    config, is_terminal = load_config(options, Masks()), sys.stderr.isatty()
 
     def progress(done: int, of: int) -> None:
         if is_terminal:

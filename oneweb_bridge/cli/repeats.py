@@ -58,7 +58,7 @@ class CountingHandler(logging.StreamHandler[TextIO]):
         super().close()
 
     def _is_new(self, record: logging.LogRecord, now: float) -> bool:
-        kind = (record.name, record.levelno)
+        kind = (record.name, record.levelno, getattr(record, "instance", ""))
         error = record.exc_info[1] if record.exc_info else None
         text = (*kind, record.getMessage(), repr(error))
         source = self._sources.setdefault((*kind, record.pathname, record.lineno), _Repeated(now, record))
@@ -101,4 +101,6 @@ class CountingHandler(logging.StreamHandler[TextIO]):
 
 def _counted(record: logging.LogRecord, count: str) -> logging.LogRecord:
     message = f"{record.getMessage()} ({count} within a minute)"
-    return logging.LogRecord(record.name, record.levelno, record.pathname, record.lineno, message, None, None)
+    counted = logging.LogRecord(record.name, record.levelno, record.pathname, record.lineno, message, None, None)
+    counted.instance = getattr(record, "instance", "")
+    return counted

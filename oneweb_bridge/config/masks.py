@@ -25,14 +25,14 @@ MAX_TEMPORARY = 20
 class Masks:
     """Masks all secrets that were added to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_temporary: int = MAX_TEMPORARY) -> None:
         self._lasting: set[str] = set()
-        self._temporary: deque[set[str]] = deque(maxlen=MAX_TEMPORARY)
+        self._temporary: deque[set[str]] = deque(maxlen=max_temporary)
         self._text = re.compile(r"(?!)")
         self._bytes = re.compile(rb"(?!)")
 
     def add_secrets(self, *secrets: str | None, temporary: bool = False) -> None:
-        """Masks these as well from now on; of temporary ones only the newest MAX_TEMPORARY."""
+        """Masks these as well from now on; of temporary ones only the newest."""
         forms = {form for secret in secrets if secret for form in _encodings(secret) if len(form) >= MIN_SECRET_CHARS}
         if forms <= self._lasting.union(*self._temporary):
             return
