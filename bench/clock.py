@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from oneweb_bridge.cli.running import tune_interpreter
+from oneweb_bridge.cli.signals import tune_interpreter
 
 
 class Clock:

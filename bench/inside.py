@@ -14,7 +14,7 @@ from bench import drains, plot, polls
 from bench.clock import Clock, quantile
 from bench.scope import Scope, spelled
 from bench.table import Row
-from oneweb_bridge.cli.running import tune_interpreter
+from oneweb_bridge.cli.signals import tune_interpreter
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Alert, Batch, Entry

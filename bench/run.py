@@ -23,7 +23,7 @@ from bench.machine import machine, words
 from bench.progress import say
 from bench.scope import Scope
 from bench.table import Row, between_marks, markdown, number, plain, text
-from oneweb_bridge.cli.running import THREAD_SWITCH_S
+from oneweb_bridge.cli.signals import THREAD_SWITCH_S
 
 LAG = "lag"
 NUMBERS = (*(str(number) for number in range(1, 16)), LAG)

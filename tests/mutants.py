@@ -506,7 +506,7 @@ TABLE = (
         ":",
         "test_link.py -k watch",
     ),
-    Mutant("a signal to stop is repeated", "cli/running.py", "running.cancel()", "pass", "test_cli.py -k forgets"),
+    Mutant("a signal to stop is repeated", "cli/signals.py", "running.cancel()", "pass", "test_cli.py -k forgets"),
     Mutant(
         "PUBACK: its reason is read",
         "mqtt/packets.py",

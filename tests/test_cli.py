@@ -188,7 +188,7 @@ async def test_simulate_serves_the_api_until_it_is_stopped(tmp_path: Path) -> No
 
 FORGETFUL = """
 import asyncio, contextlib
-from oneweb_bridge.cli import running as cli
+from oneweb_bridge.cli import signals as cli
 
 async def forgets(often):
     print("ready", flush=True)

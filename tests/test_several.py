@@ -155,8 +155,8 @@ FIRST = "{instance: a, state: {path: a.db}, mqtt: {base_topic: a}}"
 )
 def test_bridges_that_would_be_in_each_others_way_are_refused(first: str, second: str, sentence: str) -> None:
     """The same file, client id, topics or Edge Node on one broker: one sentence that names both files."""
-    one = config_of(yaml.safe_dump(harness.merged(yaml.safe_load(FIRST), yaml.safe_load(first) or {})))
-    conflict = conflicts.find_conflict({Path("a.yaml"): one, Path("b.yaml"): config_of(second)})
+    config = config_of(yaml.safe_dump(harness.merged(yaml.safe_load(FIRST), yaml.safe_load(first) or {})))
+    conflict = conflicts.find_conflict({Path("a.yaml"): config, Path("b.yaml"): config_of(second)})
     assert (conflict is None) is (sentence == "")
     assert sentence == "" or str(conflict).startswith(f"a.yaml and b.yaml: {sentence}")
 

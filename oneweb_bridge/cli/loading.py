@@ -33,6 +33,11 @@ def log_settings(options: argparse.Namespace, settings: Log) -> Log:
     return Log(level=options.log_level or settings.level, format=options.log_format or settings.format)
 
 
+def describe_damage(config: Config) -> str:
+    """The sentence about a database that is damaged."""
+    return f"{config.state.path} is damaged: move it away, or put a backup in its place"
+
+
 def masked_print(masks: Masks) -> Callable[[str], None]:
     """A function that prints lines without secrets: they may quote the API or the broker."""
     return lambda line: print(masks.mask_text(line))

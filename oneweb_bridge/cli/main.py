@@ -19,7 +19,7 @@ from oneweb_bridge import __version__
 from oneweb_bridge.cli import exploring, logs, running
 from oneweb_bridge.cli.loading import load_config, log_settings, masked_print, require_single_file
 from oneweb_bridge.cli.progress import show_percent
-from oneweb_bridge.cli.running import run_until_signal
+from oneweb_bridge.cli.signals import run_until_signal
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import load

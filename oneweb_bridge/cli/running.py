@@ -2,64 +2,20 @@
 
 import argparse
 import asyncio
-import contextlib
-import gc
 import logging
-import signal
-import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from oneweb_bridge.cli.loading import find_files, load_config
+from oneweb_bridge.cli.loading import describe_damage, find_files, load_config
+from oneweb_bridge.cli.signals import run_until_signal
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials, require_sparkplug
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.store.errors import StoreDamaged, StoreError
 
-DONE, FAILED = 0, 1
-CANCEL_AGAIN_S = 4.0
-"""Seconds after a signal to stop, and between further tries, until tasks that still run are cancelled again."""
-THREAD_SWITCH_S = 0.0005
+FAILED = 1
 
 _log = logging.getLogger("oneweb_bridge.cli")
-
-
-def run_until_signal(work: Coroutine[Any, Any, None], on_hangup: Callable[[], None] | None = None) -> int:
-    """Runs until the work ends or a signal cancels it. Then it may still publish `offline` and close connections."""
-
-    async def supervised() -> None:
-        task = asyncio.ensure_future(work)
-        loop = asyncio.get_running_loop()
-
-        def cancel_all() -> None:
-            # On Python 3.11 a task group forgets that it was cancelled when one of its tasks fails just then.
-            for running in asyncio.all_tasks(loop):
-                running.cancel()
-            loop.call_later(CANCEL_AGAIN_S, cancel_all)
-
-        def stop() -> None:
-            task.cancel()
-            loop.call_later(CANCEL_AGAIN_S, cancel_all)
-
-        if on_hangup is not None:
-            loop.add_signal_handler(signal.SIGHUP, on_hangup)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    tune_interpreter()
-    asyncio.run(supervised())
-    return DONE
-
-
-def tune_interpreter() -> None:
-    """Shortens the thread switch interval, and exempts start-up objects from garbage collection."""
-    # A thread waits this long for the interpreter, and every answer of SQLite is such a wait.
-    sys.setswitchinterval(THREAD_SWITCH_S)
-    gc.collect()
-    gc.freeze()
 
 
 def run(options: argparse.Namespace, print_error: Callable[[str, int], int]) -> int:
@@ -98,8 +54,3 @@ def _run_single(options: argparse.Namespace, print_error: Callable[[str, int], i
     except* StoreDamaged:
         return_code = print_error(describe_damage(config), FAILED)
     return return_code
-
-
-def describe_damage(config: Config) -> str:
-    """The sentence about a database that is damaged."""
-    return f"{config.state.path} is damaged: move it away, or put a backup in its place"

@@ -15,8 +15,8 @@ from typing import NoReturn
 from oneweb_bridge import app, systemd
 from oneweb_bridge.cli import logs
 from oneweb_bridge.cli.conflicts import find_conflict
-from oneweb_bridge.cli.loading import add_secrets, log_settings
-from oneweb_bridge.cli.running import DONE, FAILED, describe_damage, run_until_signal
+from oneweb_bridge.cli.loading import add_secrets, describe_damage, log_settings
+from oneweb_bridge.cli.signals import run_until_signal
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import MAX_TEMPORARY, Masks
 from oneweb_bridge.config.read import load, require_credentials, require_sparkplug
@@ -24,6 +24,7 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.store.errors import StoreDamaged, StoreError
 
+DONE, FAILED = 0, 1
 FIRST_RESTART_S, MAX_RESTART_S = 10.0, 300.0
 HEALTHY_AFTER_S = 600.0
 """Seconds of running after which the next failure is followed by a short pause again."""
