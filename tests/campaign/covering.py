@@ -43,7 +43,7 @@ class Table(msgspec.Struct):
         return sorted(set(possible) - self.by_pair().keys())
 
     def choose(self, possible: frozenset[Pair]) -> tuple[int, tuple[str, ...]] | None:
-        """Seed and faults of the next round: a pair that has not met, and mostly a third that brings more of them.
+        """Seed and faults of the next round: a pair that has not met, and the third that brings most others with it.
 
         None when all have met. The same table and seed choose the same.
         """
@@ -53,9 +53,8 @@ class Table(msgspec.Struct):
         chance = random.Random(f"{self.seed} {self.drawn}")
         self.drawn += 1
         faults: tuple[str, ...] = chance.choice(left)
-        if chance.random() < 0.7:
-            broken = {(meeting.first, meeting.second) for meeting in self.meetings if not meeting.is_held}
-            faults = _with_third(faults, possible - broken, frozenset(left))
+        broken = {(meeting.first, meeting.second) for meeting in self.meetings if not meeting.is_held}
+        faults = _with_third(faults, possible - broken, frozenset(left))
         return chance.randrange(1 << 30), tuple(sorted(faults))
 
 

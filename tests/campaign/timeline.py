@@ -38,8 +38,8 @@ def draw(seed: int, faults: Sequence[str], *, cold_share: float = 0.3) -> Timeli
     chance = random.Random(f"{seed} {sorted(faults)}")
     spans = []
     for fault in sorted(faults):
-        begin = round(chance.uniform(0.0, 2.5), 1)
-        spans.append(Span(fault, begin, round(chance.uniform(4.5, 8.0), 1)))
+        begin = round(chance.uniform(0.0, 1.5), 1)
+        spans.append(Span(fault, begin, round(chance.uniform(3.5, 6.0), 1)))
     return Timeline(seed, tuple(spans), chance.random() < cold_share)
 
 
