@@ -239,8 +239,12 @@ class KnownSamples(msgspec.Struct, gc=False):
 
 
 class OnlineTerminal(msgspec.Struct, frozen=True, gc=False):
-    """A terminal that is online: the time of its newest sample of a report, and of the one before (-1: none)."""
+    """A terminal that is online: the time of its newest sample of a report, and of the one before (-1: none).
+
+    `event_at` is the time of its record's last event, in ms.
+    """
 
     id: str
     newest: int
     before: int = -1
+    event_at: int = 0

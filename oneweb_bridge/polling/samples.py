@@ -155,10 +155,14 @@ def newly_stopped(
 ) -> list[str]:
     """The terminals whose report has stopped and was not alerted since it last went on. Brings `reports` forward.
 
-    One that has just come back online is given the same time; at the first poll all count as online for long.
+    One that has just come back online is given the same time. At the first poll since the bridge started, the last
+    event of its record is when it may have come back.
     """
     before = reports.since
-    reports.since = {terminal.id: 0 if before is None else before.get(terminal.id, now) for terminal in online}
+    if before is None:
+        reports.since = {terminal.id: terminal.event_at for terminal in online}
+    else:
+        reports.since = {terminal.id: before.get(terminal.id, now) for terminal in online}
     oldest = now - threshold.max_age(online)
     reports.alerted -= {terminal.id for terminal in online if terminal.newest >= oldest}
     stopped = [id for id in find_stopped(online, reports.since, oldest) if id not in reports.alerted]

@@ -46,16 +46,20 @@ class Samples:
         return -1 if rows[0][0] is None else int(rows[0][0])
 
     async def newest_samples_of_online(self, report: str, states: Sequence[str], latest: int) -> list[OnlineTerminal]:
-        """The newest sample time up to `latest`, and the one before, of terminals in one of `states`, in any case."""
+        """The newest sample time up to `latest`, and the one before, of terminals in one of `states`, in any case.
+
+        One that the last listing did not show is not known to be online.
+        """
         rows = await self._connections.rows(
-            f"""SELECT n.id, n.ts, (SELECT max(s.ts) FROM seen s WHERE s.stream = n.stream AND s.ts < n.ts)
-                FROM newest n JOIN record r ON r.kind = 'terminal' AND r.id = n.id
+            f"""SELECT n.id, n.ts, (SELECT max(s.ts) FROM seen s WHERE s.stream = n.stream AND s.ts < n.ts),
+                    r.event_at
+                FROM newest n JOIN record r ON r.kind = 'terminal' AND r.id = n.id AND r.missing = 0
                 WHERE n.report = ? AND n.ts BETWEEN 0 AND ?
                     AND lower(json_extract(r.doc, '$.state')) IN ({placeholders(states)})
                 ORDER BY n.id""",
             (report, latest, *(state.lower() for state in states)),
         )
-        return [OnlineTerminal(id, ts, -1 if before is None else before) for id, ts, before in rows]
+        return [OnlineTerminal(id, ts, -1 if before is None else before, event) for id, ts, before, event in rows]
 
     async def delete_seen_samples(self, report: str, before: int) -> None:
         """Deletes what is known of the samples of a report older than `before`, except the newest of each id."""
