@@ -2127,6 +2127,13 @@ TABLE = (
         "test_silence.py -k never_later",
     ),
     Mutant(
+        "silence: what was forgotten is not asked for again",
+        "polling/time_windows.py",
+        "round(call.window.keep * 1000), horizon)",
+        "round(call.window.keep * 1000))",
+        "test_silence.py -k left_behind",
+    ),
+    Mutant(
         "silence: nothing later than the newest sample is forgotten",
         "polling/time_windows.py",
         "min(start or 0, oldest, known)",

@@ -32,12 +32,16 @@ from tests.campaign.covering import Table
 from tests.campaign.kinds import KINDS
 from tests.campaign.playing import play
 from tests.campaign.report import Played, Soak, lines_of, pairs_tables, progress, rounds_table, summary, written
-from tests.campaign.shrinking import body_of_test, command_of, shrink
+from tests.campaign.shrinking import MAX_ROUNDS, body_of_test, command_of, shrink
 from tests.campaign.timeline import Timeline, draw, parse
 from tests.fault_bench import RoundResult
 
 FILE = Path("soak.json")
 ROUND_TIMEOUT_S = 480.0
+MAX_FINDINGS = 50
+"""Findings of a round that are kept; how many there are more is said."""
+SHORT_SHRINKING = 6
+"""Rounds that shrinking takes within a campaign: enough to leave out faults. `--timeline … --shrink` does the rest."""
 
 
 async def _play(run: Callable[[Path], Awaitable[RoundResult]]) -> tuple[float, RoundResult]:
@@ -53,6 +57,9 @@ async def _play(run: Callable[[Path], Awaitable[RoundResult]]) -> tuple[float, R
             result = RoundResult(
                 findings=[f"not finished: {type(cause).__name__} {cause} at {where.name}:{where.lineno}"]
             )
+    if (more := len(result.findings) - MAX_FINDINGS) > 0:
+        kept = [*result.findings[:MAX_FINDINGS], f"and {more} findings more"]
+        result = msgspec.structs.replace(result, findings=kept)
     return time.monotonic() - begun, result
 
 
@@ -111,7 +118,7 @@ class Campaign:
         played = await play_timeline(timeline)
         self._note(played)
         if played.result.findings:
-            timeline = await shrunk(timeline)
+            timeline = await shrunk(timeline, SHORT_SHRINKING)
         self._soak.table.note(timeline.faults, is_held=not played.result.findings)
         self._soak.table.seconds += played.seconds
         return True
@@ -127,7 +134,7 @@ class Campaign:
         fresh.replace(FILE)
 
 
-async def shrunk(timeline: Timeline) -> Timeline:
+async def shrunk(timeline: Timeline, max_rounds: int = MAX_ROUNDS) -> Timeline:
     """The smallest timeline that still fails; it is printed as a command and as a test."""
 
     async def fails(candidate: Timeline) -> bool:
@@ -135,7 +142,7 @@ async def shrunk(timeline: Timeline) -> Timeline:
         print("\n".join(f"  shrinking: {line}" for line in lines_of(played)), flush=True)
         return bool(played.result.findings)
 
-    smallest = await shrink(timeline, fails)
+    smallest = await shrink(timeline, fails, max_rounds)
     print(f"  repeat it: {command_of(smallest)}\n  or as a test:\n\n{body_of_test(smallest)}", flush=True)
     return smallest
 

@@ -217,3 +217,19 @@ async def test_window_that_a_wrong_clock_has_left_ahead_loses_nothing(tmp_path: 
         await b.store._connections._writer.execute("UPDATE call SET window_end = ?", (ahead,))
         await vendor.costs(8 * HOUR, 8 * HOUR)
         assert await vendor.published() == vendor.expected()
+
+
+async def test_window_that_a_wrong_clock_has_left_behind_asks_for_nothing_twice(tmp_path: Path) -> None:
+    """Where the last window seems to have ended a day too early, what was forgotten since is not asked for again."""
+    async with bench(tmp_path) as b:
+        vendor = Vendor(b, ("a", "b"))
+        for _ in range(3):
+            await vendor.costs(HOUR)
+        horizon = (await b.store.progress.load(SIGNAL)).horizon
+        behind = round((vendor.now() - DAY) * 1000)
+        assert behind < horizon
+        await b.store._connections._writer.execute("UPDATE call SET window_end = ?", (behind,))
+        vendor.requests.clear()
+        await vendor.costs(HOUR)
+        assert min(begin for begin, _, _ in vendor.requests) * 1000 >= horizon
+        assert await vendor.published() == vendor.expected()

@@ -62,7 +62,7 @@ class ReportPoll:
         self._limits = await self._context.product_limits.load() if self._plan.kind == "product" else {}
         outcome.progress = self._believed_progress(newest)
         clocks = self._api.earlier(), self._api.now()
-        windows = time_windows(call, outcome.progress.window_end, newest, clocks)
+        windows = time_windows(call, outcome.progress.window_end, newest, clocks, outcome.progress.horizon)
         for window in windows:
             outcome.progress = await self._poll_window(window, windows[0][0])
             if window[1] is not None:

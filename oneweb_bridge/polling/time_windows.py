@@ -11,8 +11,13 @@ HOUR = 3_600_000
 DAY = 24 * HOUR
 
 
-def time_windows(call: Call, window_end: int, newest: int, clocks: tuple[int, int]) -> list[WindowBounds]:
+def time_windows(
+    call: Call, window_end: int, newest: int, clocks: tuple[int, int], horizon: int = 0
+) -> list[WindowBounds]:
     """The windows to ask for, oldest first: bounded steps, then an open one. `newest` is -1 for no sample.
+
+    None begins before `horizon`: of what lies there it is not known any more whether it was published. Only a wrong
+    clock of the API lets a window begin there.
 
     `clocks` are the earlier of the host's and the API's time, by which steps are counted, and the API's own.
     """
@@ -26,7 +31,7 @@ def time_windows(call: Call, window_end: int, newest: int, clocks: tuple[int, in
         # silence is made up for when it ends.
         steps = max(1, -(-(earlier - start) // length))
         start = newest - lateness if earlier - (newest - lateness) <= steps * length else start
-    start = max(start, earlier - round(call.window.keep * 1000))
+    start = max(start, earlier - round(call.window.keep * 1000), horizon)
     windows: list[WindowBounds] = []
     while earlier - start > length:
         windows.append((start, start + length))
