@@ -281,6 +281,35 @@ async def test_fleet_shows_the_first_product_of_a_terminal_without_limits(tmp_pa
         assert (await row_of(queries, "3"))["product_id"] is None
 
 
+async def test_product_shows_the_members_of_its_pool(tmp_path: Path) -> None:
+    """Every bucket of the same shared allowance is listed with its product and terminal, who used most first."""
+    pool = {"is_shared": True, "shared_allowance_id": "POOL-1", "shared_allowance_name": "Fleet 1"}
+    async with filled(
+        tmp_path / "bridge.db",
+        records("terminal", **{"1": {"imei": "1", "name": "Skua"}, "2": {"imei": "2", "name": "Petrel"}}),
+        records("product", P1={"name": "Plan", "imei": "1"}, P2={"name": "Plan", "imei": "2"}, P3={"name": "Own"}),
+        records(
+            "usage",
+            a={"product_id": "P1", "used_gb": 5.0, "shared_allowance_parent_id": "POOL-0", **pool},
+            b={"product_id": "P2", "used_gb": 40.0, "overage_blocks": 1, **pool},
+            c={"used_gb": 1.0, **pool},
+            d={"product_id": "P3", "used_gb": 7.0, "is_shared": False, "shared_allowance_id": "POOL-1"},
+        ),
+    ) as queries:
+        answer = views.read_product(queries, "P1")
+        assert answer is not None
+        (shown,) = answer.pools
+        assert (shown.shared_allowance_id, shown.shared_allowance_name) == ("POOL-1", "Fleet 1")
+        assert shown.shared_allowance_parent_id == "POOL-0"
+        assert [member.bucket_id for member in shown.members] == ["b", "a", "c"]
+        first, last = shown.members[0], shown.members[-1]
+        assert (first.terminal, first.imei, first.product, first.overage_blocks) == ("Petrel", "2", "Plan", 1)
+        assert (last.product_id, last.terminal) == (None, None)
+        alone = views.read_product(queries, "P3")
+        assert alone is not None
+        assert alone.pools == []
+
+
 async def test_events_are_paged_from_the_newest(tmp_path: Path) -> None:
     """Pages follow one another without a gap or an overlap, filters hold, and a first component list is no event."""
     entries = []

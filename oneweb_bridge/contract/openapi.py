@@ -260,6 +260,8 @@ _NULLABLE = frozenset(struct.__name__ for struct in _STRUCTS if struct.__name__.
     "Line",
     "AlertEntry",
     "TreeNode",
+    "Pool",
+    "PoolMember",
     "HeldEntry",
 }
 """Structs that say null for what is not known; the others leave it out."""

@@ -127,14 +127,36 @@ class TerminalAnswer(msgspec.Struct, frozen=True, kw_only=True):
     forecasts: list[Raw]
 
 
+class PoolMember(msgspec.Struct, frozen=True, kw_only=True):
+    """A bucket that takes from a shared allowance, with its product and terminal; null is unknown."""
+
+    bucket_id: str
+    used_gb: float | None
+    overage_blocks: int | None
+    product_id: str | None
+    product: str | None
+    imei: str | None
+    terminal: str | None
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """A shared allowance: its names, and the buckets that take from it, those that used most first."""
+
+    shared_allowance_id: str
+    shared_allowance_name: str | None
+    shared_allowance_parent_id: str | None
+    members: list[PoolMember]
+
+
 class ProductAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A product: its record, its terminal's record, its newest samples by report, and its allowances."""
+    """A product: its record, its terminal's record, its newest samples by report, its allowances and their pools."""
 
     record: Raw
     terminal: Raw | None
     samples: dict[str, Raw]
     buckets: list[Raw]
     forecasts: list[Raw]
+    pools: list[Pool]
 
 
 class OrganizationAnswer(msgspec.Struct, frozen=True, kw_only=True):

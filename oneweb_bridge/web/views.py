@@ -25,6 +25,7 @@ from oneweb_bridge.web.payloads import (
     TerminalAnswer,
     TreeAnswer,
 )
+from oneweb_bridge.web.pools import read_pools
 from oneweb_bridge.web.tree import Organization, Reference, Site, Terminal, build_tree
 
 
@@ -80,6 +81,7 @@ def read_product(queries: Queries, product_id: str) -> ProductAnswer | None:
         samples={report: _raw(doc) for report, doc in queries.newest_of("product", product_id).items()},
         buckets=_raws(buckets),
         forecasts=_raws(queries.records("forecast", buckets)),
+        pools=read_pools(queries, buckets.values()),
     )
 
 

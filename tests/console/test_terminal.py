@@ -1,5 +1,7 @@
 """A terminal and a product: what is drawn is what the API said."""
 
+from urllib.parse import quote
+
 import pytest
 
 from tests.console.conftest import Console, Tab
@@ -76,3 +78,16 @@ async def test_product_shows_usage_and_forecast(console: Console, tab: Tab) -> N
     await chart.get_by_role("button", name="Table").click()
     last = chart.get_by_test_id("chart-table").locator("data").last
     assert float(await last.get_attribute("value") or "nan") <= bucket["used_gb"]
+
+
+async def test_product_shows_who_shares_its_allowance(console: Console, tab: Tab) -> None:
+    """The members of a shared allowance are listed with links to their products."""
+    fleet = await console.get("fleet")
+    ids = {row[fleet["columns"].index("product_id")] for row in fleet["rows"]} - {None}
+    answers = [await console.get(f"products/{quote(id)}") for id in sorted(ids)]
+    shared = next(answer for answer in answers if answer["pools"])
+    await tab.open(f"product/{quote(shared['record']['product_id'])}", "product")
+    pool = tab.page.get_by_test_id("pool")
+    members = shared["pools"][0]["members"]
+    assert await pool.locator("tbody tr").count() == len(members)
+    assert shared["pools"][0]["shared_allowance_name"] in await pool.inner_text()

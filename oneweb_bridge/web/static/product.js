@@ -6,6 +6,7 @@ import { RecordTable } from "./record.js";
 import { useStore } from "./store.js";
 import { useDrawn } from "./terminal.js";
 import { SpanButtons, TrendChart } from "./trends.js";
+import { PoolTable } from "./pool.js";
 import { Message, Page, State, useResource } from "./ui.js";
 
 export function ProductPage({ id }) {
@@ -36,6 +37,7 @@ export function ProductPage({ id }) {
       (bucket) => html`<${Burndown} key=${bucket.bucket_id} bucket=${bucket} product=${record} onReady=${onReady}
       forecast=${data.forecasts?.find((forecast) => forecast.bucket_id === bucket.bucket_id)} />`,
     )}
+    ${data.pools?.map((pool) => html`<${PoolTable} key=${pool.shared_allowance_id} pool=${pool} own=${id} />`)}
     <${SpanButtons} query=${query} />
     ${reports.length === 0 && html`<${Message}>No throughput yet: it comes with the call product_throughput.<//>`}
     ${reports.map((report) => html`<${TrendChart} key=${report} entity="product" id=${id} report=${report}
