@@ -495,6 +495,18 @@ def test_rebirths_are_coalesced(asked: list[float], due: float) -> None:
     assert state.is_due(due)
 
 
+def test_storm_of_requests_is_three_rebirths() -> None:
+    """20 requests a second for 10 s: 3, at the first request, after 5 s, and at the end."""
+    state, births = Rebirths(born_at=0.0), 0
+    for tick in range(20 * 16):
+        now = 100.0 + tick / 20
+        if tick < 20 * 10:
+            state = state.request(now)
+        if state.is_due(now):
+            state, births = Rebirths(born_at=now), births + 1
+    assert (births, state.is_waiting) == (3, False)
+
+
 def test_values_are_stale_after_a_minute_without_the_api() -> None:
     """And good again call by call, when each was polled."""
     watch = ApiWatch(("a", "b"), 0.0)

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from tests import harness
-from tests.sparkplug.stage import Stage, set_up
+from tests.sparkplug.stage import EDGE, Stage, set_up
 from tests.sparkplug.wire import Trace
 
 MANY = 130
@@ -135,9 +135,43 @@ async def _until_subscribed(stage: Stage, since: int) -> None:
     )
 
 
+async def tell_of_several(directory: Path) -> Trace:
+    """Devices on Edge Nodes with room for two: data, rebirth of one, joins, leaves, a cut, a stop."""
+    async with set_up(directory, terminals=4) as stage:
+        await stage.start("5", sparkplug={"devices_per_edge_node": 2})
+        devices = [terminal["id"] for terminal in stage.api.truth("terminals")]
+        for device in devices:
+            await stage.until("DBIRTH", device=device)
+        await stage.poll()
+        await _rebear_second(stage)
+        (joined,) = stage.api.fleet("add")["ids"]
+        here = stage.here
+        stage.api.fleet("remove", id=devices[-1])
+        stage.tap.note("left", devices[-1])
+        await stage.poll("user_terminals")
+        await stage.until("DBIRTH", here, joined)
+        await stage.until("DDEATH", here, devices[-1])
+        here = stage.here
+        stage.tap.sever()
+        await stage.until("NBIRTH", here, count=3)
+        await stage.until("DBIRTH", here, count=len(devices))
+        stage.api.advance(60)
+        await stage.poll()
+        await stage.stop()
+        return stage.tap.trace()
+
+
+async def _rebear_second(stage: Stage) -> None:
+    here, second = stage.here, f"{EDGE}-2"
+    await stage.write("Node Control/Rebirth", True, edge=second)
+    await stage.until("NBIRTH", here, second)
+    await stage.until("DBIRTH", here, count=2)
+
+
 async def tell_all(directory: Path) -> list[Trace]:
     """All scenarios, side by side."""
-    places = [directory / name for name in ("story", "host")]
+    places = [directory / name for name in ("story", "host", "several")]
     for place in places:
         place.mkdir(parents=True)
-    return list(await asyncio.gather(tell_story(places[0]), tell_of_host(places[1])))
+    story, host, several = places
+    return list(await asyncio.gather(tell_story(story), tell_of_host(host), tell_of_several(several)))

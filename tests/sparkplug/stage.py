@@ -77,11 +77,11 @@ class Stage:
         for call in calls or ("all",):
             await harness.poll(self.port, call)
 
-    async def write(self, name: str, *values: bool | int) -> None:
-        """A host's NCMDs, one for each value."""
+    async def write(self, name: str, *values: bool | int, edge: str = EDGE) -> None:
+        """A host's NCMDs to an Edge Node, one for each value."""
         async with aiomqtt.Client("127.0.0.1", self.port) as client:
             for value in values:
-                await client.publish(f"spBv1.0/{GROUP}/NCMD/{EDGE}", write_command(name, value=value), qos=1)
+                await client.publish(f"spBv1.0/{GROUP}/NCMD/{edge}", write_command(name, value=value), qos=1)
 
     async def say_state(self, *, online: bool, timestamp: int, host: str = "scada") -> None:
         """What a primary host says of itself, retained."""

@@ -22,7 +22,7 @@ INTRODUCTION = """\
 
 `make test` plays scenarios with the real command and a real mosquitto, with MQTT 5 and 3.1.1: start, data, rebirth,
 Devices that join and leave, a new metric, more than 256 messages, an API that goes away, a restart of the broker,
-`kill -9`, a graceful stop, and a primary host that is offline, comes, says old things and goes.
+`kill -9`, a graceful stop, a primary host that is offline, comes, says old things and goes, and several Edge Nodes.
 A tap between the bridge and the broker writes down every packet, and a checker judges them by 157 statements: the 128
 that the edge tests of the TCK assert for what the bridge uses (no templates, no data sets, one server), and 29 others
 that can be seen on the wire. That `bdSeq` wraps at 256 is seen on the session alone, without a broker.

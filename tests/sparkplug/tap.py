@@ -55,7 +55,7 @@ class Tap:
         self.add(number, Opened(), up=True)
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-                first = await _packet(reader)
+                first = await read_bytes(reader)
                 packet = read_packet(first, 4)
                 level = packet.level if isinstance(packet, Connect) else 4
                 self.add(number, packet, up=True)
@@ -87,7 +87,7 @@ class Tap:
         reader, writer = way
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                packet = await _packet(reader)
+                packet = await read_bytes(reader)
                 self.add(number, read_packet(packet, level), up=is_up)
                 writer.write(packet)
                 await writer.drain()
@@ -96,7 +96,7 @@ class Tap:
 _Way = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def _packet(reader: asyncio.StreamReader) -> bytes:
+async def read_bytes(reader: asyncio.StreamReader) -> bytes:
     """The next packet of a stream. Raises IncompleteReadError at its end."""
     packet = bytearray(await reader.readexactly(1))
     length, shift = 0, 0
