@@ -34,9 +34,13 @@ def run(options: argparse.Namespace, config: Config, write: Callable[[str], None
     """Whether every enabled call is read in full. Raises Refused, ConfigError and OSError."""
     from oneweb_bridge import explore  # noqa: PLC0415 -- no other command needs it
 
+    # What a recording shows is about somebody else's API.
+    database = Path(config.state.path) if options.source is None else None
     try:
         return asyncio.run(
-            explore.explore(config, write, options.save, masks, source=options.source, file=options.file)
+            explore.explore(
+                config, write, options.save, masks, source=options.source, file=options.file, database=database
+            )
         )
     except (explore.RecordingError, explore.WriteRefused) as error:
         raise Refused(str(error)) from None

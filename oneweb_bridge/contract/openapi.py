@@ -124,6 +124,13 @@ ROUTES = (
         answer="CallsAnswer",
         refusals=(400, 503),
     ),
+    Route(
+        method="get",
+        path=f"{DATA}/exploration",
+        about="What `oneweb-bridge explore` found last",
+        answer="ExplorationAnswer",
+        refusals=(400, 503),
+    ),
     *(
         Route(
             method="post",
@@ -242,6 +249,7 @@ _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     payloads.EventsAnswer,
     payloads.AlertsAnswer,
     payloads.CallsAnswer,
+    payloads.ExplorationAnswer,
     payloads.CommandAccepted,
     Series,
     status.Result,
@@ -260,6 +268,8 @@ _NULLABLE = frozenset(struct.__name__ for struct in _STRUCTS if struct.__name__.
     "Line",
     "AlertEntry",
     "TreeNode",
+    "Exploration",
+    "ExploredCall",
     "Pool",
     "PoolMember",
     "HeldEntry",

@@ -1,6 +1,7 @@
 """`oneweb-bridge explore`: reads each API call as the bridge will, and says what to change in bridge.yaml.
 
-It may know `api`, `decode`, `config` and how `polling` asks; it writes no file but those of `--save` and `--write`.
+It may know `api`, `decode`, `config` and how `polling` asks; it writes no file but those of `--save` and
+`--write`, and its report beside the database for the console.
 The requests are in `explorer` and `reading`, what the answers mean in `findings`, the output in `report`.
 """
 
@@ -17,12 +18,13 @@ from oneweb_bridge.config.file_reader import merge_trees
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.explore import recording, report
+from oneweb_bridge.explore import keeping, recording, report
 from oneweb_bridge.explore.client import ExploreApi, open_explore_api
 from oneweb_bridge.explore.evidence import Tree
 from oneweb_bridge.explore.explorer import Explorer, ExploreResult
 from oneweb_bridge.explore.recording import RecordingError
 from oneweb_bridge.explore.writing import BACKUP_SUFFIX, WriteRefused, check_writable, write_changes
+from oneweb_bridge.model.exploration import Exploration
 
 __all__ = ["RecordingError", "WriteRefused", "explore"]
 
@@ -37,12 +39,13 @@ async def explore(
     *,
     source: Path | None = None,
     file: Path | None = None,
+    database: Path | None = None,
 ) -> bool:
     """Writes what is different. True when every enabled call is read in full with the file as it is in the end.
 
-    `source` is a folder that takes the place of the API, `file` is the configuration file to change. `masks` gets the
-    tokens of the API, so that `write` can mask them. Raises ConfigError without credentials, RecordingError,
-    WriteRefused and OSError.
+    `source` is a folder that takes the place of the API, `file` is the configuration file to change. Beside `database`
+    a report is kept for the console. `masks` gets the tokens of the API, so that `write` can mask them. Raises
+    ConfigError without credentials, RecordingError, WriteRefused and OSError.
     """
     masks = masks or Masks()
     if file is not None:
@@ -54,8 +57,11 @@ async def explore(
         opened = open_explore_api(config.api, masks)
     async with opened as api:
         api.is_recording = save is not None and source is None
-        changes = await _sign_in(api, config, write)
+        printed: list[str] = []
+        changes = await _sign_in(api, config, _tee(write, printed))
+        sign_in = " ".join(" ".join(printed).split()).removeprefix("sign-in ")
         if changes is None:
+            _keep(write, database, keeping.refused(sign_in, api.now(), masks))
             return False
         api.freeze()
         result = await Explorer(api, config, changes).explore(_show_progress)
@@ -65,6 +71,7 @@ async def explore(
         if save is not None:
             _save(result, api, save, write, masks)
     written = file is not None and _write_file(file, result, write)
+    _keep(write, database, keeping.exploration_of(result, sign_in, masks, written=written))
     for line in report.last_line(result, written=written):
         write(line)
     return report.is_good(result, written=written)
@@ -153,6 +160,22 @@ def _save(result: ExploreResult, api: ExploreApi, directory: Path, write: Write,
     write("")
     text = f"{count} samples in {directory}, and {recording.FILE} for `explore --from {directory}`: {advice}"
     _write_entry(write, "saved", text)
+
+
+def _tee(write: Write, printed: list[str]) -> Write:
+    """Writes each line, and notes it."""
+
+    def write_and_note(line: str) -> None:
+        printed.append(line)
+        write(line)
+
+    return write_and_note
+
+
+def _keep(write: Write, database: Path | None, exploration: Exploration) -> None:
+    if database is not None:
+        write("")
+        _write_entry(write, "kept", keeping.keep(database, exploration))
 
 
 def _write_file(file: Path, result: ExploreResult, write: Write) -> bool:

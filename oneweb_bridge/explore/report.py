@@ -111,24 +111,16 @@ def _flow(value: Any) -> str:
 
 def _call(result: CallResult, now: int) -> Iterator[str]:
     name, reading = f"{result.call.id}{'' if result.call.enabled else ' (not enabled)'}", result.reading
+    yield from entry(name, describe_call(result, now))
     if reading.outcome == "skipped":
-        text = "not asked: fetch: request sends a POST, and explore only reads. `status` tells how the bridge reads it"
-        yield from entry(name, text)
         return
-    if reading.outcome != "ok":
-        heading = "NOT REACHED" if reading.outcome != "odd" else "NOT READ"
-        heading = heading if result.call.enabled else heading.lower()
-        other = result.evidence.reply.error
-        also = f"; {other}" if other and other not in reading.error and reading.outcome == "odd" else ""
-        yield from entry(name, f"{heading}: {reading.error}{also}. {_advice(result)}")
-    else:
-        yield from entry(name, published(result, now))
+    if reading.outcome == "ok":
         unknown = unknown_members(result.call, result.evidence.listed.items if result.evidence.listed else [])
         if result.call.reads == "report":
             unknown = [*(f"{name} (value)" for name in reading.others), *unknown]
         if unknown:
             yield from entry("  unknown", ", ".join(unknown))
-    for sentence in _unexpected(result):
+    for sentence in unexpected(result):
         yield from entry("  NOT WHOLE", sentence)
     change: Tree = {}
     for finding in result.findings:
@@ -137,7 +129,21 @@ def _call(result: CallResult, now: int) -> Iterator[str]:
     yield from _snippet(change)
 
 
-def _unexpected(result: CallResult) -> Iterator[str]:
+def describe_call(result: CallResult, now: int) -> str:
+    """What the bridge would publish of a call, or why it is not reached or not asked."""
+    reading = result.reading
+    if reading.outcome == "skipped":
+        return "not asked: fetch: request sends a POST, and explore only reads. `status` tells how the bridge reads it"
+    if reading.outcome == "ok":
+        return published(result, now)
+    heading = "NOT REACHED" if reading.outcome != "odd" else "NOT READ"
+    heading = heading if result.call.enabled else heading.lower()
+    other = result.evidence.reply.error
+    also = f"; {other}" if other and other not in reading.error and reading.outcome == "odd" else ""
+    return f"{heading}: {reading.error}{also}. {_advice(result)}"
+
+
+def unexpected(result: CallResult) -> Iterator[str]:
     """Why a call that was reached is not read in full, each reason with what to do."""
     reading = result.reading
     yield from (finding.message for finding in reading.findings)

@@ -16,13 +16,14 @@ from oneweb_bridge.model.status import Info
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
+from oneweb_bridge.store.exploration_file import read_exploration
 from oneweb_bridge.store.query_thread import QueryThread
 from oneweb_bridge.store.reading import EventFilter, Queries
 from oneweb_bridge.web import calls, fleet, fleet_metrics, views
 from oneweb_bridge.web.access import DATA, FLEET_METRICS, Refusal
 from oneweb_bridge.web.answers import COMPRESS_FROM_BYTES, BadRequest, json_response, refuse
 from oneweb_bridge.web.health import Health
-from oneweb_bridge.web.payloads import BridgeAnswer, CallsAnswer, Readiness
+from oneweb_bridge.web.payloads import BridgeAnswer, CallsAnswer, ExplorationAnswer, Readiness
 
 RECENT_MS = 86_400_000
 FLEET_AGE_S = 1.0
@@ -79,6 +80,7 @@ class DataRoutes:
             web.get(f"{DATA}/calls", self._send_calls),
             web.get(f"{DATA}/events", self._send_events),
             web.get(f"{DATA}/alerts", self._send_alerts),
+            web.get(f"{DATA}/exploration", self._send_exploration),
             web.get(f"{DATA}/openapi.json", self._send_openapi),
             web.get(FLEET_METRICS, self._send_fleet_metrics),
         ]
@@ -158,6 +160,11 @@ class DataRoutes:
         )
         kind = query.get("kind")
         return json_response(await self._queries.run(lambda queries: views.read_alerts(queries, before, kind, limit)))
+
+    async def _send_exploration(self, request: web.Request) -> web.StreamResponse:
+        read_query(request)
+        found = await self._queries.run(lambda _: read_exploration(self._sources.database))
+        return json_response(ExplorationAnswer(found))
 
     async def _send_fleet_metrics(self, request: web.Request) -> web.StreamResponse:
         read_query(request)

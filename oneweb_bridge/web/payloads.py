@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw
 
+from oneweb_bridge.model.exploration import Exploration
 from oneweb_bridge.model.status import CallState, Info, Response, Result
 
 Ms = Annotated[int, Meta(description="time in milliseconds since the epoch")]
@@ -174,6 +175,12 @@ class SiteAnswer(msgspec.Struct, frozen=True, kw_only=True):
     record: Raw
     terminals: list[Raw]
     products: list[Raw]
+
+
+class ExplorationAnswer(msgspec.Struct, frozen=True):
+    """What `oneweb-bridge explore` found last; null where it was never run with this bridge's database."""
+
+    exploration: Exploration | None
 
 
 class TreeNode(msgspec.Struct, kw_only=True):

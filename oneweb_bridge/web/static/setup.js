@@ -1,6 +1,7 @@
-/** The first page while there is nothing to show: three steps, and how far the bridge has come with them. */
+/** The first page while there is nothing to show: three steps, how far the bridge is, and what `explore` found. */
 import { bridge } from "./bridge.js";
 import { calls, loadCalls } from "./calls.js";
+import { ExplorationReport } from "./exploration.js";
 import { html, useEffect } from "./html.js";
 import { useStore } from "./store.js";
 import { Ago, Page } from "./ui.js";
@@ -25,7 +26,9 @@ export function SetupPage() {
             time=${api.hello_at} />.` : (api.error ?? `The API is ${api.state}.`)}</p>`}
       <//>
       <${Step} done=${complete} title="See what your API answers">
-        <p>Run <code>oneweb-bridge explore --write bridge.yaml</code>: it asks each API once, read-only, and writes the lines that your deployment needs. What the calls found so far:</p>
+        <p>Run <code>oneweb-bridge explore --write bridge.yaml</code> on the bridge's machine: it asks each API once, read-only, and writes the lines that your deployment needs; restart the bridge afterwards.</p>
+        <${ExplorationReport} />
+        <h3>What the bridge's own polls found so far</h3>
         <table class="record"><tbody>${enabled.map(
           (call) => html`<tr key=${call.call}><th scope="row">${call.call}</th>
           <td><span class="call-status" data-status=${call.status}>${call.status}</span> ${call.error ?? (call.last_success ? `${call.records} records` : "")}</td></tr>`,

@@ -1,0 +1,85 @@
+"""What `explore` found is kept beside the database without secrets, and the console can read it."""
+
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from oneweb_bridge import explore
+from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.explore import keeping
+from oneweb_bridge.model.exploration import Exploration
+from oneweb_bridge.simulator import serve
+from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.store.exploration_file import exploration_path, read_exploration, write_exploration
+from tests import fidelity
+
+
+async def explored(row: fidelity.Row, database: Path) -> tuple[Exploration, str]:
+    """What is kept of an exploration of a row's API, and what was printed."""
+    printed: list[str] = []
+    async with serve(fidelity.options_of(row)) as simulator:
+        await explore.explore(fidelity.config_of("", simulator.url), printed.append, database=database)
+    kept = await asyncio.to_thread(read_exploration, database)
+    assert kept is not None
+    return kept, "\n".join(printed)
+
+
+async def test_what_explore_found_is_kept_in_its_own_words(tmp_path: Path) -> None:
+    """Each call with what would be published, and the conclusion that was printed; the file has the database's mode."""
+    database = tmp_path / "bridge.db"
+    database.touch(0o640)
+    database.chmod(0o640)
+    kept, printed = await explored(fidelity.Row(row="", differs=""), database)
+    flat = " ".join(printed.split())
+    assert kept.signed_in
+    assert kept.conclusion in flat
+    assert kept.changes == ""
+    assert {call.outcome for call in kept.calls if call.enabled} == {"whole"}
+    assert all(call.found in flat for call in kept.calls)
+    path = exploration_path(database)
+    assert str(path) in printed
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+async def test_lines_to_change_are_kept(tmp_path: Path) -> None:
+    """Where the API differs, the differences and the lines of bridge.yaml are kept as printed."""
+    row = fidelity.Row(row="", differs="", shape={"names": "other", "envelope": "data"})
+    kept, printed = await explored(row, tmp_path / "bridge.db")
+    assert kept.changes
+    assert all(line in printed for line in kept.changes.splitlines())
+    assert any(call.differs for call in kept.calls)
+    assert not kept.written
+
+
+def test_secrets_are_masked() -> None:
+    masks = Masks()
+    masks.add_secrets("hunter2-secret")
+    kept = keeping.refused("refused: the API says hunter2-secret", 0, masks)
+    assert "hunter2" not in kept.sign_in
+    assert not kept.signed_in
+
+
+def test_no_report_is_none_and_another_file_is_a_sentence(tmp_path: Path) -> None:
+    database = tmp_path / "bridge.db"
+    assert read_exploration(database) is None
+    exploration_path(database).write_bytes(b"\xff{")
+    with pytest.raises(StoreError, match="run explore again"):
+        read_exploration(database)
+
+
+def test_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    """The second report takes the place of the first, and nothing else is left in the folder."""
+    database = tmp_path / "bridge.db"
+    for text in ("first", "second"):
+        write_exploration(database, keeping.refused(text, 0, Masks()))
+    kept = read_exploration(database)
+    assert kept is not None
+    assert kept.sign_in == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["bridge.explore.json"]
+
+
+def test_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    text = keeping.keep(tmp_path / "missing" / "bridge.db", keeping.refused("x", 0, Masks()))
+    assert text.startswith("not for the console: ")
