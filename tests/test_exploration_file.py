@@ -37,7 +37,7 @@ async def test_what_explore_found_is_kept_in_its_own_words(tmp_path: Path) -> No
     assert kept.conclusion in flat
     assert kept.changes == ""
     assert {call.outcome for call in kept.calls if call.enabled} == {"whole"}
-    assert all(call.found in flat for call in kept.calls)
+    assert all(call.summary in flat for call in kept.calls)
     path = exploration_path(database)
     assert str(path) in printed
     assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -50,7 +50,7 @@ def _call(result: CallResult, now: int, mask: Mask) -> ExploredCall:
         call=result.call.id,
         enabled=result.call.enabled,
         outcome=_outcome(result),
-        found=mask(report.describe_call(result, now)),
+        summary=mask(report.describe_call(result, now)),
         problems=[mask(text) for text in report.unexpected(result)],
         differs=[mask(finding.text) for finding in result.findings],
     )

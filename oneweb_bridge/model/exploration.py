@@ -22,7 +22,7 @@ class ExploredCall(msgspec.Struct, frozen=True, kw_only=True):
             )
         ),
     ]
-    found: Annotated[str, Meta(description="what the bridge would publish, or why the call is not reached")]
+    summary: Annotated[str, Meta(description="what the bridge would publish, or why the call is not reached")]
     problems: Annotated[list[str], Meta(description="what is not read in full, and what to do")]
     differs: Annotated[list[str], Meta(description="where the API differs from the configuration")]
 

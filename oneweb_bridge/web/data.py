@@ -163,8 +163,8 @@ class DataRoutes:
 
     async def _send_exploration(self, request: web.Request) -> web.StreamResponse:
         read_query(request)
-        found = await self._queries.run(lambda _: read_exploration(self._sources.database))
-        return json_response(ExplorationAnswer(found))
+        exploration = await self._queries.run(lambda _: read_exploration(self._sources.database))
+        return json_response(ExplorationAnswer(exploration))
 
     async def _send_fleet_metrics(self, request: web.Request) -> web.StreamResponse:
         read_query(request)

@@ -39,6 +39,6 @@ const Report = ({ report }) => html`
 
 const Row = ({ call }) => html`<tr data-explored=${call.call}>
   <th scope="row">${call.call}${!call.enabled && html` <span class="small">(not enabled)</span>`}</th>
-  <td><span class="call-status" data-status=${STATUS[call.outcome]}>${WORDS[call.outcome]}</span> <bdi>${call.found}</bdi>
+  <td><span class="call-status" data-status=${STATUS[call.outcome]}>${WORDS[call.outcome]}</span> <bdi>${call.summary}</bdi>
     ${call.problems.map((text) => html`<p class="error" key=${text}>${text}</p>`)}
     ${call.differs.map((text) => html`<p class="muted" key=${text}>Differs: ${text}</p>`)}</td></tr>`;
