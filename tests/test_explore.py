@@ -181,11 +181,11 @@ async def test_the_command_prints_and_fails_like_a_command(tmp_path: Path) -> No
         settings: dict[str, Any] = {"base_url": simulator.url, "client_id": "demo", "client_secret": "demo-secret"}
         settings["rate_limit"] = {"min_interval": "0s"}
         path.write_text(yaml.safe_dump({"api": settings}))
-        code, out, _ = await command("explore", "-c", str(path), "--save", str(tmp_path / "samples"))
+        code, out, _ = await command("explore", "-c", str(path), "--save", str(tmp_path / "samples"), cwd=tmp_path)
         assert code == 0, out
         assert {file.stem for file in (tmp_path / "samples").iterdir()} == {*CALLS, "explore"}
         path.write_text(yaml.safe_dump({"api": settings, "polling": {"sites": {"path": "/nowhere"}}}))
-        code, out, err = await command("explore", "-c", str(path))
+        code, out, err = await command("explore", "-c", str(path), cwd=tmp_path)
     assert code == 1
     assert "polling.sites.path (/nowhere)" in " ".join(out.split())
     assert "demo-secret" not in out + err
@@ -412,14 +412,14 @@ async def test_what_is_written_is_read_in_full_the_next_time(row: fidelity.Row, 
     async with serve(fidelity.options_of(row)) as simulator:
         before = FILE.format(url=simulator.url)
         path.write_text(before)
-        code, out, _ = await command("explore", "-c", str(path), "--write", str(path))
+        code, out, _ = await command("explore", "-c", str(path), "--write", str(path), cwd=tmp_path)
         assert code == 0, out
         assert out.splitlines()[-1] == "Every enabled call is read in full with the file as it is now."
         assert path.with_name("bridge.yaml.before-explore").read_text() == before
         after = path.read_text()
         kept = [line for line in before.splitlines() if line not in after.splitlines()]
         assert kept == []
-        code, out, _ = await command("explore", "-c", str(path))
+        code, out, _ = await command("explore", "-c", str(path), cwd=tmp_path)
     assert code == 0, out
     assert out.splitlines()[-1] == NOTHING_TO_CHANGE
 
