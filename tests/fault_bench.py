@@ -10,9 +10,11 @@ A round breaks something, mends it, and asks for a result: within `PATIENCE` all
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
 import os
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -295,7 +297,8 @@ class Stage:
         disk = sum(path.stat().st_size for path in self.directory.glob("bridge.db*") if path.is_file())
         self.expect(self._memory < MOST_MEMORY, f"{self._memory:.0f} MiB of memory")
         self.expect(disk < MOST_DISK, f"{disk} bytes on disk")
-        self.expect("Traceback" not in self.bridge.text(), f"a traceback: {self._log_end()}")
+        _, _, trace = self.bridge.text().partition("Traceback")
+        self.expect(not trace, f"a traceback: {_end_of(trace)}")
         return RoundResult(
             findings=self.findings,
             recovery=recovery,
@@ -338,6 +341,12 @@ class Stage:
                 text = path.read_bytes()
                 for secret in (SECRET.encode(), PASSWORD.encode(), basic):
                     self.expect(secret not in text and base64.b64encode(secret) not in text, f"a secret in {path.name}")
+
+
+def _end_of(trace: str) -> str:
+    """The last lines of a traceback that has more of the log behind it: up to the first line of the log's form."""
+    lines = list(itertools.takewhile(lambda line: not re.match(r"\d{4}-\d\d-\d\dT", line), trace.splitlines()))
+    return " | ".join(line.strip() for line in lines[-6:])[-600:]
 
 
 @contextlib.asynccontextmanager

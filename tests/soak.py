@@ -163,7 +163,15 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--pair", nargs="+", metavar="FAULT", help="plays one round of one to three faults")
     parser.add_argument("--timeline", help="plays one round of faults at these times")
     parser.add_argument("--seed", type=int, help="the seed of that round")
-    parser.add_argument("--shrink", action="store_true", help="shrinks that round when it fails")
+    parser.add_argument(
+        "--shrink",
+        type=int,
+        nargs="?",
+        const=MAX_ROUNDS,
+        default=0,
+        metavar="ROUNDS",
+        help="shrinks that round when it fails, in so many rounds at most",
+    )
     parser.add_argument("--left", action="store_true", help="prints the pairs that have not met")
     options = parser.parse_args(arguments)
     names = options.pair or (parse(options.timeline, 0).faults if options.timeline else ())
@@ -184,7 +192,7 @@ def _play_one(options: argparse.Namespace, seed: int) -> int:
     played = asyncio.run(play_timeline(timeline))
     print("\n".join(lines_of(played)), flush=True)
     if played.result.findings and options.shrink:
-        asyncio.run(shrunk(timeline))
+        asyncio.run(shrunk(timeline, options.shrink))
     return 1 if played.result.findings else 0
 
 

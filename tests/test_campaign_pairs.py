@@ -1,6 +1,7 @@
 """The campaign of faults that meet: what it chooses, how it shrinks, what it allows; and three pairs, played."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from tests import soak
-from tests.campaign import catalogue, covering, report, shrinking
+from tests.campaign import catalogue, covering, put_back, report, shrinking
 from tests.campaign.covering import Table
 from tests.campaign.playing import play
 from tests.campaign.timeline import Span, Timeline, draw, parse
@@ -233,3 +234,27 @@ async def test_planted_violation_is_shrunk_and_noted(monkeypatch: pytest.MonkeyP
     assert {pair for pair in known if not known[pair].is_held} == {("disk full", "link cut")}
     assert len(known) == 3
     assert soak.load_table(tmp_path / "soak.json", 0) == result.table
+
+
+# ── defects that are put back ──────────────────────────────────────────────────────────────────
+
+
+def test_defects_that_are_put_back_are_rows_and_meet_in_the_table(tmp_path: Path) -> None:
+    """Each is a guard of the table of mutants that can be taken out, and its faults can meet."""
+    sources = put_back.ROOT / "oneweb_bridge"
+    assert len({defect.guard for defect in put_back.DEFECTS}) == len(put_back.DEFECTS) >= 10
+    for number, defect in enumerate(put_back.DEFECTS):
+        assert set(covering.pairs_of(defect.faults)) <= catalogue.possible_pairs()
+        tree = tmp_path / f"{number}"
+        shutil.copytree(sources, tree / "oneweb_bridge", ignore=shutil.ignore_patterns("__pycache__", "static"))
+        put_back.put_into(tree, defect.guard)
+
+
+def test_defect_counts_as_found_only_with_two_faults_and_a_sound_round() -> None:
+    """Not when three faults were needed, nor when the round fails without it as well."""
+    two, three = "link cut@0+1, api cut@0+1", "link cut@0+1, api cut@0+1, disk full@0+1"
+
+    assert put_back.Outcome(two, 1, "lost").is_found
+    assert not put_back.Outcome(three, 1, "lost").is_found
+    assert not put_back.Outcome(two, 1, "lost", is_sound=False).is_found
+    assert not put_back.Outcome().is_found

@@ -1,0 +1,138 @@
+"""Puts defects that were mended back, one by one, and lets the campaign find them.
+
+    python -m tests.campaign.put_back            all of them
+    python -m tests.campaign.put_back fence      those whose name has one of the words
+
+Each is a row of `tests/mutants.py`, put into a copy of the tree. There the campaign plays rounds of faults from its
+table, shrinks the first that breaks a promise, and plays what is left once more without the defect, where it must hold.
+PUT_BACK_JOBS is how many defects are tried side by side (default 1). The exit code is 0 when `WANTED` of all, or all of
+the chosen, were found and shrunk to two faults or fewer.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from tests.campaign.timeline import parse
+from tests.mutants import ROOT, TABLE
+
+WANTED = 8
+SEEDS = (1, 2, 3)
+"""Of the rounds that are played until one breaks a promise."""
+SHRINKING = 8
+"""Rounds that shrinking may take."""
+PATIENCE = 1500.0
+"""Seconds that a round may take together with its shrinking."""
+_LEFT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", ".hypothesis", "build", "dist", "soak.json")
+
+
+class Defect(msgspec.Struct, frozen=True):
+    """What was mended: the guard that was added (its row in `tests/mutants.py`), and faults among which it mattered."""
+
+    guard: str
+    faults: tuple[str, ...]
+
+
+DEFECTS = (
+    Defect("silence: what was forgotten is not asked for again", ("api cut", "api date", "clock a day off")),
+    Defect(
+        "devices that the broker lost do not wait for a pause of refused ones",
+        ("broker lost state", "record too large"),
+    ),
+    Defect("fence: a topic waits for the durable cursor", ("crash while publishing", "mass degradation")),
+    Defect("cursor only behind what was acknowledged", ("bridge killed", "puback late")),
+    Defect("discovery is announced again after a loss", ("broker lost state", "commands retained")),
+    Defect("border: what another client publishes ends nothing", ("commands broken", "link slow")),
+    Defect("removal: many are held", ("bridge stopped", "mass removal")),
+    Defect("completeness: the total is reached", ("api lies", "records removed")),
+    Defect("backup: the copy has a journal id of its own", ("backup restored", "names odd")),
+    Defect("stall watchdog", ("command flood", "puback withheld")),
+    Defect("samples exactly once", ("api delays", "link cut")),
+    Defect("metric never goes back", ("bridge suspended", "api delays")),
+)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a defect: the command that shows it, its faults, and the first sentence of what was broken."""
+
+    timeline: str = ""
+    seed: int = 0
+    finding: str = ""
+    is_sound: bool = True
+    """Whether the same round held without the defect."""
+
+    @property
+    def is_found(self) -> bool:
+        """Found, shrunk to two faults or fewer, and by the defect alone."""
+        return bool(self.timeline) and self.is_sound and len(parse(self.timeline, 0).faults) <= 2
+
+
+def put_into(tree: Path, guard: str) -> None:
+    """Takes the guard out of the sources of a tree."""
+    (mutant,) = (mutant for mutant in TABLE if mutant.guard == guard)
+    path = tree / "oneweb_bridge" / mutant.file
+    text = path.read_text()
+    assert text.count(mutant.text) == 1, f"{guard}: its text does not stand once in {mutant.file}"
+    path.write_text(text.replace(mutant.text, mutant.without))
+
+
+def tried(defect: Defect) -> Outcome:
+    """Puts a defect into a copy of the tree, and plays rounds there."""
+    with tempfile.TemporaryDirectory(prefix="oneweb-put-back-") as place:
+        tree = Path(shutil.copytree(ROOT, Path(place) / "tree", ignore=_LEFT))
+        put_into(tree, defect.guard)
+        for seed in SEEDS:
+            code, output = _play(tree, "--pair", *defect.faults, "--seed", f"{seed}", "--shrink", f"{SHRINKING}")
+            timeline = re.search(r'repeat it: .*--timeline "([^"]*)"', output)
+            if code and timeline:
+                sound, _ = _play(ROOT, "--timeline", timeline[1], "--seed", f"{seed}")
+                return Outcome(timeline[1], seed, _finding_of(output), is_sound=sound == 0)
+    return Outcome()
+
+
+def _play(tree: Path, *arguments: str) -> tuple[int, str]:
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    line = [sys.executable, "-m", "tests.soak", *arguments]
+    ended = subprocess.run(line, cwd=tree, env=environment, check=False, capture_output=True, timeout=PATIENCE)
+    return ended.returncode, ended.stdout.decode()
+
+
+def _finding_of(output: str) -> str:
+    return next((line.strip() for line in output.splitlines() if line.startswith("    ")), "")
+
+
+def line_of(defect: Defect, outcome: Outcome) -> str:
+    """A line for the terminal."""
+    if not outcome.timeline:
+        return f"NOT FOUND  {defect.guard}"
+    word = "found    " if outcome.is_found else "NOT SOUND" if not outcome.is_sound else "TOO MANY "
+    return f"{word}  {defect.guard}: {outcome.timeline} (seed {outcome.seed}): {outcome.finding[:160]}"
+
+
+def main(words: Sequence[str]) -> int:
+    """The exit code: 0 when enough were found."""
+    chosen = [d for d in DEFECTS if not words or any(word in d.guard for word in words)]
+    with ThreadPoolExecutor(int(os.environ.get("PUT_BACK_JOBS") or 1)) as pool:
+        found = _count(zip(chosen, pool.map(tried, chosen), strict=True))
+    print(f"\n{len(chosen)} defects put back, {found} found with two faults or fewer")
+    return 0 if found >= min(WANTED, len(chosen)) else 1
+
+
+def _count(outcomes: Iterable[tuple[Defect, Outcome]]) -> int:
+    found = 0
+    for defect, outcome in outcomes:
+        print(line_of(defect, outcome), flush=True)
+        found += outcome.is_found
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
