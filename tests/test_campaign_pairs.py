@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests import soak
+from tests import mutants, soak
 from tests.campaign import catalogue, covering, put_back, report, shrinking
 from tests.campaign.covering import Table
 from tests.campaign.playing import play
@@ -241,7 +241,7 @@ async def test_planted_violation_is_shrunk_and_noted(monkeypatch: pytest.MonkeyP
 
 def test_defects_that_are_put_back_are_rows_and_meet_in_the_table(tmp_path: Path) -> None:
     """Each is a guard of the table of mutants that can be taken out, and its faults can meet."""
-    sources = put_back.ROOT / "oneweb_bridge"
+    sources = mutants.ROOT / "oneweb_bridge"
     assert len({defect.guard for defect in put_back.DEFECTS}) == len(put_back.DEFECTS) >= 10
     for number, defect in enumerate(put_back.DEFECTS):
         assert set(covering.pairs_of(defect.faults)) <= catalogue.possible_pairs()
