@@ -254,7 +254,7 @@ def test_defect_counts_as_found_only_with_two_faults_and_a_sound_round() -> None
     """Not when three faults were needed, nor when the round fails without it as well."""
     two, three = "link cut@0+1, api cut@0+1", "link cut@0+1, api cut@0+1, disk full@0+1"
 
-    assert put_back.Outcome(two, 1, "lost").is_found
-    assert not put_back.Outcome(three, 1, "lost").is_found
-    assert not put_back.Outcome(two, 1, "lost", is_sound=False).is_found
-    assert not put_back.Outcome().is_found
+    assert put_back.Outcome(two, 1, "lost").is_caught
+    assert not put_back.Outcome(three, 1, "lost").is_caught
+    assert not put_back.Outcome(two, 1, "lost", is_sound=False).is_caught
+    assert not put_back.Outcome().is_caught

@@ -1,4 +1,4 @@
-"""Puts defects that were mended back, one by one, and lets the campaign find them.
+"""Puts defects that were mended back, one by one, and lets the campaign catch them.
 
     python -m tests.campaign.put_back            all of them
     python -m tests.campaign.put_back fence      those whose name has one of the words
@@ -6,7 +6,7 @@
 Each is a row of `tests/mutants.py`, put into a copy of the tree. There the campaign plays rounds of faults from its
 table, shrinks the first that breaks a promise, and plays what is left once more without the defect, where it must hold.
 PUT_BACK_JOBS is how many defects are tried side by side (default 1). The exit code is 0 when `WANTED` of all, or all of
-the chosen, were found and shrunk to two faults or fewer.
+the chosen, were caught and shrunk to two faults or fewer.
 """
 
 import os
@@ -70,8 +70,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Whether the same round held without the defect."""
 
     @property
-    def is_found(self) -> bool:
-        """Found, shrunk to two faults or fewer, and by the defect alone."""
+    def is_caught(self) -> bool:
+        """Caught, shrunk to two faults or fewer, and by the defect alone."""
         return bool(self.timeline) and self.is_sound and len(parse(self.timeline, 0).faults) <= 2
 
 
@@ -112,26 +112,26 @@ def _finding_of(output: str) -> str:
 def line_of(defect: Defect, outcome: Outcome) -> str:
     """A line for the terminal."""
     if not outcome.timeline:
-        return f"NOT FOUND  {defect.guard}"
-    word = "found    " if outcome.is_found else "NOT SOUND" if not outcome.is_sound else "TOO MANY "
+        return f"NOT CAUGHT  {defect.guard}"
+    word = "caught   " if outcome.is_caught else "NOT SOUND" if not outcome.is_sound else "TOO MANY "
     return f"{word}  {defect.guard}: {outcome.timeline} (seed {outcome.seed}): {outcome.finding[:160]}"
 
 
 def main(words: Sequence[str]) -> int:
-    """The exit code: 0 when enough were found."""
+    """The exit code: 0 when enough were caught."""
     chosen = [d for d in DEFECTS if not words or any(word in d.guard for word in words)]
     with ThreadPoolExecutor(int(os.environ.get("PUT_BACK_JOBS") or 1)) as pool:
-        found = _count(zip(chosen, pool.map(tried, chosen), strict=True))
-    print(f"\n{len(chosen)} defects put back, {found} found with two faults or fewer")
-    return 0 if found >= min(WANTED, len(chosen)) else 1
+        caught = _count(zip(chosen, pool.map(tried, chosen), strict=True))
+    print(f"\n{len(chosen)} defects put back, {caught} caught with two faults or fewer")
+    return 0 if caught >= min(WANTED, len(chosen)) else 1
 
 
 def _count(outcomes: Iterable[tuple[Defect, Outcome]]) -> int:
-    found = 0
+    caught = 0
     for defect, outcome in outcomes:
         print(line_of(defect, outcome), flush=True)
-        found += outcome.is_found
-    return found
+        caught += outcome.is_caught
+    return caught
 
 
 if __name__ == "__main__":
