@@ -277,16 +277,16 @@ if __name__ == "__main__":
 
     import stamina
 
-    from tests.fidelity_runs import outcome_of, rounds_of, section
+    from tests.fidelity_runs import Outcome, outcome_of, rounds_of, section
     from tests.fidelity_table import ROWS
     from tests.fidelity_variants import VARIANTS
 
-    async def outcomes() -> dict[str, str]:
+    async def outcomes() -> dict[str, Outcome]:
         """What becomes of each variant."""
         made = {}
         for name, change in VARIANTS.items():
             with tempfile.TemporaryDirectory() as directory:
-                made[name] = (await outcome_of(change, Path(directory), rounds_of(name))).kind
+                made[name] = await outcome_of(change, Path(directory), rounds_of(name))
         return made
 
     with stamina.set_testing(True, attempts=1, cap=True):

@@ -212,7 +212,7 @@ def _is_same(found: Any, wanted: Any) -> bool:
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a variant: `right`, `lines`, `told`, `silent`, or `worse`; and the lines, or the sentence."""
+    """What became of a variant: `right`, `lines`, `told`, `silent`, or `worse`; and the lines, or what a poll tells."""
 
     kind: str
     text: str
@@ -225,7 +225,7 @@ async def outcome_of(change: Any, directory: Path, rounds: int = 1) -> Outcome:
     good, text = await explored(api)
     lines = proposed(text)
     if not lines and not good:
-        return Outcome("told", sentence(text))
+        return _told(await run(api, "", directory / "before.db", rounds))
     after = await run(api, lines, directory / "after.db", rounds)
     if good:
         return Outcome("right", "") if after.right == set(CALLS) else Outcome("silent", str(set(CALLS) - after.right))
@@ -235,22 +235,20 @@ async def outcome_of(change: Any, directory: Path, rounds: int = 1) -> Outcome:
     before = await run(api, "", directory / "before.db", rounds)
     if before.right - after.right:
         return Outcome("worse", f"{before.right - after.right} {lines}")
-    return Outcome("silent", f"{set(CALLS) - after.right} {lines}") if again else Outcome("told", sentence(second))
+    return Outcome("silent", f"{set(CALLS) - after.right} {lines}") if again else _told(after)
+
+
+def _told(polled: Run) -> Outcome:
+    """What `explore` tells is told by a poll too, of each call that is not right; without a word it is silent."""
+    if polled.silent or not polled.told:
+        return Outcome("silent", f"explore alone tells it: {polled.silent}")
+    call = next(call for call in CALLS if call in polled.told)
+    return Outcome("told", f"{call}: {polled.told[call].replace(HOST, '')}")
 
 
 def rounds_of(name: str) -> int:
     """How many polls a variant needs: the second asks with time parameters."""
     return 2 if name.startswith("time:") else 1
-
-
-def sentence(text: str) -> str:
-    """The first sentence in which explore says that something is not as it should be."""
-    whole = " ".join(text.split())
-    for mark in ("NOT WHOLE ", "NOT REACHED: ", "NOT READ: ", "not signed in, "):
-        if mark in whole:
-            rest = whole.partition(mark)[2]
-            return rest.partition("; look at")[0].partition(" NOT WHOLE")[0][:200].strip()
-    return whole[-200:]
 
 
 async def told_after(change: Any, directory: Path) -> Run:
@@ -282,6 +280,7 @@ _INTRODUCTION = """
 A small API of the tests, which shares no code with the bridge, differs from the defaults in one way at a time.
 `oneweb-bridge explore` is run against it, its lines are put into the configuration, the bridge polls, and what it
 publishes is compared with the truth. In none of them is something silently wrong, and none is made worse by a line.
+What is told is told by each poll as well, in the state of the call or by an alert: the sentence is the first of them.
 """
 _KINDS_IN_WORDS = {
     "right": "right without a line",
@@ -290,18 +289,52 @@ _KINDS_IN_WORDS = {
 }
 
 
-def section(kinds: dict[str, str]) -> str:
+def section(outcomes: dict[str, Outcome]) -> str:
     """The table of variants for docs/fidelity.md."""
-    rows = [f"| {name} | {_KINDS_IN_WORDS[kind]} |" for name, kind in kinds.items()]
-    counts = ", ".join(f"{list(kinds.values()).count(kind)} {words}" for kind, words in _KINDS_IN_WORDS.items())
+    kinds = [outcome.kind for outcome in outcomes.values()]
+    rows = [f"| {name} | {_KINDS_IN_WORDS[made.kind]} | {cell(made)} |" for name, made in outcomes.items()]
+    counts = ", ".join(f"{kinds.count(kind)} {words}" for kind, words in _KINDS_IN_WORDS.items())
     return "\n".join([BEGIN, _INTRODUCTION.strip(), "", f"{len(rows)} variants: {counts}.", "", *_HEAD, *rows]) + "\n"
 
 
-_HEAD = ("| If | The bridge is |", "|---|---|")
+_HEAD = ("| If | The bridge is | The lines, or what the poll tells |", "|---|---|---|")
+MAX_CELL_CHARS = 220
 
 
-def listed(text: str) -> dict[str, str]:
-    """Variant -> what the document says of it."""
+def cell(outcome: Outcome) -> str:
+    """The lines in one line, each key with the calls that it is of; or the sentence, as far as it fits."""
+    if outcome.kind == "lines":
+        return "; ".join(f"`{line}`" for line in _in_one_line(yaml.safe_load(outcome.text)))
+    text = " ".join(outcome.text.split()).replace("|", "\\|")
+    return text if len(text) <= MAX_CELL_CHARS else f"{text[:MAX_CELL_CHARS].rpartition(' ')[0]} …"
+
+
+def _in_one_line(lines: Values) -> Iterator[str]:
+    calls: dict[str, list[str]] = {}
+    for call, settings in lines.pop("polling", {}).items():
+        for name, value in settings.items():
+            calls.setdefault(f"{name}: {_flow(value)}", []).append(call)
+    for key, value in lines.items():
+        yield f"{key}: {_flow(value)}"
+    for setting, named in calls.items():
+        yield f"polling.{_GROUPS.get(tuple(named)) or ' and '.join(named)}.{setting}"
+
+
+_GROUPS = {
+    CALLS: "<each call>",
+    CALLS[:-1]: "<each call but usage_consumption>",
+    tuple(call for call in CALLS if call not in ("organizations", "sites")): "<each call but organizations and sites>",
+    REPORTS: "<each report>",
+    REPORTS[:4]: "<each report of terminals>",
+}
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+
+
+def listed(text: str) -> dict[str, tuple[str, str]]:
+    """Variant -> what the document says of it, and its lines or sentence."""
     words = {value: kind for kind, value in _KINDS_IN_WORDS.items()}
-    rows = re.findall(r"^\| (.+?) \| (right.*?|told) \|$", text.partition(BEGIN)[2], re.MULTILINE)
-    return {name: words[kind] for name, kind in rows}
+    rows = re.findall(r"^\| (.+?) \| (right.*?|told) \| (.*?) ?\|$", text.partition(BEGIN)[2], re.MULTILINE)
+    return {name: (words[kind], shown) for name, kind, shown in rows}

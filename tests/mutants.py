@@ -1116,6 +1116,20 @@ TABLE = (
     ),
     # ── a listing is whole or nothing ──────────────────────────────────────────────────────────
     Mutant(
+        "paging: an answer that names a next page is no whole listing",
+        "api/paging.py",
+        "if more.next_path and result.count > 0:",
+        "if more.next_path and result.count < 0:",
+        "test_more_pages.py",
+    ),
+    Mutant(
+        "reports: what the last listing did not show is not known to be online",
+        "store/samples.py",
+        "AND r.id = n.id AND r.missing = 0",
+        "AND r.id = n.id",
+        "test_healthy_fleet.py",
+    ),
+    Mutant(
         "completeness: the total is reached",
         "api/paging.py",
         "if self._total is not None and self._received != self._total:",

@@ -19,6 +19,7 @@ from oneweb_bridge.api.errors import ApiError, BadAnswer
 from oneweb_bridge.api.listing import ListingPage, digest
 from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.more_pages import more_pages_of
 from oneweb_bridge.decode.pages import (
     check_count,
     clean_body,
@@ -258,6 +259,7 @@ def _page_result(answer: Answer, call: Call, page: ListingPage, count: int) -> p
         next_cursor=cursor,
         is_part=answer.status == 206,
         doubt=doubt,
+        more=more_pages_of(answer.body),
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from oneweb_bridge.api import headers
 from oneweb_bridge.decode.catalogue import PageSettings
+from oneweb_bridge.decode.more_pages import MorePages
 
 MAX_RECORDS = 1_000_000
 """Largest listing: its ids are held in RAM until its end."""
@@ -36,7 +37,8 @@ class PageRequest(msgspec.Struct, frozen=True):
 class PageResult(msgspec.Struct, frozen=True, kw_only=True):
     """One page: its number of items, their ids, and what headers and body say about the other pages.
 
-    `is_part`: its status is 206. `doubt`: why it does not prove that there is no next page.
+    `is_part`: its status is 206. `doubt`: why it does not prove that there is no next page. `more` is what stands
+    beside the list in the body.
     """
 
     count: int
@@ -46,6 +48,7 @@ class PageResult(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None = None
     is_part: bool = False
     doubt: str = ""
+    more: MorePages = MorePages()
 
 
 class Paging:
@@ -69,6 +72,7 @@ class Paging:
         self._pages += 1
         self._check_total(result)
         if self._is_first_page_again(result):
+            self._check_body(result)
             self.unpaged, self.next_request = True, None
             return False
         self._check_repeats(result)
@@ -146,6 +150,7 @@ class Paging:
         if self._total is not None and self._received != self._total:
             text = f"the server says {self._total} records and showed {self._received}"
             raise Incomplete(text, about_total=True)
+        self._check_body(result)
         if result.count == 0 and self._page.style in ("offset_limit", "page_size"):
             return
         if result.next_links:
@@ -154,6 +159,22 @@ class Paging:
             raise Incomplete(f"nothing says that there is no next page: {result.doubt}")
         if self._total is None and result.is_part and self._pages == 1:
             raise Incomplete("the server says with status 206 that this is a part, and names no next page")
+
+    def _check_body(self, result: PageResult) -> None:
+        """The end of a listing must not be contradicted by what stands beside its list, where no header counts it."""
+        more = result.more
+        if self._total is not None or self._page.style not in ("offset_limit", "page_size", "none"):
+            return
+        if more.total > self._received and self._page.total_header:
+            raise Incomplete(
+                f"its member '{more.total_path}' says {more.total} records and {self._received} came; where that "
+                "counts something else, set page.total_header of the call to ''"
+            )
+        if more.next_path and result.count > 0:
+            raise Incomplete(
+                f"its member '{more.next_path}' says that there is a next page, which page.style "
+                f"{self._page.style} does not follow; oneweb-bridge explore looks for the style that does"
+            )
 
     def _same_origin(self, link: str) -> str:
         try:

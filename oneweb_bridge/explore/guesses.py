@@ -65,10 +65,25 @@ _COMMON = frozenset(("date", "time", "id", "name", "at", "state", "status", "typ
 """Words that say what a value is, and not what it is about."""
 
 
+_OPPOSITES = (("first", "last"), ("start", "end"), ("tx", "rx"), ("uplink", "downlink"), ("max", "min"))
+
+
 def share_a_meaning(ours: Iterable[str], theirs: str) -> bool:
-    """Whether two names are about the same: activationDate is like terminationDate in its letters alone."""
+    """Whether two names are about the same: activationDate is like terminationDate in its letters alone.
+
+    firstSeenDate and lastSeenDate are not: they say the opposite of what they are about.
+    """
     their_words = words_of(theirs)
-    return any((words_of(name) - _COMMON) & their_words or words_of(name) == their_words for name in ours)
+    return any(
+        ((words_of(name) - _COMMON) & their_words or words_of(name) == their_words)
+        and not _are_opposite(words_of(name), their_words)
+        for name in ours
+    )
+
+
+def _are_opposite(words: frozenset[str], others: frozenset[str]) -> bool:
+    pairs = (*_OPPOSITES, *(pair[::-1] for pair in _OPPOSITES))
+    return any(word in words - others and opposite in others - words for word, opposite in pairs)
 
 
 def likeness(ours: Iterable[str], theirs: str) -> float:

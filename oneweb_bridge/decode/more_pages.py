@@ -1,0 +1,71 @@
+"""What an answer says of further pages beside its list: a total, a next page, a flag. Pure.
+
+Only members outside of the list are looked at, and the list itself is not decoded.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from oneweb_bridge.decode.paths import fold_name
+
+MAX_DEPTH = 3
+MAX_NAME_CHARS = 60
+_TOTALS = frozenset(("total", "totalcount", "totalelements", "totalitems", "totalresults", "totalrecords"))
+_MORE = frozenset(("hasmore", "hasnext", "moreresults", "istruncated"))
+_NEXT = ("next", "continuationtoken")
+"""How the names of members begin that say where the next page is."""
+
+MAX_VALUE_BYTES = 200
+"""Bytes of a value that are looked at."""
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class MorePages(msgspec.Struct, frozen=True):
+    """`total` is the largest number of records that the answer says there are, and `total_path` where it stands.
+
+    `next_path` is the member that names a next page, or says that there is more; "" where there is none.
+    """
+
+    total: int = 0
+    total_path: str = ""
+    next_path: str = ""
+
+
+_NOTHING = MorePages()
+
+
+def more_pages_of(body: bytes) -> MorePages:
+    """What a body says; nothing where it is a list, one record, or cannot be read."""
+    if body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"{":
+        return _NOTHING
+    total, total_path, next_path = 0, "", ""
+    for path, folded, raw in _members(msgspec.Raw(body), "", 0):
+        if folded in _TOTALS and raw.isdigit() and int(raw) > total:
+            total, total_path = int(raw), path
+        elif not next_path and ((folded in _MORE and raw == b"true") or _names_next_page(path, folded, raw)):
+            next_path = path
+    return MorePages(total, total_path, next_path)
+
+
+def _names_next_page(path: str, folded: str, raw: bytes) -> bool:
+    is_next = folded.startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
+    return is_next and len(raw) > len(b'""') and raw.startswith(b'"')
+
+
+def _members(raw: msgspec.Raw, above: str, depth: int) -> Iterator[tuple[str, str, bytes]]:
+    """Path, folded name and value of the members of an object that is no record, and of the objects in it."""
+    try:
+        members = _decode(raw)
+    except (ValueError, RecursionError):
+        return
+    if "id" in members:
+        return
+    for name, inner in members.items():
+        text = bytes(memoryview(inner)[:MAX_VALUE_BYTES])
+        if len(name) > MAX_NAME_CHARS:
+            continue
+        if text[:1] == b"{" and depth < MAX_DEPTH:
+            yield from _members(inner, f"{above}{name}.", depth + 1)
+        elif text[:1] not in (b"[", b"{"):
+            yield f"{above}{name}", fold_name(name), text
