@@ -267,6 +267,21 @@ async def test_fleet_joins_what_is_known(tmp_path: Path) -> None:
         assert json.loads(fleet.encode_fleet(queries, TREE).body)["seq"] == "journal:2"
 
 
+async def test_fleet_is_made_anew_when_the_journal_has_grown(tmp_path: Path) -> None:
+    """While nothing was committed the same bytes are sent again; a new sample is in the next answer."""
+    path = tmp_path / "bridge.db"
+    async with store.open_store(path) as opened:
+        await opened.commit(records("terminal", **{"1": {"imei": "1"}}))
+        await opened.commit(sample("signal_quality", "1", 1_750_167_607_000, sinr_db=10.2))
+        with open_queries(path) as queries:
+            first = fleet.encode_fleet(queries, TREE)
+            assert fleet.encode_fleet(queries, TREE, first) is first
+            await opened.commit(sample("signal_quality", "1", 1_750_167_667_000, sinr_db=11.5))
+            second = fleet.encode_fleet(queries, TREE, first)
+            assert b"10.2" in first.body
+            assert b"11.5" in second.body
+
+
 async def test_fleet_shows_the_first_product_of_a_terminal_without_limits(tmp_path: Path) -> None:
     """An unlimited bucket is shown without a per cent, and a product without one as well."""
     async with filled(

@@ -105,7 +105,7 @@ class DataRoutes:
         # Who comes while it is made waits for it; nobody has it made twice within a second.
         async with self._fleet_lock:
             if self._fleet is None or time.monotonic() - self._fleet[0] >= FLEET_AGE_S:
-                self._fleet = time.monotonic(), await self._read_fleet()
+                self._fleet = await self._read_fleet()
         encoded = self._fleet[1]
         response = web.Response(body=encoded.body, content_type="application/json")
         if "gzip" in request.headers.get("Accept-Encoding", "").casefold():
@@ -114,8 +114,10 @@ class DataRoutes:
         response.headers["Vary"] = "Accept-Encoding"
         return response
 
-    async def _read_fleet(self) -> fleet.EncodedFleet:
-        return await self._queries.run(lambda queries: fleet.encode_fleet(queries, self._sources.tree))
+    async def _read_fleet(self) -> tuple[float, fleet.EncodedFleet]:
+        """The table, and when it was asked for."""
+        now, before = time.monotonic(), None if self._fleet is None else self._fleet[1]
+        return now, await self._queries.run(lambda queries: fleet.encode_fleet(queries, self._sources.tree, before))
 
     async def _send_record(self, kind: str, request: web.Request) -> web.StreamResponse:
         read_query(request)

@@ -85,16 +85,23 @@ class FleetParts(msgspec.Struct):
 
 
 class EncodedFleet(msgspec.Struct, frozen=True):
-    """The answer as it is sent, plain and compressed."""
+    """The answer as it is sent, plain and compressed, and the newest row of the journal that is surely in it."""
 
+    seq: int
     body: bytes
     compressed: bytes
 
 
-def encode_fleet(queries: Queries, tree: TopicTree) -> EncodedFleet:
-    """The fleet's answer in its bytes."""
+def encode_fleet(queries: Queries, tree: TopicTree, before: EncodedFleet | None = None) -> EncodedFleet:
+    """The fleet's answer in its bytes; the one from before while the journal has no row that is not in it.
+
+    Whatever the table shows changes together with a row of the journal.
+    """
+    seq = queries.head()
+    if before is not None and before.seq == seq:
+        return before
     body = encode(read_fleet(queries, tree))
-    return EncodedFleet(body, gzip.compress(body, COMPRESSION, mtime=0))
+    return EncodedFleet(seq, body, gzip.compress(body, COMPRESSION, mtime=0))
 
 
 def read_fleet(queries: Queries, tree: TopicTree) -> FleetAnswer:
