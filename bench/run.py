@@ -18,7 +18,21 @@ from pathlib import Path
 
 import msgspec
 
-from bench import delay, fleet, flushing, inside, job, nodered, plot, ratios, restart, same_messages, shipped, trends
+from bench import (
+    delay,
+    edge,
+    fleet,
+    flushing,
+    inside,
+    job,
+    nodered,
+    plot,
+    ratios,
+    restart,
+    same_messages,
+    shipped,
+    trends,
+)
 from bench.machine import machine, words
 from bench.progress import say
 from bench.scope import Scope
@@ -26,7 +40,7 @@ from bench.table import Row, between_marks, markdown, number, plain, text
 from oneweb_bridge.cli.signals import THREAD_SWITCH_S
 
 LAG = "lag"
-NUMBERS = (*(str(number) for number in range(1, 16)), LAG)
+NUMBERS = (*(str(number) for number in range(1, 17)), LAG)
 FILE = Path("build/bench.json")
 Measure = Callable[[Scope], AsyncIterator[Row]]
 
@@ -58,6 +72,7 @@ def parts(drawn: inside.Curves) -> list[Part]:
         Part(("15",), "flushing", 900, flushing.rows),
         Part(("11",), "growth", 600, lambda scope: inside.growth_rows(scope, drawn)),
         Part(("13",), "the trends", 2400, trends.rows),
+        Part(("16",), "Sparkplug", 1200, edge.rows),
         Part((LAG,), "the event loop's lag", 300, inside.lag_rows),
     ]
 
