@@ -24,7 +24,7 @@ export function ExplorationReport() {
     <h3>What explore found</h3>
     ${state === null && html`<p class="muted">Loading …</p>`}
     ${state?.error && html`<p class="error">${state.error.message}</p>`}
-    ${state?.exploration === null && html`<p><b>explore was never run</b> with this bridge's database, so nothing is known yet of how your API answers.</p>`}
+    ${state?.exploration === null && html`<p><b>explore was never run</b> with this bridge's database (the report is kept beside it).</p>`}
     ${state?.exploration && html`<${Report} report=${state.exploration} />`}
   </div>`;
 }

@@ -5,13 +5,13 @@ import { address } from "./router.js";
 
 export function PoolTable({ pool, own }) {
   const name = pool.shared_allowance_name ?? pool.shared_allowance_id;
-  return html`<section class="card" data-testid="pool" data-id=${pool.shared_allowance_id}>
+  return html`<section class="card pool" data-testid="pool" data-id=${pool.shared_allowance_id}>
     <h2>Shared allowance <bdi>${name}</bdi></h2>
     <p class="muted">${plural(pool.members.length, "member")}${
       pool.shared_allowance_parent_id && html`; it is part of the pool <bdi>${pool.shared_allowance_parent_id}</bdi>`
     }. An API may report the use of the whole pool for each member.</p>
     <div class="scroll" tabindex="0" role="region" aria-label="Members of ${name}"><table>
-      <thead><tr><th scope="col">Product</th><th scope="col">Terminal</th><th scope="col">Reported use</th>
+      <thead><tr><th scope="col">Product</th><th scope="col">Terminal</th><th scope="col">Used</th>
         <th scope="col">Blocks</th></tr></thead>
       <tbody>${pool.members.map((member) => html`<${Member} key=${member.bucket_id} member=${member}
           isOwn=${member.product_id === own} />`)}</tbody></table></div>
