@@ -2254,6 +2254,20 @@ TABLE = (
         "test_console_live.py",
     ),
     Mutant(
+        "fleet: its table is made anew when the journal has grown",
+        "web/fleet.py",
+        "if before is not None and before.seq == seq:",
+        "if before is not None:",
+        "test_console_data.py",
+    ),
+    Mutant(
+        "set-up: what is kept of explore has no secrets",
+        "explore/keeping.py",
+        "    text = masks.mask_text(sign_in)\n",
+        "    text = sign_in\n",
+        "test_exploration_file.py",
+    ),
+    Mutant(
         "live: what is new queues while what was missed is read",
         "web/live.py",
         "            listener.through = self._through\n",
