@@ -218,3 +218,20 @@ async def test_what_was_not_decoded_since_a_restart_counts_as_it_is_stored(tmp_p
             outcome = await b.poll("sites")
             assert outcome.coverage is not None
             assert outcome.coverage.missing == ("name",)
+
+
+async def test_a_finding_that_still_holds_after_a_restart_is_no_new_alert(tmp_path: Path) -> None:
+    """It was told before; when it is over, that is told by the bridge that runs then."""
+    kinds: list[list[str]] = []
+    async with fleet(terminals=8) as simulator:
+        for is_good in (False, False, True, True):
+            async with opened(tmp_path, simulator) as b:
+                if is_good:
+                    simulator.clear_faults()
+                elif not kinds:
+                    await spoil(b, "sites", renamed("name", "label"))
+                await b.news()
+                rows = await managed_poll(b, await manager(b), "sites")
+                kinds.append([row.body["message"][:20] for row in rows if row.what == "alert"])
+    assert [len(messages) for messages in kinds] == [1, 0, 1, 0]
+    assert kinds[2] == ["as expected again; i"]

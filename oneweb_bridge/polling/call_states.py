@@ -99,9 +99,21 @@ class CallStates:
         if alerts is not None:
             kept = {key for key in runtime.alerted if key[0] in ONCE_PER_RUN}
             runtime.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
-            runtime.findings = {alert.about: alert.message for alert in alerts if alert.kind == FINDING}
+            await self._store_findings(runtime, {a.about: a.message for a in alerts if a.kind == FINDING})
         for alert in new:
             _log.warning("%s: %s", runtime.call, alert.message)
+
+    async def load_findings(self, runtime: CallRuntime) -> None:
+        """Takes over what was told before the bridge started again: while it holds, it is no new alert."""
+        runtime.findings = await self._store.findings.load(runtime.call)
+        runtime.alerted |= {(FINDING, about) for about in runtime.findings}
+
+    async def _store_findings(self, runtime: CallRuntime, findings: dict[str, str]) -> None:
+        # After the alerts themselves: a crash in between repeats an alert and loses none.
+        is_changed, runtime.findings = findings.keys() != runtime.findings.keys(), findings
+        if is_changed:
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.findings.save(runtime.call, findings)
 
     async def store_changed(self, runtimes: Iterable[CallRuntime], progress: CallProgress | None = None) -> None:
         """Stores the states that differ from the stored ones, in one transaction. Raises StoreUnavailable."""

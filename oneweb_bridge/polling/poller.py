@@ -86,7 +86,8 @@ class Poller:
     async def load(self) -> None:
         """Reads the progress of each call, and the settings that commands have stored."""
         for call in self._config.polling:
-            self.calls[call] = CallRuntime(call, await self._store.progress.load(call))
+            self.calls[call] = runtime = CallRuntime(call, await self._store.progress.load(call))
+            await self._states.load_findings(runtime)
         self._settings = {(s.call, s.name): s.value for s in await self._store.commands.settings()}
         self._take_settings()
         for runtime in self.calls.values():

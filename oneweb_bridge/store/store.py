@@ -17,6 +17,7 @@ from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.call_progress import CallProgress, ProgressTable, write_progress
 from oneweb_bridge.store.commands import CommandTables
 from oneweb_bridge.store.connections import Connections
+from oneweb_bridge.store.findings import FindingsTable
 from oneweb_bridge.store.growth import JournalGrowth
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
@@ -59,6 +60,7 @@ class Store:
         self.usage_days = UsageDaysTable(connections)
         self.progress = ProgressTable(connections)
         self.shapes = AnswerShapes(connections)
+        self.findings = FindingsTable(connections)
         self.unmatched = UnmatchedTable(connections)
         self.commands = CommandTables(connections)
         self.bad_answers = BadAnswers(path)
