@@ -9,6 +9,8 @@ from tests import harness, truth
 from tests.campaign.fault import Fault
 from tests.campaign.scene import Part, Setup, now
 
+IDS = (" ", "a/b", "+", "#", "$SYS", "ä", "_x2f", "\u202e", "0", "null", "z" * 65, "🛰" * 30, "%2F", "'; --")
+"""Ids that a topic, a statement or an address could stumble over, and some that are longer than a level may be."""
 EAGER = Setup(changes={"removal": {"after_missing": 1, "after_time": "0s"}})
 """Removals after one listing: what protects is the number of them."""
 EAGER_REMOVAL = (1, 0.0, 5)
@@ -79,6 +81,15 @@ async def grown(part: Part) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
+async def with_odd_ids(part: Part) -> AsyncIterator[None]:
+    """Terminals whose ids are any text come, some of them long; they stay."""
+    for number, id in enumerate(part.chance.sample(IDS, 5)):
+        part.stage.api.fleet("add", id=id)
+        part.stage.api.fleet("rename", id=id, name=f"odd {number}")
+    yield
+
+
+@contextlib.asynccontextmanager
 async def restored(part: Part, times: int) -> AsyncIterator[None]:
     """A backup of the begin takes the place of the database at the end, once or twice."""
     copy, path = part.scene.file("copy.db"), part.scene.file("bridge.db")
@@ -102,6 +113,7 @@ FAULTS: Sequence[Fault] = (
     Fault(name="mass removal", actor="fleet", about="most terminals vanish, and come back", hold=vanished, setup=EAGER),
     Fault(name="mass degradation", actor="fleet", about="every terminal degrades and recovers", hold=degraded),
     Fault(name="names odd", actor="fleet", about="names of any characters", hold=renamed),
+    Fault(name="ids odd", actor="fleet", about="terminals with ids of any characters, and long", hold=with_odd_ids),
     Fault(name="record huge", actor="fleet", about="a record over mqtt.max_payload", hold=huge),
     Fault(name="fleet grown", actor="fleet", about="sixty more terminals at once", hold=grown),
     Fault(
