@@ -17,7 +17,7 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Batch, DecodedRecord, Entry, KnownSamples, RecordKind, RowType, Sample
 from oneweb_bridge.polling import diff, samples
-from oneweb_bridge.sparkplug import api_watch, outlet
+from oneweb_bridge.sparkplug import api_watch, outlet, shared
 from oneweb_bridge.sparkplug.payload import GOOD, STALE
 from oneweb_bridge.sparkplug.shared import EdgeCallbacks
 from oneweb_bridge.store import store
@@ -311,3 +311,23 @@ async def test_rows_of_other_kinds_move_the_cursor(stage: Stage) -> None:
         await stage.until_live("T", 2.0)
     async with open_edge_tables(stage.path) as tables:
         assert await tables.cursor(1) == await tables.head()
+
+
+async def test_refusals_are_alerted_at_most_once_a_second(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many commands that cannot be obeyed the first is told, and later the next; the session goes on."""
+    monkeypatch.setattr(shared, "ALERT_INTERVAL_S", 3600.0)
+    async with stage.running() as made:
+        await stage.until_live("T", 1.0)
+        births = len(stage.host.of("NBIRTH"))
+        for raw in (b"\xff\xff", b"", b"\xff"):
+            await stage.host.write(raw=raw)
+        await stage.host.write({"name": "Bridge/Version", "string_value": "2"})
+        await stage.host.write({"name": "Polling/ut_traffic/Interval", "string_value": "5m"})
+        await stage.measure("T", (NOW + 1, 2.0))
+        await stage.until_live("T", 2.0)
+        await stage.host.write({"name": "Node Control/Rebirth", "boolean_value": True})
+        await stage.host.until(lambda: len(stage.host.of("NBIRTH")) > births)
+        assert len(stage.alerts) == 1
+        monkeypatch.setattr(shared, "ALERT_INTERVAL_S", 0.0)
+        await made._shared.refuse("the next")
+        assert stage.alerts[-1] == "the next"
