@@ -116,9 +116,11 @@ async def test_next_broker_goes_on_where_a_lost_one_ended(tmp_path: Path) -> Non
     async with (
         mosquitto.run_mosquitto(second) as other,
         bench(tmp_path, first, servers=(f"127.0.0.1:{second}",)) as made,
+        contextlib.AsyncExitStack() as brokers,
         contextlib.AsyncExitStack() as stack,
+        asyncio.timeout(60),
     ):
-        process = await stack.enter_async_context(mosquitto.run_mosquitto(first))
+        process = await brokers.enter_async_context(mosquitto.run_mosquitto(first))
         recorder = await stack.enter_async_context(harness.recording(first, "oneweb/site/#"))
         running = await stack.enter_async_context(made.publishing())
         for number in range(100):
@@ -127,7 +129,8 @@ async def test_next_broker_goes_on_where_a_lost_one_ended(tmp_path: Path) -> Non
         await is_lost(process)
         await until_published_to(made, second, 99)
         assert server_name(running._servers.current) == f"127.0.0.1:{second}"
-        await stack.enter_async_context(mosquitto.run_mosquitto(first))
+        # It outlives the publisher: on Python 3.11 a task group forgets that it was cancelled when it fails just then.
+        await brokers.enter_async_context(mosquitto.run_mosquitto(first))
         await made.store.commit(numbered(100))
         await made.drained()
         await is_lost(other)
