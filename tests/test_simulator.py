@@ -546,3 +546,9 @@ def test_hundred_thousand_terminals_are_paged_quickly() -> None:
     world = Simulator(Options(terminals=100_000, start=START, speed=0)).world
     page = world.collections["terminals"].slice(98_000, 99_000, world.clock.now())
     assert len({entry["id"] for entry in page}) == 1000
+
+
+async def test_public_client_reaches_hello_and_its_terminals(api: Client) -> None:
+    """It joins hello with two slashes, and takes the first answer for the whole fleet."""
+    assert (await api.get("/hello/v1//oneweb/world")).status == 200
+    assert len((await api.get(TERMINALS)).json) == 25
