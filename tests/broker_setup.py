@@ -83,12 +83,12 @@ class Place:
         script = script.replace("/etc/mosquitto", str(self.home)).replace("broker.example.org", "localhost")
         script = script if os.geteuid() == 0 else script.replace(" -g mosquitto", "")
         given = {**os.environ, **environment}
-        done = subprocess.run(["sh", "-c", script], cwd=FOLDER, env=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(["sh", "-c", script], cwd=FOLDER, env=given, capture_output=True, text=True, check=False, timeout=100)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def _add_watcher(self) -> None:
         entry = ["mosquitto_passwd", "-b", str(self.files / "passwd"), WATCHER, self.passwords[WATCHER]]
-        subprocess.run(entry, check=True, capture_output=True)
+        subprocess.run(entry, check=True, capture_output=True, timeout=100)
         with (self.files / "acl").open("a") as acl:
             acl.write(EVERYTHING)
 

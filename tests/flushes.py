@@ -56,7 +56,7 @@ def examined(*, delay: float = 0.0, keeps_copies: bool = False) -> Iterator[Flus
         directory = Path(name)
         library, counter, copies = directory / "flushes.so", directory / "count", directory / "copies"
         command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl", "-lpthread"]
-        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        built = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
         if built.returncode:
             raise NoCompiler(f"{SOURCE.name} cannot be built: {built.stderr.strip()[:300]}")
         counter.write_bytes(bytes(COUNTER_BYTES))

@@ -392,7 +392,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     made = (place / "cert.pem", place / "key.pem")
     arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
     names = ["-addext", "subjectAltName=DNS:localhost", "-out", str(made[0]), "-keyout", str(made[1])]
-    subprocess.run(["openssl", *arguments.split(), *names], check=True, capture_output=True)
+    subprocess.run(["openssl", *arguments.split(), *names], check=True, capture_output=True, timeout=100)
     return made
 
 

@@ -40,7 +40,10 @@ async def run_until_it_serves(config):
     assert served.done(), bridge.exception()
     # Each task has begun.
     await asyncio.sleep(0)
-    bridge.cancel()
+    # Python 3.11 may forget that a task was cancelled.
+    while not bridge.done():
+        bridge.cancel()
+        await asyncio.wait({bridge}, timeout=0.2)
 
 text = f"state: {{path: {json.dumps(sys.argv[1])}}}\\nhttp: {{listen: 127.0.0.1:0}}\\n" + sys.argv[2]
 asyncio.run(run_until_it_serves(parse(text, {})))
@@ -53,7 +56,7 @@ def modules_of_run(directory: Path) -> set[str]:
     """The modules of a bridge that runs, with an API and a broker that do not answer."""
     settings = NOWHERE.strip("{}").replace("}, ", "}\n") + "}\n"
     command = [sys.executable, "-c", RUN, str(directory / "bridge.db"), settings]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 

@@ -174,6 +174,28 @@ async def test_held_removals_go_when_released(tmp_path: Path) -> None:
             assert await poller.release(None) == 0
 
 
+async def test_partial_listing_neither_ends_a_hold_nor_uses_up_a_release(tmp_path: Path) -> None:
+    """A listing with a record that cannot be read says nothing of what is missing: all stays as it was."""
+    async with bench(tmp_path, {"terminals": 20}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, TERMINALS)
+        for id in b.ids("terminals")[:6]:
+            b.sim.fleet("remove", id=id)
+        for _ in range(3):
+            await managed_poll(b, poller, TERMINALS)
+        progress = poller.calls[TERMINALS].progress
+        assert progress.held_since > 0
+        assert await poller.release(TERMINALS) == 1
+        there = b.sim.truth("terminals")
+        partial = json.dumps([{**there[0], "id": None}, *there[1:]])
+        headers = {"X-Total-Count": str(len(there))}
+        b.sim.fault("status", status=200, body=partial, path="userTerminal", count=1, headers=headers)
+        await managed_poll(b, poller, TERMINALS)
+        assert poller.calls[TERMINALS].progress.held_since == progress.held_since
+        assert poller.calls[TERMINALS].progress.released
+        assert [row.what for row in await managed_poll(b, poller, TERMINALS)] == ["removed"] * 6
+
+
 async def test_held_records_that_come_back_were_never_gone(tmp_path: Path) -> None:
     """When the rights are back, nothing was removed, nothing is said, and the alert is armed again."""
     async with bench(tmp_path, {"terminals": 20}) as b:

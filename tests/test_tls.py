@@ -40,7 +40,7 @@ pytestmark = [
 
 def openssl(place: Path, line: str) -> None:
     """Runs openssl in a folder."""
-    subprocess.run(["openssl", *line.split()], cwd=place, check=True, capture_output=True)
+    subprocess.run(["openssl", *line.split()], cwd=place, check=True, capture_output=True, timeout=100)
 
 
 KEY = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"

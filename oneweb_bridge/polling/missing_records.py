@@ -32,6 +32,9 @@ class MissingRecords:
         listing, now = self._listing, self._store.steady.now()
         stored = await self._store.records.count(self._kind)
         is_partial = listing.problems.set_aside or listing.problems.unanswered
+        if is_partial and listing.listed_count:
+            # What it does not show is not known to be missing: a hold goes on, and a release waits.
+            return
         missing = [] if is_partial else await self._missing(stored, now)
         decision = removal.decide(
             self._context.config.removal,

@@ -21,7 +21,10 @@ class MissingRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class RemovalDecision(msgspec.Struct, frozen=True):
-    """What happens to missing records: `count` them as missing, remove `removed`, hold the rest since `held_since`."""
+    """Either `removed` go, or, when `held` says why, none go and the hold began at `held_since` (steady ms).
+
+    `count`: whether this listing counts as one without them.
+    """
 
     held: Literal["", "many", "empty"] = ""
     removed: tuple[str, ...] = ()

@@ -61,9 +61,14 @@ def complete(states: dict[str, Any]) -> bool:
 
 
 def unknown(states: dict[str, Any]) -> list[str]:
-    """The entities without a value, but for buttons that were never pressed and events that never happened."""
+    """The entities without a value, but for buttons that were never pressed and events that never happened.
+
+    A forecast is not known before three full days.
+    """
     return [
-        u for u, s in states.items() if s["state"] == "unknown" and not u.endswith(("_poll", "_republish", "_changes"))
+        u
+        for u, s in states.items()
+        if s["state"] == "unknown" and not u.endswith(("_poll", "_republish", "_changes")) and "_forecast_" not in u
     ]
 
 
@@ -248,3 +253,48 @@ async def test_bad_names_are_valid_distinct_devices(tmp_path: Path) -> None:
             assert len(names) == len(set(names)) == len(discovery)
             assert all(0 < len(name) <= 100 for name in names)
             assert there.complaints() == []
+
+
+FORECAST = {
+    "status": "ok",
+    "confidence": "medium",
+    "cycle_end": "2026-12-01T00:00:00Z",
+    "used_gb": 265.8,
+    "entitlement_gb": 300.0,
+    "used_at_end_p10_gb": 316.2,
+    "used_at_end_p50_gb": 341.7,
+    "used_at_end_p90_gb": 371.0,
+    "exhausted_p10": "2026-11-25T00:00:00Z",
+    "exhausted_p50": "2026-11-27T00:00:00Z",
+    "exhausted_p90": "2026-11-29T00:00:00Z",
+    "exhaustion_probability_pct": 97.0,
+    "overage_p10_blocks": 1,
+    "overage_p50_blocks": 2,
+    "overage_p90_blocks": 3,
+}
+"""What the bridge publishes once three full days are known."""
+
+
+async def test_forecast_is_shown_with_its_band(fleet: harness.World) -> None:
+    """On the product's device: when the allowance is exhausted, how probably, the use at the end, and the blocks."""
+    async with harness.running(fleet.config()), home.running(fleet.directory / "ha", fleet.port) as there:
+        await wait_for_states(there)
+        topics = [t for t in await harness.retained(fleet.port, "oneweb/product/+/forecast/+")]
+        topic = topics[0]
+        product, _, bucket = topic.removeprefix("oneweb/product/").split("/")
+        payload = FORECAST | {"product_id": product, "bucket_id": bucket}
+        await harness.publish(fleet.port, topic, json.dumps(payload), retain=True)
+        beginning = f"oneweb_main_product_{product}_forecast_{bucket}_"
+        shown = await there.until(
+            lambda states: {
+                unique.removeprefix(beginning): state
+                for unique, state in states.items()
+                if unique.startswith(beginning) and state["state"] not in ("unknown", "unavailable")
+            }
+        )
+        assert shown["exhausted"]["state"].startswith("2026-11-27T00:00:00")
+        assert shown["exhausted"]["attributes"]["exhausted_p90"] == FORECAST["exhausted_p90"]
+        assert float(shown["probability"]["state"]) == 97.0
+        assert float(shown["used_at_end"]["state"]) == 341.7
+        assert shown["used_at_end"]["attributes"]["unit_of_measurement"] == "GB"
+        assert there.complaints() == []
