@@ -18,6 +18,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from oneweb_bridge import tls
 from oneweb_bridge.demo import mosquitto
 from tests import harness
+from tests.cancelling import cancel_until_done
 
 FOLDER = Path(__file__).parent.parent / "mosquitto"
 ROLES = ("bridge", "reader", "operator")
@@ -83,7 +84,9 @@ class Place:
         script = script.replace("/etc/mosquitto", str(self.home)).replace("broker.example.org", "localhost")
         script = script if os.geteuid() == 0 else script.replace(" -g mosquitto", "")
         given = {**os.environ, **environment}
-        done = subprocess.run(["sh", "-c", script], cwd=FOLDER, env=given, capture_output=True, text=True, check=False, timeout=100)
+        done = subprocess.run(
+            ["sh", "-c", script], cwd=FOLDER, env=given, capture_output=True, text=True, check=False, timeout=100
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
     def _add_watcher(self) -> None:
@@ -199,6 +202,6 @@ async def record_as(place: Place, role: str, *filters: str, modern: bool = True)
         try:
             yield recorder
         finally:
-            task.cancel()
+            await cancel_until_done(task)
             with contextlib.suppress(asyncio.CancelledError, aiomqtt.MqttError):
                 await task

@@ -19,6 +19,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.simulator import Options, Simulator, serve
+from tests.cancelling import cancel_until_done
 
 QUICK: dict[str, Any] = {
     "user_terminals": {"interval": "10s"},
@@ -225,7 +226,7 @@ async def recording(port: int, *filters: str) -> AsyncIterator[Recorder]:
         try:
             yield recorder
         finally:
-            task.cancel()
+            await cancel_until_done(task)
             with contextlib.suppress(asyncio.CancelledError, aiomqtt.MqttError):
                 await task
 

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
+from tests.cancelling import end_tasks
 from tests.recording import Taken
 
 CONNECT, PUBLISH, PUBACK = 1, 3, 4
@@ -79,9 +80,7 @@ class Proxy:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
             self._ends -= ends
             for end in ends:
                 # Not aborted: what was passed on before the end still arrives.

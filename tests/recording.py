@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tests import harness
+from tests.cancelling import cancel_until_done
 
 
 class Line(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -167,6 +168,6 @@ async def subscribed(port: int, directory: Path, *filters: str) -> AsyncIterator
     finally:
         process.kill()
         await process.wait()
-        follower.cancel()
+        await cancel_until_done(follower)
         with contextlib.suppress(asyncio.CancelledError):
             await follower

@@ -19,6 +19,7 @@ from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.records import Batch, Entry, Message, NewestSampleWrite, RecordWrite
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import announcements, store
+from tests.cancelling import cancel_until_done
 
 OWN = 13
 """Devices of the bridge itself: one, and one for each call."""
@@ -405,6 +406,6 @@ async def test_run_announces_by_itself(bench: Bench, monkeypatch: pytest.MonkeyP
         async with asyncio.timeout(10):
             while len(bench.outlet.retained) < OWN:
                 await asyncio.sleep(0.01)
-        task.cancel()
+        await cancel_until_done(task)
         with contextlib.suppress(asyncio.CancelledError):
             await task

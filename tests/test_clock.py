@@ -19,6 +19,7 @@ from oneweb_bridge.polling import call_states
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.housekeeping import trim
+from tests.cancelling import end_tasks
 from tests.polls import Bench, bench, configured, fleet, opened
 
 HOUR, DAY, YEAR = 3_600, 86_400, 31_557_600
@@ -251,8 +252,7 @@ async def test_fresh_goes_false_by_the_clock(tmp_path: Path, monkeypatch: pytest
             while not answers:
                 await asyncio.sleep(0.005)
                 answers = [row.body["fresh"] for row in await b.news() if row.what == "state" and row.id == SITES]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
         assert answers == [False]
 
 

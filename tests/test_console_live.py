@@ -24,6 +24,7 @@ from oneweb_bridge.web.live import LiveStream
 from oneweb_bridge.web.live_messages import messages_of
 from oneweb_bridge.web.streaming import LiveRoute
 from tests import harness
+from tests.cancelling import end_tasks
 from tests.consoles import TOKEN, Visits, visited
 
 TREE = TopicTree("oneweb", "main", "j")
@@ -191,8 +192,7 @@ async def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         task = asyncio.create_task(stream.run())
         async with visited(monkeypatch, routes=routes) as visits:
             yield Stage(opened, stream, visits, session, task)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
 
 async def test_stream_begins_now_and_keeps_the_order(stage: Stage) -> None:

@@ -20,6 +20,7 @@ from oneweb_bridge.decode import catalogue
 from oneweb_bridge.decode.catalogue import CALLS, Call
 from oneweb_bridge.demo import demo
 from tests import harness, listener
+from tests.cancelling import end_tasks
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -63,8 +64,7 @@ async def test_new_call_is_polled_and_published(printed_call: Call, tmp_path: Pa
                 await recorder.until(lambda: state(recorder).get("status") == "ok")
                 await recorder.until(lambda: DISCOVERY in recorder.retained)
             finally:
-                bridge.cancel()
-                await asyncio.gather(bridge, return_exceptions=True)
+                await end_tasks(bridge)
 
     sample = recorder.retained[f"oneweb/terminal/{IMEI}/metric/dish_heading"]
     assert (sample["heading_deg"], sample["time"]) == (118.5, "2025-06-17T14:10:00.000Z")

@@ -110,7 +110,10 @@ def composer() -> list[str] | None:
     """A client that can read compositions, where there is one."""
     for words in (["docker", "compose"], ["docker-compose"]):
         program = shutil.which(words[0])
-        if program and subprocess.run([*words, "version"], capture_output=True, check=False, timeout=100).returncode == 0:
+        if (
+            program
+            and subprocess.run([*words, "version"], capture_output=True, check=False, timeout=100).returncode == 0
+        ):
             return words
     return None
 

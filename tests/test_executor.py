@@ -21,6 +21,7 @@ from oneweb_bridge.model.status import Response, Result
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.trends.replay import ReplayQuery, read_pages
+from tests.cancelling import end_tasks
 from tests.polls import Bench, bench, configured
 
 VALUES: tuple[str, ...] = (
@@ -106,8 +107,7 @@ async def executing(b: Bench, tmp_path: Path) -> AsyncIterator[tuple[Inbox, Answ
         yield inbox, answers
         assert not task.done() or task.result() is None
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
 
 def payloads() -> Iterator[tuple[str, bytes]]:

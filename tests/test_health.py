@@ -26,6 +26,7 @@ from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.web import bridge_metrics, health, server
 from tests import harness
 from tests.campaign import is_at_rest
+from tests.cancelling import end_tasks
 
 
 @pytest.fixture
@@ -222,5 +223,4 @@ async def test_request_that_hangs_does_not_fail_the_stop() -> None:
             asking = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/readyz"))
             await scraping.wait()
         ended = True
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        await end_tasks(asking)

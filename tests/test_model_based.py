@@ -39,6 +39,7 @@ from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.mqtt.window import SendWindow
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.store import journal, store
+from tests.cancelling import cancel_until_done
 
 TERMINALS, QUALITY = "user_terminals", "ut_signal_quality"
 PAGE = 2
@@ -472,7 +473,7 @@ class Bridge(RuleBasedStateMachine):
         if steps is not None:
             for _ in range(steps):
                 await asyncio.sleep(0 if steps % 2 else 0.0001)
-            task.cancel()
+            await cancel_until_done(task)
         try:
             await task
         except asyncio.CancelledError:

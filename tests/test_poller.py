@@ -20,6 +20,7 @@ from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.connections import OpenTransaction
 from oneweb_bridge.store.errors import StoreUnavailable
+from tests.cancelling import end_tasks
 from tests.polls import Bench, bench, configured
 
 SITES, PRODUCTS, TERMINALS = "sites", "products", "user_terminals"
@@ -73,8 +74,7 @@ async def running(manager: Poller) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
 
 async def ended(*waits: tuple[Awaitable[PollResult], float]) -> list[PollResult]:

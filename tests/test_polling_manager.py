@@ -21,6 +21,7 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.mqtt import look, publisher
 from tests import harness
 from tests.campaign import is_at_rest
+from tests.cancelling import end_tasks
 
 CALL = "oneweb/bridge/polling/sites"
 STATE = f"{CALL}/state"
@@ -303,8 +304,7 @@ async def test_retained_poll_runs_once_through_fifty_reconnects(
             ended = running
             running.end("the test wants a reconnect")
             await recorder.until(lambda number=number: ignored(recorder) > number, 30)  # type: ignore[misc]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
     assert before == polls(world)
     assert len([r for r in recorder.on(f"{CALL}/result") if r["status"] == "ok"]) == 1

@@ -33,6 +33,7 @@ from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal, store
 from tests import harness, proxy
+from tests.cancelling import end_tasks
 
 
 def samples(count: int, ids: int, *, kind: str = "metric", size: int = 100) -> Batch:
@@ -94,8 +95,7 @@ class Bench:
         try:
             yield made
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks(task)
             log.removeHandler(counter)
 
     async def pages(self) -> AsyncIterator[list[Row]]:

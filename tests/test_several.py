@@ -23,6 +23,7 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.store import database
 from oneweb_bridge.store.errors import StoreDamaged, StoreError
 from tests import harness
+from tests.cancelling import end_tasks
 
 
 def files_of(world: harness.World, **second: Any) -> tuple[Path, Path]:
@@ -227,8 +228,7 @@ async def test_bridge_that_ended_is_started_again(fakes: FakeBridges, caplog: py
     assert "in use" in caplog.text
     assert "b.db is damaged" in caplog.text
     assert "this is a bug" in caplog.text
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    await end_tasks(task)
 
 
 async def test_process_ends_when_no_bridge_runs(fakes: FakeBridges) -> None:

@@ -19,6 +19,7 @@ from oneweb_bridge.config.read import load, parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.sparkplug import sparkplug_b_pb2 as pb
 from tests import harness
+from tests.cancelling import cancel_until_done
 
 GROUP, EDGE = "OneWeb", "oneweb-bridge"
 
@@ -123,7 +124,7 @@ async def listening(port: int) -> AsyncIterator[Host]:
         try:
             yield host
         finally:
-            task.cancel()
+            await cancel_until_done(task)
             with contextlib.suppress(asyncio.CancelledError, aiomqtt.MqttError):
                 await task
 

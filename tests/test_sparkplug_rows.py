@@ -22,6 +22,7 @@ from oneweb_bridge.sparkplug.payload import GOOD, STALE
 from oneweb_bridge.sparkplug.shared import EdgeCallbacks
 from oneweb_bridge.store import store
 from oneweb_bridge.store.edge_tables import open_edge_tables
+from tests.cancelling import cancel_until_done
 from tests.test_sparkplug_outlet import EDGE, Host, listening, value_of
 
 NOW = 1_750_000_000_000
@@ -59,7 +60,7 @@ class Stage(msgspec.Struct):
             try:
                 yield made
             finally:
-                task.cancel()
+                await cancel_until_done(task)
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 

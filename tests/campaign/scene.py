@@ -16,6 +16,7 @@ import msgspec
 
 from tests import harness
 from tests.campaign.judging import Allowance
+from tests.cancelling import cancel_until_done
 from tests.fault_bench import Stage
 from tests.proxy import Bend
 
@@ -227,7 +228,7 @@ async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         yield
     finally:
         if not task.done():
-            task.cancel()
+            await cancel_until_done(task)
         with contextlib.suppress(asyncio.CancelledError):
             await task
 

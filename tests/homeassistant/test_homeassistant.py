@@ -279,7 +279,7 @@ async def test_forecast_is_shown_with_its_band(fleet: harness.World) -> None:
     """On the product's device: when the allowance is exhausted, how probably, the use at the end, and the blocks."""
     async with harness.running(fleet.config()), home.running(fleet.directory / "ha", fleet.port) as there:
         await wait_for_states(there)
-        topics = [t for t in await harness.retained(fleet.port, "oneweb/product/+/forecast/+")]
+        topics = list(await harness.retained(fleet.port, "oneweb/product/+/forecast/+"))
         topic = topics[0]
         product, _, bucket = topic.removeprefix("oneweb/product/").split("/")
         payload = FORECAST | {"product_id": product, "bucket_id": bucket}

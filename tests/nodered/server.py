@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 
 from oneweb_bridge.demo import mosquitto
+from tests.cancelling import end_tasks
 
 HOME = Path(__file__).parent.parent.parent / ".node"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -159,8 +160,7 @@ async def running(directory: Path) -> AsyncIterator[NodeRed]:
             try:
                 yield started
             finally:
-                listener.cancel()
-                await asyncio.gather(listener, return_exceptions=True)
+                await end_tasks(listener)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

@@ -13,6 +13,7 @@ from typing import Any
 import aiomqtt
 import msgspec
 
+from tests.cancelling import end_tasks
 from tests.sparkplug.reader import Metric, Unreadable, read_payload
 
 NAMESPACE = "spBv1.0"
@@ -147,8 +148,7 @@ class Host:
         try:
             yield self
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks(task)
 
     async def until(self, true: Callable[[], Any], patience: float = 60.0) -> Any:
         """Waits until something holds, looking after each message. Returns what it gave."""

@@ -20,6 +20,7 @@ import aiomqtt
 import msgspec
 
 from tests import harness
+from tests.cancelling import end_tasks
 from tests.sparkplug.facts import Facts, Message
 from tests.sparkplug.host import TagStore, rebirth_request
 from tests.sparkplug.stage import EDGE, GROUP, Stage, set_up
@@ -96,8 +97,7 @@ async def _watch_memory(stage: Stage) -> AsyncIterator[list[float]]:
     try:
         yield sizes
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(task)
 
 
 def _is_polled(state: dict[str, Any]) -> bool:
@@ -183,8 +183,7 @@ class SlowHost:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks(task)
             writer.close()
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from itertools import count
 from typing import Any
 
+from tests.cancelling import end_tasks
 from tests.sparkplug.wire import Closed, Connect, Event, Note, Opened, Packet, Trace, read_packet
 
 
@@ -79,9 +80,7 @@ class Tap:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
 
     async def _pass(self, number: int, level: int, way: "_Way", *, is_up: bool) -> None:
         reader, writer = way
