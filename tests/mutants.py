@@ -506,6 +506,13 @@ TABLE = (
         ":",
         "test_link.py -k watch",
     ),
+    Mutant(
+        "a publisher that was cancelled does not connect again",
+        "mqtt/publisher.py",
+        "            raise_if_cancelled()\n",
+        "",
+        "test_publisher.py -k cancelled_as_its",
+    ),
     Mutant("a signal to stop is repeated", "cli/signals.py", "running.cancel()", "pass", "test_cli.py -k forgets"),
     Mutant(
         "PUBACK: its reason is read",

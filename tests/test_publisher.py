@@ -147,6 +147,31 @@ ALL = "topic readwrite #\n"
 NOON = "2026-06-01T12:00:00.000Z"
 
 
+async def test_publisher_that_is_cancelled_as_its_connection_fails_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group of tasks may forget that it was cancelled when one of them fails just then: it does not connect again."""
+    connecting = asyncio.Event()
+
+    async def connect(_made: publisher.Publisher, _grew: asyncio.Event) -> None:
+        connecting.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise OSError("connection lost") from None
+
+    monkeypatch.setattr(publisher.Publisher, "_connect", connect)
+    async with bench(tmp_path, 1) as b, b.publishing() as made:
+        task = asyncio.create_task(made.run())
+        await connecting.wait()
+        await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=20)
+        await end_tasks(task)
+        assert task in done
+        assert task.cancelled()
+
+
 async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:
     """20 terminals, 2 000 samples: each topic hears its samples in their order, none missing, none twice."""
     port = mosquitto.free_port()

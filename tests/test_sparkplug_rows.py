@@ -314,8 +314,10 @@ async def test_rows_of_other_kinds_move_the_cursor(stage: Stage) -> None:
         assert await tables.cursor(1) == await tables.head()
 
 
-async def test_refusals_are_alerted_at_most_once_a_second(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many commands that cannot be obeyed the first is told, and later the next; the session goes on."""
+async def test_refusals_are_alerted_at_most_once_a_second(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of many commands that cannot be obeyed the first is an alert, all are in the log, and the session goes on."""
     monkeypatch.setattr(shared, "ALERT_INTERVAL_S", 3600.0)
     async with stage.running() as made:
         await stage.until_live("T", 1.0)
@@ -329,6 +331,7 @@ async def test_refusals_are_alerted_at_most_once_a_second(stage: Stage, monkeypa
         await stage.host.write({"name": "Node Control/Rebirth", "boolean_value": True})
         await stage.host.until(lambda: len(stage.host.of("NBIRTH")) > births)
         assert len(stage.alerts) == 1
+        assert sum("Polling/ut_traffic/Interval" in line for line in caplog.messages) == 1
         monkeypatch.setattr(shared, "ALERT_INTERVAL_S", 0.0)
         await made._shared.refuse("the next")
         assert stage.alerts[-1] == "the next"

@@ -364,6 +364,15 @@ def cancel_count() -> int:
     return 0 if task is None else task.cancelling()
 
 
+def raise_if_cancelled() -> None:
+    """Ends a task that was cancelled while its connection failed, which a group of tasks forgets on Python 3.11.
+
+    For a loop that connects again, outside of any group of tasks: it would never end.
+    """
+    if cancel_count():
+        raise asyncio.CancelledError
+
+
 def raise_if_cancelled_since(before: int) -> None:
     """Ends a task that was cancelled during a step that forgets it: aiomqtt waits with `asyncio.wait_for`.
 

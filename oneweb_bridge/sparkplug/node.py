@@ -12,7 +12,7 @@ from oneweb_bridge.config.servers import server_name
 from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.broker_errors import TakenOver, describe_connection_error
-from oneweb_bridge.mqtt.link import MqttConnection
+from oneweb_bridge.mqtt.link import MqttConnection, raise_if_cancelled
 from oneweb_bridge.mqtt.servers import ServerList
 from oneweb_bridge.sparkplug.edge_node import EdgeNode
 from oneweb_bridge.sparkplug.session import EdgeSession, HostOffline
@@ -58,6 +58,7 @@ class EdgeNodeRunner:
             except* StoreUnavailable as group:
                 may_go_on = False
                 error = f"the database could not be read or written: {_first_error(group)}"
+            raise_if_cancelled()
             if time.monotonic() - started > HEALTHY_AFTER_S:
                 pauses.reset()
                 self._servers.begin_round()

@@ -1,6 +1,7 @@
 """What the Edge Nodes of one bridge share, and what is kept of each over its connections."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from oneweb_bridge.sparkplug.host import HostState
 from oneweb_bridge.sparkplug.placement import Placement
 from oneweb_bridge.store.edge_tables import EdgeTables
 
+_log = logging.getLogger("oneweb_bridge.sparkplug")
 ALERT_INTERVAL_S = 1.0
 OnResult = Callable[[Result], None]
 
@@ -71,11 +73,13 @@ class SharedState:
         return self._clock.now()
 
     async def refuse(self, sentence: str) -> None:
-        """Alerts what cannot be obeyed; of more than one in ALERT_INTERVAL_S only the first."""
+        """Alerts what cannot be obeyed; of more than one in ALERT_INTERVAL_S only the first, the others are logged."""
         now = time.monotonic()
         if now - self._alerted_at >= ALERT_INTERVAL_S:
             self._alerted_at = now
             await self.callbacks.alert("sparkplug", sentence)
+        else:
+            _log.warning("%s", sentence)
 
     def backlog(self) -> int:
         """How many rows wait for the Edge Node that is furthest behind."""
