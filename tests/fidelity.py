@@ -44,11 +44,11 @@ class Seen(msgspec.Struct):
 
     def kind(self, kind: str) -> Iterable[Fields]:
         """All records of a kind."""
-        return [fields for (found, _), fields in self.records.items() if found == kind]
+        return [fields for (held, _), fields in self.records.items() if held == kind]
 
     def report(self, report: str) -> Iterable[Fields]:
         """The values of all samples of a report."""
-        return [values for (found, _), by in self.samples.items() if found == report for values in by.values()]
+        return [values for (held, _), by in self.samples.items() if held == report for values in by.values()]
 
 
 Turn = Callable[[Seen], None]
@@ -95,25 +95,25 @@ def config_of(lines: str, url: str, **changes: Any) -> Config:
             "rate_limit": {"min_interval": "0s"},
         }
     }
-    said = yaml.safe_load(lines.replace("http://127.0.0.1:3128", url)) or {}
-    return parse(yaml.safe_dump(merged(merged(base, said), changes)), {})
+    changed = yaml.safe_load(lines.replace("http://127.0.0.1:3128", url)) or {}
+    return parse(yaml.safe_dump(merged(merged(base, changed), changes)), {})
 
 
 async def seen(row: Row, directory: Path, lines: str | None = None) -> Seen:
     """Polls the API that a row describes twice, with the row's configuration or with other `lines`."""
     async with serve(options_of(row)) as simulator:
         changes = {"api": {"base_url": row.base_url}} if row.base_url else {}
-        found = config_of(row.lines if lines is None else lines, simulator.url, **changes)
-        await polled(simulator, found, directory / "bridge.db", row.calls)
+        config = config_of(row.lines if lines is None else lines, simulator.url, **changes)
+        await polled(simulator, config, directory / "bridge.db", row.calls)
     return known(directory / "bridge.db")
 
 
-async def polled(simulator: Simulator, found: Config, path: Path, calls: Iterable[str]) -> None:
+async def polled(simulator: Simulator, config: Config, path: Path, calls: Iterable[str]) -> None:
     """Two polls of each call, with some time between them."""
     clock = Clock(simulator.world.clock.now, simulator.world.clock.now, "a boot")
-    async with store.open_store(path, clock) as kept, open_api(found.api) as connection:
+    async with store.open_store(path, clock) as kept, open_api(config.api) as connection:
         await connection.hello()
-        intake = PollRunner(kept, connection, found, clock)
+        intake = PollRunner(kept, connection, config, clock)
         for pause in (STEP, 0.0):
             for call in CALLS:
                 if call in calls:
@@ -126,15 +126,15 @@ async def polled(simulator: Simulator, found: Config, path: Path, calls: Iterabl
 
 def known(path: Path) -> Seen:
     """What stands in a database."""
-    found = Seen({}, {})
+    seen_by = Seen({}, {})
     with contextlib.closing(sqlite3.connect(path)) as db:
         for kind, id, doc in db.execute("SELECT kind, id, doc FROM record"):
-            found.records[kind, id] = json.loads(doc)
+            seen_by.records[kind, id] = json.loads(doc)
         rows = db.execute("SELECT id, name, body FROM journal WHERE what IN ('metric', 'history') ORDER BY seq")
         for id, report, body in rows:
-            said = json.loads(body)
-            found.samples.setdefault((report, id), {})[said.pop("ts")] = said
-    return found
+            values = json.loads(body)
+            seen_by.samples.setdefault((report, id), {})[values.pop("ts")] = values
+    return seen_by
 
 
 def part(whole: Seen, calls: Iterable[str]) -> Seen:
@@ -162,45 +162,45 @@ def expected(row: Row, truth: Seen) -> Seen:
     return wanted
 
 
-def differences(row: Row, found: Seen, wanted: Seen) -> list[str]:
+def differences(row: Row, actual: Seen, wanted: Seen) -> list[str]:
     """Where what was found is not what is wanted, in words; nothing when all is well."""
-    found = part(found, row.calls)
-    said = _compared(found.records, wanted.records, str)
+    actual = part(actual, row.calls)
+    unlike = _compared(actual.records, wanted.records, str)
     if row.samples == "newest":
-        found, wanted = _newest(found), _newest(wanted)
+        actual, wanted = _newest(actual), _newest(wanted)
     elif row.samples == "common":
-        found, wanted = _common(found, wanted), _common(wanted, found)
+        actual, wanted = _common(actual, wanted), _common(wanted, actual)
         assert sum(map(len, wanted.samples.values())), "no sample in common"
-    return said + _compared(found.samples, wanted.samples, lambda key: f"sample {key}")
+    return unlike + _compared(actual.samples, wanted.samples, lambda key: f"sample {key}")
 
 
-def _compared(found: dict[Any, Any], wanted: dict[Any, Any], name: Callable[[Any], str]) -> list[str]:
+def _compared(actual: dict[Any, Any], wanted: dict[Any, Any], name: Callable[[Any], str]) -> list[str]:
     return [
-        f"{name(key)}: {_unlike(found.get(key), wanted.get(key))}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
+        f"{name(key)}: {_unlike(actual.get(key), wanted.get(key))}"
+        for key in sorted(actual.keys() | wanted.keys())
+        if actual.get(key) != wanted.get(key)
     ]
 
 
-def _unlike(found: Any, wanted: Any) -> str:
-    if not isinstance(found, dict) or not isinstance(wanted, dict):
-        return f"found {found}, expected {wanted}"
-    unlike = [name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)]
-    return "; ".join(f"{name}: {_unlike(found.get(name), wanted.get(name))}" for name in unlike)
+def _unlike(actual: Any, wanted: Any) -> str:
+    if not isinstance(actual, dict) or not isinstance(wanted, dict):
+        return f"found {actual}, expected {wanted}"
+    unlike = [name for name in actual.keys() | wanted.keys() if actual.get(name) != wanted.get(name)]
+    return "; ".join(f"{name}: {_unlike(actual.get(name), wanted.get(name))}" for name in unlike)
 
 
 def _newest(all_: Seen) -> Seen:
     return Seen(all_.records, {key: {max(by): by[max(by)]} for key, by in all_.samples.items()})
 
 
-def _common(one: Seen, other: Seen) -> Seen:
+def _common(seen_here: Seen, other: Seen) -> Seen:
     """The samples of one from the other's first to the other's last time."""
-    found: dict[tuple[str, str], dict[int, Fields]] = {}
-    for key, by in one.samples.items():
+    common: dict[tuple[str, str], dict[int, Fields]] = {}
+    for key, by in seen_here.samples.items():
         times = other.samples.get(key, {})
         first, last = min(times, default=0), max(times, default=0)
-        found[key] = {ts: values for ts, values in by.items() if first <= ts <= last}
-    return Seen(one.records, {key: by for key, by in found.items() if by})
+        common[key] = {ts: values for ts, values in by.items() if first <= ts <= last}
+    return Seen(seen_here.records, {key: by for key, by in common.items() if by})
 
 
 # ── the document ───────────────────────────────────────────────────────────────────────────────
@@ -224,27 +224,27 @@ def document(rows: Iterable[Row]) -> str:
     table += [
         f"| {row.row} | {row.differs} | {_change(row)} | {'yes' if row.seen else 'no'} | {_part(row)} |" for row in rows
     ]
-    said = [_INTRODUCTION, "\n".join(table), "\n## The lines\n"]
+    parts = [_INTRODUCTION, "\n".join(table), "\n## The lines\n"]
     for row in rows:
         if row.lines or row.note:
-            said.append(f"### {row.row}: {row.differs}\n")
-            said += [f"```yaml\n{row.lines}\n```\n"] if row.lines else []
-            said += [f"{row.note}\n"] if row.note else []
-    return "\n".join(said).rstrip() + "\n"
+            parts.append(f"### {row.row}: {row.differs}\n")
+            parts += [f"```yaml\n{row.lines}\n```\n"] if row.lines else []
+            parts += [f"{row.note}\n"] if row.note else []
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def _change(row: Row) -> str:
     """The keys that a row's lines set, without those below a call's map."""
-    said = yaml.safe_load(row.lines) or {}
-    keys = {".".join(keys[2:3] if keys[0] == "polling" else keys[:2]) for keys in _keys(said, ()) if keys}
+    lines = yaml.safe_load(row.lines) or {}
+    keys = {".".join(keys[2:3] if keys[0] == "polling" else keys[:2]) for keys in _keys(lines, ()) if keys}
     return ", ".join(f"`{key}`" for key in sorted(keys)) or "nothing"
 
 
-def _keys(said: Any, above: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
-    if not isinstance(said, dict) or not said:
+def _keys(lines: Any, above: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
+    if not isinstance(lines, dict) or not lines:
         yield above
         return
-    for name, below in said.items():
+    for name, below in lines.items():
         yield from _keys(below, (*above, name))
 
 
@@ -255,8 +255,8 @@ def _part(row: Row) -> str:
 
 def snippets(text: str) -> dict[str, str]:
     """The YAML of each row in a document."""
-    found = re.findall(r"^### ([^:\n]+): [^\n]*\n\n```yaml\n(.*?)\n```", text, re.MULTILINE | re.DOTALL)
-    return dict(found)
+    sections = re.findall(r"^### ([^:\n]+): [^\n]*\n\n```yaml\n(.*?)\n```", text, re.MULTILINE | re.DOTALL)
+    return dict(sections)
 
 
 def listed(text: str) -> list[str]:

@@ -45,11 +45,11 @@ _NAMES |= {f"{name}{way}": f"{_SHORT[name]}_{way.lower()}_bps" for name in _SHOR
 def truth() -> Published:
     """What there is to publish, straight from the numbers of the API."""
     numbers = range(fidelity_api.COUNT)
-    found: Published = {call: {} for call in CALLS}
+    truth: Published = {call: {} for call in CALLS}
     for n in numbers:
         api = fidelity_api.terminal(n)
         point = api["location"]["features"][0]["geometry"]["coordinates"]
-        found["user_terminals"][imei(n)] = {
+        truth["user_terminals"][imei(n)] = {
             "name": f"Terminal {n}",
             "state": "online" if n else "offline",
             "serial_number": f"INS-{4400 + n}",
@@ -58,8 +58,8 @@ def truth() -> Published:
             "party_id": "ACC-101",
             "site_id": f"SITE-00{n % 3}",
         }
-        found["user_terminal_components"][imei(n)] = {"main/UT": f"1.{n}", "main/SSM": f"1.{n}"}
-        found["products"][product_id(n)] = {
+        truth["user_terminal_components"][imei(n)] = {"main/UT": f"1.{n}", "main/SSM": f"1.{n}"}
+        truth["products"][product_id(n)] = {
             "status": "active",
             "imei": imei(n),
             "allowance_gb": 300,
@@ -68,16 +68,16 @@ def truth() -> Published:
             "max_bandwidth_uplink_mbps": 15,
         }
         used = {"used_gb": 120.5 + n, "remaining_gb": 179.5 - n, "entitlement_gb": 300, "product_id": product_id(n)}
-        found["usage_consumption"][f"1409-{n}"] = used
+        truth["usage_consumption"][f"1409-{n}"] = used
         for call in REPORTS:
             id = product_id(n) if call.startswith("product") else imei(n)
-            found[call][id] = {_NAMES[name]: _value(name, n) for name, _ in INDICATORS[call]}
-    found["organizations"] = {"ACC-101": {"name": "Northlight Networks"}}
-    found["organizations"] |= {f"ACC-20{n}": {"name": f"Customer {n}", "parent_id": "ACC-101"} for n in range(2)}
-    found["sites"] = {
+            truth[call][id] = {_NAMES[name]: _value(name, n) for name, _ in INDICATORS[call]}
+    truth["organizations"] = {"ACC-101": {"name": "Northlight Networks"}}
+    truth["organizations"] |= {f"ACC-20{n}": {"name": f"Customer {n}", "parent_id": "ACC-101"} for n in range(2)}
+    truth["sites"] = {
         f"SITE-00{n}": {"name": f"Site {n}", "latitude": 62.25 + n, "longitude": 6.5 + n} for n in range(3)
     }
-    return found
+    return truth
 
 
 def _value(name: str, number: int) -> Any:
@@ -92,12 +92,12 @@ class Run(msgspec.Struct):
     """What came of one variant: the calls that are published right, what the bridge told of the others, and errors."""
 
     right: set[str]
-    told: dict[str, str]
+    sentences: dict[str, str]
 
     @property
     def silent(self) -> set[str]:
         """The calls that are wrong, and nobody was told."""
-        return set(CALLS) - self.right - self.told.keys()
+        return set(CALLS) - self.right - self.sentences.keys()
 
 
 @contextlib.contextmanager
@@ -125,11 +125,11 @@ def configured(lines: str = "") -> Config:
 
 async def explored(api: Api, lines: str = "") -> tuple[bool, str]:
     """What explore says."""
-    said: list[str] = []
+    printed: list[str] = []
     with playing(api):
-        good = await explore.explore(configured(lines), said.append)
-    assert good == (said[-1] == NOTHING_TO_CHANGE)
-    return good, "\n".join(said)
+        good = await explore.explore(configured(lines), printed.append)
+    assert good == (printed[-1] == NOTHING_TO_CHANGE)
+    return good, "\n".join(printed)
 
 
 def proposed(text: str) -> str:
@@ -139,7 +139,7 @@ def proposed(text: str) -> str:
 
 async def run(api: Api, lines: str, path: Path, rounds: int = 1) -> Run:
     """Polls each call so many times, and says what is published right."""
-    told: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     clock = Clock(lambda: NOW, lambda: NOW, "a boot")
     config = configured(lines)
     with playing(api):
@@ -151,24 +151,24 @@ async def run(api: Api, lines: str, path: Path, rounds: int = 1) -> Run:
             runner = PollRunner(kept, client, config, clock)
             for _ in range(rounds):
                 for call in CALLS:
-                    await _poll(runner, kept, call, told)
+                    await _poll(runner, kept, call, sentences)
     published = _published(path)
-    return Run({call for call in CALLS if _is_right(published[call], TRUTH[call])}, told)
+    return Run({call for call in CALLS if _is_right(published[call], TRUTH[call])}, sentences)
 
 
-async def _poll(runner: PollRunner, kept: store.Store, call: str, told: dict[str, str]) -> None:
+async def _poll(runner: PollRunner, kept: store.Store, call: str, sentences: dict[str, str]) -> None:
     try:
         outcome = await runner.poll(call)
         await kept.progress.save(outcome.progress)
     except ApiError as error:
-        told.setdefault(call, str(error))
+        sentences.setdefault(call, str(error))
         return
     if outcome.incomplete:
-        told.setdefault(call, outcome.incomplete)
+        sentences.setdefault(call, outcome.incomplete)
     for alert in outcome.alerts:
-        told.setdefault(call, alert.message)
+        sentences.setdefault(call, alert.message)
     if not outcome.records:
-        told.setdefault(call, "0 records")
+        sentences.setdefault(call, "0 records")
 
 
 _KINDS = {"user_terminals": "terminal", "products": "product", "organizations": "organization", "sites": "site"}
@@ -176,39 +176,39 @@ _KINDS |= {"user_terminal_components": "components", "usage_consumption": "usage
 
 
 def _published(path: Path) -> Published:
-    found: Published = {call: {} for call in CALLS}
+    published: Published = {call: {} for call in CALLS}
     by_kind = {kind: call for call, kind in _KINDS.items()}
     by_report = {call.removeprefix("ut_").removeprefix("product_"): call for call in REPORTS}
     with contextlib.closing(sqlite3.connect(path)) as db:
         for kind, id, doc in db.execute("SELECT kind, id, doc FROM record"):
             if kind in by_kind:
-                found[by_kind[kind]][id] = json.loads(doc)
+                published[by_kind[kind]][id] = json.loads(doc)
         rows = db.execute("SELECT id, name, body FROM journal WHERE what IN ('metric', 'history') ORDER BY seq")
         for id, report, body in rows:
             values = json.loads(body)
             if report in by_report:
-                newest = found[by_report[report]].setdefault(id, values)
+                newest = published[by_report[report]].setdefault(id, values)
                 if values["ts"] >= newest["ts"]:
-                    found[by_report[report]][id] = values
-    return found
+                    published[by_report[report]][id] = values
+    return published
 
 
-def _is_right(found: dict[str, Values], wanted: dict[str, Values]) -> bool:
-    return found.keys() == wanted.keys() and all(
-        _is_same(found[id].get(name), value)
+def _is_right(actual: dict[str, Values], wanted: dict[str, Values]) -> bool:
+    return actual.keys() == wanted.keys() and all(
+        _is_same(actual[id].get(name), value)
         for id, fields in wanted.items()
-        for name, value in _flat(found[id], fields)
+        for name, value in _flat(actual[id], fields)
     )
 
 
-def _flat(found: Values, fields: Values) -> Iterator[tuple[str, Any]]:
+def _flat(actual: Values, fields: Values) -> Iterator[tuple[str, Any]]:
     yield from fields.items()
 
 
-def _is_same(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, int | float) and isinstance(found, int | float):
-        return abs(found - wanted) <= 1e-6 * max(1, abs(wanted))
-    return str(found).casefold() == str(wanted).casefold()
+def _is_same(actual: Any, wanted: Any) -> bool:
+    if isinstance(wanted, int | float) and isinstance(actual, int | float):
+        return abs(actual - wanted) <= 1e-6 * max(1, abs(wanted))
+    return str(actual).casefold() == str(wanted).casefold()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -225,25 +225,25 @@ async def outcome_of(change: Any, directory: Path, rounds: int = 1) -> Outcome:
     good, text = await explored(api)
     lines = proposed(text)
     if not lines and not good:
-        return _told(await run(api, "", directory / "before.db", rounds))
+        return _outcome_of_poll(await run(api, "", directory / "before.db", rounds))
     after = await run(api, lines, directory / "after.db", rounds)
     if good:
         return Outcome("right", "") if after.right == set(CALLS) else Outcome("silent", str(set(CALLS) - after.right))
-    again, second = await explored(api, lines)
+    is_read, second = await explored(api, lines)
     if after.right == set(CALLS):
-        return Outcome("lines", lines) if again and not proposed(second) else Outcome("worse", second)
+        return Outcome("lines", lines) if is_read and not proposed(second) else Outcome("worse", second)
     before = await run(api, "", directory / "before.db", rounds)
     if before.right - after.right:
         return Outcome("worse", f"{before.right - after.right} {lines}")
-    return Outcome("silent", f"{set(CALLS) - after.right} {lines}") if again else _told(after)
+    return Outcome("silent", f"{set(CALLS) - after.right} {lines}") if is_read else _outcome_of_poll(after)
 
 
-def _told(polled: Run) -> Outcome:
+def _outcome_of_poll(polled: Run) -> Outcome:
     """What `explore` tells is told by a poll too, of each call that is not right; without a word it is silent."""
-    if polled.silent or not polled.told:
+    if polled.silent or not polled.sentences:
         return Outcome("silent", f"explore alone tells it: {polled.silent}")
-    call = next(call for call in CALLS if call in polled.told)
-    return Outcome("told", f"{call}: {polled.told[call].replace(HOST, '')}")
+    call = next(call for call in CALLS if call in polled.sentences)
+    return Outcome("told", f"{call}: {polled.sentences[call].replace(HOST, '')}")
 
 
 def rounds_of(name: str) -> int:
@@ -254,7 +254,7 @@ def rounds_of(name: str) -> int:
 async def told_after(change: Any, directory: Path) -> Run:
     """What one poll tells that comes after a good one, when the API has changed meanwhile."""
     api, good = Api(), Api()
-    told: dict[str, str] = {}
+    sentences: dict[str, str] = {}
     clock = Clock(lambda: NOW, lambda: NOW, "a boot")
     config = configured()
     with playing(good):
@@ -264,13 +264,13 @@ async def told_after(change: Any, directory: Path) -> Run:
         ):
             runner = PollRunner(kept, client, config, clock)
             for call in CALLS:
-                await _poll(runner, kept, call, told)
-            assert not told
+                await _poll(runner, kept, call, sentences)
+            assert not sentences
             change(api)
             good.__dict__.update(api.__dict__)
             for call in CALLS:
-                await _poll(runner, kept, call, told)
-    return Run(set(), told)
+                await _poll(runner, kept, call, sentences)
+    return Run(set(), sentences)
 
 
 # ── the document ───────────────────────────────────────────────────────────────────────────────

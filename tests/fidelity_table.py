@@ -18,13 +18,13 @@ SMALL_PAGES = {"default_limit": 5, "max_limit": 5}
 def _deltas(truth: Seen) -> None:
     """The amount since the measurement before; the whole counter when it began anew. Without one before: not known."""
     for key in [key for key in truth.samples if key[0] == "traffic"]:
-        by, found = truth.samples[key], {}
+        by, amounts = truth.samples[key], {}
         for ts in sorted(by, reverse=True):
             if ts - 600_000 not in by:
                 break
             before = by[ts - 600_000]
-            found[ts] = {name: _grown(before[name], value) for name, value in by[ts].items()}
-        truth.samples[key] = found
+            amounts[ts] = {name: _grown(before[name], value) for name, value in by[ts].items()}
+        truth.samples[key] = amounts
 
 
 def _grown(before: Any, after: Any) -> Any:

@@ -20,7 +20,7 @@ from tests.test_poll_runner import managed_poll, manager
 TERMINALS, SIGNAL, THROUGHPUT = "user_terminals", "ut_signal_quality", "product_throughput"
 
 
-def judged(call: str, records: list[dict[str, Any]], history: CallHistory | None = None) -> coverage.Judgement:
+def judgement_of(call: str, records: list[dict[str, Any]], history: CallHistory | None = None) -> coverage.Judgement:
     """What follows from records or samples of a call."""
     expected, counts = Expected.of(POLLING[call]), AnswerCounts()
     if POLLING[call].reads == "report":
@@ -52,7 +52,7 @@ def test_every_call_and_field_of_the_tables_exists() -> None:
 
 
 def test_a_field_that_no_sample_has_is_missing() -> None:
-    judgement = judged(SIGNAL, [{"rsrp_dbm": -90.0, "rssi_dbm": -60.0}] * 3)
+    judgement = judgement_of(SIGNAL, [{"rsrp_dbm": -90.0, "rssi_dbm": -60.0}] * 3)
     assert judgement.coverage == coverage.FieldCoverage(4, 3, ("sinr_db",))
     (finding,) = judgement.findings
     assert (finding.kind, finding.about, finding.incomplete) == ("missing", "sinr_db", True)
@@ -67,28 +67,28 @@ def test_a_field_that_is_not_mapped_is_not_expected() -> None:
 
 
 def test_one_of_the_classes_of_throughput_is_enough() -> None:
-    assert judged(THROUGHPUT, [{"be_uplink_bps": 5}]).findings == ()
-    assert judged(THROUGHPUT, [{"other_bps": 5}]).coverage.missing == ("be_downlink_bps",)
+    assert judgement_of(THROUGHPUT, [{"be_uplink_bps": 5}]).findings == ()
+    assert judgement_of(THROUGHPUT, [{"other_bps": 5}]).coverage.missing == ("be_downlink_bps",)
 
 
 def test_few_samples_do_not_take_back_what_was_found() -> None:
     """A late sample without a value is no news of the report, five in a row are."""
     history = CallHistory()
-    judged(SIGNAL, [WHOLE] * 5, history)
+    judgement_of(SIGNAL, [WHOLE] * 5, history)
     late = {"rsrp_dbm": -90.0, "rssi_dbm": -60.0}
-    assert [judged(SIGNAL, [late] * 2, history).coverage.missing for _ in range(3)] == [(), (), ("sinr_db",)]
+    assert [judgement_of(SIGNAL, [late] * 2, history).coverage.missing for _ in range(3)] == [(), (), ("sinr_db",)]
 
 
 def test_half_of_the_records_without_a_position_are_told() -> None:
     whole = {name: "x" for group in EXPECTATIONS[TERMINALS].fields() for name in group}
     half = {name: value for name, value in whole.items() if name not in ("latitude", "longitude")}
-    judgement = judged(TERMINALS, [whole, half] * 5)
+    judgement = judgement_of(TERMINALS, [whole, half] * 5)
     assert judgement.coverage.missing == ()
     assert {(f.kind, f.about, f.incomplete) for f in judgement.findings} == {
         ("partial", "latitude", False),
         ("partial", "longitude", False),
     }
-    assert judged(TERMINALS, [whole] * 9 + [half]).findings == ()
+    assert judgement_of(TERMINALS, [whole] * 9 + [half]).findings == ()
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_half_of_the_records_without_a_position_are_told() -> None:
 def test_values_that_cannot_be_are_told(call: str, name: str, value: float) -> None:
     """A few are noise, many are another unit or another field."""
     good = {group[0]: 1.0 for group in EXPECTATIONS[call].fields()} | (WHOLE if call == SIGNAL else {})
-    assert judged(call, [good] * 25 + [{**good, name: value}] * 3).findings == ()
-    (finding,) = judged(call, [{**good, name: value}] * 4 + [good] * 25).findings
+    assert judgement_of(call, [good] * 25 + [{**good, name: value}] * 3).findings == ()
+    (finding,) = judgement_of(call, [{**good, name: value}] * 4 + [good] * 25).findings
     assert (finding.kind, finding.about) == ("implausible", name)
     assert f"{value:g}" in finding.message
 
@@ -120,11 +120,11 @@ def test_values_that_are_suddenly_a_thousand_times_greater_are_told() -> None:
     """What was bytes and is kilobytes now is still plausible, but not beside the poll before."""
     history = CallHistory()
     whole = {group[0]: 5_000_000 + n for n, group in enumerate(EXPECTATIONS["ut_traffic"].fields())}
-    assert judged("ut_traffic", [whole] * 6, history).findings == ()
+    assert judgement_of("ut_traffic", [whole] * 6, history).findings == ()
     small = {name: value // 1000 for name, value in whole.items()}
-    findings = judged("ut_traffic", [small] * 6, history).findings
+    findings = judgement_of("ut_traffic", [small] * 6, history).findings
     assert {finding.kind for finding in findings} == {"sudden"}
-    assert judged("ut_traffic", [whole] * 6, history).findings == ()
+    assert judgement_of("ut_traffic", [whole] * 6, history).findings == ()
 
 
 # ── in a poll ──────────────────────────────────────────────────────────────────────────────────
@@ -197,13 +197,13 @@ async def test_a_finding_is_told_once_and_once_when_it_is_over(fleet_of_25: Benc
     assert (state.status, state.error, state.coverage) == ("ok", None, Coverage(11, 11, []))
     await spoil(b, TERMINALS, renamed("lastSeenDate", "seen"))
     for expected in ([("answer_unexpected", "last_seen"), ("shape_changed", "seen")], []):
-        alerts = [one.body for one in await managed_poll(b, poller, TERMINALS) if one.what == "alert"]
+        alerts = [row.body for row in await managed_poll(b, poller, TERMINALS) if row.what == "alert"]
         assert [alert["kind"] for alert in alerts if alert["kind"] != "shape_changed"] == [k for k, _ in expected[:1]]
         state = poller.state(poller.calls[TERMINALS])
         assert (state.status, state.coverage) == ("incomplete", Coverage(11, 10, ["last_seen"]))
         assert "last_seen" in (state.error or "")
     b.sim.clear_faults()
-    (over,) = (one.body for one in await managed_poll(b, poller, TERMINALS) if one.what == "alert")
+    (over,) = (row.body for row in await managed_poll(b, poller, TERMINALS) if row.what == "alert")
     assert over["message"].startswith("as expected again; it was: none of 25 records has the field last_seen")
     assert poller.state(poller.calls[TERMINALS]).status == "ok"
 

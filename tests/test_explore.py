@@ -50,10 +50,10 @@ TOGETHER: dict[str, dict[str, Any]] = {
 
 async def explored(row: fidelity.Row, save: Path | None = None, lines: str = "") -> tuple[bool, str]:
     """Whether all is read in full, and what explore says of a row's API with the default configuration or `lines`."""
-    said: list[str] = []
+    printed: list[str] = []
     async with serve(fidelity.options_of(row)) as simulator:
-        good = await explore.explore(fidelity.config_of(lines, simulator.url), said.append, save)
-    return good, "\n".join(said)
+        good = await explore.explore(fidelity.config_of(lines, simulator.url), printed.append, save)
+    return good, "\n".join(printed)
 
 
 def pasted(text: str) -> str:
@@ -74,8 +74,8 @@ async def test_the_lines_it_names_read_the_same_truth(row: fidelity.Row, truth: 
     assert good is not bool(pasted(text))
     assert good or "With these changes every enabled call is read in full" in text
     assert max(map(len, text.splitlines())) <= 110
-    found = await fidelity.seen(row, tmp_path, pasted(text))
-    assert not fidelity.differences(row, found, fidelity.expected(row, truth)), text
+    actual = await fidelity.seen(row, tmp_path, pasted(text))
+    assert not fidelity.differences(row, actual, fidelity.expected(row, truth)), text
 
 
 @pytest.mark.parametrize("name", TOGETHER)
@@ -83,24 +83,34 @@ async def test_several_differences_at_once_are_all_named(name: str, truth: fidel
     """The snippet reads an API that differs in many ways; fields that such an API cannot say are left out."""
     row = fidelity.Row(row=name, differs=name, shape=TOGETHER[name], options={"default_limit": 5, "max_limit": 5})
     _, text = await explored(row)
-    found, wanted = await fidelity.seen(row, tmp_path, pasted(text)), fidelity.expected(row, truth)
-    for one in (found, wanted):
-        for fields in one.records.values():
+    actual, wanted = await fidelity.seen(row, tmp_path, pasted(text)), fidelity.expected(row, truth)
+    for side in (actual, wanted):
+        for fields in side.records.values():
             for unsaid in ("site_external_id", "counter_type", "remaining_label"):
                 fields.pop(unsaid, None)
-    assert not fidelity.differences(row, found, wanted), text
+    assert not fidelity.differences(row, actual, wanted), text
 
 
-AGAIN = ("6 required", "8 columns", "10 unsaid", "13 characteristics", "16 cursor", "16 page_size", "24", "25", "31")
+READ_TWICE = (
+    "6 required",
+    "8 columns",
+    "10 unsaid",
+    "13 characteristics",
+    "16 cursor",
+    "16 page_size",
+    "24",
+    "25",
+    "31",
+)
 
 
-@pytest.mark.parametrize("row", [row for row in SEEN if row.row in AGAIN], ids=lambda row: row.row)
+@pytest.mark.parametrize("row", [row for row in SEEN if row.row in READ_TWICE], ids=lambda row: row.row)
 async def test_once_the_lines_are_in_the_file_there_is_nothing_more_to_say(row: fidelity.Row) -> None:
     """A second look, with what the first has printed, finds nothing to change."""
     _, text = await explored(row)
-    good, again = await explored(row, lines=pasted(text))
-    assert good, again
-    assert again.splitlines()[-1] == NOTHING_TO_CHANGE
+    good, second = await explored(row, lines=pasted(text))
+    assert good, second
+    assert second.splitlines()[-1] == NOTHING_TO_CHANGE
 
 
 async def test_an_api_as_expected_needs_nothing() -> None:
@@ -118,9 +128,9 @@ async def test_it_asks_little_and_writes_nothing() -> None:
     """A look at an API as expected is two or three requests for each call, all of them GET."""
     async with serve(fidelity.options_of(DEFAULT)) as simulator:
         await explore.explore(fidelity.config_of("", simulator.url), lambda _: None)
-        asked = simulator.requests()
-    assert asked["total"] <= 1 + 3 * len(CALLS)
-    assert {request["method"] for request in asked["last"]} == {"GET"}
+        requests = simulator.requests()
+    assert requests["total"] <= 1 + 3 * len(CALLS)
+    assert {request["method"] for request in requests["last"]} == {"GET"}
 
 
 @pytest.mark.parametrize(
@@ -133,11 +143,11 @@ async def test_it_asks_little_and_writes_nothing() -> None:
 )
 async def test_a_call_that_is_not_reached_says_what_to_do(fault: dict[str, Any], says: str) -> None:
     """The reason and the keys to look at; the other calls go on, and the end is a failure."""
-    said: list[str] = []
+    printed: list[str] = []
     async with serve(fidelity.options_of(DEFAULT)) as simulator:
         simulator.fault("status", path="productinventory", **fault)
-        good = await explore.explore(fidelity.config_of("", simulator.url), said.append)
-    text = " ".join(" ".join(said).split())
+        good = await explore.explore(fidelity.config_of("", simulator.url), printed.append)
+    text = " ".join(" ".join(printed).split())
     assert not good
     assert f"answered {fault['status']}" in text
     assert says in text
@@ -152,23 +162,23 @@ async def test_a_call_that_is_not_reached_says_what_to_do(fault: dict[str, Any],
 )
 async def test_an_answer_that_is_not_read_is_told(fault: dict[str, Any], says: str) -> None:
     """An answer that is nested too deep, or no text, is told of its call; the others go on."""
-    said: list[str] = []
+    printed: list[str] = []
     async with serve(fidelity.options_of(DEFAULT)) as simulator:
         simulator.fault(**fault, path="productinventory")
-        assert not await explore.explore(fidelity.config_of("", simulator.url), said.append)
-    text = " ".join(" ".join(said).split())
+        assert not await explore.explore(fidelity.config_of("", simulator.url), printed.append)
+    text = " ".join(" ".join(printed).split())
     assert says in text
     assert "12 terminals, 12 with a position" in text
 
 
 async def test_refused_credentials_end_it_with_both_ways_tried() -> None:
     """Where neither Basic nor headers are accepted, both are named, and the data calls refuse as well."""
-    said: list[str] = []
+    printed: list[str] = []
     async with serve(fidelity.options_of(DEFAULT)) as simulator:
         config = fidelity.config_of("", simulator.url, api={"client_secret": "wrong"})
-        assert not await explore.explore(config, said.append)
+        assert not await explore.explore(config, printed.append)
         assert simulator.requests()["total"] <= 6
-    text = "\n".join(said)
+    text = "\n".join(printed)
     assert "auth.style basic" in text
     assert "auth.style headers" in text
     assert "wrong" not in text
@@ -266,9 +276,9 @@ JSON = st.recursive(
 @given(JSON, st.integers(0, 1000))
 def test_redaction_takes_any_json(body: Any, seed: int) -> None:
     """Whatever came has a sample, of the same kind, and the same chance gives the same sample."""
-    one, other = (redaction.samples([("sites", body)], random.Random(seed))["sites"] for _ in range(2))
-    assert one == other
-    assert type(one) is type(body)
+    first, other = (redaction.samples([("sites", body)], random.Random(seed))["sites"] for _ in range(2))
+    assert first == other
+    assert type(first) is type(body)
 
 
 @hypothesis.settings(max_examples=40, deadline=None)
@@ -299,7 +309,7 @@ def evidences(config: Config, bodies: dict[str, Any]) -> list[Evidence]:
     return seen
 
 
-def judged(call: str, body: Any, lines: str = "") -> list[Finding]:
+def findings_in(call: str, body: Any, lines: str = "") -> list[Finding]:
     """The findings for one answer of one call, alone."""
     config = parse(lines, {})
     (seen,) = (e for e in evidences(config, {call: body}) if e.call.id == call)
@@ -309,18 +319,18 @@ def judged(call: str, body: Any, lines: str = "") -> list[Finding]:
 def test_a_latitude_beyond_the_pole_is_a_longitude() -> None:
     """Without any site, a latitude above 90 tells that the coordinates are the other way round."""
     terminal = {"id": "1", "location": {"features": [{"geometry": {"coordinates": [10.5, 120.25]}}]}}
-    assert [finding.change for finding in judged("user_terminals", [terminal])] == [
+    assert [finding.change for finding in findings_in("user_terminals", [terminal])] == [
         {"mapping": {"coordinate_order": "lat_lon"}}
     ]
 
 
 def test_a_list_elsewhere_is_found_with_its_path() -> None:
     """A list under unknown names needs `records`, that of usage with the buckets below."""
-    assert judged("sites", {"response": {"sites": [{"id": "1"}]}})[0].change == {
+    assert findings_in("sites", {"response": {"sites": [{"id": "1"}]}})[0].change == {
         "polling": {"sites": {"records": "response.sites[*]"}}
     }
     usage = {"answer": {"reports": [{"id": "1", "bucket": [{"id": "b"}]}]}}
-    assert judged("usage_consumption", usage)[0].change == {
+    assert findings_in("usage_consumption", usage)[0].change == {
         "polling": {"usage_consumption": {"records": "answer.reports[*].bucket[*]"}}
     }
 
@@ -331,7 +341,7 @@ def test_flat_records_of_one_id_are_rows() -> None:
         {"id": "1", "measuredAt": f"2025-06-17T13:{minute}:00Z", "rsrp": -90, "rssi": -60, "sinr": 9}
         for minute in (30, 40)
     ]
-    (finding,) = judged("ut_signal_quality", rows)
+    (finding,) = findings_in("ut_signal_quality", rows)
     assert finding.change["polling"]["ut_signal_quality"] == {
         "explode": "rows",
         "measurements": "rows[*]",
@@ -343,7 +353,7 @@ def test_flat_records_of_one_id_are_rows() -> None:
 def test_components_in_records_of_their_own_are_rows() -> None:
     """One record for each component needs `explode: rows`."""
     rows = [{"id": "1", "partition": "main", "type": kind, "version": "1"} for kind in ("UT", "SSM")]
-    (finding,) = judged("user_terminal_components", rows)
+    (finding,) = findings_in("user_terminal_components", rows)
     assert finding.change["polling"]["user_terminal_components"] == {"explode": "rows"}
 
 
@@ -358,12 +368,12 @@ def test_names_that_mean_the_same_are_alike(ours: str, theirs: str) -> None:
 
 async def test_a_report_that_has_to_be_requested_is_not_asked() -> None:
     """A look only reads: where the configuration says `fetch: request`, nothing is sent, and nothing is known of it."""
-    said: list[str] = []
+    printed: list[str] = []
     lines = "polling: {ut_traffic: {fetch: request}}"
     async with serve(fidelity.options_of(DEFAULT)) as simulator:
-        assert not await explore.explore(fidelity.config_of(lines, simulator.url), said.append)
+        assert not await explore.explore(fidelity.config_of(lines, simulator.url), printed.append)
         assert not [path for path in simulator.requests()["counts"] if path.endswith("/traffic")]
-    assert any("not asked" in line for line in said)
+    assert any("not asked" in line for line in printed)
 
 
 def test_a_map_by_id_is_redacted_too() -> None:
@@ -380,7 +390,7 @@ def test_words_that_several_calls_use_go_together() -> None:
     usage = [{"id": "1", "bucket": [{"bucketBalance": [{"remainingValue": {"amount": None}}]}]}]
     changes: dict[str, Any] = {}
     for call, body in (("products", product), ("usage_consumption", usage)):
-        for finding in judged(call, body):
+        for finding in findings_in(call, body):
             changes = with_change(changes, finding.change)
     assert changes["mapping"]["unlimited"] == ["Unlimited", "-1", "No cap", "null"]
 
@@ -462,19 +472,19 @@ def test_a_change_keeps_the_rest_of_the_shipped_file() -> None:
 async def test_a_folder_gives_the_same_lines_as_the_api(row: fidelity.Row, tmp_path: Path) -> None:
     """What `--save` wrote is enough to come to the same changes, without a network."""
     _, live = await explored(row, tmp_path)
-    said: list[str] = []
+    printed: list[str] = []
     config = fidelity.config_of("", "https://nowhere.invalid")
-    await explore.explore(config, said.append, source=tmp_path)
-    assert pasted("\n".join(said)) == pasted(live) != ""
+    await explore.explore(config, printed.append, source=tmp_path)
+    assert pasted("\n".join(printed)) == pasted(live) != ""
 
 
 async def test_a_large_fleet_is_saved_in_part(tmp_path: Path) -> None:
     """Of a long listing the first records are saved, and the folder is read as whole as they are."""
     row = fidelity.Row(row="", differs="", options={"terminals": 70})
     await explored(row, tmp_path)
-    said: list[str] = []
-    assert await explore.explore(fidelity.config_of("", "https://nowhere.invalid"), said.append, source=tmp_path)
-    assert "50 terminals, " in "\n".join(said)
+    printed: list[str] = []
+    assert await explore.explore(fidelity.config_of("", "https://nowhere.invalid"), printed.append, source=tmp_path)
+    assert "50 terminals, " in "\n".join(printed)
 
 
 @pytest.mark.parametrize(
@@ -572,7 +582,7 @@ def test_times_are_written_as_the_api_wants_them(format_: str, start: str, end: 
 def test_activation_is_not_termination() -> None:
     """Names that are alike in their letters alone are no proposal."""
     body = [{"id": "1", "activationDate": "2025-06-17T13:40:07Z"}]
-    assert not [f for f in judged("products", body) if "termination_date" in str(f.change)]
+    assert not [f for f in findings_in("products", body) if "termination_date" in str(f.change)]
 
 
 # ── comparing readings ─────────────────────────────────────────────────────────────────────────

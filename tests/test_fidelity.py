@@ -31,8 +31,8 @@ async def test_each_alternative_comes_to_the_same_truth(
     row: fidelity.Row, truth: fidelity.Seen, tmp_path: Path
 ) -> None:
     """With the row's lines, the bridge reads the row's API into the records and samples of the default one."""
-    found = await fidelity.seen(row, tmp_path)
-    unlike = fidelity.differences(row, found, fidelity.expected(row, truth))
+    actual = await fidelity.seen(row, tmp_path)
+    unlike = fidelity.differences(row, actual, fidelity.expected(row, truth))
     assert not unlike, "\n".join(unlike[:20])
 
 
@@ -69,11 +69,11 @@ async def serving(answer: Callable[[web.Request], Any]) -> AsyncIterator[str]:
 
 async def polled(url: str, lines: str, call: str, ids: tuple[str, ...] | None = None) -> list[ListingPage]:
     """What one fetch of a call gives."""
-    found = fidelity.config_of(lines, url)
-    plan = compile_call(found.polling[call], found)
-    errand = fetch.FetchRequest(call=plan.call, hasher=plan.hasher, salt=plan.salt, for_each=ids)
-    async with open_api(found.api) as connection:
-        return [page async for page in fetch.fetch_pages(connection, errand)]
+    config = fidelity.config_of(lines, url)
+    plan = compile_call(config.polling[call], config)
+    request = fetch.FetchRequest(call=plan.call, hasher=plan.hasher, salt=plan.salt, for_each=ids)
+    async with open_api(config.api) as connection:
+        return [page async for page in fetch.fetch_pages(connection, request)]
 
 
 async def test_flat_component_rows_of_a_terminal_make_one_record_across_pages() -> None:
@@ -91,8 +91,8 @@ async def test_flat_component_rows_of_a_terminal_make_one_record_across_pages() 
     lines = "polling: {user_terminal_components: {explode: rows, key: ut.imei, query: {}}}"
     async with serving(answer) as url:
         pages = await polled(url, lines, "user_terminal_components")
-    found = fidelity.config_of(lines, url)
-    plan = compile_call(found.polling["user_terminal_components"], found)
+    config = fidelity.config_of(lines, url)
+    plan = compile_call(config.polling["user_terminal_components"], config)
     readings = [
         plan.decode_record(id, decode_record(raw))
         for page in pages

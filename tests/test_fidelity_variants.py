@@ -126,11 +126,11 @@ async def test_a_change_of_a_good_api_is_told_within_one_poll(name: str, tmp_pat
     """A poll that was good yesterday and is not today says so."""
     call, change = MUTATIONS[name]
     run = await told_after(change, tmp_path)
-    assert call in run.told
+    assert call in run.sentences
 
 
 async def test_an_api_that_did_not_change_tells_nothing(tmp_path: Path) -> None:
     run = await told_after(lambda _: None, tmp_path)
-    assert run.told == {}
+    assert run.sentences == {}
     assert len(MUTATIONS) >= 20
     assert {call for call, _ in MUTATIONS.values()} <= set(CALLS)

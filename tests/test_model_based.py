@@ -203,6 +203,7 @@ class Bridge(RuleBasedStateMachine):
         self.known: dict[str, Doc] = {}
         self.missing: dict[str, tuple[int, int]] = {}
         self.versions: dict[str, dict[int, float]] = defaultdict(dict)
+        self.is_listed = False
         self.judged_to = 0
         self.cursor = 0
         self.accepted: set[tuple[int, str]] = set()
@@ -363,7 +364,11 @@ class Bridge(RuleBasedStateMachine):
     async def _poll_terminals(self, steps: int | None) -> None:
         memory = await self.store.progress.load(TERMINALS)
         ended, now = await self._polled(TERMINALS, steps), self.clocks.steady()
-        rows = [row for row in await self._new_rows() if row.what in ("added", "changed", "removed")]
+        self.is_listed |= ended != "failed"
+        written = await self._new_rows()
+        # What was kept until the inventory knows its id comes with the inventory.
+        self._fold_samples(written)
+        rows = [row for row in written if row.what in ("added", "changed", "removed")]
         whole = not self.fleet.breaks("") or ended == "cancelled"
         listed = {} if self.fleet.breaks("") else self._listed()
         after = await self.store.progress.load(TERMINALS)
@@ -489,7 +494,19 @@ class Bridge(RuleBasedStateMachine):
 
     async def _poll_samples(self, steps: int | None) -> None:
         ended = await self._polled(QUALITY, steps)
-        rows = [row for row in await self._new_rows() if row.name == "signal_quality"]
+        rows = self._fold_samples(await self._new_rows())
+        if ended == "done":
+            shown = [entry["id"] for entry in self.fleet.listing("signalQuality")]
+            shown = shown[1:] if self.fleet.fault == "unreadable" else shown
+            # Those of an id that a listed inventory never had are kept until it has: they may be another system's.
+            matched = [id for id in shown if id in self.known or not self.is_listed]
+            assert all(self.versions[id] == self.fleet.samples[id] for id in matched), "no sample is lost"
+        else:
+            assert ended == "cancelled" or not rows
+
+    def _fold_samples(self, written: list[Any]) -> list[Any]:
+        """Folds samples into the versions that are known, and returns their rows."""
+        rows = [row for row in written if row.name == "signal_quality"]
         for row in rows:
             body = json.loads(row.body)
             before, value = self.versions[row.id], body["sinr_db"]
@@ -502,12 +519,7 @@ class Bridge(RuleBasedStateMachine):
                 assert body.get("corrected")
             assert bool(body.get("corrected")) == (row.ts in before)
             before[row.ts] = value
-        if ended == "done":
-            shown = [entry["id"] for entry in self.fleet.listing("signalQuality")]
-            shown = shown[1:] if self.fleet.fault == "unreadable" else shown
-            assert all(self.versions[id] == self.fleet.samples[id] for id in shown), "no sample is lost"
-        else:
-            assert ended == "cancelled" or not rows
+        return rows
 
     @rule(
         gone=st.sampled_from([("T1",), ("T1", "T2"), ("T1", "T2", "T3")]),

@@ -37,7 +37,7 @@ from oneweb_bridge.polling import diff, samples
 from tests.outside import VALUES, check_publishable, places, with_value, with_values
 from tests.polls import bench
 from tests.test_decode import POLLING, body_of
-from tests.test_explore import judged
+from tests.test_explore import findings_in
 
 FOLDER = Path(__file__).parent / "samples"
 TREE = topics.TopicTree("oneweb", "main", "j")
@@ -94,7 +94,7 @@ def read_page(call: Call, body: bytes) -> dict[str, object]:
 
 
 def publish_samples(call: Call, measured: Measured) -> list[Sample]:
-    """The samples as they are staged, judged and published."""
+    """The samples as they are staged, findings_in and published."""
     samples_again = msgspec.msgpack.decode(msgspec.msgpack.encode(measured.samples), type=list[Sample])
     assert samples_again == measured.samples
     sent(
@@ -132,7 +132,7 @@ def test_explore_looks_at_any_number_anywhere(call: str) -> None:
     record, other, *_ = records_of(call)
     for place in places(record):
         body = json.loads(f"[{with_value(record, place, VALUES['digits'])}, {json.dumps(other)}]")
-        assert isinstance(judged(call, body), list)
+        assert isinstance(findings_in(call, body), list)
 
 
 @hypothesis.settings(max_examples=100)

@@ -24,7 +24,7 @@ from tests.cancelling import cancel_until_done
 GROUP, EDGE = "OneWeb", "oneweb-bridge"
 
 
-class Heard(msgspec.Struct):
+class Received(msgspec.Struct):
     """One Sparkplug message: where it came from, and its metrics by name."""
 
     verb: str
@@ -52,7 +52,7 @@ class Host:
     """Hears everything below `spBv1.0`, and knows the aliases of births."""
 
     def __init__(self, client: aiomqtt.Client) -> None:
-        self.messages: list[Heard] = []
+        self.messages: list[Received] = []
         self._client = client
         self._aliases: dict[tuple[str, int], str] = {}
         self._news = asyncio.Event()
@@ -68,10 +68,10 @@ class Host:
             if metric.name and metric.HasField("alias"):
                 self._aliases[edge, metric.alias] = metric.name
             metrics.append((metric.name or self._aliases.get((edge, metric.alias), ""), metric))
-        self.messages.append(Heard(levels[2], edge, device, payload, metrics))
+        self.messages.append(Received(levels[2], edge, device, payload, metrics))
         self._news.set()
 
-    def of(self, verb: str, edge: str = EDGE, device: str | None = None) -> list[Heard]:
+    def of(self, verb: str, edge: str = EDGE, device: str | None = None) -> list[Received]:
         """The messages of a verb."""
         return [m for m in self.messages if (m.verb, m.edge) == (verb, edge) and device in (None, m.device)]
 
@@ -259,7 +259,7 @@ async def test_kill_loses_no_sample(world: harness.World) -> None:
                 await bridge.kill()
         numbers = [value_of(m.named("bdSeq")[0]) for m in host.of("NBIRTH")]
         assert numbers == list(range(len(numbers)))
-        heard = {
+        shown = {
             (m.device, metric.timestamp, value_of(metric))
             for m in host.messages
             for metric in m.named("Signal/SINR")
@@ -271,7 +271,7 @@ async def test_kill_loses_no_sample(world: harness.World) -> None:
             if t.endswith("/signal_quality") and s and "sinr_db" in s
         }
         assert len(truth) >= 8
-        assert heard == truth
+        assert shown == truth
 
 
 async def test_host_that_is_away_is_waited_for(world: harness.World) -> None:

@@ -280,8 +280,8 @@ def test_aliases_stay_over_a_rebirth_and_are_unique() -> None:
     first = {m.name: m.alias for m in read(node.device_birth("T", [Reading(Metric(LEVEL, 1.0, NOW))], NOW)).metrics}
     other = {m.name: m.alias for m in read(node.device_birth("U", [Reading(Metric(LEVEL, 1.0, NOW))], NOW)).metrics}
     node.node_birth([], NOW)
-    again = {m.name: m.alias for m in read(node.device_birth("T", [Reading(Metric(LEVEL, 1.0, NOW))], NOW)).metrics}
-    assert first == again
+    second = {m.name: m.alias for m in read(node.device_birth("T", [Reading(Metric(LEVEL, 1.0, NOW))], NOW)).metrics}
+    assert first == second
     assert first != other
 
 
@@ -484,10 +484,10 @@ def test_host_is_believed_in_the_order_of_its_times() -> None:
 
 
 @pytest.mark.parametrize(("asked", "due"), [([100.0], 100.0), ([12.0, 13.0], 15.0), ([15.0], 15.0)])
-def test_rebirths_are_coalesced(asked: list[float], due: float) -> None:
+def test_rebirths_are_coalesced(requests: list[float], due: float) -> None:
     """At once, but not within 5 s of the last birth; all that ask meanwhile are answered together."""
     state = Rebirths(born_at=10.0)
-    for at in asked:
+    for at in requests:
         state = state.request(at)
     assert state.due == due
     assert state.is_waiting

@@ -28,8 +28,8 @@ async def test_axe_finds_nothing(console: Console, open_tab: OpenTab, scheme: st
         if name == "terminal":
             await tab.page.get_by_role("button", name="Table").first.click()
         await tab.page.evaluate(source)
-        found = await tab.page.evaluate("tags => axe.run({ runOnly: tags })", TAGS)
-        assert [(name, rule["id"], rule["nodes"][0]["html"]) for rule in found["violations"]] == []
+        results = await tab.page.evaluate("tags => axe.run({ runOnly: tags })", TAGS)
+        assert [(name, rule["id"], rule["nodes"][0]["html"]) for rule in results["violations"]] == []
 
 
 async def test_less_motion_for_who_asks(console: Console, open_tab: OpenTab) -> None:

@@ -78,7 +78,7 @@ async def test_page_without_network_says_so_and_comes_back(tab: Tab) -> None:
     await tab.page.context.set_offline(False)
     await connection.and_(tab.page.locator("[data-state=live]")).wait_for()
     await tab.ready("map")
-    tab.complaints = [said for said in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in said]
+    tab.complaints = [complaint for complaint in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in complaint]
 
 
 async def test_script_from_outside_is_refused(tab: Tab) -> None:
@@ -87,7 +87,7 @@ async def test_script_from_outside_is_refused(tab: Tab) -> None:
     with pytest.raises(Exception, match="TrustedScript"):
         await tab.page.add_script_tag(content="window.foreign = 1")
     assert await tab.page.evaluate("window.foreign") is None
-    assert any("TrustedScript" in said for said in tab.complaints)
+    assert any("TrustedScript" in complaint for complaint in tab.complaints)
     tab.complaints.clear()
 
 

@@ -46,7 +46,7 @@ async def test_interval_is_typed_with_a_unit(console: Console, tab: Tab) -> None
     assert await field.input_value() == "7m"
     await tab.page.get_by_role("button", name="organizations back to the file").click()
     await until_state(console, "organizations", interval=10)
-    tab.complaints = [said for said in tab.complaints if "400" not in said]
+    tab.complaints = [complaint for complaint in tab.complaints if "400" not in complaint]
 
 
 async def test_poll_button_polls(console: Console, tab: Tab) -> None:

@@ -63,9 +63,9 @@ async def query(url: str, expression: str) -> list[dict[str, Any]]:
         while True:
             with contextlib.suppress(aiohttp.ClientConnectorError):
                 async with session.get(f"{url}/query", params={"query": expression}) as answer:
-                    found = (await answer.json()).get("data", {}).get("result", [])
-                    if answer.status == 200 and found:
-                        return list(found)
+                    series = (await answer.json()).get("data", {}).get("result", [])
+                    if answer.status == 200 and series:
+                        return list(series)
             await asyncio.sleep(0.1)
 
 
@@ -77,12 +77,12 @@ async def test_prometheus_reads_the_fleet(world: harness.World, tmp_path: Path) 
         world.api.freeze()
         await recorder.until(lambda: is_at_rest(recorder))
         async with prometheus(tmp_path, http) as url:
-            for found in await query(url, "oneweb_sinr_db"):
-                labels = found["metric"]
+            for series in await query(url, "oneweb_sinr_db"):
+                labels = series["metric"]
                 below = f"oneweb/terminal/{labels['imei']}"
                 sample = recorder.retained[f"{below}/metric/signal_quality"]
                 relations = recorder.retained[f"{below}/relations"]
-                assert float(found["value"][1]) == sample["sinr_db"]
+                assert float(series["value"][1]) == sample["sinr_db"]
                 assert labels["name"] == recorder.retained[f"{below}/state"]["name"]
                 assert labels["customer"] == relations["end_customer"]["name"]
                 assert labels["site"] == relations["site"]["name"]

@@ -57,21 +57,21 @@ async def test_chart_without_samples_says_so(console: Console, tab: Tab) -> None
 async def test_record_components_and_events_are_shown(console: Console, tab: Tab) -> None:
     """Every field of the record, each component, and the events of this terminal."""
     address = (await addresses(console))["terminal"]
-    said = await console.get(address.replace("terminal/", "terminals/"))
+    detail = await console.get(address.replace("terminal/", "terminals/"))
     await tab.open(address, "terminal")
-    assert await tab.page.locator("h1").inner_text() == said["record"]["name"]
+    assert await tab.page.locator("h1").inner_text() == detail["record"]["name"]
     text = await tab.page.locator("main").inner_text()
-    assert all(value in text for name, value in said["record"].items() if name in {"serial_number", "manufacturer"})
-    assert all(version in text for version in said["components"].values())
+    assert all(value in text for name, value in detail["record"].items() if name in {"serial_number", "manufacturer"})
+    assert all(version in text for version in detail["components"].values())
     await tab.page.get_by_test_id("event").first.wait_for()
 
 
 async def test_product_shows_usage_and_forecast(console: Console, tab: Tab) -> None:
     """Used of how much, when it runs out in words, and the reports of usage as a table."""
     address = (await addresses(console))["product"]
-    said = await console.get(address.replace("product/", "products/"))
+    detail = await console.get(address.replace("product/", "products/"))
     await tab.open(address, "product")
-    bucket = said["buckets"][0]
+    bucket = detail["buckets"][0]
     chart = tab.page.locator(f"[data-bucket='{bucket['bucket_id']}']")
     assert "GB" in await chart.inner_text()
     assert await chart.get_by_test_id("forecast").inner_text()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from tests.sparkplug import rules_host, rules_order, rules_payload, rules_session
 from tests.sparkplug.facts import Facts
-from tests.sparkplug.verdict import Rule, Verdict
+from tests.sparkplug.judgement import Judgement, Rule
 from tests.sparkplug.wire import Trace
 
 RULES: dict[str, Rule] = dict(
@@ -17,26 +17,26 @@ RULES: dict[str, Rule] = dict(
 """Statement -> the rule that judges it."""
 
 
-def check(trace: Trace) -> dict[str, Verdict]:
+def check(trace: Trace) -> dict[str, Judgement]:
     """Each statement's result."""
     facts = Facts(trace)
     return {statement: rule(facts) for statement, rule in RULES.items()}
 
 
-def failures(verdicts: Mapping[str, Verdict]) -> dict[str, str]:
+def failures(verdicts: Mapping[str, Judgement]) -> dict[str, str]:
     """The statements that fail, with what is wrong."""
-    return {statement: verdict.why for statement, verdict in verdicts.items() if verdict.result == "fail"}
+    return {statement: judgement.why for statement, judgement in verdicts.items() if judgement.result == "fail"}
 
 
 _WEIGHT = {"not seen": 0, "pass": 1, "fail": 2}
 
 
-def merge(all_verdicts: Iterable[Mapping[str, Verdict]]) -> dict[str, Verdict]:
+def merge(all_verdicts: Iterable[Mapping[str, Judgement]]) -> dict[str, Judgement]:
     """Over several traces: fails where one fails, passes where one passes; else why nothing was seen in the first."""
-    merged: dict[str, Verdict] = {}
+    merged: dict[str, Judgement] = {}
     for verdicts in all_verdicts:
-        for statement, verdict in verdicts.items():
-            before = merged.setdefault(statement, verdict)
-            if _WEIGHT[verdict.result] > _WEIGHT[before.result]:
-                merged[statement] = verdict
+        for statement, judgement in verdicts.items():
+            before = merged.setdefault(statement, judgement)
+            if _WEIGHT[judgement.result] > _WEIGHT[before.result]:
+                merged[statement] = judgement
     return merged

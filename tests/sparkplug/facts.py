@@ -96,7 +96,7 @@ class Session:
         return [message for message in self.messages if message.up]
 
     @cached_property
-    def heard(self) -> list[Message]:
+    def received(self) -> list[Message]:
         """What it was given: commands and STATE."""
         return [message for message in self.messages if not message.up]
 
@@ -127,7 +127,7 @@ class Session:
     @cached_property
     def rebirth_requests(self) -> list[Message]:
         """The NCMDs that ask for a rebirth."""
-        return [m for m in self.heard if m.verb == "NCMD" and m.payload and _asks_for_rebirth(m.payload)]
+        return [m for m in self.received if m.verb == "NCMD" and m.payload and _asks_for_rebirth(m.payload)]
 
     def of(self, *verbs: str) -> list[Message]:
         """What it published of some verbs."""

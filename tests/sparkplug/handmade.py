@@ -245,7 +245,7 @@ class Story:
         self._add(Closed())
 
 
-ONE, TWO = "359235170006117", "359235170006118"
+SINGLE, TWO = "359235170006117", "359235170006118"
 
 
 def tell(level: int = 5, samples: int = 3, connects: int = 2) -> Trace:
@@ -257,19 +257,19 @@ def tell_story(level: int = 5, samples: int = 3, connects: int = 2) -> Story:
     """Start, data, a new field, history, rebirths, writes, a Device that leaves, samples, a kill, connects, a stop."""
     story = Story(level)
     story.connect()
-    story.try_births(ONE)
+    story.try_births(SINGLE)
     story.give_birth()
-    story.try_data(ONE)
-    story.add_device(ONE)
+    story.try_data(SINGLE)
+    story.add_device(SINGLE)
     story.add_device(TWO)
-    story.send(ONE, [Metric(BYTES, (1 << 53) + 3, SAMPLED + 1000), Metric(RSRP, -98.0, SAMPLED + 900)])
-    story.send(ONE, [Metric(BYTES, 9, SAMPLED + 10)])
-    story.send(ONE, [Metric(RSRP, value, SAMPLED + 500 - value) for value in (1, 2)], historical=True)
-    story.send(ONE, [Metric(JITTER, 1.5, SAMPLED + 2000)])
-    story.add_metric(ONE, MetricSpec("Signal/New", MetricType.DOUBLE, "dB"), 1.25, SAMPLED + 2500)
-    story.send(ONE, [Metric(JITTER, None, SAMPLED + 2600), Metric(JITTER, 2.5, SAMPLED + 2700)])
-    story.send(ONE, [Metric(JITTER, None, SAMPLED + 2800)])
-    story.send(ONE, [Metric(JITTER, None, SAMPLED + 2900), Metric(SEEN, SAMPLED + 2900, SAMPLED + 2900)])
+    story.send(SINGLE, [Metric(BYTES, (1 << 53) + 3, SAMPLED + 1000), Metric(RSRP, -98.0, SAMPLED + 900)])
+    story.send(SINGLE, [Metric(BYTES, 9, SAMPLED + 10)])
+    story.send(SINGLE, [Metric(RSRP, value, SAMPLED + 500 - value) for value in (1, 2)], historical=True)
+    story.send(SINGLE, [Metric(JITTER, 1.5, SAMPLED + 2000)])
+    story.add_metric(SINGLE, MetricSpec("Signal/New", MetricType.DOUBLE, "dB"), 1.25, SAMPLED + 2500)
+    story.send(SINGLE, [Metric(JITTER, None, SAMPLED + 2600), Metric(JITTER, 2.5, SAMPLED + 2700)])
+    story.send(SINGLE, [Metric(JITTER, None, SAMPLED + 2800)])
+    story.send(SINGLE, [Metric(JITTER, None, SAMPLED + 2900), Metric(SEEN, SAMPLED + 2900, SAMPLED + 2900)])
     story.pass_time(6.0)
     story.write("Node Control/Rebirth", value=True)
     story.pass_time(0.1)
@@ -282,7 +282,7 @@ def tell_story(level: int = 5, samples: int = 3, connects: int = 2) -> Story:
     story.send("", [Metric(BACKLOG, 5, story.ms)])
     story.remove_device(TWO)
     for number in range(samples):
-        story.send(ONE, [Metric(RSRP, -90.0 + number, SAMPLED + 3000 + number)])
+        story.send(SINGLE, [Metric(RSRP, -90.0 + number, SAMPLED + 3000 + number)])
     story.lose(killed=True)
     for _ in range(connects):
         story.connect()
@@ -290,7 +290,7 @@ def tell_story(level: int = 5, samples: int = 3, connects: int = 2) -> Story:
         story.lose()
     story.connect()
     story.give_birth()
-    story.go_stale(ONE)
+    story.go_stale(SINGLE)
     story.note("stop")
     story.end()
     return story
@@ -303,17 +303,17 @@ def tell_of_host(level: int = 5) -> Trace:
     story.say_state(online=False, timestamp=1000)
     story.say_state(online=True, timestamp=500)
     story.say_state(online=True, timestamp=1000)
-    story.add_device(ONE)
+    story.add_device(SINGLE)
     story.say_state(online=True, timestamp=900)
     story.say_state(online=False, timestamp=900)
     story.say_state(online=True, timestamp=1800)
     story.say_state(online=False, timestamp=1700)
-    story.send(ONE, [Metric(RSRP, -98.0, SAMPLED + 1000)])
+    story.send(SINGLE, [Metric(RSRP, -98.0, SAMPLED + 1000)])
     story.say_state(online=False, timestamp=2000)
     story.say_state(online=False, timestamp=2000)
     story.say_state(online=True, timestamp=1500)
     story.say_state(online=True, timestamp=3000)
-    story.send(ONE, [Metric(RSRP, -99.0, SAMPLED + 2000)])
+    story.send(SINGLE, [Metric(RSRP, -99.0, SAMPLED + 2000)])
     story.note("stop")
     story.end()
     return story.trace

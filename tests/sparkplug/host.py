@@ -135,11 +135,11 @@ class Host:
 
     def __init__(self, port: int, host_id: str | None = None) -> None:
         self.store = TagStore()
-        self.heard = asyncio.Event()
+        self.has_news = asyncio.Event()
         self._port = port
         self._id = host_id
         self._client: aiomqtt.Client | None = None
-        self._asked: dict[tuple[str, str], float] = {}
+        self._asked_at: dict[tuple[str, str], float] = {}
 
     @contextlib.asynccontextmanager
     async def connected(self) -> AsyncIterator["Host"]:
@@ -154,8 +154,8 @@ class Host:
         """Waits until something holds, looking after each message. Returns what it gave."""
         async with asyncio.timeout(patience):
             while not (result := true()):
-                self.heard.clear()
-                await self.heard.wait()
+                self.has_news.clear()
+                await self.has_news.wait()
             return result
 
     async def _run(self) -> None:
@@ -200,10 +200,10 @@ class Host:
     async def _take(self, client: aiomqtt.Client, topic: str, body: bytes) -> None:
         asks = self.store.take(topic, body)
         node = tuple(topic.split("/")[1:4:2])
-        if asks and time.monotonic() - self._asked.get(node, 0.0) > 1.0:  # type: ignore[arg-type]  # of two
-            self._asked[node] = time.monotonic()  # type: ignore[index]  # of two
+        if asks and time.monotonic() - self._asked_at.get(node, 0.0) > 1.0:  # type: ignore[arg-type]  # of two
+            self._asked_at[node] = time.monotonic()  # type: ignore[index]  # of two
             await client.publish(f"{NAMESPACE}/{node[0]}/NCMD/{node[1]}", rebirth_request(), qos=1)
-        self.heard.set()
+        self.has_news.set()
 
 
 def _state(*, online: bool, ts: int) -> bytes:

@@ -82,21 +82,21 @@ class Payload(msgspec.Struct, frozen=True):
 
 def read_payload(body: bytes) -> Payload:
     """The payload. Raises Unreadable."""
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     metrics = []
     for number, wire, value in _fields(body):
         match number:
             case 1:
-                found["timestamp"] = _expect(wire, VARINT, value)
+                members["timestamp"] = _expect(wire, VARINT, value)
             case 2:
                 metrics.append(_metric(_expect(wire, LENGTH, value)))
             case 3:
-                found["seq"] = _expect(wire, VARINT, value)
+                members["seq"] = _expect(wire, VARINT, value)
             case 4 | 5:
                 _expect(wire, LENGTH, value)
             case _:
                 raise Unreadable(f"field {number} of a payload")
-    return Payload(**found, metrics=tuple(metrics))
+    return Payload(**members, metrics=tuple(metrics))
 
 
 _METRIC_FIELDS = {1: ("name", LENGTH), 2: ("alias", VARINT), 3: ("timestamp", VARINT), 4: ("datatype", VARINT)}
@@ -125,20 +125,20 @@ _PROPERTY_VALUES = {
 
 
 def _metric(body: bytes) -> Metric:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for number, wire, value in _fields(body):
         if number in _METRIC_FIELDS:
             name, expected = _METRIC_FIELDS[number]
-            found[name] = _text(_expect(wire, expected, value)) if name == "name" else _expect(wire, expected, value)
+            members[name] = _text(_expect(wire, expected, value)) if name == "name" else _expect(wire, expected, value)
         elif number in _METRIC_FLAGS:
-            found[_METRIC_FLAGS[number]] = bool(_expect(wire, VARINT, value))
+            members[_METRIC_FLAGS[number]] = bool(_expect(wire, VARINT, value))
         elif number in _METRIC_VALUES:
-            found["field"], found["value"] = _value(_METRIC_VALUES[number], wire, value)
+            members["field"], members["value"] = _value(_METRIC_VALUES[number], wire, value)
         elif number == 9:
-            found["keys"], found["properties"] = _properties(_expect(wire, LENGTH, value))
+            members["keys"], members["properties"] = _properties(_expect(wire, LENGTH, value))
         elif number not in (6, 8):
             raise Unreadable(f"field {number} of a metric")
-    return Metric(**found)
+    return Metric(**members)
 
 
 def _properties(body: bytes) -> tuple[tuple[str, ...], tuple[Property, ...]]:
@@ -154,17 +154,17 @@ def _properties(body: bytes) -> tuple[tuple[str, ...], tuple[Property, ...]]:
 
 
 def _property(body: bytes) -> Property:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for number, wire, value in _fields(body):
         if number == 1:
-            found["type"] = _expect(wire, VARINT, value)
+            members["type"] = _expect(wire, VARINT, value)
         elif number == 2:
-            found["is_null"] = bool(_expect(wire, VARINT, value))
+            members["is_null"] = bool(_expect(wire, VARINT, value))
         elif number in _PROPERTY_VALUES:
-            found["field"], found["value"] = _value(_PROPERTY_VALUES[number], wire, value)
+            members["field"], members["value"] = _value(_PROPERTY_VALUES[number], wire, value)
         else:
             raise Unreadable(f"field {number} of a property")
-    return Property(**found)
+    return Property(**members)
 
 
 def _value(kind: tuple[str, int], wire: int, value: Any) -> tuple[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from tests.sparkplug.facts import BIRTHS, NAMESPACE, Facts, Message, Session
-from tests.sparkplug.verdict import Rule, Verdict, findings
+from tests.sparkplug.judgement import Judgement, Rule, findings
 
 Reason = Literal["offline", "old online"]
 
@@ -61,7 +61,7 @@ def _read(facts: Facts) -> _Reading:
 def _read_session(topic: str, session: Session, last: int, reading: _Reading) -> int:
     """Adds what one session shows. Returns the timestamp of the last STATE that counts."""
     online, reasons = False, frozenset[Reason]()
-    for message in sorted(session.heard + session.of(*BIRTHS), key=lambda one: one.index):
+    for message in sorted(session.received + session.of(*BIRTHS), key=lambda entry: entry.index):
         if message.up and not online:
             reading.waits.append(_Waiting(reasons, message))
             return last
@@ -101,65 +101,65 @@ def _waits_for_id(facts: Facts) -> Iterator[str]:
     topic = f"{NAMESPACE}/STATE/{facts.primary_host}"
     for session in facts.sessions:
         for birth in session.births[:1]:
-            found = [qos for index, name, qos in session.subscriptions if name == topic and index < birth.index]
-            heard = [m for m in session.heard if m.topic == topic and m.index < birth.index]
-            yield "" if found == [1] and heard else f"{birth.describe()} without a word of {topic}"
+            levels = [qos for index, name, qos in session.subscriptions if name == topic and index < birth.index]
+            received = [m for m in session.received if m.topic == topic and m.index < birth.index]
+            yield "" if levels == [1] and received else f"{birth.describe()} without a word of {topic}"
 
 
 def _valid_offlines(facts: Facts) -> list[_Offline]:
-    return [found for found in _read(facts).offlines if found.is_valid] if facts.primary_host else []
+    return [offline for offline in _read(facts).offlines if offline.is_valid] if facts.primary_host else []
 
 
 def _dies_when_offline(facts: Facts) -> Iterator[str]:
-    for found in _valid_offlines(facts):
-        later = [m for m in found.session.sent if m.index > found.message.index]
+    for offline in _valid_offlines(facts):
+        later = [m for m in offline.session.sent if m.index > offline.message.index]
         deaths = [m for m in later if m.verb == "NDEATH"]
         births = [m for m in later if m.verb == "NBIRTH"]
         if births:
             yield f"{births[0].describe()} after the host went offline"
         elif not deaths:
-            yield f"no NDEATH after {found.message.describe()}"
+            yield f"no NDEATH after {offline.message.describe()}"
         else:
-            yield "" if _ended(found) else f"connection {found.session.number} goes on without its host"
+            yield "" if _ended(offline) else f"connection {offline.session.number} goes on without its host"
 
 
-def _ended(found: _Offline) -> bool:
-    return found.session.disconnect is not None and found.session.disconnect[0] > found.message.index
+def _ended(offline: _Offline) -> bool:
+    return offline.session.disconnect is not None and offline.session.disconnect[0] > offline.message.index
 
 
 def _ends_when_offline(facts: Facts) -> Iterator[str]:
-    for found in _valid_offlines(facts):
-        yield "" if _ended(found) else f"connection {found.session.number} goes on without its host"
+    for offline in _valid_offlines(facts):
+        yield "" if _ended(offline) else f"connection {offline.session.number} goes on without its host"
 
 
 def _comes_back(facts: Facts) -> Iterator[str]:
     stops = [index for what in ("stop", "kill") for index, _ in facts.notes(what)]
-    for found in _valid_offlines(facts):
-        node = found.session.node
-        closed = found.session.closed_index
-        if node is None or closed is None or any(found.message.index < index < closed for index in stops):
+    for offline in _valid_offlines(facts):
+        node = offline.session.node
+        closed = offline.session.closed_index
+        if node is None or closed is None or any(offline.message.index < index < closed for index in stops):
             continue
-        later = [s for s in facts.nodes[node] if s.connect_index > found.message.index]
-        yield "" if later else f"no connection after {found.message.describe()}"
+        later = [s for s in facts.nodes[node] if s.connect_index > offline.message.index]
+        yield "" if later else f"no connection after {offline.message.describe()}"
 
 
 def _stays_when_old(facts: Facts) -> Iterator[str]:
     """An offline that is older than the last word ends nothing: neither NDEATH nor an end before the next event."""
     if facts.primary_host is None:
         return
-    for found in _read(facts).offlines:
-        if found.is_valid:
+    for offline in _read(facts).offlines:
+        if offline.is_valid:
             continue
-        later = [m for m in found.session.messages if m.index > found.message.index]
+        later = [m for m in offline.session.messages if m.index > offline.message.index]
         stops = [index for what in ("stop", "kill") for index, _ in facts.notes(what)]
         is_death = bool(later) and later[0].verb == "NDEATH"
-        is_asked = any(found.message.index < index < later[0].index for index in stops) if later else True
+        is_asked = any(offline.message.index < index < later[0].index for index in stops) if later else True
         yield f"{later[0].describe()} after an old offline" if is_death and not is_asked else ""
 
 
 def _optional(rule: Rule) -> Rule:
-    def with_host(facts: Facts) -> Verdict:
-        return rule(facts) if facts.primary_host else Verdict("not seen", "no primary host")
+    def with_host(facts: Facts) -> Judgement:
+        return rule(facts) if facts.primary_host else Judgement("not seen", "no primary host")
 
     return with_host
 

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from tests.sparkplug.facts import BIRTHS, COUNTED, DATA, Facts, Message, Session, bd_seq
+from tests.sparkplug.judgement import Rule, findings
 from tests.sparkplug.reader import Metric
-from tests.sparkplug.verdict import Rule, findings
 
 GRACE_S = 1.0
 """What the Edge Node sent before it read a request may come so much after it."""
@@ -140,7 +140,7 @@ def _is_born_again(facts: Facts) -> Iterator[str]:
 
 def _keeps_bd_seq(facts: Facts) -> Iterator[str]:
     for session, _, later in _requests(facts):
-        for message in [one for one in later if one.verb == "NBIRTH"][:1]:
+        for message in [entry for entry in later if entry.verb == "NBIRTH"][:1]:
             is_same = bd_seq(message) == session.will_bd_seq
             yield "" if is_same else f"{message.describe()} has another bdSeq than its will"
 
@@ -176,7 +176,7 @@ def _only_changes(*verbs: str) -> Rule:
 
 def _written(session: Session) -> set[int | None]:
     """The aliases that answer writes, when any host wrote: their value may come again unchanged."""
-    if not any(message.verb == "NCMD" for message in session.heard):
+    if not any(message.verb == "NCMD" for message in session.received):
         return set()
     return {
         metric.alias
@@ -191,9 +191,11 @@ def _changes_come(verb: str) -> Rule:
 
     def find(facts: Facts) -> Iterator[str]:
         notes = [(index, note) for index, note in facts.notes("changed") if bool(note.device) == (verb == "DDATA")]
-        said = _live_values(facts) if notes else {}
+        live_values = _live_values(facts) if notes else {}
         for index, note in notes:
-            came = any(at > index and value == note.value for at, value in said.get((note.device, note.metric), ()))
+            came = any(
+                at > index and value == note.value for at, value in live_values.get((note.device, note.metric), ())
+            )
             yield "" if came else f"{note.device} {note.metric} did not become {note.value}"
 
     return findings(find, "a scenario changed nothing of the kind")
@@ -201,14 +203,14 @@ def _changes_come(verb: str) -> Rule:
 
 def _live_values(facts: Facts) -> dict[tuple[str, str | None], list[tuple[int, Any]]]:
     """Device and name -> place and value of each live one."""
-    said: dict[tuple[str, str | None], list[tuple[int, Any]]] = {}
+    live_values: dict[tuple[str, str | None], list[tuple[int, Any]]] = {}
     for message, births in _walk(facts):
         for metric in message.payload.metrics if message.payload else ():
             known = births.named(message, metric)
             if known is not None and not metric.is_historical:
                 value = metric.meaning(known.datatype)
-                said.setdefault((message.device, known.name), []).append((message.index, value))
-    return said
+                live_values.setdefault((message.device, known.name), []).append((message.index, value))
+    return live_values
 
 
 # ── times ──────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from tests.sparkplug.facts import BIRTHS, COUNTED, DATA, REBIRTH, WITHOUT_ALIAS, Facts, Message, bd_seq
+from tests.sparkplug.judgement import PASS, Judgement, Rule, each, findings
 from tests.sparkplug.reader import (
     BASIC_TYPES,
     BOOLEAN,
@@ -14,7 +15,6 @@ from tests.sparkplug.reader import (
     Metric,
     Property,
 )
-from tests.sparkplug.verdict import PASS, Rule, Verdict, each, findings
 
 QUALITIES = (0, 192, 500)
 EARLIEST_MS, LATEST_MS = 1_420_070_400_000, 4_102_444_800_000
@@ -216,9 +216,9 @@ def _rebirth(judge: Callable[[Metric], bool], text: str) -> Rule:
     return _messages("NBIRTH", judge=of)
 
 
-def _commands_seen(facts: Facts) -> Verdict:
-    commands = [message for session in facts.sessions for message in session.heard if message.verb == "NCMD"]
-    return PASS if commands else Verdict("not seen", "no NCMD")
+def _commands_seen(facts: Facts) -> Judgement:
+    commands = [message for session in facts.sessions for message in session.received if message.verb == "NCMD"]
+    return PASS if commands else Judgement("not seen", "no NCMD")
 
 
 _NODE, _DEVICE = "message-flow-edge-node-birth-publish-nbirth-", "message-flow-device-birth-publish-dbirth-"

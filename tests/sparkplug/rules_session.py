@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from tests.sparkplug.facts import COUNTED, DEVICE_VERBS, NAMESPACE, NODE_VERBS, Facts, Message, Session, bd_seq
+from tests.sparkplug.judgement import PASS, Judgement, Rule, each, findings
 from tests.sparkplug.reader import INT64
-from tests.sparkplug.verdict import PASS, Rule, Verdict, each, findings
 from tests.sparkplug.wire import Connect
 
 DISCONNECT_WITH_WILL = 0x04
@@ -86,7 +86,7 @@ def _topics(verb: str) -> Rule:
     return findings(find, f"no {verb}")
 
 
-def _death_topic(facts: Facts) -> Verdict:
+def _death_topic(facts: Facts) -> Judgement:
     wills = each(_connects, _will_topic)(facts)
     return wills if wills.result == "fail" else (_topics("NDEATH")(facts) if facts.of("NDEATH") else wills)
 
@@ -113,10 +113,10 @@ def _death_bd_seq(facts: Facts) -> Iterator[str]:
     for session in facts.sessions:
         births = [bd_seq(message) for message in session.births]
         deaths = [bd_seq(message) for message in session.of("NDEATH")]
-        for found in deaths:
-            yield "" if found == session.will_bd_seq else f"NDEATH says {found}, the will {session.will_bd_seq}"
-        for found in births:
-            yield "" if found == session.will_bd_seq else f"NBIRTH says {found}, the will {session.will_bd_seq}"
+        for number in deaths:
+            yield "" if number == session.will_bd_seq else f"NDEATH says {number}, the will {session.will_bd_seq}"
+        for number in births:
+            yield "" if number == session.will_bd_seq else f"NBIRTH says {number}, the will {session.will_bd_seq}"
 
 
 def _bd_seq_steps(facts: Facts) -> Iterator[str]:
@@ -125,14 +125,14 @@ def _bd_seq_steps(facts: Facts) -> Iterator[str]:
     for sessions in facts.nodes.values():
         before, since = -1, 0
         for session in sessions:
-            found = session.will_bd_seq
-            if found is None:
+            number = session.will_bd_seq
+            if number is None:
                 yield f"connection {session.number} has no bdSeq"
                 continue
             allowed = 1 + sum(since <= index < session.connect_index for index in skips)
-            step = (found - before) % 256
-            yield "" if 1 <= step <= allowed else f"connection {session.number}: bdSeq {found} after {before}"
-            before, since = found, session.connect_index
+            step = (number - before) % 256
+            yield "" if 1 <= step <= allowed else f"connection {session.number}: bdSeq {number} after {before}"
+            before, since = number, session.connect_index
 
 
 def _accepted_before_births(facts: Facts) -> Iterator[str]:
@@ -147,8 +147,12 @@ def _subscribed(facts: Facts) -> Iterator[str]:
     for session in facts.sessions:
         for birth in session.births[:1]:
             topic = f"{NAMESPACE}/{birth.node[0]}/NCMD/{birth.node[1]}"
-            found = [(i, qos) for i, name, qos in session.subscriptions if name == topic and i < birth.index]
-            yield "" if found and found[0][1] == 1 else f"{birth.describe()} without a subscription to {topic} of QoS 1"
+            subscribed = [(i, qos) for i, name, qos in session.subscriptions if name == topic and i < birth.index]
+            yield (
+                ""
+                if subscribed and subscribed[0][1] == 1
+                else f"{birth.describe()} without a subscription to {topic} of QoS 1"
+            )
 
 
 def _device_commands(facts: Facts) -> Iterator[str]:
@@ -225,11 +229,11 @@ def _unique_devices(facts: Facts) -> Iterator[str]:
             yield "" if before == metric.value else f"{message.topic} is of {before} and of {metric.value}"
 
 
-def _devices_twice(facts: Facts) -> Verdict:
+def _devices_twice(facts: Facts) -> Judgement:
     nodes: dict[str, set[tuple[str, str]]] = {}
     for message in facts.of("DBIRTH"):
         nodes.setdefault(message.device, set()).add(message.node)
-    return PASS if any(len(found) > 1 for found in nodes.values()) else Verdict("not seen", NOT_USED)
+    return PASS if any(len(holders) > 1 for holders in nodes.values()) else Judgement("not seen", NOT_USED)
 
 
 def _case_of_ids(facts: Facts) -> Iterator[str]:

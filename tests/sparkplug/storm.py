@@ -165,7 +165,7 @@ class SlowHost:
 
     def __init__(self, rate: float) -> None:
         self.store = TagStore()
-        self.asked = 0
+        self.requested = 0
         self._rate = rate
         self._asked_at = 0.0
 
@@ -199,7 +199,7 @@ class SlowHost:
         now = time.monotonic()
         if now - self._asked_at >= 1.0:
             self._asked_at = now
-            self.asked += 1
+            self.requested += 1
             writer.write(_packet(0x30, _text(NCMD) + rebirth_request()))
 
     def has(self, devices: int) -> bool:

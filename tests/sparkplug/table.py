@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.sparkplug import scenarios
 from tests.sparkplug.checker import check, failures, merge
-from tests.sparkplug.verdict import Verdict
+from tests.sparkplug.judgement import Judgement
 from tests.sparkplug.wire import Trace
 
 BEGIN = "<!-- statements: written by python -m tests.sparkplug.table -->"
@@ -30,12 +30,12 @@ It is not the TCK, which nobody has run. Ids are those of the specification, wit
 """
 
 
-def lines_of(verdicts: Mapping[str, Verdict]) -> list[str]:
+def lines_of(verdicts: Mapping[str, Judgement]) -> list[str]:
     """The table, in Markdown."""
-    passed = sum(verdict.result == "pass" for verdict in verdicts.values())
+    passed = sum(judgement.result == "pass" for judgement in verdicts.values())
     rows = [
-        f"| `{statement}` | {verdict.result}{f': {verdict.why}' if verdict.why else ''} |"
-        for statement, verdict in sorted(verdicts.items())
+        f"| `{statement}` | {judgement.result}{f': {judgement.why}' if judgement.why else ''} |"
+        for statement, judgement in sorted(verdicts.items())
     ]
     summary = f"{passed} of {len(verdicts)} pass, {len(failures(verdicts))} fail."
     return [
@@ -65,7 +65,7 @@ def table_in(page: str) -> list[str]:
     return [BEGIN, *page.partition(BEGIN)[2].partition(END)[0].splitlines()[1:], END]
 
 
-def judge(traces: Sequence[Trace]) -> dict[str, Verdict]:
+def judge(traces: Sequence[Trace]) -> dict[str, Judgement]:
     """The results over all scenarios."""
     return merge(check(trace) for trace in traces)
 

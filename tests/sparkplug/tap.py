@@ -17,7 +17,7 @@ class Tap:
     def __init__(self, target: int) -> None:
         self.port = 0
         self.events: list[Event] = []
-        self.heard = asyncio.Event()
+        self.has_news = asyncio.Event()
         """Set at each event."""
         self._target = target
         self._numbers = count(1)
@@ -34,7 +34,7 @@ class Tap:
     def add(self, connection: int, packet: Packet, *, up: bool) -> None:
         """Writes down one event."""
         self.events.append(Event(time.time(), connection, up, packet))
-        self.heard.set()
+        self.has_news.set()
 
     def sever(self) -> None:
         """Cuts every connection now."""
@@ -45,8 +45,8 @@ class Tap:
         """Waits until something holds, looking after each event. Returns what it gave."""
         async with asyncio.timeout(patience):
             while not (result := true()):
-                self.heard.clear()
-                await self.heard.wait()
+                self.has_news.clear()
+                await self.has_news.wait()
             return result
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

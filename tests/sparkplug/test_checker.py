@@ -33,7 +33,7 @@ def test_long_session_wraps_both_counters() -> None:
 def test_each_statement_is_seen() -> None:
     """Over the scenarios nothing is left unseen but what the bridge has not: Devices to write to, one id twice."""
     merged = merge(check(trace) for trace in (tell(4), tell(5), tell_of_host(4), tell_of_host(5)))
-    assert {statement for statement, verdict in merged.items() if verdict.result == "not seen"} == {
+    assert {statement for statement, judgement in merged.items() if judgement.result == "not seen"} == {
         "message-flow-device-dcmd-subscribe",
         "topic-structure-namespace-duplicate-device-id-across-edge-node",
     }

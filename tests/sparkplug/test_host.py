@@ -1,7 +1,7 @@
 """The host of the tests: it follows a session to the values that were sent, and asks for a rebirth where it must."""
 
 from oneweb_bridge.sparkplug.tree import Metric
-from tests.sparkplug.handmade import ONE, RSRP, SAMPLED, Story, tell_story
+from tests.sparkplug.handmade import RSRP, SAMPLED, SINGLE, Story, tell_story
 from tests.sparkplug.host import TagStore, rebirth_request, write_command
 from tests.sparkplug.reader import BOOLEAN, INT64, read_payload
 from tests.sparkplug.wire import Event, Publish
@@ -18,12 +18,12 @@ def test_host_has_what_was_sent_last() -> None:
         asks = store.take(packet.topic, packet.payload)
         assert not asks, packet
     assert store.problems == []
-    told = {key: tag.value for key, tag in store.tags.items() if key[1] not in ("bdSeq", "Node Control/Rebirth")}
-    assert told == story.tags()
+    live = {key: tag.value for key, tag in store.tags.items() if key[1] not in ("bdSeq", "Node Control/Rebirth")}
+    assert live == story.tags()
     assert {1.0, 2.0, -98.0, -90.0} <= {
-        value for values in store.history[ONE, "Signal/RSRP"].values() for value in values
+        value for values in store.history[SINGLE, "Signal/RSRP"].values() for value in values
     }
-    assert store.tags[ONE, "Signal/RSRP"].quality == 500
+    assert store.tags[SINGLE, "Signal/RSRP"].quality == 500
 
 
 def test_null_that_was_replaced_is_not_the_live_value() -> None:
@@ -31,11 +31,11 @@ def test_null_that_was_replaced_is_not_the_live_value() -> None:
     story, store = Story(), TagStore()
     story.connect()
     story.give_birth()
-    story.add_device(ONE)
-    story.send(ONE, [Metric(RSRP, None, SAMPLED + 100), Metric(RSRP, -80.0, SAMPLED + 200)])
+    story.add_device(SINGLE)
+    story.send(SINGLE, [Metric(RSRP, None, SAMPLED + 100), Metric(RSRP, -80.0, SAMPLED + 200)])
     for packet in _published(story.events):
         store.take(packet.topic, packet.payload)
-    assert store.tags[ONE, "Signal/RSRP"].value == -80.0
+    assert store.tags[SINGLE, "Signal/RSRP"].value == -80.0
 
 
 def test_host_asks_for_what_it_missed() -> None:
@@ -43,9 +43,9 @@ def test_host_asks_for_what_it_missed() -> None:
     packets, store = _published(tell_story().events), TagStore()
     data = [packet for packet in packets if "DATA" in packet.topic]
     assert store.take(data[0].topic, data[0].payload)
-    asked = [store.take(packet.topic, packet.payload) for packet in packets[:4] + packets[5:7]]
-    assert asked[:4] == [False] * 4
-    assert asked[4]
+    answers = [store.take(packet.topic, packet.payload) for packet in packets[:4] + packets[5:7]]
+    assert answers[:4] == [False] * 4
+    assert answers[4]
 
 
 def test_host_writes_what_protobuf_reads() -> None:

@@ -174,17 +174,17 @@ _PROPERTY_SIZES = {0x11: 4, 0x21: 2, 0x27: 4, 0x22: 2, 0x19: 1, 0x17: 1}
 
 
 def _session_expiry(properties: _Cursor) -> int | None:
-    found = None
+    expiry = None
     while not properties.is_at_end:
         name = properties.number(1)
         if name in _PROPERTY_SIZES:
             value = properties.number(_PROPERTY_SIZES[name])
-            found = value if name == SESSION_EXPIRY else found
+            expiry = value if name == SESSION_EXPIRY else expiry
         else:
             properties.binary()
             if name == 0x26:  # a user property is a pair
                 properties.binary()
-    return found
+    return expiry
 
 
 def _publish(cursor: _Cursor, flags: int, level: int) -> Publish:

@@ -44,12 +44,14 @@ def _sent(trace: Trace) -> Iterator[Sent]:
     for session in Facts(trace).sessions:
         assert session.connect
         assert session.connect.will
-        yield _one("NDEATH", "-", session.connect.will.payload, known)
+        yield _sent_message("NDEATH", "-", session.connect.will.payload, known)
         for message in session.sent:
-            yield _one(message.verb, message.device or "-", message.body, known)
+            yield _sent_message(message.verb, message.device or "-", message.body, known)
 
 
-def _one(verb: str, device: str, body: bytes, known: dict[tuple[str, int | None], tuple[str | None, int]]) -> Sent:
+def _sent_message(
+    verb: str, device: str, body: bytes, known: dict[tuple[str, int | None], tuple[str | None, int]]
+) -> Sent:
     payload, typed = read_payload(body), pb.Payload.FromString(body)
     metrics = []
     for metric, entry in zip(payload.metrics, typed.metrics, strict=True):

@@ -10,16 +10,16 @@ from tests.sparkplug.facts import Facts
 Result = Literal["pass", "fail", "not seen"]
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Judgement(msgspec.Struct, frozen=True):
     """A statement's result; `why` says what fails, or why there was nothing to see."""
 
     result: Result
     why: str = ""
 
 
-Rule = Callable[[Facts], Verdict]
+Rule = Callable[[Facts], Judgement]
 Item = TypeVar("Item")
-PASS = Verdict("pass")
+PASS = Judgement("pass")
 
 
 def each(
@@ -27,13 +27,13 @@ def each(
 ) -> Rule:
     """A rule for every one of some things: `judge` gives what is wrong with one, or an empty text."""
 
-    def rule(facts: Facts) -> Verdict:
+    def rule(facts: Facts) -> Judgement:
         seen = False
         for item in select(facts):
             seen = True
             if wrong := judge(item):
-                return Verdict("fail", wrong)
-        return PASS if seen else Verdict("not seen", nothing)
+                return Judgement("fail", wrong)
+        return PASS if seen else Judgement("not seen", nothing)
 
     return rule
 
