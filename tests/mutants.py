@@ -508,9 +508,9 @@ TABLE = (
     ),
     Mutant(
         "a publisher that was cancelled does not connect again",
-        "mqtt/publisher.py",
-        "            raise_if_cancelled()\n",
-        "",
+        "mqtt/link.py",
+        "        if cancel_count():\n            raise asyncio.CancelledError",
+        "        pass",
         "test_publisher.py -k cancelled_as_its",
     ),
     Mutant("a signal to stop is repeated", "cli/signals.py", "running.cancel()", "pass", "test_cli.py -k forgets"),

@@ -169,16 +169,6 @@ RETIRED = frozenset(
     )
 )
 """Words that may name nothing: pictures and riddles, or words that stood for several things. See CONTRIBUTING.md."""
-RETIRED_TO_COME = (
-    "tests/console/",
-    "tests/fidelity",
-    "tests/sparkplug",
-    "tests/test_coverage",
-    "tests/test_explore",
-    "tests/test_fidelity",
-    "tests/test_sparkplug",
-)
-"""Beginnings of the paths of tests in which some of them are left."""
 DATA_NAMES = {("model.status", "found")}
 """Where such a word is data: members of published payloads."""
 
@@ -291,8 +281,7 @@ def test_retired_words_name_nothing_beside_the_package(directory: str) -> None:
     """The same holds for tests, measurements and deployment."""
     paths = {str(path.relative_to(ROOT.parent)): path for path in sorted((ROOT.parent / directory).rglob("*.py"))}
     assert paths
-    left = [name for name in paths if not name.startswith(RETIRED_TO_COME)]
-    assert [line for name in left for line in retired_names(paths[name], name)] == []
+    assert [line for name, path in paths.items() for line in retired_names(path, name)] == []
 
 
 def test_modules_are_not_called_by_retired_words() -> None:

@@ -483,7 +483,7 @@ def test_host_is_believed_in_the_order_of_its_times() -> None:
     assert changes == ["nothing"] * 2 + ["online"] + ["nothing"] * 4 + ["offline", "nothing", "online"]
 
 
-@pytest.mark.parametrize(("asked", "due"), [([100.0], 100.0), ([12.0, 13.0], 15.0), ([15.0], 15.0)])
+@pytest.mark.parametrize(("requests", "due"), [([100.0], 100.0), ([12.0, 13.0], 15.0), ([15.0], 15.0)])
 def test_rebirths_are_coalesced(requests: list[float], due: float) -> None:
     """At once, but not within 5 s of the last birth; all that ask meanwhile are answered together."""
     state = Rebirths(born_at=10.0)

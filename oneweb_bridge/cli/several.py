@@ -22,6 +22,7 @@ from oneweb_bridge.config.masks import MAX_TEMPORARY, Masks
 from oneweb_bridge.config.read import load, require_credentials, require_sparkplug
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.backoff import BackOff
+from oneweb_bridge.mqtt.link import run_in_own_task
 from oneweb_bridge.store.errors import StoreDamaged, StoreError
 
 DONE, FAILED = 0, 1
@@ -94,16 +95,13 @@ class Instances:
             started = loop.time()
             self.down.discard(instance)
             try:
-                await self._run_once(instance)
+                await run_in_own_task(self._run_once(instance), f"bridge {instance}")
             except* StoreError as group:
                 _log.error("%s", group.exceptions[0])
             except* StoreDamaged:
                 _log.error("%s", describe_damage(self._configs[instance]))
             except* Exception as group:  # noqa: BLE001 -- a bug of one bridge must not end the others
                 _log.critical("this is a bug, please report it", exc_info=group)
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                # It was told to stop while it failed.
-                raise asyncio.CancelledError
             self.down.add(instance)
             if len(self.down) == len(self._configs):
                 raise NothingRuns

@@ -26,7 +26,7 @@ from oneweb_bridge.model.status import Connection, Response, Result
 from oneweb_bridge.mqtt.broker_errors import Rejected, TakenOver, describe_connection_error
 from oneweb_bridge.mqtt.context import ConnectionContext, ConnectionRecord, ForeignInstance, PublisherCallbacks
 from oneweb_bridge.mqtt.cursor import MAX_STORE_RETRY_S
-from oneweb_bridge.mqtt.link import MqttConnection, raise_if_cancelled
+from oneweb_bridge.mqtt.link import MqttConnection, run_in_own_task
 from oneweb_bridge.mqtt.look import Look
 from oneweb_bridge.mqtt.purge import stray_topics
 from oneweb_bridge.mqtt.servers import ServerList
@@ -109,7 +109,7 @@ class Publisher:
             started, shortest, longest = time.monotonic(), 0.0, MAX_RECONNECT_S
             servers, may_go_on = self._servers, True
             try:
-                await self._connect(journal_grew)
+                await run_in_own_task(self._connect(journal_grew), "connection")
             except* (aiomqtt.MqttError, OSError, TimeoutError, ForeignInstance) as group:
                 self._last_error = describe_connection_error(_first_error(group))
                 if group.subgroup(TakenOver) is not None:
@@ -122,7 +122,6 @@ class Publisher:
                 self._last_error = f"the journal could not be read or written: {_first_error(group)}"
                 longest = MAX_STORE_RETRY_S
                 may_go_on = False
-            raise_if_cancelled()
             if time.monotonic() - started > HEALTHY_AFTER_S:
                 servers.begin_round()
             # Where it is known what broke the connection, the others need not wait for it.

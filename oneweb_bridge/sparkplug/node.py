@@ -12,7 +12,7 @@ from oneweb_bridge.config.servers import server_name
 from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.broker_errors import TakenOver, describe_connection_error
-from oneweb_bridge.mqtt.link import MqttConnection, raise_if_cancelled
+from oneweb_bridge.mqtt.link import MqttConnection, run_in_own_task
 from oneweb_bridge.mqtt.servers import ServerList
 from oneweb_bridge.sparkplug.edge_node import EdgeNode
 from oneweb_bridge.sparkplug.session import EdgeSession, HostOffline
@@ -45,7 +45,7 @@ class EdgeNodeRunner:
         while True:
             started, error, may_go_on = time.monotonic(), "the connection ended", True
             try:
-                await self._connect()
+                await run_in_own_task(self._connect(), "edge connection")
             except* HostOffline:
                 pauses.reset()
                 error = "the primary host is offline"
@@ -58,7 +58,6 @@ class EdgeNodeRunner:
             except* StoreUnavailable as group:
                 may_go_on = False
                 error = f"the database could not be read or written: {_first_error(group)}"
-            raise_if_cancelled()
             if time.monotonic() - started > HEALTHY_AFTER_S:
                 pauses.reset()
                 self._servers.begin_round()
