@@ -61,7 +61,7 @@ async def explore(
         changes = await _sign_in(api, config, _tee(write, printed))
         sign_in = " ".join(" ".join(printed).split()).removeprefix("sign-in ")
         if changes is None:
-            _keep(write, database, keeping.refused(sign_in, api.now(), masks))
+            _keep_for_console(write, database, keeping.refused(sign_in, api.now(), masks))
             return False
         api.freeze()
         result = await Explorer(api, config, changes).explore(_show_progress)
@@ -71,7 +71,7 @@ async def explore(
         if save is not None:
             _save(result, api, save, write, masks)
     written = file is not None and _write_file(file, result, write)
-    _keep(write, database, keeping.exploration_of(result, sign_in, masks, written=written))
+    _keep_for_console(write, database, keeping.exploration_of(result, sign_in, masks, written=written))
     for line in report.last_line(result, written=written):
         write(line)
     return report.is_good(result, written=written)
@@ -172,7 +172,8 @@ def _tee(write: Write, printed: list[str]) -> Write:
     return write_and_note
 
 
-def _keep(write: Write, database: Path | None, exploration: Exploration) -> None:
+def _keep_for_console(write: Write, database: Path | None, exploration: Exploration) -> None:
+    """Keeps it where there is a database, and says so; the answers of a folder leave nothing behind."""
     if database is not None:
         write("")
         _write_entry(write, "kept", keeping.keep(database, exploration))

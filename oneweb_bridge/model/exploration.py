@@ -1,4 +1,7 @@
-"""What one run of `oneweb-bridge explore` found, as it is kept for the console. Sentences only: no ids, no secrets."""
+"""The result of one run of `oneweb-bridge explore`, as it is kept for the console: the printed sentences, no secrets.
+
+A sentence may quote what the API answered to a refused request, and so an id.
+"""
 
 from typing import Annotated, Literal
 
@@ -9,7 +12,7 @@ CallOutcome = Literal["whole", "partial", "not_reached", "skipped"]
 
 
 class ExploredCall(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found of one call."""
+    """The result of one call."""
 
     call: str
     enabled: bool
@@ -28,7 +31,7 @@ class ExploredCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run of explore found. Texts are those that the command printed."""
+    """The result of one run. Texts are those that the command printed."""
 
     time: Annotated[str, Meta(description="when it ended, by the API's clock")]
     signed_in: bool
