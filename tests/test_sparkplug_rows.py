@@ -335,3 +335,15 @@ async def test_refusals_are_alerted_at_most_once_a_second(
         monkeypatch.setattr(shared, "ALERT_INTERVAL_S", 0.0)
         await made._shared.refuse("the next")
         assert stage.alerts[-1] == "the next"
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_read_that_is_cancelled_leaves_no_transaction(stage: Stage, steps: int) -> None:
+    """Also while it begins: a connection that is lost ends its reads, and the next one reads."""
+    async with open_edge_tables(stage.path) as tables:
+        reading = asyncio.create_task(tables.fleet_ids())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        assert (await tables.fleet_ids()).head >= 0

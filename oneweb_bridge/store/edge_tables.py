@@ -163,11 +163,9 @@ class EdgeTables:
         """Reads of one moment. Gives the number of the journal's last row then."""
         async with self._read_lock:
             with named_errors():
-                if self._reader.in_transaction:
-                    # One that was cancelled while it began, when its connection was lost.
-                    await self._reader.rollback()
-                await self._reader.execute("BEGIN")
                 try:
+                    # Within, because who is cancelled here has begun all the same.
+                    await self._reader.execute("BEGIN")
                     rows = await self._reader.execute_fetchall(_HEAD)
                     yield int(next(iter(rows))[0])
                 finally:
