@@ -1,5 +1,6 @@
 """`oneweb-bridge history`: the forms of its lines, and sentences for what cannot be asked."""
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
@@ -141,6 +142,23 @@ def test_what_cannot_be_asked_is_a_sentence(
     assert err.startswith("oneweb-bridge: history: ")
     assert len(err.splitlines()) == 1
     assert wrong[0].strip("-") in err or "until" in err
+
+
+async def test_empty_span_is_a_sentence(
+    past: Past, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside the output, which stays empty; it is no failure. With something in the span there is no sentence."""
+    await past.write(usage(BEGIN, 1.5))
+    monkeypatch.chdir(past.path.parent)
+    Path("b.yaml").write_text(f"state: {{path: {past.path}}}")
+    begin = ["history", "-c", "b.yaml", "--product", "P", "--since"]
+    for since, error in (
+        ("9999-12-31T00:00:00Z", "oneweb-bridge: history: nothing is kept of P in this span\n"),
+        ("0001-01-01T00:00:00Z", ""),
+    ):
+        assert await asyncio.to_thread(cli.main, [*begin, since]) == 0
+        out, err = capsys.readouterr()
+        assert (bool(out), err) == (not error, error)
 
 
 async def test_years_of_days_are_asked_for_from_year_1_to_9999(past: Past) -> None:

@@ -176,6 +176,7 @@ async def test_records_are_reported_by_exception_and_samples_are_not(stage: Stag
 async def test_product_takes_its_folder_along(stage: Stage) -> None:
     """First a birth of the old Device without it, then one of the new Device with it."""
     async with stage.running():
+        await stage.until_live("T", 1.0)
         await stage.terminal("S")
         await stage.host.until(lambda: stage.host.of("DBIRTH", device="S"))
         start = len(stage.host.messages)

@@ -65,18 +65,17 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 def print_history(
     files: tuple[Path, Path], query: HistoryQuery, form: Form, write: Callable[[str], None], progress: Progress
-) -> None:
+) -> bool:
     """Writes everything that answers the query, oldest first, without holding it. `files`: database and trends.
 
-    Raises ValueError for a query that cannot be answered, and StoreError.
+    Returns whether there was anything. Raises ValueError for a query that cannot be answered, and StoreError.
     """
     chosen = query.selection()
     every = query.every_ms(chosen.span)
     with open_history(*files) as history:
         if every is None:
-            _write(_until_end(iter_items(history, chosen), history, chosen, progress), _ITEMS[form], write)
-        else:
-            _write(_until_end(iter_bins(history, chosen, every), history, chosen, progress), _BINS[form], write)
+            return _write(_until_end(iter_items(history, chosen), history, chosen, progress), _ITEMS[form], write)
+        return _write(_until_end(iter_bins(history, chosen, every), history, chosen, progress), _BINS[form], write)
 
 
 def _until_end(
@@ -92,15 +91,18 @@ def _until_end(
 
 def _write(
     items: Iterator[Item | BinItem], form: tuple[str, Callable[..., object]], write: Callable[[str], None]
-) -> None:
+) -> bool:
     head, lines_of = form
+    is_empty = True
     for item in items:
+        is_empty = False
         if head:
             write(head)
             head = ""
         lines = lines_of(item)
         for line in [lines] if isinstance(lines, str) else lines:  # type: ignore[attr-defined]  # a text or several
             write(line)
+    return not is_empty
 
 
 _ITEMS: dict[Form, tuple[str, Callable[..., object]]] = {

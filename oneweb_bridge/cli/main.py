@@ -308,12 +308,15 @@ def _history(options: argparse.Namespace) -> int:
         if options.plot is not None:
             return _plot(config, query, Path(options.plot) if options.plot else None)
         with show_percent("of the span read", shown=sys.stderr.isatty() and not sys.stdout.isatty()) as progress:
-            history.print_history((Path(config.state.path), path_of(config)), query, form, print, progress)
+            files = Path(config.state.path), path_of(config)
+            has_any = history.print_history(files, query, form, print, progress)
     except ValueError as error:
         return _print_error(f"history: {error}", WRONG)
     except (StoreUnavailable, StoreDamaged) as error:
         return _print_error(f"history: the database or the trends cannot be read ({error}): try again", FAILED)
-    return DONE
+    if has_any:
+        return DONE
+    return _print_error(f"history: nothing is kept of {query.imei or query.product} in this span", DONE)
 
 
 def _plot(config: Config, query: Any, file: Path | None) -> int:
