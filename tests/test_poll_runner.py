@@ -190,7 +190,10 @@ async def test_partial_listing_neither_ends_a_hold_nor_uses_up_a_release(tmp_pat
         partial = json.dumps([{**there[0], "id": None}, *there[1:]])
         headers = {"X-Total-Count": str(len(there))}
         b.sim.fault("status", status=200, body=partial, path="userTerminal", count=1, headers=headers)
-        await managed_poll(b, poller, TERMINALS)
+        news = await managed_poll(b, poller, TERMINALS)
+        assert [row.body["kind"] for row in news] == ["set_aside"], "what is held was told before"
+        assert poller.calls[TERMINALS].status == "held"
+        assert "6 terminal records are missing at once" in (poller.calls[TERMINALS].error or "")
         assert poller.calls[TERMINALS].progress.held_since == progress.held_since
         assert poller.calls[TERMINALS].progress.released
         assert [row.what for row in await managed_poll(b, poller, TERMINALS)] == ["removed"] * 6

@@ -190,6 +190,7 @@ async def _use_store(db: store.Store) -> None:
     await db.unmatched.delete("ut_traffic", ["x"])
     await db.unmatched.field_with("terminal", ["x"])
     await db.unmatched.ids_by_field("terminal", "serial_number")
+    await db.records.count_of_missing("terminal")
     await db.records.count_missing("site", ["S"], 1)
     await db.progress.load("sites")
     await db.records.skippable_hashes("terminal", 0)

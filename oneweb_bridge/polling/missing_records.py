@@ -1,6 +1,7 @@
 """What follows from a complete listing for the stored records that it did not have: counted, held or removed."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 
@@ -34,6 +35,8 @@ class MissingRecords:
         is_partial = listing.problems.set_aside or listing.problems.unanswered
         if is_partial and listing.listed_count:
             # What it does not show is not known to be missing: a hold goes on, and a release waits.
+            if progress.held_since:
+                self._tell_held("many", await self._store.records.count_of_missing(self._kind), outcome)
             return
         missing = [] if is_partial else await self._missing(stored, now)
         decision = removal.decide(
@@ -52,14 +55,16 @@ class MissingRecords:
             async with self._context.slice_lock:
                 await self._commit_removed(ids, outcome)
         if decision.held:
-            count = len(missing) or stored
-            outcome.alerts.append(alert := removal_held_alert(self._call, self._kind, decision.held, count))
-            outcome.held = alert.message
+            self._tell_held(decision.held, len(missing) or stored, outcome)
         outcome.progress = msgspec.structs.replace(
             outcome.progress,
             held_since=decision.held_since,
             released=progress.released and not decision.removed and not listing.listed_count,
         )
+
+    def _tell_held(self, why: Literal["many", "empty"], count: int, outcome: PollOutcome) -> None:
+        outcome.alerts.append(alert := removal_held_alert(self._call, self._kind, why, count))
+        outcome.held = alert.message
 
     async def _missing(self, stored: int, now: int) -> list[removal.MissingRecord]:
         if self._listing.has_all(stored):

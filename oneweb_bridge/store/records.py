@@ -73,6 +73,11 @@ class Records:
         )
         return [(row[0], row[1], row[2]) for row in rows]
 
+    async def count_of_missing(self, kind: RecordKind) -> int:
+        """How many records the last complete listings did not have."""
+        rows = await self._connections.rows("SELECT count(*) FROM record WHERE kind = ? AND missing > 0", (kind,))
+        return int(rows[0][0])
+
     async def count_missing(self, kind: RecordKind, ids: Sequence[str], now: int) -> None:
         """Notes that a complete listing did not have these records; `now` is steady time.
 
