@@ -234,7 +234,20 @@ async def test_plot_draws_in_the_terminal(
     assert cli.main(["history", *span, "--plot", "--every", "1h"]) == 0
     assert "sinr_db: now 13.85" in capsys.readouterr().out
     assert cli.main(["history", "--imei", "nobody", "--plot"]) == 0
-    assert capsys.readouterr().out == "no samples in this span\n"
+    assert capsys.readouterr().out == f"{cli.NOTHING_TO_DRAW}\n"
+
+
+async def test_single_sample_of_a_counter_is_no_picture(
+    past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no rate: a sentence in the terminal, and no file without a chart."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bridge.yaml").write_text("state: {path: bridge.db}\n")
+    await past.write(traffic(BEGIN, 5))
+    span = ["history", "--imei", "T", "--since", SPAN["since"], "--plot"]
+    assert (cli.main(span), capsys.readouterr().out) == (0, f"{cli.NOTHING_TO_DRAW}\n")
+    assert cli.main([*span, "c.svg"]) == 1
+    assert not (tmp_path / "c.svg").exists()
 
 
 async def test_plot_draws_into_a_file(

@@ -30,6 +30,7 @@ from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 
 DONE, FAILED, WRONG = 0, 1, 2
+NOTHING_TO_DRAW = "nothing to draw in this span: no samples, or of a counter a single one, which has no rate"
 MAX_TERMINALS = 400_000
 """The largest simulated fleet."""
 
@@ -329,9 +330,9 @@ def _plot(config: Config, query: Any, file: Path | None) -> int:
     except OSError as error:
         return _print_error(f"history: {file} cannot be written ({refusal_of(error)}): name another file", FAILED)
     if not is_drawn and file is not None:
-        return _print_error(f"history: no samples in this span, so {file} was not written", FAILED)
+        return _print_error(f"history: {NOTHING_TO_DRAW}, so {file} was not written", FAILED)
     if not is_drawn:
-        print("no samples in this span")
+        print(NOTHING_TO_DRAW)
     return DONE
 
 

@@ -44,7 +44,7 @@ def plot_history(
     points = FILE_POINTS if file is not None else 4 * columns
     with open_history(Path(config.state.path), path_of(config)) as history:
         panels, times = _panels(history, config, chosen, points, every)
-    if not times:
+    if not panels:
         return False
     axis = _axis(min(times) / 1000, max(times) / 1000)
     if file is not None:
