@@ -243,7 +243,8 @@ async def test_single_sample_of_a_counter_is_no_picture(
     """It has no rate: a sentence in the terminal, and no file without a chart."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bridge.yaml").write_text("state: {path: bridge.db}\n")
-    await past.write(traffic(BEGIN, 5))
+    body = b'{"imei":"T","report":"traffic","time":"2024-10-04T00:00:00.000Z","ts":%d,"cnx_tx_bytes":5}' % BEGIN
+    await past.write(Entry("terminal", "T", "history", "traffic", BEGIN, body))
     span = ["history", "--imei", "T", "--since", SPAN["since"], "--plot"]
     assert (cli.main(span), capsys.readouterr().out) == (0, f"{cli.NOTHING_TO_DRAW}\n")
     assert cli.main([*span, "c.svg"]) == 1
