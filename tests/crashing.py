@@ -31,6 +31,7 @@ from oneweb_bridge.polling.poll_records import RecordsPoll
 from oneweb_bridge.store import announcements, database, journal, slices
 from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.commands import CommandTables
+from oneweb_bridge.store.sqlite import SqliteConnection
 from oneweb_bridge.store.staging import Staging
 from oneweb_bridge.trends.pending import PendingDays
 
@@ -174,8 +175,8 @@ def _hook_migration(point: str, crash: Crash) -> None:
         crash.pass_by()
         return await self.execute("COMMIT")
 
-    async def whole(db: aiosqlite.Connection, path: Path) -> None:
-        await migrate(db, path)
+    async def whole(connection: SqliteConnection, path: Path) -> None:
+        await migrate(connection, path)
         crash.pass_by()
 
     if point == "migrating":

@@ -158,8 +158,8 @@ TABLE = (
     Mutant(
         "trends: nothing ends pending before its chunks are written",
         "trends/pending.py",
-        "        with transaction(self._db):\n            self._write_chunks(day, chunks)\n",
-        "        self._end_pending(day, ids)\n        with transaction(self._db):\n"
+        "        with self._db.transaction():\n            self._write_chunks(day, chunks)\n",
+        "        self._end_pending(day, ids)\n        with self._db.transaction():\n"
         "            self._write_chunks(day, chunks)\n",
         "test_trends.py",
     ),
@@ -284,7 +284,7 @@ TABLE = (
     ),
     Mutant(
         "a flush writes something",
-        "store/journal.py",
+        "store/sqlite.py",
         "INSERT OR REPLACE INTO cursor SELECT * FROM cursor WHERE output = ?",
         "UPDATE cursor SET seq = seq WHERE output = ?",
         "test_cursor.py -k does_not_flush",
@@ -292,8 +292,8 @@ TABLE = (
     Mutant(
         "only the cursor's connection does not flush",
         "store/journal.py",
-        "open_connection(path, flushes=False)",
-        "open_connection(path)",
+        "open_connection(path, flushes=False, lock=db.lock)",
+        "open_connection(path, lock=db.lock)",
         "test_cursor.py -k does_not_flush",
     ),
     Mutant(
@@ -319,9 +319,9 @@ TABLE = (
     ),
     Mutant(
         "head: rows of a copy over a restart",
-        "store/database.py",
-        "INSERT OR IGNORE INTO meta\nSELECT 'head_bound'",
-        "INSERT OR REPLACE INTO meta\nSELECT 'head_bound'",
+        "store/opening.py",
+        "VALUES ('head_bound', ?) ON CONFLICT DO NOTHING",
+        "VALUES ('head_bound', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         "test_publisher.py -k grew_before",
     ),
     Mutant(
@@ -348,8 +348,8 @@ TABLE = (
     Mutant(
         "lane: what waits is noted with the cursor that passed it",
         "store/journal.py",
-        "(_MOVE_CURSOR, (self._output, positions.cursor))\n",
-        "(_MOVE_CURSOR, (self._output, positions.cursor))\n            return\n",
+        "(MOVE_CURSOR, (self._output, positions.cursor))\n",
+        "(MOVE_CURSOR, (self._output, positions.cursor))\n            return\n",
         "test_model_based.py test_owed.py",
     ),
     Mutant(
@@ -424,9 +424,9 @@ TABLE = (
     ),
     Mutant(
         "cursor never goes back",
-        "store/journal.py",
-        "ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)",
-        "ON CONFLICT (output) DO UPDATE SET seq = excluded.seq",
+        "store/journal_sql.py",
+        "DO UPDATE SET seq = excluded.seq WHERE excluded.seq > cursor.seq",
+        "DO UPDATE SET seq = excluded.seq",
         "test_journal.py",
     ),
     Mutant(
@@ -586,14 +586,14 @@ TABLE = (
     ),
     Mutant(
         "backup: each restore of a copy gets another journal id",
-        "store/database.py",
+        "store/opening.py",
         "WHERE name IN ('copied', 'places')",
         "WHERE name IN ('places')",
         "test_backup.py -k own_once",
     ),
     Mutant(
         "backup: a copy forgets where its original was published",
-        "store/database.py",
+        "store/opening.py",
         "WHERE name IN ('copied', 'places')",
         "WHERE name IN ('copied')",
         "test_backup.py -k another_name",
@@ -1042,16 +1042,16 @@ TABLE = (
     # ── what is stored is stored whole ─────────────────────────────────────────────────────────
     Mutant(
         "rollback also when cancelled",
-        "store/database.py",
-        "    except BaseException:\n        await asyncio.shield",
-        "    except Exception:\n        await asyncio.shield",
+        "store/sqlite.py",
+        "        except BaseException:\n            await asyncio.shield",
+        "        except Exception:\n            await asyncio.shield",
         "test_store.py test_cancellation.py",
     ),
     Mutant(
         "BEGIN inside the try",
-        "store/database.py",
-        '    try:\n        await db.execute("BEGIN IMMEDIATE")\n',
-        '    await db.execute("BEGIN IMMEDIATE")\n    try:\n',
+        "store/sqlite.py",
+        '        try:\n            await self._db.execute("BEGIN IMMEDIATE")\n',
+        '        await self._db.execute("BEGIN IMMEDIATE")\n        try:\n',
         "test_store.py",
     ),
     Mutant(
@@ -1064,8 +1064,8 @@ TABLE = (
     Mutant(
         "reads of the store see committed rows only",
         "store/connections.py",
-        "await database.fetch_all(self._reader, sql, parameters)",
-        "await database.fetch_all(self._writer, sql, parameters)",
+        "await self._reader.fetch_all(sql, parameters)",
+        "await self._writer.fetch_all(sql, parameters)",
         "test_store.py -k uncommitted",
     ),
     Mutant(
@@ -2127,7 +2127,7 @@ TABLE = (
     ),
     Mutant(
         "clocks: a wrong age of an older version begins anew",
-        "store/database.py",
+        "store/opening.py",
         "for statement in _BEGIN_STEADY_TIME if before is None else ():",
         "for statement in ():",
         "test_clock.py -k older_version",

@@ -162,7 +162,8 @@ async def test_cursor_is_written_by_a_connection_that_does_not_flush(tmp_path: P
     path = tmp_path / "bridge.db"
     log = path.with_name("bridge.db-wal")
     async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
-        modes = [await database.pragma(db, "synchronous") for db in (rows._connection.db, rows._cursor_db)]
+        connections = (rows._connection, rows._cursor_connection)
+        modes = [(await db.fetch_all("PRAGMA synchronous"))[0][0] for db in connections]
         await rows.advance(7)
         before = log.stat().st_size
         await rows.flush_cursor()

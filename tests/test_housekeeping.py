@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import pytest
 
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.schema import History, State
 from oneweb_bridge.model.records import Alert, Batch, Entry, Positions, RowType, Waiting
 from oneweb_bridge.store import database, journal, store
+from oneweb_bridge.store.engine import Connection
 from oneweb_bridge.store.housekeeping import SLICE, trim
 from oneweb_bridge.store.journal import Journal
 
@@ -22,7 +22,7 @@ OUTPUTS = ("mqtt",)
 class House:
     """A database, a clock that the test turns, and what was alerted."""
 
-    def __init__(self, db: store.Store, rows: Journal, raw: aiosqlite.Connection, path: Path) -> None:
+    def __init__(self, db: store.Store, rows: Journal, raw: Connection, path: Path) -> None:
         self.db = db
         self.rows = rows
         self.raw = raw
@@ -172,8 +172,7 @@ async def test_oldest_rows_go_while_the_file_is_too_large(house: House) -> None:
     await house.say(1, "changed", times=2 * SLICE, size=2000)
     await house.say(0, "metric", times=SLICE, size=2000)
     await house.rows.advance(99_999)
-    pages = await database.pragma(house.raw, "page_count") - await database.pragma(house.raw, "freelist_count")
-    size = pages * await database.pragma(house.raw, "page_size")
+    size = await house.raw.used_bytes()
     await house.trim(history=History(max_size=size * 2 // 3))
     left = await house.left()
     assert SLICE <= len(left) < 3 * SLICE
@@ -193,8 +192,7 @@ async def test_records_are_never_trimmed(house: House) -> None:
     """The retained topics' contents stay, however old the rows are that published them."""
     await house.db.commit(Batch(entries=[Entry("terminal", "T", "added", "", 0, b"{}")]))
     await house.rows.advance(1)
-    async with house.raw.execute("INSERT INTO record (kind, id, doc, seq) VALUES ('terminal', 'T', '{}', 1)"):
-        pass
+    await house.raw.execute("INSERT INTO record (kind, id, doc, seq) VALUES ('terminal', 'T', '{}', 1)")
     await house.trim(history=History(max_size=1))
     assert await house.left() == []
     assert await house.rows.retained.records_between(0, 9) == [(1, "terminal", "T", b"{}")]

@@ -13,7 +13,7 @@ from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.journal import Journal
-from oneweb_bridge.store.output_connection import PAGE_ROWS
+from oneweb_bridge.store.journal_sql import PAGE_ROWS
 from oneweb_bridge.store.store import Store
 
 
@@ -125,7 +125,7 @@ async def test_reader_sees_only_what_is_committed(db: Store, rows: Journal) -> N
     """A reader has a connection of its own and never sees half a transaction."""
     await db.commit(Batch(entries=[entry()]))
     async with db._connections.transaction() as transaction:
-        await BatchWriter(transaction, Batch(entries=[entry()]), now=1, wall_time=1).write()
+        await BatchWriter(transaction, Batch(entries=[entry()]), db._connections.dialect, now=1, wall_time=1).write()
         assert await rows.head() == 1
         assert len(await rows.after(0)) == 1
     assert len(await rows.after(0)) == 2

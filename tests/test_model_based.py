@@ -229,7 +229,7 @@ class Bridge(RuleBasedStateMachine):
         clock = self.clocks.machine()
         self.store = await self.stack.enter_async_context(store.open_store(path, clock))
         self.rows = await self.stack.enter_async_context(journal.open_journal(path, "mqtt"))
-        for db in (self.store._connections._writer, self.rows._connection.db):
+        for db in (self.store._connections._writer, self.rows._connection):
             await db.execute("PRAGMA synchronous = OFF")
         self.tree = TopicTree("oneweb", "main", self.store.journal_id, self.store.earlier)
         settings = configured(self.name_path)

@@ -523,7 +523,7 @@ async def test_cursor_that_a_power_loss_set_back_goes_to_the_head(tmp_path: Path
             await made.store.commit(samples(40, 40))
             async with made.publishing():
                 await made.drained()
-            await made.rows._connection.db.execute("UPDATE cursor SET seq = 10")
+            await made.rows._connection.execute("UPDATE cursor SET seq = 10")
         if restarts_in_between:
             async with bench(tmp_path, port) as made:
                 await made.store.commit(samples(1, 1))

@@ -33,6 +33,7 @@ from oneweb_bridge.store import announcements, database, housekeeping, journal, 
 from oneweb_bridge.store.call_progress import CallProgress, ProgressTable
 from oneweb_bridge.store.commands import CommandTables, Setting
 from oneweb_bridge.store.edge_tables import EdgeTables, open_edge_tables
+from oneweb_bridge.store.engine import Connection
 from oneweb_bridge.store.journal_identity import JournalIdentity
 from oneweb_bridge.store.owed_topics import OwedTopics
 from oneweb_bridge.store.records import Records, Relations
@@ -49,7 +50,7 @@ WHOLE_TABLES = {
     "SELECT CASE WHEN j.path = '$' THEN j.key": "a finding names the field that has its ids, once",
     "SELECT DISTINCT call FROM unmatched": "read once, at the first poll",
     "SELECT j.atom, r.id FROM record r, json_tree(r.doc) j": "only a call with `match` needs the field of all records",
-    "SELECT seq FROM sqlite_sequence": "the table has one row",
+    "SELECT coalesce(max(seq), 0) FROM sqlite_sequence": "the table has one row",
     "SELECT number FROM edge_node": "the table has a row for each connection, and all are wanted",
     "SELECT device, number FROM edge_device": "all Devices are read at a start",
     "SELECT number, topic, call, remembered, sender FROM poll_request": "all polls that wait are read, at a start",
@@ -134,13 +135,11 @@ async def test_every_statement_finds_its_rows_by_an_index(tmp_path: Path, monkey
     assert needless == []
 
 
-async def _scans(db: aiosqlite.Connection, sql: str) -> list[tuple[str, str]]:
+async def _scans(db: Connection, sql: str) -> list[tuple[str, str]]:
     """The steps of a statement's plan that read a whole table or index."""
     if not sql.upper().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
         return []
-    names = dict.fromkeys(re.findall(r":(\w+)", sql))
-    values = names or [None] * sql.count("?")
-    steps = [row[3] for row in await db.execute_fetchall(f"EXPLAIN QUERY PLAN {sql}", values)]
+    steps = [row[3] for row in await db.fetch_all(f"EXPLAIN QUERY PLAN {sql}", [None] * sql.count("?"))]
     # `coalesce(min(seq), 0)` and its like end at the first entry, and a constant row is no table.
     ends_at_once = re.match(r"SELECT coalesce\((min|max)\(seq\), 0\) FROM journal$", sql)
     return [(sql, step) for step in steps if _reads_everything(step) and not ends_at_once]
@@ -304,7 +303,7 @@ async def _use_devices(known: announcements.Devices) -> None:
     await known.terminals_of("P")
 
 
-async def _use_housekeeping(raw: aiosqlite.Connection) -> None:
+async def _use_housekeeping(raw: Connection) -> None:
     state = parse("state: {max_backlog: 1m, history: {events: 1m, samples: 1m, max_size: 1MB}}", {}).state
 
     async def alert(_: Alert) -> None:

@@ -28,7 +28,7 @@ from oneweb_bridge.store import database, journal, store
 from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.commands import Setting
-from oneweb_bridge.store.connections import OpenTransaction
+from oneweb_bridge.store.engine import Transaction
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.slices import SLICE
 from oneweb_bridge.store.store import Store
@@ -144,13 +144,14 @@ def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
         from pathlib import Path
         from oneweb_bridge.store import store
         from oneweb_bridge.store.batch_writer import BatchWriter
+        from oneweb_bridge.store.sqlite import DIALECT
         from tests.test_store import batch_of
 
         async def main():
             async with store.open_store(Path({str(path)!r})) as db:
                 await db.commit(batch_of("a", 5))
                 async with db._connections.transaction() as transaction:
-                    await BatchWriter(transaction, batch_of("b", 5), now=1, wall_time=1).write()
+                    await BatchWriter(transaction, batch_of("b", 5), DIALECT, now=1, wall_time=1).write()
                     os.kill(os.getpid(), 9)
 
         asyncio.run(main())
@@ -166,7 +167,7 @@ async def test_reads_do_not_see_what_is_uncommitted(path: Path) -> None:
     async with store.open_store(path) as db:
         await db.commit(batch_of("a", 1))
         async with failing(db) as transaction:
-            await BatchWriter(transaction, batch_of("b", 1), now=1, wall_time=1).write()
+            await BatchWriter(transaction, batch_of("b", 1), db._connections.dialect, now=1, wall_time=1).write()
             assert await db.records.load("terminal", ["b-0"]) == {}
             assert await db.records.count("terminal") == 1
         await db.commit(batch_of("c", 1))
@@ -174,7 +175,7 @@ async def test_reads_do_not_see_what_is_uncommitted(path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def failing(db: Store) -> AsyncIterator[OpenTransaction]:
+async def failing(db: Store) -> AsyncIterator[Transaction]:
     """A transaction that is rolled back at its end."""
     with contextlib.suppress(InterruptedError):
         async with db._connections.transaction() as transaction:
@@ -400,7 +401,7 @@ async def test_two_connections_keep_the_write_ahead_log(path: Path) -> None:
 async def test_transactions_are_written_out(path: Path) -> None:
     """The store writes ahead and waits for the disk, so that a commit survives a power cut."""
     async with store.open_store(path) as db:
-        assert await database.pragma(db._connections._writer, "synchronous") == 2
+        assert await db._connections._writer.fetch_all("PRAGMA synchronous") == [(2,)]
         assert (await db._connections.rows("PRAGMA journal_mode"))[0][0] == "wal"
 
 

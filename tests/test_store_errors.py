@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oneweb_bridge.store import database, journal, store
+from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.errors import StoreDamaged, StoreUnavailable, named_errors
 from tests.test_store import batch_of
 
@@ -15,12 +15,12 @@ async def test_full_disk_makes_the_store_unavailable_until_there_is_room(tmp_pat
     """What cannot be written is an error that says to try again, and nothing of it is stored."""
     path = tmp_path / "bridge.db"
     async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
-        await database.pragma(db._connections._writer, "max_page_count = 1")
+        await db._connections._writer.fetch_all("PRAGMA max_page_count = 1")
         with pytest.raises(StoreUnavailable, match="disk is full"):
             await db.commit(batch_of("a" * 100_000, 9))
         assert "disk is full" in (db.write_error or "")
         assert await rows.after(0) == []
-        await database.pragma(db._connections._writer, "max_page_count = 1000000")
+        await db._connections._writer.fetch_all("PRAGMA max_page_count = 1000000")
         await db.commit(batch_of("a", 1))
         assert (db.write_error, len(await rows.after(0))) == (None, 1)
 
@@ -29,7 +29,7 @@ async def test_locked_database_makes_a_journal_unavailable(tmp_path: Path) -> No
     """A cursor that cannot be written now is no error of SQLite's, but one that says to try again."""
     path = tmp_path / "bridge.db"
     async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
-        await database.pragma(rows._connection.db, "busy_timeout = 0")
+        await rows._cursor_connection.fetch_all("PRAGMA busy_timeout = 0")
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreUnavailable, match="locked"):

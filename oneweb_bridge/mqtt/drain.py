@@ -7,7 +7,7 @@ from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.refusals import Refusals
 from oneweb_bridge.mqtt.sender import Sender
-from oneweb_bridge.store.output_connection import PAGE_ROWS
+from oneweb_bridge.store.journal_sql import PAGE_ROWS
 
 MAX_ROWS_AHEAD = 1000
 """Rows that may be read ahead of the first unfinished one."""

@@ -18,7 +18,7 @@ from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.lane import Lane, Outgoing
 from oneweb_bridge.mqtt.retained import Retained, message_of_debt
 from oneweb_bridge.mqtt.sender import Sender
-from oneweb_bridge.store.output_connection import PAGE_ROWS
+from oneweb_bridge.store.journal_sql import PAGE_ROWS
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 

@@ -3,19 +3,18 @@
 It has a connection of its own, so that reading never waits for a poll that is writing.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import aiosqlite
 import msgspec
 
 from oneweb_bridge.model.records import Fields
 from oneweb_bridge.store import database
-from oneweb_bridge.store.database import placeholders
 from oneweb_bridge.store.device_marks import MARK_DIRTY
+from oneweb_bridge.store.engine import Connection, Transaction, placeholders
+from oneweb_bridge.store.meta import WRITE_META
 
 CLEARED_HASH = b"gone"
 """The hash of a device that was cleared: kept for a day, because the broker may lose its state."""
@@ -49,17 +48,16 @@ class DeviceUpdate(msgspec.Struct, frozen=True, kw_only=True):
 @contextlib.asynccontextmanager
 async def open_devices(path: Path, now: Callable[[], int]) -> AsyncIterator["Devices"]:
     """The devices in the database at `path`; `now` gives steady time. Raises StoreError."""
-    async with database.open_connection(path) as db:
-        yield Devices(db, now)
+    async with database.open_connection(path) as connection:
+        yield Devices(connection, now)
 
 
 class Devices:
     """Made by `open_devices`. Every method is one transaction or a few reads."""
 
-    def __init__(self, db: aiosqlite.Connection, now: Callable[[], int]) -> None:
-        self._db = db
+    def __init__(self, connection: Connection, now: Callable[[], int]) -> None:
+        self._connection = connection
         self._now = now
-        self._lock = asyncio.Lock()
 
     # ── dirty devices ────────────────────────────────────────────────────────────────────────────
 
@@ -71,16 +69,16 @@ class Devices:
     async def mark_all_dirty(self, fingerprint: str, own: Iterable[tuple[str, str]]) -> None:
         """Marks every device that there is or was, and those of the bridge's `own`, dirty under new settings."""
         now = self._now()
-        async with database.transaction(self._db, self._lock):
+        async with self._connection.transaction() as transaction:
             # The bridge's own come first, without a pause: all others refer to them.
-            await self._db.executemany(MARK_DIRTY, [(kind, id, 0) for kind, id in own])
-            await self._db.execute(f"UPDATE discovery SET {_MARKED}", (now,))
-            await self._db.execute(
-                """INSERT OR IGNORE INTO discovery (kind, id, marked_at)
-                   SELECT kind, id, ? FROM record WHERE kind IN ('terminal', 'product')""",
+            await transaction.execute_many(MARK_DIRTY, [(kind, id, 0) for kind, id in own])
+            await transaction.execute(f"UPDATE discovery SET {_MARKED}", (now,))
+            await transaction.execute(
+                """INSERT INTO discovery (kind, id, marked_at)
+                   SELECT kind, id, ? FROM record WHERE kind IN ('terminal', 'product') ON CONFLICT DO NOTHING""",
                 (now,),
             )
-            await self._db.execute("INSERT OR REPLACE INTO meta VALUES ('discovery', ?)", (fingerprint,))
+            await transaction.execute(WRITE_META, ("discovery", fingerprint))
 
     async def mark_sent_since(self, seq: int = 0) -> int:
         """Marks devices dirty that were sent when the cursor was at `seq` or later. Returns how many.
@@ -88,18 +86,15 @@ class Devices:
         Devices that were cleared since then are cleared again, except with 0: then the broker has none of them.
         """
         except_hash = CLEARED_HASH if seq == 0 else b""
-        async with database.transaction(self._db, self._lock):
-            cursor = await self._db.execute(
-                f"UPDATE discovery SET {_MARKED}, hash = x'' WHERE topic <> '' AND seq >= ? AND hash <> ?",
-                (self._now(), seq, except_hash),
-            )
-        return cursor.rowcount
+        return await self._connection.execute(
+            f"UPDATE discovery SET {_MARKED}, hash = ? WHERE topic <> '' AND seq >= ? AND hash <> ?",
+            (self._now(), b"", seq, except_hash),
+        )
 
     async def delete_unsent(self) -> None:
         """Deletes the devices of which nothing was ever sent."""
         if await self._rows("SELECT 1 FROM discovery WHERE topic = '' LIMIT 1"):
-            async with database.transaction(self._db, self._lock):
-                await self._db.execute("DELETE FROM discovery WHERE topic = ''")
+            await self._connection.execute("DELETE FROM discovery WHERE topic = ''")
 
     async def dirty(self, pause: float, limit: int, skip: Iterable[tuple[str, str]] = ()) -> list[DirtyDevice]:
         """The next dirty devices, those first to which others refer: marked, and last sent, at least `pause` s ago."""
@@ -128,46 +123,14 @@ class Devices:
     async def note(self, updates: Sequence[DeviceUpdate], seq: int) -> None:
         """Stores what became of dirty devices while the cursor was at `seq`. Those marked meanwhile stay dirty."""
         now = self._now()
-        async with database.transaction(self._db, self._lock):
+        is_cleared = f"hash = {self._connection.dialect.blob(CLEARED_HASH)}"
+        async with self._connection.transaction() as transaction:
             for update in updates:
-                await self._note(update, now, seq)
-            await self._db.execute(
-                f"DELETE FROM discovery WHERE hash = x'{CLEARED_HASH.hex()}' AND mark = done AND sent_at < ?",
+                await _note(transaction, update, now, seq)
+            await transaction.execute(
+                f"DELETE FROM discovery WHERE {is_cleared} AND mark = done AND sent_at < ?",
                 (now - CLEARED_RETENTION_MS,),
             )
-
-    async def _note(self, update: DeviceUpdate, now: int, seq: int) -> None:
-        device = update.device
-        await self._db.execute(
-            """UPDATE discovery SET done = ?, marked_at = ?, topic = ?, hash = ?, entities = ?,
-               sent_at = CASE WHEN ? THEN ? ELSE sent_at END, seq = CASE WHEN ? THEN ? ELSE seq END
-               WHERE kind = ? AND id = ?""",
-            (
-                device.mark - update.stays_dirty,
-                now,
-                update.topic,
-                update.hash,
-                msgspec.json.encode(update.entities).decode(),
-                update.was_sent,
-                now,
-                update.was_sent,
-                seq,
-                device.kind,
-                device.id,
-            ),
-        )
-        if not update.topic and not update.stays_dirty:
-            await self._db.execute(
-                "DELETE FROM discovery WHERE kind = ? AND id = ? AND mark = done", (device.kind, device.id)
-            )
-        if device.kind == "terminal" and (device.hash in (b"", CLEARED_HASH)) != (update.hash in (b"", CLEARED_HASH)):
-            # Its products are reached through it, or not any more.
-            products = await self._rows("SELECT DISTINCT product_id FROM product_link WHERE imei = ?", (device.id,))
-            await self._db.executemany(MARK_DIRTY, [("product", row[0], now) for row in products])
-        if device.kind == "terminal" and update.was_sent:
-            # The first of two with the same name has to take its IMEI into its name; of a third, both have done so.
-            others = await self._rows(_NAMESAKES, (device.id, device.id))
-            await self._db.executemany(MARK_DIRTY, [("terminal", row[0], now) for row in others if len(others) == 1])
 
     # ── what they are made of ────────────────────────────────────────────────────────────────────
 
@@ -203,7 +166,7 @@ class Devices:
     async def forecasts(self, bucket_ids: Sequence[str]) -> dict[str, Fields]:
         """The forecast of each of these buckets that has one."""
         rows = await self._rows(
-            f"SELECT id, doc FROM record WHERE kind = 'forecast' AND id IN ({database.placeholders(bucket_ids)})",
+            f"SELECT id, doc FROM record WHERE kind = 'forecast' AND id IN ({placeholders(bucket_ids)})",
             bucket_ids,
         )
         return {row[0]: msgspec.json.decode(row[1]) for row in rows}
@@ -218,7 +181,43 @@ class Devices:
         return [(row[0], msgspec.json.decode(row[1])) for row in rows]
 
     async def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-        return await database.fetch_all(self._db, sql, parameters)
+        return await self._connection.fetch_all(sql, parameters)
+
+
+async def _note(transaction: Transaction, update: DeviceUpdate, now: int, seq: int) -> None:
+    device = update.device
+    await transaction.execute(
+        """UPDATE discovery SET done = ?, marked_at = ?, topic = ?, hash = ?, entities = ?,
+           sent_at = CASE WHEN ? THEN ? ELSE sent_at END, seq = CASE WHEN ? THEN ? ELSE seq END
+           WHERE kind = ? AND id = ?""",
+        (
+            device.mark - update.stays_dirty,
+            now,
+            update.topic,
+            update.hash,
+            msgspec.json.encode(update.entities).decode(),
+            update.was_sent,
+            now,
+            update.was_sent,
+            seq,
+            device.kind,
+            device.id,
+        ),
+    )
+    if not update.topic and not update.stays_dirty:
+        await transaction.execute(
+            "DELETE FROM discovery WHERE kind = ? AND id = ? AND mark = done", (device.kind, device.id)
+        )
+    if device.kind == "terminal" and (device.hash in (b"", CLEARED_HASH)) != (update.hash in (b"", CLEARED_HASH)):
+        # Its products are reached through it, or not any more.
+        products = await transaction.fetch_all(
+            "SELECT DISTINCT product_id FROM product_link WHERE imei = ?", (device.id,)
+        )
+        await transaction.execute_many(MARK_DIRTY, [("product", row[0], now) for row in products])
+    if device.kind == "terminal" and update.was_sent:
+        # The first of two with the same name has to take its IMEI into its name; of a third, both have done so.
+        others = await transaction.fetch_all(_NAMESAKES, (device.id, device.id))
+        await transaction.execute_many(MARK_DIRTY, [("terminal", row[0], now) for row in others if len(others) == 1])
 
 
 _NAMESAKES = """

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from oneweb_bridge.model.records import Batch, NewestSampleWrite, RecordKind
 from oneweb_bridge.model.value_types import merge_value_types
-from oneweb_bridge.store.connections import OpenTransaction
-from oneweb_bridge.store.database import placeholders
 from oneweb_bridge.store.device_marks import MARK_DIRTY
+from oneweb_bridge.store.engine import Dialect, Transaction, placeholders
 
 _DEVICE_CHANGING = ("added", "changed", "removed", "components", "clear")
 """Types of rows after which a device of Home Assistant must be built anew."""
@@ -15,9 +14,10 @@ _DEVICE_CHANGING = ("added", "changed", "removed", "components", "clear")
 class BatchWriter:
     """A batch that is being written in an open transaction. `now` is steady, `wall_time` the clock's, both in ms."""
 
-    def __init__(self, transaction: OpenTransaction, batch: Batch, *, now: int, wall_time: int) -> None:
+    def __init__(self, transaction: Transaction, batch: Batch, dialect: Dialect, *, now: int, wall_time: int) -> None:
         self._transaction = transaction
         self._batch = batch
+        self._dialect = dialect
         self._now = now
         self._wall_time = wall_time
         self._head = 0
@@ -25,8 +25,8 @@ class BatchWriter:
 
     async def write(self) -> int:
         """Writes all of it. Returns the number of the journal's last row."""
-        rows = await self._transaction.rows("SELECT seq FROM sqlite_sequence WHERE name = 'journal'")
-        self._head = int(rows[0][0]) if rows else 0
+        rows = await self._transaction.fetch_all(self._dialect.journal_head)
+        self._head = int(rows[0][0])
         await self._append_entries()
         await self._write_records()
         await self._write_samples()
@@ -44,12 +44,11 @@ class BatchWriter:
         return 0 if entry is None else self._batch.entries[entry].ts
 
     async def _append_entries(self) -> None:
-        await self._transaction.execute_many(
-            "INSERT INTO journal (seq, at, entity, id, what, name, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        await self._transaction.append_journal(
             [
                 (self._seq_of(index), self._now, e.entity, e.id, e.what, e.name, e.ts, e.body)
                 for index, e in enumerate(self._batch.entries)
-            ],
+            ]
         )
 
     # ── records ────────────────────────────────────────────────────────────────────────────────
@@ -59,14 +58,14 @@ class BatchWriter:
         await transaction.execute_many(
             """INSERT INTO record (kind, id, doc, hash, seq, event_at) VALUES (?, ?, ?, ?, ?, ?)
                ON CONFLICT (kind, id) DO UPDATE SET doc = excluded.doc, hash = excluded.hash, missing = 0,
-               missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE seq END,
-               event_at = CASE WHEN excluded.seq > 0 THEN excluded.event_at ELSE event_at END""",
+               missing_since = 0, seq = CASE WHEN excluded.seq > 0 THEN excluded.seq ELSE record.seq END,
+               event_at = CASE WHEN excluded.seq > 0 THEN excluded.event_at ELSE record.event_at END""",
             [
                 (put.kind, put.id, put.doc.decode(), put.hash, self._seq_of(put.entry), self._time_of(put.entry))
                 for put in batch.writes
             ],
         )
-        if batch.writes and await transaction.rows("SELECT 1 FROM removed LIMIT 1"):
+        if batch.writes and await transaction.fetch_all("SELECT 1 FROM removed LIMIT 1"):
             await transaction.execute_many(
                 "DELETE FROM removed WHERE kind = ? AND id = ?", [(put.kind, put.id) for put in batch.writes]
             )
@@ -85,7 +84,9 @@ class BatchWriter:
         transaction = self._transaction
         await transaction.execute_many("DELETE FROM record WHERE kind = ? AND id = ?", removed)
         await transaction.execute_many(
-            "INSERT OR REPLACE INTO removed VALUES (?, ?, ?)", [(kind, id, self._wall_time) for kind, id in removed]
+            """INSERT INTO removed (kind, id, at) VALUES (?, ?, ?)
+               ON CONFLICT (kind, id) DO UPDATE SET at = excluded.at""",
+            [(kind, id, self._wall_time) for kind, id in removed],
         )
         # Keep the seen samples of a removed id, or the API's repeats would be published as new.
         await transaction.execute_many(
@@ -116,12 +117,13 @@ class BatchWriter:
         # Those that were just written have their row, which gives what was seen its stream.
         written = {(n.entity, n.report, n.id) for n in batch.newest}
         await transaction.execute_many(
-            "INSERT OR IGNORE INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, -1, 0, '', 0)",
+            """INSERT INTO newest (entity, report, id, ts, hash, doc, seq) VALUES (?, ?, ?, -1, 0, '', 0)
+               ON CONFLICT DO NOTHING""",
             [key for s in batch.seen if (key := (s.entity, s.report, s.id)) not in written],
         )
         await transaction.execute_many(
-            """INSERT OR REPLACE INTO seen (stream, ts, hash)
-               SELECT stream, ?, ? FROM newest WHERE report = ? AND id = ?""",
+            """INSERT INTO seen (stream, ts, hash) SELECT stream, ?, ? FROM newest WHERE report = ? AND id = ?
+               ON CONFLICT (stream, ts) DO UPDATE SET hash = excluded.hash""",
             [(sample.ts, sample.hash, sample.report, sample.id) for sample in batch.seen],
         )
 
@@ -130,7 +132,7 @@ class BatchWriter:
         types: dict[tuple[str, str], str] = {}
         for report in {n.report for n in newest}:
             ids = list({n.id for n in newest if n.report == report})
-            rows = await self._transaction.rows(
+            rows = await self._transaction.fetch_all(
                 f"SELECT id, letters FROM newest WHERE report = ? AND id IN ({placeholders(ids)})", (report, *ids)
             )
             types |= {(report, row[0]): row[1] for row in rows}
@@ -145,7 +147,8 @@ class BatchWriter:
     async def _write_usage_days(self) -> None:
         writes, transaction = self._batch.usage_days, self._transaction
         await transaction.execute_many(
-            "INSERT OR REPLACE INTO usage_days VALUES (?, ?, ?)",
+            """INSERT INTO usage_days (kind, id, body) VALUES (?, ?, ?)
+               ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body""",
             [(write.kind, write.id, write.body.decode()) for write in writes if write.body],
         )
         await transaction.execute_many(
@@ -162,14 +165,16 @@ class BatchWriter:
             sources = [(side, id) for said_by, id, _ in batch.product_links if said_by == side]
             await transaction.execute_many(f"DELETE FROM product_link WHERE said_by = ? AND {column} = ?", sources)
         await transaction.execute_many(
-            "INSERT OR IGNORE INTO product_link VALUES (?, ?, ?)",
+            "INSERT INTO product_link (product_id, imei, said_by) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             [(*link, said_by) for said_by, _, links in batch.product_links for link in links],
         )
         await transaction.execute_many(
-            "INSERT OR IGNORE INTO stale VALUES (?)", [(imei,) for imei in batch.stale_relations]
+            "INSERT INTO stale (imei) VALUES (?) ON CONFLICT DO NOTHING", [(imei,) for imei in batch.stale_relations]
         )
         if batch.all_stale:
-            await transaction.execute("INSERT OR IGNORE INTO stale SELECT id FROM record WHERE kind = 'terminal'")
+            await transaction.execute(
+                "INSERT INTO stale (imei) SELECT id FROM record WHERE kind = 'terminal' ON CONFLICT DO NOTHING"
+            )
 
     async def _mark_changed_devices(self) -> None:
         """Marks the devices that the batch changes dirty, with the change itself: both or neither."""

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from oneweb_bridge.store.connections import Connections, OpenTransaction
+from oneweb_bridge.store.connections import Connections
+from oneweb_bridge.store.engine import Transaction
 
 
 class CallProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,15 +59,18 @@ class ProgressTable:
     async def release(self, calls: Sequence[str]) -> None:
         """Stores for all these calls or for none that what is held of them may go."""
         async with self._connections.transaction() as transaction:
-            await transaction.execute_many("UPDATE call SET released = 1 WHERE id = ?", [(call,) for call in calls])
+            await transaction.execute_many("UPDATE call SET released = ? WHERE id = ?", [(True, call) for call in calls])
 
 
-async def write_progress(transaction: OpenTransaction, progress: CallProgress) -> None:
+async def write_progress(transaction: Transaction, progress: CallProgress) -> None:
     """Writes a call's progress as a part of a transaction."""
-    await transaction.execute(
-        f"INSERT OR REPLACE INTO call ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})",
-        msgspec.structs.astuple(progress),
-    )
+    await transaction.execute(_WRITE, msgspec.structs.astuple(progress))
+
+
+_WRITE = f"""
+INSERT INTO call ({", ".join(_COLUMNS)}) VALUES ({", ".join("?" * len(_COLUMNS))})
+ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])}
+"""
 
 
 def _progress_of(row: Any) -> CallProgress:

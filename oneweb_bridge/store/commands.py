@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from oneweb_bridge.store.connections import Connections, OpenTransaction
+from oneweb_bridge.store.connections import Connections
+from oneweb_bridge.store.engine import Transaction
 
 
 class PollRequest(msgspec.Struct, frozen=True):
@@ -51,7 +52,7 @@ class CommandTables:
                 )
                 if setting.value:
                     await transaction.execute(
-                        "INSERT INTO setting VALUES (?, ?, ?, ?, ?)",
+                        "INSERT INTO setting (call, name, value, source, at) VALUES (?, ?, ?, ?, ?)",
                         (setting.call, setting.name, setting.value, setting.source, now),
                     )
             await self._write_identity(transaction, identity)
@@ -63,18 +64,28 @@ class CommandTables:
         now, numbers = self._connections.clock.now(), []
         async with self._connections.transaction() as transaction:
             for call in calls:
-                cursor = await transaction.execute(
-                    "INSERT OR REPLACE INTO poll_request (topic, call, remembered, sender, at) VALUES (?, ?, ?, ?, ?)",
-                    (topic, call, identity is not None, sender, now),
+                key = (topic, call, identity is not None)
+                # The newest command of a topic takes the place of the one before, at the end of the queue.
+                await transaction.execute(
+                    "DELETE FROM poll_request WHERE topic = ? AND call = ? AND remembered = ?", key
                 )
-                numbers.append(cursor.lastrowid or 0)
+                rows = await transaction.fetch_all(
+                    """INSERT INTO poll_request (topic, call, remembered, sender, at) VALUES (?, ?, ?, ?, ?)
+                       RETURNING number""",
+                    (*key, sender, now),
+                )
+                numbers.append(int(rows[0][0]))
             await self._write_identity(transaction, identity)
         return numbers
 
-    async def _write_identity(self, transaction: OpenTransaction, identity: TopicIdentity | None) -> None:
+    async def _write_identity(self, transaction: Transaction, identity: TopicIdentity | None) -> None:
         if identity is not None:
             now = self._connections.clock.now()
-            await transaction.execute("INSERT OR REPLACE INTO command VALUES (?, ?, ?)", (*identity, now))
+            await transaction.execute(
+                """INSERT INTO command (topic, mark, at) VALUES (?, ?, ?)
+                   ON CONFLICT (topic) DO UPDATE SET mark = excluded.mark, at = excluded.at""",
+                (*identity, now),
+            )
 
     async def poll_requests(self) -> list[PollRequest]:
         """The polls that were asked for and have not ended, in the order in which they came."""

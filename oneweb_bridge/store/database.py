@@ -4,20 +4,18 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import secrets
 import sqlite3
 import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import aiosqlite
-import msgspec
 
-from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable, named_errors
+from oneweb_bridge.store.meta import new_journal_id
+from oneweb_bridge.store.sqlite import SqliteConnection, ThreadConnection
 from oneweb_bridge.store.views import VIEWS
 
 VERSION = 4
@@ -126,15 +124,6 @@ CREATE TABLE edge_device (
 """Version -> the SQL that brings a database of that version to the next one."""
 
 
-RENEW_JOURNAL_ID = """
-INSERT OR REPLACE INTO meta
-SELECT 'earlier', json_insert(coalesce((SELECT value FROM meta WHERE name = 'earlier'), '[]'),
-    '$[#]', json_array(value, :until)) FROM meta WHERE name = 'journal'
-UNION ALL SELECT 'journal', :id
-"""
-"""Gives the journal a new id; rows up to `until` keep the one they have. One statement, so both or neither."""
-
-
 COPIED = "INSERT OR REPLACE INTO meta VALUES ('copied', '')"
 """Marks a copy: each time it is opened as the bridge's database, its journal gets a new id."""
 
@@ -168,11 +157,12 @@ def _take_lock(descriptor: int, path: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def open_connection(
-    path: Path, *, read_only: bool = False, flushes: bool = True
-) -> AsyncIterator[aiosqlite.Connection]:
+    path: Path, *, read_only: bool = False, flushes: bool = True, lock: asyncio.Lock | None = None
+) -> AsyncIterator[SqliteConnection]:
     """A connection in which every transaction is flushed to the disk, unless `flushes` is False. Raises StoreError.
 
     What is not flushed survives a crash of the process, but a power loss only once another commit was flushed.
+    Connections that are given the same `lock` write one after the other.
     """
     uri = uri_of(path, read_only=read_only)
     try:
@@ -180,11 +170,25 @@ async def open_connection(
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} cannot be opened ({error}): choose another state.path") from None
     try:
+        connection = SqliteConnection(db, lock)
         with explained(path):
-            await _prepare_database(db, read_only=read_only, flushes=flushes)
-        yield db
+            await _prepare_connection(connection, read_only=read_only, flushes=flushes)
+        yield connection
     finally:
         await db.close()
+
+
+@contextlib.contextmanager
+def open_reader(path: Path, *, busy_timeout_ms: int = 10_000) -> Iterator[ThreadConnection]:
+    """A read-only connection for one thread at a time. Raises StoreError."""
+    uri = uri_of(path, read_only=True)
+    with explained(path):
+        reader = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=ThreadConnection)
+    with contextlib.closing(reader):
+        with explained(path):
+            reader.execute(f"PRAGMA busy_timeout = {busy_timeout_ms}")
+            reader.execute("SELECT 1 FROM journal LIMIT 1").fetchone()
+        yield reader
 
 
 @contextlib.contextmanager
@@ -200,40 +204,11 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def temporary() -> AsyncIterator[aiosqlite.Connection]:
+async def temporary() -> AsyncIterator[SqliteConnection]:
     """A connection to a database of its own that is gone with it; what does not fit in memory is in a file."""
     # The empty name is such a database. Source: SQLite, "In-Memory Databases".
     async with aiosqlite.connect("", isolation_level=None) as db:
-        yield db
-
-
-@contextlib.asynccontextmanager
-async def transaction(db: aiosqlite.Connection, lock: asyncio.Lock) -> AsyncIterator[None]:
-    """A transaction that is whole or not there at all, also when its task is cancelled in the middle.
-
-    `lock` is the connection's; whoever reads there without it sees what is not committed. Raises StoreUnavailable.
-    """
-    async with lock:
-        with named_errors():
-            async with _transaction(db):
-                yield
-
-
-@contextlib.asynccontextmanager
-async def _transaction(db: aiosqlite.Connection) -> AsyncIterator[None]:
-    try:
-        await db.execute("BEGIN IMMEDIATE")
-        yield
-        await db.execute("COMMIT")
-    except BaseException:
-        await asyncio.shield(db.rollback())
-        raise
-
-
-async def fetch_all(db: aiosqlite.Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-    """What a statement gives. Raises StoreUnavailable."""
-    with named_errors():
-        return list(await db.execute_fetchall(sql, parameters))
+        yield SqliteConnection(db)
 
 
 def create_private(path: Path) -> None:
@@ -267,27 +242,27 @@ def uri_of(path: Path, *, read_only: bool) -> str:
     return f"{path.absolute().as_uri()}{'?mode=ro' if read_only else ''}"
 
 
-async def _prepare_database(db: aiosqlite.Connection, *, read_only: bool, flushes: bool) -> None:
-    await db.execute("PRAGMA busy_timeout = 10000")
-    await pragma(db, "schema_version")  # reads the file, so that one that is no database is found out here
+async def _prepare_connection(connection: SqliteConnection, *, read_only: bool, flushes: bool) -> None:
+    await connection.execute("PRAGMA busy_timeout = 10000")
+    await connection.pragma("schema_version")  # reads the file, so that one that is no database is found out here
     if read_only:
         return
-    await db.execute("PRAGMA journal_mode = WAL")
-    await db.execute(f"PRAGMA synchronous = {'FULL' if flushes else 'NORMAL'}")
-    await db.execute("PRAGMA journal_size_limit = 67108864")
+    await connection.execute("PRAGMA journal_mode = WAL")
+    await connection.execute(f"PRAGMA synchronous = {'FULL' if flushes else 'NORMAL'}")
+    await connection.execute("PRAGMA journal_size_limit = 67108864")
 
 
-async def migrate(db: aiosqlite.Connection, path: Path) -> None:
+async def migrate(connection: SqliteConnection, path: Path) -> None:
     """Brings the schema to `VERSION`, all or nothing. A newer database than the program is refused."""
-    version = await pragma(db, "user_version")
+    version = await connection.pragma("user_version")
     if version == VERSION:
         return
     if version > VERSION:
         raise StoreError(f"{path} was written by a newer oneweb-bridge (schema {version}, known {VERSION}): upgrade")
-    if version == 0 and await pragma(db, "page_count") > 1:
+    if version == 0 and await connection.pragma("page_count") > 1:
         raise StoreError(f"{path} is a database of something else: choose another state.path")
     steps = [_schema()] if version == 0 else [*_DROP_VIEWS, *(MIGRATIONS[step] for step in range(version, VERSION))]
-    await db.executescript(f"BEGIN IMMEDIATE;\n{''.join(steps)}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+    await connection.execute_script(f"BEGIN IMMEDIATE;\n{''.join(steps)}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
 
 
 _DROP_VIEWS = [f"DROP VIEW IF EXISTS {name};\n" for name in VIEWS]
@@ -297,81 +272,3 @@ _DROP_VIEWS = [f"DROP VIEW IF EXISTS {name};\n" for name in VIEWS]
 def _schema() -> str:
     text = files("oneweb_bridge.store").joinpath("schema.sql").read_text()
     return f"{text}\nINSERT INTO meta VALUES ('journal', '{new_journal_id()}');\n"
-
-
-def new_journal_id() -> str:
-    """A random id, the first part of every event id."""
-    return secrets.token_hex(8)
-
-
-async def journal_ids(db: aiosqlite.Connection) -> tuple[str, tuple[tuple[str, int], ...]]:
-    """The journal's id, and those it had before, each with the last row that carries it."""
-    rows = await db.execute_fetchall("SELECT name, value FROM meta WHERE name IN ('journal', 'earlier')")
-    values: dict[str, str] = {name: value for name, value in rows}  # noqa: C416 -- a Row is no pair for mypy
-    earlier = msgspec.json.decode(values.get("earlier", "[]"), type=tuple[tuple[str, int], ...])
-    return values.get("journal", ""), earlier
-
-
-async def steady_time(db: aiosqlite.Connection, clock: Clock) -> SteadyTime:
-    """The steady time of this database, going on where it was; see `clock`. The first anchor heals what came before."""
-    latest = await _rows(db, "SELECT at FROM journal ORDER BY seq DESC LIMIT 1")
-    stored = await _rows(db, "SELECT value FROM meta WHERE name = 'steady'")
-    before = msgspec.json.decode(stored[0], type=Anchor) if stored else None
-    now = clock.now() if before is None else before.steady
-    anchor = anchor_of(clock, before, min([now, *latest]) if before is None else max([now, *latest]))
-    if anchor != before:
-        await db.execute("BEGIN IMMEDIATE")
-        for statement in _BEGIN_STEADY_TIME if before is None else ():
-            await db.execute(statement, {"now": anchor.steady})
-        value = msgspec.json.encode(anchor).decode()
-        await db.execute("INSERT OR REPLACE INTO meta VALUES ('steady', ?)", (value,))
-        await db.execute("COMMIT")
-    return SteadyTime(clock, anchor)
-
-
-_BEGIN_STEADY_TIME = (
-    "UPDATE journal SET at = :now WHERE seq > (SELECT coalesce(min(seq), 0) FROM cursor)",
-    "UPDATE journal SET at = :now WHERE seq = (SELECT max(seq) FROM journal)",
-    "UPDATE record SET missing_since = :now WHERE missing > 0",
-    "UPDATE record SET presence_at = 0 WHERE presence_at > :now",
-    "UPDATE call SET held_since = :now WHERE held_since > 0",
-    "UPDATE discovery SET marked_at = min(marked_at, :now), sent_at = min(sent_at, :now)",
-)
-"""Ages that were measured with the wall clock may be wrong: they begin anew, so that none of them is cut short."""
-
-
-async def _rows(db: aiosqlite.Connection, sql: str) -> list[Any]:
-    """The first column of what a statement gives."""
-    return [row[0] for row in await db.execute_fetchall(sql)]
-
-
-async def renew_copy(db: aiosqlite.Connection) -> None:
-    """Gives the journal of a restored copy an id of its own, also when the same copy is restored again.
-
-    Where the original was published is the original's, so the copy drops it.
-    """
-    if not await _rows(db, "SELECT 1 FROM meta WHERE name = 'copied'"):
-        return
-    (until,) = await _rows(db, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
-    async with transaction(db, asyncio.Lock()):
-        await db.execute(RENEW_JOURNAL_ID, {"until": until, "id": new_journal_id()})
-        await db.execute("DELETE FROM meta WHERE name IN ('copied', 'places')")
-
-
-def placeholders(values: Sequence[object]) -> str:
-    """As many question marks as there are values, for `IN (…)`."""
-    return ", ".join("?" * len(values))
-
-
-NOTE_HEAD_BOUND = """
-INSERT OR IGNORE INTO meta
-SELECT 'head_bound', coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'
-"""
-"""Notes the last row before this process appends any; see `JournalIdentity.head_bound`."""
-
-
-async def pragma(db: aiosqlite.Connection, name: str) -> int:
-    """The integer value of a pragma."""
-    async with db.execute(f"PRAGMA {name}") as cursor:
-        row = await cursor.fetchone()
-    return int(row[0]) if row else 0

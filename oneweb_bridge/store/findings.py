@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from oneweb_bridge.store.connections import Connections
+from oneweb_bridge.store.meta import WRITE_META
 
 
 class FindingsTable:
@@ -22,7 +23,7 @@ class FindingsTable:
         """Stores the findings of a call that hold. Raises StoreUnavailable."""
         value = msgspec.json.encode(findings).decode()
         async with self._connections.transaction() as transaction:
-            await transaction.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (_name(call), value))
+            await transaction.execute(WRITE_META, (_name(call), value))
 
 
 def _name(call: str) -> str:

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
-import aiosqlite
-
 from oneweb_bridge.config.schema import State
 from oneweb_bridge.model.records import Alert, Row
 from oneweb_bridge.store import database
-from oneweb_bridge.store.errors import StoreUnavailable, named_errors
+from oneweb_bridge.store.engine import Connection, fetch_int, placeholders
+from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, ROW_COLUMNS
 
 _log = logging.getLogger("oneweb_bridge.housekeeping")
 
@@ -55,19 +55,16 @@ async def housekeeping_loop(
         while True:
             pause = TRIM_INTERVAL_S
             try:
-                with named_errors():
-                    await trim(db, settings(), outputs(), alert, now(), positions=positions, classes=classes, fold=fold)
+                await trim(db, settings(), outputs(), alert, now(), positions=positions, classes=classes, fold=fold)
             except StoreUnavailable as error:
                 _log.warning("the journal could not be trimmed: %s", error)
-                # A script that failed in its middle would hold up every other writer.
-                await db.rollback()
                 # It may be what makes room.
                 pause = RETRY_S
             await asyncio.sleep(pause)
 
 
 async def trim(
-    db: aiosqlite.Connection,
+    db: Connection,
     state: State,
     outputs: tuple[str, ...],
     alert: Callable[[Alert], Awaitable[None]],
@@ -99,7 +96,7 @@ async def trim(
         if kinds == _SAMPLES and last > positions.get(kinds, 0):
             last = await trends.deletable(last)
         deleted += await _delete_older(db, kinds, last, positions)
-    if await _used(db) > state.history.max_size:
+    if await db.used_bytes() > state.history.max_size:
         deleted += await _delete_down_to(db, state.history.max_size, await trends.deletable(published))
     return deleted
 
@@ -108,7 +105,7 @@ class _Folding:
     """What may be deleted of samples: what is in the trends, and what has waited for them for `state.max_backlog`."""
 
     def __init__(
-        self, db: aiosqlite.Connection, fold: Fold | None, overdue: int, alert: Callable[[Alert], Awaitable[None]]
+        self, db: Connection, fold: Fold | None, overdue: int, alert: Callable[[Alert], Awaitable[None]]
     ) -> None:
         self._db = db
         self._fold = fold
@@ -128,59 +125,57 @@ class _Folding:
 
     async def _count_lost(self, folded: int, last: int) -> int:
         """How many samples in the rows (folded, last] were not counted yet; they are now."""
-        counted = await _fetch_int(self._db, _CURSOR, (TRENDS,))
+        counted = await fetch_int(self._db, CURSOR, (TRENDS,))
         sql = f"SELECT count(*) FROM journal WHERE seq > ? AND seq <= ? AND what IN {_SAMPLES}"
-        lost = await _fetch_int(self._db, sql, (max(folded, counted), last))
+        lost = await fetch_int(self._db, sql, (max(folded, counted), last))
         if lost:
             await self._db.execute(_DROP_UNFOLDED, (TRENDS, last, lost))
         return lost
 
 
-async def _delete_down_to(db: aiosqlite.Connection, max_size: int, last: int) -> int:
+async def _delete_down_to(db: Connection, max_size: int, last: int) -> int:
     """Deletes the oldest rows up to `last` until the file is small enough. Returns how many."""
     deleted = 0
-    while await _used(db) > max_size and (count := await _delete_oldest(db, last)):
+    while await db.used_bytes() > max_size and (count := await _delete_oldest(db, last)):
         deleted += count
         await asyncio.sleep(0.01)
     return deleted
 
 
-async def _published(db: aiosqlite.Connection, outputs: tuple[str, ...]) -> int:
+async def _published(db: Connection, outputs: tuple[str, ...]) -> int:
     """The row up to which every output has published everything."""
-    cursors = [await _fetch_int(db, _CURSOR, (name,)) for name in outputs]
-    head = await _fetch_int(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+    cursors = [await fetch_int(db, CURSOR, (name,)) for name in outputs]
+    head = await fetch_int(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
     # What waits because its class of topics is refused is behind the cursor, and not published.
     lanes = [
-        await _fetch_int(db, "SELECT coalesce(min(seq), ?) FROM lane WHERE output = ?", (head, name))
+        await fetch_int(db, "SELECT coalesce(min(seq), ?) FROM lane WHERE output = ?", (head, name))
         for name in outputs
     ]
     return min([*cursors, *lanes, head])
 
 
-async def _delete_older(db: aiosqlite.Connection, kinds: str, last: int, positions: ScanPositions) -> int:
+async def _delete_older(db: Connection, kinds: str, last: int, positions: ScanPositions) -> int:
     """Deletes the rows of some types up to `last`: finds them first, without holding up a writer, then deletes."""
     deleted, at = 0, positions.get(kinds, 0)
     while at < last:
         # Rows that are kept for longer lie between, so a step is bounded by what it looks at.
         end = min(at + SCAN_ROWS, last)
         sql = f"SELECT seq FROM journal WHERE seq > ? AND seq <= ? AND what IN {kinds}"
-        seqs = [row[0] for row in await db.execute_fetchall(sql, (at, end))]
+        seqs = [row[0] for row in await db.fetch_all(sql, (at, end))]
         for start in range(0, len(seqs), SLICE):
             part = seqs[start : start + SLICE]
-            await db.execute(f"DELETE FROM journal WHERE seq IN ({', '.join('?' * len(part))})", part)
+            await db.execute(f"DELETE FROM journal WHERE seq IN ({placeholders(part)})", part)
             await asyncio.sleep(0.01)
         deleted += len(seqs)
         at = positions[kinds] = end
     return deleted
 
 
-async def last_before(db: aiosqlite.Connection, moment: int, low: int, high: int) -> int:
+async def last_before(db: Connection, moment: int, low: int, high: int) -> int:
     """The last row up to `high` that was written before `moment`, or `low`. Rows are written in order of time."""
     while low < high:
         middle = (low + high + 1) // 2
-        rows = list(
-            await db.execute_fetchall("SELECT seq, at FROM journal WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,))
-        )
+        rows = await db.fetch_all("SELECT seq, at FROM journal WHERE seq >= ? ORDER BY seq LIMIT 1", (middle,))
         if rows and rows[0][0] <= high and rows[0][1] < moment:
             low = rows[0][0]
         else:
@@ -188,101 +183,82 @@ async def last_before(db: aiosqlite.Connection, moment: int, low: int, high: int
     return low
 
 
-async def _delete_oldest(db: aiosqlite.Connection, published: int) -> int:
-    cursor = await db.execute(
+async def _delete_oldest(db: Connection, published: int) -> int:
+    return await db.execute(
         "DELETE FROM journal WHERE seq IN (SELECT seq FROM journal WHERE seq <= ? ORDER BY seq LIMIT ?)",
         (published, SLICE),
     )
-    return cursor.rowcount
 
 
-async def _used(db: aiosqlite.Connection) -> int:
-    """Bytes of the file that are in use; free pages are used again before it grows."""
-    pages = await database.pragma(db, "page_count") - await database.pragma(db, "freelist_count")
-    return pages * await database.pragma(db, "page_size")
-
-
-async def _drop_backlog(db: aiosqlite.Connection, outputs: tuple[str, ...], before: int, classes: Classes) -> int:
+async def _drop_backlog(db: Connection, outputs: tuple[str, ...], before: int, classes: Classes) -> int:
     """Drops unpublished rows written before some moment. Returns how many messages that are."""
     dropped = 0
     for output in outputs:
-        cursor = await _fetch_int(db, _CURSOR, (output,))
+        cursor = await fetch_int(db, CURSOR, (output,))
         dropped += await _drop_lanes(db, output, cursor, before, classes)
         last = await _last_waiting(db, cursor, before)
         if last > cursor:
-            await _drop(db, output, (_MOVE_CURSOR, (output, last)), count=last - cursor, low=cursor)
+            await _drop(db, output, (MOVE_CURSOR, (output, last)), count=last - cursor, low=cursor)
             dropped += last - cursor
     return dropped
 
 
-async def _drop_lanes(db: aiosqlite.Connection, output: str, cursor: int, before: int, classes: Classes) -> int:
+async def _drop_lanes(db: Connection, output: str, cursor: int, before: int, classes: Classes) -> int:
     """Drops what waits because the broker refuses its class of topics. Returns how many messages that are."""
     dropped = 0
-    for name, seq in await db.execute_fetchall("SELECT class, seq FROM lane WHERE output = ?", (output,)):
+    for name, seq in await db.fetch_all("SELECT class, seq FROM lane WHERE output = ?", (output,)):
         last = await _last_waiting(db, seq, before)
         if last > seq:
             count = await _count_of_class(db, name, seq, min(last, cursor), classes)
-            await _drop(db, output, (_MOVE_LANE, (last, output, name)), count=count, low=seq)
+            await _drop(db, output, (_MOVE_LANE, (last, output, name, last)), count=count, low=seq)
             dropped += count
     return dropped
 
 
-async def _last_waiting(db: aiosqlite.Connection, seq: int, before: int) -> int:
+async def _last_waiting(db: Connection, seq: int, before: int) -> int:
     """The last row behind `seq` that was written before some moment, or `seq`."""
-    first = await _fetch_int(
+    first = await fetch_int(
         db,
-        "SELECT coalesce(min(at), ?) FROM (SELECT at FROM journal WHERE seq > ? ORDER BY seq LIMIT 1)",
+        "SELECT coalesce(min(at), ?) FROM (SELECT at FROM journal WHERE seq > ? ORDER BY seq LIMIT 1) AS next",
         (before, seq),
     )
     if first >= before:
         return seq
-    head = await _fetch_int(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
+    head = await fetch_int(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
     return await last_before(db, before, seq, head)
 
 
-async def _count_of_class(db: aiosqlite.Connection, name: str, low: int, high: int, classes: Classes) -> int:
+async def _count_of_class(db: Connection, name: str, low: int, high: int, classes: Classes) -> int:
     """How many rows in (low, high] have messages on a class of topics."""
     count = 0
-    while rows := list(
-        await db.execute_fetchall(
-            """SELECT seq, at, entity, id, what, name, ts, body FROM journal
-               WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?""",
-            (low, high, SLICE),
-        )
+    while rows := await db.fetch_all(
+        f"SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?", (low, high, SLICE)
     ):
         count += sum(name in classes(Row(*row)) for row in rows)
         low = rows[-1][0]
     return count
 
 
-_CURSOR = "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?"
-_MOVE_CURSOR = (
-    "INSERT INTO cursor (output, seq) VALUES (?, ?) ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)"
-)
 _DROP_UNFOLDED = """
 INSERT INTO cursor (output, seq, dropped) VALUES (?, ?, ?) ON CONFLICT (output) DO UPDATE
-SET seq = max(seq, excluded.seq), dropped = dropped + excluded.dropped
+SET seq = CASE WHEN excluded.seq > cursor.seq THEN excluded.seq ELSE cursor.seq END,
+dropped = cursor.dropped + excluded.dropped
 """
-_MOVE_LANE = "UPDATE lane SET seq = max(seq, ?) WHERE output = ? AND class = ?"
+_MOVE_LANE = "UPDATE lane SET seq = ? WHERE output = ? AND class = ? AND seq < ?"
 
 
 _Move = tuple[str, tuple[object, ...]]
 """The statement that moves a position, and its parameters."""
 _COUNT_DROPPED = """
 INSERT INTO cursor (output, seq, dropped, restore_from) VALUES (?, 0, ?, ?)
-ON CONFLICT (output) DO UPDATE SET dropped = dropped + excluded.dropped,
-restore_from = min(coalesce(restore_from, excluded.restore_from), excluded.restore_from)
+ON CONFLICT (output) DO UPDATE SET dropped = cursor.dropped + excluded.dropped,
+restore_from = CASE WHEN cursor.restore_from < excluded.restore_from
+THEN cursor.restore_from ELSE excluded.restore_from END
 """
 
 
-async def _drop(db: aiosqlite.Connection, output: str, move: _Move, *, count: int, low: int) -> None:
+async def _drop(db: Connection, output: str, move: _Move, *, count: int, low: int) -> None:
     """Moves a position of an output, counts what it drops, and notes from where it has to restore retained topics."""
-    async with database.transaction(db, asyncio.Lock()):
-        await db.execute(*move)
-        await db.execute(_COUNT_DROPPED, (output, count, low))
-
-
-async def _fetch_int(db: aiosqlite.Connection, sql: str, parameters: tuple[object, ...]) -> int:
-    async with db.execute(sql, parameters) as cursor:
-        row = await cursor.fetchone()
-    return int(row[0]) if row else 0
+    async with db.transaction() as transaction:
+        await transaction.execute(*move)
+        await transaction.execute(_COUNT_DROPPED, (output, count, low))

@@ -4,25 +4,20 @@ A cursor only moves forward, and only after the other side has answered.
 """
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import aiosqlite
 import msgspec
 
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.model.records import Positions, Row, Waiting
 from oneweb_bridge.store import database
-from oneweb_bridge.store.errors import named_errors
+from oneweb_bridge.store.engine import Connection, fetch_int
 from oneweb_bridge.store.journal_identity import JournalIdentity
-from oneweb_bridge.store.output_connection import PAGE_ROWS, ROW_COLUMNS, OutputConnection
+from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, PAGE_ROWS, ROW_COLUMNS
 from oneweb_bridge.store.owed_topics import OwedTopics
 from oneweb_bridge.store.retained_content import RetainedContent
-
-_MOVE_CURSOR = """
-INSERT INTO cursor (output, seq) VALUES (?, ?)
-ON CONFLICT (output) DO UPDATE SET seq = max(seq, excluded.seq)
-"""
 
 
 @contextlib.asynccontextmanager
@@ -34,21 +29,21 @@ async def open_journal(
         if read_only:
             yield Journal(db, db, output, clock)
             return
-        async with database.open_connection(path, flushes=False) as cursor_db:
+        async with database.open_connection(path, flushes=False, lock=db.lock) as cursor_db:
             yield Journal(db, cursor_db, output, clock)
 
 
 class Journal:
     """Rows and positions of one output, with `retained`, `owed` and `identity` as parts. Made by `open_journal`."""
 
-    def __init__(self, db: aiosqlite.Connection, cursor_db: aiosqlite.Connection, output: str, clock: Clock) -> None:
-        """`cursor_db` is the connection by which the cursor is written: its commits are not flushed to the disk."""
-        self._connection = OutputConnection(db, output)
+    def __init__(self, connection: Connection, cursor_connection: Connection, output: str, clock: Clock) -> None:
+        """Commits of `cursor_connection`, by which the cursor is written, are not flushed to the disk."""
+        self._connection = connection
         self._output = output
-        self._cursor_db = cursor_db
+        self._cursor_connection = cursor_connection
         self._clock = clock
         self.retained = RetainedContent(self._connection)
-        self.owed = OwedTopics(self._connection)
+        self.owed = OwedTopics(self._connection, output)
         self.identity = JournalIdentity(self._connection)
 
     async def after(self, seq: int, limit: int = PAGE_ROWS) -> list[Row]:
@@ -60,35 +55,27 @@ class Journal:
 
     async def head(self) -> int:
         """The number of the last row that was ever written."""
-        return await self._connection.fetch_int(
-            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'"
-        )
+        return await self._fetch_int(self._connection.dialect.journal_head)
 
     async def oldest(self) -> int:
         """The number of the oldest row that is still there; 0 when there is none."""
-        return await self._connection.fetch_int("SELECT coalesce(min(seq), 0) FROM journal")
+        return await self._fetch_int("SELECT coalesce(min(seq), 0) FROM journal")
 
     async def cursor(self) -> int:
         """How far this output has got."""
-        return await self._connection.fetch_int(
-            "SELECT coalesce(max(seq), 0) FROM cursor WHERE output = ?", (self._output,)
-        )
+        return await self._fetch_int(CURSOR, (self._output,))
 
     async def advance(self, seq: int) -> None:
         """Notes that everything up to `seq` is done; never goes back.
 
         It survives any crash of this process, and a power loss once it is flushed.
         """
-        async with self._connection.lock:
-            with named_errors():
-                await self._cursor_db.execute(_MOVE_CURSOR, (self._output, seq))
+        await self._cursor_connection.execute(MOVE_CURSOR, (self._output, seq))
 
     async def flush_cursor(self) -> None:
         """Flushes to the disk what was noted of the cursor."""
-        # A commit flushes all before it, but only one that changes something: an equal row would not be written.
-        await self._connection.execute(
-            "INSERT OR REPLACE INTO cursor SELECT * FROM cursor WHERE output = ?", (self._output,)
-        )
+        # A commit flushes all before it, but only one that writes something.
+        await self._connection.execute(self._connection.dialect.touch_cursor, (self._output,))
 
     async def positions(self) -> Positions:
         """How far this output has got, and the classes of topics that wait."""
@@ -105,20 +92,20 @@ class Journal:
 
         `paid` is read when it is this call's turn, and what was noted of it is taken away. A position never goes back.
         """
-        async with self._connection.transaction():
+        async with self._connection.transaction() as transaction:
             topics = list(paid or ())
-            await self._connection.db.execute(_MOVE_CURSOR, (self._output, positions.cursor))
-            await self._connection.db.execute(
-                "DELETE FROM lane WHERE output = ? AND class NOT IN (SELECT value FROM json_each(?))",
+            await transaction.execute(MOVE_CURSOR, (self._output, positions.cursor))
+            await transaction.execute(
+                f"DELETE FROM lane WHERE output = ? AND class NOT IN ({self._connection.dialect.list_values})",
                 (self._output, msgspec.json.encode(list(positions.waiting)).decode()),
             )
-            await self._connection.db.executemany(
+            await transaction.execute_many(
                 """INSERT INTO lane (output, class, seq, waiting) VALUES (?, ?, ?, ?)
-                   ON CONFLICT (output, class) DO UPDATE
-                   SET seq = max(seq, excluded.seq), waiting = excluded.waiting""",
+                   ON CONFLICT (output, class) DO UPDATE SET waiting = excluded.waiting,
+                   seq = CASE WHEN excluded.seq > lane.seq THEN excluded.seq ELSE lane.seq END""",
                 [(self._output, name, waiting.seq, waiting.count) for name, waiting in positions.waiting.items()],
             )
-            await self._connection.db.executemany(
+            await transaction.execute_many(
                 "DELETE FROM owed WHERE output = ? AND topic = ?", [(self._output, topic) for topic in topics]
             )
         if paid:
@@ -135,22 +122,22 @@ class Journal:
     async def set_aside(self, seq: int, topic: str, reason: str) -> None:
         """Notes a row that this output gave up."""
         await self._connection.execute(
-            "INSERT OR REPLACE INTO dead VALUES (?, ?, ?, ?, ?)",
+            """INSERT INTO dead (output, seq, at, topic, reason) VALUES (?, ?, ?, ?, ?)
+               ON CONFLICT (output, seq) DO UPDATE
+               SET at = excluded.at, topic = excluded.topic, reason = excluded.reason""",
             (self._output, seq, self._clock.now(), topic, reason),
         )
 
     async def counts(self) -> tuple[int, int]:
         """How many rows of this output were dropped unpublished and how many were set aside, ever."""
-        dropped = await self._connection.fetch_int(
+        dropped = await self._fetch_int(
             "SELECT coalesce(max(dropped), 0) FROM cursor WHERE output = ?", (self._output,)
         )
-        return dropped, await self._connection.fetch_int("SELECT count(*) FROM dead WHERE output = ?", (self._output,))
+        return dropped, await self._fetch_int("SELECT count(*) FROM dead WHERE output = ?", (self._output,))
 
     async def waiting(self) -> int:
         """About how many messages wait because the broker refuses their class."""
-        return await self._connection.fetch_int(
-            "SELECT coalesce(sum(waiting), 0) FROM lane WHERE output = ?", (self._output,)
-        )
+        return await self._fetch_int("SELECT coalesce(sum(waiting), 0) FROM lane WHERE output = ?", (self._output,))
 
     async def restore_from(self) -> int | None:
         """The row behind which dropped rows left retained topics to be restored; None when there is nothing to do."""
@@ -160,3 +147,6 @@ class Journal:
     async def clear_restore_from(self) -> None:
         """Notes that this output has restored what dropped rows left."""
         await self._connection.execute("UPDATE cursor SET restore_from = NULL WHERE output = ?", (self._output,))
+
+    async def _fetch_int(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return await fetch_int(self._connection, sql, parameters)

@@ -6,34 +6,25 @@ A copy that is put in the place of its original gets a new id, for its later row
 import msgspec
 
 from oneweb_bridge.model.heads import Identity, Place
-from oneweb_bridge.model.records import FormerJournalIds
-from oneweb_bridge.store import database
-from oneweb_bridge.store.errors import named_errors
-from oneweb_bridge.store.output_connection import OutputConnection
+from oneweb_bridge.store.engine import Connection, fetch_int
+from oneweb_bridge.store.meta import READ_JOURNAL_IDS, WRITE_META, JournalIds, journal_ids_of, renew_journal_id
 
 
 class JournalIdentity:
     """Reads and writes durably by which a broker's `head` is recognised."""
 
-    def __init__(self, connection: OutputConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def read(self) -> Identity:
         """The ids of the journal, and where the database was published."""
-        id, earlier = await self._ids()
+        id, earlier = journal_ids_of(await self._connection.fetch_all(READ_JOURNAL_IDS))
         return Identity(journal_id=id, earlier=earlier, places=await self._places())
 
-    async def renew(self, until: int) -> tuple[str, FormerJournalIds]:
+    async def renew(self, until: int) -> JournalIds:
         """Gives the journal a new id, durably; rows up to `until` keep the one they have. Returns all ids."""
-        async with self._connection.transaction():
-            await self._connection.db.execute(
-                database.RENEW_JOURNAL_ID, {"until": until, "id": database.new_journal_id()}
-            )
-        return await self._ids()
-
-    async def _ids(self) -> tuple[str, FormerJournalIds]:
-        with named_errors():
-            return await database.journal_ids(self._connection.db)
+        async with self._connection.transaction() as transaction:
+            return await renew_journal_id(transaction, until)
 
     async def note_place(self, place: Place) -> None:
         """Notes durably that the database is published there, before anything is."""
@@ -54,7 +45,7 @@ class JournalIdentity:
 
     async def _write_places(self, places: tuple[Place, ...]) -> None:
         value = msgspec.json.encode(places).decode()
-        await self._connection.execute("INSERT OR REPLACE INTO meta VALUES ('places', ?)", (value,))
+        await self._connection.execute(WRITE_META, ("places", value))
 
     async def head_bound(self) -> int:
         """The last row that a broker's head may name of this journal, though the cursor is behind it.
@@ -62,8 +53,8 @@ class JournalIdentity:
         It is the last row that was there before the database was opened, and stays over restarts until a head was
         compared: of a copy that is put in the place of its original, later rows have the numbers of others.
         """
-        return await self._connection.fetch_int(
-            "SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM meta WHERE name = 'head_bound'"
+        return await fetch_int(
+            self._connection, "SELECT coalesce(max(CAST(value AS BIGINT)), 0) FROM meta WHERE name = 'head_bound'"
         )
 
     async def clear_head_bound(self) -> None:

@@ -4,27 +4,25 @@ Not async: all of it runs in the thread of `query_thread`, on a read-only connec
 """
 
 import contextlib
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from oneweb_bridge.model.records import FormerJournalIds, Row
-from oneweb_bridge.store.database import uri_of
-from oneweb_bridge.store.errors import named_errors
+from oneweb_bridge.model.records import Row
+from oneweb_bridge.store import database
+from oneweb_bridge.store.engine import Reader, placeholders
+from oneweb_bridge.store.journal_sql import ROW_COLUMNS
+from oneweb_bridge.store.meta import READ_JOURNAL_IDS, JournalIds, journal_ids_of
 
 MAX_IDS = 500
 """Ids that one statement names."""
 MAX_RECENT_ALERTS = 500
 MAX_RELATED = 5000
 """Records that one answer lists beside its own."""
-_ROW = "seq, at, entity, id, what, name, ts, body"
 _EVENTS = "what IN ('added', 'changed', 'removed', 'components')"
 """As the index `journal_events` has it: SQLite uses a partial index for the same words alone."""
-_IS_EVENT = "(what <> 'components' OR json_extract(CAST(body AS TEXT), '$.changed') IS NOT NULL)"
-"""The first components of a terminal are no event."""
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,40 +45,36 @@ class StoredSetting(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def open_queries(path: Path) -> Iterator["Queries"]:
-    """The queries on the database at `path`. Raises StoreError and StoreUnavailable."""
-    with named_errors():
-        connection = sqlite3.connect(
-            uri_of(path, read_only=True), uri=True, isolation_level=None, check_same_thread=False
-        )
-    with contextlib.closing(connection):
-        connection.execute("PRAGMA busy_timeout = 5000")
+    """The queries on the database at `path`. Raises StoreError."""
+    with database.open_reader(path, busy_timeout_ms=5000) as connection:
         yield Queries(connection)
 
 
 class Queries:
     """Made by `open_queries`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: Reader) -> None:
         self._connection = connection
+        # The first components of a terminal are no event.
+        document = connection.dialect.body_text
+        self._is_event = f"(what <> 'components' OR json_extract({document}, '$.changed') IS NOT NULL)"
 
     def interrupt(self) -> None:
         """Ends the query that runs in another thread."""
         self._connection.interrupt()
 
     def _iterate(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[Any]:
-        return self._connection.execute(sql, parameters)
+        return iter(self._connection.execute(sql, parameters))
 
     # ── the journal ────────────────────────────────────────────────────────────────────────────
 
-    def journal_ids(self) -> tuple[str, FormerJournalIds]:
+    def journal_ids(self) -> JournalIds:
         """The journal's id, and those it had before, each with the last row that carries it."""
-        values = dict(self._iterate("SELECT name, value FROM meta WHERE name IN ('journal', 'earlier')"))
-        former: FormerJournalIds = msgspec.json.decode(values.get("earlier", "[]"), type=tuple[tuple[str, int], ...])
-        return values.get("journal", ""), former
+        return journal_ids_of(list(self._iterate(READ_JOURNAL_IDS)))
 
     def head(self) -> int:
         """The number of the last row that was ever written."""
-        (row,) = self._iterate("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
+        (row,) = self._iterate(self._connection.dialect.journal_head)
         return int(row[0])
 
     def oldest(self) -> int:
@@ -94,17 +88,17 @@ class Queries:
 
     def rows_after(self, seq: int, limit: int) -> list[Row]:
         """The next rows behind `seq`."""
-        sql = f"SELECT {_ROW} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
+        sql = f"SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
         return [Row(*row) for row in self._iterate(sql, (seq, limit))]
 
     def events(self, wanted: EventFilter) -> list[Row]:
         """Rows that carry an event, newest first."""
-        conditions: list[str] = [_EVENTS, _IS_EVENT]
+        conditions: list[str] = [_EVENTS, self._is_event]
         values: list[str | int] = []
         # The plus keeps SQLite from going through all rows before `seq` instead of those of the id.
-        index = "" if wanted.id is not None else "INDEXED BY journal_events"
+        index = "" if wanted.id is not None else self._connection.dialect.events_index
         if wanted.before is not None:
-            conditions.append("seq < ?" if index else "+seq < ?")
+            conditions.append("seq < ?" if wanted.id is None else "+seq < ?")
             values.append(wanted.before)
         for column, value in (("id", wanted.id), ("entity", wanted.entity)):
             if value is not None:
@@ -113,20 +107,20 @@ class Queries:
         if wanted.kind is not None:
             conditions.append("CASE what WHEN 'components' THEN 'changed' ELSE what END = ?")
             values.append(wanted.kind)
-        sql = f"SELECT {_ROW} FROM journal {index} WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
+        sql = f"SELECT {ROW_COLUMNS} FROM journal {index} WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
         return [Row(*row) for row in self._iterate(sql, (*values, wanted.limit))]
 
     def alerts(self, before: int | None, kind: str | None, limit: int) -> list[Row]:
         """Alerts, newest first."""
         sql = (
-            f"SELECT {_ROW} FROM journal WHERE id = '' AND what = 'alert' AND +seq < ? AND name = coalesce(?, name) "
+            f"SELECT {ROW_COLUMNS} FROM journal WHERE id = '' AND what = 'alert' AND +seq < ? AND name = coalesce(?, name) "
             "ORDER BY seq DESC LIMIT ?"
         )
         return [Row(*row) for row in self._iterate(sql, (1 << 62 if before is None else before, kind, limit))]
 
     def alerts_since(self, ts: int) -> list[Row]:
         """Alerts since a time in ms, newest first."""
-        sql = f"SELECT {_ROW} FROM journal WHERE id = '' AND what = 'alert' AND ts >= ? ORDER BY seq DESC LIMIT ?"
+        sql = f"SELECT {ROW_COLUMNS} FROM journal WHERE id = '' AND what = 'alert' AND ts >= ? ORDER BY seq DESC LIMIT ?"
         return [Row(*row) for row in self._iterate(sql, (ts, MAX_RECENT_ALERTS))]
 
     # ── records and samples ────────────────────────────────────────────────────────────────────
@@ -141,8 +135,7 @@ class Queries:
         documents: dict[str, str] = {}
         for start in range(0, len(wanted), MAX_IDS):
             part = wanted[start : start + MAX_IDS]
-            places = ", ".join("?" * len(part))
-            sql = f"SELECT id, doc FROM record WHERE kind = ? AND id IN ({places}) ORDER BY id"
+            sql = f"SELECT id, doc FROM record WHERE kind = ? AND id IN ({placeholders(part)}) ORDER BY id"
             documents.update(self._iterate(sql, (kind, *part)))
         return documents
 
@@ -206,5 +199,5 @@ class Queries:
 
     def count_held_values(self, kind: str) -> int:
         """How many records of a kind keep values that the API does not show any more: those without a hash."""
-        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ? AND hash = x''", (kind,))
+        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ? AND hash = ?", (kind, b""))
         return int(row[0])

@@ -6,7 +6,7 @@ from typing import Literal
 from oneweb_bridge.model.records import RecordKind, StoredRecord
 from oneweb_bridge.store import slices
 from oneweb_bridge.store.connections import Connections
-from oneweb_bridge.store.database import placeholders
+from oneweb_bridge.store.engine import placeholders
 
 
 class Records:

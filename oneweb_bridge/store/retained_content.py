@@ -3,13 +3,14 @@
 from typing import get_args
 
 from oneweb_bridge.model.records import RecordKind, Row
-from oneweb_bridge.store.output_connection import PAGE_ROWS, ROW_COLUMNS, OutputConnection
+from oneweb_bridge.store.engine import Connection, placeholders
+from oneweb_bridge.store.journal_sql import PAGE_ROWS, ROW_COLUMNS
 
 
 class RetainedContent:
     """Reads what is retained after a range of journal rows, or of one id."""
 
-    def __init__(self, connection: OutputConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def records_between(self, low: int, high: int) -> list[tuple[int, RecordKind, str, bytes]]:
@@ -42,7 +43,7 @@ class RetainedContent:
         # Records are found by kind and id only, so all kinds are named.
         kinds = get_args(RecordKind)
         records = await self._connection.fetch_all(
-            f"SELECT kind, id, doc FROM record WHERE kind IN ({', '.join('?' * len(kinds))}) AND id = ?", (*kinds, id)
+            f"SELECT kind, id, doc FROM record WHERE kind IN ({placeholders(kinds)}) AND id = ?", (*kinds, id)
         )
         newest = await self._connection.fetch_all(
             "SELECT entity, report, id, doc FROM newest WHERE id = ? AND seq > 0", (id,)

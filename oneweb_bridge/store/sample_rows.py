@@ -4,41 +4,35 @@ Not async: whoever asks does it in a thread of its own. Each read is one stateme
 """
 
 import contextlib
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.store import database
+from oneweb_bridge.store.engine import Reader
+from oneweb_bridge.store.journal_sql import PAGE_ROWS, ROW_COLUMNS
 
 DAY_MS = 86_400_000
-_ROW = "seq, at, entity, id, what, name, ts, body"
 _SAMPLES = "((what IN ('metric', 'history') AND name <> 'presence') OR what = 'usage')"
 _EVENTS = "what IN ('added', 'changed', 'removed', 'components')"
-_STREAM = """iif(what = 'usage', 'usage', entity),
-             iif(what = 'usage' AND entity <> 'usage', name, id),
-             iif(what = 'usage', 'usage', name)"""
+_STREAM = """CASE WHEN what = 'usage' THEN 'usage' ELSE entity END,
+             CASE WHEN what = 'usage' AND entity <> 'usage' THEN name ELSE id END,
+             CASE WHEN what = 'usage' THEN 'usage' ELSE name END"""
 """Entity, id and report of a sample's stream."""
 MAX_SEQ = (1 << 63) - 1
-PAGE_ROWS = 500
-"""Rows read in one statement, so that none stays open while others are sent."""
 
 
 @contextlib.contextmanager
 def open_sample_rows(path: Path) -> Iterator["SampleRows"]:
     """The journal of the database in `path`, to be read from one thread at a time. Raises database.StoreError."""
-    uri = database.uri_of(path, read_only=True)
-    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
-        with database.explained(path):
-            db.execute("PRAGMA busy_timeout = 10000")
-            db.execute("SELECT 1 FROM journal LIMIT 1").fetchone()
+    with database.open_reader(path) as db:
         yield SampleRows(db)
 
 
 class SampleRows:
     """Made by `open_sample_rows`. Samples are measurements and usage, not presence."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Reader) -> None:
         self._db = db
 
     def interrupt(self) -> None:
@@ -51,7 +45,7 @@ class SampleRows:
 
     def head(self) -> int:
         """The number of the last row that was ever written."""
-        return self._fetch_int("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'")
+        return self._fetch_int(self._db.dialect.journal_head)
 
     def oldest(self) -> tuple[int, int] | None:
         """The number of the oldest row, and the steady time in ms when it was written; None without rows."""
@@ -83,7 +77,7 @@ class SampleRows:
         sql = f"""SELECT ts, body FROM journal WHERE id = ? AND ts >= ? AND ts < ? AND seq >= ? AND seq < ?
                   AND {_SAMPLES} AND ({_STREAM}) = (?, ?, ?) ORDER BY ts, seq"""
         first, end = seqs
-        return self._db.execute(sql, (id, since, until, first, MAX_SEQ if end is None else end, *stream))
+        return iter(self._db.execute(sql, (id, since, until, first, MAX_SEQ if end is None else end, *stream)))
 
     def last_before(self, stream: tuple[str, str, str], id: str, moment: int) -> int | None:
         """The time of the newest sample of a stream under an id before a moment; None without one."""
@@ -99,13 +93,13 @@ class SampleRows:
 
     def events_of(self, entity: str, id: str, since: int, until: int) -> Iterator[Row]:
         """Events, component lists and presence of an entity, by time and then as they came."""
-        sql = f"""SELECT {_ROW} FROM journal WHERE id = ? AND entity = ? AND ts >= ? AND ts < ?
+        sql = f"""SELECT {ROW_COLUMNS} FROM journal WHERE id = ? AND entity = ? AND ts >= ? AND ts < ?
                   AND ({_EVENTS} OR (name = 'presence' AND what IN ('metric', 'history'))) ORDER BY ts, seq"""
         return (Row(*row) for row in self._db.execute(sql, (id, entity, since, until)).fetchall())
 
     def all_events(self, since: int, until: int) -> Iterator[Row]:
         """Events, component lists and presence of everybody, as they came."""
-        sql = f"""SELECT {_ROW} FROM journal WHERE seq > ? AND ts >= ? AND ts < ?
+        sql = f"""SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? AND ts >= ? AND ts < ?
                   AND ({_EVENTS} OR (name = 'presence' AND what IN ('metric', 'history'))) ORDER BY seq LIMIT ?"""
         seq = 0
         while rows := self._db.execute(sql, (seq, since, until, PAGE_ROWS)).fetchall():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from oneweb_bridge.model.records import KnownSamples, OnlineTerminal
 from oneweb_bridge.store import slices
 from oneweb_bridge.store.connections import Connections
-from oneweb_bridge.store.database import placeholders
+from oneweb_bridge.store.engine import placeholders
 
 
 class Samples:

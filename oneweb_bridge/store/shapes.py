@@ -21,4 +21,8 @@ class AnswerShapes:
         """Stores the shape of a call's answers."""
         doc = msgspec.json.encode(shape).decode()
         async with self._connections.transaction() as transaction:
-            await transaction.execute("INSERT OR REPLACE INTO answer_shape (call, shape) VALUES (?, ?)", (call, doc))
+            await transaction.execute(
+                """INSERT INTO answer_shape (call, shape) VALUES (?, ?)
+                   ON CONFLICT (call) DO UPDATE SET shape = excluded.shape""",
+                (call, doc),
+            )

@@ -4,15 +4,13 @@ It is apart from the bridge's database, so that staging a page never holds up wh
 transaction that is rolled back there takes nothing from here.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-import aiosqlite
-
 from oneweb_bridge.store import database, slices
-from oneweb_bridge.store.database import placeholders
+from oneweb_bridge.store.engine import placeholders
+from oneweb_bridge.store.sqlite import SqliteConnection
 
 StagedRow = tuple[int, str, bytes, bytes]
 """Time in ms, id, hash and body."""
@@ -34,28 +32,26 @@ CREATE INDEX staged_id ON staged (call, id, ts);
 async def open_staging() -> AsyncIterator["Staging"]:
     """An empty staging table that is deleted at the end of the block."""
     async with database.temporary() as db:
-        await db.executescript(_SCHEMA)
+        await db.execute_script(_SCHEMA)
         yield Staging(db)
 
 
 class Staging:
     """Made by `open_staging`. Every method that writes is one transaction."""
 
-    def __init__(self, db: aiosqlite.Connection) -> None:
+    def __init__(self, db: SqliteConnection) -> None:
         self._db = db
-        self._lock = asyncio.Lock()
 
     async def clear(self, call: str) -> None:
         """Deletes what is staged of a call."""
-        async with database.transaction(self._db, self._lock):
-            await self._db.execute("DELETE FROM staged WHERE call = ?", (call,))
+        await self._db.execute("DELETE FROM staged WHERE call = ?", (call,))
 
     async def add(self, call: str, rows: Sequence[StagedRow]) -> None:
         """Adds rows of a call, to wait until its listing is complete."""
         if not rows:
             return
-        async with database.transaction(self._db, self._lock):
-            await self._db.executemany(
+        async with self._db.transaction() as transaction:
+            await transaction.execute_many(
                 "INSERT INTO staged (call, ts, id, hash, body) VALUES (?, ?, ?, ?, ?)",
                 [(call, *row) for row in rows],
             )
@@ -87,5 +83,6 @@ class Staging:
         return {row[0]: row[1] for row in rows}
 
     async def _rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
-        async with self._lock:
-            return await database.fetch_all(self._db, sql, parameters)
+        # What is read outside of a transaction on this connection would see what is not committed.
+        async with self._db.lock:
+            return await self._db.fetch_all(sql, parameters)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from oneweb_bridge.clock import SYSTEM, Clock, SteadyTime
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.model.records import Batch, FormerJournalIds
-from oneweb_bridge.store import database, staging
+from oneweb_bridge.model.records import Batch
+from oneweb_bridge.store import database, opening, staging
 from oneweb_bridge.store.bad_answers import BadAnswers
 from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.call_progress import CallProgress, ProgressTable, write_progress
@@ -19,6 +19,7 @@ from oneweb_bridge.store.commands import CommandTables
 from oneweb_bridge.store.connections import Connections
 from oneweb_bridge.store.findings import FindingsTable
 from oneweb_bridge.store.growth import JournalGrowth
+from oneweb_bridge.store.meta import JournalIds
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
 from oneweb_bridge.store.shapes import AnswerShapes
@@ -36,10 +37,7 @@ async def open_store(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"
         async with database.open_connection(path) as writer:
             with database.explained(path):
                 await database.migrate(writer, path)
-                await database.renew_copy(writer)
-                await writer.execute(database.NOTE_HEAD_BOUND)
-                steady = await database.steady_time(writer, clock)
-                ids = await database.journal_ids(writer)
+                steady, ids = await opening.prepare(writer, clock)
             async with database.open_connection(path, read_only=True) as reader, staging.open_staging() as staged:
                 connections = Connections(writer, reader, clock=clock, steady=steady)
                 yield Store(connections, staged, path, ids)
@@ -48,9 +46,7 @@ async def open_store(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"
 class Store:
     """Made by `open_store`. Every method of a part is one transaction, or reads what was committed."""
 
-    def __init__(
-        self, connections: Connections, staged: Staging, path: Path, ids: tuple[str, FormerJournalIds]
-    ) -> None:
+    def __init__(self, connections: Connections, staged: Staging, path: Path, ids: JournalIds) -> None:
         self.journal_id, self.earlier = ids
         self.growth = JournalGrowth()
         self.staging = staged
@@ -87,7 +83,8 @@ class Store:
         """
         async with self._connections.transaction() as transaction:
             now, wall_time = self._connections.steady.now(), self._connections.clock.now()
-            head = await BatchWriter(transaction, batch, now=now, wall_time=wall_time).write()
+            writer = BatchWriter(transaction, batch, self._connections.dialect, now=now, wall_time=wall_time)
+            head = await writer.write()
             if progress is not None:
                 await write_progress(transaction, progress)
             await transaction.execute_many("DELETE FROM poll_request WHERE number = ?", [(n,) for n in ended])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from oneweb_bridge.model.records import RecordKind
 from oneweb_bridge.store.connections import Connections
-from oneweb_bridge.store.database import placeholders
+from oneweb_bridge.store.engine import placeholders
 from oneweb_bridge.store.slices import SLICE
 from oneweb_bridge.store.staging import StagedRow
 

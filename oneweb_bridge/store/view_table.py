@@ -4,8 +4,8 @@ import logging
 from collections.abc import Mapping
 
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.store import database
 from oneweb_bridge.store.connections import Connections
+from oneweb_bridge.store.engine import placeholders
 from oneweb_bridge.store.views import VIEWS, view_statements
 
 _log = logging.getLogger("oneweb_bridge.store")
@@ -20,7 +20,7 @@ async def make_views(connections: Connections, calls: Mapping[str, Call]) -> Non
     present = {
         name: (type, sql)
         for name, type, sql in await connections.rows(
-            f"SELECT name, type, sql FROM sqlite_schema WHERE name IN ({database.placeholders(VIEWS)})", VIEWS
+            f"SELECT name, type, sql FROM sqlite_schema WHERE name IN ({placeholders(VIEWS)})", VIEWS
         )
     }
     foreign = {name for name, (type, _) in present.items() if type != "view"}

@@ -14,10 +14,12 @@ from pathlib import Path
 import msgspec
 
 from oneweb_bridge.store import database
+from oneweb_bridge.store.engine import Writer
 from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.store.sqlite import ThreadConnection
 from oneweb_bridge.trends.bins import Day
 from oneweb_bridge.trends.chunks import USAGE, StreamKey
-from oneweb_bridge.trends.pending import PendingDays, find_stream, transaction
+from oneweb_bridge.trends.pending import PendingDays, find_stream
 
 VERSION = 1
 DELETE_ROWS = 2000
@@ -32,7 +34,8 @@ def open_trends(path: Path, *, read_only: bool = False) -> Iterator["TrendsFile"
     Raises StoreError where the file cannot be used, and sqlite3.DatabaseError where it is damaged.
     """
     uri = _prepared_uri(path, read_only=read_only)
-    with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)) as db:
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=ThreadConnection)
+    with contextlib.closing(db):
         db.execute("PRAGMA busy_timeout = 10000")
         if not read_only:
             db.execute("PRAGMA journal_mode = WAL")
@@ -70,7 +73,7 @@ def _migrate(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
 class TrendsFile:
     """Chunks and days, to read and to keep within bounds; `pending` is what folding writes. Made by `open_trends`."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Writer) -> None:
         self._db = db
         self.pending = PendingDays(db)
 
@@ -149,7 +152,7 @@ class TrendsFile:
     def span_of(self, stream: int) -> tuple[int, int] | None:
         """The first and the last day of which anything is kept of a stream."""
         sql = """SELECT min(day), max(day) FROM (SELECT day FROM days WHERE stream = ?
-                 UNION ALL SELECT day FROM fine WHERE stream = ?)"""
+                 UNION ALL SELECT day FROM fine WHERE stream = ?) AS kept"""
         row = self._db.execute(sql, (stream, stream)).fetchone()
         return None if row[0] is None else (row[0], row[1])
 
@@ -157,10 +160,7 @@ class TrendsFile:
 
     def used_bytes(self) -> int:
         """Bytes of the file that are in use; free pages are used again before it grows."""
-        pages, free, size = (
-            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
+        return self._db.used_bytes()
 
     def oldest_fine(self, before_day: int) -> list[tuple[int, StreamKey, int, bytes]]:
         """Number, stream, day and chunk of some days before a day, oldest first."""
@@ -173,10 +173,10 @@ class TrendsFile:
 
     def replace_fine(self, summaries: Sequence[tuple[int, int, bytes | None]]) -> None:
         """Deletes chunks by stream number and day, and keeps what each day amounts to, where there is anything."""
-        with transaction(self._db):
+        with self._db.transaction():
             # What is there already is of more samples than what came so late that its day had been summarized.
             self._db.executemany(
-                "INSERT OR IGNORE INTO days VALUES (?, ?, ?)",
+                "INSERT INTO days (stream, day, body) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                 [summary for summary in summaries if summary[2] is not None],
             )
             self._db.executemany(

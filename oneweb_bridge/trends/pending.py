@@ -4,12 +4,12 @@ It is whole or not there at all, so a kill at any moment loses no sample and dou
 still pending, and folding it again gives the same chunks.
 """
 
-import contextlib
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
+from oneweb_bridge.store.engine import Reader, Writer
+from oneweb_bridge.store.meta import WRITE_META
 from oneweb_bridge.trends.chunks import StreamKey
 
 
@@ -28,19 +28,7 @@ class Chunk(msgspec.Struct, frozen=True):
     product_ids: tuple[str, ...] = ()
 
 
-@contextlib.contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that is whole or not there at all."""
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        db.rollback()
-        raise
-
-
-def find_stream(db: sqlite3.Connection, stream: StreamKey) -> int | None:
+def find_stream(db: Reader, stream: StreamKey) -> int | None:
     """The number of a stream; None where nothing was folded of it."""
     row = db.execute(
         "SELECT stream FROM stream WHERE entity = ? AND id = ? AND report = ?",
@@ -52,7 +40,7 @@ def find_stream(db: sqlite3.Connection, stream: StreamKey) -> int | None:
 class PendingDays:
     """Days and ids with samples that are in no chunk yet. Belongs to a `TrendsFile`."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Writer) -> None:
         self._db = db
 
     def scan(self) -> Scan:
@@ -62,14 +50,14 @@ class PendingDays:
 
     def note(self, days: Sequence[tuple[int, str, int]], scan: Scan) -> None:
         """Notes days and ids with new samples, each from its first row on, and the scan behind them."""
-        with transaction(self._db):
+        with self._db.transaction():
             self._db.executemany(
-                """INSERT INTO pending VALUES (?, ?, ?)
-                   ON CONFLICT (day, id) DO UPDATE SET seq = min(seq, excluded.seq)""",
+                """INSERT INTO pending (day, id, seq) VALUES (?, ?, ?)
+                   ON CONFLICT (day, id) DO UPDATE SET seq = excluded.seq WHERE excluded.seq < pending.seq""",
                 days,
             )
             value = msgspec.json.encode(scan).decode()
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('scan', ?)", (value,))
+            self._db.execute(WRITE_META, ("scan", value))
 
     def next_day(self, before_day: int, through_seq: int, limit: int) -> tuple[int, dict[str, int]]:
         """A day and ids of it that wait to be folded, each with its first row; no ids where there is nothing to do.
@@ -78,7 +66,7 @@ class PendingDays:
         """
         row = self._db.execute(
             """SELECT min(day) FROM (SELECT min(day) AS day FROM pending WHERE day < ?
-               UNION ALL SELECT min(day) FROM pending WHERE seq <= ?)""",
+               UNION ALL SELECT min(day) FROM pending WHERE seq <= ?) AS waiting""",
             (before_day, through_seq),
         ).fetchone()
         if row[0] is None:
@@ -88,18 +76,19 @@ class PendingDays:
 
     def write_day(self, day: int, ids: Sequence[str], chunks: Sequence[Chunk]) -> None:
         """Stores the chunks of a day and notes that nothing of these ids is pending there: all or nothing."""
-        with transaction(self._db):
+        with self._db.transaction():
             self._write_chunks(day, chunks)
             self._end_pending(day, ids)
 
     def _write_chunks(self, day: int, chunks: Sequence[Chunk]) -> None:
         numbers = [self._number(chunk.stream) for chunk in chunks]
         self._db.executemany(
-            "INSERT OR REPLACE INTO fine VALUES (?, ?, ?)",
+            """INSERT INTO fine (stream, day, body) VALUES (?, ?, ?)
+               ON CONFLICT (stream, day) DO UPDATE SET body = excluded.body""",
             [(number, day, chunk.body) for number, chunk in zip(numbers, chunks, strict=True)],
         )
         self._db.executemany(
-            "INSERT OR IGNORE INTO bucket_product VALUES (?, ?)",
+            "INSERT INTO bucket_product (product_id, stream) VALUES (?, ?) ON CONFLICT DO NOTHING",
             [(p, number) for number, chunk in zip(numbers, chunks, strict=True) for p in chunk.product_ids],
         )
 
@@ -111,8 +100,8 @@ class PendingDays:
         number = find_stream(self._db, stream)
         if number is not None:
             return number
-        sql = "INSERT INTO stream (entity, id, report) VALUES (?, ?, ?)"
-        return int(self._db.execute(sql, (stream.entity, stream.id, stream.report)).lastrowid or 0)
+        sql = "INSERT INTO stream (entity, id, report) VALUES (?, ?, ?) RETURNING stream"
+        return int(self._db.execute(sql, (stream.entity, stream.id, stream.report)).fetchone()[0])
 
     def folded_through(self) -> int:
         """The last row of the journal up to which every sample is in a chunk."""

@@ -1,0 +1,132 @@
+"""The engine interface over SQLite: connections and the phrases of its SQL."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import aiosqlite
+
+from oneweb_bridge.store.engine import Dialect, JournalRow
+from oneweb_bridge.store.errors import named_errors
+
+DIALECT = Dialect(
+    journal_head="SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'",
+    list_values="SELECT value FROM json_each(?)",
+    body_text="CAST(body AS TEXT)",
+    events_index="INDEXED BY journal_events",
+    # UPDATE would not do: SQLite writes nothing for a row that stays equal.
+    touch_cursor="INSERT OR REPLACE INTO cursor SELECT * FROM cursor WHERE output = ?",
+    blob=lambda value: f"x'{value.hex()}'",
+)
+
+
+class ThreadConnection(sqlite3.Connection):
+    """See `engine.Reader` and `engine.Writer`: a connection of Python's own, in which every statement is a transaction."""
+
+    dialect = DIALECT
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        try:
+            self.execute("BEGIN IMMEDIATE")
+            yield
+            self.execute("COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+
+    def used_bytes(self) -> int:
+        """Bytes of the file that are in use; free pages are used again before it grows."""
+        pages, free, size = (
+            self.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+
+class SqliteTransaction:
+    """See `engine.Transaction`."""
+
+    def __init__(self, db: aiosqlite.Connection) -> None:
+        self._db = db
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return (await self._db.execute(sql, parameters)).rowcount
+
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        if rows:
+            await self._db.executemany(sql, rows)
+
+    async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        return list(await self._db.execute_fetchall(sql, parameters))
+
+    async def append_journal(self, rows: Sequence[JournalRow]) -> None:
+        await self.execute_many(
+            "INSERT INTO journal (seq, at, entity, id, what, name, ts, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+        )
+
+
+class SqliteConnection:
+    """See `engine.Connection`. One statement or transaction at a time holds `lock`; plain reads do not wait for it."""
+
+    dialect = DIALECT
+
+    def __init__(self, db: aiosqlite.Connection, lock: asyncio.Lock | None = None) -> None:
+        """`lock` is given where two connections would only wait for each other in the file."""
+        self.lock = asyncio.Lock() if lock is None else lock
+        self._db = db
+        self._transaction = SqliteTransaction(db)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[SqliteTransaction]:
+        """As the interface says. Whoever reads meanwhile on this connection, but outside, sees what is uncommitted."""
+        async with self.lock:
+            with named_errors():
+                async with self._begun():
+                    yield self._transaction
+
+    @contextlib.asynccontextmanager
+    async def _begun(self) -> AsyncIterator[None]:
+        try:
+            await self._db.execute("BEGIN IMMEDIATE")
+            yield
+            await self._db.execute("COMMIT")
+        except BaseException:
+            await asyncio.shield(self._db.rollback())
+            raise
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[SqliteTransaction]:
+        async with self.lock:
+            with named_errors():
+                try:
+                    # Within, because who is cancelled here has begun all the same.
+                    await self._db.execute("BEGIN")
+                    yield self._transaction
+                finally:
+                    await asyncio.shield(self._db.rollback())
+
+    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        async with self.lock:
+            with named_errors():
+                return await self._transaction.execute(sql, parameters)
+
+    async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        with named_errors():
+            return await self._transaction.fetch_all(sql, parameters)
+
+    async def execute_script(self, script: str) -> None:
+        """Executes statements as they stand there; transactions among them are the script's own."""
+        async with self.lock:
+            await self._db.executescript(script)
+
+    async def pragma(self, name: str) -> int:
+        """The integer value of a pragma; 0 of one that gives none."""
+        rows = await self.fetch_all(f"PRAGMA {name}")
+        return int(rows[0][0]) if rows else 0
+
+    async def used_bytes(self) -> int:
+        """Bytes of the file that are in use; free pages are used again before it grows."""
+        pages = await self.pragma("page_count") - await self.pragma("freelist_count")
+        return pages * await self.pragma("page_size")
