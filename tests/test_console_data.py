@@ -22,6 +22,7 @@ from oneweb_bridge.store import store
 from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.query_thread import open_query_thread
 from oneweb_bridge.store.reading import EventFilter, Queries, open_queries
+from oneweb_bridge.store.sqlite import ThreadConnection
 from oneweb_bridge.web import fleet, views
 from oneweb_bridge.web.advice import ADVICE
 from oneweb_bridge.web.payloads import FLEET_COLUMNS, TreeNode
@@ -362,6 +363,7 @@ async def test_event_index_is_used(tmp_path: Path) -> None:
     """Going back through events reads no samples, and all other queries find their rows by an index."""
     seen: set[str] = set()
     async with filled(tmp_path / "bridge.db") as queries:
+        assert isinstance(queries._connection, ThreadConnection)
         queries._connection.set_trace_callback(seen.add)
         tree = TopicTree("oneweb", "main", *queries.journal_ids())
         views.read_events(queries, tree, EventFilter(before=5, kind="added"))

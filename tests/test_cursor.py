@@ -12,7 +12,7 @@ from oneweb_bridge.mqtt import cursor
 from oneweb_bridge.mqtt.cursor import CursorWriter
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.mqtt.window import SendWindow
-from oneweb_bridge.store import database, journal, store
+from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.errors import StoreUnavailable
 
 

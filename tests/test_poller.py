@@ -18,7 +18,7 @@ from oneweb_bridge.polling.call_runtime import PollResult
 from oneweb_bridge.polling.poll_context import PollOutcome
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.call_progress import CallProgress
-from oneweb_bridge.store.connections import OpenTransaction
+from oneweb_bridge.store.engine import Transaction
 from oneweb_bridge.store.errors import StoreUnavailable
 from tests.cancelling import end_tasks
 from tests.polls import Bench, bench, configured
@@ -234,7 +234,7 @@ async def test_end_of_a_poll_is_one_transaction(tmp_path: Path, monkeypatch: pyt
         store_whole = b.store._connections.transaction
 
         @contextlib.asynccontextmanager
-        async def counted() -> AsyncIterator[OpenTransaction]:
+        async def counted() -> AsyncIterator[Transaction]:
             async with store_whole() as transaction:
                 yield transaction
             written.append(1)

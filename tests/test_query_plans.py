@@ -50,7 +50,6 @@ WHOLE_TABLES = {
     "SELECT CASE WHEN j.path = '$' THEN j.key": "a finding names the field that has its ids, once",
     "SELECT DISTINCT call FROM unmatched": "read once, at the first poll",
     "SELECT j.atom, r.id FROM record r, json_tree(r.doc) j": "only a call with `match` needs the field of all records",
-    "SELECT coalesce(max(seq), 0) FROM sqlite_sequence": "the table has one row",
     "SELECT number FROM edge_node": "the table has a row for each connection, and all are wanted",
     "SELECT device, number FROM edge_device": "all Devices are read at a start",
     "SELECT number, topic, call, remembered, sender FROM poll_request": "all polls that wait are read, at a start",

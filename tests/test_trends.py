@@ -9,6 +9,7 @@ import pytest
 
 from oneweb_bridge.model.records import Batch, NewestSampleWrite, Row
 from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.store.sqlite import ThreadConnection
 from oneweb_bridge.trends.chunks import DAY_MS, StreamKey
 from oneweb_bridge.trends.fold import FoldRules, Moment, fold_trends
 from oneweb_bridge.trends.items import Selection, iter_bins, iter_items, last_of_each
@@ -180,6 +181,7 @@ async def test_reading_goes_by_the_index_of_ids_and_times(past: Past) -> None:
     statements: list[str] = []
     with open_history(past.path, past.trends) as history:
         assert history._rows is not None
+        assert isinstance(history._rows._db, ThreadConnection)
         history._rows._db.set_trace_callback(statements.append)
         list(iter_items(history, Selection("terminal", "T", EVER)))
         history.last_before(SIGNAL, BEGIN + 1)

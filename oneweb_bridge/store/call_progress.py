@@ -59,7 +59,9 @@ class ProgressTable:
     async def release(self, calls: Sequence[str]) -> None:
         """Stores for all these calls or for none that what is held of them may go."""
         async with self._connections.transaction() as transaction:
-            await transaction.execute_many("UPDATE call SET released = ? WHERE id = ?", [(True, call) for call in calls])
+            await transaction.execute_many(
+                "UPDATE call SET released = ? WHERE id = ?", [(True, call) for call in calls]
+            )
 
 
 async def write_progress(transaction: Transaction, progress: CallProgress) -> None:

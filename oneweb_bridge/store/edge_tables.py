@@ -153,9 +153,7 @@ class EdgeTables:
             return await self._reader.fetch_all(sql, parameters)
 
 
-async def _records(
-    reading: Transaction, kinds: Sequence[str], ids: Sequence[str]
-) -> dict[tuple[str, str], TimedDoc]:
+async def _records(reading: Transaction, kinds: Sequence[str], ids: Sequence[str]) -> dict[tuple[str, str], TimedDoc]:
     rows = await reading.fetch_all(
         f"""SELECT kind, id, doc, event_at FROM record
             WHERE kind IN ({placeholders(kinds)}) AND id IN ({placeholders(ids)})""",

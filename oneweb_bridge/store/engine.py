@@ -1,8 +1,8 @@
 """What the store asks of a database engine: connections, transactions, and the phrases in which the engines differ.
 
-Statements are written once, in what SQLite and PostgreSQL both take: `?` stands for a value, a row that is there already
-is met with ON CONFLICT, and no function is used that only one of them has. What differs within a statement is a phrase of
-`Dialect`, what differs as a whole (how rows are appended to the journal, how large the database is) a method.
+Statements are written once, in what SQLite and PostgreSQL both take: `?` stands for a value, a row that is there
+already is met with ON CONFLICT, and no function is used that only one of them has. What differs within a statement is a
+phrase of `Dialect`, what differs as a whole (how rows are appended to the journal, the size of the database) a method.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

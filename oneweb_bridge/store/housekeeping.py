@@ -148,8 +148,7 @@ async def _published(db: Connection, outputs: tuple[str, ...]) -> int:
     head = await fetch_int(db, "SELECT coalesce(max(seq), 0) FROM journal", ())
     # What waits because its class of topics is refused is behind the cursor, and not published.
     lanes = [
-        await fetch_int(db, "SELECT coalesce(min(seq), ?) FROM lane WHERE output = ?", (head, name))
-        for name in outputs
+        await fetch_int(db, "SELECT coalesce(min(seq), ?) FROM lane WHERE output = ?", (head, name)) for name in outputs
     ]
     return min([*cursors, *lanes, head])
 

@@ -15,7 +15,7 @@ async def prepare(connection: Connection, clock: Clock) -> tuple[SteadyTime, Jou
     await _renew_copy(connection)
     head = await fetch_int(connection, connection.dialect.journal_head)
     await connection.execute(NOTE_HEAD_BOUND, (str(head),))
-    steady = await _steady_time(connection, clock)
+    steady = await steady_time(connection, clock)
     return steady, journal_ids_of(await connection.fetch_all(READ_JOURNAL_IDS))
 
 
@@ -32,7 +32,7 @@ async def _renew_copy(connection: Connection) -> None:
         await transaction.execute("DELETE FROM meta WHERE name IN ('copied', 'places')")
 
 
-async def _steady_time(connection: Connection, clock: Clock) -> SteadyTime:
+async def steady_time(connection: Connection, clock: Clock) -> SteadyTime:
     """The steady time of this database, going on where it was; see `clock`. The first anchor heals what came before."""
     latest = [row[0] for row in await connection.fetch_all("SELECT at FROM journal ORDER BY seq DESC LIMIT 1")]
     stored = await connection.fetch_all("SELECT value FROM meta WHERE name = 'steady'")

@@ -113,14 +113,16 @@ class Queries:
     def alerts(self, before: int | None, kind: str | None, limit: int) -> list[Row]:
         """Alerts, newest first."""
         sql = (
-            f"SELECT {ROW_COLUMNS} FROM journal WHERE id = '' AND what = 'alert' AND +seq < ? AND name = coalesce(?, name) "
-            "ORDER BY seq DESC LIMIT ?"
+            f"SELECT {ROW_COLUMNS} FROM journal WHERE id = '' AND what = 'alert' AND +seq < ? "
+            "AND name = coalesce(?, name) ORDER BY seq DESC LIMIT ?"
         )
         return [Row(*row) for row in self._iterate(sql, (1 << 62 if before is None else before, kind, limit))]
 
     def alerts_since(self, ts: int) -> list[Row]:
         """Alerts since a time in ms, newest first."""
-        sql = f"SELECT {ROW_COLUMNS} FROM journal WHERE id = '' AND what = 'alert' AND ts >= ? ORDER BY seq DESC LIMIT ?"
+        sql = (
+            f"SELECT {ROW_COLUMNS} FROM journal WHERE id = '' AND what = 'alert' AND ts >= ? ORDER BY seq DESC LIMIT ?"
+        )
         return [Row(*row) for row in self._iterate(sql, (ts, MAX_RECENT_ALERTS))]
 
     # ── records and samples ────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ DIALECT = Dialect(
 
 
 class ThreadConnection(sqlite3.Connection):
-    """See `engine.Reader` and `engine.Writer`: a connection of Python's own, in which every statement is a transaction."""
+    """See `engine.Writer`: a connection of Python's own, in which every statement is a transaction."""
 
     dialect = DIALECT
 
