@@ -72,6 +72,7 @@ mutants:  ## removes each guard in turn, and prints which test notices: make mut
 bench:  ## measures throughput, latency and memory, about half an hour: make bench ARGS='--rows 1,3 --scale 0.1'
 	$(SETUP) test
 	@sh deploy/setup.sh nodered || echo "bench: without Node-RED; its rows will say so" >&2
+	@sh deploy/setup.sh console || echo "bench: without Chromium; its rows will say so" >&2
 	@$(PYTHON) -m bench.run $(ARGS)
 
 vendor:  ## copies what the console takes from npm packages, after a version was changed in vendor.toml

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import sqlite3
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ class Machine(msgspec.Struct, frozen=True):
     mosquitto: str
     node_js: str
     node_red: str
+    chromium: str
 
 
 def machine() -> Machine:
@@ -43,6 +45,7 @@ def machine() -> Machine:
         mosquitto=_output_of(broker.find_mosquitto(), "-h").partition("\n")[0].removeprefix("mosquitto version "),
         node_js=_output_of(str(HOME / "node"), "--version").strip().removeprefix("v"),
         node_red=_node_red(),
+        chromium=_output_of(shutil.which("chromium"), "--version").strip().removeprefix("Chromium ").partition(" ")[0],
     )
 
 
@@ -52,7 +55,8 @@ def words(machine: Machine) -> str:
     return (
         f"{machine.cpu}, {machine.cores} cores, {machine.memory} of memory, {machine.kernel}; Python {machine.python}, "
         f"SQLite {machine.sqlite}, {packages}; mosquitto {machine.mosquitto or 'not installed'}, Node.js "
-        f"{machine.node_js or 'not installed'}, Node-RED {machine.node_red or 'not installed'}"
+        f"{machine.node_js or 'not installed'}, Node-RED {machine.node_red or 'not installed'}, "
+        f"Chromium {machine.chromium or 'not installed'}"
     )
 
 

@@ -3,6 +3,7 @@
     make bench                                         everything, about half an hour
     make bench ARGS='--rows 1,3,7'                     some rows
     make bench ARGS='--rounds 1 --scale 0.1'           a quick look at small fleets
+    make bench ARGS='--rows 18 --live 3600'            the console's page open for an hour
     make bench ARGS='--write docs/performance.md'      puts table and plot into that page
 
 A row that cannot be measured is shown with the reason, and stops no other.
@@ -19,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from bench import (
+    console,
     delay,
     edge,
     fleet,
@@ -40,7 +42,7 @@ from bench.table import Row, between_marks, markdown, number, plain, text
 from oneweb_bridge.cli.signals import THREAD_SWITCH_S
 
 LAG = "lag"
-NUMBERS = (*(str(number) for number in range(1, 17)), LAG)
+NUMBERS = (*(str(number) for number in range(1, 19)), LAG)
 FILE = Path("build/bench.json")
 Measure = Callable[[Scope], AsyncIterator[Row]]
 
@@ -54,8 +56,8 @@ class Part(msgspec.Struct, frozen=True):
     rows: Measure
 
 
-def parts(drawn: inside.Curves) -> list[Part]:
-    """All of them. The growth's curves are left in `drawn`."""
+def parts(drawn: inside.Curves, live: float = 0.0) -> list[Part]:
+    """All of them. The growth's curves are left in `drawn`; `live` is as of the scope."""
     return [
         Part(("1",), "unchanged polls", 900, ratios.poll_rows),
         Part(("2", "3"), "drains", 900, ratios.drain_rows),
@@ -73,6 +75,7 @@ def parts(drawn: inside.Curves) -> list[Part]:
         Part(("11",), "growth", 600, lambda scope: inside.growth_rows(scope, drawn)),
         Part(("13",), "the trends", 2400, trends.rows),
         Part(("16",), "Sparkplug", 1200, edge.rows),
+        Part(("17", "18"), "the console", 1200 + live, console.rows),
         Part((LAG,), "the event loop's lag", 300, inside.lag_rows),
     ]
 
@@ -104,7 +107,7 @@ def _missing(part: Part, scope: Scope, why: str) -> list[Row]:
 async def bench(scope: Scope, drawn: inside.Curves) -> list[Row]:
     """All wanted rows in the order of their numbers."""
     rows: list[Row] = []
-    for part in parts(drawn):
+    for part in parts(drawn, scope.live):
         if not scope.rows.isdisjoint(part.numbers):
             say(f"{part.what} (row {', '.join(part.numbers)})")
             rows += await measured(part, scope)
@@ -129,8 +132,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def reported(given: argparse.Namespace, rows: list[Row], begun: float) -> Report:
     """The run with what it was measured on."""
-    options = [f"--rounds {given.rounds}", f"--scale {given.scale:g}"]
-    options = [option for option in options if option not in ("--rounds 7", "--scale 1")]
+    options = [f"--rounds {given.rounds}", f"--scale {given.scale:g}", f"--live {given.live:g}"]
+    options = [option for option in options if option not in ("--rounds 7", "--scale 1", "--live 20")]
     options += [f"--rows {','.join(given.rows)}"] if len(given.rows) < len(NUMBERS) else []
     return Report(
         command=f"make bench ARGS='{' '.join(options)}'" if options else "make bench",
@@ -178,6 +181,12 @@ def _scale(text: str) -> float:
     return float(text)
 
 
+def _seconds(text: str) -> float:
+    if not 0 <= float(text) <= 86_400:
+        raise argparse.ArgumentTypeError("expected seconds from 0 to 86400")
+    return float(text)
+
+
 def options(arguments: list[str]) -> argparse.Namespace:
     """What the command line says."""
     form = argparse.RawDescriptionHelpFormatter
@@ -185,6 +194,9 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=_count, default=7, help="of each ratio, of which the median counts (7)")
     parser.add_argument("--scale", type=_scale, default=1.0, help="smaller fleets and journals for a quick look")
     parser.add_argument("--rows", type=_chosen, default=list(NUMBERS), help=f"some of {','.join(NUMBERS)}")
+    parser.add_argument(
+        "--live", type=_seconds, default=20.0, help="seconds that a page of the console stays open (20)"
+    )
     parser.add_argument("--json", type=Path, default=FILE, help=f"where the figures go ({FILE})")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="puts table and plot into a page")
     return parser.parse_args(arguments)
@@ -195,7 +207,7 @@ def main(arguments: list[str]) -> int:
     given, begun, drawn = options(arguments), time.monotonic(), inside.Curves()
     # As the command does: the parts that run in this process take the interpreter in turns of the same length.
     sys.setswitchinterval(THREAD_SWITCH_S)
-    rows = asyncio.run(bench(Scope(given.rounds, given.scale, frozenset(given.rows)), drawn))
+    rows = asyncio.run(bench(Scope(given.rounds, given.scale, frozenset(given.rows), given.live), drawn))
     report = reported(given, rows, begun)
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")

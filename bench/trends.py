@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,14 @@ Sample = tuple[int, str, int, dict[str, Any]]
 """Time, report, number of the terminal, values."""
 
 
-def played(first_day: int, days: int, terminals: int) -> Iterator[Sample]:
-    """What the simulator's terminals measure in some days, by time."""
+def played(first_day: int, days: int, terminals: int, reports: Mapping[str, str] = REPORTS) -> Iterator[Sample]:
+    """What the simulator's terminals measure in some days, by time; `reports` are the API's names and ours."""
     world = Simulator(
         Options(terminals=terminals, seed=2, start=rfc3339((first_day + days + 2) * DAY_MS), keep=1e9)
     ).world
     window = (first_day * DAY_MS / 1000, (first_day + days) * DAY_MS / 1000)
     samples: list[Sample] = []
-    for index, (api_name, report) in itertools.product(range(terminals), REPORTS.items()):
+    for index, (api_name, report) in itertools.product(range(terminals), reports.items()):
         shown = world.reports.terminal_report(TERMINAL_REPORTS[api_name], index, window, window[1] + 86_400)
         for measured in shown["measurement"]:
             ts = round(datetime.fromisoformat(measured["timestamp"]).timestamp() * 1000)

@@ -2275,6 +2275,20 @@ TABLE = (
         "test_exploration_file.py",
     ),
     Mutant(
+        "set-up: answers of a folder are not kept",
+        "cli/exploring.py",
+        "database = Path(config.state.path) if options.source is None else None",
+        "database = Path(config.state.path)",
+        "test_exploration_file.py -k folder_are",
+    ),
+    Mutant(
+        "set-up: a report that cannot be read is a sentence of the console",
+        "web/data.py",
+        "            return refuse(Refusal(503, str(error)))\n",
+        "            raise\n",
+        "test_exploration_file.py -k answered",
+    ),
+    Mutant(
         "live: what is new queues while what was missed is read",
         "web/live.py",
         "            listener.through = self._through\n",

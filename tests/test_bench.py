@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import floor, inside, plot, run
+from bench import floor, inside, lagging, page, plot, run, tabs
 from bench.scope import Scope, spelled
 from bench.subscriber import Subscriber
 from bench.table import BEGIN, END, Row, between_marks, markdown, of_rounds, plain, text
@@ -97,7 +97,9 @@ def test_every_row_has_a_part() -> None:
     assert {number for part in run.parts(inside.Curves()) for number in part.numbers} == set(run.NUMBERS)
 
 
-@pytest.mark.parametrize("wrong", [["--rows", "99"], ["--rounds", "0"], ["--scale", "0"], ["--scale", "2"]])
+@pytest.mark.parametrize(
+    "wrong", [["--rows", "99"], ["--rounds", "0"], ["--scale", "0"], ["--scale", "2"], ["--live", "-1"]]
+)
 def test_options_refuse_what_cannot_be_measured(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A row that does not exist, no round, no fleet, or more than the full one."""
     with pytest.raises(SystemExit):
@@ -147,3 +149,35 @@ def test_ear_hears_every_message_however_it_is_cut() -> None:
 def test_numbers_are_spelled_in_groups(count: int, text: str) -> None:
     """A fleet is easy to read."""
     assert spelled(count) == text
+
+
+def test_tab_knows_where_its_stream_goes_on() -> None:
+    """A message that is cut waits for its rest, and the last id counts, also where the last message has none."""
+    text = b"event: event\nid: j:7\ndata: {}\n\nevent: state\ndata: {}\n\nevent: event\nid: j:8\nda"
+    whole, left = tabs.complete_messages(text)
+    assert (whole + left, left) == (text, b"event: event\nid: j:8\nda")
+    assert tabs.last_id(whole) == "j:7"
+    assert tabs.last_id(b": \n\n") is None
+    assert tabs.complete_messages(b"retry: 20") == (b"", b"retry: 20")
+
+
+def test_delay_is_of_the_same_event() -> None:
+    """Events of a terminal are told apart by their order; what came to one side alone is left out."""
+    first = [("a", 1.0), ("b", 1.0), ("a", 2.0), ("c", 3.0)]
+    second = [("b", 1.5), ("a", 1.25), ("a", 2.125), ("a", 9.0)]
+    assert tabs.delays(first, second) == [500.0, 250.0, 125.0]
+
+
+def test_lags_are_read_from_where_a_stretch_began(tmp_path: Path) -> None:
+    """A line that is half written does not count."""
+    path = tmp_path / "lags"
+    path.write_text("9.00\n0.10\n12.50\n0.")
+    assert lagging.lags_of(path, 5) == [0.1, 12.5]
+
+
+def test_files_of_the_page_are_weighed_by_who_wrote_them() -> None:
+    """Page, own modules and styles on one side, what others wrote on the other, in kB of 1000 bytes."""
+    own, vendored = page.weight_rows(
+        [("http://h/", 1000), ("http://h/static/app.js?v=1", 500), ("http://h/static/vendor/p.js?v=1", 7000)]
+    )
+    assert (own.measured, vendored.measured) == (1.5, 7.0)

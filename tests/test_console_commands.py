@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -118,6 +119,57 @@ async def test_commands_arrive_as_over_mqtt(world: harness.World, desk: Desk) ->
     ):
         assert (await desk.post(path, body, status))["error"], path
     assert len(desk.recorder.on(f"{POLLING}/sites/result")) == before
+
+
+async def test_console_and_broker_at_once_have_one_order(world: harness.World, desk: Desk) -> None:
+    """Commands of both at once have one result each, in one order, and the last of it is in force with its source."""
+    sites = f"{POLLING}/sites"
+
+    async def over_mqtt(number: int) -> Any:
+        await harness.publish(world.port, f"{sites}/set", json.dumps({"id": f"mqtt-{number}", "interval": 60 + number}))
+
+    async def over_http(number: int) -> Any:
+        return await desk.post("calls/sites/set", {"id": f"console-{number}", "interval": 120 + number})
+
+    ids = {f"{way}-{number}" for way in ("mqtt", "console") for number in range(8)}
+    answers = (await asyncio.gather(*(work(number) for number in range(8) for work in (over_mqtt, over_http))))[1::2]
+
+    def results() -> list[Any]:
+        return [result for result in desk.recorder.on(f"{sites}/result") if result.get("id") in ids]
+
+    await desk.recorder.until(lambda: {result["id"] for result in results()} == ids)
+    of_ids = {result["id"]: result for result in results()}
+    assert len(results()) == len(ids)
+    assert [of_ids[answer["id"]] for answer in answers] == answers
+    last = results()[-1]
+    wanted = last["state"]["interval"]
+    await desk.recorder.until(lambda: desk.recorder.retained[f"{sites}/state"]["interval"] == wanted)
+    call = await desk.call("sites")
+    assert (call["interval"], call["source"]["interval"]) == (wanted, last["id"].partition("-")[0])
+
+
+async def test_old_retained_command_does_not_undo_the_console(world: harness.World) -> None:
+    """A command with retain is obeyed, the console changes the same, the broker delivers it again: the change stays."""
+    sites, http = f"{POLLING}/sites", mosquitto.free_port()
+    config, url = world.config(http={"listen": f"127.0.0.1:{http}"}), f"http://127.0.0.1:{http}/api/v1"
+    await harness.publish(world.port, f"{sites}/set", '{"interval": 111}', retain=True)
+
+    def interval() -> Any:
+        return recorder.retained.get(f"{sites}/state", {}).get("interval")
+
+    async with harness.recording(world.port) as recorder, aiohttp.ClientSession() as session:
+        desk = Desk(recorder, session, url)
+        async with harness.running(config) as process:
+            await recorder.until(lambda: interval() == 111)
+            await desk.post("calls/sites/set", {"interval": 222})
+            await recorder.until(lambda: interval() == 222)
+            await process.stop()
+        async with harness.running(config):
+            await recorder.until(
+                lambda: any("obeyed before" in result.get("error", "") for result in recorder.on(f"{sites}/result")), 40
+            )
+            call = await desk.call("sites")
+            assert (call["interval"], call["source"]["interval"], interval()) == (222, "console", 222)
 
 
 # ── where an answer is late, or none can come ──────────────────────────────────────────────────

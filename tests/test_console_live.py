@@ -279,6 +279,19 @@ async def test_listeners_are_bounded_and_free_their_places(stage: Stage, monkeyp
                         break
 
 
+async def test_eight_tabs_have_everything_at_once(stage: Stage) -> None:
+    """Each of eight streams, which go on behind different ids, has all that is behind its own, once and in order."""
+    every = [*"abcdefgh"]
+    await stage.write(*every)
+    async with contextlib.AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(stage.listening(stage.id(number))) for number in range(1, 9)]
+        for number in range(20):
+            every += (kinds := [f"{number}-{part}" for part in range(10)])
+            await stage.write(*kinds)
+        for number, stream in enumerate(streams, 1):
+            assert await stream.kinds(len(every) - number) == every[number:]
+
+
 async def test_slow_reader_is_closed_and_nobody_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who does not read is cut when too much waits; who reads has everything."""
     monkeypatch.setattr(live, "MAX_BEHIND", 50)

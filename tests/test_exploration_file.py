@@ -3,6 +3,8 @@
 import asyncio
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,9 +13,13 @@ from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.explore import keeping
 from oneweb_bridge.model.exploration import Exploration
 from oneweb_bridge.simulator import serve
+from oneweb_bridge.store import store
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.exploration_file import exploration_path, read_exploration, write_exploration
-from tests import fidelity
+from oneweb_bridge.store.query_thread import open_query_thread
+from oneweb_bridge.web.data import DataRoutes
+from tests import fidelity, harness
+from tests.consoles import visited
 
 
 async def explored(row: fidelity.Row, database: Path) -> tuple[Exploration, str]:
@@ -83,3 +89,43 @@ def test_report_is_replaced_as_a_whole(tmp_path: Path) -> None:
 def test_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     text = keeping.keep(tmp_path / "missing" / "bridge.db", keeping.refused("x", 0, Masks()))
     assert text.startswith("not for the console: ")
+
+
+async def test_answers_of_a_folder_are_not_kept(tmp_path: Path) -> None:
+    """`explore --from` says what a folder shows, and leaves the report of this bridge's own API as it was."""
+    folder, database = tmp_path / "saved", tmp_path / "bridge.db"
+    async with serve(fidelity.options_of(fidelity.Row(row="", differs=""))) as simulator:
+        await explore.explore(fidelity.config_of("", simulator.url), lambda _: None, save=folder)
+    config = harness.bridge_yaml(tmp_path, "http://127.0.0.1:9", 1883)
+    before = {path.name for path in tmp_path.iterdir()}
+    code, out, err = await harness.command("explore", "--from", str(folder), "-c", str(config), cwd=tmp_path)
+    assert (code in (0, 1), err) == (True, "")
+    assert "12 terminals" in out
+    assert "for the console" not in out
+    assert {path.name for path in tmp_path.iterdir()} == before
+    write_exploration(database, keeping.refused("of the own API", 0, Masks()))
+    await harness.command("explore", "--from", str(folder), "-c", str(config), cwd=tmp_path)
+    kept = read_exploration(database)
+    assert kept is not None
+    assert kept.sign_in == "of the own API"
+
+
+async def test_report_that_cannot_be_read_is_answered_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The console answers null without a report, and 503 with the sentence for a file that is none."""
+    database = tmp_path / "bridge.db"
+    async with store.open_store(database), open_query_thread(database) as queries:
+        sources: Any = SimpleNamespace(queries=queries, database=database)
+        async with visited(monkeypatch, routes=lambda _: DataRoutes(sources).routes()) as visits:
+            answer = await visits.ask("/api/v1/exploration")
+            assert (answer.status, answer.json()) == (200, {"exploration": None})
+            exploration_path(database).write_bytes(b"\xff{")
+            answer = await visits.ask("/api/v1/exploration")
+            assert (answer.status, "Retry-After" in answer.headers) == (503, False)
+            assert "run explore again" in answer.json()["error"]
+            exploration_path(database).unlink()
+            exploration_path(database).mkdir()
+            answer = await visits.ask("/api/v1/exploration")
+            assert answer.status == 503
+            assert "cannot be read" in answer.json()["error"]

@@ -3,6 +3,7 @@
 import contextlib
 import sqlite3
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,59 @@ async def test_late_and_corrected_samples_end_at_their_place(past: Past) -> None
         assert [body.endswith(end) for body, end in zip(past.shown(), expected, strict=True)] == [True] * 3
         past.trim(past.fold().folded_through)
     assert past.chunks() == 1
+
+
+async def test_late_sample_fills_a_gap(past: Past) -> None:
+    """What the API showed late lies in the gap, which is none any more; also where its day was folded before."""
+    ten_minutes = 600_000
+    await past.write(*(sample(BEGIN + n * ten_minutes, sinr_db=1.0) for n in range(12) if not 4 <= n < 9))
+    span = Span(BEGIN, BEGIN + 2 * HOUR)
+
+    def gaps() -> list[tuple[int, int]]:
+        with open_history(past.path, past.trends) as history:
+            return history.read_series(SeriesQuery(stream=SIGNAL, span=span)).gaps
+
+    assert gaps() == [(BEGIN + 3 * ten_minutes, BEGIN + 9 * ten_minutes)]
+    past.trim(past.fold().folded_through)
+    assert gaps() == [(BEGIN + 3 * ten_minutes, BEGIN + 9 * ten_minutes)]
+    await past.write(*(sample(BEGIN + n * ten_minutes, sinr_db=2.0) for n in range(4, 9)))
+    assert gaps() == []
+    past.trim(past.fold().folded_through)
+    assert gaps() == []
+
+
+async def test_days_begin_and_end_where_they_do(past: Past) -> None:
+    """The edges of a day, a month, a year and a leap day: each sample is in the day of UTC that its time says."""
+    midnights = [
+        round(datetime.fromisoformat(f"{day}T00:00:00+00:00").timestamp() * 1000)
+        for day in ("2023-12-31", "2024-01-01", "2024-02-28", "2024-02-29", "2024-03-01", "2024-03-31")
+    ]
+    times = sorted(midnight + part for midnight in midnights for part in (0, 1, DAY_MS - 1))
+    await past.write(*(sample(ts, sinr_db=float(n)) for n, ts in enumerate(times)))
+    before = past.shown()
+    assert len(before) == len(times)
+    past.trim(past.fold(midnights[-1] + 9 * DAY_MS).folded_through)
+    assert past.shown() == before
+    assert past.chunks() == len(midnights)
+    with open_history(past.path, past.trends) as history:
+        read = [(day * DAY_MS, list(samples.ts)) for day, samples in history.read_days(SIGNAL, EVER)]
+        span = Span(midnights[0], midnights[-1] + DAY_MS)
+        series = history.read_series(SeriesQuery(stream=SIGNAL, span=span, points=10))
+    assert read == [(midnight, [midnight, midnight + 1, midnight + DAY_MS - 1]) for midnight in midnights]
+    assert (series.step, series.t) == (86_400.0, midnights)
+    assert series.series[0].count == [3] * len(midnights)
+
+
+async def test_clock_that_is_set_back_loses_and_doubles_nothing(past: Past) -> None:
+    """Folded today, then days ago by the API's clock, then today again: the same samples at their times."""
+    await past.write(*(sample(BEGIN + n * HOUR, sinr_db=float(n)) for n in range(30)))
+    past.trim(past.fold().folded_through)
+    for number, now in enumerate((BEGIN - 20 * DAY_MS, BEGIN + HOUR + 1, BEGIN + 5 * DAY_MS), 31):
+        await past.write(sample(now, sinr_db=0.5))
+        before = past.shown()
+        assert len(set(before)) == len(before) == number
+        past.trim(past.fold(now + 1).folded_through)
+        assert past.shown() == before
 
 
 async def test_folding_twice_changes_nothing(past: Past) -> None:

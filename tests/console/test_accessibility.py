@@ -30,6 +30,34 @@ async def test_axe_finds_nothing(console: Console, open_tab: OpenTab, scheme: st
         await tab.page.evaluate(source)
         results = await tab.page.evaluate("tags => axe.run({ runOnly: tags })", TAGS)
         assert [(name, rule["id"], rule["nodes"][0]["html"]) for rule in results["violations"]] == []
+        # Targets of at least 24 pixels are among what it looked at.
+        assert "target-size" in {rule["id"] for rule in results["passes"]}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_on_the_sign_in_page(console: Console, open_tab: OpenTab, scheme: str) -> None:
+    tab = await open_tab(console.url, color_scheme=scheme)
+    session = {"signed_in": False, "read_only": False, "base": "/"}
+    await tab.page.route("**/api/v1/session", lambda route: route.fulfill(json=session))
+    await tab.open("", "sign-in")
+    await tab.page.evaluate(axe_source())
+    results = await tab.page.evaluate("tags => axe.run({ runOnly: tags })", TAGS)
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in results["violations"]] == []
+
+
+async def test_each_chart_has_words_and_a_table(console: Console, tab: Tab) -> None:
+    """Whatever a chart shows stands below it in words, and in a table with times and values."""
+    pages = await addresses(console)
+    for name in ("terminal", "product"):
+        await tab.open(pages[name], name)
+        charts = tab.page.get_by_test_id("chart")
+        assert await charts.count() >= (4 if name == "terminal" else 1)
+        for chart in await charts.all():
+            assert await chart.get_by_test_id("chart-summary").inner_text()
+            await chart.get_by_role("button", name="Table").click()
+            table = chart.get_by_test_id("chart-table")
+            await table.locator("time[datetime$=Z]").first.wait_for()
+            assert await table.locator("data").count() >= 1
 
 
 async def test_less_motion_for_who_asks(console: Console, open_tab: OpenTab) -> None:

@@ -12,6 +12,7 @@ from oneweb_bridge.demo import mosquitto
 from tests import harness
 from tests.console.conftest import Console, OpenTab
 from tests.console.test_live import TOKEN, sign_in
+from tests.console.test_pages import addresses
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -84,8 +85,8 @@ async def test_below_a_path_of_nginx(console: Console, open_tab: OpenTab, tmp_pa
         await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
         (cookie,) = await tab.page.context.cookies()
         assert cookie["path"] == "/oneweb/"
-        for name in ("organizations", "map", "polling", "events", "alerts"):
-            await tab.open(name)
+        for name, place in (await addresses(guarded, Authorization=f"Bearer {TOKEN}")).items():
+            await tab.open(place, name)
         await tab.page.close()
 
 
@@ -108,5 +109,6 @@ async def test_in_the_frame_of_home_assistant(console: Console, open_tab: OpenTa
         await tab.open()
         await tab.page.get_by_test_id("fleet-row").first.wait_for()
         await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
-        await tab.open("polling")
+        for name, place in (await addresses(ingress, Authorization=f"Bearer {TOKEN}")).items():
+            await tab.open(place, name)
         await tab.page.close()

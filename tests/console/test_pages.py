@@ -2,10 +2,13 @@
 
 import gzip
 import re
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from tests import harness
+from tests.console import fleets
 from tests.console.conftest import Console, OpenTab, Tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -14,9 +17,9 @@ WIDTHS = {"desk": (1280, 800), "phone": (390, 844), "narrow": (320, 700)}
 MAX_FIRST_PAGE_BYTES = 80_000
 
 
-async def addresses(console: Console) -> dict[str, str]:
+async def addresses(console: Console, **headers: str) -> dict[str, str]:
     """An address of each page, by its name."""
-    fleet = await console.get("fleet")
+    fleet = await console.get("fleet", **headers)
     rows = [dict(zip(fleet["columns"], row, strict=True)) for row in fleet["rows"]]
     row = next(row for row in rows if row["product_id"])
     plain = ("organizations", "map", "polling", "events", "alerts", "setup")
@@ -109,3 +112,51 @@ async def test_times_are_shown_in_utc_or_local(console: Console, open_tab: OpenT
     await tab.page.reload()
     await tab.ready("fleet")
     assert "local" in (await seen.get_attribute("title") or "")
+
+
+async def test_hostile_names_are_text_on_every_page(open_tab: OpenTab, tmp_path: Path) -> None:
+    """Terminal, site and customer are called what a script would be: shown as text, and no page becomes wider."""
+    async with harness.world(tmp_path, start=None, report_period=0.02) as world:
+        for op, kind, names in (
+            ("rename", "terminals", fleets.HOSTILE),
+            ("rename_site", "sites", fleets.HOSTILE[::-1]),
+            ("rename_organization", "organizations", fleets.HOSTILE),
+        ):
+            for record, name in zip(world.api.truth(kind), names, strict=False):
+                world.api.fleet(op, id=record["id"], name=name)
+        console = Console(world, tmp_path)
+        async with harness.running(console.config) as process:
+            await console.until_polled(process)
+            tab = await open_tab(console.url, 390, 844)
+            await tab.page.add_init_script("window.alert = () => { window.alerted = true; };")
+            for name, address in await hostile_addresses(console):
+                await tab.open(address, name)
+                assert await tab.page.evaluate("window.alerted") is None, address
+                assert await tab.page.locator("main img, main script").count() == 0, address
+                assert await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), address
+                assert await tab.page.evaluate("document.title.length < 20000"), address
+            await tab.page.close()
+
+
+async def hostile_addresses(console: Console) -> list[tuple[str, str]]:
+    """Every page, and the terminal of each hostile name with the name as its heading."""
+    pages = list((await addresses(console)).items())
+    rows = (await console.get("fleet"))["rows"]
+    assert {row[1] for row in rows} >= set(fleets.HOSTILE)
+    pages += [("terminal", f"terminal/{row[0]}") for row in rows if row[1] in fleets.HOSTILE]
+    roots = (await console.get("tree"))["roots"]
+    pages += [("organizations", f"organizations?kind=organization&id={quote(root['id'])}") for root in roots[:3]]
+    return pages
+
+
+async def test_sign_in_page_is_drawn_within_its_width(console: Console, open_tab: OpenTab) -> None:
+    """One field and a button, also on the narrowest phone."""
+    session = {"signed_in": False, "read_only": False, "base": "/"}
+    for width, height in WIDTHS.values():
+        tab = await open_tab(console.url, width, height)
+        await tab.page.route("**/api/v1/session", lambda route: route.fulfill(json=session))
+        await tab.open("", "sign-in")
+        assert await tab.page.locator("h1").count() == 1
+        assert await tab.page.locator("main").get_by_role("textbox").count() == 1
+        assert await tab.page.locator("main").get_by_role("button").count() == 1
+        assert await tab.page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,5 +1,7 @@
 """The Polling Manager: each deed arrives as over MQTT, with its result on the result topic; by keyboard alone too."""
 
+from typing import Any
+
 import pytest
 
 from tests import harness
@@ -59,6 +61,28 @@ async def test_poll_button_polls(console: Console, tab: Tab) -> None:
         (result, *_) = await results.until(lambda: results.on(topic))
     assert result["status"] == "ok"
     await row.get_by_test_id("call-status").and_(tab.page.get_by_text("ok")).wait_for()
+
+
+async def test_poll_all_and_release_arrive_as_over_mqtt(console: Console, tab: Tab) -> None:
+    """Both have their answer on its topic; what is held stands above the calls with its button."""
+
+    async def hold(route: Any) -> None:
+        answer = await (await route.fetch()).json()
+        held = [{"call": "user_terminals", "count": 10, "since": "2026-11-23T09:09:30.000Z"}]
+        await route.fulfill(json={**answer, "held": held})
+
+    await tab.page.route("**/api/v1/calls", hold)
+    await tab.open("polling")
+    assert "10 records" in await tab.page.locator("main").inner_text()
+    topics = ("oneweb/bridge/polling/all/result", "oneweb/bridge/response/release")
+    async with harness.recording(console.world.port, *topics) as answers:
+        await tab.page.get_by_role("button", name="Poll all").click()
+        (result, *_) = await answers.until(lambda: answers.on(topics[0]))
+        await tab.page.get_by_role("button", name="Release user_terminals").click()
+        (response, *_) = await answers.until(lambda: answers.on(topics[1]))
+    assert (result["command"], result["status"], response["status"]) == ("poll", "ok", "ok")
+    assert result["id"].startswith("console-")
+    assert response["id"].startswith("console-")
 
 
 async def test_change_over_mqtt_is_shown(console: Console, tab: Tab) -> None:
