@@ -257,7 +257,7 @@ TABLE = (
     Mutant(
         "cursor: written before the window is blocked",
         "mqtt/window.py",
-        "if self._uncommitted() >= room or",
+        "if self._count_unsaved() >= room or",
         "if",
         "test_window.py -k before_the_window",
     ),
@@ -362,15 +362,15 @@ TABLE = (
     Mutant(
         "lane: it takes what comes of its class",
         "mqtt/lanes.py",
-        "return lane if lane is not None and lane.closing is None else None",
+        "return lane if lane is not None and lane.closes_at is None else None",
         "return None",
         "test_window.py",
     ),
     Mutant(
         "lane: it closes where it is level alone",
         "mqtt/lanes.py",
-        "if lane.closing is None and lane.read == self.main.read and not",
-        "if lane.closing is None and not",
+        "if lane.closes_at is None and lane.read == self.main.read and not",
+        "if lane.closes_at is None and not",
         "test_window.py",
     ),
     Mutant(
@@ -531,8 +531,8 @@ TABLE = (
     Mutant(
         "head: a lower number restores",
         "mqtt/handshake.py",
-        "low = seq if is_ours and seq <= cursor else 0",
-        "low = cursor",
+        "lost_after = seq if is_ours and seq <= cursor else 0",
+        "lost_after = cursor",
         "test_publisher.py",
     ),
     Mutant(
@@ -790,7 +790,7 @@ TABLE = (
     Mutant(
         "restore after a trimmed journal",
         "mqtt/handshake.py",
-        "if 0 < low < oldest - 1:",
+        "if 0 < lost_after < oldest - 1:",
         "if False:",
         "test_owed.py -k gone",
     ),
@@ -1759,7 +1759,7 @@ TABLE = (
     Mutant(
         "a retained command is obeyed once",
         "commands/executor.py",
-        "if has_identity and runs_once and await",
+        "if is_remembered and is_refused_when_repeated and await",
         "if False and await",
         "test_polling_manager.py -k retained",
     ),
@@ -2143,7 +2143,7 @@ TABLE = (
     Mutant(
         "silence: the window begins at the newest sample",
         "polling/time_windows.py",
-        "start = newest - lateness if earlier - (newest - lateness) <= steps * length else start",
+        "start = newest - lateness if earlier_now - (newest - lateness) <= steps * length else start",
         "pass",
         "test_silence.py -k never_later",
     ),
@@ -2326,7 +2326,7 @@ TABLE = (
     Mutant(
         "console: nothing is changed where it is read-only",
         "web/access.py",
-        "if rules.read_only and facts.method not in READING and facts.path != SESSION:",
+        "if rules.read_only and facts.method not in READ_METHODS and facts.path != SESSION:",
         "if False:",
         "test_console_access.py",
     ),

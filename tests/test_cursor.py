@@ -53,8 +53,8 @@ class Writing:
         sender: Any = SimpleNamespace(window=self.window, pump=self.progress)
         context: Any = SimpleNamespace(tree=TopicTree("oneweb", "main", "j"), journal=self.disk)
         refusals: Any = SimpleNamespace(paid=set())
-        self.to_note = asyncio.Event()
-        self.writer = CursorWriter(context, sender, refusals, asyncio.Lock(), self.to_note)
+        self.save_wanted = asyncio.Event()
+        self.writer = CursorWriter(context, sender, refusals, asyncio.Lock(), self.save_wanted)
 
     def progress(self) -> None:
         """What the sender does after answers."""
@@ -77,7 +77,7 @@ async def test_cursor_is_written_when_enough_is_acknowledged(monkeypatch: pytest
     task = asyncio.create_task(writing.writer.cursor_loop())
     await asyncio.sleep(0)
     writing.acknowledge(49)
-    assert not writing.to_note.is_set()
+    assert not writing.save_wanted.is_set()
     writing.acknowledge(1)
     await writing.disk.until(50)
     writing.acknowledge(50)

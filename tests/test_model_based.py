@@ -124,7 +124,7 @@ class Fleet:
     def now(self) -> int:
         return round(self.clocks.seconds * 1000)
 
-    def earlier(self) -> int:
+    def earlier_now(self) -> int:
         return min(self.now(), round(self.clocks.wall() * 1000))
 
     def bounds(self) -> Bounds:
@@ -248,12 +248,14 @@ class Bridge(RuleBasedStateMachine):
         if (head := self.broker.retained.get(self.tree.head)) is not None:
             handshake.on_head(head)
         known = await handshake.compare_head(cursor)
-        cursor, low = known.cursor, known.restore_start
+        cursor, restore_start = known.cursor, known.restore_start
         if cursor > positions.cursor:
             self.window.skip_to(cursor)
         await self.rows.identity.clear_head_bound()
-        if low < cursor:
-            async for message in messages_to_restore(self.tree, self.rows, low, cursor, self.window.lanes.position_of):
+        if restore_start < cursor:
+            async for message in messages_to_restore(
+                self.tree, self.rows, restore_start, cursor, self.window.lanes.position_of
+            ):
                 self.broker.take(message.message)
         self._say_head(cursor)
         self.at = cursor
@@ -580,7 +582,7 @@ class Bridge(RuleBasedStateMachine):
         """What waits because its class was refused is read from the journal again."""
         for lane in self.window.lanes.to_read(10):
             for row in self.run(self.rows.after(lane.read, count)):
-                if lane.closing is None and not self.window.lanes.is_level(lane):
+                if lane.closes_at is None and not self.window.lanes.is_level(lane):
                     own = [m for m in self.tree.messages_of_row(row) if self.tree.class_of(m.topic) == lane.name]
                     self.window.offer_to_lane(lane.name, row.seq, own)
 
@@ -646,7 +648,7 @@ class Bridge(RuleBasedStateMachine):
         positions = self.window.positions()
         self.run(self.rows.save(positions))
         if is_answered:
-            self.window.cursor_written(positions)
+            self.window.on_saved(positions)
             self._say_head(positions.cursor)
 
     @rule()

@@ -58,7 +58,7 @@ def test_usage_goes_by_listings_alone() -> None:
 def test_many_removals_at_once_are_held(count: int, stored: int, held: bool) -> None:
     """More removals at once than the greater of count and share are held as a whole."""
     decision = decided(absent(count), stored=stored)
-    assert (decision.held, len(decision.removed)) == (("many", 0) if held else ("", count))
+    assert (decision.held_because, len(decision.removed)) == (("many", 0) if held else ("", count))
     assert decision.held_since == (HOUR if held else 0)
 
 
@@ -66,7 +66,7 @@ def test_held_removals_go_after_a_time() -> None:
     """What is held keeps the time since when, and goes after `hold_for`."""
     first = decided(absent(9))
     later = decided(absent(9), held_since=first.held_since, now=HOUR + DAY - 1)
-    assert (later.held, later.held_since) == ("many", HOUR)
+    assert (later.held_because, later.held_since) == ("many", HOUR)
     last = decided(absent(9), held_since=first.held_since, now=HOUR + DAY)
     assert (len(last.removed), last.held_since) == (9, 0)
 
@@ -80,7 +80,7 @@ def test_held_removals_go_at_once_when_released() -> None:
 def test_empty_listing_is_never_let_go_by_time(held_since: int, now: int) -> None:
     """An empty listing after a non-empty one is held however long, and is not counted as missing anything."""
     decision = decided(absent(20), listed=0, held_since=held_since, now=now)
-    assert (decision.held, decision.removed, decision.count) == ("empty", (), False)
+    assert (decision.held_because, decision.removed, decision.counts_as_missing) == ("empty", (), False)
 
 
 def test_empty_listing_of_nothing_is_nothing() -> None:
@@ -99,7 +99,7 @@ def test_time_of_an_empty_listing_does_not_count_for_many() -> None:
     held_since = 0
     for hour in range(1, 49):
         held_since = decided(absent(20, 3), listed=0, held_since=held_since, now=hour * HOUR).held_since
-    assert decided(absent(19, 3), listed=1, held_since=held_since, now=49 * HOUR).held == "many"
+    assert decided(absent(19, 3), listed=1, held_since=held_since, now=49 * HOUR).held_because == "many"
 
 
 def test_complete_listing_ends_the_hold() -> None:
@@ -126,4 +126,4 @@ def test_only_what_is_due_goes_and_never_too_many(
         assert len(decision.removed) <= max(5, int(0.1 * stored))
         assert listed or not decision.removed
     assert set(decision.removed) <= {a.id for a in missing}
-    assert not (decision.held and decision.removed)
+    assert not (decision.held_because and decision.removed)

@@ -80,15 +80,15 @@ def test_cursor_follows_the_longest_run_of_finished_rows() -> None:
     assert window.finished_seq == 9
 
 
-def test_topic_waits_for_the_durable_cursor() -> None:
-    """The next message of a topic goes only when the one before it is behind the durable cursor."""
+def test_topic_waits_for_the_saved_cursor() -> None:
+    """The next message of a topic goes only when the one before it is behind the saved cursor."""
     window = window_of(5)
     window.offer_row(1, [message("t", "1")])
     window.offer_row(2, [message("t", "2")])
     (first,) = taken(window)
     window.acknowledge(first)
     assert taken(window) == []
-    window.cursor_written(Positions(1))
+    window.on_saved(Positions(1))
     assert [outgoing.message.payload for outgoing in taken(window)] == [b"2"]
 
 
@@ -113,7 +113,7 @@ def test_messages_of_a_row_go_in_their_order() -> None:
     (first,) = taken(window)
     window.acknowledge(first)
     assert taken(window) == []
-    window.cursor_written(Positions(1))
+    window.on_saved(Positions(1))
     assert topics(taken(window)) == ["event", "state"]
 
 
@@ -153,7 +153,7 @@ def test_refused_message_waits_in_a_lane_and_the_cursor_goes_on() -> None:
     assert taken(window) == [bad]
     window.acknowledge(bad)
     assert window.positions() == Positions(2)
-    window.cursor_written(Positions(2))
+    window.on_saved(Positions(2))
     assert (window.state(), window.lanes.by_class) == ("idle", {})
 
 
@@ -173,7 +173,7 @@ def test_row_of_a_class_that_waits_follows_in_its_order() -> None:
     window.lanes.requeue(bad)
     window.acknowledge(taken(window)[0])
     assert window.positions() == Positions(2, {"bad": Waiting(1, 1)})
-    window.cursor_written(window.positions())
+    window.on_saved(window.positions())
     assert [outgoing.message.payload for outgoing in taken(window)] == [b"2"]
 
 
@@ -193,12 +193,12 @@ def test_class_that_is_refused_as_a_whole_tries_one_and_another() -> None:
     refuse_all(window)
     assert taken(window) == []
     (lane, _) = window.lanes.by_class.values()
-    assert (lane.doubted, lane.rounds, lane.waits_for_trial) == (True, 1, True)
+    assert (lane.doubted, lane.failed_trials, lane.waits_for_trial) == (True, 1, True)
     window.lanes.allow_trial("bad")
     (oldest,) = refuse_all(window)
     (latest,) = refuse_all(window)
     assert (oldest.seq, latest.seq, taken(window)) == (1, 9, [])
-    assert (lane.rounds, lane.waits_for_trial) == (2, True)
+    assert (lane.failed_trials, lane.waits_for_trial) == (2, True)
     window.lanes.allow_trial("bad")
     window.acknowledge(taken(window)[0])
     assert [outgoing.seq for outgoing in taken(window)] == [2, 3, 4, 5, 6, 7, 8, 9]
@@ -251,7 +251,7 @@ def test_class_begins_to_wait_again_before_it_is_level() -> None:
     (lane,) = window.lanes.by_class.values()
     window.lanes.requeue(next(iter(lane.paused)))
     window.acknowledge(taken(window)[0])
-    assert lane.closing == 1
+    assert lane.closes_at == 1
     window.offer_row(2, [message("a2", "2")])
     window.refuse(taken(window)[0])
     assert window.positions() == Positions(2, {"a": Waiting(1, 1)})
@@ -276,14 +276,14 @@ def test_what_is_blamed_waits_and_others_of_its_class_pass() -> None:
 
 
 def test_state_says_what_is_left() -> None:
-    """Busy while something is under way, uncommitted while only the cursor is behind, and then idle."""
+    """Busy while something is under way, unsaved while only the cursor is behind, and then idle."""
     window = window_of(1)
     assert window.state() == "idle"
     window.offer_row(1, [message("t")])
     assert window.state() == "busy"
     window.acknowledge(taken(window)[0])
-    assert window.state() == "uncommitted"
-    window.cursor_written(Positions(1))
+    assert window.state() == "unsaved"
+    window.on_saved(Positions(1))
     assert window.state() == "idle"
 
 
@@ -299,7 +299,7 @@ def test_cursor_is_awaited_by_a_topic_with_a_next_message() -> None:
         if is_offered_later:
             window.offer_row(2, [message("t", "2")])
             assert window.is_cursor_awaited()
-        window.cursor_written(Positions(1))
+        window.on_saved(Positions(1))
         assert not window.is_cursor_awaited()
 
 
@@ -335,7 +335,7 @@ def test_window_that_skips_begins_after_that_row() -> None:
     """What another process has published is finished, and topics behind it are free."""
     window = window_of(5, cursor=10)
     window.skip_to(40)
-    assert (window.finished_seq, window.durable, window.state()) == (40, Positions(40), "idle")
+    assert (window.finished_seq, window.saved, window.state()) == (40, Positions(40), "idle")
     window.offer_row(41, [message("t")])
     window.acknowledge(taken(window)[0])
     assert window.positions() == Positions(41)
@@ -368,7 +368,7 @@ def test_row_of_many_messages_passes_any_window(size: int, count: int) -> None:
             window.acknowledge(outgoing)
         if not outgoings and window.state() != "idle":
             assert window.finished_seq > 0
-            window.cursor_written(Positions(window.finished_seq))
+            window.on_saved(Positions(window.finished_seq))
     assert (sent, window.state()) == (3 * count, "idle")
 
 
@@ -380,7 +380,7 @@ def test_commit_frees_only_what_is_behind_the_cursor() -> None:
     first, second = taken(window)
     window.acknowledge(first)
     window.acknowledge(second)
-    window.cursor_written(Positions(1))
+    window.on_saved(Positions(1))
     assert [outgoing.message.payload for outgoing in taken(window)] == [b"3"]
 
 
@@ -412,12 +412,12 @@ def topic_of(number: int) -> str:
 
 
 class Bridge:
-    """A journal, durable positions, and one window after another, with a broker that notes all it is sent."""
+    """A journal, saved positions, and one window after another, with a broker that notes all it is sent."""
 
     def __init__(self, rows: list[list[int]], size: int) -> None:
         self.rows = rows
         self.size = size
-        self.durable = Positions(0)
+        self.saved = Positions(0)
         self.delivered: dict[str, list[int]] = defaultdict(list)
         self.answered: set[tuple[int, str]] = set()
         self.given_up: set[tuple[int, str]] = set()
@@ -427,9 +427,9 @@ class Bridge:
         self.connect()
 
     def connect(self) -> None:
-        self.window = SendWindow(self.size, self.durable, lambda topic: topic[0], max_repeated=2 * self.size)
-        self.at = self.durable.cursor
-        self.written = self.durable
+        self.window = SendWindow(self.size, self.saved, lambda topic: topic[0], max_repeated=2 * self.size)
+        self.at = self.saved.cursor
+        self.written = self.saved
         self.flying: list[Outgoing] = []
         self.answers: list[bool] = []
 
@@ -493,21 +493,21 @@ class Bridge:
                 self.given_up.add((outgoing.seq, outgoing.message.topic))
 
     def write(self) -> None:
-        """The positions are being written: they are durable now, and the window hears of it later."""
-        before, self.durable = self.durable, self.window.positions()
-        assert self.durable.cursor >= before.cursor
+        """The positions are being saved: they are on the disk now, and the window hears of it later."""
+        before, self.saved = self.saved, self.window.positions()
+        assert self.saved.cursor >= before.cursor
         self.judge()
 
     def judge(self) -> None:
         """No position is behind what was neither acknowledged nor set aside."""
         for seq, numbers in enumerate(self.rows, 1):
             for topic in map(topic_of, numbers):
-                waiting = self.durable.waiting.get(topic[0])
-                behind = self.durable.cursor if waiting is None else waiting.seq
-                assert seq > behind or (seq, topic) in self.answered | self.given_up, (seq, topic, self.durable)
+                waiting = self.saved.waiting.get(topic[0])
+                behind = self.saved.cursor if waiting is None else waiting.seq
+                assert seq > behind or (seq, topic) in self.answered | self.given_up, (seq, topic, self.saved)
 
     def commit(self) -> None:
-        self.window.cursor_written(self.durable)
+        self.window.on_saved(self.saved)
 
     def step(self, what: str, at: int) -> None:
         if what in ("ack", "refuse"):
@@ -536,7 +536,7 @@ class Bridge:
             if not moved:
                 self.answer(0, accepted=True)
             if self.at == len(self.rows) and self.window.state() == "idle" and not self.window.lanes:
-                assert self.durable == Positions(len(self.rows))
+                assert self.saved == Positions(len(self.rows))
                 return
             if not moved and not self.flying:
                 self.retry()

@@ -122,7 +122,7 @@ class ApiClient:
         """
         return Bounds(max(self.now(), self._clock.now()) + round(self._settings.clock_tolerance * 1000))
 
-    def earlier(self) -> int:
+    def earlier_now(self) -> int:
         """The earlier of the host's time and the API's, in ms: what is forgotten is forgotten by this one."""
         return min(self.now(), self._clock.now())
 

@@ -143,13 +143,14 @@ class Executor:
             return
         identity = (message.topic, command_identity(message.payload, command.id))
         may_come_again = message.retain or (not self._is_mqtt5 and message.source == "mqtt")
-        has_identity = topic.kind == "polling" and may_come_again
+        is_remembered = topic.kind == "polling" and may_come_again
+        was_just_sent = message.follows_retained
         # A setting may be repeated when it was changed meanwhile; a retained poll runs once, ever.
-        runs_once = message.retain and not (message.follows_retained and isinstance(command, Set))
-        if has_identity and runs_once and await self._was_executed(identity):
+        is_refused_when_repeated = message.retain and not (was_just_sent and isinstance(command, Set))
+        if is_remembered and is_refused_when_repeated and await self._was_executed(identity):
             await self._refuse_repeated(command, message, topic)
             return
-        await self._execute(command, message, topic, identity if has_identity else None, group)
+        await self._execute(command, message, topic, identity if is_remembered else None, group)
 
     async def _was_executed(self, identity: tuple[str, str]) -> bool:
         topic, command = identity

@@ -32,11 +32,11 @@ from oneweb_bridge.decode.expectations import (
 from oneweb_bridge.model.records import Fields
 
 GENERAL_SHARE = 0.75
-"""A field that nearly all records have is told when fewer than this share of them have it."""
+"""A field that nearly all records have is reported when fewer than this share of them have it."""
 MIN_RECORDS = 4
 """Fewer records than this say nothing about a share."""
 MAX_IMPLAUSIBLE = 3
-"""As many implausible values of a field are not told, unless they are half of all."""
+"""As many implausible values of a field are not reported, unless they are half of all."""
 SUDDEN_RATIO = 100.0
 """A usual magnitude that changes by more than this from one poll to the next is another unit."""
 LACKING_SAMPLES = 5
@@ -389,8 +389,8 @@ class UnmatchedIds(msgspec.Struct, frozen=True):
     matching_field: str = ""
 
 
-def is_told(unmatched: UnmatchedIds) -> bool:
-    """Whether ids that match nothing are told: many at once, or some that a later listing did not know either."""
+def is_worth_reporting(unmatched: UnmatchedIds) -> bool:
+    """Whether ids that match nothing are reported: many at once, or some that a later listing did not know either."""
     return unmatched.lasting > 0 or unmatched.count > max(MAX_IMPLAUSIBLE, unmatched.total // 10)
 
 

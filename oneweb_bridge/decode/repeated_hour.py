@@ -65,15 +65,15 @@ def _resolve_run(run: list[Readings], known: Known) -> tuple[list[int], int]:
     choices = [[readings[at >= border] for at, readings in enumerate(run)] for border in (*doubtful, len(run))]
     rising = [choice for choice in choices if choice == sorted(choice)]
     in_window = _best(rising, lambda choice: sum(ts >= known.begin for ts in choice))
-    newest = [choice for choice in in_window if max(choice) >= known.newest] or in_window
-    complete = _best(newest, lambda choice: -_count_lacking(choice, known))
-    left = _best(complete, lambda choice: sum(ts in known.seen for ts in choice))
+    with_newest = [choice for choice in in_window if max(choice) >= known.newest] or in_window
+    most_complete = _best(with_newest, lambda choice: -_count_lacking(choice, known))
+    left = _best(most_complete, lambda choice: sum(ts in known.seen for ts in choice))
     # The last choice puts all rows into the first hour.
     chosen = left[-1] if left else choices[-1]
-    others = left or choices
+    alternatives = left or choices
     # A row whose readings were both seen cannot be wrong: it is published already.
     doubtful = [at for at in doubtful if not all(ts in known.seen for ts in run[at])]
-    return chosen, sum(any(choice[at] != chosen[at] for choice in others) for at in doubtful)
+    return chosen, sum(any(choice[at] != chosen[at] for choice in alternatives) for at in doubtful)
 
 
 def _count_lacking(choice: list[int], known: Known) -> int:

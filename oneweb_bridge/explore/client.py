@@ -75,8 +75,8 @@ class ExploreApi(ApiClient):
     def now(self) -> int:
         return super().now() if self._frozen is None else self._frozen
 
-    def earlier(self) -> int:
-        return super().earlier() if self._frozen is None else self._frozen
+    def earlier_now(self) -> int:
+        return super().earlier_now() if self._frozen is None else self._frozen
 
     async def request(
         self,

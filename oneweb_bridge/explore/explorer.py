@@ -79,13 +79,13 @@ class Explorer:
             raise AssertionError("unreachable: the configuration itself is allowed")
         evidence = Evidence(call=self._call(id), reply=Reply(outcome=reading.outcome, error=reading.error))
         result = CallResult(call=self._call(id), as_configured=reading, reading=reading, evidence=evidence)
-        self._trials.begin()
+        self._trials.start_counting()
         try:
             await self._reacher.reach(id, result)
         except TrialsUsedUp:
             self._trials.used_up.add(id)
         finally:
-            self._trials.end()
+            self._trials.stop_counting()
         await self._gather(id, result)
         return result
 
@@ -111,7 +111,7 @@ class Explorer:
         """Tries what the judges propose for one call."""
         if self._call(id).fetch == "request":
             return
-        self._trials.begin()
+        self._trials.start_counting()
         try:
             if self._call(id).reads == "components":
                 await self._look_for_components(id, result)
@@ -128,7 +128,7 @@ class Explorer:
         except TrialsUsedUp:
             self._trials.used_up.add(id)
         finally:
-            self._trials.end()
+            self._trials.stop_counting()
         if id in self._trials.used_up and not result.is_whole:
             result.notes.append("more could have been tried, but its requests were used up: run explore again later")
 
@@ -145,8 +145,8 @@ class Explorer:
             change = findings.different_keys(part.change, self._trials.effective())
             if not change:
                 continue
-            is_right = improves if part.must_improve else is_no_worse
-            reading = await self._trials.try_change(id, change, result.reading, is_right)
+            is_acceptable = improves if part.must_improve else is_no_worse
+            reading = await self._trials.try_change(id, change, result.reading, is_acceptable)
             if reading is not None:
                 result.reading = reading
                 result.findings.append(replace(part, change=change))

@@ -22,7 +22,7 @@ from oneweb_bridge.explore.reading import CallReading, outcome_of
 from oneweb_bridge.explore.trials import Trials, improves, is_no_worse, lists_more, lists_more_at_once, with_change
 from oneweb_bridge.polling.time_windows import time_windows, window_params
 
-IsRight = Callable[[CallReading, CallReading], bool]
+IsAcceptable = Callable[[CallReading, CallReading], bool]
 
 
 class CallResult(msgspec.Struct, kw_only=True):
@@ -116,11 +116,11 @@ class CallReacher:
                 return
 
     async def _accept(
-        self, id: str, result: CallResult, keys: Tree, reason: str, is_right: IsRight = improves
+        self, id: str, result: CallResult, keys: Tree, reason: str, is_acceptable: IsAcceptable = improves
     ) -> CallReading | None:
         """Accepts a change of keys of the call where it is read better with it."""
         change = {"polling": {id: keys}}
-        reading = await self._trials.try_change(id, change, result.reading, is_right)
+        reading = await self._trials.try_change(id, change, result.reading, is_acceptable)
         if reading is not None:
             result.reading = reading
             result.findings.append(Finding(reason, change))
@@ -143,9 +143,9 @@ class CallReacher:
             more = await self._probe_pages(call, listed.items)
         if not (more or is_cut):
             return
-        for is_right in (lists_more, lists_more_at_once):
+        for is_acceptable in (lists_more, lists_more_at_once):
             for change in pages.page_changes(call.page, reply, count, self._page_hints):
-                if await self._accept(id, result, {"page": change}, "the listing comes in other pages", is_right):
+                if await self._accept(id, result, {"page": change}, "the listing comes in other pages", is_acceptable):
                     self._page_hints.insert(0, change)
                     return
         # Where a number of records is only usual for a page, and nothing that was tried shows more, that is all.
@@ -164,7 +164,7 @@ class CallReacher:
     async def first_reply(self, call: Call) -> Reply:
         """The first answer as the bridge asks for it."""
         params = dict(call.query)
-        windows = time_windows(call, 0, -1, (self._api.now(), self._api.now()))
+        windows = time_windows(call, 0, -1, earlier_now=self._api.now(), api_now=self._api.now())
         params |= window_params(call, windows[0])
         return await self.ask(call, params)
 

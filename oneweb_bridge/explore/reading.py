@@ -17,7 +17,14 @@ from oneweb_bridge.api.fetch import FetchRequest, fetch_pages
 from oneweb_bridge.api.listing import ListingPage, Problems
 from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.coverage import NO_LIMITS, FieldCoverage, Finding, UnmatchedIds, ids_finding, is_told
+from oneweb_bridge.decode.coverage import (
+    NO_LIMITS,
+    FieldCoverage,
+    Finding,
+    UnmatchedIds,
+    ids_finding,
+    is_worth_reporting,
+)
 from oneweb_bridge.decode.expectations import LIMITS
 from oneweb_bridge.decode.pages import decode_record, expand_tables, split_page
 from oneweb_bridge.explore.client import ExploreApi, TrialsUsedUp
@@ -114,8 +121,8 @@ async def read_call(api: ExploreApi, plan: CompiledCall, inventory: Inventory) -
 
 def _windows(call: Call, now: int) -> list[WindowBounds]:
     """The windows of the first poll, and of the one after it."""
-    first = time_windows(call, 0, -1, (now, now))
-    return first if call.window is None else [*first, *time_windows(call, now, now, (now, now))]
+    first = time_windows(call, 0, -1, earlier_now=now, api_now=now)
+    return first if call.window is None else [*first, *time_windows(call, now, now, earlier_now=now, api_now=now)]
 
 
 _OUTCOMES: tuple[tuple[type[ApiError], Outcome], ...] = (
@@ -271,7 +278,7 @@ class _Reader:
             examples=tuple(unmatched[:2]),
             matching_field=field_with(known, unmatched),
         )
-        return [ids_finding(call, kind, of_all)] if is_told(of_all) or len(unmatched) == of_all.total else []
+        return [ids_finding(call, kind, of_all)] if is_worth_reporting(of_all) or len(unmatched) == of_all.total else []
 
     def _own_ids(self) -> set[str]:
         if self._plan.call.reads == "usage":

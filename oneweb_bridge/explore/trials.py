@@ -82,26 +82,26 @@ class Trials:
         return None if config is None else await read_call(self.api, self.plan(call, config), self.inventory)
 
     async def try_change(
-        self, call: str, change: Tree, before: CallReading, is_right: Callable[[CallReading, CallReading], bool]
+        self, call: str, change: Tree, before: CallReading, is_acceptable: Callable[[CallReading, CallReading], bool]
     ) -> CallReading | None:
-        """Accepts a change where what is read with it is right, compared with what was before. None where it is not."""
+        """Accepts a change where what is read with it is acceptable, compared with what was before; else None."""
         changes = with_change(self.changes, change)
         try:
             after = await self.read(call, changes)
         except TrialsUsedUp:
             self.used_up.add(call)
             return None
-        if after is None or not is_right(after, before):
+        if after is None or not is_acceptable(after, before):
             return None
         self.changes = changes
         return after
 
-    def begin(self) -> None:
-        """From now on requests are only tried."""
+    def start_counting(self) -> None:
+        """From now on each request counts against MAX_TRIALS."""
         self.api.trials = MAX_TRIALS
 
-    def end(self) -> None:
-        """From now on requests are those of the bridge itself."""
+    def stop_counting(self) -> None:
+        """From now on requests are those that the bridge itself sends, and do not count."""
         self.api.trials = None
 
 
@@ -173,10 +173,10 @@ def is_no_worse(after: CallReading, before: CallReading) -> bool:
     if after.outcome != "ok" or (before.outcome == "ok" and after.amount < before.amount):
         return False
     if before.outcome != "ok":
-        return _is_telling(after)
+        return _has_expected_field(after)
     if any(after.fields.get(name, 0) < count for name, count in before.fields.items()):
         return False
-    return _unread(after) <= _unread(before) and _about(after) <= _about(before)
+    return _unread(after) <= _unread(before) and _finding_keys(after) <= _finding_keys(before)
 
 
 def improves(after: CallReading, before: CallReading) -> bool:
@@ -184,13 +184,13 @@ def improves(after: CallReading, before: CallReading) -> bool:
     if not is_no_worse(after, before):
         return False
     if before.outcome != "ok" or after.amount > before.amount:
-        return _is_telling(after)
+        return _has_expected_field(after)
     is_fuller = sum(after.fields.values()) > sum(before.fields.values())
-    return is_fuller or _unread(after) < _unread(before) or _about(after) < _about(before)
+    return is_fuller or _unread(after) < _unread(before) or _finding_keys(after) < _finding_keys(before)
 
 
-def _is_telling(reading: CallReading) -> bool:
-    """Whether something was read that the call is for."""
+def _has_expected_field(reading: CallReading) -> bool:
+    """Whether a field was read that is expected of the call."""
     return reading.coverage is not None and reading.coverage.seen > 0
 
 
@@ -198,5 +198,5 @@ def _unread(reading: CallReading) -> int:
     return reading.set_aside + sum(reading.unparseable.values()) + reading.not_believed
 
 
-def _about(reading: CallReading) -> set[tuple[str, str]]:
+def _finding_keys(reading: CallReading) -> set[tuple[str, str]]:
     return {(finding.kind, finding.about) for finding in reading.findings}

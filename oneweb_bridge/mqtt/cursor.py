@@ -1,7 +1,7 @@
-"""Writes to the journal how far the window has come (`Lane.finished_seq`), and publishes it as the broker's `head`.
+"""Saves in the journal how far the window has come (`Lane.finished_seq`), and publishes it as the broker's `head`.
 
-The cursor is written when somebody waits for it (see `SendWindow.is_cursor_awaited`), and otherwise CURSOR_INTERVAL_S
-after it has moved. A cursor that is written survives any crash of this process; it is flushed to the disk once in
+The cursor is saved when somebody waits for it (see `SendWindow.is_cursor_awaited`), and otherwise CURSOR_INTERVAL_S
+after it has moved. A saved cursor survives any crash of this process; it is flushed to the disk once in
 FLUSH_INTERVAL_S, and when the drain has come to rest, so a power loss repeats at most what was acknowledged since.
 """
 
@@ -21,19 +21,22 @@ from oneweb_bridge.store.errors import StoreUnavailable
 _log = logging.getLogger("oneweb_bridge.publisher")
 
 CURSOR_INTERVAL_S = 0.1
-"""Seconds after which a cursor that has moved is written, though nobody waits for it."""
+"""Seconds after which a cursor that has moved is saved, though nobody waits for it."""
 FLUSH_INTERVAL_S = 1.0
-"""Seconds after which a cursor that was written is flushed to the disk."""
+"""Seconds after which a saved cursor is flushed to the disk."""
 HEAD_INTERVAL_S = 0.1
 """Seconds between two heads."""
 FIRST_RETRY_S = 0.1
-"""Seconds before a cursor that the disk did not take is written again; each further pause is twice as long."""
+"""Seconds before a cursor that the disk did not take is saved again; each further pause is twice as long."""
 MAX_STORE_RETRY_S = 5.0
-"""Seconds after which a cursor that could not be written is tried again at the latest."""
+"""Seconds after which a cursor that could not be saved is tried again at the latest."""
 
 
 class CursorWriter:
-    """Of one connection. `to_note` is set when a position may have moved; `drain_lock` is held during a restore."""
+    """Saves the cursor of one connection.
+
+    `save_wanted` is set when a position may have moved; `drain_lock` is held during a restore.
+    """
 
     def __init__(
         self,
@@ -41,17 +44,17 @@ class CursorWriter:
         sender: Sender,
         refusals: Refusals,
         drain_lock: asyncio.Lock,
-        to_note: asyncio.Event,
+        save_wanted: asyncio.Event,
     ) -> None:
-        self.cursor = sender.window.durable.cursor
-        """The row that was noted last."""
+        self.cursor = sender.window.saved.cursor
+        """The row up to which everything is saved as published."""
         self._tree = context.tree
         self._journal = context.journal
         self._sender = sender
         self._window = sender.window
         self._refusals = refusals
         self._drain_lock = drain_lock
-        self._to_note = to_note
+        self._save_wanted = save_wanted
         self._timer: asyncio.TimerHandle | None = None
         self._unflushed_since: float | None = None
         self._published_head: int | None = None
@@ -60,26 +63,26 @@ class CursorWriter:
         self._head_timer: asyncio.TimerHandle | None = None
 
     def on_progress(self) -> None:
-        """Messages were answered or sent: the cursor is written now, soon, or not at all."""
-        if self._to_note.is_set():
+        """Messages were answered or sent: the cursor is saved now, soon, or not at all."""
+        if self._save_wanted.is_set():
             return
         if self._window.is_cursor_awaited():
-            self._to_note.set()
+            self._save_wanted.set()
         elif self._timer is None and self._window.has_moved():
             self._wake_later()
 
     def _wake_later(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(CURSOR_INTERVAL_S, self._to_note.set)
+            self._timer = asyncio.get_running_loop().call_later(CURSOR_INTERVAL_S, self._save_wanted.set)
 
     async def cursor_loop(self) -> None:
-        """Writes and flushes the cursor when it is due. Never returns."""
+        """Saves and flushes the cursor when it is due. Never returns."""
         try:
             while True:
-                self._to_note.clear()
+                self._save_wanted.clear()
                 self._cancel_timer()
-                await self._note_positions()
-                await self._to_note.wait()
+                await self._save_and_flush()
+                await self._save_wanted.wait()
         finally:
             self._cancel_timer()
             if self._head_timer is not None:
@@ -90,12 +93,12 @@ class CursorWriter:
             self._timer.cancel()
             self._timer = None
 
-    async def _note_positions(self) -> None:
+    async def _save_and_flush(self) -> None:
         positions = self._window.positions()
-        is_at_rest = not self._is_to_be_noted(positions)
+        is_at_rest = not self._is_unsaved(positions)
         if not is_at_rest:
-            await self._save_until_written(positions)
-            self._on_written(positions)
+            await self._save_with_retries(positions)
+            self._on_saved(positions)
             self.publish_head()
             self._sender.pump()
         if self._unflushed_since is not None:
@@ -112,14 +115,14 @@ class CursorWriter:
             _log.warning("the journal's cursor could not be flushed to the disk: %s", error)
             self._unflushed_since = time.monotonic()
 
-    def _is_to_be_noted(self, positions: Positions) -> bool:
-        return positions != self._window.durable or bool(self._refusals.paid)
+    def _is_unsaved(self, positions: Positions) -> bool:
+        return positions != self._window.saved or bool(self._refusals.paid)
 
-    def _on_written(self, positions: Positions) -> None:
+    def _on_saved(self, positions: Positions) -> None:
         self.cursor = positions.cursor
-        self._window.cursor_written(positions)
+        self._window.on_saved(positions)
 
-    async def _save_until_written(self, positions: Positions) -> None:
+    async def _save_with_retries(self, positions: Positions) -> None:
         """Tries again as long as the disk does not take it: a new connection would only repeat the messages."""
         pauses = BackOff(FIRST_RETRY_S, MAX_STORE_RETRY_S)
         while True:
@@ -132,7 +135,7 @@ class CursorWriter:
             await asyncio.sleep(pause)
 
     async def _save(self, positions: Positions) -> None:
-        if positions.waiting or self._window.durable.waiting or self._refusals.paid:
+        if positions.waiting or self._window.saved.waiting or self._refusals.paid:
             # Flushed at once: else a head could tell the next connection of rows of which a class still waits.
             await self._journal.save(positions, self._refusals.paid)
             self._unflushed_since = None
@@ -142,12 +145,12 @@ class CursorWriter:
                 self._unflushed_since = time.monotonic()
 
     async def save_last(self) -> None:
-        """Notes the positions once, flushed. What cannot be written now is repeated by the next connection."""
+        """Saves the positions once, flushed. What cannot be saved now is repeated by the next connection."""
         positions = self._window.positions()
         try:
-            if self._is_to_be_noted(positions):
+            if self._is_unsaved(positions):
                 await self._save(positions)
-                self._on_written(positions)
+                self._on_saved(positions)
             if self._unflushed_since is not None:
                 await self._journal.flush_cursor()
                 self._unflushed_since = None
@@ -187,7 +190,7 @@ class CursorWriter:
         self._sender.pump()
 
     def begin_at(self, cursor: int) -> None:
-        """The broker is known to have all rows up to `cursor`, which is ahead of what was noted here."""
+        """The broker is known to have all rows up to `cursor`, which is ahead of what was saved here."""
         self.cursor = cursor
         self._window.skip_to(cursor)
 

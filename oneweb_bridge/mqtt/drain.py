@@ -16,7 +16,10 @@ LOOK_INTERVAL_S = 5.0
 
 
 class Drain:
-    """Of one connection. Holds `drain_lock` while it offers rows, so that no row comes into a restore."""
+    """Offers journal rows to the window of one connection.
+
+    Holds `drain_lock` while it does, so that no row comes into a restore.
+    """
 
     def __init__(
         self, context: ConnectionContext, sender: Sender, refusals: Refusals, drain_lock: asyncio.Lock

@@ -4,23 +4,23 @@ from collections import deque
 from collections.abc import Iterable
 from heapq import heappush
 
-from oneweb_bridge.mqtt.lane import Outgoing, Ready, ready
+from oneweb_bridge.mqtt.lane import HeapEntry, Outgoing, heap_entry
 
 
 class TopicFence:
-    """Of each topic one message is ready at a time, until it is behind the durable cursor.
+    """Of each topic one message is ready at a time, until the saved cursor has passed it.
 
     Rows on a topic of `withheld` are not ready before they are let go.
     """
 
     def __init__(self, withheld: Iterable[str]) -> None:
         self.withheld = set(withheld)
-        self.unjournaled: list[Ready] = []
+        self.unjournaled: list[HeapEntry] = []
         """The messages without a row that may go."""
         self._queues: dict[str, deque[Outgoing]] = {}
         """Of each topic the message that holds it, and those that wait behind it."""
         self._awaited: dict[str, Outgoing] = {}
-        """Finished messages whose topic has a next one: it waits for the durable cursor to pass them."""
+        """Finished messages whose topic has a next one: it waits for the saved cursor to pass them."""
 
     def enqueue(self, outgoing: Outgoing) -> None:
         """Takes a message behind those of its topic."""
@@ -54,7 +54,7 @@ class TopicFence:
             del self._queues[topic]
 
     def is_cursor_awaited(self) -> bool:
-        """Whether a topic has a next message that may go as soon as the cursor is written."""
+        """Whether a topic has a next message that may go as soon as the cursor is saved."""
         return any(o.lane is not None and o.seq <= o.lane.finished_seq for o in self._awaited.values())
 
     def let_next_go(self, outgoing: Outgoing) -> None:
@@ -72,4 +72,4 @@ class TopicFence:
             outgoing.lane.paused.add(outgoing)
         else:
             heap = self.unjournaled if outgoing.lane is None else outgoing.lane.ready
-            heappush(heap, ready(outgoing))
+            heappush(heap, heap_entry(outgoing))

@@ -60,7 +60,7 @@ class Handshake:
             raise await self._foreign_instance(head, here)
         # Since this process published its own head, somebody else has published another under the same name.
         if head is not None and context.has_published and not identity.knows(head.get("journal")):
-            await context.twins.meet()
+            await context.twins.alert_and_give_way()
 
     async def _foreign_instance(self, head: Mapping[str, Any], here: Place) -> ForeignInstance:
         tree = self._context.tree
@@ -98,12 +98,12 @@ class Handshake:
             return 0
         is_ours = head.get("journal") == tree.journal_id
         self._restored_backup = await self._detect_restored_backup(str(head.get("journal")), seq, cursor)
-        low = seq if is_ours and seq <= cursor else 0
+        lost_after = seq if is_ours and seq <= cursor else 0
         oldest = await journal.oldest()
-        if 0 < low < oldest - 1:
+        if 0 < lost_after < oldest - 1:
             # Rows that cleared topics or that are the newest of theirs are gone: nobody knows which.
-            low = 0
-        return low if dropped is None else min(low, dropped)
+            lost_after = 0
+        return lost_after if dropped is None else min(lost_after, dropped)
 
     async def _detect_restored_backup(self, journal: str, seq: int, cursor: int) -> str | None:
         """What to alert when the broker has had rows that this database does not know: a backup was restored.

@@ -73,11 +73,11 @@ class Outgoing:
         return self.lane is not None and self.tries > 0 and self.lane.accepted > self.accepted_before
 
 
-Ready = tuple[int, int, Outgoing]
+HeapEntry = tuple[int, int, Outgoing]
 """An entry of a heap of messages that may go."""
 
 
-def ready(outgoing: Outgoing) -> Ready:
+def heap_entry(outgoing: Outgoing) -> HeapEntry:
     """Messages without a row go first, then the lowest row: everything else waits for it."""
     return outgoing.seq, outgoing.order, outgoing
 
@@ -96,38 +96,38 @@ class OutgoingRow:
 class Lane:
     """Rows with a position of their own. `name` is the class of topics; that of the main lane is empty.
 
-    Everything up to `finished_seq` is finished, everything up to `cursor` is noted durably; `read` is the last row
-    known.
+    Everything up to `finished_seq` is finished, everything up to `saved_seq` is saved; `read` is the last row known.
     """
 
     def __init__(self, name: str, finished_seq: int, read: int) -> None:
         self.name = name
         self.finished_seq = finished_seq
         self.read = read
-        self.cursor = finished_seq
+        self.saved_seq = finished_seq
         self.rows: deque[OutgoingRow] = deque()
         self.finished: deque[OutgoingRow] = deque()
-        self.ready: list[Ready] = []
+        self.ready: list[HeapEntry] = []
         self.paused: set[Outgoing] = set()
         self.in_flight = 0
-        self.uncommitted = 0
-        """Messages that are acknowledged but not behind the durable cursor."""
+        self.unsaved = 0
+        """Messages that are acknowledged but not behind the saved position."""
         self.accepted = 0
         self.skipped = 0
         """Messages of the class that the main lane has passed over, and that are not read again yet."""
         self.refusals = 0
         """Refusals since a message was accepted."""
         self.doubted = False
-        self.rounds = 0
+        self.failed_trials = 0
         """Trials that failed since the lane is doubted."""
-        self.trial = 0
+        self.trial_left = 0
         """Messages that may still go in this trial."""
-        self.closing: int | None = None
+        self.closes_at: int | None = None
+        """The row behind which this class goes through the main lane again; None: the lane is not closing."""
 
     @property
     def waits_for_trial(self) -> bool:
         """Whether nothing goes until the next trial."""
-        return self.doubted and not self.trial and not self.in_flight and bool(self.rows)
+        return self.doubted and not self.trial_left and not self.in_flight and bool(self.rows)
 
     def count(self) -> int:
         """About how many messages wait."""
@@ -142,14 +142,14 @@ class Lane:
         if not self.rows:
             self.finished_seq = max(self.finished_seq, self.read)
 
-    def pop_committed(self, seq: int) -> list[Outgoing]:
-        """The messages of finished rows up to `seq`, which is noted durably now."""
-        self.cursor = max(self.cursor, seq)
-        committed: list[Outgoing] = []
+    def pop_saved(self, seq: int) -> list[Outgoing]:
+        """The messages of finished rows up to `seq`, which is saved now."""
+        self.saved_seq = max(self.saved_seq, seq)
+        saved: list[Outgoing] = []
         while self.finished and self.finished[0].seq <= seq:
-            committed += self.finished.popleft().messages
-        self.uncommitted -= len(committed)
-        return committed
+            saved += self.finished.popleft().messages
+        self.unsaved -= len(saved)
+        return saved
 
     # ── refused ────────────────────────────────────────────────────────────────────────────────
 
@@ -161,38 +161,38 @@ class Lane:
         if not outgoing.refused_alone:
             self.refusals += 1
             if self.refusals >= DOUBT and not self.doubted:
-                self.doubted, self.rounds, self.trial = True, 0, 0
+                self.doubted, self.failed_trials, self.trial_left = True, 0, 0
 
     def requeue(self, outgoing: Outgoing) -> None:
         """Puts a refused message back, after its pause."""
         if outgoing in self.paused:
             self.paused.discard(outgoing)
-            heappush(self.ready, ready(outgoing))
+            heappush(self.ready, heap_entry(outgoing))
 
     def end_trial(self, withheld: Collection[str]) -> None:
         """A message of a doubted lane was refused: all wait for the next trial, unless this one goes on."""
         for outgoing in [outgoing for outgoing in self.paused if outgoing.message.topic not in withheld]:
             self.requeue(outgoing)
-        if self.trial and len(self.ready) < TRIAL:
-            self.trial = 0
-        if not self.trial and not self.in_flight:
-            self.rounds += 1
+        if self.trial_left and len(self.ready) < TRIAL:
+            self.trial_left = 0
+        if not self.trial_left and not self.in_flight:
+            self.failed_trials += 1
 
     def next_of_trial(self) -> Outgoing | None:
         """The next message of a trial: first the oldest, then the one that was tried least, the latest of those."""
-        if not self.trial or self.in_flight or not self.ready:
+        if not self.trial_left or self.in_flight or not self.ready:
             return None
         entry = min(self.ready)
-        if self.trial < TRIAL:
+        if self.trial_left < TRIAL:
             entry = min(self.ready, key=lambda other: (other[2].tries, -other[0], -other[1]))
-        self.trial -= 1
+        self.trial_left -= 1
         self.ready.remove(entry)
         heapify(self.ready)
         return entry[2]
 
     def end_doubt(self, *, was_refused: bool) -> None:
         """A message was accepted. Had it been refused before, then the tries of all of them begin anew."""
-        self.doubted, self.rounds, self.trial = False, 0, 0
+        self.doubted, self.failed_trials, self.trial_left = False, 0, 0
         if was_refused:
             for row in self.rows:
                 for outgoing in row.messages:

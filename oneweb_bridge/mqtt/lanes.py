@@ -38,7 +38,7 @@ class Lanes:
         self._fence = fence
         for name, waiting in positions.waiting.items():
             lane = self.by_class[name] = Lane(name, waiting.seq, waiting.seq)
-            lane.skipped, lane.doubted, lane.trial = waiting.count, True, TRIAL
+            lane.skipped, lane.doubted, lane.trial_left = waiting.count, True, TRIAL
             self.close_if_level(lane)
 
     def __bool__(self) -> bool:
@@ -56,7 +56,7 @@ class Lanes:
     def left_to(self, topic: str) -> Lane | None:
         """The lane through which the next row's message on a topic goes; None where that is the main one."""
         lane = self.waiting_for(topic)
-        return lane if lane is not None and lane.closing is None else None
+        return lane if lane is not None and lane.closes_at is None else None
 
     def is_level(self, lane: Lane) -> bool:
         """Whether a lane has read as far as the main one."""
@@ -67,7 +67,7 @@ class Lanes:
         return [
             lane
             for lane in self.by_class.values()
-            if lane.closing is None and not self.is_level(lane) and len(lane.rows) < most
+            if lane.closes_at is None and not self.is_level(lane) and len(lane.rows) < most
         ]
 
     def position_of(self, topic: str) -> int:
@@ -83,7 +83,7 @@ class Lanes:
         """Allows a doubted lane one trial."""
         lane = self.by_class.get(name)
         if lane is not None and lane.waits_for_trial:
-            lane.trial = TRIAL
+            lane.trial_left = TRIAL
 
     def requeue(self, outgoing: Outgoing) -> None:
         """Puts a refused message back, after its pause."""
@@ -105,36 +105,36 @@ class Lanes:
         self._fence.withheld.discard(topic)
 
     def positions(self) -> Positions:
-        """What may be noted durably now: a class that waits is noted together with the cursor that has passed it."""
+        """What may be saved now: a class that waits is saved together with the cursor that has passed it."""
         lanes = self.by_class.values()
-        limits = [lane.closing for lane in lanes if lane.closing is not None and lane.rows]
+        limits = [lane.closes_at for lane in lanes if lane.closes_at is not None and lane.rows]
         cursor = min([self.main.finished_seq, *limits])
         waiting = {
             lane.name: Waiting(lane.finished_seq, lane.count())
             for lane in lanes
-            if lane.closing is None or lane.rows or cursor < lane.closing
+            if lane.closes_at is None or lane.rows or cursor < lane.closes_at
         }
         return Positions(cursor, waiting)
 
-    def cursor_written(self, positions: Positions) -> list[Outgoing]:
-        """The messages that are behind positions which are durable now; lanes that are done with end."""
-        committed = self.main.pop_committed(positions.cursor)
+    def pop_saved(self, positions: Positions) -> list[Outgoing]:
+        """The messages that the positions, which are saved now, have passed; lanes that are done end."""
+        saved = self.main.pop_saved(positions.cursor)
         for name, lane in list(self.by_class.items()):
             waiting = positions.waiting.get(name)
-            committed += lane.pop_committed(positions.cursor if waiting is None else waiting.seq)
-            if waiting is None and lane.closing is not None and not lane.rows and positions.cursor >= lane.closing:
+            saved += lane.pop_saved(positions.cursor if waiting is None else waiting.seq)
+            if waiting is None and lane.closes_at is not None and not lane.rows and positions.cursor >= lane.closes_at:
                 del self.by_class[name]
                 self.main.accepted += lane.accepted
-        return committed
+        return saved
 
     def skip_to(self, seq: int) -> None:
         """Lets the main lane begin after row `seq`."""
-        self.main.finished_seq = self.main.read = self.main.cursor = seq
+        self.main.finished_seq = self.main.read = self.main.saved_seq = seq
 
     def close_if_level(self, lane: Lane) -> None:
         """A lane that is as far as the main one, and in which nothing is refused, takes nothing more."""
-        if lane.closing is None and lane.read == self.main.read and not (lane.rows and lane.has_refused()):
-            lane.closing = lane.read
+        if lane.closes_at is None and lane.read == self.main.read and not (lane.rows and lane.has_refused()):
+            lane.closes_at = lane.read
             lane.doubted = False
             lane.pop_finished_rows()
 
@@ -143,9 +143,9 @@ class Lanes:
         lane = self.by_class.get(name)
         if lane is None:
             lane = self.by_class[name] = Lane(name, self.main.finished_seq, self.main.read)
-        elif lane.closing is None:
+        elif lane.closes_at is None:
             return lane
-        lane.closing = None
+        lane.closes_at = None
         lane.read = self.main.read
         moved: list[Outgoing] = []
         for row in self.main.rows:
@@ -170,8 +170,8 @@ class Lanes:
         for outgoing in messages:
             outgoing.row, outgoing.lane = moved, lane
             if outgoing.is_finished:
-                self.main.uncommitted -= 1
-                lane.uncommitted += 1
+                self.main.unsaved -= 1
+                lane.unsaved += 1
             else:
                 row.unfinished -= 1
                 moved.unfinished += 1

@@ -95,7 +95,7 @@ class Publisher:
 
     @property
     def cursor(self) -> int:
-        """The journal row up to which everything is published and noted."""
+        """The journal row up to which everything is published and saved."""
         return self._last_connection.cursor if self._session is None else self._session.cursor
 
     async def run(self) -> None:
@@ -148,7 +148,7 @@ class Publisher:
 
     def _pause_for_twin(self, group: BaseExceptionGroup[Any]) -> float:
         if group.subgroup(TwinConnected) is not None:
-            return self._twins.take_overs.stay_away()
+            return self._twins.take_overs.next_absence()
         return self._twins.take_overs.pause()
 
     async def _connect(self, journal_grew: asyncio.Event) -> None:

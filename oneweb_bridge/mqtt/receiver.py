@@ -10,7 +10,7 @@ from oneweb_bridge.mqtt.topics import response_topic_problem
 
 
 class Receiver:
-    """Of one connection."""
+    """Gives each message that one connection receives to the part that it is for."""
 
     def __init__(self, context: ConnectionContext, handshake: Handshake, prober: Prober) -> None:
         self._context = context

@@ -1,7 +1,7 @@
 """What becomes of messages that the broker refuses: tried again, set aside, waiting as a class, or owed.
 
-The window decides which message goes when (see window.py); here are the pauses, the alerts and what is noted
-durably. A row that was set aside is given up, but for what it left unsaid on a retained topic: that topic is
+The window decides which message goes when (see window.py); here are the pauses, the alerts and what is saved
+of them. A row that was set aside is given up, but for what it left unsaid on a retained topic: that topic is
 owed, over restarts too, and is tried again, with growing pauses and at each connect. What is sent then is what it
 should say by then; a newer row that is accepted settles it as well.
 """
@@ -41,9 +41,9 @@ MAX_LANE_ROWS = 1000
 
 
 class Refusals:
-    """Of one connection.
+    """Retries, sets aside or owes what one connection's broker refuses.
 
-    `drain_lock` keeps the journal from being read on; `to_note` is set when there is something to be noted durably;
+    `drain_lock` keeps the journal from being read on; `save_wanted` is set when there is something to be saved;
     `on_lanes_read` is called when no class waits any more.
     """
 
@@ -52,7 +52,7 @@ class Refusals:
         context: ConnectionContext,
         sender: Sender,
         drain_lock: asyncio.Lock,
-        to_note: asyncio.Event,
+        save_wanted: asyncio.Event,
         on_lanes_read: Callable[[], Awaitable[None]],
     ) -> None:
         self._context = context
@@ -62,15 +62,15 @@ class Refusals:
         self._tree = context.tree
         self._suspects = context.suspects
         self._drain_lock = drain_lock
-        self._to_note = to_note
+        self._save_wanted = save_wanted
         self._on_lanes_read = on_lanes_read
         self._owed: set[str] = set()
         self.paid: set[str] = set()
-        """Topics that are owed no longer, until that is noted durably."""
+        """Topics that are owed no longer, until that is saved."""
         self._set_aside_topics: set[str] = set()
         self._reasons: dict[str, str] = {}
         self._new_debt = asyncio.Event()
-        self._is_feeding = False
+        self._is_reading_lanes = False
 
     async def load(self) -> None:
         """Reads what is owed, and begins with the classes that wait."""
@@ -83,7 +83,7 @@ class Refusals:
 
     # ── refused and accepted ───────────────────────────────────────────────────────────────────
 
-    def refused(self, outgoing: Outgoing, reason: str) -> None:
+    def on_refused(self, outgoing: Outgoing, reason: str) -> None:
         """A message of a row was refused, and the window knows."""
         lane = outgoing.lane
         if lane is None:
@@ -95,15 +95,15 @@ class Refusals:
         elif lane.waits_for_trial:
             self._sender.spawn(self._try_class(lane), f"mqtt trial {lane.name}")
 
-    def accepted(self, message: Message) -> None:
+    def on_accepted(self, message: Message) -> None:
         """A message was accepted: if its topic was owed, it is not any more."""
         self._set_aside_topics.discard(message.topic)
         if message.retain and message.topic in self._owed:
             self._owed.discard(message.topic)
             self.paid.add(message.topic)
-            self._to_note.set()
+            self._save_wanted.set()
 
-    def doubt_ended(self, lane: Lane) -> None:
+    def on_doubt_ended(self, lane: Lane) -> None:
         """One of a class that was refused as a whole was accepted."""
         self._sender.spawn(self._alert_accepted(lane), f"mqtt over {lane.name}")
 
@@ -139,7 +139,7 @@ class Refusals:
         self._window.lanes.withhold(outgoing)
         await self.set_aside(outgoing.seq, outgoing.message, reason)
         self._window.set_aside(outgoing)
-        self._to_note.set()
+        self._save_wanted.set()
         self._sender.pump()
 
     async def set_aside(self, seq: int, message: Message, reason: str) -> None:
@@ -162,8 +162,8 @@ class Refusals:
 
     async def _try_class(self, lane: Lane) -> None:
         """After a growing pause, lets one of a class that is refused as a whole go, to see whether it still is."""
-        wait = nth_pause(FIRST_RETRY_S, MAX_RETRY_S, lane.rounds)
-        if lane.rounds >= ALERT_AFTER_TRIALS and await self._journal.set_alerted(lane.name, alerted=True):
+        wait = nth_pause(FIRST_RETRY_S, MAX_RETRY_S, lane.failed_trials)
+        if lane.failed_trials >= ALERT_AFTER_TRIALS and await self._journal.set_alerted(lane.name, alerted=True):
             reason = self._reasons.get(lane.name, "refused")
             await self._alert(
                 "topics_refused",
@@ -182,8 +182,8 @@ class Refusals:
 
     def read_waiting(self) -> None:
         """Sees to it that the classes that wait are read on."""
-        if not self._is_feeding:
-            self._is_feeding = True
+        if not self._is_reading_lanes:
+            self._is_reading_lanes = True
             self._sender.spawn(self._read_lanes_loop(), "mqtt classes")
 
     async def _read_lanes_loop(self) -> None:
@@ -192,16 +192,16 @@ class Refusals:
             async with self._drain_lock:
                 for lane in self._window.lanes.to_read(MAX_LANE_ROWS - PAGE_ROWS):
                     await self._read_lane(lane)
-            self._to_note.set()
+            self._save_wanted.set()
             self._sender.pump()
             if not self._window.lanes.to_read(MAX_LANE_ROWS - PAGE_ROWS):
                 await self._sender.wait_for_change()
-        self._is_feeding = False
+        self._is_reading_lanes = False
         await self._on_lanes_read()
 
     async def _read_lane(self, lane: Lane) -> None:
         for row in await self._journal.after(lane.read, PAGE_ROWS):
-            if lane.closing is not None or self._window.lanes.is_level(lane):
+            if lane.closes_at is not None or self._window.lanes.is_level(lane):
                 return
             messages = [m for m in self._tree.messages_of_row(row) if self._tree.class_of(m.topic) == lane.name]
             self._window.offer_to_lane(lane.name, row.seq, await self.fitting(row.seq, messages))
@@ -241,7 +241,7 @@ class Refusals:
 
     def _on_restored(self, retained: Retained, accepted: bool) -> None:
         if accepted:
-            self.accepted(retained.message)
+            self.on_accepted(retained.message)
         else:
             work = self._owe_refused(retained)
             self._sender.spawn(work, "mqtt owed")
@@ -291,7 +291,7 @@ class Refusals:
 
             def done(accepted: bool) -> None:
                 if accepted:
-                    self.accepted(message)
+                    self.on_accepted(message)
                 if not answer.done():
                     answer.set_result(accepted)
 

@@ -12,7 +12,10 @@ from oneweb_bridge.mqtt.sender import Sender
 
 
 class Resend:
-    """Of one connection. Holds `drain_lock` while it restores, so that nothing newer of a topic comes between."""
+    """Restores, republishes and replays over one connection.
+
+    Holds `drain_lock` while it restores, so that nothing newer of a topic comes between.
+    """
 
     def __init__(
         self,

@@ -30,9 +30,10 @@ OnAnswered = Callable[[Outgoing, int, str], None]
 
 
 class Sender:
-    """Of one connection. `window` decides what goes next; `on_answered` (of the session) gives an answer its effect.
+    """Sends what the window of one connection allows.
 
-    `on_progress` is called after each batch of answers or messages.
+    `window` decides what goes next; `on_answered` (of the session) gives an answer its effect. `on_progress` is called
+    after each batch of answers or messages.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class Sender:
             await self.wait_for_change()
 
     async def wait_until_idle(self) -> None:
-        """Waits until all rows are published and noted. Raises what ended the connection."""
+        """Waits until all rows are published and the cursor is saved behind them. Raises what ended the connection."""
         while self.window.state() != "idle":
             await self.wait_for_change()
 

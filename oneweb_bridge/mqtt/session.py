@@ -1,6 +1,6 @@
 """One connection to the broker: prove that it delivers, restore, drain the journal, and receive commands.
 
-What a session has not brought behind the durable cursor is read from the journal again by the next one. A PUBACK takes
+What a session has not brought behind the saved cursor is read from the journal again by the next one. A PUBACK takes
 effect in `_on_answered`: `_accept` finishes the message in the window, `_refuse` gives it to the refusals.
 """
 
@@ -55,9 +55,9 @@ class Session:
         size = 1 if context.suspects.topics else self._full_window()
         self._window = SendWindow(size, positions, context.tree.class_of, context.suspects.counts())
         self.sender = Sender(context, link, self._window, self._on_answered, self._on_progress)
-        self._to_note, drain_lock = asyncio.Event(), asyncio.Lock()
-        self._refusals = Refusals(context, self.sender, drain_lock, self._to_note, self._restore_dropped)
-        self._cursor = CursorWriter(context, self.sender, self._refusals, drain_lock, self._to_note)
+        self._save_wanted, drain_lock = asyncio.Event(), asyncio.Lock()
+        self._refusals = Refusals(context, self.sender, drain_lock, self._save_wanted, self._restore_dropped)
+        self._cursor = CursorWriter(context, self.sender, self._refusals, drain_lock, self._save_wanted)
         self.resend = Resend(context, self.sender, self._refusals, self._cursor, drain_lock)
         self._drain = Drain(context, self.sender, self._refusals, drain_lock)
         self._prober = Prober(context, self.sender, asks_twins=False)
@@ -68,7 +68,7 @@ class Session:
 
     @property
     def cursor(self) -> int:
-        """The journal row up to which everything is published and noted."""
+        """The journal row up to which everything is published and saved."""
         return self._cursor.cursor
 
     def _full_window(self) -> int:
@@ -162,7 +162,7 @@ class Session:
     # ── what an answer means ───────────────────────────────────────────────────────────────────
 
     def _on_answered(self, outgoing: Outgoing, code: int, reason: str) -> None:
-        self._context.suspects.answered(outgoing.message.topic, accepted=code < FIRST_REFUSAL_CODE)
+        self._context.suspects.on_answered(outgoing.message.topic, accepted=code < FIRST_REFUSAL_CODE)
         if not self._context.suspects.topics:
             # Everything that was under way when the last connection broke is answered, so the window opens.
             self._window.size = self._full_window()
@@ -179,16 +179,16 @@ class Session:
         was_doubted = lane is not None and lane.doubted
         self._window.acknowledge(outgoing)
         if outgoing.seq:
-            self._refusals.accepted(outgoing.message)
+            self._refusals.on_accepted(outgoing.message)
             self._context.callbacks.on_sent(outgoing.message)
         if lane is not None and was_doubted:
-            self._refusals.doubt_ended(lane)
+            self._refusals.on_doubt_ended(lane)
 
     def _refuse(self, outgoing: Outgoing, reason: str) -> None:
         self._last_refused = (outgoing.message.topic, time.monotonic())
         _log.error("broker refuses %s: %s", outgoing.message.topic, reason)
         self._window.refuse(outgoing)
-        self._refusals.refused(outgoing, reason)
+        self._refusals.on_refused(outgoing, reason)
 
     # ── for the publisher ──────────────────────────────────────────────────────────────────────
 
@@ -223,7 +223,7 @@ class Session:
                     await self._cursor.publish_last_head()
 
     async def close(self) -> ConnectionRecord:
-        """Ends what is under way, blames the message that broke the connection, and notes the last positions."""
+        """Ends what is under way, blames the message that broke the connection, and saves the last positions."""
         unanswered = await self.sender.close()
         self._blame(unanswered)
         await self._cursor.save_last()
@@ -234,7 +234,7 @@ class Session:
         """Finds out which message broke the connection: its class waits, and the others go on at the next one."""
         now, last, suspects = time.monotonic(), self._last_refused, self._context.suspects
         refused = last[0] if last is not None and now - last[1] < RECENT_S else None
-        suspects.lost([outgoing.message.topic for outgoing in unanswered], refused, now)
+        suspects.on_connection_lost([outgoing.message.topic for outgoing in unanswered], refused, now)
         for outgoing in unanswered:
             if outgoing.seq and outgoing.message.topic == suspects.culprit:
                 self._window.refuse(outgoing)

@@ -27,7 +27,7 @@ class Blame(msgspec.Struct, frozen=True):
 
 
 class Suspects:
-    """What is known of broken connections, over all of them. Everything is told by topic."""
+    """What is known of broken connections, over all of them. Messages are known by their topic."""
 
     def __init__(self) -> None:
         self.topics: set[str] = set()
@@ -37,7 +37,7 @@ class Suspects:
         self.culprit: str | None = None
         """What broke the last connection, where that is known. Whoever looks at it takes it away."""
 
-    def lost(self, unanswered: Sequence[str], refused: str | None, now: float) -> None:
+    def on_connection_lost(self, unanswered: Sequence[str], refused: str | None, now: float) -> None:
         """The connection broke with these unanswered, oldest first, and right after `refused` was refused."""
         self.culprit = None
         if not unanswered and refused is None:
@@ -50,7 +50,7 @@ class Suspects:
             pause = nth_pause(FIRST_PAUSE_S, MAX_PAUSE_S, before.count)
             self.blamed[self.culprit] = Blame(before.count + 1, now + pause)
 
-    def answered(self, topic: str, *, accepted: bool) -> None:
+    def on_answered(self, topic: str, *, accepted: bool) -> None:
         """The broker has answered a message, and the connection is still there."""
         self.topics.discard(topic)
         self._left -= 1

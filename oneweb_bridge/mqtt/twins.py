@@ -49,10 +49,10 @@ class TakeOvers:
             self._in_a_row = 0
             return RETURN_S
         self._has_given_way = True
-        return self.stay_away()
+        return self.next_absence()
 
-    def stay_away(self) -> float:
-        """Seconds until the next look, where the other one is known to be there."""
+    def next_absence(self) -> float:
+        """Seconds to stay away where the other one is known to be there; twice as long each time."""
         self._in_a_row += 1
         return nth_pause(GIVE_WAY_S, MAX_ABSENCE_S, self._in_a_row - 1)
 
@@ -76,8 +76,8 @@ class Twins:
             await self._alert("client_id_taken", self.sentence)
             self._alerted_at = time.monotonic()
 
-    async def meet(self) -> None:
-        """Another bridge with this instance published while this one was away. Raises TakenOver to give way to it."""
+    async def alert_and_give_way(self) -> None:
+        """Alerts that a twin published while this bridge was away. Raises TakenOver where this one gives way to it."""
         await self.alert()
         if self.take_overs.gives_way:
             raise TakenOver(self.sentence)

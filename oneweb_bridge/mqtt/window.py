@@ -3,7 +3,7 @@
 Five promises meet here.
 
 - *A topic never goes back.* A topic with a message that is in flight, or acknowledged but not yet
-  behind the durable cursor, makes its next one wait: otherwise a crash would give 1, 2, 1, 2.
+  behind the saved cursor, makes its next one wait: otherwise a crash would give 1, 2, 1, 2.
 - *A row's messages go in their order*, so that an event comes before what it causes on other topics.
 - *The cursor moves over what was acknowledged.* It follows the longest run of finished rows.
 - *A crash repeats little.* At most MAX_REPEATED_MESSAGES are in flight, or acknowledged but not yet behind
@@ -26,13 +26,14 @@ from oneweb_bridge.mqtt.lanes import Lanes
 
 MAX_REPEATED_MESSAGES = 200
 """How many messages may come again after a crash: those in flight, and those that were acknowledged but are not yet
-behind the durable cursor."""
+behind the saved cursor."""
 
 
 class SendWindow:
-    """The window of one connection, starting at durable `positions`. `class_of` tells the class of a topic.
+    """The window of one connection, starting at saved `positions`. `class_of` tells the class of a topic.
 
-    Rows on topics to `withhold` go only when they are let go; the number says how often they were tried before.
+    Messages of rows on the topics in `tries_of_withheld` go only when these are let go; the number says how often they
+    were tried before.
     """
 
     def __init__(
@@ -40,15 +41,15 @@ class SendWindow:
         size: int,
         positions: Positions,
         class_of: Callable[[str], str],
-        withhold: Mapping[str, int] | None = None,
+        tries_of_withheld: Mapping[str, int] | None = None,
         max_repeated: int = MAX_REPEATED_MESSAGES,
     ) -> None:
         self.size = size
         self._max_repeated = max_repeated
         self.in_flight = 0
-        self.durable = positions
-        self._tries = dict(withhold or {})
-        self._fence = TopicFence(self._tries)
+        self.saved = positions
+        self._tries_of_withheld = dict(tries_of_withheld or {})
+        self._fence = TopicFence(self._tries_of_withheld)
         self._order = 0
         self._has_stopped_rows = False
         self.lanes = Lanes(positions, class_of, self._fence)
@@ -129,15 +130,15 @@ class SendWindow:
         if not lane.ready:
             return None
         first = lane.ready[0][2]
-        is_full = self.in_flight + self._uncommitted() >= self._max_repeated or (
-            bool(lane.name) and lane.in_flight + lane.uncommitted >= self.size
+        is_full = self.in_flight + self._count_unsaved() >= self._max_repeated or (
+            bool(lane.name) and lane.in_flight + lane.unsaved >= self.size
         )
-        if is_full and (first.row is not lane.rows[0] or lane.finished_seq > lane.cursor):
+        if is_full and (first.row is not lane.rows[0] or lane.finished_seq > lane.saved_seq):
             return None
         return heappop(lane.ready)[2]
 
-    def _uncommitted(self) -> int:
-        return self._main.uncommitted + sum(lane.uncommitted for lane in self.lanes.by_class.values())
+    def _count_unsaved(self) -> int:
+        return self._main.unsaved + sum(lane.unsaved for lane in self.lanes.by_class.values())
 
     def _leave_to_lane(self, topic: str, seq: int) -> bool:
         """Whether a message of a row that the main lane reads is left to the lane of its class, which counts it."""
@@ -153,7 +154,7 @@ class SendWindow:
         for message in messages:
             self._order += 1
             outgoing = Outgoing(message, self._order, row, lane)
-            outgoing.tries = self._tries.get(message.topic, 0)
+            outgoing.tries = self._tries_of_withheld.get(message.topic, 0)
             if row.messages:
                 outgoing.predecessor_sent, row.messages[-1].next_in_row = False, outgoing
             row.messages.append(outgoing)
@@ -197,45 +198,45 @@ class SendWindow:
         self._finish(outgoing)
 
     def positions(self) -> Positions:
-        """What may be noted durably now."""
+        """What may be saved now."""
         return self.lanes.positions()
 
     def has_moved(self) -> bool:
-        """Whether a position may have moved since it was noted."""
-        return bool(self.lanes) or self._main.finished_seq > self._main.cursor
+        """Whether a position may have moved since it was saved."""
+        return bool(self.lanes) or self._main.finished_seq > self._main.saved_seq
 
     def is_cursor_awaited(self) -> bool:
-        """Whether somebody waits for the positions to be noted. To be asked when all that may be sent has been.
+        """Whether somebody waits for the positions to be saved. To be asked when all that may be sent has been.
 
         That is the next message of a topic, where the window has nothing else to send; or the window: it is blocked
-        when as much is acknowledged but not noted as it leaves room for, so half of that counts as waiting, and the
-        cursor is written while messages flow.
+        when as much is acknowledged but not saved as it leaves room for, so half of that counts as waiting, and the
+        cursor is saved while messages flow.
         """
-        if not any(lane.finished_seq > lane.cursor for lane in self.lanes.all()):
+        if not any(lane.finished_seq > lane.saved_seq for lane in self.lanes.all()):
             return False
         room = max(1, (self._max_repeated - self.size) // 2)
         has_nothing_to_send = self.in_flight < self.size
-        if self._uncommitted() >= room or (has_nothing_to_send and self._fence.is_cursor_awaited()):
+        if self._count_unsaved() >= room or (has_nothing_to_send and self._fence.is_cursor_awaited()):
             return True
-        return any(2 * lane.uncommitted >= self.size for lane in self.lanes.by_class.values())
+        return any(2 * lane.unsaved >= self.size for lane in self.lanes.by_class.values())
 
     def skip_to(self, seq: int) -> None:
         """Begins after row `seq`, which another process has published up to. Only before rows are offered."""
         self.lanes.skip_to(seq)
-        self.durable = Positions(seq, self.durable.waiting)
+        self.saved = Positions(seq, self.saved.waiting)
 
-    def cursor_written(self, positions: Positions) -> None:
-        """These positions are durable now: topics behind them may have their next message."""
-        self.durable = positions
-        for outgoing in self.lanes.cursor_written(positions):
+    def on_saved(self, positions: Positions) -> None:
+        """These positions are saved now: topics behind them may have their next message."""
+        self.saved = positions
+        for outgoing in self.lanes.pop_saved(positions):
             self._fence.free_topic(outgoing)
 
-    def state(self) -> Literal["idle", "uncommitted", "busy"]:
+    def state(self) -> Literal["idle", "unsaved", "busy"]:
         """Whether nothing is left, only a position is behind, or messages are under way. What is doubted waits."""
         going = [lane for lane in self.lanes.all() if not lane.doubted]
         if self._fence.unjournaled or self.in_flight or any(lane.rows for lane in going):
             return "busy"
-        return "uncommitted" if self.positions() != self.durable else "idle"
+        return "unsaved" if self.positions() != self.saved else "idle"
 
     def _leave_flight(self, outgoing: Outgoing) -> None:
         outgoing.in_flight = False
@@ -253,7 +254,7 @@ class SendWindow:
         if row is None or lane is None:
             return
         self._fence.finish(outgoing)
-        lane.uncommitted += 1
+        lane.unsaved += 1
         row.unfinished -= 1
         if row.unfinished == 0:
             lane.pop_finished_rows()

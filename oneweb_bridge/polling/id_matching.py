@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from oneweb_bridge.config import filters
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.coverage import Finding, UnmatchedIds, ids_finding, is_told
+from oneweb_bridge.decode.coverage import Finding, UnmatchedIds, ids_finding, is_worth_reporting
 from oneweb_bridge.decode.expectations import INVENTORY
 from oneweb_bridge.model.records import RecordKind
 from oneweb_bridge.store.store import Store
@@ -88,7 +88,7 @@ class IdMatcher:
         return unknown
 
     async def findings(self) -> list[Finding]:
-        """What is told of the ids that matched nothing. What is kept for too long goes."""
+        """What is reported of the ids that matched nothing. What is kept aside for too long goes."""
         call, hold_ms = self._call.id, round(self._config.removal.hold_for * 1000)
         if not self._unmatched or self._kind is None:
             return []
@@ -103,7 +103,7 @@ class IdMatcher:
             lasting=await self._store.unmatched.count_kept_before(call, self._listed_at - LISTING_MS),
             matching_field=await self._matching_field(examples),
         )
-        return [ids_finding(self._call, self._kind, unmatched)] if is_told(unmatched) else []
+        return [ids_finding(self._call, self._kind, unmatched)] if is_worth_reporting(unmatched) else []
 
     async def _matching_field(self, examples: Sequence[str]) -> str:
         """The field that has the ids. It is looked for once for the same ids, because all records are read."""

@@ -49,13 +49,13 @@ class MissingRecords:
             now=now,
             needs_time=self._kind != "usage",
         )
-        if decision.count and missing:
+        if decision.counts_as_missing and missing:
             await self._store.records.count_missing(self._kind, [record.id for record in missing], now)
         for ids in slices_of(decision.removed):
             async with self._context.slice_lock:
                 await self._commit_removed(ids, outcome)
-        if decision.held:
-            self._tell_held(decision.held, len(missing) or stored, outcome)
+        if decision.held_because:
+            self._tell_held(decision.held_because, len(missing) or stored, outcome)
         outcome.progress = msgspec.structs.replace(
             outcome.progress,
             held_since=decision.held_since,

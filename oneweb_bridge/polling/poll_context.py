@@ -43,6 +43,7 @@ class PollOutcome(msgspec.Struct, kw_only=True):
     held: str = ""
     """What is held, in a sentence."""
     unpaged: bool = False
+    """Whether the server does not page: it answers with all records at once, whatever page is asked for."""
     coverage: FieldCoverage | None = None
     incomplete: str = ""
     """What the answer lacks of what the call is for, in a sentence."""
@@ -56,14 +57,14 @@ class PageCaches:
     def __init__(self) -> None:
         self._caches: dict[str, PageCache] = {}
         self.version = 0
-        """Another one since what was cached before does not hold any more."""
+        """Goes up with each `clear`; pages of a lower version no longer hold."""
 
     def take(self, call: str) -> PageCache:
         """The cached pages of a call, which are kept for one poll only."""
         return self._caches.pop(call, PageCache())
 
     def keep(self, call: str, cache: PageCache, version: int) -> None:
-        """Keeps the pages of a listing that began under a version, unless that is over."""
+        """Keeps the pages of a listing that began under a version, unless they no longer hold."""
         if version == self.version:
             self._caches[call] = cache
 

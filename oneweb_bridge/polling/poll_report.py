@@ -61,8 +61,14 @@ class ReportPoll:
         self._matcher = await self._context.matcher(self._call)
         self._limits = await self._context.product_limits.load() if self._plan.kind == "product" else {}
         outcome.progress = self._believed_progress(newest)
-        clocks = self._api.earlier(), self._api.now()
-        windows = time_windows(call, outcome.progress.window_end, newest, clocks, outcome.progress.horizon)
+        windows = time_windows(
+            call,
+            outcome.progress.window_end,
+            newest,
+            earlier_now=self._api.earlier_now(),
+            api_now=self._api.now(),
+            horizon=outcome.progress.horizon,
+        )
         for window in windows:
             outcome.progress = await self._poll_window(window, windows[0][0])
             if window[1] is not None:
@@ -131,7 +137,7 @@ class ReportPoll:
             for ids in staged:
                 known = await self._context.known_samples(self._call.report, ids)
                 newest |= {id: past.ts for id, past in known.items()}
-        return skipped_windows(self._call, newest, first, self._api.earlier())
+        return skipped_windows(self._call, newest, first, self._api.earlier_now())
 
     async def _poll_skipped(self, window: WindowBounds, ids: tuple[str, ...] | None) -> None:
         """Commits what a skipped window has, so that a poll that does not come to its end need not ask for it again."""

@@ -21,15 +21,15 @@ class MissingRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class RemovalDecision(msgspec.Struct, frozen=True):
-    """Either `removed` go, or, when `held` says why, none go and the hold began at `held_since` (steady ms).
+    """Either `removed` go, or, for the reason `held_because`, none go and the hold began at `held_since` (steady ms).
 
-    `count`: whether this listing counts as one without them.
+    `counts_as_missing`: whether this listing counts as one without the missing records.
     """
 
-    held: Literal["", "many", "empty"] = ""
+    held_because: Literal["", "many", "empty"] = ""
     removed: tuple[str, ...] = ()
     held_since: int = 0
-    count: bool = True
+    counts_as_missing: bool = True
 
 
 def decide(
@@ -48,7 +48,7 @@ def decide(
     `needs_time` is false for usage buckets, which are removed by the number of listings alone.
     """
     if listed == 0 and stored > 0 and not released:
-        return RemovalDecision(held="empty", held_since=now, count=False)
+        return RemovalDecision(held_because="empty", held_since=now, counts_as_missing=False)
     if listed == 0 and released:
         return RemovalDecision(removed=tuple(record.id for record in missing))
     due = tuple(
@@ -58,7 +58,7 @@ def decide(
     )
     hold_expired = held_since > 0 and now - held_since >= rule.hold_for * 1000
     if len(due) > max_at_once(rule, stored) and not released and not hold_expired:
-        return RemovalDecision(held="many", held_since=held_since or now)
+        return RemovalDecision(held_because="many", held_since=held_since or now)
     return RemovalDecision(removed=due)
 
 

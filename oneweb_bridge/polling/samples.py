@@ -137,17 +137,17 @@ class StopThreshold(msgspec.Struct, frozen=True):
 class StoppedReports(msgspec.Struct):
     """State between polls: since when each terminal is online, and whose stopped report was alerted."""
 
-    since: dict[str, int] | None = None
+    online_since: dict[str, int] | None = None
     alerted: set[str] = set()
 
 
-def find_stopped(online: Sequence[OnlineTerminal], since: Mapping[str, int], oldest: int) -> list[str]:
+def find_stopped(online: Sequence[OnlineTerminal], online_since: Mapping[str, int], oldest: int) -> list[str]:
     """The terminals without a sample newer than `oldest` though online since then, while at least half have one."""
     late = [terminal.id for terminal in online if terminal.newest < oldest]
     on_time = len(online) - len(late)
     if on_time == 0 or 2 * on_time < len(online) - 1:
         return []
-    return [id for id in late if since.get(id, 0) <= oldest]
+    return [id for id in late if online_since.get(id, 0) <= oldest]
 
 
 def newly_stopped(
@@ -158,14 +158,14 @@ def newly_stopped(
     One that has just come back online is given the same time. At the first poll since the bridge started, the last
     event of its record is when it may have come back.
     """
-    before = reports.since
+    before = reports.online_since
     if before is None:
-        reports.since = {terminal.id: terminal.event_at for terminal in online}
+        reports.online_since = {terminal.id: terminal.event_at for terminal in online}
     else:
-        reports.since = {terminal.id: before.get(terminal.id, now) for terminal in online}
+        reports.online_since = {terminal.id: before.get(terminal.id, now) for terminal in online}
     oldest = now - threshold.max_age(online)
     reports.alerted -= {terminal.id for terminal in online if terminal.newest >= oldest}
-    stopped = [id for id in find_stopped(online, reports.since, oldest) if id not in reports.alerted]
+    stopped = [id for id in find_stopped(online, reports.online_since, oldest) if id not in reports.alerted]
     reports.alerted.update(stopped)
     return stopped
 

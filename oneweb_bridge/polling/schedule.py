@@ -13,9 +13,9 @@ SCHEDULED_SHARE = 0.9
 """Share of what the limiter allows that scheduled polls may use; the rest is for retries and requested polls."""
 
 
-def first_wait(age: float | None, interval: float) -> float:
-    """How long a call waits after a start, so that a restart causes no burst; not at all when the age is not known."""
-    return 0.0 if age is None else max(interval - max(age, 0.0), 0.0)
+def first_wait(since_last_poll: float | None, interval: float) -> float:
+    """How long a call waits after a start, so that a restart causes no burst; not at all when nobody knows."""
+    return 0.0 if since_last_poll is None else max(interval - max(since_last_poll, 0.0), 0.0)
 
 
 def next_wait(interval: float, took: float) -> float:
@@ -56,6 +56,6 @@ def requests_per_hour(intervals: Mapping[str, float], requests: Mapping[str, flo
     return sum(3600.0 / interval * requests.get(call, 1.0) for call, interval in intervals.items())
 
 
-def is_fresh(age: float | None, interval: float, lateness: float) -> bool:
+def is_fresh(since_success: float | None, interval: float, lateness: float) -> bool:
     """Whether the last success is younger than three intervals and the report's lateness; not when nobody knows."""
-    return age is not None and age <= 3 * interval + lateness
+    return since_success is not None and since_success <= 3 * interval + lateness

@@ -12,35 +12,34 @@ DAY = 24 * HOUR
 
 
 def time_windows(
-    call: Call, window_end: int, newest: int, clocks: tuple[int, int], horizon: int = 0
+    call: Call, window_end: int, newest: int, *, earlier_now: int, api_now: int, horizon: int = 0
 ) -> list[WindowBounds]:
     """The windows to ask for, oldest first: bounded steps, then an open one. `newest` is -1 for no sample.
 
     None begins before `horizon`: of what lies there it is not known any more whether it was published. Only a wrong
     clock of the API lets a window begin there.
 
-    `clocks` are the earlier of the host's and the API's time, by which steps are counted, and the API's own.
+    `earlier_now` is the earlier of the host's and the API's time, by which steps are counted; `api_now` the API's.
     """
-    earlier, now = clocks
     if call.window is None or (window_end == 0 and newest < 0 and not call.window.required):
         return [(None, None)]
     length, lateness = round(call.window.length * 1000), round(call.lateness * 1000)
-    start = (window_end or (newest if newest >= 0 else now - length)) - lateness
+    start = (window_end or (newest if newest >= 0 else api_now - length)) - lateness
     if 0 <= newest < start:
         # What was delayed may all come at once. As long as that costs no request more, it is asked for now; a longer
         # silence is made up for when it ends.
-        steps = max(1, -(-(earlier - start) // length))
-        start = newest - lateness if earlier - (newest - lateness) <= steps * length else start
-    start = max(start, earlier - round(call.window.keep * 1000), horizon)
+        steps = max(1, -(-(earlier_now - start) // length))
+        start = newest - lateness if earlier_now - (newest - lateness) <= steps * length else start
+    start = max(start, earlier_now - round(call.window.keep * 1000), horizon)
     windows: list[WindowBounds] = []
-    while earlier - start > length:
+    while earlier_now - start > length:
         windows.append((start, start + length))
         start += length
-    return [*windows, (start, now if call.window.required else None)]
+    return [*windows, (start, api_now if call.window.required else None)]
 
 
 def skipped_windows(
-    call: Call, newest: Mapping[str, int], first: int, earlier: int
+    call: Call, newest: Mapping[str, int], first: int, earlier_now: int
 ) -> list[tuple[WindowBounds, tuple[str, ...] | None]]:
     """The steps from the newest sample of each id, or of all (""), to `first`; an id without a sample has none.
 
@@ -48,7 +47,7 @@ def skipped_windows(
     """
     if call.window is None:
         return []
-    oldest = earlier - round(call.window.keep * 1000)
+    oldest = earlier_now - round(call.window.keep * 1000)
     begins = {id: ts - round(call.lateness * 1000) for id, ts in newest.items() if oldest <= ts < first}
     begin = max(min(begins.values(), default=first), oldest)
     windows: list[tuple[WindowBounds, tuple[str, ...] | None]] = []

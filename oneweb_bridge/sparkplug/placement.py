@@ -23,7 +23,7 @@ class Placement:
 
     def devices_of(self, number: int) -> list[str]:
         """The Devices of an Edge Node."""
-        return [device for device, of in self._placed.items() if of == number]
+        return [device for device, own_number in self._placed.items() if own_number == number]
 
     def place(self, device: str) -> int:
         """Places a Device on the first Edge Node with room. Returns its number; that of one that has a place."""

@@ -40,7 +40,7 @@ class HostOffline(Exception):
 
 
 class EdgeSession:
-    """Of one connection. `run` ends with an exception group when it is lost."""
+    """One session of an Edge Node, over one connection. `run` ends with an exception group when that is lost."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ HEADROOM_BYTES = 512
 
 
 class EdgeLink:
-    """Of one connection and one session of an Edge Node."""
+    """Sends the messages of one session of an Edge Node over its connection, and waits for their answers."""
 
     def __init__(self, link: MqttConnection, node: EdgeNode) -> None:
         self._link = link

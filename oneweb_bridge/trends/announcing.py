@@ -96,10 +96,10 @@ def make_forecasts(subjects: Iterable[Sequence[OwnerUse]], price: Price) -> Fore
     forecasts = Forecasts(Batch(), [], {})
     for owners in subjects:
         latest = [_publish(use, price, forecasts.batch) for use in owners]
-        alerted = {update.use.owner: _alerted(update) for update in latest}
+        cycle_ends = {update.use.owner: _cycle_end_alerted(update) for update in latest}
         for update in latest:
-            _keep(update, alerted[update.use.owner], forecasts)
-        forecasts.alerts += _alerts(latest, alerted)
+            _keep(update, cycle_ends[update.use.owner], forecasts)
+        forecasts.alerts += _alerts(latest, cycle_ends)
     return forecasts
 
 
@@ -134,9 +134,9 @@ def _outline(forecast: Forecast | None) -> tuple[object, ...]:
     return () if forecast is None else (forecast.product_id, forecast.status == "unlimited")
 
 
-def _keep(update: _Update, alerted: str, forecasts: Forecasts) -> None:
+def _keep(update: _Update, alerted_cycle_end: str, forecasts: Forecasts) -> None:
     """Stores what is known of the use, or keeps the report in mind where nothing but its time is new."""
-    owner, days = update.use.owner, msgspec.structs.replace(update.days, alerted=alerted)
+    owner, days = update.use.owner, msgspec.structs.replace(update.days, alerted=alerted_cycle_end)
     if update.report is None:
         return
     if is_worth_storing(update.use.stored, days):
@@ -171,7 +171,7 @@ def _append(forecast: Forecast, batch: Batch) -> None:
 # ── alerts ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _alerted(update: _Update) -> str:
+def _cycle_end_alerted(update: _Update) -> str:
     """The end of the cycle for which the alert stands after what was published; without data it stands as before."""
     published = update.published
     if published is None or published.status == "not_enough_data":
@@ -179,15 +179,18 @@ def _alerted(update: _Update) -> str:
     return (published.cycle_end or "") if published.exhausted_p50 is not None else ""
 
 
-def _alerts(latest: Sequence[_Update], alerted: Mapping[Owner, str]) -> list[Alert]:
-    """The alert that an allowance will not last, once in a cycle, and that it will after all."""
+def _alerts(latest: Sequence[_Update], cycle_ends: Mapping[Owner, str]) -> list[Alert]:
+    """The alert that an allowance will not last, once in a cycle, and that it will after all.
+
+    `cycle_ends` are those for which the alert stands now.
+    """
     standing = {update.use.stored.alerted for update in latest} - {""}
     for update in latest:
-        until = alerted[update.use.owner]
+        until = cycle_ends[update.use.owner]
         if update.published is not None and until and until not in standing:
             return [_alert(update.use, update.published)]
     for update in latest:
-        if update.published is not None and update.use.stored.alerted and not any(alerted.values()):
+        if update.published is not None and update.use.stored.alerted and not any(cycle_ends.values()):
             return [_alert(update.use, update.published)]
     return []
 

@@ -117,7 +117,7 @@ def combine(bins: Sequence[Bin]) -> Bin | None:
 
 
 def intervals(ts: Sequence[int], step: int) -> Iterator[tuple[int, int, int]]:
-    """The begin of each bin that is not empty, and from and to which index its samples stand."""
+    """The start of each non-empty bin, and the index range of its samples."""
     at = 0
     for begin, group in groupby(ts, lambda t: t - t % step):
         count = sum(1 for _ in group)

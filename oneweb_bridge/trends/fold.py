@@ -148,11 +148,11 @@ class FoldingPass:
 
     def fold_slice(self) -> bool:
         """Folds a day of some ids. Returns whether there was one left to fold."""
-        day, firsts = self._file.pending.next_day(self._first_open_day(), self._moment.through, SLICE_IDS)
-        if not firsts:
+        day, first_rows = self._file.pending.next_day(self._first_open_day(), self._moment.through, SLICE_IDS)
+        if not first_rows:
             return False
         documents: dict[tuple[str, str, str], list[tuple[int, bytes]]] = {}
-        for entity, id, report, ts, body in self._rows.samples_of_day(day, firsts):
+        for entity, id, report, ts, body in self._rows.samples_of_day(day, first_rows):
             documents.setdefault((entity, id, report), []).append((ts, body))
         streams = {StreamKey(*key): payloads for key, payloads in documents.items()}
         before = self._file.fine_of_day(day, list(streams))
@@ -160,8 +160,8 @@ class FoldingPass:
         for stream, payloads in streams.items():
             samples = _decode_or_count(before.get(stream), day, self._outcome)
             chunks.append(make_chunk(stream, day, samples, payloads))
-        self._file.pending.write_day(day, list(firsts), chunks)
-        self._outcome.ids += len(firsts)
+        self._file.pending.write_day(day, list(first_rows), chunks)
+        self._outcome.ids += len(first_rows)
         return True
 
     def _first_open_day(self) -> int:

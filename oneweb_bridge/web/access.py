@@ -19,7 +19,7 @@ FLEET_METRICS = "/metrics/fleet"
 SESSION = f"{DATA}/session"
 HEALTH = frozenset(("/healthz", "/readyz", "/metrics"))
 """Open to everybody under any name: no ids and no commands in them."""
-READING = frozenset(("GET", "HEAD"))
+READ_METHODS = frozenset(("GET", "HEAD"))
 CONSOLE_HEADER = "x-oneweb-console"
 _INGRESS_PATH = re.compile(r"/api/hassio_ingress/[A-Za-z0-9_-]+")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+/?")
@@ -231,7 +231,7 @@ def refuse_host(facts: RequestFacts, visitor: Visitor, rules: Rules) -> Refusal 
 
 def needs_sign_in(facts: RequestFacts) -> bool:
     """Whether a route gives data: everything below /api/v1 but the session itself, and the metrics of the fleet."""
-    return is_data(facts.path) and not (facts.path == SESSION and facts.method in (*READING, "POST"))
+    return is_data(facts.path) and not (facts.path == SESSION and facts.method in (*READ_METHODS, "POST"))
 
 
 def is_data(path: str) -> bool:
@@ -241,7 +241,7 @@ def is_data(path: str) -> bool:
 
 def refuse_other_site(facts: RequestFacts, visitor: Visitor) -> Refusal | None:
     """403 for what a page of another site has sent. Source: W3C, Fetch Metadata Request Headers."""
-    allowed = ("same-origin", "none") if facts.method in READING else ("same-origin",)
+    allowed = ("same-origin", "none") if facts.method in READ_METHODS else ("same-origin",)
     if "sec-fetch-site" in facts.headers and facts.header("sec-fetch-site") not in allowed:
         return Refusal(403, "a page of another site has sent this request: open the console itself")
     if "origin" in facts.headers and not visitor.is_ingress and not _is_own_origin(facts):
@@ -275,7 +275,7 @@ def is_right_token(given: str, rules: Rules) -> bool:
 
 def refuse_form(facts: RequestFacts, *, has_right_bearer: bool) -> Refusal | None:
     """403, 415 or 413 for a request that would change something and does not have the form for it."""
-    if facts.method in READING:
+    if facts.method in READ_METHODS:
         return None
     if facts.header(CONSOLE_HEADER) != "1" and not has_right_bearer:
         return Refusal(403, "the header 'X-Oneweb-Console: 1' is missing, which only the console itself can send")
@@ -293,6 +293,6 @@ def body_too_large() -> Refusal:
 
 def refuse_change(facts: RequestFacts, rules: Rules) -> Refusal | None:
     """403 for commands where the console is read-only; signing in and out is no command."""
-    if rules.read_only and facts.method not in READING and facts.path != SESSION:
+    if rules.read_only and facts.method not in READ_METHODS and facts.path != SESSION:
         return Refusal(403, "the console is read-only: console.read_only is true")
     return None
