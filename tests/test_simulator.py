@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from pathlib import Path
@@ -422,6 +422,23 @@ async def test_report_period_and_lateness_scale() -> None:
     assert datetime.fromisoformat(START) - times[-1] < timedelta(seconds=60)
 
 
+async def test_report_period_holds_from_a_time_on() -> None:
+    """For the past of a demo: before it a sample every ten minutes, from then on one every 30 s, each once."""
+    start = "2025-06-17T10:15:00Z"
+    async with simulated(start=start, report_period=0.05, report_period_from=start, lateness_scale=0.01) as api:
+        newest = {time for entry in (await api.get(PERFORMANCE + "signalQuality")).json for time, _ in measured(entry)}
+        api.simulator.advance(3600)
+        query = {"startDateTime": "2025-06-17T08:15:00Z"}
+        entries = [measured(entry) for entry in (await api.get(PERFORMANCE + "signalQuality", **query)).json]
+    times = [datetime.fromisoformat(time) for time, _ in max(entries, key=len)]
+    change = datetime.fromisoformat(start)
+    before = {time - last for last, time in pairwise([time for time in times if time < change])}
+    since = {time - last for last, time in pairwise([time for time in times if time >= change])}
+    assert (min(before), min(since)) == (timedelta(minutes=10), timedelta(seconds=30))
+    assert newest
+    assert all(datetime.fromisoformat(time) < change for time in newest)
+
+
 async def test_product_without_values_has_a_timestamp(api: Client) -> None:
     """Throughput lies on quarter hours; one product has a measurement without any values."""
     entries = (await api.get(THROUGHPUT)).json
@@ -476,6 +493,23 @@ def test_usage_grows_within_the_cycle_and_starts_anew() -> None:
     assert june == sorted(june)
     assert june[0] == 0.0
     assert usage.used(0, 1_748_736_000 + 30 * 86400 + 60) < 1 < june[-1]
+
+
+@pytest.mark.parametrize(
+    ("now", "begin", "end"),
+    [
+        ("2025-06-17T14:15:00Z", "2025-06-09", "2025-07-09"),
+        ("2025-06-09T00:00:00Z", "2025-06-09", "2025-07-09"),
+        ("2025-06-08T23:59:59Z", "2025-05-09", "2025-06-09"),
+        ("2025-01-03T00:00:00Z", "2024-12-09", "2025-01-09"),
+        ("2025-12-31T00:00:00Z", "2025-12-09", "2026-01-09"),
+    ],
+)
+def test_cycle_begins_on_a_day_of_the_month(now: str, begin: str, end: str) -> None:
+    """A bill cycle need not be a calendar month."""
+    simulator = Simulator(Options(start=now, speed=0, cycle_day=9))
+    cycle = simulator.world.usage.cycle(simulator.world.clock.now())
+    assert [datetime.fromtimestamp(at, UTC).isoformat()[:10] for at in cycle] == [begin, end]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,16 +6,19 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from oneweb_bridge import app, simulator
+from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config, Http, Secret
 from oneweb_bridge.decode.catalogue import CALLS, Call
-from oneweb_bridge.demo import console, mosquitto
+from oneweb_bridge.demo import console, mosquitto, past
+from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.store import journal
 
@@ -24,7 +27,7 @@ INTERVALS = {
     "user_terminal_components": 20.0,
     "products": 30.0,
     "organizations": 30.0,
-    "sites": 30.0,
+    "sites": 10.0,
     "ut_link_availability": 20.0,
     "ut_signal_quality": 12.0,
     "ut_resource_state": 15.0,
@@ -37,20 +40,31 @@ INTERVALS = {
 USUAL_INTERVAL = 20.0
 """Seconds between polls of a call that has no interval of its own above."""
 
-PERIOD, LATENESS = 0.02, 0.01
+PERIOD, LATENESS = 0.05, 0.01
 """How much shorter than OneWeb's the simulated reports' periods and delays are."""
+CYCLE_DAYS = 20
+"""How long ago the bill cycle began: long enough for a forecast that says something, whatever day it is."""
+USAGE = "office,steady,vessel,bursty,growth"
+DENSE_MS = 600_000
+"""Since when, before the demo begins, reports come that quickly, so that the newest values are not old."""
+HIDDEN_SITES, HIDDEN_S = 6, 600.0
+"""Sites that vanish from the listing at once, so that their removal is held, and for how long."""
 
 
 async def run(terminals: int, speed: float) -> None:
     """Shows a living fleet being published, until it is cancelled."""
-    options = simulator.Options(terminals=terminals, speed=speed, seed=2, report_period=PERIOD, lateness_scale=LATENESS)
+    has_past = terminals <= past.MAX_TERMINALS
+    options = simulator_options(terminals, speed, past.DAYS if has_past else 0)
     with tempfile.TemporaryDirectory(prefix="oneweb-bridge-demo-") as directory:
         async with simulator.serve(options) as fake:
             port = mosquitto.free_port()
             config = configuration(fake.url, port, Path(directory))
+            if has_past:
+                await past.live_through(config, fake)
             try:
                 async with mosquitto.run_mosquitto(port), asyncio.TaskGroup() as group:
                     group.create_task(_change_fleet_loop(fake), name="story")
+                    group.create_task(_hide_sites_loop(fake), name="hidden sites")
                     where = partial(_say_where, terminals, port, fake.url)
                     await app.run(config, on_sent=console.ThrottledPrinter().write, on_console=where)
             except mosquitto.NoBroker as error:
@@ -75,7 +89,7 @@ async def run_without_broker(config: Config, write: Callable[[Message], None]) -
 async def _change_fleet_loop(fake: simulator.Simulator) -> None:
     """What a fleet does in a day, in minutes: a terminal leaves and comes back, firmware, late news, a bad record."""
     while terminals := fake.truth("terminals"):
-        leaver, other = terminals[0]["id"], terminals[-1]["id"]
+        leaver, other = terminals[1 % len(terminals)]["id"], terminals[-1]["id"]
         await asyncio.sleep(15.0)
         fake.fleet("remove", id=leaver)
         await asyncio.sleep(10.0)
@@ -89,6 +103,41 @@ async def _change_fleet_loop(fake: simulator.Simulator) -> None:
         fake.fleet("restore", id=leaver)
         fake.fleet("set_status", id=fake.truth("products")[0]["id"], status="active")
         await asyncio.sleep(15.0)
+
+
+async def _hide_sites_loop(fake: simulator.Simulator) -> None:
+    """Many sites are missing at once for some minutes, as when an account has lost a right."""
+    while True:
+        await asyncio.sleep(5.0)
+        sites = hide_sites(fake)
+        await asyncio.sleep(HIDDEN_S)
+        for site in sites:
+            fake.fleet("restore", id=site)
+        await asyncio.sleep(HIDDEN_S / 2)
+
+
+def hide_sites(fake: simulator.Simulator) -> list[str]:
+    """Takes the last sites out of the listing. Returns their ids."""
+    sites = [str(site["id"]) for site in fake.truth("sites")[-HIDDEN_SITES:]]
+    for site in sites:
+        fake.fleet("remove", id=site)
+    return sites
+
+
+def simulator_options(terminals: int, speed: float, days: int) -> simulator.Options:
+    """A fleet whose story begins so many days ago; from now on its reports come quickly."""
+    now = SYSTEM.now()
+    return simulator.Options(
+        terminals=terminals,
+        speed=speed,
+        seed=2,
+        start=rfc3339(now - days * round(1000 * past.DAY)),
+        report_period=PERIOD,
+        report_period_from=rfc3339(now - DENSE_MS),
+        lateness_scale=LATENESS,
+        cycle_day=min(28, datetime.fromtimestamp(now / 1000 - CYCLE_DAYS * past.DAY, UTC).day),
+        usage=USAGE,
+    )
 
 
 def configuration(api_url: str, port: int, directory: Path) -> Config:

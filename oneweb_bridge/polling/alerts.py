@@ -69,7 +69,8 @@ def values_held_alert(call: str, kind: RecordKind, counts: Mapping[str, int]) ->
         call=call,
         about=" ".join(counts),
         message=f"many {kind} records have lost a value at once, and keep the one that they had: {named}. "
-        "To let the values go, publish {} to bridge/request/release below the base topic",
+        "To let the values go, press Release in the console, or publish {} to bridge/request/release below the base "
+        "topic",
     )
 
 
@@ -82,5 +83,6 @@ def removal_held_alert(call: str, kind: RecordKind, reason: Literal["many", "emp
     return Alert(
         kind="removal_held",
         call=call,
-        message=f"{sentence}. To let them go, publish {{}} to bridge/request/release below the base topic",
+        message=f"{sentence}. To let them go, press Release in the console, or publish {{}} to bridge/request/release "
+        "below the base topic",
     )

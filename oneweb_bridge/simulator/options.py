@@ -122,8 +122,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     report_period: Annotated[
         float, "factor on the time between two measurements; 0.02 gives samples every 6 to 72 s"
     ] = 1.0
+    report_period_from: Annotated[
+        str | None,
+        "RFC 3339 time from which the report period holds; measurements before it have OneWeb's own periods",
+    ] = None
     lateness_scale: Annotated[float, "factor on how late measurements become visible"] = 1.0
     cycle: Annotated[float | None, "seconds of a bill cycle; without it, calendar months in UTC"] = None
+    cycle_day: Annotated[int, "day of the month, 1 to 28, on which a bill cycle of a calendar month begins"] = 1
     usage: Annotated[
         str,
         "how data are used: smooth, or kinds with commas that products take in turn (office, steady, vessel, bursty, "
@@ -148,6 +153,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             ("report_period must be above 0, at most 1000000", not 0 < self.report_period <= MOST),
             ("lateness_scale must be from 0 to 1000000", not 0 <= self.lateness_scale <= MOST),
             ("cycle must be from 1 to 1000000000 seconds", self.cycle is not None and not 1 <= self.cycle <= LONGEST),
+            ("cycle_day must be from 1 to 28", not 1 <= self.cycle_day <= 28),
             (f"usage must be smooth, or some of {', '.join(KINDS)}, with commas", not _is_usage(self.usage)),
             ("keep must be above 0, at most 1000000000 seconds", not 0 < self.keep <= LONGEST),
             ("token_ttl must be above 0, at most 1000000000 seconds", not 0 < self.token_ttl <= LONGEST),
@@ -156,6 +162,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             ("rate_limit must be at least 1", self.rate_limit is not None and self.rate_limit < 1),
             ("rate_window must be above 0, at most 1000000000 seconds", not 0 < self.rate_window <= LONGEST),
             ("start must be an RFC 3339 time such as 2025-06-17T14:15:00Z", not _is_time(self.start)),
+            (
+                "report_period_from must be an RFC 3339 time such as 2025-06-17T14:15:00Z",
+                not _is_time(self.report_period_from),
+            ),
             ("zone_hours must be from -24 to 24", not -24 <= (self.shape.zone_hours or 0.0) <= 24),
             ("every path in shape must begin with a slash", not _paths_are_absolute(self.shape)),
         ):

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from .changes import Changes
-from .clock import rfc3339
+from .clock import parse_rfc3339, rfc3339
 from .draws import About, between, draw, mix
 from .fleet import EXTRA_PRODUCTS, PUBLIC_HOST, Fleet
 from .life import Life
@@ -77,6 +77,8 @@ class Reports:
         self._seed = fleet.seed
         self._options = options
         self._scale = options.report_period
+        self._scaled_from = parse_rfc3339(options.report_period_from) if options.report_period_from else 0.0
+        """Since when the periods are scaled; before that they are OneWeb's own."""
         self._href = f"{PUBLIC_HOST}{options.shape.performance_base}/"
 
     def terminal_report(self, report: Report, index: int, window: Window | None, at: float) -> Json:
@@ -110,22 +112,25 @@ class Reports:
 
     # which measurements
 
-    def period(self, report: Report) -> int:
-        """Whole seconds between two measurements."""
-        return max(1, round(report.period * self._scale))
+    def _scale_at(self, time: float) -> float:
+        return self._scale if time >= self._scaled_from else 1.0
+
+    def period(self, report: Report, time: float) -> int:
+        """Whole seconds between two measurements around a time."""
+        return max(1, round(report.period * self._scale_at(time)))
 
     def lateness(self, report: Report) -> float:
         """Seconds from a measurement until it is visible."""
         return report.lateness * self._options.lateness_scale
 
-    def _offset(self, report: Report, index: int) -> int:
+    def _offset(self, report: Report, index: int, time: float) -> int:
         own = mix(self._seed, About.OFFSET, index, round(report.period)) % round(report.spread)
-        return round(report.offset * self._scale + own) % self.period(report)
+        return round(report.offset * self._scale_at(time) + own) % self.period(report, time)
 
     def _visible_from(self, report: Report, index: int, time: int) -> float:
         visible_at = time + self.lateness(report)
         if draw(self._seed, About.LATE, index, time, round(report.offset)) < _LATE:
-            visible_at += self.period(report) * between(1, 3, self._seed, About.LATE, index, time, 1)
+            visible_at += self.period(report, time) * between(1, 3, self._seed, About.LATE, index, time, 1)
         return visible_at
 
     def _exists(self, report: Report, index: int, time: int) -> bool:
@@ -133,10 +138,19 @@ class Reports:
 
     def _newest(self, report: Report, index: int, at: float) -> list[int]:
         """The time of the newest measurement that is visible; nothing if it is too long ago."""
-        period, offset = self.period(report), self._offset(report, index)
-        time = math.floor((at - self.lateness(report) - offset) / period) * period + offset
+        end = at - self.lateness(report)
+        if end < self._scaled_from:
+            return self._newest_between(report, index, (0.0, end), at)
+        newest = self._newest_between(report, index, (self._scaled_from, end), at)
+        return newest or self._newest_between(report, index, (0.0, self._scaled_from - 1), at)
+
+    def _newest_between(self, report: Report, index: int, span: Window, at: float) -> list[int]:
+        """The same in a span with one period. Both of its ends are included."""
+        begin, end = max(span[0], at - self._options.keep, self._fleet.started(index)), span[1]
+        period, offset = self.period(report, end), self._offset(report, index, end)
+        time = math.floor((end - offset) / period) * period + offset
         for _ in range(60):
-            if time < at - self._options.keep or time < self._fleet.started(index):
+            if time < begin:
                 return []
             if not self._exists(report, index, time):
                 online = self._life.last_online(index, time)
@@ -151,9 +165,16 @@ class Reports:
 
     def _within(self, report: Report, index: int, window: Window, at: float) -> Iterator[int]:
         """The times in a half-open window that are visible, oldest first."""
-        period, offset = self.period(report), self._offset(report, index)
         begin = max(window[0], at - self._options.keep, self._fleet.started(index))
         end = min(window[1], at - self.lateness(report) + 1)
+        change = min(max(begin, self._scaled_from), end)
+        yield from self._visible(report, index, (begin, change), at)
+        yield from self._visible(report, index, (change, end), at)
+
+    def _visible(self, report: Report, index: int, window: Window, at: float) -> Iterator[int]:
+        """The same for a window with one period."""
+        begin, end = window
+        period, offset = self.period(report, begin), self._offset(report, index, begin)
         time = math.ceil((begin - offset) / period) * period + offset
         while time < end:
             if self._visible_from(report, index, time) <= at and self._exists(report, index, time):
@@ -162,7 +183,7 @@ class Reports:
 
     def _version(self, report: Report, index: int, time: int, at: float) -> int:
         """0 for the values that stay; others before a correction, or after one that was asked for."""
-        period = self.period(report)
+        period = self.period(report, time)
         settles = time + self.lateness(report) + 2 * period
         version = 0
         if at < settles and draw(self._seed, About.CORRECTED, index, time, round(report.offset)) < _CORRECTED:
@@ -211,14 +232,14 @@ class Reports:
 
     def _availability(self, report: Report, index: int, time: int, version: int) -> float:
         """Percent of the hour, looked at in five places."""
-        period = self.period(report)
+        period = self.period(report, time)
         share = sum(self._life.is_online(index, time - period * part / 5) for part in range(5)) * 20.0
         noise = draw(self._seed, About.VALUE, index, time, version, 2)
         return round(share - noise, 2) if share and (noise > 0.6 or version) else share
 
     def _traffic(self, report: Report, index: int, time: int, version: int) -> list[Json]:
         """Cumulative bytes; or those of the period, if the shape says so."""
-        period = self.period(report)
+        period = self.period(report, time)
         # What will be corrected is a value taken too early, so that no counter falls by a correction.
         counted = self.counters(index, time - period * min(0.05 * version, 0.9))
         if self._options.shape.traffic == "counter":

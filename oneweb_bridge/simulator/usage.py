@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from .changes import Changes
@@ -28,12 +28,15 @@ class Cycle(NamedTuple):
     end: float
 
 
-def cycle_at(at: float, length: float | None) -> Cycle:
-    """The cycle around a time: a calendar month in UTC, or a multiple of `length` seconds."""
+def cycle_at(at: float, length: float | None, first_day: int = 1) -> Cycle:
+    """The cycle around a time: a month in UTC from its `first_day` on, or a multiple of `length` seconds."""
     if length is not None:
         begin = math.floor(at / length) * length
         return Cycle(begin, begin + length)
-    first = datetime.fromtimestamp(at, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    day = datetime.fromtimestamp(at, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = day.replace(day=first_day)
+    if first > day:
+        first = (first.replace(day=1) - timedelta(days=1)).replace(day=first_day)
     following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
     return Cycle(first.timestamp(), following.timestamp())
 
@@ -45,6 +48,7 @@ class Usage:
         self._fleet = fleet
         self._changes = changes
         self._length = options.cycle
+        self._cycle_day = options.cycle_day
         self._kinds = kinds_of(options.usage)
         self._href = PUBLIC_HOST + options.shape.usage_path + "/"
         self._product_href = PUBLIC_HOST + options.shape.product_path + "/"
@@ -77,7 +81,7 @@ class Usage:
 
     def cycle(self, at: float) -> Cycle:
         """The cycle around a time, begun anew by the last rollover that was asked for."""
-        cycle = cycle_at(at, self._length)
+        cycle = cycle_at(at, self._length, self._cycle_day)
         rollover = max((when for when in self._changes.rollovers if when <= at), default=0.0)
         return Cycle(max(cycle.begin, rollover), cycle.end)
 

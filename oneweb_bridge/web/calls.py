@@ -70,6 +70,7 @@ def _entry(poller: Poller, runtime: CallRuntime, cost: float, sources: dict[tupl
         effective_interval=round(runtime.effective),
         requests_per_hour=round(cost),
         lateness=round(runtime.lateness),
+        about=CALLS[runtime.call].about,
         source=SettingSources(
             enabled=sources.get((runtime.call, "enabled"), "file"),
             interval=sources.get((runtime.call, "interval"), "file"),

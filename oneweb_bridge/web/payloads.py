@@ -216,6 +216,7 @@ class CallEntry(CallState, frozen=True, kw_only=True, omit_defaults=True):
     effective_interval: Annotated[int, Meta(description="the interval in force in seconds")]
     requests_per_hour: Annotated[int, Meta(description="requests an hour at this interval")]
     lateness: Annotated[int, Meta(description="how late samples of this call may come, in seconds")]
+    about: Annotated[str, Meta(description="what the call is about, for people")]
     source: SettingSources
 
 

@@ -1,6 +1,7 @@
 """One Chromium and one bridge for all tests of the page; a browser context of its own for each."""
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -46,6 +47,16 @@ class Console:
         address = f"{self.url}api/v1/{path}"
         async with aiohttp.ClientSession() as session, session.get(address, headers=headers) as answer:
             return await answer.json()
+
+    async def until_it_answers(self, process: harness.Process) -> None:
+        """Waits until the console is there, whatever it knows."""
+        for _ in range(TRIES):
+            with contextlib.suppress(aiohttp.ClientError):
+                await self.get("session")
+                return
+            assert process.returncode is None, process.text()
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"the console did not answer: {process.text()[-2000:]}")
 
     async def until_polled(self, process: harness.Process, **headers: str) -> None:
         """Waits until every enabled call was polled once."""

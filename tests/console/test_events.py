@@ -83,6 +83,39 @@ async def test_alerts_say_what_to_do(tab: Tab) -> None:
     assert await card.count() == 1
     text = await card.inner_text()
     assert "3 times" in text
+    assert await card.get_by_role("link", name="Release in the Polling Manager").count() == 1
     link = card.get_by_role("link", name="359235170000000")
     assert await link.get_attribute("href") == "#/terminal/359235170000000"
     assert "release them when they are really gone" in text
+
+
+async def test_alert_has_links_and_times_of_the_page(tab: Tab) -> None:
+    """Products lead to their pages, times are written as elsewhere, and no sentence of a kind is hidden."""
+    message = "product SC-{}, bucket 1-2 (Maritime): the allowance will probably be used up on 2026-12-03T07:00:00Z"
+    alerts = [
+        {
+            "seq": number,
+            "time": "2026-11-01T00:00:00Z",
+            "kind": "allowance_exhausts",
+            "call": "usage_consumption",
+            "message": message.format(number),
+            "advice": "look at its forecast",
+        }
+        for number in (3, 2, 2)
+    ]
+    await tab.page.route("**/api/v1/alerts?*", lambda route: route.fulfill(json={"alerts": alerts, "next": None}))
+    await tab.open("alerts")
+    card = tab.page.get_by_test_id("alert")
+    assert await card.get_by_role("link", name="SC-3").get_attribute("href") == "#/product/SC-3"
+    assert "on 3 Dec 07:00" in await card.locator("p").first.inner_text()
+    await card.get_by_text("1 other sentence").click()
+    assert await card.get_by_role("link", name="SC-2").is_visible()
+
+
+async def test_list_without_events_says_why(tab: Tab) -> None:
+    """Whether nothing has happened yet, or nothing that passes the filters."""
+    await tab.page.route("**/api/v1/events?*", lambda route: route.fulfill(json={"events": [], "next": None}))
+    await tab.open("events")
+    await tab.page.get_by_text("they come with the first difference between two polls").wait_for()
+    await tab.page.get_by_role("combobox", name="Kind").select_option("removed")
+    await tab.page.get_by_text("No event passes these filters").wait_for()

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests import harness
 from tests.console import fleets
-from tests.console.conftest import Console, Tab
+from tests.console.conftest import Console, OpenTab, Tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -59,6 +59,7 @@ async def test_head_sorts_up_and_down_with_missing_last(fleet: Tab, head: str) -
     """A click sorts upwards, a second one downwards; the address says so; what is not known comes last."""
     column = HEADS[head]
     cell = fleet.page.get_by_role("columnheader", name=head, exact=True)
+    assert await cell.get_by_role("button").get_attribute("title") or head == "State"
     for direction, sort in (("ascending", column), ("descending", f"-{column}")):
         await cell.get_by_role("button").click()
         await fleet.page.locator(f"[data-head={column}][aria-sort={direction}]").wait_for()
@@ -122,6 +123,31 @@ async def test_filters_stand_in_the_address(fleet: Tab) -> None:
     await fleet.page.goto(address)
     await table.wait_for()
     assert sorted(await shown(fleet)) == sorted(wanted)
+
+
+async def test_count_of_the_offline_leads_to_them(fleet: Tab) -> None:
+    """A click on how many are offline shows those, beside the filters that are set."""
+    await fleet.page.get_by_role("combobox", name="Customer").select_option(label="Customer 3")
+    away = [row for row in ROWS if row["state"] == "offline" and row["end_customer"] == "Customer 3"]
+    await fleet.page.get_by_role("link", name=f"{len(away)} offline").click()
+    await fleet.page.locator(f"[role=table][aria-rowcount='{len(away) + 1}']").wait_for()
+
+
+async def test_phone_shows_the_column_that_it_is_sorted_by(console: Console, open_tab: OpenTab) -> None:
+    """On a phone a row has no room for all columns, but for the one in whose order they stand; no head is cut off."""
+    tab = await open_tab(console.url, 390, 844)
+    answer = json.dumps(fleets.make_answer(fleets.make_rows(20), (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.open()
+    row = tab.page.get_by_test_id("fleet-row").first
+    for head, column in HEADS.items():
+        cell = tab.page.get_by_role("columnheader", name=head, exact=True)
+        box = await cell.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
+        await cell.get_by_role("button").click()
+        await tab.page.locator(f"[data-head={column}]:not([aria-sort=none])").wait_for()
+        assert await row.locator(f"[data-column={column}]").is_visible(), column
 
 
 async def test_search_leads_to_the_fleet_from_every_page(fleet: Tab) -> None:

@@ -42,6 +42,8 @@ async def test_page_is_drawn_within_its_width(console: Console, open_tab: OpenTa
         assert await tab.page.evaluate("document.documentElement.scrollWidth") <= width, name
         for link in ("Fleet", "Organizations", "Map", "Polling Manager", "Events", "Alerts"):
             assert await tab.page.get_by_role("navigation").get_by_role("link", name=link, exact=True).count() == 1
+        boxes = [await link.bounding_box() for link in await tab.page.locator("nav a").all()]
+        assert all(box and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes), name
 
 
 async def test_files_have_their_version_in_the_address(tab: Tab) -> None:

@@ -51,6 +51,46 @@ async def test_interval_is_typed_with_a_unit(console: Console, tab: Tab) -> None
     tab.complaints = [complaint for complaint in tab.complaints if "400" not in complaint]
 
 
+async def test_interval_that_is_typed_is_not_lost(console: Console, tab: Tab) -> None:
+    """Who does not press Enter finds a button beside what was typed, also after a look elsewhere."""
+    await tab.open("polling")
+    field = tab.page.get_by_role("textbox", name="organizations interval")
+    await field.fill("8m")
+    await tab.page.locator("h1").click()
+    assert await field.input_value() == "8m"
+    await tab.page.get_by_role("button", name="Set organizations interval").click()
+    await until_state(console, "organizations", interval=480)
+    await tab.page.get_by_role("button", name="Set organizations interval").wait_for(state="detached")
+    await tab.page.get_by_role("button", name="organizations back to the file").click()
+    await until_state(console, "organizations", interval=10)
+
+
+async def test_held_removal_is_found_and_released(console: Console, tab: Tab) -> None:
+    """What is held stands above the calls, with what a release does; after it the records are gone."""
+    sites = [site["id"] for site in console.world.api.truth("sites")]
+    for site in sites:
+        console.world.api.fleet("remove", id=site)
+    try:
+        await harness.poll(console.world.port, "sites")
+        await tab.open("polling")
+        held = tab.page.locator("main .message").filter(has_text="Held: sites.")
+        await held.wait_for()
+        assert f"{len(sites)} records" in await held.inner_text()
+        assert "removes what is still missing" in await held.inner_text()
+        await held.get_by_role("button", name="Release sites").click()
+        await held.wait_for(state="detached")
+        await until_state(console, "sites", status="ok", records=0)
+    finally:
+        for site in sites:
+            console.world.api.fleet("restore", id=site)
+        await harness.poll(console.world.port, "sites")
+
+
+async def test_call_says_what_it_is_about(tab: Tab) -> None:
+    await tab.open("polling")
+    assert "RSRP, RSSI and SINR" in await tab.page.locator("[data-call=ut_signal_quality]").inner_text()
+
+
 async def test_poll_button_polls(console: Console, tab: Tab) -> None:
     """The row shows the new poll, and the result topic has its result."""
     await tab.open("polling")

@@ -1,9 +1,12 @@
 """The set-up page: three steps, and what `explore` found, which is read and never typed."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from tests import harness
-from tests.console.conftest import Console, Tab
+from tests.console.conftest import Console, OpenTab, Tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -23,3 +26,52 @@ async def test_setup_shows_what_explore_found(console: Console, tab: Tab) -> Non
     assert await shown.locator("[data-explored]").count() == len(report["calls"])
     terminals = shown.locator("[data-explored=user_terminals]")
     assert "8 terminals" in await terminals.inner_text()
+
+
+async def without_terminals(tab: Tab, console: Console, exploration: dict[str, Any] | None) -> None:
+    """Lets the page see a fleet without terminals, and what explore has found."""
+    fleet = {**await console.get("fleet"), "rows": []}
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(json=fleet))
+    calls = await console.get("calls")
+    calls["calls"][0] |= {"records": 0}
+    await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=calls))
+    await tab.page.route("**/api/v1/exploration", lambda route: route.fulfill(json={"exploration": exploration}))
+
+
+async def test_first_page_is_the_setup_until_explore_was_run(console: Console, tab: Tab) -> None:
+    """Where nothing is there yet the first page says the three steps; where explore was run it says why nothing is."""
+    await without_terminals(tab, console, None)
+    await tab.open("", "setup")
+    steps = await tab.page.locator("ol.steps > li h2").all_inner_texts()
+    titles = ("Give the bridge the credentials", "See what your API answers", "Let it run")
+    assert len(steps) == 3
+    assert all(step.startswith(title) for step, title in zip(steps, titles, strict=True))
+    assert "Three steps bring your terminals here" in await tab.page.locator("main").inner_text()
+    await tab.page.unroute_all()
+    await without_terminals(tab, console, {"calls": [], "general": [], "conclusion": "Nothing to change."})
+    await tab.page.reload()
+    await tab.ready("fleet")
+    assert "No terminals: the API lists none" in await tab.page.locator("main").inner_text()
+
+
+async def test_setup_is_reached_also_when_terminals_are_there(tab: Tab) -> None:
+    """A link leads to it from every page, and it says that all is done."""
+    await tab.open()
+    await tab.page.get_by_role("navigation").get_by_role("link", name="Set-up", exact=True).click()
+    await tab.ready("setup")
+    await tab.page.get_by_text("All three steps are done.").wait_for()
+
+
+async def test_refused_credentials_lead_to_the_first_step(console: Console, open_tab: OpenTab, tmp_path: Path) -> None:
+    """Who has given wrong credentials finds the first step open, and why, on the first page."""
+    refused = Console(
+        console.world, tmp_path, api={"client_secret": "wrong"}, mqtt={"base_topic": "refused"}, instance="refused"
+    )
+    tab = await open_tab(refused.url)
+    async with harness.running(refused.config) as process:
+        await refused.until_it_answers(process)
+        await tab.open("", "setup")
+        step = tab.page.locator("ol.steps > li").first
+        await step.locator(".error").wait_for()
+        assert "open" in await step.locator("h2").inner_text()
+        assert "ONEWEB_CLIENT_ID" in await step.inner_text()

@@ -91,3 +91,56 @@ async def test_product_shows_who_shares_its_allowance(console: Console, tab: Tab
     members = shared["pools"][0]["members"]
     assert await pool.locator("tbody tr").count() == len(members)
     assert shared["pools"][0]["shared_allowance_name"] in await pool.inner_text()
+
+
+FORECAST = {
+    "status": "ok",
+    "confidence": "medium",
+    "time": "2099-11-23T09:09:30.000Z",
+    "cycle_end": "2099-12-01T00:00:00Z",
+    "exhausted_p10": "2099-11-25T00:00:00Z",
+    "exhausted_p50": "2099-11-27T00:00:00Z",
+    "exhausted_p90": "2099-11-29T00:00:00Z",
+    "used_at_end_p10_gb": 316.2,
+    "used_at_end_p50_gb": 341.7,
+    "used_at_end_p90_gb": 371.0,
+    "overage_p10_blocks": 1,
+    "overage_p50_blocks": 2,
+    "overage_p90_blocks": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("forecast", "words"),
+    [
+        (FORECAST, "Exhausted 27 Nov 2099 (25 Nov 2099 \u2013 29 Nov 2099). 2 blocks (1\u20133)"),
+        ({"status": "not_enough_data"}, "No forecast yet: there is not enough data."),
+        ({"status": "unlimited"}, "Unlimited: it does not run out."),
+        (None, "No forecast yet: it comes with the next report of usage."),
+    ],
+)
+async def test_forecast_is_a_sentence(
+    console: Console, tab: Tab, forecast: dict[str, object] | None, words: str
+) -> None:
+    """When it runs out with its band, or why that is not known; above the charts of its terminal in short."""
+    address = (await addresses(console))["product"]
+    detail = await console.get(address.replace("product/", "products/"))
+    bucket, imei = detail["buckets"][0], detail["terminal"]["imei"]
+    forecasts = [] if forecast is None else [{"bucket_id": bucket["bucket_id"], **forecast}]
+    terminal = {**await console.get(f"terminals/{imei}"), "forecasts": forecasts}
+    await tab.page.route("**/api/v1/products/*", lambda route: route.fulfill(json=detail | {"forecasts": forecasts}))
+    await tab.page.route("**/api/v1/terminals/*", lambda route: route.fulfill(json=terminal))
+    await tab.open(address, "product")
+    chart = tab.page.locator(f"[data-bucket='{bucket['bucket_id']}']")
+    assert (await chart.get_by_test_id("forecast").inner_text()).startswith(words)
+    await tab.open(f"terminal/{imei}", "terminal")
+    products = await tab.page.locator("main section").filter(has_text="Products").first.inner_text()
+    assert ("exhausted by 27 Nov 2099" in products) == (forecast is FORECAST)
+
+
+async def test_pointer_is_at_the_same_time_in_all_charts(console: Console, tab: Tab) -> None:
+    """Who points at a moment of one chart sees it in the others."""
+    await tab.open(f"{(await addresses(console))['terminal']}?span=1h", "terminal")
+    await tab.page.locator("[data-report=signal_quality] .u-over").hover()
+    other = "document.querySelector('[data-report=traffic] .u-cursor-x')"
+    await tab.until(f"() => new DOMMatrix(getComputedStyle({other}).transform).e > 10")

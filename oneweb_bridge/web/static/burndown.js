@@ -180,7 +180,7 @@ function describeUsage(bucket, cycle) {
 function describeForecast(forecast, product) {
     if (!forecast) return "No forecast yet: it comes with the next report of usage.";
     if (forecast.status === "unlimited") return "Unlimited: it does not run out.";
-    if (forecast.status !== "ok") return "not enough data for a forecast: it needs three full days and a limit.";
+    if (forecast.status !== "ok") return "No forecast yet: there is not enough data. It needs three full days of usage, and a limit.";
     const { exhausted_p10: early, exhausted_p50: middle, exhausted_p90: late } = forecast;
     const reached = middle && Date.parse(middle) <= now();
     const between = early && late && !reached ? ` (${day(Date.parse(early))} – ${day(Date.parse(late))})` : "";

@@ -40,8 +40,8 @@ export function applyCallState(name, state) {
 
 // A member that is absent in the state is not known any more; what only `GET calls` says stays.
 function merge(old, state) {
-  const { effective_interval, requests_per_hour, source, lateness } = old;
-  return { effective_interval, requests_per_hour, source, lateness, ...state };
+  const { effective_interval, requests_per_hour, source, lateness, about } = old;
+  return { effective_interval, requests_per_hour, source, lateness, about, ...state };
 }
 
 generation.subscribe(reloadCalls);

@@ -48,7 +48,12 @@ function chartOptions(place, { lines, height, range, zoom, mark }) {
     height,
     tzDate: zone.get() === "UTC" ? (ts) => globalThis.uPlot.tzDate(new Date(ts * 1000), "Etc/UTC") : undefined,
     legend: { show: false },
-    cursor: { drag: { x: Boolean(zoom), y: false, setScale: false }, points: { size: 6 } },
+    // The pointer shows the same moment in all charts with a span; what is dragged in one is not copied to the others.
+    cursor: {
+      drag: { x: Boolean(zoom), y: false, setScale: false },
+      points: { size: 6 },
+      sync: zoom && { key: "span", setSeries: false, scales: ["x", null], filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } },
+    },
     select: { show: Boolean(zoom) },
     scales: {
       x: { time: true, range: range && (() => range) },

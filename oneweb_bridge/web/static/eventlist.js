@@ -69,9 +69,14 @@ export function EventList({ filter, limit, fits = () => true, paused = false, on
   if (!ready) return html`<p class="muted">Loading …</p>`;
   return html`${paused && entries.length > frozen.current && html`<p class="muted"
       role="status">${plural(entries.length - frozen.current, "new event")} while paused</p>`}
-    ${shown.length === 0 && html`<p class="muted">No events${next ? " of these so far" : ": they come with the first difference between two polls"}.</p>`}
+    ${shown.length === 0 && html`<p class="muted">${explainNone(next, kind || entries.length > 0 || (entity && !id))}</p>`}
     <ol class="events">${shown.map((event) => html`<${EventRow} key=${event.id} event=${event} named=${!id} />`)}</ol>
     <${More} next=${next} more=${more} count=${entries.length} />`;
+}
+
+function explainNone(next, filtered) {
+  if (next !== null) return "No event of these so far.";
+  return filtered ? "No event passes these filters." : "No events yet: they come with the first difference between two polls.";
 }
 
 /** The button that loads older entries, which also presses itself when it comes in view. */

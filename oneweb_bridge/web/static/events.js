@@ -40,7 +40,7 @@ export function EventsPage() {
       <${Choice} label="Kind" name="kind" value=${query.kind} options=${same(["added", "changed", "removed"])} />
       <${Choice} label="Entity" name="entity" value=${query.entity}
           options=${same(["terminal", "product", "organization", "site"])} />
-      <label class="choice"><span>Field</span><input type="text" value=${query.field ?? ""} spellcheck="false"
+      <label class="choice"><span>Field</span><input type="text" value=${query.field ?? ""} placeholder="such as state" spellcheck="false"
           onChange=${(event) => setQuery({ field: event.target.value.trim() })} /></label>
       <${Choice} label="Customer" name="customer" value=${query.customer} options=${customers} />
       <span class="spacer"></span>

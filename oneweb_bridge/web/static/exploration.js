@@ -8,7 +8,7 @@ const WORDS = { whole: "read in full", partial: "not in full", not_reached: "not
 const STATUS = { whole: "ok", partial: "incomplete", not_reached: "failed" };
 
 /** The report, looked for again every few seconds: the command runs elsewhere, and tells nobody. */
-export function ExplorationReport() {
+export function ExplorationReport({ needed }) {
   const [state, setState] = useState(null);
   useEffect(() => {
     const load = () =>
@@ -24,7 +24,7 @@ export function ExplorationReport() {
     <h3>What explore found</h3>
     ${state === null && html`<p class="muted">Loading …</p>`}
     ${state?.error && html`<p class="error">${state.error.message}</p>`}
-    ${state?.exploration === null && html`<p><b>explore was never run</b> with this bridge's database (the report is kept beside it).</p>`}
+    ${state?.exploration === null && html`<p><b>explore was never run</b> with this bridge's database (the report is kept beside it)${needed ? "" : "; it need not be while each call below is ok"}.</p>`}
     ${state?.exploration && html`<${Report} report=${state.exploration} />`}
   </div>`;
 }

@@ -1,10 +1,11 @@
 /** The fleet: a table of all terminals, of which only the rows in view are drawn. */
+import { get } from "./api.js";
 import { bridge } from "./bridge.js";
 import { calls, loadCalls } from "./calls.js";
 import { compareText, filterRows, fleet, loadFleet } from "./fleetdata.js";
 import { FleetFilters } from "./filters.js";
 import { COLUMNS, isExhausted } from "./fleetcells.js";
-import { plural, zone } from "./format.js";
+import { number, plural, zone } from "./format.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { address, go, route, setQuery } from "./router.js";
 import { readSetting, useStore, writeSetting } from "./store.js";
@@ -28,9 +29,7 @@ export function FleetPage() {
     );
     const order = useOrder(data, query);
     if (data?.rows.length === 0 && !data.error) return html`<${NoTerminals} />`;
-    const offline = order.filter((row) => row.state !== "online").length;
-    const counts =
-        data && html`<p class="counts" role="status">${plural(order.length, "terminal")} · ${offline} offline</p>`;
+    const counts = data && html`<p class="counts" role="status"><${Counts} rows=${order} query=${query} /></p>`;
     const change = (columns) => {
         setShown(columns);
         writeSetting("columns", columns);
@@ -54,22 +53,37 @@ export function FleetPage() {
   <//>`;
 }
 
-/** The page while there are no terminals: a sentence where all is well, else the steps of the set-up. */
+/** How many terminals are shown; how many of them are offline leads to these. */
+function Counts({ rows, query }) {
+    const away = rows.filter((row) => row.state !== "online");
+    const words = `${number(away.length)} offline`;
+    const named = away.length > 0 && query.state !== "offline" && away.every((row) => row.state === "offline");
+    return html`${plural(rows.length, "terminal")} · ${
+        named ? html`<a href=${address("fleet", "", { ...query, state: "offline" })}>${words}</a>` : words
+    }`;
+}
+
+/** The page while there are no terminals: a sentence where the set-up is done, else its steps. */
 function NoTerminals() {
     const [SetupPage, setSetupPage] = useState(null);
+    const [explored, setExplored] = useState(null);
     const api = useStore(bridge)?.info?.api;
     const listing = useStore(calls)?.calls.find((call) => call.call === "user_terminals");
     const sentence = api?.state === "ok" && listing && explainEmpty(listing);
+    const isSetUp = explored && sentence;
     useEffect(() => {
-        if (!sentence)
-            import("./setup.js").then(
-                (module) => setSetupPage(() => module.SetupPage),
-                () => null,
-            );
-    }, [sentence]);
-    if (SetupPage && !sentence) return html`<${SetupPage} />`;
+        get("exploration").then(
+            ({ exploration }) => setExplored(exploration !== null),
+            () => setExplored(false),
+        );
+        import("./setup.js").then(
+            (module) => setSetupPage(() => module.SetupPage),
+            () => null,
+        );
+    }, []);
+    if (SetupPage && explored !== null && api && listing && !isSetUp) return html`<${SetupPage} sentence=${sentence} />`;
     return html`<${Page} name="fleet" title="Fleet"
-      ready=${Boolean(sentence)}>${sentence && html`<${Message}>${sentence}<//>`}<//>`;
+      ready=${Boolean(isSetUp)}>${isSetUp && html`<${Message}>${sentence}<//>`}<//>`;
 }
 
 function explainEmpty(listing) {
@@ -134,7 +148,8 @@ function FleetTable({ rows, query, columns, looks }) {
     const { first, last, height, total } = useWindow(body, rows.length);
     const grid = { gridTemplateColumns: columns.map((column) => column.width).join(" ") };
     const draw = useDrawnRows([...looks, height, grid.gridTemplateColumns]);
-    return html`<div role="table" class="fleet" aria-label="Terminals" aria-rowcount=${rows.length + 1}>
+    return html`<div role="table" class="fleet" aria-label="Terminals" aria-rowcount=${rows.length + 1}
+      data-sort=${sort.replace(/^-/, "")}>
     <div role="rowgroup" class="fleet-head"><div role="row" class="fleet-row" aria-rowindex="1" style=${grid}>
       ${columns.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort} />`)}
     </div></div>
@@ -146,7 +161,7 @@ function FleetTable({ rows, query, columns, looks }) {
           height=${height} columns=${columns} grid=${grid} />`,
       )}
     </div>
-    ${rows.length === 0 && html`<${Message}>No terminal passes these filters.<//>`}
+    ${rows.length === 0 && html`<${Message}>No terminal passes these filters. <a href="#/">Show all</a><//>`}
   </div>`;
 }
 
@@ -176,7 +191,7 @@ function Head({ column, sort }) {
     const click = () => setQuery({ sort: sorted === "ascending" ? `-${column.name}` : column.name });
     return html`<div role="columnheader" data-head=${column.name} aria-sort=${sorted}
       class=${column.number ? "number" : ""}>
-    <button onClick=${click}>${column.label}<span class="arrow" aria-hidden="true"
+    <button onClick=${click} title=${column.about}>${column.label}<span class="arrow" aria-hidden="true"
       >${{ ascending: "▲", descending: "▼", none: "" }[sorted]}</span></button></div>`;
 }
 

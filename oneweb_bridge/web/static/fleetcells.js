@@ -18,6 +18,7 @@ export const COLUMNS = [
   {
     name: "sinr_db",
     label: "SINR dB",
+    about: "signal to interference and noise: the higher, the better",
     width: "minmax(5.5rem, .6fr)",
     number: true,
     cell: (row) => measured(row.sinr_db, 1, row, "sinr_ts"),
@@ -25,6 +26,7 @@ export const COLUMNS = [
   {
     name: "link_availability_pct",
     label: "Avail. %",
+    about: "link availability: the share of the last period in which the link was up",
     width: "minmax(5.5rem, .6fr)",
     number: true,
     cell: (row) => measured(row.link_availability_pct, 2, row, "availability_ts"),
@@ -32,6 +34,7 @@ export const COLUMNS = [
   {
     name: "used_pct",
     label: "Usage of allowance",
+    about: "how much of the bill cycle's allowance is used, and overage blocks",
     width: "minmax(11.5rem, 1.2fr)",
     cell: (row) =>
       html`<${UsageBar} percent=${row.used_pct} blocks=${row.overage_blocks}
@@ -40,12 +43,14 @@ export const COLUMNS = [
   {
     name: "exhausted_ts",
     label: "Exhausted",
+    about: "when the allowance will probably be used up, by the forecast",
     width: "minmax(6.5rem, .7fr)",
     cell: (row) => html`<${Exhausted} row=${row} />`,
   },
   {
     name: "seen_ts",
     label: "Seen",
+    about: "when it was last heard of: its state or a sample",
     width: "minmax(6.5rem, .7fr)",
     cell: (row) => drawAgo(row.seen_ts),
   },
@@ -103,12 +108,18 @@ function measured(value, digits, row, timeColumn) {
 /** Whether an allowance is used up; since when is not known where there is no forecast. */
 export const isExhausted = (row) => (row.exhausted_ts === null ? row.used_pct >= 100 : row.exhausted_ts <= now());
 
+const WHY_NEVER = {
+  not_enough_data: "not enough data for a forecast",
+  unlimited: "unlimited",
+  ok: "it lasts until the end of the bill cycle",
+};
+
 function Exhausted({ row }) {
   if (isExhausted(row)) {
     return html`<span class="bad" title=${row.exhausted_ts ? fullTime(row.exhausted_ts) : undefined}>exhausted</span>`;
   }
   if (row.exhausted_ts === null) {
-    return html`<span class="unknown" title=${row.forecast_status === "not_enough_data" ? "not enough data" : undefined}>${UNKNOWN}</span>`;
+    return html`<span class="unknown" title=${WHY_NEVER[row.forecast_status]}>${UNKNOWN}</span>`;
   }
   return html`<time datetime=${new Date(row.exhausted_ts).toISOString()}
       title=${fullTime(row.exhausted_ts)}>${day(row.exhausted_ts)}</time>`;

@@ -149,7 +149,7 @@ export function fieldValue(name, value) {
   if (Array.isArray(value)) return value.length ? value.join(", ") : UNKNOWN;
   if (typeof value === "object") return JSON.stringify(value);
   if (typeof value !== "number") return isTime(value) ? fullTime(Date.parse(value)) : value;
-  if (/^(latitude|longitude)$/.test(name)) return `${value.toFixed(5)}°`;
+  if (/^(latitude|longitude)$/.test(name)) return `${fixed(value, 5)}°`;
   return quantity(value, describeField(name).unit);
 }
 

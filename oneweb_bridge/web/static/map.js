@@ -34,7 +34,11 @@ export function MapPage() {
       data &&
       html`<div class="tools"><${FleetFilters} rows=${data.rows} query=${query} /></div>
     ${data.error && html`<${Message} kind="bad">${data.error.message}<//>`}
-    ${!data.error && placed.length === 0 && html`<${Message}>No terminal with a position: it comes with the call user_terminals.<//>`}
+    ${!data.error && placed.length === 0 && html`<${Message}>${
+      rows.length || !data.rows.length
+        ? "No terminal with a position: it comes with the call user_terminals."
+        : html`No terminal passes these filters. <a href="#/map">Show all</a>`
+    }<//>`}
     <div class="map-page">
       <${Land} unit=${unit} onWidth=${setWidth} view=${view} setView=${setView} cells=${cells} onChoose=${setChosen}
           chosen=${chosen} />
@@ -43,7 +47,7 @@ export function MapPage() {
         <ul>${listed.rows.map((row) => html`<li key=${row.imei}><a
             href=${address("terminal", row.imei)}><bdi>${shorten(row.name ?? row.imei)}</bdi></a><${State}
             state=${row.state} /></li>`)}</ul>
-        ${listed.all > LISTED && html`<p class="muted small">and ${listed.all - LISTED} more: filter, or choose a dot</p>`}
+        ${listed.all > LISTED && html`<p class="muted small">and ${number(listed.all - LISTED)} more: filter, or choose a dot</p>`}
       </section>
     </div>`
     }
@@ -152,6 +156,7 @@ function Land({ unit, onWidth, view, setView, cells, onChoose, chosen }) {
       <button aria-label="Zoom out" onClick=${() => zoom(2)}>−</button>
       <button aria-label="Whole world" onClick=${() => setView(WORLD)}>⤢</button>
     </div>
+    <p class="muted small drag-hint">Drag to move, Ctrl and wheel to zoom; click a dot to see its terminals.</p>
   </div>`;
 }
 

@@ -17,7 +17,11 @@ export function OrganizationsPage() {
     ${data && data.roots.length === 0 && html`<${Message}>No organizations yet: they come with the calls organizations and user_terminals.<//>`}
     <div class="tree-page">
       ${data && data.roots.length > 0 && html`<div class="card"><${Tree} roots=${data.roots} chosen=${query} /></div>`}
-      ${query.id && html`<${Details} kind=${query.kind} id=${query.id} />`}
+      ${
+        query.id
+          ? html`<${Details} kind=${query.kind} id=${query.id} />`
+          : data?.roots.length > 0 && html`<p class="muted">Choose an organization or a site to see its record and its terminals. The numbers count terminals by state.</p>`
+      }
     </div>
   <//>`;
 }

@@ -27,10 +27,11 @@ export function PollingPage() {
     ${
       data &&
       html`<div class="scroll"><table class="calls"><thead><tr>
-      ${["Call", "On", "Interval", "Status", "Last poll", "Records", "Next", "Cost", "Poll"].map((label) => html`<th
-          scope="col">${label}</th>`)}
+      ${["Call", "On", "Interval", "Status", "Last poll", "Records", "Next", "Requests/h", "Poll"].map((label) => html`<th
+          scope="col" class=${label === "Requests/h" ? "number" : ""}>${label}</th>`)}
     </tr></thead><tbody>
       ${data.calls.map((call) => html`<${CallRow} key=${call.call} call=${call} readOnly=${readOnly} />`)}
+      ${data.calls.length === 0 && html`<tr><td colspan="9" class="muted">No calls: the bridge has not told them yet.</td></tr>`}
     </tbody></table></div>`
     }
   <//>`;
@@ -40,7 +41,7 @@ function Cost({ data }) {
   const words = data.limit
     ? `requests/h ${number(data.requests_per_hour)} of ${number(data.limit)}`
     : `${number(data.requests_per_hour)} requests/h, no limit`;
-  return html`<p class="counts">${words}</p>`;
+  return html`<p class="counts" title="what all calls that are on cost together">${words}</p>`;
 }
 
 /** Records that are missing from too many places at once wait for somebody who says that this is right. */
@@ -57,10 +58,10 @@ function Held({ held, readOnly }) {
     }
   };
   return html`<div class="message" data-kind="warn">
-    <span>${held.call}: ${plural(held.count, "record")} or their values went missing at once
-      ${held.since && html` (<${Ago} time=${held.since} />)`}, and are held: published as they were. </span>
+    <p><b>Held: ${held.call}.</b> ${plural(held.count, "record")} or their values went missing at once${held.since &&
+      html`, <${Ago} time=${held.since} />`}. They stay published as they were, until the API shows them again or you release them.</p>
     ${!readOnly && html`<button disabled=${state.waiting} aria-label=${`Release ${held.call}`}
-        onClick=${release}>Release</button>`}
+        onClick=${release}>Release</button> <span class="muted small">polls the call, and removes what is still missing</span>`}
     ${state.error && html`<span class="error" role="alert">${state.error}</span>`}
   </div>`;
 }
@@ -106,7 +107,8 @@ function CallRow({ call, readOnly }) {
   const stored = ["enabled", "interval"].filter((key) => (call.source?.[key] ?? "file") !== "file");
   const back = () => sendSetting("set", { enabled: null, interval: null });
   return html`<tr data-testid="call-row" data-call=${name}>
-    <th scope="row">${name}
+    <th scope="row"><span class="name">${name}</span>
+      ${call.about && html`<span class="source">${call.about}</span>`}
       ${
         stored.length > 0 &&
         html`<span class="source">${describeSource(call.source, stored)}
@@ -125,7 +127,7 @@ function CallRow({ call, readOnly }) {
     <td data-label="Records" title="records listed; events and samples that they gave">${number(call.records)}
       <span class="muted small"> ${plural(call.events ?? 0, "event")}, ${plural(call.samples ?? 0, "sample")}</span></td>
     <td data-label="Next">${call.enabled ? html`<${Ago} time=${call.next_poll} />` : UNKNOWN}</td>
-    <td data-label="Cost" class="number" title="requests an hour">${number(call.requests_per_hour)}/h</td>
+    <td data-label="Requests/h" class="number" title="requests an hour that this call costs">${number(call.requests_per_hour)}</td>
     <td>${!readOnly && html`<button aria-label=${`Poll ${name}`} disabled=${polling.waiting}
         onClick=${() => sendPoll("poll")}>Poll</button>`}</td>
   </tr>
@@ -144,25 +146,31 @@ function describeSource(source, stored) {
   return `${stored.map((key) => (key === "enabled" ? "switch" : key)).join(" and ")} set ${words[source[stored[0]]] ?? source[stored[0]]}`;
 }
 
-/** The interval as it is typed: Enter sends it, Escape takes it back. */
+/** The interval as it is typed: Enter or the button sends it, Escape takes it back. */
 function IntervalField({ call, readOnly, invalid, send, clear }) {
   const [text, setText] = useState(null);
+  const [sent, setSent] = useState(false);
   const shown = interval(call.interval);
-  const key = async (event) => {
-    if (event.key === "Escape") {
-      setText(null);
-      clear();
-    }
-    if (event.key !== "Enter") return;
-    const wish = event.target.value.trim();
+  const submit = async (typed) => {
+    const wish = typed.trim();
+    setSent(true);
     if (await send("set", { interval: /^\d+$/.test(wish) ? Number(wish) : wish })) setText(null);
+    setSent(false);
+  };
+  const key = (event) => {
+    if (event.key === "Enter") submit(event.target.value);
+    if (event.key !== "Escape") return;
+    setText(null);
+    clear();
   };
   const stretched = call.effective_interval > call.interval;
+  const edited = text !== null && text.trim() !== shown && !sent;
   return html`<input class="interval" type="text" aria-label=${`${call.call} interval`} value=${text ?? shown}
       readonly=${readOnly}
       aria-invalid=${invalid} aria-describedby=${invalid ? `why-${call.call}` : undefined} spellcheck="false"
-          autocomplete="off"
-      onInput=${(event) => setText(event.target.value)} onKeyDown=${key} onBlur=${() => !invalid && setText(null)} />
+          autocomplete="off" enterkeyhint="done" title="such as 30s, 5m or 6h; Enter sets it, Escape takes it back"
+      onInput=${(event) => setText(event.target.value)} onKeyDown=${key} />
+    ${edited && html` <button class="primary" aria-label=${`Set ${call.call} interval`} onClick=${() => submit(text)}>Set</button>`}
     ${stretched && html`<span class="muted small"
         title="stretched, so that all calls fit the limit"> every ${duration(call.effective_interval * 1000)}</span>`}`;
 }

@@ -14,7 +14,8 @@ export function PoolTable({ pool, own }) {
       <thead><tr><th scope="col">Product</th><th scope="col">Terminal</th><th scope="col">Used</th>
         <th scope="col">Blocks</th></tr></thead>
       <tbody>${pool.members.map((member) => html`<${Member} key=${member.bucket_id} member=${member}
-          isOwn=${member.product_id === own} />`)}</tbody></table></div>
+          isOwn=${member.product_id === own} />`)}
+        ${pool.members.length === 0 && html`<tr><td colspan="4" class="muted">No members yet: they come with the call usage_consumption.</td></tr>`}</tbody></table></div>
   </section>`;
 }
 

@@ -4,6 +4,8 @@ import { html } from "./html.js";
 import { useStore } from "./store.js";
 
 const LONG = 400;
+/** What alone is no change: it stands as of the record's last one. */
+const VOLATILE = new Set(["last_seen", "last_update"]);
 
 export function RecordTable({ record }) {
   useStore(zone);
@@ -11,7 +13,7 @@ export function RecordTable({ record }) {
   return html`<table class="record"><tbody>
     ${names.map((name) => html`<tr key=${name}><th scope="row"
         title=${name}>${describeField(name).label}</th><td><${Value}
-        text=${fieldValue(name, record[name])} /></td></tr>`)}
+        text=${fieldValue(name, record[name])} />${VOLATILE.has(name) && html` <span class="muted small">at the last change of the record</span>`}</td></tr>`)}
   </tbody></table>`;
 }
 

@@ -2,11 +2,12 @@
 import { bridge } from "./bridge.js";
 import { calls, loadCalls } from "./calls.js";
 import { ExplorationReport } from "./exploration.js";
+import { plural } from "./format.js";
 import { html, useEffect } from "./html.js";
 import { useStore } from "./store.js";
-import { Ago, Page } from "./ui.js";
+import { Ago, Message, Page } from "./ui.js";
 
-export function SetupPage() {
+export function SetupPage({ sentence }) {
   const state = useStore(bridge);
   const polled = useStore(calls);
   useEffect(() => {
@@ -14,11 +15,13 @@ export function SetupPage() {
   }, []);
   const api = state?.info?.api;
   const enabled = polled?.calls.filter((call) => call.enabled) ?? [];
-  const done = enabled.filter((call) => call.status === "ok");
+  const done = enabled.filter(({ status, last_success }) => ["ok", "held"].includes(status) || (status === "polling" && last_success));
+  const terminals = polled?.calls.find((call) => call.call === "user_terminals")?.records ?? 0;
   const accepted = api ? api.state === "ok" && Boolean(api.hello_at) : false;
-  const complete = enabled.length > 0 && done.length === enabled.length;
+  const complete = terminals > 0 && done.length === enabled.length;
   return html`<${Page} name="setup" title="Setting up" ready=${state !== null && polled !== null}>
-    <p>Three steps bring your terminals here; this page follows them by itself.</p>
+    <p>${describeProgress(accepted && complete && state.ready?.broker, terminals)}</p>
+    ${sentence && html`<${Message}>${sentence}<//>`}
     <ol class="steps">
       <${Step} done=${accepted} title="Give the bridge the credentials of the OneWeb API">
         <p>Put client id and secret into the environment as <code>ONEWEB_CLIENT_ID</code> and <code>ONEWEB_CLIENT_SECRET</code>, or into <code>bridge.yaml</code> as <code>api.client_id</code> and <code>api.client_secret_file</code>; then restart the bridge. They are never typed into this page.</p>
@@ -27,12 +30,12 @@ export function SetupPage() {
       <//>
       <${Step} done=${complete} title="See what your API answers">
         <p>Run <code>oneweb-bridge explore --write bridge.yaml</code> on the bridge's machine: it asks each API once, read-only, and writes the lines that your deployment needs; restart the bridge afterwards.</p>
-        <${ExplorationReport} />
+        <${ExplorationReport} needed=${!complete} />
         <h3>What the bridge's own polls found so far</h3>
         <table class="record"><tbody>${enabled.map(
           (call) => html`<tr key=${call.call}><th scope="row">${call.call}</th>
-          <td><span class="call-status" data-status=${call.status}>${call.status}</span> ${call.error ?? (call.last_success ? `${call.records} records` : "")}</td></tr>`,
-        )}</tbody></table>
+          <td><span class="call-status" data-status=${call.status}>${call.status}</span> ${call.error ?? (call.last_success ? plural(call.records, "record") : "")}</td></tr>`,
+        )}${enabled.length === 0 && html`<tr><td class="muted">No call is on: switch some on in the <a href="#/polling">Polling Manager</a>.</td></tr>`}</tbody></table>
       <//>
       <${Step} done=${state?.ready?.broker === true} title="Let it run">
         <p>${state?.ready?.broker ? "The broker takes what the bridge publishes." : html`The broker is not reached: <code>oneweb-bridge check</code> says why.`} The <a href="#/polling">Polling Manager</a> shows each call, and polls at once.</p>
@@ -43,3 +46,10 @@ export function SetupPage() {
 
 const Step = ({ done, title, children }) => html`<li class="card" data-done=${done ? "" : undefined}>
   <h2>${title} <span class="small ${done ? "good" : "muted"}">${done ? "done" : "open"}</span></h2>${children}</li>`;
+
+function describeProgress(isDone, terminals) {
+  const fleet = html`on the page <a href="#/">Fleet</a>`;
+  if (isDone) return html`<b class="good">All three steps are done.</b> Your terminals are ${fleet}.`;
+  if (terminals > 0) return html`Your terminals are ${fleet}; what is still open stands below.`;
+  return "Three steps bring your terminals here; this page follows them by itself.";
+}

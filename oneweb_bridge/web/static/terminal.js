@@ -1,5 +1,7 @@
 /** One terminal: trends, record, components, products, events. */
+import { now } from "./api.js";
 import { EventList } from "./eventlist.js";
+import { day, fullTime } from "./format.js";
 import { html, useEffect, useState } from "./html.js";
 import { MapThumb } from "./mapthumb.js";
 import { RecordTable } from "./record.js";
@@ -31,12 +33,12 @@ export function TerminalPage({ id }) {
         <${Chain} relations=${relations} /></div>
       <${MapThumb} latitude=${record.latitude} longitude=${record.longitude} imei=${id} />
     </div>
+    <${Products} data=${data} />
     <${SpanButtons} query=${query} />
     ${reports.length === 0 && html`<${Message}>No samples yet: none of this terminal's reports came since the start; the Polling Manager says when they are polled.<//>`}
     <div class="charts">${reports.map((report) => html`<${TrendChart} key=${report} entity="terminal" id=${id}
         report=${report} query=${query} onReady=${onReady} />`)}</div>
     <div class="columns">
-      <${Products} data=${data} />
       <section class="card"><h2>Record</h2><${RecordTable} record=${record} /></section>
       <${Components} components=${data.components} />
       <section class="card"><h2>Events</h2><${EventList} filter=${{ entity: "terminal", id }} limit="50" /></section>
@@ -78,8 +80,9 @@ function Chain({ relations }) {
   )}</p>`;
 }
 
+/** Above the charts, because what a terminal may still use is asked for as often as how it is connected. */
 function Products({ data }) {
-  const { products = [], buckets = [] } = data;
+  const { products = [], buckets = [], forecasts = [] } = data;
   return html`<section class="card"><h2>Products</h2>
     ${products.length === 0 && html`<p class="muted">No product names this terminal.</p>`}
     ${products.map(
@@ -91,11 +94,20 @@ function Products({ data }) {
         .map(
           (bucket) => html`<div class="bucket" key=${bucket.bucket_id}>
         <span><bdi>${bucket.bucket_name ?? bucket.bucket_id}</bdi></span><${UsageBar} percent=${percentOf(bucket)}
-            blocks=${bucket.overage_blocks} unlimited=${bucket.remaining_unlimited} /></div>`,
+            blocks=${bucket.overage_blocks} unlimited=${bucket.remaining_unlimited} />
+          <${RunsOut} forecast=${forecasts.find((forecast) => forecast.bucket_id === bucket.bucket_id)} /></div>`,
         )}
     </div>`,
     )}
   </section>`;
+}
+
+/** When the allowance is used up, in a few words; where that is not to be expected nothing. */
+function RunsOut({ forecast }) {
+  const time = Date.parse(forecast?.exhausted_p50);
+  if (Number.isNaN(time)) return null;
+  const words = time <= now() ? "exhausted since" : "exhausted by";
+  return html`<span class=${time <= now() ? "bad" : "muted"} title=${fullTime(time)}>${words} ${day(time)}</span>`;
 }
 
 export const percentOf = (bucket) =>

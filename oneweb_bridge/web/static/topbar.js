@@ -1,7 +1,7 @@
 /** The top bar: state of the bridge, search over all, pages, time zone, sign-out. */
 import { loadSession, request, session } from "./api.js";
 import { bridge, lastEvent } from "./bridge.js";
-import { clockTime, fullTime, number, UNKNOWN, zone } from "./format.js";
+import { clockTime, fullTime, number, zone } from "./format.js";
 import { html, useEffect, useRef } from "./html.js";
 import { connection } from "./live.js";
 import { address, go, route, setQuery } from "./router.js";
@@ -14,6 +14,7 @@ const LINKS = [
   ["polling", "Polling Manager"],
   ["events", "Events"],
   ["alerts", "Alerts"],
+  ["setup", "Set-up"],
 ];
 
 export function TopBar() {
@@ -42,16 +43,13 @@ const Logo = () => html`<svg class="logo" viewBox="0 0 32 32" aria-hidden="true"
 function Navigation() {
   const { page } = useStore(route);
   const open = useStore(bridge)?.alerts?.length ?? 0;
-  const strip = useRef(null);
-  useEffect(() => {
-    // On a phone the strip is wider than the screen.
-    const current = strip.current.querySelector("[aria-current]");
-    if (current) strip.current.scrollLeft = current.offsetLeft - 60;
-  }, [page]);
-  return html`<nav aria-label="Pages" ref=${strip}>
-    ${LINKS.map(([name, label]) => html`<a key=${name} href=${address(name)}
-        aria-current=${page === name ? "page" : undefined}>${label}</a>`)}
-    ${open > 0 && html`<a class="badge" href="#/alerts" aria-label=${`${open} in the last 24 hours`}>${open}</a>`}
+  return html`<nav aria-label="Pages">
+    ${LINKS.map(
+      ([name, label]) => html`<a key=${name} href=${address(name)}
+        aria-current=${page === name ? "page" : undefined}>${label}</a>
+      ${name === "alerts" && open > 0 && html`<a class="badge" href="#/alerts"
+          aria-label=${`${open} in the last 24 hours`}>${open}</a>`}`,
+    )}
   </nav>`;
 }
 
@@ -91,8 +89,7 @@ function Status() {
       <${Light} name="API" good=${api ? api.state === "ok" : null} title=${api && (api.error ?? api.state)} />
       <${Light} name="broker" good=${state?.ready?.broker ?? null} />
       <span class="fact" title="rows of the journal that the broker has not acknowledged yet">backlog ${number(state?.info?.journal?.backlog)}</span>
-      <span class="fact" title=${event ? `last event: ${fullTime(event)}` : "no event since the page was opened"}
-        >${event ? clockTime(event) : UNKNOWN}</span>
+      ${event && html`<span class="fact" title=${`newest event or sample: ${fullTime(event)}`}>last event ${clockTime(event)}</span>`}
       <span class="light" role="status" data-testid="connection" data-state=${line} data-good=${line === "live"}><i
           aria-hidden="true"></i>${line}</span>`
     }

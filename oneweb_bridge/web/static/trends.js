@@ -45,6 +45,7 @@ export function SpanButtons({ query }) {
     ${Object.keys(SPANS).map((name) => html`<button key=${name} aria-pressed=${span.name === name}
         onClick=${() => choose(name)}>${name}</button>`)}
     <${FromTo} span=${span} />
+    <span class="muted small drag-hint">Drag over a chart to zoom${span.name ? "" : ", double click to go back"}.</span>
   </div>`;
 }
 
@@ -237,7 +238,8 @@ function ChartTable({ data }) {
   return html`<div class="chart-table" tabindex="0" role="region" aria-label="Values"><table data-testid="chart-table">
     <thead><tr><th scope="col">Time</th>${data.series.map((series) => html`<th scope="col"
         key=${series.name}>${describeField(series.name).label}${series.unit && ` (${series.unit})`}</th>`)}</tr></thead>
-    <tbody>${data.t.map(
+    <tbody>${data.t.length === 0 && html`<tr><td class="muted" colspan=${data.series.length + 1}>no samples in this span</td></tr>`}
+    ${data.t.map(
       (time, i) => html`<tr key=${time}>
       <td><time datetime=${iso(time)}>${fullTime(time)}</time></td>
       ${data.series.map((series) => html`<td key=${series.name}><${Cell} series=${series} i=${i} /></td>`)}
