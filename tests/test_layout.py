@@ -429,7 +429,7 @@ def _is_clock(node: ast.Attribute) -> bool:
 def test_simulator_is_imported_by_the_demo_and_the_command_alone() -> None:
     """The bridge does not know that there is a simulator."""
     users = {name for name in OWN if any(i.split(".")[0] == "simulator" for i in IMPORTS[name])}
-    assert users == {"cli.main", "cli.simulator_options", "demo.demo"}
+    assert users == {"cli.main", "cli.simulator_options", "demo.demo", "demo.past"}
     assert not any(name.startswith("simulator") for name in reached("app"))
 
 

@@ -194,6 +194,11 @@ class Queries:
         """Where the settings come from that commands have made."""
         return [StoredSetting(*row) for row in self._iterate("SELECT call, name, source FROM setting")]
 
+    def count_records(self, kind: str) -> int:
+        """How many records of a kind there are."""
+        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ?", (kind,))
+        return int(row[0])
+
     def count_missing(self, kind: str) -> int:
         """How many records of a kind the last complete listings did not contain."""
         (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ? AND missing > 0", (kind,))

@@ -81,7 +81,7 @@ function NoTerminals() {
             () => null,
         );
     }, []);
-    if (SetupPage && explored !== null && api && listing && !isSetUp) return html`<${SetupPage} sentence=${sentence} />`;
+    if (SetupPage && explored !== null && api && listing && !isSetUp) return html`<${SetupPage} isEmpty sentence=${sentence} />`;
     return html`<${Page} name="fleet" title="Fleet"
       ready=${Boolean(isSetUp)}>${isSetUp && html`<${Message}>${sentence}<//>`}<//>`;
 }

@@ -7,7 +7,8 @@ import { html, useEffect } from "./html.js";
 import { useStore } from "./store.js";
 import { Ago, Message, Page } from "./ui.js";
 
-export function SetupPage({ sentence }) {
+/** `isEmpty`: it stands in the place of the fleet, which has no terminals; `sentence` says why, where that is known. */
+export function SetupPage({ isEmpty = false, sentence }) {
   const state = useStore(bridge);
   const polled = useStore(calls);
   useEffect(() => {
@@ -16,7 +17,8 @@ export function SetupPage({ sentence }) {
   const api = state?.info?.api;
   const enabled = polled?.calls.filter((call) => call.enabled) ?? [];
   const done = enabled.filter(({ status, last_success }) => ["ok", "held"].includes(status) || (status === "polling" && last_success));
-  const terminals = polled?.calls.find((call) => call.call === "user_terminals")?.records ?? 0;
+  const listing = polled?.calls.find((call) => call.call === "user_terminals");
+  const terminals = isEmpty ? 0 : (listing?.records ?? 0);
   const accepted = api ? api.state === "ok" && Boolean(api.hello_at) : false;
   const complete = terminals > 0 && done.length === enabled.length;
   return html`<${Page} name="setup" title="Setting up" ready=${state !== null && polled !== null}>
