@@ -194,17 +194,14 @@ class Queries:
         """Where the settings come from that commands have made."""
         return [StoredSetting(*row) for row in self._iterate("SELECT call, name, source FROM setting")]
 
-    def count_records(self, kind: str) -> int:
-        """How many records of a kind there are."""
-        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ?", (kind,))
-        return int(row[0])
+    def count_held(self, kind: str) -> int:
+        """How many records of a kind are held: those that are missing, or that keep values which the API does not show
+        any more (these have no hash). Where the last listing was empty it counted none as missing, and all are held.
+        """
+        missing = self._count_records("kind = ? AND missing > 0", kind)
+        without_hash = self._count_records("kind = ? AND hash = ?", kind, b"")
+        return max(missing, without_hash) or self._count_records("kind = ?", kind)
 
-    def count_missing(self, kind: str) -> int:
-        """How many records of a kind the last complete listings did not contain."""
-        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ? AND missing > 0", (kind,))
-        return int(row[0])
-
-    def count_held_values(self, kind: str) -> int:
-        """How many records of a kind keep values that the API does not show any more: those without a hash."""
-        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ? AND hash = ?", (kind, b""))
+    def _count_records(self, condition: str, *values: Any) -> int:
+        (row,) = self._iterate(f"SELECT count(*) FROM record WHERE {condition}", values)
         return int(row[0])

@@ -21,12 +21,7 @@ class StoredCalls(msgspec.Struct, frozen=True):
 
 def read_stored_calls(queries: Queries, holding: list[str]) -> StoredCalls:
     """The sources of all settings, and the count of held records of the calls that are holding."""
-    return StoredCalls(queries.settings(), {call: _count_held(queries, CALLS[call].entity) for call in holding})
-
-
-def _count_held(queries: Queries, kind: str) -> int:
-    """How many records are held: an empty listing counts none as missing, and holds all."""
-    return max(queries.count_missing(kind), queries.count_held_values(kind)) or queries.count_records(kind)
+    return StoredCalls(queries.settings(), {call: queries.count_held(CALLS[call].entity) for call in holding})
 
 
 def holding_calls(poller: Poller) -> list[str]:
