@@ -78,6 +78,8 @@ _CLOCKS = 0.02
 """Seconds by which the ledger's clock and the bridge's rounded times may differ."""
 _LONGEST_POLL = 120.0
 """Seconds that a poll of a round may take."""
+_NEVER_HELD = 1 << 30
+"""Components go with their terminal, however many do."""
 UNKNOWN: Json = {"?": "whatever was announced before the recorder came"}
 
 
@@ -96,16 +98,22 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     base: str = "oneweb"
     unsure: Sequence[tuple[float, float]] = ()
     """Times in which a complete listing may have been accepted and need not have been."""
+    overtakes: bool = False
+    """Whether events of one record may come in another order than their rows where their topics differ."""
 
 
 class Shown(msgspec.Struct):
-    """What a complete listing showed of one record. `missing` counts the listings in a row that lacked it."""
+    """What a complete listing showed of one record. `missing` counts the listings in a row that lacked it.
+
+    `all_missing` has that count of every record that the call ever showed.
+    """
 
     value: Value
     certain: bool
     at: float
     missing: int = 0
     missing_for: float = 0.0
+    all_missing: Sequence[int] = ()
 
 
 class Listing(msgspec.Struct):
@@ -235,10 +243,12 @@ def _shown(listings_made: Iterable[Listing], call: str, base: str) -> dict[str, 
     story: dict[str, list[Shown]] = {f"{base}/{entity}/{truth.level(key)}": [] for key in keys}
     for listing in mine:
         by_id = {_id(item): item for item in listing.items}
+        all_missing: list[int] = []
         for key in keys:
             value = read(by_id[key]) if key in by_id else None
-            shown_now = Shown(value, listing.certain, listing.ended)
+            shown_now = Shown(value, listing.certain, listing.ended, all_missing=all_missing)
             _count_missing(story[f"{base}/{entity}/{truth.level(key)}"], shown_now)
+            all_missing.append(shown_now.missing)
     return story
 
 
@@ -304,12 +314,13 @@ def _of_components(event: Json) -> bool:
 def _judge_record(story: Story, place: str, tale: Tale, shown: dict[str, dict[str, list[Shown]]]) -> list[str]:
     entity = place.split("/")[-2]
     call = next(call for call, (owner, _) in _READERS.items() if owner == entity)
-    events = [event for event in tale.events if not _of_components(event)]
+    ordered = _in_order_of_rows(tale.events) if story.overtakes else tale.events
+    events = [event for event in ordered if not _of_components(event)]
     values = [None if e["type"].endswith(".removed") else e["data"]["record"] for e in events]
     start = None if story.whole else _first_known(tale.states, values)
     walker = _Walker(place, start, values, _same_record, story.removal)
     wrong = walker.walk(shown[call].get(place, []), missing=_missing(shown[call]))
-    wrong += _broken_order(place, tale.events) + _broken_chain(place, events, start)
+    wrong += _broken_order(place, tale.events, by_topic=story.overtakes) + _broken_chain(place, events, start)
     wrong += _states_against(place, tale.states, values, whole=story.whole)
     if entity == "terminal":
         parts = shown["user_terminal_components"].get(place, [])
@@ -386,8 +397,17 @@ class _Walker:
     def _fits(self, number: int, listed: Shown) -> bool:
         announced = self._announced[number]
         if announced is None:
-            return listed.missing >= self._removal[0] and listed.missing_for >= self._removal[1] - 1
+            return self._may_be_removed(listed)
         return listed.value is not None and (announced is UNKNOWN or self._same(announced, listed.value))
+
+    def _may_be_removed(self, listed: Shown) -> bool:
+        """A record that is missing for long may go, unless that many were missing with it that all are held."""
+        after, seconds, hold = self._removal
+        if listed.missing < after or listed.missing_for < seconds - 1:
+            return False
+        # Those that are missing for longer may be removed already.
+        with_it = sum(after <= missing <= listed.missing for missing in listed.all_missing)
+        return with_it <= max(hold, len(listed.all_missing) // 10)
 
     def _not_removed(self, shown: Sequence[Shown], number: int, missing: int) -> list[str]:
         """A record that is missing for long, with few others, and for certain, has a `removed`."""
@@ -399,16 +419,28 @@ class _Walker:
         return []
 
 
-def _broken_order(place: str, events: Sequence[Json]) -> list[str]:
-    """Rows of one journal come in its order, whatever their topic."""
-    last: dict[str, int] = {}
+def _broken_order(place: str, events: Sequence[Json], *, by_topic: bool) -> list[str]:
+    """Rows of one journal come in its order, whatever their topic; or only those of one topic."""
+    last: dict[tuple[str, str], int] = {}
     wrong = []
     for event in events:
         journal, _, number = event["id"].rpartition(":")
-        if int(number) < last.get(journal, 0):
-            wrong.append(f"broken order: {place} {event['id']} came after {journal}:{last[journal]}")
-        last[journal] = int(number)
+        stream = (journal, event["type"] if by_topic else "")
+        if int(number) < last.get(stream, 0):
+            wrong.append(f"broken order: {place} {event['id']} came after {journal}:{last[stream]}")
+        last[stream] = int(number)
     return wrong
+
+
+def _in_order_of_rows(events: Sequence[Json]) -> list[Json]:
+    """The events in the order of their rows; those of a later journal come after those of the one before."""
+    journals = list(dict.fromkeys(event["id"].rpartition(":")[0] for event in events))
+
+    def row(event: Json) -> tuple[int, int]:
+        journal, _, number = event["id"].rpartition(":")
+        return journals.index(journal), int(number)
+
+    return sorted(events, key=row)
 
 
 def _broken_chain(place: str, events: Sequence[Json], before: Value) -> list[str]:
@@ -456,7 +488,7 @@ def _states_against(place: str, states: list[Value], values: list[Value], *, who
 
 def _judge_components(place: str, tale: Tale, shown: Sequence[Shown], start: Value) -> list[str]:
     """Components are told by their retained topic, and each change of it by an event of their terminal."""
-    walker = _Walker(f"{place}/components", start, tale.components, lambda a, b: a == b, (0, 0.0, 0))
+    walker = _Walker(f"{place}/components", start, tale.components, lambda a, b: a == b, (0, 0.0, _NEVER_HELD))
     published = [event["data"]["changed"] for event in tale.events if _of_components(event)]
     wanted = [
         _parts_changed(before, after)
@@ -564,6 +596,21 @@ def _out_of_order(topic: str, body: Json, past: Sequence[Json]) -> list[str]:
     if not topic.endswith("/presence") and not body.get("corrected") and any(p["ts"] == body["ts"] for p in past):
         return [f"other bytes: {topic} says {body['time']} with other values, not marked as corrected"]
     return []
+
+
+# ── ids of events ──────────────────────────────────────────────────────────────────────────────
+
+
+def judge_ids(received: Iterable[tuple[str, bytes, bool]]) -> list[str]:
+    """An id is that of one event for ever, also after an older database took the place of a newer one."""
+    contents: dict[str, bytes] = {}
+    wrong = []
+    for topic, payload, _ in received:
+        if "/event/" not in topic or (event := json.loads(payload)).get("replayed"):
+            continue
+        if contents.setdefault(event["id"], payload) != payload:
+            wrong.append(f"other bytes: {topic} {event['id']} came again with another content")
+    return list(dict.fromkeys(wrong))
 
 
 # ── what is retained ───────────────────────────────────────────────────────────────────────────

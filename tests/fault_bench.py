@@ -89,7 +89,7 @@ class Stage:
 
     async def start_broker(self, *, kept: bool = False, more: str = "") -> None:
         """Starts mosquitto; the bridge reaches it as soon as the recorder has its subscription."""
-        text = CONFIG + more + (KEPT.format(place=self.directory) if kept else "persistence false\n")
+        text = CONFIG + (KEPT.format(place=self.directory) if kept else "persistence false\n") + more
         text += "user root\n" if os.geteuid() == 0 else ""
         self._conf.write_text(text)
         self._mosquitto = contextlib.AsyncExitStack()

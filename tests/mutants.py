@@ -655,6 +655,27 @@ TABLE = (
         "test_old_bases.py -k online",
     ),
     Mutant(
+        "old base: one that is cleared in part says so",
+        "mqtt/purge.py",
+        "            await _publish_all([Message(old.head, encode(emptied), retain=True)], old, publish_messages)\n",
+        "",
+        "test_old_bases.py -k cleared_in_part",
+    ),
+    Mutant(
+        "old base: what an interrupted start leaves is known",
+        "mqtt/session.py",
+        "            await self._cursor.publish_empty_head()\n",
+        "            pass\n",
+        "test_old_bases.py -k broke_off_below",
+    ),
+    Mutant(
+        "discovery since the last row is announced again",
+        "mqtt/session.py",
+        "            await context.callbacks.on_lost(self.cursor)\n",
+        "            pass\n",
+        "test_publisher.py -k what_has_no_row",
+    ),
+    Mutant(
         "old base: the head goes last",
         "mqtt/purge.py",
         "for part in (others, [old.head]):",
@@ -2068,6 +2089,13 @@ TABLE = (
         "progress.window_end if progress.window_end <= latest else max(newest, 0)",
         "progress.window_end",
         "test_silence.py -k wrong_clock",
+    ),
+    Mutant(
+        "clocks: a date that is behind takes no window back",
+        "polling/time_windows.py",
+        "return max(reached, before) if api_time < newest else reached",
+        "return reached",
+        "test_silence.py -k 'behind_for_once or goes_by'",
     ),
     Mutant(
         "clocks: a horizon that is not believed heals",

@@ -27,7 +27,8 @@ RETRY_S = 0.05
 """Seconds between two tries to reach the broker."""
 EXPIRY = 86_400
 """Seconds for which the broker keeps the session while the recorder is away."""
-FILTERS = ("oneweb/#", "homeassistant/#")
+FILTERS = ("oneweb/#", "homeassistant/#", "elsewhere/#")
+"""All that the bridge publishes below either base of the campaign, and discovery."""
 
 
 class Recorder:

@@ -1,9 +1,6 @@
-"""Rounds in which the API fails, lies, or floods, while the fleet changes. Nothing may be removed or invented."""
+"""What the answers of the API are replaced by, or spoiled with, in rounds of the campaign."""
 
-from pathlib import Path
 from typing import Any
-
-from tests.fault_bench import RoundResult, set_up
 
 Faults = tuple[tuple[str, dict[str, Any]], ...]
 NONSENSE: Faults = (
@@ -40,44 +37,6 @@ FLOODS: Faults = (
     ("slow", {"rate": 400.0}),
     ("hang", {"seconds": 20.0}),
 )
-PAGED = {
-    call: {"page": {"limit": 5}}
-    for call in ("user_terminals", "products", "organizations", "sites", "ut_signal_quality")
-}
-
-
-async def down(directory: Path, seed: int) -> RoundResult:
-    """The API is down for everybody; health and info say so, and afterwards everything is caught up."""
-    async with set_up(directory, seed) as stage:
-        await stage.start()
-        await stage.wait_until_at_rest()
-        stage.api.fault("status", status=stage.chance.choice((500, 502, 503, 504)))
-        await stage.until_ready("api", is_well=False)
-        info = "oneweb/bridge/info"
-        alert = await stage.until(
-            lambda: stage.recorder.retained.get(info, {}).get("api", {}).get("state") == "unreachable", 25.0
-        )
-        stage.expect(alert, f"{info} does not say that the API is unreachable")
-        stage.mended()
-        result = await stage.finish()
-        await stage.until_ready("api", is_well=True)
-        return result
-
-
-async def unauthorized(directory: Path, seed: int) -> RoundResult:
-    """The API refuses the credentials for a while; that is told, nothing is removed, and a poll signs in again."""
-    async with set_up(directory, seed) as stage:
-        await stage.start()
-        await stage.wait_until_at_rest()
-        stage.api.fault("status", status=stage.chance.choice((401, 403)))
-        alert = await stage.until(
-            lambda: any(
-                state.get("status") == "unauthorized"
-                for topic, state in stage.recorder.retained.items()
-                if topic.startswith("oneweb/bridge/polling/")
-            ),
-            25.0,
-        )
-        stage.expect(alert, "no call says that it is unauthorized")
-        stage.mended()
-        return await stage.finish()
+PAGE_LIMITS = {"user_terminals": 8, "products": 8, "organizations": 5, "sites": 5, "ut_signal_quality": 5}
+"""Records of a page, so that the last page of terminals and of products has fewer than what is held when it is lost."""
+PAGED = {call: {"page": {"limit": limit}} for call, limit in PAGE_LIMITS.items()}

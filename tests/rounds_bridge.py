@@ -8,52 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from tests import harness
-from tests.fault_bench import RoundResult, Stage, set_up
-
-NTH = {
-    "before_commit": (2, 60),
-    "after_commit": (2, 60),
-    "between_slices": (1, 6),
-    "staging": (1, 6),
-    "after_publish": (5, 150),
-    "after_puback": (1, 25),
-    "after_cursor": (1, 25),
-    "announcing": (1, 3),
-}
-"""From which to which pass of a point the process may be killed."""
-
-
-async def killed_at_random(directory: Path, seed: int) -> RoundResult:
-    """Kill -9 every few seconds while the fleet lives."""
-    async with set_up(directory, seed, terminals=20) as stage:
-        for _ in range(4):
-            await stage.start(mqtt={"protocol": stage.chance.choice(("5", "5", "3.1.1"))})
-            await asyncio.sleep(stage.chance.uniform(0.8, 5.0))
-            await stage.kill()
-            stage.api.advance(stage.chance.uniform(0, 60))
-        stage.mended()
-        await stage.start()
-        return await stage.finish()
-
-
-async def crashed(point: str, directory: Path, seed: int) -> RoundResult:
-    """Kill -9 at a named point of the pipeline, twice, in the life of a small fleet with several slices a poll."""
-    async with set_up(directory, seed) as stage:
-        for _ in range(2):
-            await stage.start({"at": point, "nth": stage.chance.randint(*NTH[point]), "slice": 5})
-            await stage.crashed(point)
-            _stir(stage)
-            stage.api.advance(30)
-        stage.mended()
-        await stage.start()
-        return await stage.finish()
-
-
-def _stir(stage: Stage) -> None:
-    """Changes that every listing and every device will see."""
-    for terminal in stage.api.truth("terminals"):
-        stage.api.fleet("set_state", id=terminal["id"], state=stage.chance.choice(("online", "offline", "degraded")))
-        stage.api.fleet("firmware", id=terminal["id"], version=f"v{stage.chance.randint(1, 999)}")
+from tests.fault_bench import RoundResult, set_up
 
 
 async def crashed_restoring(directory: Path, seed: int) -> RoundResult:

@@ -6,31 +6,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests import truth
 from tests.fault_bench import RoundResult, Stage, set_up
 
 ROW_TOPICS = ("oneweb/terminal/", "oneweb/product/", "oneweb/organization/", "oneweb/site/")
-
-
-async def away(directory: Path, seed: int, seconds: float) -> RoundResult:
-    """The broker is away for long while the fleet lives; then everything comes, in order."""
-    async with set_up(directory, seed, kept=True) as stage:
-        await stage.start()
-        await stage.wait_until_at_rest()
-        await stage.stop_broker()
-        await stage.until_ready("broker", is_well=False)
-        await asyncio.sleep(seconds)
-        _change(stage)
-        await _grown(stage)
-        await stage.start_broker(kept=True)
-        stage.mended()
-        # The pause between two tries grows to a minute, and a fifth more.
-        return await stage.finish(patience=80.0)
-
-
-def _change(stage: Stage) -> None:
-    for terminal in stage.api.truth("terminals")[:4]:
-        stage.api.fleet("rename", id=terminal["id"], name=f"T{stage.chance.randint(1, 10_000)}")
 
 
 async def _grown(stage: Stage) -> None:
@@ -84,15 +62,3 @@ async def denied_in_part(directory: Path, seed: int) -> RoundResult:
 
 def _alerts(stage: Stage, kind: str) -> list[Any]:
     return [alert for alert in stage.recorder.on("oneweb/bridge/alert") if alert["kind"] == kind]
-
-
-async def too_large(directory: Path, seed: int) -> RoundResult:
-    """One record is larger than the broker takes: it is set aside and told, the others flow."""
-    async with set_up(directory, seed, broker_conf="max_packet_size 8192\n") as stage:
-        site = stage.api.truth("sites")[0]["id"]
-        stage.api.fleet("rename_site", id=site, name="x" * 20_000)
-        await stage.start()
-        alerted = await stage.until(lambda: _alerts(stage, "row_set_aside"), 40)
-        stage.expect(alerted, "no alert says that a row was set aside")
-        stage.mended()
-        return await stage.finish(without=(f"oneweb/site/{truth.level(site)}",))

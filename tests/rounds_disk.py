@@ -103,23 +103,6 @@ async def corrupt(directory: Path, seed: int) -> RoundResult:
         return await stage.finish()
 
 
-async def clock_jumps(directory: Path, seed: int) -> RoundResult:
-    """The host's clock jumps a day ahead and hours back, and is right again."""
-    async with set_up(directory, seed) as stage:
-        clock = _Clock(directory)
-        await clock.start(stage)
-        await stage.wait_until_at_rest()
-        for offset in (86_400, -3_600, stage.chance.randint(-7_200, 200_000)):
-            clock.set(offset)
-            await _asked_for_more(stage, 2.5)
-        clock.set(0)
-        stage.mended()
-        result = await stage.finish()
-        removed = [topic for topic in stage.recorder.topics() if topic.endswith("/event/removed")]
-        stage.expect(not removed, f"removed: {removed}")
-        return result
-
-
 async def stopped_for_two_hours(directory: Path, seed: int) -> RoundResult:
     """The process is stopped, and two hours later goes on: no burst of polls, nothing is removed too early."""
     async with set_up(directory, seed, report_period=1.0) as stage:

@@ -5,9 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests import crashing, recording, rounds_bridge
+from tests import crashing, recording
 from tests.campaign import report
 from tests.campaign.covering import Table
+from tests.campaign.faults_bridge import ALL_POINTS
 from tests.campaign.kinds import KINDS
 from tests.fault_bench import RoundResult
 from tests.recording import Line, Taken
@@ -39,7 +40,7 @@ def test_every_named_point_is_crashed_at() -> None:
     played = {kind.removeprefix("crash ") for kind in KINDS if kind.startswith("crash ")}
 
     assert {*crashing.POINTS, *crashing.WITHIN} <= played | {"after_migration"}
-    assert set(rounds_bridge.NTH) <= {*crashing.POINTS, *crashing.WITHIN}
+    assert set(ALL_POINTS) <= {*crashing.POINTS, *crashing.WITHIN}
 
 
 # ── what is judged ─────────────────────────────────────────────────────────────────────────────

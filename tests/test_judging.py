@@ -228,6 +228,50 @@ def test_invention_and_disorder_beside_a_restore_are_found() -> None:
     assert "step back" in kinds(bridge.findings_of(*pair(allowance, FORGETS)))
 
 
+def test_id_that_was_given_twice_is_found_over_a_restore() -> None:
+    """A database that goes back may give no event the id of another one."""
+    bridge, allowance = restored()
+    event = next(at for at, line in enumerate(bridge.lines) if line.payload.startswith(b'{"id": "k0:'))
+    line = bridge.lines[event]
+    former = next(json.loads(line.payload)["id"] for line in bridge.lines if b'"id": "j:' in line.payload)
+    content = json.dumps(json.loads(line.payload) | {"id": former}).encode()
+    bridge.lines[event] = Line(line.at, line.topic, content)
+
+    assert "other bytes" in kinds(bridge.findings_of(*pair(allowance, FORGETS)))
+
+
+# ── topics that wait ───────────────────────────────────────────────────────────────────────────
+
+OVERTAKES = Allowance(fault="class refused", overtakes=True)
+
+
+def overtaken(topic: str, by: str) -> ConnectedBridge:
+    """An event of a terminal comes after a later one."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"), terminal("b"))
+    bridge.terminals(terminal("a", name="x"), terminal("b"))
+    bridge.terminals(terminal("a", name="y"), terminal("b"))
+    first = next(at for at, line in enumerate(bridge.lines) if line.topic == f"oneweb/terminal/a/event/{topic}")
+    line = bridge.lines.pop(first)
+    last = max(at for at, line in enumerate(bridge.lines) if line.topic == f"oneweb/terminal/a/event/{by}")
+    bridge.lines.insert(last + 1, line)
+    return bridge
+
+
+def test_event_of_another_topic_may_be_overtaken_where_topics_wait() -> None:
+    """The first change may come before the record was added; only a fault that makes topics wait excuses that."""
+    assert overtaken("added", by="changed").findings_of(*pair(OVERTAKES, FORGETS)) == []
+    assert "broken order" in kinds(overtaken("added", by="changed").findings_of(*pair(FORGETS, REPEATS)))
+
+
+def test_event_of_the_same_topic_is_never_overtaken() -> None:
+    """Within a topic the order of the rows holds, and nothing may be missing of what was overtaken."""
+    assert "broken order" in kinds(overtaken("changed", by="changed").findings_of(*pair(OVERTAKES, FORGETS)))
+    bridge = overtaken("added", by="changed")
+    bridge.lines = [line for line in bridge.lines if not line.topic.endswith("a/event/added")]
+    assert bridge.findings_of(*pair(OVERTAKES, FORGETS)) != []
+
+
 # ── removals and repeats ───────────────────────────────────────────────────────────────────────
 
 
@@ -240,6 +284,31 @@ def test_early_removal_is_allowed_by_its_fault_alone() -> None:
 
     assert bridge.findings_of(*pair(Allowance(fault="records removed", removal=(1, 0.0, 5)), FORGETS)) == []
     assert "phantom event" in kinds(bridge.findings_of(*pair(FORGETS, REPEATS)))
+
+
+@pytest.mark.parametrize(("leaving", "are_held"), [("defgh", False), ("cdefgh", True)])
+def test_removal_of_many_at_once_is_found(leaving: str, *, are_held: bool) -> None:
+    """Where more than may go at once are missing, none may be removed, whatever its fault sets besides."""
+    bridge = ConnectedBridge()
+    bridge.terminals(*map(terminal, "abcdefgh"))
+    bridge.terminals(*(terminal(id) for id in "abcdefgh" if id not in leaving))
+    for id in leaving:
+        bridge.remove(id)
+
+    found = kinds(bridge.findings_of(*pair(Allowance(fault="mass removal", removal=(1, 0.0, 5)), FORGETS)))
+    assert ("phantom event" in found) == are_held
+
+
+def test_removal_is_allowed_once_those_that_were_held_are_back() -> None:
+    """Two that stay away go when the others have come back: then they are few."""
+    bridge = ConnectedBridge()
+    bridge.terminals(*map(terminal, "abcdefgh"))
+    bridge.terminals(*map(terminal, "ab"))
+    bridge.terminals(*map(terminal, "abcdef"))
+    for id in "gh":
+        bridge.remove(id)
+
+    assert bridge.findings_of(*pair(Allowance(fault="mass removal", removal=(1, 0.0, 5)))) == []
 
 
 def test_repeats_are_counted_unless_a_fault_makes_them() -> None:

@@ -12,9 +12,9 @@ from oneweb_bridge.cli.check import _check_broker
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Message
-from oneweb_bridge.mqtt import purge
+from oneweb_bridge.mqtt import purge, resend
 from oneweb_bridge.mqtt.topics import TopicTree
-from tests import harness
+from tests import harness, proxy
 from tests.test_backup import published, sites
 from tests.test_publisher import Bench, bench
 
@@ -102,6 +102,69 @@ async def test_crash_while_clearing_leaves_the_rest_to_the_next_start(tmp_path: 
             async with made.publishing():
                 await until_cleared(made)
                 assert await kept(port) == set()
+
+
+async def come_back(directory: Path, port: int) -> None:
+    """Starts with the old base again, and waits until the database knows of no other."""
+    async with bench(directory, port) as made:
+        made.base = OLD
+        async with made.publishing():
+            await until_cleared(made)
+
+
+async def test_base_cleared_in_part_is_complete_when_the_bridge_comes_back(tmp_path: Path) -> None:
+    """What a clear that broke off has taken away is published again: the head says that nothing is there for sure."""
+    port = mosquitto.free_port()
+
+    async def publish_half(messages: Sequence[Message]) -> list[bool]:
+        for message in messages[: (len(messages) + 1) // 2]:
+            await harness.publish(port, message.topic, message.payload, retain=True)
+        if len(messages) > 1:
+            raise aiomqtt.MqttError("lost in between")
+        return [True]
+
+    async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
+        await publish_below(tmp_path, port, OLD, recorder)
+        await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
+        before = await kept(port)
+        async with bench(tmp_path, port) as made:
+            tree = TopicTree(NEW, "main", made.store.journal_id)
+            with pytest.raises(aiomqtt.MqttError, match="lost in between"):
+                await purge.clear_old_bases(made.settings, tree, made.rows, publish_half, is_requested=False)
+        left = await kept(port)
+        assert f"{OLD}/bridge/head" in left < before
+        await come_back(tmp_path, port)
+        assert await kept(port) == before
+        assert await kept(port, NEW) == set()
+
+
+async def test_first_start_that_broke_off_below_a_new_base_leaves_nothing_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the bridge goes back before all was published, what it left is known as its own, and cleared."""
+    port = mosquitto.free_port()
+
+    async with (
+        mosquitto.run_mosquitto(port),
+        proxy.between(port) as gate,
+        harness.recording(port, "#") as recorder,
+    ):
+
+        async def lose_connection(_made: resend.Resend, _after_seq: int, _through_seq: int) -> int:
+            gate.sever()
+            await asyncio.sleep(3600)
+            return 0
+
+        await publish_below(tmp_path, port, OLD, recorder)
+        monkeypatch.setattr(resend.Resend, "restore", lose_connection)
+        async with bench(tmp_path, gate.port) as made:
+            made.base = NEW
+            async with made.publishing():
+                await recorder.until(lambda: f"{NEW}/bridge/info" in recorder.retained)
+        monkeypatch.undo()
+        assert await kept(port, NEW)
+        await come_back(tmp_path, port)
+        assert await kept(port, NEW) == set()
 
 
 async def test_refused_clear_keeps_the_base_known(tmp_path: Path) -> None:

@@ -366,6 +366,20 @@ async def test_head_decides_what_is_restored(tmp_path: Path, lowered: int) -> No
     assert lowered == len(repeated)
 
 
+async def test_head_that_is_the_cursor_says_nothing_of_what_has_no_row(tmp_path: Path) -> None:
+    """Devices have no rows: what was announced since the last one is announced again: it may be lost."""
+    port = mosquitto.free_port()
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as b:
+        await b.store.commit(samples(5, 2))
+        async with b.publishing():
+            await b.drained()
+        b.lost.clear()
+        async with b.publishing(), asyncio.timeout(20):
+            while not b.lost:
+                await asyncio.sleep(0.02)
+        assert b.lost == [await b.rows.head()]
+
+
 async def test_head_of_another_journal_restores_everything(tmp_path: Path) -> None:
     """The number of another journal means nothing here, also when it is lower."""
     port = mosquitto.free_port()

@@ -13,6 +13,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from oneweb_bridge.api.answers import Answer
 from oneweb_bridge.api.errors import NotFound
 from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.polling import time_windows
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from tests.polls import Bench, bench
 
@@ -39,6 +40,8 @@ class Vendor:
         self.requests: list[tuple[float, float, str]] = []
         self.unknown: set[str] = set()
         self.late: dict[tuple[str, int], float] = {}
+        self.behind = 0
+        """Seconds by which the dates of answers are behind."""
         b.api.get = self.get  # type: ignore[method-assign]  # what the API shows is all that is of interest here
 
     def now(self) -> float:
@@ -76,7 +79,9 @@ class Vendor:
             self.requests.append((begin, end, of))
         first = params.get("offset", "0") == "0"
         body = [self._entry(id, begin, end) for id in ids] if first else []
-        return Answer(200, json.dumps(body).encode(), CIMultiDictProxy(CIMultiDict()), round(self.now() * 1000))
+        return Answer(
+            200, json.dumps(body).encode(), CIMultiDictProxy(CIMultiDict()), round((self.now() - self.behind) * 1000)
+        )
 
     def _entry(self, id: str, begin: float, end: float) -> dict[str, Any]:
         times = [ts for ts in self.shown(id) if begin <= ts < end]
@@ -217,6 +222,35 @@ async def test_window_that_a_wrong_clock_has_left_ahead_loses_nothing(tmp_path: 
         await b.store._connections._writer.execute("UPDATE call SET window_end = ?", (ahead,))
         await vendor.costs(8 * HOUR, 8 * HOUR)
         assert await vendor.published() == vendor.expected()
+
+
+@pytest.mark.parametrize("behind", [DAY, 730 * DAY])
+async def test_date_that_is_behind_for_once_asks_for_nothing_again(behind: int, tmp_path: Path) -> None:
+    """An answer that says it is older than the newest sample does not take the next window back."""
+    async with bench(tmp_path) as b:
+        vendor = Vendor(b, ("a", "b"))
+        await vendor.costs(HOUR)
+        await vendor.costs(HOUR)
+        before = (await b.store.progress.load(SIGNAL)).window_end
+        vendor.behind = behind
+        await vendor.costs(HOUR)
+        assert (await b.store.progress.load(SIGNAL)).window_end == before
+        vendor.behind = 0
+        vendor.requests.clear()
+        await vendor.costs(HOUR)
+        assert len(vendor.requests) == 6
+        assert (await b.store.progress.load(SIGNAL)).window_end == round(vendor.now() * 1000)
+        assert await vendor.published() == vendor.expected()
+
+
+def test_end_of_a_window_goes_by_the_time_of_the_api_that_can_be_right() -> None:
+    """Forward with every date, back only with one that no sample contradicts, and never beyond it."""
+    assert time_windows.window_end_after(0, None, 50, 40) == 50
+    assert time_windows.window_end_after(60, None, 50, 40) == 50
+    assert time_windows.window_end_after(60, None, 50, 55) == 60
+    assert time_windows.window_end_after(30, 45, 50, 40) == 45
+    assert time_windows.window_end_after(30, 45, 35, 40) == 35
+    assert time_windows.window_end_after(0, None, 50, -1) == 50
 
 
 async def test_window_that_a_wrong_clock_has_left_behind_asks_for_nothing_twice(tmp_path: Path) -> None:

@@ -78,9 +78,9 @@ class Announcer:
             self._republish_at = time.monotonic() + random.uniform(*BIRTH_DELAY_S)
 
     async def on_broker_state_lost(self, seq: int) -> None:
-        """The broker has lost what it was given since the journal was published to `seq`: noted durably."""
-        count = await self._mark_sent_since(seq)
-        _log.info("%d devices are announced again: the broker has lost them", count)
+        """The broker may have lost what it was given since the journal was published to `seq`: noted durably."""
+        if count := await self._mark_sent_since(seq):
+            _log.info("%d devices are announced again: the broker may have lost them", count)
 
     async def republish_all(self) -> int:
         """Announces every device again, soon. Returns how many."""

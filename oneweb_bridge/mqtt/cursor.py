@@ -208,6 +208,10 @@ class CursorWriter:
         await self._sender.publish_and_wait(self._head_message(seq))
         self._published_head = seq
 
+    async def publish_empty_head(self) -> None:
+        """Publishes a head that names the owner of the base topic and no row. Raises MqttError."""
+        await self._sender.publish_and_wait(self._head_message(0))
+
     async def publish_last_head(self) -> None:
         """Brings the head to the last acknowledged row: by it a backup that is restored now is recognised."""
         await self.save_last()

@@ -7,8 +7,10 @@ import aiomqtt
 import msgspec
 
 from oneweb_bridge.config.schema import Mqtt
+from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import is_former, read_head
 from oneweb_bridge.model.records import Message
+from oneweb_bridge.model.status import Head
 from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.probing import read_until_probe
 from oneweb_bridge.mqtt.topics import TopicTree, parse_command_topic
@@ -47,7 +49,8 @@ async def clear_old_bases(
 
     Only where the head there is this database's own, and unless it is asked for not where a bridge says that it is
     online: this may be a copy of that one's database. The head goes last, so that a crash leaves the rest to the next
-    connection. Raises MqttError.
+    connection; before anything else it is set to no row, so that a bridge that comes back to a base which is cleared
+    in part publishes all of it again. Raises MqttError.
     """
     count, identity = 0, await journal.identity.read()
     for base in identity.old_bases(tree.base):
@@ -64,6 +67,8 @@ async def clear_old_bases(
         else:
             # One base may lie below the other.
             topics = await _without_owned({t for t in kept.topics if old.may_own(t)}, tree, journal)
+            emptied = Head(str(head.get("journal")), str(head.get("instance")), 0)
+            await _publish_all([Message(old.head, encode(emptied), retain=True)], old, publish_messages)
             count += await _clear_base(old, topics, publish_messages)
         await journal.identity.forget_base(base)
     return count
@@ -73,12 +78,16 @@ async def _clear_base(old: TopicTree, topics: Sequence[str], publish_messages: P
     """Clears topics of an old base, the head last."""
     others = [topic for topic in topics if topic != old.head]
     for part in (others, [old.head]):
-        if not all(await publish_messages([Message(topic, b"", retain=True) for topic in part])):
-            raise aiomqtt.MqttError(
-                f"the broker refuses to clear topics below {old.base}: let this user write there in its access rules"
-            )
+        await _publish_all([Message(topic, b"", retain=True) for topic in part], old, publish_messages)
     _log.info("%s: cleared %d retained topics of the former mqtt.base_topic", old.base, len(others) + 1)
     return len(others) + 1
+
+
+async def _publish_all(messages: Sequence[Message], old: TopicTree, publish_messages: PublishMessages) -> None:
+    if not all(await publish_messages(messages)):
+        raise aiomqtt.MqttError(
+            f"the broker refuses to clear topics below {old.base}: let this user write there in its access rules"
+        )
 
 
 class _Retained(msgspec.Struct):

@@ -112,6 +112,9 @@ class Session:
         if known.cursor > self.cursor:
             self._cursor.begin_at(known.cursor)
         await context.journal.identity.note_place(Place(tree.base, context.instance))
+        if self._handshake.head is None and (await context.journal.identity.read()).old_bases(tree.base):
+            # So that what an interrupted start leaves below a base is known as this bridge's when it has moved on.
+            await self._cursor.publish_empty_head()
         self._prober.answers_twins = True
         await self.sender.publish_and_wait(Message(tree.status, encode(Connection("online")), retain=True))
         self.connected_at = time.monotonic()
@@ -121,6 +124,9 @@ class Session:
         await self.sender.publish_and_wait(Message(tree.info, self._info, retain=True))
         if known.restore_start < self.cursor:
             await self._restore_lost(known.restore_start)
+        else:
+            # Such a head is silent on what was published without a row since: a broker may have lost just that.
+            await context.callbacks.on_lost(self.cursor)
         # Before the head, by which it is recognised: what is not alerted now is alerted by the next session.
         await self._handshake.alert_restored_backup()
         await context.journal.clear_restore_from()

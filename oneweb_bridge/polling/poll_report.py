@@ -29,6 +29,7 @@ from oneweb_bridge.polling.time_windows import (
     horizon_after,
     skipped_windows,
     time_windows,
+    window_end_after,
     window_params,
 )
 from oneweb_bridge.store.call_progress import CallProgress
@@ -114,10 +115,10 @@ class ReportPoll:
         await self._commit_staged(self._call.id)
         outcome.records, outcome.unpaged = len(listing.ids), listing.unpaged
         self._add_time_alerts(listing)
-        # A window that was asked for by a wrong clock does not reach beyond the API's own time.
-        api_time = listing.time or self._api.now()
-        progress = msgspec.structs.replace(outcome.progress, window_end=min(end or api_time, api_time))
-        horizon = horizon_after(self._call, progress.horizon, start, listing.oldest, await self._newest_sample())
+        newest = await self._newest_sample()
+        window_end = window_end_after(outcome.progress.window_end, end, listing.time or self._api.now(), newest)
+        progress = msgspec.structs.replace(outcome.progress, window_end=window_end)
+        horizon = horizon_after(self._call, progress.horizon, start, listing.oldest, newest)
         if horizon - progress.horizon <= HOUR:
             return progress
         await self._store.progress.save(msgspec.structs.replace(outcome.progress, horizon=horizon))

@@ -59,6 +59,16 @@ def skipped_windows(
     return windows
 
 
+def window_end_after(before: int, end: int | None, api_time: int, newest: int) -> int:
+    """Where a window ends that was asked for up to `end`, by an answer of `api_time`. `newest` is -1 for no sample.
+
+    It does not reach beyond the API's own time. But an answer that says it is older than the newest sample known has a
+    wrong date: it does not take the end back behind `before`, up to where everything was asked for already.
+    """
+    reached = min(end or api_time, api_time)
+    return max(reached, before) if api_time < newest else reached
+
+
 def horizon_after(call: Call, before: int, start: int | None, oldest: int, newest: int) -> int:
     """The time before which seen samples may be forgotten: the API does not show them, and nothing later is missing.
 

@@ -18,6 +18,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     about: str
     hold: Hold
     setup: Setup = Setup()
+    overtakes: bool = False
+    """Whether it makes messages wait that others overtake: refused ones, or one blamed for a lost connection."""
     patience: float = 60.0
     """Seconds after its end within which all must be right."""
     cannot_meet: dict[str, str] = {}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from tests.campaign.fault import Fault
-from tests.campaign.scene import Part
+from tests.campaign.scene import Part, meanwhile
 
 POINTS_OF_STORING = {"before_commit": (2, 40), "after_commit": (2, 40), "between_slices": (1, 6), "staging": (1, 6)}
 POINTS_OF_PUBLISHING = {
@@ -17,17 +17,29 @@ POINTS_OF_PUBLISHING = {
     "announcing": (1, 2),
 }
 """From which to which pass of a point the process may be killed."""
+CRASHES = 2
+"""How often it must crash when nothing else is wrong."""
 
 
 @contextlib.asynccontextmanager
 async def killed(part: Part) -> AsyncIterator[None]:
-    """Kill -9 at the begin and at the end."""
-    async with part.scene.down(kill=True):
-        pass
-    await part.scene.until_running()
-    yield
-    async with part.scene.down(kill=True):
-        pass
+    """Kill -9 at the begin, every few seconds, and at the end; alone, on either version of MQTT."""
+
+    async def kill(protocol: str) -> None:
+        async with part.scene.down(kill=True):
+            part.scene.changes[part.fault] = {"mqtt": {"protocol": protocol}} if part.scene.is_alone else {}
+        await part.scene.until_running()
+
+    async def kill_again() -> None:
+        while True:
+            await part.pause(0.8, 3.0)
+            await kill(part.chance.choice(("5", "5", "3.1.1")))
+
+    await kill("5")
+    async with meanwhile(kill_again()):
+        yield
+    await kill("5")
+    del part.scene.changes[part.fault]
 
 
 @contextlib.asynccontextmanager
@@ -64,28 +76,51 @@ async def reloaded(part: Part) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def crashing(part: Part, points: dict[str, tuple[int, int]]) -> AsyncIterator[None]:
-    """It is started anew, and kills itself at a point of the pipeline; alone, it must get there."""
-    point = part.chance.choice(sorted(points))
-    async with part.scene.down(kill=True):
-        part.scene.next_accident = {"at": point, "nth": part.chance.randint(*points[point])}
-    await part.scene.until_running()
-    pid = part.scene.expect_end()
-    for terminal in part.stage.api.truth("terminals"):
-        part.stage.api.fleet("firmware", id=terminal["id"], version=f"v{part.chance.randint(1, 999)}")
-    part.stage.api.advance(30)
-    yield
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(30 if part.scene.is_alone else 0.01):
+    """It kills itself at a point of the pipeline, and again after the next start; alone, it must get there twice."""
+    crashes: list[int | None] = []
+
+    async def crash_again() -> None:
+        while True:
+            point = part.chance.choice(sorted(points))
+            async with part.scene.down(kill=True):
+                part.scene.next_accident = {"at": point, "nth": part.chance.randint(*points[point]), "slice": 5}
+            await part.scene.until_running()
+            pid, process = part.scene.expect_end(), part.stage.bridge
+            _change_all(part)
             while part.stage.bridge.pid == pid:
                 await asyncio.sleep(0.05)
-    part.expect(part.stage.bridge.pid != pid, f"it never came to {point}")
-    if part.stage.bridge.pid == pid:
-        async with part.scene.down(kill=True):
-            pass
+            crashes.append(process.returncode)
+
+    async with meanwhile(crash_again()):
+        yield
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(40 * CRASHES if part.scene.is_alone else 0.0):
+                while len(crashes) < CRASHES:
+                    await asyncio.sleep(0.05)
+    part.expect(len(crashes) >= CRASHES, f"it came to {sorted(points)} {len(crashes)} times only")
+    part.expect(set(crashes) <= {-signal.SIGKILL}, f"{sorted(points)}: exit codes {crashes} instead of kills")
+    async with part.scene.down(kill=True):
+        part.scene.next_accident = {}
 
 
+def _change_all(part: Part) -> None:
+    """Changes that every listing, report and device will see."""
+    for terminal in part.stage.api.truth("terminals"):
+        state = part.chance.choice(("online", "offline", "degraded"))
+        part.stage.api.fleet("set_state", id=terminal["id"], state=state)
+        part.stage.api.fleet("firmware", id=terminal["id"], version=f"v{part.chance.randint(1, 999)}")
+    part.stage.api.advance(30)
+
+
+def crash_at(point: str) -> Fault:
+    """The fault of one point alone."""
+    hold = partial(crashing, points={point: ALL_POINTS[point]})
+    return Fault(name=f"crash {point}", actor="bridge", about=f"kill -9 at the point {point}", hold=hold)
+
+
+ALL_POINTS = POINTS_OF_STORING | POINTS_OF_PUBLISHING
 FAULTS: Sequence[Fault] = (
-    Fault(name="bridge killed", actor="bridge", about="kill -9, twice", hold=killed),
+    Fault(name="bridge killed", actor="bridge", about="kill -9 every few seconds", hold=killed),
     Fault(name="bridge stopped", actor="bridge", about="SIGTERM, twice", hold=stopped),
     Fault(name="bridge suspended", actor="bridge", about="SIGSTOP for some seconds", hold=suspended, patience=90.0),
     Fault(name="bridge reloaded", actor="bridge", about="SIGHUP with a changed configuration, and back", hold=reloaded),

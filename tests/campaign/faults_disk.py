@@ -72,10 +72,15 @@ async def _lock(other: sqlite3.Connection) -> None:
 
 @contextlib.asynccontextmanager
 async def clock_off(part: Part, offsets: Sequence[int]) -> AsyncIterator[None]:
-    """The wall clock of the bridge's machine jumps, and jumps back at the end."""
+    """The wall clock of the bridge's machine jumps, again and again, and is right at the end."""
+
+    async def jump_again() -> None:
+        while True:
+            part.scene.set_clock(part.fault, part.chance.choice(offsets))
+            await part.pause(1.5, 2.5)
+
     part.scene.is_removal_excluded = True
-    part.scene.set_clock(part.fault, part.chance.choice(offsets))
-    async with meanwhile(ask_for_more(part)):
+    async with meanwhile(ask_for_more(part)), meanwhile(jump_again()):
         yield
     part.scene.set_clock(part.fault, 0)
 

@@ -19,11 +19,13 @@ NAMES = ("", " ", "ä" * 400, "a/b+c#d", "\u0000\u0007", "null", "🛰" * 60, "<
 
 @contextlib.asynccontextmanager
 async def removed(part: Part) -> AsyncIterator[None]:
-    """Two terminals leave for good."""
+    """Two terminals leave, one of them for good; the other is back at the end."""
     part.scene.allow(part.fault, removal=EAGER_REMOVAL)
-    for terminal in part.chance.sample(part.stage.api.truth("terminals"), 2):
+    gone = part.chance.sample(part.stage.api.truth("terminals"), 2)
+    for terminal in gone:
         part.stage.api.fleet("remove", id=terminal["id"])
     yield
+    part.stage.api.fleet("restore", id=gone[0]["id"])
 
 
 @contextlib.asynccontextmanager
@@ -109,7 +111,13 @@ async def restored(part: Part, times: int) -> AsyncIterator[None]:
 
 
 FAULTS: Sequence[Fault] = (
-    Fault(name="records removed", actor="fleet", about="two terminals leave for good", hold=removed, setup=EAGER),
+    Fault(
+        name="records removed",
+        actor="fleet",
+        about="two terminals leave, and one comes back",
+        hold=removed,
+        setup=EAGER,
+    ),
     Fault(name="mass removal", actor="fleet", about="most terminals vanish, and come back", hold=vanished, setup=EAGER),
     Fault(name="mass degradation", actor="fleet", about="every terminal degrades and recovers", hold=degraded),
     Fault(name="names odd", actor="fleet", about="names of any characters", hold=renamed),

@@ -54,8 +54,15 @@ async def slow(part: Part) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def garbled(part: Part) -> AsyncIterator[None]:
-    """Now and then the bridge is given what is no MQTT."""
-    nonsense = (b"\x00\x00", b"\xf0\xff\xff\xff\xff\x7f", b"\x40\x00", b"\x32\x02\xff\xff", b"HTTP/1.1 400 \r\n\r\n")
+    """Now and then the bridge is given what is no MQTT, or a message on a topic that is no text."""
+    nonsense = (
+        b"\x00\x00",
+        b"\xf0\xff\xff\xff\xff\x7f",
+        b"\x40\x00",
+        b"\x32\x02\xff\xff",
+        b"HTTP/1.1 400 \r\n\r\n",
+        b"\x30\x05\x00\x02\xff\xfe\x00",
+    )
     part.stage.proxy.garbles = lambda: part.chance.choice(nonsense) if part.chance.random() < 0.02 else b""
     yield
     part.stage.proxy.garbles = None
@@ -68,6 +75,7 @@ FAULTS: Sequence[Fault] = (
         about="the connection is cut within messages",
         hold=cut,
         setup=Setup(fleet={"terminals": 20}, is_quick=True),
+        overtakes=True,
     ),
     Fault(
         name="link half-open",
@@ -75,10 +83,16 @@ FAULTS: Sequence[Fault] = (
         about="the connection swallows everything in both directions",
         hold=half_open,
         patience=90.0,
+        overtakes=True,
     ),
     Fault(name="link slow", actor="link", about="20 kB/s in each direction", hold=slow),
     # A packet that never ends is waited for until the keep-alive ends the connection.
     Fault(
-        name="link garbled", actor="link", about="what is no MQTT comes from the broker", hold=garbled, patience=120.0
+        name="link garbled",
+        actor="link",
+        about="what is no MQTT comes from the broker",
+        hold=garbled,
+        patience=120.0,
+        overtakes=True,
     ),
 )

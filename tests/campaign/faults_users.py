@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from tests.campaign.fault import Fault
+from tests.campaign.judging import BASE, OTHER_BASE
 from tests.campaign.scene import Part, meanwhile, now
 
 CALLS = ("all", "sites", "user_terminals", "ut_signal_quality", "usage_consumption")
@@ -55,17 +56,30 @@ async def broken(part: Part) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def retained(part: Part) -> AsyncIterator[None]:
-    """A retained setting, which is obeyed once, and a retained poll; they stay with the broker."""
-    interval = part.chance.randint(60, 600)
-    setting = json.dumps({"interval": interval, "id": f"{interval}"})
+    """A retained setting, obeyed once and still with the broker, is changed by another; and a retained poll."""
+    first, later = part.chance.sample(range(60, 600), 2)
+    setting = json.dumps({"interval": first, "id": f"{first}"})
     await part.scene.say("oneweb/bridge/polling/products/set", setting, retain=True)
-    await part.scene.say("oneweb/bridge/polling/sites/poll", json.dumps({"id": f"{interval}"}), retain=True)
-    yield
-    if part.scene.is_alone:
-        state = "oneweb/bridge/polling/products/state"
-        known = part.stage.recorder.retained
-        came = await part.stage.until(lambda: known.get(state, {}).get("interval") == interval)
-        part.expect(came, "a retained setting is not in force")
+    await part.scene.say("oneweb/bridge/polling/sites/poll", json.dumps({"id": f"{first}"}), retain=True)
+    async with meanwhile(_change_setting(part, first, later)):
+        yield
+        if part.scene.is_alone:
+            part.expect(await part.scene.is_interval("products", later, 20.0), "a retained setting is not in force")
+
+
+async def _change_setting(part: Part, first: int, later: int) -> None:
+    """Once a setting is in force, another one follows; it must be in force at the end, too."""
+    if await part.scene.is_interval("products", first, 60.0):
+        await part.scene.say("oneweb/bridge/polling/products/interval/set", f"{later}")
+        if await part.scene.is_interval("products", later, 60.0):
+            part.scene.checks.append(partial(_expect_setting, part, later))
+
+
+async def _expect_setting(part: Part, later: int) -> None:
+    """A database that was restored may know an older setting."""
+    is_restored = any(allowance.restored_at for allowance in part.scene.allowances)
+    is_kept = is_restored or await part.scene.is_interval("products", later, 1.0)
+    part.stage.expect(is_kept, f"the interval that was set last, {later} s, is in force no more")
 
 
 @contextlib.asynccontextmanager
@@ -90,8 +104,19 @@ async def filtered(part: Part) -> AsyncIterator[None]:
         yield
 
 
+@contextlib.asynccontextmanager
+async def moved(part: Part) -> AsyncIterator[None]:
+    """The bridge publishes below another base for a while. What it leaves behind it clears."""
+    async with configured(part, {"mqtt": {"base_topic": OTHER_BASE}}):
+        part.scene.base = OTHER_BASE
+        yield
+        part.scene.base = BASE
+
+
 MAPPING = {"mapping": {"roles": {"end_customer": ["End Customer", "Kunde"]}}}
 FOREIGN = "a broker that forgot whose topics these are is taken by the other instance, as documented"
+UNCLEARED = "a broker that forgets the clears of a former base has it again, and the bridge has forgotten that base"
+UNKNOWN_BASE = "a backup knows no base to which the bridge moved after it"
 REMOVES = "what a filter excludes is removed by the rules that this fault sets to one listing"
 FAULTS: Sequence[Fault] = (
     Fault(name="command flood", actor="commands", about="polls and settings in masses", hold=flooded),
@@ -110,6 +135,17 @@ FAULTS: Sequence[Fault] = (
         about="all but one site are excluded for a while",
         hold=filtered,
         cannot_meet={"records removed": REMOVES, "mass removal": REMOVES},
+    ),
+    Fault(
+        name="base topic changed",
+        actor="configuration",
+        about="another base topic for a while",
+        hold=moved,
+        cannot_meet={
+            "broker killed": UNCLEARED,
+            "backup restored": UNKNOWN_BASE,
+            "backup restored twice": UNKNOWN_BASE,
+        },
     ),
     Fault(
         name="mapping changed",

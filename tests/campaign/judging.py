@@ -6,12 +6,14 @@ Each allowance names the fault that it comes from, and a round has the allowance
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from tests import checker, recording
 
+BASE, OTHER_BASE = "oneweb", "elsewhere"
+"""The base topic, and that to which a fault moves the bridge for a while."""
 REPEATED = 200
 """Messages that may come again after each connection."""
 EVER = (float("-inf"), float("inf"))
@@ -33,6 +35,8 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     """When a backup took the place of the database: announcements begin anew from an older state."""
     removal: tuple[int, float, int] | None = None
     """Missed listings, seconds, and how many at once are held, where they differ from the defaults."""
+    overtakes: bool = False
+    """Messages may overtake those of other topics, which wait: refused, or blamed for the end of a connection."""
     may_end: bool = False
     """The bridge may end by itself, with one sentence, and is started again."""
 
@@ -48,6 +52,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(evidence: Evidence, allowances: Sequence[Allowance]) -> tuple[recording.Replayed, list[str]]:
     """What was received, and every broken promise that no allowance excuses."""
+    evidence = _below_one_base(evidence)
     may_forget = any(allowance.forgets for allowance in allowances)
     replayed = recording.replay(evidence.lines, evidence.taken, may_forget=may_forget)
     findings = without_refused(_findings(evidence, replayed, allowances), allowances)
@@ -81,10 +86,34 @@ def _findings(evidence: Evidence, replayed: recording.Replayed, allowances: Sequ
             whole=number == 0,
             unsure=(*unsure, *((EVER[0], at) for at in restored)) if is_last else (EVER,),
             removal=removal,
+            overtakes=any(allowance.overtakes for allowance in allowances),
         )
         findings += checker.judge(story)
+    if len(sections) > 1:
+        findings += checker.judge_ids(replayed.received)
     whole = checker.Story(ledger=(), received=replayed.received, retained=evidence.retained)
     return findings + checker.judge_retained(whole)
+
+
+def _below_one_base(evidence: Evidence) -> Evidence:
+    """The evidence as if the bridge had always published below one base, and had never cleared one that it left."""
+    return msgspec.structs.replace(evidence, lines=_moved(evidence.lines), taken=_moved(evidence.taken))
+
+
+Message = TypeVar("Message", recording.Line, recording.Taken)
+
+
+def _moved(messages: Iterable[Message]) -> list[Message]:
+    """Messages below `BASE` alone. Below which base the bridge is, its last probe says."""
+    current, kept = BASE, []
+    for message in messages:
+        base, _, below = message.topic.partition("/")
+        if base in (BASE, OTHER_BASE):
+            current = base if below == "bridge/probe" else current
+            if base != current and not message.payload:
+                continue
+        kept.append(msgspec.structs.replace(message, topic=f"{BASE}/{below}") if base == OTHER_BASE else message)
+    return kept
 
 
 def _first_probes(taken: Iterable[recording.Taken], restored: Sequence[float]) -> list[bytes]:

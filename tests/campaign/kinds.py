@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 
-from tests import rounds_api, rounds_bridge, rounds_broker, rounds_disk
+from tests import rounds_bridge, rounds_broker, rounds_disk
+from tests.campaign.faults_bridge import ALL_POINTS, crash_at
 from tests.campaign.playing import alone
 from tests.fault_bench import RoundResult
 from tests.sparkplug import rounds
@@ -23,10 +24,12 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 KINDS: dict[str, Kind] = {
-    "kill": Kind(rounds_bridge.killed_at_random, 3.0, "kill -9 at random moments of a living fleet"),
+    "kill": Kind(
+        alone("bridge killed", is_cold=True, seconds=10.0), 3.0, "kill -9 at random moments, MQTT 5 and 3.1.1"
+    ),
     **{
-        f"crash {point}": Kind(partial(rounds_bridge.crashed, point), 1.0, f"kill -9 at the point {point}")
-        for point in rounds_bridge.NTH
+        f"crash {point}": Kind(alone(crash_at(point), is_cold=True), 1.0, f"kill -9 at the point {point}, twice")
+        for point in ALL_POINTS
     },
     "crash restoring": Kind(rounds_bridge.crashed_restoring, 1.0, "kill -9 while retained topics are restored"),
     "crash migrating": Kind(rounds_bridge.crashed_migrating, 0.5, "kill -9 within and after a migration"),
@@ -54,8 +57,8 @@ KINDS: dict[str, Kind] = {
     "broker kill, empty": Kind(
         alone("broker lost state", is_cold=True), 1.0, "kill -9 of a broker without persistence"
     ),
-    "broker away": Kind(partial(rounds_broker.away, seconds=8.0), 1.0, "no broker for 8 s"),
-    "broker away 5 min": Kind(partial(rounds_broker.away, seconds=300.0), 0.2, "no broker for 5 minutes"),
+    "broker away": Kind(alone("broker away", seconds=8.0), 1.0, "no broker for 8 s"),
+    "broker away 5 min": Kind(alone("broker away", seconds=300.0), 0.2, "no broker for 5 minutes"),
     "cut": Kind(alone("link cut", is_cold=True), 1.0, "the connection is cut within messages, a dozen times"),
     "half-open": Kind(alone("link half-open"), 0.3, "the connection swallows everything in both directions"),
     "slow link": Kind(alone("link slow", is_cold=True), 1.0, "20 kB/s in each direction"),
@@ -67,7 +70,7 @@ KINDS: dict[str, Kind] = {
         partial(rounds_broker.denied, protocol="3.1.1"), 0.5, "the same, where the broker cannot say so"
     ),
     "acl in part": Kind(rounds_broker.denied_in_part, 0.5, "access rules deny one class of topics"),
-    "too large": Kind(rounds_broker.too_large, 0.5, "a message over the broker's limit"),
+    "too large": Kind(alone("record too large", is_cold=True), 0.5, "a message over the broker's limit"),
     "taken over": Kind(alone("taken over", is_cold=True), 0.5, "the same client id elsewhere"),
     "api nonsense": Kind(alone("api nonsense"), 1.0, "HTML, null, NaN, depth, redirects"),
     "api lies": Kind(alone("api lies"), 1.0, "pages repeated, missing, half empty"),
@@ -75,13 +78,18 @@ KINDS: dict[str, Kind] = {
     "api limits": Kind(alone("api limits"), 0.5, "429 with nonsense in Retry-After"),
     "api floods": Kind(alone("api floods"), 1.0, "bombs, huge bodies, trickles, silence"),
     "api cut": Kind(alone("api cut"), 1.0, "bodies cut at any byte"),
-    "api down": Kind(rounds_api.down, 0.5, "5xx for every request"),
-    "api unauthorized": Kind(rounds_api.unauthorized, 0.5, "401 or 403 for every request"),
+    "api down": Kind(alone("api down"), 0.5, "5xx for every request"),
+    "api unauthorized": Kind(alone("api unauthorized"), 0.5, "401 or 403 for every request"),
     "commits fail": Kind(alone("commits fail"), 1.0, "I/O errors on commits"),
     "disk full": Kind(rounds_disk.disk_full, 1.0, "no room for the database"),
     "database locked": Kind(alone("database locked"), 0.5, "another process holds the database for 13 s"),
     "database corrupt": Kind(rounds_disk.corrupt, 0.5, "the file is damaged, empty, or something else"),
-    "clock jumps": Kind(rounds_disk.clock_jumps, 1.0, "the clock jumps a day ahead and hours back"),
+    **{
+        f"clock jumps by {unit}s": Kind(
+            alone(f"clock a {unit} off"), 0.5, f"the clock jumps {unit}s ahead and back, again and again"
+        )
+        for unit in ("hour", "day", "year")
+    },
     "sparkplug": Kind(
         rounds.disturbed, 1.0, "with Sparkplug: kill -9, restarts of broker and host, cuts; ten in a round"
     ),

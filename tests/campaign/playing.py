@@ -1,12 +1,16 @@
 """Plays a timeline: sets up what its faults need, begins and ends each at its time, and asks for the result."""
 
 import asyncio
+import contextlib
 import functools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+import msgspec
+
 from tests.campaign.catalogue import FAULTS
+from tests.campaign.fault import Fault
 from tests.campaign.scene import Part, Scene, Setup, meanwhile
 from tests.campaign.timeline import Span, Timeline, draw
 from tests.fault_bench import RoundResult, set_up
@@ -15,9 +19,11 @@ MORE_PATIENCE_S = 30.0
 """Seconds more for each further fault, because recoveries may wait for each other."""
 
 
-async def play(directory: Path, timeline: Timeline, terminals: int = 12) -> RoundResult:
-    """What became of the bridge under these faults, with a fleet of at least so many terminals."""
-    faults = [FAULTS[name] for name in timeline.faults]
+async def play(
+    directory: Path, timeline: Timeline, terminals: int = 12, catalogue: Mapping[str, Fault] = FAULTS
+) -> RoundResult:
+    """What became of the bridge under these faults of a catalogue, with a fleet of at least so many terminals."""
+    faults = [catalogue[name] for name in timeline.faults]
     setup = functools.reduce(Setup.joined, [fault.setup for fault in faults], Setup())
     options = {"terminals": terminals} | setup.fleet
     async with set_up(directory, timeline.seed, kept=True, broker_conf=setup.broker, **options) as stage:
@@ -26,29 +32,56 @@ async def play(directory: Path, timeline: Timeline, terminals: int = 12) -> Roun
         async with meanwhile(scene.supervise()):
             if not timeline.is_cold:
                 await stage.wait_until_at_rest()
-            async with asyncio.TaskGroup() as group:
-                for span in timeline.spans:
-                    group.create_task(_hold(scene, span, timeline.seed), name=span.fault)
+            await _hold_all(scene, timeline, catalogue)
             await scene.until_running()
             stage.mended()
             patience = max(fault.patience for fault in faults) + MORE_PATIENCE_S * (len(faults) - 1)
             result = await stage.finish_allowing(scene.allowances, patience)
-        scene.conclude()
+        await scene.conclude()
         return result
 
 
-async def _hold(scene: Scene, span: Span, seed: int) -> None:
+async def _hold_all(scene: Scene, timeline: Timeline, catalogue: Mapping[str, Fault]) -> None:
+    """All faults, each at its time. Where several meet, something is always on its way."""
+    life = contextlib.nullcontext() if scene.is_alone else meanwhile(_live(scene, timeline.seed))
+    async with life, asyncio.TaskGroup() as group:
+        for span in timeline.spans:
+            group.create_task(_hold(scene, span, timeline.seed, catalogue[span.fault]), name=span.fault)
+
+
+async def _hold(scene: Scene, span: Span, seed: int, fault: Fault) -> None:
     """One fault from its begin to its end. Its choices depend on the seed and its name alone."""
     await asyncio.sleep(span.begin)
     part = Part(scene, span.fault, random.Random(f"{seed} {span.fault}"))
-    async with FAULTS[span.fault].hold(part):
+    if fault.overtakes:
+        scene.allow(span.fault, overtakes=True)
+    async with fault.hold(part):
         await asyncio.sleep(span.seconds)
 
 
-def alone(fault: str, *, is_cold: bool = False) -> Callable[[Path, int], Awaitable[RoundResult]]:
-    """Rounds with this fault alone, from directory and seed."""
+async def _live(scene: Scene, seed: int) -> None:
+    """Changes of terminals, new samples, and polls of every call, several times in each fault."""
+    chance, api = random.Random(f"{seed} life"), scene.stage.api
+    while True:
+        await asyncio.sleep(chance.uniform(0.6, 1.2))
+        api.advance(chance.uniform(5, 20))
+        for terminal in chance.sample(api.truth("terminals"), 3):
+            api.fleet("rename", id=terminal["id"], name=f"T{chance.randint(1, 1 << 20)}")
+        await scene.say("oneweb/bridge/polling/all/poll")
+
+
+def alone(
+    fault: str | Fault, *, is_cold: bool = False, seconds: float | None = None
+) -> Callable[[Path, int], Awaitable[RoundResult]]:
+    """Rounds with this fault alone, from directory and seed; for so many seconds, where the seed is not to say it."""
+    catalogue = FAULTS if isinstance(fault, str) else {fault.name: fault}
+    name = fault if isinstance(fault, str) else fault.name
 
     async def run(directory: Path, seed: int) -> RoundResult:
-        return await play(directory, draw(seed, (fault,), cold_share=float(is_cold)))
+        timeline = draw(seed, (name,), cold_share=float(is_cold))
+        if seconds is not None:
+            spans = tuple(msgspec.structs.replace(span, seconds=seconds) for span in timeline.spans)
+            timeline = msgspec.structs.replace(timeline, spans=spans)
+        return await play(directory, timeline, catalogue=catalogue)
 
     return run

@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tests import harness
-from tests.campaign.judging import Allowance
+from tests.campaign.judging import BASE, Allowance
 from tests.cancelling import cancel_until_done
 from tests.fault_bench import Stage
 from tests.proxy import Bend
@@ -59,6 +59,10 @@ class Scene:
         self.refusals: dict[str, Bend] = {}
         self.is_removal_excluded = False
         """Whether a fault says that nothing may be removed in its round, when it is alone."""
+        self.base = BASE
+        """The base topic below which commands are sent."""
+        self.checks: list[Callable[[], Awaitable[None]]] = []
+        """What faults want looked at once all is right again."""
         self._setup = setup
         self._offsets: dict[str, float] = {}
         self._bridge_lock, self._broker_lock = asyncio.Lock(), asyncio.Lock()
@@ -166,8 +170,10 @@ class Scene:
         while self._bridge_lock.locked() or self.stage.bridge.returncode is not None:
             await asyncio.sleep(0.05)
 
-    def conclude(self) -> None:
-        """Makes findings of ends that no fault allows, and of removals where there may be none."""
+    async def conclude(self) -> None:
+        """Makes findings of ends that no fault allows, of removals where none may be, and of what faults check."""
+        for check in self.checks:
+            await check()
         removed = [topic for topic in self.stage.recorder.topics() if topic.endswith("/event/removed")]
         self.stage.expect(not (self.is_alone and self.is_removal_excluded and removed), f"removed: {removed}")
         if not any(allowance.may_end for allowance in self.allowances):
@@ -188,10 +194,17 @@ class Scene:
                 await self.stage.start_broker(kept=True, more=self._setup.broker)
 
     async def say(self, topic: str, payload: bytes | str = b"", *, retain: bool = False) -> None:
-        """Publishes as anybody could, if there is a broker."""
+        """Publishes as anybody could, if there is a broker; what is not retained to the bridge, wherever it is."""
+        if not retain:
+            topic = self.base + topic.removeprefix(BASE)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(2):
                 await harness.publish(self.stage.port, topic, payload, retain=retain)
+
+    async def is_interval(self, call: str, seconds: int, patience: float) -> bool:
+        """Whether the state of a call comes to say this interval."""
+        known, topic = self.stage.recorder.retained, f"{BASE}/bridge/polling/{call}/state"
+        return await self.stage.until(lambda: known.get(topic, {}).get("interval") == seconds, patience)
 
     def allow(self, fault: str, **what: Any) -> None:
         """Notes what this fault allows from now on."""
