@@ -295,8 +295,8 @@ def test_removal_of_many_at_once_is_found(leaving: str, *, are_held: bool) -> No
     for id in leaving:
         bridge.remove(id)
 
-    found = kinds(bridge.findings_of(*pair(Allowance(fault="mass removal", removal=(1, 0.0, 5)), FORGETS)))
-    assert ("phantom event" in found) == are_held
+    findings = kinds(bridge.findings_of(*pair(Allowance(fault="mass removal", removal=(1, 0.0, 5)), FORGETS)))
+    assert ("phantom event" in findings) == are_held
 
 
 def test_removal_is_allowed_once_those_that_were_held_are_back() -> None:
