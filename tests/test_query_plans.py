@@ -247,6 +247,8 @@ async def _use_edge_tables(edge: EdgeTables) -> None:
     await edge.free_device("T")
     await edge.head()
     await edge.rows_between(0, 9, 5)
+    await edge.oldest_samples(0, 9)
+    await edge.rows_by_time(["T", "P"], (0, 9), (0, 0), 5)
     await edge.cursor(1)
     await edge.advance(1, 1)
     await edge.fleet_ids()

@@ -170,6 +170,27 @@ def test_ids_that_sparkplug_does_not_allow_are_refused(tmp_path: Path) -> None:
     assert parse("sparkplug: {group_id: Fleet 1._-, primary_host_id: ig$1}", {}).sparkplug.group_id == "Fleet 1._-"
 
 
+@pytest.mark.parametrize(
+    ("command", "settings", "sentence"),
+    [
+        ("run", "group_id: a/b", "sparkplug.group_id: expected 1 to 64 letters, digits, spaces, '-', '_' or '.'"),
+        ("run", "edge_node_id: 'a#'", "sparkplug.edge_node_id: expected 1 to 64 letters, digits, spaces"),
+        ("check", "group_id: +", "sparkplug.group_id: expected 1 to 64 letters"),
+        ("check", "primary_host_id: a/b", "sparkplug.primary_host_id: expected 1 to 64 letters"),
+    ],
+)
+async def test_illegal_id_is_exit_2_with_a_sentence(tmp_path: Path, command: str, settings: str, sentence: str) -> None:
+    """The command itself ends with exit code 2 and one sentence that names file and key, before it does anything."""
+    path = tmp_path / "bridge.yaml"
+    path.write_text(f"sparkplug: {{enabled: true, {settings}}}\nstate: {{path: {tmp_path}/bridge.db}}\n")
+    code, out, err = await harness.command(command, "-c", str(path))
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert "bridge.yaml" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "bridge.db").exists()
+
+
 async def test_check_says_whether_sparkplug_can_be_used(world: harness.World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library that is missing, with how to install it; a broker that cannot be reached; else the Edge Node."""
     settings = load(config(world), {})

@@ -523,6 +523,15 @@ def test_values_are_stale_after_a_minute_without_the_api() -> None:
     assert watch.stale_calls == {"b"}
 
 
+def test_poll_by_which_the_api_is_back_makes_its_values_good() -> None:
+    """Also where it has ended by the time that the outlet notices; polls from before the API was away do not count."""
+    watch = ApiWatch(("a", "b"), 0.0)
+    watch.look(0.0, 1000, is_connected=False, successes={"a": 5, "b": 5})
+    watch.look(STALE_AFTER_S, 2000, is_connected=False, successes={"a": 5, "b": 5})
+    watch.look(90.0, 3000, is_connected=True, successes={"a": 6, "b": 5})
+    assert watch.stale_calls == {"b"}
+
+
 SPECS = {
     spec.name: spec
     for spec in (

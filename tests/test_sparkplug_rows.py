@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import msgspec
 import pytest
 
@@ -15,11 +16,23 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.model.records import Batch, DecodedRecord, Entry, KnownSamples, RecordKind, RowType, Sample
+from oneweb_bridge.model.records import (
+    Batch,
+    DecodedRecord,
+    Entry,
+    KnownSamples,
+    RecordKind,
+    RecordWrite,
+    RowType,
+    Sample,
+)
 from oneweb_bridge.polling import diff, samples
-from oneweb_bridge.sparkplug import api_watch, outlet, shared
+from oneweb_bridge.sparkplug import api_watch, outlet, rows, shared
+from oneweb_bridge.sparkplug import host as primary_host
+from oneweb_bridge.sparkplug.births import Births
 from oneweb_bridge.sparkplug.payload import GOOD, STALE
 from oneweb_bridge.sparkplug.shared import EdgeCallbacks
+from oneweb_bridge.sparkplug.wire import EdgeLink
 from oneweb_bridge.store import store
 from oneweb_bridge.store.edge_tables import open_edge_tables
 from tests.cancelling import cancel_until_done
@@ -155,6 +168,62 @@ async def test_what_came_while_it_was_away_is_history_after_the_births(stage: St
     assert stage.history("T") == [(NOW + 1, 1.0), (NOW + 2, 2.0), (NOW + 3, 3.0)]
 
 
+async def test_backlog_is_history_oldest_first_over_all_pieces(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Late samples stand before those that came earlier, of each Device; then live data."""
+    monkeypatch.setattr(rows, "PAGE_ROWS", 3)
+    await stage.terminal("S")
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+    times = [NOW + number for number in (5, 6, 9, 7, 8, 1, 3, 2)]
+    for ts in times:
+        await stage.measure("T", (ts, float(ts - NOW)))
+        await stage.measure("S", (ts, float(ts - NOW)))
+    async with stage.running():
+        await stage.host.until(lambda: len(stage.history("T")) == len(stage.history("S")) == len(times))
+        await stage.measure("T", (NOW + 20, 20.0))
+        await stage.until_live("T", 20.0)
+    for device in ("T", "S"):
+        assert stage.history(device) == [(ts, float(ts - NOW)) for ts in sorted(times)]
+
+
+@pytest.mark.parametrize("answers", range(4))
+async def test_backlog_that_is_cut_off_is_sent_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, answers: int
+) -> None:
+    """The connection breaks after some pieces, and so does the next one by `kill -9`: the cursor has not moved."""
+    monkeypatch.setattr(rows, "PAGE_ROWS", 2)
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+    async with open_edge_tables(stage.path) as tables:
+        before = await tables.cursor(1)
+    times = [NOW + number for number in (5, 6, 7, 1, 2, 3)]
+    for ts in times:
+        await stage.measure("T", (ts, float(ts - NOW)))
+    confirm, left, is_cut = EdgeLink.confirm, answers, asyncio.Event()
+
+    async def confirm_some(self: EdgeLink) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            is_cut.set()
+            raise aiomqtt.MqttError("cut")
+        await confirm(self)
+
+    monkeypatch.setattr(EdgeLink, "confirm", confirm_some)
+    async with stage.running():
+        async with asyncio.timeout(20):
+            await is_cut.wait()
+    async with open_edge_tables(stage.path) as tables:
+        assert await tables.cursor(1) == before
+    monkeypatch.setattr(EdgeLink, "confirm", confirm)
+    births = len(stage.host.of("NBIRTH"))
+    async with stage.running():
+        await stage.host.until(lambda: len(stage.host.of("NBIRTH")) > births)
+        del stage.host.messages[: stage.host.messages.index(stage.host.of("NBIRTH")[-1])]
+        await stage.host.until(lambda: len(stage.history("T")) == len(times))
+        assert stage.history("T") == [(ts, float(ts - NOW)) for ts in sorted(times)]
+
+
 async def test_records_are_reported_by_exception_and_samples_are_not(stage: Stage) -> None:
     """Of a record what changed, at the time of its event; of a sample all, though it says the same as before."""
     async with stage.running():
@@ -226,6 +295,117 @@ async def test_devices_stay_on_their_edge_node(stage: Stage) -> None:
         assert made.outputs() == ("sparkplug-1", "sparkplug-2")
         await stage.terminal("Q")
         await stage.host.until(lambda: stage.host.of("DBIRTH", f"{EDGE}-3", "Q"))
+
+
+async def test_block_of_its_own_is_another_broker(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """Sparkplug goes to the broker of `sparkplug.mqtt`, and nowhere else; ids of another case are told once."""
+    port = mosquitto.free_port()
+    text = f"sparkplug: {{enabled: true, mqtt: {{host: 127.0.0.1, port: {port}, base_topic: unused}}}}"
+    stage.config = parse(f"{text}\nmqtt: {{host: 127.0.0.1, port: {stage.port}}}", {})
+    for imei in ("s", "S", "r", "R"):
+        await stage.terminal(imei)
+    async with mosquitto.run_mosquitto(port), listening(port) as other, stage.running():
+        await other.until(lambda: {m.device for m in other.of("DBIRTH")} == {"T", "s", "S", "r", "R"})
+        await stage.terminal("t")
+        await other.until(lambda: other.of("DBIRTH", device="t"))
+    assert stage.host.messages == []
+    assert sum("differ in case only" in line for line in caplog.messages) == 1
+
+
+async def test_stored_ids_of_another_case_are_told_after_a_restart(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a new Device and one that was there before, and of products in one Device."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+    async with stage.running():
+        await stage.terminal("t")
+        await stage.host.until(lambda: stage.host.of("DBIRTH", device="t"))
+    assert sum("the Devices T and t differ in case only" in line for line in caplog.messages) == 1
+    caplog.clear()
+    await stage.remove("terminal", "t")
+    await stage.product("p", imei="T")
+    async with stage.running():
+        await stage.until_live("T", "p", "Product/p/Plan/Id")
+    assert sum("differ in case only" in line for line in caplog.messages) == 1
+
+
+async def test_births_say_when_the_state_of_a_call_changed(stage: Stage) -> None:
+    """A member that is as it was keeps its time over births, though the state of its call was published again."""
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        for number, status in enumerate(("ok", "polling", "ok"), 1):
+            state = encode({"enabled": True, "interval": 60, "status": status})
+            await stage.db.commit(
+                Batch(
+                    entries=[Entry("call", "ut_traffic", "state", "", NOW + number, state)],
+                    writes=[RecordWrite("call", "ut_traffic", state, entry=0)],
+                )
+            )
+            await stage.until_live("", status, "Polling/ut_traffic/Status")
+        await stage.host.write({"name": "Node Control/Rebirth", "boolean_value": True})
+        await stage.host.until(lambda: len(stage.host.of("NBIRTH")) == 2)
+    birth = stage.host.of("NBIRTH")[-1]
+    times = [birth.named(f"Polling/ut_traffic/{name}")[0].timestamp for name in ("Enabled", "Interval", "Status")]
+    assert times == [NOW + 1, NOW + 1, NOW + 3]
+
+
+async def test_rebirth_that_is_asked_for_ends_other_data(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many Devices that become stale no more is sent after the request; the births have the quality."""
+    monkeypatch.setattr(api_watch, "STALE_AFTER_S", 0.0)
+    monkeypatch.setattr(outlet, "LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(primary_host, "MIN_REBIRTH_INTERVAL_S", 0.1)
+    stage.config = msgspec.structs.replace(
+        stage.config, sparkplug=msgspec.structs.replace(stage.config.sparkplug, devices_per_edge_node=20)
+    )
+    for number in range(9):
+        await stage.terminal(f"S{number}")
+    tell, count = Births._tell_quality_of, 0
+
+    async def tell_slowly(self: Births, device: str, qualities: dict[str, int]) -> None:
+        nonlocal count
+        count += 1
+        await tell(self, device, qualities)
+        if count == 2:
+            await stage.host.write({"name": "Node Control/Rebirth", "boolean_value": True})
+            async with asyncio.timeout(20):
+                while not self._is_interrupted():
+                    await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(Births, "_tell_quality_of", tell_slowly)
+    async with stage.running():
+        await stage.until_live("", True, "API/Connected")
+        await stage.host.until(lambda: len({m.device for m in stage.host.of("DBIRTH")}) == 10)
+        stage.is_connected = False
+        await stage.host.until(lambda: len(stage.host.of("NBIRTH")) == 2)
+        await stage.host.until(lambda: len({m.device for m in stage.host.of("DBIRTH")[10:]}) == 10)
+    assert len(stage.host.of("DDATA")) == 2
+    assert all(STALE in qualities(birth) for birth in stage.host.of("DBIRTH")[10:])
+
+
+async def test_host_that_leaves_before_the_births_is_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its offline comes after it was waited for, and before NBIRTH: the connection ends, and the next one waits."""
+    stage.config = msgspec.structs.replace(
+        stage.config, sparkplug=msgspec.structs.replace(stage.config.sparkplug, primary_host_id="scada")
+    )
+    bear = Births.bear_all
+
+    async def bear_late(self: Births) -> None:
+        if self._state.host.timestamp == 1:
+            await stage.host.say("scada", online=False, timestamp=2)
+            async with asyncio.timeout(20):
+                while self._state.host.online:
+                    await asyncio.sleep(0.01)
+        await bear(self)
+
+    monkeypatch.setattr(Births, "bear_all", bear_late)
+    await stage.host.say("scada", online=True, timestamp=1)
+    async with stage.running():
+        await stage.host.until(lambda: stage.host.of("NDEATH"))
+        births = len(stage.host.of("NBIRTH"))
+        await stage.host.say("scada", online=True, timestamp=3)
+        await stage.host.until(lambda: len(stage.host.of("NBIRTH")) > births)
+        assert value_of(stage.host.of("NBIRTH")[-1].named("bdSeq")[0]) == 1
 
 
 async def test_new_component_and_new_indicator_are_born_before_their_data(stage: Stage) -> None:

@@ -25,7 +25,8 @@ class ApiWatch:
         if is_connected != self.is_connected or not self.changed_at:
             self.is_connected, self.changed_at = is_connected, wall_ms
             self._away_since = None if is_connected else now
-            if is_connected:
+            if not is_connected:
+                # As they were before the API was away: the poll by which it is back may have ended already.
                 self._polls_before = dict(successes)
         if self._away_since is not None and now - self._away_since >= STALE_AFTER_S:
             self.stale_calls = self._calls

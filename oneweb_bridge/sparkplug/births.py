@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Iterable
 
 import aiomqtt
 
@@ -25,13 +26,22 @@ CHUNK_PAUSE_S = 0.05
 class Births:
     """Which births were made, and up to which row of the journal each one is."""
 
-    def __init__(self, shared: SharedState, state: NodeState, node: EdgeNode, wire: EdgeLink) -> None:
+    def __init__(
+        self,
+        shared: SharedState,
+        state: NodeState,
+        node: EdgeNode,
+        wire: EdgeLink,
+        is_interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`is_interrupted` says whether births of all are due, so that what they will tell is not sent before them."""
         self.born_at = 0.0
         """When the node was born last (monotonic seconds)."""
         self._shared = shared
         self._state = state
         self._node = node
         self._wire = wire
+        self._is_interrupted = is_interrupted
         self._rows: dict[str, int] = {}
         """Device ('' for the node) -> the row up to which its birth is."""
         self._versions: dict[str, int] = {}
@@ -95,6 +105,8 @@ class Births:
             self._rows[""] = head
             metrics.append(node_metrics.backlog_metric(shared.backlog(), now))
             metrics += node_metrics.polling_metrics(states, now)
+        metrics = [self._state.since_change(metric) for metric in metrics]
+        self._state.note_sent(metrics)
         message = self._node.node_birth(metrics, now, node_metrics.TEXTS)
         problem = self._wire.too_large(message)
         if problem is not None:
@@ -108,6 +120,8 @@ class Births:
         """Tells of the Devices that have other parts than before, those first that lost some. Raises MqttError."""
         dirty = self._state.dirty
         for number, device in enumerate(list(dirty), 1):
+            if self._is_interrupted():
+                return
             if dirty.pop(device, 0) > self._versions.get(device, -1):
                 await self.sync(device)
             if number % CHUNK == 0:
@@ -120,6 +134,7 @@ class Births:
             self._die(device)
             await self._shared.free(device)
             return
+        self._warn_of_case(sourced.metric.spec.name for sourced in metrics)
         readings = [Reading(sourced.metric, self._birth_quality(sourced)) for sourced in metrics]
         message = self._node.device_birth(device, readings, self._shared.now())
         self._rows[device] = head
@@ -129,6 +144,12 @@ class Births:
         else:
             self._node.take_back(device)
             await self._alert_once(device, f"Sparkplug: the birth of Device {device} cannot be sent: {problem}")
+
+    def _warn_of_case(self, names: Iterable[str]) -> None:
+        """Of ids within a Device: those of its products, buckets and components are in the names of its metrics."""
+        folded: dict[str, str] = {}
+        for name in names:
+            self._shared.warn_of_case("metrics", folded.setdefault(name.casefold(), name), name)
 
     def _die(self, device: str) -> None:
         self._rows.pop(device, None)
@@ -168,6 +189,8 @@ class Births:
         became_stale, became_good = stale - self._stale, self._stale - stale
         self._stale = stale
         for number, device in enumerate(self._node.born_devices(), 1):
+            if self._is_interrupted():
+                return
             await self._tell_quality_of(device, dict.fromkeys(became_good, GOOD) | dict.fromkeys(became_stale, STALE))
             if number % CHUNK == 0:
                 await self._pace()

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 from oneweb_bridge.clock import Clock
@@ -59,8 +59,9 @@ class Outlet:
         watch = ApiWatch(CALLS, time.monotonic())
         self._shared = SharedState(tables, callbacks, clock, version=version, watch=watch)
         self._group: asyncio.TaskGroup
+        self._changed: dict[str, None] = {}
+        """Devices whose parts have changed, until they have an Edge Node that is told."""
         self._folded_ids: dict[str, str] = {}
-        self._has_warned = False
 
     def outputs(self) -> tuple[str, ...]:
         """The names of the cursors that hold rows of the journal."""
@@ -75,7 +76,7 @@ class Outlet:
                 await self._follow(journal_grew)
 
     async def _load(self) -> None:
-        """Reads which Devices there are, and where they are; places those that are new."""
+        """Reads which Devices there are, and where they are. Those that are new are placed with the next rows."""
         shared = self._shared
         ids = await self._tables.fleet_ids()
         shared.fleet = Fleet(ids.terminals, ids.products, ids.buckets)
@@ -84,11 +85,18 @@ class Outlet:
         for device in shared.placement.devices():
             await shared.free(device)
         for number in sorted({1, *(shared.placement.number_of(device) or 1 for device in shared.placement.devices())}):
-            await self._start(number, ids.head)
+            await self._add_node(number, ids.head)
+        # What has moved between Edge Nodes before a crash is behind the cursor of one of them, and nobody knows which.
+        nodes = list(shared.nodes.values())
+        lowest = min(node.cursor for node in nodes)
+        for node in nodes:
+            node.read_through = node.taken_through = lowest
+        self._warn_of_case(shared.placement.devices())
         devices = [device for device in shared.fleet.devices() if shared.placement.number_of(device) is None]
-        await self._place(devices, ids.head)
-        self._mark_dirty(devices)
-        shared.wake_all()
+        self._changed |= dict.fromkeys(devices)
+        shared.note_move(devices, lowest)
+        for node in nodes:
+            self._connect(node)
 
     async def _follow(self, journal_grew: asyncio.Event) -> None:
         while True:
@@ -109,12 +117,13 @@ class Outlet:
         rows = await self._tables.rows_between(shared.through, head, PAGE_ROWS)
         before = shared.through
         changes = [devices for row in rows if (devices := shared.fleet.apply(row))]
+        shared.note_moves(changes)
         shared.fleet_version += 1
-        changed = dict.fromkeys(device for devices in changes for device in devices)
-        await self._place((device for device in changed if shared.fleet.has(device)), before)
-        self._mark_dirty(changed)
-        for devices in changes:
-            self._hand_over(devices)
+        self._changed |= dict.fromkeys(device for devices in changes for device in devices)
+        await self._place([device for device in self._changed if shared.fleet.has(device)], before)
+        self._mark_dirty(self._changed)
+        self._changed.clear()
+        shared.hand_over()
         shared.through = rows[-1].seq if len(rows) == PAGE_ROWS else max(head, before)
         if shared.through > before:
             shared.wake_all()
@@ -126,48 +135,38 @@ class Outlet:
             if number in self._shared.nodes:
                 self._shared.nodes[number].dirty[device] = self._shared.fleet_version
 
-    def _hand_over(self, devices: list[str]) -> None:
-        """Where something moves from one Edge Node to another that is ahead, that one reads the rows between."""
-        numbers = {self._shared.placement.number_of(device) for device in devices}
-        nodes = [node for number, node in self._shared.nodes.items() if number in numbers]
-        lowest = min((node.cursor for node in nodes), default=0)
-        for node in nodes:
-            if node.cursor > lowest:
-                node.reread_from = min(lowest, lowest if node.reread_from is None else node.reread_from)
-
-    async def _place(self, devices: Iterable[str], cursor: int) -> None:
+    async def _place(self, devices: Sequence[str], cursor: int) -> None:
         """Gives Devices that have none an Edge Node, noted on the disk; starts those that are needed."""
         shared, placement = self._shared, self._shared.placement
-        new = [device for device in devices if placement.number_of(device) is None]
-        if not new:
-            return
-        placed = [(device, placement.place(device)) for device in new]
-        await self._tables.place_devices(placed)
-        self._warn_of_case(new)
-        for number in sorted({number for _, number in placed} - shared.nodes.keys()):
+        placed = placement.plan(devices)
+        if placed:
+            await self._tables.place_devices(placed)
+            placement.put(placed)
+            self._warn_of_case(device for device, _ in placed)
+        for number in sorted(
+            {number for device in devices if (number := placement.number_of(device))} - set(shared.nodes)
+        ):
             # It may have been here before; what is behind its old cursor is of Devices that are gone.
-            await self._start(number, cursor)
             await self._tables.advance(number, cursor)
-            shared.nodes[number].cursor = max(shared.nodes[number].cursor, cursor)
+            node = await self._add_node(number, cursor)
+            node.read_through = node.taken_through = cursor
+            self._connect(node)
 
-    async def _start(self, number: int, cursor: int) -> None:
-        """Connects an Edge Node that is not connected yet; the cursor of a new one begins at `cursor`."""
+    async def _add_node(self, number: int, cursor: int) -> NodeState:
+        """An Edge Node that is not connected yet; the cursor of a new one begins at `cursor`."""
         shared = self._shared
-        if number in shared.nodes:
-            return
         await self._tables.add_node(number, cursor)
         name = edge_node_name(shared.config.sparkplug.edge_node_id, number)
-        state = shared.nodes[number] = NodeState(number, name, await self._tables.cursor(number))
-        self._group.create_task(EdgeNodeRunner(shared, state).run(), name=f"sparkplug {name}")
+        node = shared.nodes[number] = NodeState(number, name, await self._tables.cursor(number))
+        return node
 
-    def _warn_of_case(self, devices: list[str]) -> None:
+    def _connect(self, node: NodeState) -> None:
+        runner = EdgeNodeRunner(self._shared, node)
+        self._group.create_task(runner.run(), name=f"sparkplug {node.edge_node_id}")
+
+    def _warn_of_case(self, devices: Iterable[str]) -> None:
         for device in devices:
-            other = self._folded_ids.setdefault(device.casefold(), device)
-            if other != device and not self._has_warned:
-                self._has_warned = True
-                _log.warning(
-                    "Sparkplug: the Devices %s and %s differ in case only, which some hosts mix up", other, device
-                )
+            self._shared.warn_of_case("Devices", self._folded_ids.setdefault(device.casefold(), device), device)
 
     async def _watch_api(self) -> None:
         """Looks how the API is; the Edge Nodes tell it. Never returns."""

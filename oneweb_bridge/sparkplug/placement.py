@@ -1,7 +1,7 @@
 """Which Edge Node a Device belongs to. Pure, and not shared."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 class Placement:
@@ -35,6 +35,18 @@ class Placement:
         self._placed[device] = number
         self._counts[number] += 1
         return number
+
+    def plan(self, devices: Iterable[str]) -> list[tuple[str, int]]:
+        """Where Devices that have no place would be placed, one after the other. Nothing is placed by it."""
+        planned = Placement(self._placed, self._limit)
+        return [(device, planned.place(device)) for device in devices if device not in self._placed]
+
+    def put(self, placed: Iterable[tuple[str, int]]) -> None:
+        """Places Devices as they were planned."""
+        for device, number in placed:
+            self.free(device)
+            self._placed[device] = number
+            self._counts[number] += 1
 
     def free(self, device: str) -> None:
         """Frees the place of a Device that is dead."""

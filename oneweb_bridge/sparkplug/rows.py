@@ -1,10 +1,11 @@
-"""Rows of the journal to data of one Edge Node: live, or history, in pieces that the broker's answer follows."""
+"""Rows of the journal to data of one Edge Node, in pieces that the broker's answer follows: the backlog, then live."""
 
 import msgspec
 
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.polling.samples import PRESENCE
 from oneweb_bridge.sparkplug import content, node_metrics
+from oneweb_bridge.sparkplug.backlog import Backlog
 from oneweb_bridge.sparkplug.births import Births
 from oneweb_bridge.sparkplug.content import RowMetrics
 from oneweb_bridge.sparkplug.edge_node import EdgeNode, Reading
@@ -13,7 +14,8 @@ from oneweb_bridge.sparkplug.tree import Metric
 from oneweb_bridge.sparkplug.wire import EdgeLink
 
 PAGE_ROWS = 2000
-"""Rows after which the broker's answer is waited for, and the cursor moves."""
+"""Rows after which the broker's answer is waited for."""
+_SAMPLES = ("metric", "history")
 
 
 class _DeviceData(msgspec.Struct):
@@ -24,7 +26,7 @@ class _DeviceData(msgspec.Struct):
 
 
 class RowReader:
-    """Reads on from the cursor of an Edge Node."""
+    """Reads on from where an Edge Node is."""
 
     def __init__(self, shared: SharedState, state: NodeState, node: EdgeNode, births: Births, wire: EdgeLink) -> None:
         self._shared = shared
@@ -32,28 +34,47 @@ class RowReader:
         self._node = node
         self._births = births
         self._wire = wire
+        self._backlog = Backlog(shared, state)
         self._pending: dict[str, _DeviceData] = {}
 
     @property
     def has_more(self) -> bool:
         """Whether there are rows that were not sent."""
-        return self._state.cursor < self._shared.through or self._state.reread_from is not None
+        return bool(self._state.waiting) or self._state.read_through < self._shared.through
 
-    async def send_page(self) -> None:
+    def begin(self, through: int) -> None:
+        """All births were made after the row `through`: what was not sent up to there is the backlog."""
+        self._backlog.begin(through)
+
+    async def send_next(self) -> None:
         """Sends the next rows, and moves the cursor when the broker has read them. Raises MqttError."""
-        shared, state = self._shared, self._state
-        through = shared.through
-        if state.reread_from is not None:
-            state.cursor, state.reread_from = min(state.cursor, state.reread_from), None
-        rows = await shared.tables.rows_between(state.cursor, through, PAGE_ROWS)
+        if self._state.waiting:
+            await self._send_backlog()
+        else:
+            await self._send_page()
+        await self._shared.note_cursor(self._state)
+
+    async def _send_backlog(self) -> None:
+        piece = await self._backlog.read(PAGE_ROWS)
+        for row in piece.rows:
+            if row.what in _SAMPLES:
+                await self._take(row, is_past=True)
+        self._flush()
+        await self._wire.confirm()
+        self._backlog.note_sent(piece.ended)
+
+    async def _send_page(self) -> None:
+        state, through = self._state, self._shared.through
+        state.taken_through = through
+        rows = await self._shared.tables.rows_between(state.read_through, through, PAGE_ROWS)
         for row in rows:
             await self._take(row)
         self._flush()
         await self._wire.confirm()
-        state.cursor = rows[-1].seq if len(rows) == PAGE_ROWS else through
-        await shared.tables.advance(state.number, state.cursor)
+        state.read_through = rows[-1].seq if len(rows) == PAGE_ROWS else through
 
-    async def _take(self, row: Row) -> None:
+    async def _take(self, row: Row, *, is_past: bool = False) -> None:
+        """Makes what a row says ready to be sent; `is_past`: as history, because the birth has what is newest."""
         if row.entity == "call":
             self._take_call(row)
             return
@@ -68,7 +89,7 @@ class RowReader:
         await self._make_complete(device, row, update)
         if not self._node.has_born(device):
             return
-        is_live = not self._births.includes(device, row)
+        is_live = not is_past and not self._births.includes(device, row)
         if update.kind == "sample" and update.report != PRESENCE:
             is_live = is_live and not self._node.has_later(device, update.metrics)
         if update.kind == "history" or (update.kind == "sample" and not is_live):
@@ -105,7 +126,9 @@ class RowReader:
     def _take_call(self, row: Row) -> None:
         if self._state.is_first and not self._births.includes("", row):
             self._flush_live("")
-            self._data("").live += [Reading(metric) for metric in self._node.changed("", node_metrics.row_metrics(row))]
+            metrics = self._node.changed("", node_metrics.row_metrics(row))
+            self._state.note_sent(metrics)
+            self._data("").live += [Reading(metric) for metric in metrics]
 
     def _data(self, device: str) -> _DeviceData:
         return self._pending.setdefault(device, _DeviceData())

@@ -6,7 +6,8 @@ does the cursor move. A broken connection leaves the cursor where it was, and th
 once more, as history after its births.
 
 Each birth is made of what is stored when it is made, and is up to a row of the journal. Of that Device, samples up to
-there are history, and records are in the birth already; what is behind it is live.
+there are history, and records are in the birth already; what is behind it is live. What waited before the births began
+goes out first, Device by Device: see `backlog`.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ class EdgeSession:
         self._link = link
         self._node = node
         self._wire = EdgeLink(link, node)
-        self._births = Births(shared, state, node, self._wire)
+        self._births = Births(shared, state, node, self._wire, self._is_interrupted)
         self._rows = RowReader(shared, state, node, self._births, self._wire)
         self._rebirths = Rebirths(0.0)
         self._commands: deque[bytes] = deque(maxlen=MAX_WAITING_COMMANDS)
@@ -66,7 +67,7 @@ class EdgeSession:
         """Calls, and the members of their states of which the value in force is to be sent."""
         self._refused: deque[str] = deque(maxlen=MAX_WAITING_COMMANDS)
         self._twin_seen = False
-        self._host_left = False
+        self._host_came = self._host_left = False
         self._backlog_at = 0.0
         host = shared.config.sparkplug.primary_host_id
         self._state_topic = None if host is None else state_topic(host)
@@ -94,7 +95,7 @@ class EdgeSession:
         state = self._state
         if message.topic == self._state_topic:
             state.host, change = state.host.after(message.payload)
-            self._host_left = self._host_left or (change == "offline" and self._node.is_born)
+            self._host_left = self._host_left or (change == "offline" and self._host_came)
         elif message.topic == self._node.topics.of("NCMD"):
             if message.retain:
                 self._refused.append("Sparkplug: a retained NCMD is not obeyed: publish it without retain")
@@ -120,6 +121,7 @@ class EdgeSession:
                     await self._state.wake.wait()
         except TimeoutError:
             raise HostOffline(self._state_topic) from None
+        self._host_came = True
         self._commands.clear()
 
     # ── the loop ───────────────────────────────────────────────────────────────────────────────
@@ -132,7 +134,8 @@ class EdgeSession:
             self._state.wake.clear()
             if self._host_left:
                 raise HostOffline(self._state_topic)
-            await self._read_commands()
+            self._read_commands()
+            await self._tell_refusals()
             if not self._rebirths.is_waiting:
                 await self._tell()
             elif self._rebirths.is_due(time.monotonic()):
@@ -141,7 +144,9 @@ class EdgeSession:
                 await self._wait()
 
     async def _bear(self) -> None:
+        through = self._shared.through
         await self._births.bear_all()
+        self._rows.begin(through)
         self._rebirths = Rebirths(self._births.born_at)
         self._backlog_at = time.monotonic()
 
@@ -150,11 +155,18 @@ class EdgeSession:
         await self._births.sync_dirty()
         if self._births.has_other_quality:
             await self._births.tell_quality()
+        if self._is_interrupted():
+            return
         self._tell_node()
         await self._tell_answers()
         if self._rows.has_more:
-            await self._rows.send_page()
+            await self._rows.send_next()
         await self._wire.confirm()
+
+    def _is_interrupted(self) -> bool:
+        """Whether a rebirth was asked for, or the host has left: then no more data are sent, which may be many."""
+        self._read_commands()
+        return self._rebirths.is_waiting or self._host_left
 
     def _tell_node(self) -> None:
         """Whether the API is there, and what waits."""
@@ -167,6 +179,7 @@ class EdgeSession:
         self._send_node(self._node.changed("", metrics))
 
     def _send_node(self, metrics: list[Metric]) -> None:
+        self._state.note_sent(metrics)
         readings = [Reading(metric) for metric in metrics]
         for message in self._node.live("", readings, self._shared.now()) if readings else ():
             self._wire.send(message)
@@ -180,13 +193,7 @@ class EdgeSession:
 
     # ── writes ─────────────────────────────────────────────────────────────────────────────────
 
-    async def _read_commands(self) -> None:
-        if self._twin_seen:
-            self._twin_seen = False
-            await self._shared.refuse(
-                f"Sparkplug: another client publishes births of Edge Node {self._state.edge_node_id} in group "
-                f"{self._shared.config.sparkplug.group_id}: give each bridge its own sparkplug.edge_node_id"
-            )
+    def _read_commands(self) -> None:
         while self._commands:
             for write in read_writes(self._commands.popleft(), self._node.aliases.spec_of):
                 match write:
@@ -196,6 +203,15 @@ class EdgeSession:
                         self._submit(write)
                     case Refusal():
                         self._refuse(write)
+
+    async def _tell_refusals(self) -> None:
+        """Alerts what could not be obeyed, and another bridge with the same ids."""
+        if self._twin_seen:
+            self._twin_seen = False
+            await self._shared.refuse(
+                f"Sparkplug: another client publishes births of Edge Node {self._state.edge_node_id} in group "
+                f"{self._shared.config.sparkplug.group_id}: give each bridge its own sparkplug.edge_node_id"
+            )
         while self._refused:
             await self._shared.refuse(self._refused.popleft())
 

@@ -16,6 +16,12 @@ from oneweb_bridge.store import database
 from oneweb_bridge.store.engine import Connection, Transaction, placeholders
 from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, ROW_COLUMNS
 
+SCAN_ROWS = 20_000
+"""Rows looked at in one statement, so that grouping them needs little memory."""
+_OLDEST_SAMPLES = """
+SELECT id, min(ts) FROM journal WHERE seq > ? AND seq <= ? AND what IN ('metric', 'history') GROUP BY id
+"""
+
 
 @contextlib.asynccontextmanager
 async def open_edge_tables(path: Path) -> AsyncIterator["EdgeTables"]:
@@ -90,6 +96,28 @@ class EdgeTables:
         """The next rows in (after, through]."""
         sql = f"SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
         return [Row(*row) for row in await self._rows(sql, (after, through, limit))]
+
+    async def oldest_samples(self, after: int, through: int) -> dict[str, int]:
+        """Id -> the time of its oldest sample in the rows (after, through]."""
+        oldest: dict[str, int] = {}
+        for start in range(after, through, SCAN_ROWS):
+            rows = await self._rows(_OLDEST_SAMPLES, (start, min(start + SCAN_ROWS, through)))
+            oldest |= {id: min(ts, oldest.get(id, ts)) for id, ts in rows}
+        return oldest
+
+    async def rows_by_time(
+        self, ids: Sequence[str], between: tuple[int, int], place: tuple[int, int], limit: int
+    ) -> list[Row]:
+        """The next rows of some ids by time, and then as they came: in (after, through], behind a time and row."""
+        after, through = between
+        ts, seq = place
+        # With a sign the numbers are no way to find the rows: they are found by the index of ids and times.
+        sql = f"""SELECT {ROW_COLUMNS} FROM journal WHERE seq IN (
+                      SELECT seq FROM journal
+                      WHERE id IN ({placeholders(ids)}) AND ts >= ? AND (ts > ? OR seq > ?) AND +seq > ? AND +seq <= ?
+                      ORDER BY ts, seq LIMIT ?)
+                  ORDER BY ts, seq"""
+        return [Row(*row) for row in await self._rows(sql, (*ids, ts, ts, seq, after, through, limit))]
 
     async def cursor(self, number: int) -> int:
         """The row up to which an Edge Node has sent everything."""
