@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from oneweb_bridge.sparkplug.tree import Metric
 from tests.sparkplug.facts import Facts, Message
-from tests.sparkplug.handmade import BACKLOG, RSRP, SAMPLED, SINGLE, TWO, Metric, Story
+from tests.sparkplug.handmade import BACKLOG, RSRP, SAMPLED, SINGLE, TWO, Story
 from tests.sparkplug.storm import MAX_GROWTH_MIB, MAX_REBIRTHS, Outcome, breaches
 
 DEVICES = 2
