@@ -122,11 +122,11 @@ class Outlet:
         self._changed |= dict.fromkeys(device for devices in changes for device in devices)
         await self._place([device for device in self._changed if shared.fleet.has(device)], before)
         self._mark_dirty(self._changed)
-        self._changed.clear()
         shared.hand_over()
         shared.through = rows[-1].seq if len(rows) == PAGE_ROWS else max(head, before)
-        if shared.through > before:
+        if shared.through > before or self._changed:
             shared.wake_all()
+        self._changed.clear()
         return shared.through < head
 
     def _mark_dirty(self, devices: Iterable[str]) -> None:
