@@ -80,15 +80,15 @@ class Memory:
 
     async def oldest_samples(self, after: int, through: int) -> dict[str, int]:
         await asyncio.sleep(0)
-        found = [row for row in self.rows[after:through] if row.what in SAMPLES]
-        return {id: min(row.ts for row in found if row.id == id) for id in {row.id for row in found}}
+        chosen = [row for row in self.rows[after:through] if row.what in SAMPLES]
+        return {id: min(row.ts for row in chosen if row.id == id) for id in {row.id for row in chosen}}
 
     async def rows_by_time(
         self, ids: Sequence[str], between: tuple[int, int], place: tuple[int, int], limit: int
     ) -> list[Row]:
         await asyncio.sleep(0)
-        found = [row for row in self.rows[slice(*between)] if row.id in ids and (row.ts, row.seq) > place]
-        return sorted(found, key=lambda row: (row.ts, row.seq))[:limit]
+        chosen = [row for row in self.rows[slice(*between)] if row.id in ids and (row.ts, row.seq) > place]
+        return sorted(chosen, key=lambda row: (row.ts, row.seq))[:limit]
 
     async def fleet_ids(self) -> FleetIds:
         await asyncio.sleep(0)

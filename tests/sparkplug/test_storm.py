@@ -67,7 +67,7 @@ def begin_again(messages: list[Message]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tamper", "found"),
+    ("tamper", "expected"),
     [
         (lose_a_birth, ["NDATA", "1 of 2 Devices are born"]),
         (send_data_first, [f"DDATA/oneweb-bridge/{SINGLE}"]),
@@ -76,13 +76,13 @@ def begin_again(messages: list[Message]) -> None:
         (begin_again, ["0 of 2 Devices are born"]),
     ],
 )
-def test_breach_is_found(tamper: Callable[[list[Message]], None], found: list[str]) -> None:
+def test_breach_is_found(tamper: Callable[[list[Message]], None], expected: list[str]) -> None:
     """Each fault in the second birth gives just its own sentences, which name the message."""
     messages = births()
     tamper(messages)
     sentences = breaches(messages, DEVICES)
-    assert len(sentences) == len(found)
-    assert all(words in sentence for words, sentence in zip(found, sentences, strict=True))
+    assert len(sentences) == len(expected)
+    assert all(words in sentence for words, sentence in zip(expected, sentences, strict=True))
 
 
 def test_outcome_is_judged_by_its_bounds() -> None:
