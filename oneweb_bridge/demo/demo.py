@@ -98,7 +98,7 @@ async def _change_fleet_loop(fake: simulator.Simulator) -> None:
         fake.fleet("rename_site", id=fake.truth("sites")[0]["id"], name="Renamed in the demo")
         fake.fault("corrected", report="traffic", id=other)
         await asyncio.sleep(10.0)
-        fake.fault("missing_key", path="geographicSite", key="id", share=0.1, count=1)
+        fake.fault("missing_key", path="organization", key="id", share=0.1, count=1)
         await asyncio.sleep(40.0)
         fake.fleet("restore", id=leaver)
         fake.fleet("set_status", id=fake.truth("products")[0]["id"], status="active")

@@ -46,7 +46,7 @@ class Life:
         ordered = self.changes.state_at(index, at)
         if ordered:
             return ordered[1]
-        return "offline" if self._outage(index, self.changes.story_time(at)) else "online"
+        return "online" if self._outage(index, self.changes.story_time(at)) is None else "offline"
 
     def is_online(self, index: int, at: float) -> bool:
         """Whether it is neither offline nor anything else that was asked for."""

@@ -18,7 +18,9 @@ async def draw(tab: Tab, path: Path) -> None:
     """Writes the fleet's page as it is at 1280 x 720, light, once usage and signal quality are known."""
     await tab.open("?sort=exhausted_ts")
     await tab.until("() => /\\d/.test(document.querySelector('[data-column=used_pct]').innerText)")
-    await tab.until("() => /\\d/.test(document.querySelector('[data-column=sinr_db]').innerText)")
+    # Until the bridge has caught up with the last day, and the broker with the bridge.
+    await tab.until("() => !document.querySelector('[data-column=sinr_db] .stale')")
+    await tab.page.get_by_text("backlog 0", exact=True).wait_for()
     await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
     await tab.page.screenshot(path=path)
 

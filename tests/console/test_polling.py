@@ -86,6 +86,17 @@ async def test_held_removal_is_found_and_released(console: Console, tab: Tab) ->
         await harness.poll(console.world.port, "sites")
 
 
+async def test_release_says_what_it_does(console: Console, tab: Tab) -> None:
+    """Where a release has to wait for a complete listing, the page says that it was taken."""
+    calls = await console.get("calls") | {"held": [{"call": "sites", "count": 6, "since": None}]}
+    await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=calls))
+    done = {"id": "1", "status": "ok", "count": 1}
+    await tab.page.route("**/api/v1/requests/release", lambda route: route.fulfill(json=done))
+    await tab.open("polling")
+    await tab.page.get_by_role("button", name="Release sites").click()
+    await tab.page.get_by_text("Released: what is still missing goes with").wait_for()
+
+
 async def test_call_says_what_it_is_about(tab: Tab) -> None:
     await tab.open("polling")
     assert "RSRP, RSSI and SINR" in await tab.page.locator("[data-call=ut_signal_quality]").inner_text()

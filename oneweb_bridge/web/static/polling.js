@@ -51,7 +51,7 @@ function Held({ held, readOnly }) {
     setState({ waiting: true });
     try {
       const answer = await post("requests/release", { call: held.call });
-      setState({ error: answer?.error });
+      setState({ error: answer?.error, released: !answer?.error });
       reloadCalls();
     } catch (refused) {
       setState({ error: refused.message });
@@ -61,7 +61,11 @@ function Held({ held, readOnly }) {
     <p><b>Held: ${held.call}.</b> ${plural(held.count, "record")} or their values went missing at once${held.since &&
       html`, <${Ago} time=${held.since} />`}. They stay published as they were, until the API shows them again or you release them.</p>
     ${!readOnly && html`<button disabled=${state.waiting} aria-label=${`Release ${held.call}`}
-        onClick=${release}>Release</button> <span class="muted small">polls the call, and removes what is still missing</span>`}
+        onClick=${release}>Release</button> <span class="muted small" role="status">${
+          state.released
+            ? "Released: what is still missing goes with the next listing that is complete."
+            : "polls the call, and removes what is still missing"
+        }</span>`}
     ${state.error && html`<span class="error" role="alert">${state.error}</span>`}
   </div>`;
 }
