@@ -35,6 +35,41 @@ class Mutant(msgspec.Struct, frozen=True):
 
 
 TABLE = (
+    Mutant(
+        "reports: after a long pause each terminal has its time again",
+        "polling/samples.py",
+        "if 0 <= polled < oldest:",
+        "if False:",
+        "test_healthy_fleet.py -k unseen",
+    ),
+    Mutant(
+        "demo: reports are polled a day before it begins",
+        "demo/past.py",
+        "DAILY if day < DAYS - 1 else [*DAILY, *reports]",
+        "DAILY",
+        "test_demo.py -k begins",
+    ),
+    Mutant(
+        "simulator: the periods are scaled from a time on",
+        "simulator/reports.py",
+        "return self._scale if time >= self._scaled_from else 1.0",
+        "return self._scale",
+        "test_simulator.py -k holds_from",
+    ),
+    Mutant(
+        "console: an empty listing holds all",
+        "store/reading.py",
+        'return max(missing, without_hash) or self._count_records("kind = ?", kind)',
+        "return max(missing, without_hash)",
+        "-m browser console/test_polling.py -k released",
+    ),
+    Mutant(
+        "console: the set-up comes first until explore was run",
+        "web/static/fleet.js",
+        "const isSetUp = explored && sentence;",
+        "const isSetUp = sentence;",
+        "-m browser console/test_setup.py -k first_page",
+    ),
     # ── a topic never goes back, nothing is lost ───────────────────────────────────────────────
     Mutant(
         "views: the last values of a sample count",

@@ -35,6 +35,35 @@ async def test_terminal_that_came_back_while_the_bridge_was_away_is_given_time(t
         assert await _stopped_after_restart(simulator, tmp_path) == []
 
 
+async def test_terminal_that_was_offline_unseen_is_given_time(tmp_path: Path) -> None:
+    """It was online before the bridge was away and is so afterwards, so no event tells that its report had a reason."""
+    async with fleet() as simulator:
+        imei = simulator.truth("terminals")[0]["id"]
+        async with opened(tmp_path, simulator) as b:
+            await b.poll("user_terminals", "ut_signal_quality")
+        simulator.fleet("set_state", id=imei, state="offline")
+        simulator.advance(300 * MINUTE)
+        simulator.fleet("set_state", id=imei, state="online")
+        simulator.advance(MINUTE)
+        assert await _stopped_after_restart(simulator, tmp_path) == []
+
+
+async def test_report_that_stopped_is_alerted_after_a_short_restart(tmp_path: Path) -> None:
+    """A restart does not arm the alert anew by itself: what had stopped before is told at the first poll."""
+    async with fleet() as simulator:
+        imei = simulator.truth("terminals")[0]["id"]
+        async with opened(tmp_path, simulator) as b:
+            await b.poll("user_terminals", "ut_signal_quality")
+            simulator.fleet("set_state", id=imei, state="offline")
+            simulator.fleet("set", id=imei, attributes={"resourceState": "online"})
+            for _ in range(5):
+                await b.later(12 * MINUTE)
+                await b.poll("user_terminals", "ut_signal_quality")
+        simulator.advance(20 * MINUTE)
+        (message,) = await _stopped_after_restart(simulator, tmp_path)
+    assert imei in message
+
+
 async def test_terminal_that_the_last_listing_did_not_show_has_no_stopped_report(tmp_path: Path) -> None:
     """Its record is kept until it was missed often enough, but nobody knows any more whether it is online."""
     async with fleet() as simulator, opened(tmp_path, simulator) as b:

@@ -62,6 +62,7 @@ class ReportPoll:
         self._matcher = await self._context.matcher(self._call)
         self._limits = await self._context.product_limits.load() if self._plan.kind == "product" else {}
         outcome.progress = self._believed_progress(newest)
+        polled = outcome.progress.window_end
         windows = time_windows(
             call,
             outcome.progress.window_end,
@@ -78,7 +79,7 @@ class ReportPoll:
         outcome.alerts += unreadable_alerts(call.id, outcome.problems)
         await self._context.conclude(self._plan, self._watch, outcome, await self._matcher.findings())
         if self._plan.kind == "terminal":
-            outcome.alerts += await self._stopped_alerts()
+            outcome.alerts += await self._stopped_alerts(polled)
         return outcome
 
     async def _newest_sample(self) -> int:
@@ -91,14 +92,14 @@ class ReportPoll:
         window_end = progress.window_end if progress.window_end <= latest else max(newest, 0)
         return msgspec.structs.replace(progress, window_end=window_end, horizon=min(progress.horizon, max(newest, 0)))
 
-    async def _stopped_alerts(self) -> list[Alert]:
-        """An alert of terminals whose report has stopped while that of others goes on."""
+    async def _stopped_alerts(self, polled: int) -> list[Alert]:
+        """An alert of terminals whose report has stopped while that of others goes on. `polled`: the poll before."""
         call = self._call
         online = await self._store.samples.newest_samples_of_online(
             call.report, self._context.config.mapping.online_states, self._api.bounds().latest
         )
         threshold = samples.StopThreshold(lateness=round(call.lateness * 1000), interval=round(call.interval * 1000))
-        imeis = samples.newly_stopped(self._context.stopped[call.id], online, threshold, self._api.now())
+        imeis = samples.newly_stopped(self._context.stopped[call.id], online, threshold, self._api.now(), polled)
         return [report_stopped_alert(call, imeis)] if imeis else []
 
     # ── windows ────────────────────────────────────────────────────────────────────────────────

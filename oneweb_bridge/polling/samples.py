@@ -151,19 +151,21 @@ def find_stopped(online: Sequence[OnlineTerminal], online_since: Mapping[str, in
 
 
 def newly_stopped(
-    reports: StoppedReports, online: Sequence[OnlineTerminal], threshold: StopThreshold, now: int
+    reports: StoppedReports, online: Sequence[OnlineTerminal], threshold: StopThreshold, now: int, polled: int = -1
 ) -> list[str]:
     """The terminals whose report has stopped and was not alerted since it last went on. Brings `reports` forward.
 
     One that has just come back online is given the same time. At the first poll since the bridge started, the last
-    event of its record is when it may have come back.
+    event of its record is when it may have come back. Where the poll before, that of `polled`, is longer ago than that
+    time, each may have been offline meanwhile, and has it again.
     """
-    before = reports.online_since
-    if before is None:
+    before, oldest = reports.online_since, now - threshold.max_age(online)
+    if 0 <= polled < oldest:
+        reports.online_since = {terminal.id: now for terminal in online}
+    elif before is None:
         reports.online_since = {terminal.id: terminal.event_at for terminal in online}
     else:
         reports.online_since = {terminal.id: before.get(terminal.id, now) for terminal in online}
-    oldest = now - threshold.max_age(online)
     reports.alerted -= {terminal.id for terminal in online if terminal.newest >= oldest}
     stopped = [id for id in find_stopped(online, reports.online_since, oldest) if id not in reports.alerted]
     reports.alerted.update(stopped)
