@@ -5,8 +5,8 @@
 
 Each is a row of `tests/mutants.py`, put into a copy of the tree. There the campaign plays rounds of faults from its
 table, shrinks the first that breaks a promise, and plays what is left once more without the defect, where it must hold.
-PUT_BACK_JOBS is how many defects are tried side by side (default 1). The exit code is 0 when `WANTED` of all, or all of
-the chosen, were caught and shrunk to two faults or fewer.
+PUT_BACK_JOBS is how many defects are tried side by side (default 1). The exit code is 0 when `WANTED_SHARE` of those
+that were chosen were caught and shrunk to two faults or fewer.
 """
 
 import os
@@ -24,13 +24,13 @@ import msgspec
 from tests.campaign.timeline import parse
 from tests.mutants import ROOT, TABLE
 
-WANTED = 8
+WANTED_SHARE = 0.8
 SEEDS = (1, 2, 3)
 """Of the rounds that are played until one breaks a promise."""
-SHRINKING = 8
+SHRINKING = 4
 """Rounds that shrinking may take."""
-PATIENCE = 1500.0
-"""Seconds that a round may take together with its shrinking."""
+PATIENCE = 1800.0
+"""Seconds that a round may take together with its shrinking; what takes longer counts as not caught."""
 _LEFT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", ".hypothesis", "build", "dist", "soak.json")
 
 
@@ -42,21 +42,24 @@ class Defect(msgspec.Struct, frozen=True):
 
 
 DEFECTS = (
-    Defect("silence: what was forgotten is not asked for again", ("api cut", "api date", "clock a day off")),
+    Defect("old base: one that is cleared in part says so", ("base topic changed", "link slow")),
+    Defect("discovery since the last row is announced again", ("broker killed", "mass degradation")),
     Defect(
         "devices that the broker lost do not wait for a pause of refused ones",
         ("broker lost state", "record too large"),
     ),
-    Defect("fence: a topic waits for the durable cursor", ("crash while publishing", "mass degradation")),
-    Defect("cursor only behind what was acknowledged", ("bridge killed", "puback late")),
     Defect("discovery is announced again after a loss", ("broker lost state", "commands retained")),
-    Defect("border: what another client publishes ends nothing", ("commands broken", "link slow")),
+    Defect("fence: a topic waits for the durable cursor", ("bridge killed", "disk slow")),
+    Defect("cursor only behind what was acknowledged", ("bridge killed", "puback late")),
+    Defect("lane: what waits is noted with the cursor that passed it", ("bridge killed", "class refused")),
+    Defect("border: what another client publishes ends nothing", ("commands broken", "link garbled")),
     Defect("removal: many are held", ("bridge stopped", "mass removal")),
     Defect("completeness: the total is reached", ("api lies", "records removed")),
-    Defect("backup: the copy has a journal id of its own", ("backup restored", "names odd")),
-    Defect("stall watchdog", ("command flood", "puback withheld")),
+    Defect("backup: the copy has a journal id of its own", ("backup restored", "broker lost state")),
+    Defect("a retained command is obeyed once", ("bridge killed", "commands retained")),
     Defect("samples exactly once", ("api delays", "link cut")),
-    Defect("metric never goes back", ("bridge suspended", "api delays")),
+    Defect("metric never goes back", ("api delays", "bridge suspended")),
+    Defect("stall watchdog", ("command flood", "puback withheld")),
 )
 
 
@@ -101,7 +104,10 @@ def tried(defect: Defect) -> Outcome:
 def _play(tree: Path, *arguments: str) -> tuple[int, str]:
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     line = [sys.executable, "-m", "tests.soak", *arguments]
-    ended = subprocess.run(line, cwd=tree, env=environment, check=False, capture_output=True, timeout=PATIENCE)
+    try:
+        ended = subprocess.run(line, cwd=tree, env=environment, check=False, capture_output=True, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        return 0, ""
     return ended.returncode, ended.stdout.decode()
 
 
@@ -123,7 +129,7 @@ def main(words: Sequence[str]) -> int:
     with ThreadPoolExecutor(int(os.environ.get("PUT_BACK_JOBS") or 1)) as pool:
         caught = _count(zip(chosen, pool.map(tried, chosen), strict=True))
     print(f"\n{len(chosen)} defects put back, {caught} caught with two faults or fewer")
-    return 0 if caught >= min(WANTED, len(chosen)) else 1
+    return 0 if caught >= WANTED_SHARE * len(chosen) else 1
 
 
 def _count(outcomes: Iterable[tuple[Defect, Outcome]]) -> int:
