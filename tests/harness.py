@@ -21,6 +21,8 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.simulator import Options, Simulator, serve
 from tests.cancelling import cancel_until_done
 
+BUSY_S = 60.0
+"""Seconds that a broker may take to answer on a busy machine."""
 QUICK: dict[str, Any] = {
     "user_terminals": {"interval": "10s"},
     "user_terminal_components": {"interval": "10s"},
@@ -235,7 +237,7 @@ async def retained(port: int, *filters: str) -> dict[str, Any]:
     """What a new subscriber is given of `filters` (default: everything below oneweb)."""
     nonce = f"harness/{os.urandom(8).hex()}"
     retained: dict[str, Any] = {}
-    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5, timeout=BUSY_S) as client:
         for name in (*(filters or ("oneweb/#",)), nonce):
             await client.subscribe(name, qos=1)
         await client.publish(nonce, b"", qos=1)
@@ -255,7 +257,7 @@ async def until_retained(port: int, topic: str, true: Callable[[Any], bool], pat
 
 async def publish(port: int, topic: str, payload: bytes | str = b"", *, retain: bool = False) -> None:
     """Publishes one message as anybody could."""
-    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+    async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5, timeout=BUSY_S) as client:
         await client.publish(topic, payload, qos=1, retain=retain)
 
 

@@ -56,7 +56,7 @@ async def _hold(scene: Scene, span: Span, seed: int, fault: Fault) -> None:
     if fault.overtakes:
         scene.allow(span.fault, overtakes=True)
     async with fault.hold(part):
-        await asyncio.sleep(span.seconds)
+        await scene.pass_time(span.seconds)
 
 
 async def _live(scene: Scene, seed: int) -> None:

@@ -20,6 +20,9 @@ from tests.cancelling import cancel_until_done
 from tests.fault_bench import Stage
 from tests.proxy import Bend
 
+MAX_START_S = 10.0
+"""Seconds that a start of the bridge may take before the time of a round goes on without it."""
+
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """What a fault needs from the beginning of its round."""
@@ -66,6 +69,8 @@ class Scene:
         self._setup = setup
         self._offsets: dict[str, float] = {}
         self._bridge_lock, self._broker_lock = asyncio.Lock(), asyncio.Lock()
+        self._starts_until = 0.0
+        """Until when the bridge may take to start, of a monotonic clock; 0 once it is connected."""
         self._ended_by_us: set[int] = set()
         self._ended_alone: list[str] = []
         self.set_clock("", 0)
@@ -99,6 +104,7 @@ class Scene:
         }
         await self.stage.start(accident | self.next_accident, **self.configuration())
         self.next_accident = {}
+        self._starts_until = time.monotonic() + MAX_START_S
 
     def configuration(self) -> dict[str, Any]:
         """The changes of the configuration that are in force."""
@@ -152,6 +158,7 @@ class Scene:
         while True:
             await asyncio.sleep(0.05)
             if self.stage.bridge.returncode is None:
+                await self._note_connection()
                 continue
             async with self._bridge_lock:
                 if self.stage.bridge.returncode is not None:
@@ -165,10 +172,28 @@ class Scene:
             self._ended_alone.append(f"not as promised: ended by itself with {bridge.returncode}: {last}")
             await asyncio.sleep(1.0)
 
+    async def _note_connection(self) -> None:
+        if self._is_starting():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    if (await self.stage.ready()).get("broker"):
+                        self._starts_until = 0.0
+
+    def _is_starting(self) -> bool:
+        return time.monotonic() < self._starts_until and not self._broker_lock.locked()
+
     async def until_running(self) -> None:
-        """Waits until the supervisor has started the bridge."""
-        while self._bridge_lock.locked() or self.stage.bridge.returncode is not None:
+        """Waits until the supervisor has started the bridge, and for a while until it is connected."""
+        while self._bridge_lock.locked() or self.stage.bridge.returncode is not None or self._is_starting():
             await asyncio.sleep(0.05)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Waits so many seconds, besides those in which the bridge starts: on a busy machine they are many."""
+        left, before = seconds, time.monotonic()
+        while left > 0:
+            await asyncio.sleep(min(left, 0.1))
+            now = time.monotonic()
+            left, before = left - (0.0 if self._is_starting() else now - before), now
 
     async def conclude(self) -> None:
         """Makes findings of ends that no fault allows, of removals where none may be, and of what faults check."""
