@@ -185,15 +185,19 @@ def _hook_migration(point: str, crash: Crash) -> None:
         database.migrate = whole
 
 
+def _writes(connection: aiosqlite.Connection, sql: str) -> bool:
+    """Whether a statement writes to the disk: the end of a transaction, or one that is its own."""
+    word = sql.split(maxsplit=1)[0].upper()
+    return word == "COMMIT" or (word in ("INSERT", "UPDATE", "DELETE") and not connection.in_transaction)
+
+
 def _let_writes_fail(accident: Accident) -> None:
     """Some commits, and some statements outside of a transaction, end with an I/O error and change nothing."""
     flag, chance = Path(accident.fail_while), random.Random(accident.seed)
 
     def make(real: Execute) -> Execute:
         async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
-            word = sql.split(maxsplit=1)[0].upper()
-            writes = word == "COMMIT" or (word in ("INSERT", "UPDATE", "DELETE") and not self.in_transaction)
-            if writes and flag.exists() and chance.random() < accident.fail_share:
+            if _writes(self, sql) and flag.exists() and chance.random() < accident.fail_share:
                 raise sqlite3.OperationalError("disk I/O error")
             return await real(self, sql, parameters)
 
@@ -203,12 +207,12 @@ def _let_writes_fail(accident: Accident) -> None:
 
 
 def _let_writes_be_slow(accident: Accident) -> None:
-    """While the file exists, each commit takes its time, as on a disk that others keep busy."""
+    """While the file exists, each write takes its time, as on a disk that others keep busy."""
     flag = Path(accident.slow_while)
 
     def make(real: Execute) -> Execute:
         async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
-            if sql == "COMMIT" and flag.exists():
+            if _writes(self, sql) and flag.exists():
                 await asyncio.sleep(float(flag.read_text() or 0))
             return await real(self, sql, parameters)
 

@@ -317,7 +317,11 @@ class Stage:
         """
         retained: dict[str, Any] = {}
         for _ in range(25):
-            await self.recorder.quiet(0.6)
+            try:
+                await self.recorder.quiet(0.6, 20.0)
+            except TimeoutError:
+                # A large fleet has something new in every poll.
+                await self._stop_polls()
             count = self._news()
             retained = await harness.retained(self.port, *FILTERS)
             await asyncio.sleep(0.2)
@@ -325,6 +329,12 @@ class Stage:
             if self._news() == count and retained.keys() >= self._said_last():
                 break
         return retained
+
+    async def _stop_polls(self) -> None:
+        """Disables every call, and waits until that is answered."""
+        id, topic = f"still-{self.chance.random()}", "oneweb/bridge/polling/all"
+        await harness.publish(self.port, f"{topic}/set", json.dumps({"id": id, "enabled": False}))
+        await self.until(lambda: any(result.get("id") == id for result in self.recorder.on(f"{topic}/result")), 20.0)
 
     def _said_last(self) -> set[str]:
         """The topics on which something is retained, as far as the recorder heard."""
