@@ -12,10 +12,9 @@ def unreadable_alerts(call: str, problems: Problems) -> list[Alert]:
     """One alert for all records that were set aside, and one for each field with unparseable values."""
     alerts = []
     if problems.set_aside:
-        left = "1 record could not be read and was left as it was"
-        if problems.set_aside > 1:
-            left = f"{problems.set_aside} records could not be read and were left as they were"
-        message = f"{left}; the first: {problems.first}"
+        message = (
+            f"{problems.set_aside} records could not be read and were left as they were; the first: {problems.first}"
+        )
         alerts.append(Alert(kind="set_aside", call=call, message=message))
     if problems.unanswered:
         message = f"{problems.unanswered} ids were refused and gave no rows; the first: {problems.first_refusal}"
