@@ -42,7 +42,10 @@ def _spent(cycles: Sequence[Cycled]) -> str:
 
 
 def memory_row(what: str, alone: Sequence[Cycled], watched: Sequence[Cycled]) -> Row:
-    """The peak of the watched cycles above that of the first one, before anybody watched."""
-    peak = max(cycled.peak for cycled in watched)
-    note = f"{peak:.0f} MiB, before the first tab {alone[0].peak:.0f} MiB"
-    return Row(number=NUMBER, what=what, unit="MiB", goal=40.0, measured=peak - alone[0].peak, note=note)
+    """The peak of a watched cycle above that of the one before it, at its largest: the bridge itself grows, too."""
+    before = alone[-len(watched) :]
+    above = [after.peak - first.peak for after, first in zip(watched, before, strict=True)]
+    note = ", ".join(
+        f"{after.peak:.0f} after {first.peak:.0f} MiB" for after, first in zip(watched, before, strict=True)
+    )
+    return Row(number=NUMBER, what=what, unit="MiB", goal=40.0, measured=max(above), note=note)

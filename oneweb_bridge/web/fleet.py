@@ -45,7 +45,7 @@ class _Named(msgspec.Struct, gc=False):
 
 
 class _Bucket(msgspec.Struct, gc=False):
-    bucket_id: str = ""
+    bucket_id: str | None = None
     product_id: str | None = None
     used_gb: float | None = None
     entitlement_gb: float | None = None
@@ -148,43 +148,45 @@ def _fullest_buckets(queries: Queries) -> dict[str, tuple[float | None, _Bucket]
 
 _NO_RELATIONS = _Relations()
 _NO_FORECAST = _Forecast()
+_NO_USAGE: tuple[float | None, _Bucket] = (None, _Bucket())
 _NO_SAMPLE: tuple[int | None, Any] = (None, None)
 
 
-def _row(imei: str, terminal: _Terminal, parts: FleetParts) -> list[Cell]:
+def _row(imei: str, terminal: _Terminal, parts: FleetParts) -> tuple[Cell, ...]:
     relations = parts.relations.get(imei, _NO_RELATIONS)
     product_ids = terminal.product_ids if relations.product_ids is None else relations.product_ids
-    used_pct, bucket = _fullest(product_ids, parts)
-    product_id = bucket.product_id if bucket is not None else next(iter(product_ids), None)
-    forecast = _NO_FORECAST if bucket is None else parts.forecasts.get(bucket.bucket_id, _NO_FORECAST)
+    used_pct, bucket = _fullest(product_ids, parts.buckets)
+    product_id = bucket.product_id or next(iter(product_ids), None)
+    forecast = _NO_FORECAST if bucket.bucket_id is None else parts.forecasts.get(bucket.bucket_id, _NO_FORECAST)
     sinr_ts, sinr = parts.signal.get(imei, _NO_SAMPLE)
     availability_ts, availability = parts.availability.get(imei, _NO_SAMPLE)
-    last_seen = _to_ms(terminal.last_seen)
-    return [
+    site, customer, partner = relations.site, relations.end_customer, relations.distribution_partner
+    # A tuple: ten thousand lists would have the garbage collector look at all of them again and again.
+    return (
         imei,
         terminal.name,
         terminal.state,
-        _later(last_seen, parts.seen.get(imei)),
+        _later(_to_ms(terminal.last_seen), parts.seen.get(imei)),
         sinr,
         sinr_ts,
         availability,
         availability_ts,
-        None if bucket is None else bucket.bucket_id,
+        bucket.bucket_id,
         used_pct,
-        None if bucket is None else bucket.overage_blocks,
+        bucket.overage_blocks,
         forecast.status,
         _to_ms(forecast.exhausted_p50),
         product_id,
         None if product_id is None else parts.products.get(product_id),
-        relations.site.id,
-        relations.site.name,
-        relations.end_customer.id,
-        relations.end_customer.name,
-        relations.distribution_partner.id,
-        relations.distribution_partner.name,
+        site.id,
+        site.name,
+        customer.id,
+        customer.name,
+        partner.id,
+        partner.name,
         terminal.latitude,
         terminal.longitude,
-    ]
+    )
 
 
 def _later(first: int | None, second: int | None) -> int | None:
@@ -193,14 +195,16 @@ def _later(first: int | None, second: int | None) -> int | None:
 
 def _to_ms(text: Any) -> int | None:
     """A time as it is published, in ms; None where a field of that name is mapped to something else."""
+    if text is None:
+        return None
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1000)
     except (TypeError, ValueError):
         return None
 
 
-def _fullest(product_ids: list[str], parts: FleetParts) -> tuple[float | None, _Bucket | None]:
-    candidates = [parts.buckets[id] for id in product_ids if id in parts.buckets]
-    if len(candidates) == 1:
-        return candidates[0]
-    return max(candidates, key=lambda candidate: -1.0 if candidate[0] is None else candidate[0], default=(None, None))
+def _fullest(product_ids: list[str], buckets: dict[str, tuple[float | None, _Bucket]]) -> tuple[float | None, _Bucket]:
+    if len(product_ids) == 1:
+        return buckets.get(product_ids[0], _NO_USAGE)
+    candidates = [buckets[id] for id in product_ids if id in buckets]
+    return max(candidates, key=lambda candidate: -1.0 if candidate[0] is None else candidate[0], default=_NO_USAGE)

@@ -113,7 +113,7 @@ class FleetAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     seq: Annotated[str, Meta(description="journal and row", examples=["1bf44f91fcc37727:2853"])]
     columns: list[str]
-    rows: list[list[Cell]]
+    rows: list[tuple[Cell, ...]]
 
 
 class TerminalAnswer(msgspec.Struct, frozen=True, kw_only=True):
