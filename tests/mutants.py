@@ -2437,6 +2437,13 @@ TABLE = (
         "-m browser console/test_fleet.py -k in_place",
     ),
     Mutant(
+        "page: a list of events that is open for long does not grow",
+        "web/static/eventlist.js",
+        "if (entries.length > MAX_ENTRIES && !paused && scrollY < innerHeight) forgetEnd();",
+        "",
+        "-m browser console/test_events.py -k forgets",
+    ),
+    Mutant(
         "page: a hidden page has no stream",
         "web/static/live.js",
         "if (document.hidden) close();",

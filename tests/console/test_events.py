@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 PAGE = 100
 ALL = 250
+MANY = 5000
 
 
 def event(number: int) -> dict[str, Any]:
@@ -47,6 +48,33 @@ async def test_events_are_loaded_by_scrolling(tab: Tab) -> None:
     await tab.page.get_by_role("textbox", name="Field").fill("name")
     await tab.page.keyboard.press("Enter")
     await tab.until(f"() => document.querySelectorAll(\"[data-id^='journal:']\").length === {ALL // 3}")
+
+
+async def test_long_list_forgets_its_end_and_loads_it_again(console: Console, tab: Tab) -> None:
+    """A list that grows while nobody scrolls keeps 500 events of 1000; the others come again by scrolling, once."""
+
+    async def answer(route: Any) -> None:
+        before = int(route.request.url.partition("before=")[2].partition("&")[0] or MANY + 1)
+        numbers = range(before - 1, max(0, before - 1 - PAGE), -1)
+        await route.fulfill(json={"events": [event(n) for n in numbers], "next": numbers[-1]})
+
+    await tab.page.route("**/api/v1/events?*", answer)
+    await tab.open("events")
+    await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
+    rows = "[...document.querySelectorAll(\"[data-id^='journal:']\")]"
+    for count in range(2 * PAGE, 1000 + PAGE, PAGE):
+        await tab.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        await tab.until(f"() => {rows}.length >= {count}")
+    await tab.page.evaluate("scrollTo(0, 0)")
+    imei = (await console.get("fleet"))["rows"][0][0]
+    console.world.api.fleet("rename", id=imei, name="Renamed below a long list")
+    await harness.poll(console.world.port, "user_terminals")
+    await tab.page.get_by_text("Renamed below a long list").first.wait_for()
+    await tab.until(f"() => {rows}.length < 500")
+    await tab.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    await tab.until(f"() => {rows}.length >= 500")
+    numbers = await tab.page.evaluate(f"{rows}.map(row => Number(row.dataset.id.split(':')[1]))")
+    assert numbers == list(range(MANY, MANY - len(numbers), -1))
 
 
 async def test_event_comes_live_and_waits_in_a_pause(console: Console, tab: Tab) -> None:

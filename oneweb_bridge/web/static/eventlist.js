@@ -10,6 +10,11 @@ import { Ago, Message } from "./ui.js";
 const kindOf = (event) => event.type.split(".").at(-1);
 const entityOf = (event) => event.type.split(".").at(-2);
 
+/** A list that grows by itself while nobody scrolls keeps so many; above MAX_ENTRIES its end goes. */
+const KEPT_ENTRIES = 500;
+const MAX_ENTRIES = 1000;
+const seqOf = (event) => Number(event.id.split(":").at(-1));
+
 /** Loads older entries of `route` when its end comes in view; `take` are those of the live stream. */
 export function usePages(path, member, limit, take) {
   const [state, setState] = useState({ path: null, entries: [], next: null, error: null });
@@ -41,7 +46,12 @@ export function usePages(path, member, limit, take) {
       }),
     [path],
   );
-  return { ...state, ready: state.path === path, more: () => state.next !== null && load(state.next) };
+  const forgetEnd = () =>
+    setState((old) => {
+      const kept = old.entries.slice(0, KEPT_ENTRIES);
+      return { ...old, entries: kept, next: seqOf(kept.at(-1)) };
+    });
+  return { ...state, ready: state.path === path, more: () => state.next !== null && load(state.next), forgetEnd };
 }
 
 export function EventList({ filter, limit, fits = () => true, paused = false, onReady }) {
@@ -49,12 +59,16 @@ export function EventList({ filter, limit, fits = () => true, paused = false, on
   const path = withQuery("events", { entity, id, kind });
   const concerns = (event) =>
     (!entity || entityOf(event) === entity) && (!id || event.subject === id) && (!kind || kindOf(event) === kind);
-  const { entries, next, error, ready, more } = usePages(
+  const { entries, next, error, ready, more, forgetEnd } = usePages(
     path,
     "events",
     limit,
     (name, event) => name === "event" && concerns(event) && event,
   );
+  useEffect(() => {
+    // A page may stay open for weeks. Who has scrolled down keeps what is in view.
+    if (entries.length > MAX_ENTRIES && !paused && scrollY < innerHeight) forgetEnd();
+  }, [entries.length, paused]);
   const frozen = useRef(null);
   if (!paused) frozen.current = null;
   else frozen.current ??= entries.length;
