@@ -110,7 +110,13 @@ def playing(api: Api) -> Iterator[None]:
         self._host.note_start(0.0)
         reply = api.answer(request.url.removeprefix(HOST), dict(request.params or {}), headers)
         lines = CIMultiDict({"Date": "Tue, 17 Jun 2025 14:15:00 GMT", **reply.headers})
-        body = b"" if reply.body is None else json.dumps(reply.body).encode()
+        body = (
+            reply.body
+            if isinstance(reply.body, bytes)
+            else b""
+            if reply.body is None
+            else json.dumps(reply.body).encode()
+        )
         return Answer(reply.status, body, CIMultiDictProxy(lines), NOW * 1000, request.url)
 
     with mock.patch.object(ApiClient, "_exchange", exchange):

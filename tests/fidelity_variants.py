@@ -1,5 +1,6 @@
 """What a real API may do otherwise: each variant changes one thing of tests/fidelity_api.py."""
 
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -105,15 +106,50 @@ _wrapped("list: in value", lambda items: {"value": items, "@odata.context": "x"}
 _wrapped("list: in response.records", lambda items: {"response": {"code": 0, "records": items}})
 _wrapped("list: in _embedded.list", lambda items: {"_embedded": {"list": items}, "_links": {"self": {"href": "/x"}}})
 _wrapped("list: in payload.data.rows", lambda items: {"payload": {"data": {"rows": items}}})
+_wrapped(
+    "list: JSON:API, data with attributes",
+    lambda items: {"data": [{"type": "x", "id": i["id"], "attributes": _without(i, "id")} for i in items]},
+)
+_LAST: Json = {"hasNextPage": False, "endCursor": "x"}
+_wrapped(
+    "list: GraphQL, edges with nodes",
+    lambda items: {"data": {"things": {"edges": [{"node": i, "cursor": i["id"]} for i in items], "pageInfo": _LAST}}},
+)
+_set("list: HAL, by the resource's name", wrap=lambda request, items, _: {"_embedded": {request.call: items}})
 _wrapped("list: an object by id", lambda items: {item["id"]: item for item in items})
+_wrapped("list: an object by id, without the ids in it", lambda items: {i["id"]: _without(i, "id") for i in items})
+_set("list: a list in a list", wrap=lambda _, items, __: [items], page=lambda _, items: (items, None, {}))
+_wrapped("list: JSON lines", lambda items: b"\n".join(json.dumps(item).encode() for item in items))
+_wrapped("list: gzip that does not say so", lambda items: gzip.compress(json.dumps(items).encode()))
+_set("list: every record twice", page=lambda _, items: (items + items, None, {}))
 _wrapped("list: beside a status", lambda items: {"status": "OK", "data": items, "errors": []})
 _wrapped("list: a text with JSON in it", lambda items: {"data": json.dumps(items)})
 
+
 # ── pages ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _numbered(request: Request, items: list[Json]) -> tuple[list[Json], Json, dict[str, str]]:
+    """Pages from 0, of at most three records, with what Spring says of them."""
+    size, number = min(3, int(request.params.get("size", 3))), int(request.params.get("page", 0))
+    pages = -(-len(items) // size)
+    more = {"size": size, "number": number, "totalElements": len(items), "totalPages": pages}
+    return items[number * size : (number + 1) * size], more, {}
+
+
+def _next_link(request: Request, more: Json) -> Json:
+    number = more["number"] + 1
+    links = {"next": {"href": f"{HOST}{request.path}?page={number}&size=3"}} if number < more["totalPages"] else {}
+    return {"_links": links}
+
 
 _set("pages: start and count", page=by_offset_("start", "count", 3, 3, total=False))
 _set("pages: skip and top", page=by_offset_("skip", "top", 3, 3, total=False))
 _set("pages: offset and limit, 3 at most", page=by_offset_(default=3, largest=3))
+_set(
+    "pages: offset and limit, and a total in the body",
+    page=lambda r, items: (by_offset_(default=3, largest=3, total=False)(r, items)[0], {"total": len(items)}, {}),
+)
 _set("pages: page and size", page=by_number())
 _set("pages: page from 0", page=by_number(first=0))
 _set("pages: pageNumber and pageSize", page=by_number("pageNumber", "pageSize"))
@@ -164,6 +200,44 @@ _set(
     "pages: a total in the body that is never reached",
     wrap=lambda _, items, __: {"items": items, "total": len(items) + 4},
     page=lambda _, items: (items, None, {}),
+)
+
+_set(
+    "pages: after and endCursor, of GraphQL",
+    page=by_cursor(
+        lambda _, position: (
+            {"hasNextPage": position > 0, "endCursor": f"c{position}" if position else None},
+            {},
+        ),
+        "after",
+    ),
+    wrap=lambda _, items, more: {"data": {"things": {"edges": [{"node": i} for i in items], "pageInfo": more}}},
+)
+_set(
+    "pages: value and @odata.nextLink",
+    page=by_cursor(
+        lambda path, position: ({"@odata.nextLink": f"{HOST}{path}?$skiptoken=c{position}"} if position else {}, {}),
+        "$skiptoken",
+    ),
+    wrap=lambda _, items, more: {"@odata.context": "$metadata", "value": items, **more},
+)
+_set(
+    "pages: content and totalElements, of Spring",
+    page=_numbered,
+    wrap=lambda _, items, more: {"content": items, **more},
+)
+_set(
+    "pages: _embedded and _links, of HAL",
+    page=_numbered,
+    wrap=lambda request, items, more: {"_embedded": {request.call: items}, "page": more, **_next_link(request, more)},
+)
+_set(
+    "pages: each begins with the last record before",
+    page=lambda r, items: (items[max(0, int(r.params.get("offset", 0)) - 1) :][:3], None, {}),
+)
+_set(
+    "pages: a cursor that comes again",
+    page=by_cursor(lambda _, position: ({"next": f"c{position or 3}"}, {}), "cursor"),
 )
 
 # ── time parameters ────────────────────────────────────────────────────────────────────────────
@@ -247,6 +321,18 @@ _records(
     lambda r: {**r, "id": f"X{int(r['id']) * 7 % 99991}"},
     *_TERMINAL_REPORTS,
 )
+_records(
+    "ids: reports have IMEIs with hyphens",
+    lambda r: {**r, "id": f"{r['id'][:2]}-{r['id'][2:8]}-{r['id'][8:14]}-{r['id'][14:]}"},
+    *_TERMINAL_REPORTS,
+)
+_records("ids: reports have IMEIs of 16 digits", lambda r: {**r, "id": f"{r['id'][:14]}01"}, *_TERMINAL_REPORTS)
+_records(
+    "ids: terminals have a uuid as their id", lambda r: {**r, "id": f"7d0c-{int(r['imei']) % 9973}"}, "user_terminals"
+)
+_records(
+    "ids: numbers with a fraction of 0", lambda r: {**r, "id": float(r["id"])}, "user_terminals", *_TERMINAL_REPORTS
+)
 _records("ids: numbers", lambda r: {**r, "id": int(r["id"])}, "user_terminals", *_TERMINAL_REPORTS)
 _records("ids: productId in throughput", lambda r: _renamed(r, id="productId"), "product_throughput")
 _records("ids: products have productId", lambda r: _renamed(r, id="productId"), "products")
@@ -286,6 +372,11 @@ _records("names: states in capitals", lambda r: {**r, "resourceState": r["resour
 _all_records(
     "values: numbers are texts",
     lambda record: _mapped(record, lambda v: str(v) if isinstance(v, float | int) and not isinstance(v, bool) else v),
+)
+_records(
+    "values: commas between thousands",
+    lambda r: _mapped(r, lambda v: f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else v),
+    "ut_traffic",
 )
 _records("names: a terminal's name is displayName", lambda r: _renamed(r, name="displayName"), "user_terminals")
 _records(
@@ -330,6 +421,29 @@ def _series(record: Json) -> Json:
     return {"id": record["id"], **values}
 
 
+def _lists(record: Json) -> Json:
+    flat = [_flat(m) for m in record["measurement"]]
+    times = [row.pop("timestamp") for row in flat]
+    names = list(flat[0]) if flat else []
+    return {"id": record["id"], "timestamps": times} | {name: [row[name] for row in flat] for name in names}
+
+
+def _long_series(record: Json) -> Json:
+    columns = _lists(record)
+    times = columns.pop("timestamps")
+    series = [{"name": n, "timestamps": times, "values": v} for n, v in columns.items() if n != "id"]
+    return {"id": record["id"], "series": series}
+
+
+def _with_units(measurement: Json) -> Json:
+    indicators = [
+        _without(i, "indicatorUnit")
+        | {"value": f"{i['value']} {i['indicatorUnit']}" if "indicatorUnit" in i else i["value"]}
+        for i in measurement["performanceIndicator"]
+    ]
+    return {**measurement, "performanceIndicator": indicators}
+
+
 def _table(record: Json) -> Json:
     flat = [_flat(m) for m in record["measurement"]]
     names = list(flat[0]) if flat else []
@@ -348,6 +462,12 @@ _records("reports: one flat record for each measurement", _rows, *REPORTS)
 _records("reports: a row for each indicator", _named_rows, *REPORTS)
 _records("reports: a series for each indicator", _series, *REPORTS)
 _records("reports: columns and rows", _table, *REPORTS)
+_records("reports: values are texts with their unit", _measured(_with_units), *REPORTS)
+_records("reports: lists of equal length", _lists, *REPORTS)
+_records("reports: a series with timestamps and values", _long_series, *REPORTS)
+_records(
+    "reports: measurements in result", lambda r: {"id": r["id"], "result": {"measurement": r["measurement"]}}, *REPORTS
+)
 _records("reports: samples instead of measurement", lambda r: _renamed(r, measurement="samples"), *REPORTS)
 _records(
     "reports: kpis with metric and val",
@@ -442,6 +562,8 @@ def _written(form: str, ahead: int = 0) -> Callable[[float], Json]:
 
 _all_records("answers: times in seconds", _times(int))
 _all_records("answers: times in milliseconds", _times(lambda seconds: int(seconds * 1000)))
+_all_records("answers: times in microseconds", _times(lambda seconds: int(seconds * 1_000_000)))
+_all_records("answers: times in nanoseconds", _times(lambda seconds: int(seconds) * 1_000_000_000))
 _all_records("answers: times with +0000", _times(_written("%Y-%m-%dT%H:%M:%S+0000")))
 _all_records("answers: times with a space", _times(_written("%Y-%m-%d %H:%M:%S")))
 _all_records("answers: local times, two hours ahead", _times(_written("%Y-%m-%dT%H:%M:%S", 7200)))
@@ -490,6 +612,11 @@ _records(
     lambda r: {**_without(r, "location"), "latitude": _point(r)[1], "longitude": _point(r)[0]},
     "user_terminals",
 )
+_records(
+    "terminals: the location is a point",
+    lambda r: {**r, "location": {"type": "Point", "coordinates": _point(r)}},
+    "user_terminals",
+)
 _records("terminals: no position", lambda r: _without(r, "location"), "user_terminals")
 _records("terminals: place is a list", lambda r: {**r, "place": [r["place"]]}, "user_terminals")
 _records(
@@ -512,6 +639,24 @@ def _word(c: Json) -> Json:
     return {**c, "value": "No limit"} if c["name"] == "allowance" else c
 
 
+_records(
+    "sites: the position is a point",
+    lambda r: (
+        _without(r, "geographicLocation")
+        | {
+            "geometry": {
+                "type": "Point",
+                "coordinates": [float(r["geographicLocation"]["geometry"][0][n]) for n in "yx"],
+            }
+        }
+    ),
+    "sites",
+)
+_records(
+    "products: the terminal is in imei",
+    lambda r: _without(r, "realizingResource") | {"imei": r["realizingResource"][0]["id"]},
+    "products",
+)
 _records("products: productCharacteristic", lambda r: _renamed(r, characteristic="productCharacteristic"), "products")
 _records(
     "products: downlinkMaximum, uplinkMaximum",
@@ -566,4 +711,5 @@ _refused("refusals: products fail", "products", error(500, "database down"))
 _refused("refusals: sites answer with a list of nothing", "sites", Reply(200, []))
 _refused("refusals: sites answer with 204", "sites", Reply(204, None))
 _refused("refusals: sites answer with an error and 200", "sites", Reply(200, {"error": "quota", "items": []}))
+_refused("refusals: sites say that it failed", "sites", Reply(200, {"success": False, "message": "x", "data": None}))
 _refused("refusals: terminals have no list", "user_terminals", Reply(200, {"message": "see the manual"}))

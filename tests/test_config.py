@@ -834,18 +834,18 @@ def test_secret_behaves_as_text() -> None:
 
 
 FINGERPRINTS = {
-    "user_terminals": "3955c013db3bb5cc",
+    "user_terminals": "3ac217eb7dfc5691",
     "user_terminal_components": "5bc8748a77679fa3",
     "products": "9726111066c5acab",
     "organizations": "1b483763d3a88c88",
-    "sites": "169dadcfacf7981f",
+    "sites": "f19a60af180b99ac",
     "ut_link_availability": "d7c4862224e5f08f",
     "ut_signal_quality": "5e8ca925783db951",
     "ut_resource_state": "8adaa74423695cbb",
     "ut_traffic": "e5bc771fff7797b2",
     "ut_link_metrics": "8bb8be6d0213b86b",
     "product_throughput": "2ea4ed2cff2227aa",
-    "usage_consumption": "594e88c271ef275d",
+    "usage_consumption": "955f3134b0628cd0",
 }
 """Call -> its mapping fingerprint. Where one changes, `READING` and the changelog tell what is read anew."""
 

@@ -50,6 +50,14 @@ def test_record_passes_every_list_that_speaks_of_its_kind(rule: Filter, passing:
     assert passing == {kind for kind, fields in RECORDS.items() if wanted(rule, kind, fields)}
 
 
+def test_site_of_several_organizations_passes_for_each_of_them() -> None:
+    """Those beside the first count too."""
+    site: Any = {**SITE, "other_related_party_ids": ["ACC-2", "ACC-3"]}
+    for organization in ("ACC-1", "ACC-2", "ACC-3"):
+        assert wanted(Filter(organizations=(organization,)), "site", site)
+    assert not wanted(Filter(organizations=("ACC-9",)), "site", site)
+
+
 def test_record_without_the_field_does_not_pass() -> None:
     """A terminal that does not say its site is not at a wanted one."""
     assert not wanted(Filter(sites=("S1",)), "terminal", {"imei": "T1"})

@@ -28,12 +28,27 @@ LIST = [{"id": "1", "next": "c2", "total": 9}]
         ({"items": LIST, "previous": "c1", "session_token": "x"}, MorePages()),
         ({"items": LIST, "has_more": True}, MorePages(next_path="has_more")),
         ({"items": LIST, "hasMore": False}, MorePages()),
+        ({"items": LIST, "hasMore": False, "nextCursor": "c9"}, MorePages()),
+        ({"items": LIST, "pageInfo": {"hasNextPage": True}}, MorePages(next_path="pageInfo.hasNextPage")),
+        ({"value": LIST, "@odata.nextLink": "https://x/y"}, MorePages(next_path="@odata.nextLink")),
+        ({"value": LIST, "@odata.count": "7"}, MorePages(7, "@odata.count")),
         ({"items": LIST, "_links": {"next": {"href": "/x?page=2"}}}, MorePages(next_path="_links.next.href")),
         ({"items": LIST, "_links": {"self": {"href": "/x"}}}, MorePages()),
     ],
 )
 def test_only_what_stands_beside_the_list_is_looked_at(body: Any, expected: MorePages) -> None:
     assert more_pages_of(json.dumps(body).encode()) == expected
+
+
+@pytest.mark.parametrize("style", ["cursor", "link_next", "none", "offset_limit", "page_size"])
+def test_list_of_nothing_is_not_empty_where_its_total_says_otherwise(style: Any) -> None:
+    """Whatever the pages are: what they are followed by may be what is wrong."""
+    with pytest.raises(Incomplete, match="'total' says 7 records and 0 came"):
+        _read_to_its_end(
+            Paging(PageSettings(style=style), URL), PageResult(count=0, ids=[], more=MorePages(7, "total"))
+        )
+    with pytest.raises(Incomplete, match="says 7 records and showed 0"):
+        _read_to_its_end(Paging(PageSettings(style=style), URL), PageResult(count=0, ids=[], total=7))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff{", b"null", b'{"a": {"b": {"c": {"d": {"next": "x"}}}}}'])

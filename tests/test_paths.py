@@ -50,6 +50,10 @@ PARTIES = {
         ("list[0].id", "a"),
         ("list[1].id", "b"),
         ("list[2].id", None),
+        ("list[1:].id", ["b"]),
+        ("list[2:].id", None),
+        ('["@odata.nextLink"]', "next"),
+        ('["@odata.nextLink"].id', None),
         ("nested[0][1]", 2),
         ("$[0].name", "n"),
         ("place.nothing.here", None),
@@ -63,6 +67,7 @@ def test_path_gives_the_value_that_stands_there(path: str, expected: object) -> 
         "place": {"id": "S1", "deeper": {"still": 7}},
         "list": [{"id": "a"}, {"id": "b"}],
         "nested": [[1, 2]],
+        "@odata.nextLink": "next",
     }
     assert expected == compile_path(path)(value)
 

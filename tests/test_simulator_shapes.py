@@ -168,6 +168,37 @@ async def test_indicators_flat_and_columns() -> None:
     assert columns[0]["rows"][0] == list(sample.values())
 
 
+async def test_locations_may_be_null() -> None:
+    """No location, no features, no geometry: all in a fleet of 25."""
+    locations = [terminal["location"] for terminal in await shaped(TERMINALS, null_locations=True)]
+    assert None in locations
+    features = [location["features"] for location in locations if location]
+    assert [] in features
+    assert any(feature[0]["geometry"] is None for feature in features if feature)
+
+
+async def test_there_may_be_more_fields() -> None:
+    """A network status and a firmware version of terminals, a balance of usage, two parties of a site."""
+    terminal, site = (await shaped(TERMINALS, more_fields=True))[0], (await shaped(SITES, more_fields=True))[0]
+    assert {"networkStatus", "firmwareVersion"} <= terminal.keys()
+    assert [party["role"] for party in site["relatedParty"]] == ["Distribution Partner", "End Customer"]
+    buckets = [report["bucket"][0] for report in await shaped(USAGE, more_fields=True)]
+    assert {"amount", "units"} == next(
+        bucket["currentBalance"] for bucket in buckets if "currentBalance" in bucket
+    ).keys()
+    assert not {"networkStatus", "firmwareVersion"} & (await shaped(TERMINALS))[0].keys()
+
+
+async def test_every_class_of_traffic_is_played() -> None:
+    """Assured forwarding of some products has values, and of others none that is known."""
+    values: dict[str, set[bool]] = {}
+    for indicator in indicators(await shaped(THROUGHPUT, query={"startDateTime": "2025-06-17T10:00:00Z"})):
+        values.setdefault(indicator["name"], set()).add(bool(indicator["value"]))
+    assert values["assuredForwardingDownlink"] == {True, False}
+    assert values["bestEffortDownlink"] >= {True}
+    assert {"expeditedForwardingUplink", "assuredForwardingUplink"} <= values.keys()
+
+
 async def test_names_may_be_others() -> None:
     """Row 9: other names for indicators and characteristics."""
     names = {indicator["name"] for indicator in indicators(await shaped(PERFORMANCE + "signalQuality", names="other"))}

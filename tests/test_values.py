@@ -73,10 +73,13 @@ def test_moment_reads_what_was_written(ts: int) -> None:
         1750167607000,
         "1750167607",
         "1750167607000",
+        1750167607000123,
+        1750167607000123456,
+        "1750167607000123456",
     ],
 )
 def test_moment_reads_every_form_of_a_time(value: object) -> None:
-    """RFC 3339 with any offset, without one, and an epoch in s or ms, as number or text, are the same time."""
+    """RFC 3339 with any offset, without one, and an epoch in s, ms, us or ns are the same time."""
     assert parse_time(value) == 1750167607000
 
 
@@ -229,6 +232,8 @@ def test_number_that_overflows_in_its_unit_is_odd(name: str, number: float) -> N
         ("0,125", (0.125, "")),
         ("1.234,5 GB", (1234.5, "GB")),
         ("1,234.5 GB", (1234.5, "GB")),
+        ("1,234,567", (1234567, "")),
+        ("-1,234,567.5 B", (-1234567.5, "B")),
     ],
 )
 def test_amount_reads_numbers_and_units(value: object, expected: tuple[float, str] | None) -> None:

@@ -21,6 +21,7 @@ from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.more_pages import more_pages_of
 from oneweb_bridge.decode.pages import (
+    EmptyPage,
     check_count,
     clean_body,
     expand_tables,
@@ -174,7 +175,7 @@ async def _pages(
         )
         if answer.status == 202:
             raise BadAnswer(f"{path}: the answer is still being made; fetch: request may be what is needed")
-        page, count = await asyncio.to_thread(_read_page, answer, request, target.id)
+        page, count = await asyncio.to_thread(_read_page, answer, request, target.id, is_first=page_requests.is_first)
         try:
             is_used = page_requests.accept_page(_page_result(answer, request.call, page, count))
         except paging.Incomplete as error:
@@ -274,7 +275,9 @@ def _next_cursor(answer: Answer, call: Call, count: int) -> tuple[str | None, st
     return None, f"its cursor '{call.page.cursor_path}' is neither a text nor a number"
 
 
-def _read_page(answer: Answer, request: FetchRequest, id: str | None = None) -> tuple[ListingPage, int]:
+def _read_page(
+    answer: Answer, request: FetchRequest, id: str | None = None, *, is_first: bool = True
+) -> tuple[ListingPage, int]:
     """One page, and how many items the server counts in it; `id` is what it was requested for. Raises BadAnswer."""
     call = request.call
     try:
@@ -283,6 +286,8 @@ def _read_page(answer: Answer, request: FetchRequest, id: str | None = None) -> 
         page = split_page(answer.body, call.records) if id is None else split_answer_about(id, answer.body, call)
         records = expand_tables(call, page.records)
     except BadPage as error:
+        if isinstance(error, EmptyPage) and not is_first:
+            return ListingPage([], [], 0, answer.time), 0
         raise BadAnswer(f"{call.path}: {error}", answer.body) from None
     return _hash_each_record(records, answer, request), page.count
 

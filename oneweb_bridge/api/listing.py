@@ -95,6 +95,11 @@ class UnreadableValues:
             if first == reading.id or name not in self._fields.get(first, ()):
                 self._first[name] = reading.id, reason
 
+    def presume(self, id: str, names: Sequence[str]) -> None:
+        """Takes fields of a stored record, which was not decoded since the bridge started, for unparseable."""
+        if names:
+            self._fields[id] = tuple(dict.fromkeys((*self._fields.get(id, ()), *names)))
+
     def add_to(self, problems: Problems, listed: AbstractSet[str]) -> None:
         """Counts them into the problems of a poll that listed these ids; what is not listed any more is forgotten."""
         self._fields = {id: names for id, names in self._fields.items() if id in listed}

@@ -67,6 +67,11 @@ class Paging:
         self._visited: set[str] = set()
         self.next_request: PageRequest | None = self._first_request()
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no page was accepted yet."""
+        return self._pages == 0
+
     def accept_page(self, result: PageResult) -> bool:
         """Takes one page and sets `next_request`. False when the page must not be used. Raises Incomplete."""
         self._pages += 1
@@ -162,8 +167,9 @@ class Paging:
 
     def _check_body(self, result: PageResult) -> None:
         """The end of a listing must not be contradicted by what stands beside its list, where no header counts it."""
-        more = result.more
-        if self._total is not None or self._page.style not in ("offset_limit", "page_size", "none"):
+        more, is_followed = result.more, self._page.style in ("link_next", "cursor")
+        # What a style follows says itself whether there is more; but of nothing at all it may be wrong.
+        if self._total is not None or (is_followed and self._received):
             return
         if more.total > self._received and self._page.total_header:
             raise Incomplete(

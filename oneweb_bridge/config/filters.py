@@ -9,7 +9,7 @@ _ORGANIZATIONS: dict[RecordKind, tuple[str, ...]] = {
     "terminal": ("party_id", "end_customer_id"),
     "product": ("distribution_partner_id", "end_customer_id"),
     "organization": ("organization_id", "parent_id"),
-    "site": ("related_party_id",),
+    "site": ("related_party_id", "other_related_party_ids"),
 }
 _SITES: dict[RecordKind, tuple[str, ...]] = {
     "terminal": ("site_id",),
@@ -38,4 +38,9 @@ def wanted(rule: Filter, kind: RecordKind, fields: Fields) -> bool:
 
 def _passes(allowed: Iterable[str], names: tuple[str, ...], fields: Fields) -> bool:
     allowed = frozenset(allowed)
-    return not allowed or not names or any(fields.get(name) in allowed for name in names)
+    return not allowed or not names or any(value in allowed for name in names for value in _texts(fields.get(name)))
+
+
+def _texts(value: object) -> Iterable[object]:
+    """The ids in a field: several in a list."""
+    return value if isinstance(value, list) else (value,)

@@ -43,10 +43,16 @@ LACKING_SAMPLES = 5
 """Samples in a row that lack a field which others had, until it counts as missing."""
 MAX_MAGNITUDES = 200
 """Values of a field in one poll whose magnitude is looked at."""
+MAX_STATE_CHARS = 40
 MAX_NAMED = 8
 """Most members or ids that a sentence names."""
 
-FindingKind = Literal["missing", "partial", "implausible", "sudden", "rows", "ids"]
+TERMINALS = "user_terminals"
+OFFLINE = "offline"
+_UNKNOWN_STATE = "state is "
+"""How the note of a record says a state that nothing is known of."""
+
+FindingKind = Literal["missing", "partial", "implausible", "sudden", "rows", "ids", "states"]
 Limits = Mapping[str, float]
 """Field of a product's record -> its value, of those that limit samples and usage."""
 NO_LIMITS: Limits = {}
@@ -116,10 +122,12 @@ class Expected(msgspec.Struct, frozen=True):
     """Whether there are no others."""
     ranged: tuple[tuple[str, float, float], ...]
     limited: tuple[str, ...]
+    states: frozenset[str] = frozenset()
+    """The states of terminals that are known to mean online or offline, in lower case."""
 
     @classmethod
-    def of(cls, call: Call) -> "Expected":
-        """Of a call as it is configured."""
+    def of(cls, call: Call, online_states: Iterable[str] = ()) -> "Expected":
+        """Of a call as it is configured, with the states of a terminal that count as online."""
         expectation, names = expectation_of(call), [field.name for field in call.fields]
         return cls(
             call=call,
@@ -129,7 +137,14 @@ class Expected(msgspec.Struct, frozen=True):
             is_simple=all(len(group) == 1 for group in expectation.fields()),
             ranged=tuple((name, RANGES[name].low, RANGES[name].high) for name in names if name in RANGES),
             limited=tuple(name for name in names if name in LIMITS),
+            states=_known_states(online_states) if call.id == TERMINALS else frozenset(),
         )
+
+
+def _known_states(online: Iterable[str]) -> frozenset[str]:
+    """Of none that is configured nothing is known."""
+    words = frozenset(state.casefold() for state in online)
+    return words | {OFFLINE} if words else words
 
 
 class RecordNote(msgspec.Struct, frozen=True, gc=False):
@@ -145,6 +160,8 @@ _NOTHING = RecordNote()
 def note_of(expected: Expected, fields: Fields, limits: Limits = NO_LIMITS) -> RecordNote:
     """What a record, or the values of a sample, lack of what is expected, and which values are implausible."""
     lacking = _lacking(expected, fields)
+    if expected.states and (state := str(fields.get("state", OFFLINE))).casefold() not in expected.states:
+        lacking = (*lacking, f"{_UNKNOWN_STATE}{state[:MAX_STATE_CHARS]}")
     implausible = _implausible(expected, fields, limits)
     return RecordNote(lacking, implausible) if lacking or implausible else _NOTHING
 
@@ -270,6 +287,7 @@ def judge_answer(expected: Expected, counts: AnswerCounts, history: CallHistory 
         *(_missing_finding(expected.call, name, counts) for name in missing),
         *_partial_findings(expected, counts, missing),
         *_implausible_findings(expected.call, counts),
+        *_state_findings(counts),
         *_sudden_findings(expected.call, counts, history),
     ]
     total = len(expected.each)
@@ -358,6 +376,19 @@ def _sudden_findings(call: Call, counts: AnswerCounts, history: CallHistory) -> 
         yield Finding("sudden", name, message)
 
 
+def _state_findings(counts: AnswerCounts) -> Iterable[Finding]:
+    """Terminals of which none is in a state that is known: then which of them are online is not known either."""
+    words = sorted(name.removeprefix(_UNKNOWN_STATE) for name in counts.lacking if name.startswith(_UNKNOWN_STATE))
+    unknown = sum(counts.lacking[_UNKNOWN_STATE + word] for word in words)
+    if unknown and unknown == counts.records - counts.lacking["state"]:
+        named = f"{', '.join(words[:MAX_NAMED])}{', …' if len(words) > MAX_NAMED else ''}"
+        message = (
+            f"no state of a terminal is known, neither online nor offline; they are {named}: name those that mean "
+            "online in mapping.online_states"
+        )
+        yield Finding("states", "states", message)
+
+
 def _noun(call: Call) -> str:
     return "samples" if call.reads == "report" else "records"
 
@@ -373,38 +404,6 @@ def _unread(counts: AnswerCounts) -> str:
         return ""
     more = ", …" if len(names) > MAX_NAMED else ""
     return f" (members that no field reads: {', '.join(names[:MAX_NAMED])}{more})"
-
-
-# ── ids ────────────────────────────────────────────────────────────────────────────────────────
-
-
-class UnmatchedIds(msgspec.Struct, frozen=True):
-    """Ids of a report or of usage that match no record: how many of all, two examples, and the field that has them."""
-
-    count: int
-    total: int
-    examples: tuple[str, ...]
-    lasting: int = 0
-    """How many of them the inventory did not list although it was listed after they first came."""
-    matching_field: str = ""
-
-
-def is_worth_reporting(unmatched: UnmatchedIds) -> bool:
-    """Whether ids that match nothing are reported: many at once, or some that a later listing did not know either."""
-    return unmatched.lasting > 0 or unmatched.count > max(MAX_IMPLAUSIBLE, unmatched.total // 10)
-
-
-def ids_finding(call: Call, entity: str, unmatched: UnmatchedIds) -> Finding:
-    """The finding about ids that match no record."""
-    field = unmatched.matching_field
-    advice = f"; they are in the field {field}: set polling.{call.id}.match: {field}" if field else ""
-    return Finding(
-        "ids",
-        "ids",
-        f"{unmatched.count} of {unmatched.total} ids match no {entity} known, such as "
-        f"{' and '.join(unmatched.examples[:2])}; they are kept aside{advice}",
-        incomplete=True,
-    )
 
 
 def summarize(findings: Iterable[Finding]) -> str | None:

@@ -106,6 +106,7 @@ RANGES: dict[str, Range] = {
     "min_antenna_gain_dbk": Range(-50, 50),
     "used_gb": Range(0, _MAX_GB),
     "remaining_gb": Range(-_MAX_GB, _MAX_GB),
+    "current_balance_gb": Range(-_MAX_GB, _MAX_GB),
     "entitlement_gb": Range(0, _MAX_GB),
     "overage_blocks": Range(0, 100_000),
 }

@@ -14,7 +14,7 @@ import msgspec
 from oneweb_bridge.decode import units, values
 from oneweb_bridge.decode.catalogue import Field
 from oneweb_bridge.decode.path_reader import PathTable
-from oneweb_bridge.decode.paths import fold_name
+from oneweb_bridge.decode.paths import fold_name, member_name
 from oneweb_bridge.model.records import Fields
 
 
@@ -79,7 +79,8 @@ def field_setter(field: Field, rules: DecodeRules, paths: PathTable, labels: Seq
 
 def value_in(value: dict[str, Any]) -> Any:
     """The value that an object stands for, such as {"value": "online"}; the object itself where it has none."""
-    return next((value[name] for name in _VALUE_MEMBERS if name in value), value)
+    name = member_name(value, *_VALUE_MEMBERS)
+    return value if name is None else value[name]
 
 
 _VALUE_MEMBERS = ("value", "amount", "state", "status")
@@ -172,7 +173,8 @@ def unit_in(value: dict[str, Any]) -> str:
     for name in UNIT_MEMBERS:
         if (unit := value.get(name)) is not None:
             return stated_unit(unit)
-    return ""
+    other = member_name(value, *UNIT_MEMBERS)
+    return "" if other is None or value[other] is None else stated_unit(value[other])
 
 
 def unit_finder(field: Field, path: str, paths: PathTable) -> Callable[[Sequence[Any]], str]:
@@ -190,7 +192,8 @@ def unit_finder(field: Field, path: str, paths: PathTable) -> Callable[[Sequence
             return ""
         if is_paired:
             return unit_in(beside)
-        unit = stated_unit(beside[own]) if own in beside else unit_in(beside)
+        own_unit = member_name(beside, own)
+        unit = unit_in(beside) if own_unit is None else stated_unit(beside[own_unit])
         return unit if units.can_convert(unit, field.unit) else ""
 
     return find_unit
@@ -204,6 +207,7 @@ def _null_check(path: str, paths: PathTable) -> Callable[[Sequence[Any]], bool] 
 
     def is_null(path_values: Sequence[Any]) -> bool:
         container = path_values[parent]
-        return isinstance(container, dict) and container.get(name, 0) is None
+        held = member_name(container, name) if isinstance(container, dict) else None
+        return held is not None and container[held] is None
 
     return is_null

@@ -34,30 +34,76 @@ def listed_member(members: Mapping[str, Any], type_of: Callable[[Any], type | No
 
 
 MAX_NAME_CHARS = 40
-_TOTALS = frozenset(("total", "totalcount", "totalelements", "totalitems", "totalresults", "recordcount"))
+TOTALS = frozenset(
+    [
+        *("total", "totalcount", "totalelements", "totalitems", "totalresults", "totalrecords", "totalhits"),
+        *("recordcount", "resultcount", "numfound", "@odata.count"),
+    ]
+)
+"""Folded names of members that count all records of a listing."""
 _ABOUT_PAGES = frozenset(("meta", "page", "paging", "pagination", "pageinfo"))
 _ERRORS = frozenset(("error", "errors"))
 
 
-def contradiction(answer: Mapping[str, Any]) -> str:
-    """What an answer with an empty list says against its being empty: a total above 0, or an error; "" for nothing."""
+def failure(answer: Mapping[str, Any]) -> str:
+    """What an answer with an empty list says of having failed; "" for nothing."""
+    return next(
+        (f"'{name}' says that something failed" for name, value in _beside(answer) if _is_failure(name, value)), ""
+    )
+
+
+def promise(answer: Mapping[str, Any]) -> str:
+    """What an answer with an empty list says of records that there are; "" for nothing.
+
+    In an answer with records `count` may be those of its page; in one without any it says the same as a total.
+    """
+    names = (*TOTALS, "count")
+    totals = ((name, value) for name, value in _beside(answer) if fold_name(name) in names and _is_positive(value))
+    return next((f"'{name}' says that there are {value} records" for name, value in totals), "")
+
+
+def _beside(answer: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The members of an answer, and of what in it is about its pages."""
     for name, value in answer.items():
-        folded = fold_name(name) if len(name) <= MAX_NAME_CHARS else ""
-        if folded in _TOTALS and isinstance(value, int) and value > 0:
-            return f"'{name}' says that there are {value} records"
-        if folded in _ERRORS and value:
-            return f"'{name}' says that something failed"
-        if folded in _ABOUT_PAGES and isinstance(value, dict) and (inner := contradiction(value)):
-            return inner
-    return ""
+        if len(name) <= MAX_NAME_CHARS:
+            yield name, value
+            if fold_name(name) in _ABOUT_PAGES and isinstance(value, dict):
+                yield from _beside(value)
+
+
+def _is_failure(name: str, value: Any) -> bool:
+    folded = fold_name(name)
+    return (folded in _ERRORS and bool(value)) or _says_failed(folded, value)
+
+
+def _says_failed(folded: str, value: Any) -> bool:
+    is_failure = isinstance(value, str) and len(value) <= MAX_NAME_CHARS and fold_name(value) in _FAILED
+    return (folded in _SUCCESSES and value is False) or (folded in _STATUSES and is_failure)
+
+
+_SUCCESSES = frozenset(("success", "successful", "succeeded", "ok"))
+_STATUSES = frozenset(("status", "result", "state"))
+_FAILED = frozenset(("error", "failed", "failure", "fail", "ko", "nok", "rejected", "denied"))
+
+
+def _is_positive(value: Any) -> bool:
+    is_number = type(value) is int or (isinstance(value, str) and value.isdecimal() and len(value) <= MAX_DIGITS)
+    return is_number and int(value) > 0
+
+
+MAX_DIGITS = 18
 
 
 def is_keyed_by_id(answer: Any) -> bool:
-    """Whether an object has an entry for each id, such as {"359235170006117": {…}}."""
-    return (
-        isinstance(answer, dict)
-        and bool(answer)
-        and all(_ID.fullmatch(name) is not None and isinstance(value, (dict, list)) for name, value in answer.items())
+    """Whether an object has an entry for each id, such as {"359235170006117": {…}}.
+
+    An entry that says its id itself proves it, whatever that looks like.
+    """
+    if not isinstance(answer, dict) or not answer:
+        return False
+    entries = answer.items()
+    return all(_ID.fullmatch(name) is not None and isinstance(value, (dict, list)) for name, value in entries) or all(
+        isinstance(value, dict) and str(value.get("id")) == name for name, value in entries
     )
 
 
@@ -82,9 +128,27 @@ _WRAPPERS: dict[str, frozenset[str]] = {
 """Entity of a call -> members that may hold a record whose state stands beside it. A site is none of a terminal."""
 
 
+ATTRIBUTES = "attributes"
+_OF_RESOURCE_OBJECTS = frozenset(("id", "type", ATTRIBUTES, "relationships", "links", "meta"))
+
+
+def is_resource_object(record: Any) -> bool:
+    """Whether a record holds its members in `attributes`, and has nothing else of its own. Source: JSON:API 1.1."""
+    return (
+        isinstance(record, dict)
+        and isinstance(record.get(ATTRIBUTES), dict)
+        and "id" in record
+        and record.keys() <= _OF_RESOURCE_OBJECTS
+    )
+
+
 def wrapper_of(record: Any, call: Call) -> str | None:
     """The member that holds the record itself, such as {"resource": {"id": …}, "resourceState": …}; None for none."""
-    if not isinstance(record, dict) or len(call.key) != 1 or top_member(call.key[0]) != call.key[0]:
+    if not isinstance(record, dict):
+        return None
+    if is_resource_object(record):
+        return ATTRIBUTES
+    if len(call.key) != 1 or top_member(call.key[0]) != call.key[0]:
         return None
     find = compile_path(call.key[0])
     if find(record) is not None:
@@ -98,7 +162,12 @@ def without_wrapper(record: Any, wrapper: str) -> Any:
     """The record in a member, with what stands beside that."""
     if not isinstance(record, dict) or not isinstance(record.get(wrapper), dict):
         return record
-    return {name: value for name, value in record.items() if name != wrapper} | record[wrapper]
+    beside = {name: value for name, value in record.items() if name != wrapper}
+    if wrapper == ATTRIBUTES:
+        # The type of a resource object says what it is, and nothing about it; the id is its own.
+        beside.pop("type", None)
+        return record[wrapper] | beside
+    return beside | record[wrapper]
 
 
 def about_id(id: str, records: list[Any], call: Call) -> list[Any]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import msgspec
 
-from oneweb_bridge.decode.paths import fold_name
+from oneweb_bridge.decode.listings import TOTALS
+from oneweb_bridge.decode.paths import fold_name, member_name
 
 MAX_DEPTH = 3
 MAX_NAME_CHARS = 60
-_TOTALS = frozenset(("total", "totalcount", "totalelements", "totalitems", "totalresults", "totalrecords"))
-_MORE = frozenset(("hasmore", "hasnext", "moreresults", "istruncated"))
+_MORE = frozenset(("hasmore", "hasnext", "hasnextpage", "moreresults", "istruncated"))
 _NEXT = ("next", "continuationtoken")
 """How the names of members begin that say where the next page is."""
 
@@ -39,17 +39,21 @@ def more_pages_of(body: bytes) -> MorePages:
     """What a body says; nothing where it is a list, one record, or cannot be read."""
     if body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"{":
         return _NOTHING
-    total, total_path, next_path = 0, "", ""
+    total, total_path, next_path, is_last = 0, "", "", False
     for path, folded, raw in _members(msgspec.Raw(body), "", 0):
-        if folded in _TOTALS and raw.isdigit() and int(raw) > total:
-            total, total_path = int(raw), path
+        count = raw.strip(b'"')
+        if folded in TOTALS and count.isdigit() and int(count) > total:
+            total, total_path = int(count), path
         elif not next_path and ((folded in _MORE and raw == b"true") or _names_next_page(path, folded, raw)):
             next_path = path
-    return MorePages(total, total_path, next_path)
+        is_last = is_last or (folded in _MORE and raw == b"false")
+    # Some answers have a cursor also where nothing follows.
+    return MorePages(total, total_path, "" if is_last else next_path)
 
 
 def _names_next_page(path: str, folded: str, raw: bytes) -> bool:
-    is_next = folded.startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
+    # Of @odata.nextLink the part behind the dot counts.
+    is_next = folded.rpartition(".")[2].startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
     return is_next and len(raw) > len(b'""') and raw.startswith(b'"')
 
 
@@ -59,7 +63,7 @@ def _members(raw: msgspec.Raw, above: str, depth: int) -> Iterator[tuple[str, st
         members = _decode(raw)
     except (ValueError, RecursionError):
         return
-    if "id" in members:
+    if member_name(members, "id") is not None:
         return
     for name, inner in members.items():
         text = bytes(memoryview(inner)[:MAX_VALUE_BYTES])

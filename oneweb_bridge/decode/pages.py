@@ -16,20 +16,27 @@ import msgspec
 from oneweb_bridge.decode.border import BadPage, at_border
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.listings import (
+    ATTRIBUTES,
     BadList,
     about_id,
-    contradiction,
+    failure,
     find_lists,
     is_keyed_by_id,
+    is_resource_object,
     listed_member,
+    promise,
     records_by_id,
     without_wrapper,
     wrapper_of,
 )
-from oneweb_bridge.decode.paths import compile_path
+from oneweb_bridge.decode.paths import compile_path, member_name
 from oneweb_bridge.decode.sizes import MAX_MADE_BYTES, MAX_RECORDS, MAX_VALUES, TooMuch, check_depth, check_size
 
 Raw = msgspec.Raw
+
+
+class EmptyPage(BadPage):
+    """A page without records of a listing that has some by its own words: no bad one where others came before it."""
 
 
 class SplitPage(msgspec.Struct, frozen=True):
@@ -182,7 +189,7 @@ def _unwrapped(body: bytes) -> list[Raw]:
     name = listed_member(members, lambda raw: _KINDS.get(bytes(raw).lstrip()[:1], dict))
     if name is not None:
         return _not_contradicted(_raw_list_or_null(members[name]), name, members)
-    if "id" in members or {"columns", "rows"} <= members.keys():
+    if member_name(members, "id") or (member_name(members, "columns") and member_name(members, "rows")):
         return [Raw(body)]
     answer = _loaded(body)
     if is_keyed_by_id(answer):
@@ -198,9 +205,13 @@ def _raw_list_or_null(raw: Raw) -> list[Raw]:
 
 
 def _not_contradicted(records: list[Any], name: str, members: dict[str, Any]) -> list[Any]:
-    """The records, unless there are none although the rest of the answer says that there are. Raises BadPage."""
-    if not records and (reason := contradiction(_loaded(msgspec.json.encode(members)))):
-        raise BadPage(f"the list '{name}' is empty, but {reason}")
+    """The records, unless there are none although the rest of the answer says otherwise. Raises BadPage."""
+    if not records:
+        answer = _loaded(msgspec.json.encode(members))
+        if reason := failure(answer):
+            raise BadPage(f"the list '{name}' is empty, but {reason}")
+        if reason := promise(answer):
+            raise EmptyPage(f"the list '{name}' is empty, but {reason}")
     return records
 
 
@@ -221,6 +232,8 @@ def _split_nested(body: bytes, selector: str) -> SplitPage:
     for name in names:
         level = _below(level, name)
         counts.append(len(level))
+    if not counts[0] and names[0] and isinstance(answer, dict):
+        _not_contradicted([], names[0], answer)
     return SplitPage(_made(Raw(msgspec.json.encode(record)) for record in level), counts[0])
 
 
@@ -244,9 +257,10 @@ def _below(level: list[Any], name: str) -> list[Any]:
 def _has(outer: Any, path: str) -> bool:
     """Whether the member at a path is there, whatever it is."""
     for name in path.split("."):
-        if not isinstance(outer, dict) or name not in outer:
+        held = member_name(outer, name) if isinstance(outer, dict) else None
+        if held is None:
             return False
-        outer = outer[name]
+        outer = outer[held]
     return True
 
 
@@ -273,9 +287,11 @@ def _inner(outer: Any, path: str) -> Iterator[Any]:
     *parents, name = path.split(".")
     parent_value = outer
     for parent in parents:
-        parent_value = parent_value.get(parent) if isinstance(parent_value, dict) else None
-    inner = parent_value.get(name) if isinstance(parent_value, dict) else None
-    inherited = {k: v for k, v in parent_value.items() if k != name} if isinstance(parent_value, dict) else {}
+        held = member_name(parent_value, parent) if isinstance(parent_value, dict) else None
+        parent_value = None if held is None else parent_value[held]
+    held = member_name(parent_value, name) if isinstance(parent_value, dict) else None
+    inner = None if held is None else parent_value[held]
+    inherited = {k: v for k, v in parent_value.items() if k != held} if isinstance(parent_value, dict) else {}
     for record in inner if isinstance(inner, list) else [] if inner is None else [inner]:
         yield _with_parent_members(inherited, record) if isinstance(record, dict) else record
 
@@ -284,7 +300,10 @@ def _top(answer: Any) -> list[Any]:
     if isinstance(answer, dict):
         name = listed_member(answer, lambda value: None if value is None else type(value))
         if name is not None:
-            return _not_contradicted(answer[name] or [], name, answer)
+            records = _not_contradicted(answer[name] or [], name, answer)
+            if records and is_resource_object(records[0]):
+                return [without_wrapper(record, ATTRIBUTES) for record in records]
+            return records
         return records_by_id(answer) if is_keyed_by_id(answer) else [answer]
     return answer if isinstance(answer, list) else [answer]
 
@@ -338,7 +357,7 @@ ROWS = "rows"
 def _rows(table: Raw) -> Iterator[Raw]:
     try:
         decoded = _loaded(table)
-        names, rows = decoded.pop("columns"), decoded.pop("rows")
+        names, rows = (decoded.pop(member_name(decoded, name) or name) for name in ("columns", "rows"))
         for row in rows:
             yield Raw(msgspec.json.encode({**decoded, **dict(zip(names, row, strict=True))}))
     except (msgspec.DecodeError, RecursionError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -2,10 +2,12 @@
 
     name                          a member
     place.id                      a member of a member
+    ["@odata.nextLink"]           a member whose name has a dot or a bracket in it
     realizingResource[0].id       an element
     relatedParty[role=Customer].id            the first element whose member matches
     bucketCounter[counterType=usage,level=global].value.amount
     product[*].id                 every element (only where a list is wanted)
+    relatedParty[1:].id           every element from the second on (likewise); nothing where there is none
     name[:0]                      the first part of a text like main.UT or 3592…/main/UT, cut at . / : | and spaces
 
 Texts are compared without regard to case, spaces, `_` and `-`; `a|b` matches either. A member that is not there
@@ -15,14 +17,14 @@ first element, because both happen in TM Forum APIs. A missing value is None, ne
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 Getter = Callable[[Any], Any]
 MAX_NAME_CHARS = 200
 """Longest text that is compared as a name, so that none fills the cache."""
-_STEP = re.compile(r"\.?([^.\[\]]+)|\[(\*|:?\d+|[^\]]+=[^\]]*)\]")
+_STEP = re.compile(r"\.?([^.\[\]]+)|\[\"([^\"]+)\"\]|\[(\*|:?\d+|\d+:|[^\]]+=[^\]]*)\]")
 
 
 class BadPath(ValueError):
@@ -93,7 +95,7 @@ class Step(NamedTuple):
 def split_path(path: str) -> list[Step]:
     """The steps of a path. Raises BadPath."""
     text = path.removeprefix("$").lstrip(".")
-    steps = [Step(match[1] or "", match[2] or "") for match in _STEP.finditer(text)]
+    steps = [Step(match[1] or match[2] or "", match[3] or "") for match in _STEP.finditer(text)]
     if not steps or sum(len(match[0]) for match in _STEP.finditer(text)) != len(text):
         raise BadPath(f"'{path}' is not a path like place.id, product[0].id or relatedParty[role=X].id")
     return steps
@@ -108,6 +110,8 @@ def compile_step(step: Step) -> Getter:
         return _all_elements
     if selector.isdecimal():
         return _element(int(selector))
+    if selector[:-1].isdecimal() and selector[-1] == ":":
+        return _elements_from(int(selector[:-1]))
     if selector[1:].isdecimal() and selector[0] == ":":
         return _part(int(selector[1:]))
     return _matching(selector)
@@ -162,6 +166,19 @@ def _names_by_folded(names: tuple[str, ...]) -> dict[str, list[str]]:
     return by_folded
 
 
+def member_name(record: Mapping[str, Any], *names: str) -> str | None:
+    """The name under which an object has the first of these members that it has, however it is written."""
+    for name in names:
+        if name in record:
+            return name
+    return _written_name(tuple(record), names) if len(record) <= MAX_CACHED_MEMBERS else None
+
+
+@lru_cache(maxsize=1024)
+def _written_name(members: tuple[str, ...], names: tuple[str, ...]) -> str | None:
+    return next((other for name in names if (other := variant_of(members, name, fold_name(name)))), None)
+
+
 def variant_of(members: Iterable[str], name: str, folded: str) -> str | None:
     """The first of these names that means the same as `name` and is another text."""
     shortest, longest, first = len(folded), 2 * len(name), folded[:1]
@@ -206,6 +223,13 @@ class _AllElements(list[Any]):
 
 def _all_elements(value: Any) -> Any:
     return _AllElements(_as_list(value))
+
+
+def _elements_from(position: int) -> Getter:
+    def elements(value: Any) -> Any:
+        return _AllElements(_as_list(value)[position:]) or None
+
+    return elements
 
 
 def _element(position: int) -> Getter:

@@ -193,8 +193,8 @@ def key_reader(call: Call) -> Callable[[Raw], str]:
     steps = [compile_path(path) for path in call.key]
 
     def key(raw: Raw) -> str:
-        record = decode_record(raw)
-        parts = [values.parse_text(step(record)) for step in steps]
+        record = _object(raw)
+        parts = [_key_text(step(record)) for step in steps]
         if not all(parts):
             raise Unreadable(f"a record without {' or '.join(call.key)}")
         return "/".join(part for part in parts if part)
@@ -207,7 +207,7 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
     decode, find = msgspec.json.Decoder(key_struct).decode, compile_path(name)
 
     def key(raw: Raw) -> str:
-        key_text = values.parse_text(find(decode_record(raw)))
+        key_text = _key_text(find(_object(raw)))
         if not key_text:
             raise Unreadable(f"a record without {name}")
         return key_text
@@ -223,6 +223,19 @@ def _plain_key(name: str) -> Callable[[Raw], str]:
         return key_text if type(key_text) is str and key_text.isascii() and key_text else checked_key(raw)
 
     return plain_key
+
+
+def _object(raw: Raw) -> dict[str, Any]:
+    """A record. Raises Unreadable for anything but an object: of a list the first element would be read."""
+    record = decode_record(raw)
+    if not isinstance(record, dict):
+        raise Unreadable("a record that is no object")
+    return record
+
+
+def _key_text(value: Any) -> str | None:
+    """A key as a text; a whole number that was sent with a fraction of 0 is that number."""
+    return values.parse_text(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _as_unreadable(key: Callable[[Raw], str]) -> Callable[[Raw], str]:

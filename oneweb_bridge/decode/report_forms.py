@@ -8,6 +8,8 @@ caller as a row that gave no sample.
     {"timestamp": …, "kpis": [{"metric": "rsrp", "val": -40}]}    a list under another name
     {"rsrp": [["2025-06-17T13:40:07Z", -40], …]}                  a series for each indicator
     {"series": [{"name": "rsrp", "points": [{"time": …, "value": -40}]}]}
+    {"timestamps": […], "rsrp": […], "sinr": […]}                  lists of equal length
+    {"series": [{"name": "rsrp", "timestamps": […], "values": […]}]}
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -37,6 +39,8 @@ class SeriesPoint(NamedTuple):
 _NAMES = ("name", "kpiname", "indicatorname", "metricname", "countername", "metric", "kpi", "indicator", "counter")
 _VALUES = ("value", "kpivalue", "indicatorvalue", "metricvalue", "countervalue", "val")
 _TIMES = ("timestamp", "time", "datetime", "measuredat", "measurementtime", "sampletime", "ts", "t")
+_TIME_LISTS = ("timestamps", "times", "datetimes", *_TIMES)
+_VALUE_LISTS = ("values", "vals", "data", "samples", "points")
 _UNITS = ("indicatorunit", *map(fold_name, UNIT_MEMBERS), "kpiunit")
 
 
@@ -110,12 +114,27 @@ def other_measurements(entry: Any, known: Collection[str]) -> list[Any]:
     if not isinstance(entry, dict):
         return []
     for record in (entry, *(inner for inner in entry.values() if isinstance(inner, dict))):
-        if points := list(_series(record, known)):
+        if points := [*_columns(entry, record, known), *_series(record, known)]:
             return points
         for inner in record.values():
             if isinstance(inner, list) and inner and all(_has_any(element, _TIMES) for element in inner):
                 return inner
     return [entry] if _has_any(entry, _TIMES) or _has_any(entry, known) else []
+
+
+def _columns(entry: dict[str, Any], record: dict[str, Any], known: Collection[str]) -> Iterator[SeriesPoint]:
+    """The points of lists of one length: of the times, in the entry or the record, and of each indicator."""
+    times = _pick(record, _TIME_LISTS) or _pick(entry, _TIME_LISTS)
+    if isinstance(times, list) and times:
+        for name, values in record.items():
+            if isinstance(values, list) and len(name) <= MAX_NAME_CHARS and fold_name(name) in known:
+                yield from _parallel(name, times, values, None)
+
+
+def _parallel(name: str, times: Any, values: Any, unit: Any) -> Iterator[SeriesPoint]:
+    if isinstance(times, list) and isinstance(values, list) and len(times) == len(values):
+        for time, value in zip(times, values, strict=True):
+            yield SeriesPoint(time, IndicatorValue(name, value, unit))
 
 
 def _series(record: dict[str, Any], known: Collection[str]) -> Iterator[SeriesPoint]:
@@ -128,9 +147,11 @@ def _series(record: dict[str, Any], known: Collection[str]) -> Iterator[SeriesPo
         for element in value:
             series_name = _pick(element, _NAMES) if isinstance(element, dict) else None
             if isinstance(series_name, str) and isinstance(element, dict) and not _has_any(element, _VALUES):
+                unit = _pick(element, _UNITS)
+                yield from _parallel(series_name, _pick(element, _TIME_LISTS), _pick(element, _VALUE_LISTS), unit)
                 for points in element.values():
                     if isinstance(points, list):
-                        yield from _points(series_name, points, _pick(element, _UNITS))
+                        yield from _points(series_name, points, unit)
 
 
 def _points(name: str, points: Iterable[Any], unit: Any) -> Iterator[SeriesPoint]:

@@ -22,7 +22,7 @@ from oneweb_bridge.decode.fields import (
     stated_unit,
 )
 from oneweb_bridge.decode.path_reader import PathTable
-from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name, top_member
+from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name, member_name, top_member
 from oneweb_bridge.decode.repeated_hour import Known, resolve_times
 from oneweb_bridge.decode.report_forms import (
     IndicatorValue,
@@ -78,7 +78,7 @@ def sample_decoder(call: Call, rules: DecodeRules) -> SampleDecoder:
     def sample(id: str, entry: Any, known: Known = Known()) -> Measured:  # noqa: B008 -- it is frozen
         rows: list[tuple[tuple[int, int] | None, Fields]] = []
         measured = Measured()
-        labels: Fields = {"product_name": entry["name"]} if _has_name(call, entry) else {}
+        labels = _labels(call, entry)
         measurements = find(entry)
         if measurements is None:
             measured.rows = measured.unread_rows = 1
@@ -118,15 +118,17 @@ def _measurement_finder(call: Call) -> Callable[[Any], Sequence[Any] | None]:
         if listed:
             return listed if isinstance(listed, list) else [listed]
         # An empty list and null mean that there is no measurement; a missing member may mean another form.
-        if has_member(entry) is not None or (isinstance(entry, dict) and member in entry):
+        if has_member(entry) is not None or (isinstance(entry, dict) and member_name(entry, member) is not None):
             return []
         return other_measurements(entry, names) or None
 
     return find
 
 
-def _has_name(call: Call, entry: Any) -> bool:
-    return call.entity == "product" and isinstance(entry, dict) and isinstance(entry.get("name"), str)
+def _labels(call: Call, entry: Any) -> Fields:
+    """What the samples of an entry carry besides their values: the name of a product."""
+    held = member_name(entry, "name") if call.entity == "product" and isinstance(entry, dict) else None
+    return {"product_name": entry[held]} if held is not None and isinstance(entry[held], str) else {}
 
 
 _SetValues = Callable[[Any, Fields, dict[str, str]], bool]
@@ -184,7 +186,7 @@ def _indicators(
     if value:
         indicators = indicators_of(value)
         return indicators, bool(indicators)
-    if isinstance(measurement, dict) and member in measurement:
+    if isinstance(measurement, dict) and member_name(measurement, member) is not None:
         return (), True
     indicators = other_indicators(measurement, known)
     return indicators, bool(indicators)

@@ -86,7 +86,7 @@ def parse_text_set(value: object) -> list[str] | None:
 
 
 def parse_time(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
-    """A time in ms since the epoch, from RFC 3339 or an epoch in s or ms; `zone` is for times without offset.
+    """A time in ms since the epoch, from RFC 3339 or an epoch in s, ms, us or ns; `zone` is for times without offset.
 
     In the hour that such a zone has twice, `fold` 1 means the second.
     """
@@ -144,7 +144,14 @@ def time_reader(zone: tzinfo) -> Reader:
     return read
 
 
+_FINER = ((1e15, 4.1e15, 1_000), (1e18, 4.1e18, 1_000_000))
+"""Epochs in us and in ns from 2001 to 2099, and how many of them are a millisecond."""
+
+
 def _epoch(value: Number) -> int:
+    for least, most, divisor in _FINER:
+        if least <= value <= most:
+            return _in_range(int(value // divisor))
     # Compared before anything is computed: there is no float for an int of 400 digits, and none is between for NaN.
     if not 0 <= value < _END_OF_TIME:
         raise Unparseable(f"expected a time between 1970 and 9999, got {describe(value)}")
@@ -160,7 +167,7 @@ def _in_range(ts: int) -> int:
 def parse_quantity(value: object) -> tuple[Number, str] | None:
     """A number and the unit that was written behind it, if any: 500, "500", "500 GB". An integer stays one.
 
-    A comma is read where it can mean one thing only: 12,5 and 1.234,5 and 1,234.5 but not 1,234.
+    A comma is read where it can mean one thing only: 12,5 and 1.234,5 and 1,234.5 and 1,234,567 but not 1,234.
     """
     if value is None:
         return None
@@ -185,6 +192,8 @@ def _without_comma(text: str) -> str:
     if match is None:
         return text
     sign, digits, rest = match.groups()
+    if _GROUPS.fullmatch(digits):
+        return f"{sign}{digits.replace(',', '')}{rest}"
     comma_first, _, point_last = digits.rpartition(".")
     if "," in comma_first and "," not in point_last:
         whole, fraction, mark = comma_first, point_last, ","
@@ -199,6 +208,8 @@ def _without_comma(text: str) -> str:
     return f"{sign}{''.join(groups)}.{fraction}{rest}"
 
 
+_GROUPS = re.compile(r"\d{1,3}(?:,\d{3}){2,}(?:\.\d+)?")
+"""Commas that cannot be but between thousands."""
 _WITH_COMMA = re.compile(r"([-+]?)(\d[\d.,]*\d)((?:[^\d.,].*)?)", re.DOTALL)
 
 

@@ -186,5 +186,5 @@ def _write_file(file: Path, result: ExploreResult, write: Write) -> bool:
     for line in difference:
         write(line)
     if difference:
-        _write_entry(write, "written", f"{file}; what it was is in {file}{BACKUP_SUFFIX}")
+        _write_entry(write, "written", f"{file}; what it was is in {file.resolve()}{BACKUP_SUFFIX}")
     return bool(result.changes)

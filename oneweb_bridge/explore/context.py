@@ -9,6 +9,7 @@ import msgspec
 
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.decode.listings import without_wrapper, wrapper_of
 from oneweb_bridge.decode.paths import compile_path, fold_name, top_member
 from oneweb_bridge.decode.values import Unparseable, parse_time
 from oneweb_bridge.explore.evidence import Evidence, Tree
@@ -45,11 +46,18 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, seen: Iterable[Evidence], config: Config) -> "Context":
         """The context of all that was seen."""
         seen = list(seen)
-        items = {e.call.id: [item for item in e.listed.items if isinstance(item, dict)] for e in seen if e.listed}
+        items = {e.call.id: _records_of(e.call, e.listed.items) for e in seen if e.listed}
         now = max((e.reply.time for e in seen if e.reply.time is not None), default=0)
         kinds = {str(org.get("id")): _kind(org) for org in items.get("organizations", ())}
         sites = {str(site.get("id")): point for site in items.get("sites", ()) if (point := _point(site, config))}
         return cls(config=config, items=items, now=now, kinds=kinds, sites=sites)
+
+
+def _records_of(call: Call, items: Sequence[Any]) -> list[dict[str, Any]]:
+    """The objects of a list, without what each is wrapped in."""
+    records = [item for item in items if isinstance(item, dict)]
+    wrapper = wrapper_of(records[0], call) if records else None
+    return records if wrapper is None else [without_wrapper(record, wrapper) for record in records]
 
 
 def _kind(organization: Mapping[str, Any]) -> str:
@@ -87,6 +95,18 @@ def values_at(items: Iterable[Any], paths: Sequence[str]) -> Iterator[Any]:
             yield value
 
 
+def scalar_paths(items: Iterable[Any], above: str, depth: int) -> Iterator[str]:
+    """The paths of texts and whole numbers in some items, each as often as it is there."""
+    for item in items:
+        for name, value in item.items() if isinstance(item, dict) else ():
+            if not name.isidentifier():
+                continue
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                yield above + name
+            elif isinstance(value, dict) and depth > 1:
+                yield from scalar_paths([value], f"{above}{name}.", depth - 1)
+
+
 def objects(value: Any) -> list[dict[str, Any]]:
     """The objects in a list; an object alone is a list of one."""
     return [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
@@ -109,20 +129,13 @@ def is_time(value: Any) -> bool:
 
 
 _EXPECTED = frozenset(
-    (
-        *(
-            "href",
-            "id",
-            "imei",
-            "parent",
-            "rows",
-            "report",
-            "granularity",
-            "productSpecification",
-            "name",
-            "schemaLocation",
+    map(
+        fold_name,
+        (
+            *("href", "id", "imei", "parent", "rows", "report", "granularity", "productSpecification", "name"),
+            *("schemaLocation", "isLegalEntity", "organizationChildRelationship", "relatedParty", "place", "product"),
+            "description",
         ),
-        *("isLegalEntity", "organizationChildRelationship", "relatedParty", "place", "product", "description"),
     )
 )
 _KINDS = ((bool, "bool"), (str, "text"), (int, "number"), (float, "number"), (list, "list"), (dict, "object"))
@@ -133,11 +146,11 @@ def unknown_members(call: Call, records: Iterable[Any]) -> list[str]:
     paths = [*call.key, *re.split(r"\W+", call.records or ""), *(path for field in call.fields for path in field.paths)]
     if call.reads == "report":
         paths += [path for path in (call.measurements, call.indicators, *call.timestamp) if path]
-    known = {name for path in paths if path and (name := top_member(path))} | _EXPECTED
+    known = {fold_name(name) for path in paths if path and (name := top_member(path))} | _EXPECTED
     members: dict[str, str] = {}
     for record in records:
         for name, value in record.items() if isinstance(record, dict) else ():
-            if name not in known and not name.startswith("@") and value is not None:
+            if fold_name(name) not in known and not name.startswith("@") and value is not None:
                 members.setdefault(
                     name, next((type_name for kind, type_name in _KINDS if isinstance(value, kind)), "?")
                 )

@@ -7,6 +7,7 @@ import msgspec
 
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.listings import ENVELOPES, is_keyed_by_id, records_by_id
+from oneweb_bridge.decode.paths import compile_path
 
 Outcome = Literal["ok", "refused", "unknown", "rejected", "away", "busy", "odd", "skipped"]
 """How a request ended: refused is 401 and 403, unknown 404, rejected 400 and the like, away no connection or 5xx.
@@ -71,6 +72,18 @@ def find_list(body: Any) -> FoundList | None:
         return None
     path = ".".join(lists[0][0])
     return FoundList(items=lists[0][1], shape=f"a list in '{path}'", records=f"{path}[*]")
+
+
+_BUCKETS = ("bucket", *(f"{wrapper}.bucket" for wrapper in ("node", "attributes", "resource", "item")))
+
+
+def selector_of(call: Call, listed: FoundList) -> str | None:
+    """`records` for a list that was found: of usage the buckets in it. None where it is found without it."""
+    if listed.records is None or call.reads != "usage":
+        return listed.records
+    held = (path for path in _BUCKETS if any(compile_path(path)(item) is not None for item in listed.items))
+    below = next(held, None)
+    return listed.records if below is None else f"{listed.records}.{below}[*]"
 
 
 def _lists(body: dict[str, Any], above: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], list[Any]]]:

@@ -38,6 +38,8 @@ class Explorer:
         self._signing_in = [Finding("the API is signed in to in another way", changes)] if changes else []
         self._results: dict[str, CallResult] = {}
         self._reacher = CallReacher(api, self._trials)
+        self._is_inventory_new = False
+        """Whether other ids are known since the calls were read."""
 
     async def explore(self, show_progress: Any = lambda _: None) -> ExploreResult:
         """All calls: first how they are reached, then what is in their answers."""
@@ -67,7 +69,9 @@ class Explorer:
         """Takes over the terminals or products that were read: the ids of reports are compared with them."""
         kind = {"user_terminals": "terminal", "products": "product"}.get(id)
         if kind is not None and self._results[id].reading.records:
-            self._trials.inventory[kind] = dict(self._results[id].reading.records)
+            before, known = self._trials.inventory.get(kind, {}), dict(self._results[id].reading.records)
+            self._is_inventory_new = self._is_inventory_new or (bool(before) and before.keys() != known.keys())
+            self._trials.inventory[kind] = known
 
     # ── reaching a call ────────────────────────────────────────────────────────────────────────
 
@@ -111,6 +115,8 @@ class Explorer:
         """Tries what the judges propose for one call."""
         if self._call(id).fetch == "request":
             return
+        if self._is_inventory_new:
+            result.reading = await self._trials.read(id) or result.reading
         self._trials.start_counting()
         try:
             if self._call(id).reads == "components":

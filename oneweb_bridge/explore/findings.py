@@ -5,7 +5,7 @@ proposals: each is tried before it is shown.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.paths import compile_path
 from oneweb_bridge.explore import judge_components, judge_records, judge_reports, judge_usage
-from oneweb_bridge.explore.context import Context, Finding, objects, polling
-from oneweb_bridge.explore.evidence import Evidence, Tree
+from oneweb_bridge.explore.context import Context, Finding, objects, polling, scalar_paths
+from oneweb_bridge.explore.evidence import Evidence, Tree, selector_of
 from oneweb_bridge.explore.reading import CallReading, Inventory, field_with, texts_of
 from oneweb_bridge.explore.zones import zone_finding
 from oneweb_bridge.polling.id_matching import matched_kind
@@ -35,12 +35,9 @@ def judge(seen: Evidence, context: Context) -> list[Finding]:
 
 
 def _records_finding(seen: Evidence) -> Iterator[Finding]:
-    if seen.listed is None or seen.listed.records is None:
-        return
-    buckets = seen.call.reads == "usage"
-    below = ".bucket[*]" if buckets and any("bucket" in i for i in seen.listed.items if isinstance(i, dict)) else ""
-    change = polling(seen, records=seen.listed.records + below)
-    yield Finding(f"the records are in {seen.listed.shape}", change)
+    records = None if seen.listed is None else selector_of(seen.call, seen.listed)
+    if seen.listed is not None and records is not None:
+        yield Finding(f"the records are in {seen.listed.shape}", polling(seen, records=records))
 
 
 def general(context: Context) -> list[Finding]:
@@ -97,6 +94,8 @@ def remedies(seen: Evidence, reading: CallReading, inventory: Inventory) -> Iter
     yield from _matches(seen, reading, inventory)
     yield from _other_units(seen, reading)
     yield from _buckets(seen, items)
+    if any(finding.about == "imei" for finding in reading.findings):
+        yield Finding("terminals have their IMEI in imei, and another id", polling(seen, key="imei"))
 
 
 _KEYS = ("imei", "userTerminalId", "terminalId", "utId", "deviceId", "productId", "uuid", "identifier", "code", "key")
@@ -106,7 +105,7 @@ def _keys(seen: Evidence, items: list[Any], reading: CallReading, inventory: Inv
     """Other members as the key: those whose values are ids of the inventory, else one that is unique."""
     kind = matched_kind(seen.call)
     known = inventory.get(kind or "", {})
-    paths = list(dict.fromkeys(_scalar_paths(items[:50], "", 2)))
+    paths = list(dict.fromkeys(scalar_paths(items[:50], "", 2)))
     if known and seen.call.reads in ("report", "components"):
         for path in paths:
             values = {str(value) for item in items if (value := compile_path(path)(item)) is not None}
@@ -119,17 +118,6 @@ def _keys(seen: Evidence, items: list[Any], reading: CallReading, inventory: Inv
             keys = [compile_path(path)(item) for item in items]
             if len(set(map(str, keys))) == len(keys) and None not in keys:
                 yield Finding(f"the records have their ids in {path} (guessed)", polling(seen, key=path))
-
-
-def _scalar_paths(items: Iterable[Any], above: str, depth: int) -> Iterator[str]:
-    for item in items:
-        for name, value in item.items() if isinstance(item, dict) else ():
-            if not name.isidentifier():
-                continue
-            if isinstance(value, str | int) and not isinstance(value, bool):
-                yield above + name
-            elif isinstance(value, dict) and depth > 1:
-                yield from _scalar_paths([value], f"{above}{name}.", depth - 1)
 
 
 def _matches(seen: Evidence, reading: CallReading, inventory: Inventory) -> Iterator[Finding]:

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from oneweb_bridge.decode.catalogue import Field
+from oneweb_bridge.decode.coverage import MAX_STATE_CHARS
+from oneweb_bridge.decode.fields import value_in
 from oneweb_bridge.decode.paths import compile_path, fold_name
+from oneweb_bridge.decode.values import parse_text
 from oneweb_bridge.explore.context import (
     Context,
     Finding,
@@ -15,6 +18,7 @@ from oneweb_bridge.explore.context import (
     number_of,
     objects,
     polling,
+    scalar_paths,
     unknown_members,
     values_at,
 )
@@ -31,7 +35,7 @@ def judge(seen: Evidence, context: Context) -> list[Finding]:
     if seen.call.id in ("user_terminals", "products"):
         findings += _roles(context, items)
     if seen.call.id == "user_terminals":
-        findings += [*_order(context, items), *_site_ids(seen, context, items)]
+        findings += [*_order(context, items), *_site_ids(seen, context, items), *_states(seen, context, items)]
     if seen.call.id == "products":
         findings += [*_unlimited(seen, context, items), *_link(seen, context, items)]
     return findings
@@ -126,7 +130,22 @@ def _positions(seen: Evidence, items: list[Any]) -> list[Finding]:
         }
         if len(pair) == len(_POSITIONS):
             return [Finding("latitude and longitude are members of their own", polling(seen, map=dict(pair)))]
+    return _points(seen, items[0])
+
+
+def _points(seen: Evidence, item: Any) -> list[Finding]:
+    """A position as a point of GeoJSON, longitude first."""
+    for name, value in item.items():
+        for path, point in ((name, value), (f"{name}.geometry", compile_path("geometry")(value))):
+            coordinates = point.get("coordinates") if isinstance(point, dict) else None
+            if isinstance(coordinates, list) and len(coordinates) in (2, 3) and _are_numbers(coordinates):
+                change = {n: f"{path}.coordinates[{i}]" for n, i in (("latitude", 1), ("longitude", 0))}
+                return [Finding(f"the position is the point in {path}", polling(seen, map=change))]
     return []
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(number_of(value) is not None for value in values)
 
 
 # ── roles ──────────────────────────────────────────────────────────────────────────────────────
@@ -174,8 +193,35 @@ def _order(context: Context, items: list[Any]) -> list[Finding]:
     if not votes or sum(votes) * 2 <= len(votes):
         return []
     other = "lon_lat" if context.config.mapping.coordinate_order == "lat_lon" else "lat_lon"
-    text = f"the coordinates of {sum(votes)} of {len(votes)} terminals fit the other way round"
+    text = (
+        f"the coordinates of {sum(votes)} of {len(votes)} terminals fit those of their sites, or the globe, the other "
+        "way round; if it is the sites that are wrong, swap polling.sites.map.latitude and longitude instead"
+    )
     return [Finding(text, {"mapping": {"coordinate_order": other}}, must_improve=False)]
+
+
+_ONLINE = frozenset(
+    ("up", "active", "connected", "available", "operational", "inservice", "enabled", "true", "1", "ok", "working")
+)
+"""Folded words that mean online."""
+
+
+def _states(seen: Evidence, context: Context, items: list[Any]) -> list[Finding]:
+    """Words for online that are not configured, where no terminal says one that is."""
+    paths = next((field.paths for field in seen.call.fields if field.name == "state"), ())
+    words = {parse_text(value_in(v) if isinstance(v, dict) else v) for v in values_at(items, paths) if _is_plain(v)}
+    known = {state.casefold() for state in context.config.mapping.online_states}
+    likely = (word for word in words if word and len(word) <= MAX_STATE_CHARS and fold_name(word) in _ONLINE)
+    new = sorted(word for word in likely if word.casefold() not in known)
+    if not new:
+        return []
+    change = {"mapping": {"online_states": [*context.config.mapping.online_states, *new]}}
+    return [Finding(f"terminals that are online say {', '.join(new)} (guessed)", change)]
+
+
+def _is_plain(value: Any) -> bool:
+    inner = value_in(value) if isinstance(value, dict) else value
+    return isinstance(inner, str | bool | int)
 
 
 def _number(item: Any, paths: tuple[str, ...]) -> float | None:
@@ -190,7 +236,7 @@ def _is_swapped(latitude: float | None, longitude: float | None, item: Any, cont
     site = compile_path("place")(item)
     ids = [str(compile_path(name)(site)) for name in ("id", "externalId")] if site else []
     site = next((context.sites[id] for id in ids if id in context.sites), None)
-    if site is None:
+    if site is None or abs(site[0]) > 90:
         return None
     return math.dist((longitude, latitude), site) < math.dist((latitude, longitude), site)
 
@@ -250,6 +296,10 @@ def _link(seen: Evidence, context: Context, items: list[Any]) -> list[Finding]:
     field = next((field for field in seen.call.fields if field.name == "imei"), None)
     if not items or field is None or has_any(items, field.paths):
         return []
+    imeis = {str(item.get("id")) for item in context.items.get("user_terminals", ())}
+    for path in dict.fromkeys(scalar_paths(items[:50], "", 2)):
+        if sum(str(value) in imeis for value in values_at(items, (path,))) * 2 > len(items):
+            return [Finding(f"products name their terminal in {path}", polling(seen, map={"imei": path}))]
     linked = any(item.get("product") for item in context.items.get("user_terminals", ()))
     text = "the terminals name their products, which is enough" if linked else "and no terminal names a product"
     return [Finding(f"no product names its terminal; {text}")]

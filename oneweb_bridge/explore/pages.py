@@ -20,7 +20,7 @@ _CURSORS = ("cursor", "next", "after", "pageToken", "page_token", "continuationT
 _TOTALS = frozenset(
     ("total", "totalcount", "totalelements", "totalitems", "totalresults", "totalrecords", "recordcount", "count")
 )
-_MORE = frozenset(("hasmore", "hasnext", "more", "moreresults", "istruncated"))
+_MORE = frozenset(("hasmore", "hasnext", "hasnextpage", "more", "moreresults", "istruncated"))
 FULL_PAGES = frozenset((5, 10, 20, 25, 30, 50, 100, 200, 250, 500, 1000, 2000, 5000))
 """Sizes that pages usually have: a listing of just so many records may be the first page of a longer one."""
 USUAL_SIZE = "is a usual size of a page"
@@ -37,7 +37,7 @@ def evidence_of_more(reply: Reply, count: int, *, unpaged: bool) -> str:
         return "its status is 206"
     if reply.next_page is not None:
         return "its Link header names a next page"
-    if (cursor := next(_cursors(reply.body), None)) is not None:
+    if _says_more(reply.body, word=False) is None and (cursor := next(_cursors(reply.body), None)) is not None:
         return f"'{cursor[0]}' names a next page"
     if (member := _says_more(reply.body)) is not None:
         return f"'{member}' says that there is more"
@@ -52,11 +52,12 @@ def _totals(body: Any, above: str = "", depth: int = 0) -> Iterator[tuple[str, i
             yield from _totals(value, f"{above}{name}.", depth + 1)
 
 
-def _says_more(body: Any, depth: int = 0) -> str | None:
+def _says_more(body: Any, depth: int = 0, *, word: bool = True) -> str | None:
+    """The member that says that there is more or, where `word` is false, that there is not."""
     for name, value in _members(body):
-        if fold_name(name) in _MORE and value is True:
+        if fold_name(name) in _MORE and value is word:
             return name
-        if depth < MAX_DEPTH and (inner := _says_more(value, depth + 1)) is not None:
+        if depth < MAX_DEPTH and (inner := _says_more(value, depth + 1, word=word)) is not None:
             return inner
     return None
 
@@ -71,11 +72,15 @@ def _members(body: Any) -> list[tuple[str, Any]]:
 def _cursors(body: Any, above: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     """Path and value of what looks like a cursor, or like the address of the next page."""
     for name, value in _members(body):
-        folded, path = fold_name(name), f"{above}{name}"
+        folded, path = fold_name(name).rpartition(".")[2], _path(above, name)
         if isinstance(value, str) and value and _is_cursor(folded, above):
             yield path, value
         elif isinstance(value, dict) and depth < MAX_DEPTH:
             yield from _cursors(value, f"{path}.", depth + 1)
+
+
+def _path(above: str, name: str) -> str:
+    return f'{above.removesuffix(".")}["{name}"]' if "." in name else f"{above}{name}"
 
 
 def _is_cursor(folded: str, above: str) -> bool:

@@ -16,7 +16,7 @@ from oneweb_bridge.decode.sizes import TooMuch, check_depth, check_size
 from oneweb_bridge.explore import pages, places, spans
 from oneweb_bridge.explore.client import ExploreApi, TrialsUsedUp
 from oneweb_bridge.explore.context import Finding
-from oneweb_bridge.explore.evidence import Evidence, Reply, Tree, find_list
+from oneweb_bridge.explore.evidence import Evidence, Reply, Tree, find_list, selector_of
 from oneweb_bridge.explore.judge_reports import report_places
 from oneweb_bridge.explore.reading import CallReading, outcome_of
 from oneweb_bridge.explore.trials import Trials, improves, is_no_worse, lists_more, lists_more_at_once, with_change
@@ -63,6 +63,8 @@ class CallReacher:
             await self._try_other_paths(id, result)
         if result.reading.outcome == "rejected":
             await self._try_after_refusal(id, result)
+        if result.reading.outcome == "odd":
+            await self._look_for_list(id, result)
         await self._look_at_pages(id, result)
         if self._call(id).reads == "report":
             await self._look_at_windows(id, result)
@@ -126,6 +128,24 @@ class CallReacher:
             result.findings.append(Finding(reason, change))
         return reading
 
+    # ── the list ───────────────────────────────────────────────────────────────────────────────
+
+    async def _look_for_list(self, id: str, result: CallResult) -> None:
+        """Where the list is elsewhere in the answer: it may be read only together with the pages that it comes in."""
+        call = self._call(id)
+        reply = await self.first_reply(call)
+        listed = find_list(reply.body)
+        records = None if listed is None else selector_of(call, listed)
+        if listed is None or records is None:
+            return
+        keys, reason = {"records": records}, f"the records are in {listed.shape}"
+        if await self._accept(id, result, keys, reason) is not None:
+            return
+        for change in pages.page_changes(call.page, reply, len(listed.items), self._page_hints):
+            if await self._accept(id, result, {**keys, "page": change}, f"{reason}, in other pages") is not None:
+                self._page_hints.insert(0, change)
+                return
+
     # ── pages ──────────────────────────────────────────────────────────────────────────────────
 
     async def _look_at_pages(self, id: str, result: CallResult) -> None:
@@ -137,7 +157,8 @@ class CallReacher:
             return
         count = len(listed.items)
         is_cut = reading.outcome == "odd" and "the listing is not complete" in reading.error
-        has_read_on = reading.outcome == "ok" and reading.pages > 1
+        # Where rows of several pages make one record each, they come as one page.
+        has_read_on = reading.outcome == "ok" and (reading.pages > 1 or reading.count > count)
         more = "" if has_read_on else pages.evidence_of_more(reply, count, unpaged=reading.unpaged)
         if not more and reading.unpaged:
             more = await self._probe_pages(call, listed.items)

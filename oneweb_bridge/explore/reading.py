@@ -17,15 +17,9 @@ from oneweb_bridge.api.fetch import FetchRequest, fetch_pages
 from oneweb_bridge.api.listing import ListingPage, Problems
 from oneweb_bridge.decode.border import BadPage, Unreadable
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.coverage import (
-    NO_LIMITS,
-    FieldCoverage,
-    Finding,
-    UnmatchedIds,
-    ids_finding,
-    is_worth_reporting,
-)
+from oneweb_bridge.decode.coverage import NO_LIMITS, FieldCoverage, Finding
 from oneweb_bridge.decode.expectations import LIMITS
+from oneweb_bridge.decode.id_coverage import UnmatchedIds, ids_finding, is_worth_reporting
 from oneweb_bridge.decode.pages import decode_record, expand_tables, split_page
 from oneweb_bridge.explore.client import ExploreApi, TrialsUsedUp
 from oneweb_bridge.explore.evidence import Outcome

@@ -153,11 +153,8 @@ def load(directory: Path) -> Recording:
     advice = "name a folder that `explore --save` wrote"
     try:
         content = path.read_bytes()
-    except OSError as error:
-        what = "is empty" if directory.is_dir() and not any(directory.iterdir()) else f"has no {FILE}"
-        if not directory.is_dir():
-            what = f"cannot be read: {refusal_of(error)}"
-        raise RecordingError(f"{directory} {what}: {advice}") from None
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{_reason(directory, error)}: {advice}") from None
     try:
         version = msgspec.json.decode(content, type=_Version).version
         if version != VERSION:
@@ -166,6 +163,17 @@ def load(directory: Path) -> Recording:
         return msgspec.json.decode(content, type=Recording)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RecordingError(f"{path} is cut off or is no recording: save it again, or {advice}") from None
+
+
+def _reason(directory: Path, error: OSError | ValueError) -> str:
+    """Why a folder is no recording, without looking further than what could not be read."""
+    if isinstance(error, IsADirectoryError):
+        return f"{directory / FILE} is a folder"
+    if isinstance(error, FileNotFoundError) and directory.is_dir():
+        is_empty = not any(directory.iterdir())
+        return f"{directory} is empty" if is_empty else f"{directory} has no {FILE}"
+    path = directory / FILE if isinstance(error, PermissionError) else directory
+    return f"{path} cannot be read: {refusal_of(error)}"
 
 
 class _Version(msgspec.Struct):

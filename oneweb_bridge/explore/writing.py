@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,18 +31,21 @@ def write_changes(path: Path, changes: Tree) -> list[str]:
     after = changed_text(before, changes, str(path))
     if after == before:
         return []
+    # A link stays one, and what it leads to is changed.
+    path = path.resolve()
     copy = path.with_name(path.name + BACKUP_SUFFIX)
     try:
         _replace(copy, before, path)
         _replace(path, after, path)
     except OSError as error:
         raise WriteRefused(f"{path} cannot be written: {refusal_of(error)}; nothing was changed") from None
-    return [line.rstrip("\n") for line in _difference(before, after, path)]
+    return [line.rstrip("\r\n") for line in _difference(before, after, path)]
 
 
 def check_writable(path: Path) -> None:
     """Raises WriteRefused where the file could not be changed, so that this is known before all is asked."""
     changed_text(_read(path), {}, str(path))
+    path = path.resolve()
     if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
         raise WriteRefused(f"{path} or its folder is not writable; nothing was changed")
 
@@ -56,14 +60,42 @@ def _read(path: Path) -> str:
 
 
 def changed_text(text: str, changes: Tree, name: str) -> str:
-    """The text of a file with changes. Raises WriteRefused where it is no YAML of keys, or has anchors."""
+    """The text of a file with changes. Raises WriteRefused where it is no YAML of keys, or has anchors.
+
+    A byte order mark stays, and so do the ends of lines.
+    """
+    body = text.removeprefix(MARK)
+    end = "\r\n" if "\r\n" in body else "\n"
+    plain = body.replace("\r\n", "\n")
+    lines = _lines(body)
+    if changes and lines and not lines[-1].endswith("\n"):
+        lines[-1] += end
+    changed = _changed_lines(lines, plain, changes, name)
+    return text[: len(text) - len(body)] + "".join(
+        line if is_own else line.replace("\n", end) for is_own, line in changed
+    )
+
+
+MARK = "\ufeff"
+
+
+def _lines(text: str) -> list[str]:
+    """The lines with their ends. No other character ends a line of YAML."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def _changed_lines(lines: list[str], text: str, changes: Tree, name: str) -> Iterator[tuple[bool, str]]:
+    """The lines of the changed file, each with whether it is the file's own. Raises WriteRefused."""
     yaml = _yaml(text)
     try:
         tree = yaml.load(text)
     except (YAMLError, ValueError, RecursionError):
         raise WriteRefused(f"{name} is no YAML that can be changed; nothing was changed") from None
     if tree is None:
-        return text + ("" if not text or text.endswith("\n") else "\n") + (_dumped(yaml, changes) if changes else "")
+        yield from ((True, line) for line in lines)
+        if changes:
+            yield False, _dumped(yaml, changes)
+        return
     if not isinstance(tree, CommentedMap):
         raise WriteRefused(f"{name} is no YAML of keys with values; nothing was changed")
     if _has_anchors(text):
@@ -72,13 +104,15 @@ def changed_text(text: str, changes: Tree, name: str) -> str:
             "nothing was changed"
         )
     if not changes:
-        return text
-    unchanged = _dumped(yaml, tree).splitlines(keepends=True)
-    _merge(tree, changes)
-    lines = text.splitlines(keepends=True)
+        yield from ((True, line) for line in lines)
+        return
+    unchanged = _lines(_dumped(yaml, tree))
+    filled = _merge(tree, changes, name)
     if len(unchanged) != len(lines):
         raise WriteRefused(f"{name} cannot be changed without touching other lines: paste them by hand; {_UNCHANGED}")
-    return "".join(_with_changed_lines(lines, unchanged, _dumped(yaml, tree).splitlines(keepends=True)))
+    for number, line in _with_changed_lines(unchanged, _lines(_dumped(yaml, tree))):
+        is_own = number is not None and number not in filled
+        yield is_own, lines[number] if is_own and number is not None else line
 
 
 def _yaml(text: str) -> YAML:
@@ -97,15 +131,16 @@ def _dumped(yaml: YAML, tree: Any) -> str:
     return stream.getvalue()
 
 
-def _with_changed_lines(lines: list[str], unchanged: list[str], changed: list[str]) -> Iterator[str]:
-    """The file's own lines, and those of the changed form where that is another than the unchanged one.
+def _with_changed_lines(unchanged: list[str], changed: list[str]) -> Iterator[tuple[int | None, str]]:
+    """The lines of the changed form, each with the number of the file's own line that it is; None for another.
 
     The library writes some values in its own way, such as nothing for null, which is no change.
     """
     for kind, first, last, new_first, new_last in difflib.SequenceMatcher(
         None, unchanged, changed, False
     ).get_opcodes():
-        yield from lines[first:last] if kind == "equal" else changed[new_first:new_last]
+        numbers = range(first, last) if kind == "equal" else [None] * (new_last - new_first)
+        yield from zip(numbers, changed[new_first:new_last], strict=True)
 
 
 _UNCHANGED = "nothing was changed"
@@ -115,13 +150,23 @@ def _has_anchors(text: str) -> bool:
     return any(isinstance(token, AnchorToken | AliasToken) for token in YAML().scan(text))
 
 
-def _merge(tree: CommentedMap, changes: Tree) -> None:
+def _merge(tree: CommentedMap, changes: Tree, file: str) -> set[int]:
+    """Puts changes into a tree. Raises WriteRefused where keys would take the place of a list.
+
+    Returns the lines of keys that had null: one that says so must not stay.
+    """
+    filled: set[int] = set()
     for name, value in changes.items():
         inner = tree.get(name)
+        if isinstance(inner, list) and isinstance(value, dict):
+            raise WriteRefused(f"{file} has a list at '{name}', where keys with values are expected; {_UNCHANGED}")
         if isinstance(inner, CommentedMap) and isinstance(value, dict) and name != "query":
-            _merge(inner, value)
+            filled |= _merge(inner, value, file)
         else:
+            if inner is None and name in tree:
+                filled.add(tree.lc.key(name)[0])
             tree[name] = _plain(value, depth=0)
+    return filled
 
 
 def _plain(value: Any, *, depth: int) -> Any:

@@ -176,7 +176,7 @@ def terminal(setup: DiscoverySettings, known: Terminal) -> dict[str, Any]:
     versions = {
         "serial_number": known.record.get("serial_number"),
         "hw_version": known.record.get("hardware_version"),
-        "sw_version": firmware(known.components),
+        "sw_version": known.record.get("firmware_version") or firmware(known.components),
     }
     device |= {member: _short(value) for member, value in versions.items() if value}
     return _payload(setup, identifier(setup, "terminal", known.imei), device, entities)
@@ -256,6 +256,8 @@ def _terminal_entities(setup: DiscoverySettings, known: Terminal) -> Entities:
             "Connectivity", state, online, f"{ha.member_expression('state')} is string", device_class="connectivity"
         )
         entities["state"] = ha.text("State", state, ha.member_expression("state"))
+    if "network_status" in known.record:
+        entities["network_status"] = ha.text("Network status", state, ha.member_expression("network_status"))
     if "latitude" in known.record and "longitude" in known.record:
         entities["position"] = ha.tracker("Position", state, setup.accuracy)
     entities["changes"] = ha.events("Changes", setup.tree.topic_of("terminal", known.imei, "event", "+"))
@@ -342,6 +344,7 @@ def parse_value_types(report: str, text: str) -> ReportValues:
 _USAGE = {
     "used_gb": "Data used",
     "remaining_gb": "Data remaining",
+    "current_balance_gb": "Current balance",
     "entitlement_gb": "Data entitlement",
     "overage_blocks": "Overage blocks",
 }

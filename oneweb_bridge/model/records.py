@@ -182,6 +182,8 @@ class Batch(msgspec.Struct, kw_only=True):
     usage_days: list[UsageDaysWrite] = []
     dirty_devices: list[tuple[str, str]] = []
     """Terminals and products whose reports have other values than before, so that discovery must compare them."""
+    facts: list[tuple[str, str]] = []
+    """Names and values of what is remembered besides, such as which alerts hold."""
 
     def extend(self, other: "Batch") -> None:
         """Appends another batch: its entries behind the own ones, and what refers to them moved with them."""
@@ -204,6 +206,7 @@ _APPENDED = (
     "relations_done",
     "usage_days",
     "dirty_devices",
+    "facts",
 )
 """Members of a batch that refer to no entry."""
 

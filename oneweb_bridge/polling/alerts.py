@@ -7,6 +7,9 @@ from oneweb_bridge.api.listing import Problems
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.model.records import Alert, RecordKind
 
+UNREADABLE = "value_unreadable"
+"""The alert of one field whose values cannot be parsed."""
+
 
 def unreadable_alerts(call: str, problems: Problems) -> list[Alert]:
     """One alert for all records that were set aside, and one for each field with unparseable values."""

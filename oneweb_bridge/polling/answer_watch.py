@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.api.listing import ListingPage
-from oneweb_bridge.decode import answer_shape, coverage
+from oneweb_bridge.decode import answer_shape, coverage, id_coverage
 from oneweb_bridge.decode.answer_shape import AnswerShape
 from oneweb_bridge.decode.border import Unreadable
 from oneweb_bridge.decode.coverage import AnswerCounts, CallHistory, Expected, Finding, Judgement, Limits, RecordNotes
@@ -34,6 +34,8 @@ class AnswerMemory:
         self.notes = RecordNotes()
         self.history = CallHistory()
         self.judgement: Judgement | None = None
+        self.key_findings: list[Finding] = []
+        """What the records that were looked at last said of their ids."""
         self.shape: AnswerShape | None = None
         self.stored_shape: dict[str, answer_shape.Member] = {}
 
@@ -102,8 +104,12 @@ class AnswerWatch:
         judgement = coverage.judge_answer(self._expected, self.counts, self._memory.history)
         if judgement is not None:
             self._memory.judgement = judgement
+        if self._sample:
+            self._memory.key_findings = id_coverage.key_findings(self._expected.call, self._sample)
         latest = self._memory.judgement
-        return None if latest is None else msgspec.structs.replace(latest, findings=(*latest.findings, *findings))
+        if latest is None:
+            return None
+        return msgspec.structs.replace(latest, findings=(*latest.findings, *self._memory.key_findings, *findings))
 
     def shape_alerts(self, now: int) -> list[Alert]:
         """What changed in the shape of the answers since the polls before."""

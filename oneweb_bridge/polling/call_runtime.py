@@ -53,10 +53,10 @@ class CallRuntime:
         self.begun = 0.0
         self.stored_state = b""
         """The state as it is in the journal; empty when it has to be stored again."""
-        self.alerted: set[tuple[str, str]] = set()
-        """Kind and subject of the alerts that its last poll raised."""
-        self.findings: dict[str, str] = {}
-        """Subject of each alert `answer_unexpected` that holds -> its message."""
+        self.alerted: dict[tuple[str, str], str] = {}
+        """Kind and subject of the alerts that were published and still hold -> their messages."""
+        self.stopped: frozenset[str] = frozenset()
+        """The terminals whose report has stopped, as they are stored."""
         self.refusals = 0
         """Polls in a row that ended because the database could not be written."""
 

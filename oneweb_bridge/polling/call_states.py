@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.encoding import encode, rfc3339
@@ -17,6 +17,7 @@ from oneweb_bridge.polling import schedule
 from oneweb_bridge.polling.call_runtime import CallRuntime
 from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.findings import AlertKey, alerts_fact, stopped_fact
 from oneweb_bridge.store.store import Store
 
 _log = logging.getLogger("oneweb_bridge.poller")
@@ -25,6 +26,8 @@ FRESH_CHECK_S = 2.0
 """Seconds between two looks whether `fresh` has gone false, or something is still to be stored."""
 ONCE_PER_RUN = frozenset(("unpaged", "time_not_believed"))
 """Raised once per call and run: not every record is decoded in each poll, so a poll without it proves nothing."""
+FAILURES = frozenset(("unauthorized", "bad_answer"))
+"""Alerts of polls that failed, which are over with any other end of a poll."""
 MAX_WAITING_ALERTS = 100
 """Alerts that wait until they can be stored."""
 
@@ -33,16 +36,39 @@ FINDING = "answer_unexpected"
 """The alert that is also published when it is over."""
 
 
-def _resolved(runtime: CallRuntime, alerts: Sequence[Alert] | None) -> list[Alert]:
-    """An alert for each finding that the last poll had and this one has not."""
-    if alerts is None:
-        return []
-    holding = {alert.about for alert in alerts if alert.kind == FINDING}
+def _holding(alerted: Mapping[AlertKey, str], alerts: Sequence[Alert], *, is_whole: bool) -> dict[AlertKey, str]:
+    """What holds after a poll with these alerts. One that failed proves nothing of the answers before it."""
+    kept = {
+        key: message
+        for key, message in alerted.items()
+        if key[0] in ONCE_PER_RUN or (not is_whole and key[0] not in FAILURES)
+    }
+    return kept | {(alert.kind, alert.about): alert.message for alert in alerts}
+
+
+def _resolved(runtime: CallRuntime, holding: Mapping[AlertKey, str]) -> list[Alert]:
+    """An alert for each finding that the last poll had and that does not hold any more."""
     return [
-        Alert(kind=FINDING, call=runtime.call, about=about, message=f"as expected again; it was: {message}")
-        for about, message in runtime.findings.items()
-        if about not in holding
+        Alert(kind=FINDING, call=runtime.call, about=key[1], message=f"as expected again; it was: {message}")
+        for key, message in runtime.alerted.items()
+        if key[0] == FINDING and key not in holding
     ]
+
+
+def _lasting(alerted: Mapping[AlertKey, str]) -> dict[AlertKey, str]:
+    """The alerts that hold over a restart."""
+    return {key: message for key, message in alerted.items() if key[0] not in ONCE_PER_RUN}
+
+
+def _new_facts(
+    runtime: CallRuntime, holding: Mapping[AlertKey, str], stopped: frozenset[str]
+) -> Iterator[tuple[str, str]]:
+    """What is to be remembered of alerts over a restart, where it is not what is stored."""
+    before, after = _lasting(runtime.alerted), _lasting(holding)
+    if before.keys() != after.keys():
+        yield alerts_fact(runtime.call, after)
+    if stopped != runtime.stopped:
+        yield stopped_fact(runtime.call, stopped)
 
 
 class CallStates:
@@ -83,37 +109,38 @@ class CallStates:
 
     # ── states ─────────────────────────────────────────────────────────────────────────────────
 
-    async def store_end_of_poll(self, runtime: CallRuntime, wait: float, alerts: Sequence[Alert] | None) -> None:
+    async def store_end_of_poll(
+        self,
+        runtime: CallRuntime,
+        wait: float,
+        alerts: Sequence[Alert] | None,
+        *,
+        is_whole: bool,
+        stopped: frozenset[str] | None = None,
+    ) -> None:
         """Stores how a poll ended, in one transaction: state, progress, new alerts, and the requests it has served.
 
-        An alert is published once, until a poll came to its end without it; None leaves the alerts as they are.
-        That an answer is as expected again is published too.
+        An alert is published once, until a poll came to its whole end without it; None leaves the alerts as they are.
+        That an answer is as expected again is published too. `stopped` are the terminals whose report has stopped.
         """
+        stopped = runtime.stopped if stopped is None else stopped
+        holding = runtime.alerted if alerts is None else _holding(runtime.alerted, alerts, is_whole=is_whole)
         new = [alert for alert in alerts or () if (alert.kind, alert.about) not in runtime.alerted]
-        new += _resolved(runtime, alerts)
+        new += _resolved(runtime, holding)
         batch, doc = Batch(entries=[self._alert_entry(alert) for alert in new]), encode(self.state(runtime, wait))
         self._add_state(batch, runtime, doc)
+        batch.facts += _new_facts(runtime, holding, stopped)
         ended = runtime.ended
         await self._store.commit(batch, runtime.progress, tuple(ended))
         runtime.stored_state, runtime.ended = doc, runtime.ended - ended
-        if alerts is not None:
-            kept = {key for key in runtime.alerted if key[0] in ONCE_PER_RUN}
-            runtime.alerted = {(alert.kind, alert.about) for alert in alerts} | kept
-            await self._store_findings(runtime, {a.about: a.message for a in alerts if a.kind == FINDING})
+        runtime.alerted, runtime.stopped = dict(holding), stopped
         for alert in new:
             _log.warning("%s: %s", runtime.call, alert.message)
 
-    async def load_findings(self, runtime: CallRuntime) -> None:
-        """Takes over what was told before the bridge started again: while it holds, it is no new alert."""
-        runtime.findings = await self._store.findings.load(runtime.call)
-        runtime.alerted |= {(FINDING, about) for about in runtime.findings}
-
-    async def _store_findings(self, runtime: CallRuntime, findings: dict[str, str]) -> None:
-        # After the alerts themselves: a crash in between repeats an alert and loses none.
-        is_changed, runtime.findings = findings.keys() != runtime.findings.keys(), findings
-        if is_changed:
-            with contextlib.suppress(StoreUnavailable):
-                await self._store.findings.save(runtime.call, findings)
+    async def load_alerted(self, runtime: CallRuntime) -> None:
+        """Takes over what was alerted before the bridge started again: while it holds, it is no new alert."""
+        runtime.alerted = await self._store.findings.load(runtime.call)
+        runtime.stopped = frozenset(await self._store.findings.load_stopped(runtime.call))
 
     async def store_changed(self, runtimes: Iterable[CallRuntime], progress: CallProgress | None = None) -> None:
         """Stores the states that differ from the stored ones, in one transaction. Raises StoreUnavailable."""

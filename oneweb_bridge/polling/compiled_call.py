@@ -16,7 +16,7 @@ from oneweb_bridge.decode.samples import SampleDecoder, sample_decoder
 from oneweb_bridge.model.records import DecodedRecord, RecordKind
 from oneweb_bridge.polling import vanishing
 
-DECODING = 1
+DECODING = 2
 """To be raised when more forms of an answer are read: all records are compared once; the mapping is the same."""
 
 
@@ -63,7 +63,7 @@ def compile_call(call: Call, config: Config) -> CompiledCall:
             no_limit={field.name: field.unlimited for field in call.fields if field.unlimited},
             derived={"parent_id": "kind"} if call.derive == "organization_kind" else {},
         ),
-        expected=Expected.of(call),
+        expected=Expected.of(call, config.mapping.online_states),
     )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from oneweb_bridge.config import filters
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode.catalogue import Call
-from oneweb_bridge.decode.coverage import Finding, UnmatchedIds, ids_finding, is_worth_reporting
+from oneweb_bridge.decode.coverage import Finding
 from oneweb_bridge.decode.expectations import INVENTORY
+from oneweb_bridge.decode.id_coverage import UnmatchedIds, ids_finding, is_worth_reporting
 from oneweb_bridge.model.records import RecordKind
 from oneweb_bridge.store.store import Store
 

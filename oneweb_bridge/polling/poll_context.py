@@ -48,6 +48,8 @@ class PollOutcome(msgspec.Struct, kw_only=True):
     incomplete: str = ""
     """What the answer lacks of what the call is for, in a sentence."""
     alerts: list[Alert] = []
+    stopped: frozenset[str] = frozenset()
+    """The terminals of which it was alerted, now or before, that their report has stopped."""
     problems: Problems = msgspec.field(default_factory=Problems)
 
 

@@ -85,7 +85,7 @@ class PollCycle:
             await self._note_cost(runtime, requests)
             self._note_success(runtime, outcome, started)
             wait = schedule.next_wait(runtime.effective, time.monotonic() - started)
-            await self._end_poll(runtime, requested, wait, outcome.alerts)
+            await self._end_poll(runtime, requested, wait, outcome.alerts, is_whole=True, stopped=outcome.stopped)
             self._log_success(runtime, outcome)
             succeeded = True
         except (ApiError, TimeoutError, StoreUnavailable) as error:
@@ -120,7 +120,7 @@ class PollCycle:
 
     def _log_success(self, runtime: CallRuntime, outcome: PollOutcome) -> None:
         if outcome.unpaged and ("unpaged", "") not in runtime.alerted:
-            runtime.alerted.add(("unpaged", ""))
+            runtime.alerted["unpaged", ""] = ""
             _log.info(
                 "%s: the server does not page; polling.%s.page.style: none saves a request",
                 runtime.call,
@@ -155,7 +155,7 @@ class PollCycle:
             wait = wait if retry is None else min(wait, retry)
         _log.warning("%s: %s; next try in %s", runtime.call, runtime.error, interval_text(round(wait)))
         try:
-            await self._end_poll(runtime, requested, wait, alerts)
+            await self._end_poll(runtime, requested, wait, alerts, is_whole=False)
         except StoreUnavailable as not_stored:
             runtime.stored_state = b""
             _log.error("%s: its state could not be stored: %s", runtime.call, not_stored)
@@ -181,11 +181,18 @@ class PollCycle:
         return "failed", wait, None
 
     async def _end_poll(
-        self, runtime: CallRuntime, requested: list[RequestedPoll], wait: float, alerts: list[Alert] | None
+        self,
+        runtime: CallRuntime,
+        requested: list[RequestedPoll],
+        wait: float,
+        alerts: list[Alert] | None,
+        *,
+        is_whole: bool,
+        stopped: frozenset[str] | None = None,
     ) -> None:
         runtime.running, runtime.due = False, time.monotonic() + wait
         runtime.ended |= {poll.number for poll in requested if poll.number is not None}
-        await self._states.store_end_of_poll(runtime, wait, alerts)
+        await self._states.store_end_of_poll(runtime, wait, alerts, is_whole=is_whole, stopped=stopped)
 
 
 def _error_sentence(error: Exception, deadline: float) -> str:

@@ -17,7 +17,7 @@ from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Batch, DecodedRecord, RecordKind, StoredRecord
 from oneweb_bridge.polling import diff, removal, samples, vanishing
-from oneweb_bridge.polling.alerts import not_believed_alerts, unreadable_alerts, values_held_alert
+from oneweb_bridge.polling.alerts import UNREADABLE, not_believed_alerts, unreadable_alerts, values_held_alert
 from oneweb_bridge.polling.answer_watch import AnswerMemory, AnswerWatch
 from oneweb_bridge.polling.compiled_call import CompiledCall
 from oneweb_bridge.polling.diff import ListedRecord
@@ -66,6 +66,7 @@ class RecordsPoll:
         await MissingRecords(self._context, self._plan, listing).decide(self._progress, outcome)
         if self._effective:
             await self._context.on_usage(self._effective)
+        await self._note_stored_records()
         self._unreadable.add_to(listing.problems, listing.ids)
         outcome.records, outcome.unpaged, outcome.problems = len(listing.ids), listing.unpaged, listing.problems
         outcome.alerts += unreadable_alerts(call.id, outcome.problems)
@@ -161,14 +162,24 @@ class RecordsPoll:
         if self._plan.kind == "product":
             self._context.product_limits.note(reading.id, reading.fields)
 
+    async def _note_stored_records(self) -> None:
+        """Notes the records that were not decoded since the bridge started as they are stored.
+
+        A field that could not be read before that, and that such a record lacks, can be read no better now.
+        """
+        notes, call = self._context.answers[self._plan.call.id].notes, self._plan.call.id
+        if notes.complete:
+            return
+        unreadable = [about for kind, about in await self._store.findings.load(call) if kind == UNREADABLE]
+        for ids in slices_of([id for id in self._listing.ids if not notes.has_noted(id)]):
+            for id, record in (await self._store.records.load(self._plan.kind, ids)).items():
+                fields = diff.fields_of(record)
+                self._watch.note_stored(id, fields)
+                self._unreadable.presume(id, [name for name in unreadable if name not in fields])
+        notes.complete = True
+
     async def _conclude_watch(self) -> None:
-        """Compares what the listing had with what was expected, records that were not decoded as they are stored."""
-        memory = self._context.answers[self._plan.call.id]
-        if not memory.notes.complete:
-            for ids in slices_of([id for id in self._listing.ids if not memory.notes.has_noted(id)]):
-                for id, record in (await self._store.records.load(self._plan.kind, ids)).items():
-                    self._watch.note_stored(id, diff.fields_of(record))
-            memory.notes.complete = True
+        """Compares what the listing had with what was expected."""
         self._watch.count_listing(self._listing.ids, self._listing.listed_count)
         await self._context.conclude(self._plan, self._watch, self._outcome, await self._matcher.findings())
 

@@ -99,7 +99,11 @@ class ReportPoll:
             call.report, self._context.config.mapping.online_states, self._api.bounds().latest
         )
         threshold = samples.StopThreshold(lateness=round(call.lateness * 1000), interval=round(call.interval * 1000))
-        imeis = samples.newly_stopped(self._context.stopped[call.id], online, threshold, self._api.now(), polled)
+        reports = self._context.stopped[call.id]
+        if reports.online_since is None:
+            reports.alerted = await self._store.findings.load_stopped(call.id)
+        imeis = samples.newly_stopped(reports, online, threshold, self._api.now(), polled)
+        self._outcome.stopped = frozenset(reports.alerted)
         return [report_stopped_alert(call, imeis)] if imeis else []
 
     # ── windows ────────────────────────────────────────────────────────────────────────────────

@@ -87,7 +87,7 @@ class Poller:
         """Reads the progress of each call, and the settings that commands have stored."""
         for call in self._config.polling:
             self.calls[call] = runtime = CallRuntime(call, await self._store.progress.load(call))
-            await self._states.load_findings(runtime)
+            await self._states.load_alerted(runtime)
         self._settings = {(s.call, s.name): s.value for s in await self._store.commands.settings()}
         self._take_settings()
         for runtime in self.calls.values():

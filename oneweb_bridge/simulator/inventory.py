@@ -33,6 +33,7 @@ class Inventory:
         self._fleet = fleet
         self._life = life
         self._changes = changes
+        self._shape = paths
         self._parties: dict[tuple[int, int], list[Json]] = {}  # neighbours in a listing share their parties
         self._terminal_href = PUBLIC_HOST + paths.terminal_path + "/"
         self._product_href = PUBLIC_HOST + paths.product_path + "/"
@@ -65,6 +66,9 @@ class Inventory:
             "product": self._product_refs(index),
             "location": self._location(index, at),
         }
+        if self._shape.more_fields:
+            built["networkStatus"] = "inService" if state == "online" else "outOfService"
+            built["firmwareVersion"] = f"{self._life.firmware_level(index, at) // 4 + 1}.0"
         return self._changes.apply_to("terminals", index, built)
 
     def _is_intellian(self, index: int) -> bool:
@@ -107,8 +111,8 @@ class Inventory:
         return [{"id": product, "href": self._product_href + product}]
 
     def _location(self, index: int, at: float) -> Json | None:
-        """GeoJSON with the position when it was last seen; some terminals never found out where they are."""
-        is_placed = index in self._changes.positions
+        """GeoJSON with the position when it was last seen; some terminals may never have found out where they are."""
+        is_placed = not self._shape.null_locations or index in self._changes.positions
         if index % 40 == 17 and not is_placed:
             return None
         if index % 40 == 18 and not is_placed:
@@ -288,5 +292,7 @@ class Inventory:
         return self._changes.apply_to("sites", site, built)
 
     def _site_party(self, site: int) -> list[Json]:
-        partner = self._parties_of(self._fleet.customer_of(site))[0]
-        return [{**partner, "@referredType": "Organization"}]
+        """The distribution partner; where sites name two parties, the end customer too."""
+        partner, *_, customer = self._parties_of(self._fleet.customer_of(site))
+        named = [partner, customer] if self._shape.more_fields else [partner]
+        return [{**party, "@referredType": "Organization"} for party in named]

@@ -82,6 +82,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the `fields` parameter works; else it is ignored."""
     coordinate_order: Literal["lon_lat", "lat_lon"] = "lon_lat"
     """Order of a terminal's coordinates."""
+    null_locations: bool = False
+    """Whether some terminals never found out where they are: no location, no features, or no geometry."""
+    more_fields: bool = False
+    """Whether terminals say networkStatus and firmwareVersion, usage currentBalance, and sites name two parties."""
     place: Literal["object", "array", "external_id"] = "object"
     """A terminal's place: an object, an array of one, or an object whose externalId is the site's id."""
     roles: Literal["default", "other"] = "default"

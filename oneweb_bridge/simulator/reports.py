@@ -17,7 +17,7 @@ from .draws import About, between, draw, mix
 from .fleet import EXTRA_PRODUCTS, PUBLIC_HOST, Fleet
 from .life import Life
 from .options import Options
-from .plans import plan_of
+from .plans import PLANS, plan_of
 
 Json = dict[str, Any]
 Window = tuple[float, float]
@@ -286,11 +286,16 @@ class Reports:
         for number, traffic_class in enumerate(plan.classes):
             for direction, most in (("Uplink", plan.uplink), ("Downlink", plan.downlink)):
                 load = draw(self._seed, About.VALUE, index, time, version, number, most)
-                value = round(most * load**3, 6) if is_up and traffic_class == "bestEffort" else 0.0
-                name = f"{traffic_class}{direction}"
-                published = None if traffic_class == "assuredForwarding" else value
-                built.append(_indicator(name, published, "Mbps", "gauge", "float"))
+                share = _SHARES[traffic_class] if is_up else 0.0
+                # Of every other product with this class it is not known.
+                is_unknown = traffic_class == "assuredForwarding" and index // len(PLANS) % 2 == 1
+                value = None if is_unknown else round(share * most * load**3, 6)
+                built.append(_indicator(f"{traffic_class}{direction}", value, "Mbps", "gauge", "float"))
         return built
+
+
+_SHARES = {"expeditedForwarding": 0.0, "assuredForwarding": 0.3, "bestEffort": 1.0}
+"""Traffic class -> the share of a product's bandwidth that it uses at most."""
 
 
 def _indicator(name: str, value: float | str | None, unit: str, collection: str, kind: str) -> Json:

@@ -49,6 +49,7 @@ class Usage:
         self._changes = changes
         self._length = options.cycle
         self._cycle_day = options.cycle_day
+        self._has_balance = options.shape.more_fields
         self._kinds = kinds_of(options.usage)
         self._href = PUBLIC_HOST + options.shape.usage_path + "/"
         self._product_href = PUBLIC_HOST + options.shape.product_path + "/"
@@ -134,6 +135,8 @@ class Usage:
         user = {"id": self._fleet.site_id(site), "name": self._fleet.site_name(site), "role": "site"}
         common = {"consumptionPeriod": period, "product": product, "user": user}
         built["bucketBalance"] = [_balance(used, entitlement, period)]
+        if self._has_balance and entitlement is not None:
+            built["currentBalance"] = {"amount": round(entitlement - used, 3), "units": "GB"}
         counted = [*_global_counters(used, entitlement, plan), *shares]
         built["bucketCounter"] = [_counter(*counter, common) for counter in counted]
         if plan.is_pooled:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from oneweb_bridge.model.records import Batch, NewestSampleWrite, RecordKind
 from oneweb_bridge.model.value_types import merge_value_types
 from oneweb_bridge.store.device_marks import MARK_DIRTY
+from oneweb_bridge.store.meta import WRITE_META
 from oneweb_bridge.store.engine import Dialect, Transaction, placeholders
 
 _DEVICE_CHANGING = ("added", "changed", "removed", "components", "clear")
@@ -32,6 +33,7 @@ class BatchWriter:
         await self._write_samples()
         await self._write_usage_days()
         await self._write_relations()
+        await self._transaction.execute_many(WRITE_META, self._batch.facts)
         await self._mark_changed_devices()
         return self._head + len(self._batch.entries)
 
