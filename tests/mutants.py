@@ -1257,7 +1257,7 @@ TABLE = (
     Mutant(
         "a stopped report that was told is no news after a restart",
         "polling/poll_report.py",
-        "        if reports.since is None:",
+        "        if reports.online_since is None:",
         "        if False:",
         "test_alerts_over_restarts.py -k stopped",
     ),

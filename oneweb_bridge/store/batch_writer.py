@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from oneweb_bridge.model.records import Batch, NewestSampleWrite, RecordKind
 from oneweb_bridge.model.value_types import merge_value_types
 from oneweb_bridge.store.device_marks import MARK_DIRTY
-from oneweb_bridge.store.meta import WRITE_META
 from oneweb_bridge.store.engine import Dialect, Transaction, placeholders
+from oneweb_bridge.store.meta import WRITE_META
 
 _DEVICE_CHANGING = ("added", "changed", "removed", "components", "clear")
 """Types of rows after which a device of Home Assistant must be built anew."""
