@@ -262,6 +262,10 @@ async def test_writes_are_obeyed_and_answered(world: harness.World) -> None:
         await host.write({"name": f"{name}/Enabled", "boolean_value": False})
         await host.until(lambda: host.live("", f"{name}/Enabled") is False)
         await host.until(lambda: host.live("", f"{name}/Status") == "disabled")
+        last = host.live("", f"{name}/Last Poll")
+        await host.write({"name": f"{name}/Poll Now", "boolean_value": True})
+        await host.until(lambda: host.live("", f"{name}/Last Poll") > last)
+        assert host.live("", f"{name}/Enabled") is False
         assert await bridge.stop() == 0
 
 

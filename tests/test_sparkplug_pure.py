@@ -157,6 +157,14 @@ def test_birth_has_every_row_of_the_tree() -> None:
     assert metrics["Signal/RSRP"].value is None
 
 
+@pytest.mark.parametrize(("state", "online"), [("online", True), ("offline", False), (None, None)])
+def test_terminal_without_a_state_is_neither_online_nor_offline(state: str | None, online: bool | None) -> None:
+    """What is not known is null; a field that the record lacks too."""
+    record = {"imei": "T"} | ({"state": state} if state else {})
+    metrics = {m.spec.name: m.value for m in tree.terminal_metrics(record, NOW, ("online",))}
+    assert (metrics["Status/Online"], metrics["Status/State"], metrics["Status/Name"]) == (online, state, None)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "ts"),
     [

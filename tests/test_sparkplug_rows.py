@@ -27,9 +27,10 @@ from oneweb_bridge.model.records import (
     Sample,
 )
 from oneweb_bridge.polling import diff, samples
-from oneweb_bridge.sparkplug import api_watch, outlet, rows, shared
+from oneweb_bridge.sparkplug import api_watch, outlet, rows, session, shared
 from oneweb_bridge.sparkplug import host as primary_host
 from oneweb_bridge.sparkplug.births import Births
+from oneweb_bridge.sparkplug.edge_node import EdgeMessage
 from oneweb_bridge.sparkplug.payload import GOOD, STALE
 from oneweb_bridge.sparkplug.shared import EdgeCallbacks
 from oneweb_bridge.sparkplug.wire import EdgeLink
@@ -421,6 +422,10 @@ async def test_new_component_and_new_indicator_are_born_before_their_data(stage:
     births = stage.host.of("DBIRTH", device="T")
     assert len(births) == 3
     assert [bool(birth.named("Signal/Lost")) for birth in births] == [False, False, True]
+    async with stage.running():
+        await stage.host.until(lambda: len(stage.host.of("DBIRTH", device="T")) == 4)
+    component = stage.host.of("DBIRTH", device="T")[-1].named("Components/main/SSM")[0]
+    assert (value_of(component), component.timestamp) == ("5.0", NOW + 1)
 
 
 async def test_history_with_a_new_indicator_is_not_lost(stage: Stage) -> None:
@@ -516,6 +521,73 @@ async def test_refusals_are_alerted_at_most_once_a_second(
         monkeypatch.setattr(shared, "ALERT_INTERVAL_S", 0.0)
         await made._shared.refuse("the next")
         assert stage.alerts[-1] == "the next"
+
+
+async def test_write_that_is_refused_is_answered_with_the_value_in_force(stage: Stage) -> None:
+    """Also of a metric that nobody may write."""
+    state = encode({"enabled": True, "interval": 60, "status": "ok"})
+    await stage.db.commit(
+        Batch(
+            entries=[Entry("call", "sites", "state", "", NOW + 1, state)],
+            writes=[RecordWrite("call", "sites", state, entry=0)],
+        )
+    )
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        (version,) = stage.host.of("NBIRTH")[0].named("Bridge/Version")
+        await stage.host.write({"alias": version.alias, "string_value": "2"})
+        answer = await stage.host.until(lambda: [m for h in stage.host.of("NDATA") for m in h.named("Bridge/Version")])
+        assert (value_of(answer[0]), answer[0].timestamp) == ("1", version.timestamp)
+        assert stage.alerts == ["Sparkplug: an NCMD writes Bridge/Version: nobody may write it"]
+        name = "Polling/sites/Interval"
+        await stage.host.write({"name": name, "boolean_value": True})
+        answer = await stage.host.until(lambda: [m for h in stage.host.of("NDATA") for m in h.named(name)])
+        assert (value_of(answer[0]), answer[0].timestamp) == (60, NOW + 1)
+
+
+@pytest.mark.parametrize(("interval", "expected"), [(3600.0, False), (0.0, True)])
+async def test_backlog_is_told_in_intervals(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, interval: float, expected: bool
+) -> None:
+    """How much waits goes out no more often than that, though it changes with each row."""
+    monkeypatch.setattr(session, "BACKLOG_INTERVAL_S", interval)
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        for number in range(1, 6):
+            await stage.measure("T", (NOW + number, float(number)))
+            await stage.until_live("T", float(number))
+    assert bool([m for h in stage.host.of("NDATA") for m in h.named("Journal/Backlog")]) == expected
+
+
+async def test_birth_that_is_too_large_is_alerted_once_and_the_others_go_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are passed over, `seq` has no gap, and the journal is not held."""
+    too_large = EdgeLink.too_large
+
+    def of_one(self: EdgeLink, message: EdgeMessage) -> str | None:
+        return "1 byte too much" if message.topic.endswith("/T") else too_large(self, message)
+
+    monkeypatch.setattr(EdgeLink, "too_large", of_one)
+    await stage.terminal("S")
+    for _ in range(2):
+        async with stage.running():
+            await stage.host.until(lambda: stage.host.of("DBIRTH", device="S"))
+            for imei in ("T", "S"):
+                await stage.measure(imei, (NOW + len(stage.host.messages), 2.0))
+            await stage.until_live("S", 2.0)
+            await stage.host.write({"name": "Bridge/Version", "string_value": "2"})
+            await stage.host.until(lambda: stage.host.of("NDATA"))
+        await stage.host.until(lambda: stage.host.of("NDEATH"))
+        messages = [m for m in stage.host.messages if m.verb != "NDEATH"]
+        assert [m.payload.seq for m in messages] == list(range(len(messages)))
+        assert {m.device for m in messages} == {"", "S"}
+        stage.host.messages.clear()
+    assert [sentence for sentence in stage.alerts if "birth" in sentence] == [
+        "Sparkplug: the birth of Device T cannot be sent: 1 byte too much"
+    ] * 2
+    async with open_edge_tables(stage.path) as tables:
+        assert await tables.cursor(1) == await tables.head()
 
 
 @pytest.mark.parametrize("steps", range(6))

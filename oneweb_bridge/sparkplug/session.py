@@ -65,6 +65,8 @@ class EdgeSession:
         self._commands: deque[bytes] = deque(maxlen=MAX_WAITING_COMMANDS)
         self._answers: deque[tuple[str, tuple[str, ...]]] = deque()
         """Calls, and the members of their states of which the value in force is to be sent."""
+        self._unchanged: dict[str, Metric] = {}
+        """Metrics that nobody may write, and somebody did: they are sent as they are."""
         self._refused: deque[str] = deque(maxlen=MAX_WAITING_COMMANDS)
         self._twin_seen = False
         self._host_came = self._host_left = False
@@ -240,9 +242,14 @@ class EdgeSession:
         place = content.call_of_metric(refusal.metric)
         if place is not None:
             self._answers.append((place[0], (place[1],)))
+        elif (metric := self._state.last_sent(refusal.metric)) is not None:
+            self._unchanged[refusal.metric] = metric
 
     async def _tell_answers(self) -> None:
         """The values in force after writes, whether or not they have changed. Raises MqttError."""
+        if self._unchanged:
+            self._send_node(list(self._unchanged.values()))
+            self._unchanged.clear()
         if not self._answers:
             return
         answers = list(self._answers)

@@ -187,6 +187,10 @@ class NodeState:
         """Remembers metrics of the node itself, because a birth says when they changed."""
         self._sent |= {metric.spec.name: metric for metric in metrics}
 
+    def last_sent(self, name: str) -> Metric | None:
+        """A metric of the node itself as it was sent last."""
+        return self._sent.get(name)
+
     def since_change(self, metric: Metric) -> Metric:
         """A metric of the node itself as it was sent last, unless it has another value now; its time is no earlier."""
         before = self._sent.get(metric.spec.name)
