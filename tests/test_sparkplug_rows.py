@@ -29,6 +29,7 @@ from oneweb_bridge.model.records import (
 from oneweb_bridge.polling import diff, samples
 from oneweb_bridge.sparkplug import api_watch, outlet, rows, session, shared
 from oneweb_bridge.sparkplug import host as primary_host
+from oneweb_bridge.sparkplug import sparkplug_b_pb2 as pb
 from oneweb_bridge.sparkplug.births import Births
 from oneweb_bridge.sparkplug.edge_node import EdgeMessage
 from oneweb_bridge.sparkplug.payload import GOOD, STALE
@@ -36,6 +37,7 @@ from oneweb_bridge.sparkplug.shared import EdgeCallbacks
 from oneweb_bridge.sparkplug.wire import EdgeLink
 from oneweb_bridge.store import store
 from oneweb_bridge.store.edge_tables import open_edge_tables
+from tests import harness
 from tests.cancelling import cancel_until_done
 from tests.test_sparkplug_outlet import EDGE, Host, listening, value_of
 
@@ -543,6 +545,22 @@ async def test_write_that_is_refused_is_answered_with_the_value_in_force(stage: 
         await stage.host.write({"name": name, "boolean_value": True})
         answer = await stage.host.until(lambda: [m for h in stage.host.of("NDATA") for m in h.named(name)])
         assert (value_of(answer[0]), answer[0].timestamp) == (60, NOW + 1)
+
+
+async def test_retained_command_is_refused_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not obeyed, though the broker brings it again each time that it is asked whether it has read everything."""
+    monkeypatch.setattr(shared, "ALERT_INTERVAL_S", 0.0)
+    request = pb.Payload(timestamp=1)
+    request.metrics.add(name="Node Control/Rebirth", boolean_value=True)
+    topic = f"spBv1.0/OneWeb/NCMD/{EDGE}"
+    await harness.publish(stage.port, topic, request.SerializeToString(), retain=True)
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        for number in range(1, 6):
+            await stage.measure("T", (NOW + number, float(number)))
+            await stage.until_live("T", float(number))
+    assert stage.alerts == ["Sparkplug: a retained NCMD is not obeyed: publish it without retain"]
+    assert len(stage.host.of("NBIRTH")) == 1
 
 
 @pytest.mark.parametrize(("interval", "expected"), [(3600.0, False), (0.0, True)])

@@ -65,6 +65,7 @@ class EdgeSession:
         self._commands: deque[bytes] = deque(maxlen=MAX_WAITING_COMMANDS)
         self._answers: deque[tuple[str, tuple[str, ...]]] = deque()
         """Calls, and the members of their states of which the value in force is to be sent."""
+        self._retained_command: bytes | None = None
         self._unchanged: dict[str, Metric] = {}
         """Metrics that nobody may write, and somebody did: they are sent as they are."""
         self._refused: deque[str] = deque(maxlen=MAX_WAITING_COMMANDS)
@@ -99,10 +100,12 @@ class EdgeSession:
             state.host, change = state.host.after(message.payload)
             self._host_left = self._host_left or (change == "offline" and self._host_came)
         elif message.topic == self._node.topics.of("NCMD"):
-            if message.retain:
-                self._refused.append("Sparkplug: a retained NCMD is not obeyed: publish it without retain")
-            else:
+            if not message.retain:
                 self._commands.append(message.payload)
+            elif message.payload != self._retained_command:
+                # It comes again with each answer of the broker, which is to a SUBSCRIBE.
+                self._retained_command = message.payload
+                self._refused.append("Sparkplug: a retained NCMD is not obeyed: publish it without retain")
         elif message.topic == self._node.topics.of("NBIRTH") and message.payload not in state.own_births:
             self._twin_seen = True
         state.wake.set()
