@@ -57,10 +57,11 @@ async def run(terminals: int, speed: float) -> None:
     options = simulator_options(terminals, speed, past.DAYS if has_past else 0)
     with tempfile.TemporaryDirectory(prefix="oneweb-bridge-demo-") as directory:
         async with simulator.serve(options) as fake:
+            if has_past:
+                await past.live_through(configuration(fake.url, 0, Path(directory)), fake)
+            # Ports that are free now, and not only before the past.
             port = mosquitto.free_port()
             config = configuration(fake.url, port, Path(directory))
-            if has_past:
-                await past.live_through(config, fake)
             try:
                 async with mosquitto.run_mosquitto(port), asyncio.TaskGroup() as group:
                     group.create_task(_change_fleet_loop(fake), name="story")

@@ -137,6 +137,8 @@ async def test_alert_has_links_and_times_of_the_page(tab: Tab) -> None:
     assert await card.get_by_role("link", name="SC-3").get_attribute("href") == "#/product/SC-3"
     assert "on 3 Dec 07:00" in await card.locator("p").first.inner_text()
     await card.get_by_text("1 other sentence").click()
+    line = await card.get_by_role("link", name="SC-2").evaluate("link => getComputedStyle(link).textDecorationLine")
+    assert line == "underline"
     assert await card.get_by_role("link", name="SC-2").is_visible()
 
 
