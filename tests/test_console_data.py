@@ -221,7 +221,10 @@ async def row_of(queries: Queries, imei: str = "1") -> dict[str, Any]:
 
 
 async def test_fleet_joins_what_is_known(tmp_path: Path) -> None:
-    """A row has the newest of all: the fullest bucket of its products, its forecast, and the last sign of life."""
+    """A row has the newest of all: the fullest bucket of its products, its forecast, and the last sign of life.
+
+    Members of documents that are called as something that is worked out do not matter.
+    """
     relations = {
         "imei": "1",
         "product_ids": ["P0", "P1", "P2"],
@@ -237,11 +240,17 @@ async def test_fleet_joins_what_is_known(tmp_path: Path) -> None:
             "usage",
             a={"product_id": "P1", "used_gb": 50.0, "entitlement_gb": 100.0},
             b={"product_id": "P2", "used_gb": 10.0, "entitlement_gb": 30.0},
-            c={"product_id": "P2", "used_gb": 200.005, "entitlement_gb": 300.0, "overage_blocks": 2},
+            c={
+                "product_id": "P2",
+                "used_gb": 200.005,
+                "entitlement_gb": 300.0,
+                "overage_blocks": 2,
+                "used_pct": "much",
+            },
             d={"product_id": "P0", "used_gb": 900.0, "entitlement_gb": 1.0, "remaining_unlimited": True},
         ),
         records("forecast", c={"status": "ok", "exhausted_p50": "2026-11-27T00:00:00Z"}),
-        sample("signal_quality", "1", 1_750_167_607_000, sinr_db=10.2),
+        sample("signal_quality", "1", 1_750_167_607_000, sinr_db=10.2, at="noon"),
         sample("link_availability", "1", 1_750_000_000_000, link_availability_pct=99.5),
     ) as queries:
         row = await row_of(queries)

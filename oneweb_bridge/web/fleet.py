@@ -2,7 +2,7 @@
 
 import gzip
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,6 +14,8 @@ from oneweb_bridge.web.payloads import FLEET_COLUMNS, Cell, FleetAnswer
 SIGNAL, AVAILABILITY = "signal_quality", "link_availability"
 COMPRESSION = 3
 """At 10 000 terminals a third of the time of level 6, and a tenth larger."""
+NOT_READ = " {}"
+"""The name of a field that is worked out: no member of a document begins with a space."""
 
 
 class _Terminal(msgspec.Struct, gc=False):
@@ -51,12 +53,12 @@ class _Bucket(msgspec.Struct, gc=False):
     entitlement_gb: float | None = None
     remaining_unlimited: bool = False
     overage_blocks: Any = None
+    used_pct: float | None = msgspec.field(default=None, name=NOT_READ.format("used_pct"))
+    """Per cent of the entitlement that is used; None where it is not known, or there is no limit."""
 
-    def used_pct(self) -> float | None:
-        """Per cent of the entitlement that is used; None where it is not known, or there is no limit."""
-        if self.remaining_unlimited or self.used_gb is None or not self.entitlement_gb:
-            return None
-        return round(100 * self.used_gb / self.entitlement_gb, 2)
+    def __post_init__(self) -> None:
+        if self.used_gb is not None and self.entitlement_gb and not self.remaining_unlimited:
+            self.used_pct = round(100 * self.used_gb / self.entitlement_gb, 2)
 
 
 class _Forecast(msgspec.Struct, gc=False):
@@ -66,22 +68,27 @@ class _Forecast(msgspec.Struct, gc=False):
 
 class _Signal(msgspec.Struct, gc=False):
     sinr_db: Any = None
+    at: int | None = msgspec.field(default=None, name=NOT_READ.format("at"))
 
 
 class _Availability(msgspec.Struct, gc=False):
     link_availability_pct: Any = None
+    at: int | None = msgspec.field(default=None, name=NOT_READ.format("at"))
 
 
 class FleetParts(msgspec.Struct):
-    """What the rows are joined from, by id."""
+    """What the rows are joined from, by id.
+
+    Structs that the garbage collector does not look at: it would go through tens of thousands again and again.
+    """
 
     relations: dict[str, _Relations]
     products: dict[str, Any]
-    buckets: dict[str, tuple[float | None, _Bucket]]
+    buckets: dict[str, _Bucket]
     forecasts: dict[str, _Forecast]
     seen: dict[str, int]
-    signal: dict[str, tuple[int, Any]]
-    availability: dict[str, tuple[int, Any]]
+    signal: dict[str, _Signal]
+    availability: dict[str, _Availability]
 
 
 class EncodedFleet(msgspec.Struct, frozen=True):
@@ -117,62 +124,75 @@ def _read_parts(queries: Queries) -> FleetParts:
     relations = msgspec.json.Decoder(_Relations).decode
     named = msgspec.json.Decoder(_Named).decode
     forecast = msgspec.json.Decoder(_Forecast).decode
-    signal, availability = msgspec.json.Decoder(_Signal).decode, msgspec.json.Decoder(_Availability).decode
     return FleetParts(
         relations={id: relations(doc) for id, doc in queries.all_records("relations")},
         products={id: named(doc).name for id, doc in queries.all_records("product")},
         buckets=_fullest_buckets(queries),
         forecasts={id: forecast(doc) for id, doc in queries.all_records("forecast")},
         seen=dict(queries.newest_times()),
-        signal={id: (ts, signal(doc).sinr_db) for id, ts, doc in queries.newest_values(SIGNAL)},
-        availability={
-            id: (ts, availability(doc).link_availability_pct) for id, ts, doc in queries.newest_values(AVAILABILITY)
-        },
+        signal=_newest(queries, SIGNAL, _Signal),
+        availability=_newest(queries, AVAILABILITY, _Availability),
     )
 
 
-def _fullest_buckets(queries: Queries) -> dict[str, tuple[float | None, _Bucket]]:
-    """Of each product the bucket that is used up most, with its per cent; the first where none has a limit."""
+_Sample = TypeVar("_Sample", _Signal, _Availability)
+
+
+def _newest(queries: Queries, report: str, form: type[_Sample]) -> dict[str, _Sample]:
+    """The newest sample of a report of each id, with its time."""
+    decode = msgspec.json.Decoder(form).decode
+    samples: dict[str, _Sample] = {}
+    for id, ts, doc in queries.newest_values(report):
+        samples[id] = sample = decode(doc)
+        sample.at = ts
+    return samples
+
+
+def _fullest_buckets(queries: Queries) -> dict[str, _Bucket]:
+    """Of each product the bucket that is used up most; the first where none has a limit."""
     decode = msgspec.json.Decoder(_Bucket).decode
-    fullest: dict[str, tuple[float | None, _Bucket]] = {}
+    fullest: dict[str, _Bucket] = {}
     for id, doc in queries.all_records("usage"):
         bucket = decode(doc)
         bucket.bucket_id = id
         if bucket.product_id is None:
             continue
-        before, used_pct = fullest.get(bucket.product_id), bucket.used_pct()
-        if before is None or (used_pct is not None and (before[0] is None or used_pct > before[0])):
-            fullest[bucket.product_id] = used_pct, bucket
+        before = fullest.get(bucket.product_id)
+        if before is None or _is_fuller(bucket, before):
+            fullest[bucket.product_id] = bucket
     return fullest
+
+
+def _is_fuller(bucket: _Bucket, other: _Bucket) -> bool:
+    return bucket.used_pct is not None and (other.used_pct is None or bucket.used_pct > other.used_pct)
 
 
 _NO_RELATIONS = _Relations()
 _NO_FORECAST = _Forecast()
-_NO_USAGE: tuple[float | None, _Bucket] = (None, _Bucket())
-_NO_SAMPLE: tuple[int | None, Any] = (None, None)
+_NO_BUCKET = _Bucket()
+_NO_SIGNAL, _NO_AVAILABILITY = _Signal(), _Availability()
 
 
 def _row(imei: str, terminal: _Terminal, parts: FleetParts) -> tuple[Cell, ...]:
     relations = parts.relations.get(imei, _NO_RELATIONS)
     product_ids = terminal.product_ids if relations.product_ids is None else relations.product_ids
-    used_pct, bucket = _fullest(product_ids, parts.buckets)
+    bucket = _fullest(product_ids, parts.buckets)
     product_id = bucket.product_id or next(iter(product_ids), None)
     forecast = _NO_FORECAST if bucket.bucket_id is None else parts.forecasts.get(bucket.bucket_id, _NO_FORECAST)
-    sinr_ts, sinr = parts.signal.get(imei, _NO_SAMPLE)
-    availability_ts, availability = parts.availability.get(imei, _NO_SAMPLE)
+    signal = parts.signal.get(imei, _NO_SIGNAL)
+    availability = parts.availability.get(imei, _NO_AVAILABILITY)
     site, customer, partner = relations.site, relations.end_customer, relations.distribution_partner
-    # A tuple: ten thousand lists would have the garbage collector look at all of them again and again.
     return (
         imei,
         terminal.name,
         terminal.state,
         _later(_to_ms(terminal.last_seen), parts.seen.get(imei)),
-        sinr,
-        sinr_ts,
-        availability,
-        availability_ts,
+        signal.sinr_db,
+        signal.at,
+        availability.link_availability_pct,
+        availability.at,
         bucket.bucket_id,
-        used_pct,
+        bucket.used_pct,
         bucket.overage_blocks,
         forecast.status,
         _to_ms(forecast.exhausted_p50),
@@ -203,8 +223,11 @@ def _to_ms(text: Any) -> int | None:
         return None
 
 
-def _fullest(product_ids: list[str], buckets: dict[str, tuple[float | None, _Bucket]]) -> tuple[float | None, _Bucket]:
+def _fullest(product_ids: list[str], buckets: dict[str, _Bucket]) -> _Bucket:
     if len(product_ids) == 1:
-        return buckets.get(product_ids[0], _NO_USAGE)
-    candidates = [buckets[id] for id in product_ids if id in buckets]
-    return max(candidates, key=lambda candidate: -1.0 if candidate[0] is None else candidate[0], default=_NO_USAGE)
+        return buckets.get(product_ids[0], _NO_BUCKET)
+    fullest = _NO_BUCKET
+    for bucket in (buckets[id] for id in product_ids if id in buckets):
+        if fullest is _NO_BUCKET or _is_fuller(bucket, fullest):
+            fullest = bucket
+    return fullest
