@@ -37,6 +37,8 @@ from tests import harness
 from tests.nodered import server
 from tests.nodered.server import Usage
 
+MAX_BODY = "512MB"
+"""The whole listing of 100 000 terminals in one answer is larger than the default allows."""
 QUIET = 0.4
 """Seconds without a message after which nothing more is expected."""
 
@@ -89,7 +91,8 @@ async def bridge(directory: Path, api_url: str, port: int, **changes: Any) -> As
     """The real command with an empty database; nothing polls by itself. `changes` are those of its configuration."""
     calls: dict[str, Any] = {call: {"enabled": False} for call in CALLS}
     calls["user_terminals"]["page"] = {"style": "none"}
-    config = harness.bridge_yaml(directory, api_url, port, polling=calls, homeassistant={"enabled": False}, **changes)
+    given = {"polling": calls, "homeassistant": {"enabled": False}, "api": {"max_body": MAX_BODY}}
+    config = harness.bridge_yaml(directory, api_url, port, **harness.merged(given, changes))
     async with harness.running(config) as process, aiomqtt.Client("127.0.0.1", port) as client:
         await harness.until_retained(port, "oneweb/bridge/status", lambda payload: payload["state"] == "online", 30)
         await harness.until_retained(port, "oneweb/bridge/info", lambda payload: payload["api"]["state"] == "ok", 30)

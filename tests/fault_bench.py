@@ -36,6 +36,9 @@ MOST_MEMORY = 160.0
 """MiB that the bridge may take with a small fleet and api.max_body of 8 MB, whatever happens."""
 MOST_DISK = 64 << 20
 """Bytes that its files may take in a round."""
+WINDOW = int(os.environ.get("SOAK_WINDOW") or 0)
+"""Messages in flight, of the bridge and of the broker; 0 leaves both at their defaults."""
+IN_FLIGHT = {"window": WINDOW} if WINDOW else {}
 SECRET, PASSWORD = "canary-7fQ2-api-secret", "canary-9kX4-mqtt-password"
 CONFIG = """
 allow_anonymous true
@@ -89,7 +92,8 @@ class Stage:
 
     async def start_broker(self, *, kept: bool = False, more: str = "") -> None:
         """Starts mosquitto; the bridge reaches it as soon as the recorder has its subscription."""
-        text = CONFIG + (KEPT.format(place=self.directory) if kept else "persistence false\n") + more
+        in_flight = f"max_inflight_messages {WINDOW}\n" if WINDOW else ""
+        text = CONFIG + in_flight + (KEPT.format(place=self.directory) if kept else "persistence false\n") + more
         text += "user root\n" if os.geteuid() == 0 else ""
         self._conf.write_text(text)
         self._mosquitto = contextlib.AsyncExitStack()
@@ -120,7 +124,7 @@ class Stage:
                 "max_body": "8MB",
                 "timeout": {"connect": "2s", "read": "3s", "poll": "30s"},
             },
-            "mqtt": {"port": self.proxy.port, "username": "bridge", "password": PASSWORD},
+            "mqtt": {"port": self.proxy.port, "username": "bridge", "password": PASSWORD, **IN_FLIGHT},
             "http": {"listen": f"127.0.0.1:{self.http}"},
         }
         return harness.bridge_yaml(self.directory, self.api.url, self.port, **harness.merged(given, changes))

@@ -1,6 +1,7 @@
 """`make soak`: the fault campaign, seeded and bounded. Prints its seed and each round; ends with a table.
 
 SOAK_MINUTES bounds it (default 20), SOAK_SEED repeats one, SOAK_JOBS is how many rounds run side by side (default 3).
+SOAK_WINDOW sets how many messages bridge and broker have in flight (default: what each takes by itself).
 
     make soak                                               kinds of rounds, and pairs of faults that have not met yet
     make soak ARGS='--only pairs'                           pairs alone; `--only kinds` the others

@@ -104,7 +104,7 @@ async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypa
         assert (compiled, b.runner._plans) == ([], plans)
         assert [(row.what, row.id) for row in await b.news()] == [("state", SITES)]
         await manager.reconfigure(config_of(b, location_threshold="1m"))
-        assert len(compiled) == 12
+        assert len(compiled) == len(CALLS)
         assert not caches._caches
 
 

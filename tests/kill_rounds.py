@@ -1,0 +1,141 @@
+"""Kill -9 at random moments, again and again: `python -m tests.kill_rounds KILLS [SEED]` plays a campaign.
+
+Before each kill every terminal changes, so that hundreds of messages are on their way; most kills fall among them.
+The bridge is started with 20 or 100 messages in flight and both protocols in turn. After each kill it is counted how
+many messages come again, whatever their topic: at most 200. After each `KILLS_A_STAGE` kills all must be as the API
+says, and nothing lost, invented or out of order.
+"""
+
+import asyncio
+import random
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from tests.campaign.judging import REPEATED
+from tests.fault_bench import Stage, set_up
+from tests.recording import Line
+
+KILLS_A_STAGE = 25
+TERMINALS = 120
+FIRST_MESSAGE_WITHIN_S = 8.0
+WINDOWS = (20, 100)
+BROKER = f"max_inflight_messages {max(WINDOWS)}\n"
+PROTOCOLS = ("5", "5", "3.1.1")
+BESIDE = ("oneweb/bridge/", "homeassistant/")
+"""Beginnings of topics that do not come from the journal: status, commands and announcements are said anew."""
+
+
+class Figures(msgspec.Struct):
+    """What a campaign showed: messages that came again after each kill, and what was not as promised."""
+
+    repeats: list[int] = []
+    messages: int = 0
+    findings: list[str] = []
+
+    def __str__(self) -> str:
+        """One line for the end of a campaign."""
+        amid = sum(count > 0 for count in self.repeats)
+        middle = statistics.median(self.repeats) if self.repeats else 0
+        return (
+            f"{len(self.repeats)} kills, {self.messages} messages: at most {max(self.repeats, default=0)} came again "
+            f"after one (median {middle:g}, none after {len(self.repeats) - amid}), {len(self.findings)} violations"
+        )
+
+
+class RepeatCounter:
+    """Counts per life of the bridge the messages of the journal that an earlier life had sent already."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[str, bytes]] = set()
+        self._at = 0
+
+    def count(self, lines: list[Line]) -> tuple[int, int]:
+        """Of the lines since the last call: how many are from the journal, and how many of them came again."""
+        fresh = [(line.topic, line.payload) for line in lines[self._at :] if _is_from_journal(line)]
+        self._at = len(lines)
+        again = sum(content in self._known for content in fresh)
+        self._known.update(fresh)
+        return len(fresh), again
+
+
+def _is_from_journal(line: Line) -> bool:
+    return not line.note and not line.topic.startswith(BESIDE)
+
+
+async def play_stage(directory: Path, seed: int, kills: int) -> Figures:
+    """So many kills in the life of one database."""
+    figures = Figures()
+    counter = RepeatCounter()
+    async with set_up(directory, seed, terminals=TERMINALS, broker_conf=BROKER) as stage:
+        for number in range(kills):
+            await _live_and_die(stage, number)
+            await stage.recorder.quiet(0.2)
+            _note(figures, counter, stage, f"kill {number}")
+        stage.mended()
+        await stage.start(mqtt=_way(kills))
+        result = await stage.finish()
+        _note(figures, counter, stage, "the last start")
+        figures.findings += result.findings
+    figures.repeats.pop(0)  # Before the first kill nothing can come again.
+    return figures
+
+
+def _way(number: int) -> dict[str, str | int]:
+    return {"window": WINDOWS[number % len(WINDOWS)], "protocol": PROTOCOLS[number % len(PROTOCOLS)]}
+
+
+async def _live_and_die(stage: Stage, number: int) -> None:
+    """One life: everything changes, and the bridge is killed a while after its first message, or before it."""
+    for terminal in stage.api.truth("terminals"):
+        stage.api.fleet("set_state", id=terminal["id"], state=stage.chance.choice(("online", "offline", "degraded")))
+    before = len(stage.recorder.lines)
+    await stage.start(mqtt=_way(number))
+    if stage.chance.random() < 0.2:
+        await asyncio.sleep(stage.chance.uniform(0.2, 2.0))
+    else:
+        await stage.until(
+            lambda: any(_is_from_journal(line) for line in stage.recorder.lines[before:]), FIRST_MESSAGE_WITHIN_S
+        )
+        await asyncio.sleep(stage.chance.uniform(0, 0.5))
+    await stage.kill()
+    stage.api.advance(stage.chance.uniform(0, 60))
+
+
+def _note(figures: Figures, counter: RepeatCounter, stage: Stage, when: str) -> None:
+    stage.recorder.read()
+    messages, again = counter.count(stage.recorder.lines)
+    figures.messages += messages
+    figures.repeats.append(again)
+    if again > REPEATED:
+        figures.findings.append(f"{again} messages came again before {when}, more than {REPEATED}")
+
+
+async def campaign(kills: int, seed: int) -> Figures:
+    """Plays stages until so many kills are done. Prints one line for each."""
+    whole = Figures()
+    chance = random.Random(seed)
+    for begin in range(0, kills, KILLS_A_STAGE):
+        stage_seed = chance.randrange(1 << 30)
+        with tempfile.TemporaryDirectory(prefix="oneweb-kills-") as place:
+            figures = await play_stage(Path(place), stage_seed, min(KILLS_A_STAGE, kills - begin))
+        print(f"seed {stage_seed}: {figures}", *figures.findings, sep="\n  ", flush=True)
+        whole.repeats += figures.repeats
+        whole.messages += figures.messages
+        whole.findings += figures.findings
+    return whole
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0 when nothing was violated."""
+    kills, seed = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 1
+    whole = asyncio.run(campaign(kills, seed))
+    print(whole)
+    return 1 if whole.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
