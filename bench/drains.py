@@ -18,6 +18,8 @@ from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal, store
 
 PAD = b"x" * 260
+WINDOW = 20
+"""What a mosquitto with its default configuration announces, and the bridge takes by itself."""
 
 
 def entry(number: int, topics: int) -> Entry:
@@ -79,8 +81,8 @@ async def bare(port: int, count: int, topics: int, clock: Clock) -> None:
 
 
 async def by_hand(port: int, count: int, topics: int, clock: Clock) -> None:
-    """The floor."""
+    """The floor, with the protocol, the properties and the window of `ours`."""
     made = messages(count, topics)
     clock.start()
-    await floor.drain(port, made)
+    await floor.drain(port, made, WINDOW)
     clock.stop()

@@ -91,6 +91,7 @@ class Floor:
     """The sequential process as a peer."""
 
     topics = nodered.Bridge.topics
+    page = 0
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.usage = Usage(process.pid)
@@ -165,12 +166,12 @@ async def _one_round(answers: dict[str, nodered.Answer]) -> dict[str, Pair]:
         shots, database, seq = dict[str, Pair](), directory / "bridge.db", 0
         for scenario, answer in answers.items():
             course = Course(bridge, subscribers[0], listing, answer.records)
-            mine = await course.shot(answer.body, answer.changed)
+            mine = await course.shot(answer)
             job, file = job_after(database, seq), directory / "job"
             seq = _last_row(database)
             file.write_bytes(msgspec.msgpack.encode(job))
             await peer.load(file)
-            theirs = await Course(peer, subscribers[1], listing, answer.records).shot(answer.body, len(job.messages))
+            theirs = await Course(peer, subscribers[1], listing, answer.records).shot(answer, len(job.messages))
             assert mine.messages == theirs.messages, f"{mine.messages} messages, the floor {theirs.messages}"
             shots[scenario] = mine, theirs
         return shots
@@ -192,7 +193,7 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
             goal=goal,
             bridge=nodered.median_of(mine),
             floor=f"sequential: {nodered.median_of(theirs)}",
-            note=f"{spelled(mine[0].messages)} messages each, window {WINDOW}; the bridge MQTT 5, the floor MQTT 3.1.1",
+            note=f"{spelled(mine[0].messages)} messages each, window {WINDOW} and MQTT 5 on both sides",
         )
         wall, cpu = (
             ratios([getattr(shot, name) for shot in mine], [getattr(shot, name) for shot in theirs])

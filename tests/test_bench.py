@@ -181,3 +181,10 @@ def test_files_of_the_page_are_weighed_by_who_wrote_them() -> None:
         [("http://h/", 1000), ("http://h/static/app.js?v=1", 500), ("http://h/static/vendor/p.js?v=1", 7000)]
     )
     assert (own.measured, vendored.measured) == (1.5, 7.0)
+
+
+def test_floor_counts_whole_answers_of_the_broker() -> None:
+    """With a reason code, without one, and with half of the next."""
+    data = b"\x40\x02\x00\x01" + b"\x40\x03\x00\x02\x10" + b"\x40\x02\x00"
+    assert floor.count_packets(data) == (2, b"\x40\x02\x00")
+    assert floor.count_packets(b"\x40") == (0, b"\x40")
