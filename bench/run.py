@@ -57,7 +57,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 def parts(drawn: inside.Curves, live: float = 0.0) -> list[Part]:
-    """All of them. The growth's curves are left in `drawn`; `live` is as of the scope."""
+    """All of them, those of ratios of time first. The growth's curves are left in `drawn`; `live` is as of the scope."""
     return [
         Part(("1",), "unchanged polls", 900, ratios.poll_rows),
         Part(("2", "3"), "drains", 900, ratios.drain_rows),
@@ -65,18 +65,18 @@ def parts(drawn: inside.Curves, live: float = 0.0) -> list[Part]:
         Part(("5",), "transactions", 600, ratios.transaction_row),
         Part(("6", "7"), "against Node-RED", 1200, nodered.rows),
         Part(("6",), "against Node-RED with the same messages", 900, same_messages.rows),
-        Part(("7", "8"), "memory and a full cycle", 2700, fleet.rows),
         Part(("9",), "delay", 600, delay.rows),
-        Part((LAG, "10"), "start", 900, restart.rows),
-        Part(("10",), "trimming", 300, inside.trim_rows),
         Part(("12",), "the shipped broker", 600, shipped.rows),
         Part(("14",), "the floor of the job", 900, job.rows),
         Part(("15",), "flushing", 900, flushing.rows),
         Part(("11",), "growth", 600, lambda scope: inside.growth_rows(scope, drawn)),
-        Part(("13",), "the trends", 2400, trends.rows),
         Part(("16",), "Sparkplug", 1200, edge.rows),
         Part(("17", "18"), "the console", 1200 + live, console.rows),
         Part((LAG,), "the event loop's lag", 300, inside.lag_rows),
+        Part((LAG, "10"), "start", 900, restart.rows),
+        Part(("10",), "trimming", 300, inside.trim_rows),
+        Part(("7", "8"), "memory and a full cycle", 2700, fleet.rows),
+        Part(("13",), "the trends", 2400, trends.rows),
     ]
 
 
