@@ -27,6 +27,8 @@ BROKER = f"max_inflight_messages {max(WINDOWS)}\n"
 PROTOCOLS = ("5", "5", "3.1.1")
 BESIDE = ("oneweb/bridge/", "homeassistant/")
 """Beginnings of topics that do not come from the journal: status, commands and announcements are said anew."""
+FORECAST = "/forecast/"
+"""Part of topics that are calculated and published anew after a start."""
 
 
 class Figures(msgspec.Struct):
@@ -63,7 +65,7 @@ class RepeatCounter:
 
 
 def _is_from_journal(line: Line) -> bool:
-    return not line.note and not line.topic.startswith(BESIDE)
+    return not line.note and not line.topic.startswith(BESIDE) and FORECAST not in line.topic
 
 
 async def play_stage(directory: Path, seed: int, kills: int) -> Figures:
