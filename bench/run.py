@@ -57,7 +57,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 def parts(drawn: inside.Curves, live: float = 0.0) -> list[Part]:
-    """All of them, those of ratios of time first. The growth's curves are left in `drawn`; `live` is as of the scope."""
+    """All of them, ratios of time first. The growth's curves are left in `drawn`; `live` is as of the scope."""
     return [
         Part(("1",), "unchanged polls", 900, ratios.poll_rows),
         Part(("2", "3"), "drains", 900, ratios.drain_rows),

@@ -354,6 +354,34 @@ def test_acknowledged_reach_is_bounded() -> None:
     assert sent == MAX_REPEATED_MESSAGES
 
 
+def test_what_the_head_does_not_say_counts_as_repeated() -> None:
+    """Retained messages behind the cursor wait for the broker's head, which a crash would make them come again by."""
+    window = window_of(20)
+    window.on_head(0)
+    for seq in range(1, 400):
+        window.offer_row(seq, [Message(f"a{seq}", b"x", retain=True), message(f"b{seq}")])
+
+    def send_all() -> int:
+        """Until the window is full: everything is acknowledged, and the cursor is saved behind it."""
+        sent = 0
+        while outgoings := taken(window):
+            for outgoing in outgoings:
+                window.acknowledge(outgoing)
+            sent += len(outgoings)
+            window.on_saved(window.positions())
+        return sent
+
+    first = send_all()
+    assert MAX_REPEATED_MESSAGES - 20 < window.count_behind_head() <= MAX_REPEATED_MESSAGES
+    assert 2 * MAX_REPEATED_MESSAGES - 40 < first < 2 * MAX_REPEATED_MESSAGES + 40
+    window.on_head(window.saved.cursor)
+    assert window.count_behind_head() == 0
+    assert send_all() >= 2 * MAX_REPEATED_MESSAGES - 40
+    window.on_head(None)
+    assert send_all() > 0
+    assert window.state() == "idle"
+
+
 @pytest.mark.parametrize("size", [1, 2, 20])
 @pytest.mark.parametrize("count", range(1, 13))
 def test_row_of_many_messages_passes_any_window(size: int, count: int) -> None:

@@ -6,8 +6,10 @@ FLUSH_INTERVAL_S, and when the drain has come to rest, so a power loss repeats a
 """
 
 import asyncio
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.backoff import BackOff
@@ -25,7 +27,10 @@ CURSOR_INTERVAL_S = 0.1
 FLUSH_INTERVAL_S = 1.0
 """Seconds after which a saved cursor is flushed to the disk."""
 HEAD_INTERVAL_S = 0.1
-"""Seconds between two heads."""
+"""Seconds between two heads, unless MAX_BEHIND_HEAD messages wait for the next one."""
+MAX_BEHIND_HEAD = 50
+"""Retained messages that a crash would repeat because the head does not say them, after which it is published at once.
+It is a part of the window's MAX_REPEATED_MESSAGES, which are also in flight or wait for the cursor."""
 FIRST_RETRY_S = 0.1
 """Seconds before a cursor that the disk did not take is saved again; each further pause is twice as long."""
 MAX_STORE_RETRY_S = 5.0
@@ -35,7 +40,7 @@ MAX_STORE_RETRY_S = 5.0
 class CursorWriter:
     """Saves the cursor of one connection.
 
-    `save_wanted` is set when a position may have moved; `drain_lock` is held during a restore.
+    `save_wanted` is set when a position may have moved.
     """
 
     def __init__(
@@ -43,7 +48,6 @@ class CursorWriter:
         context: ConnectionContext,
         sender: Sender,
         refusals: Refusals,
-        drain_lock: asyncio.Lock,
         save_wanted: asyncio.Event,
     ) -> None:
         self.cursor = sender.window.saved.cursor
@@ -53,11 +57,11 @@ class CursorWriter:
         self._sender = sender
         self._window = sender.window
         self._refusals = refusals
-        self._drain_lock = drain_lock
         self._save_wanted = save_wanted
         self._timer: asyncio.TimerHandle | None = None
         self._unflushed_since: float | None = None
         self._published_head: int | None = None
+        self._is_restoring = False
         self._is_head_under_way = False
         self._head_due_at = 0.0
         self._head_timer: asyncio.TimerHandle | None = None
@@ -162,13 +166,12 @@ class CursorWriter:
     def publish_head(self) -> None:
         """Publishes how far the broker is known to be: one head at a time, and never while topics are restored.
 
-        Where the last one is younger than HEAD_INTERVAL_S, or topics are being restored, it is published later.
+        Where the last one is younger than HEAD_INTERVAL_S and few messages wait for it, it is published later.
         """
-        if self._is_head_under_way or not self._is_head_behind():
+        if self._is_head_under_way or self._is_restoring or not self._is_head_behind():
             return
-        # The lock may be held for a moment only, and nothing else would ask for this head again.
-        delay = HEAD_INTERVAL_S if self._drain_lock.locked() else self._head_due_at - time.monotonic()
-        if delay > 0:
+        delay = self._head_due_at - time.monotonic()
+        if delay > 0 and self._window.count_behind_head() < MAX_BEHIND_HEAD:
             if self._head_timer is None:
                 self._head_timer = asyncio.get_running_loop().call_later(delay, self._publish_due_head)
             return
@@ -176,6 +179,8 @@ class CursorWriter:
 
         def done(accepted: bool) -> None:
             self._is_head_under_way = False
+            # While topics are restored, and where the broker refuses heads, no message may wait for one.
+            self._window.on_head(seq if accepted and not self._is_restoring else None)
             if accepted:
                 self._published_head = seq
                 self.publish_head()
@@ -183,6 +188,18 @@ class CursorWriter:
         self._is_head_under_way = True
         self._head_due_at = time.monotonic() + HEAD_INTERVAL_S
         self._window.offer_unjournaled(self._head_message(seq), done)
+
+    @contextlib.contextmanager
+    def withhold_heads(self) -> Iterator[None]:
+        """While topics are restored: no head, and no message waits for one. The head that is due follows."""
+        self._is_restoring = True
+        self._window.on_head(None)
+        try:
+            yield
+        finally:
+            self._is_restoring = False
+            self.publish_head()
+            self._sender.pump()
 
     def _publish_due_head(self) -> None:
         self._head_timer = None
@@ -207,6 +224,7 @@ class CursorWriter:
         seq = self.cursor
         await self._sender.publish_and_wait(self._head_message(seq))
         self._published_head = seq
+        self._window.on_head(seq)
 
     async def publish_empty_head(self) -> None:
         """Publishes a head that names the owner of the base topic and no row. Raises MqttError."""

@@ -50,18 +50,17 @@ class Resend:
         after_seq = await self._journal.restore_from()
         if after_seq is not None:
             async with self._drain_lock:
-                await self._sender.wait_until_idle()
-                await self.restore(after_seq, self._sender.window.finished_seq)
-                await self._journal.clear_restore_from()
+                with self._cursor.withhold_heads():
+                    await self._sender.wait_until_idle()
+                    await self.restore(after_seq, self._sender.window.finished_seq)
+                    await self._journal.clear_restore_from()
 
     async def republish(self) -> int:
         """Publishes every retained topic again, between two rows of the journal. Returns how many."""
         async with self._drain_lock:
-            await self._sender.wait_until_idle()
-            count = await self.restore(0, self._sender.window.finished_seq)
-        self._cursor.publish_head()
-        self._sender.pump()
-        return count
+            with self._cursor.withhold_heads():
+                await self._sender.wait_until_idle()
+                return await self.restore(0, self._sender.window.finished_seq)
 
     async def replay(self, pages: AsyncIterator[list[Row]]) -> int:
         """Sends rows once more, marked as replayed, while live rows go on. Returns how many."""

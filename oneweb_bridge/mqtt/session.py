@@ -57,7 +57,7 @@ class Session:
         self.sender = Sender(context, link, self._window, self._on_answered, self._on_progress)
         self._save_wanted, drain_lock = asyncio.Event(), asyncio.Lock()
         self._refusals = Refusals(context, self.sender, drain_lock, self._save_wanted, self._restore_dropped)
-        self._cursor = CursorWriter(context, self.sender, self._refusals, drain_lock, self._save_wanted)
+        self._cursor = CursorWriter(context, self.sender, self._refusals, self._save_wanted)
         self.resend = Resend(context, self.sender, self._refusals, self._cursor, drain_lock)
         self._drain = Drain(context, self.sender, self._refusals, drain_lock)
         self._prober = Prober(context, self.sender, asks_twins=False)

@@ -6,9 +6,10 @@ Five promises meet here.
   behind the saved cursor, makes its next one wait: otherwise a crash would give 1, 2, 1, 2.
 - *A row's messages go in their order*, so that an event comes before what it causes on other topics.
 - *The cursor moves over what was acknowledged.* It follows the longest run of finished rows.
-- *A crash repeats little.* At most MAX_REPEATED_MESSAGES are in flight, or acknowledged but not yet behind
-  the cursor. Only the messages of the first unfinished row may go beyond that, because everything else
-  waits for it.
+- *A crash repeats little.* At most MAX_REPEATED_MESSAGES are in flight, acknowledged but not yet behind
+  the cursor, or retained and not yet behind the broker's head: after a crash the first two kinds are sent
+  again, and the last is restored, because the broker may have lost it. Only the messages of the first
+  unfinished row may go beyond that, because everything else waits for it.
 - *What is refused holds up nobody else* (see lanes.py).
 
 There is no barrier anywhere: whatever is acknowledged makes room at once. Publishing in chunks, each
@@ -25,8 +26,8 @@ from oneweb_bridge.mqtt.lane import Lane, OnAnswer, Outgoing, OutgoingRow
 from oneweb_bridge.mqtt.lanes import Lanes
 
 MAX_REPEATED_MESSAGES = 200
-"""How many messages may come again after a crash: those in flight, and those that were acknowledged but are not yet
-behind the saved cursor."""
+"""How many messages may come again after a crash: those in flight, those that were acknowledged but are not yet
+behind the saved cursor, and the retained ones between the broker's head and that cursor."""
 
 
 class SendWindow:
@@ -52,6 +53,8 @@ class SendWindow:
         self._fence = TopicFence(self._tries_of_withheld)
         self._order = 0
         self._has_stopped_rows = False
+        self._head: int | None = None
+        self._behind_head: list[int] = []
         self.lanes = Lanes(positions, class_of, self._fence)
         self._main = self.lanes.main
 
@@ -130,10 +133,10 @@ class SendWindow:
         if not lane.ready:
             return None
         first = lane.ready[0][2]
-        is_full = self.in_flight + self._count_unsaved() >= self._max_repeated or (
+        is_full = self.in_flight + self._count_unsaved() + len(self._behind_head) >= self._max_repeated or (
             bool(lane.name) and lane.in_flight + lane.unsaved >= self.size
         )
-        if is_full and (first.row is not lane.rows[0] or lane.finished_seq > lane.saved_seq):
+        if is_full and (self._behind_head or first.row is not lane.rows[0] or lane.finished_seq > lane.saved_seq):
             return None
         return heappop(lane.ready)[2]
 
@@ -230,6 +233,17 @@ class SendWindow:
         self.saved = positions
         for outgoing in self.lanes.pop_saved(positions):
             self._fence.free_topic(outgoing)
+            if self._head is not None and outgoing.message.retain and self._head < outgoing.seq <= positions.cursor:
+                self._behind_head.append(outgoing.seq)
+
+    def on_head(self, seq: int | None) -> None:
+        """The broker's head says this row now. None: no head can follow, and what waits for one is not counted."""
+        self._head = seq
+        self._behind_head = [] if seq is None else [row for row in self._behind_head if row > seq]
+
+    def count_behind_head(self) -> int:
+        """Retained messages behind the saved cursor that the broker's head does not say yet."""
+        return len(self._behind_head)
 
     def state(self) -> Literal["idle", "unsaved", "busy"]:
         """Whether nothing is left, only a position is behind, or messages are under way. What is doubted waits."""
