@@ -79,12 +79,13 @@ class Journal:
 
     async def positions(self) -> Positions:
         """How far this output has got, and the classes of topics that wait."""
-        # In one statement, so that both are of one moment.
-        cursor, *rows = await self._connection.fetch_all(
-            """SELECT '', coalesce(max(seq), 0), 0 FROM cursor WHERE output = ?
-               UNION ALL SELECT class, seq, waiting FROM lane WHERE output = ?""",
-            (self._output, self._output),
-        )
+        # Both of one moment, and not of a save that is under way.
+        async with self._connection.snapshot() as reading:
+            cursor, *rows = await reading.fetch_all(
+                """SELECT '', coalesce(max(seq), 0), 0 FROM cursor WHERE output = ?
+                   UNION ALL SELECT class, seq, waiting FROM lane WHERE output = ?""",
+                (self._output, self._output),
+            )
         return Positions(cursor[1], {row[0]: Waiting(row[1], row[2]) for row in rows})
 
     async def save(self, positions: Positions, paid: set[str] | None = None) -> None:
