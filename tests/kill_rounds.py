@@ -11,6 +11,7 @@ import random
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -27,12 +28,13 @@ BROKER = f"max_inflight_messages {max(WINDOWS)}\n"
 PROTOCOLS = ("5", "5", "3.1.1")
 BESIDE = ("oneweb/bridge/", "homeassistant/")
 """Beginnings of topics that do not come from the journal: status, commands and announcements are said anew."""
+PROBE = "oneweb/bridge/probe"
 FORECAST = "/forecast/"
 """Part of topics that are calculated and published anew after a start."""
 
 
 class Figures(msgspec.Struct):
-    """What a campaign showed: messages that came again after each kill, and what was not as promised."""
+    """What a campaign showed: messages that came again in each connection after a kill, and violations."""
 
     repeats: list[int] = []
     messages: int = 0
@@ -43,25 +45,28 @@ class Figures(msgspec.Struct):
         amid = sum(count > 0 for count in self.repeats)
         middle = statistics.median(self.repeats) if self.repeats else 0
         return (
-            f"{len(self.repeats)} kills, {self.messages} messages: at most {max(self.repeats, default=0)} came again "
-            f"after one (median {middle:g}, none after {len(self.repeats) - amid}), {len(self.findings)} violations"
+            f"{len(self.repeats)} connections after kills, {self.messages} messages: at most "
+            f"{max(self.repeats, default=0)} came again in one (median {middle:g}, none in "
+            f"{len(self.repeats) - amid}), {len(self.findings)} violations"
         )
 
 
-class RepeatCounter:
-    """Counts per life of the bridge the messages of the journal that an earlier life had sent already."""
+def count_repeats(lines: Iterable[Line]) -> tuple[int, list[int]]:
+    """How many messages of the journal were heard, and how many of each connection had been heard before it.
 
-    def __init__(self) -> None:
-        self._known: set[tuple[str, bytes]] = set()
-        self._at = 0
-
-    def count(self, lines: list[Line]) -> tuple[int, int]:
-        """Of the lines since the last call: how many are from the journal, and how many of them came again."""
-        fresh = [(line.topic, line.payload) for line in lines[self._at :] if _is_from_journal(line)]
-        self._at = len(lines)
-        again = sum(content in self._known for content in fresh)
-        self._known.update(fresh)
-        return len(fresh), again
+    A connection begins with its probe.
+    """
+    known: set[tuple[str, bytes]] = set()
+    count, repeats = 0, [0]
+    for line in lines:
+        if line.topic == PROBE:
+            repeats.append(0)
+        elif _is_from_journal(line):
+            content = (line.topic, line.payload)
+            count += 1
+            repeats[-1] += content in known
+            known.add(content)
+    return count, repeats
 
 
 def _is_from_journal(line: Line) -> bool:
@@ -70,20 +75,17 @@ def _is_from_journal(line: Line) -> bool:
 
 async def play_stage(directory: Path, seed: int, kills: int) -> Figures:
     """So many kills in the life of one database."""
-    figures = Figures()
-    counter = RepeatCounter()
     async with set_up(directory, seed, terminals=TERMINALS, broker_conf=BROKER) as stage:
         for number in range(kills):
             await _live_and_die(stage, number)
-            await stage.recorder.quiet(0.2)
-            _note(figures, counter, stage, f"kill {number}")
         stage.mended()
         await stage.start(mqtt=_way(kills))
         result = await stage.finish()
-        _note(figures, counter, stage, "the last start")
-        figures.findings += result.findings
-    figures.repeats.pop(0)  # Before the first kill nothing can come again.
-    return figures
+        messages, repeats = count_repeats(stage.recorder.lines)
+    many = [count for count in repeats if count > REPEATED]
+    findings = [f"{count} messages came again in one connection, more than {REPEATED}" for count in many]
+    # Nothing stands before the first probe, and nothing can come again in the first connection.
+    return Figures(repeats[2:], messages, result.findings + findings)
 
 
 def _way(number: int) -> dict[str, str | int]:
@@ -105,15 +107,6 @@ async def _live_and_die(stage: Stage, number: int) -> None:
         await asyncio.sleep(stage.chance.uniform(0, 0.5))
     await stage.kill()
     stage.api.advance(stage.chance.uniform(0, 60))
-
-
-def _note(figures: Figures, counter: RepeatCounter, stage: Stage, when: str) -> None:
-    stage.recorder.read()
-    messages, again = counter.count(stage.recorder.lines)
-    figures.messages += messages
-    figures.repeats.append(again)
-    if again > REPEATED:
-        figures.findings.append(f"{again} messages came again before {when}, more than {REPEATED}")
 
 
 async def campaign(kills: int, seed: int) -> Figures:

@@ -148,10 +148,10 @@ def test_head_follows_when_topics_are_restored() -> None:
     writing = Writing(0)
     writer: Any = writing.writer
     writer._published_head, writer.cursor = 0, 7
-    writing.window.on_head(0)
-    writing.window._behind_head = [1, 2]
+    writing.window.behind_head.on_head(0)
+    writing.window.behind_head._rows = [1, 2]
     with writer.withhold_heads():
-        assert writing.window.count_behind_head() == 0
+        assert len(writing.window.behind_head) == 0
         writer.publish_head()
         assert writing.window.next_to_send() is None
     assert b'"seq":7' in writing._in_flight[0].message.payload
@@ -162,7 +162,7 @@ def head_of_retained(count: int) -> tuple[Writing, Any]:
     writing = Writing(300, retain=True)
     writer: Any = writing.writer
     writer._published_head, writer._head_due_at = 0, time.monotonic() + 1000
-    writing.window.on_head(0)
+    writing.window.behind_head.on_head(0)
     writing.acknowledge(count)
     writer._on_saved(writing.window.positions())
     writer.publish_head()
@@ -180,8 +180,8 @@ async def test_head_is_published_at_once_when_many_messages_wait_for_it() -> Non
     assert head is not None
     assert head.message.topic.endswith("/head")
     many.window.acknowledge(head)
-    assert many.window.count_behind_head() == 0
-    assert few.window.count_behind_head() == cursor.MAX_BEHIND_HEAD - 1
+    assert len(many.window.behind_head) == 0
+    assert len(few.window.behind_head) == cursor.MAX_BEHIND_HEAD - 1
 
 
 async def test_head_that_is_refused_holds_up_no_message() -> None:
@@ -190,7 +190,7 @@ async def test_head_that_is_refused_holds_up_no_message() -> None:
     head = writing.window.next_to_send()
     assert head is not None
     writing.window.refuse(head)
-    assert writing.window.count_behind_head() == 0
+    assert len(writing.window.behind_head) == 0
     assert not writer._is_head_under_way
 
 

@@ -59,6 +59,7 @@ PURE = frozenset(
         "mqtt.suspects",
         "mqtt.lane",
         "mqtt.lanes",
+        "mqtt.behind_head",
         "mqtt.fence",
         "mqtt.topics",
         "trends.forecast",

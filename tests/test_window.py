@@ -357,7 +357,7 @@ def test_acknowledged_reach_is_bounded() -> None:
 def test_what_the_head_does_not_say_counts_as_repeated() -> None:
     """Retained messages behind the cursor wait for the broker's head, which a crash would make them come again by."""
     window = window_of(20)
-    window.on_head(0)
+    window.behind_head.on_head(0)
     for seq in range(1, 400):
         window.offer_row(seq, [Message(f"a{seq}", b"x", retain=True), message(f"b{seq}")])
 
@@ -372,12 +372,12 @@ def test_what_the_head_does_not_say_counts_as_repeated() -> None:
         return sent
 
     first = send_all()
-    assert MAX_REPEATED_MESSAGES - 20 < window.count_behind_head() <= MAX_REPEATED_MESSAGES
+    assert MAX_REPEATED_MESSAGES - 20 < len(window.behind_head) <= MAX_REPEATED_MESSAGES
     assert 2 * MAX_REPEATED_MESSAGES - 40 < first < 2 * MAX_REPEATED_MESSAGES + 40
-    window.on_head(window.saved.cursor)
-    assert window.count_behind_head() == 0
+    window.behind_head.on_head(window.saved.cursor)
+    assert len(window.behind_head) == 0
     assert send_all() >= 2 * MAX_REPEATED_MESSAGES - 40
-    window.on_head(None)
+    window.behind_head.on_head(None)
     assert send_all() > 0
     assert window.state() == "idle"
 

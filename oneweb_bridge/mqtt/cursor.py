@@ -171,7 +171,7 @@ class CursorWriter:
         if self._is_head_under_way or self._is_restoring or not self._is_head_behind():
             return
         delay = self._head_due_at - time.monotonic()
-        if delay > 0 and self._window.count_behind_head() < MAX_BEHIND_HEAD:
+        if delay > 0 and len(self._window.behind_head) < MAX_BEHIND_HEAD:
             if self._head_timer is None:
                 self._head_timer = asyncio.get_running_loop().call_later(delay, self._publish_due_head)
             return
@@ -180,7 +180,7 @@ class CursorWriter:
         def done(accepted: bool) -> None:
             self._is_head_under_way = False
             # While topics are restored, and where the broker refuses heads, no message may wait for one.
-            self._window.on_head(seq if accepted and not self._is_restoring else None)
+            self._window.behind_head.on_head(seq if accepted and not self._is_restoring else None)
             if accepted:
                 self._published_head = seq
                 self.publish_head()
@@ -193,7 +193,7 @@ class CursorWriter:
     def withhold_heads(self) -> Iterator[None]:
         """While topics are restored: no head, and no message waits for one. The head that is due follows."""
         self._is_restoring = True
-        self._window.on_head(None)
+        self._window.behind_head.on_head(None)
         try:
             yield
         finally:
@@ -224,7 +224,7 @@ class CursorWriter:
         seq = self.cursor
         await self._sender.publish_and_wait(self._head_message(seq))
         self._published_head = seq
-        self._window.on_head(seq)
+        self._window.behind_head.on_head(seq)
 
     async def publish_empty_head(self) -> None:
         """Publishes a head that names the owner of the base topic and no row. Raises MqttError."""

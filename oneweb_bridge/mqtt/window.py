@@ -21,6 +21,7 @@ from heapq import heappop
 from typing import Literal
 
 from oneweb_bridge.model.records import Message, Positions
+from oneweb_bridge.mqtt.behind_head import BehindHead
 from oneweb_bridge.mqtt.fence import TopicFence
 from oneweb_bridge.mqtt.lane import Lane, OnAnswer, Outgoing, OutgoingRow
 from oneweb_bridge.mqtt.lanes import Lanes
@@ -53,8 +54,7 @@ class SendWindow:
         self._fence = TopicFence(self._tries_of_withheld)
         self._order = 0
         self._has_stopped_rows = False
-        self._head: int | None = None
-        self._behind_head: list[int] = []
+        self.behind_head = BehindHead()
         self.lanes = Lanes(positions, class_of, self._fence)
         self._main = self.lanes.main
 
@@ -133,10 +133,10 @@ class SendWindow:
         if not lane.ready:
             return None
         first = lane.ready[0][2]
-        is_full = self.in_flight + self._count_unsaved() + len(self._behind_head) >= self._max_repeated or (
+        is_full = self.in_flight + self._count_unsaved() + len(self.behind_head) >= self._max_repeated or (
             bool(lane.name) and lane.in_flight + lane.unsaved >= self.size
         )
-        if is_full and (self._behind_head or first.row is not lane.rows[0] or lane.finished_seq > lane.saved_seq):
+        if is_full and (self.behind_head or first.row is not lane.rows[0] or lane.finished_seq > lane.saved_seq):
             return None
         return heappop(lane.ready)[2]
 
@@ -233,17 +233,7 @@ class SendWindow:
         self.saved = positions
         for outgoing in self.lanes.pop_saved(positions):
             self._fence.free_topic(outgoing)
-            if self._head is not None and outgoing.message.retain and self._head < outgoing.seq <= positions.cursor:
-                self._behind_head.append(outgoing.seq)
-
-    def on_head(self, seq: int | None) -> None:
-        """The broker's head says this row now. None: no head can follow, and what waits for one is not counted."""
-        self._head = seq
-        self._behind_head = [] if seq is None else [row for row in self._behind_head if row > seq]
-
-    def count_behind_head(self) -> int:
-        """Retained messages behind the saved cursor that the broker's head does not say yet."""
-        return len(self._behind_head)
+            self.behind_head.add(outgoing, positions.cursor)
 
     def state(self) -> Literal["idle", "unsaved", "busy"]:
         """Whether nothing is left, only a position is behind, or messages are under way. What is doubted waits."""
