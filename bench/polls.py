@@ -3,10 +3,12 @@
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -15,11 +17,15 @@ from bench.clock import Clock
 from oneweb_bridge import simulator
 from oneweb_bridge.api.answers import Answer
 from oneweb_bridge.api.client import ApiClient
+from oneweb_bridge.api.listing import ListingPage
 from oneweb_bridge.clock import Clock as WallClock
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.model.records import Batch, Entry, RecordWrite
+from oneweb_bridge.decode.coverage import Finding, Judgement, Limits
+from oneweb_bridge.model.records import Alert, Batch, DecodedRecord, Entry, RecordWrite
+from oneweb_bridge.polling import poll_context
+from oneweb_bridge.polling.answer_watch import AnswerWatch
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.store import store
 
@@ -83,18 +89,64 @@ class CannedFleet(NamedTuple):
     api: CannedApi
 
 
+class BlindWatch(AnswerWatch):
+    """Counts nothing of an answer, and knows no shape."""
+
+    is_looking = False
+
+    def look_at_page(self, page: ListingPage) -> None:
+        """Looks at nothing."""
+
+    def note_record(self, reading: DecodedRecord, limits: Limits) -> None:
+        """Notes nothing."""
+
+    def count_listing(self, listed: AbstractSet[str], count: int) -> None:
+        """Counts nothing."""
+
+    def judge(self, findings: Iterable[Finding] = ()) -> Judgement | None:
+        """Finds nothing."""
+        del findings
+        return None
+
+    def shape_alerts(self, now: int) -> list[Alert]:
+        """Nothing has changed."""
+        del now
+        return []
+
+
+@contextlib.contextmanager
+def blind() -> Iterator[None]:
+    """Polls without coverage and without the shape of answers."""
+    with mock.patch.object(poll_context, "AnswerWatch", BlindWatch):
+        yield
+
+
+async def snapshot(bodies: list[bytes], clock: Clock) -> None:
+    """The first poll into an empty database."""
+    async with empty(bodies) as fleet:
+        clock.start()
+        await fleet.intake.poll("user_terminals")
+        clock.stop()
+
+
 @contextlib.asynccontextmanager
 async def filled(first: list[bytes]) -> AsyncGenerator[CannedFleet, None]:
     """An intake that has seen the fleet once."""
+    async with empty(first) as fleet:
+        await fleet.intake.poll("user_terminals")
+        yield fleet
+
+
+@contextlib.asynccontextmanager
+async def empty(first: list[bytes]) -> AsyncGenerator[CannedFleet, None]:
+    """An intake that has seen nothing yet."""
     config: Config = parse("", {})
     with tempfile.TemporaryDirectory() as directory:
         async with store.open_store(Path(directory) / "bench.db") as opened:
             clock = WallClock(wall=lambda: NOW)
             api = CannedApi(config.api, None, Masks(), clock)  # type: ignore[arg-type]  # nothing is asked
             api.bodies = first
-            fleet = CannedFleet(PollRunner(opened, api, config, clock), api)
-            await fleet.intake.poll("user_terminals")
-            yield fleet
+            yield CannedFleet(PollRunner(opened, api, config, clock), api)
 
 
 async def unchanged(fleet: CannedFleet, bodies: list[bytes], clock: Clock) -> None:

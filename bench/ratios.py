@@ -1,4 +1,4 @@
-"""Rows 1 to 5: parts of the bridge in this process, each against its floor, in turn."""
+"""Rows 1 to 5 and 19: parts of the bridge in this process, each against its floor, in turn."""
 
 import contextlib
 import itertools
@@ -62,6 +62,38 @@ async def _polls_of(terminals: int, rounds: int) -> AsyncIterator[Row]:
             row = Row(number="1", what=f"unchanged poll of {spelled(terminals)}, {what}", goal=goal)
             row = msgspec.structs.replace(row, floor="split + hash")
             yield await compared(row, rounds, ours, floor)
+
+
+async def coverage_rows(scope: Scope) -> AsyncIterator[Row]:
+    """Row 19."""
+    terminals, rounds_of = scope.of(10_000), itertools.count(1)
+    first = polls.pages(terminals)
+    async with polls.filled(first) as fleet:
+
+        async def unchanged(clock: Clock) -> None:
+            await polls.unchanged(fleet, polls.later(first, next(rounds_of)), clock)
+
+        await unchanged(Clock())
+        what = f"coverage and shape in an unchanged poll of {spelled(terminals)}"
+        yield await compared(_with_coverage(what, 1.05), scope.rounds, unchanged, _blind(unchanged))
+
+    async def snapshot(clock: Clock) -> None:
+        await polls.snapshot(first, clock)
+
+    what = f"coverage and shape in a first snapshot of {spelled(terminals)}"
+    yield await compared(_with_coverage(what, 1.1), scope.rounds, snapshot, _blind(snapshot))
+
+
+def _with_coverage(what: str, goal: float) -> Row:
+    return Row(number="19", what=what, goal=goal, floor="without")
+
+
+def _blind(measure: Measure) -> Measure:
+    async def without(clock: Clock) -> None:
+        with polls.blind():
+            await measure(clock)
+
+    return without
 
 
 # ── drains ─────────────────────────────────────────────────────────────────────────────────────

@@ -42,7 +42,7 @@ from bench.table import Row, between_marks, markdown, number, plain, text
 from oneweb_bridge.cli.signals import THREAD_SWITCH_S
 
 LAG = "lag"
-NUMBERS = (*(str(number) for number in range(1, 19)), LAG)
+NUMBERS = (*(str(number) for number in range(1, 20)), LAG)
 FILE = Path("build/bench.json")
 Measure = Callable[[Scope], AsyncIterator[Row]]
 
@@ -60,6 +60,7 @@ def parts(drawn: inside.Curves, live: float = 0.0) -> list[Part]:
     """All of them, ratios of time first. The growth's curves are left in `drawn`; `live` is as of the scope."""
     return [
         Part(("1",), "unchanged polls", 900, ratios.poll_rows),
+        Part(("19",), "coverage", 600, ratios.coverage_rows),
         Part(("2", "3"), "drains", 900, ratios.drain_rows),
         Part(("4",), "the stall", 300, ratios.stall_row),
         Part(("5",), "transactions", 600, ratios.transaction_row),
