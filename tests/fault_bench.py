@@ -32,6 +32,8 @@ from tests.recorder import FILTERS
 
 PATIENCE = 60.0
 """Seconds after the end of a fault within which all must be right again."""
+POLLS_S = 25.0
+"""Seconds that a poll of every call may take on a busy machine, and the messages of it."""
 MOST_MEMORY = 160.0
 """MiB that the bridge may take with a small fleet and api.max_body of 8 MB, whatever happens."""
 MOST_DISK = 64 << 20
@@ -252,9 +254,9 @@ class Stage:
         def answers() -> list[Any]:
             return [result for result in self.recorder.on(topic) if result.get("id") == id and "note" not in result]
 
-        if not await self.until(answers, 8.0) or answers()[-1]["status"] != "ok":
+        if not await self.until(answers, POLLS_S) or answers()[-1]["status"] != "ok":
             return False
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + POLLS_S
         while await self.backlog() != 0 and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         return await self.backlog() == 0

@@ -60,10 +60,10 @@ async def _hold(scene: Scene, span: Span, seed: int, fault: Fault) -> None:
 
 
 async def _live(scene: Scene, seed: int) -> None:
-    """Changes of terminals, new samples, and polls of every call, several times in each fault."""
+    """Changes of terminals, new samples, and polls of every call, several in a row; and a while of nothing new."""
     chance, api = random.Random(f"{seed} life"), scene.stage.api
     while True:
-        await asyncio.sleep(chance.uniform(0.6, 1.2))
+        await asyncio.sleep(chance.choice((0.6, 0.6, 0.9, 0.9, 3.0)))
         api.advance(chance.uniform(5, 20))
         for terminal in chance.sample(api.truth("terminals"), 3):
             api.fleet("rename", id=terminal["id"], name=f"T{chance.randint(1, 1 << 20)}")

@@ -42,7 +42,7 @@ class Defect(msgspec.Struct, frozen=True):
 
 
 DEFECTS = (
-    Defect("old base: one that is cleared in part says so", ("base topic changed", "link slow")),
+    Defect("old base: one that is cleared in part says so", ("base topic changed", "bridge killed")),
     Defect("discovery since the last row is announced again", ("broker killed", "mass degradation")),
     Defect(
         "devices that the broker lost do not wait for a pause of refused ones",
