@@ -77,8 +77,8 @@ async def huge(part: Part) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def grown(part: Part) -> AsyncIterator[None]:
-    """Sixty terminals come at once, and stay."""
-    part.stage.api.fleet("add", count=60)
+    """Thirty terminals come at once, and stay."""
+    part.stage.api.fleet("add", count=30)
     yield
 
 
@@ -123,7 +123,7 @@ FAULTS: Sequence[Fault] = (
     Fault(name="names odd", actor="fleet", about="names of any characters", hold=renamed),
     Fault(name="ids odd", actor="fleet", about="terminals with ids of any characters, and long", hold=with_odd_ids),
     Fault(name="record huge", actor="fleet", about="a record over mqtt.max_payload", hold=huge),
-    Fault(name="fleet grown", actor="fleet", about="sixty more terminals at once", hold=grown),
+    Fault(name="fleet grown", actor="fleet", about="thirty more terminals at once", hold=grown),
     Fault(
         name="backup restored",
         actor="state",
