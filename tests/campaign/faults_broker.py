@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 
 import aiomqtt
 
@@ -30,14 +29,35 @@ async def restarted(part: Part) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def killed(part: Part, *, forgets: bool) -> AsyncIterator[None]:
-    """The broker is killed with -9, twice; with `forgets` nothing is left of what it had stored."""
+async def killed(part: Part) -> AsyncIterator[None]:
+    """The broker is killed with -9, twice, and goes back to what it had saved."""
     part.scene.allow(part.fault, forgets=True)
-    # In order, too: a broker without persistence forgets either way.
-    async with part.scene.broker_down(kill=not forgets or part.chance.random() < 0.7, forgets=forgets):
+    async with part.scene.broker_down(kill=True):
         await part.pause(0.0, 1.0)
     yield
-    async with part.scene.broker_down(kill=True, forgets=forgets):
+    async with part.scene.broker_down(kill=True):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def forgetting(part: Part) -> AsyncIterator[None]:
+    """The broker ends at the begin, every few seconds, and at the end, and nothing is left of what it had stored."""
+    part.scene.allow(part.fault, forgets=True)
+    is_over = False
+
+    async def end_again() -> None:
+        while not is_over:
+            # In order, too: a broker without persistence forgets either way.
+            async with part.scene.broker_down(kill=part.chance.random() < 0.7, forgets=True):
+                await part.pause(0.0, 1.0)
+            await part.pause(1.0, 3.0)
+
+    # It is not cancelled, which could leave the round without a broker.
+    async with asyncio.TaskGroup() as group:
+        group.create_task(end_again(), name="forgetting")
+        yield
+        is_over = True
+    async with part.scene.broker_down(kill=True, forgets=True):
         pass
 
 
@@ -177,15 +197,15 @@ FAULTS: Sequence[Fault] = (
         name="broker killed",
         actor="broker",
         about="kill -9 of a broker that saves now and then, twice",
-        hold=partial(killed, forgets=False),
+        hold=killed,
         setup=Setup(broker="autosave_interval 25\n"),
         overtakes=True,
     ),
     Fault(
         name="broker lost state",
         actor="broker",
-        about="the broker ends, twice, and forgets everything",
-        hold=partial(killed, forgets=True),
+        about="the broker ends every few seconds, and forgets everything",
+        hold=forgetting,
         overtakes=True,
     ),
     Fault(
