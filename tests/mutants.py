@@ -3087,6 +3087,13 @@ TABLE = (
         "test_sparkplug_rows.py",
     ),
     Mutant(
+        "outlet: a retained command is refused once",
+        "sparkplug/session.py",
+        "            elif message.payload != self._retained_command:",
+        "            elif message.payload is not None:",
+        "test_sparkplug_rows.py",
+    ),
+    Mutant(
         "outlet: the poll by which the API is back counts",
         "sparkplug/api_watch.py",
         "            if not is_connected:\n",

@@ -391,6 +391,30 @@ async def test_every_sample_arrives(first: int, monkeypatch: pytest.MonkeyPatch)
         assert (seed, sorted(expected - chance.arrived)) == (seed, [])
 
 
+async def test_device_has_its_edge_node_when_that_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No birth can come before, and a Device that could not be noted is noted later."""
+    memory, chance = Memory(), Chance(0)
+    memory.terminal("T0")
+    memory.refuses = True
+    monkeypatch.setattr(outlet, "EdgeNodeRunner", lambda shared, state: Runner(shared, state, chance))
+    monkeypatch.setattr(outlet, "RETRY_S", 0.0)
+    place, early = memory.place_devices, []
+
+    async def place_and_look(devices: Sequence[tuple[str, int]]) -> None:
+        early.extend(made._shared.placement.devices())
+        await place(devices)
+        early.extend(made._shared.placement.devices())
+
+    monkeypatch.setattr(memory, "place_devices", place_and_look)
+    made = outlet.Outlet(cast("EdgeTables", memory), JournalGrowth(), CALLBACKS, SYSTEM, version="1")
+    task = asyncio.create_task(made.run())
+    async with asyncio.timeout(20):
+        while made._shared.placement.number_of("T0") is None:
+            await asyncio.sleep(0)
+    await end_tasks(task)
+    assert (memory.placed, early) == ({"T0": 1}, [])
+
+
 # ── the database ───────────────────────────────────────────────────────────────────────────────
 
 

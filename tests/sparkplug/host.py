@@ -19,7 +19,7 @@ from tests.sparkplug.reader import Metric, Unreadable, read_payload
 NAMESPACE = "spBv1.0"
 GOOD = 192
 Key = tuple[str, str]
-"""Device (empty for the node) and the name of a metric."""
+"""Device (empty for the node, the id with a slash for further nodes) and the name of a metric."""
 
 
 class Tag(msgspec.Struct, frozen=True):
@@ -50,6 +50,7 @@ class TagStore:
         self.history: dict[Key, dict[int, list[Any]]] = {}
         """What came in DDATA, live or historical: time -> values in the order in which they came."""
         self.problems: list[str] = []
+        self._first = ""
 
     def take(self, topic: str, body: bytes) -> bool:
         """Takes one message. Returns whether a rebirth of its Edge Node has to be asked for."""
@@ -63,6 +64,8 @@ class TagStore:
         except Unreadable as error:
             self.problems.append(f"{topic}: {error}")
             return True
+        self._first = self._first or levels[3]
+        owner = device or ("" if levels[3] == self._first else f"{levels[3]}/")
         if verb == "NDEATH":
             self._die(node, payload.metric("bdSeq"))
             return False
@@ -73,13 +76,13 @@ class TagStore:
             return True
         node.seq = payload.seq or 0
         if verb.endswith("BIRTH"):
-            self._bear(node, device, payload.metrics)
+            self._bear(node, device, owner, payload.metrics)
         elif verb == "DDEATH":
             self._remove(node, device)
         elif device not in node.devices:
             return True
         else:
-            return False in [self._tell(node, device, metric) for metric in payload.metrics]
+            return False in [self._tell(node, device, owner, metric) for metric in payload.metrics]
         return False
 
     def _die(self, node: Node, bd_seq: Metric | None) -> None:
@@ -93,25 +96,25 @@ class TagStore:
         node.aliases.clear()
         node.devices.clear()
 
-    def _bear(self, node: Node, device: str, metrics: tuple[Metric, ...]) -> None:
+    def _bear(self, node: Node, device: str, owner: str, metrics: tuple[Metric, ...]) -> None:
         node.devices.add(device)
         names = {metric.name or "" for metric in metrics}
-        for key in [key for key in self.tags if key[0] == device and key[1] not in names]:
+        for key in [key for key in self.tags if key[0] == owner and key[1] not in names]:
             del self.tags[key]
         for metric in metrics:
             if metric.alias is not None:
                 node.aliases[metric.alias] = (device, metric.name or "", metric.datatype)
-            self._set_live((device, metric.name or ""), metric, metric.datatype)
+            self._set_live((owner, metric.name or ""), metric, metric.datatype)
 
     def _remove(self, node: Node, device: str) -> None:
         node.devices.discard(device)
         for key in [key for key in self.tags if key[0] == device]:
             del self.tags[key]
 
-    def _tell(self, node: Node, device: str, metric: Metric) -> bool:
+    def _tell(self, node: Node, device: str, owner: str, metric: Metric) -> bool:
         """Takes a metric of data. Returns False for one that no birth has said."""
-        owner, name, datatype = node.aliases.get(metric.alias or 0, ("", "", None))
-        if not name or owner != device:
+        born, name, datatype = node.aliases.get(metric.alias or 0, ("", "", None))
+        if not name or born != device:
             return False
         value = metric.meaning(datatype)
         if device and value is not None:
@@ -119,7 +122,7 @@ class TagStore:
             if not values or values[-1] != value:
                 values.append(value)
         if not metric.is_historical:
-            self._set_live((device, name), metric, datatype)
+            self._set_live((owner, name), metric, datatype)
         return True
 
     def _set_live(self, key: Key, metric: Metric, datatype: int | None) -> None:

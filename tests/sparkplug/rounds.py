@@ -138,9 +138,13 @@ class Rounds:
             await self._disturb(fault)
 
     async def _start_bridge(self) -> None:
-        """Of its own it polls once, at its start: what the API has shown at the end is final then."""
+        """Of its own it polls once, at its start: what the API has shown at the end is final then.
+
+        There is room for one Device on an Edge Node, or for more, whatever it was before.
+        """
         polling = {call: {"interval": "6h"} for call in harness.QUICK}
-        await self._stage.start(self._chance.choice(("5", "3.1.1")), HOST, polling=polling)
+        room = {"devices_per_edge_node": self._chance.choice((1, 2, 500))}
+        await self._stage.start(self._chance.choice(("5", "3.1.1")), HOST, polling=polling, sparkplug=room)
 
     def _is_born(self) -> bool:
         return any(node.is_online and len(node.devices) > 1 for node in self._store.nodes.values())
