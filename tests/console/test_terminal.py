@@ -133,9 +133,10 @@ async def test_forecast_is_a_sentence(
     await tab.open(address, "product")
     chart = tab.page.locator(f"[data-bucket='{bucket['bucket_id']}']")
     assert (await chart.get_by_test_id("forecast").inner_text()).startswith(words)
-    await tab.open(f"terminal/{imei}", "terminal")
-    products = await tab.page.locator("main section").filter(has_text="Products").first.inner_text()
-    assert ("exhausted by 27 Nov 2099" in products) == (forecast is FORECAST)
+    if forecast is FORECAST:
+        await tab.open(f"terminal/{imei}", "terminal")
+        products = tab.page.locator("main section").filter(has_text="Products").first
+        assert "exhausted by 27 Nov 2099" in await products.inner_text()
 
 
 async def test_pointer_is_at_the_same_time_in_all_charts(console: Console, tab: Tab) -> None:
