@@ -9,10 +9,7 @@ ADVICE = {
         "run oneweb-bridge explore; no record of this call is removed meanwhile. With log.level: debug the "
         "log has each with its traceback"
     ),
-    "value_unreadable": (
-        "oneweb-bridge explore; check map.<field> of the call, above all its type and unit. After a restart a"
-        " value counts again when its record changes"
-    ),
+    "value_unreadable": "oneweb-bridge explore; check map.<field> of the call, above all its type and unit.",
     "answer_unexpected": "do what the message says; oneweb-bridge explore shows the answer beside the mapping",
     "shape_changed": "ask OneWeb what changed; adapt map of the call if a field was read from there",
     "time_not_believed": (
