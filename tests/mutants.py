@@ -542,6 +542,13 @@ TABLE = (
         "test_link.py -k set_aside",
     ),
     Mutant(
+        "SUBACK: one that nobody waits for is no error",
+        "mqtt/link.py",
+        "        if mid in self._pending_subscribes:\n",
+        "        if True:\n",
+        "test_link.py -k nobody_waits_for",
+    ),
+    Mutant(
         "a broker without retained messages is refused",
         "mqtt/broker_errors.py",
         'if getattr(properties, "RetainAvailable", 1) == 0:',

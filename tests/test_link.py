@@ -419,6 +419,29 @@ async def test_message_that_cannot_be_handled_is_set_aside(caplog: pytest.LogCap
     assert sum("was set aside" in record.message for record in caplog.records) == 2
 
 
+SUBACK, UNSUBACK = b"\x90\x04\x00\x63\x00\x00", b"\xb0\x04\x00\x63\x00\x00"
+"""Answers with the packet id 99, of MQTT 5."""
+
+
+async def test_answer_to_a_subscription_that_nobody_waits_for_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Who was told to end while it subscribes leaves before the broker has answered: no traceback in the log."""
+    received: list[Received] = []
+
+    async def respond(_: list[bytes], writer: asyncio.StreamWriter) -> None:
+        writer.write(SUBACK + UNSUBACK + publish(b"after"))
+
+    made = Bytes("5", respond)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", port := mosquitto.free_port())
+    async with server:
+        settings = Mqtt(host="127.0.0.1", port=port)
+        async with MqttConnection(settings, "link-test", on_message=received.append) as link:
+            link.send(Message("t", b"{}", retain=False))
+            await until(lambda: len(received) == 1)
+        await asyncio.wait_for(made.left.wait(), 10)
+
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 STAGES = ("before the socket", "after the socket", "before CONNACK", "at CONNACK")
 
 

@@ -311,6 +311,16 @@ class MqttConnection(aiomqtt.Client):
             self._end = kind(f"the broker ended the connection: {with_broker_words(str(reason_code), properties)}")
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
+    def _on_subscribe(self, client: Paho, userdata: Any, mid: int, *answer: Any) -> None:
+        """The answer to a subscription. Who was told to end does not wait for it any more, which is no error."""
+        if mid in self._pending_subscribes:
+            super()._on_subscribe(client, userdata, mid, *answer)
+
+    def _on_unsubscribe(self, client: Paho, userdata: Any, mid: int, *answer: Any) -> None:
+        """The answer to the end of a subscription, in the same way."""
+        if mid in self._pending_unsubscribes:
+            super()._on_unsubscribe(client, userdata, mid, *answer)
+
     def _on_socket_register_write(self, client: Paho, userdata: Any, sock: Any) -> None:  # noqa: ARG002  # aiomqtt's
         """As aiomqtt does it, but looks whether the socket is still open by then: its number may be another's."""
 
