@@ -3094,6 +3094,13 @@ TABLE = (
         "test_sparkplug_rows.py",
     ),
     Mutant(
+        "outlet: what is gone by then is passed over",
+        "sparkplug/rows.py",
+        "        if not self._node.has_born(device) or not self._node.has_metrics(device, update.metrics):",
+        "        if not self._node.has_born(device):",
+        "test_sparkplug_rows.py",
+    ),
+    Mutant(
         "outlet: a retained command is refused once",
         "sparkplug/session.py",
         "            elif message.payload != self._retained_command:",

@@ -265,6 +265,9 @@ class Born:
     def has_later(self, _device: str, _metrics: Sequence[Metric]) -> bool:
         return False
 
+    def has_metrics(self, _device: str, _metrics: Sequence[Metric]) -> bool:
+        return True
+
     def changed(self, _device: str, _metrics: Sequence[Metric]) -> list[Metric]:
         return []
 

@@ -32,10 +32,11 @@ from oneweb_bridge.sparkplug import host as primary_host
 from oneweb_bridge.sparkplug import sparkplug_b_pb2 as pb
 from oneweb_bridge.sparkplug.births import Births
 from oneweb_bridge.sparkplug.edge_node import EdgeMessage
+from oneweb_bridge.sparkplug.fleet import Fleet
 from oneweb_bridge.sparkplug.payload import GOOD, STALE
 from oneweb_bridge.sparkplug.shared import EdgeCallbacks
 from oneweb_bridge.sparkplug.wire import EdgeLink
-from oneweb_bridge.store import store
+from oneweb_bridge.store import database, store
 from oneweb_bridge.store.edge_tables import open_edge_tables
 from tests import harness
 from tests.cancelling import cancel_until_done
@@ -606,6 +607,41 @@ async def test_birth_that_is_too_large_is_alerted_once_and_the_others_go_on(
     ] * 2
     async with open_edge_tables(stage.path) as tables:
         assert await tables.cursor(1) == await tables.head()
+
+
+async def test_sample_of_a_product_that_is_gone_by_then_ends_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may be ahead of what the outlet knows: a birth lacks the product, whose rows are still to come."""
+    monkeypatch.setattr(primary_host, "MIN_REBIRTH_INTERVAL_S", 0.0)
+    apply = Fleet.apply
+    monkeypatch.setattr(Fleet, "apply", lambda self, row: [] if row.what == "removed" else apply(self, row))
+    async with stage.running():
+        await stage.until_live("T", 1.0)
+        await stage.remove("product", "P")
+        await stage.host.write({"name": "Node Control/Rebirth", "boolean_value": True})
+        await stage.host.until(lambda: len(stage.host.of("DBIRTH", device="T")) == 2)
+        assert not stage.host.of("DBIRTH", device="T")[-1].named("Product/P/Plan/Name")
+        body = encode({"product_id": "P", "ts": NOW + 5, "ef_uplink_bps": 7})
+        for what in ("history", "metric"):
+            await stage.db.commit(Batch(entries=[Entry("product", "P", what, "throughput", NOW + 5, body)]))
+        await stage.measure("T", (NOW + 9, 9.0))
+        await stage.until_live("T", 9.0)
+    assert len(stage.host.of("NBIRTH")) == 2
+
+
+async def test_number_of_the_connection_wraps(stage: Stage) -> None:
+    """After 255 comes 0, in births and in the deaths that the broker sends."""
+    for number in (0, 255, 0):
+        async with stage.running():
+            await stage.host.until(lambda: stage.host.of("NBIRTH"))
+        deaths = await stage.host.until(lambda: stage.host.of("NDEATH")[1:] and stage.host.of("NDEATH"))
+        births = stage.host.of("NBIRTH")
+        assert {value_of(m.named("bdSeq")[0]) for m in births + deaths} == {number}
+        stage.host.messages.clear()
+        if not births[0].named("bdSeq")[0].long_value:
+            async with database.open_connection(stage.path) as raw:
+                await raw.execute("UPDATE edge_node SET bd_seq = 254")
 
 
 @pytest.mark.parametrize("steps", range(6))

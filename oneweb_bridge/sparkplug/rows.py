@@ -87,7 +87,8 @@ class RowReader:
         if update is None or (update.kind == "record" and self._births.includes(device, row)):
             return
         await self._make_complete(device, row, update)
-        if not self._node.has_born(device):
+        if not self._node.has_born(device) or not self._node.has_metrics(device, update.metrics):
+            # Too large for the broker, or of something that was removed since, as the database knows already.
             return
         is_live = not is_past and not self._births.includes(device, row)
         if update.kind == "sample" and update.report != PRESENCE:

@@ -25,7 +25,7 @@ Devices that join and leave, a new metric, more than 256 messages, an API that g
 `kill -9`, a graceful stop, a primary host that is offline, comes, says old things and goes, and several Edge Nodes.
 A tap between the bridge and the broker writes down every packet, and a checker judges them by 157 statements: the 128
 that the edge tests of the TCK assert for what the bridge uses (no templates, no data sets, one server), and 29 others
-that can be seen on the wire. That `bdSeq` wraps at 256 is seen on the session alone, without a broker.
+that can be seen on the wire. That `bdSeq` wraps after 255 is tested with a mosquitto too, from 254 on.
 It is not the TCK, which nobody has run. Ids are those of the specification, without `tck-id-`.
 """
 
