@@ -72,6 +72,7 @@ def truth() -> Published:
         for call in REPORTS:
             id = product_id(n) if call.startswith("product") else imei(n)
             truth[call][id] = {_NAMES[name]: _value(name, n) for name, _ in INDICATORS[call]}
+            truth[call][id]["ts"] = (NOW - 60 * fidelity_api.LATE.get(call, 45)) * 1000
     truth["organizations"] = {"ACC-101": {"name": "Northlight Networks"}}
     truth["organizations"] |= {f"ACC-20{n}": {"name": f"Customer {n}", "parent_id": "ACC-101"} for n in range(2)}
     truth["sites"] = {

@@ -544,6 +544,7 @@ _records("units: MB in uom", _scaled(1e-6, "MB", "uom"), "ut_traffic")
 _records("units: bps, not said", _scaled(1e6, None), "product_throughput")
 _records("units: MB, not said", _scaled(1e-6, None), "ut_traffic")
 _records("units: a ratio, not said", _scaled(1e-2, "1"), "ut_link_availability")
+_records("units: a ratio, and nothing says it", _scaled(1e-2, None), "ut_link_availability")
 _records("units: not said, as expected", _scaled(1, None), *(call for call in REPORTS if call != "ut_resource_state"))
 _records("units: dBm ten times too large", _scaled(10, None), "ut_signal_quality")
 
@@ -567,6 +568,7 @@ _all_records("answers: times in nanoseconds", _times(lambda seconds: int(seconds
 _all_records("answers: times with +0000", _times(_written("%Y-%m-%dT%H:%M:%S+0000")))
 _all_records("answers: times with a space", _times(_written("%Y-%m-%d %H:%M:%S")))
 _all_records("answers: local times, two hours ahead", _times(_written("%Y-%m-%dT%H:%M:%S", 7200)))
+_all_records("answers: local times, five hours behind", _times(_written("%Y-%m-%dT%H:%M:%S", -18000)))
 _all_records("answers: times in a form of its own", _times(_written("%d/%m/%y %H.%M")))
 
 # ── paths ──────────────────────────────────────────────────────────────────────────────────────

@@ -1318,6 +1318,13 @@ TABLE = (
         "test_first_day.py -k contradicted",
     ),
     Mutant(
+        "percentages that are shares are told",
+        "decode/coverage.py",
+        "if values.positive >= LACKING_SAMPLES and values.log_sum <= 0:",
+        "if False:",
+        "test_coverage.py -k shares",
+    ),
+    Mutant(
         "ids that are no IMEIs are told",
         "decode/id_coverage.py",
         "    if call.id != TERMINALS:",

@@ -109,6 +109,14 @@ def test_values_that_cannot_be_are_told(call: str, name: str, value: float) -> N
     assert f"{value:g}" in finding.message
 
 
+def test_percentages_that_are_shares_are_reported() -> None:
+    """An availability of less than one percent everywhere is another unit; of some terminals it may be."""
+    shares = [{"link_availability_pct": value} for value in (0.99, 1.0, 0.9, 0.0, 0.97, 0.4)]
+    (finding,) = judgement_of("ut_link_availability", shares).findings
+    assert "set polling.ut_link_availability.map.link_availability_pct: {unit: ratio}" in finding.message
+    assert judgement_of("ut_link_availability", [*shares, *[{"link_availability_pct": 99.0}] * 2]).findings == ()
+
+
 def test_a_rate_is_compared_with_what_the_product_allows() -> None:
     expected = Expected.of(POLLING[THROUGHPUT])
     limits = {"max_bandwidth_downlink_mbps": 40.0}

@@ -22,6 +22,7 @@ from oneweb_bridge.decode.expectations import (
     LIMIT_FACTORS,
     LIMITS,
     MAX_RATIO,
+    MOSTLY_WHOLE,
     RANGES,
     STEADY,
     TIME,
@@ -287,6 +288,7 @@ def judge_answer(expected: Expected, counts: AnswerCounts, history: CallHistory 
         *(_missing_finding(expected.call, name, counts) for name in missing),
         *_partial_findings(expected, counts, missing),
         *_implausible_findings(expected.call, counts),
+        *_share_findings(expected.call, counts),
         *_state_findings(counts),
         *_sudden_findings(expected.call, counts, history),
     ]
@@ -353,6 +355,19 @@ def _implausible_findings(call: Call, counts: AnswerCounts) -> Iterable[Finding]
                 f"{values.implausible} values of {name} cannot be, such as {values.example}: expected "
                 f"{range_.low:g} to {range_.high:g}{limit}; the unit or the path in polling.{call.id}.map.{name} "
                 "may be wrong"
+            )
+            yield Finding("implausible", name, message)
+
+
+def _share_findings(call: Call, counts: AnswerCounts) -> Iterable[Finding]:
+    """Percentages that look like shares from 0 to 1."""
+    for name in MOSTLY_WHOLE & counts.values.keys():
+        values = counts.values[name]
+        if values.positive >= LACKING_SAMPLES and values.log_sum <= 0:
+            mean = 10 ** (values.log_sum / values.positive)
+            message = (
+                f"the values of {name} are {mean:.2g} % in the mean, and may be shares "
+                f"from 0 to 1: then set polling.{call.id}.map.{name}: {{unit: ratio}}"
             )
             yield Finding("implausible", name, message)
 

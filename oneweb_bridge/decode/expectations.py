@@ -112,6 +112,8 @@ RANGES: dict[str, Range] = {
 }
 """Field -> its plausible values. What lies outside is published all the same, counted, and told."""
 
+MOSTLY_WHOLE = frozenset(("link_availability_pct",))
+"""Percentages whose usual value is far above 1: where it is not, they are shares from 0 to 1."""
 MAX_RATIO = 10
 """How many times what a product allows is no measurement any more, but another unit."""
 LIMITS: dict[str, str] = {

@@ -38,8 +38,8 @@ class Explorer:
         self._signing_in = [Finding("the API is signed in to in another way", changes)] if changes else []
         self._results: dict[str, CallResult] = {}
         self._reacher = CallReacher(api, self._trials)
-        self._is_inventory_new = False
-        """Whether other ids are known since the calls were read."""
+        self._must_read_again = False
+        """Whether something that concerns several calls has changed since they were read."""
 
     async def explore(self, show_progress: Any = lambda _: None) -> ExploreResult:
         """All calls: first how they are reached, then what is in their answers."""
@@ -48,11 +48,11 @@ class Explorer:
             self._results[id] = await self._explore_call(id)
             self._note_inventory(id)
         context = Context.of([result.evidence for result in self._results.values()], self._configured())
+        general = [*self._signing_in, *await self._mend_all(context)]
         for id, result in self._results.items():
             show_progress(f"trying changes of {id} …")
             await self._mend(id, result, context)
             self._note_inventory(id)
-        general = [*self._signing_in, *await self._mend_all(context)]
         for id, result in self._results.items():
             if result.reading.outcome != "skipped":
                 result.reading = await self._trials.read(id) or result.reading
@@ -70,7 +70,7 @@ class Explorer:
         kind = {"user_terminals": "terminal", "products": "product"}.get(id)
         if kind is not None and self._results[id].reading.records:
             before, known = self._trials.inventory.get(kind, {}), dict(self._results[id].reading.records)
-            self._is_inventory_new = self._is_inventory_new or (bool(before) and before.keys() != known.keys())
+            self._must_read_again = self._must_read_again or (bool(before) and before.keys() != known.keys())
             self._trials.inventory[kind] = known
 
     # ── reaching a call ────────────────────────────────────────────────────────────────────────
@@ -115,7 +115,7 @@ class Explorer:
         """Tries what the judges propose for one call."""
         if self._call(id).fetch == "request":
             return
-        if self._is_inventory_new:
+        if self._must_read_again:
             result.reading = await self._trials.read(id) or result.reading
         self._trials.start_counting()
         try:
@@ -194,6 +194,8 @@ class Explorer:
             if change and results:
                 reading = await self._trials.try_change(results[0].call.id, change, results[0].reading, is_no_worse)
                 accepted += [replace(finding, change=change)] if reading is not None else []
+        # Before the calls are looked at: a zone that is wrong looks like reports that are late.
+        self._must_read_again = self._must_read_again or bool(accepted)
         return accepted
 
 

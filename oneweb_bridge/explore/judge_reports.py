@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.decode.catalogue import Call, Field
+from oneweb_bridge.decode.expectations import MOSTLY_WHOLE
 from oneweb_bridge.decode.fields import UNIT_MEMBERS
 from oneweb_bridge.decode.paths import fold_name
 from oneweb_bridge.decode.report_forms import indicator_of
@@ -217,7 +218,8 @@ def _likely_units(field: Field, own: list[Value]) -> list[str]:
         return []
     if field.raw_unit == "%":
         named = any(word in own[0].name.casefold() for word in ("ratio", "fraction"))
-        return ["ratio"] if named or own[0].unit == "1" else []
+        is_share = field.name in MOSTLY_WHOLE and 0 < max(numbers) <= 1
+        return ["ratio"] if named or is_share or own[0].unit == "1" else []
     whole = all(number.is_integer() for number in numbers)
     if field.unit == "bps" and field.raw_unit == "Mbps" and whole and max(numbers) >= 1000:
         return ["bps", "kbps"]
