@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
+from tests import harness
 from tests.campaign.fault import Fault
 from tests.campaign.scene import Part, meanwhile
 
@@ -83,13 +84,12 @@ async def crashing(part: Part, points: dict[str, tuple[int, int]]) -> AsyncItera
         while True:
             point = part.chance.choice(sorted(points))
             async with part.scene.down(kill=True):
+                before = part.stage.bridge
                 part.scene.next_accident = {"at": point, "nth": part.chance.randint(*points[point]), "slice": 5}
-            await part.scene.until_running()
-            pid, process = part.scene.expect_end(), part.stage.bridge
+            crashing = await _next_process(part, before)
             _change_all(part)
-            while part.stage.bridge.pid == pid:
-                await asyncio.sleep(0.05)
-            crashes.append(process.returncode)
+            await _next_process(part, crashing)
+            crashes.append(crashing.returncode)
 
     async with meanwhile(crash_again()):
         yield
@@ -101,6 +101,13 @@ async def crashing(part: Part, points: dict[str, tuple[int, int]]) -> AsyncItera
     part.expect(set(crashes) <= {-signal.SIGKILL}, f"{sorted(points)}: exit codes {crashes} instead of kills")
     async with part.scene.down(kill=True):
         part.scene.next_accident = {}
+
+
+async def _next_process(part: Part, before: harness.Process) -> harness.Process:
+    """Waits until the supervisor has started another process than this."""
+    while part.stage.bridge is before:
+        await asyncio.sleep(0.02)
+    return part.stage.bridge
 
 
 def _change_all(part: Part) -> None:

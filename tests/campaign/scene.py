@@ -103,6 +103,9 @@ class Scene:
             "slice": 0 if self.is_alone else 5,
         }
         await self.stage.start(accident | self.next_accident, **self.configuration())
+        if "at" in self.next_accident:
+            # It kills itself, maybe before anybody looks.
+            self._ended_by_us.add(self.stage.bridge.pid)
         self.next_accident = {}
         self._starts_until = time.monotonic() + MAX_START_S
 
@@ -147,11 +150,6 @@ class Scene:
         """Nobody else ends or starts the bridge within the block."""
         async with self._bridge_lock:
             yield
-
-    def expect_end(self) -> int:
-        """The process that runs now may end without a finding. Returns its pid."""
-        self._ended_by_us.add(self.stage.bridge.pid)
-        return self.stage.bridge.pid
 
     async def supervise(self) -> None:
         """Starts the bridge whenever it has ended, as a service manager does."""
