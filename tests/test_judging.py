@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.campaign import catalogue
-from tests.campaign.judging import Allowance, Evidence, judge
+from tests.campaign.judging import BASE, OTHER_BASE, Allowance, Evidence, judge
 from tests.recording import Line, Taken
 from tests.test_checker import Bridge, measured, terminal, wall
 
@@ -25,6 +25,7 @@ class ConnectedBridge(Bridge):
         self.taken: list[Taken] = []
         self.is_lossy = False
         """Whether the broker loses what it acknowledges."""
+        self.base = BASE
         self.connect()
 
     def say(self, topic: str, body: Any, *, retain: bool = False) -> None:
@@ -33,6 +34,7 @@ class ConnectedBridge(Bridge):
             body = body | {"id": f"{self.journal}:{body['id'][2:]}"}
         super().say(topic, body, retain=retain)
         _, payload, _ = self.received[-1]
+        topic = self.base + topic.removeprefix(BASE)
         self.taken.append(Taken(wall(self._now), topic, payload, retain))
         if not self.is_lossy:
             self.lines.append(Line(wall(self._now), topic, payload, retain))
@@ -50,6 +52,17 @@ class ConnectedBridge(Bridge):
         self.is_lossy = False
         self._now += 5
         self.connect()
+
+    def move(self, base: str) -> None:
+        """Goes on below another base: publishes there what is retained, and then clears what it has left."""
+        left, self.base = self.base, base
+        self.connect()
+        for topic, record in list(self.retained.items()):
+            self.say(topic, record, retain=True)
+        for topic in self.retained:
+            line = Line(wall(self._now), left + topic.removeprefix(BASE), b"", retain=True)
+            self.lines.append(line)
+            self.taken.append(Taken(line.at, line.topic, line.payload, line.retain))
 
     def back_up(self) -> tuple[Json, Json]:
         """What a backup has of the records and of what is retained."""
@@ -238,6 +251,45 @@ def test_id_that_was_given_twice_is_found_over_a_restore() -> None:
     bridge.lines[event] = Line(line.at, line.topic, content)
 
     assert "other bytes" in kinds(bridge.findings_of(*pair(allowance, FORGETS)))
+
+
+# ── another base topic ─────────────────────────────────────────────────────────────────────────
+
+
+def moved() -> ConnectedBridge:
+    """A terminal changes while the bridge is below another base, and another one is removed there."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"), terminal("b"))
+    bridge.move(OTHER_BASE)
+    bridge.terminals(terminal("a", name="x"), terminal("b"))
+    bridge.terminals(terminal("a", name="x"))
+    bridge.remove("b")
+    bridge.move(BASE)
+    bridge.terminals(terminal("a", name="y"))
+    return bridge
+
+
+EARLY = Allowance(fault="records removed", removal=(1, 0.0, 5))
+
+
+def test_what_is_published_below_another_base_counts() -> None:
+    """Messages below either base are one story, and a base that is left is cleared without a removal."""
+    assert moved().findings_of(*pair(EARLY)) == []
+
+
+def test_loss_and_leftovers_below_another_base_are_found() -> None:
+    """A change that was not told there, a record that was cleared without a removal, and what is left there."""
+    bridge = moved()
+    bridge.lines = [line for line in bridge.lines if line.topic != f"{OTHER_BASE}/terminal/a/event/changed"]
+    assert bridge.findings_of(*pair(EARLY)) != []
+
+    bridge = moved()
+    bridge.lines = [line for line in bridge.lines if not line.topic.endswith("/event/removed")]
+    assert bridge.findings_of(*pair(EARLY)) != []
+
+    bridge = moved()
+    bridge.retained[f"{OTHER_BASE}/terminal/a/state"] = {"imei": "a"}
+    assert "wrong retained" in kinds(bridge.findings_of(*pair(EARLY)))
 
 
 # ── topics that wait ───────────────────────────────────────────────────────────────────────────

@@ -43,13 +43,14 @@ class Defect(msgspec.Struct, frozen=True):
 
 DEFECTS = (
     Defect("old base: one that is cleared in part says so", ("base topic changed", "bridge killed")),
+    Defect("old base: what an interrupted start leaves is known", ("base topic changed", "link cut")),
     Defect("discovery since the last row is announced again", ("broker killed", "mass degradation")),
     Defect(
         "devices that the broker lost do not wait for a pause of refused ones",
         ("broker lost state", "record too large"),
     ),
     Defect("discovery is announced again after a loss", ("broker lost state", "commands retained")),
-    Defect("fence: a topic waits for the durable cursor", ("crash while publishing", "disk slow")),
+    Defect("fence: a topic waits for the durable cursor", ("bridge killed", "disk slow")),
     Defect("cursor only behind what was acknowledged", ("bridge killed", "puback late")),
     Defect("lane: what waits is noted with the cursor that passed it", ("bridge killed", "class refused")),
     Defect("SUBACK: one that nobody waits for is no error", ("base topic changed", "bridge stopped")),
