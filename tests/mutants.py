@@ -3108,6 +3108,20 @@ TABLE = (
         "test_sparkplug_rows.py",
     ),
     Mutant(
+        "outlet: a value of another kind is null",
+        "sparkplug/tree.py",
+        "    return isinstance(value, int | float) and not isinstance(value, bool)",
+        "    return True",
+        "test_sparkplug_pure.py",
+    ),
+    Mutant(
+        "outlet: STATE may be nested as deeply as it likes",
+        "sparkplug/host.py",
+        "except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):",
+        "except (msgspec.DecodeError, UnicodeDecodeError):",
+        "test_sparkplug_pure.py",
+    ),
+    Mutant(
         "outlet: a retained command is refused once",
         "sparkplug/session.py",
         "            elif message.payload != self._retained_command:",

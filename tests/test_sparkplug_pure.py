@@ -115,6 +115,27 @@ def test_unknown_indicator_has_a_type_for_ever(name: str, metric: str, kind: Met
     assert tree.unknown_indicator_spec("", "signal_quality", name) == MetricSpec(metric, kind, unit)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (MetricType.DOUBLE, "51.5"),
+        (MetricType.DOUBLE, [1.5]),
+        (MetricType.DOUBLE, True),
+        (MetricType.DOUBLE, 10**400),
+        (MetricType.INT64, "7"),
+        (MetricType.INT64, 1 << 63),
+        (MetricType.INT64, float("inf")),
+        (MetricType.BOOLEAN, "false"),
+        (MetricType.BOOLEAN, 1),
+        (MetricType.DATETIME, "yesterday"),
+        (MetricType.DATETIME, 5),
+    ],
+)
+def test_value_of_another_kind_is_null(kind: MetricType, value: object) -> None:
+    """A field to which the configuration gives another type does not change the metric's, and ends nothing."""
+    assert tree.metric_value(MetricSpec("x", kind), value) is None
+
+
 # ── the content of Devices ─────────────────────────────────────────────────────────────────────
 
 
@@ -427,6 +448,7 @@ def test_fleet_has_devices_for_everything() -> None:
     [
         (product("changed", "S"), ["T", "S"]),
         (product("changed", "T"), []),
+        (row("product", "changed", "P", {"record": {"product_id": "P", "imei": 5}}), ["T", "_product-P"]),
         (product("removed", "T"), ["T", "_usage"]),
         (product("changed", "T", "Q"), ["_product-Q", "T"]),
         (terminal("removed"), ["T", "_product-P"]),
@@ -476,6 +498,7 @@ def test_host_is_believed_in_the_order_of_its_times() -> None:
     state, changes = HostState(), []
     for body in (
         b"OFFLINE",
+        b'{"x": ' + b"[" * 100_000,
         b'{"online": false, "timestamp": 5}',
         b'{"online": true, "timestamp": 10}',
         b'{"online": true, "timestamp": 11}',
@@ -488,7 +511,7 @@ def test_host_is_believed_in_the_order_of_its_times() -> None:
     ):
         state, change = state.after(body)
         changes.append(change)
-    assert changes == ["nothing"] * 2 + ["online"] + ["nothing"] * 4 + ["offline", "nothing", "online"]
+    assert changes == ["nothing"] * 3 + ["online"] + ["nothing"] * 4 + ["offline", "nothing", "online"]
 
 
 @pytest.mark.parametrize(("requests", "due"), [([100.0], 100.0), ([12.0, 13.0], 15.0), ([15.0], 15.0)])

@@ -5,6 +5,7 @@ Device of its own, and usage without a known product is in one Device for all of
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -29,7 +30,7 @@ class DeviceParts(msgspec.Struct, frozen=True):
 
 
 class _ProductRecord(msgspec.Struct, frozen=True):
-    imei: str | None = None
+    imei: Any = None
 
 
 class _EventBody(msgspec.Struct, frozen=True):
@@ -173,6 +174,8 @@ class Fleet:
 
     def _set_product(self, product: str, imei: str | None) -> None:
         self._forget_product(product)
+        # The configuration may give it another type; then it names nobody.
+        imei = imei if isinstance(imei, str) else None
         self._imei_of[product] = imei
         self._single_products[_PRODUCT_DEVICE + encode_id(product)] = product
         if imei is not None:

@@ -36,7 +36,7 @@ class HostState(msgspec.Struct, frozen=True):
         """
         try:
             message = msgspec.json.decode(payload, type=_State)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self, "nothing"
         if message.timestamp < self.timestamp:
             return self, "nothing"

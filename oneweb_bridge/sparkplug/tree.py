@@ -6,6 +6,7 @@ Source: Sparkplug 3.0.0, chapters 5 and 6; the names are those of docs/sparkplug
 """
 
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from enum import IntEnum
@@ -282,7 +283,10 @@ def _words(name: str) -> str:
 
 
 def metric_value(spec: MetricSpec, value: Any) -> MetricValue:
-    """A member of a payload as the value of its metric: times in ms, lists as JSON; an empty list is null."""
+    """A member of a payload as the value of its metric: times in ms, lists as JSON; an empty list is null.
+
+    So is a value of another kind than the metric's, which a field may have where the configuration gives it a type.
+    """
     if value is None or value == []:
         return None
     match spec.type:
@@ -291,18 +295,25 @@ def metric_value(spec: MetricSpec, value: Any) -> MetricValue:
         case MetricType.STRING:
             return value if isinstance(value, str) else encode(value).decode()
         case MetricType.BOOLEAN:
-            return bool(value)
+            return value if isinstance(value, bool) else None
         case MetricType.DOUBLE:
-            return float(value)
+            return float(value) if _is_number(value) and abs(value) <= sys.float_info.max else None
         case _:
-            return int(value)
+            return int(value) if _is_number(value) and abs(value) < _INT64_BOUND else None
+
+
+_INT64_BOUND = 1 << 63
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def milliseconds(value: object) -> int | None:
     """An RFC 3339 time, as records carry it, in ms since the epoch."""
     try:
         return round(datetime.fromisoformat(str(value)).timestamp() * 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -389,5 +400,5 @@ def sample_metrics(report: str, sample: Mapping[str, Any], folder: str = "") -> 
     for name, value in sample.items():
         if name in known:
             yield _metric(_below(folder, REPORT_SPECS[name]), value, ts)
-        elif name not in _NO_INDICATORS and isinstance(value, int | float):
+        elif name not in _NO_INDICATORS and _is_number(value):
             yield _metric(unknown_indicator_spec(folder, report, name), value, ts)
