@@ -20,6 +20,7 @@ LIST = [{"id": "1", "next": "c2", "total": 9}]
         (LIST, MorePages()),
         ({"id": "1", "next": "c2"}, MorePages()),
         ({"items": LIST}, MorePages()),
+        ({"columns": ["id"], "rows": [["1"]], "recordCount": 9}, MorePages()),
         ({"items": LIST, "total": 7, "count": 99}, MorePages(7, "total")),
         ({"meta": {"totalElements": 7}, "items": LIST}, MorePages(7, "meta.totalElements")),
         ({"items": LIST, "meta": {"nextCursor": "c3"}}, MorePages(next_path="meta.nextCursor")),

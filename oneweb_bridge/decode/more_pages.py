@@ -63,7 +63,8 @@ def _members(raw: msgspec.Raw, above: str, depth: int) -> Iterator[tuple[str, st
         members = _decode(raw)
     except (ValueError, RecursionError):
         return
-    if member_name(members, "id") is not None:
+    # One record, or one table: what it counts are no records.
+    if member_name(members, "id") or (member_name(members, "columns") and member_name(members, "rows")):
         return
     for name, inner in members.items():
         text = bytes(memoryview(inner)[:MAX_VALUE_BYTES])
