@@ -7,6 +7,7 @@ says, and nothing lost, invented or out of order.
 """
 
 import asyncio
+import json
 import random
 import statistics
 import sys
@@ -54,13 +55,14 @@ class Figures(msgspec.Struct):
 def count_repeats(lines: Iterable[Line]) -> tuple[int, list[int]]:
     """How many messages of the journal were heard, and how many of each connection had been heard before it.
 
-    A connection begins with its probe.
+    A connection begins with a probe of another process than the one before.
     """
     known: set[tuple[str, bytes]] = set()
-    count, repeats = 0, [0]
+    count, repeats, process = 0, [0], None
     for line in lines:
         if line.topic == PROBE:
-            repeats.append(0)
+            if process != (process := json.loads(line.payload)["process"]):
+                repeats.append(0)
         elif _is_from_journal(line):
             content = (line.topic, line.payload)
             count += 1

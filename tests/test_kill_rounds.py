@@ -9,18 +9,20 @@ from tests.recording import Line
 def test_messages_of_the_journal_that_come_again_are_counted_by_connection() -> None:
     """What is not of the journal does not count."""
     lines = [
-        Line(1, PROBE, b"1"),
+        Line(1, PROBE, b'{"process":"1"}'),
         Line(1, "oneweb/terminal/1/state", b"a"),
         Line(1, "oneweb/bridge/status", b"online"),
         Line(2, note="connected"),
-        Line(2, PROBE, b"2"),
+        Line(2, PROBE, b'{"process":"2"}'),
         Line(2, "oneweb/bridge/status", b"online"),
         Line(2, "oneweb/terminal/1/state", b"a"),
         Line(2, "oneweb/terminal/1/state", b"b"),
-        Line(3, PROBE, b"3"),
+        Line(2, PROBE, b'{"process":"2"}'),
+        Line(2, "oneweb/terminal/1/state", b"b"),
+        Line(3, PROBE, b'{"process":"3"}'),
         Line(3, "oneweb/product/1/forecast/2", b"c"),
     ]
-    assert count_repeats(lines) == (3, [0, 0, 1, 0])
+    assert count_repeats(lines) == (4, [0, 0, 2, 0])
 
 
 def test_campaign_ends_with_one_line() -> None:
