@@ -11,7 +11,7 @@ import stamina
 from oneweb_bridge.api.answers import parse_date
 from oneweb_bridge.decode.bounds import EARLIEST, Bounds
 from oneweb_bridge.encoding import rfc3339
-from oneweb_bridge.model.records import KnownSamples
+from oneweb_bridge.model.records import Alert, KnownSamples
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.polling.samples import believable
 from oneweb_bridge.simulator.clock import parse_rfc3339
@@ -209,6 +209,22 @@ async def test_time_that_is_not_believed_is_alerted_once(tmp_path: Path) -> None
             await poller._poll(poller.calls[SIGNAL])
         alerts = [row.body for row in await b.news() if row.what == "alert"]
         assert [(alert["kind"], alert["call"]) for alert in alerts] == [("time_not_believed", SIGNAL)]
+
+
+async def test_alert_of_several_windows_of_one_poll_is_published_once(tmp_path: Path) -> None:
+    """The first sentence of a kind counts; what tells two of them apart, `about`, keeps both."""
+    async with bench(tmp_path) as b:
+        poller = Poller(b.runner, b.store, b.api, configured(b.sim.url), b.clock)
+        await poller.load()
+        alerts = [
+            Alert(kind="time_not_believed", call=SIGNAL, message="first"),
+            Alert(kind="time_not_believed", call=SIGNAL, message="second"),
+            Alert(kind="value_unreadable", call=SIGNAL, about="a", message="third"),
+            Alert(kind="value_unreadable", call=SIGNAL, about="b", message="fourth"),
+        ]
+        await poller._states.store_end_of_poll(poller.calls[SIGNAL], 60.0, alerts, is_whole=True)
+        messages = [row.body["message"] for row in await b.news() if row.what == "alert"]
+        assert messages == ["first", "third", "fourth"]
 
 
 @pytest.mark.parametrize("date", ["Thu, 01 Jan 1970 00:00:00 GMT", "Mon, 31 Dec 2018 23:59:59 GMT", "", None])

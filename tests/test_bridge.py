@@ -149,6 +149,26 @@ async def test_wrong_credentials_are_told_in_topics_and_log(world: harness.World
         assert "wrong-secret-canary" not in bridge.text() + json.dumps(recorder.messages)
 
 
+async def test_missing_credentials_are_told_and_nothing_is_asked(world: harness.World) -> None:
+    """With a console the bridge runs, so that its first page can say what is missing; without one it ends with 2."""
+    path = world.config(api={"client_secret": ""}, http={"listen": "127.0.0.1:0"})
+    async with harness.running(path) as process:
+        await harness.until_retained(
+            world.port,
+            "oneweb/bridge/info",
+            lambda info: "api.client_secret is empty: set ONEWEB_CLIENT_SECRET" in (info["api"].get("error") or ""),
+        )
+        api = (await harness.retained(world.port))["oneweb/bridge/info"]["api"]
+        assert api["state"] == "unauthorized"
+        assert "api.client_secret is empty" in process.text()
+        assert world.api.requests()["total"] == 0
+    code, _, error = await harness.command(
+        "run", "-c", str(world.config(api={"client_id": ""}, console={"enabled": False}))
+    )
+    assert (code, error.count("\n")) == (2, 1)
+    assert "api.client_id is empty: set ONEWEB_CLIENT_ID" in error
+
+
 async def test_configuration_that_is_wrong_is_one_sentence_and_exit_2(tmp_path: Path) -> None:
     """A misspelt key ends the command with exit code 2 and one sentence that names file, key and the nearest one."""
     (tmp_path / "bridge.yaml").write_text("mqtt: {hots: localhost}\n")

@@ -11,6 +11,7 @@ import msgspec
 from oneweb_bridge.api.answers import Answer, Request, message_in, without_query
 from oneweb_bridge.api.errors import ApiError, BadAnswer, NotFound, Unauthorized
 from oneweb_bridge.config.masks import Masks, basic_credentials
+from oneweb_bridge.config.read import missing_credential
 from oneweb_bridge.config.schema import Api as ApiSettings
 from oneweb_bridge.decode.paths import fold_name
 
@@ -95,6 +96,8 @@ class SignIn:
     async def headers(self) -> tuple[dict[str, str], Token | None]:
         """The headers with the credentials, and the token in them, if there is one. Raises ApiError."""
         settings, auth = self._settings, self._settings.auth
+        if sentence := missing_credential(settings):
+            raise Unauthorized(sentence)
         match auth.style:
             case "basic":
                 return {"Authorization": _basic(settings)}, None

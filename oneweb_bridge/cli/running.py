@@ -9,7 +9,7 @@ from oneweb_bridge.cli.loading import describe_damage, find_files, load_config
 from oneweb_bridge.cli.signals import run_until_signal
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import require_credentials, require_sparkplug
+from oneweb_bridge.config.read import missing_credential, require_credentials, require_sparkplug
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.store.errors import StoreDamaged, StoreError
 
@@ -34,7 +34,8 @@ def _run_single(options: argparse.Namespace, print_error: Callable[[str, int], i
 
     masks = Masks()
     config = load_config(options, masks)
-    require_credentials(config)
+    if missing_credential(config.api) and not _has_console(config):
+        require_credentials(config)
     require_sparkplug(config)
     reloads: asyncio.Queue[Config] = asyncio.Queue()
 
@@ -54,3 +55,10 @@ def _run_single(options: argparse.Namespace, print_error: Callable[[str, int], i
     except* StoreDamaged:
         return_code = print_error(describe_damage(config), FAILED)
     return return_code
+
+
+def _has_console(config: Config) -> bool:
+    """Whether there is a page that can say what is missing, and how to give it."""
+    from oneweb_bridge.web.access import reason_for_off  # noqa: PLC0415 -- needed without credentials only
+
+    return reason_for_off(config) is None

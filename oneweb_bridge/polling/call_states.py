@@ -125,7 +125,8 @@ class CallStates:
         """
         stopped = runtime.stopped if stopped is None else stopped
         holding = runtime.alerted if alerts is None else _holding(runtime.alerted, alerts, is_whole=is_whole)
-        new = [alert for alert in alerts or () if (alert.kind, alert.about) not in runtime.alerted]
+        raised = {(alert.kind, alert.about): alert for alert in reversed(alerts or ())}
+        new = [alert for key, alert in reversed(raised.items()) if key not in runtime.alerted]
         new += _resolved(runtime, holding)
         batch, doc = Batch(entries=[self._alert_entry(alert) for alert in new]), encode(self.state(runtime, wait))
         self._add_state(batch, runtime, doc)

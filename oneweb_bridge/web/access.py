@@ -93,9 +93,9 @@ class Visitor(msgspec.Struct, frozen=True, kw_only=True):
 
 def rules_of(config: Config, port: int | None = None) -> Rules:
     """The rules of a configuration; `port` is the one that is listened on where `http.listen` leaves it open."""
-    console, (host, configured_port) = config.console, config.http.address()
+    console, (_, configured_port) = config.console, config.http.address()
     return Rules(
-        off=_reason_for_off(config, host),
+        off=reason_for_off(config),
         token=str(console.token) if console.token else None,
         read_only=console.read_only,
         hosts=frozenset(name.casefold() for name in console.hosts),
@@ -106,8 +106,9 @@ def rules_of(config: Config, port: int | None = None) -> Rules:
     )
 
 
-def _reason_for_off(config: Config, host: str) -> str | None:
-    console = config.console
+def reason_for_off(config: Config) -> str | None:
+    """Why no console is served; None where one is."""
+    console, (host, _) = config.console, config.http.address()
     if not console.enabled:
         return "the console is off: console.enabled is false"
     if is_loopback_name(host) or console.token or console.ingress:

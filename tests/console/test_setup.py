@@ -59,10 +59,13 @@ async def test_setup_is_reached_also_when_terminals_are_there(tab: Tab) -> None:
     await tab.page.get_by_text("All three steps are done.").wait_for()
 
 
-async def test_refused_credentials_lead_to_the_first_step(console: Console, open_tab: OpenTab, tmp_path: Path) -> None:
-    """Who has given wrong credentials finds the first step open, and why, on the first page."""
+@pytest.mark.parametrize("secret", ["wrong", ""])
+async def test_refused_credentials_lead_to_the_first_step(
+    secret: str, console: Console, open_tab: OpenTab, tmp_path: Path
+) -> None:
+    """Who has given wrong credentials, or none, finds the first step open, and why, on the first page."""
     refused = Console(
-        console.world, tmp_path, api={"client_secret": "wrong"}, mqtt={"base_topic": "refused"}, instance="refused"
+        console.world, tmp_path, api={"client_secret": secret}, mqtt={"base_topic": "refused"}, instance="refused"
     )
     tab = await open_tab(refused.url)
     async with harness.running(refused.config) as process:
