@@ -39,6 +39,7 @@ PURE = frozenset(
         "config.servers",
         "store.views",
         "config.rules",
+        "config.credentials",
         "config.masks",
         "config.filters",
         "api.headers",

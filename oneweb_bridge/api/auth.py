@@ -10,8 +10,8 @@ import msgspec
 
 from oneweb_bridge.api.answers import Answer, Request, message_in, without_query
 from oneweb_bridge.api.errors import ApiError, BadAnswer, NotFound, Unauthorized
+from oneweb_bridge.config.credentials import missing_credential
 from oneweb_bridge.config.masks import Masks, basic_credentials
-from oneweb_bridge.config.read import missing_credential
 from oneweb_bridge.config.schema import Api as ApiSettings
 from oneweb_bridge.decode.paths import fold_name
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from oneweb_bridge.cli.loading import describe_damage, find_files, load_config
 from oneweb_bridge.cli.signals import run_until_signal
+from oneweb_bridge.config.credentials import missing_credential
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import missing_credential, require_credentials, require_sparkplug
+from oneweb_bridge.config.read import require_credentials, require_sparkplug
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.store.errors import StoreDamaged, StoreError
 

@@ -16,9 +16,9 @@ import msgspec
 import yaml
 
 from oneweb_bridge.config.calls import build_config, read_call, with_catalogue
+from oneweb_bridge.config.credentials import missing_credential
 from oneweb_bridge.config.file_reader import ConfigError, FileReader, describe, merge_trees
 from oneweb_bridge.config.rules import rule_violations
-from oneweb_bridge.config.schema import Api as ApiSettings
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.files import refusal_of
 
@@ -93,17 +93,6 @@ def require_credentials(config: Config) -> None:
     """Raises ConfigError when a credential is missing; its text says how to give it."""
     if sentence := missing_credential(config.api):
         raise ConfigError(sentence)
-
-
-def missing_credential(settings: ApiSettings) -> str | None:
-    """Which credential is missing, and how to give it; None where both are there."""
-    for key, variable in (("client_id", "ONEWEB_CLIENT_ID"), ("client_secret", "ONEWEB_CLIENT_SECRET")):
-        if not getattr(settings, key):
-            return (
-                f"api.{key} is empty: set {variable} in the environment, or api.{key} or api.{key}_file in "
-                "the configuration, to what the application in the OneWeb developer portal shows"
-            )
-    return None
 
 
 def require_sparkplug(config: Config) -> None:
