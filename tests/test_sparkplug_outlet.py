@@ -86,7 +86,7 @@ class Host:
         ]
         return value_of(values[-1]) if values else None
 
-    async def until(self, true: Callable[[], Any], patience: float = 20.0) -> Any:
+    async def until(self, true: Callable[[], Any], patience: float = 60.0) -> Any:
         """Waits until something holds, looking after each message."""
         async with asyncio.timeout(patience):
             while not (result := true()):
@@ -135,7 +135,7 @@ def config(world: harness.World, **changes: Any) -> Path:
     return world.config(sparkplug={"enabled": True} | changes, polling=calls)
 
 
-async def until_settled(host: Host, patience: float = 20.0) -> None:
+async def until_settled(host: Host, patience: float = 60.0) -> None:
     """Until every call has been polled once, and all that came of it was heard."""
     await host.until(lambda: host.live("", "Polling/usage_consumption/Status") == "ok", patience)
 
