@@ -8,7 +8,7 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
-.PHONY: help demo test test-console test-homeassistant test-nodered test-sparkplug image check format vendor lock soak mutants bench audit
+.PHONY: help demo test test-postgres test-console test-homeassistant test-nodered test-sparkplug image check format vendor lock soak mutants bench audit
 .PHONY: sbom asyncapi dist clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -24,6 +24,10 @@ demo:  ## simulator, broker and bridge, without configuration: make demo ARGS='-
 test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 	$(SETUP) test
 	@$(PYTHON) -m pytest $(ARGS)
+
+test-postgres:  ## tests with a PostgreSQL of their own, which apt-get installs where it is missing: store, leases, takeovers
+	@sh deploy/setup.sh postgres
+	@$(PYTHON) -m pytest -m postgres $(ARGS)
 
 test-nodered:  ## tests of the flows in deploy/node-red with a real Node-RED, which npm installs
 	@sh deploy/setup.sh nodered

@@ -4,6 +4,7 @@
 #   sh deploy/setup.sh demo     .venv with what the bridge runs with; mosquitto if it can be had
 #   sh deploy/setup.sh test     .venv with the tools too; mosquitto and its clients, or exit 1
 #   sh deploy/setup.sh check    .venv with the tools
+#   sh deploy/setup.sh postgres as test, and a PostgreSQL, or exit 1; its service is not started
 #   sh deploy/setup.sh nodered  as test, and .node with a Node-RED and the Node.js that it needs, both from npm
 #   sh deploy/setup.sh sparkplug   as test, and .sparkplug with two decoders of Sparkplug payloads, from npm and PyPI
 #   sh deploy/setup.sh console  a Chromium with fonts from apt-get, and playwright and axe in .venv; or says what is missing
@@ -83,6 +84,14 @@ jq_or_fail() {
     may_apt || fail "$sentence"
     apt_install jq || fail "$sentence"
     have jq || fail "$sentence"
+}
+
+postgres_or_fail() {
+    ! have postgres && [ -z "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || return 0
+    sentence="These tests need the programs of PostgreSQL 14 or newer: install them with 'apt-get install postgresql' (or your system's package), then run this again."
+    may_apt || fail "$sentence"
+    install_without_service postgresql postgresql || fail "$sentence"
+    [ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || fail "$sentence"
 }
 
 # --- Python ----------------------------------------------------------------------------------------------------
@@ -302,10 +311,11 @@ case "${1-}" in
         else install_locked requirements.lock; fi
         mosquitto_if_possible ;;
     test)  install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail ;;
+    postgres) install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail; postgres_or_fail ;;
     check) install_locked requirements-dev.lock ;;
     nodered) install_locked requirements-dev.lock; mosquitto_or_fail; install_nodered ;;
     sparkplug) install_locked requirements-dev.lock; mosquitto_or_fail; install_sparkplug ;;
     lock)  lock ;;
     tools) tools ;;
-    *)     echo "usage: sh deploy/setup.sh demo|test|check|nodered|sparkplug|console|homeassistant|lock|tools" >&2; exit 2 ;;
+    *)     echo "usage: sh deploy/setup.sh demo|test|postgres|check|nodered|sparkplug|console|homeassistant|lock|tools" >&2; exit 2 ;;
 esac

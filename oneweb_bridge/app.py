@@ -9,7 +9,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,9 +34,11 @@ from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import announcements, housekeeping, journal, query_thread, store
 from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.places import Place, place_of
+from oneweb_bridge.store.server import Holding
 from oneweb_bridge.trends.forecaster import Forecaster
 from oneweb_bridge.trends.replay import ReplayQuery, read_pages
-from oneweb_bridge.trends.task import Clocks, Folder, open_folder, path_of
+from oneweb_bridge.trends.task import Clocks, Folder, open_folder, trends_place_of
 from oneweb_bridge.web import assembly, health
 from oneweb_bridge.web.access import address_of, rules_of
 from oneweb_bridge.web.command_routes import CommandQueue
@@ -58,7 +59,8 @@ class BridgeParts(msgspec.Struct):
     """What a running bridge is made of. `config` is replaced when it is read again."""
 
     config: Config
-    path: Path
+    place: Place
+    worker: str
     store: store.Store
     api: ApiClient
     poller: Poller
@@ -70,11 +72,13 @@ class BridgeParts(msgspec.Struct):
 
 
 @contextlib.asynccontextmanager
-async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None = None) -> AsyncIterator[BridgeParts]:
-    """Store, API, poller and topics; everything but the outputs. Raises StoreError."""
-    path = Path(config.state.path)
+async def open_bridge(
+    config: Config, clock: Clock = SYSTEM, masks: Masks | None = None, *, holding: Holding | None = None
+) -> AsyncIterator[BridgeParts]:
+    """Store, API, poller and topics; everything but the outputs; with `state.url` under a lease. Raises StoreError."""
+    place = place_of(config) if holding is None else holding.server
     async with (
-        store.open_store(path, clock) as opened,
+        store.open_store(place, clock) as opened,
         open_api(config.api, masks, clock) as connection,
     ):
         await _make_views(opened, config)
@@ -83,7 +87,9 @@ async def open_bridge(config: Config, clock: Clock = SYSTEM, masks: Masks | None
         poller = Poller(runner, opened, connection, config, clock)
         await poller.load()
         tree = TopicTree(config.mqtt.base_topic, config.instance, opened.journal_id, opened.earlier)
-        yield BridgeParts(config, path, opened, connection, poller, forecaster, tree, rfc3339(clock.now()))
+        tree.epoch = None if holding is None else holding.epoch
+        worker = "" if holding is None else holding.worker
+        yield BridgeParts(config, place, worker, opened, connection, poller, forecaster, tree, rfc3339(clock.now()))
 
 
 async def _make_views(opened: store.Store, config: Config) -> None:
@@ -101,6 +107,7 @@ async def run(
     on_sent: Callable[[Message], None] = lambda _: None,
     reloads: Reloads | None = None,
     masks: Masks | None = None,
+    holding: Holding | None = None,
     on_console: Callable[[str], None] = lambda _: None,
     keep_watchdog: Callable[[Callable[[], bool]], Coroutine[Any, Any, None]] = systemd.keep_watchdog,
 ) -> None:
@@ -111,19 +118,16 @@ async def run(
     """
     inbox = Inbox()
     async with (
-        open_bridge(config, clock, masks) as parts,
-        journal.open_journal(parts.path, OUTPUT, clock=clock) as rows,
-        announcements.open_devices(parts.path, parts.store.steady.now) as devices,
+        open_bridge(config, clock, masks, holding=holding) as parts,
+        journal.open_journal(parts.place, OUTPUT, clock=clock) as rows,
+        announcements.open_devices(parts.place, parts.store.steady.now) as devices,
         open_trends_folder(parts) as folder,
-        query_thread.open_query_thread(parts.path) as queries,
+        query_thread.open_query_thread(parts.place) as queries,
         _open_sparkplug(parts, inbox, clock) as outlet,
     ):
         info = partial(_info, parts, rows)
         announcer = Announcer(devices, parts.tree, config)
-        callbacks = replace(
-            _publisher_callbacks(parts, inbox, announcer, info, on_sent),
-            on_connected=partial(_note_server, parts, clock),
-        )
+        callbacks = _publisher_callbacks(parts, inbox, announcer, info, on_sent=on_sent, clock=clock)
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, callbacks)
         health_watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
         console = Console(rules_of(config), clock, __version__, config.instance)
@@ -133,7 +137,7 @@ async def run(
             inbox,
             parts.poller,
             parts.store,
-            _requests(publisher, announcer, parts.path, path_of(config)),
+            _requests(publisher, announcer, parts.place, trends_place_of(config, parts.place)),
             clock,
             base=parts.tree.base,
             is_mqtt5=config.mqtt.protocol == "5",
@@ -172,8 +176,8 @@ def _console_sources(
         config=lambda: parts.config,
         clock=clock,
         steady=parts.store.steady,
-        database=parts.path,
-        trends=path_of(parts.config),
+        place=parts.place,
+        trends=trends_place_of(parts.config, parts.place),
         time_range=time_range,
         openapi=lambda: _openapi_document(parts),
     )
@@ -190,7 +194,9 @@ def _publisher_callbacks(
     inbox: Inbox,
     announcer: Announcer,
     info: Callable[[], Awaitable[Info]],
+    *,
     on_sent: Callable[[Message], None],
+    clock: Clock,
 ) -> PublisherCallbacks:
     return PublisherCallbacks(
         on_command=inbox.put,
@@ -199,6 +205,7 @@ def _publisher_callbacks(
         on_sent=on_sent,
         on_birth=announcer.on_birth,
         on_lost=announcer.on_broker_state_lost,
+        on_connected=partial(_note_server, parts, clock),
         discovery_prefix=lambda: parts.config.homeassistant.discovery_prefix,
     )
 
@@ -217,7 +224,7 @@ def _command_queue(inbox: Inbox, executor: Executor, publisher: Publisher) -> Co
     )
 
 
-def _requests(publisher: Publisher, announcer: Announcer, database: Path, trends: Path) -> BrokerRequests:
+def _requests(publisher: Publisher, announcer: Announcer, database: Place, trends: Place) -> BrokerRequests:
     async def replay(query: ReplayQuery) -> int:
         async with contextlib.aclosing(read_pages(database, trends, query)) as pages:
             return await publisher.replay(pages)
@@ -261,7 +268,8 @@ async def _reload_loop(
         config = await reloads.get()
         if _identity(config) != _identity(parts.config):
             _log.warning(
-                "instance, state.path, trends.path, mqtt.base_topic and sparkplug take effect with a restart only"
+                "instance, state (path, url, lease, worker), trends.path, mqtt.base_topic and sparkplug take effect "
+                "with a restart only"
             )
             config = _keep_identity(config, parts.config)
         new_api_settings = config.api != parts.config.api
@@ -281,7 +289,9 @@ async def _reload_loop(
 
 def _identity(config: Config) -> tuple[object, ...]:
     """The keys that need a restart."""
-    return config.instance, config.state.path, config.trends.path, config.mqtt.base_topic, config.sparkplug
+    state = config.state
+    place = state.path, state.url, state.lease, state.worker
+    return config.instance, place, config.trends.path, config.mqtt.base_topic, config.sparkplug
 
 
 def _keep_identity(config: Config, running: Config) -> Config:
@@ -289,7 +299,13 @@ def _keep_identity(config: Config, running: Config) -> Config:
     return replace(
         config,
         instance=running.instance,
-        state=replace(config.state, path=running.state.path),
+        state=replace(
+            config.state,
+            path=running.state.path,
+            url=running.state.url,
+            lease=running.state.lease,
+            worker=running.state.worker,
+        ),
         trends=replace(config.trends, path=running.trends.path),
         mqtt=replace(config.mqtt, base_topic=running.mqtt.base_topic),
         sparkplug=running.sparkplug,
@@ -298,7 +314,9 @@ def _keep_identity(config: Config, running: Config) -> Config:
 
 def open_trends_folder(parts: BridgeParts) -> contextlib.AbstractAsyncContextManager[Folder]:
     """The task that folds samples into the trends, by the API's clock. Raises StoreError."""
-    return open_folder(lambda: parts.config, parts.poller.alert, Clocks(parts.api.now, parts.store.steady.now))
+    return open_folder(
+        lambda: parts.config, parts.place, parts.poller.alert, Clocks(parts.api.now, parts.store.steady.now)
+    )
 
 
 @contextlib.asynccontextmanager
@@ -318,7 +336,7 @@ async def _open_sparkplug(parts: BridgeParts, inbox: Inbox, clock: Clock) -> Asy
         is_api_connected=lambda: parts.poller.api_state.state == "ok",
         poll_successes=lambda: {call: runtime.progress.succeeded for call, runtime in parts.poller.calls.items()},
     )
-    async with open_outlet(parts.path, parts.store.growth, callbacks, clock, __version__) as outlet:
+    async with open_outlet(parts.place, parts.store.growth, callbacks, clock, __version__) as outlet:
         yield outlet
 
 
@@ -343,7 +361,7 @@ def _outputs(outlet: "Outlet | None") -> tuple[str, ...]:
 
 async def keep_house(parts: BridgeParts, outputs: Callable[[], tuple[str, ...]], fold: housekeeping.Fold) -> None:
     await housekeeping.housekeeping_loop(
-        parts.path,
+        parts.place,
         lambda: parts.config.state,
         outputs,
         parts.poller.alert,
@@ -378,4 +396,6 @@ async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
             for call, runtime in poller.calls.items()
         },
         broker=parts.server,
+        epoch=parts.tree.epoch,
+        worker=parts.worker or None,
     )

@@ -14,8 +14,11 @@ import aioresponses.core
 import hypothesis
 import pytest
 
+from oneweb_bridge.store.places import Place
 from tests import harness
 from tests.past import Past, open_past
+from tests.places import open_place, run_cluster
+from tests.postgres import Cluster
 
 # How long an example takes says how busy the machine is, and nothing of the program.
 hypothesis.settings.register_profile(
@@ -67,6 +70,21 @@ def abandoned_sockets() -> Iterator[None]:
     """Paho leaves the socket of a handshake that failed to be collected: now, and not within the next test."""
     yield
     gc.collect()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL of its own for all tests of this process."""
+    with run_cluster() as opened:
+        yield opened
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    """An empty place of the state, of either engine."""
+    cluster = request.getfixturevalue("cluster") if request.param == "postgres" else None
+    async with open_place(request.param, tmp_path, cluster) as opened:
+        yield opened
 
 
 @pytest.fixture

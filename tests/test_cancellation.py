@@ -1,18 +1,14 @@
 """Whatever is cancelled, at whatever moment: each transaction of each writer is there as a whole or not at all."""
 
 import asyncio
-import contextlib
 import random
-import sqlite3
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from oneweb_bridge.model.records import Batch, RecordWrite
-from oneweb_bridge.store import announcements, journal, store
+from oneweb_bridge.store import announcements, journal, places, store
 from oneweb_bridge.store.commands import Setting
+from oneweb_bridge.store.places import Place
 
 Work = Callable[[int], Coroutine[Any, Any, Any]]
 
@@ -38,19 +34,14 @@ async def cancelled_at_random(work: Work, turns: int, seed: int) -> set[int]:
     return done
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "bridge.db"
-
-
-def read(path: Path, sql: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(path)) as db:
+def read(place: Place, sql: str) -> list[Any]:
+    with places.open_reader(place) as db:
         return db.execute(sql).fetchall()
 
 
-async def test_cancelled_settings_come_with_their_mark(path: Path) -> None:
+async def test_cancelled_settings_come_with_their_mark(place: Place) -> None:
     """A setting and the memory of the command that set it are there both or neither."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
 
         async def change(number: int) -> None:
             call = f"c{number}"
@@ -58,15 +49,15 @@ async def test_cancelled_settings_come_with_their_mark(path: Path) -> None:
             await db.commands.store_command(settings, (call, "mark"))
 
         done = await cancelled_at_random(change, 80, 1)
-    marked = {row[0] for row in read(path, "SELECT topic FROM command")}
-    rows = read(path, "SELECT call, count(*) FROM setting GROUP BY call")
+    marked = {row[0] for row in read(place, "SELECT topic FROM command")}
+    rows = read(place, "SELECT call, count(*) FROM setting GROUP BY call")
     assert dict(rows) == dict.fromkeys(marked, 2)
     assert {f"c{number}" for number in done} <= marked
 
 
-async def test_cancelled_advances_never_go_back(path: Path) -> None:
+async def test_cancelled_advances_never_go_back(place: Place) -> None:
     """The cursor is at least where the last finished write has put it, and at most where one was asked for."""
-    async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
+    async with store.open_store(place), journal.open_journal(place, "mqtt") as rows:
         seen: list[int] = []
 
         async def advance(number: int) -> None:
@@ -79,9 +70,9 @@ async def test_cancelled_advances_never_go_back(path: Path) -> None:
         assert await rows.cursor() == max(done)
 
 
-async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
+async def test_cancelled_devices_are_marked_as_a_whole(place: Place) -> None:
     """All devices are marked together with the settings under which they were, or none."""
-    async with store.open_store(path) as db, announcements.open_devices(path, db.steady.now) as known:
+    async with store.open_store(place) as db, announcements.open_devices(place, db.steady.now) as known:
         await db.commit(Batch(writes=[RecordWrite("terminal", f"t{n}", b"{}") for n in range(5)]))
 
         async def mark(number: int) -> None:
@@ -89,14 +80,14 @@ async def test_cancelled_devices_are_marked_as_a_whole(path: Path) -> None:
 
         await cancelled_at_random(mark, 80, 3)
         assert await known.fingerprint() == "240"
-    ((bridge,),) = read(path, "SELECT mark FROM discovery WHERE kind = 'bridge'")
+    ((bridge,),) = read(place, "SELECT mark FROM discovery WHERE kind = 'bridge'")
     # A marking marks the bridge's own device twice, and makes or marks each terminal once.
-    assert read(path, "SELECT mark FROM discovery WHERE kind = 'terminal'") == [(bridge // 2,)] * 5
+    assert read(place, "SELECT mark FROM discovery WHERE kind = 'terminal'") == [(bridge // 2,)] * 5
 
 
-async def test_cancelled_count_missing_counts_all_or_none(path: Path) -> None:
+async def test_cancelled_count_missing_counts_all_or_none(place: Place) -> None:
     """All records of a listing are counted as missing, or none."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         ids = [f"s{n}" for n in range(5)]
         await db.commit(Batch(writes=[RecordWrite("site", id, b"{}") for id in ids]))
 
@@ -104,6 +95,6 @@ async def test_cancelled_count_missing_counts_all_or_none(path: Path) -> None:
             await db.records.count_missing("site", ids, number)
 
         done = await cancelled_at_random(miss, 80, 4)
-    counts = {row[0] for row in read(path, "SELECT missing FROM record")}
+    counts = {row[0] for row in read(place, "SELECT missing FROM record")}
     assert len(counts) == 1
     assert counts.pop() >= len(done)

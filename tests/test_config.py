@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from oneweb_bridge.config.calls import mapping_fingerprint
 from oneweb_bridge.config.file_reader import ConfigError
+from oneweb_bridge.config.masks import Masks, secrets_of_state
 from oneweb_bridge.config.read import PROFILES, load, parse, require_credentials
 from oneweb_bridge.config.schema import AUTO, Config, MapForm, Secret, key_types, without_none
 from oneweb_bridge.config.units import interval_text, parse_duration, parse_length, parse_share, parse_size
@@ -888,3 +889,38 @@ def test_structs_are_frozen() -> None:
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
             assert kind.__struct_config__.frozen
             assert kind.__struct_config__.forbid_unknown_fields
+
+
+URL = "postgresql://bridge:hunter2@db.example.net:5432/oneweb"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (f"state: {{path: a.db, url: '{URL}'}}", "state.url: expected either state.path or state.url, got both"),
+        ("state: {path: null}", "state.path: expected a file name, because there is no state.url"),
+        (
+            "state: {url: 'mysql://hunter2@a/b'}",
+            "state.url: expected an address like postgresql://user@host:5432/database",
+        ),
+        ("state: {url: 'postgresql://u:hunter2@a:x/b'}", "state.url: expected an address with host, port and database"),
+        (f"{{state: {{url: '{URL}'}}, trends: {{path: a.db}}}}", "trends.path: expected nothing: with state.url"),
+        ("state: {lease: 1s}", "state.lease: expected a duration from 2s to 5m, got '1s'"),
+        ("state: {worker: 'a b'}", "state.worker: expected 1 to 128 characters of ASCII without spaces"),
+    ],
+)
+def test_state_is_in_one_place(text: str, sentence: str) -> None:
+    """A file or a server, and not both; the sentence never shows the address."""
+    assert sentence in refused(text)
+    assert "hunter2" not in refused(text)
+
+
+@pytest.mark.parametrize("path", ["", "path: null, ", "path: oneweb-bridge.db, "])
+def test_address_of_a_server_is_a_secret(path: str) -> None:
+    """With it the default of `path` does not count; neither `config` nor the log shows it or its password."""
+    config = parse(f"state: {{{path}url: '{URL}'}}", {})
+    assert (config.state.url, config.state.lease) == (URL, 15.0)
+    assert "hunter2" not in dump_yaml(config)
+    masks = Masks()
+    masks.add_secrets(*secrets_of_state(config.state))
+    assert masks.mask_text(f"cannot reach {URL}: hunter2") == "cannot reach ***: ***"

@@ -22,7 +22,7 @@ from oneweb_bridge.decode.values import INTEGER_SUFFIXES
 from oneweb_bridge.model.records import Row, RowType, Status
 from oneweb_bridge.mqtt import topics
 from oneweb_bridge.mqtt.topics import CommandTopic, parse_command_topic
-from oneweb_bridge.web.bridge_metrics import METRICS
+from oneweb_bridge.web.bridge_metrics import LEASE_METRICS, METRICS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "oneweb_bridge"
@@ -379,7 +379,7 @@ def test_health_is_documented() -> None:
     paths = re.findall(r'web\.get\("(/\w+)"', source)
 
     assert paths
-    for name in (*paths, *(f"oneweb_bridge_{metric or 'info'}" for metric in METRICS)):
+    for name in (*paths, *(f"oneweb_bridge_{metric or 'info'}" for metric in (*METRICS, *LEASE_METRICS))):
         assert mentions(page("docs/operating.md"), name)
 
 

@@ -1,7 +1,6 @@
 """What keeps the database small: old rows go, what is not published yet stays, and a drop is said aloud."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +8,11 @@ import pytest
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.schema import History, State
 from oneweb_bridge.model.records import Alert, Batch, Entry, Positions, RowType, Waiting
-from oneweb_bridge.store import database, journal, store
+from oneweb_bridge.store import journal, places, store
 from oneweb_bridge.store.engine import Connection
 from oneweb_bridge.store.housekeeping import SLICE, trim
 from oneweb_bridge.store.journal import Journal
+from oneweb_bridge.store.places import Place
 
 DAY = 86_400_000
 NOW = 100 * DAY
@@ -22,11 +22,11 @@ OUTPUTS = ("mqtt",)
 class House:
     """A database, a clock that the test turns, and what was alerted."""
 
-    def __init__(self, db: store.Store, rows: Journal, raw: Connection, path: Path) -> None:
+    def __init__(self, db: store.Store, rows: Journal, raw: Connection, place: Place) -> None:
         self.db = db
         self.rows = rows
         self.raw = raw
-        self.path = path
+        self.place = place
         self.now = 0.0
         self.alerts: list[Alert] = []
 
@@ -55,14 +55,14 @@ def now(houses: list[House]) -> float:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    path, houses = tmp_path / "bridge.db", list[House]()
+async def house(place: Place) -> AsyncIterator[House]:
+    houses = list[House]()
     async with (
-        store.open_store(path, Clock(lambda: now(houses), lambda: now(houses), "a boot")) as db,
-        journal.open_journal(path, "mqtt") as rows,
-        database.open_connection(path) as raw,
+        store.open_store(place, Clock(lambda: now(houses), lambda: now(houses), "a boot")) as db,
+        journal.open_journal(place, "mqtt") as rows,
+        places.open_connection(place) as raw,
     ):
-        houses.append(House(db, rows, raw, path))
+        houses.append(House(db, rows, raw, place))
         yield houses[0]
 
 
@@ -93,7 +93,7 @@ async def test_slowest_output_decides(house: House) -> None:
     """With two outputs, only what both have sent may go."""
     await house.say(60, "metric", "metric", "metric")
     await house.rows.advance(3)
-    async with journal.open_journal(house.path, "sparkplug") as other:
+    async with journal.open_journal(house.place, "sparkplug") as other:
         await other.advance(2)
     assert await house.trim(("mqtt", "sparkplug"), max_backlog=90 * 86400.0) == 2
     assert await house.left() == ["metric"]
@@ -120,7 +120,7 @@ async def test_drop_of_one_output_is_no_loss_of_another(house: House) -> None:
     await house.say(9, "metric", "metric", "metric")
     await house.say(1, "metric")
     await house.rows.advance(4)
-    async with journal.open_journal(house.path, "sparkplug") as other:
+    async with journal.open_journal(house.place, "sparkplug") as other:
         await other.advance(1)
         await house.trim(("mqtt", "sparkplug"))
         assert (await other.counts(), await other.restore_from()) == ((2, 0), 1)
@@ -172,8 +172,7 @@ async def test_oldest_rows_go_while_the_file_is_too_large(house: House) -> None:
     await house.say(1, "changed", times=2 * SLICE, size=2000)
     await house.say(0, "metric", times=SLICE, size=2000)
     await house.rows.advance(99_999)
-    size = await house.raw.used_bytes()
-    await house.trim(history=History(max_size=size * 2 // 3))
+    await house.trim(history=History(max_size=2_400_000))
     left = await house.left()
     assert SLICE <= len(left) < 3 * SLICE
     assert left[-SLICE:] == ["metric"] * SLICE

@@ -14,6 +14,7 @@ from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.journal import Journal
 from oneweb_bridge.store.journal_sql import PAGE_ROWS
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.store import Store
 
 
@@ -24,19 +25,14 @@ def entry(
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "bridge.db"
-
-
-@pytest.fixture
-async def db(path: Path) -> AsyncIterator[Store]:
-    async with store.open_store(path, Clock(lambda: 2.0, lambda: 2.0, "a boot")) as opened:
+async def db(place: Place) -> AsyncIterator[Store]:
+    async with store.open_store(place, Clock(lambda: 2.0, lambda: 2.0, "a boot")) as opened:
         yield opened
 
 
 @pytest.fixture
-async def rows(db: Store, path: Path) -> AsyncIterator[Journal]:
-    async with journal.open_journal(path, "mqtt", clock=Clock(lambda: 3.0)) as opened:
+async def rows(db: Store, place: Place) -> AsyncIterator[Journal]:
+    async with journal.open_journal(place, "mqtt", clock=Clock(lambda: 3.0)) as opened:
         yield opened
 
 
@@ -92,26 +88,26 @@ async def test_cursor_never_goes_back(rows: Journal) -> None:
     assert cursors == [3, 3, 7, 7]
 
 
-async def test_cursor_is_there_after_a_restart_and_each_output_has_its_own(path: Path) -> None:
+async def test_cursor_is_there_after_a_restart_and_each_output_has_its_own(place: Place) -> None:
     """A cursor is durable, and one output does not move another's."""
-    async with store.open_store(path):
+    async with store.open_store(place):
         for output, seq in (("mqtt", 5), ("sparkplug", 2)):
-            async with journal.open_journal(path, output) as opened:
+            async with journal.open_journal(place, output) as opened:
                 await opened.advance(seq)
-    async with store.open_store(path):
-        async with journal.open_journal(path, "mqtt") as opened:
+    async with store.open_store(place):
+        async with journal.open_journal(place, "mqtt") as opened:
             assert await opened.cursor() == 5
-        async with journal.open_journal(path, "sparkplug") as opened:
+        async with journal.open_journal(place, "sparkplug") as opened:
             assert await opened.cursor() == 2
 
 
-async def test_row_set_aside_is_counted_once(db: Store, rows: Journal, path: Path) -> None:
+async def test_row_set_aside_is_counted_once(db: Store, rows: Journal, place: Place) -> None:
     """A row that an output gave up is counted for that output, however often it is said."""
     await rows.set_aside(4, "t", "refused")
     await rows.set_aside(4, "t", "refused again")
     await rows.set_aside(6, "t", "too large")
     assert await rows.counts() == (0, 2)
-    async with journal.open_journal(path, "other") as other:
+    async with journal.open_journal(place, "other") as other:
         assert await other.counts() == (0, 0)
 
 
@@ -131,16 +127,18 @@ async def test_reader_sees_only_what_is_committed(db: Store, rows: Journal) -> N
     assert len(await rows.after(0)) == 2
 
 
-async def test_read_only_journal_needs_a_database(path: Path) -> None:
+async def test_read_only_journal_needs_a_database(tmp_path: Path) -> None:
     """`history` of a bridge that never ran is said in a sentence, and makes no file."""
+    path = tmp_path / "bridge.db"
     with pytest.raises(StoreError, match="does not exist"):
         async with journal.open_journal(path, "history", read_only=True):
             pass
     assert not path.exists()
 
 
-async def test_corrupt_file_is_a_store_error(path: Path) -> None:
+async def test_corrupt_file_is_a_store_error(tmp_path: Path) -> None:
     """A file that is no database is a sentence for readers, too."""
+    path = tmp_path / "bridge.db"
     path.write_bytes(b"not a database at all, but long enough to be looked at" * 40)
     with pytest.raises(StoreError, match=r"bridge\.db"):
         async with journal.open_journal(path, "history", read_only=True) as opened:
@@ -199,10 +197,10 @@ async def test_clears_are_found_and_what_is_alive_besides(db: Store, rows: Journ
     assert await rows.retained.newest_between(0, 9) == []
 
 
-async def test_restore_is_noted_for_each_output_until_it_is_done(db: Store, rows: Journal, path: Path) -> None:
+async def test_restore_is_noted_for_each_output_until_it_is_done(db: Store, rows: Journal, place: Place) -> None:
     """After rows were dropped each output knows the row to restore from, until it has restored."""
     await db._connections._writer.execute("INSERT INTO cursor VALUES ('mqtt', 20, 3, 17), ('other', 20, 3, 16)")
-    async with journal.open_journal(path, "other") as other:
+    async with journal.open_journal(place, "other") as other:
         assert await rows.restore_from() == 17
         await rows.clear_restore_from()
         assert await rows.restore_from() is None

@@ -37,6 +37,8 @@ PURE = frozenset(
         "config.units",
         "config.schema",
         "config.servers",
+        "store.postgres_text",
+        "store.server",
         "store.views",
         "config.rules",
         "config.credentials",
@@ -98,6 +100,7 @@ LIBRARIES = {
         "web.health",
         "web.series_routes",
         "web.server",
+        "web.standby",
         "web.streaming",
     },
     "aiomqtt": {
@@ -122,6 +125,13 @@ LIBRARIES = {
     "aiosqlite": {
         "store.database",
         "store.sqlite",
+    },
+    "psycopg": {
+        "store.holders",
+        "store.lease",
+        "store.postgres",
+        "store.postgres_schema",
+        "store.postgres_thread",
     },
     "sqlite3": {
         "store.backup",

@@ -34,7 +34,7 @@ DOCUMENT = openapi.document(parse("", {}), __version__)
 def routes() -> set[tuple[str, str]]:
     """Method and path of every route that the console serves below /api/v1, and of the fleet's metrics."""
     console = Console(rules_of(parse("", {})), SYSTEM, __version__, "main")
-    nothing: Any = SimpleNamespace(queries=None, tree=None, database=None, trends=None)
+    nothing: Any = SimpleNamespace(queries=None, tree=None, place=None, trends=None)
     assembly.add_reading(console, cast("Sources", nothing), cast("Any", None))
     assembly.add_commands(console, cast("CommandQueue", nothing))
     plain = ((route.method.lower(), re.sub(r"{[^}]*}", "{}", route.path)) for route in console.routes())

@@ -311,4 +311,4 @@ async def _use_housekeeping(raw: Connection) -> None:
         pass
 
     await housekeeping.trim(raw, state, ("mqtt",), alert, 1 << 60)
-    await housekeeping._delete_oldest(raw, 1)
+    await housekeeping._delete_oldest(raw, 1, 500)

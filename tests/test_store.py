@@ -30,6 +30,7 @@ from oneweb_bridge.store.call_progress import CallProgress
 from oneweb_bridge.store.commands import Setting
 from oneweb_bridge.store.engine import Transaction
 from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.slices import SLICE
 from oneweb_bridge.store.store import Store
 from tests.rounds_bridge import made_old
@@ -72,11 +73,11 @@ def path(tmp_path: Path) -> Path:
 # --- whole batches or none ------------------------------------------------------------------------
 
 
-async def test_commit_stores_records_and_entries_together(path: Path) -> None:
+async def test_commit_stores_records_and_entries_together(place: Place) -> None:
     """A batch's entries are in the journal in their order, and each record knows the row that publishes it."""
     async with (
-        store.open_store(path, Clock(lambda: 12.5, lambda: 12.5)) as db,
-        journal.open_journal(path, "mqtt") as rows,
+        store.open_store(place, Clock(lambda: 12.5, lambda: 12.5)) as db,
+        journal.open_journal(place, "mqtt") as rows,
     ):
         assert await db.commit(batch_of("a", 3)) == 3
         assert await db.commit(batch_of("b", 2)) == 5
@@ -111,9 +112,9 @@ async def test_cancelled_commits_leave_whole_batches_only(path: Path, seed: int)
     assert done <= memories
 
 
-async def test_failed_commit_leaves_nothing(path: Path) -> None:
+async def test_failed_commit_leaves_nothing(place: Place) -> None:
     """A batch that cannot be stored to its end is not stored at all, and the next one is."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         broken = batch_of("a", 2)
         broken.newest.append(NewestSampleWrite("terminal", "traffic", "T", 1, 2**70, b"{}", 0))
         with db.growth.subscribe() as journal_grew, pytest.raises(OverflowError):
@@ -123,9 +124,9 @@ async def test_failed_commit_leaves_nothing(path: Path) -> None:
         assert await db.commit(batch_of("b", 1)) == 1
 
 
-async def test_commit_wakes_every_reader_of_the_journal(path: Path) -> None:
+async def test_commit_wakes_every_reader_of_the_journal(place: Place) -> None:
     """Each reader is woken by a commit that appends rows, and by no other; clearing its wake-up is its own affair."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         with db.growth.subscribe() as first, db.growth.subscribe() as second:
             await db.commit(Batch(writes=[put("T")]))
             assert not first.is_set()
@@ -162,9 +163,9 @@ def test_killed_process_leaves_whole_batches_only(path: Path) -> None:
     assert counted(path, "PRAGMA integrity_check") == "ok"
 
 
-async def test_reads_do_not_see_what_is_uncommitted(path: Path) -> None:
+async def test_reads_do_not_see_what_is_uncommitted(place: Place) -> None:
     """While a task writes, others read what was committed before, whether the write then succeeds or fails."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.commit(batch_of("a", 1))
         async with failing(db) as transaction:
             await BatchWriter(transaction, batch_of("b", 1), db._connections.dialect, now=1, wall_time=1).write()
@@ -183,9 +184,9 @@ async def failing(db: Store) -> AsyncIterator[Transaction]:
             raise InterruptedError
 
 
-async def test_rollback_of_another_task_keeps_what_is_unstaged_away(path: Path) -> None:
+async def test_rollback_of_another_task_keeps_what_is_unstaged_away(place: Place) -> None:
     """Old staged rows do not come back into the next listing because another task's transaction was rolled back."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.staging.add("x", [(1, "old", b"", b"")])
         async with failing(db):
             await db.staging.clear("x")
@@ -193,9 +194,9 @@ async def test_rollback_of_another_task_keeps_what_is_unstaged_away(path: Path) 
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_cancelled_staging_leaves_whole_pages_only(path: Path, seed: int) -> None:
+async def test_cancelled_staging_leaves_whole_pages_only(place: Place, seed: int) -> None:
     """A page is staged as a whole or not at all, whatever is cancelled."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
 
         async def stage(number: int) -> None:
             await db.staging.add(f"c{number}", [(at, "a", b"", b"") for at in range(4)])
@@ -408,7 +409,7 @@ async def test_transactions_are_written_out(path: Path) -> None:
 # --- over a restart -------------------------------------------------------------------------------
 
 
-async def test_restart_keeps_everything(path: Path) -> None:
+async def test_restart_keeps_everything(place: Place) -> None:
     """Records, samples, links, settings, marks, memories and the journal's numbers are there after a restart."""
     progress = CallProgress(
         id="sites",
@@ -423,7 +424,7 @@ async def test_restart_keeps_everything(path: Path) -> None:
         released=True,
         failures=6,
     )
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.commit(batch_of("T", 2), progress)
         await db.commit(sample_batch(9))
         await db.commit(
@@ -431,7 +432,7 @@ async def test_restart_keeps_everything(path: Path) -> None:
         )
         await db.commands.store_command([Setting("sites", "interval", "300.0", "mqtt")], ("topic", "mark"))
         await db.records.count_missing("terminal", ["T-1"], 44)
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         assert await db.progress.load("sites") == progress
         assert await db.records.load("terminal", ["T-0"]) == {"T-0": StoredRecord(b'{"imei":"T-0"}', b"kept")}
         assert await db.records.missing_counts_after("terminal", "T-0") == [("T-1", 1, 44)]
@@ -457,9 +458,9 @@ async def test_journal_numbers_are_never_used_again(path: Path) -> None:
 # --- records --------------------------------------------------------------------------------------
 
 
-async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
+async def test_unchanged_record_keeps_its_row_and_content(place: Place) -> None:
     """A record that is the same gets a new hash and is not missing any more; what was announced stays."""
-    async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
+    async with store.open_store(place) as db, journal.open_journal(place, "mqtt") as rows:
         await db.commit(batch_of("T", 1))
         await db.records.count_missing("terminal", ["T-0"], 10)
         await db.commit(Batch(unchanged=[(b"k2", "terminal", "T-0")]))
@@ -468,9 +469,9 @@ async def test_unchanged_record_keeps_its_row_and_content(path: Path) -> None:
         assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
-async def test_skippable_hashes_leave_out_missing_records_and_due_presence(path: Path) -> None:
+async def test_skippable_hashes_leave_out_missing_records_and_due_presence(place: Place) -> None:
     """Neither a record that is missing, nor a terminal whose presence is due, is passed over."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         ids = ["here", "missing", "due"]
         puts = [msgspec.structs.replace(put(id), hash=id.encode()) for id in ids]
         await db.commit(Batch(writes=puts, presence=[("here", 90), ("missing", 95), ("due", 50)]))
@@ -480,9 +481,9 @@ async def test_skippable_hashes_leave_out_missing_records_and_due_presence(path:
         assert await db.records.skippable_hashes("site", -1) == (set(), 1 << 62)
 
 
-async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:
+async def test_missing_counts_and_keeps_the_first_time(place: Place) -> None:
     """How often a record was missing grows; since when stays as it was first seen missing."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.commit(batch_of("T", 1))
         for now in (10, 20, 30):
             await db.records.count_missing("terminal", ["T-0"], now)
@@ -491,9 +492,9 @@ async def test_missing_counts_and_keeps_the_first_time(path: Path) -> None:
         assert await db.records.missing_counts_after("terminal", "") == [("T-0", 0, 0)]
 
 
-async def test_removing_a_terminal_deletes_components_relations_and_newest_samples(path: Path) -> None:
+async def test_removing_a_terminal_deletes_components_relations_and_newest_samples(place: Place) -> None:
     """With a terminal go its components, its relations and its newest samples; what was seen of them is remembered."""
-    async with store.open_store(path) as db, journal.open_journal(path, "mqtt") as rows:
+    async with store.open_store(place) as db, journal.open_journal(place, "mqtt") as rows:
         await db.commit(
             Batch(writes=[put("T"), put("T", kind="components"), put("T", kind="relations"), put("T", kind="site")])
         )
@@ -515,10 +516,10 @@ async def test_removing_a_terminal_deletes_components_relations_and_newest_sampl
         assert await db.records.existing_ids("removed", "terminal", ["T"]) == set()
 
 
-async def test_ids_come_in_slices_and_all(path: Path) -> None:
+async def test_ids_come_in_slices_and_all(place: Place) -> None:
     """Ids are read slice by slice in their order, each once."""
     ids = [f"T{i:05}" for i in range(SLICE + 5)]
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.commit(Batch(writes=[put(id) for id in reversed(ids)]))
         first = await db.records.missing_counts_after("terminal", "")
         rest = await db.records.missing_counts_after("terminal", first[-1][0])
@@ -527,10 +528,10 @@ async def test_ids_come_in_slices_and_all(path: Path) -> None:
         assert await db.records.count("terminal") == len(ids)
 
 
-async def test_any_text_is_an_id(path: Path) -> None:
+async def test_any_text_is_an_id(place: Place) -> None:
     """Ids are opaque: whatever the API calls a thing is stored and found again."""
     ids = ["", "ä/ö", "a'b\"c", "%", "\n", "x" * 5000, "null\0byte", "🛰"]
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.commit(Batch(entries=[entry(id) for id in ids], writes=[put(id, entry=i) for i, id in enumerate(ids)]))
         assert set(await db.records.load("terminal", ids)) == set(ids)
 
@@ -538,9 +539,9 @@ async def test_any_text_is_an_id(path: Path) -> None:
 # --- samples --------------------------------------------------------------------------------------
 
 
-async def test_past_is_what_was_seen(path: Path) -> None:
+async def test_past_is_what_was_seen(place: Place) -> None:
     """The newest sample, and the hash of each that may come again, are known per id and report."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.commit(sample_batch(5, 50))
         await db.commit(
             Batch(
@@ -553,9 +554,9 @@ async def test_past_is_what_was_seen(path: Path) -> None:
         assert await db.samples.known_samples("signal_quality", ["T"]) == {}
 
 
-async def test_forgotten_samples_are_the_old_ones(path: Path) -> None:
+async def test_forgotten_samples_are_the_old_ones(place: Place) -> None:
     """What is older than the horizon is forgotten, but the newest of each id stays known."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         for ts in (3, 5, 6, 7):
             await db.commit(sample_batch(ts, ts * 10))
         await db.commit(sample_batch(2, 20, id="old"))
@@ -573,10 +574,10 @@ async def collected(db: Store, call: str) -> list[tuple[int, str, bytes, bytes]]
     return [row async for part in db.staging.iter_slices(call) for row in part]
 
 
-async def test_staged_rows_come_oldest_first_across_ids(path: Path) -> None:
+async def test_staged_rows_come_oldest_first_across_ids(place: Place) -> None:
     """What is staged comes by time, then id, then as it came, in slices, and each call has its own."""
     rows = [(5, "b", b"", b"1"), (5, "a", b"", b"2"), (3, "b", b"", b"3"), (5, "a", b"", b"4")]
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.staging.add("x", rows)
         await db.staging.add("y", [(1, "z", b"", b"")])
         await db.staging.add("x", [])
@@ -586,27 +587,27 @@ async def test_staged_rows_come_oldest_first_across_ids(path: Path) -> None:
         assert (await collected(db, "x"), len(await collected(db, "y"))) == ([], 1)
 
 
-async def test_staged_rows_come_in_slices(path: Path) -> None:
+async def test_staged_rows_come_in_slices(place: Place) -> None:
     """No slice is larger than one transaction may be."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.staging.add("x", [(i, "a", b"", b"") for i in range(SLICE * 2 + 1)])
         assert [len(part) async for part in db.staging.iter_slices("x")] == [SLICE, SLICE, 1]
 
 
-async def test_staged_rows_do_not_survive_a_restart(path: Path) -> None:
+async def test_staged_rows_do_not_survive_a_restart(place: Place) -> None:
     """A listing that was not complete when the bridge ended is not there afterwards."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.staging.add("x", [(1, "a", b"", b"")])
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         assert await collected(db, "x") == []
 
 
 # --- relations ------------------------------------------------------------------------------------
 
 
-async def test_links_are_what_either_side_says(path: Path) -> None:
+async def test_links_are_what_either_side_says(place: Place) -> None:
     """A product belongs to a terminal as long as one of the two says so; each side replaces only what it said."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.commit(
             Batch(product_links=[("terminal", "T", (("P1", "T"), ("P2", "T"))), ("product", "P1", (("P1", "T"),))])
         )
@@ -618,9 +619,9 @@ async def test_links_are_what_either_side_says(path: Path) -> None:
         assert await db.relations.linked_terminals(["P1"]) == ["U"]
 
 
-async def test_all_terminals_can_be_stale(path: Path) -> None:
+async def test_all_terminals_can_be_stale(place: Place) -> None:
     """A new name of a site concerns every terminal, and each is worked off once."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         await db.commit(
             Batch(writes=[put("T"), put("U"), put("S", kind="site")], stale_relations=["T"], all_stale=True)
         )
@@ -632,9 +633,9 @@ async def test_all_terminals_can_be_stale(path: Path) -> None:
 # --- settings -------------------------------------------------------------------------------------
 
 
-async def test_setting_is_replaced_and_dropped(path: Path) -> None:
+async def test_setting_is_replaced_and_dropped(place: Place) -> None:
     """A newer setting replaces the older, and an empty value goes back to the file; the mark is stored with it."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
 
         async def change(value: str, mark: str) -> Iterable[tuple[str, str]]:
             await db.commands.store_command([Setting("sites", "interval", value, "mqtt")], ("t", mark))
@@ -648,9 +649,9 @@ async def test_setting_is_replaced_and_dropped(path: Path) -> None:
         await db.commands.store_command([], None)
 
 
-async def test_progress_of_a_call_never_polled_is_empty(path: Path) -> None:
+async def test_progress_of_a_call_never_polled_is_empty(place: Place) -> None:
     """A call that was never polled has no progress, and progress is saved without a row of the journal."""
-    async with store.open_store(path) as db:
+    async with store.open_store(place) as db:
         assert await db.progress.load("sites") == CallProgress(id="sites")
         with db.growth.subscribe() as journal_grew:
             await db.progress.save(CallProgress(id="sites", failures=3))

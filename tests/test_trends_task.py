@@ -14,7 +14,8 @@ from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config, History, State
 from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.records import Alert, Batch, Entry
-from oneweb_bridge.store import database, housekeeping, journal, store
+from oneweb_bridge.store import housekeeping, journal, places, store
+from oneweb_bridge.store.places import place_of
 from oneweb_bridge.trends import task
 from oneweb_bridge.trends.chunks import DAY_MS
 from oneweb_bridge.trends.items import Selection, iter_items
@@ -50,25 +51,32 @@ class Bridge:
 
     async def trim(self, **state: Any) -> int:
         """What housekeeping does, with everything published."""
-        path = Path(self.config.state.path)
-        async with database.open_connection(path) as raw, journal.open_journal(path, "mqtt") as rows:
+        path = place_of(self.config)
+        async with places.open_connection(path) as raw, journal.open_journal(path, "mqtt") as rows:
             await rows.advance(await rows.head())
             given = State(**{"history": History(samples=86400.0), "max_backlog": 1e9, **state})
             return await housekeeping.trim(raw, given, ("mqtt",), self.alert, NOW, fold=self.folder.fold_through)
 
     def shown(self) -> list[int]:
-        with open_history(Path(self.config.state.path), task.path_of(self.config)) as history:
+        with open_history(place_of(self.config), trends_of(self.config)) as history:
             return [item.ts - BEGIN for item in iter_items(history, Selection("terminal", "T", Span(0, 1 << 50)))]
+
+
+def trends_of(config: Config) -> Path:
+    """The file of the trends."""
+    place = task.trends_place_of(config, place_of(config))
+    assert isinstance(place, Path)
+    return place
 
 
 @contextlib.asynccontextmanager
 async def started(directory: Path) -> AsyncIterator[Bridge]:
     config = replace(parse("", {}), state=State(path=str(directory / "bridge.db")))
     then = (NOW - 7 * DAY_MS) / 1000
-    async with store.open_store(Path(config.state.path), Clock(lambda: then, lambda: then, "a boot")) as db:
+    async with store.open_store(place_of(config), Clock(lambda: then, lambda: then, "a boot")) as db:
         made = Bridge(config, db)
         clocks = task.Clocks(lambda: BEGIN + 9 * DAY_MS, lambda: NOW)
-        async with task.open_folder(lambda: made.config, made.alert, clocks) as made.folder:
+        async with task.open_folder(lambda: made.config, place_of(config), made.alert, clocks) as made.folder:
             yield made
 
 
@@ -93,7 +101,7 @@ async def test_samples_wait_for_trends_that_cannot_be_written(tmp_path: Path) ->
     """Up to `state.max_backlog`, told once; then they go, counted and told. Afterwards all goes on."""
     async with started(tmp_path) as bridge:
         await bridge.write(0, 1, 2)
-        blocked = task.path_of(bridge.config)
+        blocked = trends_of(bridge.config)
         blocked.mkdir()
         assert [await bridge.trim(), await bridge.trim()] == [0, 0]
         assert bridge.kinds() == ["trends_behind"]
@@ -117,7 +125,7 @@ async def test_trends_that_are_removed_are_told_after_a_restart(tmp_path: Path) 
             assert bridge.kinds() == expected
             assert bridge.shown() == [0]
         if not expected:
-            task.path_of(bridge.config).unlink()
+            trends_of(bridge.config).unlink()
 
 
 async def test_first_pass_runs_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +143,7 @@ async def test_first_pass_runs_at_the_start(tmp_path: Path, monkeypatch: pytest.
             await bridge.folder.run()
         monkeypatch.undo()
         assert (pauses, bridge.shown()) == ([3600.0], [0])
-        assert task.path_of(bridge.config).exists()
+        assert trends_of(bridge.config).exists()
 
 
 async def test_disabled_trends_hold_up_nothing(tmp_path: Path) -> None:
@@ -144,4 +152,4 @@ async def test_disabled_trends_hold_up_nothing(tmp_path: Path) -> None:
         bridge.config = replace(bridge.config, trends=replace(bridge.config.trends, enabled=False))
         await bridge.write(0)
         assert await bridge.trim() == 1
-        assert not task.path_of(bridge.config).exists()
+        assert not trends_of(bridge.config).exists()

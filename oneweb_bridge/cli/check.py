@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from pathlib import Path
 
 import aiomqtt
 
@@ -22,6 +21,7 @@ from oneweb_bridge.mqtt.probing import read_until_probe
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
+from oneweb_bridge.store.places import place_of
 
 PROBE_TIMEOUT_S = 5.0
 
@@ -105,9 +105,8 @@ async def _check_sparkplug(config: Config, mqtt: Mqtt) -> tuple[bool, str]:
 
 async def _identity(config: Config) -> Identity:
     """The identity in the database; an empty one where it cannot be read, or does not exist yet."""
-    path = Path(config.state.path)
     with contextlib.suppress(StoreError, StoreUnavailable, StoreDamaged):
-        async with journal.open_journal(path, "mqtt", read_only=True) as rows:
+        async with journal.open_journal(place_of(config), "mqtt", read_only=True) as rows:
             return await rows.identity.read()
     return Identity()
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from oneweb_bridge.config.schema import Config, Mqtt
 from oneweb_bridge.config.servers import server_name, servers_of
-from oneweb_bridge.trends.task import path_of
+from oneweb_bridge.store.places import place_of
+from oneweb_bridge.trends.task import trends_place_of
 
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
@@ -34,7 +35,9 @@ def _conflicts(config: Config, other: Config) -> Iterator[str]:
 
 
 def _files(config: Config) -> set[Path]:
-    return {Path(config.state.path).resolve(), path_of(config).resolve()}
+    place = place_of(config)
+    places = (place, trends_place_of(config, place))
+    return {path.resolve() for path in places if isinstance(path, Path)}
 
 
 def _shared_server(mqtt: Mqtt, other: Mqtt) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.store.places import place_of
 
 
 class Refused(Exception):
@@ -35,7 +36,8 @@ def run(options: argparse.Namespace, config: Config, write: Callable[[str], None
     from oneweb_bridge import explore  # noqa: PLC0415 -- no other command needs it
 
     # What a recording shows is about somebody else's API.
-    database = Path(config.state.path) if options.source is None else None
+    place = place_of(config) if options.source is None else None
+    database = place if isinstance(place, Path) else None
     try:
         return asyncio.run(
             explore.explore(

@@ -1,13 +1,13 @@
 """`oneweb-bridge history`: samples and events from the journal and the trends, for people, spreadsheets and scripts."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.commands.decode import parse_every, time_range
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.trends.items import BinItem, Item, Selection, iter_bins, iter_items
 from oneweb_bridge.trends.lines import (
     CSV_BINS_HEAD,
@@ -64,15 +64,15 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def print_history(
-    files: tuple[Path, Path], query: HistoryQuery, form: Form, write: Callable[[str], None], progress: Progress
+    places: tuple[Place, Place], query: HistoryQuery, form: Form, write: Callable[[str], None], progress: Progress
 ) -> bool:
-    """Writes everything that answers the query, oldest first, without holding it. `files`: database and trends.
+    """Writes everything that answers the query, oldest first, without holding it. `places`: of state and trends.
 
     Returns whether there was anything. Raises ValueError for a query that cannot be answered, and StoreError.
     """
     chosen = query.selection()
     every = query.every_ms(chosen.span)
-    with open_history(*files) as history:
+    with open_history(*places) as history:
         if every is None:
             return _write(_until_end(iter_items(history, chosen), history, chosen, progress), _ITEMS[form], write)
         return _write(_until_end(iter_bins(history, chosen, every), history, chosen, progress), _BINS[form], write)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from oneweb_bridge.cli import logs
 from oneweb_bridge.config.file_reader import ConfigError
-from oneweb_bridge.config.masks import Masks, secrets_of
+from oneweb_bridge.config.masks import Masks, secrets_of, secrets_of_state
 from oneweb_bridge.config.read import load
 from oneweb_bridge.config.schema import Config, Log
 from oneweb_bridge.files import refusal_of
@@ -26,6 +26,7 @@ def load_config(options: argparse.Namespace, masks: Masks) -> Config:
 def add_secrets(config: Config, masks: Masks) -> None:
     """Masks the secrets of a configuration from now on."""
     masks.add_secrets(*secrets_of(config.api), config.mqtt.password, config.console.token)
+    masks.add_secrets(*secrets_of_state(config.state))
 
 
 def log_settings(options: argparse.Namespace, settings: Log) -> Log:
@@ -35,6 +36,8 @@ def log_settings(options: argparse.Namespace, settings: Log) -> Log:
 
 def describe_damage(config: Config) -> str:
     """The sentence about a database that is damaged."""
+    if config.state.url is not None:
+        return "the database of state.url is damaged: put a backup in its place"
     return f"{config.state.path} is damaged: move it away, or put a backup in its place"
 
 

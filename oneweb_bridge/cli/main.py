@@ -299,7 +299,8 @@ def _set(options: argparse.Namespace) -> int:
 
 def _history(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import history
-    from oneweb_bridge.trends.task import path_of
+    from oneweb_bridge.store.places import place_of
+    from oneweb_bridge.trends.task import trends_place_of
 
     config = load_config(options, Masks())
     form: history.Form = "csv" if options.csv else "json" if options.json else "table"
@@ -309,8 +310,8 @@ def _history(options: argparse.Namespace) -> int:
         if options.plot is not None:
             return _plot(config, query, Path(options.plot) if options.plot else None)
         with show_percent("of the span read", shown=sys.stderr.isatty() and not sys.stdout.isatty()) as progress:
-            files = Path(config.state.path), path_of(config)
-            has_any = history.print_history(files, query, form, print, progress)
+            place = place_of(config)
+            has_any = history.print_history((place, trends_place_of(config, place)), query, form, print, progress)
     except ValueError as error:
         return _print_error(f"history: {error}", WRONG)
     except (StoreUnavailable, StoreDamaged) as error:
@@ -338,16 +339,23 @@ def _plot(config: Config, query: Any, file: Path | None) -> int:
 
 def _backup(options: argparse.Namespace) -> int:
     from oneweb_bridge.store import backup
-    from oneweb_bridge.trends.task import beside, path_of
+    from oneweb_bridge.store.places import place_of
+    from oneweb_bridge.trends.task import beside, trends_place_of
 
     config, is_terminal = load_config(options, Masks()), sys.stderr.isatty()
+    place = place_of(config)
+    trends = trends_place_of(config, place)
+    if not isinstance(place, Path) or not isinstance(trends, Path):
+        return _print_error(
+            "backup: the state is in PostgreSQL (state.url): use pg_dump for the whole database", FAILED
+        )
 
     def progress(done: int, of: int) -> None:
         if is_terminal:
             print(f"\r{100 * done // max(of, 1)} % of the file copied", end="", file=sys.stderr, flush=True)
 
-    sources = [backup.Source(Path(config.state.path), options.file)]
-    if (trends := path_of(config)).exists():
+    sources = [backup.Source(place, options.file)]
+    if trends.exists():
         sources.append(backup.Source(trends, beside(options.file), is_marked=False))
     try:
         sizes = backup.write_backups(sources, force=options.force, progress=progress)

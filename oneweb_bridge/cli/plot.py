@@ -14,12 +14,13 @@ from oneweb_bridge.cli.history import HistoryQuery
 from oneweb_bridge.cli.picture import Axis, Curve, Panel, Strip, write_picture
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.store.places import place_of
 from oneweb_bridge.trends.chunks import CORRECTED, USAGE, StreamKey
 from oneweb_bridge.trends.indicators import indicators_of
 from oneweb_bridge.trends.items import Selection, chosen_streams
 from oneweb_bridge.trends.reading import History, open_history
 from oneweb_bridge.trends.series import Line, Series, SeriesQuery, Span
-from oneweb_bridge.trends.task import path_of
+from oneweb_bridge.trends.task import trends_place_of
 
 FILE_POINTS = 2000
 SUFFIXES = (".svg", ".png")
@@ -39,10 +40,10 @@ def plot_history(
     """
     if file is not None and file.suffix.lower() not in SUFFIXES:
         raise ValueError(f"plot: expected a file that ends in .svg or .png, got {str(file)[:80]!r}")
-    chosen = query.selection()
+    chosen, place = query.selection(), place_of(config)
     every = query.every_ms(chosen.span)
     points = FILE_POINTS if file is not None else 4 * columns
-    with open_history(Path(config.state.path), path_of(config)) as history:
+    with open_history(place, trends_place_of(config, place)) as history:
         panels, times = _panels(history, config, chosen, points, every)
     if not panels:
         return False

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import aiomqtt
 import msgspec
 
 from oneweb_bridge.cli.locate import Unreachable, as_object, decode_object, locate_broker
+from oneweb_bridge.config.read import require_postgres
 from oneweb_bridge.config.schema import Config, Mqtt
 from oneweb_bridge.config.servers import server_name
 from oneweb_bridge.config.units import interval_text
@@ -38,21 +39,58 @@ CommandToSend = tuple[str, str, dict[str, object]]
 
 
 async def status(config: Config, write: Callable[[str], None], *, as_json: bool) -> bool:
-    """Writes the table of calls. False when the bridge cannot be reached or is offline."""
+    """Writes the table of calls, and with PostgreSQL who holds what. False when the bridge is offline or not reached.
+
+    Raises StoreError for a database that cannot be read.
+    """
+    holding = _read_holding(config)
     try:
         broker = await locate_broker(config)
-        bridge = await _read_retained(config, broker)
+        bridge = await _read_retained(config, broker) | holding
     except Unreachable as error:
-        write(f"oneweb-bridge: {error}")
+        if as_json and holding:
+            write(msgspec.json.encode({"bridge": "offline", "error": str(error), **holding}).decode())
+        else:
+            write(f"oneweb-bridge: {error}")
+            _write_lines(write, [] if as_json else _holder_lines(holding))
         return False
     if config.mqtt.servers:
         bridge["broker"] = server_name(broker)
     if as_json:
         write(msgspec.json.encode(bridge).decode())
     else:
-        for line in table(bridge):
-            write(line)
+        _write_lines(write, [*table(bridge), *_holder_lines(holding)])
     return bool(bridge["bridge"] == "online")
+
+
+def _write_lines(write: Callable[[str], None], lines: Iterable[str]) -> None:
+    for line in lines:
+        write(line)
+
+
+def _read_holding(config: Config) -> dict[str, Any]:
+    """Who holds what, and which workers are there; nothing with SQLite. Raises StoreError."""
+    if config.state.url is None:
+        return {}
+    require_postgres(config)
+    from oneweb_bridge.store.holders import read_holders  # noqa: PLC0415 -- its driver is an extra
+
+    holders, workers = read_holders(config.state.url)
+    return {"holders": holders, "workers": workers}
+
+
+def _holder_lines(holding: dict[str, Any]) -> list[str]:
+    """A line for each instance, below an empty one."""
+    lines = [
+        f"{holder['instance']}: {holder['worker']}, epoch {holder['epoch']}, "
+        + (f"until {_short_time(holder['expires'])}" if holder["held"] else "held by nobody")
+        for holder in holding.get("holders", [])
+    ]
+    return ["", *lines] if lines else []
+
+
+def _short_time(text: str) -> str:
+    return text[:19].replace("T", " ")
 
 
 async def _read_retained(config: Config, broker: Mqtt) -> dict[str, Any]:
@@ -189,5 +227,5 @@ def _cell(call: dict[str, Any], name: str, costs: dict[str, Any]) -> str:
         effective = costs.get(str(call.get("call")), {}).get("effective_interval", value)
         return _duration(value) if effective == value else f"{_duration(value)} ({_duration(effective)})"
     if name in ("last_poll", "last_success", "next_poll"):
-        return str(value or "")[:19].replace("T", " ")
+        return _short_time(str(value or ""))
     return "" if value is None else str(value)

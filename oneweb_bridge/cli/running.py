@@ -3,7 +3,8 @@
 import argparse
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from oneweb_bridge.cli.loading import describe_damage, find_files, load_config
 from oneweb_bridge.cli.signals import run_until_signal
@@ -23,18 +24,26 @@ def run(options: argparse.Namespace, print_error: Callable[[str, int], int]) -> 
     """Runs the bridge of each configuration file that is named. Raises ConfigError."""
     files = find_files(options.config)
     if len(files) > 1:
-        from oneweb_bridge.cli.several import run_several  # noqa: PLC0415 -- a single bridge needs none of it
-
-        return run_several(options, files)
+        return _run_several(options, files)
     options.config = files[0] if files else None
-    return _run_single(options, print_error)
-
-
-def _run_single(options: argparse.Namespace, print_error: Callable[[str, int], int]) -> int:
-    from oneweb_bridge import app  # noqa: PLC0415 -- no other command needs it
-
     masks = Masks()
     config = load_config(options, masks)
+    if config.state.url is not None:
+        return _run_several(options, files or [Path("bridge.yaml")])
+    return _run_single(options, config, masks, print_error)
+
+
+def _run_several(options: argparse.Namespace, files: Sequence[Path]) -> int:
+    from oneweb_bridge.cli.several import run_several  # noqa: PLC0415 -- a single bridge with SQLite needs none of it
+
+    return run_several(options, files)
+
+
+def _run_single(
+    options: argparse.Namespace, config: Config, masks: Masks, print_error: Callable[[str, int], int]
+) -> int:
+    from oneweb_bridge import app  # noqa: PLC0415 -- no other command needs it
+
     if missing_credential(config.api) and not _has_console(config):
         require_credentials(config)
     require_sparkplug(config)

@@ -6,11 +6,12 @@ them runs any more the process ends, so that its supervisor takes over.
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from oneweb_bridge import app, systemd
 from oneweb_bridge.cli import logs
@@ -19,11 +20,15 @@ from oneweb_bridge.cli.loading import add_secrets, describe_damage, log_settings
 from oneweb_bridge.cli.signals import run_until_signal
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import MAX_TEMPORARY, Masks
-from oneweb_bridge.config.read import load, require_credentials, require_sparkplug
+from oneweb_bridge.config.read import load, require_credentials, require_postgres, require_sparkplug
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.mqtt.link import run_in_own_task
 from oneweb_bridge.store.errors import StoreDamaged, StoreError
+from oneweb_bridge.store.server import Holding
+
+if TYPE_CHECKING:
+    from oneweb_bridge.store.lease_keeper import LeaseKeeper
 
 DONE, FAILED = 0, 1
 FIRST_RESTART_S, MAX_RESTART_S = 10.0, 300.0
@@ -73,11 +78,14 @@ class Instances:
         self._masks = masks
         self._reloads: dict[str, app.Reloads] = {}
         self._watchdog = SharedWatchdog()
+        self._keepers: dict[str, LeaseKeeper] = {}
 
     async def run(self) -> None:
         """Runs all. Raises NothingRuns, in a group, when the last of them has ended with an error."""
-        async with asyncio.TaskGroup() as group:
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             group.create_task(self._watchdog.run(), name="watchdog")
+            for keeper in await self._open_keepers(stack):
+                group.create_task(keeper.run(), name="leases")
             for instance in self._configs:
                 group.create_task(self._keep_running(instance), name=instance)
 
@@ -111,14 +119,39 @@ class Instances:
             _log.error("this bridge has ended, the others go on; it is started again in %.0f s", pause)
             await asyncio.sleep(pause)
 
+    async def _open_keepers(self, stack: contextlib.AsyncExitStack) -> list["LeaseKeeper"]:
+        """A keeper of leases for each database of PostgreSQL that is named."""
+        states = [config.state for config in self._configs.values()]
+        for state in states:
+            if state.url is not None and state.url not in self._keepers:
+                # Its driver is installed only where it is used.
+                from oneweb_bridge.store.lease_keeper import open_keeper  # noqa: PLC0415
+
+                count = sum(other.url == state.url for other in states)
+                self._keepers[state.url] = await stack.enter_async_context(open_keeper(state, count))
+        return list(self._keepers.values())
+
     async def _run_once(self, instance: str) -> None:
-        reloads = self._reloads[instance] = asyncio.Queue()
+        self._reloads[instance] = asyncio.Queue()
         try:
-            await app.run(
-                self._configs[instance], masks=self._masks, reloads=reloads, keep_watchdog=self._watchdog.join
-            )
+            keeper = self._keepers.get(self._configs[instance].state.url or "")
+            if keeper is None:
+                await self._run_bridge(self._configs[instance], None)
+                return
+            from oneweb_bridge.cli.leasing import run_while_held  # noqa: PLC0415 -- as above
+
+            await run_while_held(lambda: self._configs[instance], keeper, self._run_bridge)
         finally:
             del self._reloads[instance]
+
+    async def _run_bridge(self, config: Config, holding: Holding | None) -> None:
+        await app.run(
+            config,
+            masks=self._masks,
+            holding=holding,
+            reloads=self._reloads[config.instance],
+            keep_watchdog=self._watchdog.join,
+        )
 
 
 def run_several(options: argparse.Namespace, files: Sequence[Path]) -> int:
@@ -158,6 +191,7 @@ def _load_all(options: argparse.Namespace, files: Sequence[Path], masks: Masks) 
         try:
             require_credentials(config)
             require_sparkplug(config)
+            require_postgres(config)
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
     if (conflict := find_conflict(configs)) is not None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from oneweb_bridge.config.schema import Api
+from oneweb_bridge.config.schema import Api, State
 
 HIDDEN = "***"
 MIN_SECRET_CHARS = 4
@@ -64,6 +64,16 @@ def secrets_of(api: Api) -> Iterator[str]:
         parts = urlsplit(api.proxy)
         password = unquote(parts.password or "")
         yield from (password, basic_credentials(unquote(parts.username or ""), password))
+
+
+def secrets_of_state(state: State) -> Iterator[str]:
+    """The address of a database, and its password."""
+    if state.url is not None:
+        yield state.url
+        if "@" in state.url:
+            before = state.url.partition("://")[2].rpartition("@")[0]
+            password = before.partition(":")[2]
+            yield from (password, unquote(password))
 
 
 def basic_credentials(name: str, password: str) -> str:

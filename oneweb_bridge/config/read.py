@@ -104,6 +104,15 @@ def require_sparkplug(config: Config) -> None:
         )
 
 
+def require_postgres(config: Config) -> None:
+    """Raises ConfigError when the state is in PostgreSQL and the driver is not installed."""
+    if config.state.url is not None and importlib.util.find_spec("psycopg") is None:
+        raise ConfigError(
+            "state.url: the driver of PostgreSQL is not installed: "
+            'pip install "oneweb-bridge[postgres]", or give state.path instead'
+        )
+
+
 def _has_protobuf() -> bool:
     try:
         return importlib.util.find_spec("google.protobuf") is not None

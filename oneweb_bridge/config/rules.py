@@ -6,7 +6,7 @@ import zoneinfo
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from oneweb_bridge.config.schema import Config, Console, Mqtt, Sparkplug
+from oneweb_bridge.config.schema import DEFAULT_PATH, Config, Console, Mqtt, Sparkplug
 from oneweb_bridge.config.servers import split_server
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import Call
@@ -23,6 +23,7 @@ def rule_violations(config: Config) -> Iterator[tuple[str, str]]:
     yield from _bad_sparkplug(config.sparkplug)
     yield from _bad_topics(config)
     yield from _bad_mapping(config)
+    yield from _bad_state(config)
     yield from _bad_trends(config)
     yield from _bad_console(config.console)
     for call in config.polling.values():
@@ -30,8 +31,31 @@ def rule_violations(config: Config) -> Iterator[tuple[str, str]]:
         yield from _bad_fields(call)
 
 
+def _bad_state(config: Config) -> Iterator[tuple[str, str]]:
+    state = config.state
+    if state.url is None:
+        if state.path is None:
+            yield "state.path", "expected a file name, because there is no state.url"
+        return
+    if state.path not in (None, DEFAULT_PATH):
+        yield "state.url", "expected either state.path or state.url, got both"
+    elif not re.match(r"postgres(ql)?://", state.url) or not state.url.isprintable():
+        yield "state.url", "expected an address like postgresql://user@host:5432/database"
+    elif not _is_url(state.url):
+        yield "state.url", "expected an address with host, port and database; escape special characters of a password"
+    if config.trends.path is not None:
+        yield "trends.path", "expected nothing: with state.url the trends are in the same database"
+
+
+def _is_url(text: str) -> bool:
+    try:
+        return urlsplit(text).port is None or bool(urlsplit(text).hostname)
+    except ValueError:
+        return False
+
+
 def _bad_trends(config: Config) -> Iterator[tuple[str, str]]:
-    if config.trends.path == config.state.path:
+    if config.state.url is None and config.trends.path == config.state.path:
         yield "trends.path", f"expected another file than state.path, got '{config.trends.path}'"
     if config.trends.keep_daily < config.trends.keep:
         least = interval_text(config.trends.keep)

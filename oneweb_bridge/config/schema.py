@@ -106,6 +106,7 @@ Amount = Annotated[float, _annotate("an amount like 90 or 89.5, at most 10000000
 Currency = Annotated[str, Meta(pattern=r"^\S{1,16}\Z", description="a currency like EUR, without spaces")]
 FileName = Annotated[str, Meta(min_length=1, description="a file name", extra={"file": True})]
 Instance = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z", description="1 to 64 letters, digits, '_' or '-'")]
+WorkerName = Annotated[str, Meta(pattern=r"^[!-~]{1,128}\Z", description="1 to 128 characters of ASCII without spaces")]
 Host = Annotated[str, Meta(min_length=1, pattern=r"^[^\s/]+\Z", description="a host name or an address")]
 UrlPath = Annotated[
     str, Meta(pattern=r"^/[^?#\s]*\Z", description="a path that begins with '/' (parameters belong to query)")
@@ -203,6 +204,9 @@ class Mqtt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_payload: Size = 64_000
 
 
+DEFAULT_PATH = "oneweb-bridge.db"
+
+
 class History(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Retention of published journal rows: seconds for events and samples, bytes for all."""
 
@@ -211,10 +215,16 @@ class History(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_size: Size = 4_000_000_000
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The database."""
+LeaseTime = Annotated[float, _annotate("a duration from 2s to 5m", parse_duration, interval_text, ge=2.0, le=300.0)]
 
-    path: Annotated[str, Meta(min_length=1, description="a file name")] = "oneweb-bridge.db"
+
+class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The database: the file `path` of SQLite, or with `url` one of PostgreSQL, of which the other keys speak."""
+
+    path: Annotated[str, Meta(min_length=1, description="a file name")] | None = DEFAULT_PATH
+    url: Secret | None = None
+    lease: LeaseTime = 15.0
+    worker: WorkerName | None = None
     history: History = History()
     max_backlog: Duration = 604_800.0
 

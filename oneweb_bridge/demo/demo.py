@@ -77,7 +77,7 @@ async def run_without_broker(config: Config, write: Callable[[Message], None]) -
     """Polls as `app.run` does, and gives each message that would be published to `write`. Never returns."""
     async with (
         app.open_bridge(config) as parts,
-        journal.open_journal(parts.path, console.OUTPUT) as rows,
+        journal.open_journal(parts.place, console.OUTPUT) as rows,
         app.open_trends_folder(parts) as folder,
         asyncio.TaskGroup() as group,
     ):

@@ -88,14 +88,17 @@ class Info(msgspec.Struct, frozen=True, omit_defaults=True):
     journal: JournalState
     calls: dict[CallName, Cost]
     broker: ServerInUse | None = None
+    epoch: Annotated[int, _integer("grows with each worker that takes over; with PostgreSQL", 3)] | None = None
+    worker: Annotated[str, _text("the worker that runs this bridge; with PostgreSQL", "host-a")] | None = None
 
 
-class Head(msgspec.Struct, frozen=True):
+class Head(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last journal row that this broker acknowledged; only the bridge needs it."""
 
     journal: Annotated[str, _text("id of the database", "1bf44f91fcc37727")]
     instance: Annotated[str, _text("name of the bridge", "main")]
     seq: Annotated[int, _integer("the last row that the broker acknowledged", 2850)]
+    epoch: Annotated[int, _integer("grows with each worker that takes over; with PostgreSQL", 3)] | None = None
 
 
 class Probe(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -216,8 +216,12 @@ class CursorWriter:
         return self._published_head is not None and self.cursor > self._published_head
 
     def _head_message(self, seq: int) -> Message:
-        head = Head(self._tree.journal_id, self._tree.instance, seq)
+        head = Head(self._tree.journal_id, self._tree.instance, seq, self._tree.epoch)
         return Message(self._tree.head, encode(head), retain=True)
+
+    async def publish_epoch(self, seq: int) -> None:
+        """Publishes a head with the row that the broker had, and this worker's epoch. Raises MqttError."""
+        await self._sender.publish_and_wait(self._head_message(seq))
 
     async def publish_head_and_wait(self) -> None:
         """Publishes the head and waits for the broker's answer. Raises MqttError."""

@@ -98,6 +98,9 @@ class Look:
         Where nobody ever published, or the last one published `offline`, or the broker did so for it, there is nobody
         to wait for. A bridge that is frozen does not answer, nor one that is cut off from the broker.
         """
+        if self._tree.epoch is not None:
+            # The lease says that nobody else may publish; who still does so is about to lose the connection.
+            return
         has_nobody_published = self._status is None and self._handshake.head is None
         if has_nobody_published or b'"offline"' in (self._status or b""):
             return

@@ -122,6 +122,8 @@ class Session:
         context.callbacks.on_connected(server_name(context.settings))
         self._info = encode(await context.callbacks.info())
         await self.sender.publish_and_wait(Message(tree.info, self._info, retain=True))
+        if tree.epoch is not None:
+            await self._publish_epoch()
         if known.restore_start < self.cursor:
             await self._restore_lost(known.restore_start)
         else:
@@ -132,6 +134,12 @@ class Session:
         await context.journal.clear_restore_from()
         await context.journal.identity.clear_head_bound()
         await self._cursor.publish_head_and_wait()
+
+    async def _publish_epoch(self) -> None:
+        """Says before any row that this worker has taken over, where the broker's head is of this journal."""
+        head, tree = self._handshake.head, self._context.tree
+        if head is not None and head.get("journal") == tree.journal_id and isinstance(seq := head.get("seq"), int):
+            await self._cursor.publish_epoch(seq)
 
     async def _restore_lost(self, after_seq: int) -> None:
         count = await self.resend.restore(after_seq, self.cursor)

@@ -79,6 +79,8 @@ class TopicTree:
         self.instance = instance
         self.journal_id = journal_id
         self.former_journal_ids = former_journal_ids
+        self.epoch: int | None = None
+        """The epoch of the lease under which it is published; None without leases."""
 
     def rename_journal(self, journal_id: str, former_journal_ids: FormerJournalIds) -> None:
         """The journal has got a new id, which the events of the rows after those of `former_journal_ids` carry."""

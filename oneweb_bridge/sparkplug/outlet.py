@@ -8,7 +8,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from pathlib import Path
 
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.decode.catalogue import CALLS
@@ -20,6 +19,7 @@ from oneweb_bridge.sparkplug.shared import EdgeCallbacks, NodeState, SharedState
 from oneweb_bridge.store.edge_tables import EdgeTables, open_edge_tables, output_name
 from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.growth import JournalGrowth
+from oneweb_bridge.store.places import Place
 
 _log = logging.getLogger("oneweb_bridge.sparkplug")
 
@@ -32,10 +32,10 @@ RETRY_S = 1.0
 
 @contextlib.asynccontextmanager
 async def open_outlet(
-    path: Path, growth: JournalGrowth, callbacks: EdgeCallbacks, clock: Clock, version: str
+    place: Place, growth: JournalGrowth, callbacks: EdgeCallbacks, clock: Clock, version: str
 ) -> AsyncIterator["Outlet"]:
-    """The outlet of the database at `path`. Raises StoreError."""
-    async with open_edge_tables(path) as tables:
+    """The outlet of the state in `place`. Raises StoreError."""
+    async with open_edge_tables(place) as tables:
         yield Outlet(tables, growth, callbacks, clock, version=version, numbers=await tables.numbers())
 
 

@@ -5,16 +5,16 @@ It has a connection of its own, so that reading never waits for a poll that is w
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from oneweb_bridge.model.records import Fields
-from oneweb_bridge.store import database
+from oneweb_bridge.store import places
 from oneweb_bridge.store.device_marks import MARK_DIRTY
 from oneweb_bridge.store.engine import Connection, Transaction, placeholders
 from oneweb_bridge.store.meta import WRITE_META
+from oneweb_bridge.store.places import Place
 
 CLEARED_HASH = b"gone"
 """The hash of a device that was cleared: kept for a day, because the broker may lose its state."""
@@ -46,9 +46,9 @@ class DeviceUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextlib.asynccontextmanager
-async def open_devices(path: Path, now: Callable[[], int]) -> AsyncIterator["Devices"]:
-    """The devices in the database at `path`; `now` gives steady time. Raises StoreError."""
-    async with database.open_connection(path) as connection:
+async def open_devices(place: Place, now: Callable[[], int]) -> AsyncIterator["Devices"]:
+    """The devices in the database at `place`; `now` gives steady time. Raises StoreError."""
+    async with places.open_connection(place) as connection:
         yield Devices(connection, now)
 
 

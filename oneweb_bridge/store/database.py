@@ -178,6 +178,20 @@ async def open_connection(
         await db.close()
 
 
+@contextlib.asynccontextmanager
+async def open_own_file(path: Path) -> AsyncIterator[SqliteConnection]:
+    """The file for the one bridge that works with it, created where it is missing, with its newest schema.
+
+    Raises StoreError.
+    """
+    with hold_lock(path):
+        create_private(path)
+        async with open_connection(path) as connection:
+            with explained(path):
+                await migrate(connection, path)
+            yield connection
+
+
 @contextlib.contextmanager
 def open_reader(path: Path, *, busy_timeout_ms: int = 10_000) -> Iterator[ThreadConnection]:
     """A read-only connection for one thread at a time. Raises StoreError."""

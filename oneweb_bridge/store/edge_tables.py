@@ -7,14 +7,14 @@ one moment, together with the journal's last row then: rows up to there are in i
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from oneweb_bridge.model.devices import DeviceContent, FleetIds, NewestSample, TimedDoc
 from oneweb_bridge.model.records import Row
-from oneweb_bridge.store import database
+from oneweb_bridge.store import places
 from oneweb_bridge.store.engine import Connection, Transaction, placeholders
 from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, ROW_COLUMNS
+from oneweb_bridge.store.places import Place
 
 SCAN_ROWS = 20_000
 """Rows looked at in one statement, so that grouping them needs little memory."""
@@ -24,12 +24,12 @@ SELECT id, min(ts) FROM journal WHERE seq > ? AND seq <= ? AND what IN ('metric'
 
 
 @contextlib.asynccontextmanager
-async def open_edge_tables(path: Path) -> AsyncIterator["EdgeTables"]:
-    """The tables in the database at `path`. Raises StoreError."""
+async def open_edge_tables(place: Place) -> AsyncIterator["EdgeTables"]:
+    """The tables in the database at `place`. Raises StoreError."""
     async with (
-        database.open_connection(path) as writer,
-        database.open_connection(path, flushes=False) as cursor_connection,
-        database.open_connection(path, read_only=True) as reader,
+        places.open_connection(place) as writer,
+        places.open_connection(place, flushes=False) as cursor_connection,
+        places.open_connection(place, read_only=True) as reader,
     ):
         yield EdgeTables(writer, cursor_connection, reader)
 

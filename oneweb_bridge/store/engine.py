@@ -5,6 +5,7 @@ already is met with ON CONFLICT, and no function is used that only one of them h
 phrase of `Dialect`, what differs as a whole (how rows are appended to the journal, the size of the database) a method.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
@@ -55,6 +56,10 @@ class Connection(Protocol):
     def dialect(self) -> Dialect:
         """The phrases of this engine."""
 
+    @property
+    def lock(self) -> asyncio.Lock:
+        """Is held by each statement that writes and by each transaction; connections may share one."""
+
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction that is whole or not there at all, also when its task is cancelled in the middle."""
 
@@ -67,8 +72,11 @@ class Connection(Protocol):
     async def fetch_all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows that a statement gives."""
 
-    async def used_bytes(self) -> int:
-        """Bytes that the database takes."""
+    async def excess_rows(self, max_bytes: int) -> int:
+        """About how many of the oldest journal rows must go for the database to take `max_bytes`; 0 for none.
+
+        Too few are told rather than too many: who deletes them asks again.
+        """
 
 
 class Cursor(Protocol):

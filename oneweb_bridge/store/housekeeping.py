@@ -7,14 +7,14 @@ dropped then is counted and alerted, and its retained topics are restored from t
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
-from pathlib import Path
 
 from oneweb_bridge.config.schema import State
 from oneweb_bridge.model.records import Alert, Row
-from oneweb_bridge.store import database
+from oneweb_bridge.store import places
 from oneweb_bridge.store.engine import Connection, fetch_int, placeholders
 from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, ROW_COLUMNS
+from oneweb_bridge.store.places import Place
 
 _log = logging.getLogger("oneweb_bridge.housekeeping")
 
@@ -40,7 +40,7 @@ _DAY = 86_400_000
 
 
 async def housekeeping_loop(
-    path: Path,
+    place: Place,
     settings: Callable[[], State],
     outputs: Callable[[], tuple[str, ...]],
     alert: Callable[[Alert], Awaitable[None]],
@@ -51,7 +51,7 @@ async def housekeeping_loop(
 ) -> None:
     """Trims the journal every minute; `now` gives steady time. No sample goes before `fold` has it. Never returns."""
     positions: ScanPositions = {}
-    async with database.open_connection(path) as db:
+    async with places.open_connection(place) as db:
         while True:
             pause = TRIM_INTERVAL_S
             try:
@@ -96,7 +96,7 @@ async def trim(
         if kinds == _SAMPLES and last > positions.get(kinds, 0):
             last = await trends.deletable(last)
         deleted += await _delete_older(db, kinds, last, positions)
-    if await db.used_bytes() > state.history.max_size:
+    if await db.excess_rows(state.history.max_size):
         deleted += await _delete_down_to(db, state.history.max_size, await trends.deletable(published))
     return deleted
 
@@ -134,11 +134,15 @@ class _Folding:
 
 
 async def _delete_down_to(db: Connection, max_size: int, last: int) -> int:
-    """Deletes the oldest rows up to `last` until the file is small enough. Returns how many."""
+    """Deletes the oldest rows up to `last` until the database is small enough. Returns how many."""
     deleted = 0
-    while await db.used_bytes() > max_size and (count := await _delete_oldest(db, last)):
-        deleted += count
-        await asyncio.sleep(0.01)
+    while excess := await db.excess_rows(max_size):
+        for start in range(0, excess, SLICE):
+            count = await _delete_oldest(db, last, min(SLICE, excess - start))
+            if not count:
+                return deleted
+            deleted += count
+            await asyncio.sleep(0.01)
     return deleted
 
 
@@ -182,10 +186,10 @@ async def last_before(db: Connection, moment: int, low: int, high: int) -> int:
     return low
 
 
-async def _delete_oldest(db: Connection, published: int) -> int:
+async def _delete_oldest(db: Connection, published: int, limit: int) -> int:
     return await db.execute(
         "DELETE FROM journal WHERE seq IN (SELECT seq FROM journal WHERE seq <= ? ORDER BY seq LIMIT ?)",
-        (published, SLICE),
+        (published, limit),
     )
 
 

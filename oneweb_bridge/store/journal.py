@@ -5,31 +5,31 @@ A cursor only moves forward, and only after the other side has answered.
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.model.records import Positions, Row, Waiting
-from oneweb_bridge.store import database
+from oneweb_bridge.store import places
 from oneweb_bridge.store.engine import Connection, fetch_int
 from oneweb_bridge.store.journal_identity import JournalIdentity
 from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, PAGE_ROWS, ROW_COLUMNS
 from oneweb_bridge.store.owed_topics import OwedTopics
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.retained_content import RetainedContent
 
 
 @contextlib.asynccontextmanager
 async def open_journal(
-    path: Path, output: str, *, read_only: bool = False, clock: Clock = SYSTEM
+    place: Place, output: str, *, read_only: bool = False, clock: Clock = SYSTEM
 ) -> AsyncIterator["Journal"]:
-    """The journal in `path` for one output. Raises StoreError."""
-    async with database.open_connection(path, read_only=read_only) as db:
+    """The journal in `place` for one output. Raises StoreError."""
+    async with places.open_connection(place, read_only=read_only) as db:
         if read_only:
             yield Journal(db, db, output, clock)
             return
-        async with database.open_connection(path, flushes=False, lock=db.lock) as cursor_db:
+        async with places.open_connection(place, flushes=False, lock=db.lock) as cursor_db:
             yield Journal(db, cursor_db, output, clock)
 
 

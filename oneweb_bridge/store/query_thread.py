@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TypeVar
 
 from oneweb_bridge.store.errors import StoreUnavailable, named_errors
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.reading import Queries, open_queries
 
 QUERY_TIMEOUT_S = 5.0
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
-async def open_query_thread(path: Path) -> AsyncIterator["QueryThread"]:
-    """A thread with a read-only connection of its own to the database at `path`. Raises StoreError."""
+async def open_query_thread(place: Place) -> AsyncIterator["QueryThread"]:
+    """A thread with a read-only connection of its own to the database at `place`. Raises StoreError."""
     with ThreadPoolExecutor(1, thread_name_prefix="queries") as executor, contextlib.ExitStack() as stack:
         loop = asyncio.get_running_loop()
-        queries = await loop.run_in_executor(executor, lambda: stack.enter_context(open_queries(path)))
+        queries = await loop.run_in_executor(executor, lambda: stack.enter_context(open_queries(place)))
         thread = QueryThread(executor, queries)
         try:
             yield thread

@@ -5,16 +5,16 @@ Not async: all of it runs in the thread of `query_thread`, on a read-only connec
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from oneweb_bridge.model.records import Row
-from oneweb_bridge.store import database
+from oneweb_bridge.store import places
 from oneweb_bridge.store.engine import Reader, placeholders
 from oneweb_bridge.store.journal_sql import ROW_COLUMNS
 from oneweb_bridge.store.meta import READ_JOURNAL_IDS, JournalIds, journal_ids_of
+from oneweb_bridge.store.places import Place
 
 MAX_IDS = 500
 """Ids that one statement names."""
@@ -44,9 +44,9 @@ class StoredSetting(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def open_queries(path: Path) -> Iterator["Queries"]:
-    """The queries on the database at `path`. Raises StoreError."""
-    with database.open_reader(path, busy_timeout_ms=5000) as connection:
+def open_queries(place: Place) -> Iterator["Queries"]:
+    """The queries on the database at `place`. Raises StoreError."""
+    with places.open_reader(place, busy_timeout_ms=5000) as connection:
         yield Queries(connection)
 
 

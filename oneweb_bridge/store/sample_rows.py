@@ -5,12 +5,12 @@ Not async: whoever asks does it in a thread of its own. Each read is one stateme
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from oneweb_bridge.model.records import Row
-from oneweb_bridge.store import database
+from oneweb_bridge.store import places
 from oneweb_bridge.store.engine import Reader
 from oneweb_bridge.store.journal_sql import PAGE_ROWS, ROW_COLUMNS
+from oneweb_bridge.store.places import Place
 
 DAY_MS = 86_400_000
 _SAMPLES = "((what IN ('metric', 'history') AND name <> 'presence') OR what = 'usage')"
@@ -23,9 +23,9 @@ MAX_SEQ = (1 << 63) - 1
 
 
 @contextlib.contextmanager
-def open_sample_rows(path: Path) -> Iterator["SampleRows"]:
-    """The journal of the database in `path`, to be read from one thread at a time. Raises database.StoreError."""
-    with database.open_reader(path) as db:
+def open_sample_rows(place: Place) -> Iterator["SampleRows"]:
+    """The journal of the database in `place`, to be read from one thread at a time. Raises StoreError."""
+    with places.open_reader(place) as db:
         yield SampleRows(db)
 
 

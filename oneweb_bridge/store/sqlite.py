@@ -22,6 +22,10 @@ DIALECT = Dialect(
 )
 
 
+EXCESS_STEP = 500
+"""Rows to delete before it is looked again how large the file is: that takes no time."""
+
+
 class ThreadConnection(sqlite3.Connection):
     """See `engine.Writer`: a connection of Python's own, in which every statement is a transaction."""
 
@@ -130,3 +134,6 @@ class SqliteConnection:
         """Bytes of the file that are in use; free pages are used again before it grows."""
         pages = await self.pragma("page_count") - await self.pragma("freelist_count")
         return pages * await self.pragma("page_size")
+
+    async def excess_rows(self, max_bytes: int) -> int:
+        return EXCESS_STEP if await self.used_bytes() > max_bytes else 0

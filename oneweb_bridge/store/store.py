@@ -11,15 +11,17 @@ from pathlib import Path
 from oneweb_bridge.clock import SYSTEM, Clock, SteadyTime
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.model.records import Batch
-from oneweb_bridge.store import database, opening, staging
+from oneweb_bridge.store import database, opening, places, staging
 from oneweb_bridge.store.bad_answers import BadAnswers
 from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.call_progress import CallProgress, ProgressTable, write_progress
 from oneweb_bridge.store.commands import CommandTables
 from oneweb_bridge.store.connections import Connections
+from oneweb_bridge.store.engine import Connection
 from oneweb_bridge.store.findings import FindingsTable
 from oneweb_bridge.store.growth import JournalGrowth
 from oneweb_bridge.store.meta import JournalIds
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.samples import Samples
 from oneweb_bridge.store.shapes import AnswerShapes
@@ -30,23 +32,27 @@ from oneweb_bridge.store.view_table import make_views
 
 
 @contextlib.asynccontextmanager
-async def open_store(path: Path, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
-    """The store in `path`, created where it is missing. Raises StoreError."""
-    with database.hold_lock(path):
-        database.create_private(path)
-        async with database.open_connection(path) as writer:
-            with database.explained(path):
-                await database.migrate(writer, path)
-                steady, ids = await opening.prepare(writer, clock)
-            async with database.open_connection(path, read_only=True) as reader, staging.open_staging() as staged:
-                connections = Connections(writer, reader, clock=clock, steady=steady)
-                yield Store(connections, staged, path, ids)
+async def open_store(place: Place, clock: Clock = SYSTEM) -> AsyncIterator["Store"]:
+    """The store in `place`; a file is created where it is missing, and held by a lock. Raises StoreError."""
+    async with contextlib.AsyncExitStack() as stack:
+        if isinstance(place, Path):
+            writer: Connection = await stack.enter_async_context(database.open_own_file(place))
+        else:
+            writer = await stack.enter_async_context(places.open_connection(place))
+        with places.explained(place):
+            if not isinstance(place, Path):
+                # Who asked the worker before is answered by nobody.
+                await writer.execute("DELETE FROM poll_request")
+            steady, ids = await opening.prepare(writer, clock)
+        reader = await stack.enter_async_context(places.open_connection(place, read_only=True))
+        staged = await stack.enter_async_context(staging.open_staging())
+        yield Store(Connections(writer, reader, clock=clock, steady=steady), staged, place, ids)
 
 
 class Store:
     """Made by `open_store`. Every method of a part is one transaction, or reads what was committed."""
 
-    def __init__(self, connections: Connections, staged: Staging, path: Path, ids: JournalIds) -> None:
+    def __init__(self, connections: Connections, staged: Staging, place: Place, ids: JournalIds) -> None:
         self.journal_id, self.earlier = ids
         self.growth = JournalGrowth()
         self.staging = staged
@@ -59,7 +65,7 @@ class Store:
         self.findings = FindingsTable(connections)
         self.unmatched = UnmatchedTable(connections)
         self.commands = CommandTables(connections)
-        self.bad_answers = BadAnswers(path)
+        self.bad_answers = BadAnswers(place)
         self._connections = connections
 
     async def make_views(self, calls: Mapping[str, Call]) -> None:

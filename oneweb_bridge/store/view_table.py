@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.store.connections import Connections
 from oneweb_bridge.store.engine import placeholders
+from oneweb_bridge.store.sqlite import DIALECT
 from oneweb_bridge.store.views import VIEWS, view_statements
 
 _log = logging.getLogger("oneweb_bridge.store")
@@ -16,6 +17,8 @@ async def make_views(connections: Connections, calls: Mapping[str, Call]) -> Non
 
     Nothing is written when all are as they should be. A table of somebody else that has the name of a view stays.
     """
+    if connections.dialect is not DIALECT:
+        return
     statements = view_statements(calls)
     present = {
         name: (type, sql)

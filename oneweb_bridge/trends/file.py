@@ -1,4 +1,4 @@
-"""`trends.db`: chunks of every sample, what each day amounts to, and how far the journal is folded.
+"""The trends (SQLite: `trends.db`): chunks of every sample, what days amount to, and how far the journal is folded.
 
 A transaction is whole or not there at all, so a kill at any moment loses no sample and doubles none: what was not
 committed is still pending, and folding it again gives the same chunks.
@@ -16,6 +16,7 @@ import msgspec
 from oneweb_bridge.store import database
 from oneweb_bridge.store.engine import Writer
 from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.store.places import Place, open_writer
 from oneweb_bridge.store.sqlite import ThreadConnection
 from oneweb_bridge.trends.bins import Day
 from oneweb_bridge.trends.chunks import USAGE, StreamKey
@@ -28,11 +29,21 @@ _decode_days = msgspec.json.Decoder(dict[str, Day]).decode
 
 
 @contextlib.contextmanager
-def open_trends(path: Path, *, read_only: bool = False) -> Iterator["TrendsFile"]:
-    """The trends in `path`, for one thread at a time; made where they are missing, unless `read_only`.
+def open_trends(place: Place, *, read_only: bool = False) -> Iterator["TrendsFile"]:
+    """The trends in `place`, for one thread at a time; made where they are missing, unless `read_only`.
 
-    Raises StoreError where the file cannot be used, and sqlite3.DatabaseError where it is damaged.
+    Raises StoreError where they cannot be used, and sqlite3.DatabaseError where their file is damaged.
     """
+    if isinstance(place, Path):
+        with _open_file(place, read_only=read_only) as db:
+            yield TrendsFile(db)
+    else:
+        with open_writer(place, read_only=read_only) as writer:
+            yield TrendsFile(writer)
+
+
+@contextlib.contextmanager
+def _open_file(path: Path, *, read_only: bool) -> Iterator[ThreadConnection]:
     uri = _prepared_uri(path, read_only=read_only)
     db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, factory=ThreadConnection)
     with contextlib.closing(db):
@@ -42,7 +53,7 @@ def open_trends(path: Path, *, read_only: bool = False) -> Iterator["TrendsFile"
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
         _migrate(db, path, read_only=read_only)
-        yield TrendsFile(db)
+        yield db
 
 
 def _prepared_uri(path: Path, *, read_only: bool) -> str:

@@ -15,6 +15,7 @@ import msgspec
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable, named_errors
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.sample_rows import SampleRows, open_sample_rows
 from oneweb_bridge.trends.bins import summarize_day
 from oneweb_bridge.trends.chunks import (
@@ -82,19 +83,21 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 
 def fold_trends(
-    database: Path, trends: Path, rules: FoldRules, moment: Moment, *, is_known: bool, stop: Event
+    database: Place, trends: Place, rules: FoldRules, moment: Moment, *, is_known: bool, stop: Event
 ) -> Outcome:
     """One pass, until all is folded or `stop` is set. Never raises for what is wrong with the trends' file.
 
     A damaged file is moved away and made again from what the journal has. `is_known`: samples were folded before.
     """
     outcome = Outcome()
-    if is_known and not trends.exists():
+    if is_known and isinstance(trends, Path) and not trends.exists():
         outcome.lost = f"{trends} is gone"
     try:
         try:
             _run_pass(database, trends, rules, moment, outcome, stop)
         except StoreDamaged as error:
+            if not isinstance(trends, Path):
+                raise
             outcome.lost = f"{trends} is damaged ({error}) and was moved to {_move_away(trends).name}"
             _run_pass(database, trends, rules, moment, outcome, stop)
     except (StoreUnavailable, StoreDamaged, StoreError, OSError) as error:
@@ -111,7 +114,7 @@ def _move_away(trends: Path) -> Path:
     return target
 
 
-def _run_pass(database: Path, trends: Path, rules: FoldRules, moment: Moment, outcome: Outcome, stop: Event) -> None:  # noqa: PLR0917 -- as fold_trends
+def _run_pass(database: Place, trends: Place, rules: FoldRules, moment: Moment, outcome: Outcome, stop: Event) -> None:  # noqa: PLR0917 -- as fold_trends
     with named_errors(), open_trends(trends) as file, open_sample_rows(database) as rows:
         folding = FoldingPass(rows, file, moment, outcome)
         while not stop.is_set() and folding.scan_rows():

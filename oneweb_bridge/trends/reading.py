@@ -13,6 +13,7 @@ from pathlib import Path
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, named_errors
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.sample_rows import SampleRows, open_sample_rows
 from oneweb_bridge.trends.bins import Day, period_of
 from oneweb_bridge.trends.chunks import (
@@ -35,7 +36,7 @@ PERIOD_SPAN_MS = 7 * DAY_MS
 
 
 @contextlib.contextmanager
-def open_history(database: Path, trends: Path | None) -> Iterator["History"]:
+def open_history(database: Place, trends: Place | None) -> Iterator["History"]:
     """The history in the journal of `database` and in `trends`. Raises StoreError where neither can be read.
 
     Trends that are not there, not wanted (None) or no trends are as empty ones.
@@ -52,7 +53,9 @@ def open_history(database: Path, trends: Path | None) -> Iterator["History"]:
             yield History(rows, file)
 
 
-def _open_if_there(stack: contextlib.ExitStack, trends: Path) -> TrendsFile | None:
+def _open_if_there(stack: contextlib.ExitStack, trends: Place) -> TrendsFile | None:
+    if not isinstance(trends, Path):
+        return stack.enter_context(open_trends(trends, read_only=True))
     if not trends.exists():
         return None
     try:

@@ -6,12 +6,12 @@ Read page by page in a thread of its own, so that neither memory nor the event l
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import msgspec
 
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.store.errors import named_errors
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.trends.chunks import DAY_MS, StreamKey
 from oneweb_bridge.trends.items import Item, Selection, iter_items, last_of_each, row_of
 from oneweb_bridge.trends.reading import History, open_history
@@ -37,7 +37,7 @@ Replay = Callable[[ReplayQuery], Pages]
 """What reads the past for `request/replay`."""
 
 
-async def read_pages(database: Path, trends: Path, query: ReplayQuery) -> Pages:
+async def read_pages(database: Place, trends: Place, query: ReplayQuery) -> Pages:
     """Rows as the journal had them, in pages. Raises StoreUnavailable and StoreError."""
     loop = asyncio.get_running_loop()
     pages = iter_pages(database, trends, query)
@@ -50,7 +50,7 @@ async def read_pages(database: Path, trends: Path, query: ReplayQuery) -> Pages:
             thread.submit(pages.close)
 
 
-def iter_pages(database: Path, trends: Path, query: ReplayQuery) -> Generator[list[Row], None, None]:
+def iter_pages(database: Place, trends: Place, query: ReplayQuery) -> Generator[list[Row], None, None]:
     """The same, for the thread itself."""
     with named_errors(), open_history(database, trends) as history:
         page: list[Row] = []

@@ -18,6 +18,7 @@ from oneweb_bridge.config.schema import Config
 from oneweb_bridge.model.records import Alert
 from oneweb_bridge.store.errors import StoreUnavailable, named_errors
 from oneweb_bridge.store.journal import Journal, open_journal
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.trends.fold import FoldRules, Moment, Outcome, fold_trends
 
 _log = logging.getLogger("oneweb_bridge.trends")
@@ -38,9 +39,11 @@ class Clocks(msgspec.Struct, frozen=True):
     steady: Callable[[], int]
 
 
-def path_of(config: Config) -> Path:
-    """The file of the trends: `trends.path`, or beside the database and named after it."""
-    return Path(config.trends.path) if config.trends.path else beside(Path(config.state.path))
+def trends_place_of(config: Config, place: Place) -> Place:
+    """Where the trends are: on the server that has the state, or in `trends.path`, or beside the database's file."""
+    if not isinstance(place, Path):
+        return place
+    return Path(config.trends.path) if config.trends.path else beside(place)
 
 
 def beside(database: Path) -> Path:
@@ -61,25 +64,26 @@ def rules_of(config: Config) -> FoldRules:
 
 @contextlib.asynccontextmanager
 async def open_folder(
-    config: Callable[[], Config], alert: Callable[[Alert], Awaitable[None]], clocks: Clocks
+    config: Callable[[], Config], place: Place, alert: Callable[[Alert], Awaitable[None]], clocks: Clocks
 ) -> AsyncIterator["Folder"]:
-    """The folder of this configuration; its files are those of the start. Raises StoreError for the database."""
-    database = Path(config().state.path)
+    """The folder of the state in `place`; the trends are where the start has them. Raises StoreError for the state."""
     stop = Event()
-    async with open_journal(database, OUTPUT) as journal:
+    async with open_journal(place, OUTPUT) as journal:
         with ThreadPoolExecutor(1, "trends") as thread:
             try:
-                yield Folder(config, alert, clocks, journal, _Worker(thread, stop))
+                places = place, trends_place_of(config(), place)
+                yield Folder(config, alert, clocks, journal, _Worker(thread, stop, places))
             finally:
                 # What is not folded is still pending; the thread ends with its slice.
                 stop.set()
 
 
 class _Worker(msgspec.Struct, frozen=True):
-    """The thread that folds, and what asks it to end after its slice."""
+    """The thread that folds, what asks it to end after its slice, and where the state and the trends are."""
 
     thread: ThreadPoolExecutor
     stop: Event
+    places: tuple[Place, Place]
 
 
 class Folder:
@@ -94,7 +98,6 @@ class Folder:
         worker: "_Worker",
     ) -> None:
         self._config = config
-        self._database, self._trends = Path(config().state.path), path_of(config())
         self._alert = alert
         self._clocks = clocks
         self._journal = journal
@@ -136,7 +139,7 @@ class Folder:
         rules = rules_of(self._config())
         outcome = await asyncio.get_running_loop().run_in_executor(
             self._worker.thread,
-            lambda: fold_trends(self._database, self._trends, rules, moment, is_known=is_known, stop=self._worker.stop),
+            lambda: fold_trends(*self._worker.places, rules, moment, is_known=is_known, stop=self._worker.stop),
         )
         self._folded_through = outcome.folded_through
         await self._note(outcome)

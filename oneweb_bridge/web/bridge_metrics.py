@@ -34,12 +34,29 @@ METRICS = {
     "call_fields_missing": "expected fields that were in no record of the last answer",
 }
 """Name without the prefix -> what it is. Base units; labels by call, never by an id."""
+LEASE_METRICS = {
+    "leader": "1 when this worker holds the instance",
+    "epoch": "grows with each worker that takes the instance over",
+}
+"""The same of leases, with PostgreSQL alone; labels by instance."""
 
 
 def families_of(gauges: Mapping[str, float], info: Info | None, poller: Poller) -> list[Metric]:
     """All metrics: the gauges of METRICS that are given, the journal while it can be read, and the calls."""
     given = [GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], value) for name, value in gauges.items()]
-    return [*given, *_of_journal(info), *_of_calls(poller)]
+    leases = [] if info is None or info.epoch is None else lease_families(info.instance, info.epoch)
+    return [*given, *leases, *_of_journal(info), *_of_calls(poller)]
+
+
+def lease_families(instance: str, epoch: int | None) -> list[Metric]:
+    """Whether this worker holds an instance, with PostgreSQL alone; and if so, under which epoch."""
+    leader = GaugeMetricFamily(f"{PREFIX}_leader", LEASE_METRICS["leader"], labels=["instance"])
+    leader.add_metric([instance], float(epoch is not None))
+    if epoch is None:
+        return [leader]
+    gauge = GaugeMetricFamily(f"{PREFIX}_epoch", LEASE_METRICS["epoch"], labels=["instance"])
+    gauge.add_metric([instance], epoch)
+    return [leader, gauge]
 
 
 def write_metrics(families: list[Metric]) -> bytes:

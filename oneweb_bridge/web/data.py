@@ -12,11 +12,13 @@ from aiohttp import web
 
 from oneweb_bridge.clock import Clock, SteadyTime
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.model.exploration import Exploration
 from oneweb_bridge.model.status import Info
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from oneweb_bridge.store.exploration_file import read_exploration
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.query_thread import QueryThread
 from oneweb_bridge.store.reading import EventFilter, Queries
 from oneweb_bridge.web import calls, fleet, fleet_metrics, views
@@ -55,8 +57,8 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     config: Callable[[], Config]
     clock: Clock
     steady: SteadyTime
-    database: Path
-    trends: Path
+    place: Place
+    trends: Place
     time_range: TimeRange
     openapi: Callable[[], Mapping[str, Any]]
 
@@ -165,7 +167,7 @@ class DataRoutes:
 
     async def _send_exploration(self, request: web.Request) -> web.StreamResponse:
         read_query(request)
-        exploration = await self._queries.run(lambda _: read_exploration(self._sources.database))
+        exploration = await self._queries.run(lambda _: _read_exploration(self._sources.place))
         return json_response(ExplorationAnswer(exploration))
 
     async def _send_fleet_metrics(self, request: web.Request) -> web.StreamResponse:
@@ -181,6 +183,11 @@ class DataRoutes:
     async def _send_openapi(self, request: web.Request) -> web.StreamResponse:
         read_query(request)
         return json_response(self._sources.openapi())
+
+
+def _read_exploration(place: Place) -> Exploration | None:
+    """What explore kept beside the database's file; None where there is none."""
+    return read_exploration(place) if isinstance(place, Path) else None
 
 
 def answers_unavailable(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> Any:

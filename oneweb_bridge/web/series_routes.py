@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from typing import Literal, cast
 
 import msgspec
@@ -13,6 +12,7 @@ from aiohttp import web
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.store.errors import named_errors
+from oneweb_bridge.store.places import Place
 from oneweb_bridge.trends.chunks import USAGE, StreamKey
 from oneweb_bridge.trends.items import Item, Selection, iter_items
 from oneweb_bridge.trends.lines import CSV_HEAD, csv_lines, values_of
@@ -54,7 +54,7 @@ class SeriesRoutes:
 
     def __init__(self, sources: Sources, headers_of: Callable[[web.Request], Mapping[str, str]]) -> None:
         self._sources = sources
-        self._files = sources.database, sources.trends
+        self._places = sources.place, sources.trends
         self._headers_of = headers_of
         self._downloads = 0
 
@@ -103,7 +103,7 @@ class SeriesRoutes:
 
     async def _send_series(self, request: web.Request) -> web.StreamResponse:
         wanted = self._wanted(request)
-        reading = _Reading(self._files)
+        reading = _Reading(self._places)
         try:
             series, body = await self._sources.queries.call(lambda: reading.series(wanted.query), reading.interrupt)
         except UnknownId:
@@ -128,7 +128,7 @@ class SeriesRoutes:
 
     async def _stream_csv(self, request: web.Request, wanted: Wanted, thread: ThreadPoolExecutor) -> web.StreamResponse:
         loop = asyncio.get_running_loop()
-        pages = iter_csv_pages(self._files, wanted)
+        pages = iter_csv_pages(self._places, wanted)
         try:
             page = await loop.run_in_executor(thread, next, pages, b"")
             response = web.StreamResponse(headers={**self._headers_of(request), **_csv_headers(wanted)})
@@ -146,8 +146,8 @@ class SeriesRoutes:
 class _Reading:
     """One read of both files, which another thread may interrupt."""
 
-    def __init__(self, files: tuple[Path, Path | None]) -> None:
-        self._files = files
+    def __init__(self, files: tuple[Place, Place | None]) -> None:
+        self._places = files
         self._history: History | None = None
 
     def interrupt(self) -> None:
@@ -157,7 +157,7 @@ class _Reading:
 
     def series(self, query: SeriesQuery) -> tuple[Series, bytes]:
         """The lines, and their JSON. Raises UnknownId."""
-        with open_history(*self._files) as history:
+        with open_history(*self._places) as history:
             self._history = history
             if history.known_span(query.stream.entity, query.stream.id) is None:
                 raise UnknownId
@@ -165,7 +165,7 @@ class _Reading:
             return series, encode(series)
 
 
-def iter_csv_pages(files: tuple[Path, Path | None], wanted: Wanted) -> Generator[bytes, None, None]:
+def iter_csv_pages(files: tuple[Place, Place | None], wanted: Wanted) -> Generator[bytes, None, None]:
     """Every sample of a span, as `history --csv --report` writes it, in pages of lines. Raises UnknownId."""
     stream, names = wanted.query.stream, wanted.query.names
     with named_errors(), open_history(*files) as history:

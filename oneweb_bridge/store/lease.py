@@ -1,0 +1,206 @@
+"""Leases: who may do anything for an instance, and what others see of it. All times are those of the server's clock.
+
+A worker holds an instance while its row in `oneweb.lease` has not expired. It renews the row in time, and stops by its
+own monotonic clock before it expires. Whoever finds a row expired ends the sessions of the former holder first: one
+that was stopped within a transaction or a COPY would hold up the takeover with its locks.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection, AsyncRawCursor
+
+from oneweb_bridge.store.errors import StoreError, StoreUnavailable
+from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, describe, named_postgres_errors, register_types
+from oneweb_bridge.store.postgres_schema import make_schemas
+from oneweb_bridge.store.server import Fence
+
+LOCK_TIMEOUT = "1s"
+"""How long a takeover waits for what the former holder had locked; it is tried again soon."""
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A lease that is held; `until` is the monotonic time in seconds at which the worker stops unless it is renewed."""
+
+    fence: Fence
+    until: float
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """The leases that last longer now, and how many workers were seen within one lease, this one among them."""
+
+    leases: dict[str, Lease]
+    workers: int
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """A worker: its name for people, its id of this start of the process, and for how long it is given leases (s)."""
+
+    worker: str
+    holder: str
+    lease: float
+
+
+class LeaseTable:
+    """Made by `open_leases`. Every method is one short transaction; raises StoreUnavailable."""
+
+    def __init__(self, url: str, me: Holder) -> None:
+        self._url = url
+        self._me = me
+        self._lock = asyncio.Lock()
+        self._db: AsyncConnection[Any] | None = None
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        if self._db is not None:
+            await self._db.close()
+
+    async def claim(self, instance: str) -> Lease | None:
+        """Takes the instance if it is free or expired; None where another worker holds it. Makes its tables.
+
+        Raises StoreError for what is wrong for good: a password, a database that is not there, a newer schema.
+        """
+        async with self._lock:
+            with _named_errors():
+                db = await self._connected()
+                if await self._is_held(db, instance):
+                    return None
+                await make_schemas(db, instance)
+                await db.execute(_END_SESSIONS, (instance, self._me.holder))
+                begun = time.monotonic()
+                async with db.transaction():
+                    await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'".encode())
+                    cursor = await db.execute(_CLAIM, (instance, self._me.worker, self._me.holder, self._me.lease))
+                    row = await cursor.fetchone()
+            return None if row is None else self._lease(instance, row[0], begun)
+
+    async def _is_held(self, db: "AsyncConnection[Any]", instance: str) -> bool:
+        """Whether somebody holds an instance now, as far as there are tables."""
+        try:
+            cursor = await db.execute(_IS_HELD, (instance,))
+        except psycopg.errors.UndefinedTable:
+            return False
+        return await cursor.fetchone() is not None
+
+    async def is_free(self, instance: str) -> bool:
+        """Whether nobody holds an instance now."""
+        async with self._lock:
+            with _named_errors():
+                return not await self._is_held(await self._connected(), instance)
+
+    async def renew(self, instances: Sequence[str]) -> Renewal:
+        """Renews the leases of some instances that are held. Those that are missing in the answer are lost.
+
+        Raises TimeoutError as well, where the server does not answer in a third of the lease.
+        """
+        async with self._lock, asyncio.timeout(self._me.lease / 3):
+            begun = time.monotonic()
+            with _named_errors():
+                db = await self._connected()
+                await db.execute(_SIGN, (self._me.holder, self._me.worker))
+                await db.execute(_FORGET_WORKERS)
+                cursor = await db.execute(_RENEW, (self._me.holder, list(instances), self._me.lease))
+                leases = {row[0]: self._lease(row[0], row[1], begun) for row in await cursor.fetchall()}
+                workers = await (await db.execute(_COUNT_WORKERS, (self._me.lease,))).fetchone() or (1,)
+                return Renewal(leases, max(1, int(workers[0])))
+
+    async def give_up(self, fence: Fence) -> None:
+        """Lets others have an instance at once."""
+        async with self._lock:
+            with _named_errors():
+                db = await self._connected()
+                await db.execute(_GIVE_UP, (fence.instance, fence.holder, fence.epoch))
+
+    async def leave(self) -> None:
+        """Takes the sign of life away."""
+        async with self._lock:
+            with _named_errors():
+                db = await self._connected()
+                await db.execute(b"DELETE FROM oneweb.worker WHERE holder = $1", (self._me.holder,))
+
+    def _lease(self, instance: str, epoch: int, begun: float) -> Lease:
+        # Counted from before the question was sent, and a quarter earlier: the server's clock begins later.
+        return Lease(Fence(instance, self._me.holder, epoch), begun + self._me.lease * 0.75)
+
+    async def _connected(self) -> "AsyncConnection[Any]":
+        if self._db is None or self._db.closed:
+            self._db = await AsyncConnection.connect(
+                self._url,
+                autocommit=True,
+                cursor_factory=AsyncRawCursor,
+                application_name=f"{self._me.holder} leases",
+                connect_timeout=CONNECT_TIMEOUT_S,
+            )
+            register_types(self._db)
+        return self._db
+
+
+@contextlib.asynccontextmanager
+async def open_leases(url: str, me: Holder) -> AsyncIterator[LeaseTable]:
+    """The leases in the database at `url`, as this worker sees them. Connects when it is used."""
+    table = LeaseTable(url, me)
+    try:
+        yield table
+    finally:
+        await table.close()
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    """As `named_postgres_errors`, but what no waiting mends is a StoreError."""
+    try:
+        with named_postgres_errors():
+            yield
+    except StoreUnavailable as error:
+        if any(words in str(error) for words in _LASTING):
+            raise StoreError(f"state.url: {error}") from None
+        raise
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StoreError(f"state.url: {describe(error)}: give this user the right to make schemas") from None
+
+
+_LASTING = (
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "invalid connection option",
+    "certificate",
+    "server does not support SSL",
+)
+"""What libpq says, in English, of settings that are wrong: such errors have no code. Others are waited for."""
+_FORGET_WORKERS = b"DELETE FROM oneweb.worker WHERE seen < clock_timestamp() - interval '10 minutes'"
+"""Those that ended without a word: longer than any lease."""
+_COUNT_WORKERS = b"""
+SELECT count(*) FROM oneweb.worker WHERE seen > clock_timestamp() - make_interval(secs => $1::float8)
+"""
+_IS_HELD = b"SELECT 1 FROM oneweb.lease WHERE instance = $1 AND expires > clock_timestamp()"
+_CLAIM = b"""
+INSERT INTO oneweb.lease AS lease (instance, worker, holder, epoch, since, expires)
+VALUES ($1, $2, $3, 1, clock_timestamp(), clock_timestamp() + make_interval(secs => $4::float8))
+ON CONFLICT (instance) DO UPDATE SET worker = excluded.worker, holder = excluded.holder, epoch = lease.epoch + 1,
+since = excluded.since, expires = clock_timestamp() + make_interval(secs => $4::float8)
+WHERE lease.expires <= clock_timestamp() RETURNING epoch
+"""
+_END_SESSIONS = b"""
+SELECT pg_terminate_backend(activity.pid) FROM oneweb.lease JOIN pg_stat_activity AS activity
+ON activity.application_name = lease.holder AND activity.datname = current_database()
+WHERE lease.instance = $1 AND lease.expires <= clock_timestamp() AND lease.holder <> $2
+"""
+_RENEW = b"""
+UPDATE oneweb.lease SET expires = clock_timestamp() + make_interval(secs => $3::float8)
+WHERE holder = $1 AND instance = ANY($2) AND expires > clock_timestamp() RETURNING instance, epoch
+"""
+_GIVE_UP = b"""
+UPDATE oneweb.lease SET expires = clock_timestamp() WHERE instance = $1 AND holder = $2 AND epoch = $3
+AND expires > clock_timestamp()
+"""
+_SIGN = b"""
+INSERT INTO oneweb.worker (holder, worker, seen) VALUES ($1, $2, clock_timestamp())
+ON CONFLICT (holder) DO UPDATE SET seen = excluded.seen
+"""

@@ -1,0 +1,168 @@
+"""Holds leases: claims them, renews them in time, and says when one is lost. See `lease`."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import NoReturn
+
+from oneweb_bridge.config.schema import State
+from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.lease import Holder, Lease, LeaseTable, Renewal, open_leases
+from oneweb_bridge.store.server import Holding, Server
+
+_log = logging.getLogger("oneweb_bridge.lease")
+
+MAX_LOOK_S = 1.0
+"""Seconds between two looks whether an instance is free."""
+TELL_INTERVAL_S = 60.0
+"""Seconds between two lines about a server that is away."""
+GIVE_UP_TIMEOUT_S = 2.0
+"""Seconds that a stop waits for the server to hear that a lease is given up; it expires anyway."""
+
+
+class HeldLease:
+    """A lease that is held until `lost` is set, by the worker's own clock or because another worker has it."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.fence = lease.fence
+        self.lost = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self.renewed(lease)
+
+    def renewed(self, lease: Lease) -> None:
+        """It lasts longer."""
+        self.stop_timer()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(0.0, lease.until - time.monotonic()), self.lost.set)
+
+    def stop_timer(self) -> None:
+        """It is not waited for its end any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class LeaseKeeper:
+    """The leases of this process in one database. Made by `open_keeper`; `run` renews them.
+
+    Several workers with the same instances share them: each holds the same number, or one less.
+    """
+
+    def __init__(self, table: LeaseTable, state: State, worker: str, instances: int) -> None:
+        self.worker = worker
+        self.reaches_database = False
+        """Whether the server answered when it was spoken to last."""
+        self._table = table
+        self._state = state
+        self._instances = instances
+        self._share = instances
+        self._held: dict[str, HeldLease] = {}
+        self._claiming = asyncio.Lock()
+        self._free_since: dict[str, float] = {}
+        self._told_at: float | None = None
+        self._interval = min(MAX_LOOK_S, state.lease / 3)
+
+    async def run(self) -> NoReturn:
+        """Renews what is held. Raises StoreError for what is wrong for good, else never returns."""
+        while True:
+            await asyncio.sleep(self._interval)
+            # What is claimed meanwhile is not among them.
+            current = dict(self._held)
+            try:
+                renewal = await self._table.renew(list(current))
+            except (StoreUnavailable, TimeoutError) as error:
+                self._tell(error)
+                continue
+            self._answered()
+            self._note_renewal(current, renewal)
+            self._share = -(-self._instances // renewal.workers)
+            for held in list(self._held.values())[self._share :]:
+                # Others have none, or less.
+                held.lost.set()
+
+    def _note_renewal(self, current: Mapping[str, HeldLease], renewal: Renewal) -> None:
+        for instance, held in current.items():
+            lease = renewal.leases.get(instance)
+            if lease is None or lease.fence != held.fence:
+                held.lost.set()
+            elif not held.lost.is_set():
+                held.renewed(lease)
+
+    @contextlib.asynccontextmanager
+    async def hold(self, instance: str) -> AsyncIterator[tuple[HeldLease, Holding]]:
+        """Waits until the instance is free, and holds it; gives it up at the end. Raises StoreError."""
+        held = await self._wait_for(instance)
+        _log.info("%s holds the instance %s, epoch %d", self.worker, instance, held.fence.epoch)
+        server = Server(self._state.url or "", instance, held.fence, self._state.lease)
+        try:
+            yield held, Holding(server, held.fence.epoch, self.worker)
+        finally:
+            held.stop_timer()
+            del self._held[instance]
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(GIVE_UP_TIMEOUT_S):
+                    await self._table.give_up(held.fence)
+
+    async def _wait_for(self, instance: str) -> HeldLease:
+        while True:
+            try:
+                async with self._claiming:
+                    if (held := await self._try_to_hold(instance)) is not None:
+                        return held
+                self._answered()
+            except StoreUnavailable as error:
+                self._tell(error)
+            await asyncio.sleep(self._interval)
+
+    async def _try_to_hold(self, instance: str) -> HeldLease | None:
+        """Claims an instance within this worker's share, or one that nobody else took for as long as a lease."""
+        if len(self._held) >= self._share and not await self._is_left_over(instance):
+            return None
+        lease = await self._table.claim(instance)
+        if lease is None:
+            return None
+        self._free_since.pop(instance, None)
+        held = self._held[instance] = HeldLease(lease)
+        return held
+
+    async def _is_left_over(self, instance: str) -> bool:
+        if not await self._table.is_free(instance):
+            self._free_since.pop(instance, None)
+            return False
+        return time.monotonic() - self._free_since.setdefault(instance, time.monotonic()) > self._state.lease
+
+    def _answered(self) -> None:
+        if self._told_at is not None:
+            _log.info("PostgreSQL answers again")
+        self._told_at, self.reaches_database = None, True
+
+    def _tell(self, error: Exception) -> None:
+        self.reaches_database = False
+        if self._told_at is None or time.monotonic() - self._told_at >= TELL_INTERVAL_S:
+            self._told_at = time.monotonic()
+            _log.error("PostgreSQL cannot be used now (%s); waiting for it", str(error) or "no answer")
+
+    async def leave(self) -> None:
+        """Takes this worker from the list of those that are there."""
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(GIVE_UP_TIMEOUT_S):
+                await self._table.leave()
+
+
+@contextlib.asynccontextmanager
+async def open_keeper(state: State, instances: int = 1) -> AsyncIterator[LeaseKeeper]:
+    """The leases of this process in the database of `state.url`, under an id that is made anew at each start.
+
+    `instances` is how many there are to share.
+    """
+    worker = state.worker or f"{socket.gethostname()}-{os.getpid()}"
+    async with open_leases(state.url or "", Holder(worker, secrets.token_hex(16), state.lease)) as table:
+        keeper = LeaseKeeper(table, state, worker, instances)
+        try:
+            yield keeper
+        finally:
+            await keeper.leave()

@@ -1,0 +1,97 @@
+"""The schemas in PostgreSQL: `oneweb` for all instances, and one for the part of each instance.
+
+A table of an instance is a partition of the table of the same name in `oneweb`. So people see one table with the column
+`instance`, while a bridge works on its own part alone, with keys and statements that need no `instance`.
+"""
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+
+from psycopg import AsyncConnection, sql
+
+from oneweb_bridge.store.errors import StoreError
+from oneweb_bridge.store.meta import new_journal_id
+
+VERSION = 1
+"""The version of both schemas that this program makes."""
+MAX_NAME_BYTES = 63
+"""Of longer names PostgreSQL takes the beginning."""
+_LOCK = 0x6F6E6577
+"""The key of the advisory lock under which schemas are made: of two workers that come at once, one waits."""
+
+
+def schema_name(instance: str) -> str:
+    """The schema with the part of an instance. `instance` has letters, digits, '_' and '-' alone."""
+    name = f"oneweb_{instance}"
+    if len(name) <= MAX_NAME_BYTES:
+        return name
+    return f"{name[:46]}_{hashlib.sha256(instance.encode()).hexdigest()[:16]}"
+
+
+def search_path_of(instance: str) -> str:
+    """The search path of a session that works for an instance."""
+    return f'"{schema_name(instance)}",oneweb'
+
+
+async def make_schemas(db: "AsyncConnection[Any]", instance: str) -> None:
+    """Makes what is missing for an instance, all or nothing. Raises StoreError for a schema that is newer."""
+    async with db.transaction():
+        await db.execute(b"SELECT pg_advisory_xact_lock($1)", (_LOCK,))
+        await _make_shared(db)
+        present = await db.execute(b"SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema_name(instance),))
+        if await present.fetchone() is None or not await _has_tables(db, instance):
+            await _make_part(db, instance)
+
+
+async def _make_shared(db: "AsyncConnection[Any]") -> None:
+    present = await db.execute(b"SELECT to_regclass('oneweb.version')")
+    if (await present.fetchone() or (None,))[0] is None:
+        await db.execute(_text("postgres_shared.sql"))
+        await db.execute(b"INSERT INTO oneweb.version VALUES ($1)", (VERSION,))
+        return
+    version = int((await (await db.execute(b"SELECT max(version) FROM oneweb.version")).fetchone() or (0,))[0])
+    if version > VERSION:
+        raise StoreError(
+            f"the schema oneweb was made by a newer oneweb-bridge (schema {version}, known {VERSION}): upgrade"
+        )
+
+
+async def _has_tables(db: "AsyncConnection[Any]", instance: str) -> bool:
+    rows = await db.execute(b"SELECT to_regclass($1)", (f'"{schema_name(instance)}".meta',))
+    return (await rows.fetchone() or (None,))[0] is not None
+
+
+async def _make_part(db: "AsyncConnection[Any]", instance: str) -> None:
+    schema = sql.Identifier(schema_name(instance))
+    await db.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
+    await db.execute(sql.SQL("SET LOCAL search_path TO {}, oneweb").format(schema))
+    await db.execute(_text("postgres.sql"))
+    await db.execute(b"INSERT INTO meta VALUES ('journal', $1)", (new_journal_id(),))
+    for name in await _tables(db):
+        table = sql.Identifier(name)
+        await db.execute(
+            sql.SQL('ALTER TABLE {} ADD COLUMN instance text COLLATE "C" NOT NULL DEFAULT {}').format(
+                table, sql.Literal(instance)
+            )
+        )
+        await db.execute(
+            sql.SQL("CREATE TABLE IF NOT EXISTS oneweb.{} (LIKE {}) PARTITION BY LIST (instance)").format(table, table)
+        )
+        await db.execute(
+            sql.SQL("ALTER TABLE oneweb.{} ATTACH PARTITION {} FOR VALUES IN ({})").format(
+                table, table, sql.Literal(instance)
+            )
+        )
+
+
+async def _tables(db: "AsyncConnection[Any]") -> list[str]:
+    """The tables of the part that is the search path."""
+    rows = await db.execute(
+        b"SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' ORDER BY 1"
+    )
+    return [row[0] for row in await rows.fetchall()]
+
+
+def _text(name: str) -> bytes:
+    return files("oneweb_bridge.store").joinpath(name).read_bytes()

@@ -1,0 +1,46 @@
+"""Health and metrics of a worker that holds no instance: it stands by, and is well while it reaches the database."""
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+
+from oneweb_bridge.config.schema import Config
+
+_log = logging.getLogger("oneweb_bridge.http")
+
+
+@contextlib.asynccontextmanager
+async def serve_standby(
+    config: Config, worker: str, reaches_database: Callable[[], bool]
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Serves on `http.listen` until the block ends, or what it gives was called. A port that is taken is logged."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"alive": True, "role": "standby"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        is_ready = reaches_database()
+        body = {"role": "standby", "database": is_ready}
+        return web.json_response(body, status=200 if is_ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        from oneweb_bridge.web import bridge_metrics  # noqa: PLC0415 -- takes a megabyte, which only scrapes need
+
+        families = bridge_metrics.lease_families(config.instance, None)
+        body = bridge_metrics.write_metrics(families)
+        return web.Response(body=body, headers={"Content-Type": bridge_metrics.CONTENT_TYPE})
+
+    site = web.Application()
+    site.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(site, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, *config.http.address()).start()
+    except OSError as error:
+        _log.error("%s: http.listen cannot be used (%s); there is no health endpoint", worker, error.strerror)
+    try:
+        yield runner.cleanup
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,189 @@
+"""Leases: one worker at a time does anything for an instance, and one that was paused writes nothing after another."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from oneweb_bridge.config.schema import Secret, State
+from oneweb_bridge.model.records import Batch, Entry
+from oneweb_bridge.store import journal, store
+from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.lease import Holder, LeaseTable, open_leases
+from oneweb_bridge.store.lease_keeper import LeaseKeeper, open_keeper
+from oneweb_bridge.store.postgres import LeaseLost, PostgresConnection
+from oneweb_bridge.store.server import Server
+from tests.cancelling import end_tasks
+from tests.places import new_database
+from tests.postgres import Cluster
+
+pytestmark = pytest.mark.postgres
+BATCH = Batch(entries=[Entry("terminal", "T", "changed", "", 0, b"{}")])
+
+
+@pytest.fixture
+def url(cluster: Cluster) -> Iterator[str]:
+    with new_database(cluster) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def worker(url: str, name: str, lease: float = 600.0) -> AsyncIterator[LeaseTable]:
+    async with open_leases(url, Holder(name, f"{name}-start", lease)) as leases:
+        yield leases
+
+
+async def claimed(leases: LeaseTable, url: str) -> Server:
+    """The place of an instance that is claimed now."""
+    lease = await leases.claim("main")
+    assert lease is not None
+    return Server(url, "main", lease.fence, 600.0)
+
+
+def ask(url: str, sql: str) -> list[Any]:
+    with psycopg.connect(url, autocommit=True) as db:
+        cursor = db.execute(sql.encode())
+        return cursor.fetchall() if cursor.description else []
+
+
+def expire(url: str) -> None:
+    """The lease ends, as if its holder had been silent for so long."""
+    ask(url, "UPDATE oneweb.lease SET expires = clock_timestamp()")
+
+
+async def test_epoch_grows_with_each_new_holder(url: str) -> None:
+    """It begins with 1, and grows also when the same worker takes the instance again."""
+    async with worker(url, "a") as a, worker(url, "b") as b:
+        epochs = []
+        for leases in (a, b, b, a):
+            lease = await leases.claim("main")
+            assert lease is not None
+            epochs.append(lease.fence.epoch)
+            await leases.give_up(lease.fence)
+    assert epochs == [1, 2, 3, 4]
+    assert ask(url, "SELECT instance, worker, holder, epoch, held FROM oneweb.holders") == [
+        ("main", "a", "a-start", 4, False)
+    ]
+
+
+async def test_held_instance_is_not_taken(url: str) -> None:
+    """Not before the lease was given up, or has expired; and what was renewed has not."""
+    async with worker(url, "a") as a, worker(url, "b") as b:
+        first = await claimed(a, url)
+        assert await b.claim("main") is None
+        assert set((await a.renew(["main", "other"])).leases) == {"main"}
+        assert first.fence is not None
+        await a.give_up(first.fence)
+        second = await claimed(b, url)
+        assert (await a.renew(["main"])).leases == {}
+        expire(url)
+        assert (await b.renew(["main"])).leases == {}
+        third = await claimed(a, url)
+        assert [place.fence.epoch for place in (second, third) if place.fence] == [2, 3]
+        assert [name for name, _ in ask(url, "SELECT worker, seen FROM oneweb.workers ORDER BY 1")] == ["a", "b"]
+
+
+async def test_paused_worker_writes_nothing_after_another_took_over(url: str) -> None:
+    """Its next transaction finds another holder, and the journal's numbers go on without it."""
+    async with worker(url, "a") as a, worker(url, "b") as b, store.open_store(await claimed(a, url)) as old:
+        assert await old.commit(BATCH) == 1
+        expire(url)
+        place = await claimed(b, url)
+        async with store.open_store(place) as new, journal.open_journal(place, "mqtt") as rows:
+            assert await new.commit(BATCH) == 2
+            # Its session was ended by the takeover; a new one finds another holder.
+            for error in (StoreUnavailable, LeaseLost):
+                with pytest.raises(error):
+                    await old.commit(BATCH)
+            assert [row.seq for row in await rows.after(0)] == [1, 2]
+    assert ask(url, "SELECT instance, seq, epoch FROM oneweb.journal ORDER BY seq") == [("main", 1, 1), ("main", 2, 2)]
+
+
+@pytest.mark.parametrize("copies", [False, True])
+async def test_worker_that_stands_still_in_a_transaction_holds_nobody_up(url: str, copies: bool) -> None:
+    """Its sessions are ended by whoever takes over, also in the middle of a COPY; nothing of it is stored."""
+    async with worker(url, "a") as a, worker(url, "b") as b, store.open_store(await claimed(a, url)) as old:
+        connection = old._connections._writer
+        assert isinstance(connection, PostgresConnection)
+        with pytest.raises(StoreUnavailable):  # noqa: PT012 -- it is raised by the end of the transaction
+            async with connection.transaction() as transaction:
+                await transaction.append_journal([(1, 0, "terminal", "T", "changed", "", 0, b"{}")])
+                async with contextlib.AsyncExitStack() as stack:
+                    if copies:
+                        cursor = await stack.enter_async_context(transaction._db.cursor())
+                        copy = await stack.enter_async_context(cursor.copy(b"COPY stale (imei) FROM STDIN"))
+                        await copy.write_row(("T",))
+                    expire(url)
+                    async with asyncio.timeout(10):
+                        place = await claimed(b, url)
+        async with store.open_store(place) as new:
+            assert await new.commit(BATCH) == 1
+    assert ask(url, "SELECT seq, epoch FROM oneweb.journal") == [(1, 2)]
+    assert ask(url, "SELECT imei FROM oneweb.stale") == []
+
+
+async def test_renewal_waits_for_no_transaction(url: str) -> None:
+    """A transaction that lasts does not cost the lease, however many of them overlap."""
+    async with (
+        worker(url, "a") as a,
+        store.open_store(await claimed(a, url)) as db,
+        db._connections._writer.transaction(),
+        asyncio.timeout(10),
+    ):
+        assert set((await a.renew(["main"])).leases) == {"main"}
+
+
+async def test_two_that_come_at_once_make_the_tables_once(cluster: Cluster) -> None:
+    """One of them waits for the other; the instances of one database have their own journals."""
+    cluster.execute("CREATE DATABASE fresh")
+    url = cluster.url_of("fresh")
+    async with contextlib.AsyncExitStack() as stack:
+        tables = [await stack.enter_async_context(worker(url, f"w{number}")) for number in range(4)]
+        leases = await asyncio.gather(*(table.claim(f"i{n}") for n, table in enumerate(tables)))
+        for number, lease in enumerate(leases):
+            assert lease is not None
+            async with store.open_store(Server(url, f"i{number}", lease.fence, 600.0)) as db:
+                assert await db.commit(BATCH) == 1
+    assert ask(url, "SELECT instance, seq FROM oneweb.journal ORDER BY 1") == [(f"i{n}", 1) for n in range(4)]
+    cluster.execute("DROP DATABASE fresh WITH (FORCE)")
+
+
+@contextlib.asynccontextmanager
+async def sharing(url: str, worker: str, instances: list[str]) -> AsyncIterator[set[str]]:
+    """A worker that holds its share of instances; gives those that it holds now."""
+    state = State(path=None, url=Secret(url), lease=2.0, worker=worker)
+    held: set[str] = set()
+
+    async def hold(keeper: LeaseKeeper, instance: str) -> None:
+        while True:
+            async with keeper.hold(instance) as (lease, _):
+                held.add(instance)
+                await lease.lost.wait()
+                held.discard(instance)
+
+    async with open_keeper(state, len(instances)) as keeper:
+        tasks = [asyncio.create_task(keeper.run()), *(asyncio.create_task(hold(keeper, i)) for i in instances)]
+        try:
+            yield held
+        finally:
+            await end_tasks(*tasks)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not true():
+            await asyncio.sleep(0.05)
+
+
+async def test_workers_share_the_instances(url: str) -> None:
+    """Each takes its share, gives up what is too much when another comes, and takes all when it is alone again."""
+    instances = [f"i{number}" for number in range(5)]
+    async with sharing(url, "a", instances) as a:
+        await until(lambda: len(a) == 5)
+        async with sharing(url, "b", instances) as b:
+            await until(lambda: sorted((len(a), len(b))) == [2, 3])
+            assert a | b == set(instances)
+        await until(lambda: len(a) == 5)
