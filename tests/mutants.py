@@ -1130,6 +1130,28 @@ TABLE = (
         "while self._window.unfinished_rows > 0:",
         "test_publisher.py",
     ),
+    # ── leases ─────────────────────────────────────────────────────────────────────────────────
+    Mutant(
+        "lease: a worker that was paused writes nothing after another took over",
+        "store/postgres.py",
+        "            if not held:\n",
+        "            if False:\n",
+        "test_lease.py -m postgres -k paused_worker",
+    ),
+    Mutant(
+        "lease: who stands still in a transaction holds nobody up",
+        "store/lease.py",
+        "                await db.execute(_END_SESSIONS, (instance, self._me.holder))\n",
+        "",
+        "test_lease.py -m postgres -k stands_still",
+    ),
+    Mutant(
+        "lease: a renewal waits for no transaction",
+        "store/postgres.py",
+        "FOR KEY SHARE\n",
+        "FOR SHARE\n",
+        "test_lease.py -m postgres -k renewal_waits",
+    ),
     # ── what is stored is stored whole ─────────────────────────────────────────────────────────
     Mutant(
         "rollback also when cancelled",
@@ -2424,8 +2446,8 @@ TABLE = (
     Mutant(
         "set-up: answers of a folder are not kept",
         "cli/exploring.py",
-        "database = Path(config.state.path) if options.source is None else None",
-        "database = Path(config.state.path)",
+        "place = place_of(config) if options.source is None else None",
+        "place = place_of(config)",
         "test_exploration_file.py -k folder_are",
     ),
     Mutant(

@@ -29,19 +29,25 @@ from oneweb_bridge.model.records import (
     UsageDaysWrite,
     Waiting,
 )
-from oneweb_bridge.store import announcements, database, housekeeping, journal, staging, store
+from oneweb_bridge.store import announcements, database, housekeeping, journal, places, staging, store
 from oneweb_bridge.store.call_progress import CallProgress, ProgressTable
 from oneweb_bridge.store.commands import CommandTables, Setting
 from oneweb_bridge.store.edge_tables import EdgeTables, open_edge_tables
 from oneweb_bridge.store.engine import Connection
 from oneweb_bridge.store.journal_identity import JournalIdentity
 from oneweb_bridge.store.owed_topics import OwedTopics
+from oneweb_bridge.store.places import Place as StatePlace
+from oneweb_bridge.store.reading import EventFilter, Queries, open_queries
 from oneweb_bridge.store.records import Records, Relations
 from oneweb_bridge.store.retained_content import RetainedContent
 from oneweb_bridge.store.samples import Samples
 from oneweb_bridge.store.shapes import AnswerShapes
 from oneweb_bridge.store.unmatched import UnmatchedTable
 from oneweb_bridge.store.usage_days import UsageDaysTable
+from oneweb_bridge.trends.reading import open_history
+from oneweb_bridge.trends.series import Span
+from tests.places import open_place
+from tests.postgres import Cluster
 
 WHOLE_TABLES = {
     "SELECT imei FROM stale LIMIT ?": "the table is the work that is left, and a slice of it is taken",
@@ -134,6 +140,45 @@ async def test_every_statement_finds_its_rows_by_an_index(tmp_path: Path, monkey
     assert needless == []
 
 
+@pytest.mark.postgres
+async def test_every_statement_is_one_of_both_engines(cluster: Cluster, tmp_path: Path) -> None:
+    """PostgreSQL takes every statement of the store, with the values that it is given."""
+    async with open_place("postgres", tmp_path, cluster) as place:
+        await _use_everything(place, {"statements": set()})
+        async with store.open_store(place) as db:
+            # The journal is empty now.
+            await db.commit(_batch())
+        with open_queries(place) as queries, open_history(place, place) as history:
+            _use_queries(queries)
+            assert list(history.all_events(Span(0, 1 << 60)))
+            streams = history.all_streams()
+            assert [history.read_samples(stream, Span(0, 1 << 60)).ts for stream in streams]
+
+
+def _use_queries(queries: Queries) -> None:
+    assert queries.journal_ids()[0]
+    assert queries.has_row(queries.head())
+    assert queries.oldest()
+    for wanted in (EventFilter(), EventFilter(before=9, entity="terminal", id="T", kind="added")):
+        queries.events(wanted)
+    queries.alerts(None, None, 1)
+    queries.alerts(9, "kind", 1)
+    queries.alerts_since(0)
+    assert queries.rows_after(0, 9)
+    list(queries.all_records("terminal"))
+    queries.records("terminal", ["T", "U"])
+    queries.buckets_of(["P"])
+    queries.newest_of("terminal", "T")
+    list(queries.all_newest("terminal"))
+    list(queries.newest_times())
+    list(queries.newest_values("traffic"))
+    queries.terminals_of_product("P")
+    queries.products_of_terminal("T")
+    queries.records_by_member("terminal", "name", "x")
+    queries.settings()
+    queries.count_held("terminal")
+
+
 async def _scans(db: Connection, sql: str) -> list[tuple[str, str]]:
     """The steps of a statement's plan that read a whole table or index."""
     if not sql.upper().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
@@ -150,13 +195,13 @@ def _reads_everything(step: str) -> bool:
     return step.startswith("SCAN") and not any(name in step for name in wanted)
 
 
-async def _use_everything(path: Path, seen: dict[str, set[str]]) -> None:
+async def _use_everything(place: StatePlace, seen: dict[str, set[str]]) -> None:
     async with (
-        store.open_store(path) as db,
-        journal.open_journal(path, "mqtt") as rows,
-        announcements.open_devices(path, db.steady.now) as known,
-        open_edge_tables(path) as edge,
-        database.open_connection(path) as raw,
+        store.open_store(place) as db,
+        journal.open_journal(place, "mqtt") as rows,
+        announcements.open_devices(place, db.steady.now) as known,
+        open_edge_tables(place) as edge,
+        places.open_connection(place) as raw,
     ):
         await db.make_views(CALLS)
         # What opening a database does, and a migration, is done once for all of it.

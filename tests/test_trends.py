@@ -7,19 +7,23 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from oneweb_bridge.model.records import Batch, NewestSampleWrite, Row
+from oneweb_bridge.store import store
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.sqlite import ThreadConnection
 from oneweb_bridge.trends.chunks import DAY_MS, StreamKey
-from oneweb_bridge.trends.fold import FoldRules, Moment, fold_trends
+from oneweb_bridge.trends.fold import FoldRules, Moment, Outcome, fold_trends
 from oneweb_bridge.trends.items import Selection, iter_bins, iter_items, last_of_each
 from oneweb_bridge.trends.pending import PendingDays
 from oneweb_bridge.trends.reading import open_history
 from oneweb_bridge.trends.replay import ReplayQuery, iter_pages, read_pages
 from oneweb_bridge.trends.series import Indicator, SeriesQuery, Span
 from tests import fold_rounds
-from tests.past import BEGIN, EVER, HOUR, SIGNAL, TODAY, Past, changed, sample, traffic, usage
+from tests.past import BEGIN, EVER, HOUR, RULES, SIGNAL, TODAY, Past, changed, sample, traffic, usage
+from tests.places import open_place
+from tests.postgres import Cluster
 
 # ── the same before and after ──────────────────────────────────────────────────────────────────
 
@@ -410,3 +414,29 @@ async def test_replay_is_read_in_pages_and_can_be_ended(past: Past) -> None:
     async with contextlib.aclosing(read_pages(past.path, past.trends, query)) as pages:
         assert len(await anext(pages)) == 500
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("replay")]
+
+
+@pytest.mark.postgres
+async def test_trends_on_a_server(cluster: Cluster, tmp_path: Path) -> None:
+    """In the same database as the state: the same is shown before and after folding, trimming and summing up."""
+    async with open_place("postgres", tmp_path, cluster) as place, store.open_store(place) as db:
+        entries = [sample(BEGIN + d * DAY_MS + h * HOUR, sinr_db=float(h)) for d in range(3) for h in range(4)]
+        await db.commit(Batch(entries=[*entries, usage(BEGIN, 1.0)]))
+
+        def shown() -> list[bytes]:
+            with open_history(place, place) as history:
+                return [item.body for item in iter_items(history, Selection("terminal", "T", EVER))]
+
+        def fold(day: int, keep: float) -> Outcome:
+            rules = replace(RULES, keep=keep * 86400.0)
+            moment = Moment(api=BEGIN + day * DAY_MS + 4 * HOUR, steady=1 << 50)
+            return fold_trends(place, place, rules, moment, is_known=True, stop=threading.Event())
+
+        before = shown()
+        assert (fold(4, 730).error, len(before)) == ("", 12)
+        await db._connections._writer.execute("DELETE FROM journal")
+        assert shown() == before
+        assert fold(4, 2).error == ""
+        with open_history(place, place) as history:
+            assert len(history.read_samples(SIGNAL, EVER).ts) == 4
+            assert sorted(history.kept_days(SIGNAL, EVER)) == [TODAY, TODAY + 1]
