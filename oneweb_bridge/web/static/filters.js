@@ -1,13 +1,20 @@
 /** The filters of fleet and map, which stand in the address. */
 import { choices, filterRows } from "./fleetdata.js";
 import { shorten } from "./format.js";
-import { html, useMemo } from "./html.js";
+import { html, useMemo, useRef } from "./html.js";
 import { setQuery } from "./router.js";
+
+/** As useMemo, but it keeps only what was made: useMemo keeps the function too, and with it all rows as they were then. */
+function useMade(make, inputs) {
+  const kept = useRef({ inputs: [] });
+  if (inputs.some((input, i) => input !== kept.current.inputs[i])) kept.current = { inputs, made: make() };
+  return kept.current.made;
+}
 
 export function FleetFilters({ rows, query }) {
   const states = [...new Set(rows.map((row) => row.state).filter(Boolean))].sort();
-  const customers = useMemo(() => choices(rows, "end_customer_id", "end_customer"), [rows.length]);
-  const sites = useMemo(
+  const customers = useMade(() => choices(rows, "end_customer_id", "end_customer"), [rows.length]);
+  const sites = useMade(
     () => choices(filterRows(rows, { customer: query.customer }), "site_id", "site"),
     [rows.length, query.customer],
   );
@@ -25,11 +32,16 @@ export function FleetFilters({ rows, query }) {
 /** A selection whose value stands in the address; a name there is as good as an id. */
 export function Choice({ label, name, value = "", options }) {
   const chosen = options.find((option) => option.includes(value))?.[0] ?? value;
+  // There may be thousands of sites: what is the same object costs nothing to draw again.
+  const drawn = useMemo(
+    () => options.map(([id, text]) => html`<option key=${id} value=${id}>${shorten(text)}</option>`),
+    [options],
+  );
   const missing = chosen && !options.some(([id]) => id === chosen);
   return html`<label class="choice"><span>${label}</span>
     <select aria-label=${label} value=${chosen} onChange=${(event) => setQuery({ [name]: event.target.value }, false)}>
       <option value="">all</option>
       ${missing && html`<option value=${chosen}>${chosen}</option>`}
-      ${options.map(([id, text]) => html`<option key=${id} value=${id}>${shorten(text)}</option>`)}
+      ${drawn}
     </select></label>`;
 }
