@@ -2225,6 +2225,13 @@ TABLE = (
         "test_bounds.py",
     ),
     Mutant(
+        "clocks: what a poll let in is compared with all before it",
+        "polling/poll_context.py",
+        "latest = max(latest, self.api.bounds().latest)",
+        "latest = self.api.bounds().latest",
+        "test_bounds.py -k during_a_poll",
+    ),
+    Mutant(
         "clocks: a window that is not believed heals",
         "polling/poll_report.py",
         "progress.window_end if progress.window_end <= latest else max(newest, 0)",

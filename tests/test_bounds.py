@@ -9,11 +9,14 @@ import pytest
 import stamina
 
 from oneweb_bridge.api.answers import parse_date
+from oneweb_bridge.api.listing import ReportListing
 from oneweb_bridge.decode.bounds import EARLIEST, Bounds
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Alert, KnownSamples
+from oneweb_bridge.polling.poll_report import ReportPoll
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.polling.samples import believable
+from oneweb_bridge.polling.time_windows import WindowBounds
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from tests.polls import START, Bench, bench, configured
 
@@ -174,6 +177,26 @@ async def test_what_a_wrong_time_has_left_in_the_database_heals(tmp_path: Path) 
         memory = await b.store.progress.load(SIGNAL)
         assert memory.window_end <= NOW + HOUR + MINUTE
         assert memory.horizon <= NOW + HOUR
+
+
+async def test_clocks_that_are_set_during_a_poll_publish_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a poll let in is compared with all that was published before, also when both clocks go back meanwhile."""
+    listing_of = ReportPoll._listing
+    before, after = [("a", NOW - HOUR, 1.0), ("a", NOW, 2.0)], ("a", NOW + MINUTE, 3.0)
+    async with bench(tmp_path) as b:
+
+        def set_clocks(poll: ReportPoll, window: WindowBounds) -> ReportListing:
+            listing = listing_of(poll, window)
+            monkeypatch.setattr(b.api, "bounds", lambda: Bounds(NOW - 2 * HOUR))
+            return listing
+
+        await shown(b, *before)
+        await b.news()
+        monkeypatch.setattr(ReportPoll, "_listing", set_clocks)
+        await shown(b, *before, after)
+        assert await published_samples(b) == [("metric", "a", NOW + MINUTE)]
 
 
 def test_what_is_known_is_what_is_believed() -> None:

@@ -172,9 +172,12 @@ class PollContext:
             return await self.store.records.existing_ids("record", kind, ids)
         return set(ids) - await self.store.records.existing_ids("removed", kind, ids)
 
-    async def known_samples(self, report: str, ids: Sequence[str]) -> dict[str, KnownSamples]:
-        """The known samples of ids, as far as their times are believed now."""
-        latest = self.api.bounds().latest
+    async def known_samples(self, report: str, ids: Sequence[str], latest: int) -> dict[str, KnownSamples]:
+        """The known samples of ids up to `latest`, which is believed of the samples that are compared with them.
+
+        Nothing later is believed now. But the clocks may be set while a poll runs, and what it let in stays comparable.
+        """
+        latest = max(latest, self.api.bounds().latest)
         known = await self.store.samples.known_samples(report, ids)
         return {id: samples.believable(past, latest) for id, past in known.items()}
 

@@ -269,7 +269,9 @@ class RecordsPoll:
         due = [r for r in readings if now - published.get(r.id, 0) >= samples.PRESENCE_INTERVAL_MS]
         context = samples.SampleContext(
             entity="terminal",
-            past=await self._context.known_samples(samples.PRESENCE, [reading.id for reading in due]),
+            past=await self._context.known_samples(
+                samples.PRESENCE, [reading.id for reading in due], self._listing.bounds.latest
+            ),
             latest={},
             # Presence has nothing late: what is not newer is known.
             horizon=1 << 62,

@@ -141,7 +141,7 @@ class ReportPoll:
         if self._call.for_each is not None:
             newest = {}
             for ids in staged:
-                known = await self._context.known_samples(self._call.report, ids)
+                known = await self._context.known_samples(self._call.report, ids, 0)
                 newest |= {id: past.ts for id, past in known.items()}
         return skipped_windows(self._call, newest, first, self._api.earlier_now())
 
@@ -186,7 +186,7 @@ class ReportPoll:
                 kept = {id: part.pop(id) for id in unmatched}
                 rows = await asyncio.to_thread(self._new_samples, kept, {}, listing)
                 await self._store.unmatched.keep(self._call.id, rows)
-            known = await self._context.known_samples(self._call.report, list(part))
+            known = await self._context.known_samples(self._call.report, list(part), listing.bounds.latest)
             published = await self._published_ids(list(part))
             wanted = {id: raw for id, raw in part.items() if id in published}
             await self._store.staging.add(place, await asyncio.to_thread(self._new_samples, wanted, known, listing))
@@ -257,7 +257,7 @@ class ReportPoll:
         ids = list({row[1] for row in staged})
         context = samples.SampleContext(
             entity=self._call.entity,
-            past=await self._context.known_samples(self._call.report, ids),
+            past=await self._context.known_samples(self._call.report, ids, max(row[0] for row in staged)),
             latest=await self._store.staging.newest_times(place, ids),
             removed=frozenset(await self._store.records.existing_ids("removed", self._plan.kind, ids)),
             horizon=self._outcome.progress.horizon,

@@ -24,7 +24,7 @@ CRASHES = 2
 
 @contextlib.asynccontextmanager
 async def killed(part: Part) -> AsyncIterator[None]:
-    """Kill -9 at the begin, every few seconds, and at the end; alone, on either version of MQTT."""
+    """Kill -9 at the begin, while it publishes, and at the end; alone, on either version of MQTT."""
 
     async def kill(protocol: str) -> None:
         async with part.scene.down(kill=True):
@@ -33,7 +33,7 @@ async def killed(part: Part) -> AsyncIterator[None]:
 
     async def kill_again() -> None:
         while True:
-            await part.pause(0.8, 3.0)
+            await _publishing(part)
             await kill(part.chance.choice(("5", "5", "3.1.1")))
 
     await kill("5")
@@ -41,6 +41,16 @@ async def killed(part: Part) -> AsyncIterator[None]:
         yield
     await kill("5")
     del part.scene.changes[part.fault]
+
+
+async def _publishing(part: Part) -> None:
+    """Waits until the bridge has published some messages more, or for some seconds where it does not."""
+    taken = part.stage.proxy.taken
+    enough = len(taken) + part.chance.randint(15, 150)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(part.chance.uniform(1.0, 8.0)):
+            while len(taken) < enough:
+                await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager
@@ -127,7 +137,7 @@ def crash_at(point: str) -> Fault:
 
 ALL_POINTS = POINTS_OF_STORING | POINTS_OF_PUBLISHING
 FAULTS: Sequence[Fault] = (
-    Fault(name="bridge killed", actor="bridge", about="kill -9 every few seconds", hold=killed),
+    Fault(name="bridge killed", actor="bridge", about="kill -9 while it publishes, again and again", hold=killed),
     Fault(name="bridge stopped", actor="bridge", about="SIGTERM, twice", hold=stopped),
     Fault(name="bridge suspended", actor="bridge", about="SIGSTOP for some seconds", hold=suspended, patience=90.0),
     Fault(name="bridge reloaded", actor="bridge", about="SIGHUP with a changed configuration, and back", hold=reloaded),
