@@ -141,13 +141,13 @@ def judge(story: Story) -> list[str]:
     wrong, tales = _read(story)
     listings_made = listings(story.ledger)
     _mark_accepted(listings_made, _polls(story), story.unsure)
-    shown = {call: _shown(listings_made, call, story.base) for call in _READERS}
+    readable = listings(story.ledger, with_unreadable=True)
+    _mark_accepted(readable, _polls(story), story.unsure)
+    shown = {call: _shown(readable, call, story.base) for call in _READERS}
     entities = {entity for entity, _ in _READERS.values()}
     for place in sorted(tales.keys() | {place for places in shown.values() for place in places}):
         if place.split("/")[-2] in entities:
             wrong += _judge_record(story, place, tales.get(place, Tale()), shown)
-    readable = listings(story.ledger, with_unreadable=True)
-    _mark_accepted(readable, _polls(story), story.unsure)
     wrong += _judge_samples(story, readable)
     usage = [(listing.items, listing.certain) for listing in listings_made if listing.call == "usage_consumption"]
     wrong += truth_usage.judge(usage, story.received, story.base, whole=story.whole)
@@ -169,8 +169,8 @@ def _call_of(line: Json) -> str:
 def listings(lines: Iterable[Json], *, with_unreadable: bool = False) -> list[Listing]:
     """The complete listings of a ledger in the order in which they ended; what does not make a whole is left out.
 
-    One with items that have no id tells nothing of records, because it is not known which are missing. But the
-    samples of its other items count: with `with_unreadable` it is there, without the items that have no id.
+    One with items that have no id does not tell which records are missing. But its other items count: with
+    `with_unreadable` it is there, without the items that have no id.
     """
     whole: list[Listing] = []
     begun: dict[tuple[str, str], Listing] = {}
@@ -236,17 +236,20 @@ def _mark_accepted(
 
 
 def _shown(listings_made: Iterable[Listing], call: str, base: str) -> dict[str, list[Shown]]:
-    """What each record of a call looked like in each complete listing, by the beginning of its topics."""
+    """What each record of a call looked like in each complete listing, by the beginning of its topics.
+
+    One with items that have no id shows the others, which may be announced; of what it lacks it tells nothing.
+    """
     entity, read = _READERS[call]
     mine = [listing for listing in listings_made if listing.call == call]
     keys = {_id(item) for listing in mine for item in listing.items}
     story: dict[str, list[Shown]] = {f"{base}/{entity}/{truth.level(key)}": [] for key in keys}
     for listing in mine:
         by_id = {_id(item): item for item in listing.items}
-        all_missing: list[int] = []
-        for key in keys:
+        is_whole, all_missing = len(listing.items) == listing.total, list[int]()
+        for key in keys if is_whole else keys & by_id.keys():
             value = read(by_id[key]) if key in by_id else None
-            shown_now = Shown(value, listing.certain, listing.ended, all_missing=all_missing)
+            shown_now = Shown(value, listing.certain and is_whole, listing.ended, all_missing=all_missing)
             _count_missing(story[f"{base}/{entity}/{truth.level(key)}"], shown_now)
             all_missing.append(shown_now.missing)
     return story

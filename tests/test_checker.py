@@ -302,6 +302,19 @@ def test_pages_make_a_listing_only_when_they_fit() -> None:
         assert len(checker.listings(bridge.ledger)) == (not spoil), spoil
 
 
+def test_record_beside_items_without_id_may_be_told() -> None:
+    """Of a listing in which an id is missing the others are announced, also what no other listing shows."""
+    for is_shown in (True, False):
+        bridge = Bridge()
+        bridge.terminals(terminal("a"), terminal("b"))
+        shown = [terminal("a", name="x"), {"name": "without an id"}] if is_shown else [terminal("a"), terminal("b")]
+        bridge.show(TERMINALS, shown)
+        bridge._records([terminal("a", name="x")])
+        bridge.terminals(terminal("a", name="y"), terminal("b"))
+
+        assert (findings_of(bridge) == []) is is_shown
+
+
 def test_sample_beside_items_without_id_is_no_invention() -> None:
     """Of a listing in which ids are missing, the samples of the others are told; if not, they are missed."""
     for is_told in (True, False):
