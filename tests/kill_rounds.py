@@ -26,6 +26,8 @@ TERMINALS = 120
 FIRST_MESSAGE_WITHIN_S = 8.0
 WINDOWS = (20, 100)
 BROKER = f"max_inflight_messages {max(WINDOWS)}\n"
+REMOVAL = {"after_missing": 1, "after_time": "0s"}
+"""So that what leaves the fleet shortly before the end is removed by it."""
 PROTOCOLS = ("5", "5", "3.1.1")
 BESIDE = ("oneweb/bridge/", "homeassistant/")
 """Beginnings of topics that do not come from the journal: status, commands and announcements are said anew."""
@@ -81,8 +83,8 @@ async def play_stage(directory: Path, seed: int, kills: int) -> Figures:
         for number in range(kills):
             await _live_and_die(stage, number)
         stage.mended()
-        await stage.start(mqtt=_way(kills))
-        result = await stage.finish()
+        await stage.start(mqtt=_way(kills), removal=REMOVAL)
+        result = await stage.finish(removal=(1, 0.0, 5))
         messages, repeats = count_repeats(stage.recorder.lines)
     many = [count for count in repeats if count > REPEATED]
     findings = [f"{count} messages came again in one connection, more than {REPEATED}" for count in many]
@@ -99,7 +101,7 @@ async def _live_and_die(stage: Stage, number: int) -> None:
     for terminal in stage.api.truth("terminals"):
         stage.api.fleet("set_state", id=terminal["id"], state=stage.chance.choice(("online", "offline", "degraded")))
     before = len(stage.recorder.lines)
-    await stage.start(mqtt=_way(number))
+    await stage.start(mqtt=_way(number), removal=REMOVAL)
     if stage.chance.random() < 0.2:
         await asyncio.sleep(stage.chance.uniform(0.2, 2.0))
     else:
