@@ -1,7 +1,7 @@
 /** The filters of fleet and map, which stand in the address. */
 import { choices, filterRows } from "./fleetdata.js";
 import { shorten } from "./format.js";
-import { html, useMemo, useRef } from "./html.js";
+import { Component, html, useRef } from "./html.js";
 import { setQuery } from "./router.js";
 
 /** As useMemo, but it keeps only what was made: useMemo keeps the function too, and with it all rows as they were then. */
@@ -29,19 +29,24 @@ export function FleetFilters({ rows, query }) {
     }`;
 }
 
-/** A selection whose value stands in the address; a name there is as good as an id. */
-export function Choice({ label, name, value = "", options }) {
-  const chosen = options.find((option) => option.includes(value))?.[0] ?? value;
-  // There may be thousands of sites: what is the same object costs nothing to draw again.
-  const drawn = useMemo(
-    () => options.map(([id, text]) => html`<option key=${id} value=${id}>${shorten(text)}</option>`),
-    [options],
-  );
-  const missing = chosen && !options.some(([id]) => id === chosen);
-  return html`<label class="choice"><span>${label}</span>
-    <select aria-label=${label} value=${chosen} onChange=${(event) => setQuery({ [name]: event.target.value }, false)}>
-      <option value="">all</option>
-      ${missing && html`<option value=${chosen}>${chosen}</option>`}
-      ${drawn}
-    </select></label>`;
+/**
+ * A selection whose value stands in the address; a name there is as good as an id. There may be thousands of sites, so
+ * it is drawn anew only when something of it changed. (Kept elements would do too, but keep all that was drawn with them.)
+ */
+export class Choice extends Component {
+  shouldComponentUpdate(next) {
+    return ["label", "name", "value", "options"].some((key) => next[key] !== this.props[key]);
+  }
+
+  render({ label, name, value = "", options }) {
+    const chosen = options.find((option) => option.includes(value))?.[0] ?? value;
+    const missing = chosen && !options.some(([id]) => id === chosen);
+    const choose = (event) => setQuery({ [name]: event.target.value }, false);
+    return html`<label class="choice"><span>${label}</span>
+      <select aria-label=${label} value=${chosen} onChange=${choose}>
+        <option value="">all</option>
+        ${missing && html`<option value=${chosen}>${chosen}</option>`}
+        ${options.map(([id, text]) => html`<option key=${id} value=${id}>${shorten(text)}</option>`)}
+      </select></label>`;
+  }
 }

@@ -2,7 +2,7 @@
 import { h } from "preact";
 import htm from "htm";
 
-export { Fragment, render } from "preact";
+export { Component, Fragment, render } from "preact";
 export { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
 export const html = htm.bind(h);
