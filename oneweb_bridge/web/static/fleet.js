@@ -6,7 +6,7 @@ import { compareText, filterRows, fleet, loadFleet } from "./fleetdata.js";
 import { FleetFilters } from "./filters.js";
 import { COLUMNS, isExhausted } from "./fleetcells.js";
 import { number, plural, zone } from "./format.js";
-import { html, useEffect, useMemo, useRef, useState } from "./html.js";
+import { Component, html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { address, go, route, setQuery } from "./router.js";
 import { readSetting, useStore, writeSetting } from "./store.js";
 import { csvCell, download, Message, Page, useNow } from "./ui.js";
@@ -147,43 +147,19 @@ function FleetTable({ rows, query, columns, looks }) {
     const body = useRef(null);
     const { first, last, height, total } = useWindow(body, rows.length);
     const grid = { gridTemplateColumns: columns.map((column) => column.width).join(" ") };
-    const draw = useDrawnRows([...looks, height, grid.gridTemplateColumns]);
     return html`<div role="table" class="fleet" aria-label="Terminals" aria-rowcount=${rows.length + 1}
       data-sort=${sort.replace(/^-/, "")}>
     <div role="rowgroup" class="fleet-head"><div role="row" class="fleet-row" aria-rowindex="1" style=${grid}>
       ${columns.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort} />`)}
     </div></div>
     <div role="rowgroup" class="fleet-body" ref=${body} style=${{ height: `${total}px` }}>
-      ${draw(
-          rows.slice(first, last),
-          first,
-          (row, index) => html`<${FleetRow} key=${row.imei} row=${row} index=${index}
-          height=${height} columns=${columns} grid=${grid} />`,
+      ${rows.slice(first, last).map(
+          (row, i) => html`<${FleetRow} key=${row.imei} row=${row} index=${first + i} height=${height} columns=${columns}
+          grid=${grid} looks=${looks} />`,
       )}
     </div>
     ${rows.length === 0 && html`<${Message}>No terminal passes these filters. <a href="#/">Show all</a><//>`}
   </div>`;
-}
-
-/** Keeps what is drawn of rows that did not change: what is the same object costs nothing to draw again. */
-function useDrawnRows(looks) {
-    const drawn = useRef(null);
-    useMemo(() => {
-        drawn.current = new Map();
-    }, looks);
-    return (rows, first, drawRow) => {
-        const old = drawn.current;
-        drawn.current = new Map();
-        return rows.map((row, i) => {
-            const known = old.get(row.imei);
-            const entry =
-                known?.row === row && known.index === first + i
-                    ? known
-                    : { row, index: first + i, node: drawRow(row, first + i) };
-            drawn.current.set(row.imei, entry);
-            return entry.node;
-        });
-    };
 }
 
 function Head({ column, sort }) {
@@ -195,17 +171,27 @@ function Head({ column, sort }) {
       >${{ ascending: "▲", descending: "▼", none: "" }[sorted]}</span></button></div>`;
 }
 
-function FleetRow({ row, index, height, columns, grid }) {
+/** A row is drawn anew only when something of it changed: most of them did not, each time that values come. */
+class FleetRow extends Component {
+  shouldComponentUpdate(next) {
+    const { row, index, height, columns, looks } = this.props;
+    if (next.row !== row || next.index !== index || next.height !== height) return true;
+    if (next.columns.length !== columns.length || next.columns.some((column, i) => column !== columns[i])) return true;
+    return next.looks.some((look, i) => look !== looks[i]);
+  }
+
+  render({ row, index, height, columns, grid }) {
     const open = (event) => {
-        if (!event.target.closest("a")) go(address("terminal", row.imei));
+      if (!event.target.closest("a")) go(address("terminal", row.imei));
     };
     return html`<div role="row" class="fleet-row" data-testid="fleet-row" data-id=${row.imei} aria-rowindex=${index + 2}
-      style=${{ ...grid, top: `${index * height}px`, height: `${height}px` }} onClick=${open}>
-    ${columns.map(
+        style=${{ ...grid, top: `${index * height}px`, height: `${height}px` }} onClick=${open}>
+      ${columns.map(
         (column) => html`<div role="cell" key=${column.name} data-column=${column.name}
-        class=${column.number ? "number" : ""}>${column.cell(row)}</div>`,
-    )}
-  </div>`;
+          class=${column.number ? "number" : ""}>${column.cell(row)}</div>`,
+      )}
+    </div>`;
+  }
 }
 
 /** The rows that are shown, with all columns of the fleet. */
