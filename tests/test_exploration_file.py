@@ -116,7 +116,7 @@ async def test_report_that_cannot_be_read_is_answered_with_what_to_do(
     """The console answers null without a report, and 503 with the sentence for a file that is none."""
     database = tmp_path / "bridge.db"
     async with store.open_store(database), open_query_thread(database) as queries:
-        sources: Any = SimpleNamespace(queries=queries, database=database)
+        sources: Any = SimpleNamespace(queries=queries, place=database)
         async with visited(monkeypatch, routes=lambda _: DataRoutes(sources).routes()) as visits:
             answer = await visits.ask("/api/v1/exploration")
             assert (answer.status, answer.json()) == (200, {"exploration": None})

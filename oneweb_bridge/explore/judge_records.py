@@ -10,7 +10,7 @@ from oneweb_bridge.decode.catalogue import Field
 from oneweb_bridge.decode.coverage import MAX_STATE_CHARS
 from oneweb_bridge.decode.fields import value_in
 from oneweb_bridge.decode.paths import compile_path, fold_name
-from oneweb_bridge.decode.values import parse_text
+from oneweb_bridge.decode.values import Unparseable, parse_text
 from oneweb_bridge.explore.context import (
     Context,
     Finding,
@@ -209,7 +209,7 @@ _ONLINE = frozenset(
 def _states(seen: Evidence, context: Context, items: list[Any]) -> list[Finding]:
     """Words for online that are not configured, where no terminal says one that is."""
     paths = next((field.paths for field in seen.call.fields if field.name == "state"), ())
-    words = {parse_text(value_in(v) if isinstance(v, dict) else v) for v in values_at(items, paths) if _is_plain(v)}
+    words = {_word(value_in(v) if isinstance(v, dict) else v) for v in values_at(items, paths) if _is_plain(v)}
     known = {state.casefold() for state in context.config.mapping.online_states}
     likely = (word for word in words if word and len(word) <= MAX_STATE_CHARS and fold_name(word) in _ONLINE)
     new = sorted(word for word in likely if word.casefold() not in known)
@@ -217,6 +217,14 @@ def _states(seen: Evidence, context: Context, items: list[Any]) -> list[Finding]
         return []
     change = {"mapping": {"online_states": [*context.config.mapping.online_states, *new]}}
     return [Finding(f"terminals that are online say {', '.join(new)} (guessed)", change)]
+
+
+def _word(value: Any) -> str | None:
+    """A state as the bridge reads it; None for what it cannot read, which another finding names."""
+    try:
+        return parse_text(value)
+    except Unparseable:
+        return None
 
 
 def _is_plain(value: Any) -> bool:

@@ -74,12 +74,20 @@ def last_line(result: ExploreResult, *, written: bool = False) -> Iterator[str]:
         return
     changes = "make the changes above (`--write FILE` does it), run explore again" if result.changes else ""
     if not names:
-        yield from textwrap.wrap(f"With these changes every enabled call is read in full: {changes}.", _WIDTH)
+        yield from _wrapped(f"With these changes every enabled call is read in full: {changes}.")
         return
     counted = f"{len(names)} call{'s are' if len(names) > 1 else ' is'} not read in full"
     advice = f"{changes}, and look" if changes and not written else "look"
     text = f"{counted}: {', '.join(names)}. What to do: {advice} at the lines of {'them' if len(names) > 1 else 'it'}."
-    yield from textwrap.wrap(text, _WIDTH, break_on_hyphens=False)
+    yield from _wrapped(text)
+
+
+def _wrapped(text: str, head: str = "", indent: str = "") -> list[str]:
+    """Lines of the report's width; a path that is longer stays whole, so that it can be copied."""
+    wrapper = textwrap.TextWrapper(
+        _WIDTH, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.wrap(text)
 
 
 def snippet(changes: Tree) -> str:
@@ -221,7 +229,7 @@ def entry(name: str, text: str) -> Iterator[str]:
     if len(name) >= len(_INDENT):
         yield name
         head = _INDENT
-    yield from textwrap.wrap(text, _WIDTH, initial_indent=head, subsequent_indent=_INDENT, break_on_hyphens=False)
+    yield from _wrapped(text, head, _INDENT)
 
 
 def _snippet(change: Any) -> Iterator[str]:
