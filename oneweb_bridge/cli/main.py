@@ -30,7 +30,7 @@ from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 
 DONE, FAILED, WRONG = 0, 1, 2
-NOTHING_TO_DRAW = "nothing to draw in this span: no samples, or of a counter a single one, which has no rate"
+NOTHING_TO_DRAW = "nothing to draw in this span: it has no samples, or a single sample of a counter, which has no rate"
 MAX_TERMINALS = 400_000
 """The largest simulated fleet."""
 

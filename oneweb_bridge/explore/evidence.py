@@ -78,7 +78,7 @@ _BUCKETS = ("bucket", *(f"{wrapper}.bucket" for wrapper in ("node", "attributes"
 
 
 def selector_of(call: Call, listed: FoundList) -> str | None:
-    """`records` for a list that was found: of usage the buckets in it. None where it is found without it."""
+    """What `records` must be for a list that was found; of usage, for its buckets. None where it need not be set."""
     if listed.records is None or call.reads != "usage":
         return listed.records
     held = (path for path in _BUCKETS if any(compile_path(path)(item) is not None for item in listed.items))

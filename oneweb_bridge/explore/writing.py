@@ -31,7 +31,7 @@ def write_changes(path: Path, changes: Tree) -> list[str]:
     after = changed_text(before, changes, str(path))
     if after == before:
         return []
-    # A link stays one, and what it leads to is changed.
+    # Where the path is a symbolic link, the file behind it is changed, and the link stays.
     path = path.resolve()
     copy = path.with_name(path.name + BACKUP_SUFFIX)
     try:

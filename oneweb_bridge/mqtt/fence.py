@@ -20,7 +20,7 @@ class TopicFence:
         self._queues: dict[str, deque[Outgoing]] = {}
         """Of each topic the message that holds it, and those that wait behind it."""
         self._awaited: dict[str, Outgoing] = {}
-        """Finished messages whose topic has a next one: it waits for the saved cursor to pass them."""
+        """By topic, the finished message behind which another waits until the saved cursor has passed it."""
 
     def enqueue(self, outgoing: Outgoing) -> None:
         """Takes a message behind those of its topic."""

@@ -100,7 +100,8 @@ class SharedState:
     async def note_cursor(self, node: "NodeState") -> None:
         """Notes on the disk up to which row an Edge Node has sent everything.
 
-        Not beyond any other one: what that has not sent may have moved here, and after a crash only cursors are known.
+        The cursor stays behind the slowest Edge Node: a product may have moved here with rows that the other has not
+        sent, and after a crash nothing but the cursors says so.
         """
         cursor = min((*(each.sent_through for each in self.nodes.values()), *self._moves.values()))
         if cursor > node.cursor:

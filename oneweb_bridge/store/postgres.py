@@ -28,7 +28,7 @@ DIALECT = Dialect(
     blob=lambda value: f"'\\x{value.hex()}'::bytea",
 )
 MIN_COPY_ROWS = 20
-"""Fewer rows are inserted one by one, which then takes fewer turns than COPY."""
+"""Rows from which on COPY is quicker than an INSERT for each."""
 CONNECT_TIMEOUT_S = 10
 MISSING = "state.url: the database has nothing of the instance {}: run the bridge first, or name another database"
 END_TIMEOUT_MS = 5000

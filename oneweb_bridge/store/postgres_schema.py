@@ -22,7 +22,7 @@ _LOCK = 0x6F6E6577
 
 
 def schema_name(instance: str) -> str:
-    """The schema with the part of an instance. `instance` has letters, digits, '_' and '-' alone."""
+    """The schema that holds an instance's partitions. `instance` has only letters, digits, '_' and '-'."""
     name = f"oneweb_{instance}"
     if len(name) <= MAX_NAME_BYTES:
         return name

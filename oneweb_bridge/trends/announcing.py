@@ -98,7 +98,7 @@ def make_forecasts(subjects: Iterable[Sequence[OwnerUse]], price: Price) -> Fore
         latest = [_publish(use, price, forecasts.batch) for use in owners]
         cycle_ends = {update.use.owner: _cycle_end_alerted(update) for update in latest}
         for update in latest:
-            _keep(update, cycle_ends[update.use.owner], forecasts)
+            _store_use_or_keep_report(update, cycle_ends[update.use.owner], forecasts)
         forecasts.alerts += _alerts(latest, cycle_ends)
     return forecasts
 
@@ -134,7 +134,7 @@ def _outline(forecast: Forecast | None) -> tuple[object, ...]:
     return () if forecast is None else (forecast.product_id, forecast.status == "unlimited")
 
 
-def _keep(update: _Update, alerted_cycle_end: str, forecasts: Forecasts) -> None:
+def _store_use_or_keep_report(update: _Update, alerted_cycle_end: str, forecasts: Forecasts) -> None:
     """Stores what is known of the use, or keeps the report in mind where nothing but its time is new."""
     owner, days = update.use.owner, msgspec.structs.replace(update.days, alerted=alerted_cycle_end)
     if update.report is None:
