@@ -1,8 +1,8 @@
 """The days before the demo: the demo's bridge polls them too, by simulated time, so that there is a past to look at.
 
 What is polled is the simulated API at that time, by the same polling manager as later and into the same database.
-The API keeps no history of the data that were used, so usage is polled day by day. It keeps samples of reports: they are
-polled once, a day before the demo begins, and the bridge itself catches up with that day when it starts.
+The API keeps no history of the data that were used, so usage is polled day by day. It keeps samples of reports:
+they are polled once, a day before the demo begins, and the bridge itself catches up with that day when it starts.
 """
 
 import asyncio
