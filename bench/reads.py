@@ -124,7 +124,7 @@ async def _served(directory: Path) -> AsyncIterator[Served]:
             config=lambda: config,
             clock=SYSTEM,
             time_range=time_range,
-            database=path,
+            place=path,
             trends=directory / "bridge.trends.db",
         )
         # A second for each request: this client asks more often than an address may.

@@ -271,9 +271,16 @@ TABLE = (
     Mutant(
         "a crash repeats at most so many messages",
         "mqtt/window.py",
-        ">= self._max_repeated or (",
-        ">= 3 * self._max_repeated or (",
+        "room = self._max_repeated -",
+        "room = 3 * self._max_repeated -",
         "test_window.py -k bounded",
+    ),
+    Mutant(
+        "a crash repeats no more where earlier rows have messages left",
+        "mqtt/window.py",
+        "return room <= outgoing.lane.count_unsent_before(outgoing.row)",
+        "return room <= 0",
+        "test_window.py -k room",
     ),
     Mutant(
         "cursor: a topic with a next message waits for it",
@@ -376,8 +383,8 @@ TABLE = (
     Mutant(
         "head: what it does not say counts as repeated",
         "mqtt/window.py",
-        "self._count_unsaved() + len(self.behind_head) >= self._max_repeated",
-        "self._count_unsaved() >= self._max_repeated",
+        "- self._count_unsaved() - len(self.behind_head)",
+        "- self._count_unsaved()",
         "test_window.py -k head",
     ),
     Mutant(

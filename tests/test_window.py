@@ -354,6 +354,32 @@ def test_acknowledged_reach_is_bounded() -> None:
     assert sent == MAX_REPEATED_MESSAGES
 
 
+def test_room_is_kept_for_what_earlier_rows_have_left() -> None:
+    """A row of several messages waits with the first for the cursor; what follows it leaves room for all of them."""
+    window = SendWindow(20, Positions(0), lambda _: "", max_repeated=40)
+    window.offer_row(1, [message("a"), message("b")])
+    window.offer_row(2, [message(topic) for topic in "bcdefghij"])
+    for seq in range(3, 99):
+        window.offer_row(seq, [message(f"t{seq}")])
+    slow, unsaved = window.next_to_send(), 0
+    assert slow is not None
+    while others := taken(window):
+        for outgoing in others:
+            window.acknowledge(outgoing)
+        unsaved += len(others)
+    assert unsaved == 40 - 1 - 9
+    window.acknowledge(slow)
+    window.on_saved(Positions(1))
+    unsaved -= 1
+    while others := taken(window):
+        for outgoing in others:
+            window.acknowledge(outgoing)
+        unsaved += len(others)
+        if window.saved != window.positions():
+            break
+    assert unsaved == 40
+
+
 def test_what_the_head_does_not_say_counts_as_repeated() -> None:
     """Retained messages behind the cursor wait for the broker's head, which a crash would make them come again by."""
     window = window_of(20)

@@ -85,12 +85,13 @@ def heap_entry(outgoing: Outgoing) -> HeapEntry:
 class OutgoingRow:
     """The messages of one journal row. `unfinished` counts those that are neither acknowledged nor set aside."""
 
-    __slots__ = ("messages", "seq", "unfinished")
+    __slots__ = ("in_flight", "messages", "seq", "unfinished")
 
     def __init__(self, seq: int, messages: Iterable[Outgoing] = ()) -> None:
         self.seq = seq
         self.messages = list(messages)
         self.unfinished = 0
+        self.in_flight = 0
 
 
 class Lane:
@@ -132,6 +133,15 @@ class Lane:
     def count(self) -> int:
         """About how many messages wait."""
         return self.skipped + sum(row.unfinished for row in self.rows)
+
+    def count_unsent_before(self, row: OutgoingRow | None) -> int:
+        """How many messages of the rows before this one are still to be sent."""
+        count = 0
+        for earlier in self.rows:
+            if earlier is row:
+                break
+            count += earlier.unfinished - earlier.in_flight
+        return count
 
     def pop_finished_rows(self) -> None:
         """Moves `finished_seq` over the rows that are finished."""

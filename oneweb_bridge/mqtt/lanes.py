@@ -176,6 +176,8 @@ class Lanes:
                 row.unfinished -= 1
                 moved.unfinished += 1
             if outgoing.in_flight:
+                row.in_flight -= 1
+                moved.in_flight += 1
                 self.main.in_flight -= 1
                 lane.in_flight += 1
         lane.rows.append(moved)

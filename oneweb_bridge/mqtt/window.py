@@ -8,8 +8,8 @@ Five promises meet here.
 - *The cursor moves over what was acknowledged.* It follows the longest run of finished rows.
 - *A crash repeats little.* At most MAX_REPEATED_MESSAGES are in flight, acknowledged but not yet behind
   the cursor, or retained and not yet behind the broker's head: after a crash the first two kinds are sent
-  again, and the last is restored, because the broker may have lost it. Only the messages of the first
-  unfinished row may go beyond that, because everything else waits for it.
+  again, and the last is restored, because the broker may have lost it. Room is kept for what earlier rows
+  have still to send, so only a first unfinished row with more messages than half of that may go beyond it.
 - *What is refused holds up nobody else* (see lanes.py).
 
 There is no barrier anywhere: whatever is acknowledged makes room at once. Publishing in chunks, each
@@ -108,8 +108,9 @@ class SendWindow:
             return None
         outgoing.in_flight = True
         self.in_flight += 1
-        if outgoing.lane is not None:
+        if outgoing.lane is not None and outgoing.row is not None:
             outgoing.lane.in_flight += 1
+            outgoing.row.in_flight += 1
         self._fence.let_next_go(outgoing)
         return outgoing
 
@@ -133,12 +134,19 @@ class SendWindow:
         if not lane.ready:
             return None
         first = lane.ready[0][2]
-        is_full = self.in_flight + self._count_unsaved() + len(self.behind_head) >= self._max_repeated or (
-            bool(lane.name) and lane.in_flight + lane.unsaved >= self.size
-        )
+        is_full = self._has_no_room_for(first) or (bool(lane.name) and lane.in_flight + lane.unsaved >= self.size)
         if is_full and (self.behind_head or first.row is not lane.rows[0] or lane.finished_seq > lane.saved_seq):
             return None
         return heappop(lane.ready)[2]
+
+    def _has_no_room_for(self, outgoing: Outgoing) -> bool:
+        """Whether with this message more could be repeated than may be. What its lane still has to send of earlier
+        rows has its room kept: the first of them is going to be sent in any case.
+        """
+        room = self._max_repeated - self.in_flight - self._count_unsaved() - len(self.behind_head)
+        if outgoing.lane is None or 2 * room > self._max_repeated:
+            return room <= 0
+        return room <= outgoing.lane.count_unsent_before(outgoing.row)
 
     def _count_unsaved(self) -> int:
         return self._main.unsaved + sum(lane.unsaved for lane in self.lanes.by_class.values())
@@ -245,8 +253,9 @@ class SendWindow:
     def _leave_flight(self, outgoing: Outgoing) -> None:
         outgoing.in_flight = False
         self.in_flight -= 1
-        if outgoing.lane is not None:
+        if outgoing.lane is not None and outgoing.row is not None:
             outgoing.lane.in_flight -= 1
+            outgoing.row.in_flight -= 1
 
     def _end_unjournaled(self, outgoing: Outgoing, *, accepted: bool) -> None:
         self._fence.free_topic(outgoing)
