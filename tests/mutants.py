@@ -3277,9 +3277,9 @@ def _run(tests: str, tree: Path) -> Outcome:
         ended = subprocess.run(line, cwd=tree, env=environment, check=False, capture_output=True, timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         return Outcome(ran=True, failed="did not end")
-    said = ended.stdout.decode()
-    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", said, re.MULTILINE)
-    reason = "\n".join(re.findall(r"^E .*", said, re.MULTILINE)[:REASON_LINES])
+    output = ended.stdout.decode()
+    failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.MULTILINE)
+    reason = "\n".join(re.findall(r"^E .*", output, re.MULTILINE)[:REASON_LINES])
     return Outcome(ran=ended.returncode in (0, 1), failed=failed[1] if failed else "", reason=reason)
 
 
