@@ -49,6 +49,10 @@ class Lanes:
         """The main lane and the others."""
         return [self.main, *self.by_class.values()]
 
+    def count_unsaved(self) -> int:
+        """How many messages are acknowledged but not behind a saved position."""
+        return self.main.unsaved + sum(lane.unsaved for lane in self.by_class.values())
+
     def waiting_for(self, topic: str) -> Lane | None:
         """The lane of the class of a topic, if it waits."""
         return self.by_class.get(self.class_of(topic)) if self.by_class else None

@@ -143,13 +143,10 @@ class SendWindow:
         """Whether with this message more could be repeated than may be. What its lane still has to send of earlier
         rows has its room kept: the first of them is going to be sent in any case.
         """
-        room = self._max_repeated - self.in_flight - self._count_unsaved() - len(self.behind_head)
+        room = self._max_repeated - self.in_flight - self.lanes.count_unsaved() - len(self.behind_head)
         if outgoing.lane is None or 2 * room > self._max_repeated:
             return room <= 0
         return room <= outgoing.lane.count_unsent_before(outgoing.row)
-
-    def _count_unsaved(self) -> int:
-        return self._main.unsaved + sum(lane.unsaved for lane in self.lanes.by_class.values())
 
     def _leave_to_lane(self, topic: str, seq: int) -> bool:
         """Whether a message of a row that the main lane reads is left to the lane of its class, which counts it."""
@@ -227,7 +224,7 @@ class SendWindow:
             return False
         room = max(1, (self._max_repeated - self.size) // 2)
         has_nothing_to_send = self.in_flight < self.size
-        if self._count_unsaved() >= room or (has_nothing_to_send and self._fence.is_cursor_awaited()):
+        if self.lanes.count_unsaved() >= room or (has_nothing_to_send and self._fence.is_cursor_awaited()):
             return True
         return any(2 * lane.unsaved >= self.size for lane in self.lanes.by_class.values())
 
