@@ -300,7 +300,7 @@ TABLE = (
     Mutant(
         "cursor: written before the window is blocked",
         "mqtt/window.py",
-        "if self._count_unsaved() >= room or",
+        "if self.lanes.count_unsaved() >= room or",
         "if",
         "test_window.py -k before_the_window",
     ),
