@@ -82,9 +82,30 @@ TABLE = (
     Mutant(
         "views: an event keeps the id of its journal",
         "store/views.py",
-        "AND json_extract(former.value, '$[1]') >= seq",
-        "AND json_extract(former.value, '$[1]') < seq",
+        "{until} >= journal.seq",
+        "{until} < journal.seq",
         "test_views.py",
+    ),
+    Mutant(
+        "views: a sample is not taken for that of another instance",
+        "store/view_dialects.py",
+        'same_instance=" AND {other}.instance = {table}.instance"',
+        'same_instance=""',
+        "test_postgres_views.py -m postgres -k all_instances",
+    ),
+    Mutant(
+        "views: no worker takes away the column of another instance",
+        "store/postgres_views.py",
+        "merge_fields([view_fields(CALLS), *(_decode_fields(row[0]) for row in rows)])",
+        "merge_fields([view_fields(CALLS), *(_decode_fields(row[0]) for row in rows[:1])])",
+        "test_postgres_views.py -m postgres -k all_instances",
+    ),
+    Mutant(
+        "views: who reads them reads no table",
+        "store/postgres_views.py",
+        'READABLE = (*VIEWS, "holders")',
+        'READABLE = (*VIEWS, "holders", "workers")',
+        "test_postgres_views.py -m postgres -k nothing_else",
     ),
     Mutant(
         "views: a start with the same fields writes nothing",

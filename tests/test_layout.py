@@ -39,6 +39,7 @@ PURE = frozenset(
         "config.servers",
         "store.postgres_text",
         "store.server",
+        "store.view_dialects",
         "store.views",
         "config.rules",
         "config.credentials",
@@ -132,6 +133,7 @@ LIBRARIES = {
         "store.postgres",
         "store.postgres_schema",
         "store.postgres_thread",
+        "store.postgres_views",
     },
     "sqlite3": {
         "store.backup",

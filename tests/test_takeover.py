@@ -161,6 +161,9 @@ async def test_what_is_stored_is_read_from_there(workers: Workers, tmp_path: Pat
             PATIENCE_S,
         )
         assert await a.stop() == 0
+    with psycopg.connect(workers.url) as db:
+        (shown,) = db.execute("SELECT imei FROM oneweb.terminals WHERE imei = %s", (topic.split("/")[2],)).fetchall()
+    assert shown == (topic.split("/")[2],)
     file = str(workers.world.directory / "a.yaml")
     code, output, _ = await harness.command("status", "-c", file, "--json")
     shown = json.loads(output)

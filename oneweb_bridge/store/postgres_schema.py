@@ -17,8 +17,8 @@ VERSION = 1
 """The version of both schemas that this program makes."""
 MAX_NAME_BYTES = 63
 """Of longer names PostgreSQL takes the beginning."""
-_LOCK = 0x6F6E6577
-"""The key of the advisory lock under which schemas are made: of two workers that come at once, one waits."""
+LOCK_SCHEMAS = f"SELECT pg_advisory_xact_lock({0x6F6E6577})"
+"""Takes the lock under which schemas are changed, until the transaction ends: of two that come at once, one waits."""
 
 
 def schema_name(instance: str) -> str:
@@ -37,7 +37,7 @@ def search_path_of(instance: str) -> str:
 async def make_schemas(db: "AsyncConnection[Any]", instance: str) -> None:
     """Makes what is missing for an instance, all or nothing. Raises StoreError for a schema that is newer."""
     async with db.transaction():
-        await db.execute(b"SELECT pg_advisory_xact_lock($1)", (_LOCK,))
+        await db.execute(LOCK_SCHEMAS.encode())
         await _make_shared(db)
         present = await db.execute(b"SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema_name(instance),))
         if await present.fetchone() is None or not await _has_tables(db, instance):

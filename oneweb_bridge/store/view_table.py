@@ -18,6 +18,9 @@ async def make_views(connections: Connections, calls: Mapping[str, Call]) -> Non
     Nothing is written when all are as they should be. A table of somebody else that has the name of a view stays.
     """
     if connections.dialect is not DIALECT:
+        from oneweb_bridge.store import postgres_views  # noqa: PLC0415 -- its driver is an extra
+
+        await postgres_views.make_views(connections, calls)
         return
     statements = view_statements(calls)
     present = {
