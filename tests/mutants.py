@@ -1170,7 +1170,7 @@ TABLE = (
     Mutant(
         "lease: who stands still in a transaction holds nobody up",
         "store/lease.py",
-        "                await db.execute(_END_SESSIONS, (instance, self._me.holder))\n",
+        "        await db.execute(_END_SESSIONS, (instance, self._me.holder))\n",
         "",
         "test_lease.py -m postgres -k stands_still",
     ),
@@ -1180,6 +1180,34 @@ TABLE = (
         "FOR KEY SHARE\n",
         "FOR SHARE\n",
         "test_lease.py -m postgres -k renewal_waits",
+    ),
+    Mutant(
+        "migrate: no worker takes an instance that is being moved",
+        "store/postgres_schema.py",
+        "    if not (await rows.fetchone() or (False,))[0]:\n        return False\n",
+        "",
+        "test_migrate.py -m postgres -k waits_until",
+    ),
+    Mutant(
+        "migrate: a state that is there is left alone",
+        "store/moving_server.py",
+        "if not await _is_empty(self._db, types):",
+        "if False:",
+        "test_migrate.py -m postgres -k left_alone",
+    ),
+    Mutant(
+        "migrate: an instance that is held is not moved",
+        "store/moving_server.py",
+        "        await self._refuse_holder(instance)\n",
+        "",
+        "test_migrate.py -m postgres -k open_is_not_moved",
+    ),
+    Mutant(
+        "migrate: the database gets its name last",
+        "store/moving_files.py",
+        "for part in reversed(self._parts) if",
+        "for part in self._parts if",
+        "test_migrate.py -m postgres -k killed",
     ),
     # ── what is stored is stored whole ─────────────────────────────────────────────────────────
     Mutant(
@@ -1234,8 +1262,8 @@ TABLE = (
     Mutant(
         "an error within the lock is no second bridge",
         "store/database.py",
-        "        _take_lock(descriptor, path)\n        yield\n",
-        "        _take_lock(descriptor, path)\n        yield\n"
+        "        _take_lock(descriptor, path, remedy)\n        yield\n",
+        "        _take_lock(descriptor, path, remedy)\n        yield\n"
         '    except BlockingIOError:\n        raise StoreError("in use by another bridge") from None\n',
         "test_files.py -k within_the_lock",
     ),

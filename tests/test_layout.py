@@ -130,6 +130,7 @@ LIBRARIES = {
     "psycopg": {
         "store.holders",
         "store.lease",
+        "store.moving_server",
         "store.postgres",
         "store.postgres_schema",
         "store.postgres_thread",
@@ -139,6 +140,7 @@ LIBRARIES = {
         "store.backup",
         "store.database",
         "store.errors",
+        "store.moving_files",
         "store.sqlite",
         "trends.file",
     },

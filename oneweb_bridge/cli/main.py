@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     )
     backup.add_argument("file", type=Path, metavar="FILE", help="the copy; must not exist without --force")
     backup.add_argument("--force", action="store_true", help="replaces FILE when it exists")
+    _add_migrate(commands)
     _add(commands, "config", _config, "prints the effective configuration, secrets masked")
     _add(commands, "asyncapi", partial(_print_document, "asyncapi"), "prints the AsyncAPI 3.0 document of the topics")
     _add(
@@ -177,6 +178,19 @@ def _add_history(commands: Any) -> None:
     form.add_argument(
         "--plot", nargs="?", const="", metavar="FILE", help="draws charts, here or into FILE.svg or FILE.png"
     )
+
+
+def _add_migrate(commands: Any) -> None:
+    about = "moves the whole state of a bridge from SQLite to PostgreSQL or back, or nothing"
+    migrate = _add(commands, "migrate", _migrate, about, configured=False)
+    side = "a file of SQLite, or postgresql://user@host:5432/database"
+    migrate.add_argument("--from", dest="source", required=True, metavar="A", help=f"where the state is: {side}")
+    migrate.add_argument("--to", dest="target", required=True, metavar="B", help=f"where it goes: {side}")
+    whose = migrate.add_mutually_exclusive_group()
+    about = "the configuration of the bridge: names its instance and its trends.path"
+    whose.add_argument("-c", "--config", type=Path, action="append", metavar="FILE", help=about)
+    whose.add_argument("--instance", metavar="NAME", help="whose state it is, where a database has several")
+    migrate.set_defaults(command="migrate")
 
 
 def _terminals(text: str) -> int:
@@ -367,6 +381,19 @@ def _backup(options: argparse.Namespace) -> int:
     for source, size in zip(sources, sizes, strict=True):
         # The file name may hold bytes that are no text.
         print(f"{os.fsencode(source.target).decode(errors='replace')}: {size / 1e6:.1f} MB")
+    return DONE
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from oneweb_bridge.cli import migrate
+
+    masks = Masks()
+    try:
+        migrate.run(options, masks)
+    except StoreError as error:
+        return _print_error(masks.mask_text(f"migrate: {error}"), FAILED)
+    except KeyboardInterrupt:
+        return _print_error("migrate: interrupted, and nothing was moved", FAILED)
     return DONE
 
 

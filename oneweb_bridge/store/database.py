@@ -129,25 +129,25 @@ COPIED = "INSERT OR REPLACE INTO meta VALUES ('copied', '')"
 
 
 @contextlib.contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """Holds the database for this process. Raises StoreError when another bridge has it."""
+def hold_lock(path: Path, remedy: str = "stop it, or give this one its own state.path") -> Iterator[None]:
+    """Holds the database for this process. Raises StoreError when another has it, with a `remedy` for its user."""
     lock = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (OSError, ValueError) as error:
         raise StoreError(f"{lock} cannot be written ({refusal_of(error)}): choose another state.path") from None
     try:
-        _take_lock(descriptor, path)
+        _take_lock(descriptor, path, remedy)
         yield
     finally:
         os.close(descriptor)
 
 
-def _take_lock(descriptor: int, path: Path) -> None:
+def _take_lock(descriptor: int, path: Path, remedy: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StoreError(f"{path} is in use by another bridge: stop it, or give this one its own state.path") from None
+        raise StoreError(f"{path} is in use by another bridge: {remedy}") from None
     except OSError as error:
         raise StoreError(
             f"{path} cannot be locked ({refusal_of(error)}): choose a state.path on a local disk; "
@@ -283,6 +283,10 @@ _DROP_VIEWS = [f"DROP VIEW IF EXISTS {name};\n" for name in VIEWS]
 """A table whose columns a view names cannot be altered; who opens the database makes the views again."""
 
 
+def schema_script() -> str:
+    """The statements that make the tables of a file."""
+    return files("oneweb_bridge.store").joinpath("schema.sql").read_text()
+
+
 def _schema() -> str:
-    text = files("oneweb_bridge.store").joinpath("schema.sql").read_text()
-    return f"{text}\nINSERT INTO meta VALUES ('journal', '{new_journal_id()}');\n"
+    return f"{schema_script()}\nINSERT INTO meta VALUES ('journal', '{new_journal_id()}');\n"

@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, AsyncRawCursor
 
 from oneweb_bridge.store.errors import StoreError, StoreUnavailable
 from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, describe, named_postgres_errors, register_types
-from oneweb_bridge.store.postgres_schema import make_schemas
+from oneweb_bridge.store.postgres_schema import make_schemas, try_to_lock
 from oneweb_bridge.store.server import Fence
 
 LOCK_TIMEOUT = "1s"
@@ -61,23 +61,29 @@ class LeaseTable:
             await self._db.close()
 
     async def claim(self, instance: str) -> Lease | None:
-        """Takes the instance if it is free or expired; None where another worker holds it. Makes its tables.
+        """Takes the instance if it is free or expired; None where another worker holds it, or its state is being moved.
 
-        Raises StoreError for what is wrong for good: a password, a database that is not there, a newer schema.
+        Makes its tables. Raises StoreError for what is wrong for good: a password, a missing database, a newer schema.
         """
         async with self._lock:
             with _named_errors():
                 db = await self._connected()
                 if await self._is_held(db, instance):
                     return None
-                await make_schemas(db, instance)
-                await db.execute(_END_SESSIONS, (instance, self._me.holder))
-                begun = time.monotonic()
                 async with db.transaction():
-                    await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'".encode())
-                    cursor = await db.execute(_CLAIM, (instance, self._me.worker, self._me.holder, self._me.lease))
-                    row = await cursor.fetchone()
-            return None if row is None else self._lease(instance, row[0], begun)
+                    return await self._claim(db, instance)
+
+    async def _claim(self, db: "AsyncConnection[Any]", instance: str) -> Lease | None:
+        """Takes an instance within one transaction, at whose end it can be moved again."""
+        if not await try_to_lock(db, instance):
+            return None
+        await make_schemas(db, instance)
+        await db.execute(_END_SESSIONS, (instance, self._me.holder))
+        await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'".encode())
+        begun = time.monotonic()
+        cursor = await db.execute(_CLAIM, (instance, self._me.worker, self._me.holder, self._me.lease))
+        row = await cursor.fetchone()
+        return None if row is None else self._lease(instance, row[0], begun)
 
     async def _is_held(self, db: "AsyncConnection[Any]", instance: str) -> bool:
         """Whether somebody holds an instance now, as far as there are tables."""

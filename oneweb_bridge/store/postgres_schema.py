@@ -5,6 +5,7 @@ A table of an instance is a partition of the table of the same name in `oneweb`.
 """
 
 import hashlib
+import zlib
 from importlib.resources import files
 from typing import Any
 
@@ -19,6 +20,11 @@ MAX_NAME_BYTES = 63
 """Of longer names PostgreSQL takes the beginning."""
 LOCK_SCHEMAS = f"SELECT pg_advisory_xact_lock({0x6F6E6577})"
 """Takes the lock under which schemas are changed, until the transaction ends: of two that come at once, one waits."""
+_MOVE_LOCK = 0x6F6E6578
+"""The key of the advisory lock of who makes tables for a state that is moved there, until all of it is there; shared by
+all others that make tables."""
+CLAIM_LOCKS = 0x6F6E6577
+"""The first key of the advisory locks of instances: shared by who claims one, held alone by who moves its state."""
 
 
 def schema_name(instance: str) -> str:
@@ -34,23 +40,81 @@ def search_path_of(instance: str) -> str:
     return f'"{schema_name(instance)}",oneweb'
 
 
+def instance_key(instance: str) -> int:
+    """The second key of an instance's advisory lock: 32 bits with a sign. Two may have the same, and then wait."""
+    key = zlib.crc32(instance.encode())
+    return key - (1 << 32) if key >= 1 << 31 else key
+
+
+async def try_to_lock(db: "AsyncConnection[Any]", instance: str) -> bool:
+    """Keeps the state of an instance from being moved until this transaction ends.
+
+    False where it is being moved, or where its tables are missing and another state is moved there: that may last long.
+    """
+    key = (CLAIM_LOCKS, instance_key(instance))
+    rows = await db.execute(b"SELECT pg_try_advisory_xact_lock_shared($1::int4, $2::int4)", key)
+    if not (await rows.fetchone() or (False,))[0]:
+        return False
+    if await _is_made(db, instance):
+        return True
+    rows = await db.execute(b"SELECT pg_try_advisory_xact_lock_shared($1)", (_MOVE_LOCK,))
+    return bool((await rows.fetchone() or (False,))[0])
+
+
+async def make_schemas_for_move(db: "AsyncConnection[Any]", instance: str) -> None:
+    """As `make_schemas`, in a transaction that lasts: no worker has tables to make meanwhile, and none waits for it."""
+    await db.execute(b"SELECT pg_advisory_xact_lock($1)", (_MOVE_LOCK,))
+    await _make_missing(db, instance)
+
+
+async def _is_made(db: "AsyncConnection[Any]", instance: str) -> bool:
+    """Whether there is nothing to make for an instance."""
+    return await _read_version(db) == VERSION and await _has_tables(db, instance)
+
+
+async def check_version(db: "AsyncConnection[Any]") -> None:
+    """Raises StoreError where the schema is not what this program makes."""
+    version = await _read_version(db)
+    _refuse_newer(version)
+    if 0 < version < VERSION:
+        raise StoreError(
+            f"the schema oneweb was made by an older oneweb-bridge (schema {version}, needed {VERSION}): "
+            "start a worker of this version once, and stop it"
+        )
+
+
 async def make_schemas(db: "AsyncConnection[Any]", instance: str) -> None:
     """Makes what is missing for an instance, all or nothing. Raises StoreError for a schema that is newer."""
+    if await _is_made(db, instance):
+        return
     async with db.transaction():
         await db.execute(LOCK_SCHEMAS.encode())
-        await _make_shared(db)
-        present = await db.execute(b"SELECT 1 FROM pg_namespace WHERE nspname = $1", (schema_name(instance),))
-        if await present.fetchone() is None or not await _has_tables(db, instance):
-            await _make_part(db, instance)
+        await _make_missing(db, instance)
+
+
+async def _make_missing(db: "AsyncConnection[Any]", instance: str) -> None:
+    await _make_shared(db)
+    if not await _has_tables(db, instance):
+        await _make_part(db, instance)
 
 
 async def _make_shared(db: "AsyncConnection[Any]") -> None:
-    present = await db.execute(b"SELECT to_regclass('oneweb.version')")
-    if (await present.fetchone() or (None,))[0] is None:
+    version = await _read_version(db)
+    _refuse_newer(version)
+    if version == 0:
         await db.execute(_text("postgres_shared.sql"))
         await db.execute(b"INSERT INTO oneweb.version VALUES ($1)", (VERSION,))
-        return
-    version = int((await (await db.execute(b"SELECT max(version) FROM oneweb.version")).fetchone() or (0,))[0])
+
+
+async def _read_version(db: "AsyncConnection[Any]") -> int:
+    """The version of the schema; 0 where there is none."""
+    present = await db.execute(b"SELECT to_regclass('oneweb.version')")
+    if (await present.fetchone() or (None,))[0] is None:
+        return 0
+    return int((await (await db.execute(b"SELECT max(version) FROM oneweb.version")).fetchone() or (0,))[0])
+
+
+def _refuse_newer(version: int) -> None:
     if version > VERSION:
         raise StoreError(
             f"the schema oneweb was made by a newer oneweb-bridge (schema {version}, known {VERSION}): upgrade"

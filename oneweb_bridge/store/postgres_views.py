@@ -30,7 +30,7 @@ READABLE = (*VIEWS, "holders")
 """What the role may read."""
 LOCK_TIMEOUT = "5s"
 """How long it is waited for somebody whose query reads a view that is to be made anew."""
-_FIELDS = "view_fields"
+VIEW_FIELDS = "view_fields"
 """Where in `meta` an instance has its own."""
 _decode_fields = msgspec.json.Decoder(dict[str, tuple[FieldColumn, ...]]).decode
 
@@ -56,7 +56,7 @@ async def make_views(connections: Connections, calls: Mapping[str, Call]) -> Non
 
 async def _is_complete(fetch: Fetch, own: str) -> bool:
     """Whether nothing is to be done. `own` are the columns that this instance needs."""
-    known = await fetch("SELECT value FROM meta WHERE name = ?", (_FIELDS,))
+    known = await fetch("SELECT value FROM meta WHERE name = ?", (VIEW_FIELDS,))
     return (
         [row[0] for row in known] == [own]
         and not await _stale_views(fetch, await _queries(fetch))
@@ -67,7 +67,7 @@ async def _is_complete(fetch: Fetch, own: str) -> bool:
 async def _complete(transaction: Transaction, own: str) -> None:
     await transaction.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
     await transaction.execute(LOCK_SCHEMAS)
-    await transaction.execute(WRITE_META, (_FIELDS, own))
+    await transaction.execute(WRITE_META, (VIEW_FIELDS, own))
     queries = await _queries(transaction.fetch_all)
     stale = await _stale_views(transaction.fetch_all, queries)
     if stale:
@@ -79,7 +79,7 @@ async def _complete(transaction: Transaction, own: str) -> None:
 
 async def _queries(fetch: Fetch) -> dict[str, str]:
     """View -> its query, with the columns that any instance of this database needs."""
-    rows = await fetch("SELECT value FROM oneweb.meta WHERE name = ? ORDER BY instance", (_FIELDS,))
+    rows = await fetch("SELECT value FROM oneweb.meta WHERE name = ? ORDER BY instance", (VIEW_FIELDS,))
     fields = merge_fields([view_fields(CALLS), *(_decode_fields(row[0]) for row in rows)])
     return view_queries(fields, POSTGRES)
 

@@ -28,6 +28,11 @@ DELETE_ROWS = 2000
 _decode_days = msgspec.json.Decoder(dict[str, Day]).decode
 
 
+def schema_script() -> str:
+    """The statements that make the tables of a file."""
+    return files("oneweb_bridge.trends").joinpath("schema.sql").read_text()
+
+
 @contextlib.contextmanager
 def open_trends(place: Place, *, read_only: bool = False) -> Iterator["TrendsFile"]:
     """The trends in `place`, for one thread at a time; made where they are missing, unless `read_only`.
@@ -77,8 +82,7 @@ def _migrate(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
     if version == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] > 0:
         raise StoreError(f"{path} is a database of something else: choose another trends.path")
     if version == 0 and not read_only:
-        text = files("oneweb_bridge.trends").joinpath("schema.sql").read_text()
-        db.executescript(f"BEGIN IMMEDIATE;\n{text}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE;\n{schema_script()}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
 
 
 class TrendsFile:

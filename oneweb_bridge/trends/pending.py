@@ -12,6 +12,11 @@ from oneweb_bridge.store.engine import Reader, Writer
 from oneweb_bridge.store.meta import WRITE_META
 from oneweb_bridge.trends.chunks import StreamKey
 
+SCAN = "scan"
+"""The fact of `meta` that says how far which journal was looked through."""
+FACTS = frozenset({SCAN})
+"""All facts of `meta` that are those of the trends, also where the database has the same table."""
+
 
 class Scan(msgspec.Struct, frozen=True):
     """How far a journal was looked through: rows up to `seq` are folded, but for what is pending."""
@@ -45,7 +50,7 @@ class PendingDays:
 
     def scan(self) -> Scan:
         """How far which journal was looked through."""
-        rows = self._db.execute("SELECT value FROM meta WHERE name = 'scan'").fetchall()
+        rows = self._db.execute("SELECT value FROM meta WHERE name = ?", (SCAN,)).fetchall()
         return msgspec.json.decode(rows[0][0], type=Scan) if rows else Scan()
 
     def note(self, days: Sequence[tuple[int, str, int]], scan: Scan) -> None:
@@ -57,7 +62,7 @@ class PendingDays:
                 days,
             )
             value = msgspec.json.encode(scan).decode()
-            self._db.execute(WRITE_META, ("scan", value))
+            self._db.execute(WRITE_META, (SCAN, value))
 
     def next_day(self, before_day: int, through_seq: int, limit: int) -> tuple[int, dict[str, int]]:
         """A day and ids of it that wait to be folded, each with its first row; no ids where there is nothing to do.
