@@ -121,7 +121,9 @@ class SampleRows:
 
     def span_of(self, id: str) -> tuple[int, int] | None:
         """The times of the first and the last row of an id; None without one."""
-        row = self._db.execute("SELECT min(ts), max(ts) FROM journal WHERE id = ?", (id,)).fetchone()
+        # Asked together, they would be looked for in all rows of the id, instead of at the ends of the index.
+        sql = "SELECT (SELECT min(ts) FROM journal WHERE id = ?), (SELECT max(ts) FROM journal WHERE id = ?)"
+        row = self._db.execute(sql, (id, id)).fetchone()
         return None if row[0] is None else (row[0], row[1])
 
     def product_of_bucket(self, bucket: str) -> str | None:

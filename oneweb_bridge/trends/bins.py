@@ -4,9 +4,12 @@ Times in ms since the epoch. A bin begins at a multiple of its step since the ep
 begin <= t < end and is not there when it is empty.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
-from statistics import fmean, median
+from itertools import islice, pairwise
+from math import fsum
+from operator import sub
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -30,7 +33,7 @@ def choose_step(span_ms: int, points: int) -> int:
 
 def period_of(ts: Sequence[int]) -> float | None:
     """The median distance of neighbours in ms; None for too few samples."""
-    return median(b - a for a, b in pairwise(ts)) if len(ts) >= MIN_FOR_PERIOD else None
+    return median(map(sub, islice(ts, 1, None), ts)) if len(ts) >= MIN_FOR_PERIOD else None
 
 
 def is_gap(distance: float, period: float | None) -> bool:
@@ -40,7 +43,11 @@ def is_gap(distance: float, period: float | None) -> bool:
 
 def find_gaps(ts: Sequence[int], period: float | None) -> list[tuple[int, int]]:
     """Both edges of each gap."""
-    return [(a, b) for a, b in pairwise(ts) if is_gap(b - a, period)]
+    if period is None:
+        return []
+    # The bound of `is_gap`, worked out once: there may be a year of samples.
+    longest = GAP_PERIODS * period
+    return [(a, b) for a, b in pairwise(ts) if b - a > longest]
 
 
 def is_numeric(column: Sequence[Any]) -> bool:
@@ -96,13 +103,13 @@ class Bin(msgspec.Struct, frozen=True, gc=False):
 
 def summarize(values: Points) -> Bin | None:
     """The bin of some values; None where there are none."""
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None] if None in values else values
     return Bin(min(known), _mean(known), max(known), len(known)) if known else None
 
 
 def _mean(values: Sequence[Number]) -> float:
     try:
-        return fmean(values)
+        return fsum(values) / len(values)
     except OverflowError:
         return float(sum(value / len(values) for value in values))
 
@@ -119,10 +126,11 @@ def combine(bins: Sequence[Bin]) -> Bin | None:
 def intervals(ts: Sequence[int], step: int) -> Iterator[tuple[int, int, int]]:
     """The start of each non-empty bin, and the index range of its samples."""
     at = 0
-    for begin, group in groupby(ts, lambda t: t - t % step):
-        count = sum(1 for _ in group)
-        yield begin, at, at + count
-        at += count
+    while at < len(ts):
+        begin = ts[at] - ts[at] % step
+        end = bisect_left(ts, begin + step, lo=at)
+        yield begin, at, end
+        at = end
 
 
 def text_changes(ts: Sequence[int], columns: Sequence[Sequence[Any]], gaps: Sequence[tuple[int, int]]) -> list[int]:

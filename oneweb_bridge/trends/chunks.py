@@ -28,6 +28,12 @@ _ORDERS = ""
 _KEYS = {"terminal": "imei", "product": "product_id", USAGE: "bucket_id"}
 
 
+_decode_parts = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_offsets = msgspec.json.Decoder(list[int]).decode
+_decode_values = msgspec.json.Decoder(list[Any]).decode
+_decode_orders = msgspec.json.Decoder(dict[str, list[str]]).decode
+
+
 class ChunkError(ValueError):
     """A chunk cannot be read."""
 
@@ -200,13 +206,12 @@ def encode_chunk(samples: Samples, day: int) -> bytes:
 def decode_chunk(body: bytes, day: int, names: Iterable[str] | None = None) -> Samples:
     """The samples of a chunk; with `names`, only these columns, for values alone. Raises ChunkError."""
     try:
-        parts = msgspec.json.decode(zlib.decompress(body), type=dict[str, msgspec.Raw])
+        parts = _decode_parts(zlib.decompress(body))
         begin = day * DAY_MS
-        offsets: list[int] = msgspec.json.decode(parts.pop("ts"), type=list[int])
-        ts = list(accumulate(offsets, initial=begin))[1:]
-        orders: dict[str, list[str]] = msgspec.json.decode(parts.pop(_ORDERS, b"{}"), type=dict[str, list[str]])
+        ts = list(accumulate(_decode_offsets(parts.pop("ts")), initial=begin))[1:]
+        orders = _decode_orders(parts.pop(_ORDERS)) if _ORDERS in parts else {}
         wanted = parts if names is None else [name for name in names if name in parts]
-        columns = {name: _column(msgspec.json.decode(parts[name], type=list[Any])) for name in wanted}
+        columns = {name: _column(bytes(parts[name])) for name in wanted}
         if any(len(column) != len(ts) for column in columns.values()):
             raise ChunkError("columns of different lengths")
         return Samples(ts, columns, {begin + int(at): order for at, order in orders.items()})
@@ -231,9 +236,11 @@ def _differences(column: list[Any]) -> list[Any]:
     return differences
 
 
-def _column(stored: list[Any]) -> list[Any]:
+def _column(text: bytes) -> list[Any]:
     """The values of a stored column."""
-    if not _is_integer(stored):
+    stored: list[Any] = _decode_values(text)
+    # Integers are written without a point, so that those that have one need not be looked at.
+    if b"." in text or not _is_integer(stored):
         return stored
     if None not in stored:
         return list(accumulate(stored))
