@@ -49,6 +49,23 @@ def test_page_names_each_file_with_its_version() -> None:
     assert page == assets.prepare_page(TEMPLATE, files)
 
 
+def test_page_asks_at_once_for_all_modules_that_it_begins_with() -> None:
+    """Each module that is imported, and those that they import, is preloaded once, in its version; later ones are not."""
+    modules = {
+        "app.js": b'import { a } from "./a.js";\nconst later = () => import("./later.js");',
+        "a.js": b'import {\n  b,\n} from "./b.js";\nexport { c } from "preact";\nimport "./none.js";',
+        "b.js": b'import { a } from "./a.js";\nconst text = "import from nowhere";',
+        "later.js": b'import { a } from "./a.js";',
+        "vendor/preact.js": b'import{o}from"./other.js";export{o}',
+        "vendor/other.js": b"export const o = 1;",
+    }
+    text = assets.prepare_page(TEMPLATE, assets.prepare_files(modules)).file.body.decode()
+    assert re.findall(r'<link rel="modulepreload" href="static/([^"]+)">', text) == [
+        f"{name}?v={version(modules[name])}" for name in ("a.js", "b.js", "vendor/preact.js", "vendor/other.js")
+    ]
+    assert text.index("importmap") < text.index("modulepreload")
+
+
 def test_every_shipped_file_that_the_page_needs_is_served() -> None:
     """What index.html and the import map name is there, under its version."""
     files = read_static_files()

@@ -7,6 +7,7 @@ No name of a file is written twice: what `index.html` refers to, and what module
 import base64
 import gzip
 import hashlib
+import posixpath
 import re
 from collections.abc import Mapping
 
@@ -29,6 +30,8 @@ TYPES = {
 PAGE = "index.html"
 _MODULES = (".js", ".mjs")
 _REFERENCE = re.compile(r'(?<=["\'])((?:\./)?static/([\w./-]+))(?=["\'])')
+_ENTRY = re.compile(r'<script type="module" src="static/([\w./-]+)"></script>')
+_IMPORT = re.compile(r"""(?:^|[;\n])\s*(?:import|export)\b[^"'();]*?["']([^"']+)["']""")
 _IMPORT_MAP = re.compile(r'(<script type="importmap">)(.*?)(</script>)', re.DOTALL)
 
 
@@ -67,7 +70,11 @@ def prepare_files(files: Mapping[str, bytes]) -> dict[str, StaticFile]:
 def prepare_page(template: bytes, files: Mapping[str, StaticFile]) -> Page:
     """The page with versions in all addresses, and with an import map that has every module."""
     text = _REFERENCE.sub(lambda match: _versioned(match[1], match[2], files), template.decode())
-    text = _IMPORT_MAP.sub(lambda match: f"{match[1]}{_import_map(match[2], files)}{match[3]}", text)
+    preloads = "".join(
+        f'\n<link rel="modulepreload" href="{_versioned(f"static/{name}", name, files)}">'
+        for name in _first_modules(template.decode(), files)
+    )
+    text = _IMPORT_MAP.sub(lambda match: f"{match[1]}{_import_map(match[2], files)}{match[3]}{preloads}", text)
     script = _IMPORT_MAP.search(text)
     script_hash = None
     if script is not None:
@@ -75,13 +82,35 @@ def prepare_page(template: bytes, files: Mapping[str, StaticFile]) -> Page:
     return Page(prepare_file(PAGE, text.encode()), script_hash)
 
 
+def _first_modules(template: str, files: Mapping[str, StaticFile]) -> list[str]:
+    """What the page's module imports, and what that imports, and so on: asked for at once and not step by step."""
+    entry, named = _ENTRY.search(template), _IMPORT_MAP.search(template)
+    names = {} if named is None else _named_addresses(named[2])
+    modules: list[str] = []
+    waiting = [] if entry is None else [entry[1]]
+    while waiting:
+        name = waiting.pop(0)
+        if name in modules or name not in files:
+            continue
+        modules.append(name)
+        for address in _IMPORT.findall(files[name].body.decode()):
+            path = names.get(address, posixpath.join("./static", posixpath.dirname(name), address))
+            waiting.append(posixpath.normpath(path).removeprefix("static/"))
+    return modules[1:]
+
+
+def _named_addresses(import_map: str) -> dict[str, str]:
+    """Name -> address, as the template's import map has them."""
+    document: dict[str, dict[str, str]] = msgspec.json.decode(import_map.strip() or "{}")
+    return document.get("imports", {})
+
+
 def _import_map(template: str, files: Mapping[str, StaticFile]) -> str:
     """The template's names, and each module under its plain address, by which the others import it."""
-    named: dict[str, dict[str, str]] = msgspec.json.decode(template.strip() or "{}")
     modules = {f"./static/{name}": f"./static/{name}" for name in sorted(files) if _ending(name) in _MODULES}
     versioned = {
         key: _versioned(address, address.removeprefix("./static/"), files)
-        for key, address in (modules | named.get("imports", {})).items()
+        for key, address in (modules | _named_addresses(template)).items()
     }
     return msgspec.json.encode({"imports": versioned}).decode().replace("<", "\\u003c")
 

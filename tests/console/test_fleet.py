@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import random
+import string
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,49 @@ async def test_names_are_sorted_as_people_do(fleet: Tab) -> None:
     await fleet.page.locator("[role=table][aria-rowcount='12']").wait_for()
     rows = fleet.page.locator("[data-testid=fleet-row] [data-column=name] a")
     assert (await rows.all_inner_texts())[:3] == ["Vessel 101", "Vessel 1010", "Vessel 1011"]
+
+
+async def test_texts_are_ordered_as_the_browsers_collator_does(tab: Tab) -> None:
+    """Whatever is in them: the quick comparison of plain texts and the collator's agree on each pair."""
+    await tab.open()
+    chance = random.Random(4)
+    parts = [
+        *string.printable[:95],
+        "0",
+        "007",
+        "12",
+        "120",
+        " ",
+        "Vessel",
+        "vessel",
+        "é",
+        "ß",
+        "Ø",
+        "\u202e",
+        "\U0001f6a2",
+    ]
+    texts = ["".join(chance.choices(parts, k=chance.randrange(6))) for _ in range(600)] + ["9" * 300, "9" * 299 + "8"]
+    differing = await tab.page.evaluate(
+        """async texts => {
+          const { compareSortable, sortable } = await import('./static/textorder.js');
+          const collator = new Intl.Collator('en', { numeric: true, sensitivity: 'base' });
+          const wrong = [];
+          for (const a of texts) for (const b of texts) {
+            if (Math.sign(compareSortable(sortable(a), sortable(b))) !== Math.sign(collator.compare(a, b))) wrong.push([a, b]);
+          }
+          return wrong.slice(0, 20);
+        }""",
+        texts,
+    )
+    assert differing == []
+
+
+async def test_filters_are_complete_when_the_page_is_ready(fleet: Tab) -> None:
+    """Each state, customer and site can be chosen once the page says that it is drawn."""
+    for label, wanted in (("State", 2), ("Customer", 5 + len(fleets.HOSTILE)), ("Site", 50)):
+        options = fleet.page.get_by_role("combobox", name=label).locator("option")
+        assert await options.first.text_content() == "all"
+        assert await options.count() >= 1 + wanted
 
 
 async def test_few_rows_are_drawn(fleet: Tab) -> None:

@@ -9,11 +9,14 @@ import { useStore } from "./store.js";
 import { TopBar } from "./topbar.js";
 import { Message, Page } from "./ui.js";
 
+/** When uPlot is there too: its script runs behind this one, and only the pages with charts need it. */
+const parsed = new Promise((done) => addEventListener("DOMContentLoaded", done, { once: true }));
+
 /** Pages besides the fleet are loaded when they are opened, so that the first one is there quickly. */
 const PAGES = {
   fleet: async () => FleetPage,
-  terminal: async () => (await import("./terminal.js")).TerminalPage,
-  product: async () => (await import("./product.js")).ProductPage,
+  terminal: async () => parsed.then(() => import("./terminal.js")).then((module) => module.TerminalPage),
+  product: async () => parsed.then(() => import("./product.js")).then((module) => module.ProductPage),
   organizations: async () => (await import("./organizations.js")).OrganizationsPage,
   map: async () => (await import("./map.js")).MapPage,
   polling: async () => (await import("./polling.js")).PollingPage,

@@ -11,12 +11,14 @@ function useMade(make, inputs) {
   return kept.current.made;
 }
 
-export function FleetFilters({ rows, query }) {
+/** The filters. There may be thousands of customers and sites: they are there once it is to be `complete`. */
+export function FleetFilters({ rows, query, complete }) {
   const states = [...new Set(rows.map((row) => row.state).filter(Boolean))].sort();
-  const customers = useMade(() => choices(rows, "end_customer_id", "end_customer"), [rows.length]);
+  const listed = complete ? rows : [];
+  const customers = useMade(() => choices(listed, "end_customer_id", "end_customer"), [listed.length]);
   const sites = useMade(
-    () => choices(filterRows(rows, { customer: query.customer }), "site_id", "site"),
-    [rows.length, query.customer],
+    () => choices(filterRows(listed, { customer: query.customer }), "site_id", "site"),
+    [listed.length, query.customer],
   );
   return html`
     <${Choice} label="State" name="state" value=${query.state} options=${states.map((state) => [state, state])} />
@@ -29,24 +31,44 @@ export function FleetFilters({ rows, query }) {
     }`;
 }
 
+const isSame = (options, others) =>
+  options === others ||
+  (options.length === others.length && options.every(([id, text], i) => id === others[i][0] && text === others[i][1]));
+
 /**
  * A selection whose value stands in the address; a name there is as good as an id. There may be thousands of sites, so
- * it is drawn anew only when something of it changed. (Kept elements would do too, but keep all that was drawn with them.)
+ * its options are made here and not drawn with the page, and only when they changed.
  */
 export class Choice extends Component {
   shouldComponentUpdate(next) {
-    return ["label", "name", "value", "options"].some((key) => next[key] !== this.props[key]);
+    const { options, ...others } = this.props;
+    return Object.keys(others).some((key) => next[key] !== others[key]) || !isSame(options, next.options);
   }
 
-  render({ label, name, value = "", options }) {
+  componentDidMount() {
+    this.fill();
+  }
+
+  componentDidUpdate() {
+    this.fill();
+  }
+
+  fill() {
+    const { options, value = "" } = this.props;
+    const select = this.base.querySelector("select");
     const chosen = options.find((option) => option.includes(value))?.[0] ?? value;
-    const missing = chosen && !options.some(([id]) => id === chosen);
+    if (!this.options || !isSame(this.options, options)) {
+      this.options = options;
+      select.replaceChildren(new Option("all", ""), ...options.map(([id, text]) => new Option(shorten(text), id)));
+    }
+    select.value = chosen;
+    if (select.value === chosen) return;
+    select.add(new Option(chosen, chosen), 1);
+    select.value = chosen;
+  }
+
+  render({ label, name }) {
     const choose = (event) => setQuery({ [name]: event.target.value }, false);
-    return html`<label class="choice"><span>${label}</span>
-      <select aria-label=${label} value=${chosen} onChange=${choose}>
-        <option value="">all</option>
-        ${missing && html`<option value=${chosen}>${chosen}</option>`}
-        ${options.map(([id, text]) => html`<option key=${id} value=${id}>${shorten(text)}</option>`)}
-      </select></label>`;
+    return html`<label class="choice"><span>${label}</span><select aria-label=${label} onChange=${choose}></select></label>`;
   }
 }

@@ -2,14 +2,15 @@
 import { get } from "./api.js";
 import { bridge } from "./bridge.js";
 import { calls, loadCalls } from "./calls.js";
-import { compareText, filterRows, fleet, loadFleet } from "./fleetdata.js";
+import { filterRows, fleet, loadFleet } from "./fleetdata.js";
 import { FleetFilters } from "./filters.js";
 import { COLUMNS, isExhausted } from "./fleetcells.js";
 import { number, plural, zone } from "./format.js";
 import { Component, html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { address, go, route, setQuery } from "./router.js";
 import { readSetting, useStore, writeSetting } from "./store.js";
-import { csvCell, download, Message, Page, useNow } from "./ui.js";
+import { compareSortable, sortable } from "./textorder.js";
+import { csvCell, download, Message, Page, useLater, useNow } from "./ui.js";
 import { useWindow } from "./window.js";
 
 export function FleetPage() {
@@ -28,17 +29,18 @@ export function FleetPage() {
         ),
     );
     const order = useOrder(data, query);
+    const later = useLater(data !== null);
     if (data?.rows.length === 0 && !data.error) return html`<${NoTerminals} />`;
     const counts = data && html`<p class="counts" role="status"><${Counts} rows=${order} query=${query} /></p>`;
     const change = (columns) => {
         setShown(columns);
         writeSetting("columns", columns);
     };
-    return html`<${Page} name="fleet" title="Fleet" heading=${counts} ready=${data !== null}>
+    return html`<${Page} name="fleet" title="Fleet" heading=${counts} ready=${later}>
     ${
         data &&
         html`<div class="tools">
-      <${FleetFilters} rows=${data.rows} query=${query} />
+      <${FleetFilters} rows=${data.rows} query=${query} complete=${later} />
       <span class="spacer"></span>
       <${ColumnChoice} shown=${shown} onChange=${change} />
       <button onClick=${() => download("fleet.csv", fleetCsv(order))}>CSV</button>
@@ -125,7 +127,8 @@ function useOrder(data, query) {
 
 function sortKey(row, column) {
     if (column === "exhausted_ts" && isExhausted(row)) return row.exhausted_ts ?? -Infinity;
-    return row[column] ?? (column === "name" ? row.imei : null);
+    const value = row[column] ?? (column === "name" ? row.imei : null);
+    return typeof value === "string" ? sortable(value) : value;
 }
 
 /** What is missing comes last in both directions; equal values are in the order of their ids. */
@@ -134,10 +137,8 @@ function sortRows(rows, keys, direction) {
     entries.sort((a, b) => {
         if (a.key === b.key) return a.id < b.id ? -1 : 1;
         if (a.key === null || b.key === null) return a.key === null ? 1 : -1;
-        return (
-            direction * (typeof a.key === "string" ? compareText(a.key, b.key) : a.key - b.key) ||
-            (a.id < b.id ? -1 : 1)
-        );
+        const order = typeof a.key === "object" ? compareSortable(a.key, b.key) : a.key - b.key;
+        return direction * order || (a.id < b.id ? -1 : 1);
     });
     return entries.map((entry) => entry.row);
 }

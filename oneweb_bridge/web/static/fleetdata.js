@@ -3,6 +3,7 @@ import { get } from "./api.js";
 import { toMs } from "./format.js";
 import { generation, start, subscribe } from "./live.js";
 import { createStore } from "./store.js";
+import { sortByText } from "./textorder.js";
 
 const RELOAD_MS = 20000;
 const RELOAD_EMPTY_MS = 2000;
@@ -29,7 +30,7 @@ async function load() {
   try {
     const answer = await get("fleet");
     columns = answer.columns;
-    const rows = answer.rows.map((values) => Object.fromEntries(columns.map((name, i) => [name, values[i]])));
+    const rows = answer.rows.map(makeRow);
     byImei = new Map(rows.map((row) => [row.imei, row]));
     byBucket = new Map(rows.filter((row) => row.bucket_id).map((row) => [row.bucket_id, row]));
     publish(null);
@@ -40,6 +41,13 @@ async function load() {
     start();
     reloadLater();
   }
+}
+
+/** The row of a list of values. All rows are made here, so that one that changed takes no more memory than before. */
+function makeRow(values) {
+  const row = {};
+  for (let i = 0; i < columns.length; i += 1) row[columns[i]] = values[i];
+  return row;
 }
 
 function publish(error) {
@@ -129,7 +137,7 @@ function forecastColumns(body) {
 function patch(imei, changes) {
   const row = byImei.get(imei);
   if (!row || Object.entries(changes).every(([name, value]) => row[name] === value)) return false;
-  const changed = { ...row, ...changes };
+  const changed = makeRow(columns.map((name) => (name in changes ? changes[name] : row[name])));
   byImei.set(imei, changed);
   if (changed.bucket_id) byBucket.set(changed.bucket_id, changed);
   return true;
@@ -175,8 +183,5 @@ export function choices(rows, idColumn, nameColumn) {
   for (const row of rows) {
     if (row[idColumn] !== null) names.set(row[idColumn], row[nameColumn] ?? row[idColumn]);
   }
-  return [...names].sort((a, b) => compareText(a[1], b[1]));
+  return sortByText([...names], ([, name]) => name);
 }
-
-const collator = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
-export const compareText = (a, b) => collator.compare(a, b);

@@ -1,12 +1,13 @@
 /** All terminals on a map, with a grid where they are dense, and the same as a list. */
-import { compareText, filterRows, fleet, loadFleet } from "./fleetdata.js";
+import { filterRows, fleet, loadFleet } from "./fleetdata.js";
 import { FleetFilters } from "./filters.js";
 import { number, plural, shorten } from "./format.js";
 import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { toMap, useLand } from "./mapthumb.js";
 import { address, route } from "./router.js";
 import { useStore } from "./store.js";
-import { Message, Page, State } from "./ui.js";
+import { sortByText } from "./textorder.js";
+import { Message, Page, State, useLater } from "./ui.js";
 
 const WORLD = { x: 0, y: 60, width: 3600, height: 1640 };
 const CELL_PX = 30;
@@ -18,6 +19,7 @@ export function MapPage() {
   useEffect(() => {
     loadFleet();
   }, []);
+  const later = useLater(data !== null);
   const [view, setView] = useState(WORLD);
   const [chosen, setChosen] = useState(null);
   const [width, setWidth] = useState(900);
@@ -28,11 +30,11 @@ export function MapPage() {
   const cells = useMemo(() => gather(placed, view, CELL_PX * unit), [placed, view, unit]);
   const listed = useMemo(() => listRows(placed, chosen), [placed, chosen]);
   const where = chosen ? "here" : "on the map";
-  return html`<${Page} name="map" title="Map" ready=${data !== null} heading=${data && html`<p class="counts"
+  return html`<${Page} name="map" title="Map" ready=${later} heading=${data && html`<p class="counts"
       role="status">${plural(placed.length, "terminal")} on the map${elsewhere > 0 && `, ${number(elsewhere)} without a position`}</p>`}>
     ${
       data &&
-      html`<div class="tools"><${FleetFilters} rows=${data.rows} query=${query} /></div>
+      html`<div class="tools"><${FleetFilters} rows=${data.rows} query=${query} complete=${later} /></div>
     ${data.error && html`<${Message} kind="bad">${data.error.message}<//>`}
     ${!data.error && placed.length === 0 && html`<${Message}>${
       rows.length || !data.rows.length
@@ -58,7 +60,7 @@ function listRows(rows, chosen) {
   const found = chosen ? rows.filter((row) => chosen.has(row.imei)) : rows;
   return {
     all: found.length,
-    rows: [...found].sort((a, b) => compareText(a.name ?? a.imei, b.name ?? b.imei)).slice(0, LISTED),
+    rows: sortByText(found, (row) => row.name ?? row.imei).slice(0, LISTED),
   };
 }
 

@@ -38,6 +38,17 @@ export function drawAgo(time, stale = false) {
     >${relative(ms, now())}${stale && html`<${StaleSign} />`}</time>`;
 }
 
+/** True from the frame on that follows the first one with what is `there`; what can wait is drawn then. */
+export function useLater(there) {
+  const [later, setLater] = useState(false);
+  useEffect(() => {
+    if (!there) return undefined;
+    const timer = setTimeout(() => setLater(true));
+    return () => clearTimeout(timer);
+  }, [there]);
+  return later;
+}
+
 export const StaleSign = () => html`<span class="stale-sign" role="img" aria-label="stale"> ◷</span>`;
 
 /** The state of a terminal or a product: a dot by its colour and form, and the word. */
