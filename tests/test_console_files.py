@@ -50,7 +50,7 @@ def test_page_names_each_file_with_its_version() -> None:
 
 
 def test_page_asks_at_once_for_all_modules_that_it_begins_with() -> None:
-    """Each module that is imported, and those that they import, is preloaded once, in its version; later ones are not."""
+    """What is imported, and what that imports, is preloaded once, in its version; what is imported later is not."""
     modules = {
         "app.js": b'import { a } from "./a.js";\nconst later = () => import("./later.js");',
         "a.js": b'import {\n  b,\n} from "./b.js";\nexport { c } from "preact";\nimport "./none.js";',

@@ -119,7 +119,8 @@ async def test_texts_are_ordered_as_the_browsers_collator_does(tab: Tab) -> None
           const collator = new Intl.Collator('en', { numeric: true, sensitivity: 'base' });
           const wrong = [];
           for (const a of texts) for (const b of texts) {
-            if (Math.sign(compareSortable(sortable(a), sortable(b))) !== Math.sign(collator.compare(a, b))) wrong.push([a, b]);
+            const order = compareSortable(sortable(a), sortable(b));
+            if (Math.sign(order) !== Math.sign(collator.compare(a, b))) wrong.push([a, b]);
           }
           return wrong.slice(0, 20);
         }""",
