@@ -10,7 +10,7 @@ from itertools import islice, pairwise
 from math import fsum
 from operator import sub
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -103,7 +103,8 @@ class Bin(msgspec.Struct, frozen=True, gc=False):
 
 def summarize(values: Points) -> Bin | None:
     """The bin of some values; None where there are none."""
-    known = [value for value in values if value is not None] if None in values else values
+    # A bin without gaps, as most are, is taken as it is.
+    known = [value for value in values if value is not None] if None in values else cast("Sequence[Number]", values)
     return Bin(min(known), _mean(known), max(known), len(known)) if known else None
 
 
