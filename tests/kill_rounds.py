@@ -65,7 +65,7 @@ def count_repeats(lines: Iterable[Line]) -> tuple[int, list[int]]:
         if line.topic == PROBE:
             if process != (process := json.loads(line.payload)["process"]):
                 repeats.append(0)
-        elif _is_from_journal(line):
+        elif is_from_journal(line):
             content = (line.topic, line.payload)
             count += 1
             repeats[-1] += content in known
@@ -73,7 +73,7 @@ def count_repeats(lines: Iterable[Line]) -> tuple[int, list[int]]:
     return count, repeats
 
 
-def _is_from_journal(line: Line) -> bool:
+def is_from_journal(line: Line) -> bool:
     return not line.note and not line.topic.startswith(BESIDE) and FORECAST not in line.topic
 
 
@@ -106,7 +106,7 @@ async def _live_and_die(stage: Stage, number: int) -> None:
         await asyncio.sleep(stage.chance.uniform(0.2, 2.0))
     else:
         await stage.until(
-            lambda: any(_is_from_journal(line) for line in stage.recorder.lines[before:]), FIRST_MESSAGE_WITHIN_S
+            lambda: any(is_from_journal(line) for line in stage.recorder.lines[before:]), FIRST_MESSAGE_WITHIN_S
         )
         await asyncio.sleep(stage.chance.uniform(0, 0.5))
     await stage.kill()

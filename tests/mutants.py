@@ -398,7 +398,7 @@ TABLE = (
     Mutant(
         "head: at once when many messages wait for it",
         "mqtt/cursor.py",
-        "if delay > 0 and len(self._window.behind_head) < MAX_BEHIND_HEAD:",
+        "if delay > 0 and len(self._window.behind_head) < self._window.max_behind_head:",
         "if delay > 0:",
         "test_cursor.py",
     ),
@@ -1166,6 +1166,34 @@ TABLE = (
         "            if not held:\n",
         "            if False:\n",
         "test_lease.py -m postgres -k paused_worker",
+    ),
+    Mutant(
+        "lease: a transaction that the server ended is tried again",
+        "store/postgres.py",
+        "_PASSING = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)",
+        "_PASSING = (psycopg.OperationalError, psycopg.InterfaceError)",
+        "test_lease.py -m postgres -k server_ended",
+    ),
+    Mutant(
+        "lease: a renewal under another epoch ends what runs",
+        "store/lease_rules.py",
+        "renewed is None or renewed.fence != fence",
+        "renewed is None",
+        "test_fleet_model.py -k another_epoch",
+    ),
+    Mutant(
+        "lease: a worker stops before its lease ends",
+        "store/lease_rules.py",
+        "STOP_SHARE = 0.75",
+        "STOP_SHARE = 1.5",
+        "test_fleet_model.py -k no_interleaving",
+    ),
+    Mutant(
+        "window: where others take over, two windows come again at most",
+        "mqtt/window.py",
+        "if is_leased else MAX_REPEATED_MESSAGES",
+        "if False else MAX_REPEATED_MESSAGES",
+        "test_window.py -k two_windows",
     ),
     Mutant(
         "lease: who stands still in a transaction holds nobody up",

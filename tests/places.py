@@ -9,7 +9,8 @@ from pathlib import Path
 
 from psycopg import AsyncConnection, AsyncRawCursor
 
-from oneweb_bridge.store.lease import Holder, Lease, open_leases
+from oneweb_bridge.store.lease import Holder, open_leases
+from oneweb_bridge.store.lease_rules import Lease
 from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.postgres_schema import make_schemas
 from oneweb_bridge.store.server import Server
@@ -27,11 +28,12 @@ def run_cluster() -> Iterator[Cluster]:
         cluster.execute(f"CREATE DATABASE {TEMPLATE}")
         # In a thread, because a fixture may be made within a running loop.
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(asyncio.run, _make_tables(cluster.url_of(TEMPLATE))).result()
+            thread.submit(asyncio.run, make_tables(cluster.url_of(TEMPLATE))).result()
         yield cluster
 
 
-async def _make_tables(url: str) -> None:
+async def make_tables(url: str) -> None:
+    """Makes the tables of the instance `main` in a database."""
     async with await AsyncConnection.connect(url, autocommit=True, cursor_factory=AsyncRawCursor) as db:
         await make_schemas(db, "main")
 

@@ -48,6 +48,19 @@ class Cluster:
         with psycopg.connect(self.url_of(database), autocommit=True) as db:
             db.execute(statement.encode())
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the server was started and has not ended by itself."""
+        return self._process is not None and self._process.poll() is None
+
+    def pids(self) -> list[int]:
+        """The processes of the server: the one that was started, and those that it has."""
+        if self._process is None:
+            return []
+        own = self._process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return [own, *(int(child) for child in children)]
+
     def start(self) -> None:
         """Starts the server, and waits until it answers. Raises RuntimeError."""
         with self._log.open("ab") as output:
@@ -77,12 +90,15 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def run_postgres(*, fsync: bool = False) -> Iterator[Cluster]:
-    """A new cluster that is gone at the end. Raises RuntimeError where PostgreSQL is missing or does not start."""
+def run_postgres(*, fsync: bool = False, inside: Path | None = None) -> Iterator[Cluster]:
+    """A new cluster that is gone at the end, in a directory below `inside`, which every user can enter.
+
+    Raises RuntimeError where PostgreSQL is missing or does not start.
+    """
     initdb, postgres = find_program("initdb"), find_program("postgres")
     if initdb is None or postgres is None:
         raise RuntimeError("PostgreSQL is not installed: run 'make test-postgres'")
-    directory = Path(tempfile.mkdtemp(prefix="oneweb-postgres-"))
+    directory = Path(tempfile.mkdtemp(prefix="oneweb-postgres-", dir=inside))
     try:
         user = _give_away(directory)
         data, log = directory / "data", directory / "log"

@@ -12,7 +12,7 @@ from oneweb_bridge.model.records import Message, Positions
 from oneweb_bridge.mqtt import cursor
 from oneweb_bridge.mqtt.cursor import CursorWriter
 from oneweb_bridge.mqtt.topics import TopicTree
-from oneweb_bridge.mqtt.window import SendWindow
+from oneweb_bridge.mqtt.window import MAX_REPEATED_MESSAGES, SendWindow
 from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.errors import StoreUnavailable
 
@@ -171,22 +171,23 @@ def head_of_retained(count: int) -> tuple[Writing, Any]:
 
 async def test_head_is_published_at_once_when_many_messages_wait_for_it() -> None:
     """Otherwise a crash would repeat them: the next start restores what the head does not say."""
-    few, writer = head_of_retained(cursor.MAX_BEHIND_HEAD - 1)
+    many = MAX_REPEATED_MESSAGES // 4
+    few, writer = head_of_retained(many - 1)
     assert not writer._is_head_under_way
     writer._head_timer.cancel()
-    many, writer = head_of_retained(cursor.MAX_BEHIND_HEAD)
+    writing, writer = head_of_retained(many)
     assert writer._is_head_under_way
-    head = many.window.next_to_send()
+    head = writing.window.next_to_send()
     assert head is not None
     assert head.message.topic.endswith("/head")
-    many.window.acknowledge(head)
-    assert len(many.window.behind_head) == 0
-    assert len(few.window.behind_head) == cursor.MAX_BEHIND_HEAD - 1
+    writing.window.acknowledge(head)
+    assert len(writing.window.behind_head) == 0
+    assert len(few.window.behind_head) == many - 1
 
 
 async def test_head_that_is_refused_holds_up_no_message() -> None:
     """No other head is in sight, so what waits for one is not counted."""
-    writing, writer = head_of_retained(cursor.MAX_BEHIND_HEAD)
+    writing, writer = head_of_retained(MAX_REPEATED_MESSAGES // 4)
     head = writing.window.next_to_send()
     assert head is not None
     writing.window.refuse(head)

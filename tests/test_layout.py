@@ -40,6 +40,7 @@ PURE = frozenset(
         "store.postgres_text",
         "store.server",
         "store.view_dialects",
+        "store.lease_rules",
         "store.views",
         "config.rules",
         "config.credentials",

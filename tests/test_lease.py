@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from oneweb_bridge.config.schema import Secret, State
 from oneweb_bridge.model.records import Batch, Entry
-from oneweb_bridge.store import journal, store
+from oneweb_bridge.store import journal, places, store
 from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.lease import Holder, LeaseTable, open_leases
 from oneweb_bridge.store.lease_keeper import LeaseKeeper, open_keeper
@@ -123,6 +124,46 @@ async def test_worker_that_stands_still_in_a_transaction_holds_nobody_up(url: st
             assert await new.commit(BATCH) == 1
     assert ask(url, "SELECT seq, epoch FROM oneweb.journal") == [(1, 2)]
     assert ask(url, "SELECT imei FROM oneweb.stale") == []
+
+
+def end_idle_session(url: str) -> None:
+    """Has the server end a session that stands still in a transaction, and waits until it did."""
+    query = "SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND datname = current_database()"
+    end = time.monotonic() + 30
+    while ask(url, query):
+        assert time.monotonic() < end, "the server did not end the session"
+
+
+async def test_transaction_that_the_server_ended_is_tried_again(url: str) -> None:
+    """A worker that stood still for a quarter of the lease goes on when it wakes; nothing of it was stored."""
+    async with worker(url, "a") as a:
+        place = await claimed(a, url)
+        async with store.open_store(place) as db:
+            connection = db._connections._writer
+            with pytest.raises(StoreUnavailable, match="idle-in-transaction"):  # noqa: PT012 -- as above
+                async with connection.transaction() as transaction:
+                    await transaction.execute("SET LOCAL idle_in_transaction_session_timeout = '10ms'")
+                    end_idle_session(url)
+                    await transaction.execute("INSERT INTO stale (imei) VALUES ('T')")
+            assert await db.commit(BATCH) == 1
+        with places.open_writer(place, read_only=False) as thread:
+            with (  # noqa: PT012 -- as above
+                pytest.raises(StoreUnavailable, match="idle-in-transaction"),
+                thread.transaction(),
+            ):
+                thread.execute("SET LOCAL idle_in_transaction_session_timeout = '10ms'")
+                end_idle_session(url)
+            thread.execute("INSERT INTO stale (imei) VALUES ('U')")
+    assert ask(url, "SELECT imei FROM oneweb.stale") == [("U",)]
+
+
+async def test_lease_that_lasts_is_not_looked_at_before_its_end(url: str) -> None:
+    async with worker(url, "a") as a, worker(url, "b") as b:
+        assert await b.time_left("main") == 0.0
+        await claimed(a, url)
+        assert 500 < await b.time_left("main") <= 600
+        expire(url)
+        assert await b.time_left("main") == 0.0
 
 
 async def test_renewal_waits_for_no_transaction(url: str) -> None:

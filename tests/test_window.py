@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from oneweb_bridge.model.records import Message, Positions, Waiting
 from oneweb_bridge.mqtt.lane import DOUBT, TRIAL, Outgoing
-from oneweb_bridge.mqtt.window import MAX_REPEATED_MESSAGES, SendWindow
+from oneweb_bridge.mqtt.window import MAX_REPEATED_MESSAGES, SendWindow, max_repeated
 
 
 def message(topic: str, content: str = "x") -> Message:
@@ -378,6 +378,13 @@ def test_room_is_kept_for_what_earlier_rows_have_left() -> None:
         if window.saved != window.positions():
             break
     assert unsaved == 40
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 2), (3, 6), (20, 40), (100, 200), (1000, 200)])
+def test_where_others_take_over_at_most_two_windows_come_again(size: int, count: int) -> None:
+    """Never more than without a lease."""
+    assert max_repeated(size, is_leased=True) == count
+    assert max_repeated(size, is_leased=False) == MAX_REPEATED_MESSAGES
 
 
 def test_what_the_head_does_not_say_counts_as_repeated() -> None:

@@ -27,10 +27,7 @@ CURSOR_INTERVAL_S = 0.1
 FLUSH_INTERVAL_S = 1.0
 """Seconds after which a saved cursor is flushed to the disk."""
 HEAD_INTERVAL_S = 0.1
-"""Seconds between two heads, unless MAX_BEHIND_HEAD messages wait for the next one."""
-MAX_BEHIND_HEAD = 50
-"""Retained messages that a crash would repeat because the head does not say them, after which it is published at once.
-It is a part of the window's MAX_REPEATED_MESSAGES, which are also in flight or wait for the cursor."""
+"""Seconds between two heads, unless as many messages as `SendWindow.max_behind_head` wait for the next one."""
 FIRST_RETRY_S = 0.1
 """Seconds before a cursor that the disk did not take is saved again; each further pause is twice as long."""
 MAX_STORE_RETRY_S = 5.0
@@ -171,7 +168,7 @@ class CursorWriter:
         if self._is_head_under_way or self._is_restoring or not self._is_head_behind():
             return
         delay = self._head_due_at - time.monotonic()
-        if delay > 0 and len(self._window.behind_head) < MAX_BEHIND_HEAD:
+        if delay > 0 and len(self._window.behind_head) < self._window.max_behind_head:
             if self._head_timer is None:
                 self._head_timer = asyncio.get_running_loop().call_later(delay, self._publish_due_head)
             return

@@ -31,7 +31,7 @@ from oneweb_bridge.mqtt.refusals import Refusals
 from oneweb_bridge.mqtt.resend import Resend
 from oneweb_bridge.mqtt.sender import Sender
 from oneweb_bridge.mqtt.suspects import RECENT_S
-from oneweb_bridge.mqtt.window import SendWindow
+from oneweb_bridge.mqtt.window import SendWindow, max_repeated
 from oneweb_bridge.store.errors import StoreUnavailable
 
 _log = logging.getLogger("oneweb_bridge.publisher")
@@ -53,7 +53,13 @@ class Session:
         self._link = link
         # The connections before this one may have broken because of a message: then one at a time.
         size = 1 if context.suspects.topics else self._full_window()
-        self._window = SendWindow(size, positions, context.tree.class_of, context.suspects.counts())
+        self._window = SendWindow(
+            size,
+            positions,
+            context.tree.class_of,
+            context.suspects.counts(),
+            max_repeated(self._full_window(), is_leased=context.tree.epoch is not None),
+        )
         self.sender = Sender(context, link, self._window, self._on_answered, self._on_progress)
         self._save_wanted, drain_lock = asyncio.Event(), asyncio.Lock()
         self._refusals = Refusals(context, self.sender, drain_lock, self._save_wanted, self._restore_dropped)

@@ -31,6 +31,11 @@ MAX_REPEATED_MESSAGES = 200
 behind the saved cursor, and the retained ones between the broker's head and that cursor."""
 
 
+def max_repeated(size: int, *, is_leased: bool) -> int:
+    """How many messages may come again with a window of this size: where others take over, two windows at most."""
+    return min(MAX_REPEATED_MESSAGES, 2 * size) if is_leased else MAX_REPEATED_MESSAGES
+
+
 class SendWindow:
     """The window of one connection, starting at saved `positions`. `class_of` tells the class of a topic.
 
@@ -47,6 +52,9 @@ class SendWindow:
         max_repeated: int = MAX_REPEATED_MESSAGES,
     ) -> None:
         self.size = size
+        self.max_behind_head = max(1, max_repeated // 4)
+        """Retained messages that a crash would repeat because the head does not say them, after which it is published
+        at once: a part of what may come again, which also is in flight or waits for the cursor."""
         self._max_repeated = max_repeated
         self.in_flight = 0
         self.saved = positions

@@ -16,26 +16,13 @@ import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor
 
 from oneweb_bridge.store.errors import StoreError, StoreUnavailable
+from oneweb_bridge.store.lease_rules import Lease, Renewal, local_end
 from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, describe, named_postgres_errors, register_types
 from oneweb_bridge.store.postgres_schema import make_schemas, try_to_lock
 from oneweb_bridge.store.server import Fence
 
 LOCK_TIMEOUT = "1s"
 """How long a takeover waits for what the former holder had locked; it is tried again soon."""
-
-
-class Lease(msgspec.Struct, frozen=True):
-    """A lease that is held; `until` is the monotonic time in seconds at which the worker stops unless it is renewed."""
-
-    fence: Fence
-    until: float
-
-
-class Renewal(msgspec.Struct, frozen=True):
-    """The leases that last longer now, and how many workers were seen within one lease, this one among them."""
-
-    leases: dict[str, Lease]
-    workers: int
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -68,7 +55,7 @@ class LeaseTable:
         async with self._lock:
             with _named_errors():
                 db = await self._connected()
-                if await self._is_held(db, instance):
+                if await self._time_left(db, instance) > 0:
                     return None
                 async with db.transaction():
                     return await self._claim(db, instance)
@@ -85,19 +72,19 @@ class LeaseTable:
         row = await cursor.fetchone()
         return None if row is None else self._lease(instance, row[0], begun)
 
-    async def _is_held(self, db: "AsyncConnection[Any]", instance: str) -> bool:
-        """Whether somebody holds an instance now, as far as there are tables."""
+    async def _time_left(self, db: "AsyncConnection[Any]", instance: str) -> float:
         try:
-            cursor = await db.execute(_IS_HELD, (instance,))
+            cursor = await db.execute(_TIME_LEFT, (instance,))
         except psycopg.errors.UndefinedTable:
-            return False
-        return await cursor.fetchone() is not None
+            return 0.0
+        row = await cursor.fetchone()
+        return 0.0 if row is None else max(0.0, float(row[0]))
 
-    async def is_free(self, instance: str) -> bool:
-        """Whether nobody holds an instance now."""
+    async def time_left(self, instance: str) -> float:
+        """Seconds until the lease of an instance ends, by the server's clock; 0 where nobody holds it."""
         async with self._lock:
             with _named_errors():
-                return not await self._is_held(await self._connected(), instance)
+                return await self._time_left(await self._connected(), instance)
 
     async def renew(self, instances: Sequence[str]) -> Renewal:
         """Renews the leases of some instances that are held. Those that are missing in the answer are lost.
@@ -113,7 +100,7 @@ class LeaseTable:
                 cursor = await db.execute(_RENEW, (self._me.holder, list(instances), self._me.lease))
                 leases = {row[0]: self._lease(row[0], row[1], begun) for row in await cursor.fetchall()}
                 workers = await (await db.execute(_COUNT_WORKERS, (self._me.lease,))).fetchone() or (1,)
-                return Renewal(leases, max(1, int(workers[0])))
+                return Renewal(leases, int(workers[0]))
 
     async def give_up(self, fence: Fence) -> None:
         """Lets others have an instance at once."""
@@ -130,8 +117,7 @@ class LeaseTable:
                 await db.execute(b"DELETE FROM oneweb.worker WHERE holder = $1", (self._me.holder,))
 
     def _lease(self, instance: str, epoch: int, begun: float) -> Lease:
-        # Counted from before the question was sent, and a quarter earlier: the server's clock begins later.
-        return Lease(Fence(instance, self._me.holder, epoch), begun + self._me.lease * 0.75)
+        return Lease(Fence(instance, self._me.holder, epoch), local_end(begun, self._me.lease))
 
     async def _connected(self) -> "AsyncConnection[Any]":
         if self._db is None or self._db.closed:
@@ -185,7 +171,7 @@ _FORGET_WORKERS = b"DELETE FROM oneweb.worker WHERE seen < clock_timestamp() - i
 _COUNT_WORKERS = b"""
 SELECT count(*) FROM oneweb.worker WHERE seen > clock_timestamp() - make_interval(secs => $1::float8)
 """
-_IS_HELD = b"SELECT 1 FROM oneweb.lease WHERE instance = $1 AND expires > clock_timestamp()"
+_TIME_LEFT = b"SELECT EXTRACT(epoch FROM expires - clock_timestamp())::float8 FROM oneweb.lease WHERE instance = $1"
 _CLAIM = b"""
 INSERT INTO oneweb.lease AS lease (instance, worker, holder, epoch, since, expires)
 VALUES ($1, $2, $3, 1, clock_timestamp(), clock_timestamp() + make_interval(secs => $4::float8))

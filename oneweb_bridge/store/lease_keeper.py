@@ -12,7 +12,15 @@ from typing import NoReturn
 
 from oneweb_bridge.config.schema import State
 from oneweb_bridge.store.errors import StoreUnavailable
-from oneweb_bridge.store.lease import Holder, Lease, LeaseTable, Renewal, open_leases
+from oneweb_bridge.store.lease import Holder, LeaseTable, open_leases
+from oneweb_bridge.store.lease_rules import (
+    Lease,
+    Renewal,
+    end_after_renewal,
+    is_left_over,
+    pause_until_look,
+    share_of,
+)
 from oneweb_bridge.store.server import Holding, Server
 
 _log = logging.getLogger("oneweb_bridge.lease")
@@ -32,13 +40,13 @@ class HeldLease:
         self.fence = lease.fence
         self.lost = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self.renewed(lease)
+        self.last_until(lease.until)
 
-    def renewed(self, lease: Lease) -> None:
-        """It lasts longer."""
+    def last_until(self, until: float) -> None:
+        """It lasts longer: until that monotonic time."""
         self.stop_timer()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(0.0, lease.until - time.monotonic()), self.lost.set)
+        self._timer = loop.call_later(max(0.0, until - time.monotonic()), self.lost.set)
 
     def stop_timer(self) -> None:
         """It is not waited for its end any more."""
@@ -79,18 +87,18 @@ class LeaseKeeper:
                 continue
             self._answered()
             self._note_renewal(current, renewal)
-            self._share = -(-self._instances // renewal.workers)
+            self._share = share_of(self._instances, renewal.workers)
             for held in list(self._held.values())[self._share :]:
                 # Others have none, or less.
                 held.lost.set()
 
     def _note_renewal(self, current: Mapping[str, HeldLease], renewal: Renewal) -> None:
         for instance, held in current.items():
-            lease = renewal.leases.get(instance)
-            if lease is None or lease.fence != held.fence:
+            until = end_after_renewal(held.fence, renewal.leases.get(instance))
+            if until is None:
                 held.lost.set()
             elif not held.lost.is_set():
-                held.renewed(lease)
+                held.last_until(until)
 
     @contextlib.asynccontextmanager
     async def hold(self, instance: str) -> AsyncIterator[tuple[HeldLease, Holding]]:
@@ -109,14 +117,17 @@ class LeaseKeeper:
 
     async def _wait_for(self, instance: str) -> HeldLease:
         while True:
+            pause = self._interval
             try:
                 async with self._claiming:
                     if (held := await self._try_to_hold(instance)) is not None:
                         return held
+                    left = await self._table.time_left(instance)
                 self._answered()
+                pause = pause_until_look(left, self._interval)
             except StoreUnavailable as error:
                 self._tell(error)
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(pause)
 
     async def _try_to_hold(self, instance: str) -> HeldLease | None:
         """Claims an instance within this worker's share, or one that nobody else took for as long as a lease."""
@@ -130,10 +141,11 @@ class LeaseKeeper:
         return held
 
     async def _is_left_over(self, instance: str) -> bool:
-        if not await self._table.is_free(instance):
+        if await self._table.time_left(instance) > 0:
             self._free_since.pop(instance, None)
             return False
-        return time.monotonic() - self._free_since.setdefault(instance, time.monotonic()) > self._state.lease
+        now = time.monotonic()
+        return is_left_over(self._free_since.setdefault(instance, now), now, self._state.lease)
 
     def _answered(self) -> None:
         if self._told_at is not None:

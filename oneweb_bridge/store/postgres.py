@@ -56,8 +56,13 @@ def named_postgres_errors() -> Iterator[None]:
         yield
     except (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted) as error:
         raise StoreDamaged(describe(error)) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
+    except _PASSING as error:
         raise StoreUnavailable(describe(error)) from error
+
+
+_PASSING = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
+"""What is tried again. `InternalError` has what the server says of a session or of itself: a transaction that it ended
+because the worker stood still in it, a server that is a standby now, a file that it cannot extend."""
 
 
 def describe(error: Exception) -> str:
