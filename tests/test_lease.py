@@ -15,7 +15,7 @@ from oneweb_bridge.store import journal, places, store
 from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.lease import Holder, LeaseTable, open_leases
 from oneweb_bridge.store.lease_keeper import LeaseKeeper, open_keeper
-from oneweb_bridge.store.postgres import LeaseLost, PostgresConnection
+from oneweb_bridge.store.postgres import TCP_OPTIONS, LeaseLost, PostgresConnection
 from oneweb_bridge.store.server import Server
 from tests.cancelling import end_tasks
 from tests.places import new_database
@@ -155,6 +155,19 @@ async def test_transaction_that_the_server_ended_is_tried_again(url: str) -> Non
                 end_idle_session(url)
             thread.execute("INSERT INTO stale (imei) VALUES ('U')")
     assert ask(url, "SELECT imei FROM oneweb.stale") == [("U",)]
+
+
+async def test_every_session_notices_a_server_that_went_away_without_a_word(url: str) -> None:
+    """Also that of the leases, which stands by for days and whose next question would get no answer."""
+    async with worker(url, "a") as a:
+        place = await claimed(a, url)
+        async with store.open_store(place) as db:
+            await db.commit(BATCH)
+            writer: Any = db._connections._writer
+            for session in (a._db, writer._db):
+                assert session is not None
+                given = session.info.get_parameters()
+                assert {name: given.get(name) for name in TCP_OPTIONS} == {n: str(v) for n, v in TCP_OPTIONS.items()}
 
 
 async def test_lease_that_lasts_is_not_looked_at_before_its_end(url: str) -> None:

@@ -17,7 +17,7 @@ from psycopg import AsyncConnection, AsyncRawCursor
 
 from oneweb_bridge.store.errors import StoreError, StoreUnavailable
 from oneweb_bridge.store.lease_rules import Lease, Renewal, local_end
-from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, describe, named_postgres_errors, register_types
+from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, TCP_OPTIONS, describe, named_postgres_errors, register_types
 from oneweb_bridge.store.postgres_schema import make_schemas, try_to_lock
 from oneweb_bridge.store.server import Fence
 
@@ -91,7 +91,7 @@ class LeaseTable:
 
         Raises TimeoutError as well, where the server does not answer in a third of the lease.
         """
-        async with self._lock, asyncio.timeout(self._me.lease / 3):
+        async with asyncio.timeout(self._me.lease / 3), self._lock:
             begun = time.monotonic()
             with _named_errors():
                 db = await self._connected()
@@ -127,6 +127,7 @@ class LeaseTable:
                 cursor_factory=AsyncRawCursor,
                 application_name=f"{self._me.holder} leases",
                 connect_timeout=CONNECT_TIMEOUT_S,
+                **TCP_OPTIONS,
             )
             register_types(self._db)
         return self._db
