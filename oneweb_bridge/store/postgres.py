@@ -30,7 +30,12 @@ DIALECT = Dialect(
 MIN_COPY_ROWS = 20
 """Rows from which on COPY is quicker than an INSERT for each."""
 CONNECT_TIMEOUT_S = 10
-TCP_OPTIONS = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+TCP_OPTIONS: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 """By which a server that went away without a word is noticed within half a minute; the system's own take hours."""
 MISSING = "state.url: the database has nothing of the instance {}: run the bridge first, or name another database"
 END_TIMEOUT_MS = 5000
