@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from oneweb_bridge.cli.memory import tune_allocator
+
 CANCEL_AGAIN_S = 4.0
 """Seconds after a signal to stop, and between further tries, until tasks that still run are cancelled again."""
 THREAD_SWITCH_S = 0.0005
@@ -37,6 +39,7 @@ def run_until_signal(work: Coroutine[Any, Any, None], on_hangup: Callable[[], No
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
+    tune_allocator()
     tune_interpreter()
     asyncio.run(supervised())
     return 0
