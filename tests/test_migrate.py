@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from oneweb_bridge.cli import main, migrate
 from oneweb_bridge.store import database, moving_files
 from oneweb_bridge.store.moving import SLICE_ROWS
 from oneweb_bridge.store.moving_server import ServerTarget, open_server
+from oneweb_bridge.store.postgres_views import VIEW_FIELDS
 from oneweb_bridge.trends import file as trends_file
 from oneweb_bridge.trends.file import open_trends
 from oneweb_bridge.trends.pending import FACTS
@@ -37,6 +39,13 @@ Contents = dict[str, list[tuple[Any, ...]]]
 
 @pytest.fixture
 def url(cluster: Cluster) -> Iterator[str]:
+    """A database with the tables of the instance `main`, in which nothing was stored yet."""
+    with new_database(cluster) as made:
+        yield made
+
+
+@pytest.fixture
+def empty_url(cluster: Cluster) -> Iterator[str]:
     """A database in which nothing was made yet."""
     name = f"moved_{free_port()}"
     cluster.execute(f"CREATE DATABASE {name}")
@@ -159,6 +168,30 @@ def test_there_and_back_is_the_same(
 
 
 @pytest.mark.postgres
+def test_state_of_a_killed_bridge_is_whole(tmp_path: Path, url: str) -> None:
+    """What its last transactions wrote is in the log beside the file."""
+    path = make_state(tmp_path / "a", with_trends=False)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("INSERT INTO removed VALUES ('site', 'late', 1)")
+        (tmp_path / "b").mkdir()
+        for name in ("bridge.db", "bridge.db-wal"):
+            shutil.copy(path.with_name(name), tmp_path / "b" / name)
+    assert move(tmp_path / "b" / "bridge.db", url) == 0
+    assert ask(url, "SELECT at FROM oneweb.removed WHERE id = 'late'") == [(1,)]
+
+
+@pytest.mark.postgres
+def test_what_only_postgresql_needs_stays_there(tmp_path: Path, url: str) -> None:
+    """Which columns the views of an instance have is no fact of its file."""
+    path, back = make_state(tmp_path / "a"), tmp_path / "back.db"
+    assert move(path, url) == 0
+    ask(url, f"INSERT INTO oneweb_main.meta VALUES ('{VIEW_FIELDS}', 'x')")
+    assert move(url, back) == 0
+    assert contents(back) == contents(path)
+
+
+@pytest.mark.postgres
 def test_each_table_of_one_engine_is_in_the_other(cluster: Cluster) -> None:
     """With the same columns: so a new table, or a new column, cannot stay behind."""
     rows = ask(
@@ -181,13 +214,13 @@ async def test_facts_of_the_trends_are_known(past: Past) -> None:
 
 
 @pytest.mark.postgres
-def test_numbers_go_on(tmp_path: Path, url: str) -> None:
+def test_numbers_go_on(tmp_path: Path, empty_url: str) -> None:
     """The journal goes on behind the last row that was ever written, and new rows get numbers that are free."""
-    assert move(make_state(tmp_path), url) == 0
+    assert move(make_state(tmp_path), empty_url) == 0
     last = (3 << 40) + 7
-    assert ask(url, "SELECT seq FROM oneweb.journal_head") == [(last + 5,)]
+    assert ask(empty_url, "SELECT seq FROM oneweb.journal_head") == [(last + 5,)]
     for sequence, number in (("newest_stream", last), ("stream_number", last), ("poll_request_number", last + 5)):
-        assert ask(url, f"SELECT nextval('oneweb_main.{sequence}')") == [(number + 1,)]
+        assert ask(empty_url, f"SELECT nextval('oneweb_main.{sequence}')") == [(number + 1,)]
 
 
 @pytest.mark.postgres
@@ -209,16 +242,16 @@ async def test_epoch_goes_on_in_postgresql(tmp_path: Path, url: str) -> None:
 
 
 @pytest.mark.postgres
-def test_one_of_several_instances_is_moved(tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_of_several_instances_is_moved(tmp_path: Path, empty_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The one that is named; without a name nothing is, and others in the database stay as they are."""
     for instance in ("a", "b"):
-        assert move(make_state(tmp_path / instance, instance), url) == 0
-    before, back = stored(url), tmp_path / "back.db"
+        assert move(make_state(tmp_path / instance, instance), empty_url) == 0
+    before, back = stored(empty_url), tmp_path / "back.db"
     capsys.readouterr()
-    assert "has the state of a, b: add --instance" in refused(capsys, 2, url, back)
-    assert "not of c" in refused(capsys, 1, url, back, "--instance", "c")
-    assert move(url, back, "--instance", "b") == 0
-    assert stored(url) == before
+    assert "has the state of a, b: add --instance" in refused(capsys, 2, empty_url, back)
+    assert "not of c" in refused(capsys, 1, empty_url, back, "--instance", "c")
+    assert move(empty_url, back, "--instance", "b") == 0
+    assert stored(empty_url) == before
     (places,) = [row[1] for row in contents(back)[".db meta"] if row[0] == "places"]
     assert json.loads(places)[0] == ["oneweb", "b"]
 
@@ -283,30 +316,22 @@ def test_target_with_a_state_is_left_alone(tmp_path: Path, url: str, capsys: pyt
 
 
 @pytest.mark.postgres
-def test_tables_without_rows_are_no_state(tmp_path: Path, cluster: Cluster) -> None:
-    """A worker that made its tables and was stopped has stored nothing."""
-    with new_database(cluster) as made:
-        assert move(make_state(tmp_path), made) == 0
-        assert ask(made, "SELECT value FROM oneweb.meta WHERE name = 'journal'") == [(JOURNAL_ID,)]
-
-
-@pytest.mark.postgres
 async def test_state_that_a_bridge_has_open_is_not_moved(
-    tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, empty_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither a file that is locked, nor an instance whose lease is held; nothing is made anywhere."""
     path, back = make_state(tmp_path / "a"), tmp_path / "back.db"
     with database.hold_lock(path):
-        assert "is in use by another bridge" in await asyncio.to_thread(refused, capsys, 1, path, url)
-    assert stored(url) == {}
-    assert await asyncio.to_thread(move, path, url) == 0
+        assert "is in use by another bridge" in await asyncio.to_thread(refused, capsys, 1, path, empty_url)
+    assert stored(empty_url) == {}
+    assert await asyncio.to_thread(move, path, empty_url) == 0
     capsys.readouterr()
-    async with held(url):
-        before = stored(url)
-        assert "held by the worker tester" in await asyncio.to_thread(refused, capsys, 1, url, back)
-        assert "held by the worker tester" in await asyncio.to_thread(refused, capsys, 1, path, url)
-        assert stored(url) == before
-    assert await asyncio.to_thread(move, url, back) == 0
+    async with held(empty_url):
+        before = stored(empty_url)
+        assert "held by the worker tester" in await asyncio.to_thread(refused, capsys, 1, empty_url, back)
+        assert "held by the worker tester" in await asyncio.to_thread(refused, capsys, 1, path, empty_url)
+        assert stored(empty_url) == before
+    assert await asyncio.to_thread(move, empty_url, back) == 0
 
 
 @pytest.mark.postgres
@@ -331,7 +356,7 @@ async def test_worker_waits_until_the_state_is_moved(tmp_path: Path, url: str) -
 
 @pytest.mark.postgres
 async def test_error_in_the_middle_leaves_nothing(
-    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither tables in PostgreSQL nor files, whichever side fails; then it is moved."""
     path, back = make_state(tmp_path / "a"), tmp_path / "bridge.db"
@@ -345,16 +370,31 @@ async def test_error_in_the_middle_leaves_nothing(
     with monkeypatch.context() as broken:
         broken.setattr(ServerTarget, "write_counters", fail_later)
         assert "No space left on device, and nothing was moved" in await asyncio.to_thread(
-            refused, capsys, 1, path, url
+            refused, capsys, 1, path, empty_url
         )
-    assert stored(url) == {}
-    assert await asyncio.to_thread(move, path, url) == 0
+    assert stored(empty_url) == {}
+    assert await asyncio.to_thread(move, path, empty_url) == 0
     capsys.readouterr()
     with monkeypatch.context() as broken:
         broken.setattr(moving_files, "_fsync", fail)
-        assert "disk is full), and nothing was moved" in await asyncio.to_thread(refused, capsys, 1, url, back)
+        assert "disk is full), and nothing was moved" in await asyncio.to_thread(refused, capsys, 1, empty_url, back)
     assert files_in(tmp_path) == {}
-    assert await asyncio.to_thread(move, url, back) == 0
+    assert await asyncio.to_thread(move, empty_url, back) == 0
+
+
+@pytest.mark.postgres
+def test_interrupted_move_is_told(
+    tmp_path: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends it with exit code 1, so that no script goes on as if it were done."""
+
+    async def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    path = make_state(tmp_path)
+    monkeypatch.setattr(ServerTarget, "write_counters", interrupt)
+    assert "interrupted, and nothing was moved" in refused(capsys, 1, path, empty_url)
+    assert stored(empty_url) == {}
 
 
 KILLED = """
@@ -412,7 +452,6 @@ def old_and_new(directory: Path) -> None:
         with contextlib.closing(sqlite3.connect(directory / name)) as db:
             db.execute(f"CREATE TABLE {table} (name, value)")
             db.execute(f"PRAGMA user_version = {version}")
-    fill(directory / "unpublished.db", database.schema_script(), database.VERSION)
 
 
 @pytest.mark.parametrize(
@@ -448,6 +487,8 @@ def test_what_cannot_be_moved_is_a_sentence(
     """It says what is wrong, never a password, and nothing is made."""
     code, source, target, sentence = case
     old_and_new(tmp_path)
+    if source.startswith("unpublished.db"):
+        fill(tmp_path / "unpublished.db", database.schema_script(), database.VERSION)
     monkeypatch.chdir(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
     port = free_port()
@@ -461,22 +502,22 @@ def test_what_cannot_be_moved_is_a_sentence(
 
 @pytest.mark.postgres
 def test_what_the_server_refuses_is_a_sentence(
-    tmp_path: Path, url: str, cluster: Cluster, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, empty_url: str, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No database, an empty one, one of a newer program, a user without rights, a folder that is none."""
     path, back = make_state(tmp_path / "a"), tmp_path / "back.db"
     assert 'database "nowhere" does not exist' in refused(capsys, 1, path, cluster.url_of("nowhere"))
-    assert "no state of any instance" in refused(capsys, 1, url, back)
+    assert "no state of any instance" in refused(capsys, 1, empty_url, back)
     cluster.execute("CREATE ROLE visitor LOGIN")
-    assert "the right to make schemas" in refused(capsys, 1, path, url.replace("bridge@", "visitor@"))
-    assert stored(url) == {}
-    assert move(path, url) == 0
+    assert "the right to make schemas" in refused(capsys, 1, path, empty_url.replace("bridge@", "visitor@"))
+    assert stored(empty_url) == {}
+    assert move(path, empty_url) == 0
     capsys.readouterr()
     (tmp_path / "file").touch()
     for name in ("no/back.db", "file/back.db"):
-        assert str(tmp_path / name) in refused(capsys, 1, url, tmp_path / name)
-    ask(url, "UPDATE oneweb.version SET version = 99")
-    for given in ((url, back), (path, url)):
+        assert str(tmp_path / name) in refused(capsys, 1, empty_url, tmp_path / name)
+    ask(empty_url, "UPDATE oneweb.version SET version = 99")
+    for given in ((empty_url, back), (path, empty_url)):
         assert "newer oneweb-bridge (schema 99" in refused(capsys, 1, *given)
     cluster.execute("DROP ROLE visitor")
     assert not back.exists()

@@ -23,6 +23,8 @@ ENDING = ".migrating"
 _BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database, and would apply to another one of the same name."""
 IN_USE = "stop it first"
+CACHE_KIB = 16_384
+"""Of a file that is written: the rows of its indexes do not come in their order."""
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -267,6 +269,7 @@ def _new_part(path: Path, layout: Layout) -> Iterator[_NewPart]:
                 # Whatever goes wrong, the file is written anew: it needs no journal of its own.
                 db.execute("PRAGMA journal_mode = OFF")
                 db.execute("PRAGMA synchronous = OFF")
+                db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
                 db.executescript(f"BEGIN;\n{layout.script}\nPRAGMA user_version = {layout.version};\n")
             yield _NewPart(path, layout, db, frozenset(_names(db)))
     finally:
@@ -292,14 +295,13 @@ class FileTarget:
         parts = [part for part in self._parts if table.name in part.tables]
         async for slice_ in rows:
             for part in parts:
-                own = [row for row in slice_ if self._belongs(table, row, part)]
+                own = slice_ if table.name != META else [row for row in slice_ if self._belongs(table, row, part)]
                 with _writing(part.path):
                     part.db.executemany(statement, own)
                 part.row_count += len(own)
 
     def _belongs(self, table: Table, row: Row, part: _NewPart) -> bool:
-        if table.name != META:
-            return True
+        """Whether a fact belongs to a file."""
         name = row[table.columns.index("name")]
         return name in part.layout.facts if part.layout.facts else name not in self._shared
 
