@@ -216,8 +216,15 @@ def sample(report: str, id: str, ts: int, **values: Any) -> Batch:
 
 
 async def row_of(queries: Queries, imei: str = "1") -> dict[str, Any]:
-    rows = [dict(zip(FLEET_COLUMNS, row, strict=True)) for row in fleet.read_fleet(queries, TREE).rows]
+    answer = fleet_of(queries)
+    assert answer["columns"] == list(FLEET_COLUMNS)
+    rows = [dict(zip(FLEET_COLUMNS, row, strict=True)) for row in answer["rows"]]
     return next(row for row in rows if row["imei"] == imei)
+
+
+def fleet_of(queries: Queries) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(fleet.encode_fleet(queries, TREE).decompress())
+    return answer
 
 
 async def test_fleet_joins_what_is_known(tmp_path: Path) -> None:
@@ -274,7 +281,17 @@ async def test_fleet_joins_what_is_known(tmp_path: Path) -> None:
             "end_customer": "Cu",
         }
         assert [value for value in (await row_of(queries, "2")).values() if value is not None] == ["2"]
-        assert json.loads(fleet.encode_fleet(queries, TREE).body)["seq"] == "journal:2"
+        assert fleet_of(queries)["seq"] == "journal:2"
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
+async def test_fleet_is_one_document_whatever_its_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Every terminal is there once, by its id, though few rows are held at a time."""
+    monkeypatch.setattr(fleet, "SLICE_ROWS", 2)
+    async with filled(tmp_path / "bridge.db", records("terminal", **{f"{n}": {} for n in range(count)})) as queries:
+        assert [row[0] for row in fleet_of(queries)["rows"]] == [f"{n}" for n in range(count)]
 
 
 async def test_fleet_is_made_anew_when_the_journal_has_grown(tmp_path: Path) -> None:
@@ -288,8 +305,8 @@ async def test_fleet_is_made_anew_when_the_journal_has_grown(tmp_path: Path) -> 
             assert fleet.encode_fleet(queries, TREE, first) is first
             await opened.commit(sample("signal_quality", "1", 1_750_167_667_000, sinr_db=11.5))
             second = fleet.encode_fleet(queries, TREE, first)
-            assert b"10.2" in first.body
-            assert b"11.5" in second.body
+            assert b"10.2" in first.decompress()
+            assert b"11.5" in second.decompress()
 
 
 async def test_fleet_shows_the_first_product_of_a_terminal_without_limits(tmp_path: Path) -> None:
@@ -381,7 +398,7 @@ async def test_event_index_is_used(tmp_path: Path) -> None:
         queries.alerts_since(1)
         queries.rows_after(1, 1)
         queries.oldest()
-        fleet.read_fleet(queries, TREE)
+        fleet.encode_fleet(queries, TREE)
         views.read_tree(queries)
         queries.buckets_of(["P"])
         queries.records("terminal", ["1"])

@@ -4,8 +4,9 @@ Not async: all of it runs in the thread of `query_thread`, on a read-only connec
 """
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -41,6 +42,22 @@ class StoredSetting(msgspec.Struct, frozen=True):
     call: str
     name: str
     source: str
+
+
+class TerminalParts(NamedTuple):
+    """What is stored of a terminal: documents, and the times of samples; `newest_ts` is that of any report.
+
+    A tuple, because there are tens of thousands. None stands for what there is not.
+    """
+
+    id: str
+    record: str
+    relations: str | None
+    first_ts: int | None
+    first: str | None
+    second_ts: int | None
+    second: str | None
+    newest_ts: int | None
 
 
 @contextlib.contextmanager
@@ -165,13 +182,16 @@ class Queries:
         sql = "SELECT id, report, ts, doc FROM newest WHERE entity = ? AND seq > 0 ORDER BY id, report"
         return self._iterate(sql, (entity,))
 
-    def newest_times(self) -> Iterator[tuple[str, int]]:
-        """Id and time of the newest sample of any report of every terminal."""
-        return self._iterate("SELECT id, max(ts) FROM newest WHERE entity = 'terminal' AND seq > 0 GROUP BY id")
-
-    def newest_values(self, report: str) -> Iterator[tuple[str, int, str]]:
-        """Id, time and document of the newest sample of a report, of every id."""
-        return self._iterate("SELECT id, ts, doc FROM newest WHERE report = ? AND seq > 0", (report,))
+    def all_terminals(self, first: str, second: str) -> Iterator[TerminalParts]:
+        """Every terminal with its relations and its newest samples of two reports, by id."""
+        sql = """SELECT t.id, t.doc, r.doc, a.ts, a.doc, b.ts, b.doc,
+                   (SELECT max(n.ts) FROM newest n WHERE n.id = t.id AND n.entity = 'terminal' AND n.seq > 0)
+                 FROM record t
+                 LEFT JOIN record r ON r.kind = 'relations' AND r.id = t.id
+                 LEFT JOIN newest a ON a.report = ? AND a.id = t.id AND a.seq > 0
+                 LEFT JOIN newest b ON b.report = ? AND b.id = t.id AND b.seq > 0
+                 WHERE t.kind = 'terminal' ORDER BY t.id"""
+        return itertools.starmap(TerminalParts, self._iterate(sql, (first, second)))
 
     def terminals_of_product(self, product_id: str) -> list[str]:
         """The terminals that a product belongs to."""

@@ -109,10 +109,12 @@ class DataRoutes:
             if self._fleet is None or time.monotonic() - self._fleet[0] >= FLEET_AGE_S:
                 self._fleet = await self._read_fleet()
         encoded = self._fleet[1]
-        response = web.Response(body=encoded.body, content_type="application/json")
         if "gzip" in request.headers.get("Accept-Encoding", "").casefold():
             response = web.Response(body=encoded.compressed, content_type="application/json")
             response.headers["Content-Encoding"] = "gzip"
+        else:
+            plain = await asyncio.to_thread(encoded.decompress)
+            response = web.Response(body=plain, content_type="application/json")
         response.headers["Vary"] = "Accept-Encoding"
         return response
 

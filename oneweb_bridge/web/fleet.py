@@ -1,19 +1,29 @@
-"""The table of the fleet: for each terminal a row of its newest values, from records, samples, usage and forecasts."""
+"""The table of the fleet: for each terminal a row of its newest values, from records, samples, usage and forecasts.
+
+It is written piece by piece: neither the rows nor their text are ever there as a whole.
+"""
 
 import gzip
+import zlib
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, TypeVar
+from itertools import islice
+from typing import Any
 
 import msgspec
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.mqtt.topics import TopicTree
-from oneweb_bridge.store.reading import Queries
+from oneweb_bridge.store.reading import Queries, TerminalParts
 from oneweb_bridge.web.payloads import FLEET_COLUMNS, Cell, FleetAnswer
 
 SIGNAL, AVAILABILITY = "signal_quality", "link_availability"
 COMPRESSION = 3
 """At 10 000 terminals a third of the time of level 6, and a tenth larger."""
+GZIP = 31
+"""The parameter `wbits` of zlib for a gzip header, which has no time then."""
+SLICE_ROWS = 500
+"""Rows that are there at a time: the table is as large as all else that the bridge holds."""
 NOT_READ = " {}"
 """The name of a field that is worked out: no member of a document begins with a space."""
 
@@ -68,84 +78,86 @@ class _Forecast(msgspec.Struct, gc=False):
 
 class _Signal(msgspec.Struct, gc=False):
     sinr_db: Any = None
-    at: int | None = msgspec.field(default=None, name=NOT_READ.format("at"))
 
 
 class _Availability(msgspec.Struct, gc=False):
     link_availability_pct: Any = None
-    at: int | None = msgspec.field(default=None, name=NOT_READ.format("at"))
 
 
 class FleetParts(msgspec.Struct):
-    """What the rows are joined from, by id.
+    """What belongs to products, by id; the rest is beside its terminal.
 
     Structs that the garbage collector does not look at: it would go through tens of thousands again and again.
     """
 
-    relations: dict[str, _Relations]
     products: dict[str, Any]
     buckets: dict[str, _Bucket]
     forecasts: dict[str, _Forecast]
-    seen: dict[str, int]
-    signal: dict[str, _Signal]
-    availability: dict[str, _Availability]
 
 
 class EncodedFleet(msgspec.Struct, frozen=True):
-    """The answer as it is sent, plain and compressed, and the newest row of the journal that is surely in it."""
+    """The answer as it is sent, and the newest row of the journal that is surely in it."""
 
     seq: int
-    body: bytes
     compressed: bytes
+
+    def decompress(self) -> bytes:
+        """The answer for who does not take gzip."""
+        return gzip.decompress(self.compressed)
 
 
 def encode_fleet(queries: Queries, tree: TopicTree, before: EncodedFleet | None = None) -> EncodedFleet:
     """The fleet's answer in its bytes; the one from before while the journal has no row that is not in it.
 
-    Whatever the table shows changes together with a row of the journal.
+    Whatever the table shows changes together with a row of the journal. What is committed while it is read may be in
+    it, and comes again from `seq` on.
     """
     seq = queries.head()
     if before is not None and before.seq == seq:
         return before
-    body = encode(read_fleet(queries, tree))
-    return EncodedFleet(seq, body, gzip.compress(body, COMPRESSION, mtime=0))
+    compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, GZIP)
+    parts = [compressor.compress(text) for text in _iter_texts(queries, tree.event_id(seq))]
+    return EncodedFleet(seq, b"".join([*parts, compressor.flush()]))
 
 
-def read_fleet(queries: Queries, tree: TopicTree) -> FleetAnswer:
-    """The fleet's table. What is committed while it is read may be in it, and comes again from `seq` on."""
-    seq = tree.event_id(queries.head())
+def _iter_texts(queries: Queries, seq: str) -> Iterator[bytes]:
+    """The JSON of a `FleetAnswer` in pieces."""
+    frame = encode(FleetAnswer(seq=seq, columns=list(FLEET_COLUMNS), rows=[]))
+    separator = frame[:-2]
+    rows = _iter_rows(queries)
+    while some := list(islice(rows, SLICE_ROWS)):
+        yield separator + encode(some)[1:-1]
+        separator = b","
+    yield frame[-2:] if separator == b"," else frame
+
+
+def _iter_rows(queries: Queries) -> Iterator[tuple[Cell, ...]]:
     parts = _read_parts(queries)
-    decode = msgspec.json.Decoder(_Terminal).decode
-    rows = [_row(imei, decode(doc), parts) for imei, doc in queries.all_records("terminal")]
-    return FleetAnswer(seq=seq, columns=list(FLEET_COLUMNS), rows=rows)
+    terminal = msgspec.json.Decoder(_Terminal).decode
+    relations = msgspec.json.Decoder(_Relations).decode
+    signal = msgspec.json.Decoder(_Signal).decode
+    availability = msgspec.json.Decoder(_Availability).decode
+    for each in queries.all_terminals(SIGNAL, AVAILABILITY):
+        yield _row(
+            each,
+            terminal(each.record),
+            _NO_RELATIONS if each.relations is None else relations(each.relations),
+            (
+                None if each.first is None else signal(each.first).sinr_db,
+                None if each.second is None else availability(each.second).link_availability_pct,
+            ),
+            parts,
+        )
 
 
 def _read_parts(queries: Queries) -> FleetParts:
-    relations = msgspec.json.Decoder(_Relations).decode
     named = msgspec.json.Decoder(_Named).decode
     forecast = msgspec.json.Decoder(_Forecast).decode
     return FleetParts(
-        relations={id: relations(doc) for id, doc in queries.all_records("relations")},
         products={id: named(doc).name for id, doc in queries.all_records("product")},
         buckets=_fullest_buckets(queries),
         forecasts={id: forecast(doc) for id, doc in queries.all_records("forecast")},
-        seen=dict(queries.newest_times()),
-        signal=_newest(queries, SIGNAL, _Signal),
-        availability=_newest(queries, AVAILABILITY, _Availability),
     )
-
-
-_Sample = TypeVar("_Sample", _Signal, _Availability)
-
-
-def _newest(queries: Queries, report: str, form: type[_Sample]) -> dict[str, _Sample]:
-    """The newest sample of a report of each id, with its time."""
-    decode = msgspec.json.Decoder(form).decode
-    samples: dict[str, _Sample] = {}
-    for id, ts, doc in queries.newest_values(report):
-        samples[id] = sample = decode(doc)
-        sample.at = ts
-    return samples
 
 
 def _fullest_buckets(queries: Queries) -> dict[str, _Bucket]:
@@ -170,27 +182,30 @@ def _is_fuller(bucket: _Bucket, other: _Bucket) -> bool:
 _NO_RELATIONS = _Relations()
 _NO_FORECAST = _Forecast()
 _NO_BUCKET = _Bucket()
-_NO_SIGNAL, _NO_AVAILABILITY = _Signal(), _Availability()
 
 
-def _row(imei: str, terminal: _Terminal, parts: FleetParts) -> tuple[Cell, ...]:
-    relations = parts.relations.get(imei, _NO_RELATIONS)
+def _row(
+    stored: TerminalParts,
+    terminal: _Terminal,
+    relations: _Relations,
+    measured: tuple[Any, Any],
+    parts: FleetParts,
+) -> tuple[Cell, ...]:
+    sinr_db, availability_pct = measured
     product_ids = terminal.product_ids if relations.product_ids is None else relations.product_ids
     bucket = _fullest(product_ids, parts.buckets)
     product_id = bucket.product_id or next(iter(product_ids), None)
     forecast = _NO_FORECAST if bucket.bucket_id is None else parts.forecasts.get(bucket.bucket_id, _NO_FORECAST)
-    signal = parts.signal.get(imei, _NO_SIGNAL)
-    availability = parts.availability.get(imei, _NO_AVAILABILITY)
     site, customer, partner = relations.site, relations.end_customer, relations.distribution_partner
     return (
-        imei,
+        stored.id,
         terminal.name,
         terminal.state,
-        _later(_to_ms(terminal.last_seen), parts.seen.get(imei)),
-        signal.sinr_db,
-        signal.at,
-        availability.link_availability_pct,
-        availability.at,
+        _later(_to_ms(terminal.last_seen), stored.newest_ts),
+        sinr_db,
+        stored.first_ts,
+        availability_pct,
+        stored.second_ts,
         bucket.bucket_id,
         bucket.used_pct,
         bucket.overage_blocks,
