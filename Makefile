@@ -40,7 +40,7 @@ test-sparkplug:  ## decodes all Sparkplug payloads with npm's sparkplug-payload 
 test-console:  ## tests of the console's page in a real Chromium, which apt-get installs: make test-console ARGS='-k fleet'
 	$(SETUP) test
 	$(SETUP) console
-	@$(PYTHON) -m pytest -n 0 -m browser tests/console $(ARGS)
+	@$(PYTHON) -m pytest -n 2 -m browser tests/console $(ARGS)
 
 image:  ## draws docs/images/console.png anew, with the same Chromium
 	$(SETUP) test

@@ -228,6 +228,13 @@ TABLE = (
         "test_trends.py",
     ),
     Mutant(
+        "store: rows that are left behind the wide steps are inserted too",
+        "store/sqlite.py",
+        "left[whole:]",
+        "left[:0]",
+        "test_sqlite.py",
+    ),
+    Mutant(
         "trends: the later sample of a time counts",
         "trends/chunks.py",
         "rows[ts] = _corrected(stream, rows[ts], members) if ts in rows else members",

@@ -15,7 +15,7 @@ import aiosqlite
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable, named_errors
 from oneweb_bridge.store.meta import new_journal_id
-from oneweb_bridge.store.sqlite import SqliteConnection, ThreadConnection
+from oneweb_bridge.store.sqlite import SqliteConnection, ThreadConnection, WideConnection
 from oneweb_bridge.store.views import VIEWS
 
 VERSION = 4
@@ -166,7 +166,7 @@ async def open_connection(
     """
     uri = uri_of(path, read_only=read_only)
     try:
-        db = await aiosqlite.connect(uri, uri=True, isolation_level=None)
+        db = await aiosqlite.connect(uri, uri=True, isolation_level=None, factory=WideConnection)
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path} cannot be opened ({error}): choose another state.path") from None
     try:

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
+import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import aiosqlite
@@ -26,7 +29,39 @@ EXCESS_STEP = 500
 """Rows to delete before it is looked again how large the file is: that takes no time."""
 
 
-class ThreadConnection(sqlite3.Connection):
+ROWS_AT_ONCE = (100, 10)
+"""How many rows one step of SQLite inserts, the most that there are first; what is left goes row by row."""
+MAX_VALUES = 999
+"""Values of one statement that every SQLite takes. Source: https://sqlite.org/limits.html, 9."""
+_VALUES = re.compile(r"VALUES (\([^()]*\))")
+
+
+class WideConnection(sqlite3.Connection):
+    """A connection of Python's own whose `executemany` inserts many rows in one step.
+
+    Before and after each step the thread gives up the interpreter and waits for it; where other threads work, that is
+    most of what a row costs.
+    """
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> sqlite3.Cursor:
+        """Executes a statement for each of `rows`, in their order. The cursor is that of the last ones."""
+        left, cursor = list(rows), None
+        most = MAX_VALUES // len(left[0]) if left and left[0] and _VALUES.search(sql) else 0
+        for count in ROWS_AT_ONCE:
+            if count <= min(most, len(left)):
+                whole = len(left) - len(left) % count
+                wide = [tuple(chain.from_iterable(left[at : at + count])) for at in range(0, whole, count)]
+                cursor, left = super().executemany(_widen(sql, count), wide), left[whole:]
+        return super().executemany(sql, left) if left or cursor is None else cursor
+
+
+@functools.cache
+def _widen(sql: str, count: int) -> str:
+    """The statement for `count` rows at once."""
+    return _VALUES.sub(lambda match: f"VALUES {', '.join([match[1]] * count)}", sql)
+
+
+class ThreadConnection(WideConnection):
     """See `engine.Writer`: a connection of Python's own, in which every statement is a transaction."""
 
     dialect = DIALECT
