@@ -43,7 +43,7 @@ class WideConnection(sqlite3.Connection):
     most of what a row costs.
     """
 
-    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> sqlite3.Cursor:
+    def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
         """Executes a statement for each of `rows`, in their order. The cursor is that of the last ones."""
         left, cursor = list(rows), None
         most = MAX_VALUES // len(left[0]) if left and left[0] and _VALUES.search(sql) else 0
