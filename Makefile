@@ -25,9 +25,9 @@ test:  ## all tests, with a real broker: make test ARGS='-k journal -x'
 	$(SETUP) test
 	@$(PYTHON) -m pytest $(ARGS)
 
-test-postgres:  ## tests with a PostgreSQL of their own, which apt-get installs where it is missing: store, leases, takeovers
+test-postgres:  ## tests with a PostgreSQL and a NATS cluster of their own, which apt-get installs where they are missing
 	@sh deploy/setup.sh postgres
-	@$(PYTHON) -m pytest -m postgres $(ARGS)
+	@$(PYTHON) -m pytest -m "postgres or nats" $(ARGS)
 
 test-nodered:  ## tests of the flows in deploy/node-red with a real Node-RED, which npm installs
 	@sh deploy/setup.sh nodered

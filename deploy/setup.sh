@@ -94,6 +94,14 @@ postgres_or_fail() {
     [ -n "$(ls /usr/lib/postgresql/*/bin/postgres 2>/dev/null)" ] || fail "$sentence"
 }
 
+nats_or_fail() {
+    ! have nats-server && [ ! -x /usr/sbin/nats-server ] || return 0
+    sentence="These tests need a NATS server: install it with 'apt-get install nats-server' (or your system's package), then run this again."
+    may_apt || fail "$sentence"
+    install_without_service nats-server nats-server || fail "$sentence"
+    have nats-server || [ -x /usr/sbin/nats-server ] || fail "$sentence"
+}
+
 # --- Python ----------------------------------------------------------------------------------------------------
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
@@ -311,7 +319,7 @@ case "${1-}" in
         else install_locked requirements.lock; fi
         mosquitto_if_possible ;;
     test)  install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail ;;
-    postgres) install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail; postgres_or_fail ;;
+    postgres) install_locked requirements-dev.lock; mosquitto_or_fail; jq_or_fail; postgres_or_fail; nats_or_fail ;;
     check) install_locked requirements-dev.lock ;;
     nodered) install_locked requirements-dev.lock; mosquitto_or_fail; install_nodered ;;
     sparkplug) install_locked requirements-dev.lock; mosquitto_or_fail; install_sparkplug ;;

@@ -323,6 +323,23 @@ async def test_subscription_that_is_refused_is_an_error(codes: tuple[int, ...], 
             await link.subscribe_to("a", "b")
 
 
+async def test_connection_of_311_listens_with_qos_0_and_asks_for_qos_1_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What it hears is asked for with QoS 0; a broker that grants no more for the probe is refused, also there."""
+    packets_sent: list[bytes] = []
+
+    async def respond(received: list[bytes], writer: asyncio.StreamWriter) -> None:
+        packets_sent.append(received[-1])
+        writer.write(b"\x90\x03" + received[-1][1:3] + bytes((0x80 if received[-1].endswith(b"c\0") else 0,)))
+
+    async with linked("3.1.1", respond) as (link, _, _):
+        await link.listen_to("a")
+        with pytest.raises(aiomqtt.MqttError, match="QoS 0 only"):
+            await link.require_qos("b")
+        with pytest.raises(aiomqtt.MqttError, match="subscription to c"):
+            await link.listen_to("c")
+    assert [packet[-1] for packet in packets_sent] == [0, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("connack", "words"),
     [

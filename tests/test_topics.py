@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Message, Row, RowType
 from oneweb_bridge.mqtt.topics import (
@@ -446,3 +447,19 @@ def test_answers_go_only_where_answers_may_be_listened_to(topic: str, allowed: b
     problem = response_topic_problem(topic, "oneweb", "homeassistant")
     assert (problem is None) is allowed
     assert problem is None or problem.startswith("the response topic ")
+
+
+@hypothesis.settings(max_examples=30)
+@given(TEXT, TEXT)
+def test_nothing_in_a_topic_is_refused_by_nats(id: str, bucket: str) -> None:
+    """NATS refuses dots and spaces: whatever the ids are, no topic below the base has one, nor of another report."""
+    rows = [
+        msgspec.structs.replace(r, id=id, name=bucket if r.what == "usage" else r.name)
+        for r in ROWS
+        if r.entity not in ("call", "bridge")
+    ]
+    topics = {m.topic for r in [*ROWS, *rows] for m in TREE.messages_of_row(r)}
+    topics |= {m.topic for r in rows if (m := TREE.replay_message(r)) is not None}
+    topics |= {TREE.status, TREE.info, TREE.head, TREE.probe, TREE.alert}
+    topics |= {TREE.topic_of(call.entity, id, "metric", call.report) for call in CALLS.values() if call.report}
+    assert [topic for topic in topics if not re.fullmatch(r"[A-Za-z0-9_/-]+", topic)] == []

@@ -116,7 +116,8 @@ async def _probe(config: Config, server: Mqtt) -> Head | None:
     tree, heads = TopicTree(config.mqtt.base_topic, config.instance, ""), list[Head | None]()
 
     async def subscribe(link: MqttConnection) -> None:
-        await link.subscribe_to(tree.head, tree.probe)
+        await link.listen_to(tree.head, tree.probe)
+        await link.require_qos(tree.probe)
 
     def on_message(message: aiomqtt.Message) -> None:
         if str(message.topic) == tree.head:

@@ -50,7 +50,7 @@ async def _read_trace(config: Config, server: Mqtt) -> Trace | str:
     retained: dict[str, Any] = {}
     try:
         async with MqttConnection(server, f"oneweb-bridge-locate-{secrets.token_hex(4)}") as link:
-            await link.subscribe_to(tree.status, tree.info)
+            await link.listen_to(tree.status, tree.info)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETAINED_TIMEOUT_S):
                     async for message in link.messages:

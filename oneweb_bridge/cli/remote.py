@@ -100,7 +100,7 @@ async def _read_retained(config: Config, broker: Mqtt) -> dict[str, Any]:
     bridge: dict[str, Any] = {"bridge": "offline", "info": {}, "calls": {}}
     try:
         async with MqttConnection(broker, name) as link:
-            await link.subscribe_to(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
+            await link.listen_to(tree.status, tree.info, f"{tree.base}/bridge/polling/+/state")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_TIMEOUT_S):
                     async for message in link.messages:
@@ -127,7 +127,7 @@ async def command(config: Config, commands: list[CommandToSend], write: Callable
         return False
     try:
         async with MqttConnection(broker, name) as link:
-            await link.subscribe_to(tree.status, f"{tree.base}/bridge/polling/+/result")
+            await link.listen_to(tree.status, f"{tree.base}/bridge/polling/+/result")
             return await _send_and_print_results(link, tree, commands, _answer_timeout(config, commands), write)
     except (aiomqtt.MqttError, OSError) as error:
         reason = describe_connection_error(error)

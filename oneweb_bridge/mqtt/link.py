@@ -11,7 +11,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -85,6 +85,15 @@ class _Packed(Properties):
     def pack(self) -> bytes:
         packed: bytes = object.__getattribute__(self, "_packed")
         return packed
+
+
+def require_granted(filters: Sequence[str], granted: list[int]) -> None:
+    """Raises MqttError for the first filter that the broker refuses, or has forgotten."""
+    for name, code in zip(filters, granted + [FIRST_REFUSAL_CODE] * len(filters), strict=False):
+        if code >= FIRST_REFUSAL_CODE:
+            raise aiomqtt.MqttError(
+                f"the broker refuses the subscription to {name}: let this user read it in its access rules"
+            )
 
 
 class MqttConnection(aiomqtt.Client):
@@ -263,23 +272,37 @@ class MqttConnection(aiomqtt.Client):
         await self.unsubscribe(list(filters))
         raise_if_cancelled_since(before)
 
+    async def listen_to(self, *filters: str) -> None:
+        """Subscribes for as long as this connection lasts. Raises MqttError when the broker refuses.
+
+        On MQTT 3.1.1 with QoS 0: what is lost with the connection would not come again with QoS 1 either, because its
+        session ends with it. NATS makes a replicated consumer for each subscription with QoS 1, which takes seconds,
+        and often fails while one of three servers is away.
+        """
+        if self.is_mqtt5:
+            await self.subscribe_to(*filters)
+        else:
+            require_granted(filters, await self._subscribe([(name, 0) for name in filters]))
+
+    async def require_qos(self, name: str) -> None:
+        """Raises MqttError where a broker of MQTT 3.1.1 grants QoS 0 only; one of MQTT 5 has said so before."""
+        if not self.is_mqtt5 and await self._subscribe([(name, 1)]) == [0]:
+            raise aiomqtt.MqttError(NO_QOS)
+
     async def subscribe_to(self, *filters: str) -> None:
         """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
+        options = SubscribeOptions(qos=1, retainAsPublished=True) if self.is_mqtt5 else 1
+        granted = await self._subscribe([(name, options) for name in filters])
+        require_granted(filters, granted)
+        if 0 in granted:
+            raise aiomqtt.MqttError(NO_QOS)
+
+    async def _subscribe(self, topics: Sequence[tuple[str, SubscribeOptions | int]]) -> list[int]:
+        """What the broker grants for each filter: QoS or reason codes."""
         before = cancel_count()
-        if self.is_mqtt5:
-            options = SubscribeOptions(qos=1, retainAsPublished=True)
-            codes = await self.subscribe([(name, options) for name in filters])
-        else:
-            codes = await self.subscribe([(name, 1) for name in filters])
+        codes = await self.subscribe(list(topics))  # type: ignore[arg-type]  # either form for all of them
         raise_if_cancelled_since(before)
-        granted = [_reason_number(code) for code in codes]
-        for name, code in zip(filters, granted + [FIRST_REFUSAL_CODE] * len(filters), strict=False):
-            if code >= FIRST_REFUSAL_CODE:
-                raise aiomqtt.MqttError(
-                    f"the broker refuses the subscription to {name}: let this user read it in its access rules"
-                )
-            if code == 0:
-                raise aiomqtt.MqttError(NO_QOS)
+        return [_reason_number(code) for code in codes]
 
     def _on_connect(
         self,

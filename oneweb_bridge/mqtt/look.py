@@ -56,10 +56,11 @@ class Look:
                     group.create_task(self._sender.end_on_failure(), name="mqtt failure"),
                     group.create_task(self._sender.watch_loop(), name="mqtt watch"),
                 ]
-                await link.subscribe_to(tree.head, tree.probe)
+                await link.listen_to(tree.head, tree.probe)
+                await link.require_qos(tree.probe)
                 # Where it may not be read, who is connected is known by its answer alone.
                 with contextlib.suppress(aiomqtt.MqttError):
-                    await link.subscribe_to(tree.status)
+                    await link.listen_to(tree.status)
                 asked_at = time.monotonic()
                 await handshake.prove_delivery()
                 await handshake.refuse_foreign_instance()
@@ -118,7 +119,7 @@ class Look:
         self._is_proving_retain = True
         status = Message(self._tree.status, encode(Connection("offline")), retain=True)
         await self._sender.publish_and_wait(status)
-        await self._link.subscribe_to(self._tree.status)
+        await self._link.listen_to(self._tree.status)
         try:
             async with asyncio.timeout(probing.PROBE_TIMEOUT_S):
                 await self._status_kept.wait()

@@ -90,7 +90,7 @@ class Session:
                 group.create_task(self.sender.end_on_failure(), name="mqtt failure")
                 group.create_task(self.sender.watch_loop(), name="mqtt watch")
                 # Commands come, and are answered, as soon as they are subscribed to.
-                await link.subscribe_to(*self._receiver.filters)
+                await link.listen_to(*self._receiver.filters)
                 await self._start_up()
                 # What comes there from now on is what this bridge publishes itself.
                 await link.unsubscribe_from(tree.head)
