@@ -19,7 +19,7 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt import packets
 from oneweb_bridge.mqtt.broker_errors import TakenOver
-from oneweb_bridge.mqtt.link import MqttConnection, Received
+from oneweb_bridge.mqtt.link import MqttConnection, Received, require_qos
 
 pytestmark = pytest.mark.filterwarnings("error")
 CONNACK = {"5": b"\x20\x03\x00\x00\x00", "3.1.1": b"\x20\x02\x00\x00"}
@@ -334,7 +334,7 @@ async def test_connection_of_311_listens_with_qos_0_and_asks_for_qos_1_once(capl
     async with linked("3.1.1", respond) as (link, _, _):
         await link.listen_to("a")
         with pytest.raises(aiomqtt.MqttError, match="QoS 0 only"):
-            await link.require_qos("b")
+            await require_qos(link, "b")
         with pytest.raises(aiomqtt.MqttError, match="subscription to c"):
             await link.listen_to("c")
     assert [packet[-1] for packet in packets_sent] == [0, 1, 0]

@@ -16,7 +16,7 @@ from oneweb_bridge.config.schema import Config, Mqtt
 from oneweb_bridge.config.servers import server_name, servers_of
 from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
-from oneweb_bridge.mqtt.link import MqttConnection
+from oneweb_bridge.mqtt.link import MqttConnection, require_qos
 from oneweb_bridge.mqtt.probing import read_until_probe
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal
@@ -117,7 +117,7 @@ async def _probe(config: Config, server: Mqtt) -> Head | None:
 
     async def subscribe(link: MqttConnection) -> None:
         await link.listen_to(tree.head, tree.probe)
-        await link.require_qos(tree.probe)
+        await require_qos(link, tree.probe)
 
     def on_message(message: aiomqtt.Message) -> None:
         if str(message.topic) == tree.head:

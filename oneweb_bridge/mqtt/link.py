@@ -87,7 +87,15 @@ class _Packed(Properties):
         return packed
 
 
-def require_granted(filters: Sequence[str], granted: list[int]) -> None:
+async def _granted(link: aiomqtt.Client, topics: Sequence[tuple[str, SubscribeOptions | int]]) -> list[int]:
+    """Subscribes. What the broker grants for each filter: QoS, or the code of a refusal. Raises MqttError."""
+    before = cancel_count()
+    codes = await link.subscribe(list(topics))  # type: ignore[arg-type]  # either form for all of them
+    raise_if_cancelled_since(before)
+    return [_reason_number(code) for code in codes]
+
+
+def _require_granted(filters: Sequence[str], granted: list[int]) -> None:
     """Raises MqttError for the first filter that the broker refuses, or has forgotten."""
     for name, code in zip(filters, granted + [FIRST_REFUSAL_CODE] * len(filters), strict=False):
         if code >= FIRST_REFUSAL_CODE:
@@ -282,27 +290,15 @@ class MqttConnection(aiomqtt.Client):
         if self.is_mqtt5:
             await self.subscribe_to(*filters)
         else:
-            require_granted(filters, await self._subscribe([(name, 0) for name in filters]))
-
-    async def require_qos(self, name: str) -> None:
-        """Raises MqttError where a broker of MQTT 3.1.1 grants QoS 0 only; one of MQTT 5 has said so before."""
-        if not self.is_mqtt5 and await self._subscribe([(name, 1)]) == [0]:
-            raise aiomqtt.MqttError(NO_QOS)
+            _require_granted(filters, await _granted(self, [(name, 0) for name in filters]))
 
     async def subscribe_to(self, *filters: str) -> None:
         """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
         options = SubscribeOptions(qos=1, retainAsPublished=True) if self.is_mqtt5 else 1
-        granted = await self._subscribe([(name, options) for name in filters])
-        require_granted(filters, granted)
+        granted = await _granted(self, [(name, options) for name in filters])
+        _require_granted(filters, granted)
         if 0 in granted:
             raise aiomqtt.MqttError(NO_QOS)
-
-    async def _subscribe(self, topics: Sequence[tuple[str, SubscribeOptions | int]]) -> list[int]:
-        """What the broker grants for each filter: QoS or reason codes."""
-        before = cancel_count()
-        codes = await self.subscribe(list(topics))  # type: ignore[arg-type]  # either form for all of them
-        raise_if_cancelled_since(before)
-        return [_reason_number(code) for code in codes]
 
     def _on_connect(
         self,
@@ -429,3 +425,9 @@ def _tls_context(settings: Mqtt) -> ssl.SSLContext | None:
     if not chosen.enabled:
         return None
     return tls.client_context("mqtt.tls", chosen.ca_file, chosen.cert_file, chosen.key_file, insecure=chosen.insecure)
+
+
+async def require_qos(link: MqttConnection, name: str) -> None:
+    """Raises MqttError where a broker of MQTT 3.1.1 grants QoS 0 only; one of MQTT 5 has said so before."""
+    if not link.is_mqtt5 and await _granted(link, [(name, 1)]) == [0]:
+        raise aiomqtt.MqttError(NO_QOS)

@@ -15,7 +15,7 @@ from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE, NO_RETAIN
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.handshake import Handshake
 from oneweb_bridge.mqtt.lane import Outgoing
-from oneweb_bridge.mqtt.link import MqttConnection, Received
+from oneweb_bridge.mqtt.link import MqttConnection, Received, require_qos
 from oneweb_bridge.mqtt.probing import Prober
 from oneweb_bridge.mqtt.sender import Sender
 from oneweb_bridge.mqtt.twins import TwinConnected
@@ -57,7 +57,7 @@ class Look:
                     group.create_task(self._sender.watch_loop(), name="mqtt watch"),
                 ]
                 await link.listen_to(tree.head, tree.probe)
-                await link.require_qos(tree.probe)
+                await require_qos(link, tree.probe)
                 # Where it may not be read, who is connected is known by its answer alone.
                 with contextlib.suppress(aiomqtt.MqttError):
                     await link.listen_to(tree.status)
