@@ -550,10 +550,17 @@ TABLE = (
         "test_link.py",
     ),
     Mutant(
+        "SUBACK: MQTT 3.1.1 asks for QoS 1 once",
+        "mqtt/link.py",
+        "== [0]:\n        raise aiomqtt.MqttError(NO_QOS)",
+        "== [9]:\n        raise aiomqtt.MqttError(NO_QOS)",
+        "test_link.py -k 311_listens",
+    ),
+    Mutant(
         "SUBACK: a refusal is no subscription",
         "mqtt/link.py",
-        "            if code >= FIRST_REFUSAL_CODE:\n",
-        "            if code > 0xFF:\n",
+        "        if code >= FIRST_REFUSAL_CODE:\n",
+        "        if code > 0xFF:\n",
         "test_link.py -k subscription",
     ),
     Mutant(
