@@ -129,7 +129,8 @@ async def run(
         announcer = Announcer(devices, parts.tree, config)
         callbacks = _publisher_callbacks(parts, inbox, announcer, info, on_sent=on_sent, clock=clock)
         publisher = Publisher(config.mqtt, parts.tree, rows, parts.store.growth, callbacks)
-        health_watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info)
+        epochs = dict if holding is None else holding.epochs
+        health_watch = health.Health(parts.poller, lambda: publisher.connected_since is not None, info, epochs)
         console = Console(rules_of(config), clock, __version__, config.instance)
         sources = _console_sources(parts, queries, health_watch, info, clock)
         live = assembly.add_reading(console, sources, parts.store.growth)

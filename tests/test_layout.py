@@ -136,6 +136,7 @@ LIBRARIES = {
         "store.postgres_schema",
         "store.postgres_thread",
         "store.postgres_views",
+        "store.server_check",
     },
     "sqlite3": {
         "store.backup",

@@ -1,4 +1,4 @@
-"""`oneweb-bridge check`: tries sign-in and broker, and prints for each what to do where it fails."""
+"""`oneweb-bridge check`: tries sign-in, database and broker, and prints for each what to do where it fails."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from oneweb_bridge.api.errors import ApiError, Unauthorized
 from oneweb_bridge.cli.console_address import look_for_console
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import require_credentials, require_sparkplug
+from oneweb_bridge.config.read import require_credentials, require_postgres, require_sparkplug
 from oneweb_bridge.config.schema import Config, Mqtt
 from oneweb_bridge.config.servers import server_name, servers_of
 from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, owner_of, read_head
@@ -33,6 +33,8 @@ async def check(config: Config, write: Callable[[str], None], masks: Masks | Non
     """
     write("ok      configuration: valid")
     results = [await _check_api(config, masks)]
+    if config.state.url is not None:
+        results.append(await asyncio.to_thread(_check_database, config, config.state.url))
     results += [await _check_broker(config, server) for server in servers_of(config.mqtt)]
     if config.sparkplug.enabled:
         results += [await _check_sparkplug(config, server) for server in servers_of(_sparkplug_broker(config))]
@@ -62,6 +64,18 @@ async def _check_api(config: Config, masks: Masks | None) -> tuple[bool, str]:
             f"sign-in: {error}. Check api.base_url, api.proxy and api.ca_file, and the way to the Internet",
         )
     return True, f"sign-in: {url} accepts the credentials"
+
+
+def _check_database(config: Config, url: str) -> tuple[bool, str]:
+    """Whether a worker can use the database of `state.url`, and who holds the instance."""
+    try:
+        require_postgres(config)
+        from oneweb_bridge.store.server_check import look_at_server  # noqa: PLC0415 -- its driver is an extra
+
+        state = look_at_server(url, config.instance)
+    except (ConfigError, StoreError) as error:
+        return False, f"database: {error}"
+    return True, f"database: {state.sentence}; {state.holder_of(config.instance)}"
 
 
 async def _check_broker(config: Config, server: Mqtt) -> tuple[bool, str]:

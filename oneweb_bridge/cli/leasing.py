@@ -28,7 +28,7 @@ async def run_while_held(config: Callable[[], Config], keeper: LeaseKeeper, run:
     instance = config().instance
     while True:
         async with (
-            serve_standby(config(), keeper.worker, lambda: keeper.reaches_database) as stop_serving,
+            serve_standby(config(), keeper.worker, lambda: keeper.reaches_database, keeper.epochs) as stop_serving,
             keeper.hold(instance) as (held, holding),
         ):
             await stop_serving()

@@ -175,11 +175,25 @@ def run_several(options: argparse.Namespace, files: Sequence[Path]) -> int:
             return
         instances[0].reload(new_configs)
 
+    return_code: int | None = None
     try:
         run_until_signal(work(), reload)
     except* NothingRuns:
         _log.error("none of the %d bridges runs any more", len(files))
-    return FAILED if not instances or instances[0].down else DONE
+    except* StoreError as group:
+        # Of the leases: a worker whose schema was changed by a newer one, for example.
+        _log.error("%s", _first_of(group))
+        return_code = FAILED
+    if return_code is None:
+        return_code = FAILED if not instances or instances[0].down else DONE
+    return return_code
+
+
+def _first_of(group: BaseExceptionGroup[StoreError]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _load_all(options: argparse.Namespace, files: Sequence[Path], masks: Masks) -> list[Config]:

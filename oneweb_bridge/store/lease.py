@@ -18,7 +18,7 @@ from psycopg import AsyncConnection, AsyncRawCursor
 from oneweb_bridge.store.errors import StoreError, StoreUnavailable
 from oneweb_bridge.store.lease_rules import Lease, Renewal, local_end
 from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, TCP_OPTIONS, describe, named_postgres_errors, register_types
-from oneweb_bridge.store.postgres_schema import make_schemas, try_to_lock
+from oneweb_bridge.store.postgres_schema import make_schemas, refuse_newer, try_to_lock
 from oneweb_bridge.store.server import Fence
 
 LOCK_TIMEOUT = "1s"
@@ -99,7 +99,8 @@ class LeaseTable:
                 await db.execute(_FORGET_WORKERS)
                 cursor = await db.execute(_RENEW, (self._me.holder, list(instances), self._me.lease))
                 leases = {row[0]: self._lease(row[0], row[1], begun) for row in await cursor.fetchall()}
-                workers = await (await db.execute(_COUNT_WORKERS, (self._me.lease,))).fetchone() or (1,)
+                workers = await (await db.execute(_COUNT_WORKERS, (self._me.lease,))).fetchone() or (1, 0)
+                refuse_newer(int(workers[1]))
                 return Renewal(leases, int(workers[0]))
 
     async def give_up(self, fence: Fence) -> None:
@@ -170,7 +171,8 @@ _LASTING = (
 _FORGET_WORKERS = b"DELETE FROM oneweb.worker WHERE seen < clock_timestamp() - interval '10 minutes'"
 """Those that ended without a word: longer than any lease."""
 _COUNT_WORKERS = b"""
-SELECT count(*) FROM oneweb.worker WHERE seen > clock_timestamp() - make_interval(secs => $1::float8)
+SELECT count(*), (SELECT max(version) FROM oneweb.version) FROM oneweb.worker
+WHERE seen > clock_timestamp() - make_interval(secs => $1::float8)
 """
 _TIME_LEFT = b"SELECT EXTRACT(epoch FROM expires - clock_timestamp())::float8 FROM oneweb.lease WHERE instance = $1"
 _CLAIM = b"""

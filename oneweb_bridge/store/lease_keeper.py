@@ -21,7 +21,7 @@ from oneweb_bridge.store.lease_rules import (
     pause_until_look,
     share_of,
 )
-from oneweb_bridge.store.server import Holding, Server
+from oneweb_bridge.store.server import Epochs, Holding, Server
 
 _log = logging.getLogger("oneweb_bridge.lease")
 
@@ -69,10 +69,16 @@ class LeaseKeeper:
         self._instances = instances
         self._share = instances
         self._held: dict[str, HeldLease] = {}
+        self._names: set[str] = set()
         self._claiming = asyncio.Lock()
         self._free_since: dict[str, float] = {}
         self._told_at: float | None = None
         self._interval = min(MAX_LOOK_S, state.lease / 3)
+
+    def epochs(self) -> Epochs:
+        """The instances that this process waits for or holds, with the epochs of those that it holds."""
+        held = {instance: lease.fence.epoch for instance, lease in self._held.items() if not lease.lost.is_set()}
+        return {instance: held.get(instance) for instance in sorted(self._names)}
 
     async def run(self) -> NoReturn:
         """Renews what is held. Raises StoreError for what is wrong for good, else never returns."""
@@ -103,11 +109,12 @@ class LeaseKeeper:
     @contextlib.asynccontextmanager
     async def hold(self, instance: str) -> AsyncIterator[tuple[HeldLease, Holding]]:
         """Waits until the instance is free, and holds it; gives it up at the end. Raises StoreError."""
+        self._names.add(instance)
         held = await self._wait_for(instance)
         _log.info("%s holds the instance %s, epoch %d", self.worker, instance, held.fence.epoch)
         server = Server(self._state.url or "", instance, held.fence, self._state.lease)
         try:
-            yield held, Holding(server, held.fence.epoch, self.worker)
+            yield held, Holding(server, held.fence.epoch, self.worker, self.epochs)
         finally:
             held.stop_timer()
             del self._held[instance]

@@ -75,7 +75,7 @@ async def _is_made(db: "AsyncConnection[Any]", instance: str) -> bool:
 async def check_version(db: "AsyncConnection[Any]") -> None:
     """Raises StoreError where the schema is not what this program makes."""
     version = await _read_version(db)
-    _refuse_newer(version)
+    refuse_newer(version)
     if 0 < version < VERSION:
         raise StoreError(
             f"the schema oneweb was made by an older oneweb-bridge (schema {version}, needed {VERSION}): "
@@ -100,7 +100,7 @@ async def _make_missing(db: "AsyncConnection[Any]", instance: str) -> None:
 
 async def _make_shared(db: "AsyncConnection[Any]") -> None:
     version = await _read_version(db)
-    _refuse_newer(version)
+    refuse_newer(version)
     if version == 0:
         await db.execute(_text("postgres_shared.sql"))
         await db.execute(b"INSERT INTO oneweb.version VALUES ($1)", (VERSION,))
@@ -114,7 +114,8 @@ async def _read_version(db: "AsyncConnection[Any]") -> int:
     return int((await (await db.execute(b"SELECT max(version) FROM oneweb.version")).fetchone() or (0,))[0])
 
 
-def _refuse_newer(version: int) -> None:
+def refuse_newer(version: int) -> None:
+    """Raises StoreError for the version of a schema that this program does not know."""
     if version > VERSION:
         raise StoreError(
             f"the schema oneweb was made by a newer oneweb-bridge (schema {version}, known {VERSION}): upgrade"

@@ -1,5 +1,7 @@
 """A database of PostgreSQL that holds the state of an instance, and what a worker must hold to write there."""
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 
 
@@ -25,9 +27,14 @@ class Server(msgspec.Struct, frozen=True):
         return "oneweb-bridge" if self.fence is None else self.fence.holder
 
 
+Epochs = Mapping[str, int | None]
+"""The instances of a worker, each with the epoch under which it holds it; None where it does not."""
+
+
 class Holding(msgspec.Struct, frozen=True):
-    """An instance that a worker holds: its place with the lease, and the worker's name."""
+    """An instance that a worker holds: its place with the lease, the worker's name, and what else it holds now."""
 
     server: Server
     epoch: int
     worker: str
+    epochs: Callable[[], Epochs] = dict

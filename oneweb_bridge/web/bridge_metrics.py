@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from oneweb_bridge.model.status import Info
 from oneweb_bridge.polling.poller import Poller
+from oneweb_bridge.store.server import Epochs
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX = "oneweb_bridge"
@@ -41,21 +42,22 @@ LEASE_METRICS = {
 """The same of leases, with PostgreSQL alone; labels by instance."""
 
 
-def families_of(gauges: Mapping[str, float], info: Info | None, poller: Poller) -> list[Metric]:
-    """All metrics: the gauges of METRICS that are given, the journal while it can be read, and the calls."""
+def families_of(gauges: Mapping[str, float], info: Info | None, poller: Poller, epochs: Epochs) -> list[Metric]:
+    """All metrics: the gauges of METRICS that are given, leases, the journal while it can be read, and the calls."""
     given = [GaugeMetricFamily(f"{PREFIX}_{name}", METRICS[name], value) for name, value in gauges.items()]
-    leases = [] if info is None or info.epoch is None else lease_families(info.instance, info.epoch)
-    return [*given, *leases, *_of_journal(info), *_of_calls(poller)]
+    return [*given, *lease_families(epochs), *_of_journal(info), *_of_calls(poller)]
 
 
-def lease_families(instance: str, epoch: int | None) -> list[Metric]:
-    """Whether this worker holds an instance, with PostgreSQL alone; and if so, under which epoch."""
+def lease_families(epochs: Epochs) -> list[Metric]:
+    """Which instances this worker holds, and under which epochs; nothing without instances, as with SQLite."""
+    if not epochs:
+        return []
     leader = GaugeMetricFamily(f"{PREFIX}_leader", LEASE_METRICS["leader"], labels=["instance"])
-    leader.add_metric([instance], float(epoch is not None))
-    if epoch is None:
-        return [leader]
     gauge = GaugeMetricFamily(f"{PREFIX}_epoch", LEASE_METRICS["epoch"], labels=["instance"])
-    gauge.add_metric([instance], epoch)
+    for instance, epoch in epochs.items():
+        leader.add_metric([instance], float(epoch is not None))
+        if epoch is not None:
+            gauge.add_metric([instance], epoch)
     return [leader, gauge]
 
 

@@ -11,6 +11,7 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.status import Info
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.server import Epochs
 
 STUCK_AFTER_S = 30.0
 """Seconds without progress of the event loop's own tasks after which the process counts as stuck."""
@@ -38,12 +39,22 @@ class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Health:
-    """What the endpoints say. `connected` tells of the broker, `info` is the payload of `bridge/info`."""
+    """What the endpoints say. `connected` tells of the broker, `info` is the payload of `bridge/info`.
 
-    def __init__(self, poller: Poller, connected: Callable[[], bool], info: Callable[[], Awaitable[Info]]) -> None:
+    `epochs` are the instances of this worker with PostgreSQL; there are none with SQLite.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        connected: Callable[[], bool],
+        info: Callable[[], Awaitable[Info]],
+        epochs: Callable[[], Epochs] = dict,
+    ) -> None:
         self._poller = poller
         self._connected = connected
         self._info = info
+        self._epochs = epochs
 
     def alive(self) -> bool:
         """Whether the process makes progress: its tasks run, and no poll is far beyond its deadline."""
@@ -90,7 +101,7 @@ class Health:
         from oneweb_bridge.web import bridge_metrics  # noqa: PLC0415 -- takes a megabyte, which only scrapes need
 
         info = await self._known()
-        families = bridge_metrics.families_of(self._gauges(self._parts(info)), info, self._poller)
+        families = bridge_metrics.families_of(self._gauges(self._parts(info)), info, self._poller, self._epochs())
         return web.Response(
             body=bridge_metrics.write_metrics(families), headers={"Content-Type": bridge_metrics.CONTENT_TYPE}
         )
