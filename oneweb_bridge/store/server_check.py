@@ -61,7 +61,7 @@ def _look(db: "psycopg.Connection[Any]", instance: str) -> ServerState:
     schema = _fetch(db, "SELECT max(version) FROM oneweb.version")[0] if has_shared else 0
     if schema > VERSION:
         raise StoreError(
-            f"state.url: the schema oneweb was made by a newer oneweb-bridge (schema {schema}, known {VERSION}): upgrade"
+            f"state.url: the schema was made by a newer oneweb-bridge (schema {schema}, known {VERSION}): upgrade"
         )
     holder = _fetch(db, _HOLDER, instance) if has_shared else ()
     worker, epoch, is_held = holder or (None, 0, False)
