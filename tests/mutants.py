@@ -131,7 +131,7 @@ TABLE = (
     Mutant(
         "several: one that has ended is an exit code",
         "cli/several.py",
-        "return FAILED if not instances or instances[0].down else DONE",
+        "return FAILED if has_failed or not instances or instances[0].down else DONE",
         "return DONE",
         "test_several.py",
     ),

@@ -175,7 +175,7 @@ def run_several(options: argparse.Namespace, files: Sequence[Path]) -> int:
             return
         instances[0].reload(new_configs)
 
-    return_code: int | None = None
+    has_failed = False
     try:
         run_until_signal(work(), reload)
     except* NothingRuns:
@@ -183,10 +183,8 @@ def run_several(options: argparse.Namespace, files: Sequence[Path]) -> int:
     except* StoreError as group:
         # Of the leases: a worker whose schema was changed by a newer one, for example.
         _log.error("%s", _first_of(group))
-        return_code = FAILED
-    if return_code is None:
-        return_code = FAILED if not instances or instances[0].down else DONE
-    return return_code
+        has_failed = True
+    return FAILED if has_failed or not instances or instances[0].down else DONE
 
 
 def _first_of(group: BaseExceptionGroup[StoreError]) -> BaseException:
