@@ -255,7 +255,11 @@ lock() {
         echo "# What tests and checks run with: requirements.lock and the extra \"dev\". Made with \`make lock\`."
         cat "$fresh/dev.lock"
     } >requirements-dev.lock
-    say "made requirements.lock and requirements-dev.lock"
+    {
+        echo "# The driver of PostgreSQL, in addition to requirements.lock. Made with \`make lock\`."
+        sed -n '/^psycopg/,/[0-9a-f]$/p' requirements-dev.lock
+    } >requirements-postgres.lock
+    say "made requirements.lock, requirements-postgres.lock and requirements-dev.lock"
 }
 
 freeze() {

@@ -22,6 +22,7 @@ from tests import harness, nats
 from tests.test_publisher import Bench, bench
 
 SITES = 20
+CREDENTIALS = {"username": nats.USER, "password": nats.PASSWORD}
 SITE_TOPICS = "oneweb/site/#"
 PATIENCE_S = 240.0
 
@@ -108,7 +109,7 @@ async def play_in_cluster(cluster: nats.NatsCluster, directory: Path, messages: 
     begun, (first, *others) = time.monotonic(), cluster.ports
     servers = tuple(f"127.0.0.1:{port}" for port in others)
     async with (
-        bench(directory, first, servers=servers, protocol="3.1.1") as made,
+        bench(directory, first, servers=servers, protocol="3.1.1", **CREDENTIALS) as made,
         nats.subscribed(others[-1], SITE_TOPICS) as subscriber,
     ):
         await _commit(made, range(rounds // 2))

@@ -24,6 +24,24 @@ TRY_TIMEOUT_S = 3.0
 PROTOCOL = aiomqtt.ProtocolVersion.V311
 
 
+README = CONFIG.with_name("README.md")
+USER, PASSWORD = "bridge", "PASSWORD-1"
+
+
+def documented_users() -> str:
+    """The users that the README of deploy/fleet shows."""
+    match = re.search(r"```text\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert match
+    return match[1]
+
+
+def client_of(port: int, timeout: float = 10.0) -> aiomqtt.Client:
+    """A client of MQTT 3.1.1 with the rights of the bridge."""
+    return aiomqtt.Client(
+        "127.0.0.1", port, protocol=PROTOCOL, username=USER, password=PASSWORD, timeout=timeout, clean_session=True
+    )
+
+
 def find_nats() -> str | None:
     """The program; None where it is not installed. It lies in sbin, which a plain user's PATH lacks."""
     return shutil.which("nats-server", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin")))
@@ -44,7 +62,7 @@ class NatsCluster:
         home = self._directory / f"nats-{number}"
         home.mkdir(exist_ok=True)
         (home / "nats.conf").write_text(self._config(number, home))
-        (home / "users.conf").write_text("")
+        (home / "users.conf").write_text(documented_users())
         environment = {**os.environ, "NATS_NAME": f"nats-{number}"}
         self._processes[number] = await asyncio.create_subprocess_exec(
             self._program, "-c", str(home / "nats.conf"), "-l", str(home / "log"), env=environment
@@ -94,9 +112,9 @@ class NatsCluster:
     @staticmethod
     async def _takes_clients(port: int) -> bool:
         try:
-            async with aiomqtt.Client("127.0.0.1", port, protocol=PROTOCOL, timeout=TRY_TIMEOUT_S) as client:
-                await client.subscribe("ready", qos=0)
-                await client.publish("ready", b"{}", qos=1)
+            async with client_of(port, TRY_TIMEOUT_S) as client:
+                await client.subscribe("oneweb/ready", qos=0)
+                await client.publish("oneweb/ready", b"{}", qos=1)
         except (aiomqtt.MqttError, OSError, TimeoutError):
             return False
         return True
@@ -149,7 +167,7 @@ class Subscriber:
 async def subscribed(port: int, *filters: str) -> AsyncIterator[Subscriber]:
     """A subscriber of MQTT 3.1.1 with QoS 1."""
     subscriber = Subscriber()
-    async with aiomqtt.Client("127.0.0.1", port, protocol=PROTOCOL) as client:
+    async with client_of(port) as client:
         for name in filters:
             await client.subscribe(name, qos=1)
 
@@ -168,9 +186,9 @@ async def subscribed(port: int, *filters: str) -> AsyncIterator[Subscriber]:
 
 async def retained(port: int, *filters: str) -> dict[str, Any]:
     """What a new subscriber is given of `filters`: what has come when a message to itself comes."""
-    nonce = f"nonce/{os.urandom(8).hex()}"
+    nonce = f"oneweb/nonce/{os.urandom(8).hex()}"
     contents: dict[str, Any] = {}
-    async with asyncio.timeout(START_TIMEOUT_S), aiomqtt.Client("127.0.0.1", port, protocol=PROTOCOL) as client:
+    async with asyncio.timeout(START_TIMEOUT_S), client_of(port) as client:
         for name in (*filters, nonce):
             await client.subscribe(name, qos=0)
         await client.publish(nonce, b"", qos=1)

@@ -11,6 +11,8 @@ from tests import broker_rounds, harness, nats
 
 pytestmark = pytest.mark.nats
 MESSAGES = 400
+BASE = "oneweb/fleet"
+"""Below what the users of deploy/fleet may read and write."""
 PATIENCE_S = 90.0
 LEGAL = re.compile(r"[A-Za-z0-9_/-]+")
 
@@ -28,28 +30,30 @@ async def _run_bridge(cluster: nats.NatsCluster, world: harness.World) -> None:
     """Records are retained on each server, a command is answered, and no topic is refused."""
     first, second, third = cluster.ports
     servers = [f"127.0.0.1:{second}", f"127.0.0.1:{third}"]
-    mqtt = {"port": first, "servers": servers, "protocol": "3.1.1", "base_topic": "fleet"}
-    topic = "fleet/bridge/polling/sites"
+    mqtt = {"port": first, "servers": servers, "protocol": "3.1.1", "base_topic": BASE, **broker_rounds.CREDENTIALS}
+    topic = f"{BASE}/bridge/polling/sites"
     async with (
-        nats.subscribed(third, "fleet/#", "homeassistant/#") as subscriber,
+        nats.subscribed(third, f"{BASE}/#", "homeassistant/#") as subscriber,
         harness.running(world.config(mqtt=mqtt)),
     ):
         await subscriber.until(lambda: subscriber.newest.get(f"{topic}/state", {}).get("status") == "ok", PATIENCE_S)
         await publish(second, f"{topic}/poll", '{"id": "mine"}')
         await subscriber.until(lambda: subscriber.newest.get(f"{topic}/result", {}).get("id") == "mine", PATIENCE_S)
-        states = {name: doc for name, doc in subscriber.newest.items() if re.fullmatch(r"fleet/site/[^/]+/state", name)}
+        states = {
+            name: doc for name, doc in subscriber.newest.items() if re.fullmatch(rf"{BASE}/site/[^/]+/state", name)
+        }
         assert states
-        assert await nats.retained(second, "fleet/site/+/state") == states
-    assert subscriber.newest["fleet/bridge/status"] == {"state": "online"}
+        assert await nats.retained(second, f"{BASE}/site/+/state") == states
+    assert subscriber.newest[f"{BASE}/bridge/status"] == {"state": "online"}
     assert any(name.startswith("homeassistant/") for name in subscriber.newest)
     assert [name for name in subscriber.newest if not LEGAL.fullmatch(name)] == []
     # What the tree avoids is really refused.
     with pytest.raises(aiomqtt.MqttError):
-        await publish(first, "fleet/site/a.b", "{}")
+        await publish(first, f"{BASE}/site/a.b", "{}")
 
 
 async def publish(port: int, topic: str, payload: str) -> None:
-    async with aiomqtt.Client("127.0.0.1", port, protocol=nats.PROTOCOL, timeout=10) as client:
+    async with nats.client_of(port) as client:
         await client.publish(topic, payload, qos=1)
 
 
