@@ -363,9 +363,30 @@ TABLE = (
     Mutant(
         "only the cursor's connection does not flush",
         "store/journal.py",
-        "open_connection(place, flushes=False, lock=db.lock)",
-        "open_connection(place, lock=db.lock)",
+        "flushes = not isinstance(place, Path)",
+        "flushes = True",
         "test_cursor.py -k does_not_flush",
+    ),
+    Mutant(
+        "a server has the cursor that a head has told of",
+        "store/journal.py",
+        "flushes = not isinstance(place, Path)",
+        "flushes = False",
+        "test_server_crash.py -m postgres",
+    ),
+    Mutant(
+        "an address that libpq cannot read is not quoted",
+        "store/postgres.py",
+        "if _is_of_address(error):\n        return",
+        "if False:\n        return",
+        "test_postgres_addresses.py -k quoted",
+    ),
+    Mutant(
+        "an address that libpq cannot read is no bug",
+        "store/postgres.py",
+        "if not _is_of_address(error):\n            raise",
+        "if True:\n            raise",
+        "test_postgres_addresses.py -k quoted",
     ),
     Mutant(
         "the journal is flushed before it is published",

@@ -22,7 +22,7 @@ from oneweb_bridge.cli.progress import show_percent
 from oneweb_bridge.cli.signals import run_until_signal
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
-from oneweb_bridge.config.read import load
+from oneweb_bridge.config.read import load, require_postgres
 from oneweb_bridge.config.schema import Config, Log
 from oneweb_bridge.config.units import parse_duration
 from oneweb_bridge.config.write import dump_yaml, yaml_text
@@ -317,6 +317,7 @@ def _history(options: argparse.Namespace) -> int:
     from oneweb_bridge.trends.task import trends_place_of
 
     config = load_config(options, Masks())
+    require_postgres(config)
     form: history.Form = "csv" if options.csv else "json" if options.json else "table"
     given = ("imei", "product", "report", "since", "until", "every")
     query = history.HistoryQuery(**{name: getattr(options, name) for name in given})

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +15,7 @@ from oneweb_bridge.cli.loading import load_config
 from oneweb_bridge.cli.progress import show_percent
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks, secrets_of_state
+from oneweb_bridge.config.rules import has_readable_servers
 from oneweb_bridge.config.schema import Config, Instance, Secret, State
 from oneweb_bridge.store import database, moving_files
 from oneweb_bridge.store.errors import StoreError
@@ -71,18 +71,11 @@ def _side(option: str, text: str, masks: Masks) -> Path | str:
             raise ConfigError(f"migrate: {option}: expected a file name, or {ADDRESS}")
         return Path(text)
     masks.add_secrets(*secrets_of_state(State(path=None, url=Secret(text))))
-    if not re.match(r"postgres(ql)?://", text) or not text.isprintable() or not _has_plain_port(text):
+    if not re.match(r"postgres(ql)?://", text) or not text.isprintable() or not has_readable_servers(text):
         raise ConfigError(
             f"migrate: {option}: expected a file name, or {ADDRESS}; escape special characters of a password"
         )
     return text
-
-
-def _has_plain_port(url: str) -> bool:
-    try:
-        return urlsplit(url).port is None or bool(urlsplit(url).hostname)
-    except ValueError:
-        return False
 
 
 def files_of(path: Path, config: Config | None = None) -> Files:

@@ -67,9 +67,13 @@ def secrets_of(api: Api) -> Iterator[str]:
 
 
 def secrets_of_state(state: State) -> Iterator[str]:
-    """The address of a database, and its password."""
+    """The address of a database, and its passwords."""
     if state.url is not None:
         yield state.url
+        for given in re.split("[?&]", state.url)[1:]:
+            name, _, password = given.partition("=")
+            if name in ("password", "sslpassword"):
+                yield from (password, unquote(password))
         if "@" in state.url:
             before = state.url.partition("://")[2].rpartition("@")[0]
             password = before.partition(":")[2]

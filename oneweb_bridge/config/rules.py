@@ -41,15 +41,18 @@ def _bad_state(config: Config) -> Iterator[tuple[str, str]]:
         yield "state.url", "expected either state.path or state.url, got both"
     elif not re.match(r"postgres(ql)?://", state.url) or not state.url.isprintable():
         yield "state.url", "expected an address like postgresql://user@host:5432/database"
-    elif not _is_url(state.url):
+    elif not has_readable_servers(state.url):
         yield "state.url", "expected an address with host, port and database; escape special characters of a password"
     if config.trends.path is not None:
         yield "trends.path", "expected nothing: with state.url the trends are in the same database"
 
 
-def _is_url(text: str) -> bool:
+def has_readable_servers(url: str) -> bool:
+    """Whether each server of an address of PostgreSQL is a host with or without a port; libpq takes `a:1,b:2`."""
+    authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
     try:
-        return urlsplit(text).port is None or bool(urlsplit(text).hostname)
+        servers = [urlsplit(f"//{server}") for server in authority.rpartition("@")[2].split(",")]
+        return all(server.port is None or server.hostname for server in servers)
     except ValueError:
         return False
 

@@ -5,6 +5,7 @@ A cursor only moves forward, and only after the other side has answered.
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,7 +30,10 @@ async def open_journal(
         if read_only:
             yield Journal(db, db, output, clock)
             return
-        async with places.open_connection(place, flushes=False, lock=db.lock) as cursor_db:
+        # The end of a server looks like a lost connection, and the bridge goes on: a head that it has published must
+        # not be ahead of what the server remembers. The end of this machine ends the bridge, which looks back then.
+        flushes = not isinstance(place, Path)
+        async with places.open_connection(place, flushes=flushes, lock=db.lock) as cursor_db:
             yield Journal(db, cursor_db, output, clock)
 
 
@@ -37,7 +41,7 @@ class Journal:
     """Rows and positions of one output, with `retained`, `owed` and `identity` as parts. Made by `open_journal`."""
 
     def __init__(self, connection: Connection, cursor_connection: Connection, output: str, clock: Clock) -> None:
-        """Commits of `cursor_connection`, by which the cursor is written, are not flushed to the disk."""
+        """The cursor is written by `cursor_connection`, whose commits into a file are not flushed to the disk."""
         self._connection = connection
         self._output = output
         self._cursor_connection = cursor_connection

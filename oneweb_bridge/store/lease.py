@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection, AsyncRawCursor
+from psycopg import AsyncConnection
 
 from oneweb_bridge.store.errors import StoreError, StoreUnavailable
 from oneweb_bridge.store.lease_rules import Lease, Renewal, local_end
-from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, TCP_OPTIONS, describe, named_postgres_errors, register_types
+from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, TCP_OPTIONS, connect, describe, named_postgres_errors
 from oneweb_bridge.store.postgres_schema import make_schemas, refuse_newer, try_to_lock
 from oneweb_bridge.store.server import Fence
 
@@ -122,15 +122,12 @@ class LeaseTable:
 
     async def _connected(self) -> "AsyncConnection[Any]":
         if self._db is None or self._db.closed:
-            self._db = await AsyncConnection.connect(
+            self._db = await connect(
                 self._url,
-                autocommit=True,
-                cursor_factory=AsyncRawCursor,
                 application_name=f"{self._me.holder} leases",
                 connect_timeout=CONNECT_TIMEOUT_S,
                 **TCP_OPTIONS,
             )
-            register_types(self._db)
         return self._db
 
 

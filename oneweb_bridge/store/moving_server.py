@@ -46,9 +46,7 @@ def explained() -> Iterator[None]:
     except psycopg.errors.DiskFull as error:
         raise StoreError(f"PostgreSQL: {describe(error)}, and nothing was moved: make room, and run it again") from None
     except psycopg.ProgrammingError as error:
-        # What libpq says of an address that it cannot read quotes it.
-        reason = describe(error) if error.sqlstate else "its parameters are not those of libpq"
-        raise StoreError(f"PostgreSQL: {reason}, and nothing was moved: look at the address") from None
+        raise StoreError(f"PostgreSQL: {describe(error)}, and nothing was moved: look at the address") from None
     except psycopg.Error as error:
         raise StoreError(
             f"PostgreSQL: {describe(error)}, and nothing was moved; if it was cut off at the very end, the next try "

@@ -73,8 +73,34 @@ because the worker stood still in it, a server that is a standby now, a file tha
 
 
 def describe(error: Exception) -> str:
-    """The first line of what the server or the library says."""
+    """The first line of what the server or the library says, but nothing that quotes an address with its password."""
+    if _is_of_address(error):
+        return "its parameters are not those of libpq"
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _is_of_address(error: Exception) -> bool:
+    """Whether libpq could not read an address, of which it quotes a part then: no server has said it."""
+    return isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None
+
+
+@contextlib.contextmanager
+def readable_address() -> Iterator[None]:
+    """Around a connect. Raises StoreError for an address that libpq cannot read, besides what psycopg raises."""
+    try:
+        yield
+    except psycopg.ProgrammingError as error:
+        if not _is_of_address(error):
+            raise
+        raise StoreError(f"state.url: {describe(error)}: look at the address") from None
+
+
+async def connect(url: str, **options: Any) -> "AsyncConnection[Any]":
+    """A session whose statements are their own transactions. Raises StoreError, besides what psycopg raises."""
+    with readable_address():
+        db = await AsyncConnection.connect(url, autocommit=True, cursor_factory=AsyncRawCursor, **options)
+    register_types(db)
+    return db
 
 
 class PostgresTransaction:
@@ -251,13 +277,10 @@ async def open_connection(
 ) -> AsyncIterator[PostgresConnection]:
     """A connection to the part of an instance. Raises StoreError where there is none, and StoreUnavailable."""
 
-    async def connect() -> AsyncConnection[Any]:
-        options = connection_options(server, flushes=flushes)
-        db = await AsyncConnection.connect(server.url, autocommit=True, cursor_factory=AsyncRawCursor, **options)
-        register_types(db)
-        return db
+    def open_session() -> Awaitable[AsyncConnection[Any]]:
+        return connect(server.url, **connection_options(server, flushes=flushes))
 
-    connection = PostgresConnection(connect, None if read_only else server.fence, lock)
+    connection = PostgresConnection(open_session, None if read_only else server.fence, lock)
     try:
         await connection.fetch_all("SELECT 1 FROM meta LIMIT 1")
         yield connection

@@ -15,6 +15,7 @@ from oneweb_bridge.store.postgres import (
     LeaseLost,
     connection_options,
     named_postgres_errors,
+    readable_address,
     register_types,
 )
 from oneweb_bridge.store.postgres_text import escape_row, escape_rows, restore_row, restore_rows, translate
@@ -112,7 +113,8 @@ class ThreadConnection:
     def _connected(self) -> "Connection[Any]":
         if self._db is None or self._db.closed:
             options = connection_options(self._server, flushes=True)
-            self._db = Connection.connect(self._server.url, autocommit=True, cursor_factory=RawCursor, **options)
+            with readable_address():
+                self._db = Connection.connect(self._server.url, autocommit=True, cursor_factory=RawCursor, **options)
             register_types(self._db)
         return self._db
 
