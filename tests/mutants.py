@@ -228,6 +228,20 @@ TABLE = (
         "test_trends.py",
     ),
     Mutant(
+        "console: the fleet is read anew where rows of the journal are gone",
+        "store/reading.py",
+        " or not 0 < self.oldest() <= seq + 1",
+        "",
+        "test_console_data.py",
+    ),
+    Mutant(
+        "console: a product may be that of any terminal",
+        "web/fleet.py",
+        'return entity not in {"call", "organization", "site"} and what != "alert"',
+        "return False",
+        "test_console_data.py",
+    ),
+    Mutant(
         "store: rows that are left behind the wide steps are inserted too",
         "store/sqlite.py",
         "left[whole:]",

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,63 @@ async def test_fleet_is_made_anew_when_the_journal_has_grown(tmp_path: Path) -> 
             second = fleet.encode_fleet(queries, TREE, first)
             assert b"10.2" in first.decompress()
             assert b"11.5" in second.decompress()
+
+
+async def test_fleet_takes_over_the_rows_to_which_nothing_happened(tmp_path: Path) -> None:
+    """Whatever was committed since, the answer is that of who reads all; other rows are not even read."""
+    path = tmp_path / "bridge.db"
+    names = {f"{n}": {"imei": f"{n}", "name": "old", "product_ids": [f"P{n}"]} for n in range(5)}
+    async with store.open_store(path) as opened:
+        await opened.commit(records("terminal", **names))
+        await opened.commit(sample("signal_quality", "1", 1_750_167_607_000, sinr_db=10.2))
+        with open_queries(path) as queries:
+            before = fleet.encode_fleet(queries, TREE)
+            marked = msgspec.structs.replace(before, rows=dict.fromkeys(before.rows, b'["kept"]'))
+            for changes, kept in CHANGES:
+                for change in changes:
+                    await opened.commit(change)
+                newer = fleet.encode_fleet(queries, TREE, before)
+                assert newer.decompress() == fleet.encode_fleet(queries, TREE).decompress()
+                rows = fleet.encode_fleet(queries, TREE, msgspec.structs.replace(marked, seq=before.seq)).rows
+                assert {imei for imei, row in rows.items() if row == b'["kept"]'} == kept
+                before = newer
+
+
+async def test_fleet_is_read_anew_where_rows_of_the_journal_are_gone(tmp_path: Path) -> None:
+    """What was trimmed says nothing of what changed, be it a part of the journal or all of it."""
+    path = tmp_path / "bridge.db"
+    async with store.open_store(path) as opened:
+        await opened.commit(records("terminal", **{"1": {"imei": "1"}}))
+        await opened.commit(happened("call", "sites", "state"))
+        with open_queries(path) as queries:
+            before = fleet.encode_fleet(queries, TREE)
+            await opened.commit(sample("signal_quality", "1", 1_750_167_607_000, sinr_db=10.2))
+            await opened.commit(happened("call", "sites", "state"))
+            for last in (2, 3):
+                with contextlib.closing(sqlite3.connect(path)) as db, db:
+                    db.execute("DELETE FROM journal WHERE seq <= ?", (last,))
+                assert b"10.2" in fleet.encode_fleet(queries, TREE, before).decompress()
+
+
+def happened(entity: str, id: str, what: Any, name: str = "", **written: Any) -> Batch:
+    """A row of the journal, and what is written with it."""
+    return Batch(entries=[Entry(entity, id, what, name, 1_750_167_608_000, b"{}")], **written)
+
+
+NAMED = RecordWrite("terminal", "2", encode({"imei": "2", "name": "new"}))
+ADDED = RecordWrite("terminal", "15", encode({"imei": "15"}))
+PRODUCT = RecordWrite("product", "P3", encode({"name": "Maritime"}))
+BUCKET = RecordWrite("usage", "b", encode({"product_id": "P4", "used_gb": 1.0, "entitlement_gb": 2.0}))
+CHANGES: list[tuple[list[Batch], set[str]]] = [
+    ([happened("call", "sites", "state"), happened("", "", "alert")], {"0", "1", "2", "3", "4"}),
+    ([sample("signal_quality", "1", 1_750_167_609_000, sinr_db=11.5)], {"0", "2", "3", "4"}),
+    ([happened("terminal", "2", "changed", writes=[NAMED])], {"0", "1", "3", "4"}),
+    ([happened("terminal", "15", "added", writes=[ADDED])], {"0", "1", "2", "3", "4"}),
+    ([happened("terminal", "0", "removed", removed=[("terminal", "0")])], {"1", "2", "3", "4"}),
+    ([happened("product", "P3", "changed", writes=[PRODUCT])], set()),
+    ([happened("product", "P4", "usage", "b", writes=[BUCKET])], set()),
+]
+"""What happens, and the rows that are taken over by then."""
 
 
 async def test_fleet_shows_the_first_product_of_a_terminal_without_limits(tmp_path: Path) -> None:

@@ -171,6 +171,8 @@ def _use_queries(queries: Queries) -> None:
     queries.newest_of("terminal", "T")
     list(queries.all_newest("terminal"))
     list(queries.all_terminals("traffic", "presence"))
+    list(queries.terminals(["T", "U"], "traffic", "presence"))
+    queries.kinds_since(0, 9)
     queries.terminals_of_product("P")
     queries.products_of_terminal("T")
     queries.records_by_member("terminal", "name", "x")

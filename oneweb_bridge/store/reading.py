@@ -26,6 +26,15 @@ _EVENTS = "what IN ('added', 'changed', 'removed', 'components')"
 """As the index `journal_events` has it: SQLite uses a partial index for the same words alone."""
 
 
+_TERMINALS = """SELECT t.id, t.doc, r.doc, a.ts, a.doc, b.ts, b.doc,
+    (SELECT max(n.ts) FROM newest n WHERE n.id = t.id AND n.entity = 'terminal' AND n.seq > 0)
+    FROM record t
+    LEFT JOIN record r ON r.kind = 'relations' AND r.id = t.id
+    LEFT JOIN newest a ON a.report = ? AND a.id = t.id AND a.seq > 0
+    LEFT JOIN newest b ON b.report = ? AND b.id = t.id AND b.seq > 0
+    WHERE t.kind = 'terminal'"""
+
+
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which events are asked for: those before a row, of an entity, an id, a kind. None means all."""
 
@@ -108,6 +117,12 @@ class Queries:
         sql = f"SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
         return [Row(*row) for row in self._iterate(sql, (seq, limit))]
 
+    def kinds_since(self, seq: int, limit: int) -> list[tuple[str, str, str]] | None:
+        """Entity, id and kind of the rows behind `seq`, each once; None where they are too many, or not all kept."""
+        if self.head() - seq > limit or not 0 < self.oldest() <= seq + 1:
+            return None
+        return list(self._iterate("SELECT DISTINCT entity, id, what FROM journal WHERE seq > ?", (seq,)))
+
     def events(self, wanted: EventFilter) -> list[Row]:
         """Rows that carry an event, newest first."""
         conditions: list[str] = [_EVENTS, self._is_event]
@@ -184,14 +199,14 @@ class Queries:
 
     def all_terminals(self, first: str, second: str) -> Iterator[TerminalParts]:
         """Every terminal with its relations and its newest samples of two reports, by id."""
-        sql = """SELECT t.id, t.doc, r.doc, a.ts, a.doc, b.ts, b.doc,
-                   (SELECT max(n.ts) FROM newest n WHERE n.id = t.id AND n.entity = 'terminal' AND n.seq > 0)
-                 FROM record t
-                 LEFT JOIN record r ON r.kind = 'relations' AND r.id = t.id
-                 LEFT JOIN newest a ON a.report = ? AND a.id = t.id AND a.seq > 0
-                 LEFT JOIN newest b ON b.report = ? AND b.id = t.id AND b.seq > 0
-                 WHERE t.kind = 'terminal' ORDER BY t.id"""
-        return itertools.starmap(TerminalParts, self._iterate(sql, (first, second)))
+        return itertools.starmap(TerminalParts, self._iterate(f"{_TERMINALS} ORDER BY t.id", (first, second)))
+
+    def terminals(self, ids: Sequence[str], first: str, second: str) -> Iterator[TerminalParts]:
+        """The same of those of some ids that are stored."""
+        for start in range(0, len(ids), MAX_IDS):
+            part = ids[start : start + MAX_IDS]
+            sql = f"{_TERMINALS} AND t.id IN ({placeholders(part)}) ORDER BY t.id"
+            yield from itertools.starmap(TerminalParts, self._iterate(sql, (first, second, *part)))
 
     def terminals_of_product(self, product_id: str) -> list[str]:
         """The terminals that a product belongs to."""

@@ -1,11 +1,12 @@
 """The table of the fleet: for each terminal a row of its newest values, from records, samples, usage and forecasts.
 
-It is written piece by piece: neither the rows nor their text are ever there as a whole.
+Rows are kept as they are sent, and read anew where something happened to their terminal. The answer is written piece by
+piece: its text is never there as a whole.
 """
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -23,7 +24,10 @@ COMPRESSION = 3
 GZIP = 31
 """The parameter `wbits` of zlib for a gzip header, which has no time then."""
 SLICE_ROWS = 500
-"""Rows that are there at a time: the table is as large as all else that the bridge holds."""
+"""Rows that are compressed at a time."""
+MAX_ROWS_SINCE = 10_000
+MAX_CHANGED = 1000
+"""Rows of the journal, and terminals in them, since the answer from before; with more, all is read anew."""
 NOT_READ = " {}"
 """The name of a field that is worked out: no member of a document begins with a space."""
 
@@ -100,6 +104,8 @@ class EncodedFleet(msgspec.Struct, frozen=True):
 
     seq: int
     compressed: bytes
+    rows: dict[str, bytes]
+    """The JSON of each row by its IMEI, which the next answer takes over where nothing happened to the terminal."""
 
     def decompress(self) -> bytes:
         """The answer for who does not take gzip."""
@@ -115,30 +121,61 @@ def encode_fleet(queries: Queries, tree: TopicTree, before: EncodedFleet | None 
     seq = queries.head()
     if before is not None and before.seq == seq:
         return before
+    rows = _read_rows(queries, before)
     compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, GZIP)
-    parts = [compressor.compress(text) for text in _iter_texts(queries, tree.event_id(seq))]
-    return EncodedFleet(seq, b"".join([*parts, compressor.flush()]))
+    parts = [compressor.compress(text) for text in _iter_texts(tree.event_id(seq), rows)]
+    return EncodedFleet(seq, b"".join([*parts, compressor.flush()]), rows)
 
 
-def _iter_texts(queries: Queries, seq: str) -> Iterator[bytes]:
+def _iter_texts(seq: str, rows: dict[str, bytes]) -> Iterator[bytes]:
     """The JSON of a `FleetAnswer` in pieces."""
     frame = encode(FleetAnswer(seq=seq, columns=list(FLEET_COLUMNS), rows=[]))
-    separator = frame[:-2]
-    rows = _iter_rows(queries)
-    while some := list(islice(rows, SLICE_ROWS)):
-        yield separator + encode(some)[1:-1]
+    separator, left = frame[:-2], iter(rows.values())
+    while some := list(islice(left, SLICE_ROWS)):
+        yield separator + b",".join(some)
         separator = b","
-    yield frame[-2:] if separator == b"," else frame
+    yield frame[-2:] if rows else frame
 
 
-def _iter_rows(queries: Queries) -> Iterator[tuple[Cell, ...]]:
+def _read_rows(queries: Queries, before: EncodedFleet | None) -> dict[str, bytes]:
+    """The rows by IMEI, in its order; those that cannot have changed are taken from the answer before."""
+    changed = None if before is None else _changed_terminals(queries, before.seq)
+    if before is None or changed is None:
+        return dict(_iter_rows(queries, queries.all_terminals(SIGNAL, AVAILABILITY)))
+    if not changed:
+        return before.rows
+    rows = {imei: row for imei, row in before.rows.items() if imei not in changed}
+    rows.update(_iter_rows(queries, queries.terminals(sorted(changed), SIGNAL, AVAILABILITY)))
+    return dict(sorted(rows.items()))
+
+
+def _changed_terminals(queries: Queries, seq: int) -> set[str] | None:
+    """The terminals that the journal has rows of behind `seq`; None where any terminal may have changed.
+
+    A product, a bucket or a forecast may be that of any terminal.
+    """
+    rows = queries.kinds_since(seq, MAX_ROWS_SINCE)
+    if rows is None or any(_may_concern_all(entity, what) for entity, _, what in rows):
+        return None
+    changed = {id for entity, id, _ in rows if entity == "terminal"}
+    return changed if len(changed) <= MAX_CHANGED else None
+
+
+def _may_concern_all(entity: str, what: str) -> bool:
+    if entity == "terminal":
+        return what in {"usage", "clear", "forecast"}
+    # The names of organizations and sites are in the relations of terminals.
+    return entity not in {"call", "organization", "site"} and what != "alert"
+
+
+def _iter_rows(queries: Queries, terminals: Iterable[TerminalParts]) -> Iterator[tuple[str, bytes]]:
     parts = _read_parts(queries)
     terminal = msgspec.json.Decoder(_Terminal).decode
     relations = msgspec.json.Decoder(_Relations).decode
     signal = msgspec.json.Decoder(_Signal).decode
     availability = msgspec.json.Decoder(_Availability).decode
-    for each in queries.all_terminals(SIGNAL, AVAILABILITY):
-        yield _row(
+    for each in terminals:
+        row = _row(
             each,
             terminal(each.record),
             _NO_RELATIONS if each.relations is None else relations(each.relations),
@@ -148,6 +185,7 @@ def _iter_rows(queries: Queries) -> Iterator[tuple[Cell, ...]]:
             ),
             parts,
         )
+        yield each.id, encode(row)
 
 
 def _read_parts(queries: Queries) -> FleetParts:
