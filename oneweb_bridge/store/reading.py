@@ -197,14 +197,12 @@ class Queries:
         sql = "SELECT id, report, ts, doc FROM newest WHERE entity = ? AND seq > 0 ORDER BY id, report"
         return self._iterate(sql, (entity,))
 
-    def all_terminals(self, first: str, second: str) -> Iterator[TerminalParts]:
-        """Every terminal with its relations and its newest samples of two reports, by id."""
-        return itertools.starmap(TerminalParts, self._iterate(f"{_TERMINALS} ORDER BY t.id", (first, second)))
-
-    def terminals(self, ids: Sequence[str], first: str, second: str) -> Iterator[TerminalParts]:
-        """The same of those of some ids that are stored."""
-        for start in range(0, len(ids), MAX_IDS):
-            part = ids[start : start + MAX_IDS]
+    def terminals(self, first: str, second: str, ids: Sequence[str] | None = None) -> Iterator[TerminalParts]:
+        """Terminals with their relations and newest samples of two reports, by id: all, or those of some ids."""
+        if ids is None:
+            yield from itertools.starmap(TerminalParts, self._iterate(f"{_TERMINALS} ORDER BY t.id", (first, second)))
+        for start in range(0, len(ids or ()), MAX_IDS):
+            part = (ids or ())[start : start + MAX_IDS]
             sql = f"{_TERMINALS} AND t.id IN ({placeholders(part)}) ORDER BY t.id"
             yield from itertools.starmap(TerminalParts, self._iterate(sql, (first, second, *part)))
 

@@ -141,11 +141,11 @@ def _read_rows(queries: Queries, before: EncodedFleet | None) -> dict[str, bytes
     """The rows by IMEI, in its order; those that cannot have changed are taken from the answer before."""
     changed = None if before is None else _changed_terminals(queries, before.seq)
     if before is None or changed is None:
-        return dict(_iter_rows(queries, queries.all_terminals(SIGNAL, AVAILABILITY)))
+        return dict(_iter_rows(queries, queries.terminals(SIGNAL, AVAILABILITY)))
     if not changed:
         return before.rows
     rows = {imei: row for imei, row in before.rows.items() if imei not in changed}
-    rows.update(_iter_rows(queries, queries.terminals(sorted(changed), SIGNAL, AVAILABILITY)))
+    rows.update(_iter_rows(queries, queries.terminals(SIGNAL, AVAILABILITY, sorted(changed))))
     return dict(sorted(rows.items()))
 
 
