@@ -266,13 +266,7 @@ async def _reload_loop(
 ) -> None:
     """Applies each new configuration: intervals, credentials, limits. Settings that commands stored stay above it."""
     while True:
-        config = await reloads.get()
-        if _identity(config) != _identity(parts.config):
-            _log.warning(
-                "instance, state (path, url, lease, worker), trends.path, mqtt.base_topic and sparkplug take effect "
-                "with a restart only"
-            )
-            config = _keep_identity(config, parts.config)
+        config = keep_identity(await reloads.get(), parts.config)
         new_api_settings = config.api != parts.config.api
         new_prefix = config.homeassistant.discovery_prefix != parts.config.homeassistant.discovery_prefix
         parts.config = config
@@ -295,8 +289,17 @@ def _identity(config: Config) -> tuple[object, ...]:
     return config.instance, place, config.trends.path, config.mqtt.base_topic, config.sparkplug
 
 
-def _keep_identity(config: Config, running: Config) -> Config:
-    """The new configuration under the name, files, base topic and Sparkplug that the bridge was started with."""
+def keep_identity(config: Config, running: Config) -> Config:
+    """The new configuration under the name, files, base topic and Sparkplug that the bridge was started with.
+
+    Logs where it has others.
+    """
+    if _identity(config) == _identity(running):
+        return config
+    _log.warning(
+        "instance, state (path, url, lease, worker), trends.path, mqtt.base_topic and sparkplug take effect "
+        "with a restart only"
+    )
     return replace(
         config,
         instance=running.instance,

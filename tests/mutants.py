@@ -131,7 +131,7 @@ TABLE = (
     Mutant(
         "several: one that has ended is an exit code",
         "cli/several.py",
-        "return FAILED if has_failed or not instances or instances[0].down else DONE",
+        "return FAILED if not instances or instances[0].down else DONE",
         "return DONE",
         "test_several.py",
     ),
@@ -1210,6 +1210,34 @@ TABLE = (
     ),
     # ── leases ─────────────────────────────────────────────────────────────────────────────────
     Mutant(
+        "lease: a worker that stands by is ready",
+        "cli/several.py",
+        "                self._watchdog.begin()\n",
+        "",
+        "test_leasing.py -k systemd",
+    ),
+    Mutant(
+        "lease: a reload changes no identity for the next lease",
+        "cli/several.py",
+        "app.keep_identity(config, self._configs[instance])",
+        "config",
+        "test_leasing.py -m postgres -k hangup",
+    ),
+    Mutant(
+        "lease: starts that fail are paused between",
+        "cli/leasing.py",
+        "pause = pauses.pause()",
+        "pause = 0.0",
+        "test_leasing.py -k pauses_grow",
+    ),
+    Mutant(
+        "lease: what is wrong for good ends the instances of that database alone",
+        "store/lease_keeper.py",
+        "                self._lose_all(error)\n                continue\n",
+        "                raise\n",
+        "test_leasing.py -m postgres -k dropped",
+    ),
+    Mutant(
         "lease: a worker that was paused writes nothing after another took over",
         "store/postgres.py",
         "            if not held:\n",
@@ -1723,8 +1751,8 @@ TABLE = (
     Mutant(
         "the name at a reload",
         "app.py",
-        "config = _keep_identity(config, parts.config)",
-        "pass",
+        "config = keep_identity(await reloads.get(), parts.config)",
+        "config = await reloads.get()",
         "test_polling_manager.py -k sighup",
     ),
     Mutant(

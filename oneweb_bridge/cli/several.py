@@ -49,10 +49,14 @@ class SharedWatchdog:
         self._checks: list[Callable[[], bool]] = []
         self._has_begun = asyncio.Event()
 
+    def begin(self) -> None:
+        """The process is ready, although no bridge may run in it for long: it waits for leases."""
+        self._has_begun.set()
+
     async def join(self, is_alive: Callable[[], bool]) -> None:
         """Counts a bridge for as long as it runs. Never returns."""
         self._checks.append(is_alive)
-        self._has_begun.set()
+        self.begin()
         try:
             await asyncio.Event().wait()
         finally:
@@ -63,7 +67,7 @@ class SharedWatchdog:
         return all(is_alive() for is_alive in self._checks)
 
     async def run(self) -> None:
-        """Notifies systemd, once a bridge has begun. Never returns."""
+        """Notifies systemd, once a bridge has begun, or the process waits for leases. Never returns."""
         await self._has_begun.wait()
         await systemd.keep_watchdog(self.is_alive)
 
@@ -86,15 +90,21 @@ class Instances:
             group.create_task(self._watchdog.run(), name="watchdog")
             for keeper in await self._open_keepers(stack):
                 group.create_task(keeper.run(), name="leases")
+                self._watchdog.begin()
             for instance in self._configs:
                 group.create_task(self._keep_running(instance), name=instance)
 
     def reload(self, configs: Sequence[Config]) -> None:
-        """Gives each bridge its new configuration; one that is down begins with it."""
-        for instance, config in zip(self._configs, configs, strict=True):
-            self._configs[instance] = config
+        """Gives each bridge its new configuration; one that does not run now begins with it.
+
+        What takes effect with a restart only stays as it is in both cases.
+        """
+        for instance, config in zip(list(self._configs), configs, strict=True):
+            token = logs.INSTANCE.set(instance)
+            kept = self._configs[instance] = app.keep_identity(config, self._configs[instance])
+            logs.INSTANCE.reset(token)
             if instance in self._reloads:
-                self._reloads[instance].put_nowait(config)
+                self._reloads[instance].put_nowait(kept)
 
     async def _keep_running(self, instance: str) -> NoReturn:
         logs.INSTANCE.set(instance)
@@ -175,23 +185,11 @@ def run_several(options: argparse.Namespace, files: Sequence[Path]) -> int:
             return
         instances[0].reload(new_configs)
 
-    has_failed = False
     try:
         run_until_signal(work(), reload)
     except* NothingRuns:
         _log.error("none of the %d bridges runs any more", len(files))
-    except* StoreError as group:
-        # Of the leases: a worker whose schema was changed by a newer one, for example.
-        _log.error("%s", _first_of(group))
-        has_failed = True
-    return FAILED if has_failed or not instances or instances[0].down else DONE
-
-
-def _first_of(group: BaseExceptionGroup[StoreError]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    return FAILED if not instances or instances[0].down else DONE
 
 
 def _load_all(options: argparse.Namespace, files: Sequence[Path], masks: Masks) -> list[Config]:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import NoReturn
 
 from oneweb_bridge.config.schema import State
-from oneweb_bridge.store.errors import StoreUnavailable
+from oneweb_bridge.store.errors import StoreError, StoreUnavailable
 from oneweb_bridge.store.lease import Holder, LeaseTable, open_leases
 from oneweb_bridge.store.lease_rules import (
     Lease,
@@ -73,6 +73,7 @@ class LeaseKeeper:
         self._claiming = asyncio.Lock()
         self._free_since: dict[str, float] = {}
         self._told_at: float | None = None
+        self._lasting_error: str | None = None
         self._interval = min(MAX_LOOK_S, state.lease / 3)
 
     def epochs(self) -> Epochs:
@@ -81,7 +82,7 @@ class LeaseKeeper:
         return {instance: held.get(instance) for instance in sorted(self._names)}
 
     async def run(self) -> NoReturn:
-        """Renews what is held. Raises StoreError for what is wrong for good, else never returns."""
+        """Renews what is held. Never returns: what is wrong for good is raised by each `hold`."""
         while True:
             await asyncio.sleep(self._interval)
             # What is claimed meanwhile is not among them.
@@ -91,12 +92,22 @@ class LeaseKeeper:
             except (StoreUnavailable, TimeoutError) as error:
                 self._tell(error)
                 continue
+            except StoreError as error:
+                self._lose_all(error)
+                continue
+            self._lasting_error = None
             self._answered()
             self._note_renewal(current, renewal)
             self._share = share_of(self._instances, renewal.workers)
             for held in list(self._held.values())[self._share :]:
                 # Others have none, or less.
                 held.lost.set()
+
+    def _lose_all(self, error: StoreError) -> None:
+        """Ends what runs under a lease of this database, whose instances learn why; those of other databases go on."""
+        self.reaches_database, self._lasting_error = False, str(error)
+        for held in self._held.values():
+            held.lost.set()
 
     def _note_renewal(self, current: Mapping[str, HeldLease], renewal: Renewal) -> None:
         for instance, held in current.items():
@@ -118,12 +129,14 @@ class LeaseKeeper:
         finally:
             held.stop_timer()
             del self._held[instance]
-            with contextlib.suppress(StoreUnavailable, TimeoutError):
+            with contextlib.suppress(StoreUnavailable, StoreError, TimeoutError):
                 async with asyncio.timeout(GIVE_UP_TIMEOUT_S):
                     await self._table.give_up(held.fence)
 
     async def _wait_for(self, instance: str) -> HeldLease:
         while True:
+            if self._lasting_error is not None:
+                raise StoreError(self._lasting_error)
             pause = self._interval
             try:
                 async with self._claiming:
@@ -167,7 +180,7 @@ class LeaseKeeper:
 
     async def leave(self) -> None:
         """Takes this worker from the list of those that are there."""
-        with contextlib.suppress(StoreUnavailable, TimeoutError):
+        with contextlib.suppress(StoreUnavailable, StoreError, TimeoutError):
             async with asyncio.timeout(GIVE_UP_TIMEOUT_S):
                 await self._table.leave()
 
