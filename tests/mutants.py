@@ -152,8 +152,8 @@ TABLE = (
     Mutant(
         "several: each line says whose it is",
         "cli/several.py",
-        "logs.INSTANCE.set(instance)",
-        "pass",
+        "logs.INSTANCE.set(instance)\n        pauses, loop",
+        "pauses, loop",
         "test_several.py",
     ),
     Mutant(
