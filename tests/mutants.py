@@ -1275,9 +1275,23 @@ TABLE = (
     Mutant(
         "lease: who stands still in a transaction holds nobody up",
         "store/lease.py",
-        "        await db.execute(_END_SESSIONS, (instance, self._me.holder))\n",
+        "        await db.execute(_END_SESSIONS, (instance, session_tag(instance)))\n",
         "",
         "test_lease.py -m postgres -k stands_still",
+    ),
+    Mutant(
+        "lease: a new lease ends the sessions of that instance alone",
+        "store/lease.py",
+        "ON activity.application_name = lease.holder || ' ' || $2::text || ' ' || lease.epoch\n",
+        "ON starts_with(activity.application_name, lease.holder) AND length($2::text) > 0\n",
+        "test_lease_sessions.py -m postgres",
+    ),
+    Mutant(
+        "lease: who stands still in its claim blocks nobody for long",
+        "store/lease.py",
+        "SET LOCAL idle_in_transaction_session_timeout",
+        "SET LOCAL idle_session_timeout",
+        "test_lease_sessions.py -m postgres -k claim",
     ),
     Mutant(
         "lease: a renewal waits for no transaction",

@@ -17,9 +17,16 @@ from psycopg import AsyncConnection
 
 from oneweb_bridge.store.errors import StoreError, StoreUnavailable
 from oneweb_bridge.store.lease_rules import Lease, Renewal, local_end
-from oneweb_bridge.store.postgres import CONNECT_TIMEOUT_S, TCP_OPTIONS, connect, describe, named_postgres_errors
+from oneweb_bridge.store.postgres import (
+    CONNECT_TIMEOUT_S,
+    TCP_OPTIONS,
+    connect,
+    describe,
+    idle_timeout,
+    named_postgres_errors,
+)
 from oneweb_bridge.store.postgres_schema import make_schemas, refuse_newer, try_to_lock
-from oneweb_bridge.store.server import Fence
+from oneweb_bridge.store.server import Fence, session_tag
 
 LOCK_TIMEOUT = "1s"
 """How long a takeover waits for what the former holder had locked; it is tried again soon."""
@@ -62,10 +69,12 @@ class LeaseTable:
 
     async def _claim(self, db: "AsyncConnection[Any]", instance: str) -> Lease | None:
         """Takes an instance within one transaction, at whose end it can be moved again."""
+        # Others wait for what this one has locked, also where it stands still.
+        await db.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{idle_timeout(self._me.lease)}'".encode())
         if not await try_to_lock(db, instance):
             return None
         await make_schemas(db, instance)
-        await db.execute(_END_SESSIONS, (instance, self._me.holder))
+        await db.execute(_END_SESSIONS, (instance, session_tag(instance)))
         await db.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'".encode())
         begun = time.monotonic()
         cursor = await db.execute(_CLAIM, (instance, self._me.worker, self._me.holder, self._me.lease))
@@ -181,9 +190,12 @@ WHERE lease.expires <= clock_timestamp() RETURNING epoch
 """
 _END_SESSIONS = b"""
 SELECT pg_terminate_backend(activity.pid) FROM oneweb.lease JOIN pg_stat_activity AS activity
-ON activity.application_name = lease.holder AND activity.datname = current_database()
-WHERE lease.instance = $1 AND lease.expires <= clock_timestamp() AND lease.holder <> $2
+ON activity.application_name = lease.holder || ' ' || $2::text || ' ' || lease.epoch
+AND activity.datname = current_database()
+WHERE lease.instance = $1 AND lease.expires <= clock_timestamp()
 """
+"""Those of the last lease of an instance, also where this worker had it: it has closed them, but one that broke without
+a word lasts on at the server. The sessions of its holder for other instances go on."""
 _RENEW = b"""
 UPDATE oneweb.lease SET expires = clock_timestamp() + make_interval(secs => $3::float8)
 WHERE holder = $1 AND instance = ANY($2) AND expires > clock_timestamp() RETURNING instance, epoch

@@ -25,6 +25,7 @@ from oneweb_bridge.store.postgres_schema import (
 )
 from oneweb_bridge.store.postgres_text import escape_row, restore_row
 from oneweb_bridge.store.postgres_views import VIEW_FIELDS
+from oneweb_bridge.store.server import session_tag
 
 HEAD = "journal_head"
 """The table with the last number of the journal, which SQLite keeps by itself."""
@@ -136,7 +137,7 @@ class MovingServer:
             ) from None
         await self._refuse_holder(instance)
         with contextlib.suppress(psycopg.errors.UndefinedTable):
-            await self._db.execute(_END_SESSIONS, (instance, END_TIMEOUT_MS))
+            await self._db.execute(_END_SESSIONS, (instance, END_TIMEOUT_MS, session_tag(instance)))
         # The lock ends with the session.
         yield
 
@@ -164,13 +165,11 @@ WHERE instance = $1 AND expires > clock_timestamp()
 """
 _END_SESSIONS = b"""
 SELECT pg_terminate_backend(activity.pid, $2) FROM oneweb.lease JOIN pg_stat_activity AS activity
-ON activity.application_name = lease.holder AND activity.datname = current_database()
-WHERE lease.instance = $1 AND NOT EXISTS (
-    SELECT 1 FROM oneweb.lease AS other WHERE other.holder = lease.holder AND other.expires > clock_timestamp()
-)
+ON activity.application_name = lease.holder || ' ' || $3::text || ' ' || lease.epoch
+AND activity.datname = current_database()
+WHERE lease.instance = $1
 """
-"""Those of a worker that was paused within a transaction, and would commit it when it wakes. One that holds another
-instance is awake, and has closed those of this one."""
+"""Those of a worker that was paused within a transaction, and would commit it when it wakes."""
 
 Types = Mapping[str, Mapping[str, str]]
 """Table -> column -> type, of the part of an instance."""

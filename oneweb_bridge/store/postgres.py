@@ -37,6 +37,13 @@ TCP_OPTIONS: dict[str, Any] = {
     "tcp_user_timeout": 20_000,
 }
 """By which a server that went away without a word is noticed within half a minute; the system's own take hours."""
+_SERVER_TCP_SETTINGS = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+"""By which the server notices the same of a worker, whose locks it holds until then."""
 MISSING = "state.url: the database has nothing of the instance {}: run the bridge first, or name another database"
 END_TIMEOUT_MS = 5000
 """How long a backend that lost its client may take to end, before its database counts as away."""
@@ -249,13 +256,19 @@ SELECT ceil((SELECT count(*) FROM journal) - (? - others.bytes) / sample.bytes) 
 """260 bytes are what a row and its places in the indexes take beside its texts."""
 
 
+def idle_timeout(lease: float) -> str:
+    """For how long a session may stand still within a transaction, under a lease of so many seconds."""
+    return f"{round(lease * 250)}ms"
+
+
 def connection_options(server: Server, *, flushes: bool) -> dict[str, Any]:
     """What a session of an instance is opened with."""
     settings = {
         "search_path": search_path_of(server.instance),
         "synchronous_commit": "on" if flushes else "off",
         # Who was stopped within a transaction must not hold up the takeover, nor others, for long.
-        "idle_in_transaction_session_timeout": f"{round(server.lease * 250)}ms",
+        "idle_in_transaction_session_timeout": idle_timeout(server.lease),
+        **_SERVER_TCP_SETTINGS,
     }
     return {
         "application_name": server.application_name,

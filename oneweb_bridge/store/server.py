@@ -1,5 +1,6 @@
 """A database of PostgreSQL that holds the state of an instance, and what a worker must hold to write there."""
 
+import zlib
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -23,12 +24,19 @@ class Server(msgspec.Struct, frozen=True):
 
     @property
     def application_name(self) -> str:
-        """By which the sessions of a holder are known on the server, so that they can be ended."""
-        return "oneweb-bridge" if self.fence is None else self.fence.holder
+        """By which the sessions of a lease are known on the server, so that they can be ended."""
+        if self.fence is None:
+            return "oneweb-bridge"
+        return f"{self.fence.holder} {session_tag(self.instance)} {self.fence.epoch}"
 
 
 Epochs = Mapping[str, int | None]
 """The instances of a worker, each with the epoch under which it holds it; None where it does not."""
+
+
+def session_tag(instance: str) -> str:
+    """Stands for an instance in the names of sessions, of which PostgreSQL keeps 63 bytes."""
+    return f"{zlib.crc32(instance.encode()):08x}"
 
 
 class Holding(msgspec.Struct, frozen=True):

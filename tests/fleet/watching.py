@@ -1,7 +1,7 @@
 """What a database notes of its writers by triggers of the tests, and what is wrong in it at the end.
 
-Each statement that writes into the part of an instance is compared with the lease at that moment: the session's name is
-the id of its holder. So a write of a worker that does not hold the instance is seen in whatever table it is.
+Each statement that writes into the part of an instance is compared with the lease at that moment: the session's name
+begins with the id of its holder. So a write of a worker that does not hold the instance is seen, in whatever table.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,11 @@ CREATE TABLE watch.holder (number bigserial PRIMARY KEY, holder text NOT NULL, e
 CREATE FUNCTION watch.note_write() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     holding text;
+    writer text := split_part(current_setting('application_name'), ' ', 1);
 BEGIN
     SELECT holder INTO holding FROM oneweb.lease WHERE instance = TG_ARGV[0];
-    IF holding IS DISTINCT FROM current_setting('application_name') THEN
-        INSERT INTO watch.stale_write VALUES (TG_TABLE_NAME, current_setting('application_name'), holding);
+    IF holding IS DISTINCT FROM writer THEN
+        INSERT INTO watch.stale_write VALUES (TG_TABLE_NAME, writer, holding);
     END IF;
     RETURN NULL;
 END
