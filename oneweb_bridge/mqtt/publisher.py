@@ -166,6 +166,7 @@ class Publisher:
         is_long_ago = time.monotonic() - self._accepted_at > LOOK_AGAIN_S
         if is_long_ago or self._short_in_a_row >= MAX_SHORT_CONNECTIONS:
             await self._look(context)
+        await self._require_lease()
         will = Message(self.tree.status, encode(Connection("offline")), retain=True)
         async with self._link(will) as link:
             session = self._session = Session(context, link, await self._journal.positions())
@@ -206,6 +207,7 @@ class Publisher:
 
     async def _look(self, context: ConnectionContext) -> None:
         """Looks under a client id of its own; where the broker refuses that one, the next time under the bridge's."""
+        await self._require_lease()
         try:
             async with self._link(None, self._look_suffix) as link:
                 await Look(context, link).run()
@@ -213,6 +215,14 @@ class Publisher:
             self._look_suffix = "" if self._look_suffix else LOOK_SUFFIX
             raise
         self._accepted_at = time.monotonic()
+
+    async def _require_lease(self) -> None:
+        """Raises StoreUnavailable where another worker holds the instance now: it would lose its connection by this.
+
+        This worker may not know it yet, when its machine was asleep.
+        """
+        if self.tree.epoch is not None:
+            await self._journal.require_lease()
 
     def _link(self, will: Message | None, suffix: str = "") -> MqttConnection:
         return MqttConnection(self._servers.current, self._client_id + suffix, will=will)

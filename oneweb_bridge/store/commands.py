@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from oneweb_bridge.store.connections import Connections
-from oneweb_bridge.store.engine import Transaction
+from oneweb_bridge.store.engine import Connection, Transaction
 
 
 class PollRequest(msgspec.Struct, frozen=True):
@@ -25,6 +25,18 @@ class Setting(msgspec.Struct, frozen=True):
     name: str
     value: str
     source: str
+
+
+async def forget_polls(connection: Connection) -> None:
+    """Drops the polls that the worker before had taken: who asked it is answered by nobody.
+
+    One that is retained comes again from the broker and is obeyed then, because its topic has no last command any more.
+    """
+    async with connection.transaction() as transaction:
+        await transaction.execute(
+            "DELETE FROM command WHERE topic IN (SELECT topic FROM poll_request WHERE remembered)"
+        )
+        await transaction.execute("DELETE FROM poll_request")
 
 
 TopicIdentity = tuple[str, str]

@@ -81,6 +81,12 @@ class Journal:
         # A commit flushes all before it, but only one that writes something.
         await self._connection.execute(self._connection.dialect.touch_cursor, (self._output,))
 
+    async def require_lease(self) -> None:
+        """Raises StoreUnavailable where the instance is held by another worker, or the database is away."""
+        async with self._connection.transaction():
+            # Each transaction checks the lease when it begins.
+            pass
+
     async def positions(self) -> Positions:
         """How far this output has got, and the classes of topics that wait."""
         # Both of one moment, and not of a save that is under way.

@@ -9,6 +9,7 @@ from typing import TypeVar
 from oneweb_bridge.store.errors import StoreUnavailable, named_errors
 from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.reading import Queries, open_queries
+from oneweb_bridge.store.threads import open_thread
 
 QUERY_TIMEOUT_S = 5.0
 T = TypeVar("T")
@@ -17,14 +18,14 @@ T = TypeVar("T")
 @contextlib.asynccontextmanager
 async def open_query_thread(place: Place) -> AsyncIterator["QueryThread"]:
     """A thread with a read-only connection of its own to the database at `place`. Raises StoreError."""
-    with ThreadPoolExecutor(1, thread_name_prefix="queries") as executor, contextlib.ExitStack() as stack:
-        loop = asyncio.get_running_loop()
-        queries = await loop.run_in_executor(executor, lambda: stack.enter_context(open_queries(place)))
-        thread = QueryThread(executor, queries)
-        try:
-            yield thread
-        finally:
-            queries.interrupt()
+    async with open_thread("queries") as executor:
+        with contextlib.ExitStack() as stack:
+            loop = asyncio.get_running_loop()
+            queries = await loop.run_in_executor(executor, lambda: stack.enter_context(open_queries(place)))
+            try:
+                yield QueryThread(executor, queries)
+            finally:
+                await asyncio.to_thread(queries.interrupt)
 
 
 class QueryThread:
@@ -51,7 +52,8 @@ class QueryThread:
             finally:
                 # The lock is kept until the thread is free, so that the next query is not the one that is interrupted.
                 while not future.done():
-                    interrupt()
+                    # To tell a server that is away takes a second.
+                    await asyncio.to_thread(interrupt)
                     await asyncio.wait([future], timeout=0.05)
                 future.cancelled() or future.exception()
 

@@ -15,7 +15,7 @@ from oneweb_bridge.store import database, opening, places, staging
 from oneweb_bridge.store.bad_answers import BadAnswers
 from oneweb_bridge.store.batch_writer import BatchWriter
 from oneweb_bridge.store.call_progress import CallProgress, ProgressTable, write_progress
-from oneweb_bridge.store.commands import CommandTables
+from oneweb_bridge.store.commands import CommandTables, forget_polls
 from oneweb_bridge.store.connections import Connections
 from oneweb_bridge.store.engine import Connection
 from oneweb_bridge.store.findings import FindingsTable
@@ -41,8 +41,7 @@ async def open_store(place: Place, clock: Clock = SYSTEM) -> AsyncIterator["Stor
             writer = await stack.enter_async_context(places.open_connection(place))
         with places.explained(place):
             if not isinstance(place, Path):
-                # Who asked the worker before is answered by nobody.
-                await writer.execute("DELETE FROM poll_request")
+                await forget_polls(writer)
             steady, ids = await opening.prepare(writer, clock)
         reader = await stack.enter_async_context(places.open_connection(place, read_only=True))
         staged = await stack.enter_async_context(staging.open_staging())

@@ -19,6 +19,7 @@ from oneweb_bridge.model.records import Alert
 from oneweb_bridge.store.errors import StoreUnavailable, named_errors
 from oneweb_bridge.store.journal import Journal, open_journal
 from oneweb_bridge.store.places import Place
+from oneweb_bridge.store.threads import open_thread
 from oneweb_bridge.trends.fold import FoldRules, Moment, Outcome, fold_trends
 
 _log = logging.getLogger("oneweb_bridge.trends")
@@ -68,14 +69,13 @@ async def open_folder(
 ) -> AsyncIterator["Folder"]:
     """The folder of the state in `place`; the trends are where the start has them. Raises StoreError for the state."""
     stop = Event()
-    async with open_journal(place, OUTPUT) as journal:
-        with ThreadPoolExecutor(1, "trends") as thread:
-            try:
-                places = place, trends_place_of(config(), place)
-                yield Folder(config, alert, clocks, journal, _Worker(thread, stop, places))
-            finally:
-                # What is not folded is still pending; the thread ends with its slice.
-                stop.set()
+    async with open_journal(place, OUTPUT) as journal, open_thread("trends") as thread:
+        try:
+            places = place, trends_place_of(config(), place)
+            yield Folder(config, alert, clocks, journal, _Worker(thread, stop, places))
+        finally:
+            # What is not folded is still pending; the thread ends with its slice.
+            stop.set()
 
 
 class _Worker(msgspec.Struct, frozen=True):
