@@ -95,7 +95,7 @@ async def test_retained_poll_that_was_not_run_is_obeyed_when_it_comes_again(url:
 
 
 async def test_copy_that_is_cancelled_when_its_session_ends_is_cancelled(url: str) -> None:
-    """It is no error of the database, after which who was told to end would go on; older versions of psycopg had it so."""
+    """It is no error of the database, after which who was told to end would go on."""
     async with held(url) as server, store.open_store(server) as db:
         connection = db._connections._writer
         assert isinstance(connection, PostgresConnection)
