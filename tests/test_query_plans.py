@@ -330,6 +330,7 @@ async def _use_journal(rows: journal.Journal) -> None:
     await rows.restore_from()
     await rows.clear_restore_from()
     await rows.flush_cursor()
+    await rows.require_lease()
     await rows.identity.head_bound()
     await rows.identity.clear_head_bound()
 
