@@ -12,6 +12,7 @@ import base64
 import contextlib
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -273,10 +274,15 @@ class Stage:
         """What became of it. `without` names beginnings of topics that the broker was told to refuse."""
         await self.rest(patience)
         recovery = time.monotonic() - self.mended_at
-        retained = await self._standing_still()
+        retained, still_since = await self._standing_still()
         replayed = recording.replay(self.recorder.lines, self.proxy.taken)
         story = checker.Story(
-            ledger=self.world.ledger, received=replayed.received, retained=retained, whole=whole, **story_options
+            ledger=self.world.ledger,
+            received=replayed.received,
+            retained=retained,
+            whole=whole,
+            unsure=((still_since, math.inf),),
+            **story_options,
         )
         findings = checker.judge(story) + truth.differences(retained, truth.expected(self.api))
         self.findings += [line for line in findings if not any(part in line for part in without)]
@@ -288,9 +294,13 @@ class Stage:
         """What became of it, where each deviation must be allowed by a fault of the round."""
         await self.rest(patience)
         recovery = time.monotonic() - self.mended_at
-        retained = await self._standing_still()
+        retained, still_since = await self._standing_still()
         evidence = judging.Evidence(
-            lines=self.recorder.lines, taken=self.proxy.taken, ledger=self.world.ledger, retained=retained
+            lines=self.recorder.lines,
+            taken=self.proxy.taken,
+            ledger=self.world.ledger,
+            retained=retained,
+            still_since=still_since,
         )
         replayed, findings = judging.judge(evidence, allowances)
         differences = truth.differences(retained, truth.expected(self.api))
@@ -316,13 +326,16 @@ class Stage:
             disk=disk,
         )
 
-    async def _standing_still(self) -> dict[str, Any]:
+    async def _standing_still(self) -> tuple[dict[str, Any], float]:
         """What is retained at a moment up to which all was heard, and all that was said is there again.
 
         Polls go on, and devices are announced a few seconds after the rest; what is not there after 20 s is a finding.
+        The second value is the wall clock's time before the quiet that was waited for: of a poll that ended later the
+        state may have been heard, and its messages not yet.
         """
-        retained: dict[str, Any] = {}
+        retained, still_since = dict[str, Any](), 0.0
         for _ in range(25):
+            still_since = time.time()
             try:
                 await self.recorder.quiet(0.6, 20.0)
             except TimeoutError:
@@ -334,7 +347,7 @@ class Stage:
             self.recorder.read()
             if self._news() == count and retained.keys() >= self._said_last():
                 break
-        return retained
+        return retained, still_since
 
     async def _stop_polls(self) -> None:
         """Disables every call, and waits until that is answered."""

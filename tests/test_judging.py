@@ -80,9 +80,15 @@ class ConnectedBridge(Bridge):
             self.say(topic, record, retain=True)
         return at
 
-    def findings_of(self, *allowances: Allowance) -> list[str]:
+    def findings_of(self, *allowances: Allowance, still_since: float = EVER[1]) -> list[str]:
         """What is found."""
-        evidence = Evidence(lines=self.lines, taken=self.taken, ledger=self.ledger, retained=self.retained)
+        evidence = Evidence(
+            lines=self.lines,
+            taken=self.taken,
+            ledger=self.ledger,
+            retained=self.retained,
+            still_since=still_since,
+        )
         return judge(evidence, allowances)[1]
 
 
@@ -168,6 +174,15 @@ def test_filter_excuses_its_time_and_no_other() -> None:
 
     assert bridge.findings_of(*pair(filtered, FORGETS)) == []
     assert "lost event" in kinds(bridge.findings_of(*pair(elsewhere, FORGETS)))
+
+
+def test_answer_after_the_end_need_not_be_told_yet() -> None:
+    """The state of a poll may be heard before its messages when a round ends; what came before must be told."""
+    bridge = silent("a")
+    since = bridge.ledger[-1]["wall"]
+
+    assert bridge.findings_of(*pair(FORGETS), still_since=since - 1) == []
+    assert "lost event" in kinds(bridge.findings_of(*pair(FORGETS), still_since=since + 1))
 
 
 def test_filter_excuses_no_invention() -> None:

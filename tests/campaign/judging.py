@@ -42,12 +42,16 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What a round left: what was received, acknowledged, answered by the API, and retained at the end."""
+    """What a round left: what was received, acknowledged, answered by the API, and retained at the end.
+
+    Of what the API answered after `still_since` (seconds of the wall clock) not everything was heard yet.
+    """
 
     lines: Sequence[recording.Line]
     taken: Sequence[recording.Taken]
     ledger: Sequence[dict[str, Any]]
     retained: Mapping[str, Any]
+    still_since: float = EVER[1]
 
 
 def judge(evidence: Evidence, allowances: Sequence[Allowance]) -> tuple[recording.Replayed, list[str]]:
@@ -74,7 +78,7 @@ def without_refused(findings: Iterable[str], allowances: Sequence[Allowance]) ->
 
 def _findings(evidence: Evidence, replayed: recording.Replayed, allowances: Sequence[Allowance]) -> list[str]:
     removal = next((allowance.removal for allowance in allowances if allowance.removal), (3, 900.0, 5))
-    unsure = tuple(times for allowance in allowances for times in allowance.unsure)
+    unsure = (*(times for allowance in allowances for times in allowance.unsure), (evidence.still_since, EVER[1]))
     restored = sorted(at for allowance in allowances for at in allowance.restored_at)
     sections = _sections(replayed.received, _first_probes(evidence.taken, restored))
     findings: list[str] = []
