@@ -1322,6 +1322,20 @@ TABLE = (
         "test_lease_sessions.py -m postgres -k claim",
     ),
     Mutant(
+        "lease: a worker ends when a newer one has changed the schema",
+        "store/lease.py",
+        "                refuse_newer(int(workers[1]))\n",
+        "",
+        "test_server_check.py -m postgres -k newer_one_has",
+    ),
+    Mutant(
+        "standby: who holds another instance is a leader",
+        "web/standby.py",
+        "if all(epoch is None for epoch in epochs().values())",
+        "if True",
+        "test_server_check.py -m postgres -k another_instance",
+    ),
+    Mutant(
         "lease: a renewal waits for no transaction",
         "store/postgres.py",
         "FOR KEY SHARE\n",

@@ -230,6 +230,19 @@ async def test_reader_is_made_where_that_is_allowed(caplog: pytest.LogCaptureFix
         assert ask(plain.replace("plain@", "grafana@"), "SELECT name FROM oneweb.terminals") != []
 
 
+async def test_terminal_is_found_by_an_index(url: str) -> None:
+    """With an id, samples and hours are searched by id and time, in both places where the journal is read."""
+    async with held(url) as server:
+        await fill(server)
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute("SET enable_seqscan = off")
+        for view in ("samples", "hourly"):
+            sql = f"EXPLAIN SELECT * FROM oneweb.{view} WHERE imei = 'a'"
+            plan = "\n".join(row[0] for row in db.execute(sql.encode()))
+            assert plan.count("journal_history") == 2, plan
+            assert "Seq Scan" not in plan
+
+
 async def test_somebody_who_reads_for_long_holds_nobody_up(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A view that is in use is not made anew, and the store goes on; the next start does it."""
     monkeypatch.setattr("oneweb_bridge.store.postgres_views.LOCK_TIMEOUT", "50ms")

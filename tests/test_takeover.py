@@ -152,6 +152,20 @@ async def test_server_that_is_away_is_waited_for(workers: Workers, cluster: Clus
     assert "Traceback" not in error
 
 
+async def test_older_worker_ends_when_a_newer_one_changes_the_schema(workers: Workers) -> None:
+    """With exit code 1 and a sentence, at its next renewal."""
+    async with workers.start("a") as a:
+        await workers.leads("a", 1)
+        with psycopg.connect(workers.url, autocommit=True) as db:
+            db.execute("UPDATE oneweb.version SET version = 99")
+        async with asyncio.timeout(PATIENCE_S):
+            while a.returncode is None:
+                await asyncio.sleep(0.05)
+        assert a.returncode == 1
+        assert "the schema oneweb was made by a newer oneweb-bridge (schema 99" in a.text()
+        assert "Traceback" not in a.text()
+
+
 async def test_what_is_stored_is_read_from_there(workers: Workers, tmp_path: Path) -> None:
     """`history` reads the server, and `backup` says what to use."""
     async with workers.start("a") as a:
