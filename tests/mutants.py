@@ -1277,7 +1277,15 @@ TABLE = (
         "store/postgres.py",
         "_PASSING = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)",
         "_PASSING = (psycopg.OperationalError, psycopg.InterfaceError)",
-        "test_lease.py -m postgres -k server_ended",
+        "test_lease.py -m postgres -k cannot_do_now",
+    ),
+    Mutant(
+        "lease: a claim that waits costs no other lease",
+        "store/lease.py",
+        """        self._keeping = _Session(url, f"{me.holder} leases")
+""",
+        "        self._keeping = self._claiming\n",
+        "test_lease.py -m postgres -k claim_that_waits",
     ),
     Mutant(
         "lease: a renewal under another epoch ends what runs",

@@ -4,6 +4,7 @@ import pytest
 
 from oneweb_bridge.store.lease_rules import (
     Lease,
+    count_to_give_up,
     end_after_renewal,
     is_left_over,
     local_end,
@@ -53,6 +54,11 @@ def test_renewal_under_another_epoch_ends_what_runs() -> None:
 @pytest.mark.parametrize(("instances", "workers", "share"), [(30, 3, 10), (30, 4, 8), (1, 3, 1), (5, 0, 5)])
 def test_share_is_rounded_up(instances: int, workers: int, share: int) -> None:
     assert share_of(instances, workers) == share
+
+
+@pytest.mark.parametrize(("held", "share", "count"), [(10, 10, 0), (3, 10, 0), (11, 10, 1), (15, 10, 2), (30, 10, 7)])
+def test_excess_is_given_up_bit_by_bit(held: int, share: int, count: int) -> None:
+    assert count_to_give_up(held, share) == count
 
 
 def test_free_instance_is_left_over_after_a_lease() -> None:

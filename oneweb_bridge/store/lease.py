@@ -8,7 +8,7 @@ that was stopped within a transaction or a COPY would hold up the takeover with 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -40,32 +40,60 @@ class Holder(msgspec.Struct, frozen=True):
     lease: float
 
 
-class LeaseTable:
-    """Made by `open_leases`. Every method is one short transaction; raises StoreUnavailable."""
+class _Session:
+    """A connection that is opened when it is used, and again after it was lost. One statement at a time."""
 
-    def __init__(self, url: str, me: Holder) -> None:
+    def __init__(self, url: str, name: str) -> None:
+        self.lock = asyncio.Lock()
+        self.db: AsyncConnection[Any] | None = None
         self._url = url
-        self._me = me
-        self._lock = asyncio.Lock()
-        self._db: AsyncConnection[Any] | None = None
+        self._name = name
+
+    @contextlib.asynccontextmanager
+    async def use(self) -> AsyncIterator["AsyncConnection[Any]"]:
+        """The connection, for the block alone. Raises StoreUnavailable, and StoreError for what is wrong for good."""
+        async with self.lock:
+            with _named_errors():
+                if self.db is None or self.db.closed:
+                    self.db = await connect(
+                        self._url,
+                        application_name=self._name,
+                        connect_timeout=CONNECT_TIMEOUT_S,
+                        **TCP_OPTIONS,
+                    )
+                yield self.db
 
     async def close(self) -> None:
-        """Closes the connection."""
-        if self._db is not None:
-            await self._db.close()
+        if self.db is not None:
+            await self.db.close()
+
+
+class LeaseTable:
+    """Made by `open_leases`. Every method is one short transaction; raises StoreUnavailable.
+
+    What keeps leases has a session of its own: a claim may wait for others that make the tables of an instance.
+    """
+
+    def __init__(self, url: str, me: Holder) -> None:
+        self._me = me
+        self._claiming = _Session(url, f"{me.holder} leases")
+        self._keeping = _Session(url, f"{me.holder} leases")
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._claiming.close()
+        await self._keeping.close()
 
     async def claim(self, instance: str) -> Lease | None:
         """Takes the instance if it is free or expired; None where another worker holds it, or its state is being moved.
 
         Makes its tables. Raises StoreError for what is wrong for good: a password, a missing database, a newer schema.
         """
-        async with self._lock:
-            with _named_errors():
-                db = await self._connected()
-                if await self._time_left(db, instance) > 0:
-                    return None
-                async with db.transaction():
-                    return await self._claim(db, instance)
+        async with self._claiming.use() as db:
+            if instance in await self._times_left(db, [instance]):
+                return None
+            async with db.transaction():
+                return await self._claim(db, instance)
 
     async def _claim(self, db: "AsyncConnection[Any]", instance: str) -> Lease | None:
         """Takes an instance within one transaction, at whose end it can be moved again."""
@@ -81,63 +109,53 @@ class LeaseTable:
         row = await cursor.fetchone()
         return None if row is None else self._lease(instance, row[0], begun)
 
-    async def _time_left(self, db: "AsyncConnection[Any]", instance: str) -> float:
+    async def _times_left(self, db: "AsyncConnection[Any]", instances: Collection[str]) -> dict[str, float]:
         try:
-            cursor = await db.execute(_TIME_LEFT, (instance,))
+            cursor = await db.execute(_TIMES_LEFT, (list(instances),))
         except psycopg.errors.UndefinedTable:
-            return 0.0
-        row = await cursor.fetchone()
-        return 0.0 if row is None else max(0.0, float(row[0]))
+            return {}
+        return {row[0]: float(row[1]) for row in await cursor.fetchall()}
 
-    async def time_left(self, instance: str) -> float:
-        """Seconds until the lease of an instance ends, by the server's clock; 0 where nobody holds it."""
-        async with self._lock:
-            with _named_errors():
-                return await self._time_left(await self._connected(), instance)
+    async def times_left(self, instances: Collection[str]) -> dict[str, float]:
+        """Seconds until the leases of some instances end, by the server's clock; without those that nobody holds."""
+        async with self._claiming.use() as db:
+            return await self._times_left(db, instances)
 
     async def renew(self, instances: Sequence[str]) -> Renewal:
         """Renews the leases of some instances that are held. Those that are missing in the answer are lost.
 
         Raises TimeoutError as well, where the server does not answer in a third of the lease.
         """
-        async with asyncio.timeout(self._me.lease / 3), self._lock:
+        async with asyncio.timeout(self._me.lease / 3):
             begun = time.monotonic()
-            with _named_errors():
-                db = await self._connected()
-                await db.execute(_SIGN, (self._me.holder, self._me.worker))
-                await db.execute(_FORGET_WORKERS)
-                cursor = await db.execute(_RENEW, (self._me.holder, list(instances), self._me.lease))
-                leases = {row[0]: self._lease(row[0], row[1], begun) for row in await cursor.fetchall()}
-                workers = await (await db.execute(_COUNT_WORKERS, (self._me.lease,))).fetchone() or (1, 0)
-                refuse_newer(int(workers[1]))
-                return Renewal(leases, int(workers[0]))
+            try:
+                async with self._keeping.use() as db:
+                    return await self._renew(db, list(instances), begun)
+            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+                # Nobody has made the tables yet.
+                return Renewal({}, 1)
+
+    async def _renew(self, db: "AsyncConnection[Any]", instances: list[str], begun: float) -> Renewal:
+        await db.execute(_SIGN, (self._me.holder, self._me.worker))
+        await db.execute(_FORGET_WORKERS)
+        cursor = await db.execute(_RENEW, (self._me.holder, instances, self._me.lease))
+        leases = {row[0]: self._lease(row[0], row[1], begun) for row in await cursor.fetchall()}
+        workers = await (await db.execute(_COUNT_WORKERS, (self._me.lease,))).fetchone() or (1, 0)
+        refuse_newer(int(workers[1]))
+        return Renewal(leases, int(workers[0]))
 
     async def give_up(self, fence: Fence) -> None:
         """Lets others have an instance at once."""
-        async with self._lock:
-            with _named_errors():
-                db = await self._connected()
-                await db.execute(_GIVE_UP, (fence.instance, fence.holder, fence.epoch))
+        async with self._keeping.use() as db:
+            await db.execute(_GIVE_UP, (fence.instance, fence.holder, fence.epoch))
 
     async def leave(self) -> None:
         """Takes the sign of life away."""
-        async with self._lock:
-            with _named_errors():
-                db = await self._connected()
-                await db.execute(b"DELETE FROM oneweb.worker WHERE holder = $1", (self._me.holder,))
+        async with self._keeping.use() as db:
+            await db.execute(b"DELETE FROM oneweb.worker WHERE holder = $1", (self._me.holder,))
 
     def _lease(self, instance: str, epoch: int, begun: float) -> Lease:
         return Lease(Fence(instance, self._me.holder, epoch), local_end(begun, self._me.lease))
-
-    async def _connected(self) -> "AsyncConnection[Any]":
-        if self._db is None or self._db.closed:
-            self._db = await connect(
-                self._url,
-                application_name=f"{self._me.holder} leases",
-                connect_timeout=CONNECT_TIMEOUT_S,
-                **TCP_OPTIONS,
-            )
-        return self._db
 
 
 @contextlib.asynccontextmanager
@@ -180,7 +198,10 @@ _COUNT_WORKERS = b"""
 SELECT count(*), (SELECT max(version) FROM oneweb.version) FROM oneweb.worker
 WHERE seen > clock_timestamp() - make_interval(secs => $1::float8)
 """
-_TIME_LEFT = b"SELECT EXTRACT(epoch FROM expires - clock_timestamp())::float8 FROM oneweb.lease WHERE instance = $1"
+_TIMES_LEFT = b"""
+SELECT instance, EXTRACT(epoch FROM expires - clock_timestamp())::float8 FROM oneweb.lease
+WHERE instance = ANY($1) AND expires > clock_timestamp()
+"""
 _CLAIM = b"""
 INSERT INTO oneweb.lease AS lease (instance, worker, holder, epoch, since, expires)
 VALUES ($1, $2, $3, 1, clock_timestamp(), clock_timestamp() + make_interval(secs => $4::float8))

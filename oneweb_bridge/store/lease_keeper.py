@@ -13,9 +13,11 @@ from typing import NoReturn
 from oneweb_bridge.config.schema import State
 from oneweb_bridge.store.errors import StoreError, StoreUnavailable
 from oneweb_bridge.store.lease import Holder, LeaseTable, open_leases
+from oneweb_bridge.store.lease_looks import LeaseLooks
 from oneweb_bridge.store.lease_rules import (
     Lease,
     Renewal,
+    count_to_give_up,
     end_after_renewal,
     is_left_over,
     pause_until_look,
@@ -75,6 +77,8 @@ class LeaseKeeper:
         self._told_at: float | None = None
         self._lasting_error: str | None = None
         self._interval = min(MAX_LOOK_S, state.lease / 3)
+        self._looks = LeaseLooks(table, self._interval / 2)
+        self._waiting: set[str] = set()
 
     def epochs(self) -> Epochs:
         """The instances that this process waits for or holds, with the epochs of those that it holds."""
@@ -99,9 +103,13 @@ class LeaseKeeper:
             self._answered()
             self._note_renewal(current, renewal)
             self._share = share_of(self._instances, renewal.workers)
-            for held in list(self._held.values())[self._share :]:
-                # Others have none, or less.
-                held.lost.set()
+            self._give_up_excess()
+
+    def _give_up_excess(self) -> None:
+        """Lets others have what is beyond the share, the newest first."""
+        count = count_to_give_up(len(self._held), self._share)
+        for held in list(self._held.values())[len(self._held) - count :]:
+            held.lost.set()
 
     def _lose_all(self, error: StoreError) -> None:
         """Ends what runs under a lease of this database, whose instances learn why; those of other databases go on."""
@@ -121,7 +129,11 @@ class LeaseKeeper:
     async def hold(self, instance: str) -> AsyncIterator[tuple[HeldLease, Holding]]:
         """Waits until the instance is free, and holds it; gives it up at the end. Raises StoreError."""
         self._names.add(instance)
-        held = await self._wait_for(instance)
+        self._waiting.add(instance)
+        try:
+            held = await self._wait_for(instance)
+        finally:
+            self._waiting.discard(instance)
         _log.info("%s holds the instance %s, epoch %d", self.worker, instance, held.fence.epoch)
         server = Server(self._state.url or "", instance, held.fence, self._state.lease)
         try:
@@ -140,9 +152,11 @@ class LeaseKeeper:
             pause = self._interval
             try:
                 async with self._claiming:
-                    if (held := await self._try_to_hold(instance)) is not None:
+                    left = await self._looks.time_left(instance, self._waiting)
+                    if left > 0:
+                        self._free_since.pop(instance, None)
+                    elif (held := await self._try_to_hold(instance)) is not None:
                         return held
-                    left = await self._table.time_left(instance)
                 self._answered()
                 pause = pause_until_look(left, self._interval)
             except StoreUnavailable as error:
@@ -150,20 +164,18 @@ class LeaseKeeper:
             await asyncio.sleep(pause)
 
     async def _try_to_hold(self, instance: str) -> HeldLease | None:
-        """Claims an instance within this worker's share, or one that nobody else took for as long as a lease."""
-        if len(self._held) >= self._share and not await self._is_left_over(instance):
+        """Claims a free instance within this worker's share, or one that nobody took for as long as a lease."""
+        if len(self._held) >= self._share and not self._is_left_over(instance):
             return None
         lease = await self._table.claim(instance)
-        if lease is None:
-            return None
         self._free_since.pop(instance, None)
+        if lease is None:
+            self._looks.forget(instance)
+            return None
         held = self._held[instance] = HeldLease(lease)
         return held
 
-    async def _is_left_over(self, instance: str) -> bool:
-        if await self._table.time_left(instance) > 0:
-            self._free_since.pop(instance, None)
-            return False
+    def _is_left_over(self, instance: str) -> bool:
         now = time.monotonic()
         return is_left_over(self._free_since.setdefault(instance, now), now, self._state.lease)
 

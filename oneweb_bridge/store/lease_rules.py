@@ -46,6 +46,14 @@ def share_of(instances: int, workers: int) -> int:
     return -(-instances // max(1, workers))
 
 
+def count_to_give_up(held: int, share: int) -> int:
+    """How many instances a worker gives up now that holds more than its share: a part of them at each renewal.
+
+    Whoever takes them starts a bridge for each, so that they would be without a holder while it starts the others.
+    """
+    return -(-max(0, held - share) // 3)
+
+
 def is_left_over(free_since: float, now: float, lease: float) -> bool:
     """Whether nobody took an instance for so long that it may be held beyond the share. Times in seconds."""
     return now - free_since > lease
