@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 import aiomqtt
 import msgspec
+import psycopg
 
 from bench.progress import say
 from bench.scope import Scope, spelled
@@ -93,22 +94,30 @@ class Standing(msgspec.Struct, frozen=True):
         return self.head == self.published and not self.stale
 
 
-def standing(path: Path) -> Standing:
-    """How far the bridge is, without asking it, so that asking costs it nothing."""
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-        return Standing(
-            *db.execute(
-                """SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'),
-                   (SELECT coalesce(max(seq), 0) FROM cursor), (SELECT count(*) FROM stale),
-                   (SELECT count(*) FROM discovery WHERE mark > done)"""
-            ).fetchone()
-        )
+def standing(database: Path | str) -> Standing:
+    """How far the bridge is, without asking it, so that asking costs it nothing. `database` is a file or an address."""
+    if isinstance(database, str):
+        with psycopg.connect(database, options=SEARCH_PATH) as server:
+            row = server.execute(_STANDING.format("SELECT seq FROM journal_head").encode()).fetchone()
+    else:
+        head = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'journal'"
+        with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as file:
+            row = file.execute(_STANDING.format(head)).fetchone()
+    assert row is not None
+    return Standing(*row)
+
+
+SEARCH_PATH = "-c search_path=oneweb_main,oneweb"
+_STANDING = """
+SELECT coalesce(({}), 0), (SELECT coalesce(max(seq), 0) FROM cursor WHERE output = 'mqtt'),
+(SELECT count(*) FROM stale), (SELECT count(*) FROM discovery WHERE mark > done)
+"""
 
 
 class Run:
     """A running bridge that polls when told."""
 
-    def __init__(self, process: harness.Process, client: aiomqtt.Client, path: Path, port: int) -> None:
+    def __init__(self, process: harness.Process, client: aiomqtt.Client, path: Path | str, port: int) -> None:
         self.process = process
         self.usage = Usage(process.pid)
         self.path = path
@@ -154,8 +163,8 @@ class Run:
 
 
 @contextlib.asynccontextmanager
-async def connected(process: harness.Process, path: Path, port: int) -> AsyncIterator[Run]:
-    """The bridge that was started, once it is online and signed in."""
+async def connected(process: harness.Process, path: Path | str, port: int) -> AsyncIterator[Run]:
+    """The bridge that was started, once it is online and signed in. `path` is of its file, or its server's address."""
     async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5) as client:
         await harness.until_retained(port, "oneweb/bridge/status", lambda payload: payload["state"] == "online", 30)
         await harness.until_retained(port, "oneweb/bridge/info", lambda payload: payload["api"]["state"] == "ok", 30)
@@ -169,10 +178,11 @@ async def running(url: str, **changes: Any) -> AsyncIterator[Run]:
     port = mosquitto.free_port()
     with tempfile.TemporaryDirectory() as directory:
         config = harness.bridge_yaml(Path(directory), url, port, **{"polling": CALM, **changes})
+        database = changes.get("state", {}).get("url") or Path(directory) / "bridge.db"
         async with (
             mosquitto.run_mosquitto(port),
             harness.running(config) as process,
-            connected(process, Path(directory) / "bridge.db", port) as run,
+            connected(process, database, port) as run,
         ):
             yield run
 
@@ -232,8 +242,12 @@ async def _resting(run: Run, seconds: float) -> tuple[int, float]:
     return before.unannounced - standing(run.path).unannounced, run.usage.cpu - cpu
 
 
-def _announced(path: Path) -> None:
+def _announced(path: Path | str) -> None:
     """Takes discovery as done: at 50 devices a second a fleet takes minutes to hours."""
+    if isinstance(path, str):
+        with psycopg.connect(path, options=SEARCH_PATH) as server:
+            server.execute("UPDATE discovery SET done = mark WHERE mark > done")
+        return
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as db:
         db.execute("UPDATE discovery SET done = mark WHERE mark > done")
         db.commit()
@@ -250,7 +264,8 @@ async def _spent(run: Run, call: str, idle: float) -> Spent:
     return Spent(cpu, answer["samples"], answer["events"], devices, announcing)
 
 
-async def _cycle(run: Run, url: str) -> Cycle:
+async def measure_cycle(run: Run, url: str) -> Cycle:
+    """One cycle of all calls of a bridge that has seen the inventory once."""
     await _warm(run)
     say(f"cycle: warm, {spelled(standing(run.path).head)} rows")
     first = await _resting(run, ANNOUNCING)
@@ -276,7 +291,7 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
         async with simulated(terminals) as url, running(url) as run:
             yield await _peak_row(run, terminals, most)
             if "8" in scope.rows:
-                yield _cycle_row(terminals, share, await _cycle(run, url))
+                yield cycle_row(terminals, share, await measure_cycle(run, url))
 
 
 async def _idle_row() -> Row:
@@ -300,7 +315,8 @@ async def _peak_row(run: Run, terminals: int, goal: float) -> Row:
     return Row(number="7", what=what, goal=goal, unit="MiB", measured=run.usage.peak, note=note)
 
 
-def _cycle_row(terminals: int, goal: float | None, cycle: Cycle) -> Row:
+def cycle_row(terminals: int, goal: float | None, cycle: Cycle) -> Row:
+    """Row 8."""
     devices, cpu = cycle.first
     samples, events, marked, announcing = (
         sum(getattr(spent, name) for spent in cycle.calls.values())

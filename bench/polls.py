@@ -28,6 +28,7 @@ from oneweb_bridge.polling import poll_context
 from oneweb_bridge.polling.answer_watch import AnswerWatch
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.store import store
+from oneweb_bridge.store.places import Place
 
 PAGE = 1000
 SEEN = "2025-06-17T15:00:00.000Z"
@@ -130,19 +131,19 @@ async def snapshot(bodies: list[bytes], clock: Clock) -> None:
 
 
 @contextlib.asynccontextmanager
-async def filled(first: list[bytes]) -> AsyncGenerator[CannedFleet, None]:
+async def filled(first: list[bytes], place: Place | None = None) -> AsyncGenerator[CannedFleet, None]:
     """An intake that has seen the fleet once."""
-    async with empty(first) as fleet:
+    async with empty(first, place) as fleet:
         await fleet.intake.poll("user_terminals")
         yield fleet
 
 
 @contextlib.asynccontextmanager
-async def empty(first: list[bytes]) -> AsyncGenerator[CannedFleet, None]:
-    """An intake that has seen nothing yet."""
+async def empty(first: list[bytes], place: Place | None = None) -> AsyncGenerator[CannedFleet, None]:
+    """An intake that has seen nothing yet, with its state in `place`, or in a file of SQLite that is new."""
     config: Config = parse("", {})
     with tempfile.TemporaryDirectory() as directory:
-        async with store.open_store(Path(directory) / "bench.db") as opened:
+        async with store.open_store(place or Path(directory) / "bench.db") as opened:
             clock = WallClock(wall=lambda: NOW)
             api = CannedApi(config.api, None, Masks(), clock)  # type: ignore[arg-type]  # nothing is asked
             api.bodies = first
@@ -158,11 +159,11 @@ async def unchanged(fleet: CannedFleet, bodies: list[bytes], clock: Clock) -> No
     assert outcome.events == 0
 
 
-async def transaction(rows: int, clock: Clock) -> None:
-    """Records and journal rows through the store, in its slices."""
+async def transaction(rows: int, clock: Clock, place: Place | None = None) -> None:
+    """Records and journal rows through the store, in its slices, into `place` or a file of SQLite that is new."""
     doc, body = b"{" + b'"x":1,' * 100 + b'"y":1}', b"x" * 300
     with tempfile.TemporaryDirectory() as directory:
-        async with store.open_store(Path(directory) / "bench.db") as opened:
+        async with store.open_store(place or Path(directory) / "bench.db") as opened:
             clock.start()
             for start in range(0, rows, PAGE):
                 ids = [str(n) for n in range(start, start + PAGE)]

@@ -29,6 +29,7 @@ from bench import (
     job,
     nodered,
     plot,
+    postgres,
     ratios,
     restart,
     same_messages,
@@ -42,7 +43,7 @@ from bench.table import Row, between_marks, markdown, number, plain, text
 from oneweb_bridge.cli.signals import THREAD_SWITCH_S
 
 LAG = "lag"
-NUMBERS = (*(str(number) for number in range(1, 20)), LAG)
+NUMBERS = (*(str(number) for number in range(1, 21)), LAG)
 FILE = Path("build/bench.json")
 Measure = Callable[[Scope], AsyncIterator[Row]]
 
@@ -78,6 +79,7 @@ def parts(drawn: inside.Curves, live: float = 0.0) -> list[Part]:
         Part(("10",), "trimming", 300, inside.trim_rows),
         Part(("7", "8"), "memory and a full cycle", 2700, fleet.rows),
         Part(("13",), "the trends", 2400, trends.rows),
+        Part((postgres.NUMBER,), "PostgreSQL", 2400, postgres.rows),
     ]
 
 

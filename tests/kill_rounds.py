@@ -57,9 +57,11 @@ class Figures(msgspec.Struct):
 def count_repeats(lines: Iterable[Line]) -> tuple[int, list[int]]:
     """How many messages of the journal were heard, and how many of each connection had been heard before it.
 
-    A connection begins with a probe of another process than the one before.
+    A connection begins with a probe of another process than the one before. A retained message comes again where its
+    topic had that content just before: a record may well be again what it was once.
     """
     known: set[tuple[str, bytes]] = set()
+    last: dict[str, bytes] = {}
     count, repeats, process = 0, [0], None
     for line in lines:
         if line.topic == PROBE:
@@ -68,8 +70,9 @@ def count_repeats(lines: Iterable[Line]) -> tuple[int, list[int]]:
         elif is_from_journal(line):
             content = (line.topic, line.payload)
             count += 1
-            repeats[-1] += content in known
+            repeats[-1] += last.get(line.topic) == line.payload if line.retain else content in known
             known.add(content)
+            last[line.topic] = line.payload
     return count, repeats
 
 

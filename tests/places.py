@@ -22,9 +22,9 @@ _numbers = itertools.count(1)
 
 
 @contextlib.contextmanager
-def run_cluster() -> Iterator[Cluster]:
-    """A cluster for all tests of a process."""
-    with run_postgres() as cluster:
+def run_cluster(*, fsync: bool = False) -> Iterator[Cluster]:
+    """A cluster for all tests of a process, with a database that has the tables already, to be copied."""
+    with run_postgres(fsync=fsync) as cluster:
         cluster.execute(f"CREATE DATABASE {TEMPLATE}")
         # In a thread, because a fixture may be made within a running loop.
         with ThreadPoolExecutor(1) as thread:

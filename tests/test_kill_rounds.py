@@ -25,6 +25,13 @@ def test_messages_of_the_journal_that_come_again_are_counted_by_connection() -> 
     assert count_repeats(lines) == (4, [0, 0, 2, 0])
 
 
+def test_record_that_is_again_what_it_was_does_not_come_again() -> None:
+    """Only its last content, once more, is a repeat."""
+    topic = "oneweb/terminal/1/state"
+    lines = [Line(1, topic, content, retain=True) for content in (b"online", b"offline", b"online", b"online")]
+    assert count_repeats(lines) == (4, [1])
+
+
 def test_campaign_ends_with_one_line() -> None:
     figures = Figures([0, 17, 3], 900, ["x"])
     expected = (
