@@ -1332,7 +1332,7 @@ TABLE = (
     Mutant(
         "lease: a worker ends when a newer one has changed the schema",
         "store/lease.py",
-        "                refuse_newer(int(workers[1]))\n",
+        "        refuse_newer(int(workers[1]))\n",
         "",
         "test_server_check.py -m postgres -k newer_one_has",
     ),
