@@ -1332,7 +1332,7 @@ TABLE = (
     Mutant(
         "lease: a worker ends when a newer one has changed the schema",
         "store/lease.py",
-        "        refuse_newer(int(workers[1]))\n",
+        "        refuse_newer(int(version))\n",
         "",
         "test_server_check.py -m postgres -k newer_one_has",
     ),
@@ -1342,6 +1342,20 @@ TABLE = (
         "if all(epoch is None for epoch in epochs().values())",
         "if True",
         "test_server_check.py -m postgres -k another_instance",
+    ),
+    Mutant(
+        "lease: workers with other instances do not count",
+        "store/lease.py",
+        " AND instances && $3::text[]\n",
+        " AND $3::text[] IS NOT NULL\n",
+        "test_lease.py -m postgres -k with_other_instances",
+    ),
+    Mutant(
+        "lease: what nobody else would take is kept",
+        "store/lease_rules.py",
+        "if instance in wanted]",
+        "if wanted is not None]",
+        "test_fleet_model.py -k others_would_take",
     ),
     Mutant(
         "lease: a renewal waits for no transaction",

@@ -4,6 +4,7 @@ import pytest
 
 from oneweb_bridge.store.lease_rules import (
     Lease,
+    choose_to_give_up,
     count_to_give_up,
     end_after_renewal,
     is_left_over,
@@ -59,6 +60,15 @@ def test_share_is_rounded_up(instances: int, workers: int, share: int) -> None:
 @pytest.mark.parametrize(("held", "share", "count"), [(10, 10, 0), (3, 10, 0), (11, 10, 1), (15, 10, 2), (30, 10, 7)])
 def test_excess_is_given_up_bit_by_bit(held: int, share: int, count: int) -> None:
     assert count_to_give_up(held, share) == count
+
+
+def test_only_what_others_would_take_is_given_up() -> None:
+    """The newest first; what is held beyond the share because nobody else would take it has a holder."""
+    held = ["i0", "i1", "i2", "i3"]
+    assert choose_to_give_up(held, held, 3) == ["i3"]
+    assert choose_to_give_up(held, ["i0", "i1"], 3) == ["i1"]
+    assert choose_to_give_up(held, ["other"], 3) == []
+    assert choose_to_give_up(held, held, 4) == []
 
 
 def test_free_instance_is_left_over_after_a_lease() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from typing import Any
 
 import psycopg
@@ -250,8 +250,8 @@ async def test_two_that_come_at_once_make_the_tables_once(cluster: Cluster) -> N
 
 
 @contextlib.asynccontextmanager
-async def sharing(url: str, worker: str, instances: list[str]) -> AsyncIterator[set[str]]:
-    """A worker that holds its share of instances; gives those that it holds now."""
+async def sharing(url: str, worker: str, instances: list[str], down: Collection[str] = ()) -> AsyncIterator[set[str]]:
+    """A worker that holds its share of instances, but none whose bridge is down; gives those that it holds now."""
     state = State(path=None, url=Secret(url), lease=2.0, worker=worker)
     held: set[str] = set()
 
@@ -262,8 +262,11 @@ async def sharing(url: str, worker: str, instances: list[str]) -> AsyncIterator[
                 await lease.lost.wait()
                 held.discard(instance)
 
-    async with open_keeper(state, len(instances)) as keeper:
-        tasks = [asyncio.create_task(keeper.run()), *(asyncio.create_task(hold(keeper, i)) for i in instances)]
+    async with open_keeper(state, instances) as keeper:
+        tasks = [
+            asyncio.create_task(keeper.run()),
+            *(asyncio.create_task(hold(keeper, i)) for i in instances if i not in down),
+        ]
         try:
             yield held
         finally:
@@ -285,3 +288,36 @@ async def test_workers_share_the_instances(url: str) -> None:
             await until(lambda: sorted((len(a), len(b))) == [2, 3])
             assert a | b == set(instances)
         await until(lambda: len(a) == 5)
+
+
+async def until_signed(url: str, times: int) -> None:
+    """Waits until each worker has renewed so many times more."""
+    for _ in range(times):
+        (begun,) = ask(url, "SELECT clock_timestamp()")[0]
+        await until(lambda begun=begun: all(seen > begun for (seen,) in ask(url, "SELECT seen FROM oneweb.worker")))  # type: ignore[misc]
+
+
+async def test_workers_with_other_instances_do_not_count(url: str) -> None:
+    """They share the database alone: each instance has a holder, and keeps it."""
+    xs, ys = ["x0", "x1", "x2"], ["y0"]
+    async with (
+        sharing(url, "a", xs) as a,
+        sharing(url, "b", xs) as b,
+        sharing(url, "c", ys) as c,
+        sharing(url, "d", ys) as d,
+    ):
+        await until(lambda: sorted(map(len, (a, b))) == [1, 2] and len(c) + len(d) == 1)
+        await until_signed(url, 5)
+        before = ask(url, "SELECT instance, epoch FROM oneweb.holders WHERE held ORDER BY 1")
+        assert [instance for instance, _ in before] == [*xs, *ys]
+        await until_signed(url, 5)
+        assert ask(url, "SELECT instance, epoch FROM oneweb.holders WHERE held ORDER BY 1") == before
+
+
+async def test_instance_that_nobody_else_would_take_is_kept(url: str) -> None:
+    """The bridge of the other worker is down: what this one took beyond its share it does not give up again."""
+    instances = ["i0", "i1", "i2", "i3"]
+    async with sharing(url, "a", instances) as a, sharing(url, "b", instances, instances[1:]) as b:
+        await until(lambda: (a, b) == ({"i1", "i2", "i3"}, {"i0"}))
+        await until_signed(url, 4)
+        assert (a, b) == ({"i1", "i2", "i3"}, {"i0"})

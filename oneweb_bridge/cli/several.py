@@ -131,14 +131,14 @@ class Instances:
 
     async def _open_keepers(self, stack: contextlib.AsyncExitStack) -> list["LeaseKeeper"]:
         """A keeper of leases for each database of PostgreSQL that is named."""
-        states = [config.state for config in self._configs.values()]
-        for state in states:
+        configs = list(self._configs.values())
+        for state in (config.state for config in configs):
             if state.url is not None and state.url not in self._keepers:
                 # Its driver is installed only where it is used.
                 from oneweb_bridge.store.lease_keeper import open_keeper  # noqa: PLC0415
 
-                count = sum(other.url == state.url for other in states)
-                self._keepers[state.url] = await stack.enter_async_context(open_keeper(state, count))
+                instances = [config.instance for config in configs if config.state.url == state.url]
+                self._keepers[state.url] = await stack.enter_async_context(open_keeper(state, instances))
         return list(self._keepers.values())
 
     async def _run_once(self, instance: str) -> None:

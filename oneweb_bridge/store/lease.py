@@ -33,11 +33,15 @@ LOCK_TIMEOUT = "1s"
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """A worker: its name for people, its id of this start of the process, and for how long it is given leases (s)."""
+    """A worker: its name for people, its id of this start of the process, and for how long it is given leases (s).
+
+    `instances` are those that it shares with others.
+    """
 
     worker: str
     holder: str
     lease: float
+    instances: tuple[str, ...] = ()
 
 
 class _Session:
@@ -121,28 +125,33 @@ class LeaseTable:
         async with self._claiming.use() as db:
             return await self._times_left(db, instances)
 
-    async def renew(self, instances: Sequence[str]) -> Renewal:
+    async def renew(self, instances: Sequence[str], waiting: Sequence[str] = ()) -> Renewal:
         """Renews the leases of some instances that are held. Those that are missing in the answer are lost.
 
+        `waiting` are the instances that others may leave to this worker.
         Raises TimeoutError as well, where the server does not answer in a third of the lease.
         """
         async with asyncio.timeout(self._me.lease / 3):
             begun = time.monotonic()
             try:
                 async with self._keeping.use() as db:
-                    return await self._renew(db, list(instances), begun)
+                    return await self._renew(db, list(instances), waiting, begun)
             except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
                 # Nobody has made the tables yet.
                 return Renewal({}, 1)
 
-    async def _renew(self, db: "AsyncConnection[Any]", instances: list[str], begun: float) -> Renewal:
-        await db.execute(_SIGN, (self._me.holder, self._me.worker))
+    async def _renew(
+        self, db: "AsyncConnection[Any]", instances: list[str], waiting: Sequence[str], begun: float
+    ) -> Renewal:
+        me = self._me
+        await db.execute(_SIGN, (me.holder, me.worker, [*instances, *waiting]))
         await db.execute(_FORGET_WORKERS)
         cursor = await db.execute(_RENEW, (self._me.holder, instances, self._me.lease))
         leases = {row[0]: self._lease(row[0], row[1], begun) for row in await cursor.fetchall()}
-        workers = await (await db.execute(_COUNT_WORKERS, (self._me.lease,))).fetchone() or (1, 0)
-        refuse_newer(int(workers[1]))
-        return Renewal(leases, int(workers[0]))
+        others = await db.execute(_OTHERS, (me.lease, me.holder, list(me.instances)))
+        wanted, version = await others.fetchone() or (None, 0)
+        refuse_newer(int(version))
+        return Renewal(leases, 1 + len(wanted or ()), frozenset().union(*(wanted or ())))
 
     async def give_up(self, fence: Fence) -> None:
         """Lets others have an instance at once."""
@@ -194,10 +203,11 @@ _LASTING = (
 """What libpq says, in English, of settings that are wrong: such errors have no code. Others are waited for."""
 _FORGET_WORKERS = b"DELETE FROM oneweb.worker WHERE seen < clock_timestamp() - interval '10 minutes'"
 """Those that ended without a word: longer than any lease."""
-_COUNT_WORKERS = b"""
-SELECT count(*), (SELECT max(version) FROM oneweb.version) FROM oneweb.worker
-WHERE seen > clock_timestamp() - make_interval(secs => $1::float8)
+_OTHERS = b"""
+SELECT json_agg(instances), (SELECT max(version) FROM oneweb.version) FROM oneweb.worker
+WHERE seen > clock_timestamp() - make_interval(secs => $1::float8) AND holder <> $2 AND instances && $3::text[]
 """
+"""What each of the others that share instances with this worker would take."""
 _TIMES_LEFT = b"""
 SELECT instance, EXTRACT(epoch FROM expires - clock_timestamp())::float8 FROM oneweb.lease
 WHERE instance = ANY($1) AND expires > clock_timestamp()
@@ -226,6 +236,6 @@ UPDATE oneweb.lease SET expires = clock_timestamp() WHERE instance = $1 AND hold
 AND expires > clock_timestamp()
 """
 _SIGN = b"""
-INSERT INTO oneweb.worker (holder, worker, seen) VALUES ($1, $2, clock_timestamp())
-ON CONFLICT (holder) DO UPDATE SET seen = excluded.seen
+INSERT INTO oneweb.worker (holder, worker, seen, instances) VALUES ($1, $2, clock_timestamp(), $3::text[])
+ON CONFLICT (holder) DO UPDATE SET seen = excluded.seen, instances = excluded.instances
 """

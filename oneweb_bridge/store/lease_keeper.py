@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import NoReturn
 
 from oneweb_bridge.config.schema import State
@@ -17,7 +17,7 @@ from oneweb_bridge.store.lease_looks import LeaseLooks
 from oneweb_bridge.store.lease_rules import (
     Lease,
     Renewal,
-    count_to_give_up,
+    choose_to_give_up,
     end_after_renewal,
     is_left_over,
     pause_until_look,
@@ -63,6 +63,7 @@ class LeaseKeeper:
     """
 
     def __init__(self, table: LeaseTable, state: State, worker: str, instances: int) -> None:
+        """`instances` is how many there are to share."""
         self.worker = worker
         self.reaches_database = False
         """Whether the server answered when it was spoken to last."""
@@ -92,7 +93,7 @@ class LeaseKeeper:
             # What is claimed meanwhile is not among them.
             current = dict(self._held)
             try:
-                renewal = await self._table.renew(list(current))
+                renewal = await self._table.renew(list(current), self._missing())
             except (StoreUnavailable, TimeoutError) as error:
                 self._tell(error)
                 continue
@@ -103,13 +104,12 @@ class LeaseKeeper:
             self._answered()
             self._note_renewal(current, renewal)
             self._share = share_of(self._instances, renewal.workers)
-            self._give_up_excess()
+            for instance in choose_to_give_up(list(self._held), renewal.wanted, self._share):
+                self._held[instance].lost.set()
 
-    def _give_up_excess(self) -> None:
-        """Lets others have what is beyond the share, the newest first."""
-        count = count_to_give_up(len(self._held), self._share)
-        for held in list(self._held.values())[len(self._held) - count :]:
-            held.lost.set()
+    def _missing(self) -> list[str]:
+        """The instances that this worker waits for, while it holds less than its share."""
+        return sorted(self._waiting) if len(self._held) < self._share else []
 
     def _lose_all(self, error: StoreError) -> None:
         """Ends what runs under a lease of this database, whose instances learn why; those of other databases go on."""
@@ -198,14 +198,15 @@ class LeaseKeeper:
 
 
 @contextlib.asynccontextmanager
-async def open_keeper(state: State, instances: int = 1) -> AsyncIterator[LeaseKeeper]:
+async def open_keeper(state: State, instances: Collection[str] = ()) -> AsyncIterator[LeaseKeeper]:
     """The leases of this process in the database of `state.url`, under an id that is made anew at each start.
 
-    `instances` is how many there are to share.
+    `instances` are those to share with other workers.
     """
     worker = state.worker or f"{socket.gethostname()}-{os.getpid()}"
-    async with open_leases(state.url or "", Holder(worker, secrets.token_hex(16), state.lease)) as table:
-        keeper = LeaseKeeper(table, state, worker, instances)
+    me = Holder(worker, secrets.token_hex(16), state.lease, tuple(instances))
+    async with open_leases(state.url or "", me) as table:
+        keeper = LeaseKeeper(table, state, worker, max(1, len(instances)))
         try:
             yield keeper
         finally:

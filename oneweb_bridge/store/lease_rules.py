@@ -1,5 +1,7 @@
 """What a worker decides about its leases by itself; the server decides by the statements in `lease`. Pure."""
 
+from collections.abc import Collection, Sequence
+
 import msgspec
 
 from oneweb_bridge.store.server import Fence
@@ -19,10 +21,14 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class Renewal(msgspec.Struct, frozen=True):
-    """The leases that last longer now, and how many workers were seen within one lease, this one among them."""
+    """The leases that last longer now, and how many workers were seen within one lease, this one among them.
+
+    They are those that share instances with this one. `wanted` is what the others would take.
+    """
 
     leases: dict[str, Lease]
     workers: int
+    wanted: frozenset[str] = frozenset()
 
 
 def local_end(asked_at: float, lease: float) -> float:
@@ -44,6 +50,15 @@ def end_after_renewal(fence: Fence, renewed: Lease | None) -> float | None:
 def share_of(instances: int, workers: int) -> int:
     """How many of some instances one of several workers holds at most."""
     return -(-instances // max(1, workers))
+
+
+def choose_to_give_up(held: Sequence[str], wanted: Collection[str], share: int) -> list[str]:
+    """Which of the held instances, the newest of which is the last, others shall have now.
+
+    What nobody else would take is kept beyond the share: it would be without a holder.
+    """
+    others = [instance for instance in held if instance in wanted]
+    return others[max(0, len(others) - count_to_give_up(len(held), share)) :]
 
 
 def count_to_give_up(held: int, share: int) -> int:

@@ -19,11 +19,12 @@ CREATE TABLE oneweb.lease (
 CREATE VIEW oneweb.holders AS
 SELECT instance, worker, holder, epoch, since, expires, expires > clock_timestamp() AS held FROM oneweb.lease;
 
--- The sign of life of each worker.
+-- The sign of life of each worker, with the instances that it holds, or waits for while it may hold more.
 CREATE TABLE oneweb.worker (
     holder text PRIMARY KEY,
     worker text NOT NULL,
-    seen timestamptz NOT NULL
+    seen timestamptz NOT NULL,
+    instances text[] NOT NULL
 );
 
 CREATE VIEW oneweb.workers AS SELECT worker, holder, seen FROM oneweb.worker;
