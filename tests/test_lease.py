@@ -18,7 +18,7 @@ from oneweb_bridge.store.lease_keeper import LeaseKeeper, open_keeper
 from oneweb_bridge.store.lease_looks import LeaseLooks
 from oneweb_bridge.store.lease_rules import Renewal
 from oneweb_bridge.store.postgres import TCP_OPTIONS, LeaseLost, PostgresConnection, named_postgres_errors
-from oneweb_bridge.store.server import Server
+from oneweb_bridge.store.server import Fence, Server
 from tests.cancelling import end_tasks
 from tests.places import new_database
 from tests.postgres import Cluster
@@ -187,11 +187,13 @@ async def test_claim_that_waits_costs_no_other_lease(url: str) -> None:
         assert await claiming is not None
 
 
-async def test_renewal_before_there_are_tables_renews_nothing(cluster: Cluster) -> None:
-    """Another worker is making them."""
+async def test_worker_before_there_are_tables_renews_nothing_and_ends(cluster: Cluster) -> None:
+    """Another worker is making them, or somebody has removed them."""
     cluster.execute("CREATE DATABASE bare")
     async with worker(cluster.url_of("bare"), "a") as a:
         assert await a.renew(["main"]) == Renewal({}, 1)
+        await a.give_up(Fence("main", "a", 1))
+        await a.leave()
     cluster.execute("DROP DATABASE bare WITH (FORCE)")
 
 

@@ -136,8 +136,7 @@ class LeaseTable:
             try:
                 async with self._keeping.use() as db:
                     return await self._renew(db, list(instances), waiting, begun)
-            except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-                # Nobody has made the tables yet.
+            except _NO_TABLES:
                 return Renewal({}, 1)
 
     async def _renew(
@@ -156,12 +155,14 @@ class LeaseTable:
     async def give_up(self, fence: Fence) -> None:
         """Lets others have an instance at once."""
         async with self._keeping.use() as db:
-            await db.execute(_GIVE_UP, (fence.instance, fence.holder, fence.epoch))
+            with contextlib.suppress(*_NO_TABLES):
+                await db.execute(_GIVE_UP, (fence.instance, fence.holder, fence.epoch))
 
     async def leave(self) -> None:
         """Takes the sign of life away."""
         async with self._keeping.use() as db:
-            await db.execute(b"DELETE FROM oneweb.worker WHERE holder = $1", (self._me.holder,))
+            with contextlib.suppress(*_NO_TABLES):
+                await db.execute(b"DELETE FROM oneweb.worker WHERE holder = $1", (self._me.holder,))
 
     def _lease(self, instance: str, epoch: int, begun: float) -> Lease:
         return Lease(Fence(instance, self._me.holder, epoch), local_end(begun, self._me.lease))
@@ -201,6 +202,8 @@ _LASTING = (
     "server does not support SSL",
 )
 """What libpq says, in English, of settings that are wrong: such errors have no code. Others are waited for."""
+_NO_TABLES = (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)
+"""Nobody has made the tables yet, or somebody has removed them."""
 _FORGET_WORKERS = b"DELETE FROM oneweb.worker WHERE seen < clock_timestamp() - interval '10 minutes'"
 """Those that ended without a word: longer than any lease."""
 _OTHERS = b"""
