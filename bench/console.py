@@ -16,7 +16,7 @@ from bench.clock import quantile
 from bench.console_rows import NUMBER, cycle_row, memory_row
 from bench.progress import say
 from bench.scope import Scope, spelled
-from bench.stage import EVENTS, Cycled, Stage, open_stage
+from bench.stage import EVENTS, PASSED_S, Cycled, Stage, open_stage
 from bench.subscriber import Subscriber, subscribe
 from bench.table import Row, of_rounds
 from bench.tabs import TABS, Tab, delays, open_tabs
@@ -25,6 +25,8 @@ from tests.cancelling import end_tasks
 ROUNDS = 2
 """A cycle takes as long as a fleet of 10 000 does, so few are measured."""
 FLEETS = 7
+MADE_AFTER = {"user_terminals": "some rows changed", "usage_consumption": "all rows made anew"}
+"""Polls after which the table is asked for -> what has to be made of it then."""
 """How often the fleet's table is measured."""
 ASKED_S = 5.0
 PAUSE_S = 0.15
@@ -92,20 +94,27 @@ def _terminals(events: Subscriber) -> list[tuple[str, float]]:
 
 async def _fleet_rows(scope: Scope, stage: Stage) -> AsyncIterator[Row]:
     async with aiohttp.ClientSession(headers={"Accept-Encoding": "gzip"}, auto_decompress=False) as http:
-        costs, seqs, size = [], [], 0
-        for _ in range(FLEETS):
-            await stage.run.poll("organizations")
-            await asyncio.sleep(1.1)
-            before = stage.run.usage.cpu
-            bodies = await asyncio.gather(*(_ask_fleet(http, stage.url) for _ in range(TABS)))
-            costs.append(1000 * (stage.run.usage.cpu - before))
-            seqs.append(_version(bodies[0]))
-            size = len(bodies[0])
-        assert len(set(seqs)) == FLEETS, "the same table was sent again"
-        what = f"the fleet's table of {spelled(scope.of(10_000))} for {TABS} tabs at once, CPU"
-        note = f"{size / 1000:.0f} kB compressed, made anew, sent to all; the system counts in steps of 10 ms"
-        yield of_rounds(Row(number=NUMBER, what=what, unit="ms", goal=250.0, note=note), costs)
+        for call, reason in MADE_AFTER.items():
+            yield await _table_row(scope, stage, http, call, reason)
         yield await _made_row(http, stage)
+
+
+async def _table_row(scope: Scope, stage: Stage, http: aiohttp.ClientSession, call: str, reason: str) -> Row:
+    """CPU of one table for all tabs, after a poll that changed something of it."""
+    costs, versions, size = [], [], 0
+    for _ in range(FLEETS):
+        await fleet.advance(stage.api_url, PASSED_S)
+        await stage.run.poll(call)
+        await asyncio.sleep(1.1)
+        before = stage.run.usage.cpu
+        bodies = await asyncio.gather(*(_ask_fleet(http, stage.url) for _ in range(TABS)))
+        costs.append(1000 * (stage.run.usage.cpu - before))
+        versions.append(_version(bodies[0]))
+        size = len(bodies[0])
+    assert len(set(versions)) == FLEETS, "the same table was sent again"
+    what = f"the fleet's table of {spelled(scope.of(10_000))} for {TABS} tabs at once, {reason}, CPU"
+    note = f"{size / 1000:.0f} kB compressed, made after a poll of {call}; the system counts in steps of 10 ms"
+    return of_rounds(Row(number=NUMBER, what=what, unit="ms", goal=250.0, note=note), costs)
 
 
 async def _ask_fleet(http: aiohttp.ClientSession, url: str) -> bytes:
