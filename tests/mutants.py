@@ -37,6 +37,13 @@ class Mutant(msgspec.Struct, frozen=True):
 
 TABLE = (
     Mutant(
+        "reports: three late samples in a row are no report that stopped",
+        "polling/samples.py",
+        "STEPS_WITHOUT_SAMPLE = 5",
+        "STEPS_WITHOUT_SAMPLE = 3",
+        "test_poll_runner.py -k three_late",
+    ),
+    Mutant(
         "reports: after a long pause each terminal has its time again",
         "polling/samples.py",
         "if 0 <= polled < oldest:",

@@ -56,7 +56,7 @@ async def test_report_that_stopped_is_alerted_after_a_short_restart(tmp_path: Pa
             await b.poll("user_terminals", "ut_signal_quality")
             simulator.fleet("set_state", id=imei, state="offline")
             simulator.fleet("set", id=imei, attributes={"resourceState": "online"})
-            for _ in range(5):
+            for _ in range(6):
                 await b.later(12 * MINUTE)
                 await b.poll("user_terminals", "ut_signal_quality")
         simulator.advance(20 * MINUTE)

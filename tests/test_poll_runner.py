@@ -1089,7 +1089,7 @@ async def test_poll_during_a_removal_brings_no_topic_back(
 
 # --- reports that stop ----------------------------------------------------------------------------
 
-PATIENCE = StopThreshold(lateness=40, interval=10)
+PATIENCE = StopThreshold(lateness=20, interval=10)
 
 
 def terminals_at(**newest: int) -> list[OnlineTerminal]:
@@ -1134,12 +1134,23 @@ def test_terminal_that_comes_online_is_given_time() -> None:
     assert published == [[], [], ["a"]]
 
 
-def test_report_with_long_steps_is_given_three_of_them() -> None:
+def test_report_with_long_steps_is_given_as_many_of_them() -> None:
     """An hourly report that is polled every 10 min is not late because it is hourly."""
     hourly = [OnlineTerminal("a", 0, -60), OnlineTerminal("b", 120, 60), OnlineTerminal("c", 120, 60)]
-    assert PATIENCE.max_age(hourly) == 220
+    assert PATIENCE.max_age(hourly) == 320
     assert PATIENCE.max_age([OnlineTerminal("a", 5), OnlineTerminal("b", 5)]) == 70
     assert PATIENCE.max_age([]) == 70
+
+
+def test_three_late_samples_in_a_row_are_no_report_that_stopped() -> None:
+    """Of ten thousand terminals one has them every day; five steps without a sample are told."""
+    reports, polled = StoppedReports(), 960
+    newly_stopped(reports, terminals_at(a=960, b=960, c=960), PATIENCE, 1000)
+    told = []
+    for now in range(1010, 1050, 10):
+        told.append(newly_stopped(reports, terminals_at(a=960, b=now - 20, c=now - 20), PATIENCE, now, polled))
+        polled = now
+    assert told == [[], [], [], ["a"]]
 
 
 async def silence(b: Bench, *imeis: str) -> None:

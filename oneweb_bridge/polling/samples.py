@@ -121,6 +121,11 @@ def sample_payload(sample: Sample, entity: str, ts: int, *, corrected: bool = Fa
 # ── reports that stop ──────────────────────────────────────────────────────────────────────────
 
 
+STEPS_WITHOUT_SAMPLE = 5
+"""After so many a report counts as stopped. Samples come late one by one, and of ten thousand terminals one lacks three
+in a row every day."""
+
+
 class StopThreshold(msgspec.Struct, frozen=True):
     """How late a report is by nature, and how often it is asked for, in ms."""
 
@@ -128,10 +133,10 @@ class StopThreshold(msgspec.Struct, frozen=True):
     interval: int
 
     def max_age(self, online: Iterable[OnlineTerminal]) -> int:
-        """Age in ms above which a report has stopped: lateness, and three times the longer of interval and step."""
+        """Age in ms above which a report has stopped: lateness, and some times the longer of interval and step."""
         steps = sorted(terminal.newest - terminal.before for terminal in online if terminal.before >= 0)
         median_step = steps[len(steps) // 2] if steps else 0
-        return self.lateness + 3 * max(self.interval, median_step)
+        return self.lateness + STEPS_WITHOUT_SAMPLE * max(self.interval, median_step)
 
 
 class StoppedReports(msgspec.Struct):
