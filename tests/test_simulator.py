@@ -1,6 +1,7 @@
 """The simulated API over real HTTP: its story, its gate, its pages, its reports."""
 
 import base64
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -550,6 +551,29 @@ async def test_ledger_holds_what_was_answered(tmp_path: Path) -> None:
     (line,) = [json.loads(line) for line in ledger.read_text().splitlines()]
     assert line["items"] == page.json
     assert (line["offset"], line["total"], line["complete_body"], line["at"]) == (5, 25, True, START)
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_whole"),
+    [
+        ({"kind": "cut", "bytes": 5, "length": "content"}, False),
+        ({"kind": "cut", "bytes": 1 << 20, "length": "content"}, True),
+        ({"kind": "cut", "bytes": 1 << 20, "length": "none"}, True),
+        ({"kind": "cut", "bytes": 1 << 20, "length": "chunked"}, False),
+        ({"kind": "truncated", "bytes": 5}, False),
+        ({"kind": "truncated", "bytes": 1 << 20}, True),
+        ({"kind": "not_utf8"}, False),
+    ],
+)
+async def test_ledger_says_whether_a_body_could_be_read(fault: dict[str, Any], is_whole: bool, tmp_path: Path) -> None:
+    """A body that is shorter than the place where a fault would cut it was sent whole."""
+    ledger = tmp_path / "ledger.jsonl"
+    async with simulated(ledger=str(ledger)) as api:
+        api.simulator.fault(**fault)
+        with contextlib.suppress(aiohttp.ClientError, ValueError):
+            await api.get(TERMINALS, limit=3)
+    (line,) = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert line["complete_body"] == is_whole
 
 
 @pytest.mark.parametrize(

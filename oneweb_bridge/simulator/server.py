@@ -58,8 +58,9 @@ class _Handler:
             return await self._replaced(request, simulated, fault)
         answer = self._answer(simulated, fault)
         is_harmed = fault is not None and fault.kind in SPOILING and answer.status in (200, 206)
-        self._note_answer(simulated, answer, not (is_harmed and fault is not None and fault.kind in _UNREADABLE))
-        return await self._send(request, answer, fault if is_harmed else None)
+        harm = fault if is_harmed else None
+        self._note_answer(simulated, answer, harm is None or _leaves_whole(harm, answer.body()))
+        return await self._send(request, answer, harm)
 
     def _answer(self, simulated: SimulatedRequest, fault: Fault | None) -> Answer:
         """Gate first, then quota, then the API: a path is not even looked at without credentials."""
@@ -117,6 +118,14 @@ class _Handler:
     def _date(self) -> dict[str, str]:
         """The header from which a client takes the API's time: the simulated one."""
         return {"Date": http_date(self._simulator.world.clock.now())}
+
+
+def _leaves_whole(fault: Fault, body: bytes) -> bool:
+    """Whether a body can be read in spite of a fault: one that is shorter than what is sent of it is not cut."""
+    if fault.kind not in _UNREADABLE:
+        return True
+    never_ends = fault.kind == "cut" and fault.length == "chunked"
+    return fault.kind != "not_utf8" and not never_ends and fault.bytes >= len(body)
 
 
 async def _simulated_request(request: web.Request) -> SimulatedRequest:

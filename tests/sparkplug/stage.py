@@ -73,7 +73,10 @@ class Stage:
     # ── what a host or a user does ─────────────────────────────────────────────────────────────
 
     async def poll(self, *calls: str) -> None:
-        """Has the bridge poll, and waits for the results."""
+        """Has the bridge poll as soon as it takes commands, and waits for the results."""
+        await harness.until_retained(
+            self.port, "oneweb/bridge/status", lambda status: bool(status["state"] == "online"), patience=30
+        )
         for call in calls or ("all",):
             await harness.poll(self.port, call)
 
