@@ -33,6 +33,8 @@ from tests.recorder import FILTERS
 
 PATIENCE = 60.0
 """Seconds after the end of a fault within which all must be right again."""
+UNDER_WAY_S = 5.0
+"""Seconds from the state of a poll to its messages at the recorder, on a busy machine."""
 POLLS_S = 25.0
 """Seconds that a poll of every call may take on a busy machine, and the messages of it."""
 MOST_MEMORY = 160.0
@@ -330,12 +332,12 @@ class Stage:
         """What is retained at a moment up to which all was heard, and all that was said is there again.
 
         Polls go on, and devices are announced a few seconds after the rest; what is not there after 20 s is a finding.
-        The second value is the wall clock's time before the quiet that was waited for: of a poll that ended later the
-        state may have been heard, and its messages not yet.
+        The second value is a time of the wall clock before the quiet that was waited for: of a poll that ended later
+        the state may have been heard, and its messages not yet.
         """
         retained, still_since = dict[str, Any](), 0.0
         for _ in range(25):
-            still_since = time.time()
+            still_since = time.time() - UNDER_WAY_S
             try:
                 await self.recorder.quiet(0.6, 20.0)
             except TimeoutError:
