@@ -9,6 +9,7 @@ It shares no code with the bridge, so that the two can disagree. What it says be
 """
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -149,9 +150,21 @@ def judge(story: Story) -> list[str]:
         if place.split("/")[-2] in entities:
             wrong += _judge_record(story, place, tales.get(place, Tale()), shown)
     wrong += _judge_samples(story, readable)
-    usage = [(listing.items, listing.certain) for listing in listings_made if listing.call == "usage_consumption"]
+    known_since = _known_since(listings_made, "products")
+    # What is used of a product that is not known yet is kept aside; where a newer value comes first, it is passed over.
+    usage = [
+        (listing.items, listing.certain and listing.began >= known_since)
+        for listing in listings_made
+        if listing.call == "usage_consumption"
+    ]
     wrong += truth_usage.judge(usage, story.received, story.base, whole=story.whole)
     return wrong + judge_retained(story)
+
+
+def _known_since(listings_made: Sequence[Listing], call: str) -> float:
+    """When the first listing of a call had been accepted; a ledger without any knows it from the beginning."""
+    mine = [made for made in listings_made if made.call == call]
+    return min((made.ended for made in mine if made.certain), default=math.inf) if mine else -math.inf
 
 
 # ── the ledger ─────────────────────────────────────────────────────────────────────────────────

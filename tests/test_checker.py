@@ -184,6 +184,7 @@ class Bridge:
             self.say(f"oneweb/terminal/{id}/metric/signal_quality", body, retain=True)
 
 
+PRODUCTS = "/api/webservices/productinventory/v2/product"
 T1, T2, T3, T4 = (f"2025-06-17T10:0{n}:00Z" for n in range(4))
 
 
@@ -502,6 +503,17 @@ PLANTS: list[tuple[str, str, Plant]] = [
     ("a retained topic is gone", "wrong retained", retained_gone),
     ("a cleared topic is still there", "wrong retained", lambda b: b.retained.update(STATE)),
 ]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_usage_of_products_that_are_not_known_yet_may_be_passed_over(*, is_known: bool) -> None:
+    """It is kept aside until the products are listed, and a newer value may come first; from then on all is told."""
+    bridge = Bridge()
+    if is_known:
+        bridge.poll("products", PRODUCTS, [])
+    bridge.usage(1.0, is_published=False)
+    bridge.poll("products", PRODUCTS, [])
+    assert [line.partition(":")[0] for line in findings_of(bridge)] == ["sample missing"] * is_known
 
 
 @pytest.mark.parametrize(("name", "kind", "plant"), PLANTS, ids=[name for name, _, _ in PLANTS])
