@@ -17,7 +17,7 @@ import pytest
 from oneweb_bridge.store.places import Place
 from tests import harness
 from tests.past import Past, open_past
-from tests.places import open_place, run_cluster
+from tests.places import new_database, open_place, run_cluster
 from tests.postgres import Cluster
 
 # How long an example takes says how busy the machine is, and nothing of the program.
@@ -77,6 +77,13 @@ def cluster() -> Iterator[Cluster]:
     """A PostgreSQL of its own for all tests of this process."""
     with run_cluster() as opened:
         yield opened
+
+
+@pytest.fixture
+def url(cluster: Cluster) -> Iterator[str]:
+    """The address of a database with the tables of the instance `main`, in which nothing was stored yet."""
+    with new_database(cluster) as made:
+        yield made
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

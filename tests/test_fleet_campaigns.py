@@ -17,12 +17,6 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    with new_database(cluster) as made:
-        yield made
-
-
-@pytest.fixture
 def urls(cluster: Cluster) -> Iterator[list[str]]:
     with new_database(cluster) as first, new_database(cluster) as second:
         yield [first, second]

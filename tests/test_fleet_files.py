@@ -65,6 +65,7 @@ def test_fleet_is_locked_down_and_pinned(broker: str) -> None:
             assert f"COPY requirements.lock {service['build']['args']['LOCK']} " in (DEPLOY / "Dockerfile").read_text()
 
 
+# As in test_deploy: Docker is no package that `make test` could install and run for everybody.
 @pytest.mark.skipif(composer() is None, reason="no docker compose here; its files are read by the tests above")
 @pytest.mark.parametrize("broker", BROKERS)
 def test_fleet_is_accepted_by_compose(broker: str) -> None:

@@ -3,58 +3,25 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 import psycopg
 import pytest
 
 from oneweb_bridge.config.schema import Secret, State
-from oneweb_bridge.model.records import Batch, Entry
 from oneweb_bridge.store import journal, places, postgres_schema, store
 from oneweb_bridge.store.errors import StoreUnavailable
-from oneweb_bridge.store.lease import Holder, LeaseTable, open_leases
 from oneweb_bridge.store.lease_keeper import LeaseKeeper, open_keeper
 from oneweb_bridge.store.lease_looks import LeaseLooks
 from oneweb_bridge.store.lease_rules import Renewal
 from oneweb_bridge.store.postgres import TCP_OPTIONS, LeaseLost, PostgresConnection, named_postgres_errors
 from oneweb_bridge.store.server import Fence, Server
 from tests.cancelling import end_tasks
-from tests.places import new_database
+from tests.leases import BATCH, ask, claimed, expire, worker
 from tests.postgres import Cluster
 
 pytestmark = pytest.mark.postgres
-BATCH = Batch(entries=[Entry("terminal", "T", "changed", "", 0, b"{}")])
-
-
-@pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    with new_database(cluster) as made:
-        yield made
-
-
-@contextlib.asynccontextmanager
-async def worker(url: str, name: str, lease: float = 600.0) -> AsyncIterator[LeaseTable]:
-    async with open_leases(url, Holder(name, f"{name}-start", lease)) as leases:
-        yield leases
-
-
-async def claimed(leases: LeaseTable, url: str) -> Server:
-    """The place of an instance that is claimed now."""
-    lease = await leases.claim("main")
-    assert lease is not None
-    return Server(url, "main", lease.fence, 600.0)
-
-
-def ask(url: str, sql: str) -> list[Any]:
-    with psycopg.connect(url, autocommit=True) as db:
-        cursor = db.execute(sql.encode())
-        return cursor.fetchall() if cursor.description else []
-
-
-def expire(url: str) -> None:
-    """The lease ends, as if its holder had been silent for so long."""
-    ask(url, "UPDATE oneweb.lease SET expires = clock_timestamp()")
 
 
 async def test_epoch_grows_with_each_new_holder(url: str) -> None:

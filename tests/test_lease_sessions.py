@@ -2,45 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from oneweb_bridge.model.records import Batch, Entry
 from oneweb_bridge.store import lease, store
-from oneweb_bridge.store.lease import Holder, LeaseTable, open_leases
 from oneweb_bridge.store.moving_server import open_server
 from oneweb_bridge.store.postgres import connection_options
 from oneweb_bridge.store.postgres_schema import LOCK_SCHEMAS, make_schemas
 from oneweb_bridge.store.server import Fence, Server
 from tests.cancelling import end_tasks
-from tests.places import new_database
-from tests.postgres import Cluster
+from tests.leases import BATCH, claimed, worker
 
 pytestmark = pytest.mark.postgres
-TIMEOUT_S = 30.0
-BATCH = Batch(entries=[Entry("terminal", "T", "changed", "", 0, b"{}")])
-
-
-@pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    with new_database(cluster) as made:
-        yield made
-
-
-@contextlib.asynccontextmanager
-async def worker(url: str, name: str, lease_s: float = 600.0) -> AsyncIterator[LeaseTable]:
-    async with open_leases(url, Holder(name, f"{name}-start", lease_s)) as leases, asyncio.timeout(TIMEOUT_S):
-        yield leases
-
-
-async def claimed(leases: LeaseTable, url: str, instance: str) -> Server:
-    got = await leases.claim(instance)
-    assert got is not None
-    return Server(url, instance, got.fence, 600.0)
 
 
 def names(url: str) -> list[str]:

@@ -2,11 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-import psycopg
 import pytest
 
 from oneweb_bridge.config.read import parse
@@ -16,28 +15,11 @@ from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.postgres import PostgresConnection
-from tests.places import held, new_database
-from tests.postgres import Cluster
+from tests.leases import ask, expire
+from tests.places import held
 
 pytestmark = pytest.mark.postgres
 PATIENCE_S = 30.0
-
-
-@pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    with new_database(cluster) as made:
-        yield made
-
-
-def ask(url: str, sql: str) -> list[Any]:
-    with psycopg.connect(url, autocommit=True) as db:
-        cursor = db.execute(sql.encode())
-        return cursor.fetchall() if cursor.description else []
-
-
-def expire(url: str) -> None:
-    """The lease ends, as if its holder had been silent for so long."""
-    ask(url, "UPDATE oneweb.lease SET expires = clock_timestamp()")
 
 
 @contextlib.asynccontextmanager

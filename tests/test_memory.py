@@ -30,6 +30,7 @@ print(resident() - before)
 """
 
 
+# What is told to the allocator are options of glibc alone; macOS has another one.
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is the C library of Linux")
 def test_large_blocks_are_given_back() -> None:
     """Pages of a listing that were read in threads leave nothing behind; without the tuning most of them stay."""
@@ -37,6 +38,7 @@ def test_large_blocks_are_given_back() -> None:
     for word in ("tuned", "as it is"):
         ended = subprocess.run([sys.executable, "-c", PROGRAM, word], capture_output=True, timeout=60, check=False)
         if ended.returncode == 3:
+            # Alpine's musl has no `mallopt`, and there the bridge tells it nothing.
             pytest.skip("the C library is not glibc")
         left[word] = int(ended.stdout)
     assert left["tuned"] < 8

@@ -27,21 +27,14 @@ from oneweb_bridge.trends.file import open_trends
 from oneweb_bridge.trends.pending import FACTS
 from tests import harness, truth
 from tests.campaign import is_at_rest
+from tests.leases import ask, claimed, worker
 from tests.past import BEGIN, Past, sample, usage
-from tests.places import TEMPLATE, held, new_database
+from tests.places import TEMPLATE, held
 from tests.postgres import Cluster, free_port
-from tests.test_lease import ask, claimed, worker
 
 JOURNAL_ID = "0123456789abcdef"
 BOOLEANS = {"complete", "released", "remapped", "remembered", "told"}
 Contents = dict[str, list[tuple[Any, ...]]]
-
-
-@pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    """A database with the tables of the instance `main`, in which nothing was stored yet."""
-    with new_database(cluster) as made:
-        yield made
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.postgres_views import READABLE, READER
 from oneweb_bridge.store.views import VIEWS, view_columns
-from tests.places import held, new_database
-from tests.postgres import USER, Cluster, run_postgres
+from tests.places import held
+from tests.postgres import USER, run_postgres
 from tests.test_views import NOON, reading, rows_of, sample, with_json
 
 pytestmark = pytest.mark.postgres
@@ -37,12 +37,6 @@ TYPES = {
     "json": "jsonb",
 }
 MAST = parse("polling: {user_terminals: {map: {mast: {path: mast}}}}", {}).polling
-
-
-@pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    with new_database(cluster) as made:
-        yield made
 
 
 def ask(url: str, sql: str) -> list[dict[str, Any]]:

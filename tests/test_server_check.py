@@ -1,7 +1,6 @@
 """`check` of a database of PostgreSQL, and what a worker says of several instances: what there is, and what to do."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
@@ -15,16 +14,10 @@ from oneweb_bridge.store.lease import Holder, open_leases
 from oneweb_bridge.store.server_check import look_at_server
 from oneweb_bridge.web.standby import serve_standby
 from tests import harness
-from tests.places import held, new_database
+from tests.places import held
 from tests.postgres import USER, Cluster, free_port
 
 pytestmark = pytest.mark.postgres
-
-
-@pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    with new_database(cluster) as made:
-        yield made
 
 
 def execute(url: str, statement: str) -> None:

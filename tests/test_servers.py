@@ -17,12 +17,10 @@ from oneweb_bridge.config.read import load, parse
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.config.servers import server_name, servers_of
 from oneweb_bridge.demo import mosquitto
-from oneweb_bridge.model.records import Batch, Entry, RecordWrite
 from oneweb_bridge.mqtt.servers import ServerList
 from tests import harness
+from tests.broker_rounds import SITES, numbered
 from tests.test_publisher import Bench, bench, connected
-
-SITES = 20
 
 
 def config_of(*servers: str, more: str = "") -> Config:
@@ -76,16 +74,6 @@ def test_password_goes_to_no_server_unencrypted() -> None:
     with pytest.raises(ConfigError, match=r"mqtt\.password: would go to b\.example\.net unencrypted"):
         parse(text, {})
     assert parse(text.replace(", b.example.net:1", ""), {}).mqtt.password == "p"
-
-
-def numbered(number: int) -> Batch:
-    """A new state of every site."""
-    batch = Batch()
-    for site in range(SITES):
-        doc = json.dumps({"site_id": f"s{site}", "number": number}).encode()
-        batch.entries.append(Entry("site", f"s{site}", "state", "state", number, doc))
-        batch.writes.append(RecordWrite("site", f"s{site}", doc, entry=site))
-    return batch
 
 
 def sites_of(retained: dict[str, Any]) -> dict[str, int]:

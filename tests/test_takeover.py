@@ -5,7 +5,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import psycopg
 import pytest
 
 from tests import harness
-from tests.places import new_database
 from tests.postgres import Cluster, free_port, run_postgres
 
 pytestmark = pytest.mark.postgres
@@ -22,12 +21,6 @@ LEASE_S = 6.0
 """So long that a busy machine does not lose it by itself."""
 PATIENCE_S = 60.0
 INFO, HEAD, STATUS = "oneweb/bridge/info", "oneweb/bridge/head", "oneweb/bridge/status"
-
-
-@pytest.fixture
-def url(cluster: Cluster) -> Iterator[str]:
-    with new_database(cluster) as made:
-        yield made
 
 
 class Workers:

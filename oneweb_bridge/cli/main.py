@@ -165,9 +165,9 @@ def _add_poll_and_set(commands: Any) -> None:
 
 def _add_history(commands: Any) -> None:
     history = _add(commands, "history", _history, "prints samples and events from the journal and the trends")
-    whose = history.add_mutually_exclusive_group(required=True)
-    whose.add_argument("--imei", metavar="I")
-    whose.add_argument("--product", metavar="P")
+    stream = history.add_mutually_exclusive_group(required=True)
+    stream.add_argument("--imei", metavar="I")
+    stream.add_argument("--product", metavar="P")
     history.add_argument("--report", metavar="R", help="only this report, for example signal_quality")
     history.add_argument("--since", default="24h", metavar="T", help="a time, or a duration before now (default 24h)")
     history.add_argument("--until", metavar="T", help="a time, or a duration before now")
@@ -186,10 +186,10 @@ def _add_migrate(commands: Any) -> None:
     side = "a file of SQLite, or postgresql://user@host:5432/database"
     migrate.add_argument("--from", dest="source", required=True, metavar="A", help=f"where the state is: {side}")
     migrate.add_argument("--to", dest="target", required=True, metavar="B", help=f"where it goes: {side}")
-    whose = migrate.add_mutually_exclusive_group()
+    instance = migrate.add_mutually_exclusive_group()
     about = "the configuration of the bridge: names its instance and its trends.path"
-    whose.add_argument("-c", "--config", type=Path, action="append", metavar="FILE", help=about)
-    whose.add_argument("--instance", metavar="NAME", help="whose state it is, where a database has several")
+    instance.add_argument("-c", "--config", type=Path, action="append", metavar="FILE", help=about)
+    instance.add_argument("--instance", metavar="NAME", help="whose state it is, where a database has several")
     migrate.set_defaults(command="migrate")
 
 

@@ -122,8 +122,8 @@ def sample_payload(sample: Sample, entity: str, ts: int, *, corrected: bool = Fa
 
 
 STEPS_WITHOUT_SAMPLE = 5
-"""After so many a report counts as stopped. Samples come late one by one, and of ten thousand terminals one lacks three
-in a row every day."""
+"""After so many a report counts as stopped. Single samples come late; in a fleet of ten thousand healthy terminals,
+three late samples in a row happen about once a day."""
 
 
 class StopThreshold(msgspec.Struct, frozen=True):

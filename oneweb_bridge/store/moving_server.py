@@ -124,10 +124,10 @@ class MovingServer:
     @contextlib.asynccontextmanager
     async def _held(self, instance: str) -> AsyncIterator[None]:
         """Keeps workers from taking an instance that none of them has."""
+        key = (CLAIM_LOCKS, instance_key(instance))
         try:
             # One that was killed may last a moment longer on the server.
             await self._db.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'".encode())
-            key = (CLAIM_LOCKS, instance_key(instance))
             await self._db.execute(b"SELECT pg_advisory_lock($1::int4, $2::int4)", key)
             await self._db.execute(b"RESET lock_timeout")
         except psycopg.errors.LockNotAvailable:
@@ -138,8 +138,11 @@ class MovingServer:
         await self._refuse_holder(instance)
         with contextlib.suppress(psycopg.errors.UndefinedTable):
             await self._db.execute(_END_SESSIONS, (instance, END_TIMEOUT_MS, session_tag(instance)))
-        # The lock ends with the session.
+        # After an error the lock ends with the session.
         yield
+        # A worker that waits need not wait until the server has noticed the end of this session.
+        with contextlib.suppress(psycopg.OperationalError):
+            await self._db.execute(b"SELECT pg_advisory_unlock($1::int4, $2::int4)", key)
 
     async def _refuse_holder(self, instance: str) -> None:
         with contextlib.suppress(psycopg.errors.UndefinedTable):

@@ -24,7 +24,8 @@ _MOVE_LOCK = 0x6F6E6578
 """The key of the advisory lock of who makes tables for a state that is moved there, until all of it is there; shared by
 all others that make tables."""
 CLAIM_LOCKS = 0x6F6E6577
-"""The first key of the advisory locks of instances: shared by who claims one, held alone by who moves its state."""
+"""The first key of the advisory locks of instances. A worker that claims an instance shares its lock with others;
+`migrate` holds it alone."""
 
 
 def schema_name(instance: str) -> str:
