@@ -286,19 +286,20 @@ def _identity(config: Config) -> tuple[object, ...]:
     """The keys that need a restart."""
     state = config.state
     place = state.path, state.url, state.lease, state.worker
-    return config.instance, place, config.trends.path, config.mqtt.base_topic, config.sparkplug
+    topics = config.mqtt.base_topic, config.mqtt.protocol
+    return config.instance, place, config.trends.path, topics, config.http, config.sparkplug
 
 
 def keep_identity(config: Config, running: Config) -> Config:
-    """The new configuration under the name, files, base topic and Sparkplug that the bridge was started with.
+    """The new configuration with the keys that need a restart as the bridge was started with them.
 
     Logs where it has others.
     """
     if _identity(config) == _identity(running):
         return config
     _log.warning(
-        "instance, state (path, url, lease, worker), trends.path, mqtt.base_topic and sparkplug take effect "
-        "with a restart only"
+        "instance, state (path, url, lease, worker), trends.path, mqtt.base_topic, mqtt.protocol, http.listen and "
+        "sparkplug take effect with a restart only"
     )
     return replace(
         config,
@@ -311,7 +312,8 @@ def keep_identity(config: Config, running: Config) -> Config:
             worker=running.state.worker,
         ),
         trends=replace(config.trends, path=running.trends.path),
-        mqtt=replace(config.mqtt, base_topic=running.mqtt.base_topic),
+        mqtt=replace(config.mqtt, base_topic=running.mqtt.base_topic, protocol=running.mqtt.protocol),
+        http=running.http,
         sparkplug=running.sparkplug,
     )
 

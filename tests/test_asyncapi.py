@@ -164,6 +164,18 @@ def test_wrong_payload_is_refused(name: str, payload: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "payload"),
+    [
+        *(("Enabled", text) for text in ("true", "OFF", "yes", "no", "1", "0", "null")),
+        *(("Interval", text) for text in ("300", "5m", "5min", "1d", "0.5h", "PT5M", "P1D", "null")),
+    ],
+)
+def test_each_form_of_a_bare_value_is_described(name: str, payload: str) -> None:
+    """What the bridge takes on the topics of one value, the document has."""
+    assert not listener.Judge(DOCUMENT).errors(name, payload)
+
+
+@pytest.mark.parametrize(
     "topic",
     ["oneweb/terminal/1/nonsense", "oneweb/terminal/1/metric/nonsense", "oneweb/bridge/polling/nonsense/state", "x"],
 )

@@ -9,11 +9,13 @@ import re
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from oneweb_bridge import simulator
+from oneweb_bridge.cli import main
 from oneweb_bridge.demo import mosquitto
 from tests import harness
 from tests.campaign import is_at_rest
@@ -336,3 +338,20 @@ async def test_newer_database_is_refused(world: harness.World) -> None:
 
     assert code == 1
     assert "upgrade" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("_check", 1), ("_backup", 1), ("_poll", 1), ("_history", 1), ("_run", 0), ("_demo", 0)]
+)
+def test_interrupted_command_has_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, code: int
+) -> None:
+    """Ctrl-C ends a command with exit code 1, so that no script goes on as if it were done; `run` ends so with 0."""
+    given = {"_backup": ("x.db",), "_poll": ("sites",), "_history": ("--imei", "1")}
+
+    def interrupt(_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, command, interrupt)
+    assert main.main((command[1:], *given.get(command, ()))) == code
+    assert capsys.readouterr().err == ("oneweb-bridge: interrupted\n" if code else "")

@@ -14,8 +14,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.web import connections
+from oneweb_bridge.web.standby import serve_standby
 from tests import harness
 from tests.campaign import is_at_rest
 
@@ -255,3 +257,20 @@ async def limited(config: Path, descriptors: int) -> AsyncIterator[harness.Proce
         yield bridge
     finally:
         await bridge.kill()
+
+
+async def test_standby_bounds_its_connections_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that stands by serves its health under the same limits, and does not say what runs there."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
+    port = mosquitto.free_port()
+    config = parse(f"http: {{listen: '{LOOPBACK}:{port}'}}", {})
+    async with serve_standby(config, "a", lambda: True, dict) as stop:
+        clients = [await connected(port) for _ in range(3)]
+        assert await cut(clients[0][0])
+        async with aiohttp.ClientSession() as session, session.get(f"http://{LOOPBACK}:{port}/healthz") as answer:
+            assert (answer.status, "Server" in answer.headers) == (200, False)
+        await stop()
+        with pytest.raises(OSError, match=r"refused|failed"):
+            await connected(port)
+        for _, writer in clients:
+            writer.close()

@@ -95,7 +95,9 @@ def test_each_row_has_its_messages() -> None:
     assert events_of(row(1, "usage", "product", "P", "b", used_gb=1.0)) == [
         ("state", 1, state("usage", "b", "usage", {"used_gb": 1.0}))
     ]
-    assert events_of(row(1, "clear", "product", "P", "b")) == [("state", 1, state("usage", "b", "usage", None))]
+    for names, gone in ((["usage"], True), (["usage", "forecast"], True), ([], True), (["forecast"], False)):
+        cleared = Row(1, 0, "product", "P", "clear", "b", 5, json.dumps(names).encode())
+        assert events_of(cleared) == ([("state", 1, state("usage", "b", "usage", None))] if gone else []), names
     assert events_of(row(1, "alert", "bridge", "", "x", kind="x")) == [("alert", 1, {"kind": "x"})]
     assert events_of(row(1, "forecast", "product", "P", "b", status="ok")) == [("forecast", 1, {"status": "ok"})]
 

@@ -328,3 +328,46 @@ async def test_last_poll_is_the_failed_one(
         assert stored.last_poll - good.last_poll == 1_000_000
         assert stored.polled > good.polled
         assert (stored.last_success, stored.failures) == (good.last_success, 1)
+
+
+async def test_poll_after_a_refusal_signs_in_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A poll that somebody asks for after a refusal or a failure begins with a new sign-in, and only such a poll."""
+    async with bench(tmp_path) as b:
+        manager = await loaded(b)
+        await manager._sign_in.sign_in()
+        signed_in: list[str] = []
+
+        async def hello() -> None:
+            signed_in.append("hello")
+
+        monkeypatch.setattr(b.api, "hello", hello)
+        monkeypatch.setattr(b.api, "forget_token", lambda: signed_in.append("token"))
+        sites, products = manager.calls[SITES], manager.calls[PRODUCTS]
+        b.sim.fault("status", path="geographicSite", status=403, count=2)
+        b.sim.fault("status", path="productinventory", status=400, count=1)
+        for runtime, status in ((sites, "unauthorized"), (sites, "unauthorized"), (products, "failed")):
+            await manager._poll(runtime)
+            assert (runtime.status, signed_in) == (status, [])
+
+        for runtime in (sites, products):
+            done = manager.request_poll(runtime.call)
+            await manager._poll(runtime)
+            assert (await ended(done))[0].error is None
+        # The second one failed before the sign-in of the first.
+        assert signed_in == ["token", "hello"]
+        done = manager.request_poll(SITES)
+        await manager._poll(sites)
+        await ended(done)
+        assert signed_in == ["token", "hello"]
+
+
+async def test_stretched_intervals_are_alerted_with_those_in_force(tmp_path: Path) -> None:
+    """The alert has the cost, the limit and the interval in force of each enabled call."""
+    async with bench(tmp_path) as b:
+        limits = {"rate_limit": {"max_requests_per_hour": 60}}
+        quick = {call: {"enabled": call in (SITES, PRODUCTS), "interval": "1m"} for call in CALLS}
+        await loaded(b, api=limits, polling=quick)
+        (alert,) = [row.body for row in await b.news() if row.what == "alert"]
+        assert alert["kind"] == "intervals_stretched"
+        assert "cost 120 requests an hour, and of the 60 that api.rate_limit allows" in alert["message"]
+        assert alert["message"].endswith("stretched 2.22 times: products every 133s, sites every 133s")

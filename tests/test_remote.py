@@ -1,11 +1,14 @@
 """What `status`, `poll` and `set` make of what stands on the bridge's topics, whoever has put it there."""
 
+import json
 from typing import Any
 
 import pytest
 
-from oneweb_bridge.cli.locate import decode_object
+from oneweb_bridge.cli import remote
+from oneweb_bridge.cli.locate import Unreachable, decode_object
 from oneweb_bridge.cli.remote import _add_message, _result_line, table
+from oneweb_bridge.config.read import parse
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.mqtt.topics import TopicTree
 
@@ -61,3 +64,18 @@ def test_payload_that_is_no_object_is_empty(payload: Any) -> None:
 
     assert decode_object(payload) == {}
     assert len(table(state)) == 3 + ("sites" in CALLS)
+
+
+async def test_status_as_json_is_json_where_no_bridge_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script reads one object in any case; people read a sentence."""
+
+    async def nowhere(_: Any) -> None:
+        raise Unreachable("the broker localhost:1883 cannot be reached: refused")
+
+    monkeypatch.setattr(remote, "locate_broker", nowhere)
+    lines: list[str] = []
+    for as_json in (True, False):
+        assert not await remote.status(parse("", {}), lines.append, as_json=as_json)
+    sentence = "the broker localhost:1883 cannot be reached: refused"
+    assert json.loads(lines[0]) == {"bridge": "offline", "error": sentence}
+    assert lines[1:] == [f"oneweb-bridge: {sentence}"]

@@ -12,7 +12,9 @@ from typing import Any, NoReturn
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
+from oneweb_bridge import app
 from oneweb_bridge.cli import conflicts, logs, several
 from oneweb_bridge.cli.loading import find_files, require_single_file
 from oneweb_bridge.cli.repeats import CountingHandler
@@ -276,3 +278,27 @@ def test_line_says_whose_it_is_and_repeats_are_counted_for_each(monkeypatch: pyt
     assert rest == []
     handler.close()
     assert json.loads(stream.getvalue().splitlines()[-1])["instance"] == "north"
+
+
+def test_sighup_leaves_what_needs_a_restart() -> None:
+    """The keys that docs/configuration.md names stay as the bridge was started with them; all others are taken over."""
+    running_config = parse("", {})
+    new = parse(
+        """
+instance: other
+mqtt: {protocol: 3.1.1, base_topic: elsewhere, window: 7}
+http: {listen: '0.0.0.0:8481'}
+state: {path: other.db, lease: 3s, worker: b, max_backlog: 1d}
+trends: {path: other.trends.db, keep: 1y}
+sparkplug: {group_id: Other}
+""",
+        {},
+    )
+    kept = app.keep_identity(new, running_config)
+
+    assert (kept.instance, kept.http, kept.sparkplug) == ("main", running_config.http, running_config.sparkplug)
+    assert (kept.mqtt.base_topic, kept.mqtt.protocol, kept.mqtt.window) == ("oneweb", "5", 7)
+    assert (kept.state, kept.trends) == (
+        replace(running_config.state, max_backlog=86_400.0),
+        replace(running_config.trends, keep=31_536_000.0),
+    )

@@ -93,6 +93,10 @@ class SignIn:
         if self._token is token:
             self._token = None
 
+    def forget_token(self) -> None:
+        """Lets the next request get a new token: the rights of an application are those that it had when it got one."""
+        self._token = None
+
     async def headers(self) -> tuple[dict[str, str], Token | None]:
         """The headers with the credentials, and the token in them, if there is one. Raises ApiError."""
         settings, auth = self._settings, self._settings.auth

@@ -107,6 +107,10 @@ class ApiClient:
         """Lets the next request go although the host has failed, because somebody wants it now."""
         self._host.ask_at_once()
 
+    def forget_token(self) -> None:
+        """Lets the next request sign in anew, where the API gives tokens."""
+        self._sign_in.forget_token()
+
     def now(self) -> int:
         """The API's time in ms since the epoch; the host's own until an answer has told it."""
         if self._api_clock is None:

@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except KeyboardInterrupt:
-        return DONE
+        # These run until a signal; of all others nobody may take a part for the whole.
+        return DONE if options.act in (_run, _demo, _simulate) else _print_error("interrupted", FAILED)
     return code
 
 

@@ -48,11 +48,11 @@ async def status(config: Config, write: Callable[[str], None], *, as_json: bool)
         broker = await locate_broker(config)
         bridge = await _read_retained(config, broker) | holding
     except Unreachable as error:
-        if as_json and holding:
+        if as_json:
             write(msgspec.json.encode({"bridge": "offline", "error": str(error), **holding}).decode())
         else:
             write(f"oneweb-bridge: {error}")
-            _write_lines(write, [] if as_json else _holder_lines(holding))
+            _write_lines(write, _holder_lines(holding))
         return False
     if config.mqtt.servers:
         bridge["broker"] = server_name(broker)

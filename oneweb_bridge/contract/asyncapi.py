@@ -42,6 +42,10 @@ PARAMETERS: dict[str, tuple[str, str]] = {
 """What varies in a topic: what it is, and an example. `any_…` is for channels where it may be something unknown."""
 
 
+_AMOUNT = r"\d+(\.\d+)? ?(ms|s|m|min|h|d|y)?"
+_ISO_DURATION = r"P(\d+D)?(T(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?"
+"""How a duration is written, as `config.units` reads it."""
+
 COMMANDS: dict[str, Any] = {
     "SetPayload": {"enabled": True, "interval": "5m", "id": "shift-1"},
     "PollPayload": {"id": "morning"},
@@ -276,8 +280,8 @@ def _polling_channels(tree: TopicTree, config: Config) -> Iterator[ChannelSpec]:
         payloads=_single_payload("CallState", about),
         values={"call": calls},
     )
-    flag = {"type": "string", "enum": ["true", "false", "ON", "OFF", "null"]}
-    span = {"type": "string", "pattern": r"^(null|\d+(\.\d+)? ?(ms|s|m|h|d)?)$", "examples": ["5m"]}
+    flag = {"type": "string", "enum": ["true", "false", "ON", "OFF", "yes", "no", "1", "0", "null"]}
+    span = {"type": "string", "pattern": rf"^(null|{_AMOUNT}|{_ISO_DURATION})$", "examples": ["5m"]}
     for verb, payload, about in (
         (
             "set",

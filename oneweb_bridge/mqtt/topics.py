@@ -128,8 +128,7 @@ class TopicTree:
             case "usage" | "forecast":
                 return [Message(self._of_bucket(row, row.what), row.body, retain=True)]
             case "clear":
-                names = msgspec.json.decode(row.body, type=list[str]) or ["usage"]
-                return [Message(self._of_bucket(row, name), b"", retain=True) for name in names]
+                return [Message(self._of_bucket(row, name), b"", retain=True) for name in cleared_names(row)]
             case "alert":
                 return [Message(self.alert, row.body, retain=False)]
             case "added" | "changed" | "removed" | "components":
@@ -289,6 +288,11 @@ def response_topic_problem(topic: str, base: str, discovery_prefix: str) -> str 
 
 def _is_below(topic: str, parent: str) -> bool:
     return topic == parent or topic.startswith(f"{parent}/")
+
+
+def cleared_names(row: Row) -> list[str]:
+    """What a row of the kind `clear` clears of its bucket: `usage`, `forecast`, or both."""
+    return msgspec.json.decode(row.body, type=list[str]) or ["usage"]
 
 
 class _Bucket(msgspec.Struct, frozen=True):

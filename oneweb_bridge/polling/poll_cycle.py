@@ -69,6 +69,7 @@ class PollCycle:
         # All that were requested until now are this poll.
         requested, runtime.requested = runtime.requested, []
         started, requests = time.monotonic(), self._api.requests
+        failed_at = runtime.begun if runtime.status in ("unauthorized", "failed") else None
         runtime.running, runtime.begun, runtime.status, runtime.error = True, started, "polling", None
         runtime.released = False
         runtime.progress = msgspec.structs.replace(
@@ -78,8 +79,8 @@ class PollCycle:
         try:
             # Where this cannot be written, the API is not asked for what could not be kept.
             await self._states.store_changed([runtime], runtime.progress)
-            if requested and not self._sign_in.is_signed_in:
-                await self._sign_in.sign_in()
+            if requested:
+                await self._sign_in_for_request(failed_at)
             async with asyncio.timeout(self.config.api.timeout.poll):
                 outcome = await self._runner.poll(runtime.call)
             await self._note_cost(runtime, requests)
@@ -95,6 +96,13 @@ class PollCycle:
             runtime.running = False
         runtime.answer(requested, self._states.state(runtime))
         return succeeded
+
+    async def _sign_in_for_request(self, failed_at: float | None) -> None:
+        """Signs in where nobody did, and anew after a poll that failed or was refused at that time. Raises ApiError."""
+        if failed_at is not None:
+            await self._sign_in.renew(failed_at)
+        elif not self._sign_in.is_signed_in:
+            await self._sign_in.sign_in()
 
     async def _note_cost(self, runtime: CallRuntime, requests_before: int) -> None:
         runtime.requests = max(1.0, float(self._api.requests - requests_before))

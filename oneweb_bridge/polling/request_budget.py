@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.model.records import Alert
 from oneweb_bridge.polling import schedule
 from oneweb_bridge.polling.call_runtime import CallRuntime
@@ -48,10 +49,12 @@ class RequestBudget:
         self._stretching, before = factor > 1.0, self._stretching
         if before or not self._stretching:
             return None
+        cost = schedule.requests_per_hour(configured, self._requests())
+        effective = ", ".join(f"{id} every {interval_text(round(interval))}" for id, interval in intervals.items())
         return Alert(
             kind="intervals_stretched",
-            message=f"the enabled calls cost more than the {allowed:.0f} requests an hour that api.rate_limit "
-            f"allows; their intervals are stretched {factor:.2f} times",
+            message=f"the enabled calls cost {cost:.0f} requests an hour, and of the {allowed:.0f} that api.rate_limit "
+            f"allows a tenth stays free; their intervals are stretched {factor:.2f} times: {effective}",
         )
 
     def costs(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -36,6 +37,7 @@ class SignIn:
         self._clocks_differ = False
         self.is_signed_in = False
         """Whether the last hello that was answered was accepted: before the first one, nothing is polled."""
+        self._renewed_at = -math.inf
 
     def request(self) -> None:
         """Asks for hello: a call was refused, or the credentials have changed."""
@@ -88,6 +90,17 @@ class SignIn:
             _log.info("hello: signed in at %s", self.config.api.base_url)
             self.is_signed_in = True
             self._on_signed_in()
+
+    async def renew(self, failed_at: float) -> None:
+        """A new sign-in, unless there was one since `failed_at` (monotonic time). Raises ApiError.
+
+        For a poll that somebody asks for after one that failed or was refused: what was wrong may be mended.
+        """
+        if self._renewed_at < failed_at:
+            begun = time.monotonic()
+            self._api.forget_token()
+            await self.sign_in()
+            self._renewed_at = begun
 
     def _compare_clocks(self) -> None:
         """Logs when the API's clock and the host's begin to differ."""

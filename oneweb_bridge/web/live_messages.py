@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.records import Row
-from oneweb_bridge.mqtt.topics import EVENT_TYPE, TopicTree
+from oneweb_bridge.mqtt.topics import EVENT_TYPE, TopicTree, cleared_names
 
 FLEET_VALUES = {"signal_quality": ("sinr_db",), "link_availability": ("link_availability_pct",)}
 """Report -> its values that the fleet's table has."""
@@ -96,9 +96,12 @@ def _parts_of(tree: TopicTree, row: Row) -> Iterable[tuple[str, bytes]]:
             yield _state(row, row.name, Raw(row.body))
         case "metric" | "history":
             yield "sample", encode(_Sample(row.entity, row.id, row.name, row.ts, _fleet_values(row)))
-        case "usage" | "clear":
-            body = Raw(row.body) if row.what == "usage" else _NULL
-            yield "state", encode(_State("usage", row.name or row.id, "usage", body))
+        case "usage":
+            yield _state_of_bucket(row, Raw(row.body))
+        case "clear":
+            # A row that clears a forecast alone says nothing of its bucket.
+            if "usage" in cleared_names(row):
+                yield _state_of_bucket(row, _NULL)
         case "alert" | "forecast":
             yield row.what, row.body
 
@@ -112,6 +115,10 @@ def _state_of_event(row: Row) -> tuple[str, bytes]:
             return _state(row, "components", Raw(encode({"imei": row.id, "components": body.components})))
         case _:
             return _state(row, "state", body.record)
+
+
+def _state_of_bucket(row: Row, body: Raw) -> tuple[str, bytes]:
+    return "state", encode(_State("usage", row.name or row.id, "usage", body))
 
 
 def _state(row: Row, what: str, body: Raw) -> tuple[str, bytes]:

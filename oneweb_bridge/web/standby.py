@@ -9,6 +9,7 @@ from aiohttp import web
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.store.server import Epochs
 from oneweb_bridge.web.health import Role
+from oneweb_bridge.web.server import serve_routes
 
 _log = logging.getLogger("oneweb_bridge.http")
 
@@ -40,15 +41,10 @@ async def serve_standby(
         body = bridge_metrics.write_metrics(families)
         return web.Response(body=body, headers={"Content-Type": bridge_metrics.CONTENT_TYPE})
 
-    site = web.Application()
-    site.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    runner = web.AppRunner(site, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, *config.http.address()).start()
-    except OSError as error:
-        _log.error("%s: http.listen cannot be used (%s); there is no health endpoint", worker, error.strerror)
-    try:
-        yield runner.cleanup
-    finally:
-        await runner.cleanup()
+    routes = [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)]
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(serve_routes(routes, config.http.address()))
+        except OSError as error:
+            _log.error("%s: http.listen cannot be used (%s); there is no health endpoint", worker, error.strerror)
+        yield stack.aclose
