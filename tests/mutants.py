@@ -3160,15 +3160,15 @@ TABLE = (
     Mutant(
         "sparkplug: an old STATE is ignored",
         "sparkplug/host.py",
-        "if message.timestamp < self.timestamp:",
+        "if message.timestamp < known:",
         "if message.timestamp < 0:",
         "sparkplug/test_checker.py",
     ),
     Mutant(
         "sparkplug: a newer online counts for what is old",
         "sparkplug/host.py",
-        "if message.timestamp < self.timestamp:",
-        "if message.timestamp < self.timestamp or (message.online and self.online):",
+        "if message.timestamp < known:",
+        "if message.timestamp < known or (message.online and self.online):",
         "sparkplug/test_checker.py",
     ),
     Mutant(
@@ -3484,9 +3484,23 @@ TABLE = (
     Mutant(
         "outlet: an older word of the host is not believed",
         "sparkplug/host.py",
-        "if message.timestamp < self.timestamp:",
+        "if message.timestamp < known:",
         "if message.timestamp < 0:",
         "test_sparkplug_pure.py",
+    ),
+    Mutant(
+        "outlet: a time of the host that is far ahead is not remembered",
+        "sparkplug/host.py",
+        "max(known, now) if is_ahead else message.timestamp,",
+        "message.timestamp,",
+        "test_sparkplug_pure.py -k ahead",
+    ),
+    Mutant(
+        "outlet: a time of the host that was remembered wrongly is forgotten",
+        "sparkplug/host.py",
+        "self.timestamp if self.timestamp <= latest else -1",
+        "self.timestamp",
+        "test_sparkplug_pure.py -k ahead",
     ),
     Mutant(
         "outlet: the broker sends the will at the end too",

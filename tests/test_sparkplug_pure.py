@@ -509,9 +509,27 @@ def test_host_is_believed_in_the_order_of_its_times() -> None:
         b'{"online": true, "timestamp": 9}',
         b'{"online": true, "timestamp": 11}',
     ):
-        state, change = state.after(body)
+        state, change = state.after(body, 100, 0)
         changes.append(change)
     assert changes == ["nothing"] * 3 + ["online"] + ["nothing"] * 4 + ["offline", "nothing", "online"]
+
+
+def test_host_whose_clock_was_ahead_is_believed_when_it_is_right_again() -> None:
+    """A time beyond the tolerance makes no right one old, whether the host's clock was wrong or this machine's."""
+
+    def state_after(state: HostState, now: int, *, online: bool, timestamp: int) -> tuple[HostState, str]:
+        return state.after(f'{{"online": {str(online).lower()}, "timestamp": {timestamp}}}'.encode(), now, 600)
+
+    ahead, change = state_after(HostState(), 10_000, online=True, timestamp=10_601)
+    assert (change, ahead.ahead, ahead.timestamp) == ("online", 601, 10_000)
+    assert state_after(ahead, 10_100, online=False, timestamp=10_100)[1] == "offline"
+    assert state_after(ahead, 10_100, online=False, timestamp=9_999)[1] == "nothing"
+    near, change = state_after(HostState(), 10_000, online=True, timestamp=10_600)
+    assert (change, near.ahead) == ("online", 0)
+    assert state_after(near, 10_100, online=False, timestamp=10_599)[1] == "nothing"
+    # This machine's clock was ahead, and has been set back.
+    late, _ = state_after(HostState(), 99_000, online=True, timestamp=99_000)
+    assert state_after(late, 10_000, online=False, timestamp=10_000)[1] == "offline"
 
 
 @pytest.mark.parametrize(("requests", "due"), [([100.0], 100.0), ([12.0, 13.0], 15.0), ([15.0], 15.0)])

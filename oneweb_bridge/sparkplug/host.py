@@ -23,25 +23,37 @@ class _State(msgspec.Struct, frozen=True):
 
 
 class HostState(msgspec.Struct, frozen=True):
-    """Whether the primary host is there. `timestamp` is that of the newest STATE that was believed, in its own ms."""
+    """Whether the primary host is there. `timestamp` is that of the newest STATE that was believed, in its own ms.
+
+    `ahead` is by how many ms the time of the last STATE was ahead of now, where that was more than is tolerated.
+    """
 
     online: bool = False
     timestamp: int = -1
+    ahead: int = 0
 
-    def after(self, payload: bytes) -> tuple["HostState", Change]:
-        """The state after a STATE message, and what it changes.
+    def after(self, payload: bytes, now: int, tolerance: int) -> tuple["HostState", Change]:
+        """The state after a STATE message, and what it changes. `now` and `tolerance` in ms.
 
         What is older than the last believed message, not JSON, or of another form (such as 2.2's text) changes
-        nothing.
+        nothing. A time further ahead of now than is tolerated is not remembered: all right ones would be older.
         """
         try:
             message = msgspec.json.decode(payload, type=_State)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self, "nothing"
-        if message.timestamp < self.timestamp:
+        latest = now + tolerance
+        known = self.timestamp if self.timestamp <= latest else -1
+        if message.timestamp < known:
             return self, "nothing"
         changed = message.online != self.online
-        return HostState(message.online, message.timestamp), ("nothing" if not changed else _change_to(message.online))
+        is_ahead = message.timestamp > latest
+        state = HostState(
+            message.online,
+            max(known, now) if is_ahead else message.timestamp,
+            message.timestamp - now if is_ahead else 0,
+        )
+        return state, ("nothing" if not changed else _change_to(message.online))
 
 
 def _change_to(online: bool) -> Change:

@@ -70,7 +70,7 @@ class EdgeSession:
         """Metrics that nobody may write, and somebody did: they are sent as they are."""
         self._refused: deque[str] = deque(maxlen=MAX_WAITING_COMMANDS)
         self._twin_seen = False
-        self._host_came = self._host_left = False
+        self._host_came = self._host_left = self._is_host_ahead = False
         self._backlog_at = 0.0
         host = shared.config.sparkplug.primary_host_id
         self._state_topic = None if host is None else state_topic(host)
@@ -97,7 +97,9 @@ class EdgeSession:
     def _receive(self, message: Received) -> None:
         state = self._state
         if message.topic == self._state_topic:
-            state.host, change = state.host.after(message.payload)
+            tolerance = round(self._shared.config.api.clock_tolerance * 1000)
+            state.host, change = state.host.after(message.payload, self._shared.now(), tolerance)
+            self._note_host_clock()
             self._host_left = self._host_left or (change == "offline" and self._host_came)
         elif message.topic == self._node.topics.of("NCMD"):
             if not message.retain:
@@ -109,6 +111,16 @@ class EdgeSession:
         elif message.topic == self._node.topics.of("NBIRTH") and message.payload not in state.own_births:
             self._twin_seen = True
         state.wake.set()
+
+    def _note_host_clock(self) -> None:
+        """Has it alerted, once for a connection, that the times of the host cannot be right."""
+        if self._state.host.ahead and not self._is_host_ahead:
+            seconds = self._state.host.ahead // 1000
+            self._refused.append(
+                f"Sparkplug: {self._state_topic} has a time {seconds} s ahead of this machine's clock: one of them is "
+                "wrong; what it says is believed, its time is not remembered"
+            )
+        self._is_host_ahead = bool(self._state.host.ahead)
 
     async def _subscribe(self) -> None:
         filters = [self._node.topics.of("NCMD"), *([] if self._state_topic is None else [self._state_topic])]

@@ -31,6 +31,8 @@ from tests.sparkplug.wire import (
 
 MAX_PAYLOAD = 65_536
 START = 1_764_000_000.0
+TOLERANCE_MS = 600_000
+"""How far ahead of the story the time of a host may be."""
 SAMPLED = 1_750_167_607_000
 """The source's time of the first values, long before the story."""
 CONNECTED = MetricSpec("API/Connected", MetricType.BOOLEAN)
@@ -224,7 +226,7 @@ class Story:
         assert self._host
         body = json.dumps({"online": online, "timestamp": timestamp}).encode()
         self._add(Publish(state_topic(self._host), body, 1, retain=True), up=False)
-        self._state, change = self._state.after(body)
+        self._state, change = self._state.after(body, self.ms, TOLERANCE_MS)
         if change == "online":
             self.give_birth()
         elif change == "offline":
