@@ -25,9 +25,9 @@ from tests.cancelling import end_tasks
 ROUNDS = 2
 """A cycle takes as long as a fleet of 10 000 does, so few are measured."""
 FLEETS = 7
+"""How often the fleet's table is measured."""
 MADE_AFTER = {"user_terminals": "some rows changed", "usage_consumption": "all rows made anew"}
 """Polls after which the table is asked for -> what has to be made of it then."""
-"""How often the fleet's table is measured."""
 ASKED_S = 5.0
 PAUSE_S = 0.15
 """Seconds between two requests of a tab that asks for the fleet without end: an address may ask 100 times a second."""
@@ -49,10 +49,12 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
         if NUMBER in scope.rows:
             async for row in _cycle_rows(scope, stage, alone):
                 yield row
-            async for row in _fleet_rows(scope, stage):
-                yield row
         async for row in page.rows(scope, stage, alone):
             yield row
+        # At the end: it lets hours pass whose samples nobody polls, and a cycle would have them all to write.
+        if NUMBER in scope.rows:
+            async for row in _fleet_rows(scope, stage):
+                yield row
 
 
 # ── a cycle with tabs ──────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,8 @@
     make bench ARGS='--rounds 1 --scale 0.1'           a quick look at small fleets
     make bench ARGS='--rows 18 --live 3600'            the console's page open for an hour
     make bench ARGS='--write docs/performance.md'      puts table and plot into that page
+    make bench ARGS='--rows 18 --add build/bench.json --write docs/performance.md'
+                                                       measures row 18 anew, and keeps all others of that run
 
 A row that cannot be measured is shown with the reason, and stops no other.
 """
@@ -121,8 +123,8 @@ async def bench(scope: Scope, drawn: inside.Curves) -> list[Row]:
 # ── what is left behind ────────────────────────────────────────────────────────────────────────
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One run."""
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured by one command, when, and on what."""
 
     command: str
     date: str
@@ -130,30 +132,57 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     scale: float
     machine: str
     minutes: float
+    numbers: list[str]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows, and the runs that they come from: more than one where `--add` named an earlier report."""
+
+    runs: list[Run]
     rows: list[dict[str, object]]
 
 
-def reported(given: argparse.Namespace, rows: list[Row], begun: float) -> Report:
-    """The run with what it was measured on."""
+def describe_run(given: argparse.Namespace, begun: float) -> Run:
+    """What was measured by the options of this run, and on what."""
     options = [f"--rounds {given.rounds}", f"--scale {given.scale:g}", f"--live {given.live:g}"]
     options = [option for option in options if option not in ("--rounds 7", "--scale 1", "--live 20")]
     options += [f"--rows {','.join(given.rows)}"] if len(given.rows) < len(NUMBERS) else []
-    return Report(
+    return Run(
         command=f"make bench ARGS='{' '.join(options)}'" if options else "make bench",
         date=time.strftime("%Y-%m-%d", time.gmtime()),
         rounds=given.rounds,
         scale=given.scale,
         machine=words(machine()),
         minutes=(time.monotonic() - begun) / 60,
-        rows=plain(rows),
+        numbers=given.rows,
     )
 
 
-def write(page: Path, report: Report, rows: list[Row], drawn: inside.Curves) -> None:
+def add_rows(earlier: Report, run: Run, rows: list[Row]) -> tuple[list[Run], list[Row]]:
+    """The rows of this run, and of an earlier one those whose numbers this run did not measure, each with its run."""
+    fields = {field.name for field in msgspec.structs.fields(Row)}
+    plain_rows = [{name: value for name, value in row.items() if name in fields} for row in earlier.rows]
+    kept = [row for row in msgspec.convert(plain_rows, list[Row]) if row.number not in run.numbers]
+    numbers = {row.number for row in kept}
+    still = [
+        msgspec.structs.replace(before, numbers=[number for number in before.numbers if number in numbers])
+        for before in earlier.runs
+    ]
+    both = sorted([*kept, *rows], key=lambda row: NUMBERS.index(row.number))
+    return [*(before for before in still if before.numbers), run], both
+
+
+def write(page: Path, runs: list[Run], rows: list[Row], drawn: inside.Curves) -> None:
     """Puts table and plot into a page; what stands around its marks is kept. The plot is a file beside it."""
+    several = len(runs) > 1
     body = [
-        f"`{report.command}` on {report.date}, {report.minutes:.0f} minutes.",
-        f"Machine: {report.machine}.",
+        f"{'- ' if several else ''}`{run.command}` on {run.date}, {run.minutes:.0f} minutes"
+        f"{', for row ' + ', '.join(run.numbers) if several else ''}."
+        for run in runs
+    ]
+    body += [
+        "",
+        *(f"Machine: {machine}." for machine in dict.fromkeys(run.machine for run in runs)),
         "",
         *markdown(rows),
     ]
@@ -190,6 +219,13 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _earlier(text: str) -> Report:
+    try:
+        return msgspec.json.decode(Path(text).read_bytes(), type=Report)
+    except (OSError, msgspec.DecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{text} has no figures of an earlier run: {error}") from None
+
+
 def options(arguments: list[str]) -> argparse.Namespace:
     """What the command line says."""
     form = argparse.RawDescriptionHelpFormatter
@@ -199,6 +235,9 @@ def options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rows", type=_chosen, default=list(NUMBERS), help=f"some of {','.join(NUMBERS)}")
     parser.add_argument(
         "--live", type=_seconds, default=20.0, help="seconds that a page of the console stays open (20)"
+    )
+    parser.add_argument(
+        "--add", type=_earlier, metavar="FILE", help=f"keeps the other rows of an earlier run's figures, say {FILE}"
     )
     parser.add_argument("--json", type=Path, default=FILE, help=f"where the figures go ({FILE})")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="puts table and plot into a page")
@@ -211,13 +250,15 @@ def main(arguments: list[str]) -> int:
     # As the command does: the parts that run in this process take the interpreter in turns of the same length.
     sys.setswitchinterval(THREAD_SWITCH_S)
     rows = asyncio.run(bench(Scope(given.rounds, given.scale, frozenset(given.rows), given.live), drawn))
-    report = reported(given, rows, begun)
+    run = describe_run(given, begun)
+    runs, rows = add_rows(given.add or Report(runs=[], rows=[]), run, rows)
+    report = Report(runs=runs, rows=plain(rows))
     given.json.parent.mkdir(parents=True, exist_ok=True)
     given.json.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     print(text(rows))
-    print(f"\n{report.machine}\n{given.json}: {report.minutes:.0f} minutes")
+    print(f"\n{run.machine}\n{given.json}: {run.minutes:.0f} minutes")
     if given.write:
-        write(given.write, report, rows, drawn)
+        write(given.write, runs, rows, drawn)
     return 0
 
 

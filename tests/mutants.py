@@ -37,6 +37,13 @@ class Mutant(msgspec.Struct, frozen=True):
 
 TABLE = (
     Mutant(
+        "reads: a closed connection has nothing to interrupt",
+        "store/sqlite.py",
+        "with contextlib.suppress(sqlite3.ProgrammingError):",
+        "with contextlib.nullcontext():",
+        "test_sqlite.py -k interrupt",
+    ),
+    Mutant(
         "reports: three late samples in a row are no report that stopped",
         "polling/samples.py",
         "STEPS_WITHOUT_SAMPLE = 5",

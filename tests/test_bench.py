@@ -15,6 +15,19 @@ from bench.table import BEGIN, END, Row, between_marks, markdown, of_rounds, pla
 SOME = Row(number="2", what="drain", goal=1.2, measured=1.1)
 
 
+def run_of(command: str, *numbers: str) -> run.Run:
+    """A run of half an hour that measured these rows."""
+    return run.Run(
+        command=command,
+        date="2025-06-17",
+        rounds=7,
+        scale=1.0,
+        machine="some machine",
+        minutes=30.0,
+        numbers=list(numbers),
+    )
+
+
 @pytest.mark.parametrize(
     ("row", "met"),
     [
@@ -111,10 +124,7 @@ def test_page_has_the_plot_beside_it(tmp_path: Path) -> None:
     """The page names the machine, the command and its plot, which is a picture of its own."""
     page = tmp_path / "performance.md"
     curves = {"polls": [(1000.0, 0.01), (10_000.0, 0.1)], "commits": [(1000.0, 0.02), (100_000.0, 3.0)]}
-    report = run.Report(
-        command="make bench", date="2025-06-17", rounds=7, scale=1.0, machine="some machine", minutes=30.0, rows=[]
-    )
-    run.write(page, report, [SOME], curves)
+    run.write(page, [run_of("make bench", "2")], [SOME], curves)
 
     text = page.read_text()
     assert "`make bench`" in text
@@ -122,6 +132,28 @@ def test_page_has_the_plot_beside_it(tmp_path: Path) -> None:
     assert "(performance.svg)" in text
     picture = ET.fromstring((tmp_path / "performance.svg").read_text())
     assert len(list(picture.iter("{http://www.w3.org/2000/svg}polyline"))) == 2
+
+
+def test_rows_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
+    """What was measured anew replaces all rows of its number; the page says which run each number comes from."""
+    page, before = tmp_path / "performance.md", [SOME, Row(number="3", what="first"), Row(number="3", what="second")]
+    earlier = run.Report(runs=[run_of("make bench", "2", "3")], rows=plain(before))
+    anew = Row(number="3", what="third", measured=1.0)
+    runs, rows = run.add_rows(earlier, run_of("make bench ARGS='--rows 3'", "3"), [anew])
+    run.write(page, runs, rows, inside.Curves())
+
+    assert rows == [SOME, anew]
+    assert "`make bench` on 2025-06-17, 30 minutes, for row 2." in page.read_text()
+    assert "`make bench ARGS='--rows 3'` on 2025-06-17, 30 minutes, for row 3." in page.read_text()
+    assert page.read_text().count("some machine") == 1
+
+
+def test_figures_that_are_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is measured for half an hour."""
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(SystemExit):
+        run.options(["--add", f"{tmp_path / 'other.json'}"])
+    assert "has no figures of an earlier run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])

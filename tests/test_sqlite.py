@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from oneweb_bridge.store.sqlite import WideConnection
+from oneweb_bridge.store.sqlite import ThreadConnection, WideConnection
 
 UPSERT = "INSERT INTO t (id, a, b) VALUES (?, ?, 'b') ON CONFLICT (id) DO UPDATE SET a = excluded.a"
 
@@ -52,3 +52,10 @@ def test_rows_of_many_values_stay_within_the_limit_of_sqlite() -> None:
             db.set_trace_callback(None)
             assert len(steps) == 200 // size
             assert db.execute(f"SELECT count(*), min(c19), max(c19) FROM w{width}").fetchone() == (200, 19, 19)
+
+
+def test_closed_connection_has_nothing_to_interrupt() -> None:
+    """Who asked for a span may go away in the moment in which its thread has closed the file."""
+    db = sqlite3.connect(":memory:", factory=ThreadConnection)
+    db.close()
+    db.interrupt()

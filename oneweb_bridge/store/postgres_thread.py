@@ -97,9 +97,11 @@ class ThreadConnection:
         return int(self.execute(_USED_BYTES).fetchone()[0])
 
     def interrupt(self) -> None:
-        if self._db is not None and self._is_running:
+        # The thread that uses it may drop it meanwhile.
+        db = self._db
+        if db is not None and self._is_running:
             with contextlib.suppress(psycopg.Error):
-                self._db.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+                db.cancel_safe(timeout=CANCEL_TIMEOUT_S)
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:

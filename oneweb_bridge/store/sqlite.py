@@ -76,6 +76,11 @@ class ThreadConnection(WideConnection):
             self.rollback()
             raise
 
+    def interrupt(self) -> None:
+        """Ends the statement that runs in another thread; that thread may have closed the connection since."""
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            super().interrupt()
+
     def used_bytes(self) -> int:
         """Bytes of the file that are in use; free pages are used again before it grows."""
         pages, free, size = (

@@ -29,7 +29,7 @@ PAGE_ROWS = 500
 PAGE_PAUSE_S = 0.05
 """Seconds between two pages of one batch, in which listeners that can follow do so."""
 BATCH_S = 0.5
-"""Seconds between two batches of what is new."""
+"""Seconds from the beginning of a batch of what is new to that of the next one."""
 BRIDGE_S = 10.0
 """Seconds between two looks at the state of the bridge."""
 COMMENT_S = 15.0
@@ -109,16 +109,18 @@ class LiveStream:
                 self._something_to_give.set()
 
     async def _batch_loop(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._somebody_listens.wait()
             await self._something_to_give.wait()
             self._something_to_give.clear()
+            begun = loop.time()
             # What was told belongs behind the rows that were written before.
             unjournaled, self._unjournaled = self._unjournaled, []
             with contextlib.suppress(StoreUnavailable, StoreDamaged):
                 await self._give_new_rows()
             self._give(unjournaled)
-            await asyncio.sleep(BATCH_S)
+            await asyncio.sleep(begun + BATCH_S - loop.time())
 
     async def _give_new_rows(self) -> None:
         while self._listeners:
