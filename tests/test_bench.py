@@ -135,14 +135,14 @@ def test_page_has_the_plot_beside_it(tmp_path: Path) -> None:
 
 
 def test_rows_of_an_earlier_run_are_kept(tmp_path: Path) -> None:
-    """What was measured anew replaces all rows of its number; the page says which run each number comes from."""
+    """What was measured newer replaces all rows of its number; the page says which run each number comes from."""
     page, before = tmp_path / "performance.md", [SOME, Row(number="3", what="first"), Row(number="3", what="second")]
     earlier = run.Report(runs=[run_of("make bench", "2", "3")], rows=plain(before))
-    anew = Row(number="3", what="third", measured=1.0)
-    runs, rows = run.add_rows(earlier, run_of("make bench ARGS='--rows 3'", "3"), [anew])
+    newer = Row(number="3", what="third", measured=1.0)
+    runs, rows = run.add_rows(earlier, run_of("make bench ARGS='--rows 3'", "3"), [newer])
     run.write(page, runs, rows, inside.Curves())
 
-    assert rows == [SOME, anew]
+    assert rows == [SOME, newer]
     assert "`make bench` on 2025-06-17, 30 minutes, for row 2." in page.read_text()
     assert "`make bench ARGS='--rows 3'` on 2025-06-17, 30 minutes, for row 3." in page.read_text()
     assert page.read_text().count("some machine") == 1
