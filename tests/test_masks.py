@@ -5,6 +5,7 @@ import html
 import json
 import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote, quote_plus, urlencode
 
 import msgspec
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oneweb_bridge.cli.loading import add_secrets
 from oneweb_bridge.config.masks import MAX_TEMPORARY, Masks, basic_credentials, secrets_of
+from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Api, Secret
 
 SPECIAL = [
@@ -113,3 +116,30 @@ def test_short_secrets_and_none_hide_nothing() -> None:
     masks.add_secrets(None)
 
     assert masks.mask_text("a bad abc") == "a bad abc"
+
+
+def test_every_secret_of_the_configuration_is_hidden() -> None:
+    """Whatever the configuration has as a secret is masked in what commands and the log print; names are none."""
+    config = parse(
+        """
+api: {client_id: app-0001, client_secret: canary-api, proxy: "http://u:canary-proxy@p:1"}
+mqtt: {username: user, password: canary-mqtt}
+sparkplug: {mqtt: {username: user, password: canary-sparkplug}}
+console: {token: canary-console-token}
+state: {url: "postgresql://u:canary-state@h/db"}
+""",
+        {},
+    )
+    masks, hidden = Masks(), list[str]()
+    add_secrets(config, masks)
+
+    def look(struct: Any) -> None:
+        for name in struct.__struct_fields__:
+            value = getattr(struct, name)
+            if isinstance(value, Secret) and name != "username":
+                hidden.append(masks.mask_text(f"({value!s})"))
+            elif isinstance(value, msgspec.Struct):
+                look(value)
+
+    look(config)
+    assert hidden == ["(***)"] * 7

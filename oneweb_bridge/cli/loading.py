@@ -26,6 +26,8 @@ def load_config(options: argparse.Namespace, masks: Masks) -> Config:
 def add_secrets(config: Config, masks: Masks) -> None:
     """Masks the secrets of a configuration from now on."""
     masks.add_secrets(*secrets_of(config.api), config.mqtt.password, config.console.token)
+    if config.sparkplug.mqtt is not None:
+        masks.add_secrets(config.sparkplug.mqtt.password)
     masks.add_secrets(*secrets_of_state(config.state))
 
 

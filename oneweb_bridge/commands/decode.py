@@ -229,7 +229,8 @@ def _decode_request(name: str, payload: bytes) -> Request:
         raise BadCommand(f"there is no request {name[:64]!r}, {expected}", id_of(payload))
     decoded = _decode_payload(payload, PAYLOADS[name])
     if getattr(decoded, "call", None) not in (None, *CALLS):
-        raise BadCommand(f"there is no call {decoded.call[:64]!r}", id_of(payload))  # type: ignore[attr-defined]
+        call = decoded.call[:64]  # type: ignore[attr-defined]
+        raise BadCommand(f"there is no call {call!r}, expected one of {', '.join(CALLS)}", id_of(payload))
     return Request(name=name, **msgspec.structs.asdict(decoded))
 
 

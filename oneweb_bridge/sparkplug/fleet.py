@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.model.records import Row
-from oneweb_bridge.mqtt.topics import encode_id
+from oneweb_bridge.mqtt.topics import cleared_names, encode_id
 
 USAGE_DEVICE = "_usage"
 _PRODUCT_DEVICE = "_product-"
@@ -196,8 +196,7 @@ class Fleet:
 
     def _clear_bucket(self, row: Row) -> None:
         """The topic of a bucket was cleared: it is gone, or its next row names another product."""
-        names = msgspec.json.decode(row.body, type=list[str]) or ["usage"]
-        if "usage" in names:
+        if "usage" in cleared_names(row):
             self._forget_bucket(row.name if row.entity == "product" else row.id)
 
     def _forget_bucket(self, bucket: str) -> None:
