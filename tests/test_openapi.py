@@ -134,3 +134,15 @@ async def test_answers_are_as_described(api: tuple[aiohttp.ClientSession, str]) 
             tried.add((method, path, answer.status))
     assert {status for _, path, status in tried if not path.endswith("session")} == {200}
     assert len(tried) >= 15
+
+
+async def test_unknown_parameter_is_refused_as_described(api: tuple[aiohttp.ClientSession, str]) -> None:
+    """Each route that gives data answers 400 to a parameter that it does not know, and the document says so."""
+    session, url = api
+    for path, methods in DOCUMENT["paths"].items():
+        if "get" not in methods or path.endswith("/session"):
+            continue
+        names = dict.fromkeys(re.findall(r"{(\w+)}", path), "1")
+        async with session.get(f"{url}{path.format(**names)}?unknown=1") as answer:
+            assert answer.status == 400, path
+        assert "400" in methods["get"]["responses"], path

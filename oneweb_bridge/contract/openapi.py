@@ -176,13 +176,13 @@ ROUTES = (
         parameters=("since_id", "Last-Event-ID"),
         refusals=(400, 503),
     ),
-    Route(method="get", path=OPENAPI, about="This document", answer="Document"),
+    Route(method="get", path=OPENAPI, about="This document", answer="Document", refusals=(400,)),
     Route(
         method="get",
         path=FLEET_METRICS,
         about="The newest value of each indicator for Prometheus",
         media=TEXT,
-        refusals=(503,),
+        refusals=(400, 503),
     ),
 )
 
