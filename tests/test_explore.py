@@ -384,6 +384,38 @@ def test_a_map_by_id_is_redacted_too() -> None:
     assert imei == shown["id"] != "359235170006117"
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"utImei": 359235170006117},
+        {"device_imsi": 1010170006117},
+        {"SERIAL_NO": 44170},
+        {"serialNumber": "44170"},
+        {"postcode": "60041"},
+        {"postalCode": 60041},
+        {"name": "imei", "value": 359235170006117},
+        {"name": "latitude", "value": "62.472228"},
+        {"geoLat": 62.472228},
+        {"long": "6.021412"},
+        {"lastKnownLongitude": 6.021412},
+        {"position": [6.021412, 62.472228]},
+        {"columns": ["gps_lat"], "rows": [[62.472228]]},
+    ],
+    ids=str,
+)
+def test_ids_and_positions_under_other_names_are_redacted(member: dict[str, Any]) -> None:
+    """An API that deviates names them otherwise than the catalogue; numbers are ids and positions too."""
+    shown = json.dumps(redaction.samples([("sites", [member])], random.Random(1)))
+    for secret in ("359235170006117", "1010170006117", "44170", "60041", "62.47", "6.02"):
+        assert secret not in shown
+
+
+def test_amounts_are_no_ids() -> None:
+    """What is measured is shown as it came."""
+    body = {"latency": 68.4, "cnxTx": 73600000000, "valueName": "143 GB", "name": "rsrp", "value": -40, "alternate": 3}
+    assert redaction.samples([("sites", [body])], random.Random(1))["sites"] == [body]
+
+
 def test_words_that_several_calls_use_go_together() -> None:
     """Another word for no limit in products, and null in usage: both stand in the list that is printed."""
     product = [{"id": "1", "characteristic": [{"name": "allowance", "value": "No cap"}]}]

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.decode.values import snake
 from oneweb_bridge.explore.evidence import find_list, replace_items
 
 BASE_URL = "{base_url}"
@@ -55,10 +56,15 @@ _VOCABULARY = frozenset(
 _KEPT_WORDS = frozenset(
     ("unlimited", "static", "dynamic", "gold", "silver", "platinum", "online", "offline", "na", "n/a")
 )
-_POSITIONS = frozenset(
-    ("coordinates", "x", "y", "z", "latitude", "longitude", "lat", "lon", "lng", "elevation", "altitude")
+_AXES = frozenset(("x", "y", "z"))
+_POSITION_NAME = re.compile(
+    r"(?:^|_)(?:lat|long?|lng|alt|coordinates?|position|elevation)(?:_|$)|(?:latitude|longitude|altitude)(?:_|$)"
 )
-_IDS = frozenset(("id", "imei", "imsi", "iccid", "msisdn", "serialnumber", "externalid", "parentid"))
+"""What names of positions look like, in snake_case: an API that deviates has other names than the catalogue."""
+_ID_NAME = re.compile(
+    r"(?:^|_)(?:ids?|eid|serial|zip|postal_code|post_?code)(?:_|$)|(?:imei|imsi|iccid|msisdn|serial_?number|serial_?no)(?:_|$)"
+)
+_LOWER_CASE_IDS = frozenset(("externalid", "parentid"))
 _PATH_WORDS = frozenset(
     word for call in CALLS.values() for word in (*_WORDS.findall(call.path), "https", "http", "api", "oneweb", "net")
 )
@@ -157,6 +163,9 @@ class Mask:
         # The name of a value is vocabulary; a name that stands beside no value may be anybody's.
         if name == "name" and isinstance(value, str) and "value" in around:
             return value
+        named = around.get("name")
+        if name == "value" and isinstance(named, str) and (_is_id(named) or _is_position(named)):
+            return self.mask_value(value, named)
         if name == "rows" and isinstance(around.get("columns"), list):
             return [[self.mask_value(v, str(c)) for c, v in zip(around["columns"], row, strict=False)] for row in value]
         return self.mask_value(value, name)
@@ -164,9 +173,9 @@ class Mask:
     def _text(self, text: str, name: str) -> str:
         if name in _VOCABULARY or name.startswith("@") or _TIME.fullmatch(text) or text.casefold() in _KEPT_WORDS:
             return text
-        if name.casefold() not in _IDS and _AMOUNT.fullmatch(text) and name.casefold() not in _POSITIONS:
+        if _AMOUNT.fullmatch(text) and not _is_id(name) and not _is_position(name):
             return text
-        if name.casefold() in _POSITIONS and _AMOUNT.fullmatch(text):
+        if _is_position(name) and _AMOUNT.fullmatch(text):
             return (
                 str(self._number(float(text), name))
                 if re.fullmatch(r"-?[\d.]+", text)
@@ -204,13 +213,12 @@ class Mask:
         return letter.upper() if sign.isupper() else letter
 
     def _number(self, value: float, name: str) -> float:
-        folded = name.casefold()
-        if folded in _POSITIONS:
+        if _is_position(name):
             # What is near to each other stays so: it shows whether latitude and longitude are swapped.
             if (whole := float(round(value))) not in self._numbers:
                 self._numbers[whole] = self._position(value)
             return round(self._numbers[whole] + self._chance.uniform(-0.4, 0.4), len(str(value).partition(".")[2]))
-        if folded in _IDS or (isinstance(value, int) and folded.endswith("id")):
+        if _is_id(name) or (isinstance(value, int) and name.casefold().endswith("id")):
             masked = int(self._word(str(abs(int(value)))))
             self._texts[str(value)] = str(masked)
             return masked
@@ -222,3 +230,13 @@ class Mask:
         low, high = (91.0, 179.0) if abs(value) > 90 else (1.0, 89.0)
         sign = -1 if value < 0 else 1
         return sign * round(self._chance.uniform(low, high), decimals)
+
+
+def _is_position(name: str) -> bool:
+    """Whether what a member of this name has may say where something is."""
+    return name.casefold() in _AXES or _POSITION_NAME.search(snake(name)) is not None
+
+
+def _is_id(name: str) -> bool:
+    """Whether what a member of this name has may tell one thing from all others."""
+    return name.casefold() in _LOWER_CASE_IDS or _ID_NAME.search(snake(name)) is not None
