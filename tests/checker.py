@@ -101,6 +101,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """Times in which a complete listing may have been accepted and need not have been."""
     overtakes: bool = False
     """Whether events of one record may come in another order than their rows where their topics differ."""
+    hold_for: float | None = None
+    """Seconds after which held removals go, where a story is long enough for that: then also no removal is late."""
 
 
 class Shown(msgspec.Struct):
@@ -115,6 +117,10 @@ class Shown(msgspec.Struct):
     missing: int = 0
     missing_for: float = 0.0
     all_missing: Sequence[int] = ()
+    may_end_hold: bool = False
+    """Whether many may go at once because they were held for long enough."""
+    must_be_gone: bool = False
+    """Whether a listing before this one removed it for certain."""
 
 
 class Listing(msgspec.Struct):
@@ -144,7 +150,7 @@ def judge(story: Story) -> list[str]:
     _mark_accepted(listings_made, _polls(story), story.unsure)
     readable = listings(story.ledger, with_unreadable=True)
     _mark_accepted(readable, _polls(story), story.unsure)
-    shown = {call: _shown(readable, call, story.base) for call in _READERS}
+    shown = {call: _shown(readable, call, story) for call in _READERS}
     entities = {entity for entity, _ in _READERS.values()}
     for place in sorted(tales.keys() | {place for places in shown.values() for place in places}):
         if place.split("/")[-2] in entities:
@@ -248,7 +254,7 @@ def _mark_accepted(
             listing.certain = listing.certain or not is_unsure
 
 
-def _shown(listings_made: Iterable[Listing], call: str, base: str) -> dict[str, list[Shown]]:
+def _shown(listings_made: Iterable[Listing], call: str, told: Story) -> dict[str, list[Shown]]:
     """What each record of a call looked like in each complete listing, by the beginning of its topics.
 
     One with items that have no id shows the others, which may be announced; of what it lacks it tells nothing.
@@ -256,15 +262,19 @@ def _shown(listings_made: Iterable[Listing], call: str, base: str) -> dict[str, 
     entity, read = _READERS[call]
     mine = [listing for listing in listings_made if listing.call == call]
     keys = {_id(item) for listing in mine for item in listing.items}
-    story: dict[str, list[Shown]] = {f"{base}/{entity}/{truth.level(key)}": [] for key in keys}
+    places = {key: f"{told.base}/{entity}/{truth.level(key)}" for key in keys}
+    story: dict[str, list[Shown]] = {place: [] for place in places.values()}
+    removals = _Removals(told.removal, told.hold_for)
     for listing in mine:
         by_id = {_id(item): item for item in listing.items}
         is_whole, all_missing = len(listing.items) == listing.total, list[int]()
         for key in keys if is_whole else keys & by_id.keys():
             value = read(by_id[key]) if key in by_id else None
             shown_now = Shown(value, listing.certain and is_whole, listing.ended, all_missing=all_missing)
-            _count_missing(story[f"{base}/{entity}/{truth.level(key)}"], shown_now)
+            _count_missing(story[places[key]], shown_now)
             all_missing.append(shown_now.missing)
+        if is_whole and call != "user_terminal_components":
+            removals.follow(listing, {key: story[places[key]][-1] for key in keys})
     return story
 
 
@@ -274,6 +284,59 @@ def _count_missing(before: list[Shown], shown_now: Shown) -> None:
         shown_now.missing = (last.missing if last else 0) + 1
         shown_now.missing_for = last.missing_for + shown_now.at - last.at if last and last.missing else 0.0
     before.append(shown_now)
+
+
+class _Removals:
+    """Follows from listing to listing which removals are due, held, and over. Without `hold_for` it tells nothing.
+
+    What may be counts each complete listing, what must be only those that were accepted for certain.
+    """
+
+    def __init__(self, removal: tuple[int, float, int], hold_for: float | None) -> None:
+        self._removal = removal
+        self._hold_for = hold_for
+        self._missing: dict[str, tuple[int, float]] = {}
+        """How often a record was missing for certain, and since when."""
+        self._due: frozenset[str] = frozenset()
+        """What was due for certain in the last listing, where it was not held."""
+        self._may_hold_since = self._must_hold_since = math.inf
+
+    def follow(self, listing: Listing, shown: Mapping[str, Shown]) -> None:
+        """Notes in what a listing showed whether a hold may end, and what must be gone."""
+        if self._hold_for is None:
+            return
+        after, seconds, most = self._removal
+        most = max(most, len(shown) // 10)
+        may_be_due = [s for s in shown.values() if s.missing >= after and s.missing_for >= seconds - 1]
+        if len(may_be_due) > most and listing.items:
+            self._may_hold_since = min(self._may_hold_since, listing.ended)
+        elif listing.certain:
+            self._may_hold_since = math.inf
+        for record in shown.values():
+            record.may_end_hold = listing.ended - self._may_hold_since >= self._hold_for - 1
+        self._follow_certain(listing, shown, most)
+
+    def _follow_certain(self, listing: Listing, shown: Mapping[str, Shown], most: int) -> None:
+        after, seconds, _ = self._removal
+        if not listing.certain or not listing.items:
+            # An empty listing is held by itself, and its time counts for no other hold.
+            present = {key for key, record in shown.items() if record.value is not None}
+            self._missing = {key: known for key, known in self._missing.items() if key not in present}
+            self._due = frozenset()
+            self._must_hold_since = math.inf if not listing.items else self._must_hold_since
+            return
+        for key, record in shown.items():
+            times, since = self._missing.pop(key, (0, listing.ended))
+            if record.value is None:
+                self._missing[key] = times + 1, since
+                record.must_be_gone = key in self._due
+        due = {k for k, (n, since) in self._missing.items() if n >= after and listing.ended - since > seconds + 5}
+        if len(due) <= most:
+            self._must_hold_since, self._due = math.inf, frozenset(due)
+            return
+        self._must_hold_since = min(self._must_hold_since, listing.ended)
+        is_over = self._hold_for is not None and listing.ended - self._must_hold_since > self._hold_for + 5
+        self._due = frozenset(due) if is_over else frozenset()
 
 
 # ── what was heard ─────────────────────────────────────────────────────────────────────────────
@@ -406,6 +469,8 @@ class _Walker:
 
     def _may_stay(self, number: int, listed: Shown) -> bool:
         announced = self._announced[number]
+        if listed.must_be_gone and announced is not UNKNOWN:
+            return announced is None
         if not listed.certain or listed.value is None or announced is UNKNOWN:
             return True
         return announced is not None and self._same(announced, listed.value)
@@ -423,7 +488,7 @@ class _Walker:
             return False
         # Those that are missing for longer may be removed already.
         with_it = sum(after <= missing <= listed.missing for missing in listed.all_missing)
-        return with_it <= max(hold, len(listed.all_missing) // 10)
+        return with_it <= max(hold, len(listed.all_missing) // 10) or listed.may_end_hold
 
     def _not_removed(self, shown: Sequence[Shown], number: int, missing: int) -> list[str]:
         """A record that is missing for long, with few others, and for certain, has a `removed`."""

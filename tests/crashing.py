@@ -123,9 +123,10 @@ def _hook(owner: type, name: str, when: str, crash: Crash) -> None:
 
 
 Execute = Callable[[aiosqlite.Connection, str, Sequence[Any] | None], Awaitable[aiosqlite.Cursor]]
+IsOn = Callable[[], bool]
 
 
-def _instead_of_execute(make: Callable[[Execute], Execute]) -> None:
+def instead_of_execute(make: Callable[[Execute], Execute]) -> None:
     """Replaces what every connection does with a statement."""
     instead = make(aiosqlite.Connection.execute)
 
@@ -159,7 +160,7 @@ def _hook_commit(point: str, crash: Crash) -> None:
         storing[0] = True
         await change(self, *arguments)
 
-    _instead_of_execute(make)
+    instead_of_execute(make)
     if point == "storing_command":
         CommandTables.store_command = changing  # type: ignore[method-assign,assignment]
 
@@ -191,19 +192,18 @@ def _writes(connection: aiosqlite.Connection, sql: str) -> bool:
     return word == "COMMIT" or (word in ("INSERT", "UPDATE", "DELETE") and not connection.in_transaction)
 
 
-def _let_writes_fail(accident: Accident) -> None:
+def let_writes_fail(is_on: IsOn, share: float, chance: random.Random) -> None:
     """Some commits, and some statements outside of a transaction, end with an I/O error and change nothing."""
-    flag, chance = Path(accident.fail_while), random.Random(accident.seed)
 
     def make(real: Execute) -> Execute:
         async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
-            if _writes(self, sql) and flag.exists() and chance.random() < accident.fail_share:
+            if _writes(self, sql) and is_on() and chance.random() < share:
                 raise sqlite3.OperationalError("disk I/O error")
             return await real(self, sql, parameters)
 
         return execute
 
-    _instead_of_execute(make)
+    instead_of_execute(make)
 
 
 def _let_writes_be_slow(accident: Accident) -> None:
@@ -218,24 +218,23 @@ def _let_writes_be_slow(accident: Accident) -> None:
 
         return execute
 
-    _instead_of_execute(make)
+    instead_of_execute(make)
 
 
-def _let_the_disk_be_full(accident: Accident) -> None:
-    """While the file exists, no connection lets the database grow, as on a full disk."""
-    flag = Path(accident.full_while)
+def let_the_disk_be_full(is_on: IsOn) -> None:
+    """Meanwhile no connection lets the database grow, as on a full disk."""
 
     def make(real: Execute) -> Execute:
         async def execute(self: aiosqlite.Connection, sql: str, parameters: Sequence[Any] | None) -> aiosqlite.Cursor:
             if sql.startswith("BEGIN"):
-                bound = await real(self, f"PRAGMA max_page_count = {1 if flag.exists() else 1 << 30}", None)
+                bound = await real(self, f"PRAGMA max_page_count = {1 if is_on() else 1 << 30}", None)
                 await bound.fetchall()  # a row that is not fetched keeps a read transaction open
                 await bound.close()
             return await real(self, sql, parameters)
 
         return execute
 
-    _instead_of_execute(make)
+    instead_of_execute(make)
 
 
 def _flush_no_cursor() -> None:
@@ -281,11 +280,11 @@ def prepare(accident: Accident) -> None:
     if accident.at:
         _kill_at(accident)
     if accident.fail_while:
-        _let_writes_fail(accident)
+        let_writes_fail(Path(accident.fail_while).exists, accident.fail_share, random.Random(accident.seed))
     if accident.slow_while:
         _let_writes_be_slow(accident)
     if accident.full_while:
-        _let_the_disk_be_full(accident)
+        let_the_disk_be_full(Path(accident.full_while).exists)
     if accident.clock:
         _bend_the_clock(accident)
 

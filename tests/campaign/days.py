@@ -1,0 +1,170 @@
+"""Days of simulated time, with one to three faults that overlap: what is played in one process, in seconds.
+
+    python -m tests.campaign.days                                   a day of the seed 0
+    python -m tests.campaign.days --actor clock --seed 7            a day with a fault of the clock, as `make soak` has it
+    python -m tests.campaign.days --timeline "api down@3600+7200, disk full@4000+9000" --seed 7
+
+Times of a timeline are simulated seconds from the moment when every call has succeeded once. A day ends well when the
+checker finds nothing in what the journal told (see `tests.campaign.day`), every call is polled again at its interval
+soon after the last fault, presence is told at most hourly and is as young as that, and all records are the API's.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.simulator import Options, serve
+from tests import checker, truth, virtual_time
+from tests.campaign import day_judging
+from tests.campaign.day import HOLD_FOR_S, Day
+from tests.campaign.day_faults import FAULTS
+from tests.campaign.scene import meanwhile
+from tests.campaign.timeline import Span, Timeline, parse
+from tests.cancelling import cancel_until_done
+from tests.fault_bench import RoundResult
+
+START = "2025-06-17T14:15:00Z"
+HOUR = 3600.0
+ACTORS = sorted({fault.actor for fault in FAULTS.values()})
+SETTLED_S = 900.0
+"""Simulated seconds within which every call has succeeded once where nothing is wrong."""
+QUIET_S = 6.5 * HOUR
+"""Simulated seconds after the last fault: longer than the longest interval, and than a hold."""
+STILL_S = 1.5 * HOUR
+"""Simulated seconds at the end in which the fleet stands still: longer than a removal takes."""
+
+
+def draw(seed: int, actor: str | None = None) -> Timeline:
+    """A day with one to three faults, one of them of this actor, that overlap for 20 minutes or more."""
+    chance = random.Random(f"{seed} {actor}")
+    first = chance.choice([name for name, fault in FAULTS.items() if actor in (None, fault.actor)])
+    others = chance.sample(sorted(FAULTS.keys() - {first}), chance.choice((0, 1, 1, 2)))
+    spans = []
+    for name in sorted((first, *others)):
+        begin = round(chance.uniform(0, 1.5 * HOUR))
+        spans.append(Span(name, begin, round(chance.uniform(2 * HOUR, 10 * HOUR) - begin / 10)))
+    return Timeline(seed, tuple(spans))
+
+
+def play(directory: Path, timeline: Timeline, terminals: int = 12, quiet: float = QUIET_S) -> RoundResult:
+    """What became of the bridge in a day of these faults, with so many quiet simulated seconds behind them."""
+    began = datetime.fromisoformat(START).timestamp()
+    return virtual_time.run(_play(directory, timeline, terminals, quiet), began)
+
+
+async def _play(directory: Path, timeline: Timeline, terminals: int, quiet: float) -> RoundResult:
+    options = Options(
+        terminals=terminals, seed=timeline.seed % 1000, start=START, ledger=str(directory / "ledger.jsonl")
+    )
+    async with serve(options) as api:
+        day = Day(directory, api, timeline.seed)
+        for name in timeline.faults:
+            day.changes[f"needs of {name}"] = FAULTS[name].changes
+        async with day.meanwhile():
+            is_settled = await day.until(lambda: len(day_judging.successes(day.received)) == len(CALLS), SETTLED_S)
+            day.expect(is_settled, f"not every call has succeeded after {SETTLED_S:.0f} s")
+            await _hold_all(day, timeline)
+            mended = time.time()
+            await asyncio.sleep(quiet)
+            polls_until = time.time()
+            api.freeze()
+            await asyncio.sleep(STILL_S)
+            for _ in range(2):
+                day.findings += [f"not as promised: at the end {error}" for error in await day.poll_all()]
+            await day.until_read()
+            return await _judged(day, directory, mended, polls_until)
+
+
+async def _hold_all(day: Day, timeline: Timeline) -> None:
+    async with meanwhile(_live(day)), asyncio.TaskGroup() as group:
+        for span in timeline.spans:
+            group.create_task(_hold(day, span, timeline.seed), name=span.fault)
+
+
+async def _hold(day: Day, span: Span, seed: int) -> None:
+    await asyncio.sleep(span.begin)
+    async with FAULTS[span.fault].hold(day, random.Random(f"{seed} {span.fault}")):
+        await asyncio.sleep(span.seconds)
+
+
+async def _live(day: Day) -> None:
+    """What the story of the simulator has not by itself: corrections, counters that begin anew, new names."""
+    while True:
+        await asyncio.sleep(day.chance.uniform(300, 3000))
+        terminal = day.chance.choice(day.api.truth("terminals"))["id"]
+        day.api.fleet("rename", id=terminal, name=f"T{day.chance.randint(1, 1 << 20)}")
+        day.api.fault(day.chance.choice(("corrected", "counter_reset")))
+
+
+async def _judged(day: Day, directory: Path, mended: float, until: float) -> RoundResult:
+    retained = await day.retained()
+    story = checker.Story(
+        ledger=[json.loads(line) for line in (directory / "ledger.jsonl").read_bytes().splitlines()],
+        received=[(message.topic, message.payload, message.retain) for message in day.received],
+        retained=retained,
+        hold_for=HOLD_FOR_S,
+    )
+    intervals = {call: runtime.interval for call, runtime in day.parts.poller.calls.items()}
+    recovery, late = day_judging.late(day.received, mended, intervals)
+    findings = checker.judge(story) + truth.differences(retained, truth.expected(day.api))
+    findings += late + day_judging.off_schedule(day.received, mended, until, intervals)
+    findings += day_judging.wrong_presence(day.received, day.api.truth("terminals"), time.time())
+    findings += day_judging.unwell(day.received)
+    return RoundResult(findings=day.findings + findings, recovery=recovery, messages=len(day.received))
+
+
+# ── as a process of its own ────────────────────────────────────────────────────────────────────
+
+
+async def play_apart(actor: str, directory: Path, seed: int) -> RoundResult:
+    """A day with a fault of this actor, in a process of its own: what plays beside it has real time."""
+    line = [sys.executable, "-m", "tests.campaign.days", "--actor", actor, "--seed", f"{seed}", "--json"]
+    process = await asyncio.create_subprocess_exec(
+        *line, "--directory", str(directory), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    reading = asyncio.create_task(process.communicate())
+    try:
+        output, errors = await asyncio.shield(reading)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await cancel_until_done(reading)
+    if process.returncode not in (0, 1) or not output:
+        return RoundResult(findings=[f"not finished: exit code {process.returncode}: {errors.decode()[-600:]}"])
+    return msgspec.json.decode(output, type=RoundResult)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0 when nothing was violated."""
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign.days")
+    parser.add_argument("--actor", choices=ACTORS)
+    parser.add_argument("--timeline")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--directory", type=Path, help="where its files stay; without it, nowhere")
+    parser.add_argument("--json", action="store_true", help="prints the result for a program")
+    options = parser.parse_args(arguments)
+    timeline = parse(options.timeline, options.seed) if options.timeline else draw(options.seed, options.actor)
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="oneweb-day-") as place:
+        result = play(options.directory or Path(place), timeline)
+    if options.json:
+        print(msgspec.json.encode(result).decode())
+    else:
+        print(f"{timeline} seed {timeline.seed}: {time.monotonic() - begun:.1f} s, {result.messages} messages")
+        print("\n".join(result.findings) or "ok")
+    return 1 if result.findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
