@@ -79,6 +79,8 @@ _CLOCKS = 0.02
 """Seconds by which the ledger's clock and the bridge's rounded times may differ."""
 _LONGEST_POLL = 120.0
 """Seconds that a poll of a round may take."""
+_LONGEST_STORING = 600.0
+"""Seconds from the last page of a listing to what it brought, where the answer is slow."""
 _NEVER_HELD = 1 << 30
 """Components go with their terminal, however many do."""
 UNKNOWN: Json = {"?": "whatever was announced before the recorder came"}
@@ -103,6 +105,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """Whether events of one record may come in another order than their rows where their topics differ."""
     hold_for: float | None = None
     """Seconds after which held removals go, where a story is long enough for that: then also no removal is late."""
+    heard_at: Mapping[str, float] | None = None
+    """When each event was heard, by its id, where that is when it was stored: each belongs to a listing just before."""
 
 
 class Shown(msgspec.Struct):
@@ -397,7 +401,8 @@ def _judge_record(story: Story, place: str, tale: Tale, shown: dict[str, dict[st
     events = [event for event in ordered if not _of_components(event)]
     values = [None if e["type"].endswith(".removed") else e["data"]["record"] for e in events]
     start = None if story.whole else _first_known(tale.states, values)
-    walker = _Walker(place, start, values, _same_record, story.removal)
+    times = None if story.heard_at is None else [story.heard_at[event["id"]] for event in events]
+    walker = _Walker(place, start, values, _same_record, story.removal, times=times)
     wrong = walker.walk(shown[call].get(place, []), missing=_missing(shown[call]))
     wrong += _broken_order(place, tale.events, by_topic=story.overtakes) + _broken_chain(place, events, start)
     wrong += _states_against(place, tale.states, values, whole=story.whole)
@@ -443,8 +448,11 @@ class _Walker:
         values: Sequence[Value],
         same: Callable[[Json, Json], bool],
         removal: tuple[int, float, int],
+        *,
+        times: Sequence[float] | None = None,
     ) -> None:
         self._place = place
+        self._times = None if times is None else [0.0, *times]
         self._announced = [start, *values]
         self._same = same
         self._removal = removal
@@ -477,6 +485,8 @@ class _Walker:
 
     def _fits(self, number: int, listed: Shown) -> bool:
         announced = self._announced[number]
+        if self._times and number and not -1 <= self._times[number] - listed.at <= _LONGEST_STORING:
+            return False
         if announced is None:
             return self._may_be_removed(listed)
         return listed.value is not None and (announced is UNKNOWN or self._same(announced, listed.value))

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from tests.cancelling import end_tasks
 from tests.recording import Taken
 
-CONNECT, PUBLISH, PUBACK = 1, 3, 4
+CONNECT, PUBLISH, PUBACK, SUBACK, UNSUBACK = 1, 3, 4, 9, 11
 Bend = Callable[[str], int | None]
 """From a topic to the reason code that its PUBACK shall have; -1 keeps the PUBACK back; None lets it pass."""
 
@@ -38,7 +38,7 @@ class Proxy:
         self.rate: float | None = None
         """Bytes per second in each direction."""
         self.late = 0.0
-        """Seconds by which PUBACKs are late."""
+        """Seconds by which acknowledgements are late: of messages and of subscriptions."""
         self.bend: Bend | None = None
         self.refuse: Bend | None = None
         """From a topic to the reason code with which its message is refused, without the broker seeing it."""
@@ -142,6 +142,9 @@ class _Connection:
             async for packet in _packets(reader):
                 if self._proxy.garbles:
                     await self._pass(self._proxy.garbles(), writer)
+                if packet[0] >> 4 in (SUBACK, UNSUBACK) and self._proxy.late:
+                    late.create_task(self._pass_later(packet, writer), name="late SUBACK")
+                    continue
                 if packet[0] >> 4 != PUBACK:
                     await self._pass(packet, writer)
                     continue

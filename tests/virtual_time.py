@@ -39,7 +39,7 @@ class VirtualTime:
         return self._start + self.passed
 
     def monotonic(self) -> float:
-        """What `time.monotonic` gives: some seconds, so that 0 is long ago, as on a machine that has run for a while."""
+        """What `time.monotonic` gives: 0 is long ago, as on a machine that has run for a while."""
         return 1000.0 + self.passed
 
     @property

@@ -24,6 +24,7 @@ from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.retained import messages_to_restore
 from oneweb_bridge.simulator import Simulator
@@ -32,14 +33,13 @@ from oneweb_bridge.store.journal import Journal, open_journal
 from oneweb_bridge.trends.task import EVERYTHING
 from tests import harness
 
-HOLD_FOR_S = 4 * 3600.0
-"""Seconds that many removals are held in a day: shorter than the default, so that a day has both ends of a hold."""
 SETTINGS: dict[str, Any] = {
     "api": {"client_id": "demo", "client_secret": "demo-secret", "rate_limit": {"min_interval": "1ms"}},
     "polling": {"ut_link_metrics": {"enabled": True}},
-    "removal": {"hold_for": HOLD_FOR_S},
     "trends": {"enabled": False},
 }
+MAX_START_PAUSE_S = 60.0
+"""Seconds between two starts of a bridge that cannot start."""
 STATES = "oneweb/bridge/polling/"
 _TIMES = ("last_poll", "last_success")
 
@@ -90,14 +90,17 @@ class Day:
 
     async def supervise(self) -> None:
         """Runs the bridge, and starts it again whenever it has ended. Never returns."""
+        pauses = BackOff(1.0, MAX_START_PAUSE_S)
         try:
             while True:
                 self._run = asyncio.create_task(self._run_bridge(), name="bridge")
                 await asyncio.wait([self._run])
                 error = None if self._run.cancelled() else self._run.exception()
-                if error is not None and not self.is_disk_at_fault:
+                if error is None:
+                    pauses.reset()
+                elif not self.is_disk_at_fault:
                     self.findings.append(f"not as promised: the bridge ended by itself: {error!r:.300}")
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(pauses.pause())
         finally:
             await self.end_bridge()
 
@@ -170,7 +173,7 @@ class Day:
         self._skews[fault] = seconds
 
     def set_trouble(self, fault: str, **trouble: Any) -> None:
-        """Makes something go wrong with the API's answers, instead of what this fault did before; without any, nothing."""
+        """Makes something go wrong with the API's answers, instead of what this fault did before; or nothing."""
         self._troubles[fault] = trouble
         self.api.clear_faults()
         for each in self._troubles.values():
@@ -201,14 +204,13 @@ class Day:
             await asyncio.sleep(1.0)
         return True
 
-    def states(self) -> dict[str, Any]:
-        """What the states of the calls said last, by call."""
-        said = {m.topic: m.payload for m in self.received if m.topic.startswith(STATES)}
-        return {topic.split("/")[3]: msgspec.json.decode(payload) for topic, payload in said.items()}
+    def intervals(self) -> dict[str, float]:
+        """The interval of each enabled call, in seconds."""
+        return {call: runtime.interval for call, runtime in self.parts.poller.calls.items() if runtime.enabled}
 
     async def poll_all(self) -> Iterable[str]:
         """Polls every call, as a command does. Returns what went wrong."""
-        polls = {call: self.parts.poller.request_poll(call)[0] for call in self.parts.poller.calls}
+        polls = {call: self.parts.poller.request_poll(call)[0] for call in self.intervals()}
         return [f"{call}: {error}" for call, poll in polls.items() if (error := (await poll).error)]
 
     @contextlib.asynccontextmanager

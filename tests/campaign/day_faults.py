@@ -34,6 +34,8 @@ class DayFault(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     about: str
     hold: Callable[[Day, random.Random], AbstractAsyncContextManager[None]]
+    most: float = float("inf")
+    """Seconds that it lasts at most: where the disk is at fault, the bridge tries again every few seconds."""
     changes: dict[str, Any] = {}
     """What it needs of the configuration, from the beginning of its day."""
 
@@ -203,7 +205,9 @@ async def grown(day: Day, chance: random.Random, ids: Sequence[str]) -> AsyncIte
 
 
 def _api(name: str, about: str, faults: Faults, **changes: Any) -> DayFault:
-    return DayFault(name=name, actor="api", about=about, hold=partial(troubled, name=name, faults=faults), changes=changes)
+    return DayFault(
+        name=name, actor="api", about=about, hold=partial(troubled, name=name, faults=faults), changes=changes
+    )
 
 
 def _down(name: str, about: str, statuses: Sequence[int]) -> DayFault:
@@ -237,8 +241,14 @@ FAULTS: dict[str, DayFault] = {
         _clock("hour", HOUR),
         _clock("day", DAY),
         _clock("year", YEAR),
-        DayFault(name="commits fail", actor="disk", about="I/O errors on a part of all writes", hold=commits_failing),
-        DayFault(name="disk full", actor="disk", about="no room for the database, at times", hold=disk_full),
+        DayFault(
+            name="commits fail",
+            actor="disk",
+            about="I/O errors on a part of all writes",
+            hold=commits_failing,
+            most=HOUR,
+        ),
+        DayFault(name="disk full", actor="disk", about="no room for the database, at times", hold=disk_full, most=HOUR),
         DayFault(name="bridge restarted", actor="bridge", about="the process ends at any moment", hold=restarted),
         _reconfigured(
             "intervals changed",
@@ -252,10 +262,25 @@ FAULTS: dict[str, DayFault] = {
             {"api": {"rate_limit": {"max_requests_per_hour": 40}}},
             {"api": {"rate_limit": {"max_requests_per_hour": 200, "min_interval": "5s"}}},
         ),
-        DayFault(name="mass removal", actor="fleet", about="most terminals vanish, and come back", hold=partial(vanished, count=8)),
-        DayFault(name="records removed", actor="fleet", about="two terminals vanish, and come back", hold=partial(vanished, count=2)),
+        DayFault(
+            name="mass removal",
+            actor="fleet",
+            about="most terminals vanish, and come back",
+            hold=partial(vanished, count=8),
+        ),
+        DayFault(
+            name="records removed",
+            actor="fleet",
+            about="two terminals vanish, and come back",
+            hold=partial(vanished, count=2),
+        ),
         DayFault(name="mass degradation", actor="fleet", about="every terminal degrades and recovers", hold=degraded),
         DayFault(name="names odd", actor="fleet", about="names of any characters", hold=renamed),
-        DayFault(name="fleet grown", actor="fleet", about="many terminals more, also with odd ids", hold=partial(grown, ids=IDS)),
+        DayFault(
+            name="fleet grown",
+            actor="fleet",
+            about="many terminals more, also with odd ids",
+            hold=partial(grown, ids=IDS),
+        ),
     )
 }

@@ -32,6 +32,12 @@ def states(received: Iterable[Received]) -> dict[str, list[dict[str, Any]]]:
     return told
 
 
+def times_of_events(received: Iterable[Received]) -> dict[str, float]:
+    """When each event was read, by its id."""
+    events = [message for message in received if "/event/" in message.topic]
+    return {msgspec.json.decode(event.payload)["id"]: event.at for event in events}
+
+
 def successes(received: Iterable[Received]) -> dict[str, list[float]]:
     """When the polls of each call began that succeeded, in order."""
     polls: dict[str, list[float]] = {}
@@ -43,7 +49,7 @@ def successes(received: Iterable[Received]) -> dict[str, list[float]]:
 
 
 def late(received: Sequence[Received], mended: float, intervals: Mapping[str, float]) -> tuple[float, list[str]]:
-    """How many seconds beyond its interval a call took at most to succeed after the last fault, and which took too long."""
+    """Seconds beyond its interval that a call took at most to succeed after the last fault, and which took too long."""
     waits = {
         call: min((at for at in successes(received).get(call, ()) if at >= mended), default=float("inf"))
         - mended
@@ -58,9 +64,7 @@ def late(received: Sequence[Received], mended: float, intervals: Mapping[str, fl
     return max(0.0, *waits.values()), findings
 
 
-def off_schedule(
-    received: Sequence[Received], since: float, until: float, intervals: Mapping[str, float]
-) -> list[str]:
+def off_schedule(received: Sequence[Received], since: float, until: float, intervals: Mapping[str, float]) -> list[str]:
     """Calls whose polls do not keep their interval while nothing is wrong, from the first that succeeds on."""
     findings = []
     for call, times in successes(received).items():
@@ -77,7 +81,7 @@ def unwell(received: Sequence[Received]) -> list[str]:
     return [
         f"not as promised: at the end {call} is {state['status']}: {state.get('error')}"
         for call, state in last.items()
-        if state["status"] != "ok" or not state["fresh"]
+        if state["enabled"] and (state["status"] != "ok" or not state["fresh"])
     ]
 
 

@@ -145,7 +145,7 @@ async def taking_few(part: Part) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def puback_late(part: Part) -> AsyncIterator[None]:
-    """Every PUBACK is late; then the connection is cut with many of them on their way."""
+    """Every PUBACK and SUBACK is late; then the connection is cut with many of them on their way."""
     part.stage.proxy.late = part.chance.choice((0.05, 0.3, 1.5))
     yield
     part.stage.proxy.sever()
@@ -243,7 +243,7 @@ FAULTS: Sequence[Fault] = (
     Fault(
         name="puback late",
         actor="broker",
-        about="PUBACKs up to 1.5 s late, then a cut",
+        about="PUBACKs and SUBACKs up to 1.5 s late, then a cut",
         hold=puback_late,
         overtakes=True,
     ),

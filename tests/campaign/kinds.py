@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tests import rounds_bridge, rounds_broker, rounds_disk
+from tests.campaign import days
 from tests.campaign.faults_bridge import ALL_POINTS, crash_at
 from tests.campaign.playing import alone
 from tests.fault_bench import RoundResult
@@ -93,5 +94,11 @@ KINDS: dict[str, Kind] = {
     "sparkplug": Kind(
         rounds.disturbed, 1.0, "with Sparkplug: kill -9, restarts of broker and host, cuts; ten in a round"
     ),
+    **{
+        f"day {actor}": Kind(
+            partial(days.play_apart, actor), 0.5, f"a simulated day with faults that overlap, one of them: {names}"
+        )
+        for actor, names in days.ACTORS.items()
+    },
     "stopped 2 h": Kind(rounds_disk.stopped_for_two_hours, 0.5, "the process is stopped for two hours"),
 }
