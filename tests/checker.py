@@ -450,8 +450,10 @@ class _Walker:
         removal: tuple[int, float, int],
         *,
         times: Sequence[float] | None = None,
+        may_be_cleared: bool = False,
     ) -> None:
         self._place = place
+        self._may_be_cleared = may_be_cleared
         self._times = None if times is None else [0.0, *times]
         self._announced = [start, *values]
         self._same = same
@@ -462,6 +464,7 @@ class _Walker:
         wrong: list[str] = []
         made = {0}
         for listed in shown:
+            made |= self._cleared_after(made)
             after = {n for n in made if self._may_stay(n, listed)}
             after |= {n + 1 for n in made if n + 1 < len(self._announced) and self._fits(n + 1, listed)}
             if not after:
@@ -474,6 +477,11 @@ class _Walker:
                 f"phantom event: {self._place}: nothing showed {'a removal' if phantom is None else phantom!r:.300}"
             )
         return wrong + self._not_removed(shown, max(made), missing)
+
+    def _cleared_after(self, made: set[int]) -> set[int]:
+        """The clears that may follow, where something else than this call's listings brings them."""
+        following = {n + 1 for n in made if n + 1 < len(self._announced)} if self._may_be_cleared else set()
+        return {n for n in following if self._announced[n] is None}
 
     def _may_stay(self, number: int, listed: Shown) -> bool:
         announced = self._announced[number]
@@ -579,7 +587,16 @@ def _states_against(place: str, states: list[Value], values: list[Value], *, who
 
 def _judge_components(place: str, tale: Tale, shown: Sequence[Shown], start: Value) -> list[str]:
     """Components are told by their retained topic, and each change of it by an event of their terminal."""
-    walker = _Walker(f"{place}/components", start, tale.components, lambda a, b: a == b, (0, 0.0, _NEVER_HELD))
+    # They go with their terminal, whenever that is removed, and may be back before they are listed again.
+    removals = sum(event["type"].endswith(".removed") for event in tale.events)
+    walker = _Walker(
+        f"{place}/components",
+        start,
+        tale.components,
+        lambda a, b: a == b,
+        (0, 0.0, _NEVER_HELD),
+        may_be_cleared=tale.components.count(None) <= removals,
+    )
     published = [event["data"]["changed"] for event in tale.events if _of_components(event)]
     wanted = [
         _parts_changed(before, after)
