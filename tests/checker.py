@@ -258,7 +258,7 @@ def _mark_accepted(
             listing.certain = listing.certain or not is_unsure
 
 
-def _shown(listings_made: Iterable[Listing], call: str, told: Story) -> dict[str, list[Shown]]:
+def _shown(listings_made: Iterable[Listing], call: str, evidence: Story) -> dict[str, list[Shown]]:
     """What each record of a call looked like in each complete listing, by the beginning of its topics.
 
     One with items that have no id shows the others, which may be announced; of what it lacks it tells nothing.
@@ -266,9 +266,9 @@ def _shown(listings_made: Iterable[Listing], call: str, told: Story) -> dict[str
     entity, read = _READERS[call]
     mine = [listing for listing in listings_made if listing.call == call]
     keys = {_id(item) for listing in mine for item in listing.items}
-    places = {key: f"{told.base}/{entity}/{truth.level(key)}" for key in keys}
+    places = {key: f"{evidence.base}/{entity}/{truth.level(key)}" for key in keys}
     story: dict[str, list[Shown]] = {place: [] for place in places.values()}
-    removals = _Removals(told.removal, told.hold_for)
+    removals = _Removals(evidence.removal, evidence.hold_for)
     for listing in mine:
         by_id = {_id(item): item for item in listing.items}
         is_whole, all_missing = len(listing.items) == listing.total, list[int]()

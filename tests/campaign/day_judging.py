@@ -23,13 +23,13 @@ def _seconds(text: str) -> float:
 
 
 def states(received: Iterable[Received]) -> dict[str, list[dict[str, Any]]]:
-    """What was told of each call, in order."""
-    told: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    """What was published of each call, in order."""
+    messages: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for message in received:
         if message.topic.startswith(STATES) and message.topic.endswith("/state"):
             state = msgspec.json.decode(message.payload)
-            told[state["call"]].append(state)
-    return told
+            messages[state["call"]].append(state)
+    return messages
 
 
 def times_of_events(received: Iterable[Received]) -> dict[str, float]:
@@ -41,8 +41,8 @@ def times_of_events(received: Iterable[Received]) -> dict[str, float]:
 def successes(received: Iterable[Received]) -> dict[str, list[float]]:
     """When the polls of each call began that succeeded, in order."""
     polls: dict[str, list[float]] = {}
-    for call, told in states(received).items():
-        ended = [state for state in told if state.get("last_poll", "~") <= state.get("last_success", "")]
+    for call, messages in states(received).items():
+        ended = [state for state in messages if state.get("last_poll", "~") <= state.get("last_success", "")]
         if ended:
             polls[call] = sorted({_seconds(state["last_poll"]) for state in ended})
     return polls
@@ -77,7 +77,7 @@ def off_schedule(received: Sequence[Received], since: float, until: float, inter
 
 def unwell(received: Sequence[Received]) -> list[str]:
     """Calls whose last state does not say that all is well."""
-    last = {call: told[-1] for call, told in states(received).items()}
+    last = {call: messages[-1] for call, messages in states(received).items()}
     return [
         f"not as promised: at the end {call} is {state['status']}: {state.get('error')}"
         for call, state in last.items()
@@ -86,20 +86,20 @@ def unwell(received: Sequence[Received]) -> list[str]:
 
 
 def wrong_presence(received: Sequence[Received], terminals: Iterable[dict[str, Any]], now: float) -> list[str]:
-    """Terminals whose presence was told more often than hourly, or is not what the API says, up to an hour."""
+    """Terminals whose presence was published more often than hourly, or is not what the API says, up to an hour."""
     findings = []
     for thing in terminals:
         place = f"oneweb/terminal/{truth.level(thing['id'])}"
-        told = [message for message in received if message.topic == f"{place}/metric/presence"]
+        messages = [message for message in received if message.topic == f"{place}/metric/presence"]
         # One that was removed and came back is new.
-        gone = [message.at for message in told if not message.payload]
-        for before, after in pairwise(told):
+        gone = [message.at for message in messages if not message.payload]
+        for before, after in pairwise(messages):
             if after.payload and before.payload and after.at - before.at < PRESENCE_S - 1:
-                findings.append(f"presence: {place} was told {after.at - before.at:.0f} s after it was told")
-        if not told or not told[-1].payload:
-            findings.append(f"presence: {place} was never told, or cleared at {gone}")
+                findings.append(f"presence: {place} was published {after.at - before.at:.0f} s after the last one")
+        if not messages or not messages[-1].payload:
+            findings.append(f"presence: {place} was never published, or cleared at {gone}")
             continue
-        body = msgspec.json.decode(told[-1].payload)
+        body = msgspec.json.decode(messages[-1].payload)
         age = _seconds(thing["lastSeenDate"]) - _seconds(body["last_seen"])
         if body.get("first_seen") != thing.get("firstSeenDate") or not -1 <= age <= PRESENCE_S + 300 + SLACK_S:
             findings.append(f"presence: {place} says {body!r:.200}, {age:.0f} s before the API")

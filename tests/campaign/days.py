@@ -103,7 +103,7 @@ async def _play(directory: Path, timeline: Timeline, plan: Plan) -> RoundResult:
             for _ in range(2):
                 day.findings += [f"not as promised: at the end {error}" for error in await day.poll_all()]
             await day.until_read()
-            return await _judged(day, directory, plan, mended, polls_until)
+            return await _round_result(day, directory, plan, mended, polls_until)
 
 
 def _has_settled(day: Day) -> bool:
@@ -134,7 +134,7 @@ async def _live(day: Day) -> None:
         await asyncio.sleep(day.chance.uniform(300, 3000))
 
 
-async def _judged(day: Day, directory: Path, plan: Plan, mended: float, until: float) -> RoundResult:
+async def _round_result(day: Day, directory: Path, plan: Plan, mended: float, until: float) -> RoundResult:
     retained = await day.retained()
     story = checker.Story(
         ledger=[json.loads(line) for line in (directory / "ledger.jsonl").read_bytes().splitlines()],
