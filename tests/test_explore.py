@@ -118,7 +118,9 @@ async def test_an_api_as_expected_needs_nothing() -> None:
     good, text = await explored(DEFAULT)
     assert good
     assert text.splitlines()[-1] == NOTHING_TO_CHANGE
-    assert "12 terminals, 12 with a position, 12 with a state" in text
+    flat = " ".join(text.split())
+    assert "12 terminals, 12 with a position, 12 with a state" in flat
+    assert flat.count("; in a bare list, page style offset_limit") == len(CALLS)
     assert "differs" not in text
     assert all(re.search(rf"^{call}\b", text, re.MULTILINE) for call in CALLS)
     assert max(map(len, text.splitlines())) <= 110

@@ -171,10 +171,19 @@ def published(result: CallResult, now: int) -> str:
     reading = result.reading
     text = _samples(result, now) if result.call.reads == "report" else _records(result.call.id, reading)
     shape = result.evidence.listed.shape if result.evidence.listed else ""
-    parts = [text, *([f"in {shape}"] if shape not in ("", "a bare list") else [])]
+    parts = [text, ", ".join([*([f"in {shape}"] if shape else []), _page_style(result)])]
     if reading.for_some:
         parts.append("asked for the first few ids alone")
     return "; ".join(parts)
+
+
+def _page_style(result: CallResult) -> str:
+    """In which pages it came; `unpaged` is what the bridge finds itself, and remembers as `none`."""
+    if result.reading.unpaged:
+        return "page style none"
+    pages = result.reading.pages
+    counted = f" ({pages} pages)" if pages > 1 else ""
+    return f"page style {result.call.page.style}{counted}"
 
 
 def _records(id: str, reading: CallReading) -> str:
