@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from oneweb_bridge import explore
+from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.decode import coverage
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.decode.coverage import FieldCoverage
-from oneweb_bridge.explore import findings, guesses, pages, places, redaction, spans, trials
+from oneweb_bridge.explore import findings, guesses, pages, places, recording, redaction, spans, trials
+from oneweb_bridge.explore.client import Exchange
 from oneweb_bridge.explore.context import Context, Finding
 from oneweb_bridge.explore.evidence import Evidence, Reply, find_list
 from oneweb_bridge.explore.reading import CallReading
@@ -410,6 +412,17 @@ def test_ids_and_positions_under_other_names_are_redacted(member: dict[str, Any]
     shown = json.dumps(redaction.samples([("sites", [member])], random.Random(1)))
     for secret in ("359235170006117", "1010170006117", "44170", "60041", "62.47", "6.02"):
         assert secret not in shown
+
+
+def test_refusals_are_redacted(tmp_path: Path) -> None:
+    """What a refusal says stays, but for the ids in it; they may be numbers."""
+    body = {"message": "no terminal 359235170006117", "code": 404, "detail": {"utImei": 359235170006117}}
+    refusal = Exchange(method="GET", url="https://api/x", status=404, body=json.dumps(body).encode())
+    recording.save(tmp_path, recording.Explored([refusal], {}, "https://api", 0), Masks())
+    saved = (tmp_path / recording.FILE).read_text()
+    assert "no terminal" in saved
+    assert "404" in saved
+    assert "359235170006117" not in saved
 
 
 def test_amounts_are_no_ids() -> None:

@@ -130,12 +130,13 @@ def _header(line: str, mask: Mask) -> str:
     return f"{before}<{mask.mask_address(address)}>{_header(after, mask)}" if bracket and end else line
 
 
-def _masked_refusal(body: Any, mask: Mask) -> Any:
+def _masked_refusal(body: Any, mask: Mask, name: str = "") -> Any:
+    """The body of a refusal, whose sentences are kept; `name` is the member that a value stands in."""
     if isinstance(body, dict):
-        return {name: _masked_refusal(value, mask) for name, value in body.items()}
+        return {member: _masked_refusal(value, mask, member) for member, value in body.items()}
     if isinstance(body, list):
-        return [_masked_refusal(value, mask) for value in body]
-    return mask.mask_message(body) if isinstance(body, str) else body
+        return [_masked_refusal(value, mask, name) for value in body]
+    return mask.mask_message(body) if isinstance(body, str) else mask.mask_value(body, name)
 
 
 def _parts(url: str, params: Mapping[str, str], base_url: str) -> tuple[str, dict[str, str]]:
