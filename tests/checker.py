@@ -79,8 +79,6 @@ _CLOCKS = 0.02
 """Seconds by which the ledger's clock and the bridge's rounded times may differ."""
 _LONGEST_POLL = 120.0
 """Seconds that a poll of a round may take."""
-_LONGEST_STORING = 600.0
-"""Seconds from the last page of a listing to what it brought, where the answer is slow."""
 _NEVER_HELD = 1 << 30
 """Components go with their terminal, however many do."""
 UNKNOWN: Json = {"?": "whatever was announced before the recorder came"}
@@ -106,7 +104,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     hold_for: float | None = None
     """Seconds after which held removals go, where a story is long enough for that: then also no removal is late."""
     heard_at: Mapping[str, float] | None = None
-    """When each event was heard, by its id, where that is when it was stored: each belongs to a listing just before."""
+    """When each event was stored, by its id, where that is known: each belongs to the last listing before."""
 
 
 class Shown(msgspec.Struct):
@@ -118,13 +116,15 @@ class Shown(msgspec.Struct):
     value: Value
     certain: bool
     at: float
+    until: float = math.inf
+    """When the next listing came that tells of it."""
     missing: int = 0
     missing_for: float = 0.0
     all_missing: Sequence[int] = ()
     may_end_hold: bool = False
     """Whether many may go at once because they were held for long enough."""
     must_be_gone: bool = False
-    """Whether a listing before this one removed it for certain."""
+    """Whether it was removed by this listing, if not before."""
 
 
 class Listing(msgspec.Struct):
@@ -283,6 +283,8 @@ def _shown(listings_made: Iterable[Listing], call: str, evidence: Story) -> dict
 
 
 def _count_missing(before: list[Shown], shown_now: Shown) -> None:
+    if before:
+        before[-1].until = shown_now.at
     if shown_now.value is None:
         last = before[-1] if before else None
         shown_now.missing = (last.missing if last else 0) + 1
@@ -301,8 +303,6 @@ class _Removals:
         self._hold_for = hold_for
         self._missing: dict[str, tuple[int, float]] = {}
         """How often a record was missing for certain, and since when."""
-        self._due: frozenset[str] = frozenset()
-        """What was due for certain in the last listing, where it was not held."""
         self._may_hold_since = self._must_hold_since = math.inf
 
     def follow(self, listing: Listing, shown: Mapping[str, Shown]) -> None:
@@ -326,21 +326,17 @@ class _Removals:
             # An empty listing is held by itself, and its time counts for no other hold.
             present = {key for key, record in shown.items() if record.value is not None}
             self._missing = {key: known for key, known in self._missing.items() if key not in present}
-            self._due = frozenset()
             self._must_hold_since = math.inf if not listing.items else self._must_hold_since
             return
         for key, record in shown.items():
             times, since = self._missing.pop(key, (0, listing.ended))
             if record.value is None:
                 self._missing[key] = times + 1, since
-                record.must_be_gone = key in self._due
         due = {k for k, (n, since) in self._missing.items() if n >= after and listing.ended - since > seconds + 5}
-        if len(due) <= most:
-            self._must_hold_since, self._due = math.inf, frozenset(due)
-            return
-        self._must_hold_since = min(self._must_hold_since, listing.ended)
-        is_over = self._hold_for is not None and listing.ended - self._must_hold_since > self._hold_for + 5
-        self._due = frozenset(due) if is_over else frozenset()
+        self._must_hold_since = min(self._must_hold_since, listing.ended) if len(due) > most else math.inf
+        is_held = listing.ended - self._must_hold_since <= (self._hold_for or 0.0) + 5
+        for key in due if len(due) <= most or not is_held else ():
+            shown[key].must_be_gone = True
 
 
 # ── what was heard ─────────────────────────────────────────────────────────────────────────────
@@ -493,7 +489,7 @@ class _Walker:
 
     def _fits(self, number: int, listed: Shown) -> bool:
         announced = self._announced[number]
-        if self._times and number and not -1 <= self._times[number] - listed.at <= _LONGEST_STORING:
+        if self._times and number and not listed.at <= self._times[number] < listed.until:
             return False
         if announced is None:
             return self._may_be_removed(listed)

@@ -533,3 +533,15 @@ def test_every_kind_of_fault_was_planted() -> None:
         bridge = story()
         plant(bridge)
         assert {line.split(": ")[0] for line in findings_of(bridge)} <= set(checker.KINDS)
+
+
+def test_components_that_went_with_their_terminal_may_be_back_before_they_are_listed_again() -> None:
+    """The clear comes with the `removed` of the terminal, between two listings of components; else it is wrong."""
+    place, shown = "oneweb/terminal/a", [checker.Shown({"v": 1}, certain=True, at=at) for at in (1.0, 2.0)]
+    removed = {"type": "net.oneweb.terminal.removed", "data": {}}
+    tale = checker.Tale(components=[{"v": 1, "components": {}}, None, {"v": 1, "components": {}}])
+    for listed in shown:
+        listed.value = tale.components[0]
+
+    assert checker._judge_components(place, checker.Tale([removed], [], tale.components), shown, None) == []
+    assert checker._judge_components(place, tale, shown, None) != []

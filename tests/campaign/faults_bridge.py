@@ -79,10 +79,10 @@ async def suspended(part: Part) -> AsyncIterator[None]:
 async def reloaded(part: Part) -> AsyncIterator[None]:
     """SIGHUP with other intervals at the begin, and with those of before at the end."""
     part.scene.changes[part.fault] = {"polling": {"sites": {"interval": "33s"}}, "location_threshold": "90m"}
-    part.scene.reload(signal.SIGHUP)
+    await part.scene.reload(signal.SIGHUP)
     yield
     del part.scene.changes[part.fault]
-    part.scene.reload(signal.SIGHUP)
+    await part.scene.reload(signal.SIGHUP)
 
 
 @contextlib.asynccontextmanager

@@ -102,3 +102,16 @@ KINDS: dict[str, Kind] = {
     },
     "stopped 2 h": Kind(rounds_disk.stopped_for_two_hours, 0.5, "the process is stopped for two hours"),
 }
+"""What is played, by name. Most are one fault of the catalogue, alone. Not timelines, with the reason:
+
+- crash restoring, migrating, folding, removing and with a command: each wants one state that is prepared in order (a
+  broker that lost its topics, a database of version 1, samples of days that are over, a terminal that is missing, one
+  retained command), and exactly one crash at one point after that;
+- sigterm: four runs one after the other, stopped at other stages and by a second signal, each with its exit code;
+- acl: the broker's own access rules, which the proxy of the timelines cannot give to MQTT 3.1.1;
+- disk full: in every other round a small file system is mounted for the database, and health must say so and not;
+- database corrupt: no bridge runs on such a file; it must refuse each of three with one sentence;
+- stopped 2 h: process, API and wall clock jump together;
+- sparkplug: has a host, a stage and a judge of its own;
+- day: a process of its own with virtual time, see `tests.campaign.days`. Its timelines are drawn from the seed.
+"""

@@ -116,9 +116,10 @@ class Scene:
             merged = harness.merged(merged, changes)
         return merged
 
-    def reload(self, number: int) -> None:
+    async def reload(self, number: int) -> None:
         """Writes the configuration that is in force, and has the running bridge read it."""
         self.stage.config(**self.configuration())
+        await self._until_signals_are_handled()
         with contextlib.suppress(ProcessLookupError):
             self.stage.bridge.signal(number)
 
@@ -133,12 +134,15 @@ class Scene:
                 await self._stop()
             yield
 
-    async def _stop(self) -> None:
-        # A process that has only begun to start has no handler of the signal yet.
+    async def _until_signals_are_handled(self) -> None:
+        """A process that has only begun to start has no handlers yet, and would end by any signal."""
         for _ in range(100):
             if self.stage.bridge.returncode is not None or await self.stage.ready():
                 break
             await asyncio.sleep(0.1)
+
+    async def _stop(self) -> None:
+        await self._until_signals_are_handled()
         try:
             await self.stage.stop()
         except TimeoutError:
