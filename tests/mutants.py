@@ -7,6 +7,7 @@ A guard that nobody misses is a promise that nobody tests. The source is changed
 import os
 import queue
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -694,7 +695,7 @@ TABLE = (
         "mqtt/link.py",
         " and client.want_write():",
         ":",
-        "test_link.py -k watch",
+        "test_link.py -k nothing_is_left_to_write",
     ),
     Mutant(
         "a publisher that was cancelled does not connect again",
@@ -2836,7 +2837,7 @@ TABLE = (
         "web/static/fleet.js",
         "if (a.key === null || b.key === null) return a.key === null ? 1 : -1;",
         "",
-        "-m browser console/test_fleet.py -k sorts",
+        "-m browser console/test_fleet.py -k heads_sort",
     ),
     Mutant(
         "page: a value that changes does not move its row",
@@ -3547,7 +3548,19 @@ def misfits(root: Path = ROOT) -> list[str]:
 
 def test_files(mutant: Mutant) -> list[str]:
     """The files of its tests, below the root."""
-    return [f"tests/{word}" for word in mutant.tests.split() if word.endswith(".py")]
+    return [f"tests/{word}" for word in shlex.split(mutant.tests) if word.endswith(".py")]
+
+
+def selecting_nothing(root: Path = ROOT) -> list[str]:
+    """Guards of which a word after `-k` stands nowhere in the files of their tests, so that it selects none of them."""
+    guards = []
+    for mutant in TABLE:
+        words = shlex.split(mutant.tests)
+        expression = words[words.index("-k") + 1] if "-k" in words else ""
+        text = "\n".join((root / name).read_text() for name in test_files(mutant)).casefold()
+        names = [name for name in re.findall(r"[^\s()\[\]]+", expression) if name not in ("and", "or", "not")]
+        guards += [f"{mutant.guard}: nothing is named {name}" for name in names if name.casefold() not in text]
+    return guards
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -3572,7 +3585,7 @@ def tried(mutant: Mutant | None, tests: str, tree: Path) -> Outcome:
 
 
 def _run(tests: str, tree: Path) -> Outcome:
-    words = [f"tests/{word}" if word.endswith(".py") else word for word in tests.split()]
+    words = [f"tests/{word}" if word.endswith(".py") else word for word in shlex.split(tests)]
     line = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *words]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     try:

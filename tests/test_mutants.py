@@ -10,6 +10,11 @@ def test_table_of_guards_fits_the_source() -> None:
     assert mutants.misfits() == []
 
 
+def test_each_guard_selects_tests() -> None:
+    """What `-k` asks for is named in the files of its tests: a guard without tests is missed by none."""
+    assert mutants.selecting_nothing() == []
+
+
 def test_guard_that_is_gone_is_told(tmp_path: Path) -> None:
     """A text that the source has no more is named, not passed over."""
     (tmp_path / "oneweb_bridge").mkdir()
