@@ -4,6 +4,7 @@ A guard that nobody misses is a promise that nobody tests. The source is changed
 `make mutants ARGS='fence probe'` tries only those whose name has one of the words.
 """
 
+import ast
 import os
 import queue
 import re
@@ -771,8 +772,8 @@ TABLE = (
     Mutant(
         "backup: the copy has a journal id of its own",
         "store/backup.py",
-        "    copy.execute(database.COPIED)\n",
-        "",
+        "copy.execute(database.COPIED)",
+        "pass",
         "test_backup.py -k own",
     ),
     Mutant(
@@ -2658,8 +2659,8 @@ TABLE = (
     Mutant(
         "twice: what is not sure is told",
         "polling/poll_report.py",
-        "        listing.unsure += decoded.unsure\n",
-        "",
+        "listing.unsure += decoded.unsure",
+        "pass",
         "test_repeated_hour.py -k cannot_be_told",
     ),
     # ── the console ────────────────────────────────────────────────────────────────────────────
@@ -3535,15 +3536,25 @@ TABLE = (
 
 
 def misfits(root: Path = ROOT) -> list[str]:
-    """What of the table does not fit the source any more: a text that is not there exactly once, a file that is not."""
+    """What of the table does not fit the source: a text that is not there once, a file that is not, no Python left."""
     wrong = []
     for mutant in TABLE:
         path = root / "oneweb_bridge" / mutant.file
         count = path.read_text().count(mutant.text) if path.exists() else 0
         if count != 1:
             wrong.append(f"{mutant.guard}: its text stands {count} times in {mutant.file}")
+        elif path.suffix == ".py" and not _is_python(path.read_text().replace(mutant.text, mutant.without)):
+            wrong.append(f"{mutant.guard}: what stands there without it is no Python")
         wrong += [f"{mutant.guard}: {n} is not there" for n in test_files(mutant) if not (root / n).exists()]
     return wrong
+
+
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
 
 
 def test_files(mutant: Mutant) -> list[str]:

@@ -1,6 +1,7 @@
 """A base topic that was renamed: what was retained below the old one goes, once all is below the new one."""
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,17 +105,27 @@ async def test_crash_while_clearing_leaves_the_rest_to_the_next_start(tmp_path: 
                 assert await kept(port) == set()
 
 
-async def come_back(directory: Path, port: int) -> None:
-    """Starts with the old base again, and waits until the database knows of no other."""
+async def come_back(directory: Path, port: int, wanted: set[str] | None = None) -> None:
+    """Starts with the old base again, until the database knows of no other, and until `wanted` is retained there."""
     async with bench(directory, port) as made:
         made.base = OLD
         async with made.publishing():
             await until_cleared(made)
+            async with asyncio.timeout(20):
+                while wanted is not None and await kept(port) != wanted:
+                    await asyncio.sleep(0.02)
 
 
-async def test_base_cleared_in_part_is_complete_when_the_bridge_comes_back(tmp_path: Path) -> None:
-    """What a clear that broke off has taken away is published again: the head says that nothing is there for sure."""
-    port = mosquitto.free_port()
+@pytest.mark.parametrize("with_former_file", [False, True])
+async def test_base_cleared_in_part_is_complete_when_the_bridge_comes_back(
+    with_former_file: bool, tmp_path: Path
+) -> None:
+    """What a clear that broke off has taken away is published again: the head says that nothing is there for sure.
+
+    Also where the machine's state of before the change is back, whose database knows of no other base.
+    """
+    port, place = mosquitto.free_port(), tmp_path / "place"
+    place.mkdir()
 
     async def publish_half(messages: Sequence[Message]) -> list[bool]:
         for message in messages[: (len(messages) + 1) // 2]:
@@ -124,18 +135,19 @@ async def test_base_cleared_in_part_is_complete_when_the_bridge_comes_back(tmp_p
         return [True]
 
     async with mosquitto.run_mosquitto(port), harness.recording(port, "#") as recorder:
-        await publish_below(tmp_path, port, OLD, recorder)
-        await publish_below(tmp_path, port, NEW, recorder, clear_old_base=False)
+        await publish_below(place, port, OLD, recorder)
+        former = shutil.copytree(place, tmp_path / "former")
+        await publish_below(place, port, NEW, recorder, clear_old_base=False)
         before = await kept(port)
-        async with bench(tmp_path, port) as made:
+        async with bench(place, port) as made:
             tree = TopicTree(NEW, "main", made.store.journal_id)
             with pytest.raises(aiomqtt.MqttError, match="lost in between"):
                 await purge.clear_old_bases(made.settings, tree, made.rows, publish_half, is_requested=False)
         left = await kept(port)
         assert f"{OLD}/bridge/head" in left < before
-        await come_back(tmp_path, port)
+        await come_back(former if with_former_file else place, port, before)
         assert await kept(port) == before
-        assert await kept(port, NEW) == set()
+        assert with_former_file or await kept(port, NEW) == set()
 
 
 async def test_first_start_that_broke_off_below_a_new_base_leaves_nothing_there(
