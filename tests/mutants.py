@@ -1708,6 +1708,13 @@ TABLE = (
         "test_record_hashes.py -k names_of_the_answer",
     ),
     Mutant(
+        "a first record without a style hides no change",
+        "decode/record_hashes.py",
+        "if not shows_style(all_names, members):",
+        "if not members:",
+        "test_record_hashes.py -k shows_no_style",
+    ),
+    Mutant(
         "a refused id is told",
         "api/fetch.py",
         "        self.count += 1\n",

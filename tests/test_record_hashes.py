@@ -46,9 +46,10 @@ def test_hashing_a_whole_page_equals_hashing_each_record(call: str, records: lis
 
 def test_page_with_an_odd_key_is_looked_at_record_by_record() -> None:
     """A key that is no plain text, or none at all, is for the long way, which counts what it cannot read."""
-    assert TERMINALS.hash_page(body({"id": "1"}, {"id": "2"}), Salt.of("a")) is not None
+    plain = {"id": "1", "resourceState": "online"}
+    assert TERMINALS.hash_page(body(plain, {"id": "2"}), Salt.of("a")) is not None
     for unreadable in ({"id": 3}, {"id": ""}, {"id": "é"}, {"id": None}, {}, 7):
-        assert TERMINALS.hash_page(body({"id": "1"}, unreadable), Salt.of("a")) is None
+        assert TERMINALS.hash_page(body(plain, unreadable), Salt.of("a")) is None
     assert TERMINALS.hash_page(b'{"id": "1"}', Salt.of("a")) is None
     assert TERMINALS.hash_page(b'[{"id": "1"}', Salt.of("a")) is None
 
@@ -96,3 +97,17 @@ def test_what_is_hashed_follows_the_names_of_the_answer(state: str) -> None:
     raws = [msgspec.Raw(json.dumps(record).encode()) for record in (before, after)]
     assert [salt.hashes(["1"], hasher.hashed_members([raw])) for raw in raws] == [entry[1] for entry in whole if entry]
     assert {hasher.key(raw) for raw in raws} == {"1"}
+
+
+@pytest.mark.parametrize(("member", "is_shown"), [("name", False), ("last_seen_date", True)])
+def test_a_first_record_that_shows_no_style_hides_no_change(member: str, *, is_shown: bool) -> None:
+    """Where the first record has names of one word alone, the others may write theirs in any style."""
+    hasher, salt, first = record_hashes.record_hasher(POLLING["user_terminals"]), Salt.of("a"), {"id": "1", member: "x"}
+    hashes = []
+    for state in ("online", "offline"):
+        records = [first, {"id": "2", "resource_state": state}]
+        assert (hasher.hash_page(body(*records), salt) is not None) is is_shown
+        raws = [msgspec.Raw(json.dumps(record).encode()) for record in records]
+        hashes.append(salt.hashes(["1", "2"], hasher.hashed_members(raws)))
+    assert hashes[0][0] == hashes[1][0]
+    assert hashes[0][1] != hashes[1][1]

@@ -207,6 +207,15 @@ def written_names(names: Sequence[str], members: Sequence[str]) -> tuple[tuple[s
     return tuple(written.items())
 
 
+def shows_style(names: Sequence[str], members: Sequence[str]) -> bool:
+    """Whether an answer with these members tells how it writes names of several words, if any is looked for.
+
+    From id and name alone nobody knows whether another record has resourceState or resource_state.
+    """
+    longer = [name for name in names if _HUMP.search(name)]
+    return not longer or any(name in members or variant_of(members, name, fold_name(name)) for name in longer)
+
+
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _STYLES: tuple[Callable[[str], str], ...] = (
     lambda name: _HUMP.sub("_", name).lower(),

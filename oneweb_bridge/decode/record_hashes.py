@@ -23,7 +23,7 @@ from oneweb_bridge.decode.border import Unreadable, at_border
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.fields import UNIT_MEMBERS
 from oneweb_bridge.decode.pages import NO_CHARACTER, ROWS, decode_record, merges_rows
-from oneweb_bridge.decode.paths import compile_path, top_member, written_names
+from oneweb_bridge.decode.paths import compile_path, shows_style, top_member, written_names
 
 Raw = msgspec.Raw
 Parts = Sequence[bytes | Raw]
@@ -70,13 +70,18 @@ def record_hasher(call: Call) -> RecordHasher:
     """The hasher of a call's records.
 
     Members are read under the names that the answer uses: its first record shows whether that is resourceState or
-    resource_state.
+    resource_state. Where it does not, all of each record is hashed, so that no change is overlooked.
     """
     plain, known = _plain_key_member(call), dict[tuple[tuple[str, str], ...], _Columns]()
     names = [*_members(call, plain), *([plain] if plain else [])]
+    # Also those that are not hashed show how names are written.
+    all_names = [*names, *(name for field in call.fields for path in field.paths if (name := top_member(path)))]
 
     def columns_for(first: Iterable[str]) -> _Columns:
-        written = written_names(names, list(first))
+        members = list(first)
+        if not shows_style(all_names, members):
+            return _WHOLE
+        written = written_names(all_names, members)
         if written not in known:
             known[written] = _columns(call, plain, dict(written))
         return known[written]
@@ -116,6 +121,9 @@ class _Columns(msgspec.Struct, frozen=True):
 
     hashed_members: Callable[[Raw], Parts]
     hash_page: Callable[[bytes, Salt], tuple[list[str], list[bytes]] | None]
+
+
+_WHOLE = _Columns(lambda raw: (raw,), lambda _, __: None)
 
 
 def _columns(call: Call, plain: str | None, written: Mapping[str, str]) -> _Columns:
