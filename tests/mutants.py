@@ -963,7 +963,7 @@ TABLE = (
         "mqtt/sender.py",
         "max(0, self.link.maximum_packet_size - beside)",
         "1 << 28",
-        "test_owed.py -k restore_and_republish",
+        "test_publisher.py -k correlation_data_over",
     ),
     Mutant(
         "correlation data counts for the size of an answer",
