@@ -23,6 +23,7 @@ from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.files import refusal_of
 from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.command import CommandMessage
 from oneweb_bridge.model.records import Alert, Message
@@ -249,10 +250,11 @@ async def _serve_http(
             console.port = await stack.enter_async_context(serve_http(watch, (host, port), console))
         except OSError as error:
             _log.error(
-                "http.listen: %s:%s cannot be used (%s); there is neither health endpoint nor console",
+                "http.listen: %s:%s cannot be used (%s): end what uses it or choose another port, and restart; "
+                "until then there is neither health endpoint nor console",
                 host,
                 port,
-                error.strerror,
+                refusal_of(error),
             )
         else:
             console.reconfigure(config)

@@ -1,7 +1,9 @@
 """How values are written: JSON as it is stored and published, and times as text. Pure."""
 
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -19,3 +21,13 @@ def rfc3339(ts: int) -> str:
 def short_time(ts: int) -> str:
     """The same, with the fraction only when there is one."""
     return rfc3339(ts) if ts % 1000 else rfc3339(ts)[:-5] + "Z"
+
+
+def describe_mismatch(error: Exception, form: type[msgspec.Struct]) -> str:
+    """What msgspec says of an object that is not of a form; of a word that is none of a list, which are in the list."""
+    text = str(error)[:200]
+    place = re.search(r"`\$\.(\w+)`", text)
+    kind = get_type_hints(form).get(place[1]) if place else None
+    if place is None or get_origin(kind) is not Literal:
+        return text
+    return f"{place[1]}: expected one of {', '.join(str(choice) for choice in get_args(kind))}"

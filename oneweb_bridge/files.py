@@ -1,6 +1,29 @@
-"""Files that a user names: what to say of one that cannot be used."""
+"""What the system refuses, files and addresses alike: in its words, without numbers and without Python's own."""
+
+import os
+import re
+import socket
+import ssl
+
+_NUMBER = re.compile(r"\[Errno (-?\d+)\] ?")
 
 
 def refusal_of(error: OSError | ValueError) -> str:
-    """Why a file cannot be used, in the system's words. Python says a ValueError of a name with a NUL in it."""
-    return getattr(error, "strerror", None) or "not a file name"
+    """Why a file or an address cannot be used. Python says a ValueError of a name with a NUL in it."""
+    if not isinstance(error, OSError):
+        return "not a file name"
+    if isinstance(error, (socket.gaierror, socket.herror, ssl.SSLError)):
+        # Their numbers are not the system's.
+        return error.strerror or plain_text(str(error))
+    if error.errno is not None and error.errno > 0:
+        # asyncio puts its own text, with the address as a tuple, in the place of the system's.
+        return os.strerror(error.errno)
+    return error.strerror or plain_text(str(error)) or "no reason was given"
+
+
+def plain_text(text: str) -> str:
+    """A text of an error without the numbers of the system; where asyncio tried several addresses, the first reason."""
+    number = _NUMBER.search(text)
+    if number is None:
+        return text
+    return os.strerror(int(number[1])) if int(number[1]) > 0 else _NUMBER.sub("", text)

@@ -6,6 +6,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from oneweb_bridge.files import refusal_of
+
 _log = logging.getLogger("oneweb_bridge.notify")
 
 
@@ -22,7 +24,7 @@ def notify_systemd(state: str) -> bool:
             sender.connect(address)
             sender.send(state.encode())
     except OSError as error:
-        _log.debug("NOTIFY_SOCKET %s cannot be used: %s", socket_path, error)
+        _log.debug("NOTIFY_SOCKET %s cannot be used: %s", socket_path, refusal_of(error))
         return False
     return True
 

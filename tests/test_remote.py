@@ -35,7 +35,7 @@ def test_table_says_intervals_as_people_do() -> None:
 def test_result_says_the_interval_as_people_do() -> None:
     """The line of a result says 6h."""
     line = _result_line("sites", {"status": "ok", "state": STATE})
-    assert line == "sites: ok, enabled true, every 6h, 7 records, 0 events, 0 samples"
+    assert line == "sites: ok, enabled, every 6h, 7 records, 0 events, 0 samples"
     assert _result_line("all", {"status": "ok"}) == "all: ok"
 
 

@@ -30,6 +30,7 @@ from oneweb_bridge.clock import SYSTEM, Clock
 from oneweb_bridge.config.masks import Masks, secrets_of
 from oneweb_bridge.config.schema import Api as ApiSettings
 from oneweb_bridge.decode.bounds import Bounds
+from oneweb_bridge.files import refusal_of
 from oneweb_bridge.tls import TrustedCas, describe_tls_error
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
@@ -320,7 +321,7 @@ def _describe_http_error(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error) or type(error.os_error).__name__
+        return refusal_of(error.os_error)
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer was cut off"
     if isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError)):

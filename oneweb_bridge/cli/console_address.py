@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.files import refusal_of
 from oneweb_bridge.web.access import SESSION, address_of, rules_of
 
 TIMEOUT_S = 3.0
@@ -35,12 +36,13 @@ def look_for_console(config: Config) -> ConsoleState:
         return ConsoleState(None, is_answering=False, sentence=sentence)
     try:
         answer = _ask(address)
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
+        reason = "no answer in time" if isinstance(error, TimeoutError) else refusal_of(error)
         sentence = (
-            f"console: nothing answers at {address} ({error}): start the bridge, or look at http.listen in its log"
+            f"console: nothing answers at {address} ({reason}): start the bridge, or look at http.listen in its log"
         )
         return ConsoleState(address, is_answering=False, sentence=sentence)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, http.client.HTTPException):
         sentence = f"console: something else answers at {address}: choose another port in http.listen"
         return ConsoleState(address, is_answering=False, sentence=sentence)
     if answer.signed_in is None:

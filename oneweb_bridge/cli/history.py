@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from oneweb_bridge.clock import SYSTEM
-from oneweb_bridge.commands.decode import parse_every, time_range
+from oneweb_bridge.commands.decode import check_report, parse_every, time_range
 from oneweb_bridge.store.places import Place
 from oneweb_bridge.trends.items import BinItem, Item, Selection, iter_bins, iter_items
 from oneweb_bridge.trends.lines import (
@@ -43,7 +43,8 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True):
     every: str | None = None
 
     def selection(self) -> Selection:
-        """What it selects. Raises ValueError for a span that is none."""
+        """What it selects. Raises ValueError for a span that is none, and a report that the entity never has."""
+        check_report(self.report, "product" if self.imei is None else "terminal")
         span = Span(*time_range(self.since, self.until, SYSTEM.wall()))
         if self.imei is None:
             return Selection("product", self.product or "", span, self.report)
@@ -68,11 +69,13 @@ def print_history(
 ) -> bool:
     """Writes everything that answers the query, oldest first, without holding it. `places`: of state and trends.
 
-    Returns whether there was anything. Raises ValueError for a query that cannot be answered, and StoreError.
+    Returns whether there was anything. Raises ValueError for a query that cannot be answered, UnknownEntity and others
+    of StoreError.
     """
     chosen = query.selection()
     every = query.every_ms(chosen.span)
     with open_history(*places) as history:
+        history.require_known(chosen.entity, chosen.id)
         if every is None:
             return _write(_until_end(iter_items(history, chosen), history, chosen, progress), _ITEMS[form], write)
         return _write(_until_end(iter_bins(history, chosen, every), history, chosen, progress), _BINS[form], write)

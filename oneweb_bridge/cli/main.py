@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import io
 import logging
 import os
@@ -17,6 +16,15 @@ import msgspec
 
 from oneweb_bridge import __version__
 from oneweb_bridge.cli import exploring, logs, running
+from oneweb_bridge.cli.arguments import (
+    FILE,
+    Parser,
+    parse_call,
+    parse_interval_or_file,
+    parse_seconds,
+    parse_speed,
+    parse_terminals,
+)
 from oneweb_bridge.cli.loading import load_config, log_settings, masked_print, require_single_file
 from oneweb_bridge.cli.progress import show_percent
 from oneweb_bridge.cli.signals import run_until_signal
@@ -24,15 +32,12 @@ from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import load, require_postgres
 from oneweb_bridge.config.schema import Config, Log
-from oneweb_bridge.config.units import parse_duration
 from oneweb_bridge.config.write import dump_yaml, yaml_text
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 
 DONE, FAILED, WRONG = 0, 1, 2
 NOTHING_TO_DRAW = "nothing to draw in this span: it has no samples, or a single sample of a counter, which has no rate"
-MAX_TERMINALS = 400_000
-"""The largest simulated fleet."""
 
 _log = logging.getLogger("oneweb_bridge.cli")
 
@@ -68,7 +73,7 @@ def _print_error(text: str, code: int) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="oneweb-bridge", description="OneWeb's enterprise API on MQTT.")
+    top = Parser(prog="oneweb-bridge", description="OneWeb's enterprise API on MQTT.")
     top.add_argument("--version", action="version", version=f"oneweb-bridge {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add(commands, "run", _run, "runs the bridge until SIGTERM or SIGINT")
@@ -118,19 +123,20 @@ def _add(
 
 def _add_demo(commands: Any) -> None:
     demo = _add(commands, "demo", _demo, "runs simulator, broker and bridge, without configuration", configured=False)
-    demo.add_argument("--terminals", type=_terminals, default=25, metavar="N", help="how many (default: 25)")
+    demo.add_argument("--terminals", type=parse_terminals, default=25, metavar="N", help="how many (default: 25)")
     demo.add_argument(
         "--speed",
-        type=_speed,
+        type=parse_speed,
         default=1.0,
         metavar="X",
         help="how fast simulated time passes; the bridge's clock stays as it is",
     )
-    demo.add_argument("--duration", type=_seconds, metavar="D", help="for example 60s; default: until Ctrl-C")
+    demo.add_argument("--duration", type=parse_seconds, metavar="D", help="for example 60s; default: until Ctrl-C")
 
 
 def _add_simulate(commands: Any) -> None:
-    from oneweb_bridge.simulator import Options, Shape
+    from oneweb_bridge.cli.simulator_options import shape_help
+    from oneweb_bridge.simulator import Options
 
     command = _add(commands, "simulate", _simulate, "runs the simulated OneWeb API alone", configured=False)
     for field in msgspec.structs.fields(Options):
@@ -147,7 +153,7 @@ def _add_simulate(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"plays a variant of the API; NAME is one of {', '.join(Shape.__struct_fields__)}",
+        help=f"plays a variant of the API; NAME is one of {shape_help()}",
     )
 
 
@@ -155,13 +161,15 @@ def _add_poll_and_set(commands: Any) -> None:
     from oneweb_bridge.decode.catalogue import CALLS
 
     poll = _add(commands, "poll", _poll, "polls calls now, and waits for the result")
-    poll.add_argument("calls", nargs="+", metavar="CALL", choices=[*CALLS, "all"], help=", ".join(CALLS) + ", or all")
+    poll.add_argument("calls", nargs="+", metavar="CALL", type=parse_call, help=", ".join(CALLS) + ", or all")
     change = _add(commands, "set", _set, "enables, disables or changes the interval of a call, also after a restart")
-    change.add_argument("call", metavar="CALL", choices=[*CALLS, "all"], help=", ".join(CALLS) + ", or all")
+    change.add_argument("call", metavar="CALL", type=parse_call, help=", ".join(CALLS) + ", or all")
     switch = change.add_mutually_exclusive_group()
     switch.add_argument("--enable", action="store_true", default=None, help="polls the call at its interval")
     switch.add_argument("--disable", action="store_true", default=None, help="polls the call only on command")
-    change.add_argument("--interval", type=_interval, metavar="D", help="from 10s to 7d, for example 5m")
+    switch.add_argument("--enabled", choices=("true", "false", FILE), help="the same in a word; file: as in the file")
+    about = "from 10s to 7d, for example 5m; file: as in the configuration file"
+    change.add_argument("--interval", type=parse_interval_or_file, metavar="D", help=about)
 
 
 def _add_history(commands: Any) -> None:
@@ -192,36 +200,6 @@ def _add_migrate(commands: Any) -> None:
     instance.add_argument("-c", "--config", type=Path, action="append", metavar="FILE", help=about)
     instance.add_argument("--instance", metavar="NAME", help="whose state it is, where a database has several")
     migrate.set_defaults(command="migrate")
-
-
-def _terminals(text: str) -> int:
-    if not text.isdecimal() or len(text) > 6 or int(text) > MAX_TERMINALS:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to {MAX_TERMINALS}, got {text[:40]!r}")
-    return int(text)
-
-
-def _speed(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (number := float(text)) <= 1e6:
-            return number
-    raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1000000, got {text[:40]!r}")
-
-
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _interval(text: str) -> str:
-    from oneweb_bridge.commands.decode import parse_interval
-
-    try:
-        parse_interval(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("interval: ")) from None
-    return text
 
 
 # ── the commands ───────────────────────────────────────────────────────────────────────────────
@@ -269,7 +247,10 @@ def _simulate(options: argparse.Namespace) -> int:
     logs.set_up(log_settings(options, Log()), Masks())
     try:
         return run_until_signal(simulator.run(simulator_options(vars(options))))
-    except (ValueError, msgspec.ValidationError, OSError) as error:
+    except OSError as error:
+        where = error.filename or f"{options.host}:{options.port}"
+        return _print_error(f"simulate: {where} cannot be used ({refusal_of(error)}): choose another", WRONG)
+    except (ValueError, msgspec.ValidationError) as error:
         return _print_error(f"simulate: {error}", WRONG)
 
 
@@ -302,11 +283,14 @@ def _set(options: argparse.Namespace) -> int:
 
     masks = Masks()
     config = load_config(options, masks)
-    changes: dict[str, object] = {} if options.interval is None else {"interval": options.interval}
-    if options.enable or options.disable:
-        changes["enabled"] = bool(options.enable)
+    changes: dict[str, object] = {}
+    if options.interval is not None:
+        changes["interval"] = None if options.interval == FILE else options.interval
+    if options.enable or options.disable or options.enabled:
+        is_enabled = options.enable or options.enabled == "true"
+        changes["enabled"] = None if options.enabled == FILE else bool(is_enabled)
     if not changes:
-        return _print_error("set: expected --enable, --disable or --interval", WRONG)
+        return _print_error("set: expected --enable, --disable, --enabled file or --interval", WRONG)
     return (
         DONE if asyncio.run(remote.command(config, [(options.call, "set", changes)], masked_print(masks))) else FAILED
     )

@@ -44,6 +44,7 @@ def plot_history(
     every = query.every_ms(chosen.span)
     points = FILE_POINTS if file is not None else 4 * columns
     with open_history(place, trends_place_of(config, place)) as history:
+        history.require_known(chosen.entity, chosen.id)
         panels, times = _panels(history, config, chosen, points, every)
     if not panels:
         return False

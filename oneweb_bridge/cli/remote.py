@@ -90,7 +90,8 @@ def _holder_lines(holding: dict[str, Any]) -> list[str]:
 
 
 def _short_time(text: str) -> str:
-    return text[:19].replace("T", " ")
+    """A time of the contract without its fraction; it keeps its zone."""
+    return f"{text[:19].replace('T', ' ')}Z" if text else ""
 
 
 async def _read_retained(config: Config, broker: Mqtt) -> dict[str, Any]:
@@ -108,11 +109,12 @@ async def _read_retained(config: Config, broker: Mqtt) -> dict[str, Any]:
                         if len(bridge["calls"]) == len(CALLS) and bridge["info"]:
                             break
     except (aiomqtt.MqttError, OSError) as error:
-        raise Unreachable(
-            f"the broker {server_name(broker)} cannot be reached: {describe_connection_error(error)}"
-        ) from None
+        raise Unreachable(_unreachable(config, broker, error)) from None
     if not bridge["calls"]:
-        raise Unreachable(f"no bridge has published below {tree.base} at {server_name(broker)}")
+        raise Unreachable(
+            f"no bridge has published below {tree.base} at {server_name(broker)}: start it with `oneweb-bridge run`, "
+            "or check mqtt.host and mqtt.base_topic in the configuration, which -c names"
+        )
     return bridge
 
 
@@ -130,9 +132,17 @@ async def command(config: Config, commands: list[CommandToSend], write: Callable
             await link.listen_to(tree.status, f"{tree.base}/bridge/polling/+/result")
             return await _send_and_print_results(link, tree, commands, _answer_timeout(config, commands), write)
     except (aiomqtt.MqttError, OSError) as error:
-        reason = describe_connection_error(error)
-        write(f"oneweb-bridge: the broker {server_name(broker)} cannot be reached: {reason}")
+        write(f"oneweb-bridge: {_unreachable(config, broker, error)}")
         return False
+
+
+def _unreachable(config: Config, broker: Mqtt, error: BaseException) -> str:
+    """Why the broker is not reached, and what to do."""
+    keys = "mqtt.host, port, servers" if config.mqtt.servers else "mqtt.host, port"
+    return (
+        f"the broker {server_name(broker)} cannot be reached ({describe_connection_error(error)}): start it, or check "
+        f"{keys}, tls, username and password in the configuration, which -c names"
+    )
 
 
 async def _send_and_print_results(
@@ -154,7 +164,9 @@ async def _send_and_print_results(
             async for message in link.messages:
                 result = decode_object(message.payload)
                 if str(message.topic) == tree.status and result.get("state") == "offline":
-                    write("oneweb-bridge: the bridge is offline")
+                    write(
+                        "oneweb-bridge: the bridge is offline: start it with `oneweb-bridge run`, or see in its log why"
+                    )
                     return False
                 call = waiting.get(str(result.get("id")), "")
                 if not call:
@@ -168,7 +180,7 @@ async def _send_and_print_results(
                 if not waiting:
                     return is_good
     late = ", ".join(waiting.values())
-    write(f"oneweb-bridge: no result for {late} in {interval_text(timeout)}; is the bridge running?")
+    write(f"oneweb-bridge: no result for {late} in {interval_text(timeout)}: look at `status` and its log")
     return False
 
 
@@ -183,9 +195,14 @@ def _result_line(call: str, result: dict[str, Any]) -> str:
     state = as_object(result.get("state"))
     if not state:
         return f"{call}: ok"
-    counts = ", ".join(f"{state[name]} {name}" for name in ("records", "events", "samples") if name in state)
-    enabled = "true" if state.get("enabled") else "false"
-    return f"{call}: ok, enabled {enabled}, every {_duration(state.get('interval'))}, {counts}"
+    names = [name for name in ("records", "events", "samples") if name in state]
+    counts = ", ".join(_count_text(state[name], name) for name in names)
+    enabled = "enabled" if state.get("enabled") else "disabled"
+    return f"{call}: ok, {enabled}, every {_duration(state.get('interval'))}, {counts}"
+
+
+def _count_text(count: object, name: str) -> str:
+    return f"{count} {name.removesuffix('s') if count == 1 else name}"
 
 
 def _duration(seconds: object) -> str:
@@ -209,7 +226,9 @@ def table(bridge: dict[str, Any]) -> list[str]:
     api, journal = as_object(info.get("api")), as_object(info.get("journal"))
     place = f" at {bridge['broker']}" if "broker" in bridge else ""
     backlog = journal.get("backlog", "unknown")
-    head = f"bridge {bridge['bridge']}{place}, API {api.get('state', 'unknown')}, backlog {backlog}"
+    # What an offline bridge has said of the API may be of long ago.
+    was = "" if bridge["bridge"] == "online" else "was "
+    head = f"bridge {bridge['bridge']}{place}, API {was}{api.get('state', 'unknown')}, backlog {backlog}"
     costs = {call: as_object(cost) for call, cost in as_object(info.get("calls")).items()}
     per_hour = sum(n for cost in costs.values() if isinstance(n := cost.get("requests_per_hour"), int))
     calls = [bridge["calls"][call] for call in CALLS if call in bridge["calls"]]

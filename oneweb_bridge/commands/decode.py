@@ -7,8 +7,9 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from oneweb_bridge.config.units import MAX_INTERVAL_S, MAX_QUANTITY_CHARS, MIN_INTERVAL_S, parse_duration
+from oneweb_bridge.config.units import MAX_INTERVAL_S, MAX_QUANTITY_CHARS, MIN_INTERVAL_S, parse_duration, shortened
 from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.encoding import describe_mismatch
 from oneweb_bridge.mqtt.topics import CommandTopic
 
 MAX_COMMAND_BYTES = 4096
@@ -17,6 +18,26 @@ ALL = "all"
 
 RequestName = Literal["republish", "replay", "release", "purge"]
 REQUESTS: tuple[RequestName, ...] = ("republish", "replay", "release", "purge")
+
+
+_REPORTS = {
+    "terminal": [call.report for call in CALLS.values() if call.report and call.entity == "terminal"] + ["presence"],
+    "product": [call.report for call in CALLS.values() if call.report and call.entity == "product"] + ["usage"],
+}
+"""Entity -> the reports that it has samples of."""
+
+
+def check_report(report: str | None, entity: str | None = None) -> None:
+    """Raises ValueError with a sentence for a report that an entity, or without one anything, never has."""
+    known = [*_REPORTS["terminal"], *_REPORTS["product"]] if entity is None else _REPORTS[entity]
+    if report is not None and report not in known:
+        owner = "there" if entity is None else f"for a {entity} there"
+        raise ValueError(f"report: {owner} is no {shortened(report)}, expected one of {', '.join(known)}")
+
+
+def no_such_call(name: str) -> str:
+    """What to say of a call that there is not."""
+    return f"there is no call {name[:64]!r}, expected one of {', '.join(CALLS)}"
 
 
 class BadCommand(ValueError):
@@ -135,8 +156,7 @@ def _decode(topic: CommandTopic, payload: bytes) -> Command:
     if topic.kind == "request":
         return _decode_request(topic.name, payload)
     if topic.name != ALL and topic.name not in CALLS:
-        expected = f"expected one of {', '.join(CALLS)}"
-        raise BadCommand(f"there is no call {topic.name[:64]!r}, {expected}", id_of(payload))
+        raise BadCommand(no_such_call(topic.name), id_of(payload))
     match topic.verb:
         case "poll":
             decoded = _decode_payload(payload.strip() or b"{}", PollPayload)
@@ -155,7 +175,9 @@ def _decode_payload(payload: bytes, form: type[Form]) -> Form:
         return msgspec.json.decode(payload, type=form)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         names = ", ".join(name for name in form.__struct_fields__)
-        raise BadCommand(f"expected a JSON object with any of {names}: {str(error)[:200]}", id_of(payload)) from None
+        raise BadCommand(
+            f"expected a JSON object with any of {names}: {describe_mismatch(error, form)}", id_of(payload)
+        ) from None
 
 
 def id_of(payload: bytes) -> str | None:
@@ -214,13 +236,10 @@ def _parse_interval(raw: float | str, id: str | None) -> float:
 
 def parse_interval(value: float | str) -> float:
     """Seconds of an interval within its bounds. Raises ValueError with a sentence."""
-    try:
-        seconds = parse_duration(value)
-    except ValueError as error:
-        raise ValueError(f"interval: {error}") from None
-    if not MIN_INTERVAL_S <= seconds <= MAX_INTERVAL_S:
-        raise ValueError(f"interval: expected 10 s to 7 d, got {value!r}")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if MIN_INTERVAL_S <= (seconds := parse_duration(value)) <= MAX_INTERVAL_S:
+            return seconds
+    raise ValueError(f"interval: expected 10 s to 7 d, like 30s, 5m or 6h, got {shortened(value)}")
 
 
 def _decode_request(name: str, payload: bytes) -> Request:
@@ -229,8 +248,7 @@ def _decode_request(name: str, payload: bytes) -> Request:
         raise BadCommand(f"there is no request {name[:64]!r}, {expected}", id_of(payload))
     decoded = _decode_payload(payload, PAYLOADS[name])
     if getattr(decoded, "call", None) not in (None, *CALLS):
-        call = decoded.call[:64]  # type: ignore[attr-defined]
-        raise BadCommand(f"there is no call {call!r}, expected one of {', '.join(CALLS)}", id_of(payload))
+        raise BadCommand(no_such_call(decoded.call), id_of(payload))  # type: ignore[attr-defined]
     return Request(name=name, **msgspec.structs.asdict(decoded))
 
 
@@ -263,13 +281,10 @@ MIN_EVERY_S = 60.0
 
 def parse_every(value: str | float) -> int:
     """The length in ms of the intervals in which values are thinned out. Raises ValueError with a sentence."""
-    try:
-        seconds = parse_duration(value)
-    except ValueError as error:
-        raise ValueError(f"every: {error}") from None
-    if seconds < MIN_EVERY_S:
-        raise ValueError(f"every: expected at least 1m, got {str(value)[:40]!r}")
-    return round(seconds * 1000)
+    with contextlib.suppress(ValueError):
+        if (seconds := parse_duration(value)) >= MIN_EVERY_S:
+            return round(seconds * 1000)
+    raise ValueError(f"every: expected at least 1m, like 5m or 1h, and at most 100 years, got {shortened(value)}")
 
 
 def _parse_instant(name: str, value: str | float, now: float) -> int:

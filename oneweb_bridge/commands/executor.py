@@ -15,10 +15,12 @@ from oneweb_bridge.commands.decode import (
     Poll,
     Request,
     Set,
+    check_report,
     command_identity,
     decode_command,
     id_of,
     is_no_command,
+    no_such_call,
     parse_every,
     time_range,
 )
@@ -276,9 +278,11 @@ class Executor:
         if command.imei is not None and command.product_id is not None:
             raise BadCommand("expected imei or product_id, not both", command.id)
         owner = None if command.imei is None else ("terminal", command.imei)
+        owner = owner if command.product_id is None else ("product", command.product_id)
         try:
+            check_report(command.report, None if owner is None else owner[0])
             return ReplayQuery(
-                owner=owner if command.product_id is None else ("product", command.product_id),
+                owner=owner,
                 report=command.report,
                 span=Span(*time_range(command.since, command.until, self._clock.wall())),
                 every_ms=None if command.every is None else parse_every(command.every),
@@ -323,8 +327,10 @@ class Executor:
     def refusal_of(self, topic_name: str, payload: bytes) -> CommandRefusal | None:
         """Why a command would be refused now; None when it can be queued."""
         topic = parse_command_topic(topic_name, self._base)
-        if topic is None or (topic.kind == "polling" and topic.name not in (ALL, *self._poller.calls)):
-            return CommandRefusal("unknown_call", "there is no such call")
+        if topic is None:
+            return CommandRefusal("unknown_call", no_such_call(topic_name.removeprefix(f"{self._base}/")))
+        if topic.kind == "polling" and topic.name not in (ALL, *self._poller.calls):
+            return CommandRefusal("unknown_call", no_such_call(topic.name))
         try:
             command = decode_command(topic, payload)
             if isinstance(command, Request) and command.name == "replay":

@@ -20,6 +20,7 @@ from oneweb_bridge.config.credentials import missing_credential
 from oneweb_bridge.config.file_reader import ConfigError, FileReader, describe, merge_trees
 from oneweb_bridge.config.rules import rule_violations
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.yaml_errors import describe_yaml_error
 from oneweb_bridge.files import refusal_of
 
 PROFILES: dict[str, dict[str, Any]] = {
@@ -145,10 +146,7 @@ def _parse_yaml(text: str, name: str) -> dict[str, Any]:
         # An alias to a list that it stands in has no end, which this notices.
         msgspec.json.encode(tree)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line if error.problem_mark else 0
-        raise ConfigError(
-            f"{name}: line {line + 1}: {_describe_yaml_error(error, text.splitlines()[line:][:1])}"
-        ) from None
+        raise ConfigError(f"{name}: {describe_yaml_error(error, text.splitlines())}") from None
     except yaml.YAMLError:
         raise ConfigError(f"{name}: expected a YAML file, and it has characters that YAML forbids") from None
     except ValueError:
@@ -159,16 +157,6 @@ def _parse_yaml(text: str, name: str) -> dict[str, Any]:
     if tree is not None and not isinstance(tree, dict):
         raise ConfigError(f"{name}: expected keys with values, like 'instance: main', got {describe(tree)}")
     return tree or {}
-
-
-def _describe_yaml_error(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
-    """What is wrong, without the text in that place: it may be a password that begins with '*' or '!'."""
-    problem = error.problem or "is not YAML"
-    if problem.startswith(("found undefined", "could not determine")):
-        return "a text that begins with '*', '&' or '!' must be in quotes"
-    if "${" in "".join(lines):
-        return f"{problem}; inside braces and brackets, '${{NAME}}' must be in quotes"
-    return problem
 
 
 def _with_environment(tree: dict[str, Any]) -> dict[str, Any]:

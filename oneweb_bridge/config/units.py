@@ -66,11 +66,11 @@ def _parse_quantity(raw: object, units: Table[str, float], expected: str, maximu
         number = float(match[1]) * units[match[2]] if match and match[2] in units else None
     # Compared before the conversion to float, which fails for an integer of any size.
     if number is None or not 0 <= number <= maximum:
-        raise ValueError(f"expected {expected}, got {_shortened(raw)}")
+        raise ValueError(f"expected {expected}, got {shortened(raw)}")
     return float(number)
 
 
-def _shortened(raw: object) -> str:
+def shortened(raw: object) -> str:
     """A value as an error shows it; a long one is cut."""
     if isinstance(raw, int) and not isinstance(raw, bool) and abs(raw) >= 10**20:
         return "a number of more than 20 digits"

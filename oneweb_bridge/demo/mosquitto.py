@@ -9,6 +9,8 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from oneweb_bridge.files import refusal_of
+
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/bin")
 
 
@@ -54,7 +56,7 @@ async def run_mosquitto(port: int, config: Path | None = None) -> AsyncIterator[
             program, "-c", str(config or demo_config_path()), "-p", str(port), stderr=asyncio.subprocess.DEVNULL
         )
     except OSError as error:
-        raise NoBroker(f"{program} cannot be started ({error.strerror})") from None
+        raise NoBroker(f"{program} cannot be started ({refusal_of(error)}): install mosquitto anew") from None
     try:
         await _reachable(process, port)
         yield process

@@ -8,6 +8,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from oneweb_bridge import tls
+from oneweb_bridge.files import plain_text, refusal_of
 from oneweb_bridge.mqtt import packets
 
 FIRST_REFUSAL_CODE = 0x80
@@ -67,4 +68,7 @@ def describe_connection_error(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(error.__context__, ConnectionResetError):
         return "it reset the connection; check whether TLS is spoken on this port (mqtt.tls.enabled)"
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError):
+        return refusal_of(error)
+    # aiomqtt makes its own error of the text of the system's.
+    return " ".join(plain_text(str(error)).split()) or type(error).__name__

@@ -12,6 +12,10 @@ class StoreError(Exception):
     """The database cannot be used; the text says which file, why, and what to do."""
 
 
+class UnknownEntity(StoreError):
+    """Nothing is stored of the id that was asked for; the text says which."""
+
+
 class StoreUnavailable(Exception):
     """The database cannot be read or written now, and nothing was changed: try again later. The text says why."""
 

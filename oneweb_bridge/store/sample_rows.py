@@ -43,6 +43,10 @@ class SampleRows:
         """The id of the journal: rows of another one are other rows, whatever their numbers."""
         return str(self._db.execute("SELECT value FROM meta WHERE name = 'journal'").fetchone()[0])
 
+    def has_record(self, kind: str, id: str) -> bool:
+        """Whether there is a record of an id, which may have neither samples nor events any more."""
+        return self._db.execute("SELECT 1 FROM record WHERE kind = ? AND id = ?", (kind, id)).fetchone() is not None
+
     def head(self) -> int:
         """The number of the last row that was ever written."""
         return self._fetch_int(self._db.dialect.journal_head)

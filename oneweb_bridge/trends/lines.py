@@ -33,7 +33,12 @@ def values_of(item: Item) -> dict[str, Any]:
 
 
 def _or_none(value: Any) -> str:
-    return "(none)" if value is None else str(value)
+    return "(none)" if value is None else _word(value)
+
+
+def _word(value: Any) -> str:
+    """A value as JSON writes it, a text without quotes."""
+    return value if isinstance(value, str) else encode(value).decode()
 
 
 # ── for people ─────────────────────────────────────────────────────────────────────────────────
@@ -41,7 +46,7 @@ def _or_none(value: Any) -> str:
 
 def table_line(item: Item) -> str:
     """An item in one line."""
-    values = "  ".join(f"{name}={value}" for name, value in values_of(item).items())
+    values = "  ".join(f"{name}={_word(value)}" for name, value in values_of(item).items())
     return f"{rfc3339(item.ts)}  {item.kind:18}  {values}".rstrip()
 
 
@@ -79,9 +84,9 @@ def _csv_line(cells: tuple[Any, ...]) -> str:
 
 def _harmless(cell: Any) -> Any:
     """A text that no spreadsheet takes for a formula; numbers stay."""
-    if isinstance(cell, (int, float)):
+    if isinstance(cell, (int, float)) and not isinstance(cell, bool):
         return cell
-    text = str(cell)
+    text = _word(cell)
     return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.model.records import Row
-from oneweb_bridge.store.errors import StoreDamaged, StoreError, named_errors
+from oneweb_bridge.store.errors import StoreDamaged, StoreError, UnknownEntity, named_errors
 from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.sample_rows import SampleRows, open_sample_rows
 from oneweb_bridge.trends.bins import Day, period_of
@@ -200,6 +200,12 @@ class History:
             days = self._file.span_of(number) if self._file is not None and number is not None else None
             edges += [] if days is None else [(days[0] * DAY_MS, (days[1] + 1) * DAY_MS)]
         return Span(min(a for a, _ in edges), max(b for _, b in edges)) if edges else None
+
+    def require_known(self, entity: str, id: str) -> None:
+        """Raises UnknownEntity where nothing was ever stored of a terminal, product or bucket, or nothing is left."""
+        if self.known_span(entity, id) is None and (self._rows is None or not self._rows.has_record(entity, id)):
+            name = "IMEI" if entity == "terminal" else "id"
+            raise UnknownEntity(f"nothing is known of a {entity} with the {name} {id[:64]!r}: correct the {name}")
 
     # ── what is folded, and what is not ────────────────────────────────────────────────────────
 

@@ -38,7 +38,7 @@ Replay = Callable[[ReplayQuery], Pages]
 
 
 async def read_pages(database: Place, trends: Place, query: ReplayQuery) -> Pages:
-    """Rows as the journal had them, in pages. Raises StoreUnavailable and StoreError."""
+    """Rows as the journal had them, in pages. Raises StoreUnavailable, UnknownEntity and StoreError."""
     loop = asyncio.get_running_loop()
     pages = iter_pages(database, trends, query)
     with ThreadPoolExecutor(1, thread_name_prefix="replay") as thread:
@@ -65,6 +65,7 @@ def iter_pages(database: Place, trends: Place, query: ReplayQuery) -> Generator[
 
 def _iter_rows(history: History, query: ReplayQuery) -> Iterator[Row]:
     if query.owner is not None:
+        history.require_known(*query.owner)
         items = iter_items(history, Selection(*query.owner, query.span, query.report))
         for item in items if query.every_ms is None else last_of_each(items, query.every_ms):
             yield item.row

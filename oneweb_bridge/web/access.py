@@ -279,7 +279,11 @@ def refuse_form(facts: RequestFacts, *, has_right_bearer: bool) -> Refusal | Non
     if facts.method in READ_METHODS:
         return None
     if facts.header(CONSOLE_HEADER) != "1" and not has_right_bearer:
-        return Refusal(403, "the header 'X-Oneweb-Console: 1' is missing, which only the console itself can send")
+        return Refusal(
+            403,
+            "a request that changes something needs the header 'X-Oneweb-Console: 1' (curl: -H 'X-Oneweb-Console: 1'), "
+            "which pages of other sites cannot send",
+        )
     if facts.has_body and facts.header("content-type").partition(";")[0].strip().casefold() != "application/json":
         return Refusal(415, "expected a body with Content-Type: application/json")
     if (facts.body_bytes or 0) > MAX_BODY_BYTES:

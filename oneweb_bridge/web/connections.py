@@ -18,6 +18,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
+from oneweb_bridge.files import refusal_of
+
 _log = logging.getLogger("oneweb_bridge.http")
 
 MAX_CONNECTIONS = 32
@@ -137,7 +139,7 @@ async def accept_loop(
             accepted, _ = await loop.sock_accept(listener)
         except OSError as error:
             held.cut_idle(0.0)
-            _log.warning("a connection cannot be accepted: %s; idle ones are cut", error.strerror)
+            _log.warning("a connection cannot be accepted: %s; idle ones are cut", refusal_of(error))
             await asyncio.sleep(ACCEPT_PAUSE_S)
             continue
         try:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import web
 
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store.server import Epochs
 from oneweb_bridge.web.health import Role
 from oneweb_bridge.web.server import serve_routes
@@ -46,5 +47,9 @@ async def serve_standby(
         try:
             await stack.enter_async_context(serve_routes(routes, config.http.address()))
         except OSError as error:
-            _log.error("%s: http.listen cannot be used (%s); there is no health endpoint", worker, error.strerror)
+            _log.error(
+                "%s: http.listen cannot be used (%s): choose another port; until then there is no health endpoint",
+                worker,
+                refusal_of(error),
+            )
         yield stack.aclose
