@@ -146,7 +146,7 @@ LIBRARIES = {
         "store.sqlite",
         "trends.file",
     },
-    "yaml": {"config.read", "config.write", "explore.report"},
+    "yaml": {"config.read", "config.write", "config.yaml_errors", "explore.report"},
     "ruamel": {"explore.writing"},
     "google": {"sparkplug.payload", "sparkplug.sparkplug_b_pb2"},
     "stamina": {"api.client"},
