@@ -88,7 +88,7 @@ async def test_sample_of_a_time_that_is_not_believed_is_told_and_left_out(wrong:
         outcome = await shown(b, ("a", NOW - HOUR, 1.0), ("a", wrong, 2.0), ("b", NOW, 3.0))
         assert sorted(await published_samples(b)) == [("metric", "a", NOW - HOUR), ("metric", "b", NOW)]
         assert kinds(outcome.alerts) == ["time_not_believed"]
-        assert "1 times of measurement" in outcome.alerts[0].message
+        assert "1 time of measurement lies" in outcome.alerts[0].message
         remembered = await b.rows("SELECT ts FROM newest UNION SELECT ts FROM seen")
         assert sorted(row[0] for row in remembered) == [NOW - HOUR, NOW]
         outcome = await shown(b, ("a", NOW, 4.0))

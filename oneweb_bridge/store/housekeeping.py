@@ -81,7 +81,8 @@ async def trim(
     positions = {} if positions is None else positions
     dropped = await _drop_backlog(db, outputs, now - round(state.max_backlog * 1000), classes)
     if dropped:
-        sentence = f"{dropped} messages older than state.max_backlog were dropped unsent"
+        messages = "1 message" if dropped == 1 else f"{dropped} messages"
+        sentence = f"{messages} older than state.max_backlog {'was' if dropped == 1 else 'were'} dropped unsent"
         await alert(Alert(kind="backlog_dropped", message=sentence))
     published = await _published(db, outputs)
     overdue = await last_before(db, now - round(state.max_backlog * 1000), 0, published)

@@ -202,7 +202,8 @@ def _alert(use: OwnerUse, forecast: Forecast) -> Alert:
         until = "" if forecast.cycle_end is None else f" on {forecast.cycle_end}"
         message = f"{name}: the allowance{limit} will probably last until the cycle ends{until}"
     elif forecast.used_gb is not None and forecast.used_gb >= (forecast.entitlement_gb or 0.0):
-        message = f"{name}: the allowance{limit} is used up since {forecast.exhausted_p50}"
+        until = "" if forecast.cycle_end is None else f"; the cycle ends on {forecast.cycle_end}"
+        message = f"{name}: the allowance{limit} is used up since {forecast.exhausted_p50}{until}"
     else:
         message = (
             f"{name}: the allowance{limit} will probably be used up on {forecast.exhausted_p50}, before the cycle ends "

@@ -7,9 +7,10 @@ from oneweb_bridge.config.schema import RateLimit
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.polling.call_runtime import CallRuntime
+from oneweb_bridge.polling.call_states import ONCE_PER_RUN
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store.reading import Queries, StoredSetting
-from oneweb_bridge.web.payloads import CallEntry, CallsAnswer, HeldEntry, SettingSources, Source
+from oneweb_bridge.web.payloads import CallAlert, CallEntry, CallsAnswer, HeldEntry, SettingSources, Source
 
 
 class StoredCalls(msgspec.Struct, frozen=True):
@@ -71,6 +72,8 @@ def _entry(poller: Poller, runtime: CallRuntime, cost: float, sources: dict[tupl
             enabled=sources.get((runtime.call, "enabled"), "file"),
             interval=sources.get((runtime.call, "interval"), "file"),
         ),
+        # What is raised once in a run does not say whether it still holds.
+        alerts=[CallAlert(kind, about) for kind, about in runtime.alerted if kind not in ONCE_PER_RUN],
     )
 
 

@@ -210,6 +210,13 @@ class SettingSources(msgspec.Struct, frozen=True, kw_only=True):
     interval: Source
 
 
+class CallAlert(msgspec.Struct, frozen=True):
+    """An alert of a call that holds as of its last poll: its kind, and what it is about where there may be several."""
+
+    kind: str
+    about: str
+
+
 class CallEntry(CallState, frozen=True, kw_only=True, omit_defaults=True):
     """A call's state as it is published, its interval in force, its cost, and where its settings come from."""
 
@@ -218,6 +225,7 @@ class CallEntry(CallState, frozen=True, kw_only=True, omit_defaults=True):
     lateness: Annotated[int, Meta(description="how late samples of this call may come, in seconds")]
     about: Annotated[str, Meta(description="what the call is about, for people")]
     source: SettingSources
+    alerts: Annotated[list[CallAlert], Meta(description="alerts of this call that hold as of its last poll")]
 
 
 class HeldEntry(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,11 +1,14 @@
 """Events and alerts: newest first, more by scrolling, live, with filters and a pause; alerts with what to do."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import harness
 from tests.console.conftest import Console, Tab
+
+if TYPE_CHECKING:
+    from playwright.async_api import Locator
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -92,54 +95,110 @@ async def test_event_comes_live_and_waits_in_a_pause(console: Console, tab: Tab)
     await tab.page.get_by_text("Renamed while the page is paused").first.wait_for()
 
 
-async def test_alerts_say_what_to_do(tab: Tab) -> None:
-    """Alerts of one kind and call stand together, with how often and since when."""
-    alerts = [
-        {
-            "seq": number,
-            "time": f"2026-11-0{number}T00:00:00Z",
-            "kind": "removal_held",
-            "call": "user_terminals",
-            "message": "10 terminal records are missing at once: 359235170000000 and others",
-            "advice": "release them when they are really gone",
-        }
-        for number in (3, 2, 1)
-    ]
+def alert(number: int, kind: str, message: str, call: str | None = None, time: str = "2026-11-01") -> dict[str, Any]:
+    """An alert as the bridge answers it."""
+    return {
+        "seq": number,
+        "time": f"{time}T00:00:00Z",
+        "kind": kind,
+        "call": call,
+        "message": message,
+        "advice": f"look at {kind}",
+    }
+
+
+async def show_alerts(
+    console: Console, tab: Tab, alerts: list[dict[str, Any]], *, held: tuple[str, ...] = (), **of_calls: list[Any]
+) -> "Locator":
+    """Opens the page with these alerts, while these calls hold something, and these alerts of calls hold; its cards."""
+    calls = await console.get("calls")
+    calls["held"] = [{"call": call, "count": 6, "since": None} for call in held]
+    for call in calls["calls"]:
+        call["alerts"] = of_calls.get(call["call"], [])
+    await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=calls))
     await tab.page.route("**/api/v1/alerts?*", lambda route: route.fulfill(json={"alerts": alerts, "next": None}))
     await tab.open("alerts")
-    card = tab.page.get_by_test_id("alert")
+    return tab.page.get_by_test_id("alert")
+
+
+async def test_alerts_say_what_to_do(console: Console, tab: Tab) -> None:
+    """Alerts of one kind, call and subject stand together, with how often and since when."""
+    message = "10 terminal records are missing at once: 359235170000000 and others"
+    alerts = [alert(number, "removal_held", message, "user_terminals", f"2026-11-0{number}") for number in (3, 2, 1)]
+    card = await show_alerts(console, tab, alerts, held=("user_terminals",))
     assert await card.count() == 1
     text = await card.inner_text()
     assert "3 times" in text
     assert await card.get_by_role("link", name="Release in the Polling Manager").count() == 1
     link = card.get_by_role("link", name="359235170000000")
     assert await link.get_attribute("href") == "#/terminal/359235170000000"
-    assert "release them when they are really gone" in text
+    assert "look at removal_held" in text
 
 
-async def test_alert_has_links_and_times_of_the_page(tab: Tab) -> None:
-    """Products lead to their pages, times are written as elsewhere, and no sentence of a kind is hidden."""
-    message = "product SC-{}, bucket 1-2 (Maritime): the allowance will probably be used up on 2026-12-03T07:00:00Z"
+LASTS = "product SC-{}, bucket 1-2 (Maritime): the allowance of 300 GB will probably last until the cycle ends on {}"
+RUNS_OUT = (
+    "product SC-{}, bucket 1-2 (Maritime): the allowance of 300 GB will probably be used up on 2099-12-03T07:00:00Z, "
+    "before the cycle ends on {}; 47.6 GB are used, 307 GB are expected by then"
+)
+LATER, EARLIER = "2099-12-09T00:00:00Z", "2021-12-09T00:00:00Z"
+
+
+async def test_allowances_have_cards_of_their_own(console: Console, tab: Tab) -> None:
+    """One for each product: open where its newest alert says that it runs out in a cycle that goes on."""
+    sentences = ((6, LASTS, 1, LATER), (5, RUNS_OUT, 1, LATER), (4, RUNS_OUT, 2, LATER), (3, RUNS_OUT, 3, EARLIER))
     alerts = [
-        {
-            "seq": number,
-            "time": "2026-11-01T00:00:00Z",
-            "kind": "allowance_exhausts",
-            "call": "usage_consumption",
-            "message": message.format(number),
-            "advice": "look at its forecast",
-        }
-        for number in (3, 2, 2)
+        alert(number, "allowance_exhausts", sentence.format(product, end), "usage_consumption")
+        for number, sentence, product, end in sentences
     ]
-    await tab.page.route("**/api/v1/alerts?*", lambda route: route.fulfill(json={"alerts": alerts, "next": None}))
-    await tab.open("alerts")
-    card = tab.page.get_by_test_id("alert")
-    assert await card.get_by_role("link", name="SC-3").get_attribute("href") == "#/product/SC-3"
-    assert "on 3 Dec 07:00" in await card.locator("p").first.inner_text()
-    await card.get_by_text("1 other sentence").click()
-    line = await card.get_by_role("link", name="SC-2").evaluate("link => getComputedStyle(link).textDecorationLine")
-    assert line == "underline"
-    assert await card.get_by_role("link", name="SC-2").is_visible()
+    cards = await show_alerts(console, tab, alerts)
+    assert await cards.evaluate_all("cards => cards.map(card => card.dataset.open)") == ["true", "false", "false"]
+    first = cards.first
+    assert await first.get_by_role("link", name="SC-2").get_attribute("href") == "#/product/SC-2"
+    assert "on 3 Dec 2099 07:00" in await first.locator("p").first.inner_text()
+    over = cards.filter(has_text="SC-1").first
+    assert "over" in await over.locator("h2").inner_text()
+    await over.get_by_text("1 earlier sentence").click()
+    link = over.locator("details").get_by_role("link", name="SC-1")
+    assert await link.evaluate("link => getComputedStyle(link).textDecorationLine") == "underline"
+    assert await link.is_visible()
+    await tab.page.locator("nav .badge").get_by_text("1", exact=True).wait_for()
+
+
+async def test_alert_is_open_while_it_holds(console: Console, tab: Tab) -> None:
+    """Judged by what the calls say now; of what nobody can know it is told how long ago it was."""
+    alerts = [
+        alert(6, "set_aside", "1 record could not be read and was left as it was", "organizations"),
+        alert(5, "set_aside", "1 record could not be read and was left as it was", "sites"),
+        alert(4, "value_unreadable", "sinr_db could not be read in 3 records", "ut_signal_quality"),
+        alert(3, "value_unreadable", "rssi_dbm could not be read in 3 records", "ut_signal_quality"),
+        alert(2, "removal_held", "6 site records are missing at once", "sites"),
+        alert(1, "client_id_taken", "another client connects with the client id 'a'"),
+    ]
+    cards = await show_alerts(
+        console,
+        tab,
+        alerts,
+        organizations=[{"kind": "set_aside", "about": ""}],
+        ut_signal_quality=[{"kind": "value_unreadable", "about": "rssi_dbm"}],
+    )
+    assert await cards.count() == len(alerts)
+    states = {
+        await card.locator("p").first.inner_text(): await card.locator("h2").inner_text() for card in await cards.all()
+    }
+    opened = await cards.evaluate_all(
+        "cards => cards.filter(card => card.dataset.open === 'true').map(card => card.dataset.kind)"
+    )
+    assert opened == ["set_aside", "value_unreadable"]
+    assert "open" in states["rssi_dbm could not be read in 3 records"]
+    assert "over" in states["sinr_db could not be read in 3 records"]
+    assert "over" in states["6 site records are missing at once"]
+    assert "ago" in states["another client connects with the client id 'a'"]
+    await tab.page.locator("nav .badge").get_by_text("2", exact=True).wait_for()
+
+
+async def test_alerts_of_calls_hold_as_the_bridge_says(console: Console) -> None:
+    """What the alerts page judges by: each call names those of its alerts that hold."""
+    assert all(isinstance(call["alerts"], list) for call in (await console.get("calls"))["calls"])
 
 
 async def test_list_without_events_says_why(tab: Tab) -> None:

@@ -187,6 +187,95 @@ async def test_count_of_the_offline_leads_to_them(console: Console, tab: Tab) ->
     assert sorted(await shown(tab)) == sorted(row["imei"] for row in away)
 
 
+async def test_states_are_counted_as_known(console: Console, tab: Tab) -> None:
+    """A state that nobody knows is not counted as offline; a state that is neither has its own count."""
+    rows = fleets.make_rows(40)
+    for row, state in zip(rows, (None, None, None, "offline", "standby"), strict=False):
+        row["state"] = state
+    for row in rows[5:]:
+        row["state"] = "online"
+    answer = json.dumps(fleets.make_answer(rows, (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.open()
+    counts = await tab.page.get_by_role("status").filter(has_text="terminals").inner_text()
+    assert counts == "40 terminals \u00b7 1 offline \u00b7 1 standby \u00b7 3 unknown"
+
+
+@pytest.mark.parametrize(("width", "is_complete"), [(768, False), (1280, True)])
+async def test_columns_scroll_with_their_heads(
+    console: Console, open_tab: OpenTab, width: int, is_complete: bool
+) -> None:
+    """Where the columns need more room than there is, the table scrolls, heads and rows together; the page does not."""
+    tab = await open_tab(console.url, width, 800)
+    answer = json.dumps(fleets.make_answer(fleets.make_rows(60), (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.open()
+    if is_complete:
+        await tab.page.get_by_text("Columns", exact=True).click()
+        for box in await tab.page.locator(".menu input").all():
+            await box.check()
+        await tab.page.keyboard.press("Escape")
+    edges = """() => ['columnheader', 'cell'].map(role =>
+      [...document.querySelectorAll(`.fleet-row:first-child [role=${role}]`)].at(-1).getBoundingClientRect())
+      .flatMap(box => [box.left, box.right])"""
+    body = tab.page.locator(".fleet-body")
+    assert (await tab.page.evaluate(edges))[1] > width
+    await body.evaluate("body => { body.scrollLeft = 9999; }")
+    await tab.until("() => document.querySelector('.fleet-head').scrollLeft > 0")
+    left, right, cell_left, cell_right = await tab.page.evaluate(edges)
+    assert (left, right) == pytest.approx((cell_left, cell_right), abs=1)
+    assert right <= width
+    await tab.page.locator(".fleet-head").evaluate("head => { head.scrollLeft = 0; }")
+    await tab.until("() => document.querySelector('.fleet-body').scrollLeft === 0")
+    assert await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+async def test_menu_of_columns_closes(fleet: Tab) -> None:
+    """With Escape, with a click elsewhere that does nothing else, and when the focus leaves it."""
+    menu, summary = fleet.page.locator("details.menu"), fleet.page.get_by_text("Columns", exact=True)
+    is_open = "menu => menu.open"
+    await summary.click()
+    await fleet.page.keyboard.press("Tab")
+    await fleet.page.keyboard.press("Escape")
+    assert not await menu.evaluate(is_open)
+    assert await summary.evaluate("summary => document.activeElement === summary")
+    await summary.click()
+    await fleet.page.get_by_role("columnheader", name="State", exact=True).get_by_role("button").click()
+    assert not await menu.evaluate(is_open)
+    assert "sort=" not in fleet.page.url
+    await fleet.page.get_by_role("columnheader", name="State", exact=True).get_by_role("button").click()
+    assert "sort=state" in fleet.page.url
+    await summary.click()
+    await fleet.page.get_by_role("button", name="CSV").focus()
+    assert not await menu.evaluate(is_open)
+
+
+async def test_organization_keeps_what_the_tree_counts(console: Console, tab: Tab) -> None:
+    """An organization that is nobody's customer leads to the terminals that the tree counts below it, with its name."""
+    rows = fleets.make_rows(60)[6:]
+    node = {"kind": "organization", "id": "ACC-7", "name": "Sub Distributor", "states": {"online": 1}, "terminals": 24}
+    customers = [
+        {**node, "id": f"ACC-{number}", "name": f"Customer {number}", "terminals": 12, "children": []}
+        for number in (1, 2)
+    ]
+    tree = {"roots": [{**node, "id": "ACC-100", "name": "Partner", "children": [{**node, "children": customers}]}]}
+    answer = json.dumps(fleets.make_answer(rows, (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.page.route("**/api/v1/tree", lambda route: route.fulfill(json=tree))
+    record: dict[str, Any] = {"record": {"name": "Sub Distributor"}, "parent": None, "children": [], "sites": []}
+    await tab.page.route("**/api/v1/organizations/*", lambda route: route.fulfill(json=record))
+    await tab.open("organizations?kind=organization&id=ACC-7", "organizations")
+    await tab.page.get_by_role("link", name="its terminals in the fleet").click()
+    await tab.ready("fleet")
+    wanted = {row["imei"] for row in rows if row["end_customer_id"] in {"ACC-1", "ACC-2"}}
+    await tab.page.locator(f"[role=table][aria-rowcount='{len(wanted) + 1}']").wait_for()
+    assert set(await shown(tab)) <= wanted
+    box = tab.page.get_by_role("combobox", name="Organization")
+    assert await box.evaluate("box => box.selectedOptions[0].text") == "Sub Distributor"
+    await box.select_option("all")
+    await tab.page.locator(f"[role=table][aria-rowcount='{len(rows) + 1}']").wait_for()
+
+
 async def test_phone_shows_the_column_that_it_is_sorted_by(console: Console, open_tab: OpenTab) -> None:
     """On a phone a row has no room for all columns, but for the one in whose order they stand; no head is cut off."""
     tab = await open_tab(console.url, 390, 844)

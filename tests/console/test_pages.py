@@ -86,6 +86,37 @@ async def test_page_without_network_says_so_and_comes_back(tab: Tab) -> None:
     tab.complaints = [complaint for complaint in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in complaint]
 
 
+async def test_every_page_says_that_the_bridge_is_gone(console: Console, open_tab: OpenTab) -> None:
+    """One sentence on each page; what the lights of API and broker showed is not known any more."""
+    for name, address in (await addresses(console)).items():
+        tab = await open_tab(console.url)
+        await tab.open(address, name)
+        await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
+        await tab.page.context.set_offline(True)
+        await tab.page.get_by_text("The bridge cannot be reached").wait_for()
+        for light in ("API", "broker"):
+            assert await tab.page.locator(".light").filter(has_text=light).get_attribute("data-good") is None, name
+        await tab.page.context.set_offline(False)
+        await tab.page.get_by_text("The bridge cannot be reached").wait_for(state="detached")
+        tab.complaints = [complaint for complaint in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in complaint]
+        await tab.page.close()
+
+
+async def test_page_opened_by_keyboard_has_the_focus_on_its_heading(tab: Tab) -> None:
+    """From a row of the fleet, from the navigation, and back; who types in the search stays there."""
+    await tab.open()
+    heading = "() => document.activeElement.matches('h1')"
+    await tab.page.get_by_test_id("fleet-row").first.get_by_role("link").press("Enter")
+    await tab.ready("terminal")
+    await tab.until(heading)
+    await tab.page.get_by_role("link", name="Polling Manager", exact=True).press("Enter")
+    await tab.ready("polling")
+    await tab.until(heading)
+    await tab.page.go_back()
+    await tab.ready("terminal")
+    await tab.until(heading)
+
+
 async def test_script_from_outside_is_refused(tab: Tab) -> None:
     """Trusted Types: nothing makes a script from a text, not even a test."""
     await tab.open()

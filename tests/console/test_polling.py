@@ -77,7 +77,15 @@ async def test_held_removal_is_found_and_released(console: Console, tab: Tab) ->
         await held.wait_for()
         assert f"{len(sites)} records" in await held.inner_text()
         assert "removes what is still missing" in await held.inner_text()
-        await held.get_by_role("button", name="Release sites").click()
+        await held.get_by_role("button", name="Release sites").press("Enter")
+        confirm = held.get_by_role("button", name=f"Release {len(sites)} records?")
+        assert await confirm.evaluate("button => document.activeElement === button")
+        await confirm.press("Escape")
+        assert await held.get_by_role("button", name="Cancel").count() == 0
+        await held.get_by_role("button", name="Release sites").dblclick()
+        await held.get_by_role("button", name="Cancel").wait_for()
+        assert (await console.get("calls"))["held"], "a double click is one wish"
+        await confirm.press("Enter")
         await held.wait_for(state="detached")
         await until_state(console, "sites", status="ok", records=0)
     finally:
@@ -94,6 +102,7 @@ async def test_release_says_what_it_does(console: Console, tab: Tab) -> None:
     await tab.page.route("**/api/v1/requests/release", lambda route: route.fulfill(json=done))
     await tab.open("polling")
     await tab.page.get_by_role("button", name="Release sites").click()
+    await tab.page.get_by_role("button", name="Release 6 records?").click()
     await tab.page.get_by_text("Released: what is still missing goes with").wait_for()
 
 
@@ -114,6 +123,27 @@ async def test_poll_button_polls(console: Console, tab: Tab) -> None:
     await row.get_by_test_id("call-status").and_(tab.page.get_by_text("ok")).wait_for()
 
 
+async def test_poll_by_keyboard_keeps_the_focus(tab: Tab) -> None:
+    """While a call is polled and after it, the focus stays on its button."""
+    await tab.open("polling")
+    button = tab.page.get_by_role("button", name="Poll products")
+    for key in ("Enter", "Space"):
+        await button.focus()
+        async with tab.page.expect_response("**/api/v1/calls/products/poll"):
+            await tab.page.keyboard.press(key)
+        await tab.page.locator("[aria-label='Poll products'][aria-disabled=false]").wait_for()
+        assert await focused(tab) == "Poll products"
+
+
+async def test_interval_that_is_no_duration_is_told_its_bounds(tab: Tab) -> None:
+    await tab.open("polling")
+    field = tab.page.get_by_role("textbox", name="products interval")
+    await field.fill("2 minutes")
+    await field.press("Enter")
+    await tab.page.get_by_text("expected 10 s to 7 d, like 30s, 5m or 6h").wait_for()
+    tab.complaints = [complaint for complaint in tab.complaints if "400" not in complaint]
+
+
 async def test_poll_all_and_release_arrive_as_over_mqtt(console: Console, tab: Tab) -> None:
     """Both have their answer on its topic; what is held stands above the calls with its button."""
 
@@ -130,6 +160,7 @@ async def test_poll_all_and_release_arrive_as_over_mqtt(console: Console, tab: T
         await tab.page.get_by_role("button", name="Poll all").click()
         (result, *_) = await answers.until(lambda: answers.on(topics[0]))
         await tab.page.get_by_role("button", name="Release user_terminals").click()
+        await tab.page.get_by_role("button", name="Release 10 records?").click()
         (response, *_) = await answers.until(lambda: answers.on(topics[1]))
     assert (result["command"], result["status"], response["status"]) == ("poll", "ok", "ok")
     assert result["id"].startswith("console-")

@@ -1,45 +1,33 @@
-/** Alerts: what is wrong, and what to do. Those of the last 24 hours count as open. */
-import { now } from "./api.js";
+/** Alerts: what is wrong, and what to do; open is what still holds as far as the bridge tells. */
+import { isOpen, makeCards } from "./alertcards.js";
+import { calls, loadCalls } from "./calls.js";
 import { More, usePages } from "./eventlist.js";
-import { DAY, dayAndTime, describeField, fullTime, plural, zone } from "./format.js";
-import { html } from "./html.js";
+import { dayAndTime, describeField, fullTime, plural, zone } from "./format.js";
+import { html, useEffect } from "./html.js";
 import { address } from "./router.js";
 import { useStore } from "./store.js";
-import { Ago, Message, Page } from "./ui.js";
+import { Ago, Message, Page, Problem } from "./ui.js";
 
 export function AlertsPage() {
+  const polled = useStore(calls);
+  useEffect(() => {
+    loadCalls();
+  }, []);
   const { entries, next, error, ready, more } = usePages(
     "alerts",
     "alerts",
     100,
     (name, alert) => name === "alert" && { ...alert, id: `${alert.time} ${alert.kind} ${alert.message}` },
   );
-  const groups = groupAlerts(entries);
-  return html`<${Page} name="alerts" title="Alerts" ready=${ready}>
-    ${error && html`<${Message} kind="bad">${error.message}<//>`}
-    ${ready && !error && groups.length === 0 && html`<${Message}>No alerts: nothing that an operator should look at has happened.<//>`}
-    <ul class="alerts">${groups.map((group) => html`<${Group} key=${`${group.kind} ${group.call}`}
-        group=${group} />`)}</ul>
+  // What is open stands first; the others are in the order of their time.
+  const cards = makeCards(entries).map((card) => ({ ...card, isOpen: isOpen(card, polled) }));
+  const ordered = [...cards.filter((card) => card.isOpen), ...cards.filter((card) => !card.isOpen)];
+  return html`<${Page} name="alerts" title="Alerts" ready=${ready && polled !== null}>
+    <${Problem} error=${error} />
+    ${ready && !error && cards.length === 0 && html`<${Message}>No alerts: nothing that an operator should look at has happened.<//>`}
+    <ul class="alerts">${ordered.map((card) => html`<${Card} key=${card.key} card=${card} />`)}</ul>
     <${More} next=${next} more=${more} count=${entries.length} />
   <//>`;
-}
-
-/** Alerts of one kind and call stand together, the newest sentence on top, each sentence once. */
-function groupAlerts(alerts) {
-  const groups = new Map();
-  for (const alert of alerts) {
-    const key = `${alert.kind} ${alert.call ?? ""}`;
-    const group = groups.get(key);
-    if (group) {
-      group.count += 1;
-      group.sentences.add(alert.message);
-      group.since = alert.time;
-      group.advice ??= alert.advice;
-    } else {
-      groups.set(key, { ...alert, count: 1, since: alert.time, sentences: new Set([alert.message]) });
-    }
-  }
-  return [...groups.values()];
 }
 
 // A product's id has a digit, which "product records" has not.
@@ -72,19 +60,18 @@ const DEEDS = {
 
 const Deed = ({ kind }) => DEEDS[kind] && html` <a href=${DEEDS[kind][0]}>${DEEDS[kind][1]}</a>`;
 
-function Group({ group }) {
+function Card({ card }) {
   useStore(zone);
-  const others = [...group.sentences].slice(1);
-  const open = now() - Date.parse(group.time) < DAY;
-  return html`<li class="card" data-testid="alert" data-kind=${group.kind} data-open=${open}>
-    <h2>${describeField(group.kind).label}${group.call && html` <a class="small" href="#/polling">${group.call}</a>`}
-      <span class="small muted">${open ? "open" : "past"}</span></h2>
-    <p><bdi>${drawSentence(group.message)}</bdi></p>
-    ${group.advice && html`<p class="advice"><b>What to do:</b> ${group.advice}.<${Deed} kind=${group.kind} /></p>`}
-    ${others.length > 0 && html`<details><summary>${plural(others.length, "other sentence")} of this kind</summary>
+  const others = [...card.sentences].slice(1);
+  return html`<li class="card" data-testid="alert" data-kind=${card.kind} data-open=${card.isOpen === true}>
+    <h2>${describeField(card.kind).label}${card.call && html` <a class="small" href="#/polling">${card.call}</a>`}
+      <span class="small muted">${card.isOpen === null ? html`<${Ago} time=${card.time} />` : card.isOpen ? "open" : "over"}</span></h2>
+    <p><bdi>${drawSentence(card.message)}</bdi></p>
+    ${card.isOpen !== false && card.advice && html`<p class="advice"><b>What to do:</b> ${card.advice}.<${Deed} kind=${card.kind} /></p>`}
+    ${others.length > 0 && html`<details><summary>${plural(others.length, "earlier sentence")}</summary>
       <ul>${others.map((sentence) => html`<li key=${sentence}><bdi>${drawSentence(sentence)}</bdi></li>`)}</ul></details>`}
-    <p class="muted small">${group.count > 1 && html`first <${Ago}
-        time=${group.since} />, `}${group.count > 1 ? "last " : ""}<${Ago}
-        time=${group.time} />, ${plural(group.count, "time")}</p>
+    <p class="muted small">${card.count > 1 && html`first <${Ago}
+        time=${card.since} />, `}${card.count > 1 ? "last " : ""}<${Ago}
+        time=${card.time} />, ${plural(card.count, "time")}</p>
   </li>`;
 }

@@ -2,9 +2,13 @@
 import { createStore } from "./store.js";
 
 export const API = "api/v1/";
+export const UNREACHED = "The bridge cannot be reached; the page goes on by itself when it is there again.";
 
 /** `signed_in`, `read_only`, `version`, `instance`; null until the bridge has answered for the first time. */
 export const session = createStore(null);
+
+/** Whether the last request had an answer. */
+export const reached = createStore(true);
 
 /** How far the bridge's clock is ahead of this browser's, in milliseconds. */
 let clockOffset = 0;
@@ -26,8 +30,10 @@ export async function request(path, { method = "GET", body, signal } = {}) {
     answer = await fetch(API + path, { method, headers, body: body && JSON.stringify(body), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "The bridge cannot be reached; the page goes on by itself when it is there again.");
+    reached.set(false);
+    throw new ApiError(0, UNREACHED);
   }
+  reached.set(true);
   noteClock(answer.headers.get("Date"));
   const text = await answer.text();
   const data = parse(text);

@@ -7,7 +7,7 @@ import { route } from "./router.js";
 import { SignInPage } from "./signin.js";
 import { useStore } from "./store.js";
 import { TopBar } from "./topbar.js";
-import { Message, Page } from "./ui.js";
+import { Message, Page, useReached } from "./ui.js";
 
 /** When uPlot is there too: its script runs behind this one, and only the pages with charts need it. */
 const parsed = new Promise((done) => addEventListener("DOMContentLoaded", done, { once: true }));
@@ -47,6 +47,7 @@ function Shown({ page, id }) {
   const [component, setComponent] = useState(() => loaded[page]);
   const [failed, setFailed] = useState(false);
   const line = useStore(connection);
+  const isReached = useReached();
   useEffect(() => {
     if (component || !PAGES[page]) return;
     const keep = (module) => {
@@ -60,7 +61,7 @@ function Shown({ page, id }) {
     return html`<${Page} name="none" title="No such page" ready><${Message}>There is no page at this address: <a
         href="#/">go to the fleet</a>.<//><//>`;
   return html`<${Page} name=${page} title="Loading …" ready=${false}>
-    ${failed && html`<${Message} kind="bad">The bridge cannot be reached; the page goes on by itself when it is there again.<//>`}<//>`;
+    ${failed && isReached && html`<${Message} kind="bad">This page could not be loaded: load it again in a moment.<//>`}<//>`;
 }
 
 async function begin() {

@@ -181,14 +181,19 @@ function describeForecast(forecast, product) {
     if (!forecast) return "No forecast yet: it comes with the next report of usage.";
     if (forecast.status === "unlimited") return "Unlimited: it does not run out.";
     if (forecast.status !== "ok") return "No forecast yet: there is not enough data. It needs three full days of usage, and a limit.";
-    const { exhausted_p10: early, exhausted_p50: middle, exhausted_p90: late } = forecast;
+    const { exhausted_p10: early, exhausted_p50: middle } = forecast;
     const reached = middle && Date.parse(middle) <= now();
-    const between = early && late && !reached ? ` (${day(Date.parse(early))} – ${day(Date.parse(late))})` : "";
+    const between = reached ? "" : describeBand(forecast);
     const words = middle
-        ? `Exhausted ${reached ? dayAndTime(Date.parse(middle)) : day(Date.parse(middle))}${between}.`
+        ? `${reached ? "Exhausted" : "Exhausts"} ${reached ? dayAndTime(Date.parse(middle)) : day(Date.parse(middle))}${between}.`
         : `It lasts until the end of the cycle${early ? `; in one case of ten it is exhausted by ${day(Date.parse(early))}` : ""}.`;
     return html`<b>${words}</b> ${describeBlocks(forecast, product)} <span
       class="muted">Confidence ${forecast.confidence}.</span>`;
+}
+
+/** Between which days an allowance runs out, in eight cases of ten. */
+export function describeBand({ exhausted_p10: early, exhausted_p90: late }) {
+    return early && late ? ` (${day(Date.parse(early))} – ${day(Date.parse(late))})` : "";
 }
 
 function describeBlocks(forecast, product) {

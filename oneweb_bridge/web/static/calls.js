@@ -40,8 +40,8 @@ export function applyCallState(name, state) {
 
 // A member that is absent in the state is not known any more; what only `GET calls` says stays.
 function merge(old, state) {
-  const { effective_interval, requests_per_hour, source, lateness, about } = old;
-  return { effective_interval, requests_per_hour, source, lateness, about, ...state };
+  const { effective_interval, requests_per_hour, source, lateness, about, alerts } = old;
+  return { effective_interval, requests_per_hour, source, lateness, about, alerts, ...state };
 }
 
 generation.subscribe(reloadCalls);
@@ -54,10 +54,11 @@ subscribe((name, data) => {
       old &&
       (old.interval !== data.body?.interval ||
         old.enabled !== data.body?.enabled ||
+        (old.alerts.length > 0 && data.body?.status !== "polling") ||
         data.body?.status === "held" ||
         old.status === "held")
     )
       reloadCalls();
   }
-  if (name === "alert" && data.kind?.startsWith("removal")) reloadCalls();
+  if (name === "alert" && data.call) reloadCalls();
 });

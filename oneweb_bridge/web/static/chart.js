@@ -92,11 +92,18 @@ function scaleRange(lines, unit) {
   return {
     range: (chart, min, max) => {
       if (min === null) return [0, 1];
+      if (unit === "%" && min >= 0 && max <= 100) return rangeOfShares(min, max);
       const [low, high] = fromZero ? [Math.min(0, min), Math.max(0, max)] : [min, max];
       const margin = (high - low) * 0.08 || Math.abs(high) * 0.05 || 1;
       return [fromZero && low === 0 ? 0 : low - margin, high + margin];
     },
   };
+}
+
+/** Shares stay between 0 and 100 %, and one that does not change has all of it. */
+function rangeOfShares(min, max) {
+  const margin = (max - min) * 0.08;
+  return margin ? [Math.max(0, min - margin), Math.min(100, max + margin)] : [0, 100];
 }
 
 function seriesOptions(line) {

@@ -5,7 +5,7 @@ import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { generation, subscribe } from "./live.js";
 import { address } from "./router.js";
 import { useStore } from "./store.js";
-import { Ago, Message } from "./ui.js";
+import { Ago, Problem } from "./ui.js";
 
 const kindOf = (event) => event.type.split(".").at(-1);
 const entityOf = (event) => event.type.split(".").at(-2);
@@ -79,7 +79,7 @@ export function EventList({ filter, limit, fits = () => true, paused = false, on
   useEffect(() => {
     if (ready) onReady?.();
   }, [ready]);
-  if (error) return html`<${Message} kind="bad">${error.message}<//>`;
+  if (error) return html`<${Problem} error=${error} />`;
   if (!ready) return html`<p class="muted">Loading …</p>`;
   return html`${paused && entries.length > frozen.current && html`<p class="muted"
       role="status">${plural(entries.length - frozen.current, "new event")} while paused</p>`}

@@ -3,6 +3,7 @@ import { choices, filterRows } from "./fleetdata.js";
 import { shorten } from "./format.js";
 import { Component, html, useRef } from "./html.js";
 import { setQuery } from "./router.js";
+import { useSubtree } from "./subtree.js";
 
 /** As useMemo, but it keeps only what was made: useMemo keeps the function too, and with it all rows as they were then. */
 function useMade(make, inputs) {
@@ -14,6 +15,7 @@ function useMade(make, inputs) {
 /** The filters. There may be thousands of customers and sites: they are there once it is to be `complete`. */
 export function FleetFilters({ rows, query, complete }) {
   const states = [...new Set(rows.map((row) => row.state).filter(Boolean))].sort();
+  const below = useSubtree(query.organization);
   const listed = complete ? rows : [];
   const customers = useMade(() => choices(listed, "end_customer_id", "end_customer"), [listed.length]);
   const sites = useMade(
@@ -24,10 +26,11 @@ export function FleetFilters({ rows, query, complete }) {
     <${Choice} label="State" name="state" value=${query.state} options=${states.map((state) => [state, state])} />
     <${Choice} label="Customer" name="customer" value=${query.customer} options=${customers} />
     <${Choice} label="Site" name="site" value=${query.site} options=${sites} />
+    ${below && html`<${Choice} label="Organization" name="organization" value=${below.id} options=${[[below.id, below.name]]} />`}
     ${
-      (query.q || query.state || query.customer || query.site) &&
+      (query.organization || query.q || query.state || query.customer || query.site) &&
       html`<button class="quiet"
-      onClick=${() => setQuery({ q: "", state: "", customer: "", site: "" })}>Clear</button>`
+      onClick=${() => setQuery({ q: "", state: "", customer: "", site: "", organization: "" })}>Clear</button>`
     }`;
 }
 

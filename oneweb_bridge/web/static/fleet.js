@@ -5,12 +5,14 @@ import { calls, loadCalls } from "./calls.js";
 import { filterRows, fleet, loadFleet } from "./fleetdata.js";
 import { FleetFilters } from "./filters.js";
 import { COLUMNS, isExhausted } from "./fleetcells.js";
-import { number, plural, zone } from "./format.js";
+import { iso, number, plural, zone } from "./format.js";
 import { Component, html, useEffect, useMemo, useRef, useState } from "./html.js";
+import { Menu } from "./menu.js";
 import { address, go, route, setQuery } from "./router.js";
+import { useSubtree } from "./subtree.js";
 import { readSetting, useStore, writeSetting } from "./store.js";
 import { compareSortable, sortable } from "./textorder.js";
-import { csvCell, download, Message, Page, useLater, useNow } from "./ui.js";
+import { csvCell, download, Message, Page, Problem, useLater, useNow } from "./ui.js";
 import { useWindow } from "./window.js";
 
 export function FleetPage() {
@@ -28,7 +30,8 @@ export function FleetPage() {
             COLUMNS.filter((column) => !column.optional).map((column) => column.name),
         ),
     );
-    const order = useOrder(data, query);
+    const below = useSubtree(query.organization);
+    const order = useOrder(data, query, below);
     const later = useLater(data !== null);
     if (data?.rows.length === 0 && !data.error) return html`<${NoTerminals} />`;
     const counts = data && html`<p class="counts" role="status"><${Counts} rows=${order} query=${query} /></p>`;
@@ -36,7 +39,8 @@ export function FleetPage() {
         setShown(columns);
         writeSetting("columns", columns);
     };
-    return html`<${Page} name="fleet" title="Fleet" heading=${counts} ready=${later}>
+    return html`<${Page} name="fleet" title="Fleet" heading=${counts}
+        ready=${later && (!query.organization || below !== null)}>
     ${
         data &&
         html`<div class="tools">
@@ -46,7 +50,7 @@ export function FleetPage() {
       <button onClick=${() => download("fleet.csv", fleetCsv(order))}>CSV</button>
     </div>`
     }
-    ${data?.error && html`<${Message} kind="bad">${data.error.message}<//>`}
+    <${Problem} error=${data?.error} />
     ${
         data &&
         html`<${FleetTable} rows=${order} query=${query} looks=${looks}
@@ -55,14 +59,19 @@ export function FleetPage() {
   <//>`;
 }
 
-/** How many terminals are shown; how many of them are offline leads to these. */
+/** How many terminals are shown, and how many are in each state besides online; a state leads to those in it. */
 function Counts({ rows, query }) {
-    const away = rows.filter((row) => row.state !== "online");
-    const words = `${number(away.length)} offline`;
-    const named = away.length > 0 && query.state !== "offline" && away.every((row) => row.state === "offline");
-    return html`${plural(rows.length, "terminal")} · ${
-        named ? html`<a href=${address("fleet", "", { ...query, state: "offline" })}>${words}</a>` : words
-    }`;
+    const counts = new Map();
+    for (const { state } of rows) counts.set(state ?? "unknown", (counts.get(state ?? "unknown") ?? 0) + 1);
+    const unknown = counts.get("unknown") ?? 0;
+    if (unknown < rows.length && !counts.has("offline")) counts.set("offline", 0);
+    const others = [...counts.keys()].filter((state) => state !== "online" && state !== "unknown").sort();
+    const link = (state) => {
+        const words = `${number(counts.get(state))} ${state}`;
+        if (!counts.get(state) || query.state === state) return ` · ${words}`;
+        return html` · <a href=${address("fleet", "", { ...query, state })}>${words}</a>`;
+    };
+    return html`${plural(rows.length, "terminal")}${others.map(link)}${unknown > 0 && ` · ${number(unknown)} unknown`}`;
 }
 
 /** The page while there are no terminals: a sentence where the set-up is done, else its steps. */
@@ -100,19 +109,19 @@ function explainEmpty(listing) {
 function ColumnChoice({ shown, onChange }) {
     const toggle = (name) =>
         onChange(shown.includes(name) ? shown.filter((column) => column !== name) : [...shown, name]);
-    return html`<details class="menu"><summary>Columns</summary><div>
+    return html`<${Menu} label="Columns">
     ${COLUMNS.slice(1).map(
         ({ name, label }) => html`<label key=${name}>
       <input type="checkbox" checked=${shown.includes(name)} onChange=${() => toggle(name)} /> ${label}</label>`,
     )}
-  </div></details>`;
+  <//>`;
 }
 
 /**
  * The rows in their order. A value that changes does not move its row: each row keeps the place that it had when it
  * was sorted, until somebody sorts anew.
  */
-function useOrder(data, query) {
+function useOrder(data, query, below) {
     const sort = query.sort ?? "name";
     const places = useRef({ sort: null, keys: new Map() });
     return useMemo(() => {
@@ -122,7 +131,7 @@ function useOrder(data, query) {
         const column = sort.replace(/^-/, "");
         for (const row of data.rows) if (!keys.has(row.imei)) keys.set(row.imei, sortKey(row, column));
         return sortRows(filterRows(data.rows, query), keys, sort.startsWith("-") ? -1 : 1);
-    }, [data?.version, query.q, query.state, query.customer, query.site, sort]);
+    }, [data?.version, query.q, query.state, query.customer, query.site, query.organization, below, sort]);
 }
 
 function sortKey(row, column) {
@@ -147,13 +156,18 @@ function FleetTable({ rows, query, columns, looks }) {
     const sort = query.sort ?? "name";
     const body = useRef(null);
     const { first, last, height, total } = useWindow(body, rows.length);
-    const grid = { gridTemplateColumns: columns.map((column) => column.width).join(" ") };
+    const head = useRef(null);
+    // Where the columns need more than there is, head and rows scroll together, beside the page.
+    const follow = ({ currentTarget: { scrollLeft } }) => {
+        for (const { current } of [head, body]) if (current.scrollLeft !== scrollLeft) current.scrollLeft = scrollLeft;
+    };
+    const grid = useMemo(() => gridOf(columns), [columns.length, columns.map(({ name }) => name).join()]);
     return html`<div role="table" class="fleet" aria-label="Terminals" aria-rowcount=${rows.length + 1}
       data-sort=${sort.replace(/^-/, "")}>
-    <div role="rowgroup" class="fleet-head"><div role="row" class="fleet-row" aria-rowindex="1" style=${grid}>
+    <div role="rowgroup" class="fleet-head" ref=${head} onScroll=${follow}><div role="row" class="fleet-row" aria-rowindex="1" style=${grid}>
       ${columns.map((column) => html`<${Head} key=${column.name} column=${column} sort=${sort} />`)}
     </div></div>
-    <div role="rowgroup" class="fleet-body" ref=${body} style=${{ height: `${total}px` }}>
+    <div role="rowgroup" class="fleet-body" ref=${body} onScroll=${follow} style=${{ height: `${total}px` }}>
       ${rows.slice(first, last).map(
           (row, i) => html`<${FleetRow} key=${row.imei} row=${row} index=${first + i} height=${height} columns=${columns}
           grid=${grid} looks=${looks} />`,
@@ -161,6 +175,15 @@ function FleetTable({ rows, query, columns, looks }) {
     </div>
     ${rows.length === 0 && html`<${Message}>No terminal passes these filters. <a href="#/">Show all</a><//>`}
   </div>`;
+}
+
+/** Columns as wide as they want to be, and the least width of a row that has them all. */
+function gridOf(columns) {
+    const least = columns.map(({ width }) => parseFloat(width.match(/[\d.]+/)[0])).reduce((a, b) => a + b, 0);
+    return {
+        gridTemplateColumns: columns.map((column) => column.width).join(" "),
+        minWidth: `${least + 1.1 * (columns.length - 1) + 1.8}rem`,
+    };
 }
 
 function Head({ column, sort }) {
@@ -195,12 +218,15 @@ class FleetRow extends Component {
   }
 }
 
-/** The rows that are shown, with all columns of the fleet. */
+/** The rows that are shown, with all columns of the fleet; behind them each `_ts` as a time that people read. */
 function fleetCsv(rows) {
     if (!rows.length) return "";
     const names = Object.keys(rows[0]);
+    const times = names.filter((name) => name.endsWith("_ts"));
+    const written = (ms) => (ms === null ? null : iso(ms));
+    const head = [...names, ...times.map((name) => name.replace(/_ts$/, "_time"))];
     return (
-        [names, ...rows.map((row) => names.map((name) => row[name]))]
+        [head, ...rows.map((row) => [...names.map((name) => row[name]), ...times.map((name) => written(row[name]))])]
             .map((cells) => cells.map(csvCell).join(","))
             .join("\r\n") + "\r\n"
     );

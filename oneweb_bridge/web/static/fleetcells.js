@@ -50,7 +50,7 @@ export const COLUMNS = [
   {
     name: "seen_ts",
     label: "Seen",
-    about: "when it was last heard of: its state or a sample",
+    about: "when data of it last came, also those that say that it is offline",
     width: "minmax(6.5rem, .7fr)",
     cell: (row) => drawAgo(row.seen_ts),
   },
@@ -115,12 +115,15 @@ const WHY_NEVER = {
 };
 
 function Exhausted({ row }) {
+  const product = row.product ?? row.product_id;
+  const which = product ? `${shorten(product)}: ` : "";
   if (isExhausted(row)) {
-    return html`<span class="bad" title=${row.exhausted_ts ? fullTime(row.exhausted_ts) : undefined}>exhausted</span>`;
+    const since = row.exhausted_ts ? ` since ${fullTime(row.exhausted_ts)}` : "";
+    return html`<span class="bad" title=${`${which}exhausted${since}`}>exhausted</span>`;
   }
   if (row.exhausted_ts === null) {
     return html`<span class="unknown" title=${WHY_NEVER[row.forecast_status]}>${UNKNOWN}</span>`;
   }
   return html`<time datetime=${new Date(row.exhausted_ts).toISOString()}
-      title=${fullTime(row.exhausted_ts)}>${day(row.exhausted_ts)}</time>`;
+      title=${`${which}probably ${fullTime(row.exhausted_ts)}`}>${day(row.exhausted_ts)}</time>`;
 }

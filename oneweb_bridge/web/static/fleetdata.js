@@ -3,6 +3,7 @@ import { get } from "./api.js";
 import { toMs } from "./format.js";
 import { generation, start, subscribe } from "./live.js";
 import { createStore } from "./store.js";
+import { isBelow } from "./subtree.js";
 import { sortByText } from "./textorder.js";
 
 const RELOAD_MS = 20000;
@@ -147,7 +148,7 @@ function patch(imei, changes) {
 }
 
 /** The rows that the filters of an address leave. */
-export function filterRows(rows, { q, state, customer, site }) {
+export function filterRows(rows, { q, state, customer, site, organization }) {
   const text = (q ?? "").trim().toLowerCase();
   return rows.filter(
     (row) =>
@@ -156,6 +157,7 @@ export function filterRows(rows, { q, state, customer, site }) {
         row.end_customer_id === customer ||
         row.end_customer === customer ||
         row.distribution_partner_id === customer) &&
+      (!organization || isBelow(row, organization)) &&
       (!site || row.site_id === site || row.site === site) &&
       (!text || searchText(row).includes(text)),
   );

@@ -6,8 +6,9 @@ import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { toMap, useLand } from "./mapthumb.js";
 import { address, route } from "./router.js";
 import { useStore } from "./store.js";
+import { useSubtree } from "./subtree.js";
 import { sortByText } from "./textorder.js";
-import { Message, Page, State, useLater } from "./ui.js";
+import { Message, Page, Problem, State, useLater } from "./ui.js";
 
 const WORLD = { x: 0, y: 60, width: 3600, height: 1640 };
 const CELL_PX = 30;
@@ -24,18 +25,19 @@ export function MapPage() {
   const [chosen, setChosen] = useState(null);
   const [width, setWidth] = useState(900);
   const unit = view.width / width;
-  const rows = useMemo(() => filterRows(data?.rows ?? [], query), [data?.version, query]);
+  const below = useSubtree(query.organization);
+  const rows = useMemo(() => filterRows(data?.rows ?? [], query), [data?.version, query, below]);
   const placed = useMemo(() => rows.filter((row) => row.latitude !== null && row.longitude !== null), [rows]);
   const elsewhere = rows.length - placed.length;
   const cells = useMemo(() => gather(placed, view, CELL_PX * unit), [placed, view, unit]);
   const listed = useMemo(() => listRows(placed, chosen), [placed, chosen]);
   const where = chosen ? "here" : "on the map";
-  return html`<${Page} name="map" title="Map" ready=${later} heading=${data && html`<p class="counts"
+  return html`<${Page} name="map" title="Map" ready=${later && (!query.organization || below !== null)} heading=${data && html`<p class="counts"
       role="status">${plural(placed.length, "terminal")} on the map${elsewhere > 0 && `, ${number(elsewhere)} without a position`}</p>`}>
     ${
       data &&
       html`<div class="tools"><${FleetFilters} rows=${data.rows} query=${query} complete=${later} /></div>
-    ${data.error && html`<${Message} kind="bad">${data.error.message}<//>`}
+    <${Problem} error=${data.error} />
     ${!data.error && placed.length === 0 && html`<${Message}>${
       rows.length || !data.rows.length
         ? "No terminal with a position: it comes with the call user_terminals."
@@ -137,10 +139,10 @@ function Land({ unit, onWidth, view, setView, cells, onChoose, chosen }) {
     const [x, y] = pointOf(svg.current, view, event);
     drag.current = { x, y, view };
   };
-  const choose = (cell) =>
-    cell.rows.length > 1 && view.width > 40
-      ? zoom(0.4, [cell.x, cell.y])
-      : onChoose(new Set(cell.rows.map((row) => row.imei)));
+  const choose = (cell) => {
+    onChoose(new Set(cell.rows.map((row) => row.imei)));
+    if (cell.rows.length > 1 && view.width > 40) zoom(0.4, [cell.x, cell.y]);
+  };
   return html`<div class="map card">
     <svg ref=${svg} viewBox=${`${view.x} ${view.y} ${view.width} ${view.height}`} role="img"
         aria-label="World map with the terminals, which the list beside it names"
@@ -158,6 +160,13 @@ function Land({ unit, onWidth, view, setView, cells, onChoose, chosen }) {
       <button aria-label="Zoom out" onClick=${() => zoom(2)}>−</button>
       <button aria-label="Whole world" onClick=${() => setView(WORLD)}>⤢</button>
     </div>
+    <p class="map-legend small">${[
+      ["online", "online"],
+      ["offline", "offline"],
+      ["mixed", "some of them offline"],
+      ["unknown", "state unknown"],
+    ].map(([state, words]) => html`<span key=${state}><svg viewBox="0 0 12 12" aria-hidden="true" class="dot" data-state=${state}><circle
+        cx="6" cy="6" r="5" /></svg>${words}</span>`)}</p>
     <p class="muted small drag-hint">Drag to move, Ctrl and wheel to zoom; click a dot to see its terminals.</p>
   </div>`;
 }
@@ -165,7 +174,7 @@ function Land({ unit, onWidth, view, setView, cells, onChoose, chosen }) {
 function Dot({ cell, unit, chosen, onClick }) {
   const count = cell.rows.length;
   const radius = unit * (count === 1 ? 6 : 8.5 + 3 * Math.log10(count));
-  const state = cell.offline === 0 ? "online" : cell.offline === count ? "offline" : "mixed";
+  const state = stateOf(cell);
   const title =
     count === 1
       ? `${cell.rows[0].name ?? cell.rows[0].imei}: ${cell.rows[0].state ?? "–"}`
@@ -176,6 +185,12 @@ function Dot({ cell, unit, chosen, onClick }) {
     ${state === "offline" && count === 1 && html`<circle class="hole" cx=${cell.x} cy=${cell.y} r=${radius * 0.45} />`}
     ${count > 1 && html`<text x=${cell.x} y=${cell.y} font-size=${unit * 11} dy=".35em">${count}</text>`}
   </g>`;
+}
+
+/** One word for all terminals of a dot; `mixed` where some of them are offline, and others are not. */
+function stateOf({ rows, offline }) {
+  if (offline > 0) return offline === rows.length ? "offline" : "mixed";
+  return rows.some((row) => row.state === "online") ? "online" : "unknown";
 }
 
 function pointOf(svg, view, event) {

@@ -1,10 +1,12 @@
 /** The tree: partners, customers, sites, with how many of their terminals are online; and the record of a node. */
+import { filterRows, fleet, loadFleet } from "./fleetdata.js";
 import { plural, shorten } from "./format.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { RecordTable } from "./record.js";
 import { address, route, setQuery } from "./router.js";
 import { useStore } from "./store.js";
-import { Message, Page, State, useResource } from "./ui.js";
+import { useSubtree } from "./subtree.js";
+import { Message, Page, Problem, State, useResource } from "./ui.js";
 
 export function OrganizationsPage() {
   const { query } = useStore(route);
@@ -13,13 +15,13 @@ export function OrganizationsPage() {
     (name, message) => name === "state" && message.what !== "usage" && Boolean(message.entity),
   );
   return html`<${Page} name="organizations" title="Organizations" ready=${ready}>
-    ${error && html`<${Message} kind="bad">${error.message}<//>`}
+    <${Problem} error=${error} />
     ${data && data.roots.length === 0 && html`<${Message}>No organizations yet: they come with the calls organizations and user_terminals.<//>`}
     <div class="tree-page">
       ${data && data.roots.length > 0 && html`<div class="card"><${Tree} roots=${data.roots} chosen=${query} /></div>`}
       ${
         query.id
-          ? html`<${Details} kind=${query.kind} id=${query.id} />`
+          ? html`<${Details} kind=${query.kind} id=${query.id} node=${findNode(data?.roots ?? [], query)} />`
           : data?.roots.length > 0 && html`<p class="muted">Choose an organization or a site to see its record and its terminals. The numbers count terminals by state.</p>`
       }
     </div>
@@ -113,22 +115,55 @@ function TreeItem({ entry, isOpen, focused, chosen, items, onClick }) {
   </li>`;
 }
 
-function Details({ kind, id }) {
+function Details({ kind, id, node }) {
   const path = `${kind === "site" ? "sites" : "organizations"}/${encodeURIComponent(id)}`;
   const { data, error, ready } = useResource(path, (name, message) => message?.id === id);
+  if (error?.status === 404) return html`<${Unlisted} kind=${kind} id=${id} node=${node} />`;
   if (error) return html`<section class="card"><p class="muted">${error.message}</p></section>`;
   if (!data || !ready) return html`<section class="card"><p class="muted">Loading …</p></section>`;
-  const filter = kind === "site" ? { site: id } : { customer: id };
   return html`<section class="card details"><h2><bdi>${shorten(data.record.name ?? id, 200)}</bdi></h2>
-    <p><a href=${address("fleet", "", filter)}>its terminals in the fleet</a> · <a
-        href=${address("map", "", filter)}>on the map</a></p>
+    <${Links} kind=${kind} id=${id} />
     <${RecordTable} record=${data.record} />
-    ${
-      data.terminals &&
-      html`<h3>${plural(data.terminals.length, "terminal")}</h3><ul class="plain">${data.terminals.slice(0, 100).map(
-        (terminal) => html`<li key=${terminal.imei}>
+    ${data.terminals && html`<${Terminals} terminals=${data.terminals} />`}
+  </section>`;
+}
+
+function Links({ kind, id }) {
+  const filter = kind === "site" ? { site: id } : { organization: id };
+  return html`<p><a href=${address("fleet", "", filter)}>its terminals in the fleet</a> · <a
+      href=${address("map", "", filter)}>on the map</a></p>`;
+}
+
+const LISTED = 100;
+
+function Terminals({ terminals }) {
+  const more = terminals.length - LISTED;
+  return html`<h3>${plural(terminals.length, "terminal")}</h3><ul class="plain">${terminals.slice(0, LISTED).map(
+    (terminal) => html`<li key=${terminal.imei}>
       <a href=${address("terminal", terminal.imei)}><bdi>${shorten(terminal.name ?? terminal.imei)}</bdi></a> <${State} state=${terminal.state} /></li>`,
-      )}</ul>`
-    }
+  )}</ul>${more > 0 && html`<p class="muted small">and ${plural(more, "more terminal")}</p>`}`;
+}
+
+function findNode(nodes, { kind, id }) {
+  for (const node of nodes) {
+    const match = node.kind === kind && node.id === id ? node : findNode(node.children, { kind, id });
+    if (match) return match;
+  }
+  return null;
+}
+
+/** A site or an organization that terminals name, and of which no record is listed (any more). */
+function Unlisted({ kind, id, node }) {
+  const data = useStore(fleet);
+  const below = useSubtree(kind === "site" ? undefined : id);
+  useEffect(() => {
+    loadFleet();
+  }, []);
+  const isKnown = data && (kind === "site" || below);
+  const rows = isKnown ? filterRows(data.rows, kind === "site" ? { site: id } : { organization: id }) : [];
+  return html`<section class="card details"><h2><bdi>${shorten(node?.name ?? id, 200)}</bdi></h2>
+    <p class="muted">No record of this ${kind} is listed: the API does not show it${node ? ", but terminals name it" : " any more"}.</p>
+    <${Links} kind=${kind} id=${id} />
+    ${isKnown && html`<${Terminals} terminals=${rows} />`}
   </section>`;
 }

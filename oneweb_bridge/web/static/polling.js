@@ -2,10 +2,11 @@
 import { post, session } from "./api.js";
 import { applyCallState, calls, loadCalls, reloadCalls } from "./calls.js";
 import { duration, interval, number, plural, UNKNOWN } from "./format.js";
+import { Held } from "./held.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { subscribe } from "./live.js";
 import { useStore } from "./store.js";
-import { Ago, Message, Page, StaleSign } from "./ui.js";
+import { Ago, Page, Problem, StaleSign } from "./ui.js";
 
 export function PollingPage() {
   const data = useStore(calls);
@@ -16,14 +17,15 @@ export function PollingPage() {
   const [all, send] = useCommand("all");
   return html`<${Page} name="polling" title="Polling Manager" ready=${data !== null} heading=${data && html`<${Cost}
       data=${data} />`}>
-    ${data?.error && html`<${Message} kind="bad">${data.error.message}<//>`}
+    <${Problem} error=${data?.error} />
     ${
       data &&
       !readOnly &&
-      html`<div class="tools"><button disabled=${all.waiting} onClick=${() => send("poll")}>Poll all</button>
+      html`<div class="tools"><button aria-disabled=${all.waiting} onClick=${() => all.waiting || send("poll")}>Poll all</button>
       ${all.error && html`<span class="error" role="alert">${all.error}</span>`}</div>`
     }
-    ${data?.held?.map((held) => html`<${Held} key=${held.call} held=${held} readOnly=${readOnly} />`)}
+    ${data?.held?.map((held) => html`<${Held} key=${held.call} held=${held} readOnly=${readOnly}
+        alerts=${data.calls.find(({ call }) => call === held.call)?.alerts} />`)}
     ${
       data &&
       html`<div class="scroll"><table class="calls"><thead><tr>
@@ -42,32 +44,6 @@ function Cost({ data }) {
     ? `requests/h ${number(data.requests_per_hour)} of ${number(data.limit)}`
     : `${number(data.requests_per_hour)} requests/h, no limit`;
   return html`<p class="counts" title="what all calls that are on cost together">${words}</p>`;
-}
-
-/** Records that are missing from too many places at once wait for somebody who says that this is right. */
-function Held({ held, readOnly }) {
-  const [state, setState] = useState({});
-  const release = async () => {
-    setState({ waiting: true });
-    try {
-      const answer = await post("requests/release", { call: held.call });
-      setState({ error: answer?.error, released: !answer?.error });
-      reloadCalls();
-    } catch (refused) {
-      setState({ error: refused.message });
-    }
-  };
-  return html`<div class="message" data-kind="warn">
-    <p><b>Held: ${held.call}.</b> ${plural(held.count, "record")} or their values went missing at once${held.since &&
-      html`, <${Ago} time=${held.since} />`}. They stay published as they were, until the API shows them again or you release them.</p>
-    ${!readOnly && html`<button disabled=${state.waiting} aria-label=${`Release ${held.call}`}
-        onClick=${release}>Release</button> <span class="muted small" role="status">${
-          state.released
-            ? "Released: what is still missing goes with the next listing that is complete."
-            : "polls the call, and removes what is still missing"
-        }</span>`}
-    ${state.error && html`<span class="error" role="alert">${state.error}</span>`}
-  </div>`;
 }
 
 /** Sends commands for a call, and keeps what came of the last one until its result is there. */
@@ -132,8 +108,8 @@ function CallRow({ call, readOnly }) {
       <span class="muted small"> ${plural(call.events ?? 0, "event")}, ${plural(call.samples ?? 0, "sample")}</span></td>
     <td data-label="Next">${call.enabled ? html`<${Ago} time=${call.next_poll} />` : UNKNOWN}</td>
     <td data-label="Requests/h" class="number" title="requests an hour that this call costs">${number(call.requests_per_hour)}</td>
-    <td>${!readOnly && html`<button aria-label=${`Poll ${name}`} disabled=${polling.waiting}
-        onClick=${() => sendPoll("poll")}>Poll</button>`}</td>
+    <td>${!readOnly && html`<button aria-label=${`Poll ${name}`} aria-disabled=${polling.waiting}
+        onClick=${() => polling.waiting || sendPoll("poll")}>Poll</button>`}</td>
   </tr>
   ${
     (error || polling.note) &&

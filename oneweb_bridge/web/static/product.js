@@ -7,7 +7,7 @@ import { useStore } from "./store.js";
 import { useDrawn } from "./terminal.js";
 import { SpanButtons, TrendChart } from "./trends.js";
 import { PoolTable } from "./pool.js";
-import { Message, Page, State, useResource } from "./ui.js";
+import { Message, Page, Problem, State, useResource } from "./ui.js";
 
 export function ProductPage({ id }) {
   const { query } = useStore(route);
@@ -18,7 +18,7 @@ export function ProductPage({ id }) {
   const reports = data?.samples?.throughput ? ["throughput"] : [];
   const [drawn, onReady] = useDrawn([...reports, ...buckets.map((bucket) => bucket.bucket_id)]);
   if (error && !data)
-    return html`<${Page} name="product" title=${id} ready><${Message} kind="bad">${error.message}<//><//>`;
+    return html`<${Page} name="product" title=${id} ready><${Problem} error=${error} /><//>`;
   if (!data) return html`<${Page} name="product" title=${id} ready=${false} />`;
   const { record, terminal } = data;
   const limits = {

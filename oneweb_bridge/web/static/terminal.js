@@ -1,14 +1,15 @@
 /** One terminal: trends, record, components, products, events. */
 import { now } from "./api.js";
+import { describeBand } from "./burndown.js";
 import { EventList } from "./eventlist.js";
-import { day, fullTime } from "./format.js";
+import { day, duration, fullTime, iso } from "./format.js";
 import { html, useEffect, useState } from "./html.js";
 import { MapThumb } from "./mapthumb.js";
 import { RecordTable } from "./record.js";
 import { address, route } from "./router.js";
 import { useStore } from "./store.js";
 import { SpanButtons, TrendChart } from "./trends.js";
-import { Ago, Message, Page, State, UsageBar, useResource } from "./ui.js";
+import { Ago, Message, Page, Problem, State, UsageBar, useNow, useResource } from "./ui.js";
 
 const REPORTS = ["signal_quality", "link_availability", "traffic", "link_metrics", "resource_state"];
 
@@ -22,14 +23,16 @@ export function TerminalPage({ id }) {
   const reports = REPORTS.filter((report) => data?.samples?.[report]);
   const [drawn, onReady] = useDrawn(reports);
   if (error && !data)
-    return html`<${Page} name="terminal" title=${id} ready><${Message} kind="bad">${error.message}<//><//>`;
+    return html`<${Page} name="terminal" title=${id} ready><${Problem} error=${error} /><//>`;
   if (!data) return html`<${Page} name="terminal" title=${id} ready=${false} />`;
   const { record } = data;
   const relations = data.relations ?? {};
   return html`<${Page} name="terminal" title=${record.name ?? id} ready=${ready && drawn} heading=${html`<${State}
       state=${record.state} />`}>
     <div class="subtitle">
-      <div><p class="facts"><span>IMEI <code>${id}</code></span><span>seen <${Ago} time=${newest(data)} /></span></p>
+      <div><p class="facts"><span>IMEI <code>${id}</code></span><span
+          title="the newest of its state and samples, also those that say that it is offline">last data <${Ago}
+          time=${newest(data)} /></span><${Away} id=${id} record=${record} /></p>
         <${Chain} relations=${relations} /></div>
       <${MapThumb} latitude=${record.latitude} longitude=${record.longitude} imei=${id} />
     </div>
@@ -64,6 +67,22 @@ function concernsProduct(data, message) {
 function newest({ record, samples }) {
   const times = Object.values(samples ?? {}).map((sample) => sample.ts);
   return Math.max(Date.parse(record.last_seen) || 0, ...times) || null;
+}
+
+/** Since when a terminal that is not online is in its state, by its events, and when the API saw it last. */
+function Away({ id, record }) {
+  const isAway = Boolean(record.state) && record.state !== "online";
+  const path = `events?entity=terminal&kind=changed&limit=100&id=${encodeURIComponent(id)}`;
+  const { data } = useResource(isAway ? path : null, (name, event) => name === "event" && event.subject === id);
+  if (!isAway) return null;
+  const change = data?.events.find((event) => event.data.changed?.state?.to === record.state);
+  return html`${change && html`<span>${record.state} for <${For} time=${change.ts} /></span>`}
+    ${record.last_seen && html`<span title="by its record">last seen <${Ago} time=${record.last_seen} /></span>`}`;
+}
+
+function For({ time }) {
+  const moment = useNow();
+  return html`<time datetime=${iso(time)} title=${`since ${fullTime(time)}`}>${duration(Math.max(0, moment - time))}</time>`;
 }
 
 /** Site, customer and partner, as far as they are known. */
@@ -106,8 +125,8 @@ function Products({ data }) {
 function RunsOut({ forecast }) {
   const time = Date.parse(forecast?.exhausted_p50);
   if (Number.isNaN(time)) return null;
-  const words = time <= now() ? "exhausted since" : "exhausted by";
-  return html`<span class=${time <= now() ? "bad" : "muted"} title=${fullTime(time)}>${words} ${day(time)}</span>`;
+  if (time <= now()) return html`<span class="bad" title=${fullTime(time)}>exhausted since ${day(time)}</span>`;
+  return html`<span class="muted" title=${`most likely ${fullTime(time)}`}>exhausts ${day(time)}${describeBand(forecast)}</span>`;
 }
 
 export const percentOf = (bucket) =>

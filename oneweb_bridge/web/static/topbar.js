@@ -2,10 +2,11 @@
 import { loadSession, request, session } from "./api.js";
 import { bridge, lastEvent } from "./bridge.js";
 import { clockTime, fullTime, number, zone } from "./format.js";
-import { html, useEffect, useRef } from "./html.js";
+import { html, useEffect, useRef, useState } from "./html.js";
 import { connection } from "./live.js";
 import { address, go, route, setQuery } from "./router.js";
 import { readSetting, useStore, writeSetting } from "./store.js";
+import { useReached } from "./ui.js";
 
 const LINKS = [
   ["fleet", "Fleet"],
@@ -42,15 +43,39 @@ const Logo = () => html`<svg class="logo" viewBox="0 0 32 32" aria-hidden="true"
 
 function Navigation() {
   const { page } = useStore(route);
-  const open = useStore(bridge)?.alerts?.length ?? 0;
+  const open = useOpenAlerts();
   return html`<nav aria-label="Pages">
     ${LINKS.map(
       ([name, label]) => html`<a key=${name} href=${address(name)}
         aria-current=${page === name ? "page" : undefined}>${label}</a>
       ${name === "alerts" && open > 0 && html`<a class="badge" href="#/alerts"
-          aria-label=${`${open} in the last 24 hours`}>${open}</a>`}`,
+          aria-label=${`${open} open`}>${open}</a>`}`,
     )}
   </nav>`;
+}
+
+/** How many alerts are open. What counts them is loaded behind the page, which does not wait for it. */
+function useOpenAlerts() {
+  const [count, setCount] = useState(0);
+  useEffect(() => {
+    let stop = () => null;
+    const timer = setTimeout(
+      () =>
+        import("./alertcards.js").then(
+          ({ openCards }) => {
+            setCount(openCards.get());
+            stop = openCards.subscribe(setCount);
+          },
+          () => null,
+        ),
+      200,
+    );
+    return () => {
+      clearTimeout(timer);
+      stop();
+    };
+  }, []);
+  return count;
 }
 
 /** Filters the fleet or the map; typed on another page it leads to the fleet. */
@@ -81,14 +106,17 @@ function Status() {
   const line = useStore(connection);
   const shownZone = useStore(zone);
   const event = useStore(lastEvent);
-  const api = state?.info?.api;
+  const isReached = useReached();
+  const api = isReached ? state?.info?.api : null;
+  const ready = isReached ? state?.ready : null;
+  const unknown = isReached ? undefined : "not known while the bridge cannot be reached";
   return html`<div class="status">
     ${
       known.signed_in &&
       html`
-      <${Light} name="API" good=${api ? api.state === "ok" : null} title=${api && (api.error ?? api.state)} />
-      <${Light} name="broker" good=${state?.ready?.broker ?? null} />
-      <span class="fact" title="rows of the journal that the broker has not acknowledged yet">backlog ${number(state?.info?.journal?.backlog)}</span>
+      <${Light} name="API" good=${api ? api.state === "ok" : null} title=${api ? (api.error ?? api.state) : unknown} />
+      <${Light} name="broker" good=${ready?.broker ?? null} title=${unknown} />
+      <span class="fact" title="rows of the journal that the broker has not acknowledged yet">backlog ${number(isReached ? state?.info?.journal?.backlog : null)}</span>
       ${event && html`<span class="fact" title=${`newest event or sample: ${fullTime(event)}`}>last event ${clockTime(event)}</span>`}
       <span class="light" role="status" data-testid="connection" data-state=${line} data-good=${line === "live"}><i
           aria-hidden="true"></i>${line}</span>`

@@ -1,7 +1,7 @@
 /** Trends of one terminal or product: spans, and a chart with summary and table for each report. */
 import { API, now, withQuery } from "./api.js";
 import { Chart, color, lineColor, look } from "./chart.js";
-import { DAY, dayAndTime, describeField, duration, fullTime, iso, number, plural, scaleOf, zone } from "./format.js";
+import { DAY, dayAndTime, describeField, duration, fullTime, iso, number, plural, quantity, scaleOf, zone } from "./format.js";
 import { html, useEffect, useMemo, useState } from "./html.js";
 import { setQuery } from "./router.js";
 import { useStore } from "./store.js";
@@ -18,6 +18,8 @@ const SPANS = {
   "1y": 365 * DAY,
   "2y": 730 * DAY,
 };
+/** Assumed of reports whose period is not known, in seconds. */
+const PERIOD_S = 300;
 /** Up to so many samples each has a point; beyond it only those without neighbours. */
 const MAX_POINTS_DRAWN = 50;
 const TITLES = {
@@ -102,7 +104,7 @@ function Trend({ data, span, title, limits }) {
   if (!data.t.length)
     return html`<canvas class="no-samples" width="1" height="1" aria-hidden="true"></canvas>
     <p class="muted" data-testid="chart-summary">no samples in this span</p>`;
-  const summary = html`<${Summary} data=${data} />`;
+  const summary = html`<${Summary} data=${data} span=${span} limits=${limits} />`;
   if (data.series.every((series) => series.kind === "text")) return html`<${StateStrip} data=${data} span=${span} title=${title} />${summary}`;
   return html`<${Lines} data=${data} span=${span} title=${title} limits=${limits} />${summary}`;
 }
@@ -176,8 +178,10 @@ function shadeNotYet(chart, lateness) {
 }
 
 /** The chart in words, with the colours of its lines. */
-function Summary({ data }) {
+function Summary({ data, span, limits }) {
+  const word = isPresent(data, span) ? "now" : "last";
   const numbers = data.series.filter((series) => series.kind !== "text");
+  const units = [...new Set(numbers.map((series) => series.unit))];
   return html`<div data-testid="chart-summary" class="summary">
     ${numbers.map(
       (
@@ -185,15 +189,27 @@ function Summary({ data }) {
         i,
       ) => html`<span key=${series.name} class="of-line"><i aria-hidden="true"
           class=${`swatch line-${(i % 6) + 1}`}></i>
-      ${describeSeries(series)}</span> `,
+      ${describeSeries(series, word)}${units.indexOf(series.unit) === 1 && html` <span class="muted">(axis on the right)</span>`}</span> `,
     )}
+    ${Object.entries(limits)
+      .filter(([, value]) => value)
+      .map(
+        ([label, value]) => html`<span key=${label} class="of-line muted"><i aria-hidden="true"
+          class="stroke dashed"></i>${label}: ${quantity(Math.abs(value), numbers[0]?.unit)}</span> `,
+      )}
     ${numbers.length === 0 && data.series.map((series) => html`<span
-        key=${series.name}>${describeStates(series, data.t)}</span> `)}
+        key=${series.name}>${describeStates(series, data.t, word)}</span> `)}
     <span class="muted">${describeSamples(data)}</span>
   </div>`;
 }
 
-function describeSeries(series) {
+/** Whether the newest value is that of now: the span reaches to now, and no further sample is missing yet. */
+function isPresent(data, span) {
+  const age = (now() - data.t.at(-1)) / 1000;
+  return !span.to && age <= 3 * Math.max(data.period ?? 0, PERIOD_S) + data.lateness;
+}
+
+function describeSeries(series, word) {
   const { label } = describeField(series.name);
   const values = (series.v ?? series.mean).filter((value) => value !== null);
   if (!values.length) return `${label}: no values in this span.`;
@@ -202,7 +218,7 @@ function describeSeries(series) {
   const mean = series.count ? weightedMean(series) : values.reduce((a, b) => a + b, 0) / values.length;
   const scale = scaleOf(series.unit, Math.max(Math.abs(min), Math.abs(max)));
   const [last, low, middle, high] = [values.at(-1), min, mean, max].map((value) => number(value / scale.factor));
-  return `${label}: now ${last} ${scale.unit}, min ${low}, mean ${middle}, max ${high}.`;
+  return `${label}: ${word} ${last} ${scale.unit}, min ${low}, mean ${middle}, max ${high}.`;
 }
 
 function weightedMean(series) {
@@ -215,9 +231,9 @@ function weightedMean(series) {
   return sum / count;
 }
 
-function describeStates(series, times) {
+function describeStates(series, times, word) {
   const changes = series.v.filter((value, i) => i > 0 && value !== series.v[i - 1]).length;
-  return `${describeField(series.name).label}: now ${series.v.at(-1)}, ${plural(changes, "change")} since ${dayAndTime(times[0])}.`;
+  return `${describeField(series.name).label}: ${word} ${series.v.at(-1)}, ${plural(changes, "change")} since ${dayAndTime(times[0])}.`;
 }
 
 function describeSamples(data) {

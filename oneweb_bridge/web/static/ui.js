@@ -1,9 +1,9 @@
 /** Small parts that several pages draw. */
-import { now } from "./api.js";
+import { get, now, reached, session, UNREACHED } from "./api.js";
 import { fullTime, iso, relative, toMs, UNKNOWN, zone } from "./format.js";
 import { html, useEffect, useRef, useState } from "./html.js";
-import { generation, subscribe } from "./live.js";
-import { get } from "./api.js";
+import { connection, generation, subscribe } from "./live.js";
+import { route } from "./router.js";
 import { createStore, useStore } from "./store.js";
 
 /** The time, which moves every ten seconds. */
@@ -12,13 +12,46 @@ setInterval(() => document.hidden || clock.set(now()), 10000);
 document.addEventListener("visibilitychange", () => document.hidden || clock.set(now()));
 export const useNow = () => useStore(clock);
 
+/** What had the focus when another page was opened: from there it goes to the heading of that page. */
+let origin = null;
+let shown = route.get();
+route.subscribe((next) => {
+  const isOther = next.page !== shown.page || next.id !== shown.id;
+  shown = next;
+  if (isOther) origin = document.activeElement?.matches("input") ? null : document.activeElement;
+});
+
+function moveFocus(heading, ready) {
+  if (!origin) return;
+  const active = document.activeElement;
+  if (active !== origin && active !== document.body) {
+    origin = null;
+    return;
+  }
+  heading.focus({ preventScroll: true });
+  origin = ready ? null : heading;
+}
+
+/** Whether the bridge answers; while it does not, nothing that the page shows of it is known to hold. */
+export function useReached() {
+  const [line, known, isReached] = [useStore(connection), useStore(session), useStore(reached)];
+  return isReached && !(line === "lost" && known?.signed_in);
+}
+
+/** An error of a request. That the bridge cannot be reached stands on top of the page already. */
+export const Problem = ({ error }) => error && error.status !== 0 && html`<${Message} kind="bad">${error.message}<//>`;
+
 /** The frame of a page: `data-ready` says that its data are drawn, also where there are none. */
 export function Page({ name, title, heading, ready, children }) {
+  const head = useRef(null);
+  const isReached = useReached();
+  useEffect(() => moveFocus(head.current, ready));
   useEffect(() => {
     document.title = `${title} – OneWeb bridge`;
   }, [title]);
   return html`<main id="main" data-page=${name} data-ready=${ready ? "" : undefined} aria-busy=${!ready} tabindex="-1">
-    <div class="heading"><h1>${title}</h1>${heading}</div>
+    <div class="heading"><h1 ref=${head} tabindex="-1">${title}</h1>${heading}</div>
+    ${!isReached && html`<${Message} kind="bad">${UNREACHED}<//>`}
     ${children}
   </main>`;
 }
@@ -65,8 +98,7 @@ export function UsageBar({ percent, blocks, unlimited }) {
   return html`<span class="usage" data-level=${level}>
     <span class="bar" aria-hidden="true"><i style=${{ width: `${Math.min(percent, 100)}%` }}></i></span>
     <span>${Math.round(percent)}${"\u202f"}%</span>
-    ${blocks !== null && blocks !== undefined && html`<span class=${blocks ? "blocks" : "blocks none"}
-        title="overage blocks">+${blocks}</span>`}
+    ${blocks > 0 && html`<span class="blocks" title=${`${blocks} overage block${blocks === 1 ? "" : "s"}`}>+${blocks}</span>`}
   </span>`;
 }
 
