@@ -2868,6 +2868,27 @@ TABLE = (
         "if (document.hidden) return;",
         "-m browser console/test_live.py -k hidden",
     ),
+    Mutant(
+        "page: what is held is released by a second press, and a double click is one",
+        "web/static/held.js",
+        "if (detail > 1 || state.waiting) return;",
+        "if (state.waiting) return;",
+        "-m browser console/test_polling.py -k held_removal",
+    ),
+    Mutant(
+        "page: an allowance that lasts after all is no open alert",
+        "web/static/alertcards.js",
+        'if (message.includes("will probably last")) return false;',
+        "",
+        "-m browser console/test_events.py -k cards_of_their_own",
+    ),
+    Mutant(
+        "page: while the bridge is gone nobody knows of API and broker",
+        "web/static/topbar.js",
+        "const api = isReached ? state?.info?.api : null;",
+        "const api = state?.info?.api;",
+        "-m browser console/test_pages.py -k is_gone",
+    ),
     # ── Sparkplug ──────────────────────────────────────────────────────────────────────────────
     Mutant(
         "sparkplug: will with QoS 0",

@@ -195,7 +195,8 @@ def _records(id: str, reading: CallReading) -> str:
 
 def _samples(result: CallResult, now: int) -> str:
     reading, kind = result.reading, matched_kind(result.call) or "terminal"
-    text = f"{reading.samples} samples for {len(reading.ids)} {kind}s"
+    samples, ids = reading.samples, len(reading.ids)
+    text = f"{samples} {'sample' if samples == 1 else 'samples'} for {ids} {kind if ids == 1 else f'{kind}s'}"
     fields = [f"{name} {count}" if count < reading.samples else name for name, count in sorted(reading.fields.items())]
     if fields:
         text += f" ({', '.join(fields)})"

@@ -16,6 +16,7 @@ from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.model.records import Alert, Status
 from oneweb_bridge.model.status import Coverage
 from oneweb_bridge.polling import schedule
+from oneweb_bridge.polling.alerts import counted
 from oneweb_bridge.polling.call_runtime import CallRuntime, RequestedPoll
 from oneweb_bridge.polling.call_states import CallStates
 from oneweb_bridge.polling.poll_context import PollOutcome
@@ -136,7 +137,8 @@ class PollCycle:
             )
         self._sign_in.note_reached("ok", None)
         log = _log.info if outcome.events or outcome.samples else _log.debug
-        log("%s: %d records, %d events, %d samples", runtime.call, runtime.records, runtime.events, runtime.samples)
+        counts = ((runtime.records, "record"), (runtime.events, "event"), (runtime.samples, "sample"))
+        log("%s: %s", runtime.call, ", ".join(counted(count, noun, f"{noun}s") for count, noun in counts))
 
     async def _end_failed_poll(
         self, runtime: CallRuntime, requested: list[RequestedPoll], error: Exception, *, has_asked: bool

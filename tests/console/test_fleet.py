@@ -5,6 +5,7 @@ import io
 import json
 import random
 import string
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,8 @@ async def test_csv_has_the_rows_and_no_formulas(fleet: Tab) -> None:
     names = {cell["imei"]: cell["name"] for cell in cells}
     assert names[ROWS[1]["imei"]] == f"'{fleets.HOSTILE[1]}"
     assert next(cell for cell in cells if online[cell["imei"]]["sinr_db"] is None)["sinr_db"] == ""
+    times = {cell["imei"]: datetime.fromisoformat(cell["seen_time"]) for cell in cells}
+    assert times == {imei: datetime.fromtimestamp(row["seen_ts"] / 1000, UTC) for imei, row in online.items()}
     assert {float(cell["sinr_db"]) for cell in cells if cell["sinr_db"].startswith("-")}
 
 

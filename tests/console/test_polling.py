@@ -72,6 +72,12 @@ async def test_held_removal_is_found_and_released(console: Console, tab: Tab) ->
         console.world.api.fleet("remove", id=site)
     try:
         await harness.poll(console.world.port, "sites")
+        alerts = {call["call"]: call["alerts"] for call in (await console.get("calls"))["calls"]}
+        assert alerts["sites"] == [{"kind": "removal_held", "about": ""}]
+        assert alerts["products"] == []
+        await tab.open("alerts")
+        await tab.page.locator("[data-kind=removal_held][data-open=true]").wait_for()
+        await tab.page.locator("nav .badge").wait_for()
         await tab.open("polling")
         held = tab.page.locator("main .message").filter(has_text="Held: sites.")
         await held.wait_for()
@@ -88,6 +94,9 @@ async def test_held_removal_is_found_and_released(console: Console, tab: Tab) ->
         await confirm.press("Enter")
         await held.wait_for(state="detached")
         await until_state(console, "sites", status="ok", records=0)
+        await tab.open("alerts")
+        card = tab.page.locator("[data-kind=removal_held]").filter(has_text=f"{len(sites)} site records").first
+        assert await card.get_attribute("data-open") == "false", "what was held is released"
     finally:
         for site in sites:
             console.world.api.fleet("restore", id=site)

@@ -54,6 +54,51 @@ async def test_chart_without_samples_says_so(console: Console, tab: Tab) -> None
     assert await chart.get_by_test_id("chart-summary").inner_text() == "no samples in this span"
 
 
+async def test_value_of_a_past_span_is_the_last_one(console: Console, tab: Tab) -> None:
+    """Only where the span reaches to now, and nothing is missing since, a value is that of now."""
+    address = (await addresses(console))["terminal"]
+    now = "2026-11-23T12:00:00.000Z"
+    series = {
+        "step": None,
+        "source": "samples",
+        "period": 300.0,
+        "lateness": 0,
+        "t": [1795424970000],
+        "series": [{"name": "rsrp_dbm", "unit": "dBm", "kind": "gauge", "v": [-44.0]}],
+        "gaps": [],
+        "corrected": [],
+    }
+    await tab.page.route("**/api/v1/series?*", lambda route: route.fulfill(json=series))
+    await tab.open(f"{address}?from=2026-11-23T00:00:00.000Z&to={now}", "terminal")
+    summary = tab.page.locator("[data-report=signal_quality]").get_by_test_id("chart-summary")
+    assert "RSRP: last \u221244 dBm" in await summary.inner_text()
+
+
+async def test_offline_terminal_says_for_how_long(console: Console, tab: Tab) -> None:
+    """Samples that say that it is offline are data, not a sign of life: both times stand on its page."""
+    address = (await addresses(console))["terminal"]
+    imei = address.removeprefix("terminal/")
+    detail = await console.get(f"terminals/{imei}")
+    detail["record"] |= {"state": "offline", "last_seen": "2026-11-20T00:00:00.000Z"}
+    changed = {
+        "id": "journal:7",
+        "type": "net.oneweb.terminal.changed",
+        "subject": imei,
+        "time": "2026-11-20T09:09:30.000Z",
+        "ts": 1795165770000,
+        "data": {"changed": {"state": {"from": "online", "to": "offline"}}, "record": {}},
+    }
+    await tab.page.route("**/api/v1/terminals/*", lambda route: route.fulfill(json=detail))
+    await tab.page.route("**/api/v1/events?*", lambda route: route.fulfill(json={"events": [changed], "next": None}))
+    await tab.open(address, "terminal")
+    facts = tab.page.locator(".facts").first
+    await facts.get_by_text("offline for").wait_for()
+    assert await facts.locator("time[title^=since]").get_attribute("datetime") == "2026-11-20T09:09:30.000Z"
+    text = await facts.inner_text()
+    assert "last data" in text
+    assert "last seen" in text
+
+
 async def test_record_components_and_events_are_shown(console: Console, tab: Tab) -> None:
     """Every field of the record, each component, and the events of this terminal."""
     address = (await addresses(console))["terminal"]

@@ -85,9 +85,17 @@ async function load() {
   }
 }
 
+let timer = 0;
+
+/** Of many alerts at once the last one counts. */
+function loadLater() {
+  clearTimeout(timer);
+  timer = setTimeout(load, 500);
+}
+
 load();
 calls.subscribe(count);
-generation.subscribe(load);
+generation.subscribe(loadLater);
 subscribe((name) => {
-  if (name === "alert" || name === "connected") load();
+  if (name === "alert" || name === "connected") loadLater();
 });

@@ -39,7 +39,7 @@ export function Held({ held, alerts, readOnly }) {
       html`, <${Ago} time=${held.since} />`}. They stay published as they were, until the API shows them again or you release them.</p>
     ${!readOnly && html`<button ref=${button} aria-disabled=${state.waiting} onKeyDown=${key} onClick=${press}
         aria-label=${state.asked ? undefined : `Release ${held.call}`} class=${state.asked ? "primary" : ""}
-        >${state.asked ? `Release ${what}?` : "Release"}</button>
+        >${state.asked ? `Release ${what.replace(/,$/, "")}?` : "Release"}</button>
       ${state.asked && html` <button onClick=${() => ask(false)}>Cancel</button>`} <span class="muted small" role="status">${
           state.released
             ? "Released: what is still missing goes with the next listing that is complete."
@@ -52,6 +52,7 @@ export function Held({ held, alerts, readOnly }) {
 /** Records, values of records, or both, as the call's alerts say. */
 function describeHeld({ count }, alerts = []) {
   const [records, values] = ["removal_held", "values_held"].map((kind) => alerts.some((alert) => alert.kind === kind));
-  if (values) return `${records ? "records, and " : ""}values of ${plural(count, "record")}`;
+  if (values && !records) return `values of ${plural(count, "record")}`;
+  if (values) return `${plural(count, "record")}, or values of them,`;
   return plural(count, "record");
 }
