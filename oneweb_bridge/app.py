@@ -389,7 +389,7 @@ async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
     head, published = await rows.head(), await rows.cursor()
     backlog = head - published + await rows.waiting()
     dropped, set_aside = await rows.counts()
-    poller, costs = parts.poller, parts.poller.costs()
+    poller, costs = parts.poller, parts.poller.whole_costs()
     return Info(
         version=__version__,
         contract=CONTRACT,
@@ -400,7 +400,7 @@ async def _info(parts: BridgeParts, rows: journal.Journal) -> Info:
             head, published, backlog, dropped, set_aside, await rows.owed.count(), parts.store.write_error
         ),
         calls={
-            call: Cost(round(runtime.interval), round(runtime.effective), round(costs[call]))
+            call: Cost(round(runtime.interval), round(runtime.effective), costs[call])
             for call, runtime in poller.calls.items()
         },
         broker=parts.server,

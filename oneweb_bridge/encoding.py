@@ -1,4 +1,4 @@
-"""How values are written: JSON as it is stored and published, and times as text. Pure."""
+"""How values are written: JSON as it is stored and published, times and counts as text. Pure."""
 
 import re
 from datetime import UTC, datetime
@@ -21,6 +21,11 @@ def rfc3339(ts: int) -> str:
 def short_time(ts: int) -> str:
     """The same, with the fraction only when there is one."""
     return rfc3339(ts) if ts % 1000 else rfc3339(ts)[:-5] + "Z"
+
+
+def count_text(count: object, noun: str) -> str:
+    """A number with its noun: `1 record`, `2 records`."""
+    return f"{count} {noun if count == 1 else f'{noun}s'}"
 
 
 def describe_mismatch(error: Exception, form: type[msgspec.Struct]) -> str:

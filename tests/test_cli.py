@@ -246,11 +246,16 @@ async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
                 )
             ):
                 pass
+            while not (line := re.search(rb"status -c (\S+)", await process.stdout.readline())):
+                pass
         drained = asyncio.create_task(process.stdout.read())
         async with harness.recording(int(match[1])) as recorder:
             await recorder.until(lambda: is_at_rest(recorder), 15)
             states = [t for t in recorder.retained if re.fullmatch(r"oneweb/terminal/\d+/state", t)]
             assert len(states) in (24, 25)
+        code, out, err = await harness.command("status", "-c", line[1].decode())
+        assert (code, err) == (0, "")
+        assert out.startswith("bridge online, API ok")
         process.terminate()
         assert await asyncio.wait_for(process.wait(), 10) == 0
         await drained
@@ -265,6 +270,7 @@ async def test_demo_without_a_broker_prints_json_lines() -> None:
 
     assert code == 0
     assert "apt-get install mosquitto" in err
+    assert "The demo is over after 6s (--duration)." in err
     topics = [json.loads(line)["topic"] for line in out.splitlines()]
     assert any(topic.endswith("/state") and topic.startswith("oneweb/terminal/") for topic in topics)
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import aiomqtt
 import pytest
+from msgspec.structs import replace
 
+from oneweb_bridge.api.listing import Problems
 from oneweb_bridge.cli import main as cli
 from oneweb_bridge.cli import remote
 from oneweb_bridge.cli.remote import table
@@ -18,9 +20,12 @@ from oneweb_bridge.commands.decode import BadCommand, check_report, decode_comma
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.demo import demo
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.topics import CommandTopic
+from oneweb_bridge.polling.alerts import unreadable_alerts
+from oneweb_bridge.polling.request_budget import RequestBudget
 from oneweb_bridge.simulator import Shape
 from oneweb_bridge.web import healthcheck
 from oneweb_bridge.web.access import RequestFacts, refuse_form
@@ -287,6 +292,43 @@ def test_status_says_zones_and_what_was_before() -> None:
     counts = {"interval": 60, "records": 1, "events": 1, "samples": 2, "enabled": False}
     result = remote._result_line("sites", {"status": "ok", "state": counts})
     assert result == "sites: ok, disabled, every 1m, 1 record, 1 event, 2 samples"
+
+
+def test_counts_have_the_right_noun() -> None:
+    """One record, two records, in the alerts of a poll."""
+    one = Problems()
+    one.add_set_aside("x: no id")
+    (alert,) = unreadable_alerts("sites", one)
+    assert alert.message == "1 record could not be read and was left as it was; the first: x: no id"
+    one.add_set_aside("y: no id")
+    assert unreadable_alerts("sites", one)[0].message.startswith("2 records could not be read")
+
+
+def test_whole_costs_of_calls_have_the_sum_of_the_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So `status`, `info` and the console have one number, whatever fractions the calls have."""
+    config = parse("", {})
+    budget = RequestBudget({}, config)
+    monkeypatch.setattr(budget, "costs", lambda: {"a": 0.4, "b": 0.4, "c": 0.4, "d": 12.0})
+    assert sum(budget.whole_costs().values()) == 13
+    assert budget.whole_costs()["d"] == 12
+
+
+def test_demo_writes_a_configuration_for_the_other_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the broker, database and console that it uses; it says where, and that the usual port was taken."""
+    config = demo.configuration("http://127.0.0.1:9", 1885, tmp_path)
+    config = replace(config, http=replace(config.http, listen="127.0.0.1:0"))
+    demo._say_where(25, config, "http://127.0.0.1:8499/")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Console: http://127.0.0.1:8499/"
+    assert lines[1] == "Another program uses 127.0.0.1:8480, so the console is on a free port."
+    file = tmp_path / "bridge.yaml"
+    assert any(line.endswith(f" status -c {file}") for line in lines)
+    written = parse(file.read_text(), {}, name=str(file))
+    assert (written.mqtt, written.state, written.api.base_url) == (config.mqtt, config.state, config.api.base_url)
+    assert written.http.listen == "127.0.0.1:8499"
+    assert {c.id: (c.enabled, c.interval) for c in written.polling.values()} == {
+        c.id: (c.enabled, c.interval) for c in config.polling.values()
+    }
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from oneweb_bridge.config.schema import Config, Mqtt
 from oneweb_bridge.config.servers import server_name
 from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.encoding import count_text
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.link import MqttConnection
@@ -196,13 +197,9 @@ def _result_line(call: str, result: dict[str, Any]) -> str:
     if not state:
         return f"{call}: ok"
     names = [name for name in ("records", "events", "samples") if name in state]
-    counts = ", ".join(_count_text(state[name], name) for name in names)
+    counts = ", ".join(count_text(state[name], name.removesuffix("s")) for name in names)
     enabled = "enabled" if state.get("enabled") else "disabled"
     return f"{call}: ok, {enabled}, every {_duration(state.get('interval'))}, {counts}"
-
-
-def _count_text(count: object, name: str) -> str:
-    return f"{count} {name.removesuffix('s') if count == 1 else name}"
 
 
 def _duration(seconds: object) -> str:

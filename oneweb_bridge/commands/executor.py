@@ -25,7 +25,7 @@ from oneweb_bridge.commands.decode import (
     time_range,
 )
 from oneweb_bridge.commands.inbox import Inbox
-from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.encoding import count_text, rfc3339
 from oneweb_bridge.model.command import Answer, CommandMessage, CommandRefusal
 from oneweb_bridge.model.records import Alert
 from oneweb_bridge.model.status import CallState, Response, Result
@@ -119,7 +119,7 @@ class Executor:
         dropped = self._inbox.dropped
         if dropped > self._alerted_dropped and self._inbox.empty():
             count, self._alerted_dropped = dropped - self._alerted_dropped, dropped
-            text = f"{count} commands came faster than they could be obeyed and were dropped"
+            text = f"{count_text(count, 'command')} dropped: commands came faster than they could be executed"
             await self._poller.alert(Alert(kind="commands_dropped", message=text))
 
     async def _handle(self, message: CommandMessage, topic: CommandTopic, group: asyncio.TaskGroup) -> None:

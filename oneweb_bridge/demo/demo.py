@@ -1,7 +1,7 @@
 """`oneweb-bridge demo`: a simulated fleet, a broker of its own and the bridge, without any configuration."""
 
 import asyncio
-import contextlib
+import shutil
 import socket
 import sys
 import tempfile
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +17,7 @@ from oneweb_bridge import app, simulator
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config, Http, Secret
+from oneweb_bridge.config.units import interval_text
 from oneweb_bridge.decode.catalogue import CALLS, Call
 from oneweb_bridge.demo import console, mosquitto, past
 from oneweb_bridge.encoding import rfc3339
@@ -66,7 +68,7 @@ async def run(terminals: int, speed: float) -> None:
                 async with mosquitto.run_mosquitto(port), asyncio.TaskGroup() as group:
                     group.create_task(_change_fleet_loop(fake), name="story")
                     group.create_task(_hide_sites_loop(fake), name="hidden sites")
-                    where = partial(_say_where, terminals, port, fake.url)
+                    where = partial(_say_where, terminals, config)
                     await app.run(config, on_sent=console.ThrottledPrinter().write, on_console=where)
             except mosquitto.NoBroker as error:
                 print(f"{error}. Without a broker, this is what would be published:", file=sys.stderr)
@@ -181,20 +183,57 @@ def _quick(call: Call) -> Call:
     )
 
 
-def _say_where(terminals: int, port: int, api_url: str, console_address: str) -> None:
+def _say_where(terminals: int, config: Config, console_address: str) -> None:
     """Prints where everything is; the first line is the console's address, because that is where people look first."""
+    port = config.mqtt.port
+    is_elsewhere = config.http.address()[1] == 0
+    taken = f"Another program uses {Http().listen}, so the console is on a free port.\n" if is_elsewhere else ""
+    file = write_config_file(config, console_address)
     print(
-        f"Console: {console_address}\n\n"
-        f"{terminals} simulated terminals at {api_url}, broker on 127.0.0.1:{port}.\n"
+        f"Console: {console_address}\n{taken}\n"
+        f"{terminals} simulated terminals at {config.api.base_url}, broker on 127.0.0.1:{port}.\n"
         "Everything, in another terminal:\n\n"
         f"    mosquitto_sub -h 127.0.0.1 -p {port} -t 'oneweb/#' -v\n\n"
+        "The other commands (`oneweb-bridge --help`) take the demo's configuration, as long as it runs:\n\n"
+        f"    {_program()} status -c {file}\n\n"
         "● is retained, → is not. Ctrl-C ends it.\n",
         flush=True,
     )
 
 
+def _program() -> str:
+    """How this program is called in another terminal: by its name where that is in PATH, else by its path."""
+    if shutil.which("oneweb-bridge"):
+        return "oneweb-bridge"
+    beside = Path(sys.executable).parent / "oneweb-bridge"
+    return str(beside) if beside.exists() else f"{sys.executable} -m oneweb_bridge"
+
+
+def write_config_file(config: Config, console_address: str) -> Path:
+    """Writes the keys that the demo has changed, for the other commands, beside its database. Returns the file."""
+    path = Path(config.state.path).parent / "bridge.yaml"
+    listen = urlsplit(console_address).netloc
+    calls = "".join(
+        f"  {id}: {{enabled: true, interval: {call.interval:.0f}s}}\n" for id, call in config.polling.items()
+    )
+    path.write_text(
+        f"# The configuration of the demo, which is deleted when it ends.\n"
+        f"api: {{base_url: '{config.api.base_url}', client_id: demo, client_secret: demo-secret}}\n"
+        f"mqtt: {{host: 127.0.0.1, port: {config.mqtt.port}}}\n"
+        f"state: {{path: '{config.state.path}'}}\n"
+        f"http: {{listen: '{listen}'}}\n"
+        f"polling:\n{calls}",
+        encoding="utf-8",
+    )
+    return path
+
+
 async def run_for(seconds: float | None, terminals: int, speed: float) -> None:
-    """The demo for so many seconds, or until it is cancelled."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
+    """The demo for so many seconds, which it then says, or until it is cancelled."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
             await run(terminals, speed)
+    except TimeoutError:
+        if seconds is not None and limit.expired():
+            print(f"\nThe demo is over after {interval_text(seconds)} (--duration).", file=sys.stderr, flush=True)

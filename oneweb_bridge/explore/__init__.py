@@ -18,6 +18,7 @@ from oneweb_bridge.config.file_reader import merge_trees
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.encoding import count_text
 from oneweb_bridge.explore import keeping, recording, report
 from oneweb_bridge.explore.client import ExploreApi, open_explore_api
 from oneweb_bridge.explore.evidence import Tree
@@ -158,7 +159,9 @@ def _save(result: ExploreResult, api: ExploreApi, directory: Path, write: Write,
     )
     advice = "ids, names and positions are replaced; look at them before you send them"
     write("")
-    text = f"{count} samples in {directory}, and {recording.FILE} for `explore --from {directory}`: {advice}"
+    text = (
+        f"{count_text(count, 'sample')} in {directory}, and {recording.FILE} for `explore --from {directory}`: {advice}"
+    )
     _write_entry(write, "saved", text)
 
 

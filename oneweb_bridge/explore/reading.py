@@ -21,6 +21,7 @@ from oneweb_bridge.decode.coverage import NO_LIMITS, FieldCoverage, Finding
 from oneweb_bridge.decode.expectations import LIMITS
 from oneweb_bridge.decode.id_coverage import UnmatchedIds, ids_finding, is_worth_reporting
 from oneweb_bridge.decode.pages import decode_record, expand_tables, split_page
+from oneweb_bridge.encoding import count_text
 from oneweb_bridge.explore.client import ExploreApi, TrialsUsedUp
 from oneweb_bridge.explore.evidence import Outcome
 from oneweb_bridge.model.records import Fields, Sample
@@ -86,15 +87,16 @@ class CallReading(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def problems(self) -> list[str]:
         """What could not be read, in sentences."""
-        texts = (
-            [f"{self.set_aside} records or samples cannot be read: {self.first_set_aside}"] if self.set_aside else []
-        )
+        texts = []
+        if self.set_aside:
+            noun = "record or sample" if self.set_aside == 1 else "records or samples"
+            texts.append(f"{self.set_aside} {noun} cannot be read: {self.first_set_aside}")
         texts += [
-            f"{count} values of {name} cannot be read ({self.reasons.get(name, '')})"
+            f"{count_text(count, 'value')} of {name} cannot be read ({self.reasons.get(name, '')})"
             for name, count in self.unparseable.items()
         ]
         if self.not_believed:
-            texts.append(f"{self.not_believed} samples are ahead of the clock: is mapping.timezone right?")
+            texts.append(f"{count_text(self.not_believed, 'sample')} ahead of the clock: is mapping.timezone right?")
         return texts
 
 

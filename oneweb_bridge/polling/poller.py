@@ -59,9 +59,9 @@ class Poller:
         """How the API is."""
         return self._sign_in.state
 
-    def costs(self) -> dict[str, float]:
-        """Requests an hour that each call costs at its effective interval."""
-        return self._budget.costs()
+    def whole_costs(self) -> dict[str, int]:
+        """Requests an hour that each call costs at its effective interval, with the sum of the exact costs, rounded."""
+        return self._budget.whole_costs()
 
     def _is_listed_soon(self, call: str) -> bool:
         """Whether a call that has not listed anything yet will: it is enabled, and has not failed."""

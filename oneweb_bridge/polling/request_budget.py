@@ -64,6 +64,15 @@ class RequestBudget:
             for id, runtime in self._calls.items()
         }
 
+    def whole_costs(self) -> dict[str, int]:
+        """The same in whole requests, whose sum is that of all costs, rounded: each call alone may be off by one."""
+        costs = self.costs()
+        whole = {id: int(cost) for id, cost in costs.items()}
+        missing = round(sum(costs.values())) - sum(whole.values())
+        for id in sorted(costs, key=lambda id: whole[id] - costs[id])[:missing]:
+            whole[id] += 1
+        return whole
+
     def _configured_intervals(self) -> dict[str, float]:
         return {id: runtime.interval for id, runtime in self._calls.items() if runtime.enabled}
 

@@ -15,6 +15,7 @@ from threading import Event
 import msgspec
 
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.encoding import count_text
 from oneweb_bridge.model.records import Alert
 from oneweb_bridge.store.errors import StoreUnavailable, named_errors
 from oneweb_bridge.store.journal import Journal, open_journal
@@ -171,6 +172,7 @@ def losses(outcome: Outcome) -> list[str]:
         sentences.append(f"{outcome.lost}: the trends begin again with the samples that the journal still has")
     if outcome.unreadable:
         sentences.append(
-            f"{outcome.unreadable} chunks of the trends could not be read and were made again from the journal"
+            "made again from the journal, because it could not be read: "
+            f"{count_text(outcome.unreadable, 'chunk')} of the trends"
         )
     return sentences

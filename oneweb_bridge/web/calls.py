@@ -42,11 +42,11 @@ def calls_answer(
     poller: Poller, stored: StoredCalls, limit: int | None, clock: Clock, steady: SteadyTime
 ) -> CallsAnswer:
     """The table of the polling manager."""
-    costs = poller.costs()
+    costs = poller.whole_costs()
     sources = {(setting.call, setting.name): _source(setting.source) for setting in stored.settings}
     return CallsAnswer(
         calls=[_entry(poller, runtime, costs[call], sources) for call, runtime in poller.calls.items()],
-        requests_per_hour=round(sum(costs.values())),
+        requests_per_hour=sum(costs.values()),
         limit=limit,
         held=[
             HeldEntry(call=call, count=count, since=_held_since(poller.calls[call], clock, steady))
@@ -60,12 +60,12 @@ def _source(text: str) -> Source:
     return "console" if text == "console" else "mqtt"
 
 
-def _entry(poller: Poller, runtime: CallRuntime, cost: float, sources: dict[tuple[str, str], Source]) -> CallEntry:
+def _entry(poller: Poller, runtime: CallRuntime, cost: int, sources: dict[tuple[str, str], Source]) -> CallEntry:
     state = msgspec.structs.asdict(poller.state(runtime))
     return CallEntry(
         **state,
         effective_interval=round(runtime.effective),
-        requests_per_hour=round(cost),
+        requests_per_hour=cost,
         lateness=round(runtime.lateness),
         about=CALLS[runtime.call].about,
         source=SettingSources(
