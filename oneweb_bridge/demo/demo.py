@@ -211,7 +211,7 @@ def _program() -> str:
 
 def write_config_file(config: Config, console_address: str) -> Path:
     """Writes the keys that the demo has changed, for the other commands, beside its database. Returns the file."""
-    path = Path(config.state.path).parent / "bridge.yaml"
+    path = Path(config.state.path or "").parent / "bridge.yaml"
     listen = urlsplit(console_address).netloc
     calls = "".join(
         f"  {id}: {{enabled: true, interval: {call.interval:.0f}s}}\n" for id, call in config.polling.items()
