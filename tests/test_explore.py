@@ -471,7 +471,7 @@ async def test_what_is_written_is_read_in_full_the_next_time(row: fidelity.Row, 
         path.write_text(before)
         code, out, _ = await command("explore", "-c", str(path), "--write", str(path), cwd=tmp_path)
         assert code == 0, out
-        assert out.splitlines()[-1] == "Every enabled call is read in full with the file as it is now."
+        assert out.splitlines()[-1] == "Every enabled call is read in full with bridge.yaml as it is now."
         assert path.with_name("bridge.yaml.before-explore").read_text() == before
         after = path.read_text()
         kept = [line for line in before.splitlines() if line not in after.splitlines()]

@@ -71,9 +71,10 @@ async def explore(
             write(line)
         if save is not None:
             _save(result, api, save, write, masks)
+    name = "bridge.yaml" if file is None else file.name
     written = file is not None and _write_file(file, result, write)
-    _keep_for_console(write, database, keeping.exploration_of(result, sign_in, masks, written=written))
-    for line in report.last_line(result, written=written):
+    _keep_for_console(write, database, keeping.exploration_of(result, sign_in, masks, written=written, file=name))
+    for line in report.last_line(result, written=written, file=name):
         write(line)
     return report.is_good(result, written=written)
 

@@ -30,7 +30,9 @@ def refused(sign_in: str, now: int, masks: Masks) -> Exploration:
     )
 
 
-def exploration_of(result: ExploreResult, sign_in: str, masks: Masks, *, written: bool) -> Exploration:
+def exploration_of(
+    result: ExploreResult, sign_in: str, masks: Masks, *, written: bool, file: str = "bridge.yaml"
+) -> Exploration:
     """What is kept of a result."""
     mask = masks.mask_text
     return Exploration(
@@ -41,7 +43,7 @@ def exploration_of(result: ExploreResult, sign_in: str, masks: Masks, *, written
         general=[mask(finding.text) for finding in result.findings],
         changes=mask(report.snippet(result.changes)) if result.changes else "",
         written=written,
-        conclusion=mask(" ".join(line for line in report.last_line(result, written=written) if line)),
+        conclusion=mask(" ".join(line for line in report.last_line(result, written=written, file=file) if line)),
     )
 
 

@@ -65,12 +65,13 @@ def unfinished(result: ExploreResult) -> list[str]:
     return [call.call.id for call in result.calls if call.call.enabled and not call.is_whole]
 
 
-def last_line(result: ExploreResult, *, written: bool = False) -> Iterator[str]:
-    """How it ends: nothing to change, changes to make, or the calls that are not read in full."""
+def last_line(result: ExploreResult, *, written: bool = False, file: str = "bridge.yaml") -> Iterator[str]:
+    """How it ends: nothing to change in the file, changes to make, or the calls that are not read in full."""
     yield ""
     names = unfinished(result)
     if is_good(result, written=written):
-        yield NOTHING_TO_CHANGE if not written else "Every enabled call is read in full with the file as it is now."
+        whole = f"Every enabled call is read in full with {file} as it is now."
+        yield whole if written else f"Nothing to change in {file}."
         return
     changes = "make the changes above (`--write FILE` does it), run explore again" if result.changes else ""
     if not names:
