@@ -296,12 +296,12 @@ def test_status_says_zones_and_what_was_before() -> None:
 
 def test_counts_have_the_right_noun() -> None:
     """One record, two records, in the alerts of a poll."""
-    one = Problems()
-    one.add_set_aside("x: no id")
-    (alert,) = unreadable_alerts("sites", one)
+    problems = Problems()
+    problems.add_set_aside("x: no id")
+    (alert,) = unreadable_alerts("sites", problems)
     assert alert.message == "1 record could not be read and was left as it was; the first: x: no id"
-    one.add_set_aside("y: no id")
-    assert unreadable_alerts("sites", one)[0].message.startswith("2 records could not be read")
+    problems.add_set_aside("y: no id")
+    assert unreadable_alerts("sites", problems)[0].message.startswith("2 records could not be read")
 
 
 def test_whole_costs_of_calls_have_the_sum_of_the_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
