@@ -137,6 +137,22 @@ async def test_it_asks_little_and_writes_nothing() -> None:
     assert {request["method"] for request in requests["last"]} == {"GET"}
 
 
+async def test_own_line_that_finds_nothing_is_named() -> None:
+    """Where the default path would, the line of the user is told as his own, and the default is the change."""
+    lines = "polling: {user_terminals: {map: {latitude: nope.lat, state: status.nope}}}"
+    good, text = await explored(DEFAULT, lines=lines)
+    flat = " ".join(text.split())
+    assert not good
+    for name in ("latitude", "state"):
+        line = f"polling.user_terminals.map.{name}"
+        assert f"your own line {line} finds nothing in any record, and the default path does: remove the line" in flat
+    assert "With these changes every enabled call is read in full" in flat
+    change = yaml.safe_load(pasted(text))
+    assert set(change["polling"]["user_terminals"]["map"]) == {"latitude", "state"}
+    good, second = await explored(DEFAULT, lines=pasted(text))
+    assert good, second
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [

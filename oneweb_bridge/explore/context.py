@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
+from oneweb_bridge.config.read import read_values
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.write import effective
 from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.decode.listings import without_wrapper, wrapper_of
 from oneweb_bridge.decode.paths import compile_path, fold_name, top_member
@@ -41,6 +43,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     now: int
     kinds: Mapping[str, str]
     sites: Mapping[str, tuple[float, float]]
+    default_maps: Mapping[str, Mapping[str, Any]]
+    """Call -> field -> where it is read by default, as bridge.yaml has it; with the roles of this configuration."""
 
     @classmethod
     def of(cls, seen: Iterable[Evidence], config: Config) -> "Context":
@@ -50,7 +54,15 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         now = max((e.reply.time for e in seen if e.reply.time is not None), default=0)
         kinds = {str(org.get("id")): _kind(org) for org in items.get("organizations", ())}
         sites = {str(site.get("id")): point for site in items.get("sites", ()) if (point := _point(site, config))}
-        return cls(config=config, items=items, now=now, kinds=kinds, sites=sites)
+        maps = default_maps(config)
+        return cls(config=config, items=items, now=now, kinds=kinds, sites=sites, default_maps=maps)
+
+
+def default_maps(config: Config) -> dict[str, dict[str, Any]]:
+    """The maps of all calls as they are without the lines of the user, under the roles that he has configured."""
+    mapping = {"coordinate_order": config.mapping.coordinate_order, "roles": effective(config)["mapping"]["roles"]}
+    polling_by_default = effective(read_values({"mapping": mapping}))["polling"]
+    return {id: keys["map"] for id, keys in polling_by_default.items()}
 
 
 def _records_of(call: Call, items: Sequence[Any]) -> list[dict[str, Any]]:

@@ -31,7 +31,12 @@ _CHARACTERISTIC = re.compile(r"(\w+)\[name=([^\]]+)\]\.value")
 def judge(seen: Evidence, context: Context) -> list[Finding]:
     """Everything that is unlike the configuration in the records of one call."""
     items = context.items.get(seen.call.id, [])
-    findings = [*_characteristics(seen, items), *_plain(seen, items), *_positions(seen, items)]
+    findings = [
+        *_useless_lines(seen, context, items),
+        *_characteristics(seen, items),
+        *_plain(seen, items),
+        *_positions(seen, items),
+    ]
     if seen.call.id in ("user_terminals", "products"):
         findings += _roles(context, items)
     if seen.call.id == "user_terminals":
@@ -39,6 +44,25 @@ def judge(seen: Evidence, context: Context) -> list[Finding]:
     if seen.call.id == "products":
         findings += [*_unlimited(seen, context, items), *_link(seen, context, items)]
     return findings
+
+
+def _useless_lines(seen: Evidence, context: Context, items: list[Any]) -> Iterator[Finding]:
+    """Lines of the user that find nothing in any record, where the default path does."""
+    configured = {field.name: field.paths for field in seen.call.fields}
+    for name, default in context.default_maps.get(seen.call.id, {}).items():
+        paths = _paths_of(default)
+        is_useless = name in configured and configured[name] != paths and not has_any(items, configured[name])
+        if is_useless and paths and has_any(items, paths):
+            line = f"polling.{seen.call.id}.map.{name}"
+            text = f"your own line {line} finds nothing in any record, and the default path does: remove the line"
+            yield Finding(text, polling(seen, map={name: default}))
+
+
+def _paths_of(entry: Any) -> tuple[str, ...]:
+    """The paths in an entry of a map."""
+    if isinstance(entry, dict):
+        entry = entry.get("path")
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
 # ── characteristics ────────────────────────────────────────────────────────────────────────────
