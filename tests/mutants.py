@@ -39,6 +39,13 @@ class Mutant(msgspec.Struct, frozen=True):
 
 TABLE = (
     Mutant(
+        "SIGHUP: one that comes too early ends nothing",
+        "cli/running.py",
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)",
+        "pass",
+        "test_cli.py -k hangup_before",
+    ),
+    Mutant(
         "reads: a closed connection has nothing to interrupt",
         "store/sqlite.py",
         "with contextlib.suppress(sqlite3.ProgrammingError):",

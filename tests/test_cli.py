@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import signal
 import sqlite3
 import sys
 from pathlib import Path
@@ -361,3 +362,13 @@ def test_interrupted_command_has_failed(
     monkeypatch.setattr(main, command, interrupt)
     assert main.main((command[1:], *given.get(command, ()))) == code
     assert capsys.readouterr().err == ("oneweb-bridge: interrupted\n" if code else "")
+
+
+def test_hangup_before_the_bridge_listens_for_it_is_harmless(tmp_path: Path) -> None:
+    """A reload right after the start, as by a service manager, does not end the process: what is read is new enough."""
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        assert main.main(["run", "-c", str(tmp_path / "missing.yaml")]) == 2
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

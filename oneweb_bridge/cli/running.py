@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ _log = logging.getLogger("oneweb_bridge.cli")
 
 def run(options: argparse.Namespace, print_error: Callable[[str, int], int]) -> int:
     """Runs the bridge of each configuration file that is named. Raises ConfigError."""
+    # Until the bridge listens for it: what is read now is as new as what it asks for.
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     files = find_files(options.config)
     if len(files) > 1:
         return _run_several(options, files)
