@@ -10,6 +10,8 @@ import pytest
 
 from oneweb_bridge import explore
 from oneweb_bridge.config.masks import Masks
+from oneweb_bridge.config.read import load, parse
+from oneweb_bridge.config.write import reading_hash
 from oneweb_bridge.explore import keeping
 from oneweb_bridge.model.exploration import Exploration
 from oneweb_bridge.simulator import serve
@@ -129,3 +131,37 @@ async def test_report_that_cannot_be_read_is_answered_with_what_to_do(
             answer = await visits.ask("/api/v1/exploration")
             assert answer.status == 503
             assert "cannot be read" in answer.json()["error"]
+
+
+async def test_report_of_another_configuration_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a path was changed, the report of before is not shown as if it were about the bridge as it is."""
+    database = tmp_path / "bridge.db"
+    async with store.open_store(database), open_query_thread(database) as queries:
+        running = {"config": parse("", {})}
+        write_exploration(database, keeping.refused("x", 0, Masks(), reading_hash(running["config"])))
+        sources: Any = SimpleNamespace(queries=queries, place=database, config=lambda: running["config"])
+        async with visited(monkeypatch, routes=lambda _: DataRoutes(sources).routes()) as visits:
+            conclusions = []
+            for lines in ("", "polling: {sites: {interval: 1h}}", "polling: {sites: {map: {name: nope}}}"):
+                running["config"] = parse(lines, {})
+                answer = await visits.ask("/api/v1/exploration")
+                conclusions.append(answer.json()["exploration"]["conclusion"])
+    assert conclusions[0] == conclusions[1] == "Not signed in, so that no call was read."
+    assert conclusions[2].startswith("The bridge now has another configuration than the one that this is about")
+    assert conclusions[2].endswith(conclusions[0])
+
+
+async def test_written_file_is_the_configuration_of_the_report(tmp_path: Path) -> None:
+    """After `--write` and a restart of the bridge the report is about the bridge as it is."""
+    row = fidelity.Row(row="", differs="", shape={"envelope": "data"})
+    database, file = tmp_path / "b.db", tmp_path / "b.yaml"
+    async with serve(fidelity.options_of(row)) as simulator:
+        file.write_text(
+            f"api: {{base_url: '{simulator.url}', client_id: demo, client_secret: demo-secret}}\n"
+            "polling: {sites: {map: {name: nope}}}\n"
+        )
+        await explore.explore(load(file, {}), lambda _: None, database=database, file=file)
+    kept = await asyncio.to_thread(read_exploration, database)
+    assert kept is not None
+    assert kept.written
+    assert kept.configuration == reading_hash(load(file, {}))

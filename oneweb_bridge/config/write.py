@@ -1,5 +1,6 @@
 """A configuration as YAML in the file's own form, with the secrets masked."""
 
+from hashlib import sha256
 from typing import Any, get_args
 
 import msgspec
@@ -63,3 +64,11 @@ def _field_to_file_form(field: Field, default: Field | None) -> Any:
     if "unit" in changed:
         changed["type"] = field.type
     return {"path": path} | changed if changed else path
+
+
+def reading_hash(config: Config) -> str:
+    """A hash of everything that decides how the API is asked and read; intervals, secrets and outputs do not."""
+    tree = effective(config)
+    api = {name: tree["api"][name] for name in ("base_url", "auth", "hello")}
+    calls = {id: {name: v for name, v in keys.items() if name != "interval"} for id, keys in tree["polling"].items()}
+    return sha256(msgspec.json.encode([api, tree["mapping"], calls])).hexdigest()

@@ -18,6 +18,7 @@ from oneweb_bridge.config.file_reader import merge_trees
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.write import reading_hash
 from oneweb_bridge.encoding import count_text
 from oneweb_bridge.explore import keeping, recording, report
 from oneweb_bridge.explore.client import ExploreApi, open_explore_api
@@ -62,7 +63,7 @@ async def explore(
         changes = await _sign_in(api, config, _tee(write, printed))
         sign_in = " ".join(" ".join(printed).split()).removeprefix("sign-in ")
         if changes is None:
-            _keep_for_console(write, database, keeping.refused(sign_in, api.now(), masks))
+            _keep_for_console(write, database, keeping.refused(sign_in, api.now(), masks, reading_hash(config)))
             return False
         api.freeze()
         result = await Explorer(api, config, changes).explore(_show_progress)
@@ -73,7 +74,9 @@ async def explore(
             _save(result, api, save, write, masks)
     name = "bridge.yaml" if file is None else file.name
     written = file is not None and _write_file(file, result, write)
-    _keep_for_console(write, database, keeping.exploration_of(result, sign_in, masks, written=written, file=name))
+    final = reading_hash(result.config if written else config)
+    kept = keeping.exploration_of(result, sign_in, masks, written=written, file=name, configuration=final)
+    _keep_for_console(write, database, kept)
     for line in report.last_line(result, written=written, file=name):
         write(line)
     return report.is_good(result, written=written)

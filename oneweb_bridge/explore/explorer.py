@@ -20,12 +20,16 @@ from oneweb_bridge.explore.trials import Trials, improves, is_no_worse, with_cha
 
 
 class ExploreResult(msgspec.Struct, frozen=True):
-    """The results of all calls, the findings about all of them, and all changes together. `now` is the API's clock."""
+    """The results of all calls, the findings about all of them, and all changes together. `now` is the API's clock.
+
+    `config` is the configuration with the changes.
+    """
 
     calls: list[CallResult]
     findings: list[Finding]
     changes: Tree
     now: int
+    config: Config
 
 
 class Explorer:
@@ -57,7 +61,8 @@ class Explorer:
             if result.reading.outcome != "skipped":
                 result.reading = await self._trials.read(id) or result.reading
             result.call = self._configured().polling[id]
-        return ExploreResult(list(self._results.values()), general, self._trials.changes, self._api.now())
+        results = list(self._results.values())
+        return ExploreResult(results, general, self._trials.changes, self._api.now(), self._configured())
 
     def _configured(self) -> Config:
         return self._trials.config() or self._config

@@ -15,7 +15,7 @@ from oneweb_bridge.store.exploration_file import write_exploration
 Mask = Callable[[str], str]
 
 
-def refused(sign_in: str, now: int, masks: Masks) -> Exploration:
+def refused(sign_in: str, now: int, masks: Masks, configuration: str = "") -> Exploration:
     """The exploration that ended with the sign-in."""
     text = masks.mask_text(sign_in)
     return Exploration(
@@ -27,13 +27,20 @@ def refused(sign_in: str, now: int, masks: Masks) -> Exploration:
         changes="",
         written=False,
         conclusion="Not signed in, so that no call was read.",
+        configuration=configuration,
     )
 
 
 def exploration_of(
-    result: ExploreResult, sign_in: str, masks: Masks, *, written: bool, file: str = "bridge.yaml"
+    result: ExploreResult,
+    sign_in: str,
+    masks: Masks,
+    *,
+    written: bool,
+    file: str = "bridge.yaml",
+    configuration: str = "",
 ) -> Exploration:
-    """What is kept of a result."""
+    """What is kept of a result. `configuration` is the hash of the one that the file has in the end."""
     mask = masks.mask_text
     return Exploration(
         time=rfc3339(result.now),
@@ -44,6 +51,7 @@ def exploration_of(
         changes=mask(report.snippet(result.changes)) if result.changes else "",
         written=written,
         conclusion=mask(" ".join(line for line in report.last_line(result, written=written, file=file) if line)),
+        configuration=configuration,
     )
 
 

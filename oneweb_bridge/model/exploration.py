@@ -40,4 +40,5 @@ class Exploration(msgspec.Struct, frozen=True, kw_only=True):
     general: Annotated[list[str], Meta(description="what concerns all calls")]
     changes: Annotated[str, Meta(description="the lines of bridge.yaml to change, empty where there are none")]
     written: Annotated[bool, Meta(description="whether --write has put the lines into the file")]
-    conclusion: Annotated[str, Meta(description="the last line")]
+    conclusion: Annotated[str, Meta(description="the last line; before it, whether the configuration is another now")]
+    configuration: Annotated[str, Meta(description="a hash of the keys that decide how the API is read")] = ""

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from oneweb_bridge.clock import Clock, SteadyTime
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.config.write import reading_hash
 from oneweb_bridge.model.exploration import Exploration
 from oneweb_bridge.model.status import Info
 from oneweb_bridge.mqtt.topics import TopicTree
@@ -34,6 +35,10 @@ PAGE = 100
 KINDS = ("added", "changed", "removed")
 ENTITIES = ("terminal", "product", "organization", "site")
 RETRY_AFTER_S = 5
+_CHANGED = (
+    "The bridge now has another configuration than the one that this is about: restart the bridge if its file was "
+    "changed since it started, else run explore again. What explore said then:"
+)
 _READERS: dict[str, Callable[[Queries, str], Any]] = {
     "terminals": views.read_terminal,
     "products": views.read_product,
@@ -170,6 +175,8 @@ class DataRoutes:
     async def _send_exploration(self, request: web.Request) -> web.StreamResponse:
         read_query(request)
         exploration = await self._queries.run(lambda _: _read_exploration(self._sources.place))
+        if exploration is not None and exploration.configuration not in ("", reading_hash(self._sources.config())):
+            exploration = msgspec.structs.replace(exploration, conclusion=f"{_CHANGED} {exploration.conclusion}")
         return json_response(ExplorationAnswer(exploration))
 
     async def _send_fleet_metrics(self, request: web.Request) -> web.StreamResponse:
