@@ -39,6 +39,34 @@ class Mutant(msgspec.Struct, frozen=True):
 
 TABLE = (
     Mutant(
+        "replay: a report that is never there is refused",
+        "commands/executor.py",
+        "check_report(command.report, None if owner is None else owner[0])",
+        "pass",
+        "test_sentences.py -k replay",
+    ),
+    Mutant(
+        "replay: an id of which nothing is stored is an error",
+        "trends/replay.py",
+        "history.require_known(*query.owner)",
+        "pass",
+        "test_sentences.py -k replay",
+    ),
+    Mutant(
+        "exploration: another configuration than the explored one is told",
+        "web/data.py",
+        'exploration.configuration not in ("", reading_hash(self._sources.config()))',
+        "False",
+        "test_exploration_file.py -k another_configuration",
+    ),
+    Mutant(
+        "explore: a line of the user that finds nothing is named",
+        "explore/judge_records.py",
+        "if is_useless and paths and has_any(items, paths):",
+        "if False:",
+        "test_explore.py -k own_line",
+    ),
+    Mutant(
         "SIGHUP: one that comes too early ends nothing",
         "cli/running.py",
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)",

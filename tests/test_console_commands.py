@@ -118,6 +118,8 @@ async def test_commands_arrive_as_over_mqtt(world: harness.World, desk: Desk) ->
         ("requests/explode", {}, 404),
     ):
         assert (await desk.post(path, body, status))["error"], path
+    unknown = await desk.post("calls/nothing/set", {"enabled": True}, 404)
+    assert unknown["error"].startswith("there is no call 'nothing', expected one of user_terminals, ")
     assert len(desk.recorder.on(f"{POLLING}/sites/result")) == before
 
 

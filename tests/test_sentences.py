@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import socket
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from oneweb_bridge.mqtt.topics import CommandTopic
 from oneweb_bridge.polling.alerts import unreadable_alerts
 from oneweb_bridge.polling.request_budget import RequestBudget
 from oneweb_bridge.simulator import Shape
+from oneweb_bridge.store.errors import UnknownEntity
+from oneweb_bridge.trends.reading import open_history
 from oneweb_bridge.web import healthcheck
 from oneweb_bridge.web.access import RequestFacts, refuse_form
 from tests import harness
@@ -92,6 +95,23 @@ async def test_replay_of_what_is_not_there_is_an_error(tmp_path: Path, payload: 
     assert (answer["id"], answer["status"]) == ("x", "error")
     assert expected in answer["error"]
     assert "count" not in answer
+
+
+async def test_terminal_without_samples_and_events_is_known(past: Past) -> None:
+    """A record alone is enough: nothing to send again is no error then."""
+    with open_history(past.path, past.trends) as history, pytest.raises(UnknownEntity, match="'T'"):
+        history.require_known("terminal", "T")
+    with sqlite3.connect(past.path) as db:
+        columns = [name for _, name, _, needed, default, _ in db.execute("PRAGMA table_info(record)") if needed]
+        values = {"kind": "terminal", "id": "T", "doc": "{}"}
+        marks = ", ".join("?" * len(columns))
+        db.execute(
+            f"INSERT INTO record ({', '.join(columns)}) VALUES ({marks})",
+            [values.get(name, 0) for name in columns],
+        )
+    db.close()
+    with open_history(past.path, past.trends) as history:
+        history.require_known("terminal", "T")
 
 
 async def test_history_of_what_is_not_there_has_failed(

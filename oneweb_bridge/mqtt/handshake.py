@@ -15,6 +15,7 @@ from oneweb_bridge.encoding import encode, rfc3339
 from oneweb_bridge.model.heads import Place, foreign_sentence, owner_of, read_head
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Alarm
+from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.context import ConnectionContext, ForeignInstance
 from oneweb_bridge.mqtt.probing import Prober
 from oneweb_bridge.mqtt.purge import stray_topics
@@ -139,7 +140,7 @@ class Handshake:
         try:
             count = len(await stray_topics(context.settings, tree, context.journal))
         except aiomqtt.MqttError as error:
-            _log.warning("what is left below %s could not be counted: %s", tree.base, error)
+            _log.warning("what is left below %s could not be counted: %s", tree.base, describe_connection_error(error))
             count = 0
         left = (
             f". {count} retained topics below {tree.base} are of what the backup does not know: those that the "

@@ -297,7 +297,7 @@ def _named_errors() -> Iterator[None]:
     try:
         yield
     except aiomqtt.MqttError as error:
-        raise NotConnected(str(error)) from error
+        raise NotConnected(describe_connection_error(error)) from error
 
 
 def _first_error(group: BaseExceptionGroup[Any]) -> BaseException:

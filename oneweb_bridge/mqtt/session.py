@@ -17,7 +17,7 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import Place
 from oneweb_bridge.model.records import Message, Positions
 from oneweb_bridge.model.status import Connection
-from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
+from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE, describe_connection_error
 from oneweb_bridge.mqtt.context import ConnectionContext, ConnectionRecord
 from oneweb_bridge.mqtt.cursor import CursorWriter
 from oneweb_bridge.mqtt.drain import Drain
@@ -161,7 +161,9 @@ class Session:
             try:
                 await self.clear_old_bases(is_requested=False)
             except aiomqtt.MqttError as error:
-                _log.warning("the former mqtt.base_topic could not be cleared now: %s", error)
+                _log.warning(
+                    "the former mqtt.base_topic could not be cleared now: %s", describe_connection_error(error)
+                )
 
     async def clear_old_bases(self, *, is_requested: bool) -> int:
         """Clears what was published below earlier base topics. Returns how many topics. Raises MqttError."""

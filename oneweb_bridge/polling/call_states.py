@@ -190,7 +190,7 @@ class CallStates:
             await self._store.commit(Batch(entries=waiting))
         except StoreUnavailable as error:
             self._waiting_alerts = waiting + self._waiting_alerts
-            _log.error("%d alerts could not be stored: %s", len(waiting), error)
+            _log.error("alerts that could not be stored: %d: %s", len(waiting), error)
 
     async def retry_loop(self) -> None:
         """Lets `fresh` go false by the clock, without a poll, and stores what could not be stored. Never returns."""
