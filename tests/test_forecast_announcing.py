@@ -180,6 +180,7 @@ def test_alert_names_an_allowance_that_is_used_up() -> None:
     bridge.poll(20, 20.0)
 
     assert "is used up since" in bridge.messages[0]
+    assert "; the cycle ends on 20" in bridge.messages[0]
 
 
 def test_next_cycle_is_alerted_of_anew() -> None:

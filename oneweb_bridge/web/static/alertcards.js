@@ -60,11 +60,11 @@ export function isOpen(card, polled) {
   return alerts.some((alert) => alert.kind === kind && (kind !== "value_unreadable" || alert.about === card.subject));
 }
 
-/** By the newest alert of an allowance: it was told that it lasts after all, or the cycle of which it speaks is over. */
+/** By the newest alert of an allowance: it lasts after all, or the cycle of which it speaks goes on, or is over. */
 function runsOut(message) {
   if (message.includes("will probably last")) return false;
   const end = Date.parse(message.match(/cycle ends on (\S+?Z)/)?.[1] ?? "");
-  return Number.isNaN(end) || end > now();
+  return Number.isNaN(end) ? null : end > now();
 }
 
 /** How many cards are open; 0 until it is known. */
