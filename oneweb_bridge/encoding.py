@@ -34,5 +34,12 @@ def describe_mismatch(error: Exception, form: type[msgspec.Struct]) -> str:
     place = re.search(r"`\$\.(\w+)`", text)
     kind = get_type_hints(form).get(place[1]) if place else None
     if place is None or get_origin(kind) is not Literal:
-        return text
+        return re.sub(r"Expected `(\w+)`, got `(\w+)` - at `\$\.(\w+)`", _type_mismatch, text)
     return f"{place[1]}: expected one of {', '.join(str(choice) for choice in get_args(kind))}"
+
+
+_TYPES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false", "array": "a list"}
+
+
+def _type_mismatch(match: re.Match[str]) -> str:
+    return f"{match[3]}: expected {_TYPES.get(match[1], match[1])}, got {_TYPES.get(match[2], match[2])}"

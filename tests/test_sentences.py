@@ -166,6 +166,10 @@ def test_shape_is_refused_with_its_values_and_listed_in_the_help(capsys: pytest.
     """A wrong value of `simulate --shape` is refused with the right ones, and the help has all of them."""
     assert cli.main(["simulate", "--shape", "names=x"]) == 2
     assert capsys.readouterr().err == "oneweb-bridge: simulate: --shape names: expected one of default, other\n"
+    assert cli.main(["simulate", "--auth", "x"]) == 2
+    assert capsys.readouterr().err.startswith("oneweb-bridge: simulate: --auth: expected one of basic, headers, ")
+    assert cli.main(["simulate", "--port", "x"]) == 2
+    assert capsys.readouterr().err == "oneweb-bridge: simulate: --port: expected a whole number, got a text\n"
     with pytest.raises(SystemExit):
         cli.main(["simulate", "--help"])
     text = "".join(capsys.readouterr().out.split())

@@ -250,7 +250,7 @@ def _simulate(options: argparse.Namespace) -> int:
     except OSError as error:
         where = error.filename or f"{options.host}:{options.port}"
         return _print_error(f"simulate: {where} cannot be used ({refusal_of(error)}): choose another", WRONG)
-    except (ValueError, msgspec.ValidationError) as error:
+    except ValueError as error:
         return _print_error(f"simulate: {error}", WRONG)
 
 

@@ -10,7 +10,7 @@ from oneweb_bridge.simulator import Options, Shape
 
 
 def simulator_options(arguments: Mapping[str, Any]) -> Options:
-    """Options from the arguments, which are text. Raises ValueError and msgspec.ValidationError."""
+    """Options from the arguments, which are text. Raises ValueError."""
     fields = msgspec.structs.fields(Options)
     given = {field.name: arguments[field.name] for field in fields if field.name != "shape"}
     pairs = [pair.partition("=") for pair in arguments["shape"]]
@@ -21,7 +21,11 @@ def simulator_options(arguments: Mapping[str, Any]) -> Options:
         shape = msgspec.convert({name: value for name, _, value in pairs}, Shape, strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"--shape {describe_mismatch(error, Shape)}") from None
-    return msgspec.structs.replace(msgspec.convert(given, Options, strict=False), shape=shape)
+    try:
+        return msgspec.structs.replace(msgspec.convert(given, Options, strict=False), shape=shape)
+    except msgspec.ValidationError as error:
+        name, colon, rest = describe_mismatch(error, Options).partition(":")
+        raise ValueError(f"--{name.replace('_', '-')}{colon}{rest}") from None
 
 
 def shape_help() -> str:
