@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from oneweb_bridge.config.file_reader import merge_trees
+from oneweb_bridge.encoding import count_text
 from oneweb_bridge.explore.context import unknown_members
 from oneweb_bridge.explore.evidence import Tree
 from oneweb_bridge.explore.explorer import ExploreResult
@@ -196,8 +197,7 @@ def _records(id: str, reading: CallReading) -> str:
 
 def _samples(result: CallResult, now: int) -> str:
     reading, kind = result.reading, matched_kind(result.call) or "terminal"
-    samples, ids = reading.samples, len(reading.ids)
-    text = f"{samples} {'sample' if samples == 1 else 'samples'} for {ids} {kind if ids == 1 else f'{kind}s'}"
+    text = f"{count_text(reading.samples, 'sample')} for {count_text(len(reading.ids), kind)}"
     fields = [f"{name} {count}" if count < reading.samples else name for name, count in sorted(reading.fields.items())]
     if fields:
         text += f" ({', '.join(fields)})"

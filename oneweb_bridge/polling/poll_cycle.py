@@ -13,10 +13,10 @@ from oneweb_bridge.api.errors import ApiError, BadAnswer, RateLimited, Unauthori
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.config.units import interval_text
+from oneweb_bridge.encoding import count_text
 from oneweb_bridge.model.records import Alert, Status
 from oneweb_bridge.model.status import Coverage
 from oneweb_bridge.polling import schedule
-from oneweb_bridge.polling.alerts import counted
 from oneweb_bridge.polling.call_runtime import CallRuntime, RequestedPoll
 from oneweb_bridge.polling.call_states import CallStates
 from oneweb_bridge.polling.poll_context import PollOutcome
@@ -138,7 +138,7 @@ class PollCycle:
         self._sign_in.note_reached("ok", None)
         log = _log.info if outcome.events or outcome.samples else _log.debug
         counts = ((runtime.records, "record"), (runtime.events, "event"), (runtime.samples, "sample"))
-        log("%s: %s", runtime.call, ", ".join(counted(count, noun, f"{noun}s") for count, noun in counts))
+        log("%s: %s", runtime.call, ", ".join(count_text(count, noun) for count, noun in counts))
 
     async def _end_failed_poll(
         self, runtime: CallRuntime, requested: list[RequestedPoll], error: Exception, *, has_asked: bool
