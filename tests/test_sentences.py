@@ -280,10 +280,10 @@ def test_mistake_in_yaml_is_told_in_the_words_of_people(text: str, expected: str
 
 @pytest.mark.parametrize("text", ["2 minutes", "fast", "1s", "8d", "", "1e300s"])
 def test_interval_is_refused_with_the_bounds_of_intervals(text: str) -> None:
-    """Whether it is no duration or too short a one, the sentence is the same, and never speaks of years."""
-    with pytest.raises(ValueError, match=r"^interval: expected 10 s to 7 d, like 30s, 5m or 6h, got '"):
+    """Whether it is no duration or too short a one, the sentence has the bounds of intervals, never those of years."""
+    with pytest.raises(ValueError, match=r"^interval: expected .*10 s to 7 d, got '"):
         parse_interval(text)
-    with pytest.raises(BadCommand, match="expected 10 s to 7 d"):
+    with pytest.raises(BadCommand, match="10 s to 7 d"):
         decode_command(CommandTopic("polling", "sites", "interval"), text.encode() or b'""')
 
 

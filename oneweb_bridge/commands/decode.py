@@ -236,10 +236,15 @@ def _parse_interval(raw: float | str, id: str | None) -> float:
 
 def parse_interval(value: float | str) -> float:
     """Seconds of an interval within its bounds. Raises ValueError with a sentence."""
-    with contextlib.suppress(ValueError):
-        if MIN_INTERVAL_S <= (seconds := parse_duration(value)) <= MAX_INTERVAL_S:
-            return seconds
-    raise ValueError(f"interval: expected 10 s to 7 d, like 30s, 5m or 6h, got {shortened(value)}")
+    try:
+        seconds = parse_duration(value)
+    except ValueError:
+        # Its own bounds are those of any duration, not of an interval.
+        text = f"interval: expected a duration like 30s or 5m, from 10 s to 7 d, got {shortened(value)}"
+        raise ValueError(text) from None
+    if not MIN_INTERVAL_S <= seconds <= MAX_INTERVAL_S:
+        raise ValueError(f"interval: expected 10 s to 7 d, got {value!r}")
+    return seconds
 
 
 def _decode_request(name: str, payload: bytes) -> Request:
