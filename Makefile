@@ -71,6 +71,7 @@ soak:  ## the long fault campaign
 mutants:  ## removes each guard in turn, and prints which test notices: make mutants ARGS='removal'
 	$(SETUP) test
 	$(SETUP) console
+	$(SETUP) postgres
 	@$(PYTHON) -m tests.mutants $(ARGS)
 
 bench:  ## measures throughput, latency and memory, about half an hour: make bench ARGS='--rows 1,3 --scale 0.1'

@@ -267,20 +267,22 @@ async def until_signed(url: str, times: int) -> None:
 
 
 async def test_workers_with_other_instances_do_not_count(url: str) -> None:
-    """They share the database alone: each instance has a holder, and keeps it."""
-    xs, ys = ["x0", "x1", "x2"], ["y0"]
-    async with (
-        sharing(url, "a", xs) as a,
-        sharing(url, "b", xs) as b,
-        sharing(url, "c", ys) as c,
-        sharing(url, "d", ys) as d,
-    ):
-        await until(lambda: sorted(map(len, (a, b))) == [1, 2] and len(c) + len(d) == 1)
-        await until_signed(url, 5)
-        before = ask(url, "SELECT instance, epoch FROM oneweb.holders WHERE held ORDER BY 1")
-        assert [instance for instance, _ in before] == [*xs, *ys]
-        await until_signed(url, 5)
-        assert ask(url, "SELECT instance, epoch FROM oneweb.holders WHERE held ORDER BY 1") == before
+    """They share the database alone: each worker has its share of its own instances, and keeps it."""
+    xs, ys = ["x0", "x1", "x2", "x3"], ["y0"]
+    async with sharing(url, "a", xs) as a, sharing(url, "c", ys) as c, sharing(url, "d", ys) as d:
+        await until(lambda: len(a) == 4 and len(c) + len(d) == 1)
+        async with sharing(url, "b", xs) as b:
+            await until(lambda: (len(a), len(b)) == (2, 2))
+            await keep_what_they_have(url, [*xs, *ys])
+
+
+async def keep_what_they_have(url: str, instances: list[str]) -> None:
+    """Waits until each worker has signed several times, in which no instance changes hands."""
+    await until_signed(url, 5)
+    before = ask(url, "SELECT instance, epoch FROM oneweb.holders WHERE held ORDER BY 1")
+    assert [instance for instance, _ in before] == instances
+    await until_signed(url, 5)
+    assert ask(url, "SELECT instance, epoch FROM oneweb.holders WHERE held ORDER BY 1") == before
 
 
 async def test_instance_that_nobody_else_would_take_is_kept(url: str) -> None:
