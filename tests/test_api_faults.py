@@ -389,7 +389,7 @@ async def test_record_with_a_value_nobody_can_read_is_set_aside(value: str, tmp_
         text = json.dumps({**first, "newName": "VALUE"}).replace('"VALUE"', value)
         story.spoil("status", status=200, body=f"[{text}]", count=1)
         outcome = await opened.poll(TERMINALS)
-        assert [(alert.kind, alert.message[:10]) for alert in outcome.alerts] == [("set_aside", "1 records ")]
+        assert [(alert.kind, alert.message[:9]) for alert in outcome.alerts] == [("set_aside", "1 record ")]
         assert story.is_told(await opened.news())
         assert await opened.record("terminal", first["id"]) == before
         story.mend()
@@ -500,7 +500,7 @@ async def test_value_nobody_can_read_is_not_known_and_told_once(tmp_path: Path) 
         assert outcome.problems.values == {"termination_date": 1}
         assert [alert.message for alert in outcome.alerts if alert.kind == "value_unreadable"] == [
             (
-                "termination_date could not be read in 1 records and counts as not known there; "
+                "termination_date could not be read in 1 record and counts as not known there; "
                 "the first: SC-1: expected a time between 1970 and 9999"
             )
         ]

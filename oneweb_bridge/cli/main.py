@@ -216,7 +216,10 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         return run_until_signal(demo.run_for(options.duration, options.terminals, options.speed))
     except OSError as error:
-        return _print_error(f"demo: {error.filename or 'its temporary files'}: {refusal_of(error)}", FAILED)
+        if error.filename is None:
+            # Of these Python says itself where it looked.
+            return _print_error(f"demo: its temporary files: {error.strerror or refusal_of(error)}", FAILED)
+        return _print_error(f"demo: {error.filename}: {refusal_of(error)}", FAILED)
 
 
 def _check(options: argparse.Namespace) -> int:
