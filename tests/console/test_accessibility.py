@@ -52,12 +52,18 @@ async def test_each_chart_has_words_and_a_table(console: Console, tab: Tab) -> N
         await tab.open(pages[name], name)
         charts = tab.page.get_by_test_id("chart")
         assert await charts.count() >= (4 if name == "terminal" else 1)
+        values = 0
         for chart in await charts.all():
-            assert await chart.get_by_test_id("chart-summary").inner_text()
+            words = await chart.get_by_test_id("chart-summary").inner_text()
+            assert words
             await chart.get_by_role("button", name="Table").click()
             table = chart.get_by_test_id("chart-table")
             await table.locator("time[datetime$=Z]").first.wait_for()
-            assert await table.locator("data").count() >= 1
+            # A counter of which one sample is known has no rate yet, and its words say so.
+            count = await table.locator("data").count()
+            assert count >= 1 or "no values in this span" in words, words
+            values += count
+        assert values >= 1, name
 
 
 async def test_less_motion_for_who_asks(console: Console, open_tab: OpenTab) -> None:

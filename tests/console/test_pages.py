@@ -21,7 +21,8 @@ async def addresses(console: Console, **headers: str) -> dict[str, str]:
     """An address of each page, by its name."""
     fleet = await console.get("fleet", **headers)
     rows = [dict(zip(fleet["columns"], row, strict=True)) for row in fleet["rows"]]
-    row = next(row for row in rows if row["product_id"])
+    # One that is online has values, whatever the time of the story is.
+    row = next(row for row in rows if row["product_id"] and row["state"] == "online" and row["sinr_db"] is not None)
     plain = ("organizations", "map", "polling", "events", "alerts", "setup")
     return {
         "fleet": "",

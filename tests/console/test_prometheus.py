@@ -63,8 +63,9 @@ async def query(url: str, expression: str) -> list[dict[str, Any]]:
         while True:
             with contextlib.suppress(aiohttp.ClientConnectorError):
                 async with session.get(f"{url}/query", params={"query": expression}) as answer:
-                    series = (await answer.json()).get("data", {}).get("result", [])
-                    if answer.status == 200 and series:
+                    # While it starts it answers 503 with a text.
+                    series = (await answer.json())["data"]["result"] if answer.status == 200 else []
+                    if series:
                         return list(series)
             await asyncio.sleep(0.1)
 
