@@ -39,6 +39,15 @@ class Mutant(msgspec.Struct, frozen=True):
 
 TABLE = (
     Mutant(
+        "PostgreSQL: devices are noted in any order",
+        "store/announcements.py",
+        """            # A poll marks devices in another order.
+            await transaction.lock("discovery")
+""",
+        "",
+        "test_postgres_locks.py -m postgres",
+    ),
+    Mutant(
         "replay: a report that is never there is refused",
         "commands/executor.py",
         "check_report(command.report, None if owner is None else owner[0])",

@@ -70,6 +70,7 @@ class Devices:
         """Marks every device that there is or was, and those of the bridge's `own`, dirty under new settings."""
         now = self._now()
         async with self._connection.transaction() as transaction:
+            await transaction.lock("discovery")
             # The bridge's own come first, without a pause: all others refer to them.
             await transaction.execute_many(MARK_DIRTY, [(kind, id, 0) for kind, id in own])
             await transaction.execute(f"UPDATE discovery SET {_MARKED}", (now,))
@@ -86,10 +87,12 @@ class Devices:
         Devices that were cleared since then are cleared again, except with 0: then the broker has none of them.
         """
         except_hash = CLEARED_HASH if seq == 0 else b""
-        return await self._connection.execute(
-            f"UPDATE discovery SET {_MARKED}, hash = ? WHERE topic <> '' AND seq >= ? AND hash <> ?",
-            (self._now(), b"", seq, except_hash),
-        )
+        async with self._connection.transaction() as transaction:
+            await transaction.lock("discovery")
+            return await transaction.execute(
+                f"UPDATE discovery SET {_MARKED}, hash = ? WHERE topic <> '' AND seq >= ? AND hash <> ?",
+                (self._now(), b"", seq, except_hash),
+            )
 
     async def delete_unsent(self) -> None:
         """Deletes the devices of which nothing was ever sent."""
@@ -125,6 +128,8 @@ class Devices:
         now = self._now()
         is_cleared = f"hash = {self._connection.dialect.blob(CLEARED_HASH)}"
         async with self._connection.transaction() as transaction:
+            # A poll marks devices in another order.
+            await transaction.lock("discovery")
             for update in updates:
                 await _note(transaction, update, now, seq)
             await transaction.execute(

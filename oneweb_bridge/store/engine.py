@@ -36,6 +36,13 @@ class Dialect(msgspec.Struct, frozen=True):
 class Transaction(Protocol):
     """A transaction that has begun. What is read here sees its own changes."""
 
+    async def lock(self, table: str) -> None:
+        """Waits until no other transaction has changed a table; others wait for this one until it ends.
+
+        First in a transaction that changes many rows of a table in an order of its own, so that it cannot wait for one
+        that waits for it. With SQLite there is one writer at a time anyway.
+        """
+
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Executes one statement. Returns how many rows it changed."""
 

@@ -264,5 +264,6 @@ THEN cursor.restore_from ELSE excluded.restore_from END
 async def _drop(db: Connection, output: str, move: _Move, *, count: int, low: int) -> None:
     """Moves a position of an output, counts what it drops, and notes from where it has to restore retained topics."""
     async with db.transaction() as transaction:
-        await transaction.execute(*move)
+        # In the order in which positions are saved: the cursor before its lanes.
         await transaction.execute(_COUNT_DROPPED, (output, count, low))
+        await transaction.execute(*move)

@@ -117,6 +117,9 @@ class PostgresTransaction:
         self._db = db
         self._epoch = epoch
 
+    async def lock(self, table: str) -> None:
+        await self._db.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE".encode())
+
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return (await self._db.execute(translate(sql), escape_row(parameters))).rowcount
 

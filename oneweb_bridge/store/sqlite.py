@@ -95,6 +95,9 @@ class SqliteTransaction:
     def __init__(self, db: aiosqlite.Connection) -> None:
         self._db = db
 
+    async def lock(self, table: str) -> None:
+        """Nothing: the file is locked since BEGIN."""
+
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return (await self._db.execute(sql, parameters)).rowcount
 
