@@ -7,6 +7,7 @@ Not async, and for one thread at a time. A read that another thread interrupts r
 """
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,10 +37,11 @@ PERIOD_SPAN_MS = 7 * DAY_MS
 
 
 @contextlib.contextmanager
-def open_history(database: Place, trends: Place | None) -> Iterator["History"]:
+def open_history(database: Place, trends: Place | None, *, pause_s: float = 0.0) -> Iterator["History"]:
     """The history in the journal of `database` and in `trends`. Raises StoreError where neither can be read.
 
-    Trends that are not there, not wanted (None) or no trends are as empty ones.
+    Trends that are not there, not wanted (None) or no trends are as empty ones. `pause_s` are seconds for which a read
+    rests after each day, so that other threads of this process get on with their work.
     """
     with contextlib.ExitStack() as stack:
         file = None if trends is None else _open_if_there(stack, trends)
@@ -50,7 +52,7 @@ def open_history(database: Place, trends: Place | None) -> Iterator["History"]:
                 raise
             rows = None
         with named_errors():
-            yield History(rows, file)
+            yield History(rows, file, pause_s)
 
 
 def _open_if_there(stack: contextlib.ExitStack, trends: Place) -> TrendsFile | None:
@@ -69,9 +71,10 @@ def _open_if_there(stack: contextlib.ExitStack, trends: Place) -> TrendsFile | N
 class History:
     """Made by `open_history`."""
 
-    def __init__(self, rows: SampleRows | None, file: TrendsFile | None) -> None:
+    def __init__(self, rows: SampleRows | None, file: TrendsFile | None, pause_s: float = 0.0) -> None:
         self._rows = rows
         self._file = file
+        self._pause_s = pause_s
         self._owners: dict[str, set[str]] = {}
         """Bucket -> ids under which the journal was seen to have rows of it."""
 
@@ -113,6 +116,8 @@ class History:
             if rows is not None:
                 samples = merge(stream, samples, read_documents(stream, rows))
             samples = samples.between(span.since, span.until)
+            if self._pause_s:
+                time.sleep(self._pause_s)
             if samples.ts:
                 yield day, samples
 
