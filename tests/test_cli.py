@@ -366,7 +366,7 @@ def test_interrupted_command_has_failed(
 
 def test_hangup_before_the_bridge_listens_for_it_is_harmless(tmp_path: Path) -> None:
     """A reload right after the start, as by a service manager, does not end the process: what is read is new enough."""
-    before = signal.getsignal(signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         assert main.main(["run", "-c", str(tmp_path / "missing.yaml")]) == 2
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
