@@ -23,9 +23,9 @@ def short_time(ts: int) -> str:
     return rfc3339(ts) if ts % 1000 else rfc3339(ts)[:-5] + "Z"
 
 
-def count_text(count: object, noun: str) -> str:
-    """A number with its noun: `1 record`, `2 records`."""
-    return f"{count} {noun if count == 1 else f'{noun}s'}"
+def count_text(count: object, single: str, several: str = "") -> str:
+    """A number and the words that it needs: `1 record`, `2 records`; `several` where an s is not all that differs."""
+    return f"{count} {single if count == 1 else several or f'{single}s'}"
 
 
 def describe_mismatch(error: Exception, form: type[msgspec.Struct]) -> str:

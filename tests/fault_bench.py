@@ -41,6 +41,8 @@ MOST_MEMORY = 160.0
 """MiB that the bridge may take with a small fleet and api.max_body of 8 MB, whatever happens."""
 MOST_DISK = 64 << 20
 """Bytes that its files may take in a round."""
+EVIDENCE = Path(__file__).parent.parent / "build" / "evidence"
+"""Where that of broken promises is kept."""
 WINDOW = int(os.environ.get("SOAK_WINDOW") or 0)
 """Messages in flight, of the bridge and of the broker; 0 leaves both at their defaults."""
 IN_FLIGHT = {"window": WINDOW} if WINDOW else {}
@@ -307,6 +309,8 @@ class Stage:
         replayed, findings = judging.judge(evidence, allowances)
         differences = truth.differences(retained, truth.expected(self.api))
         self.findings += findings + judging.without_refused(differences, allowances)
+        if self.findings:
+            self.findings.append(f"what was seen is kept in {_keep(evidence)}")
         return self._round_result(replayed, recovery)
 
     def _round_result(self, replayed: recording.Replayed, recovery: float) -> RoundResult:
@@ -372,6 +376,14 @@ class Stage:
                 text = path.read_bytes()
                 for secret in (SECRET.encode(), PASSWORD.encode(), basic):
                     self.expect(secret not in text and base64.b64encode(secret) not in text, f"a secret in {path.name}")
+
+
+def _keep(evidence: judging.Evidence) -> Path:
+    """Writes what a round that broke a promise left, to be judged again: its seed alone may not bring it back."""
+    EVIDENCE.mkdir(parents=True, exist_ok=True)
+    path = EVIDENCE / f"{time.time():.0f}-{os.getpid()}.json"
+    path.write_bytes(msgspec.json.encode(evidence))
+    return path
 
 
 def _end_of(trace: str) -> str:

@@ -38,9 +38,9 @@ async def locate_broker(config: Config) -> Mqtt:
     answers = await asyncio.gather(*(_read_trace(config, server) for server in servers))
     traces = [(trace, server) for trace, server in zip(answers, servers, strict=True) if isinstance(trace, Trace)]
     if not traces:
-        reasons = (f"{server_name(server)}: {why}" for why, server in zip(answers, servers, strict=True))
+        failures = (f"{server_name(server)}: {why}" for why, server in zip(answers, servers, strict=True))
         raise Unreachable(
-            f"no broker can be reached: {'; '.join(reasons)}: start one, or check mqtt.host, port, servers, tls, "
+            f"no broker can be reached: {'; '.join(failures)}: start one, or check mqtt.host, port, servers, tls, "
             "username and password in the configuration, which -c names"
         )
     # Of equal ones the first: the order is that in which the bridge tries them.

@@ -5,22 +5,18 @@ from typing import Literal
 
 from oneweb_bridge.api.listing import Problems
 from oneweb_bridge.decode.catalogue import Call
+from oneweb_bridge.encoding import count_text
 from oneweb_bridge.model.records import Alert, RecordKind
 
 UNREADABLE = "value_unreadable"
 """The alert of one field whose values cannot be parsed."""
 
 
-def counted(count: int, single: str, several: str) -> str:
-    """A count and the words that it needs."""
-    return f"{count} {single if count == 1 else several}"
-
-
 def unreadable_alerts(call: str, problems: Problems) -> list[Alert]:
     """One alert for all records that were set aside, and one for each field with unparseable values."""
     alerts = []
     if problems.set_aside:
-        what = counted(
+        what = count_text(
             problems.set_aside,
             "record could not be read and was left as it was",
             "records could not be read and were left as they were",
@@ -28,12 +24,12 @@ def unreadable_alerts(call: str, problems: Problems) -> list[Alert]:
         message = f"{what}; the first: {problems.first}"
         alerts.append(Alert(kind="set_aside", call=call, message=message))
     if problems.unanswered:
-        what = counted(problems.unanswered, "id was refused and gave no rows", "ids were refused and gave no rows")
+        what = count_text(problems.unanswered, "id was refused and gave no rows", "ids were refused and gave no rows")
         message = f"{what}; the first: {problems.first_refusal}"
         alerts.append(Alert(kind="answer_unexpected", call=call, about="refused", message=message))
     for name, count in problems.values.items():
         message = (
-            f"{name} could not be read in {counted(count, 'record', 'records')} and counts as not known there; "
+            f"{name} could not be read in {count_text(count, 'record')} and counts as not known there; "
             f"the first: {problems.reasons[name]}"
         )
         alerts.append(Alert(kind="value_unreadable", call=call, about=name, message=message))
@@ -44,7 +40,7 @@ def not_believed_alerts(call: str, count: int) -> list[Alert]:
     """An alert of `count` times of measurement that were not believed."""
     if not count:
         return []
-    what = counted(count, "time of measurement lies", "times of measurement lie")
+    what = count_text(count, "time of measurement lies", "times of measurement lie")
     message = (
         f"{what} before 2019 or further ahead of now than api.clock_tolerance; "
         f"what {'it belongs' if count == 1 else 'they belong'} to was left out"
@@ -56,7 +52,7 @@ def ambiguous_alerts(call: str, count: int) -> list[Alert]:
     """An alert of `count` times that may mean one hour or the next."""
     if not count:
         return []
-    what = counted(count, "time without an offset lies", "times without an offset lie")
+    what = count_text(count, "time without an offset lies", "times without an offset lie")
     message = (
         f"{what} in the hour that mapping.timezone has twice, and nothing tells which of the two is meant; "
         "the first was taken"
@@ -91,10 +87,10 @@ def values_held_alert(call: str, kind: RecordKind, counts: Mapping[str, int]) ->
 def removal_held_alert(call: str, kind: RecordKind, reason: Literal["many", "empty"], count: int) -> Alert:
     """An alert of `count` records whose removal is held."""
     if reason == "empty":
-        known = counted(count, f"{kind} record was", f"{kind} records were")
+        known = count_text(count, f"{kind} record was", f"{kind} records were")
         sentence = f"the listing is empty where {known} known; nothing is removed"
     else:
-        missing = counted(count, f"{kind} record is missing", f"{kind} records are missing")
+        missing = count_text(count, f"{kind} record is missing", f"{kind} records are missing")
         sentence = f"{missing} at once; {'its' if count == 1 else 'their'} removal is held"
     return Alert(
         kind="removal_held",
