@@ -865,9 +865,23 @@ TABLE = (
     Mutant(
         "devices that the broker lost do not wait for a pause of refused ones",
         "homeassistant/announcer.py",
-        "        self._paused_until = 0.0\n        return count\n",
-        "        return count\n",
-        "test_announcer.py -k lost_its_state",
+        '        """\n        self._refusals = DeviceRefusals()\n',
+        '        """\n',
+        "test_announcer.py -k 'lost_its_state or tries_refused'",
+    ),
+    Mutant(
+        "the pause after a chunk of refused devices begins short",
+        "homeassistant/refusals.py",
+        "        self._common = BackOff(*PAUSES_S)\n",
+        "        self._common = BackOff(PAUSES_S[1], PAUSES_S[1])\n",
+        "test_announcer.py -k 'seconds_only or pauses'",
+    ),
+    Mutant(
+        "answers of the connection before are noted of no device",
+        "homeassistant/announcer.py",
+        "if accepted is None or refusals is not self._refusals:",
+        "if accepted is None:",
+        "test_announcer.py -k connection_before",
     ),
     Mutant(
         "a renamed instance moves its devices",

@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config, Filter
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.homeassistant import announcer
+from oneweb_bridge.homeassistant import announcer, refusals
 from oneweb_bridge.homeassistant.announcer import Announcer
 from oneweb_bridge.model.records import Batch, Entry, Message, NewestSampleWrite, RecordWrite
 from oneweb_bridge.mqtt.topics import TopicTree
@@ -364,7 +365,7 @@ async def test_refused_device_does_not_hold_up_the_others(bench: Bench) -> None:
         assert sum("terminal_1" in topic for topic in sent) == 1
         assert set(bench.outlet.names("terminal")) == {"2"}
         bench.outlet.refuses.clear()
-        bench.announcer._refused.clear()
+        await bench.announcer.on_broker_state_lost(bench.outlet.cursor)
         await bench.sent_topics()
         assert set(bench.outlet.names("terminal")) == {"1", "2"}
 
@@ -387,6 +388,82 @@ async def test_broker_that_lost_its_state_gets_devices_while_others_are_refused(
         await bench.announcer.on_broker_state_lost(0)
         await bench.sent_topics()
         assert len(bench.outlet.retained) == OWN
+
+
+async def test_refused_chunk_holds_up_the_others_for_seconds_only(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a connection whatever is due first may be refused alone; what the broker lost comes soon after it."""
+    elapsed = 0.0
+    monkeypatch.setattr(announcer, "time", SimpleNamespace(monotonic=lambda: elapsed))
+    async with bench.opened() as db:
+        await bench.sent_topics()
+        bench.outlet.refuses.add("terminal_1")
+        await db.commit(terminal("1"))
+        await bench.sent_topics()
+        bench.outlet.retained.clear()
+        await bench.announcer.on_broker_state_lost(0)
+        # The terminal is due since before; what was lost waits until PAUSE_S after it was marked.
+        await bench.announcer._reconcile(bench.outlet)
+        assert bench.outlet.sent[-1].endswith("terminal_1/config")
+        assert await bench.sent_topics() == []
+        elapsed = refusals.PAUSES_S[0]
+        await bench.sent_topics()
+        assert len(bench.outlet.retained) == OWN
+
+
+async def test_connection_tries_refused_devices_again(bench: Bench) -> None:
+    """The broker's limits and rules may be others than they were, whatever it says of its state."""
+    async with bench.opened() as db:
+        bench.outlet.refuses.add("terminal_1")
+        await db.commit(terminal("1"))
+        await bench.sent_topics()
+        bench.outlet.refuses.clear()
+        assert await bench.sent_topics() == []
+        await bench.announcer.on_broker_state_lost(bench.outlet.cursor + 1)
+        await bench.sent_topics()
+        assert set(bench.outlet.names("terminal")) == {"1"}
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_answers_of_the_connection_before_are_not_noted(bench: Bench, accepts: bool) -> None:
+    """What the broker took or refused before it lost its state is sent to it again at once."""
+    async with bench.opened():
+        publish = bench.outlet.publish_messages
+
+        async def lose_state(messages: Sequence[Message]) -> list[bool] | None:
+            bench.outlet.publish_messages = publish  # type: ignore[method-assign]  # for the first chunk only
+            accepted = await publish(messages)
+            bench.outlet.retained.clear()
+            await bench.announcer.on_broker_state_lost(0)
+            return accepted if accepts else [False] * len(messages)
+
+        bench.outlet.publish_messages = lose_state  # type: ignore[method-assign]  # as a broker that is killed then
+        await bench.sent_topics()
+        await bench.sent_topics()
+        assert len(bench.outlet.retained) == OWN
+
+
+def test_pauses_of_refused_devices_grow_until_one_is_taken() -> None:
+    """5, 10, 20 s and so on, at most 300 s; a device that is taken begins anew, and with it the pause of all."""
+    known = refusals.DeviceRefusals()
+    first, second = (announcements.DirtyDevice("terminal", id, 1, "", b"", {}) for id in "12")
+    now, pauses = 0.0, []
+    for _ in range(8):
+        known.note([], [first], now)
+        assert known.waiting(now) == {("terminal", "1")}
+        pause = next(s for s in range(1, 400) if known.may_send(now + s))
+        assert not known.waiting(now + pause)
+        pauses.append(pause)
+        now += pause
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+    known.note([second], [first], now)
+    assert known.may_send(now)
+    assert known.waiting(now + 299) == {("terminal", "1")}
+    known.note([first], [], now + 300)
+    known.note([], [first], now + 300)
+    assert not known.may_send(now + 304)
+    assert known.may_send(now + 305)
 
 
 async def test_without_a_connection_everything_waits(bench: Bench) -> None:

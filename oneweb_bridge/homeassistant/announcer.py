@@ -17,6 +17,7 @@ from oneweb_bridge import CONTRACT, __version__
 from oneweb_bridge.config import filters
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.homeassistant import discovery
+from oneweb_bridge.homeassistant.refusals import DeviceRefusals
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store.announcements import CLEARED_HASH, Devices, DeviceUpdate, DirtyDevice
@@ -30,8 +31,6 @@ LOOK_INTERVAL_S = 0.5
 CHUNK_DEVICES = 10
 CHUNK_INTERVAL_S = 0.2
 """Seconds between two chunks of devices: a large fleet comes at 50 devices a second, beside everything else."""
-REFUSED_PAUSE_S = 300.0
-"""Seconds until a device that the broker refused is tried again, and all of them where it took none."""
 BIRTH_DELAY_S = (1.0, 5.0)
 """Shortest and longest wait after Home Assistant's birth message; many bridges hear it at once."""
 
@@ -53,8 +52,7 @@ class Announcer:
     def __init__(self, devices: Devices, tree: TopicTree, config: Config) -> None:
         self._devices = devices
         self._tree = tree
-        self._refused: dict[tuple[str, str], float] = {}
-        self._paused_until = 0.0
+        self._refusals = DeviceRefusals()
         self._republish_at: float | None = None
         self._changed = True
         self.reconfigure(config)
@@ -78,19 +76,18 @@ class Announcer:
             self._republish_at = time.monotonic() + random.uniform(*BIRTH_DELAY_S)
 
     async def on_broker_state_lost(self, seq: int) -> None:
-        """The broker may have lost what it was given since the journal was published to `seq`: noted durably."""
-        if count := await self._mark_sent_since(seq):
+        """The broker may have lost what it was given since the journal was published to `seq`. For each connection.
+
+        What it may have lost is noted durably, and what the one before refused is tried again.
+        """
+        self._refusals = DeviceRefusals()
+        if count := await self._devices.mark_sent_since(seq):
             _log.info("%d devices are announced again: the broker may have lost them", count)
 
     async def republish_all(self) -> int:
         """Announces every device again, soon. Returns how many."""
-        return await self._mark_sent_since()
-
-    async def _mark_sent_since(self, seq: int = 0) -> int:
-        count = await self._devices.mark_sent_since(seq)
-        # The pause is for devices that the broker refuses; what it had accepted must not wait for its end.
-        self._paused_until = 0.0
-        return count
+        self._refusals = DeviceRefusals()
+        return await self._devices.mark_sent_since()
 
     async def run(self, sink: MessageSink) -> None:
         """Announces what changes. Never returns."""
@@ -113,7 +110,7 @@ class Announcer:
                 await self._devices.mark_all_dirty(print_, own)
             self._changed = self._config is not config
         if self._republish_at is not None and time.monotonic() >= self._republish_at:
-            count = await self._mark_sent_since()
+            count = await self.republish_all()
             self._republish_at = None
             _log.info("%d devices are announced again: Home Assistant has started", count)
 
@@ -129,31 +126,28 @@ class Announcer:
 
     async def _reconcile(self, sink: MessageSink) -> None:
         """One pass over the dirty devices. Ends early when the connection is lost or nothing is accepted."""
-        now = time.monotonic()
-        self._refused = {key: at for key, at in self._refused.items() if at > now}
         if not self._config.homeassistant.enabled:
             await self._devices.delete_unsent()
-        while now >= self._paused_until and (dirty := await self._devices.dirty(PAUSE_S, CHUNK_DEVICES, self._refused)):
-            if not await self._announce(dirty, sink):
+        while self._refusals.may_send(now := time.monotonic()):
+            dirty = await self._devices.dirty(PAUSE_S, CHUNK_DEVICES, self._refusals.waiting(now))
+            if not dirty or not await self._announce(dirty, sink):
                 return
             await asyncio.sleep(CHUNK_INTERVAL_S)
 
     async def _announce(self, dirty: Sequence[DirtyDevice], sink: MessageSink) -> bool:
         """Brings some devices to what they should be. Returns whether the others may follow."""
+        refusals = self._refusals
         plans = [await self._plan_update(device) for device in dirty]
         messages = [message for _, planned in plans for message in planned]
         accepted = await sink.publish_messages(messages) if messages else []
-        if accepted is None:
+        if accepted is None or refusals is not self._refusals:
+            # What the connection before this one answered says nothing of what the broker has now.
             return False
         refused = {message.topic for message, ok in zip(messages, accepted, strict=True) if not ok}
         noted = [plan for plan, planned in plans if refused.isdisjoint(message.topic for message in planned)]
-        later = time.monotonic() + REFUSED_PAUSE_S
-        for plan, _ in plans:
-            if plan not in noted:
-                self._refused[plan.device.kind, plan.device.id] = later
+        left = [plan.device for plan, _ in plans if plan not in noted]
+        refusals.note([plan.device for plan in noted], left, time.monotonic())
         await self._devices.note(noted, sink.cursor)
-        if not noted:
-            self._paused_until = later
         return bool(noted)
 
     async def _plan_update(self, device: DirtyDevice) -> tuple[DeviceUpdate, list[Message]]:
