@@ -112,12 +112,14 @@ class RecordsPoll:
         """Decides which fields keep their values because these vanished from many records of the listing at once."""
         plan, progress, rule = self._plan, self._progress, self._context.config.removal
         held: dict[str, int] = msgspec.json.decode(progress.values_held)
-        stored = await self._store.records.count(plan.kind)
+        staged, stored = self._listing.staged_count, 0
+        if staged > rule.hold_above.count:
+            stored = await self._store.records.count(plan.kind)
         counts: Counter[str] = Counter()
         # As few records as may lose a value at once are not counted, and a change of the mapping is a decision.
-        if self._listing.staged_count > removal.max_at_once(rule, stored) and stored and not progress.remapped:
-            async for staged in self._store.staging.iter_slices(plan.call.id):
-                listed = await asyncio.to_thread(_decode_staged, plan, staged, Problems())
+        if staged > removal.max_at_once(rule, stored) and stored and not progress.remapped:
+            async for rows in self._store.staging.iter_slices(plan.call.id):
+                listed = await asyncio.to_thread(_decode_staged, plan, rows, Problems())
                 before = await self._load_stored(listed)
                 counts += await asyncio.to_thread(_count_vanished, plan, before, listed)
         if self._listing.listed_count:
