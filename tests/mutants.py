@@ -884,6 +884,20 @@ TABLE = (
         "test_announcer.py -k connection_before",
     ),
     Mutant(
+        "a poll that was cut short is made soon after a restart",
+        "store/call_progress.py",
+        "return max(self.failures, 1) if self.polled > self.succeeded else 0",
+        "return self.failures",
+        "test_clock.py -k brought_nothing",
+    ),
+    Mutant(
+        "a poll that failed is made soon after a restart",
+        "polling/schedule.py",
+        "wait = backoff(failures, interval, chance=0.5) if failures else interval",
+        "wait = interval",
+        "test_clock.py -k brought_nothing test_schedule.py",
+    ),
+    Mutant(
         "a renamed instance moves its devices",
         "homeassistant/announcer.py",
         "place = (self._tree.base, self._tree.instance)",

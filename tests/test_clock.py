@@ -19,7 +19,7 @@ from oneweb_bridge.polling import call_states
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.housekeeping import trim
-from tests.cancelling import end_tasks
+from tests.cancelling import cancel_until_done, end_tasks
 from tests.polls import Bench, bench, configured, fleet, opened
 
 HOUR, DAY, YEAR = 3_600, 86_400, 31_557_600
@@ -222,6 +222,26 @@ async def test_freshness_and_the_first_wait_do_not_follow_the_wall_clock(step: f
             left = progress_again.calls[SITES].due - monotonic()
             assert left == pytest.approx(0.75 * progress_again.calls[SITES].interval, abs=60)
             assert progress_again.state(progress_again.calls[SITES]).fresh
+
+
+@pytest.mark.parametrize("is_cut_short", [True, False])
+async def test_poll_that_brought_nothing_is_made_soon_after_a_restart(is_cut_short: bool, tmp_path: Path) -> None:
+    """A poll that failed, or within which the bridge was stopped or killed, is not one to wait an interval after."""
+    async with fleet() as simulator:
+        async with opened(tmp_path, simulator) as b:
+            progress = await loaded(b)
+            await progress._poll(progress.calls[SITES])
+            b.sim.advance(60)
+            before = simulator.requests()["total"]
+            simulator.fault("hang" if is_cut_short else "status", path="geographicSite", status=404, count=9)
+            poll = asyncio.create_task(progress._poll(progress.calls[SITES]))
+            while simulator.requests()["total"] == before:
+                await asyncio.sleep(0.01)
+            await (cancel_until_done(poll) if is_cut_short else poll)
+        async with opened(tmp_path, simulator) as b:
+            runtime = (await loaded(b)).calls[SITES]
+            assert runtime.interval >= 3600
+            assert 0 < runtime.due - monotonic() <= 15
 
 
 async def test_after_a_start_of_the_machine_nothing_is_fresh_and_all_is_due(tmp_path: Path) -> None:

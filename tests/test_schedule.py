@@ -24,10 +24,16 @@ def test_first_wait_goes_on_where_the_last_run_stopped(age: float | None, expect
     assert expected == first_wait(age, 300)
 
 
-@given(st.none() | st.floats(-1e10, 1e10), INTERVALS)
-def test_first_wait_is_never_longer_than_the_interval(age: float | None, interval: float) -> None:
+@pytest.mark.parametrize(("failures", "age", "expected"), [(1, 0, 15), (1, 20, 0), (3, 10, 50), (9, 0, 300)])
+def test_first_wait_after_failures_is_that_of_a_failure(failures: int, age: float, expected: float) -> None:
+    """A call whose last polls brought nothing does not wait for its whole interval after a restart."""
+    assert expected == first_wait(age, 300, failures)
+
+
+@given(st.none() | st.floats(-1e10, 1e10), INTERVALS, st.integers(0, 10**6))
+def test_first_wait_is_never_longer_than_the_interval(age: float | None, interval: float, failures: int) -> None:
     """Whatever the age, a call waits an interval at most."""
-    assert 0 <= first_wait(age, interval) <= interval
+    assert 0 <= first_wait(age, interval, failures) <= interval
 
 
 @given(INTERVALS, st.floats(0, 10**6))

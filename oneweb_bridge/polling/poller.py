@@ -91,8 +91,8 @@ class Poller:
         self._settings = {(s.call, s.name): s.value for s in await self._store.commands.settings()}
         self._take_settings()
         for runtime in self.calls.values():
-            age = self._store.steady.age(runtime.progress.polled)
-            runtime.due = time.monotonic() + schedule.first_wait(age, runtime.interval)
+            age, failures = self._store.steady.age(runtime.progress.polled), runtime.progress.failures_in_a_row()
+            runtime.due = time.monotonic() + schedule.first_wait(age, runtime.interval, failures)
         await self.reconfigure(self._config)
 
     async def reconfigure(self, config: Config) -> None:

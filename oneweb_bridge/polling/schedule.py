@@ -13,9 +13,15 @@ SCHEDULED_SHARE = 0.9
 """Share of what the limiter allows that scheduled polls may use; the rest is for retries and requested polls."""
 
 
-def first_wait(since_last_poll: float | None, interval: float) -> float:
-    """How long a call waits after a start, so that a restart causes no burst; not at all when nobody knows."""
-    return 0.0 if since_last_poll is None else max(interval - max(since_last_poll, 0.0), 0.0)
+def first_wait(since_last_poll: float | None, interval: float, failures: int = 0) -> float:
+    """How long a call waits after a start, so that a restart causes no burst; not at all when nobody knows.
+
+    After `failures` polls in a row that brought nothing it waits as after a failure, not for a whole interval.
+    """
+    if since_last_poll is None:
+        return 0.0
+    wait = backoff(failures, interval, chance=0.5) if failures else interval
+    return max(wait - max(since_last_poll, 0.0), 0.0)
 
 
 def next_wait(interval: float, took: float) -> float:

@@ -31,6 +31,10 @@ class CallProgress(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int = 0
     values_held: str = "{}"
 
+    def failures_in_a_row(self) -> int:
+        """How many polls brought nothing since the last success; one that the end of the bridge cut short counts."""
+        return max(self.failures, 1) if self.polled > self.succeeded else 0
+
     def is_holding(self) -> bool:
         """Whether removals or values are held."""
         return self.held_since > 0 or self.values_held != "{}"
