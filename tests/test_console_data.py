@@ -22,7 +22,7 @@ from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import store
 from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.query_thread import open_query_thread
-from oneweb_bridge.store.reading import EventFilter, Queries, open_queries
+from oneweb_bridge.store.reading import EventFilter, HeldRecords, Queries, open_queries
 from oneweb_bridge.store.sqlite import ThreadConnection
 from oneweb_bridge.web import fleet, views
 from oneweb_bridge.web.advice import ADVICE
@@ -381,6 +381,20 @@ async def test_fleet_shows_the_first_product_of_a_terminal_without_limits(tmp_pa
         assert (await row_of(queries, "3"))["product_id"] is None
 
 
+async def test_held_records_are_named(tmp_path: Path) -> None:
+    """Those that are missing, or keep values without being listed so; all of them where the listing was empty."""
+    path = tmp_path / "bridge.db"
+    ids = [f"{number:03}" for number in range(60)]
+    async with store.open_store(path) as opened:
+        await opened.commit(Batch(writes=[RecordWrite("site", id, b"{}", hash=b"h") for id in ids]))
+        with open_queries(path) as queries:
+            assert queries.held_records("site") == HeldRecords(60, ids[:50])
+            await opened.records.count_missing("site", ["007", "003"], 5)
+            assert queries.held_records("site") == HeldRecords(2, ["003", "007"])
+            await opened.commit(Batch(writes=[RecordWrite("site", id, b"{}") for id in ("001", "002", "004")]))
+            assert queries.held_records("site") == HeldRecords(3, ["001", "002", "004"])
+
+
 async def test_product_shows_the_members_of_its_pool(tmp_path: Path) -> None:
     """Every bucket of the same shared allowance is listed with its product and terminal, who used most first."""
     pool = {"is_shared": True, "shared_allowance_id": "POOL-1", "shared_allowance_name": "Fleet 1"}
@@ -463,7 +477,7 @@ async def test_event_index_is_used(tmp_path: Path) -> None:
         queries.newest_of("terminal", "1")
         queries.products_of_terminal("1")
         queries.terminals_of_product("1")
-        queries.count_held("terminal")
+        queries.held_records("terminal")
         queries._connection.set_trace_callback(None)
         plans = {
             sql: " / ".join(row[3] for row in queries._iterate(f"EXPLAIN QUERY PLAN {sql}"))

@@ -177,7 +177,7 @@ def _use_queries(queries: Queries) -> None:
     queries.products_of_terminal("T")
     queries.records_by_member("terminal", "name", "x")
     queries.settings()
-    queries.count_held("terminal")
+    queries.held_records("terminal")
 
 
 async def _scans(db: Connection, sql: str) -> list[tuple[str, str]]:

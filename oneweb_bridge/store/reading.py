@@ -20,6 +20,8 @@ from oneweb_bridge.store.places import Place
 MAX_IDS = 500
 """Ids that one statement names."""
 MAX_RECENT_ALERTS = 500
+MAX_HELD_IDS = 50
+"""Ids of held records that one answer names."""
 MAX_RELATED = 5000
 """Records that one answer lists beside its own."""
 _EVENTS = "what IN ('added', 'changed', 'removed', 'components')"
@@ -51,6 +53,13 @@ class StoredSetting(msgspec.Struct, frozen=True):
     call: str
     name: str
     source: str
+
+
+class HeldRecords(msgspec.Struct, frozen=True):
+    """How many records of a kind are held, and the first of their ids."""
+
+    count: int
+    ids: list[str]
 
 
 class TerminalParts(NamedTuple):
@@ -227,14 +236,16 @@ class Queries:
         """Where the settings come from that commands have made."""
         return [StoredSetting(*row) for row in self._iterate("SELECT call, name, source FROM setting")]
 
-    def count_held(self, kind: str) -> int:
-        """How many records of a kind are held: those that are missing, or that keep values which the API does not show
+    def held_records(self, kind: str) -> HeldRecords:
+        """The records of a kind that are held: those that are missing, or that keep values which the API does not show
         any more (these have no hash). Where the last listing was empty it counted none as missing, and all are held.
         """
-        missing = self._count_records("kind = ? AND missing > 0", kind)
-        without_hash = self._count_records("kind = ? AND hash = ?", kind, b"")
-        return max(missing, without_hash) or self._count_records("kind = ?", kind)
+        missing = self._held("kind = ? AND missing > 0", kind)
+        without_hash = self._held("kind = ? AND hash = ?", kind, b"")
+        held = max(missing, without_hash, key=lambda held: held.count)
+        return held if held.count else self._held("kind = ?", kind)
 
-    def _count_records(self, condition: str, *values: Any) -> int:
+    def _held(self, condition: str, *values: Any) -> HeldRecords:
         (row,) = self._iterate(f"SELECT count(*) FROM record WHERE {condition}", values)
-        return int(row[0])
+        ids = self._iterate(f"SELECT id FROM record WHERE {condition} ORDER BY id LIMIT ?", (*values, MAX_HELD_IDS))
+        return HeldRecords(int(row[0]), [id for (id,) in ids])

@@ -9,20 +9,20 @@ from oneweb_bridge.encoding import rfc3339
 from oneweb_bridge.polling.call_runtime import CallRuntime
 from oneweb_bridge.polling.call_states import ONCE_PER_RUN
 from oneweb_bridge.polling.poller import Poller
-from oneweb_bridge.store.reading import Queries, StoredSetting
+from oneweb_bridge.store.reading import HeldRecords, Queries, StoredSetting
 from oneweb_bridge.web.payloads import CallAlert, CallEntry, CallsAnswer, HeldEntry, SettingSources, Source
 
 
 class StoredCalls(msgspec.Struct, frozen=True):
-    """What the database knows of the calls: sources of settings, and how many records are held for each."""
+    """What the database knows of the calls: sources of settings, and the records that are held for each."""
 
     settings: list[StoredSetting]
-    held: dict[str, int]
+    held: dict[str, HeldRecords]
 
 
 def read_stored_calls(queries: Queries, holding: list[str]) -> StoredCalls:
-    """The sources of all settings, and the count of held records of the calls that are holding."""
-    return StoredCalls(queries.settings(), {call: queries.count_held(CALLS[call].entity) for call in holding})
+    """The sources of all settings, and the held records of the calls that are holding."""
+    return StoredCalls(queries.settings(), {call: queries.held_records(CALLS[call].entity) for call in holding})
 
 
 def holding_calls(poller: Poller) -> list[str]:
@@ -49,8 +49,8 @@ def calls_answer(
         requests_per_hour=sum(costs.values()),
         limit=limit,
         held=[
-            HeldEntry(call=call, count=count, since=_held_since(poller.calls[call], clock, steady))
-            for call, count in stored.held.items()
+            HeldEntry(call=call, count=held.count, ids=held.ids, since=_held_since(poller.calls[call], clock, steady))
+            for call, held in stored.held.items()
             if poller.calls[call].progress.is_holding()
         ],
     )

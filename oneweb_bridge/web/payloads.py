@@ -229,10 +229,11 @@ class CallEntry(CallState, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class HeldEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A call whose removals or values are held, and how many records are missing."""
+    """A call whose removals or values are held, and of how many records."""
 
     call: str
     count: int
+    ids: Annotated[list[str], Meta(description="the ids of these records, the first 50")]
     since: str | None
 
 

@@ -83,6 +83,8 @@ async def test_held_removal_is_found_and_released(console: Console, tab: Tab) ->
         await held.wait_for()
         assert f"{len(sites)} records" in await held.inner_text()
         assert "removes what is still missing" in await held.inner_text()
+        await held.get_by_text("Which", exact=True).click()
+        await held.get_by_text(", ".join(sorted(sites))).wait_for()
         await held.get_by_role("button", name="Release sites").press("Enter")
         confirm = held.get_by_role("button", name=f"Release {len(sites)} records?")
         assert await confirm.evaluate("button => document.activeElement === button")

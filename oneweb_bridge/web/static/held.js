@@ -1,9 +1,13 @@
 /** What is held: records or values that went missing at once, with the button that releases them. */
 import { post } from "./api.js";
 import { reloadCalls } from "./calls.js";
-import { plural } from "./format.js";
+import { number, plural } from "./format.js";
 import { html, useRef, useState } from "./html.js";
+import { address } from "./router.js";
 import { Ago } from "./ui.js";
+
+/** The pages of the records of a call; others have none of their own. */
+const PAGES = { user_terminals: "terminal", products: "product" };
 
 /** What went missing from too many places at once waits for somebody who says that this is right. */
 export function Held({ held, alerts, readOnly }) {
@@ -37,6 +41,7 @@ export function Held({ held, alerts, readOnly }) {
   return html`<div class="message" data-kind="warn">
     <p><b>Held: ${held.call}.</b> ${what} went missing at once${held.since &&
       html`, <${Ago} time=${held.since} />`}. They stay published as they were, until the API shows them again or you release them.</p>
+    <${Which} held=${held} />
     ${!readOnly && html`<button ref=${button} aria-disabled=${state.waiting} onKeyDown=${key} onClick=${press}
         aria-label=${state.asked ? undefined : `Release ${held.call}`} class=${state.asked ? "primary" : ""}
         >${state.asked ? `Release ${what.replace(/,$/, "")}?` : "Release"}</button>
@@ -47,6 +52,14 @@ export function Held({ held, alerts, readOnly }) {
         }</span>`}
     ${state.error && html`<span class="error" role="alert">${state.error}</span>`}
   </div>`;
+}
+
+function Which({ held: { call, count, ids } }) {
+  if (!ids?.length) return null;
+  const link = (id) => (PAGES[call] ? html`<a href=${address(PAGES[call], id)}><bdi>${id}</bdi></a>` : html`<bdi>${id}</bdi>`);
+  return html`<details><summary>Which</summary><p>${ids.map((id, at) => [at > 0 && ", ", link(id)])}${
+    count > ids.length && ` and ${number(count - ids.length)} more`
+  }</p></details>`;
 }
 
 /** Records, values of records, or both, as the call's alerts say. */

@@ -107,7 +107,9 @@ function CallRow({ call, readOnly }) {
     <td data-label="Records" title="records listed; events and samples that they gave">${number(call.records)}
       <span class="muted small"> ${plural(call.events ?? 0, "event")}, ${plural(call.samples ?? 0, "sample")}</span></td>
     <td data-label="Next">${call.enabled ? html`<${Ago} time=${call.next_poll} />` : UNKNOWN}</td>
-    <td data-label="Requests/h" class="number" title="requests an hour that this call costs">${number(call.requests_per_hour)}</td>
+    <td data-label="Requests/h" class="number" title="requests an hour that this call costs">${
+      call.enabled && call.requests_per_hour === 0 ? "< 1" : number(call.requests_per_hour)
+    }</td>
     <td>${!readOnly && html`<button aria-label=${`Poll ${name}`} aria-disabled=${polling.waiting}
         onClick=${() => polling.waiting || sendPoll("poll")}>Poll</button>`}</td>
   </tr>
