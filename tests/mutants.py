@@ -884,6 +884,13 @@ TABLE = (
         "test_announcer.py -k connection_before",
     ),
     Mutant(
+        "a removal by the first listing after a change of the mapping is remapped",
+        "polling/missing_records.py",
+        "remapped=progress.remapped)",
+        "remapped=False)",
+        "test_poll_runner.py -k removal_by_the_first",
+    ),
+    Mutant(
         "a poll that was cut short is made soon after a restart",
         "store/call_progress.py",
         "return max(self.failures, 1) if self.polled > self.succeeded else 0",

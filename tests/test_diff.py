@@ -452,6 +452,7 @@ def test_removal_says_the_last_that_was_known() -> None:
     assert (batch.entries[0].what, batch.entries[0].ts) == ("removed", 7)
     assert bodies(batch) == [{"record": {"imei": "T", "state": "x"}, "clears": ["state", "metric/traffic"]}]
     assert (batch.product_links, batch.stale_relations) == ([("terminal", "T", ())], [])
+    assert bodies(diff.remove("site", {"S": stored()}, {}, 7, remapped=True))[0]["remapped"] is True
 
 
 def test_removed_bucket_is_cleared_without_an_event() -> None:

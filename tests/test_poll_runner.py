@@ -426,6 +426,20 @@ async def test_remapped_marks_the_first_listing_after_a_change_of_mapping(tmp_pa
         assert change["changed"]["nickname"]["to"] == "Other"
 
 
+async def test_removal_by_the_first_listing_after_a_change_of_mapping_is_remapped(tmp_path: Path) -> None:
+    """A record that this listing lacks may be gone because the configuration reads other ids; later ones are plain."""
+    async with bench(tmp_path, removal={"after_missing": 1, "after_time": 0}) as b:
+        await b.poll(TERMINALS)
+        first, second = b.ids("terminals")[:2]
+        await b.news()
+        b.configure(polling={TERMINALS: NICKNAMED})
+        for id, expected in ((first, True), (second, None)):
+            b.sim.fleet("remove", id=id)
+            await b.poll(TERMINALS)
+            (removal,) = [row for row in await b.news() if row.what == "removed"]
+            assert (removal.id, removal.body.get("remapped")) == (id, expected)
+
+
 async def test_remapped_holds_over_a_crash_between_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the listing after a change of mapping is cut by a crash, the rest of it is `remapped` too."""
     monkeypatch.setattr(SLICE, 3)

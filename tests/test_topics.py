@@ -162,6 +162,8 @@ def test_removed_is_an_event_and_then_clears() -> None:
     assert messages[0][0] == "oneweb/terminal/T/event/removed"
     assert messages[0][1]["data"] == {"record": {"imei": "T"}}
     assert messages[1:] == [("oneweb/terminal/T/state", None, True), ("oneweb/terminal/T/metric/traffic", None, True)]
+    (event,) = shown(TREE.messages_of_row(row("removed", {"record": {}, "clears": [], "remapped": True})))
+    assert event[1]["data"] == {"record": {}, "remapped": True}
 
 
 def test_first_components_are_published_without_an_event() -> None:

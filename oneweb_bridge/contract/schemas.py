@@ -201,7 +201,8 @@ def event(call: Call, what: str, name: str, source: str) -> Schema:
     data |= {"record": ref(name)}
     if what != "removed":
         about = "from the first complete listing of the call"
-        data |= {"initial": {"type": "boolean", "description": about, "examples": [False]}, "remapped": REMAPPED}
+        data["initial"] = {"type": "boolean", "description": about, "examples": [False]}
+    data["remapped"] = REMAPPED
     required = [member for member in data if member != "remapped"]
     members = {
         "specversion": {"type": "string", "const": "1.0"},

@@ -58,6 +58,7 @@ class _EventBody(msgspec.Struct, frozen=True):
     components: msgspec.Raw = msgspec.Raw(b"{}")
     changed: msgspec.Raw = msgspec.Raw(b"")
     clears: list[str] = []
+    remapped: bool = False
 
 
 _decode_event_body = msgspec.json.Decoder(_EventBody).decode
@@ -149,7 +150,8 @@ class TopicTree:
             clears = [
                 Message(self.topic_of(row.entity, row.id, *name.split("/")), b"", retain=True) for name in body.clears
             ]
-            return [self._event(row, encode({"record": body.record})), *clears]
+            data = {"record": body.record} | ({"remapped": True} if body.remapped else {})
+            return [self._event(row, encode(data)), *clears]
         return [
             self._event(row, row.body),
             Message(self.topic_of(row.entity, row.id, "state"), bytes(body.record), retain=True),

@@ -266,9 +266,17 @@ def _usage_entry(fields: Fields, bucket: str, what: str, ts: int, body: bytes) -
 
 
 def remove(
-    kind: RecordKind, removed: Mapping[str, StoredRecord], topics: Mapping[str, Sequence[str]], now: int
+    kind: RecordKind,
+    removed: Mapping[str, StoredRecord],
+    topics: Mapping[str, Sequence[str]],
+    now: int,
+    *,
+    remapped: bool = False,
 ) -> Batch:
-    """The removal of records: the last that is known of each, and which of its topics are cleared."""
+    """The removal of records: the last that is known of each, and which of its topics are cleared.
+
+    `remapped` marks the events as those of the first listing after a change of the mapping.
+    """
     batch = Batch()
     for id, stored in removed.items():
         batch.removed.append((kind, id))
@@ -276,7 +284,9 @@ def remove(
         if kind == "usage":
             _clear_usage(fields, id, now, batch, has_forecast="forecast" in topics.get(id, ()))
             continue
-        body = {"record": msgspec.Raw(stored.doc), "clears": list(topics.get(id, ()))}
+        body: dict[str, object] = {"record": msgspec.Raw(stored.doc), "clears": list(topics.get(id, ()))}
+        if remapped:
+            body["remapped"] = True
         batch.entries.append(Entry(kind, id, "removed", "", now, encode(body)))
         _mark_relations_stale(kind, id, fields, {}, batch)
     if kind == "terminal":

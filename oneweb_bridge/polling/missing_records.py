@@ -53,7 +53,7 @@ class MissingRecords:
             await self._store.records.count_missing(self._kind, [record.id for record in missing], now)
         for ids in slices_of(decision.removed):
             async with self._context.slice_lock:
-                await self._commit_removed(ids, outcome)
+                await self._commit_removed(ids, outcome, remapped=progress.remapped)
         if decision.held_because:
             self._tell_held(decision.held_because, len(missing) or stored, outcome)
         outcome.progress = msgspec.structs.replace(
@@ -75,9 +75,10 @@ class MissingRecords:
             if id not in self._listing.ids
         ]
 
-    async def _commit_removed(self, ids: Sequence[str], outcome: PollOutcome) -> None:
+    async def _commit_removed(self, ids: Sequence[str], outcome: PollOutcome, *, remapped: bool) -> None:
         stored = await self._store.records.load(self._kind, ids)
-        batch = diff.remove(self._kind, stored, await self._retained_topics(ids), self._context.now())
+        topics = await self._retained_topics(ids)
+        batch = diff.remove(self._kind, stored, topics, self._context.now(), remapped=remapped)
         if self._kind == "product":
             batch.stale_relations.extend(await self._store.relations.linked_terminals(ids))
         outcome.events += 0 if self._kind == "usage" else len(stored)
