@@ -120,9 +120,9 @@ TABLE = (
     Mutant(
         "console: an empty listing holds all",
         "store/reading.py",
-        'return max(missing, without_hash) or self._count_records("kind = ?", kind)',
-        "return max(missing, without_hash)",
-        "-m browser console/test_polling.py -k released",
+        'return held if held.count else self._held("kind = ?", kind)',
+        "return held",
+        "test_console_data.py -k held_records",
     ),
     Mutant(
         "console: the set-up comes first until explore was run",
@@ -886,8 +886,8 @@ TABLE = (
     Mutant(
         "a removal by the first listing after a change of the mapping is remapped",
         "polling/missing_records.py",
-        "remapped=progress.remapped)",
-        "remapped=False)",
+        "outcome, remapped=progress.remapped)",
+        "outcome, remapped=False)",
         "test_poll_runner.py -k removal_by_the_first",
     ),
     Mutant(
@@ -2041,8 +2041,8 @@ TABLE = (
     Mutant(
         "removed first, then cleared",
         "mqtt/topics.py",
-        'return [self._event(row, encode({"record": body.record})), *clears]',
-        'return [*clears, self._event(row, encode({"record": body.record}))]',
+        "return [self._event(row, encode(data)), *clears]",
+        "return [*clears, self._event(row, encode(data))]",
         "test_topics.py",
     ),
     # ── what is announced ──────────────────────────────────────────────────────────────────────
