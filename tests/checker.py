@@ -125,6 +125,7 @@ class Shown(msgspec.Struct):
     """Whether many may go at once because they were held for long enough."""
     must_be_gone: bool = False
     """Whether it was removed by this listing, if not before."""
+    began: float = 0.0
 
 
 class Listing(msgspec.Struct):
@@ -274,7 +275,8 @@ def _shown(listings_made: Iterable[Listing], call: str, evidence: Story) -> dict
         is_whole, all_missing = len(listing.items) == listing.total, list[int]()
         for key in keys if is_whole else keys & by_id.keys():
             value = read(by_id[key]) if key in by_id else None
-            shown_now = Shown(value, listing.certain and is_whole, listing.ended, all_missing=all_missing)
+            is_certain = listing.certain and is_whole
+            shown_now = Shown(value, is_certain, listing.ended, all_missing=all_missing, began=listing.began)
             _count_missing(story[places[key]], shown_now)
             all_missing.append(shown_now.missing)
         if is_whole and call != "user_terminal_components":
@@ -404,8 +406,17 @@ def _judge_record(story: Story, place: str, tale: Tale, shown: dict[str, dict[st
     wrong += _states_against(place, tale.states, values, whole=story.whole)
     if entity == "terminal":
         parts = shown["user_terminal_components"].get(place, [])
+        if shown["user_terminals"]:
+            _excuse_unknown(parts, shown["user_terminals"].get(place, []))
         wrong += _judge_components(place, tale, parts, None if story.whole else UNKNOWN)
     return wrong
+
+
+def _excuse_unknown(parts: Sequence[Shown], listed: Sequence[Shown]) -> None:
+    """What belongs to a terminal that was not listed yet is kept aside, and only the newest of it."""
+    known_since = min((shown.at for shown in listed if shown.certain and shown.value is not None), default=math.inf)
+    for part in parts:
+        part.certain = part.certain and part.began >= known_since
 
 
 def _first_known(states: Sequence[Value], values: Sequence[Value]) -> Value:

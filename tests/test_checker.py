@@ -101,9 +101,13 @@ class Bridge:
         """A poll of the inventory."""
         self.poll("user_terminals", TERMINALS, list(items), accepted=accepted)
 
-    def components(self, *items: Json) -> None:
-        """A poll of the components."""
-        self.poll("user_terminal_components", TERMINALS, list(items), "id,component")
+    def components(self, *items: Json, are_kept_aside: bool = False) -> None:
+        """A poll of the components; nothing is published of those that are kept aside."""
+        begun = self._now
+        self.poll("user_terminal_components", TERMINALS, list(items), "id,component", accepted=not are_kept_aside)
+        if are_kept_aside:
+            state = {"call": "user_terminal_components", "last_poll": stamp(begun), "last_success": stamp(self._now)}
+            self.say("oneweb/bridge/polling/user_terminal_components/state", state, retain=True)
 
     def signals(self, *items: Json) -> None:
         """A poll of a report."""
@@ -514,6 +518,19 @@ def test_usage_of_products_that_are_not_known_yet_may_be_passed_over(*, is_known
     bridge.usage(1.0, is_published=False)
     bridge.poll("products", PRODUCTS, [])
     assert [line.partition(":")[0] for line in findings_of(bridge)] == ["sample missing"] * is_known
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_components_of_a_terminal_that_is_not_listed_yet_may_be_passed_over(*, is_known: bool) -> None:
+    """They are kept aside until it is listed, and newer ones may come first; from then on all is told."""
+    bridge = Bridge()
+    bridge.terminals(terminal("a"), accepted=is_known)
+    bridge.components(parts("a", "1"), are_kept_aside=True)
+    bridge.components(parts("a", "2"))
+    if not is_known:
+        bridge.terminals(terminal("a"))
+    bridge.components(parts("a", "3"))
+    assert [line.partition(":")[0] for line in findings_of(bridge)] == ["lost event"] * is_known
 
 
 @pytest.mark.parametrize(("name", "kind", "plant"), PLANTS, ids=[name for name, _, _ in PLANTS])
