@@ -87,6 +87,8 @@ class Standing(msgspec.Struct, frozen=True):
     published: int
     stale: int
     unannounced: int
+    looked_at: int
+    """Steady time in ms at which a device was looked at last for Home Assistant."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -96,21 +98,34 @@ class Standing(msgspec.Struct, frozen=True):
 
 def standing(database: Path | str) -> Standing:
     """How far the bridge is, without asking it, so that asking costs it nothing. `database` is a file or an address."""
+    head = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'journal'"
+    if isinstance(database, str):
+        head = "SELECT seq FROM journal_head"
+    return Standing(*_row(database, _STANDING.format(head)))
+
+
+def devices_since(database: Path | str, moment: int) -> int:
+    """The devices that were looked at for Home Assistant after a moment of steady time, in ms."""
+    (count,) = _row(database, f"SELECT count(*) FROM discovery WHERE mark = done AND marked_at > {moment}")
+    return int(count)
+
+
+def _row(database: Path | str, sql: str) -> tuple[Any, ...]:
     if isinstance(database, str):
         with psycopg.connect(database, options=SEARCH_PATH) as server:
-            row = server.execute(_STANDING.format("SELECT seq FROM journal_head").encode()).fetchone()
+            row = server.execute(sql.encode()).fetchone()
     else:
-        head = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'journal'"
         with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as file:
-            row = file.execute(_STANDING.format(head)).fetchone()
+            row = file.execute(sql).fetchone()
     assert row is not None
-    return Standing(*row)
+    return tuple(row)
 
 
 SEARCH_PATH = "-c search_path=oneweb_main,oneweb"
 _STANDING = """
 SELECT coalesce(({}), 0), (SELECT coalesce(max(seq), 0) FROM cursor WHERE output = 'mqtt'),
-(SELECT count(*) FROM stale), (SELECT count(*) FROM discovery WHERE mark > done)
+(SELECT count(*) FROM stale), (SELECT count(*) FROM discovery WHERE mark > done),
+(SELECT coalesce(max(marked_at), 0) FROM discovery WHERE mark = done)
 """
 
 
@@ -237,9 +252,10 @@ async def _warm(run: Run) -> None:
 async def _resting(run: Run, seconds: float) -> tuple[int, float]:
     """Devices that were looked at, and CPU seconds, while nothing was polled for so long."""
     await asyncio.sleep(announcer.PAUSE_S)
-    before, cpu = standing(run.path), run.usage.cpu
+    # Not by how many fewer wait: a forecast or a sample may mark others meanwhile.
+    before, cpu = standing(run.path).looked_at, run.usage.cpu
     await asyncio.sleep(seconds)
-    return before.unannounced - standing(run.path).unannounced, run.usage.cpu - cpu
+    return devices_since(run.path, before), run.usage.cpu - cpu
 
 
 def _announced(path: Path | str) -> None:
