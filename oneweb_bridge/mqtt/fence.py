@@ -1,6 +1,5 @@
 """Keeps the messages of a topic, and those of a row, in their order. Pure, and not shared."""
 
-from collections import deque
 from collections.abc import Iterable
 from heapq import heappush
 
@@ -17,7 +16,7 @@ class TopicFence:
         self.withheld = set(withheld)
         self.unjournaled: list[HeapEntry] = []
         """The messages without a row that may go."""
-        self._queues: dict[str, deque[Outgoing]] = {}
+        self._queues: dict[str, list[Outgoing]] = {}
         """Of each topic the message that holds it, and those that wait behind it."""
         self._awaited: dict[str, Outgoing] = {}
         """By topic, the finished message behind which another waits until the saved cursor has passed it."""
@@ -27,7 +26,7 @@ class TopicFence:
         topic = outgoing.message.topic
         queue = self._queues.get(topic)
         if queue is None:
-            self._queues[topic] = deque((outgoing,))
+            self._queues[topic] = [outgoing]
             outgoing.first_in_topic = True
             self._make_ready(outgoing)
             return
@@ -45,7 +44,7 @@ class TopicFence:
         """The message is done with: the next one of its topic may go."""
         topic = outgoing.message.topic
         queue = self._queues[topic]
-        queue.popleft()
+        del queue[0]
         self._awaited.pop(topic, None)
         if queue:
             queue[0].first_in_topic = True

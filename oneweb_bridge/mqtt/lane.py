@@ -4,8 +4,10 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from heapq import heapify, heappush
+
+import msgspec
 
 from oneweb_bridge.model.records import Message
 
@@ -18,49 +20,25 @@ OnAnswer = Callable[[bool], None]
 """Given whether the broker accepted a message."""
 
 
-class Outgoing:
+class Outgoing(msgspec.Struct, eq=False):
     """A message given to the window: queued, in flight, or acknowledged but not behind the cursor.
 
     `sent_at` is the sender's: seconds of a monotonic clock.
     """
 
-    __slots__ = (
-        "accepted_before",
-        "first_in_topic",
-        "in_flight",
-        "is_finished",
-        "lane",
-        "message",
-        "next_in_row",
-        "on_answer",
-        "order",
-        "predecessor_sent",
-        "row",
-        "sent_at",
-        "tries",
-    )
-
-    def __init__(
-        self,
-        message: Message,
-        order: int,
-        row: "OutgoingRow | None",
-        lane: "Lane | None",
-        on_answer: OnAnswer | None = None,
-    ) -> None:
-        self.message = message
-        self.order = order
-        self.row = row
-        self.lane = lane
-        self.on_answer = on_answer
-        self.tries = 0
-        self.sent_at = 0.0
-        self.accepted_before = 0
-        self.next_in_row: Outgoing | None = None
-        self.predecessor_sent = True
-        self.first_in_topic = False
-        self.in_flight = False
-        self.is_finished = False
+    message: Message
+    order: int
+    row: "OutgoingRow | None"
+    lane: "Lane | None"
+    on_answer: OnAnswer | None = None
+    tries: int = 0
+    sent_at: float = 0.0
+    accepted_before: int = 0
+    next_in_row: "Outgoing | None" = None
+    predecessor_sent: bool = True
+    first_in_topic: bool = False
+    in_flight: bool = False
+    is_finished: bool = False
 
     @property
     def seq(self) -> int:
@@ -82,16 +60,13 @@ def heap_entry(outgoing: Outgoing) -> HeapEntry:
     return outgoing.seq, outgoing.order, outgoing
 
 
-class OutgoingRow:
+class OutgoingRow(msgspec.Struct, eq=False):
     """The messages of one journal row. `unfinished` counts those that are neither acknowledged nor set aside."""
 
-    __slots__ = ("in_flight", "messages", "seq", "unfinished")
-
-    def __init__(self, seq: int, messages: Iterable[Outgoing] = ()) -> None:
-        self.seq = seq
-        self.messages = list(messages)
-        self.unfinished = 0
-        self.in_flight = 0
+    seq: int
+    messages: list[Outgoing] = []
+    unfinished: int = 0
+    in_flight: int = 0
 
 
 class Lane:
@@ -157,7 +132,10 @@ class Lane:
         self.saved_seq = max(self.saved_seq, seq)
         saved: list[Outgoing] = []
         while self.finished and self.finished[0].seq <= seq:
-            saved += self.finished.popleft().messages
+            row = self.finished.popleft()
+            # They name their row, which names them no longer: else only the garbage collector could free them.
+            saved += row.messages
+            row.messages = []
         self.unsaved -= len(saved)
         return saved
 

@@ -51,7 +51,10 @@ class Lanes:
 
     def count_unsaved(self) -> int:
         """How many messages are acknowledged but not behind a saved position."""
-        return self.main.unsaved + sum(lane.unsaved for lane in self.by_class.values())
+        count = self.main.unsaved
+        for lane in self.by_class.values():
+            count += lane.unsaved
+        return count
 
     def waiting_for(self, topic: str) -> Lane | None:
         """The lane of the class of a topic, if it waits."""

@@ -37,6 +37,10 @@ class Suspects:
         self.culprit: str | None = None
         """What broke the last connection, where that is known. Whoever looks at it takes it away."""
 
+    def __bool__(self) -> bool:
+        """Whether there is anything that an answer could change."""
+        return bool(self.topics or self.blamed)
+
     def on_connection_lost(self, unanswered: Sequence[str], refused: str | None, now: float) -> None:
         """The connection broke with these unanswered, oldest first, and right after `refused` was refused."""
         self.culprit = None

@@ -81,9 +81,10 @@ class SendWindow:
     def offer_row(self, seq: int, messages: Iterable[Message]) -> None:
         """Takes the next journal row. A row without messages is finished as soon as those before it are."""
         messages = list(messages)
-        for message in messages:
-            if message.topic in self._fence.withheld:
-                self.lanes.divert(self.lanes.class_of(message.topic))
+        if self._fence.withheld:
+            for message in messages:
+                if message.topic in self._fence.withheld:
+                    self.lanes.divert(self.lanes.class_of(message.topic))
         self._main.read = seq
         if self.lanes:
             messages = [message for message in messages if not self._leave_to_lane(message.topic, seq)]
@@ -119,7 +120,8 @@ class SendWindow:
         if outgoing.lane is not None and outgoing.row is not None:
             outgoing.lane.in_flight += 1
             outgoing.row.in_flight += 1
-        self._fence.let_next_go(outgoing)
+        if outgoing.next_in_row is not None:
+            self._fence.let_next_go(outgoing)
         return outgoing
 
     def stop_rows(self) -> None:
@@ -130,10 +132,10 @@ class SendWindow:
         """The next message of a row, of the main lane if it has one."""
         if self._has_stopped_rows:
             return None
-        for lane in self.lanes.all():
-            if (outgoing := self._next_of_lane(lane)) is not None:
-                return outgoing
-        return None
+        outgoing = self._next_of_lane(self._main)
+        for lane in self.lanes.by_class.values():
+            outgoing = outgoing or self._next_of_lane(lane)
+        return outgoing
 
     def _next_of_lane(self, lane: Lane) -> Outgoing | None:
         """The next message of a lane. A lane reaches a window ahead, so that the main one can always go on."""
@@ -170,14 +172,16 @@ class SendWindow:
         for message in messages:
             self._order += 1
             outgoing = Outgoing(message, self._order, row, lane)
-            outgoing.tries = self._tries_of_withheld.get(message.topic, 0)
+            if self._tries_of_withheld:
+                outgoing.tries = self._tries_of_withheld.get(message.topic, 0)
             if row.messages:
                 outgoing.predecessor_sent, row.messages[-1].next_in_row = False, outgoing
             row.messages.append(outgoing)
         for outgoing in row.messages:
             self._fence.enqueue(outgoing)
         row.unfinished = len(row.messages)
-        lane.pop_finished_rows()
+        if not row.messages:
+            lane.pop_finished_rows()
 
     # ── what became of it ──────────────────────────────────────────────────────────────────────
 
