@@ -1040,7 +1040,7 @@ TABLE = (
     Mutant(
         "Maximum Packet Size",
         "mqtt/sender.py",
-        "max(0, self.link.maximum_packet_size - beside)",
+        "max(0, most - beside)",
         "1 << 28",
         "test_publisher.py -k correlation_data_over",
     ),
@@ -1313,7 +1313,7 @@ TABLE = (
     Mutant(
         "a message that MQTT has no room for breaks no connection",
         "mqtt/sender.py",
-        "self._handle_answer(outgoing, FIRST_REFUSAL_CODE, str(error))",
+        "self._on_answered(outgoing, FIRST_REFUSAL_CODE, str(error))",
         "self.fail(error)",
         "test_publisher.py -k has_no_room",
     ),
@@ -1327,8 +1327,8 @@ TABLE = (
     Mutant(
         "no barrier between pages",
         "mqtt/drain.py",
-        "while self._window.unfinished_rows > MAX_ROWS_AHEAD - PAGE_ROWS:",
-        "while self._window.unfinished_rows > 0:",
+        "if self._window.unfinished_rows <= MAX_ROWS_AHEAD - ROWS_AT_ONCE:",
+        "if not self._window.unfinished_rows:",
         "test_publisher.py",
     ),
     # ── leases ─────────────────────────────────────────────────────────────────────────────────

@@ -240,6 +240,24 @@ def test_length_of_any_size_is_read_as_it_is_written(size: int) -> None:
     assert answer == packets.Puback(0x0102, 0x97, "q" * min(size, packets.MAX_REASON_CHARACTERS))
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_next_puback_is_whole_and_nothing_else(protocol: str) -> None:
+    """PUBACKs of each form are found one after the other, and none in what is cut or another packet."""
+    short = [b"\x40\x02\x01\x02"]
+    if protocol == "5":
+        short += [b"\x40\x03\x01\x02\x10", b"\x40\x04\x01\x02\x87\x00", refusal(b"\x01\x02", 0x97, "full")]
+    expected = [
+        packets.Puback(0x0102, code, reason) for code, reason in ((0, ""), (0x10, ""), (0x87, ""), (0x97, "full"))
+    ]
+    stream, at = b"".join(short) + b"\xd0\x02\x01\x02", 0
+    for packet, answer in zip(short, expected, strict=False):
+        assert packets.next_puback(stream, at) == (answer, at + len(packet))
+        for cut in range(len(packet)):
+            assert packets.next_puback(stream[: at + cut], at) is None
+        at += len(packet)
+    assert packets.next_puback(stream, at) is None
+
+
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152, packets.MAX_REMAINING_LENGTH])
 def test_length_survives_the_way_there_and_back(size: int) -> None:
     """Each length has one form of one to four bytes, and half of it says nothing yet."""

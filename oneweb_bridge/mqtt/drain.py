@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 
-from oneweb_bridge.model.records import Message
+from oneweb_bridge.model.records import Message, Row
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.refusals import Refusals
 from oneweb_bridge.mqtt.sender import Sender
 from oneweb_bridge.store.journal_sql import PAGE_ROWS
 
 MAX_ROWS_AHEAD = 1000
-"""Rows that may be read ahead of the first unfinished one."""
+"""Rows that may be offered ahead of the first unfinished one."""
+ROWS_AT_ONCE = 25
+"""Rows that are offered at once. So most of them become messages while the broker works on others, which takes it about
+as long; a page at once would leave it without work."""
 LOOK_INTERVAL_S = 5.0
 """Seconds after which the journal is read again, though nothing woke the drain: another process may have written."""
 
@@ -29,6 +33,12 @@ class Drain:
         self._window = sender.window
         self._refusals = refusals
         self._drain_lock = drain_lock
+        self._has_room = asyncio.Event()
+
+    def on_progress(self) -> None:
+        """Messages were answered or sent: there may be room for more rows."""
+        if self._window.unfinished_rows <= MAX_ROWS_AHEAD - ROWS_AT_ONCE:
+            self._has_room.set()
 
     async def drain_loop(self) -> None:
         """Offers the rows after the cursor to the window, and goes on as the journal grows. Never returns."""
@@ -36,20 +46,33 @@ class Drain:
         seq = self._window.finished_seq
         while True:
             journal_grew.clear()
-            async with self._drain_lock:
-                rows = await journal.after(seq, PAGE_ROWS)
-                for row in rows:
-                    await self._offer_row(row.seq, self._context.tree.messages_of_row(row))
-                    seq = row.seq
-                if self._window.lanes:
-                    self._refusals.read_waiting()
-            self._sender.pump()
-            if not rows:
+            rows = await journal.after(seq, PAGE_ROWS)
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                await self._wait_for_room()
+                await self._offer(rows[start : start + ROWS_AT_ONCE])
+            if rows:
+                seq = rows[-1].seq
+            else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_INTERVAL_S):
                         await journal_grew.wait()
-            while self._window.unfinished_rows > MAX_ROWS_AHEAD - PAGE_ROWS:
-                await self._sender.wait_for_change()
+
+    async def _wait_for_room(self) -> None:
+        """Waits for the next answers where enough rows are offered; else lets those that came be handled first."""
+        self._has_room.clear()
+        self.on_progress()
+        if self._has_room.is_set():
+            await asyncio.sleep(0)
+        await self._has_room.wait()
+
+    async def _offer(self, rows: Sequence[Row]) -> None:
+        async with self._drain_lock:
+            for row in rows:
+                await self._offer_row(row.seq, self._context.tree.messages_of_row(row))
+            if self._window.lanes:
+                self._refusals.read_waiting()
+        if self._window.in_flight < self._window.size:
+            self._sender.pump()
 
     async def _offer_row(self, seq: int, messages: list[Message]) -> None:
         """Offers a row without what is too large; where a class waits, that is left to who reads for it."""

@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -71,20 +72,20 @@ class Received(msgspec.Struct, frozen=True):
 OnMessage = Callable[[Received], None]
 
 
-class _Packed(Properties):
-    """Properties of a PUBLISH that never change: packed once, instead of for each message."""
+def _properties(content_type: str, correlation: bytes | None = None) -> Properties:
+    """Content type and payload format of a message, so that Node-RED parses it unasked."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
+    properties.ContentType = content_type
+    properties.PayloadFormatIndicator = 1
+    if correlation is not None:
+        properties.CorrelationData = correlation
+    return properties
 
-    def __init__(self, content_type: str, correlation: bytes | None = None) -> None:
-        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho
-        self.ContentType = content_type
-        self.PayloadFormatIndicator = 1
-        if correlation is not None:
-            self.CorrelationData = correlation
-        object.__setattr__(self, "_packed", super().pack())  # type: ignore[no-untyped-call]  # paho
 
-    def pack(self) -> bytes:
-        packed: bytes = object.__getattribute__(self, "_packed")
-        return packed
+@lru_cache(maxsize=32)
+def _packed(content_type: str) -> bytes:
+    """The same as bytes, for all messages that answer no request."""
+    return _properties(content_type).pack()  # type: ignore[no-untyped-call,no-any-return]  # paho
 
 
 async def _granted(link: aiomqtt.Client, topics: Sequence[tuple[str, SubscribeOptions | int]]) -> list[int]:
@@ -122,7 +123,6 @@ class MqttConnection(aiomqtt.Client):
         self.is_mqtt5 = settings.protocol == "5"
         self._on_received = on_message
         self._end: aiomqtt.MqttError | None = None
-        self._properties_of: dict[str, Properties] = {}
         super().__init__(
             settings.host.strip("[]"),
             settings.port,
@@ -148,12 +148,12 @@ class MqttConnection(aiomqtt.Client):
             self._client, self._loop, on_puback, on_lost=self._fail_pending_connect, on_broken=self._on_broken
         )
 
-    def hand_over(self, on_puback: OnPuback, on_message: OnMessage) -> None:
-        """From now on, these are given the broker's answers and messages."""
-        self._io.on_puback, self._on_received = on_puback, on_message
+    def hand_over(self, on_puback: OnPuback, on_message: OnMessage, on_read: Callable[[], None] = lambda: None) -> None:
+        """From now on, these are given the broker's answers and messages; `on_read` is called after some of them."""
+        self._io.on_puback, self._on_received, self._io.on_read = on_puback, on_message, on_read
 
     def _will(self, will: Message) -> aiomqtt.Will:
-        properties = self.properties(will.content_type) if will.content_type else None
+        properties = _properties(will.content_type) if will.content_type and self.is_mqtt5 else None
         return aiomqtt.Will(will.topic, will.payload, qos=1, retain=will.retain, properties=properties)
 
     async def __aenter__(self) -> Self:
@@ -211,14 +211,6 @@ class MqttConnection(aiomqtt.Client):
         if not self._disconnected.done():
             self._disconnected.set_exception(error)
 
-    def properties(self, content_type: str) -> Properties | None:
-        """Content type and payload format of a message, so that Node-RED parses it unasked; none on 3.1.1."""
-        if not self.is_mqtt5:
-            return None
-        if content_type not in self._properties_of:
-            self._properties_of[content_type] = _Packed(content_type)
-        return self._properties_of[content_type]
-
     def send(self, message: Message) -> int:
         """Sends a message with QoS 1 and returns its packet id; `on_puback` hears the rest.
 
@@ -257,12 +249,11 @@ class MqttConnection(aiomqtt.Client):
         """An empty message, which clears a topic, has none: it is no JSON, and Node-RED would refuse it as such."""
         if not self.is_mqtt5:
             return b""
-        properties = self.properties(message.content_type) if message.payload and message.content_type else None
-        if properties is None:
+        if not message.payload or not message.content_type:
             return b"\0"
-        if message.correlation is not None:
-            properties = _Packed(message.content_type, message.correlation)
-        return properties.pack()  # type: ignore[no-untyped-call,no-any-return]  # paho
+        if message.correlation is None:
+            return _packed(message.content_type)
+        return _properties(message.content_type, message.correlation).pack()  # type: ignore[no-untyped-call,no-any-return]  # paho
 
     def set_tcp_quickack(self) -> None:
         """Makes the kernel acknowledge what was read at once, when nothing that is sent would carry it.

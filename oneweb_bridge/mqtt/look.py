@@ -48,7 +48,7 @@ class Look:
         They come in a group of errors, as does the loss of the connection.
         """
         link, tree, handshake = self._link, self._tree, self._handshake
-        link.hand_over(self._sender.on_puback, self._receive)
+        link.hand_over(self._sender.on_puback, self._receive, self._sender.on_read)
         try:
             async with asyncio.TaskGroup() as group:
                 watchers = [

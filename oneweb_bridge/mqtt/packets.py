@@ -4,6 +4,8 @@ All lengths of MQTT that are not fixed are variable byte integers: seven bits a 
 `encode_length` and `decode_length` are the only places that know it. Source: MQTT 5, 1.5.5.
 """
 
+from functools import lru_cache
+
 import msgspec
 
 from oneweb_bridge.model.records import Message
@@ -25,7 +27,7 @@ class MalformedPacket(ValueError):
     """Bytes that are no MQTT: the connection cannot be used any more."""
 
 
-class Puback(msgspec.Struct, frozen=True):
+class Puback(msgspec.Struct, frozen=True, gc=False):
     """The broker's answer to one message; on MQTT 3.1.1 it has a packet id alone."""
 
     packet_id: int
@@ -33,8 +35,9 @@ class Puback(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+@lru_cache(maxsize=4096)
 def encode_length(size: int) -> bytes:
-    """A length as a variable byte integer."""
+    """A length as a variable byte integer. Most messages are as long as many others."""
     encoded = bytearray()
     while size > 0x7F:
         encoded.append(size & 0x7F | 0x80)
@@ -85,6 +88,22 @@ def find_packet_end(buffer: bytes, at: int) -> tuple[int, int] | None:
     if length is None or length[1] + length[0] > len(buffer):
         return None
     return length[1], length[1] + length[0]
+
+
+def next_puback(buffer: bytes, at: int) -> tuple[Puback, int] | None:
+    """The PUBACK at a position, and the position behind it; None where it is not whole, or another packet.
+
+    Raises MalformedPacket.
+    """
+    if at + 4 > len(buffer) or buffer[at] != PUBACK:
+        return None
+    size, end = buffer[at + 1], at + 2 + buffer[at + 1]
+    if 2 <= size <= 3 and end <= len(buffer):
+        # Nearly all: a packet id, and perhaps a code.
+        return Puback(buffer[at + 2] << 8 | buffer[at + 3], buffer[at + 4] if size > 2 else 0), end
+    body = find_packet_end(buffer, at)
+    answer = None if body is None else decode_puback(buffer[body[0] : body[1]])
+    return None if body is None or answer is None else (answer, body[1])
 
 
 def decode_puback(body: bytes) -> Puback | None:

@@ -1,10 +1,12 @@
 """Reads and writes PUBLISH and PUBACK past the outer layers of paho.
 
 paho writes each PUBLISH by itself, and makes five objects and three reads of each PUBACK. Here what is sent in one
-turn of the event loop leaves in one write, and all PUBACKs of one read are completed at once.
+turn of the event loop leaves in one write, and all PUBACKs of one read are completed at once, without paho. So paho
+does not see that they came, and asks for a sign of life once in `KEEPALIVE` seconds though the broker gave many.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -31,6 +33,8 @@ class PahoIo:
         on_broken: Callable[[Exception], None],
     ) -> None:
         self.on_puback = on_puback
+        self.on_read: Callable[[], None] = lambda: None
+        """Called when everything that was read is handled."""
         self._client = client
         self._loop = loop
         self._on_lost = on_lost
@@ -39,6 +43,7 @@ class PahoIo:
         """Whether anything was sent, of which CONNECT is the first."""
         self._sent: set[int] = set()
         self._outgoing: list[bytes] = []
+        self._is_reading = False
         self._read, self._at = b"", 0
         self._replace_paho_methods()
 
@@ -49,7 +54,7 @@ class PahoIo:
 
     def write_packet(self, packet: bytes) -> None:
         """Sends a packet that has no answer. It leaves before the event loop goes on."""
-        if not self._outgoing:
+        if not self._outgoing and not self._is_reading:
             self._loop.call_soon(self._flush)
         self._outgoing.append(packet)
 
@@ -109,22 +114,44 @@ class PahoIo:
         return error
 
     def _loop_read(self, max_packets: int = 1) -> MQTTErrorCode:
+        """Handles everything that was read, and sends what follows from it at once, not a turn of the loop later."""
+        self._is_reading = True
+        try:
+            code = self._read_packets(max_packets)
+            self.on_read()
+        finally:
+            self._is_reading = False
+            if self._outgoing:
+                self._flush()
+        return code
+
+    def _read_packets(self, max_packets: int) -> MQTTErrorCode:
         """Handles everything that was read, because the event loop only tells of what is still unread."""
+        self._read_ahead()
         while True:
+            has_completed = self._complete_pubacks()
+            if has_completed and self._at >= len(self._read):
+                return MQTTErrorCode.MQTT_ERR_SUCCESS
             code = self._paho_read(max_packets)
-            if code == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._complete_pubacks()
             if code != MQTTErrorCode.MQTT_ERR_SUCCESS or self._at >= len(self._read):
                 return code
 
-    def _complete_pubacks(self) -> None:
-        """Completes the whole PUBACKs that come next in what was read, up to the first packet that is for paho."""
-        read = self._read
-        while self._at + 4 <= len(read) and read[self._at] == packets.PUBACK:
-            body = packets.find_packet_end(read, self._at)
-            if body is None or not self._handle_puback(read[body[0] : body[1]]):
-                return
-            self._at = body[1]
+    def _read_ahead(self) -> None:
+        """Reads what has come, unless paho has half a packet. What fails here fails again when paho reads."""
+        client: Any = self._client
+        if client._sock is not None and client._in_packet["command"] == 0 and self._at >= len(self._read):
+            with contextlib.suppress(OSError):
+                self._read, self._at = self._read_socket(), 0
+
+    def _complete_pubacks(self) -> bool:
+        """Completes the PUBACKs that come next in what was read, up to the first packet that is for paho.
+
+        Returns whether there was one.
+        """
+        begun = self._at
+        while (puback := packets.next_puback(self._read, self._at)) is not None and self._handle_answer(puback[0]):
+            self._at = puback[1]
+        return self._at > begun
 
     def free_packet_id(self) -> int:
         """A packet id that no message on its way has; paho shares them with its subscriptions."""
@@ -155,17 +182,14 @@ class PahoIo:
 
     def _on_puback_packet(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
         """Completes a PUBACK that paho has read, if it is for a message that `send` sent."""
-        if self._handle_puback(bytes(self._client._in_packet["packet"])):
+        answer = packets.decode_puback(bytes(self._client._in_packet["packet"]))
+        if answer is not None and self._handle_answer(answer):
             return MQTTErrorCode.MQTT_ERR_SUCCESS
         return self._paho_puback(cmd)
 
-    def _handle_puback(self, packet: bytes) -> bool:
-        """Hands on the answer to a message of `send`, without the four objects that paho makes of it.
-
-        Source: MQTT 5, 3.4.
-        """
-        answer = packets.decode_puback(packet)
-        if answer is None or answer.packet_id not in self._sent:
+    def _handle_answer(self, answer: packets.Puback) -> bool:
+        """Hands on the answer to a message of `send`. Returns whether it was one. Source: MQTT 5, 3.4."""
+        if answer.packet_id not in self._sent:
             return False
         self._sent.discard(answer.packet_id)
         self.on_puback(answer.packet_id, answer.code, reason_name(answer) if answer.code >= FIRST_REFUSAL_CODE else "")

@@ -16,7 +16,7 @@ from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.lane import OnAnswer, Outgoing
-from oneweb_bridge.mqtt.link import MqttConnection
+from oneweb_bridge.mqtt.link import MAX_BESIDE_PAYLOAD, MqttConnection
 from oneweb_bridge.mqtt.window import SendWindow
 
 STALL_TIMEOUT_S = 30.0
@@ -54,7 +54,7 @@ class Sender:
         self._window_changed = asyncio.Event()
         self._failure: asyncio.Future[NoReturn] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_pump_due = False
+        self._has_answers = False
 
     # ── sending ────────────────────────────────────────────────────────────────────────────────
 
@@ -65,10 +65,10 @@ class Sender:
 
     def pump(self) -> None:
         """Sends whatever may be sent now. To be called after everything that makes room in the window."""
-        self._is_pump_due = False
+        self._has_answers = False
         if self._failure.done():
             return
-        has_sent = False
+        has_sent, now = False, time.monotonic()
         while (outgoing := self.window.next_to_send()) is not None:
             try:
                 self._in_flight[self.link.send(outgoing.message)] = outgoing
@@ -77,9 +77,9 @@ class Sender:
                 return
             except ValueError as error:
                 # No broker can take it, and the connection is as good as before.
-                self._handle_answer(outgoing, FIRST_REFUSAL_CODE, str(error))
+                self._on_answered(outgoing, FIRST_REFUSAL_CODE, str(error))
                 continue
-            outgoing.sent_at = time.monotonic()
+            outgoing.sent_at = now
             has_sent = True
         if not has_sent:
             self.link.set_tcp_quickack()
@@ -87,17 +87,16 @@ class Sender:
         self._window_changed.set()
 
     def on_puback(self, packet_id: int, code: int, reason: str) -> None:
-        """The broker's answer to one message."""
+        """The broker's answer to one message; when all that came with it are read, `on_read` is called."""
         outgoing = self._in_flight.pop(packet_id, None)
         if outgoing is not None:
-            self._handle_answer(outgoing, code, reason)
+            self._has_answers = True
+            self._on_answered(outgoing, code, reason)
 
-    def _handle_answer(self, outgoing: Outgoing, code: int, reason: str) -> None:
-        self._on_answered(outgoing, code, reason)
-        # Once for all answers that come in one piece.
-        if not self._is_pump_due:
-            self._is_pump_due = True
-            asyncio.get_running_loop().call_soon(self.pump)
+    def on_read(self) -> None:
+        """Sends what the answers made room for."""
+        if self._has_answers:
+            self.pump()
 
     def unanswered(self) -> list[Outgoing]:
         """The messages that wait for the broker's answer, oldest row first."""
@@ -130,11 +129,15 @@ class Sender:
 
     def too_large(self, message: Message) -> str | None:
         """Why a message may not be sent: MQTT 5 answers one over the broker's limit with the end of the connection."""
-        beside = HEADROOM_BYTES + len(message.topic.encode()) + len(message.correlation or b"")
-        limit = min(self._max_payload, max(0, self.link.maximum_packet_size - beside))
-        if len(message.payload) <= limit:
+        size, most = len(message.payload), self.link.maximum_packet_size
+        if size <= self._max_payload and size + MAX_BESIDE_PAYLOAD <= most:
+            # Whatever its topic is, so nothing needs to be measured.
             return None
-        return f"{len(message.payload)} bytes are more than the {limit} that the broker or mqtt.max_payload allow"
+        beside = HEADROOM_BYTES + len(message.topic.encode()) + len(message.correlation or b"")
+        limit = min(self._max_payload, max(0, most - beside))
+        if size <= limit:
+            return None
+        return f"{size} bytes are more than the {limit} that the broker or mqtt.max_payload allow"
 
     async def is_small_enough(self, message: Message) -> bool:
         """Whether an unjournaled message may be sent; alerts once for each topic where it is too large."""

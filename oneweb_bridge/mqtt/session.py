@@ -83,7 +83,7 @@ class Session:
     async def run(self) -> None:
         """Everything that one connection does. Ends with an exception group when it is lost."""
         link, tree = self._link, self._context.tree
-        link.hand_over(self.sender.on_puback, self._receiver.receive)
+        link.hand_over(self.sender.on_puback, self._receiver.receive, self.sender.on_read)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(link.wait_for_end(), name="mqtt end")
@@ -184,10 +184,12 @@ class Session:
     # ── what an answer means ───────────────────────────────────────────────────────────────────
 
     def _on_answered(self, outgoing: Outgoing, code: int, reason: str) -> None:
-        self._context.suspects.on_answered(outgoing.message.topic, accepted=code < FIRST_REFUSAL_CODE)
-        if not self._context.suspects.topics:
-            # Everything that was under way when the last connection broke is answered, so the window opens.
-            self._window.size = self._full_window()
+        suspects = self._context.suspects
+        if suspects:
+            suspects.on_answered(outgoing.message.topic, accepted=code < FIRST_REFUSAL_CODE)
+            if not suspects.topics:
+                # Everything that was under way when the last connection broke is answered, so the window opens.
+                self._window.size = self._full_window()
         if code < FIRST_REFUSAL_CODE:
             self._accept(outgoing)
         else:
@@ -195,6 +197,7 @@ class Session:
 
     def _on_progress(self) -> None:
         self._cursor.on_progress()
+        self._drain.on_progress()
 
     def _accept(self, outgoing: Outgoing) -> None:
         lane = outgoing.lane
