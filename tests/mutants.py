@@ -2450,6 +2450,13 @@ TABLE = (
         "test_polling_manager.py -k fits_no_topic",
     ),
     Mutant(
+        "what could not be read while vanished values were looked for is counted",
+        "polling/poll_records.py",
+        'if len(listed) == len(rows) else b"")',
+        "if True else b'')",
+        "test_poll_runner.py -k decoded_once",
+    ),
+    Mutant(
         "values that vanish from many are held",
         "polling/poll_records.py",
         "        self._held = held\n",

@@ -13,14 +13,19 @@ import msgspec
 import pytest
 import stamina
 
+from oneweb_bridge.api.listing import Problems
 from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.model.records import Batch, OnlineTerminal, RecordKind
+from oneweb_bridge.polling import poll_records
+from oneweb_bridge.polling.compiled_call import CompiledCall
+from oneweb_bridge.polling.diff import ListedRecord
 from oneweb_bridge.polling.missing_records import MissingRecords
 from oneweb_bridge.polling.poll_context import PollOutcome
 from oneweb_bridge.polling.poller import Poller
 from oneweb_bridge.polling.samples import StoppedReports, StopThreshold, find_stopped, newly_stopped
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from oneweb_bridge.store.call_progress import CallProgress
+from oneweb_bridge.store.staging import StagedRow
 from tests.polls import RECORDS, Bench, JournalRow, bench, configured, fleet, opened
 
 TERMINALS, COMPONENTS, USAGE, SIGNAL = (
@@ -338,6 +343,42 @@ async def test_few_values_that_vanish_go_out_at_once(tmp_path: Path) -> None:
         spoil(b, TERMINALS, "missing_key", key="resourceState")
         assert not (await b.poll(TERMINALS)).held
         assert [what for what, _ in await b.events()] == ["changed"] * 5
+
+
+@pytest.mark.parametrize(("kept", "decoded"), [(10, 12 + 3), (2, 12 + 6), (0, 12 + 12)])
+async def test_records_that_all_changed_are_decoded_once_as_far_as_memory_allows(
+    kept: int, decoded: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are decoded to look for vanished values, and again only beyond what is kept, or to count what is unreadable.
+
+    Either way each is published as it is listed.
+    """
+    counts: list[int] = []
+
+    def decode_staged(plan: CompiledCall, staged: list[StagedRow], problems: Problems) -> list[ListedRecord]:
+        counts.append(len(staged))
+        return real(plan, staged, problems)
+
+    real = poll_records._decode_staged
+    monkeypatch.setattr(poll_records, "_decode_staged", decode_staged)
+    monkeypatch.setattr(poll_records, "MAX_KEPT_SLICES", kept)
+    monkeypatch.setattr(SLICE, 3)
+    async with bench(tmp_path, {"terminals": 12}) as b:
+        await b.poll(TERMINALS)
+        await b.news()
+        counts.clear()
+        things = [{**thing, "name": f"New {thing['id']}"} for thing in b.sim.truth("terminals")]
+        ids = sorted(thing["id"] for thing in things)
+        for thing in things:
+            if thing["id"] == ids[-1]:
+                thing["deep"] = json.loads("[" * 120 + "]" * 120)
+        headers = {"X-Total-Count": "12"}
+        b.sim.fault("status", status=200, body=json.dumps(things), path="userTerminal", count=1, headers=headers)
+        outcome = await b.poll(TERMINALS)
+
+        assert await b.events() == [("changed", id) for id in ids[:-1]]
+        assert [(await b.record("terminal", id))["name"] for id in ids[:-1]] == [f"New {id}" for id in ids[:-1]]
+        assert (outcome.problems.set_aside, sum(counts)) == (1, decoded)
 
 
 async def test_released_components_are_not_released_for_ever(tmp_path: Path) -> None:

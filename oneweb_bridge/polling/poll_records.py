@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -30,6 +30,11 @@ from oneweb_bridge.store.staging import StagedRow
 
 _COMPARED_WITH: dict[RecordKind, RecordKind] = {"components": "terminal", "usage": "forecast"}
 """The records of the same ids that are needed besides when records of a kind are compared."""
+MAX_KEPT_SLICES = 10
+"""Slices that stay in memory as they were decoded to look for vanished values: so they are decoded once.
+
+They take some 10 MB. What a longer listing has beyond them is decoded twice.
+"""
 
 
 class RecordsPoll:
@@ -44,6 +49,8 @@ class RecordsPoll:
         self._listing = RecordListing(context.api.bounds())
         self._unreadable = context.unreadable[plan.call.id]
         self._held: vanishing.HeldFields = {}
+        self._decoded: deque[bytes] = deque()
+        """The first slices of the listing as they were decoded; empty bytes for one that must be decoded again."""
         self._effective: dict[str, int] = {}
         """The effective date of each usage bucket that was compared; the API's time of one that has none."""
         self._limits: Mapping[str, Limits] = {}
@@ -122,6 +129,9 @@ class RecordsPoll:
                 listed = await asyncio.to_thread(_decode_staged, plan, rows, Problems())
                 before = await self._load_stored(listed)
                 counts += await asyncio.to_thread(_count_vanished, plan, before, listed)
+                if len(self._decoded) < MAX_KEPT_SLICES:
+                    # What could not be read is counted when the slice is committed.
+                    self._decoded.append(_pack(listed) if len(listed) == len(rows) else b"")
         if self._listing.listed_count:
             now = self._store.steady.now()
             held = vanishing.decide(rule, counts, stored=stored, held=held, released=progress.released, now=now)
@@ -134,7 +144,11 @@ class RecordsPoll:
 
     async def _commit_slice(self, staged: list[StagedRow]) -> None:
         plan, listing = self._plan, self._listing
-        listed = await asyncio.to_thread(_decode_staged, plan, staged, listing.problems)
+        decoded = self._decoded.popleft() if self._decoded else b""
+        if decoded:
+            listed = await asyncio.to_thread(_unpack, decoded)
+        else:
+            listed = await asyncio.to_thread(_decode_staged, plan, staged, listing.problems)
         for record in listed:
             self._note_record(record.reading)
         unbelieved = _drop_unbelieved_times(plan, [record.reading for record in listed], listing.bounds)
@@ -283,6 +297,10 @@ class RecordsPoll:
         batch = samples.batch_new_samples(presence, context)
         batch.presence = [(reading.id, now) for reading in due if reading.id not in unbelieved]
         return batch
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[ListedRecord]).decode
 
 
 def _decode_staged(plan: CompiledCall, staged: list[StagedRow], problems: Problems) -> list[ListedRecord]:

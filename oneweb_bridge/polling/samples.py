@@ -77,15 +77,17 @@ def batch_new_samples(samples: Iterable[Sample], context: SampleContext) -> Batc
     batch = Batch()
     for sample in samples:
         past = context.past.get(sample.id)
-        classification = classify_sample(past, sample.ts, hash_of(sample.values), context.horizon)
+        hash_ = hash_of(sample.values)
+        classification = classify_sample(past, sample.ts, hash_, context.horizon)
         if classification != "known":
             past = context.past.setdefault(sample.id, KnownSamples()) if past is None else past
-            _publish(sample, past, context, batch, corrected=classification == "corrected")
+            _publish(sample, hash_, past, context, batch, corrected=classification == "corrected")
     return batch
 
 
-def _publish(sample: Sample, past: KnownSamples, context: SampleContext, batch: Batch, *, corrected: bool) -> None:
-    hash_ = hash_of(sample.values)
+def _publish(
+    sample: Sample, hash_: int, past: KnownSamples, context: SampleContext, batch: Batch, *, corrected: bool
+) -> None:
     # One without a time gets that of the poll; a clock that was set back must not put it behind the one before.
     ts = max(context.now, past.ts + 1) if sample.ts is None else sample.ts
     newest = ts >= past.ts and ts >= context.latest.get(sample.id, ts)

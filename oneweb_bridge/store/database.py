@@ -221,7 +221,7 @@ def explained(path: Path) -> Iterator[None]:
 async def temporary() -> AsyncIterator[SqliteConnection]:
     """A connection to a database of its own that is gone with it; what does not fit in memory is in a file."""
     # The empty name is such a database. Source: SQLite, "In-Memory Databases".
-    async with aiosqlite.connect("", isolation_level=None) as db:
+    async with aiosqlite.connect("", isolation_level=None, factory=WideConnection) as db:
         yield SqliteConnection(db)
 
 

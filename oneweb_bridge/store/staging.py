@@ -15,7 +15,9 @@ from oneweb_bridge.store.sqlite import SqliteConnection
 StagedRow = tuple[int, str, bytes, bytes]
 """Time in ms, id, hash and body."""
 
+# With large pages a listing takes an eighth of the writes.
 _SCHEMA = """
+PRAGMA page_size = 32768;
 CREATE TABLE staged (
     number INTEGER PRIMARY KEY,
     call TEXT NOT NULL,
