@@ -40,24 +40,50 @@ async def denied(directory: Path, seed: int, protocol: str) -> RoundResult:
         return await stage.finish()
 
 
-def _write_acl(path: Path, allowed: str) -> None:
-    path.write_text(f"topic readwrite #\n\nuser bridge\n{ACL.format(allowed=allowed)}")
+def _write_acl(path: Path, allowed: str, denied: str | None = None) -> None:
+    rule = "" if denied is None else f"topic deny {denied}\n"
+    path.write_text(f"topic readwrite #\n\nuser bridge\n{ACL.format(allowed=allowed)}{rule}")
     path.chmod(0o600 if os.geteuid() == 0 else 0o644)
 
 
 async def denied_in_part(directory: Path, seed: int) -> RoundResult:
-    """Access rules deny one class of topics on MQTT 5: its rows are set aside and told, the others flow."""
+    """Access rules deny classes of topics on MQTT 5: their rows wait and are told, the others flow; then all comes."""
     rules = directory / "acl"
-    rules.write_text("topic readwrite #\n\nuser bridge\ntopic readwrite #\ntopic deny oneweb/site/#\n")
+    _write_acl(rules, "#", denied="oneweb/site/#")
     async with set_up(directory, seed, broker_conf=f"acl_file {rules}\n") as stage:
+        await stage.start()
+        stage.expect(await stage.until(lambda: _alerts(stage, "topics_refused"), 40), "no alert names what is refused")
+        await stage.wait_until_at_rest()
+        passed = [topic for topic in stage.recorder.topics() if topic.startswith("oneweb/site/")]
+        stage.expect(not passed, f"something passed a denial: {passed}")
+        stage.expect(await stage.backlog() > 0, "what is refused as a whole does not wait")
+        _write_acl(rules, "#")
+        stage.hang_up(signal.SIGHUP)
+        stage.mended()
+        return await stage.finish()
+
+
+async def denied_a_record(directory: Path, seed: int) -> RoundResult:
+    """Access rules deny the topics of one record on MQTT 5: its rows are set aside and told, all others flow."""
+    rules = directory / "acl"
+    _write_acl(rules, "#")
+    async with set_up(directory, seed, broker_conf=f"acl_file {rules}\n") as stage:
+        site = f"oneweb/site/{stage.api.truth('sites')[0]['id']}"
+        _write_acl(rules, "#", denied=f"{site}/#")
+        stage.hang_up(signal.SIGHUP)
         await stage.start()
         alerted = await stage.until(lambda: _alerts(stage, "row_set_aside"), 40)
         stage.expect(alerted, "no alert says that rows were set aside")
         stage.mended()
-        result = await stage.finish(without=("oneweb/site/",), bounded=False)
-        info = stage.recorder.retained["oneweb/bridge/info"]
-        stage.expect(info["journal"]["dead"] > 0, f"info says {info['journal']}")
+        result = await stage.finish(without=(site,), bounded=False)
+        known = stage.recorder.retained
+        counted = await stage.until(lambda: _has_counted(known["oneweb/bridge/info"]["journal"]), 20)
+        stage.expect(counted, f"info says {known['oneweb/bridge/info']['journal']}")
         return result
+
+
+def _has_counted(journal: dict[str, int]) -> bool:
+    return journal["dead"] > 0 and journal["owed"] > 0
 
 
 def _alerts(stage: Stage, kind: str) -> list[Any]:

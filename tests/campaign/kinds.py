@@ -70,7 +70,8 @@ KINDS: dict[str, Kind] = {
     "acl, MQTT 3.1.1": Kind(
         partial(rounds_broker.denied, protocol="3.1.1"), 0.5, "the same, where the broker cannot say so"
     ),
-    "acl in part": Kind(rounds_broker.denied_in_part, 0.5, "access rules deny one class of topics"),
+    "acl in part": Kind(rounds_broker.denied_in_part, 0.5, "access rules deny one class of topics for a while"),
+    "acl of a record": Kind(rounds_broker.denied_a_record, 0.5, "access rules deny the topics of one record"),
     "too large": Kind(alone("record too large", is_cold=True), 0.5, "a message over the broker's limit"),
     "taken over": Kind(alone("taken over", is_cold=True), 0.5, "the same client id elsewhere"),
     "api nonsense": Kind(alone("api nonsense"), 1.0, "HTML, null, NaN, depth, redirects"),
