@@ -250,9 +250,8 @@ async def retained(port: int, *filters: str) -> dict[str, Any]:
 
 async def until_retained(port: int, topic: str, true: Callable[[Any], bool], patience: float = 10.0) -> None:
     """Waits until a retained topic says what is wanted."""
-    async with asyncio.timeout(patience):
-        while not ((contents := await retained(port, topic)) and true(contents[topic])):
-            await asyncio.sleep(0.02)
+    async with recording(port, topic) as recorder:
+        await recorder.until(lambda: topic in recorder.retained and true(recorder.retained[topic]), patience)
 
 
 async def publish(port: int, topic: str, payload: bytes | str = b"", *, retain: bool = False) -> None:

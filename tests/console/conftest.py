@@ -17,6 +17,25 @@ from tests import harness
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
 
+FEATURES_OFF = (
+    # Each window would load two pages below its address bar, which cost more than most of ours.
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+    # What Playwright 1.65 switches off: of two such lists Chromium takes the last one.
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable",
+    "LensOverlay",
+    "MediaRouter",
+    "PaintHolding",
+    "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "OptimizationHints",
+    "NetworkTimeServiceQuerying",
+    "AimEnabled",
+    "PreconnectToSearch",
+)
 ARGUMENTS = (
     "--no-sandbox",  # as root Chromium refuses to start with its sandbox
     "--disable-gpu",
@@ -26,6 +45,7 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    f"--disable-features={','.join(FEATURES_OFF)}",
 )
 TIMEOUT_MS = 15_000
 TRIES = 600

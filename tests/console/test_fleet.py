@@ -19,6 +19,7 @@ from tests.console.conftest import Console, OpenTab, Tab
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 ROWS = fleets.make_rows(10_000)
+ANSWER = json.dumps(fleets.make_answer(ROWS, "SEQ"))
 MAX_DRAWN_ROWS = 80
 HEADS = {
     "Name": "name",
@@ -34,7 +35,7 @@ HEADS = {
 @pytest_asyncio.fixture(loop_scope="session")
 async def fleet(tab: Tab, console: Console) -> Tab:
     """The page with a fleet of 10 000."""
-    answer = json.dumps(fleets.make_answer(ROWS, (await console.get("fleet"))["seq"]))
+    answer = ANSWER.replace("SEQ", (await console.get("fleet"))["seq"], 1)
     await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
     await tab.open()
     return tab

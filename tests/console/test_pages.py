@@ -87,10 +87,9 @@ async def test_page_without_network_says_so_and_comes_back(tab: Tab) -> None:
     tab.complaints = [complaint for complaint in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in complaint]
 
 
-async def test_every_page_says_that_the_bridge_is_gone(console: Console, open_tab: OpenTab) -> None:
+async def test_every_page_says_that_the_bridge_is_gone(console: Console, tab: Tab) -> None:
     """One sentence on each page; what the lights of API and broker showed is not known any more."""
     for name, address in (await addresses(console)).items():
-        tab = await open_tab(console.url)
         await tab.open(address, name)
         await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
         await tab.page.context.set_offline(True)
@@ -99,8 +98,7 @@ async def test_every_page_says_that_the_bridge_is_gone(console: Console, open_ta
             assert await tab.page.locator(".light").filter(has_text=light).get_attribute("data-good") is None, name
         await tab.page.context.set_offline(False)
         await tab.page.get_by_text("The bridge cannot be reached").wait_for(state="detached")
-        tab.complaints = [complaint for complaint in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in complaint]
-        await tab.page.close()
+    tab.complaints = [complaint for complaint in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in complaint]
 
 
 async def test_page_opened_by_keyboard_has_the_focus_on_its_heading(tab: Tab) -> None:
@@ -183,12 +181,13 @@ async def hostile_addresses(console: Console) -> list[tuple[str, str]]:
     return pages
 
 
-async def test_sign_in_page_is_drawn_within_its_width(console: Console, open_tab: OpenTab) -> None:
+async def test_sign_in_page_is_drawn_within_its_width(tab: Tab) -> None:
     """One field and a button, also on the narrowest phone."""
     session = {"signed_in": False, "read_only": False, "base": "/"}
+    await tab.page.route("**/api/v1/session", lambda route: route.fulfill(json=session))
     for width, height in WIDTHS.values():
-        tab = await open_tab(console.url, width, height)
-        await tab.page.route("**/api/v1/session", lambda route: route.fulfill(json=session))
+        await tab.page.goto("about:blank")
+        await tab.page.set_viewport_size({"width": width, "height": height})
         await tab.open("", "sign-in")
         assert await tab.page.locator("h1").count() == 1
         assert await tab.page.locator("main").get_by_role("textbox").count() == 1
