@@ -2973,7 +2973,21 @@ TABLE = (
         "web/static/topbar.js",
         "const api = isReached ? state?.info?.api : null;",
         "const api = state?.info?.api;",
-        "-m browser console/test_pages.py -k is_gone",
+        "-m browser console/test_pages.py -k every_page_says",
+    ),
+    Mutant(
+        "page: that the bridge is gone stands once on a page",
+        "web/static/ui.js",
+        "Boolean(error) && error.status !== 0;",
+        "Boolean(error);",
+        "-m browser console/test_pages.py -k does_not_repeat",
+    ),
+    Mutant(
+        "page: modules are asked for behind the style sheets",
+        "web/assets.py",
+        ' fetchpriority="low">',
+        ">",
+        "test_console_files.py -k drawn_before",
     ),
     # ── Sparkplug ──────────────────────────────────────────────────────────────────────────────
     Mutant(

@@ -60,7 +60,7 @@ def test_page_asks_at_once_for_all_modules_that_it_begins_with() -> None:
         "vendor/other.js": b"export const o = 1;",
     }
     text = assets.prepare_page(TEMPLATE, assets.prepare_files(modules)).file.body.decode()
-    assert re.findall(r'<link rel="modulepreload" href="static/([^"]+)">', text) == [
+    assert re.findall(r'<link rel="modulepreload" href="static/([^"]+)" fetchpriority="low">', text) == [
         f"{name}?v={version(modules[name])}" for name in ("a.js", "b.js", "vendor/preact.js", "vendor/other.js")
     ]
     assert text.index("importmap") < text.index("modulepreload")
@@ -75,6 +75,15 @@ def test_every_shipped_file_that_the_page_needs_is_served() -> None:
     named = re.findall(r'"(?:\./)?static/[^"?]+(\?v=[0-9a-f]{16})?"(?!:)', text)
     assert named
     assert all(named)
+
+
+def test_page_is_drawn_before_its_modules_are_read() -> None:
+    """Scripts and preloads are asked for behind the style sheets, without which nothing is drawn."""
+    files = read_static_files()
+    text = assets.prepare_page(files[assets.PAGE], assets.prepare_files(files)).file.body.decode()
+    scripts = re.findall(r'<(?:script [^>]*src|link rel="modulepreload")[^>]*>', text)
+    assert len(scripts) > 10
+    assert [tag for tag in scripts if 'fetchpriority="low"' not in tag] == []
 
 
 async def test_browsers_keep_what_cannot_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ TYPES = {
 PAGE = "index.html"
 _MODULES = (".js", ".mjs")
 _REFERENCE = re.compile(r'(?<=["\'])((?:\./)?static/([\w./-]+))(?=["\'])')
-_ENTRY = re.compile(r'<script type="module" src="static/([\w./-]+)"></script>')
+_ENTRY = re.compile(r'<script type="module" src="static/([\w./-]+)"[^>]*></script>')
 _IMPORT = re.compile(r"""(?:^|[;\n])\s*(?:import|export)\b[^"'();]*?["']([^"']+)["']""")
 _IMPORT_MAP = re.compile(r'(<script type="importmap">)(.*?)(</script>)', re.DOTALL)
 
@@ -70,8 +70,9 @@ def prepare_files(files: Mapping[str, bytes]) -> dict[str, StaticFile]:
 def prepare_page(template: bytes, files: Mapping[str, StaticFile]) -> Page:
     """The page with versions in all addresses, and with an import map that has every module."""
     text = _REFERENCE.sub(lambda match: _versioned(match[1], match[2], files), template.decode())
+    # Behind the style sheets: a slow CPU draws first, and then reads modules.
     preloads = "".join(
-        f'\n<link rel="modulepreload" href="{_versioned(f"static/{name}", name, files)}">'
+        f'\n<link rel="modulepreload" href="{_versioned(f"static/{name}", name, files)}" fetchpriority="low">'
         for name in _first_modules(template.decode(), files)
     )
     text = _IMPORT_MAP.sub(lambda match: f"{match[1]}{_import_map(match[2], files)}{match[3]}{preloads}", text)

@@ -49,6 +49,8 @@ ARGUMENTS = (
 )
 TIMEOUT_MS = 15_000
 TRIES = 600
+REPORTS_S = 3600.0
+"""How far back the API's reports reach: `explore` reads them all."""
 
 
 class Console:
@@ -141,7 +143,7 @@ async def browser() -> AsyncIterator["Browser"]:
 async def console(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Console]:
     """A fleet of eight, polled completely."""
     directory = tmp_path_factory.mktemp("console")
-    async with harness.world(directory, terminals=8, start=None, report_period=0.02) as world:
+    async with harness.world(directory, terminals=8, start=None, report_period=0.02, keep=REPORTS_S) as world:
         console = Console(world, directory)
         async with harness.running(console.config) as process:
             await console.until_polled(process)

@@ -101,6 +101,19 @@ async def test_every_page_says_that_the_bridge_is_gone(console: Console, tab: Ta
     tab.complaints = [complaint for complaint in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in complaint]
 
 
+async def test_chart_does_not_repeat_that_the_bridge_is_gone(console: Console, tab: Tab) -> None:
+    """It stands on top of the page, once, also where a chart has asked in vain."""
+    await tab.open((await addresses(console))["terminal"], "terminal")
+    await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
+    await tab.page.context.set_offline(True)
+    await tab.page.get_by_text("The bridge cannot be reached").wait_for()
+    async with tab.page.expect_event("requestfailed", lambda request: "/series" in request.url):
+        await tab.page.get_by_role("button", name="1h", exact=True).click()
+    await tab.page.locator("main").get_by_text("Loading …").first.wait_for(state="detached")
+    assert await tab.page.get_by_text("The bridge cannot be reached").count() == 1
+    tab.complaints = [complaint for complaint in tab.complaints if "ERR_INTERNET_DISCONNECTED" not in complaint]
+
+
 async def test_page_opened_by_keyboard_has_the_focus_on_its_heading(tab: Tab) -> None:
     """From a row of the fleet, from the navigation, and back; who types in the search stays there."""
     await tab.open()

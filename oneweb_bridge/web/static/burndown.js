@@ -4,7 +4,7 @@ import { Chart, color, lineColor, look } from "./chart.js";
 import { DAY, day, dayAndTime, fullTime, iso, number, plural, toMs, zone } from "./format.js";
 import { html, useEffect, useMemo, useState } from "./html.js";
 import { useStore } from "./store.js";
-import { UsageBar, useResource } from "./ui.js";
+import { isTold, UsageBar, useResource } from "./ui.js";
 
 const HISTORY_DAYS = 95;
 const EARLIER_CYCLES = 3;
@@ -38,7 +38,7 @@ export function Burndown({ bucket, product, forecast, onReady }) {
       <span>${describeUsage(bucket, cycle)}</span></p>
     <p data-testid="forecast">${describeForecast(forecast, product)}</p>
     ${bucket.is_shared && html`<p class="muted">Shared allowance <bdi>${bucket.shared_allowance_name ?? bucket.shared_allowance_id ?? ""}</bdi>: the forecast is that of all its members together.</p>`}
-    ${error && html`<p class="error">${error.message}</p>`}
+    ${isTold(error) && html`<p class="error">${error.message}</p>`}
     ${
         cycle.used.length > 0
             ? html`<${Chart} columns=${columns} lines=${lines} range=${range} height=${240}

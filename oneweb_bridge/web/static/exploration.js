@@ -1,7 +1,7 @@
 /** What `oneweb-bridge explore` found last: the sentences that it printed. Nothing can be changed here. */
 import { get } from "./api.js";
 import { html, useEffect, useState } from "./html.js";
-import { Ago } from "./ui.js";
+import { Ago, isTold } from "./ui.js";
 
 const EVERY_MS = 5000;
 const WORDS = { whole: "read in full", partial: "not in full", not_reached: "not reached", skipped: "not asked" };
@@ -23,7 +23,7 @@ export function ExplorationReport({ needed }) {
   return html`<div data-testid="exploration">
     <h3>What explore found</h3>
     ${state === null && html`<p class="muted">Loading …</p>`}
-    ${state?.error && html`<p class="error">${state.error.message}</p>`}
+    ${isTold(state?.error) && html`<p class="error">${state.error.message}</p>`}
     ${state?.exploration === null && html`<p><b>explore was never run</b> with this bridge's database (the report is kept beside it)${needed ? "" : "; it need not be while each call below is ok"}.</p>`}
     ${state?.exploration && html`<${Report} report=${state.exploration} />`}
   </div>`;

@@ -6,7 +6,7 @@ import { html, useEffect, useMemo, useState } from "./html.js";
 import { setQuery } from "./router.js";
 import { useStore } from "./store.js";
 import { StateStrip } from "./strip.js";
-import { useResource } from "./ui.js";
+import { isTold, useResource } from "./ui.js";
 
 const SPANS = {
   "1h": DAY / 24,
@@ -93,7 +93,7 @@ export function TrendChart({ entity, id, report, query, onReady, limits = {} }) 
       <a class="button" href=${API + withQuery("series.csv", parameters)} download=${`${id}-${report}.csv`}>CSV</a>
       <button aria-expanded=${open} onClick=${() => setOpen(!open)}>Table</button>
     </header>
-    ${error && html`<p class="error">${error.message}</p>`}
+    ${isTold(error) && html`<p class="error">${error.message}</p>`}
     ${!data && !error && html`<p class="muted">Loading …</p>`}
     ${data && html`<${Trend} data=${data} span=${span} title=${title} limits=${limits} />`}
     ${data && open && html`<${ChartTable} data=${data} />`}

@@ -38,8 +38,10 @@ export function useReached() {
   return isReached && !(line === "lost" && known?.signed_in);
 }
 
-/** An error of a request. That the bridge cannot be reached stands on top of the page already. */
-export const Problem = ({ error }) => error && error.status !== 0 && html`<${Message} kind="bad">${error.message}<//>`;
+/** Whether a page tells an error of a request: that the bridge cannot be reached stands on top of it already. */
+export const isTold = (error) => Boolean(error) && error.status !== 0;
+
+export const Problem = ({ error }) => isTold(error) && html`<${Message} kind="bad">${error.message}<//>`;
 
 /** The frame of a page: `data-ready` says that its data are drawn, also where there are none. */
 export function Page({ name, title, heading, ready, children }) {
