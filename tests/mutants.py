@@ -407,6 +407,13 @@ TABLE = (
         "test_window.py -k before_the_window",
     ),
     Mutant(
+        "cursor: not saved for what is being saved",
+        "mqtt/cursor.py",
+        " or self._is_saving:",
+        ":",
+        "test_cursor.py -k being_saved",
+    ),
+    Mutant(
         "cursor: written in time where nobody waits",
         "mqtt/cursor.py",
         "elif self._timer is None and self._window.has_moved():",

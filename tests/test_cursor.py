@@ -86,6 +86,34 @@ async def test_cursor_is_written_when_enough_is_acknowledged(monkeypatch: pytest
     task.cancel()
 
 
+async def test_cursor_is_not_asked_for_again_while_it_is_being_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is acknowledged during a save waits for the next one as long as if it had come after it."""
+    monkeypatch.setattr(cursor, "CURSOR_INTERVAL_S", 1000.0)
+    writing = Writing(300)
+    begun, may_end, advance = asyncio.Event(), asyncio.Event(), writing.disk.advance
+
+    async def slow_advance(seq: int) -> None:
+        begun.set()
+        await may_end.wait()
+        await advance(seq)
+
+    writing.disk.advance = slow_advance  # type: ignore[method-assign]
+    task = asyncio.create_task(writing.writer.cursor_loop())
+    await asyncio.sleep(0)
+    writing.acknowledge(50)
+    async with asyncio.timeout(10):
+        await begun.wait()
+    writing.acknowledge(30)
+    assert not writing.save_wanted.is_set()
+    may_end.set()
+    await writing.disk.until(50)
+    writing.acknowledge(19)
+    assert not writing.save_wanted.is_set()
+    writing.acknowledge(1)
+    await writing.disk.until(50, 100)
+    task.cancel()
+
+
 async def test_cursor_that_nobody_waits_for_is_written_in_time_and_flushed_at_rest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -56,6 +56,7 @@ class CursorWriter:
         self._refusals = refusals
         self._save_wanted = save_wanted
         self._timer: asyncio.TimerHandle | None = None
+        self._is_saving = False
         self._unflushed_since: float | None = None
         self._published_head: int | None = None
         self._is_restoring = False
@@ -65,7 +66,8 @@ class CursorWriter:
 
     def on_progress(self) -> None:
         """Messages were answered or sent: the cursor is saved now, soon, or not at all."""
-        if self._save_wanted.is_set():
+        if self._save_wanted.is_set() or self._is_saving:
+            # What waits now may be waiting for what is being saved: it is looked at again when that is done.
             return
         if self._window.is_cursor_awaited():
             self._save_wanted.set()
@@ -98,7 +100,11 @@ class CursorWriter:
         positions = self._window.positions()
         is_at_rest = not self._is_unsaved(positions)
         if not is_at_rest:
-            await self._save_with_retries(positions)
+            self._is_saving = True
+            try:
+                await self._save_with_retries(positions)
+            finally:
+                self._is_saving = False
             self._on_saved(positions)
             self.publish_head()
             self._sender.pump()
