@@ -36,6 +36,8 @@ from oneweb_bridge.tls import TrustedCas, describe_tls_error
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _SUCCESSES = frozenset((200, 201, 202, 206))
 HttpSession = aiohttp.ClientSession
+READ_BYTES = 262_144
+"""Bytes of an answer that are read at once, which is as much as the event loop takes from a socket."""
 MAX_WAIT_S = 10.0
 """The longest wait of a request for its host or its pace; where it would be longer, its poll comes later."""
 
@@ -59,6 +61,8 @@ async def open_session() -> AsyncIterator[HttpSession]:
         connector=aiohttp.TCPConnector(limit=0),
         headers={"User-Agent": f"oneweb-bridge/{__version__}", "Accept": "application/json"},
         trust_env=False,
+        # By default a listing of 10 MB is held up 80 times.
+        read_bufsize=2 * READ_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         yield session
@@ -262,7 +266,7 @@ class ApiClient:
         if (response.content_length or 0) > self._settings.max_body:
             raise self._too_long(url, b"")
         size = 0
-        async for chunk in response.content.iter_chunked(65536):
+        async for chunk in response.content.iter_chunked(READ_BYTES):
             size += len(chunk)
             if size > self._settings.max_body:
                 raise self._too_long(url, chunks[0] if chunks else b"")
