@@ -79,13 +79,13 @@ def _record(rule: CompareRule, stored: StoredRecord | None, listed: ListedRecord
     reading = listed.reading
     before = fields_of(stored)
     after = fields_to_publish(before, reading, rule)
-    changed = changes(before, after, rule.volatile)
-    if stored is not None and not changed:
+    changed = None if stored is None else changes(before, after, rule.volatile)
+    if changed is not None and not changed:
         batch.unchanged.append((listed.hash, rule.kind, reading.id))
     else:
         doc = encode(after)
         batch.writes.append(RecordWrite(rule.kind, reading.id, doc, listed.hash, len(batch.entries)))
-        batch.entries.append(_event(rule, reading.id, doc, None if stored is None else changed))
+        batch.entries.append(_event(rule, reading.id, doc, changed))
         _mark_relations_stale(rule.kind, reading.id, before, after, batch)
 
 
