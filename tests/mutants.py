@@ -1332,9 +1332,16 @@ TABLE = (
         "test_publisher.py",
     ),
     Mutant(
+        "no restore between a row that is read and its offer",
+        "mqtt/drain.py",
+        "            async with self._drain_lock:\n",
+        "            if True:\n",
+        "test_drain.py",
+    ),
+    Mutant(
         "no barrier between pages",
         "mqtt/drain.py",
-        "if self._window.unfinished_rows <= MAX_ROWS_AHEAD - ROWS_AT_ONCE:",
+        "if self._window.unfinished_rows <= MAX_ROWS_AHEAD - PAGE_ROWS:",
         "if not self._window.unfinished_rows:",
         "test_publisher.py",
     ),

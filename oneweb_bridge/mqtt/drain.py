@@ -8,13 +8,14 @@ from oneweb_bridge.model.records import Message, Row
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.refusals import Refusals
 from oneweb_bridge.mqtt.sender import Sender
-from oneweb_bridge.store.journal_sql import PAGE_ROWS
 
 MAX_ROWS_AHEAD = 1000
 """Rows that may be offered ahead of the first unfinished one."""
+PAGE_ROWS = 250
+"""Rows that are read as soon as there is room for them."""
 ROWS_AT_ONCE = 25
 """Rows that are offered at once. So most of them become messages while the broker works on others, which takes it about
-as long; a page at once would leave it without work."""
+as long; hundreds at once would leave it without work."""
 LOOK_INTERVAL_S = 5.0
 """Seconds after which the journal is read again, though nothing woke the drain: another process may have written."""
 
@@ -37,7 +38,7 @@ class Drain:
 
     def on_progress(self) -> None:
         """Messages were answered or sent: there may be room for more rows."""
-        if self._window.unfinished_rows <= MAX_ROWS_AHEAD - ROWS_AT_ONCE:
+        if self._window.unfinished_rows <= MAX_ROWS_AHEAD - PAGE_ROWS:
             self._has_room.set()
 
     async def drain_loop(self) -> None:
@@ -46,31 +47,27 @@ class Drain:
         seq = self._window.finished_seq
         while True:
             journal_grew.clear()
-            rows = await journal.after(seq, PAGE_ROWS)
-            for start in range(0, len(rows), ROWS_AT_ONCE):
-                await self._wait_for_room()
-                await self._offer(rows[start : start + ROWS_AT_ONCE])
+            # What is read is offered before the lock is given back: else a restore could go before an older row.
+            async with self._drain_lock:
+                rows = await journal.after(seq, PAGE_ROWS)
+                for start in range(0, len(rows), ROWS_AT_ONCE):
+                    await self._offer(rows[start : start + ROWS_AT_ONCE])
+                    await asyncio.sleep(0)
             if rows:
                 seq = rows[-1].seq
+                self._has_room.clear()
+                self.on_progress()
+                await self._has_room.wait()
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_INTERVAL_S):
                         await journal_grew.wait()
 
-    async def _wait_for_room(self) -> None:
-        """Waits for the next answers where enough rows are offered; else lets those that came be handled first."""
-        self._has_room.clear()
-        self.on_progress()
-        if self._has_room.is_set():
-            await asyncio.sleep(0)
-        await self._has_room.wait()
-
     async def _offer(self, rows: Sequence[Row]) -> None:
-        async with self._drain_lock:
-            for row in rows:
-                await self._offer_row(row.seq, self._context.tree.messages_of_row(row))
-            if self._window.lanes:
-                self._refusals.read_waiting()
+        for row in rows:
+            await self._offer_row(row.seq, self._context.tree.messages_of_row(row))
+        if self._window.lanes:
+            self._refusals.read_waiting()
         if self._window.in_flight < self._window.size:
             self._sender.pump()
 
