@@ -207,13 +207,18 @@ def listings(lines: Iterable[Json], *, with_unreadable: bool = False) -> list[Li
         if not key[0] or listing is None or not _goes_on(listing, line):
             begun.pop(key, None)
             continue
-        listing.items += line["items"]
+        listing.items += [_with_id_as_text(item) for item in line["items"]]
         listing.ended = line["wall"]
         if len(listing.items) == listing.total:
             whole.append(begun.pop(key))
     for listing in whole if with_unreadable else ():
         listing.items = [item for item in listing.items if item.get("id") is not None]
     return [listing for listing in whole if len({_id(item) for item in listing.items}) == len(listing.items)]
+
+
+def _with_id_as_text(item: Json) -> Json:
+    """An item as the bridge reads it: an id that is a number is that text."""
+    return {**item, "id": str(item["id"])} if type(item.get("id")) is int else item
 
 
 def _goes_on(listing: Listing, line: Json) -> bool:

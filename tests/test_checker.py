@@ -520,6 +520,16 @@ def test_usage_of_products_that_are_not_known_yet_may_be_passed_over(*, is_known
     assert [line.partition(":")[0] for line in findings_of(bridge)] == ["sample missing"] * is_known
 
 
+def test_id_that_is_a_number_is_that_of_its_text() -> None:
+    """An API that shows its ids as numbers for a while shows the same records."""
+    bridge = Bridge()
+    bridge.terminals(terminal("1"))
+    bridge.components(parts("1", "1"))
+    for line in bridge.ledger:
+        line["items"] = [item | {"id": int(item["id"])} for item in line["items"]]
+    assert findings_of(bridge) == []
+
+
 @pytest.mark.parametrize("is_known", [False, True])
 def test_components_of_a_terminal_that_is_not_listed_yet_may_be_passed_over(*, is_known: bool) -> None:
     """They are kept aside until it is listed, and newer ones may come first; from then on all is told."""
