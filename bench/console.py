@@ -27,7 +27,7 @@ ROUNDS = 2
 """A cycle takes as long as a fleet of 10 000 does, so few are measured."""
 FLEETS = 7
 """How often the fleet's table is measured."""
-MADE_AFTER = {"user_terminals": "some rows changed", "usage_consumption": "all rows made anew"}
+MADE_AFTER = {"user_terminals": "some rows changed", "usage_consumption": "all rows made again"}
 """Polls after which the table is asked for -> what has to be made of it then."""
 OTHER_S = 2.0
 """Seconds over which is measured what the bridge does besides."""
