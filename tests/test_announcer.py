@@ -377,15 +377,20 @@ async def test_broker_that_refuses_all_is_left_alone(bench: Bench) -> None:
         assert len(await bench.sent_topics()) == announcer.CHUNK_DEVICES
 
 
+async def lose_state_while_one_is_refused(bench: Bench, db: store.Store) -> None:
+    """All is announced but one terminal, which is refused; then the broker has nothing any more."""
+    await bench.sent_topics()
+    bench.outlet.refuses.add("terminal_1")
+    await db.commit(terminal("1"))
+    await bench.sent_topics()
+    bench.outlet.retained.clear()
+    await bench.announcer.on_broker_state_lost(0)
+
+
 async def test_broker_that_lost_its_state_gets_devices_while_others_are_refused(bench: Bench) -> None:
     """A pause after nothing but refusals is not one for devices that the broker had accepted and lost."""
     async with bench.opened() as db:
-        await bench.sent_topics()
-        bench.outlet.refuses.add("terminal_1")
-        await db.commit(terminal("1"))
-        await bench.sent_topics()
-        bench.outlet.retained.clear()
-        await bench.announcer.on_broker_state_lost(0)
+        await lose_state_while_one_is_refused(bench, db)
         await bench.sent_topics()
         assert len(bench.outlet.retained) == OWN
 
@@ -397,12 +402,7 @@ async def test_refused_chunk_holds_up_the_others_for_seconds_only(
     elapsed = 0.0
     monkeypatch.setattr(announcer, "time", SimpleNamespace(monotonic=lambda: elapsed))
     async with bench.opened() as db:
-        await bench.sent_topics()
-        bench.outlet.refuses.add("terminal_1")
-        await db.commit(terminal("1"))
-        await bench.sent_topics()
-        bench.outlet.retained.clear()
-        await bench.announcer.on_broker_state_lost(0)
+        await lose_state_while_one_is_refused(bench, db)
         # The terminal is due since before; what was lost waits until PAUSE_S after it was marked.
         await bench.announcer._reconcile(bench.outlet)
         assert bench.outlet.sent[-1].endswith("terminal_1/config")
