@@ -131,6 +131,20 @@ TABLE = (
         "const isSetUp = sentence;",
         "-m browser console/test_setup.py -k first_page",
     ),
+    Mutant(
+        "console: the listing counts while it is polled again",
+        "web/static/fleet.js",
+        "isBetweenPolls && listing.last_success",
+        "isBetweenPolls && !listing.last_success",
+        "-m browser console/test_setup.py -k empty_fleet",
+    ),
+    Mutant(
+        "console: the page's own files are not counted",
+        "web/console.py",
+        "is_counted = not self._asks_for_own_file(request)",
+        "is_counted = True",
+        "test_console_access.py -k open_at_once",
+    ),
     # ── a topic never goes back, nothing is lost ───────────────────────────────────────────────
     Mutant(
         "views: the last values of a sample count",

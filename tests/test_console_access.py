@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -387,8 +388,23 @@ async def test_one_address_cannot_ask_without_end(monkeypatch: pytest.MonkeyPatc
         refused = await visits.ask("/")
         assert (refused.status, refused.headers["Retry-After"]) == (429, "1")
         assert (await visits.ask("/nothing", peer="192.0.2.7")).status == 404
+        assert (await visits.ask("/static/app.js?v=old")).status == 429
         visits.at += 1.0
         assert (await visits.ask("/nothing")).status == 404
+
+
+async def test_files_of_several_pages_that_open_at_once_all_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files that the page names, by their version, are neither counted nor refused."""
+    async with visited(monkeypatch) as visits:
+        page = (await visits.ask("/")).body.decode()
+        files = re.findall(r'(?:src|href)="(static/[\w./-]+\?v=\w+)"', page)
+        assert len(files) > 10
+        for _ in range(100 // len(files) + 1):
+            assert {(await visits.ask(f"/{file}")).status for file in files} == {200}
+        for _ in range(99):
+            assert (await visits.ask("/nothing")).status == 404
+        assert (await visits.ask("/nothing")).status == 429
+        assert {(await visits.ask(f"/{file}")).status for file in files} == {200}
 
 
 def facts(**changes: Any) -> access.RequestFacts:

@@ -20,6 +20,7 @@ from oneweb_bridge.web.payloads import SessionState, SignIn
 _log = logging.getLogger("oneweb_bridge.console")
 BODY_TIMEOUT_S = 30.0
 """Seconds that a client may take to send a body."""
+FILES = "/static/"
 IMMUTABLE = "public, max-age=31536000, immutable"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _ADMISSION = web.RequestKey("admission", Admission)
@@ -60,7 +61,7 @@ class Console:
     def routes(self) -> Iterable[web.RouteDef]:
         """All routes of the console."""
         yield web.get("/", self._send_page)
-        yield web.get("/static/{name:.+}", self._send_file)
+        yield web.get(f"{FILES}{{name:.+}}", self._send_file)
         yield web.get(access.SESSION, self._send_session)
         yield web.post(access.SESSION, self._sign_in)
         yield web.delete(access.SESSION, _signed_in_only(self._sign_out))
@@ -82,7 +83,8 @@ class Console:
 
     async def _answer(self, request: web.Request, facts: RequestFacts, handler: Handler) -> web.StreamResponse:
         wrong_before = self.gate.wrong_tokens
-        admission = self.gate.check(facts, self._clock.elapsed())
+        is_counted = not self._asks_for_own_file(request)
+        admission = self.gate.check(facts, self._clock.elapsed(), is_counted=is_counted)
         self._log_wrong_tokens(wrong_before, facts)
         if isinstance(admission, Refusal):
             return refuse(admission)
@@ -99,6 +101,12 @@ class Console:
             return refuse(Refusal(400, f"the body did not come within {BODY_TIMEOUT_S:.0f} s"))
         except web.HTTPException as error:
             return _refuse_as_aiohttp_does(error)
+
+    def _asks_for_own_file(self, request: web.Request) -> bool:
+        """Whether a file is asked for by the version that the page names: a page loads some thirty at once."""
+        name = request.path.removeprefix(FILES)
+        file = self._files.get(name) if name != request.path else None
+        return file is not None and request.query.get("v") == file.version
 
     def is_still_signed_in(self, request: web.Request) -> bool:
         """Whether a long answer may go on: its session may have ended, or the token have changed."""

@@ -41,10 +41,15 @@ class AccessGate:
             self._sessions.end_all()
         self.rules = rules
 
-    def check(self, facts: RequestFacts, now: float) -> Admission | Refusal:
-        """Admits a request, or says with which status and sentence it is refused; `now` in seconds."""
+    def check(self, facts: RequestFacts, now: float, *, is_counted: bool = True) -> Admission | Refusal:
+        """Admits a request, or says with which status and sentence it is refused; `now` in seconds.
+
+        A request that is not counted is not refused for how often its address asks.
+        """
         visitor = access.visitor_of(facts, self.rules)
-        refusal = self._refuse_anywhere(facts, visitor, now)
+        refusal = self._refuse_anywhere(facts, visitor)
+        if refusal is None and is_counted:
+            refusal = self._refuse_load(visitor, now)
         if refusal is not None:
             return refusal
         if not access.is_data(facts.path):
@@ -65,12 +70,12 @@ class AccessGate:
         is_right = bearer is not None and access.is_right_token(bearer, self.rules)
         return is_right or self._is_known(facts, visitor, now)
 
-    def _refuse_anywhere(self, facts: RequestFacts, visitor: Visitor, now: float) -> Refusal | None:
+    def _refuse_anywhere(self, facts: RequestFacts, visitor: Visitor) -> Refusal | None:
         if self.rules.off is not None:
             return Refusal(404, self.rules.off)
-        refusal = access.refuse_host(facts, visitor, self.rules)
-        if refusal is not None:
-            return refusal
+        return access.refuse_host(facts, visitor, self.rules)
+
+    def _refuse_load(self, visitor: Visitor, now: float) -> Refusal | None:
         if wait := self._requests.wait(visitor.key, now):
             return Refusal(429, f"expected at most {MAX_REQUESTS} requests a second", math.ceil(wait))
         self._requests.add(visitor.key, now)

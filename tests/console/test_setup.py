@@ -51,6 +51,25 @@ async def test_first_page_is_the_setup_until_explore_was_run(console: Console, t
     assert "No terminals: the API lists none" in await tab.page.locator("main").inner_text()
 
 
+@pytest.mark.parametrize("status", ["waiting", "polling"])
+@pytest.mark.parametrize(
+    ("last_success", "sentence"),
+    [("2026-11-29T00:00:00.000Z", "No terminals: the API lists none"), (None, "they come with the first poll")],
+)
+async def test_empty_fleet_says_whether_it_was_listed(
+    status: str, last_success: str | None, sentence: str, console: Console, tab: Tab
+) -> None:
+    """While the listing waits or is polled, the last successful poll decides what the page says."""
+    answer = await console.get("calls")
+    listing = next(call for call in answer["calls"] if call["call"] == "user_terminals")
+    listing.update(status=status, last_success=last_success)
+    await tab.page.route("**/api/v1/live*", lambda _: None)  # the bridge goes on polling meanwhile
+    await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=answer))
+    await without_terminals(tab, console, {"calls": [], "general": [], "conclusion": "Nothing to change."})
+    await tab.open("", "fleet")
+    assert sentence in await tab.page.locator("main").inner_text()
+
+
 async def test_setup_is_reached_also_when_terminals_are_there(tab: Tab) -> None:
     """A link leads to it from every page, and it says that all is done."""
     await tab.open()

@@ -98,12 +98,11 @@ function NoTerminals() {
 }
 
 function explainEmpty(listing) {
-    if (listing.status === "ok")
+    const isBetweenPolls = ["waiting", "polling"].includes(listing.status);
+    if (listing.status === "ok" || (isBetweenPolls && listing.last_success))
         return "No terminals: the API lists none, or none passes the filter of the configuration.";
     if (!listing.enabled) return "No terminals yet: user_terminals is disabled; switch it on in the Polling Manager.";
-    return ["waiting", "polling"].includes(listing.status)
-        ? "No terminals yet: user_terminals was not polled since the start; they come with its first poll."
-        : null;
+    return isBetweenPolls ? "No terminals yet: they come with the first poll of user_terminals that succeeds." : null;
 }
 
 function ColumnChoice({ shown, onChange }) {
