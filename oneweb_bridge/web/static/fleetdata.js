@@ -141,7 +141,10 @@ function forecastColumns(body) {
 function patch(imei, changes) {
   const row = byImei.get(imei);
   if (!row || Object.entries(changes).every(([name, value]) => row[name] === value)) return false;
-  const changed = makeRow(columns.map((name) => (name in changes ? changes[name] : row[name])));
+  // Of two equal texts the one that is there already stays: it is shared, and the other needs memory of its own.
+  const changed = makeRow(
+    columns.map((name) => (name in changes && changes[name] !== row[name] ? changes[name] : row[name])),
+  );
   byImei.set(imei, changed);
   if (changed.bucket_id) byBucket.set(changed.bucket_id, changed);
   return true;

@@ -5,4 +5,11 @@ import htm from "htm";
 export { Component, Fragment, render } from "preact";
 export { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
-export const html = htm.bind(h);
+/**
+ * Without htm's memory of parts that have no values (its documented `this[0] = 3`): each would keep the tree in which it
+ * was drawn first, and with that all rows of the fleet as they were then.
+ */
+export const html = htm.bind(function make(...parts) {
+  this[0] = 3;
+  return h(...parts);
+});
