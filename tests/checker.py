@@ -46,12 +46,13 @@ _REPORTS = {
     "userTerminal/linkMetrics": ("ut_link_metrics", "link_metrics"),
     "product/throughput": ("product_throughput", "throughput"),
 }
+_USAGE = "usage_consumption"
 _INVENTORY = {
     "/resourceInventory/v3/userTerminal": "user_terminals",
     "/api/webservices/productinventory/v2/product": "products",
     "/partyManagement/v1/organization": "organizations",
     "/geographicSiteManagement/v1/geographicSite": "sites",
-    truth_usage.PATH: "usage_consumption",
+    truth_usage.PATH: _USAGE,
 }
 _READERS: dict[str, tuple[str, Callable[[Json], Value]]] = {
     "user_terminals": ("terminal", truth.terminal),
@@ -161,21 +162,28 @@ def judge(story: Story) -> list[str]:
         if place.split("/")[-2] in entities:
             wrong += _judge_record(story, place, tales.get(place, Tale()), shown)
     wrong += _judge_samples(story, readable)
-    known_since = _known_since(listings_made, "products")
-    # What is used of a product that is not known yet is kept aside; where a newer value comes first, it is passed over.
-    usage = [
-        (listing.items, listing.certain and listing.began >= known_since)
-        for listing in listings_made
-        if listing.call == "usage_consumption"
-    ]
-    wrong += truth_usage.judge(usage, story.received, story.base, whole=story.whole)
+    wrong += truth_usage.judge(_usage(listings_made), story.received, story.base, whole=story.whole)
     return wrong + judge_retained(story)
 
 
-def _known_since(listings_made: Sequence[Listing], call: str) -> float:
-    """When the first listing of a call had been accepted; a ledger without any knows it from the beginning."""
+def _usage(listings_made: Sequence[Listing]) -> Iterable[tuple[Json, bool]]:
+    """The reports of usage, each with whether it must have been published.
+
+    What is used of a product that is not known yet is kept aside; where a newer value comes first, it is passed over.
+    """
+    for listing in (made for made in listings_made if made.call == _USAGE):
+        known = _known_before(listing, listings_made, "products")
+        for report in listing.items:
+            is_known = known is None or known.issuperset(truth_usage.products(report))
+            yield report, listing.certain and is_known
+
+
+def _known_before(listing: Listing, listings_made: Iterable[Listing], call: str) -> set[str] | None:
+    """The ids that the last listing of a call before had; None where that call is never listed."""
     mine = [made for made in listings_made if made.call == call]
-    return min((made.ended for made in mine if made.certain), default=math.inf) if mine else -math.inf
+    before = [made for made in mine if made.certain and made.ended <= listing.began]
+    last = max(before, key=lambda made: made.ended, default=None)
+    return (set() if last is None else {_id(item) for item in last.items}) if mine else None
 
 
 # ── the ledger ─────────────────────────────────────────────────────────────────────────────────
@@ -194,7 +202,7 @@ def listings(lines: Iterable[Json], *, with_unreadable: bool = False) -> list[Li
     """The complete listings of a ledger in the order in which they ended; what does not make a whole is left out.
 
     One with items that have no id does not tell which records are missing. But its other items count: with
-    `with_unreadable` it is there, without the items that have no id.
+    `with_unreadable` it is there, without the items that have no id. A report of usage needs none: it tells of buckets.
     """
     whole: list[Listing] = []
     begun: dict[tuple[str, str], Listing] = {}
@@ -212,8 +220,14 @@ def listings(lines: Iterable[Json], *, with_unreadable: bool = False) -> list[Li
         if len(listing.items) == listing.total:
             whole.append(begun.pop(key))
     for listing in whole if with_unreadable else ():
-        listing.items = [item for item in listing.items if item.get("id") is not None]
-    return [listing for listing in whole if len({_id(item) for item in listing.items}) == len(listing.items)]
+        if listing.call != _USAGE:
+            listing.items = [item for item in listing.items if item.get("id") is not None]
+    return [listing for listing in whole if listing.call == _USAGE or _has_ids(listing)]
+
+
+def _has_ids(listing: Listing) -> bool:
+    """Whether each item has an id of its own."""
+    return len({_id(item) for item in listing.items}) == len(listing.items)
 
 
 def _with_id_as_text(item: Json) -> Json:
@@ -638,22 +652,27 @@ Version = tuple[str, str, int, str]
 """Topic's beginning, report, time in ms, and the values as sorted JSON."""
 
 
-def _judge_samples(story: Story, listings_made: Iterable[Listing]) -> list[str]:
+def _judge_samples(story: Story, listings_made: Sequence[Listing]) -> list[str]:
+    """Samples of an id that is not known yet are kept aside: of one that is corrected meanwhile the last must come."""
     wrong, published = _heard_samples(story)
     possible: set[Version] = set()
     certain: set[Version] = set()
+    last: dict[tuple[str, str, int], Version] = {}
     for listing in listings_made:
-        for version in _versions(listing, story.base):
+        known = _known_before(listing, listings_made, "products" if "throughput" in listing.call else "user_terminals")
+        for id, version in _versions(listing, story.base):
             possible.add(version)
             if listing.certain:
-                certain.add(version)
+                last[version[:3]] = version
+                certain |= {version} if known is None or id in known else set()
     wrong += [f"phantom sample: {version}" for version in sorted(published - possible)]
     if story.whole:
-        wrong += [f"sample missing: {version}" for version in sorted(certain - published)]
+        wrong += [f"sample missing: {version}" for version in sorted({*certain, *last.values()} - published)]
     return wrong
 
 
-def _versions(listing: Listing, base: str) -> Iterable[Version]:
+def _versions(listing: Listing, base: str) -> Iterable[tuple[str, Version]]:
+    """The samples of a report's listing, each with the id that it is of."""
     report = next((name for call, name in _REPORTS.values() if call == listing.call), None)
     if report is None:
         return
@@ -666,7 +685,7 @@ def _versions(listing: Listing, base: str) -> Iterable[Version]:
                 continue
             values = dict(_value(indicator, report) for indicator in known)
             at = round(_seconds(measured["timestamp"]) * 1000)
-            yield place, report, at, json.dumps(values, sort_keys=True)
+            yield _id(item), (place, report, at, json.dumps(values, sort_keys=True))
 
 
 def _value(indicator: Json, report: str) -> tuple[str, Any]:

@@ -145,6 +145,20 @@ TABLE = (
         "is_counted = True",
         "test_console_access.py -k open_at_once",
     ),
+    Mutant(
+        "schedule: the next poll follows the interval in force",
+        "polling/call_runtime.py",
+        "self.due += self.effective - effective",
+        "pass",
+        "test_poller.py -k follows_the_interval",
+    ),
+    Mutant(
+        "schedule: a longer interval does not put off the next try",
+        "polling/call_runtime.py",
+        "if self.progress.polled and not self.progress.failures_in_a_row():",
+        "if self.progress.polled:",
+        "test_poller.py -k does_not_grow",
+    ),
     # ── a topic never goes back, nothing is lost ───────────────────────────────────────────────
     Mutant(
         "views: the last values of a sample count",

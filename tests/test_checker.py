@@ -106,12 +106,19 @@ class Bridge:
         begun = self._now
         self.poll("user_terminal_components", TERMINALS, list(items), "id,component", accepted=not are_kept_aside)
         if are_kept_aside:
-            state = {"call": "user_terminal_components", "last_poll": stamp(begun), "last_success": stamp(self._now)}
-            self.say("oneweb/bridge/polling/user_terminal_components/state", state, retain=True)
+            self.say_succeeded("user_terminal_components", begun)
 
-    def signals(self, *items: Json) -> None:
-        """A poll of a report."""
-        self.poll("ut_signal_quality", SIGNALS, list(items))
+    def say_succeeded(self, call: str, begun: float) -> None:
+        """The state of a call whose poll has succeeded."""
+        state = {"call": call, "last_poll": stamp(begun), "last_success": stamp(self._now)}
+        self.say(f"oneweb/bridge/polling/{call}/state", state, retain=True)
+
+    def signals(self, *items: Json, are_kept_aside: bool = False) -> None:
+        """A poll of a report; nothing is published of samples that are kept aside."""
+        begun = self._now
+        self.poll("ut_signal_quality", SIGNALS, list(items), accepted=not are_kept_aside)
+        if are_kept_aside:
+            self.say_succeeded("ut_signal_quality", begun)
 
     def usage(self, used: float, *, is_published: bool = True) -> None:
         """A poll of the usage of one bucket."""
@@ -170,7 +177,7 @@ class Bridge:
 
     def _samples(self, items: list[Json]) -> None:
         for item in items:
-            fresh = [(m["timestamp"], m["performanceIndicator"][0]["value"]) for m in item["measurement"]]
+            fresh = [(m["timestamp"], m["performanceIndicator"][0]["value"]) for m in item.get("measurement", ())]
             fresh = [(t, v) for t, v in fresh if (item["id"], t, v) not in self._seen]
             for at, value in fresh:
                 self._sample(item["id"], at, value, newest=at == max(t for t, _ in fresh))
@@ -509,15 +516,54 @@ PLANTS: list[tuple[str, str, Plant]] = [
 ]
 
 
+def samples_missing(bridge: Bridge) -> int:
+    """How many samples the checker misses."""
+    return sum(line.startswith("sample missing: ") for line in findings_of(bridge))
+
+
+@pytest.mark.parametrize(("listed", "expected"), [([{"id": "p"}], 1), ([{"id": "q"}], 0)])
+def test_usage_must_come_once_its_own_product_is_listed(listed: list[Json], expected: int) -> None:
+    """Products that were listed before do not make one known that is new."""
+    bridge = Bridge()
+    bridge.poll("products", PRODUCTS, listed)
+    bridge.usage(1.0, is_published=False)
+    bridge.poll("products", PRODUCTS, [{"id": "p"}])
+    assert samples_missing(bridge) == expected
+
+
+def test_reports_of_usage_need_no_id() -> None:
+    """What they tell of are buckets, whose ids are in them."""
+    bridge = Bridge()
+    bridge.usage(1.0)
+    (report,) = bridge.ledger[-1]["items"]
+    del report["id"]
+    bridge.ledger[-1].update(items=[report, report], total=2)
+    assert findings_of(bridge) == []
+
+
 @pytest.mark.parametrize("is_known", [False, True])
 def test_usage_of_products_that_are_not_known_yet_may_be_passed_over(*, is_known: bool) -> None:
     """It is kept aside until the products are listed, and a newer value may come first; from then on all is told."""
     bridge = Bridge()
     if is_known:
-        bridge.poll("products", PRODUCTS, [])
+        bridge.poll("products", PRODUCTS, [{"id": "p"}])
     bridge.usage(1.0, is_published=False)
-    bridge.poll("products", PRODUCTS, [])
-    assert [line.partition(":")[0] for line in findings_of(bridge)] == ["sample missing"] * is_known
+    bridge.poll("products", PRODUCTS, [{"id": "p"}])
+    assert samples_missing(bridge) == is_known
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_sample_that_is_corrected_before_its_terminal_is_listed_may_be_passed_over(*, is_known: bool) -> None:
+    """Of what is kept aside the last value of each time comes."""
+    bridge = Bridge()
+    bridge.terminals(terminal("a"), accepted=is_known)
+    bridge.signals(measured("a", (T1, 1.0)), are_kept_aside=True)
+    if not is_known:
+        bridge.terminals(terminal("a"))
+    bridge.signals(measured("a", (T1, 2.0)))
+    assert samples_missing(bridge) == is_known
+    bridge.received = [line for line in bridge.received if line[0].count("/signal_quality") == 0]
+    assert samples_missing(bridge) == 1 + is_known
 
 
 def test_id_that_is_a_number_is_that_of_its_text() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from types import SimpleNamespace
@@ -359,6 +360,42 @@ async def test_poll_after_a_refusal_signs_in_anew(tmp_path: Path, monkeypatch: p
         await manager._poll(sites)
         await ended(done)
         assert signed_in == ["token", "hello"]
+
+
+async def test_next_poll_follows_the_interval_in_force(tmp_path: Path) -> None:
+    """A changed interval counts from the last poll, also where the budget stretches it and no longer does."""
+    polling = {call: {"enabled": call in (SITES, PRODUCTS), "interval": "1h"} for call in CALLS}
+    async with bench(tmp_path) as b:
+        manager = await loaded(b, polling=polling)
+        sites = manager.calls[SITES]
+        await manager._poll(sites)
+        polled = sites.due - 3600.0
+        for limits, interval, effective in (
+            ({"max_requests_per_hour": 1}, "1h", 3600.0 / 0.45),
+            ({"max_requests_per_hour": 10}, "1h", 3600.0),
+            ({"max_requests_per_hour": 10}, "2h", 7200.0),
+            ({"max_requests_per_hour": None}, "10m", 600.0),
+        ):
+            polling = {call: {**keys, "interval": interval} for call, keys in polling.items()}
+            await manager.reconfigure(config_of(b, api={"rate_limit": limits}, polling=polling))
+            assert sites.effective == pytest.approx(effective)
+            assert sites.due == pytest.approx(polled + effective, abs=1.0)
+
+
+async def test_pause_after_a_failure_does_not_grow_with_the_interval(tmp_path: Path) -> None:
+    """A call that failed, or was never polled, is not put off by a longer interval; a shorter one bounds its pause."""
+    async with bench(tmp_path) as b:
+        manager = await loaded(b, polling={SITES: {"interval": "1h"}, PRODUCTS: {"interval": "1h"}})
+        sites, products = manager.calls[SITES], manager.calls[PRODUCTS]
+        b.sim.fault("status", path="geographicSite", status=403, count=1)
+        await manager._poll(sites)
+        assert sites.status == "unauthorized"
+        pauses = sites.due, products.due
+        longer = {SITES: {"interval": "6h"}, PRODUCTS: {"interval": "6h"}}
+        await manager.reconfigure(config_of(b, polling=longer))
+        assert (sites.due, products.due) == pauses
+        await manager.reconfigure(config_of(b, polling={SITES: {"interval": "1m"}}))
+        assert sites.due <= time.monotonic() + 60.0
 
 
 async def test_stretched_intervals_are_alerted_with_those_in_force(tmp_path: Path) -> None:

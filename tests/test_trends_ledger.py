@@ -29,7 +29,7 @@ def shown_by_the_api(path: Path) -> Samples:
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     samples: Samples = {}
     for listing in checker.listings(lines):
-        for place, report, ts, values in checker._versions(listing, "oneweb"):
+        for _, (place, report, ts, values) in checker._versions(listing, "oneweb"):
             samples[report, place.rpartition("/")[2], ts] = json.loads(values)
     return samples
 

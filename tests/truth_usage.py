@@ -1,7 +1,7 @@
 """Usage as the API shows it against what was heard of it; the checker's part for the call without events. Pure."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tests import truth
@@ -39,6 +39,11 @@ def buckets(report: Json, base: str) -> Iterable[Version]:
         yield _version(record, base)
 
 
+def products(report: Json) -> Iterable[str]:
+    """The ids of the products that a report names for its buckets."""
+    return (bucket["product"][0]["id"] for bucket in report.get("bucket", ()) if bucket.get("product"))
+
+
 def _version(body: Mapping[str, Any], base: str) -> Version:
     place = f"{base}/usage/" if "product_id" not in body else f"{base}/product/{truth.level(body['product_id'])}/usage/"
     known = {name: body[name] for name in _PUBLISHED_FIELDS if name in body}
@@ -46,19 +51,19 @@ def _version(body: Mapping[str, Any], base: str) -> Version:
 
 
 def judge(
-    shown: Iterable[tuple[Sequence[Json], bool]],
+    shown: Iterable[tuple[Json, bool]],
     messages: Iterable[tuple[str, bytes, bool]],
     base: str,
     *,
     whole: bool,
 ) -> list[str]:
-    """What was invented, lost, or went back. `shown` are complete listings, each with whether it was accepted."""
+    """What was invented, lost, or went back. `shown` are reports, each with whether it must have been published."""
     possible: set[Version] = set()
     certain: set[Version] = set()
-    for reports, accepted in shown:
-        versions = {version for report in reports for version in buckets(report, base)}
+    for report, must_come in shown:
+        versions = set(buckets(report, base))
         possible |= versions
-        certain |= versions if accepted else set()
+        certain |= versions if must_come else set()
     published: set[Version] = set()
     newest: dict[str, int] = {}
     wrong: list[str] = []

@@ -65,13 +65,16 @@ class CallRuntime:
         """What configuration and commands say of it, as it is in force."""
         return self.enabled, self.interval, self.effective, self.lateness, self.status
 
-    def set_interval(self, interval: float) -> None:
-        """Takes an interval. A changed one counts from the last poll, so that a shorter one takes effect at once."""
-        if interval == self.interval:
-            return
-        if self.interval:
-            self.due += interval - self.interval
-        self.interval = self.effective = interval
+    def follow_interval(self, effective: float, now: float) -> None:
+        """Moves the next poll after the interval in force has changed from `effective` to what it is now.
+
+        The new one counts from the last poll, so that a shorter one takes effect at once. A pause after a failure stays
+        as it is; it only never lasts longer than the interval.
+        """
+        if self.progress.polled and not self.progress.failures_in_a_row():
+            self.due += self.effective - effective
+        else:
+            self.due = min(self.due, now + self.effective)
 
     def set_resting_status(self) -> None:
         """Sets the status of a call that is not polled now, after its settings may have changed."""

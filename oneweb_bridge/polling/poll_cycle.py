@@ -56,11 +56,6 @@ class PollCycle:
         self._budget = budget
         self._sign_in = sign_in
 
-    async def stretch_intervals(self) -> None:
-        """Sets the effective intervals, and alerts when they begin to be longer than configured."""
-        if (alert := self._budget.stretch_intervals()) is not None:
-            await self._states.alert(alert)
-
     async def run(self, runtime: CallRuntime) -> bool:
         """Polls a call, and stores how that ended. Returns whether it succeeded."""
         if runtime.requested:
@@ -107,7 +102,8 @@ class PollCycle:
 
     async def _note_cost(self, runtime: CallRuntime, requests_before: int) -> None:
         runtime.requests = max(1.0, float(self._api.requests - requests_before))
-        await self.stretch_intervals()
+        if (alert := self._budget.stretch_intervals()) is not None:
+            await self._states.alert(alert)
 
     def _note_success(self, runtime: CallRuntime, outcome: PollOutcome, started: float) -> None:
         runtime.progress = msgspec.structs.replace(

@@ -132,10 +132,14 @@ class Poller:
     async def _put_in_force(self) -> None:
         """Takes the file's intervals and switches, and over them what commands have stored; publishes what changed."""
         before = {runtime: runtime.schedule for runtime in self.calls.values()}
+        intervals = {runtime: runtime.effective for runtime in self.calls.values()}
         self._take_settings()
-        await self._cycle.stretch_intervals()
-        for runtime in self.calls.values():
+        alert = self._budget.stretch_intervals()
+        for runtime, effective in intervals.items():
+            runtime.follow_interval(effective, time.monotonic())
             runtime.set_resting_status()
+        if alert is not None:
+            await self._states.alert(alert)
         changed = [
             runtime
             for runtime in self.calls.values()
@@ -151,7 +155,8 @@ class Poller:
             runtime.lateness = configured.lateness
             enabled, interval = self._settings.get((call, "enabled")), self._settings.get((call, "interval"))
             runtime.enabled = configured.enabled if enabled is None else msgspec.json.decode(enabled, type=bool)
-            runtime.set_interval(configured.interval if interval is None else msgspec.json.decode(interval, type=float))
+            runtime.interval = configured.interval if interval is None else msgspec.json.decode(interval, type=float)
+            runtime.effective = runtime.interval
 
     # ── what operators ask for ─────────────────────────────────────────────────────────────────
 

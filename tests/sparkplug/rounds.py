@@ -44,7 +44,7 @@ class Expected:
             self.tags[key] = by_time[max(by_time)][-1]
 
     def _add_samples(self, listing: checker.Listing) -> None:
-        for place, _, at, text in checker._versions(listing, "oneweb"):
+        for _, (place, _, at, text) in checker._versions(listing, "oneweb"):
             _, entity, level = place.split("/")
             device, folder = (level, "") if entity == "terminal" else (self._place_of(level), f"Product/{level}/")
             for field, value in json.loads(text).items():
