@@ -10,6 +10,7 @@ It shares no code with the bridge, so that the two can disagree. What it says be
 
 import json
 import math
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -171,19 +172,30 @@ def _usage(listings_made: Sequence[Listing]) -> Iterable[tuple[Json, bool]]:
 
     What is used of a product that is not known yet is kept aside; where a newer value comes first, it is passed over.
     """
+    products = _Known(listings_made, "products")
     for listing in (made for made in listings_made if made.call == _USAGE):
-        known = _known_before(listing, listings_made, "products")
+        known = products.before(listing.began)
         for report in listing.items:
             is_known = known is None or known.issuperset(truth_usage.products(report))
             yield report, listing.certain and is_known
 
 
-def _known_before(listing: Listing, listings_made: Iterable[Listing], call: str) -> set[str] | None:
-    """The ids that the last listing of a call before had; None where that call is never listed."""
-    mine = [made for made in listings_made if made.call == call]
-    before = [made for made in mine if made.certain and made.ended <= listing.began]
-    last = max(before, key=lambda made: made.ended, default=None)
-    return (set() if last is None else {_id(item) for item in last.items}) if mine else None
+class _Known:
+    """The ids that the listings of a call made known."""
+
+    def __init__(self, listings_made: Iterable[Listing], call: str) -> None:
+        mine = sorted((made for made in listings_made if made.call == call), key=lambda made: made.ended)
+        certain = [made for made in mine if made.certain]
+        self._is_listed = bool(mine)
+        self._ends = [made.ended for made in certain]
+        self._ids = [frozenset(map(_id, made.items)) for made in certain]
+
+    def before(self, at: float) -> frozenset[str] | None:
+        """Those of the last listing that ended by then; None where the call is never listed."""
+        if not self._is_listed:
+            return None
+        place = bisect_right(self._ends, at)
+        return self._ids[place - 1] if place else frozenset()
 
 
 # ── the ledger ─────────────────────────────────────────────────────────────────────────────────
@@ -658,8 +670,9 @@ def _judge_samples(story: Story, listings_made: Sequence[Listing]) -> list[str]:
     possible: set[Version] = set()
     certain: set[Version] = set()
     last: dict[tuple[str, str, int], Version] = {}
+    products, terminals = _Known(listings_made, "products"), _Known(listings_made, "user_terminals")
     for listing in listings_made:
-        known = _known_before(listing, listings_made, "products" if "throughput" in listing.call else "user_terminals")
+        known = (products if "throughput" in listing.call else terminals).before(listing.began)
         for id, version in _versions(listing, story.base):
             possible.add(version)
             if listing.certain:
