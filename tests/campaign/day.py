@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -187,6 +187,20 @@ class Day:
             self.parts.config = config
             self.parts.api.reconfigure(config.api)
             await self.parts.poller.reconfigure(config)
+
+    async def command(self, calls: Sequence[str], changes: Mapping[str, bool | float | None] | None) -> None:
+        """Changes calls as a command does, or polls them; where the store or the budget refuses it, again later."""
+        while True:
+            try:
+                if changes is None:
+                    for call in calls:
+                        self.parts.poller.request_poll(call)
+                else:
+                    await self.parts.poller.change(calls, changes, "command", None)
+            except (StoreError, StoreUnavailable, ValueError):
+                await asyncio.sleep(60.0)
+            else:
+                return
 
     def expect(self, good: Any, otherwise: str) -> None:
         """Notes a finding where something is not as promised."""

@@ -12,6 +12,7 @@ from unittest import mock
 import aiosqlite
 import msgspec
 
+from oneweb_bridge.decode.catalogue import CALLS
 from tests import crashing, rounds_api
 from tests.campaign.day import Day
 from tests.campaign.faults_api import DATES, PATHS, SHORT_PAST
@@ -25,6 +26,20 @@ CUTS: Faults = (
     *(("cut", {"bytes": at, "length": length}) for at in (5, 300, 3000) for length in ("content", "chunked", "none")),
     ("truncated", {"bytes": 300}),
 )
+
+
+COMMANDS: Sequence[dict[str, bool | float | None] | None] = (
+    {"interval": 30.0},
+    {"interval": 600.0},
+    {"interval": 86400.0},
+    {"interval": None},
+    {"enabled": False},
+    {"enabled": True},
+    {"enabled": None},
+    None,
+    None,
+)
+"""What a command changes of calls; None for one that polls."""
 
 
 class DayFault(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +166,21 @@ async def reconfigured(day: Day, chance: random.Random, name: str, changes: Sequ
     await day.reconfigure()
 
 
+@contextlib.asynccontextmanager
+async def commanded(day: Day, chance: random.Random) -> AsyncIterator[None]:
+    """Commands set other intervals, disable calls and poll, one or many at once; at last all is as the file says."""
+
+    async def command_again() -> None:
+        while True:
+            calls = chance.sample(sorted(CALLS), chance.choice((1, 1, 3, len(CALLS))))
+            await day.command(calls, chance.choice(COMMANDS))
+            await asyncio.sleep(chance.uniform(5, 3600))
+
+    async with meanwhile(command_again()):
+        yield
+    await day.command(sorted(CALLS), {"interval": None, "enabled": None})
+
+
 # ── the fleet ──────────────────────────────────────────────────────────────────────────────────
 
 
@@ -261,6 +291,12 @@ FAULTS: dict[str, DayFault] = {
             "the file allows few requests in an hour",
             {"api": {"rate_limit": {"max_requests_per_hour": 40}}},
             {"api": {"rate_limit": {"max_requests_per_hour": 200, "min_interval": "5s"}}},
+        ),
+        DayFault(
+            name="commands",
+            actor="commands",
+            about="intervals, switches and polls by command, one call or all",
+            hold=commanded,
         ),
         DayFault(
             name="mass removal",

@@ -2,7 +2,7 @@
 
     python -m tests.campaign.days                                   a day of the seed 0
     python -m tests.campaign.days --actor clock --seed 7            a fault of the clock, as `make soak` has it
-    python -m tests.campaign.days --timeline "api down@3600+7200, disk full@4000+9000" --seed 7
+    python -m tests.campaign.days --timeline "api down@3600+7200, disk full@4000+9000" --seed 7 --shrink 20
 
 Times of a timeline are simulated seconds from the moment when every call has succeeded once. A day ends well when the
 checker finds nothing in what the journal told (see `tests.campaign.day`), every call is polled again at its interval
@@ -30,6 +30,7 @@ from tests.campaign import day_judging
 from tests.campaign.day import Day
 from tests.campaign.day_faults import FAULTS
 from tests.campaign.scene import meanwhile
+from tests.campaign.shrinking import shrink
 from tests.campaign.timeline import Span, Timeline, parse
 from tests.cancelling import cancel_until_done
 from tests.fault_bench import RoundResult
@@ -157,9 +158,24 @@ async def _round_result(day: Day, directory: Path, plan: Plan, mended: float, un
 
 async def play_apart(actor: str, directory: Path, seed: int) -> RoundResult:
     """A day with a fault of this actor, in a process of its own: what plays beside it has real time."""
-    line = [sys.executable, "-m", "tests.campaign.days", "--actor", actor, "--seed", f"{seed}", "--json"]
+    return await _play_apart("--actor", actor, "--seed", f"{seed}", "--directory", str(directory))
+
+
+async def shrunk(timeline: Timeline, max_rounds: int) -> Timeline:
+    """The smallest timeline that still fails; each day that is tried is a process of its own."""
+
+    async def fails(candidate: Timeline) -> bool:
+        result = await _play_apart("--timeline", str(candidate), "--seed", f"{candidate.seed}")
+        print(f"  shrinking: {candidate}: {len(result.findings)} violations", flush=True)
+        return bool(result.findings)
+
+    return await shrink(timeline, fails, max_rounds)
+
+
+async def _play_apart(*arguments: str) -> RoundResult:
+    line = [sys.executable, "-m", "tests.campaign.days", *arguments, "--json"]
     process = await asyncio.create_subprocess_exec(
-        *line, "--directory", str(directory), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *line, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     reading = asyncio.create_task(process.communicate())
     try:
@@ -182,6 +198,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--directory", type=Path, help="where its files stay; without it, nowhere")
     parser.add_argument("--json", action="store_true", help="prints the result for a program")
+    parser.add_argument(
+        "--shrink", type=int, default=0, metavar="DAYS", help="shrinks a day that fails, in so many days at most"
+    )
     options = parser.parse_args(arguments)
     # What a bridge logs in a day is what its faults do to it.
     logging.disable()
@@ -193,7 +212,10 @@ def main(arguments: Sequence[str]) -> int:
         print(msgspec.json.encode(result).decode())
     else:
         print(f"{timeline} seed {timeline.seed}: {time.monotonic() - begun:.1f} s, {result.messages} messages")
-        print("\n".join(result.findings) or "ok")
+        print("\n".join(result.findings) or "ok", flush=True)
+    if result.findings and options.shrink:
+        smallest = asyncio.run(shrunk(timeline, options.shrink))
+        print(f'  repeat it: python -m tests.campaign.days --timeline "{smallest}" --seed {smallest.seed}')
     return 1 if result.findings else 0
 
 
