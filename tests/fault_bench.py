@@ -33,6 +33,14 @@ from tests.recorder import FILTERS
 
 PATIENCE = 60.0
 """Seconds after the end of a fault within which all must be right again."""
+LATENESS = {
+    "ut_link_availability": "11m",
+    "ut_signal_quality": "3m",
+    "ut_traffic": "3m",
+    "ut_link_metrics": "4m",
+    "product_throughput": "4m",
+}
+"""How late samples of the simulated reports may be: a few come up to three periods later than the others."""
 UNDER_WAY_S = 5.0
 """Seconds from the state of a poll to its messages at the recorder, on a busy machine."""
 POLLS_S = 25.0
@@ -133,6 +141,7 @@ class Stage:
             },
             "mqtt": {"port": self.proxy.port, "username": "bridge", "password": PASSWORD, **IN_FLIGHT},
             "http": {"listen": f"127.0.0.1:{self.http}"},
+            "polling": {call: {"lateness": lateness} for call, lateness in LATENESS.items()},
         }
         return harness.bridge_yaml(self.directory, self.api.url, self.port, **harness.merged(given, changes))
 
@@ -292,25 +301,32 @@ class Stage:
         self.findings += [line for line in findings if not any(part in line for part in without)]
         if bounded and replayed.repeats > max(0, replayed.sessions - 1) * judging.REPEATED:
             self.findings.append(f"too many repeats: {replayed.repeats} in {replayed.sessions} connections")
+        if self.findings:
+            self._keep_evidence(retained, still_since)
         return self._round_result(replayed, recovery)
 
-    async def finish_allowing(self, allowances: Sequence[judging.Allowance], patience: float = PATIENCE) -> RoundResult:
-        """What became of it, where each deviation must be allowed by a fault of the round."""
-        await self.rest(patience)
-        recovery = time.monotonic() - self.mended_at
-        retained, still_since = await self._standing_still()
-        evidence = judging.Evidence(
+    def _evidence(self, retained: dict[str, Any], still_since: float) -> judging.Evidence:
+        return judging.Evidence(
             lines=self.recorder.lines,
             taken=self.proxy.taken,
             ledger=self.world.ledger,
             retained=retained,
             still_since=still_since,
         )
-        replayed, findings = judging.judge(evidence, allowances)
+
+    def _keep_evidence(self, retained: dict[str, Any], still_since: float) -> None:
+        self.findings.append(f"what was seen is kept in {_keep(self._evidence(retained, still_since))}")
+
+    async def finish_allowing(self, allowances: Sequence[judging.Allowance], patience: float = PATIENCE) -> RoundResult:
+        """What became of it, where each deviation must be allowed by a fault of the round."""
+        await self.rest(patience)
+        recovery = time.monotonic() - self.mended_at
+        retained, still_since = await self._standing_still()
+        replayed, findings = judging.judge(self._evidence(retained, still_since), allowances)
         differences = truth.differences(retained, truth.expected(self.api))
         self.findings += findings + judging.without_refused(differences, allowances)
         if self.findings:
-            self.findings.append(f"what was seen is kept in {_keep(evidence)}")
+            self._keep_evidence(retained, still_since)
         return self._round_result(replayed, recovery)
 
     def _round_result(self, replayed: recording.Replayed, recovery: float) -> RoundResult:
@@ -351,7 +367,8 @@ class Stage:
             retained = await harness.retained(self.port, *FILTERS)
             await asyncio.sleep(0.2)
             self.recorder.read()
-            if self._news() == count and retained.keys() >= self._said_last():
+            is_told = self._news() == count and await self.backlog() == 0
+            if is_told and retained.keys() >= self._said_last():
                 break
         return retained, still_since
 
