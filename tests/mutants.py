@@ -2969,6 +2969,13 @@ TABLE = (
         "-m browser console/test_fleet.py -k csv",
     ),
     Mutant(
+        "page: no old tree is kept by a part without values",
+        "web/static/html.js",
+        "  this[0] = 3;\n",
+        "",
+        "-m browser console/test_pages.py -k without_values",
+    ),
+    Mutant(
         "page: what is missing comes last in both directions",
         "web/static/fleet.js",
         "if (a.key === null || b.key === null) return a.key === null ? 1 : -1;",

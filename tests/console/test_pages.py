@@ -206,3 +206,16 @@ async def test_sign_in_page_is_drawn_within_its_width(tab: Tab) -> None:
         assert await tab.page.locator("main").get_by_role("textbox").count() == 1
         assert await tab.page.locator("main").get_by_role("button").count() == 1
         assert await tab.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def test_parts_without_values_are_not_kept(tab: Tab) -> None:
+    """What htm kept of them would hold the tree in which each was drawn first, with all rows of the fleet."""
+    await tab.open("setup")
+    is_kept = await tab.page.evaluate(
+        """async () => {
+          const { html } = await import('./static/html.js');
+          const draw = () => html`<p>text</p>`;
+          return draw() === draw();
+        }"""
+    )
+    assert is_kept is False

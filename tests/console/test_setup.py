@@ -51,10 +51,12 @@ async def test_first_page_is_the_setup_until_explore_was_run(console: Console, t
     assert "No terminals: the API lists none" in await tab.page.locator("main").inner_text()
 
 
-@pytest.mark.parametrize("status", ["waiting", "polling"])
 @pytest.mark.parametrize(
-    ("last_success", "sentence"),
-    [("2026-11-29T00:00:00.000Z", "No terminals: the API lists none"), (None, "they come with the first poll")],
+    ("status", "last_success", "sentence"),
+    [
+        ("polling", "2026-11-29T00:00:00.000Z", "No terminals: the API lists none"),
+        ("waiting", None, "they come with the first poll"),
+    ],
 )
 async def test_empty_fleet_says_whether_it_was_listed(
     status: str, last_success: str | None, sentence: str, console: Console, tab: Tab
