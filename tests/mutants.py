@@ -159,6 +159,20 @@ TABLE = (
         "if self.progress.polled:",
         "test_poller.py -k does_not_grow",
     ),
+    Mutant(
+        "forecast: rounding is no deviation",
+        "trends/forecast.py",
+        "if square <= len(deviations) * _ROUNDING**2:",
+        "if square <= 0.0:",
+        "test_forecast.py -k equal_days_have_the_same_band",
+    ),
+    Mutant(
+        "drain: the next page is read while one is under way",
+        "mqtt/drain.py",
+        "if self._window.unfinished_rows <= MAX_ROWS_AHEAD - PAGE_ROWS:",
+        "if self._window.unfinished_rows == 0:",
+        "test_publisher.py -k next_page",
+    ),
     # ── a topic never goes back, nothing is lost ───────────────────────────────────────────────
     Mutant(
         "views: the last values of a sample count",

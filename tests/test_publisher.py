@@ -32,6 +32,7 @@ from oneweb_bridge.mqtt.lane import Outgoing
 from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import journal, store
+from oneweb_bridge.store.journal import Journal
 from tests import harness, proxy
 from tests.cancelling import end_tasks
 
@@ -609,20 +610,27 @@ async def test_drain_reads_the_next_page_before_the_last_is_acknowledged(
     monkeypatch.setattr(drain, "PAGE_ROWS", 20)
     monkeypatch.setattr(drain, "MAX_ROWS_AHEAD", 60)
     port = mosquitto.free_port()
-    dry = 0
+    drains: list[drain.Drain] = []
+    under_way: list[int] = []
 
-    def counting(self: sender.Sender) -> None:
-        nonlocal dry
-        real(self)
-        dry += self.window.unfinished_rows == 0 and 0 < self.window.finished_seq < 990
+    async def loop(self: drain.Drain) -> None:
+        drains.append(self)
+        await real_loop(self)
 
-    real = sender.Sender.pump
-    monkeypatch.setattr(sender.Sender, "pump", counting)
+    async def after(self: Journal, seq: int, limit: int) -> list[Row]:
+        if drains and 0 < seq < 1000:
+            under_way.append(drains[-1]._window.unfinished_rows)
+        return await real_after(self, seq, limit)
+
+    real_loop, real_after = drain.Drain.drain_loop, Journal.after
+    monkeypatch.setattr(drain.Drain, "drain_loop", loop)
+    monkeypatch.setattr(Journal, "after", after)
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port, window=10) as made:
         await made.store.commit(samples(1000, 1000))
         async with made.publishing():
             await made.drained()
-    assert dry < 25
+    assert len(under_way) > 40
+    assert sum(rows == 0 for rows in under_way) < 10
 
 
 async def test_message_without_an_answer_ends_even_a_busy_connection(

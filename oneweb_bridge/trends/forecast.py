@@ -5,7 +5,8 @@ and its persistence from day to day are estimated from the past days, the later 
 days that are left is taken to be gamma distributed with the mean and the variance that follow, where the variance has
 a part for what few days leave open about the level, one for a level that drifts, and one for the days themselves.
 
-Nothing is drawn by chance: the same past gives the same forecast, to the last bit.
+Nothing is drawn by chance: the same past gives the same forecast, to the last bit. Sums are exact (`fsum`), because
+`sum` rounds in another way from Python 3.12 on.
 
 Sources: quantiles of the gamma distribution by E. B. Wilson and M. M. Hilferty, PNAS 17 (1931) 684; the normal quantile
 is stretched as the first term of the expansion of Student's t does it (Abramowitz and Stegun 26.7.5).
@@ -33,6 +34,8 @@ _HALF_LIFE_DAYS = 10.0
 _WEEKDAY_WEIGHT = 3.0
 _PRIOR_CV2, _PRIOR_DAYS = 0.15, 5.0
 _MAX_RHO = 0.85
+_ROUNDING = 1e-9
+"""Deviations of equal days from their mean are below it: they say nothing of the next day."""
 _DRIFT_PER_DAY = 0.0015
 _Z = NormalDist()
 _P90 = _Z.inv_cdf(0.9)
@@ -79,13 +82,13 @@ def fit(amounts: Amounts) -> Model:
     last = amounts[-1][0]
     weights = [0.5 ** ((last - day) / _HALF_LIFE_DAYS) for day, _ in amounts]
     leveled = [amount / factors[_weekday(day)] for day, amount in amounts]
-    total = sum(weights)
-    level = sum(w * value for w, value in zip(weights, leveled, strict=True)) / total
-    days = total**2 / sum(w * w for w in weights)
+    total = math.fsum(weights)
+    level = math.fsum(w * value for w, value in zip(weights, leveled, strict=True)) / total
+    days = total**2 / math.fsum(w * w for w in weights)
     if level <= 0.0:
         return Model(0.0, factors, days, 0.0)
     ratios = [value / level for value in leveled]
-    spread = sum(w * (ratio - 1.0) ** 2 for w, ratio in zip(weights, ratios, strict=True)) / total
+    spread = math.fsum(w * (ratio - 1.0) ** 2 for w, ratio in zip(weights, ratios, strict=True)) / total
     cv2 = (days * spread + _PRIOR_DAYS * _PRIOR_CV2) / (days + _PRIOR_DAYS)
     rho = _autocorrelation([day for day, _ in amounts], ratios)
     return Model(level, factors, days, cv2 * (1.0 + rho) / (1.0 - rho))
@@ -97,7 +100,7 @@ def _weekday(day: int) -> int:
 
 def _weekday_factors(amounts: Amounts) -> tuple[float, ...]:
     """How much of an average day each weekday uses, shrunk towards 1 by three days that are average."""
-    mean = sum(amount for _, amount in amounts) / len(amounts)
+    mean = math.fsum(amount for _, amount in amounts) / len(amounts)
     if mean <= 0.0:
         return (1.0,) * 7
     sums, counts = [_WEEKDAY_WEIGHT] * 7, [_WEEKDAY_WEIGHT] * 7
@@ -105,16 +108,16 @@ def _weekday_factors(amounts: Amounts) -> tuple[float, ...]:
         sums[_weekday(day)] += amount / mean
         counts[_weekday(day)] += 1.0
     raw = [total / count for total, count in zip(sums, counts, strict=True)]
-    return tuple(factor * 7.0 / sum(raw) for factor in raw)
+    return tuple(factor * 7.0 / math.fsum(raw) for factor in raw)
 
 
 def _autocorrelation(days: Sequence[int], ratios: Sequence[float]) -> float:
     """How much of a day's deviation the next day keeps, from 0 to the largest that is believed."""
     deviations = [ratio - 1.0 for ratio in ratios]
-    square = sum(deviation * deviation for deviation in deviations)
-    if square <= 0.0:
+    square = math.fsum(deviation * deviation for deviation in deviations)
+    if square <= len(deviations) * _ROUNDING**2:
         return 0.0
-    product = sum(deviations[i] * deviations[i + 1] for i in range(len(days) - 1) if days[i + 1] == days[i] + 1)
+    product = math.fsum(deviations[i] * deviations[i + 1] for i in range(len(days) - 1) if days[i + 1] == days[i] + 1)
     return min(max(product / square, 0.0), _MAX_RHO)
 
 
