@@ -148,7 +148,7 @@ TABLE = (
     Mutant(
         "schedule: the next poll follows the interval in force",
         "polling/call_runtime.py",
-        "self.due += self.effective - effective",
+        "self.due += self.effective - self.due_interval",
         "pass",
         "test_poller.py -k follows_the_interval",
     ),

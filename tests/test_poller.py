@@ -380,6 +380,13 @@ async def test_next_poll_follows_the_interval_in_force(tmp_path: Path) -> None:
             await manager.reconfigure(config_of(b, api={"rate_limit": limits}, polling=polling))
             assert sites.effective == pytest.approx(effective)
             assert sites.due == pytest.approx(polled + effective, abs=1.0)
+        # What a poll of another call has cost stretches intervals without moving polls that wait.
+        manager.calls[PRODUCTS].requests, waiting = 100.0, sites.due
+        manager._budget.config = config_of(b, api={"rate_limit": {"max_requests_per_hour": 10}}, polling=polling)
+        manager._budget.stretch_intervals()
+        assert (sites.effective > 600.0, sites.due) == (True, waiting)
+        await manager.reconfigure(manager._config)
+        assert sites.due == pytest.approx(polled + 600.0, abs=1.0)
 
 
 async def test_pause_after_a_failure_does_not_grow_with_the_interval(tmp_path: Path) -> None:

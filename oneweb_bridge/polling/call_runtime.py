@@ -37,6 +37,8 @@ class CallRuntime:
         self.status: Status = "waiting"
         self.error: str | None = None
         self.due = 0.0
+        self.due_interval = 0.0
+        """The interval that `due` follows from."""
         self.requests = 1.0
         """Requests that its last poll cost."""
         self.records = self.events = self.samples = 0
@@ -65,16 +67,21 @@ class CallRuntime:
         """What configuration and commands say of it, as it is in force."""
         return self.enabled, self.interval, self.effective, self.lateness, self.status
 
-    def follow_interval(self, effective: float, now: float) -> None:
-        """Moves the next poll after the interval in force has changed from `effective` to what it is now.
+    def set_due(self, wait: float, now: float) -> None:
+        """Sets when the next poll is due, in so many seconds, which follow from the interval in force."""
+        self.due, self.due_interval = now + wait, self.effective
 
-        The new one counts from the last poll, so that a shorter one takes effect at once. A pause after a failure stays
-        as it is; it only never lasts longer than the interval.
+    def follow_interval(self, now: float) -> None:
+        """Moves the next poll to the interval in force, where that has changed.
+
+        It counts from the last poll, so that a shorter one takes effect at once. A pause after a failure stays as it
+        is; it only never lasts longer than the interval.
         """
         if self.progress.polled and not self.progress.failures_in_a_row():
-            self.due += self.effective - effective
+            self.due += self.effective - self.due_interval
         else:
             self.due = min(self.due, now + self.effective)
+        self.due_interval = self.effective
 
     def set_resting_status(self) -> None:
         """Sets the status of a call that is not polled now, after its settings may have changed."""

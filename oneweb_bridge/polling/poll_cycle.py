@@ -196,7 +196,8 @@ class PollCycle:
         is_whole: bool,
         stopped: frozenset[str] | None = None,
     ) -> None:
-        runtime.running, runtime.due = False, time.monotonic() + wait
+        runtime.running = False
+        runtime.set_due(wait, time.monotonic())
         runtime.ended |= {poll.number for poll in requested if poll.number is not None}
         await self._states.store_end_of_poll(runtime, wait, alerts, is_whole=is_whole, stopped=stopped)
 

@@ -92,7 +92,7 @@ class Poller:
         self._take_settings()
         for runtime in self.calls.values():
             age, failures = self._store.steady.age(runtime.progress.polled), runtime.progress.failures_in_a_row()
-            runtime.due = time.monotonic() + schedule.first_wait(age, runtime.interval, failures)
+            runtime.set_due(schedule.first_wait(age, runtime.interval, failures), time.monotonic())
         await self.reconfigure(self._config)
 
     async def reconfigure(self, config: Config) -> None:
@@ -132,11 +132,10 @@ class Poller:
     async def _put_in_force(self) -> None:
         """Takes the file's intervals and switches, and over them what commands have stored; publishes what changed."""
         before = {runtime: runtime.schedule for runtime in self.calls.values()}
-        intervals = {runtime: runtime.effective for runtime in self.calls.values()}
         self._take_settings()
         alert = self._budget.stretch_intervals()
-        for runtime, effective in intervals.items():
-            runtime.follow_interval(effective, time.monotonic())
+        for runtime in self.calls.values():
+            runtime.follow_interval(time.monotonic())
             runtime.set_resting_status()
         if alert is not None:
             await self._states.alert(alert)
