@@ -10,7 +10,6 @@ It shares no code with the bridge, so that the two can disagree. What it says be
 
 import json
 import math
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -174,28 +173,25 @@ def _usage(listings_made: Sequence[Listing]) -> Iterable[tuple[Json, bool]]:
     """
     products = _Known(listings_made, "products")
     for listing in (made for made in listings_made if made.call == _USAGE):
-        known = products.before(listing.began)
         for report in listing.items:
-            is_known = known is None or known.issuperset(truth_usage.products(report))
+            is_known = all(products.has(id, listing.began) for id in truth_usage.products(report))
             yield report, listing.certain and is_known
 
 
 class _Known:
-    """The ids that the listings of a call made known."""
+    """Since when the listings of a call made each id known; one that is removed stays known."""
 
     def __init__(self, listings_made: Iterable[Listing], call: str) -> None:
         mine = sorted((made for made in listings_made if made.call == call), key=lambda made: made.ended)
-        certain = [made for made in mine if made.certain]
         self._is_listed = bool(mine)
-        self._ends = [made.ended for made in certain]
-        self._ids = [frozenset(map(_id, made.items)) for made in certain]
+        self._since: dict[str, float] = {}
+        for listing in mine:
+            for item in listing.items if listing.certain else ():
+                self._since.setdefault(_id(item), listing.ended)
 
-    def before(self, at: float) -> frozenset[str] | None:
-        """Those of the last listing that ended by then; None where the call is never listed."""
-        if not self._is_listed:
-            return None
-        place = bisect_right(self._ends, at)
-        return self._ids[place - 1] if place else frozenset()
+    def has(self, id: str, at: float) -> bool:
+        """Whether an id was known by then; where the call is never listed, all are."""
+        return not self._is_listed or self._since.get(id, math.inf) <= at
 
 
 # ── the ledger ─────────────────────────────────────────────────────────────────────────────────
@@ -672,12 +668,12 @@ def _judge_samples(story: Story, listings_made: Sequence[Listing]) -> list[str]:
     last: dict[tuple[str, str, int], Version] = {}
     products, terminals = _Known(listings_made, "products"), _Known(listings_made, "user_terminals")
     for listing in listings_made:
-        known = (products if "throughput" in listing.call else terminals).before(listing.began)
+        known = products if "throughput" in listing.call else terminals
         for id, version in _versions(listing, story.base):
             possible.add(version)
             if listing.certain:
                 last[version[:3]] = version
-                certain |= {version} if known is None or id in known else set()
+                certain |= {version} if known.has(id, listing.began) else set()
     wrong += [f"phantom sample: {version}" for version in sorted(published - possible)]
     if story.whole:
         wrong += [f"sample missing: {version}" for version in sorted({*certain, *last.values()} - published)]

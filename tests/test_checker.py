@@ -531,6 +531,15 @@ def test_usage_must_come_once_its_own_product_is_listed(listed: list[Json], expe
     assert samples_missing(bridge) == expected
 
 
+def test_usage_of_a_product_that_a_listing_lacks_must_come() -> None:
+    """What was listed once stays known."""
+    bridge = Bridge()
+    for listed in ([{"id": "p"}], [{"id": "q"}]):
+        bridge.poll("products", PRODUCTS, listed)
+    bridge.usage(1.0, is_published=False)
+    assert samples_missing(bridge) == 1
+
+
 def test_reports_of_usage_need_no_id() -> None:
     """What they tell of are buckets, whose ids are in them."""
     bridge = Bridge()
