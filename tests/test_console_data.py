@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 import re
 import sqlite3
 from collections.abc import AsyncIterator
@@ -310,8 +311,28 @@ async def test_fleet_is_made_anew_when_the_journal_has_grown(tmp_path: Path) -> 
             assert b"11.5" in second.decompress()
 
 
-async def test_fleet_takes_over_the_rows_to_which_nothing_happened(tmp_path: Path) -> None:
-    """Whatever was committed since, the answer is that of who reads all; other rows are not even read."""
+KEPT = b'"kept"'
+PIECES = ("head", "signal", "availability", "products", "place")
+
+
+def marked(before: fleet.EncodedFleet) -> fleet.EncodedFleet:
+    """The same with every piece of every row replaced by a word."""
+    words = dict.fromkeys(PIECES, KEPT)
+    return msgspec.structs.replace(
+        before, rows={imei: msgspec.structs.replace(row, **words) for imei, row in before.rows.items()}
+    )
+
+
+def made_anew(newer: fleet.EncodedFleet) -> dict[str, str]:
+    """By IMEI which pieces of a row are not those that were marked."""
+    made = {
+        imei: " ".join(piece for piece in PIECES if getattr(row, piece) != KEPT) for imei, row in newer.rows.items()
+    }
+    return {imei: pieces for imei, pieces in made.items() if pieces}
+
+
+async def test_fleet_takes_over_what_nothing_was_written_of(tmp_path: Path) -> None:
+    """Whatever was committed since, the answer is that of who reads all; other pieces of rows are not even read."""
     path = tmp_path / "bridge.db"
     names = {f"{n}": {"imei": f"{n}", "name": "old", "product_ids": [f"P{n}"]} for n in range(5)}
     async with store.open_store(path) as opened:
@@ -319,19 +340,17 @@ async def test_fleet_takes_over_the_rows_to_which_nothing_happened(tmp_path: Pat
         await opened.commit(sample("signal_quality", "1", 1_750_167_607_000, sinr_db=10.2))
         with open_queries(path) as queries:
             before = fleet.encode_fleet(queries, TREE)
-            marked = msgspec.structs.replace(before, rows=dict.fromkeys(before.rows, b'["kept"]'))
-            for changes, kept in CHANGES:
+            for changes, made in CHANGES:
                 for change in changes:
                     await opened.commit(change)
                 newer = fleet.encode_fleet(queries, TREE, before)
                 assert newer.decompress() == fleet.encode_fleet(queries, TREE).decompress()
-                rows = fleet.encode_fleet(queries, TREE, msgspec.structs.replace(marked, seq=before.seq)).rows
-                assert {imei for imei, row in rows.items() if row == b'["kept"]'} == kept
+                assert made_anew(fleet.encode_fleet(queries, TREE, marked(before))) == made
                 before = newer
 
 
-async def test_fleet_is_read_anew_where_rows_of_the_journal_are_gone(tmp_path: Path) -> None:
-    """What was trimmed says nothing of what changed, be it a part of the journal or all of it."""
+async def test_fleet_needs_no_rows_of_the_journal(tmp_path: Path) -> None:
+    """What changed is known too where a part of the journal was trimmed, or all of it."""
     path = tmp_path / "bridge.db"
     async with store.open_store(path) as opened:
         await opened.commit(records("terminal", **{"1": {"imei": "1"}}))
@@ -346,25 +365,74 @@ async def test_fleet_is_read_anew_where_rows_of_the_journal_are_gone(tmp_path: P
                 assert b"10.2" in fleet.encode_fleet(queries, TREE, before).decompress()
 
 
+@pytest.mark.parametrize("seed", range(8))
+async def test_fleet_that_is_renewed_is_the_one_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """After any commits the renewed table has the bytes of one that is read as a whole, however many changed."""
+    monkeypatch.setattr(fleet, "FEW", 2)
+    chance, path = random.Random(seed), tmp_path / "bridge.db"
+    async with store.open_store(path) as opened:
+        with open_queries(path) as queries:
+            before = fleet.encode_fleet(queries, TREE)
+            for _ in range(60):
+                for _ in range(chance.choice((1, 1, 2, 9))):
+                    await opened.commit(change_at_random(chance))
+                newer = fleet.encode_fleet(queries, TREE, before)
+                assert newer.decompress() == fleet.encode_fleet(queries, TREE).decompress()
+                before = newer
+
+
+def change_at_random(chance: random.Random) -> Batch:
+    """A record that is written or removed, or a sample."""
+    n, m = chance.randrange(8), chance.randrange(8)
+    docs: dict[Any, tuple[str, dict[str, Any]]] = {
+        "terminal": (f"{n}", {"name": f"T{m}", "last_seen": f"2025-06-17T13:0{m}:00.000Z", "product_ids": [f"P{m}"]}),
+        "relations": (f"{n}", {"product_ids": [f"P{m}", f"P{n}"][m % 3 :], "site": {"id": f"S{m}"}}),
+        "product": (f"P{n}", {"name": f"Plan {m}"}),
+        "usage": (f"B{n}", {"product_id": f"P{m}", "used_gb": float(n), "entitlement_gb": chance.choice((None, 9.0))}),
+        "forecast": (f"B{n}", {"status": "ok", "exhausted_p50": f"2026-11-2{m}T00:00:00Z"}),
+    }
+    kind = chance.choice([*docs, "signal_quality", "link_availability", "presence"])
+    if kind not in docs:
+        ts = 1_750_160_000_000 + chance.randrange(10_000_000)
+        return sample(kind, f"{n}", ts, sinr_db=m, link_availability_pct=m)
+    id, doc = docs[kind]
+    if kind != "relations" and chance.random() < 0.3:
+        return happened(kind, id, "removed", removed=[(kind, id)])
+    return written(kind, id, doc)
+
+
 def happened(entity: str, id: str, what: Any, name: str = "", **written: Any) -> Batch:
     """A row of the journal, and what is written with it."""
     return Batch(entries=[Entry(entity, id, what, name, 1_750_167_608_000, b"{}")], **written)
 
 
-NAMED = RecordWrite("terminal", "2", encode({"imei": "2", "name": "new"}))
-ADDED = RecordWrite("terminal", "15", encode({"imei": "15"}))
-PRODUCT = RecordWrite("product", "P3", encode({"name": "Maritime"}))
-BUCKET = RecordWrite("usage", "b", encode({"product_id": "P4", "used_gb": 1.0, "entitlement_gb": 2.0}))
-CHANGES: list[tuple[list[Batch], set[str]]] = [
-    ([happened("call", "sites", "state"), happened("", "", "alert")], {"0", "1", "2", "3", "4"}),
-    ([sample("signal_quality", "1", 1_750_167_609_000, sinr_db=11.5)], {"0", "2", "3", "4"}),
-    ([happened("terminal", "2", "changed", writes=[NAMED])], {"0", "1", "3", "4"}),
-    ([happened("terminal", "15", "added", writes=[ADDED])], {"0", "1", "2", "3", "4"}),
-    ([happened("terminal", "0", "removed", removed=[("terminal", "0")])], {"1", "2", "3", "4"}),
-    ([happened("product", "P3", "changed", writes=[PRODUCT])], set()),
-    ([happened("product", "P4", "usage", "b", writes=[BUCKET])], set()),
+def written(kind: Any, id: str, doc: dict[str, Any]) -> Batch:
+    """A record that is published by a row of the journal."""
+    return happened(kind, id, "changed", writes=[RecordWrite(kind, id, encode(doc), entry=0)])
+
+
+WHOLE = "head signal availability products place"
+ALL = dict.fromkeys("1234", "products")
+CHANGES: list[tuple[list[Batch], dict[str, str]]] = [
+    ([happened("call", "sites", "state"), happened("", "", "alert")], {}),
+    ([sample("signal_quality", "1", 1_750_167_609_000, sinr_db=11.5)], {"1": "signal"}),
+    ([sample("presence", "3", 1_750_167_609_000, online=True)], {}),
+    ([written("terminal", "2", {"imei": "2", "name": "new"})], {"2": "head products place"}),
+    ([written("relations", "3", {"imei": "3", "site": {"id": "S"}})], {"3": "head place"}),
+    ([written("relations", "4", {"imei": "4", "product_ids": ["P9"]})], {"4": "head products place"}),
+    ([written("terminal", "15", {"imei": "15"})], {"15": WHOLE}),
+    ([happened("terminal", "15", "removed", removed=[("terminal", "15")])], {}),
+    ([happened("terminal", "0", "removed", removed=[("terminal", "0")])], {}),
+    ([written("organization", "O", {"name": "Org"})], {}),
+    ([written("product", "P3", {"name": "Maritime"})], ALL),
+    ([written("usage", "b", {"product_id": "P4", "used_gb": 1.0, "entitlement_gb": 2.0})], ALL),
+    ([written("forecast", "b", {"status": "ok"})], ALL),
+    ([happened("usage", "b", "forecast", removed=[("forecast", "b")])], ALL),
+    ([happened("product", "P3", "removed", removed=[("product", "P3")])], ALL),
 ]
-"""What happens, and the rows that are taken over by then."""
+"""What happens, and which pieces of which rows are made anew by then."""
 
 
 async def test_fleet_shows_the_first_product_of_a_terminal_without_limits(tmp_path: Path) -> None:

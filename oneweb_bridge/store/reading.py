@@ -28,13 +28,13 @@ _EVENTS = "what IN ('added', 'changed', 'removed', 'components')"
 """As the index `journal_events` has it: SQLite uses a partial index for the same words alone."""
 
 
-_TERMINALS = """SELECT t.id, t.doc, r.doc, a.ts, a.doc, b.ts, b.doc,
-    (SELECT max(n.ts) FROM newest n WHERE n.id = t.id AND n.entity = 'terminal' AND n.seq > 0)
-    FROM record t
+_TERMINALS = """SELECT t.id, t.doc, r.doc FROM record t
     LEFT JOIN record r ON r.kind = 'relations' AND r.id = t.id
-    LEFT JOIN newest a ON a.report = ? AND a.id = t.id AND a.seq > 0
-    LEFT JOIN newest b ON b.report = ? AND b.id = t.id AND b.seq > 0
     WHERE t.kind = 'terminal'"""
+_NEWEST = """SELECT id, report, ts, CASE WHEN report IN (?, ?) THEN doc END
+    FROM newest WHERE entity = 'terminal' AND seq > ?"""
+_CHANGED_RECORDS = """SELECT DISTINCT kind, CASE WHEN kind IN ('terminal', 'relations') THEN id ELSE '' END
+    FROM record WHERE seq > ?"""
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,19 +63,30 @@ class HeldRecords(msgspec.Struct, frozen=True):
 
 
 class TerminalParts(NamedTuple):
-    """What is stored of a terminal: documents, and the times of samples; `newest_ts` is that of any report.
+    """The documents of a terminal and its relations; None where there are no relations.
 
-    A tuple, because there are tens of thousands. None stands for what there is not.
+    A tuple, because there are tens of thousands.
     """
 
     id: str
     record: str
     relations: str | None
-    first_ts: int | None
-    first: str | None
-    second_ts: int | None
-    second: str | None
-    newest_ts: int | None
+
+
+class NewestSample(NamedTuple):
+    """The newest sample of a terminal and report; its document is None where it was not asked for."""
+
+    id: str
+    report: str
+    ts: int
+    doc: str | None
+
+
+class ChangedRecords(NamedTuple):
+    """Kinds of which some record was written, and the terminals whose record or relations were."""
+
+    kinds: frozenset[str]
+    terminals: frozenset[str]
 
 
 @contextlib.contextmanager
@@ -125,12 +136,6 @@ class Queries:
         """The next rows behind `seq`."""
         sql = f"SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
         return [Row(*row) for row in self._iterate(sql, (seq, limit))]
-
-    def kinds_since(self, seq: int, limit: int) -> list[tuple[str, str, str]] | None:
-        """Entity, id and kind of the rows behind `seq`, each once; None where they are too many, or not all kept."""
-        if self.head() - seq > limit or not 0 < self.oldest() <= seq + 1:
-            return None
-        return list(self._iterate("SELECT DISTINCT entity, id, what FROM journal WHERE seq > ?", (seq,)))
 
     def events(self, wanted: EventFilter) -> list[Row]:
         """Rows that carry an event, newest first."""
@@ -206,14 +211,45 @@ class Queries:
         sql = "SELECT id, report, ts, doc FROM newest WHERE entity = ? AND seq > 0 ORDER BY id, report"
         return self._iterate(sql, (entity,))
 
-    def terminals(self, first: str, second: str, ids: Sequence[str] | None = None) -> Iterator[TerminalParts]:
-        """Terminals with their relations and newest samples of two reports, by id: all, or those of some ids."""
+    def terminals(self, ids: Sequence[str] | None = None) -> Iterator[TerminalParts]:
+        """Terminals with their relations, by id: all, or those of some ids."""
+        return itertools.starmap(TerminalParts, self._of_ids(_TERMINALS, "t.id", (), ids, "ORDER BY t.id"))
+
+    def newest_samples(
+        self, reports: tuple[str, str], seq: int = 0, ids: Sequence[str] | None = None
+    ) -> Iterator[NewestSample]:
+        """The newest sample of each terminal and report, of two reports with their documents, in no order.
+
+        Only those that were written behind a row of the journal, and where ids are given those of these.
+        """
+        return itertools.starmap(NewestSample, self._of_ids(_NEWEST, "id", (*reports, seq), ids))
+
+    def _of_ids(
+        self, sql: str, column: str, values: Sequence[Any], ids: Sequence[str] | None, order: str = ""
+    ) -> Iterator[Any]:
         if ids is None:
-            yield from itertools.starmap(TerminalParts, self._iterate(f"{_TERMINALS} ORDER BY t.id", (first, second)))
+            yield from self._iterate(f"{sql} {order}", values)
         for start in range(0, len(ids or ()), MAX_IDS):
             part = (ids or ())[start : start + MAX_IDS]
-            sql = f"{_TERMINALS} AND t.id IN ({placeholders(part)}) ORDER BY t.id"
-            yield from itertools.starmap(TerminalParts, self._iterate(sql, (first, second, *part)))
+            yield from self._iterate(f"{sql} AND {column} IN ({placeholders(part)}) {order}", (*values, *part))
+
+    def changed_records(self, seq: int) -> ChangedRecords:
+        """What was written behind a row of the journal. A record that was removed is none of them."""
+        rows = list(self._iterate(_CHANGED_RECORDS, (seq,)))
+        return ChangedRecords(frozenset(kind for kind, _ in rows), frozenset(id for _, id in rows if id))
+
+    def ids(self, kind: str) -> list[str]:
+        """The ids of all records of a kind, in their order."""
+        return [id for (id,) in self._iterate("SELECT id FROM record WHERE kind = ? ORDER BY id", (kind,))]
+
+    def ids_without_sample(self, entity: str) -> set[str]:
+        """The ids of an entity that have no newest sample of some report, though there were samples of it."""
+        return {id for (id,) in self._iterate("SELECT id FROM newest WHERE seq = 0 AND entity = ?", (entity,))}
+
+    def count(self, kind: str) -> int:
+        """How many records of a kind there are."""
+        (row,) = self._iterate("SELECT count(*) FROM record WHERE kind = ?", (kind,))
+        return int(row[0])
 
     def terminals_of_product(self, product_id: str) -> list[str]:
         """The terminals that a product belongs to."""
