@@ -339,8 +339,8 @@ TABLE = (
     Mutant(
         "console: a terminal that was removed leaves the table",
         "web/fleet.py",
-        'for imei in queries.ids("terminal") if imei in before.rows',
-        "for imei in before.rows",
+        'queries.fleet.ids("terminal")',
+        "before.rows",
         "test_console_data.py",
     ),
     Mutant(
@@ -353,13 +353,13 @@ TABLE = (
     Mutant(
         "console: a terminal that is back does not show samples from before",
         "web/fleet.py",
-        '        unknown |= changed.terminals & queries.ids_without_sample("terminal")\n',
+        '        unknown |= changed.terminals & queries.fleet.ids_without_sample("terminal")\n',
         "        pass\n",
         "test_console_data.py",
     ),
     Mutant(
         "console: newer samples are in the table",
-        "store/reading.py",
+        "store/fleet_reading.py",
         "WHERE entity = 'terminal' AND seq > ?",
         "WHERE entity = 'terminal' AND seq > ? + 1",
         "test_console_data.py",

@@ -13,7 +13,8 @@ import msgspec
 
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.mqtt.topics import TopicTree
-from oneweb_bridge.store.reading import NewestSample, Queries
+from oneweb_bridge.store.fleet_reading import NewestSample
+from oneweb_bridge.store.reading import Queries
 from oneweb_bridge.web.fleet_rows import REPORTS, FleetRow, ProductParts, decode_parts, make_row
 from oneweb_bridge.web.payloads import FLEET_COLUMNS, FleetAnswer
 
@@ -53,7 +54,7 @@ def encode_fleet(queries: Queries, tree: TopicTree, before: EncodedFleet | None 
     seq = queries.head()
     if before is not None and before.seq == seq:
         return before
-    counts = tuple(queries.count(kind) for kind in OF_PRODUCTS)
+    counts = tuple(queries.fleet.count(kind) for kind in OF_PRODUCTS)
     rows = _read_rows(queries) if before is None else _renew_rows(queries, before, counts)
     compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, GZIP)
     parts = [compressor.compress(text) for text in _iter_texts(tree.event_id(seq), rows)]
@@ -75,8 +76,8 @@ def _iter_texts(seq: str, rows: dict[str, FleetRow]) -> Iterator[bytes]:
 
 def _read_rows(queries: Queries, imeis: Sequence[str] | None = None) -> dict[str, FleetRow]:
     """The rows by IMEI, in its order: all, or those of some terminals."""
-    rows = {each.id: make_row(each) for each in queries.terminals(imeis)}
-    _set_samples(rows, queries.newest_samples(REPORTS, ids=imeis))
+    rows = {each.id: make_row(each) for each in queries.fleet.terminals(imeis)}
+    _set_samples(rows, queries.fleet.newest_samples(REPORTS, ids=imeis))
     _set_products(rows, _read_products(queries) if imeis is None else _read_products_of(queries, rows.values()))
     return rows
 
@@ -86,15 +87,19 @@ def _renew_rows(queries: Queries, before: EncodedFleet, counts: tuple[int, ...])
 
     What was removed carries no number: the ids of terminals and the counts of other records tell it.
     """
-    changed = queries.changed_records(before.seq)
-    rows = {imei: msgspec.structs.replace(before.rows[imei]) for imei in queries.ids("terminal") if imei in before.rows}
+    changed = queries.fleet.changed_records(before.seq)
+    rows = {
+        imei: msgspec.structs.replace(before.rows[imei])
+        for imei in queries.fleet.ids("terminal")
+        if imei in before.rows
+    }
     unknown = changed.terminals - rows.keys()
     if changed.terminals:
         # Samples that were removed carry no number either: those of a terminal that was gone, and is back.
-        unknown |= changed.terminals & queries.ids_without_sample("terminal")
-    for each in queries.terminals(sorted(changed.terminals - unknown)):
+        unknown |= changed.terminals & queries.fleet.ids_without_sample("terminal")
+    for each in queries.fleet.terminals(sorted(changed.terminals - unknown)):
         rows[each.id] = rows[each.id].with_record(each)
-    unknown |= _set_samples(rows, queries.newest_samples(REPORTS, before.seq))
+    unknown |= _set_samples(rows, queries.fleet.newest_samples(REPORTS, before.seq))
     if counts != before.counts or not changed.kinds.isdisjoint(OF_PRODUCTS):
         _set_products(rows, _read_products(queries))
     elif others := {imei: row for imei, row in rows.items() if not row.products}:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.store.reading import NewestSample, TerminalParts
+from oneweb_bridge.store.fleet_reading import NewestSample, TerminalParts
 from oneweb_bridge.web.payloads import Cell
 
 SIGNAL, AVAILABILITY = "signal_quality", "link_availability"
