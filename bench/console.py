@@ -23,7 +23,7 @@ from bench.table import Row, of_rounds
 from bench.tabs import TABS, Tab, delays, open_tabs
 from tests.cancelling import end_tasks
 
-ROUNDS = 2
+ROUNDS = 3
 """A cycle takes as long as a fleet of 10 000 does, so few are measured."""
 FLEETS = 7
 """How often the fleet's table is measured."""
@@ -51,11 +51,10 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
         await stage.run.poll(fleet.CYCLE[0])
         await fleet._warm(stage.run)
         say("console: the fleet is there")
-        alone: list[Cycled] = []
         if NUMBER in scope.rows:
-            async for row in _cycle_rows(scope, stage, alone):
+            async for row in _cycle_rows(scope, stage):
                 yield row
-        async for row in page.rows(scope, stage, alone):
+        async for row in page.rows(scope, stage):
             yield row
         # At the end: it lets hours pass whose samples nobody polls, and a cycle would have them all to write.
         if NUMBER in scope.rows:
@@ -66,8 +65,9 @@ async def rows(scope: Scope) -> AsyncIterator[Row]:
 # ── a cycle with tabs ──────────────────────────────────────────────────────────────────────────
 
 
-async def _cycle_rows(scope: Scope, stage: Stage, alone: list[Cycled]) -> AsyncIterator[Row]:
-    """The rows of cycles without and with tabs, in turn; those without are left in `alone`."""
+async def _cycle_rows(scope: Scope, stage: Stage) -> AsyncIterator[Row]:
+    """The rows of cycles without and with tabs, in turn."""
+    alone: list[Cycled] = []
     watched: list[Cycled] = []
     tabs: list[Tab] = []
     late: list[float] = []

@@ -22,7 +22,7 @@ from bench.clock import quantile
 from bench.console_rows import cycle_row, memory_row
 from bench.progress import say
 from bench.scope import Scope, spelled
-from bench.stage import EVENTS, PASSED_S, Cycled, Stage
+from bench.stage import EVENTS, PASSED_S, Stage
 from bench.subscriber import subscribe
 from bench.table import Row, of_rounds
 from bench.tabs import TABS, delays
@@ -30,6 +30,7 @@ from tests.console.conftest import ARGUMENTS
 
 NUMBER = "18"
 ROUNDS = 3
+TAB_ROUNDS = 2
 SLOWER = 4
 HEADS = ("name", "state", "sinr_db", "link_availability_pct", "used_pct", "exhausted_ts", "seen_ts")
 FRAMES = 120
@@ -191,12 +192,12 @@ async def _open_page(browser: Any, url: str, address: str = "", slower: int = 1)
         await context.close()
 
 
-async def rows(scope: Scope, stage: Stage, alone: Sequence[Cycled]) -> AsyncIterator[Row]:
-    """Row 18, and of row 17 what real tabs cost, for which `alone` are cycles without any."""
+async def rows(scope: Scope, stage: Stage) -> AsyncIterator[Row]:
+    """Row 18, and of row 17 what real tabs cost."""
     try:
         async with chromium() as browser:
-            if alone:
-                for row in await _tab_rows(stage, browser, alone):
+            if "17" in scope.rows:
+                for row in await _tab_rows(stage, browser):
                     yield row
             if NUMBER in scope.rows:
                 yield await _event_row(stage, browser)
@@ -213,26 +214,32 @@ async def rows(scope: Scope, stage: Stage, alone: Sequence[Cycled]) -> AsyncIter
 # ── real tabs ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def _tab_rows(stage: Stage, browser: Any, alone: Sequence[Cycled]) -> list[Row]:
-    """A cycle with real tabs: browser and bridge share the machine, so that CPU seconds are what is compared."""
-    async with contextlib.AsyncExitStack() as stack:
-        tabs = [await stack.enter_async_context(_open_page(browser, stage.url)) for _ in range(TABS)]
-        for tab in tabs:
-            tab.requests.clear()
-        watched = [await stage.cycle()]
-        streams, fleets = (sum(name in url for tab in tabs for url in tab.requests) for name in ("/live", "/fleet"))
+async def _tab_rows(stage: Stage, browser: Any) -> list[Row]:
+    """Cycles with real tabs and without, in turn: browser and bridge share the machine, so CPU is what is compared."""
+    alone, watched = [], []
+    streams = fleets = 0
+    for number in range(TAB_ROUNDS):
+        alone.append(await stage.cycle())
+        async with contextlib.AsyncExitStack() as stack:
+            tabs = [await stack.enter_async_context(_open_page(browser, stage.url)) for _ in range(TABS)]
+            for tab in tabs:
+                tab.requests.clear()
+            watched.append(await stage.cycle())
+            urls = [url for tab in tabs for url in tab.requests]
+        streams += sum("/live" in url for url in urls)
+        fleets += sum("/fleet" in url for url in urls)
+        say(f"page: cycle {number + 1}: {alone[-1].cpu:.1f} CPU s, with tabs {watched[-1].cpu:.1f} CPU s")
     what = f"the same with {TABS} tabs of a real Chromium, CPU of the bridge"
     row = cycle_row(what, alone, watched)
+    lag = quantile([lag for cycled in watched for lag in cycled.lags], 0.99)
     note = (
-        f"wall time {row.measured:.2f} x, on the cores that the browser needs too; the tabs came back {streams} times"
+        f"wall time {row.measured:.2f} x, on the cores that the browser needs too; the tabs came back {streams} times "
+        f"and asked {fleets} times for the fleet; lag p99 {lag:.0f} ms"
     )
-    note += f" and asked {fleets} times for the fleet; lag p99 {quantile(watched[0].lags, 0.99):.0f} ms"
-    row = msgspec.structs.replace(row, measured=row.cpu, low=None, high=None, cpu=None, rounds=1, note=note)
-    say(f"page: a cycle with tabs {watched[0].wall:.1f} s")
-    return [
-        row,
-        memory_row(f"memory in a cycle with {TABS} tabs of a real Chromium, above that without", alone, watched),
-    ]
+    cpu = [after.cpu / before.cpu for before, after in zip(alone, watched, strict=True)]
+    row = of_rounds(msgspec.structs.replace(row, cpu=None, note=note), cpu)
+    what = f"memory in a cycle with {TABS} tabs of a real Chromium, above that without"
+    return [row, memory_row(what, alone, watched)]
 
 
 # ── an event ───────────────────────────────────────────────────────────────────────────────────

@@ -75,7 +75,7 @@ def parts(drawn: inside.Curves, live: float = 0.0) -> list[Part]:
         Part(("15",), "flushing", 900, flushing.rows),
         Part(("11",), "growth", 600, lambda scope: inside.growth_rows(scope, drawn)),
         Part(("16",), "Sparkplug", 1200, edge.rows),
-        Part(("17", "18"), "the console", 1200 + live, console.rows),
+        Part(("17", "18"), "the console", 1500 + live, console.rows),
         Part((LAG,), "the event loop's lag", 300, inside.lag_rows),
         Part((LAG, "10"), "start", 900, restart.rows),
         Part(("10",), "trimming", 300, inside.trim_rows),
