@@ -358,6 +358,13 @@ TABLE = (
         "test_console_data.py",
     ),
     Mutant(
+        "journal: a row that is read has the bytes that were written",
+        "store/journal_sql.py",
+        "row.body.encode()",
+        "row.body.strip().encode() or b'{}'",
+        "test_journal.py",
+    ),
+    Mutant(
         "console: newer samples are in the table",
         "store/fleet_reading.py",
         "WHERE entity = 'terminal' AND seq > ?",

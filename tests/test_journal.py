@@ -15,6 +15,7 @@ from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.journal import Journal
 from oneweb_bridge.store.journal_sql import PAGE_ROWS
 from oneweb_bridge.store.places import Place
+from oneweb_bridge.store.reading import open_queries
 from oneweb_bridge.store.store import Store
 
 
@@ -61,6 +62,25 @@ async def test_row_is_the_entry_that_was_committed(db: Store, rows: Journal) -> 
         77,
         b'{"used_gb":1.0}',
     )
+
+
+TEXTS = ("", " ", "'", '"', "\\", "\x1f\x7f", "ä\u202e🛰", "{}", "null", "a/b+#", "z" * 70_000)
+NUMBERS = (0, -1, 2**53 + 1, 2**63 - 1, -(2**63))
+
+
+async def test_any_row_is_read_as_it_was_written(db: Store, rows: Journal, place: Place) -> None:
+    """Whatever stands in ids, names, times and bodies, each reader of pages has it byte for byte; an empty body too."""
+    written = [
+        Entry("terminal", id, "metric", name, ts, b"")
+        for id in TEXTS
+        for name, ts in zip(TEXTS, NUMBERS * 3, strict=False)
+    ]
+    written += [Entry("terminal", "T", "metric", "traffic", 5, encode({text: [text, 0.1, None]})) for text in TEXTS]
+    await db.commit(Batch(entries=written))
+    with open_queries(place) as queries:
+        for read in (await rows.after(0), queries.rows_after(0, PAGE_ROWS)):
+            assert [Entry(row.entity, row.id, row.what, row.name, row.ts, row.body) for row in read] == written
+            assert [row.seq for row in read] == list(range(1, len(written) + 1))
 
 
 async def test_empty_journal_has_neither_head_nor_cursor(rows: Journal) -> None:

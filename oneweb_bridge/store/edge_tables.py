@@ -13,7 +13,7 @@ from oneweb_bridge.model.devices import DeviceContent, FleetIds, NewestSample, T
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.store import places
 from oneweb_bridge.store.engine import Connection, Transaction, placeholders
-from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, ROW_COLUMNS
+from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, ROW_COLUMNS, rows_of_page, select_page
 from oneweb_bridge.store.places import Place
 
 SCAN_ROWS = 20_000
@@ -94,8 +94,9 @@ class EdgeTables:
 
     async def rows_between(self, after: int, through: int, limit: int) -> list[Row]:
         """The next rows in (after, through]."""
-        sql = f"SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-        return [Row(*row) for row in await self._rows(sql, (after, through, limit))]
+        dialect = self._reader.dialect
+        sql = select_page(dialect, "seq > ? AND seq <= ?")
+        return rows_of_page(dialect, await self._rows(sql, (after, through, limit)))
 
     async def oldest_samples(self, after: int, through: int) -> dict[str, int]:
         """Id -> the time of its oldest sample in the rows (after, through]."""

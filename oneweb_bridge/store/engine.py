@@ -25,6 +25,9 @@ class Dialect(msgspec.Struct, frozen=True):
     """A query: the texts of a JSON list that is its one value."""
     body_text: str
     """The column `body` of the journal as text."""
+    packs_pages: bool
+    """Whether a page of the journal is read as one text. Python's module for SQLite gives up the interpreter for each
+    row, and waits for it again: where other threads work, for longer than all of the reading takes."""
     events_index: str
     """Behind `FROM journal`: a hint to read by the index of events."""
     touch_cursor: str

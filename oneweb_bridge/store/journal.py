@@ -15,7 +15,7 @@ from oneweb_bridge.model.records import Positions, Row, Waiting
 from oneweb_bridge.store import places
 from oneweb_bridge.store.engine import Connection, fetch_int
 from oneweb_bridge.store.journal_identity import JournalIdentity
-from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, PAGE_ROWS, ROW_COLUMNS
+from oneweb_bridge.store.journal_sql import CURSOR, MOVE_CURSOR, PAGE_ROWS, rows_of_page, select_page
 from oneweb_bridge.store.owed_topics import OwedTopics
 from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.retained_content import RetainedContent
@@ -52,10 +52,9 @@ class Journal:
 
     async def after(self, seq: int, limit: int = PAGE_ROWS) -> list[Row]:
         """The next rows behind `seq`."""
-        rows = await self._connection.fetch_all(
-            f"SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)
-        )
-        return [Row(*row) for row in rows]
+        dialect = self._connection.dialect
+        rows = await self._connection.fetch_all(select_page(dialect, "seq > ?"), (seq, limit))
+        return rows_of_page(dialect, rows)
 
     async def head(self) -> int:
         """The number of the last row that was ever written."""

@@ -13,7 +13,7 @@ from oneweb_bridge.model.records import Row
 from oneweb_bridge.store import places
 from oneweb_bridge.store.engine import Reader, placeholders
 from oneweb_bridge.store.fleet_reading import MAX_IDS, FleetReader
-from oneweb_bridge.store.journal_sql import ROW_COLUMNS
+from oneweb_bridge.store.journal_sql import ROW_COLUMNS, rows_of_page, select_page
 from oneweb_bridge.store.meta import READ_JOURNAL_IDS, JournalIds, journal_ids_of
 from oneweb_bridge.store.places import Place
 
@@ -97,8 +97,8 @@ class Queries:
 
     def rows_after(self, seq: int, limit: int) -> list[Row]:
         """The next rows behind `seq`."""
-        sql = f"SELECT {ROW_COLUMNS} FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
-        return [Row(*row) for row in self._iterate(sql, (seq, limit))]
+        dialect = self._connection.dialect
+        return rows_of_page(dialect, list(self._iterate(select_page(dialect, "seq > ?"), (seq, limit))))
 
     def events(self, wanted: EventFilter) -> list[Row]:
         """Rows that carry an event, newest first."""
