@@ -25,6 +25,11 @@ class Dialect(msgspec.Struct, frozen=True):
     """A query: the texts of a JSON list that is its one value."""
     body_text: str
     """The column `body` of the journal as text."""
+    object_of: Callable[[str, str], str]
+    """An aggregate: the JSON object, as text, that has a key and a value of each row. It may be NULL for no rows.
+
+    One row of it is read with less work than many rows, see `packs_pages`.
+    """
     packs_pages: bool
     """Whether a page of the journal is read as one text. Python's module for SQLite gives up the interpreter for each
     row, and waits for it again: where other threads work, for longer than all of the reading takes."""

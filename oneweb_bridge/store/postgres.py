@@ -23,6 +23,7 @@ DIALECT = Dialect(
     journal_head="SELECT coalesce(max(seq), 0) FROM journal_head",
     list_values="SELECT json_array_elements_text(CAST(? AS json))",
     body_text="convert_from(body, 'UTF8')",
+    object_of="json_object_agg({}, {})::text".format,
     packs_pages=False,
     events_index="",
     touch_cursor="UPDATE cursor SET seq = seq WHERE output = ?",

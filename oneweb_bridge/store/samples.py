@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from oneweb_bridge.model.records import KnownSamples, OnlineTerminal
 from oneweb_bridge.store import slices
 from oneweb_bridge.store.connections import Connections
@@ -28,17 +30,13 @@ class Samples:
 
     async def known_samples(self, report: str, ids: Sequence[str]) -> dict[str, KnownSamples]:
         """The samples of a report that are known, for each of the ids that has had any."""
+        seen = self._connections.dialect.object_of("s.ts", "s.hash")
         rows = await self._connections.rows(
-            f"""SELECT n.id, n.ts, n.hash, s.ts, s.hash FROM newest n LEFT JOIN seen s ON s.stream = n.stream
-                WHERE n.report = ? AND n.id IN ({placeholders(ids)})""",
+            f"""SELECT n.id, n.ts, n.hash, (SELECT {seen} FROM seen s WHERE s.stream = n.stream)
+                FROM newest n WHERE n.report = ? AND n.id IN ({placeholders(ids)})""",
             (report, *ids),
         )
-        known: dict[str, KnownSamples] = {}
-        for id, ts, hash_, seen_ts, seen_hash in rows:
-            samples = known.setdefault(id, KnownSamples(ts, hash_, {ts: hash_} if ts >= 0 else {}))
-            if seen_ts is not None:
-                samples.seen[seen_ts] = seen_hash
-        return known
+        return {id: KnownSamples(ts, hash_, _seen(ts, hash_, others)) for id, ts, hash_, others in rows}
 
     async def newest_sample(self, report: str, latest: int) -> int:
         """The time of the newest sample of a report up to `latest`; -1 when there is none."""
@@ -69,3 +67,12 @@ class Samples:
                 await transaction.execute_many(
                     "DELETE FROM seen WHERE stream = ? AND ts < ?", [(stream, before) for stream in part]
                 )
+
+
+_decode_seen = msgspec.json.Decoder(dict[int, int]).decode
+
+
+def _seen(newest_ts: int, newest_hash: int, others: str | None) -> dict[int, int]:
+    """The hashes by time of the newest sample, where there is any, and of others, given as JSON."""
+    seen = {} if newest_ts < 0 else {newest_ts: newest_hash}
+    return seen if others is None else seen | _decode_seen(others)

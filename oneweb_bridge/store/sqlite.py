@@ -18,6 +18,7 @@ DIALECT = Dialect(
     journal_head="SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'",
     list_values="SELECT value FROM json_each(?)",
     body_text="CAST(body AS TEXT)",
+    object_of="json_group_object({}, {})".format,
     packs_pages=True,
     events_index="INDEXED BY journal_events",
     # UPDATE would not do: SQLite writes nothing for a row that stays equal.
