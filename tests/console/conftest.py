@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from oneweb_bridge.demo import mosquitto
 from tests import harness
+from tests.fault_bench import EVIDENCE
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -119,6 +120,14 @@ class Tab:
         """Waits until the script is true in the page."""
         await self.page.wait_for_function(script, arg=argument)
 
+    async def keep(self, name: str) -> None:
+        """Leaves in build/evidence what the page shows, asked for and complained of: a failure may not come again."""
+        EVIDENCE.mkdir(parents=True, exist_ok=True)
+        shown = await self.page.locator("body").inner_text()
+        parts = [self.page.url, shown, "", *self.complaints, "", *self.requests]
+        (EVIDENCE / f"{name}.txt").write_text("\n".join(parts), encoding="utf-8")
+        await self.page.screenshot(path=EVIDENCE / f"{name}.png")
+
     @property
     def other_hosts(self) -> list[str]:
         """The requests that did not go to the console."""
@@ -151,10 +160,21 @@ async def console(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Con
 
 
 OpenTab = Callable[..., Awaitable[Tab]]
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, Any]:
+    """Notes for the fixtures of a test that it failed."""
+    report = yield
+    item.stash[FAILED] = call.when == "call" and report.failed
+    return report
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def open_tab(browser: "Browser") -> AsyncIterator[OpenTab]:
+async def open_tab(browser: "Browser", request: pytest.FixtureRequest) -> AsyncIterator[OpenTab]:
     """Makes tabs with a context of their own. At the end none may have complained or asked another host."""
     tabs: list[Tab] = []
 
@@ -165,6 +185,8 @@ async def open_tab(browser: "Browser") -> AsyncIterator[OpenTab]:
         return tabs[-1]
 
     yield make
+    for number, tab in enumerate(tabs if request.node.stash[FAILED] else ()):
+        await tab.keep(f"{request.node.originalname}-{number}")
     for tab in tabs:
         await tab.page.context.close()
         assert tab.complaints == []
