@@ -31,6 +31,7 @@ from tests.console.conftest import ARGUMENTS
 NUMBER = "18"
 ROUNDS = 3
 TAB_ROUNDS = 2
+"""Cycles with tabs of a real Chromium, each beside one without."""
 SLOWER = 4
 HEADS = ("name", "state", "sinr_db", "link_availability_pct", "used_pct", "exhausted_ts", "seen_ts")
 FRAMES = 120

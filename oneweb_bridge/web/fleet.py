@@ -95,7 +95,7 @@ def _renew_rows(queries: Queries, before: EncodedFleet, counts: tuple[int, ...])
     }
     unknown = changed.terminals - rows.keys()
     if changed.terminals:
-        # Samples that were removed carry no number either: those of a terminal that was gone, and is back.
+        # A terminal that was removed and then listed again has lost its samples, and no number tells that either.
         unknown |= changed.terminals & queries.fleet.ids_without_sample("terminal")
     for each in queries.fleet.terminals(sorted(changed.terminals - unknown)):
         rows[each.id] = rows[each.id].with_record(each)
