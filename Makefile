@@ -8,6 +8,9 @@ SETUP := @sh deploy/setup.sh
 # mosquitto lives in sbin, which a plain user's PATH lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/sbin
 
+# The tests start the bridge some hundred times: where this is set, each start would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-postgres test-console test-homeassistant test-nodered test-sparkplug image check format vendor lock soak mutants bench audit
 .PHONY: sbom asyncapi dist clean
 .NOTPARALLEL:

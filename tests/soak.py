@@ -10,6 +10,7 @@ SOAK_WINDOW sets how many messages bridge and broker have in flight (default: wh
     make soak ARGS='--timeline "link cut@0.5+4, disk full@1+2" --seed 4711'    exactly these times
     make soak ARGS='--left'                                 which pairs have not met yet
     make soak ARGS='--write docs/guarantees.md'             writes the figures into that page
+    make soak ARGS='--from docs/guarantees.md'              goes on with the table of that page
 
 Which pairs have met is kept in soak.json over several calls; remove it to begin anew.
 """
@@ -32,7 +33,17 @@ from tests.campaign.catalogue import FAULTS, possible_pairs, why_not
 from tests.campaign.covering import Table
 from tests.campaign.kinds import KINDS
 from tests.campaign.playing import play
-from tests.campaign.report import Played, Soak, lines_of, pairs_tables, progress, rounds_table, summary, written
+from tests.campaign.report import (
+    Played,
+    Soak,
+    lines_of,
+    pairs_tables,
+    progress,
+    rounds_table,
+    summary,
+    table_on,
+    written,
+)
 from tests.campaign.shrinking import MAX_ROUNDS, body_of_test, command_of, shrink
 from tests.campaign.timeline import Timeline, draw, parse
 from tests.fault_bench import RoundResult
@@ -148,17 +159,18 @@ async def shrunk(timeline: Timeline, max_rounds: int = MAX_ROUNDS) -> Timeline:
     return smallest
 
 
-def load_table(path: Path, seed: int) -> Table:
-    """The table of pairs that earlier calls have left, or a new one with this seed."""
+def load_table(path: Path, seed: int, page: Path | None = None) -> Table:
+    """The table of pairs that earlier calls have left, or that of a page, or a new one with this seed."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Soak).table
     except (OSError, msgspec.DecodeError):
-        return Table(seed=seed)
+        return (table_on(page.read_text()) if page else None) or Table(seed=seed)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make soak")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="writes the figures into a page")
+    parser.add_argument("--from", dest="page", type=Path, metavar="PAGE", help="takes its pairs, without a soak.json")
     parser.add_argument("--only", choices=["kinds", "pairs"], help="plays these alone")
     parser.add_argument("--kind", choices=list(KINDS), help="plays one round of this kind alone")
     parser.add_argument("--pair", nargs="+", metavar="FAULT", help="plays one round of one to three faults")
@@ -205,7 +217,7 @@ def main(arguments: Sequence[str]) -> int:
     seed = int(os.environ.get("SOAK_SEED") or random.randrange(1 << 30))
     if options.kind or options.pair or options.timeline:
         return _play_one(options, seed if options.seed is None else options.seed)
-    table = load_table(FILE, seed)
+    table = load_table(FILE, seed, options.page)
     if options.left:
         print(
             "\n".join([*(f"{first} and {second}" for first, second in table.left(possible_pairs())), progress(table)])

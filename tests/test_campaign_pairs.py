@@ -121,6 +121,27 @@ def test_file_of_another_version_begins_a_new_table(tmp_path: Path) -> None:
     assert soak.load_table(path, 3) == Table(seed=3)
 
 
+def test_pairs_go_on_where_the_page_ended(tmp_path: Path) -> None:
+    """The page shows each pair, tried and held; a machine that has no file of earlier calls goes on with them."""
+    possible = catalogue.possible_pairs()
+    table = Table(seed=5, seconds=7 * 60.0)
+    _covered(table, possible, 20)
+    table.note(("bridge killed", "link cut"), is_held=False)
+    page = tmp_path / "page.md"
+    begin, end = report.PAIRS_MARKS
+    whole = report.Soak(seed=1, started="2026-01-01", table=table)
+    page.write_text(report.written(f"before\n{begin}\n{end}\nafter\n", whole))
+    found = soak.load_table(tmp_path / "soak.json", 99, page)
+
+    assert (found.seed, found.seconds) == (5, 420.0)
+    assert {pair: meeting.is_held for pair, meeting in found.by_pair().items()} == {
+        pair: meeting.is_held for pair, meeting in table.by_pair().items()
+    }
+    assert found.left(possible) == table.left(possible)
+    page.write_text(f"{begin}\n{end}\n")
+    assert soak.load_table(tmp_path / "soak.json", 99, page) == Table(seed=99)
+
+
 def test_pair_that_failed_is_no_pair_that_held() -> None:
     """A round counts for its pairs; the last one says whether they held."""
     table = Table(seed=1)

@@ -46,6 +46,7 @@ in the code by their `repr` alone.
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from oneweb_bridge.decode.paths import (
@@ -61,7 +62,12 @@ ReadPaths = Callable[[Any], Sequence[Any]]
 _Prefix = tuple[Step, ...]
 
 
-def compile_reader(paths: Sequence[str]) -> ReadPaths:
+MAX_READERS = 128
+"""Readers that are kept: `explore` compiles the same paths again for each change that it tries."""
+
+
+@lru_cache(MAX_READERS)
+def compile_reader(paths: tuple[str, ...]) -> ReadPaths:
     """A function from a record to the values at `paths`, in their order. Raises BadPath."""
     source, functions = write_source(paths)
     exec(compile(source, "<path reader>", "exec"), functions)  # noqa: S102 -- our own lines, with texts by their repr
@@ -70,7 +76,7 @@ def compile_reader(paths: Sequence[str]) -> ReadPaths:
 
 def write_source(paths: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """The source of the reader of `paths`, and the functions that it calls by their names. Raises BadPath."""
-    code = _Code([tuple(split_path(path)) if path else () for path in paths])
+    code = _Code([split_path(path) if path else () for path in paths])
     results = "".join(f"{code.variable_of(steps)}," for steps in code.paths)
     return "\n    ".join(["def read(record):", *code.lines, f"return ({results})"]), code.functions
 
@@ -87,7 +93,7 @@ class PathTable:
 
     def reader(self) -> ReadPaths:
         """The reader of all paths so far. Raises BadPath."""
-        return compile_reader(list(self._positions))
+        return compile_reader(tuple(self._positions))
 
 
 class _Code:
@@ -97,6 +103,8 @@ class _Code:
         self.paths = paths
         self.lines: list[str] = []
         self.functions: dict[str, Any] = {}
+        self._count = 0
+        """Of the variables so far."""
         self._variables: dict[_Prefix, str] = {(): "record"}
         self._groups: dict[tuple[str, str], str] = {}
         prefixes = {path[:length] for path in paths for length in range(1, len(path) + 1)}
@@ -116,16 +124,14 @@ class _Code:
         return self._variables[steps]
 
     def _assign(self, expression: str) -> str:
-        variable = self._next_variable()
+        variable = f"v{self._count}"
+        self._count += 1
         self.lines.append(f"{variable} = {expression}")
         return variable
 
-    def _next_variable(self) -> str:
-        return f"v{sum(not line.startswith((' ', 'if')) for line in self.lines)}"
-
     def _take(self, step: Step, above: str) -> str:
         """The variable of what is one step below the variable `above`."""
-        number = self._next_variable()[1:]
+        number = self._count
         self.functions[f"step{number}"] = compile_step(step)
         call = f"step{number}({above})"
         # The first step is taken of any record, a further one of what is there.
@@ -140,7 +146,7 @@ class _Code:
     def _group(self, above: str, member: str) -> str:
         """The variable of the elements of `above` by their `member`."""
         if (above, member) not in self._groups:
-            number = self._next_variable()[1:]
+            number = self._count
             self.functions[f"group{number}"] = _compile_group(member)
             self._groups[above, member] = self._assign(f"group{number}({above})")
         return self._groups[above, member]

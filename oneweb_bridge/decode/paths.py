@@ -92,10 +92,11 @@ class Step(NamedTuple):
     selector: str
 
 
-def split_path(path: str) -> list[Step]:
+@lru_cache(4096)
+def split_path(path: str) -> tuple[Step, ...]:
     """The steps of a path. Raises BadPath."""
     text = path.removeprefix("$").lstrip(".")
-    steps = [Step(match[1] or match[2] or "", match[3] or "") for match in _STEP.finditer(text)]
+    steps = tuple(Step(match[1] or match[2] or "", match[3] or "") for match in _STEP.finditer(text))
     if not steps or sum(len(match[0]) for match in _STEP.finditer(text)) != len(text):
         raise BadPath(f"'{path}' is not a path like place.id, product[0].id or relatedParty[role=X].id")
     return steps

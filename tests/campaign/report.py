@@ -1,17 +1,20 @@
 """What a campaign says of itself: lines for the terminal, and tables for docs/guarantees.md. Pure."""
 
+import re
 import statistics
 from collections.abc import Sequence
 
 import msgspec
 
-from tests.campaign.catalogue import ACTORS, FAULTS, possible_pairs
+from tests.campaign.catalogue import ACTORS, FAULTS, possible_pairs, why_not
 from tests.campaign.covering import Meeting, Pair, Table
 from tests.campaign.kinds import KINDS
 from tests.fault_bench import RoundResult
 
 ROUNDS_MARKS = ("<!-- soak: written by make soak -->", "<!-- soak: end -->")
 PAIRS_MARKS = ("<!-- pairs: written by make soak -->", "<!-- pairs: end -->")
+HELD, BROKEN, LEFT, NEVER = "+x.-"
+"""How the grid of pairs shows a pair: held, broken in its last round, not tried, and two faults that cannot meet."""
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -108,7 +111,45 @@ def pairs_tables(table: Table) -> list[str]:
         lines.append(
             f"| {fault.name} | {fault.actor} | {fault.about} | {len(met)} | {sum(meeting.is_held for meeting in met)} |"
         )
-    return lines + _not_held(table.meetings)
+    return [*lines, *_not_held(table.meetings), "", *grid_of(table)]
+
+
+def grid_of(table: Table) -> list[str]:
+    """Each pair by itself: a row for each fault, with a character for each fault above it. In Markdown."""
+    known, names = table.by_pair(), list(FAULTS)
+    numbers = [f"{number:2}" for number in range(1, len(names) + 1)]
+    width = max(map(len, names))
+    lines = [f"{'':{width + 3}} {''.join(number[place] for number in numbers[:-1])}" for place in (0, 1)]
+    for row, name in enumerate(names):
+        shown = "".join(_shown(known, *sorted((name, other))) for other in names[:row])
+        lines.append(f"{numbers[row]} {name:{width}} {shown}")
+    head = f"`{HELD}` held, `{BROKEN}` broken in the last round, `{LEFT}` not tried, `{NEVER}` cannot meet:"
+    return [head, "", "```", *(line.rstrip() for line in lines), "```"]
+
+
+def _shown(known: dict[Pair, Meeting], first: str, second: str) -> str:
+    if why_not(first, second) is not None:
+        return NEVER
+    if (meeting := known.get((first, second))) is None:
+        return LEFT
+    return HELD if meeting.is_held else BROKEN
+
+
+def table_on(page: str) -> Table | None:
+    """The table of pairs that a page has; None without one. The page does not say how many rounds a pair has had: 1."""
+    _, _, rest = page.partition(PAIRS_MARKS[0])
+    body, _, _ = rest.partition(PAIRS_MARKS[1])
+    rows = re.findall(rf"^ ?\d+ ([a-z][a-z -]*?)(?: +([{HELD}{BROKEN}{LEFT}{NEVER}]+))?$", body, re.MULTILINE)
+    said = re.search(r"in (\d+) minutes \(seed (\d+)\)", body)
+    if not rows or said is None:
+        return None
+    table = Table(seed=int(said[2]), seconds=60.0 * int(said[1]))
+    names = [name for name, _ in rows]
+    for name, shown in rows:
+        for other, character in zip(names, shown, strict=False):
+            if character in (HELD, BROKEN):
+                table.note((name, other), is_held=character == HELD)
+    return table
 
 
 def _by_actors() -> dict[Pair, list[Pair]]:
