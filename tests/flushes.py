@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -61,7 +62,8 @@ def examined(*, delay: float = 0.0, keeps_copies: bool = False) -> Iterator[Flus
             raise NoCompiler(f"{SOURCE.name} cannot be built: {built.stderr.strip()[:300]}")
         counter.write_bytes(bytes(COUNTER_BYTES))
         copies.mkdir()
-        environment = {"LD_PRELOAD": str(library), "FLUSH_COUNT": str(counter)}
+        preloaded = [*os.environ.get("LD_PRELOAD", "").split(), str(library)]
+        environment = {"LD_PRELOAD": " ".join(preloaded), "FLUSH_COUNT": str(counter)}
         if delay:
             environment["FLUSH_DELAY_US"] = str(round(1e6 * delay))
         if keeps_copies:
