@@ -131,13 +131,13 @@ def test_pairs_go_on_where_the_page_ended(tmp_path: Path) -> None:
     begin, end = report.PAIRS_MARKS
     whole = report.Soak(seed=1, started="2026-01-01", table=table)
     page.write_text(report.written(f"before\n{begin}\n{end}\nafter\n", whole))
-    found = soak.load_table(tmp_path / "soak.json", 99, page)
+    resumed = soak.load_table(tmp_path / "soak.json", 99, page)
 
-    assert (found.seed, found.seconds) == (5, 420.0)
-    assert {pair: meeting.is_held for pair, meeting in found.by_pair().items()} == {
+    assert (resumed.seed, resumed.seconds) == (5, 420.0)
+    assert {pair: meeting.is_held for pair, meeting in resumed.by_pair().items()} == {
         pair: meeting.is_held for pair, meeting in table.by_pair().items()
     }
-    assert found.left(possible) == table.left(possible)
+    assert resumed.left(possible) == table.left(possible)
     page.write_text(f"{begin}\n{end}\n")
     assert soak.load_table(tmp_path / "soak.json", 99, page) == Table(seed=99)
 

@@ -140,10 +140,10 @@ def table_on(page: str) -> Table | None:
     _, _, rest = page.partition(PAIRS_MARKS[0])
     body, _, _ = rest.partition(PAIRS_MARKS[1])
     rows = re.findall(rf"^ ?\d+ ([a-z][a-z -]*?)(?: +([{HELD}{BROKEN}{LEFT}{NEVER}]+))?$", body, re.MULTILINE)
-    said = re.search(r"in (\d+) minutes \(seed (\d+)\)", body)
-    if not rows or said is None:
+    sentence = re.search(r"in (\d+) minutes \(seed (\d+)\)", body)
+    if not rows or sentence is None:
         return None
-    table = Table(seed=int(said[2]), seconds=60.0 * int(said[1]))
+    table = Table(seed=int(sentence[2]), seconds=60.0 * int(sentence[1]))
     names = [name for name, _ in rows]
     for name, shown in rows:
         for other, character in zip(names, shown, strict=False):
