@@ -25,7 +25,7 @@ from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.query_thread import open_query_thread
 from oneweb_bridge.store.reading import EventFilter, HeldRecords, Queries, open_queries
 from oneweb_bridge.store.sqlite import ThreadConnection
-from oneweb_bridge.web import fleet, views
+from oneweb_bridge.web import fleet, series_routes, views
 from oneweb_bridge.web.advice import ADVICE
 from oneweb_bridge.web.payloads import FLEET_COLUMNS, TreeNode
 from oneweb_bridge.web.tree import Organization, Reference, Site, Terminal, build_tree
@@ -668,6 +668,20 @@ async def test_long_query_is_interrupted(tmp_path: Path, monkeypatch: pytest.Mon
 
 def endless(queries: Queries) -> Any:
     return list(queries._iterate(ENDLESS))
+
+
+def test_read_rests_after_some_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is asked to: 0.2 ms after each 0.3 ms of its own work."""
+    worked, slept = iter([0.0, 0.0001, 0.0004, 0.0004, 0.0006, 0.0008, 0.0008]), list[float]()
+    monkeypatch.setattr("time.thread_time", lambda: next(worked))
+    monkeypatch.setattr("time.sleep", slept.append)
+    rest = series_routes.Rests()
+    counts = []
+    for _ in range(4):
+        rest()
+        counts.append(len(slept))
+    assert counts == [0, 1, 1, 2]
+    assert set(slept) == {series_routes.REST_S}
 
 
 async def test_reader_cannot_write(tmp_path: Path) -> None:

@@ -115,10 +115,13 @@ async def test_days_begin_and_end_where_they_do(past: Past) -> None:
     past.trim(past.fold(midnights[-1] + 9 * DAY_MS).folded_through)
     assert past.shown() == before
     assert past.chunks() == len(midnights)
-    with open_history(past.path, past.trends) as history:
+    rests: list[int] = []
+    with open_history(past.path, past.trends, rest=lambda: rests.append(len(rests))) as history:
         read = [(day * DAY_MS, list(samples.ts)) for day, samples in history.read_days(SIGNAL, EVER)]
+        assert len(rests) == len(midnights)
         span = Span(midnights[0], midnights[-1] + DAY_MS)
         series = history.read_series(SeriesQuery(stream=SIGNAL, span=span, points=10))
+    assert len(rests) == 3 * len(midnights), "each day that is read again, and each bin"
     assert read == [(midnight, [midnight, midnight + 1, midnight + DAY_MS - 1]) for midnight in midnights]
     assert (series.step, series.t) == (86_400.0, midnights)
     assert series.series[0].count == [3] * len(midnights)

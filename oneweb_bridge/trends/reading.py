@@ -7,8 +7,7 @@ Not async, and for one thread at a time. A read that another thread interrupts r
 """
 
 import contextlib
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from oneweb_bridge.encoding import rfc3339
@@ -37,11 +36,13 @@ PERIOD_SPAN_MS = 7 * DAY_MS
 
 
 @contextlib.contextmanager
-def open_history(database: Place, trends: Place | None, *, pause_s: float = 0.0) -> Iterator["History"]:
+def open_history(
+    database: Place, trends: Place | None, *, rest: Callable[[], None] = lambda: None
+) -> Iterator["History"]:
     """The history in the journal of `database` and in `trends`. Raises StoreError where neither can be read.
 
-    Trends that are not there, not wanted (None) or no trends are as empty ones. `pause_s` are seconds for which a read
-    rests after each day, so that other threads of this process get on with their work.
+    Trends that are not there, not wanted (None) or no trends are as empty ones. `rest` is called after each day and
+    each bin: it may wait, so that other threads of this process get on with their work.
     """
     with contextlib.ExitStack() as stack:
         file = None if trends is None else _open_if_there(stack, trends)
@@ -52,7 +53,7 @@ def open_history(database: Place, trends: Place | None, *, pause_s: float = 0.0)
                 raise
             rows = None
         with named_errors():
-            yield History(rows, file, pause_s)
+            yield History(rows, file, rest)
 
 
 def _open_if_there(stack: contextlib.ExitStack, trends: Place) -> TrendsFile | None:
@@ -71,10 +72,10 @@ def _open_if_there(stack: contextlib.ExitStack, trends: Place) -> TrendsFile | N
 class History:
     """Made by `open_history`."""
 
-    def __init__(self, rows: SampleRows | None, file: TrendsFile | None, pause_s: float = 0.0) -> None:
+    def __init__(self, rows: SampleRows | None, file: TrendsFile | None, rest: Callable[[], None]) -> None:
         self._rows = rows
         self._file = file
-        self._pause_s = pause_s
+        self._rest = rest
         self._owners: dict[str, set[str]] = {}
         """Bucket -> ids under which the journal was seen to have rows of it."""
 
@@ -116,8 +117,7 @@ class History:
             if rows is not None:
                 samples = merge(stream, samples, read_documents(stream, rows))
             samples = samples.between(span.since, span.until)
-            if self._pause_s:
-                time.sleep(self._pause_s)
+            self._rest()
             if samples.ts:
                 yield day, samples
 
@@ -183,7 +183,7 @@ class History:
             period=self.period(query.stream, query.span, samples),
             kept=self.kept_days(query.stream, query.span),
         )
-        return build_series(query, source)
+        return build_series(query, source, self._rest)
 
     def period(self, stream: StreamKey, span: Span, samples: Samples) -> float | None:
         """The period in ms of the samples of a span; of the 7 days before its end where there are too few."""

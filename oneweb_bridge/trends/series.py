@@ -3,7 +3,7 @@
 Gaps, rates and bins are decided here, once, so that no chart has to guess.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
@@ -107,8 +107,11 @@ class SeriesSource(msgspec.Struct, kw_only=True):
     kept: Mapping[int, Mapping[str, Day]] = {}
 
 
-def build_series(query: SeriesQuery, source: SeriesSource) -> Series:
-    """The lines of a query. Text indicators are never put into bins: there they are left out beside numbers."""
+def build_series(query: SeriesQuery, source: SeriesSource, rest: Callable[[], None] = lambda: None) -> Series:
+    """The lines of a query. Text indicators are never put into bins: there they are left out beside numbers.
+
+    `rest` is called after each bin of each line.
+    """
     samples = source.samples
     gaps = find_gaps(samples.ts, source.period)
     names = _names(query, source)
@@ -130,7 +133,7 @@ def build_series(query: SeriesQuery, source: SeriesSource) -> Series:
         columns = [samples.columns.get(name, [None] * len(samples.ts)) for name in names]
         thinned = samples.picked(text_changes(samples.ts, columns, gaps))
         return _as_they_are(answer, query, msgspec.structs.replace(source, samples=thinned), lines)
-    return _in_bins(answer, query, source, [line for line in lines if line.kind != "text"])
+    return _in_bins(answer, query, source, [line for line in lines if line.kind != "text"], rest)
 
 
 def _names(query: SeriesQuery, source: SeriesSource) -> list[str]:
@@ -175,14 +178,19 @@ def _as_they_are(answer: Series, query: SeriesQuery, source: SeriesSource, lines
     return answer
 
 
-def _in_bins(answer: Series, query: SeriesQuery, source: SeriesSource, lines: Sequence[Line]) -> Series:
+def _in_bins(
+    answer: Series, query: SeriesQuery, source: SeriesSource, lines: Sequence[Line], rest: Callable[[], None]
+) -> Series:
     step = DAY_MS if source.kept else query.step_ms or choose_step(query.span.until - query.span.since, query.points)
     answer.step, answer.source = step / 1000, "days" if source.kept else "bins"
     spans = list(intervals(source.samples.ts, step))
     answer.t = sorted({begin for begin, _, _ in spans} | {day * DAY_MS for day in source.kept})
     for line in lines:
         shown = _shown(line, query, source)
-        bins = {begin: summarize(shown[a:b]) for begin, a, b in spans}
+        bins: dict[int, Bin | None] = {}
+        for begin, a, b in spans:
+            bins[begin] = summarize(shown[a:b])
+            rest()
         if source.kept:
             bins = _with_kept_days(line, query, source, bins)
         _fill(line, [bins.get(begin) for begin in answer.t])
