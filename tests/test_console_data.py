@@ -671,8 +671,8 @@ def endless(queries: Queries) -> Any:
 
 
 def test_read_rests_after_some_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often it is asked to: 0.2 ms after each 0.3 ms of its own work."""
-    worked, slept = iter([0.0, 0.0001, 0.0004, 0.0004, 0.0006, 0.0008, 0.0008]), list[float]()
+    """However often it is asked to: behind the first 12 ms of its own work, 0.2 ms after each 0.3 ms."""
+    worked, slept = iter([0.0, 0.0121, 0.0124, 0.0124, 0.0126, 0.0128, 0.0128]), list[float]()
     monkeypatch.setattr("time.thread_time", lambda: next(worked))
     monkeypatch.setattr("time.sleep", slept.append)
     rest = series_routes.Rests()

@@ -31,8 +31,8 @@ MAX_DOWNLOADS = 3
 PAGE_LINES = 2000
 WRITE_TIMEOUT_S = 30.0
 RETRY_AFTER_S = 5
-WORK_S, REST_S = 0.0003, 0.0002
-"""A read rests after so many seconds of work, and for so many: else a commit takes twice as long meanwhile.
+FREE_S, WORK_S, REST_S = 0.012, 0.0003, 0.0002
+"""A read of more than FREE_S rests after each WORK_S, for REST_S: else a commit takes twice as long meanwhile.
 
 The interpreter changes between threads that calculate after 0.5 ms only, and a commit waits for it at each of its rows.
 """
@@ -153,7 +153,7 @@ class Rests:
     """Called often while a span is read: lets the other threads of the process work, `REST_S` after each `WORK_S`."""
 
     def __init__(self) -> None:
-        self._begun = time.thread_time()
+        self._begun = time.thread_time() + FREE_S
 
     def __call__(self) -> None:
         """Rests, if there was work enough."""
