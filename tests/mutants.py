@@ -2457,6 +2457,13 @@ TABLE = (
         "test_poller.py -k stored_until",
     ),
     Mutant(
+        "a call that is disabled while it is polled is disabled after it",
+        "polling/poll_cycle.py",
+        "        if was_enabled and not runtime.enabled:\n",
+        "        if not was_enabled and not runtime.enabled:\n",
+        "test_poller.py -k disabled_while",
+    ),
+    Mutant(
         "a poll request moves a queued call to the front",
         "polling/poller.py",
         "        self._permits.make_urgent(call)\n",

@@ -44,6 +44,8 @@ class Gate:
 
     def __init__(self, b: Bench) -> None:
         self.begun: list[str] = []
+        self.error: Exception | None = None
+        """With which every poll ends."""
         self.changed = asyncio.Event()
         self._open = asyncio.Semaphore(0)
         self._store = b.store
@@ -54,6 +56,8 @@ class Gate:
         self.begun.append(call)
         self.changed.set()
         await self._open.acquire()
+        if self.error is not None:
+            raise self.error
         return PollOutcome(progress=progress)
 
     def let_end(self, count: int = 100) -> None:
@@ -107,6 +111,35 @@ async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypa
         await manager.reconfigure(config_of(b, location_threshold="1m"))
         assert len(compiled) == len(CALLS)
         assert not caches._caches
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_call_that_is_disabled_while_it_is_polled_is_disabled_after_it(tmp_path: Path, fails: bool) -> None:
+    """Its status does not stay how that poll ended; one that is polled by request while it is disabled says that."""
+    async with bench(tmp_path) as b:
+        manager, gate = await loaded(b, polling={call: {"enabled": call == SITES} for call in CALLS}), Gate(b)
+        gate.error = TimeoutError() if fails else None
+        async with running(manager):
+            polled = manager.request_poll(SITES)
+            await gate.until_begun(1)
+            await manager.change([SITES], {"enabled": False}, "mqtt", None)
+            assert (await b.record("call", SITES))["status"] == "polling"
+            gate.let_end(1)
+            (result,) = await ended(polled)
+            assert result.state.status == ("failed" if fails else "ok")
+            await until_status(b, SITES, "disabled")
+            gate.let_end(1)
+            (result,) = await ended(manager.request_poll(SITES))
+            await until_status(b, SITES, result.state.status)
+            assert result.state.enabled is False
+
+
+async def until_status(b: Bench, call: str, status: str) -> None:
+    """Waits until a call has this status, and it is enabled no more."""
+    async with asyncio.timeout(20):
+        while (state := await b.record("call", call))["status"] != status:
+            await asyncio.sleep(0.01)
+    assert state["enabled"] is False
 
 
 async def test_set_on_all_is_checked_as_a_whole(tmp_path: Path) -> None:

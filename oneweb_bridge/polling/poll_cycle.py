@@ -64,6 +64,7 @@ class PollCycle:
             await asyncio.sleep(self._api.pause)
         # All that were requested until now are this poll.
         requested, runtime.requested = runtime.requested, []
+        was_enabled = runtime.enabled
         started, requests = time.monotonic(), self._api.requests
         failed_at = runtime.begun if runtime.status in ("unauthorized", "failed") else None
         runtime.running, runtime.begun, runtime.status, runtime.error = True, started, "polling", None
@@ -91,6 +92,10 @@ class PollCycle:
         finally:
             runtime.running = False
         runtime.answer(requested, self._states.state(runtime))
+        if was_enabled and not runtime.enabled:
+            # A command or the file disabled it meanwhile: the poll's own end does not stay its status.
+            runtime.set_resting_status()
+            await self._states.publish(runtime)
         return succeeded
 
     async def _sign_in_for_request(self, failed_at: float | None) -> None:
