@@ -2464,6 +2464,20 @@ TABLE = (
         "test_poller.py -k disabled_while",
     ),
     Mutant(
+        "answers wait for a connection",
+        "mqtt/publisher.py",
+        "            self._waiting_answers.append((time.monotonic(), messages))\n",
+        "            pass\n",
+        "test_publisher.py -k answers_wait",
+    ),
+    Mutant(
+        "answers that waited come before those to what is retained",
+        "mqtt/session.py",
+        "                for messages in self._context.take_answers():\n                    self.answer(messages)\n",
+        "",
+        "test_publisher.py -k answers_wait",
+    ),
+    Mutant(
         "a poll request moves a queued call to the front",
         "polling/poller.py",
         "        self._permits.make_urgent(call)\n",

@@ -37,6 +37,9 @@ from tests import harness, proxy
 from tests.cancelling import end_tasks
 
 
+RESULTS = "oneweb/bridge/polling/sites/result"
+
+
 def samples(count: int, ids: int, *, kind: str = "metric", size: int = 100) -> Batch:
     """A batch of so many samples of so many terminals, numbered in their order."""
     batch = Batch()
@@ -817,6 +820,24 @@ async def test_answer_to_a_retained_command_waits_in_the_window_of_its_connectio
                 await asyncio.sleep(0.02)
             assert running._session is not None
             assert windows == [running._session._window]
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_answers_wait_for_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool) -> None:
+    """They come before the answers to what is retained: the newest 100, and none that has waited for too long."""
+    monkeypatch.setattr(publisher, "ANSWER_WAIT_S", -1.0 if is_late else 600.0)
+    port, topic = mosquitto.free_port(), "oneweb/bridge/polling/sites/poll"
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port, "#") as recorder:
+        await harness.publish(port, topic, b"{}", retain=True)
+        made.on_command = lambda command: command.answer(Response(id="retained", status="error"))
+        async with made.publishing() as running:
+            # The publisher's task has not begun yet.
+            for number in range(publisher.MAX_WAITING_ANSWERS + 5):
+                running.answer_to(topic, "answers")(Response(id=f"{number}", status="ok"))
+            await recorder.until(lambda: [r for r in recorder.on(RESULTS) if r["id"] == "retained"])
+    kept = [] if is_late else [f"{number}" for number in range(5, publisher.MAX_WAITING_ANSWERS + 5)]
+    assert [result["id"] for result in recorder.on(RESULTS)] == [*kept, "retained"]
+    assert [result["id"] for result in recorder.on("answers")] == kept
 
 
 async def connected(running: publisher.Publisher) -> None:

@@ -55,6 +55,8 @@ class ConnectionContext(msgspec.Struct, frozen=True, kw_only=True):
     suspects: Suspects
     alerted_too_large: set[str]
     answer_to: Callable[[str, str | None, bytes | None], Answer]
+    take_answers: Callable[[], list[list[Message]]]
+    """Gives the answers to commands that waited for a connection."""
 
     @property
     def instance(self) -> str:

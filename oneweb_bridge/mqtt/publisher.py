@@ -9,6 +9,7 @@ import logging
 import math
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -56,6 +57,12 @@ class NotConnected(Exception):
     """A request needs the broker, and the connection is missing or was lost; the text says which."""
 
 
+MAX_WAITING_ANSWERS = 100
+"""Answers to commands that wait for a connection; of more the oldest are dropped."""
+ANSWER_WAIT_S = 600.0
+"""Seconds for which such an answer waits: after that nobody looks for it."""
+
+
 class Publisher:
     """`run` keeps a connection until it is cancelled."""
 
@@ -87,6 +94,8 @@ class Publisher:
         self._lost_at = time.monotonic() - GIVE_WAY_S
         self._short_in_a_row = 0
         self._look_suffix = LOOK_SUFFIX
+        self._waiting_answers: deque[tuple[float, list[Message]]] = deque(maxlen=MAX_WAITING_ANSWERS)
+        """Since when (monotonic time), and what is to be published."""
 
     @property
     def connected_since(self) -> float | None:
@@ -193,6 +202,7 @@ class Publisher:
             suspects=self._suspects,
             alerted_too_large=self._alerted_too_large,
             answer_to=self.answer_to,
+            take_answers=self._take_answers,
         )
 
     def _note_connection(self, connection: ConnectionRecord) -> None:
@@ -239,12 +249,22 @@ class Publisher:
         self, command_topic: str, response_topic: str | None, correlation: bytes | None, answer: Result | Response
     ) -> None:
         topic, payload = self.tree.answer_topic(command_topic), encode(answer)
-        if self._session is None or topic is None:
+        if topic is None:
             return
         messages = [Message(topic, payload, retain=False)]
         if response_topic is not None:
             messages.append(Message(response_topic, payload, retain=False, correlation=correlation))
-        self._session.answer(messages)
+        if self._session is None:
+            self._waiting_answers.append((time.monotonic(), messages))
+        else:
+            self._session.answer(messages)
+
+    def _take_answers(self) -> list[list[Message]]:
+        """The answers that were given without a connection and do not wait for too long, oldest first."""
+        begin = time.monotonic() - ANSWER_WAIT_S
+        taken = [messages for since, messages in self._waiting_answers if since >= begin]
+        self._waiting_answers.clear()
+        return taken
 
     async def publish_messages(self, messages: Sequence[Message]) -> list[bool] | None:
         """Publishes messages without journal rows. Returns which the broker accepted; None without a connection."""

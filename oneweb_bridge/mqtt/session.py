@@ -89,6 +89,9 @@ class Session:
                 group.create_task(link.wait_for_end(), name="mqtt end")
                 group.create_task(self.sender.end_on_failure(), name="mqtt failure")
                 group.create_task(self.sender.watch_loop(), name="mqtt watch")
+                # A retained command may be one of those: who reads the answers hears first how it ended.
+                for messages in self._context.take_answers():
+                    self.answer(messages)
                 # Commands come, and are answered, as soon as they are subscribed to.
                 await link.listen_to(*self._receiver.filters)
                 await self._start_up()
