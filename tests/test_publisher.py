@@ -36,7 +36,6 @@ from oneweb_bridge.store.journal import Journal
 from tests import harness, proxy
 from tests.cancelling import end_tasks
 
-
 RESULTS = "oneweb/bridge/polling/sites/result"
 
 
