@@ -115,7 +115,7 @@ async def test_set_compiles_nothing_and_forgets_no_page(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_call_that_is_disabled_while_it_is_polled_is_disabled_after_it(tmp_path: Path, fails: bool) -> None:
-    """Its status does not stay how that poll ended; one that is polled by request while it is disabled says that."""
+    """A call that was disabled before, and is polled by request, keeps the status of that poll instead."""
     async with bench(tmp_path) as b:
         manager, gate = await loaded(b, polling={call: {"enabled": call == SITES} for call in CALLS}), Gate(b)
         gate.error = TimeoutError() if fails else None

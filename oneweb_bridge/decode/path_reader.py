@@ -60,8 +60,6 @@ from oneweb_bridge.decode.paths import (
 
 ReadPaths = Callable[[Any], Sequence[Any]]
 _Prefix = tuple[Step, ...]
-
-
 MAX_READERS = 128
 """Readers that are kept: `explore` compiles the same paths again for each change that it tries."""
 

@@ -51,16 +51,14 @@ MAX_SHORT_CONNECTIONS = 2
 """So many connections in a row that did not last are no accident of the line: the bridge looks again, too."""
 LOOK_SUFFIX = "-look"
 """What the client id of a connection that only looks ends with, so that it takes over nobody's connection."""
-
-
-class NotConnected(Exception):
-    """A request needs the broker, and the connection is missing or was lost; the text says which."""
-
-
 MAX_WAITING_ANSWERS = 100
 """Answers to commands that wait for a connection; of more the oldest are dropped."""
 ANSWER_WAIT_S = 600.0
 """Seconds for which such an answer waits: after that nobody looks for it."""
+
+
+class NotConnected(Exception):
+    """A request needs the broker, and the connection is missing or was lost; the text says which."""
 
 
 class Publisher:

@@ -89,7 +89,8 @@ class Session:
                 group.create_task(link.wait_for_end(), name="mqtt end")
                 group.create_task(self.sender.end_on_failure(), name="mqtt failure")
                 group.create_task(self.sender.watch_loop(), name="mqtt watch")
-                # A retained command may be one of those: who reads the answers hears first how it ended.
+                # Before the subscription: a retained command that was answered meanwhile comes again with it, and its
+                # result must be heard before the sentence that it was obeyed already.
                 for messages in self._context.take_answers():
                     self.answer(messages)
                 # Commands come, and are answered, as soon as they are subscribed to.

@@ -93,7 +93,7 @@ class PollCycle:
             runtime.running = False
         runtime.answer(requested, self._states.state(runtime))
         if was_enabled and not runtime.enabled:
-            # A command or the file disabled it meanwhile: the poll's own end does not stay its status.
+            # It was disabled during the poll, by a command or the file: its status must not say how the poll ended.
             runtime.set_resting_status()
             await self._states.publish(runtime)
         return succeeded
