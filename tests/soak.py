@@ -10,7 +10,7 @@ SOAK_WINDOW sets how many messages bridge and broker have in flight (default: wh
     make soak ARGS='--timeline "link cut@0.5+4, disk full@1+2" --seed 4711'    exactly these times
     make soak ARGS='--left'                                 which pairs have not met yet
     make soak ARGS='--write docs/guarantees.md'             writes the figures into that page
-    make soak ARGS='--from docs/guarantees.md'              goes on with the table of that page
+    make soak ARGS='--from docs/guarantees.md'              goes on with the grid of that page, if it has one
 
 Which pairs have met is kept in soak.json over several calls; remove it to begin anew.
 """
