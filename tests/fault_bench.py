@@ -54,6 +54,8 @@ EVIDENCE = Path(__file__).parent.parent / "build" / "evidence"
 WINDOW = int(os.environ.get("SOAK_WINDOW") or 0)
 """Messages in flight, of the bridge and of the broker; 0 leaves both at their defaults."""
 IN_FLIGHT = {"window": WINDOW} if WINDOW else {}
+_OF_BRIDGES = ("oneweb/bridge/", "elsewhere/bridge/")
+"""Where a bridge tells of itself, at any time."""
 SECRET, PASSWORD = "canary-7fQ2-api-secret", "canary-9kX4-mqtt-password"
 CONFIG = """
 allow_anonymous true
@@ -349,9 +351,9 @@ class Stage:
         )
 
     async def _standing_still(self) -> tuple[dict[str, Any], float]:
-        """What is retained at a moment up to which all was heard, and all that was said is there again.
+        """What is retained at a moment up to which all was heard, and is what was said last.
 
-        Polls go on, and devices are announced a few seconds after the rest; what is not there after 20 s is a finding.
+        Polls go on, and devices are announced a few seconds after the rest; what is not so after 20 s is a finding.
         The second value is a time of the wall clock before the quiet that was waited for: of a poll that ended later
         the state may have been heard, and its messages not yet.
         """
@@ -363,12 +365,12 @@ class Stage:
             except TimeoutError:
                 # A large fleet has something new in every poll.
                 await self._stop_polls()
-            count = self._news()
+            is_drained, count = await self.backlog() == 0, self._news()
             retained = await harness.retained(self.port, *FILTERS)
             await asyncio.sleep(0.2)
             self.recorder.read()
-            is_told = self._news() == count and await self.backlog() == 0
-            if is_told and retained.keys() >= self._said_last():
+            # Nothing is waited for from here on: what comes later must not be judged against what is retained now.
+            if is_drained and self._news() == count and self._is_as_heard(retained):
                 break
         return retained, still_since
 
@@ -378,9 +380,10 @@ class Stage:
         await harness.publish(self.port, f"{topic}/set", json.dumps({"id": id, "enabled": False}))
         await self.until(lambda: any(result.get("id") == id for result in self.recorder.on(f"{topic}/result")), 20.0)
 
-    def _said_last(self) -> set[str]:
-        """The topics on which something is retained, as far as the recorder heard."""
-        return {topic for topic in self.recorder.retained if not topic.startswith("oneweb/bridge/")}
+    def _is_as_heard(self, retained: dict[str, Any]) -> bool:
+        """Whether all that was said last, as far as the recorder heard, is what is retained."""
+        last = self.recorder.retained
+        return all(retained.get(topic) == last[topic] for topic in last if not topic.startswith(_OF_BRIDGES))
 
     def _news(self) -> int:
         return sum("/bridge/" not in topic for topic, _, _ in self.recorder.messages)

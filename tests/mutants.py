@@ -1624,8 +1624,8 @@ TABLE = (
     Mutant(
         "rollback also when cancelled",
         "store/sqlite.py",
-        "        except BaseException:\n            await asyncio.shield",
-        "        except Exception:\n            await asyncio.shield",
+        "        except BaseException:\n            await finish_cancelled_or_not",
+        "        except Exception:\n            await finish_cancelled_or_not",
         "test_store.py test_cancellation.py",
     ),
     Mutant(
@@ -1831,9 +1831,30 @@ TABLE = (
     Mutant(
         "ids that match nothing get no topic",
         "polling/poll_report.py",
-        "                kept = {id: part.pop(id) for id in unmatched}",
-        "                kept = {id: part[id] for id in unmatched}",
+        "                    kept = {id: part.pop(id) for id in unmatched}",
+        "                    kept = {id: part[id] for id in unmatched}",
         "test_id_matching.py",
+    ),
+    Mutant(
+        "nothing is kept aside of an id whose samples are being published",
+        "polling/poll_report.py",
+        "self._context.kept_lock:\n                unmatched = await self._matcher.unmatched(map",
+        "contextlib.nullcontext():\n                unmatched = await self._matcher.unmatched(map",
+        "test_id_matching.py -k not_lost",
+    ),
+    Mutant(
+        "no newer sample overtakes one that was kept aside",
+        "polling/poll_report.py",
+        "                await self._publish_matched([raw_ids[id] for id in part])\n",
+        "",
+        "test_id_matching.py -k overtakes",
+    ),
+    Mutant(
+        "records that were kept aside do not replace newer ones",
+        "polling/poll_records.py",
+        "            async with self._context.slice_lock:\n                stored =",
+        "            if True:\n                stored =",
+        "test_id_matching.py -k newer_ones",
     ),
     Mutant(
         "what was kept aside is published when its id is known",

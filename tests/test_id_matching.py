@@ -1,5 +1,7 @@
 """Ids of reports, usage and components that match no record: no topics of what does not exist, and nothing is lost."""
 
+import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,9 @@ from typing import Any
 import pytest
 
 from oneweb_bridge.decode.catalogue import CALLS
-from tests.polls import Bench, bench
+from oneweb_bridge.polling.poll_runner import PollRunner
+from oneweb_bridge.store.unmatched import UnmatchedTable
+from tests.polls import Bench, JournalRow, bench
 from tests.test_coverage import spoil
 from tests.test_poll_runner import managed_poll, manager
 
@@ -158,3 +162,126 @@ async def test_what_matches_nothing_is_kept_for_a_time(tmp_path: Path) -> None:
         await foreign(b, SIGNAL, "-y")
         await b.poll(SIGNAL)
         assert all(id.endswith("-y") for id in await b.store.unmatched.ids_after(SIGNAL, ""))
+
+
+# ── two polls at once ──────────────────────────────────────────────────────────────────────────
+
+
+def kept_rows(rows: list[JournalRow], name: str) -> list[tuple[str, int, bool, float]]:
+    """Of samples: where to, when, whether corrected, and a value."""
+    samples = [row for row in rows if row.name == name and row.what in ("metric", "history")]
+    return [(row.what, row.ts, row.body.get("corrected", False), row.body["sinr_db"]) for row in samples]
+
+
+async def test_what_is_kept_while_the_inventory_publishes_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report's poll keeps a new sample aside just while the inventory's poll publishes the older ones."""
+    loaded, deciding, kept = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    real_load, real_keep, real_delete = UnmatchedTable.load, UnmatchedTable.keep, UnmatchedTable.delete
+
+    async def load(self: UnmatchedTable, call: str, ids: Any) -> Any:
+        rows = await real_load(self, call, ids)
+        loaded.set()
+        return rows
+
+    async def keep(self: UnmatchedTable, call: str, rows: Any) -> None:
+        deciding.set()
+        # Where it may not be read meanwhile, this is in vain.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(loaded.wait(), 1.0)
+        await real_keep(self, call, rows)
+        kept.set()
+
+    async def delete(self: UnmatchedTable, call: str, ids: Any) -> None:
+        await kept.wait()
+        await real_delete(self, call, ids)
+
+    async with bench(tmp_path, {"terminals": 1}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, SIGNAL)
+        (id,) = b.ids("terminals")
+        before = len(await b.store.unmatched.load(SIGNAL, [id]))
+        await b.later(600)
+        for name, patched in (("load", load), ("keep", keep), ("delete", delete)):
+            monkeypatch.setattr(UnmatchedTable, name, patched)
+        report = asyncio.create_task(b.runner.poll(SIGNAL))
+        await asyncio.wait_for(deciding.wait(), 10)
+        await asyncio.gather(report, b.poll(TERMINALS))
+
+        published = {ts for _, ts, _, _ in kept_rows(await b.news(), "signal_quality")}
+        assert len(published) == before + 1
+        assert await b.store.unmatched.ids_after(SIGNAL, "") == []
+
+
+async def test_nothing_newer_overtakes_what_was_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bridge that ended before it published what was kept: a correction that comes first does not come to stay."""
+    late = {SIGNAL: {"lateness": "50m"}}
+    async with bench(tmp_path, {"terminals": 1}, polling=late) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, SIGNAL)
+        with monkeypatch.context() as killed:
+
+            async def ended(*_: Any) -> None:
+                """Nothing more."""
+
+            killed.setattr(PollRunner, "_publish_kept", ended)
+            await b.poll(TERMINALS)
+        b.sim.fault("corrected", report="signalQuality")
+        await b.later(1)
+        await b.news()
+        await b.poll(SIGNAL)
+        first, *_, second = kept_rows(await b.news(), "signal_quality")
+        assert first[:3] == ("metric", second[1], False)
+        assert second[2]
+        assert first[3] != second[3]
+        for _ in range(2):
+            await b.poll(SIGNAL)
+            assert kept_rows(await b.news(), "signal_quality") == []
+
+
+async def test_calls_that_keep_something_are_known_while_others_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept while somebody looks whether anything is left is not forgotten."""
+    async with bench(tmp_path) as b:
+        table = b.store.unmatched
+        assert await table.calls() == frozenset()
+        real = UnmatchedTable.ids_after
+
+        async def ids_after(self: UnmatchedTable, call: str, after: str) -> list[str]:
+            ids = await real(self, call, after)
+            await table.keep(call, [(1, "x", b"", b"")])
+            return ids
+
+        monkeypatch.setattr(UnmatchedTable, "ids_after", ids_after)
+        await table.note_if_empty(SIGNAL)
+        assert await table.calls() == {SIGNAL}
+
+
+async def test_components_that_were_kept_do_not_replace_newer_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The components' own poll brings newer ones just while the inventory's poll publishes the older."""
+    polls = list[asyncio.Task[Any]]()
+    real = UnmatchedTable.load
+
+    async def load(self: UnmatchedTable, call: str, ids: Any) -> Any:
+        rows = await real(self, call, ids)
+        if not polls:
+            polls.append(asyncio.create_task(b.poll(COMPONENTS)))
+            # Where it may not store anything meanwhile, this is in vain.
+            await asyncio.wait(polls, timeout=0.5)
+        return rows
+
+    async with bench(tmp_path, {"terminals": 1}) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, COMPONENTS)
+        (id,) = b.ids("terminals")
+        b.sim.fleet("firmware", id=id, version="v99")
+        monkeypatch.setattr(UnmatchedTable, "load", load)
+        await b.poll(TERMINALS)
+        await asyncio.gather(*polls)
+
+        *_, last = (row.body["components"] for row in await b.news() if row.what == "components")
+        assert "v99" in last.values()

@@ -234,7 +234,7 @@ async def _use_store(db: store.Store) -> None:
     await db.unmatched.load("ut_traffic", await db.unmatched.ids_after("ut_traffic", ""))
     await db.unmatched.count_kept_before("ut_traffic", 1)
     await db.unmatched.calls()
-    db.unmatched.note_empty("ut_link_metrics")
+    await db.unmatched.note_if_empty("ut_link_metrics")
     await db.unmatched.trim("ut_traffic", 1)
     await db.unmatched.delete("ut_traffic", ["x"])
     await db.unmatched.field_with("terminal", ["x"])

@@ -1,11 +1,14 @@
 """The connection to SQLite: many rows in one step, with the same outcome as one after the other."""
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from oneweb_bridge.store.engine import finish_cancelled_or_not
 from oneweb_bridge.store.sqlite import ThreadConnection, WideConnection
 
 UPSERT = "INSERT INTO t (id, a, b) VALUES (?, ?, 'b') ON CONFLICT (id) DO UPDATE SET a = excluded.a"
@@ -59,3 +62,32 @@ def test_closed_connection_has_nothing_to_interrupt() -> None:
     db = sqlite3.connect(":memory:", factory=ThreadConnection)
     db.close()
     db.interrupt()
+
+
+# ── what is finished, whoever is cancelled ─────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_error_of_work_that_must_be_finished_is_told_once(is_cancelled: bool) -> None:
+    """Who waits is told of it; where nobody waits any more, it is no report with a traceback."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    may_fail, has_failed = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await may_fail.wait()
+        has_failed.set()
+        raise OSError("the disk is full")
+
+    waiting = asyncio.create_task(finish_cancelled_or_not(work()))
+    await asyncio.sleep(0)
+    if is_cancelled:
+        waiting.cancel()
+        await asyncio.wait({waiting})
+    may_fail.set()
+    await has_failed.wait()
+    (ended,) = await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.sleep(0)
+
+    assert type(ended) is (asyncio.CancelledError if is_cancelled else OSError)
+    assert reported == []

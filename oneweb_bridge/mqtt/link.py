@@ -163,7 +163,8 @@ class MqttConnection(aiomqtt.Client):
         """
         connecting = asyncio.ensure_future(super().__aenter__())
         try:
-            await asyncio.shield(connecting)
+            await asyncio.wait({connecting})
+            connecting.result()
         except BaseException:
             await self._abandon(connecting)
             raise

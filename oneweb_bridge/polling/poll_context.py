@@ -96,6 +96,9 @@ class PollContext:
         self.stopped: defaultdict[str, samples.StoppedReports] = defaultdict(samples.StoppedReports)
         self.slice_lock = asyncio.Lock()
         """Held from the look at which records there are to the commit that relies on it: no removal comes between."""
+        self.kept_lock = asyncio.Lock()
+        """Held from the look at which ids of a report match to what follows: samples are kept aside, or published that
+        were. So nothing is kept of an id whose samples are being published, and nothing newer overtakes them."""
         self._clock = clock
 
     def now(self) -> int:

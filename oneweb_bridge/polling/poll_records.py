@@ -249,13 +249,14 @@ class RecordsPoll:
         self._matcher = await self._context.matcher(self._plan.call)
         while ids := await self._store.unmatched.ids_after(call, after):
             after = ids[-1]
-            stored = await self._store.records.existing_ids("record", self._plan.kind, ids)
-            rows = [row for row in await self._store.unmatched.load(call, ids) if row[1] not in stored]
-            if rows:
-                async with self._context.slice_lock:
+            # Under the lock, because a poll of the same call may store something newer of them, or keep it aside.
+            async with self._context.slice_lock:
+                stored = await self._store.records.existing_ids("record", self._plan.kind, ids)
+                rows = [row for row in await self._store.unmatched.load(call, ids) if row[1] not in stored]
+                if rows:
                     await self._commit_slice(rows)
-            published = await self._store.records.existing_ids("record", self._plan.kind, ids)
-            await self._store.unmatched.delete(call, sorted(published))
+                published = await self._store.records.existing_ids("record", self._plan.kind, ids)
+                await self._store.unmatched.delete(call, sorted(published))
             count += len(published - stored)
         return count
 

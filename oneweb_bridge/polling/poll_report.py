@@ -180,12 +180,16 @@ class ReportPoll:
         if self._watch.is_looking:
             await asyncio.to_thread(self._watch.look_at_page, page)
         for positions in slices_of(listing.first_positions(page.ids)):
+            raw_ids = {self._matcher.record_id(page.ids[position]): page.ids[position] for position in positions}
             part = {self._matcher.record_id(page.ids[position]): raws[position] for position in positions}
-            unmatched = await self._matcher.unmatched(part)
-            if unmatched:
-                kept = {id: part.pop(id) for id in unmatched}
-                rows = await asyncio.to_thread(self._new_samples, kept, {}, listing)
-                await self._store.unmatched.keep(self._call.id, rows)
+            async with self._context.kept_lock:
+                unmatched = await self._matcher.unmatched(part)
+                if unmatched:
+                    kept = {id: part.pop(id) for id in unmatched}
+                    rows = await asyncio.to_thread(self._new_samples, kept, {}, listing)
+                    await self._store.unmatched.keep(self._call.id, rows)
+                # What was kept aside of the others is older than what the page has of them.
+                await self._publish_matched([raw_ids[id] for id in part])
             known = await self._context.known_samples(self._call.report, list(part), listing.bounds.latest)
             published = await self._published_ids(list(part))
             wanted = {id: raw for id, raw in part.items() if id in published}
@@ -226,19 +230,26 @@ class ReportPoll:
 
     async def publish_kept(self) -> int:
         """Commits the samples that were kept aside and whose ids match a record now. Returns how many there were."""
-        self._matcher = await self._context.matcher(self._call)
-        place, after = self._call.id + KEPT, ""
-        await self._store.staging.clear(place)
+        self._matcher, after = await self._context.matcher(self._call), ""
         while ids := await self._store.unmatched.ids_after(self._call.id, after):
             after = ids[-1]
-            unmatched = await self._matcher.unmatched(map(self._matcher.record_id, ids))
-            matched = [id for id in ids if self._matcher.record_id(id) not in unmatched]
-            rows = await self._store.unmatched.load(self._call.id, matched)
+            async with self._context.kept_lock:
+                unmatched = await self._matcher.unmatched(map(self._matcher.record_id, ids))
+                await self._publish_matched([id for id in ids if self._matcher.record_id(id) not in unmatched])
+        return self._outcome.samples
+
+    async def _publish_matched(self, ids: Sequence[str]) -> None:
+        """Commits what was kept aside of ids that match a record. The caller holds `kept_lock`."""
+        call, place = self._call.id, self._call.id + KEPT
+        if call not in await self._store.unmatched.calls():
+            return
+        rows = await self._store.unmatched.load(call, ids)
+        if rows:
+            await self._store.staging.clear(place)
             await self._store.staging.add(place, [self._with_record_id(row) for row in rows])
             await self._commit_staged(place)
             await self._store.staging.clear(place)
-            await self._store.unmatched.delete(self._call.id, matched)
-        return self._outcome.samples
+            await self._store.unmatched.delete(call, ids)
 
     def _with_record_id(self, row: StagedRow) -> StagedRow:
         ts, id, hash_, body = row

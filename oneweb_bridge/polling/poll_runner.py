@@ -75,8 +75,7 @@ class PollRunner:
             await self._store.progress.save(outcome.progress)
         for other in waiting:
             count = await self._new_poll(other, await self._load_progress(other)).publish_kept()
-            if not await self._store.unmatched.ids_after(other.call.id, ""):
-                self._store.unmatched.note_empty(other.call.id)
+            await self._store.unmatched.note_if_empty(other.call.id)
             if count:
                 _log.info("%s: %d samples or records of ids that are known now are published", other.call.id, count)
 

@@ -6,7 +6,7 @@ phrase of `Dialect`, what differs as a whole (how rows are appended to the journ
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
@@ -147,3 +147,14 @@ async def fetch_int(connection: Connection, sql: str, parameters: Sequence[Any] 
 def placeholders(values: Sequence[object]) -> str:
     """As many question marks as there are values, for `IN (…)`; without any a list that holds nothing."""
     return ", ".join("?" * len(values)) or "NULL"
+
+
+async def finish_cancelled_or_not(work: Awaitable[Any]) -> None:
+    """Waits until `work` has ended. Where the waiting is cancelled, it goes on, and its error is nobody's concern.
+
+    `asyncio.shield` reports such an error since Python 3.14, with a traceback.
+    """
+    ending = asyncio.ensure_future(work)
+    ending.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    await asyncio.wait({ending})
+    ending.result()

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor
 from psycopg.types.numeric import Int8BinaryDumper
 
-from oneweb_bridge.store.engine import Dialect, JournalRow
+from oneweb_bridge.store.engine import Dialect, JournalRow, finish_cancelled_or_not
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from oneweb_bridge.store.postgres_schema import search_path_of
 from oneweb_bridge.store.postgres_text import escape_row, escape_rows, restore_rows, translate
@@ -203,7 +203,7 @@ class PostgresConnection:
                 yield PostgresTransaction(db, 0 if self._fence is None else self._fence.epoch)
                 await db.execute(b"COMMIT")
             except BaseException:
-                await asyncio.shield(self._roll_back(db))
+                await finish_cancelled_or_not(self._roll_back(db))
                 raise
 
     async def _roll_back(self, db: "AsyncConnection[Any]") -> None:

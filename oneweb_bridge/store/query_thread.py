@@ -46,7 +46,8 @@ class QueryThread:
             future = asyncio.get_running_loop().run_in_executor(self._executor, _with_named_errors, work)
             try:
                 async with asyncio.timeout(QUERY_TIMEOUT_S):
-                    return await asyncio.shield(future)
+                    await asyncio.wait({future})
+                    return future.result()
             except TimeoutError:
                 raise StoreUnavailable(f"the query took longer than {QUERY_TIMEOUT_S:.0f} s: ask for less") from None
             finally:

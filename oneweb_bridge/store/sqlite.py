@@ -11,7 +11,7 @@ from typing import Any
 
 import aiosqlite
 
-from oneweb_bridge.store.engine import Dialect, JournalRow
+from oneweb_bridge.store.engine import Dialect, JournalRow, finish_cancelled_or_not
 from oneweb_bridge.store.errors import named_errors
 
 DIALECT = Dialect(
@@ -142,7 +142,7 @@ class SqliteConnection:
             yield
             await self._db.execute("COMMIT")
         except BaseException:
-            await asyncio.shield(self._db.rollback())
+            await finish_cancelled_or_not(self._db.rollback())
             raise
 
     @contextlib.asynccontextmanager
@@ -154,7 +154,7 @@ class SqliteConnection:
                     await self._db.execute("BEGIN")
                     yield self._transaction
                 finally:
-                    await asyncio.shield(self._db.rollback())
+                    await finish_cancelled_or_not(self._db.rollback())
 
     async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         async with self.lock:

@@ -19,16 +19,24 @@ class UnmatchedTable:
         self._connections = connections
         self._calls: set[str] | None = None
         """The calls of which something may be kept, so that a poll need not look; None until it was read."""
+        self._kept_count = 0
+        """How often something was kept."""
 
     async def calls(self) -> frozenset[str]:
         """The calls of which something may be kept."""
-        if self._calls is None:
-            self._calls = {row[0] for row in await self._connections.rows("SELECT DISTINCT call FROM unmatched")}
+        while self._calls is None:
+            kept_count = self._kept_count
+            rows = await self._connections.rows("SELECT DISTINCT call FROM unmatched")
+            if kept_count == self._kept_count:
+                self._calls = {row[0] for row in rows}
         return frozenset(self._calls)
 
-    def note_empty(self, call: str) -> None:
-        """Notes that nothing is kept of a call any more."""
-        if self._calls is not None:
+    async def note_if_empty(self, call: str) -> None:
+        """Notes that nothing is kept of a call any more, if that is so."""
+        kept_count = self._kept_count
+        is_empty = not await self.ids_after(call, "")
+        # What another poll kept meanwhile may not have been seen.
+        if is_empty and kept_count == self._kept_count and self._calls is not None:
             self._calls.discard(call)
 
     async def keep(self, call: str, rows: Sequence[StagedRow]) -> None:
@@ -36,14 +44,18 @@ class UnmatchedTable:
         if not rows:
             return
         now = self._connections.steady.now()
-        if self._calls is not None:
-            self._calls.add(call)
-        async with self._connections.transaction() as transaction:
-            await transaction.execute_many(
-                """INSERT INTO unmatched (call, id, ts, kept_at, hash, body) VALUES (?, ?, ?, ?, ?, ?)
-                   ON CONFLICT (call, id, ts) DO UPDATE SET hash = excluded.hash, body = excluded.body""",
-                [(call, id, ts, now, hash_, body) for ts, id, hash_, body in rows],
-            )
+        try:
+            async with self._connections.transaction() as transaction:
+                await transaction.execute_many(
+                    """INSERT INTO unmatched (call, id, ts, kept_at, hash, body) VALUES (?, ?, ?, ?, ?, ?)
+                       ON CONFLICT (call, id, ts) DO UPDATE SET hash = excluded.hash, body = excluded.body""",
+                    [(call, id, ts, now, hash_, body) for ts, id, hash_, body in rows],
+                )
+        finally:
+            # Also where it is cancelled, which may be after the commit.
+            self._kept_count += 1
+            if self._calls is not None:
+                self._calls.add(call)
 
     async def ids_after(self, call: str, after: str) -> list[str]:
         """The next slice of ids of which something is kept, in their order."""

@@ -179,7 +179,8 @@ async def _play_apart(*arguments: str) -> RoundResult:
     )
     reading = asyncio.create_task(process.communicate())
     try:
-        output, errors = await asyncio.shield(reading)
+        await asyncio.wait({reading})
+        output, errors = reading.result()
     finally:
         if process.returncode is None:
             process.kill()
