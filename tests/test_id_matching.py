@@ -164,6 +164,18 @@ async def test_what_matches_nothing_is_kept_for_a_time(tmp_path: Path) -> None:
         assert all(id.endswith("-y") for id in await b.store.unmatched.ids_after(SIGNAL, ""))
 
 
+async def test_what_was_kept_of_ids_that_a_new_filter_excludes_is_not_published(tmp_path: Path) -> None:
+    """What waits for the inventory when a filter comes into force passes it or goes."""
+    async with bench(tmp_path) as b:
+        poller = await manager(b)
+        await managed_poll(b, poller, SIGNAL)
+        wanted, *_ = b.ids("terminals")
+        b.configure(filter={"imeis": [wanted]})
+        await b.poll(TERMINALS)
+        assert {row.id for row in await b.news() if row.name == "signal_quality"} == {wanted}
+        assert await b.store.unmatched.ids_after(SIGNAL, "") == []
+
+
 # ── two polls at once ──────────────────────────────────────────────────────────────────────────
 
 

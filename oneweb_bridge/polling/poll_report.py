@@ -243,10 +243,12 @@ class ReportPoll:
         call, place = self._call.id, self._call.id + KEPT
         if call not in await self._store.unmatched.calls():
             return
-        rows = await self._store.unmatched.load(call, ids)
+        rows = [self._with_record_id(row) for row in await self._store.unmatched.load(call, ids)]
         if rows:
+            # A filter may be in force that was not when they were kept.
+            published = await self._published_ids(list({row[1] for row in rows}))
             await self._store.staging.clear(place)
-            await self._store.staging.add(place, [self._with_record_id(row) for row in rows])
+            await self._store.staging.add(place, [row for row in rows if row[1] in published])
             await self._commit_staged(place)
             await self._store.staging.clear(place)
             await self._store.unmatched.delete(call, ids)
