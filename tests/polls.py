@@ -16,10 +16,12 @@ from oneweb_bridge.api.client import ApiClient, open_api
 from oneweb_bridge.clock import Clock
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.model.records import Batch
 from oneweb_bridge.polling.poll_context import PollOutcome
 from oneweb_bridge.polling.poll_runner import PollRunner
 from oneweb_bridge.simulator import Options, Simulator, serve
 from oneweb_bridge.store import store
+from oneweb_bridge.store.findings import stopped_fact
 from tests import harness
 
 START = "2025-06-17T14:15:00Z"
@@ -91,6 +93,8 @@ class Bench:
         """Polls calls one after the other, and remembers each as the poller does. Returns the last outcome."""
         outcome = await self.runner.poll(call)
         await self.store.progress.save(outcome.progress)
+        await self.store.commit(Batch(facts=[stopped_fact(call, outcome.stopped)]))
+        await self.runner.keep_shape(call, outcome)
         return await self.poll(*more) if more else outcome
 
     async def later(self, seconds: float) -> None:

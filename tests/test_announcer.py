@@ -320,6 +320,29 @@ async def test_switched_off_clears_everything(bench: Bench) -> None:
         assert await bench.announcer._devices.dirty(-1000.0, 10) == []
 
 
+async def test_configuration_of_a_moment_leaves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in force only while a pass over many devices is under way, and the one before it comes back."""
+    real, passes = bench.outlet.publish_messages, list[int]()
+
+    async def publish_messages(messages: Sequence[Message]) -> list[bool] | None:
+        passes.append(len(messages))
+        if len(passes) in (1, 2):
+            bench.reconfigure(enabled=len(passes) == 2)
+        return await real(messages)
+
+    async with bench.opened() as db:
+        for number in range(30):
+            await db.commit(terminal(f"{number}"))
+        await bench.sent_topics()
+        before = dict(bench.outlet.retained)
+        await bench.announcer.republish_all()
+        monkeypatch.setattr(bench.outlet, "publish_messages", publish_messages)
+        await bench.sent_topics()
+        await bench.sent_topics()
+        assert len(passes) > 2
+        assert bench.outlet.retained == before
+
+
 async def test_another_prefix_moves_everything(bench: Bench) -> None:
     """Under another discovery prefix nothing stays below the old one."""
     async with bench.opened() as db:

@@ -108,7 +108,7 @@ async def test_backlog_that_is_too_old_is_dropped_counted_and_alerted(house: Hou
     await house.trim()
     assert await house.rows.cursor() == 5
     assert await house.rows.counts() == (3, 0)
-    assert await house.rows.restore_from() == 2
+    assert (await house.rows.restore_mark()).after == 2
     assert await house.left() == ["metric"]
     (alert,) = house.alerts
     assert alert.kind == "backlog_dropped"
@@ -123,8 +123,8 @@ async def test_drop_of_one_output_is_no_loss_of_another(house: House) -> None:
     async with journal.open_journal(house.place, "sparkplug") as other:
         await other.advance(1)
         await house.trim(("mqtt", "sparkplug"))
-        assert (await other.counts(), await other.restore_from()) == ((2, 0), 1)
-        assert (await house.rows.counts(), await house.rows.restore_from()) == ((0, 0), None)
+        assert (await other.counts(), (await other.restore_mark()).after) == ((2, 0), 1)
+        assert (await house.rows.counts(), (await house.rows.restore_mark()).after) == ((0, 0), None)
 
 
 async def test_second_drop_is_added_and_restores_from_the_first(house: House) -> None:
@@ -135,7 +135,7 @@ async def test_second_drop_is_added_and_restores_from_the_first(house: House) ->
     await house.say(9, "metric", times=5)
     await house.trim()
     assert await house.rows.counts() == (12, 0)
-    assert await house.rows.restore_from() == 1
+    assert (await house.rows.restore_mark()).after == 1
     assert await house.rows.cursor() == 13
 
 
@@ -151,7 +151,7 @@ async def test_what_waits_of_a_class_is_kept_and_then_dropped_like_a_backlog(hou
     await house.trim()
     assert (await house.rows.positions()).waiting["events"].seq == 5
     assert await house.rows.counts() == (2, 0)
-    assert await house.rows.restore_from() == 1
+    assert (await house.rows.restore_mark()).after == 1
     assert [alert.message.split(" older")[0] for alert in house.alerts] == ["2 messages"]
     assert await house.rows.cursor() == 6
 

@@ -87,7 +87,7 @@ async def test_empty_journal_has_neither_head_nor_cursor(rows: Journal) -> None:
     """Before anything is written, all numbers are 0."""
     assert (await rows.head(), await rows.oldest(), await rows.cursor()) == (0, 0, 0)
     assert await rows.counts() == (0, 0)
-    assert await rows.restore_from() is None
+    assert (await rows.restore_mark()).after is None
 
 
 async def test_head_stays_when_rows_are_deleted(db: Store, rows: Journal) -> None:
@@ -221,7 +221,7 @@ async def test_restore_is_noted_for_each_output_until_it_is_done(db: Store, rows
     """After rows were dropped each output knows the row to restore from, until it has restored."""
     await db._connections._writer.execute("INSERT INTO cursor VALUES ('mqtt', 20, 3, 17), ('other', 20, 3, 16)")
     async with journal.open_journal(place, "other") as other:
-        assert await rows.restore_from() == 17
-        await rows.clear_restore_from()
-        assert await rows.restore_from() is None
-        assert await other.restore_from() == 16
+        assert (await rows.restore_mark()).after == 17
+        await rows.clear_restore_mark(await rows.restore_mark())
+        assert (await rows.restore_mark()).after is None
+        assert (await other.restore_mark()).after == 16

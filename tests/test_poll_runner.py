@@ -585,6 +585,25 @@ async def test_volatile_fields_are_never_told(tmp_path: Path) -> None:
 # --- usage ----------------------------------------------------------------------------------------
 
 
+async def test_usage_does_not_go_back_with_clocks_that_are_all_behind(tmp_path: Path) -> None:
+    """The effective date is not believed then: what is published keeps the time before, and goes on when it is."""
+    async with bench(tmp_path, {"liveliness": 20.0}) as b:
+        await b.poll(USAGE)
+        times = {row.id: row.ts for row in await b.news() if row.what == "usage"}
+        b.skew = -24.0 * HOUR
+        b.sim.fault("date", seconds=-24 * HOUR, count=1000)
+        for is_behind in (True, False):
+            await b.later(6 * HOUR)
+            if not is_behind:
+                b.skew = 0.0
+                b.sim.clear_faults()
+                await b.later(6 * HOUR)
+            await b.poll(USAGE)
+            news = {row.id: row.ts for row in await b.news() if row.what == "usage"}
+            assert news
+            assert all((ts == times[id]) if is_behind else (ts > times[id]) for id, ts in news.items())
+
+
 async def test_usage_is_told_when_a_value_differs(tmp_path: Path) -> None:
     """The same values at another effective date are no row; other values are one, and never an event."""
     async with bench(tmp_path) as b:

@@ -25,7 +25,7 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.command import CommandMessage
 from oneweb_bridge.model.records import Batch, Entry, Message, Positions, RecordWrite, Row
 from oneweb_bridge.model.status import Response
-from oneweb_bridge.mqtt import cursor, drain, look, probing, publisher, refusals, sender, twins
+from oneweb_bridge.mqtt import answers, cursor, drain, look, probing, publisher, refusals, sender, twins
 from oneweb_bridge.mqtt.broker_errors import Rejected, TakenOver
 from oneweb_bridge.mqtt.context import PublisherCallbacks
 from oneweb_bridge.mqtt.lane import Outgoing
@@ -824,17 +824,17 @@ async def test_answer_to_a_retained_command_waits_in_the_window_of_its_connectio
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_answers_wait_for_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_late: bool) -> None:
     """They come before the answers to what is retained: the newest 100, and none that has waited for too long."""
-    monkeypatch.setattr(publisher, "ANSWER_WAIT_S", -1.0 if is_late else 600.0)
+    monkeypatch.setattr(answers, "ANSWER_WAIT_S", -1.0 if is_late else 600.0)
     port, topic = mosquitto.free_port(), "oneweb/bridge/polling/sites/poll"
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port, "#") as recorder:
         await harness.publish(port, topic, b"{}", retain=True)
         made.on_command = lambda command: command.answer(Response(id="retained", status="error"))
         async with made.publishing() as running:
             # The publisher's task has not begun yet.
-            for number in range(publisher.MAX_WAITING_ANSWERS + 5):
+            for number in range(answers.MAX_ANSWERS + 5):
                 running.answer_to(topic, "answers")(Response(id=f"{number}", status="ok"))
             await recorder.until(lambda: [r for r in recorder.on(RESULTS) if r["id"] == "retained"])
-    kept = [] if is_late else [f"{number}" for number in range(5, publisher.MAX_WAITING_ANSWERS + 5)]
+    kept = [] if is_late else [f"{number}" for number in range(5, answers.MAX_ANSWERS + 5)]
     assert [result["id"] for result in recorder.on(RESULTS)] == [*kept, "retained"]
     assert [result["id"] for result in recorder.on("answers")] == kept
 

@@ -309,9 +309,9 @@ async def test_dropped_rows_of_an_older_database_belong_to_the_broker(path: Path
         raw.executescript("INSERT INTO meta VALUES ('journal', 'abcd'), ('dropped', '12'), ('restore_from', '7')")
         raw.executescript("INSERT INTO cursor VALUES ('mqtt', 20), ('console', 3); PRAGMA user_version = 3")
     async with store.open_store(path), journal.open_journal(path, "mqtt") as rows:
-        assert (await rows.cursor(), await rows.counts(), await rows.restore_from()) == (20, (12, 0), 7)
+        assert (await rows.cursor(), await rows.counts(), (await rows.restore_mark()).after) == (20, (12, 0), 7)
         async with journal.open_journal(path, "console") as other:
-            assert (await other.cursor(), await other.counts(), await other.restore_from()) == (3, (0, 0), None)
+            assert (await other.cursor(), await other.counts(), (await other.restore_mark()).after) == (3, (0, 0), None)
     assert counted(path, "SELECT count(*) FROM meta WHERE name IN ('dropped', 'restore_from')") == 0
 
 

@@ -76,13 +76,15 @@ class SignIn:
         self._post_form = post_form
         self._check_status = check_status
         self._token: Token | None = None
+        self._changes = 0
+        """How often the credentials, or the rights that a token has by them, may have changed."""
         self._lock = asyncio.Lock()
         self._failure: tuple[float, ApiError] | None = None
 
     def reconfigure(self, settings: ApiSettings) -> None:
         """Takes new credentials for the requests to come."""
         self._settings = settings
-        self._token = None
+        self.forget_token()
 
     @property
     def has_token(self) -> bool:
@@ -96,6 +98,7 @@ class SignIn:
     def forget_token(self) -> None:
         """Lets the next request get a new token: the rights of an application are those that it had when it got one."""
         self._token = None
+        self._changes += 1
 
     async def headers(self) -> tuple[dict[str, str], Token | None]:
         """The headers with the credentials, and the token in them, if there is one. Raises ApiError."""
@@ -117,11 +120,14 @@ class SignIn:
     async def _access_token(self) -> Token:
         requested_at = time.monotonic()
         async with self._lock:
-            if self._token is None or time.monotonic() >= self._token.ends:
+            while self._token is None or time.monotonic() >= self._token.ends:
                 # Those who waited here while the last try failed share its failure, and do not try again each.
                 if self._failure is not None and self._failure[0] >= requested_at:
                     raise self._failure[1]
-                self._token = await self._renew_token()
+                changes = self._changes
+                token = await self._renew_token()
+                # One that was asked for with credentials of before is not kept.
+                self._token = token if changes == self._changes else None
             return self._token
 
     async def _renew_token(self) -> Token:

@@ -194,6 +194,8 @@ class RecordListing(Listing):
         super().__init__(bounds)
         self.listed_and_stored = 0
         self.staged_count = 0
+        self.kept_aside = set[str]()
+        """The ids of what was listed and kept aside, because what it belongs to is not known."""
         self.cache = PageCache()
         """Pages of this listing, for the next one."""
 

@@ -54,11 +54,18 @@ class Announcer:
         self._tree = tree
         self._refusals = DeviceRefusals()
         self._republish_at: float | None = None
-        self._changed = True
-        self.reconfigure(config)
+        self._new_config: Config | None = config
+        self._put_in_force(config)
 
     def reconfigure(self, config: Config) -> None:
-        """Takes a new configuration; what it changes is announced or cleared."""
+        """Takes a new configuration; what it changes is announced or cleared.
+
+        It is in force once it is noted on the disk that every device has to be looked at: else what was announced under
+        a configuration that was in force for a moment would stay.
+        """
+        self._new_config = config
+
+    def _put_in_force(self, config: Config) -> None:
         self._config = config
         self._setup = discovery.DiscoverySettings(
             tree=self._tree,
@@ -68,7 +75,6 @@ class Announcer:
             accuracy=round(config.location_threshold),
             calls=config.polling,
         )
-        self._changed = True
 
     def on_birth(self) -> None:
         """Home Assistant has started: everything is announced again, shortly."""
@@ -103,20 +109,20 @@ class Announcer:
 
     async def _mark_due(self) -> None:
         # Each wish is dropped only after it is on the disk, where a failed write would lose it.
-        if self._changed:
-            config, print_ = self._config, self._fingerprint()
+        if (config := self._new_config) is not None:
+            print_ = self._fingerprint(config)
             if print_ != await self._devices.fingerprint():
                 own = [("bridge", ""), *(("call", call) for call in config.polling)]
                 await self._devices.mark_all_dirty(print_, own)
-            self._changed = self._config is not config
+            self._put_in_force(config)
+            self._new_config = None if self._new_config is config else self._new_config
         if self._republish_at is not None and time.monotonic() >= self._republish_at:
             count = await self.republish_all()
             self._republish_at = None
             _log.info("%d devices are announced again: Home Assistant has started", count)
 
-    def _fingerprint(self) -> str:
+    def _fingerprint(self, config: Config) -> str:
         """Equal as long as the same records give the same devices."""
-        config = self._config
         calls = [(call.id, call.report, call.fields) for call in config.polling.values()]
         place = (self._tree.base, self._tree.instance)
         inputs = (config.homeassistant, config.mapping.online_states, config.location_threshold, place, calls)
@@ -125,10 +131,13 @@ class Announcer:
     # ── bringing it about ──────────────────────────────────────────────────────────────────────
 
     async def _reconcile(self, sink: MessageSink) -> None:
-        """One pass over the dirty devices. Ends early when the connection is lost or nothing is accepted."""
+        """One pass over the dirty devices.
+
+        Ends early when the connection is lost, nothing is accepted, or there is a new configuration.
+        """
         if not self._config.homeassistant.enabled:
             await self._devices.delete_unsent()
-        while self._refusals.may_send(now := time.monotonic()):
+        while self._new_config is None and self._refusals.may_send(now := time.monotonic()):
             dirty = await self._devices.dirty(PAUSE_S, CHUNK_DEVICES, self._refusals.waiting(now))
             if not dirty or not await self._announce(dirty, sink):
                 return

@@ -8,6 +8,7 @@ import msgspec
 from oneweb_bridge.config.schema import Mqtt
 from oneweb_bridge.model.command import Answer, CommandMessage
 from oneweb_bridge.model.records import Message
+from oneweb_bridge.mqtt.answers import WaitingAnswers
 from oneweb_bridge.mqtt.suspects import Suspects
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.mqtt.twins import Twins
@@ -55,8 +56,7 @@ class ConnectionContext(msgspec.Struct, frozen=True, kw_only=True):
     suspects: Suspects
     alerted_too_large: set[str]
     answer_to: Callable[[str, str | None, bytes | None], Answer]
-    take_answers: Callable[[], list[list[Message]]]
-    """Gives the answers to commands that waited for a connection."""
+    answers: WaitingAnswers
 
     @property
     def instance(self) -> str:

@@ -20,6 +20,7 @@ from oneweb_bridge.mqtt.context import ConnectionContext, ForeignInstance
 from oneweb_bridge.mqtt.probing import Prober
 from oneweb_bridge.mqtt.purge import stray_topics
 from oneweb_bridge.mqtt.sender import Sender
+from oneweb_bridge.store.journal import RestoreMark
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
@@ -37,6 +38,8 @@ class Handshake:
     def __init__(self, context: ConnectionContext, sender: Sender, prober: Prober) -> None:
         self.head: Mapping[str, Any] | None = None
         """The broker's head, as it was before this connection published one."""
+        self.restore_mark = RestoreMark()
+        """What dropped rows left to be restored, when the head was compared."""
         self._context = context
         self._sender = sender
         self._prober = prober
@@ -91,7 +94,8 @@ class Handshake:
     async def _restore_start(self, cursor: int) -> int:
         """The row after which the broker may have lost what was retained; `cursor` when nothing is lost."""
         tree, journal, head = self._context.tree, self._context.journal, self.head
-        dropped = await journal.restore_from()
+        self.restore_mark = await journal.restore_mark()
+        dropped = self.restore_mark.after
         if head is None:
             return 0
         seq = head.get("seq")

@@ -9,7 +9,6 @@ import logging
 import math
 import secrets
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn
@@ -24,12 +23,13 @@ from oneweb_bridge.model.backoff import BackOff
 from oneweb_bridge.model.command import Answer
 from oneweb_bridge.model.records import Message, Row
 from oneweb_bridge.model.status import Connection, Response, Result
+from oneweb_bridge.mqtt.answers import WaitingAnswers
 from oneweb_bridge.mqtt.broker_errors import Rejected, TakenOver, describe_connection_error
 from oneweb_bridge.mqtt.context import ConnectionContext, ConnectionRecord, ForeignInstance, PublisherCallbacks
 from oneweb_bridge.mqtt.cursor import MAX_STORE_RETRY_S
 from oneweb_bridge.mqtt.link import MqttConnection, run_in_own_task
 from oneweb_bridge.mqtt.look import Look
-from oneweb_bridge.mqtt.purge import stray_topics
+from oneweb_bridge.mqtt.purge import retained_topics
 from oneweb_bridge.mqtt.servers import ServerList
 from oneweb_bridge.mqtt.session import Session
 from oneweb_bridge.mqtt.suspects import Suspects
@@ -51,10 +51,6 @@ MAX_SHORT_CONNECTIONS = 2
 """So many connections in a row that did not last are no accident of the line: the bridge looks again, too."""
 LOOK_SUFFIX = "-look"
 """What the client id of a connection that only looks ends with, so that it takes over nobody's connection."""
-MAX_WAITING_ANSWERS = 100
-"""Answers to commands that wait for a connection; of more the oldest are dropped."""
-ANSWER_WAIT_S = 600.0
-"""Seconds for which such an answer waits: after that nobody looks for it."""
 
 
 class NotConnected(Exception):
@@ -92,8 +88,7 @@ class Publisher:
         self._lost_at = time.monotonic() - GIVE_WAY_S
         self._short_in_a_row = 0
         self._look_suffix = LOOK_SUFFIX
-        self._waiting_answers: deque[tuple[float, list[Message]]] = deque(maxlen=MAX_WAITING_ANSWERS)
-        """Since when (monotonic time), and what is to be published."""
+        self._answers = WaitingAnswers()
 
     @property
     def connected_since(self) -> float | None:
@@ -169,13 +164,17 @@ class Publisher:
         it came, by a DISCONNECT, which takes the will away. Looking each time would double the connections, which
         some brokers count, and on a slow link the time of a reconnect.
         """
-        context = self._context(journal_grew)
+        servers, context = self._servers, self._context(journal_grew)
         is_long_ago = time.monotonic() - self._accepted_at > LOOK_AGAIN_S
         if is_long_ago or self._short_in_a_row >= MAX_SHORT_CONNECTIONS:
             await self._look(context)
         await self._require_lease()
         will = Message(self.tree.status, encode(Connection("offline")), retain=True)
         async with self._link(will) as link:
+            if servers is not self._servers:
+                # Nobody has looked who publishes there.
+                self._accepted_at = -math.inf
+                raise aiomqtt.MqttError("the configuration changed")
             session = self._session = Session(context, link, await self._journal.positions())
             try:
                 await session.run()
@@ -200,7 +199,7 @@ class Publisher:
             suspects=self._suspects,
             alerted_too_large=self._alerted_too_large,
             answer_to=self.answer_to,
-            take_answers=self._take_answers,
+            answers=self._answers,
         )
 
     def _note_connection(self, connection: ConnectionRecord) -> None:
@@ -252,17 +251,9 @@ class Publisher:
         messages = [Message(topic, payload, retain=False)]
         if response_topic is not None:
             messages.append(Message(response_topic, payload, retain=False, correlation=correlation))
-        if self._session is None:
-            self._waiting_answers.append((time.monotonic(), messages))
-        else:
-            self._session.answer(messages)
-
-    def _take_answers(self) -> list[list[Message]]:
-        """The answers that were given without a connection and do not wait for too long, oldest first."""
-        begin = time.monotonic() - ANSWER_WAIT_S
-        taken = [messages for since, messages in self._waiting_answers if since >= begin]
-        self._waiting_answers.clear()
-        return taken
+        waiting = self._answers.add(messages)
+        if self._session is not None:
+            self._session.answer(waiting)
 
     async def publish_messages(self, messages: Sequence[Message]) -> list[bool] | None:
         """Publishes messages without journal rows. Returns which the broker accepted; None without a connection."""
@@ -290,9 +281,9 @@ class Publisher:
         """
         with _named_errors():
             session = self._connected()
-            strays = await stray_topics(self._servers.current, self.tree, self._journal)
-            await session.resend.clear(strays)
-            return len(strays) + await session.clear_old_bases(is_requested=True)
+            retained = await retained_topics(self._servers.current, self.tree)
+            count = await session.resend.clear_strays(retained)
+            return count + await session.clear_old_bases(is_requested=True)
 
     def reconfigure(self, settings: Mqtt, *, reconnect: bool = False) -> None:
         """Takes new settings; changed ones make a new connection at once, as `reconnect` does."""
@@ -304,7 +295,7 @@ class Publisher:
             self._session.end("the configuration changed")
 
     def _connected(self) -> Session:
-        if self._session is None:
+        if self._session is None or self.connected_since is None:
             raise NotConnected("not connected to the broker")
         return self._session
 

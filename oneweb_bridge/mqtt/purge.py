@@ -1,7 +1,7 @@
 """Which retained topics below the base belong to nobody: left by an older database, another base or another program."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 import aiomqtt
 import msgspec
@@ -27,19 +27,24 @@ PublishMessages = Callable[[Sequence[Message]], Awaitable[list[bool]]]
 
 async def stray_topics(settings: Mqtt, tree: TopicTree, journal: Journal) -> list[str]:
     """The retained topics below the base that the bridge does not own. Raises MqttError."""
+    return await without_owned(await retained_topics(settings, tree), tree, journal)
+
+
+async def retained_topics(settings: Mqtt, tree: TopicTree) -> set[str]:
+    """What is retained below the base, but for commands. Raises MqttError."""
     kept = await _read_retained(settings, tree.base, tree.probe)
-    topics = {topic for topic in kept.topics if parse_command_topic(topic, tree.base) is None}
-    return await _without_owned(topics, tree, journal)
+    return {topic for topic in kept.topics if parse_command_topic(topic, tree.base) is None}
 
 
-async def _without_owned(topics: set[str], tree: TopicTree, journal: Journal) -> list[str]:
+async def without_owned(topics: Iterable[str], tree: TopicTree, journal: Journal) -> list[str]:
     """Those of the topics that were found which the bridge does not own.
 
     What is owned is read after what was found: a topic that came in between is owned.
     """
+    strays = set(topics)
     async for topic in _owned(tree, journal):
-        topics.discard(topic)
-    return sorted(topics - {tree.status, tree.info, tree.head})
+        strays.discard(topic)
+    return sorted(strays - {tree.status, tree.info, tree.head})
 
 
 async def clear_old_bases(
@@ -66,7 +71,7 @@ async def clear_old_bases(
             continue
         else:
             # One base may lie below the other.
-            topics = await _without_owned({t for t in kept.topics if old.may_own(t)}, tree, journal)
+            topics = await without_owned({t for t in kept.topics if old.may_own(t)}, tree, journal)
             emptied = Head(str(head.get("journal")), str(head.get("instance")), 0)
             await _publish_all([Message(old.head, encode(emptied), retain=True)], old, publish_messages)
             count += await _clear_base(old, topics, publish_messages)

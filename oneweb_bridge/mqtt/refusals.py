@@ -146,7 +146,9 @@ class Refusals:
         """Notes a row that is given up, and that its retained topic is owed."""
         self._set_aside_topics.add(message.topic)
         await self._journal.set_aside(seq, message.topic, reason)
-        if message.retain and (rows := await self._journal.after(seq - 1, 1)):
+        rows = await self._journal.after(seq - 1, 1)
+        # The row may have been dropped meanwhile, and another one comes first.
+        if message.retain and rows and rows[0].seq == seq:
             await self._owe(Debt(message.topic, rows[0].id, rows[0].name), reason)
         sentence = f"row {seq} on {message.topic} was set aside: {reason}"
         await self._alert("row_set_aside", sentence, about=message.topic)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from oneweb_bridge.model.records import Message, Row
 from oneweb_bridge.mqtt.context import ConnectionContext
 from oneweb_bridge.mqtt.cursor import CursorWriter
+from oneweb_bridge.mqtt.purge import without_owned
 from oneweb_bridge.mqtt.refusals import Refusals
 from oneweb_bridge.mqtt.retained import messages_to_restore
 from oneweb_bridge.mqtt.sender import Sender
@@ -47,13 +48,12 @@ class Resend:
 
     async def restore_dropped(self) -> None:
         """Restores the topics of rows that were dropped since this connection began."""
-        after_seq = await self._journal.restore_from()
-        if after_seq is not None:
+        while (mark := await self._journal.restore_mark()).after is not None:
             async with self._drain_lock:
                 with self._cursor.withhold_heads():
                     await self._sender.wait_until_idle()
-                    await self.restore(after_seq, self._sender.window.finished_seq)
-                    await self._journal.clear_restore_from()
+                    await self.restore(mark.after, self._sender.window.finished_seq)
+                    await self._journal.clear_restore_mark(mark)
 
     async def republish(self) -> int:
         """Publishes every retained topic again, between two rows of the journal. Returns how many."""
@@ -74,9 +74,13 @@ class Resend:
         await batch.wait_until_answered()
         return count
 
-    async def clear(self, topics: Iterable[str]) -> None:
-        """Clears retained topics that the bridge does not own."""
-        for topic in topics:
-            await self._sender.wait_for_free_window()
-            self._sender.send(Message(topic, b"", retain=True))
+    async def clear_strays(self, topics: Iterable[str]) -> int:
+        """Clears those of the retained topics that the bridge does not own. Returns how many."""
+        # Under the lock, so that a topic which comes to be the bridge's meanwhile is published after it was cleared.
+        async with self._drain_lock:
+            strays = await without_owned(topics, self._tree, self._journal)
+            for topic in strays:
+                await self._sender.wait_for_free_window()
+                self._sender.send(Message(topic, b"", retain=True))
         await self._sender.wait_until_answered()
+        return len(strays)

@@ -152,6 +152,8 @@ class Sender:
 
     async def wait_for_change(self, timeout: float | None = None) -> None:
         """Waits until something was answered or sent, at most `timeout` seconds. Raises what ended the connection."""
+        # Where it has ended already, nothing changes any more.
+        self.raise_failure()
         self._window_changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
@@ -160,16 +162,19 @@ class Sender:
 
     async def wait_for_free_window(self) -> None:
         """Waits until another message may be sent at once. Raises what ended the connection."""
+        self.raise_failure()
         while self.window.in_flight >= self.window.size:
             await self.wait_for_change()
 
     async def wait_until_answered(self) -> None:
         """Waits until the broker has answered all that was sent. Raises what ended the connection."""
+        self.raise_failure()
         while self.window.in_flight:
             await self.wait_for_change()
 
     async def wait_until_idle(self) -> None:
         """Waits until all rows are published and the cursor is saved behind them. Raises what ended the connection."""
+        self.raise_failure()
         while self.window.state() != "idle":
             await self.wait_for_change()
 

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import aiomqtt
 
@@ -17,6 +18,7 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import Place
 from oneweb_bridge.model.records import Message, Positions
 from oneweb_bridge.model.status import Connection
+from oneweb_bridge.mqtt.answers import WaitingAnswer
 from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE, describe_connection_error
 from oneweb_bridge.mqtt.context import ConnectionContext, ConnectionRecord
 from oneweb_bridge.mqtt.cursor import CursorWriter
@@ -91,8 +93,8 @@ class Session:
                 group.create_task(self.sender.watch_loop(), name="mqtt watch")
                 # Before the subscription: a retained command that was answered meanwhile comes again with it, and its
                 # result must be heard before the sentence that it was obeyed already.
-                for messages in self._context.take_answers():
-                    self.answer(messages)
+                for answer in self._context.answers.to_send():
+                    self.answer(answer)
                 # Commands come, and are answered, as soon as they are subscribed to.
                 await link.listen_to(*self._receiver.filters)
                 await self._start_up()
@@ -141,7 +143,9 @@ class Session:
             await context.callbacks.on_lost(self.cursor)
         # Before the head, by which it is recognised: what is not alerted now is alerted by the next session.
         await self._handshake.alert_restored_backup()
-        await context.journal.clear_restore_from()
+        if not await context.journal.clear_restore_mark(self._handshake.restore_mark):
+            # More rows were dropped since it was read.
+            self.sender.spawn(self._restore_dropped(), "mqtt dropped")
         await context.journal.identity.clear_head_bound()
         await self._cursor.publish_head_and_wait()
 
@@ -221,13 +225,17 @@ class Session:
 
     # ── for the publisher ──────────────────────────────────────────────────────────────────────
 
-    def answer(self, messages: Sequence[Message]) -> None:
-        """Publishes an answer to a command; one that is too large is logged."""
-        for message in messages:
+    def answer(self, answer: WaitingAnswer) -> None:
+        """Publishes an answer to a command, which waits until it is acknowledged; one that is too large is logged."""
+        for message in answer.messages:
             if (reason := self.sender.too_large(message)) is None:
-                self.sender.send(message)
+                self.sender.send(message, partial(self._end_answer, answer, message))
             else:
                 _log.error("no answer on %s: %s", message.topic, reason)
+                self._context.answers.end(answer, message)
+
+    def _end_answer(self, answer: WaitingAnswer, message: Message, _accepted: bool) -> None:
+        self._context.answers.end(answer, message)
 
     async def publish_messages(self, messages: Iterable[Message]) -> list[bool]:
         """Publishes messages without journal rows. Returns which the broker accepted. Raises MqttError."""

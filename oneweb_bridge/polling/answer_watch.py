@@ -51,10 +51,11 @@ class AnswerWatch:
     """Counts what one poll finds."""
 
     def __init__(self, expected: Expected, kind: RecordKind, memory: AnswerMemory) -> None:
+        """`memory` is that of the poll, also where a new configuration has begun another meanwhile."""
         self.counts = AnswerCounts()
+        self.memory = memory
         self._expected = expected
         self._kind = kind
-        self._memory = memory
         self._sample: list[Any] = []
         self._outline: answer_shape.Outline = {}
 
@@ -74,12 +75,12 @@ class AnswerWatch:
     def note_record(self, reading: DecodedRecord, limits: Limits) -> None:
         """Counts a record that was decoded."""
         fields = fields_of(self._kind, reading.fields)
-        self._memory.notes.note(reading.id, coverage.note_of(self._expected, fields, limits))
+        self.memory.notes.note(reading.id, coverage.note_of(self._expected, fields, limits))
         coverage.count_values(self.counts, self._expected, reading.fields)
 
     def note_stored(self, id: str, fields: Fields) -> None:
         """Takes over what a stored record has, which was not decoded since the bridge started."""
-        self._memory.notes.note(id, coverage.note_of(self._expected, fields_of(self._kind, fields)))
+        self.memory.notes.note(id, coverage.note_of(self._expected, fields_of(self._kind, fields)))
 
     def count_samples(self, measured: Measured, limits: Limits) -> None:
         """Counts the samples of one id."""
@@ -95,25 +96,25 @@ class AnswerWatch:
     def count_listing(self, listed: AbstractSet[str], count: int) -> None:
         """Counts all records of a complete listing, those that were not decoded as they were the last time."""
         self.counts.records = count
-        self._memory.notes.count(self.counts, listed)
+        self.memory.notes.count(self.counts, listed)
 
     def judge(self, findings: Iterable[Finding] = ()) -> Judgement | None:
         """What follows from the poll; where it brought nothing that could be judged, what followed from the last."""
         self._outline = answer_shape.outline_of(self._sample)
         self.counts.unread_members = answer_shape.unread_members(self._outline, self._expected.call)
-        judgement = coverage.judge_answer(self._expected, self.counts, self._memory.history)
+        judgement = coverage.judge_answer(self._expected, self.counts, self.memory.history)
         if judgement is not None:
-            self._memory.judgement = judgement
+            self.memory.judgement = judgement
         if self._sample:
-            self._memory.key_findings = id_coverage.key_findings(self._expected.call, self._sample)
-        latest = self._memory.judgement
+            self.memory.key_findings = id_coverage.key_findings(self._expected.call, self._sample)
+        latest = self.memory.judgement
         if latest is None:
             return None
-        return msgspec.structs.replace(latest, findings=(*latest.findings, *self._memory.key_findings, *findings))
+        return msgspec.structs.replace(latest, findings=(*latest.findings, *self.memory.key_findings, *findings))
 
     def shape_alerts(self, now: int) -> list[Alert]:
         """What changed in the shape of the answers since the polls before."""
-        shape = self._memory.shape
+        shape = self.memory.shape
         if shape is None or not self._sample:
             return []
         call = self._expected.call

@@ -156,6 +156,9 @@ class CallStates:
             await self._store.commit(batch, progress, tuple(ended))
         except StoreUnavailable as error:
             _log.error("%s: the state could not be stored: %s", ", ".join(runtime.call for runtime in docs), error)
+            for runtime in docs:
+                # Another task may have stored an older state meanwhile.
+                runtime.stored_state = b""
             raise
         for runtime, doc in docs.items():
             runtime.stored_state, runtime.ended = doc, runtime.ended - ended
@@ -191,6 +194,11 @@ class CallStates:
         except StoreUnavailable as error:
             self._waiting_alerts = waiting + self._waiting_alerts
             _log.error("alerts that could not be stored: %d: %s", len(waiting), error)
+        except asyncio.CancelledError:
+            # Whose task ends with its connection must not take the alerts of others along. Where the commit was over
+            # already, they come twice.
+            self._waiting_alerts = waiting + self._waiting_alerts
+            raise
 
     async def retry_loop(self) -> None:
         """Lets `fresh` go false by the clock, without a poll, and stores what could not be stored. Never returns."""

@@ -44,6 +44,8 @@ class CompareRule(msgspec.Struct, frozen=True, kw_only=True):
     remapped: bool = False
     now: int = 0
     unordered: frozenset[str] = frozenset()
+    unbelieved: frozenset[str] = frozenset()
+    """The ids of which a time of a measurement is not believed."""
 
 
 class ListedRecord(msgspec.Struct, frozen=True, gc=False):
@@ -214,6 +216,9 @@ def _usage(
         batch.unchanged.append((listed.hash, "usage", reading.id))
         return
     ts = effective_date(after, rule.now)
+    if reading.id in rule.unbelieved and stored is not None:
+        # Where its time is not believed, all clocks may be behind: a topic does not go back with them.
+        ts = max(ts, int(before.get("ts") or 0))
     after |= {"time": rfc3339(ts), "ts": ts}
     if stored is not None and cycle_started(before, after):
         after["cycle_started"] = True

@@ -72,7 +72,7 @@ class MissingRecords:
         return [
             removal.MissingRecord(id, missing + 1, since or now)
             async for id, missing, since in self._context.stored_ids(self._kind)
-            if id not in self._listing.ids
+            if id not in self._listing.ids and id not in self._listing.kept_aside
         ]
 
     async def _commit_removed(self, ids: Sequence[str], outcome: PollOutcome, *, remapped: bool) -> None:
@@ -82,8 +82,11 @@ class MissingRecords:
         if self._kind == "product":
             batch.stale_relations.extend(await self._store.relations.linked_terminals(ids))
         outcome.events += 0 if self._kind == "usage" else len(stored)
-        self._context.page_caches.clear()
-        await self._store.commit(batch)
+        try:
+            await self._store.commit(batch)
+        finally:
+            # After it, because another poll may have cached a page of what is removed.
+            self._context.page_caches.clear()
 
     async def _retained_topics(self, ids: Sequence[str]) -> dict[str, list[str]]:
         """The retained topics of each record, below its own."""

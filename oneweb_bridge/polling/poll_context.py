@@ -51,6 +51,8 @@ class PollOutcome(msgspec.Struct, kw_only=True):
     stopped: frozenset[str] = frozenset()
     """The terminals of which it was alerted, now or before, that their report has stopped."""
     problems: Problems = msgspec.field(default_factory=Problems)
+    memory: AnswerMemory | None = None
+    """What is remembered of the call's answers, this one included."""
 
 
 class PageCaches:
@@ -139,7 +141,7 @@ class PollContext:
         await matcher.begin()
         return matcher
 
-    async def conclude(
+    def conclude(
         self, plan: CompiledCall, watch: AnswerWatch, outcome: PollOutcome, findings: Sequence[Finding] = ()
     ) -> None:
         """Puts into the outcome what the poll lacked and what changed in the shape of the answers."""
@@ -150,10 +152,19 @@ class PollContext:
             outcome.incomplete = summarize(judgement.findings) or ""
             outcome.alerts += finding_alerts(call, judgement.findings)
         outcome.alerts += watch.shape_alerts(now)
-        memory = self.answers[call]
-        if memory.shape is not None and not is_same(memory.shape, memory.stored_shape, now):
+        outcome.memory = watch.memory
+
+    async def keep_shape(self, call: str, outcome: PollOutcome) -> None:
+        """Stores the shape of a poll's answers, once the alerts of its changes are stored. Raises StoreUnavailable."""
+        memory = outcome.memory
+        now = self.store.steady.now()
+        if memory is not None and memory.shape is not None and not is_same(memory.shape, memory.stored_shape, now):
             await self.store.shapes.save(call, memory.shape)
             memory.stored_shape = {path: msgspec.structs.replace(m) for path, m in memory.shape.members.items()}
+
+    def forget_shape(self, call: str) -> None:
+        """Lets the next poll begin with the stored shape: alerts of what is newer were not stored."""
+        self.answers[call].shape = None
 
     async def _for_each_ids(self, call: Call) -> tuple[str, ...] | None:
         if call.for_each is None:

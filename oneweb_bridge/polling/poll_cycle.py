@@ -84,6 +84,9 @@ class PollCycle:
             self._note_success(runtime, outcome, started)
             wait = schedule.next_wait(runtime.effective, time.monotonic() - started)
             await self._end_poll(runtime, requested, wait, outcome.alerts, is_whole=True, stopped=outcome.stopped)
+            with contextlib.suppress(StoreUnavailable):
+                # Behind the alerts: what is lost here is alerted once more after the next start.
+                await self._runner.keep_shape(runtime.call, outcome)
             self._log_success(runtime, outcome)
             succeeded = True
         except (ApiError, TimeoutError, StoreUnavailable) as error:
@@ -148,6 +151,7 @@ class PollCycle:
 
         It may have committed some slices, so the call's progress is loaded again instead of keeping our copy.
         """
+        self._runner.forget_shape(runtime.call)
         failures, last_poll, polled = runtime.progress.failures + 1, runtime.progress.last_poll, runtime.progress.polled
         with contextlib.suppress(StoreUnavailable):
             runtime.progress = await self._store.progress.load(runtime.call)

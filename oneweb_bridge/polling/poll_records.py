@@ -159,7 +159,8 @@ class RecordsPoll:
         listing.listed_and_stored += len(before)
         other = _COMPARED_WITH.get(plan.kind)
         context = {} if other is None else await self._store.records.load(other, ids)
-        batch = await asyncio.to_thread(diff.compare, self._rule(), before, listed, context)
+        rule = self._rule(frozenset(unbelieved))
+        batch = await asyncio.to_thread(diff.compare, rule, before, listed, context)
         if plan.kind == "product":
             products = [id for side, id, _ in batch.product_links if side == "product"]
             batch.stale_relations.extend(await self._store.relations.linked_terminals(products))
@@ -183,7 +184,7 @@ class RecordsPoll:
 
         A field that could not be read before that, and that such a record lacks, can be read no better now.
         """
-        notes, call = self._context.answers[self._plan.call.id].notes, self._plan.call.id
+        notes, call = self._watch.memory.notes, self._plan.call.id
         if notes.complete:
             return
         unreadable = [about for kind, about in await self._store.findings.load(call) if kind == UNREADABLE]
@@ -197,9 +198,9 @@ class RecordsPoll:
     async def _conclude_watch(self) -> None:
         """Compares what the listing had with what was expected."""
         self._watch.count_listing(self._listing.ids, self._listing.listed_count)
-        await self._context.conclude(self._plan, self._watch, self._outcome, await self._matcher.findings())
+        self._context.conclude(self._plan, self._watch, self._outcome, await self._matcher.findings())
 
-    def _rule(self) -> diff.CompareRule:
+    def _rule(self, unbelieved: frozenset[str]) -> diff.CompareRule:
         progress = self._outcome.progress
         return diff.CompareRule(
             kind=self._plan.kind,
@@ -209,6 +210,7 @@ class RecordsPoll:
             remapped=progress.remapped,
             now=self._context.now(),
             unordered=self._plan.unordered,
+            unbelieved=unbelieved,
         )
 
     async def _load_stored(self, listed: Sequence[ListedRecord]) -> dict[str, StoredRecord]:
@@ -231,6 +233,7 @@ class RecordsPoll:
         if kept:
             await self._store.unmatched.keep(self._plan.call.id, [row for row in staged if row[1] in kept])
             self._listing.ids -= kept
+            self._listing.kept_aside |= kept
         return [record for record in listed if record.reading.id not in kept]
 
     def _owner_of(self, reading: DecodedRecord) -> str:

@@ -77,7 +77,7 @@ class ReportPoll:
                 await self._store.progress.save(outcome.progress)
         outcome.progress = msgspec.structs.replace(outcome.progress, complete=True, remapped=False)
         outcome.alerts += unreadable_alerts(call.id, outcome.problems)
-        await self._context.conclude(self._plan, self._watch, outcome, await self._matcher.findings())
+        self._context.conclude(self._plan, self._watch, outcome, await self._matcher.findings())
         if self._plan.kind == "terminal":
             outcome.alerts += await self._stopped_alerts(polled)
         return outcome
@@ -100,8 +100,8 @@ class ReportPoll:
         )
         threshold = samples.StopThreshold(lateness=round(call.lateness * 1000), interval=round(call.interval * 1000))
         reports = self._context.stopped[call.id]
-        if reports.online_since is None:
-            reports.alerted = await self._store.findings.load_stopped(call.id)
+        # As it is stored: where the end of the last poll could not be, its alert was not either.
+        reports.alerted = await self._store.findings.load_stopped(call.id)
         imeis = samples.newly_stopped(reports, online, threshold, self._api.now(), polled)
         self._outcome.stopped = frozenset(reports.alerted)
         return [report_stopped_alert(call, imeis)] if imeis else []

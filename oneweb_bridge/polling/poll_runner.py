@@ -50,11 +50,10 @@ class PollRunner:
 
     async def poll(self, call: str) -> PollOutcome:
         """One whole poll. Raises ApiError; then nothing that was published before is withdrawn."""
-        plan = self._plans[call]
         # What a cancelled poll could not delete must not be taken for a part of this listing.
         await self._store.staging.clear(call)
         try:
-            progress = await self._load_progress(plan)
+            plan, progress = await self._load_plan(call)
             outcome = await self._new_poll(plan, progress).run()
             await self._publish_kept(plan, outcome)
             return outcome
@@ -79,10 +78,26 @@ class PollRunner:
             if count:
                 _log.info("%s: %d samples or records of ids that are known now are published", other.call.id, count)
 
+    async def keep_shape(self, call: str, outcome: PollOutcome) -> None:
+        """Stores the shape of a poll's answers, after its alerts. Raises StoreUnavailable."""
+        await self._context.keep_shape(call, outcome)
+
+    def forget_shape(self, call: str) -> None:
+        """Lets the next poll compare with the stored shape: the alerts of the last one were not stored."""
+        self._context.forget_shape(call)
+
     def follow_calls(self, is_enabled: Callable[[str], bool], is_expected: Callable[[str], bool]) -> None:
         """Takes from the manager of the calls which are enabled, and which will be listed soon."""
         self._context.inventory.is_enabled = is_enabled
         self._context.inventory.is_expected = is_expected
+
+    async def _load_plan(self, call: str) -> tuple[CompiledCall, CallProgress]:
+        """What is compiled of a call, as it is configured when this returns, and its progress."""
+        while True:
+            plan = self._plans[call]
+            progress = await self._load_progress(plan)
+            if plan is self._plans[call]:
+                return plan, progress
 
     async def _load_progress(self, plan: CompiledCall) -> CallProgress:
         """The call's progress, with a change of its mapping stored before anything is compared under it."""

@@ -18,11 +18,12 @@ class ProductLimits:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._limits: dict[str, Limits] | None = None
+        self._limits: dict[str, Limits] = {}
+        self._is_loaded = False
 
     async def load(self) -> Mapping[str, Limits]:
         """Product -> its limits."""
-        if self._limits is None:
+        if not self._is_loaded:
             limits: dict[str, Limits] = {}
             after = ""
             while rows := await self._store.records.missing_counts_after("product", after):
@@ -30,13 +31,13 @@ class ProductLimits:
                 for id, record in (await self._store.records.load("product", ids)).items():
                     limits[id] = _limits_of(msgspec.json.decode(record.doc))
                 after = ids[-1]
-            self._limits = limits
+            # What was decoded since is newer than what was read.
+            self._limits, self._is_loaded = limits | self._limits, True
         return self._limits
 
     def note(self, id: str, fields: Fields) -> None:
         """Takes over a product that was just decoded."""
-        if self._limits is not None:
-            self._limits[id] = _limits_of(fields)
+        self._limits[id] = _limits_of(fields)
 
 
 def _limits_of(fields: Fields) -> Limits:

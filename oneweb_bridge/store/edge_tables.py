@@ -79,7 +79,9 @@ class EdgeTables:
         """Notes on the disk which Edge Node Devices belong to."""
         async with self._writer.transaction() as transaction:
             await transaction.execute_many(
-                "INSERT INTO edge_device (device, number) VALUES (?, ?) ON CONFLICT DO NOTHING", list(devices)
+                """INSERT INTO edge_device (device, number) VALUES (?, ?)
+                   ON CONFLICT (device) DO UPDATE SET number = excluded.number""",
+                list(devices),
             )
 
     async def free_device(self, device: str) -> None:

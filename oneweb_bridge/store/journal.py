@@ -37,6 +37,16 @@ async def open_journal(
             yield Journal(db, cursor_db, output, clock)
 
 
+class RestoreMark(msgspec.Struct, frozen=True):
+    """The row behind which dropped rows left retained topics to be restored, None where there is nothing to do.
+
+    With it comes how many rows were dropped when that was read.
+    """
+
+    after: int | None = None
+    dropped: int = 0
+
+
 class Journal:
     """Rows and positions of one output, with `retained`, `owed` and `identity` as parts. Made by `open_journal`."""
 
@@ -149,14 +159,20 @@ class Journal:
         """About how many messages wait because the broker refuses their class."""
         return await self._fetch_int("SELECT coalesce(sum(waiting), 0) FROM lane WHERE output = ?", (self._output,))
 
-    async def restore_from(self) -> int | None:
-        """The row behind which dropped rows left retained topics to be restored; None when there is nothing to do."""
-        rows = await self._connection.fetch_all("SELECT restore_from FROM cursor WHERE output = ?", (self._output,))
-        return rows[0][0] if rows else None
+    async def restore_mark(self) -> RestoreMark:
+        """What this output has to restore of dropped rows."""
+        sql = "SELECT restore_from, dropped FROM cursor WHERE output = ?"
+        rows = await self._connection.fetch_all(sql, (self._output,))
+        return RestoreMark(*rows[0]) if rows else RestoreMark()
 
-    async def clear_restore_from(self) -> None:
-        """Notes that this output has restored what dropped rows left."""
-        await self._connection.execute("UPDATE cursor SET restore_from = NULL WHERE output = ?", (self._output,))
+    async def clear_restore_mark(self, mark: RestoreMark) -> bool:
+        """Notes that this output has restored what dropped rows left, unless more were dropped since the mark was read.
+
+        Returns whether nothing is left to restore.
+        """
+        sql = "UPDATE cursor SET restore_from = NULL WHERE output = ? AND dropped = ?"
+        await self._connection.execute(sql, (self._output, mark.dropped))
+        return (await self.restore_mark()).after is None
 
     async def _fetch_int(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         return await fetch_int(self._connection, sql, parameters)

@@ -249,9 +249,9 @@ class History:
         """The first row behind those that were looked through, and the days of an id that wait, with their first."""
         if self._file is None:
             return 0, []
-        # Read in this order: a day that is noted between the two is then found by either.
-        pending = self._file.pending.days_of(id)
+        # Read in this order: what is looked through between the two is then found in the journal.
         scan = self._file.pending.scan()
+        pending = self._file.pending.days_of(id)
         is_of_journal = self._rows is not None and scan.journal_id == self._rows.journal_id()
         return (scan.seq + 1, pending) if is_of_journal else (0, [])
 
