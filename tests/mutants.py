@@ -2600,7 +2600,7 @@ TABLE = (
         "page caches are cleared after what is removed is committed",
         "polling/missing_records.py",
         "await self._store.commit(batch)\n        finally:\n",
-        "self._context.page_caches.clear()\n            await self._store.commit(batch)\n        finally:\n            return\n",
+        "self._context.page_caches.clear(), await self._store.commit(batch)\n        finally:\n            return\n",
         "test_two_tasks.py -k page",
     ),
     Mutant(

@@ -17,6 +17,8 @@ SHORT_PAST = {
 }
 """A first answer that seems to be years old has all made up for that the API keeps: the past of a simulated fleet has
 twenty times as many samples as a real one."""
+SHORT_PAUSES = {"api": {"rate_limit": {"max_pause": "15s"}}}
+"""Three refusals in a row, the last without a time, ask for a pause of four minutes: longer than a round waits."""
 SETUP = Setup(changes={"polling": rounds_api.PAGED})
 PATHS = ("", "", "userTerminal", "product", "geographicSite", "performanceMonitoring")
 
@@ -113,7 +115,13 @@ FAULTS: Sequence[Fault] = (
     ),
     _fault("api nonsense", "HTML, null, NaN, depth, redirects, values of another type", rounds_api.NONSENSE),
     _fault("api lies", "pages repeated, missing, half empty", rounds_api.LIES),
-    _fault("api limits", "429 with nonsense in Retry-After", rounds_api.LIMITS),
+    Fault(
+        name="api limits",
+        actor="API",
+        about="429 with nonsense in Retry-After",
+        hold=partial(troubled, faults=rounds_api.LIMITS),
+        setup=SETUP.joined(Setup(changes=SHORT_PAUSES)),
+    ),
     _fault("api floods", "bombs, huge bodies, trickles, silence", rounds_api.FLOODS),
     _fault("api delays", "answers that come late", DELAYS),
     Fault(
