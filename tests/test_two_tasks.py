@@ -15,7 +15,7 @@ from oneweb_bridge.decode.coverage import Limits
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Alert, Batch, Entry, Message, Positions, RecordWrite, Row
 from oneweb_bridge.model.status import Response
-from oneweb_bridge.mqtt import resend
+from oneweb_bridge.mqtt import purge, resend
 from oneweb_bridge.mqtt.answers import WaitingAnswers
 from oneweb_bridge.mqtt.lane import Outgoing
 from oneweb_bridge.mqtt.link import MqttConnection
@@ -178,7 +178,7 @@ async def test_purge_does_not_clear_a_topic_that_has_come_to_be_owned(
 ) -> None:
     """While it looks which topics are the bridge's, a poll brings the record of a topic that belonged to nobody."""
     port, stray = mosquitto.free_port(), "oneweb/terminal/9/state"
-    real = resend.without_owned
+    real = purge.without_owned
 
     async with (
         mosquitto.run_mosquitto(port),
@@ -334,10 +334,12 @@ async def test_token_of_credentials_that_were_replaced_meanwhile_is_not_used() -
         if request.path != "/oauth2/token":
             return web.json_response([{"token": request.headers["Authorization"]}])
         form = await request.post()
-        if form.get("client_id") == "old":
+        client_id = form["client_id"]
+        assert isinstance(client_id, str)
+        if client_id == "old":
             is_waiting.set()
             await may_answer.wait()
-        return web.json_response({"access_token": f"token-of-{form.get('client_id')}", "expires_in": 3600})
+        return web.json_response({"access_token": f"token-of-{client_id}", "expires_in": 3600})
 
     async with serving(handle) as server:
         settings = oauth(server.url, token_auth="body")

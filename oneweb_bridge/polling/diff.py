@@ -216,9 +216,9 @@ def _usage(
         batch.unchanged.append((listed.hash, "usage", reading.id))
         return
     ts = effective_date(after, rule.now)
-    if reading.id in rule.unbelieved and stored is not None:
+    if reading.id in rule.unbelieved and isinstance(last := before.get("ts"), int):
         # Where its time is not believed, all clocks may be behind: a topic does not go back with them.
-        ts = max(ts, int(before.get("ts") or 0))
+        ts = max(ts, last)
     after |= {"time": rfc3339(ts), "ts": ts}
     if stored is not None and cycle_started(before, after):
         after["cycle_started"] = True
