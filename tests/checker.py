@@ -98,6 +98,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = True
     removal: tuple[int, float, int] = (3, 900.0, 5)
     base: str = "oneweb"
+    is_cut: bool = False
+    """Whether an older database takes the place of this one at the end: what events say last may stand nowhere else."""
     unsure: Sequence[tuple[float, float]] = ()
     """Times in which a complete listing may have been accepted and need not have been."""
     overtakes: bool = False
@@ -430,12 +432,12 @@ def _judge_record(story: Story, place: str, tale: Tale, shown: dict[str, dict[st
     walker = _Walker(place, start, values, _same_record, story.removal, times=times)
     wrong = walker.walk(shown[call].get(place, []), missing=_missing(shown[call]))
     wrong += _broken_order(place, tale.events, by_topic=story.overtakes) + _broken_chain(place, events, start)
-    wrong += _states_against(place, tale.states, values, whole=story.whole)
+    wrong += _states_against(place, tale.states, values, story)
     if entity == "terminal":
         parts = shown["user_terminal_components"].get(place, [])
         if shown["user_terminals"]:
             _excuse_unknown(parts, shown["user_terminals"].get(place, []))
-        wrong += _judge_components(place, tale, parts, None if story.whole else UNKNOWN)
+        wrong += _judge_components(place, tale, parts, story)
     return wrong
 
 
@@ -600,9 +602,9 @@ def _follows(before: Json, record: Json, changed: Json) -> bool:
     return all(before.get(name) == record.get(name) for name in rest)
 
 
-def _states_against(place: str, states: list[Value], values: list[Value], *, whole: bool) -> list[str]:
+def _states_against(place: str, states: list[Value], values: list[Value], story: Story) -> list[str]:
     """The retained record says what the events say, one after the other."""
-    if not whole and states and states[:1] != values[:1]:
+    if not story.whole and states and states[:1] != values[:1]:
         states = states[1:]
     for at, (state, value) in enumerate(zip(states, values, strict=False)):
         if state != value:
@@ -611,7 +613,7 @@ def _states_against(place: str, states: list[Value], values: list[Value], *, who
     if len(states) > len(values):
         kind = "step back" if states[len(values)] in values else "wrong state"
         return [f"{kind}: {place}/state says {states[len(values)]!r:.200} without an event"]
-    if len(states) < len(values):
+    if len(states) < len(values) and not story.is_cut:
         return [f"wrong state: {place}/state never said {values[len(states)]!r:.200}"]
     return []
 
@@ -619,10 +621,11 @@ def _states_against(place: str, states: list[Value], values: list[Value], *, who
 # ── components ─────────────────────────────────────────────────────────────────────────────────
 
 
-def _judge_components(place: str, tale: Tale, shown: Sequence[Shown], start: Value) -> list[str]:
+def _judge_components(place: str, tale: Tale, shown: Sequence[Shown], story: Story) -> list[str]:
     """Components are told by their retained topic, and each change of it by an event of their terminal."""
     # They go with their terminal, whenever that is removed, and may be back before they are listed again.
     removals = sum(event["type"].endswith(".removed") for event in tale.events)
+    start = None if story.whole else UNKNOWN
     walker = _Walker(
         f"{place}/components",
         start,
@@ -642,16 +645,18 @@ def _judge_components(place: str, tale: Tale, shown: Sequence[Shown], start: Val
         f"lost event: {place}: components changed by {change!r:.200}" for change in wanted if change not in published
     ]
     extra = [change for change in published if change not in wanted]
-    if start is UNKNOWN and tale.components and extra and _leads_to(extra[0], tale.components[0]):
+    if start is UNKNOWN and tale.components and extra and _fits(extra[0], "to", tale.components[0]):
         # From what was announced before the recorder came.
         extra = extra[1:]
+    if story.is_cut and tale.components and extra and _fits(extra[-1], "from", tale.components[-1]):
+        extra = extra[:-1]
     return wrong + [f"broken chain: {place}: an event says {change!r:.200} of its components" for change in extra]
 
 
-def _leads_to(change: Json, after: Value) -> bool:
-    """Whether components may have come by a change from others."""
-    parts = {f"components.{name}": version for name, version in (after or {}).get("components", {}).items()}
-    return all(parts.get(name) == ends["to"] for name, ends in change.items())
+def _fits(change: Json, end: str, components: Value) -> bool:
+    """Whether one end of a change is what these components are."""
+    parts = {f"components.{name}": version for name, version in (components or {}).get("components", {}).items()}
+    return all(parts.get(name) == ends[end] for name, ends in change.items())
 
 
 def _parts_changed(before: Json, after: Json) -> Json:

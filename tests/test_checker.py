@@ -625,5 +625,10 @@ def test_components_that_went_with_their_terminal_may_be_back_before_they_are_li
     for listed in shown:
         listed.value = tale.components[0]
 
-    assert checker._judge_components(place, checker.Tale([removed], [], tale.components), shown, None) == []
-    assert checker._judge_components(place, tale, shown, None) != []
+    assert (
+        checker._judge_components(
+            place, checker.Tale([removed], [], tale.components), shown, checker.Story(ledger=(), received=())
+        )
+        == []
+    )
+    assert checker._judge_components(place, tale, shown, checker.Story(ledger=(), received=())) != []

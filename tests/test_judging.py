@@ -9,7 +9,7 @@ import pytest
 from tests.campaign import catalogue
 from tests.campaign.judging import BASE, OTHER_BASE, Allowance, Evidence, judge
 from tests.recording import Line, Taken
-from tests.test_checker import Bridge, measured, terminal, wall
+from tests.test_checker import Bridge, measured, parts, terminal, wall
 
 Json = dict[str, Any]
 EVER = (0.0, 1e12)
@@ -219,6 +219,36 @@ def test_restored_backup_begins_anew(times: int) -> None:
 
     assert bridge.findings_of(*pair(allowance, FORGETS)) == []
     assert bridge.findings_of(*pair(FORGETS, REPEATS)) != []
+
+
+def last_of(bridge: ConnectedBridge, topic: str) -> int:
+    """Where the last message of a topic is."""
+    return max(at for at, line in enumerate(bridge.lines) if line.topic.endswith(topic))
+
+
+@pytest.mark.parametrize("lost", ["", "a/state", "a/components"])
+@pytest.mark.parametrize("is_told_again", [False, True])
+def test_events_around_a_restore_need_no_retained_topics(lost: str, *, is_told_again: bool) -> None:
+    """The bridge is ended between an event and its retained topic; and the first event after it changes what was."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"))
+    bridge.components(parts("a", "1"))
+    backup, parts_then = bridge.back_up(), copy.deepcopy(bridge._parts)
+    bridge.terminals(terminal("a", name="x"))
+    bridge.components(parts("a", "2"))
+    if lost:
+        del bridge.lines[last_of(bridge, lost)]
+    allowance = Allowance(fault="backup restored", restored_at=(bridge.restore(backup, "k0"),), repeats=True)
+    bridge._parts = parts_then
+    if not is_told_again:
+        del bridge.lines[last_of(bridge, "a/components")]
+    bridge.terminals(terminal("a", name="x"))
+    bridge.components(parts("a", "2"))
+    bridge.components(parts("a", "3"))
+    assert bridge.findings_of(*pair(allowance, FORGETS)) == []
+
+    del bridge.lines[last_of(bridge, "a/components")]
+    assert bridge.findings_of(*pair(allowance, FORGETS)) != []
 
 
 def test_second_restore_is_not_excused_by_the_first() -> None:

@@ -88,6 +88,7 @@ def _findings(evidence: Evidence, replayed: recording.Replayed, allowances: Sequ
             ledger=evidence.ledger,
             received=received,
             whole=number == 0,
+            is_cut=not is_last,
             unsure=(*unsure, *((EVER[0], at) for at in restored)) if is_last else (EVER,),
             removal=removal,
             overtakes=any(allowance.overtakes for allowance in allowances),
