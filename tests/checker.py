@@ -100,6 +100,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     base: str = "oneweb"
     is_cut: bool = False
     """Whether an older database takes the place of this one at the end: what events say last may stand nowhere else."""
+    is_renamed: bool = False
+    """Whether the bridge goes by another name for a while: an event that comes again may have another source."""
     unsure: Sequence[tuple[float, float]] = ()
     """Times in which a complete listing may have been accepted and need not have been."""
     overtakes: bool = False
@@ -379,13 +381,14 @@ def _read(story: Story) -> tuple[list[str], dict[str, Tale]]:
     ids: dict[str, bytes] = {}
     last: dict[str, bytes] = {}
     wrong: list[str] = []
-    for topic, payload, _ in story.received:
+    for topic, published, _ in story.received:
         if topic.startswith(f"{story.base}/bridge/"):
             continue
-        body = json.loads(payload) if payload else None
+        body = json.loads(published) if published else None
         if isinstance(body, dict) and body.get("replayed"):
             continue
         place, kind = "/".join(topic.split("/")[:3]), "/".join(topic.split("/")[3:])
+        payload = without_source(published) if story.is_renamed and kind.startswith("event/") else published
         repeated, last[topic] = last.get(topic) == payload, payload
         if kind.startswith("event/") and body:
             wrong += _take_event(tales[place], topic, payload, ids, repeated=repeated)
@@ -394,6 +397,11 @@ def _read(story: Story) -> tuple[list[str], dict[str, Tale]]:
         elif kind == "components" and not repeated:
             tales[place].components.append(body)
     return wrong, tales
+
+
+def without_source(event: bytes) -> bytes:
+    """An event as if each bridge were the source of all."""
+    return json.dumps(json.loads(event) | {"source": ""}).encode() if event else event
 
 
 def _take_event(tale: Tale, topic: str, payload: bytes, ids: dict[str, bytes], *, repeated: bool) -> list[str]:
@@ -763,14 +771,15 @@ def _out_of_order(topic: str, body: Json, past: Sequence[Json]) -> list[str]:
 # ── ids of events ──────────────────────────────────────────────────────────────────────────────
 
 
-def judge_ids(received: Iterable[tuple[str, bytes, bool]]) -> list[str]:
+def judge_ids(received: Iterable[tuple[str, bytes, bool]], *, is_renamed: bool = False) -> list[str]:
     """An id is that of one event for ever, also after an older database took the place of a newer one."""
     contents: dict[str, bytes] = {}
     wrong = []
     for topic, payload, _ in received:
         if "/event/" not in topic or (event := json.loads(payload)).get("replayed"):
             continue
-        if contents.setdefault(event["id"], payload) != payload:
+        content = without_source(payload) if is_renamed else payload
+        if contents.setdefault(event["id"], content) != content:
             wrong.append(f"other bytes: {topic} {event['id']} came again with another content")
     return list(dict.fromkeys(wrong))
 

@@ -1215,7 +1215,7 @@ TABLE = (
     Mutant(
         "five tries",
         "mqtt/refusals.py",
-        "if outgoing.refused_alone and outgoing.tries >= tries:",
+        "if outgoing.refused_alone and outgoing.tries_alone >= tries - 1:",
         "if False:",
         "test_publisher.py -k acl_denial",
     ),
@@ -1250,9 +1250,23 @@ TABLE = (
     Mutant(
         "quick give-up per topic",
         "mqtt/refusals.py",
-        "tries = 1 if topic in self._set_aside_topics",
-        "tries = 1 if self._set_aside_topics",
+        "tries = 1 if outgoing.message.topic in self._given_up",
+        "tries = 1 if self._given_up",
         "test_owed.py -k short_refusal",
+    ),
+    Mutant(
+        "refusals of a message are counted while others pass",
+        "mqtt/lane.py",
+        "        elif not self.doubted:\n            outgoing.tries_alone += 1\n",
+        "        outgoing.tries_alone += 1\n",
+        "test_window.py -k not_those_of_one",
+    ),
+    Mutant(
+        "a topic that was refused when it was restored is not given up",
+        "mqtt/refusals.py",
+        "tries = 1 if outgoing.message.topic in self._given_up",
+        "tries = 1 if outgoing.message.topic in self._given_up | self._owed",
+        "test_owed.py -k not_given_up",
     ),
     Mutant(
         "a class that is refused is told once",
@@ -1327,7 +1341,7 @@ TABLE = (
     Mutant(
         "who has not said online does not say offline",
         "mqtt/session.py",
-        "        if not self._prober.answers_twins:\n            return\n",
+        "        if not self._is_said_to_be_online:\n            return\n",
         "",
         "test_publisher.py -k goodbye",
     ),
@@ -2497,6 +2511,13 @@ TABLE = (
         "                for answer in self._context.answers.to_send():\n                    self.answer(answer)\n",
         "",
         "test_publisher.py -k answers_wait",
+    ),
+    Mutant(
+        "a bridge that cannot say offline leaves its will",
+        "mqtt/session.py",
+        "                link.leave_the_will()\n",
+        "                pass\n",
+        "test_publisher.py -k 'leaves_its_will or left_for_another'",
     ),
     Mutant(
         "an answer waits until it is acknowledged",

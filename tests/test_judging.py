@@ -194,6 +194,18 @@ def test_filter_excuses_no_invention() -> None:
     assert "phantom event" in kinds(bridge.findings_of(*pair(Allowance(fault="filter changed", unsure=(EVER,)))))
 
 
+def test_event_that_comes_again_under_another_name_is_allowed_by_its_fault_alone() -> None:
+    """The id and all else are the same; only its source says how the bridge is called now."""
+    bridge = ConnectedBridge()
+    bridge.terminals(terminal("a"))
+    bridge.terminals(terminal("a", name="x"))
+    line = bridge.lines[last_of(bridge, "a/event/changed")]
+    bridge.lines.append(Line(line.at, line.topic, json.dumps(json.loads(line.payload) | {"source": "/other"}).encode()))
+
+    assert bridge.findings_of(*pair(Allowance(fault="instance changed", renames=True))) == []
+    assert kinds(bridge.findings_of(*pair(FORGETS))) == {"other bytes"}
+
+
 # ── a backup that is restored ──────────────────────────────────────────────────────────────────
 
 

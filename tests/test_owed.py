@@ -407,6 +407,31 @@ async def test_short_refusal_of_another_topic_is_not_given_up_at_once(
     assert refused_before == refusals.MAX_TRIES + 1
 
 
+@pytest.mark.usefixtures("quick")
+async def test_topic_that_was_refused_when_it_was_restored_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is owed, but its next row has its five tries: one refusal says little."""
+    monkeypatch.setattr(refusals, "FIRST_PAYMENT_S", 1000.0)
+    monkeypatch.setattr(refusals, "MAX_PAYMENT_S", 1000.0)
+    monkeypatch.setattr(refusals, "FIRST_RETRY_S", 0.1)
+    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made:
+        await made.store.commit(sites(4))
+        await published(made, port)
+        await forget_head(port)
+        await rules.say("oneweb/site/s1/#")
+        async with made.publishing(), asyncio.timeout(30):
+            while await made.rows.owed.count() != 1:
+                await asyncio.sleep(0.02)
+            before = made.refusals
+            await made.store.commit(sites(4))
+            while made.refusals < before + 2:
+                await asyncio.sleep(0.01)
+            await rules.say()
+            await made.drained()
+    assert [alert for alert in made.alerts if alert.startswith("row_set_aside")] == []
+
+
 # ── what breaks the connection ─────────────────────────────────────────────────────────────────────
 
 

@@ -25,7 +25,7 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.command import CommandMessage
 from oneweb_bridge.model.records import Batch, Entry, Message, Positions, RecordWrite, Row
 from oneweb_bridge.model.status import Response
-from oneweb_bridge.mqtt import answers, cursor, drain, look, probing, publisher, refusals, sender, twins
+from oneweb_bridge.mqtt import answers, cursor, drain, look, probing, publisher, refusals, sender, session, twins
 from oneweb_bridge.mqtt.broker_errors import Rejected, TakenOver
 from oneweb_bridge.mqtt.context import PublisherCallbacks
 from oneweb_bridge.mqtt.lane import Outgoing
@@ -837,6 +837,43 @@ async def test_answers_wait_for_a_connection(tmp_path: Path, monkeypatch: pytest
     kept = [] if is_late else [f"{number}" for number in range(5, answers.MAX_ANSWERS + 5)]
     assert [result["id"] for result in recorder.on(RESULTS)] == [*kept, "retained"]
     assert [result["id"] for result in recorder.on("answers")] == kept
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_bridge_that_stops_without_an_answer_leaves_its_will(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """The window is full and nothing is acknowledged any more: who looks there learns all the same that it is gone."""
+    monkeypatch.setattr(session, "OFFLINE_TIMEOUT_S", 0.3)
+    port = mosquitto.free_port()
+    async with (
+        mosquitto.run_mosquitto(port),
+        proxy.between(port) as gate,
+        bench(tmp_path, gate.port, window=1, protocol=protocol) as made,
+    ):
+        async with made.publishing() as running:
+            await connected(running)
+            gate.bend = lambda topic: -1
+            await made.store.commit(samples(3, 3))
+            async with asyncio.timeout(20):
+                while not (running._session and running._session.sender._in_flight):
+                    await asyncio.sleep(0.01)
+        await harness.until_retained(port, "oneweb/bridge/status", lambda status: status == {"state": "offline"})
+
+
+async def test_broker_that_is_left_for_another_is_told_so(tmp_path: Path) -> None:
+    """After a reload with another broker nobody reads at the old one for ever that the bridge is online."""
+    first, second = mosquitto.free_port(), mosquitto.free_port()
+    async with (
+        mosquitto.run_mosquitto(first),
+        mosquitto.run_mosquitto(second),
+        bench(tmp_path, first) as made,
+        made.publishing() as running,
+    ):
+        await connected(running)
+        running.reconfigure(msgspec.structs.replace(made.settings, port=second))
+        await harness.until_retained(first, "oneweb/bridge/status", lambda status: status == {"state": "offline"})
+        await harness.until_retained(second, "oneweb/bridge/status", lambda status: status == {"state": "online"})
 
 
 async def connected(running: publisher.Publisher) -> None:

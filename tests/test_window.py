@@ -219,6 +219,32 @@ def test_few_refusals_do_not_doubt_a_class() -> None:
     assert not lane.doubted
 
 
+def test_refusals_of_a_whole_class_are_not_those_of_one_message() -> None:
+    """Only refusals while others pass say something of the message itself."""
+    window = window_of(20)
+    for seq in range(1, 10):
+        window.offer_row(seq, [message(f"t{seq}")])
+    oldest, *_ = refuse_all(window)
+    for _ in range(5):
+        window.lanes.allow_trial("t")
+        refuse_all(window)
+        refuse_all(window)
+    window.offer_to_lane("t", 10, [message("t10")])
+    window.lanes.allow_trial("t")
+    (again,) = refuse_all(window)
+    (latest,) = taken(window)
+    window.acknowledge(latest)
+    assert again is oldest
+    assert (oldest.tries > 5, oldest.refused_alone, oldest.tries_alone) == (True, True, 0)
+    window.lanes.by_class["t"].requeue(oldest)
+    for outgoing in taken(window):
+        if outgoing is oldest:
+            window.refuse(outgoing)
+        else:
+            window.acknowledge(outgoing)
+    assert oldest.tries_alone == 1
+
+
 def test_class_that_is_accepted_again_begins_anew() -> None:
     """Where a message passes that was refused before, the refusals of the others count no longer."""
     window = window_of(20)

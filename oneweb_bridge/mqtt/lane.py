@@ -32,6 +32,8 @@ class Outgoing(msgspec.Struct, eq=False):
     lane: "Lane | None"
     on_answer: OnAnswer | None = None
     tries: int = 0
+    tries_alone: int = 0
+    """How often it was refused after others of its class had been accepted, and while the class was not refused."""
     sent_at: float = 0.0
     accepted_before: int = 0
     next_in_row: "Outgoing | None" = None
@@ -150,6 +152,8 @@ class Lane:
             self.refusals += 1
             if self.refusals >= DOUBT and not self.doubted:
                 self.doubted, self.failed_trials, self.trial_left = True, 0, 0
+        elif not self.doubted:
+            outgoing.tries_alone += 1
 
     def requeue(self, outgoing: Outgoing) -> None:
         """Puts a refused message back, after its pause."""
@@ -184,7 +188,7 @@ class Lane:
         if was_refused:
             for row in self.rows:
                 for outgoing in row.messages:
-                    outgoing.tries = 0
+                    outgoing.tries = outgoing.tries_alone = 0
 
     def has_refused(self) -> bool:
         """Whether messages are refused, one by one or as a class."""

@@ -185,6 +185,12 @@ class MqttConnection(aiomqtt.Client):
             self._client.disconnect()
         self._client._sock_close()
 
+    def leave_the_will(self) -> None:
+        """Ends the connection as a failure of the network does: the broker publishes the will, unlike at DISCONNECT."""
+        self._client._sock_close()
+        if not self._disconnected.done():
+            self._disconnected.set_result(None)
+
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:

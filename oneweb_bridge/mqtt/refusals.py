@@ -67,7 +67,8 @@ class Refusals:
         self._owed: set[str] = set()
         self.paid: set[str] = set()
         """Topics that are owed no longer, until that is saved."""
-        self._set_aside_topics: set[str] = set()
+        self._given_up: set[str] = set()
+        """Topics of which a message was refused again and again, and none was accepted since."""
         self._reasons: dict[str, str] = {}
         self._new_debt = asyncio.Event()
         self._is_reading_lanes = False
@@ -76,6 +77,7 @@ class Refusals:
         """Reads what is owed, and begins with the classes that wait."""
         while debts := await self._journal.owed.next_debts(PAGE_ROWS, self._owed):
             self._owed.update(debt.topic for debt in debts)
+            self._given_up.update(debt.topic for debt in debts if debt.tries >= MAX_TRIES)
         for topic, blame in self._suspects.blamed.items():
             self._sender.spawn(self._retry_blamed(topic, blame.until), "mqtt blamed")
         if self._window.lanes:
@@ -97,7 +99,7 @@ class Refusals:
 
     def on_accepted(self, message: Message) -> None:
         """A message was accepted: if its topic was owed, it is not any more."""
-        self._set_aside_topics.discard(message.topic)
+        self._given_up.discard(message.topic)
         if message.retain and message.topic in self._owed:
             self._owed.discard(message.topic)
             self.paid.add(message.topic)
@@ -112,10 +114,10 @@ class Refusals:
         await asyncio.sleep(nth_pause(FIRST_RETRY_S, MAX_RETRY_S, outgoing.tries))
         if outgoing not in lane.paused:
             return
-        # A topic that was given up before need not be tried as often again, as long as it is refused.
-        topic = outgoing.message.topic
-        tries = 1 if topic in self._set_aside_topics or topic in self._owed else MAX_TRIES
-        if outgoing.refused_alone and outgoing.tries >= tries:
+        # A topic that was given up before need not be tried as often again, as long as it is refused. One whose
+        # retained content was refused when it was restored was not given up.
+        tries = 1 if outgoing.message.topic in self._given_up else MAX_TRIES
+        if outgoing.refused_alone and outgoing.tries_alone >= tries - 1:
             await self._set_aside(outgoing, reason)
         else:
             self._window.lanes.requeue(outgoing)
@@ -144,7 +146,7 @@ class Refusals:
 
     async def set_aside(self, seq: int, message: Message, reason: str) -> None:
         """Notes a row that is given up, and that its retained topic is owed."""
-        self._set_aside_topics.add(message.topic)
+        self._given_up.add(message.topic)
         await self._journal.set_aside(seq, message.topic, reason)
         rows = await self._journal.after(seq - 1, 1)
         # The row may have been dropped meanwhile, and another one comes first.
@@ -274,7 +276,9 @@ class Refusals:
             tried.update(debt.topic for debt in debts)
             answers = [await self._pay_one(debt) for debt in debts]
             accepted = [answer is not None and await answer for answer in answers]
-            await self._journal.owed.count_tries([d.topic for d, ok in zip(debts, accepted, strict=True) if not ok])
+            refused = [debt for debt, ok in zip(debts, accepted, strict=True) if not ok]
+            await self._journal.owed.count_tries([debt.topic for debt in refused])
+            self._given_up.update(debt.topic for debt in refused if debt.tries + 1 >= MAX_TRIES)
             if not any(accepted):
                 break
             paid += sum(accepted)

@@ -73,6 +73,7 @@ class Session:
         self._receiver = Receiver(context, self._handshake, self._prober)
         self._last_refused: tuple[str, float] | None = None
         self._info = b""
+        self._is_said_to_be_online = False
 
     @property
     def cursor(self) -> int:
@@ -111,9 +112,12 @@ class Session:
             raise
         except BaseExceptionGroup as group:
             if group.subgroup(StoreUnavailable) is not None:
-                # The broker is well and would not publish the will.
+                # The broker is well, and this is quicker than the will.
                 await self._publish_offline()
             raise
+        finally:
+            if self._is_said_to_be_online:
+                link.leave_the_will()
 
     async def _start_up(self) -> None:
         """Proves delivery, compares the broker's head with the cursor, and restores what the broker has lost."""
@@ -127,7 +131,7 @@ class Session:
         if self._handshake.head is None and (await context.journal.identity.read()).old_bases(tree.base):
             # So that what an interrupted start leaves below a base is known as this bridge's when it has moved on.
             await self._cursor.publish_empty_head()
-        self._prober.answers_twins = True
+        self._prober.answers_twins = self._is_said_to_be_online = True
         await self.sender.publish_and_wait(Message(tree.status, encode(Connection("online")), retain=True))
         self.connected_at = time.monotonic()
         _log.info("broker %s: connected", server_name(context.settings))
@@ -248,14 +252,15 @@ class Session:
     # ── the end ────────────────────────────────────────────────────────────────────────────────
 
     async def _publish_offline(self, *, with_head: bool = False) -> None:
-        """Publishes `offline`, if `online` was; the broker sends the will only when a connection is lost."""
-        if not self._prober.answers_twins:
+        """Publishes `offline`, if `online` was. Where the broker does not acknowledge it in time, it has the will."""
+        if not self._is_said_to_be_online:
             return
         self._window.stop_rows()
         with contextlib.suppress(aiomqtt.MqttError, StoreUnavailable, TimeoutError):
             async with asyncio.timeout(OFFLINE_TIMEOUT_S):
                 status = Message(self._context.tree.status, encode(Connection("offline")), retain=True)
                 await self.sender.publish_and_wait(status)
+                self._is_said_to_be_online = False
                 if with_head:
                     await self._cursor.publish_last_head()
 

@@ -37,6 +37,8 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     """Missed listings, seconds, and how many at once are held, where they differ from the defaults."""
     overtakes: bool = False
     """Messages may overtake those of other topics, which wait: refused, or blamed for the end of a connection."""
+    renames: bool = False
+    """The bridge goes by another name for a while, which is the source of what it then publishes."""
     may_end: bool = False
     """The bridge may end by itself, with one sentence, and is started again."""
 
@@ -81,6 +83,7 @@ def _findings(evidence: Evidence, replayed: recording.Replayed, allowances: Sequ
     unsure = (*(times for allowance in allowances for times in allowance.unsure), (evidence.still_since, EVER[1]))
     restored = sorted(at for allowance in allowances for at in allowance.restored_at)
     sections = _sections(replayed.received, _first_probes(evidence.taken, restored))
+    is_renamed = any(allowance.renames for allowance in allowances)
     findings: list[str] = []
     for number, received in enumerate(sections):
         is_last = number == len(sections) - 1
@@ -89,13 +92,14 @@ def _findings(evidence: Evidence, replayed: recording.Replayed, allowances: Sequ
             received=received,
             whole=number == 0,
             is_cut=not is_last,
+            is_renamed=is_renamed,
             unsure=(*unsure, *((EVER[0], at) for at in restored)) if is_last else (EVER,),
             removal=removal,
             overtakes=any(allowance.overtakes for allowance in allowances),
         )
         findings += checker.judge(story)
     if len(sections) > 1:
-        findings += checker.judge_ids(replayed.received)
+        findings += checker.judge_ids(replayed.received, is_renamed=is_renamed)
     whole = checker.Story(ledger=(), received=replayed.received, retained=evidence.retained)
     return findings + checker.judge_retained(whole)
 
