@@ -222,6 +222,42 @@ async def test_task_that_forgets_that_it_was_cancelled_is_told_again() -> None:
             process.kill()
 
 
+HELD_UP = """
+import asyncio, sys, threading, time
+from oneweb_bridge.cli import signals as cli
+
+async def work():
+    print("ready", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        if sys.argv[1] == "waits":
+            threading.Thread(target=time.sleep, args=(30,)).start()
+            await asyncio.to_thread(time.sleep, 30)
+        raise ExceptionGroup("", [OSError("the database is locked")])
+
+raise SystemExit(cli.run_until_signal(work(), None, 0.5))
+"""
+
+
+@pytest.mark.parametrize(("how", "words"), [("waits", "without waiting"), ("fails", "the database is locked")])
+async def test_stop_that_is_held_up_ends_in_time(how: str, words: str) -> None:
+    """Another process may hold the database longer than a stop may take, or make the last write fail."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", HELD_UP, how, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"ready\n"
+        process.terminate()
+        _, said = await asyncio.wait_for(process.communicate(), 15)
+        assert (process.returncode, said.decode().count(words)) == (0, 1)
+        assert "Traceback" not in said.decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+
+
 async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
     """The demo prints a mosquitto_sub line, and with its port a fleet of 25 is heard within 15 s."""
     process = await asyncio.create_subprocess_exec(

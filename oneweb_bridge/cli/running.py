@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from oneweb_bridge.cli.loading import describe_damage, find_files, load_config
-from oneweb_bridge.cli.signals import run_until_signal
+from oneweb_bridge.cli.signals import MAX_STOP_S, run_until_signal
 from oneweb_bridge.config.credentials import missing_credential
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks
@@ -63,7 +63,7 @@ def _run_single(
         reloads.put_nowait(new_config)
 
     try:
-        return run_until_signal(app.run(config, masks=masks, reloads=reloads), reload)
+        return run_until_signal(app.run(config, masks=masks, reloads=reloads), reload, MAX_STOP_S)
     except* StoreError as group:
         return_code = print_error(str(group.exceptions[0]), FAILED)
     except* StoreDamaged:

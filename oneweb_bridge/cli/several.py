@@ -17,7 +17,7 @@ from oneweb_bridge import app, systemd
 from oneweb_bridge.cli import logs
 from oneweb_bridge.cli.conflicts import find_conflict
 from oneweb_bridge.cli.loading import add_secrets, describe_damage, log_settings
-from oneweb_bridge.cli.signals import run_until_signal
+from oneweb_bridge.cli.signals import MAX_STOP_S, run_until_signal
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import MAX_TEMPORARY, Masks
 from oneweb_bridge.config.read import load, require_credentials, require_postgres, require_sparkplug
@@ -186,7 +186,7 @@ def run_several(options: argparse.Namespace, files: Sequence[Path]) -> int:
         instances[0].reload(new_configs)
 
     try:
-        run_until_signal(work(), reload)
+        run_until_signal(work(), reload, MAX_STOP_S)
     except* NothingRuns:
         _log.error("none of the %d bridges runs any more", len(files))
     return FAILED if not instances or instances[0].down else DONE
