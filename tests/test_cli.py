@@ -250,9 +250,9 @@ async def test_stop_that_is_held_up_ends_in_time(how: str, words: str) -> None:
     try:
         assert await process.stdout.readline() == b"ready\n"
         process.terminate()
-        _, said = await asyncio.wait_for(process.communicate(), 15)
-        assert (process.returncode, said.decode().count(words)) == (0, 1)
-        assert "Traceback" not in said.decode()
+        _, errors = await asyncio.wait_for(process.communicate(), 15)
+        assert (process.returncode, errors.decode().count(words)) == (0, 1)
+        assert "Traceback" not in errors.decode()
     finally:
         if process.returncode is None:
             process.kill()

@@ -231,10 +231,10 @@ def test_refusals_of_a_whole_class_are_not_those_of_one_message() -> None:
         refuse_all(window)
     window.offer_to_lane("t", 10, [message("t10")])
     window.lanes.allow_trial("t")
-    (again,) = refuse_all(window)
+    (retried,) = refuse_all(window)
     (latest,) = taken(window)
     window.acknowledge(latest)
-    assert again is oldest
+    assert retried is oldest
     assert (oldest.tries > 5, oldest.refused_alone, oldest.tries_alone) == (True, True, 0)
     window.lanes.by_class["t"].requeue(oldest)
     for outgoing in taken(window):
