@@ -65,7 +65,8 @@ async def _live(scene: Scene, seed: int) -> None:
     while True:
         await asyncio.sleep(chance.choice((0.6, 0.6, 0.9, 0.9, 3.0)))
         api.advance(chance.uniform(5, 20))
-        for terminal in chance.sample(api.truth("terminals"), 3):
+        terminals = api.truth("terminals")
+        for terminal in chance.sample(terminals, min(3, len(terminals))):
             api.fleet("rename", id=terminal["id"], name=f"T{chance.randint(1, 1 << 20)}")
         await scene.say("oneweb/bridge/polling/all/poll")
 

@@ -145,6 +145,10 @@ class Scene:
 
     async def _stop(self) -> None:
         await self._until_signals_are_handled()
+        if self.stage.bridge.returncode is not None:
+            # It was quicker than the signal.
+            self._ended_alone.append(self._own_end())
+            return
         try:
             await self.stage.stop()
         except TimeoutError:
@@ -170,11 +174,14 @@ class Scene:
                     await self.start()
 
     async def _note_end(self) -> None:
-        bridge = self.stage.bridge
-        if bridge.pid not in self._ended_by_us:
-            last = " | ".join(bridge.text().splitlines()[-3:])[-400:]
-            self._ended_alone.append(f"not as promised: ended by itself with {bridge.returncode}: {last}")
+        if self.stage.bridge.pid not in self._ended_by_us:
+            self._ended_alone.append(self._own_end())
             await asyncio.sleep(1.0)
+
+    def _own_end(self) -> str:
+        bridge = self.stage.bridge
+        last = " | ".join(bridge.text().splitlines()[-3:])[-400:]
+        return f"not as promised: ended by itself with {bridge.returncode}: {last}"
 
     async def _note_connection(self) -> None:
         if self._is_starting():
