@@ -75,6 +75,10 @@ DEFECTS = (
     Defect("samples exactly once", ("api delays", "link cut")),
     Defect("metric never goes back", ("api delays", "bridge suspended")),
     Defect("stall watchdog", ("command flood", "puback withheld")),
+    # These three were found by the campaign itself.
+    Defect("usage does not go back with clocks that are all behind", ("api date", "clock a day off")),
+    Defect("a topic that was refused when it was restored is not given up", ("broker lost state", "quota used up")),
+    Defect("a bridge that cannot say offline leaves its will", ("base topic changed", "link garbled")),
 )
 
 
