@@ -25,7 +25,7 @@ from tests.campaign.timeline import parse
 from tests.mutants import ROOT, TABLE
 
 WANTED_SHARE = 0.8
-SEEDS = (1, 2, 3, 4)
+SEEDS = range(1, 17)
 """Of the rounds that are played until one breaks a promise."""
 SHRINKING = 4
 """Rounds that shrinking may take."""
