@@ -5,6 +5,7 @@ same word becomes the same word everywhere, also inside an address or a longer i
 becomes depends on chance alone: nothing of the original is in it but its form.
 """
 
+import math
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -213,6 +214,8 @@ class Mask:
         return letter.upper() if sign.isupper() else letter
 
     def _number(self, value: float, name: str) -> float:
+        if not math.isfinite(value):
+            return value  # A number beyond what a float can have, such as 1e400.
         if _is_position(name):
             # What is near to each other stays so: it shows whether latitude and longitude are swapped.
             if (whole := float(round(value))) not in self._numbers:
