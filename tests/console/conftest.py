@@ -112,6 +112,24 @@ class Tab:
         await self.page.goto(f"{self.url}#/{address}")
         await self.ready(name or address.partition("?")[0].partition("/")[0] or "fleet")
 
+    async def hold_live(self) -> None:
+        """From the next page on nothing comes by the live stream: what is drawn stays, while the fleet goes on."""
+        await self.page.route("**/api/v1/live*", lambda _: None)
+
+    async def open_and_read(self, address: str, name: str, *paths: str) -> list[Any]:
+        """Opens a page that stays as it is drawn. Returns what the API answered it below each of the paths.
+
+        What a test compares with the page is what the page was given: the next reading may be of the next poll.
+        """
+        await self.hold_live()
+        async with contextlib.AsyncExitStack() as stack:
+            waiting = [await stack.enter_async_context(self._answer(path)) for path in paths]
+            await self.open(address, name)
+        return [await (await answer.value).json() for answer in waiting]
+
+    def _answer(self, path: str) -> Any:
+        return self.page.expect_response(lambda response: response.url.startswith(f"{self.url}api/v1/{path}"))
+
     async def ready(self, name: str) -> None:
         """Waits until the page of this name has drawn its data."""
         await self.page.wait_for_selector(f"main[data-page={name}][data-ready]")

@@ -115,6 +115,7 @@ async def show_alerts(
     calls["held"] = [{"call": call, "count": 6, "since": None} for call in held]
     for call in calls["calls"]:
         call["alerts"] = of_calls.get(call["call"], [])
+    await tab.hold_live()
     await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=calls))
     await tab.page.route("**/api/v1/alerts?*", lambda route: route.fulfill(json={"alerts": alerts, "next": None}))
     await tab.open("alerts")
@@ -198,8 +199,7 @@ async def test_alert_is_open_while_it_holds(console: Console, tab: Tab) -> None:
 
 async def test_list_without_events_says_why(tab: Tab) -> None:
     """Whether nothing has happened yet, or nothing that passes the filters."""
-    # The fleet goes on, and its next event would stand in the list.
-    await tab.page.route("**/api/v1/live*", lambda _: None)
+    await tab.hold_live()
     await tab.page.route("**/api/v1/events?*", lambda route: route.fulfill(json={"events": [], "next": None}))
     await tab.open("events")
     await tab.page.get_by_text("they come with the first difference between two polls").wait_for()

@@ -30,6 +30,7 @@ async def test_setup_shows_what_explore_found(console: Console, tab: Tab) -> Non
 
 async def without_terminals(tab: Tab, console: Console, exploration: dict[str, Any] | None) -> None:
     """Lets the page see a fleet without terminals, and what explore has found."""
+    await tab.hold_live()
     fleet = {**await console.get("fleet"), "rows": []}
     await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(json=fleet))
     await tab.page.route("**/api/v1/exploration", lambda route: route.fulfill(json={"exploration": exploration}))
@@ -65,7 +66,6 @@ async def test_empty_fleet_says_whether_it_was_listed(
     answer = await console.get("calls")
     listing = next(call for call in answer["calls"] if call["call"] == "user_terminals")
     listing.update(status=status, last_success=last_success)
-    await tab.page.route("**/api/v1/live*", lambda _: None)  # the bridge goes on polling meanwhile
     await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=answer))
     await without_terminals(tab, console, {"calls": [], "general": [], "conclusion": "Nothing to change."})
     await tab.open("", "fleet")
