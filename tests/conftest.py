@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import aioresponses.core
 import hypothesis
 import pytest
 
+from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.store.places import Place
 from tests import harness
 from tests.past import Past, open_past
@@ -38,6 +40,14 @@ def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
             await test(*arguments, **named)
 
     return run
+
+
+def pytest_configure() -> None:
+    """Each worker has ports of its own: between `free_port` and what listens there another could take the same."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        mosquitto.PORTS = mosquitto.PORTS[
+            int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        ]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

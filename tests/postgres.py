@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
+
+from oneweb_bridge.demo import mosquitto
 
 USER = "bridge"
 START_TIMEOUT_S = 60.0
@@ -104,7 +105,7 @@ def run_postgres(*, fsync: bool = False, inside: Path | None = None) -> Iterator
         data, log = directory / "data", directory / "log"
         arguments = ["-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run([initdb, *arguments], check=True, capture_output=True, timeout=START_TIMEOUT_S, user=user)
-        port = free_port()
+        port = mosquitto.free_port()
         cluster = Cluster([postgres, *_options(data, port, fsync=fsync)], user, port, log)
         try:
             cluster.start()
@@ -134,9 +135,3 @@ def _options(data: Path, port: int, *, fsync: bool) -> list[str]:
     }
     more = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return ["-D", str(data), "-p", str(port), *more]
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])

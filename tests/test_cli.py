@@ -259,20 +259,20 @@ async def test_stop_that_is_held_up_ends_in_time(how: str, words: str) -> None:
 
 
 async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
-    """The demo prints a mosquitto_sub line, and with its port a fleet of 25 is heard within 15 s."""
+    """The demo prints a mosquitto_sub line, and with its port a fleet of 25 is heard."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "oneweb_bridge",
         "demo",
         "--duration",
-        "60s",
+        "300s",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             first = (await process.stdout.readline()).decode().split()
             assert first[0] == "Console:"
             async with aiohttp.ClientSession() as session, session.get(first[1]) as page:
@@ -287,7 +287,8 @@ async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
                 pass
         drained = asyncio.create_task(process.stdout.read())
         async with harness.recording(int(match[1])) as recorder:
-            await recorder.until(lambda: is_at_rest(recorder), 15)
+            await recorder.until(lambda: is_at_rest(recorder), 60)
+            await recorder.until(lambda: recorder.retained["oneweb/bridge/info"]["api"]["state"] == "ok")
             states = [t for t in recorder.retained if re.fullmatch(r"oneweb/terminal/\d+/state", t)]
             assert len(states) in (24, 25)
         code, out, err = await harness.command("status", "-c", line[1].decode())
@@ -303,11 +304,11 @@ async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
 
 async def test_demo_without_a_broker_prints_json_lines() -> None:
     """Where there is no mosquitto the demo says in one sentence how to get one, and prints what it would publish."""
-    code, out, err = await harness.command("demo", "--duration", "6s", ONEWEB_BRIDGE_MOSQUITTO="/nonexistent")
+    code, out, err = await harness.command("demo", "--duration", "12s", ONEWEB_BRIDGE_MOSQUITTO="/nonexistent")
 
     assert code == 0
     assert "apt-get install mosquitto" in err
-    assert "The demo is over after 6s (--duration)." in err
+    assert "The demo is over after 12s (--duration)." in err
     topics = [json.loads(line)["topic"] for line in out.splitlines()]
     assert any(topic.endswith("/state") and topic.startswith("oneweb/terminal/") for topic in topics)
 

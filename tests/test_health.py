@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -215,9 +214,7 @@ async def test_request_that_hangs_does_not_fail_the_stop() -> None:
 
     ended = False
     watch = Hanging.__new__(Hanging)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = mosquitto.free_port()
     async with aiohttp.ClientSession() as session:
         async with server.serve_http(watch, ("127.0.0.1", port)):
             asking = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/readyz"))

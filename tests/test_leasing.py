@@ -12,19 +12,20 @@ from oneweb_bridge.cli import leasing, several
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.lease_keeper import HeldLease
 from oneweb_bridge.store.lease_rules import Lease
 from oneweb_bridge.store.server import Fence, Holding, Server
 from tests.cancelling import end_tasks
-from tests.postgres import Cluster, free_port
+from tests.postgres import Cluster
 
 TIMEOUT_S = 30.0
 
 
-def config_of(instance: str, url: str | None, **more: Any) -> Config:
+def config_of(instance: str, url: str | None, lease: str = "2s", **more: Any) -> Config:
     """A bridge whose state is in a database, or in a file that nobody opens."""
-    state: dict[str, Any] = {"path": f"{instance}.db"} if url is None else {"path": None, "url": url, "lease": "2s"}
+    state: dict[str, Any] = {"path": f"{instance}.db"} if url is None else {"path": None, "url": url, "lease": lease}
     tree = {
         "instance": instance,
         "state": state,
@@ -37,7 +38,7 @@ def config_of(instance: str, url: str | None, **more: Any) -> Config:
 
 def away() -> str:
     """The address of a server that is not there."""
-    return f"postgresql://bridge@127.0.0.1:{free_port()}/x"
+    return f"postgresql://bridge@127.0.0.1:{mosquitto.free_port()}/x"
 
 
 @contextlib.asynccontextmanager
@@ -90,7 +91,8 @@ async def test_hangup_changes_nothing_that_needs_a_restart_at_the_next_lease(
     """The bridge begins anew with its instance and its database, and with what else the file says now."""
     cluster.execute("CREATE DATABASE reloaded")
     url = cluster.url_of("reloaded")
-    async with running(config_of("main", url)) as (instances, _):
+    # Long enough that a busy machine does not lose it before the reload.
+    async with running(config_of("main", url, "9s")) as (instances, _):
         await until(lambda: len(starts) == 1)
         instances.reload([config_of("other", away(), log={"level": "debug"})])
         assert "take effect with a restart only" in caplog.text

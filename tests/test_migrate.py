@@ -18,6 +18,7 @@ import psycopg
 import pytest
 
 from oneweb_bridge.cli import main, migrate
+from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.store import database, moving_files
 from oneweb_bridge.store.moving import SLICE_ROWS
 from oneweb_bridge.store.moving_server import ServerTarget, open_server
@@ -30,7 +31,7 @@ from tests.campaign import is_at_rest
 from tests.leases import ask, claimed, worker
 from tests.past import BEGIN, Past, sample, usage
 from tests.places import TEMPLATE, held
-from tests.postgres import Cluster, free_port
+from tests.postgres import Cluster
 
 JOURNAL_ID = "0123456789abcdef"
 BOOLEANS = {"complete", "released", "remapped", "remembered", "told"}
@@ -40,7 +41,7 @@ Contents = dict[str, list[tuple[Any, ...]]]
 @pytest.fixture
 def empty_url(cluster: Cluster) -> Iterator[str]:
     """A database in which nothing was made yet."""
-    name = f"moved_{free_port()}"
+    name = f"moved_{mosquitto.free_port()}"
     cluster.execute(f"CREATE DATABASE {name}")
     yield cluster.url_of(name)
     cluster.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -484,7 +485,7 @@ def test_what_cannot_be_moved_is_a_sentence(
         fill(tmp_path / "unpublished.db", database.schema_script(), database.VERSION)
     monkeypatch.chdir(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
-    port = free_port()
+    port = mosquitto.free_port()
     source, *more = source.format(port).split(" ") if "{" in source else source.split(" ")
     error = refused(capsys, code, source, target.format(port) if "{" in target else target, *more)
     assert sentence in error
@@ -538,7 +539,7 @@ class Moved:
 
     async def run(self, state: dict[str, Any]) -> dict[str, Any]:
         """Runs the bridge until a change of now is published. Returns what is retained when it has ended."""
-        file = self.world.config(state=state, http={"listen": f"127.0.0.1:{free_port()}"})
+        file = self.world.config(state=state, http={"listen": f"127.0.0.1:{mosquitto.free_port()}"})
         product = self.world.api.truth("products")[self.changed]["id"]
         events = f"oneweb/product/{truth.level(product)}/event/changed"
         async with harness.running(file) as process:

@@ -34,6 +34,19 @@ async def test_systemd_hears_that_the_bridge_is_ready_and_alive(
     assert received == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
 
 
+def fill(place: Path) -> None:
+    """Sends to a socket that nobody reads until nothing more fits."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(BlockingIOError):
+        sender.setblocking(False)
+        sender.connect(str(place))
+        while True:
+            sender.send(b"full")
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "oneweb_bridge.notify"]
+
+
 @pytest.mark.parametrize("kind", ["missing", "gone", "full", "long", "odd"])
 async def test_socket_that_cannot_be_used_is_told_once(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -47,10 +60,15 @@ async def test_socket_that_cannot_be_used_is_told_once(
             receiver.bind(str(place))
         if kind == "gone":
             receiver.close()
-        await watched_for(0.3)
-    assert [record.message for record in caplog.records if record.name == "oneweb_bridge.notify"] == [
-        "systemd cannot be told how the bridge is, because its NOTIFY_SOCKET cannot be used"
-    ]
+        if kind == "full":
+            fill(place)
+        watching = asyncio.create_task(watched_for(30))
+        async with asyncio.timeout(20):
+            while not warnings_in(caplog):
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # some fifty times more, which are not told
+        watching.cancel()
+    assert warnings_in(caplog) == ["systemd cannot be told how the bridge is, because its NOTIFY_SOCKET cannot be used"]
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "1e9", "9" * 400])

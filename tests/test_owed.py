@@ -391,6 +391,8 @@ async def test_short_refusal_of_another_topic_is_not_given_up_at_once(
         await made.store.commit(samples(8, 4))
         await made.drained()
         refused_before = made.refusals
+        # Time enough to change the rules before its last try.
+        monkeypatch.setattr(refusals, "FIRST_RETRY_S", 0.5)
         await rules.say("oneweb/terminal/t0/#", "oneweb/terminal/t1/#")
         await made.store.commit(Batch(entries=samples(2, 2).entries[1:]))
         async with asyncio.timeout(20):
@@ -414,7 +416,7 @@ async def test_topic_that_was_refused_when_it_was_restored_is_not_given_up(
     """It is owed, but its next row has its five tries: one refusal says little."""
     monkeypatch.setattr(refusals, "FIRST_PAYMENT_S", 1000.0)
     monkeypatch.setattr(refusals, "MAX_PAYMENT_S", 1000.0)
-    monkeypatch.setattr(refusals, "FIRST_RETRY_S", 0.1)
+    monkeypatch.setattr(refusals, "FIRST_RETRY_S", 0.4)
     async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made:
         await made.store.commit(sites(4))
         await published(made, port)

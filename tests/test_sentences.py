@@ -21,7 +21,7 @@ from oneweb_bridge.commands.decode import BadCommand, check_report, decode_comma
 from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.demo import demo
+from oneweb_bridge.demo import demo, mosquitto
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.topics import CommandTopic
@@ -38,13 +38,6 @@ from tests.polls import bench
 from tests.test_executor import executing
 
 REPLAY = CommandTopic("request", "replay")
-
-
-def closed_port() -> int:
-    """A loopback port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ── names of closed lists ──────────────────────────────────────────────────────────────────────
@@ -211,7 +204,7 @@ def test_broker_that_is_not_there_is_a_sentence_with_a_remedy(
     tmp_path: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Which keys to check, and that the broker may not run."""
-    port = closed_port()
+    port = mosquitto.free_port()
     file = tmp_path / "b.yaml"
     file.write_text(f"mqtt: {{host: 127.0.0.1, port: {port}}}")
     assert cli.main([*arguments, "-c", str(file)]) == 1
@@ -245,7 +238,7 @@ def test_port_of_the_simulator_that_is_taken_is_a_sentence(capsys: pytest.Captur
 
 def test_healthcheck_of_nobody_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It names the key and the address."""
-    port = closed_port()
+    port = mosquitto.free_port()
     (tmp_path / "b.yaml").write_text(f"http: {{listen: '127.0.0.1:{port}'}}")
     assert healthcheck.main([str(tmp_path / "b.yaml")]) == 1
     err = capsys.readouterr().err

@@ -9,13 +9,14 @@ import pytest
 
 from oneweb_bridge.cli import check
 from oneweb_bridge.config.read import load, parse
+from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.store.lease import Holder, open_leases
 from oneweb_bridge.store.server_check import look_at_server
 from oneweb_bridge.web.standby import serve_standby
 from tests import harness
 from tests.places import held
-from tests.postgres import USER, Cluster, free_port
+from tests.postgres import USER, Cluster
 
 pytestmark = pytest.mark.postgres
 
@@ -53,7 +54,7 @@ async def test_check_names_what_would_keep_a_worker_from_running(cluster: Cluste
     with pytest.raises(StoreError, match=r'may not create schemas.*: GRANT CREATE ON DATABASE "test_\d+" TO "limited"'):
         look_at_server(limited, "another")
     with pytest.raises(StoreError, match=r"state\.url: .*refused"):
-        look_at_server(f"postgresql://{USER}@127.0.0.1:{free_port()}/x", "main")
+        look_at_server(f"postgresql://{USER}@127.0.0.1:{mosquitto.free_port()}/x", "main")
     with pytest.raises(StoreError, match='database "missing" does not exist'):
         look_at_server(cluster.url_of("missing"), "main")
     execute(url, "UPDATE oneweb.version SET version = 99")
@@ -72,7 +73,7 @@ async def test_worker_ends_when_a_newer_one_has_changed_the_schema(url: str) -> 
 
 async def test_worker_that_holds_another_instance_is_a_leader(url: str) -> None:
     """Where it stands by for one, health and metrics tell of all its instances."""
-    port = free_port()
+    port = mosquitto.free_port()
     config = parse(f"{{instance: main, http: {{listen: '127.0.0.1:{port}'}}}}", {})
     epochs: dict[str, int | None] = {"main": None, "other": None}
 

@@ -280,23 +280,32 @@ async def test_kill_loses_no_sample(world: harness.World) -> None:
                 await harness.poll(world.port, "ut_signal_quality")
                 if number == 2:
                     await topics.quiet(0.5)
+                    await host.until(lambda: shown_by(host) >= sampled(topics))
                     assert await bridge.stop() == 0
                 await bridge.kill()
         numbers = [value_of(m.named("bdSeq")[0]) for m in host.of("NBIRTH")]
         assert numbers == list(range(len(numbers)))
-        shown = {
-            (m.device, metric.timestamp, value_of(metric))
-            for m in host.messages
-            for metric in m.named("Signal/SINR")
-            if not metric.is_null
-        }
-        truth = {
-            (s["imei"], s["ts"], s["sinr_db"])
-            for t, s, _ in topics.messages
-            if t.endswith("/signal_quality") and s and "sinr_db" in s
-        }
-        assert len(truth) >= 8
-        assert shown == truth
+        assert len(sampled(topics)) >= 8
+        assert shown_by(host) == sampled(topics)
+
+
+def shown_by(host: Host) -> set[tuple[Any, Any, Any]]:
+    """Terminal, time and SINR of each value that the host was given."""
+    return {
+        (m.device, metric.timestamp, value_of(metric))
+        for m in host.messages
+        for metric in m.named("Signal/SINR")
+        if not metric.is_null
+    }
+
+
+def sampled(topics: harness.Recorder) -> set[tuple[Any, Any, Any]]:
+    """The same of each sample on the topics."""
+    return {
+        (s["imei"], s["ts"], s["sinr_db"])
+        for t, s, _ in topics.messages
+        if t.endswith("/signal_quality") and s and "sinr_db" in s
+    }
 
 
 async def test_host_that_is_away_is_waited_for(world: harness.World) -> None:

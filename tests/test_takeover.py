@@ -13,8 +13,9 @@ import aiohttp
 import psycopg
 import pytest
 
+from oneweb_bridge.demo import mosquitto
 from tests import harness
-from tests.postgres import Cluster, free_port, run_postgres
+from tests.postgres import Cluster, run_postgres
 
 pytestmark = pytest.mark.postgres
 LEASE_S = 6.0
@@ -35,7 +36,7 @@ class Workers:
     @contextlib.asynccontextmanager
     async def start(self, name: str, **state: Any) -> AsyncIterator[harness.Process]:
         """A worker with a configuration of its own."""
-        port = self.ports[name] = free_port()
+        port = self.ports[name] = mosquitto.free_port()
         given = {"path": None, "url": self.url, "lease": LEASE_S, "worker": name, **state}
         file = self.world.config(state=given, http={"listen": f"127.0.0.1:{port}"})
         async with harness.running(file.rename(self.world.directory / f"{name}.yaml")) as process:
@@ -132,7 +133,7 @@ async def test_stop_gives_the_lease_up_at_once(workers: Workers) -> None:
 
 async def test_server_that_is_away_is_waited_for(workers: Workers, cluster: Cluster) -> None:
     """A bridge that finds no server says so, and goes on when there is one; what is wrong for good ends it."""
-    async with workers.start("a", url=f"postgresql://bridge@127.0.0.1:{free_port()}/x") as process:
+    async with workers.start("a", url=f"postgresql://bridge@127.0.0.1:{mosquitto.free_port()}/x") as process:
         async with asyncio.timeout(PATIENCE_S):
             while "waiting for it" not in process.text():
                 await asyncio.sleep(0.05)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from oneweb_bridge.files import refusal_of
 
+PORTS = range(15_000, 32_000)
+"""From which `free_port` takes: below those that systems hand out by themselves."""
+
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/bin")
 
 
@@ -36,10 +39,10 @@ def demo_config_path() -> Path:
 def free_port() -> int:
     """A loopback port that nobody listens on now.
 
-    From below those that systems hand out by themselves, so that no connection that somebody opens meanwhile gets it.
+    Systems do not hand out those of `PORTS` by themselves, so that no connection that is opened meanwhile gets it.
     """
     while True:
-        port = random.randrange(15_000, 32_000)
+        port = random.choice(PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

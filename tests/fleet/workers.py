@@ -12,10 +12,10 @@ import aiohttp
 import msgspec
 import psycopg
 
+from oneweb_bridge.demo import mosquitto
 from tests import harness
 from tests.fault_bench import Stage, set_up
 from tests.fleet import watching
-from tests.postgres import free_port
 
 PATIENCE_S = 90.0
 HEAD, STATUS = "oneweb/bridge/head", "oneweb/bridge/status"
@@ -49,7 +49,7 @@ class Workers:
 
     async def start(self, name: str) -> None:
         """Starts a worker."""
-        port = self._ports[name] = free_port()
+        port = self._ports[name] = mosquitto.free_port()
         state = {"path": None, "url": self.worker_url, "lease": self.lease, "worker": name}
         given = {"state": state, "http": {"listen": f"127.0.0.1:{port}"}}
         place = self.stage.directory / name
