@@ -405,6 +405,14 @@ def test_readme_begins_with_the_two_commands() -> None:
     assert "make test" in first
 
 
+def test_pictures_are_light() -> None:
+    """Those of README and docs are below 200 kB, so that a page on a slow link shows them."""
+    pictures = [path for path in (ROOT / "docs").rglob("*") if path.suffix in {".png", ".svg"}]
+
+    assert ROOT / "docs/images/console.png" in pictures
+    assert all(path.stat().st_size < 200_000 for path in pictures)
+
+
 def test_readme_is_of_the_package() -> None:
     """The package's own description is README."""
     assert '\nreadme = "README.md"\n' in page("pyproject.toml")

@@ -163,6 +163,7 @@ def make_row(stored: TerminalParts) -> FleetRow:
     """The row of a terminal, still without its samples and what belongs to its products."""
     terminal = _decode_terminal(stored.record)
     relations = _NO_RELATIONS if stored.relations is None else _decode_relations(stored.relations)
+    product_ids = terminal.product_ids if relations.product_ids is None else relations.product_ids
     site, customer, partner = relations.site, relations.end_customer, relations.distribution_partner
     place = (
         site.id,
@@ -173,9 +174,10 @@ def make_row(stored: TerminalParts) -> FleetRow:
         partner.name,
         terminal.latitude,
         terminal.longitude,
+        " ".join(product_ids) if len(product_ids) > 1 else None,
     )
     return FleetRow(
-        product_ids=terminal.product_ids if relations.product_ids is None else relations.product_ids,
+        product_ids=product_ids,
         last_seen=_to_ms(terminal.last_seen),
         head=_encode_cells((stored.id, terminal.name, terminal.state)),
         place=_encode_cells(place),

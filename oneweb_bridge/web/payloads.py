@@ -102,6 +102,7 @@ FLEET_COLUMNS = (
     "distribution_partner",
     "latitude",
     "longitude",
+    "product_ids",
 )
 """In this order; new ones go to the end."""
 

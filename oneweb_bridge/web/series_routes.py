@@ -137,6 +137,7 @@ class SeriesRoutes:
         pages = iter_csv_pages(self._places, wanted)
         try:
             page = await loop.run_in_executor(thread, next, pages, b"")
+            _check_csv_names(wanted, page)
             response = web.StreamResponse(headers={**self._headers_of(request), **_csv_headers(wanted)})
             await response.prepare(request)
             while page:
@@ -213,6 +214,14 @@ def _check_names(wanted: Wanted, series: Series) -> None:
         values = line.v if isinstance(line.v, list) else line.mean
         if wanted.query.names and line.name not in known and not any(v is not None for v in values or []):
             raise BadRequest(f"names: {wanted.query.stream.report} has no {line.name[:64]!r}")
+
+
+def _check_csv_names(wanted: Wanted, first_page: bytes) -> None:
+    """The same of lines: each sample has all names, so that the first page has those of the span."""
+    known, text = {field.name for field in wanted.call.fields}, first_page.decode()
+    for name in wanted.query.names or ():
+        if name not in known and f",{name}," not in text:
+            raise BadRequest(f"names: {wanted.query.stream.report} has no {name[:64]!r}")
 
 
 def _unknown(wanted: Wanted) -> web.Response:

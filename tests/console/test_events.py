@@ -1,5 +1,6 @@
 """Events and alerts: newest first, more by scrolling, live, with filters and a pause; alerts with what to do."""
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,27 +31,94 @@ def event(number: int) -> dict[str, Any]:
     }
 
 
+ROWS = "document.querySelectorAll(\"[data-id^='journal:']\")"
+
+
+async def answer_events(route: Any) -> None:
+    """As the bridge answers where the journal has ALL events."""
+    before = int(route.request.url.partition("before=")[2].partition("&")[0] or ALL + 1)
+    numbers = range(before - 1, max(0, before - 1 - PAGE), -1)
+    await route.fulfill(json={"events": [event(n) for n in numbers], "next": numbers[-1] if numbers[-1] > 1 else None})
+
+
 async def test_events_are_loaded_by_scrolling(tab: Tab) -> None:
     """A page of events at first, the older ones when their place comes in view; a field filters what is shown."""
-
-    async def answer(route: Any) -> None:
-        before = int(route.request.url.partition("before=")[2].partition("&")[0] or ALL + 1)
-        numbers = range(before - 1, max(0, before - 1 - PAGE), -1)
-        await route.fulfill(
-            json={"events": [event(n) for n in numbers], "next": numbers[-1] if numbers[-1] > 1 else None}
-        )
-
-    await tab.page.route("**/api/v1/events?*", answer)
+    await tab.page.route("**/api/v1/events?*", answer_events)
     await tab.open("events")
     rows = tab.page.locator("[data-testid=event][data-id^='journal:']")
     assert await rows.count() == PAGE
     assert await rows.first.get_attribute("data-id") == f"journal:{ALL}"
     for count in (2 * PAGE, ALL):
         await tab.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
-        await tab.until(f"() => document.querySelectorAll(\"[data-id^='journal:']\").length === {count}")
+        await tab.until(f"() => {ROWS}.length === {count}")
     await tab.page.get_by_role("textbox", name="Field").fill("name")
     await tab.page.keyboard.press("Enter")
-    await tab.until(f"() => document.querySelectorAll(\"[data-id^='journal:']\").length === {ALL // 3}")
+    await tab.until(f"() => {ROWS}.length === {ALL // 3}")
+
+
+async def test_older_events_are_read_in_a_pause(tab: Tab) -> None:
+    """What is loaded by scrolling, or with another filter, is not taken for what came during the pause."""
+    await tab.hold_live()
+    await tab.page.route("**/api/v1/events?*", answer_events)
+    await tab.open("events")
+    await tab.page.get_by_role("button", name="Pause").click()
+    newest = tab.page.locator(f"[data-id='journal:{ALL}']")
+    for count in (2 * PAGE, ALL):
+        await tab.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        await tab.until(f"() => {ROWS}.length === {count}")
+        assert await newest.count() == 1
+    await tab.page.get_by_role("combobox", name="Kind").select_option("changed")
+    await tab.until(f"() => {ROWS}.length === {PAGE}")
+    await tab.ready("events")
+    assert await newest.count() == 1
+    assert await tab.page.get_by_text("while paused").count() == 0
+
+
+async def test_events_stay_where_older_ones_fail(tab: Tab) -> None:
+    """What is there stays below the sentence, and the same request is sent again at the next connection."""
+    fails = True
+
+    async def answer(route: Any) -> None:
+        if fails and "before=" in route.request.url:
+            await route.fulfill(status=503, json={"error": "the journal is busy"})
+        else:
+            await answer_events(route)
+
+    await tab.page.route("**/api/v1/events?*", answer)
+    await tab.open("events")
+    await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
+    await tab.page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    await tab.page.get_by_text("the journal is busy").wait_for()
+    assert await tab.page.evaluate(f"{ROWS}.length") == PAGE
+    fails = False
+    await tab.page.context.set_offline(True)
+    await tab.page.locator("[data-testid=connection][data-state=lost]").wait_for()
+    await tab.page.context.set_offline(False)
+    await tab.until(f"() => {ROWS}.length >= {2 * PAGE}")
+    await tab.page.get_by_text("the journal is busy").wait_for(state="detached")
+    tab.complaints = [complaint for complaint in tab.complaints if "503" not in complaint and "ERR_" not in complaint]
+
+
+async def test_pages_that_were_opened_without_network_come_back(tab: Tab) -> None:
+    """Events and alerts that could not be loaded are there once the bridge can be reached again."""
+    await tab.page.route("**/api/v1/events?*", answer_events)
+    await tab.page.route(
+        "**/api/v1/alerts?*", lambda route: route.fulfill(json={"alerts": [alert(1, "a", "b")], "next": None})
+    )
+    for name, part in (("Events", "event"), ("Alerts", "alert")):
+        await tab.open()
+        await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
+        await tab.page.context.set_offline(True)
+        await tab.page.unroute_all()
+        await tab.page.get_by_role("link", name=name, exact=True).click()
+        await tab.page.locator(f"main[data-page={name.lower()}]").get_by_text("The bridge cannot be reached").wait_for()
+        await tab.page.route("**/api/v1/events?*", answer_events)
+        await tab.page.route(
+            "**/api/v1/alerts?*", lambda route: route.fulfill(json={"alerts": [alert(1, "a", "b")], "next": None})
+        )
+        await tab.page.context.set_offline(False)
+        await tab.page.get_by_test_id(part).first.wait_for()
+    tab.complaints = [complaint for complaint in tab.complaints if "ERR_" not in complaint]
 
 
 async def test_long_list_forgets_its_end_and_loads_it_again(console: Console, tab: Tab) -> None:
@@ -195,6 +263,20 @@ async def test_alert_is_open_while_it_holds(console: Console, tab: Tab) -> None:
     assert "over" in states["6 site records are missing at once"]
     assert "ago" in states["another client connects with the client id 'a'"]
     await tab.page.locator("nav .badge").get_by_text("2", exact=True).wait_for()
+
+
+async def test_new_alert_whose_end_nobody_knows_is_counted_for_a_day(console: Console, tab: Tab) -> None:
+    """It stands first and in the top bar; an older one of its kind does not."""
+    now = datetime.now(UTC).strftime("%Y-%m-%d")
+    alerts = [
+        alert(2, "removal_held", "6 site records are missing at once", "sites", now),
+        alert(1, "commands_dropped", "7 commands dropped: commands came faster than they could be executed", None, now),
+        alert(0, "client_id_taken", "another client connects with the client id 'a'"),
+    ]
+    cards = await show_alerts(console, tab, alerts)
+    kinds = await cards.evaluate_all("cards => cards.map(card => card.dataset.kind)")
+    assert kinds == ["commands_dropped", "removal_held", "client_id_taken"]
+    await tab.page.locator("nav .badge").get_by_text("1", exact=True).wait_for()
 
 
 async def test_list_without_events_says_why(tab: Tab) -> None:

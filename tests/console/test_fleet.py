@@ -91,6 +91,17 @@ async def test_exhausted_without_a_forecast_is_sorted_as_exhausted(console: Cons
     assert await first.locator("[data-column=exhausted_ts]").inner_text() == "exhausted"
 
 
+async def test_search_finds_every_product_of_a_terminal(console: Console, tab: Tab) -> None:
+    """Also the one that the row does not show, as it stands on a bill."""
+    rows = [row | {"product_ids": None} for row in fleets.make_rows(12)]
+    rows[9]["product_ids"] = "SC-9 SC-777"
+    answer = json.dumps(fleets.make_answer(rows, (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.open("?q=sc-777")
+    await tab.page.locator("[role=table][aria-rowcount='2']").wait_for()
+    assert await shown(tab) == [rows[9]["imei"]]
+
+
 async def test_names_are_sorted_as_people_do(fleet: Tab) -> None:
     """Vessel 9 comes before Vessel 10."""
     await fleet.page.get_by_role("searchbox", name="Search").fill("vessel 101")
@@ -230,6 +241,18 @@ async def test_columns_scroll_with_their_heads(
     await tab.page.locator(".fleet-head").evaluate("head => { head.scrollLeft = 0; }")
     await tab.until("() => document.querySelector('.fleet-body').scrollLeft === 0")
     assert await tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", [700, 768, 1024, 1280])
+async def test_heads_stay_below_the_bar(console: Console, open_tab: OpenTab, width: int) -> None:
+    """However many lines the bar on top has, the heads stand below it while the page is scrolled."""
+    tab = await open_tab(console.url, width, 800)
+    answer = json.dumps(fleets.make_answer(fleets.make_rows(200), (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.open()
+    await tab.page.evaluate("scrollTo(0, 2000)")
+    edges = "['.top', '.fleet-head'].map(part => document.querySelector(part).getBoundingClientRect())"
+    await tab.until(f"() => {{ const [bar, head] = {edges}; return Math.abs(head.top - bar.bottom) < 2; }}")
 
 
 async def test_menu_of_columns_closes(fleet: Tab) -> None:

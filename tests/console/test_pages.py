@@ -47,6 +47,19 @@ async def test_page_is_drawn_within_its_width(console: Console, open_tab: OpenTa
         assert all(box and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes), name
 
 
+async def test_phone_shows_a_backlog(console: Console, open_tab: OpenTab) -> None:
+    """Rows that wait for the broker are to be seen on the narrowest phone, and when the last event was."""
+    tab = await open_tab(console.url, 320, 700)
+    state = await console.get("bridge")
+    state["info"]["journal"]["backlog"] = 12345
+    await tab.hold_live()
+    await tab.page.route("**/api/v1/bridge", lambda route: route.fulfill(json=state))
+    await tab.open()
+    assert await tab.page.get_by_text("backlog 12").is_visible()
+    assert await tab.page.locator(".fact[title^='newest event']").is_visible()
+    assert await tab.page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
 async def test_files_have_their_version_in_the_address(tab: Tab) -> None:
     """Page and modules are asked for with `?v=`, by way of the import map, so that a browser keeps them for ever."""
     await tab.open()
@@ -159,7 +172,7 @@ async def test_times_are_shown_in_utc_or_local(console: Console, open_tab: OpenT
 
 
 async def test_hostile_names_are_text_on_every_page(open_tab: OpenTab, tmp_path: Path) -> None:
-    """Terminal, site and customer are called what a script would be: shown as text, and no page becomes wider."""
+    """Terminals, sites, customers, products and buckets are called what a script would be: no page becomes wider."""
     async with harness.world(tmp_path, start=None, report_period=0.02) as world:
         for op, kind, names in (
             ("rename", "terminals", fleets.HOSTILE),
@@ -168,6 +181,10 @@ async def test_hostile_names_are_text_on_every_page(open_tab: OpenTab, tmp_path:
         ):
             for record, name in zip(world.api.truth(kind), names, strict=False):
                 world.api.fleet(op, id=record["id"], name=name)
+        for product, name in zip(world.api.truth("products"), fleets.HOSTILE, strict=False):
+            world.api.fleet("set", id=product["id"], attributes={"name": name})
+        for report, name in zip(world.api.truth("usage"), fleets.HOSTILE, strict=False):
+            world.api.fleet("set", id=report["id"], attributes={"bucket": [{**report["bucket"][0], "name": name}]})
         console = Console(world, tmp_path)
         async with harness.running(console.config) as process:
             await console.until_polled(process)
@@ -188,6 +205,9 @@ async def hostile_addresses(console: Console) -> list[tuple[str, str]]:
     rows = (await console.get("fleet"))["rows"]
     assert {row[1] for row in rows} >= set(fleets.HOSTILE)
     pages += [("terminal", f"terminal/{row[0]}") for row in rows if row[1] in fleets.HOSTILE]
+    products = [record for row in rows for record in (await console.get(f"terminals/{row[0]}"))["products"]]
+    assert {product["name"] for product in products} & set(fleets.HOSTILE)
+    pages += [("product", f"product/{quote(p['product_id'])}") for p in products if p["name"] in fleets.HOSTILE]
     roots = (await console.get("tree"))["roots"]
     pages += [("organizations", f"organizations?kind=organization&id={quote(root['id'])}") for root in roots[:3]]
     return pages

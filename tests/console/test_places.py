@@ -41,3 +41,18 @@ async def test_dot_of_several_lists_its_terminals(tab: Tab, rows: list[dict[str,
     assert "some of them offline" in await tab.page.locator(".map-legend").inner_text()
     await dot.click()
     await tab.page.get_by_role("heading", name=f"{len(rows)} terminals here").wait_for()
+
+
+async def test_dot_says_offline_of_the_offline_alone(tab: Tab, console: Console) -> None:
+    """A terminal of an unknown or another state is not drawn, nor counted, as offline."""
+    made = fleets.make_rows(9)[6:]
+    for row, state, longitude in zip(made, (None, "standby", "offline"), (-60.0, 5.0, 5.0), strict=True):
+        row |= {"latitude": 60.0, "longitude": longitude, "state": state}
+    answer = json.dumps(fleets.make_answer(made, (await console.get("fleet"))["seq"]))
+    await tab.page.route("**/api/v1/fleet", lambda route: route.fulfill(body=answer, content_type="application/json"))
+    await tab.open("map")
+    dots = tab.page.locator("g.dot")
+    states = await dots.evaluate_all(
+        "dots => dots.map(dot => [dot.dataset.state, dot.querySelector('title').textContent])"
+    )
+    assert sorted(states) == [["mixed", "2 terminals, 1 offline"], ["unknown", "Vessel 6: \u2013"]]

@@ -38,6 +38,7 @@ async def test_interval_is_typed_with_a_unit(console: Console, tab: Tab) -> None
     await field.fill("7m")
     await field.press("Enter")
     await until_state(console, "organizations", interval=420)
+    await tab.page.locator("[data-call=organizations]").get_by_text("interval set here").wait_for()
     await field.fill("1s")
     await field.press("Enter")
     await tab.page.locator("[aria-label='organizations interval'][aria-invalid=true]").wait_for()
@@ -144,6 +145,51 @@ async def test_poll_by_keyboard_keeps_the_focus(tab: Tab) -> None:
             await tab.page.keyboard.press(key)
         await tab.page.locator("[aria-label='Poll products'][aria-disabled=false]").wait_for()
         assert await focused(tab) == "Poll products"
+
+
+async def test_poll_whose_result_never_came_is_over_with_the_next_poll(console: Console, tab: Tab) -> None:
+    """Where the result was lost, as over a hidden page, the call's own state says that it is over."""
+    await tab.page.route(
+        "**/api/v1/calls/products/poll", lambda route: route.fulfill(status=202, json={"id": "console-lost"})
+    )
+    await tab.open("polling")
+    await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
+    button = tab.page.get_by_role("button", name="Poll products")
+    status = tab.page.locator("[data-call=products]").get_by_test_id("call-status")
+    await button.click()
+    await status.and_(tab.page.get_by_text("polling")).wait_for()
+    await harness.poll(console.world.port, "products")
+    await tab.page.locator("[aria-label='Poll products'][aria-disabled=false]").wait_for()
+    await status.and_(tab.page.get_by_text("ok")).wait_for()
+
+
+async def test_failure_of_a_poll_goes_with_the_next_one(console: Console, tab: Tab) -> None:
+    """The sentence stands in the row as long as the call has failed, and not longer."""
+    await tab.open("polling")
+    why = tab.page.locator("[data-why=products]")
+    console.world.api.fault("status", status=403, path="productinventory")
+    try:
+        await tab.page.get_by_role("button", name="Poll products").click()
+        await why.get_by_text("403").wait_for()
+    finally:
+        console.world.api.clear_faults()
+    await harness.poll(console.world.port, "products")
+    await why.wait_for(state="detached")
+
+
+async def test_each_setting_says_where_it_comes_from(console: Console, tab: Tab) -> None:
+    """A switch over MQTT and an interval that was typed here are told apart; without a poll nothing is known."""
+    calls = await console.get("calls")
+    listing = next(call for call in calls["calls"] if call["call"] == "sites")
+    listing["source"] = {"enabled": "mqtt", "interval": "console"}
+    listing.update(records=0, events=0, samples=0)
+    listing.pop("duration_ms", None)
+    await tab.hold_live()
+    await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=calls))
+    await tab.open("polling")
+    row = tab.page.locator("[data-call=sites]")
+    await row.get_by_text("switch set over MQTT, interval set here").wait_for()
+    assert await row.locator("[data-label=Records]").inner_text() == "\u2013"
 
 
 async def test_interval_that_is_no_duration_is_told_its_bounds(tab: Tab) -> None:

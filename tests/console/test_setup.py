@@ -80,6 +80,18 @@ async def test_setup_is_reached_also_when_terminals_are_there(tab: Tab) -> None:
     await tab.page.get_by_text("All three steps are done.").wait_for()
 
 
+async def test_setup_counts_terminals_where_nothing_was_polled_since_the_start(console: Console, tab: Tab) -> None:
+    """After a restart the fleet is there, although no call has listed it yet."""
+    calls = await console.get("calls")
+    for call in calls["calls"]:
+        call.update(status="waiting", records=0)
+        call.pop("duration_ms", None)
+    await tab.hold_live()
+    await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=calls))
+    await tab.open("setup")
+    await tab.page.get_by_text("All three steps are done.").wait_for()
+
+
 @pytest.mark.parametrize("secret", ["wrong", ""])
 async def test_refused_credentials_lead_to_the_first_step(
     secret: str, console: Console, open_tab: OpenTab, tmp_path: Path

@@ -1,5 +1,6 @@
 """A terminal and a product: what is drawn is what the API said."""
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -182,6 +183,49 @@ async def test_forecast_is_a_sentence(
         await tab.open(f"terminal/{imei}", "terminal")
         products = tab.page.locator("main section").filter(has_text="Products").first
         assert "exhausts 27 Nov 2099 (25 Nov 2099 \u2013 29 Nov 2099)" in await products.inner_text()
+
+
+async def test_product_has_its_site_the_price_of_a_block_and_a_csv(console: Console, tab: Tab) -> None:
+    """What a bill is checked with: where it is, what a block costs, and the reports of this cycle as a file."""
+    address = (await addresses(console))["product"]
+    detail = await console.get(address.replace("product/", "products/"))
+    bucket = detail["buckets"][0]["bucket_id"]
+    detail["forecasts"] = [{"bucket_id": bucket, **FORECAST, "overage_price": 90.5, "overage_currency": "EUR"}]
+    await tab.page.route("**/api/v1/products/*", lambda route: route.fulfill(json=detail))
+    await tab.open(address, "product")
+    chart = tab.page.locator(f"[data-bucket='{bucket}']")
+    assert "at 90.5 EUR expected" in await chart.get_by_test_id("forecast").inner_text()
+    link = tab.page.locator(".facts").get_by_role("link", name=detail["record"]["site_id"])
+    assert await link.get_attribute("href") == f"#/organizations?kind=site&id={detail['record']['site_id']}"
+    async with tab.page.expect_download() as waiting:
+        await chart.get_by_role("link", name="CSV").click()
+    lines = Path(await (await waiting.value).path()).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "time,id,kind,name,value"
+    assert any(",usage,used_gb," in line for line in lines[1:]), lines[:3]
+
+
+async def test_zoom_by_dragging_and_back(console: Console, tab: Tab) -> None:
+    """A drag over a chart shows that span, a double click the one before, or a day where there was none."""
+    address = (await addresses(console))["terminal"]
+    await tab.open(f"{address}?span=1h", "terminal")
+    over = tab.page.locator("[data-report=signal_quality] .u-over")
+    await over.scroll_into_view_if_needed()
+    box = await over.bounding_box()
+    assert box is not None
+    await tab.page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 20)
+    await tab.page.mouse.down()
+    await tab.page.mouse.move(box["x"] + 0.99 * box["width"], box["y"] + 20, steps=5)
+    await tab.page.mouse.up()
+    await tab.until("() => location.hash.includes('from=')")
+    await tab.ready("terminal")
+    zoomed = tab.page.url
+    await over.dblclick()
+    await tab.until("() => location.hash.includes('span=1h') && !location.hash.includes('from=')")
+    await tab.page.goto("about:blank")
+    await tab.page.goto(zoomed)
+    await tab.ready("terminal")
+    await over.dblclick()
+    await tab.page.locator("button[aria-pressed=true]:text-is('24h')").wait_for()
 
 
 async def test_pointer_is_at_the_same_time_in_all_charts(console: Console, tab: Tab) -> None:

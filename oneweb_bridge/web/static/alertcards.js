@@ -1,6 +1,7 @@
 /** Alerts as cards: one for each kind, call and subject, and whether what it tells of still holds. */
 import { get, now } from "./api.js";
 import { calls, loadCalls } from "./calls.js";
+import { DAY } from "./format.js";
 import { generation, subscribe } from "./live.js";
 import { createStore } from "./store.js";
 
@@ -67,13 +68,19 @@ function runsOut(message) {
   return Number.isNaN(end) ? null : end > now();
 }
 
-/** How many cards are open; 0 until it is known. */
+/** Whether a card is counted as open: where nobody can know whether it holds, for 24 hours. */
+export const isCounted = (card, polled) => isOpen(card, polled) ?? now() - Date.parse(card.time) < DAY;
+
+/** How many cards are counted as open; 0 until it is known. */
 export const openCards = createStore(0);
 
 const NEWEST = 200;
 let newest = [];
 
-const count = () => openCards.set(makeCards(newest).filter((card) => isOpen(card, calls.get())).length);
+function count() {
+  const polled = calls.get();
+  if (polled) openCards.set(makeCards(newest).filter((card) => isCounted(card, polled)).length);
+}
 
 async function load() {
   loadCalls();

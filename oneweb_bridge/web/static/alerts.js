@@ -1,5 +1,5 @@
 /** Alerts: what is wrong, and what to do; open is what still holds as far as the bridge tells. */
-import { isOpen, makeCards } from "./alertcards.js";
+import { isCounted, isOpen, makeCards } from "./alertcards.js";
 import { calls, loadCalls } from "./calls.js";
 import { More, usePages } from "./eventlist.js";
 import { dayAndTime, describeField, fullTime, plural, zone } from "./format.js";
@@ -17,11 +17,13 @@ export function AlertsPage() {
     "alerts",
     "alerts",
     100,
-    (name, alert) => name === "alert" && { ...alert, id: `${alert.time} ${alert.kind} ${alert.message}` },
+    (name, alert) => name === "alert" && alert,
+    ({ time, kind, message }) => `${time} ${kind} ${message}`,
   );
-  // What is open stands first; the others are in the order of their time.
   const cards = makeCards(entries).map((card) => ({ ...card, isOpen: isOpen(card, polled) }));
-  const ordered = [...cards.filter((card) => card.isOpen), ...cards.filter((card) => !card.isOpen)];
+  // What the top bar counts stands first; the others are in the order of their time.
+  const [first, others] = [true, false].map((counted) => cards.filter((card) => isCounted(card, polled) === counted));
+  const ordered = [...first, ...others];
   return html`<${Page} name="alerts" title="Alerts" ready=${ready && polled !== null}>
     <${Problem} error=${error} />
     ${ready && !error && cards.length === 0 && html`<${Message}>No alerts: nothing that an operator should look at has happened.<//>`}

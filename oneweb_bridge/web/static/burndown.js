@@ -1,5 +1,5 @@
 /** How the allowance of a bucket is used up: what was used, an even pace, and the band of the forecast. */
-import { now, withQuery } from "./api.js";
+import { API, now, withQuery } from "./api.js";
 import { Chart, color, lineColor, look } from "./chart.js";
 import { DAY, day, dayAndTime, fullTime, iso, number, plural, toMs, zone } from "./format.js";
 import { html, useEffect, useMemo, useState } from "./html.js";
@@ -32,6 +32,8 @@ export function Burndown({ bucket, product, forecast, onReady }) {
     const unlimited = bucket.remaining_unlimited || forecast?.status === "unlimited";
     return html`<section class="card chart" data-testid="chart" data-report="usage" data-bucket=${id}>
     <header><h2><bdi>${bucket.bucket_name ?? id}</bdi></h2><span class="spacer"></span>
+      <a class="button" href=${API + withQuery("series.csv", { entity: "usage", id, report: "usage", since: iso(cycle.begin) })}
+          download=${`${id}-usage.csv`}>CSV</a>
       <button aria-expanded=${open} onClick=${() => setOpen(!open)}>Table</button></header>
     <p class="headline"><${UsageBar} percent=${cycle.limit ? (100 * bucket.used_gb) / cycle.limit : null}
         blocks=${bucket.overage_blocks} unlimited=${unlimited} />
@@ -65,14 +67,18 @@ function readCycle(bucket, forecast, data) {
     const begin = toMs(bucket.valid_from) ?? used[0]?.[0] ?? now() - 30 * DAY;
     const end =
         toMs(forecast?.cycle_end) ?? toMs(bucket.valid_until) ?? toMs(bucket.entitlement_renew) ?? begin + 30 * DAY;
+    // A bucket without a limit of its own has that of its product, or of those who share it, which the forecast knows.
     const limit =
-        bucket.entitlement_gb ?? (bucket.remaining_gb === undefined ? null : bucket.used_gb + bucket.remaining_gb);
+        bucket.entitlement_gb ??
+        forecast?.entitlement_gb ??
+        (bucket.remaining_gb === undefined ? null : bucket.used_gb + bucket.remaining_gb);
     return {
         used: used.filter(([time]) => time >= begin),
         earlier: cycles.slice(-EARLIER_CYCLES).filter((part) => part[0][1] < 0.1 * part.at(-1)[1]),
         begin,
         end: Math.max(end, begin + DAY),
         limit,
+        isShared: bucket.is_shared,
     };
 }
 
@@ -104,7 +110,9 @@ function prepare(cycle, forecast) {
     }
     const last = cycle.used.at(-1);
     if (last && forecast?.status === "ok" && last[0] < cycle.end) {
-        const fan = (name) => [last, [cycle.end, forecast[`used_at_end_${name}_gb`]]];
+        // Of a shared allowance the forecast speaks of what all its members use.
+        const begin = [last[0], cycle.isShared ? (forecast.used_gb ?? last[1]) : last[1]];
+        const fan = (name) => [begin, [cycle.end, forecast[`used_at_end_${name}_gb`]]];
         add(fan("p90"), { label: "p90", hidden: true, color: lineColor(0), band: `${lineColor(0)}33` });
         add(fan("p10"), { label: "p10", hidden: true, color: lineColor(0) });
         add(fan("p50"), { label: "expected", color: lineColor(0), dash: [3, 3], width: 1.5 });
@@ -200,7 +208,8 @@ function describeBlocks(forecast, product) {
     const { overage_p10_blocks: low, overage_p50_blocks: middle, overage_p90_blocks: high } = forecast;
     if (middle === undefined) return "";
     const size = product.overage_increment_gb ? ` of ${number(product.overage_increment_gb)} GB` : "";
-    return `${plural(middle, "block")} (${low}–${high})${size} expected by the end of the cycle.`;
+    const price = forecast.overage_price === undefined ? "" : ` at ${number(forecast.overage_price)} ${forecast.overage_currency ?? ""}`;
+    return `${plural(middle, "block")} (${low}–${high})${size}${price.trimEnd()} expected by the end of the cycle.`;
 }
 
 function describeSamples(cycle, data) {

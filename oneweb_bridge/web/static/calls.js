@@ -6,6 +6,10 @@ import { createStore } from "./store.js";
 /** As `GET calls`, with `error`; null until it is known. */
 export const calls = createStore(null);
 
+/** Until the stream has said what a result said: what was on its way before the result is older, and not shown. */
+const UNCONFIRMED_MS = 2000;
+const unconfirmed = new Map();
+
 let loading = null;
 let timer = 0;
 
@@ -31,8 +35,22 @@ export function reloadCalls() {
     }, 500);
 }
 
-/** Takes over a call's state, whoever says it. */
-export function applyCallState(name, state) {
+/** Takes over the state that the result of a command has. */
+export function applyResult(state) {
+  unconfirmed.set(state.call, { state, until: Date.now() + UNCONFIRMED_MS });
+  applyCallState(state.call, state);
+}
+
+function isOlder(state) {
+  const known = unconfirmed.get(state.call);
+  if (!known) return false;
+  const differs = ["enabled", "interval", "status", "last_poll"].some((name) => known.state[name] !== state[name]);
+  if (differs && Date.now() < known.until) return true;
+  unconfirmed.delete(state.call);
+  return false;
+}
+
+function applyCallState(name, state) {
   calls.set(
     (old) => old && { ...old, calls: old.calls.map((call) => (call.call === name ? merge(call, state) : call)) },
   );
@@ -47,7 +65,7 @@ function merge(old, state) {
 generation.subscribe(reloadCalls);
 subscribe((name, data) => {
   if (name === "connected") reloadCalls();
-  if (name === "state" && data.call) {
+  if (name === "state" && data.call && !(data.body && isOlder(data.body))) {
     const old = calls.get()?.calls.find((call) => call.call === data.call);
     if (data.body) applyCallState(data.call, data.body);
     if (

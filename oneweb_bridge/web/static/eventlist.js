@@ -15,13 +15,21 @@ const KEPT_ENTRIES = 500;
 const MAX_ENTRIES = 1000;
 const seqOf = (event) => Number(event.id.split(":").at(-1));
 
-/** Loads older entries of `route` when its end comes in view; `take` are those of the live stream. */
-export function usePages(path, member, limit, take) {
+/**
+ * Loads older entries of `path` when its end comes in view; `take` are those of the live stream. What is there stays
+ * where a request fails, and the request is sent again once the bridge can be reached.
+ */
+export function usePages(path, member, limit, take, keyOf = ({ id }) => id) {
   const [state, setState] = useState({ path: null, entries: [], next: null, error: null });
   const count = useStore(generation);
+  const wanted = useRef(path);
+  const failed = useRef(null);
+  wanted.current = path;
   const load = async (before) => {
+    failed.current = null;
     try {
       const answer = await get(withQuery(path, { before, limit }));
+      if (wanted.current !== path) return;
       setState((old) => ({
         path,
         entries: before ? [...old.entries, ...answer[member]] : answer[member],
@@ -29,7 +37,9 @@ export function usePages(path, member, limit, take) {
         error: null,
       }));
     } catch (error) {
-      setState((old) => ({ ...old, path, error }));
+      if (wanted.current !== path) return;
+      failed.current = () => load(before);
+      setState((old) => (old.path === path ? { ...old, error } : { path, entries: [], next: null, error }));
     }
   };
   useEffect(() => {
@@ -38,10 +48,13 @@ export function usePages(path, member, limit, take) {
   useEffect(
     () =>
       subscribe((name, data) => {
+        if (name === "connected") failed.current?.();
         const added = take(name, data);
         if (added)
           setState((old) =>
-            old.entries.some((entry) => entry.id === added.id) ? old : { ...old, entries: [added, ...old.entries] },
+            old.entries.some((entry) => keyOf(entry) === keyOf(added))
+              ? old
+              : { ...old, entries: [added, ...old.entries] },
           );
       }),
     [path],
@@ -69,23 +82,26 @@ export function EventList({ filter, limit, fits = () => true, paused = false, on
     // A page may stay open for weeks. Who has scrolled down keeps what is in view.
     if (entries.length > MAX_ENTRIES && !paused && scrollY < innerHeight) forgetEnd();
   }, [entries.length, paused]);
-  const frozen = useRef(null);
-  if (!paused) frozen.current = null;
-  else frozen.current ??= entries.length;
-  const shown = useMemo(
-    () => entries.slice(paused ? entries.length - frozen.current : 0).filter(fits),
-    [entries, paused, fits],
-  );
-  useEffect(() => {
-    if (ready) onReady?.();
-  }, [ready]);
-  if (error) return html`<${Problem} error=${error} />`;
+  const waiting = useWaiting(entries, paused, ready ? path : null);
+  const shown = useMemo(() => entries.slice(waiting).filter(fits), [entries, waiting, fits]);
+  useEffect(() => onReady?.(ready), [ready]);
   if (!ready) return html`<p class="muted">Loading …</p>`;
-  return html`${paused && entries.length > frozen.current && html`<p class="muted"
-      role="status">${plural(entries.length - frozen.current, "new event")} while paused</p>`}
+  if (error && entries.length === 0) return html`<${Problem} error=${error} />`;
+  return html`<${Problem} error=${error} />
+    ${waiting > 0 && html`<p class="muted" role="status">${plural(waiting, "new event")} while paused</p>`}
     ${shown.length === 0 && html`<p class="muted">${explainNone(next, kind || entries.length > 0 || (entity && !id))}</p>`}
     <ol class="events">${shown.map((event) => html`<${EventRow} key=${event.id} event=${event} named=${!id} />`)}</ol>
     <${More} next=${next} more=${more} count=${entries.length} />`;
+}
+
+/** How many entries came during a pause: those above the one that was the newest as it began, or was loaded in it. */
+function useWaiting(entries, paused, path) {
+  const start = useRef(null);
+  if (!paused || path === null) start.current = null;
+  else if (start.current?.path !== path) start.current = { path, id: entries[0]?.id };
+  if (start.current === null) return 0;
+  const { id } = start.current;
+  return id === undefined ? entries.length : Math.max(0, entries.findIndex((entry) => entry.id === id));
 }
 
 function explainNone(next, filtered) {

@@ -47,6 +47,6 @@ export function EventsPage() {
       <button aria-pressed=${paused} onClick=${() => setPaused(!paused)}>${paused ? "Go on" : "Pause"}</button>
     </div>
     <div class="card"><${EventList} filter=${{ kind: query.kind, entity: query.entity }} limit="100" fits=${fits}
-        paused=${paused} onReady=${() => setReady(true)} /></div>
+        paused=${paused} onReady=${setReady} /></div>
   <//>`;
 }

@@ -118,6 +118,7 @@ function applyTerminal({ id, what, body }) {
   if (what !== "relations" || body === null) return false;
   if ((body.product_ids ?? []).includes(byImei.get(id).product_id) === false) reloadLater();
   return patch(id, {
+    product_ids: body.product_ids?.length > 1 ? body.product_ids.join(" ") : null,
     site_id: body.site?.id ?? null,
     site: body.site?.name ?? null,
     end_customer_id: body.end_customer?.id ?? null,
@@ -175,6 +176,7 @@ function searchText(row) {
       row.name,
       row.product_id,
       row.product,
+      row.product_ids,
       row.site_id,
       row.site,
       row.end_customer,

@@ -78,7 +78,7 @@ function gather(rows, view, size) {
     cell.x += x;
     cell.y += y;
     cell.rows.push(row);
-    cell.offline += row.state !== "online";
+    cell.offline += row.state === "offline";
     cells.set(key, cell);
   }
   const dots = [...cells.values()].map((cell) => ({
@@ -164,7 +164,7 @@ function Land({ unit, onWidth, view, setView, cells, onChoose, chosen }) {
       ["online", "online"],
       ["offline", "offline"],
       ["mixed", "some of them offline"],
-      ["unknown", "state unknown"],
+      ["unknown", "another state, or unknown"],
     ].map(([state, words]) => html`<span key=${state}><svg viewBox="0 0 12 12" aria-hidden="true" class="dot" data-state=${state}><circle
         cx="6" cy="6" r="5" /></svg>${words}</span>`)}</p>
     <p class="muted small drag-hint">Drag to move, Ctrl and wheel to zoom; click a dot to see its terminals.</p>

@@ -10,18 +10,21 @@ import { Message, Page, Problem, State, useResource } from "./ui.js";
 
 export function OrganizationsPage() {
   const { query } = useStore(route);
+  const [drawn, setDrawn] = useState(null);
+  const chosen = query.id ? `${query.kind} ${query.id}` : null;
   const { data, error, ready } = useResource(
     "tree",
     (name, message) => name === "state" && message.what !== "usage" && Boolean(message.entity),
   );
-  return html`<${Page} name="organizations" title="Organizations" ready=${ready}>
+  return html`<${Page} name="organizations" title="Organizations" ready=${ready && drawn === chosen}>
     <${Problem} error=${error} />
     ${data && data.roots.length === 0 && html`<${Message}>No organizations yet: they come with the calls organizations and user_terminals.<//>`}
     <div class="tree-page">
       ${data && data.roots.length > 0 && html`<div class="card"><${Tree} roots=${data.roots} chosen=${query} /></div>`}
       ${
         query.id
-          ? html`<${Details} kind=${query.kind} id=${query.id} node=${findNode(data?.roots ?? [], query)} />`
+          ? html`<${Details} kind=${query.kind} id=${query.id} node=${findNode(data?.roots ?? [], query)}
+              onReady=${(isReady) => setDrawn(isReady ? chosen : null)} />`
           : data?.roots.length > 0 && html`<p class="muted">Choose an organization or a site to see its record and its terminals. The numbers count terminals by state.</p>`
       }
     </div>
@@ -115,9 +118,13 @@ function TreeItem({ entry, isOpen, focused, chosen, items, onClick }) {
   </li>`;
 }
 
-function Details({ kind, id, node }) {
+function Details({ kind, id, node, onReady }) {
   const path = `${kind === "site" ? "sites" : "organizations"}/${encodeURIComponent(id)}`;
   const { data, error, ready } = useResource(path, (name, message) => message?.id === id);
+  useEffect(() => {
+    onReady(ready);
+    return () => onReady(false);
+  }, [path, ready]);
   if (error?.status === 404) return html`<${Unlisted} kind=${kind} id=${id} node=${node} />`;
   if (error) return html`<section class="card"><p class="muted">${error.message}</p></section>`;
   if (!data || !ready) return html`<section class="card"><p class="muted">Loading …</p></section>`;

@@ -1,6 +1,6 @@
 /** The Polling Manager: what is polled, how often, how it went; switches, intervals, Poll. */
 import { post, session } from "./api.js";
-import { applyCallState, calls, loadCalls, reloadCalls } from "./calls.js";
+import { applyResult, calls, loadCalls, reloadCalls } from "./calls.js";
 import { duration, interval, number, plural, UNKNOWN } from "./format.js";
 import { Held } from "./held.js";
 import { html, useEffect, useRef, useState } from "./html.js";
@@ -46,37 +46,56 @@ function Cost({ data }) {
   return html`<p class="counts" title="what all calls that are on cost together">${words}</p>`;
 }
 
-/** Sends commands for a call, and keeps what came of the last one until its result is there. */
+const IDLE = { waiting: false, error: null, note: null };
+
+/**
+ * Sends commands for a call, and keeps what came of the last one until its result is there. A poll may take long: its
+ * result comes over the live stream, and where that was cut, the call's own state says that it is over.
+ */
 function useCommand(call) {
-  const [state, setState] = useState({ waiting: false, error: null });
+  const [state, setState] = useState(IDLE);
   const expected = useRef(null);
+  const pollBefore = useRef(null);
   const finish = (result) => {
-    if (result.state) applyCallState(result.state.call, result.state);
-    setState({ waiting: false, error: result.status === "error" ? result.error : null, note: result.note });
+    if (result.note) return setState({ ...IDLE, waiting: true, note: result.note });
+    expected.current = null;
+    if (result.state) applyResult(result.state);
+    // That a poll failed stands in the call's state, until the next one that does not.
+    return setState({ ...IDLE, error: result.status === "error" && !result.state ? result.error : null });
   };
+  const isOver = ({ status, last_poll }) => status !== "polling" && last_poll !== pollBefore.current;
   useEffect(
     () =>
       subscribe((name, data) => {
-        if (name === "result" && data.call === call && data.body.id === expected.current) finish(data.body);
+        if (expected.current === null) return;
+        if (name === "result" && data.body.id === expected.current) finish(data.body);
+        // What came while there was no stream is not told again.
+        if (name === "connected") setState(IDLE);
+        if (name === "state" && data.call === call && data.body && isOver(data.body)) setState(IDLE);
       }),
     [],
   );
   const send = async (command, body = {}) => {
-    setState({ waiting: true, error: null });
+    const id = makeId();
+    expected.current = id;
+    pollBefore.current = calls.get()?.calls.find((state) => state.call === call)?.last_poll;
+    setState({ ...IDLE, waiting: true });
     try {
-      const answer = await post(`calls/${call}/${command}`, body);
-      // Where the poll takes long there is only an id yet: the result comes over the live stream.
-      if (answer.status === undefined) expected.current = answer.id;
-      else finish(answer);
+      const answer = await post(`calls/${call}/${command}`, { ...body, id });
+      if (answer.status !== undefined) finish(answer);
       if (command === "set") reloadCalls();
       return answer.status !== "error";
     } catch (refused) {
-      setState({ waiting: false, error: refused.message });
+      expected.current = null;
+      setState({ ...IDLE, error: refused.message });
       return false;
     }
   };
-  return [state, send, () => setState({ waiting: false, error: null })];
+  return [state, send, () => setState(IDLE)];
 }
+
+/** An id of a command, by which its result is known. */
+const makeId = () => `console-${[...crypto.getRandomValues(new Uint8Array(8))].map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 
 function CallRow({ call, readOnly }) {
   const name = call.call;
@@ -104,8 +123,13 @@ function CallRow({ call, readOnly }) {
     <td data-label="Status"><span class="call-status" data-testid="call-status" data-status=${status}>${status}</span>
       ${call.enabled && !call.fresh && call.last_success && html`<${StaleSign} />`}</td>
     <td data-label="Last poll"><${Ago} time=${call.last_poll} /><${Took} ms=${call.duration_ms} /></td>
-    <td data-label="Records" title="records listed; events and samples that they gave">${number(call.records)}
-      <span class="muted small"> ${plural(call.events ?? 0, "event")}, ${plural(call.samples ?? 0, "sample")}</span></td>
+    <td data-label="Records" title="records listed; events and samples that they gave">${
+      // Before the first poll since the start nothing is known of them.
+      call.duration_ms === undefined
+        ? UNKNOWN
+        : html`${number(call.records)}
+      <span class="muted small"> ${plural(call.events ?? 0, "event")}, ${plural(call.samples ?? 0, "sample")}</span>`
+    }</td>
     <td data-label="Next">${call.enabled ? html`<${Ago} time=${call.next_poll} />` : UNKNOWN}</td>
     <td data-label="Requests/h" class="number" title="requests an hour that this call costs">${
       call.enabled && call.requests_per_hour === 0 ? "< 1" : number(call.requests_per_hour)
@@ -125,7 +149,10 @@ const Took = ({ ms }) => ms !== undefined && html`<span class="muted small"> too
 
 function describeSource(source, stored) {
   const words = { mqtt: "over MQTT", console: "here" };
-  return `${stored.map((key) => (key === "enabled" ? "switch" : key)).join(" and ")} set ${words[source[stored[0]]] ?? source[stored[0]]}`;
+  const by = (key) => words[source[key]] ?? source[key];
+  const names = stored.map((key) => (key === "enabled" ? "switch" : key));
+  if (new Set(stored.map(by)).size === 1) return `${names.join(" and ")} set ${by(stored[0])}`;
+  return stored.map((key, i) => `${names[i]} set ${by(key)}`).join(", ");
 }
 
 /** The interval as it is typed: Enter or the button sends it, Escape takes it back. */
@@ -136,7 +163,9 @@ function IntervalField({ call, readOnly, invalid, send, clear }) {
   const submit = async (typed) => {
     const wish = typed.trim();
     setSent(true);
-    if (await send("set", { interval: /^\d+$/.test(wish) ? Number(wish) : wish })) setText(null);
+    if (await send("set", { interval: /^\d+$/.test(wish) ? Number(wish) : wish }))
+      // What was typed meanwhile is not lost.
+      setText((latest) => (latest === typed ? null : latest));
     setSent(false);
   };
   const key = (event) => {

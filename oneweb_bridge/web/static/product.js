@@ -30,6 +30,8 @@ export function ProductPage({ id }) {
     <p class="facts"><span>Product <code>${id}</code></span>
       ${terminal && html`<span>terminal <a
           href=${address("terminal", terminal.imei)}><bdi>${terminal.name ?? terminal.imei}</bdi></a></span>`}
+      ${record.site_id && html`<span>site <a
+          href=${address("organizations", "", { kind: "site", id: record.site_id })}><bdi>${record.site_id}</bdi></a></span>`}
       ${record.end_customer_name && html`<span>customer <bdi>${record.end_customer_name}</bdi></span>`}
     </p>
     ${buckets.length === 0 && html`<${Message}>No usage yet: it comes with the call usage_consumption.<//>`}

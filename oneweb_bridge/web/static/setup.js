@@ -2,6 +2,7 @@
 import { bridge } from "./bridge.js";
 import { calls, loadCalls } from "./calls.js";
 import { ExplorationReport } from "./exploration.js";
+import { fleet, loadFleet } from "./fleetdata.js";
 import { plural } from "./format.js";
 import { html, useEffect } from "./html.js";
 import { useStore } from "./store.js";
@@ -11,17 +12,18 @@ import { Ago, Message, Page } from "./ui.js";
 export function SetupPage({ isEmpty = false, sentence }) {
   const state = useStore(bridge);
   const polled = useStore(calls);
+  const listed = useStore(fleet);
   useEffect(() => {
     loadCalls();
+    loadFleet();
   }, []);
   const api = state?.info?.api;
   const enabled = polled?.calls.filter((call) => call.enabled) ?? [];
-  const done = enabled.filter(({ status, last_success }) => ["ok", "held"].includes(status) || (status === "polling" && last_success));
-  const listing = polled?.calls.find((call) => call.call === "user_terminals");
-  const terminals = isEmpty ? 0 : (listing?.records ?? 0);
+  const done = enabled.filter(({ status, last_success }) => ["ok", "held"].includes(status) || (["polling", "waiting"].includes(status) && last_success));
+  const terminals = isEmpty ? 0 : (listed?.rows.length ?? 0);
   const accepted = api ? api.state === "ok" && Boolean(api.hello_at) : false;
   const complete = terminals > 0 && done.length === enabled.length;
-  return html`<${Page} name="setup" title="Setting up" ready=${state !== null && polled !== null}>
+  return html`<${Page} name="setup" title="Setting up" ready=${state !== null && polled !== null && listed !== null}>
     <p>${describeProgress(accepted && complete && state.ready?.broker, terminals)}</p>
     ${sentence && html`<${Message}>${sentence}<//>`}
     <ol class="steps">
@@ -36,7 +38,7 @@ export function SetupPage({ isEmpty = false, sentence }) {
         <h3>What the bridge's own polls found so far</h3>
         <table class="record"><tbody>${enabled.map(
           (call) => html`<tr key=${call.call}><th scope="row">${call.call}</th>
-          <td><span class="call-status" data-status=${call.status}>${call.status}</span> ${call.error ?? (call.last_success ? plural(call.records, "record") : "")}</td></tr>`,
+          <td><span class="call-status" data-status=${call.status}>${call.status}</span> ${call.error ?? (call.last_success && call.duration_ms !== undefined ? plural(call.records, "record") : "")}</td></tr>`,
         )}${enabled.length === 0 && html`<tr><td class="muted">No call is on: switch some on in the <a href="#/polling">Polling Manager</a>.</td></tr>`}</tbody></table>
       <//>
       <${Step} done=${state?.ready?.broker === true} title="Let it run">

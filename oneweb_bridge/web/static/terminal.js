@@ -21,7 +21,7 @@ export function TerminalPage({ id }) {
     (name, message) => message?.id === id || message?.subject === id || concernsProduct(data, message),
   );
   const reports = REPORTS.filter((report) => data?.samples?.[report]);
-  const [drawn, onReady] = useDrawn(reports);
+  const [drawn, onReady] = useDrawn([...reports, "events"]);
   if (error && !data)
     return html`<${Page} name="terminal" title=${id} ready><${Problem} error=${error} /><//>`;
   if (!data) return html`<${Page} name="terminal" title=${id} ready=${false} />`;
@@ -44,7 +44,8 @@ export function TerminalPage({ id }) {
     <div class="columns">
       <section class="card"><h2>Record</h2><${RecordTable} record=${record} /></section>
       <${Components} components=${data.components} />
-      <section class="card"><h2>Events</h2><${EventList} filter=${{ entity: "terminal", id }} limit="50" /></section>
+      <section class="card"><h2>Events</h2><${EventList} filter=${{ entity: "terminal", id }} limit="50"
+          onReady=${(isReady) => onReady("events", isReady)} /></section>
     </div>
   <//>`;
 }

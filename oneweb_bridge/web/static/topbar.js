@@ -20,7 +20,16 @@ const LINKS = [
 
 export function TopBar() {
   const known = useStore(session);
-  return html`<header class="top">
+  const bar = useRef(null);
+  useEffect(() => {
+    // What sticks below the bar has to know where it ends: on narrow screens it has several lines.
+    const observer = new ResizeObserver(() =>
+      document.documentElement.style.setProperty("--top", `${bar.current.offsetHeight}px`),
+    );
+    observer.observe(bar.current);
+    return () => observer.disconnect();
+  }, []);
+  return html`<header class="top" ref=${bar}>
     <a class="skip" href="#main" onClick=${skip}>Skip to the page</a>
     <div class="top-row">
       <a class="brand" href="#/" aria-label="OneWeb bridge"><${Logo} /><span>OneWeb bridge</span></a>
@@ -109,6 +118,7 @@ function Status() {
   const isReached = useReached();
   const api = isReached ? state?.info?.api : null;
   const ready = isReached ? state?.ready : null;
+  const backlog = isReached ? state?.info?.journal?.backlog : null;
   const unknown = isReached ? undefined : "not known while the bridge cannot be reached";
   return html`<div class="status">
     ${
@@ -116,9 +126,9 @@ function Status() {
       html`
       <${Light} name="API" good=${api ? api.state === "ok" : null} title=${api ? (api.error ?? api.state) : unknown} />
       <${Light} name="broker" good=${ready?.broker ?? null} title=${unknown} />
-      <span class="fact" title="rows of the journal that the broker has not acknowledged yet">backlog ${number(isReached ? state?.info?.journal?.backlog : null)}</span>
-      ${event && html`<span class="fact" title=${`newest event or sample: ${fullTime(event)}`}>last event ${clockTime(event)}</span>`}
-      <span class="light" role="status" data-testid="connection" data-state=${line} data-good=${line === "live"}><i
+      <span class="fact" data-none=${backlog ? undefined : ""} title="rows of the journal that the broker has not acknowledged yet">backlog ${number(backlog)}</span>
+      ${event && html`<span class="fact" title=${`newest event or sample: ${fullTime(event)}`}><span class="words">last event </span>${clockTime(event)}</span>`}
+      <span class="light" role="status" data-testid="connection" data-state=${line === "live" ? "live" : "lost"} data-good=${line === "live"}><i
           aria-hidden="true"></i>${line}</span>`
     }
     <button class="quiet" title="Times in UTC or in the time of this browser"

@@ -3,7 +3,7 @@ import { API, now, withQuery } from "./api.js";
 import { Chart, color, lineColor, look } from "./chart.js";
 import { DAY, dayAndTime, describeField, duration, fullTime, iso, number, plural, quantity, scaleOf, zone } from "./format.js";
 import { html, useEffect, useMemo, useState } from "./html.js";
-import { setQuery } from "./router.js";
+import { route, setQuery } from "./router.js";
 import { useStore } from "./store.js";
 import { StateStrip } from "./strip.js";
 import { isTold, useResource } from "./ui.js";
@@ -18,6 +18,8 @@ const SPANS = {
   "1y": 365 * DAY,
   "2y": 730 * DAY,
 };
+/** The spans out of which somebody has zoomed, the last one last. */
+const spansBefore = [];
 /** Assumed of reports whose period is not known, in seconds. */
 const PERIOD_S = 300;
 /** Up to so many samples each has a point; beyond it only those without neighbours. */
@@ -116,8 +118,12 @@ function Lines({ data, span, title, limits }) {
   const begin = span.from ?? end - span.length;
   const range = [begin / 1000, end / 1000];
   const { columns, lines } = useMemo(() => prepare(data, limits, [begin, end]), [data, drawn]);
-  const zoom = (from, to) => setQuery({ from: iso(from), to: iso(to), span: "" }, false);
-  const back = () => history.back();
+  const zoom = (from, to) => {
+    const { from: begin = "", to: end = "", span: name = "" } = route.get().query;
+    spansBefore.push({ from: begin, to: end, span: name });
+    setQuery({ from: iso(from), to: iso(to), span: "" }, false);
+  };
+  const back = () => setQuery(spansBefore.pop() ?? { from: "", to: "", span: "" }, false);
   const mark = (chart) => shadeNotYet(chart, data.lateness);
   return html`<${Chart} columns=${columns} lines=${lines} label=${`${title}, described below`} range=${range}
       zoom=${zoom} back=${span.from ? back : null} mark=${mark} />`;
