@@ -106,7 +106,9 @@ async def test_pages_that_were_opened_without_network_come_back(tab: Tab) -> Non
         "**/api/v1/alerts?*", lambda route: route.fulfill(json={"alerts": [alert(1, "a", "b")], "next": None})
     )
     for name, part in (("Events", "event"), ("Alerts", "alert")):
-        await tab.open()
+        await tab.open(name.lower())  # so that its modules are there
+        await tab.page.get_by_role("link", name="Map", exact=True).click()
+        await tab.ready("map")
         await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
         await tab.page.context.set_offline(True)
         await tab.page.unroute_all()

@@ -31,7 +31,10 @@ export function EventsPage() {
         !Object.keys(changed).some((name) => name === query.field || name.startsWith(`${query.field}.`))
       )
         return false;
-      return !query.customer || ofCustomer.has(event.subject) || record.end_customer_id === query.customer;
+      // Its terminals and products, and its own record.
+      return (
+        !query.customer || [event.subject, record.end_customer_id].includes(query.customer) || ofCustomer.has(event.subject)
+      );
     },
     [query.field, query.customer, ofCustomer],
   );
