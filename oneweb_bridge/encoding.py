@@ -7,6 +7,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
+MAX_LINE_CHARS = 500
+
 encode = msgspec.json.Encoder().encode
 """One encoder for everything that is stored and published, so that equal values are equal bytes."""
 
@@ -26,6 +28,13 @@ def short_time(ts: int) -> str:
 def count_text(count: object, single: str, several: str = "") -> str:
     """A number and the words that it needs: `1 record`, `2 records`; `several` where an s is not all that differs."""
     return f"{count} {single if count == 1 else several or f'{single}s'}"
+
+
+def one_line(value: object) -> str:
+    """What somebody else sent, as a line for people: not longer than they read, nothing that moves a cursor."""
+    text = " ".join(str(value).split())
+    text = text if len(text) <= MAX_LINE_CHARS else f"{text[:MAX_LINE_CHARS]}…"
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def describe_mismatch(error: Exception, form: type[msgspec.Struct]) -> str:

@@ -4045,6 +4045,48 @@ TABLE = (
         "    if not isinstance(value, int):",
         "test_sparkplug_pure.py",
     ),
+    Mutant(
+        "remote: an interval that no duration can be is not shown",
+        "cli/remote.py",
+        " or not 0 <= seconds <= MAX_DURATION_S:",
+        ":",
+        "test_remote.py -k strange_values",
+    ),
+    Mutant(
+        "remote: no number beyond 64 bits",
+        "cli/locate.py",
+        "as_object(_without_huge(decoded))",
+        "as_object(decoded)",
+        "test_remote.py -k 'strange_values or 64_bits'",
+    ),
+    Mutant(
+        "remote: what is shown is one line",
+        "encoding.py",
+        '"".join(char if char.isprintable() else "\\ufffd" for char in text)',
+        "str(value)",
+        "test_remote.py -k strange_values",
+    ),
+    Mutant(
+        "remote: lines move no cursor",
+        "cli/loading.py",
+        ".translate(_CONTROLS)",
+        "",
+        "test_remote.py -k cursor",
+    ),
+    Mutant(
+        "console: a nested answer is something else",
+        "cli/console_address.py",
+        "ValueError, RecursionError, ",
+        "ValueError, ",
+        "test_remote.py -k console",
+    ),
+    Mutant(
+        "console: a chunk of a negative size is something else",
+        "cli/console_address.py",
+        "(msgspec.MsgspecError, ValueError, ",
+        "(msgspec.MsgspecError, UnicodeDecodeError, ",
+        "test_remote.py -k console",
+    ),
 )
 
 

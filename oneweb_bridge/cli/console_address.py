@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.encoding import one_line
 from oneweb_bridge.files import refusal_of
 from oneweb_bridge.web.access import SESSION, address_of, rules_of
 
@@ -42,11 +43,12 @@ def look_for_console(config: Config) -> ConsoleState:
             f"console: nothing answers at {address} ({reason}): start the bridge, or look at http.listen in its log"
         )
         return ConsoleState(address, is_answering=False, sentence=sentence)
-    except (msgspec.MsgspecError, UnicodeDecodeError, http.client.HTTPException):
+    except (msgspec.MsgspecError, ValueError, RecursionError, http.client.HTTPException):
+        # http.client fails by ValueError for a chunk of a negative size.
         sentence = f"console: something else answers at {address}: choose another port in http.listen"
         return ConsoleState(address, is_answering=False, sentence=sentence)
     if answer.signed_in is None:
-        return ConsoleState(address, is_answering=False, sentence=f"console: {answer.error or 'no answer'}")
+        return ConsoleState(address, is_answering=False, sentence=f"console: {one_line(answer.error or 'no answer')}")
     return ConsoleState(address, is_answering=True, sentence=f"console: {address} answers{_warning(config)}")
 
 

@@ -13,6 +13,8 @@ from oneweb_bridge.config.schema import Config, Log
 from oneweb_bridge.files import refusal_of
 
 ENDINGS = (".yaml", ".yml")
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
+"""Control characters, but for tab and line feed -> how they are printed."""
 
 
 def load_config(options: argparse.Namespace, masks: Masks) -> Config:
@@ -44,8 +46,11 @@ def describe_damage(config: Config) -> str:
 
 
 def masked_print(masks: Masks) -> Callable[[str], None]:
-    """A function that prints lines without secrets: they may quote the API or the broker."""
-    return lambda line: print(masks.mask_text(line))
+    """A function that prints lines without secrets, and without what moves a terminal's cursor.
+
+    They may quote the API or the broker.
+    """
+    return lambda line: print(masks.mask_text(line).translate(_CONTROLS))
 
 
 def require_single_file(command: str, given: Sequence[Path] | None) -> Path | None:

@@ -10,6 +10,7 @@ import msgspec
 
 from oneweb_bridge.config.schema import Config, Mqtt
 from oneweb_bridge.config.servers import server_name, servers_of
+from oneweb_bridge.decode.sizes import TooMuch, check_depth
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.link import MqttConnection
 from oneweb_bridge.mqtt.topics import TopicTree
@@ -72,9 +73,22 @@ def as_object(value: object) -> dict[str, Any]:
 
 
 def decode_object(payload: Any) -> dict[str, Any]:
-    """The JSON object in a payload; an empty one for anything else."""
+    """The JSON object in a payload; an empty one for anything else, and for one that is too deep to be shown.
+
+    In place of a whole number beyond 64 bits is None: no number of the bridge is so large, and it fails wherever it is
+    counted with.
+    """
     try:
+        check_depth(payload)
         decoded = msgspec.json.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, AttributeError, TooMuch):
         return {}
-    return as_object(decoded)
+    return as_object(_without_huge(decoded))
+
+
+def _without_huge(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_huge(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_huge(inner) for inner in value]
+    return None if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63 else value

@@ -13,9 +13,9 @@ from oneweb_bridge.cli.locate import Unreachable, as_object, decode_object, loca
 from oneweb_bridge.config.read import require_postgres
 from oneweb_bridge.config.schema import Config, Mqtt
 from oneweb_bridge.config.servers import server_name
-from oneweb_bridge.config.units import interval_text
+from oneweb_bridge.config.units import MAX_DURATION_S, interval_text
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.encoding import count_text
+from oneweb_bridge.encoding import count_text, one_line
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.link import MqttConnection
@@ -173,7 +173,7 @@ async def _send_and_print_results(
                 if not call:
                     continue
                 if "note" in result:
-                    write(f"{call}: {result['note']}")
+                    write(f"{call}: {one_line(result['note'])}")
                     continue
                 del waiting[str(result["id"])]
                 is_good = is_good and result.get("status") == "ok"
@@ -192,19 +192,21 @@ def _answer_timeout(config: Config, commands: list[CommandToSend]) -> float:
 
 def _result_line(call: str, result: dict[str, Any]) -> str:
     if result.get("status") != "ok":
-        return f"{call}: {result.get('error', 'failed')}"
+        return f"{call}: {one_line(result.get('error', 'failed'))}"
     state = as_object(result.get("state"))
     if not state:
         return f"{call}: ok"
-    names = [name for name in ("records", "events", "samples") if name in state]
-    counts = ", ".join(count_text(state[name], name.removesuffix("s")) for name in names)
+    names = [name for name in ("records", "events", "samples") if isinstance(state.get(name), int)]
+    counts = "".join(f", {count_text(state[name], name.removesuffix('s'))}" for name in names)
     enabled = "enabled" if state.get("enabled") else "disabled"
-    return f"{call}: ok, {enabled}, every {_duration(state.get('interval'))}, {counts}"
+    return f"{call}: ok, {enabled}, every {_duration(state.get('interval')) or '(unknown)'}{counts}"
 
 
 def _duration(seconds: object) -> str:
-    """Seconds in short form, 6h instead of 21600; empty for anything but a number."""
-    return interval_text(seconds) if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) else ""
+    """Seconds in short form, 6h instead of 21600; empty for anything but a number that a duration may have."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0 <= seconds <= MAX_DURATION_S:
+        return ""
+    return interval_text(seconds)
 
 
 def _add_message(bridge: dict[str, Any], topic: str, payload: Any, tree: TopicTree) -> None:
@@ -232,7 +234,7 @@ def table(bridge: dict[str, Any]) -> list[str]:
     rows = [COLUMNS, *(tuple(_cell(call, name, costs) for name in COLUMNS) for call in calls)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [f"{head}, {per_hour} requests an hour", "", *lines]
+    return [one_line(f"{head}, {per_hour} requests an hour"), "", *lines]
 
 
 def _cell(call: dict[str, Any], name: str, costs: dict[str, Any]) -> str:
@@ -243,5 +245,5 @@ def _cell(call: dict[str, Any], name: str, costs: dict[str, Any]) -> str:
         effective = costs.get(str(call.get("call")), {}).get("effective_interval", value)
         return _duration(value) if effective == value else f"{_duration(value)} ({_duration(effective)})"
     if name in ("last_poll", "last_success", "next_poll"):
-        return _short_time(str(value or ""))
-    return "" if value is None else str(value)
+        return _short_time(one_line(value or ""))
+    return "" if value is None else one_line(value)
