@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from oneweb_bridge.commands import decode, executor
+from oneweb_bridge.commands import inbox as inbox_module
 from oneweb_bridge.commands.executor import BrokerRequests, Executor
 from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.encoding import encode
@@ -139,6 +140,36 @@ async def test_no_command_ends_the_executor(tmp_path: Path) -> None:
             assert not message.retain
         settings = await b.store.commands.settings()
         assert {setting.name for setting in settings} <= {"enabled", "interval"}
+
+
+async def test_flood_of_commands_is_told_once_with_its_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that were dropped are an alert with their number when the flood is over; the next flood is another."""
+    monkeypatch.setattr(inbox_module, "MAX_WAITING", 20)
+    async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(60):
+        command = answers.command("oneweb/bridge/polling/sites/set", b'{"interval": 60}')
+        texts = []
+        for waves in ((3, 4), (1,), ()):
+            for dropped in waves:
+                while inbox.has_room(command):
+                    inbox.put(command)
+                for _ in range(dropped):
+                    inbox.put(command)
+                # Until some are executed, so that the next wave meets the flood under way.
+                sent = len(answers.sent)
+                while len(answers.sent) < sent + 3:
+                    await asyncio.sleep(0)
+            while not inbox.empty():
+                await asyncio.sleep(0.01)
+            # What is told of a flood comes before the answer to the second command behind it.
+            for _ in range(2):
+                sent = len(answers.sent)
+                inbox.put(command)
+                while len(answers.sent) <= sent or not inbox.empty():
+                    await asyncio.sleep(0.01)
+            texts.append([row.body["message"] for row in await b.news() if row.body.get("kind") == "commands_dropped"])
+
+        reason = "dropped: commands came faster than they could be executed"
+        assert texts == [[f"7 commands {reason}"], [f"1 command {reason}"], []]
 
 
 async def test_polls_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
