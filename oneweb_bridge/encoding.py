@@ -33,8 +33,14 @@ def count_text(count: object, single: str, several: str = "") -> str:
 def one_line(value: object) -> str:
     """What somebody else sent, as a line for people: not longer than they read, nothing that moves a cursor."""
     text = " ".join(str(value).split())
-    text = text if len(text) <= MAX_LINE_CHARS else f"{text[:MAX_LINE_CHARS]}…"
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)
+    return printable(text if len(text) <= MAX_LINE_CHARS else f"{text[:MAX_LINE_CHARS]}…")
+
+
+def printable(text: str) -> str:
+    """The text with nothing in it that begins a line, moves a cursor or turns the direction of writing."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
 
 
 def describe_mismatch(error: Exception, form: type[msgspec.Struct]) -> str:

@@ -4062,8 +4062,8 @@ TABLE = (
     Mutant(
         "remote: what is shown is one line",
         "encoding.py",
-        '"".join(char if char.isprintable() else "\\ufffd" for char in text)',
-        "str(value)",
+        "    if text.isprintable():",
+        "    if text:",
         "test_remote.py -k strange_values",
     ),
     Mutant(
@@ -4086,6 +4086,57 @@ TABLE = (
         "(msgspec.MsgspecError, ValueError, ",
         "(msgspec.MsgspecError, UnicodeDecodeError, ",
         "test_remote.py -k console",
+    ),
+    Mutant(
+        "plot: the distance of two numbers is not infinite",
+        "cli/plot.py",
+        "float(min(MAX_DRAWN, max(-MAX_DRAWN, value)))",
+        "float(value)",
+        "test_history_values.py",
+    ),
+    Mutant(
+        "plot: a number next to nothing is nothing",
+        "cli/plot.py",
+        " if abs(value) >= MIN_DRAWN else 0.0",
+        "",
+        "test_history_values.py",
+    ),
+    Mutant(
+        "plot: a text is one line",
+        "cli/plot.py",
+        "one_line(value)",
+        "str(value)",
+        "test_history_values.py",
+    ),
+    Mutant(
+        "history: a line has no control characters",
+        "trends/lines.py",
+        'printable(f"{rfc3339(item.ts)}  {item.kind:18}  {values}".rstrip())',
+        'f"{rfc3339(item.ts)}  {item.kind:18}  {values}".rstrip()',
+        "test_history_values.py",
+    ),
+    Mutant(
+        "commands that were dropped are told",
+        "commands/executor.py",
+        '            await self._poller.alert(Alert(kind="commands_dropped", message=text))',
+        "            pass",
+        "test_executor.py -k flood",
+    ),
+    Mutant(
+        "commands that were dropped are told once per flood",
+        "commands/executor.py",
+        """, dropped
+            text = f"{count_text(count""",
+        """, 0
+            text = f"{count_text(count""",
+        "test_executor.py -k flood",
+    ),
+    Mutant(
+        "commands that were dropped are told when the flood is over",
+        "commands/executor.py",
+        " and self._inbox.empty():",
+        ":",
+        "test_executor.py -k flood",
     ),
 )
 

@@ -7,13 +7,14 @@ fifty times larger than what is needed here, and the bridge runs on small machin
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import plotille
 
 from oneweb_bridge.cli.history import HistoryQuery
 from oneweb_bridge.cli.picture import Axis, Curve, Panel, Strip, write_picture
 from oneweb_bridge.config.schema import Config
-from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.encoding import one_line, rfc3339
 from oneweb_bridge.store.places import place_of
 from oneweb_bridge.trends.chunks import CORRECTED, USAGE, StreamKey
 from oneweb_bridge.trends.indicators import indicators_of
@@ -27,6 +28,7 @@ SUFFIXES = (".svg", ".png")
 TICK_STEPS_S = (300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 2 * 86_400, 7 * 86_400, 30 * 86_400, 91 * 86_400)
 MAX_TICKS = 8
 SYMBOLS = "█▒░▓·+"
+MIN_DRAWN, MAX_DRAWN = 1e-300, 1e300
 EDGE_COLUMNS = 22
 """What plotille needs beside a chart for its numbers and the arrow of its axis."""
 
@@ -107,11 +109,16 @@ def _curve(line: Line, series: Series) -> Curve:
             band.append([])
         if value is None:
             continue
-        pieces[-1].append((t / 1000, float(value)))
+        pieces[-1].append((t / 1000, _drawable(value)))
         if is_band:
-            band[-1].append((t / 1000, float(line.min[index]), float(line.max[index])))  # type: ignore[index,arg-type]  # as long as the mean
+            band[-1].append((t / 1000, _drawable(line.min[index]), _drawable(line.max[index])))  # type: ignore[index]  # as long as the mean
         before = t
     return Curve(line.name, [p for p in pieces if p], [edges for edges in band if edges])
+
+
+def _drawable(value: Any) -> float:
+    """A number between which and any other an axis can have ticks: the distance of the largest floats is infinite."""
+    return float(min(MAX_DRAWN, max(-MAX_DRAWN, value))) if abs(value) >= MIN_DRAWN else 0.0
 
 
 def _is_cut(before: int, t: int, series: Series) -> bool:
@@ -127,7 +134,7 @@ def _strip(line: Line, series: Series) -> Strip:
     gaps = dict(series.gaps)
     for index, (t, value) in enumerate(zip(series.t, values, strict=True)):
         end = series.t[index + 1] if index + 1 < len(series.t) and t not in gaps else t
-        text = "-" if value is None else str(value)
+        text = "-" if value is None else one_line(value)
         if segments and segments[-1][2] == text and segments[-1][1] == t / 1000:
             segments[-1] = (segments[-1][0], end / 1000, text)
         else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from oneweb_bridge.encoding import encode, rfc3339
+from oneweb_bridge.encoding import encode, printable, rfc3339
 from oneweb_bridge.trends.bins import Bin
 from oneweb_bridge.trends.items import BinItem, Item
 
@@ -47,7 +47,7 @@ def _word(value: Any) -> str:
 def table_line(item: Item) -> str:
     """An item in one line."""
     values = "  ".join(f"{name}={_word(value)}" for name, value in values_of(item).items())
-    return f"{rfc3339(item.ts)}  {item.kind:18}  {values}".rstrip()
+    return printable(f"{rfc3339(item.ts)}  {item.kind:18}  {values}".rstrip())
 
 
 def table_lines_of_bins(item: BinItem) -> Iterator[str]:
