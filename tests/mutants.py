@@ -4138,6 +4138,20 @@ TABLE = (
         ":",
         "test_executor.py -k flood",
     ),
+    Mutant(
+        "what was refused before the end is blamed for it",
+        "mqtt/session.py",
+        "refused = last[0] if last is not None and now - last[1] < RECENT_S else None",
+        "refused = None",
+        "test_owed.py -k holds_nobody",
+    ),
+    Mutant(
+        "what was refused before the end is blamed at once",
+        "mqtt/suspects.py",
+        "self.culprit = refused or next(",
+        "self.culprit = next(",
+        "test_owed.py -k holds_nobody",
+    ),
 )
 
 

@@ -42,6 +42,8 @@ class Proxy:
         self.bend: Bend | None = None
         self.refuse: Bend | None = None
         """From a topic to the reason code with which its message is refused, without the broker seeing it."""
+        self.ends_after_refusal = False
+        """Whether such a refusal is the last that comes of its connection, as mosquitto does with limited queues."""
         self.reason = ""
         """The reason that such a refusal gives in words."""
         self.garbles: Callable[[], bytes] | None = None
@@ -58,6 +60,7 @@ class Proxy:
         """Lets everything through again."""
         self.is_open, self.swallows, self.rate, self.late = True, False, None, 0.0
         self.cut_after = self.bend = self.refuse = self.garbles = None
+        self.ends_after_refusal = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection through the proxy."""
@@ -111,6 +114,20 @@ class _Connection:
                 return
             refusal = self._refusal(packet) if kind == PUBLISH else b""
             await self._pass(refusal or packet, back if refusal else writer)
+            if refusal and self._proxy.ends_after_refusal:
+                await self._end(reader, back)
+                return
+
+    async def _end(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
+        """Says the end behind what was passed back, and waits for the other side to close.
+
+        Closed at once, with something that nobody has read, it would be reset, and the refusal might be lost.
+        """
+        self._is_dead = True
+        with contextlib.suppress(OSError):
+            back.write_eof()
+        async for _ in _packets(reader):
+            pass
 
     def _refusal(self, packet: bytes) -> bytes:
         """The PUBACK that refuses a message, or nothing. Source: MQTT 5, 3.4."""

@@ -16,7 +16,7 @@ from oneweb_bridge.model.records import Batch, Entry, Message, RecordWrite
 from oneweb_bridge.mqtt import cursor, publisher, refusals, suspects
 from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
 from oneweb_bridge.mqtt.link import MqttConnection
-from tests import harness
+from tests import harness, proxy
 from tests.test_publisher import ALL, Bench, bench, counts, guarded_broker, of_sites, samples, sites, terminal_messages
 
 
@@ -519,6 +519,38 @@ async def test_what_breaks_the_connection_is_found_by_two(tmp_path: Path, monkey
             await recorder.until(lambda: terminal_messages(recorder) >= 60)
             assert breaker.broken == 2
             assert list(running._suspects.blamed) == ["oneweb/site/s5/state"]
+
+
+async def test_broker_that_ends_the_connection_after_its_refusal_holds_nobody_up(tmp_path: Path) -> None:
+    """What was refused right before the end is blamed at once: the next connection sends everything else."""
+    port = mosquitto.free_port()
+    blames: list[list[str]] = []
+    async with (
+        mosquitto.run_mosquitto(port),
+        proxy.between(port) as gate,
+        bench(tmp_path, gate.port) as made,
+    ):
+        await made.store.commit(sites(30))
+        await made.store.commit(samples(30, 30))
+        async with made.publishing() as running:
+
+            def refuse(topic: str) -> int | None:
+                if not topic.startswith("oneweb/site/s5/"):
+                    return None
+                blames.append(list(running._suspects.blamed))
+                return 0x97
+
+            gate.refuse, gate.ends_after_refusal = refuse, True
+            async with asyncio.timeout(60):
+                while len({message.topic for message in made.sent}) < 59:
+                    await asyncio.sleep(0.02)
+                in_time = len(blames)
+                # Until it was tried once more.
+                while len(blames) < 2:
+                    await asyncio.sleep(0.02)
+    assert in_time <= 2
+    assert blames[0] == []
+    assert all(blamed == ["oneweb/site/s5/state"] for blamed in blames[1:])
 
 
 async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
