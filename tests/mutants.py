@@ -4152,6 +4152,38 @@ TABLE = (
         "self.culprit = next(",
         "test_owed.py -k holds_nobody",
     ),
+    Mutant(
+        "challenges: those of all lines count",
+        "explore/client.py",
+        'challenges(answer.lines("WWW-Authenticate"))',
+        'challenges(answer.lines("WWW-Authenticate")[:1])',
+        "test_sign_in_advice.py",
+    ),
+    Mutant(
+        "challenges: a comma may begin another",
+        "api/headers.py",
+        """            if self._peek_after(_SPACE) == "=":
+                self._add_parameter(challenges, word)
+                continue""",
+        """            if challenges:
+                self._add_parameter(challenges, word)
+                continue""",
+        "test_headers.py -k challenges",
+    ),
+    Mutant(
+        "challenges: equals signs may be padding",
+        "api/headers.py",
+        " and not self._passes_padding():",
+        ":",
+        "test_headers.py -k challenges",
+    ),
+    Mutant(
+        "challenges: only an address is named as one",
+        "explore/__init__.py",
+        'if _is_address(address)), "")',
+        'if address), "")',
+        "test_sign_in_advice.py",
+    ),
 )
 
 

@@ -1,6 +1,8 @@
 """Headers as the standards have them, and text in whatever encoding it comes."""
 
+import string
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,8 @@ from oneweb_bridge.api import headers
 
 URL = "https://api.example/v2/things?limit=2"
 ABOVE = "https://api.example/v2/"
+NEWAUTH = [("newauth", {"realm": "apps", "type": "1", "title": 'Login to "apps"'}), ("basic", {"realm": "simple"})]
+"""The example of RFC 9110, 11.6.1."""
 
 
 @pytest.mark.parametrize(
@@ -62,15 +66,82 @@ def test_any_link_header_is_read_or_refused(lines: list[str]) -> None:
         headers.origin(url)
 
 
-def test_long_link_header_takes_no_long_time() -> None:
+def took(read: Callable[[Sequence[str]], object], lines: Sequence[str]) -> float:
+    """Seconds of the processor that it takes to read headers."""
+    started = time.process_time()
+    read(lines)
+    return time.process_time() - started
+
+
+def test_long_header_takes_no_long_time() -> None:
     """Reading takes time in proportion to the length: ten times the header, no hundred times the time."""
 
-    def took(size: int) -> float:
-        started = time.process_time()
-        headers.next_pages(['<a>; a="' + "\\" * size, "<" * size, ";" * size, "</x>; a=" + " " * size], URL)
-        return time.process_time() - started
+    def lines(size: int) -> list[str]:
+        return ['<a>; a="' + "\\" * size, "<" * size, ";" * size, "</x>; a=" + " " * size]
 
-    assert took(200_000) < 40 * max(took(20_000), 0.005)
+    def asking(size: int) -> list[str]:
+        return ['A b="' + "\\" * size, "A " * size, "A," * size, "A " + "=" * size, "A " + "b =" * size, "A" * size]
+
+    for read, grown in ((lambda given: headers.next_pages(given, URL), lines), (headers.challenges, asking)):
+        assert took(read, grown(200_000)) < 40 * max(took(read, grown(20_000)), 0.005)
+
+
+# ── challenges ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], []),
+        ([""], []),
+        (["Basic"], [("basic", {})]),
+        (['Basic realm="api"'], [("basic", {"realm": "api"})]),
+        (['Bearer realm="a", token_url="https://x/t"'], [("bearer", {"realm": "a", "token_url": "https://x/t"})]),
+        (['Basic realm="a", Bearer'], [("basic", {"realm": "a"}), ("bearer", {})]),
+        (['Basic realm="a"', "Bearer scope=x"], [("basic", {"realm": "a"}), ("bearer", {"scope": "x"})]),
+        (['Basic realm="a, Bearer token_url=\\"no\\""'], [("basic", {"realm": 'a, Bearer token_url="no"'})]),
+        (['BEARER REALM = "a" , Scope = b'], [("bearer", {"realm": "a", "scope": "b"})]),
+        (["Negotiate YWJj=, Bearer"], [("negotiate", {}), ("bearer", {})]),
+        (["Negotiate YWJj==", "Basic"], [("negotiate", {}), ("basic", {})]),
+        (["Negotiate, , NTLM,"], [("negotiate", {}), ("ntlm", {})]),
+        (["Digest a=1, a=2"], [("digest", {"a": "1"})]),
+        (['Newauth realm="apps", type=1, title="Login to \\"apps\\"", Basic realm="simple"'], NEWAUTH),
+        (["a=b, Basic", "Bearer"], [("bearer", {})]),
+        (['Basic realm="a', "Bearer"], [("basic", {}), ("bearer", {})]),
+        (['Basic realm="a" x, Bearer'], [("basic", {"realm": "a"})]),
+        (['"Basic"'], []),
+    ],
+)
+def test_challenges_are_those_of_the_standard(lines: list[str], expected: list[tuple[str, dict[str, str]]]) -> None:
+    """Several in one line and several lines, quotes, commas in them, case: as RFC 9110 has them."""
+    assert [(challenge.scheme, challenge.parameters) for challenge in headers.challenges(lines)] == expected
+
+
+WORDS = st.text(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~", min_size=1, max_size=8)
+PARAMETERS = st.dictionaries(WORDS.map(str.lower), st.text(max_size=8), max_size=3)
+
+
+@given(st.lists(st.tuples(WORDS, PARAMETERS), max_size=4), st.booleans(), st.data())
+def test_challenges_survive_the_way_there_and_back(
+    given: list[tuple[str, dict[str, str]]], in_one_line: bool, data: st.DataObject
+) -> None:
+    """Whatever is written as the standard says is read as it was meant, in one header and in several."""
+
+    def written(name: str, value: str) -> str:
+        equals = data.draw(st.sampled_from(("=", " = ")))
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'{name}{equals}"{escaped}"'
+
+    lines = [f"{scheme} {', '.join(written(*pair) for pair in members.items())}".strip() for scheme, members in given]
+    read = headers.challenges([", ".join(lines)] if in_one_line else lines)
+    assert [(each.scheme, each.parameters) for each in read] == [(s.lower(), members) for s, members in given]
+
+
+@given(st.lists(st.text('Bearer,="\\ \t\x00?a', max_size=60) | st.text(max_size=60), max_size=3))
+def test_any_challenge_is_read_or_left_out(lines: list[str]) -> None:
+    """No header makes the bridge fail."""
+    for challenge in headers.challenges(lines):
+        assert challenge.scheme == challenge.scheme.lower() != ""
 
 
 @pytest.mark.parametrize(

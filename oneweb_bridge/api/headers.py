@@ -1,11 +1,12 @@
 """Parses the headers of an answer by their standards, and decodes its text to UTF-8. Pure.
 
 A header may stand in several lines, so all functions take the values of all lines. No maintained
-library parses Link headers by the standard's own algorithm, so it is written out here.
-Source: RFC 9110 (HTTP), RFC 8288 appendix B (Link), RFC 3986 (addresses), RFC 8259 (JSON).
+library parses Link headers by the standard's own algorithm, nor several challenges, so both are written out here.
+Source: RFC 9110 (HTTP; 11.6.1: challenges), RFC 8288 appendix B (Link), RFC 3986 (addresses), RFC 8259 (JSON).
 """
 
 import codecs
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC
@@ -34,41 +35,34 @@ def links(lines: Sequence[str]) -> tuple[list[Link], bool]:
     is_complete = True
     for line in lines:
         try:
-            all_links.extend(_Scanner(line).links())
+            all_links.extend(_LinkScanner(line).links())
         except ValueError:
             is_complete = False
     return all_links, is_complete
 
 
+class Challenge(msgspec.Struct, frozen=True):
+    """A way to sign in that an answer offers: its scheme and its parameters' names are in lower case."""
+
+    scheme: str
+    parameters: dict[str, str]
+
+
+def challenges(lines: Sequence[str]) -> list[Challenge]:
+    """The challenges of all WWW-Authenticate headers; what follows a mistake in a header is left out."""
+    all_challenges: list[Challenge] = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            _ChallengeScanner(line).add_to(all_challenges)
+    return all_challenges
+
+
 class _Scanner:
-    """Parses one Link header. Source: RFC 8288 appendix B.2 to B.4."""
+    """Where a header is read, and what is read of it next."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
-
-    def links(self) -> Iterator[Link]:
-        """Raises ValueError where the header does not follow the grammar; the links before count."""
-        while self._peek_after(_SPACE + ","):
-            self._expect("<")
-            target = self._take_until(">")
-            self._expect(">")
-            parameters = dict(reversed(list(self._parameters())))  # of equal names the first counts
-            yield Link(target.strip(), frozenset(parameters.get("rel", "").lower().split()), parameters.get("anchor"))
-            if self._peek_after(_SPACE):
-                self._expect(",")
-
-    def _parameters(self) -> Iterator[tuple[str, str]]:
-        while self._peek_after(_SPACE) == ";":
-            self._at += 1
-            self._peek_after(_SPACE)
-            name = self._take_until("=;,").strip(_SPACE).lower()
-            value = ""
-            if self._peek_after(_SPACE) == "=":
-                self._at += 1
-                quoted = self._peek_after(_SPACE) == '"'
-                value = self._quoted() if quoted else self._take_until(";,").strip(_SPACE)
-            yield name, value
 
     def _quoted(self) -> str:
         self._expect('"')
@@ -97,6 +91,79 @@ class _Scanner:
     def _expect(self, char: str) -> None:
         if self._take() != char:
             raise ValueError(f"expected {char}")
+
+
+class _ChallengeScanner(_Scanner):
+    """Parses one WWW-Authenticate header. Source: RFC 9110, 11.2 to 11.6.1.
+
+    Commas separate challenges and also the parameters of one: what has an equals sign behind it is a parameter.
+    """
+
+    def add_to(self, challenges: list[Challenge]) -> None:
+        """Adds the challenges. Raises ValueError where the header does not follow the grammar."""
+        while self._peek_after(_SPACE + ","):
+            word = self._word()
+            if self._peek_after(_SPACE) == "=":
+                self._add_parameter(challenges, word)
+                continue
+            challenges.append(Challenge(word.lower(), {}))
+            if self._peek_after(_SPACE) not in (",", ""):
+                word = self._word()
+                # A token68 may end with equals signs; a parameter has a value behind its own.
+                if self._peek_after(_SPACE) == "=" and not self._passes_padding():
+                    self._add_parameter(challenges, word)
+            self._end_element()
+
+    def _word(self) -> str:
+        if not (word := self._take_until(_SPACE + ',="')):
+            raise ValueError("expected a word")
+        return word
+
+    def _passes_padding(self) -> bool:
+        start = self._at
+        if self._peek_after(_SPACE + "=") in (",", ""):
+            return True
+        self._at = start
+        return False
+
+    def _add_parameter(self, challenges: list[Challenge], name: str) -> None:
+        if not challenges:
+            raise ValueError("a parameter of no challenge")
+        self._expect("=")
+        value = self._quoted() if self._peek_after(_SPACE) == '"' else self._take_until(_SPACE + ",")
+        challenges[-1].parameters.setdefault(name.lower(), value)
+        self._end_element()
+
+    def _end_element(self) -> None:
+        if self._peek_after(_SPACE) not in (",", ""):
+            raise ValueError("expected a comma")
+
+
+class _LinkScanner(_Scanner):
+    """Parses one Link header. Source: RFC 8288 appendix B.2 to B.4."""
+
+    def links(self) -> Iterator[Link]:
+        """Raises ValueError where the header does not follow the grammar; the links before count."""
+        while self._peek_after(_SPACE + ","):
+            self._expect("<")
+            target = self._take_until(">")
+            self._expect(">")
+            parameters = dict(reversed(list(self._parameters())))  # of equal names the first counts
+            yield Link(target.strip(), frozenset(parameters.get("rel", "").lower().split()), parameters.get("anchor"))
+            if self._peek_after(_SPACE):
+                self._expect(",")
+
+    def _parameters(self) -> Iterator[tuple[str, str]]:
+        while self._peek_after(_SPACE) == ";":
+            self._at += 1
+            self._peek_after(_SPACE)
+            name = self._take_until("=;,").strip(_SPACE).lower()
+            value = ""
+            if self._peek_after(_SPACE) == "=":
+                self._at += 1
+                quoted = self._peek_after(_SPACE) == '"'
+                value = self._quoted() if quoted else self._take_until(";,").strip(_SPACE)
+            yield name, value
 
 
 def next_pages(lines: Sequence[str], url: str) -> tuple[list[str], bool]:

@@ -5,7 +5,6 @@ It may know `api`, `decode`, `config` and how `polling` asks; it writes no file 
 The requests are in `explorer` and `reading`, what the answers mean in `findings`, the output in `report`.
 """
 
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any
 from msgspec.structs import replace
 
 from oneweb_bridge.api.errors import ApiError, Unauthorized
+from oneweb_bridge.api.headers import Challenge, origin
 from oneweb_bridge.config.file_reader import merge_trees
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import require_credentials
 from oneweb_bridge.config.schema import Config
 from oneweb_bridge.config.write import reading_hash
-from oneweb_bridge.encoding import count_text
+from oneweb_bridge.encoding import count_text, one_line
 from oneweb_bridge.explore import keeping, recording, report
 from oneweb_bridge.explore.client import ExploreApi, open_explore_api
 from oneweb_bridge.explore.evidence import Tree
@@ -31,6 +31,8 @@ from oneweb_bridge.model.exploration import Exploration
 __all__ = ["RecordingError", "WriteRefused", "explore"]
 
 Write = Callable[[str], None]
+_TOKEN_ADDRESSES = ("token_url", "token_endpoint", "token_uri", "authorization_uri")
+"""Parameters of a challenge in which some servers say where they give tokens."""
 
 
 async def explore(
@@ -142,15 +144,33 @@ async def _accepting_path(api: ExploreApi, config: Config) -> str | None:
 
 
 def _advice_after_refusal(api: ExploreApi, config: Config) -> str:
-    scheme = api.challenge.partition(" ")[0]
+    offered: dict[str, Challenge] = {}
+    for challenge in api.challenges:
+        offered.setdefault(challenge.scheme, challenge)
     advice = "Check api.client_id, api.client_secret and api.auth.style"
-    if scheme.casefold() == "bearer" and config.api.auth.style != "oauth2_client_credentials":
-        address = re.search(r'(?:token_url|token_endpoint|authorization_uri|token_uri)="?([^",\s]+)', api.challenge)
-        where = address[1] if address else "the address where OneWeb gives tokens"
+    if "bearer" in offered and "basic" not in offered and config.api.auth.style != "oauth2_client_credentials":
+        where = _token_address(offered["bearer"]) or "the address where OneWeb gives tokens"
         advice = f"The API wants a token: set api.auth.style: oauth2_client_credentials and api.auth.token_url: {where}"
-    elif scheme:
-        advice += f" (the API asks for {scheme})"
+    elif offered:
+        schemes = " or ".join(scheme.capitalize() for scheme in offered)
+        advice += f" (the API asks for {one_line(schemes)})"
     return f"not signed in, so that no call was read and nothing is known of them. {advice}"
+
+
+def _token_address(challenge: Challenge) -> str:
+    """The address where the API says that it gives tokens; empty where it says none."""
+    given = (challenge.parameters.get(name, "") for name in _TOKEN_ADDRESSES)
+    return next((address for address in given if _is_address(address)), "")
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text may stand in `api.auth.token_url`: a whole address, or a path."""
+    try:
+        scheme, _, host, _ = origin(text)
+    except ValueError:
+        return False
+    is_one_word = text.isprintable() and " " not in text
+    return is_one_word and (text.startswith("/") if not scheme else scheme in ("http", "https") and host != "")
 
 
 # ── what is left behind ────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ import msgspec
 from oneweb_bridge.api.answers import Answer, Request
 from oneweb_bridge.api.client import ApiClient, HttpSession, open_session
 from oneweb_bridge.api.errors import ApiError, RateLimited
+from oneweb_bridge.api.headers import Challenge, challenges
 from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.schema import Api as ApiSettings
 
@@ -57,8 +58,8 @@ class ExploreApi(ApiClient):
         self.exchanges: list[Exchange] = []
         self.tried = 0
         """How many requests were only tried."""
-        self.challenge = ""
-        """The WWW-Authenticate header of the last answer with status 401."""
+        self.challenges: list[Challenge] = []
+        """The ways to sign in that the last answer with status 401 offers."""
         self.trials: int | None = None
         """How many requests more may be sent for what is only tried; None for requests that the bridge sends too."""
         super().__init__(settings, session, masks)
@@ -124,11 +125,14 @@ class ExploreApi(ApiClient):
 
     async def _exchange(self, request: Request, headers: dict[str, str], form: dict[str, str] | None = None) -> Answer:
         answer = await super()._exchange(request, headers, form)
-        if answer.status == 401:
-            self.challenge = answer.headers.get("WWW-Authenticate", "")
+        self._note_challenges(answer)
         if self.is_recording and form is None:
             self.exchanges.append(self._recorded(request, answer))
         return answer
+
+    def _note_challenges(self, answer: Answer) -> None:
+        if answer.status == 401:
+            self.challenges = challenges(answer.lines("WWW-Authenticate"))
 
     def _recorded(self, request: Request, answer: Answer) -> Exchange:
         kept = [(str(name), line) for name in self._kept_headers(answer) for line in answer.lines(name)]

@@ -219,8 +219,7 @@ class RecordedApi(ExploreApi):
             if not (exchange.path in self._cut_paths and "total" in name.casefold())
         ]
         answer = _answer(exchange.status, body, lines, url)
-        if answer.status == 401:
-            self.challenge = answer.headers.get("WWW-Authenticate", "")
+        self._note_challenges(answer)
         return answer
 
 
