@@ -4184,6 +4184,13 @@ TABLE = (
         'if address), "")',
         "test_sign_in_advice.py",
     ),
+    Mutant(
+        "mqtt.path is where websockets are asked for",
+        "mqtt/link.py",
+        "websocket_path=settings.path",
+        'websocket_path="/mqtt"',
+        "test_tls.py -k path",
+    ),
 )
 
 

@@ -167,8 +167,11 @@ async def refusal(given: Mqtt) -> str:
 
 
 @contextlib.asynccontextmanager
-async def through_websockets(made: Path, port: int) -> AsyncIterator[int]:
-    """A web server that asks for a client certificate and passes what comes over websockets on to a broker."""
+async def through_websockets(made: Path, port: int, path: str = "/mqtt") -> AsyncIterator[int]:
+    """A web server that asks for a client certificate and passes what comes over websockets on to a broker.
+
+    On another path than this one there is nothing.
+    """
 
     async def handle(request: web.Request) -> web.WebSocketResponse:
         there = web.WebSocketResponse(protocols=("mqtt",))
@@ -187,7 +190,7 @@ async def through_websockets(made: Path, port: int) -> AsyncIterator[int]:
         return there
 
     site = web.Application()
-    site.add_routes([web.get("/mqtt", handle)])
+    site.add_routes([web.get(path, handle)])
     runner = web.AppRunner(site)
     await runner.setup()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=made / "ca.crt")
@@ -213,6 +216,14 @@ async def test_broker_with_own_ca_and_client_certificate(made: Path, transport: 
             await stack.enter_async_context(broker.run_mosquitto(plain := broker.free_port()))
             port = await stack.enter_async_context(through_websockets(made, plain))
         await round_trip(settings(made, port, tls=own, transport=transport, protocol=protocol))
+
+
+async def test_websockets_are_where_the_path_says(made: Path) -> None:
+    """The configured path is asked for (RabbitMQ has /ws); on another there is no broker, which is a sentence."""
+    own = {"cert_file": str(made / "client.crt"), "key_file": str(made / "client.key")}
+    async with broker.run_mosquitto(plain := broker.free_port()), through_websockets(made, plain, "/ws") as port:
+        await round_trip(settings(made, port, tls=own, transport="websockets", path="/ws"))
+        assert "websocket" in (await refusal(settings(made, port, tls=own, transport="websockets"))).casefold()
 
 
 @pytest.mark.parametrize(
