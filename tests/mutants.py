@@ -4191,6 +4191,48 @@ TABLE = (
         'websocket_path="/mqtt"',
         "test_tls.py -k path",
     ),
+    Mutant(
+        "info says how many topics are owed",
+        "app.py",
+        "await rows.owed.count(), parts",
+        "0, parts",
+        "test_owed.py -k info_says",
+    ),
+    Mutant(
+        "pauses between tries double",
+        "model/backoff.py",
+        "first * 2.0 **",
+        "first * 1.0 **",
+        "test_owed.py -k pauses_double",
+    ),
+    Mutant(
+        "pauses of a back-off double",
+        "model/backoff.py",
+        "min(pause * 2, self._longest)",
+        "min(pause, self._longest)",
+        "test_owed.py -k pauses_double",
+    ),
+    Mutant(
+        "a refused message waits longer each time",
+        "mqtt/refusals.py",
+        "nth_pause(FIRST_RETRY_S, MAX_RETRY_S, outgoing.tries)",
+        "nth_pause(FIRST_RETRY_S, MAX_RETRY_S, 0)",
+        "test_owed.py -k pauses_between",
+    ),
+    Mutant(
+        "a class that is refused waits longer each time",
+        "mqtt/refusals.py",
+        "nth_pause(FIRST_RETRY_S, MAX_RETRY_S, lane.failed_trials)",
+        "nth_pause(FIRST_RETRY_S, MAX_RETRY_S, 0)",
+        "test_owed.py -k pauses_between",
+    ),
+    Mutant(
+        "a topic that is owed waits longer each time",
+        "mqtt/refusals.py",
+        "nth_pause(FIRST_PAYMENT_S, MAX_PAYMENT_S, failed_passes)",
+        "nth_pause(FIRST_PAYMENT_S, MAX_PAYMENT_S, 0)",
+        "test_owed.py -k pauses_between",
+    ),
 )
 
 

@@ -5,15 +5,19 @@ import contextlib
 import json
 import signal
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
+from oneweb_bridge import app
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
+from oneweb_bridge.model.backoff import BackOff, nth_pause
 from oneweb_bridge.model.records import Batch, Entry, Message, RecordWrite
-from oneweb_bridge.mqtt import cursor, publisher, refusals, suspects
+from oneweb_bridge.mqtt import cursor, publisher, refusals, session, suspects
 from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
 from oneweb_bridge.mqtt.link import MqttConnection
 from tests import harness, proxy
@@ -318,6 +322,83 @@ async def test_retained_topic_that_was_set_aside_is_owed_until_it_is_right(tmp_p
             while await made.rows.owed.count():
                 await asyncio.sleep(0.02)
     assert await counts(tmp_path) == (0, 2)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_info_says_how_many_topics_are_owed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`journal.owed` of `bridge/info` counts the retained topics that are not right yet, and is 0 when they are."""
+    monkeypatch.setattr(session, "INFO_INTERVAL_S", 0.05)
+    poller = SimpleNamespace(api_state="ok", whole_costs=dict, calls={})
+
+    async def owed(wanted: int) -> None:
+        await harness.until_retained(port, "oneweb/bridge/info", lambda info: info["journal"]["owed"] == wanted, 30)
+
+    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made:
+        about = SimpleNamespace(config=parse("", {}), started_at="", poller=poller, store=made.store, server=None)
+        about.tree, about.worker = SimpleNamespace(epoch=None), ""
+        monkeypatch.setattr(made, "_info", lambda: app._info(about, made.rows))  # type: ignore[arg-type]  # parts of it
+        async with made.publishing():
+            await owed(0)
+            await rules.say("oneweb/terminal/t0/state", "oneweb/terminal/t1/state")
+            await made.store.commit(events(0, 20, 10))
+            await owed(2)
+            await rules.say()
+            await owed(0)
+
+
+class Pauses:
+    """Which pauses were asked for: of each first pause, the numbers of the tries in order. All of them are short."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[float, list[int]] = {}
+
+    def note(self, first: float, longest: float, number: int) -> float:
+        """In the place of `nth_pause`."""
+        assert longest >= 10 * first
+        self.numbers.setdefault(first, []).append(number)
+        return 0.01
+
+    def longest_growth(self, first: float) -> int:
+        """How many pauses followed each other of which each was longer than the one before."""
+        longest = run = 1
+        for sooner, later in pairwise(self.numbers[first]):
+            run = run + 1 if later == sooner + 1 else 1
+            longest = max(longest, run)
+        return longest
+
+
+async def test_pauses_between_tries_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a topic that is owed and of a class that is refused: each try that fails makes the next pause longer."""
+    pauses = Pauses()
+    monkeypatch.setattr(refusals, "nth_pause", pauses.note)
+    trials, payments = refusals.FIRST_RETRY_S, refusals.FIRST_PAYMENT_S
+    async with ruled_broker(tmp_path) as (port, rules), bench(tmp_path, port) as made, made.publishing():
+        await rules.say("oneweb/terminal/t0/state")
+        await made.store.commit(events(0, 20, 10))
+        async with asyncio.timeout(30):
+            while len(pauses.numbers.get(payments, [])) < 8:
+                await asyncio.sleep(0.01)
+        assert pauses.longest_growth(payments) >= 6
+        assert pauses.longest_growth(trials) >= refusals.MAX_TRIES - 1
+        pauses.numbers.clear()
+        await rules.say("oneweb/site/#")
+        await made.store.commit(sites(3))
+        async with asyncio.timeout(30):
+            while len(pauses.numbers.get(trials, [])) < 12:
+                await asyncio.sleep(0.01)
+        assert pauses.longest_growth(trials) >= 6
+
+
+@pytest.mark.parametrize(("first", "longest"), [(0.1, 30.0), (1.0, 60.0), (2.0, 300.0)])
+def test_pauses_double_up_to_the_longest(first: float, longest: float) -> None:
+    """Each pause is twice the one before, until the longest; no number of tries is too large."""
+    pauses, steps = [nth_pause(first, longest, number) for number in range(20)], BackOff(first, longest)
+    assert pauses == [steps.pause() for _ in range(20)]
+    assert pauses[0] == first
+    assert all(later in (2 * sooner, longest) for sooner, later in pairwise(pauses))
+    assert pauses[-1] == nth_pause(first, longest, 10**6) == longest
+    steps.reset()
+    assert steps.pause() == first
 
 
 @pytest.mark.usefixtures("quick")
