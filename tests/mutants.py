@@ -4233,6 +4233,22 @@ TABLE = (
         "nth_pause(FIRST_PAYMENT_S, MAX_PAYMENT_S, 0)",
         "test_owed.py -k pauses_between",
     ),
+    Mutant(
+        "check and purge give no will",
+        "mqtt/probing.py",
+        'f"{client}-{nonce[:8]}", on_puback)',
+        'f"{client}-{nonce[:8]}", on_puback, will=Message(topic, b"{}", retain=True))',
+        "test_wills.py",
+    ),
+    Mutant(
+        "poll and set give no will",
+        "cli/remote.py",
+        """        async with MqttConnection(broker, name) as link:
+            await link.listen_to(tree.status, f"{tree.base}/bridge/polling/+/result")""",
+        """        async with MqttConnection(broker, name, will=Message(tree.status, b"{}", retain=True)) as link:
+            await link.listen_to(tree.status, f"{tree.base}/bridge/polling/+/result")""",
+        "test_wills.py",
+    ),
 )
 
 
