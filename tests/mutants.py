@@ -4249,6 +4249,57 @@ TABLE = (
             await link.listen_to(tree.status, f"{tree.base}/bridge/polling/+/result")""",
         "test_wills.py",
     ),
+    Mutant(
+        "restored backup: what is left is counted",
+        "mqtt/handshake.py",
+        '(left if count else "")',
+        '""',
+        "test_backup.py -k counts_what_vanished",
+    ),
+    Mutant(
+        "staging: one statement at a time on a connection",
+        "store/sqlite.py",
+        """    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        async with self.lock:
+            with""",
+        """    async def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        if True:
+            with""",
+        "test_store.py -k unstaged",
+    ),
+    Mutant(
+        "a request that hangs does not fail the stop",
+        "web/server.py",
+        """contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * CLOSING_S)""",
+        """contextlib.nullcontext():
+            async with asyncio.timeout(2 * CLOSING_S)""",
+        "test_health.py -k hangs",
+    ),
+    Mutant(
+        "info goes out once at a connect",
+        "mqtt/session.py",
+        """        self._info = encode(await context.callbacks.info())
+        await self.sender.publish_and_wait(Message(tree.info, self._info, retain=True))""",
+        """        info = encode(await context.callbacks.info())
+        await self.sender.publish_and_wait(Message(tree.info, info, retain=True))""",
+        "test_owed.py -k info_goes",
+    ),
+    Mutant(
+        "info goes out only when it has changed",
+        "mqtt/session.py",
+        "            if info != self._info:",
+        "            if info:",
+        "test_owed.py -k info_goes",
+    ),
+    Mutant(
+        "a poll stores its progress once",
+        "polling/call_states.py",
+        "        await self._store.commit(batch, runtime.progress, tuple(ended))",
+        """        await self._store.progress.save(runtime.progress)
+        await self._store.commit(batch, runtime.progress, tuple(ended))""",
+        "test_poller.py -k one_transaction",
+    ),
 )
 
 

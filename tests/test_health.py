@@ -216,8 +216,10 @@ async def test_request_that_hangs_does_not_fail_the_stop() -> None:
     watch = Hanging.__new__(Hanging)
     port = mosquitto.free_port()
     async with aiohttp.ClientSession() as session:
-        async with server.serve_http(watch, ("127.0.0.1", port)):
-            asking = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/readyz"))
-            await scraping.wait()
-        ended = True
+        try:
+            async with server.serve_http(watch, ("127.0.0.1", port)):
+                asking = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/readyz"))
+                await scraping.wait()
+        finally:
+            ended = True
         await end_tasks(asking)

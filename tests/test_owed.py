@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -91,14 +92,31 @@ async def test_replay_and_discovery_pass_what_fits(tmp_path: Path) -> None:
 # ── connecting and leaving ─────────────────────────────────────────────────────────────────────────
 
 
-async def test_info_goes_out_once_at_a_connect(tmp_path: Path) -> None:
+async def test_info_goes_out_once_at_a_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bridge's own state is published at a connect, and then only when it has changed."""
-    port = mosquitto.free_port()
+    monkeypatch.setattr(session, "INFO_INTERVAL_S", 0.02)
+    state: dict[str, Any] = {"journal": {}}
+    port, looks = mosquitto.free_port(), 0
+
+    async def look() -> dict[str, Any]:
+        nonlocal looks
+        looks += 1
+        return dict(state)
+
+    async def looked(more: int) -> None:
+        until = looks + more
+        async with asyncio.timeout(20):
+            while looks < until:
+                await asyncio.sleep(0.01)
+
     async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, harness.recording(port) as recorder:
-        await made.store.commit(samples(3, 3))
-        await published(made, port)
-        await recorder.quiet(0.3)
-    assert len(recorder.on("oneweb/bridge/info")) == 1
+        monkeypatch.setattr(made, "_info", look)
+        async with made.publishing():
+            await looked(4)
+            assert len(recorder.on("oneweb/bridge/info")) == 1
+            state["journal"] = {"head": 1}
+            await looked(4)
+    assert recorder.on("oneweb/bridge/info") == [{"journal": {}}, {"journal": {"head": 1}}]
 
 
 async def test_everything_is_restored_where_rows_behind_the_head_are_gone(tmp_path: Path) -> None:

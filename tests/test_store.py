@@ -1,5 +1,6 @@
 """The database: whole batches or none, whatever is cancelled, and everything still there after a restart."""
 
+import asyncio
 import contextlib
 import sqlite3
 import subprocess
@@ -190,6 +191,22 @@ async def test_rollback_of_another_task_keeps_what_is_unstaged_away(place: Place
         await db.staging.add("x", [(1, "old", b"", b"")])
         async with failing(db):
             await db.staging.clear("x")
+        assert await collected(db, "x") == []
+
+
+async def test_rollback_of_a_page_keeps_what_is_unstaged_away(place: Place) -> None:
+    """Nor does it where a page was being staged meanwhile, which then could not be: to unstage waits for that."""
+    async with store.open_store(place) as db:
+        await db.staging.add("x", [(1, "old", b"", b"")])
+        with contextlib.suppress(InterruptedError):
+            async with db.staging._db.transaction() as transaction:
+                await transaction.execute("DELETE FROM staged WHERE call = 'y'")
+                clearing = asyncio.create_task(db.staging.clear("x"))
+                # What is read now comes behind a statement that did not wait.
+                for _ in range(3):
+                    await transaction.fetch_all("SELECT 1")
+                raise InterruptedError
+        await clearing
         assert await collected(db, "x") == []
 
 
