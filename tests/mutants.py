@@ -4300,6 +4300,28 @@ TABLE = (
         await self._store.commit(batch, runtime.progress, tuple(ended))""",
         "test_poller.py -k one_transaction",
     ),
+    Mutant(
+        "fleet: what was written since is found by its row",
+        "store/fleet_reading.py",
+        '_CHANGED_RECORDS = """SELECT kind,',
+        '_CHANGED_RECORDS = """SELECT DISTINCT kind,',
+        "test_reading_plans.py -k console",
+    ),
+    Mutant(
+        "trends: the products of a bucket are found by an index",
+        "trends/schema.sql",
+        """CREATE INDEX bucket_product_stream ON bucket_product (stream);
+""",
+        "",
+        "test_reading_plans.py -k trends",
+    ),
+    Mutant(
+        "trends: a file of an earlier release gets its index",
+        "trends/file.py",
+        "        db.execute(_LATER_INDEX)",
+        "        pass",
+        "test_reading_plans.py -k earlier_release",
+    ),
 )
 
 

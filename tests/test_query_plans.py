@@ -167,6 +167,7 @@ def _use_queries(queries: Queries) -> None:
     assert queries.rows_after(0, 9)
     list(queries.all_records("terminal"))
     queries.records("terminal", ["T", "U"])
+    queries.record("terminal", "T")
     queries.buckets_of(["P"])
     queries.newest_of("terminal", "T")
     list(queries.all_newest("terminal"))

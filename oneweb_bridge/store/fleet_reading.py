@@ -16,7 +16,8 @@ _TERMINALS = """SELECT t.id, t.doc, r.doc FROM record t
     WHERE t.kind = 'terminal'"""
 _NEWEST = """SELECT id, report, ts, CASE WHEN report IN (?, ?) THEN doc END
     FROM newest WHERE entity = 'terminal' AND seq > ?"""
-_CHANGED_RECORDS = """SELECT DISTINCT kind, CASE WHEN kind IN ('terminal', 'relations') THEN id ELSE '' END
+# DISTINCT would let SQLite read all records by another index, to have the kinds in order.
+_CHANGED_RECORDS = """SELECT kind, CASE WHEN kind IN ('terminal', 'relations') THEN id ELSE '' END
     FROM record WHERE seq > ?"""
 
 

@@ -216,6 +216,7 @@ CREATE TABLE bucket_product (
     stream bigint NOT NULL,
     PRIMARY KEY (product_id, stream)
 );
+CREATE INDEX bucket_product_stream ON bucket_product (stream);
 
 CREATE TABLE fine (
     stream bigint NOT NULL,

@@ -23,6 +23,8 @@ from oneweb_bridge.trends.chunks import USAGE, StreamKey
 from oneweb_bridge.trends.pending import PendingDays, find_stream
 
 VERSION = 1
+_LATER_INDEX = "CREATE INDEX IF NOT EXISTS bucket_product_stream ON bucket_product (stream)"
+"""A file of an earlier release lacks it. It is no other version: that release still uses the file."""
 DELETE_ROWS = 2000
 """Rows deleted in one transaction."""
 _decode_days = msgspec.json.Decoder(dict[str, Day]).decode
@@ -83,6 +85,8 @@ def _migrate(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         raise StoreError(f"{path} is a database of something else: choose another trends.path")
     if version == 0 and not read_only:
         db.executescript(f"BEGIN IMMEDIATE;\n{schema_script()}\nPRAGMA user_version = {VERSION};\nCOMMIT;")
+    elif not read_only:
+        db.execute(_LATER_INDEX)
 
 
 class TrendsFile:

@@ -21,6 +21,7 @@ CREATE TABLE bucket_product (
     stream INTEGER NOT NULL,
     PRIMARY KEY (product_id, stream)
 ) WITHOUT ROWID;
+CREATE INDEX bucket_product_stream ON bucket_product (stream);
 
 -- A day of a stream at full resolution: a chunk (see chunks.py).
 CREATE TABLE fine (
