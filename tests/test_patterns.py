@@ -5,16 +5,19 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 import oneweb_bridge
+from oneweb_bridge.config import schema, yaml_errors
 from oneweb_bridge.decode import values
 from oneweb_bridge.decode.pages import split_page
 from oneweb_bridge.decode.paths import compile_path
+from oneweb_bridge.explore import guesses, judge_usage, spans
+from oneweb_bridge.model import status
 
 ROOT = Path(oneweb_bridge.__file__).parent
 LENGTH = 50_000
@@ -22,6 +25,23 @@ CPU_SECONDS = 100
 """Many times what all patterns take on all texts; one of quadratic time takes seconds for each of its texts."""
 ANCHORED = {"match", "fullmatch", "pattern"}
 """Functions that begin at the beginning alone; `pattern` is that of one that stands within another."""
+
+
+MADE: dict[tuple[str, str], Sequence[str]] = {
+    ("config/masks.py", "'|'.join((re.escape(form) for form in ordered))"): ["secret|se.cret|s"],
+    ("config/masks.py", "b'|'.join((re.escape(form.encode()) for form in ordered))"): ["secret|se.cret|s"],
+    ("config/schema.py", r"f'^{_LISTEN.pattern}\\Z'"): [rf"^{schema._LISTEN.pattern}\Z"],
+    ("config/schema.py", r"f'^{_HOST_AND_PORT.pattern}\\Z'"): [rf"^{schema._HOST_AND_PORT.pattern}\Z"],
+    ("config/yaml_errors.py", "pattern"): [pattern for pattern, _ in yaml_errors._SENTENCES],
+    ("explore/guesses.py", "f'(?<![a-z0-9]){phrase}(?![a-z0-9])'"): [
+        f"(?<![a-z0-9]){phrase}(?![a-z0-9])" for phrase in guesses._PHRASES
+    ],
+    ("explore/judge_usage.py", "old"): [old for old, _ in judge_usage._MOVES],
+    ("explore/spans.py", "_HINTS[format_]"): list(spans._HINTS.values()),
+    ("model/forecast.py", "TIME"): [status.TIME],
+    ("model/status.py", "TIME"): [status.TIME],
+}
+"""A module and what it gives to `re` where that is no text in that place -> the patterns that come of it."""
 
 
 class Pattern(NamedTuple):
@@ -52,6 +72,18 @@ def written_patterns(module: str, tree: ast.Module) -> Iterator[Pattern]:
         for argument, functions in uses:
             if isinstance(argument, ast.Constant) and isinstance(argument.value, (str, bytes)):
                 yield Pattern(module, argument.value, frozenset(functions))
+            elif not isinstance(argument, ast.Constant):
+                # Where it is made of others they are searched for, which is the most that can be done with them.
+                for pattern in made_patterns(module, argument):
+                    yield Pattern(module, pattern, frozenset({"search"}))
+
+
+def made_patterns(module: str, argument: ast.expr) -> Sequence[str]:
+    """The patterns that an expression gives. Fails for one that MADE does not know."""
+    for (known, text), patterns in MADE.items():
+        if known == module and ast.dump(ast.parse(text, mode="eval").body) == ast.dump(argument):
+            return patterns
+    raise AssertionError(f"{module}: say in MADE which patterns {ast.unparse(argument)!r} gives")
 
 
 def all_patterns() -> list[Pattern]:
@@ -87,7 +119,7 @@ def try_all() -> None:
 
 
 def test_patterns_are_found() -> None:
-    """The collection sees patterns of all kinds: compiled ones, those in a call, and those of a struct."""
+    """The collection sees patterns of all kinds: compiled ones, those in a call, of a struct, and from a table."""
     modules = {pattern.module for pattern in all_patterns()}
     assert {
         "decode/values.py",
@@ -97,6 +129,7 @@ def test_patterns_are_found() -> None:
         "config/units.py",
         "explore/redaction.py",
     } <= modules
+    assert {module for module, _ in MADE} <= modules
     assert len(all_patterns()) > 20
 
 
