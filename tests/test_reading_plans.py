@@ -67,9 +67,9 @@ def scans(db: sqlite3.Connection, statements: Statements) -> Iterator[tuple[str,
                     yield " ".join(sql.split()), step
 
 
-def unexplained(found: Sequence[tuple[str, str]]) -> list[str]:
+def unexplained(plans: Sequence[tuple[str, str]]) -> list[str]:
     """Those of which nobody says why."""
-    return [f"{step}: {sql}" for sql, step in found if not any(sql.startswith(known) for known in WHOLE_TABLES)]
+    return [f"{step}: {sql}" for sql, step in plans if not any(sql.startswith(known) for known in WHOLE_TABLES)]
 
 
 async def scans_of_console(path: Path) -> list[tuple[str, str]]:
@@ -127,16 +127,16 @@ def use_trends(file: TrendsFile) -> None:
 
 async def test_every_query_of_the_console_finds_its_rows_by_an_index(tmp_path: Path, called: set[str]) -> None:
     """No page costs more because of what it does not show."""
-    found = await scans_of_console(tmp_path / "bridge.db")
+    plans = await scans_of_console(tmp_path / "bridge.db")
     assert uncalled(called, Queries, FleetReader) == set(), "call it in _use_queries"
-    assert not unexplained(found), "\n".join(unexplained(found))
+    assert not unexplained(plans), "\n".join(unexplained(plans))
 
 
 def test_every_statement_of_the_trends_finds_its_rows_by_an_index(tmp_path: Path, called: set[str]) -> None:
     """Folding a day and reading a stream cost the same whatever else is kept."""
-    found = scans_of_trends(tmp_path / "trends.db")
+    plans = scans_of_trends(tmp_path / "trends.db")
     assert uncalled(called, TrendsFile, PendingDays) == set(), "call it in use_trends"
-    assert not unexplained(found), "\n".join(unexplained(found))
+    assert not unexplained(plans), "\n".join(unexplained(plans))
 
 
 def test_trends_of_an_earlier_release_get_the_index(tmp_path: Path) -> None:
@@ -151,5 +151,5 @@ def test_trends_of_an_earlier_release_get_the_index(tmp_path: Path) -> None:
 
 async def test_no_reason_is_given_for_nothing(tmp_path: Path) -> None:
     """Each statement that may read a whole table does."""
-    found = [*await scans_of_console(tmp_path / "bridge.db"), *scans_of_trends(tmp_path / "trends.db")]
-    assert [known for known in WHOLE_TABLES if not any(sql.startswith(known) for sql, _ in found)] == []
+    plans = [*await scans_of_console(tmp_path / "bridge.db"), *scans_of_trends(tmp_path / "trends.db")]
+    assert [known for known in WHOLE_TABLES if not any(sql.startswith(known) for sql, _ in plans)] == []
