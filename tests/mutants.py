@@ -837,9 +837,16 @@ TABLE = (
     Mutant(
         "PUBACK: its reason is read",
         "mqtt/packets.py",
+        "buffer[at + 4] if size > 2 else 0)",
+        "0)",
+        "test_publisher.py -k acl_denial",
+    ),
+    Mutant(
+        "PUBACK: the reason of a long one is read",
+        "mqtt/packets.py",
         "Puback(packet_id, body[2], ",
         "Puback(packet_id, 0, ",
-        "test_publisher.py",
+        "test_link.py -k long_refusals",
     ),
     Mutant(
         "probe before anything of the journal",
