@@ -4329,6 +4329,22 @@ TABLE = (
         "        pass",
         "test_reading_plans.py -k earlier_release",
     ),
+    Mutant(
+        "trends: a file that cannot be used is a sentence",
+        "trends/file.py",
+        """    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be opened""",
+        """    except ZeroDivisionError as error:
+        raise StoreError(f"{path} cannot be opened""",
+        "test_files_of_commands.py -k trends",
+    ),
+    Mutant(
+        "plot: a file that cannot be written is a sentence",
+        "cli/main.py",
+        'return _print_error(f"history: {file} cannot be written ({refusal_of(error)}): name another file", FAILED)',
+        "raise",
+        "test_files_of_commands.py -k plot",
+    ),
 )
 
 

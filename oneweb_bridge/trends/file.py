@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from oneweb_bridge.files import refusal_of
 from oneweb_bridge.store import database
 from oneweb_bridge.store.engine import Writer
 from oneweb_bridge.store.errors import StoreError
@@ -75,6 +76,8 @@ def _prepared_uri(path: Path, *, read_only: bool) -> str:
         return database.uri_of(path, read_only=read_only)
     except StoreError as error:
         raise StoreError(str(error).replace("state.path", "trends.path")) from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be opened ({refusal_of(error)}): choose another trends.path") from None
 
 
 def _migrate(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
