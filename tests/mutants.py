@@ -4345,6 +4345,107 @@ TABLE = (
         "raise",
         "test_files_of_commands.py -k plot",
     ),
+    Mutant(
+        "status says intervals as people do",
+        "cli/remote.py",
+        """    return interval_text(seconds)
+""",
+        """    return str(seconds)
+""",
+        "test_remote.py -k people",
+    ),
+    Mutant(
+        "a removed device is cleared once",
+        "homeassistant/announcer.py",
+        "is_cleared = not device.topic or device.hash == CLEARED_HASH",
+        "is_cleared = not device.topic",
+        "test_announcer.py -k cleared_once",
+    ),
+    Mutant(
+        "a password has no line end and no byte order mark",
+        "config/rules.py",
+        '(getattr(mqtt, name) or "").isprintable()',
+        '(getattr(mqtt, name) or "").isascii()',
+        "test_config.py -k mistake_is_one_sentence",
+    ),
+    Mutant(
+        "Retry-After is obeyed up to max_pause",
+        "api/rate_limits.py",
+        "min(max(pause, MIN_PAUSE_S) * spread, self.max_pause)",
+        "max(pause, MIN_PAUSE_S) * spread",
+        "test_limits.py -k obeyed_up_to",
+    ),
+    Mutant(
+        "a status that stands for nothing is an empty list",
+        "api/client.py",
+        "answer.status == 204 or answer.status in empty_status",
+        "answer.status == 204",
+        "test_api_faults.py -k empty_span",
+    ),
+    Mutant(
+        "the health check asks at the configured port",
+        "web/healthcheck.py",
+        "_ANY.get(listen, listen), port, timeout",
+        "_ANY.get(listen, listen), 8480, timeout",
+        "test_deploy.py -k healthcheck_asks",
+    ),
+    Mutant(
+        "commands take yes and 1",
+        "commands/decode.py",
+        '("true", "on", "yes", "1")',
+        '("true", "on")',
+        "test_commands.py -k words_of_home_assistant",
+    ),
+    Mutant(
+        "commands take durations as ISO 8601 has them",
+        "config/units.py",
+        'if parts is None or parts[0][-1] in "PT":',
+        "if True:",
+        "test_commands.py -k interval_takes",
+    ),
+    Mutant(
+        "a host has no port",
+        "config/rules.py",
+        """    yield from _bad_host(key, mqtt.host)
+""",
+        "",
+        "test_config.py -k mistake_is_one_sentence",
+    ),
+    Mutant(
+        "history is UTF-8 in any locale",
+        "cli/main.py",
+        'sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")',
+        "pass",
+        "test_cli.py -k utf_8_in_any",
+    ),
+    Mutant(
+        "a time in lower case is read",
+        "decode/values.py",
+        "if leap else time).upper())",
+        "if leap else time))",
+        "test_values.py -k every_form",
+    ),
+    Mutant(
+        "a zone in brackets is read",
+        "decode/values.py",
+        'time, bracket, _ = text.partition("[")',
+        'time, bracket = text, ""',
+        "test_values.py -k every_form",
+    ),
+    Mutant(
+        "second 60 is read",
+        "decode/values.py",
+        'leap = time[16:19] == ":60"',
+        "leap = False",
+        "test_values.py -k second_60",
+    ),
+    Mutant(
+        "total_header is explained where a listing is not complete",
+        "api/fetch.py",
+        "{_total_header_advice(error, answer, request.call)}",
+        "",
+        "test_api_faults.py -k proves_no_end",
+    ),
 )
 
 
