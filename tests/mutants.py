@@ -4446,6 +4446,15 @@ TABLE = (
         "",
         "test_api_faults.py -k proves_no_end",
     ),
+    Mutant(
+        "clocks: vanished values are held by steady time",
+        "polling/poll_records.py",
+        """            now = self._store.steady.now()
+""",
+        """            now = self._context.now()
+""",
+        "test_clock.py -k vanished",
+    ),
 )
 
 

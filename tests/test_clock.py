@@ -14,6 +14,7 @@ import pytest
 from oneweb_bridge import clock as clock_module
 from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
 from oneweb_bridge.config.schema import State
+from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.model.records import Alert, Batch, Entry
 from oneweb_bridge.polling import call_states
 from oneweb_bridge.polling.poller import Poller
@@ -21,6 +22,7 @@ from oneweb_bridge.store import journal, store
 from oneweb_bridge.store.housekeeping import trim
 from tests.cancelling import cancel_until_done, end_tasks
 from tests.polls import Bench, bench, configured, fleet, opened
+from tests.test_id_matching import foreign
 
 HOUR, DAY, YEAR = 3_600, 86_400, 31_557_600
 START = 1_750_000_000
@@ -190,7 +192,7 @@ async def test_ages_of_an_older_version_begin_anew(step: int, path: Path, time: 
 
 # --- at every stage -------------------------------------------------------------------------------
 
-SITES, TERMINALS = "sites", "user_terminals"
+SITES, TERMINALS, SIGNAL = "sites", "user_terminals", "ut_signal_quality"
 
 
 async def loaded(b: Bench) -> Poller:
@@ -300,6 +302,51 @@ async def test_removal_and_hold_last_as_long_as_they_do(step: float, tmp_path: P
             await b.news()
             assert not (await b.poll(TERMINALS)).held
             assert [what for what, _ in await b.events()] == ["removed", "removed"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_vanished_values_are_held_as_long_as_they_are(step: float, tmp_path: Path) -> None:
+    """Values that vanish from many are held for `hold_for` of real time, also over a restart, and then go."""
+    async with fleet(terminals=12) as simulator:
+        async with opened(tmp_path, simulator) as b:
+            await b.poll(TERMINALS)
+            b.sim.fault("missing_key", path=CALLS[TERMINALS].path, share=1.0, key="resourceState")
+            b.skew += step
+            assert (await b.poll(TERMINALS)).held
+            await b.later(11 * HOUR)
+            b.skew -= 2 * step
+            assert (await b.poll(TERMINALS)).held
+            await b.later(12 * HOUR)
+        async with opened(tmp_path, simulator) as b:
+            b.skew = step
+            await b.news()
+            assert (await b.poll(TERMINALS)).held
+            assert await b.events() == []
+            await b.later(HOUR)
+            b.skew = -step
+            assert not (await b.poll(TERMINALS)).held
+            assert [what for what, _ in await b.events()] == ["changed"] * 12
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_what_is_kept_aside_is_kept_as_long_as_it_is(step: float, tmp_path: Path) -> None:
+    """Samples of unknown ids wait for `hold_for` of real time, not less and not for ever."""
+
+    async def kept_of(b: Bench, suffix: str) -> int:
+        return sum(id.endswith(suffix) for id in await b.store.unmatched.ids_after(SIGNAL, ""))
+
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        await foreign(b, SIGNAL, "-x")
+        await b.poll(SIGNAL)
+        count = await kept_of(b, "-x")
+        assert count > 0
+        for seconds, skew, expected in ((23 * HOUR, step, count), (HOUR // 2, -step, count), (HOUR, step, 0)):
+            await b.later(seconds)
+            b.skew = skew
+            await foreign(b, SIGNAL, f"-{skew}-{seconds}")
+            await b.poll(SIGNAL)
+            assert await kept_of(b, "-x") == expected
 
 
 @pytest.mark.parametrize("step", STEPS)
