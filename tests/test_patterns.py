@@ -20,8 +20,8 @@ from oneweb_bridge.explore import guesses, judge_usage, spans
 from oneweb_bridge.model import status
 
 ROOT = Path(oneweb_bridge.__file__).parent
-LENGTH = 50_000
-CPU_SECONDS = 100
+LENGTH = 20_000
+CPU_SECONDS = 60
 """Many times what all patterns take on all texts; one of quadratic time takes seconds for each of its texts."""
 ANCHORED = {"match", "fullmatch", "pattern"}
 """Functions that begin at the beginning alone; `pattern` is that of one that stands within another."""
