@@ -3319,6 +3319,13 @@ TABLE = (
         "-m browser console/test_setup.py -k counts",
     ),
     Mutant(
+        "page: usage that was not read lately is stale",
+        "web/static/calls.js",
+        "now() - Date.parse(call.last_success) > 3000 * call.effective_interval;",
+        "false;",
+        "-m browser console/test_fleet.py -k read_lately",
+    ),
+    Mutant(
         "page: the search knows every product",
         "web/static/fleetdata.js",
         "      row.product_ids,\n",

@@ -1,5 +1,6 @@
 /** How the allowance of a bucket is used up: what was used, an even pace, and the band of the forecast. */
 import { API, now, withQuery } from "./api.js";
+import { calls, isUsageStale } from "./calls.js";
 import { Chart, color, lineColor, look } from "./chart.js";
 import { DAY, day, dayAndTime, fullTime, iso, number, plural, toMs, zone } from "./format.js";
 import { html, useEffect, useMemo, useState } from "./html.js";
@@ -11,6 +12,7 @@ const EARLIER_CYCLES = 3;
 
 export function Burndown({ bucket, product, forecast, onReady }) {
     const looks = [useStore(zone), useStore(look)];
+    useStore(calls);
     const [open, setOpen] = useState(false);
     const id = bucket.bucket_id;
     const path = withQuery("series", {
@@ -36,7 +38,7 @@ export function Burndown({ bucket, product, forecast, onReady }) {
           download=${`${id}-usage.csv`}>CSV</a>
       <button aria-expanded=${open} onClick=${() => setOpen(!open)}>Table</button></header>
     <p class="headline"><${UsageBar} percent=${cycle.limit ? (100 * bucket.used_gb) / cycle.limit : null}
-        blocks=${bucket.overage_blocks} unlimited=${unlimited} />
+        blocks=${bucket.overage_blocks} unlimited=${unlimited} stale=${isUsageStale()} />
       <span>${describeUsage(bucket, cycle)}</span></p>
     <p data-testid="forecast">${describeForecast(forecast, product)}</p>
     ${bucket.is_shared && html`<p class="muted">Shared allowance <bdi>${bucket.shared_allowance_name ?? bucket.shared_allowance_id ?? ""}</bdi>: the forecast is that of all its members together.</p>`}

@@ -1,5 +1,5 @@
 /** The calls of the polling manager, loaded once and kept true by the live stream. */
-import { get } from "./api.js";
+import { get, now } from "./api.js";
 import { generation, subscribe } from "./live.js";
 import { createStore } from "./store.js";
 
@@ -33,6 +33,12 @@ export function reloadCalls() {
       timer = 0;
       loading = load();
     }, 500);
+}
+
+/** Whether usage was last read longer than three intervals of its call ago; false while that is not known. */
+export function isUsageStale() {
+  const call = calls.get()?.calls.find((state) => state.call === "usage_consumption");
+  return call !== undefined && now() - Date.parse(call.last_success) > 3000 * call.effective_interval;
 }
 
 /** Takes over the state that the result of a command has. */

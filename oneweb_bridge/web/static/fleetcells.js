@@ -1,6 +1,6 @@
 /** The columns of the fleet's table, and how their cells are drawn. */
 import { now } from "./api.js";
-import { calls } from "./calls.js";
+import { calls, isUsageStale } from "./calls.js";
 import { day, fixed, fullTime, shorten, UNKNOWN } from "./format.js";
 import { html } from "./html.js";
 import { address } from "./router.js";
@@ -38,7 +38,7 @@ export const COLUMNS = [
     width: "minmax(11.5rem, 1.2fr)",
     cell: (row) =>
       html`<${UsageBar} percent=${row.used_pct} blocks=${row.overage_blocks}
-          unlimited=${row.forecast_status === "unlimited"} />`,
+          unlimited=${row.forecast_status === "unlimited"} stale=${isUsageStale()} />`,
   },
   {
     name: "exhausted_ts",

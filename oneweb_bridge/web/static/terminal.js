@@ -1,6 +1,7 @@
 /** One terminal: trends, record, components, products, events. */
 import { now } from "./api.js";
 import { describeBand } from "./burndown.js";
+import { calls, isUsageStale } from "./calls.js";
 import { EventList } from "./eventlist.js";
 import { day, duration, fullTime, iso } from "./format.js";
 import { html, useEffect, useState } from "./html.js";
@@ -103,6 +104,7 @@ function Chain({ relations }) {
 /** Above the charts, because what a terminal may still use is asked for as often as how it is connected. */
 function Products({ data }) {
   const { products = [], buckets = [], forecasts = [] } = data;
+  useStore(calls);
   return html`<section class="card"><h2>Products</h2>
     ${products.length === 0 && html`<p class="muted">No product names this terminal.</p>`}
     ${products.map(
@@ -114,7 +116,7 @@ function Products({ data }) {
         .map(
           (bucket) => html`<div class="bucket" key=${bucket.bucket_id}>
         <span><bdi>${bucket.bucket_name ?? bucket.bucket_id}</bdi></span><${UsageBar} percent=${percentOf(bucket)}
-            blocks=${bucket.overage_blocks} unlimited=${bucket.remaining_unlimited} />
+            blocks=${bucket.overage_blocks} unlimited=${bucket.remaining_unlimited} stale=${isUsageStale()} />
           <${RunsOut} forecast=${forecasts.find((forecast) => forecast.bucket_id === bucket.bucket_id)} /></div>`,
         )}
     </div>`,

@@ -93,13 +93,13 @@ export function State({ state }) {
 }
 
 /** How much of an allowance is used: a bar that is full at 100 %, and the number. */
-export function UsageBar({ percent, blocks, unlimited }) {
+export function UsageBar({ percent, blocks, unlimited, stale = false }) {
   if (unlimited) return html`<span class="usage"><span class="muted">unlimited</span></span>`;
   if (percent === null || percent === undefined) return html`<span class="unknown">${UNKNOWN}</span>`;
   const level = percent >= 100 ? "over" : percent >= 80 ? "high" : "";
   return html`<span class="usage" data-level=${level}>
     <span class="bar" aria-hidden="true"><i style=${{ width: `${Math.min(percent, 100)}%` }}></i></span>
-    <span>${Math.round(percent)}${"\u202f"}%</span>
+    <span class=${stale ? "stale" : ""}>${Math.round(percent)}${"\u202f"}%${stale && html`<${StaleSign} />`}</span>
     ${blocks > 0 && html`<span class="blocks" title=${`${blocks} overage block${blocks === 1 ? "" : "s"}`}>+${blocks}</span>`}
   </span>`;
 }
