@@ -8,6 +8,7 @@ import string
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
@@ -15,7 +16,6 @@ import pytest_asyncio
 from tests import harness
 from tests.console import fleets
 from tests.console.conftest import Console, OpenTab, Tab
-from tests.console.test_pages import addresses
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -106,14 +106,17 @@ async def test_search_finds_every_product_of_a_terminal(console: Console, tab: T
 @pytest.mark.parametrize(("hours", "is_stale"), [(1, False), (48, True)])
 async def test_usage_that_was_not_read_lately_is_stale(console: Console, tab: Tab, hours: int, is_stale: bool) -> None:
     """It has the sign of a value that is old in the fleet, and on the pages of the terminal and the product."""
-    calls, pages = await console.get("calls"), await addresses(console)
+    calls, table = await console.get("calls"), await console.get("fleet")
+    rows = [dict(zip(table["columns"], values, strict=True)) for values in table["rows"]]
+    row = next(row for row in rows if row["used_pct"] is not None)
+    pages = {"fleet": "", "terminal": f"terminal/{row['imei']}", "product": f"product/{quote(row['product_id'])}"}
     call = next(call for call in calls["calls"] if call["call"] == "usage_consumption")
     read_at = datetime.now(UTC) - timedelta(hours=hours)
     call.update(effective_interval=3600, last_success=read_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"))
     await tab.hold_live()
     await tab.page.route("**/api/v1/calls", lambda route: route.fulfill(json=calls))
-    for name in ("fleet", "terminal", "product"):
-        await tab.open(pages[name], name)
+    for name, address in pages.items():
+        await tab.open(address, name)
         await tab.page.locator(".usage .bar").first.wait_for()
         if is_stale:
             await tab.page.locator(".usage .stale-sign").first.wait_for()

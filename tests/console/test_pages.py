@@ -23,7 +23,8 @@ async def addresses(console: Console, **headers: str) -> dict[str, str]:
     fleet = await console.get("fleet", **headers)
     rows = [dict(zip(fleet["columns"], row, strict=True)) for row in fleet["rows"]]
     # One that is online has values, whatever the time of the story is.
-    row = next(row for row in rows if row["product_id"] and row["state"] == "online" and row["sinr_db"] is not None)
+    online = [row for row in rows if row["product_id"] and row["state"] == "online" and row["sinr_db"] is not None]
+    row = min(online, key=lambda row: row["used_pct"] is None)  # with a limited allowance, where there is one
     plain = ("organizations", "map", "polling", "events", "alerts", "setup")
     return {
         "fleet": "",
