@@ -76,26 +76,24 @@ async def scans_of_console(path: Path) -> list[tuple[str, str]]:
     """The scans of what the console reads."""
     async with store.open_store(path) as db:
         await db.commit(_batch())
-        statements: Statements = set()
         with open_queries(path) as queries:
-            connection = queries._connection
-            assert isinstance(connection, ThreadConnection)
-            connection.set_trace_callback(statements.add)
-            _use_queries(queries)
-            connection.set_trace_callback(None)
-            return list(scans(connection, statements))
+            return scans_while(queries._connection, lambda: _use_queries(queries))
 
 
 def scans_of_trends(path: Path) -> list[tuple[str, str]]:
     """The scans of what the trends run, with rows enough that a plan without an index would be no better."""
-    statements: Statements = set()
     with open_trends(path) as file:
-        connection = file._db
-        assert isinstance(connection, ThreadConnection)
-        connection.set_trace_callback(statements.add)
-        use_trends(file)
-        connection.set_trace_callback(None)
-        return list(scans(connection, statements))
+        return scans_while(file._db, lambda: use_trends(file))
+
+
+def scans_while(connection: object, use: Callable[[], None]) -> list[tuple[str, str]]:
+    """The scans of all statements that a connection is given while it is used."""
+    assert isinstance(connection, ThreadConnection)
+    statements: Statements = set()
+    connection.set_trace_callback(statements.add)
+    use()
+    connection.set_trace_callback(None)
+    return list(scans(connection, statements))
 
 
 def use_trends(file: TrendsFile) -> None:
