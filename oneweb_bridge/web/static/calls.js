@@ -71,7 +71,10 @@ function merge(old, state) {
 generation.subscribe(reloadCalls);
 subscribe((name, data) => {
   if (name === "connected") reloadCalls();
-  if (name === "state" && data.call && !(data.body && isOlder(data.body))) {
+  if (name === "state" && data.call && data.body && isOlder(data.body)) {
+    // Where it was newer after all, as where the stream was quicker than the result, this shows it.
+    setTimeout(reloadCalls, UNCONFIRMED_MS);
+  } else if (name === "state" && data.call) {
     const old = calls.get()?.calls.find((call) => call.call === data.call);
     if (data.body) applyCallState(data.call, data.body);
     if (
