@@ -42,6 +42,11 @@ def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
     return run
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores: a third of the time tests wait for brokers, pauses and processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure() -> None:
     """Each worker has ports of its own: between `free_port` and what listens there another could take the same."""
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):

@@ -12,13 +12,14 @@ from time import monotonic
 import pytest
 
 from oneweb_bridge import clock as clock_module
+from oneweb_bridge.api.listing import PageCache
 from oneweb_bridge.clock import Anchor, Clock, SteadyTime, anchor_of
-from oneweb_bridge.config.schema import State
+from oneweb_bridge.config.schema import History, State
 from oneweb_bridge.decode.catalogue import CALLS
-from oneweb_bridge.model.records import Alert, Batch, Entry
+from oneweb_bridge.model.records import Alert, Batch, Entry, RecordWrite
 from oneweb_bridge.polling import call_states
 from oneweb_bridge.polling.poller import Poller
-from oneweb_bridge.store import journal, store
+from oneweb_bridge.store import announcements, journal, store
 from oneweb_bridge.store.housekeeping import trim
 from tests.cancelling import cancel_until_done, end_tasks
 from tests.polls import Bench, bench, configured, fleet, opened
@@ -116,6 +117,88 @@ async def test_backlog_is_as_old_as_it_is(step: float, path: Path, time: Time) -
         time.pass_by(2)
         assert await dropped(db, path, 7 * DAY) == ["backlog_dropped"]
         assert await rows.cursor() == 1
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_history_is_kept_as_long_as_it_is(step: float, path: Path, time: Time) -> None:
+    """Published rows stay for `state.history.events` of real time, while the bridge runs and while it is stopped."""
+
+    async def kept(db: store.Store) -> int:
+        state = State(path=str(path), history=History(events=DAY))
+        await trim(db._connections._writer, state, (), no_alert, db.steady.now())
+        return len(await db._connections.rows("SELECT seq FROM journal", ()))
+
+    async def no_alert(alert: Alert) -> None:
+        raise AssertionError(alert)
+
+    async with store.open_store(path, time.clock()) as db:
+        await say(db, 3)
+        time.set_by(step)
+        time.pass_by(HOUR)
+        assert await kept(db) == 3
+        time.set_by(-2 * step)
+    time.set_by(step)
+    async with store.open_store(path, time.clock()) as db:
+        time.pass_by(23 * HOUR - 1)
+        assert await kept(db) == 3
+        time.set_by(step)
+        time.pass_by(2)
+        assert await kept(db) == 0
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_discovery_pauses_as_long_as_it_does(step: float, path: Path, time: Time) -> None:
+    """A device that has changed is sent after its pause of real time, and one that was cleared is kept for a day."""
+
+    async def cleared(devices: announcements.Devices) -> int:
+        return len(await devices._rows("SELECT id FROM discovery WHERE hash <> ?", (b"",)))
+
+    async with (
+        store.open_store(path, time.clock()) as db,
+        announcements.open_devices(path, db.steady.now) as devices,
+    ):
+        await db.commit(Batch(writes=[RecordWrite("terminal", "T", b"{}")]))
+        await devices.mark_all_dirty("settings", ())
+        for seconds, skew, expected in ((0, 0.0, 0), (3, step, 0), (3, -2 * step, 0), (3, step, 0), (2, step, 1)):
+            time.set_by(skew)
+            time.pass_by(seconds)
+            assert len(await devices.dirty(10.0, 10)) == expected
+        (device,) = await devices.dirty(10.0, 10)
+        gone = announcements.DeviceUpdate(device=device, topic="t", hash=announcements.CLEARED_HASH, was_sent=True)
+        await devices.note([gone], 1)
+        for seconds, skew, expected in ((HOUR, step, 1), (22 * HOUR, -2 * step, 1), (2 * HOUR, step, 0)):
+            time.set_by(skew)
+            time.pass_by(seconds)
+            await devices.note((), 1)
+            assert await cleared(devices) == expected
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_kept_pages_are_valid_as_long_as_they_are(step: float, tmp_path: Path) -> None:
+    """Pages of the last listing are used for an hour of real time, and decoded after it."""
+
+    async def decoded(b: Bench) -> bool:
+        """Whether a poll stages anything."""
+        digests = []
+        real = b.runner._context.page_caches.take
+
+        def take(call: str) -> PageCache:
+            cache = real(call)
+            digests.append({digest: cache.ids(digest, b.store.steady.now()) for digest in cache._pages})
+            return cache
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(b.runner._context.page_caches, "take", take)
+            await b.poll(TERMINALS)
+        return [ids is None for page in digests for ids in page.values()] != [False]
+
+    async with bench(tmp_path) as b:
+        await b.poll(TERMINALS)
+        await b.poll(TERMINALS)
+        for seconds, skew, expected in ((20 * 60, step, False), (20 * 60, -step, False), (21 * 60, step, True)):
+            b.skew = skew
+            await b.later(seconds)
+            assert await decoded(b) is expected
 
 
 async def test_what_was_noted_before_the_machine_started_has_no_known_age(path: Path, time: Time) -> None:

@@ -686,3 +686,17 @@ async def test_message_that_breaks_every_connection_is_set_aside_and_owed(
             assert running._suspects.blamed.keys() <= {"oneweb/site/s5/state"}
     assert await counts(tmp_path) == (0, 1)
     assert "broke each time" in made.alerts[-1]
+
+
+async def test_mosquitto_that_ends_the_connection_after_its_refusal_holds_nobody_up(tmp_path: Path) -> None:
+    """Mosquitto 2.0 does so with `max_queued_messages 0`: what is denied waits, everything else passes."""
+    settings = ("set_tcp_nodelay true", "max_queued_messages 0")
+    async with ruled_broker(tmp_path, *settings) as (port, rules), bench(tmp_path, port) as made:
+        await rules.say("oneweb/site/s5/#")
+        await made.store.commit(sites(30))
+        await made.store.commit(samples(30, 30))
+        async with made.publishing() as running, asyncio.timeout(30):
+            while len({message.topic for message in made.sent}) < 59:
+                await asyncio.sleep(0.02)
+            assert running._suspects.blamed.keys() <= {"oneweb/site/s5/state"}
+    assert all("oneweb/site/s5/state" in alert for alert in made.alerts)
