@@ -3018,7 +3018,7 @@ TABLE = (
     Mutant(
         "twice: the rows run through both hours",
         "decode/repeated_hour.py",
-        "[choice for choice in choices if choice == sorted(choice)]",
+        "[border for border in choices if borders.is_rising(border)]",
         "choices",
         "test_repeated_hour.py",
     ),
@@ -3032,7 +3032,7 @@ TABLE = (
     Mutant(
         "twice: the newest sample is not lost",
         "decode/repeated_hour.py",
-        "if max(choice) >= known.newest]",
+        "if borders.last(border) >= known.newest]",
         "if True]",
         "test_repeated_hour.py",
     ),
@@ -4293,10 +4293,8 @@ TABLE = (
     Mutant(
         "info goes out once at a connect",
         "mqtt/session.py",
-        """        self._info = encode(await context.callbacks.info())
-        await self.sender.publish_and_wait(Message(tree.info, self._info, retain=True))""",
-        """        info = encode(await context.callbacks.info())
-        await self.sender.publish_and_wait(Message(tree.info, info, retain=True))""",
+        "            self._info = info\n",
+        "            pass\n",
         "test_owed.py -k info_goes",
     ),
     Mutant(
@@ -4461,6 +4459,71 @@ TABLE = (
         """            now = self._context.now()
 """,
         "test_clock.py -k vanished",
+    ),
+    Mutant(
+        "old base: only who can read there knows that nothing is left",
+        "mqtt/purge.py",
+        "kept = await _read_retained(settings, base, old.probe)",
+        "kept = _Retained(set(), {})",
+        "test_old_bases.py -k cannot_be_read",
+    ),
+    Mutant(
+        "info: a refusal keeps nothing else up",
+        "mqtt/session.py",
+        "        if all(await self.publish_messages([Message(self._context.tree.info, info, retain=True)])):\n",
+        "        await self.sender.publish_and_wait(Message(self._context.tree.info, info, retain=True))\n"
+        "        if True:\n",
+        "test_owed.py -k info_that_is_denied",
+    ),
+    Mutant(
+        "units: an unknown one beside several values is refused",
+        "decode/fields.py",
+        'return "" if unit in units.UNITS and not',
+        'return "" if not',
+        "test_report_forms.py -k unknown_unit",
+    ),
+    Mutant(
+        "units: a member may have one of its own",
+        "decode/report_forms.py",
+        "own = own_units.get(fold_name(name))",
+        "own = None",
+        "test_report_forms.py -k unknown_unit",
+    ),
+    Mutant(
+        "units: one that several values share may be another's",
+        "decode/samples.py",
+        "        if indicator.is_unit_shared:",
+        "        if False:",
+        "test_report_forms.py -k unknown_unit",
+    ),
+    Mutant(
+        "completeness: a total beside the list holds for every page style",
+        "api/paging.py",
+        "        more = result.more\n        if self._total is not None:",
+        "        more = result.more\n"
+        "        if self._total is not None or self._page.style in ('link_next', 'cursor'):",
+        "test_more_pages.py",
+    ),
+    Mutant(
+        "clock: a sample without a time is not of the future",
+        "api/client.py",
+        "return own if self.now() > own + round(self._settings.clock_tolerance * 1000) else self.now()",
+        "return self.now()",
+        "test_bounds.py -k not_of_the_future",
+    ),
+    Mutant(
+        "empty_status of a requested report",
+        "api/fetch.py",
+        "body=body, empty_status=request.call.empty_status)",
+        "body=body)",
+        "test_api_faults.py -k requested_report_of_an_empty",
+    ),
+    Mutant(
+        "answers are not for Sparkplug's topics",
+        "mqtt/topics.py",
+        "    elif _is_below(topic, SPARKPLUG_TOPIC):",
+        "    elif False:",
+        "test_topics.py -k answers_go_only",
     ),
 )
 

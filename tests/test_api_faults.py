@@ -265,6 +265,15 @@ async def test_status_that_stands_for_an_empty_span(status: int, tmp_path: Path)
                     await opened.poll(SIGNAL)
 
 
+@pytest.mark.parametrize("status", [204, 404])
+async def test_requested_report_of_an_empty_span_is_empty(status: int, tmp_path: Path) -> None:
+    """The answer to the request itself may say so."""
+    settings = {"fetch": "request", "empty_status": [404]}
+    async with bench(tmp_path, polling={SIGNAL: settings}) as opened:
+        opened.sim.fault("status", status=status, body="", count=1)
+        assert (await opened.poll(SIGNAL)).samples == 0
+
+
 async def test_error_that_is_no_text_is_told(tmp_path: Path) -> None:
     """An error whose body is JSON in no encoding is told by its status."""
     async with bench(tmp_path) as opened:

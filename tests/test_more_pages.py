@@ -65,7 +65,7 @@ def _read_to_its_end(paging: Paging, result: PageResult) -> None:
         paging.accept_page(result)
 
 
-@pytest.mark.parametrize("style", ["none", "offset_limit", "page_size"])
+@pytest.mark.parametrize("style", ["cursor", "link_next", "none", "offset_limit", "page_size"])
 @pytest.mark.parametrize(
     ("more", "why"), [(NEXT, "'meta.nextCursor' says"), (TOTAL, "'total' says 7 records and 3 came")]
 )

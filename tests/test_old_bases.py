@@ -17,6 +17,7 @@ from oneweb_bridge.mqtt import purge, resend
 from oneweb_bridge.mqtt.topics import TopicTree
 from tests import harness, proxy
 from tests.test_backup import published, sites
+from tests.test_owed import ruled_broker
 from tests.test_publisher import Bench, bench
 
 OLD, NEW = "oneweb", "renamed"
@@ -193,6 +194,23 @@ async def test_refused_clear_keeps_the_base_known(tmp_path: Path) -> None:
             with pytest.raises(aiomqtt.MqttError, match="access rules"):
                 await purge.clear_old_bases(made.settings, tree, made.rows, refuse, is_requested=False)
             assert (await made.rows.identity.read()).old_bases(NEW) == [OLD]
+
+
+async def test_old_base_that_cannot_be_read_stays_known(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Access rules that were moved to the new base hide what is left: it is told, and cleared once they are mended."""
+    async with ruled_broker(tmp_path) as (port, rules):
+        async with harness.recording(port, "#") as recorder:
+            await publish_below(tmp_path, port, OLD, recorder)
+            before = await kept(port)
+            await rules.say("oneweb/#")
+            async with bench(tmp_path, port) as made:
+                made.base = NEW
+                async with made.publishing() as running:
+                    await recorder.until(lambda: "could not be cleared now: the broker refuses" in caplog.text)
+                    assert (await made.rows.identity.read()).old_bases(NEW) == [OLD]
+                    await rules.say()
+                    assert await running.purge() == len(before) > 0
+        assert await kept(port) == set()
 
 
 async def test_old_base_is_left_to_purge_where_that_is_configured(tmp_path: Path) -> None:

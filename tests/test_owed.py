@@ -119,6 +119,29 @@ async def test_info_goes_out_once_at_a_connect(tmp_path: Path, monkeypatch: pyte
     assert recorder.on("oneweb/bridge/info") == [{"journal": {}}, {"journal": {"head": 1}}]
 
 
+async def test_info_that_is_denied_keeps_nothing_else_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bridge's own state alone waits until the broker takes it; one that is too large for it is alerted."""
+    monkeypatch.setattr(session, "INFO_INTERVAL_S", 0.05)
+    monkeypatch.setattr(Bench, "_info", staticmethod(lambda: asyncio.sleep(0, {"text": "x" * 3000})))
+    async with ruled_broker(tmp_path) as (port, rules), harness.recording(port) as recorder:
+        await rules.say("oneweb/bridge/info")
+        async with bench(tmp_path, port) as made:
+            await made.store.commit(sites(10))
+            async with made.publishing() as running:
+                await made.drained()
+                await recorder.until(lambda: len(of_sites(recorder, 0)) == 10)
+                since = running.connected_since
+                await rules.say()
+                await recorder.until(lambda: recorder.on("oneweb/bridge/info"))
+                assert running.connected_since == since
+        async with bench(tmp_path, port, max_payload=2000) as made:
+            async with made.publishing() as running:
+                await recorder.until(lambda: running.connected_since)
+                await made.store.commit(sites(11))
+                await made.drained()
+            assert [alert.split(" ")[:2] for alert in made.alerts] == [["message_too_large:", "oneweb/bridge/info"]]
+
+
 async def test_everything_is_restored_where_rows_behind_the_head_are_gone(tmp_path: Path) -> None:
     """Rows behind the broker's head that were trimmed may have cleared or said anything: all topics are restored."""
     port = mosquitto.free_port()

@@ -1,8 +1,10 @@
 """Times without an offset in the hour that comes twice: each sample is one, and what cannot be told is said."""
 
 import json
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,7 +14,7 @@ import stamina
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oneweb_bridge.decode.repeated_hour import Known, resolve_times
+from oneweb_bridge.decode.repeated_hour import Known, Readings, resolve_times
 from oneweb_bridge.decode.values import parse_time
 from oneweb_bridge.simulator.clock import parse_rfc3339
 from tests.polls import Bench, bench
@@ -115,6 +117,61 @@ def test_resolved_times_are_readings_and_sure_ones_are_right(offsets: list[int],
     assert all(ts in pair for ts, pair in zip(resolved, both, strict=True))
     if complete:
         assert (resolved, unsure) == (moments, 0)
+
+
+def resolve_each_border(run: Sequence[Readings], known: Known) -> tuple[list[int], int]:
+    """What `resolve_times` promises of rising rows, by looking at every border as a whole."""
+    doubtful = [at for at, (first, second) in enumerate(run) if first != second]
+    choices = [[pair[at >= border] for at, pair in enumerate(run)] for border in (*doubtful, len(run))]
+    left = [choice for choice in choices if choice == sorted(choice)]
+
+    def lacking(choice: list[int]) -> int:
+        return len({ts for ts in known.seen if min(choice) <= ts <= max(choice)} - set(choice))
+
+    for score in (
+        lambda choice: sum(ts >= known.begin for ts in choice),
+        lambda choice: int(max(choice) >= known.newest),
+        lambda choice: -lacking(choice),
+        lambda choice: sum(ts in known.seen for ts in choice),
+    ):
+        scores: list[int] = [score(choice) for choice in left]
+        left = [choice for choice, own in zip(left, scores, strict=True) if own == max(scores)]
+    alternatives = left or choices
+    chosen = alternatives[-1]
+    doubtful = [at for at in doubtful if not all(ts in known.seen for ts in run[at])]
+    return chosen, sum(any(choice[at] != chosen[at] for choice in alternatives) for at in doubtful)
+
+
+OFFSETS = st.integers(-12, 12).map(lambda ten: ten * 10)
+
+
+@given(
+    st.lists(OFFSETS, min_size=1, max_size=14),
+    st.frozensets(OFFSETS, max_size=10),
+    st.one_of(st.just(-1000), OFFSETS),
+    st.one_of(st.just(-1000), OFFSETS),
+)
+def test_counting_once_decides_as_looking_at_every_border(
+    offsets: list[int], seen: frozenset[int], begin: int, newest: int
+) -> None:
+    """Rows in order of their local time, also several of one time, with anything known of the id."""
+    both = sorted(readings(minutes(*offsets)))
+    (known_begin, known_newest) = minutes(begin, newest)
+    known = Known(begin=known_begin, newest=known_newest, seen=set(minutes(*seen)))
+    run = [pair if pair[0] < pair[1] else (pair[0], pair[0]) for pair in both]
+    if any(first != second for first, second in run) and all(a[0] <= b[1] for a, b in pairwise(run)):
+        assert resolve_times(both, known) == resolve_each_border(run, known)
+
+
+def test_any_number_of_rows_in_that_hour_takes_memory_in_proportion() -> None:
+    """A hundred thousand rows of one terminal, all at one time that may mean two moments."""
+    both = readings(minutes(-30)) * 100_000
+    tracemalloc.start()
+    try:
+        assert resolve_times(both, Known()) == ([both[0][0]] * 100_000, 100_000)
+        assert tracemalloc.get_traced_memory()[1] < 60_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # --- whole polls ----------------------------------------------------------------------------------

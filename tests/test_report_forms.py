@@ -76,6 +76,18 @@ def test_the_unit_beside_a_value_is_used(member: str) -> None:
     assert decoded({"measurement": [flat]}, "ut_traffic").samples[0].values == {"cnx_tx_bytes": 5000}
 
 
+@pytest.mark.parametrize("member", ["cnxTxUnit", "unit", "uom"])
+def test_an_unknown_unit_beside_a_member_is_told(member: str) -> None:
+    """KB is no unit: such a number is not published as bytes. A unit that is another value's does not matter."""
+    flat = {"timestamp": TIME, "cnxTx": 5, "cnxRx": 7, member: "KB"}
+    samples = decoded({"measurement": [flat]}, "ut_traffic")
+    assert "cnx_tx_bytes" in samples.unparseable
+    assert all("cnx_tx_bytes" not in sample.values for sample in samples.samples)
+    for own, expected in (("dBm", 5), ("kB", 5000)):
+        flat = {"timestamp": TIME, "cnxTx": 5, "unit": own}
+        assert decoded({"measurement": [flat]}, "ut_traffic").samples[0].values == {"cnx_tx_bytes": expected}
+
+
 def test_a_unit_that_contradicts_the_mapping_is_told() -> None:
     indicator = {"name": "cnxTx", "value": 5, "unit": "dBm"}
     samples = decoded({"measurement": [{"timestamp": TIME, "performanceIndicator": [indicator]}]}, "ut_traffic")

@@ -442,6 +442,8 @@ def test_encoded_float_is_always_written_as_one(number: float) -> None:
         ("homeassistant", False),
         ("homeassistant/device/a/config", False),
         ("homeassistant/status", False),
+        ("spBv1.0/group/NCMD/node", False),
+        ("spBv1.0-answers", True),
     ],
 )
 def test_answers_go_only_where_answers_may_be_listened_to(topic: str, allowed: bool) -> None:

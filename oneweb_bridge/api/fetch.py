@@ -150,7 +150,8 @@ async def fetch_requested_report(api: ApiClient, request: FetchRequest) -> Async
     An answer to the POST that is the report itself is read at once.
     """
     for target in _targets(request):
-        answer = await api.request("POST", target.path, body=msgspec.json.encode(target.query))
+        body = msgspec.json.encode(target.query)
+        answer = await api.request("POST", target.path, body=body, empty_status=request.call.empty_status)
         if report_jobs.is_report(answer):
             page, _ = await asyncio.to_thread(_read_page, answer, request, target.id)
             yield page

@@ -167,9 +167,8 @@ class Paging:
 
     def _check_body(self, result: PageResult) -> None:
         """The end of a listing must not be contradicted by what stands beside its list, where no header counts it."""
-        more, is_followed = result.more, self._page.style in ("link_next", "cursor")
-        # What a style follows says itself whether there is more; but of nothing at all it may be wrong.
-        if self._total is not None or (is_followed and self._received):
+        more = result.more
+        if self._total is not None:
             return
         if more.total > self._received and self._page.total_header:
             raise Incomplete(

@@ -9,6 +9,7 @@ import msgspec
 
 from oneweb_bridge.config.units import MAX_INTERVAL_S, MAX_QUANTITY_CHARS, MIN_INTERVAL_S, parse_duration, shortened
 from oneweb_bridge.decode.catalogue import CALLS
+from oneweb_bridge.decode.values import parse_datetime
 from oneweb_bridge.encoding import describe_mismatch
 from oneweb_bridge.mqtt.topics import CommandTopic
 
@@ -319,11 +320,11 @@ def _to_ms(value: str | float, now: float) -> int:
 
 def _time_of(text: str) -> int:
     """The time of a text in ms since the epoch. What lies before the epoch counts as the epoch: nothing is older."""
-    moment = datetime.fromisoformat(text.upper())
+    moment, more = parse_datetime(text)
     if moment.tzinfo is None:
         # Whoever leaves the zone out means one of two, and would get hours that were not asked for.
         raise ValueError
-    return max(0, round((moment - EPOCH) / timedelta(milliseconds=1)))
+    return max(0, round((moment - EPOCH) / timedelta(milliseconds=1)) + more)
 
 
 def _bounded(ms: float) -> int:

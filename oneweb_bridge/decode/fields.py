@@ -177,6 +177,14 @@ def unit_in(value: dict[str, Any]) -> str:
     return "" if other is None or value[other] is None else stated_unit(value[other])
 
 
+def unit_of_shared(unit: str, field: Field) -> str:
+    """The unit that stands beside several values, where it is this field's; "" where it is another's.
+
+    A known unit of another dimension is another's. An unknown one may be this field's: it will be refused.
+    """
+    return "" if unit in units.UNITS and not units.can_convert(unit, field.unit) else unit
+
+
 def unit_finder(field: Field, path: str, paths: PathTable) -> Callable[[Sequence[Any]], str]:
     """A function from the values at `paths` to the unit that stands beside the value at `path`; "" where none does."""
     above, _, name = path.rpartition(".")
@@ -193,8 +201,9 @@ def unit_finder(field: Field, path: str, paths: PathTable) -> Callable[[Sequence
         if is_paired:
             return unit_in(beside)
         own_unit = member_name(beside, own)
-        unit = unit_in(beside) if own_unit is None else stated_unit(beside[own_unit])
-        return unit if units.can_convert(unit, field.unit) else ""
+        if own_unit is not None:
+            return stated_unit(beside[own_unit])
+        return unit_of_shared(unit_in(beside), field)
 
     return find_unit
 

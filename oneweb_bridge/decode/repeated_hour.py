@@ -6,8 +6,9 @@ requested window; the API does not lose the newest stored sample, and returns ag
 before. Where several readings are left, the earliest is taken, and counted as unsure.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import msgspec
 
@@ -32,9 +33,10 @@ def resolve_times(times: Sequence[Readings], known: Known) -> tuple[list[int], i
     falls = sum(before > after for (before, _), (after, _) in pairwise(possible))
     rises = sum(before < after for (before, _), (after, _) in pairwise(possible))
     step = -1 if falls > rises else 1
-    moments, unsure = list[int](), 0
+    known = msgspec.structs.replace(known, seen=frozenset(known.seen))
+    moments, unsure, seen = list[int](), 0, sorted(known.seen)
     for run in _runs(possible[::step]):
-        run_moments, count = _resolve_run(run, known)
+        run_moments, count = _resolve_run(run, known, seen)
         moments += run_moments
         unsure += count
     return moments[::step], unsure
@@ -57,32 +59,85 @@ def _runs(times: Sequence[Readings]) -> Iterator[list[Readings]]:
     yield run
 
 
-def _resolve_run(run: list[Readings], known: Known) -> tuple[list[int], int]:
+def _resolve_run(run: list[Readings], known: Known, seen: Sequence[int]) -> tuple[list[int], int]:
     doubtful = [at for at, (first, second) in enumerate(run) if first != second]
     if not doubtful:
         return [first for first, _ in run], 0
+    borders = _Borders(run, known, seen)
     # The first hour comes before the second, so each choice is one border between them.
-    choices = [[readings[at >= border] for at, readings in enumerate(run)] for border in (*doubtful, len(run))]
-    rising = [choice for choice in choices if choice == sorted(choice)]
-    in_window = _best(rising, lambda choice: sum(ts >= known.begin for ts in choice))
-    with_newest = [choice for choice in in_window if max(choice) >= known.newest] or in_window
-    most_complete = _best(with_newest, lambda choice: -_count_lacking(choice, known))
-    left = _best(most_complete, lambda choice: sum(ts in known.seen for ts in choice))
+    choices = [*doubtful, len(run)]
+    in_window = _best([border for border in choices if borders.is_rising(border)], borders.count_in_window)
+    with_newest = [border for border in in_window if borders.last(border) >= known.newest] or in_window
+    most_complete = _best(with_newest, lambda border: -borders.count_lacking(border))
+    left = _best(most_complete, borders.count_seen)
     # The last choice puts all rows into the first hour.
-    chosen = left[-1] if left else choices[-1]
-    alternatives = left or choices
+    chosen, alternatives = (left or choices)[-1], left or choices
     # A row whose readings were both seen cannot be wrong: it is published already.
-    doubtful = [at for at in doubtful if not all(ts in known.seen for ts in run[at])]
-    return chosen, sum(any(choice[at] != chosen[at] for choice in alternatives) for at in doubtful)
+    unsure = sum(
+        alternatives[-1] > at if at >= chosen else alternatives[0] <= at
+        for at in doubtful
+        if not all(ts in known.seen for ts in run[at])
+    )
+    return borders.moments(chosen), unsure
 
 
-def _count_lacking(choice: list[int], known: Known) -> int:
-    """How many seen samples are not among the rows, though they lie between them."""
-    listed, first, last = set(choice), min(choice), max(choice)
-    return sum(first <= ts <= last and ts not in listed for ts in known.seen)
+class _Borders:
+    """What each border of a run means: rows before it have their earlier moment, the others their later one.
+
+    Everything is counted once for all borders, so that a run of any length takes time and memory in proportion to it.
+    """
+
+    def __init__(self, run: list[Readings], known: Known, seen: Sequence[int]) -> None:
+        self._ordered = seen
+        self._run = run
+        self._earlier, self._later = ([readings[side] for readings in run] for side in (0, 1))
+        self._rising_until = next((at for at, (a, b) in enumerate(pairwise(self._earlier), 1) if a > b), len(run))
+        falls = (at for at in range(len(run) - 1, 0, -1) if self._later[at - 1] > self._later[at])
+        self._rising_from = next(falls, 0)
+        self._in_window = self._counts(lambda _, ts: ts >= known.begin)
+        self._seen = self._counts(lambda _, ts: ts in known.seen)
+        self._distinct = self._counts(lambda before, ts: ts in known.seen and ts != before)
+
+    def _counts(self, counts: Callable[[int | None, int], bool]) -> tuple[list[int], list[int]]:
+        """How many earlier moments before each border count, and how many later ones from it on.
+
+        A moment is judged with its neighbour on the side away from the border.
+        """
+        before = [counts(last, ts) for last, ts in zip([None, *self._earlier], self._earlier, strict=False)]
+        after = [counts(last, ts) for last, ts in zip([None, *self._later[::-1]], self._later[::-1], strict=False)]
+        return [0, *accumulate(before)], [0, *accumulate(after)][::-1]
+
+    def moments(self, border: int) -> list[int]:
+        """The moments of all rows."""
+        return self._earlier[:border] + self._later[border:]
+
+    def is_rising(self, border: int) -> bool:
+        """Whether the moments rise."""
+        joins = border in (0, len(self._run)) or self._earlier[border - 1] <= self._later[border]
+        return border <= self._rising_until and border >= self._rising_from and joins
+
+    def last(self, border: int) -> int:
+        """The last moment."""
+        return self._earlier[-1] if border == len(self._run) else self._later[-1]
+
+    def count_in_window(self, border: int) -> int:
+        """How many moments lie in the requested window."""
+        return self._in_window[0][border] + self._in_window[1][border]
+
+    def count_seen(self, border: int) -> int:
+        """How many moments were seen before."""
+        return self._seen[0][border] + self._seen[1][border]
+
+    def count_lacking(self, border: int) -> int:
+        """How many seen samples are not among the moments, which rise, though they lie between them."""
+        # An earlier moment is before the change and a later one is not, so none is counted on both sides.
+        listed = self._distinct[0][border] + self._distinct[1][border]
+        first = self._earlier[0] if border else self._later[0]
+        return bisect_right(self._ordered, self.last(border)) - bisect_left(self._ordered, first) - listed
 
 
-def _best(choices: list[list[int]], score: Callable[[list[int]], int]) -> list[list[int]]:
-    """The choices with the highest score."""
-    scores = [score(choice) for choice in choices]
-    return [choice for choice, own in zip(choices, scores, strict=True) if own == max(scores)]
+def _best(borders: list[int], score: Callable[[int], int]) -> list[int]:
+    """The borders with the highest score."""
+    scores = [score(border) for border in borders]
+    highest = max(scores, default=0)
+    return [border for border, own in zip(borders, scores, strict=True) if own == highest]

@@ -105,14 +105,19 @@ def parse_time(value: object, zone: tzinfo = UTC, fold: int = 0) -> int | None:
 def _parse_time_text(text: str, zone: tzinfo, fold: int) -> int:
     """The time of a text. Source: RFC 3339."""
     try:
-        try:
-            parsed, more = datetime.fromisoformat(text), 0
-        except ValueError:
-            parsed, more = _parse_unusual_time(text)
+        parsed, more = parse_datetime(text)
         aware = parsed if parsed.tzinfo else parsed.replace(tzinfo=zone, fold=fold)
         return round(aware.timestamp() * 1000) + more
     except (ValueError, OverflowError):
         raise Unparseable(f"expected a time like 2025-06-17T13:40:07Z, got {describe(text)}") from None
+
+
+def parse_datetime(text: str) -> tuple[datetime, int]:
+    """A time as RFC 3339 and RFC 9557 write it, and the ms to add to it. Raises ValueError."""
+    try:
+        return datetime.fromisoformat(text), 0
+    except ValueError:
+        return _parse_unusual_time(text)
 
 
 def _parse_unusual_time(text: str) -> tuple[datetime, int]:

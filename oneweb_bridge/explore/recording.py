@@ -5,6 +5,9 @@ same exploration can be made without a network.
 """
 
 import contextlib
+import errno
+import os
+import stat
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -72,7 +75,11 @@ class Explored(msgspec.Struct, frozen=True):
 
 def save(directory: Path, explored: Explored, masks: Masks) -> int:
     """Writes a folder: a sample of each call, and the recording. Returns how many samples there are. Raises OSError."""
-    directory.mkdir(parents=True, exist_ok=True)
+    # Pythons differ in what `exist_ok` makes of a folder that cannot be looked at.
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(parents=True)
+    if not stat.S_ISDIR(directory.stat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
     decoded = [(exchange, _decoded(exchange.body)) for exchange in explored.exchanges]
     # The words of whole answers: what is left out of a sample must not come back in it by chance.
     mask = Mask.of([*explored.samples.values(), *(body for _, body in decoded)], base_url=explored.base_url)

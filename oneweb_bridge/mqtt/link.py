@@ -425,6 +425,12 @@ def _tls_context(settings: Mqtt) -> ssl.SSLContext | None:
     return tls.client_context("mqtt.tls", chosen.ca_file, chosen.cert_file, chosen.key_file, insecure=chosen.insecure)
 
 
+async def listen_to_retained(link: MqttConnection, topics: str) -> None:
+    """Subscribes so that only what was retained before has the mark of it. Raises MqttError when the broker refuses."""
+    options = SubscribeOptions(qos=1) if link.is_mqtt5 else 1
+    _require_granted([topics], await _granted(link, [(topics, options)]))
+
+
 async def require_qos(link: MqttConnection, name: str) -> None:
     """Raises MqttError where a broker of MQTT 3.1.1 grants QoS 0 only; one of MQTT 5 has said so before."""
     if not link.is_mqtt5 and await _granted(link, [(name, 1)]) == [0]:

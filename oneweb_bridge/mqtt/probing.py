@@ -100,19 +100,23 @@ async def read_until_probe(
     What was retained at the subscription comes before it. `client` is the beginning of the client id. Raises
     TimeoutError when the probe does not come within `timeout` seconds, and MqttError when the broker refuses it.
     """
-    nonce, refusals = secrets.token_hex(8), list[str]()
+    nonce, refusals, deadline = secrets.token_hex(8), list[str](), asyncio.timeout(timeout)
 
     def on_puback(_: int, code: int, reason: str) -> None:
         if code >= FIRST_REFUSAL_CODE:
             refusals.append(reason)
+            deadline.reschedule(0.0)
 
     async with MqttConnection(settings, f"{client}-{nonce[:8]}", on_puback) as link:
         await subscribe(link)
-        link.send(Message(topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False))
-        async with asyncio.timeout(timeout):
-            async for message in link.messages:
-                if nonce.encode() in bytes(message.payload):
-                    return
-                if refusals:
-                    raise aiomqtt.MqttError(f"the broker refuses {topic}: {refusals[0]}")
-                on_message(message)
+        try:
+            async with deadline:
+                link.send(Message(topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False))
+                async for message in link.messages:
+                    if nonce.encode() in bytes(message.payload):
+                        return
+                    on_message(message)
+        except TimeoutError:
+            if not refusals:
+                raise
+            raise aiomqtt.MqttError(f"the broker refuses {topic}: {refusals[0]}") from None

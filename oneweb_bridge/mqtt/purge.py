@@ -11,7 +11,7 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import is_former, read_head
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Head
-from oneweb_bridge.mqtt.link import MqttConnection
+from oneweb_bridge.mqtt.link import MqttConnection, listen_to_retained
 from oneweb_bridge.mqtt.probing import read_until_probe
 from oneweb_bridge.mqtt.topics import TopicTree, parse_command_topic
 from oneweb_bridge.store.journal import Journal
@@ -60,7 +60,8 @@ async def clear_old_bases(
     count, identity = 0, await journal.identity.read()
     for base in identity.old_bases(tree.base):
         old = TopicTree(base, tree.instance, tree.journal_id)
-        kept = await _read_retained(settings, base, tree.probe)
+        # By a probe below this base: only who can read there knows that nothing is left.
+        kept = await _read_retained(settings, base, old.probe)
         head = read_head(kept.bridge.get(old.head, b""))
         if head is None or not is_former(head, base, identity):
             _log.info("%s: nothing of this bridge is left there", base)
@@ -107,9 +108,7 @@ async def _read_retained(settings: Mqtt, base: str, probe_topic: str) -> _Retain
     kept, prefix = _Retained(set(), {}), f"{base}/bridge/"
 
     async def subscribe(link: MqttConnection) -> None:
-        await link.subscribe(f"{base}/#", qos=1)
-        if not probe_topic.startswith(f"{base}/"):
-            await link.subscribe(probe_topic, qos=1)
+        await listen_to_retained(link, f"{base}/#")
 
     def on_message(message: aiomqtt.Message) -> None:
         topic = str(message.topic)
@@ -123,7 +122,10 @@ async def _read_retained(settings: Mqtt, base: str, probe_topic: str) -> _Retain
             settings, "oneweb-bridge-purge", probe_topic, subscribe, on_message, timeout=READ_TIMEOUT_S
         )
     except TimeoutError:
-        raise aiomqtt.MqttError(f"the broker did not deliver {probe_topic} in {READ_TIMEOUT_S:.0f} s") from None
+        raise aiomqtt.MqttError(
+            f"the broker did not deliver {probe_topic} in {READ_TIMEOUT_S:.0f} s: let this user read and write below "
+            f"{base} in its access rules"
+        ) from None
     return kept
 
 

@@ -136,8 +136,7 @@ class Session:
         self.connected_at = time.monotonic()
         _log.info("broker %s: connected", server_name(context.settings))
         context.callbacks.on_connected(server_name(context.settings))
-        self._info = encode(await context.callbacks.info())
-        await self.sender.publish_and_wait(Message(tree.info, self._info, retain=True))
+        await self._publish_info(encode(await context.callbacks.info()))
         if tree.epoch is not None:
             await self._publish_epoch()
         if known.restore_start < self.cursor:
@@ -190,8 +189,12 @@ class Session:
             await asyncio.sleep(INFO_INTERVAL_S)
             info = encode(await self._context.callbacks.info())
             if info != self._info:
-                await self.sender.publish_and_wait(Message(self._context.tree.info, info, retain=True))
-                self._info = info
+                await self._publish_info(info)
+
+    async def _publish_info(self, info: bytes) -> None:
+        """Publishes the bridge's own state. One that is refused or too large is tried again, and keeps nothing up."""
+        if all(await self.publish_messages([Message(self._context.tree.info, info, retain=True)])):
+            self._info = info
 
     # ── what an answer means ───────────────────────────────────────────────────────────────────
 
