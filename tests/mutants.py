@@ -1019,8 +1019,8 @@ TABLE = (
     Mutant(
         "old base: one that is cleared in part says so",
         "mqtt/purge.py",
-        "            await _publish_all([Message(old.head, encode(emptied), retain=True)], old, publish_messages)\n",
-        "",
+        "await _publish_all([Message(old.head, encode(emptied), retain=True)], old, publish_messages)",
+        "pass",
         "test_old_bases.py -k cleared_in_part",
     ),
     Mutant(
@@ -4293,7 +4293,7 @@ TABLE = (
     Mutant(
         "info goes out once at a connect",
         "mqtt/session.py",
-        "            self._info = info\n",
+        "            self._info, self._info_refusals = info, 0\n",
         "            pass\n",
         "test_owed.py -k info_goes",
     ),
@@ -4470,31 +4470,23 @@ TABLE = (
     Mutant(
         "info: a refusal keeps nothing else up",
         "mqtt/session.py",
-        "        if all(await self.publish_messages([Message(self._context.tree.info, info, retain=True)])):\n",
-        "        await self.sender.publish_and_wait(Message(self._context.tree.info, info, retain=True))\n"
-        "        if True:\n",
+        "        if all(await self.publish_messages([message])):\n",
+        "        await self.sender.publish_and_wait(message)\n        if True:\n",
         "test_owed.py -k info_that_is_denied",
     ),
     Mutant(
-        "units: an unknown one beside several values is refused",
+        "units: one that resembles a known one is refused beside several values too",
         "decode/fields.py",
-        'return "" if unit in units.UNITS and not',
-        'return "" if not',
-        "test_report_forms.py -k unknown_unit",
+        " or units.resembles(unit, field.unit)",
+        "",
+        "test_units.py -k beside_several",
     ),
     Mutant(
         "units: a member may have one of its own",
         "decode/report_forms.py",
-        "own = own_units.get(fold_name(name))",
-        "own = None",
-        "test_report_forms.py -k unknown_unit",
-    ),
-    Mutant(
-        "units: one that several values share may be another's",
-        "decode/samples.py",
-        "        if indicator.is_unit_shared:",
-        "        if False:",
-        "test_report_forms.py -k unknown_unit",
+        "own_units.get(fold_name(name), unit)",
+        "unit",
+        "test_report_forms.py -k unit_of_its_own",
     ),
     Mutant(
         "completeness: a total beside the list holds for every page style",
@@ -4503,13 +4495,6 @@ TABLE = (
         "        more = result.more\n"
         "        if self._total is not None or self._page.style in ('link_next', 'cursor'):",
         "test_more_pages.py",
-    ),
-    Mutant(
-        "clock: a sample without a time is not of the future",
-        "api/client.py",
-        "return own if self.now() > own + round(self._settings.clock_tolerance * 1000) else self.now()",
-        "return self.now()",
-        "test_bounds.py -k not_of_the_future",
     ),
     Mutant(
         "empty_status of a requested report",
@@ -4524,6 +4509,41 @@ TABLE = (
         "    elif _is_below(topic, SPARKPLUG_TOPIC):",
         "    elif False:",
         "test_topics.py -k answers_go_only",
+    ),
+    Mutant(
+        "repeated hour: a moment at the border counts once",
+        "decode/repeated_hour.py",
+        "            listed -= self._later[border] in self._seen_times",
+        "            listed -= 0",
+        "test_repeated_hour.py -k counting_once",
+    ),
+    Mutant(
+        "old base: one that cannot be read keeps no other up",
+        "mqtt/purge.py",
+        "            problems.append(error)",
+        "            raise",
+        "test_old_bases.py -k keeps_no_other_up",
+    ),
+    Mutant(
+        "info: one that is refused is alerted",
+        "mqtt/session.py",
+        "            alerted.add(message.topic)\n",
+        "            return\n",
+        "test_owed.py -k info_that_is_denied",
+    ),
+    Mutant(
+        "more pages: not every name that begins with next is one",
+        "decode/more_pages.py",
+        "    return not name.endswith(_NO_PAGE)",
+        "    return True",
+        "test_more_pages.py",
+    ),
+    Mutant(
+        "discovery: what a connection before this one answered is not noted",
+        "store/announcements.py",
+        "            if not still_holds():",
+        "            if False:",
+        "test_announcer.py -k noted_after",
     ),
 )
 

@@ -135,6 +135,25 @@ def removed(kind: Any, id: str) -> Batch:
     return Batch(entries=[Entry(kind, id, "removed", "", 5, b"{}")], removed=[(kind, id)])
 
 
+async def test_device_that_is_noted_after_the_broker_has_forgotten_it_is_announced_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection may end, and the next one begin, between the broker's answer and its note in the database."""
+    async with bench.opened() as db:
+        await db.commit(terminal("T"))
+        known = bench.announcer._devices
+        real = known.note
+
+        async def note(*arguments: Any) -> None:
+            monkeypatch.undo()
+            await bench.announcer.on_broker_state_lost(0)
+            await real(*arguments)
+
+        monkeypatch.setattr(known, "note", note)
+        sent = await bench.sent_topics()
+    assert [sent.count(topic) for topic in sent[: announcer.CHUNK_DEVICES]] == [2] * announcer.CHUNK_DEVICES
+
+
 async def test_everything_is_announced_once(bench: Bench) -> None:
     """The bridge, its calls, terminals and products are announced in the order in which they hang on one another."""
     async with bench.opened() as db:

@@ -222,18 +222,6 @@ async def test_sample_without_a_time_never_goes_back(
             monkeypatch.setattr(b.api, "now", lambda: NOW + step)
 
 
-async def test_sample_without_a_time_is_not_of_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the API's clock is years ahead such a sample has the host's time, within the tolerance the API's."""
-    body = json.dumps([{"id": "a", "measurement": [{"performanceIndicator": [{"name": "sinr", "value": 1}]}]}])
-    async with bench(tmp_path) as b:
-        for ahead, expected in ((10 * YEAR, NOW), (MINUTE, NOW + MINUTE)):
-            b.sim.clear_faults()
-            b.sim.fault("status", status=200, body=body.replace("1}", f"{ahead % 7}}}"), path="signalQuality")
-            monkeypatch.setattr("oneweb_bridge.api.client.parse_date", lambda _, ahead=ahead: NOW + ahead)
-            await b.poll(SIGNAL)
-            assert await published_samples(b) == [("metric", "a", expected)]
-
-
 async def test_time_that_is_not_believed_is_alerted_once(tmp_path: Path) -> None:
     """However often it comes, one alert of the call says so."""
     async with bench(tmp_path) as b:

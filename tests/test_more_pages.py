@@ -27,6 +27,8 @@ LIST = [{"id": "1", "next": "c2", "total": 9}]
         ({"items": LIST, "meta": {"nextCursor": None}}, MorePages()),
         ({"items": LIST, "next": ""}, MorePages()),
         ({"items": LIST, "previous": "c1", "session_token": "x"}, MorePages()),
+        ({"items": LIST, "nextUpdate": "2025-06-17T13:40:07Z", "nextSyncToken": "x"}, MorePages()),
+        ({"items": LIST, "nextPageToken": "x"}, MorePages(next_path="nextPageToken")),
         ({"items": LIST, "has_more": True}, MorePages(next_path="has_more")),
         ({"items": LIST, "hasMore": False}, MorePages()),
         ({"items": LIST, "hasMore": False, "nextCursor": "c9"}, MorePages()),

@@ -213,6 +213,20 @@ async def test_old_base_that_cannot_be_read_stays_known(tmp_path: Path, caplog: 
         assert await kept(port) == set()
 
 
+async def test_old_base_that_cannot_be_read_keeps_no_other_up(tmp_path: Path) -> None:
+    """Of two former bases the one that can be read is cleared."""
+    async with ruled_broker(tmp_path) as (port, rules), harness.recording(port, "#") as recorder:
+        for base in (OLD, "second"):
+            await publish_below(tmp_path, port, base, recorder, clear_old_base=False)
+        await rules.say("oneweb/#")
+        async with bench(tmp_path, port) as made:
+            made.base = NEW
+            async with made.publishing(), asyncio.timeout(20):
+                while (await made.rows.identity.read()).old_bases(NEW) != [OLD]:
+                    await asyncio.sleep(0.02)
+        assert await kept(port, "second") == set()
+
+
 async def test_old_base_is_left_to_purge_where_that_is_configured(tmp_path: Path) -> None:
     """With `clear_old_base: false` it stays until `request/purge`, which clears it."""
     port = mosquitto.free_port()

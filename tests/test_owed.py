@@ -134,6 +134,7 @@ async def test_info_that_is_denied_keeps_nothing_else_up(tmp_path: Path, monkeyp
                 await rules.say()
                 await recorder.until(lambda: recorder.on("oneweb/bridge/info"))
                 assert running.connected_since == since
+            assert [alert.split(" ")[0] for alert in made.alerts] == ["topic_owed:"]
         async with bench(tmp_path, port, max_payload=2000) as made:
             async with made.publishing() as running:
                 await recorder.until(lambda: running.connected_since)

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import stamina
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from oneweb_bridge.decode.repeated_hour import Known, Readings, resolve_times
@@ -142,25 +142,30 @@ def resolve_each_border(run: Sequence[Readings], known: Known) -> tuple[list[int
     return chosen, sum(any(choice[at] != chosen[at] for choice in alternatives) for at in doubtful)
 
 
-OFFSETS = st.integers(-12, 12).map(lambda ten: ten * 10)
+HOURS = st.integers(0, 12)
+"""Small moments, in which the two readings of a time are four apart."""
 
 
 @given(
-    st.lists(OFFSETS, min_size=1, max_size=14),
-    st.frozensets(OFFSETS, max_size=10),
-    st.one_of(st.just(-1000), OFFSETS),
-    st.one_of(st.just(-1000), OFFSETS),
+    st.lists(st.tuples(HOURS, st.booleans()), min_size=1, max_size=12),
+    st.frozensets(HOURS, max_size=10),
+    HOURS,
+    HOURS,
 )
+@example([(8, False), (10, False), (11, True), (11, False)], frozenset({1, 3, 6, 10, 11}), 3, 8)
 def test_counting_once_decides_as_looking_at_every_border(
-    offsets: list[int], seen: frozenset[int], begin: int, newest: int
+    rows: list[tuple[int, bool]], seen: frozenset[int], begin: int, newest: int
 ) -> None:
-    """Rows in order of their local time, also several of one time, with anything known of the id."""
-    both = sorted(readings(minutes(*offsets)))
-    (known_begin, known_newest) = minutes(begin, newest)
-    known = Known(begin=known_begin, newest=known_newest, seen=set(minutes(*seen)))
-    run = [pair if pair[0] < pair[1] else (pair[0], pair[0]) for pair in both]
-    if any(first != second for first, second in run) and all(a[0] <= b[1] for a, b in pairwise(run)):
-        assert resolve_times(both, known) == resolve_each_border(run, known)
+    """Rising rows, some with an offset, also several of one time, with anything known of the id."""
+    run = [
+        (ts, ts) if has_offset else (ts - 4, ts)
+        for ts, has_offset in sorted(rows, key=lambda row: (row[0], not row[1]))
+    ]
+    known = Known(begin=begin, newest=newest, seen=seen)
+    pairs = list(pairwise(first for first, _ in run))
+    is_rising = sum(before > after for before, after in pairs) <= sum(before < after for before, after in pairs)
+    if is_rising and any(first != second for first, second in run):
+        assert resolve_times(run, known) == resolve_each_border(run, known)
 
 
 def test_any_number_of_rows_in_that_hour_takes_memory_in_proportion() -> None:

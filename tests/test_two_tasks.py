@@ -67,7 +67,7 @@ def lost_connection(tree: TopicTree) -> tuple[Sender, Resend]:
 
     settings = types.SimpleNamespace(max_payload=64_000)
     context: Any = types.SimpleNamespace(
-        settings=settings, tree=tree, alerted_too_large=set(), callbacks=None, journal=None
+        settings=settings, tree=tree, alerted_topics=set(), callbacks=None, journal=None
     )
     link: Any = Link()
     window = SendWindow(10, Positions(0), tree.class_of)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oneweb_bridge.decode.catalogue import CALLS, FieldType
-from oneweb_bridge.decode.fields import _CONVERTERS
+from oneweb_bridge.decode.fields import _CONVERTERS, DecodeRules
+from oneweb_bridge.decode.records import record_decoder
 from oneweb_bridge.decode.units import UNITS, can_convert, convert, dimension_of, name_unknown_indicator
 from oneweb_bridge.decode.values import Unparseable
 
@@ -44,6 +45,32 @@ from oneweb_bridge.decode.values import Unparseable
 def test_letters_of_a_unit_decide(number: float, unit: str, wanted: str, expected: float) -> None:
     """Units that measure the same are converted, bits and bytes, thousands and 1024 told apart by their letters."""
     assert convert(number, unit, wanted) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("beside", "expected"),
+    [
+        ({}, 500),
+        ({"unit": "ft"}, 152.4),
+        ({"unit": "km"}, 500_000),
+        # Other values have these, or they are no units at all.
+        ({"unit": "deg"}, 500),
+        ({"unit": "UT-0042"}, 500),
+        ({"units": "metric"}, 500),
+        ({"unit": "KB"}, 500),
+        ({"zUnit": "mb"}, None),
+        # By its letters' case alone no unit of length.
+        ({"unit": "KM"}, None),
+    ],
+)
+def test_unit_beside_several_values_counts_where_it_can_be_this_ones(
+    beside: dict[str, str], expected: float | None
+) -> None:
+    """What resembles a unit of the value and is none is told, and the number is not taken as it is."""
+    place = {"geometry": [{"x": 1, "y": 2, "z": 500, **beside}]}
+    record = record_decoder(CALLS["sites"], DecodeRules())("S", {"id": "S", "geographicLocation": place})
+    assert record.fields.get("elevation_m") == expected
+    assert list(record.unparseable) == ([] if expected else ["elevation_m"])
 
 
 @pytest.mark.parametrize(

@@ -135,11 +135,6 @@ class ApiClient:
         """The earlier of the host's time and the API's, in ms: what is forgotten is forgotten by this one."""
         return min(self.now(), self._clock.now())
 
-    def believed_now(self) -> int:
-        """The API's time in ms, unless it is more than `clock_tolerance` ahead of the host's, which it is then."""
-        own = self._clock.now()
-        return own if self.now() > own + round(self._settings.clock_tolerance * 1000) else self.now()
-
     def url(self, path: str) -> str:
         """The whole address of a path below `api.base_url`; a whole address stays as it is."""
         return self._settings.base_url + path if path.startswith("/") else path

@@ -177,12 +177,12 @@ def unit_in(value: dict[str, Any]) -> str:
     return "" if other is None or value[other] is None else stated_unit(value[other])
 
 
-def unit_of_shared(unit: str, field: Field) -> str:
-    """The unit that stands beside several values, where it is this field's; "" where it is another's.
+def _unit_of_shared(unit: str, field: Field) -> str:
+    """The unit that stands beside several values, where it is this field's; "" where it is another's, or no unit.
 
-    A known unit of another dimension is another's. An unknown one may be this field's: it will be refused.
+    One that differs from a unit of this field only by its letters' case (KB, mbps) is returned, and will be refused.
     """
-    return "" if unit in units.UNITS and not units.can_convert(unit, field.unit) else unit
+    return unit if units.can_convert(unit, field.unit) or units.resembles(unit, field.unit) else ""
 
 
 def unit_finder(field: Field, path: str, paths: PathTable) -> Callable[[Sequence[Any]], str]:
@@ -203,7 +203,7 @@ def unit_finder(field: Field, path: str, paths: PathTable) -> Callable[[Sequence
         own_unit = member_name(beside, own)
         if own_unit is not None:
             return stated_unit(beside[own_unit])
-        return unit_of_shared(unit_in(beside), field)
+        return _unit_of_shared(unit_in(beside), field)
 
     return find_unit
 

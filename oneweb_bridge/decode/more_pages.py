@@ -16,6 +16,8 @@ _MORE = frozenset(("hasmore", "hasnext", "hasnextpage", "moreresults", "istrunca
 _NEXT = ("next", "continuationtoken")
 """How the names of members begin that say where the next page is."""
 
+_NO_PAGE = ("synctoken", "update", "refresh", "poll", "run", "time", "date", "reset", "cycle", "deltalink")
+"""How the names end that begin like those and say something else."""
 MAX_VALUE_BYTES = 200
 """Bytes of a value that are looked at."""
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -53,8 +55,12 @@ def more_pages_of(body: bytes) -> MorePages:
 
 def _names_next_page(path: str, folded: str, raw: bytes) -> bool:
     # Of @odata.nextLink the part behind the dot counts.
-    is_next = folded.rpartition(".")[2].startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
-    return is_next and len(raw) > len(b'""') and raw.startswith(b'"')
+    name = folded.rpartition(".")[2]
+    is_next = name.startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
+    if not is_next or len(raw) <= len(b'""') or not raw.startswith(b'"'):
+        return False
+    # Such as `nextUpdate`, or Google's `nextSyncToken`, which is for the next listing.
+    return not name.endswith(_NO_PAGE)
 
 
 def _members(raw: msgspec.Raw, above: str, depth: int) -> Iterator[tuple[str, str, bytes]]:

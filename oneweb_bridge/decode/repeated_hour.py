@@ -88,7 +88,7 @@ class _Borders:
     """
 
     def __init__(self, run: list[Readings], known: Known, seen: Sequence[int]) -> None:
-        self._ordered = seen
+        self._ordered, self._seen_times = seen, known.seen
         self._run = run
         self._earlier, self._later = ([readings[side] for readings in run] for side in (0, 1))
         self._rising_until = next((at for at, (a, b) in enumerate(pairwise(self._earlier), 1) if a > b), len(run))
@@ -130,8 +130,10 @@ class _Borders:
 
     def count_lacking(self, border: int) -> int:
         """How many seen samples are not among the moments, which rise, though they lie between them."""
-        # An earlier moment is before the change and a later one is not, so none is counted on both sides.
         listed = self._distinct[0][border] + self._distinct[1][border]
+        if 0 < border < len(self._run) and self._earlier[border - 1] == self._later[border]:
+            # A row with an offset may stand beside the border.
+            listed -= self._later[border] in self._seen_times
         first = self._earlier[0] if border else self._later[0]
         return bisect_right(self._ordered, self.last(border)) - bisect_left(self._ordered, first) - listed
 

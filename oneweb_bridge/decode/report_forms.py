@@ -22,15 +22,11 @@ MAX_NAME_CHARS = 100
 
 
 class IndicatorValue(NamedTuple):
-    """One value of a measurement under the API's own name of it, and the unit that stands beside it.
-
-    `is_unit_shared`: it stands beside several values, and may be that of another one.
-    """
+    """One value of a measurement under the API's own name of it, and the unit that stands beside it."""
 
     name: str
     value: Any
     unit: Any = None
-    is_unit_shared: bool = False
 
 
 class SeriesPoint(NamedTuple):
@@ -102,7 +98,7 @@ def other_indicators(measurement: Any, known: Collection[str]) -> list[Indicator
 
 def _members(record: dict[str, Any], known: Collection[str] | None) -> Iterator[IndicatorValue]:
     """The members of an object that are indicators; with `known` those of these names alone."""
-    unit, own_units = _pick(record, _UNITS), _own_units(record)
+    unit, own_units = _pick(record, _UNITS) if known is None else None, _own_units(record)
     for name, value in record.items():
         if len(name) > MAX_NAME_CHARS or (known is not None and fold_name(name) not in known):
             continue
@@ -110,8 +106,7 @@ def _members(record: dict[str, Any], known: Collection[str] | None) -> Iterator[
             if _has_any(value, _VALUES):
                 yield IndicatorValue(name, _pick(value, _VALUES), _pick(value, _UNITS))
         elif not isinstance(value, list) and fold_name(name) not in _UNITS:
-            own = own_units.get(fold_name(name))
-            yield IndicatorValue(name, value, unit if own is None else own, is_unit_shared=own is None)
+            yield IndicatorValue(name, value, own_units.get(fold_name(name), unit))
 
 
 def _own_units(record: dict[str, Any]) -> dict[str, Any]:

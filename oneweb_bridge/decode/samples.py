@@ -20,7 +20,6 @@ from oneweb_bridge.decode.fields import (
     field_setter,
     set_fields,
     stated_unit,
-    unit_of_shared,
 )
 from oneweb_bridge.decode.path_reader import PathTable
 from oneweb_bridge.decode.paths import Getter, compile_path, compile_paths, fold_name, member_name, top_member
@@ -207,10 +206,7 @@ def _set_known(field: Field, indicator: IndicatorValue, fields: Fields) -> None:
         return
     number = values.parse_quantity(value)
     if number is not None:
-        unit = stated_unit(indicator.unit)
-        if indicator.is_unit_shared:
-            unit = unit_of_shared(unit, field)
-        unit = unit or number[1]
+        unit = stated_unit(indicator.unit) or number[1]
         fields[field.name] = convert_number(field, number[0], unit)
 
 

@@ -56,10 +56,13 @@ UNITS: dict[str, Unit] = {
     **{name: Unit("share", 1, "%") for name in ("%", "percent")},
     "ratio": Unit("share", 100, "ratio"),
     **{name: Unit("angle", 1, "deg") for name in ("deg", "\u00b0", "degree", "degrees")},
-    **{name: Unit("length", 1000, "m") for name in ("m", "metre", "metres", "meter", "meters")},
-    "mm": Unit("length", 1, "m"),
-    "cm": Unit("length", 10, "m"),
-    "km": Unit("length", 10**6, "m"),
+    **{name: Unit("length", 10_000, "m") for name in ("m", "metre", "metres", "meter", "meters")},
+    "mm": Unit("length", 10, "m"),
+    "cm": Unit("length", 100, "m"),
+    "km": Unit("length", 10**7, "m"),
+    **{name: Unit("length", 3048, "m") for name in ("ft", "foot", "feet")},
+    **{name: Unit("length", 16_093_440, "m") for name in ("mi", "mile", "miles")},
+    "nmi": Unit("length", 18_520_000, "m"),
     "dBm": Unit("dBm", 1, "dBm"),
     "dB": Unit("dB", 1, "dB"),
     "dB/K": Unit("dB/K", 1, "dB/K"),
@@ -67,6 +70,11 @@ UNITS: dict[str, Unit] = {
     "blocks": Unit("block", 1, "block"),
 }
 """Every known unit, by the text in which the API may write it."""
+
+_DIMENSIONS_OF_FOLDED: dict[str, set[str]] = {}
+"""Known unit with its letters' case folded -> the dimensions that it may mean."""
+for _name, _unit in UNITS.items():
+    _DIMENSIONS_OF_FOLDED.setdefault(_name.casefold(), set()).add(_unit.dimension)
 
 ENDINGS = {
     "B": "bytes",
@@ -98,6 +106,11 @@ def can_convert(unit: str, target: str) -> bool:
         return True
     source_unit, target_unit = UNITS.get(unit), UNITS.get(target)
     return source_unit is not None and target_unit is not None and source_unit.dimension == target_unit.dimension
+
+
+def resembles(unit: str, target: str) -> bool:
+    """Whether an unknown unit differs only by its letters' case from one that can be converted into `target`."""
+    return unit not in UNITS and dimension_of(target) in _DIMENSIONS_OF_FOLDED.get(unit.casefold(), ())
 
 
 def convert(number: int | float, unit: str, target: str) -> int | float:  # noqa: PYI041 -- an int stays one

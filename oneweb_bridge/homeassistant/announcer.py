@@ -156,7 +156,8 @@ class Announcer:
         noted = [plan for plan, planned in plans if refused.isdisjoint(message.topic for message in planned)]
         left = [plan.device for plan, _ in plans if plan not in noted]
         refusals.note([plan.device for plan in noted], left, time.monotonic())
-        await self._devices.note(noted, sink.cursor)
+        # Another connection may begin while this waits: what is marked for it must not be taken for sent.
+        await self._devices.note(noted, sink.cursor, lambda: refusals is self._refusals)
         return bool(noted)
 
     async def _plan_update(self, device: DirtyDevice) -> tuple[DeviceUpdate, list[Message]]:

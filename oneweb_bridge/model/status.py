@@ -109,9 +109,12 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
 
     time: Annotated[str, _time("when the probe was sent")]
     nonce: Annotated[str, _text("a random word", "5936ff4b0f2614b5")]
-    instance: Annotated[str, _text("name of the bridge; absent in a probe of `check` and `purge`", "main")] | None = (
-        None
-    )
+    instance: (
+        Annotated[
+            str, _text("name of the bridge; absent in a probe of `check`, of `purge` and below an old base", "main")
+        ]
+        | None
+    ) = None
     process: Annotated[str, _text("a random word for each run of a bridge", "9f1c02b7d84e6a35")] | None = None
     asks: Annotated[bool, _text("whether a connected bridge with this name should answer by a probe", True)] = False
 

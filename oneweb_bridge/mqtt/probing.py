@@ -4,6 +4,7 @@ Also how a bridge hears of a twin: a probe that another process with its name ha
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 
@@ -100,17 +101,21 @@ async def read_until_probe(
     What was retained at the subscription comes before it. `client` is the beginning of the client id. Raises
     TimeoutError when the probe does not come within `timeout` seconds, and MqttError when the broker refuses it.
     """
-    nonce, refusals, deadline = secrets.token_hex(8), list[str](), asyncio.timeout(timeout)
+    nonce, refusals, limits = secrets.token_hex(8), list[str](), list[asyncio.Timeout]()
 
     def on_puback(_: int, code: int, reason: str) -> None:
         if code >= FIRST_REFUSAL_CODE:
             refusals.append(reason)
-            deadline.reschedule(0.0)
+            # Nothing more is to be waited for. After the end of the block it may not be changed.
+            for limit in limits:
+                with contextlib.suppress(RuntimeError):
+                    limit.reschedule(0.0)
 
     async with MqttConnection(settings, f"{client}-{nonce[:8]}", on_puback) as link:
         await subscribe(link)
         try:
-            async with deadline:
+            async with asyncio.timeout(timeout) as limit:
+                limits.append(limit)
                 link.send(Message(topic, encode(Probe(rfc3339(SYSTEM.now()), nonce)), retain=False))
                 async for message in link.messages:
                     if nonce.encode() in bytes(message.payload):

@@ -76,7 +76,7 @@ class Publisher:
         self._session: Session | None = None
         self._last_connection = ConnectionRecord()
         self._suspects = Suspects()
-        self._alerted_too_large: set[str] = set()
+        self._alerted_topics: set[str] = set()
         self._client_id = f"oneweb-bridge-{tree.instance}"
         self._twins = Twins(self._client_id, tree.instance, callbacks.alert)
         self._process = secrets.token_hex(8)
@@ -197,7 +197,7 @@ class Publisher:
             process=self._process,
             has_published=server_name(self._servers.current) in self._published_to,
             suspects=self._suspects,
-            alerted_too_large=self._alerted_too_large,
+            alerted_topics=self._alerted_topics,
             answer_to=self.answer_to,
             answers=self._answers,
         )

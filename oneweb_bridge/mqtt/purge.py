@@ -57,26 +57,34 @@ async def clear_old_bases(
     connection; before anything else it is set to no row, so that a bridge that comes back to a base which is cleared
     in part publishes all of it again. Raises MqttError.
     """
-    count, identity = 0, await journal.identity.read()
+    count, problems, identity = 0, list[aiomqtt.MqttError](), await journal.identity.read()
     for base in identity.old_bases(tree.base):
         old = TopicTree(base, tree.instance, tree.journal_id)
-        # By a probe below this base: only who can read there knows that nothing is left.
-        kept = await _read_retained(settings, base, old.probe)
-        head = read_head(kept.bridge.get(old.head, b""))
-        if head is None or not is_former(head, base, identity):
-            _log.info("%s: nothing of this bridge is left there", base)
-        elif b'"online"' in kept.bridge.get(old.status, b"") and not is_requested:
-            _log.warning(
-                "%s: a bridge says there that it is online; stop it, or clear what is retained by request/purge", base
-            )
-            continue
+        try:
+            # By a probe below this base: only who can read there knows that nothing is left.
+            kept = await _read_retained(settings, base, old.probe)
+            head = read_head(kept.bridge.get(old.head, b""))
+            if head is None or not is_former(head, base, identity):
+                _log.info("%s: nothing of this bridge is left there", base)
+            elif b'"online"' in kept.bridge.get(old.status, b"") and not is_requested:
+                _log.warning(
+                    "%s: a bridge says there that it is online; stop it, or clear what is retained by request/purge",
+                    base,
+                )
+                continue
+            else:
+                # One base may lie below the other.
+                topics = await without_owned({t for t in kept.topics if old.may_own(t)}, tree, journal)
+                emptied = Head(str(head.get("journal")), str(head.get("instance")), 0)
+                await _publish_all([Message(old.head, encode(emptied), retain=True)], old, publish_messages)
+                count += await _clear_base(old, topics, publish_messages)
+        except aiomqtt.MqttError as error:
+            # It stays known, and does not keep up the others.
+            problems.append(error)
         else:
-            # One base may lie below the other.
-            topics = await without_owned({t for t in kept.topics if old.may_own(t)}, tree, journal)
-            emptied = Head(str(head.get("journal")), str(head.get("instance")), 0)
-            await _publish_all([Message(old.head, encode(emptied), retain=True)], old, publish_messages)
-            count += await _clear_base(old, topics, publish_messages)
-        await journal.identity.forget_base(base)
+            await journal.identity.forget_base(base)
+    if problems:
+        raise problems[0]
     return count
 
 

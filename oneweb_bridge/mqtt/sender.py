@@ -141,7 +141,7 @@ class Sender:
 
     async def is_small_enough(self, message: Message) -> bool:
         """Whether an unjournaled message may be sent; alerts once for each topic where it is too large."""
-        reason, alerted = self.too_large(message), self._context.alerted_too_large
+        reason, alerted = self.too_large(message), self._context.alerted_topics
         if reason is not None and message.topic not in alerted:
             alerted.add(message.topic)
             sentence = f"{message.topic} cannot be published: {reason}"

@@ -15,6 +15,7 @@ import aiomqtt
 
 from oneweb_bridge.config.servers import server_name
 from oneweb_bridge.encoding import encode
+from oneweb_bridge.model.backoff import nth_pause
 from oneweb_bridge.model.heads import Place
 from oneweb_bridge.model.records import Message, Positions
 from oneweb_bridge.model.status import Connection
@@ -39,6 +40,8 @@ from oneweb_bridge.store.errors import StoreUnavailable
 _log = logging.getLogger("oneweb_bridge.publisher")
 
 INFO_INTERVAL_S = 10.0
+MAX_INFO_PAUSE_S = 600.0
+"""Seconds at most until a refused `bridge/info` is tried again."""
 MAX_AUTO_WINDOW = 100
 """Messages in flight with `mqtt.window: auto`, where the broker's Receive Maximum allows them."""
 OFFLINE_TIMEOUT_S = 2.0
@@ -72,7 +75,7 @@ class Session:
         self._handshake = Handshake(context, self.sender, self._prober)
         self._receiver = Receiver(context, self._handshake, self._prober)
         self._last_refused: tuple[str, float] | None = None
-        self._info = b""
+        self._info, self._info_refusals, self._info_due = b"", 0, 0.0
         self._is_said_to_be_online = False
 
     @property
@@ -192,9 +195,23 @@ class Session:
                 await self._publish_info(info)
 
     async def _publish_info(self, info: bytes) -> None:
-        """Publishes the bridge's own state. One that is refused or too large is tried again, and keeps nothing up."""
-        if all(await self.publish_messages([Message(self._context.tree.info, info, retain=True)])):
-            self._info = info
+        """Publishes the bridge's own state. One that is refused is alerted and tried again after growing pauses."""
+        message, now = Message(self._context.tree.info, info, retain=True), time.monotonic()
+        if now < self._info_due or self._context.suspects.waits(message.topic, now):
+            return
+        if not await self.sender.is_small_enough(message):
+            return
+        alerted = self._context.alerted_topics
+        if all(await self.publish_messages([message])):
+            self._info, self._info_refusals = info, 0
+            alerted.discard(message.topic)
+            return
+        self._info_due = now + nth_pause(INFO_INTERVAL_S, MAX_INFO_PAUSE_S, self._info_refusals)
+        self._info_refusals += 1
+        if message.topic not in alerted:
+            alerted.add(message.topic)
+            sentence = f"the broker refuses {message.topic}, which is tried again: let this user write it"
+            await self._context.callbacks.alert("topic_owed", sentence)
 
     # ── what an answer means ───────────────────────────────────────────────────────────────────
 

@@ -170,7 +170,7 @@ class RecordsPoll:
         self._outcome.samples += sum(entry.what in ("metric", "usage") for entry in batch.entries)
         await self._store.commit(batch)
         if plan.kind == "usage":
-            now = self._context.api.believed_now()
+            now = self._context.api.now()
             self._effective |= {r.reading.id: diff.effective_date(r.reading.fields, now) for r in listed}
 
     def _note_record(self, reading: DecodedRecord) -> None:

@@ -274,7 +274,7 @@ class ReportPoll:
             latest=await self._store.staging.newest_times(place, ids),
             removed=frozenset(await self._store.records.existing_ids("removed", self._plan.kind, ids)),
             horizon=self._outcome.progress.horizon,
-            now=self._api.believed_now(),
+            now=self._api.now(),
         )
         batch = await asyncio.to_thread(_batch_staged_samples, staged, context)
         self._outcome.samples += len(batch.seen)

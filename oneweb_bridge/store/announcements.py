@@ -123,13 +123,20 @@ class Devices:
         ]
         return [device for device in devices if (device.kind, device.id) not in skipped][:limit]
 
-    async def note(self, updates: Sequence[DeviceUpdate], seq: int) -> None:
-        """Stores what became of dirty devices while the cursor was at `seq`. Those marked meanwhile stay dirty."""
+    async def note(
+        self, updates: Sequence[DeviceUpdate], seq: int, still_holds: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Stores what became of dirty devices while the cursor was at `seq`. Those marked meanwhile stay dirty.
+
+        `still_holds` is asked when nobody else writes any more: where it does not, nothing is stored.
+        """
         now = self._now()
         is_cleared = f"hash = {self._connection.dialect.blob(CLEARED_HASH)}"
         async with self._connection.transaction() as transaction:
             # A poll marks devices in another order.
             await transaction.lock("discovery")
+            if not still_holds():
+                return
             for update in updates:
                 await _note(transaction, update, now, seq)
             await transaction.execute(
