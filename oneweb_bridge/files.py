@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import ssl
+from pathlib import Path
 
 _NUMBER = re.compile(r"\[Errno (-?\d+)\] ?")
 
@@ -19,6 +20,16 @@ def refusal_of(error: OSError | ValueError) -> str:
         # asyncio puts its own text, with the address as a tuple, in the place of the system's.
         return os.strerror(error.errno)
     return error.strerror or plain_text(str(error)) or "no reason was given"
+
+
+def is_there(path: Path) -> bool:
+    """Whether something is at a path. Raises OSError where the system does not say: Pythons differ in that."""
+    try:
+        # pathlib's own takes some refusals for an absence, and raises for others.
+        os.stat(path)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return False
+    return True
 
 
 def plain_text(text: str) -> str:

@@ -1727,8 +1727,8 @@ TABLE = (
     Mutant(
         "paging: an answer that names a next page is no whole listing",
         "api/paging.py",
-        "if more.next_path and result.count > 0:",
-        "if more.next_path and result.count < 0:",
+        "if next_path and result.count > 0:",
+        "if next_path and result.count < 0:",
         "test_more_pages.py",
     ),
     Mutant(
@@ -4527,16 +4527,16 @@ TABLE = (
     Mutant(
         "info: one that is refused is alerted",
         "mqtt/session.py",
-        "            alerted.add(message.topic)\n",
+        "            alerted.add(key)\n",
         "            return\n",
         "test_owed.py -k info_that_is_denied",
     ),
     Mutant(
-        "more pages: not every name that begins with next is one",
-        "decode/more_pages.py",
-        "    return not name.endswith(_NO_PAGE)",
-        "    return True",
-        "test_more_pages.py",
+        "more pages: what a style follows is contradicted by pages alone",
+        "api/paging.py",
+        'next_path = more.page_path if self._page.style in ("link_next", "cursor") else more.next_path',
+        "next_path = more.next_path",
+        "test_more_pages.py -k something_else",
     ),
     Mutant(
         "discovery: what a connection before this one answered is not noted",
@@ -4544,6 +4544,27 @@ TABLE = (
         "            if not still_holds():",
         "            if False:",
         "test_announcer.py -k noted_after",
+    ),
+    Mutant(
+        "answers: one that broke the connection is given up",
+        "mqtt/session.py",
+        "if reason is None and message.topic in self._context.suspects.blamed:",
+        "if False:",
+        "test_owed.py -k answer_that_breaks",
+    ),
+    Mutant(
+        "answers: their topics have few levels",
+        "mqtt/topics.py",
+        'elif topic.count("/") > MAX_RESPONSE_TOPIC_LEVELS:',
+        "elif False:",
+        "test_topics.py -k answers_go_only",
+    ),
+    Mutant(
+        "output on a full disk is a sentence",
+        "cli/main.py",
+        "        if error.errno not in _OUTPUT_ERRORS:",
+        "        if True:",
+        "test_files_of_commands.py -k full_disk",
     ),
 )
 

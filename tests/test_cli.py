@@ -304,11 +304,11 @@ async def test_demo_publishes_a_fleet_that_its_printed_line_shows() -> None:
 
 async def test_demo_without_a_broker_prints_json_lines() -> None:
     """Where there is no mosquitto the demo says in one sentence how to get one, and prints what it would publish."""
-    code, out, err = await harness.command("demo", "--duration", "12s", ONEWEB_BRIDGE_MOSQUITTO="/nonexistent")
+    code, out, err = await harness.command("demo", "--duration", "20s", ONEWEB_BRIDGE_MOSQUITTO="/nonexistent")
 
     assert code == 0
     assert "apt-get install mosquitto" in err
-    assert "The demo is over after 12s (--duration)." in err
+    assert "The demo is over after 20s (--duration)." in err
     topics = [json.loads(line)["topic"] for line in out.splitlines()]
     assert any(topic.endswith("/state") and topic.startswith("oneweb/terminal/") for topic in topics)
 

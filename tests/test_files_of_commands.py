@@ -3,8 +3,11 @@
 import asyncio
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -13,7 +16,9 @@ from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.explore import recording
 from oneweb_bridge.store.errors import StoreError
 from oneweb_bridge.trends.file import open_trends
-from tests.past import BEGIN, open_past, sample
+from oneweb_bridge.trends.fold import Moment, fold_trends
+from oneweb_bridge.trends.reading import open_history
+from tests.past import BEGIN, RULES, open_past, sample
 from tests.test_files import PLACES, refuse_access
 
 SPAN = ("--imei", "T", "--since", "2024-10-03T00:00:00Z", "--until", "2024-10-06T00:00:00Z")
@@ -136,3 +141,58 @@ def test_trends_that_the_system_refuses_are_a_sentence(
     with pytest.raises(StoreError, match=os.strerror(number)) as refused, open_trends(place, read_only=read_only):
         pass
     assert str(place) in str(refused.value)
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("config", "-c", f"{LONG}.yaml"),
+        ("run", "-c", f"{LONG}.yaml"),
+        ("backup", "-c", "long.yaml", "copy.db"),
+        ("history", "-c", "long.yaml", *SPAN),
+        ("config", "-c", "secret.yaml"),
+    ],
+)
+def test_name_that_is_too_long_is_a_sentence(
+    tmp_path: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, sentence_of: Callable[..., str]
+) -> None:
+    """Of the configuration, of the trends, and of a secret where systemd hands some over."""
+    asyncio.run(write_samples(tmp_path))
+    (tmp_path / "long.yaml").write_text(f"{CONFIG}trends: {{path: {LONG}.db}}\n")
+    (tmp_path / "secret.yaml").write_text(CONFIG.replace("client_secret: b", f"client_secret_file: {LONG}"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert os.strerror(errno.ENAMETOOLONG) in sentence_of(*arguments)
+
+
+@pytest.mark.parametrize("number", ERRORS)
+def test_trends_that_the_system_refuses_end_no_pass_and_no_replay(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folding names it in its outcome, and reading in an error of the store's own."""
+    asyncio.run(write_samples(tmp_path))
+    place, now = tmp_path / "gone.db", Moment(api=0, steady=0)
+    refuse_access(monkeypatch, place, number)
+    outcome = fold_trends(tmp_path / "bridge.db", place, RULES, now, is_known=True, stop=Event())
+    assert os.strerror(number) in outcome.error
+    with pytest.raises(StoreError, match=os.strerror(number)), open_history(tmp_path / "bridge.db", place):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_output_on_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    """What is printed to a file may not fit."""
+    (tmp_path / "bridge.yaml").write_text(CONFIG)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "oneweb_bridge", "config", "-c", str(tmp_path / "bridge.yaml")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "oneweb-bridge: the output cannot be written (No space left on device)\n"

@@ -23,24 +23,26 @@ LIST = [{"id": "1", "next": "c2", "total": 9}]
         ({"columns": ["id"], "rows": [["1"]], "recordCount": 9}, MorePages()),
         ({"items": LIST, "total": 7, "count": 99}, MorePages(7, "total")),
         ({"meta": {"totalElements": 7}, "items": LIST}, MorePages(7, "meta.totalElements")),
-        ({"items": LIST, "meta": {"nextCursor": "c3"}}, MorePages(next_path="meta.nextCursor")),
+        ({"items": LIST, "meta": {"nextCursor": "c3"}}, ("meta.nextCursor", "meta.nextCursor")),
         ({"items": LIST, "meta": {"nextCursor": None}}, MorePages()),
         ({"items": LIST, "next": ""}, MorePages()),
         ({"items": LIST, "previous": "c1", "session_token": "x"}, MorePages()),
-        ({"items": LIST, "nextUpdate": "2025-06-17T13:40:07Z", "nextSyncToken": "x"}, MorePages()),
-        ({"items": LIST, "nextPageToken": "x"}, MorePages(next_path="nextPageToken")),
-        ({"items": LIST, "has_more": True}, MorePages(next_path="has_more")),
+        ({"items": LIST, "nextUpdate": "2025-06-17T13:40:07Z", "nextPageToken": "x"}, ("nextUpdate", "nextPageToken")),
+        ({"items": LIST, "nextSyncToken": "x", "nextInvoice": "y"}, ("nextSyncToken", "")),
+        ({"items": LIST, "has_more": True}, ("has_more", "has_more")),
         ({"items": LIST, "hasMore": False}, MorePages()),
         ({"items": LIST, "hasMore": False, "nextCursor": "c9"}, MorePages()),
-        ({"items": LIST, "pageInfo": {"hasNextPage": True}}, MorePages(next_path="pageInfo.hasNextPage")),
-        ({"value": LIST, "@odata.nextLink": "https://x/y"}, MorePages(next_path="@odata.nextLink")),
+        ({"items": LIST, "pageInfo": {"hasNextPage": True}}, ("pageInfo.hasNextPage", "pageInfo.hasNextPage")),
+        ({"value": LIST, "@odata.nextLink": "https://x/y"}, ("@odata.nextLink", "@odata.nextLink")),
         ({"value": LIST, "@odata.count": "7"}, MorePages(7, "@odata.count")),
-        ({"items": LIST, "_links": {"next": {"href": "/x?page=2"}}}, MorePages(next_path="_links.next.href")),
+        ({"items": LIST, "_links": {"next": {"href": "/x?page=2"}}}, ("_links.next.href", "_links.next.href")),
         ({"items": LIST, "_links": {"self": {"href": "/x"}}}, MorePages()),
     ],
 )
-def test_only_what_stands_beside_the_list_is_looked_at(body: Any, expected: MorePages) -> None:
-    assert more_pages_of(json.dumps(body).encode()) == expected
+def test_only_what_stands_beside_the_list_is_looked_at(body: Any, expected: MorePages | tuple[str, str]) -> None:
+    """Of a next page: what may name one, and what is one by its name."""
+    wanted = MorePages(0, "", *expected) if isinstance(expected, tuple) else expected
+    assert more_pages_of(json.dumps(body).encode()) == wanted
 
 
 @pytest.mark.parametrize("style", ["cursor", "link_next", "none", "offset_limit", "page_size"])
@@ -59,7 +61,7 @@ def test_what_cannot_be_read_says_nothing(body: bytes) -> None:
     assert more_pages_of(body) == MorePages()
 
 
-NEXT, TOTAL = MorePages(next_path="meta.nextCursor"), MorePages(7, "total")
+NEXT, TOTAL = MorePages(next_path="meta.nextCursor", page_path="meta.nextCursor"), MorePages(7, "total")
 
 
 def _read_to_its_end(paging: Paging, result: PageResult) -> None:
@@ -75,6 +77,13 @@ def test_list_that_is_a_part_by_its_own_words_is_incomplete(style: Any, more: Mo
     """A server that shows its first page whatever is asked for does page, if it names another one."""
     with pytest.raises(Incomplete, match=why):
         _read_to_its_end(Paging(PageSettings(style=style), URL), PageResult(count=3, ids=["a", "b", "c"], more=more))
+
+
+@pytest.mark.parametrize("style", ["cursor", "link_next"])
+def test_what_may_be_about_something_else_does_not_contradict_a_style_that_follows(style: Any) -> None:
+    """Such as `nextUpdate` beside a cursor that says that this is the last page."""
+    more = MorePages(next_path="nextUpdate")
+    _read_to_its_end(Paging(PageSettings(style=style), URL), PageResult(count=1, ids=["a"], more=more))
 
 
 def test_list_that_is_as_long_as_it_says_is_complete() -> None:

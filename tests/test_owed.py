@@ -18,6 +18,7 @@ from oneweb_bridge.config.read import parse
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.backoff import BackOff, nth_pause
 from oneweb_bridge.model.records import Batch, Entry, Message, RecordWrite
+from oneweb_bridge.model.status import Response
 from oneweb_bridge.mqtt import cursor, publisher, refusals, session, suspects
 from oneweb_bridge.mqtt.broker_errors import FIRST_REFUSAL_CODE
 from oneweb_bridge.mqtt.link import MqttConnection
@@ -134,7 +135,7 @@ async def test_info_that_is_denied_keeps_nothing_else_up(tmp_path: Path, monkeyp
                 await rules.say()
                 await recorder.until(lambda: recorder.on("oneweb/bridge/info"))
                 assert running.connected_since == since
-            assert [alert.split(" ")[0] for alert in made.alerts] == ["topic_owed:"]
+            assert [alert.split(" ")[0] for alert in made.alerts] == ["topics_refused:"]
         async with bench(tmp_path, port, max_payload=2000) as made:
             async with made.publishing() as running:
                 await recorder.until(lambda: running.connected_since)
@@ -724,3 +725,18 @@ async def test_mosquitto_that_ends_the_connection_after_its_refusal_holds_nobody
                 await asyncio.sleep(0.02)
             assert running._suspects.blamed.keys() <= {"oneweb/site/s5/state"}
     assert all("oneweb/site/s5/state" in alert for alert in made.alerts)
+
+
+async def test_answer_that_breaks_the_connection_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mosquitto takes no topic of more than 200 levels: the answer ends some connections, and then nothing more."""
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.05)
+    port = mosquitto.free_port()
+    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made, made.publishing() as running:
+        async with asyncio.timeout(30):
+            while running.connected_since is None:
+                await asyncio.sleep(0.02)
+            running.answer_to("oneweb/bridge/request/purge", "a/" * 250 + "b", b"c")(Response(status="ok"))
+            while running._answers.to_send():
+                await asyncio.sleep(0.02)
+        await made.store.commit(samples(5, 5))
+        await made.drained()

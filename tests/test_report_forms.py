@@ -85,6 +85,26 @@ def test_a_member_may_have_a_unit_of_its_own() -> None:
     assert samples.samples[0].values == {"cnx_rx_bytes": 7}
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"timestamps": [TIME], "cnxTx": [5], "cnxTxUnit": "kB"},
+        {"cnxTx": [[TIME, 5]], "cnxTxUnit": "kB"},
+        {"measurement": [{"timestamp": TIME, "cnxTx": {"value": 5}, "cnxTxUnit": "kB"}]},
+        {"measurement": [{"timestamp": TIME, "kpiName": "cnxTx", "kpiValue": 5, "kpiValueUnit": "kB"}]},
+        {
+            "measurement": [
+                {"timestamp": TIME, "performanceIndicator": [{"name": "cnxTx", "value": 5, "valueUnit": "kB"}]}
+            ]
+        },
+        {"measurement": [{"timestamp": TIME, "performanceIndicator": {"cnxTx": 5, "cnxTxUnit": None, "unit": "kB"}}]},
+    ],
+)
+def test_unit_of_its_own_is_used_in_every_form(entry: dict[str, Any]) -> None:
+    samples = decoded(entry, "ut_traffic")
+    assert [sample.values for sample in samples.samples] == [{"cnx_tx_bytes": 5000}]
+
+
 def test_a_unit_that_contradicts_the_mapping_is_told() -> None:
     indicator = {"name": "cnxTx", "value": 5, "unit": "dBm"}
     samples = decoded({"measurement": [{"timestamp": TIME, "performanceIndicator": [indicator]}]}, "ut_traffic")

@@ -443,6 +443,8 @@ def test_encoded_float_is_always_written_as_one(number: float) -> None:
         ("homeassistant/device/a/config", False),
         ("homeassistant/status", False),
         ("spBv1.0/group/NCMD/node", False),
+        ("a/" * 100 + "b", True),
+        ("a/" * 101 + "b", False),
         ("spBv1.0-answers", True),
     ],
 )

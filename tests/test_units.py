@@ -59,8 +59,8 @@ def test_letters_of_a_unit_decide(number: float, unit: str, wanted: str, expecte
         ({"units": "metric"}, 500),
         ({"unit": "KB"}, 500),
         ({"zUnit": "mb"}, None),
-        # By its letters' case alone no unit of length.
-        ({"unit": "KM"}, None),
+        # Of lengths the letters' case tells nothing apart.
+        ({"unit": "Meters"}, 500),
     ],
 )
 def test_unit_beside_several_values_counts_where_it_can_be_this_ones(
@@ -71,6 +71,15 @@ def test_unit_beside_several_values_counts_where_it_can_be_this_ones(
     record = record_decoder(CALLS["sites"], DecodeRules())("S", {"id": "S", "geographicLocation": place})
     assert record.fields.get("elevation_m") == expected
     assert list(record.unparseable) == ([] if expected else ["elevation_m"])
+
+
+def test_unit_of_data_in_another_case_beside_several_values_is_told() -> None:
+    """`KB` may be kB or Kbit: such a number is left out."""
+    fields = {"currentBalance": 500, "reservedValue": 1}
+    for unit, expected in (("kB", 0.0005), ("KB", None), ("deg", 500)):
+        bucket = {"id": "B", "bucketBalance": [{**fields, "unit": unit}]}
+        record = record_decoder(CALLS["usage_consumption"], DecodeRules())("B", bucket)
+        assert record.fields.get("current_balance_gb") == expected
 
 
 @pytest.mark.parametrize(

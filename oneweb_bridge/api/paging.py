@@ -175,9 +175,11 @@ class Paging:
                 f"its member '{more.total_path}' says {more.total} records and {self._received} came; where that "
                 "counts something else, set page.total_header of the call to ''"
             )
-        if more.next_path and result.count > 0:
+        # What a style follows says itself whether there is more: against it counts only what is a page by its name.
+        next_path = more.page_path if self._page.style in ("link_next", "cursor") else more.next_path
+        if next_path and result.count > 0:
             raise Incomplete(
-                f"its member '{more.next_path}' says that there is a next page, which page.style "
+                f"its member '{next_path}' says that there is a next page, which page.style "
                 f"{self._page.style} does not follow; oneweb-bridge explore looks for the style that does"
             )
 

@@ -56,7 +56,8 @@ def masked_print(masks: Masks) -> Callable[[str], None]:
 def require_single_file(command: str, given: Sequence[Path] | None) -> Path | None:
     """The one configuration file of a command that takes no more; None without one. Raises ConfigError."""
     paths = list(given or ())
-    if len(paths) > 1 or any(path.is_dir() for path in paths):
+    # What cannot be looked at is no folder: reading it says why.
+    if len(paths) > 1 or any(os.path.isdir(path) for path in paths):  # noqa: PTH112
         got = f"the folder {paths[0]}" if len(paths) == 1 else f"{len(paths)} times -c"
         raise ConfigError(
             f"{command}: expected one configuration file, got {got}: only run takes several; name the file of "
@@ -67,7 +68,7 @@ def require_single_file(command: str, given: Sequence[Path] | None) -> Path | No
 
 def find_files(given: Sequence[Path] | None) -> list[Path]:
     """The configuration files that are named, and those in a folder that is named, by name. Raises ConfigError."""
-    return [file for path in given or () for file in (_files_in(path) if path.is_dir() else [path])]
+    return [file for path in given or () for file in (_files_in(path) if os.path.isdir(path) else [path])]  # noqa: PTH112
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -75,7 +76,8 @@ def _files_in(folder: Path) -> list[Path]:
         paths = sorted(folder.iterdir())
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be read: {refusal_of(error)}") from None
-    files = [path for path in paths if path.suffix in ENDINGS and not path.name.startswith(".") and path.is_file()]
+    named = [path for path in paths if path.suffix in ENDINGS and not path.name.startswith(".")]
+    files = [path for path in named if not os.path.isdir(path)]  # noqa: PTH112
     if not files:
         raise ConfigError(f"{folder}: expected at least one file that ends in .yaml or .yml in this folder")
     return files

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import io
 import logging
 import os
@@ -33,10 +34,12 @@ from oneweb_bridge.config.masks import Masks
 from oneweb_bridge.config.read import load, require_postgres
 from oneweb_bridge.config.schema import Config, Log
 from oneweb_bridge.config.write import dump_yaml, yaml_text
-from oneweb_bridge.files import refusal_of
+from oneweb_bridge.files import is_there, refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 
 DONE, FAILED, WRONG = 0, 1, 2
+ON, OFF = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
+"""The words that commands over MQTT take too."""
 NOTHING_TO_DRAW = "nothing to draw in this span: it has no samples, or a single sample of a counter, which has no rate"
 
 _log = logging.getLogger("oneweb_bridge.cli")
@@ -52,18 +55,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, "command", "run") != "run":
             options.config = require_single_file(options.command, options.config)
         code: int = options.act(options)
+        sys.stdout.flush()
     except ConfigError as error:
         return _print_error(str(error), WRONG)
     except StoreError as error:
         return _print_error(str(error), FAILED)
     except BrokenPipeError:
-        # The reader of our output has closed it; nothing more may be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         return DONE
+    except OSError as error:
+        if error.errno not in _OUTPUT_ERRORS:
+            raise
+        _close_output()
+        return _print_error(f"the output cannot be written ({refusal_of(error)})", FAILED)
     except KeyboardInterrupt:
         # These run until a signal; of all others nobody may take a part for the whole.
         return DONE if options.act in (_run, _demo, _simulate) else _print_error("interrupted", FAILED)
     return code
+
+
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What the system says of an output that is redirected to a file. Of files that are named the commands speak."""
+
+
+def _close_output() -> None:
+    """The reader of our output has closed it, or its disk is full: nothing more may be written, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_error(text: str, code: int) -> int:
@@ -167,7 +184,7 @@ def _add_poll_and_set(commands: Any) -> None:
     switch = change.add_mutually_exclusive_group()
     switch.add_argument("--enable", action="store_true", default=None, help="polls the call at its interval")
     switch.add_argument("--disable", action="store_true", default=None, help="polls the call only on command")
-    switch.add_argument("--enabled", choices=("true", "false", FILE), help="the same in a word; file: as in the file")
+    switch.add_argument("--enabled", choices=(*ON, *OFF, FILE), help="the same in a word; file: as in the file")
     about = "from 10s to 7d, for example 5m; file: as in the configuration file"
     change.add_argument("--interval", type=parse_interval_or_file, metavar="D", help=about)
 
@@ -290,8 +307,8 @@ def _set(options: argparse.Namespace) -> int:
     if options.interval is not None:
         changes["interval"] = None if options.interval == FILE else options.interval
     if options.enable or options.disable or options.enabled:
-        is_enabled = options.enable or options.enabled == "true"
-        changes["enabled"] = None if options.enabled == FILE else bool(is_enabled)
+        is_enabled = options.enable or (options.enabled is not None and options.enabled in ON)
+        changes["enabled"] = None if options.enabled == FILE else is_enabled
     if not changes:
         return _print_error("set: expected --enable, --disable, --enabled file or --interval", WRONG)
     return (
@@ -358,7 +375,11 @@ def _backup(options: argparse.Namespace) -> int:
             print(f"\r{100 * done // max(of, 1)} % of the file copied", end="", file=sys.stderr, flush=True)
 
     sources = [backup.Source(place, options.file)]
-    if trends.exists():
+    try:
+        has_trends = is_there(trends)
+    except OSError as error:
+        return _print_error(f"backup: {trends} cannot be read ({refusal_of(error)}): check trends.path", FAILED)
+    if has_trends:
         sources.append(backup.Source(trends, beside(options.file), is_marked=False))
     try:
         sizes = backup.write_backups(sources, force=options.force, progress=progress)

@@ -1,6 +1,7 @@
 """Reads the tree of one configuration file section by section into values. What is wrong is a ConfigError."""
 
 import functools
+import os
 import re
 from collections.abc import Iterable
 from collections.abc import Mapping as Table
@@ -105,9 +106,9 @@ class FileReader(msgspec.Struct, frozen=True):
 
     def _secret_path(self, file: str) -> Path:
         here = self.directory / file
-        if self.secrets_directory and not here.exists() and (self.secrets_directory / file).exists():
-            return self.secrets_directory / file
-        return here
+        there = self.secrets_directory and self.secrets_directory / file
+        # What cannot be looked at is not there: reading it says why.
+        return there if there and not os.path.exists(here) and os.path.exists(there) else here  # noqa: PTH110
 
     def read_value(self, raw: Any, kind: Any, key: str) -> Any:
         """One value of a kind; an empty text is null where null is allowed."""

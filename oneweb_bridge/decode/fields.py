@@ -198,11 +198,11 @@ def unit_finder(field: Field, path: str, paths: PathTable) -> Callable[[Sequence
             beside = beside[0]
         if type(beside) is not dict:
             return ""
+        own_unit = member_name(beside, own)
+        if own_unit is not None and beside[own_unit] is not None:
+            return stated_unit(beside[own_unit])
         if is_paired:
             return unit_in(beside)
-        own_unit = member_name(beside, own)
-        if own_unit is not None:
-            return stated_unit(beside[own_unit])
         return _unit_of_shared(unit_in(beside), field)
 
     return find_unit

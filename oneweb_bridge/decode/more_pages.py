@@ -16,8 +16,10 @@ _MORE = frozenset(("hasmore", "hasnext", "hasnextpage", "moreresults", "istrunca
 _NEXT = ("next", "continuationtoken")
 """How the names of members begin that say where the next page is."""
 
-_NO_PAGE = ("synctoken", "update", "refresh", "poll", "run", "time", "date", "reset", "cycle", "deltalink")
-"""How the names end that begin like those and say something else."""
+_PAGE_WORDS = ("page", "cursor", "token", "link", "url", "uri", "href", "marker", "offset")
+"""What is in the names of those of which nothing but a page is to be expected, beside `next` itself."""
+_NO_PAGE = ("synctoken", "deltalink", "deltatoken")
+"""How the names of addresses end that are for the next listing."""
 MAX_VALUE_BYTES = 200
 """Bytes of a value that are looked at."""
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -26,12 +28,14 @@ _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class MorePages(msgspec.Struct, frozen=True):
     """`total` is the largest number of records that the answer says there are, and `total_path` where it stands.
 
-    `next_path` is the member that names a next page, or says that there is more; "" where there is none.
+    `next_path` is the member that names a next page, or says that there is more; "" where there is none. `page_path` is
+    the same, but no member like `nextUpdate`, which may be about something else.
     """
 
     total: int = 0
     total_path: str = ""
     next_path: str = ""
+    page_path: str = ""
 
 
 _NOTHING = MorePages()
@@ -41,26 +45,30 @@ def more_pages_of(body: bytes) -> MorePages:
     """What a body says; nothing where it is a list, one record, or cannot be read."""
     if body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"{":
         return _NOTHING
-    total, total_path, next_path, is_last = 0, "", "", False
+    total, total_path, next_path, page_path, is_last = 0, "", "", "", False
     for path, folded, raw in _members(msgspec.Raw(body), "", 0):
         count = raw.strip(b'"')
         if folded in TOTALS and count.isdigit() and int(count) > total:
             total, total_path = int(count), path
         elif not next_path and ((folded in _MORE and raw == b"true") or _names_next_page(path, folded, raw)):
             next_path = path
+        if path == next_path or _names_next_page(path, folded, raw):
+            page_path = page_path or (path if _is_about_pages(folded) else "")
         is_last = is_last or (folded in _MORE and raw == b"false")
     # Some answers have a cursor also where nothing follows.
-    return MorePages(total, total_path, "" if is_last else next_path)
+    return MorePages(total, total_path) if is_last else MorePages(total, total_path, next_path, page_path)
+
+
+def _is_about_pages(folded: str) -> bool:
+    name = folded.rpartition(".")[2]
+    words = any(word in name for word in _PAGE_WORDS) and not name.endswith(_NO_PAGE)
+    return words or name == "next" or folded in _MORE
 
 
 def _names_next_page(path: str, folded: str, raw: bytes) -> bool:
     # Of @odata.nextLink the part behind the dot counts.
-    name = folded.rpartition(".")[2]
-    is_next = name.startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
-    if not is_next or len(raw) <= len(b'""') or not raw.startswith(b'"'):
-        return False
-    # Such as `nextUpdate`, or Google's `nextSyncToken`, which is for the next listing.
-    return not name.endswith(_NO_PAGE)
+    is_next = folded.rpartition(".")[2].startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
+    return is_next and len(raw) > len(b'""') and raw.startswith(b'"')
 
 
 def _members(raw: msgspec.Raw, above: str, depth: int) -> Iterator[tuple[str, str, bytes]]:

@@ -41,7 +41,7 @@ _VALUES = ("value", "kpivalue", "indicatorvalue", "metricvalue", "countervalue",
 _TIMES = ("timestamp", "time", "datetime", "measuredat", "measurementtime", "sampletime", "ts", "t")
 _TIME_LISTS = ("timestamps", "times", "datetimes", *_TIMES)
 _VALUE_LISTS = ("values", "vals", "data", "samples", "points")
-_UNITS = ("indicatorunit", *map(fold_name, UNIT_MEMBERS), "kpiunit")
+_UNITS = ("indicatorunit", *map(fold_name, UNIT_MEMBERS), "kpiunit", "metricunit", *(f"{name}unit" for name in _VALUES))
 
 
 def _pick(record: dict[str, Any], folded_names: Iterable[str]) -> Any:
@@ -104,7 +104,9 @@ def _members(record: dict[str, Any], known: Collection[str] | None) -> Iterator[
             continue
         if isinstance(value, dict):
             if _has_any(value, _VALUES):
-                yield IndicatorValue(name, _pick(value, _VALUES), _pick(value, _UNITS))
+                inner = _pick(value, _UNITS)
+                own = own_units.get(fold_name(name)) if inner is None else inner
+                yield IndicatorValue(name, _pick(value, _VALUES), own)
         elif not isinstance(value, list) and fold_name(name) not in _UNITS:
             yield IndicatorValue(name, value, own_units.get(fold_name(name), unit))
 
@@ -112,7 +114,11 @@ def _members(record: dict[str, Any], known: Collection[str] | None) -> Iterator[
 def _own_units(record: dict[str, Any]) -> dict[str, Any]:
     """Folded name of a member -> the unit that another member, `<name>Unit`, gives for it."""
     folded = {fold_name(name): value for name, value in record.items() if len(name) <= MAX_NAME_CHARS}
-    return {name.removesuffix("unit"): value for name, value in folded.items() if name.endswith("unit")}
+    return {
+        name.removesuffix("unit"): value
+        for name, value in folded.items()
+        if name.endswith("unit") and value is not None
+    }
 
 
 def other_measurements(entry: Any, known: Collection[str]) -> list[Any]:
@@ -134,7 +140,7 @@ def _columns(entry: dict[str, Any], record: dict[str, Any], known: Collection[st
     if isinstance(times, list) and times:
         for name, values in record.items():
             if isinstance(values, list) and len(name) <= MAX_NAME_CHARS and fold_name(name) in known:
-                yield from _parallel(name, times, values, None)
+                yield from _parallel(name, times, values, _own_units(record).get(fold_name(name)))
 
 
 def _parallel(name: str, times: Any, values: Any, unit: Any) -> Iterator[SeriesPoint]:
@@ -148,7 +154,7 @@ def _series(record: dict[str, Any], known: Collection[str]) -> Iterator[SeriesPo
         if not isinstance(value, list) or not value or len(name) > MAX_NAME_CHARS:
             continue
         if fold_name(name) in known:
-            yield from _points(name, value, None)
+            yield from _points(name, value, _own_units(record).get(fold_name(name)))
             continue
         for element in value:
             series_name = _pick(element, _NAMES) if isinstance(element, dict) else None

@@ -72,8 +72,10 @@ UNITS: dict[str, Unit] = {
 """Every known unit, by the text in which the API may write it."""
 
 _DIMENSIONS_OF_FOLDED: dict[str, set[str]] = {}
-"""Known unit with its letters' case folded -> the dimensions that it may mean."""
+"""Known unit of data or of a rate with its letters' case folded -> the dimensions that it may mean."""
 for _name, _unit in UNITS.items():
+    if _unit.dimension not in ("data", "rate"):
+        continue
     _DIMENSIONS_OF_FOLDED.setdefault(_name.casefold(), set()).add(_unit.dimension)
 
 ENDINGS = {
@@ -109,7 +111,10 @@ def can_convert(unit: str, target: str) -> bool:
 
 
 def resembles(unit: str, target: str) -> bool:
-    """Whether an unknown unit differs only by its letters' case from one that can be converted into `target`."""
+    """Whether an unknown unit of data differs only by its letters' case from one that can be converted into `target`.
+
+    Of other dimensions the case tells nothing apart.
+    """
     return unit not in UNITS and dimension_of(target) in _DIMENSIONS_OF_FOLDED.get(unit.casefold(), ())
 
 

@@ -42,7 +42,8 @@ class ConnectionContext(msgspec.Struct, frozen=True, kw_only=True):
 
     `process` is the id by which the probes of this process are told from those of a twin. `has_published`: this
     process has been connected before. `answer_to` makes the way back to the sender of a command, which outlasts the
-    connection. `alerted_topics` are the topics of unjournaled messages that were alerted as too large.
+    connection. `alerted_topics` are the topics of unjournaled messages that were alerted as too large, and
+    behind `refused ` those that were alerted as refused.
     """
 
     settings: Mqtt

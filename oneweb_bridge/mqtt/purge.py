@@ -84,7 +84,7 @@ async def clear_old_bases(
         else:
             await journal.identity.forget_base(base)
     if problems:
-        raise problems[0]
+        raise aiomqtt.MqttError("; ".join(str(problem) for problem in problems))
     return count
 
 

@@ -131,8 +131,9 @@ class Session:
         if known.cursor > self.cursor:
             self._cursor.begin_at(known.cursor)
         await context.journal.identity.note_place(Place(tree.base, context.instance))
-        if self._handshake.head is None and (await context.journal.identity.read()).old_bases(tree.base):
-            # So that what an interrupted start leaves below a base is known as this bridge's when it has moved on.
+        if self._handshake.head is None:
+            # Another bridge that looks meanwhile must find an owner, and what an interrupted start leaves below a base
+            # must be known as this bridge's when it has moved on.
             await self._cursor.publish_empty_head()
         self._prober.answers_twins = self._is_said_to_be_online = True
         await self.sender.publish_and_wait(Message(tree.status, encode(Connection("online")), retain=True))
@@ -201,17 +202,17 @@ class Session:
             return
         if not await self.sender.is_small_enough(message):
             return
-        alerted = self._context.alerted_topics
+        alerted, key = self._context.alerted_topics, f"refused {message.topic}"
         if all(await self.publish_messages([message])):
             self._info, self._info_refusals = info, 0
-            alerted.discard(message.topic)
+            alerted.discard(key)
             return
         self._info_due = now + nth_pause(INFO_INTERVAL_S, MAX_INFO_PAUSE_S, self._info_refusals)
         self._info_refusals += 1
-        if message.topic not in alerted:
-            alerted.add(message.topic)
+        if key not in alerted:
+            alerted.add(key)
             sentence = f"the broker refuses {message.topic}, which is tried again: let this user write it"
-            await self._context.callbacks.alert("topic_owed", sentence)
+            await self._context.callbacks.alert("topics_refused", sentence)
 
     # ── what an answer means ───────────────────────────────────────────────────────────────────
 
@@ -250,9 +251,15 @@ class Session:
     # ── for the publisher ──────────────────────────────────────────────────────────────────────
 
     def answer(self, answer: WaitingAnswer) -> None:
-        """Publishes an answer to a command, which waits until it is acknowledged; one that is too large is logged."""
+        """Publishes an answer to a command, which waits until it is acknowledged.
+
+        One that is too large, or broke the connection, is logged and given up.
+        """
         for message in answer.messages:
-            if (reason := self.sender.too_large(message)) is None:
+            reason = self.sender.too_large(message)
+            if reason is None and message.topic in self._context.suspects.blamed:
+                reason = "it broke the connection before"
+            if reason is None:
                 self.sender.send(message, partial(self._end_answer, answer, message))
             else:
                 _log.error("no answer on %s: %s", message.topic, reason)

@@ -269,6 +269,8 @@ class TopicTree:
 
 MAX_RESPONSE_TOPIC_BYTES = 1024
 """Far above what brokers allow, and so short that an answer on it still fits into their packets."""
+MAX_RESPONSE_TOPIC_LEVELS = 100
+"""mosquitto ends the connection of who publishes on a topic with more than 200."""
 SPARKPLUG_TOPIC = "spBv1.0"
 """Above all topics of Sparkplug. Source: Sparkplug 3.0, 4.1."""
 
@@ -281,6 +283,8 @@ def response_topic_problem(topic: str, base: str, discovery_prefix: str) -> str 
     problem = None
     if not topic or len(topic.encode()) > MAX_RESPONSE_TOPIC_BYTES or not topic.isprintable():
         problem = f"expected 1 to {MAX_RESPONSE_TOPIC_BYTES} bytes without control characters"
+    elif topic.count("/") > MAX_RESPONSE_TOPIC_LEVELS:
+        problem = f"expected at most {MAX_RESPONSE_TOPIC_LEVELS} times '/'"
     elif "+" in topic or "#" in topic or topic.startswith("$"):
         problem = "expected a topic without '+', '#' and a leading '$'"
     elif _is_below(topic, base) and not topic.startswith(f"{base}/bridge/response/"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from oneweb_bridge.files import refusal_of
+from oneweb_bridge.files import is_there, refusal_of
 from oneweb_bridge.model.heads import Place
 from oneweb_bridge.store import database
 from oneweb_bridge.store.errors import StoreError
@@ -83,7 +83,7 @@ def open_source(files: Files) -> Iterator["FileSource"]:
         # Looked at before it is held, so that nothing is made beside what is no database.
         parts = [stack.enter_context(_open_part(files.path, files.layouts[0]))]
         stack.enter_context(database.hold_lock(files.path, remedy=IN_USE))
-        if files.trends.exists():
+        if _is_there(files.trends):
             parts.append(stack.enter_context(_open_part(files.trends, files.layouts[1])))
         for part in parts:
             with _reading(part.path):
@@ -207,12 +207,19 @@ def open_target(files: Files, journal_id: str) -> Iterator["FileTarget"]:
 
 
 def _check_new(path: Path, *, may_exist: bool = False) -> None:
-    if (path.exists() or path.is_symlink()) and not may_exist:
+    if (_is_there(path) or path.is_symlink()) and not may_exist:
         raise StoreError(f"{path} exists already, and nothing was moved: name a file that does not exist")
     for ending in _BESIDE:
         left = path.with_name(path.name + ending)
-        if left.exists():
+        if _is_there(left):
             raise StoreError(f"{left} was left by another database, and nothing was moved: move it away")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return is_there(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({refusal_of(error)}), and nothing was moved") from None
 
 
 def _is_of_journal(trends: Path, journal_id: str) -> bool:

@@ -14,6 +14,7 @@ from threading import Event
 import msgspec
 
 from oneweb_bridge.encoding import encode
+from oneweb_bridge.files import is_there
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable, named_errors
 from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.sample_rows import SampleRows, open_sample_rows
@@ -90,9 +91,9 @@ def fold_trends(
     A damaged file is moved away and made again from what the journal has. `is_known`: samples were folded before.
     """
     outcome = Outcome()
-    if is_known and isinstance(trends, Path) and not trends.exists():
-        outcome.lost = f"{trends} is gone"
     try:
+        if is_known and isinstance(trends, Path) and not is_there(trends):
+            outcome.lost = f"{trends} is gone"
         try:
             _run_pass(database, trends, rules, moment, outcome, stop)
         except StoreDamaged as error:

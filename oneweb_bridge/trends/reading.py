@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from oneweb_bridge.encoding import rfc3339
+from oneweb_bridge.files import is_there, refusal_of
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, UnknownEntity, named_errors
 from oneweb_bridge.store.places import Place
@@ -59,8 +60,11 @@ def open_history(
 def _open_if_there(stack: contextlib.ExitStack, trends: Place) -> TrendsFile | None:
     if not isinstance(trends, Path):
         return stack.enter_context(open_trends(trends, read_only=True))
-    if not trends.exists():
-        return None
+    try:
+        if not is_there(trends):
+            return None
+    except OSError as error:
+        raise StoreError(f"{trends} cannot be read ({refusal_of(error)}): choose another trends.path") from None
     try:
         with named_errors():
             file = stack.enter_context(open_trends(trends, read_only=True))
