@@ -4484,7 +4484,7 @@ TABLE = (
     Mutant(
         "units: a member may have one of its own",
         "decode/report_forms.py",
-        "own_units.get(fold_name(name), unit)",
+        "own if isinstance(own, str) else unit",
         "unit",
         "test_report_forms.py -k unit_of_its_own",
     ),
@@ -4548,7 +4548,7 @@ TABLE = (
     Mutant(
         "answers: one that broke the connection is given up",
         "mqtt/session.py",
-        "if reason is None and message.topic in self._context.suspects.blamed:",
+        "if reason is None and self._broke_connection(message.topic):",
         "if False:",
         "test_owed.py -k answer_that_breaks",
     ),
@@ -4562,7 +4562,7 @@ TABLE = (
     Mutant(
         "output on a full disk is a sentence",
         "cli/main.py",
-        "        if error.errno not in _OUTPUT_ERRORS:",
+        "        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:",
         "        if True:",
         "test_files_of_commands.py -k full_disk",
     ),

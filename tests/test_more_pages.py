@@ -28,6 +28,7 @@ LIST = [{"id": "1", "next": "c2", "total": 9}]
         ({"items": LIST, "next": ""}, MorePages()),
         ({"items": LIST, "previous": "c1", "session_token": "x"}, MorePages()),
         ({"items": LIST, "nextUpdate": "2025-06-17T13:40:07Z", "nextPageToken": "x"}, ("nextUpdate", "nextPageToken")),
+        ({"nextUpdate": "2025-06-17T13:40:07Z", "hasMore": True, "items": LIST}, ("nextUpdate", "hasMore")),
         ({"items": LIST, "nextSyncToken": "x", "nextInvoice": "y"}, ("nextSyncToken", "")),
         ({"items": LIST, "has_more": True}, ("has_more", "has_more")),
         ({"items": LIST, "hasMore": False}, MorePages()),

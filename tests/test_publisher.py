@@ -930,21 +930,6 @@ async def test_stranger_never_gives_a_will(tmp_path: Path, monkeypatch: pytest.M
     assert recorder.on("oneweb/bridge/status") == [{"state": "online"}]
 
 
-async def test_owner_is_named_before_anything_is_restored(tmp_path: Path) -> None:
-    """On a broker without a head another bridge finds whose the base is, long before all is restored."""
-    port = mosquitto.free_port()
-    async with mosquitto.run_mosquitto(port), bench(tmp_path, port) as made:
-        await made.store.commit(sites(5))
-        async with harness.recording(port, "#") as recorder, made.publishing():
-            await made.drained()
-            await recorder.until(lambda: len(of_sites(recorder, 0)) == 5)
-            await recorder.until(lambda: recorder.on("oneweb/bridge/head")[-1]["seq"] == 5)
-    topics = [topic for topic, _, _ in recorder.messages]
-    first, head = recorder.on("oneweb/bridge/head")[0], topics.index("oneweb/bridge/head")
-    assert (first["instance"], first["seq"]) == ("main", 0)
-    assert head < min(topics.index(topic) for topic in topics if "/site/" in topic or topic.endswith("/status"))
-
-
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 @pytest.mark.parametrize(
     ("setting", "words"), [("retain_available false", "does not keep retained"), ("max_qos 0", "QoS 0 only")]

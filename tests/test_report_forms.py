@@ -90,6 +90,8 @@ def test_a_member_may_have_a_unit_of_its_own() -> None:
     [
         {"timestamps": [TIME], "cnxTx": [5], "cnxTxUnit": "kB"},
         {"cnxTx": [[TIME, 5]], "cnxTxUnit": "kB"},
+        {"timestamps": [TIME], "cnxTx": [5], "cnxTxUnit": ["kB"]},
+        {"measurement": [{"timestamp": TIME, "counter": "cnxTx", "val": 5, "counterUnit": "kB"}]},
         {"measurement": [{"timestamp": TIME, "cnxTx": {"value": 5}, "cnxTxUnit": "kB"}]},
         {"measurement": [{"timestamp": TIME, "kpiName": "cnxTx", "kpiValue": 5, "kpiValueUnit": "kB"}]},
         {

@@ -59,8 +59,8 @@ def test_letters_of_a_unit_decide(number: float, unit: str, wanted: str, expecte
         ({"units": "metric"}, 500),
         ({"unit": "KB"}, 500),
         ({"zUnit": "mb"}, None),
-        # Of lengths the letters' case tells nothing apart.
-        ({"unit": "Meters"}, 500),
+        ({"unit": "Feet"}, 152.4),
+        ({"unit": "KM"}, None),
     ],
 )
 def test_unit_beside_several_values_counts_where_it_can_be_this_ones(

@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(options, "command", "run") != "run":
             options.config = require_single_file(options.command, options.config)
         code: int = options.act(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except ConfigError as error:
         return _print_error(str(error), WRONG)
     except StoreError as error:
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _close_output()
         return DONE
     except OSError as error:
-        if error.errno not in _OUTPUT_ERRORS:
+        if error.errno not in _OUTPUT_ERRORS or error.filename is not None:
             raise
         _close_output()
         return _print_error(f"the output cannot be written ({refusal_of(error)})", FAILED)

@@ -180,8 +180,9 @@ def unit_in(value: dict[str, Any]) -> str:
 def _unit_of_shared(unit: str, field: Field) -> str:
     """The unit that stands beside several values, where it is this field's; "" where it is another's, or no unit.
 
-    One that differs from a unit of this field only by its letters' case (KB, mbps) is returned, and will be refused.
+    A symbol that differs from one of this field only by its letters' case (KB, mbps) is returned, and will be refused.
     """
+    unit = units.spelled(unit)
     return unit if units.can_convert(unit, field.unit) or units.resembles(unit, field.unit) else ""
 
 

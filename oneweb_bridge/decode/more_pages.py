@@ -50,9 +50,8 @@ def more_pages_of(body: bytes) -> MorePages:
         count = raw.strip(b'"')
         if folded in TOTALS and count.isdigit() and int(count) > total:
             total, total_path = int(count), path
-        elif not next_path and ((folded in _MORE and raw == b"true") or _names_next_page(path, folded, raw)):
-            next_path = path
-        if path == next_path or _names_next_page(path, folded, raw):
+        elif (folded in _MORE and raw == b"true") or _names_next_page(path, folded, raw):
+            next_path = next_path or path
             page_path = page_path or (path if _is_about_pages(folded) else "")
         is_last = is_last or (folded in _MORE and raw == b"false")
     # Some answers have a cursor also where nothing follows.

@@ -41,7 +41,15 @@ _VALUES = ("value", "kpivalue", "indicatorvalue", "metricvalue", "countervalue",
 _TIMES = ("timestamp", "time", "datetime", "measuredat", "measurementtime", "sampletime", "ts", "t")
 _TIME_LISTS = ("timestamps", "times", "datetimes", *_TIMES)
 _VALUE_LISTS = ("values", "vals", "data", "samples", "points")
-_UNITS = ("indicatorunit", *map(fold_name, UNIT_MEMBERS), "kpiunit", "metricunit", *(f"{name}unit" for name in _VALUES))
+_UNITS = (
+    "indicatorunit",
+    *map(fold_name, UNIT_MEMBERS),
+    "kpiunit",
+    "metricunit",
+    "counterunit",
+    "valuesunit",
+    *(f"{name}unit" for name in _VALUES),
+)
 
 
 def _pick(record: dict[str, Any], folded_names: Iterable[str]) -> Any:
@@ -105,20 +113,19 @@ def _members(record: dict[str, Any], known: Collection[str] | None) -> Iterator[
         if isinstance(value, dict):
             if _has_any(value, _VALUES):
                 inner = _pick(value, _UNITS)
-                own = own_units.get(fold_name(name)) if inner is None else inner
-                yield IndicatorValue(name, _pick(value, _VALUES), own)
+                own = own_units.get(fold_name(name))
+                is_own = inner is None and isinstance(own, str)
+                yield IndicatorValue(name, _pick(value, _VALUES), own if is_own else inner)
         elif not isinstance(value, list) and fold_name(name) not in _UNITS:
-            yield IndicatorValue(name, value, own_units.get(fold_name(name), unit))
+            own = own_units.get(fold_name(name))
+            yield IndicatorValue(name, value, own if isinstance(own, str) else unit)
 
 
 def _own_units(record: dict[str, Any]) -> dict[str, Any]:
-    """Folded name of a member -> the unit that another member, `<name>Unit`, gives for it."""
+    """Folded name of a member -> the unit that another member, `<name>Unit`, gives for it: a text, or one for each."""
     folded = {fold_name(name): value for name, value in record.items() if len(name) <= MAX_NAME_CHARS}
-    return {
-        name.removesuffix("unit"): value
-        for name, value in folded.items()
-        if name.endswith("unit") and value is not None
-    }
+    units = {name.removesuffix("unit"): value for name, value in folded.items() if name.endswith("unit")}
+    return {name: unit for name, unit in units.items() if isinstance(unit, (str, list))}
 
 
 def other_measurements(entry: Any, known: Collection[str]) -> list[Any]:
@@ -145,8 +152,9 @@ def _columns(entry: dict[str, Any], record: dict[str, Any], known: Collection[st
 
 def _parallel(name: str, times: Any, values: Any, unit: Any) -> Iterator[SeriesPoint]:
     if isinstance(times, list) and isinstance(values, list) and len(times) == len(values):
-        for time, value in zip(times, values, strict=True):
-            yield SeriesPoint(time, IndicatorValue(name, value, unit))
+        units = unit if isinstance(unit, list) and len(unit) == len(values) else [unit] * len(values)
+        for time, value, own in zip(times, values, units, strict=True):
+            yield SeriesPoint(time, IndicatorValue(name, value, None if isinstance(own, list) else own))
 
 
 def _series(record: dict[str, Any], known: Collection[str]) -> Iterator[SeriesPoint]:
@@ -154,7 +162,8 @@ def _series(record: dict[str, Any], known: Collection[str]) -> Iterator[SeriesPo
         if not isinstance(value, list) or not value or len(name) > MAX_NAME_CHARS:
             continue
         if fold_name(name) in known:
-            yield from _points(name, value, _own_units(record).get(fold_name(name)))
+            own = _own_units(record).get(fold_name(name))
+            yield from _points(name, value, own if isinstance(own, str) else None)
             continue
         for element in value:
             series_name = _pick(element, _NAMES) if isinstance(element, dict) else None

@@ -72,10 +72,8 @@ UNITS: dict[str, Unit] = {
 """Every known unit, by the text in which the API may write it."""
 
 _DIMENSIONS_OF_FOLDED: dict[str, set[str]] = {}
-"""Known unit of data or of a rate with its letters' case folded -> the dimensions that it may mean."""
+"""Known unit with its letters' case folded -> the dimensions that it may mean."""
 for _name, _unit in UNITS.items():
-    if _unit.dimension not in ("data", "rate"):
-        continue
     _DIMENSIONS_OF_FOLDED.setdefault(_name.casefold(), set()).add(_unit.dimension)
 
 ENDINGS = {
@@ -110,11 +108,19 @@ def can_convert(unit: str, target: str) -> bool:
     return source_unit is not None and target_unit is not None and source_unit.dimension == target_unit.dimension
 
 
-def resembles(unit: str, target: str) -> bool:
-    """Whether an unknown unit of data differs only by its letters' case from one that can be converted into `target`.
+def spelled(unit: str) -> str:
+    """The known word that a unit is in another case, such as `Degrees`; any other unit as it is."""
+    word = unit.casefold()
+    is_word = len(word) > LONGEST_SYMBOL and word in UNITS and UNITS[word].dimension not in ("data", "rate")
+    return word if is_word else unit
 
-    Of other dimensions the case tells nothing apart.
-    """
+
+LONGEST_SYMBOL = 3
+"""Characters of a unit whose letters' case counts, outside of data."""
+
+
+def resembles(unit: str, target: str) -> bool:
+    """Whether an unknown unit differs only by its letters' case from one that can be converted into `target`."""
     return unit not in UNITS and dimension_of(target) in _DIMENSIONS_OF_FOLDED.get(unit.casefold(), ())
 
 

@@ -11,6 +11,7 @@ from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.heads import is_former, read_head
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Head
+from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.link import MqttConnection, listen_to_retained
 from oneweb_bridge.mqtt.probing import read_until_probe
 from oneweb_bridge.mqtt.topics import TopicTree, parse_command_topic
@@ -83,8 +84,10 @@ async def clear_old_bases(
             problems.append(error)
         else:
             await journal.identity.forget_base(base)
+    if len(problems) == 1:
+        raise problems[0]
     if problems:
-        raise aiomqtt.MqttError("; ".join(str(problem) for problem in problems))
+        raise aiomqtt.MqttError("; ".join(dict.fromkeys(describe_connection_error(problem) for problem in problems)))
     return count
 
 

@@ -131,9 +131,8 @@ class Session:
         if known.cursor > self.cursor:
             self._cursor.begin_at(known.cursor)
         await context.journal.identity.note_place(Place(tree.base, context.instance))
-        if self._handshake.head is None:
-            # Another bridge that looks meanwhile must find an owner, and what an interrupted start leaves below a base
-            # must be known as this bridge's when it has moved on.
+        if self._handshake.head is None and (await context.journal.identity.read()).old_bases(tree.base):
+            # So that what an interrupted start leaves below a base is known as this bridge's when it has moved on.
             await self._cursor.publish_empty_head()
         self._prober.answers_twins = self._is_said_to_be_online = True
         await self.sender.publish_and_wait(Message(tree.status, encode(Connection("online")), retain=True))
@@ -257,13 +256,18 @@ class Session:
         """
         for message in answer.messages:
             reason = self.sender.too_large(message)
-            if reason is None and message.topic in self._context.suspects.blamed:
+            if reason is None and self._broke_connection(message.topic):
                 reason = "it broke the connection before"
             if reason is None:
                 self.sender.send(message, partial(self._end_answer, answer, message))
             else:
                 _log.error("no answer on %s: %s", message.topic, reason)
                 self._context.answers.end(answer, message)
+
+    def _broke_connection(self, response_topic: str) -> bool:
+        """Whether an answer on a topic that a stranger chose is to be given up. The bridge's own topics are never."""
+        is_own = response_topic.startswith(f"{self._context.tree.base}/")
+        return not is_own and self._context.suspects.waits(response_topic, time.monotonic())
 
     def _end_answer(self, answer: WaitingAnswer, message: Message, _accepted: bool) -> None:
         self._context.answers.end(answer, message)

@@ -14,7 +14,7 @@ from threading import Event
 import msgspec
 
 from oneweb_bridge.encoding import encode
-from oneweb_bridge.files import is_there
+from oneweb_bridge.files import is_there, refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable, named_errors
 from oneweb_bridge.store.places import Place
 from oneweb_bridge.store.sample_rows import SampleRows, open_sample_rows
@@ -101,8 +101,10 @@ def fold_trends(
                 raise
             outcome.lost = f"{trends} is damaged ({error}) and was moved to {_move_away(trends).name}"
             _run_pass(database, trends, rules, moment, outcome, stop)
-    except (StoreUnavailable, StoreDamaged, StoreError, OSError) as error:
+    except (StoreUnavailable, StoreDamaged, StoreError) as error:
         outcome.error = str(error)
+    except OSError as error:
+        outcome.error = f"{trends} cannot be used: {refusal_of(error)}"
     return outcome
 
 
