@@ -22,6 +22,12 @@ def refusal_of(error: OSError | ValueError) -> str:
     return error.strerror or plain_text(str(error)) or "no reason was given"
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder. What the system does not let us look at is none: whoever reads it says why."""
+    # pathlib's own raises for some refusals, in some Pythons.
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def is_there(path: Path) -> bool:
     """Whether something is at a path. Raises OSError where the system does not say: Pythons differ in that."""
     try:

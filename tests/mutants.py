@@ -3570,8 +3570,8 @@ TABLE = (
     Mutant(
         "sparkplug: the node is behind the verb",
         "sparkplug/edge_node.py",
-        "(NAMESPACE, self.group_id, verb, self.edge_node_id,",
-        "(NAMESPACE, self.group_id, self.edge_node_id, verb,",
+        "(SPARKPLUG_NAMESPACE, self.group_id, verb, self.edge_node_id,",
+        "(SPARKPLUG_NAMESPACE, self.group_id, self.edge_node_id, verb,",
         "sparkplug/test_checker.py",
     ),
     Mutant(
@@ -4506,7 +4506,7 @@ TABLE = (
     Mutant(
         "answers are not for Sparkplug's topics",
         "mqtt/topics.py",
-        "    elif _is_below(topic, SPARKPLUG_TOPIC):",
+        "    elif _is_below(topic, SPARKPLUG_NAMESPACE):",
         "    elif False:",
         "test_topics.py -k answers_go_only",
     ),

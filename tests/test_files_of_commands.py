@@ -181,6 +181,7 @@ def test_trends_that_the_system_refuses_end_no_pass_and_no_replay(
         pass
 
 
+# A file system that is full takes root's rights to make; this device is always full, and macOS has none like it.
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_output_on_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
     """What is printed to a file may not fit."""

@@ -353,6 +353,8 @@ def test_demo_writes_a_configuration_for_the_other_commands(tmp_path: Path, caps
     [
         (("--interval", "file"), {"interval": None}),
         (("--enabled", "file"), {"enabled": None}),
+        (("--enabled", "yes"), {"enabled": True}),
+        (("--enabled", "off"), {"enabled": False}),
         (("--enabled", "false", "--interval", "5m"), {"interval": "5m", "enabled": False}),
         (("--enable",), {"enabled": True}),
         (("--disable",), {"enabled": False}),

@@ -96,8 +96,8 @@ class _Scanner:
 class _ChallengeScanner(_Scanner):
     """Parses one WWW-Authenticate header. Source: RFC 9110, 11.2 to 11.6.1.
 
-    Commas separate challenges, and also the parameters of one: a word before an equals sign names a parameter, any
-    other begins a challenge.
+    Commas separate challenges, and also the parameters of a challenge. A word before an equals sign names a parameter;
+    every other word begins a challenge.
     """
 
     def add_to(self, challenges: list[Challenge]) -> None:

@@ -18,7 +18,7 @@ from oneweb_bridge.model.heads import Head, Identity, Place, foreign_sentence, o
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
 from oneweb_bridge.mqtt.link import MqttConnection, require_qos
 from oneweb_bridge.mqtt.probing import read_until_probe
-from oneweb_bridge.mqtt.topics import TopicTree
+from oneweb_bridge.mqtt.topics import SPARKPLUG_NAMESPACE, TopicTree
 from oneweb_bridge.store import journal
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from oneweb_bridge.store.places import place_of
@@ -104,7 +104,7 @@ def _sparkplug_broker(config: Config) -> Mqtt:
 async def _check_sparkplug(config: Config, mqtt: Mqtt) -> tuple[bool, str]:
     """Whether the library is there, and the broker lets this user hear what hosts write."""
     settings = config.sparkplug
-    where, commands = server_name(mqtt), f"spBv1.0/{settings.group_id}/NCMD/{settings.edge_node_id}"
+    where, commands = server_name(mqtt), f"{SPARKPLUG_NAMESPACE}/{settings.group_id}/NCMD/{settings.edge_node_id}"
     try:
         require_sparkplug(config)
         async with MqttConnection(mqtt, "oneweb-bridge-check-sparkplug") as link:

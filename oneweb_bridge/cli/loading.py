@@ -10,7 +10,7 @@ from oneweb_bridge.config.file_reader import ConfigError
 from oneweb_bridge.config.masks import Masks, secrets_of, secrets_of_state
 from oneweb_bridge.config.read import load
 from oneweb_bridge.config.schema import Config, Log
-from oneweb_bridge.files import refusal_of
+from oneweb_bridge.files import is_folder, refusal_of
 
 ENDINGS = (".yaml", ".yml")
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
@@ -56,8 +56,7 @@ def masked_print(masks: Masks) -> Callable[[str], None]:
 def require_single_file(command: str, given: Sequence[Path] | None) -> Path | None:
     """The one configuration file of a command that takes no more; None without one. Raises ConfigError."""
     paths = list(given or ())
-    # What cannot be looked at is no folder: reading it says why.
-    if len(paths) > 1 or any(os.path.isdir(path) for path in paths):  # noqa: PTH112
+    if len(paths) > 1 or any(is_folder(path) for path in paths):
         got = f"the folder {paths[0]}" if len(paths) == 1 else f"{len(paths)} times -c"
         raise ConfigError(
             f"{command}: expected one configuration file, got {got}: only run takes several; name the file of "
@@ -68,7 +67,7 @@ def require_single_file(command: str, given: Sequence[Path] | None) -> Path | No
 
 def find_files(given: Sequence[Path] | None) -> list[Path]:
     """The configuration files that are named, and those in a folder that is named, by name. Raises ConfigError."""
-    return [file for path in given or () for file in (_files_in(path) if os.path.isdir(path) else [path])]  # noqa: PTH112
+    return [file for path in given or () for file in (_files_in(path) if is_folder(path) else [path])]
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -77,7 +76,7 @@ def _files_in(folder: Path) -> list[Path]:
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be read: {refusal_of(error)}") from None
     named = [path for path in paths if path.suffix in ENDINGS and not path.name.startswith(".")]
-    files = [path for path in named if not os.path.isdir(path)]  # noqa: PTH112
+    files = [path for path in named if not is_folder(path)]
     if not files:
         raise ConfigError(f"{folder}: expected at least one file that ends in .yaml or .yml in this folder")
     return files

@@ -38,8 +38,6 @@ from oneweb_bridge.files import is_there, refusal_of
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 
 DONE, FAILED, WRONG = 0, 1, 2
-ON, OFF = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
-"""The words that commands over MQTT take too."""
 NOTHING_TO_DRAW = "nothing to draw in this span: it has no samples, or a single sample of a counter, which has no rate"
 
 _log = logging.getLogger("oneweb_bridge.cli")
@@ -176,6 +174,7 @@ def _add_simulate(commands: Any) -> None:
 
 
 def _add_poll_and_set(commands: Any) -> None:
+    from oneweb_bridge.commands.decode import SWITCHES
     from oneweb_bridge.decode.catalogue import CALLS
 
     poll = _add(commands, "poll", _poll, "polls calls now, and waits for the result")
@@ -185,7 +184,7 @@ def _add_poll_and_set(commands: Any) -> None:
     switch = change.add_mutually_exclusive_group()
     switch.add_argument("--enable", action="store_true", default=None, help="polls the call at its interval")
     switch.add_argument("--disable", action="store_true", default=None, help="polls the call only on command")
-    switch.add_argument("--enabled", choices=(*ON, *OFF, FILE), help="the same in a word; file: as in the file")
+    switch.add_argument("--enabled", choices=(*SWITCHES, FILE), help="the same in a word; file: as in the file")
     about = "from 10s to 7d, for example 5m; file: as in the configuration file"
     change.add_argument("--interval", type=parse_interval_or_file, metavar="D", help=about)
 
@@ -301,6 +300,7 @@ def _poll(options: argparse.Namespace) -> int:
 
 def _set(options: argparse.Namespace) -> int:
     from oneweb_bridge.cli import remote
+    from oneweb_bridge.commands.decode import SWITCHES
 
     masks = Masks()
     config = load_config(options, masks)
@@ -308,8 +308,9 @@ def _set(options: argparse.Namespace) -> int:
     if options.interval is not None:
         changes["interval"] = None if options.interval == FILE else options.interval
     if options.enable or options.disable or options.enabled:
-        is_enabled = options.enable or (options.enabled is not None and options.enabled in ON)
-        changes["enabled"] = None if options.enabled == FILE else is_enabled
+        is_enabled = bool(options.enable) if options.enabled is None else SWITCHES.get(options.enabled)
+        # None, for `file`, takes the file's setting again.
+        changes["enabled"] = is_enabled
     if not changes:
         return _print_error("set: expected --enable, --disable, --enabled file or --interval", WRONG)
     return (

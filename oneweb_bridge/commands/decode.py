@@ -215,17 +215,18 @@ def _decode_bare_value(name: str, payload: bytes) -> bool | float | None:
     return _parse_switch(text, None)
 
 
-_SWITCHES = {
+SWITCHES = {
     **dict.fromkeys(("true", "on", "yes", "1"), True),
     **dict.fromkeys(("false", "off", "no", "0"), False),
 }
+"""The words for enabled and disabled, in lower case."""
 
 
 def _parse_switch(value: bool | int | str, id: str | None) -> bool:
     text = str(value).strip()[:41]
-    if text.casefold() not in _SWITCHES:
+    if text.casefold() not in SWITCHES:
         raise BadCommand(f"enabled: expected true, false, ON, OFF, yes, no, 1 or 0, got {text[:40]!r}", id)
-    return _SWITCHES[text.casefold()]
+    return SWITCHES[text.casefold()]
 
 
 def _parse_interval(raw: float | str, id: str | None) -> float:

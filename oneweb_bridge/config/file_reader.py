@@ -107,7 +107,7 @@ class FileReader(msgspec.Struct, frozen=True):
     def _secret_path(self, file: str) -> Path:
         here = self.directory / file
         there = self.secrets_directory and self.secrets_directory / file
-        # What cannot be looked at is not there: reading it says why.
+        # What cannot be looked at is not there: reading it says why. pathlib's own raises for some refusals.
         return there if there and not os.path.exists(here) and os.path.exists(there) else here  # noqa: PTH110
 
     def read_value(self, raw: Any, kind: Any, key: str) -> Any:

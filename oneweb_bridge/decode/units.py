@@ -108,15 +108,15 @@ def can_convert(unit: str, target: str) -> bool:
     return source_unit is not None and target_unit is not None and source_unit.dimension == target_unit.dimension
 
 
+LONGEST_SYMBOL = 3
+"""Characters of a unit whose letters' case counts, outside of data."""
+
+
 def spelled(unit: str) -> str:
     """The known word that a unit is in another case, such as `Degrees`; any other unit as it is."""
     word = unit.casefold()
     is_word = len(word) > LONGEST_SYMBOL and word in UNITS and UNITS[word].dimension not in ("data", "rate")
     return word if is_word else unit
-
-
-LONGEST_SYMBOL = 3
-"""Characters of a unit whose letters' case counts, outside of data."""
 
 
 def resembles(unit: str, target: str) -> bool:

@@ -271,7 +271,7 @@ MAX_RESPONSE_TOPIC_BYTES = 1024
 """Far above what brokers allow, and so short that an answer on it still fits into their packets."""
 MAX_RESPONSE_TOPIC_LEVELS = 100
 """mosquitto ends the connection of who publishes on a topic with more than 200."""
-SPARKPLUG_TOPIC = "spBv1.0"
+SPARKPLUG_NAMESPACE = "spBv1.0"
 """Above all topics of Sparkplug. Source: Sparkplug 3.0, 4.1."""
 
 
@@ -291,8 +291,8 @@ def response_topic_problem(topic: str, base: str, discovery_prefix: str) -> str 
         problem = f"it is the bridge's own: expected one below {base}/bridge/response/, or none below {base}"
     elif _is_below(topic, discovery_prefix):
         problem = f"it is Home Assistant's: expected none below {discovery_prefix}"
-    elif _is_below(topic, SPARKPLUG_TOPIC):
-        problem = f"it is Sparkplug's: expected none below {SPARKPLUG_TOPIC}"
+    elif _is_below(topic, SPARKPLUG_NAMESPACE):
+        problem = f"it is Sparkplug's: expected none below {SPARKPLUG_NAMESPACE}"
     return problem and f"the response topic {topic[:64]!r} was not used: {problem}"
 
 

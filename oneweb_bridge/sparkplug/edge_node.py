@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
+from oneweb_bridge.mqtt.topics import SPARKPLUG_NAMESPACE
 from oneweb_bridge.sparkplug import payload
 from oneweb_bridge.sparkplug.payload import Aliased
 from oneweb_bridge.sparkplug.tree import Metric, MetricSpec, MetricType, MetricValue
 
-NAMESPACE = "spBv1.0"
 BD_SEQ = MetricSpec("bdSeq", MetricType.INT64)
 REBIRTH = MetricSpec("Node Control/Rebirth", MetricType.BOOLEAN, writable=True)
 WITHOUT_ALIAS = (BD_SEQ.name, REBIRTH.name)
@@ -83,7 +83,7 @@ class Topics(msgspec.Struct, frozen=True):
 
     def of(self, verb: str, device: str = "") -> str:
         """The topic of a verb; without a Device that of the node."""
-        levels = (NAMESPACE, self.group_id, verb, self.edge_node_id, *((device,) if device else ()))
+        levels = (SPARKPLUG_NAMESPACE, self.group_id, verb, self.edge_node_id, *((device,) if device else ()))
         return "/".join(levels)
 
 

@@ -7,14 +7,14 @@ from typing import Literal
 
 import msgspec
 
-from oneweb_bridge.sparkplug.edge_node import NAMESPACE
+from oneweb_bridge.mqtt.topics import SPARKPLUG_NAMESPACE
 
 Change = Literal["nothing", "online", "offline"]
 
 
 def state_topic(host_id: str) -> str:
     """Where a host says whether it is there, retained."""
-    return f"{NAMESPACE}/STATE/{host_id}"
+    return f"{SPARKPLUG_NAMESPACE}/STATE/{host_id}"
 
 
 class _State(msgspec.Struct, frozen=True):
