@@ -43,8 +43,8 @@ def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than there are cores: a third of the time tests wait for brokers, pauses and processes."""
-    return (os.cpu_count() or 1) + 1
+    """Two workers more than there are cores: half of the time tests wait for brokers, pauses and processes."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_configure() -> None:

@@ -879,7 +879,7 @@ TABLE = (
     Mutant(
         "head: another instance publishes nothing",
         "mqtt/handshake.py",
-        "            raise await self._foreign_instance(head, here)\n",
+        "            raise await self._foreign_instance(foreign_sentence(head, context.tree.head, here))\n",
         "            return\n",
         "test_bridge.py -k foreign",
     ),
@@ -1369,16 +1369,37 @@ TABLE = (
     Mutant(
         "who is connected answers a twin that looks",
         "mqtt/probing.py",
-        "elif self.answers_twins and not self._is_answering:",
+        "elif self.answers and not self._is_answering:",
         "elif False:",
-        "test_publisher.py -k probe_of_another",
+        "test_publisher.py -k probe_that_asks",
     ),
     Mutant(
         "a bridge looks before it takes a connection over",
         "mqtt/look.py",
-        "        if self._prober.twin_answered.is_set():\n",
+        "        if other is not None and not (is_leased and other == self._instance):\n",
         "        if False:\n",
         "test_publisher.py -k stays_away",
+    ),
+    Mutant(
+        "a probe that is retained is nobody's answer",
+        "mqtt/look.py",
+        "elif message.topic == self._tree.probe and not message.retain:",
+        "elif message.topic == self._tree.probe:",
+        "test_publisher.py -k does_not_answer",
+    ),
+    Mutant(
+        "a lease says nothing of other instances",
+        "mqtt/look.py",
+        "if is_leased and head is not None:",
+        "if is_leased:",
+        "test_publisher.py -k stranger_without_a_head",
+    ),
+    Mutant(
+        "another instance that is online below the base is a stranger without a head",
+        "mqtt/probing.py",
+        "if probe.instance is None or probe",
+        "if probe.instance != self._context.instance or probe",
+        "test_publisher.py -k stranger_without_a_head",
     ),
     Mutant(
         "a look takes nobody's connection",
@@ -4530,6 +4551,13 @@ TABLE = (
         "            alerted.add(key)\n",
         "            return\n",
         "test_owed.py -k info_that_is_denied",
+    ),
+    Mutant(
+        "more pages: the time of a next update is no page",
+        "decode/more_pages.py",
+        "return not _is_scheduled(name, raw.strip(b'\"')) or _is_about_pages(folded)",
+        "return True",
+        "test_more_pages.py -k beside_the_list",
     ),
     Mutant(
         "more pages: what a style follows is contradicted by pages alone",

@@ -27,9 +27,17 @@ LIST = [{"id": "1", "next": "c2", "total": 9}]
         ({"items": LIST, "meta": {"nextCursor": None}}, MorePages()),
         ({"items": LIST, "next": ""}, MorePages()),
         ({"items": LIST, "previous": "c1", "session_token": "x"}, MorePages()),
-        ({"items": LIST, "nextUpdate": "2025-06-17T13:40:07Z", "nextPageToken": "x"}, ("nextUpdate", "nextPageToken")),
-        ({"nextUpdate": "2025-06-17T13:40:07Z", "hasMore": True, "items": LIST}, ("nextUpdate", "hasMore")),
-        ({"items": LIST, "nextSyncToken": "x", "nextInvoice": "y"}, ("nextSyncToken", "")),
+        ({"items": LIST, "nextInvoice": "y", "nextPageToken": "x"}, ("nextInvoice", "nextPageToken")),
+        ({"nextInvoice": "y", "hasMore": True, "items": LIST}, ("nextInvoice", "hasMore")),
+        ({"items": LIST, "nextSyncToken": "x", "nextInvoice": "y"}, ("nextInvoice", "")),
+        ({"items": LIST, "nextSyncToken": "x", "@odata.deltaLink": "https://x/y"}, MorePages()),
+        ({"items": LIST, "nextUpdate": "2025-06-17T13:40:07Z", "next_run": "2025-06-18"}, MorePages()),
+        ({"items": LIST, "nextUpdate": "2025-06-17T13:40:07Z", "nextStart": "2025-06-17"}, ("nextStart", "")),
+        ({"items": LIST, "nextUpdateId": "12340512"}, ("nextUpdateId", "")),
+        (
+            {"items": LIST, "nextUpdate": "2025-06-17T13:40:07Z", "next": "2025-06-17T13:40:07Z"},
+            ("next", "next"),
+        ),
         ({"items": LIST, "has_more": True}, ("has_more", "has_more")),
         ({"items": LIST, "hasMore": False}, MorePages()),
         ({"items": LIST, "hasMore": False, "nextCursor": "c9"}, MorePages()),
@@ -82,8 +90,8 @@ def test_list_that_is_a_part_by_its_own_words_is_incomplete(style: Any, more: Mo
 
 @pytest.mark.parametrize("style", ["cursor", "link_next"])
 def test_what_may_be_about_something_else_does_not_contradict_a_style_that_follows(style: Any) -> None:
-    """Such as `nextUpdate` beside a cursor that says that this is the last page."""
-    more = MorePages(next_path="nextUpdate")
+    """Such as `nextInvoice` beside a cursor that says that this is the last page."""
+    more = MorePages(next_path="nextInvoice")
     _read_to_its_end(Paging(PageSettings(style=style), URL), PageResult(count=1, ids=["a"], more=more))
 
 

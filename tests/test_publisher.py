@@ -60,6 +60,7 @@ class Bench:
         self.lost: list[int] = []
         self.refusals = 0
         self.base, self.instance = "oneweb", "main"
+        self.epoch: int | None = None
         self.on_command: Callable[[CommandMessage], None] = lambda _: None
 
     def _command(self, incoming: CommandMessage) -> None:
@@ -91,6 +92,7 @@ class Bench:
             on_lost=self._lost,
         )
         tree = TopicTree(self.base, instance or self.instance, self.store.journal_id, self.store.earlier)
+        tree.epoch = self.epoch
         made = publisher.Publisher(self.settings, tree, self.rows, self.store.growth, callbacks)
         task = asyncio.create_task(made.run())
         log, counter = logging.getLogger("oneweb_bridge.publisher"), RefusalCounter(self)
@@ -1021,9 +1023,12 @@ async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch:
         strange = (
             b"no JSON",
             b"[" * 9000,
-            json.dumps({"time": NOON, "nonce": "n", "instance": "other", "process": "x"}),
+            json.dumps({"time": NOON, "nonce": "n", "instance": "other", "process": "x", "asks": True}),
+            json.dumps({"time": NOON, "nonce": "n", "process": "x"}),
             b"{}",
         )
+        old = {"time": NOON, "nonce": "n", "instance": "other", "process": "x"}
+        await harness.publish(port, "oneweb/bridge/probe", json.dumps(old), retain=True)
         async with made.publishing() as running:
             for payload in strange:
                 await harness.publish(port, "oneweb/bridge/probe", payload)
@@ -1032,8 +1037,41 @@ async def test_twin_that_does_not_answer_is_no_twin(tmp_path: Path, monkeypatch:
     assert made.alerts == []
 
 
-async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None:
-    """Nor is one of `check`, of this process, or one that asks nothing; one that asks is, once for all at a time."""
+@pytest.mark.parametrize("epoch", [None, 1])
+async def test_stranger_without_a_head_is_known_by_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int | None
+) -> None:
+    """While the first bridge below a base has no head there yet, another instance finds out that it is online.
+
+    Also one with a lease, which speaks of its own instance alone.
+    """
+    monkeypatch.setattr(publisher, "FIRST_RECONNECT_S", 0.01)
+    port = mosquitto.free_port()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with (
+        mosquitto.run_mosquitto(port),
+        bench(tmp_path / "a", port) as first,
+        bench(tmp_path / "b", port) as last,
+        first.publishing() as older,
+    ):
+        last.epoch = epoch
+        async with harness.recording(port, "oneweb/bridge/head") as heads:
+            await heads.until(lambda: heads.on("oneweb/bridge/head"))
+        await harness.publish(port, "oneweb/bridge/head", b"", retain=True)
+        async with harness.recording(port, "oneweb/bridge/alert") as recorder, last.publishing("other") as newer:
+            await recorder.until(lambda: recorder.on("oneweb/bridge/alert"))
+            async with asyncio.timeout(20):
+                while "'main' is online below" not in str(newer._last_error):
+                    await asyncio.sleep(0.02)
+            assert newer.connected_since is None
+        assert older.connected_since is not None
+    assert {alert["kind"] for alert in recorder.on("oneweb/bridge/alert")} == {"foreign_instance"}
+    assert first.alerts == []
+
+
+async def test_probe_that_asks_is_answered(tmp_path: Path) -> None:
+    """Not one of `check`, of this process, or one that asks nothing; one that asks is, once for all at a time."""
     port = mosquitto.free_port()
     async with (
         mosquitto.run_mosquitto(port),
@@ -1043,7 +1081,7 @@ async def test_probe_of_another_instance_is_not_answered(tmp_path: Path) -> None
     ):
         await connected(running)
         before = len(recorder.on("oneweb/bridge/probe"))
-        silent = [{"instance": "other", "process": "x", "asks": True}, {}, {"instance": "main", "asks": True}]
+        silent: list[dict[str, Any]] = [{"instance": "other", "process": "x"}, {}, {"instance": "main", "asks": True}]
         silent += [
             {"instance": "main", "process": running._process, "asks": True},
             {"instance": "main", "process": "x"},

@@ -9,6 +9,7 @@ import msgspec
 
 from oneweb_bridge.decode.listings import TOTALS
 from oneweb_bridge.decode.paths import fold_name, member_name
+from oneweb_bridge.decode.values import parse_datetime
 
 MAX_DEPTH = 3
 MAX_NAME_CHARS = 60
@@ -20,6 +21,8 @@ _PAGE_WORDS = ("page", "cursor", "token", "link", "url", "uri", "href", "marker"
 """What is in the names of those of which nothing but a page is to be expected, beside `next` itself."""
 _NO_PAGE = ("synctoken", "deltalink", "deltatoken")
 """How the names of addresses end that are for the next listing."""
+_SCHEDULES = ("update", "refresh", "poll", "run", "invoice", "bill", "payment", "maintenance")
+"""What is in the names of those that say when something happens next."""
 MAX_VALUE_BYTES = 200
 """Bytes of a value that are looked at."""
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -29,7 +32,7 @@ class MorePages(msgspec.Struct, frozen=True):
     """`total` is the largest number of records that the answer says there are, and `total_path` where it stands.
 
     `next_path` is the member that names a next page, or says that there is more; "" where there is none. `page_path` is
-    the same, but no member like `nextUpdate`, which may be about something else.
+    the same, but no member like `nextInvoice`, which may be about something else.
     """
 
     total: int = 0
@@ -60,14 +63,27 @@ def more_pages_of(body: bytes) -> MorePages:
 
 def _is_about_pages(folded: str) -> bool:
     name = folded.rpartition(".")[2]
-    words = any(word in name for word in _PAGE_WORDS) and not name.endswith(_NO_PAGE)
-    return words or name == "next" or folded in _MORE
+    return name == "next" or folded in _MORE or any(word in name for word in _PAGE_WORDS)
 
 
 def _names_next_page(path: str, folded: str, raw: bytes) -> bool:
     # Of @odata.nextLink the part behind the dot counts.
-    is_next = folded.rpartition(".")[2].startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
-    return is_next and len(raw) > len(b'""') and raw.startswith(b'"')
+    name = folded.rpartition(".")[2]
+    is_next = name.startswith(_NEXT) or (folded == "href" and ".next." in f".{path.casefold()}")
+    if not is_next or name.endswith(_NO_PAGE) or not raw.startswith(b'"') or raw == b'""':
+        return False
+    return not _is_scheduled(name, raw.strip(b'"')) or _is_about_pages(folded)
+
+
+def _is_scheduled(name: str, text: bytes) -> bool:
+    """Whether a member is the time of a next update. Other times may be where the next page begins."""
+    if not any(word in name for word in _SCHEDULES) or text[4:5] != b"-":
+        return False
+    try:
+        parse_datetime(text.decode())
+    except ValueError:
+        return False
+    return True
 
 
 def _members(raw: msgspec.Raw, above: str, depth: int) -> Iterator[tuple[str, str, bytes]]:

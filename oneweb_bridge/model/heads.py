@@ -81,3 +81,11 @@ def foreign_sentence(head: Head, topic: str, here: Place) -> str:
         f"{topic} belongs to the bridge instance {str(head.get('instance'))[:64]!r}, this one is "
         f"{here.instance!r}: give this one its own mqtt.base_topic, or clear that topic if the other is gone"
     )
+
+
+def online_sentence(instance: str, here: Place) -> str:
+    """The error about a base topic below which the bridge `instance` is online."""
+    return (
+        f"the bridge instance {instance[:64]!r} is online below {here.base!r}, this one is {here.instance!r}: "
+        "give this one its own mqtt.base_topic"
+    )

@@ -104,7 +104,7 @@ class Head(msgspec.Struct, frozen=True, omit_defaults=True):
 class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
     """Published and read back at connect, to prove that the broker delivers what it acknowledges.
 
-    By it two bridges with one client id know of each other: who is about to connect asks, who is connected answers.
+    By it two bridges below one base topic know of each other: who is about to connect asks, who is online answers.
     """
 
     time: Annotated[str, _time("when the probe was sent")]
@@ -116,7 +116,7 @@ class Probe(msgspec.Struct, frozen=True, omit_defaults=True):
         | None
     ) = None
     process: Annotated[str, _text("a random word for each run of a bridge", "9f1c02b7d84e6a35")] | None = None
-    asks: Annotated[bool, _text("whether a connected bridge with this name should answer by a probe", True)] = False
+    asks: Annotated[bool, _text("whether a bridge that is online here should answer by a probe", True)] = False
 
 
 class Alarm(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from oneweb_bridge.clock import SYSTEM
 from oneweb_bridge.encoding import encode, rfc3339
-from oneweb_bridge.model.heads import Place, foreign_sentence, owner_of, read_head
+from oneweb_bridge.model.heads import Place, foreign_sentence, online_sentence, owner_of, read_head
 from oneweb_bridge.model.records import Message
 from oneweb_bridge.model.status import Alarm
 from oneweb_bridge.mqtt.broker_errors import describe_connection_error
@@ -20,6 +20,7 @@ from oneweb_bridge.mqtt.context import ConnectionContext, ForeignInstance
 from oneweb_bridge.mqtt.probing import Prober
 from oneweb_bridge.mqtt.purge import stray_topics
 from oneweb_bridge.mqtt.sender import Sender
+from oneweb_bridge.mqtt.twins import TwinConnected
 from oneweb_bridge.store.journal import RestoreMark
 
 _log = logging.getLogger("oneweb_bridge.publisher")
@@ -61,17 +62,22 @@ class Handshake:
         context, head = self._context, self.head
         here, identity = Place(context.tree.base, context.instance), await context.journal.identity.read()
         if head is not None and owner_of(head, here, identity) == "another":
-            raise await self._foreign_instance(head, here)
+            raise await self._foreign_instance(foreign_sentence(head, context.tree.head, here))
         # Since this process published its own head, somebody else has published another under the same name.
         if head is not None and context.has_published and not identity.knows(head.get("journal")):
             await context.twins.alert_and_give_way()
 
-    async def _foreign_instance(self, head: Mapping[str, Any], here: Place) -> ForeignInstance:
-        tree = self._context.tree
-        sentence = foreign_sentence(head, tree.head, here)
+    async def refuse_other(self, instance: str) -> None:
+        """Raises TwinConnected or ForeignInstance for the bridge `instance`, which is online below this base."""
+        context = self._context
+        if instance == context.instance:
+            raise TwinConnected("another bridge with this name is connected")
+        raise await self._foreign_instance(online_sentence(instance, Place(context.tree.base, context.instance)))
+
+    async def _foreign_instance(self, sentence: str) -> ForeignInstance:
         # It cannot go through the journal: nothing of the journal is published here.
         alert = Alarm(time=rfc3339(SYSTEM.now()), kind="foreign_instance", message=sentence)
-        await self._sender.publish_and_wait(Message(tree.alert, encode(alert), retain=False))
+        await self._sender.publish_and_wait(Message(self._context.tree.alert, encode(alert), retain=False))
         return ForeignInstance(sentence)
 
     async def compare_head(self, cursor: int) -> HeadComparison:

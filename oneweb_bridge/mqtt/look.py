@@ -18,14 +18,13 @@ from oneweb_bridge.mqtt.lane import Outgoing
 from oneweb_bridge.mqtt.link import MqttConnection, Received, require_qos
 from oneweb_bridge.mqtt.probing import Prober
 from oneweb_bridge.mqtt.sender import Sender
-from oneweb_bridge.mqtt.twins import TwinConnected
 from oneweb_bridge.mqtt.window import SendWindow
 
 _log = logging.getLogger("oneweb_bridge.publisher")
 
 MIN_TWIN_TIMEOUT_S, TWIN_ROUND_TRIPS = 3.0, 4.0
-"""For how long a bridge that is about to connect waits for the probe of another with its name: at least so many
-seconds, and so many times as long as its own probe took."""
+"""For how long a bridge that is about to connect waits for the probe of another: at least so many seconds, and so many
+times as long as its own probe took."""
 
 
 class Look:
@@ -33,17 +32,19 @@ class Look:
 
     def __init__(self, context: ConnectionContext, link: MqttConnection) -> None:
         self._tree = context.tree
+        self._instance = context.instance
         self._link = link
         window = SendWindow(1, Positions(0), context.tree.class_of)
         self._sender = Sender(context, link, window, self._on_answered)
-        self._prober = Prober(context, self._sender, asks_twins=True)
+        self._prober = Prober(context, self._sender, asks=True)
         self._handshake = Handshake(context, self._sender, self._prober)
         self._status: bytes | None = None
+        self._is_status_hidden = False
         self._status_kept = asyncio.Event()
         self._is_proving_retain = False
 
     async def run(self) -> None:
-        """Raises ForeignInstance, and TwinConnected where another bridge with this name is connected.
+        """Raises ForeignInstance where another instance publishes, and TwinConnected for another bridge with this name.
 
         They come in a group of errors, as does the loss of the connection.
         """
@@ -59,12 +60,14 @@ class Look:
                 await link.listen_to(tree.head, tree.probe)
                 await require_qos(link, tree.probe)
                 # Where it may not be read, who is connected is known by its answer alone.
-                with contextlib.suppress(aiomqtt.MqttError):
+                try:
                     await link.listen_to(tree.status)
+                except aiomqtt.MqttError:
+                    self._is_status_hidden = True
                 asked_at = time.monotonic()
                 await handshake.prove_delivery()
                 await handshake.refuse_foreign_instance()
-                await self._look_for_twin(time.monotonic() - asked_at)
+                await self._look_for_others(time.monotonic() - asked_at)
                 if not link.is_mqtt5 and not self._status_kept.is_set():
                     await self._prove_retain()
                 for watcher in watchers:
@@ -79,7 +82,7 @@ class Look:
     def _receive(self, message: Received) -> None:
         if message.topic == self._tree.head:
             self._handshake.on_head(message.payload)
-        elif message.topic == self._tree.probe:
+        elif message.topic == self._tree.probe and not message.retain:
             self._prober.on_probe(message.payload)
         elif message.topic == self._tree.status:
             self._status = message.payload
@@ -93,23 +96,26 @@ class Look:
             _log.error("broker refuses %s: %s", outgoing.message.topic, reason)
             self._sender.window.refuse(outgoing)
 
-    async def _look_for_twin(self, round_trip: float) -> None:
-        """Raises TwinConnected when another bridge with this name answers; one that is connected does so at once.
+    async def _look_for_others(self, round_trip: float) -> None:
+        """Raises TwinConnected or ForeignInstance when another bridge answers; one that is connected does so at once.
 
-        Where nobody ever published, or the last one published `offline`, or the broker did so for it, there is nobody
-        to wait for. A bridge that is frozen does not answer, nor one that is cut off from the broker.
+        Another instance has no head here yet while it restores for the first time. Where nobody ever published, or the
+        last one published `offline`, or the broker did so for it, there is nobody to wait for. A bridge that is frozen
+        does not answer, nor one that is cut off from the broker.
         """
-        if self._tree.epoch is not None:
-            # The lease says that nobody else may publish; who still does so is about to lose the connection.
+        head, is_leased = self._handshake.head, self._tree.epoch is not None
+        if is_leased and head is not None:
             return
-        has_nobody_published = self._status is None and self._handshake.head is None
+        has_nobody_published = self._status is None and head is None and not self._is_status_hidden
         if has_nobody_published or b'"offline"' in (self._status or b""):
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(MIN_TWIN_TIMEOUT_S, TWIN_ROUND_TRIPS * round_trip)):
-                await self._prober.twin_answered.wait()
-        if self._prober.twin_answered.is_set():
-            raise TwinConnected("another bridge with this name is connected")
+                await self._prober.other_answered.wait()
+        other = self._prober.other
+        # The lease says that no other worker may publish; who still does so is about to lose the connection.
+        if other is not None and not (is_leased and other == self._instance):
+            await self._handshake.refuse_other(other)
 
     async def _prove_retain(self) -> None:
         """A retained message must come with a subscription, and MQTT 3.1.1 cannot say otherwise. Raises MqttError.

@@ -1,6 +1,6 @@
 """Proves that the broker delivers what it takes: a message on `bridge/probe` that must come back.
 
-Also how a bridge hears of a twin: a probe that another process with its name has sent.
+Also how a bridge that is about to connect hears of one that publishes below its base: by that one's probe.
 """
 
 import asyncio
@@ -26,15 +26,17 @@ PROBE_TIMEOUT_S = 10.0
 
 
 class Prober:
-    """The probes of one connection. `asks_twins`: a bridge with this name that is connected shall answer."""
+    """The probes of one connection. `asks`: a bridge that is online below this base shall answer."""
 
-    def __init__(self, context: ConnectionContext, sender: Sender, *, asks_twins: bool) -> None:
-        self.twin_answered = asyncio.Event()
-        self.answers_twins = False
-        """Whether a twin that asks gets an answer: from a bridge that is online."""
+    def __init__(self, context: ConnectionContext, sender: Sender, *, asks: bool) -> None:
+        self.other: str | None = None
+        """The instance of the bridge that `other_answered`: a twin's is this one's own."""
+        self.other_answered = asyncio.Event()
+        self.answers = False
+        """Whether a bridge that asks gets an answer: from one that is online."""
         self._context = context
         self._sender = sender
-        self._asks_twins = asks_twins
+        self._asks = asks
         self._nonce = ""
         self._came_back = asyncio.Event()
         self._is_answering = False
@@ -61,7 +63,7 @@ class Prober:
             await self.prove_delivery()
 
     def on_probe(self, payload: bytes) -> None:
-        """A message on the probe's topic: the last one of this connection, a twin's, or anybody's."""
+        """A message on the probe's topic: the last one of this connection, another bridge's, or anybody's."""
         if self._nonce and self._nonce.encode() in payload:
             self._came_back.set()
             return
@@ -69,21 +71,23 @@ class Prober:
             probe = msgspec.json.decode(payload, type=Probe)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
-        if probe.instance != self._context.instance or probe.process in (None, self._context.process):
+        if probe.instance is None or probe.process in (None, self._context.process):
             return
         if not probe.asks:
-            self.twin_answered.set()
-        elif self.answers_twins and not self._is_answering:
+            self.other = probe.instance
+            self.other_answered.set()
+        elif self.answers and not self._is_answering:
             self._is_answering = True
             self._sender.send(self._message(secrets.token_hex(8)), self._end_answer)
-            self._sender.spawn(self._context.twins.alert(), "mqtt twin")
+            if probe.instance == self._context.instance:
+                self._sender.spawn(self._context.twins.alert(), "mqtt twin")
 
     def _end_answer(self, _: bool) -> None:
         self._is_answering = False
 
     def _message(self, nonce: str) -> Message:
         context = self._context
-        probe = Probe(rfc3339(SYSTEM.now()), nonce, context.instance, context.process, self._asks_twins)
+        probe = Probe(rfc3339(SYSTEM.now()), nonce, context.instance, context.process, self._asks)
         return Message(context.tree.probe, encode(probe), retain=False)
 
 

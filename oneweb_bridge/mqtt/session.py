@@ -71,7 +71,7 @@ class Session:
         self._cursor = CursorWriter(context, self.sender, self._refusals, self._save_wanted)
         self.resend = Resend(context, self.sender, self._refusals, self._cursor, drain_lock)
         self._drain = Drain(context, self.sender, self._refusals, drain_lock)
-        self._prober = Prober(context, self.sender, asks_twins=False)
+        self._prober = Prober(context, self.sender, asks=False)
         self._handshake = Handshake(context, self.sender, self._prober)
         self._receiver = Receiver(context, self._handshake, self._prober)
         self._last_refused: tuple[str, float] | None = None
@@ -134,7 +134,7 @@ class Session:
         if self._handshake.head is None and (await context.journal.identity.read()).old_bases(tree.base):
             # So that what an interrupted start leaves below a base is known as this bridge's when it has moved on.
             await self._cursor.publish_empty_head()
-        self._prober.answers_twins = self._is_said_to_be_online = True
+        self._prober.answers = self._is_said_to_be_online = True
         await self.sender.publish_and_wait(Message(tree.status, encode(Connection("online")), retain=True))
         self.connected_at = time.monotonic()
         _log.info("broker %s: connected", server_name(context.settings))
