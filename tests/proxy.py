@@ -33,6 +33,8 @@ class Proxy:
         """Whether new connections are let through; else they are closed at once."""
         self.swallows = False
         """Whether what comes is thrown away in both directions; such a connection stays dead."""
+        self.is_mute = False
+        """Whether the messages that the broker delivers are thrown away."""
         self.cut_after: Callable[[], int] | None = None
         """After how many messages of a connection it is cut, in the middle of the next."""
         self.rate: float | None = None
@@ -58,7 +60,7 @@ class Proxy:
 
     def mend(self) -> None:
         """Lets everything through again."""
-        self.is_open, self.swallows, self.rate, self.late = True, False, None, 0.0
+        self.is_open, self.swallows, self.is_mute, self.rate, self.late = True, False, False, None, 0.0
         self.cut_after = self.bend = self.refuse = self.garbles = None
         self.ends_after_refusal = False
 
@@ -159,6 +161,8 @@ class _Connection:
             async for packet in _packets(reader):
                 if self._proxy.garbles:
                     await self._pass(self._proxy.garbles(), writer)
+                if packet[0] >> 4 == PUBLISH and self._proxy.is_mute:
+                    continue
                 if packet[0] >> 4 in (SUBACK, UNSUBACK) and self._proxy.late:
                     late.create_task(self._pass_later(packet, writer), name="late SUBACK")
                     continue
