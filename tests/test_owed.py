@@ -298,11 +298,11 @@ async def test_class_that_is_denied_waits_and_comes_in_its_order(tmp_path: Path)
         await made.drained()
         await recorder.until(lambda: len(numbers(recorder, "/event/")) >= 65)
         await recorder.quiet(0.3)
-    heard = numbers(recorder, "/event/")
+    received = numbers(recorder, "/event/")
     # The rules may change within a trial: after the oldest, which was refused, it lets another topic's oldest go.
-    first = heard[5]
+    first = received[5]
     assert first < 15
-    assert heard == [0, 1, 2, 3, 4, first, *(number for number in range(5, 65) if number != first)]
+    assert received == [0, 1, 2, 3, 4, first, *(number for number in range(5, 65) if number != first)]
     assert [alert.split(":")[0] for alert in made.alerts] == ["topics_refused", "topics_accepted"]
     assert await counts(tmp_path) == (0, 0)
 
