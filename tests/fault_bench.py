@@ -324,6 +324,7 @@ class Stage:
         await self.rest(patience)
         recovery = time.monotonic() - self.mended_at
         retained, still_since = await self._standing_still()
+        allowances = [*allowances, *judging.allow_outgrown(self.bridge.text(), allowances)]
         replayed, findings = judging.judge(self._evidence(retained, still_since), allowances)
         differences = truth.differences(retained, truth.expected(self.api))
         self.findings += findings + judging.without_refused(differences, allowances)

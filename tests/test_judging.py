@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.campaign import catalogue
-from tests.campaign.judging import BASE, OTHER_BASE, Allowance, Evidence, judge
+from tests.campaign.judging import BASE, OTHER_BASE, Allowance, Evidence, allow_outgrown, judge
 from tests.recording import Line, Taken
 from tests.test_checker import Bridge, measured, parts, terminal, wall
 
@@ -160,6 +160,19 @@ def test_refused_topics_excuse_themselves_and_no_others() -> None:
     assert "lost event" in kinds(silent("a").findings_of(*pair(FORGETS)))
     assert "lost event" in kinds(silent("b").findings_of(*pair(TOO_LARGE, FORGETS)))
     assert "lost event" in kinds(silent("ab").findings_of(*pair(TOO_LARGE, FORGETS)))
+
+
+def test_device_that_outgrew_the_broker_is_excused_where_the_broker_forgets() -> None:
+    """What the log says of topics below the discovery prefix excuses these alone."""
+    topic = "homeassistant/device/oneweb_main_product_1/config"
+    log = f"error app: {topic} cannot be published: 15371 bytes are more than the 8001 that the broker allows\n" * 2
+    bridge = ConnectedBridge()
+    bridge.lines.append(Line(1.0, topic, b"{}", retain=True))
+
+    assert allow_outgrown(log, [TOO_LARGE]) == []
+    assert allow_outgrown(log.replace("homeassistant", "oneweb"), [FORGETS]) == []
+    assert "wrong retained" in kinds(bridge.findings_of(*pair(TOO_LARGE, FORGETS)))
+    assert bridge.findings_of(*pair(TOO_LARGE, FORGETS), *allow_outgrown(log, [FORGETS])) == []
 
 
 # ── a filter for a while ───────────────────────────────────────────────────────────────────────

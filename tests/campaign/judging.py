@@ -70,6 +70,17 @@ def judge(evidence: Evidence, allowances: Sequence[Allowance]) -> tuple[recordin
     return replayed, findings
 
 
+def allow_outgrown(log: str, allowances: Iterable[Allowance]) -> list[Allowance]:
+    """What a broker that forgets and takes no large messages allows besides.
+
+    A device that it took while it was small, and which has grown since, can be said no more.
+    """
+    if not any(allowance.forgets for allowance in allowances):
+        return []
+    topics = re.findall(r"(homeassistant/\S+) cannot be published: \d+ bytes are more", log)
+    return [Allowance(fault="record too large", refused=tuple(dict.fromkeys(topics)))] if topics else []
+
+
 def without_refused(findings: Iterable[str], allowances: Sequence[Allowance]) -> list[str]:
     """The findings but for those about topics whose messages the broker was made to refuse."""
     beginnings = [beginning for allowance in allowances for beginning in allowance.refused]
