@@ -126,6 +126,7 @@ class Place:
             protocol=version,
             identifier=identifier,
             clean_session=None if modern else identifier is None,
+            timeout=harness.BUSY_S,
             tls_context=tls.client_context("test", str(self.files / "ca.crt")),
         )
 

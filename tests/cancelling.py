@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Any
 
-REPEAT_S = 1.0
+REPEAT_S = 6.0
+"""More than the goodbye of a connection may take."""
 
 
 async def cancel_until_done(*tasks: "asyncio.Task[Any]") -> None:

@@ -182,15 +182,16 @@ class Recorder:
         """The payloads of one topic in their order."""
         return [content for name, content, _ in self.messages if name == topic]
 
-    async def until(self, true: Callable[[], Any], patience: float = 20.0) -> Any:
+    async def until(self, true: Callable[[], Any], patience: float = BUSY_S) -> Any:
         """Waits until something holds, looking after each message. Returns what it gave."""
         deadline = asyncio.get_running_loop().time() + patience
         while not (result := true()):
             self.arrived.clear()
             left = deadline - asyncio.get_running_loop().time()
             assert left > 0, f"not heard in {patience} s; last: {self.messages[-3:]!r:.2000}"
+            # What holds may also be in a log or a table.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.arrived.wait(), left)
+                await asyncio.wait_for(self.arrived.wait(), min(left, 1.0))
         return result
 
     async def quiet(self, seconds: float, patience: float = 60.0) -> None:
@@ -214,7 +215,11 @@ async def recording(port: int, *filters: str) -> AsyncIterator[Recorder]:
     """A recorder of `filters` (default: everything below oneweb), with retain as published."""
     recorder = Recorder()
     client = aiomqtt.Client(
-        "127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V5, identifier=f"recorder-{id(recorder)}"
+        "127.0.0.1",
+        port,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        identifier=f"recorder-{id(recorder)}",
+        timeout=BUSY_S,
     )
 
     async def listen() -> None:
@@ -248,7 +253,7 @@ async def retained(port: int, *filters: str) -> dict[str, Any]:
     return retained
 
 
-async def until_retained(port: int, topic: str, true: Callable[[Any], bool], patience: float = 10.0) -> None:
+async def until_retained(port: int, topic: str, true: Callable[[Any], bool], patience: float = BUSY_S) -> None:
     """Waits until a retained topic says what is wanted."""
     async with recording(port, topic) as recorder:
         await recorder.until(lambda: topic in recorder.retained and true(recorder.retained[topic]), patience)

@@ -1395,6 +1395,13 @@ TABLE = (
         "test_publisher.py -k stranger_without_a_head",
     ),
     Mutant(
+        "sparkplug: the answer that confirms comes after what was sent",
+        "mqtt/link.py",
+        "        self._io.flush()\n",
+        "",
+        "test_link.py -k follows_what_was_sent",
+    ),
+    Mutant(
         "another instance that is online below the base is a stranger without a head",
         "mqtt/probing.py",
         "if probe.instance is None or probe",

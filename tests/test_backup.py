@@ -418,7 +418,8 @@ async def test_bridge_goes_on_after_its_database_was(tmp_path: Path, way: str) -
             for path in state_files(tmp_path):
                 path.unlink()
         async with harness.recording(world.port, "oneweb/#", "homeassistant/#") as later:
-            await later.quiet(0.3)
+            known = await harness.retained(world.port, "oneweb/#", "homeassistant/#")
+            await later.until(lambda: known.keys() <= later.retained.keys())
             before, old = len(later.messages), await harness.retained(world.port, "homeassistant/#")
             async with harness.running(config):
                 await two_more_polls(later, world.port)

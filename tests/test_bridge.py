@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from pathlib import Path
 
 from oneweb_bridge import simulator
@@ -52,11 +51,11 @@ async def test_sigterm_says_offline_and_exits_zero(world: harness.World) -> None
     """SIGTERM ends the bridge within 5 s with exit code 0, and its status says offline."""
     async with harness.recording(world.port) as recorder, harness.running(world.config()) as bridge:
         await recorder.until(lambda: is_at_rest(recorder))
-        begun = time.monotonic()
         code = await bridge.stop()
 
         assert code == 0
-        assert time.monotonic() - begun < 5
+        # This it says when it ends after 4.7 s, whatever is under way.
+        assert "stopped without waiting" not in bridge.text()
         assert (await harness.retained(world.port))["oneweb/bridge/status"] == {"state": "offline"}
         assert "Traceback" not in bridge.text()
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from oneweb_bridge.demo import mosquitto
 from tests import harness
+from tests.campaign import is_at_rest
 
 DISCOVERY = "homeassistant/device/+/config"
+POLLING = "oneweb/bridge/polling/+/state"
 SLOW: dict[str, Any] = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
 
 
@@ -43,9 +45,9 @@ async def test_broker_that_forgot_is_told_of_every_device_again(world: harness.W
     config = harness.bridge_yaml(tmp_path, world.api.url, port, polling=SLOW)
     bridge = None
     try:
-        async with mosquitto.run_mosquitto(port), harness.recording(port, DISCOVERY) as recorder:
+        async with mosquitto.run_mosquitto(port), harness.recording(port, DISCOVERY, POLLING) as recorder:
             bridge = await harness.started(config)
-            await recorder.until(lambda: len(terminals(recorder)) == 8)
+            await recorder.until(lambda: len(terminals(recorder)) == 8 and is_at_rest(recorder))
             await recorder.quiet(3.0)
             before = await harness.retained(port, DISCOVERY)
         async with mosquitto.run_mosquitto(port), harness.recording(port, DISCOVERY) as recorder:

@@ -76,6 +76,7 @@ async def test_commands_arrive_as_over_mqtt(world: harness.World, desk: Desk) ->
         await stream.until(lambda stream: any(m.event == "result" for m in stream.messages))
         assert [m.data for m in stream.messages if m.event == "result"] == [{"call": "sites", "body": result}]
 
+    await desk.recorder.until(lambda: not desk.recorder.retained[f"{POLLING}/sites/state"]["enabled"])
     await harness.publish(world.port, f"{POLLING}/sites/enabled/set", "true")
     await desk.recorder.until(lambda: desk.recorder.retained[f"{POLLING}/sites/state"]["enabled"])
     assert (await desk.call("sites"))["source"] == {"enabled": "mqtt", "interval": "console"}

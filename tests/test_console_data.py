@@ -659,8 +659,8 @@ async def test_long_query_is_interrupted(tmp_path: Path, monkeypatch: pytest.Mon
     async with store.open_store(tmp_path / "bridge.db"), open_query_thread(tmp_path / "bridge.db") as thread:
         with pytest.raises(StoreUnavailable, match="took longer"):
             await thread.run(endless)
-        assert await thread.run(Queries.head) == 0
         monkeypatch.setattr("oneweb_bridge.store.query_thread.QUERY_TIMEOUT_S", 60.0)
+        assert await thread.run(Queries.head) == 0
         request = asyncio.create_task(thread.run(endless))
         queued = asyncio.create_task(thread.run(Queries.head))
         await asyncio.sleep(0)

@@ -341,6 +341,23 @@ async def test_subscription_that_is_refused_is_an_error(codes: tuple[int, ...], 
             await link.subscribe_to("a", "b")
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_subscription_follows_what_was_sent_before(protocol: str) -> None:
+    """Its answer proves that the broker has read everything before: also what was sent in the same turn of the loop."""
+
+    async def respond(received: list[bytes], writer: asyncio.StreamWriter) -> None:
+        if received[-1][0] >> 4 == 8:
+            writer.write(suback(received[-1], 1) if protocol == "5" else b"\x90\x03" + received[-1][1:3] + b"\x01")
+
+    async with linked(protocol, respond) as (link, made, _):
+        for number in range(3):
+            link.send_unconfirmed(f"t/{number}", b"x")
+        await link.subscribe_to("commands")
+        link.send_unconfirmed("t/3", b"x")
+        await until(lambda: len(made.packets) == 5)
+    assert [packet[0] >> 4 for packet in made.packets] == [3, 3, 3, 8, 3]
+
+
 async def test_connection_of_311_listens_with_qos_0_and_asks_for_qos_1_once(caplog: pytest.LogCaptureFixture) -> None:
     """What it hears is asked for with QoS 0; a broker that grants no more for the probe is refused, also there."""
     packets_sent: list[bytes] = []

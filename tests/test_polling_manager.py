@@ -365,7 +365,7 @@ async def test_ten_polls_become_one_running_and_one_to_follow(world: harness.Wor
     """Ten live polls while one is running become one more run, and all ten are answered."""
     async with settled_bridge(world) as (recorder, _):
         before = polls(world)
-        world.api.fault("hang", path="geographicSite", seconds=1.0, count=1)
+        world.api.fault("hang", path="geographicSite", seconds=4.0, count=1)
         async with aiomqtt.Client("127.0.0.1", world.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
             await client.publish(f"{CALL}/poll", b"", qos=1)
             await recorder.until(lambda: recorder.retained[STATE]["status"] == "polling")

@@ -439,7 +439,7 @@ async def test_restore_skips_the_clear_of_a_record_that_came_back(tmp_path: Path
         head = {"journal": made.store.journal_id, "instance": "main", "seq": 1}
         await harness.publish(port, "oneweb/bridge/head", json.dumps(head), retain=True)
         async with harness.recording(port) as recorder:
-            await recorder.quiet(0.3)
+            await recorder.until(lambda: {"oneweb/bridge/head", "oneweb/site/s0/state"} <= recorder.retained.keys())
             known = len(recorder.messages)
             async with made.publishing():
                 await recorder.until(lambda: recorder.retained["oneweb/bridge/head"]["seq"] == 3)

@@ -63,7 +63,8 @@ async def test_recipes_work_as_printed(tmp_path: Path) -> None:
         async with harness.recording(world.port) as recorder, harness.running(configured):
             await recorder.until(lambda: is_at_rest(recorder))
             await recorder.until(lambda: any("/usage/" in topic for topic in recorder.retained))
-            world.api.fault("status", status=503, path="partyManagement")
+            # A refusal of the sign-in is not tried again for long, and keeps its error.
+            world.api.fault("status", status=403, path="partyManagement")
             failed = "oneweb/bridge/polling/organizations"
             await harness.publish(world.port, f"{failed}/poll", b"{}")
             await recorder.until(lambda: "error" in recorder.retained[f"{failed}/state"])
@@ -95,7 +96,7 @@ async def test_recipes_work_as_printed(tmp_path: Path) -> None:
 
 def patient(line: str) -> str:
     """The line with more time for what it waits for: mosquitto_sub counts it from its own start."""
-    return line.replace("-W 2", "-W 4").replace("-W 5", "-W 10")
+    return line.replace("-W 2", "-W 6").replace("-W 5", "-W 12").replace("sleep 1;", "sleep 3;")
 
 
 def make_interesting(world: harness.World) -> None:

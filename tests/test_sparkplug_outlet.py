@@ -362,6 +362,8 @@ async def test_removed_terminal_dies_and_its_product_lives_on(world: harness.Wor
             for name, _ in m.metrics
             if name.startswith("Product/") and not m.device.startswith("_")
         )
+        # Commands come by another connection.
+        await harness.until_retained(world.port, "oneweb/bridge/status", lambda status: status["state"] == "online")
         world.api.fleet("remove", id=imei)
         await harness.poll(world.port, "user_terminals")
         await host.until(lambda: host.of("DDEATH", device=imei))

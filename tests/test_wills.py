@@ -1,6 +1,7 @@
 """What a command that talks to the broker leaves there when it is killed: nothing, because it gives no will."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from oneweb_bridge.cli import check, locate, remote
 from oneweb_bridge.config.read import parse
 from oneweb_bridge.config.schema import Config
+from oneweb_bridge.decode.catalogue import CALLS
 from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.mqtt import purge
 from oneweb_bridge.mqtt.topics import TopicTree
@@ -71,10 +73,12 @@ async def test_command_that_is_killed_leaves_nothing(work: Work, topic: str) -> 
 async def test_reading_commands_give_no_will(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither does `status`, nor the look for the broker that a bridge uses."""
     monkeypatch.setattr(locate, "RETAINED_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(remote, "ANSWER_TIMEOUT_S", 1.0)
     port = mosquitto.free_port()
     async with mosquitto.run_mosquitto(port), proxy.between(port) as gate:
-        await harness.publish(port, "oneweb/bridge/polling/sites/state", '{"call": "sites"}', retain=True)
+        # All that `status` waits for.
+        await harness.publish(port, "oneweb/bridge/info", '{"instance": "main"}', retain=True)
+        for call in CALLS:
+            await harness.publish(port, f"oneweb/bridge/polling/{call}/state", json.dumps({"call": call}), retain=True)
         config = parse(f"mqtt: {{host: 127.0.0.1, port: {gate.port}}}", {})
         assert isinstance(await locate._read_trace(config, config.mqtt), locate.Trace)
         assert await remote._read_retained(config, config.mqtt)

@@ -23,7 +23,7 @@ from oneweb_bridge.store import journal
 from oneweb_bridge.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from oneweb_bridge.store.places import place_of
 
-PROBE_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 10.0
 
 
 async def check(config: Config, write: Callable[[str], None], masks: Masks | None = None) -> bool:

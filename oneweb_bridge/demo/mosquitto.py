@@ -12,6 +12,8 @@ from pathlib import Path
 from oneweb_bridge.files import refusal_of
 
 PORTS = range(15_000, 32_000)
+START_TIMEOUT_S = 30.0
+_given: set[int] = set()
 """From which `free_port` takes: below those that systems hand out by themselves."""
 
 _PLACES = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin", "/usr/local/bin")
@@ -37,14 +39,19 @@ def demo_config_path() -> Path:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now.
+    """A loopback port that nobody listens on now, and that this process was not given lately.
 
     Systems do not hand out those of `PORTS` by themselves, so that no connection that is opened meanwhile gets it.
     """
+    if len(_given) > len(PORTS) // 2:
+        _given.clear()
     while True:
         port = random.choice(PORTS)
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.add(port)
             return port
 
 
@@ -70,13 +77,13 @@ async def run_mosquitto(port: int, config: Path | None = None) -> AsyncIterator[
 
 
 async def _reachable(process: asyncio.subprocess.Process, port: int) -> None:
-    for _ in range(200):
-        if process.returncode is not None:
-            break
-        with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.close()
-            await writer.wait_closed()
-            return
-        await asyncio.sleep(0.02)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while process.returncode is None:
+                with contextlib.suppress(OSError):
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    writer.close()
+                    await writer.wait_closed()
+                    return
+                await asyncio.sleep(0.02)
     raise NoBroker(f"mosquitto did not start on 127.0.0.1:{port}")

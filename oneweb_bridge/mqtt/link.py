@@ -293,6 +293,8 @@ class MqttConnection(aiomqtt.Client):
     async def subscribe_to(self, *filters: str) -> None:
         """Subscribes with QoS 1 and, on MQTT 5, retain-as-published. Raises MqttError when the broker refuses."""
         options = SubscribeOptions(qos=1, retainAsPublished=True) if self.is_mqtt5 else 1
+        # What was sent before must stand before it on the wire: its answer proves that the broker has read that.
+        self._io.flush()
         granted = await _granted(self, [(name, options) for name in filters])
         _require_granted(filters, granted)
         if 0 in granted:

@@ -55,7 +55,7 @@ class PahoIo:
     def write_packet(self, packet: bytes) -> None:
         """Sends a packet that has no answer. It leaves before the event loop goes on."""
         if not self._outgoing and not self._is_reading:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._outgoing.append(packet)
 
     def _replace_paho_methods(self) -> None:
@@ -121,8 +121,7 @@ class PahoIo:
             self.on_read()
         finally:
             self._is_reading = False
-            if self._outgoing:
-                self._flush()
+            self.flush()
         return code
 
     def _read_packets(self, max_packets: int) -> MQTTErrorCode:
@@ -159,8 +158,10 @@ class PahoIo:
             pass
         return mid
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Hands all that was sent to paho as if it were one packet: one write instead of one for each message."""
+        if not self._outgoing:
+            return
         whole, self._outgoing = b"".join(self._outgoing), []
         packet: Any = {
             "command": packets.PUBLISH,

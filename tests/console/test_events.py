@@ -1,5 +1,6 @@
 """Events and alerts: newest first, more by scrolling, live, with filters and a pause; alerts with what to do."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,31 @@ async def test_events_are_loaded_by_scrolling(tab: Tab) -> None:
     await tab.page.get_by_role("textbox", name="Field").fill("name")
     await tab.page.keyboard.press("Enter")
     await tab.until(f"() => {ROWS}.length === {ALL // 3}")
+
+
+async def test_older_events_that_are_asked_for_twice_come_once(tab: Tab) -> None:
+    """As where the list grows on top while the older ones are on their way."""
+    waiting: list[Any] = []
+
+    async def answer_late(route: Any) -> None:
+        if "before=" in route.request.url:
+            waiting.append(route)
+        else:
+            await answer_events(route)
+
+    await tab.hold_live()
+    await tab.page.route("**/api/v1/events?*", answer_late)
+    await tab.open("events")
+    await tab.page.get_by_role("button", name="Older").evaluate("button => { button.click(); button.click(); }")
+    async with asyncio.timeout(30):
+        while len(waiting) < 2:
+            await asyncio.sleep(0.05)
+    for route in waiting:
+        async with tab.page.expect_response("**/api/v1/events?*before=*"):
+            await answer_events(route)
+        await tab.until(f"() => {ROWS}.length >= {2 * PAGE}")
+    await tab.page.evaluate("new Promise(done => setTimeout(done, 300))")
+    assert await tab.page.evaluate(f"{ROWS}.length") == 2 * PAGE
 
 
 async def test_older_events_are_read_in_a_pause(tab: Tab) -> None:

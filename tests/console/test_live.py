@@ -56,6 +56,7 @@ async def test_sign_in_and_restart(console: Console, open_tab: OpenTab, tmp_path
         await process.stop()
     await tab.page.locator("[data-testid=connection][data-state=lost]").wait_for()
     async with harness.running(guarded.config) as process:
+        await guarded.until_it_answers(process)
         await tab.ready("sign-in")
         await sign_in(tab, TOKEN)
         await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()

@@ -152,6 +152,9 @@ async def test_poll_whose_result_never_came_is_over_with_the_next_poll(console: 
     await tab.page.route(
         "**/api/v1/calls/products/poll", lambda route: route.fulfill(status=202, json={"id": "console-lost"})
     )
+    # No other poll may come between.
+    await harness.publish(console.world.port, "oneweb/bridge/polling/products/set", '{"interval": "1h"}')
+    await until_state(console, "products", interval=3600)
     await tab.open("polling")
     await tab.page.locator("[data-testid=connection][data-state=live]").wait_for()
     button = tab.page.get_by_role("button", name="Poll products")
@@ -161,6 +164,8 @@ async def test_poll_whose_result_never_came_is_over_with_the_next_poll(console: 
     await harness.poll(console.world.port, "products")
     await tab.page.locator("[aria-label='Poll products'][aria-disabled=false]").wait_for()
     await status.and_(tab.page.get_by_text("ok")).wait_for()
+    await harness.publish(console.world.port, "oneweb/bridge/polling/products/set", '{"interval": null}')
+    await until_state(console, "products", interval=10)
 
 
 async def test_failure_of_a_poll_goes_with_the_next_one(console: Console, tab: Tab) -> None:

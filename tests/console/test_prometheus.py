@@ -76,7 +76,7 @@ async def test_prometheus_reads_the_fleet(world: harness.World, tmp_path: Path) 
     config = world.config(http={"listen": f"127.0.0.1:{http}"})
     async with harness.recording(world.port) as recorder, harness.running(config):
         world.api.freeze()
-        await recorder.until(lambda: is_at_rest(recorder))
+        await recorder.until(lambda: is_at_rest(recorder), harness.BUSY_S)
         async with prometheus(tmp_path, http) as url:
             for series in await query(url, "oneweb_sinr_db"):
                 labels = series["metric"]

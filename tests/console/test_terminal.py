@@ -232,6 +232,7 @@ async def test_zoom_by_dragging_and_back(console: Console, tab: Tab) -> None:
 
 async def test_pointer_is_at_the_same_time_in_all_charts(console: Console, tab: Tab) -> None:
     """Who points at a moment of one chart sees it in the others."""
+    await tab.hold_live()
     await tab.open(f"{(await addresses(console))['terminal']}?span=1h", "terminal")
     await tab.page.locator("[data-report=signal_quality] .u-over").hover()
     other = "document.querySelector('[data-report=traffic] .u-cursor-x')"

@@ -149,11 +149,13 @@ class _Rounds:
         workers, stage = self._workers, self._stage
         await workers.until_online()
         await asyncio.sleep(stage.chance.uniform(0, 0.5))
-        count = len(stage.recorder.on(STATUS))
+        count, before = len(stage.recorder.on(STATUS)), workers.holder()
         workers.processes[holder.worker].signal(signal.SIGCONT)
         await workers.until_stands_by(holder.worker)
         current = workers.holder()
-        is_undisturbed = current is not None and current.worker == other
+        is_undisturbed = (
+            current is not None and before is not None and before.worker == other and current.epoch == before.epoch
+        )
         # Another takeover, by a busy machine, has states of its own.
         stage.expect(
             not is_undisturbed or len(stage.recorder.on(STATUS)) == count,

@@ -30,12 +30,12 @@ export function usePages(path, member, limit, take, keyOf = ({ id }) => id) {
     try {
       const answer = await get(withQuery(path, { before, limit }));
       if (wanted.current !== path) return;
-      setState((old) => ({
-        path,
-        entries: before ? [...old.entries, ...answer[member]] : answer[member],
-        next: answer.next,
-        error: null,
-      }));
+      setState((old) => {
+        // The same page may have been asked for twice, or the end forgotten meanwhile.
+        if (before && old.next !== before) return old;
+        const entries = before ? [...old.entries, ...answer[member]] : answer[member];
+        return { path, entries, next: answer.next, error: null };
+      });
     } catch (error) {
       if (wanted.current !== path) return;
       failed.current = () => load(before);
