@@ -243,6 +243,8 @@ async def ruled_broker(directory: Path, *settings: str) -> AsyncIterator[tuple[i
     file.chmod(0o644)
     conf.write_text("\n".join(("allow_anonymous true", "user root", f"acl_file {file}", *settings, "")))
     async with mosquitto.run_mosquitto(port, conf) as process:
+        # It listens before it handles signals.
+        await harness.publish(port, "ready")
         yield port, Rules(file, process, port)
 
 
