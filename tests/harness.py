@@ -23,6 +23,8 @@ from tests.cancelling import cancel_until_done
 
 BUSY_S = 60.0
 """Seconds that a broker may take to answer on a busy machine."""
+MARKS = "recorder/"
+"""Where a recorder publishes to itself."""
 QUICK: dict[str, Any] = {
     "user_terminals": {"interval": "10s"},
     "user_terminal_components": {"interval": "10s"},
@@ -164,9 +166,15 @@ class Recorder:
         self.raw: list[tuple[str, bytes, bool]] = []
         self.retained: dict[str, Any] = {}
         self.arrived = asyncio.Event()
+        self.client: aiomqtt.Client
+        self._marks: set[bytes] = set()
 
     def take(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """Notes one message."""
+        if topic.startswith(MARKS):
+            self._marks.add(payload)
+            self.arrived.set()
+            return
         content = _read(payload)
         self.messages.append((topic, content, retain))
         self.raw.append((topic, payload, retain))
@@ -194,6 +202,13 @@ class Recorder:
                 await asyncio.wait_for(self.arrived.wait(), min(left, 1.0))
         return result
 
+    async def catch_up(self) -> None:
+        """Waits until all has come that the broker took before; another connection may know it earlier."""
+        topic, mark = f"{MARKS}{id(self)}", os.urandom(8).hex().encode()
+        await self.client.subscribe(topic, qos=1)
+        await self.client.publish(topic, mark, qos=1)
+        await self.until(lambda: mark in self._marks)
+
     async def quiet(self, seconds: float, patience: float = 60.0) -> None:
         """Waits until nothing but the bridge's own state has come for so long."""
         async with asyncio.timeout(patience):
@@ -214,7 +229,7 @@ def _read(payload: bytes) -> Any:
 async def recording(port: int, *filters: str) -> AsyncIterator[Recorder]:
     """A recorder of `filters` (default: everything below oneweb), with retain as published."""
     recorder = Recorder()
-    client = aiomqtt.Client(
+    client = recorder.client = aiomqtt.Client(
         "127.0.0.1",
         port,
         protocol=aiomqtt.ProtocolVersion.V5,
@@ -265,7 +280,7 @@ async def publish(port: int, topic: str, payload: bytes | str = b"", *, retain: 
         await client.publish(topic, payload, qos=1, retain=retain)
 
 
-async def poll(port: int, call: str = "all") -> dict[str, Any]:
+async def poll(port: int, call: str = "all", patience: float = BUSY_S) -> dict[str, Any]:
     """Has the bridge poll a call now, or all that are enabled, instead of waiting for its interval. The result."""
     topic, id = f"oneweb/bridge/polling/{call}", os.urandom(8).hex()
     async with recording(port, f"{topic}/result") as answers:
@@ -273,7 +288,8 @@ async def poll(port: int, call: str = "all") -> dict[str, Any]:
         results: list[dict[str, Any]] = await answers.until(
             lambda: [
                 result for result in answers.on(f"{topic}/result") if result.get("id") == id and "note" not in result
-            ]
+            ],
+            patience,
         )
         return results[-1]
 

@@ -550,6 +550,7 @@ class Moved:
             await self.recorder.until(lambda: self.recorder.on(events), 60)
             await self.recorder.until(self.is_published, 60)
             assert await process.stop() == 0
+        await self.recorder.catch_up()
         return await harness.retained(self.world.port, "#")
 
     def is_online(self) -> bool:

@@ -59,6 +59,7 @@ async def test_renamed_base_is_cleared_after_the_new_one_is_complete(tmp_path: P
                 await until_cleared(made)
                 assert await kept(port) == others - {"oneweb-b/site/x/state"}
                 assert len(await kept(port, NEW)) == 6
+        await recorder.catch_up()
         cleared = [topic for topic, content, retain in recorder.messages[start:] if retain and content is None]
         assert cleared[-1] == "oneweb/bridge/head"
         order = [topic for topic, _, _ in recorder.messages[start:]]

@@ -24,6 +24,8 @@ from tests.sparkplug.stage import Stage, set_up
 HOST = "scada"
 FAULTS = ("kill -9", "broker restart", "host restart", "cut")
 PATIENCE = 60.0
+POLL_S = 10.0
+"""Seconds that a poll may take; a command that came before the bridge was there is never answered."""
 Shown = dict[Key, dict[int, list[Any]]]
 """Metric -> time -> the values that the API has shown for it, in their order."""
 
@@ -185,7 +187,7 @@ class Rounds:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return await harness.poll(self._stage.port)
+                return await harness.poll(self._stage.port, patience=POLL_S)
             except AssertionError:
                 if time.monotonic() > deadline:
                     raise
