@@ -118,7 +118,7 @@ class Place:
     def client(self, role: str, *, modern: bool = True, identifier: str | None = None) -> aiomqtt.Client:
         """A client with this role's account; with an identifier it keeps its session."""
         version = aiomqtt.ProtocolVersion.V5 if modern else aiomqtt.ProtocolVersion.V311
-        return aiomqtt.Client(
+        client = aiomqtt.Client(
             "localhost",
             self.port,
             username=role,
@@ -129,6 +129,9 @@ class Place:
             timeout=harness.BUSY_S,
             tls_context=tls.client_context("test", str(self.files / "ca.crt")),
         )
+        # Of the TLS handshake, which aiomqtt's own timeout does not bound.
+        client._client.connect_timeout = harness.BUSY_S
+        return client
 
     def certify(self, script: str) -> None:
         """Runs the README's `cert` once more, or a line of openssl, in the folder of certificates."""
@@ -164,7 +167,7 @@ async def running(place: Place) -> AsyncIterator[asyncio.subprocess.Process]:
     with (place.home / "broker.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(program, "-c", str(place.config), stderr=log)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(harness.BUSY_S):
             while not await _answers(place.port):
                 assert process.returncode is None, (place.home / "broker.log").read_text()
                 await asyncio.sleep(0.02)

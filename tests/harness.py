@@ -88,7 +88,7 @@ class Process:
             self._process.kill()
         await self._process.wait()
 
-    async def stop(self, number: int = signal.SIGTERM, patience: float = 10.0) -> int:
+    async def stop(self, number: int = signal.SIGTERM, patience: float = BUSY_S) -> int:
         """Asks it to stop and returns its exit code."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)

@@ -1,7 +1,9 @@
 """The installed command against the simulated API and a real mosquitto, as a user runs it."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 
 from oneweb_bridge import simulator
@@ -9,7 +11,26 @@ from oneweb_bridge.demo import mosquitto
 from tests import harness, truth
 from tests.campaign import is_at_rest
 
+RELATED_AND_PUBLISHED = """SELECT (SELECT count(*) FROM stale),
+    (SELECT max(seq) FROM sqlite_sequence WHERE name = 'journal')
+    - (SELECT coalesce(max(seq), 0) FROM cursor WHERE output = 'mqtt')"""
+"""The records whose relations are to be made, and the rows that wait."""
 ENTITIES = ("oneweb/terminal/#", "oneweb/product/#", "oneweb/organization/#", "oneweb/site/#", "oneweb/usage/#")
+
+
+async def settle(recorder: harness.Recorder, database: Path) -> None:
+    """Waits until every call has succeeded, relations are made of it, and all is published and recorded."""
+    await recorder.until(lambda: is_at_rest(recorder))
+    async with asyncio.timeout(harness.BUSY_S):
+        while _left(database) != (0, 0):
+            await asyncio.sleep(0.05)
+    await recorder.catch_up()
+
+
+def _left(database: Path) -> tuple[int, int]:
+    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+        stale, waiting = db.execute(RELATED_AND_PUBLISHED).fetchone()
+        return stale, waiting
 
 
 async def test_first_snapshot_equals_what_the_api_shows(world: harness.World) -> None:
@@ -79,7 +100,7 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
         async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
             bridge = await harness.started(config)
             try:
-                await recorder.until(lambda: is_at_rest(recorder))
+                await settle(recorder, tmp_path / "bridge.db")
                 await recorder.quiet(1.0)
                 before = await harness.retained(port, *ENTITIES)
             except BaseException:
@@ -87,7 +108,7 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
                 raise
         try:
             async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
-                await recorder.until(lambda: recorder.on("oneweb/bridge/head"), 30)
+                await recorder.until(lambda: recorder.on("oneweb/bridge/head"))
                 after = await harness.retained(port, *ENTITIES)
                 assert before == after
                 assert {topic.split("/")[3] for topic in before} >= {"state", "usage", "forecast"}
@@ -102,9 +123,10 @@ async def test_restart_repeats_nothing(world: harness.World) -> None:
     config = world.config(polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK})
     async with harness.recording(world.port) as recorder:
         async with harness.running(config) as bridge:
-            await recorder.until(lambda: is_at_rest(recorder))
+            await settle(recorder, world.directory / "bridge.db")
             await recorder.quiet(1.0)
             await bridge.stop()
+        await recorder.catch_up()
         received = len([1 for topic, _, _ in recorder.messages if "/bridge/" not in topic])
         online = recorder.on("oneweb/bridge/status").count({"state": "online"})
         async with harness.running(config):

@@ -1,5 +1,8 @@
 """Home Assistant's discovery as the whole bridge publishes it: real command, real broker, simulated API."""
 
+import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,14 @@ async def test_terminal_is_announced_and_removed_with_its_record(world: harness.
         await recorder.until(lambda: retained.keys() <= recorder.retained.keys())
 
 
+async def until_announced(database: Path) -> None:
+    """Waits until the broker has accepted what is announced of every device."""
+    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+        async with asyncio.timeout(harness.BUSY_S):
+            while db.execute("SELECT 1 FROM discovery WHERE mark > done").fetchall():
+                await asyncio.sleep(0.1)
+
+
 async def test_broker_that_forgot_is_told_of_every_device_again(world: harness.World, tmp_path: Path) -> None:
     """A broker that lost what was retained gets all devices again, and so does who asks for them."""
     port = mosquitto.free_port()
@@ -48,7 +59,7 @@ async def test_broker_that_forgot_is_told_of_every_device_again(world: harness.W
         async with mosquitto.run_mosquitto(port), harness.recording(port, DISCOVERY, POLLING) as recorder:
             bridge = await harness.started(config)
             await recorder.until(lambda: len(terminals(recorder)) == 8 and is_at_rest(recorder))
-            await recorder.quiet(3.0)
+            await until_announced(tmp_path / "bridge.db")
             before = await harness.retained(port, DISCOVERY)
         async with mosquitto.run_mosquitto(port), harness.recording(port, DISCOVERY) as recorder:
             await recorder.until(lambda: set(recorder.retained) == set(before), 60)

@@ -50,7 +50,7 @@ async def test_printed_commands_make_a_broker_that_can_be_tried(door: broker_set
     )
     async with door.client("bridge") as client:
         await client.publish("oneweb/bridge/status", b'{"state":"online"}', qos=1, retain=True)
-        out, err = await asyncio.wait_for(process.communicate(), 10)
+        out, err = await asyncio.wait_for(process.communicate(), harness.BUSY_S)
 
     assert out.decode().strip() == 'oneweb/bridge/status {"state":"online"}', err
 
@@ -191,7 +191,10 @@ async def test_killed_broker_forgets_nothing_that_was_saved(place: broker_setup.
     async with broker_setup.running(place):
         async with broker_setup.record_as(place, "operator", "oneweb/terminal/#", "oneweb/bridge/status") as recorder:
             await recorder.until(lambda: set(wanted) <= recorder.topics())
-        async with place.client("reader", modern=False, identifier="historian") as client, asyncio.timeout(10):
+        async with (
+            place.client("reader", modern=False, identifier="historian") as client,
+            asyncio.timeout(harness.BUSY_S),
+        ):
             queued: list[str] = []
             async for message in client.messages:
                 queued.append(str(message.topic))
@@ -209,7 +212,7 @@ async def _publish(place: broker_setup.Place, topics: list[str]) -> None:
 
 async def _until_saved(place: broker_setup.Place, last: bytes) -> None:
     """Waits until the broker's file has a message in both of its places: as retained, and for the session."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(harness.BUSY_S):
         while not place.saved.exists() or last not in place.saved.read_bytes():
             await asyncio.sleep(0.05)
 
@@ -244,7 +247,7 @@ async def _renewed(place: broker_setup.Place, broker: asyncio.subprocess.Process
     before = await _serial(place)
     place.certify("cert server renewed.example.org subjectAltName=DNS:localhost")
     broker.send_signal(signal.SIGHUP)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(harness.BUSY_S):
         while await _serial(place) == before:
             await asyncio.sleep(0.05)
 
@@ -267,19 +270,30 @@ async def test_bridge_works_with_its_role_and_others_with_theirs(door: broker_se
         broker_setup.record_as(door, "reader", "oneweb/#", "homeassistant/#") as reader,
     ):
         bridge, operator = (written(tmp_path, api.url, door, role) for role in ("bridge", "operator"))
-        code, out, _ = await harness.command("check", "-c", str(bridge))
+        code, out, _ = await ended_with(0, "check", "-c", str(bridge))
         assert (code, "FAILED" in out) == (0, False), out
         async with harness.running(bridge) as running:
             await reader.until(lambda: is_at_rest(reader))
             await reader.until(lambda: any(topic.startswith("homeassistant/device/") for topic in reader.topics()))
-            commands = (["poll", "sites"], ["set", "sites", "--interval", "2m"], ["status"], ["check"])
-            ended = await asyncio.gather(*(harness.command(*words, "-c", str(operator)) for words in commands))
+            # An operator may not write the probe.
+            commands = ((0, "poll sites"), (0, "set sites --interval 2m"), (0, "status"), (1, "check"))
+            ended = await asyncio.gather(
+                *(ended_with(code, *words.split(), "-c", str(operator)) for code, words in commands)
+            )
             log = running.text()
 
-    # An operator may not write the probe.
     assert [code for code, _, _ in ended] == [0, 0, 0, 1], ended
     assert "refuse" not in log
     assert not [topic for topic in reader.topics() if topic.endswith(("/set", "/poll"))]
+
+
+async def ended_with(code: int, *words: str) -> tuple[int, str, str]:
+    """What a command says when it ends so; of three tries, because a busy broker may outlast the 2 s of a handshake."""
+    for _ in range(2):
+        ended = await harness.command(*words)
+        if ended[0] == code:
+            return ended
+    return await harness.command(*words)
 
 
 def written(directory: Path, url: str, place: broker_setup.Place, role: str) -> Path:

@@ -55,11 +55,18 @@ class Api:
 
 @contextlib.asynccontextmanager
 async def asking(world: harness.World, recorder: harness.Recorder) -> AsyncIterator[Api]:
-    """The API of a bridge that has published everything."""
+    """The API of a bridge that has published everything, and polls no more while it is compared with its topics."""
     http = mosquitto.free_port()
-    async with harness.running(world.config(http={"listen": f"127.0.0.1:{http}"})), aiohttp.ClientSession() as session:
+    polling = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
+    config = world.config(http={"listen": f"127.0.0.1:{http}"}, polling=polling)
+    async with harness.running(config), aiohttp.ClientSession() as session:
         await recorder.until(lambda: is_at_rest(recorder))
-        yield Api(session, http)
+        api = Api(session, http)
+        async with asyncio.timeout(harness.BUSY_S):
+            while (await api.get("bridge"))["info"]["journal"]["backlog"]:
+                await asyncio.sleep(0.05)
+        await recorder.catch_up()
+        yield api
 
 
 async def test_answers_are_what_is_published(world: harness.World) -> None:

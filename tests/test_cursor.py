@@ -74,6 +74,7 @@ class Writing:
 async def test_cursor_is_written_when_enough_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of what may be acknowledged beyond it is enough; until then it waits for its time."""
     monkeypatch.setattr(cursor, "CURSOR_INTERVAL_S", 1000.0)
+    monkeypatch.setattr(cursor, "FLUSH_INTERVAL_S", 1000.0)
     writing = Writing(300)
     task = asyncio.create_task(writing.writer.cursor_loop())
     await asyncio.sleep(0)
@@ -89,6 +90,7 @@ async def test_cursor_is_written_when_enough_is_acknowledged(monkeypatch: pytest
 async def test_cursor_is_not_asked_for_again_while_it_is_being_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is acknowledged during a save waits for the next one as long as if it had come after it."""
     monkeypatch.setattr(cursor, "CURSOR_INTERVAL_S", 1000.0)
+    monkeypatch.setattr(cursor, "FLUSH_INTERVAL_S", 1000.0)
     writing = Writing(300)
     begun, may_end, advance = asyncio.Event(), asyncio.Event(), writing.disk.advance
 

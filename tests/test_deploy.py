@@ -308,8 +308,11 @@ def test_healthcheck_of_the_image_reads_the_configuration_that_it_runs_with() ->
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (None, 1)])
-async def test_healthcheck_asks_where_the_configuration_listens(status: int | None, code: int, tmp_path: Path) -> None:
+async def test_healthcheck_asks_where_the_configuration_listens(
+    status: int | None, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On another port, for all addresses: 0 while /healthz says 200, else 1 with a sentence."""
+    monkeypatch.setattr(healthcheck, "TIMEOUT_S", 60.0)
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(status=status or 200)

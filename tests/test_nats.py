@@ -1,5 +1,6 @@
 """A NATS cluster of three as the broker: the whole bridge on it, and a server that is killed amid messages."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -43,7 +44,10 @@ async def _run_bridge(cluster: nats.NatsCluster, world: harness.World) -> None:
             name: doc for name, doc in subscriber.newest.items() if re.fullmatch(rf"{BASE}/site/[^/]+/state", name)
         }
         assert states
-        assert await nats.retained(second, f"{BASE}/site/+/state") == states
+        # Servers learn it one by one.
+        async with asyncio.timeout(PATIENCE_S):
+            while await nats.retained(second, f"{BASE}/site/+/state") != states:
+                await asyncio.sleep(0.2)
         # Devices are announced a few seconds after the rest.
         await subscriber.until(lambda: any(name.startswith("homeassistant/") for name in subscriber.newest), PATIENCE_S)
         # Here, because a bridge that has ended says `offline`.

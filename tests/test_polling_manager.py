@@ -208,7 +208,7 @@ async def test_poll_that_waits_runs_once_after_a_restart(world: harness.World, e
         for times in range(2, 4):
             online = count_online(recorder)
             async with harness.running(settings) as bridge:
-                await recorder.until(lambda: results()[:1] == ["ok"])
+                await recorder.until(lambda: "ok" in results())
                 await online_again(recorder, online)
                 await harness.publish(world.port, "oneweb/bridge/polling/products/poll", f'{{"id": "{times}"}}')
                 await recorder.until(
@@ -365,7 +365,7 @@ async def test_ten_polls_become_one_running_and_one_to_follow(world: harness.Wor
     """Ten live polls while one is running become one more run, and all ten are answered."""
     async with settled_bridge(world) as (recorder, _):
         before = polls(world)
-        world.api.fault("hang", path="geographicSite", seconds=4.0, count=1)
+        world.api.fault("hang", path="geographicSite", seconds=8.0, count=1)
         async with aiomqtt.Client("127.0.0.1", world.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
             await client.publish(f"{CALL}/poll", b"", qos=1)
             await recorder.until(lambda: recorder.retained[STATE]["status"] == "polling")

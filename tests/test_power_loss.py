@@ -95,6 +95,9 @@ async def at_rest(port: int, database: Path) -> Standing:
 async def stopped_before_a_flush(made: harness.World, process: harness.Process, copy: Path) -> Standing:
     """Stops the command when all is published and the cursor is not flushed; another commit would have flushed it."""
     terminal = made.api.truth("terminals")[0]["id"]
+    # Before the first poll has ended there is rest too, with nothing but the state of the calls.
+    state = "oneweb/bridge/polling/user_terminals/state"
+    await harness.until_retained(made.port, state, lambda content: "last_success" in content)
     for number in range(20):
         before = await at_rest(made.port, made.directory / copy.name)
         process.signal(signal.SIGSTOP)

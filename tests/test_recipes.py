@@ -40,7 +40,7 @@ async def _ran(script: str, directory: Path) -> tuple[int, str, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode or 0, out.decode(), err.decode()
 
 
@@ -96,7 +96,7 @@ async def test_recipes_work_as_printed(tmp_path: Path) -> None:
 
 def patient(line: str) -> str:
     """The line with more time for what it waits for: mosquitto_sub counts it from its own start."""
-    return line.replace("-W 2", "-W 6").replace("-W 5", "-W 12").replace("sleep 1;", "sleep 3;")
+    return line.replace("-W 2", "-W 10").replace("-W 5", "-W 16").replace("sleep 1;", "sleep 3;")
 
 
 def make_interesting(world: harness.World) -> None:

@@ -214,8 +214,9 @@ async def test_info_status_and_check_name_the_server(world: harness.World) -> No
     assert brokers[1].startswith(f"ok      broker: 127.0.0.1:{world.port} takes")
 
 
-async def test_command_finds_the_broker_that_the_bridge_came_to_last() -> None:
+async def test_command_finds_the_broker_that_the_bridge_came_to_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that was killed may still say `online`; the later connection counts. None at all is one sentence."""
+    monkeypatch.setattr(locate, "RETAINED_TIMEOUT_S", 30.0)
     ports = [mosquitto.free_port() for _ in range(3)]
     config = parse("mqtt: {host: 127.0.0.1}", {})
     servers = tuple(f"127.0.0.1:{port}" for port in ports[1:])

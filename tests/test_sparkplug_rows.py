@@ -27,7 +27,7 @@ from oneweb_bridge.model.records import (
     Sample,
 )
 from oneweb_bridge.polling import diff, samples
-from oneweb_bridge.sparkplug import api_watch, outlet, rows, session, shared
+from oneweb_bridge.sparkplug import api_watch, outlet, rows, session, shared, wire
 from oneweb_bridge.sparkplug import host as primary_host
 from oneweb_bridge.sparkplug import sparkplug_b_pb2 as pb
 from oneweb_bridge.sparkplug.births import Births
@@ -639,8 +639,9 @@ async def test_sample_of_a_product_that_is_gone_by_then_ends_nothing(
     assert len(stage.host.of("NBIRTH")) == 2
 
 
-async def test_number_of_the_connection_wraps(stage: Stage) -> None:
+async def test_number_of_the_connection_wraps(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """After 255 comes 0, in births and in the deaths that the broker sends."""
+    monkeypatch.setattr(wire, "DEATH_TIMEOUT_S", 5.0)
     for number in (0, 255, 0):
         async with stage.running():
             await stage.host.until(lambda: stage.host.of("NBIRTH"))

@@ -18,7 +18,7 @@ from tests import harness
 from tests.postgres import Cluster, run_postgres
 
 pytestmark = pytest.mark.postgres
-LEASE_S = 6.0
+LEASE_S = 10.0
 """So long that a busy machine does not lose it by itself."""
 PATIENCE_S = 60.0
 INFO, HEAD, STATUS = "oneweb/bridge/info", "oneweb/bridge/head", "oneweb/bridge/status"

@@ -73,11 +73,14 @@ async def query(url: str, expression: str) -> list[dict[str, Any]]:
 async def test_prometheus_reads_the_fleet(world: harness.World, tmp_path: Path) -> None:
     """Values, labels and ages in Prometheus are those of the retained topics."""
     http = mosquitto.free_port()
-    config = world.config(http={"listen": f"127.0.0.1:{http}"})
+    polling = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
+    config = world.config(http={"listen": f"127.0.0.1:{http}"}, polling=polling)
     async with harness.recording(world.port) as recorder, harness.running(config):
         world.api.freeze()
         await recorder.until(lambda: is_at_rest(recorder), harness.BUSY_S)
         async with prometheus(tmp_path, http) as url:
+            await query(url, "oneweb_bridge_journal_backlog == 0")
+            await recorder.catch_up()
             for series in await query(url, "oneweb_sinr_db"):
                 labels = series["metric"]
                 below = f"oneweb/terminal/{labels['imei']}"

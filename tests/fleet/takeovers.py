@@ -109,13 +109,26 @@ class _Rounds:
         figures.findings += [*result.findings, *stored.findings]
         return figures
 
+    async def _until_one_stands_by(self) -> tuple[Holder, str]:
+        """Waits until the worker that does not hold the instance is ready. Who holds it, and the other's name."""
+        for is_last in (*[False] * 17, True):
+            holder = self._workers.holder()
+            assert holder is not None
+            other = next(name for name in NAMES if name != holder.worker)
+            try:
+                await self._workers.until_stands_by(other, 5.0)
+            except TimeoutError:
+                # It may have become the holder meanwhile, because the first one could not renew its lease in time.
+                if is_last:
+                    raise
+            else:
+                return holder, other
+        raise AssertionError
+
     async def _play_round(self, kind: str, number: int) -> None:
         workers, figures = self._workers, self._figures
         await workers.until_online()
-        holder = workers.holder()
-        assert holder is not None
-        other = next(name for name in NAMES if name != holder.worker)
-        await workers.until_stands_by(other)
+        holder, other = await self._until_one_stands_by()
         await self._until_amid()
         process = workers.processes[holder.worker]
         if kind == "kill":
@@ -151,7 +164,7 @@ class _Rounds:
         await asyncio.sleep(stage.chance.uniform(0, 0.5))
         count, before = len(stage.recorder.on(STATUS)), workers.holder()
         workers.processes[holder.worker].signal(signal.SIGCONT)
-        await workers.until_stands_by(holder.worker)
+        await self._until_one_stands_by()
         current = workers.holder()
         is_undisturbed = (
             current is not None and before is not None and before.worker == other and current.epoch == before.epoch

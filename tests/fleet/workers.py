@@ -96,9 +96,9 @@ class Workers:
         """Waits until the status says so."""
         await self.stage.until(lambda: self.stage.recorder.retained.get(STATUS) == {"state": "online"}, PATIENCE_S)
 
-    async def until_stands_by(self, name: str) -> None:
-        """Waits until a worker answers that it is ready to take over."""
-        end = time.monotonic() + PATIENCE_S
+    async def until_stands_by(self, name: str, patience: float = PATIENCE_S) -> None:
+        """Waits until a worker answers that it is ready to take over. Raises TimeoutError."""
+        end = time.monotonic() + patience
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             while time.monotonic() < end:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
@@ -107,7 +107,7 @@ class Workers:
                             return
                 await asyncio.sleep(0.05)
         raise TimeoutError(
-            f"worker {name} does not stand by after {PATIENCE_S:.0f} s: {self.processes[name].text()[-700:]}"
+            f"worker {name} does not stand by after {patience:.0f} s: {self.processes[name].text()[-700:]}"
         )
 
     async def hand_over(self) -> None:

@@ -238,6 +238,16 @@ async def test_fleet_survives_restarts_of_home_assistant_and_of_the_broker(fleet
 NAMES = ["", "x" * 500, "same", "same", "{{ 1 / 0 }}", "💥", "a\u0000b\n\tc", "'\"\\{% raw %}", "None", "unavailable"]
 
 
+async def until_devices_are_known(there: home.Home, port: int) -> None:
+    """Waits until Home Assistant has each device that is announced."""
+    async with asyncio.timeout(harness.BUSY_S):
+        while True:
+            announced = (await harness.retained(port, "homeassistant/device/#")).values()
+            if {each["device"]["identifiers"][0] for each in announced} == set(await there.ask("devices")):
+                return
+            await asyncio.sleep(0.2)
+
+
 async def test_bad_names_are_valid_distinct_devices(tmp_path: Path) -> None:
     """Names that are empty, long, equal or code give devices that Home Assistant takes, and that can be told apart."""
     async with harness.world(tmp_path, terminals=len(NAMES), liveliness=0) as world:
@@ -247,6 +257,7 @@ async def test_bad_names_are_valid_distinct_devices(tmp_path: Path) -> None:
         async with harness.running(world.config()), home.running(tmp_path / "ha", world.port) as there:
             await there.until(lambda states: kinds(states).get("terminal") == len(NAMES), 90)
             await asyncio.sleep(3)
+            await until_devices_are_known(there, world.port)
             sentences, discovery = await rejected(there, world.port)
             assert sentences == []
             names = [device["name"] for device in (await there.ask("devices")).values()]

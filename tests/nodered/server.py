@@ -88,7 +88,7 @@ class NodeRed:
             answer.raise_for_status()
             return await answer.text()
 
-    async def until(self, true: Callable[[str], Any], path: str, patience: float = 20.0) -> str:
+    async def until(self, true: Callable[[str], Any], path: str, patience: float = 60.0) -> str:
         """Asks for a page until it says what is wanted, and returns it."""
         text = ""
         try:
@@ -99,7 +99,7 @@ class NodeRed:
             raise AssertionError(f"{path} did not come to say it in {patience} s: {text:.3000}") from None
         return text
 
-    async def until_notice(self, true: Callable[[dict[str, Any]], Any], patience: float = 20.0) -> dict[str, Any]:
+    async def until_notice(self, true: Callable[[dict[str, Any]], Any], patience: float = 60.0) -> dict[str, Any]:
         """Waits until a debug node has said what is wanted, and returns it."""
         try:
             async with asyncio.timeout(patience):

@@ -3,6 +3,7 @@
 `make test-nodered` runs them; `make test` only reads the files.
 """
 
+import asyncio
 import html
 import json
 from collections.abc import AsyncIterator
@@ -72,17 +73,21 @@ async def test_fleet_table_shows_every_terminal(scene: Scene) -> None:
     await scene.load("fleet.json")
     known, count = terminals(scene), online(scene)
 
-    page = html.unescape(await scene.node_red.until(lambda text: text.count("<tr>") == 9, "/oneweb/fleet"))
+    def is_whole(text: str) -> bool:
+        return text.count("<tr>") == 9 and has_site(html.unescape(text)) and has_sample(html.unescape(text))
+
+    def has_site(page: str) -> bool:
+        records = scene.retained("oneweb/terminal/", "/relations")
+        return any(f"<td>{relations['site']['name']}</td>" in page for relations in records)
+
+    def has_sample(page: str) -> bool:
+        records = scene.retained("oneweb/terminal/", "signal_quality")
+        return any(f"<td>{sample['sinr_db']:g}</td>" in page for sample in records)
+
+    page = html.unescape(await scene.node_red.until(is_whole, "/oneweb/fleet"))
     for state in known:
         assert f"<td>{state['name']}</td><td>{state['imei']}</td>" in page
     assert f"{count} of 8 terminals online" in page
-    assert any(
-        f"<td>{relations['site']['name']}</td>" in page
-        for relations in scene.retained("oneweb/terminal/", "/relations")
-    )
-    assert any(
-        f"<td>{sample['sinr_db']:g}</td>" in page for sample in scene.retained("oneweb/terminal/", "signal_quality")
-    )
 
     changed = next(state for state in known if state["state"] == "online")
     scene.world.api.fleet("set_state", id=changed["imei"], state="offline")
@@ -113,7 +118,7 @@ async def test_fleet_table_forgets_what_the_bridge_removed(tmp_path: Path) -> No
 
 async def test_flows_carry_a_thousand_terminals(scene: Scene) -> None:
     """With a thousand terminals more the flows are up to date as soon as Node-RED has all, and count rightly."""
-    async with aiomqtt.Client("127.0.0.1", scene.world.port) as client:
+    async with aiomqtt.Client("127.0.0.1", scene.world.port, timeout=harness.BUSY_S) as client:
         for number in range(1000):
             imei = f"{number:015d}"
             record = {"imei": imei, "name": f"T{number}", "state": "online" if number % 2 else "offline"}
@@ -135,10 +140,22 @@ async def test_names_are_text_and_not_markup(scene: Scene) -> None:
     assert "<script>" not in page
 
 
+async def until_listening(scene: Scene) -> None:
+    """Waits until the flow has subscribed, which it does after its page is there: an event comes once."""
+    record = {"imei": "0", "name": "Nobody"}
+    data = {"changed": {"state": {"from": "online", "to": "offline"}}, "record": record}
+    event = json.dumps({"id": "x:0", "time": "2026-01-01T00:00:00Z", "data": data})
+    async with asyncio.timeout(harness.BUSY_S):
+        while not any(notice["name"] == "Alert" and "Nobody" in notice["msg"] for notice in scene.node_red.notices):
+            await harness.publish(scene.world.port, "oneweb/terminal/0/event/changed", event)
+            await asyncio.sleep(0.2)
+
+
 async def test_alert_when_a_terminal_goes_offline(scene: Scene) -> None:
     """Going offline and coming back are one alert each; a repeated or replayed event, or another change, is none."""
     await scene.load("offline-alert.json")
     await scene.node_red.until(lambda text: "Alerts" in text, "/oneweb/alerts")
+    await until_listening(scene)
     changed = next(state for state in terminals(scene) if state["state"] == "online")
     topic = f"oneweb/terminal/{changed['imei']}/event/changed"
 

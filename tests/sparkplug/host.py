@@ -151,6 +151,9 @@ class Host:
         try:
             yield self
         finally:
+            task.cancel()
+            # Once only: a second cancellation would end its wait for the deaths.
+            await asyncio.wait({task}, timeout=60)
             await end_tasks(task)
 
     async def until(self, true: Callable[[], Any], patience: float = 60.0) -> Any:
@@ -191,7 +194,7 @@ class Host:
         await self._client.publish(
             self._state_topic, _state(online=False, ts=round(time.time() * 1000)), qos=1, retain=True
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(50):
             while any(node.is_online for node in self.store.nodes.values()):
                 message = await anext(aiter(self._client.messages))
                 self.store.take(str(message.topic), bytes(message.payload))

@@ -8,9 +8,11 @@ import msgspec
 from tests.sparkplug.facts import BIRTHS, COUNTED, DATA, Facts, Message, Session, bd_seq
 from tests.sparkplug.judgement import Rule, findings
 from tests.sparkplug.reader import Metric
+from tests.sparkplug.wire import Other
 
 GRACE_S = 1.0
-"""What the Edge Node sent before it read a request may come so much after it."""
+"""What the Edge Node sent before it read a request may come so many seconds after it has."""
+PUBACK = Other(4)
 COMMAND_METRICS = ("Enabled", "Interval", "Poll Now")
 """The last words of node metrics whose answer to a write may be an unchanged value."""
 
@@ -111,10 +113,15 @@ def _requests(facts: Facts) -> Iterator[tuple[Session, Message, list[Message]]]:
                 yield session, request, [message for message in session.sent if message.index > request.index]
 
 
+def _read_at(session: Session, request: Message) -> float:
+    """When the Edge Node had read a request: with its PUBACK, where the trace has one."""
+    return next((e.at for i, e in session.events if i > request.index and e.up and e.packet == PUBACK), request.at)
+
+
 def _stops_data(facts: Facts) -> Iterator[str]:
-    for _, request, later in _requests(facts):
+    for session, request, later in _requests(facts):
         before_birth = later[: next((i for i, m in enumerate(later) if m.verb == "NBIRTH"), len(later))]
-        late = [m for m in before_birth if m.verb in DATA and m.at - request.at > GRACE_S]
+        late = [m for m in before_birth if m.verb in DATA and m.at - _read_at(session, request) > GRACE_S]
         yield f"{late[0].describe()} between a request and its rebirth" if late else ""
 
 
@@ -123,7 +130,7 @@ def _is_born_again(facts: Facts) -> Iterator[str]:
     for session, request, later in _requests(facts):
         verbs = [message.verb for message in later]
         if "NBIRTH" not in verbs:
-            is_silent = all(m.verb == "NDEATH" or m.at - request.at < GRACE_S for m in later)
+            is_silent = all(m.verb == "NDEATH" or m.at - _read_at(session, request) < GRACE_S for m in later)
             yield "" if session.closed_index is not None and is_silent else f"no NBIRTH after {request.describe()}"
             continue
         at = verbs.index("NBIRTH")
@@ -191,26 +198,24 @@ def _changes_come(verb: str) -> Rule:
 
     def find(facts: Facts) -> Iterator[str]:
         notes = [(index, note) for index, note in facts.notes("changed") if bool(note.device) == (verb == "DDATA")]
-        live_values = _live_values(facts) if notes else {}
+        by_name = live_values(facts) if notes else {}
         for index, note in notes:
-            came = any(
-                at > index and value == note.value for at, value in live_values.get((note.device, note.metric), ())
-            )
+            came = any(at > index and value == note.value for at, value in by_name.get((note.device, note.metric), ()))
             yield "" if came else f"{note.device} {note.metric} did not become {note.value}"
 
     return findings(find, "a scenario changed nothing of the kind")
 
 
-def _live_values(facts: Facts) -> dict[tuple[str, str | None], list[tuple[int, Any]]]:
+def live_values(facts: Facts) -> dict[tuple[str, str | None], list[tuple[int, Any]]]:
     """Device and name -> place and value of each live one."""
-    live_values: dict[tuple[str, str | None], list[tuple[int, Any]]] = {}
+    by_name: dict[tuple[str, str | None], list[tuple[int, Any]]] = {}
     for message, births in _walk(facts):
         for metric in message.payload.metrics if message.payload else ():
             known = births.named(message, metric)
             if known is not None and not metric.is_historical:
                 value = metric.meaning(known.datatype)
-                live_values.setdefault((message.device, known.name), []).append((message.index, value))
-    return live_values
+                by_name.setdefault((message.device, known.name), []).append((message.index, value))
+    return by_name
 
 
 # ── times ──────────────────────────────────────────────────────────────────────────────────────

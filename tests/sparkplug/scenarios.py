@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 
 from tests import harness
+from tests.sparkplug.facts import Facts
+from tests.sparkplug.rules_order import live_values
 from tests.sparkplug.stage import EDGE, Stage, set_up
 from tests.sparkplug.wire import Trace
 
@@ -73,12 +75,26 @@ async def _lose_the_api(stage: Stage) -> None:
     stage.tap.note("changed", "", "API/Connected", False)
     stage.api.fault("status", status=503)
     await harness.publish(stage.port, "oneweb/bridge/polling/user_terminals/poll")
+    # A sample of a poll before the fault may be on its way: what counts is that the fault was told.
+    await _until_told(stage, here, "API/Connected", False)
     await stage.until("DDATA", here)
     here = stage.here
     stage.tap.note("changed", "", "API/Connected", True)
     stage.api.clear_faults()
     await stage.poll("user_terminals")
     await stage.until("DDATA", here)
+
+
+async def _until_told(stage: Stage, since: int, metric: str, value: object) -> None:
+    """Waits until a metric of an Edge Node has become a value after a place in the trace."""
+
+    def is_told() -> bool:
+        values = live_values(Facts(stage.tap.trace())).get(("", metric), [])
+        return any(at >= since and live == value for at, live in values)
+
+    async with asyncio.timeout(60):
+        while not is_told():
+            await asyncio.sleep(0.5)
 
 
 async def _restart_the_broker(stage: Stage, count: int) -> None:
