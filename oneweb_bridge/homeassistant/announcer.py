@@ -149,14 +149,14 @@ class Announcer:
         plans = [await self._plan_update(device) for device in dirty]
         messages = [message for _, planned in plans for message in planned]
         accepted = await sink.publish_messages(messages) if messages else []
-        if accepted is None or refusals is not self._refusals:
-            # What the connection before this one answered says nothing of what the broker has now.
+        if accepted is None:
             return False
         refused = {message.topic for message, ok in zip(messages, accepted, strict=True) if not ok}
         noted = [plan for plan, planned in plans if refused.isdisjoint(message.topic for message in planned)]
         left = [plan.device for plan, _ in plans if plan not in noted]
         refusals.note([plan.device for plan in noted], left, time.monotonic())
-        # Another connection may begin while this waits: what is marked for it must not be taken for sent.
+        # What the connection before this one answered says nothing of what the broker has now; and another one may
+        # begin while this waits: what is marked for it must not be taken for sent.
         await self._devices.note(noted, sink.cursor, lambda: refusals is self._refusals)
         return bool(noted)
 
