@@ -117,7 +117,7 @@ async def test_product_shows_usage_and_forecast(console: Console, tab: Tab) -> N
     paths = (address.replace("product/", "products/"), "series?entity=usage")
     detail, series = await tab.open_and_read(address, "product", *paths)
     (bucket,) = detail["buckets"]
-    chart = tab.page.locator(f"[data-bucket='{bucket['bucket_id']}']")
+    chart = tab.page.locator(f"[data-testid=chart][data-bucket='{bucket['bucket_id']}']")
     assert "GB" in await chart.inner_text()
     assert await chart.get_by_test_id("forecast").inner_text()
     await chart.get_by_role("button", name="Table").click()
@@ -177,7 +177,7 @@ async def test_forecast_is_a_sentence(
     await tab.page.route("**/api/v1/products/*", lambda route: route.fulfill(json=detail | {"forecasts": forecasts}))
     await tab.page.route("**/api/v1/terminals/*", lambda route: route.fulfill(json=terminal))
     await tab.open(address, "product")
-    chart = tab.page.locator(f"[data-bucket='{bucket['bucket_id']}']")
+    chart = tab.page.locator(f"[data-testid=chart][data-bucket='{bucket['bucket_id']}']")
     assert (await chart.get_by_test_id("forecast").inner_text()).startswith(words)
     if forecast is FORECAST:
         await tab.open(f"terminal/{imei}", "terminal")
@@ -193,7 +193,7 @@ async def test_product_has_its_site_the_price_of_a_block_and_a_csv(console: Cons
     detail["forecasts"] = [{"bucket_id": bucket, **FORECAST, "overage_price": 90.5, "overage_currency": "EUR"}]
     await tab.page.route("**/api/v1/products/*", lambda route: route.fulfill(json=detail))
     await tab.open(address, "product")
-    chart = tab.page.locator(f"[data-bucket='{bucket}']")
+    chart = tab.page.locator(f"[data-testid=chart][data-bucket='{bucket}']")
     assert "at 90.5 EUR expected" in await chart.get_by_test_id("forecast").inner_text()
     link = tab.page.locator(".facts").get_by_role("link", name=detail["record"]["site_id"])
     assert await link.get_attribute("href") == f"#/organizations?kind=site&id={detail['record']['site_id']}"
