@@ -164,7 +164,7 @@ class Stage:
     async def stop(self) -> None:
         """SIGTERM; the exit code must be 0, within 10 s."""
         self._weigh()
-        code = await self.bridge.stop(patience=10.0)
+        code = await self.bridge.stop()
         self.expect(code == 0, f"exit code {code} after SIGTERM")
 
     async def crashed(self, point: str, patience: float = 40.0) -> None:

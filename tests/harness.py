@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -69,6 +70,10 @@ def bridge_yaml(directory: Path, api_url: str, port: int, **changes: Any) -> Pat
     return path
 
 
+SLOW: dict[str, Any] = {call: {"interval": "1h", "enabled": True} for call in QUICK}
+"""Each call is polled once, and then only when it is told to be."""
+
+
 class Process:
     """One run of the installed command. Its log is kept in a file."""
 
@@ -88,7 +93,7 @@ class Process:
             self._process.kill()
         await self._process.wait()
 
-    async def stop(self, number: int = signal.SIGTERM, patience: float = BUSY_S) -> int:
+    async def stop(self, number: int = signal.SIGTERM, patience: float = 10.0) -> int:
         """Asks it to stop and returns its exit code."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(number)
@@ -292,6 +297,12 @@ async def poll(port: int, call: str = "all", patience: float = BUSY_S) -> dict[s
             patience,
         )
         return results[-1]
+
+
+def rows_of(database: Path, sql: str) -> list[tuple[Any, ...]]:
+    """What a database of the bridge answers, without changing it."""
+    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
+        return db.execute(sql).fetchall()
 
 
 class World:

@@ -2508,9 +2508,9 @@ TABLE = (
     Mutant(
         "a poll that waits is not said to be obeyed",
         "commands/executor.py",
-        "        if waits:\n",
+        "        if self._unanswered[message.topic]:\n",
         "        if False:\n",
-        "test_polling_manager.py -k comes_again",
+        "test_polling_manager.py test_executor.py -k 'comes_again or result_follows'",
     ),
     Mutant(
         "a poll request stays until its own poll has ended",

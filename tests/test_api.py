@@ -502,12 +502,14 @@ async def test_budget_of_the_hour_is_kept_over_a_reload(monkeypatch: pytest.Monk
     """SIGHUP fills no budget: what was sent within the hour counts, and the sentence names the key."""
     limit = {"max_requests_per_hour": 3, "min_interval": "0s"}
     async with against(answers({}), rate_limit=limit) as (server, connection):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         for _ in range(3):
             await connection.get("/x")
         connection.reconfigure(configured(server.url, api={"rate_limit": limit}).api)
         error = await failure(connection)
         assert isinstance(error, RateLimited)
-        assert 3540 < error.pause <= 3602
+        assert 3599 - (loop.time() - began) < error.pause <= 3602
         assert r"api.rate_limit.max_requests_per_hour, 3, is used up" in str(error)
         assert len(server.requests) == 3
         clocks_ahead(monkeypatch, 3602)
@@ -814,7 +816,7 @@ async def test_trickle_is_ended_by_the_deadline_of_the_poll() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await connection.get(TERMINALS)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 5
         assert (await connection.get(TERMINALS)).status == 200
 
 
@@ -834,9 +836,13 @@ async def test_time_is_that_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once an answer had a date, the API's time is known and goes on, whatever is done to the host's clock."""
     async with simulated() as (simulator, connection):
         assert connection.now() == pytest.approx(time.time() * 1000, abs=2000)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         await connection.hello()
         clocks_ahead(monkeypatch, 0, host=86_400)
-        assert connection.now() == pytest.approx(simulator.world.clock.now() * 1000, abs=30_000)
+        # The simulator's clock stands still meanwhile.
+        ahead = connection.now() - simulator.world.clock.now() * 1000
+        assert -2000 <= ahead <= 2000 + (loop.time() - began) * 1000
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Tue, 99 Jun 2025 13:00:00 GMT", "Mon, 1 Jan 99999 00:00:00 GMT"])

@@ -1,9 +1,7 @@
 """The installed command against the simulated API and a real mosquitto, as a user runs it."""
 
 import asyncio
-import contextlib
 import json
-import sqlite3
 from pathlib import Path
 
 from oneweb_bridge import simulator
@@ -22,15 +20,9 @@ async def settle(recorder: harness.Recorder, database: Path) -> None:
     """Waits until every call has succeeded, relations are made of it, and all is published and recorded."""
     await recorder.until(lambda: is_at_rest(recorder))
     async with asyncio.timeout(harness.BUSY_S):
-        while _left(database) != (0, 0):
+        while harness.rows_of(database, RELATED_AND_PUBLISHED) != [(0, 0)]:
             await asyncio.sleep(0.05)
     await recorder.catch_up()
-
-
-def _left(database: Path) -> tuple[int, int]:
-    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-        stale, waiting = db.execute(RELATED_AND_PUBLISHED).fetchone()
-        return stale, waiting
 
 
 async def test_first_snapshot_equals_what_the_api_shows(world: harness.World) -> None:
@@ -94,9 +86,7 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
     async with harness.world(tmp_path) as world:
         world.api.freeze()
         port = mosquitto.free_port()
-        config = harness.bridge_yaml(
-            tmp_path, world.api.url, port, polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK}
-        )
+        config = harness.bridge_yaml(tmp_path, world.api.url, port, polling=harness.SLOW)
         async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
             bridge = await harness.started(config)
             try:
@@ -108,7 +98,7 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
                 raise
         try:
             async with mosquitto.run_mosquitto(port), harness.recording(port) as recorder:
-                await recorder.until(lambda: recorder.on("oneweb/bridge/head"))
+                await recorder.until(lambda: recorder.on("oneweb/bridge/head"), 30)
                 after = await harness.retained(port, *ENTITIES)
                 assert before == after
                 assert {topic.split("/")[3] for topic in before} >= {"state", "usage", "forecast"}
@@ -120,7 +110,7 @@ async def test_broker_that_forgot_gets_all_retained_topics_back(tmp_path: Path) 
 async def test_restart_repeats_nothing(world: harness.World) -> None:
     """A bridge that stopped cleanly and starts again sends no event and no sample a second time."""
     world.api.freeze()
-    config = world.config(polling={c: {"interval": "1h", "enabled": True} for c in harness.QUICK})
+    config = world.config(polling=harness.SLOW)
     async with harness.recording(world.port) as recorder:
         async with harness.running(config) as bridge:
             await settle(recorder, world.directory / "bridge.db")

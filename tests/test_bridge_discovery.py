@@ -1,10 +1,7 @@
 """Home Assistant's discovery as the whole bridge publishes it: real command, real broker, simulated API."""
 
 import asyncio
-import contextlib
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 from oneweb_bridge.demo import mosquitto
 from tests import harness
@@ -12,7 +9,6 @@ from tests.campaign import is_at_rest
 
 DISCOVERY = "homeassistant/device/+/config"
 POLLING = "oneweb/bridge/polling/+/state"
-SLOW: dict[str, Any] = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
 
 
 def terminals(recorder: harness.Recorder) -> set[str]:
@@ -28,7 +24,7 @@ async def test_terminal_is_announced_and_removed_with_its_record(world: harness.
     imeis = {terminal["id"] for terminal in world.api.truth("terminals")}
     gone = min(imeis)
     removal = {"after_missing": 1, "after_time": 0}
-    config = world.config(polling=SLOW, removal=removal)
+    config = world.config(polling=harness.SLOW, removal=removal)
     async with harness.recording(world.port, DISCOVERY) as recorder, harness.running(config):
         await recorder.until(lambda: terminals(recorder) == imeis)
         world.api.fleet("remove", id=gone)
@@ -44,16 +40,15 @@ async def test_terminal_is_announced_and_removed_with_its_record(world: harness.
 
 async def until_announced(database: Path) -> None:
     """Waits until the broker has accepted what is announced of every device."""
-    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-        async with asyncio.timeout(harness.BUSY_S):
-            while db.execute("SELECT 1 FROM discovery WHERE mark > done").fetchall():
-                await asyncio.sleep(0.1)
+    async with asyncio.timeout(harness.BUSY_S):
+        while harness.rows_of(database, "SELECT 1 FROM discovery WHERE mark > done"):
+            await asyncio.sleep(0.1)
 
 
 async def test_broker_that_forgot_is_told_of_every_device_again(world: harness.World, tmp_path: Path) -> None:
     """A broker that lost what was retained gets all devices again, and so does who asks for them."""
     port = mosquitto.free_port()
-    config = harness.bridge_yaml(tmp_path, world.api.url, port, polling=SLOW)
+    config = harness.bridge_yaml(tmp_path, world.api.url, port, polling=harness.SLOW)
     bridge = None
     try:
         async with mosquitto.run_mosquitto(port), harness.recording(port, DISCOVERY, POLLING) as recorder:

@@ -57,8 +57,7 @@ class Api:
 async def asking(world: harness.World, recorder: harness.Recorder) -> AsyncIterator[Api]:
     """The API of a bridge that has published everything, and polls no more while it is compared with its topics."""
     http = mosquitto.free_port()
-    polling = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
-    config = world.config(http={"listen": f"127.0.0.1:{http}"}, polling=polling)
+    config = world.config(http={"listen": f"127.0.0.1:{http}"}, polling=harness.SLOW)
     async with harness.running(config), aiohttp.ClientSession() as session:
         await recorder.until(lambda: is_at_rest(recorder))
         api = Api(session, http)

@@ -17,7 +17,7 @@ from oneweb_bridge.commands.executor import BrokerRequests, Executor
 from oneweb_bridge.commands.inbox import Inbox
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.model.command import Answer, CommandMessage
-from oneweb_bridge.model.records import Message
+from oneweb_bridge.model.records import Batch, Message
 from oneweb_bridge.model.status import Response, Result
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.polling.poller import Poller
@@ -192,6 +192,21 @@ async def test_polls_that_wait_are_bounded(tmp_path: Path, monkeypatch: pytest.M
         assert [(request.call, request.sender) for request in await b.store.commands.poll_requests()] == [
             ("sites", "2")
         ]
+
+
+async def test_retained_poll_whose_result_follows_was_not_obeyed_before(tmp_path: Path) -> None:
+    """A poll that has ended is stored no more before its result goes out: until then it is said to wait."""
+    topic, body = "oneweb/bridge/polling/sites/poll", b'{"id": "once"}'
+    async with bench(tmp_path) as b, executing(b, tmp_path) as (inbox, answers), asyncio.timeout(20):
+        inbox.put(answers.command(topic, body, retain=True))
+        while not (requests := await b.store.commands.poll_requests()):
+            await asyncio.sleep(0.01)
+        await b.store.commit(Batch(), ended=[request.number for request in requests])
+        inbox.put(answers.command(topic, body, retain=True))
+        while not answers.sent:
+            await asyncio.sleep(0.01)
+        answer = json.loads(answers.sent[0].payload)
+    assert (answer["id"], answer.get("note")) == ("once", "this retained poll waits for its turn already")
 
 
 async def test_what_a_decoder_raises_refuses_the_command(

@@ -27,8 +27,8 @@ async def test_systemd_hears_that_the_bridge_is_ready_and_alive(
     monkeypatch.setenv("WATCHDOG_USEC", "20000")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(tmp_path / "socket"))
-        receiver.settimeout(60)
-        watching = asyncio.create_task(watched_for(120))
+        receiver.settimeout(5)
+        watching = asyncio.create_task(watched_for(30))
         received = [await asyncio.to_thread(receiver.recv, 100) for _ in range(3)]
         watching.cancel()
     assert received == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
@@ -62,7 +62,7 @@ async def test_socket_that_cannot_be_used_is_told_once(
             receiver.close()
         if kind == "full":
             fill(place)
-        watching = asyncio.create_task(watched_for(120))
+        watching = asyncio.create_task(watched_for(30))
         async with asyncio.timeout(20):
             while not warnings_in(caplog):
                 await asyncio.sleep(0.01)

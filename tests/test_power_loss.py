@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -38,19 +37,15 @@ class Standing(msgspec.Struct, frozen=True):
 
 def standing(database: Path) -> Standing:
     """How far a database is, without changing it."""
-    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-        return Standing(
-            *db.execute(
-                """SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'),
-                   (SELECT coalesce(max(seq), 0) FROM cursor WHERE output = 'mqtt')"""
-            ).fetchone()
-        )
+    sql = """SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'journal'),
+        (SELECT coalesce(max(seq), 0) FROM cursor WHERE output = 'mqtt')"""
+    return Standing(*harness.rows_of(database, sql)[0])
 
 
 def rows(database: Path) -> dict[int, tuple[str, str, str]]:
     """Number of each row of the journal -> whose it is and what."""
-    with contextlib.closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-        return {seq: key for seq, *key in db.execute("SELECT seq, entity, id, what FROM journal")}
+    entries = harness.rows_of(database, "SELECT seq, entity, id, what FROM journal")
+    return {seq: (entity, id, what) for seq, entity, id, what in entries}
 
 
 @pytest.fixture

@@ -39,6 +39,12 @@ from tests.cancelling import end_tasks
 RESULTS = "oneweb/bridge/polling/sites/result"
 
 
+@pytest.fixture(autouse=True)
+def long_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy broker may need longer than the bridge waits when it stops."""
+    monkeypatch.setattr(session, "OFFLINE_TIMEOUT_S", 5.0)
+
+
 def samples(count: int, ids: int, *, kind: str = "metric", size: int = 100) -> Batch:
     """A batch of so many samples of so many terminals, numbered in their order."""
     batch = Batch()
@@ -175,12 +181,6 @@ async def test_publisher_that_is_cancelled_as_its_connection_fails_ends(
         await end_tasks(task)
         assert task in done
         assert task.cancelled()
-
-
-@pytest.fixture(autouse=True)
-def long_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy broker may need longer than the bridge waits when it stops."""
-    monkeypatch.setattr(session, "OFFLINE_TIMEOUT_S", 5.0)
 
 
 async def test_topic_order_holds_through_the_window(tmp_path: Path) -> None:

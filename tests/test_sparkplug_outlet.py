@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -224,7 +223,7 @@ async def test_fleet_appears_and_the_end_is_said(world: harness.World) -> None:
                 await host.until(partial(has_live, host, imei, "Signal/SINR", sample["sinr_db"]))
                 assert host.live(imei, "Status/Name") == record["name"]
                 assert host.messages[[m.device for m in host.messages].index(imei)].verb == "DBIRTH"
-            assert await bridge.stop() == 0
+            assert await bridge.stop(patience=60) == 0
         finally:
             await bridge.kill()
         await host.until(lambda: len(host.of("NDEATH")) == 2 and len(host.of("NDEATH", second)) == 2)
@@ -284,7 +283,7 @@ async def test_kill_loses_no_sample(world: harness.World) -> None:
                 await topics.until(lambda: topics.retained.get("oneweb/bridge/status") == {"state": "online"})
                 await harness.poll(world.port, "ut_signal_quality")
                 if number == 2:
-                    end = newest_row(world.directory / "bridge.db")
+                    ((end,),) = harness.rows_of(world.directory / "bridge.db", "SELECT max(seq) FROM journal")
                     await topics.until(lambda end=end: topics.retained["oneweb/bridge/head"]["seq"] >= end)  # type: ignore[misc]
                     await host.until(lambda: shown_by(host) >= sampled(topics))
                     assert await bridge.stop() == 0
@@ -293,13 +292,6 @@ async def test_kill_loses_no_sample(world: harness.World) -> None:
         assert numbers == list(range(len(numbers)))
         assert len(sampled(topics)) >= 8
         assert shown_by(host) == sampled(topics)
-
-
-def newest_row(path: Path) -> int:
-    """The number of the journal's last row."""
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-        (seq,) = db.execute("SELECT max(seq) FROM journal").fetchone()
-        return int(seq)
 
 
 def shown_by(host: Host) -> set[tuple[Any, Any, Any]]:

@@ -163,8 +163,8 @@ async def round_trip(given: Mqtt, patience: float = 60.0) -> None:
 
 
 async def refusal(given: Mqtt) -> str:
-    """The sentence that the log has when a connection fails: of the refusal, not of a time that is over."""
-    async with asyncio.timeout(60):
+    """The sentence that the log has when a connection fails, which must be soon."""
+    async with asyncio.timeout(8):
         try:
             await round_trip(given)
         except (aiomqtt.MqttError, OSError) as error:

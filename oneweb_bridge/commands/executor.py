@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal
 
@@ -86,6 +87,8 @@ class Executor:
         self._replaying = False
         self._alerted_dropped = 0
         self._running: set[asyncio.Task[None]] = set()
+        self._unanswered: Counter[str] = Counter()
+        """Topic -> how many of its remembered polls have no result yet, those that have just ended included."""
 
     async def run(self) -> None:
         """Executes commands until it is cancelled."""
@@ -112,7 +115,9 @@ class Executor:
                     CommandMessage(topic_name, b"", False, self._answer_to(topic_name)),
                     Poll(topic.name, sender),
                 )
-                self._start(group, self._answer_polls(results, command, message, topic), "poll result")
+                is_remembered = any(request.remembered for request in requests)
+                answer = self._answer_polls(results, command, message, topic, is_remembered=is_remembered)
+                self._start(group, answer, "poll result")
 
     async def _alert_dropped(self) -> None:
         """Alerts once per flood that commands were dropped."""
@@ -150,7 +155,7 @@ class Executor:
         # A setting may be repeated when it was changed meanwhile; a retained poll runs once, ever.
         is_refused_when_repeated = message.retain and not (was_just_sent and isinstance(command, Set))
         if is_remembered and is_refused_when_repeated and await self._was_executed(identity):
-            await self._refuse_repeated(command, message, topic)
+            self._refuse_repeated(command, message, topic)
             return
         await self._execute(command, message, topic, identity if is_remembered else None, group)
 
@@ -158,10 +163,9 @@ class Executor:
         topic, command = identity
         return await self._store.commands.last_command_identity(topic) == command
 
-    async def _refuse_repeated(self, command: Command, message: CommandMessage, topic: CommandTopic) -> None:
+    def _refuse_repeated(self, command: Command, message: CommandMessage, topic: CommandTopic) -> None:
         """Answers a retained command that came before: it was executed, or it is a poll that still waits."""
-        waits = any(r.remembered and r.topic == message.topic for r in await self._store.commands.poll_requests())
-        if waits:
+        if self._unanswered[message.topic]:
             self._publish_result(message, topic, command.id, note="this retained poll waits for its turn already")
         else:
             self._publish_result(message, topic, command.id, error="ignored: this retained command was obeyed before")
@@ -225,14 +229,22 @@ class Executor:
             self._publish_result(
                 message, topic, command.id, note=f"the API asked to be left alone: the poll runs at {at}"
             )
-        self._start(
-            group, self._answer_polls([result for result, _ in requested], command, message, topic), "poll result"
-        )
+        results = [result for result, _ in requested]
+        answer = self._answer_polls(results, command, message, topic, is_remembered=identity is not None)
+        self._start(group, answer, "poll result")
 
     async def _answer_polls(
-        self, polls: list[Awaitable[PollResult]], command: Poll, message: CommandMessage, topic: CommandTopic
+        self,
+        polls: list[Awaitable[PollResult]],
+        command: Poll,
+        message: CommandMessage,
+        topic: CommandTopic,
+        *,
+        is_remembered: bool,
     ) -> None:
+        self._unanswered[message.topic] += is_remembered
         results = [await poll for poll in polls]
+        self._unanswered[message.topic] -= is_remembered
         error = next((result.error for result in results if result.error), None)
         state = results[0].state if len(results) == 1 and command.call != ALL else None
         self._publish_result(message, topic, command.id, error=error, state=state)

@@ -105,10 +105,20 @@ class Tab:
         self.page = page
         self.url = url
         self.complaints: list[str] = []
+        self._expected: tuple[str, ...] = ()
         self.requests: list[str] = []
-        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda message: self._complain(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self._complain(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
+
+    def _complain(self, text: str) -> None:
+        if not any(part in text for part in self._expected):
+            self.complaints.append(text)
+
+    def expect(self, *parts: str) -> None:
+        """Complaints with one of these parts are none: those so far, and those that are still on their way."""
+        self._expected = parts
+        self.complaints = [text for text in self.complaints if not any(part in text for part in parts)]
 
     async def open(self, address: str = "", name: str | None = None) -> None:
         """Opens the page at `#/address`, and waits until its data are drawn."""

@@ -64,7 +64,7 @@ async def test_sign_in_and_restart(console: Console, open_tab: OpenTab, tmp_path
         assert await tab.page.evaluate("window.notReloaded")
         await tab.page.get_by_role("button", name="Sign out").click()
         await tab.ready("sign-in")
-    tab.complaints = [complaint for complaint in tab.complaints if "401" not in complaint and "ERR_" not in complaint]
+    tab.expect("401", "ERR_")
 
 
 async def sign_in(tab: Tab, token: str) -> None:

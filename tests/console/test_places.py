@@ -30,7 +30,7 @@ async def test_site_without_a_record_shows_its_terminals(tab: Tab, rows: list[di
     await tab.page.get_by_text("No record of this site is listed").wait_for()
     await tab.page.get_by_role("heading", name=f"{len(rows)} terminals").wait_for()
     assert await tab.page.locator(".details").get_by_role("link", name="Vessel 7", exact=True).count() == 1
-    tab.complaints = [complaint for complaint in tab.complaints if "404" not in complaint]
+    tab.expect("404")
 
 
 async def test_dot_of_several_lists_its_terminals(tab: Tab, rows: list[dict[str, Any]]) -> None:

@@ -73,8 +73,7 @@ async def query(url: str, expression: str) -> list[dict[str, Any]]:
 async def test_prometheus_reads_the_fleet(world: harness.World, tmp_path: Path) -> None:
     """Values, labels and ages in Prometheus are those of the retained topics."""
     http = mosquitto.free_port()
-    polling = {call: {"interval": "1h", "enabled": True} for call in harness.QUICK}
-    config = world.config(http={"listen": f"127.0.0.1:{http}"}, polling=polling)
+    config = world.config(http={"listen": f"127.0.0.1:{http}"}, polling=harness.SLOW)
     async with harness.recording(world.port) as recorder, harness.running(config):
         world.api.freeze()
         await recorder.until(lambda: is_at_rest(recorder), harness.BUSY_S)

@@ -25,7 +25,7 @@ import msgspec
 
 from tests import harness
 from tests.fleet import watching
-from tests.fleet.workers import NAMES, STATUS, Holder, Workers, set_up_workers
+from tests.fleet.workers import NAMES, PATIENCE_S, STATUS, Holder, Workers, set_up_workers
 from tests.kill_rounds import REMOVAL, count_repeats, is_from_journal
 from tests.places import new_database, run_cluster
 
@@ -111,19 +111,15 @@ class _Rounds:
 
     async def _until_one_stands_by(self) -> tuple[Holder, str]:
         """Waits until the worker that does not hold the instance is ready. Who holds it, and the other's name."""
-        for is_last in (*[False] * 17, True):
-            holder = self._workers.holder()
-            assert holder is not None
-            other = next(name for name in NAMES if name != holder.worker)
-            try:
-                await self._workers.until_stands_by(other, 5.0)
-            except TimeoutError:
-                # It may have become the holder meanwhile, because the first one could not renew its lease in time.
-                if is_last:
-                    raise
-            else:
-                return holder, other
-        raise AssertionError
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                holder = self._workers.holder()
+                assert holder is not None
+                other = next(name for name in NAMES if name != holder.worker)
+                # It may become the holder meanwhile, because the first one could not renew its lease in time.
+                with contextlib.suppress(TimeoutError):
+                    await self._workers.until_stands_by(other, 5.0)
+                    return holder, other
 
     async def _play_round(self, kind: str, number: int) -> None:
         workers, figures = self._workers, self._figures

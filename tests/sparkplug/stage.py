@@ -68,7 +68,8 @@ class Stage:
     async def stop(self) -> None:
         """Asks the bridge to stop, and waits until it has."""
         self.tap.note("stop")
-        assert await self.bridge.stop() == 0
+        # Its goodbye has more time than that of the command.
+        assert await self.bridge.stop(patience=60) == 0
 
     # ── what a host or a user does ─────────────────────────────────────────────────────────────
 
