@@ -238,6 +238,13 @@ TABLE = (
         "test_several.py",
     ),
     Mutant(
+        "several: the exit code of a stop that is cut short",
+        "cli/signals.py",
+        "os._exit(exit_code())",
+        "os._exit(0)",
+        "test_several.py -k cut_short",
+    ),
+    Mutant(
         "several: the process ends when none runs",
         "cli/several.py",
         "            if len(self.down) == len(self._configs):\n                raise NothingRuns\n",
@@ -4565,6 +4572,13 @@ TABLE = (
         'next_path = more.page_path if self._page.style in ("link_next", "cursor") else more.next_path',
         "next_path = more.next_path",
         "test_more_pages.py -k something_else",
+    ),
+    Mutant(
+        "discovery: what was only compared is not noted as sent",
+        "store/announcements.py",
+        "    if update.was_sent:\n        # Otherwise",
+        "    if True:\n        # Otherwise",
+        "test_announcer.py -k just_found_unchanged",
     ),
     Mutant(
         "discovery: what a connection before this one answered is not noted",

@@ -147,13 +147,44 @@ async def test_device_that_is_noted_after_the_broker_has_forgotten_it_is_announc
         real = known.note
 
         async def note(*arguments: Any) -> None:
-            monkeypatch.undo()
+            monkeypatch.setattr(known, "note", real)
             await bench.announcer.on_broker_state_lost(0)
             await real(*arguments)
 
         monkeypatch.setattr(known, "note", note)
         sent = await bench.sent_topics()
     assert [sent.count(topic) for topic in sent[: announcer.CHUNK_DEVICES]] == [2] * announcer.CHUNK_DEVICES
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+async def test_broker_that_forgets_what_is_just_found_unchanged_gets_it_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, is_removed: bool
+) -> None:
+    """A marked device that differs in nothing from what was sent is compared with it just before that is lost."""
+    topic = "homeassistant/device/oneweb_main_terminal_T/config"
+    async with bench.opened() as db:
+        await db.commit(terminal("T"))
+        await bench.sent_topics()
+        older_state = dict(bench.outlet.retained) if is_removed else {}
+        if is_removed:
+            await db.commit(removed("terminal", "T"))
+            await bench.sent_topics()
+        await db.commit(Batch(dirty_devices=[("terminal", "T")]))
+        known = bench.announcer._devices
+        real = known.dirty
+
+        async def dirty(*arguments: Any) -> list[announcements.DirtyDevice]:
+            devices = await real(*arguments)
+            if devices:
+                monkeypatch.setattr(known, "dirty", real)
+                bench.outlet.retained = older_state
+                await bench.announcer.on_broker_state_lost(1)
+            return devices
+
+        monkeypatch.setattr(known, "dirty", dirty)
+        sent = await bench.sent_topics() + await bench.sent_topics()
+    assert sent.count(topic) == 1
+    assert (topic in bench.outlet.retained) == (not is_removed)
 
 
 async def test_everything_is_announced_once(bench: Bench) -> None:

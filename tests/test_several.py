@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -109,6 +110,46 @@ async def test_bridge_that_cannot_run_does_not_end_the_others(world: harness.Wor
             assert "bridge.db is in use by another bridge" in process.text()
             assert not any(topic.startswith("fleet-south") for topic in recorder.topics())
             assert await process.stop() == 1
+
+
+STOPS_LATE = """
+import asyncio, sys, time
+from oneweb_bridge import app
+from oneweb_bridge.cli import several
+from oneweb_bridge.cli.main import main
+from oneweb_bridge.store.errors import StoreError
+
+async def run(config, **_):
+    if config.instance == "south":
+        raise StoreError("in use")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.to_thread(time.sleep, 60)
+
+app.run = run
+several.MAX_STOP_S = 0.5
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+async def test_stop_that_is_cut_short_says_that_a_bridge_had_ended(world: harness.World) -> None:
+    """The end of a process that does not wait for what is still under way is exit code 1, too."""
+    north, south = files_of(world)
+    arguments = ("-c", STOPS_LATE, "run", "-c", str(north), "-c", str(south))
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stderr=asyncio.subprocess.PIPE)
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            while b"this bridge has ended, the others go on" not in await process.stderr.readline():
+                pass
+            process.terminate()
+            _, errors = await process.communicate()
+        assert b"stopped without waiting" in errors
+        assert process.returncode == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
 
 
 async def test_mistake_in_one_file_starts_nothing(world: harness.World) -> None:

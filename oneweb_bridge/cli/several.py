@@ -185,11 +185,14 @@ def run_several(options: argparse.Namespace, files: Sequence[Path]) -> int:
             return
         instances[0].reload(new_configs)
 
+    def exit_code() -> int:
+        return FAILED if not instances or instances[0].down else DONE
+
     try:
-        run_until_signal(work(), reload, MAX_STOP_S)
+        run_until_signal(work(), reload, MAX_STOP_S, exit_code)
     except* NothingRuns:
         _log.error("none of the %d bridges runs any more", len(files))
-    return FAILED if not instances or instances[0].down else DONE
+    return exit_code()
 
 
 def _load_all(options: argparse.Namespace, files: Sequence[Path], masks: Masks) -> list[Config]:

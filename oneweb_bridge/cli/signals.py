@@ -25,28 +25,31 @@ _log = logging.getLogger("oneweb_bridge.cli")
 
 
 def run_until_signal(
-    work: Coroutine[Any, Any, None], on_hangup: Callable[[], None] | None = None, max_stop: float | None = None
+    work: Coroutine[Any, Any, None],
+    on_hangup: Callable[[], None] | None = None,
+    max_stop: float | None = None,
+    exit_code: Callable[[], int] = lambda: 0,
 ) -> int:
     """Runs until the work ends or a signal cancels it. Then it may still publish `offline` and close connections.
 
-    Where that takes longer than `max_stop` seconds, the process ends with 0 as it is: only for work whose every end is
-    safe.
+    Where that takes longer than `max_stop` seconds, the process ends as it is: only for work whose every end is safe.
+    Returns what `exit_code` gives at the end, with which the process ends in that case, too.
     """
     tune_allocator()
     tune_interpreter()
     with contextlib.ExitStack() as stops:
-        asyncio.run(_supervised(work, on_hangup, partial(_limit_stop, max_stop, stops)))
-    return 0
+        asyncio.run(_supervised(work, on_hangup, partial(_limit_stop, max_stop, stops, exit_code)))
+    return exit_code()
 
 
-def _limit_stop(max_stop: float | None, stops: contextlib.ExitStack) -> None:
+def _limit_stop(max_stop: float | None, stops: contextlib.ExitStack, exit_code: Callable[[], int]) -> None:
     """Ends the process after so many seconds, unless all is over before."""
     if max_stop is None:
         return
 
     def end_now() -> None:
         _log.warning("stopped without waiting for what is still under way: the next start goes on from the database")
-        os._exit(0)
+        os._exit(exit_code())
 
     timer = threading.Timer(max_stop, end_now)
     timer.daemon = True

@@ -199,23 +199,16 @@ class Devices:
 async def _note(transaction: Transaction, update: DeviceUpdate, now: int, seq: int) -> None:
     device = update.device
     await transaction.execute(
-        """UPDATE discovery SET done = ?, marked_at = ?, topic = ?, hash = ?, entities = ?,
-           sent_at = CASE WHEN ? THEN ? ELSE sent_at END, seq = CASE WHEN ? THEN ? ELSE seq END
-           WHERE kind = ? AND id = ?""",
-        (
-            device.mark - update.stays_dirty,
-            now,
-            update.topic,
-            update.hash,
-            msgspec.json.encode(update.entities).decode(),
-            update.was_sent,
-            now,
-            update.was_sent,
-            seq,
-            device.kind,
-            device.id,
-        ),
+        "UPDATE discovery SET done = ?, marked_at = ? WHERE kind = ? AND id = ?",
+        (device.mark - update.stays_dirty, now, device.kind, device.id),
     )
+    if update.was_sent:
+        # Otherwise what is known of it was read before, and the broker may have lost it since.
+        entities = msgspec.json.encode(update.entities).decode()
+        await transaction.execute(
+            "UPDATE discovery SET topic = ?, hash = ?, entities = ?, sent_at = ?, seq = ? WHERE kind = ? AND id = ?",
+            (update.topic, update.hash, entities, now, seq, device.kind, device.id),
+        )
     if not update.topic and not update.stays_dirty:
         await transaction.execute(
             "DELETE FROM discovery WHERE kind = ? AND id = ? AND mark = done", (device.kind, device.id)
