@@ -5,6 +5,7 @@ import functools
 import gc
 import inspect
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("any machine")
 
 
+PORTS_OF_A_WORKER = 250
+"""Of which `free_port` gives one again only after a hundred others."""
+_HELD_PORTS: list[socket.socket] = []
+
 # Far above what the slowest test takes on a busy machine. What waits longer waits for ever, and says here where.
 LONGEST_TEST = 240.0
 
@@ -43,16 +48,39 @@ def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two workers more than there are cores: half of the time tests wait for brokers, pauses and processes."""
-    return (os.cpu_count() or 1) + 2
+    """Two workers more than there are cores: half of the time tests wait for brokers, pauses and processes.
+
+    At most 32, so that there are ports for two runs on one machine.
+    """
+    return min((os.cpu_count() or 1) + 2, 32)
 
 
 def pytest_configure() -> None:
-    """Each worker has ports of its own: between `free_port` and what listens there another could take the same."""
-    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
-        mosquitto.PORTS = mosquitto.PORTS[
-            int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-        ]
+    """Each worker has ports of its own, also beside another run of the tests on this machine.
+
+    Between `free_port` and what listens there, and while a broker or a server is stopped for some seconds, another
+    worker could take the same. The range of a worker is the first whose lowest port nobody holds; it holds it till
+    its end.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    for first in range(mosquitto.PORTS.start, mosquitto.PORTS.stop - PORTS_OF_A_WORKER, PORTS_OF_A_WORKER):
+        held = socket.socket()
+        try:
+            held.bind(("127.0.0.1", first))
+        except OSError:
+            held.close()
+            continue
+        _HELD_PORTS.append(held)
+        mosquitto.PORTS = range(first + 1, first + PORTS_OF_A_WORKER)
+        return
+    raise pytest.UsageError("there is no range of free ports: end the other test runs, or give fewer workers with -n")
+
+
+def pytest_unconfigure() -> None:
+    """The range is free for others."""
+    for held in _HELD_PORTS:
+        held.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
