@@ -18,6 +18,7 @@ from oneweb_bridge.demo import mosquitto
 from oneweb_bridge.model.records import Batch, Entry, Row
 from oneweb_bridge.mqtt.topics import TopicTree
 from oneweb_bridge.store import store
+from oneweb_bridge.store.errors import StoreUnavailable
 from oneweb_bridge.store.query_thread import open_query_thread
 from oneweb_bridge.web import live
 from oneweb_bridge.web.console import Console
@@ -294,6 +295,23 @@ async def test_eight_tabs_have_everything_at_once(stage: Stage) -> None:
             await stage.write(*kinds)
         for number, stream in enumerate(streams, 1):
             assert await stream.kinds(len(every) - number) == every[number:]
+
+
+async def test_rows_that_could_not_be_read_come_with_the_next_batch(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy database delays what was written, also where nothing is written after it."""
+    read = stage.stream._give_new_rows
+
+    async def fail() -> None:
+        monkeypatch.setattr(stage.stream, "_give_new_rows", read)
+        raise StoreUnavailable("busy")
+
+    async with stage.listening() as stream:
+        await stream.until(lambda stream: stream.text)
+        monkeypatch.setattr(stage.stream, "_give_new_rows", fail)
+        await stage.write("a")
+        assert await stream.kinds(1) == ["a"]
 
 
 async def test_slow_reader_is_closed_and_nobody_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

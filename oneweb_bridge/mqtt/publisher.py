@@ -171,11 +171,13 @@ class Publisher:
         await self._require_lease()
         will = Message(self.tree.status, encode(Connection("offline")), retain=True)
         async with self._link(will) as link:
+            positions = await self._journal.positions()
+            # From here to the session nothing may wait: `reconfigure` ends only a session that it sees.
             if servers is not self._servers:
                 # Nobody has looked who publishes there.
                 self._accepted_at = -math.inf
                 raise aiomqtt.MqttError("the configuration changed")
-            session = self._session = Session(context, link, await self._journal.positions())
+            session = self._session = Session(context, link, positions)
             try:
                 await session.run()
             except* TakenOver:
@@ -302,10 +304,10 @@ class Publisher:
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
-    """Turns the loss of the connection into NotConnected."""
+    """Turns the loss of the connection, and a file of TLS that cannot be used for another one, into NotConnected."""
     try:
         yield
-    except aiomqtt.MqttError as error:
+    except (aiomqtt.MqttError, OSError) as error:
         raise NotConnected(describe_connection_error(error)) from error
 
 

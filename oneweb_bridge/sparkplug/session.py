@@ -90,6 +90,8 @@ class EdgeSession:
         except BaseExceptionGroup as group:
             if group.subgroup((HostOffline, StoreUnavailable)) is not None:
                 await self._wire.end()
+            else:
+                self._wire.leave_the_death_to_the_broker()
             raise
 
     # ── what comes in ──────────────────────────────────────────────────────────────────────────

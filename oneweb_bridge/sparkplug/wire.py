@@ -66,6 +66,11 @@ class EdgeLink:
                     await self._publish_death(self._node.death())
                     await self._link.disconnect_with_will()
 
+    def leave_the_death_to_the_broker(self) -> None:
+        """Ends the connection of a node that is born without DISCONNECT, after which the broker would drop the will."""
+        if self._node.is_born:
+            self._link.leave_the_will()
+
     async def _publish_death(self, message: EdgeMessage) -> None:
         packet_id = self._link.send(Message(message.topic, message.payload, retain=False, content_type=""))
         answer = self._answers[packet_id] = asyncio.get_running_loop().create_future()

@@ -5,13 +5,13 @@ Read page by page in a thread of its own, so that neither memory nor the event l
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
 from oneweb_bridge.model.records import Row
 from oneweb_bridge.store.errors import named_errors
 from oneweb_bridge.store.places import Place
+from oneweb_bridge.store.threads import open_thread
 from oneweb_bridge.trends.chunks import DAY_MS, StreamKey
 from oneweb_bridge.trends.items import Item, Selection, iter_items, last_of_each, row_of
 from oneweb_bridge.trends.reading import History, open_history
@@ -41,7 +41,7 @@ async def read_pages(database: Place, trends: Place, query: ReplayQuery) -> Page
     """Rows as the journal had them, in pages. Raises StoreUnavailable, UnknownEntity and StoreError."""
     loop = asyncio.get_running_loop()
     pages = iter_pages(database, trends, query)
-    with ThreadPoolExecutor(1, thread_name_prefix="replay") as thread:
+    async with open_thread("replay") as thread:
         try:
             while page := await loop.run_in_executor(thread, next, pages, None):
                 yield page

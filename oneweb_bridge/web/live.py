@@ -117,8 +117,11 @@ class LiveStream:
             begun = loop.time()
             # What was told belongs behind the rows that were written before.
             unjournaled, self._unjournaled = self._unjournaled, []
-            with contextlib.suppress(StoreUnavailable, StoreDamaged):
+            try:
                 await self._give_new_rows()
+            except (StoreUnavailable, StoreDamaged):
+                # They are read again with the next batch, not with the next commit.
+                self._something_to_give.set()
             self._give(unjournaled)
             await asyncio.sleep(begun + BATCH_S - loop.time())
 

@@ -14,6 +14,7 @@ from oneweb_bridge.decode.catalogue import Call
 from oneweb_bridge.encoding import encode
 from oneweb_bridge.store.errors import named_errors
 from oneweb_bridge.store.places import Place
+from oneweb_bridge.store.threads import open_thread
 from oneweb_bridge.trends.chunks import USAGE, StreamKey
 from oneweb_bridge.trends.items import Item, Selection, iter_items
 from oneweb_bridge.trends.lines import CSV_HEAD, csv_lines, values_of
@@ -125,7 +126,7 @@ class SeriesRoutes:
             return refuse(Refusal(503, f"{MAX_DOWNLOADS} downloads are under way: wait for one to end", RETRY_AFTER_S))
         self._downloads += 1
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="csv") as thread:
+            async with open_thread("csv") as thread:
                 return await self._stream_csv(request, wanted, thread)
         except UnknownId:
             return _unknown(wanted)

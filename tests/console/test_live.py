@@ -1,15 +1,22 @@
 """The live stream of a page: one, not while it is hidden, over a restart of the bridge; and the sign-in."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests import harness
 from tests.console.conftest import Console, OpenTab, Tab
+from tests.console.test_terminal import PLAYED_STREAM
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 TOKEN = "a-token-of-the-tests"
+SOONER = """
+const later = window.setTimeout;
+window.setTimeout = (work, ms, ...more) => later(work, ms === 20000 ? 2000 : ms, ...more);
+"""
+"""The fleet is loaded again 2 s after a message of a product, and not after 20."""
 HIDE = """hidden => {
   Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
   document.dispatchEvent(new Event('visibilitychange'));
@@ -64,6 +71,33 @@ async def test_sign_in_and_restart(console: Console, open_tab: OpenTab, tmp_path
         assert await tab.page.evaluate("window.notReloaded")
         await tab.page.get_by_role("button", name="Sign out").click()
         await tab.ready("sign-in")
+    tab.expect("401", "ERR_")
+
+
+async def test_stream_that_was_refused_is_opened_after_the_next_sign_in(
+    console: Console, open_tab: OpenTab, tmp_path: Path
+) -> None:
+    """What asks for the stream while nobody is signed in, as a reload that was due, keeps nobody from it later."""
+    guarded = Console(
+        console.world, tmp_path, console={"token": TOKEN}, mqtt={"base_topic": "refused"}, instance="refused"
+    )
+    tab = await open_tab(guarded.url)
+    async with harness.running(guarded.config) as process:
+        await guarded.until_polled(process, Authorization=f"Bearer {TOKEN}")
+        await tab.page.add_init_script(PLAYED_STREAM + SOONER)
+        await tab.open("", "sign-in")
+        await sign_in(tab, TOKEN)
+        await tab.ready("fleet")
+        async with tab.page.expect_response(lambda answer: "/api/v1/fleet" in answer.url and answer.status == 401):
+            message = json.dumps({"entity": "product", "id": "P", "what": "state", "body": {}})
+            await tab.page.evaluate("text => window.push(text)", f"event: state\ndata: {message}\n\n")
+            await tab.page.get_by_role("button", name="Sign out").click()
+        await tab.ready("sign-in")
+        # Whatever that has begun.
+        await tab.page.wait_for_timeout(500)
+        async with tab.page.expect_response(lambda answer: "/api/v1/live" in answer.url and answer.ok):
+            await sign_in(tab, TOKEN)
+        await tab.ready("fleet")
     tab.expect("401", "ERR_")
 
 

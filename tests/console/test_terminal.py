@@ -1,5 +1,6 @@
 """A terminal and a product: what is drawn is what the API said."""
 
+import json
 from pathlib import Path
 from urllib.parse import quote
 
@@ -109,6 +110,33 @@ async def test_record_components_and_events_are_shown(console: Console, tab: Tab
     assert all(value in text for name, value in detail["record"].items() if name in {"serial_number", "manufacturer"})
     assert all(version in text for version in detail["components"].values())
     await tab.page.get_by_test_id("event").first.wait_for()
+
+
+PLAYED_STREAM = """
+const send = window.fetch;
+window.fetch = (address, options) => {
+  if (window.push || !String(address).includes('api/v1/live')) return send(address, options);
+  const body = new ReadableStream({
+    start(stream) { window.push = text => stream.enqueue(new TextEncoder().encode(text)); },
+  });
+  return Promise.resolve(new Response(body));
+};
+"""
+
+
+async def test_terminal_is_loaded_again_with_its_products(console: Console, tab: Tab) -> None:
+    """What the stream says of a product of the terminal changes the terminal's page, without a word of itself."""
+    address = (await addresses(console))["terminal"]
+    path = address.replace("terminal/", "/api/v1/terminals/")
+    await tab.page.add_init_script(PLAYED_STREAM)
+    await tab.open(address)
+    # It may be loaded again because the stream is connected: a second after that.
+    await tab.page.wait_for_timeout(1500)
+    detail = await console.get(address.replace("terminal/", "terminals/"))
+    (product_id, *_) = detail["relations"]["product_ids"]
+    message = json.dumps({"entity": "product", "id": product_id, "what": "state", "body": {"product_id": product_id}})
+    async with tab.page.expect_response(lambda answer: answer.url.endswith(path)):
+        await tab.page.evaluate("text => window.push(text)", f"event: state\ndata: {message}\n\n")
 
 
 async def test_product_shows_usage_and_forecast(console: Console, tab: Tab) -> None:

@@ -40,8 +40,11 @@ async function load() {
     publish(null);
     start(answer.seq);
   } catch (error) {
-    if (error.status === 401) loading = null;
     fleet.set((old) => ({ rows: [], version: 0, ...old, error }));
+    if (error.status === 401) {
+      loading = null;
+      return;
+    }
     start();
     reloadLater();
   }

@@ -63,7 +63,11 @@ async function open() {
   try {
     const address = `${API}live` + (lastId === null ? "" : `?since=${encodeURIComponent(lastId)}`);
     const answer = await fetch(address, { headers: { Accept: "text/event-stream" }, signal: mine.signal });
-    if (answer.status === 401) return session.set((old) => ({ ...old, signed_in: false }));
+    if (answer.status === 401) {
+      // What is not open any more must not keep the next sign-in from opening it.
+      if (controller === mine) controller = null;
+      return session.set((old) => ({ ...old, signed_in: false }));
+    }
     if (answer.ok) await read(answer, mine);
   } catch {
     // Told below: whatever ended the stream, it is tried again.

@@ -114,6 +114,9 @@ export function useResource(path, concerns = null) {
   const [state, setState] = useState({ path: null, data: null, error: null });
   const count = useStore(generation);
   const load = useRef(null);
+  // The caller's function of this render knows what was loaded; that of the first one does not.
+  const latest = useRef(concerns);
+  latest.current = concerns;
   useEffect(() => {
     if (path === null) return undefined;
     const controller = new AbortController();
@@ -131,7 +134,7 @@ export function useResource(path, concerns = null) {
   useEffect(() => {
     let timer = 0;
     const stop = subscribe((name, data) => {
-      const again = name === "connected" || concerns?.(name, data);
+      const again = name === "connected" || latest.current?.(name, data);
       if (again && !timer)
         timer = setTimeout(() => {
           timer = 0;
