@@ -304,7 +304,7 @@ class Publisher:
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
-    """Turns the loss of the connection, and a file of TLS that cannot be used for another one, into NotConnected."""
+    """Turns a lost connection, and a TLS file that cannot be read when a connection is made, into NotConnected."""
     try:
         yield
     except (aiomqtt.MqttError, OSError) as error:
